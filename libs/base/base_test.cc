@@ -1,0 +1,79 @@
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/limits.h"
+#include "base/utf8.h"
+
+namespace optserve {
+namespace {
+
+TEST(Id128, HexRoundTripsAndRefusesOtherText) {
+  const Id128 id = Id128::random();
+  EXPECT_EQ(Id128::from_hex(id.hex()), id);
+  EXPECT_NE(Id128::random(), id);
+  EXPECT_FALSE(Id128::from_hex("12"));
+  EXPECT_FALSE(Id128::from_hex(std::string(32, 'G')));
+}
+
+TEST(Result, AbortsWhenTheWrongSideIsRead) {
+  const Result<int> refused = refuse(ErrorCode::kBusy, "full");
+  EXPECT_FALSE(refused.ok());
+  EXPECT_EQ(refused.refusal().message, "full");
+  EXPECT_DEATH((void)refused.value(), "full");
+}
+
+TEST(Utf8, AcceptsWholeCharactersOnly) {
+  EXPECT_TRUE(is_valid_utf8("a\u00e9\u20ac\U0001f600"));
+  EXPECT_FALSE(is_valid_utf8("\xc0\x80"));          // overlong
+  EXPECT_FALSE(is_valid_utf8("\xed\xa0\x80"));      // surrogate
+  EXPECT_FALSE(is_valid_utf8("\xf4\x90\x80\x80"));  // above U+10FFFF
+  EXPECT_EQ(valid_utf8_prefix("ab\xe2\x82"), 2u);
+  EXPECT_TRUE(is_incomplete_utf8("\xe2\x82"));
+  EXPECT_FALSE(is_incomplete_utf8("\xe2\x28"));
+  EXPECT_FALSE(is_incomplete_utf8("\xe2\x82\xac"));
+}
+
+TEST(Config, FlagBeatsEnvironmentBeatsFile) {
+  const std::string path = ::testing::TempDir() + "/config_test.yaml";
+  std::ofstream(path) << "alpha: 1\nbeta: 1\ngamma: 1\nlist: [a, b]\n";
+  setenv("OPTSERVE_BETA", "2", 1);
+  setenv("OPTSERVE_GAMMA", "2", 1);
+  int alpha = 0, beta = 0, gamma = 0, delta = 7;
+  std::vector<std::string> list;
+  ConfigParser parser("program", "text");
+  parser.add("alpha", alpha, "");
+  parser.add("beta", beta, "");
+  parser.add("gamma", gamma, "");
+  parser.add("delta", delta, "");
+  parser.add("list", list, "");
+  const char* argv[] = {"program", "--config", path.c_str(), "--gamma", "3"};
+  ASSERT_EQ(parser.parse(5, argv), -1);
+  unsetenv("OPTSERVE_BETA");
+  unsetenv("OPTSERVE_GAMMA");
+  EXPECT_EQ(alpha, 1);
+  EXPECT_EQ(beta, 2);
+  EXPECT_EQ(gamma, 3);
+  EXPECT_EQ(delta, 7);
+  EXPECT_EQ(list, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST(Config, RefusesUnknownKeysAndBadNumbers) {
+  const std::string path = ::testing::TempDir() + "/config_bad.yaml";
+  std::ofstream(path) << "alhpa: 1\n";
+  int alpha = 0;
+  ConfigParser parser("program", "text");
+  parser.add("alpha", alpha, "");
+  const char* unknown[] = {"program", "--config", path.c_str()};
+  EXPECT_GT(parser.parse(3, unknown), 0);
+  const char* bad[] = {"program", "--alpha", "x"};
+  EXPECT_GT(parser.parse(3, bad), 0);
+}
+
+}  // namespace
+}  // namespace optserve

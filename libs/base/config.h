@@ -1,0 +1,59 @@
+// Configuration from flags, environment and a YAML file, in that order of precedence. The only includer of CLI11 and
+// yaml-cpp.
+//
+//   struct Options { std::string bind = "tcp://127.0.0.1:5555"; int threads = 0; };
+//   ConfigParser parser("optserve-scheduler", "Holds the job queue.");
+//   parser.add("bind", options.bind, "Address clients connect to");
+//   parser.parse(argc, argv);
+//
+// Option "queue-max" is --queue-max, OPTSERVE_QUEUE_MAX and the YAML key queue-max.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace optserve {
+
+class ConfigParser {
+ public:
+  ConfigParser(std::string_view program, std::string_view description);
+  ~ConfigParser();
+  ConfigParser(const ConfigParser&) = delete;
+  ConfigParser& operator=(const ConfigParser&) = delete;
+
+  // Binds an option to a variable, whose present value is the default. T: std::string, bool, int, int64_t, uint64_t,
+  // double, std::vector<std::string>.
+  template <class T>
+  void add(std::string_view name, T& value, std::string_view help);
+  // A required or optional positional argument.
+  void add_positional(std::string_view name, std::string& value, std::string_view help, bool required);
+  // A subcommand with options of its own; `selected` says whether it was given.
+  ConfigParser& add_command(std::string_view name, std::string_view help, bool& selected);
+
+  // Parses; on --help, --version or an error prints to the right stream and returns the exit status, else returns -1.
+  int parse(int argc, const char* const* argv);
+  // The effective values as "name=value" lines, defaults included, for the log at start.
+  std::vector<std::pair<std::string, std::string>> effective() const;
+
+ private:
+  struct Impl;
+  explicit ConfigParser(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// The flags that every process shares.
+struct CommonOptions {
+  std::string log_level = "info";
+  std::string log_format = "text";         // text or json
+  std::string http_address = "127.0.0.1";  // of /metrics and the health endpoints
+  int http_port = 0;                       // 0: any free port, printed at start
+};
+void add_common_options(ConfigParser& parser, CommonOptions& options);
+// Starts logging and prints every effective value, once.
+void start_logging(std::string_view process, const CommonOptions& options, const ConfigParser& parser);
+
+}  // namespace optserve

@@ -1,0 +1,44 @@
+// Every bound of the system, in one place. Checked before anything is allocated from a number that came from outside.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace optserve::limits {
+
+// Messages.
+inline constexpr size_t kClientMessageBytesMax = 1 << 20;    // one frame from a client
+inline constexpr size_t kInternalMessageBytesMax = 4 << 20;  // one frame between our own processes
+inline constexpr size_t kMessageDepthMax = 8;                // nesting of msgpack containers
+inline constexpr size_t kMessageMapMax = 64;                 // entries of one map
+inline constexpr size_t kMessageArrayMax = 4096;             // entries of one array
+inline constexpr size_t kMessageStringMax = 64 << 10;        // bytes of one string or binary
+
+// Jobs.
+inline constexpr size_t kPromptBytesMax = 64 << 10;
+inline constexpr size_t kContextTokensMax = 2048;  // OPT's position table
+inline constexpr size_t kVocabularyMax = 1 << 18;
+inline constexpr size_t kJobsPerSubmitMax = 256;
+inline constexpr size_t kKeyBytesMax = 128;  // idempotency key
+inline constexpr size_t kModelNameBytesMax = 64;
+inline constexpr size_t kTenantBytesMax = 64;
+inline constexpr size_t kStopStringsMax = 4;
+inline constexpr size_t kStopStringBytesMax = 64;
+inline constexpr int64_t kJobTtlMsMin = 1;
+inline constexpr int64_t kJobTtlMsMax = 3'600'000;
+inline constexpr int64_t kResultTtlMsMax = 7LL * 24 * 3'600'000;
+inline constexpr int kPriorityMax = 9;
+inline constexpr int kAttemptsMax = 10;
+inline constexpr size_t kOpenJobsMax = 100'000;
+
+// Engine.
+inline constexpr int kWorldSizeMax = 64;
+inline constexpr int kKvBlockTokens = 16;
+
+static_assert(kPromptBytesMax <= kMessageStringMax);
+static_assert(kMessageStringMax < kClientMessageBytesMax && kClientMessageBytesMax <= kInternalMessageBytesMax);
+static_assert(kContextTokensMax <= kMessageArrayMax);
+static_assert(kJobsPerSubmitMax <= kMessageArrayMax);
+static_assert(kContextTokensMax % kKvBlockTokens == 0);
+
+}  // namespace optserve::limits

@@ -1,0 +1,44 @@
+#include "base/shutdown.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+
+#include "base/error.h"
+
+namespace optserve {
+namespace {
+
+std::atomic<int> signal_count{0};
+int pipe_ends[2] = {-1, -1};
+
+extern "C" void on_signal(int) {
+  const int saved = errno;
+  signal_count.fetch_add(1);
+  const char byte = 1;
+  [[maybe_unused]] const ssize_t ignored = write(pipe_ends[1], &byte, 1);
+  errno = saved;
+}
+
+}  // namespace
+
+void install_shutdown_signals() {
+  if (pipe_ends[0] >= 0) return;
+  if (pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) != 0) throw errno_error("pipe2");
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;  // a peer that closes its pipe is an errno, not a death
+  sigaction(SIGPIPE, &ignore, nullptr);
+}
+
+bool shutdown_requested() { return signal_count.load() > 0; }
+bool shutdown_forced() { return signal_count.load() > 1; }
+int shutdown_fd() { return pipe_ends[0]; }
+
+}  // namespace optserve
