@@ -1,0 +1,49 @@
+// The collectives of one tensor-parallel group. Every rank calls the same operations in the same order with the same sizes.
+// A dead or late peer is an Error thrown on every surviving rank; the group then ends as a unit.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace optserve {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int world() const = 0;
+
+  // x becomes the sum over ranks, added in rank order on every rank (so all ranks hold the same bits).
+  virtual void all_reduce_sum(Tensor x) = 0;
+  // out: [world, ...]: the blocks `x` of all ranks, in rank order; out.numel() == world * x.numel().
+  virtual void all_gather(Tensor x, Tensor out) = 0;
+  // x of `root` is copied to x of the others.
+  virtual void broadcast(Tensor x, int root) = 0;
+  // Bytes of `root` reach the others; only root's content matters, the others' vector is replaced. Host memory.
+  virtual void broadcast_bytes(std::vector<uint8_t>& bytes, int root) = 0;
+  virtual void barrier() = 0;
+  // Makes every pending and later operation on every rank throw Error(reason).
+  virtual void abort(const std::string& reason) = 0;
+};
+
+// The group of one: all_gather and broadcast copy, all_reduce_sum is the identity.
+std::unique_ptr<Communicator> make_solo_communicator();
+// `world` communicators for threads of one process; element r belongs to rank r.
+std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int world);
+
+// Ranks as processes of one host over an inherited shared-memory file (memfd).
+struct ProcessGroupMemory {
+  int fd = -1;       // owned by the caller
+  size_t bytes = 0;
+};
+// Creates the memory for a group; the supervisor passes the descriptor to the ranks it starts. Throws Error.
+ProcessGroupMemory create_process_group_memory(int world);
+// `timeout_ms` bounds the wait for a peer within one collective; then Error on this rank and abort for the others.
+std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world, int timeout_ms);
+
+}  // namespace optserve

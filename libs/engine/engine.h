@@ -1,0 +1,40 @@
+// The OPT engine of one rank: loads its blocks of a sharded checkpoint and executes step plans. Knows no sockets, requests or text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/backend.h"
+#include "batching/step_plan.h"
+#include "comm/communicator.h"
+#include "model_spec/opt_config.h"
+
+namespace optserve {
+
+struct EngineOptions {
+  std::string checkpoint;            // folder of a sharded checkpoint; empty: weights at random from `random_seed`
+  OptConfig random_config;           // shape of the random model
+  uint64_t random_seed = 0;
+  bool verify_checksums = true;
+  int32_t num_blocks = 0;            // KV blocks of 16 tokens
+  int32_t max_sequences = 0;
+  int32_t max_step_tokens = 0;
+  std::function<void(uint64_t done, uint64_t total)> on_load_progress;  // bytes; may be empty
+};
+
+class Engine {
+ public:
+  // Loads weights and allocates everything a step needs. Bad checkpoints are refused; a failing device throws Error.
+  // `backend` and `communicator` must outlive the engine.
+  static Result<std::unique_ptr<Engine>> create(const EngineOptions& options, Backend& backend, Communicator& communicator);
+  virtual ~Engine() = default;
+
+  virtual const OptConfig& config() const = 0;
+  virtual uint64_t manifest_digest() const = 0;  // first 8 bytes of the manifest's SHA-256; 0 for random weights
+  // Executes one step on every rank together. Only rank 0's result is filled in.
+  virtual batching::StepResult run(const batching::StepPlan& plan) = 0;
+};
+
+}  // namespace optserve

@@ -1,0 +1,30 @@
+// Owned bytes of a device: move-only, freed by the deleter that the allocating backend supplied.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "tensor/tensor.h"
+
+namespace optserve {
+
+class Buffer {
+ public:
+  using Deleter = void (*)(void*);
+
+  Buffer() = default;
+  Buffer(void* data, size_t bytes, Device device, Deleter deleter) : data_(data, deleter), bytes_(bytes), device_(device) {}
+
+  void* data() const { return data_.get(); }
+  size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+  // View of the first elements; aborts if they do not fit.
+  Tensor view(DType dtype, std::initializer_list<int64_t> shape) const;
+
+ private:
+  std::unique_ptr<void, Deleter> data_{nullptr, nullptr};
+  size_t bytes_ = 0;
+  Device device_;
+};
+
+}  // namespace optserve
