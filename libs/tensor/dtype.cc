@@ -1,0 +1,132 @@
+#include "tensor/dtype.h"
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace optserve::tensor {
+namespace {
+
+constexpr std::array<std::pair<DType, std::string_view>, 10> kNames = {{{DType::kF32, "F32"},
+                                                                        {DType::kF16, "F16"},
+                                                                        {DType::kBF16, "BF16"},
+                                                                        {DType::kI32, "I32"},
+                                                                        {DType::kI8, "I8"},
+                                                                        {DType::kU8, "U8"},
+                                                                        {DType::kI64, "I64"},
+                                                                        {DType::kI16, "I16"},
+                                                                        {DType::kF64, "F64"},
+                                                                        {DType::kBool, "BOOL"}}};
+
+template <class T>
+T load(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+template <class T>
+void store(std::byte* to, T value) {
+  std::memcpy(to, &value, sizeof value);
+}
+
+#if defined(__x86_64__)
+// Whole groups of eight with F16C; returns how many elements were done.
+__attribute__((target("avx,f16c"))) size_t half_to_float_f16c(const std::byte* from, float* to, size_t count) {
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
+  }
+  return i;
+}
+
+__attribute__((target("avx,f16c"))) size_t float_to_half_f16c(const float* from, std::byte* to, size_t count) {
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * i), half);
+  }
+  return i;
+}
+
+bool has_f16c() {
+  static const bool present = __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
+  return present;
+}
+#else
+size_t half_to_float_f16c(const std::byte*, float*, size_t) { return 0; }
+size_t float_to_half_f16c(const float*, std::byte*, size_t) { return 0; }
+bool has_f16c() { return false; }
+#endif
+
+}  // namespace
+
+std::string_view dtype_name(DType dtype) {
+  for (const auto& [value, name] : kNames)
+    if (value == dtype) return name;
+  return "invalid";
+}
+
+std::optional<DType> parse_dtype(std::string_view name) {
+  for (const auto& [value, text] : kNames)
+    if (text == name) return value;
+  return std::nullopt;
+}
+
+std::optional<DType> parse_weight_dtype(std::string_view name) {
+  if (name == "fp32") return DType::kF32;
+  if (name == "fp16") return DType::kF16;
+  if (name == "bf16") return DType::kBF16;
+  return std::nullopt;
+}
+
+void convert_to_f32(const void* source, DType dtype, float* destination, size_t count) {
+  const auto* from = static_cast<const std::byte*>(source);
+  switch (dtype) {
+    case DType::kF32:
+      std::memcpy(destination, from, count * sizeof(float));
+      return;
+    case DType::kF16:
+      for (size_t i = has_f16c() ? half_to_float_f16c(from, destination, count) : 0; i < count; ++i)
+        destination[i] = half_to_float(load<uint16_t>(from + 2 * i));
+      return;
+    case DType::kBF16:
+      for (size_t i = 0; i < count; ++i) destination[i] = bfloat_to_float(load<uint16_t>(from + 2 * i));
+      return;
+    case DType::kF64:
+      for (size_t i = 0; i < count; ++i) destination[i] = static_cast<float>(load<double>(from + 8 * i));
+      return;
+    default:
+      check_failed("convert_to_f32 of a type that is not floating", std::source_location::current());
+  }
+}
+
+void convert_from_f32(const float* source, DType dtype, void* destination, size_t count) {
+  auto* to = static_cast<std::byte*>(destination);
+  switch (dtype) {
+    case DType::kF32:
+      std::memcpy(to, source, count * sizeof(float));
+      return;
+    case DType::kF16:
+      for (size_t i = has_f16c() ? float_to_half_f16c(source, to, count) : 0; i < count; ++i)
+        store(to + 2 * i, float_to_half(source[i]));
+      return;
+    case DType::kBF16:
+      for (size_t i = 0; i < count; ++i) store(to + 2 * i, float_to_bfloat(source[i]));
+      return;
+    case DType::kF64:
+      for (size_t i = 0; i < count; ++i) store(to + 8 * i, static_cast<double>(source[i]));
+      return;
+    default:
+      check_failed("convert_from_f32 to a type that is not floating", std::source_location::current());
+  }
+}
+
+}  // namespace optserve::tensor
