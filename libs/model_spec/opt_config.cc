@@ -1,0 +1,212 @@
+#include "model_spec/opt_config.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/limits.h"
+#include "model_spec/opt_tensors.h"
+
+namespace optserve::model_spec {
+namespace {
+
+constexpr int64_t kLayersMax = 1024;
+constexpr int64_t kWidthMax = 1 << 20;  // of hidden, ffn, embed_dim; products of two widths stay far inside int64
+constexpr int64_t kUnusedPositionRows = 2;
+
+OptConfig published(std::string name, int64_t layers, int64_t hidden, int64_t heads) {
+  OptConfig config;
+  config.name = std::move(name);
+  config.num_layers = layers;
+  config.hidden = hidden;
+  config.num_heads = heads;
+  config.ffn = 4 * hidden;
+  config.vocab = 50272;
+  config.vocab_real = 50265;
+  config.embed_dim = hidden;
+  config.max_positions = 2048;
+  return config;
+}
+
+OptConfig published_350m() {
+  OptConfig config = published("opt-350m", 24, 1024, 16);
+  config.embed_dim = 512;
+  config.norm_before = false;
+  return config;
+}
+
+bool is_valid_name(std::string_view name) {
+  if (name.empty() || name.size() > limits::kModelNameBytesMax) return false;
+  return std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  });
+}
+
+Refusal bad(std::string_view field, int64_t value, const std::string& expected) {
+  return refuse(ErrorCode::kBadRequest,
+                "model config: " + std::string(field) + " is " + std::to_string(value) + ", must be " + expected);
+}
+
+struct SizeField {
+  std::string_view name;
+  int64_t OptConfig::*member;
+  int64_t max;
+};
+constexpr std::array<SizeField, 8> kSizeFields = {{{"num_layers", &OptConfig::num_layers, kLayersMax},
+                                                   {"hidden", &OptConfig::hidden, kWidthMax},
+                                                   {"num_heads", &OptConfig::num_heads, kWidthMax},
+                                                   {"ffn", &OptConfig::ffn, kWidthMax},
+                                                   {"vocab", &OptConfig::vocab, limits::kVocabularyMax},
+                                                   {"vocab_real", &OptConfig::vocab_real, limits::kVocabularyMax},
+                                                   {"embed_dim", &OptConfig::embed_dim, kWidthMax},
+                                                   {"max_positions", &OptConfig::max_positions, 1 << 20}}};
+
+struct IdField {
+  std::string_view name;
+  TokenId OptConfig::*member;
+};
+constexpr std::array<IdField, 3> kIdFields = {
+    {{"bos_id", &OptConfig::bos_id}, {"eos_id", &OptConfig::eos_id}, {"pad_id", &OptConfig::pad_id}}};
+
+struct FlagField {
+  std::string_view name;
+  bool OptConfig::*member;
+};
+constexpr std::array<FlagField, 2> kFlagFields = {
+    {{"norm_before", &OptConfig::norm_before}, {"tied_output", &OptConfig::tied_output}}};
+
+Refusal bad_json(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, "model config: " + what); }
+
+Result<int64_t> integer_of(const nlohmann::json& json, std::string_view key) {
+  const auto found = json.find(key);
+  if (found == json.end()) return bad_json("key '" + std::string(key) + "' is missing");
+  const bool fits = found->is_number_integer() && (!found->is_number_unsigned() || found->get<uint64_t>() <= INT32_MAX);
+  if (!fits) return bad_json("key '" + std::string(key) + "' must be an integer, is " + found->dump());
+  return found->get<int64_t>();
+}
+
+Status check_keys(const nlohmann::json& json) {
+  std::set<std::string_view> known = {"name", "activation"};
+  for (const auto& field : kSizeFields) known.insert(field.name);
+  for (const auto& field : kIdFields) known.insert(field.name);
+  for (const auto& field : kFlagFields) known.insert(field.name);
+  for (const auto& [key, value] : json.items())
+    if (!known.contains(key)) return bad_json("unknown key '" + key + "'");
+  return ok_status();
+}
+
+}  // namespace
+
+Status validate(const OptConfig& config) {
+  if (!is_valid_name(config.name))
+    return refuse(ErrorCode::kBadRequest, "model config: name '" + config.name + "' must be 1 to " +
+                                              std::to_string(limits::kModelNameBytesMax) + " of [A-Za-z0-9._-]");
+  for (const auto& [name, member, max] : kSizeFields)
+    if (config.*member < 1 || config.*member > max)
+      return bad(name, config.*member, "between 1 and " + std::to_string(max));
+  if (config.hidden % config.num_heads != 0)
+    return bad("hidden", config.hidden, "a multiple of num_heads, which is " + std::to_string(config.num_heads));
+  if (config.vocab_real > config.vocab)
+    return bad("vocab_real", config.vocab_real, "at most vocab, which is " + std::to_string(config.vocab));
+  for (const auto& [name, member] : kIdFields)
+    if (config.*member < 0 || config.*member >= config.vocab_real)
+      return bad(name, config.*member, "an id below vocab_real, which is " + std::to_string(config.vocab_real));
+  return ok_status();
+}
+
+int64_t parameter_count(const OptConfig& config) {
+  int64_t total = 0;
+  for (const TensorSpec& spec : opt_tensors(config)) total += spec.rows * spec.cols;
+  return total;
+}
+
+int64_t published_parameter_count(const OptConfig& config) {
+  return parameter_count(config) + kUnusedPositionRows * config.hidden;
+}
+
+int64_t kv_bytes_per_token(const OptConfig& config, int64_t bytes_per_element) {
+  return 2 * config.num_layers * config.hidden * bytes_per_element;
+}
+
+bool is_legal_world(const OptConfig& config, int64_t world) {
+  return world >= 1 && world <= limits::kWorldSizeMax && config.num_heads % world == 0 && config.ffn % world == 0 &&
+         config.vocab % world == 0;
+}
+
+std::vector<int> legal_worlds(const OptConfig& config) {
+  std::vector<int> worlds;
+  for (int world = 1; world <= limits::kWorldSizeMax; ++world)
+    if (is_legal_world(config, world)) worlds.push_back(world);
+  return worlds;
+}
+
+std::string legal_worlds_text(const OptConfig& config) {
+  std::string text;
+  for (int world : legal_worlds(config)) text += (text.empty() ? "" : ", ") + std::to_string(world);
+  return text;
+}
+
+std::span<const OptConfig> published_configs() {
+  static const std::array<OptConfig, 9> kFamily = {
+      published("opt-125m", 12, 768, 12),   published_350m(),
+      published("opt-1.3b", 24, 2048, 32),  published("opt-2.7b", 32, 2560, 32),
+      published("opt-6.7b", 32, 4096, 32),  published("opt-13b", 40, 5120, 40),
+      published("opt-30b", 48, 7168, 56),   published("opt-66b", 64, 9216, 72),
+      published("opt-175b", 96, 12288, 96),
+  };
+  return kFamily;
+}
+
+const OptConfig* find_published(std::string_view name) {
+  for (const OptConfig& config : published_configs())
+    if (config.name == name) return &config;
+  return nullptr;
+}
+
+const OptConfig* find_published(int64_t num_layers, int64_t hidden) {
+  for (const OptConfig& config : published_configs())
+    if (config.num_layers == num_layers && config.hidden == hidden) return &config;
+  return nullptr;
+}
+
+nlohmann::json to_json(const OptConfig& config) {
+  nlohmann::json json = {{"name", config.name}, {"activation", "relu"}};
+  for (const auto& field : kSizeFields) json[std::string(field.name)] = config.*field.member;
+  for (const auto& field : kIdFields) json[std::string(field.name)] = config.*field.member;
+  for (const auto& field : kFlagFields) json[std::string(field.name)] = config.*field.member;
+  return json;
+}
+
+Result<OptConfig> config_from_json(const nlohmann::json& json) {
+  if (!json.is_object()) return bad_json("must be an object");
+  if (Status keys = check_keys(json); !keys.ok()) return keys.refusal();
+  OptConfig config;
+  const auto name = json.find("name");
+  if (name == json.end() || !name->is_string()) return bad_json("key 'name' must be a string");
+  config.name = name->get<std::string>();
+  const auto activation = json.find("activation");
+  if (activation == json.end() || *activation != "relu") return bad_json("key 'activation' must be \"relu\"");
+  for (const auto& field : kSizeFields) {
+    Result<int64_t> value = integer_of(json, field.name);
+    if (!value.ok()) return value.refusal();
+    config.*field.member = value.value();
+  }
+  for (const auto& field : kIdFields) {
+    Result<int64_t> value = integer_of(json, field.name);
+    if (!value.ok()) return value.refusal();
+    if (value.value() < 0 || value.value() > INT32_MAX) return bad(field.name, value.value(), "an id");
+    config.*field.member = static_cast<TokenId>(value.value());
+  }
+  for (const auto& field : kFlagFields) {
+    const auto value = json.find(field.name);
+    if (value == json.end() || !value->is_boolean())
+      return bad_json("key '" + std::string(field.name) + "' must be true or false");
+    config.*field.member = value->get<bool>();
+  }
+  if (Status status = validate(config); !status.ok()) return status.refusal();
+  return config;
+}
+
+}  // namespace optserve::model_spec

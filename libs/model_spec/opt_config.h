@@ -1,0 +1,71 @@
+// What an OPT model is: its sizes, two switches (norm placement, embedding projections) and its special ids.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+
+namespace optserve::model_spec {
+
+// The only activation of OPT; the field exists so that a file says what it was made for.
+enum class Activation : uint8_t { kRelu = 0 };
+
+struct OptConfig {
+  std::string name;           // "opt-125m", or any name of a model of one's own: [A-Za-z0-9._-]{1,64}
+  int64_t num_layers = 0;     // L
+  int64_t hidden = 0;         // h, width of the residual stream
+  int64_t num_heads = 0;      // H; head_dim = h / H
+  int64_t ffn = 0;            // f, inner width of the feed-forward part
+  int64_t vocab = 0;          // V, rows of the token table, padding rows included
+  int64_t vocab_real = 0;     // ids from here on are padding rows and are never sampled
+  int64_t embed_dim = 0;      // width of the token table: h, or 512 in OPT-350M
+  int64_t max_positions = 0;  // longest sequence, the leading </s> included; the two unused rows are not counted
+  bool norm_before = true;    // norms before attention and ffn and one after the last layer; false: OPT-350M
+  bool tied_output = true;    // logits use the token table; false: a table of their own
+  Activation activation = Activation::kRelu;
+  TokenId bos_id = 2;  // the id that starts every prompt (OPT uses </s>)
+  TokenId eos_id = 2;  // the id that ends a text
+  TokenId pad_id = 1;
+
+  int64_t head_dim() const { return hidden / num_heads; }
+  bool has_projections() const { return embed_dim != hidden; }  // project_in and project_out exist
+  bool has_final_norm() const { return norm_before; }
+
+  bool operator==(const OptConfig&) const = default;
+};
+
+// Every size within bounds and consistent; names the field, the value and what it must be.
+Status validate(const OptConfig& config);
+
+// Elements of all tensors of the table in opt_tensors.h.
+int64_t parameter_count(const OptConfig& config);
+// The count that OPT's publications use: the two unused rows of the position table are counted too.
+int64_t published_parameter_count(const OptConfig& config);
+// Key/value cache bytes of one token over all layers at `bytes_per_element`.
+int64_t kv_bytes_per_token(const OptConfig& config, int64_t bytes_per_element);
+
+// True if `world` ranks can share the model: heads, ffn and vocabulary divide by it.
+bool is_legal_world(const OptConfig& config, int64_t world);
+// All legal tensor-parallel sizes up to limits::kWorldSizeMax, ascending; always starts with 1.
+std::vector<int> legal_worlds(const OptConfig& config);
+// "1, 2, 4": for messages.
+std::string legal_worlds_text(const OptConfig& config);
+
+// The published family, "opt-125m" to "opt-175b", smallest first.
+std::span<const OptConfig> published_configs();
+const OptConfig* find_published(std::string_view name);  // nullptr if unknown
+// The published model with these layers and width, or nullptr: its head count is otherwise not visible in weights.
+const OptConfig* find_published(int64_t num_layers, int64_t hidden);
+
+// Object with one key per field, spelled as the fields are. from_json is strict: unknown, missing or wrongly typed keys
+// are refused, and the result is validated.
+nlohmann::json to_json(const OptConfig& config);
+Result<OptConfig> config_from_json(const nlohmann::json& json);
+
+}  // namespace optserve::model_spec
