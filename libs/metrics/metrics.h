@@ -1,0 +1,64 @@
+// Prometheus metrics. Handles are resolved at start and updated without locks in hot paths; label values never come
+// from requests. The only includer of prometheus-cpp.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace optserve {
+
+using Labels = std::vector<std::pair<std::string, std::string>>;
+
+class Counter {
+ public:
+  void add(double by = 1) const;
+
+ private:
+  friend class Registry;
+  void* handle_ = nullptr;
+};
+
+class Gauge {
+ public:
+  void set(double value) const;
+  void add(double by) const;
+
+ private:
+  friend class Registry;
+  void* handle_ = nullptr;
+};
+
+class Histogram {
+ public:
+  void observe(double value) const;
+
+ private:
+  friend class Registry;
+  void* handle_ = nullptr;
+};
+
+// Owns all metrics of a process. Names start with "optserve_" and end in their unit ("_seconds", "_bytes", "_total").
+class Registry {
+ public:
+  Registry();
+  ~Registry();
+  Registry(const Registry&) = delete;
+  Registry& operator=(const Registry&) = delete;
+
+  // The same name and labels give the same metric. Thread-safe; meant for start-up.
+  Counter counter(std::string_view name, std::string_view help, const Labels& labels = {});
+  Gauge gauge(std::string_view name, std::string_view help, const Labels& labels = {});
+  Histogram histogram(std::string_view name, std::string_view help, const std::vector<double>& buckets,
+                      const Labels& labels = {});
+  std::string text() const;  // Prometheus exposition format 0.0.4
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace optserve

@@ -1,0 +1,373 @@
+#include "protocol/codec.h"
+
+#include <array>
+#include <bitset>
+#include <cmath>
+#include <msgpack.hpp>
+#include <type_traits>
+
+#include "base/limits.h"
+#include "base/utf8.h"
+
+namespace optserve::protocol {
+namespace {
+
+template <class T>
+struct IsVector : std::false_type {};
+template <class T>
+struct IsVector<std::vector<T>> : std::true_type {};
+template <class T>
+struct IsOptional : std::false_type {};
+template <class T>
+struct IsOptional<std::optional<T>> : std::true_type {};
+
+template <class T>
+concept Positional = requires {
+  T::kPositional;
+};
+
+// The largest valid value of each enumeration; the smallest is 1, or 0 where named so.
+constexpr uint8_t enum_max(ErrorCode) { return static_cast<uint8_t>(ErrorCode::kInternal); }
+constexpr uint8_t enum_max(JobState) { return static_cast<uint8_t>(JobState::kDead); }
+constexpr uint8_t enum_max(FinishReason) { return static_cast<uint8_t>(FinishReason::kError); }
+constexpr uint8_t enum_max(JobKind) { return static_cast<uint8_t>(JobKind::kConvert); }
+constexpr uint8_t enum_max(ServiceKind) { return static_cast<uint8_t>(ServiceKind::kConverter); }
+template <class E>
+constexpr uint8_t enum_min(E) {
+  return std::is_same_v<E, FinishReason> ? 0 : 1;
+}
+
+template <class T>
+uint32_t count_fields(T& value) {
+  uint32_t count = 0;
+  value.fields([&](const char*, auto&) { ++count; });
+  return count;
+}
+
+class Encoder {
+ public:
+  explicit Encoder(msgpack::sbuffer& buffer) : packer_(buffer) {}
+
+  msgpack::packer<msgpack::sbuffer>& packer() { return packer_; }
+
+  template <class T>
+  void put(const T& value) {
+    if constexpr (std::is_enum_v<T>) {
+      packer_.pack(static_cast<uint8_t>(value));
+    } else if constexpr (std::is_same_v<T, Bytes>) {
+      put_binary(value.data.data(), value.data.size());
+    } else if constexpr (std::is_same_v<T, Id128>) {
+      put_binary(value.bytes.data(), value.bytes.size());
+    } else if constexpr (IsOptional<T>::value) {
+      if (value) {
+        put(*value);
+      } else {
+        packer_.pack_nil();
+      }
+    } else if constexpr (IsVector<T>::value) {
+      packer_.pack_array(static_cast<uint32_t>(value.size()));
+      for (const auto& item : value) put(item);
+    } else if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
+      packer_.pack(value);
+    } else {
+      put_struct(value);
+    }
+  }
+
+ private:
+  void put_binary(const uint8_t* data, size_t size) {
+    packer_.pack_bin(static_cast<uint32_t>(size));
+    packer_.pack_bin_body(reinterpret_cast<const char*>(data), static_cast<uint32_t>(size));
+  }
+
+  template <class T>
+  void put_struct(const T& value) {
+    T& fields_of = const_cast<T&>(value);  // fields() serves both directions; here nothing is written
+    const uint32_t count = count_fields(fields_of);
+    if constexpr (Positional<T>) {
+      packer_.pack_array(count);
+      fields_of.fields([&](const char*, auto& field) { put(field); });
+    } else {
+      packer_.pack_map(count);
+      fields_of.fields([&](const char* name, auto& field) {
+        packer_.pack(name);
+        put(field);
+      });
+    }
+  }
+
+  msgpack::packer<msgpack::sbuffer> packer_;
+};
+
+// Leaves the recursion below; never leaves this file.
+struct DecodeFailure {
+  ErrorCode code;
+  std::string message;
+};
+
+class Decoder {
+ public:
+  explicit Decoder(const char* root) { path_.push_back(root); }
+
+  template <class T>
+  void get(const msgpack::object& object, T& value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      if (object.type != msgpack::type::BOOLEAN) fail("expected true or false");
+      value = object.via.boolean;
+    } else if constexpr (std::is_enum_v<T>) {
+      get_enum(object, value);
+    } else if constexpr (std::is_integral_v<T>) {
+      get_integer(object, value);
+    } else if constexpr (std::is_floating_point_v<T>) {
+      get_float(object, value);
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      if (object.type != msgpack::type::STR) fail("expected text");
+      const std::string_view text(object.via.str.ptr, object.via.str.size);
+      if (!is_valid_utf8(text))
+        fail("text is not valid UTF-8 from byte " + std::to_string(valid_utf8_prefix(text)) + " on");
+      value = text;
+    } else if constexpr (std::is_same_v<T, Bytes>) {
+      const auto bytes = binary(object);
+      value.data.assign(bytes.begin(), bytes.end());
+    } else if constexpr (std::is_same_v<T, Id128>) {
+      const auto bytes = binary(object);
+      if (bytes.size() != value.bytes.size()) fail("expected an id of 16 bytes, found " + std::to_string(bytes.size()));
+      std::copy(bytes.begin(), bytes.end(), value.bytes.begin());
+    } else if constexpr (IsOptional<T>::value) {
+      value.reset();
+      if (object.type != msgpack::type::NIL) get(object, value.emplace());
+    } else if constexpr (IsVector<T>::value) {
+      if (object.type != msgpack::type::ARRAY) fail("expected an array");
+      value.resize(object.via.array.size);
+      for (uint32_t i = 0; i < object.via.array.size; ++i) get(object.via.array.ptr[i], value[i]);
+    } else if constexpr (Positional<T>) {
+      get_positional(object, value);
+    } else {
+      get_map(object, value);
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    std::string where;
+    for (const char* part : path_) where += (where.empty() ? "" : ".") + std::string(part);
+    throw DecodeFailure{ErrorCode::kBadRequest, where + ": " + what};
+  }
+
+  std::span<const uint8_t> binary(const msgpack::object& object) const {
+    if (object.type != msgpack::type::BIN) fail("expected binary");
+    return {reinterpret_cast<const uint8_t*>(object.via.bin.ptr), object.via.bin.size};
+  }
+
+  template <class T>
+  void get_enum(const msgpack::object& object, T& value) const {
+    if (object.type != msgpack::type::POSITIVE_INTEGER || object.via.u64 < enum_min(T{}) ||
+        object.via.u64 > enum_max(T{})) {
+      fail("expected a number from " + std::to_string(enum_min(T{})) + " to " + std::to_string(enum_max(T{})));
+    }
+    value = static_cast<T>(object.via.u64);
+  }
+
+  template <class T>
+  void get_integer(const msgpack::object& object, T& value) const {
+    if (object.type == msgpack::type::POSITIVE_INTEGER) {
+      if (!std::in_range<T>(object.via.u64)) fail("integer out of range");
+      value = static_cast<T>(object.via.u64);
+    } else if (object.type == msgpack::type::NEGATIVE_INTEGER) {
+      if (!std::in_range<T>(object.via.i64)) fail("integer out of range");
+      value = static_cast<T>(object.via.i64);
+    } else {
+      fail("expected an integer");
+    }
+  }
+
+  template <class T>
+  void get_float(const msgpack::object& object, T& value) const {
+    double number = 0;
+    if (object.type == msgpack::type::FLOAT32 || object.type == msgpack::type::FLOAT64) {
+      number = object.via.f64;
+    } else if (object.type == msgpack::type::POSITIVE_INTEGER) {
+      number = static_cast<double>(object.via.u64);
+    } else if (object.type == msgpack::type::NEGATIVE_INTEGER) {
+      number = static_cast<double>(object.via.i64);
+    } else {
+      fail("expected a number");
+    }
+    value = static_cast<T>(number);
+    if (!std::isfinite(value)) fail("number is not finite");
+  }
+
+  template <class T>
+  void get_positional(const msgpack::object& object, T& value) {
+    if (object.type != msgpack::type::ARRAY) fail("expected an array");
+    uint32_t next = 0;
+    value.fields([&](const char* name, auto& field) {
+      if (next >= object.via.array.size) return;  // an older sender: the rest keeps its defaults
+      path_.push_back(name);
+      get(object.via.array.ptr[next++], field);
+      path_.pop_back();
+    });
+  }
+
+  template <class T>
+  void get_map(const msgpack::object& object, T& value) {
+    if (object.type != msgpack::type::MAP) fail("expected a map");
+    const std::span<const msgpack::object_kv> entries(object.via.map.ptr, object.via.map.size);
+    std::bitset<limits::kMessageMapMax> used;
+    size_t cursor = 0;  // fields mostly arrive in our own order: the next entry is the likely one
+    value.fields([&](const char* name, auto& field) {
+      for (size_t tried = 0; tried < entries.size(); ++tried) {
+        const size_t at = (cursor + tried) % entries.size();
+        if (used[at] || key_of(entries[at]) != name) continue;
+        used.set(at);
+        cursor = at + 1;
+        path_.push_back(name);
+        get(entries[at].val, field);
+        path_.pop_back();
+        return;
+      }
+    });
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (!used[i]) check_unused(entries, i);
+    }
+  }
+
+  std::string_view key_of(const msgpack::object_kv& entry) const {
+    if (entry.key.type != msgpack::type::STR) fail("expected text as a field name");
+    return {entry.key.via.str.ptr, entry.key.via.str.size};
+  }
+
+  void check_unused(std::span<const msgpack::object_kv> entries, size_t index) const {
+    const std::string_view name = key_of(entries[index]);
+    const std::string shown = is_valid_utf8(name) ? std::string(name.substr(0, 64)) : "(not UTF-8)";
+    if (name.starts_with('!'))
+      throw DecodeFailure{ErrorCode::kUnsupportedVersion, "mandatory field '" + shown + "' is not known"};
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (i != index && key_of(entries[i]) == name) fail("field '" + shown + "' occurs twice");
+    }
+  }
+
+  std::vector<const char*> path_;
+};
+
+constexpr std::array kMessageNames = {
+    "Submit",         "SubmitReply", "Attach",          "JobEvents",      "JobFinished", "Cancel",
+    "GetJob",         "JobStatus",   "GetStatus",       "SystemStatus",   "Refused",     "Ping",
+    "Pong",           "Register",    "Registered",      "Heartbeat",      "Goodbye",     "Encode",
+    "Encoded",        "Decode",      "Decoded",         "Dispatch",       "Revoke",      "Tokens",
+    "PromptLogprobs", "LeaseFailed", "ConvertDispatch", "ConvertProgress"};
+static_assert(kMessageNames.size() == std::variant_size_v<Message>);
+
+template <class T>
+Result<T> guarded(const auto& body) {
+  try {
+    return body();
+  } catch (const DecodeFailure& failure) {
+    return refuse(failure.code, failure.message);
+  } catch (const msgpack::depth_size_overflow&) {
+    return refuse(ErrorCode::kBadRequest, "message: nested deeper than " + std::to_string(limits::kMessageDepthMax));
+  } catch (const msgpack::size_overflow&) {
+    return refuse(ErrorCode::kBadRequest, "message: a container or text is larger than allowed");
+  } catch (const msgpack::unpack_error& error) {
+    return refuse(ErrorCode::kBadRequest, std::string("message: not well-formed msgpack (") + error.what() + ")");
+  }
+}
+
+msgpack::object_handle unpack(std::string_view bytes, size_t bytes_max) {
+  if (bytes.size() > bytes_max) {
+    throw DecodeFailure{ErrorCode::kBadRequest, "message: " + std::to_string(bytes.size()) + " bytes, at most " +
+                                                    std::to_string(bytes_max) + " are allowed"};
+  }
+  const size_t text_max = bytes_max > limits::kClientMessageBytesMax ? bytes_max / 4 : limits::kMessageStringMax;
+  const msgpack::unpack_limit limit(limits::kMessageArrayMax, limits::kMessageMapMax, text_max, text_max, 0,
+                                    limits::kMessageDepthMax);
+  size_t offset = 0;
+  bool referenced = false;
+  // Text stays in the frame, which outlives the objects: nothing is copied twice.
+  const auto refer = [](msgpack::type::object_type, size_t, void*) { return true; };
+  auto handle = msgpack::unpack(bytes.data(), bytes.size(), offset, referenced, refer, nullptr, limit);
+  if (offset != bytes.size()) {
+    throw DecodeFailure{ErrorCode::kBadRequest,
+                        "message: " + std::to_string(bytes.size() - offset) + " bytes after its end"};
+  }
+  return handle;
+}
+
+template <size_t I>
+Message decode_body(const msgpack::object& body) {
+  std::variant_alternative_t<I, Message> message;
+  Decoder(kMessageNames[I]).get(body, message);
+  return message;
+}
+
+template <size_t... I>
+Message decode_kind(size_t index, const msgpack::object& body, std::index_sequence<I...>) {
+  using Function = Message (*)(const msgpack::object&);
+  static constexpr std::array<Function, sizeof...(I)> kTable = {&decode_body<I>...};
+  return kTable[index](body);
+}
+
+uint64_t header_number(const msgpack::object& object, const char* what) {
+  if (object.type != msgpack::type::POSITIVE_INTEGER) {
+    throw DecodeFailure{ErrorCode::kBadRequest, std::string("message: ") + what + " is not a number"};
+  }
+  return object.via.u64;
+}
+
+template <class T>
+std::string encode_struct(const T& value) {
+  msgpack::sbuffer buffer;
+  Encoder(buffer).put(value);
+  return {buffer.data(), buffer.size()};
+}
+
+template <class T>
+Result<T> decode_struct(std::string_view bytes, const char* name) {
+  return guarded<T>([&]() -> Result<T> {
+    const auto handle = unpack(bytes, limits::kInternalMessageBytesMax);
+    T value;
+    Decoder(name).get(handle.get(), value);
+    return value;
+  });
+}
+
+}  // namespace
+
+std::string encode(const Message& message) {
+  msgpack::sbuffer buffer;
+  Encoder encoder(buffer);
+  encoder.packer().pack_array(3);
+  encoder.put(kProtocolVersion);
+  encoder.put(static_cast<uint32_t>(message.index() + 1));
+  std::visit([&](const auto& body) { encoder.put(body); }, message);
+  return {buffer.data(), buffer.size()};
+}
+
+Result<Message> decode(std::string_view frame, size_t bytes_max) {
+  return guarded<Message>([&]() -> Result<Message> {
+    const auto handle = unpack(frame, bytes_max);
+    const msgpack::object& root = handle.get();
+    if (root.type != msgpack::type::ARRAY || root.via.array.size != 3) {
+      return refuse(ErrorCode::kBadRequest, "message: expected [version, kind, body]");
+    }
+    const uint64_t version = header_number(root.via.array.ptr[0], "version");
+    if (version != kProtocolVersion) {
+      return refuse(ErrorCode::kUnsupportedVersion, "protocol version " + std::to_string(version) +
+                                                        ", this build speaks " + std::to_string(kProtocolVersion));
+    }
+    const uint64_t kind = header_number(root.via.array.ptr[1], "kind");
+    if (kind < 1 || kind > std::variant_size_v<Message>) {
+      return refuse(ErrorCode::kUnsupportedVersion, "message kind " + std::to_string(kind) + " is not known");
+    }
+    return decode_kind(kind - 1, root.via.array.ptr[2], std::make_index_sequence<std::variant_size_v<Message>>{});
+  });
+}
+
+std::string_view message_name(const Message& message) { return kMessageNames[message.index()]; }
+
+std::string encode_job_spec(const JobSpec& spec) { return encode_struct(spec); }
+Result<JobSpec> decode_job_spec(std::string_view bytes) { return decode_struct<JobSpec>(bytes, "JobSpec"); }
+std::string encode_job_result(const JobResult& result) { return encode_struct(result); }
+Result<JobResult> decode_job_result(std::string_view bytes) { return decode_struct<JobResult>(bytes, "JobResult"); }
+
+}  // namespace optserve::protocol

@@ -1,0 +1,38 @@
+// Wire form of a message: one frame, msgpack [version, kind, body]. Decoding is strict: limits.h bounds everything
+// before it is allocated; no trailing bytes, duplicate fields, extension types, NaN or invalid UTF-8. Fields that are
+// absent keep their default; unknown fields are ignored unless their name starts with '!' (the sender insists).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "base/error.h"
+#include "protocol/client_messages.h"
+#include "protocol/service_messages.h"
+
+namespace optserve::protocol {
+
+inline constexpr uint32_t kProtocolVersion = 1;
+
+// Every message. Its index plus one is the kind on the wire: append only.
+using Message =
+    std::variant<Submit, SubmitReply, Attach, JobEvents, JobFinished, Cancel, GetJob, JobStatus, GetStatus,
+                 SystemStatus, Refused, Ping, Pong, Register, Registered, Heartbeat, Goodbye, Encode, Encoded, Decode,
+                 Decoded, Dispatch, Revoke, Tokens, PromptLogprobs, LeaseFailed, ConvertDispatch, ConvertProgress>;
+
+std::string encode(const Message& message);
+// `bytes_max`: limits::kClientMessageBytesMax or kInternalMessageBytesMax.
+Result<Message> decode(std::string_view frame, size_t bytes_max);
+// "Submit", for logs and metrics.
+std::string_view message_name(const Message& message);
+
+// The same codec for what is stored rather than sent: the journal's payloads.
+std::string encode_job_spec(const JobSpec& spec);
+Result<JobSpec> decode_job_spec(std::string_view bytes);
+std::string encode_job_result(const JobResult& result);
+Result<JobResult> decode_job_result(std::string_view bytes);
+
+}  // namespace optserve::protocol

@@ -1,0 +1,57 @@
+#include "protocol/message_types.h"
+
+#include "protocol/service_messages.h"
+
+namespace optserve::protocol {
+
+std::string_view job_state_name(JobState state) {
+  switch (state) {
+    case JobState::kQueued:
+      return "queued";
+    case JobState::kRunning:
+      return "running";
+    case JobState::kSucceeded:
+      return "succeeded";
+    case JobState::kFailed:
+      return "failed";
+    case JobState::kCancelled:
+      return "cancelled";
+    case JobState::kExpired:
+      return "expired";
+    case JobState::kDead:
+      return "dead";
+  }
+  return "unknown";
+}
+
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return "none";
+    case FinishReason::kEndOfText:
+      return "end_of_text";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
+  }
+  return "unknown";
+}
+
+std::string_view service_kind_name(ServiceKind kind) {
+  switch (kind) {
+    case ServiceKind::kTokenizer:
+      return "tokenizer";
+    case ServiceKind::kWorker:
+      return "worker";
+    case ServiceKind::kConverter:
+      return "converter";
+  }
+  return "unknown";
+}
+
+}  // namespace optserve::protocol

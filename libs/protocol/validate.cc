@@ -1,0 +1,100 @@
+#include "protocol/validate.h"
+
+#include "base/limits.h"
+
+namespace optserve::protocol {
+namespace {
+
+bool is_name(std::string_view text) {
+  for (const char c : text) {
+    const bool allowed =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    if (!allowed) return false;
+  }
+  return true;
+}
+
+Status check_name(const char* field, std::string_view value, size_t min, size_t max) {
+  if (value.size() < min || value.size() > max || !is_name(value)) {
+    return refuse(ErrorCode::kBadRequest, std::string(field) + ": expected " + std::to_string(min) + " to " +
+                                              std::to_string(max) + " characters of [A-Za-z0-9._-], found " +
+                                              std::to_string(value.size()) + " bytes");
+  }
+  return ok_status();
+}
+
+Status check_range(const char* field, int64_t value, int64_t min, int64_t max) {
+  if (value < min || value > max) {
+    return refuse(ErrorCode::kBadRequest, std::string(field) + ": expected " + std::to_string(min) + " to " +
+                                              std::to_string(max) + ", found " + std::to_string(value));
+  }
+  return ok_status();
+}
+
+Status check_prompt(const JobSpec& spec) {
+  if (spec.prompt.empty() == spec.prompt_ids.empty()) {
+    return refuse(ErrorCode::kBadRequest, spec.prompt.empty() ? "prompt: expected text or ids, found neither"
+                                                              : "prompt: expected text or ids, found both");
+  }
+  if (spec.prompt.size() > limits::kPromptBytesMax) {
+    return refuse(ErrorCode::kPromptTooLong, "prompt: " + std::to_string(spec.prompt.size()) + " bytes, at most " +
+                                                 std::to_string(limits::kPromptBytesMax) + " are allowed");
+  }
+  if (spec.prompt_ids.size() > limits::kContextTokensMax) {
+    return refuse(ErrorCode::kPromptTooLong, "prompt_ids: " + std::to_string(spec.prompt_ids.size()) +
+                                                 " ids, at most " + std::to_string(limits::kContextTokensMax) +
+                                                 " are allowed");
+  }
+  for (const TokenId id : spec.prompt_ids) {
+    if (id < 0) return refuse(ErrorCode::kBadRequest, "prompt_ids: negative id " + std::to_string(id));
+  }
+  return ok_status();
+}
+
+Status check_stop(const JobSpec& spec) {
+  if (spec.stop.size() > limits::kStopStringsMax) {
+    return refuse(ErrorCode::kBadRequest, "stop: " + std::to_string(spec.stop.size()) + " strings, at most " +
+                                              std::to_string(limits::kStopStringsMax) + " are allowed");
+  }
+  for (const std::string& stop : spec.stop) {
+    if (Status s =
+            check_range("stop: bytes of one string", static_cast<int64_t>(stop.size()), 1, limits::kStopStringBytesMax);
+        !s.ok()) {
+      return s;
+    }
+  }
+  return ok_status();
+}
+
+Status check_generate(const JobSpec& spec) {
+  if (Status s = check_name("model", spec.model, 1, limits::kModelNameBytesMax); !s.ok()) return s;
+  if (Status s = check_prompt(spec); !s.ok()) return s;
+  if (Status s = optserve::validate(spec.sampling); !s.ok()) return s;
+  if (Status s = check_range("max_new_tokens", spec.max_new_tokens, 1, limits::kContextTokensMax); !s.ok()) return s;
+  return check_stop(spec);
+}
+
+Status check_convert(const JobSpec& spec) {
+  if (!spec.convert)
+    return refuse(ErrorCode::kBadRequest, "convert: a conversion job names a source and a destination");
+  for (const std::string* path : {&spec.convert->source, &spec.convert->destination}) {
+    if (path->empty() || path->size() > 4096 || path->find('\0') != std::string::npos) {
+      return refuse(ErrorCode::kBadRequest, "convert: source and destination: expected 1 to 4096 bytes without NUL");
+    }
+  }
+  return check_range("convert: shards", spec.convert->shards, 0, limits::kWorldSizeMax);
+}
+
+}  // namespace
+
+Status validate(const JobSpec& spec) {
+  if (Status s = check_name("key", spec.key, 1, limits::kKeyBytesMax); !s.ok()) return s;
+  if (Status s = check_name("tenant", spec.tenant, 0, limits::kTenantBytesMax); !s.ok()) return s;
+  if (Status s = check_range("priority", spec.priority, 0, limits::kPriorityMax); !s.ok()) return s;
+  if (Status s = check_range("max_attempts", spec.max_attempts, 1, limits::kAttemptsMax); !s.ok()) return s;
+  if (Status s = check_range("ttl_ms", spec.ttl_ms, limits::kJobTtlMsMin, limits::kJobTtlMsMax); !s.ok()) return s;
+  if (Status s = check_range("result_ttl_ms", spec.result_ttl_ms, 0, limits::kResultTtlMsMax); !s.ok()) return s;
+  return spec.kind == JobKind::kConvert ? check_convert(spec) : check_generate(spec);
+}
+
+}  // namespace optserve::protocol
