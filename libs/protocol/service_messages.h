@@ -10,6 +10,7 @@ enum class ServiceKind : uint8_t { kTokenizer = 1, kWorker = 2, kConverter = 3 }
 std::string_view service_kind_name(ServiceKind kind);
 
 // service -> scheduler, first message of a connection and again whenever the scheduler does not know the sender.
+// The sender holds no lease: it dropped them before, and the scheduler requeues whatever was leased to this instance.
 struct Register {
   InstanceId instance;  // random, new at each start of the process
   ServiceKind kind = ServiceKind::kTokenizer;
