@@ -1,10 +1,12 @@
 // The formats a weight may be stored in, one row each. A layer never names a format; it holds a Weight.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
-#include "tensor/dtype.h"
+#include "tensor/tensor.h"
 
 namespace optserve {
 
@@ -20,5 +22,7 @@ struct QuantFormatInfo {
 std::span<const QuantFormatInfo> quant_formats();
 const QuantFormatInfo* find_quant_format(std::string_view name);  // nullptr: no such format
 const QuantFormatInfo& info(QuantFormat format);
+// The format that stores plain elements of `dtype`, if there is one.
+std::optional<QuantFormat> plain_format(DType dtype);
 
 }  // namespace optserve

@@ -10,7 +10,7 @@ struct Weight {
   QuantFormat format = QuantFormat::kF32;
   int64_t out = 0;  // rows
   int64_t in = 0;   // columns
-  Buffer values;    // [out, in] in `format`, C order
+  Buffer values;    // [out, in] in `format`, in the order of elements that the loading backend prefers
 
   bool empty() const { return values.data() == nullptr; }
 };

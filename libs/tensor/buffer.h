@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 
 #include "tensor/tensor.h"
@@ -13,7 +14,8 @@ class Buffer {
   using Deleter = void (*)(void*);
 
   Buffer() = default;
-  Buffer(void* data, size_t bytes, Device device, Deleter deleter) : data_(data, deleter), bytes_(bytes), device_(device) {}
+  Buffer(void* data, size_t bytes, Device device, Deleter deleter)
+      : data_(data, deleter), bytes_(bytes), device_(device) {}
 
   void* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }

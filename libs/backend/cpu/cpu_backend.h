@@ -1,0 +1,62 @@
+// The readable specification of every operation, and the backend where there is no GPU. Computes in fp32. Each family
+// of operations is one source file of this folder.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/thread_pool.h"
+#include "sampling/logit_steps.h"
+
+namespace optserve {
+
+class CpuBackend final : public Backend {
+ public:
+  // Throws Error for a compute type other than F32 or a device index other than 0.
+  explicit CpuBackend(const BackendOptions& options);
+
+  // memory.cc
+  Device device() const override { return {}; }
+  std::string description() const override;
+  DType compute_dtype() const override { return DType::kF32; }
+  Buffer allocate(size_t bytes) override;
+  void upload(Tensor destination, const void* source) override;
+  void download(void* destination, const Tensor& source) override;
+  void fill_zero(Tensor x) override;
+  void copy(const Tensor& source, Tensor destination) override;
+  void synchronize() override {}
+  Buffer load_table(const void* source, DType source_dtype, int64_t numel) override;
+  void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) override;
+  void interleave_ranks(const Tensor& in, Tensor out) override;
+  void capture_or_run(uint64_t key, const std::function<void()>& body) override;
+
+  // embedding.cc
+  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
+
+  // norm.cc
+  void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) override;
+  void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) override;
+  void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
+                              const Tensor& beta, Tensor out) override;
+
+  // linear.cc
+  Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) override;
+  void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
+
+  // attention.cc
+  void append_kv(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer) override;
+  void attention(const Tensor& qkv, const AttentionBatch& batch, const KvLayer& layer, Tensor out) override;
+
+  // sampling.cc
+  void sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) override;
+  void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
+
+ private:
+  ThreadPool pool_;
+  std::vector<std::unique_ptr<SamplerScratch>> scratch_;  // one for each thread, made when the vocabulary is first seen
+};
+
+}  // namespace optserve

@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "backend/cpu/cpu_backend.h"
+#include "base/error.h"
+#include "tensor/shape_check.h"
+
+namespace optserve {
+namespace {
+
+constexpr size_t kAlignment = 64;  // a cache line
+
+int thread_count(int wanted) {
+  if (wanted > 0) return wanted;
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const BackendOptions& options)
+    : pool_(thread_count(options.threads)), scratch_(static_cast<size_t>(pool_.threads())) {
+  if (options.compute_dtype != DType::kF32) {
+    throw Error("the CPU backend computes in F32, not in " + std::string(dtype_name(options.compute_dtype)));
+  }
+  if (options.device.index != 0) throw Error("there is no device cpu:" + std::to_string(options.device.index));
+}
+
+std::string CpuBackend::description() const {
+  return "cpu, " + std::to_string(pool_.threads()) + (pool_.threads() == 1 ? " thread" : " threads");
+}
+
+Buffer CpuBackend::allocate(size_t bytes) {
+  // Whole lines, and never none: a buffer without elements still has an address.
+  const size_t rounded = bytes / kAlignment * kAlignment + kAlignment;
+  void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
+  if (data == nullptr) throw Error("no memory for " + std::to_string(bytes) + " bytes on the CPU");
+  return Buffer(data, bytes, device(), std::free);
+}
+
+void CpuBackend::upload(Tensor destination, const void* source) {
+  if (const size_t bytes = destination.bytes(); bytes != 0) std::memcpy(destination.raw(), source, bytes);
+}
+
+void CpuBackend::download(void* destination, const Tensor& source) {
+  if (const size_t bytes = source.bytes(); bytes != 0) std::memcpy(destination, source.raw(), bytes);
+}
+
+void CpuBackend::fill_zero(Tensor x) {
+  if (const size_t bytes = x.bytes(); bytes != 0) std::memset(x.raw(), 0, bytes);
+}
+
+void CpuBackend::copy(const Tensor& source, Tensor destination) {
+  if (source.dtype() != destination.dtype() || !std::ranges::equal(source.shape(), destination.shape())) {
+    check_failed("copy: " + source.describe() + " to " + destination.describe(), std::source_location::current());
+  }
+  if (source.numel() == 0) return;
+  const size_t element = dtype_bytes(source.dtype());
+  const int64_t width = source.dim(source.ndim() - 1);
+  const int64_t rows = source.numel() / width;
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(
+        static_cast<std::byte*>(destination.raw()) + static_cast<size_t>(row * destination.row_stride()) * element,
+        static_cast<const std::byte*>(source.raw()) + static_cast<size_t>(row * source.row_stride()) * element,
+        static_cast<size_t>(width) * element);
+  }
+}
+
+Buffer CpuBackend::load_table(const void* source, DType source_dtype, int64_t numel) {
+  Buffer table = allocate(static_cast<size_t>(numel) * sizeof(float));
+  tensor::convert_to_f32(source, source_dtype, static_cast<float*>(table.data()), static_cast<size_t>(numel));
+  return table;
+}
+
+void CpuBackend::gather_rows(const Tensor& x, const Tensor& rows, Tensor out) {
+  ShapeCheck shapes("gather_rows");
+  shapes.expect("x", x, DType::kF32, {"num_tokens", "hidden"});
+  shapes.expect("rows", rows, DType::kI32, {"n"});
+  shapes.expect("out", out, DType::kF32, {"n", "hidden"});
+  const int32_t* index = rows.data<int32_t>();
+  for (int64_t i = 0; i < shapes["n"]; ++i) {
+    check(index[i] >= 0 && index[i] < shapes["num_tokens"], "gather_rows: row outside x");
+    std::memcpy(out.row<float>(i), x.row<float>(index[i]), static_cast<size_t>(shapes["hidden"]) * sizeof(float));
+  }
+}
+
+void CpuBackend::interleave_ranks(const Tensor& in, Tensor out) {
+  ShapeCheck shapes("interleave_ranks");
+  shapes.expect_contiguous("in", in, DType::kF32, {"world", "n", "local"});
+  const int64_t world = shapes["world"], n = shapes["n"], local = shapes["local"];
+  shapes.bind("world * local", world * local);
+  shapes.expect("out", out, DType::kF32, {"n", "world * local"});
+  const float* block = in.data<float>();
+  for (int64_t rank = 0; rank < world; ++rank) {
+    for (int64_t row = 0; row < n; ++row, block += local) {
+      std::memcpy(out.row<float>(row) + rank * local, block, static_cast<size_t>(local) * sizeof(float));
+    }
+  }
+}
+
+void CpuBackend::capture_or_run(uint64_t /*key*/, const std::function<void()>& body) { body(); }
+
+}  // namespace optserve

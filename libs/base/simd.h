@@ -1,0 +1,78 @@
+// Eight floats at a time, in the compiler's own vector type: one source for every instruction set. Code that uses it is
+// written as a lambda and passed to run_widest(), which runs a copy compiled for AVX2 and FMA where the machine has
+// them. Sums are formed in a fixed order, so a result does not depend on the instruction set except for fused rounding.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+namespace optserve::simd {
+
+inline constexpr int kLanes = 8;
+using Float8 [[gnu::vector_size(32)]] = float;
+using Int8x [[gnu::vector_size(32)]] = int32_t;
+
+#define OPTSERVE_INLINE inline __attribute__((always_inline))
+
+OPTSERVE_INLINE Float8 load(const float* source) {
+  Float8 value;
+  std::memcpy(&value, source, sizeof value);
+  return value;
+}
+OPTSERVE_INLINE void store(float* destination, const Float8& value) { std::memcpy(destination, &value, sizeof value); }
+OPTSERVE_INLINE Float8 broadcast(float value) { return Float8{} + value; }
+OPTSERVE_INLINE Float8 max(const Float8& a, const Float8& b) { return a > b ? a : b; }
+OPTSERVE_INLINE float sum(const Float8& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+OPTSERVE_INLINE float largest(const Float8& v) {
+  float result = v[0];
+  for (int lane = 1; lane < kLanes; ++lane) result = v[lane] > result ? v[lane] : result;
+  return result;
+}
+
+// e^x within 2 units in the last place for x in [-87.3, 88]; 0 below, not meant for above. After Cephes' expf: x = n ln
+// 2 + r, a polynomial for e^r, n added to the exponent.
+OPTSERVE_INLINE Float8 exp(const Float8& x) {
+  constexpr float kLowest = -87.3f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  const Float8 clamped = max(x, broadcast(kLowest));
+  const Float8 shifted = clamped * 1.44269504088896341f + kRound;
+  const Float8 n = shifted - kRound;
+  Float8 r = clamped - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  Float8 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const Int8x exponent = (std::bit_cast<Int8x>(shifted) - std::bit_cast<int32_t>(kRound) + 127) << 23;
+  return x < kLowest ? Float8{} : p * std::bit_cast<Float8>(exponent);
+}
+
+#if defined(__x86_64__)
+inline const bool kHasAvx2 =
+    __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+
+template <class Kernel>
+__attribute__((target("avx2,fma,f16c"))) void run_avx2(const Kernel& kernel) {
+  kernel();
+}
+
+// Runs `kernel`, a callable marked always_inline.
+template <class Kernel>
+void run_widest(const Kernel& kernel) {
+  if (kHasAvx2) {
+    run_avx2(kernel);
+  } else {
+    kernel();
+  }
+}
+#else
+template <class Kernel>
+void run_widest(const Kernel& kernel) {
+  kernel();
+}
+#endif
+
+}  // namespace optserve::simd

@@ -1,0 +1,77 @@
+// From logits to a token: the reference chain, on the CPU. Every backend gives the same distribution; the order is
+//
+//   1. repetition penalty       prompt and generated ids, each once
+//   2. presence and frequency   generated ids
+//   3. masks                    pad, padding of the vocabulary, the end-of-text id while too few tokens are generated
+//   4. greedy                   temperature 0 or top-k 1: the largest logit, the lowest id among equals; done
+//   5. temperature              logits divided by it
+//   6. top-k                    the k largest logits, lower ids first among equals
+//   7. top-p                    of what is left, the fewest ids, largest first, whose probabilities reach p
+//   8. draw                     inverse distribution function in order of ids, with the uniform number of (seed,
+//   position)
+//
+// Penalties stand before temperature and the id that crosses p is kept, as in Hugging Face transformers and vLLM.
+// Everything is deterministic: equal inputs give equal tokens whatever else is sampled at the same time.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sampling/sample_row.h"
+
+namespace optserve {
+
+struct DrawnToken {
+  TokenId token = -1;  // -1: a logit was NaN or infinite, or nothing may be drawn
+  float logprob = 0;   // log softmax of the logits as they came in, over all real ids
+};
+
+// Memory of one sampling thread; sized once, used for any number of rows.
+class SamplerScratch {
+ public:
+  explicit SamplerScratch(int64_t vocab);
+  int64_t vocab() const { return static_cast<int64_t>(logits.size()); }
+
+  struct Candidate {
+    float logit;
+    TokenId id;
+  };
+  std::vector<float> logits;
+  std::vector<float> weights;        // exp((logit - largest) / temperature)
+  std::vector<int32_t> occurrences;  // zero between steps
+  std::vector<double> block_sums;
+  std::vector<Candidate> candidates;  // of the bucket that a cut falls into
+};
+
+// The whole chain for one row. logits: [at least ids.vocab_real], not changed.
+DrawnToken draw_token(std::span<const float> logits, const SampleRow& row, const DrawableIds& ids,
+                      SamplerScratch& scratch);
+
+// log softmax(logits)[target]; NaN if a logit is not finite.
+float log_probability(std::span<const float> logits, TokenId target);
+
+// The steps, in the order of the chain; `logits` and `weights` are the real ids only.
+namespace logit_steps {
+
+// Each distinct id of `history`: l > 0 ? l / penalty : l * penalty, held within the finite floats.
+void repetition_penalty(std::span<float> logits, std::span<const TokenId> history, float penalty,
+                        SamplerScratch& scratch);
+// Each distinct id of `generated`: l -= presence + occurrences * frequency.
+void presence_and_frequency(std::span<float> logits, std::span<const TokenId> generated, float presence,
+                            float frequency, SamplerScratch& scratch);
+// -infinity for what may not be drawn.
+void mask(std::span<float> logits, const SampleRow& row, const DrawableIds& ids);
+// Id of the largest logit, the lowest among equals; -1 if all are -infinity.
+TokenId greedy(std::span<const float> logits);
+// weights[i] = exp((logits[i] - largest logit) / temperature).
+void weigh(std::span<const float> logits, float temperature, std::span<float> weights);
+// Sets logits to -infinity and weights to 0 outside the k best.
+void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch);
+// The same outside the smallest set of best ids that holds `p` of all weight.
+void top_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch);
+// The first id whose running sum of weights reaches `uniform` of the total; uniform in (0, 1].
+TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch);
+
+}  // namespace logit_steps
+}  // namespace optserve
