@@ -1,5 +1,6 @@
-// What one engine step does, as rank 0 plans it and every rank executes it. Ranks keep the state of their slots (block table,
-// token history, last sampled token), so a plan carries changes only: in steady decode it is a few bytes a sequence.
+// What one engine step does, as rank 0 plans it and every rank executes it. Ranks keep the state of their slots (block
+// table, token history, last sampled token), so a plan carries changes only: in steady decode it is a few bytes a
+// sequence.
 #pragma once
 
 #include <cstdint>
@@ -15,35 +16,37 @@ namespace optserve::batching {
 // A sequence enters a slot. The slot's block table and history are empty afterwards.
 struct AdmittedSlot {
   int32_t slot = 0;
-  int32_t prompt_tokens = 0;  // the first so many tokens of the sequence are prompt: presence and frequency penalties skip them
+  int32_t prompt_tokens =
+      0;  // the first so many tokens of the sequence are prompt: presence and frequency penalties skip them
   SamplingParams sampling;
 };
 
 // Tokens of one slot that this step processes: positions [start, start + num_tokens).
 struct SlotWork {
   int32_t slot = 0;
-  int32_t start = 0;                     // tokens of the sequence already in the KV cache
+  int32_t start = 0;  // tokens of the sequence already in the KV cache
   int32_t num_tokens = 1;
-  std::vector<TokenId> tokens;           // ids of those positions; empty: the token this slot sampled last (num_tokens is 1)
-  std::vector<int32_t> new_blocks;       // KV blocks appended to the slot's table before the step
-  bool sample = false;                   // the last row's logits give the next token
-  std::vector<TokenId> logprob_targets;  // empty, or one id per row: report log p(id | tokens before); -1: none for that row
+  std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last (num_tokens is 1)
+  std::vector<int32_t> new_blocks;  // KV blocks appended to the slot's table before the step
+  bool sample = false;              // the last row's logits give the next token
+  std::vector<TokenId>
+      logprob_targets;  // empty, or one id per row: report log p(id | tokens before); -1: none for that row
 };
 
 struct StepPlan {
-  uint64_t step = 0;                    // counts from 1 in each start of a group
-  std::vector<int32_t> released;        // slots freed before anything else of this step
+  uint64_t step = 0;              // counts from 1 in each start of a group
+  std::vector<int32_t> released;  // slots freed before anything else of this step
   std::vector<AdmittedSlot> admitted;
   std::vector<SlotWork> work;
 
-  int64_t num_tokens() const;           // rows of the step
+  int64_t num_tokens() const;  // rows of the step
 };
 
 struct SampledToken {
   int32_t slot = 0;
   TokenId token = 0;
-  float logprob = 0;  // of the token under the model's own distribution (before temperature, penalties and truncation)
-  bool finite = true; // false: the logits held NaN or Inf, `token` is meaningless
+  float logprob = 0;   // of the token under the model's own distribution (before temperature, penalties and truncation)
+  bool finite = true;  // false: the logits held NaN or Inf, `token` is meaningless
 };
 
 struct SlotLogprobs {
@@ -54,8 +57,8 @@ struct SlotLogprobs {
 
 struct StepResult {
   uint64_t step = 0;
-  std::vector<SampledToken> sampled;    // in the order of the plan's work items that sample
-  std::vector<SlotLogprobs> logprobs;   // in the order of the work items with targets
+  std::vector<SampledToken> sampled;   // in the order of the plan's work items that sample
+  std::vector<SlotLogprobs> logprobs;  // in the order of the work items with targets
 };
 
 // Byte form for the relay from rank 0 to the other ranks of the same build; little-endian, no versioning.

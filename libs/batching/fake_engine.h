@@ -1,0 +1,140 @@
+// Test support: executes step plans on a KV cache whose cells hold a digest of the whole prefix, so that one wrong
+// block, position or token shows as a wrong digest. Tokens are a function of the prefix alone, as in a deterministic
+// model.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "batching/planner.h"
+
+namespace optserve::batching {
+
+inline constexpr TokenId kFakeVocabulary = 50;
+inline constexpr TokenId kFakeNonFinite = -7;  // what fake_next() gives where the model breaks down
+
+inline uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+inline uint64_t extend(uint64_t digest, TokenId token) { return mix(digest * 31 + static_cast<uint64_t>(token) + 1); }
+inline uint64_t digest_of(std::span<const TokenId> tokens) {
+  uint64_t digest = 1;
+  for (TokenId token : tokens) digest = extend(digest, token);
+  return digest;
+}
+// The token after a prefix: sometimes end of text (2), rarely a breakdown.
+inline TokenId fake_next(uint64_t digest) {
+  if (digest % 997 == 0) return kFakeNonFinite;
+  return digest % 23 == 0 ? 2 : 3 + static_cast<TokenId>(mix(digest) % (kFakeVocabulary - 3));
+}
+inline float fake_logprob(uint64_t digest, TokenId token) {
+  return -static_cast<float>(mix(digest + static_cast<uint64_t>(token) * 77) % 1000);
+}
+
+class FakeEngine {
+ public:
+  explicit FakeEngine(const PlannerOptions& options)
+      : options_(options),
+        slots_(static_cast<size_t>(options.max_sequences)),
+        cells_(static_cast<size_t>(options.num_blocks) * static_cast<size_t>(options.block_tokens)),
+        owner_(static_cast<size_t>(options.num_blocks), -1) {}
+
+  // First broken promise of the plans so far; empty if there is none.
+  const std::string& fault() const { return fault_; }
+
+  StepResult run(const StepPlan& plan) {
+    expect(plan.step == ++step_, "steps count by one");
+    expect(plan.num_tokens() > 0 && plan.num_tokens() <= options_.max_step_tokens, "rows within the budget");
+    for (int32_t slot : plan.released) release(slot);
+    for (const AdmittedSlot& admitted : plan.admitted) {
+      Slot& slot = at(admitted.slot);
+      expect(!slot.live, "a slot is admitted while in use");
+      slot.live = true;
+    }
+    StepResult result;
+    result.step = plan.step;
+    std::vector<bool> used(slots_.size());
+    for (const SlotWork& work : plan.work) {
+      expect(!used[static_cast<size_t>(work.slot)], "a slot works twice in a step");
+      used[static_cast<size_t>(work.slot)] = true;
+      execute(work, result);
+    }
+    return result;
+  }
+
+ private:
+  struct Slot {
+    bool live = false;
+    std::vector<TokenId> tokens;  // in the cache
+    std::vector<int32_t> blocks;
+    std::optional<TokenId> last;  // drawn last
+  };
+
+  void expect(bool holds, const char* what) {
+    if (!holds && fault_.empty()) fault_ = "step " + std::to_string(step_) + ": " + what;
+  }
+  Slot& at(int32_t slot) { return slots_.at(static_cast<size_t>(slot)); }
+  uint64_t& cell(const Slot& slot, size_t position) {
+    const auto block_tokens = static_cast<size_t>(options_.block_tokens);
+    return cells_.at(static_cast<size_t>(slot.blocks.at(position / block_tokens)) * block_tokens +
+                     position % block_tokens);
+  }
+  void release(int32_t number) {
+    Slot& slot = at(number);
+    expect(slot.live, "a slot is released while free");
+    for (int32_t block : slot.blocks) owner_.at(static_cast<size_t>(block)) = -1;
+    slot = Slot{};
+  }
+
+  void execute(const SlotWork& work, StepResult& result) {
+    Slot& slot = at(work.slot);
+    expect(slot.live, "work for a free slot");
+    for (int32_t block : work.new_blocks) {
+      expect(owner_.at(static_cast<size_t>(block)) < 0, "a block is given to two slots");
+      owner_.at(static_cast<size_t>(block)) = work.slot;
+      slot.blocks.push_back(block);
+    }
+    expect(static_cast<size_t>(work.start) == slot.tokens.size(), "positions are contiguous");
+    std::vector<TokenId> tokens = work.tokens;
+    if (tokens.empty()) {
+      expect(slot.last.has_value(), "the last drawn token is asked for, but none was drawn");
+      tokens.push_back(slot.last.value_or(0));
+    }
+    expect(tokens.size() == static_cast<size_t>(work.num_tokens), "one id a row");
+    uint64_t digest = digest_of(slot.tokens);
+    if (!slot.tokens.empty()) expect(cell(slot, slot.tokens.size() - 1) == digest, "the cache holds another prefix");
+    for (size_t i = 0; i < slot.tokens.size(); ++i) {
+      expect(cell(slot, i) == digest_of(std::span(slot.tokens).first(i + 1)), "a cache cell was overwritten");
+    }
+    SlotLogprobs logprobs{.slot = work.slot, .start = work.start, .logprobs = {}};
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      slot.tokens.push_back(tokens[row]);
+      digest = extend(digest, tokens[row]);
+      expect(slot.blocks.size() * static_cast<size_t>(options_.block_tokens) >= slot.tokens.size(), "blocks cover");
+      cell(slot, slot.tokens.size() - 1) = digest;
+      if (work.logprob_targets.empty()) continue;
+      const TokenId target = work.logprob_targets.at(row);
+      logprobs.logprobs.push_back(target < 0 ? 0 : fake_logprob(digest, target));
+    }
+    if (!work.logprob_targets.empty()) result.logprobs.push_back(std::move(logprobs));
+    expect(slot.tokens.size() <= static_cast<size_t>(options_.max_context), "context is kept");
+    if (!work.sample) return;
+    const TokenId next = fake_next(digest);
+    slot.last = next == kFakeNonFinite ? 0 : next;
+    result.sampled.push_back({work.slot, *slot.last, fake_logprob(digest, *slot.last), next != kFakeNonFinite});
+  }
+
+  PlannerOptions options_;
+  std::vector<Slot> slots_;
+  std::vector<uint64_t> cells_;  // digest of the prefix that ends there
+  std::vector<int32_t> owner_;   // slot of each block, -1: none
+  uint64_t step_ = 0;
+  std::string fault_;
+};
+
+}  // namespace optserve::batching

@@ -1,0 +1,408 @@
+#include "batching/planner.h"
+
+#include <algorithm>
+#include <list>
+#include <set>
+#include <unordered_map>
+
+#include "base/check.h"
+#include "batching/block_allocator.h"
+#include "batching/sequence.h"
+
+namespace optserve::batching {
+
+namespace {
+
+// What a planned step will report about one sequence.
+struct PendingItem {
+  uint64_t serial = 0;
+  int32_t slot = 0;
+  bool sample = false;
+  bool last = false;           // ends a sequence that has nothing to draw
+  int32_t num_targets = 0;     // log-probability rows asked for, placeholders included
+  int32_t first_target = 0;    // index of the first row with a target
+  int32_t logprobs_start = 0;  // position that row tells about
+};
+
+struct PendingStep {
+  uint64_t step = 0;
+  std::vector<PendingItem> items;
+};
+
+// A step while it is being planned.
+struct Draft {
+  StepPlan plan;
+  PendingStep pending;
+  int32_t rows_left = 0;
+  bool preempted = false;
+};
+
+int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+struct Planner::Impl {
+  using Sequences = std::list<Sequence>;
+  using Iterator = Sequences::iterator;
+
+  explicit Impl(const PlannerOptions& o) : options(o), pool(o.num_blocks) {
+    check(o.block_tokens > 0 && o.max_sequences > 0 && o.max_context > 0 && o.pipeline_depth > 0, "planner options");
+    check(o.max_step_tokens >= o.max_sequences, "a step has room for one row of every sequence");
+    for (int32_t slot = o.max_sequences - 1; slot >= 0; --slot) free_slots.push_back(slot);
+  }
+
+  Status admissible(const SequenceRequest& request) const;
+  std::optional<StepPlan> plan();
+  void plan_decodes(Draft& draft);
+  void plan_prefills(Draft& draft);
+  void admit(Draft& draft);
+  bool make_room(Iterator sequence, int32_t num_blocks, Draft& draft);
+  void add_work(Sequence& sequence, int32_t num_tokens, Draft& draft);
+  static void add_targets(Sequence& sequence, SlotWork& work, PendingItem& item);
+  Sequences& list_of(SequenceState state);
+  void move_to(Iterator sequence, SequenceState state, Iterator before);
+  void release_slot(Sequence& sequence);
+  void retire_fully_planned();
+  void erase(Iterator sequence);
+  void apply_item(const PendingItem& item, const SampledToken* sampled, const SlotLogprobs* logprobs,
+                  std::vector<SequenceEvent>& events);
+
+  PlannerOptions options;
+  BlockAllocator pool;
+  // Age order within each list, and every running sequence is older than every waiting one.
+  Sequences waiting;   // hold no slot and no block
+  Sequences running;   // hold a slot
+  Sequences draining;  // fully planned: hold nothing and wait for their last results
+  std::unordered_map<SequenceId, Iterator> by_id;
+  std::unordered_map<uint64_t, Iterator> by_serial;
+  std::vector<int32_t> free_slots;
+  std::vector<int32_t> released;  // freed slots that the engine has not been told of
+  std::deque<PendingStep> pending_steps;
+  uint64_t next_serial = 1;
+  uint64_t next_step = 1;
+  PlannerStats counters;
+};
+
+Status Planner::Impl::admissible(const SequenceRequest& request) const {
+  const auto length = static_cast<int64_t>(request.tokens.size());
+  if (length == 0) return refuse(ErrorCode::kBadRequest, "sequence has no tokens, at least 1 is expected");
+  if (request.prompt_tokens < 1 || request.prompt_tokens > length || request.max_new_tokens < 0) {
+    return refuse(ErrorCode::kBadRequest, "sequence of " + std::to_string(length) + " tokens claims " +
+                                              std::to_string(request.prompt_tokens) + " prompt tokens and " +
+                                              std::to_string(request.max_new_tokens) + " new ones");
+  }
+  if (length > options.max_context) {
+    return refuse(ErrorCode::kPromptTooLong, "sequence has " + std::to_string(length) + " tokens, the context holds " +
+                                                 std::to_string(options.max_context));
+  }
+  const int64_t wanted = int64_t{request.prompt_tokens} + request.max_new_tokens;
+  const auto longest = static_cast<int32_t>(std::max(length, std::min<int64_t>(wanted, options.max_context)));
+  const int32_t blocks = divide_up(longest, options.block_tokens);
+  if (blocks > options.num_blocks) {
+    return refuse(ErrorCode::kPromptTooLong, "sequence of up to " + std::to_string(longest) + " tokens needs " +
+                                                 std::to_string(blocks) + " KV blocks, the pool has " +
+                                                 std::to_string(options.num_blocks));
+  }
+  if (by_id.contains(request.id)) {
+    return refuse(ErrorCode::kBadRequest, "sequence id " + std::to_string(request.id) + " is live already");
+  }
+  return ok_status();
+}
+
+Planner::Impl::Sequences& Planner::Impl::list_of(SequenceState state) {
+  if (state == SequenceState::kWaiting) return waiting;
+  return state == SequenceState::kRunning ? running : draining;
+}
+
+void Planner::Impl::move_to(Iterator sequence, SequenceState state, Iterator before) {
+  list_of(state).splice(before, list_of(sequence->state), sequence);
+  sequence->state = state;
+}
+
+void Planner::Impl::release_slot(Sequence& sequence) {
+  released.push_back(sequence.slot);
+  free_slots.push_back(sequence.slot);
+  sequence.reset();
+}
+
+void Planner::Impl::erase(Iterator sequence) {
+  if (sequence->slot >= 0) release_slot(*sequence);
+  by_id.erase(sequence->request.id);
+  by_serial.erase(sequence->serial);
+  list_of(sequence->state).erase(sequence);
+}
+
+// Their slots and blocks may be reused at once: steps are executed in order.
+void Planner::Impl::retire_fully_planned() {
+  for (auto it = running.begin(); it != running.end();) {
+    const auto sequence = it++;
+    if (!sequence->fully_planned()) continue;
+    release_slot(*sequence);
+    move_to(sequence, SequenceState::kDraining, draining.end());
+  }
+}
+
+// Gives `sequence` its blocks, at the cost of the youngest; false if it was itself the youngest and had to go.
+bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, Draft& draft) {
+  while (!sequence->blocks.grow_to(num_blocks)) {
+    const auto youngest = std::prev(running.end());
+    release_slot(*youngest);
+    move_to(youngest, SequenceState::kWaiting, waiting.begin());
+    draft.preempted = true;
+    ++counters.preemptions;
+    if (youngest == sequence) return false;
+  }
+  return true;
+}
+
+void Planner::Impl::add_targets(Sequence& sequence, SlotWork& work, PendingItem& item) {
+  // Row i tells about position start + i + 1. Rows that were reported before a preemption are not asked again.
+  const int32_t end = std::min(sequence.given, work.start + work.num_tokens + 1);
+  const int32_t begin = std::max(sequence.logprobs_next, work.start + 1);
+  if (!sequence.request.prompt_logprobs || begin >= end) return;
+  work.logprob_targets.assign(static_cast<size_t>(work.num_tokens), -1);
+  for (int32_t position = begin; position < end; ++position) {
+    work.logprob_targets[static_cast<size_t>(position - 1 - work.start)] =
+        sequence.request.tokens[static_cast<size_t>(position)];
+  }
+  item.num_targets = end - begin;
+  item.first_target = begin - 1 - work.start;
+  item.logprobs_start = begin;
+  sequence.logprobs_next = end;
+}
+
+void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, Draft& draft) {
+  SlotWork work;
+  work.slot = sequence.slot;
+  work.start = sequence.cached;
+  work.num_tokens = num_tokens;
+  if (!sequence.sampled_in_slot) {
+    const auto first = sequence.request.tokens.begin() + sequence.cached;
+    work.tokens.assign(first, first + num_tokens);
+  }
+  sequence.cached += num_tokens;
+  work.sample = sequence.cached == sequence.length() && sequence.length() < sequence.length_max;
+  PendingItem item{.serial = sequence.serial, .slot = sequence.slot, .sample = work.sample};
+  add_targets(sequence, work, item);
+  (sequence.sampled_in_slot ? counters.decode_tokens : counters.prefill_tokens) += static_cast<uint64_t>(num_tokens);
+  if (work.sample) {
+    ++sequence.pending;
+    sequence.sampled_in_slot = true;
+  }
+  item.last = !work.sample && sequence.fully_planned();
+  draft.rows_left -= num_tokens;
+  draft.plan.work.push_back(std::move(work));
+  draft.pending.items.push_back(item);
+}
+
+void Planner::Impl::plan_decodes(Draft& draft) {
+  for (auto it = running.begin(); it != running.end(); ++it) {
+    if (!it->sampled_in_slot) continue;
+    const int32_t held = it->blocks.size();
+    if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), draft)) return;  // nothing is younger
+    add_work(*it, 1, draft);
+    const auto blocks = it->blocks.blocks();
+    draft.plan.work.back().new_blocks.assign(blocks.begin() + held, blocks.end());
+  }
+}
+
+void Planner::Impl::plan_prefills(Draft& draft) {
+  for (Sequence& sequence : running) {
+    if (draft.rows_left == 0) return;
+    if (!sequence.sampled_in_slot)
+      add_work(sequence, std::min(draft.rows_left, sequence.length() - sequence.cached), draft);
+  }
+}
+
+void Planner::Impl::admit(Draft& draft) {
+  while (!waiting.empty() && !free_slots.empty() && draft.rows_left > 0 && !draft.preempted) {
+    const auto it = waiting.begin();
+    if (it->pending > 0) return;  // its newest token is not known yet
+    // All blocks of the known tokens at once, and one left for each running sequence: else it would soon be preempted.
+    const int32_t blocks = divide_up(it->known(), options.block_tokens);
+    if (pool.num_free() - blocks < static_cast<int32_t>(running.size())) return;
+    check(it->blocks.grow_to(blocks), "blocks were counted before");
+    it->slot = free_slots.back();
+    free_slots.pop_back();
+    move_to(it, SequenceState::kRunning, running.end());
+    draft.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling});
+    add_work(*it, std::min(draft.rows_left, it->length()), draft);
+    const auto table = it->blocks.blocks();
+    draft.plan.work.back().new_blocks.assign(table.begin(), table.end());
+  }
+}
+
+std::optional<StepPlan> Planner::Impl::plan() {
+  if (static_cast<int32_t>(pending_steps.size()) >= options.pipeline_depth) return std::nullopt;
+  Draft draft;
+  draft.rows_left = options.max_step_tokens;
+  retire_fully_planned();
+  plan_decodes(draft);
+  plan_prefills(draft);
+  admit(draft);
+  if (draft.plan.work.empty()) return std::nullopt;
+  draft.plan.step = draft.pending.step = next_step++;
+  draft.plan.released.swap(released);
+  pending_steps.push_back(std::move(draft.pending));
+  ++counters.planned_steps;
+  return std::move(draft.plan);
+}
+
+void Planner::Impl::apply_item(const PendingItem& item, const SampledToken* sampled, const SlotLogprobs* logprobs,
+                               std::vector<SequenceEvent>& events) {
+  const auto found = by_serial.find(item.serial);
+  if (found == by_serial.end()) return;  // it ended while this step was on its way
+  const Iterator sequence = found->second;
+  SequenceEvent event;
+  event.id = sequence->request.id;
+  if (logprobs != nullptr) {
+    const auto first = logprobs->logprobs.begin() + item.first_target;
+    event.prompt_logprobs.assign(first, first + item.num_targets);
+    event.logprobs_start = event.position = item.logprobs_start;
+  }
+  if (sampled != nullptr) {
+    --sequence->pending;
+    event.position = sequence->known();
+    if (sampled->finite) {
+      sequence->request.tokens.push_back(sampled->token);
+      event.token = sampled->token;
+      event.logprob = sampled->logprob;
+      event.finished = sequence->finish_reason(sampled->token, options.eos);
+    } else {
+      event.finished = FinishReason::kNonFinite;
+    }
+  } else if (item.last) {
+    event.position = sequence->known();
+    event.finished = FinishReason::kLength;
+  }
+  if (event.finished) erase(sequence);
+  if (event.token || event.finished || !event.prompt_logprobs.empty()) events.push_back(std::move(event));
+}
+
+Planner::Planner(const PlannerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
+Planner::~Planner() = default;
+
+Status Planner::add(SequenceRequest request) {
+  if (Status status = impl_->admissible(request); !status.ok()) return status;
+  const auto it = impl_->waiting.emplace(impl_->waiting.end(), std::move(request), impl_->next_serial++, impl_->pool,
+                                         impl_->options.max_context);
+  impl_->by_id.emplace(it->request.id, it);
+  impl_->by_serial.emplace(it->serial, it);
+  return ok_status();
+}
+
+bool Planner::cancel(SequenceId id) {
+  const auto found = impl_->by_id.find(id);
+  if (found == impl_->by_id.end()) return false;
+  impl_->erase(found->second);
+  return true;
+}
+
+bool Planner::has_work() const {
+  const auto& running = impl_->running;
+  return !impl_->waiting.empty() ||
+         std::any_of(running.begin(), running.end(), [](const Sequence& s) { return !s.fully_planned(); });
+}
+
+std::optional<StepPlan> Planner::plan() { return impl_->plan(); }
+
+std::vector<SequenceEvent> Planner::apply(const StepResult& result) {
+  check(!impl_->pending_steps.empty(), "a result without a planned step");
+  const PendingStep pending = std::move(impl_->pending_steps.front());
+  impl_->pending_steps.pop_front();
+  check_eq(result.step, pending.step, "step of the applied result");
+  std::vector<SequenceEvent> events;
+  size_t samples = 0, logprobs = 0;
+  for (const PendingItem& item : pending.items) {
+    const SampledToken* sampled = nullptr;
+    const SlotLogprobs* targets = nullptr;
+    if (item.num_targets > 0) {
+      check(logprobs < result.logprobs.size(), "result lacks log-probabilities");
+      targets = &result.logprobs[logprobs++];
+      check_eq(targets->slot, item.slot, "slot of log-probabilities");
+      check(targets->logprobs.size() >= static_cast<size_t>(item.first_target + item.num_targets),
+            "log-probability rows");
+    }
+    if (item.sample) {
+      check(samples < result.sampled.size(), "result lacks a sampled token");
+      sampled = &result.sampled[samples++];
+      check_eq(sampled->slot, item.slot, "slot of a sampled token");
+    }
+    impl_->apply_item(item, sampled, targets, events);
+  }
+  check(samples == result.sampled.size() && logprobs == result.logprobs.size(), "result holds more than was planned");
+  return events;
+}
+
+int32_t Planner::in_flight() const { return static_cast<int32_t>(impl_->pending_steps.size()); }
+
+PlannerStats Planner::stats() const {
+  PlannerStats stats = impl_->counters;
+  stats.waiting = static_cast<int32_t>(impl_->waiting.size());
+  stats.running = static_cast<int32_t>(impl_->running.size());
+  stats.free_blocks = impl_->pool.num_free();
+  stats.num_blocks = impl_->pool.num_blocks();
+  return stats;
+}
+
+namespace {
+
+// Collects the first inconsistency found.
+class Findings {
+ public:
+  void expect(bool holds, const std::string& what) {
+    if (!holds && text_.empty()) text_ = what;
+  }
+  std::string text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace
+
+std::string Planner::check_invariants() const {
+  Findings findings;
+  const PlannerOptions& options = impl_->options;
+  std::set<int32_t> blocks, slots(impl_->free_slots.begin(), impl_->free_slots.end());
+  findings.expect(slots.size() == impl_->free_slots.size(), "a slot is free twice");
+  std::unordered_map<uint64_t, int32_t> pending;
+  for (const PendingStep& step : impl_->pending_steps) {
+    for (const PendingItem& item : step.items) pending[item.serial] += item.sample ? 1 : 0;
+  }
+  uint64_t last_serial = 0;
+  for (const auto* list : {&impl_->running, &impl_->waiting}) {
+    for (const Sequence& sequence : *list) {
+      const std::string name = "sequence " + std::to_string(sequence.request.id);
+      findings.expect(sequence.serial > last_serial, name + " is out of age order");
+      last_serial = sequence.serial;
+      findings.expect(sequence.length() <= sequence.length_max, name + " is longer than allowed");
+      findings.expect(sequence.cached <= sequence.length(), name + " caches more than it has");
+      if (list == &impl_->running) {
+        findings.expect(slots.insert(sequence.slot).second, name + " shares its slot");
+        findings.expect(sequence.blocks.size() * options.block_tokens >= sequence.cached, name + " lacks KV blocks");
+      } else {
+        findings.expect(sequence.slot < 0 && sequence.blocks.size() == 0 && sequence.cached == 0,
+                        name + " waits but holds a slot, blocks or cache");
+      }
+    }
+  }
+  findings.expect(static_cast<int32_t>(slots.size()) == options.max_sequences, "a slot is lost");
+  size_t live = 0;
+  for (const auto* list : {&impl_->running, &impl_->waiting, &impl_->draining}) {
+    live += list->size();
+    for (const Sequence& sequence : *list) {
+      const std::string name = "sequence " + std::to_string(sequence.request.id);
+      findings.expect(sequence.pending == pending[sequence.serial], name + " miscounts its pending tokens");
+      for (int32_t block : sequence.blocks.blocks()) {
+        findings.expect(blocks.insert(block).second, "KV block " + std::to_string(block) + " is owned twice");
+      }
+    }
+  }
+  findings.expect(live == impl_->by_id.size() && live == impl_->by_serial.size(), "a sequence is lost");
+  findings.expect(static_cast<int32_t>(blocks.size()) + impl_->pool.num_free() == options.num_blocks,
+                  "KV blocks are lost or invented");
+  return findings.text();
+}
+
+}  // namespace optserve::batching

@@ -1,0 +1,164 @@
+// Random workloads against the fake engine: whatever the arrivals, cancellations, pool and pipeline, each sequence ends
+// once with exactly the tokens and log-probabilities it would have alone.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "batching/fake_engine.h"
+#include "batching/planner.h"
+
+namespace optserve::batching {
+namespace {
+
+struct Expected {
+  std::vector<TokenId> tokens;  // new ones, the end-of-text id included
+  std::vector<float> logprobs;  // of the new ones
+  std::vector<float> prompt_logprobs;
+  FinishReason finished = FinishReason::kLength;
+};
+
+Expected generate_alone(const SequenceRequest& request, const PlannerOptions& options) {
+  Expected expected;
+  std::vector<TokenId> tokens = request.tokens;
+  for (size_t i = 1; i < tokens.size() && request.prompt_logprobs; ++i) {
+    expected.prompt_logprobs.push_back(fake_logprob(digest_of(std::span(tokens).first(i)), tokens[i]));
+  }
+  const auto length_max =
+      static_cast<size_t>(std::min(request.prompt_tokens + request.max_new_tokens, options.max_context));
+  while (tokens.size() < length_max) {
+    const uint64_t digest = digest_of(tokens);
+    const TokenId next = fake_next(digest);
+    if (next == kFakeNonFinite) {
+      expected.finished = FinishReason::kNonFinite;
+      break;
+    }
+    tokens.push_back(next);
+    expected.tokens.push_back(next);
+    expected.logprobs.push_back(fake_logprob(digest, next));
+    if (next == options.eos && !request.sampling.ignore_eos) {
+      expected.finished = FinishReason::kEndOfText;
+      break;
+    }
+  }
+  return expected;
+}
+
+class Workload {
+ public:
+  explicit Workload(uint64_t seed) : random_(seed), options_(random_options()), planner_(options_), engine_(options_) {}
+
+  void run() {
+    const int total = pick(1, 60);
+    int added = 0;
+    for (int turn = 0; added < total || planner_.has_work() || planner_.in_flight() > 0; ++turn) {
+      ASSERT_LT(turn, 200'000) << "the workload does not end";
+      while (added < total && pick(0, 3) == 0) add(static_cast<SequenceId>(added++));
+      if (pick(0, 40) == 0 && added > 0) cancel(static_cast<SequenceId>(pick(0, added - 1)));
+      if (pick(0, 1) == 0) {
+        if (const auto plan = planner_.plan()) execute(*plan);
+      } else if (!results_.empty()) {
+        apply();
+      }
+      ASSERT_EQ(engine_.fault(), "");
+      ASSERT_EQ(planner_.check_invariants(), "");
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    EXPECT_TRUE(expected_.empty()) << expected_.size() << " sequences never ended";
+    EXPECT_EQ(planner_.stats().free_blocks, options_.num_blocks);
+    EXPECT_EQ(planner_.stats().running + planner_.stats().waiting, 0);
+  }
+  uint64_t preemptions() const { return planner_.stats().preemptions; }
+
+ private:
+  int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+
+  PlannerOptions random_options() {
+    PlannerOptions options;
+    options.block_tokens = pick(1, 8);
+    options.max_context = pick(8, 80);
+    options.max_sequences = pick(1, 12);
+    options.max_step_tokens = options.max_sequences + pick(0, 40);
+    const int least = (options.max_context + options.block_tokens - 1) / options.block_tokens;
+    options.num_blocks = least + pick(0, 3 * least);
+    options.pipeline_depth = pick(1, 3);
+    return options;
+  }
+
+  void add(SequenceId id) {
+    SequenceRequest request;
+    request.id = id;
+    request.prompt_tokens = pick(1, options_.max_context);
+    request.max_new_tokens = pick(0, 40);
+    request.prompt_logprobs = pick(0, 2) == 0;
+    request.sampling.ignore_eos = pick(0, 3) == 0;
+    for (int i = 0; i < request.prompt_tokens; ++i) request.tokens.push_back(pick(3, kFakeVocabulary - 1));
+    const int room = std::min(request.max_new_tokens, options_.max_context - request.prompt_tokens);
+    if (pick(0, 4) == 0) {
+      for (int i = pick(0, room); i > 0; --i) request.tokens.push_back(pick(3, kFakeVocabulary - 1));
+    }
+    expected_[id] = generate_alone(request, options_);
+    const Status status = planner_.add(std::move(request));
+    ASSERT_TRUE(status.ok()) << status.refusal().message;
+  }
+
+  void cancel(SequenceId id) {
+    const bool live = expected_.erase(id) > 0;
+    EXPECT_EQ(planner_.cancel(id), live);
+    seen_.erase(id);
+  }
+
+  void execute(const StepPlan& plan) {
+    const auto decoded = decode_step_plan(encode(plan));
+    ASSERT_TRUE(decoded.ok());
+    results_.push_back(engine_.run(decoded.value()));
+    EXPECT_LE(planner_.in_flight(), options_.pipeline_depth);
+  }
+
+  void apply() {
+    for (const SequenceEvent& event : planner_.apply(results_.front())) {
+      ASSERT_TRUE(expected_.contains(event.id)) << "event of sequence " << event.id << ", which has ended";
+      Expected& seen = seen_[event.id];
+      EXPECT_TRUE(event.prompt_logprobs.empty() ||
+                  static_cast<size_t>(event.logprobs_start) == seen.prompt_logprobs.size() + 1);
+      seen.prompt_logprobs.insert(seen.prompt_logprobs.end(), event.prompt_logprobs.begin(),
+                                  event.prompt_logprobs.end());
+      if (event.token) {
+        seen.tokens.push_back(*event.token);
+        seen.logprobs.push_back(event.logprob);
+      }
+      if (event.finished) {
+        const Expected& expected = expected_[event.id];
+        EXPECT_EQ(*event.finished, expected.finished);
+        EXPECT_EQ(seen.tokens, expected.tokens);
+        EXPECT_EQ(seen.logprobs, expected.logprobs);
+        EXPECT_EQ(seen.prompt_logprobs, expected.prompt_logprobs);
+        expected_.erase(event.id);
+      }
+    }
+    results_.pop_front();
+  }
+
+  std::mt19937_64 random_;
+  PlannerOptions options_;
+  Planner planner_;
+  FakeEngine engine_;
+  std::deque<StepResult> results_;
+  std::map<SequenceId, Expected> expected_;  // of live sequences
+  std::map<SequenceId, Expected> seen_;
+};
+
+TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
+  uint64_t preemptions = 0;
+  for (uint64_t seed = 1; seed <= 400; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Workload workload(seed);
+    workload.run();
+    preemptions += workload.preemptions();
+    if (HasFailure()) return;
+  }
+  EXPECT_GT(preemptions, 100u) << "the workloads no longer exercise preemption";
+}
+
+}  // namespace
+}  // namespace optserve::batching

@@ -1,0 +1,207 @@
+#include "batching/planner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "batching/fake_engine.h"
+
+namespace optserve::batching {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+PlannerOptions small() {
+  return {.num_blocks = 16, .block_tokens = 4, .max_sequences = 4, .max_step_tokens = 8, .max_context = 32};
+}
+
+SequenceRequest request(SequenceId id, int prompt, int new_tokens) {
+  SequenceRequest r;
+  r.id = id;
+  r.prompt_tokens = prompt;
+  r.max_new_tokens = new_tokens;
+  for (int i = 0; i < prompt; ++i) r.tokens.push_back(10 + i);
+  r.sampling.ignore_eos = true;
+  return r;
+}
+
+// A result that draws `token` wherever the plan draws.
+StepResult result_of(const StepPlan& plan, TokenId token, bool finite = true) {
+  StepResult result{.step = plan.step, .sampled = {}, .logprobs = {}};
+  for (const SlotWork& work : plan.work) {
+    if (!work.logprob_targets.empty()) {
+      result.logprobs.push_back({work.slot, work.start, std::vector<float>(work.logprob_targets.size(), -1.0f)});
+    }
+    if (work.sample) result.sampled.push_back({work.slot, token, -0.5f, finite});
+  }
+  return result;
+}
+
+TEST(Planner, RefusesWhatCanNeverRun) {
+  Planner planner(small());
+  EXPECT_THAT(planner.add(request(1, 33, 1)).refusal().message, HasSubstr("33 tokens, the context holds 32"));
+  SequenceRequest empty;
+  EXPECT_EQ(planner.add(empty).refusal().code, ErrorCode::kBadRequest);
+  ASSERT_TRUE(planner.add(request(2, 3, 1)).ok());
+  EXPECT_THAT(planner.add(request(2, 3, 1)).refusal().message, HasSubstr("live already"));
+  PlannerOptions tight = small();
+  tight.num_blocks = 2;
+  Planner starved(tight);
+  EXPECT_THAT(starved.add(request(1, 4, 8)).refusal().message, HasSubstr("needs 3 KV blocks, the pool has 2"));
+  SequenceRequest odd = request(3, 3, 1);
+  odd.prompt_tokens = 4;
+  EXPECT_THAT(planner.add(odd).refusal().message, HasSubstr("claims 4 prompt tokens"));
+}
+
+TEST(Planner, DecodesFirstAndFillsTheStepWithAChunk) {
+  Planner planner(small());
+  ASSERT_TRUE(planner.add(request(1, 3, 5)).ok());
+  const auto first = planner.plan();
+  ASSERT_TRUE(first);
+  ASSERT_EQ(first->admitted.size(), 1u);
+  EXPECT_THAT(first->work[0].tokens, ElementsAre(10, 11, 12));
+  EXPECT_TRUE(first->work[0].sample);
+  EXPECT_EQ(first->work[0].new_blocks.size(), 1u);
+  ASSERT_TRUE(planner.add(request(2, 20, 5)).ok());
+  const auto second = planner.plan();  // planned before the first result is known
+  ASSERT_TRUE(second);
+  ASSERT_EQ(second->work.size(), 2u);
+  EXPECT_THAT(second->work[0].tokens, IsEmpty());
+  EXPECT_EQ(second->work[0].start, 3);
+  EXPECT_EQ(second->work[1].num_tokens, 7);
+  EXPECT_FALSE(second->work[1].sample);
+  EXPECT_EQ(second->work[1].new_blocks.size(), 5u);
+  EXPECT_FALSE(planner.plan()) << "two steps are in flight";
+  EXPECT_EQ(planner.apply(result_of(*first, 7)).size(), 1u);
+  const auto third = planner.plan();
+  ASSERT_TRUE(third);
+  EXPECT_EQ(third->work[1].start, 7);
+  EXPECT_EQ(planner.check_invariants(), "");
+}
+
+TEST(Planner, DiscardsWhatWasPlannedPastTheEndOfText) {
+  Planner planner(small());
+  SequenceRequest r = request(1, 3, 5);
+  r.sampling.ignore_eos = false;
+  ASSERT_TRUE(planner.add(r).ok());
+  const auto first = planner.plan();
+  const auto second = planner.plan();
+  ASSERT_TRUE(first && second);
+  const auto events = planner.apply(result_of(*first, 2));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].token, 2);
+  EXPECT_EQ(events[0].position, 3);
+  EXPECT_EQ(events[0].finished, FinishReason::kEndOfText);
+  EXPECT_THAT(planner.apply(result_of(*second, 9)), IsEmpty());
+  EXPECT_FALSE(planner.has_work());
+  EXPECT_EQ(planner.stats().free_blocks, 16);
+  ASSERT_TRUE(planner.add(request(1, 2, 1)).ok());
+  const auto next = planner.plan();
+  ASSERT_TRUE(next);
+  EXPECT_THAT(next->released, ElementsAre(first->work[0].slot));
+}
+
+TEST(Planner, EndsOnNonFiniteLogitsWithoutAToken) {
+  Planner planner(small());
+  ASSERT_TRUE(planner.add(request(1, 3, 5)).ok());
+  const auto plan = planner.plan();
+  const auto events = planner.apply(result_of(*plan, 9, false));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_FALSE(events[0].token);
+  EXPECT_EQ(events[0].finished, FinishReason::kNonFinite);
+}
+
+TEST(Planner, StopsAtTheContext) {
+  PlannerOptions options = small();
+  options.max_context = 6;
+  Planner planner(options);
+  ASSERT_TRUE(planner.add(request(1, 4, 100)).ok());
+  std::vector<SequenceEvent> events;
+  while (const auto plan = planner.plan()) {
+    for (auto& event : planner.apply(result_of(*plan, 9))) events.push_back(event);
+  }
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events.back().position, 5);
+  EXPECT_EQ(events.back().finished, FinishReason::kLength);
+}
+
+TEST(Planner, ReportsPromptLogprobsOfChunksAndEndsWithoutDrawing) {
+  Planner planner(small());
+  SequenceRequest r = request(1, 12, 0);
+  r.prompt_logprobs = true;
+  ASSERT_TRUE(planner.add(r).ok());
+  const auto first = planner.plan();
+  EXPECT_THAT(first->work[0].logprob_targets, ElementsAre(11, 12, 13, 14, 15, 16, 17, 18));
+  auto events = planner.apply(result_of(*first, 9));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].logprobs_start, 1);
+  EXPECT_EQ(events[0].prompt_logprobs.size(), 8u);
+  const auto second = planner.plan();
+  EXPECT_THAT(second->work[0].logprob_targets, ElementsAre(19, 20, 21, -1));
+  EXPECT_FALSE(second->work[0].sample);
+  events = planner.apply(result_of(*second, 9));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].logprobs_start, 9);
+  EXPECT_EQ(events[0].prompt_logprobs.size(), 3u);
+  EXPECT_EQ(events[0].finished, FinishReason::kLength);
+}
+
+TEST(Planner, PreemptsTheYoungestAndResumesItWithAllItsTokens) {
+  PlannerOptions options = small();
+  options.num_blocks = 4;
+  options.pipeline_depth = 1;
+  Planner planner(options);
+  ASSERT_TRUE(planner.add(request(1, 4, 12)).ok());
+  ASSERT_TRUE(planner.add(request(2, 3, 12)).ok());
+  bool resumed = false;
+  int ended = 0;
+  TokenId token = 20;
+  while (const auto plan = planner.plan()) {
+    if (planner.stats().preemptions > 0 && !plan->admitted.empty() && !resumed) {
+      resumed = true;
+      EXPECT_EQ(plan->admitted[0].prompt_tokens, 3);
+      EXPECT_GT(plan->work.back().tokens.size(), 3u) << "generated tokens are processed again";
+    }
+    for (const auto& event : planner.apply(result_of(*plan, token++))) ended += event.finished ? 1 : 0;
+    ASSERT_EQ(planner.check_invariants(), "");
+  }
+  EXPECT_TRUE(resumed);
+  EXPECT_EQ(ended, 2);
+}
+
+TEST(Planner, CancelFreesASlotForTheNextPlan) {
+  PlannerOptions options = small();
+  options.max_sequences = 1;
+  Planner planner(options);
+  ASSERT_TRUE(planner.add(request(1, 3, 5)).ok());
+  ASSERT_TRUE(planner.add(request(2, 3, 5)).ok());
+  const auto first = planner.plan();
+  EXPECT_TRUE(planner.cancel(1));
+  EXPECT_FALSE(planner.cancel(1));
+  const auto second = planner.plan();
+  ASSERT_TRUE(second);
+  EXPECT_THAT(second->released, ElementsAre(0));
+  EXPECT_EQ(second->admitted.size(), 1u);
+  EXPECT_THAT(planner.apply(result_of(*first, 9)), IsEmpty());
+  EXPECT_EQ(planner.apply(result_of(*second, 9))[0].id, 2u);
+}
+
+TEST(Planner, AdmitsInOrderOfArrival) {
+  PlannerOptions options = small();
+  options.num_blocks = 8;
+  Planner planner(options);
+  ASSERT_TRUE(planner.add(request(1, 4, 4)).ok());
+  ASSERT_TRUE(planner.add(request(2, 32, 0)).ok());  // needs the whole pool
+  ASSERT_TRUE(planner.add(request(3, 1, 1)).ok());   // would fit, but is younger
+  std::vector<SequenceId> order;
+  while (const auto plan = planner.plan()) {
+    for (const auto& event : planner.apply(result_of(*plan, 9))) {
+      if (event.finished) order.push_back(event.id);
+    }
+  }
+  EXPECT_THAT(order, ElementsAre(1, 2, 3));
+}
+
+}  // namespace
+}  // namespace optserve::batching

@@ -1,0 +1,27 @@
+#include "batching/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace optserve::batching {
+
+Sequence::Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& allocator, int32_t max_context)
+    : request(std::move(r)), serial(serial_number), given(known()), blocks(allocator) {
+  const int64_t wanted = int64_t{request.prompt_tokens} + request.max_new_tokens;
+  length_max = std::max(given, static_cast<int32_t>(std::min<int64_t>(wanted, max_context)));
+}
+
+std::optional<FinishReason> Sequence::finish_reason(TokenId token, TokenId eos) const {
+  if (token == eos && !request.sampling.ignore_eos) return FinishReason::kEndOfText;
+  if (known() >= length_max) return FinishReason::kLength;
+  return std::nullopt;
+}
+
+void Sequence::reset() {
+  cached = 0;
+  slot = -1;
+  sampled_in_slot = false;
+  blocks.clear();
+}
+
+}  // namespace optserve::batching

@@ -1,0 +1,39 @@
+// One generation inside the planner: what is known of it, what is planned, what it holds.
+#pragma once
+
+#include <cstdint>
+
+#include "batching/block_allocator.h"
+#include "batching/planner.h"
+
+namespace optserve::batching {
+
+enum class SequenceState : uint8_t { kWaiting, kRunning, kDraining };
+
+struct Sequence {
+  Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& allocator, int32_t max_context);
+
+  // Tokens whose value is known, and those that exist once every planned step is done.
+  int32_t known() const { return static_cast<int32_t>(request.tokens.size()); }
+  int32_t length() const { return known() + pending; }
+  // Nothing remains to be planned: it is as long as it may get, or had nothing to draw and is all in the cache.
+  bool fully_planned() const { return length() == length_max && (length() > given || cached == length()); }
+  // Why `token`, already appended as the newest one, ends the sequence; nullopt if it does not.
+  std::optional<FinishReason> finish_reason(TokenId token, TokenId eos) const;
+  // Back to the state of a sequence that waits: holds nothing, all its tokens have to pass the model again.
+  void reset();
+
+  SequenceRequest request;    // `tokens` grows with each applied result
+  uint64_t serial;            // order of arrival, never reused
+  int32_t given;              // tokens the caller brought
+  int32_t length_max;         // tokens at which it ends with kLength
+  int32_t cached = 0;         // tokens in the KV cache once every planned step is done
+  int32_t pending = 0;        // tokens drawn by planned steps whose results are not applied
+  int32_t logprobs_next = 1;  // first position whose log-probability no planned step reports
+  SequenceState state = SequenceState::kWaiting;
+  int32_t slot = -1;             // -1: waiting, or fully planned
+  bool sampled_in_slot = false;  // the engine holds the newest token as the last one drawn in this slot
+  BlockTable blocks;
+};
+
+}  // namespace optserve::batching

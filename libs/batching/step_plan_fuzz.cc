@@ -1,0 +1,11 @@
+#include "batching/step_plan.h"
+
+// Whatever decodes must survive a round trip.
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const auto plan = optserve::batching::decode_step_plan({data, size});
+  if (plan.ok()) {
+    const auto bytes = optserve::batching::encode(plan.value());
+    optserve::check(optserve::batching::decode_step_plan(bytes).ok(), "an encoded plan decodes");
+  }
+  return 0;
+}
