@@ -364,6 +364,7 @@ Result<Message> decode(std::string_view frame, size_t bytes_max) {
 }
 
 std::string_view message_name(const Message& message) { return kMessageNames[message.index()]; }
+std::string_view message_name(size_t index) { return kMessageNames.at(index); }
 
 std::string encode_job_spec(const JobSpec& spec) { return encode_struct(spec); }
 Result<JobSpec> decode_job_spec(std::string_view bytes) { return decode_struct<JobSpec>(bytes, "JobSpec"); }

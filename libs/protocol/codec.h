@@ -28,6 +28,9 @@ std::string encode(const Message& message);
 Result<Message> decode(std::string_view frame, size_t bytes_max);
 // "Submit", for logs and metrics.
 std::string_view message_name(const Message& message);
+// The same by variant index, 0 to kMessageKinds - 1.
+inline constexpr size_t kMessageKinds = std::variant_size_v<Message>;
+std::string_view message_name(size_t index);
 
 // The same codec for what is stored rather than sent: the journal's payloads.
 std::string encode_job_spec(const JobSpec& spec);

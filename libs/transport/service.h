@@ -28,7 +28,9 @@ struct Outgoing {
   uint64_t after = 0;  // journal sequence number that must be durable first; 0: at once
 };
 
-// What a service wants sent, in order per peer.
+// What a service wants sent. Messages to one peer keep their order among those sent with send(), and among those sent
+// with send_after(); a message of send() may overtake one that waits for the journal. Where the order matters (an
+// answer before the events that follow from it), give both the same sequence number.
 class Outbox {
  public:
   void send(Peer to, protocol::Message message) { items_.push_back({std::move(to), std::move(message), 0}); }
@@ -36,20 +38,29 @@ class Outbox {
   void send_after(uint64_t sequence, Peer to, protocol::Message message) {
     items_.push_back({std::move(to), std::move(message), sequence});
   }
+  // Replaces a DEALER's connection with a new one, after what was sent so far. For a peer that stays silent although
+  // the network says that it is there. What the old connection still held is lost.
+  void reconnect(PortId port) { reconnects_.push_back(port); }
+
   std::vector<Outgoing> take() { return std::exchange(items_, {}); }
-  bool empty() const { return items_.empty(); }
+  std::vector<PortId> take_reconnects() { return std::exchange(reconnects_, {}); }
+  bool empty() const { return items_.empty() && reconnects_.empty(); }
 
  private:
   std::vector<Outgoing> items_;
+  std::vector<PortId> reconnects_;
 };
 
 class Service {
  public:
   virtual ~Service() = default;
   virtual void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) = 0;
-  // A frame that could not be decoded. The default answers Refused on ports where `reply_to_garbage()` says so.
+  // A frame that could not be decoded. The default answers Refused to peers of a ROUTER; a DEALER's peer is trusted to
+  // know its protocol, and answering could make two programs refuse each other for ever.
   virtual void on_garbage(const Peer& from, const Refusal& why, Instant now, Outbox& out);
-  // A message could not be handed to this peer: it is gone (its connection ended) or it does not read (`slow`).
+  // A message was not handed to this peer: its connection ended, or (`slow`, ROUTER only) it does not read and its
+  // queue is full. A DEALER whose peer is not connected or does not read reports slow = false. Messages handed over
+  // before may be lost as well when a connection ends: what matters needs an answer.
   virtual void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) = 0;
   // At least every tick_interval().
   virtual void on_tick(Instant now, Outbox& out) = 0;

@@ -6,14 +6,19 @@
 #include <memory>
 #include <string>
 
+#include "base/limits.h"
+#include "metrics/http_server.h"
 #include "metrics/metrics.h"
 #include "transport/service.h"
 
 namespace optserve::transport {
 
 struct PortOptions {
-  size_t message_bytes_max = 0;  // limits::kClientMessageBytesMax or kInternalMessageBytesMax
-  int high_water_mark = 10'000;  // complete messages per peer and direction
+  size_t message_bytes_max =
+      limits::kInternalMessageBytesMax;                      // of what is received; a larger frame ends its connection
+  int high_water_mark = 10'000;                              // complete messages per peer and direction
+  std::string name = "scheduler";                            // label `port` of the metrics; a constant of the program
+  size_t send_bytes_max = limits::kInternalMessageBytesMax;  // a larger message is undeliverable (and logged)
 };
 
 // Says which of the messages waiting for the journal may leave.
@@ -36,15 +41,19 @@ class ServiceLoop {
   PortId connect(const std::string& endpoint, const PortOptions& options);
   std::string bound_endpoint(PortId port) const;
 
+  // Needed before anything uses Outbox::send_after(). The loop reads event_fd empty.
   void set_durability(DurabilityGate gate);
+  // Stamped at each turn; outlives the loop.
+  void set_health(Health* health);
   // Calls `on_readable` in the loop when fd is readable: for the worker's engine thread, the journal's reads, and
   // tests.
   void watch(int fd, std::function<void(Instant now, Outbox& out)> on_readable);
 
   // Until the service is drained after SIGTERM (base/shutdown.h), the deadline after it passes, or a second SIGTERM.
-  // The loop's liveness stamp feeds /livez.
+  // Messages that wait for the journal leave before the loop ends.
   void run(Duration drain_deadline);
-  // One turn: waits at most `wait` for something to do. run() is a loop around it; tests call it.
+  // One turn: waits at most `wait` (and no longer than to the next tick) for something to do. run() is a loop around
+  // it; tests and owners of a thread call it.
   void turn(Duration wait);
 
  private:
