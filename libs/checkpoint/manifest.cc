@@ -1,0 +1,197 @@
+#include "checkpoint/manifest.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/limits.h"
+#include "checkpoint/sha256.h"
+#include "checkpoint/strict_json.h"
+
+namespace optserve::checkpoint {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kFilesMax = 4096;
+constexpr size_t kTextMax = 1024;
+
+Refusal corrupt(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, "manifest.json: " + what); }
+
+bool is_safe_name(const std::string& name) {
+  return !name.empty() && name.size() <= 128 && name[0] != '.' &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+                  c == '-';
+         });
+}
+
+// Exactly these keys.
+Status check_keys(const json& object, const std::string& where, std::initializer_list<std::string_view> keys) {
+  if (!object.is_object()) return corrupt(where + " must be an object");
+  for (std::string_view key : keys)
+    if (!object.contains(key)) return corrupt("key '" + std::string(key) + "' is missing in " + where);
+  for (const auto& [key, value] : object.items())
+    if (std::find(keys.begin(), keys.end(), key) == keys.end())
+      return corrupt("unknown key '" + key.substr(0, 80) + "' in " + where);
+  return ok_status();
+}
+
+Result<std::string> text_of(const json& object, std::string_view key) {
+  const json& value = object[std::string(key)];
+  if (!value.is_string() || value.get_ref<const std::string&>().size() > kTextMax)
+    return corrupt("key '" + std::string(key) + "' must be a short text");
+  return value.get<std::string>();
+}
+
+Result<uint64_t> number_of(const json& object, std::string_view key, uint64_t max) {
+  const json& value = object[std::string(key)];
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > max)
+    return corrupt("key '" + std::string(key) + "' must be a whole number up to " + std::to_string(max));
+  return value.get<uint64_t>();
+}
+
+Result<FileEntry> parse_file(const json& object) {
+  if (Status status = check_keys(object, "an entry of files", {"name", "bytes", "sha256"}); !status.ok())
+    return status.refusal();
+  const Result<std::string> name = text_of(object, "name");
+  const Result<uint64_t> bytes = number_of(object, "bytes", INT64_MAX);
+  const Result<std::string> digest = text_of(object, "sha256");
+  if (!name.ok()) return name.refusal();
+  if (!bytes.ok()) return bytes.refusal();
+  if (!digest.ok()) return digest.refusal();
+  if (!is_safe_name(name.value()) || name.value() == kManifestName)
+    return corrupt("'" + name.value().substr(0, 80) + "' is no name for a file of a checkpoint");
+  if (!is_sha256_hex(digest.value())) return corrupt("sha256 of " + name.value() + " is not 64 lower-case hex digits");
+  return FileEntry{name.value(), bytes.value(), digest.value()};
+}
+
+Result<SourceInfo> parse_source(const json& object) {
+  if (Status status = check_keys(object, "source", {"layout", "files"}); !status.ok()) return status.refusal();
+  const Result<std::string> layout = text_of(object, "layout");
+  if (!layout.ok()) return layout.refusal();
+  SourceInfo source{layout.value(), {}};
+  const json& files = object["files"];
+  if (!files.is_array() || files.size() > kFilesMax) return corrupt("source.files must be a list");
+  for (const json& entry : files) {
+    if (Status status = check_keys(entry, "an entry of source.files", {"name", "bytes", "index_sha256"}); !status.ok())
+      return status.refusal();
+    const Result<std::string> name = text_of(entry, "name");
+    const Result<uint64_t> bytes = number_of(entry, "bytes", INT64_MAX);
+    const Result<std::string> digest = text_of(entry, "index_sha256");
+    if (!name.ok() || !bytes.ok() || !digest.ok()) return corrupt("an entry of source.files is malformed");
+    source.files.push_back({name.value(), bytes.value(), digest.value()});
+  }
+  return source;
+}
+
+Status parse_tokenizer(const json& object, Manifest& manifest) {
+  if (object.is_null()) return ok_status();
+  if (Status status = check_keys(object, "tokenizer", {"vocab", "merges"}); !status.ok()) return status;
+  if (object["vocab"] != kVocabName || object["merges"] != kMergesName)
+    return corrupt("tokenizer must name " + std::string(kVocabName) + " and " + std::string(kMergesName));
+  manifest.vocab_file = kVocabName;
+  manifest.merges_file = kMergesName;
+  return ok_status();
+}
+
+// The list of files must be the S shards in order and then what `tokenizer` names, each once.
+Status parse_files(const json& list, Manifest& manifest) {
+  if (!list.is_array() || list.size() > kFilesMax) return corrupt("files must be a list");
+  std::vector<std::string> expected;
+  for (int shard = 0; shard < manifest.shards; ++shard) expected.push_back(shard_file_name(shard, manifest.shards));
+  if (!manifest.vocab_file.empty()) expected.insert(expected.end(), {manifest.vocab_file, manifest.merges_file});
+  if (list.size() != expected.size())
+    return corrupt("files lists " + std::to_string(list.size()) + " files, expected " +
+                   std::to_string(expected.size()) + " for " + std::to_string(manifest.shards) + " shards");
+  for (size_t i = 0; i < expected.size(); ++i) {
+    Result<FileEntry> entry = parse_file(list[i]);
+    if (!entry.ok()) return entry.refusal();
+    if (entry.value().name != expected[i])
+      return corrupt("file " + std::to_string(i) + " is '" + entry.value().name + "', expected '" + expected[i] + "'");
+    manifest.files.push_back(std::move(entry).value());
+  }
+  return ok_status();
+}
+
+Status check_format(const json& root) {
+  if (!root.is_object() || !root.contains("format") || root["format"] != kFormatName)
+    return corrupt("its format is not '" + std::string(kFormatName) + "'");
+  if (!root.contains("format_version") || root["format_version"] != kFormatVersion)
+    return refuse(ErrorCode::kUnsupportedFormat,
+                  "manifest.json: format_version is " +
+                      (root.contains("format_version") ? root["format_version"].dump().substr(0, 40) : "missing") +
+                      ", this build reads " + std::to_string(kFormatVersion));
+  return check_keys(root, "the manifest",
+                    {"format", "format_version", "created_by", "config", "dtype", "quantisation", "shards", "tokenizer",
+                     "files", "source"});
+}
+
+}  // namespace
+
+std::string shard_file_name(int shard, int shards) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "shard-%03d-of-%03d.safetensors", shard, shards);
+  return text.data();
+}
+
+std::string manifest_text(const Manifest& manifest) {
+  nlohmann::ordered_json root;
+  root["format"] = kFormatName;
+  root["format_version"] = kFormatVersion;
+  root["created_by"] = manifest.created_by;
+  root["config"] = model_spec::to_json(manifest.config);
+  root["dtype"] = tensor::dtype_name(manifest.dtype);
+  root["quantisation"] = manifest.quantisation;
+  root["shards"] = manifest.shards;
+  root["tokenizer"] = nullptr;
+  if (!manifest.vocab_file.empty())
+    root["tokenizer"] = {{"vocab", manifest.vocab_file}, {"merges", manifest.merges_file}};
+  root["files"] = nlohmann::ordered_json::array();
+  for (const FileEntry& file : manifest.files)
+    root["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+  root["source"] = {{"layout", manifest.source.layout}, {"files", nlohmann::ordered_json::array()}};
+  for (const SourceFile& file : manifest.source.files)
+    root["source"]["files"].push_back(
+        {{"name", file.name}, {"bytes", file.bytes}, {"index_sha256", file.index_sha256}});
+  return root.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+Result<Manifest> parse_manifest(std::string_view text) {
+  if (text.size() > kManifestBytesMax) return corrupt("larger than 4 MiB");
+  Result<json> parsed = parse_json_strict(text, kManifestName, 6);
+  if (!parsed.ok()) return parsed.refusal();
+  const json& root = parsed.value();
+  if (Status status = check_format(root); !status.ok()) return status.refusal();
+  Manifest manifest;
+  Result<model_spec::OptConfig> config = model_spec::config_from_json(root["config"]);
+  if (!config.ok()) return corrupt(config.refusal().message);
+  manifest.config = std::move(config).value();
+  const Result<std::string> created_by = text_of(root, "created_by");
+  if (!created_by.ok()) return created_by.refusal();
+  manifest.created_by = created_by.value();
+  const Result<std::string> dtype = text_of(root, "dtype");
+  const auto known = dtype.ok() ? tensor::parse_dtype(dtype.value()) : std::nullopt;
+  if (!known || !tensor::is_floating(*known) || *known == tensor::DType::kF64)
+    return corrupt("dtype is " + root["dtype"].dump().substr(0, 40) + ", expected F32, F16 or BF16");
+  manifest.dtype = *known;
+  if (root["quantisation"] != "none")
+    return refuse(ErrorCode::kUnsupportedFormat, "manifest.json: quantisation is " +
+                                                     root["quantisation"].dump().substr(0, 40) + ", expected \"none\"");
+  const Result<uint64_t> shards = number_of(root, "shards", limits::kWorldSizeMax);
+  if (!shards.ok()) return shards.refusal();
+  manifest.shards = static_cast<int>(shards.value());
+  if (!model_spec::is_legal_world(manifest.config, manifest.shards))
+    return corrupt("shards is " + std::to_string(manifest.shards) + ", the model allows " +
+                   model_spec::legal_worlds_text(manifest.config));
+  if (Status status = parse_tokenizer(root["tokenizer"], manifest); !status.ok()) return status.refusal();
+  if (Status status = parse_files(root["files"], manifest); !status.ok()) return status.refusal();
+  Result<SourceInfo> source = parse_source(root["source"]);
+  if (!source.ok()) return source.refusal();
+  manifest.source = std::move(source).value();
+  return manifest;
+}
+
+}  // namespace optserve::checkpoint

@@ -1,0 +1,73 @@
+// Opens a sharded checkpoint and hands each rank its blocks. A checkpoint of S shards serves every group size that
+// divides S: rank r of n reads the shards r S/n to (r+1) S/n - 1 and nothing else.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/byte_source.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/safetensors.h"
+#include "model_spec/opt_tensors.h"
+
+namespace optserve::checkpoint {
+
+class CheckpointReader {
+ public:
+  using Progress = std::function<void(uint64_t bytes_done, uint64_t bytes_total)>;
+
+  // Reads the manifest and every shard's header; compares file sizes, names, shapes and types with what the manifest's
+  // config demands. All faults are reported together. Tensor bytes are not read yet.
+  static Result<CheckpointReader> open(const std::string& folder);
+
+  const std::string& folder() const { return folder_; }
+  const Manifest& manifest() const { return manifest_; }
+  const model_spec::OptConfig& config() const { return manifest_.config; }
+  tensor::DType dtype() const { return manifest_.dtype; }
+  // First eight bytes of the manifest's SHA-256, big-endian: equal in two processes only if they serve the same files.
+  uint64_t manifest_digest() const { return manifest_digest_; }
+  // Paths of the tokenizer's files; empty when the checkpoint has none.
+  std::string vocab_path() const;
+  std::string merges_path() const;
+  // The tensor table of config(); read_block takes its entries.
+  const std::vector<model_spec::TensorSpec>& tensors() const { return tensors_; }
+
+  // Refuses a group size that does not divide the shard count, and names those that do.
+  Status check_world(int world) const;
+
+  // Hashes the files that rank `rank` of `world` reads (all shards for rank 0 of 1) and the tokenizer's, and compares
+  // with the manifest. `threads` files are hashed at a time. Throws Error when a file cannot be read.
+  Status verify_checksums(int rank, int world, int threads, const Progress& progress = {}) const;
+
+  // Bytes of the block that one of `world` ranks has of `spec`, in dtype().
+  uint64_t block_bytes(const model_spec::TensorSpec& spec, int world) const;
+  // Assembles the rank's block, row-major, in dtype(); `out` has exactly block_bytes. `spec` is an entry of tensors(),
+  // `world` passed check_world. Several threads may read at once. Throws Error when a file cannot be read.
+  void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const;
+
+ private:
+  struct Shard {
+    std::unique_ptr<InputFile> file;
+    std::vector<uint64_t> offsets;  // of each tensor of tensors_, from the start of the file
+  };
+
+  CheckpointReader() = default;
+  Status open_files();
+  Status verify_file(const FileEntry& entry, const std::function<void(uint64_t)>& on_bytes) const;
+  void read_columns(size_t tensor, int first_shard, int shard_count, std::span<std::byte> out) const;
+  void read_groups(size_t tensor, int first_shard, int shard_count, int64_t groups, std::span<std::byte> out) const;
+
+  std::string folder_;
+  Manifest manifest_;
+  uint64_t manifest_digest_ = 0;
+  std::vector<model_spec::TensorSpec> tensors_;
+  std::vector<Shard> shards_;
+};
+
+}  // namespace optserve::checkpoint

@@ -1,0 +1,88 @@
+// Writes a sharded checkpoint so that either nothing or all of it becomes visible: files in a staging folder beside the
+// target, fsync, manifest last, rename.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/sha256.h"
+#include "model_spec/opt_tensors.h"
+
+namespace optserve::checkpoint {
+
+// A new file that is written once, from front to back. Throws Error when the environment fails (disk full).
+class OutputFile {
+ public:
+  // In the open folder `folder_fd`; the name must not exist yet. `path` is for messages.
+  OutputFile(int folder_fd, const std::string& name, std::string path);
+  ~OutputFile();
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&&) = delete;
+
+  void append(std::span<const std::byte> bytes);
+  // Flushes to the disk, closes, and says what was written.
+  FileEntry finish();
+
+ private:
+  std::string name_;
+  std::string path_;
+  int fd_;
+  uint64_t bytes_ = 0;
+  Sha256 hash_;
+};
+
+class CheckpointWriter {
+ public:
+  struct Plan {
+    model_spec::OptConfig config;
+    tensor::DType dtype = tensor::DType::kF16;
+    int shards = 1;
+  };
+
+  // Refuses a target that exists and a parent that does not. Throws Error when the environment fails.
+  static Result<std::unique_ptr<CheckpointWriter>> create(const std::string& target, const Plan& plan);
+  // Removes the staging folder unless publish() succeeded.
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // Next bytes of a shard: blocks in the order of opt_tensors(config), each row-major in `dtype`, without gaps.
+  void append(int shard, std::span<const std::byte> bytes);
+  // Both tokenizer files, or neither.
+  void add_tokenizer(std::string_view vocab, std::string_view merges);
+  // Every shard must be complete. Refused if the target has appeared meanwhile.
+  Status publish(const SourceInfo& source, std::string_view created_by);
+
+  uint64_t shard_bytes() const { return shard_bytes_; }  // of one shard's tensors, the same for all
+
+ private:
+  CheckpointWriter(std::string target, Plan plan);
+  void open_staging();
+  void open_shards();
+  void write_file(const std::string& name, std::string_view text, bool listed);
+  Status rename_to_target();
+
+  std::string target_;
+  std::string parent_;
+  std::string staging_name_;
+  Plan plan_;
+  int parent_fd_ = -1;
+  int staging_fd_ = -1;
+  bool published_ = false;
+  uint64_t shard_bytes_ = 0;
+  std::vector<OutputFile> shards_;
+  std::vector<uint64_t> appended_;
+  std::vector<FileEntry> tokenizer_files_;
+};
+
+// The header of shard `shard`: its tensors with their places in the file.
+std::vector<StoredTensor> shard_tensors(const CheckpointWriter::Plan& plan);
+std::string shard_header(const CheckpointWriter::Plan& plan, int shard);
+
+}  // namespace optserve::checkpoint
