@@ -1,0 +1,80 @@
+// GPT-2's byte-level BPE in OPT's id order: the vocabulary, the merges, and ids back to bytes. Immutable once made, so
+// one Bpe serves every thread; text to ids needs an Encoder (encoder.h) of the thread's own.
+//
+// Special tokens are the entries that no text can produce: not a byte, not made by a merge. In OPT's vocabulary these
+// are <s> 0, <pad> 1, </s> 2, <unk> 3, <|endoftext|> 50260, madeupword0000 ... 0002 and <mask> 50264. They never come
+// out of encoding ("</s>" in a prompt is five plain characters) and decode to nothing, as do ids past the vocabulary:
+// OPT pads its 50265 entries to 50272 rows.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "tokenizer/merge_table.h"
+
+namespace optserve::tokenizer {
+
+// The first ids of every OPT vocabulary, in this order.
+inline constexpr TokenId kBeginId = 0;    // <s>
+inline constexpr TokenId kPadId = 1;      // <pad>
+inline constexpr TokenId kEndId = 2;      // </s>, also the first token of every prompt
+inline constexpr TokenId kUnknownId = 3;  // <unk>
+
+class Bpe {
+ public:
+  // Reads gpt2-vocab.json and gpt2-merges.txt. Refuses what parse() refuses, with the file's name in front; throws
+  // Error if a file cannot be read.
+  static Result<Bpe> load(const std::filesystem::path& vocabulary, const std::filesystem::path& merges);
+
+  // The same from the files' bytes. Refuses, beside malformed files (vocabulary_file.h): ids 0 to 3 that are not OPT's
+  // (as in OpenAI's own GPT-2 vocabulary), a vocabulary without all 256 bytes, a merge of or into an unknown or special
+  // token, a merge before those that make its parts, the same pair twice.
+  static Result<Bpe> parse(std::string_view vocabulary_json, std::string_view merges_text);
+
+  // Entries of the vocabulary; ids are 0 ... size() - 1.
+  size_t size() const { return spellings_.size(); }
+  bool is_special(TokenId id) const { return contains(id) && token_bytes(id).empty(); }
+  // What the token adds to the text: not always whole characters; nothing for special ids and ids outside the
+  // vocabulary.
+  std::string_view token_bytes(TokenId id) const {
+    if (!contains(id)) return {};
+    const auto at = static_cast<size_t>(id);
+    return std::string_view(bytes_).substr(starts_[at], starts_[at + 1] - starts_[at]);
+  }
+  // How the vocabulary file writes the token, for people; empty outside the vocabulary.
+  std::string_view spelling(TokenId id) const {
+    return contains(id) ? std::string_view(spellings_[static_cast<size_t>(id)]) : std::string_view();
+  }
+
+  // The bytes of all tokens, special ones skipped. Not always valid UTF-8: a model may stop inside a character.
+  std::string decode(std::span<const TokenId> ids) const;
+
+  // For encoders: the token of one byte, and the merges.
+  TokenId byte_token(uint8_t byte) const { return byte_tokens_[byte]; }
+  const MergeTable& merges() const { return merges_; }
+
+  // FNV-1a over tokens and merges: equal for tokenizers that give equal ids. Against mix-ups, not against malice.
+  uint64_t fingerprint() const { return fingerprint_; }
+
+ private:
+  friend class BpeBuilder;
+  explicit Bpe(MergeTable merges) : merges_(std::move(merges)) {}
+  bool contains(TokenId id) const { return id >= 0 && static_cast<size_t>(id) < spellings_.size(); }
+
+  std::vector<std::string> spellings_;  // by id
+  std::string bytes_;                   // of all tokens in id order
+  std::vector<uint32_t> starts_;        // size() + 1 offsets into bytes_
+  std::array<TokenId, 256> byte_tokens_{};
+  MergeTable merges_;
+  uint64_t fingerprint_ = 0xcbf29ce484222325;
+};
+
+}  // namespace optserve::tokenizer

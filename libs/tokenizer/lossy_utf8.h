@@ -1,0 +1,20 @@
+// Bytes to text that is always valid UTF-8.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace optserve::tokenizer {
+
+inline constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
+
+// Appends `bytes` to `text`, each maximal part of a bad sequence as one U+FFFD (Unicode 15 section 3.9, the WHATWG
+// decoder, Python's errors="replace"). Stops before a character that is still incomplete at the end; returns the number
+// of bytes read, which leaves at most 3.
+size_t append_lossy(std::string_view bytes, std::string& text);
+
+// All of `bytes`, an incomplete end included.
+std::string lossy_utf8(std::string_view bytes);
+
+}  // namespace optserve::tokenizer
