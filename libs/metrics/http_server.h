@@ -19,6 +19,9 @@ struct Health {
   void stamp();                         // sets alive_at_ms to now
 };
 
+// Serves GET and HEAD of the four paths, one request a connection. A peer has 5 s for its request of at most 8 KiB and
+// for reading the answer; 8 connections at a time, further ones wait in the backlog. The text of /metrics may be 0.2 s
+// old.
 class HttpServer {
  public:
   // Port 0 picks a free one. Throws Error naming the address if it cannot listen.

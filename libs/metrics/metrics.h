@@ -1,5 +1,6 @@
-// Prometheus metrics. Handles are resolved at start and updated without locks in hot paths; label values never come
-// from requests. The only includer of prometheus-cpp.
+// Prometheus metrics. Handles are resolved at start; updating one takes no lock shared with other metrics. Label values
+// never come from requests. A handle that was not obtained from a Registry counts nothing. The only includer of
+// prometheus-cpp.
 #pragma once
 
 #include <initializer_list>
@@ -49,7 +50,8 @@ class Registry {
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;
 
-  // The same name and labels give the same metric. Thread-safe; meant for start-up.
+  // The same name and labels give the same metric; the same name as another kind of metric, or a name that Prometheus
+  // does not allow, throws Error. Thread-safe; meant for start-up.
   Counter counter(std::string_view name, std::string_view help, const Labels& labels = {});
   Gauge gauge(std::string_view name, std::string_view help, const Labels& labels = {});
   Histogram histogram(std::string_view name, std::string_view help, const std::vector<double>& buckets,

@@ -48,6 +48,7 @@ class ServiceLoop {
   // Calls `on_readable` in the loop when fd is readable: for the worker's engine thread, the journal's reads, and
   // tests.
   void watch(int fd, std::function<void(Instant now, Outbox& out)> on_readable);
+  void unwatch(int fd);
 
   // Until the service is drained after SIGTERM (base/shutdown.h), the deadline after it passes, or a second SIGTERM.
   // Messages that wait for the journal leave before the loop ends.

@@ -1,0 +1,310 @@
+#include "transport/service_loop.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <map>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/shutdown.h"
+#include "transport/zmq_port.h"
+
+namespace optserve::transport {
+namespace {
+
+// Messages read from one port before the other ports, ticks and sends have their turn.
+constexpr int kReceiveBatch = 256;
+// Rounds of sending what on_undeliverable() wants sent; the rest goes out in the next turn.
+constexpr int kFlushRounds = 4;
+// Last messages of a process that ends in order, such as Goodbye, get this long.
+constexpr milliseconds kFarewell{500};
+
+struct PortMetrics {
+  PortMetrics(Registry& registry, const std::string& port) {
+    for (size_t kind = 0; kind < protocol::kMessageKinds; ++kind) {
+      const Labels labels{{"port", port}, {"kind", std::string(protocol::message_name(kind))}};
+      received[kind] = registry.counter("optserve_messages_received_total", "Messages received and decoded", labels);
+      sent[kind] = registry.counter("optserve_messages_sent_total", "Messages handed to the network", labels);
+    }
+    const Labels labels{{"port", port}};
+    received_bytes = registry.counter("optserve_received_bytes_total", "Payload bytes received", labels);
+    sent_bytes = registry.counter("optserve_sent_bytes_total", "Payload bytes handed to the network", labels);
+    garbage = registry.counter("optserve_garbage_total", "Messages that could not be decoded", labels);
+    const auto lost = [&](const char* reason) {
+      return registry.counter("optserve_undeliverable_total", "Messages that could not be handed to their peer",
+                              {{"port", port}, {"reason", reason}});
+    };
+    gone = lost("gone"), slow = lost("slow"), oversized = lost("oversized");
+  }
+
+  std::array<Counter, protocol::kMessageKinds> received, sent;
+  Counter received_bytes, sent_bytes, garbage, gone, slow, oversized;
+};
+
+struct PortState {
+  ZmqPort socket;
+  PortMetrics metrics;
+};
+
+void read_empty(int event_fd) {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t ignored = read(event_fd, &count, sizeof count);
+}
+
+}  // namespace
+
+struct ServiceLoop::Impl {
+  using OnReadable = std::function<void(Instant, Outbox&)>;
+
+  Impl(Service& s, const Clock& c, Registry& m) : service(s), clock(c), registry(m) {}
+
+  PortId open(ZmqPort::Kind kind, const std::string& endpoint, const PortOptions& options);
+  void build_poll_items();
+  int poll_timeout_ms(Duration wait) const;
+  void dispatch_descriptors();
+  void receive_from(PortId id);
+  void on_frame(const Peer& from, std::string_view payload);
+  void on_garbage(const Peer& from, const Refusal& why);
+  void tick();
+  void flush();
+  void release_gated(uint64_t durable);
+  void deliver(Outgoing& item);
+  bool has_leftovers() const { return !out.empty() || !gated.empty(); }
+  void set_linger(Duration linger);
+
+  Service& service;
+  const Clock& clock;
+  Registry& registry;
+  zmq::context_t context{1};
+  std::vector<std::unique_ptr<PortState>> ports;  // by PortId
+  std::map<int, std::shared_ptr<OnReadable>> watches;
+  DurabilityGate gate;
+  std::deque<Outgoing> gated;  // in order of sending; the head waits for the journal
+  Health* health = nullptr;
+  Outbox out;
+  std::vector<zmq_pollitem_t> poll_items;  // ports first, then descriptors
+  bool poll_items_stale = true;
+  bool shutdown_seen = false;
+  Instant next_tick{};  // at once
+};
+
+PortId ServiceLoop::Impl::open(ZmqPort::Kind kind, const std::string& endpoint, const PortOptions& options) {
+  ports.push_back(std::unique_ptr<PortState>(
+      new PortState{ZmqPort(context, kind, endpoint, options), PortMetrics(registry, options.name)}));
+  poll_items_stale = true;
+  return static_cast<PortId>(ports.size()) - 1;
+}
+
+void ServiceLoop::Impl::build_poll_items() {
+  poll_items.clear();
+  for (const auto& port : ports) poll_items.push_back({port->socket.handle(), 0, ZMQ_POLLIN, 0});
+  if (gate.event_fd >= 0 && !watches.contains(gate.event_fd)) {
+    poll_items.push_back({nullptr, gate.event_fd, ZMQ_POLLIN, 0});
+  }
+  for (const auto& [fd, on_readable] : watches) poll_items.push_back({nullptr, fd, ZMQ_POLLIN, 0});
+  // Readable for ever once the signal came: it wakes the loop once.
+  if (shutdown_fd() >= 0 && !shutdown_seen) poll_items.push_back({nullptr, shutdown_fd(), ZMQ_POLLIN, 0});
+  poll_items_stale = false;
+}
+
+int ServiceLoop::Impl::poll_timeout_ms(Duration wait) const {
+  if (!out.empty()) return 0;
+  const Duration until_tick = next_tick == Instant{} ? Duration::zero() : next_tick - clock.now();
+  const Duration timeout = std::clamp(until_tick, Duration::zero(), std::max(wait, Duration::zero()));
+  return static_cast<int>(std::chrono::ceil<milliseconds>(timeout).count());
+}
+
+void ServiceLoop::Impl::dispatch_descriptors() {
+  std::vector<int> readable;
+  for (size_t i = ports.size(); i < poll_items.size(); ++i) {
+    if (poll_items[i].revents != 0) readable.push_back(poll_items[i].fd);
+  }
+  for (const int fd : readable) {
+    if (fd == gate.event_fd) read_empty(fd);
+    if (fd == shutdown_fd()) shutdown_seen = poll_items_stale = true;
+    const auto found = watches.find(fd);
+    if (found == watches.end()) continue;
+    const auto on_readable = found->second;  // stays while it runs, even if it ends its own watch
+    (*on_readable)(clock.now(), out);
+  }
+}
+
+void ServiceLoop::Impl::receive_from(PortId id) {
+  PortState& port = *ports[static_cast<size_t>(id)];
+  Peer from{id, {}};
+  zmq::message_t payload;
+  for (int i = 0; i < kReceiveBatch; ++i) {
+    switch (port.socket.receive(from.route, payload)) {
+      case Received::kNothing:
+        return;
+      case Received::kFrame:
+        on_frame(from, payload.to_string_view());
+        break;
+      case Received::kGarbage:
+        on_garbage(from, refuse(ErrorCode::kBadRequest, "message: expected one payload frame"));
+        break;
+    }
+  }
+}
+
+void ServiceLoop::Impl::on_frame(const Peer& from, std::string_view payload) {
+  PortState& port = *ports[static_cast<size_t>(from.port)];
+  port.metrics.received_bytes.add(static_cast<double>(payload.size()));
+  auto message = protocol::decode(payload, port.socket.options().message_bytes_max);
+  if (!message.ok()) {
+    on_garbage(from, message.refusal());
+    return;
+  }
+  port.metrics.received[message.value().index()].add();
+  service.on_message(from, std::move(message).value(), clock.now(), out);
+}
+
+void ServiceLoop::Impl::on_garbage(const Peer& from, const Refusal& why) {
+  ports[static_cast<size_t>(from.port)]->metrics.garbage.add();
+  log_debug("garbage_received", {{"port", from.port}, {"why", why.message}});
+  service.on_garbage(from, why, clock.now(), out);
+}
+
+void ServiceLoop::Impl::tick() {
+  const Instant now = clock.now();
+  if (now < next_tick) return;
+  service.on_tick(now, out);
+  next_tick = now + service.tick_interval();
+}
+
+void ServiceLoop::Impl::flush() {
+  const uint64_t durable = gate.durable ? gate.durable() : 0;
+  release_gated(durable);
+  for (int round = 0; round < kFlushRounds && !out.empty(); ++round) {
+    const auto reconnects = out.take_reconnects();
+    for (Outgoing& item : out.take()) {
+      check(item.after == 0 || gate.durable != nullptr, "send_after() needs ServiceLoop::set_durability()");
+      if (item.after != 0 && (item.after > durable || !gated.empty())) {
+        gated.push_back(std::move(item));
+      } else {
+        deliver(item);
+      }
+    }
+    for (const PortId id : reconnects) {
+      ports.at(static_cast<size_t>(id))->socket.reconnect();
+      poll_items_stale = true;
+    }
+  }
+}
+
+void ServiceLoop::Impl::release_gated(uint64_t durable) {
+  while (!gated.empty() && gated.front().after <= durable) {
+    Outgoing item = std::move(gated.front());
+    gated.pop_front();
+    deliver(item);
+  }
+}
+
+void ServiceLoop::Impl::deliver(Outgoing& item) {
+  check(item.to.port >= 0 && static_cast<size_t>(item.to.port) < ports.size(), "a message for a port never opened");
+  PortState& port = *ports[static_cast<size_t>(item.to.port)];
+  const std::string frame = protocol::encode(item.message);
+  Sent sent = Sent::kGone;
+  if (frame.size() > port.socket.options().send_bytes_max) {
+    port.metrics.oversized.add();
+    log_error("message_too_large", {{"kind", protocol::message_name(item.message)},
+                                    {"bytes", frame.size()},
+                                    {"bytes_max", port.socket.options().send_bytes_max}});
+  } else {
+    sent = port.socket.send(item.to.route, frame);
+    if (sent == Sent::kYes) {
+      port.metrics.sent[item.message.index()].add();
+      port.metrics.sent_bytes.add(static_cast<double>(frame.size()));
+      return;
+    }
+    (sent == Sent::kSlow ? port.metrics.slow : port.metrics.gone).add();
+  }
+  service.on_undeliverable(item.to, std::move(item.message), sent == Sent::kSlow, clock.now(), out);
+}
+
+void ServiceLoop::Impl::set_linger(Duration linger) {
+  for (const auto& port : ports) port->socket.set_linger(linger);
+}
+
+ServiceLoop::ServiceLoop(Service& service, const Clock& clock, Registry& metrics)
+    : impl_(std::make_unique<Impl>(service, clock, metrics)) {}
+ServiceLoop::~ServiceLoop() = default;
+
+PortId ServiceLoop::bind(const std::string& endpoint, const PortOptions& options) {
+  return impl_->open(ZmqPort::Kind::kRouter, endpoint, options);
+}
+
+PortId ServiceLoop::connect(const std::string& endpoint, const PortOptions& options) {
+  return impl_->open(ZmqPort::Kind::kDealer, endpoint, options);
+}
+
+std::string ServiceLoop::bound_endpoint(PortId port) const {
+  return impl_->ports.at(static_cast<size_t>(port))->socket.last_endpoint();
+}
+
+void ServiceLoop::set_durability(DurabilityGate gate) {
+  impl_->gate = std::move(gate);
+  impl_->poll_items_stale = true;
+}
+
+void ServiceLoop::set_health(Health* health) { impl_->health = health; }
+
+void ServiceLoop::watch(int fd, std::function<void(Instant, Outbox&)> on_readable) {
+  impl_->watches[fd] = std::make_shared<Impl::OnReadable>(std::move(on_readable));
+  impl_->poll_items_stale = true;
+}
+
+void ServiceLoop::unwatch(int fd) {
+  impl_->watches.erase(fd);
+  impl_->poll_items_stale = true;
+}
+
+void ServiceLoop::turn(Duration wait) {
+  Impl& loop = *impl_;
+  if (loop.poll_items_stale) loop.build_poll_items();
+  auto& items = loop.poll_items;
+  const int count = zmq_poll(items.data(), static_cast<int>(items.size()), loop.poll_timeout_ms(wait));
+  if (count < 0 && errno != EINTR) throw errno_error("zmq_poll");
+  if (loop.health != nullptr) loop.health->stamp();
+  if (count > 0) {
+    loop.dispatch_descriptors();
+    for (size_t i = 0; i < loop.ports.size() && i < items.size(); ++i) {
+      if ((items[i].revents & ZMQ_POLLIN) == 0) continue;
+      loop.receive_from(static_cast<PortId>(i));
+      loop.flush();
+    }
+  }
+  loop.tick();
+  loop.flush();
+}
+
+void ServiceLoop::run(Duration drain_deadline) {
+  install_shutdown_signals();
+  Impl& loop = *impl_;
+  loop.poll_items_stale = true;
+  bool draining = false;
+  Instant deadline{};
+  while (!shutdown_forced()) {
+    turn(loop.service.tick_interval());
+    const Instant now = loop.clock.now();
+    if (!draining && shutdown_requested()) {
+      draining = true;
+      deadline = now + drain_deadline;
+      log_info("drain_started", {});
+      loop.service.begin_drain(now, loop.out);
+      loop.flush();
+    }
+    if (!draining) continue;
+    const bool drained = loop.service.is_drained() && !loop.has_leftovers();
+    if (!drained && now < deadline) continue;
+    log_info("drain_ended", {{"complete", drained}});
+    loop.set_linger(kFarewell);
+    return;
+  }
+  log_warn("drain_skipped", {{"reason", "second signal"}});
+}
+
+}  // namespace optserve::transport

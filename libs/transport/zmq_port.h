@@ -1,0 +1,55 @@
+// One ZeroMQ socket with the settings that make losses visible and bounded. Internal to the component: other components
+// use ServiceLoop.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <zmq.hpp>
+
+#include "transport/service_loop.h"
+
+namespace optserve::transport {
+
+enum class Received {
+  kNothing,  // no message waits
+  kFrame,    // one payload frame
+  kGarbage,  // a message of another number of frames, read and dropped
+};
+enum class Sent {
+  kYes,
+  kGone,  // ROUTER: no such peer. DEALER: not connected, or the peer does not read
+  kSlow,  // ROUTER: the peer's queue is full
+};
+
+class ZmqPort {
+ public:
+  enum class Kind { kRouter, kDealer };
+
+  // Binds a ROUTER or connects a DEALER. Throws Error naming the endpoint.
+  ZmqPort(zmq::context_t& context, Kind kind, const std::string& endpoint, const PortOptions& options);
+
+  // Never blocks. `route` is empty on a DEALER.
+  Received receive(std::string& route, zmq::message_t& payload);
+  // Never blocks.
+  Sent send(const std::string& route, std::string_view payload);
+  // DEALER: a new connection in place of this one.
+  void reconnect();
+  // How long closing may take to hand over what was sent.
+  void set_linger(Duration linger);
+
+  bool is_router() const { return kind_ == Kind::kRouter; }
+  const PortOptions& options() const { return options_; }
+  std::string last_endpoint() const;
+  void* handle() { return socket_.handle(); }
+
+ private:
+  void open();
+
+  zmq::context_t& context_;
+  Kind kind_;
+  std::string endpoint_;
+  PortOptions options_;
+  zmq::socket_t socket_;
+};
+
+}  // namespace optserve::transport
