@@ -1,0 +1,64 @@
+// SQLite with errors as exceptions and statements that are reset by themselves. Used by one thread at a time.
+#pragma once
+
+#include <sqlite3.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace optserve::journal {
+
+// A failed call, with SQLite's own words. `code` is the primary result code.
+class SqliteError : public Error {
+ public:
+  SqliteError(const std::string& what, int code) : Error(what), code_(code) {}
+  int code() const { return code_; }
+
+ private:
+  int code_;
+};
+
+class Database {
+ public:
+  explicit Database(const std::string& path);
+  void execute(const char* sql);
+  int64_t query_number(const char* sql);
+  std::string query_text(const char* sql);
+  int64_t changes() const { return sqlite3_changes64(handle_.get()); }
+  sqlite3* handle() { return handle_.get(); }
+  [[noreturn]] void fail(std::string_view what, int code) const;
+
+ private:
+  struct Close {
+    void operator()(sqlite3* handle) const { sqlite3_close_v2(handle); }
+  };
+  std::string path_;
+  std::unique_ptr<sqlite3, Close> handle_;
+};
+
+// A prepared statement. bind_*: parameters from 1; the bytes must live until step() has been called. column_*: from 0.
+class Statement {
+ public:
+  Statement(Database& database, const char* sql);
+  Statement& bind(int index, int64_t value);
+  Statement& bind_blob(int index, std::string_view bytes);
+  Statement& bind_text(int index, std::string_view text);
+  bool step();  // true: a row; false: done, and the statement is reset
+  void run();   // for statements without rows
+  void reset() { sqlite3_reset(handle_.get()); }
+  int64_t column_number(int index) { return sqlite3_column_int64(handle_.get(), index); }
+  std::string_view column_bytes(int index);  // valid until the next step()
+
+ private:
+  struct Finalize {
+    void operator()(sqlite3_stmt* handle) const { sqlite3_finalize(handle); }
+  };
+  Database& database_;
+  std::unique_ptr<sqlite3_stmt, Finalize> handle_;
+};
+
+}  // namespace optserve::journal
