@@ -64,6 +64,8 @@ class Service {
   virtual void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) = 0;
   // At least every tick_interval().
   virtual void on_tick(Instant now, Outbox& out) = 0;
+  // The loop is about to send: messages that were gathered over several on_*() calls go to `out` now.
+  virtual void on_flush(Instant, Outbox&) {}
   virtual Duration tick_interval() const { return milliseconds(100); }
   // After SIGTERM: called once. From then on is_drained() is asked after every turn; true ends the loop.
   virtual void begin_drain(Instant now, Outbox& out) = 0;

@@ -178,7 +178,9 @@ void ServiceLoop::Impl::tick() {
 void ServiceLoop::Impl::flush() {
   const uint64_t durable = gate.durable ? gate.durable() : 0;
   release_gated(durable);
-  for (int round = 0; round < kFlushRounds && !out.empty(); ++round) {
+  for (int round = 0; round < kFlushRounds; ++round) {
+    service.on_flush(clock.now(), out);
+    if (out.empty()) break;
     const auto reconnects = out.take_reconnects();
     for (Outgoing& item : out.take()) {
       check(item.after == 0 || gate.durable != nullptr, "send_after() needs ServiceLoop::set_durability()");
