@@ -1,5 +1,5 @@
-// The collectives of one tensor-parallel group. Every rank calls the same operations in the same order with the same sizes.
-// A dead or late peer is an Error thrown on every surviving rank; the group then ends as a unit.
+// The collectives of one tensor-parallel group. Every rank calls the same operations in the same order with the same
+// sizes. A dead or late peer is an Error thrown on every surviving rank; the group then ends as a unit.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,9 @@ class Communicator {
   // x of `root` is copied to x of the others.
   virtual void broadcast(Tensor x, int root) = 0;
   // Bytes of `root` reach the others; only root's content matters, the others' vector is replaced. Host memory.
+  // An idle group waits here: there is no time limit while the root lives.
   virtual void broadcast_bytes(std::vector<uint8_t>& bytes, int root) = 0;
+  // Ranks meet here after loading: there is no time limit while all peers live.
   virtual void barrier() = 0;
   // Makes every pending and later operation on every rank throw Error(reason).
   virtual void abort(const std::string& reason) = 0;
@@ -38,12 +40,16 @@ std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int world);
 
 // Ranks as processes of one host over an inherited shared-memory file (memfd).
 struct ProcessGroupMemory {
-  int fd = -1;       // owned by the caller
+  int fd = -1;  // owned by the caller
   size_t bytes = 0;
 };
-// Creates the memory for a group; the supervisor passes the descriptor to the ranks it starts. Throws Error.
+// Creates the memory for one start of a group, mapping nothing. The descriptor is close-on-exec: the supervisor clears
+// that in the ranks it starts (posix_spawn's adddup2 onto the same number does). Throws Error.
 ProcessGroupMemory create_process_group_memory(int world);
-// `timeout_ms` bounds the wait for a peer within one collective; then Error on this rank and abort for the others.
-std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world, int timeout_ms);
+// `timeout_ms` bounds the wait for a peer within all_reduce_sum, all_gather and broadcast; then Error on this rank and
+// abort for the others. A peer that died is noticed within a fraction of a second by every operation. Does not own
+// `memory.fd`.
+std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world,
+                                                        int timeout_ms);
 
 }  // namespace optserve

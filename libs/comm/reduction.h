@@ -1,0 +1,18 @@
+// Sums of equal-sized blocks in a fixed order, so that every rank computes the same bits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "tensor/tensor.h"
+
+namespace optserve {
+
+// out[i] = blocks[0][i] + blocks[1][i] + ..., added left to right in fp32 and rounded once. `dtype` is F32, F16 or
+// BF16. `out` may be one of the blocks.
+void sum_in_order(DType dtype, std::span<const void* const> blocks, int64_t count, void* out);
+
+// Aborts unless the collective can work on `x`: contiguous and in host memory.
+void check_host_block(const Tensor& x);
+
+}  // namespace optserve
