@@ -8,25 +8,48 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 option(OPTSERVE_WERROR "Treat warnings as errors (set by the presets)" OFF)
+option(OPTSERVE_TOOLS "Use ccache and mold where they are installed (set by the presets)" OFF)
 
+# Warnings are for C++; nvcc passes its host compiler other code than ours.
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(OPTSERVE_WERROR)
+  list(APPEND warnings -Werror)
+endif()
 add_library(optserve_options INTERFACE)
 target_include_directories(optserve_options INTERFACE ${PROJECT_SOURCE_DIR}/libs)
-target_compile_options(optserve_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
-if(OPTSERVE_WERROR)
-  target_compile_options(optserve_options INTERFACE -Werror)
-endif()
+target_compile_options(optserve_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>")
 if(OPTSERVE_SANITIZE)
   target_compile_options(optserve_options INTERFACE -fsanitize=${OPTSERVE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(optserve_options INTERFACE -fsanitize=${OPTSERVE_SANITIZE})
 endif()
+if(OPTSERVE_FUZZERS)  # coverage feedback from the libraries under test, not only from the target's own file
+  target_compile_options(optserve_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
-# Internal: one GoogleTest program per source file, named after the file.
+if(OPTSERVE_TOOLS)
+  find_program(CCACHE_PROGRAM ccache)
+  find_program(MOLD_PROGRAM mold)
+  mark_as_advanced(CCACHE_PROGRAM MOLD_PROGRAM)
+  if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  endif()
+  if(MOLD_PROGRAM)
+    target_link_options(optserve_options INTERFACE -fuse-ld=mold)
+  endif()
+endif()
+
+# Internal: one GoogleTest program per source file, named after the file. Tests of whole processes run one at a time:
+# several of them on few cores would measure each other.
 function(optserve_add_test label source)
   get_filename_component(name ${source} NAME_WE)
   add_executable(${name} ${source})
   target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock GTest::gtest_main optserve_options)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 600)
+  if(NOT label STREQUAL unit)
+    set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
+  endif()
 endfunction()
 
 # Internal: a libFuzzer target x_fuzz.cc with its seed corpus in the folder x_fuzz_corpus beside it.

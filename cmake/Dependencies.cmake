@@ -14,3 +14,23 @@ find_package(msgpack REQUIRED CONFIG NAMES msgpack-cxx msgpack msgpackc-cxx) # l
 pkg_check_modules(zmq REQUIRED IMPORTED_TARGET libzmq)                  # libzmq3-dev cppzmq-dev
 pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent libevent_pthreads) # libevent-dev
 pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)           # libopenblas-dev
+find_package(Python3 REQUIRED COMPONENTS Interpreter)                  # python3: the tidy test and the oracles
+
+# NVIDIA's own repository has these: nvcc, cuBLAS and NCCL.
+if(OPTSERVE_CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    find_program(CMAKE_CUDA_COMPILER nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin REQUIRED)
+  endif()
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90 CACHE STRING "GPU architectures: 80 is A100, 90 is H100 and H200")
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  find_package(CUDAToolkit REQUIRED)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
+  add_library(nccl::nccl UNKNOWN IMPORTED)
+  set_target_properties(nccl::nccl PROPERTIES IMPORTED_LOCATION ${NCCL_LIBRARY}
+                                              INTERFACE_INCLUDE_DIRECTORIES ${NCCL_INCLUDE_DIR})
+endif()

@@ -1,0 +1,70 @@
+"""What the house rules allow: limits, owners and exceptions. Every exception says why."""
+
+FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 500
+PARAMETERS_MAX = 6
+LINE_COLUMNS_MAX = 120
+
+# Third-party headers and the only places that include them. Tests, fuzzers and benchmarks may include anything.
+HEADER_OWNERS = [
+    (r'zmq(_addon)?\.hp?p?$', ['libs/transport/']),
+    (r'msgpack', ['libs/protocol/']),
+    (r'prometheus/', ['libs/metrics/']),
+    (r'event2/', ['libs/metrics/']),
+    (r'spdlog/', ['libs/base/log.cc']),
+    (r'CLI/', ['libs/base/config.cc']),
+    (r'yaml-cpp/', ['libs/base/config.cc']),
+    (r'sqlite3\.h$', ['libs/journal/']),
+    (r'openssl/', ['libs/base/', 'libs/checkpoint/']),
+    (r'nlohmann/', ['libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'services/converter/', 'services/cli/']),
+    (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
+    (r'nccl\.h$', ['libs/comm/nccl']),
+    (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
+    (r'(gtest|gmock)/', ['tests/support/']),
+    (r'benchmark/', []),
+]
+# Folders of system headers; any other <folder/header> needs a row above.
+SYSTEM_HEADER_FOLDERS = ['arpa/', 'linux/', 'netinet/', 'sys/']
+
+# The one exception to "no service includes another": (includer, included, why).
+SERVICE_MAY_INCLUDE = [
+    ('cli', 'converter', '`optserve convert` and `optserve inspect` run the conversion in their own process'),
+]
+
+# Word in code (comments and strings apart), where it may stand, and what to use instead.
+BANNED_CODE = [
+    (r'\bgetenv\s*\(', ['libs/base/config.cc'], 'configuration is read in main (base/config.h) and passed down'),
+    (r'\b(std::)?(exit|quick_exit)\s*\(', ['libs/base/config.cc'], 'return from main, or throw Error'),
+    (r'(?<![\w.>:])(std::)?system\s*\(|\bpopen\s*\(', [], 'never run a shell'),
+    (r'\bnew\b', [], 'std::make_unique or a container; unique_ptr(new T) for private constructors'),
+    (r'(?<!=)(?<!= )\bdelete\b', [], 'an owner with a destructor'),
+    (r'\bcudaFree(Async|Host)?\b|\bcudaMalloc(Async|Host)?\b', ['libs/backend/cuda/cuda_memory.'], 'cuda_memory.h'),
+    (r'\bHAVE_CUDA\b', [], 'a stub file chosen by CMake'),
+    (r'\busing namespace std\b', [], 'name what is used'),
+    (r'\b(strcpy|strcat|sprintf|vsprintf|gets|alloca|atoi|atol|atof)\s*\(', [], 'a bounded or checked function'),
+    (r'\b(rand|srand)\s*\(', [], 'base/ids.h, sampling/random.h, or a seeded std::mt19937_64 in tests'),
+    (r'\b(steady_clock|system_clock)::now\b', ['libs/base/clock.h', '_test.cc', '_bench.cc', 'tests/'],
+     'a Clock or an Instant that is passed in'),
+    (r'\.detach\s*\(\s*\)', [], 'join every thread'),
+]
+# Where the word `cuda` may stand in C++ code; the device is nobody else's business.
+CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factory.h', 'libs/backend/no_cuda.cc',
+                     'libs/backend/backend_factory.cc', 'libs/comm/nccl', 'libs/comm/no_nccl.cc',
+                     'libs/tensor/device.h',
+                     'services/worker/',           # --device
+                     'services/cli/stack_plan.cc'  # passes --device on
+                     ]
+
+# In every text file, comments included: (pattern, why not).
+BANNED_TEXT = [
+    (r'\b(TO' r'DO|FIX' r'ME|HA' r'CK|XX' r'X)\b', 'do it, or file it where work is tracked'),
+    (r'(?<![\w/])/wo' r'rk/', 'a path of one machine'),
+    (r'(?i)\b(issue|ticket) #\d+', 'history belongs to commit messages'),
+]
+
+BANNED_FILE_NAMES = {'utils', 'util', 'common', 'helpers', 'helper', 'core', 'misc', 'stuff'}
+
+# Files that break a limit, with the reason: {path: (rule, why)}.
+EXCEPTIONS = {
+    'libs/tokenizer/unicode_classes.cc': ('file-length', 'a generated table (make_unicode_table.py)'),
+}
