@@ -1,0 +1,77 @@
+#include "metrics/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "base/error.h"
+
+namespace optserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(Metrics, TextHoldsEveryKind) {
+  Registry registry;
+  const Counter jobs = registry.counter("optserve_jobs_total", "Jobs", {{"state", "done"}});
+  jobs.add();
+  jobs.add(2);
+  const Gauge depth = registry.gauge("optserve_queue_depth", "Waiting jobs");
+  depth.set(5);
+  depth.add(-2);
+  const Histogram latency = registry.histogram("optserve_step_seconds", "Step", {0.001, 0.01, 0.1});
+  latency.observe(0.005);
+  latency.observe(1);
+  const std::string text = registry.text();
+  EXPECT_THAT(text, HasSubstr("# TYPE optserve_jobs_total counter"));
+  EXPECT_THAT(text, HasSubstr("optserve_jobs_total{state=\"done\"} 3"));
+  EXPECT_THAT(text, HasSubstr("optserve_queue_depth 3"));
+  EXPECT_THAT(text, HasSubstr("optserve_step_seconds_bucket{le=\"0.01\"} 1"));
+  EXPECT_THAT(text, HasSubstr("optserve_step_seconds_bucket{le=\"+Inf\"} 2"));
+  EXPECT_THAT(text, HasSubstr("optserve_step_seconds_count 2"));
+}
+
+TEST(Metrics, SameNameAndLabelsAreTheSameMetric) {
+  Registry registry;
+  registry.counter("optserve_x_total", "x").add();
+  registry.counter("optserve_x_total", "x").add();
+  EXPECT_THAT(registry.text(), HasSubstr("optserve_x_total 2"));
+}
+
+TEST(Metrics, MisuseIsAnErrorThatNamesTheMetric) {
+  Registry registry;
+  (void)registry.counter("optserve_x_total", "x");
+  EXPECT_THAT([&] { (void)registry.gauge("optserve_x_total", "x"); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("optserve_x_total")));
+  EXPECT_THAT([&] { (void)registry.gauge("no spaces", "x"); }, ::testing::ThrowsMessage<Error>(HasSubstr("no spaces")));
+}
+
+TEST(Metrics, UnsetHandlesCountNothing) {
+  Counter().add();
+  Gauge().set(1);
+  Gauge().add(1);
+  Histogram().observe(1);
+}
+
+TEST(Metrics, ThreadsLoseNoCount) {
+  Registry registry;
+  const Counter counter = registry.counter("optserve_x_total", "x");
+  const Histogram histogram = registry.histogram("optserve_y_seconds", "y", {1});
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 10'000; ++i) {
+        counter.add();
+        histogram.observe(0.5);
+        if (i % 1'000 == 0) (void)registry.text();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_THAT(registry.text(), HasSubstr("optserve_x_total 40000"));
+  EXPECT_THAT(registry.text(), HasSubstr("optserve_y_seconds_count 40000"));
+}
+
+}  // namespace
+}  // namespace optserve
