@@ -60,8 +60,7 @@ std::string vocabulary_digest(const Manifest& manifest) {
 
 Result<std::string> read_listed_file(const std::string& folder, const Manifest& manifest, const std::string& name) {
   const FileEntry* entry = find_file(manifest, name);
-  if (entry == nullptr)
-    return refuse(ErrorCode::kDataCorrupt, folder + ": the manifest lists no file '" + name + "'");
+  if (entry == nullptr) return refuse(ErrorCode::kDataCorrupt, folder + ": the manifest lists no file '" + name + "'");
   const std::string path = (std::filesystem::path(folder) / name).string();
   Result<std::unique_ptr<InputFile>> file = InputFile::open(path);
   if (!file.ok()) return file.refusal();
