@@ -1,0 +1,12 @@
+// How a process names itself to others.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace optserve {
+
+std::string_view build_version();  // "0.1.0"
+std::string host_and_pid();        // "node-7:4711", for people
+
+}  // namespace optserve
