@@ -26,10 +26,6 @@ HEADER_OWNERS = [
 # Folders of system headers; any other <folder/header> needs a row above.
 SYSTEM_HEADER_FOLDERS = ['arpa/', 'linux/', 'netinet/', 'sys/']
 
-# The one exception to "no service includes another": (includer, included, why).
-SERVICE_MAY_INCLUDE = [
-    ('cli', 'converter', '`optserve convert` and `optserve inspect` run the conversion in their own process'),
-]
 
 # Word in code (comments and strings apart), where it may stand, and what to use instead.
 BANNED_CODE = [

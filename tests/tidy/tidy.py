@@ -120,8 +120,7 @@ def _forbidden_edge(tree, source, target):
     if source[0] == 'libs' and target[0] == 'services':
         return 'a library includes a service'
     if source[0] == 'services' and target[0] == 'services' and source[1] != target[1]:
-        if not any(source[1] == a and target[1] == b for a, b, _ in tables.SERVICE_MAY_INCLUDE):
-            return f'service {source[1]} includes service {target[1]}'
+        return f'service {source[1]} includes service {target[1]}'
     if source[0] == 'libs' and target[0] == 'libs' and source[1] != target[1]:
         if target[1] not in tree.layers.get(source[1], set()):
             return f'libs/LAYERS does not allow {source[1]} to include {target[1]}'
