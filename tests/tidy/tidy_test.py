@@ -48,7 +48,7 @@ class TheTree(unittest.TestCase):
 
 class EveryRuleCanFail(unittest.TestCase):
     def breaks(self, rule, path, text, message=''):
-        """The clean tree with `text` as (or, after '+', added to) file `path` breaks `rule` there, and no other rule."""
+        """The clean tree with `text` as file `path` (after '+': added to it) breaks `rule` there, and no other."""
         files = dict(CLEAN)
         files[path] = files.get(path, '') + text[1:] if text.startswith('+') else text
         found = violations_of(files)
@@ -71,7 +71,8 @@ class EveryRuleCanFail(unittest.TestCase):
         self.breaks('layers', 'libs/base/error.h', '+#include "worker/worker.h"\n', 'includes a service')
 
     def test_service_includes_service(self):
-        self.breaks('layers', 'services/worker/worker.h', '+#include "cli/cli.h"\n', 'service worker includes service cli')
+        self.breaks('layers', 'services/worker/worker.h', '+#include "cli/cli.h"\n',
+                    'service worker includes service cli')
 
     def test_product_includes_test(self):
         self.breaks('layers', 'libs/tensor/tensor.h', '+#include "tensor/tensor_test.cc"\n', 'includes a test')
@@ -133,9 +134,9 @@ class EveryRuleCanFail(unittest.TestCase):
         self.breaks('line-length', 'libs/base/error.cc', '+// ' + 'x' * 118 + '\n', '121 columns')
 
     def test_banned_calls(self):
-        for call in ['getenv("X")', 'std::exit(1)', 'exit(1)', 'system("ls")', 'popen("ls", "r")', 'new int', 'delete p',
-                     'sprintf(b, "x")', 'rand()', 'std::chrono::steady_clock::now()', 'thread.detach()',
-                     'HAVE_CUDA']:
+        for call in ['getenv("X")', 'std::exit(1)', 'exit(1)', 'system("ls")', 'popen("ls", "r")', 'new int',
+                     'delete p', 'sprintf(b, "x")', 'rand()', 'std::chrono::steady_clock::now()', 'thread.detach()',
+                     'cudaFree(p)', 'HAVE_CUDA']:
             files = dict(CLEAN)
             files['libs/base/error.cc'] += f'int f() {{ return ({call}, 0); }}\n'
             self.assertIn('words', {v.rule for v in violations_of(files)}, call)
@@ -192,7 +193,8 @@ class CppSource(unittest.TestCase):
         self.assertEqual([('B', 2, 1), ('get', 1, 0), ('operator=', 0, 1), ('f', 4, 2)], self.functions(text))
 
     def test_a_lambda_counts_to_its_function(self):
-        self.assertEqual([('f', 5, 0)], self.functions('void f() {\n  auto g = [](int a, int b) {\n    if (a) {}\n  };\n}\n'))
+        text = 'void f() {\n  auto g = [](int a, int b) {\n    if (a) {}\n  };\n}\n'
+        self.assertEqual([('f', 5, 0)], self.functions(text))
 
     def test_tables_are_no_functions(self):
         self.assertEqual([], self.functions('constexpr Row kRows[] = {{1, f(2)}, {3, 4}};\nenum class E { kA, kB };\n'))
