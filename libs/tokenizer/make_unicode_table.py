@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes unicode_classes.cc: for every code point whether GPT-2's pattern sees a letter, a number, white space or neither.
+"""Writes unicode_classes.cc: whether GPT-2's pattern sees a code point as letter, number, white space or none of them.
 
     python3 -m venv /tmp/unicode && /tmp/unicode/bin/pip install unicodedata2==16.0.0
     /tmp/unicode/bin/python make_unicode_table.py > unicode_classes.cc
@@ -19,7 +19,8 @@ except ImportError:
 VERSION = "16.0.0"
 BLOCK = 128  # code points that share one row of the second stage; 2 bits each, so 4 words of 64 bits
 # Property White_Space (PropList.txt), which no module of Python's offers as such.
-WHITE_SPACE = {*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+WHITE_SPACE = {*range(0x09, 0x0E), *range(0x2000, 0x200B)}
+WHITE_SPACE |= {0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
 LICENCE_NOTE = "Derived from the Unicode Character Database, Copyright (c) Unicode, Inc., under the Unicode License v3."
 
 

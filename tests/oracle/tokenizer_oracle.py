@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """Compares optserve's tokenizer with Hugging Face's `tokenizers` package: equal ids on every line, and the text back.
 
-    python3 -m venv /tmp/oracle && /tmp/oracle/bin/pip install tokenizers==0.23.3
-    /tmp/oracle/bin/python tests/oracle/tokenizer_oracle.py --dump build/bin/tokenizer_dump
-    /tmp/oracle/bin/python tests/oracle/tokenizer_oracle.py --dump build/bin/tokenizer_dump --bench
+    tests/oracle/tokenizer_oracle.py --dump build/bin/tokenizer_dump --venv /tmp/oracle
+    tests/oracle/tokenizer_oracle.py --dump build/bin/tokenizer_dump --venv /tmp/oracle --bench
+
+Needs the package, at the version PACKAGE: with --venv the script makes that virtual environment once, installs it there
+with pip and runs itself in it. Exits with 77 (skipped, for ctest) where that is impossible.
 
 Vocabularies: the demo model's, and OPT's own where --opt-tokenizer (or ../shared/tokenizer) holds gpt2-vocab.json and
-gpt2-merges.txt. Lines: stories, Python sources, system texts, generated mixtures from --seed, and every code point between
-characters of each class. Exits with 1 and the first counterexample on any difference. --bench measures both sides on
-the held-out stories, one thread each, in the same run.
+gpt2-merges.txt. Lines: stories, Python sources, system texts, generated mixtures from --seed, and every code point
+behind characters of each class. Exits with 1 and the first counterexample on any difference. --bench measures both
+sides on the held-out stories, one thread each, in the same run.
 """
 
 import argparse
 import array
+import importlib.util
 import os
 import pathlib
 import random
@@ -24,6 +27,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "deploy" / "demo-model"
+PACKAGE = "tokenizers==0.23.3"
+SKIPPED = 77
 BATCH = 20_000  # lines handed over at a time
 
 SCRIPTS = [  # ranges of letters, marks and digits that real text uses
@@ -38,10 +43,10 @@ EMOJI = ["\U0001F600", "\U0001F468\u200D\U0001F469\u200D\U0001F467", "\U0001F44D
          "\u2764\uFE0F", "1\uFE0F\u20E3", "\U0001F3F4\U000E0067\U000E0062\U000E007F", "\u2615"]
 SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\r", "\u00A0", "\u2003", "\u3000", "\u0085", "\u2028", "\x0b", "\x1c",
           "\u200b", "\ufeff", " \n ", "\n\n\n", "        "]
-WORDS = ["the", "Once", "upon", "HELLO", "don't", "we're", "I've", "she'll", "o'clock", "it's", "I'd", "I'm", "'S", "'T",
-         "'re", "''s", "naïve", "Straße", "e\u0301tude", "日本語", "привет", "مرحبا", "שלום", "नमस्ते", "สวัสดี", "한국어",
-         "</s>", "<s>", "<pad>", "<mask>", "<|endoftext|>", "madeupword0000", "3.14159", "1,000,000", "٣٤", "Ⅷ", "½", "²",
-         "http://x.org/?a=b&c=%20", "foo_bar", "CamelCase", "x=[i*2 for i in y];", "#include <a.h>", "/* */", "->", "...",
+WORDS = ["the", "Once", "upon", "HELLO", "don't", "we're", "I've", "she'll", "o'clock", "it's", "I'd", "I'm", "'S",
+         "'T", "'re", "''s", "naïve", "Straße", "e\u0301tude", "日本語", "привет", "مرحبا", "שלום", "नमस्ते", "สวัสดี", 
+         "한국어", "</s>", "<s>", "<pad>", "<mask>", "<|endoftext|>", "madeupword0000", "3.14159", "1,000,000", "٣٤", "Ⅷ", "½",
+         "²", "http://x.org/?a=b&c=%20", "foo_bar", "CamelCase", "x=[i*2 for i in y];", "#include <a.h>", "/* */", "->", "...",
          "--", "!!!", "\"quoted\"", "‘curly’", "—", "\x00", "\x7f"]
 
 
@@ -87,7 +92,8 @@ def random_lines(rng, count):
 
 def pathological_lines():
     size = 65_536
-    return [c * (size // len(c.encode())) for c in ["x", "e", " ", "\n", "0", "^", "\u0301", "漢", "\U0001F600", "ab", "a ", "'s"]]
+    units = ["x", "e", " ", "\n", "0", "^", "\u0301", "漢", "\U0001F600", "ab", "a ", "'s"]
+    return [unit * (size // len(unit.encode())) for unit in units]
 
 
 def code_point_lines(ranges):
@@ -131,8 +137,9 @@ def compare_encoding(dump, files, oracle, lines):
 
 def compare_decoding(dump, files, oracle, rng, count):
     """Random ids make broken UTF-8: each must become the same text with U+FFFD."""
-    special = {i for t, i in oracle.get_vocab().items() if i < 4 or t in ("<|endoftext|>", "<mask>") or t.startswith("madeup")}
-    usable = [i for i in range(oracle.get_vocab_size()) if i not in special]
+    unmade = ("<|endoftext|>", "<mask>", "madeupword0000", "madeupword0001", "madeupword0002")
+    usable = [i for token, i in oracle.get_vocab().items() if i > 3 and token not in unmade]
+    usable.sort()
     lists = [[rng.choice(usable) for _ in range(rng.randint(1, 20))] for _ in range(count)]
     # Tokens of single bytes are rare among all tokens, and they are what breaks characters.
     bytes_only = [i for i in usable if len(oracle.id_to_token(i)) == 1]
@@ -166,14 +173,34 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description="Compare the tokenizer with Hugging Face's.")
     parser.add_argument("--dump", required=True, help="the program tokenizer_dump")
     parser.add_argument("--opt-tokenizer", default=ROOT.parent / "shared" / "tokenizer", type=pathlib.Path)
+    parser.add_argument("--venv", type=pathlib.Path, help="virtual environment to make and use")
     parser.add_argument("--seed", default=20261122, type=int)
     parser.add_argument("--random-lines", default=100_000, type=int)
     parser.add_argument("--bench", action="store_true", help="measure speed instead of comparing")
     return parser.parse_args()
 
 
+def provide_oracle(venv):
+    """Returns where the package can be imported; runs the script again inside `venv` where it cannot."""
+    python = venv / "bin" / "python" if venv else None
+    if venv and pathlib.Path(sys.prefix) != venv.resolve():
+        ready = python.exists() and subprocess.run([python, "-c", "import tokenizers"], check=False).returncode == 0
+        if not ready:
+            try:
+                subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+                subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGE], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(f"SKIPPED: cannot install {PACKAGE}: {error}")
+                sys.exit(SKIPPED)
+        os.execv(python, [python, *sys.argv])
+    if importlib.util.find_spec("tokenizers") is None:
+        print(f"SKIPPED: no {PACKAGE.partition('==')[0]} package for {sys.executable}; --venv FOLDER installs it")
+        sys.exit(SKIPPED)
+
+
 def main():
     arguments = parse_arguments()
+    provide_oracle(arguments.venv)
     if arguments.bench:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import tokenizers  # after the environment is set
