@@ -1,4 +1,5 @@
-// The OPT engine of one rank: loads its blocks of a sharded checkpoint and executes step plans. Knows no sockets, requests or text.
+// The engine of one rank: loads its blocks of a sharded checkpoint and executes step plans. Knows no sockets, requests
+// or text.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,15 @@
 
 namespace optserve {
 
+using model_spec::OptConfig;
+
 struct EngineOptions {
-  std::string checkpoint;            // folder of a sharded checkpoint; empty: weights at random from `random_seed`
-  OptConfig random_config;           // shape of the random model
+  std::string checkpoint;   // folder of a sharded checkpoint; empty: weights at random from `random_seed`
+  OptConfig random_config;  // shape of the random model
   uint64_t random_seed = 0;
+  DType random_dtype = DType::kF16;  // type its weights are rounded to
   bool verify_checksums = true;
-  int32_t num_blocks = 0;            // KV blocks of 16 tokens
+  int32_t num_blocks = 0;  // KV blocks of 16 tokens
   int32_t max_sequences = 0;
   int32_t max_step_tokens = 0;
   std::function<void(uint64_t done, uint64_t total)> on_load_progress;  // bytes; may be empty
@@ -26,12 +30,15 @@ struct EngineOptions {
 
 class Engine {
  public:
-  // Loads weights and allocates everything a step needs. Bad checkpoints are refused; a failing device throws Error.
-  // `backend` and `communicator` must outlive the engine.
-  static Result<std::unique_ptr<Engine>> create(const EngineOptions& options, Backend& backend, Communicator& communicator);
+  // Loads weights and allocates everything a step needs, then waits for the other ranks. Bad checkpoints and options
+  // are refused (the group is aborted, so that the other ranks do not wait); a failing device throws Error. `backend`
+  // and `communicator` must outlive the engine.
+  static Result<std::unique_ptr<Engine>> create(const EngineOptions& options, Backend& backend,
+                                                Communicator& communicator);
   virtual ~Engine() = default;
 
   virtual const OptConfig& config() const = 0;
+  virtual const EngineOptions& options() const = 0;
   virtual uint64_t manifest_digest() const = 0;  // first 8 bytes of the manifest's SHA-256; 0 for random weights
   // Executes one step on every rank together. Only rank 0's result is filled in.
   virtual batching::StepResult run(const batching::StepPlan& plan) = 0;

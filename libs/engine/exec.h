@@ -1,0 +1,17 @@
+// What a layer needs to run, handed to every call: there is nothing global.
+#pragma once
+
+#include "backend/backend.h"
+#include "comm/communicator.h"
+
+namespace optserve::engine {
+
+struct Workspace;
+
+struct Exec {
+  Backend& backend;
+  Communicator& communicator;
+  Workspace& workspace;
+};
+
+}  // namespace optserve::engine

@@ -1,0 +1,48 @@
+#include "engine/generate.h"
+
+#include <deque>
+
+#include "base/limits.h"
+
+namespace optserve {
+
+batching::PlannerOptions planner_options(const Engine& engine) {
+  batching::PlannerOptions options;
+  options.num_blocks = engine.options().num_blocks;
+  options.block_tokens = limits::kKvBlockTokens;
+  options.max_sequences = engine.options().max_sequences;
+  options.max_step_tokens = engine.options().max_step_tokens;
+  options.max_context = static_cast<int32_t>(engine.config().max_positions);
+  options.eos = engine.config().eos_id;
+  return options;
+}
+
+std::vector<Generation> generate_all(GroupLeader& leader, const batching::PlannerOptions& options,
+                                     std::vector<batching::SequenceRequest> requests, batching::PlannerStats* stats) {
+  batching::Planner planner(options);
+  std::vector<Generation> generations(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].id = i;
+    if (Status status = planner.add(std::move(requests[i])); !status.ok()) throw Error(status.refusal().message);
+  }
+  std::deque<batching::StepResult> results;  // executed, not applied
+  while (planner.has_work() || !results.empty()) {
+    // Plans are made a step ahead, as a server does to hide the planning.
+    while (const auto plan = planner.plan()) results.push_back(leader.lead(*plan));
+    for (batching::SequenceEvent& event : planner.apply(results.front())) {
+      Generation& generation = generations[event.id];
+      generation.prompt_logprobs.insert(generation.prompt_logprobs.end(), event.prompt_logprobs.begin(),
+                                        event.prompt_logprobs.end());
+      if (event.token) {
+        generation.tokens.push_back(*event.token);
+        generation.logprobs.push_back(event.logprob);
+      }
+      if (event.finished) generation.finished = *event.finished;
+    }
+    results.pop_front();
+  }
+  if (stats != nullptr) *stats = planner.stats();
+  return generations;
+}
+
+}  // namespace optserve

@@ -1,0 +1,28 @@
+// How the ranks of a group execute steps together: rank 0 relays each plan as bytes, the others follow.
+#pragma once
+
+#include "batching/step_plan.h"
+#include "comm/communicator.h"
+#include "engine/engine.h"
+
+namespace optserve {
+
+// Rank 0's side. Engine and communicator must outlive it.
+class GroupLeader {
+ public:
+  GroupLeader(Engine& engine, Communicator& communicator);
+  // Sends the plan to the followers and executes it with them. Throws Error when a peer is gone; the group has then
+  // ended.
+  batching::StepResult lead(const batching::StepPlan& plan);
+  // Lets the followers return from follow(). Nothing may be led afterwards.
+  void stop();
+
+ private:
+  Engine& engine_;
+  Communicator& communicator_;
+};
+
+// The other ranks' side: executes plans until the leader stops. Throws Error when a peer is gone.
+void follow(Engine& engine, Communicator& communicator);
+
+}  // namespace optserve

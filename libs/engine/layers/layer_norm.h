@@ -1,0 +1,27 @@
+// LN(x) = (x - mean) / sqrt(var + 1e-5) * gamma + beta over the hidden axis.
+#pragma once
+
+#include <string>
+
+#include "engine/exec.h"
+#include "engine/weight_loader.h"
+
+namespace optserve::engine {
+
+class LayerNorm {
+ public:
+  LayerNorm(WeightLoader& loader, const std::string& name)
+      : gamma_(loader.table(name + ".weight")), beta_(loader.table(name + ".bias")) {}
+
+  void forward(Exec& exec, Tensor x, Tensor out) const { exec.backend.layer_norm(x, gamma_.view, beta_.view, out); }
+  // residual += x + bias; out = LN(residual).
+  void add_and_norm(Exec& exec, Tensor x, const Tensor& bias, Tensor residual, Tensor out) const {
+    exec.backend.add_bias_residual_norm(x, bias, residual, gamma_.view, beta_.view, out);
+  }
+
+ private:
+  Table gamma_;
+  Table beta_;
+};
+
+}  // namespace optserve::engine

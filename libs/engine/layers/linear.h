@@ -1,0 +1,56 @@
+// y = x W^T + b, whole or with W split over the ranks. Parallelism lives here and in the embedding and head, nowhere
+// else.
+#pragma once
+
+#include <string>
+
+#include "engine/exec.h"
+#include "engine/weight_loader.h"
+
+namespace optserve::engine {
+
+// Every rank has all of W; no bias.
+class Linear {
+ public:
+  Linear(WeightLoader& loader, const std::string& name) : weight_(loader.matrix(name + ".weight")) {}
+  void forward(Exec& exec, Tensor x, Tensor out) const {  // [n, in] -> [n, out]
+    exec.backend.linear(x, weight_, {}, Activation::kNone, out);
+  }
+
+ private:
+  Weight weight_;
+};
+
+// W is split by output rows: each rank computes its own columns of y, and nothing is exchanged.
+class ColumnParallelLinear {
+ public:
+  ColumnParallelLinear(WeightLoader& loader, const std::string& name, Activation activation = Activation::kNone)
+      : weight_(loader.matrix(name + ".weight")), bias_(loader.table(name + ".bias")), activation_(activation) {}
+  void forward(Exec& exec, Tensor x, Tensor out) const {  // [n, in] -> [n, out / world]
+    exec.backend.linear(x, weight_, bias_.view, activation_, out);
+  }
+
+ private:
+  Weight weight_;
+  Table bias_;
+  Activation activation_;
+};
+
+// W is split by input columns: partial sums are added over the ranks, and only then may the bias be added, once.
+class RowParallelLinear {
+ public:
+  RowParallelLinear(WeightLoader& loader, const std::string& name)
+      : weight_(loader.matrix(name + ".weight")), bias_(loader.table(name + ".bias")) {}
+  // [n, in / world] -> [n, out], without the bias: the residual addition that follows brings it.
+  void forward_without_bias(Exec& exec, Tensor x, Tensor out) const {
+    exec.backend.linear(x, weight_, {}, Activation::kNone, out);
+    exec.communicator.all_reduce_sum(out);
+  }
+  const Tensor& bias() const { return bias_.view; }
+
+ private:
+  Weight weight_;
+  Table bias_;
+};
+
+}  // namespace optserve::engine

@@ -1,0 +1,20 @@
+// relu(x W1^T + b1) W2^T, the inner width split over the ranks.
+#pragma once
+
+#include "engine/layers/linear.h"
+
+namespace optserve::engine {
+
+class Mlp {
+ public:
+  Mlp(WeightLoader& loader, int64_t layer);
+  // [n, hidden] -> [n, hidden], summed over the ranks, without bias().
+  void forward_without_bias(Exec& exec, Tensor x, Tensor out) const;
+  const Tensor& bias() const { return down_.bias(); }
+
+ private:
+  ColumnParallelLinear up_;
+  RowParallelLinear down_;
+};
+
+}  // namespace optserve::engine

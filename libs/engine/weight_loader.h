@@ -1,0 +1,56 @@
+// Hands the blocks of one rank to the layers that ask for them by name, and insists at the end that nothing was left
+// over.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "backend/backend.h"
+#include "engine/weight_source.h"
+
+namespace optserve::engine {
+
+// An owned tensor in the compute type.
+struct Table {
+  Buffer buffer;
+  Tensor view;
+};
+
+class WeightLoader {
+ public:
+  using Progress = std::function<void(uint64_t done, uint64_t total)>;  // bytes
+
+  WeightLoader(const WeightSource& source, Backend& backend, int rank, int world, Progress progress);
+
+  const model_spec::OptConfig& config() const { return source_.config(); }
+  int rank() const { return rank_; }
+  int world() const { return world_; }
+
+  // The rank's block of a matrix, in the form that linear products want. Aborts if the table has no such tensor.
+  Weight matrix(std::string_view name);
+  // The rank's block of a vector or a table that is read by element: [rows, cols], or [rows].
+  Table table(std::string_view name);
+  // Aborts, naming the tensors, unless every one was taken.
+  void expect_all_taken() const;
+
+ private:
+  const model_spec::TensorSpec& take(std::string_view name);
+  void read(const model_spec::TensorSpec& spec);
+
+  const WeightSource& source_;
+  Backend& backend_;
+  int rank_;
+  int world_;
+  Progress progress_;
+  std::map<std::string, const model_spec::TensorSpec*, std::less<>> specs_;
+  std::set<std::string, std::less<>> taken_;
+  std::vector<std::byte> block_;  // of the tensor being loaded
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+}  // namespace optserve::engine

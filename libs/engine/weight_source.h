@@ -1,0 +1,40 @@
+// Where the blocks of a model's tensors come from: a sharded checkpoint, or a random generator.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "model_spec/opt_tensors.h"
+#include "tensor/dtype.h"
+
+namespace optserve::checkpoint {
+class CheckpointReader;
+}
+
+namespace optserve::engine {
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual const model_spec::OptConfig& config() const = 0;
+  virtual const std::vector<model_spec::TensorSpec>& tensors() const = 0;
+  virtual tensor::DType dtype() const = 0;  // of every block
+  // Fills `out` with the block that `rank` of `world` has of `spec`, an entry of tensors(), row-major. Throws Error
+  // when a file cannot be read.
+  virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
+};
+
+// `reader` must outlive the source.
+std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::CheckpointReader& reader);
+
+// Every element is a function of (seed, tensor name, place in the whole tensor): any rank of any group gets its part of
+// the same model. Sizes are such that activations stay near one in every layer; norms, biases and positions are random
+// too.
+std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
+                                                 tensor::DType dtype);
+
+}  // namespace optserve::engine

@@ -1,0 +1,35 @@
+#include "engine/workspace.h"
+
+namespace optserve::engine {
+
+Workspace::Workspace(Backend& backend, const WorkspaceSizes& s) : sizes(s), compute_dtype_(backend.compute_dtype()) {
+  const auto rows = [&](int64_t count, int64_t width) {
+    return backend.allocate(static_cast<size_t>(count * width) * dtype_bytes(compute_dtype_));
+  };
+  x_ = rows(s.rows_max, s.hidden);
+  y_ = rows(s.rows_max, s.hidden);
+  partial_ = rows(s.rows_max, s.hidden);
+  embedded_ = rows(s.rows_max, s.embed);
+  qkv_ = rows(s.rows_max, s.qkv);
+  heads_ = rows(s.rows_max, s.heads_out);
+  ffn_ = rows(s.rows_max, s.ffn);
+  head_hidden_ = rows(s.logit_rows_max, s.hidden);
+  head_embedded_ = rows(s.logit_rows_max, s.embed);
+  const size_t logits_bytes = static_cast<size_t>(s.logit_rows_max * s.vocab_local) * sizeof(float);
+  logits_ = backend.allocate(logits_bytes * static_cast<size_t>(s.world));
+  if (s.world == 1) return;
+  local_logits_ = backend.allocate(logits_bytes);
+  gathered_logits_ = backend.allocate(logits_bytes * static_cast<size_t>(s.world));
+}
+
+Tensor Workspace::local_logits(int64_t rows) const {
+  return (sizes.world == 1 ? logits_ : local_logits_).view(DType::kF32, {rows, sizes.vocab_local});
+}
+Tensor Workspace::gathered_logits(int64_t rows) const {
+  return gathered_logits_.view(DType::kF32, {sizes.world, rows, sizes.vocab_local});
+}
+Tensor Workspace::logits(int64_t rows) const {
+  return logits_.view(DType::kF32, {rows, sizes.world * sizes.vocab_local});
+}
+
+}  // namespace optserve::engine

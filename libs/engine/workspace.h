@@ -1,0 +1,54 @@
+// The temporaries of a step, allocated once for the largest one. A view of n rows is valid until the next step.
+#pragma once
+
+#include "engine/exec.h"
+#include "model_spec/opt_config.h"
+
+namespace optserve::engine {
+
+struct WorkspaceSizes {
+  int64_t rows_max = 0;  // tokens of a step
+  int64_t hidden = 0;
+  int64_t embed = 0;      // width of the token table
+  int64_t qkv = 0;        // of this rank
+  int64_t heads_out = 0;  // heads * head_dim of this rank
+  int64_t ffn = 0;        // of this rank
+  int64_t vocab_local = 0;
+  int64_t world = 1;
+  int64_t logit_rows_max = 0;
+};
+
+struct Workspace {
+  Workspace(Backend& backend, const WorkspaceSizes& sizes);
+
+  // Activations in the compute type, [rows, width].
+  Tensor x(int64_t rows) const { return view(x_, rows, sizes.hidden); }  // residual stream
+  Tensor y(int64_t rows) const { return view(y_, rows, sizes.hidden); }  // its norm, or the stream after one
+  Tensor partial(int64_t rows) const {
+    return view(partial_, rows, sizes.hidden);
+  }  // what a block adds, before its bias
+  Tensor embedded(int64_t rows) const { return view(embedded_, rows, sizes.embed); }
+  Tensor qkv(int64_t rows) const { return view(qkv_, rows, sizes.qkv); }
+  Tensor heads(int64_t rows) const { return view(heads_, rows, sizes.heads_out); }
+  Tensor ffn(int64_t rows) const { return view(ffn_, rows, sizes.ffn); }
+  // The rows whose logits are wanted.
+  Tensor head_hidden(int64_t rows) const { return view(head_hidden_, rows, sizes.hidden); }
+  Tensor head_embedded(int64_t rows) const { return view(head_embedded_, rows, sizes.embed); }
+  // F32[rows, vocab_local], F32[world, rows, vocab_local], F32[rows, vocab].
+  Tensor local_logits(int64_t rows) const;
+  Tensor gathered_logits(int64_t rows) const;
+  Tensor logits(int64_t rows) const;
+
+  WorkspaceSizes sizes;
+
+ private:
+  Tensor view(const Buffer& buffer, int64_t rows, int64_t width) const {
+    return buffer.view(compute_dtype_, {rows, width});
+  }
+
+  DType compute_dtype_;
+  Buffer x_, y_, partial_, embedded_, qkv_, heads_, ffn_, head_hidden_, head_embedded_;
+  Buffer local_logits_, gathered_logits_, logits_;
+};
+
+}  // namespace optserve::engine
