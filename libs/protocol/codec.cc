@@ -3,6 +3,7 @@
 #include <array>
 #include <bitset>
 #include <cmath>
+#include <limits>
 #include <msgpack.hpp>
 #include <type_traits>
 
@@ -193,8 +194,9 @@ class Decoder {
     } else {
       fail("expected a number");
     }
+    // Written so that NaN fails; a conversion out of the narrower type's range would be undefined.
+    if (!(std::abs(number) <= static_cast<double>(std::numeric_limits<T>::max()))) fail("number is not finite");
     value = static_cast<T>(number);
-    if (!std::isfinite(value)) fail("number is not finite");
   }
 
   template <class T>

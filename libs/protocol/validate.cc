@@ -67,6 +67,7 @@ Status check_stop(const JobSpec& spec) {
 }
 
 Status check_generate(const JobSpec& spec) {
+  if (spec.convert) return refuse(ErrorCode::kBadRequest, "convert: expected in conversion jobs only");
   if (Status s = check_name("model", spec.model, 1, limits::kModelNameBytesMax); !s.ok()) return s;
   if (Status s = check_prompt(spec); !s.ok()) return s;
   if (Status s = optserve::validate(spec.sampling); !s.ok()) return s;
@@ -81,6 +82,12 @@ Status check_convert(const JobSpec& spec) {
     if (path->empty() || path->size() > 4096 || path->find('\0') != std::string::npos) {
       return refuse(ErrorCode::kBadRequest, "convert: source and destination: expected 1 to 4096 bytes without NUL");
     }
+  }
+  const std::string& dtype = spec.convert->dtype;
+  if (dtype != "fp32" && dtype != "fp16" && dtype != "bf16" && dtype != "keep") {
+    return refuse(ErrorCode::kBadRequest,
+                  "convert: dtype: expected fp32, fp16, bf16 or keep, found " +
+                      (is_name(dtype) && dtype.size() <= 16 ? "'" + dtype + "'" : "other text"));
   }
   return check_range("convert: shards", spec.convert->shards, 0, limits::kWorldSizeMax);
 }

@@ -1,0 +1,160 @@
+// Messages with content for tests: every field of every message set, either the same each time (golden bytes) or
+// random.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "protocol/codec.h"
+
+namespace optserve::protocol {
+
+// Fills fields with 1, 2, 3 …, "text 4", two entries an array: readable in a hex dump, and the same for ever.
+class FixedContent {
+ public:
+  uint64_t number(uint64_t max) { return next() % max; }
+  template <class T>
+  T integer() {
+    const uint64_t n = next();
+    if constexpr (std::is_signed_v<T>) {
+      return n % 3 == 0 ? static_cast<T>(-static_cast<int64_t>(n)) : static_cast<T>(n);
+    } else {
+      return static_cast<T>(n);
+    }
+  }
+  template <class T>
+  T real() {
+    return static_cast<T>(next()) / 4;
+  }
+  std::string text() { return "text " + std::to_string(next()); }
+  std::vector<uint8_t> bytes(size_t size) {
+    std::vector<uint8_t> out(size);
+    for (auto& byte : out) byte = static_cast<uint8_t>(next() * 37);
+    return out;
+  }
+  bool truth() { return next() % 2 == 0; }
+  size_t count() { return 2; }
+  bool is_set() { return true; }
+
+ private:
+  uint64_t next() { return ++counter_; }
+  uint64_t counter_ = 0;
+};
+
+// Values from all over each type's range, its ends more often.
+class RandomContent {
+ public:
+  explicit RandomContent(uint64_t seed) : random_(seed) {}
+
+  uint64_t number(uint64_t max) { return random_() % max; }
+  template <class T>
+  T integer() {
+    switch (random_() % 4) {
+      case 0:
+        return std::numeric_limits<T>::min();
+      case 1:
+        return std::numeric_limits<T>::max();
+      case 2:
+        return static_cast<T>(random_() % 300);
+      default:
+        return static_cast<T>(random_() >> (random_() % 64));
+    }
+  }
+  template <class T>
+  T real() {
+    constexpr T kValues[] = {0,
+                             static_cast<T>(-0.0),
+                             1,
+                             -1,
+                             std::numeric_limits<T>::max(),
+                             std::numeric_limits<T>::lowest(),
+                             std::numeric_limits<T>::denorm_min()};
+    if (random_() % 2 == 0) return kValues[random_() % std::size(kValues)];
+    return std::ldexp(static_cast<T>(static_cast<int32_t>(random_())), static_cast<int>(random_() % 80) - 60);
+  }
+  std::string text() {
+    static const std::string kPieces[] = {"a", "Z", std::string(1, '\0'), "\u00e9", "\u20ac", "\U0001f600", "\u0301"};
+    std::string out;
+    for (uint64_t i = random_() % 4 == 0 ? random_() % 500 : random_() % 6; i > 0; --i) {
+      out += kPieces[random_() % std::size(kPieces)];
+    }
+    return out;
+  }
+  std::vector<uint8_t> bytes(size_t size) {
+    std::vector<uint8_t> out(size);
+    for (auto& byte : out) byte = static_cast<uint8_t>(random_());
+    return out;
+  }
+  bool truth() { return random_() % 2 == 0; }
+  size_t count() { return random_() % 16 == 0 ? random_() % 300 : random_() % 4; }
+  bool is_set() { return truth(); }
+
+ private:
+  std::mt19937_64 random_;
+};
+
+template <class T>
+constexpr uint64_t enum_values() {
+  if constexpr (std::is_same_v<T, ErrorCode>) return 14;
+  if constexpr (std::is_same_v<T, JobState>) return 7;
+  if constexpr (std::is_same_v<T, FinishReason>) return 6;
+  if constexpr (std::is_same_v<T, JobKind>) return 2;
+  if constexpr (std::is_same_v<T, ServiceKind>) return 3;
+}
+
+template <class T, class Content>
+void fill(T& value, Content& content);
+
+template <class T, class Content>
+void fill(std::vector<T>& value, Content& content) {
+  value.resize(content.count());
+  for (auto& item : value) fill(item, content);
+}
+
+template <class T, class Content>
+void fill(std::optional<T>& value, Content& content) {
+  value.reset();
+  if (content.is_set()) fill(value.emplace(), content);
+}
+
+template <class T, class Content>
+void fill(T& value, Content& content) {
+  if constexpr (std::is_same_v<T, bool>) {
+    value = content.truth();
+  } else if constexpr (std::is_enum_v<T>) {
+    constexpr uint64_t kFirst = std::is_same_v<T, FinishReason> ? 0 : 1;
+    value = static_cast<T>(kFirst + content.number(enum_values<T>()));
+  } else if constexpr (std::is_integral_v<T>) {
+    value = content.template integer<T>();
+  } else if constexpr (std::is_floating_point_v<T>) {
+    value = content.template real<T>();
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    value = content.text();
+  } else if constexpr (std::is_same_v<T, Bytes>) {
+    value.data = content.bytes(content.count());
+  } else if constexpr (std::is_same_v<T, Id128>) {
+    const auto bytes = content.bytes(value.bytes.size());
+    std::copy(bytes.begin(), bytes.end(), value.bytes.begin());
+  } else {
+    value.fields([&](const char*, auto& field) { fill(field, content); });
+  }
+}
+
+template <class Content, size_t... I>
+Message make_kind(size_t index, Content& content, std::index_sequence<I...>) {
+  Message message;
+  (void)((I == index && (fill(message.emplace<I>(), content), true)) || ...);
+  return message;
+}
+
+// The message of kind `index` (of the variant) with this content.
+template <class Content>
+Message sample_message(size_t index, Content&& content) {
+  return make_kind(index, content, std::make_index_sequence<kMessageKinds>{});
+}
+
+}  // namespace optserve::protocol
