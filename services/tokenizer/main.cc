@@ -1,0 +1,71 @@
+#include <cstdio>
+#include <exception>
+
+#include "base/build_info.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/shutdown.h"
+#include "tokenizer/options.h"
+#include "tokenizer/tokenizer_service.h"
+#include "transport/service_loop.h"
+
+namespace {
+
+using namespace optserve;
+
+constexpr seconds kDrainDeadline{5};
+
+tokenizer::TextServer load_models(const tokenizer::TokenizerOptions& options) {
+  std::vector<std::unique_ptr<tokenizer::ServedModel>> models;
+  for (const std::string& name_and_folder : options.models) {
+    auto model = tokenizer::load_served_model(name_and_folder);
+    if (!model.ok()) throw Error("model: " + model.refusal().message);
+    const protocol::ModelInfo& info = model.value()->info;
+    log_info("model_loaded", {{"name", info.name}, {"vocabulary", info.vocabulary_digest}, {"context", info.context}});
+    models.push_back(std::move(model).value());
+  }
+  if (models.empty()) throw Error("model: expected at least one --model NAME=FOLDER");
+  return tokenizer::TextServer(std::move(models));
+}
+
+void serve(const tokenizer::TokenizerOptions& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
+  protocol::Register hello;
+  hello.instance = InstanceId::random();
+  hello.name = host_and_pid();
+  hello.build = build_version();
+  transport::SchedulerLinkOptions link;
+  link.seed = std::hash<Id128>{}(hello.instance);
+  tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
+  const SystemClock clock;
+  transport::ServiceLoop loop(service, clock, metrics);
+  transport::PortOptions port;
+  port.message_bytes_max = limits::kInternalMessageBytesMax;
+  loop.connect(options.scheduler, port);
+  loop.set_health(&health);
+  health.started = true;
+  loop.run(kDrainDeadline);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  tokenizer::TokenizerOptions options;
+  ConfigParser parser("optserve-tokenizer", "Turns text into ids and ids into text for the scheduler.");
+  tokenizer::add_options(parser, options);
+  if (const int status = parser.parse(argc, argv); status >= 0) return status;
+  try {
+    install_shutdown_signals();
+    start_logging("tokenizer", options.common, parser);
+    Registry metrics;
+    Health health;
+    health.stamp();
+    const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+    log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
+    serve(options, load_models(options), metrics, health);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "optserve-tokenizer: %s\n", error.what());
+    log_error("stopped", {{"cause", error.what()}});
+    return 1;
+  }
+}

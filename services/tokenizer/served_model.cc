@@ -1,0 +1,35 @@
+#include "tokenizer/served_model.h"
+
+#include "checkpoint/model_identity.h"
+
+namespace optserve::tokenizer {
+
+Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and_folder) {
+  const size_t equals = name_and_folder.find('=');
+  const bool named = equals != std::string_view::npos;
+  const std::string folder(named ? name_and_folder.substr(equals + 1) : name_and_folder);
+  Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(folder);
+  if (!identity.ok()) return identity.refusal();
+  const checkpoint::Manifest& manifest = identity.value().manifest;
+  if (manifest.vocab_file.empty())
+    return refuse(ErrorCode::kUnsupportedFormat, folder + ": this checkpoint was written without a tokenizer");
+  const Result<std::string> vocab = checkpoint::read_listed_file(folder, manifest, manifest.vocab_file);
+  if (!vocab.ok()) return vocab.refusal();
+  const Result<std::string> merges = checkpoint::read_listed_file(folder, manifest, manifest.merges_file);
+  if (!merges.ok()) return merges.refusal();
+  Result<Bpe> bpe = Bpe::parse(vocab.value(), merges.value());
+  if (!bpe.ok()) return refuse(bpe.refusal().code, folder + ": " + bpe.refusal().message);
+  if (bpe.value().size() > static_cast<size_t>(manifest.config.vocab))
+    return refuse(ErrorCode::kDataCorrupt, folder + ": the vocabulary has " + std::to_string(bpe.value().size()) +
+                                               " entries, the model has rows for " +
+                                               std::to_string(manifest.config.vocab));
+  protocol::ModelInfo info;
+  info.name = named ? std::string(name_and_folder.substr(0, equals)) : manifest.config.name;
+  info.vocabulary_digest = identity.value().vocabulary_digest;
+  info.manifest_digest = identity.value().manifest_digest;
+  info.context = static_cast<int32_t>(manifest.config.max_positions);
+  info.vocab = static_cast<int32_t>(manifest.config.vocab);
+  return std::make_unique<ServedModel>(std::move(info), std::move(bpe).value());
+}
+
+}  // namespace optserve::tokenizer

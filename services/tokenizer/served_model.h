@@ -1,0 +1,33 @@
+// One model's tokenizer, loaded from a sharded checkpoint, with the identity it registers under.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "protocol/message_types.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/encoder.h"
+#include "tokenizer/text_streamer.h"
+
+namespace optserve::tokenizer {
+
+// Owned by one thread. Not movable: encoder and streamer point at the Bpe.
+struct ServedModel {
+  ServedModel(protocol::ModelInfo its_info, Bpe its_bpe)
+      : info(std::move(its_info)), bpe(std::move(its_bpe)), encoder(bpe), streamer(bpe) {}
+  ServedModel(const ServedModel&) = delete;
+  ServedModel& operator=(const ServedModel&) = delete;
+
+  protocol::ModelInfo info;
+  Bpe bpe;
+  Encoder encoder;
+  TextStreamer streamer;
+};
+
+// "NAME=FOLDER", or "FOLDER" for the name in its manifest. Reads the two tokenizer files that the manifest lists, and
+// refuses them if size or SHA-256 differ or if they hold more ids than the model has rows.
+Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and_folder);
+
+}  // namespace optserve::tokenizer

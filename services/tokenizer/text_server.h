@@ -1,0 +1,36 @@
+// Answers the scheduler's questions about text. Holds nothing between calls but the models themselves: any tokenizer
+// may answer any question of any job.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "protocol/service_messages.h"
+#include "tokenizer/served_model.h"
+
+namespace optserve::tokenizer {
+
+class TextServer {
+ public:
+  // At least one model; throws Error when two have the same name.
+  explicit TextServer(std::vector<std::unique_ptr<ServedModel>> models);
+
+  std::vector<protocol::ModelInfo> model_infos() const;
+
+  // One answer per item in the same order, cut into messages that stay below the frame limit. What is wrong with an
+  // item becomes the error of its answer.
+  std::vector<protocol::Encoded> encode(const protocol::Encode& request);
+  std::vector<protocol::Decoded> decode(const protocol::Decode& request) const;
+
+ private:
+  ServedModel* find(std::string_view name) const;  // nullptr if not served
+  Refusal unknown_model(std::string_view name) const;
+  protocol::EncodedItem encode_item(const protocol::EncodeItem& item);
+  protocol::DecodedItem decode_item(const protocol::DecodeItem& item) const;
+
+  std::vector<std::unique_ptr<ServedModel>> models_;
+  std::vector<TokenId> ids_;  // scratch
+};
+
+}  // namespace optserve::tokenizer

@@ -1,0 +1,77 @@
+#include "tokenizer/tokenizer_service.h"
+
+#include <utility>
+
+#include "base/log.h"
+
+namespace optserve::tokenizer {
+namespace {
+
+protocol::Register complete(protocol::Register hello, const TextServer& texts) {
+  hello.kind = protocol::ServiceKind::kTokenizer;
+  hello.models = texts.model_infos();
+  return hello;
+}
+
+}  // namespace
+
+TokenizerService::TokenizerService(TextServer texts, protocol::Register hello,
+                                   const transport::SchedulerLinkOptions& link, Registry& registry, Health& health)
+    : texts_(std::move(texts)), link_(complete(std::move(hello), texts_), link, {}), metrics_(registry), health_(health) {}
+
+void TokenizerService::on_message(const transport::Peer& from, protocol::Message message, Instant now,
+                                  transport::Outbox& out) {
+  if (link_.on_message(message, now, out)) {
+    health_.ready = link_.is_registered() && !draining_;
+  } else if (const auto* to_ids = std::get_if<protocol::Encode>(&message)) {
+    encode(from, *to_ids, out);
+  } else if (const auto* to_text = std::get_if<protocol::Decode>(&message)) {
+    decode(from, *to_text, out);
+  } else {
+    log_warn("unexpected_message", {{"kind", protocol::message_name(message)}});
+  }
+}
+
+void TokenizerService::encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out) {
+  for (const protocol::EncodeItem& item : request.items) metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
+  for (protocol::Encoded& answer : texts_.encode(request)) {
+    metrics_.texts_encoded.add(static_cast<double>(answer.items.size()));
+    answers_ += answer.items.size();
+    for (const protocol::EncodedItem& item : answer.items) {
+      if (item.error) metrics_.encode_errors.add();
+    }
+    out.send(from, std::move(answer));
+  }
+}
+
+void TokenizerService::decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out) {
+  for (const protocol::DecodeItem& item : request.items) metrics_.ids_decoded.add(static_cast<double>(item.ids.size()));
+  for (protocol::Decoded& answer : texts_.decode(request)) {
+    metrics_.pieces_decoded.add(static_cast<double>(answer.items.size()));
+    answers_ += answer.items.size();
+    for (const protocol::DecodedItem& item : answer.items) {
+      if (item.error) metrics_.decode_errors.add();
+    }
+    out.send(from, std::move(answer));
+  }
+}
+
+void TokenizerService::on_undeliverable(const transport::Peer&, protocol::Message message, bool, Instant now,
+                                        transport::Outbox&) {
+  // An answer nobody receives is dropped: the scheduler asks again.
+  link_.on_undeliverable(message, now);
+}
+
+void TokenizerService::on_tick(Instant now, transport::Outbox& out) {
+  link_.set_load({answers_, 0, draining_});
+  link_.on_tick(now, out);
+  health_.ready = link_.is_registered() && !draining_;
+}
+
+void TokenizerService::begin_drain(Instant, transport::Outbox& out) {
+  draining_ = true;
+  health_.ready = false;
+  link_.goodbye(out);
+}
+
+}  // namespace optserve::tokenizer

@@ -1,0 +1,38 @@
+// The tokenizer's side of the wire: registers its models, answers Encode and Decode. Stateless, so it leaves at once when
+// asked to stop: the scheduler asks another tokenizer again.
+#pragma once
+
+#include "metrics/http_server.h"
+#include "tokenizer/metrics.h"
+#include "tokenizer/text_server.h"
+#include "transport/scheduler_link.h"
+#include "transport/service.h"
+
+namespace optserve::tokenizer {
+
+class TokenizerService final : public transport::Service {
+ public:
+  // `hello` says who this is; kind and models are filled in. `health` becomes ready while registered.
+  TokenizerService(TextServer texts, protocol::Register hello, const transport::SchedulerLinkOptions& link,
+                   Registry& registry, Health& health);
+
+  void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
+  void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
+                        transport::Outbox& out) override;
+  void on_tick(Instant now, transport::Outbox& out) override;
+  void begin_drain(Instant now, transport::Outbox& out) override;
+  bool is_drained() const override { return draining_; }
+
+ private:
+  void encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out);
+  void decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out);
+
+  TextServer texts_;
+  transport::SchedulerLink link_;
+  TokenizerMetrics metrics_;
+  Health& health_;
+  uint64_t answers_ = 0;
+  bool draining_ = false;
+};
+
+}  // namespace optserve::tokenizer
