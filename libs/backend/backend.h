@@ -106,7 +106,7 @@ class Backend {
 };
 
 struct BackendOptions {
-  Device device;
+  Device device = {};
   int threads = 0;  // CPU: 0 means all cores
   DType compute_dtype = DType::kF32;
 };

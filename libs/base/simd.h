@@ -21,7 +21,14 @@ OPTSERVE_INLINE Float8 load(const float* source) {
   return value;
 }
 OPTSERVE_INLINE void store(float* destination, const Float8& value) { std::memcpy(destination, &value, sizeof value); }
-OPTSERVE_INLINE Float8 broadcast(float value) { return Float8{} + value; }
+OPTSERVE_INLINE Float8 broadcast(float v) { return v - Float8{}; }  // v - 0 is v, also for -0
+// Eight unsigned 16-bit numbers, widened.
+OPTSERVE_INLINE Int8x load_wide(const uint16_t* source) {
+  using Short8 [[gnu::vector_size(16)]] = uint16_t;
+  Short8 value;
+  std::memcpy(&value, source, sizeof value);
+  return __builtin_convertvector(value, Int8x);
+}
 OPTSERVE_INLINE Float8 max(const Float8& a, const Float8& b) { return a > b ? a : b; }
 OPTSERVE_INLINE float sum(const Float8& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 OPTSERVE_INLINE float largest(const Float8& v) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu/kernels.h"
 #include "backend/cpu/thread_pool.h"
 #include "sampling/logit_steps.h"
 
@@ -55,6 +56,7 @@ class CpuBackend final : public Backend {
   void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
 
  private:
+  const CpuKernels& kernels_;
   ThreadPool pool_;
   std::vector<std::unique_ptr<SamplerScratch>> scratch_;  // one for each thread, made when the vocabulary is first seen
 };

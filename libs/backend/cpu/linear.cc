@@ -1,5 +1,3 @@
-#include <cblas.h>
-
 #include <algorithm>
 
 #include "backend/cpu/cpu_backend.h"
@@ -8,21 +6,55 @@
 namespace optserve {
 namespace {
 
-void finish_row(float* row, int64_t width, const float* bias, Activation activation) {
-  if (bias != nullptr) {
-    for (int64_t i = 0; i < width; ++i) row[i] += bias[i];
+constexpr int64_t kGroupPanels = 4;         // panels of one item of work
+constexpr int64_t kWorthSharing = 100'000;  // fewer multiply-adds are done before another thread has woken
+
+int64_t panel_count(int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
+
+// [out, in] to the panels of kernels.h.
+template <class Element>
+void pack(const Element* source, int64_t out, int64_t in, Element* packed) {
+  for (int64_t panel = 0; panel < panel_count(out); ++panel) {
+    for (int64_t k = 0; k < in; ++k) {
+      for (int64_t column = panel * kPanelWidth; column < (panel + 1) * kPanelWidth; ++column) {
+        *packed++ = column < out ? source[column * in + k] : Element{0};
+      }
+    }
   }
-  if (activation == Activation::kRelu) {
-    for (int64_t i = 0; i < width; ++i) row[i] = std::max(row[i], 0.0f);
+}
+
+bool all_finite_halves(const uint16_t* values, int64_t count) {
+  return std::none_of(values, values + count, [](uint16_t half) { return (half & 0x7c00) == 0x7c00; });
+}
+
+CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
+  switch (format) {
+    case QuantFormat::kF32:
+      return kernels.linear_f32;
+    case QuantFormat::kF16:
+      return kernels.linear_f16;
+    case QuantFormat::kBF16:
+      return kernels.linear_bf16;
   }
+  check_failed("linear: no kernel for this weight format", std::source_location::current());
 }
 
 }  // namespace
 
 Weight CpuBackend::load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) {
-  Weight weight{QuantFormat::kF32, out, in, allocate(static_cast<size_t>(out * in) * sizeof(float))};
-  tensor::convert_to_f32(source, source_dtype, static_cast<float*>(weight.values.data()),
-                         static_cast<size_t>(out * in));
+  const auto format = plain_format(source_dtype);
+  check(format.has_value() && out >= 0 && in >= 0, "load_weight: not a matrix of F32, F16 or BF16");
+  const auto packed = static_cast<size_t>(panel_count(out) * kPanelWidth * in);
+  // 16-bit weights stay as they are: half the memory to read in every step, and the same numbers once widened.
+  const auto* halves = static_cast<const uint16_t*>(source);
+  if (*format == QuantFormat::kBF16 || (*format == QuantFormat::kF16 && all_finite_halves(halves, out * in))) {
+    Weight weight{*format, out, in, allocate(packed * sizeof(uint16_t))};
+    pack(halves, out, in, static_cast<uint16_t*>(weight.values.data()));
+    return weight;
+  }
+  const Buffer widened = load_table(source, source_dtype, out * in);
+  Weight weight{QuantFormat::kF32, out, in, allocate(packed * sizeof(float))};
+  pack(static_cast<const float*>(widened.data()), out, in, static_cast<float*>(weight.values.data()));
   return weight;
 }
 
@@ -32,14 +64,24 @@ void CpuBackend::linear(const Tensor& x, const Weight& weight, const Tensor& bia
   shapes.expect("x", x, DType::kF32, {"num_tokens", "in"});
   shapes.expect("out", out, DType::kF32, {"num_tokens", "out"});
   if (!bias.empty()) shapes.expect("bias", bias, DType::kF32, {"out"});
-  const auto m = static_cast<blasint>(shapes["num_tokens"]);
-  if (m == 0) return;
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, static_cast<blasint>(weight.out),
-              static_cast<blasint>(weight.in), 1.0f, x.data<float>(), static_cast<blasint>(x.row_stride()),
-              static_cast<const float*>(weight.values.data()), static_cast<blasint>(weight.in), 0.0f, out.data<float>(),
-              static_cast<blasint>(out.row_stride()));
-  const float* bias_data = bias.empty() ? nullptr : bias.data<float>();
-  for (int64_t i = 0; i < m; ++i) finish_row(out.row<float>(i), weight.out, bias_data, activation);
+  const LinearProduct product{
+      .x = x.data<float>(),
+      .x_stride = x.row_stride(),
+      .rows = shapes["num_tokens"],
+      .in = weight.in,
+      .out = weight.out,
+      .weight = weight.values.data(),
+      .bias = bias.empty() ? nullptr : bias.data<float>(),
+      .activation = activation,
+      .y = out.data<float>(),
+      .y_stride = out.row_stride(),
+  };
+  const CpuKernels::Linear kernel = kernel_for(kernels_, weight.format);
+  const int64_t panels = panel_count(weight.out);
+  if (product.rows * product.in * product.out < kWorthSharing) return kernel(product, 0, panels);
+  pool_.run((panels + kGroupPanels - 1) / kGroupPanels, [&](int64_t group, int) {
+    kernel(product, group * kGroupPanels, std::min(panels, (group + 1) * kGroupPanels));
+  });
 }
 
 }  // namespace optserve

@@ -20,7 +20,7 @@ int thread_count(int wanted) {
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options)
-    : pool_(thread_count(options.threads)), scratch_(static_cast<size_t>(pool_.threads())) {
+    : kernels_(widest_kernels()), pool_(thread_count(options.threads)), scratch_(static_cast<size_t>(pool_.threads())) {
   if (options.compute_dtype != DType::kF32) {
     throw Error("the CPU backend computes in F32, not in " + std::string(dtype_name(options.compute_dtype)));
   }
@@ -28,7 +28,8 @@ CpuBackend::CpuBackend(const BackendOptions& options)
 }
 
 std::string CpuBackend::description() const {
-  return "cpu, " + std::to_string(pool_.threads()) + (pool_.threads() == 1 ? " thread" : " threads");
+  const char* unit = pool_.threads() == 1 ? " thread" : " threads";
+  return "cpu, " + std::to_string(pool_.threads()) + unit + (&kernels_ == avx2_kernels() ? ", AVX2" : ", no AVX2");
 }
 
 Buffer CpuBackend::allocate(size_t bytes) {

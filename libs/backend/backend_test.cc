@@ -1,0 +1,322 @@
+#include "backend/backend.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "backend/backend_fixture.h"
+#include "base/error.h"
+
+namespace optserve {
+namespace {
+
+INSTANTIATE_TEST_SUITE_P(Backends, BackendTest, testing::ValuesIn(backends_under_test()), case_name);
+
+std::vector<double> layer_norm_oracle(const std::vector<double>& x, const std::vector<float>& gamma,
+                                      const std::vector<float>& beta) {
+  const auto n = static_cast<double>(x.size());
+  const double mean = std::accumulate(x.begin(), x.end(), 0.0) / n;
+  double variance = 0;
+  for (const double value : x) variance += (value - mean) * (value - mean) / n;
+  std::vector<double> result(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    result[i] =
+        (x[i] - mean) / std::sqrt(variance + 1e-5) * static_cast<double>(gamma[i]) + static_cast<double>(beta[i]);
+  }
+  return result;
+}
+
+TEST(MakeBackend, RefusesWhatItCannotDo) {
+  EXPECT_THROW(make_backend({.compute_dtype = DType::kF16}), Error);
+  EXPECT_THROW(make_backend({.device = {DeviceKind::kCpu, 1}}), Error);
+}
+
+TEST_P(BackendTest, DescribesItself) { EXPECT_FALSE(backend_->description().empty()); }
+
+TEST_P(BackendTest, BytesComeBack) {
+  const std::vector<float> values = normal(15);
+  const Array x = array(values, {3, 5}, DType::kF32);
+  EXPECT_EQ(x.values(), values);
+  const Array y = poisoned_f32({3, 5});
+  backend_->copy(x, y);
+  EXPECT_EQ(y.values(), values);
+  backend_->fill_zero(y.view.rows(1, 2));
+  const std::vector<float> zeroed = y.values();
+  for (size_t i = 0; i < 15; ++i) EXPECT_EQ(zeroed[i], i / 5 == 1 ? 0.0f : values[i]);
+  EXPECT_NE(backend_->allocate(0).data(), nullptr);
+}
+
+TEST_P(BackendTest, CopyFollowsStrides) {
+  const Array x = random({4, 6}), y = poisoned({4, 3});
+  backend_->copy(x.view.columns(2, 5), y);
+  const auto source = x.values(), found = y.values();
+  for (size_t i = 0; i < 12; ++i) EXPECT_EQ(found[i], source[i / 3 * 6 + 2 + i % 3]);
+}
+
+TEST_P(BackendTest, AnImpossibleAllocationIsAnError) {
+  EXPECT_THROW((void)backend_->allocate(size_t{1} << 62), Error);
+  EXPECT_THROW((void)backend_->allocate(~size_t{0}), Error);
+}
+
+TEST_P(BackendTest, EmbedsOnlyItsOwnIds) {
+  for (const int64_t embed : {1, 3, 17, 64}) {
+    const Array table = random({5, embed});
+    const Array ids = ints({10, 14, 9, 15, 12, 0}, {6});
+    const Array out = poisoned({6, embed});
+    backend_->embed_tokens(ids, table, 10, out);
+    const auto source = table.values(), found = out.values();
+    const int64_t rows[] = {0, 4, -1, -1, 2, -1};
+    for (int64_t i = 0; i < 6 * embed; ++i) {
+      const int64_t row = rows[i / embed];
+      const float expected = row < 0 ? 0.0f : source[static_cast<size_t>(row * embed + i % embed)];
+      EXPECT_EQ(found[static_cast<size_t>(i)], expected) << at(i / embed, i % embed);
+    }
+  }
+}
+
+TEST_P(BackendTest, AddsPositions) {
+  const Array table = random({4, 17}), x = random({3, 17});
+  const auto before = x.values(), rows = table.values();
+  const int32_t positions[] = {3, 0, 3};
+  backend_->add_positions(ints({3, 0, 3}, {3}), table, x);
+  const auto found = x.values();
+  for (size_t i = 0; i < found.size(); ++i) {
+    const float position = rows[static_cast<size_t>(positions[i / 17]) * 17 + i % 17];
+    expect_near(found[i], static_cast<double>(before[i]) + static_cast<double>(position),
+                std::abs(static_cast<double>(before[i])) + std::abs(static_cast<double>(position)), 1, "position");
+  }
+}
+
+TEST_P(BackendTest, LayerNormMatchesTheFormula) {
+  for (const int64_t rows : {1, 3, 17}) {
+    for (const int64_t hidden : {1, 3, 17, 64, 768, 1001}) {
+      // An offset far from zero: a variance as E[x^2] - E[x]^2 would lose it.
+      std::vector<float> values = normal(count({rows, hidden}));
+      for (float& value : values) value += 50;
+      const Array x = array(values, {rows, hidden}), gamma = random({hidden}), beta = random({hidden});
+      const Array out = poisoned({rows, hidden});
+      backend_->layer_norm(x, gamma, beta, out);
+      const auto source = x.values(), g = gamma.values(), b = beta.values(), found = out.values();
+      for (int64_t row = 0; row < rows; ++row) {
+        const std::vector<double> line(source.begin() + row * hidden, source.begin() + (row + 1) * hidden);
+        const auto expected = layer_norm_oracle(line, g, b);
+        for (int64_t i = 0; i < hidden; ++i) {
+          const auto column = static_cast<size_t>(i);
+          // The mean is off by some roundings of 50 and the result scales with gamma.
+          expect_near(found[static_cast<size_t>(row * hidden) + column], expected[column],
+                      100 * (std::abs(static_cast<double>(g[column])) + 1), 20, at(row, i));
+        }
+      }
+      backend_->layer_norm(x, gamma, beta, x);
+      EXPECT_EQ(x.values(), found) << "in place";
+    }
+  }
+}
+
+TEST_P(BackendTest, ResidualAddsBiasOnce) {
+  for (const bool with_bias : {false, true}) {
+    const Array x = random({19, 33}), residual = random({19, 33}), bias = random({33});
+    const auto a = x.values(), b = residual.values(), c = bias.values();
+    backend_->add_bias_residual(x, with_bias ? bias.view : Tensor(), residual);
+    const auto found = residual.values();
+    for (size_t i = 0; i < found.size(); ++i) {
+      const double added = with_bias ? static_cast<double>(c[i % 33]) : 0.0;
+      expect_near(found[i], static_cast<double>(a[i]) + static_cast<double>(b[i]) + added, 10, 3, "residual");
+    }
+  }
+}
+
+TEST_P(BackendTest, FusedResidualNormEqualsItsParts) {
+  for (const bool with_bias : {false, true}) {
+    const Array x = random({9, 80}), bias = random({80}), gamma = random({80}), beta = random({80});
+    const std::vector<float> start = normal(count({9, 80}));
+    const Array one = array(start, {9, 80}), two = array(start, {9, 80});
+    const Array fused = poisoned({9, 80}), parts = poisoned({9, 80});
+    const Tensor maybe_bias = with_bias ? bias.view : Tensor();
+    backend_->add_bias_residual_norm(x, maybe_bias, one, gamma, beta, fused);
+    backend_->add_bias_residual(x, maybe_bias, two);
+    backend_->layer_norm(two, gamma, beta, parts);
+    EXPECT_EQ(one.values(), two.values());
+    const auto a = fused.values(), b = parts.values();
+    for (size_t i = 0; i < a.size(); ++i) expect_near(a[i], static_cast<double>(b[i]), 20, 4, "norm");
+  }
+}
+
+class LinearTest : public BackendTest {
+ protected:
+  struct Loaded {
+    Weight weight;
+    std::vector<float> values;  // as stored
+  };
+  Loaded load(int64_t out, int64_t in, DType dtype) {
+    Loaded result;
+    const std::vector<float> wanted = normal(count({out, in}));
+    std::vector<std::byte> stored(wanted.size() * dtype_bytes(dtype));
+    tensor::convert_from_f32(wanted.data(), dtype, stored.data(), wanted.size());
+    result.values.resize(wanted.size());
+    tensor::convert_to_f32(stored.data(), dtype, result.values.data(), wanted.size());
+    result.weight = backend_->load_weight(stored.data(), dtype, out, in);
+    return result;
+  }
+
+  void expect_product(const std::vector<float>& x, const Loaded& w, const std::vector<float>& bias,
+                      Activation activation, const std::vector<float>& found) {
+    const auto in = static_cast<size_t>(w.weight.in), out = static_cast<size_t>(w.weight.out);
+    for (size_t i = 0; i < found.size(); ++i) {
+      double sum = bias.empty() ? 0.0 : static_cast<double>(bias[i % out]);
+      double magnitude = std::abs(sum);
+      for (size_t k = 0; k < in; ++k) {
+        const double term = static_cast<double>(x[i / out * in + k]) * static_cast<double>(w.values[i % out * in + k]);
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      if (activation == Activation::kRelu) sum = std::max(sum, 0.0);
+      expect_near(found[i], sum, magnitude, 4 * std::sqrt(static_cast<double>(in)) + 4,
+                  at(static_cast<int64_t>(i / out), static_cast<int64_t>(i % out)));
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(backends_under_test()), case_name);
+
+TEST_P(LinearTest, MatchesTheProduct) {
+  for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {17, 3}, {64, 80}, {257, 130}}) {
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      const Loaded w = load(out, in, dtype);
+      for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 17}) {
+        const bool with_bias = pick(0, 1) != 0;
+        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
+        backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
+        expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, LargeShapesUseEveryPath) {
+  const Loaded w = load(3000, 777, DType::kF32);
+  const Array x = random({9, 777}), bias = random({3000}), y = poisoned({9, 3000});
+  backend_->linear(x, w.weight, bias, Activation::kRelu, y);
+  expect_product(x.values(), w, bias.values(), Activation::kRelu, y.values());
+}
+
+TEST_P(LinearTest, FollowsStrides) {
+  const Loaded w = load(20, 30, DType::kF32);
+  const Array wide = random({7, 50}), out = poisoned({7, 45}), tight = poisoned({7, 30}), expected = poisoned({7, 20});
+  backend_->linear(wide.view.columns(11, 41), w.weight, {}, Activation::kNone, out.view.columns(5, 25));
+  backend_->copy(wide.view.columns(11, 41), tight);
+  backend_->linear(tight, w.weight, {}, Activation::kNone, expected);
+  const auto found = out.values(), wanted = expected.values();
+  for (int64_t i = 0; i < 7 * 45; ++i) {
+    const int64_t row = i / 45, column = i % 45 - 5;
+    const float value = found[static_cast<size_t>(i)];
+    if (column < 0 || column >= 20) {
+      EXPECT_TRUE(std::isnan(value)) << "written outside the view " << at(row, i % 45);
+    } else {
+      EXPECT_EQ(value, wanted[static_cast<size_t>(row * 20 + column)]) << at(row, column);
+    }
+  }
+}
+
+TEST_P(LinearTest, StoredTypeDoesNotChangeTheProduct) {
+  // A weight loaded from 16 bits and the same numbers loaded as fp32 give the same bits.
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    Loaded narrow = load(33, 70, dtype);
+    narrow.values[0] = dtype == DType::kF16 ? 0x1p-24f : 0x1p-130f;  // a subnormal of the type
+    std::vector<uint16_t> stored(narrow.values.size());
+    tensor::convert_from_f32(narrow.values.data(), dtype, stored.data(), stored.size());
+    const Weight a = backend_->load_weight(stored.data(), dtype, 33, 70);
+    const Weight b = backend_->load_weight(narrow.values.data(), DType::kF32, 33, 70);
+    const Array x = random({5, 70}), y = poisoned({5, 33}), z = poisoned({5, 33});
+    backend_->linear(x, a, {}, Activation::kNone, y);
+    backend_->linear(x, b, {}, Activation::kNone, z);
+    EXPECT_EQ(y.values(), z.values()) << dtype_name(dtype) << ", seed " << seed_;
+  }
+}
+
+TEST_P(LinearTest, InfiniteHalfWeightsStayInfinite) {
+  std::vector<uint16_t> stored(20, 0x3c00);
+  stored[3] = 0x7c00;
+  const Weight weight = backend_->load_weight(stored.data(), DType::kF16, 2, 10);
+  const Array x = array(std::vector<float>(10, 1.0f), {1, 10}), y = poisoned_f32({1, 2});
+  backend_->linear(x, weight, {}, Activation::kNone, y);
+  EXPECT_TRUE(std::isinf(y.values()[0]));
+  EXPECT_EQ(y.values()[1], 10.0f);
+}
+
+TEST_P(LinearTest, RowsDoNotDependOnTheBatch) {
+  if (!GetParam().batch_invariant) GTEST_SKIP() << "not promised by this backend";
+  for (const DType dtype : {DType::kF32, DType::kF16}) {
+    const Loaded w = load(200, 515, dtype);
+    const Array x = random({70, 515}), bias = random({200}), alone = poisoned({1, 200});
+    std::vector<std::vector<float>> expected;
+    for (int64_t row = 0; row < 70; ++row) {
+      backend_->linear(x.view.rows(row, row + 1), w.weight, bias, Activation::kNone, alone);
+      expected.push_back(alone.values());
+    }
+    for (int64_t rows = 1; rows <= 70; ++rows) {
+      const Array y = poisoned({rows, 200});
+      backend_->linear(x.view.rows(70 - rows, 70), w.weight, bias, Activation::kNone, y);
+      const auto found = y.values();
+      for (int64_t row = 0; row < rows; ++row) {
+        ASSERT_EQ(std::memcmp(&found[static_cast<size_t>(row) * 200],
+                              expected[static_cast<size_t>(70 - rows + row)].data(), 200 * sizeof(float)),
+                  0)
+            << rows << " rows, row " << row << ", seed " << seed_;
+      }
+    }
+  }
+}
+
+TEST_P(BackendTest, GathersRows) {
+  const Array x = random({5, 17}), out = poisoned({3, 17});
+  backend_->gather_rows(x, ints({4, 0, 4}, {3}), out);
+  const auto source = x.values(), found = out.values();
+  const size_t rows[] = {4, 0, 4};
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i], source[rows[i / 17] * 17 + i % 17]);
+}
+
+TEST_P(BackendTest, InterleavesTheBlocksOfRanks) {
+  for (const int64_t world : {1, 2, 4}) {
+    const Array in = random({world, 3, 5}), out = poisoned({3, world * 5});
+    backend_->interleave_ranks(in, out);
+    const auto source = in.values(), found = out.values();
+    for (int64_t i = 0; i < world * 15; ++i) {
+      const int64_t row = i / (world * 5), rank = i % (world * 5) / 5, column = i % 5;
+      EXPECT_EQ(found[static_cast<size_t>(i)], source[static_cast<size_t>((rank * 3 + row) * 5 + column)]);
+    }
+  }
+}
+
+TEST_P(BackendTest, CapturedBodiesSeeNewInput) {
+  const Array x = random({2, 3}), y = poisoned({2, 3});
+  for (int i = 0; i < 3; ++i) {
+    const std::vector<float> values = normal(6);
+    const Array source = array(values, {2, 3});
+    backend_->copy(source, x);
+    backend_->capture_or_run(7, [&] { backend_->copy(x, y); });
+    EXPECT_EQ(y.values(), source.values());
+  }
+}
+
+TEST_P(BackendTest, NothingToDoIsFine) {
+  const Array x = random({0, 8}), y = random({0, 8}), gamma = random({8});
+  backend_->layer_norm(x, gamma, gamma, y);
+  backend_->copy(x, y);
+  const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
+  backend_->linear(x, weight, {}, Activation::kNone, y);
+}
+
+TEST_P(BackendTest, MismatchedShapesAbort) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Array x = random({2, 8}), gamma = random({7}), out = poisoned({2, 8});
+  EXPECT_DEATH(backend_->layer_norm(x, gamma, gamma, out), "layer_norm: gamma: hidden: 8 != 7");
+  const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
+  EXPECT_DEATH(backend_->linear(random({2, 9}), weight, {}, Activation::kNone, out), "linear: x: in: 8 != 9");
+  EXPECT_DEATH(backend_->add_positions(ints({1, 2}, {2}), random({2, 8}), x), "position outside the table");
+}
+
+}  // namespace
+}  // namespace optserve

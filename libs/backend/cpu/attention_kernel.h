@@ -1,0 +1,123 @@
+// Inner loop of attention(): one row's query against paged keys and values, for a few neighbouring heads: their memory
+// is read in one go. The order of every sum depends on the context alone, so a row has the same bits in a whole prompt,
+// in a chunk of it and in any batch. For the kernel sets only: what is here must have a copy of its own in each, hence
+// the anonymous namespace.
+#pragma once
+
+#include <cmath>
+
+#include "backend/cpu/kernels.h"
+#include "base/limits.h"
+#include "base/simd.h"
+
+namespace optserve {
+namespace {
+
+constexpr int kTokensAtOnce = 4;  // independent sums hide the latency of a multiply-add
+
+// scores[t] = a . tokens[t] for kTokens rows that are `stride` apart.
+template <int kTokens>
+OPTSERVE_INLINE void dot_products(const float* a, const float* tokens, int64_t stride, int64_t n, float* scores) {
+  simd::Float8 sums[kTokens];
+  for (int t = 0; t < kTokens; ++t) sums[t] = simd::Float8{};
+  int64_t i = 0;
+  for (; i + simd::kLanes <= n; i += simd::kLanes) {
+    const simd::Float8 value = simd::load(a + i);
+    for (int t = 0; t < kTokens; ++t) sums[t] += value * simd::load(tokens + t * stride + i);
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    float total = simd::sum(sums[t]);
+    for (int64_t j = i; j < n; ++j) total += a[j] * tokens[t * stride + j];
+    scores[t] = total;
+  }
+}
+
+// sum += weights[t] * tokens[t] for kTokens rows that are `stride` apart, in their order.
+template <int kTokens>
+OPTSERVE_INLINE void add_weighted(float* sum, const float* tokens, int64_t stride, const float* weights, int64_t n) {
+  int64_t i = 0;
+  for (; i + simd::kLanes <= n; i += simd::kLanes) {
+    simd::Float8 total = simd::load(sum + i);
+    for (int t = 0; t < kTokens; ++t) total += simd::load(tokens + t * stride + i) * simd::broadcast(weights[t]);
+    simd::store(sum + i, total);
+  }
+  for (; i < n; ++i) {
+    for (int t = 0; t < kTokens; ++t) sum[i] += tokens[t * stride + i] * weights[t];
+  }
+}
+
+// Calls some<n>(index, data) for groups of n neighbouring tokens, in order of tokens. block0: kv.keys or kv.values.
+template <class Some>
+OPTSERVE_INLINE void for_tokens(const PagedKv& kv, const float* block0, int64_t context, const Some& some) {
+  for (int64_t begin = 0; begin < context; begin += kv.block_tokens) {
+    const int64_t count = kv.block_tokens < context - begin ? kv.block_tokens : context - begin;
+    const float* data = block0 + kv.blocks[begin / kv.block_tokens] * kv.block_tokens * kv.token_stride;
+    int64_t i = 0;
+    for (; i + kTokensAtOnce <= count; i += kTokensAtOnce) {
+      some.template operator()<kTokensAtOnce>(begin + i, data + i * kv.token_stride);
+    }
+    for (; i < count; ++i) some.template operator()<1>(begin + i, data + i * kv.token_stride);
+  }
+}
+
+// Turns scores[0, n) into exp(score - largest) and returns their sum. There is room for a whole last vector.
+OPTSERVE_INLINE float exponentials(float* scores, int64_t n) {
+  for (int64_t i = n; i % simd::kLanes != 0; ++i) scores[i] = -INFINITY;
+  simd::Float8 largest = simd::broadcast(-INFINITY);
+  for (int64_t i = 0; i < n; i += simd::kLanes) largest = simd::max(largest, simd::load(scores + i));
+  const float shift = simd::largest(largest);
+  simd::Float8 sums{};
+  for (int64_t i = 0; i < n; i += simd::kLanes) {
+    const simd::Float8 term = simd::exp(simd::load(scores + i) - shift);
+    simd::store(scores + i, term);
+    sums += term;
+  }
+  return simd::sum(sums);
+}
+
+// kHeadDim is the size of a head, or 0 for one that is known at run time only.
+template <int64_t kHeadDim>
+void attend(const float* query, const PagedKv& kv, int64_t context, float* out) {
+  alignas(32) float scores[kHeadsMax][limits::kContextTokensMax];
+  alignas(32) float q[kHeadsMax * kHeadDimMax];
+  const int64_t head_dim = kHeadDim == 0 ? kv.head_dim : kHeadDim;
+  const int64_t width = kv.heads * head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  for (int64_t i = 0; i < width; ++i) q[i] = query[i] * scale;
+  for_tokens(
+      kv, kv.keys, context, [&]<int kTokens>(int64_t index, const float* data) __attribute__((always_inline)) {
+        for (int64_t head = 0; head < kv.heads; ++head) {
+          const int64_t offset = head * head_dim;
+          dot_products<kTokens>(q + offset, data + offset, kv.token_stride, head_dim, scores[head] + index);
+        }
+      });
+  float totals[kHeadsMax];
+  for (int64_t head = 0; head < kv.heads; ++head) totals[head] = exponentials(scores[head], context);
+  for (int64_t i = 0; i < width; ++i) out[i] = 0.0f;
+  for_tokens(
+      kv, kv.values, context, [&]<int kTokens>(int64_t index, const float* data) __attribute__((always_inline)) {
+        for (int64_t head = 0; head < kv.heads; ++head) {
+          const int64_t offset = head * head_dim;
+          add_weighted<kTokens>(out + offset, data + offset, kv.token_stride, scores[head] + index, head_dim);
+        }
+      });
+  for (int64_t head = 0; head < kv.heads; ++head) {
+    for (int64_t i = 0; i < head_dim; ++i) out[head * head_dim + i] /= totals[head];
+  }
+}
+
+void attend_kernel(const float* query, const PagedKv& kv, int64_t context, float* out) {
+  switch (kv.head_dim) {  // the head sizes of the published models
+    case 64:
+      return attend<64>(query, kv, context, out);
+    case 80:
+      return attend<80>(query, kv, context, out);
+    case 128:
+      return attend<128>(query, kv, context, out);
+    default:
+      return attend<0>(query, kv, context, out);
+  }
+}
+
+}  // namespace
+}  // namespace optserve

@@ -1,0 +1,55 @@
+// The inner loops of the CPU operations. They are compiled twice, for any machine and for AVX2 with FMA; the operations
+// call the widest set that the machine can run. The loops themselves are in {attention,linear,norm}_kernel.h.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/backend.h"
+
+namespace optserve {
+
+// A packed weight holds kPanelWidth outputs side by side for every input: panel[in][kPanelWidth], panels one after the
+// other, the last one filled up with zeros.
+inline constexpr int kPanelWidth = 16;
+
+// y = activation(x * weight^T + bias). x: [rows, in], y: [rows, out], with floats between their rows.
+struct LinearProduct {
+  const float* x;
+  int64_t x_stride;
+  int64_t rows, in, out;
+  const void* weight;  // packed, in the format that selects the kernel
+  const float* bias;   // [out] or null
+  Activation activation;
+  float* y;
+  int64_t y_stride;
+};
+
+// Keys and values of neighbouring heads of one sequence, found through its block table.
+struct PagedKv {
+  const float* keys;  // of the first head in block 0
+  const float* values;
+  const int32_t* blocks;  // the sequence's block table
+  int64_t block_tokens;
+  int64_t token_stride;  // floats from one token to the next: all heads * head_dim
+  int64_t heads;         // at most kHeadsMax
+  int64_t head_dim;      // at most kHeadDimMax
+};
+
+inline constexpr int64_t kHeadDimMax = 256;
+inline constexpr int64_t kHeadsMax = 4;  // of one call of attend
+
+struct CpuKernels {
+  using Linear = void (*)(const LinearProduct& product, int64_t first_panel, int64_t last_panel);
+  Linear linear_f32, linear_f16, linear_bf16;
+  // out[heads * head_dim] = softmax(query k^T / sqrt(head_dim)) v over the first `context` tokens, head by head.
+  void (*attend)(const float* query, const PagedKv& kv, int64_t context, float* out);
+  void (*layer_norm)(const float* x, const float* gamma, const float* beta, float* out, int64_t hidden);
+  void (*add)(const float* x, const float* bias, float* residual, int64_t hidden);  // bias may be null
+};
+
+const CpuKernels& baseline_kernels();
+// Null where this build or this machine has no AVX2 and FMA.
+const CpuKernels* avx2_kernels();
+const CpuKernels& widest_kernels();
+
+}  // namespace optserve

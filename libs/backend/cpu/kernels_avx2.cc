@@ -1,0 +1,15 @@
+// The same kernels, compiled with AVX2 and FMA. Nothing but the kernels may be instantiated here: the linker could give
+// other code a copy that not every machine can run.
+#include "backend/cpu/attention_kernel.h"
+#include "backend/cpu/linear_kernel.h"
+#include "backend/cpu/norm_kernel.h"
+
+namespace optserve {
+
+const CpuKernels* avx2_kernels() {
+  static constexpr CpuKernels kKernels{linear_kernel<LoadF32>, linear_kernel<LoadF16>, linear_kernel<LoadBF16>,
+                                       attend_kernel,          layer_norm_kernel,      add_kernel};
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kKernels : nullptr;
+}
+
+}  // namespace optserve

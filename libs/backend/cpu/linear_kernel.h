@@ -1,0 +1,116 @@
+// Inner loop of linear(): tiles of rows times panels of a packed weight. Every element of the result is one chain of
+// multiply-adds over the inputs in their order, whatever the tile, so a row has the same bits alone and in any batch.
+// For the kernel sets only: what is here must have a copy of its own in each, hence the anonymous namespace.
+#pragma once
+
+#include "backend/cpu/kernels.h"
+#include "base/simd.h"
+
+namespace optserve {
+namespace {
+
+constexpr int kTileRows = 6;  // 12 sums, 2 weights and 1 input: fits the 16 registers of AVX2
+
+// How eight stored weights become fp32. Conversions are exact.
+struct LoadF32 {
+  using Element = float;
+  static OPTSERVE_INLINE simd::Float8 load(const float* source) { return simd::load(source); }
+};
+struct LoadBF16 {
+  using Element = uint16_t;
+  static OPTSERVE_INLINE simd::Float8 load(const uint16_t* source) {
+    return std::bit_cast<simd::Float8>(simd::load_wide(source) << 16);
+  }
+};
+struct LoadF16 {  // finite values only
+  using Element = uint16_t;
+  static OPTSERVE_INLINE simd::Float8 load(const uint16_t* source) {
+    const simd::Int8x bits = simd::load_wide(source);
+    const auto magnitude = std::bit_cast<simd::Float8>((bits & 0x7fff) << 13) * 0x1p112f;  // moves the exponent's bias
+    return std::bit_cast<simd::Float8>(std::bit_cast<simd::Int8x>(magnitude) | ((bits & 0x8000) << 16));
+  }
+};
+
+// sums[kRows][kPanels * kPanelWidth] = kRows rows of x times kPanels panels.
+template <int kRows, int kPanels, class Load>
+OPTSERVE_INLINE void multiply_tile(const float* x, int64_t x_stride, const typename Load::Element* panels, int64_t in,
+                                   float* sums) {
+  constexpr int kVectors = 2 * kPanels;
+  simd::Float8 acc[kRows][kVectors] = {};
+  for (int64_t k = 0; k < in; ++k) {
+    simd::Float8 w[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      w[v] = Load::load(panels + (v / 2 * in + k) * kPanelWidth + v % 2 * simd::kLanes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const simd::Float8 value = simd::broadcast(x[r * x_stride + k]);
+      for (int v = 0; v < kVectors; ++v) acc[r][v] += value * w[v];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) simd::store(sums + (r * kVectors + v) * simd::kLanes, acc[r][v]);
+  }
+}
+
+// Adds the bias, applies the activation and writes the columns that exist.
+OPTSERVE_INLINE void finish_tile(const LinearProduct& p, const float* sums, int width, int64_t row, int rows,
+                                 int64_t column) {
+  const int64_t count = width < p.out - column ? width : p.out - column;
+  for (int r = 0; r < rows; ++r) {
+    float* destination = p.y + (row + r) * p.y_stride + column;
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = sums[r * width + i] + (p.bias == nullptr ? 0.0f : p.bias[column + i]);
+      destination[i] = p.activation == Activation::kRelu && value < 0.0f ? 0.0f : value;
+    }
+  }
+}
+
+template <int kRows, class Load>
+OPTSERVE_INLINE void multiply_rows(const LinearProduct& p, int64_t row, int64_t first, int64_t last) {
+  // Few rows take several panels at a time: enough independent sums to hide the latency of a multiply-add.
+  constexpr int kPanels = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
+  alignas(32) float sums[kRows * kPanels * kPanelWidth];
+  const float* x = p.x + row * p.x_stride;
+  const auto* weight = static_cast<const typename Load::Element*>(p.weight);
+  int64_t panel = first;
+  for (; panel + kPanels <= last; panel += kPanels) {
+    multiply_tile<kRows, kPanels, Load>(x, p.x_stride, weight + panel * p.in * kPanelWidth, p.in, sums);
+    finish_tile(p, sums, kPanels * kPanelWidth, row, kRows, panel * kPanelWidth);
+  }
+  for (; kPanels > 1 && panel < last; ++panel) {
+    multiply_tile<kRows, 1, Load>(x, p.x_stride, weight + panel * p.in * kPanelWidth, p.in, sums);
+    finish_tile(p, sums, kPanelWidth, row, kRows, panel * kPanelWidth);
+  }
+}
+
+// All rows, in tiles of about equal height, against panels [first, last).
+template <class Load>
+void linear_kernel(const LinearProduct& p, int64_t first, int64_t last) {
+  const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t row = tile * p.rows / tiles;
+    switch ((tile + 1) * p.rows / tiles - row) {
+      case 1:
+        multiply_rows<1, Load>(p, row, first, last);
+        break;
+      case 2:
+        multiply_rows<2, Load>(p, row, first, last);
+        break;
+      case 3:
+        multiply_rows<3, Load>(p, row, first, last);
+        break;
+      case 4:
+        multiply_rows<4, Load>(p, row, first, last);
+        break;
+      case 5:
+        multiply_rows<5, Load>(p, row, first, last);
+        break;
+      default:
+        multiply_rows<kTileRows, Load>(p, row, first, last);
+        break;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace optserve
