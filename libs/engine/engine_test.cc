@@ -1,0 +1,217 @@
+// The engine on tiny random models: the same tokens for every group size, batch and schedule, and clear refusals.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "comm/run_ranks.h"
+#include "engine/generate.h"
+
+namespace optserve {
+namespace {
+
+using batching::FinishReason;
+using batching::SequenceRequest;
+using testing::HasSubstr;
+
+OptConfig tiny_config() {
+  OptConfig config;
+  config.name = "tiny";
+  config.num_layers = 2;
+  config.hidden = 64;
+  config.num_heads = 4;
+  config.ffn = 128;
+  config.vocab = 104;
+  config.vocab_real = 99;
+  config.embed_dim = 64;
+  config.max_positions = 64;
+  return config;
+}
+
+EngineOptions tiny_options() {
+  EngineOptions options;
+  options.random_config = tiny_config();
+  options.random_seed = 5;
+  options.num_blocks = 64;
+  options.max_sequences = 16;
+  options.max_step_tokens = 48;
+  return options;
+}
+
+SequenceRequest request(int prompt, int new_tokens, uint64_t seed) {
+  SequenceRequest r;
+  r.prompt_tokens = prompt;
+  r.max_new_tokens = new_tokens;
+  r.prompt_logprobs = true;
+  r.sampling.temperature = seed % 2 == 0 ? 0.0f : 0.9f;
+  r.sampling.seed = seed;
+  r.tokens.push_back(2);
+  for (int i = 1; i < prompt; ++i) r.tokens.push_back(4 + static_cast<TokenId>((seed * 31 + i * 17) % 95));
+  return r;
+}
+
+std::vector<SequenceRequest> requests() {
+  std::vector<SequenceRequest> list;
+  for (int i = 0; i < 12; ++i) list.push_back(request(1 + i * 3, 20, static_cast<uint64_t>(i)));
+  return list;
+}
+
+std::unique_ptr<Backend> one_thread() { return make_backend({.device = {}, .threads = 1}); }
+
+// Runs the requests on a group and returns what rank 0 saw.
+std::vector<Generation> generate(const EngineOptions& options, int world, std::vector<SequenceRequest> list,
+                                 batching::PlannerStats* stats = nullptr) {
+  std::vector<Generation> generations;
+  run_ranks(world == 1 ? RankKind::kSolo : RankKind::kThreads, world, [&](Communicator& communicator) {
+    const auto backend = one_thread();
+    auto engine = Engine::create(options, *backend, communicator);
+    ASSERT_TRUE(engine.ok()) << engine.refusal().message;
+    if (communicator.rank() != 0) return follow(*engine.value(), communicator);
+    GroupLeader leader(*engine.value(), communicator);
+    generations = generate_all(leader, planner_options(*engine.value()), std::move(list), stats);
+    leader.stop();
+  });
+  return generations;
+}
+
+void expect_same(const std::vector<Generation>& a, const std::vector<Generation>& b, float tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].tokens, b[i].tokens) << "sequence " << i;
+    EXPECT_EQ(a[i].finished, b[i].finished) << "sequence " << i;
+    ASSERT_EQ(a[i].prompt_logprobs.size(), b[i].prompt_logprobs.size()) << "sequence " << i;
+    for (size_t k = 0; k < a[i].prompt_logprobs.size(); ++k) {
+      EXPECT_NEAR(a[i].prompt_logprobs[k], b[i].prompt_logprobs[k], tolerance) << "sequence " << i << " row " << k;
+    }
+    for (size_t k = 0; k < std::min(a[i].logprobs.size(), b[i].logprobs.size()); ++k) {
+      EXPECT_NEAR(a[i].logprobs[k], b[i].logprobs[k], tolerance) << "sequence " << i << " token " << k;
+    }
+  }
+}
+
+TEST(Engine, GroupsOfAnySizeAgree) {
+  const auto alone = generate(tiny_options(), 1, requests());
+  for (const Generation& generation : alone) EXPECT_GE(generation.tokens.size(), 1u);
+  expect_same(generate(tiny_options(), 2, requests()), alone, 1e-4f);
+  expect_same(generate(tiny_options(), 4, requests()), alone, 1e-4f);
+}
+
+TEST(Engine, ASequenceIsTheSameAloneChunkedAndPreempted) {
+  const auto together = generate(tiny_options(), 1, requests());
+  std::vector<Generation> alone;
+  for (const SequenceRequest& r : requests()) alone.push_back(generate(tiny_options(), 1, {r}).front());
+  expect_same(together, alone, 1e-4f);
+  EngineOptions chunked = tiny_options();
+  chunked.max_step_tokens = chunked.max_sequences = 5;
+  expect_same(generate(chunked, 1, requests()), alone, 1e-4f);
+  EngineOptions tight = tiny_options();
+  tight.num_blocks = 8;
+  batching::PlannerStats stats;
+  expect_same(generate(tight, 2, requests(), &stats), alone, 1e-4f);
+  EXPECT_GT(stats.preemptions, 0u);
+}
+
+TEST(Engine, AForcedPrefixContinuesTheSameSequence) {
+  const auto whole = generate(tiny_options(), 1, {request(7, 20, 3)}).front();
+  ASSERT_GT(whole.tokens.size(), 8u);
+  SequenceRequest resumed = request(7, 20, 3);
+  resumed.tokens.insert(resumed.tokens.end(), whole.tokens.begin(), whole.tokens.begin() + 8);
+  const auto rest = generate(tiny_options(), 1, {resumed}).front();
+  EXPECT_EQ(rest.tokens, std::vector<TokenId>(whole.tokens.begin() + 8, whole.tokens.end()));
+}
+
+TEST(Engine, HonoursLengthMinimumAndIgnoredEndOfText) {
+  // Temperature 2 makes the end of text likely among 99 ids over many seeds.
+  int ended_early = 0;
+  std::vector<SequenceRequest> list;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    SequenceRequest r = request(2, 50, 2 * seed + 1);
+    r.sampling.temperature = 2.0f;
+    r.sampling.min_new_tokens = seed % 2 == 0 ? 0 : 45;
+    r.sampling.ignore_eos = seed % 4 == 2;
+    list.push_back(r);
+  }
+  const auto generations = generate(tiny_options(), 1, list);
+  for (size_t i = 0; i < generations.size(); ++i) {
+    const Generation& g = generations[i];
+    if (i % 4 == 2) {
+      EXPECT_EQ(g.tokens.size(), 50u);
+    }
+    if (i % 2 == 1) {
+      EXPECT_GE(g.tokens.size(), 45u);
+    }
+    EXPECT_TRUE(g.finished == FinishReason::kLength || g.tokens.back() == 2);
+    ended_early += g.tokens.size() < 45 ? 1 : 0;
+    for (TokenId token : g.tokens) EXPECT_TRUE(token >= 0 && token < 99 && token != 1) << token;
+  }
+  EXPECT_GT(ended_early, 0);
+}
+
+TEST(Engine, FollowsToTheLastPosition) {
+  SequenceRequest r = request(5, 1000, 2);
+  r.sampling.ignore_eos = true;
+  const auto generation = generate(tiny_options(), 1, {r}).front();
+  EXPECT_EQ(generation.tokens.size(), 59u);  // 64 positions
+  EXPECT_EQ(generation.finished, FinishReason::kLength);
+}
+
+std::string refusal_of(const EngineOptions& options, int world) {
+  std::string message;
+  auto communicators = make_thread_communicators(world);
+  const auto backend = one_thread();
+  const auto engine = Engine::create(options, *backend, *communicators[0]);
+  EXPECT_FALSE(engine.ok());
+  if (world > 1) {
+    EXPECT_THROW(communicators[1]->barrier(), Error) << "the other ranks would wait for ever";
+  }
+  return engine.ok() ? "" : engine.refusal().message;
+}
+
+TEST(Engine, RefusesWhatItCannotServe) {
+  EngineOptions options = tiny_options();
+  EXPECT_THAT(refusal_of(options, 3), HasSubstr("cannot be split over 3 ranks; possible are 1, 2, 4"));
+  options.max_step_tokens = 3;
+  EXPECT_THAT(refusal_of(options, 1), HasSubstr("as many step tokens as sequences"));
+  options = tiny_options();
+  options.random_config.hidden = 63;
+  EXPECT_THAT(refusal_of(options, 2), HasSubstr("hidden is 63"));
+  options.checkpoint = "/nonexistent/folder";
+  EXPECT_THAT(refusal_of(options, 2), HasSubstr("/nonexistent/folder"));
+}
+
+TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
+  EngineOptions options = tiny_options();
+  // Half-precision weights that all round to infinity cannot be had from the random source; a position beyond any table
+  // can not either. So the pool is poisoned through the communicator: a sum that turns into NaN.
+  // A group whose sums go wrong.
+  class Poison final : public Communicator {
+   public:
+    int rank() const override { return 0; }
+    int world() const override { return 1; }
+    void all_reduce_sum(Tensor x) override {
+      if (armed) x.data<float>()[0] = std::nanf("");
+    }
+    void all_gather(Tensor, Tensor) override {}
+    void broadcast(Tensor, int) override {}
+    void broadcast_bytes(std::vector<uint8_t>&, int) override {}
+    void barrier() override {}
+    void abort(const std::string&) override {}
+    bool armed = false;
+  } poison;
+  const auto backend = one_thread();
+  auto engine = Engine::create(options, *backend, poison);
+  ASSERT_TRUE(engine.ok());
+  GroupLeader leader(*engine.value(), poison);
+  const auto planner = planner_options(*engine.value());
+  poison.armed = true;
+  SequenceRequest r = request(4, 5, 0);
+  r.prompt_logprobs = false;
+  const auto broken = generate_all(leader, planner, {r});
+  EXPECT_EQ(broken[0].finished, FinishReason::kNonFinite);
+  EXPECT_TRUE(broken[0].tokens.empty());
+}
+
+}  // namespace
+}  // namespace optserve
