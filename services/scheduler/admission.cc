@@ -1,0 +1,226 @@
+// Submit: what is accepted, what is refused, and the way of a prompt to its ids.
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "base/limits.h"
+#include "base/sha256.h"
+#include "protocol/codec.h"
+#include "protocol/validate.h"
+#include "scheduler/scheduler_service.h"
+
+namespace optserve::scheduler {
+namespace {
+
+protocol::SubmitOutcome refused(const Refusal& why) {
+  protocol::SubmitOutcome outcome;
+  outcome.error = why.code;
+  outcome.message = why.message;
+  return outcome;
+}
+
+std::string join(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
+void SchedulerService::on(const Peer& from, protocol::Submit message, Instant now, Outbox& out) {
+  if (draining_) {
+    refuse_to(from, message.request, refuse(ErrorCode::kUnavailable, "the scheduler is stopping; try again soon"), out);
+    return;
+  }
+  if (message.jobs.empty() || message.jobs.size() > limits::kJobsPerSubmitMax) {
+    refuse_to(from, message.request,
+              refuse(ErrorCode::kBadRequest, "jobs: expected 1 to " + std::to_string(limits::kJobsPerSubmitMax) +
+                                                 ", found " + std::to_string(message.jobs.size())),
+              out);
+    return;
+  }
+  protocol::SubmitReply reply;
+  reply.request = message.request;
+  std::vector<JobId> followed;
+  uint64_t after = 0;
+  for (protocol::JobSpec& spec : message.jobs) {
+    reply.outcomes.push_back(admit(std::move(spec), followed, after, now));
+  }
+  out.send_after(after, from, std::move(reply));
+  if (!message.stream) return;
+  const std::shared_ptr<Client> client = streams_.client(from);
+  for (const JobId& id : followed) {
+    if (Job* job = jobs_.find(id)) {
+      streams_.subscribe(*job, client, 0, after);
+      continue;
+    }
+    const ResultQuestion question{from, 0, id, ResultQuestion::Kind::kFollow, after};
+    if (!send_known_result(from, question, now, out)) ask_store(id, question, out);
+  }
+}
+
+protocol::SubmitOutcome SchedulerService::admit(protocol::JobSpec spec, std::vector<JobId>& followed, uint64_t& after,
+                                                Instant now) {
+  if (Status status = protocol::validate(spec); !status.ok()) {
+    metrics_.refused.add();
+    return refused(status.refusal());
+  }
+  std::string encoded = protocol::encode_job_spec(spec);
+  const auto digest = sha256(encoded);
+  std::string payload(digest.begin(), digest.end());
+  protocol::SubmitOutcome outcome;
+  if (const IdempotencyKeys::Entry* known = keys_.find(spec.tenant, spec.key)) {
+    if (known->payload_sha256 != payload) {
+      metrics_.conflicts.add();
+      return refused(refuse(ErrorCode::kIdempotencyConflict,
+                            "key " + spec.key + " already names job " + known->job.hex() + " with another payload"));
+    }
+    metrics_.duplicates.add();
+    outcome.job = known->job;
+    outcome.duplicate = true;
+    if (const Job* job = jobs_.find(known->job)) after = std::max(after, job->accepted_sequence);
+    followed.push_back(known->job);
+    return outcome;
+  }
+  if (Status status = check_model(spec, now); !status.ok()) {
+    metrics_.refused.add();
+    return refused(status.refusal());
+  }
+  if (jobs_.size() >= options_.open_jobs_max || store_.is_congested()) {
+    metrics_.busy.add();
+    return refused(refuse(ErrorCode::kBusy, store_.is_congested() ? "the journal is behind; try again soon"
+                                                                  : "the queue holds its maximum of " +
+                                                                        std::to_string(options_.open_jobs_max) +
+                                                                        " open jobs; try again later"));
+  }
+  Job& job = accept(std::move(spec), std::move(encoded), std::move(payload), now);
+  outcome.job = job.id;
+  outcome.position = static_cast<uint32_t>(queue_of(job).ahead_of(job.spec.priority) + jobs_.count(Stage::kEncoding));
+  after = std::max(after, job.accepted_sequence);
+  followed.push_back(job.id);
+  begin(job, now);
+  return outcome;
+}
+
+Status SchedulerService::check_model(const protocol::JobSpec& spec, Instant now) const {
+  if (spec.kind == protocol::JobKind::kConvert) return ok_status();
+  const protocol::ModelInfo* model = services_.model(spec.model);
+  if (model == nullptr) {
+    const auto& listed = options_.models;
+    if (std::find(listed.begin(), listed.end(), spec.model) != listed.end()) return ok_status();
+    if (restarted_ && now < options_.start + options_.models_grace) {
+      return refuse(ErrorCode::kBusy, "model " + spec.model +
+                                          ": the scheduler has just restarted and not every service is back; try "
+                                          "again soon");
+    }
+    std::vector<std::string> names = services_.model_names();
+    std::copy_if(listed.begin(), listed.end(), std::back_inserter(names),
+                 [&](const std::string& name) { return services_.model(name) == nullptr; });
+    return refuse(ErrorCode::kUnknownModel, "model " + spec.model + " is not served; served models: " + join(names));
+  }
+  if (spec.prompt_ids.empty()) return ok_status();
+  for (const TokenId id : spec.prompt_ids) {
+    if (model->vocab > 0 && id >= model->vocab) {
+      return refuse(ErrorCode::kBadRequest, "prompt_ids: id " + std::to_string(id) + ", but the vocabulary of model " +
+                                                spec.model + " has " + std::to_string(model->vocab) + " ids");
+    }
+  }
+  return check_length(spec.model, spec.prompt_ids.size(), spec.max_new_tokens);
+}
+
+Status SchedulerService::check_length(const std::string& model, size_t prompt_tokens, int32_t max_new_tokens) const {
+  const protocol::ModelInfo* info = services_.model(model);
+  const size_t context =
+      info != nullptr && info->context > 0 ? static_cast<size_t>(info->context) : limits::kContextTokensMax;
+  if (prompt_tokens + static_cast<size_t>(max_new_tokens) <= context) return ok_status();
+  return refuse(ErrorCode::kPromptTooLong, "prompt of " + std::to_string(prompt_tokens) +
+                                               " tokens (with the leading </s>) and max_new_tokens " +
+                                               std::to_string(max_new_tokens) + " exceed the context of " +
+                                               std::to_string(context) + " tokens of model " + model);
+}
+
+Job& SchedulerService::accept(protocol::JobSpec spec, std::string encoded, std::string payload, Instant now) {
+  auto owned = std::make_unique<Job>();
+  owned->id = JobId::random();
+  owned->order = next_order_++;
+  owned->payload_sha256 = std::move(payload);
+  owned->spec = std::move(spec);
+  owned->accepted_at = now;
+  const milliseconds ttl(owned->spec.ttl_ms);
+  Job& job = jobs_.add(std::move(owned), now + ttl);
+  journal::Accepted record;
+  record.job = job.id;
+  record.order = job.order;
+  record.accepted_wall_ms = wall_ms(now);
+  record.payload_sha256 = job.payload_sha256;
+  record.encoded_spec = std::move(encoded);
+  job.accepted_sequence = store_.append(std::move(record));
+  keys_.add(job.spec.tenant, job.spec.key, {job.id, job.payload_sha256});
+  metrics_.accepted.add();
+  return job;
+}
+
+void SchedulerService::begin(Job& job, Instant now) {
+  if (!job.is_generation()) {
+    job.ready_at = now;
+    enqueue(job, now);
+  } else if (!job.spec.prompt_ids.empty()) {
+    job.prompt_ids = job.spec.prompt_ids;
+    job.ready_at = now;
+    enqueue(job, now);
+  } else {
+    jobs_.set_stage(job, Stage::kEncoding);
+    tokenizers_.ask_encode(job);
+  }
+}
+
+void SchedulerService::on(ServiceEntry& from, protocol::Encoded message, Instant now, Outbox&) {
+  for (protocol::EncodedItem& item : message.items) {
+    if (Job* job = tokenizers_.take_answer(from, item.ticket, false)) on_encoded(*job, std::move(item), now);
+  }
+}
+
+void SchedulerService::on_encoded(Job& job, protocol::EncodedItem item, Instant now) {
+  using protocol::FinishReason;
+  using protocol::JobState;
+  if (item.error == ErrorCode::kBusy || item.error == ErrorCode::kUnavailable) {
+    ask_again(job, true, now);
+    return;
+  }
+  if (item.error) {
+    finish(job, {JobState::kFailed, FinishReason::kError, *item.error, item.message}, now);
+    return;
+  }
+  const protocol::ModelInfo* model = services_.model(job.spec.model);
+  const int32_t vocab =
+      model != nullptr && model->vocab > 0 ? model->vocab : static_cast<int32_t>(limits::kVocabularyMax);
+  const bool ids_fit = std::all_of(item.ids.begin(), item.ids.end(), [&](TokenId id) { return id >= 0 && id < vocab; });
+  if (!ids_fit || item.count < item.ids.size()) {
+    ask_again(job, true, now);  // this tokenizer is broken; another may not be
+    return;
+  }
+  const size_t count = size_t{item.count} + 1;
+  if (Status status = check_length(job.spec.model, count, job.spec.max_new_tokens); !status.ok()) {
+    finish(job, {JobState::kFailed, FinishReason::kError, status.refusal().code, status.refusal().message}, now);
+    return;
+  }
+  job.question.tries = 0;
+  job.prompt_ids.clear();
+  job.prompt_ids.reserve(count);
+  job.prompt_ids.push_back(kEndOfText);
+  job.prompt_ids.insert(job.prompt_ids.end(), item.ids.begin(), item.ids.end());
+  job.ready_at = now;
+  metrics_.encode_seconds.observe(std::chrono::duration<double>(now - job.accepted_at).count());
+  enqueue(job, now);
+}
+
+void SchedulerService::ask_again(Job& job, bool counts, Instant now) {
+  metrics_.tokenizer_retries.add();
+  if (tokenizers_.ask_again(job, counts)) return;
+  finish(job,
+         {protocol::JobState::kFailed, protocol::FinishReason::kError, ErrorCode::kInternal,
+          "no tokenizer answered " + std::to_string(options_.tokenizer_tries) + " times in a row"},
+         now);
+}
+
+}  // namespace optserve::scheduler

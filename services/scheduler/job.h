@@ -1,0 +1,97 @@
+// An open job, from its acceptance to its terminal record.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "protocol/message_types.h"
+
+namespace optserve::scheduler {
+
+inline constexpr TokenId kEndOfText = 2;  // </s>, also the first token of every prompt
+
+struct Client;
+struct ServiceEntry;
+struct Job;
+
+enum class Stage : uint8_t {
+  kEncoding,  // its text is with a tokenizer, or waits for one
+  kDelayed,   // waits before another attempt
+  kWaiting,   // in the queue of its model
+  kLeased,    // with a worker group or converter
+  kDecoding,  // all tokens are here, the last text is not
+};
+
+// A connection that wants the job's events.
+struct Subscription {
+  std::shared_ptr<Client> client;
+  uint64_t text_offset = 0;  // of the next piece
+  uint64_t after = 0;        // nothing may leave before this journal sequence number is durable
+};
+
+// The job's question to a tokenizer; at most one at a time.
+struct Question {
+  enum class State : uint8_t { kNone, kWaiting, kAsked };
+  State state = State::kNone;
+  bool decode = false;
+  int tries = 0;        // questions that were not answered
+  uint64_t ticket = 0;  // of the present one
+  ServiceEntry* tokenizer = nullptr;
+  InstanceId avoid;  // did not answer the last time
+  size_t cost = 0;   // bytes of text, for the tokenizer's window
+  size_t ids = 0;    // decode: how many output ids were sent
+  bool flush = false;
+  size_t index = 0;  // waiting decodes: place in the pool's list
+};
+
+struct Job {
+  JobId id;
+  uint64_t order = 0;
+  uint64_t accepted_sequence = 0;  // of its journal record; 0: recovered, on disk for long
+  std::string payload_sha256;
+  protocol::JobSpec spec;
+  Stage stage = Stage::kEncoding;
+  bool ended = false;  // has its terminal record; lives to the end of the turn
+
+  std::vector<TokenId> prompt_ids;
+  std::vector<float> prompt_logprobs;
+  std::vector<TokenId> output;
+  protocol::FinishReason finish_reason = protocol::FinishReason::kNone;  // set once the tokens are complete
+
+  std::string text;
+  protocol::Bytes decode_state;
+  size_t decoded = 0;      // output ids whose text is in `text` or held back in the state
+  size_t stop_within = 0;  // a stop string is known to end within the next so many ids; 0: not known
+  Question question;
+
+  uint64_t lease = 0;           // number of the present lease; 0: none
+  uint64_t lease_sequence = 0;  // of its journal record
+  ServiceEntry* worker = nullptr;
+  int64_t kv_reserved = 0;
+  int32_t attempts = 0;
+  int32_t crashes = 0;
+  InstanceId avoid;  // lost or failed the last attempt
+
+  int64_t progress_done = 0;  // conversions: bytes
+  int64_t progress_total = 0;
+  size_t progress_saved = 0;  // output ids in the journal
+  Instant progress_saved_at{};
+
+  Instant accepted_at{}, ready_at{}, leased_at{}, first_token_at{};
+  std::multimap<Instant, Job*>::iterator deadline;
+  Instant delayed_until{};  // in Stage::kDelayed
+
+  std::vector<Subscription> subscriptions;
+  bool events_pending = false;
+
+  bool is_generation() const { return spec.kind == protocol::JobKind::kGenerate; }
+  // Output ids that have text: a final end-of-text id has none.
+  size_t ids_with_text() const { return output.size() - (finish_reason == protocol::FinishReason::kEndOfText ? 1 : 0); }
+};
+
+}  // namespace optserve::scheduler

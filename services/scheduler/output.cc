@@ -1,0 +1,199 @@
+// Tokens, text, and the end of a job.
+#include <algorithm>
+#include <utility>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "scheduler/scheduler_service.h"
+
+namespace optserve::scheduler {
+
+void SchedulerService::on(ServiceEntry& from, const protocol::Tokens& message, Instant now, Outbox& out) {
+  const size_t count = message.leases.size();
+  if (message.positions.size() != count || message.tokens.size() != count || message.finished.size() != count) {
+    refuse_to(from.peer, 0,
+              refuse(ErrorCode::kBadRequest,
+                     "Tokens: arrays of " + std::to_string(count) + ", " + std::to_string(message.positions.size()) +
+                         ", " + std::to_string(message.tokens.size()) + " and " +
+                         std::to_string(message.finished.size()) + " entries, expected equal lengths"),
+              out);
+    return;
+  }
+  from.progressed = now;
+  for (size_t i = 0; i < count; ++i) {
+    if (Job* job = leased_job(from, message.term, message.leases[i])) take_token(from, *job, message, i, now);
+  }
+}
+
+void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index,
+                                  Instant now) {
+  const size_t position = message.positions[index];
+  if (position < job.output.size()) {
+    metrics_.duplicate_tokens.add();
+    return;
+  }
+  const TokenId id = message.tokens[index];
+  const auto reason = static_cast<protocol::FinishReason>(message.finished[index]);
+  const bool reason_is_valid = reason == protocol::FinishReason::kNone ||
+                               reason == protocol::FinishReason::kEndOfText ||
+                               reason == protocol::FinishReason::kLength;
+  const bool last_allowed = position + 1 >= static_cast<size_t>(job.spec.max_new_tokens);
+  if (position > job.output.size() || id < 0 || id >= static_cast<TokenId>(limits::kVocabularyMax) ||
+      !reason_is_valid || (last_allowed && reason == protocol::FinishReason::kNone)) {
+    log_warn("bad_token", {{"worker", from.info.name},
+                           {"position", position},
+                           {"expected", job.output.size()},
+                           {"id", id},
+                           {"finished", static_cast<int>(message.finished[index])}});
+    revokes_[{from.peer, term_}].second.push_back(job.lease);
+    lose_lease(job,
+               "the worker sent a token that does not fit (position " + std::to_string(position) + ", expected " +
+                   std::to_string(job.output.size()) + ")",
+               true, now);
+    return;
+  }
+  job.output.push_back(id);
+  metrics_.tokens.add();
+  if (job.first_token_at == Instant{}) {
+    job.first_token_at = now;
+    metrics_.first_token_seconds.observe(std::chrono::duration<double>(now - job.accepted_at).count());
+  }
+  if (reason != protocol::FinishReason::kNone) {
+    job.finish_reason = reason;
+    release(job);
+    jobs_.set_stage(job, Stage::kDecoding);
+  } else {
+    save_progress(job, now);
+  }
+  decode_more(job);
+}
+
+void SchedulerService::save_progress(Job& job, Instant now) {
+  if (job.progress_saved_at == Instant{}) job.progress_saved_at = now;
+  if (now - job.progress_saved_at < options_.progress_interval || job.output.size() == job.progress_saved) return;
+  job.progress_saved_at = now;
+  job.progress_saved = job.output.size();
+  store_.append(journal::Progress{job.id, job.order, job.output});
+}
+
+void SchedulerService::decode_more(Job& job) {
+  const bool last = job.finish_reason != protocol::FinishReason::kNone;
+  if (job.decoded < job.ids_with_text() || last) tokenizers_.ask_decode(job);
+}
+
+void SchedulerService::on(ServiceEntry& from, protocol::Decoded message, Instant now, Outbox&) {
+  for (protocol::DecodedItem& item : message.items) {
+    if (Job* job = tokenizers_.take_answer(from, item.ticket, true)) on_decoded(*job, std::move(item), now);
+  }
+}
+
+void SchedulerService::on_decoded(Job& job, protocol::DecodedItem item, Instant now) {
+  if (item.error == ErrorCode::kBusy || item.error == ErrorCode::kUnavailable) {
+    ask_again(job, true, now);
+    return;
+  }
+  if (item.error) {
+    finish(job, {protocol::JobState::kFailed, protocol::FinishReason::kError, *item.error, item.message}, now);
+    return;
+  }
+  job.question.tries = 0;
+  const size_t asked = job.question.ids;
+  if (item.stop >= 0 && asked > 1) {
+    job.stop_within = asked;  // which of the ids completed it? Asks again for the first half
+    tokenizers_.ask_decode(job);
+    return;
+  }
+  job.text += item.text;
+  job.decode_state = std::move(item.state);
+  job.decoded += asked;
+  if (!item.text.empty()) streams_.touch(job);
+  if (item.stop >= 0) {
+    job.output.resize(job.decoded);
+    job.finish_reason = protocol::FinishReason::kStop;
+    finish(job, {protocol::JobState::kSucceeded, protocol::FinishReason::kStop, std::nullopt, ""}, now);
+    return;
+  }
+  if (job.stop_within > 0) job.stop_within -= asked;
+  if (job.question.flush) {
+    finish(job, {protocol::JobState::kSucceeded, job.finish_reason, std::nullopt, ""}, now);
+    return;
+  }
+  decode_more(job);
+}
+
+void SchedulerService::on(ServiceEntry& from, const protocol::PromptLogprobs& message, Instant now, Outbox&) {
+  Job* job = leased_job(from, message.term, message.lease);
+  if (job == nullptr) return;
+  from.progressed = now;
+  const size_t next = job->prompt_logprobs.size() + 1;
+  if (!job->spec.prompt_logprobs || message.start != next || message.logprobs.size() + next > job->prompt_ids.size()) {
+    revokes_[{from.peer, term_}].second.push_back(job->lease);
+    lose_lease(*job,
+               "prompt log-probabilities from position " + std::to_string(message.start) + ", expected " +
+                   std::to_string(next),
+               true, now);
+    return;
+  }
+  job->prompt_logprobs.insert(job->prompt_logprobs.end(), message.logprobs.begin(), message.logprobs.end());
+}
+
+void SchedulerService::on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now, Outbox&) {
+  Job* job = leased_job(from, message.term, message.lease);
+  if (job == nullptr) return;
+  from.progressed = now;
+  job->progress_done = message.bytes_done;
+  job->progress_total = message.bytes_total;
+  streams_.touch(*job);
+  if (!message.finished) return;
+  job->text = message.message;
+  release(*job);
+  finish(*job, {protocol::JobState::kSucceeded, protocol::FinishReason::kNone, std::nullopt, message.message}, now);
+}
+
+void SchedulerService::finish(Job& job, End end, Instant now) {
+  revoke(job);
+  tokenizers_.drop(job);
+  if (job.stage == Stage::kWaiting) queue_of(job).remove(job);
+  if (job.stage == Stage::kDelayed) {
+    const auto [first, last] = delayed_.equal_range(job.delayed_until);
+    const auto found = std::find_if(first, last, [&](const auto& item) { return item.second == &job; });
+    if (found != last) delayed_.erase(found);
+  }
+  auto result = std::make_shared<protocol::JobResult>(describe(job));
+  result->state = end.state;
+  result->finish_reason = end.reason;
+  result->error = end.error;
+  result->message = std::move(end.message);
+  result->timings.total_ms = std::chrono::duration_cast<milliseconds>(now - job.accepted_at).count();
+  if (job.leased_at != Instant{}) {
+    result->timings.run_ms = std::chrono::duration_cast<milliseconds>(now - job.leased_at).count();
+  }
+  const int64_t expires = wall_ms(now) + job.spec.result_ttl_ms;
+  journal::Finished record;
+  record.order = job.order;
+  record.expires_wall_ms = expires;
+  record.tenant = job.spec.tenant;
+  record.payload_sha256 = job.payload_sha256;
+  record.result = *result;
+  const uint64_t sequence = store_.append(std::move(record));
+  recent_.add(result, sequence, expires);
+  keys_.expire_at(job.spec.tenant, job.spec.key, expires);
+  streams_.finish(job, result, sequence);
+  observe(job, *result, now);
+  jobs_.end(job);
+}
+
+void SchedulerService::observe(const Job& job, const protocol::JobResult& result, Instant now) {
+  metrics_.ended[static_cast<size_t>(result.state)].add();
+  metrics_.total_seconds.observe(std::chrono::duration<double>(now - job.accepted_at).count());
+  ++(result.state == protocol::JobState::kSucceeded ? finished_count_ : failed_count_);
+  if (result.state == protocol::JobState::kDead || result.state == protocol::JobState::kFailed) {
+    log_warn("job_failed", {{"job", job.id.hex()},
+                            {"state", protocol::job_state_name(result.state)},
+                            {"code", result.error ? error_code_name(*result.error) : ""},
+                            {"attempts", result.attempts},
+                            {"message", result.message}});
+  }
+}
+
+}  // namespace optserve::scheduler

@@ -1,0 +1,60 @@
+#include "scheduler/scheduler_metrics.h"
+
+#include <string>
+#include <vector>
+
+namespace optserve::scheduler {
+namespace {
+
+const std::vector<double>& latency_buckets() {
+  static const std::vector<double> kBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                                               1,     2.5,    5,     10,   25,    50,   100, 250};
+  return kBuckets;
+}
+
+}  // namespace
+
+SchedulerMetrics::SchedulerMetrics(Registry& registry) {
+  const auto counter = [&](const char* name, const char* help, const Labels& labels = {}) {
+    return registry.counter(name, help, labels);
+  };
+  accepted = counter("optserve_jobs_accepted_total", "Jobs accepted into the queue");
+  duplicates = counter("optserve_jobs_duplicate_total", "Submits answered with an earlier job of the same key");
+  conflicts = counter("optserve_jobs_conflict_total", "Submits refused because their key names another payload");
+  refused = counter("optserve_jobs_refused_total", "Submits refused as invalid");
+  busy = counter("optserve_jobs_busy_total", "Submits refused because a bound is reached");
+  for (uint8_t state = static_cast<uint8_t>(protocol::JobState::kSucceeded);
+       state <= static_cast<uint8_t>(protocol::JobState::kDead); ++state) {
+    ended[state] = counter("optserve_jobs_ended_total", "Jobs that reached a terminal state",
+                           {{"state", std::string(protocol::job_state_name(static_cast<protocol::JobState>(state)))}});
+  }
+  tokens = counter("optserve_output_tokens_total", "Output tokens taken from workers");
+  prompt_tokens = counter("optserve_prompt_tokens_total", "Prompt tokens of jobs that were queued for a worker");
+  leases = counter("optserve_leases_total", "Leases given");
+  leases_lost = counter("optserve_leases_lost_total", "Leases that ended without a result");
+  stale_tokens = counter("optserve_stale_results_total", "Entries from workers for leases that they do not hold");
+  duplicate_tokens = counter("optserve_duplicate_tokens_total", "Tokens at positions that were known");
+  tokenizer_retries = counter("optserve_tokenizer_retries_total", "Questions to tokenizers that were asked again");
+  keys_evicted = counter("optserve_keys_evicted_total", "Idempotency keys forgotten before their time");
+  slow_clients = counter("optserve_slow_client_messages_total", "Messages that a client did not take in time");
+  const auto stage = [&](const char* name) {
+    return registry.gauge("optserve_jobs", "Open jobs by stage", {{"stage", name}});
+  };
+  encoding = stage("encoding"), waiting = stage("waiting"), running = stage("running"), decoding = stage("decoding");
+  const auto services = [&](const char* kind) {
+    return registry.gauge("optserve_services", "Registered services", {{"service", kind}});
+  };
+  services_tokenizer = services("tokenizer"), services_worker = services("worker");
+  services_converter = services("converter");
+  clients = registry.gauge("optserve_streaming_clients", "Connections that follow jobs");
+  known_keys = registry.gauge("optserve_known_keys", "Idempotency keys in memory");
+  const auto histogram = [&](const char* name, const char* help) {
+    return registry.histogram(name, help, latency_buckets());
+  };
+  encode_seconds = histogram("optserve_job_encode_seconds", "From acceptance until the prompt's ids are known");
+  queue_seconds = histogram("optserve_job_queue_seconds", "From the prompt's ids to the first lease");
+  first_token_seconds = histogram("optserve_job_first_token_seconds", "From acceptance to the first output token");
+  total_seconds = histogram("optserve_job_total_seconds", "From acceptance to the terminal state");
+}
+
+}  // namespace optserve::scheduler

@@ -1,0 +1,26 @@
+// The scheduler's metrics. No label value comes from a request.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "metrics/metrics.h"
+#include "protocol/message_types.h"
+
+namespace optserve::scheduler {
+
+struct SchedulerMetrics {
+  explicit SchedulerMetrics(Registry& registry);
+
+  Counter accepted, duplicates, conflicts, refused, busy;
+  std::array<Counter, 8> ended;  // by JobState
+  Counter tokens, prompt_tokens;
+  Counter leases, leases_lost, stale_tokens, duplicate_tokens;
+  Counter tokenizer_retries, keys_evicted;
+  Counter slow_clients;
+  Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
+  Gauge clients, known_keys;
+  Histogram queue_seconds, first_token_seconds, total_seconds, encode_seconds;
+};
+
+}  // namespace optserve::scheduler

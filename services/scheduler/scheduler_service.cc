@@ -1,0 +1,267 @@
+#include "scheduler/scheduler_service.h"
+
+#include <utility>
+
+#include "base/log.h"
+
+namespace optserve::scheduler {
+namespace {
+
+constexpr seconds kSweepInterval{10};
+
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+
+}  // namespace
+
+SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& store, journal::Recovery recovery,
+                                   Registry& registry)
+    : options_(std::move(options)),
+      store_(store),
+      term_(recovery.term),
+      restarted_(recovery.term > 1),
+      metrics_(registry),
+      tokenizers_(options_, services_),
+      streams_(options_),
+      recent_(options_.recent_bytes_max),
+      keys_(options_.known_keys_max),
+      random_(options_.seed) {
+  recover(std::move(recovery));
+}
+
+void SchedulerService::recover(journal::Recovery recovery) {
+  next_order_ = recovery.next_order;
+  for (journal::KnownKey& known : recovery.keys) {
+    keys_.add(known.tenant, known.key, {known.job, std::move(known.payload_sha256)});
+    keys_.expire_at(known.tenant, known.key, known.expires_wall_ms);
+  }
+  for (journal::OpenJob& open : recovery.open) {
+    auto job = std::make_unique<Job>();
+    job->id = open.accepted.job;
+    job->order = open.accepted.order;
+    job->payload_sha256 = std::move(open.accepted.payload_sha256);
+    job->spec = std::move(open.accepted.spec);
+    job->output = std::move(open.progress);
+    job->attempts = open.attempts;
+    job->crashes = open.crashes;
+    job->accepted_at = options_.start;
+    // The wall clock may have moved either way: the job gets at most its whole time again.
+    const int64_t age = std::max<int64_t>(0, options_.start_wall_ms - open.accepted.accepted_wall_ms);
+    const int64_t left = std::max<int64_t>(0, job->spec.ttl_ms - age);
+    keys_.add(job->spec.tenant, job->spec.key, {job->id, job->payload_sha256});
+    Job& added = jobs_.add(std::move(job), options_.start + milliseconds(left));
+    if (added.crashes >= options_.crashes_max) {
+      finish(added,
+             {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
+              "the scheduler stopped " + std::to_string(added.crashes) + " times while this job was running"},
+             options_.start);
+      continue;
+    }
+    begin(added, options_.start);
+  }
+  if (restarted_) {
+    log_info("jobs_recovered", {{"term", term_}, {"open", jobs_.size()}, {"keys", recovery.keys.size()}});
+  }
+}
+
+int64_t SchedulerService::wall_ms(Instant now) const {
+  return options_.start_wall_ms + std::chrono::duration_cast<milliseconds>(now - options_.start).count();
+}
+
+void SchedulerService::refuse_to(const Peer& to, uint64_t request, const Refusal& why, Outbox& out) {
+  out.send(to, protocol::Refused{request, why.code, why.message});
+}
+
+void SchedulerService::on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
+  durable_ = store_.durable();
+  if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
+    if (ServiceEntry* entry = services_.find(from)) entry->heard = now;
+    out.send(from, protocol::Pong{ping->number, term_});
+  } else if (std::holds_alternative<protocol::Pong>(message)) {
+    if (ServiceEntry* entry = services_.find(from)) entry->heard = now;
+  } else if (const auto* refused = std::get_if<protocol::Refused>(&message)) {
+    // Never answered: two programs must not refuse each other for ever.
+    log_warn("peer_refused", {{"code", error_code_name(refused->code)}, {"message", refused->message.substr(0, 256)}});
+  } else if (from.port == options_.clients_port) {
+    on_client_message(from, std::move(message), now, out);
+  } else {
+    on_service_message(from, std::move(message), now, out);
+  }
+}
+
+void SchedulerService::on_client_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
+  const std::string name(protocol::message_name(message));
+  std::visit(Overloaded{
+                 [&](protocol::Submit& m) { on(from, std::move(m), now, out); },
+                 [&](protocol::Attach& m) { on(from, m, now, out); },
+                 [&](protocol::Cancel& m) { on(from, m, now, out); },
+                 [&](protocol::GetJob& m) { on(from, m, now, out); },
+                 [&](protocol::GetStatus& m) { on(from, m, now, out); },
+                 [&](auto&) {
+                   refuse_to(from, 0, refuse(ErrorCode::kBadRequest, name + " is not a message that clients send"),
+                             out);
+                 },
+             },
+             message);
+}
+
+void SchedulerService::on_service_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
+  if (auto* registration = std::get_if<protocol::Register>(&message)) {
+    on(from, std::move(*registration), now, out);
+    return;
+  }
+  ServiceEntry* entry = services_.find(from);
+  if (entry == nullptr) {
+    refuse_to(from, 0, refuse(ErrorCode::kNotFound, "this connection is not registered; send Register first"), out);
+    return;
+  }
+  entry->heard = now;
+  const std::string name(protocol::message_name(message));
+  std::visit(Overloaded{
+                 [&](protocol::Heartbeat& m) { on(*entry, m, now, out); },
+                 [&](protocol::Goodbye& m) { on(*entry, m, now, out); },
+                 [&](protocol::Encoded& m) { on(*entry, std::move(m), now, out); },
+                 [&](protocol::Decoded& m) { on(*entry, std::move(m), now, out); },
+                 [&](protocol::Tokens& m) { on(*entry, m, now, out); },
+                 [&](protocol::PromptLogprobs& m) { on(*entry, m, now, out); },
+                 [&](protocol::LeaseFailed& m) { on(*entry, m, now, out); },
+                 [&](protocol::ConvertProgress& m) { on(*entry, m, now, out); },
+                 [&](auto&) {
+                   refuse_to(from, 0, refuse(ErrorCode::kBadRequest, name + " is not a message that services send"),
+                             out);
+                 },
+             },
+             message);
+}
+
+void SchedulerService::on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox&) {
+  if (to.port == options_.clients_port) {
+    if (!slow) {
+      streams_.on_gone(to);
+      return;
+    }
+    metrics_.slow_clients.add();
+    if (const auto* events = std::get_if<protocol::JobEvents>(&message)) {
+      for (const protocol::JobEvent& event : events->events) {
+        if (Job* job = jobs_.find(event.job)) ClientStreams::rewind(*job, to, event.text_offset);
+      }
+      streams_.on_slow(to, *events, now);
+    } else if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {
+      streams_.on_slow(to, finished->result.job, now);
+    }
+    return;  // other answers: the client asks again
+  }
+  ServiceEntry* entry = services_.find(to);
+  if (entry == nullptr) return;
+  entry->paused_until = now + milliseconds(500);
+  if (const auto* dispatched = std::get_if<protocol::Dispatch>(&message)) {
+    std::vector<uint64_t> leases;
+    for (const protocol::DispatchItem& item : dispatched->items) leases.push_back(item.lease);
+    undelivered_dispatch(*entry, leases, now);
+  } else if (const auto* conversion = std::get_if<protocol::ConvertDispatch>(&message)) {
+    undelivered_dispatch(*entry, {conversion->lease}, now);
+  }
+  const auto ask_elsewhere = [&](const auto& items) {
+    for (const auto& item : items) {
+      const auto found = entry->questions.find(item.ticket);
+      if (found != entry->questions.end()) ask_again(*found->second, false, now);
+    }
+  };
+  if (const auto* encode = std::get_if<protocol::Encode>(&message)) ask_elsewhere(encode->items);
+  if (const auto* decode = std::get_if<protocol::Decode>(&message)) ask_elsewhere(decode->items);
+  if (!slow) lose_service(*entry, "its connection ended", now);
+}
+
+void SchedulerService::on_tick(Instant now, Outbox& out) {
+  durable_ = store_.durable();
+  check_services(now);
+  for (Job* job : tokenizers_.take_overdue(now)) ask_again(*job, true, now);
+  while (Job* job = jobs_.expired(now)) {
+    finish(*job,
+           {protocol::JobState::kExpired, protocol::FinishReason::kError, ErrorCode::kDeadlineExceeded,
+            "the job's time of " + std::to_string(job->spec.ttl_ms) + " ms ran out"},
+           now);
+  }
+  while (!delayed_.empty() && delayed_.begin()->first <= now) {
+    Job& job = *delayed_.begin()->second;
+    delayed_.erase(delayed_.begin());
+    enqueue(job, now);
+  }
+  dispatch_wanted_ = true;  // pauses of workers end without a message
+  on_results(now, out);
+  resume_clients(now, out);
+  if (now >= next_sweep_) {
+    next_sweep_ = now + kSweepInterval;
+    keys_.expire(wall_ms(now));
+    streams_.sweep();
+  }
+  update_gauges();
+}
+
+void SchedulerService::check_services(Instant now) {
+  std::vector<std::pair<ServiceEntry*, std::string>> lost;
+  for (const auto kind :
+       {protocol::ServiceKind::kTokenizer, protocol::ServiceKind::kWorker, protocol::ServiceKind::kConverter}) {
+    for (ServiceEntry* entry : services_.of_kind(kind)) {
+      if (entry->leases.empty()) entry->progressed = now;
+      if (now - entry->heard >= options_.service_lost_after) {
+        lost.emplace_back(entry, "it was silent for too long");
+      } else if (kind == protocol::ServiceKind::kWorker && now - entry->progressed >= options_.service_stalled_after) {
+        lost.emplace_back(entry, "it holds jobs but makes no progress");
+      }
+    }
+  }
+  for (const auto& [entry, why] : lost) lose_service(*entry, why, now);
+}
+
+void SchedulerService::resume_clients(Instant now, Outbox& out) {
+  for (auto& [client, jobs] : streams_.take_resumed(now)) {
+    for (const JobId& id : jobs) {
+      if (Job* job = jobs_.find(id)) {
+        streams_.touch(*job);
+        continue;
+      }
+      const ResultQuestion question{client->peer, 0, id, ResultQuestion::Kind::kFollow, 0};
+      if (!send_known_result(client->peer, question, now, out)) ask_store(id, question, out);
+    }
+  }
+}
+
+void SchedulerService::on_flush(Instant now, Outbox& out) {
+  if (dispatch_wanted_) dispatch(now, out);
+  tokenizers_.flush(now, out);
+  if (!revokes_.empty()) send_revokes(out);
+  streams_.flush(durable_, now, out);
+  jobs_.clear_ended();
+}
+
+void SchedulerService::begin_drain(Instant, Outbox&) { draining_ = true; }
+
+bool SchedulerService::is_drained() const {
+  return draining_ && jobs_.count(Stage::kLeased) == 0 && jobs_.count(Stage::kDecoding) == 0;
+}
+
+void SchedulerService::give_back_leases() {
+  jobs_.for_each([&](Job& job) {
+    if (job.lease == 0) return;
+    store_.append(journal::Leased{job.id, job.order, {term_, 0}, job.attempts - 1});
+    if (job.output.size() > job.progress_saved) store_.append(journal::Progress{job.id, job.order, job.output});
+  });
+}
+
+void SchedulerService::update_gauges() {
+  metrics_.encoding.set(static_cast<double>(jobs_.count(Stage::kEncoding)));
+  metrics_.waiting.set(static_cast<double>(jobs_.count(Stage::kWaiting) + jobs_.count(Stage::kDelayed)));
+  metrics_.running.set(static_cast<double>(jobs_.count(Stage::kLeased)));
+  metrics_.decoding.set(static_cast<double>(jobs_.count(Stage::kDecoding)));
+  const auto count = [&](protocol::ServiceKind kind) { return static_cast<double>(services_.of_kind(kind).size()); };
+  metrics_.services_tokenizer.set(count(protocol::ServiceKind::kTokenizer));
+  metrics_.services_worker.set(count(protocol::ServiceKind::kWorker));
+  metrics_.services_converter.set(count(protocol::ServiceKind::kConverter));
+  metrics_.clients.set(static_cast<double>(streams_.size()));
+  metrics_.known_keys.set(static_cast<double>(keys_.size()));
+}
+
+}  // namespace optserve::scheduler
