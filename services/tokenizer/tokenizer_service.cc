@@ -17,7 +17,10 @@ protocol::Register complete(protocol::Register hello, const TextServer& texts) {
 
 TokenizerService::TokenizerService(TextServer texts, protocol::Register hello,
                                    const transport::SchedulerLinkOptions& link, Registry& registry, Health& health)
-    : texts_(std::move(texts)), link_(complete(std::move(hello), texts_), link, {}), metrics_(registry), health_(health) {}
+    : texts_(std::move(texts)),
+      link_(complete(std::move(hello), texts_), link, {}),
+      metrics_(registry),
+      health_(health) {}
 
 void TokenizerService::on_message(const transport::Peer& from, protocol::Message message, Instant now,
                                   transport::Outbox& out) {
@@ -33,7 +36,8 @@ void TokenizerService::on_message(const transport::Peer& from, protocol::Message
 }
 
 void TokenizerService::encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out) {
-  for (const protocol::EncodeItem& item : request.items) metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
+  for (const protocol::EncodeItem& item : request.items)
+    metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
   for (protocol::Encoded& answer : texts_.encode(request)) {
     metrics_.texts_encoded.add(static_cast<double>(answer.items.size()));
     answers_ += answer.items.size();
