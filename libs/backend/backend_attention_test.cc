@@ -83,50 +83,45 @@ class AttentionTest : public BackendTest {
     return out.values();
   }
 
-  // softmax(q k^T / sqrt(head_dim)) v of one row and head; also the largest |v| seen.
-  static std::vector<double> oracle(const AttentionCase& c, const Step& step, const std::vector<float>& query,
-                                    const std::vector<float>& keys, const std::vector<float>& values, size_t sequence,
-                                    int64_t visible, int64_t head) {
-    const int64_t width = c.heads * c.head_dim;
-    std::vector<double> scores, result(static_cast<size_t>(c.head_dim), 0.0);
-    for (int64_t p = 0; p < visible; ++p) {
-      const int64_t base = step.slots[sequence][static_cast<size_t>(p)] * width + head * c.head_dim;
+  // softmax(q k^T / sqrt(head_dim)) v of one row and head. `slots`: of the tokens that the row sees; `offset`: of the
+  // head in a row of the cache.
+  struct Cache {
+    std::vector<float> keys, values;
+    int64_t width, head_dim;
+  };
+  static std::vector<double> oracle(const float* query, const Cache& cache, std::span<const int64_t> slots,
+                                    int64_t offset) {
+    std::vector<double> scores, result(static_cast<size_t>(cache.head_dim), 0.0);
+    for (const int64_t slot : slots) {
+      const float* key = cache.keys.data() + slot * cache.width + offset;
       double score = 0;
-      for (int64_t i = 0; i < c.head_dim; ++i) {
-        score += static_cast<double>(query[static_cast<size_t>(head * c.head_dim + i)]) *
-                 static_cast<double>(keys[static_cast<size_t>(base + i)]);
-      }
-      scores.push_back(score / std::sqrt(static_cast<double>(c.head_dim)));
+      for (int64_t i = 0; i < cache.head_dim; ++i) score += static_cast<double>(query[i]) * static_cast<double>(key[i]);
+      scores.push_back(score / std::sqrt(static_cast<double>(cache.head_dim)));
     }
     const double largest = std::ranges::max(scores);
     double total = 0;
     for (double& score : scores) total += score = std::exp(score - largest);
-    for (int64_t p = 0; p < visible; ++p) {
-      const int64_t base = step.slots[sequence][static_cast<size_t>(p)] * width + head * c.head_dim;
-      for (int64_t i = 0; i < c.head_dim; ++i) {
-        result[static_cast<size_t>(i)] +=
-            scores[static_cast<size_t>(p)] / total * static_cast<double>(values[static_cast<size_t>(base + i)]);
-      }
+    for (size_t p = 0; p < slots.size(); ++p) {
+      const float* value = cache.values.data() + slots[p] * cache.width + offset;
+      for (size_t i = 0; i < result.size(); ++i) result[i] += scores[p] / total * static_cast<double>(value[i]);
     }
     return result;
   }
 
   void expect_oracle(const AttentionCase& c) {
     const Step step = make_step(c);
-    const std::vector<float> found = run(c, step), qkv = step.qkv.values(), keys = step.keys.values(),
-                             values = step.values.values();
-    const int64_t width = c.heads * c.head_dim;
+    const std::vector<float> found = run(c, step), qkv = step.qkv.values();
+    const Cache cache{step.keys.values(), step.values.values(), c.heads * c.head_dim, c.head_dim};
     int64_t row = 0;
     for (size_t s = 0; s < c.context.size(); ++s) {
       for (int64_t i = 0; i < c.rows[s]; ++i, ++row) {
-        const std::vector<float> query(qkv.begin() + row * 3 * width, qkv.begin() + row * 3 * width + width);
-        for (int64_t head = 0; head < c.heads; ++head) {
-          const auto expected = oracle(c, step, query, keys, values, s, c.context[s] - c.rows[s] + i + 1, head);
+        const auto visible = std::span(step.slots[s]).first(static_cast<size_t>(c.context[s] - c.rows[s] + i + 1));
+        for (int64_t offset = 0; offset < cache.width; offset += c.head_dim) {
+          const auto expected = oracle(qkv.data() + row * 3 * cache.width + offset, cache, visible, offset);
           for (int64_t d = 0; d < c.head_dim; ++d) {
             // Scores of about 3 are off by some roundings of a sum of head_dim terms; values are of size 1.
-            expect_near(found[static_cast<size_t>(row * width + head * c.head_dim + d)],
-                        expected[static_cast<size_t>(d)], 4, 8 + 4 * std::sqrt(static_cast<double>(c.head_dim)),
-                        "head " + std::to_string(head) + " " + at(row, d));
+            expect_near(found[static_cast<size_t>(row * cache.width + offset + d)], expected[static_cast<size_t>(d)], 4,
+                        8 + 4 * std::sqrt(static_cast<double>(c.head_dim)), at(row, offset + d));
           }
         }
       }
