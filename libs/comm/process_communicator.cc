@@ -14,9 +14,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "comm/communicator.h"
@@ -179,8 +179,6 @@ class ProcessCommunicator final : public Communicator {
   }
 
  private:
-  using SteadyClock = std::chrono::steady_clock;
-
   RankArea& mine() { return area_->ranks[rank_]; }
   // Buffer of the present chunk.
   char* buffer(int peer) const {
@@ -222,7 +220,7 @@ class ProcessCommunicator final : public Communicator {
     RankArea& theirs = area_->ranks[peer];
     const auto reached = [&] { return static_cast<int32_t>(theirs.offered.load() - count) >= 0; };
     for (int spin = 0; spin < kSpins && !reached(); ++spin) pause_cpu();
-    const auto start = SteadyClock::now();
+    const Instant start = clock_.now();
     while (!reached()) {
       throw_if_aborted();
       theirs.waiters.fetch_add(1);
@@ -232,7 +230,7 @@ class ProcessCommunicator final : public Communicator {
       if (reached()) break;
       throw_if_aborted();
       if (is_dead(peer) && !reached()) fail("rank " + std::to_string(peer) + " died", operation);
-      if (!unlimited_ && SteadyClock::now() - start > timeout_) {
+      if (!unlimited_ && clock_.now() - start > timeout_) {
         fail("rank " + std::to_string(peer) + " did not come within " + std::to_string(timeout_.count()) + " ms",
              operation);
       }
@@ -272,7 +270,8 @@ class ProcessCommunicator final : public Communicator {
 
   int rank_;
   int world_;
-  std::chrono::milliseconds timeout_;
+  milliseconds timeout_;
+  SystemClock clock_;
   bool unlimited_ = false;  // the present operation waits as long as its peers live
   uint32_t count_ = 0;      // chunks this rank has offered, modulo 2^32
   GroupArea* area_ = nullptr;
