@@ -19,6 +19,8 @@ class ByteSource {
   virtual const std::string& name() const = 0;  // for messages: the path
   // Fills `out` from `offset`. Throws Error if the bytes cannot be read, also when the file has become shorter.
   virtual void read_at(uint64_t offset, std::span<std::byte> out) const = 0;
+  // True if the bytes may differ from when the source was opened.
+  virtual bool has_changed() const { return false; }
 };
 
 // An open regular file. Reads use pread, so threads may share one object.
@@ -33,8 +35,8 @@ class InputFile final : public ByteSource {
   uint64_t size() const override { return size_; }
   const std::string& name() const override { return path_; }
   void read_at(uint64_t offset, std::span<std::byte> out) const override;
-  // True if size or modification time differ from when the file was opened.
-  bool has_changed() const;
+  // Compares size and modification time.
+  bool has_changed() const override;
 
  private:
   InputFile(std::string path, int fd, uint64_t size, int64_t mtime_ns)

@@ -1,0 +1,60 @@
+// Foreign checkpoint in, sharded checkpoint out. Pure library: the command line and the converter service call it.
+//
+// Tensors stream from input to output in pieces of a few megabytes, so memory does not depend on the model. The same
+// weights give the same shard bytes whatever files they came in.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "model_spec/opt_config.h"
+#include "tensor/dtype.h"
+
+namespace optserve::converter {
+
+struct ConvertProgress {
+  uint64_t bytes_done = 0;  // of output tensors
+  uint64_t bytes_total = 0;
+  std::string_view tensor;  // canonical name of the one at work; empty at the end
+};
+
+struct ConvertOptions {
+  std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
+  std::string output;  // folder to create; its name becomes the model's name unless `name` is set
+  std::string name;
+  std::optional<tensor::DType> dtype;  // F32, F16 or BF16; unset: as the input has it
+  int shards = 0;                      // 0: the largest of 8, 4, 2, 1 that the model allows
+  int64_t num_heads = 0;               // 0: as the files say
+  std::string vocab_file;              // both empty: found beside the input or in the folder above
+  std::string merges_file;
+  bool allow_nonfinite = false;  // accept NaN and infinite weights
+  bool check_source = true;      // compare the input's bytes with its CRC-32s
+  // Called a few times a second at most per tensor piece; false cancels the conversion.
+  std::function<bool(const ConvertProgress&)> on_progress;
+};
+
+struct ConvertResult {
+  model_spec::OptConfig config;
+  tensor::DType dtype = tensor::DType::kF16;
+  int shards = 0;
+  int64_t parameters = 0;      // elements of all tensors
+  uint64_t bytes_written = 0;  // of tensors, all shards together
+  uint64_t nonfinite = 0;      // NaN or infinite elements that were accepted
+  bool has_tokenizer = false;
+  std::string layout;  // of the input, for people
+  std::vector<std::string> warnings;
+};
+
+// Refuses bad input, an existing output and cancellation (ErrorCode::kCancelled); then nothing is left behind. Throws
+// Error when the environment fails, with the same guarantee.
+Result<ConvertResult> convert(const ConvertOptions& options);
+
+// The default shard count of a model.
+int default_shards(const model_spec::OptConfig& config);
+
+}  // namespace optserve::converter

@@ -1,0 +1,117 @@
+#include "converter/one_shot.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "base/shutdown.h"
+#include "converter/inspect.h"
+
+namespace optserve::converter {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr uint64_t kMiB = 1 << 20;
+
+// One line that is rewritten on a terminal; else a line every five seconds.
+class ProgressLine {
+ public:
+  ProgressLine(std::ostream& err, bool show) : err_(err), show_(show), is_terminal_(isatty(STDERR_FILENO) == 1) {}
+  bool operator()(const ConvertProgress& progress) {
+    const Clock::time_point now = Clock::now();
+    const bool is_last = progress.tensor.empty();
+    const auto pause = std::chrono::milliseconds(is_terminal_ ? 200 : 5000);
+    if (show_ && (is_last ? is_terminal_ : now - last_ >= pause)) {
+      last_ = now;
+      const double seconds = std::chrono::duration<double>(now - start_).count();
+      const double rate = seconds > 0 ? static_cast<double>(progress.bytes_done / kMiB) / seconds : 0;
+      const uint64_t percent = progress.bytes_total == 0 ? 100 : progress.bytes_done * 100 / progress.bytes_total;
+      err_ << (is_terminal_ ? "\r\x1b[K" : "") << percent << "% of " << progress.bytes_total / kMiB << " MiB, "
+           << static_cast<uint64_t>(rate) << " MiB/s " << progress.tensor << (is_terminal_ && !is_last ? "" : "\n")
+           << std::flush;
+    }
+    return !shutdown_requested();
+  }
+
+ private:
+  std::ostream& err_;
+  bool show_;
+  bool is_terminal_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ = start_;
+};
+
+}  // namespace
+
+Result<ConvertOptions> to_options(const ConvertCommand& command) {
+  ConvertOptions options;
+  options.input = command.input;
+  options.output = command.output;
+  options.name = command.name;
+  options.shards = command.shards;
+  options.num_heads = command.num_heads;
+  options.vocab_file = command.vocab_file;
+  options.merges_file = command.merges_file;
+  options.allow_nonfinite = command.allow_nonfinite;
+  options.check_source = command.check_source;
+  if (command.input.empty() || command.output.empty())
+    return refuse(ErrorCode::kBadRequest, "both an input and an output are needed");
+  if (command.shards < 0 || command.num_heads < 0)
+    return refuse(ErrorCode::kBadRequest, "shards and heads must not be negative");
+  if (command.dtype != "keep") {
+    options.dtype = tensor::parse_weight_dtype(command.dtype);
+    if (!options.dtype)
+      return refuse(ErrorCode::kBadRequest, "dtype is '" + command.dtype + "', expected keep, fp32, fp16 or bf16");
+  }
+  return options;
+}
+
+int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& err) {
+  Result<ConvertOptions> options = to_options(command);
+  if (!options.ok()) {
+    err << "error: " << options.refusal().message << "\n";
+    return 1;
+  }
+  ProgressLine progress(err, command.show_progress);
+  options.value().on_progress = [&](const ConvertProgress& at) { return progress(at); };
+  try {
+    const Result<ConvertResult> result = convert(options.value());
+    if (!result.ok()) {
+      err << "error: " << result.refusal().message << "\n";
+      return result.refusal().code == ErrorCode::kCancelled ? 130 : 1;
+    }
+    const ConvertResult& done = result.value();
+    for (const std::string& warning : done.warnings) err << "warning: " << warning << "\n";
+    if (done.nonfinite > 0) err << "warning: " << done.nonfinite << " weights are NaN or infinite\n";
+    out << command.output << ": " << done.config.name << ", " << done.parameters << " parameters in "
+        << tensor::dtype_name(done.dtype) << ", " << done.shards << " shards, " << done.bytes_written << " bytes, from "
+        << done.layout << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
+    return 0;
+  } catch (const Error& error) {
+    err << "error: " << error.what() << "\n";
+    return 2;
+  }
+}
+
+int run_inspect(const std::string& path, bool as_json, bool with_tensors, std::ostream& out, std::ostream& err) {
+  try {
+    const Result<nlohmann::json> description = inspect(path);
+    if (!description.ok()) {
+      err << "error: " << description.refusal().message << "\n";
+      return 1;
+    }
+    if (as_json)
+      out << description.value().dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+    else
+      out << inspect_text(description.value(), with_tensors);
+    return description.value().contains("problem") ? 1 : 0;
+  } catch (const Error& error) {
+    err << "error: " << error.what() << "\n";
+    return 2;
+  }
+}
+
+}  // namespace optserve::converter

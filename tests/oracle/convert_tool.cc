@@ -1,0 +1,62 @@
+// The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., or
+// inspect PATH [--json] [--tensors]. Prints its own peak memory as the last line of a conversion.
+#include <sys/resource.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <string_view>
+
+#include "base/shutdown.h"
+#include "converter/one_shot.h"
+
+namespace {
+
+int64_t peak_kib() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+int convert(int argc, char** argv) {
+  optserve::converter::ConvertCommand command;
+  command.input = argv[2];
+  command.output = argv[3];
+  command.show_progress = false;
+  for (int i = 4; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    const char* value = i + 1 < argc ? argv[i + 1] : "";
+    if (option == "--allow-nonfinite") {
+      command.allow_nonfinite = true;
+      continue;
+    }
+    if (option == "--dtype") command.dtype = value;
+    if (option == "--shards") command.shards = std::atoi(value);
+    if (option == "--heads") command.num_heads = std::atoi(value);
+    if (option == "--name") command.name = value;
+    if (option == "--vocab") command.vocab_file = value;
+    if (option == "--merges") command.merges_file = value;
+    ++i;
+  }
+  optserve::install_shutdown_signals();
+  const int status = optserve::converter::run_convert(command, std::cout, std::cerr);
+  if (status == 0) std::cout << "peak_kib " << peak_kib() << "\n";
+  return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view command = argc > 2 ? argv[1] : "";
+  if (command == "convert" && argc > 3) return convert(argc, argv);
+  if (command != "inspect") {
+    std::cerr << "usage: convert_tool convert IN OUT [options] | inspect PATH [--json] [--tensors]\n";
+    return 64;
+  }
+  bool as_json = false;
+  bool with_tensors = false;
+  for (int i = 3; i < argc; ++i) {
+    as_json = as_json || std::string_view(argv[i]) == "--json";
+    with_tensors = with_tensors || std::string_view(argv[i]) == "--tensors";
+  }
+  return optserve::converter::run_inspect(argv[2], as_json, with_tensors, std::cout, std::cerr);
+}
