@@ -1,0 +1,125 @@
+#include "worker/engine_thread.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/error.h"
+
+namespace optserve::worker {
+
+EngineThread::EngineThread(const batching::PlannerOptions& options, Step step)
+    : planner_(options), step_(std::move(step)) {
+  event_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (event_fd_ < 0) throw errno_error("eventfd");
+  thread_ = std::thread([this] { run(); });
+}
+
+EngineThread::~EngineThread() {
+  stop();
+  close(event_fd_);
+}
+
+void EngineThread::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  commands_changed_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+void EngineThread::add(batching::SequenceRequest request) {
+  {
+    const std::lock_guard lock(mutex_);
+    added_.push_back(std::move(request));
+  }
+  commands_changed_.notify_one();
+}
+
+void EngineThread::cancel(batching::SequenceId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_.push_back(id);
+  }
+  commands_changed_.notify_one();
+}
+
+std::vector<EngineEvent> EngineThread::take_events() {
+  uint64_t ignored = 0;
+  [[maybe_unused]] const ssize_t count = read(event_fd_, &ignored, sizeof ignored);
+  const std::lock_guard lock(mutex_);
+  if (failure_) std::rethrow_exception(failure_);
+  return std::exchange(events_, {});
+}
+
+batching::PlannerStats EngineThread::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void EngineThread::run() {
+  try {
+    while (wait_for_commands()) {
+      std::vector<EngineEvent> events;
+      take_commands(events);
+      if (const auto plan = planner_.plan()) {
+        for (batching::SequenceEvent& event : planner_.apply(step_(*plan)))
+          events.push_back({std::move(event), std::nullopt});
+        steps_.fetch_add(1);
+      }
+      publish(std::move(events));
+    }
+  } catch (...) {
+    {
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
+    }
+    publish({});
+  }
+}
+
+// False when the thread is to end.
+bool EngineThread::wait_for_commands() {
+  std::unique_lock lock(mutex_);
+  const auto something = [this] { return stopping_ || !added_.empty() || !cancelled_.empty(); };
+  if (!planner_.has_work()) commands_changed_.wait(lock, something);
+  return !stopping_;
+}
+
+void EngineThread::take_commands(std::vector<EngineEvent>& events) {
+  std::vector<batching::SequenceRequest> added;
+  std::vector<batching::SequenceId> cancelled;
+  {
+    const std::lock_guard lock(mutex_);
+    added.swap(added_);
+    cancelled.swap(cancelled_);
+  }
+  for (batching::SequenceRequest& request : added) {
+    const batching::SequenceId id = request.id;
+    if (const Status status = planner_.add(std::move(request)); !status.ok()) {
+      EngineEvent event;
+      event.event.id = id;
+      event.refused = status.refusal();
+      events.push_back(std::move(event));
+    }
+  }
+  // After the additions: a generation may be added and cancelled between two steps.
+  for (const batching::SequenceId id : cancelled) planner_.cancel(id);
+}
+
+void EngineThread::publish(std::vector<EngineEvent> events) {
+  bool announce = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stats_ = planner_.stats();
+    announce = failure_ != nullptr || !events.empty();
+    for (EngineEvent& event : events) events_.push_back(std::move(event));
+  }
+  if (!announce) return;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t count = write(event_fd_, &one, sizeof one);
+}
+
+}  // namespace optserve::worker

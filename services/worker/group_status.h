@@ -1,0 +1,54 @@
+// One page of shared memory between the supervisor and its ranks: who has loaded, and since when each rank is inside a
+// step. It lets the supervisor see a hung rank from outside, whatever that rank's threads are doing.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/limits.h"
+
+namespace optserve::worker {
+
+struct GroupStatus {
+  std::atomic<int32_t> loaded[limits::kWorldSizeMax];         // 1: this rank's weights are in place
+  std::atomic<int64_t> busy_since_ms[limits::kWorldSizeMax];  // monotonic; 0: not inside a step
+  std::atomic<int64_t> alive_at_ms;                           // monotonic; rank 0's message loop, once it runs
+  std::atomic<int32_t> ready;                                 // 1: rank 0 is registered with a scheduler
+};
+static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<uint64_t>::is_always_lock_free);
+
+// The mapping of a GroupStatus. Zero-filled when created.
+class GroupStatusMemory {
+ public:
+  static GroupStatusMemory create();        // throws Error
+  static GroupStatusMemory attach(int fd);  // throws Error
+  ~GroupStatusMemory();
+  GroupStatusMemory(GroupStatusMemory&& other) noexcept;
+  GroupStatusMemory& operator=(GroupStatusMemory&&) = delete;
+
+  GroupStatus& operator*() const { return *status_; }
+  GroupStatus* operator->() const { return status_; }
+  int fd() const { return fd_; }
+
+ private:
+  GroupStatusMemory(GroupStatus* status, int fd) : status_(status), fd_(fd) {}
+  GroupStatus* status_ = nullptr;
+  int fd_ = -1;
+};
+
+int64_t monotonic_ms();
+
+// Marks a rank as being inside a step for as long as it lives.
+class BusyMark {
+ public:
+  BusyMark(GroupStatus& status, int rank) : mark_(status.busy_since_ms[rank]) { mark_.store(monotonic_ms()); }
+  ~BusyMark() { mark_.store(0); }
+  BusyMark(const BusyMark&) = delete;
+  BusyMark& operator=(const BusyMark&) = delete;
+
+ private:
+  std::atomic<int64_t>& mark_;
+};
+
+}  // namespace optserve::worker

@@ -1,0 +1,41 @@
+#include <cstdio>
+#include <exception>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/shutdown.h"
+#include "worker/rank.h"
+#include "worker/supervisor.h"
+
+namespace {
+
+int run_supervisor(const optserve::worker::WorkerOptions& options) {
+  using namespace optserve;
+  Registry metrics;
+  Health health;
+  health.stamp();
+  const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
+  return worker::Supervisor(options, metrics, health).run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace optserve;
+  worker::WorkerOptions options;
+  ConfigParser parser("optserve-worker", "Runs a model on a group of processes and serves it to the scheduler.");
+  worker::add_options(parser, options);
+  if (const int status = parser.parse(argc, argv); status >= 0) return status;
+  try {
+    install_shutdown_signals();
+    worker::check_options(options);
+    if (options.rank >= 0) return worker::run_rank(options);
+    start_logging("worker", options.common, parser);
+    return run_supervisor(options);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "optserve-worker: %s\n", error.what());
+    log_error("stopped", {{"cause", error.what()}});
+    return 1;
+  }
+}

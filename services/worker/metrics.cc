@@ -1,0 +1,31 @@
+#include "worker/metrics.h"
+
+namespace optserve::worker {
+
+WorkerMetrics::WorkerMetrics(Registry& r)
+    : tokens(r.counter("optserve_worker_generated_tokens_total", "Tokens sent to the scheduler")),
+      leases(r.counter("optserve_worker_leases_total", "Leases taken")),
+      leases_failed(r.counter("optserve_worker_leases_failed_total", "Leases that ended without a result")),
+      leases_dropped(
+          r.counter("optserve_worker_leases_dropped_total", "Leases given up because their scheduler went away")),
+      running(r.gauge("optserve_worker_running_sequences", "Sequences that hold a slot")),
+      waiting(r.gauge("optserve_worker_waiting_sequences", "Sequences that wait for a slot or KV blocks")),
+      kv_blocks_used(r.gauge("optserve_worker_kv_blocks_used", "KV blocks in use")),
+      kv_blocks(r.gauge("optserve_worker_kv_blocks", "KV blocks of the pool")),
+      preemptions(r.gauge("optserve_worker_preemptions_total", "Sequences put back because KV blocks ran out")),
+      steps(r.gauge("optserve_worker_engine_steps_total", "Engine steps planned")),
+      prefill_tokens(r.gauge("optserve_worker_prefill_tokens_total", "Prompt tokens processed")),
+      decode_tokens(r.gauge("optserve_worker_decode_tokens_total", "Rows processed to generate a token each")) {}
+
+void WorkerMetrics::update(const batching::PlannerStats& stats) const {
+  running.set(stats.running);
+  waiting.set(stats.waiting);
+  kv_blocks_used.set(stats.num_blocks - stats.free_blocks);
+  kv_blocks.set(stats.num_blocks);
+  preemptions.set(static_cast<double>(stats.preemptions));
+  steps.set(static_cast<double>(stats.planned_steps));
+  prefill_tokens.set(static_cast<double>(stats.prefill_tokens));
+  decode_tokens.set(static_cast<double>(stats.decode_tokens));
+}
+
+}  // namespace optserve::worker

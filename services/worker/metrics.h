@@ -1,0 +1,17 @@
+// The metrics of a worker's rank 0.
+#pragma once
+
+#include "batching/planner.h"
+#include "metrics/metrics.h"
+
+namespace optserve::worker {
+
+struct WorkerMetrics {
+  explicit WorkerMetrics(Registry& registry);
+  void update(const batching::PlannerStats& stats) const;
+
+  Counter tokens, leases, leases_failed, leases_dropped;
+  Gauge running, waiting, kv_blocks_used, kv_blocks, preemptions, steps, prefill_tokens, decode_tokens;
+};
+
+}  // namespace optserve::worker

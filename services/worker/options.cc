@@ -1,0 +1,65 @@
+#include "worker/options.h"
+
+#include "base/error.h"
+#include "base/limits.h"
+
+namespace optserve::worker {
+
+std::string WorkerOptions::model_name() const { return model.substr(0, model.find('=')); }
+
+std::string WorkerOptions::model_folder() const {
+  const size_t equals = model.find('=');
+  return equals == std::string::npos ? std::string() : model.substr(equals + 1);
+}
+
+void add_options(ConfigParser& parser, WorkerOptions& options) {
+  add_common_options(parser, options.common);
+  parser.add("scheduler", options.scheduler, "Address of the scheduler's service port");
+  parser.add("model", options.model, "NAME=FOLDER: the name clients use and a sharded checkpoint");
+  parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
+  parser.add("device", options.device, "cpu or cuda");
+  parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
+  parser.add("max-sequences", options.max_sequences, "Generations at a time");
+  parser.add("kv-tokens", options.kv_tokens, "Tokens that the KV cache holds; 0: from kv-memory-mb");
+  parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache when kv-tokens is 0");
+  parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
+  parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
+  parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
+  parser.add("drain-ms", options.drain_ms, "Time for running jobs after SIGTERM");
+  parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
+  parser.add("rank", options.rank, "Set by the supervisor");
+  parser.add("group-fd", options.group_fd, "Set by the supervisor");
+  parser.add("group-bytes", options.group_bytes, "Set by the supervisor");
+  parser.add("status-fd", options.status_fd, "Set by the supervisor");
+  parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor");
+}
+
+namespace {
+void require(bool condition, const std::string& message) {
+  if (!condition) throw Error(message);
+}
+void require_range(const char* name, int64_t value, int64_t min, int64_t max) {
+  require(value >= min && value <= max, std::string(name) + ": expected " + std::to_string(min) + " to " +
+                                            std::to_string(max) + ", found " + std::to_string(value));
+}
+}  // namespace
+
+void check_options(const WorkerOptions& options) {
+  const bool named = !options.model_folder().empty() && !options.model_name().empty() &&
+                     options.model_name().size() <= limits::kModelNameBytesMax;
+  require(named, "model: expected NAME=FOLDER, found '" + options.model + "'");
+  require(options.device == "cpu" || options.device == "cuda",
+          "device: expected cpu or cuda, found '" + options.device + "'");
+  require_range("world", options.world, 1, limits::kWorldSizeMax);
+  require_range("threads", options.threads, 0, 1024);
+  require_range("max-sequences", options.max_sequences, 1, 4096);
+  require_range("max-step-tokens", options.max_step_tokens, options.max_sequences, 1 << 20);
+  require_range("kv-tokens", options.kv_tokens, 0, int64_t{1} << 31);
+  require_range("kv-memory-mb", options.kv_memory_mb, 1, int64_t{1} << 20);
+  require_range("step-deadline-ms", options.step_deadline_ms, 100, 3'600'000);
+  require_range("load-deadline-ms", options.load_deadline_ms, 1'000, 24 * 3'600'000);
+  require_range("drain-ms", options.drain_ms, 0, 3'600'000);
+  require_range("rank", options.rank, -1, options.world - 1);
+}
+
+}  // namespace optserve::worker

@@ -1,0 +1,46 @@
+// What a worker group is told at start. The supervisor passes its own command line on to the ranks.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/config.h"
+
+namespace optserve::worker {
+
+struct WorkerOptions {
+  CommonOptions common;
+  std::string scheduler = "tcp://127.0.0.1:5556";
+  std::string model;           // NAME=FOLDER of a sharded checkpoint
+  int world = 1;               // tensor-parallel size: one process per rank
+  std::string device = "cpu";  // cpu or cuda
+  int threads = 0;             // per rank, CPU only; 0: cores / world
+  int max_sequences = 64;      // generations at a time
+  int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: as many as kv-memory-mb holds, at most what can be used
+  int64_t kv_memory_mb = 1024;    // per rank, when kv-tokens is 0
+  int max_step_tokens = 512;      // rows of one engine step
+  int step_deadline_ms = 30'000;  // a step that takes longer ends the group
+  int load_deadline_ms = 1'800'000;
+  int drain_ms = 60'000;  // after SIGTERM, for the running jobs
+  bool verify_checksums = true;
+
+  // Set by the supervisor on the ranks' command lines; -1 in the supervisor itself.
+  int rank = -1;
+  int group_fd = -1;  // shared memory of the communicator
+  int64_t group_bytes = 0;
+  int status_fd = -1;    // shared memory of GroupStatus
+  int lifeline_fd = -1;  // read end of a pipe that the supervisor holds open
+
+  std::string model_name() const;    // before the '='
+  std::string model_folder() const;  // after it
+};
+
+// Exit statuses that mean something to the supervisor; anything else is a failure worth another try.
+inline constexpr int kExitDrained = 0;
+inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the same command line will fail again
+
+void add_options(ConfigParser& parser, WorkerOptions& options);
+// Throws Error naming the first option that makes no sense.
+void check_options(const WorkerOptions& options);
+
+}  // namespace optserve::worker

@@ -1,0 +1,183 @@
+#include "worker/supervisor.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/shutdown.h"
+#include "comm/communicator.h"
+
+namespace optserve::worker {
+namespace {
+
+constexpr int64_t kBackOffFirstMs = 250;
+constexpr int64_t kBackOffMaxMs = 60'000;
+constexpr int64_t kHealthyAfterMs = 60'000;  // a group that lived so long starts the back-off anew
+constexpr int kWatchIntervalMs = 100;
+constexpr int64_t kSilentMs = 15'000;  // rank 0's loop turns ten times a second
+
+// A descriptor that is closed at the end of its scope.
+struct OwnedFd {
+  int fd = -1;
+  ~OwnedFd() {
+    if (fd >= 0) close(fd);
+  }
+};
+
+std::string option(const char* name, int64_t value) { return std::string("--") + name + "=" + std::to_string(value); }
+
+}  // namespace
+
+Supervisor::Supervisor(const WorkerOptions& options, Registry& metrics, Health& health)
+    : options_(options),
+      health_(health),
+      restarts_(metrics.counter("optserve_worker_group_restarts_total", "Starts of the group after the first one")),
+      ready_(metrics.gauge("optserve_worker_group_ready", "1 while the group is registered with a scheduler")) {}
+
+int Supervisor::run() {
+  for (;;) {
+    const Ending ending = run_group();
+    ready_.set(0);
+    health_.ready.store(false);
+    if (ending == Ending::kDrained) return kExitDrained;
+    if (ending == Ending::kConfiguration) return kExitConfiguration;
+    if (!back_off()) return kExitDrained;
+    restarts_.add();
+  }
+}
+
+void Supervisor::start_ranks(const GroupStatus&, int group_fd, size_t group_bytes, int status_fd, int lifeline_fd) {
+  for (int rank = 0; rank < options_.world; ++rank) {
+    const int http_port = options_.common.http_port == 0 ? 0 : options_.common.http_port + 1 + rank;
+    const std::vector<std::string> arguments = {
+        "optserve-worker",
+        "--scheduler=" + options_.scheduler,
+        "--model=" + options_.model,
+        "--device=" + options_.device,
+        "--log-level=" + options_.common.log_level,
+        "--log-format=" + options_.common.log_format,
+        "--http-address=" + options_.common.http_address,
+        options_.verify_checksums ? "--verify-checksums" : "--no-verify-checksums",
+        option("http-port", http_port),
+        option("world", options_.world),
+        option("threads", options_.threads),
+        option("max-sequences", options_.max_sequences),
+        option("kv-tokens", options_.kv_tokens),
+        option("kv-memory-mb", options_.kv_memory_mb),
+        option("max-step-tokens", options_.max_step_tokens),
+        option("step-deadline-ms", options_.step_deadline_ms),
+        option("load-deadline-ms", options_.load_deadline_ms),
+        option("drain-ms", options_.drain_ms),
+        option("rank", rank),
+        option("group-fd", group_fd),
+        option("group-bytes", static_cast<int64_t>(group_bytes)),
+        option("status-fd", status_fd),
+        option("lifeline-fd", lifeline_fd)};
+    ranks_.start(rank, arguments, {group_fd, status_fd, lifeline_fd});
+  }
+}
+
+Supervisor::Ending Supervisor::run_group() {
+  const GroupStatusMemory status = GroupStatusMemory::create();
+  const ProcessGroupMemory memory = create_process_group_memory(options_.world);
+  const OwnedFd group_fd{memory.fd};
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) throw errno_error("pipe2");
+  const OwnedFd lifeline_read{ends[0]};
+  const OwnedFd lifeline_write{ends[1]};
+  started_at_ms_ = monotonic_ms();
+  start_ranks(*status, memory.fd, memory.bytes, status.fd(), lifeline_read.fd);
+  log_info("group_started", {{"world", options_.world}, {"model", options_.model_name()}});
+  for (;;) {
+    health_.stamp();
+    if (const auto ending = look(*status)) {
+      ranks_.kill_all();
+      return *ending;
+    }
+    health_.started.store(true);
+    const bool ready = status->ready.load() != 0 && !draining_;
+    health_.ready.store(ready);
+    ready_.set(ready ? 1 : 0);
+    wait_for_event();
+  }
+}
+
+std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
+  if (shutdown_requested() && !draining_) {
+    draining_ = true;
+    drain_until_ms_ = monotonic_ms() + options_.drain_ms + 2'000;
+    log_info("draining", {{"deadline_ms", options_.drain_ms}});
+    ranks_.signal_rank(0, SIGTERM);  // rank 0 ends the others when its jobs are done
+  }
+  while (const auto ended = ranks_.poll_exit()) {
+    const bool clean = WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitDrained;
+    if (clean && draining_) continue;
+    if (WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitConfiguration) {
+      log_error("group_misconfigured", {{"cause", ended->describe()}});
+      return Ending::kConfiguration;
+    }
+    log_error("group_lost", {{"cause", ended->describe()}});
+    return draining_ ? Ending::kDrained : Ending::kFailed;
+  }
+  if (ranks_.all_gone()) return Ending::kDrained;
+  if (draining_ && (shutdown_forced() || monotonic_ms() > drain_until_ms_)) {
+    log_warn("drain_cut_short");
+    return Ending::kDrained;
+  }
+  if (const auto hung = find_hung_rank(status)) {
+    log_error("group_hung", {{"cause", *hung}});
+    return draining_ ? Ending::kDrained : Ending::kFailed;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Supervisor::find_hung_rank(const GroupStatus& status) const {
+  const int64_t now = monotonic_ms();
+  const int64_t alive_at = status.alive_at_ms.load();
+  if (alive_at != 0 && now - alive_at > kSilentMs) return "rank 0 does not turn its message loop";
+  for (int rank = 0; rank < options_.world; ++rank) {
+    if (status.loaded[rank].load() == 0) {
+      if (now - started_at_ms_ > options_.load_deadline_ms) {
+        return "rank " + std::to_string(rank) + " has not loaded within " + std::to_string(options_.load_deadline_ms) +
+               " ms";
+      }
+      continue;
+    }
+    const int64_t since = status.busy_since_ms[rank].load();
+    if (since != 0 && now - since > options_.step_deadline_ms) {
+      return "rank " + std::to_string(rank) + " is in a step for more than " +
+             std::to_string(options_.step_deadline_ms) + " ms";
+    }
+  }
+  return std::nullopt;
+}
+
+void Supervisor::wait_for_event() const {
+  std::vector<pollfd> polled;
+  for (const int fd : ranks_.exit_fds()) polled.push_back({fd, POLLIN, 0});
+  if (!draining_) polled.push_back({shutdown_fd(), POLLIN, 0});
+  poll(polled.data(), polled.size(), kWatchIntervalMs);
+}
+
+bool Supervisor::back_off() {
+  if (draining_ || shutdown_requested()) return false;
+  const bool was_healthy = monotonic_ms() - started_at_ms_ > kHealthyAfterMs;
+  back_off_ms_ = was_healthy || back_off_ms_ == 0 ? kBackOffFirstMs : std::min(back_off_ms_ * 2, kBackOffMaxMs);
+  log_info("group_restart", {{"after_ms", back_off_ms_}});
+  const int64_t until = monotonic_ms() + back_off_ms_;
+  for (int64_t left = back_off_ms_; left > 0; left = until - monotonic_ms()) {
+    pollfd polled{shutdown_fd(), POLLIN, 0};
+    poll(&polled, 1, static_cast<int>(std::min<int64_t>(left, kWatchIntervalMs)));
+    health_.stamp();
+    if (shutdown_requested()) return false;
+  }
+  return true;
+}
+
+}  // namespace optserve::worker

@@ -1,0 +1,46 @@
+// The parent of a worker group: starts one process per rank, and ends and replaces all of them together when one dies
+// or hangs. It loads no weights and opens no device.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "metrics/http_server.h"
+#include "metrics/metrics.h"
+#include "worker/group_status.h"
+#include "worker/options.h"
+#include "worker/rank_processes.h"
+
+namespace optserve::worker {
+
+class Supervisor {
+ public:
+  Supervisor(const WorkerOptions& options, Registry& metrics, Health& health);
+  // Until SIGTERM has drained the group, or the group cannot be configured. Returns the process's exit status.
+  int run();
+
+ private:
+  enum class Ending { kDrained, kConfiguration, kFailed };
+
+  // One life of the group, from start to the death of its last process.
+  Ending run_group();
+  void start_ranks(const GroupStatus& status, int group_fd, size_t group_bytes, int status_fd, int lifeline_fd);
+  // What ended the group, if something did.
+  std::optional<Ending> look(const GroupStatus& status);
+  std::optional<std::string> find_hung_rank(const GroupStatus& status) const;
+  void wait_for_event() const;
+  // Sleeps before the next start; false if a shutdown came meanwhile.
+  bool back_off();
+
+  const WorkerOptions& options_;
+  Health& health_;
+  Counter restarts_;
+  Gauge ready_;
+  RankProcesses ranks_;
+  int64_t started_at_ms_ = 0;
+  int64_t back_off_ms_ = 0;
+  bool draining_ = false;
+  int64_t drain_until_ms_ = 0;
+};
+
+}  // namespace optserve::worker
