@@ -1,0 +1,54 @@
+// What `optserve up` starts: which programs with which arguments, and in which order.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "base/error.h"
+
+namespace optserve::cli {
+
+struct StackOptions {
+  std::string folder = "optserve-run";  // logs, journal and state
+  std::string model;                    // folder of a sharded checkpoint
+  std::string name;                     // clients' name for it; empty: the one in the manifest
+  int world = 1;                        // ranks of one worker group
+  int workers = 1;                      // worker groups
+  int tokenizers = 1;
+  std::string device = "cpu";
+  std::string converter_root;   // folder that a converter service may read and write; empty: no converter
+  std::string ports = "fixed";  // fixed or auto
+  bool is_volatile = false;     // no journal
+  bool foreground = false;
+  std::string log_level = "info";
+  int ready_seconds = 300;                  // until every process must be ready
+  int drain_seconds = 30;                   // for running jobs when the stack stops
+  std::vector<std::string> worker_options;  // passed on: "max-sequences=8"
+};
+
+void add_options(ConfigParser& parser, StackOptions& options);
+// Refuses what cannot work before anything starts: counts out of range, a folder that is no sharded checkpoint, a group
+// size that its shards do not allow. Fills in `name` and makes paths absolute.
+Status check_options(StackOptions& options);
+
+struct PlannedProcess {
+  std::string name;  // "scheduler", "worker-0"; also of its log
+  std::string program;
+  std::vector<std::string> arguments;
+  int http_port = 0;
+};
+
+struct StackPlan {
+  std::string client_endpoint;
+  std::string service_endpoint;
+  std::vector<PlannedProcess> processes;  // the scheduler first: the others start when it is ready
+};
+
+// Ports that the stack needs: two for messages, then one per process for its health.
+int ports_needed(const StackOptions& options);
+// 5555, 5556, 9400 ...
+std::vector<int> fixed_ports(const StackOptions& options);
+StackPlan plan_stack(const StackOptions& options, const std::vector<int>& ports);
+
+}  // namespace optserve::cli
