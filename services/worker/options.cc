@@ -14,6 +14,8 @@ std::string WorkerOptions::model_folder() const {
 
 void add_options(ConfigParser& parser, WorkerOptions& options) {
   add_common_options(parser, options.common);
+  parser.add("rank-http-port", options.rank_http_port,
+             "Port of rank 0's metrics and health, the other ranks follow; 0: free ports; -1: http-port + 1");
   parser.add("scheduler", options.scheduler, "Address of the scheduler's service port");
   parser.add("model", options.model, "NAME=FOLDER: the name clients use and a sharded checkpoint");
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
@@ -50,6 +52,7 @@ void check_options(const WorkerOptions& options) {
   require(named, "model: expected NAME=FOLDER, found '" + options.model + "'");
   require(options.device == "cpu" || options.device == "cuda",
           "device: expected cpu or cuda, found '" + options.device + "'");
+  require_range("rank-http-port", options.rank_http_port, -1, 65'535);
   require_range("world", options.world, 1, limits::kWorldSizeMax);
   require_range("threads", options.threads, 0, 1024);
   require_range("max-sequences", options.max_sequences, 1, 4096);

@@ -53,8 +53,10 @@ int Supervisor::run() {
 }
 
 void Supervisor::start_ranks(const GroupStatus&, int group_fd, size_t group_bytes, int status_fd, int lifeline_fd) {
+  const int given = options_.rank_http_port;
+  const int first_port = given >= 0 ? given : options_.common.http_port == 0 ? 0 : options_.common.http_port + 1;
   for (int rank = 0; rank < options_.world; ++rank) {
-    const int http_port = options_.common.http_port == 0 ? 0 : options_.common.http_port + 1 + rank;
+    const int http_port = first_port == 0 ? 0 : first_port + rank;
     const std::vector<std::string> arguments = {
         "optserve-worker",
         "--scheduler=" + options_.scheduler,

@@ -1,0 +1,191 @@
+#include "demo_stack.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "cli/free_ports.h"
+#include "cli/http_probe.h"
+#include "cli/sibling_program.h"
+
+namespace optserve::test_support {
+namespace {
+
+constexpr std::chrono::seconds kReadyLimit{120};  // generous: sanitizer builds on two cores
+constexpr std::chrono::seconds kStopLimit{60};
+
+std::string command_line(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::replace(text.begin(), text.end(), '\0', ' ');
+  return text;
+}
+
+std::vector<pid_t> children_of(pid_t pid) {
+  const std::string id = std::to_string(pid);
+  std::ifstream file("/proc/" + id + "/task/" + id + "/children");
+  std::vector<pid_t> children;
+  for (pid_t child = 0; file >> child;) children.push_back(child);
+  return children;
+}
+
+}  // namespace
+
+protocol::JobSpec greedy_job(const DemoCase& golden) {
+  protocol::JobSpec job;
+  job.model = "demo";
+  job.prompt = golden.prompt;
+  job.sampling.temperature = 0;
+  job.max_new_tokens = 64;
+  return job;
+}
+
+const std::string& demo_checkpoint() {
+  static const TemporaryFolder parent;
+  static const std::string folder = [] {
+    const std::string path = parent.path() + "/demo";
+    convert_demo_model(path, 4);
+    return path;
+  }();
+  return folder;
+}
+
+DemoStack::DemoStack(const StackOptions& options) : options_(options) {
+  demo_checkpoint();
+  std::vector<int> ports = cli::find_free_ports(3 + options.tokenizers + options.groups);
+  const auto take_port = [&ports] {
+    const int port = ports.back();
+    ports.pop_back();
+    return port;
+  };
+  client_port_ = take_port();
+  service_port_ = take_port();
+  scheduler_ = {"optserve-scheduler", take_port(), nullptr};
+  for (int i = 0; i < options.tokenizers; ++i) tokenizers_.push_back({"optserve-tokenizer", take_port(), nullptr});
+  for (int i = 0; i < options.groups; ++i) workers_.push_back({"optserve-worker", take_port(), nullptr});
+  start(scheduler_);
+  for (Part& part : tokenizers_) start(part);
+  for (Part& part : workers_) start(part);
+}
+
+DemoStack::~DemoStack() {
+  if (!::testing::Test::HasFailure()) return;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+    if (entry.path().extension() != ".log") continue;
+    std::ifstream file(entry.path());
+    std::stringstream text;
+    text << file.rdbuf();
+    const std::string whole = text.str();
+    std::cerr << "--- " << entry.path().filename().string() << "\n"
+              << whole.substr(whole.size() > 6000 ? whole.size() - 6000 : 0) << "\n";
+  }
+}
+
+std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
+  const std::string services = "tcp://127.0.0.1:" + std::to_string(service_port_);
+  std::vector<std::string> arguments = {"--http-port=" + std::to_string(part.http_port)};
+  const auto add = [&arguments](std::initializer_list<std::string> more) { arguments.insert(arguments.end(), more); };
+  if (part.name == "optserve-scheduler") {
+    add({"--bind-clients=" + client_endpoint(), "--bind-services=" + services,
+         "--journal=" + folder_.path() + "/journal.db"});
+  } else if (part.name == "optserve-tokenizer") {
+    add({"--scheduler=" + services, "--model=demo=" + demo_checkpoint()});
+  } else {
+    add({"--scheduler=" + services, "--model=demo=" + demo_checkpoint(), "--world=" + std::to_string(options_.world),
+         "--threads=1", "--rank-http-port=0"});
+    arguments.insert(arguments.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
+  }
+  return arguments;
+}
+
+void DemoStack::start(Part& part) {
+  const std::string log = folder_.path() + "/" + part.name + "-" + std::to_string(part.http_port) + ".log";
+  part.process = std::make_unique<cli::ChildProcess>(
+      cli::ChildProcess::start({cli::sibling_program(part.name), arguments_of(part), log}));
+}
+
+std::string DemoStack::client_endpoint() const { return "tcp://127.0.0.1:" + std::to_string(client_port_); }
+
+std::unique_ptr<Client> DemoStack::client() const {
+  ClientOptions options;
+  options.endpoint = client_endpoint();
+  options.timeout = std::chrono::seconds(30);
+  return std::make_unique<Client>(options);
+}
+
+void DemoStack::wait_ready() {
+  const auto until = std::chrono::steady_clock::now() + kReadyLimit;
+  std::vector<const Part*> parts = {&scheduler_};
+  for (const Part& part : tokenizers_) parts.push_back(&part);
+  for (const Part& part : workers_) parts.push_back(&part);
+  for (const Part* part : parts) {
+    for (;;) {
+      const auto answer = cli::http_get(part->http_port, "/readyz", std::chrono::milliseconds(1000));
+      if (answer && answer->status == 200) break;
+      ASSERT_LT(std::chrono::steady_clock::now(), until) << part->name << " is not ready";
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+}
+
+void DemoStack::replace_scheduler() {
+  scheduler_.process->signal(SIGKILL);
+  scheduler_.process->wait();
+  start(scheduler_);
+}
+
+void DemoStack::replace_tokenizer(int index) {
+  Part& part = tokenizers_.at(static_cast<size_t>(index));
+  part.process->signal(SIGKILL);
+  part.process->wait();
+  start(part);
+}
+
+std::vector<pid_t> DemoStack::rank_pids(int group) const {
+  std::vector<pid_t> pids;
+  const std::vector<pid_t> children = children_of(workers_.at(static_cast<size_t>(group)).process->pid());
+  for (int rank = 0; rank < options_.world; ++rank) {
+    for (const pid_t child : children) {
+      if (command_line(child).find(" --rank=" + std::to_string(rank) + " ") != std::string::npos) pids.push_back(child);
+    }
+  }
+  return pids;
+}
+
+void DemoStack::kill_rank(int group, int rank) {
+  const auto pids = rank_pids(group);
+  ASSERT_GT(pids.size(), static_cast<size_t>(rank));
+  kill(pids[static_cast<size_t>(rank)], SIGKILL);
+}
+
+void DemoStack::stop_rank(int group, int rank) {
+  const auto pids = rank_pids(group);
+  ASSERT_GT(pids.size(), static_cast<size_t>(rank));
+  kill(pids[static_cast<size_t>(rank)], SIGSTOP);
+}
+
+bool DemoStack::shut_down() {
+  const auto until = std::chrono::steady_clock::now() + kStopLimit;
+  bool clean = true;
+  const auto stop = [&](Part& part) {
+    part.process->signal(SIGTERM);
+    std::optional<int> status;
+    while (!(status = part.process->poll_exit()) && std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    if (status == 0) return;
+    clean = false;
+    ADD_FAILURE() << part.name << (status ? " " + cli::describe_exit(*status) : " did not stop");
+  };
+  for (Part& part : workers_) stop(part);
+  for (Part& part : tokenizers_) stop(part);
+  stop(scheduler_);
+  return clean;
+}
+
+}  // namespace optserve::test_support

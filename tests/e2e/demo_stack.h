@@ -1,0 +1,70 @@
+// A whole local system on loopback for tests: the demo model converted once per program run, a scheduler with its
+// journal in a temporary folder, a tokenizer and worker groups as real processes on free ports. Everything is ended by
+// its own pid.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/child_process.h"
+#include "client/client.h"
+#include "support/demo_model.h"
+#include "support/temporary_folder.h"
+
+namespace optserve::test_support {
+
+struct StackOptions {
+  int world = 1;
+  int groups = 1;
+  int tokenizers = 1;
+  std::vector<std::string> worker_arguments = {};
+};
+
+// A greedy job of 64 tokens for one of the demo model's golden cases.
+protocol::JobSpec greedy_job(const DemoCase& golden);
+
+// The demo model as a sharded checkpoint of 4 shards, converted once per test program.
+const std::string& demo_checkpoint();
+
+class DemoStack {
+ public:
+  explicit DemoStack(const StackOptions& options);
+  ~DemoStack();
+  DemoStack(const DemoStack&) = delete;
+  DemoStack& operator=(const DemoStack&) = delete;
+
+  std::unique_ptr<Client> client() const;
+  std::string client_endpoint() const;
+  // Waits until /readyz of every process answers 200; fails the test after a minute.
+  void wait_ready();
+
+  // kill -9, and a new process in the same place (same ports, same journal).
+  void replace_scheduler();
+  void replace_tokenizer(int index);
+  // kill -9 of one rank of a group; its supervisor is expected to replace the group.
+  void kill_rank(int group, int rank);
+  void stop_rank(int group, int rank);  // SIGSTOP: the rank hangs
+  // Pids of the ranks of a group, in rank order; empty while it restarts.
+  std::vector<pid_t> rank_pids(int group) const;
+  // SIGTERM to all, in order; true if every process exited with status 0 within the deadline.
+  bool shut_down();
+
+ private:
+  // One process and the port of its health endpoints.
+  struct Part {
+    std::string name;
+    int http_port = 0;
+    std::unique_ptr<cli::ChildProcess> process;
+  };
+  void start(Part& part);
+  std::vector<std::string> arguments_of(const Part& part) const;
+
+  StackOptions options_;
+  TemporaryFolder folder_;
+  int client_port_ = 0, service_port_ = 0;
+  Part scheduler_;
+  std::vector<Part> tokenizers_, workers_;
+};
+
+}  // namespace optserve::test_support

@@ -1,0 +1,220 @@
+// kill -9 in the middle of 32 streaming jobs: every accepted job ends exactly once, with the text it has without the
+// fault.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <mutex>
+#include <thread>
+
+#include "demo_stack.h"
+#include "support/demo_model.h"
+
+namespace optserve::test_support {
+namespace {
+
+using protocol::JobState;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr size_t kJobs = 32;
+constexpr int kTokens = 200;
+
+protocol::JobSpec long_job(size_t index) {
+  protocol::JobSpec job = greedy_job(demo_goldens().cases[index % demo_goldens().cases.size()]);
+  job.sampling.temperature = 0.8f;
+  job.sampling.seed = 1000 + index;
+  job.sampling.ignore_eos = true;
+  job.max_new_tokens = kTokens;
+  job.max_attempts = 5;
+  return job;
+}
+
+// What one client saw of its jobs.
+struct Watch {
+  std::mutex mutex;
+  std::vector<std::string> streamed = std::vector<std::string>(kJobs);
+  std::vector<int> finals = std::vector<int>(kJobs);
+  std::vector<std::string> final_text = std::vector<std::string>(kJobs);
+  std::vector<JobState> states = std::vector<JobState>(kJobs, JobState::kQueued);
+  std::vector<std::string> messages = std::vector<std::string>(kJobs);
+  std::atomic<size_t> pieces{0};
+  std::atomic<size_t> finished{0};
+
+  JobStream stream(size_t index) {
+    return {.on_text =
+                [this, index](std::string_view piece, const protocol::JobEvent&) {
+                  const std::lock_guard lock(mutex);
+                  streamed[index] += piece;
+                  ++pieces;
+                },
+            .on_finished =
+                [this, index](const protocol::JobResult& result) {
+                  const std::lock_guard lock(mutex);
+                  ++finals[index];
+                  final_text[index] = result.text;
+                  states[index] = result.state;
+                  messages[index] = result.message;
+                  ++finished;
+                },
+            .on_lost =
+                [this, index](const Refusal& why) {
+                  const std::lock_guard lock(mutex);
+                  messages[index] = "lost: " + why.message;
+                  ++finished;
+                }};
+  }
+};
+
+bool wait_for(const std::function<bool()>& condition, milliseconds limit) {
+  const auto until = std::chrono::steady_clock::now() + limit;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
+
+// The texts without any fault, computed once.
+const std::vector<std::string>& expected_texts() {
+  static const std::vector<std::string> texts = [] {
+    DemoStack stack({.world = 2});
+    stack.wait_ready();
+    const auto client = stack.client();
+    std::vector<protocol::JobSpec> jobs;
+    for (size_t i = 0; i < kJobs; ++i) jobs.push_back(long_job(i));
+    const auto outcomes = client->submit(jobs);
+    std::vector<std::string> loaded;
+    for (const auto& outcome : outcomes.value())
+      loaded.push_back(client->wait(*outcome.job, seconds(240)).value().text);
+    return loaded;
+  }();
+  return texts;
+}
+
+class Fault : public ::testing::Test {
+ protected:
+  void SetUp() override { expected_texts(); }
+
+  // Starts the jobs, waits until they stream, injects the fault, waits for the end, checks the ledger.
+  void run_with_fault(DemoStack& stack, const std::function<void()>& fault) {
+    Watch watch;
+    const auto client = stack.client();
+    for (size_t i = 0; i < kJobs; ++i) {
+      const auto outcome = client->submit({long_job(i)}, watch.stream(i));
+      ASSERT_TRUE(outcome.ok()) << outcome.refusal().message;
+      ASSERT_TRUE(outcome.value()[0].job) << outcome.value()[0].message;
+    }
+    ASSERT_TRUE(wait_for([&] { return watch.pieces.load() > 10 * kJobs; }, seconds(60)));
+    ASSERT_LT(watch.finished.load(), kJobs) << "the jobs ended before the fault";
+    fault();
+    ASSERT_TRUE(wait_for([&] { return watch.finished.load() == kJobs; }, seconds(180)))
+        << watch.finished.load() << " of " << kJobs << " jobs ended";
+    const std::lock_guard lock(watch.mutex);
+    for (size_t i = 0; i < kJobs; ++i) {
+      SCOPED_TRACE("job " + std::to_string(i) + ": " + watch.messages[i]);
+      EXPECT_EQ(watch.finals[i], 1);
+      EXPECT_EQ(watch.states[i], JobState::kSucceeded);
+      EXPECT_EQ(watch.final_text[i], expected_texts()[i]);
+      EXPECT_EQ(watch.streamed[i], expected_texts()[i]);
+    }
+  }
+
+  // The next good request works.
+  void check_service(DemoStack& stack) {
+    const auto result = stack.client()->generate(greedy_job(demo_goldens().cases.front()));
+    ASSERT_TRUE(result.ok()) << result.refusal().message;
+    EXPECT_EQ(result.value().text, demo_goldens().cases.front().greedy_text);
+  }
+};
+
+TEST_F(Fault, AKilledRankEndsAndReplacesItsWholeGroup) {
+  for (const int rank : {0, 1}) {
+    DemoStack stack({.world = 2});
+    stack.wait_ready();
+    const auto before = stack.rank_pids(0);
+    ASSERT_EQ(before.size(), 2u);
+    run_with_fault(stack, [&] { stack.kill_rank(0, rank); });
+    const auto after = stack.rank_pids(0);
+    ASSERT_EQ(after.size(), 2u);
+    for (const pid_t pid : after)
+      EXPECT_EQ(std::count(before.begin(), before.end(), pid), 0) << "a rank survived its group";
+    for (const pid_t pid : before) EXPECT_NE(kill(pid, 0), 0) << "pid " << pid << " is still there";
+    check_service(stack);
+    EXPECT_TRUE(stack.shut_down());
+  }
+}
+
+TEST_F(Fault, AHungRankIsNoticedAndItsGroupReplaced) {
+  DemoStack stack({.world = 2, .worker_arguments = {"--step-deadline-ms=2000"}});
+  stack.wait_ready();
+  const auto before = stack.rank_pids(0);
+  run_with_fault(stack, [&] { stack.stop_rank(0, 1); });
+  for (const pid_t pid : before) EXPECT_NE(kill(pid, 0), 0) << "pid " << pid << " is still there";
+  EXPECT_TRUE(stack.shut_down());
+}
+
+TEST_F(Fault, WithTwoGroupsTheOtherOneTakesOver) {
+  DemoStack stack({.world = 1, .groups = 2});
+  stack.wait_ready();
+  run_with_fault(stack, [&] { stack.kill_rank(1, 0); });
+  EXPECT_TRUE(stack.shut_down());
+}
+
+TEST_F(Fault, AKilledTokenizerIsReplaced) {
+  DemoStack stack({.world = 2});
+  stack.wait_ready();
+  run_with_fault(stack, [&] { stack.replace_tokenizer(0); });
+  check_service(stack);
+  EXPECT_TRUE(stack.shut_down());
+}
+
+TEST_F(Fault, AKilledSchedulerComesBackWithEveryAcceptedJob) {
+  DemoStack stack({.world = 2});
+  stack.wait_ready();
+  run_with_fault(stack, [&] { stack.replace_scheduler(); });
+  check_service(stack);
+  EXPECT_TRUE(stack.shut_down());
+}
+
+// The client runs in a child process that is killed; its jobs end all the same, and their results are fetched by key.
+TEST_F(Fault, AKilledClientLosesNoJob) {
+  DemoStack stack({.world = 2});
+  stack.wait_ready();
+  const std::string prefix = "killed-client-";
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    Watch watch;
+    const auto client = stack.client();
+    for (size_t i = 0; i < kJobs; ++i) {
+      auto job = long_job(i);
+      job.key = prefix + std::to_string(i);
+      if (!client->submit({job}, watch.stream(i)).ok()) _exit(1);
+    }
+    wait_for([&] { return watch.pieces.load() > 5 * kJobs; }, seconds(60));
+    raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const auto client = stack.client();
+  for (size_t i = 0; i < kJobs; ++i) {
+    auto job = long_job(i);
+    job.key = prefix + std::to_string(i);
+    const auto outcome = client->submit({job});
+    ASSERT_TRUE(outcome.ok() && outcome.value()[0].job);
+    EXPECT_TRUE(outcome.value()[0].duplicate) << "job " << i << " was run again";
+    const auto result = client->wait(*outcome.value()[0].job, seconds(120));
+    ASSERT_TRUE(result.ok()) << result.refusal().message;
+    EXPECT_EQ(result.value().state, JobState::kSucceeded);
+    EXPECT_EQ(result.value().text, expected_texts()[i]);
+  }
+  EXPECT_TRUE(stack.shut_down());
+}
+
+}  // namespace
+}  // namespace optserve::test_support
