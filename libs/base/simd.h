@@ -1,6 +1,6 @@
-// Eight floats at a time, in the compiler's own vector type: one source for every instruction set. Code that uses it is
-// written as a lambda and passed to run_widest(), which runs a copy compiled for AVX2 and FMA where the machine has
-// them. Sums are formed in a fixed order, so a result does not depend on the instruction set except for fused rounding.
+// Eight floats at a time, in the compiler's own vector type: one source for every instruction set. Loops that use it
+// stand in headers that are compiled twice, with the flags of the build and with AVX2 and FMA; the choice is made when
+// the program runs. Sums are formed in a fixed order, so results differ between the two by fused rounding only.
 #pragma once
 
 #include <bit>
@@ -56,30 +56,5 @@ OPTSERVE_INLINE Float8 exp(const Float8& x) {
   const Int8x exponent = (std::bit_cast<Int8x>(shifted) - std::bit_cast<int32_t>(kRound) + 127) << 23;
   return x < kLowest ? Float8{} : p * std::bit_cast<Float8>(exponent);
 }
-
-#if defined(__x86_64__)
-inline const bool kHasAvx2 =
-    __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-
-template <class Kernel>
-__attribute__((target("avx2,fma,f16c"))) void run_avx2(const Kernel& kernel) {
-  kernel();
-}
-
-// Runs `kernel`, a callable marked always_inline.
-template <class Kernel>
-void run_widest(const Kernel& kernel) {
-  if (kHasAvx2) {
-    run_avx2(kernel);
-  } else {
-    kernel();
-  }
-}
-#else
-template <class Kernel>
-void run_widest(const Kernel& kernel) {
-  kernel();
-}
-#endif
 
 }  // namespace optserve::simd

@@ -7,80 +7,18 @@
 #include <limits>
 
 #include "base/check.h"
-#include "base/simd.h"
 #include "sampling/random.h"
+#include "sampling/scan.h"
 
 namespace optserve {
 namespace {
 
-using simd::Float8;
-using simd::kLanes;
-
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-constexpr size_t kSumBlock = 512;  // weights added in fp32 before a sum goes on in double
 
-struct LogitRange {
-  bool finite = true;                // no NaN, no infinity
-  float largest = kMinusInfinity;    // of all
-  float smallest = -kMinusInfinity;  // of the finite ones
-};
-
-LogitRange range_of(std::span<const float> logits) {
-  LogitRange range;
-  const auto include = [&range](float value) {
-    range.finite = range.finite && std::isfinite(value);
-    range.largest = std::max(range.largest, value);
-    if (value != kMinusInfinity) range.smallest = std::min(range.smallest, value);
-  };
-  simd::run_widest([&]() __attribute__((always_inline)) {
-    Float8 high = simd::broadcast(kMinusInfinity), low = -high, bad{};
-    size_t i = 0;
-    for (; i + kLanes <= logits.size(); i += kLanes) {
-      const Float8 value = simd::load(&logits[i]);
-      high = value > high ? value : high;
-      low = (value < low) & (value != kMinusInfinity) ? value : low;
-      bad = (value - value == 0.0f) ? bad : Float8{} + 1.0f;
-    }
-    for (int lane = 0; lane < kLanes; ++lane) {
-      range.largest = std::max(range.largest, high[lane]);
-      range.smallest = std::min(range.smallest, low[lane]);
-      range.finite = range.finite && bad[lane] == 0.0f;
-    }
-    for (; i < logits.size(); ++i) include(logits[i]);
-  });
-  return range;
-}
-
-// Calls visit(begin, sum of exp((logits[i] - largest) * scale) for the block at begin) and stores the terms if asked
-// to.
-template <class Visit>
-void exp_blocks(std::span<const float> logits, float largest, float scale, float* terms, const Visit& visit) {
-  for (size_t begin = 0; begin < logits.size(); begin += kSumBlock) {
-    const size_t end = std::min(begin + kSumBlock, logits.size());
-    float sum = 0;
-    simd::run_widest([&]() __attribute__((always_inline)) {
-      Float8 sums{};
-      size_t i = begin;
-      for (; i + kLanes <= end; i += kLanes) {
-        const Float8 term = simd::exp((simd::load(&logits[i]) - largest) * scale);
-        sums += term;
-        if (terms != nullptr) simd::store(terms + i, term);
-      }
-      Float8 tail = simd::broadcast(kMinusInfinity);
-      for (size_t j = i; j < end; ++j) tail[static_cast<int>(j - i)] = (logits[j] - largest) * scale;
-      tail = simd::exp(tail);
-      sums += tail;
-      if (terms != nullptr) std::memcpy(terms + i, &tail, (end - i) * sizeof(float));
-      sum = simd::sum(sums);
-    });
-    visit(sum);
-  }
-}
+LogitRange range_of(std::span<const float> logits) { return widest_scan().range(logits.data(), logits.size()); }
 
 double log_sum_exp(std::span<const float> logits, float largest) {
-  double total = 0;
-  exp_blocks(logits, largest, 1.0f, nullptr, [&total](float sum) { total += sum; });
-  return largest + std::log(total);
+  return largest + std::log(widest_scan().exponentials(logits.data(), logits.size(), largest, 1.0f, nullptr));
 }
 
 bool within(TokenId id, size_t vocab) { return id >= 0 && static_cast<size_t>(id) < vocab; }
@@ -92,10 +30,10 @@ struct Cut {
 };
 
 void apply(const Cut& cut, std::span<float> logits, std::span<float> weights) {
+  widest_scan().cut_below(logits.data(), weights.data(), logits.size(), cut.logit);
   int64_t equals = cut.equals;
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > cut.logit) continue;
-    if (logits[i] == cut.logit && equals-- > 0) continue;
+    if (logits[i] != cut.logit || equals-- > 0) continue;
     logits[i] = kMinusInfinity;
     weights[i] = 0;
   }
@@ -235,7 +173,7 @@ void weigh(std::span<const float> logits, float temperature, std::span<float> we
   const float largest = range_of(logits).largest;
   // A temperature too small to invert acts as the smallest that can be.
   const float scale = std::min(1.0f / temperature, FLT_MAX);
-  exp_blocks(logits, largest, scale, weights.data(), [](float) {});
+  widest_scan().exponentials(logits.data(), logits.size(), largest, scale, weights.data());
 }
 
 void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch) {
@@ -252,16 +190,10 @@ void top_p(std::span<float> logits, std::span<float> weights, float p, SamplerSc
 }
 
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch) {
-  double total = 0;
-  size_t blocks = 0;
-  for (size_t begin = 0; begin < weights.size(); begin += kSumBlock) {
-    const size_t end = std::min(begin + kSumBlock, weights.size());
-    double sum = 0;
-    for (size_t i = begin; i < end; ++i) sum += static_cast<double>(weights[i]);
-    total += sum;
-    scratch.block_sums[blocks++] = total;
-  }
-  const double target = uniform * total;
+  widest_scan().running_sums(weights.data(), weights.size(), scratch.block_sums.data());
+  const size_t blocks = (weights.size() + kSumBlock - 1) / kSumBlock;
+  if (blocks == 0) return -1;
+  const double target = uniform * scratch.block_sums[blocks - 1];
   size_t block = 0;
   while (block + 1 < blocks && scratch.block_sums[block] < target) ++block;
   double running = block == 0 ? 0.0 : scratch.block_sums[block - 1];

@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "sampling/logit_steps.h"
 #include "sampling/random.h"
+#include "sampling/scan.h"
 
 namespace optserve {
 namespace {
@@ -274,6 +275,28 @@ TEST_F(LogitStepsTest, DrawInvertsTheDistributionFunction) {
     const double up_to = std::accumulate(weights.begin(), weights.begin() + drawn + 1, 0.0);
     EXPECT_GE(up_to, uniform * total * (1 - 1e-12));
     EXPECT_LE(up_to - static_cast<double>(weights[static_cast<size_t>(drawn)]), uniform * total * (1 + 1e-12));
+  }
+}
+
+TEST_F(LogitStepsTest, BothKernelSetsScanAlike) {
+  if (avx2_scan() == nullptr) GTEST_SKIP() << "no AVX2 here";
+  for (const size_t n : {1, 7, 8, 9, 511, 512, 513, 5003}) {
+    std::vector<float> logits = normal(n);
+    if (n > 8) logits[n / 2] = -kInfinity;
+    const LogitRange a = baseline_scan().range(logits.data(), n), b = avx2_scan()->range(logits.data(), n);
+    EXPECT_EQ(a.finite, n <= 8);
+    EXPECT_EQ(b.finite, n <= 8);
+    EXPECT_EQ(a.largest, std::ranges::max(logits));
+    EXPECT_EQ(b.largest, a.largest);
+    EXPECT_EQ(b.smallest, a.smallest);
+    std::vector<float> terms(n, kNan), others(n, kNan);
+    const double total = baseline_scan().exponentials(logits.data(), n, a.largest, 0.5f, terms.data());
+    EXPECT_NEAR(avx2_scan()->exponentials(logits.data(), n, a.largest, 0.5f, others.data()), total, 1e-5 * total);
+    for (size_t i = 0; i < n; ++i) ASSERT_NEAR(terms[i], others[i], 1e-6 * static_cast<double>(terms[i]));
+    std::vector<double> sums(n / kSumBlock + 1), other_sums(sums.size());
+    baseline_scan().running_sums(terms.data(), n, sums.data());
+    avx2_scan()->running_sums(terms.data(), n, other_sums.data());
+    EXPECT_EQ(sums, other_sums);
   }
 }
 

@@ -1,0 +1,34 @@
+// Passes over a whole vocabulary. They are compiled twice, for any machine and for AVX2 with FMA; the loops themselves
+// are in scan_kernel.h.
+#pragma once
+
+#include <cstddef>
+
+namespace optserve {
+
+// Weights added up before a running sum is noted.
+inline constexpr size_t kSumBlock = 512;
+
+struct LogitRange {
+  bool finite;     // no NaN, no infinity
+  float largest;   // of all; -infinity if there are none
+  float smallest;  // of those that are not -infinity
+};
+
+struct ScanKernels {
+  LogitRange (*range)(const float* logits, size_t n);
+  // terms[i] = exp((logits[i] - largest) * scale) unless terms is null; returns their sum. scale >= 0, logits <=
+  // largest.
+  double (*exponentials)(const float* logits, size_t n, float largest, float scale, float* terms);
+  // running[b] = sum of the weights of blocks 0 to b; the last block may be short.
+  void (*running_sums)(const float* weights, size_t n, double* running);
+  // logits[i] = -infinity and weights[i] = 0 where logits[i] < cut.
+  void (*cut_below)(float* logits, float* weights, size_t n, float cut);
+};
+
+const ScanKernels& baseline_scan();
+// Null where this build or this machine has no AVX2 and FMA.
+const ScanKernels* avx2_scan();
+const ScanKernels& widest_scan();
+
+}  // namespace optserve
