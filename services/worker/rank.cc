@@ -69,7 +69,11 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest
                     options.device == "cuda" ? options.rank : 0};
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.world);
-  loaded.backend = make_backend(backend);
+  try {
+    loaded.backend = make_backend(backend);
+  } catch (const Error& error) {
+    return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
+  }
   if (options.world == 1) {
     loaded.communicator = make_solo_communicator();
   } else {

@@ -1,8 +1,12 @@
 // Each bad input gets a clear error that names what was expected and found, and the next good request works.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <limits>
+#include <random>
 
 #include "demo_stack.h"
 #include "support/demo_model.h"
@@ -101,6 +105,26 @@ TEST_F(BadInput, NotANumberAndInvalidTextAreRefused) {
   outcome = client->submit({job});
   ASSERT_TRUE(!outcome.ok() || outcome.value()[0].error);
   EXPECT_THAT(outcome.ok() ? outcome.value()[0].message : outcome.refusal().message, HasSubstr("UTF-8"));
+  expect_service();
+}
+
+// Bytes that are not ZMTP, half a handshake, and floods of both: the connection ends, the service goes on.
+TEST_F(BadInput, GarbageOnTheSocketDoesNotDisturbOthers) {
+  std::mt19937_64 random(20'261'122);
+  for (int round = 0; round < 50; ++round) {
+    const int socket_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_GE(socket_fd, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(stack_->client_port()));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(connect(socket_fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    std::string bytes(static_cast<size_t>(random() % 5000), '\0');
+    for (char& byte : bytes) byte = static_cast<char>(random());
+    if (round % 2 == 0) bytes.insert(0, std::string("\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL", 16));
+    [[maybe_unused]] const ssize_t sent = send(socket_fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    close(socket_fd);
+  }
   expect_service();
 }
 

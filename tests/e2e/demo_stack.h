@@ -36,6 +36,7 @@ class DemoStack {
 
   std::unique_ptr<Client> client() const;
   std::string client_endpoint() const;
+  int client_port() const { return client_port_; }
   // Waits until /readyz of every process answers 200; fails the test after a minute.
   void wait_ready();
 
