@@ -159,6 +159,9 @@ Result<std::map<std::string, Source::Mapping>> Mapper::run() {
   std::string text = "the checkpoint does not hold the tensors of an OPT model of its sizes:";
   for (size_t i = 0; i < std::min(faults_.size(), kFaultsShown); ++i) text += "\n  " + faults_[i];
   if (faults_.size() > kFaultsShown) text += "\n  and " + std::to_string(faults_.size() - kFaultsShown) + " more";
+  if (foreign_.hints.model_parallel_size.value_or(parts) != parts)
+    text += "\n  its configuration speaks of " + std::to_string(*foreign_.hints.model_parallel_size) +
+            " model-parallel parts, " + std::to_string(parts) + " found";
   return refuse(ErrorCode::kDataCorrupt, text);
 }
 

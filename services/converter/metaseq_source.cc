@@ -119,6 +119,7 @@ ForeignPart named_tensors(PtFile& file, ValueId model) {
 void read_hints(const PtFile& file, ForeignCheckpoint& foreign) {
   const PickleDocument& doc = file.document();
   foreign.hints.num_heads = integer_setting(doc, "model", "decoder_attention_heads");
+  foreign.hints.model_parallel_size = integer_setting(doc, "model", "model_parallel_size");
   if (const auto before = integer_setting(doc, "model", "decoder_normalize_before"))
     foreign.hints.norm_before = *before != 0;
   if (const auto separator = integer_setting(doc, "model", "self_attn_doc_sep"); separator.value_or(-1) > 0)

@@ -22,6 +22,7 @@ using ForeignPart = std::map<std::string, std::unique_ptr<ForeignTensor>>;
 // What a checkpoint says about itself outside of its tensors. Everything is optional: files without it exist.
 struct ForeignHints {
   std::optional<int64_t> num_heads;
+  std::optional<int64_t> model_parallel_size;  // tools that re-split do not always keep it right
   std::optional<bool> norm_before;
   std::optional<int64_t> bos_id, eos_id, pad_id;
 };

@@ -1,0 +1,32 @@
+#include <cstdio>
+#include <exception>
+#include <iostream>
+
+#include "base/log.h"
+#include "base/shutdown.h"
+#include "converter/options.h"
+#include "converter/serve.h"
+
+int main(int argc, char** argv) {
+  using namespace optserve;
+  constexpr int kExitUsage = 2;
+  converter::ConverterOptions options;
+  ConfigParser parser("optserve-converter", "Turns Metaseq and Hugging Face OPT checkpoints into sharded ones.");
+  converter::add_options(parser, options);
+  if (const int status = parser.parse(argc, argv); status >= 0) return status == 0 ? 0 : kExitUsage;
+  try {
+    install_shutdown_signals();
+    if (options.is_convert) return converter::run_convert(options.convert, std::cout, std::cerr);
+    if (options.is_inspect) {
+      const converter::InspectOptions& inspect = options.inspect;
+      return converter::run_inspect(inspect.path, inspect.as_json, inspect.with_tensors, std::cout, std::cerr);
+    }
+    start_logging("converter", options.serve.common, *options.serve_parser);
+    converter::serve(options.serve);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "optserve-converter: %s\n", error.what());
+    if (options.is_serve) log_error("stopped", {{"cause", error.what()}});
+    return 1;
+  }
+}

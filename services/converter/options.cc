@@ -1,0 +1,52 @@
+#include "converter/options.h"
+
+namespace optserve::converter {
+namespace {
+
+void add_serve(ConfigParser& parser, ConverterOptions& options) {
+  ConfigParser& command =
+      parser.add_command("serve", "Take conversion jobs from the scheduler until SIGTERM", options.is_serve);
+  add_common_options(command, options.serve.common);
+  command.add("scheduler", options.serve.scheduler, "Address of the scheduler's service port");
+  command.add("root", options.serve.roots,
+              "Folder that jobs may read and write, repeatable; without one every job is refused");
+  command.add("drain-seconds", options.serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
+  options.serve_parser = &command;
+}
+
+void add_convert(ConfigParser& parser, ConverterOptions& options) {
+  ConfigParser& command = parser.add_command(
+      "convert",
+      "Convert a Metaseq or Hugging Face checkpoint (with 'optserve convert --remote': in a converter service)",
+      options.is_convert);
+  ConvertCommand& convert = options.convert;
+  command.add_positional("source", convert.input, "Folder, file or glob of the checkpoint", true);
+  command.add_positional("destination", convert.output, "Folder to create", true);
+  command.add("name", convert.name, "The model's name; by default that of the destination");
+  command.add("dtype", convert.dtype, "keep, fp32, fp16 or bf16");
+  command.add("shards", convert.shards, "Number of shards; 0: the largest of 8, 4, 2, 1 that the model allows");
+  command.add("heads", convert.num_heads, "Attention heads, where the files do not say; 0: as the published model");
+  command.add("vocab", convert.vocab_file, "gpt2-vocab.json; by default searched beside the source");
+  command.add("merges", convert.merges_file, "gpt2-merges.txt; by default searched beside the source");
+  command.add("allow-nonfinite", convert.allow_nonfinite, "Accept weights that are NaN or infinite");
+  command.add("check-source", convert.check_source, "Compare the source's bytes with its checksums");
+  command.add("progress", convert.show_progress, "Show progress on standard error");
+}
+
+void add_inspect(ConfigParser& parser, ConverterOptions& options) {
+  ConfigParser& command =
+      parser.add_command("inspect", "Show what is in a checkpoint, foreign or converted", options.is_inspect);
+  command.add_positional("path", options.inspect.path, "Folder, file or glob", true);
+  command.add("json", options.inspect.as_json, "Print a JSON object");
+  command.add("tensors", options.inspect.with_tensors, "List every tensor");
+}
+
+}  // namespace
+
+void add_options(ConfigParser& parser, ConverterOptions& options) {
+  add_serve(parser, options);
+  add_convert(parser, options);
+  add_inspect(parser, options);
+}
+
+}  // namespace optserve::converter

@@ -1,0 +1,36 @@
+// The command line of optserve-converter.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "converter/one_shot.h"
+
+namespace optserve::converter {
+
+struct ServeOptions {
+  CommonOptions common;
+  std::string scheduler = "tcp://127.0.0.1:5556";
+  std::vector<std::string> roots;  // folders that jobs may read and write
+  int64_t drain_seconds = 60;      // after SIGTERM, for the running conversion
+};
+
+struct InspectOptions {
+  std::string path;
+  bool as_json = false;
+  bool with_tensors = false;
+};
+
+// One of the three commands is selected after parsing.
+struct ConverterOptions {
+  bool is_serve = false, is_convert = false, is_inspect = false;
+  ServeOptions serve;
+  ConvertCommand convert;
+  InspectOptions inspect;
+  ConfigParser* serve_parser = nullptr;  // of the effective values for the log; owned by the parser
+};
+
+void add_options(ConfigParser& parser, ConverterOptions& options);
+
+}  // namespace optserve::converter

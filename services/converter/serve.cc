@@ -1,0 +1,73 @@
+#include "converter/serve.h"
+
+#include "base/build_info.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "converter/conversion_thread.h"
+#include "converter/converter_service.h"
+#include "converter/path_guard.h"
+#include "metrics/http_server.h"
+#include "tensor/dtype.h"
+#include "transport/service_loop.h"
+
+namespace optserve::converter {
+namespace {
+
+std::string summary_of(const std::string& destination, const ConvertResult& result) {
+  return destination + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " +
+         std::string(tensor::dtype_name(result.dtype)) + ", " + std::to_string(result.shards) + " shards, " +
+         std::to_string(result.bytes_written) + " bytes, from " + result.layout;
+}
+
+// What the conversion thread does with one job.
+Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertSpec& wanted,
+                                const ConversionThread::Progress& progress) {
+  const Result<protocol::ConvertSpec> spec = guard.resolve(wanted);
+  if (!spec.ok()) return spec.refusal();
+  ConvertCommand command;
+  command.input = spec.value().source;
+  command.output = spec.value().destination;
+  command.dtype = spec.value().dtype.empty() ? "keep" : spec.value().dtype;
+  command.shards = spec.value().shards;
+  Result<ConvertOptions> options = to_options(command);
+  if (!options.ok()) return options.refusal();
+  options.value().on_progress = [&](const ConvertProgress& at) {
+    return progress(static_cast<int64_t>(at.bytes_done), static_cast<int64_t>(at.bytes_total));
+  };
+  const Result<ConvertResult> result = convert(options.value());
+  if (!result.ok()) return result.refusal();
+  for (const std::string& warning : result.value().warnings) log_warn("conversion_warning", {{"warning", warning}});
+  return summary_of(command.output, result.value());
+}
+
+}  // namespace
+
+void serve(const ServeOptions& options) {
+  const PathGuard guard(options.roots);
+  if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
+  Registry metrics;
+  Health health;
+  health.stamp();
+  const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
+
+  ConversionThread thread(
+      [&](const protocol::ConvertSpec& spec, const auto& progress) { return convert_job(guard, spec, progress); });
+  protocol::Register hello;
+  hello.instance = InstanceId::random();
+  hello.name = host_and_pid();
+  hello.build = build_version();
+  transport::SchedulerLinkOptions link;
+  link.seed = std::hash<Id128>{}(hello.instance);
+  ConverterService service(thread, std::move(hello), link, metrics, health);
+  const SystemClock clock;
+  transport::ServiceLoop loop(service, clock, metrics);
+  transport::PortOptions port;
+  port.message_bytes_max = limits::kInternalMessageBytesMax;
+  loop.connect(options.scheduler, port);
+  loop.set_health(&health);
+  health.started = true;
+  loop.run(seconds(options.drain_seconds));
+}
+
+}  // namespace optserve::converter
