@@ -20,7 +20,7 @@ HEADER_OWNERS = [
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
     (r'nccl\.h$', ['libs/comm/nccl']),
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
-    (r'(gtest|gmock)/', ['tests/support/']),
+    (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h']),  # shared by tests
     (r'benchmark/', []),
 ]
 # Folders of system headers; any other <folder/header> needs a row above.
