@@ -7,6 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 namespace optserve::simd {
 
 inline constexpr int kLanes = 8;
@@ -28,6 +32,18 @@ OPTSERVE_INLINE Int8x load_wide(const uint16_t* source) {
   Short8 value;
   std::memcpy(&value, source, sizeof value);
   return __builtin_convertvector(value, Int8x);
+}
+// Eight binary16 numbers, widened exactly; without F16C for finite ones only.
+OPTSERVE_INLINE Float8 load_half(const uint16_t* source) {
+#if defined(__F16C__)
+  __m128i value;
+  std::memcpy(&value, source, sizeof value);
+  return std::bit_cast<Float8>(_mm256_cvtph_ps(value));
+#else
+  const Int8x bits = load_wide(source);
+  const auto magnitude = std::bit_cast<Float8>((bits & 0x7fff) << 13) * 0x1p112f;  // moves the exponent's bias
+  return std::bit_cast<Float8>(std::bit_cast<Int8x>(magnitude) | ((bits & 0x8000) << 16));
+#endif
 }
 OPTSERVE_INLINE Float8 max(const Float8& a, const Float8& b) { return a > b ? a : b; }
 OPTSERVE_INLINE float sum(const Float8& v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }

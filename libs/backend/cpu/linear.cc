@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
 #include "tensor/shape_check.h"
@@ -11,20 +12,32 @@ constexpr int64_t kWorthSharing = 100'000;  // fewer multiply-adds are done befo
 
 int64_t panel_count(int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
 
-// [out, in] to the panels of kernels.h.
+// One element of host bytes, which need no alignment.
 template <class Element>
-void pack(const Element* source, int64_t out, int64_t in, Element* packed) {
-  for (int64_t panel = 0; panel < panel_count(out); ++panel) {
-    for (int64_t k = 0; k < in; ++k) {
-      for (int64_t column = panel * kPanelWidth; column < (panel + 1) * kPanelWidth; ++column) {
-        *packed++ = column < out ? source[column * in + k] : Element{0};
-      }
-    }
-  }
+Element read(const void* source, int64_t index) {
+  Element value;
+  std::memcpy(&value, static_cast<const std::byte*>(source) + index * static_cast<int64_t>(sizeof value), sizeof value);
+  return value;
 }
 
-bool all_finite_halves(const uint16_t* values, int64_t count) {
-  return std::none_of(values, values + count, [](uint16_t half) { return (half & 0x7c00) == 0x7c00; });
+// [out, in] to the panels of kernels.h.
+template <class Element>
+void pack(ThreadPool& pool, const void* source, int64_t out, int64_t in, void* packed) {
+  pool.run(panel_count(out), [=](int64_t panel, int) {
+    Element* destination = static_cast<Element*>(packed) + panel * kPanelWidth * in;
+    for (int64_t k = 0; k < in; ++k) {
+      for (int64_t column = panel * kPanelWidth; column < (panel + 1) * kPanelWidth; ++column) {
+        *destination++ = column < out ? read<Element>(source, column * in + k) : Element{0};
+      }
+    }
+  });
+}
+
+bool all_finite_halves(const void* source, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    if ((read<uint16_t>(source, i) & 0x7c00) == 0x7c00) return false;
+  }
+  return true;
 }
 
 CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
@@ -44,17 +57,21 @@ CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
 Weight CpuBackend::load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) {
   const auto format = plain_format(source_dtype);
   check(format.has_value() && out >= 0 && in >= 0, "load_weight: not a matrix of F32, F16 or BF16");
-  const auto packed = static_cast<size_t>(panel_count(out) * kPanelWidth * in);
-  // 16-bit weights stay as they are: half the memory to read in every step, and the same numbers once widened.
-  const auto* halves = static_cast<const uint16_t*>(source);
-  if (*format == QuantFormat::kBF16 || (*format == QuantFormat::kF16 && all_finite_halves(halves, out * in))) {
-    Weight weight{*format, out, in, allocate(packed * sizeof(uint16_t))};
-    pack(halves, out, in, static_cast<uint16_t*>(weight.values.data()));
-    return weight;
+  Buffer widened;
+  Weight weight{*format, out, in, {}};
+  if (*format == QuantFormat::kF16 && !all_finite_halves(source, out * in)) {
+    widened = load_table(source, source_dtype, out * in);  // the kernel for halves reads finite ones only
+    source = widened.data();
+    weight.format = QuantFormat::kF32;
   }
-  const Buffer widened = load_table(source, source_dtype, out * in);
-  Weight weight{QuantFormat::kF32, out, in, allocate(packed * sizeof(float))};
-  pack(static_cast<const float*>(widened.data()), out, in, static_cast<float*>(weight.values.data()));
+  // 16-bit weights stay as they are: half the memory to read in every step, and the same numbers once widened.
+  const size_t element = dtype_bytes(info(weight.format).storage);
+  weight.values = allocate(static_cast<size_t>(panel_count(out) * kPanelWidth * in) * element);
+  if (element == sizeof(float)) {
+    pack<float>(pool_, source, out, in, weight.values.data());
+  } else {
+    pack<uint16_t>(pool_, source, out, in, weight.values.data());
+  }
   return weight;
 }
 
