@@ -51,6 +51,10 @@ void run(const Options& options) {
   loop.set_durability({disk ? disk->event_fd() : -1, [&store] { return store.durable(); }});
   if (disk) loop.watch(disk->results_fd(), [&](Instant now, auto& out) { service.on_results(now, out); });
   loop.set_health(&health);
+  loop.watch(shutdown_fd(), [&](Instant, auto&) {
+    health.ready = false;  // draining: no new work
+    loop.unwatch(shutdown_fd());
+  });
   settings.clients_port =
       loop.bind(options.bind_clients, {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
   settings.services_port = loop.bind(options.bind_services, {.name = "services"});

@@ -20,6 +20,7 @@ void SchedulerService::on(ServiceEntry& from, const protocol::Tokens& message, I
     return;
   }
   from.progressed = now;
+  metrics_.tokens.add(static_cast<double>(count));
   for (size_t i = 0; i < count; ++i) {
     if (Job* job = leased_job(from, message.term, message.leases[i])) take_token(from, *job, message, i, now);
   }
@@ -53,7 +54,6 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
     return;
   }
   job.output.push_back(id);
-  metrics_.tokens.add();
   if (job.first_token_at == Instant{}) {
     job.first_token_at = now;
     metrics_.first_token_seconds.observe(std::chrono::duration<double>(now - job.accepted_at).count());

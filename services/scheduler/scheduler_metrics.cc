@@ -28,7 +28,7 @@ SchedulerMetrics::SchedulerMetrics(Registry& registry) {
     ended[state] = counter("optserve_jobs_ended_total", "Jobs that reached a terminal state",
                            {{"state", std::string(protocol::job_state_name(static_cast<protocol::JobState>(state)))}});
   }
-  tokens = counter("optserve_output_tokens_total", "Output tokens taken from workers");
+  tokens = counter("optserve_output_tokens_total", "Output tokens received from workers");
   prompt_tokens = counter("optserve_prompt_tokens_total", "Prompt tokens of jobs that were queued for a worker");
   leases = counter("optserve_leases_total", "Leases given");
   leases_lost = counter("optserve_leases_lost_total", "Leases that ended without a result");
