@@ -1,5 +1,5 @@
-// The tokenizer's side of the wire: registers its models, answers Encode and Decode. Stateless, so it leaves at once when
-// asked to stop: the scheduler asks another tokenizer again.
+// The tokenizer's side of the wire: registers its models, answers Encode and Decode. Stateless, so it leaves at once
+// when asked to stop: the scheduler asks another tokenizer again.
 #pragma once
 
 #include "metrics/http_server.h"
