@@ -47,8 +47,9 @@ void Slots::release(int32_t slot) {
 void Slots::admit(const batching::AdmittedSlot& admitted) {
   check(admitted.slot >= 0 && admitted.slot < limits_.max_sequences, "slot of a step plan");
   Slot& slot = slots_[static_cast<size_t>(admitted.slot)];
-  check(!slot.live, "a step plan admits a sequence to a slot in use");
   slot.live = true;
+  slot.tokens.clear();  // a planner that starts over does not know what an earlier one left
+  slot.blocks.clear();
   slot.prompt_tokens = admitted.prompt_tokens;
   slot.sampling = admitted.sampling;
 }

@@ -1,0 +1,147 @@
+// The shipped model against its goldens: prompt log-probabilities within 1e-3 and the same 64 greedy ids for every
+// case, over one, two and four ranks, whatever else runs and however the planner cuts the work.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "support/demo_model.h"
+#include "support/engine_group.h"
+#include "support/temporary_folder.h"
+
+namespace optserve::test_support {
+namespace {
+
+constexpr float kLogprobTolerance = 1e-3f;
+
+batching::SequenceRequest greedy_request(const DemoCase& golden) {
+  batching::SequenceRequest request;
+  request.tokens = golden.prompt_ids;
+  request.prompt_tokens = static_cast<int32_t>(golden.prompt_ids.size());
+  request.max_new_tokens = static_cast<int32_t>(golden.greedy_ids.size());
+  request.prompt_logprobs = true;
+  request.sampling.temperature = 0;
+  request.sampling.ignore_eos = true;
+  return request;
+}
+
+std::vector<batching::SequenceRequest> greedy_requests() {
+  std::vector<batching::SequenceRequest> requests;
+  for (const DemoCase& golden : demo_goldens().cases) requests.push_back(greedy_request(golden));
+  return requests;
+}
+
+// Prompts of random length from the goldens' own ids, sampled at random.
+std::vector<batching::SequenceRequest> other_requests(int count) {
+  std::mt19937_64 random(11);
+  std::vector<batching::SequenceRequest> requests;
+  for (int i = 0; i < count; ++i) {
+    const DemoCase& golden = demo_goldens().cases[random() % demo_goldens().cases.size()];
+    batching::SequenceRequest& request = requests.emplace_back();
+    request.tokens = golden.prompt_ids;
+    const auto more = static_cast<int64_t>(random() % golden.greedy_ids.size());
+    request.tokens.insert(request.tokens.end(), golden.greedy_ids.begin(), golden.greedy_ids.begin() + more);
+    request.prompt_tokens = static_cast<int32_t>(request.tokens.size());
+    request.max_new_tokens = static_cast<int32_t>(random() % 80);
+    request.sampling.temperature = 0.8f;
+    request.sampling.top_p = 0.95f;
+    request.sampling.seed = random();
+  }
+  return requests;
+}
+
+void expect_golden(const DemoCase& golden, const Generation& found) {
+  SCOPED_TRACE("prompt \"" + golden.prompt + "\"");
+  EXPECT_EQ(found.tokens, golden.greedy_ids);
+  ASSERT_EQ(found.prompt_logprobs.size(), golden.prompt_logprobs.size());
+  for (size_t i = 0; i < golden.prompt_logprobs.size(); ++i) {
+    EXPECT_NEAR(found.prompt_logprobs[i], golden.prompt_logprobs[i], kLogprobTolerance) << "prompt token " << i + 1;
+  }
+}
+
+// The first generations are those of the cases.
+void expect_goldens(const std::vector<Generation>& generations) {
+  const auto& cases = demo_goldens().cases;
+  ASSERT_EQ(cases.size(), 12u);
+  for (size_t i = 0; i < cases.size(); ++i) expect_golden(cases[i], generations[i]);
+}
+
+class DemoGolden : public testing::TestWithParam<GroupKind> {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<TemporaryFolder>();
+    convert_demo_model(checkpoint(), 4);
+  }
+  static void TearDownTestSuite() { folder_.reset(); }
+  static std::string checkpoint() { return *folder_ / "demo"; }
+
+  static EngineOptions roomy() {
+    EngineOptions options;
+    options.checkpoint = checkpoint();
+    options.num_blocks = 800;
+    options.max_sequences = 76;
+    options.max_step_tokens = 160;
+    return options;
+  }
+  void run(const EngineOptions& options, const std::function<void(GroupLeader&, const Engine&)>& body) {
+    run_engine_group(GetParam(), options, body);
+  }
+
+ private:
+  static std::unique_ptr<TemporaryFolder> folder_;
+};
+
+std::unique_ptr<TemporaryFolder> DemoGolden::folder_;
+
+INSTANTIATE_TEST_SUITE_P(Groups, DemoGolden, testing::ValuesIn(all_groups()),
+                         [](const auto& group) { return group_name(group.param); });
+
+TEST_P(DemoGolden, AloneAndAmong64Others) {
+  run(roomy(), [](GroupLeader& leader, const Engine& engine) {
+    const auto options = planner_options(engine);
+    for (const DemoCase& golden : demo_goldens().cases) {
+      expect_golden(golden, generate_all(leader, options, {greedy_request(golden)}).front());
+    }
+    auto requests = greedy_requests();
+    for (auto& other : other_requests(64)) requests.push_back(std::move(other));
+    expect_goldens(generate_all(leader, options, requests));
+  });
+}
+
+TEST_P(DemoGolden, Chunked) {
+  EngineOptions options = roomy();
+  options.max_sequences = options.max_step_tokens = 3;
+  run(options, [](GroupLeader& leader, const Engine& engine) {
+    expect_goldens(generate_all(leader, planner_options(engine), greedy_requests()));
+  });
+}
+
+TEST_P(DemoGolden, PreemptedAndResumed) {
+  EngineOptions options = roomy();
+  options.num_blocks = 16;
+  run(options, [](GroupLeader& leader, const Engine& engine) {
+    batching::PlannerStats stats;
+    expect_goldens(generate_all(leader, planner_options(engine), greedy_requests(), &stats));
+    EXPECT_GT(stats.preemptions, 5u);
+  });
+}
+
+TEST_P(DemoGolden, SampledTokensDependOnSeedAndPositionAlone) {
+  const auto requests = other_requests(12);
+  std::vector<Generation> alone;
+  run_engine_group({RankKind::kSolo, 1}, roomy(), [&](GroupLeader& leader, const Engine& engine) {
+    for (const auto& request : requests) {
+      alone.push_back(generate_all(leader, planner_options(engine), {request}).front());
+    }
+  });
+  EngineOptions tight = roomy();
+  tight.num_blocks = 24;
+  run(tight, [&](GroupLeader& leader, const Engine& engine) {
+    batching::PlannerStats stats;
+    const auto together = generate_all(leader, planner_options(engine), requests, &stats);
+    EXPECT_GT(stats.preemptions, 0u);
+    for (size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(together[i].tokens, alone[i].tokens) << "sequence " << i;
+  });
+}
+
+}  // namespace
+}  // namespace optserve::test_support

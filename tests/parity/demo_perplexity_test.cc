@@ -1,0 +1,62 @@
+// Perplexity of the shipped model on text it never saw, tokenised by our own tokenizer, against its golden value.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/demo_model.h"
+#include "support/engine_group.h"
+#include "support/temporary_folder.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/encoder.h"
+
+namespace optserve::test_support {
+namespace {
+
+constexpr int32_t kWindow = 511;  // scored tokens of a window, which begins with </s>
+
+std::vector<TokenId> heldout_ids() {
+  const auto bpe =
+      tokenizer::Bpe::parse(read_file(demo_file("gpt2-vocab.json")), read_file(demo_file("gpt2-merges.txt")));
+  if (!bpe.ok()) throw Error(bpe.refusal().message);
+  std::vector<TokenId> ids;
+  const Status status = tokenizer::Encoder(bpe.value()).encode(read_file(demo_file("heldout.txt")), ids);
+  if (!status.ok()) throw Error(status.refusal().message);
+  return ids;
+}
+
+std::vector<batching::SequenceRequest> windows(const std::vector<TokenId>& ids) {
+  std::vector<batching::SequenceRequest> requests;
+  for (auto begin = ids.begin(); ids.end() - begin >= kWindow; begin += kWindow) {
+    batching::SequenceRequest& request = requests.emplace_back();
+    request.tokens.push_back(2);
+    request.tokens.insert(request.tokens.end(), begin, begin + kWindow);
+    request.prompt_tokens = kWindow + 1;
+    request.prompt_logprobs = true;
+  }
+  return requests;
+}
+
+TEST(DemoPerplexity, OfHeldOutTextIsTheGoldenOne) {
+  const TemporaryFolder folder;
+  convert_demo_model(folder / "demo", 2);
+  const auto ids = heldout_ids();
+  EXPECT_EQ(static_cast<int64_t>(ids.size()), demo_goldens().heldout.tokens);
+  EngineOptions options;
+  options.checkpoint = folder / "demo";
+  options.num_blocks = 160;
+  options.max_sequences = 4;
+  options.max_step_tokens = 1024;
+  run_engine_group({RankKind::kThreads, 2}, options, [&](GroupLeader& leader, const Engine& engine) {
+    double sum = 0;
+    int64_t scored = 0;
+    for (const Generation& window : generate_all(leader, planner_options(engine), windows(ids))) {
+      for (const float logprob : window.prompt_logprobs) sum += logprob;
+      scored += static_cast<int64_t>(window.prompt_logprobs.size());
+    }
+    EXPECT_EQ(scored, demo_goldens().heldout.scored);
+    EXPECT_NEAR(std::exp(-sum / static_cast<double>(scored)), demo_goldens().heldout.perplexity, 0.001);
+  });
+}
+
+}  // namespace
+}  // namespace optserve::test_support

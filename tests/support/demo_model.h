@@ -1,0 +1,38 @@
+// The model that ships: where its files are, and what an independent implementation computed on it (golden.json).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+
+namespace optserve::test_support {
+
+struct DemoCase {
+  std::string prompt;
+  std::vector<TokenId> prompt_ids;     // with the leading 2
+  std::vector<float> prompt_logprobs;  // of prompt_ids[1..]
+  std::vector<TokenId> greedy_ids;     // 64
+  std::string greedy_text;
+};
+
+struct DemoHeldout {
+  int64_t tokens = 0;  // of heldout.txt
+  int64_t scored = 0;
+  double perplexity = 0;
+};
+
+struct DemoGoldens {
+  std::vector<DemoCase> cases;
+  DemoHeldout heldout;
+};
+
+// Throws Error if the file cannot be read.
+const DemoGoldens& demo_goldens();
+// "deploy/demo-model/<name>" in the source tree.
+std::string demo_file(const std::string& name);
+std::string read_file(const std::string& path);
+// Converts the two Metaseq parts to a checkpoint of `shards` shards. Throws Error.
+void convert_demo_model(const std::string& folder, int shards);
+
+}  // namespace optserve::test_support
