@@ -124,6 +124,10 @@ std::string PickleMachine::place() const {
     // Keys stand at even places. The last one belongs to what is being built, unless that is itself on the stack.
     size_t key = end > begin ? begin + (end - begin - 1) / 2 * 2 : 0;
     while (key > begin && doc_.kind(stack_[key]) != ValueKind::kString) key -= 2;
+    // A dict of one entry has no mark: its key follows the still empty dict.
+    const bool is_in_single = key >= begin + 2 && doc_.kind(stack_[key - 1]) == ValueKind::kDict &&
+                              doc_.dicts_[doc_.values_[stack_[key - 1]].index].empty();
+    if (is_in_single) add(stack_[key - 2]);
     if (end > begin) add(stack_[key]);
   }
   return text;

@@ -99,6 +99,8 @@ TEST(Pickle, RefusesCallsByName) {
   EXPECT_NE(fault_of(outside).find("calls posix.system inside 'cfg' / 'x'"), std::string::npos) << fault_of(outside);
   const std::string single = "}" + op::text("model") + evil + "s";
   EXPECT_NE(fault_of(single).find("inside 'model'"), std::string::npos) << fault_of(single);
+  const std::string nested = op::dict({{"a", "N"}, {"extra", "}" + op::text("x") + evil + "s"}});
+  EXPECT_NE(fault_of(nested).find("inside 'extra' / 'x'"), std::string::npos) << fault_of(nested);
   for (const char* name :
        {"builtins eval",           "builtins exec",     "__builtin__ getattr", "builtins __import__",
         "subprocess Popen",        "os.path join",      "nt system",           "sys exit",

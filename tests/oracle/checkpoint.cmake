@@ -1,3 +1,13 @@
-# Conversion against independent readers and writers; included by this folder's CMakeLists.txt.
+# Conversion against torch and against memory limits; included by this folder's CMakeLists.txt.
 add_executable(convert_tool ${CMAKE_CURRENT_LIST_DIR}/convert_tool.cc)
 target_link_libraries(convert_tool PRIVATE optserve::converter_core)
+
+add_test(NAME checkpoint_oracle
+  COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/checkpoint_oracle.py $<TARGET_FILE:convert_tool>
+          ${PROJECT_SOURCE_DIR}/deploy/demo-model)
+set_tests_properties(checkpoint_oracle PROPERTIES LABELS e2e TIMEOUT 600)
+
+# Writes about 9 GB below the temporary folder and removes it again.
+add_test(NAME checkpoint_memory
+  COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/checkpoint_memory.py $<TARGET_FILE:convert_tool>)
+set_tests_properties(checkpoint_memory PROPERTIES LABELS slow TIMEOUT 1800 RUN_SERIAL TRUE)
