@@ -1,9 +1,9 @@
 // The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., or
 // inspect PATH [--json] [--tensors]. Prints its own peak memory as the last line of a conversion.
-#include <sys/resource.h>
-
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
+#include <string>
 #include <string_view>
 
 #include "base/shutdown.h"
@@ -11,10 +11,12 @@
 
 namespace {
 
+// Peak resident memory of this program alone; getrusage would count the parent's from before exec.
 int64_t peak_kib() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::atoll(line.c_str() + 6);
+  return 0;
 }
 
 int convert(int argc, char** argv) {
