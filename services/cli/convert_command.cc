@@ -1,0 +1,92 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/command.h"
+#include "cli/connection.h"
+#include "cli/followed_job.h"
+#include "cli/result_text.h"
+
+namespace optserve::cli {
+namespace {
+
+// Without --remote, commands.cc hands the whole command line to optserve-converter.
+class ConvertCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command =
+        parser.add_command("convert", "Convert a Metaseq or Hugging Face checkpoint into a sharded one", selected);
+    command.add_positional("source", convert_.source, "Folder, file or glob of the checkpoint", true);
+    command.add_positional("destination", convert_.destination, "Folder to create", true);
+    add_options(command, connection_options_);
+    command.add("remote", remote_, "Let a converter service do it, on paths as that service sees them");
+    command.add("dtype", convert_.dtype, "fp32, fp16, bf16 or keep");
+    command.add("shards", convert_.shards, "Number of shards; 0: the converter chooses");
+    command.add("key", key_, "Submitting again with the same key gives the same job");
+    command.add("ttl-ms", ttl_ms_, "Time until the conversion is given up");
+    command.add("json", json_, "Print one JSON object at the end");
+  }
+
+  int run() override {
+    Connection connection = Connection::open(connection_options_);
+    protocol::JobSpec job;
+    job.kind = protocol::JobKind::kConvert;
+    job.key = key_;
+    job.ttl_ms = ttl_ms_;
+    job.convert = convert_;
+    job.convert->source = std::filesystem::absolute(convert_.source).lexically_normal().string();
+    job.convert->destination = std::filesystem::absolute(convert_.destination).lexically_normal().string();
+    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job),
+                                                        [this](std::string_view, const protocol::JobEvent& event) {
+                                                          show_progress(event.progress_done, event.progress_total);
+                                                          return true;
+                                                        });
+    if (shown_) std::fputc('\n', stderr);
+    if (json_) {
+      std::fputs(result_json(result).c_str(), stdout);
+    } else {
+      const std::string text = result.message.empty() ? result_summary(result) : result.message + "\n";
+      std::fputs(text.c_str(), exit_status_of(result) == 0 ? stdout : stderr);
+    }
+    return exit_status_of(result);
+  }
+
+ private:
+  void show_progress(int64_t done, int64_t total) {
+    if (total <= 0 || isatty(STDERR_FILENO) == 0) return;
+    constexpr double kMega = 1e6;
+    std::fprintf(stderr, "\r%5.1f %%  %.1f of %.1f MB", 100.0 * static_cast<double>(done) / static_cast<double>(total),
+                 static_cast<double>(done) / kMega, static_cast<double>(total) / kMega);
+    shown_ = true;
+  }
+
+  protocol::ConvertSpec convert_{.source = {}, .destination = {}, .dtype = "keep", .shards = 0};
+  ConnectionOptions connection_options_;
+  bool remote_ = false;
+  std::string key_;
+  int64_t ttl_ms_ = 3'600'000;
+  bool json_ = false;
+  bool shown_ = false;
+};
+
+// Only for the list of commands: commands.cc hands its command line to optserve-converter.
+class InspectCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command =
+        parser.add_command("inspect", "Show what is in a checkpoint, foreign or converted", selected);
+    command.add_positional("path", path_, "Folder or file", true);
+  }
+  int run() override { return 0; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_convert_command() { return std::make_unique<ConvertCommand>(); }
+std::unique_ptr<Command> make_inspect_command() { return std::make_unique<InspectCommand>(); }
+
+}  // namespace optserve::cli

@@ -1,0 +1,39 @@
+// A job that a command waits for in the foreground: its stream, handed from the client's thread to the command's, and
+// Ctrl-C, which cancels the job instead of only leaving it.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "client/client.h"
+
+namespace optserve::cli {
+
+class FollowedJob {
+ public:
+  // Called on the command's thread; false means that nobody can read the output any more, so the job is cancelled.
+  using OnEvent = std::function<bool(std::string_view piece, const protocol::JobEvent& event)>;
+
+  // Submits the job and follows it to its end. Throws CommandFailure if it is refused or lost.
+  static protocol::JobResult run(Client& client, protocol::JobSpec job, const OnEvent& on_event);
+
+ private:
+  // Shared with the client's thread, which may outlive run() by a moment.
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::string text;  // not handed on yet
+    std::optional<protocol::JobEvent> last_event;
+    std::optional<protocol::JobResult> result;
+    std::optional<Refusal> lost;
+  };
+  static JobStream stream_into(const std::shared_ptr<State>& state);
+};
+
+}  // namespace optserve::cli

@@ -1,0 +1,75 @@
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "cli/command.h"
+#include "cli/connection.h"
+#include "cli/followed_job.h"
+#include "cli/job_options.h"
+#include "cli/result_text.h"
+
+namespace optserve::cli {
+namespace {
+
+bool print(std::string_view text) {
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+}
+
+void print_stats(const protocol::JobResult& result) {
+  const protocol::Timings& timings = result.timings;
+  std::fprintf(stderr, "%s", result_summary(result).c_str());
+  std::fprintf(stderr, "encode %lld ms, queue %lld ms, first token %lld ms, run %lld ms, total %lld ms\n",
+               static_cast<long long>(timings.encode_ms), static_cast<long long>(timings.queue_ms),
+               static_cast<long long>(timings.first_token_ms), static_cast<long long>(timings.run_ms),
+               static_cast<long long>(timings.total_ms));
+  if (timings.run_ms > 0)
+    std::fprintf(stderr, "%.1f tokens/s\n",
+                 1000.0 * static_cast<double>(result.ids.size()) / static_cast<double>(timings.run_ms));
+}
+
+class GenerateCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command =
+        parser.add_command("generate", "Continue a text and print it while it is generated", selected);
+    add_options(command, job_options_);
+    add_options(command, connection_options_);
+    command.add("echo", echo_, "Print the prompt before the output");
+    command.add("stats", stats_, "Print tokens and times to standard error at the end");
+    command.add("json", json_, "Print one JSON object at the end instead of text as it comes");
+  }
+
+  int run() override {
+    const std::string prompt = read_prompt(job_options_);
+    Connection connection = Connection::open(connection_options_);
+    protocol::JobSpec job = make_job(job_options_, prompt, connection.choose_model(job_options_.model));
+    if (echo_ && !json_) print(prompt);
+    const protocol::JobResult result =
+        FollowedJob::run(connection.client(), std::move(job),
+                         [this](std::string_view piece, const protocol::JobEvent&) { return json_ || print(piece); });
+    if (json_) {
+      print(result_json(result));
+    } else if (isatty(STDOUT_FILENO) != 0) {
+      print("\n");
+    }
+    if (stats_) {
+      print_stats(result);
+    } else if (exit_status_of(result) != 0) {
+      std::fprintf(stderr, "optserve generate: %s", result_summary(result).c_str());
+    }
+    return exit_status_of(result);
+  }
+
+ private:
+  JobOptions job_options_;
+  ConnectionOptions connection_options_;
+  bool echo_ = false;
+  bool stats_ = false;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_generate_command() { return std::make_unique<GenerateCommand>(); }
+
+}  // namespace optserve::cli

@@ -1,0 +1,111 @@
+#include "cli/job_options.h"
+
+#include <unistd.h>
+
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "base/limits.h"
+#include "base/utf8.h"
+#include "cli/connection.h"
+#include "cli/exit_status.h"
+#include "protocol/validate.h"
+
+namespace optserve::cli {
+namespace {
+
+std::string read_stream(std::istream& stream, const std::string& name) {
+  std::string text;
+  constexpr size_t kBytesMax = limits::kPromptBytesMax + 2;  // enough to see that it is too long
+  text.resize(kBytesMax);
+  stream.read(text.data(), static_cast<std::streamsize>(kBytesMax));
+  text.resize(static_cast<size_t>(stream.gcount()));
+  if (stream.bad()) throw CommandFailure{kExitRefused, "cannot read " + name};
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+// The wire carries text as UTF-8 only.
+void check_utf8(const char* option, const std::string& text) {
+  const size_t valid = valid_utf8_prefix(text);
+  if (valid == text.size()) return;
+  fail(refuse(ErrorCode::kBadRequest, std::string(option) + ": expected valid UTF-8, found other bytes at byte " +
+                                          std::to_string(valid) + " of " + std::to_string(text.size())));
+}
+
+}  // namespace
+
+void add_options(ConfigParser& parser, JobOptions& options) {
+  parser.add_positional("text", options.text, "Prompt; or use --prompt, --prompt-file or standard input", false);
+  parser.add("prompt", options.prompt, "Prompt");
+  parser.add("prompt-file", options.prompt_file, "File with the prompt; '-' is standard input");
+  parser.add("model", options.model, "Model; by default the one that is served");
+  parser.add("max-new-tokens", options.max_new_tokens, "Longest output in tokens");
+  parser.add("min-new-tokens", options.min_new_tokens, "The end of the text is not drawn before");
+  parser.add("temperature", options.temperature, "0: always the best token; 0 to 2");
+  parser.add("top-k", options.top_k, "Draw from the k best tokens; 0: all");
+  parser.add("top-p", options.top_p, "Draw from the best tokens that hold this probability together");
+  parser.add("repetition-penalty", options.repetition_penalty, "Above 1: tokens seen before become less likely");
+  parser.add("presence-penalty", options.presence_penalty, "Subtracted from the logit of a generated token");
+  parser.add("frequency-penalty", options.frequency_penalty, "Subtracted for each occurrence of a generated token");
+  parser.add("seed", options.seed, "The same seed gives the same text");
+  parser.add("ignore-eos", options.ignore_eos, "Do not end before max-new-tokens");
+  parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
+  parser.add("key", options.key, "Submitting again with the same key gives the same job");
+  parser.add("tenant", options.tenant, "Whose share of the queue is used");
+  parser.add("priority", options.priority, "0 to 9, higher first");
+  parser.add("max-attempts", options.max_attempts, "How many workers may be lost before the job is given up");
+  parser.add("ttl-ms", options.ttl_ms, "Time until the job expires");
+  parser.add("result-ttl-ms", options.result_ttl_ms, "How long the result can be fetched");
+  parser.add("prompt-logprobs", options.prompt_logprobs, "Also give the log-probability of each prompt token (--json)");
+}
+
+std::string read_prompt(const JobOptions& options) {
+  const int given = !options.text.empty() + !options.prompt.empty() + !options.prompt_file.empty();
+  if (given > 1)
+    throw CommandFailure{kExitUsage, "the prompt is given more than once: as an argument, --prompt or --prompt-file"};
+  if (!options.text.empty()) return options.text;
+  if (!options.prompt.empty()) return options.prompt;
+  if (!options.prompt_file.empty() && options.prompt_file != "-") {
+    std::ifstream file(options.prompt_file, std::ios::binary);
+    if (!file) throw CommandFailure{kExitRefused, errno_error("open " + options.prompt_file).what()};
+    return read_stream(file, options.prompt_file);
+  }
+  if (options.prompt_file.empty() && isatty(STDIN_FILENO) != 0)
+    throw CommandFailure{kExitUsage,
+                         "there is no prompt: give it as an argument, with --prompt-file or on standard input"};
+  return read_stream(std::cin, "standard input");
+}
+
+protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model) {
+  protocol::JobSpec job = options.defaults;
+  job.key = options.key;
+  job.tenant = options.tenant;
+  job.model = std::move(model);
+  job.prompt = std::move(prompt);
+  job.sampling.temperature = static_cast<float>(options.temperature);
+  job.sampling.top_k = options.top_k;
+  job.sampling.top_p = static_cast<float>(options.top_p);
+  job.sampling.repetition_penalty = static_cast<float>(options.repetition_penalty);
+  job.sampling.presence_penalty = static_cast<float>(options.presence_penalty);
+  job.sampling.frequency_penalty = static_cast<float>(options.frequency_penalty);
+  job.sampling.min_new_tokens = options.min_new_tokens;
+  job.sampling.ignore_eos = options.ignore_eos;
+  job.sampling.seed = options.seed;
+  job.max_new_tokens = options.max_new_tokens;
+  job.stop = options.stop;
+  job.priority = options.priority;
+  job.max_attempts = options.max_attempts;
+  job.ttl_ms = options.ttl_ms;
+  job.result_ttl_ms = options.result_ttl_ms;
+  job.prompt_logprobs = options.prompt_logprobs;
+  check_utf8("prompt", job.prompt);
+  for (const std::string& stop : job.stop) check_utf8("stop", stop);
+  protocol::JobSpec checked = job;
+  if (checked.key.empty()) checked.key = "chosen-by-the-client";
+  if (const Status status = protocol::validate(checked); !status.ok()) fail(status.refusal());
+  return job;
+}
+
+}  // namespace optserve::cli

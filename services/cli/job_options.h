@@ -1,0 +1,48 @@
+// The options that describe a generation, shared by `submit` and `generate`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "protocol/message_types.h"
+
+namespace optserve::cli {
+
+struct JobOptions {
+  std::string text;         // positional prompt
+  std::string prompt;       // --prompt
+  std::string prompt_file;  // --prompt-file
+  protocol::JobSpec defaults;
+  std::string model;
+  double temperature = defaults.sampling.temperature;
+  int top_k = defaults.sampling.top_k;
+  double top_p = defaults.sampling.top_p;
+  double repetition_penalty = defaults.sampling.repetition_penalty;
+  double presence_penalty = defaults.sampling.presence_penalty;
+  double frequency_penalty = defaults.sampling.frequency_penalty;
+  int min_new_tokens = defaults.sampling.min_new_tokens;
+  bool ignore_eos = defaults.sampling.ignore_eos;
+  uint64_t seed = defaults.sampling.seed;
+  int max_new_tokens = defaults.max_new_tokens;
+  std::vector<std::string> stop;
+  std::string key;
+  std::string tenant;
+  int priority = defaults.priority;
+  int max_attempts = defaults.max_attempts;
+  int64_t ttl_ms = defaults.ttl_ms;
+  int64_t result_ttl_ms = defaults.result_ttl_ms;
+  bool prompt_logprobs = false;
+};
+
+void add_options(ConfigParser& parser, JobOptions& options);
+
+// The prompt from the one place that was given, else from standard input unless that is a terminal. One final newline
+// of a file or of standard input does not belong to the prompt. Throws CommandFailure.
+std::string read_prompt(const JobOptions& options);
+
+// The job, checked against the limits of the protocol; throws CommandFailure naming the option that is out of range.
+protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model);
+
+}  // namespace optserve::cli
