@@ -216,6 +216,7 @@ void ClientSession::attach(const JobId& id, FollowedJob& job, const Turn& turn) 
   uint64_t have = job.follows.front().have;
   for (const Follow& f : job.follows) have = std::min(have, f.have);
   turn.out.send(scheduler(), protocol::Attach{job.attach_request, id, have});
+  job.last_attach = turn.now;
   job.next_attach = turn.now + options_.attach_again + jitter(options_.attach_again / 4);
 }
 
@@ -244,8 +245,13 @@ void ClientSession::on_event(const protocol::JobEvent& event, const Turn& turn) 
     f.have += piece.text.size();
     if (f.stream.on_text) f.stream.on_text(piece.text, piece);
   }
-  const Instant wanted = turn.now + (gap ? kAttachPause : options_.attach_again);
-  job.next_attach = gap ? std::min(job.next_attach, wanted) : wanted;
+  if (!gap) {
+    job.next_attach = turn.now + options_.attach_again;
+  } else if (turn.now - job.last_attach >= kAttachPause) {
+    attach(event.job, job, turn);
+  } else {
+    job.next_attach = std::min(job.next_attach, job.last_attach + kAttachPause);
+  }
 }
 
 void ClientSession::on_finished(const protocol::JobResult& result) {

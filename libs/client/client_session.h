@@ -83,7 +83,7 @@ class ClientSession final : public transport::Service {
   };
   struct FollowedJob {
     std::vector<Follow> follows;
-    Instant next_attach;
+    Instant next_attach{}, last_attach{};
     uint64_t attach_request = 0;
   };
   struct Batch;

@@ -1,0 +1,254 @@
+#include "client/client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <future>
+#include <mutex>
+
+#include "base/limits.h"
+#include "base/utf8.h"
+#include "client/fake_scheduler.h"
+
+namespace optserve::client {
+namespace {
+
+using protocol::JobResult;
+using protocol::JobSpec;
+using protocol::JobState;
+
+JobSpec job(const std::string& prompt) {
+  JobSpec spec;
+  spec.model = "m";
+  spec.prompt = prompt;
+  spec.ttl_ms = 20'000;
+  return spec;
+}
+
+class ClientTest : public ::testing::Test {
+ protected:
+  ClientTest() { scheduler->start(); }
+  ClientOptions options() const {
+    ClientOptions result;
+    result.endpoint = scheduler->endpoint();
+    return result;
+  }
+  // Kills the scheduler and starts another one that knows the same jobs.
+  void restart_scheduler() {
+    scheduler->stop();
+    const auto jobs = scheduler->jobs;
+    const std::string endpoint = scheduler->endpoint();
+    scheduler.reset();
+    scheduler = std::make_unique<FakeScheduler>(faults, endpoint, ++term);
+    scheduler->jobs = jobs;
+    scheduler->start();
+  }
+  void expect_generates(Client& client, const std::string& prompt) {
+    std::string text;
+    const auto result = client.generate(job(prompt), [&](std::string_view piece) { text += piece; });
+    ASSERT_TRUE(result.ok()) << result.refusal().message;
+    EXPECT_EQ(result.value().state, JobState::kSucceeded);
+    EXPECT_EQ(text, FakeScheduler::text_of(prompt));
+    EXPECT_EQ(result.value().text, text);
+  }
+
+  FakeScheduler::Faults faults;
+  uint64_t term = 1;
+  std::unique_ptr<FakeScheduler> scheduler = std::make_unique<FakeScheduler>(faults);
+};
+
+TEST_F(ClientTest, Generates) {
+  Client client(options());
+  expect_generates(client, "Once");
+  expect_generates(client, "upon");
+}
+
+TEST_F(ClientTest, GeneratesFromManyThreadsAtOnce) {
+  Client client(options());
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] { expect_generates(client, "thread " + std::to_string(i)); });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+TEST_F(ClientTest, LostSubmitReplies) {
+  faults.drop_submit_replies = 2;
+  Client client(options());
+  expect_generates(client, "Once");
+  EXPECT_EQ(scheduler->submits, 3);
+}
+
+TEST_F(ClientTest, LostAndRepeatedEvents) {
+  faults.drop_every = 7;
+  faults.repeat_events = true;
+  Client client(options());
+  expect_generates(client, "Once");
+  EXPECT_GT(scheduler->attaches, 0);
+}
+
+TEST_F(ClientTest, SchedulerRestartInMidStream) {
+  Client client(options());
+  std::mutex mutex;
+  std::condition_variable begun;
+  size_t received = 0;
+  std::thread killer([&] {
+    {
+      std::unique_lock lock(mutex);
+      begun.wait(lock, [&] { return received > 50; });
+    }
+    restart_scheduler();
+  });
+  std::string text;
+  const auto result = client.generate(job("Once"), [&](std::string_view piece) {
+    const std::lock_guard lock(mutex);
+    text += piece;
+    received = text.size();
+    begun.notify_one();
+  });
+  killer.join();
+  ASSERT_TRUE(result.ok()) << result.refusal().message;
+  EXPECT_EQ(text, FakeScheduler::text_of("Once"));
+  EXPECT_GT(scheduler->attaches, 0);
+}
+
+TEST_F(ClientTest, StartsBeforeTheScheduler) {
+  const ClientOptions where = options();
+  scheduler->stop();
+  scheduler.reset();
+  Client client(where);
+  std::thread starter([&] {
+    std::this_thread::sleep_for(milliseconds(500));
+    scheduler = std::make_unique<FakeScheduler>(faults, where.endpoint);
+    scheduler->start();
+  });
+  expect_generates(client, "Once");
+  starter.join();
+}
+
+TEST_F(ClientTest, BusyIsReportedAtOnce) {
+  faults.refuse_submits = 1;
+  Client client(options());
+  const auto result = client.generate(job("Once"));
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.refusal().code, ErrorCode::kBusy);
+  expect_generates(client, "again");
+}
+
+TEST_F(ClientTest, SilentSchedulerEndsInTheTimeout) {
+  faults.mute = true;
+  ClientOptions impatient = options();
+  impatient.timeout = milliseconds(700);
+  Client client(impatient);
+  const auto begun = std::chrono::steady_clock::now();
+  const auto status = client.status();
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.refusal().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(status.refusal().message, ::testing::HasSubstr(impatient.endpoint));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, seconds(5));
+}
+
+TEST_F(ClientTest, BadEndpointIsAnError) {
+  ClientOptions bad;
+  bad.endpoint = "nonsense";
+  EXPECT_THAT([&] { Client client(bad); }, ::testing::ThrowsMessage<Error>(::testing::HasSubstr("nonsense")));
+}
+
+TEST_F(ClientTest, CancelGetAndStatus) {
+  faults.stalled = true;
+  Client client(options());
+  const auto outcomes = client.submit({job("Once")});
+  ASSERT_TRUE(outcomes.ok());
+  const JobId id = *outcomes.value().at(0).job;
+  EXPECT_EQ(client.get(id).value().state, JobState::kRunning);
+  EXPECT_EQ(client.cancel(id).value().state, JobState::kCancelled);
+  EXPECT_EQ(client.wait(id, seconds(1)).value().state, JobState::kCancelled);
+  EXPECT_EQ(client.get(JobId{}).refusal().code, ErrorCode::kNotFound);
+  EXPECT_EQ(client.status().value().term, 1u);
+}
+
+TEST_F(ClientTest, WaitEndsWithTheJobOrTheTime) {
+  faults.stalled = true;
+  Client client(options());
+  const JobId id = *client.submit({job("Once")}).value().at(0).job;
+  EXPECT_EQ(client.wait(id, milliseconds(200)).value().state, JobState::kRunning);
+  faults.stalled = false;
+  const auto result = client.wait(id, seconds(10));
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(result.value().text, FakeScheduler::text_of("Once"));
+  EXPECT_EQ(client.wait(JobId{}, seconds(1)).refusal().code, ErrorCode::kNotFound);
+}
+
+TEST_F(ClientTest, AnotherClientAttaches) {
+  JobId id;
+  {
+    Client first(options());
+    id = *first.submit({job("Once")}).value().at(0).job;
+  }
+  Client second(options());
+  std::promise<JobResult> ended;
+  std::string text;
+  JobStream stream;
+  stream.on_text = [&](std::string_view piece, const protocol::JobEvent&) { text += piece; };
+  stream.on_finished = [&](const JobResult& result) { ended.set_value(result); };
+  ASSERT_TRUE(second.attach(id, 10, stream).ok());
+  EXPECT_EQ(ended.get_future().get().state, JobState::kSucceeded);
+  EXPECT_EQ(text, FakeScheduler::text_of("Once").substr(10));
+  EXPECT_EQ(second.attach(JobId{}, 0, stream).refusal().code, ErrorCode::kNotFound);
+}
+
+TEST_F(ClientTest, ClosingEndsOpenStreams) {
+  faults.stalled = true;
+  int lost = 0, finished = 0;
+  {
+    Client client(options());
+    JobStream stream;
+    stream.on_lost = [&](const Refusal&) { ++lost; };
+    stream.on_finished = [&](const JobResult&) { ++finished; };
+    ASSERT_TRUE(client.submit({job("a"), job("b")}, stream).ok());
+  }
+  EXPECT_EQ(lost, 2);
+  EXPECT_EQ(finished, 0);
+}
+
+// A client whose callback hangs does not read. The scheduler notices, other clients do not.
+TEST_F(ClientTest, SlowClientHoldsUpNobody) {
+  std::mutex mutex;
+  std::condition_variable released;
+  bool go_on = false;
+  Client slow(options());
+  std::string slow_text;
+  std::promise<JobResult> slow_end;
+  JobStream stream;
+  stream.on_text = [&](std::string_view piece, const protocol::JobEvent&) {
+    std::unique_lock lock(mutex);
+    released.wait(lock, [&] { return go_on; });
+    slow_text += piece;
+  };
+  stream.on_finished = [&](const JobResult& result) { slow_end.set_value(result); };
+  ASSERT_TRUE(slow.submit({job("slow")}, stream).ok());
+  Client good(options());
+  for (int i = 0; i < 3; ++i) expect_generates(good, "good " + std::to_string(i));
+  {
+    const std::lock_guard lock(mutex);
+    go_on = true;
+  }
+  released.notify_all();
+  slow_end.get_future().get();
+  EXPECT_EQ(slow_text, FakeScheduler::text_of("slow"));
+}
+
+using ClientDeathTest = ClientTest;
+TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        Client client(options());
+        (void)client.generate(job("Once"), [&](std::string_view) { (void)client.status(); });
+      },
+      "callback called its Client");
+}
+
+}  // namespace
+}  // namespace optserve::client
