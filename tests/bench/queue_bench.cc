@@ -1,0 +1,430 @@
+// The job queue under load: the real scheduler, journal and sockets over loopback; tokenizer, workers and client do
+// nothing but what the protocol asks of them. Prints a table, and JSON with --json.
+//   queue_bench --seconds 5 --folder /var/tmp
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "scheduler/scheduler_service.h"
+#include "transport/scheduler_link.h"
+#include "transport/service_loop.h"
+
+namespace {
+
+using namespace optserve;
+using protocol::Message;
+using transport::Outbox;
+using transport::Peer;
+
+struct Options {
+  int seconds = 4;
+  std::string folder = std::filesystem::temp_directory_path().string();
+  std::string json;
+};
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+protocol::ModelInfo model() { return {"opt", "v", "m", 2048, 50272}; }
+
+// Runs a service over one connection or two ports in a thread of its own.
+class LoopThread {
+ public:
+  LoopThread(transport::Service& service, const std::function<void(transport::ServiceLoop&)>& open)
+      : loop_(service, clock_, registry_) {
+    open(loop_);
+  }
+  ~LoopThread() { stop(); }
+  void start() {
+    thread_ = std::thread([this] {
+      while (!stopping_) loop_.turn(milliseconds(1));
+    });
+  }
+  void stop() {
+    stopping_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  transport::ServiceLoop& loop() { return loop_; }
+
+ private:
+  SystemClock clock_;
+  Registry registry_;
+  transport::ServiceLoop loop_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+class BenchPeer : public transport::Service {
+ public:
+  void on_undeliverable(const Peer&, Message, bool, Instant, Outbox&) override {}
+  void on_tick(Instant, Outbox&) override {}
+  Duration tick_interval() const override { return milliseconds(1); }
+  void begin_drain(Instant, Outbox&) override {}
+  bool is_drained() const override { return true; }
+};
+
+class RegisteredPeer : public BenchPeer {
+ public:
+  RegisteredPeer(protocol::ServiceKind kind, int32_t max_sequences)
+      : link_({InstanceId::random(), kind, "null", "bench", {model()}, max_sequences, 0, 1},
+              {.register_first = milliseconds(1)}, {}) {}
+  void on_message(const Peer& from, Message message, Instant now, Outbox& out) override {
+    if (!link_.on_message(message, now, out)) on_work(from, message, out);
+    if (link_.is_registered()) registered = true;
+  }
+  void on_tick(Instant now, Outbox& out) override { link_.on_tick(now, out); }
+  virtual void on_work(const Peer& from, const Message& message, Outbox& out) = 0;
+
+  std::atomic<bool> registered{false};
+
+ protected:
+  transport::SchedulerLink link_;
+};
+
+// One character for each id, at once.
+class NullTokenizer final : public RegisteredPeer {
+ public:
+  NullTokenizer() : RegisteredPeer(protocol::ServiceKind::kTokenizer, 0) {}
+  void on_work(const Peer& from, const Message& message, Outbox& out) override {
+    const auto* question = std::get_if<protocol::Decode>(&message);
+    if (question == nullptr) return;
+    protocol::Decoded answer;
+    answer.items.reserve(question->items.size());
+    for (const protocol::DecodeItem& item : question->items) {
+      protocol::DecodedItem decoded;
+      decoded.ticket = item.ticket;
+      decoded.text.assign(item.ids.size(), 'x');
+      answer.items.push_back(std::move(decoded));
+    }
+    out.send(from, std::move(answer));
+  }
+};
+
+// When each token left its worker, by job and position.
+struct Stamps {
+  Stamps(size_t jobs, size_t positions) : width(positions), at(jobs * positions) {}
+  size_t width;
+  std::vector<std::atomic<int64_t>> at;
+};
+
+// What worker and client share, besides the network.
+struct Flow {
+  std::atomic<int64_t> sent{0}, delivered{0}, pieces{0};
+  int64_t window = 0;  // tokens under way; 0: paced by `step_every` instead
+  Duration step_every{};
+  Stamps* stamps = nullptr;
+};
+
+// Gives every sequence one token a step.
+class NullWorker final : public RegisteredPeer {
+ public:
+  NullWorker(int32_t sequences, Flow& flow) : RegisteredPeer(protocol::ServiceKind::kWorker, sequences), flow_(flow) {}
+  void on_work(const Peer& from, const Message& message, Outbox&) override {
+    scheduler_ = from;
+    if (const auto* dispatch = std::get_if<protocol::Dispatch>(&message)) {
+      for (const auto& item : dispatch->items) {
+        leases_.push_back({item.lease, item.sampling.seed, 0, static_cast<uint32_t>(item.max_new_tokens)});
+      }
+    } else if (const auto* revoke = std::get_if<protocol::Revoke>(&message)) {
+      std::erase_if(leases_, [&](const Lease& lease) {
+        return std::find(revoke->leases.begin(), revoke->leases.end(), lease.number) != revoke->leases.end();
+      });
+    }
+  }
+  void on_flush(Instant now, Outbox& out) override {
+    if (leases_.empty()) return;
+    if (flow_.window == 0) {
+      if (now < next_step_) return;
+      next_step_ = std::max(next_step_ + flow_.step_every, now - flow_.step_every);
+    } else if (flow_.sent - flow_.delivered > flow_.window) {
+      return;
+    }
+    step(out);
+  }
+
+ private:
+  struct Lease {
+    uint64_t number, job;
+    uint32_t position, max;
+  };
+  void step(Outbox& out) {
+    protocol::Tokens message;
+    message.term = link_.term();
+    const int64_t stamp = now_ns();
+    for (Lease& lease : leases_) {
+      if (flow_.stamps != nullptr) flow_.stamps->at[lease.job * flow_.stamps->width + lease.position] = stamp;
+      message.leases.push_back(lease.number);
+      message.positions.push_back(lease.position++);
+      message.tokens.push_back(100);
+      message.finished.push_back(lease.position == lease.max ? 2 : 0);
+    }
+    std::erase_if(leases_, [](const Lease& lease) { return lease.position == lease.max; });
+    flow_.sent += static_cast<int64_t>(message.leases.size());
+    out.send(scheduler_, std::move(message));
+  }
+
+  Flow& flow_;
+  Peer scheduler_;
+  std::vector<Lease> leases_;
+  Instant next_step_{};
+};
+
+// Keeps `outstanding` Submits of `batch` jobs under way; streams if asked to, and measures.
+class BenchClient final : public BenchPeer {
+ public:
+  BenchClient(size_t batch, size_t outstanding, size_t jobs_max, protocol::JobSpec spec, bool stream, Flow* flow)
+      : batch_(batch),
+        outstanding_(outstanding),
+        jobs_max_(jobs_max),
+        spec_(std::move(spec)),
+        stream_(stream),
+        flow_(flow) {}
+  // Before the connection is there: once more with the next tick.
+  void on_undeliverable(const Peer&, Message message, bool, Instant, Outbox&) override {
+    unsent_.push_back(std::move(message));
+  }
+  void on_tick(Instant, Outbox& out) override {
+    for (Message& message : std::exchange(unsent_, {})) out.send({0, {}}, std::move(message));
+  }
+  void on_flush(Instant, Outbox& out) override {
+    for (; under_way_ < outstanding_ && submitted_ + batch_ <= jobs_max_ && !paused; ++under_way_) {
+      protocol::Submit submit;
+      submit.request = submitted_;
+      submit.stream = stream_;
+      for (size_t i = 0; i < batch_; ++i) {
+        spec_.key = "job-" + std::to_string(submitted_);
+        spec_.sampling.seed = submitted_++;
+        submit.jobs.push_back(spec_);
+      }
+      out.send({0, {}}, std::move(submit));
+    }
+  }
+  void on_message(const Peer&, Message message, Instant, Outbox&) override {
+    if (const auto* reply = std::get_if<protocol::SubmitReply>(&message)) {
+      --under_way_;
+      for (size_t i = 0; i < reply->outcomes.size(); ++i) {
+        if (!reply->outcomes[i].job) {
+          ++refused;
+          continue;
+        }
+        ++accepted;
+        if (stream_) index_[*reply->outcomes[i].job] = reply->request + i;
+      }
+    } else if (const auto* events = std::get_if<protocol::JobEvents>(&message)) {
+      on_events(*events);
+    } else if (std::holds_alternative<protocol::JobFinished>(message)) {
+      ++finished;
+    }
+  }
+  std::atomic<uint64_t> accepted{0}, refused{0}, finished{0};
+  std::atomic<bool> paused{false};
+  std::vector<int64_t> latencies_ns;  // read after the thread has stopped
+
+ private:
+  void on_events(const protocol::JobEvents& events) {
+    const int64_t now = now_ns();
+    int64_t count = 0;
+    for (const protocol::JobEvent& event : events.events) {
+      count += static_cast<int64_t>(event.text.size());
+      if (flow_ == nullptr || flow_->stamps == nullptr) continue;
+      const size_t job = index_.at(event.job);
+      for (size_t i = 0; i < event.text.size(); ++i) {
+        latencies_ns.push_back(now - flow_->stamps->at[job * flow_->stamps->width + event.text_offset + i]);
+      }
+    }
+    if (flow_ == nullptr) return;
+    flow_->delivered += count;
+    flow_->pieces += static_cast<int64_t>(events.events.size());
+  }
+
+  const size_t batch_, outstanding_, jobs_max_;
+  protocol::JobSpec spec_;
+  const bool stream_;
+  Flow* flow_;
+  size_t submitted_ = 0, under_way_ = 0;
+  std::vector<Message> unsent_;
+  std::unordered_map<JobId, size_t> index_;
+};
+
+// A scheduler on two loopback ports; durable ones have a journal in a folder that goes away.
+class BenchScheduler {
+ public:
+  BenchScheduler(const Options& options, bool durable) {
+    journal::Recovery recovery;
+    recovery.term = 1;
+    if (durable) {
+      std::string name = options.folder + "/optserve-bench-XXXXXX";
+      if (::mkdtemp(name.data()) == nullptr) throw errno_error("mkdtemp " + name);
+      folder_ = name;
+      journal_ = journal::Journal::open({.path = folder_ + "/journal.db"}, recovery);
+    }
+    journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
+    scheduler::SchedulerOptions settings;
+    settings.start = clock_.now();
+    settings.start_wall_ms = clock_.wall_ms();
+    settings.models = {"opt"};
+    settings.open_jobs_max = 5'000'000;
+    settings.known_keys_max = 5'000'000;
+    service_ = std::make_unique<scheduler::SchedulerService>(settings, store, std::move(recovery), registry_);
+    thread_ = std::make_unique<LoopThread>(*service_, [&](transport::ServiceLoop& loop) {
+      loop.set_durability({journal_ ? journal_->event_fd() : -1, [&store] { return store.durable(); }});
+      loop.bind("tcp://127.0.0.1:0", {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
+      loop.bind("tcp://127.0.0.1:0", {.name = "services"});
+    });
+    thread_->start();
+  }
+  ~BenchScheduler() {
+    thread_.reset();
+    journal_.reset();
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+  std::unique_ptr<LoopThread> connect(transport::Service& peer, int port) {
+    auto thread = std::make_unique<LoopThread>(
+        peer, [&](transport::ServiceLoop& loop) { loop.connect(thread_->loop().bound_endpoint(port), {}); });
+    thread->start();
+    return thread;
+  }
+
+ private:
+  SystemClock clock_;
+  Registry registry_;
+  journal::MemoryStore memory_;
+  std::string folder_;
+  std::unique_ptr<journal::Journal> journal_;
+  std::unique_ptr<scheduler::SchedulerService> service_;
+  std::unique_ptr<LoopThread> thread_;
+};
+
+protocol::JobSpec bench_spec(int32_t max_new_tokens) {
+  protocol::JobSpec spec;
+  spec.model = "opt";
+  spec.prompt_ids.assign(64, 100);
+  spec.max_new_tokens = max_new_tokens;
+  spec.ttl_ms = limits::kJobTtlMsMax;
+  return spec;
+}
+
+struct Figure {
+  std::string name, unit;
+  double value;
+};
+
+Figure measure_accepts(const Options& options, bool durable, size_t batch, size_t outstanding) {
+  BenchScheduler scheduler(options, durable);
+  BenchClient client(batch, outstanding, SIZE_MAX / 2, bench_spec(16), false, nullptr);
+  const auto thread = scheduler.connect(client, 0);
+  while (client.accepted == 0) std::this_thread::sleep_for(milliseconds(1));
+  std::this_thread::sleep_for(milliseconds(200));
+  const int64_t start = now_ns();
+  const uint64_t before = client.accepted;
+  std::this_thread::sleep_for(seconds(options.seconds));
+  const uint64_t accepted = client.accepted - before;
+  const double elapsed = static_cast<double>(now_ns() - start) * 1e-9;
+  return {std::string(durable ? "durable" : "volatile") + " accepts, " + std::to_string(batch) + " a submit, " +
+              std::to_string(outstanding) + " submits under way",
+          "jobs/s", static_cast<double>(accepted) / elapsed};
+}
+
+std::vector<Figure> measure_tokens(const Options& options, int32_t sequences, Flow& flow, size_t jobs, int32_t length,
+                                   const std::string& name) {
+  BenchScheduler scheduler(options, true);
+  NullTokenizer tokenizer;
+  NullWorker worker(sequences, flow);
+  BenchClient client(std::min<size_t>(jobs, 64), 2, jobs, bench_spec(length), true, &flow);
+  const auto tokenizer_thread = scheduler.connect(tokenizer, 1);
+  const auto worker_thread = scheduler.connect(worker, 1);
+  while (!tokenizer.registered || !worker.registered) std::this_thread::sleep_for(milliseconds(1));
+  const auto client_thread = scheduler.connect(client, 0);
+  while (flow.delivered == 0) std::this_thread::sleep_for(milliseconds(1));
+  std::this_thread::sleep_for(milliseconds(300));
+  const int64_t start = now_ns();
+  const int64_t before = flow.delivered, pieces_before = flow.pieces;
+  std::this_thread::sleep_for(seconds(options.seconds));
+  const double elapsed = static_cast<double>(now_ns() - start) * 1e-9;
+  const double rate = static_cast<double>(flow.delivered - before) / elapsed;
+  const double pieces = static_cast<double>(flow.pieces - pieces_before) / elapsed;
+  client_thread->stop();
+  std::vector<Figure> figures = {{name, "tokens/s", rate}, {name + ": pieces of text", "pieces/s", pieces}};
+  std::vector<int64_t>& latencies = client.latencies_ns;
+  if (latencies.empty()) return figures;
+  std::sort(latencies.begin(), latencies.end());
+  const auto at = [&](double q) {
+    return static_cast<double>(latencies[static_cast<size_t>(q * static_cast<double>(latencies.size() - 1))]) * 1e-6;
+  };
+  figures.push_back({name + ": added latency, median", "ms", at(0.5)});
+  figures.push_back({name + ": added latency, p99", "ms", at(0.99)});
+  return figures;
+}
+
+std::vector<Figure> measure_all(const Options& options) {
+  std::vector<Figure> figures;
+  const auto report = [&](const Figure& figure) {
+    std::printf("%-64s %12.3f %s\n", figure.name.c_str(), figure.value, figure.unit.c_str());
+    std::fflush(stdout);
+    figures.push_back(figure);
+  };
+  for (const bool durable : {true, false}) {
+    report(measure_accepts(options, durable, 1, 1));
+    report(measure_accepts(options, durable, 1, 64));
+    report(measure_accepts(options, durable, 64, 4));
+    report(measure_accepts(options, durable, 256, 4));
+  }
+  {
+    Flow flow;
+    flow.window = 20'000;
+    for (const Figure& f : measure_tokens(options, 512, flow, 60'000, 1'500, "token events, 512 sequences")) report(f);
+  }
+  for (const auto& [sequences, step_us] : {std::pair{32, 10'000}, {64, 10'000}, {256, 20'000}}) {
+    Stamps stamps(60'000, 1'500);
+    Flow flow;
+    flow.step_every = microseconds(step_us);
+    flow.stamps = &stamps;
+    const std::string name =
+        std::to_string(sequences) + " sequences, a step each " + std::to_string(step_us / 1000) + " ms";
+    for (const Figure& f : measure_tokens(options, sequences, flow, 60'000, 1'500, name)) report(f);
+  }
+  return figures;
+}
+
+void write_json(const std::string& path, const std::vector<Figure>& figures) {
+  std::ofstream file(path);
+  file << "[\n";
+  for (size_t i = 0; i < figures.size(); ++i) {
+    file << "  {\"name\": \"" << figures[i].name << "\", \"value\": " << figures[i].value << ", \"unit\": \""
+         << figures[i].unit << "\"}" << (i + 1 < figures.size() ? "," : "") << "\n";
+  }
+  file << "]\n";
+  if (!file) throw Error("cannot write " + path);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
+  parser.add("seconds", options.seconds, "Length of each measurement");
+  parser.add("folder", options.folder, "Where the journal is written: a local disk");
+  parser.add("json", options.json, "Also write the figures to this file");
+  if (const int status = parser.parse(argc, argv); status >= 0) return status;
+  try {
+    init_logging("bench", "error", LogFormat::kText);
+    const auto figures = measure_all(options);
+    if (!options.json.empty()) write_json(options.json, figures);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "queue_bench: %s\n", error.what());
+    return 1;
+  }
+}
