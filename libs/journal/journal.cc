@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -140,7 +139,7 @@ struct Journal::Impl {
 
   void do_idle_work() {
     if (database.wal_bytes() > 0) database.checkpoint();
-    const auto now = std::chrono::steady_clock::now();
+    const Instant now = SystemClock().now();
     idle = true;
     if (now < next_purge) return;
     // A full purge means that there is more: come back soon.
@@ -190,7 +189,7 @@ struct Journal::Impl {
   EventFd durable_event;
   EventFd result_event;
   bool idle = false;  // the thread's: nothing to do but purge
-  std::chrono::steady_clock::time_point next_purge{};
+  Instant next_purge{};
 
   std::mutex mutex;  // of what follows
   std::condition_variable wake;
