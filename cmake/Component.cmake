@@ -21,6 +21,9 @@ target_compile_options(optserve_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${w
 if(OPTSERVE_SANITIZE)
   target_compile_options(optserve_options INTERFACE -fsanitize=${OPTSERVE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(optserve_options INTERFACE -fsanitize=${OPTSERVE_SANITIZE})
+  if(OPTSERVE_SANITIZE_WITHOUT)
+    target_compile_options(optserve_options INTERFACE -fno-sanitize=${OPTSERVE_SANITIZE_WITHOUT})
+  endif()
 endif()
 if(OPTSERVE_FUZZERS)  # coverage feedback from the libraries under test, not only from the target's own file
   target_compile_options(optserve_options INTERFACE -fsanitize=fuzzer-no-link)
