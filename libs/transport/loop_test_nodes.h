@@ -123,6 +123,7 @@ inline void wait_connected(Node& server, Node& client) {
 struct RawDealer {
   explicit RawDealer(const std::string& endpoint) {
     socket.set(zmq::sockopt::linger, 0);
+    socket.set(zmq::sockopt::rcvhwm, 10);  // one that does not read is noticed soon
     socket.connect(endpoint);
   }
   void send(std::string_view frame, bool more = false) {
