@@ -14,6 +14,7 @@
 #include <thread>
 #include <unordered_map>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 // libevent's own evhttp cannot bound the number of connections, and idle ones would use up the process's descriptors.
@@ -28,7 +29,7 @@ constexpr std::chrono::milliseconds kTextAgeMax{200};
 constexpr timeval kDeadline{5, 0};
 
 int64_t steady_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().now().time_since_epoch())
       .count();
 }
 

@@ -3,10 +3,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <new>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace optserve::worker {
@@ -36,8 +35,7 @@ GroupStatusMemory::~GroupStatusMemory() {
 }
 
 int64_t monotonic_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration_cast<milliseconds>(SystemClock().now().time_since_epoch()).count();
 }
 
 }  // namespace optserve::worker

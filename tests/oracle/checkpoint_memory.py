@@ -55,7 +55,8 @@ def measure(tool, source, target, dtype):
 
 
 def main():
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="optserve-checkpoint-memory-", dir=sys.argv[2] if len(sys.argv) > 2 else None))
+    parent = sys.argv[2] if len(sys.argv) > 2 else None
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="optserve-checkpoint-memory-", dir=parent))
     try:
         source = folder / "source"
         source.mkdir()
@@ -66,7 +67,8 @@ def main():
         size = sum(path.stat().st_size for path in source.iterdir())
         largest_mib = VOCAB * HIDDEN * 2 / 2 ** 20
         limit_mib = 3 * largest_mib + 200e6 / 2 ** 20
-        print(f"input {size / 1e9:.2f} GB in {PARTS} parts, largest tensor {largest_mib:.0f} MiB, limit {limit_mib:.0f} MiB")
+        print(f"input {size / 1e9:.2f} GB in {PARTS} parts, largest tensor {largest_mib:.0f} MiB, "
+              f"limit {limit_mib:.0f} MiB")
         for dtype in ("keep", "bf16"):
             seconds, peak_mib = measure(sys.argv[1], source, folder / "target", dtype)
             print(f"dtype {dtype}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")

@@ -51,7 +51,8 @@ class RunsCode:
 
 
 def layer_shapes(prefix):
-    return {prefix + "self_attn.qkv_proj.weight": (3 * HIDDEN, HIDDEN), prefix + "self_attn.qkv_proj.bias": (3 * HIDDEN,),
+    return {prefix + "self_attn.qkv_proj.weight": (3 * HIDDEN, HIDDEN),
+            prefix + "self_attn.qkv_proj.bias": (3 * HIDDEN,),
             prefix + "self_attn.out_proj.weight": (HIDDEN, HIDDEN), prefix + "self_attn.out_proj.bias": (HIDDEN,),
             prefix + "self_attn_layer_norm.weight": (HIDDEN,), prefix + "self_attn_layer_norm.bias": (HIDDEN,),
             prefix + "fc1.weight": (FFN, HIDDEN), prefix + "fc1.bias": (FFN,),
@@ -158,7 +159,8 @@ def test_demo_resplit(tool, demo, folder):
     parts = [{name: tensor.numpy() for name, tensor in file["model"].items()} for file in files]
     merged = metaseq_files.merge_parts(parts)
     done = convert(tool, demo, folder / "demo")
-    expect(done.returncode == 0 and "7629312 parameters" in done.stdout, f"the demo converts: {done.stdout}{done.stderr}")
+    expect(done.returncode == 0 and "7629312 parameters" in done.stdout,
+           f"the demo converts: {done.stdout}{done.stderr}")
     wanted = shard_digests(folder / "demo")
     expect(len(wanted) == 4, "four shards")
     cfg = {"decoder_attention_heads": 4, "activation_fn": "relu"}

@@ -32,8 +32,8 @@ int convert(int argc, char** argv) {
       continue;
     }
     if (option == "--dtype") command.dtype = value;
-    if (option == "--shards") command.shards = std::atoi(value);
-    if (option == "--heads") command.num_heads = std::atoi(value);
+    if (option == "--shards") command.shards = std::stoi(value);
+    if (option == "--heads") command.num_heads = std::stoi(value);
     if (option == "--name") command.name = value;
     if (option == "--vocab") command.vocab_file = value;
     if (option == "--merges") command.merges_file = value;

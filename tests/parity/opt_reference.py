@@ -5,8 +5,8 @@ usage: opt_reference.py CHECKPOINT_FOLDER CASES.json
 
 Reads the shards of a checkpoint, joins them, computes log-probabilities in float64 for the sequences of CASES.json
 (written by logits_dump: {"groups": {name: [{"tokens", "prompt_tokens", "logprobs"}]}}), where logprobs[i] belongs to
-tokens[i + 1] and tokens beyond prompt_tokens were drawn greedily. Exit status 1 if a log-probability is off by more than
-rounding in float32 explains, or a greedy token is not the best one.
+tokens[i + 1] and tokens beyond prompt_tokens were drawn greedily. Exit status 1 if a log-probability is off by more
+than rounding in float32 explains, or a greedy token is not the best one.
 """
 import json
 import struct
