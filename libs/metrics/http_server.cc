@@ -29,8 +29,7 @@ constexpr std::chrono::milliseconds kTextAgeMax{200};
 constexpr timeval kDeadline{5, 0};
 
 int64_t steady_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().now().time_since_epoch())
-      .count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().now().time_since_epoch()).count();
 }
 
 struct EventDeleter {
