@@ -74,9 +74,14 @@ void linear_shapes(benchmark::internal::Benchmark* bench) {
     for (const int rows : {1, 8, 64}) bench->Args({rows, in, out, 0});
   }
 }
-BENCHMARK(linear)->Apply(linear_shapes)->UseRealTime();
-BENCHMARK(linear)->UseRealTime()->Args({1, 768, 3072, 1})->Args({64, 768, 3072, 1})->Args({1, 768, 3072, 2});
-BENCHMARK(openblas_sgemm)->Apply(linear_shapes)->UseRealTime();
+BENCHMARK(linear)->Apply(linear_shapes)->MeasureProcessCPUTime()->UseRealTime();
+BENCHMARK(linear)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->Args({1, 768, 3072, 1})
+    ->Args({64, 768, 3072, 1})
+    ->Args({1, 768, 3072, 2});
+BENCHMARK(openblas_sgemm)->Apply(linear_shapes)->MeasureProcessCPUTime()->UseRealTime();
 
 // Arguments: sequences, context of each, rows of each.
 void attention(benchmark::State& state) {
@@ -114,6 +119,7 @@ void attention(benchmark::State& state) {
   rate(state, "bytes/s", static_cast<double>(sequences * context) * 2 * kHeads * kHeadDim * sizeof(float));
 }
 BENCHMARK(attention)
+    ->MeasureProcessCPUTime()
     ->UseRealTime()
     ->Args({1, 2048, 1})
     ->Args({8, 512, 1})
@@ -152,7 +158,7 @@ void sample(benchmark::State& state) {
   rate(state, "tokens/s", static_cast<double>(rows));
   state.SetLabel(kNames[state.range(1)]);
 }
-BENCHMARK(sample)->UseRealTime()->ArgsProduct({{1, 64}, {0, 1, 2, 3, 4}});
+BENCHMARK(sample)->MeasureProcessCPUTime()->UseRealTime()->ArgsProduct({{1, 64}, {0, 1, 2, 3, 4}});
 
 void layer_norm(benchmark::State& state) {
   const int64_t rows = state.range(0), hidden = state.range(1);
@@ -166,7 +172,7 @@ void layer_norm(benchmark::State& state) {
   }
   rate(state, "bytes/s", 2.0 * static_cast<double>(x.size()) * sizeof(float));
 }
-BENCHMARK(layer_norm)->UseRealTime()->Args({1, 768})->Args({64, 768})->Args({64, 4096});
+BENCHMARK(layer_norm)->MeasureProcessCPUTime()->UseRealTime()->Args({1, 768})->Args({64, 768})->Args({64, 4096});
 
 }  // namespace
 }  // namespace optserve

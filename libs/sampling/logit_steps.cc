@@ -1,9 +1,9 @@
 #include "sampling/logit_steps.h"
 
 #include <algorithm>
-#include <array>
 #include <cfloat>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "base/check.h"
@@ -39,86 +39,55 @@ void apply(const Cut& cut, std::span<float> logits, std::span<float> weights) {
   }
 }
 
-// Histogram of logits, best bucket first, each with the number and the weight of its ids. Finds a cut without sorting
-// more than the one bucket that the cut falls into.
-class Buckets {
- public:
-  Buckets(std::span<const float> logits, std::span<const float> weights) : logits_(logits), weights_(weights) {
-    const LogitRange range = range_of(logits);
-    largest_ = range.largest;
-    // Ids far below the best hold next to no weight; they share the last bucket.
-    const float width = std::min(range.largest - range.smallest, kWidthMax);
-    scale_ = width > 0 ? static_cast<float>(kBuckets - 1) / width : 0.0f;
-    for (size_t i = 0; i < logits.size(); ++i) {
-      if (logits[i] == kMinusInfinity) continue;
-      Bucket& bucket = buckets_[bucket_of(logits[i])];
-      ++bucket.count;
-      bucket.weight += weights[i];
+using Candidate = SamplerScratch::Candidate;
+
+bool is_better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
+
+// The cut that keeps the first `kept` candidates, of which the last is the worst.
+Cut cut_after(std::span<const Candidate> candidates, size_t kept) {
+  Cut cut{candidates[kept - 1].logit, 0};
+  for (const Candidate& candidate : candidates.first(kept)) cut.equals += candidate.logit == cut.logit;
+  return cut;
+}
+
+size_t count_blocks(size_t n, size_t block) { return (n + block - 1) / block; }
+
+// Fills scratch.candidates with the ids whose `values`, logits or weights, are at least `floor`, -infinity excluded.
+// Needs scratch.block_maxima of the same values.
+void collect(std::span<const float> values, float floor, std::span<const float> logits, std::span<const float> weights,
+             SamplerScratch& scratch) {
+  scratch.candidates.clear();
+  for (size_t block = 0; block < count_blocks(values.size(), kMaxBlock); ++block) {
+    if (scratch.block_maxima[block] < floor) continue;
+    for (size_t i = block * kMaxBlock; i < std::min((block + 1) * kMaxBlock, values.size()); ++i) {
+      if (values[i] < floor || logits[i] == kMinusInfinity) continue;
+      scratch.candidates.push_back({logits[i], weights[i], static_cast<TokenId>(i)});
     }
   }
+}
 
-  double weight() const {
-    double total = 0;
-    for (const Bucket& bucket : buckets_) total += bucket.weight;
-    return total;
-  }
-  int64_t count() const {
-    int64_t total = 0;
-    for (const Bucket& bucket : buckets_) total += bucket.count;
-    return total;
-  }
-
-  // Keeps the fewest best ids whose sum of measure(count, weight) reaches `wanted`.
-  template <class Measure>
-  Cut cut_at(double wanted, const Measure& measure, std::vector<SamplerScratch::Candidate>& candidates) const {
-    double before = 0;
-    size_t chosen = 0;
-    for (size_t b = 0; b < kBuckets; ++b) {
-      if (buckets_[b].count == 0) continue;
-      chosen = b;
-      const double here = measure(static_cast<double>(buckets_[b].count), buckets_[b].weight);
-      if (before + here >= wanted) break;
+// Moves the fewest best candidates that weigh at least `wanted` to the front and returns their number. Halves the range
+// that holds the last of them, so that all candidates are looked at about twice and none are sorted.
+size_t select_weight(std::span<Candidate> candidates, double wanted) {
+  size_t low = 0, high = candidates.size();  // the last one kept is in [low, high)
+  double before = 0;                         // weight of [0, low)
+  while (high - low > 1) {
+    const size_t middle = low + (high - low) / 2;  // [low, middle) becomes the better half
+    std::nth_element(candidates.begin() + static_cast<ptrdiff_t>(low),
+                     candidates.begin() + static_cast<ptrdiff_t>(middle),
+                     candidates.begin() + static_cast<ptrdiff_t>(high), is_better);
+    double here = 0;
+    for (const Candidate& candidate : candidates.subspan(low, middle - low))
+      here += static_cast<double>(candidate.weight);
+    if (before + here >= wanted) {
+      high = middle;
+    } else {
       before += here;
+      low = middle;
     }
-    collect(chosen, candidates);
-    size_t last = 0;
-    while (last + 1 < candidates.size()) {
-      before += measure(1.0, static_cast<double>(weights_[static_cast<size_t>(candidates[last].id)]));
-      if (before >= wanted) break;
-      ++last;
-    }
-    Cut cut{candidates[last].logit, 0};
-    for (size_t i = 0; i <= last; ++i) cut.equals += candidates[i].logit == cut.logit;
-    return cut;
   }
-
- private:
-  static constexpr size_t kBuckets = 1024;
-  static constexpr float kWidthMax = 64.0f;
-  struct Bucket {
-    int64_t count = 0;
-    double weight = 0;
-  };
-
-  size_t bucket_of(float logit) const {
-    return static_cast<size_t>(std::min((largest_ - logit) * scale_, static_cast<float>(kBuckets - 1)));
-  }
-  // Ids of one bucket, best first.
-  void collect(size_t bucket, std::vector<SamplerScratch::Candidate>& candidates) const {
-    candidates.clear();
-    for (size_t i = 0; i < logits_.size(); ++i) {
-      if (logits_[i] == kMinusInfinity || bucket_of(logits_[i]) != bucket) continue;
-      candidates.push_back({logits_[i], static_cast<TokenId>(i)});
-    }
-    std::ranges::sort(
-        candidates, [](const auto& a, const auto& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; });
-  }
-
-  std::span<const float> logits_, weights_;
-  float largest_ = 0;
-  float scale_ = 0;
-  std::array<Bucket, kBuckets> buckets_{};
-};
+  return low + 1;
+}
 
 }  // namespace
 
@@ -126,7 +95,9 @@ SamplerScratch::SamplerScratch(int64_t vocab)
     : logits(static_cast<size_t>(vocab)),
       weights(static_cast<size_t>(vocab)),
       occurrences(static_cast<size_t>(vocab)),
-      block_sums(static_cast<size_t>(vocab) / kSumBlock + 1) {
+      block_sums(count_blocks(logits.size(), kSumBlock)),
+      block_maxima(count_blocks(logits.size(), kMaxBlock)),
+      ranked_maxima(block_maxima.size()) {
   candidates.reserve(static_cast<size_t>(vocab));
 }
 
@@ -177,21 +148,42 @@ void weigh(std::span<const float> logits, float temperature, std::span<float> we
 }
 
 void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch) {
-  const Buckets buckets(logits, weights);
-  if (buckets.count() <= k) return;
-  const auto count_only = [](double count, double) { return count; };
-  apply(buckets.cut_at(static_cast<double>(k), count_only, scratch.candidates), logits, weights);
+  const auto wanted = static_cast<size_t>(k);
+  const size_t blocks = count_blocks(logits.size(), kMaxBlock);
+  widest_scan().block_maxima(logits.data(), logits.size(), scratch.block_maxima.data());
+  // If k blocks have a logit of at least x, so have k ids: the k best are among those.
+  float floor = kMinusInfinity;
+  if (wanted <= blocks) {
+    const std::span<float> ranked = std::span(scratch.ranked_maxima).first(blocks);
+    std::copy_n(scratch.block_maxima.begin(), blocks, ranked.begin());
+    std::nth_element(ranked.begin(), ranked.begin() + static_cast<ptrdiff_t>(wanted - 1), ranked.end(),
+                     std::greater<>());
+    floor = ranked[wanted - 1];
+  }
+  collect(logits, floor, logits, weights, scratch);
+  std::vector<Candidate>& candidates = scratch.candidates;
+  if (candidates.size() < wanted) return;
+  std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(wanted - 1), candidates.end(),
+                   is_better);
+  apply(cut_after(candidates, wanted), logits, weights);
 }
 
 void top_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch) {
-  const Buckets buckets(logits, weights);
-  const auto weight_only = [](double, double weight) { return weight; };
-  apply(buckets.cut_at(static_cast<double>(p) * buckets.weight(), weight_only, scratch.candidates), logits, weights);
+  if (weights.empty()) return;
+  widest_scan().running_sums(weights.data(), weights.size(), scratch.block_sums.data());
+  const double total = scratch.block_sums[count_blocks(weights.size(), kSumBlock) - 1];
+  // All ids below this weight together hold less than half of what may be left out.
+  const double negligible = (1.0 - static_cast<double>(p)) * total / static_cast<double>(weights.size()) / 2;
+  widest_scan().block_maxima(weights.data(), weights.size(), scratch.block_maxima.data());
+  collect(weights, static_cast<float>(negligible), logits, weights, scratch);
+  if (scratch.candidates.empty()) return;
+  const size_t kept = select_weight(scratch.candidates, static_cast<double>(p) * total);
+  apply(cut_after(scratch.candidates, kept), logits, weights);
 }
 
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch) {
   widest_scan().running_sums(weights.data(), weights.size(), scratch.block_sums.data());
-  const size_t blocks = (weights.size() + kSumBlock - 1) / kSumBlock;
+  const size_t blocks = count_blocks(weights.size(), kSumBlock);
   if (blocks == 0) return -1;
   const double target = uniform * scratch.block_sums[blocks - 1];
   size_t block = 0;

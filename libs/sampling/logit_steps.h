@@ -35,13 +35,15 @@ class SamplerScratch {
 
   struct Candidate {
     float logit;
+    float weight;
     TokenId id;
   };
   std::vector<float> logits;
   std::vector<float> weights;        // exp((logit - largest) / temperature)
   std::vector<int32_t> occurrences;  // zero between steps
   std::vector<double> block_sums;
-  std::vector<Candidate> candidates;  // of the bucket that a cut falls into
+  std::vector<float> block_maxima, ranked_maxima;
+  std::vector<Candidate> candidates;  // the ids among which a cut falls
 };
 
 // The whole chain for one row. logits: [at least ids.vocab_real], not changed.

@@ -6,13 +6,12 @@
 
 namespace optserve {
 
-// Weights added up before a running sum is noted.
-inline constexpr size_t kSumBlock = 512;
+inline constexpr size_t kSumBlock = 512;  // weights added up before a running sum is noted
+inline constexpr size_t kMaxBlock = 32;   // values that share one maximum
 
 struct LogitRange {
-  bool finite;     // no NaN, no infinity
-  float largest;   // of all; -infinity if there are none
-  float smallest;  // of those that are not -infinity
+  bool finite;    // no NaN, no infinity
+  float largest;  // -infinity if there are none
 };
 
 struct ScanKernels {
@@ -22,6 +21,8 @@ struct ScanKernels {
   double (*exponentials)(const float* logits, size_t n, float largest, float scale, float* terms);
   // running[b] = sum of the weights of blocks 0 to b; the last block may be short.
   void (*running_sums)(const float* weights, size_t n, double* running);
+  // maxima[b] = the largest value of block b; the last block may be short.
+  void (*block_maxima)(const float* values, size_t n, float* maxima);
   // logits[i] = -infinity and weights[i] = 0 where logits[i] < cut.
   void (*cut_below)(float* logits, float* weights, size_t n, float cut);
 };

@@ -21,18 +21,15 @@ OPTSERVE_INLINE simd::Float8 load_tail(const float* source, size_t n, float fill
 }
 
 LogitRange range_kernel(const float* logits, size_t n) {
-  const simd::Float8 nothing = simd::broadcast(-INFINITY);
-  simd::Float8 high = nothing, low = simd::broadcast(INFINITY), broken{};
+  simd::Float8 high = simd::broadcast(-INFINITY), broken{};
   const auto include = [&](const simd::Float8& value) __attribute__((always_inline)) {
     high = simd::max(value, high);
-    const simd::Float8 candidate = value == nothing ? low : value;
-    low = candidate < low ? candidate : low;
     broken += value - value;  // 0 for finite values, NaN for others
   };
   size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) include(simd::load(logits + i));
   if (i < n) include(load_tail(logits + i, n - i, logits[i]));
-  return {simd::sum(broken) == 0.0f, simd::largest(high), -simd::largest(-low)};
+  return {simd::sum(broken) == 0.0f, simd::largest(high)};
 }
 
 double exponentials_kernel(const float* logits, size_t n, float largest, float scale, float* terms) {
@@ -70,6 +67,19 @@ void running_sums_kernel(const float* weights, size_t n, double* running) {
   }
 }
 
+void block_maxima_kernel(const float* values, size_t n, float* maxima) {
+  size_t begin = 0;
+  for (; begin + kMaxBlock <= n; begin += kMaxBlock) {
+    simd::Float8 high = simd::load(values + begin);
+    for (size_t i = kLanes; i < kMaxBlock; i += kLanes) high = simd::max(high, simd::load(values + begin + i));
+    *maxima++ = simd::largest(high);
+  }
+  if (begin == n) return;
+  float high = values[begin];
+  for (size_t i = begin + 1; i < n; ++i) high = values[i] > high ? values[i] : high;
+  *maxima = high;
+}
+
 void cut_below_kernel(float* logits, float* weights, size_t n, float cut) {
   for (size_t i = 0; i < n; ++i) {
     const bool below = logits[i] < cut;
@@ -78,7 +88,8 @@ void cut_below_kernel(float* logits, float* weights, size_t n, float cut) {
   }
 }
 
-constexpr ScanKernels kScanKernels{range_kernel, exponentials_kernel, running_sums_kernel, cut_below_kernel};
+constexpr ScanKernels kScanKernels{range_kernel, exponentials_kernel, running_sums_kernel, block_maxima_kernel,
+                                   cut_below_kernel};
 
 }  // namespace
 }  // namespace optserve
