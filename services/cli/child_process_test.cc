@@ -102,6 +102,11 @@ TEST(FreePorts, AreDifferentAndFree) {
   }
 }
 
+TEST(FreePorts, ABlockIsFreeAsAWhole) {
+  const int first = find_free_port_block(20);
+  for (int port = first; port < first + 20; ++port) EXPECT_TRUE(is_port_free(port)) << port;
+}
+
 TEST(HttpProbe, NobodyThereIsNoAnswer) {
   const auto before = std::chrono::steady_clock::now();
   EXPECT_FALSE(http_get(find_free_ports(1).front(), "/readyz", milliseconds(1000)));

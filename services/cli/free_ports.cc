@@ -45,4 +45,18 @@ std::vector<int> find_free_ports(int count) {
   return ports;
 }
 
+int find_free_port_block(int count) {
+  std::random_device entropy;
+  std::uniform_int_distribution<int> any(kFirstPort, kLastPort - count);
+  constexpr int kAttempts = 200;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const int first = any(entropy);
+    int free = 0;
+    while (free < count && is_port_free(first + free)) ++free;
+    if (free == count) return first;
+  }
+  throw Error("found no " + std::to_string(count) + " free ports in a row between " + std::to_string(kFirstPort) +
+              " and " + std::to_string(kLastPort));
+}
+
 }  // namespace optserve::cli

@@ -2,11 +2,10 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 
-#include "base/limits.h"
 #include "base/utf8.h"
 #include "cli/connection.h"
 #include "cli/exit_status.h"
@@ -15,12 +14,16 @@
 namespace optserve::cli {
 namespace {
 
+// Far beyond the longest prompt, so that a refusal tells the true size, and short of what an endless pipe would send.
+constexpr size_t kInputBytesMax = 64 << 20;
+
 std::string read_stream(std::istream& stream, const std::string& name) {
   std::string text;
-  constexpr size_t kBytesMax = limits::kPromptBytesMax + 2;  // enough to see that it is too long
-  text.resize(kBytesMax);
-  stream.read(text.data(), static_cast<std::streamsize>(kBytesMax));
-  text.resize(static_cast<size_t>(stream.gcount()));
+  std::array<char, 1 << 16> buffer{};
+  while (stream && text.size() <= kInputBytesMax) {
+    stream.read(buffer.data(), buffer.size());
+    text.append(buffer.data(), static_cast<size_t>(stream.gcount()));
+  }
   if (stream.bad()) throw CommandFailure{kExitRefused, "cannot read " + name};
   if (text.ends_with('\n')) text.pop_back();
   return text;

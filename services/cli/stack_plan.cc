@@ -10,10 +10,6 @@
 namespace optserve::cli {
 namespace {
 
-constexpr int kClientPort = 5555;
-constexpr int kServicePort = 5556;
-constexpr int kFirstHttpPort = 9400;
-constexpr int kMessagePorts = 2;
 constexpr int kGroupsMax = 64;
 
 std::string endpoint(int port) { return "tcp://127.0.0.1:" + std::to_string(port); }
@@ -106,24 +102,19 @@ Status check_options(StackOptions& options) {
   return ok_status();
 }
 
-int ports_needed(const StackOptions& options) {
-  return kMessagePorts + 1 + options.tokenizers + options.workers + (options.converter_root.empty() ? 0 : 1);
+int http_ports_needed(const StackOptions& options) {
+  const int converters = options.converter_root.empty() ? 0 : 1;
+  return 1 + options.tokenizers + options.workers * (1 + options.world) + converters;
 }
 
-std::vector<int> fixed_ports(const StackOptions& options) {
-  std::vector<int> ports{kClientPort, kServicePort};
-  for (int i = kMessagePorts; i < ports_needed(options); ++i) ports.push_back(kFirstHttpPort + i - kMessagePorts);
-  return ports;
-}
-
-StackPlan plan_stack(const StackOptions& options, const std::vector<int>& ports) {
-  check_eq(static_cast<int>(ports.size()), ports_needed(options), "ports of the stack");
-  StackPlan plan{endpoint(ports[0]), endpoint(ports[1]), {}};
-  auto next_http = ports.begin() + kMessagePorts;
+StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
+  StackPlan plan{endpoint(ports.clients), endpoint(ports.services), {ports.clients, ports.services}, {}};
+  for (int i = 0; i < http_ports_needed(options); ++i) plan.ports.push_back(ports.first_http + i);
+  int next_http = ports.first_http;
   const std::string drain_ms = std::to_string(options.drain_seconds * 1000);
   const std::string model = options.name + "=" + options.model;
 
-  PlannedProcess scheduler = process(options, "scheduler", "optserve-scheduler", *next_http++);
+  PlannedProcess scheduler = process(options, "scheduler", "optserve-scheduler", next_http++);
   append(scheduler, {"--bind-clients", plan.client_endpoint, "--bind-services", plan.service_endpoint,
                      "--drain-seconds", std::to_string(options.drain_seconds)});
   if (options.is_volatile) {
@@ -135,18 +126,19 @@ StackPlan plan_stack(const StackOptions& options, const std::vector<int>& ports)
 
   for (int i = 0; i < options.tokenizers; ++i) {
     const std::string name = options.tokenizers == 1 ? "tokenizer" : "tokenizer-" + std::to_string(i);
-    plan.processes.push_back(process(options, name, "optserve-tokenizer", *next_http++));
+    plan.processes.push_back(process(options, name, "optserve-tokenizer", next_http++));
     append(plan.processes.back(), {"--scheduler", plan.service_endpoint, "--model", model});
   }
   for (int i = 0; i < options.workers; ++i) {
-    PlannedProcess worker = process(options, "worker-" + std::to_string(i), "optserve-worker", *next_http++);
+    PlannedProcess worker = process(options, "worker-" + std::to_string(i), "optserve-worker", next_http++);
     append(worker, {"--scheduler", plan.service_endpoint, "--model", model, "--world", std::to_string(options.world),
                     "--device", options.device, "--drain-ms", drain_ms});
     for (const std::string& option : options.worker_options) append(worker, {"--" + option});
     plan.processes.push_back(std::move(worker));
+    next_http += options.world;  // the ranks listen behind their supervisor
   }
   if (!options.converter_root.empty()) {
-    plan.processes.push_back(process(options, "converter", "optserve-converter", *next_http++));
+    plan.processes.push_back(process(options, "converter", "optserve-converter", next_http++));
     append(plan.processes.back(), {"--scheduler", plan.service_endpoint, "--root", options.converter_root});
   }
   return plan;

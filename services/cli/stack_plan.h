@@ -42,13 +42,16 @@ struct PlannedProcess {
 struct StackPlan {
   std::string client_endpoint;
   std::string service_endpoint;
+  std::vector<int> ports;                 // every port that will be listened on
   std::vector<PlannedProcess> processes;  // the scheduler first: the others start when it is ready
 };
 
-// Ports that the stack needs: two for messages, then one per process for its health.
-int ports_needed(const StackOptions& options);
-// 5555, 5556, 9400 ...
-std::vector<int> fixed_ports(const StackOptions& options);
-StackPlan plan_stack(const StackOptions& options, const std::vector<int>& ports);
+struct StackPorts {
+  int clients = 5555;
+  int services = 5556;
+  int first_http = 9400;  // of http_ports_needed() in a row: one per process, and one per rank behind its worker's
+};
+int http_ports_needed(const StackOptions& options);
+StackPlan plan_stack(const StackOptions& options, const StackPorts& ports);
 
 }  // namespace optserve::cli

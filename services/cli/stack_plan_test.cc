@@ -95,9 +95,8 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   options_.converter_root = folder_.string();
   options_.worker_options = {"max-sequences=8"};
   ASSERT_EQ(refusal(), "");
-  const std::vector<int> ports = fixed_ports(options_);
-  EXPECT_EQ(ports, (std::vector<int>{5555, 5556, 9400, 9401, 9402, 9403, 9404}));
-  const StackPlan plan = plan_stack(options_, ports);
+  const StackPlan plan = plan_stack(options_, {});
+  EXPECT_EQ(plan.ports, (std::vector<int>{5555, 5556, 9400, 9401, 9402, 9403, 9404, 9405, 9406, 9407, 9408}));
   ASSERT_EQ(plan.processes.size(), 5u);
   EXPECT_EQ(plan.processes[0].name, "scheduler");
   EXPECT_EQ(value_of(plan.processes[0], "--bind-clients"), "tcp://127.0.0.1:5555");
@@ -110,16 +109,17 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   EXPECT_THAT(plan.processes[3].arguments, ::testing::Contains("--max-sequences=8"));
   EXPECT_EQ(plan.processes[4].arguments.front(), "serve");
   EXPECT_EQ(value_of(plan.processes[4], "--root"), options_.converter_root);
+  const std::vector<int> expected{9400, 9401, 9402, 9405, 9408};  // two ranks behind each worker
   for (size_t i = 0; i < plan.processes.size(); ++i) {
-    EXPECT_EQ(plan.processes[i].http_port, ports[i + 2]);
-    EXPECT_EQ(value_of(plan.processes[i], "--http-port"), std::to_string(ports[i + 2]));
+    EXPECT_EQ(plan.processes[i].http_port, expected[i]);
+    EXPECT_EQ(value_of(plan.processes[i], "--http-port"), std::to_string(expected[i]));
   }
 }
 
 TEST_F(StackPlanTest, AVolatileStackHasNoJournal) {
   options_.is_volatile = true;
   ASSERT_EQ(refusal(), "");
-  const StackPlan plan = plan_stack(options_, fixed_ports(options_));
+  const StackPlan plan = plan_stack(options_, {});
   EXPECT_EQ(value_of(plan.processes[0], "--journal"), "(absent)");
   EXPECT_THAT(plan.processes[0].arguments, ::testing::Contains("--volatile"));
 }

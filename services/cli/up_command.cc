@@ -94,13 +94,11 @@ class UpCommand final : public Command {
                    folder.path().c_str());
       folder.remove_pid();
     }
-    const std::vector<int> ports =
-        options_.ports == "auto" ? find_free_ports(ports_needed(options_)) : fixed_ports(options_);
-    for (const int port : ports) {
+    const StackPlan plan = plan_stack(options_, options_.ports == "auto" ? free_ports() : StackPorts{});
+    for (const int port : plan.ports) {
       if (!is_port_free(port))
         return refused("port " + std::to_string(port) + " is in use; stop what uses it, or give --ports auto");
     }
-    const StackPlan plan = plan_stack(options_, ports);
     folder.rotate_logs();
     return options_.foreground ? run_here(plan, folder) : run_detached(plan, folder);
   }
@@ -109,6 +107,11 @@ class UpCommand final : public Command {
   static int refused(const std::string& message) {
     std::fprintf(stderr, "optserve up: %s\n", message.c_str());
     return kExitRefused;
+  }
+
+  StackPorts free_ports() const {
+    const int first = find_free_port_block(2 + http_ports_needed(options_));
+    return {first, first + 1, first + 2};
   }
 
   static std::string running_text(const StackFolder& folder) {
