@@ -89,6 +89,7 @@ std::optional<DType> parse_weight_dtype(std::string_view name) {
 }
 
 void convert_to_f32(const void* source, DType dtype, float* destination, size_t count) {
+  if (count == 0) return;
   const auto* from = static_cast<const std::byte*>(source);
   switch (dtype) {
     case DType::kF32:
@@ -110,6 +111,7 @@ void convert_to_f32(const void* source, DType dtype, float* destination, size_t 
 }
 
 void convert_from_f32(const float* source, DType dtype, void* destination, size_t count) {
+  if (count == 0) return;  // memcpy must not see the null pointers of empty ranges
   auto* to = static_cast<std::byte*>(destination);
   switch (dtype) {
     case DType::kF32:
