@@ -52,7 +52,7 @@ int Supervisor::run() {
   }
 }
 
-void Supervisor::start_ranks(const GroupStatus&, int group_fd, size_t group_bytes, int status_fd, int lifeline_fd) {
+void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, int lifeline_fd) {
   const int given = options_.rank_http_port;
   const int first_port = given >= 0 ? given : options_.common.http_port == 0 ? 0 : options_.common.http_port + 1;
   for (int rank = 0; rank < options_.world; ++rank) {
@@ -94,7 +94,7 @@ Supervisor::Ending Supervisor::run_group() {
   const OwnedFd lifeline_read{ends[0]};
   const OwnedFd lifeline_write{ends[1]};
   started_at_ms_ = monotonic_ms();
-  start_ranks(*status, memory.fd, memory.bytes, status.fd(), lifeline_read.fd);
+  start_ranks(memory.fd, memory.bytes, status.fd(), lifeline_read.fd);
   log_info("group_started", {{"world", options_.world}, {"model", options_.model_name()}});
   for (;;) {
     health_.stamp();

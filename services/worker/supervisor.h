@@ -24,7 +24,7 @@ class Supervisor {
 
   // One life of the group, from start to the death of its last process.
   Ending run_group();
-  void start_ranks(const GroupStatus& status, int group_fd, size_t group_bytes, int status_fd, int lifeline_fd);
+  void start_ranks(int group_fd, size_t group_bytes, int status_fd, int lifeline_fd);
   // What ended the group, if something did.
   std::optional<Ending> look(const GroupStatus& status);
   std::optional<std::string> find_hung_rank(const GroupStatus& status) const;
