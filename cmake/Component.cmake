@@ -6,6 +6,10 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+# Installed programs find the libraries that deploy/bundle puts beside them, and what those load in turn (hence no
+# RUNPATH, which is not inherited).
+set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
+add_link_options(-Wl,--disable-new-dtags)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 option(OPTSERVE_WERROR "Treat warnings as errors (set by the presets)" OFF)
 option(OPTSERVE_TOOLS "Use ccache and mold where they are installed (set by the presets)" OFF)
@@ -66,6 +70,20 @@ function(optserve_add_fuzzer source)
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   set_property(GLOBAL APPEND PROPERTY OPTSERVE_FUZZER_NAMES ${name})
+endfunction()
+
+# A test or benchmark that needs a GPU: built with the others, run by `tests/run --gpu`, installed by deploy/bundle
+# --tests.
+function(optserve_add_gpu_program name)
+  cmake_parse_arguments(ARG "TEST" "" "SRCS;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} optserve_options)
+  install(TARGETS ${name} RUNTIME DESTINATION tests COMPONENT gpu_tests EXCLUDE_FROM_ALL)
+  if(ARG_TEST)
+    target_link_libraries(${name} PRIVATE GTest::gmock GTest::gtest_main)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES LABELS gpu TIMEOUT 900 RUN_SERIAL TRUE)
+  endif()
 endfunction()
 
 # add_component(NAME x SRCS ... DEPS (components) LIBS (third party) TESTS ... FUZZERS ... BENCHES ...)

@@ -215,7 +215,12 @@ TEST_P(LinearTest, FollowsStrides) {
     if (column < 0 || column >= 20) {
       EXPECT_TRUE(std::isnan(value)) << "written outside the view " << at(row, i % 45);
     } else {
-      EXPECT_EQ(value, wanted[static_cast<size_t>(row * 20 + column)]) << at(row, column);
+      const float expected_value = wanted[static_cast<size_t>(row * 20 + column)];
+      if (GetParam().batch_invariant) {
+        EXPECT_EQ(value, expected_value) << at(row, column);
+      } else {
+        expect_near(value, static_cast<double>(expected_value), 30, 30, at(row, column));  // another order of the sum
+      }
     }
   }
 }
@@ -385,6 +390,7 @@ TEST_P(BackendTest, MismatchedShapesAbort) {
   EXPECT_DEATH(backend_->layer_norm(x, gamma, gamma, out), "layer_norm: gamma: hidden: 8 != 7");
   const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
   EXPECT_DEATH(backend_->linear(random({2, 9}), weight, {}, Activation::kNone, out), "linear: x: in: 8 != 9");
+  if (backend_->device().kind != DeviceKind::kCpu) return;  // only the CPU reads positions on the host
   EXPECT_DEATH(backend_->add_positions(ints({1, 2}, {2}), random({2, 8}), x), "position outside the table");
 }
 

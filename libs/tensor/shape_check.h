@@ -33,7 +33,7 @@ class ShapeCheck {
     std::string_view name;
     int64_t size = 0;
   };
-  static constexpr size_t kDimensionsMax = 12;
+  static constexpr size_t kDimensionsMax = 16;
 
   void match(std::string_view argument, std::string_view name, int64_t size);
   [[noreturn]] void fail(std::string_view argument, const std::string& why) const;

@@ -62,9 +62,10 @@ class LinearTuner {
   static kernels::SkinnyLinearArgs skinny_args(const LinearCall& call);
   std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts, int count) const;
   Choice choose(const LinearCall& call, const Layouts& layouts);
-  // Median time in microseconds; negative if the candidate cannot run.
+  // Time of one call in microseconds, in a row of calls on different weights as in a real step; negative if the
+  // candidate cannot run.
   float time_of(const LinearCall& call, const Layouts& layouts, const Choice& choice);
-  cudaError_t flush_cache();
+  bool enqueue_row_of_calls(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
   bool try_run(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
   void load_choices();
   void keep(const Key& key, const Choice& choice) const;
@@ -73,7 +74,7 @@ class LinearTuner {
   int multiprocessors_;
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
-  Buffer flush_;  // overwritten between timings, so that weights come from memory as in a real step
+  Buffer stand_ins_;  // weights for timing, more than a cache holds, so that they come from memory as in a real step
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
   std::string cache_path_;
   std::map<Key, Choice> choices_;

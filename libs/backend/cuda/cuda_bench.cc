@@ -1,0 +1,241 @@
+// Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call, and the share of the
+// memory bandwidth measured in the same run. Each figure is a recorded graph of calls over rotating buffers.
+//   cuda_bench [fp16|bf16]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/limits.h"
+
+namespace optserve {
+namespace {
+
+constexpr int kCalls = 24;  // of one graph
+constexpr int kReplays = 15;
+constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure goes through before it comes back to one
+
+class Bench {
+ public:
+  explicit Bench(DType dtype) : backend_(make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype})) {
+    std::printf("%s\n", backend_->description().c_str());
+    const int64_t count = int64_t{1} << 29;
+    const Buffer a = backend_->allocate(static_cast<size_t>(count) * 2), b = backend_->allocate(a.bytes());
+    const Tensor from = a.view(DType::kF16, {1, count}), to = b.view(DType::kF16, {1, count});
+    backend_->fill_zero(from);
+    const double us = time([&](int) { backend_->copy(from, to); }, 1);
+    copy_tb_ = 2.0 * static_cast<double>(a.bytes()) / us / 1e6;
+    std::printf("copy of 1 GiB: %.2f TB/s read and written\n\n", copy_tb_);
+  }
+
+  void linear(int64_t rows, int64_t in, int64_t out, bool logits) {
+    std::vector<Weight> weights;
+    const size_t bytes = static_cast<size_t>(in * out) * 2;
+    const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / bytes + 1));
+    for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in)));
+    const Array x(*this, {rows, in}), bias(*this, {1, out});
+    const DType out_type = logits ? DType::kF32 : backend_->compute_dtype();
+    const Buffer y = backend_->allocate(static_cast<size_t>(rows * out) * 4);
+    const double us = time([&](int call) {
+      const Tensor none, b = bias.buffer.view(backend_->compute_dtype(), {out});
+      backend_->linear(x.view, weights[static_cast<size_t>(call % copies)], logits ? none : b, Activation::kNone,
+                       y.view(out_type, {rows, out}));
+    });
+    const double tb = static_cast<double>(bytes) / us / 1e6;
+    std::printf("linear %4ld x [%5ld, %5ld]  %8.1f us  %5.2f TB/s of weights  %6.1f TFLOP/s\n", rows, out, in, us, tb,
+                2.0 * static_cast<double>(rows * in * out) / us / 1e6);
+  }
+
+  void decode(int64_t sequences, int64_t context, int64_t heads, int64_t head_dim) {
+    const int64_t blocks_each = (context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens;
+    const int64_t blocks = sequences * blocks_each, width = heads * head_dim;
+    const size_t bytes = static_cast<size_t>(blocks * limits::kKvBlockTokens * width) * 2;
+    const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / (2 * bytes) + 1));
+    std::vector<Buffer> caches;
+    std::vector<KvLayer> layers;
+    for (int i = 0; i < copies; ++i) {
+      const auto cells = [&] {
+        caches.push_back(backend_->random_table(random(blocks, limits::kKvBlockTokens * width)));
+        return caches.back().view(backend_->compute_dtype(), {blocks, heads, limits::kKvBlockTokens, head_dim});
+      };
+      const Tensor keys = cells();
+      layers.push_back({keys, cells()});
+    }
+    std::vector<int32_t> table(static_cast<size_t>(blocks)), rows(static_cast<size_t>(sequences)), slots(rows.size());
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>((i * 7919 + 13) % table.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    std::vector<int32_t> begin = rows;
+    begin.push_back(static_cast<int32_t>(sequences));
+    AttentionBatch batch;
+    batch.num_sequences = batch.num_decodes = sequences;
+    batch.row_begin = ints(begin, {sequences + 1});
+    batch.context = ints(std::vector<int32_t>(rows.size(), static_cast<int32_t>(context)), {sequences});
+    batch.table_rows = ints(rows, {sequences});
+    batch.block_table = ints(table, {sequences, blocks_each});
+    batch.kv_slots = ints(slots, {sequences});
+    batch.tiles = ints({}, {0, 2});
+    const Array qkv(*this, {sequences, 3 * width}), out(*this, {sequences, width});
+    const double us = time(
+        [&](int call) { backend_->attention(qkv.view, batch, layers[static_cast<size_t>(call % copies)], out.view); });
+    const double read = 2.0 * static_cast<double>(sequences * context * width) * 2;
+    std::printf("decode %4ld sequences, context %4ld, %2ld heads of %3ld  %8.1f us  %5.2f TB/s  %3.0f%% of the copy\n",
+                sequences, context, heads, head_dim, us, read / us / 1e6, 100 * read / us / 1e6 / copy_tb_);
+    held_.clear();
+  }
+
+  void prefill(int64_t context, int64_t heads, int64_t head_dim) {
+    const int64_t blocks = (context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens, width = heads * head_dim;
+    const auto cells = [&] { return backend_->random_table(random(blocks, limits::kKvBlockTokens * width)); };
+    const Buffer keys = cells(), values = cells();
+    const std::initializer_list<int64_t> shape{blocks, heads, limits::kKvBlockTokens, head_dim};
+    const KvLayer layer{keys.view(backend_->compute_dtype(), shape), values.view(backend_->compute_dtype(), shape)};
+    std::vector<int32_t> table(static_cast<size_t>(blocks)), slots(static_cast<size_t>(context)), tiles;
+    std::iota(table.begin(), table.end(), 0);
+    std::iota(slots.begin(), slots.end(), 0);
+    for (int64_t row = 0; row < context; row += kTileRows) tiles.insert(tiles.end(), {0, static_cast<int32_t>(row)});
+    AttentionBatch batch;
+    batch.num_sequences = 1;
+    batch.row_begin = ints({0, static_cast<int32_t>(context)}, {2});
+    batch.context = ints({static_cast<int32_t>(context)}, {1});
+    batch.table_rows = ints({0}, {1});
+    batch.block_table = ints(table, {1, blocks});
+    batch.kv_slots = ints(slots, {context});
+    batch.tiles = ints(tiles, {static_cast<int64_t>(tiles.size()) / 2, 2});
+    const Array qkv(*this, {context, 3 * width}), out(*this, {context, width});
+    const double us = time([&](int) { backend_->attention(qkv.view, batch, layer, out.view); });
+    const double flops = 4.0 * 0.5 * static_cast<double>(context * context * width);
+    std::printf("prompt of %4ld tokens, %2ld heads of %3ld  %8.1f us  %6.1f TFLOP/s of the causal half\n", context,
+                heads, head_dim, us, flops / us / 1e6);
+    held_.clear();
+  }
+
+  void sample(int64_t rows, const SamplingParams& params, const char* name) {
+    constexpr int64_t kVocab = 50272;
+    const Buffer logits = backend_->allocate(static_cast<size_t>(rows * kVocab) * sizeof(float));
+    std::vector<float> host(static_cast<size_t>(rows * kVocab));
+    for (size_t i = 0; i < host.size(); ++i) host[i] = static_cast<float>((i * 2654435761u >> 8) % 4096) / 300.0f;
+    backend_->upload(logits.view(DType::kF32, {rows, kVocab}), host.data());
+    std::vector<PackedSampleRow> packed;
+    for (int32_t i = 0; i < rows; ++i) packed.push_back(pack(params, i, 100, 50));
+    const Buffer device_rows = backend_->allocate(packed.size() * sizeof(PackedSampleRow));
+    const Tensor rows_view = device_rows.view(DType::kU8, {rows, sizeof(PackedSampleRow)});
+    backend_->upload(rows_view, packed.data());
+    SampleBatch batch{rows_view,
+                      sample_features(params),
+                      ints(std::vector<int32_t>(static_cast<size_t>(rows) * 101, 7), {rows, 101}),
+                      50265,
+                      2,
+                      1};
+    const Tensor ids = ints(std::vector<int32_t>(static_cast<size_t>(rows)), {rows});
+    const Buffer logprobs = backend_->allocate(static_cast<size_t>(rows) * sizeof(float));
+    const double us = time([&](int) {
+      backend_->sample(logits.view(DType::kF32, {rows, kVocab}), batch, ids, logprobs.view(DType::kF32, {rows}));
+    });
+    std::printf("sample %4ld rows of %ld, %-24s %8.1f us\n", rows, kVocab, name, us);
+    held_.clear();
+  }
+
+  void norm(int64_t rows, int64_t width) {
+    const Array x(*this, {rows, width}), residual(*this, {rows, width}), out(*this, {rows, width});
+    const Array gamma(*this, {1, width});
+    const Tensor g = gamma.buffer.view(backend_->compute_dtype(), {width});
+    const double us = time([&](int) { backend_->add_bias_residual_norm(x.view, g, residual.view, g, g, out.view); });
+    std::printf("bias + residual + norm %4ld x %5ld  %8.1f us\n", rows, width, us);
+  }
+
+ private:
+  struct Array {
+    Buffer buffer;
+    Tensor view;
+    Array(Bench& bench, std::initializer_list<int64_t> shape)
+        : buffer(bench.backend_->random_table(random(*shape.begin(), *(shape.begin() + 1)))),
+          view(buffer.view(bench.backend_->compute_dtype(), shape)) {}
+  };
+
+  static RandomBlock random(int64_t rows, int64_t cols) {
+    return {.key = 5, .reach = 0.05f, .runs = {{0, rows}}, .cols = cols, .whole_cols = cols};
+  }
+
+  Tensor ints(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape) {
+    held_.push_back(backend_->allocate(values.size() * sizeof(int32_t)));
+    const Tensor view = held_.back().view(DType::kI32, shape);
+    backend_->upload(view, values.data());
+    backend_->synchronize();
+    return view;
+  }
+
+  // Median microseconds of one of the calls of a graph.
+  template <class Call>
+  double time(const Call& call, int calls = kCalls) {
+    const uint64_t key = ++key_;
+    const auto body = [&] {
+      for (int i = 0; i < calls; ++i) call(i);
+    };
+    std::vector<double> times;
+    for (int replay = 0; replay < kReplays + 3; ++replay) {
+      backend_->synchronize();
+      const auto begin = std::chrono::steady_clock::now();
+      backend_->capture_or_run(key, body);
+      backend_->synchronize();
+      const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - begin;
+      if (replay >= 3) times.push_back(took.count() / calls);
+    }
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+  std::unique_ptr<Backend> backend_;
+  std::vector<Buffer> held_;
+  uint64_t key_ = 0;
+  double copy_tb_ = 0;
+};
+
+void run(DType dtype) {
+  Bench bench(dtype);
+  for (const int64_t h : {768, 2048, 4096, 7168}) {
+    for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
+      for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
+        bench.linear(rows, in, out, false);
+      }
+    }
+  }
+  for (const int64_t rows : {1, 8, 64, 256}) bench.linear(rows, 4096, 50272, true);
+  for (const int64_t sequences : {1, 8, 32, 64, 256}) {
+    for (const int64_t context : {132, 1024}) {
+      bench.decode(sequences, context, 32, 128);
+      if (sequences <= 64) bench.decode(sequences, context, 32, 80);
+      bench.decode(sequences, context, 12, 64);
+    }
+  }
+  for (const int64_t context : {512, 2048}) {
+    for (const auto& [heads, head_dim] : {std::pair{12, 64}, {32, 80}, {32, 128}})
+      bench.prefill(context, heads, head_dim);
+  }
+  for (const int64_t rows : {1, 64, 512}) {
+    bench.sample(rows, {.temperature = 0}, "greedy");
+    bench.sample(rows, {.temperature = 0.8f}, "whole distribution");
+    bench.sample(rows, {.temperature = 0.8f, .top_k = 50}, "top-k 50");
+    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f}, "top-p 0.9");
+    bench.sample(rows, {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f, .repetition_penalty = 1.2f}, "penalty, k, p");
+  }
+  for (const int64_t width : {768, 4096, 12288}) {
+    for (const int64_t rows : {1, 64, 512}) bench.norm(rows, width);
+  }
+}
+
+}  // namespace
+}  // namespace optserve
+
+int main(int argc, char** argv) {
+  const bool bf16 = argc > 1 && std::strcmp(argv[1], "bf16") == 0;
+  try {
+    optserve::run(bf16 ? optserve::DType::kBF16 : optserve::DType::kF16);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "cuda_bench: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,288 @@
+// What the engine computes for given prompts, for transformers_parity.py to compare with another implementation.
+//   gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda]
+//
+// CASES.json: {"cases": [{"prompt": [ids], "new_tokens": n}]}. Writes, for each case i,
+//   OUT/logits-i.bin    F32[len, vocab]: the logits of every position, the prompt in one step
+//   OUT/chunked-i.bin   the same with the prompt in several steps, the last ones of one token
+// and OUT/generated.json, the greedy generations of an engine that is led like a server's: every case alone, three
+// cases together, all of them together.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/limits.h"
+#include "checkpoint/reader.h"
+#include "engine/generate.h"
+#include "engine/kv_cache.h"
+#include "engine/models/opt.h"
+#include "engine/slots.h"
+#include "engine/weight_loader.h"
+#include "engine/weight_source.h"
+#include "engine/workspace.h"
+
+namespace optserve {
+namespace {
+
+using batching::SequenceRequest;
+using batching::StepPlan;
+using engine::WeightSource;
+using nlohmann::json;
+
+constexpr int64_t kLogitRows = 128;     // of one product
+constexpr int32_t kFirstChunk = 7;      // less than a KV block, so that the next chunk begins inside one
+constexpr int32_t kSingles = 3;         // tokens at the end of a prompt that are steps of their own
+constexpr int32_t kStepTokens = 256;    // of the led engine: longer prompts are cut
+constexpr int32_t kSequences = 16;      // its slots
+constexpr size_t kFewTogether = 3;      // a step of three decoding sequences is padded on some devices
+constexpr int32_t kSpareSequences = 2;  // of the longest context, in KV blocks
+
+struct Case {
+  std::vector<TokenId> prompt;
+  int32_t new_tokens = 0;
+};
+
+int32_t blocks_of(size_t tokens) {
+  return static_cast<int32_t>((tokens + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens);
+}
+
+std::vector<Case> read_cases(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw Error("cannot read " + path);
+  std::vector<Case> cases;
+  for (const json& item : json::parse(file).at("cases")) {
+    cases.push_back({item.at("prompt").get<std::vector<TokenId>>(), item.at("new_tokens").get<int32_t>()});
+    if (cases.back().prompt.empty()) throw Error(path + ": a prompt has no token");
+  }
+  if (cases.empty()) throw Error(path + ": no cases");
+  return cases;
+}
+
+size_t longest_prompt(const std::vector<Case>& cases) {
+  size_t longest = 0;
+  for (const Case& item : cases) longest = std::max(longest, item.prompt.size());
+  return longest;
+}
+
+engine::WorkspaceSizes workspace_sizes(const OptConfig& config, int64_t rows) {
+  engine::WorkspaceSizes sizes;
+  sizes.rows_max = rows;
+  sizes.hidden = config.hidden;
+  sizes.embed = config.embed_dim;
+  sizes.qkv = 3 * config.hidden;
+  sizes.heads_out = config.hidden;
+  sizes.ffn = config.ffn;
+  sizes.vocab_local = config.vocab;
+  sizes.logit_rows_max = kLogitRows;
+  return sizes;
+}
+
+// The model without planner and sampler, one sequence at a time.
+class BareModel {
+ public:
+  BareModel(const WeightSource& source, Backend& backend, Communicator& communicator, size_t tokens_max)
+      : config_(source.config()),
+        num_blocks_(blocks_of(tokens_max)),
+        cache_(backend, config_, num_blocks_, 1),
+        workspace_(backend, workspace_sizes(config_, static_cast<int64_t>(tokens_max))),
+        exec_{backend, communicator, workspace_},
+        slots_(backend, {1, static_cast<int32_t>(tokens_max), num_blocks_, static_cast<int32_t>(config_.max_positions)},
+               config_) {
+    engine::WeightLoader loader(source, backend, 0, 1, {});
+    model_.emplace(loader, cache_);
+    loader.expect_all_taken();
+    backend.synchronize();
+  }
+
+  // Logits of every position, F32[len, vocab]; the prompt's steps have `chunks` tokens.
+  std::vector<float> logits(const std::vector<TokenId>& prompt, const std::vector<int32_t>& chunks) {
+    std::vector<float> all;
+    all.reserve(prompt.size() * static_cast<size_t>(config_.vocab));
+    int32_t start = 0;
+    for (const int32_t chunk : chunks) {
+      StepPlan plan;
+      plan.step = ++step_;
+      batching::SlotWork& work = plan.work.emplace_back();
+      work.start = start;
+      work.num_tokens = chunk;
+      work.tokens.assign(prompt.begin() + start, prompt.begin() + start + chunk);
+      if (start == 0) {
+        plan.admitted.push_back({0, static_cast<int32_t>(prompt.size()), {}});
+        for (int32_t i = blocks_of(prompt.size()); i-- > 0;) work.new_blocks.push_back(i);  // not in order of memory
+      }
+      append(run(plan), all);
+      start += chunk;
+    }
+    check_eq(static_cast<size_t>(start), prompt.size(), "tokens of the chunks");
+    return all;
+  }
+
+ private:
+  Tensor run(const StepPlan& plan) {
+    const engine::Batch& batch = slots_.begin_step(plan);
+    Backend& backend = exec_.backend;
+    backend.take_ids(batch.new_ids, batch.slots, batch.positions, batch.history, batch.ids);
+    backend.update_table(batch.table_updates, batch.attention.block_table);
+    return model_->forward(exec_, batch);
+  }
+
+  void append(const Tensor& hidden, std::vector<float>& all) {
+    for (int64_t begin = 0; begin < hidden.dim(0); begin += kLogitRows) {
+      const Tensor rows = hidden.rows(begin, std::min(hidden.dim(0), begin + kLogitRows));
+      const Tensor logits = model_->logits(exec_, rows, {});
+      const size_t known = all.size();
+      all.resize(known + static_cast<size_t>(logits.numel()));
+      exec_.backend.download(all.data() + known, logits);
+    }
+  }
+
+  OptConfig config_;
+  int32_t num_blocks_;
+  engine::KvCache cache_;
+  engine::Workspace workspace_;
+  engine::Exec exec_;
+  engine::Slots slots_;
+  std::optional<engine::OptModel> model_;
+  uint64_t step_ = 0;
+};
+
+// A first chunk, the middle in one, single tokens.
+std::vector<int32_t> cut(int32_t length) {
+  const int32_t singles = std::min(kSingles, length);
+  const int32_t first = std::min(kFirstChunk, length - singles);
+  std::vector<int32_t> chunks = {first, length - singles - first};
+  std::erase(chunks, 0);
+  chunks.insert(chunks.end(), static_cast<size_t>(singles), 1);
+  return chunks;
+}
+
+void write_floats(const std::string& path, const std::vector<float>& values) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+  file.close();
+  if (!file) throw Error("cannot write " + path);
+}
+
+void write_logits(const std::string& checkpoint, Backend& backend, const std::vector<Case>& cases,
+                  const std::string& folder) {
+  const auto reader = checkpoint::CheckpointReader::open(checkpoint);
+  if (!reader.ok()) throw Error(reader.refusal().message);
+  const auto source = engine::make_checkpoint_source(reader.value());
+  const auto communicator = make_solo_communicator();
+  BareModel model(*source, backend, *communicator, longest_prompt(cases));
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const auto& prompt = cases[i].prompt;
+    const auto length = static_cast<int32_t>(prompt.size());
+    const std::string name = std::to_string(i) + ".bin";
+    write_floats(folder + "/logits-" + name, model.logits(prompt, {length}));
+    write_floats(folder + "/chunked-" + name, model.logits(prompt, cut(length)));
+  }
+}
+
+SequenceRequest greedy_request(const Case& item) {
+  SequenceRequest request;
+  request.tokens = item.prompt;
+  request.prompt_tokens = static_cast<int32_t>(item.prompt.size());
+  request.max_new_tokens = item.new_tokens;
+  request.prompt_logprobs = true;
+  request.sampling.temperature = 0;
+  request.sampling.ignore_eos = true;
+  return request;
+}
+
+EngineOptions engine_options(const std::string& checkpoint, const std::vector<Case>& cases) {
+  EngineOptions options;
+  options.checkpoint = checkpoint;
+  options.verify_checksums = false;  // the converter has just written the files
+  options.max_sequences = std::max(kSequences, static_cast<int32_t>(cases.size()));
+  options.max_step_tokens = std::max(kStepTokens, options.max_sequences);
+  int32_t longest = 0;
+  for (const Case& item : cases) {
+    const int32_t blocks = blocks_of(item.prompt.size() + static_cast<size_t>(item.new_tokens));
+    options.num_blocks += blocks;
+    longest = std::max(longest, blocks);
+  }
+  options.num_blocks += kSpareSequences * longest;
+  return options;
+}
+
+json to_json(const std::vector<Generation>& generations) {
+  json all = json::array();
+  for (const Generation& generation : generations) {
+    all.push_back({{"ids", generation.tokens},
+                   {"logprobs", generation.logprobs},
+                   {"prompt_logprobs", generation.prompt_logprobs}});
+  }
+  return all;
+}
+
+void write_generations(const std::string& checkpoint, Backend& backend, const std::vector<Case>& cases,
+                       const std::string& folder) {
+  const auto communicator = make_solo_communicator();
+  auto engine = Engine::create(engine_options(checkpoint, cases), backend, *communicator);
+  if (!engine.ok()) throw Error(engine.refusal().message);
+  GroupLeader leader(*engine.value(), *communicator);
+  const auto options = planner_options(*engine.value());
+  std::vector<SequenceRequest> requests;
+  std::vector<Generation> alone;
+  for (const Case& item : cases) {
+    requests.push_back(greedy_request(item));
+    alone.push_back(generate_all(leader, options, {requests.back()}).front());
+  }
+  const auto few = requests.begin() + static_cast<std::ptrdiff_t>(std::min(kFewTogether, requests.size()));
+  const json generated = {{"backend", backend.description()},
+                          {"alone", to_json(alone)},
+                          {"few", to_json(generate_all(leader, options, {requests.begin(), few}))},
+                          {"together", to_json(generate_all(leader, options, requests))}};
+  leader.stop();
+  std::ofstream file(folder + "/generated.json");
+  file << generated.dump(1) << "\n";
+  file.close();
+  if (!file) throw Error("cannot write " + folder + "/generated.json");
+}
+
+struct Arguments {
+  std::string checkpoint, cases, folder;
+  BackendOptions backend;
+};
+
+std::optional<Arguments> parse(const std::vector<std::string>& words) {
+  if (words.size() != 4 && words.size() != 6) return std::nullopt;
+  const auto dtype = tensor::parse_weight_dtype(words[1]);
+  const std::string device = words.size() == 6 ? words[5] : "cuda";
+  if (!dtype || (device != "cpu" && device != "cuda") || (words.size() == 6 && words[4] != "--device")) {
+    return std::nullopt;
+  }
+  Arguments arguments{words[0], words[2], words[3], {}};
+  arguments.backend.device.kind = device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+  arguments.backend.compute_dtype = *dtype;
+  return arguments;
+}
+
+void run(const Arguments& arguments) {
+  const std::vector<Case> cases = read_cases(arguments.cases);
+  std::filesystem::create_directories(arguments.folder);
+  const auto backend = make_backend(arguments.backend);
+  write_logits(arguments.checkpoint, *backend, cases, arguments.folder);  // its model is gone before the next is loaded
+  write_generations(arguments.checkpoint, *backend, cases, arguments.folder);
+}
+
+}  // namespace
+}  // namespace optserve
+
+int main(int argc, char** argv) {
+  const auto arguments = optserve::parse({argv + 1, argv + argc});
+  if (!arguments) {
+    std::fprintf(stderr, "usage: gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda]\n");
+    return 2;
+  }
+  try {
+    optserve::run(*arguments);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "gpu_parity: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}
