@@ -72,12 +72,15 @@ function(optserve_add_fuzzer source)
   set_property(GLOBAL APPEND PROPERTY OPTSERVE_FUZZER_NAMES ${name})
 endfunction()
 
-# A test or benchmark that needs a GPU: built with the others, run by `tests/run --gpu`, installed by deploy/bundle
+add_custom_target(programs)  # what is installed
+add_custom_target(gpu_programs)
+# A test or benchmark that needs a GPU: run by `tests/run --gpu`, installed by deploy/bundle
 # --tests.
 function(optserve_add_gpu_program name)
   cmake_parse_arguments(ARG "TEST" "" "SRCS;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} optserve_options)
+  add_dependencies(gpu_programs ${name})
   install(TARGETS ${name} RUNTIME DESTINATION tests COMPONENT gpu_tests EXCLUDE_FROM_ALL)
   if(ARG_TEST)
     target_link_libraries(${name} PRIVATE GTest::gmock GTest::gtest_main)
@@ -127,6 +130,7 @@ function(add_service)
   add_library(optserve::${library} ALIAS ${library})
   add_executable(${ARG_PROGRAM} main.cc)
   target_link_libraries(${ARG_PROGRAM} PRIVATE ${library})
+  add_dependencies(programs ${ARG_PROGRAM})
   install(TARGETS ${ARG_PROGRAM} RUNTIME DESTINATION bin)
   foreach(test IN LISTS ARG_TESTS)
     optserve_add_test(unit ${test} ${library} ${ARG_TEST_DEPS})

@@ -440,8 +440,10 @@ cudaError_t decode_attention(const AttentionArgs& args, int64_t num_sequences, i
   const int64_t parts = scratch == nullptr ? 1 : std::min({int64_t{splits}, int64_t{kSplitsMax}, kPartsMax / items});
   const dim3 grid(static_cast<unsigned>(args.heads), static_cast<unsigned>(num_sequences),
                   static_cast<unsigned>(std::max<int64_t>(parts, 1)));
-  const DecodeScratch memory{static_cast<int*>(scratch),
-                             reinterpret_cast<float*>(static_cast<std::byte*>(scratch) + kCounterBytes)};
+  DecodeScratch memory{};
+  if (parts > 1) {
+    memory = {static_cast<int*>(scratch), reinterpret_cast<float*>(static_cast<std::byte*>(scratch) + kCounterBytes)};
+  }
   return with_element(args.element,
                       [&](auto zero) { return launch_decode<decltype(zero)>(args, grid, memory, stream); });
 }

@@ -42,6 +42,8 @@ class InputFile final : public ByteSource {
   InputFile(std::string path, int fd, uint64_t size, int64_t mtime_ns)
       : path_(std::move(path)), fd_(fd), size_(size), mtime_ns_(mtime_ns) {}
 
+  void read_piece(uint64_t offset, std::span<std::byte> out) const;
+
   std::string path_;
   int fd_;
   uint64_t size_;

@@ -76,6 +76,27 @@ class OptEngine final : public Engine {
     backend.synchronize();
   }
 
+  // Chooses algorithms and records graphs for every size of a decoding step, largest first, so that scratch is sized
+  // once. Every rank does the same.
+  void warm_up() {
+    if (!exec_.backend.runs_ahead()) return;
+    std::vector<int64_t> sizes;
+    for (int64_t rows = 1; rows <= options_.max_sequences; rows = sizes.back() + 1) {
+      sizes.push_back(exec_.backend.padded_rows(rows));
+    }
+    std::ranges::reverse(sizes);
+    for (const int64_t rows : sizes) {
+      for (const uint32_t features : {uint32_t{0}, uint32_t{kSampleDraw | kSampleTruncate}}) {
+        for (int round = 0; round < 2; ++round) {  // the first runs, the second records
+          const Batch& batch = slots_.padding_step(rows, features);
+          exec_.backend.capture_or_run(*batch.graph_key, [&] { execute(batch); });
+          exec_.backend.synchronize();
+        }
+      }
+      if (options_.on_load_progress) options_.on_load_progress(1, 1);
+    }
+  }
+
   const OptConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
   uint64_t manifest_digest() const override { return digest_; }
@@ -235,7 +256,12 @@ Result<std::unique_ptr<Engine>> build(EngineOptions options, const WeightSource&
   if (Status status = plan_memory(source.config(), backend, communicator, options); !status.ok()) {
     return status.refusal();
   }
-  return std::unique_ptr<Engine>(std::make_unique<OptEngine>(options, source, digest, backend, communicator));
+  auto engine = std::make_unique<OptEngine>(options, source, digest, backend, communicator);
+  if (options.warm_up) {
+    communicator.barrier();
+    engine->warm_up();
+  }
+  return std::unique_ptr<Engine>(std::move(engine));
 }
 
 Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& backend, Communicator& communicator) {

@@ -26,6 +26,7 @@ struct EngineOptions {
   double memory_fraction = 0.92;  // of the device's memory that may be in use once everything is planned
   int32_t max_sequences = 0;
   int32_t max_step_tokens = 0;
+  bool warm_up = true;  // prepare every size of step at the start, where a device gains by it
   std::function<void(uint64_t done, uint64_t total)> on_load_progress;  // bytes; may be empty
   std::function<void(const std::string& plan)> on_memory_plan;  // once the device's memory is shared out; may be empty
 };

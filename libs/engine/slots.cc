@@ -136,9 +136,7 @@ void Slots::add_work(const batching::SlotWork& work) {
 }
 
 // Fills a step of decoding sequences up to a size that the device has a graph for.
-void Slots::pad() {
-  const auto rows = static_cast<size_t>(backend_.padded_rows(static_cast<int64_t>(arrays_[kNewIds].size())));
-  if (arrays_[kTableUpdates].size() > 3 * rows) return;
+void Slots::pad(size_t rows) {
   for (const StepArray array : {kNewIds, kSlots, kPositions, kKvSlots}) arrays_[array].resize(rows, -1);
   while (arrays_[kRowBegin].size() <= rows) arrays_[kRowBegin].push_back(arrays_[kRowBegin].back() + 1);
   arrays_[kContext].resize(rows, 0);
@@ -175,9 +173,7 @@ void Slots::upload() {
   batch_.score_targets = arrays_.view(kScoreTargets);
 }
 
-const Batch& Slots::begin_step(const batching::StepPlan& plan) {
-  check(plan.num_tokens() <= limits_.max_step_tokens, "rows of a step plan");
-  check(plan.work.size() <= slots_.size(), "work items of a step plan");
+void Slots::clear() {
   arrays_.clear();
   arrays_[kRowBegin].push_back(0);
   batch_.num_tokens = 0;
@@ -185,11 +181,26 @@ const Batch& Slots::begin_step(const batching::StepPlan& plan) {
   batch_.sample.features = 0;
   batch_.graph_key.reset();
   decode_only_ = true;
+}
+
+const Batch& Slots::begin_step(const batching::StepPlan& plan) {
+  check(plan.num_tokens() <= limits_.max_step_tokens, "rows of a step plan");
+  check(plan.work.size() <= slots_.size(), "work items of a step plan");
+  clear();
   for (int32_t slot : plan.released) release(slot);
   for (const batching::AdmittedSlot& admitted : plan.admitted) admit(admitted);
   for (const batching::SlotWork& work : plan.work) add_work(work);
   if (arrays_[kNewIds].empty()) return batch_;
-  if (decode_only_) pad();
+  const auto rows = static_cast<size_t>(backend_.padded_rows(static_cast<int64_t>(arrays_[kNewIds].size())));
+  if (decode_only_ && arrays_[kTableUpdates].size() <= 3 * rows) pad(rows);
+  upload();
+  return batch_;
+}
+
+const Batch& Slots::padding_step(int64_t rows, uint32_t sample_features) {
+  clear();
+  batch_.sample.features = sample_features;
+  pad(static_cast<size_t>(rows));
   upload();
   return batch_;
 }

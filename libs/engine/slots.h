@@ -32,6 +32,9 @@ class Slots {
   // Brings the slots up to date and uploads the step. A plan that breaks its promises aborts. The batch is valid until
   // the next call; its arrays until kStepsInFlight calls later.
   const Batch& begin_step(const batching::StepPlan& plan);
+  // A decoding step of padding alone, which changes nothing: for preparing graphs. `rows` is a size that padded_rows()
+  // gives.
+  const Batch& padding_step(int64_t rows, uint32_t sample_features);
 
  private:
   struct Slot {
@@ -48,7 +51,8 @@ class Slots {
   void add_work(const batching::SlotWork& work);
   void add_rows(const batching::SlotWork& work, const Slot& slot);
   void add_draw(const batching::SlotWork& work, Slot& slot);
-  void pad();
+  void clear();
+  void pad(size_t rows);
   void upload();
 
   Backend& backend_;
