@@ -66,11 +66,12 @@ std::vector<BenchRequest> make_batch(const BenchSpec& spec, int32_t batch, int32
 std::vector<BenchRequest> make_requests(const BenchSpec& spec, int32_t run, const ModelBounds& bounds) {
   if (!spec.mixed_lengths) return make_batch(spec, spec.num_requests, run, bounds);
   check(bounds.vocab > kFirstOrdinary && bounds.context >= 2, "bounds of a model");
-  Draw draw(seed_of(spec, 0, run));
+  Draw lengths(seed_of(spec, 0, 0));
+  Draw draw(seed_of(spec, spec.num_requests, run));
   std::vector<BenchRequest> requests;
   for (int32_t i = 0; i < spec.num_requests; ++i) {
-    const int32_t input = draw.log_normal(spec.input_tokens, bounds.context / 2);
-    const int32_t output = draw.log_normal(spec.output_tokens, bounds.context - input);
+    const int32_t input = lengths.log_normal(spec.input_tokens, bounds.context / 2);
+    const int32_t output = lengths.log_normal(spec.output_tokens, bounds.context - input);
     requests.push_back(request(spec, draw, input, output, bounds.vocab));
   }
   return requests;

@@ -23,9 +23,9 @@ struct ModelBounds {
 // One run of a batch. Runs have different prompts, so that nothing remembered from one helps the next.
 std::vector<BenchRequest> make_batch(const BenchSpec& spec, int32_t batch, int32_t run, const ModelBounds& bounds);
 
-// One run of a throughput benchmark. Mixed lengths are log-normal with the means of the spec and sigma 1 (of the
-// logarithm), which is about the shape of ShareGPT's conversations; a prompt takes at most half of the context, and the
-// output what is left.
+// One run of a throughput benchmark: other prompts in each run, but the same lengths. Mixed lengths are log-normal with
+// the means of the spec and sigma 1 (of the logarithm), which is about the shape of ShareGPT's conversations; a prompt
+// takes at most half of the context, and the output what is left.
 std::vector<BenchRequest> make_requests(const BenchSpec& spec, int32_t run, const ModelBounds& bounds);
 
 }  // namespace optserve::workload

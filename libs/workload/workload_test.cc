@@ -108,6 +108,16 @@ TEST(BenchRequests, RunsDifferAndRepeatThemselvesExactly) {
   EXPECT_NE(make_batch(spec, 4, 1, kBounds)[0].prompt, make_batch(spec, 8, 1, kBounds)[0].prompt);
 }
 
+TEST(BenchRequests, RunsOfAThroughputBenchmarkHaveTheSameLengths) {
+  const auto one = make_requests(throughput(50, true), 0, kBounds),
+             other = make_requests(throughput(50, true), 1, kBounds);
+  for (size_t i = 0; i < one.size(); ++i) {
+    EXPECT_EQ(one[i].prompt.size(), other[i].prompt.size());
+    EXPECT_EQ(one[i].new_tokens, other[i].new_tokens);
+  }
+  EXPECT_NE(one[0].prompt, other[0].prompt);
+}
+
 TEST(BenchRequests, MixedLengthsHaveTheirMeansAndFitTheContext) {
   double inputs = 0, outputs = 0;
   const auto requests = make_requests(throughput(20'000, true), 0, kBounds);
@@ -134,7 +144,7 @@ TEST(BenchRequests, AreTheSameInEveryBuild) {
     lengths.push_back(static_cast<int32_t>(request.prompt.size()));
     lengths.push_back(request.new_tokens);
   }
-  EXPECT_THAT(lengths, ::testing::ElementsAre(219, 87, 153, 30, 296, 42));
+  EXPECT_THAT(lengths, ::testing::ElementsAre(219, 87, 391, 31, 600, 61));
   EXPECT_THAT(make_batch(latency({1}), 1, 0, kBounds)[0].prompt, ::testing::ElementsAre(2, 40572, 2129, 8426));
 }
 
