@@ -62,7 +62,7 @@ class BenchRunner {
     result.through = plan.pipeline ? "pipeline" : "engine";
     result.model = plan.name;
     result.device = options_.connect.empty() ? options_.device : "the stack at " + options_.connect;
-    result.world = options_.world;
+    result.world = options_.connect.empty() ? options_.world : 0;
     result.random_weights = options_.random_weights;
     result.version = build_version();
     result.date = iso_date(clock_.wall_ms());

@@ -28,7 +28,7 @@ struct BenchResult {
   std::string model;
   std::string dtype;   // of the computation; empty: not known
   std::string device;  // in words
-  int world = 1;
+  int world = 1;       // ranks that share the model; 0: not known
   bool random_weights = false;
   std::string version;
   std::string date;  // UTC, ISO 8601

@@ -33,7 +33,7 @@ std::string heading(const BenchResult& result) {
   const BenchSpec& spec = result.spec;
   std::string text = result.model + (result.random_weights ? " (random weights)" : "");
   if (!result.dtype.empty()) text += ", " + dtype_label(result.dtype);
-  text += ", " + std::to_string(result.world) + (result.world == 1 ? " rank" : " ranks");
+  if (result.world > 0) text += ", " + std::to_string(result.world) + (result.world == 1 ? " rank" : " ranks");
   text += result.through == "engine" ? ", straight on the engine" : ", through the pipeline";
   if (!result.device.empty()) text += ": " + result.device;
   text += "\n";
