@@ -217,17 +217,27 @@ std::string question_of(const PlotSeries& series) {
          " new tokens";
 }
 
-// "Measured on" the devices that are known.
-std::string measured_heading(const std::vector<PlotSeries>& series) {
-  std::vector<std::string> devices;
-  for (const PlotSeries& one : series) {
-    if (!one.device.empty() && std::find(devices.begin(), devices.end(), one.device) == devices.end())
-      devices.push_back(one.device);
-  }
-  std::string text = "Measured";
-  for (size_t i = 0; i < devices.size(); ++i) text += (i == 0 ? " on " : "; ") + devices[i];
-  const auto letters = static_cast<size_t>((kWidth - 2 * kMargin) / (kLegendSize * kLetter * 1.15));  // bold is wider
+std::string shortened(const std::string& text, size_t letters) {
   return text.size() <= letters ? text : text.substr(0, letters - 3) + "...";
+}
+
+// Says what the measured series ran on: once if it is the same for all, else in the labels of those that know it.
+std::string name_devices(std::vector<PlotSeries>& series) {
+  constexpr size_t kHeadingLetters = 130;
+  constexpr size_t kLabelLetters = 36;
+  const PlotSeries* first = nullptr;
+  bool same = true;
+  for (const PlotSeries& one : series) {
+    if (one.is_published) continue;
+    if (first == nullptr) first = &one;
+    same = same && one.device == first->device;
+  }
+  if (first == nullptr || (same && first->device.empty())) return "Measured";
+  if (same) return shortened("Measured on " + first->device, kHeadingLetters);
+  for (PlotSeries& one : series) {
+    if (!one.device.empty()) one.label += " [" + shortened(one.device, kLabelLetters) + "]";
+  }
+  return "Measured";
 }
 
 std::string subtitle_of(const std::vector<PlotSeries>& series) {
@@ -257,8 +267,9 @@ std::string render_plot(const std::vector<PlotSeries>& given) {
       one.label += ", " + std::to_string(one.input_tokens) + " + " + std::to_string(one.output_tokens) + " tokens";
   }
   for (const PlotSeries& one : series) check(!one.points.empty(), "a series without points");
+  const std::string heading = name_devices(series);
   const std::vector<Look> looks = looks_of(series);
-  const LegendBlock measured = legend_block(measured_heading(series), series, false);
+  const LegendBlock measured = legend_block(heading, series, false);
   const LegendBlock published = legend_block("Published: " + std::string(kPublishedSource), series, true);
   SvgDrawing svg(kWidth, kLegendTop + measured.height() + published.height());
   svg.text({kMargin, 36}, "OPT throughput and latency by batch size", {20, "start", "#111111", true});

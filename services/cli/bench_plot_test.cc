@@ -152,6 +152,15 @@ TEST(BenchPlot, PublishedSeriesLookDifferentAndSayWhatTheyAre) {
   EXPECT_THAT(svg, HasSubstr("Measured on cpu"));
 }
 
+TEST(BenchPlot, ADeviceIsNamedForTheSeriesThatRanOnIt) {
+  PlotSeries other = series("other", {{1, 3, 1}});
+  other.device = "";
+  const std::string svg = render_plot({series("one", {{1, 3, 1}}), other});
+  EXPECT_THAT(svg, Not(HasSubstr("Measured on")));
+  EXPECT_THAT(svg, HasSubstr(">one [cpu]<"));
+  EXPECT_THAT(svg, HasSubstr(">other<"));
+}
+
 TEST(BenchPlot, PublishedFiguresStandBesideTheSameQuestionOnly) {
   EXPECT_EQ(with_published({series("same", {{1, 3, 1}})}).size(), 7u);
   PlotSeries other = series("other", {{1, 3, 1}});
