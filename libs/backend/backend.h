@@ -1,7 +1,11 @@
 // Everything the engine needs from hardware. CpuBackend is the readable specification; CudaBackend implements the same
-// list. All tensors of a call live on the backend's device. Calls are issued in order on one stream; only download()
-// and synchronize() wait. Nothing allocates except allocate(). Shapes are checked by every operation; a mismatch
-// aborts.
+// list. All tensors of a call live on the backend's device. Calls are issued in order on one stream; only download(),
+// wait() and synchronize() wait. Nothing allocates except allocate() and what loads weights. Shapes are checked by
+// every operation; a mismatch aborts.
+//
+// A step may be padded to a number of rows that the device prefers (padded_rows): a padding row has slot -1, id -1,
+// position -1 and KV slot -1, a padding sequence has context 0. They are read and written like others but store nothing
+// that outlives the step.
 //
 // Axes: num_tokens (all tokens of a step, packed), num_sequences, hidden, ffn, vocab, heads (of this rank), head_dim.
 #pragma once
@@ -9,44 +13,58 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
+#include <optional>
 #include <string>
 
 #include "base/ids.h"
 #include "quant/weight.h"
 #include "sampling/sample_row.h"
 #include "tensor/buffer.h"
+#include "tensor/random_block.h"
 #include "tensor/tensor.h"
 
 namespace optserve {
 
 enum class Activation { kNone, kRelu };
 
-// One layer's paged keys and values on this rank. Block b holds slots [b * block_tokens, (b + 1) * block_tokens).
+// One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot
+// b * block_tokens + i is the i-th token of block b.
 struct KvLayer {
-  Tensor keys;    // [num_blocks, block_tokens, heads, head_dim]
+  Tensor keys;    // [num_blocks, heads, block_tokens, head_dim]
   Tensor values;  // same
 };
 
-// The packed tokens of a step, as the attention operations see them. Sequence s owns rows [row_begin[s], row_begin[s +
-// 1]).
+// The packed tokens of a step, as attention sees them. Sequence s owns rows [row_begin[s], row_begin[s + 1]). Sequences
+// of one row come first.
 struct AttentionBatch {
   int64_t num_sequences = 0;
-  int64_t max_rows = 0;     // most rows of one sequence; 1 in a pure decode step
-  int64_t max_context = 0;  // longest context of the step
+  int64_t num_decodes = 0;  // leading sequences with exactly one row: sequence s of them owns row s
   Tensor row_begin;         // I32[num_sequences + 1]
   Tensor context;  // I32[num_sequences]: tokens in the cache including this step's; row i of n attends to context - n +
                    // i + 1
-  Tensor block_table;  // I32[num_sequences, max_blocks]: KV blocks in order of position
-  Tensor kv_slots;     // I32[num_tokens]: cache slot (block * block_tokens + offset) of each row
+  Tensor table_rows;   // I32[num_sequences]: each sequence's row of block_table
+  Tensor block_table;  // I32[rows, max_blocks]: KV blocks in order of position
+  Tensor kv_slots;     // I32[num_tokens]: cache slot of each row
+  Tensor tiles;        // I32[num_tiles, 2]: the other sequences cut into pieces of kTileRows: sequence, first row in it
 };
+inline constexpr int64_t kTileRows = 64;
 
 // Rows of a sampling call: one per sequence that draws a token (sampling/sample_row.h).
 struct SampleBatch {
-  std::span<const SampleRow> rows;
+  Tensor rows;             // U8[n, sizeof(PackedSampleRow)]
+  uint32_t features = 0;   // SampleFeature of the rows: what no row needs may be left out
+  Tensor history;          // I32[slots, max tokens]: known ids of each slot; the drawn one is stored at its position
   int64_t vocab_real = 0;  // ids at or above are padding and are never drawn
   TokenId eos = 2;
   TokenId pad = 1;  // never drawn
+};
+
+// A point in the order of calls, made by mark().
+using Mark = uint64_t;
+
+struct DeviceMemory {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
 };
 
 class Backend {
@@ -56,22 +74,54 @@ class Backend {
   virtual std::string description() const = 0;  // "cpu, 2 threads, OpenBLAS ..." for logs and benchmarks
   virtual DType compute_dtype() const = 0;      // of activations and KV cache
 
+  // The stream on which calls are issued, as the device's own library names it (cudaStream_t), so that a communicator
+  // can join it; null where there is none.
+  virtual void* native_stream() const { return nullptr; }
+  // Whether calls return before the device has done them, so that starting a step early pays.
+  virtual bool runs_ahead() const { return false; }
+  // Room on the device; nullopt where memory is not the device's own.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
+  // Rows that a step of `rows` decoding sequences is padded to, at least `rows`: graphs exist for some sizes only.
+  virtual int64_t padded_rows(int64_t rows) const { return rows; }
+
   // Memory. allocate() throws Error naming the size when the device has no room; contents are undefined.
   virtual Buffer allocate(size_t bytes) = 0;
-  virtual void upload(Tensor destination, const void* source) = 0;     // source: host, destination.bytes() bytes
-  virtual void download(void* destination, const Tensor& source) = 0;  // waits
+  // Host memory that copies to and from the device fastest.
+  virtual Buffer allocate_host(size_t bytes) = 0;
+  // source: host, destination.bytes() bytes, unchanged until a mark made after the call has been waited for.
+  virtual void upload(Tensor destination, const void* source) = 0;
+  virtual void download(void* destination, const Tensor& source) = 0;      // waits
+  virtual void copy_to_host(void* destination, const Tensor& source) = 0;  // complete once a later mark is waited for
   virtual void fill_zero(Tensor x) = 0;
   virtual void copy(const Tensor& source, Tensor destination) = 0;  // same shape and type
   virtual void synchronize() = 0;
+  // Of the last kMarksMax marks made, any may be waited for: until every call before it is complete.
+  virtual Mark mark() = 0;
+  virtual void wait(Mark mark) = 0;
+  static constexpr int kMarksMax = 4;
 
-  // Converts host bytes of the shard's dtype into the form linear() wants, on the device. `shape`: [out, in].
+  // Converts host bytes of the shard's dtype into the form linear() wants, on the device. `shape`: [out, in]. `source`
+  // is as for upload().
   virtual Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) = 0;
   // The same for vectors and tables that are read element by element (norms, biases, positions, embeddings).
   virtual Buffer load_table(const void* source, DType source_dtype, int64_t numel) = 0;  // result in compute_dtype()
+  // The same of generated values.
+  virtual Weight random_weight(const RandomBlock& block) = 0;
+  virtual Buffer random_table(const RandomBlock& block) = 0;
+  // A weight that reads the memory of `table`, [out, in], which must outlive it; empty where linear() wants another
+  // form.
+  virtual Weight weight_of_table(const Tensor& table) = 0;
+
+  // Makes the token ids of a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]]; ids[r] is
+  // what then stands there. All I32; history: [slots, max tokens].
+  virtual void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
+                        Tensor ids) = 0;
+  // table[row, column] = value for each of updates I32[n, 3]: row, column, value; row -1 does nothing.
+  virtual void update_table(const Tensor& updates, Tensor table) = 0;
 
   // out[num_tokens, embed] = table[id - first_id] where first_id <= id < first_id + rows of table, else 0.
   virtual void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) = 0;
-  // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden].
+  // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden]. Position -1 adds nothing.
   virtual void add_positions(const Tensor& positions, const Tensor& table, Tensor x) = 0;
   // out = (x - mean) / sqrt(var + 1e-5) * gamma + beta per row, statistics in fp32, biased variance. out may be x.
   virtual void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) = 0;
@@ -83,25 +133,24 @@ class Backend {
                                       Tensor out) = 0;  // NOLINT: six inputs and outputs of one fusion
   // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. out may be fp32 whatever the compute type.
   virtual void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) = 0;
-  // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots.
-  virtual void append_kv(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer) = 0;
-  // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache; softmax in
+  // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots; then
+  // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache. Softmax in
   // fp32.
-  virtual void attention(const Tensor& qkv, const AttentionBatch& batch, const KvLayer& layer, Tensor out) = 0;
+  virtual void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) = 0;
   // out[i] = x[rows[i]]; rows: I32[n].
   virtual void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
   // From blocks of all ranks to whole rows: in [world, n, local] -> out [n, world * local].
   virtual void interleave_ranks(const Tensor& in, Tensor out) = 0;
-  // Draws one token per row of logits F32[n, vocab], which stay as they are. ids: I32[n]; logprobs: F32[n] under the
-  // model's own distribution; a row with NaN or Inf logits among the real ids gives id -1. Order of steps:
-  // sampling/logit_steps.h.
+  // Draws one token per row of logits F32[n, vocab], which stay as they are, and stores it in the history. ids: I32[n];
+  // logprobs: F32[n] under the model's own distribution; a row with NaN or Inf logits among the real ids gives id -1
+  // (and 0 in the history). Order of steps: sampling/logit_steps.h.
   virtual void sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) = 0;
   // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; targets I32[n], -1 gives 0; NaN where
   // the logits are not finite.
   virtual void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;
 
-  // Runs `body` (only operations of this backend and its communicator, on fixed tensors); a device with graphs records
-  // it the first time for this key and replays it later.
+  // Runs `body` (only operations of this backend and its communicator, on fixed tensors); a device with graphs runs it
+  // the first time for this key, records it the second time and then replays it.
   virtual void capture_or_run(uint64_t key, const std::function<void()>& body) = 0;
 };
 
@@ -109,6 +158,7 @@ struct BackendOptions {
   Device device = {};
   int threads = 0;  // CPU: 0 means all cores
   DType compute_dtype = DType::kF32;
+  std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
 };
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);

@@ -91,21 +91,21 @@ void attention(benchmark::State& state) {
   const int64_t blocks = sequences * max_blocks;
   std::vector<float> cache = random_values(static_cast<size_t>(blocks * kBlockTokens * kHeads * kHeadDim));
   std::vector<float> values = cache;
-  const std::initializer_list<int64_t> shape{blocks, kBlockTokens, kHeads, kHeadDim};
+  const std::initializer_list<int64_t> shape{blocks, kHeads, kBlockTokens, kHeadDim};
   const KvLayer layer{view(cache, shape), view(values, shape)};
   std::vector<float> qkv = random_values(static_cast<size_t>(sequences * rows * 3 * kHeads * kHeadDim));
   std::vector<float> out(static_cast<size_t>(sequences * rows * kHeads * kHeadDim));
-  std::vector<int32_t> table(static_cast<size_t>(blocks)), begin, contexts,
+  std::vector<int32_t> table(static_cast<size_t>(blocks)), begin, contexts, table_rows,
       slots(static_cast<size_t>(sequences * rows));
   for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i * 7919 % table.size());
   for (int64_t s = 0; s <= sequences; ++s) begin.push_back(static_cast<int32_t>(s * rows));
+  for (int64_t s = 0; s < sequences; ++s) table_rows.push_back(static_cast<int32_t>(s));
   contexts.assign(static_cast<size_t>(sequences), static_cast<int32_t>(context));
   AttentionBatch batch;
   batch.num_sequences = sequences;
-  batch.max_rows = rows;
-  batch.max_context = context;
   batch.row_begin = Tensor(begin.data(), DType::kI32, {sequences + 1});
   batch.context = Tensor(contexts.data(), DType::kI32, {sequences});
+  batch.table_rows = Tensor(table_rows.data(), DType::kI32, {sequences});
   batch.block_table = Tensor(table.data(), DType::kI32, {sequences, max_blocks});
   batch.kv_slots = Tensor(slots.data(), DType::kI32, {sequences * rows});
   for (auto _ : state) {
@@ -135,24 +135,30 @@ void sample(benchmark::State& state) {
   for (float& logit : logits) logit *= 3;  // the spread of a language model's logits
   std::vector<int32_t> ids(static_cast<size_t>(rows));
   std::vector<float> logprobs(ids.size());
-  std::vector<TokenId> history(512);
+  constexpr int64_t kHistory = 512;
+  std::vector<TokenId> history(static_cast<size_t>(rows * (kHistory + 1)));
   for (size_t i = 0; i < history.size(); ++i) history[i] = static_cast<TokenId>(i * 91 % 50272);
-  std::vector<SampleRow> wanted(ids.size());
+  std::vector<PackedSampleRow> wanted(ids.size());
   static constexpr const char* kNames[] = {"greedy", "whole distribution", "top-k 50", "top-p 0.9",
                                            "penalties, top-k, top-p"};
-  for (SampleRow& row : wanted) {
-    row.history = history;
-    row.prompt_tokens = 128;
-    row.params.temperature = state.range(1) == 0 ? 0.0f : 0.8f;
-    if (state.range(1) == 2 || state.range(1) == 4) row.params.top_k = 50;
-    if (state.range(1) >= 3) row.params.top_p = 0.9f;
-    if (state.range(1) == 4) row.params.repetition_penalty = 1.2f;
-    if (state.range(1) == 4) row.params.frequency_penalty = 0.1f;
+  SamplingParams params;
+  params.temperature = state.range(1) == 0 ? 0.0f : 0.8f;
+  if (state.range(1) == 2 || state.range(1) == 4) params.top_k = 50;
+  if (state.range(1) >= 3) params.top_p = 0.9f;
+  if (state.range(1) == 4) params.repetition_penalty = 1.2f;
+  if (state.range(1) == 4) params.frequency_penalty = 0.1f;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    params.seed = i;
+    wanted[i] = pack(params, static_cast<int32_t>(i), kHistory, 128);
   }
-  int64_t position = 0;
+  SampleBatch batch;
+  batch.rows = Tensor(wanted.data(), DType::kU8, {rows, sizeof(PackedSampleRow)});
+  batch.features = sample_features(params);
+  batch.history = Tensor(history.data(), DType::kI32, {rows, kHistory + 1});
+  batch.vocab_real = 50265;
   for (auto _ : state) {
-    for (SampleRow& row : wanted) row.position = ++position;
-    backend().sample(view(logits, {rows, kVocab}), {wanted, 50265, 2, 1}, Tensor(ids.data(), DType::kI32, {rows}),
+    for (PackedSampleRow& row : wanted) ++row.seed;
+    backend().sample(view(logits, {rows, kVocab}), batch, Tensor(ids.data(), DType::kI32, {rows}),
                      view(logprobs, {rows}));
   }
   rate(state, "tokens/s", static_cast<double>(rows));

@@ -21,9 +21,8 @@ struct BackendCase {
   bool batch_invariant = false;  // a row's bits do not depend on the other rows of a call
 };
 
-inline std::vector<BackendCase> backends_under_test() {
-  return {{"cpu_1_thread", {.threads = 1}, true}, {"cpu_3_threads", {.threads = 3}, true}};
-}
+// Those of the CPU or those of a GPU: one of two files implements it.
+std::vector<BackendCase> backends_under_test();
 
 inline std::string case_name(const testing::TestParamInfo<BackendCase>& info) { return info.param.name; }
 

@@ -8,7 +8,7 @@
 namespace optserve {
 namespace {
 
-constexpr int64_t kVocab = 515, kVocabReal = 500;
+constexpr int64_t kVocab = 515, kVocabReal = 500, kHistory = 40;
 
 class SamplingTest : public BackendTest {
  protected:
@@ -16,11 +16,32 @@ class SamplingTest : public BackendTest {
     std::vector<int32_t> ids;
     std::vector<float> logprobs;
   };
+  // Row i has slot rows.size() - 1 - i. The drawn ids must stand in the history afterwards, and nothing else change.
   Drawn draw(const Array& logits, const std::vector<SampleRow>& rows) {
     const auto n = static_cast<int64_t>(rows.size());
+    std::vector<int32_t> known(rows.size() * kHistory, -9);
+    std::vector<PackedSampleRow> packed(rows.size());
+    uint32_t features = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const size_t slot = rows.size() - 1 - i;
+      std::ranges::copy(rows[i].history, known.begin() + static_cast<int64_t>(slot * kHistory));
+      packed[i] = pack(rows[i].params, static_cast<int32_t>(slot), static_cast<int32_t>(rows[i].history.size()),
+                       static_cast<int32_t>(rows[i].prompt_tokens));
+      packed[i].allow_eos = rows[i].allow_eos ? 1 : 0;
+      features |= sample_features(rows[i].params);
+    }
+    const Array history = ints(known, {n, kHistory});
     const Array ids = ints(std::vector<int32_t>(rows.size(), -7), {n}), logprobs = poisoned_f32({n});
-    backend_->sample(logits, {rows, kVocabReal, 2, 1}, ids, logprobs);
-    return {ids.ints(), logprobs.values()};
+    Array device_rows{backend_.get(), backend_->allocate(packed.size() * sizeof(PackedSampleRow)), {}};
+    device_rows.view = device_rows.buffer.view(DType::kU8, {n, sizeof(PackedSampleRow)});
+    backend_->upload(device_rows.view, packed.data());
+    backend_->sample(logits, {device_rows.view, features, history.view, kVocabReal, 2, 1}, ids, logprobs);
+    Drawn drawn{ids.ints(), logprobs.values()};
+    for (size_t i = 0; i < rows.size(); ++i) {
+      known[(rows.size() - 1 - i) * kHistory + rows[i].history.size()] = std::max(drawn.ids[i], 0);
+    }
+    EXPECT_EQ(history.ints(), known);
+    return drawn;
   }
   Array logits(int64_t rows) { return array(normal(count({rows, kVocab}), 3), {rows, kVocab}, DType::kF32); }
   double logprob_oracle(const std::vector<float>& all, int64_t row, int64_t id) {
@@ -78,7 +99,7 @@ TEST_P(SamplingTest, EqualsTheReferenceChainInAnyBatch) {
                       .presence_penalty = static_cast<float>(pick(-1, 1)),
                       .frequency_penalty = static_cast<float>(pick(-1, 1)) * 0.5f,
                       .seed = static_cast<uint64_t>(pick(0, 1 << 30))};
-    rows[i].position = pick(0, 2000);
+    rows[i].position = static_cast<int64_t>(histories[i].size());
     rows[i].allow_eos = pick(0, 1) != 0;
     rows[i].history = histories[i];
     rows[i].prompt_tokens = static_cast<int64_t>(histories[i].size() / 2);
@@ -109,6 +130,54 @@ TEST_P(SamplingTest, NonFiniteLogitsGiveNoToken) {
   EXPECT_GE(drawn.ids[3], 0);
   EXPECT_GE(drawn.ids[4], 0);
   for (const float logprob : drawn.logprobs) EXPECT_TRUE(std::isfinite(logprob));
+}
+
+TEST_P(SamplingTest, PaddingRowsDrawNothing) {
+  const Array x = logits(3), ids = ints({-7, -7, -7}, {3}), logprobs = poisoned_f32({3});
+  const Array history = ints(std::vector<int32_t>(kHistory, -9), {1, kHistory});
+  const std::vector<PackedSampleRow> rows{{}, {.slot = 0, .position = 0}, {}};
+  Array device_rows{backend_.get(), backend_->allocate(sizeof(PackedSampleRow) * 3), {}};
+  device_rows.view = device_rows.buffer.view(DType::kU8, {3, sizeof(PackedSampleRow)});
+  backend_->upload(device_rows.view, rows.data());
+  backend_->sample(x, {device_rows.view, 0, history.view, kVocabReal, 2, 1}, ids, logprobs);
+  const auto found = ids.ints();
+  EXPECT_EQ(found[0], -1);
+  EXPECT_EQ(found[2], -1);
+  EXPECT_EQ(history.ints()[0], found[1]);
+  for (const float logprob : logprobs.values()) EXPECT_TRUE(std::isfinite(logprob));
+}
+
+// Rows as long as OPT's vocabulary: the passes over blocks of a row, and ties that lie far apart.
+TEST_P(SamplingTest, ALongVocabularyEqualsTheReferenceChain) {
+  constexpr int64_t kLong = 50272, kLongReal = 50265, kRows = 12;
+  std::vector<float> values = normal(count({kRows, kLong}), 2);
+  for (size_t i = 0; i < values.size(); i += 97) values[i] = 7.5f;  // many equal leaders
+  const Array x = array(values, {kRows, kLong}, DType::kF32);
+  std::vector<PackedSampleRow> packed(kRows);
+  uint32_t features = 0;
+  for (size_t i = 0; i < packed.size(); ++i) {
+    const SamplingParams params{.temperature = i % 4 == 0 ? 0.0f : 0.3f * static_cast<float>(i % 5 + 1),
+                                .top_k = i % 3 == 0 ? 0 : static_cast<int32_t>(pick(1, 2000)),
+                                .top_p = i % 2 == 0 ? 1.0f : static_cast<float>(pick(1, 99)) * 0.01f,
+                                .seed = static_cast<uint64_t>(pick(0, 1 << 30))};
+    packed[i] = pack(params, static_cast<int32_t>(i), 3, 1);
+    features |= sample_features(params);
+  }
+  const Array history = ints(std::vector<int32_t>(kRows * 4, 5), {kRows, 4});
+  const Array ids = ints(std::vector<int32_t>(kRows, -7), {kRows}), logprobs = poisoned_f32({kRows});
+  Array device_rows{backend_.get(), backend_->allocate(packed.size() * sizeof(PackedSampleRow)), {}};
+  device_rows.view = device_rows.buffer.view(DType::kU8, {kRows, sizeof(PackedSampleRow)});
+  backend_->upload(device_rows.view, packed.data());
+  backend_->sample(x, {device_rows.view, features, history.view, kLongReal, 2, 1}, ids, logprobs);
+  SamplerScratch scratch(kLongReal);
+  const std::vector<TokenId> known{5, 5, 5};
+  const auto found = ids.ints();
+  for (size_t i = 0; i < packed.size(); ++i) {
+    const std::span row(&values[i * kLong], kLong);
+    const DrawnToken expected = draw_token(row, unpack(packed[i], known), {kLongReal, 2, 1}, scratch);
+    EXPECT_EQ(found[i], expected.token) << "row " << i << ", seed " << seed_;
+    EXPECT_NEAR(logprobs.values()[i], expected.logprob, 2e-5);
+  }
 }
 
 TEST_P(SamplingTest, TokenLogprobs) {

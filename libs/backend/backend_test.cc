@@ -270,6 +270,76 @@ TEST_P(LinearTest, RowsDoNotDependOnTheBatch) {
   }
 }
 
+TEST_P(BackendTest, TakesIdsFromThePlanOrTheHistory) {
+  const Array history = ints({10, 11, 12, 20, 21, 22}, {2, 3}), ids = ints({-7, -7, -7, -7}, {4});
+  backend_->take_ids(ints({-1, 5, -1, 6}, {4}), ints({1, 0, -1, 1}, {4}), ints({2, 1, -1, 0}, {4}), history, ids);
+  EXPECT_EQ(ids.ints(), (std::vector<int32_t>{22, 5, -1, 6}));
+  EXPECT_EQ(history.ints(), (std::vector<int32_t>{10, 5, 12, 6, 21, 22}));
+}
+
+TEST_P(BackendTest, UpdatesTables) {
+  const Array table = ints({0, 1, 2, 3, 4, 5}, {2, 3});
+  backend_->update_table(ints({1, 2, 50, -1, 9, 9, 0, 0, 7}, {3, 3}), table);
+  EXPECT_EQ(table.ints(), (std::vector<int32_t>{7, 1, 2, 3, 4, 50}));
+}
+
+TEST_P(BackendTest, RandomTablesHoldTheSameBitsEverywhere) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const RandomBlock block{.key = 77,
+                            .centre = 0.5f,
+                            .reach = 0.3f,
+                            .dtype = dtype,
+                            .runs = {{2, 3}, {9, 1}, {1, 5}},
+                            .first_col = 3,
+                            .cols = 37,
+                            .whole_cols = 41};
+    std::vector<std::byte> host(static_cast<size_t>(block.elements()) * dtype_bytes(dtype));
+    fill_random(block, host);
+    std::vector<float> expected(static_cast<size_t>(block.elements()));
+    tensor::convert_to_f32(host.data(), dtype, expected.data(), expected.size());
+    std::vector<std::byte> rounded(expected.size() * dtype_bytes(backend_->compute_dtype()));
+    tensor::convert_from_f32(expected.data(), backend_->compute_dtype(), rounded.data(), expected.size());
+    tensor::convert_to_f32(rounded.data(), backend_->compute_dtype(), expected.data(), expected.size());
+    Array table{backend_.get(), backend_->random_table(block), {}};
+    table.view = table.buffer.view(backend_->compute_dtype(), {block.rows(), block.cols});
+    EXPECT_EQ(table.values(), expected) << dtype_name(dtype);
+    // A product with the unit matrix shows the weight itself.
+    std::vector<float> unit(37 * 37, 0.0f);
+    for (size_t i = 0; i < 37; ++i) unit[i * 37 + i] = 1;
+    const Array x = array(unit, {37, 37}), y = poisoned_f32({37, block.rows()});
+    backend_->linear(x, backend_->random_weight(block), {}, Activation::kNone, y);
+    const auto found = y.values();
+    for (size_t i = 0; i < found.size(); ++i) {
+      const auto rows = static_cast<size_t>(block.rows());
+      if (dtype == DType::kF32 && backend_->compute_dtype() == DType::kF32) {
+        ASSERT_FLOAT_EQ(found[i], expected[i % rows * 37 + i / rows]);
+      } else {
+        ASSERT_EQ(found[i], expected[i % rows * 37 + i / rows]);
+      }
+    }
+  }
+}
+
+TEST_P(BackendTest, CopiesToTheHostAreCompleteAfterTheirMark) {
+  const Array x = random({300, 70});
+  const Buffer host = backend_->allocate_host(x.view.bytes());
+  backend_->copy_to_host(host.data(), x);
+  backend_->wait(backend_->mark());
+  std::vector<std::byte> expected(x.view.bytes());
+  backend_->download(expected.data(), x);
+  EXPECT_EQ(std::memcmp(host.data(), expected.data(), expected.size()), 0);
+}
+
+TEST_P(BackendTest, PaddingCoversTheRows) {
+  int64_t before = 0;
+  for (int64_t rows = 1; rows <= 3000; ++rows) {
+    const int64_t padded = backend_->padded_rows(rows);
+    EXPECT_GE(padded, rows);
+    EXPECT_GE(padded, before);
+    before = padded;
+  }
+}
+
 TEST_P(BackendTest, GathersRows) {
   const Array x = random({5, 17}), out = poisoned({3, 17});
   backend_->gather_rows(x, ints({4, 0, 4}, {3}), out);

@@ -1,15 +1,28 @@
-// The packed tokens of one step on the device.
+// One step on the device: what Slots makes of a plan.
 #pragma once
+
+#include <optional>
 
 #include "backend/backend.h"
 
 namespace optserve::engine {
 
 struct Batch {
-  int64_t num_tokens = 0;
-  Tensor ids;        // I32[num_tokens]
-  Tensor positions;  // I32[num_tokens]
+  int64_t num_tokens = 0;  // rows, padding included
+  Tensor new_ids;          // I32[num_tokens]: ids that the plan brings; -1: known to the device already
+  Tensor slots;            // I32[num_tokens]
+  Tensor positions;        // I32[num_tokens]
+  Tensor ids;              // I32[num_tokens]: made from these by Backend::take_ids
+  Tensor history;          // I32[max_sequences, max_context + 1]
+  Tensor table_updates;    // I32[n, 3]: for attention.block_table
   AttentionBatch attention;
+  int64_t num_draws = 0;  // rows of `sample`
+  Tensor draw_rows;       // I32[num_draws]; empty: every row of the step draws
+  SampleBatch sample;
+  Tensor score_rows;  // I32[n]: rows whose log-probability of `score_targets` is wanted
+  Tensor score_targets;
+  // Steps of the same key differ in the contents of their tensors alone.
+  std::optional<uint64_t> graph_key;
 };
 
 }  // namespace optserve::engine

@@ -1,10 +1,13 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <optional>
 
 #include "checkpoint/reader.h"
 #include "engine/kv_cache.h"
+#include "engine/memory_plan.h"
 #include "engine/models/opt.h"
 #include "engine/sampler.h"
 #include "engine/slots.h"
@@ -20,9 +23,16 @@ using namespace engine;
 
 constexpr int64_t kScoredRowsMax = 128;  // logits rows of one product: bounds the memory of prompt log-probabilities
 
-WorkspaceSizes workspace_sizes(const OptConfig& config, const EngineOptions& options, int64_t world) {
+SlotLimits slot_limits(const OptConfig& config, const EngineOptions& options) {
+  return {options.max_sequences, options.max_step_tokens, options.num_blocks,
+          static_cast<int32_t>(config.max_positions)};
+}
+
+WorkspaceSizes workspace_sizes(const OptConfig& config, const EngineOptions& options, const Backend& backend,
+                               int64_t world) {
+  const int64_t sequences = backend.padded_rows(options.max_sequences);
   WorkspaceSizes sizes;
-  sizes.rows_max = options.max_step_tokens;
+  sizes.rows_max = std::max<int64_t>(options.max_step_tokens, sequences);
   sizes.hidden = config.hidden;
   sizes.embed = config.embed_dim;
   sizes.qkv = 3 * config.hidden / world;
@@ -30,15 +40,23 @@ WorkspaceSizes workspace_sizes(const OptConfig& config, const EngineOptions& opt
   sizes.ffn = config.ffn / world;
   sizes.vocab_local = config.vocab / world;
   sizes.world = world;
-  sizes.logit_rows_max =
-      std::max<int64_t>(options.max_sequences, std::min<int64_t>(options.max_step_tokens, kScoredRowsMax));
+  sizes.logit_rows_max = std::max(sequences, std::min<int64_t>(options.max_step_tokens, kScoredRowsMax));
   return sizes;
 }
 
-SlotLimits slot_limits(const OptConfig& config, const EngineOptions& options) {
-  return {options.max_sequences, options.max_step_tokens, options.num_blocks,
-          static_cast<int32_t>(config.max_positions)};
-}
+// A step that was started: what rank 0 will report of it.
+struct StartedStep {
+  struct Item {
+    int32_t slot = 0;
+    int32_t start = 0;
+    bool sample = false;
+    std::vector<TokenId> targets;
+  };
+  uint64_t step = 0;
+  std::vector<Item> items;
+  Mark done = 0;
+  size_t turn = 0;
+};
 
 class OptEngine final : public Engine {
  public:
@@ -48,31 +66,88 @@ class OptEngine final : public Engine {
         config_(source.config()),
         digest_(digest),
         cache_(backend, config_, options.num_blocks, communicator.world()),
-        workspace_(backend, workspace_sizes(config_, options, communicator.world())),
+        workspace_(backend, workspace_sizes(config_, options, backend, communicator.world())),
         exec_{backend, communicator, workspace_},
-        slots_(backend, slot_limits(config_, options)),
-        sampler_(backend, config_, slot_limits(config_, options)) {
+        slots_(backend, slot_limits(config_, options), config_),
+        sampler_(backend, backend.padded_rows(options.max_sequences), options.max_step_tokens) {
     WeightLoader loader(source, backend, communicator.rank(), communicator.world(), options.on_load_progress);
     model_.emplace(loader, cache_);
     loader.expect_all_taken();
+    backend.synchronize();
   }
 
   const OptConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
   uint64_t manifest_digest() const override { return digest_; }
+  int in_flight() const override { return in_flight_; }
+  int depth() const override { return exec_.backend.runs_ahead() ? kStepsInFlight : 1; }
 
-  batching::StepResult run(const batching::StepPlan& plan) override {
+  void start(const batching::StepPlan& plan) override {
+    check(in_flight_ < depth(), "more steps are started than finished");
+    StartedStep& started = ring_[next_];
+    started.step = plan.step;
+    started.turn = next_;
+    next_ = (next_ + 1) % kStepsInFlight;
+    ++in_flight_;
+    note(plan, started);
     const Batch& batch = slots_.begin_step(plan);
-    if (batch.num_tokens == 0) {
-      batching::StepResult nothing;
-      nothing.step = plan.step;
-      return nothing;
+    if (batch.num_tokens > 0) {
+      if (batch.graph_key) {
+        exec_.backend.capture_or_run(*batch.graph_key, [&] { execute(batch); });
+      } else {
+        execute(batch);
+      }
+      sampler_.copy_results(exec_.backend, batch, started.turn);
     }
-    const Tensor hidden = model_->forward(exec_, batch);
-    return sampler_.run(exec_, *model_, hidden, plan, slots_);
+    started.done = exec_.backend.mark();
+  }
+
+  batching::StepResult finish() override {
+    check(in_flight_ > 0, "no step is started");
+    const StartedStep& started = ring_[(next_ + kStepsInFlight - static_cast<size_t>(in_flight_)) % kStepsInFlight];
+    --in_flight_;
+    exec_.backend.wait(started.done);
+    batching::StepResult result;
+    result.step = started.step;
+    if (exec_.communicator.rank() == 0) report(started, result);
+    return result;
   }
 
  private:
+  static void note(const batching::StepPlan& plan, StartedStep& started) {
+    started.items.resize(plan.work.size());
+    for (size_t i = 0; i < plan.work.size(); ++i) {
+      const batching::SlotWork& work = plan.work[i];
+      started.items[i] = {work.slot, work.start, work.sample, work.logprob_targets};
+    }
+  }
+
+  void execute(const Batch& batch) {
+    Backend& backend = exec_.backend;
+    backend.take_ids(batch.new_ids, batch.slots, batch.positions, batch.history, batch.ids);
+    backend.update_table(batch.table_updates, batch.attention.block_table);
+    const Tensor hidden = model_->forward(exec_, batch);
+    sampler_.score(exec_, *model_, hidden, batch);
+    sampler_.draw(exec_, *model_, hidden, batch);
+  }
+
+  void report(const StartedStep& started, batching::StepResult& result) const {
+    const Sampler::Results drawn = sampler_.results(started.turn);
+    size_t draws = 0, scores = 0;
+    for (const StartedStep::Item& item : started.items) {
+      if (!item.targets.empty()) {
+        batching::SlotLogprobs& slot = result.logprobs.emplace_back();
+        slot.slot = item.slot;
+        slot.start = item.start;
+        for (TokenId target : item.targets) slot.logprobs.push_back(target < 0 ? 0.0f : drawn.scores[scores++]);
+      }
+      if (!item.sample) continue;
+      const TokenId id = drawn.ids[draws];
+      result.sampled.push_back({item.slot, std::max(id, 0), drawn.logprobs[draws], id >= 0});
+      ++draws;
+    }
+  }
+
   EngineOptions options_;
   OptConfig config_;
   uint64_t digest_;
@@ -82,14 +157,18 @@ class OptEngine final : public Engine {
   Slots slots_;
   Sampler sampler_;
   std::optional<OptModel> model_;
+  std::array<StartedStep, kStepsInFlight> ring_;
+  size_t next_ = 0;
+  int in_flight_ = 0;
 };
 
 Status check_options(const EngineOptions& options, const OptConfig& config, int world) {
-  if (options.num_blocks < 1 || options.max_sequences < 1 || options.max_step_tokens < options.max_sequences) {
-    return refuse(ErrorCode::kBadRequest,
-                  "engine needs at least 1 KV block, 1 sequence and as many step tokens as sequences; got " +
-                      std::to_string(options.num_blocks) + ", " + std::to_string(options.max_sequences) + " and " +
-                      std::to_string(options.max_step_tokens));
+  if (options.num_blocks < 0 || options.max_sequences < 1 || options.max_step_tokens < options.max_sequences) {
+    return refuse(
+        ErrorCode::kBadRequest,
+        "engine needs no negative number of KV blocks, at least 1 sequence and as many step tokens as sequences; got " +
+            std::to_string(options.num_blocks) + ", " + std::to_string(options.max_sequences) + " and " +
+            std::to_string(options.max_step_tokens));
   }
   if (!is_legal_world(config, world)) {
     return refuse(ErrorCode::kBadRequest, "model " + config.name + " cannot be split over " + std::to_string(world) +
@@ -110,13 +189,62 @@ void expect_same_model(Communicator& communicator, uint64_t digest) {
   throw Error(reason);
 }
 
+// The smallest value of all ranks.
+int32_t least_of_ranks(Communicator& communicator, int32_t value) {
+  int32_t least = value;
+  for (int root = 0; root < communicator.world(); ++root) {
+    std::vector<uint8_t> bytes(sizeof value);
+    std::memcpy(bytes.data(), &value, sizeof value);
+    communicator.broadcast_bytes(bytes, root);
+    int32_t theirs = 0;
+    check_eq(bytes.size(), sizeof theirs, "bytes of a rank's number");
+    std::memcpy(&theirs, bytes.data(), sizeof theirs);
+    least = std::min(least, theirs);
+  }
+  return least;
+}
+
+// Sets num_blocks if the device's memory is to decide it.
+Status plan_memory(const OptConfig& config, Backend& backend, Communicator& communicator, EngineOptions& options) {
+  const auto memory = backend.memory();
+  const int64_t world = communicator.world();
+  const SlotLimits limits = slot_limits(config, options);
+  MemoryNeeds needs;
+  needs.weights = weight_bytes(config, world, backend.compute_dtype());
+  needs.workspace = workspace_sizes(config, options, backend, world).bytes(dtype_bytes(backend.compute_dtype())) +
+                    slots_bytes(limits, backend.padded_rows(options.max_sequences));
+  needs.kv_block = kv_block_bytes(config, world, backend.compute_dtype());
+  if (!memory) {
+    if (options.num_blocks > 0) return ok_status();
+    return refuse(ErrorCode::kBadRequest,
+                  "the number of KV blocks must be given: this device has no memory of its own");
+  }
+  const int64_t most = options.num_blocks > 0 ? options.num_blocks : options.max_sequences * limits.blocks_max();
+  const int64_t least = options.num_blocks > 0 ? options.num_blocks : std::min<int64_t>(most, limits.blocks_max());
+  const auto blocks = plan_kv_blocks(needs, *memory, options.memory_fraction, least, most);
+  if (!blocks.ok()) return blocks.refusal();
+  options.num_blocks = least_of_ranks(communicator, blocks.value());
+  if (options.on_memory_plan) {
+    options.on_memory_plan(describe(needs, *memory, options.memory_fraction, options.num_blocks));
+  }
+  return ok_status();
+}
+
+Result<std::unique_ptr<Engine>> build(EngineOptions options, const WeightSource& source, uint64_t digest,
+                                      Backend& backend, Communicator& communicator) {
+  if (Status status = plan_memory(source.config(), backend, communicator, options); !status.ok()) {
+    return status.refusal();
+  }
+  return std::unique_ptr<Engine>(std::make_unique<OptEngine>(options, source, digest, backend, communicator));
+}
+
 Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& backend, Communicator& communicator) {
   const int rank = communicator.rank(), world = communicator.world();
   if (options.checkpoint.empty()) {
     if (Status status = validate(options.random_config); !status.ok()) return status.refusal();
     if (Status status = check_options(options, options.random_config, world); !status.ok()) return status.refusal();
     const auto source = make_random_source(options.random_config, options.random_seed, options.random_dtype);
-    return std::unique_ptr<Engine>(std::make_unique<OptEngine>(options, *source, 0, backend, communicator));
+    return build(options, *source, 0, backend, communicator);
   }
   auto reader = checkpoint::CheckpointReader::open(options.checkpoint);
   if (!reader.ok()) return reader.refusal();
@@ -127,8 +255,7 @@ Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& back
     if (Status status = checkpoint.verify_checksums(rank, world, 1); !status.ok()) return status.refusal();
   }
   const auto source = make_checkpoint_source(checkpoint);
-  return std::unique_ptr<Engine>(
-      std::make_unique<OptEngine>(options, *source, checkpoint.manifest_digest(), backend, communicator));
+  return build(options, *source, checkpoint.manifest_digest(), backend, communicator);
 }
 
 }  // namespace

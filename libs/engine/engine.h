@@ -22,10 +22,12 @@ struct EngineOptions {
   uint64_t random_seed = 0;
   DType random_dtype = DType::kF16;  // type its weights are rounded to
   bool verify_checksums = true;
-  int32_t num_blocks = 0;  // KV blocks of 16 tokens
+  int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for
+  double memory_fraction = 0.92;  // of the device's memory that may be in use once everything is planned
   int32_t max_sequences = 0;
   int32_t max_step_tokens = 0;
   std::function<void(uint64_t done, uint64_t total)> on_load_progress;  // bytes; may be empty
+  std::function<void(const std::string& plan)> on_memory_plan;  // once the device's memory is shared out; may be empty
 };
 
 class Engine {
@@ -38,10 +40,16 @@ class Engine {
   virtual ~Engine() = default;
 
   virtual const OptConfig& config() const = 0;
-  virtual const EngineOptions& options() const = 0;
-  virtual uint64_t manifest_digest() const = 0;  // first 8 bytes of the manifest's SHA-256; 0 for random weights
-  // Executes one step on every rank together. Only rank 0's result is filled in.
-  virtual batching::StepResult run(const batching::StepPlan& plan) = 0;
+  virtual const EngineOptions& options() const = 0;  // num_blocks is what was planned
+  virtual uint64_t manifest_digest() const = 0;      // first 8 bytes of the manifest's SHA-256; 0 for random weights
+  // Starts a step on every rank together; it may still run when the call returns. At most depth() steps are started and
+  // not finished.
+  virtual void start(const batching::StepPlan& plan) = 0;
+  // Waits for the oldest started step. Only rank 0's result is filled in.
+  virtual batching::StepResult finish() = 0;
+  virtual int in_flight() const = 0;  // started and not finished
+  virtual int depth() const = 0;      // 1 where steps are executed as they are started, else kStepsInFlight
+  static constexpr int kStepsInFlight = 2;
 };
 
 }  // namespace optserve

@@ -1,7 +1,5 @@
 #include "engine/generate.h"
 
-#include <deque>
-
 #include "base/limits.h"
 
 namespace optserve {
@@ -13,6 +11,7 @@ batching::PlannerOptions planner_options(const Engine& engine) {
   options.max_sequences = engine.options().max_sequences;
   options.max_step_tokens = engine.options().max_step_tokens;
   options.max_context = static_cast<int32_t>(engine.config().max_positions);
+  options.pipeline_depth = engine.depth();
   options.eos = engine.config().eos_id;
   return options;
 }
@@ -27,11 +26,14 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
     if (Status status = planner.add(std::move(requests[i])); !status.ok()) throw Error(status.refusal().message);
   }
   GenerateProgress progress;
-  std::deque<batching::StepResult> results;  // executed, not applied
-  while (planner.has_work() || !results.empty()) {
-    // Plans are made a step ahead, as a server does to hide the planning.
-    while (const auto plan = planner.plan()) results.push_back(leader.lead(*plan));
-    for (batching::SequenceEvent& event : planner.apply(results.front())) {
+  while (planner.has_work() || leader.in_flight() > 0) {
+    // Steps are started one ahead, as a server does: the device never waits for a plan.
+    while (leader.can_start()) {
+      const auto plan = planner.plan();
+      if (!plan) break;
+      leader.start(*plan);
+    }
+    for (batching::SequenceEvent& event : planner.apply(leader.finish())) {
       Generation& generation = generations[event.id];
       generation.prompt_logprobs.insert(generation.prompt_logprobs.end(), event.prompt_logprobs.begin(),
                                         event.prompt_logprobs.end());
@@ -45,7 +47,6 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
         ++progress.finished;
       }
     }
-    results.pop_front();
     ++progress.steps;
     if (on_step && !on_step(progress)) {
       for (size_t i = 0; i < generations.size(); ++i) planner.cancel(i);

@@ -8,16 +8,27 @@ GroupLeader::GroupLeader(Engine& engine, Communicator& communicator) : engine_(e
   check_eq(communicator.rank(), 0, "rank that leads");
 }
 
-batching::StepResult GroupLeader::lead(const batching::StepPlan& plan) {
-  if (communicator_.world() == 1) return engine_.run(plan);
-  std::vector<uint8_t> bytes = encode(plan);
-  communicator_.broadcast_bytes(bytes, 0);
+// A failure on rank 0 ends the group: the followers would wait for ever.
+template <class Call>
+auto GroupLeader::or_abort(const Call& call) {
   try {
-    return engine_.run(plan);
+    return call();
   } catch (const std::exception& e) {
-    communicator_.abort(std::string("rank 0: ") + e.what());
+    if (communicator_.world() > 1) communicator_.abort(std::string("rank 0: ") + e.what());
     throw;
   }
+}
+
+void GroupLeader::start(const batching::StepPlan& plan) {
+  if (communicator_.world() > 1) {
+    std::vector<uint8_t> bytes = encode(plan);
+    communicator_.broadcast_bytes(bytes, 0);
+  }
+  or_abort([&] { engine_.start(plan); });
+}
+
+batching::StepResult GroupLeader::finish() {
+  return or_abort([&] { return engine_.finish(); });
 }
 
 void GroupLeader::stop() {
@@ -31,8 +42,10 @@ void follow(Engine& engine, Communicator& communicator) {
     for (communicator.broadcast_bytes(bytes, 0); !bytes.empty(); communicator.broadcast_bytes(bytes, 0)) {
       const auto plan = batching::decode_step_plan(bytes);
       if (!plan.ok()) throw Error(plan.refusal().message);
-      engine.run(plan.value());
+      if (engine.in_flight() == engine.depth()) engine.finish();
+      engine.start(plan.value());
     }
+    while (engine.in_flight() > 0) engine.finish();
   } catch (const std::exception& e) {
     communicator.abort("rank " + std::to_string(communicator.rank()) + ": " + e.what());
     throw;

@@ -11,13 +11,20 @@ namespace optserve {
 class GroupLeader {
  public:
   GroupLeader(Engine& engine, Communicator& communicator);
-  // Sends the plan to the followers and executes it with them. Throws Error when a peer is gone; the group has then
-  // ended.
-  batching::StepResult lead(const batching::StepPlan& plan);
+  // Sends the plan to the followers and starts it with them; see Engine::start(). Throws Error when a peer is gone; the
+  // group has then ended.
+  void start(const batching::StepPlan& plan);
+  // See Engine::finish().
+  batching::StepResult finish();
+  bool can_start() const { return engine_.in_flight() < engine_.depth(); }
+  int in_flight() const { return engine_.in_flight(); }
   // Lets the followers return from follow(). Nothing may be led afterwards.
   void stop();
 
  private:
+  template <class Call>
+  auto or_abort(const Call& call);
+
   Engine& engine_;
   Communicator& communicator_;
 };

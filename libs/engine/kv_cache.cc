@@ -11,7 +11,7 @@ KvCache::KvCache(Backend& backend, const model_spec::OptConfig& config, int64_t 
   const auto cells = [&]() -> Tensor {
     const int64_t numel = num_blocks * limits::kKvBlockTokens * heads * config.head_dim();
     buffers_.push_back(backend.allocate(static_cast<size_t>(numel) * dtype_bytes(dtype)));
-    const Tensor view = buffers_.back().view(dtype, {num_blocks, limits::kKvBlockTokens, heads, config.head_dim()});
+    const Tensor view = buffers_.back().view(dtype, {num_blocks, heads, limits::kKvBlockTokens, config.head_dim()});
     backend.fill_zero(view);
     return view;
   };

@@ -1,36 +1,43 @@
-// From hidden states to drawn tokens and log-probabilities. Logits are gathered to rank 0, which draws; the ids go to
-// all ranks.
+// From hidden states to drawn tokens and log-probabilities. Every rank gathers all logits and draws for itself from the
+// same bits, so no drawn id has to be sent; only rank 0 reports.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "batching/step_plan.h"
+#include "engine/batch.h"
+#include "engine/engine.h"
 #include "engine/models/opt.h"
-#include "engine/slots.h"
 
 namespace optserve::engine {
 
 class Sampler {
  public:
-  Sampler(Backend& backend, const model_spec::OptConfig& config, const SlotLimits& limits);
+  // `draws_max`, `scores_max`: most rows of one step.
+  Sampler(Backend& backend, int64_t draws_max, int64_t scores_max);
 
-  // `hidden`: what the model made of the plan's rows. Tells `slots` what was drawn. The result is filled in on rank 0
-  // only.
-  batching::StepResult run(Exec& exec, const OptModel& model, Tensor hidden, const batching::StepPlan& plan,
-                           Slots& slots);
+  // Draws the tokens of a step. `hidden`: what the model made of its rows. Can be recorded into a graph.
+  void draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
+  // Computes the log-probabilities that a step wants.
+  void score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
+  // Starts the copies of the results to the host, to be read with results() once they are complete. `turn` < number of
+  // steps in flight.
+  void copy_results(Backend& backend, const Batch& batch, size_t turn);
+
+  struct Results {
+    const int32_t* ids;     // [num_draws]
+    const float* logprobs;  // [num_draws]
+    const float* scores;    // [number of scores]
+  };
+  Results results(size_t turn) const;
 
  private:
-  void collect(const batching::StepPlan& plan, const Slots& slots);
-  void draw(Exec& exec, const OptModel& model, Tensor hidden);
-  void score(Exec& exec, const OptModel& model, Tensor hidden);
-
-  model_spec::OptConfig config_;
-  // Of the present step: rows that draw, and rows whose log-probabilities are wanted.
-  std::vector<int32_t> draw_rows_, score_rows_, targets_;
-  std::vector<SampleRow> sample_rows_;
-  std::vector<int32_t> ids_;
-  std::vector<float> drawn_logprobs_, scores_;
-  Buffer draw_rows_buffer_, score_rows_buffer_, targets_buffer_, ids_buffer_, drawn_logprobs_buffer_, scores_buffer_;
+  Buffer ids_, logprobs_, scores_;
+  struct HostResults {
+    Buffer ids, logprobs, scores;
+  };
+  std::array<HostResults, Engine::kStepsInFlight> host_;
 };
 
 }  // namespace optserve::engine

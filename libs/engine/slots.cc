@@ -9,28 +9,50 @@ namespace optserve::engine {
 
 using limits::kKvBlockTokens;
 
-Slots::Slots(Backend& backend, const SlotLimits& limits)
-    : backend_(backend),
-      limits_(limits),
-      blocks_max_((limits.max_context + kKvBlockTokens - 1) / kKvBlockTokens),
-      slots_(static_cast<size_t>(limits.max_sequences)) {
-  const auto ints = [&](int64_t count, std::vector<int32_t>& host) {
-    host.reserve(static_cast<size_t>(count));
-    return backend.allocate(static_cast<size_t>(count) * sizeof(int32_t));
-  };
-  ids_buffer_ = ints(limits.max_step_tokens, ids_);
-  positions_buffer_ = ints(limits.max_step_tokens, positions_);
-  kv_slots_buffer_ = ints(limits.max_step_tokens, kv_slots_);
-  row_begin_buffer_ = ints(limits.max_sequences + 1, row_begin_);
-  context_buffer_ = ints(limits.max_sequences, context_);
-  block_table_buffer_ = ints(limits.max_sequences * blocks_max_, block_table_);
-  for (Slot& slot : slots_) {
-    slot.tokens.reserve(static_cast<size_t>(limits.max_context) + 1);
-    slot.blocks.reserve(static_cast<size_t>(blocks_max_));
-  }
+namespace {
+
+// Upper bound of the bytes of one step's arrays.
+size_t array_bytes(const SlotLimits& limits, int64_t padded_sequences) {
+  const int64_t rows = std::max<int64_t>(limits.max_step_tokens, padded_sequences);
+  const int64_t updates = std::max<int64_t>(padded_sequences, limits.num_blocks);
+  const int64_t ints = 6 * rows + 5 * padded_sequences + 2 * (rows / kTileRows + padded_sequences) + 3 * updates + 16;
+  return static_cast<size_t>(ints) * sizeof(int32_t) + static_cast<size_t>(padded_sequences) * sizeof(PackedSampleRow);
 }
 
-Slot& Slots::live(int32_t slot) {
+int64_t history_length(const SlotLimits& limits) { return int64_t{limits.max_context} + 1; }
+
+}  // namespace
+
+int64_t SlotLimits::blocks_max() const { return (max_context + kKvBlockTokens - 1) / kKvBlockTokens; }
+
+uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences) {
+  const int64_t ints = limits.max_sequences * (history_length(limits) + limits.blocks_max()) + limits.max_step_tokens;
+  return static_cast<uint64_t>(ints) * sizeof(int32_t) + array_bytes(limits, padded_sequences);
+}
+
+Slots::Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config)
+    : backend_(backend),
+      limits_(limits),
+      slots_(static_cast<size_t>(limits.max_sequences)),
+      arrays_(backend, array_bytes(limits, backend.padded_rows(limits.max_sequences))) {
+  const int64_t rows = std::max<int64_t>(limits.max_step_tokens, backend.padded_rows(limits.max_sequences));
+  ids_ = backend.allocate(static_cast<size_t>(rows) * sizeof(int32_t));
+  const auto table = [&](Buffer& buffer, int64_t width) -> Tensor {
+    buffer = backend.allocate(static_cast<size_t>(limits.max_sequences * width) * sizeof(int32_t));
+    const Tensor view = buffer.view(DType::kI32, {limits.max_sequences, width});
+    backend.fill_zero(view);
+    return view;
+  };
+  batch_.history = table(history_, history_length(limits));
+  batch_.attention.block_table = table(block_table_, limits.blocks_max());
+  batch_.sample.history = batch_.history;
+  batch_.sample.vocab_real = config.vocab_real;
+  batch_.sample.eos = config.eos_id;
+  batch_.sample.pad = config.pad_id;
+  for (Slot& slot : slots_) slot.blocks.reserve(static_cast<size_t>(limits.blocks_max()));
+}
+
+Slots::Slot& Slots::live(int32_t slot) {
   check(slot >= 0 && slot < limits_.max_sequences, "slot of a step plan");
   Slot& found = slots_[static_cast<size_t>(slot)];
   check(found.live, "a step plan works on a free slot");
@@ -40,7 +62,7 @@ Slot& Slots::live(int32_t slot) {
 void Slots::release(int32_t slot) {
   Slot& freed = live(slot);
   freed.live = false;
-  freed.tokens.clear();
+  freed.length = 0;
   freed.blocks.clear();
 }
 
@@ -48,75 +70,128 @@ void Slots::admit(const batching::AdmittedSlot& admitted) {
   check(admitted.slot >= 0 && admitted.slot < limits_.max_sequences, "slot of a step plan");
   Slot& slot = slots_[static_cast<size_t>(admitted.slot)];
   slot.live = true;
-  slot.tokens.clear();  // a planner that starts over does not know what an earlier one left
+  slot.length = 0;  // a planner that starts over does not know what an earlier one left
   slot.blocks.clear();
   slot.prompt_tokens = admitted.prompt_tokens;
   slot.sampling = admitted.sampling;
 }
 
+void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
+  for (int32_t i = 0; i < work.num_tokens; ++i) {
+    const int32_t position = work.start + i;
+    arrays_[kNewIds].push_back(work.tokens.empty() ? -1 : work.tokens[static_cast<size_t>(i)]);
+    arrays_[kSlots].push_back(work.slot);
+    arrays_[kPositions].push_back(position);
+    const int32_t block = slot.blocks[static_cast<size_t>(position / kKvBlockTokens)];
+    arrays_[kKvSlots].push_back(block * kKvBlockTokens + position % kKvBlockTokens);
+  }
+  const auto sequence = static_cast<int32_t>(arrays_[kContext].size());
+  AttentionBatch& attention = batch_.attention;
+  if (work.num_tokens == 1 && attention.num_decodes == sequence) {
+    ++attention.num_decodes;
+  } else {
+    for (int32_t first = 0; first < work.num_tokens; first += kTileRows) {
+      arrays_[kTiles].insert(arrays_[kTiles].end(), {sequence, first});
+    }
+  }
+  arrays_[kRowBegin].push_back(static_cast<int32_t>(arrays_[kNewIds].size()));
+  arrays_[kContext].push_back(work.start + work.num_tokens);
+  arrays_[kTableRows].push_back(work.slot);
+}
+
+void Slots::add_draw(const batching::SlotWork& work, Slot& slot) {
+  arrays_[kDrawRows].push_back(static_cast<int32_t>(arrays_[kNewIds].size()) - 1);
+  arrays_.sample_rows.push_back(pack(slot.sampling, work.slot, slot.length, slot.prompt_tokens));
+  batch_.sample.features |= sample_features(slot.sampling);
+  ++slot.length;  // the drawn token
+}
+
 void Slots::add_work(const batching::SlotWork& work) {
   Slot& slot = live(work.slot);
-  const auto start = static_cast<size_t>(work.start);
-  const auto count = static_cast<size_t>(work.num_tokens);
-  if (work.tokens.empty()) {
-    check(count == 1 && slot.tokens.size() == start + 1, "the token drawn last is the next to process");
-  } else {
-    check(work.tokens.size() == count && slot.tokens.size() == start, "tokens of a step plan follow the cached ones");
-    slot.tokens.insert(slot.tokens.end(), work.tokens.begin(), work.tokens.end());
-  }
   const int64_t context = int64_t{work.start} + work.num_tokens;
   check(work.num_tokens > 0 && context <= limits_.max_context, "positions of a step plan");
+  if (work.tokens.empty()) {
+    check(work.num_tokens == 1 && slot.length == context, "the token drawn last is the next to process");
+  } else {
+    const bool follows = work.tokens.size() == static_cast<size_t>(work.num_tokens) && slot.length == work.start;
+    check(follows, "tokens of a step plan follow the cached ones");
+    slot.length = static_cast<int32_t>(context);
+  }
+  decode_only_ = decode_only_ && work.tokens.empty() && work.sample && work.logprob_targets.empty();
   for (int32_t block : work.new_blocks) {
     check(block >= 0 && block < limits_.num_blocks, "KV block of a step plan");
+    const auto column = static_cast<int32_t>(slot.blocks.size());
+    check(column < limits_.blocks_max(), "KV blocks of one sequence");
+    arrays_[kTableUpdates].insert(arrays_[kTableUpdates].end(), {work.slot, column, block});
     slot.blocks.push_back(block);
   }
   check(static_cast<int64_t>(slot.blocks.size()) * kKvBlockTokens >= context, "KV blocks cover the step");
-  for (size_t position = start; position < start + count; ++position) {
-    ids_.push_back(slot.tokens[position]);
-    positions_.push_back(static_cast<int32_t>(position));
-    kv_slots_.push_back(slot.blocks[position / kKvBlockTokens] * kKvBlockTokens +
-                        static_cast<int32_t>(position % kKvBlockTokens));
+  for (size_t i = 0; i < work.logprob_targets.size(); ++i) {
+    if (work.logprob_targets[i] < 0) continue;
+    arrays_[kScoreRows].push_back(static_cast<int32_t>(arrays_[kNewIds].size() + i));
+    arrays_[kScoreTargets].push_back(work.logprob_targets[i]);
   }
-  row_begin_.push_back(static_cast<int32_t>(ids_.size()));
-  context_.push_back(static_cast<int32_t>(context));
-  block_table_.insert(block_table_.end(), slot.blocks.begin(), slot.blocks.end());
-  block_table_.resize(context_.size() * static_cast<size_t>(blocks_max_));
-  batch_.attention.max_rows = std::max<int64_t>(batch_.attention.max_rows, work.num_tokens);
-  batch_.attention.max_context = std::max(batch_.attention.max_context, context);
+  add_rows(work, slot);
+  if (work.sample) add_draw(work, slot);
 }
 
-Tensor Slots::upload_ints(const Buffer& buffer, const std::vector<int32_t>& values) {
-  const Tensor view = buffer.view(DType::kI32, {static_cast<int64_t>(values.size())});
-  backend_.upload(view, values.data());
-  return view;
+// Fills a step of decoding sequences up to a size that the device has a graph for.
+void Slots::pad() {
+  const auto rows = static_cast<size_t>(backend_.padded_rows(static_cast<int64_t>(arrays_[kNewIds].size())));
+  if (arrays_[kTableUpdates].size() > 3 * rows) return;
+  for (const StepArray array : {kNewIds, kSlots, kPositions, kKvSlots}) arrays_[array].resize(rows, -1);
+  while (arrays_[kRowBegin].size() <= rows) arrays_[kRowBegin].push_back(arrays_[kRowBegin].back() + 1);
+  arrays_[kContext].resize(rows, 0);
+  arrays_[kTableRows].resize(rows, 0);
+  arrays_.sample_rows.resize(rows);
+  arrays_[kTableUpdates].resize(3 * rows, -1);
+  arrays_[kDrawRows].clear();  // every row draws
+  batch_.attention.num_decodes = static_cast<int64_t>(rows);
+  batch_.graph_key = static_cast<uint64_t>(rows) << 8 | batch_.sample.features;
 }
 
 void Slots::upload() {
-  batch_.num_tokens = static_cast<int64_t>(ids_.size());
-  batch_.ids = upload_ints(ids_buffer_, ids_);
-  batch_.positions = upload_ints(positions_buffer_, positions_);
+  arrays_.upload();
+  batch_.num_tokens = static_cast<int64_t>(arrays_[kNewIds].size());
+  batch_.new_ids = arrays_.view(kNewIds);
+  batch_.slots = arrays_.view(kSlots);
+  batch_.positions = arrays_.view(kPositions);
+  batch_.ids = ids_.view(DType::kI32, {batch_.num_tokens});
+  const auto rows_of = [&](StepArray array, int64_t width) {
+    return arrays_.view(array).reshape({arrays_.view(array).numel() / width, width});
+  };
+  batch_.table_updates = rows_of(kTableUpdates, 3);
   AttentionBatch& attention = batch_.attention;
-  attention.num_sequences = static_cast<int64_t>(context_.size());
-  attention.kv_slots = upload_ints(kv_slots_buffer_, kv_slots_);
-  attention.row_begin = upload_ints(row_begin_buffer_, row_begin_);
-  attention.context = upload_ints(context_buffer_, context_);
-  attention.block_table =
-      upload_ints(block_table_buffer_, block_table_).reshape({attention.num_sequences, blocks_max_});
+  attention.num_sequences = static_cast<int64_t>(arrays_[kContext].size());
+  attention.row_begin = arrays_.view(kRowBegin);
+  attention.context = arrays_.view(kContext);
+  attention.table_rows = arrays_.view(kTableRows);
+  attention.kv_slots = arrays_.view(kKvSlots);
+  attention.tiles = rows_of(kTiles, 2);
+  batch_.num_draws = static_cast<int64_t>(arrays_.sample_rows.size());
+  batch_.draw_rows = arrays_[kDrawRows].empty() ? Tensor() : arrays_.view(kDrawRows);
+  batch_.sample.rows = arrays_.sample_rows_view();
+  batch_.score_rows = arrays_.view(kScoreRows);
+  batch_.score_targets = arrays_.view(kScoreTargets);
 }
 
 const Batch& Slots::begin_step(const batching::StepPlan& plan) {
   check(plan.num_tokens() <= limits_.max_step_tokens, "rows of a step plan");
   check(plan.work.size() <= slots_.size(), "work items of a step plan");
-  for (auto* array : {&ids_, &positions_, &kv_slots_, &row_begin_, &context_, &block_table_}) array->clear();
-  batch_ = {};
-  row_begin_.push_back(0);
+  arrays_.clear();
+  arrays_[kRowBegin].push_back(0);
+  batch_.num_tokens = 0;
+  batch_.attention.num_decodes = 0;
+  batch_.sample.features = 0;
+  batch_.graph_key.reset();
+  decode_only_ = true;
   for (int32_t slot : plan.released) release(slot);
   for (const batching::AdmittedSlot& admitted : plan.admitted) admit(admitted);
   for (const batching::SlotWork& work : plan.work) add_work(work);
-  if (!ids_.empty()) upload();
+  if (arrays_[kNewIds].empty()) return batch_;
+  if (decode_only_) pad();
+  upload();
   return batch_;
 }
-
-void Slots::push_drawn(int32_t slot, TokenId token) { live(slot).tokens.push_back(token); }
 
 }  // namespace optserve::engine

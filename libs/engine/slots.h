@@ -1,4 +1,6 @@
-// What a rank remembers of each slot between steps, and how a plan becomes the device arrays of a step.
+// What a rank remembers of each slot between steps, and how a plan becomes the device arrays of a step. Token values
+// live on the device: the host knows lengths and KV blocks, so a step can be started before the tokens of the one
+// before are known here.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +8,7 @@
 
 #include "batching/step_plan.h"
 #include "engine/batch.h"
+#include "engine/step_arrays.h"
 #include "model_spec/opt_config.h"
 
 namespace optserve::engine {
@@ -15,43 +18,46 @@ struct SlotLimits {
   int32_t max_step_tokens = 0;
   int32_t num_blocks = 0;
   int32_t max_context = 0;  // positions of the model
+
+  int64_t blocks_max() const;  // of one sequence
 };
 
-struct Slot {
-  bool live = false;
-  int32_t prompt_tokens = 0;
-  SamplingParams sampling;
-  std::vector<TokenId> tokens;  // known so far: in the cache, and the one drawn last
-  std::vector<int32_t> blocks;  // KV blocks in order of position
-};
+// Device and pinned memory that Slots takes: an upper bound.
+uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences);
 
 class Slots {
  public:
-  Slots(Backend& backend, const SlotLimits& limits);
+  Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config);
 
   // Brings the slots up to date and uploads the step. A plan that breaks its promises aborts. The batch is valid until
-  // the next call.
+  // the next call; its arrays until kStepsInFlight calls later.
   const Batch& begin_step(const batching::StepPlan& plan);
-  // The token that a step drew for this slot.
-  void push_drawn(int32_t slot, TokenId token);
-  const Slot& at(int32_t slot) const { return slots_[static_cast<size_t>(slot)]; }
 
  private:
+  struct Slot {
+    bool live = false;
+    int32_t prompt_tokens = 0;
+    SamplingParams sampling;
+    int32_t length = 0;           // tokens that the device knows once every started step is done
+    std::vector<int32_t> blocks;  // KV blocks in order of position
+  };
+
   Slot& live(int32_t slot);
   void release(int32_t slot);
   void admit(const batching::AdmittedSlot& admitted);
   void add_work(const batching::SlotWork& work);
+  void add_rows(const batching::SlotWork& work, const Slot& slot);
+  void add_draw(const batching::SlotWork& work, Slot& slot);
+  void pad();
   void upload();
-  Tensor upload_ints(const Buffer& buffer, const std::vector<int32_t>& values);
 
   Backend& backend_;
   SlotLimits limits_;
-  int64_t blocks_max_;  // of one sequence
   std::vector<Slot> slots_;
+  StepArrays arrays_;
+  Buffer ids_, history_, block_table_;
   Batch batch_;
-  // Host side of the step's arrays, in their order of rows or sequences, and their places on the device.
-  std::vector<int32_t> ids_, positions_, kv_slots_, row_begin_, context_, block_table_;
-  Buffer ids_buffer_, positions_buffer_, kv_slots_buffer_, row_begin_buffer_, context_buffer_, block_table_buffer_;
+  bool decode_only_ = false;  // every sequence processes the token drawn last, and draws one
 };
 
 }  // namespace optserve::engine

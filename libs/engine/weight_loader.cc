@@ -28,27 +28,44 @@ const model_spec::TensorSpec& WeightLoader::take(std::string_view name) {
   return *found->second;
 }
 
-void WeightLoader::read(const model_spec::TensorSpec& spec) {
-  const uint64_t bytes = block_bytes(source_, spec, world_);
-  block_.resize(bytes);
-  source_.read_block(spec, rank_, world_, block_);
-  if (!taken_.insert(spec.name).second) return;  // a tied table, read twice
-  done_ += bytes;
+const model_spec::TensorSpec& WeightLoader::note(const model_spec::TensorSpec& spec) {
+  if (!taken_.insert(spec.name).second) return spec;  // a tied table, taken twice
+  done_ += block_bytes(source_, spec, world_);
   if (progress_) progress_(done_, total_);
+  return spec;
 }
 
+const void* WeightLoader::read(const model_spec::TensorSpec& spec) {
+  turn_ = (turn_ + 1) % kBuffers;
+  Staging& staging = staging_[turn_];
+  if (staging.in_use_until) backend_.wait(*staging.in_use_until);
+  const uint64_t bytes = block_bytes(source_, spec, world_);
+  if (staging.bytes.bytes() < bytes) staging.bytes = backend_.allocate_host(bytes);
+  source_.read_block(spec, rank_, world_, {static_cast<std::byte*>(staging.bytes.data()), bytes});
+  return staging.bytes.data();
+}
+
+void WeightLoader::uploaded() { staging_[turn_].in_use_until = backend_.mark(); }
+
 Weight WeightLoader::matrix(std::string_view name) {
-  const model_spec::TensorSpec& spec = take(name);
-  read(spec);
+  const model_spec::TensorSpec& spec = note(take(name));
+  if (const auto random = source_.random_block(spec, rank_, world_)) return backend_.random_weight(*random);
   const model_spec::Block block = block_of(spec, rank_, world_);
-  return backend_.load_weight(block_.data(), source_.dtype(), block.row_count(), block.cols);
+  Weight weight = backend_.load_weight(read(spec), source_.dtype(), block.row_count(), block.cols);
+  uploaded();
+  return weight;
 }
 
 Table WeightLoader::table(std::string_view name) {
-  const model_spec::TensorSpec& spec = take(name);
-  read(spec);
+  const model_spec::TensorSpec& spec = note(take(name));
   const model_spec::Block block = block_of(spec, rank_, world_);
-  Table table{backend_.load_table(block_.data(), source_.dtype(), block.elements()), {}};
+  Table table;
+  if (const auto random = source_.random_block(spec, rank_, world_)) {
+    table.buffer = backend_.random_table(*random);
+  } else {
+    table.buffer = backend_.load_table(read(spec), source_.dtype(), block.elements());
+    uploaded();
+  }
   const DType dtype = backend_.compute_dtype();
   table.view = spec.is_matrix ? table.buffer.view(dtype, {block.row_count(), block.cols})
                               : table.buffer.view(dtype, {block.row_count()});

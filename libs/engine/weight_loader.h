@@ -2,9 +2,11 @@
 // over.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -27,6 +29,7 @@ class WeightLoader {
   WeightLoader(const WeightSource& source, Backend& backend, int rank, int world, Progress progress);
 
   const model_spec::OptConfig& config() const { return source_.config(); }
+  Backend& backend() const { return backend_; }
   int rank() const { return rank_; }
   int world() const { return world_; }
 
@@ -39,7 +42,11 @@ class WeightLoader {
 
  private:
   const model_spec::TensorSpec& take(std::string_view name);
-  void read(const model_spec::TensorSpec& spec);
+  const model_spec::TensorSpec& note(const model_spec::TensorSpec& spec);  // that it was taken
+  // The host bytes of the rank's block: valid until kBuffers blocks later.
+  const void* read(const model_spec::TensorSpec& spec);
+  // Notes where the device's copies from the block read last end.
+  void uploaded();
 
   const WeightSource& source_;
   Backend& backend_;
@@ -48,7 +55,14 @@ class WeightLoader {
   Progress progress_;
   std::map<std::string, const model_spec::TensorSpec*, std::less<>> specs_;
   std::set<std::string, std::less<>> taken_;
-  std::vector<std::byte> block_;  // of the tensor being loaded
+  // One block is read while the one before is on its way to the device.
+  static constexpr size_t kBuffers = 2;
+  struct Staging {
+    Buffer bytes;
+    std::optional<Mark> in_use_until;
+  };
+  std::array<Staging, kBuffers> staging_;
+  size_t turn_ = 0;
   uint64_t done_ = 0;
   uint64_t total_ = 0;
 };

@@ -21,17 +21,11 @@ class CheckpointSource final : public WeightSource {
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
     reader_.read_block(spec, rank, world, out);
   }
+  std::optional<RandomBlock> random_block(const TensorSpec&, int, int) const override { return std::nullopt; }
 
  private:
   const checkpoint::CheckpointReader& reader_;
 };
-
-uint64_t mix(uint64_t x) {  // the finaliser of splitmix64
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
 
 class RandomSource final : public WeightSource {
  public:
@@ -43,46 +37,37 @@ class RandomSource final : public WeightSource {
   tensor::DType dtype() const override { return dtype_; }
 
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
+    fill_random(*random_block(spec, rank, world), out);
+  }
+
+  std::optional<RandomBlock> random_block(const TensorSpec& spec, int rank, int world) const override {
+    RandomBlock random;
+    random.key = splitmix64(seed_);
+    for (char c : spec.name) random.key = splitmix64(random.key ^ static_cast<uint8_t>(c));
+    random.dtype = dtype_;
     const model_spec::Block block = block_of(spec, rank, world);
-    const size_t row_bytes = static_cast<size_t>(block.cols) * tensor::dtype_bytes(dtype_);
-    check_eq(out.size(), static_cast<size_t>(block.row_count()) * row_bytes, "bytes of a random block");
-    const Uniform values = uniform_of(spec);
-    std::vector<float> row(static_cast<size_t>(block.cols));
-    std::byte* destination = out.data();
-    for (const model_spec::RowRange& range : block.rows) {
-      for (int64_t r = range.begin; r < range.begin + range.count; ++r) {
-        for (int64_t c = 0; c < block.cols; ++c) {
-          row[static_cast<size_t>(c)] = values.at(static_cast<uint64_t>(r * spec.cols + block.col_begin + c));
-        }
-        tensor::convert_from_f32(row.data(), dtype_, destination, row.size());
-        destination += row_bytes;
-      }
-    }
+    for (const model_spec::RowRange& range : block.rows) random.runs.push_back({range.begin, range.count});
+    random.first_col = block.col_begin;
+    random.cols = block.cols;
+    random.whole_cols = spec.cols;
+    set_range(spec, random);
+    return random;
   }
 
  private:
-  struct Uniform {
-    uint64_t key = 0;
-    float centre = 0;
-    float reach = 0;  // values lie in centre +- reach
-
-    float at(uint64_t index) const {
-      const auto unit = static_cast<float>(mix(key + index) >> 40) * 0x1p-23f - 1.0f;  // [-1, 1)
-      return centre + reach * unit;
-    }
-  };
-
-  Uniform uniform_of(const TensorSpec& spec) const {
-    uint64_t key = mix(seed_);
-    for (char c : spec.name) key = mix(key ^ static_cast<uint8_t>(c));
+  // Values lie in centre +- reach.
+  static void set_range(const TensorSpec& spec, RandomBlock& random) {
     if (!spec.is_matrix) {
       const bool gain = spec.name.ends_with("norm.weight");
-      return {key, gain ? 1.0f : 0.0f, gain ? 0.3f : 0.1f};
+      random.centre = gain ? 1.0f : 0.0f;
+      random.reach = gain ? 0.3f : 0.1f;
+    } else if (spec.name == "embed_positions.weight") {
+      random.reach = 0.2f;
+    } else {
+      // Variance 1 / columns keeps the scale of activations; the token table is twice that, for logits that differ.
+      const bool table = spec.name == "embed_tokens.weight" || spec.name == "output_projection.weight";
+      random.reach = (table ? 2.0f : 1.0f) * std::sqrt(3.0f / static_cast<float>(spec.cols));
     }
-    if (spec.name == "embed_positions.weight") return {key, 0.0f, 0.2f};
-    // Variance 1 / columns keeps the scale of activations; the token table is twice that, for logits that differ.
-    const float scale = spec.name == "embed_tokens.weight" || spec.name == "output_projection.weight" ? 2.0f : 1.0f;
-    return {key, 0.0f, scale * std::sqrt(3.0f / static_cast<float>(spec.cols))};
   }
 
   model_spec::OptConfig config_;

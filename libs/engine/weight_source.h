@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "model_spec/opt_tensors.h"
 #include "tensor/dtype.h"
+#include "tensor/random_block.h"
 
 namespace optserve::checkpoint {
 class CheckpointReader;
@@ -26,6 +28,8 @@ class WeightSource {
   // Fills `out` with the block that `rank` of `world` has of `spec`, an entry of tensors(), row-major. Throws Error
   // when a file cannot be read.
   virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
+  // The same block as a rule, where the values are generated: a device can then make them itself.
+  virtual std::optional<RandomBlock> random_block(const model_spec::TensorSpec& spec, int rank, int world) const = 0;
 };
 
 // `reader` must outlive the source.

@@ -2,6 +2,13 @@
 
 namespace optserve::engine {
 
+uint64_t WorkspaceSizes::bytes(size_t element_bytes) const {
+  const int64_t activations =
+      rows_max * (3 * hidden + embed + qkv + heads_out + ffn) + logit_rows_max * (hidden + embed);
+  const int64_t logits = logit_rows_max * vocab_local * (world == 1 ? 1 : 2 * world + 1);
+  return static_cast<uint64_t>(activations) * element_bytes + static_cast<uint64_t>(logits) * sizeof(float);
+}
+
 Workspace::Workspace(Backend& backend, const WorkspaceSizes& s) : sizes(s), compute_dtype_(backend.compute_dtype()) {
   const auto rows = [&](int64_t count, int64_t width) {
     return backend.allocate(static_cast<size_t>(count * width) * dtype_bytes(compute_dtype_));

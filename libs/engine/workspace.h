@@ -16,6 +16,8 @@ struct WorkspaceSizes {
   int64_t vocab_local = 0;
   int64_t world = 1;
   int64_t logit_rows_max = 0;
+
+  uint64_t bytes(size_t element_bytes) const;  // of the whole workspace
 };
 
 struct Workspace {

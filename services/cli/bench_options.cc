@@ -68,7 +68,7 @@ Status find_model(const BenchOptions& options, BenchPlan& plan) {
     return bad("model: expected the folder of a sharded checkpoint, or a published name with --random-weights");
   const size_t equals = options.model.find('=');
   const bool is_name = equals == std::string::npos && !std::filesystem::exists(options.model);
-  if (options.random_weights || (is_name && !options.connect.empty())) return find_named_model(options, plan);
+  if (is_name && (options.random_weights || !options.connect.empty())) return find_named_model(options, plan);
   if (is_name && model_spec::find_published(options.model) != nullptr)
     return bad("model: there is no folder " + options.model + "; with --random-weights the name is enough");
   plan.folder = equals == std::string::npos ? options.model : options.model.substr(equals + 1);
@@ -78,7 +78,8 @@ Status find_model(const BenchOptions& options, BenchPlan& plan) {
   plan.folder = std::filesystem::absolute(plan.folder).lexically_normal().string();
   plan.config = manifest.config;
   plan.name = equals == std::string::npos ? manifest.config.name : options.model.substr(0, equals);
-  return options.connect.empty() ? check_world(options, plan, manifest.shards) : ok_status();
+  if (!options.connect.empty()) return ok_status();
+  return check_world(options, plan, options.random_weights ? options.world : manifest.shards);
 }
 
 Result<BenchSpec> make_spec(const BenchOptions& options) {
@@ -146,11 +147,11 @@ BenchOptions::BenchOptions(BenchKind k)
 void add_options(ConfigParser& parser, BenchOptions& options) {
   const bool latency = options.kind == BenchKind::kLatency;
   parser.add("model", options.model,
-             "FOLDER or NAME=FOLDER of a sharded checkpoint; or a published name, opt-125m to opt-175b");
+             "FOLDER or NAME=FOLDER of a sharded checkpoint; with --random-weights also opt-125m to opt-175b");
   parser.add("random-weights", options.random_weights, "Speed depends on shapes only: needs no checkpoint, but a name");
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
-  parser.add("dtype", options.dtype, "Type to compute in; by default the one that the worker chooses");
+  parser.add("dtype", options.dtype, "Type to compute in: auto, fp32, fp16 or bf16");
   parser.add("worker-option", options.worker_options, "NAME=VALUE of optserve-worker, repeatable: kv-memory-mb=4096");
   parser.add("through", options.through, "engine: straight on it; pipeline: client, scheduler, tokenizer and worker");
   parser.add("connect", options.connect,
@@ -209,7 +210,7 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
   if (Status status = check_context(plan.spec, plan.name, plan.config.max_positions); !status.ok())
     return status.refusal();
   plan.worker_options = engine_sizes(options, plan.spec);
-  if (!options.dtype.empty()) plan.worker_options.push_back("compute-dtype=" + options.dtype);
+  if (!options.dtype.empty()) plan.worker_options.push_back("dtype=" + options.dtype);
   for (const std::string& option : options.worker_options) plan.worker_options.push_back(option);
   return plan;
 }

@@ -59,7 +59,7 @@ TEST(BenchOptions, WorkerArgumentsCarryTheWholeQuestion) {
   EXPECT_THAT(arguments, Contains("--model=opt-125m"));
   EXPECT_THAT(arguments, Contains("--random-weights"));
   EXPECT_THAT(arguments, Contains("--world=2"));
-  EXPECT_THAT(arguments, Contains("--compute-dtype=fp16"));
+  EXPECT_THAT(arguments, Contains("--dtype=fp16"));
   EXPECT_EQ(arguments.back(), "--kv-tokens=4096");
   for (const std::string& argument : arguments) {
     if (!argument.starts_with("--bench=")) continue;

@@ -9,8 +9,8 @@
 
 namespace optserve::worker {
 
-EngineThread::EngineThread(const batching::PlannerOptions& options, Step step)
-    : planner_(options), step_(std::move(step)) {
+EngineThread::EngineThread(const batching::PlannerOptions& options, GroupSteps steps)
+    : planner_(options), group_(std::move(steps)) {
   event_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (event_fd_ < 0) throw errno_error("eventfd");
   thread_ = std::thread([this] { run(); });
@@ -64,13 +64,13 @@ void EngineThread::run() {
     while (wait_for_commands()) {
       std::vector<EngineEvent> events;
       take_commands(events);
-      if (const auto plan = planner_.plan()) {
-        for (batching::SequenceEvent& event : planner_.apply(step_(*plan)))
-          events.push_back({std::move(event), std::nullopt});
-        steps_.fetch_add(1);
-      }
+      while (const auto plan = planner_.plan()) group_.start(*plan);
+      if (planner_.in_flight() > 0) finish_step(events);
       publish(std::move(events));
     }
+    std::vector<EngineEvent> last;
+    while (planner_.in_flight() > 0) finish_step(last);
+    publish(std::move(last));
   } catch (...) {
     {
       const std::lock_guard lock(mutex_);
@@ -80,11 +80,18 @@ void EngineThread::run() {
   }
 }
 
+void EngineThread::finish_step(std::vector<EngineEvent>& events) {
+  for (batching::SequenceEvent& event : planner_.apply(group_.finish())) {
+    events.push_back({std::move(event), std::nullopt});
+  }
+  steps_.fetch_add(1);
+}
+
 // False when the thread is to end.
 bool EngineThread::wait_for_commands() {
   std::unique_lock lock(mutex_);
   const auto something = [this] { return stopping_ || !added_.empty() || !cancelled_.empty(); };
-  if (!planner_.has_work()) commands_changed_.wait(lock, something);
+  if (!planner_.has_work() && planner_.in_flight() == 0) commands_changed_.wait(lock, something);
   return !stopping_;
 }
 

@@ -1,6 +1,6 @@
 // Rank 0's engine loop on a thread of its own: takes new generations, plans, leads the group through steps, posts
-// events. add() and cancel() come from the message thread; events go back through take_events(), announced by
-// event_fd().
+// events. The next step is planned and started while the present one runs. add() and cancel() come from the message
+// thread; events go back through take_events(), announced by event_fd().
 #pragma once
 
 #include <condition_variable>
@@ -15,13 +15,17 @@
 
 namespace optserve::worker {
 
+// Steps of the whole group, called on the engine thread: finish() waits for the oldest step that was started. As many
+// are started and not finished as the planner plans ahead.
+struct GroupSteps {
+  std::function<void(const batching::StepPlan&)> start;
+  std::function<batching::StepResult()> finish;
+};
+
 class EngineThread final : public EnginePort {
  public:
-  using Step = std::function<batching::StepResult(const batching::StepPlan&)>;
-
-  // `step` executes a plan on the whole group; it runs on the engine thread.
-  EngineThread(const batching::PlannerOptions& options, Step step);
-  ~EngineThread() override;  // stops after the step in progress
+  EngineThread(const batching::PlannerOptions& options, GroupSteps steps);
+  ~EngineThread() override;  // stops after the steps in progress
 
   void add(batching::SequenceRequest request) override;
   void cancel(batching::SequenceId id) override;
@@ -35,12 +39,13 @@ class EngineThread final : public EnginePort {
 
  private:
   void run();
+  void finish_step(std::vector<EngineEvent>& events);
   void take_commands(std::vector<EngineEvent>& events);
   void publish(std::vector<EngineEvent> events);
   bool wait_for_commands();
 
   batching::Planner planner_;  // engine thread only
-  Step step_;
+  GroupSteps group_;
   int event_fd_ = -1;
   std::atomic<uint64_t> steps_{0};
 

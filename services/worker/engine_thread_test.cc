@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <deque>
 #include <map>
+#include <memory>
 
 #include "base/error.h"
 
@@ -19,14 +21,25 @@ batching::PlannerOptions small_options() {
   return options;
 }
 
-// Every sampled token is its step's number plus ten, so ids are never the end of text.
-batching::StepResult count_steps(const batching::StepPlan& plan) {
-  batching::StepResult result;
-  result.step = plan.step;
-  for (const auto& work : plan.work) {
-    if (work.sample) result.sampled.push_back({work.slot, static_cast<TokenId>(plan.step) + 10, 0.0f, true});
-  }
-  return result;
+// Every sampled token is its step's number plus ten, so ids are never the end of text. Steps are finished in the order
+// in which they are started, as many ahead as the planner likes.
+GroupSteps count_steps() {
+  const auto results = std::make_shared<std::deque<batching::StepResult>>();
+  const auto start = [results](const batching::StepPlan& plan) {
+    batching::StepResult result;
+    result.step = plan.step;
+    for (const auto& work : plan.work) {
+      if (work.sample) result.sampled.push_back({work.slot, static_cast<TokenId>(plan.step) + 10, 0.0f, true});
+    }
+    results->push_back(std::move(result));
+    ASSERT_LE(results->size(), static_cast<size_t>(small_options().pipeline_depth));
+  };
+  const auto finish = [results] {
+    batching::StepResult result = std::move(results->front());
+    results->pop_front();
+    return result;
+  };
+  return {start, finish};
 }
 
 batching::SequenceRequest request(batching::SequenceId id, int32_t max_new_tokens) {
@@ -53,7 +66,7 @@ std::map<batching::SequenceId, int> tokens_until(EngineThread& engine, size_t fi
 }
 
 TEST(EngineThread, RunsEverySequenceToItsLimit) {
-  EngineThread engine(small_options(), count_steps);
+  EngineThread engine(small_options(), count_steps());
   for (batching::SequenceId id = 1; id <= 9; ++id) engine.add(request(id, static_cast<int32_t>(id)));
   const auto tokens = tokens_until(engine, 9);
   ASSERT_EQ(tokens.size(), 9u);
@@ -62,7 +75,7 @@ TEST(EngineThread, RunsEverySequenceToItsLimit) {
 }
 
 TEST(EngineThread, ReportsWhatThePlannerRefuses) {
-  EngineThread engine(small_options(), count_steps);
+  EngineThread engine(small_options(), count_steps());
   batching::SequenceRequest too_long = request(1, 4);
   too_long.tokens.resize(300, 5);
   engine.add(std::move(too_long));
@@ -75,7 +88,7 @@ TEST(EngineThread, ReportsWhatThePlannerRefuses) {
 }
 
 TEST(EngineThread, CancelStopsTheTokens) {
-  EngineThread engine(small_options(), count_steps);
+  EngineThread engine(small_options(), count_steps());
   engine.add(request(1, 200));
   engine.cancel(1);
   engine.add(request(2, 3));
@@ -83,8 +96,9 @@ TEST(EngineThread, CancelStopsTheTokens) {
 }
 
 TEST(EngineThread, HandsAFailedStepToTheMessageThread) {
-  EngineThread engine(small_options(),
-                      [](const batching::StepPlan&) -> batching::StepResult { throw Error("device lost"); });
+  GroupSteps steps = count_steps();
+  steps.finish = []() -> batching::StepResult { throw Error("device lost"); };
+  EngineThread engine(small_options(), steps);
   engine.add(request(1, 3));
   pollfd polled{engine.event_fd(), POLLIN, 0};
   ASSERT_EQ(poll(&polled, 1, 10'000), 1);

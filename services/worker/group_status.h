@@ -39,16 +39,19 @@ class GroupStatusMemory {
 
 int64_t monotonic_ms();
 
-// Marks a rank as being inside a step for as long as it lives.
-class BusyMark {
+// Shows since when the oldest step under way is. One thread.
+class StepMark {
  public:
-  BusyMark(GroupStatus& status, int rank) : mark_(status.busy_since_ms[rank]) { mark_.store(monotonic_ms()); }
-  ~BusyMark() { mark_.store(0); }
-  BusyMark(const BusyMark&) = delete;
-  BusyMark& operator=(const BusyMark&) = delete;
+  StepMark(GroupStatus& status, int rank) : mark_(status.busy_since_ms[rank]) {}
+  void started() {
+    if (steps_++ == 0) mark_.store(monotonic_ms());
+  }
+  // The next step cannot have begun before the one that is finished now.
+  void finished() { mark_.store(--steps_ > 0 ? monotonic_ms() : 0); }
 
  private:
   std::atomic<int64_t>& mark_;
+  int steps_ = 0;
 };
 
 }  // namespace optserve::worker

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "model_spec/opt_config.h"
 #include "workload/bench_spec.h"
 
 namespace optserve::worker {
@@ -13,6 +14,13 @@ std::string WorkerOptions::model_folder() const {
   return equals == std::string::npos ? std::string() : model.substr(equals + 1);
 }
 
+std::optional<tensor::DType> compute_dtype(std::string_view name) {
+  if (name == "fp32") return tensor::DType::kF32;
+  if (name == "fp16") return tensor::DType::kF16;
+  if (name == "bf16") return tensor::DType::kBF16;
+  return std::nullopt;
+}
+
 void add_options(ConfigParser& parser, WorkerOptions& options) {
   add_common_options(parser, options.common);
   parser.add("rank-http-port", options.rank_http_port,
@@ -21,10 +29,18 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("model", options.model, "NAME=FOLDER: the name clients use and a sharded checkpoint");
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
+  parser.add("dtype", options.dtype,
+             "Type of activations and KV cache: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
   parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
   parser.add("max-sequences", options.max_sequences, "Generations at a time");
-  parser.add("kv-tokens", options.kv_tokens, "Tokens that the KV cache holds; 0: from kv-memory-mb");
-  parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache when kv-tokens is 0");
+  parser.add("kv-tokens", options.kv_tokens,
+             "Tokens that the KV cache holds; 0: what a GPU has room for, from kv-memory-mb on the CPU");
+  parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache on the CPU when kv-tokens is 0");
+  parser.add("memory-fraction", options.memory_fraction, "Part of a GPU's memory that may be in use");
+  parser.add("tuning-cache", options.tuning_cache,
+             "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
+  parser.add("random-weights", options.random_weights,
+             "Weights at random; model is then NAME=FOLDER, whose manifest gives the shape, or a published name");
   parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
   parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
@@ -49,9 +65,15 @@ void require_range(const char* name, int64_t value, int64_t min, int64_t max) {
 }  // namespace
 
 void check_options(const WorkerOptions& options) {
-  const bool named = !options.model_folder().empty() && !options.model_name().empty() &&
-                     options.model_name().size() <= limits::kModelNameBytesMax;
-  require(named, "model: expected NAME=FOLDER, found '" + options.model + "'");
+  const bool has_shape = !options.model_folder().empty() ||
+                         (options.random_weights && model_spec::find_published(options.model) != nullptr);
+  const bool named =
+      has_shape && !options.model_name().empty() && options.model_name().size() <= limits::kModelNameBytesMax;
+  require(named, "model: expected NAME=FOLDER, or a published name with random-weights, found '" + options.model + "'");
+  require(options.dtype == "auto" || compute_dtype(options.dtype).has_value(),
+          "dtype: expected auto, fp32, fp16 or bf16, found '" + options.dtype + "'");
+  require(options.memory_fraction > 0 && options.memory_fraction <= 1,
+          "memory-fraction: expected above 0 to 1, found " + std::to_string(options.memory_fraction));
   require(options.device == "cpu" || options.device == "cuda",
           "device: expected cpu or cuda, found '" + options.device + "'");
   require_range("rank-http-port", options.rank_http_port, -1, 65'535);

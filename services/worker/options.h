@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/config.h"
+#include "tensor/dtype.h"
 
 namespace optserve::worker {
 
@@ -15,10 +18,15 @@ struct WorkerOptions {
   std::string model;           // NAME=FOLDER of a sharded checkpoint
   int world = 1;               // tensor-parallel size: one process per rank
   std::string device = "cpu";  // cpu or cuda
-  int threads = 0;             // per rank, CPU only; 0: cores / world
-  int max_sequences = 64;      // generations at a time
-  int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: as many as kv-memory-mb holds, at most what can be used
-  int64_t kv_memory_mb = 1024;    // per rank, when kv-tokens is 0
+  std::string dtype =
+      "auto";              // of activations and KV cache: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
+  int threads = 0;         // per rank, CPU only; 0: cores / world
+  int max_sequences = 64;  // generations at a time
+  int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: what the device has room for, or kv-memory-mb on the CPU
+  int64_t kv_memory_mb = 1024;    // per rank, CPU only, when kv-tokens is 0
+  double memory_fraction = 0.92;  // of a GPU's memory that may be in use
+  std::string tuning_cache;       // folder that keeps which GPU algorithms were fastest; empty: nowhere
+  bool random_weights = false;    // weights at random: the model's shape is all that is read, or a published name
   int max_step_tokens = 512;      // rows of one engine step
   int step_deadline_ms = 30'000;  // a step that takes longer ends the group
   int load_deadline_ms = 1'800'000;
@@ -41,6 +49,9 @@ struct WorkerOptions {
 inline constexpr int kExitDrained = 0;
 inline constexpr int kExitBenchFailed = 1;
 inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the same command line will fail again
+
+// The type of that name; nullopt if there is none.
+std::optional<tensor::DType> compute_dtype(std::string_view name);
 
 void add_options(ConfigParser& parser, WorkerOptions& options);
 // Throws Error naming the first option that makes no sense.

@@ -43,35 +43,53 @@ void watch_lifeline(int fd) {
   }).detach();
 }
 
-// KV blocks of one rank: what was asked for, or what fits the memory, but no more than all sequences at full length
-// need.
-int32_t plan_kv_blocks(const WorkerOptions& options, const OptConfig& config, int64_t element_bytes) {
+// KV blocks of one rank; 0 leaves it to the device's memory. On the CPU no more than all sequences at full length need.
+int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) {
   constexpr int64_t kBlock = limits::kKvBlockTokens;
-  const int64_t token_bytes = model_spec::kv_bytes_per_token(config, element_bytes) / options.world;
+  if (options.kv_tokens > 0) return static_cast<int32_t>(options.kv_tokens / kBlock);
+  if (options.device == "cuda") return 0;
+  const int64_t token_bytes = model_spec::kv_bytes_per_token(config, sizeof(float)) / options.world;
   const int64_t most = options.max_sequences * ((config.max_positions + kBlock - 1) / kBlock);
   const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / (token_bytes * kBlock);
-  const int64_t blocks = options.kv_tokens > 0 ? options.kv_tokens / kBlock : std::min(fitting, most);
-  if (blocks < 1) {
-    throw Error("KV cache: one block of " + std::to_string(kBlock) + " tokens needs " +
-                std::to_string(token_bytes * kBlock) + " bytes, kv-tokens and kv-memory-mb leave no room for it");
+  return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
+}
+
+BackendOptions backend_options(const WorkerOptions& options, DType weights) {
+  const bool cuda = options.device == "cuda";
+  BackendOptions backend;
+  backend.device = {cuda ? DeviceKind::kCuda : DeviceKind::kCpu, cuda ? options.rank : 0};
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.world);
+  backend.compute_dtype = compute_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
+  backend.tuning_cache = options.tuning_cache;
+  return backend;
+}
+
+EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Manifest& manifest, Health& health) {
+  EngineOptions engine;
+  if (options.random_weights) {
+    engine.random_config = manifest.config;
+    engine.random_dtype = manifest.dtype;
+  } else {
+    engine.checkpoint = options.model_folder();
   }
-  log_info("memory_plan", {{"rank", options.rank},
-                           {"kv_blocks", blocks},
-                           {"kv_tokens", blocks * kBlock},
-                           {"kv_bytes", blocks * kBlock * token_bytes}});
-  return static_cast<int32_t>(blocks);
+  engine.verify_checksums = options.verify_checksums;
+  engine.num_blocks = wanted_kv_blocks(options, manifest.config);
+  engine.memory_fraction = options.memory_fraction;
+  engine.max_sequences = options.max_sequences;
+  engine.max_step_tokens = options.max_step_tokens;
+  engine.on_load_progress = [&health](uint64_t, uint64_t) { health.stamp(); };
+  engine.on_memory_plan = [rank = options.rank](const std::string& plan) {
+    log_info("memory_plan", {{"rank", rank}, {"plan", plan}});
+  };
+  return engine;
 }
 
 // A refused checkpoint will be refused again: Refusal. A failing device throws.
 Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest& manifest, Health& health) {
   LoadedRank loaded;
-  BackendOptions backend;
-  backend.device = {options.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu,
-                    options.device == "cuda" ? options.rank : 0};
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.world);
   try {
-    loaded.backend = make_backend(backend);
+    loaded.backend = make_backend(backend_options(options, manifest.dtype));
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
   }
@@ -81,18 +99,14 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest
     const ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
     loaded.communicator = make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
   }
-  EngineOptions engine;
-  engine.checkpoint = options.model_folder();
-  engine.verify_checksums = options.verify_checksums;
-  engine.num_blocks = plan_kv_blocks(options, manifest.config,
-                                     static_cast<int64_t>(tensor::dtype_bytes(loaded.backend->compute_dtype())));
-  engine.max_sequences = options.max_sequences;
-  engine.max_step_tokens = options.max_step_tokens;
-  engine.on_load_progress = [&health](uint64_t, uint64_t) { health.stamp(); };
-  auto created = Engine::create(engine, *loaded.backend, *loaded.communicator);
+  auto created = Engine::create(engine_options(options, manifest, health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();
   loaded.engine = std::move(created).value();
-  log_info("loaded", {{"rank", options.rank}, {"world", options.world}, {"backend", loaded.backend->description()}});
+  log_info("loaded", {{"rank", options.rank},
+                      {"world", options.world},
+                      {"backend", loaded.backend->description()},
+                      {"kv_blocks", loaded.engine->options().num_blocks},
+                      {"kv_tokens", int64_t{loaded.engine->options().num_blocks} * limits::kKvBlockTokens}});
   return loaded;
 }
 
@@ -147,10 +161,18 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     leader.stop();
     return exit_status;
   }
-  EngineThread engine(planner_options(*rank.engine), [&](const batching::StepPlan& plan) {
-    const BusyMark busy(status, 0);
-    return leader.lead(plan);
-  });
+  StepMark mark(status, 0);
+  GroupSteps steps;
+  steps.start = [&](const batching::StepPlan& plan) {
+    mark.started();
+    leader.start(plan);
+  };
+  steps.finish = [&] {
+    batching::StepResult result = leader.finish();
+    mark.finished();
+    return result;
+  };
+  EngineThread engine(planner_options(*rank.engine), std::move(steps));
   WorkerMetrics metrics(registry);
   const protocol::Register hello = registration(options, identity, *rank.engine);
   transport::SchedulerLinkOptions link;
@@ -186,6 +208,16 @@ int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& id
   return kExitDrained;
 }
 
+// What the model is. One with random weights and no folder has a shape and nothing else.
+Result<checkpoint::ModelIdentity> identify(const WorkerOptions& options) {
+  if (!options.model_folder().empty()) return checkpoint::read_model_identity(options.model_folder());
+  const OptConfig* published = model_spec::find_published(options.model);
+  if (published == nullptr) return refuse(ErrorCode::kUnknownModel, "no published model is called " + options.model);
+  checkpoint::ModelIdentity identity;
+  identity.manifest.config = *published;
+  return identity;
+}
+
 }  // namespace
 
 int run_rank(const WorkerOptions& options) {
@@ -198,7 +230,7 @@ int run_rank(const WorkerOptions& options) {
     std::signal(SIGINT, SIG_IGN);
   }
   const GroupStatusMemory status = GroupStatusMemory::attach(options.status_fd);
-  const auto identity = checkpoint::read_model_identity(options.model_folder());
+  const auto identity = identify(options);
   if (!identity.ok()) {
     log_error("model_refused", {{"cause", identity.refusal().message}});
     return kExitConfiguration;

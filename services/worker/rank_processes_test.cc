@@ -21,10 +21,13 @@ TEST(GroupStatus, IsSharedThroughItsDescriptor) {
   const GroupStatusMemory ours = GroupStatusMemory::create();
   const GroupStatusMemory theirs = GroupStatusMemory::attach(dup(ours.fd()));
   EXPECT_EQ(theirs->busy_since_ms[1].load(), 0);
-  {
-    const BusyMark mark(*theirs, 1);
-    EXPECT_GT(ours->busy_since_ms[1].load(), 0);
-  }
+  StepMark mark(*theirs, 1);
+  mark.started();
+  mark.started();
+  EXPECT_GT(ours->busy_since_ms[1].load(), 0);
+  mark.finished();
+  EXPECT_GT(ours->busy_since_ms[1].load(), 0);
+  mark.finished();
   EXPECT_EQ(ours->busy_since_ms[1].load(), 0);
 }
 

@@ -90,6 +90,13 @@ TEST(BenchCommand, ABatchThatDoesNotFitIsNoError) {
   EXPECT_THAT(ran.out, HasSubstr("     2    does not fit: the KV cache holds 16 tokens, the batch needs 32\n"));
 }
 
+TEST(BenchCommand, RandomWeightsNeedOnlyAShape) {
+  const ProgramOutput ran = bench({"latency", "--model", demo_checkpoint(), "--random-weights", "--batches", "1",
+                                   "--output-tokens", "8", "--dtype", "fp32"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_THAT(ran.out, StartsWith("demo (random weights), fp32, 1 rank, straight on the engine: cpu"));
+}
+
 TEST(BenchCommand, ThroughputRunsThroughAStackThatIsThere) {
   DemoStack stack({});
   stack.wait_ready();
@@ -121,6 +128,7 @@ TEST(BenchCommand, BadInputIsRefusedBeforeAnythingStarts) {
   refused({"latency", "--model", demo_checkpoint(), "--world", "3"}, "cannot be shared by 3 ranks");
   refused({"latency", "--model", demo_checkpoint(), "--json", "/no/such/folder/x.json"}, "/no/such/folder/x.json");
   refused({"latency", "--model", demo_checkpoint(), "--worker-option", "no-such-option=1"}, "--no-such-option");
+  refused({"latency", "--model", demo_checkpoint(), "--dtype", "fp4"}, "dtype: expected auto, fp32, fp16 or bf16");
   refused({"plot", demo_file("golden.json"), "--plot", "unwritten.svg"}, "golden.json");
   EXPECT_EQ(bench({"plot", "x.json"}).status, 2);
   EXPECT_NE(bench({}).status, 0);

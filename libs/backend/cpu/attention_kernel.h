@@ -1,7 +1,6 @@
-// Inner loop of attention(): one row's query against paged keys and values, for a few neighbouring heads: their memory
-// is read in one go. The order of every sum depends on the context alone, so a row has the same bits in a whole prompt,
-// in a chunk of it and in any batch. For the kernel sets only: what is here must have a copy of its own in each, hence
-// the anonymous namespace.
+// Inner loop of attention(): one row's query against the paged keys and values of one head. The order of every sum
+// depends on the context alone, so a row has the same bits in a whole prompt, in a chunk of it and in any batch. For
+// the kernel sets only: what is here must have a copy of its own in each, hence the anonymous namespace.
 #pragma once
 
 #include <cmath>
@@ -51,12 +50,12 @@ template <class Some>
 OPTSERVE_INLINE void for_tokens(const PagedKv& kv, const float* block0, int64_t context, const Some& some) {
   for (int64_t begin = 0; begin < context; begin += kv.block_tokens) {
     const int64_t count = kv.block_tokens < context - begin ? kv.block_tokens : context - begin;
-    const float* data = block0 + kv.blocks[begin / kv.block_tokens] * kv.block_tokens * kv.token_stride;
+    const float* data = block0 + kv.blocks[begin / kv.block_tokens] * kv.block_stride;
     int64_t i = 0;
     for (; i + kTokensAtOnce <= count; i += kTokensAtOnce) {
-      some.template operator()<kTokensAtOnce>(begin + i, data + i * kv.token_stride);
+      some.template operator()<kTokensAtOnce>(begin + i, data + i * kv.head_dim);
     }
-    for (; i < count; ++i) some.template operator()<1>(begin + i, data + i * kv.token_stride);
+    for (; i < count; ++i) some.template operator()<1>(begin + i, data + i * kv.head_dim);
   }
 }
 
@@ -78,32 +77,22 @@ OPTSERVE_INLINE float exponentials(float* scores, int64_t n) {
 // kHeadDim is the size of a head, or 0 for one that is known at run time only.
 template <int64_t kHeadDim>
 void attend(const float* query, const PagedKv& kv, int64_t context, float* out) {
-  alignas(32) float scores[kHeadsMax][limits::kContextTokensMax];
-  alignas(32) float q[kHeadsMax * kHeadDimMax];
+  alignas(32) float scores[limits::kContextTokensMax];
+  alignas(32) float q[kHeadDimMax];
   const int64_t head_dim = kHeadDim == 0 ? kv.head_dim : kHeadDim;
-  const int64_t width = kv.heads * head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  for (int64_t i = 0; i < width; ++i) q[i] = query[i] * scale;
+  for (int64_t i = 0; i < head_dim; ++i) q[i] = query[i] * scale;
   for_tokens(
       kv, kv.keys, context, [&]<int kTokens>(int64_t index, const float* data) __attribute__((always_inline)) {
-        for (int64_t head = 0; head < kv.heads; ++head) {
-          const int64_t offset = head * head_dim;
-          dot_products<kTokens>(q + offset, data + offset, kv.token_stride, head_dim, scores[head] + index);
-        }
+        dot_products<kTokens>(q, data, head_dim, head_dim, scores + index);
       });
-  float totals[kHeadsMax];
-  for (int64_t head = 0; head < kv.heads; ++head) totals[head] = exponentials(scores[head], context);
-  for (int64_t i = 0; i < width; ++i) out[i] = 0.0f;
+  const float total = exponentials(scores, context);
+  for (int64_t i = 0; i < head_dim; ++i) out[i] = 0.0f;
   for_tokens(
       kv, kv.values, context, [&]<int kTokens>(int64_t index, const float* data) __attribute__((always_inline)) {
-        for (int64_t head = 0; head < kv.heads; ++head) {
-          const int64_t offset = head * head_dim;
-          add_weighted<kTokens>(out + offset, data + offset, kv.token_stride, scores[head] + index, head_dim);
-        }
+        add_weighted<kTokens>(out, data, head_dim, scores + index, head_dim);
       });
-  for (int64_t head = 0; head < kv.heads; ++head) {
-    for (int64_t i = 0; i < head_dim; ++i) out[head * head_dim + i] /= totals[head];
-  }
+  for (int64_t i = 0; i < head_dim; ++i) out[i] /= total;
 }
 
 void attend_kernel(const float* query, const PagedKv& kv, int64_t context, float* out) {

@@ -23,17 +23,25 @@ class CpuBackend final : public Backend {
   std::string description() const override;
   DType compute_dtype() const override { return DType::kF32; }
   Buffer allocate(size_t bytes) override;
+  Buffer allocate_host(size_t bytes) override { return allocate(bytes); }
   void upload(Tensor destination, const void* source) override;
   void download(void* destination, const Tensor& source) override;
+  void copy_to_host(void* destination, const Tensor& source) override { download(destination, source); }
   void fill_zero(Tensor x) override;
   void copy(const Tensor& source, Tensor destination) override;
   void synchronize() override {}
+  Mark mark() override { return 0; }
+  void wait(Mark) override {}
   Buffer load_table(const void* source, DType source_dtype, int64_t numel) override;
+  Buffer random_table(const RandomBlock& block) override;
   void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) override;
   void interleave_ranks(const Tensor& in, Tensor out) override;
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
 
   // embedding.cc
+  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
+                Tensor ids) override;
+  void update_table(const Tensor& updates, Tensor table) override;
   void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
   void add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
 
@@ -45,11 +53,12 @@ class CpuBackend final : public Backend {
 
   // linear.cc
   Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) override;
+  Weight random_weight(const RandomBlock& block) override;
+  Weight weight_of_table(const Tensor&) override { return {}; }  // linear() wants panels
   void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
 
   // attention.cc
-  void append_kv(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer) override;
-  void attention(const Tensor& qkv, const AttentionBatch& batch, const KvLayer& layer, Tensor out) override;
+  void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
 
   // sampling.cc
   void sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) override;

@@ -24,24 +24,22 @@ struct LinearProduct {
   int64_t y_stride;
 };
 
-// Keys and values of neighbouring heads of one sequence, found through its block table.
+// Keys and values of one head of one sequence, found through its block table.
 struct PagedKv {
-  const float* keys;  // of the first head in block 0
+  const float* keys;  // of the head in block 0; a block holds block_tokens rows of head_dim side by side
   const float* values;
   const int32_t* blocks;  // the sequence's block table
   int64_t block_tokens;
-  int64_t token_stride;  // floats from one token to the next: all heads * head_dim
-  int64_t heads;         // at most kHeadsMax
+  int64_t block_stride;  // floats from one block to the next
   int64_t head_dim;      // at most kHeadDimMax
 };
 
 inline constexpr int64_t kHeadDimMax = 256;
-inline constexpr int64_t kHeadsMax = 4;  // of one call of attend
 
 struct CpuKernels {
   using Linear = void (*)(const LinearProduct& product, int64_t first_panel, int64_t last_panel);
   Linear linear_f32, linear_f16, linear_bf16;
-  // out[heads * head_dim] = softmax(query k^T / sqrt(head_dim)) v over the first `context` tokens, head by head.
+  // out[head_dim] = softmax(query k^T / sqrt(head_dim)) v over the first `context` tokens.
   void (*attend)(const float* query, const PagedKv& kv, int64_t context, float* out);
   void (*layer_norm)(const float* x, const float* gamma, const float* beta, float* out, int64_t hidden);
   void (*add)(const float* x, const float* bias, float* residual, int64_t hidden);  // bias may be null

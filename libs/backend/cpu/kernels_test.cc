@@ -58,8 +58,8 @@ TEST_F(KernelsTest, Attend) {
     for (const int64_t context : {1, 7, 33}) {
       const std::vector<int32_t> blocks{2, 0, 1, 4, 3};
       const auto keys = normal(static_cast<size_t>(5 * 8 * 2 * head_dim)), values = normal(keys.size());
-      const auto query = normal(static_cast<size_t>(2 * head_dim));
-      const PagedKv kv{keys.data(), values.data(), blocks.data(), 8, 2 * head_dim, 2, head_dim};
+      const auto query = normal(static_cast<size_t>(head_dim));
+      const PagedKv kv{keys.data(), values.data(), blocks.data(), 8, 2 * 8 * head_dim, head_dim};
       std::vector<float> a(query.size()), b = a;
       baseline_kernels().attend(query.data(), kv, context, a.data());
       avx2_kernels()->attend(query.data(), kv, context, b.data());

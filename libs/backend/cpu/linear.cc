@@ -75,6 +75,12 @@ Weight CpuBackend::load_weight(const void* source, DType source_dtype, int64_t o
   return weight;
 }
 
+Weight CpuBackend::random_weight(const RandomBlock& block) {
+  std::vector<std::byte> values(static_cast<size_t>(block.elements()) * dtype_bytes(block.dtype));
+  fill_random(block, values);
+  return load_weight(values.data(), block.dtype, block.rows(), block.cols);
+}
+
 void CpuBackend::linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) {
   ShapeCheck shapes("linear");
   shapes.bind("in", weight.in).bind("out", weight.out);

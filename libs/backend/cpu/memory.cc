@@ -74,6 +74,12 @@ Buffer CpuBackend::load_table(const void* source, DType source_dtype, int64_t nu
   return table;
 }
 
+Buffer CpuBackend::random_table(const RandomBlock& block) {
+  std::vector<std::byte> values(static_cast<size_t>(block.elements()) * dtype_bytes(block.dtype));
+  fill_random(block, values);
+  return load_table(values.data(), block.dtype, block.elements());
+}
+
 void CpuBackend::gather_rows(const Tensor& x, const Tensor& rows, Tensor out) {
   ShapeCheck shapes("gather_rows");
   shapes.expect("x", x, DType::kF32, {"num_tokens", "hidden"});

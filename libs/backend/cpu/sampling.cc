@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstring>
+
 #include "backend/cpu/cpu_backend.h"
 #include "tensor/shape_check.h"
 
@@ -5,8 +8,10 @@ namespace optserve {
 
 void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) {
   ShapeCheck shapes("sample");
-  shapes.bind("n", static_cast<int64_t>(batch.rows.size()));
+  shapes.bind("row bytes", sizeof(PackedSampleRow));
+  shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
   shapes.expect("logits", logits, DType::kF32, {"n", "vocab"});
+  shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
   shapes.expect("ids", ids, DType::kI32, {"n"});
   shapes.expect("logprobs", logprobs, DType::kF32, {"n"});
   const auto vocab = static_cast<size_t>(shapes["vocab"]);
@@ -17,8 +22,16 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, Tensor i
     }
   }
   pool_.run(shapes["n"], [&](int64_t row, int thread) {
-    const DrawnToken drawn = draw_token({logits.row<float>(row), vocab}, batch.rows[static_cast<size_t>(row)], drawable,
-                                        *scratch_[static_cast<size_t>(thread)]);
+    PackedSampleRow packed;
+    std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
+    DrawnToken drawn{};
+    if (packed.slot >= 0) {
+      check(packed.slot < shapes["slots"] && packed.position < shapes["max_tokens"], "sample: outside the history");
+      int32_t* history = batch.history.row<int32_t>(packed.slot);
+      const SampleRow full = unpack(packed, {history, static_cast<size_t>(packed.position)});
+      drawn = draw_token({logits.row<float>(row), vocab}, full, drawable, *scratch_[static_cast<size_t>(thread)]);
+      history[packed.position] = std::max(drawn.token, 0);
+    }
     ids.data<int32_t>()[row] = drawn.token;
     logprobs.data<float>()[row] = drawn.logprob;
   });

@@ -13,7 +13,6 @@ void Attention::forward_without_bias(Exec& exec, const Batch& batch, Tensor x, T
   const Tensor qkv = exec.workspace.qkv(batch.num_tokens);      // [n, 3 * heads * head_dim]
   const Tensor heads = exec.workspace.heads(batch.num_tokens);  // [n, heads * head_dim]
   qkv_.forward(exec, x, qkv);
-  exec.backend.append_kv(qkv, batch.attention, kv_);
   exec.backend.attention(qkv, batch.attention, kv_, heads);
   out_.forward_without_bias(exec, heads, out);
 }

@@ -10,6 +10,7 @@ class VocabParallelEmbedding {
  public:
   explicit VocabParallelEmbedding(WeightLoader& loader)
       : table_(loader.table("embed_tokens.weight")), first_id_(table_.view.dim(0) * loader.rank()) {}
+  const Tensor& table() const { return table_.view; }
   // ids I32[n] -> [n, embed]; ids of other ranks give zeros, so the sum is the row.
   void forward(Exec& exec, Tensor ids, Tensor out) const {
     exec.backend.embed_tokens(ids, table_.view, first_id_, out);

@@ -10,9 +10,10 @@ namespace optserve::engine {
 
 class LogitsHead {
  public:
-  explicit LogitsHead(WeightLoader& loader);
-  // hidden [n, hidden], rows I32[k] -> F32[k, vocab] on rank 0; on the others the result is undefined. k is at most the
-  // workspace's logit_rows_max. Every rank takes part.
+  // `token_table`: this rank's rows of the token embedding, which must outlive the head.
+  LogitsHead(WeightLoader& loader, const Tensor& token_table);
+  // hidden [n, hidden], rows I32[k], or empty for all rows -> F32[k, vocab], the same bits on every rank. k is at most
+  // the workspace's logit_rows_max. Every rank takes part.
   Tensor forward(Exec& exec, Tensor hidden, Tensor rows) const;
 
  private:

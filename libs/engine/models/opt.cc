@@ -28,7 +28,8 @@ void OptLayer::forward_norm_after(Exec& exec, const Batch& batch) const {
   ffn_norm_.add_and_norm(exec, partial, mlp_.bias(), y, x);  // x = norm(y + mlp)
 }
 
-OptModel::OptModel(WeightLoader& loader, const KvCache& cache) : tokens_(loader), positions_(loader), head_(loader) {
+OptModel::OptModel(WeightLoader& loader, const KvCache& cache)
+    : tokens_(loader), positions_(loader), head_(loader, tokens_.table()) {
   const model_spec::OptConfig& config = loader.config();
   if (config.has_projections()) project_in_.emplace(loader, "project_in");
   layers_.reserve(static_cast<size_t>(config.num_layers));

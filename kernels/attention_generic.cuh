@@ -1,0 +1,84 @@
+// Attention of one row by one warp, for every element type and head_dim: the path of kF32 and of unusual sizes.
+#pragma once
+
+#include "kernels/attention_types.cuh"
+
+namespace optserve::kernels {
+
+// Lane l holds dimensions l, l + 32, ... of a row.
+struct LaneRow {
+  static constexpr int kSlices = kHeadDimMax / kWarpLanes;
+  float largest = -INFINITY, total = 0;
+  float query[kSlices];  // times log2(e) / sqrt(head_dim)
+  float sum[kSlices];
+};
+
+template <typename T>
+__device__ __forceinline__ void begin_row(LaneRow& row, const T* query, int head_dim, int lane) {
+  const float scale = kLog2E / sqrtf(static_cast<float>(head_dim));
+#pragma unroll
+  for (int i = 0; i < LaneRow::kSlices; ++i) {
+    const int dim = i * kWarpLanes + lane;
+    row.query[i] = dim < head_dim ? to_float(query[dim]) * scale : 0.0f;
+    row.sum[i] = 0;
+  }
+}
+
+// Takes `count` cells, from 1 to kBatch, into the softmax; `keys` and `values` are those of the first.
+template <int kBatch, typename T>
+__device__ __forceinline__ void attend_cells(LaneRow& row, const T* keys, const T* values, int count, int head_dim) {
+  const int lane = threadIdx.x % kWarpLanes;
+  float scores[kBatch];
+#pragma unroll
+  for (int t = 0; t < kBatch; ++t) {
+    scores[t] = 0;
+#pragma unroll
+    for (int i = 0; i < LaneRow::kSlices; ++i) {
+      const int dim = i * kWarpLanes + lane;
+      if (t < count && dim < head_dim) scores[t] += row.query[i] * to_float(keys[t * head_dim + dim]);
+    }
+  }
+#pragma unroll
+  for (int step = kWarpLanes / 2; step > 0; step /= 2) {
+#pragma unroll
+    for (int t = 0; t < kBatch; ++t) scores[t] += __shfl_xor_sync(kAllLanes, scores[t], step);
+  }
+  float largest = row.largest;
+#pragma unroll
+  for (int t = 0; t < kBatch; ++t) {
+    if (t < count) largest = fmaxf(largest, scores[t]);
+  }
+  const float scale = exp2_fast(row.largest - largest);
+  row.largest = largest;
+  row.total *= scale;
+#pragma unroll
+  for (int i = 0; i < LaneRow::kSlices; ++i) row.sum[i] *= scale;
+#pragma unroll
+  for (int t = 0; t < kBatch; ++t) {
+    if (t >= count) continue;
+    const float weight = exp2_fast(scores[t] - largest);
+    row.total += weight;
+#pragma unroll
+    for (int i = 0; i < LaneRow::kSlices; ++i) {
+      const int dim = i * kWarpLanes + lane;
+      if (dim < head_dim) row.sum[i] += weight * to_float(values[t * head_dim + dim]);
+    }
+  }
+}
+
+// The pages first, first + step, ... that hold positions below `end`.
+template <typename T>
+__device__ __forceinline__ void attend_cache(LaneRow& row, const HeadCells<T>& cells, int first, int step, int end,
+                                             int head_dim) {
+  constexpr int kBatch = 4;
+  for (int page = first; page * kBlockTokens < end; page += step) {
+    const int64_t offset = cells.offset(cells.table[page]);
+    const int tokens = min(kBlockTokens, end - page * kBlockTokens);
+    for (int token = 0; token < tokens; token += kBatch) {
+      const int64_t cell = offset + token * head_dim;
+      attend_cells<kBatch>(row, cells.keys + cell, cells.values + cell, min(kBatch, tokens - token), head_dim);
+    }
+  }
+}
+
+}  // namespace optserve::kernels

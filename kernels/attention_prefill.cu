@@ -1,0 +1,296 @@
+// Rows of prompts: tiles of 64 rows against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows of the
+// tile, their queries and results in registers; keys and values pass through shared memory in two stages, so that one
+// tile is copied while the other is multiplied.
+#include "kernels/attention_generic.cuh"
+#include "kernels/attention_ptx.cuh"
+#include "kernels/attention_types.cuh"
+#include "kernels/dependent_launch.cuh"
+
+namespace optserve::kernels {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = kWarps * kWarpLanes;
+constexpr int kWarpRows = kPrefillTileRows / kWarps;
+constexpr int kTileKeys = kWarps * kBlockTokens;  // a warp copies one page of a tile
+constexpr int kKeyColumns = kTileKeys / 8;        // of 8 keys in the scores
+constexpr int kGenericRows = kWarps;              // rows of a generic block
+
+// 64 rows of one sequence, fewer at its end.
+struct Tile {
+  int sequence;
+  int first_row;  // in qkv and out
+  int rows;
+  int visible;  // positions that its first row sees; each row sees one more than the row before
+};
+
+__device__ __forceinline__ Tile find_tile(const AttentionArgs& args, const int32_t* tile) {
+  const int sequence = tile[0], first = tile[1];
+  const int begin = args.row_begin[sequence], rows = args.row_begin[sequence + 1] - begin;
+  return {sequence, begin + first, min(rows - first, kPrefillTileRows), args.context[sequence] - rows + first + 1};
+}
+
+// Keys or values of a tile in shared memory, in vectors of 16 bytes. Rows are padded to an odd number of vectors or, if
+// they are whole lines of 128 bytes, vector c of row r stands at c ^ (r % 8): 8 rows of one column are in different
+// banks either way.
+template <int kDim>
+struct Stage {
+  static constexpr int kVector = sizeof(uint4);
+  static constexpr int kRow = kDim * 2 / kVector;
+  static constexpr bool kSwizzled = kRow % 8 == 0;
+  static constexpr int kStride = (kSwizzled || kRow % 2 != 0 ? kRow : kRow + 1) * kVector;
+  static constexpr int kBytes = kTileKeys * kStride;
+
+  static __device__ __forceinline__ uint32_t offset(int row, int column) {
+    return row * kStride + (kSwizzled ? column ^ (row % 8) : column) * kVector;
+  }
+  // From the address of column 0 or 1 of a row to that of column `columns` more, an even number: no sum carries.
+  static __device__ __forceinline__ uint32_t move(uint32_t address, int columns) {
+    return kSwizzled ? address ^ (columns * kVector) : address + columns * kVector;
+  }
+};
+
+// Copies the keys and values of positions [first, first + 64) below `end`, and zeros for the others; the values stand
+// behind two stages of keys.
+template <typename T, int kDim>
+__device__ __forceinline__ void copy_stage(uint32_t keys, const HeadCells<T>& cells, int first, int end) {
+  using S = Stage<kDim>;
+  const int lane = threadIdx.x % kWarpLanes, page_key = threadIdx.x / kWarpLanes * kBlockTokens;
+  const int tokens = end - first - page_key;  // of this warp's page and those after it
+  const int64_t block = cells.offset(tokens > 0 ? cells.table[(first + page_key) / kBlockTokens] : 0);
+  const auto* from_keys = reinterpret_cast<const uint4*>(cells.keys + block) + lane;
+  const auto* from_values = reinterpret_cast<const uint4*>(cells.values + block) + lane;
+  const uint32_t to_first = keys + S::offset(page_key + lane / S::kRow, lane % S::kRow);
+#pragma unroll
+  for (int i = 0; i < S::kRow * kBlockTokens / kWarpLanes; ++i) {
+    const int vector = i * kWarpLanes + lane, token = vector / S::kRow;
+    uint32_t to;
+    if constexpr (S::kSwizzled) {
+      constexpr int kRows = kWarpLanes / S::kRow;  // of one load of the warp
+      to = (to_first ^ (i * kRows % 8 * S::kVector)) + i * kRows * S::kStride;
+    } else {
+      to = keys + S::offset(page_key + token, vector % S::kRow);
+    }
+    copy_async(to, from_keys + i * kWarpLanes, token < tokens);
+    copy_async(to + 2 * S::kBytes, from_values + i * kWarpLanes, token < tokens);
+  }
+}
+
+// The rows of a warp. A lane has rows lane / 4 and lane / 4 + 8, and of each the columns that multiply_add() gives it.
+template <typename T, int kDim>
+struct WarpRows {
+  static constexpr int kSteps = kDim / 16;
+  uint32_t query[kSteps][4];
+  float out[kDim / 8][4];
+  float largest[2] = {-INFINITY, -INFINITY};  // of the scores before the scale
+  float total[2] = {0, 0};                    // of this lane's columns
+
+  // `row` of the queries is that of the lane's first row; `rows` counts from there.
+  __device__ __forceinline__ void begin(const T* row, int64_t stride, int rows) {
+    const int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row_of = i % 2 * 8;
+        const T* from = row + row_of * stride + k * 16 + i / 2 * 8 + column;
+        query[k][i] = row_of < rows ? *reinterpret_cast<const uint32_t*>(from) : 0;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[n][i] = 0;
+    }
+  }
+
+  __device__ __forceinline__ void multiply_keys(float (&scores)[kKeyColumns][4], uint32_t keys) const {
+    const int lane = threadIdx.x % kWarpLanes;
+    keys += Stage<kDim>::offset(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+#pragma unroll
+    for (int n = 0; n < kKeyColumns; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scores[n][i] = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kSteps; ++k) {
+#pragma unroll
+      for (int n = 0; n < kKeyColumns; n += 2) {
+        uint32_t b[4];  // (keys n, dimensions of both halves), (keys n + 1, ...)
+        load_matrices(b, Stage<kDim>::move(keys, 2 * k) + n * 8 * Stage<kDim>::kStride);
+        multiply_add<T>(scores[n], query[k], b[0], b[1]);
+        multiply_add<T>(scores[n + 1], query[k], b[2], b[3]);
+      }
+    }
+  }
+
+  // `visible`: of the 64 keys, those that the lane's first row sees; its second sees 8 more.
+  static __device__ __forceinline__ void mask(float (&scores)[kKeyColumns][4], int visible) {
+    const int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < kKeyColumns; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (n * 8 + column + i % 2 >= visible + i / 2 * 8) scores[n][i] = -INFINITY;
+      }
+    }
+  }
+
+  // Scores become weights. `scale` turns a score into an exponent of 2.
+  __device__ __forceinline__ void weigh(float (&scores)[kKeyColumns][4], float scale) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float now = largest[r];
+#pragma unroll
+      for (int n = 0; n < kKeyColumns; ++n) now = fmaxf(now, fmaxf(scores[n][2 * r], scores[n][2 * r + 1]));
+      now = fmaxf(now, __shfl_xor_sync(kAllLanes, now, 1));
+      now = fmaxf(now, __shfl_xor_sync(kAllLanes, now, 2));
+      const float rescale = exp2_fast((largest[r] - now) * scale), offset = now * scale;
+      largest[r] = now;
+      total[r] *= rescale;
+#pragma unroll
+      for (int n = 0; n < kKeyColumns; ++n) {
+#pragma unroll
+        for (int i = 2 * r; i < 2 * r + 2; ++i) {
+          scores[n][i] = exp2_fast(scores[n][i] * scale - offset);
+          total[r] += scores[n][i];
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        out[n][2 * r] *= rescale;
+        out[n][2 * r + 1] *= rescale;
+      }
+    }
+  }
+
+  __device__ __forceinline__ void add_values(const float (&weights)[kKeyColumns][4], uint32_t values) {
+    const int lane = threadIdx.x % kWarpLanes;
+    values += Stage<kDim>::offset(lane % 16, lane / 16);
+#pragma unroll
+    for (int k = 0; k < kTileKeys / 16; ++k) {
+      const float(&low)[4] = weights[2 * k];
+      const float(&high)[4] = weights[2 * k + 1];
+      const uint32_t a[4] = {pack_pair<T>(low[0], low[1]), pack_pair<T>(low[2], low[3]), pack_pair<T>(high[0], high[1]),
+                             pack_pair<T>(high[2], high[3])};
+#pragma unroll
+      for (int n = 0; n < kDim / 8; n += 2) {
+        uint32_t b[4];  // (both halves of the keys, dimensions n), (..., n + 1)
+        load_matrices_transposed(b, Stage<kDim>::move(values, n) + k * 16 * Stage<kDim>::kStride);
+        multiply_add<T>(out[n], a, b[0], b[1]);
+        multiply_add<T>(out[n + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store(T* row, int64_t stride, int rows) {
+    const int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      total[r] += __shfl_xor_sync(kAllLanes, total[r], 1);
+      total[r] += __shfl_xor_sync(kAllLanes, total[r], 2);
+      if (r * 8 >= rows) continue;
+      const float factor = __fdividef(1, total[r]);
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        *reinterpret_cast<uint32_t*>(row + r * 8 * stride + n * 8 + column) =
+            pack_pair<T>(out[n][2 * r] * factor, out[n][2 * r + 1] * factor);
+      }
+    }
+  }
+};
+
+// A block is one (tile, head). The last tiles have the longest contexts and so begin first.
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kThreads, 3) prefill_fast(AttentionArgs args, const int32_t* tiles) {
+  using S = Stage<kDim>;
+  extern __shared__ __align__(256) unsigned char shared[];  // two stages of keys, two of values
+  allow_next();
+  wait_for_previous();
+  const uint32_t stage_0 = shared_address(shared);
+  const int head = blockIdx.y, lane_row = threadIdx.x / kWarpLanes * kWarpRows + threadIdx.x % kWarpLanes / 4;
+  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(gridDim.x - 1 - blockIdx.x));
+  const HeadCells<T> cells = head_cells<T>(args, tile.sequence, head);
+  const int end = tile.visible + tile.rows - 1;
+  const int64_t width = static_cast<int64_t>(args.heads) * kDim, row = int64_t{tile.first_row} + lane_row;
+  const float scale = kLog2E / sqrtf(static_cast<float>(kDim));
+
+  copy_stage<T, kDim>(stage_0, cells, 0, end);
+  commit_copies();
+  WarpRows<T, kDim> rows;
+  rows.begin(static_cast<const T*>(args.qkv) + row * 3 * width + head * kDim, 3 * width, tile.rows - lane_row);
+  uint32_t stage = stage_0;
+  for (int first = 0; first < end; first += kTileKeys) {
+    wait_for_copies();
+    __syncthreads();  // this stage is complete, and nobody reads the other any more
+    const int next = first + kTileKeys;
+    const uint32_t next_stage = 2 * stage_0 + S::kBytes - stage;
+    if (next < end) {
+      copy_stage<T, kDim>(next_stage, cells, next, end);
+      commit_copies();
+    }
+    float scores[kKeyColumns][4];
+    rows.multiply_keys(scores, stage);
+    if (next > tile.visible) rows.mask(scores, tile.visible + lane_row - first);
+    rows.weigh(scores, scale);
+    rows.add_values(scores, stage + 2 * S::kBytes);
+    stage = next_stage;
+  }
+  rows.store(static_cast<T*>(args.out) + row * width + head * kDim, width, tile.rows - lane_row);
+}
+
+// A block is kGenericRows rows of one (tile, head), a warp each.
+template <typename T>
+__global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs args, const int32_t* tiles) {
+  allow_next();
+  wait_for_previous();
+  const int head = blockIdx.y, lane = threadIdx.x % kWarpLanes, head_dim = args.head_dim;
+  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(blockIdx.x));
+  const int tile_row = blockIdx.z * kGenericRows + threadIdx.x / kWarpLanes;
+  if (tile_row >= tile.rows) return;
+  const int64_t width = static_cast<int64_t>(args.heads) * head_dim, row = int64_t{tile.first_row} + tile_row;
+  LaneRow lanes;
+  begin_row(lanes, static_cast<const T*>(args.qkv) + row * 3 * width + head * head_dim, head_dim, lane);
+  attend_cache(lanes, head_cells<T>(args, tile.sequence, head), 0, 1, tile.visible + tile_row, head_dim);
+  T* out = static_cast<T*>(args.out) + row * width + head * head_dim;
+#pragma unroll
+  for (int i = 0; i < LaneRow::kSlices; ++i) {
+    const int dim = i * kWarpLanes + lane;
+    if (dim < head_dim) out[dim] = from_float<T>(lanes.sum[i] / lanes.total);
+  }
+}
+
+template <typename T, int kDim>
+cudaError_t launch_fast(const AttentionArgs& args, const int32_t* tiles, const dim3& grid, cudaStream_t stream) {
+  constexpr int kBytes = 4 * Stage<kDim>::kBytes;
+  if constexpr (kBytes > 48 * 1024) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(prefill_fast<T, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+    if (error != cudaSuccess) return error;
+  }
+  return launch_dependent<prefill_fast<T, kDim>>({grid, kThreads, kBytes}, stream, args, tiles);
+}
+
+template <typename T>
+cudaError_t launch_prefill(const AttentionArgs& args, const int32_t* tiles, dim3 grid, cudaStream_t stream) {
+  if constexpr (!std::is_same_v<T, float>) {
+    if (has_fast_path(args)) {
+      if (args.head_dim == 64) return launch_fast<T, 64>(args, tiles, grid, stream);
+      if (args.head_dim == 80) return launch_fast<T, 80>(args, tiles, grid, stream);
+      return launch_fast<T, 128>(args, tiles, grid, stream);
+    }
+  }
+  grid.z = kPrefillTileRows / kGenericRows;
+  return launch_dependent<prefill_generic<T>>({grid, kThreads}, stream, args, tiles);
+}
+
+}  // namespace
+
+cudaError_t prefill_attention(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles, cudaStream_t stream) {
+  if (num_tiles == 0) return cudaGetLastError();
+  const dim3 grid(static_cast<unsigned>(num_tiles), static_cast<unsigned>(args.heads));
+  return with_element(args.element,
+                      [&](auto zero) { return launch_prefill<decltype(zero)>(args, tiles, grid, stream); });
+}
+
+}  // namespace optserve::kernels

@@ -1,0 +1,67 @@
+// Programmatic dependent launch: a kernel becomes resident while the one before it in the stream still runs. It is
+// correct because (1) before wait_for_previous() a kernel only prefetches to L2, which changes no value, so that even
+// weights written just now may be prefetched; (2) the wait returns when the whole previous grid has ended and its
+// writes are visible; (3) that grid has waited as well, so every grid before it has ended too. Hence the one rule:
+// a kernel that is launched here calls wait_for_previous() in all threads before its first load or store, and loads
+// what others wrote without .nc (no __ldg), which the compiler may move above the wait.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace optserve::kernels {
+
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next kernel become resident once every block of this one has come here; it still waits for this one's end.
+__device__ __forceinline__ void allow_next() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// The line of `address`, which must lie in an allocation.
+__device__ __forceinline__ void prefetch_line(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(address)));
+}
+
+// `address` and `bytes` are multiples of 16.
+__device__ __forceinline__ void prefetch_span(const void* address, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(bytes));
+#endif
+}
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+};
+
+// Launches kKernel, early where its code has the wait: that is the code for sm_90 and above. All GPUs are of one kind.
+template <auto kKernel, class... Arguments>
+cudaError_t launch_dependent(const LaunchShape& shape, cudaStream_t stream, const Arguments&... arguments) {
+  static const bool early = [] {
+    cudaFuncAttributes attributes{};
+    return cudaFuncGetAttributes(&attributes, kKernel) == cudaSuccess && attributes.ptxVersion >= 90;
+  }();
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = early ? 1 : 0;
+  (void)cudaLaunchKernelEx(&config, kKernel, arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace optserve::kernels

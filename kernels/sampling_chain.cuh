@@ -1,0 +1,98 @@
+// The arithmetic of the sampling chain for one logit, operation for operation that of libs/sampling and base/simd.h in
+// their AVX2 and FMA form, so that weights are the same bits. Must not be compiled with --use_fast_math.
+#pragma once
+
+#include <cfloat>
+#include <cmath>
+
+#include "kernels/sampling.h"
+
+namespace optserve::kernels::sampling {
+
+// Philox4x32-10 and the uniform number in (0, 1] of sampling/random.h.
+__device__ inline double uniform_at(uint64_t seed, uint64_t position) {
+  uint32_t counter[4] = {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0};
+  uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = uint64_t{0xD2511F53} * counter[0];
+    const uint64_t b = uint64_t{0xCD9E8D57} * counter[2];
+    counter[0] = static_cast<uint32_t>(b >> 32) ^ counter[1] ^ key[0];
+    counter[1] = static_cast<uint32_t>(b);
+    counter[2] = static_cast<uint32_t>(a >> 32) ^ counter[3] ^ key[1];
+    counter[3] = static_cast<uint32_t>(a);
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+  const uint64_t bits = (uint64_t{counter[1]} << 32 | counter[0]) >> 11;
+  return static_cast<double>(bits + 1) * 0x1p-53;
+}
+
+__device__ inline bool has_penalties(const SamplingRow& row) {
+  return row.repetition_penalty != 1.0f || row.presence_penalty != 0.0f || row.frequency_penalty != 0.0f;
+}
+
+__device__ inline bool is_greedy(const SamplingRow& row) { return row.temperature == 0.0f || row.top_k == 1; }
+
+// How often an id is known: bit 0 for the prompt, the bits above count where it was generated.
+constexpr uint32_t kUsedInPrompt = 1, kUsedOnce = 2;
+
+__device__ inline float penalise(float logit, uint32_t uses, const SamplingRow& row) {
+  if (uses == 0) return logit;
+  if (row.repetition_penalty != 1.0f) {
+    const float charged =
+        logit > 0 ? __fdiv_rn(logit, row.repetition_penalty) : __fmul_rn(logit, row.repetition_penalty);
+    logit = fminf(fmaxf(charged, -FLT_MAX), FLT_MAX);
+  }
+  const uint32_t generated = uses / kUsedOnce;
+  if (generated == 0) return logit;
+  const float by_count = __fmul_rn(static_cast<float>(generated), row.frequency_penalty);
+  return __fsub_rn(logit, __fadd_rn(row.presence_penalty, by_count));
+}
+
+// A temperature too small to invert acts as the smallest that can be.
+__device__ inline float scale_of(float temperature) { return fminf(__fdiv_rn(1.0f, temperature), FLT_MAX); }
+
+// simd::exp for x <= 0.
+__device__ inline float exponential(float x) {
+  constexpr float kLowest = -87.3f, kRound = 12582912.0f;
+  const float clamped = fmaxf(x, kLowest);
+  const float shifted = fmaf(clamped, 1.44269504088896341f, kRound);
+  const float n = __fsub_rn(shifted, kRound);
+  float r = fmaf(n, -0.693359375f, clamped);
+  r = fmaf(n, 2.12194440e-4f, r);
+  float p = fmaf(r, 1.9875691500e-4f, 1.3981999507e-3f);
+  p = fmaf(p, r, 8.3334519073e-3f);
+  p = fmaf(p, r, 4.1665795894e-2f);
+  p = fmaf(p, r, 1.6666665459e-1f);
+  p = fmaf(p, r, 5.0000001201e-1f);
+  p = __fadd_rn(fmaf(p, __fmul_rn(r, r), r), 1.0f);
+  const int exponent = (__float_as_int(shifted) - __float_as_int(kRound) + 127) << 23;
+  return x < kLowest ? 0.0f : __fmul_rn(p, __int_as_float(exponent));
+}
+
+// Masses are weights in fixed point: sums do not depend on their order. A unit of 2^-mass_bits is so small that 2^62 is
+// not passed: 2^-46 for 2^16 ids, where one weight is wrong by at most 2^-47 of the largest, those above 2^-23 not at
+// all.
+__host__ __device__ inline int mass_bits(int64_t vocab_real) {
+  int id_bits = 0;
+  while ((int64_t{1} << id_bits) < vocab_real) ++id_bits;
+  return 62 - id_bits;
+}
+
+// Whole-number targets, of products rounded as those of the reference: a running sum of masses reaches the product if
+// and only if it reaches the target.
+__device__ inline uint64_t target_mass(double share, uint64_t total) {
+  const uint64_t target = __double2ull_ru(__dmul_rn(share, __ull2double_rn(total)));
+  return target < 1 ? 1 : target > total ? total : target;
+}
+
+// Keys order finite floats as unsigned numbers; -0 has the key of 0.
+__device__ inline uint32_t key_of(float logit) {
+  const uint32_t bits = logit == 0.0f ? 0u : __float_as_uint(logit);
+  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float logit_of(uint32_t key) {
+  return __uint_as_float((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key);
+}
+
+}  // namespace optserve::kernels::sampling

@@ -1,0 +1,284 @@
+// Every multiplication is an mma.m16n8k16 of x (16 rows, of which the upper 8 are zero) with eight rows of W, so that
+// 1 to 8 rows cost the same. W is read in place: the product does not change when k is permuted in both operands, so
+// within 32 elements lane t of a quad takes k = 8 t .. 8 t + 7, one 16-byte access, as its parts of two fragments.
+// A warp streams its columns through a ring in shared memory of which every lane reads back just what it copied itself:
+// the ring needs no barrier, and unlike registers it stays full whatever order the compiler gives to loads.
+#include <algorithm>
+
+#include "kernels/dependent_launch.cuh"
+#include "kernels/element_ops.cuh"
+#include "kernels/skinny_linear.h"
+
+namespace optserve::kernels {
+namespace {
+
+constexpr int kWarps = 16;  // of a block; they share the columns of its outputs
+constexpr int kThreads = 32 * kWarps;
+constexpr int kOctet = 8;                       // outputs of one mma, and elements of a 16-byte access
+constexpr int kChunk = 32;                      // columns that a warp takes at once
+constexpr int kRound = kWarps * kChunk;         // columns that a block takes at once
+constexpr int kWeightBytes = 512;               // of an octet in a chunk
+constexpr int kRowBytes = 2 * kChunk;           // of a row of x in a chunk
+constexpr uint32_t kPrefetchBytes = 128 << 10;  // of a block, while the kernel before still runs
+static_assert(kSkinnyRowsMax == kOctet);
+
+// Chunks of a warp's ring: 64 KiB of W on their way a multiprocessor, twice what hides the latency of HBM, and the
+// chunk that is being multiplied.
+template <int kOctets>
+inline constexpr int kDepth = 8 / kOctets + 1;
+
+// The shared memory of a block: the rings of its warps, then the sums of two tiles.
+template <int kOctets>
+struct Layout {
+  int chunk_bytes, ring_bytes, tile_cells, bytes;
+
+  __host__ __device__ explicit Layout(int64_t rows)
+      : chunk_bytes(kOctets * kWeightBytes + static_cast<int>(rows) * kRowBytes),
+        ring_bytes(kDepth<kOctets> * chunk_bytes),
+        tile_cells(static_cast<int>(rows) * kOctets * kOctet),
+        bytes(kWarps * ring_bytes + 2 * kWarps * tile_cells * static_cast<int>(sizeof(float))) {}
+};
+
+// 16 bytes to shared memory, or zeros and no access to `from` unless `inside`. x is read again by later tiles and goes
+// through L1, W does not.
+__device__ __forceinline__ void copy_x(uint32_t to, const void* from, bool inside) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+               "r"(inside ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void copy_weight(uint32_t to, const void* from, bool inside) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+               "r"(inside ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void end_chunk() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Until at most kLeft of the chunks that this thread asked for are still on their way.
+template <int kLeft>
+__device__ __forceinline__ void await_chunks() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+__device__ __forceinline__ uint4 read_shared(uint32_t from) {
+  uint4 raw;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "r"(from)
+               : "memory");
+  return raw;
+}
+
+// sum[0], sum[1] += row lane / 4 of x times outputs 2 (lane % 4) and 2 (lane % 4) + 1; sum[2], sum[3] stay zero.
+template <class T>
+__device__ __forceinline__ void multiply(float (&sum)[4], uint32_t x0, uint32_t x1, uint32_t w0, uint32_t w1) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(x0), "r"(0), "r"(x1), "r"(0), "r"(w0), "r"(w1));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(x0), "r"(0), "r"(x1), "r"(0), "r"(w0), "r"(w1));
+  }
+}
+
+// Where a lane stands: row `row` of x and of each octet of W, elements 8 quad .. 8 quad + 7 of a chunk.
+struct Lane {
+  int warp = static_cast<int>(threadIdx.x / 32);
+  int lane = static_cast<int>(threadIdx.x % 32);
+  int row = lane / 4;
+  int quad = lane % 4;
+};
+
+// The chunks of one warp: warp, warp + kWarps, ... of the columns, over the tiles of its block one after the other.
+template <class T, int kOctets>
+class Ring {
+ public:
+  __device__ __forceinline__ Ring(const SkinnyLinearArgs& args, const Layout<kOctets>& layout, uint32_t shared)
+      : in_(static_cast<int>(args.in)),
+        left_(args.out - blockIdx.x * kTile),
+        has_x_(at_.row < args.rows),
+        chunk_bytes_(static_cast<uint32_t>(layout.chunk_bytes)),
+        begin_(shared + static_cast<uint32_t>(at_.warp * layout.ring_bytes + at_.lane * 16)),
+        slot_(begin_),
+        x_(static_cast<const T*>(args.x) + (has_x_ ? at_.row * args.x_stride : 0) + at_.quad * kOctet),
+        weight_(static_cast<const T*>(args.weight) + (blockIdx.x * kTile + at_.row) * args.in + at_.quad * kOctet) {
+#pragma unroll
+    for (int i = 0; i < kDepth<kOctets>; ++i) ask();
+  }
+
+  // Multiplies the oldest chunk and asks for the next one in its place.
+  __device__ __forceinline__ void multiply_chunk(float (&sums)[kOctets][4]) {
+    await_chunks<kDepth<kOctets> - 1>();
+    const uint4 x = has_x_ ? read_shared(slot_ + kOctets * kWeightBytes) : uint4{};
+#pragma unroll
+    for (int i = 0; i < kOctets; ++i) {
+      const uint4 weight = read_shared(slot_ + i * kWeightBytes);
+      multiply<T>(sums[i], x.x, x.y, weight.x, weight.y);
+      multiply<T>(sums[i], x.z, x.w, weight.z, weight.w);
+    }
+    ask();
+  }
+
+ private:
+  static constexpr int64_t kTile = kOctets * kOctet;
+
+  // Behind the last tile nothing is inside, and empty groups keep the count.
+  __device__ __forceinline__ void ask() {
+    const bool inside = column_ + at_.quad * kOctet < in_;
+    if (has_x_) copy_x(slot_ + kOctets * kWeightBytes, x_ + column_, inside && left_ > 0);
+#pragma unroll
+    for (int i = 0; i < kOctets; ++i) {
+      const T* from = weight_ + column_ + static_cast<int64_t>(in_) * (i * kOctet);
+      copy_weight(slot_ + i * kWeightBytes, from, inside && left_ > i * kOctet + at_.row);
+    }
+    end_chunk();
+    slot_ += chunk_bytes_;
+    if (slot_ == begin_ + kDepth<kOctets> * chunk_bytes_) slot_ = begin_;
+    column_ += kRound;
+    if (column_ < in_) return;
+    column_ = at_.warp * kChunk;
+    left_ -= gridDim.x * kTile;
+    weight_ += gridDim.x * kTile * in_;
+  }
+
+  Lane at_;
+  int in_;
+  int64_t left_;  // outputs from the first of the tile of the next chunk to ask for to the last of all
+  bool has_x_;
+  uint32_t chunk_bytes_;
+  uint32_t begin_;  // in shared memory
+  uint32_t slot_;   // of the oldest chunk, and thereby of the next one
+  const T* x_;
+  const T* weight_;                 // this lane's row of the first octet of that tile
+  int column_ = at_.warp * kChunk;  // where that chunk begins
+};
+
+// The cell [row, output] of a tile that a thread finishes. Its bias is asked for before the products begin.
+template <class T, int kOctets>
+struct Cell {
+  static constexpr int kTile = kOctets * kOctet;
+  int64_t output;
+  int row = static_cast<int>(threadIdx.x) / kTile;
+  T bias{};
+
+  __device__ __forceinline__ Cell(const SkinnyLinearArgs& args, int64_t tile)
+      : output(tile * kTile + threadIdx.x % kTile) {
+    if (args.bias != nullptr && inside(args)) bias = static_cast<const T*>(args.bias)[output];
+  }
+
+  __device__ __forceinline__ bool inside(const SkinnyLinearArgs& args) const {
+    return row < args.rows && output < args.out;
+  }
+
+  // Adds the sums of the warps in their order. `partial`: [kWarps][rows][kTile], of `cells` each.
+  __device__ __forceinline__ void finish(const SkinnyLinearArgs& args, const float* partial, int cells) const {
+    if (!inside(args)) return;
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) sum += partial[warp * cells + threadIdx.x];
+    if (args.bias != nullptr) sum += to_float(bias);
+    if (args.relu && sum < 0) sum = 0;
+    const int64_t at = row * args.y_stride + output;
+    if (args.out_f32) {
+      static_cast<float*>(args.y)[at] = sum;
+    } else {
+      static_cast<T*>(args.y)[at] = from_float<T>(sum);
+    }
+  }
+};
+
+// The rows of the first tile begin to move to L2 while the kernel before this one ends.
+template <class T, int kOctets>
+__device__ __forceinline__ void prefetch_first_tile(const SkinnyLinearArgs& args) {
+  constexpr int kTile = kOctets * kOctet;
+  const int64_t output = static_cast<int64_t>(blockIdx.x) * kTile + threadIdx.x;
+  if (threadIdx.x >= kTile || output >= args.out) return;
+  if (args.bias != nullptr) prefetch_line(static_cast<const T*>(args.bias) + output);
+  if (args.in == 0) return;
+  const auto bytes = static_cast<uint32_t>(args.in) * static_cast<uint32_t>(sizeof(T));
+  prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, kPrefetchBytes / kTile));
+}
+
+// A block takes the tiles of 8 kOctets outputs blockIdx.x, blockIdx.x + gridDim.x, ... Two tiles have sums of their
+// own: who passes the barrier of a tile has read those of the tile before. Two blocks fit the registers of a
+// multiprocessor, so that the next kernel of this kind can be there in time.
+template <class T, int kOctets>
+__global__ void __launch_bounds__(kThreads, 2) skinny_kernel(const SkinnyLinearArgs args) {
+  extern __shared__ __align__(16) char shared[];
+  allow_next();
+  prefetch_first_tile<T, kOctets>(args);
+  wait_for_previous();
+
+  const Lane at;
+  const Layout<kOctets> layout(args.rows);
+  Ring<T, kOctets> ring(args, layout, static_cast<uint32_t>(__cvta_generic_to_shared(shared)));
+  float* partial = reinterpret_cast<float*>(shared + kWarps * layout.ring_bytes);
+  constexpr int kTile = kOctets * kOctet;
+  const int64_t tiles = (args.out + kTile - 1) / kTile;
+  int buffer = 0;
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const Cell<T, kOctets> cell(args, tile);
+    float sums[kOctets][4] = {};
+    for (int column = at.warp * kChunk; column < args.in; column += kRound) ring.multiply_chunk(sums);
+    float* sum_of_tile = partial + buffer * kWarps * layout.tile_cells;
+    float* own = sum_of_tile + at.warp * layout.tile_cells + at.row * kTile + at.quad * 2;
+    if (at.row < args.rows) {
+#pragma unroll
+      for (int i = 0; i < kOctets; ++i) *reinterpret_cast<float2*>(own + i * kOctet) = {sums[i][0], sums[i][1]};
+    }
+    __syncthreads();
+    cell.finish(args, sum_of_tile, layout.tile_cells);
+    buffer ^= 1;
+  }
+  await_chunks<0>();
+}
+
+template <class T, int kOctets>
+cudaError_t launch(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream) {
+  constexpr int kTile = kOctets * kOctet;
+  constexpr auto kKernel = skinny_kernel<T, kOctets>;
+  const Layout<kOctets> layout(args.rows);
+  const int bytes_max = Layout<kOctets>(kSkinnyRowsMax).bytes;
+  const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_max);
+  if (error != cudaSuccess) return error;
+  const int64_t blocks = std::min<int64_t>((args.out + kTile - 1) / kTile, multiprocessors);
+  const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kThreads), static_cast<size_t>(layout.bytes)};
+  return launch_dependent<kKernel>(shape, stream, args);
+}
+
+// What the busiest multiprocessor reads with tiles of so many octets, in quarter rows of W; a tile reads x as well,
+// from L1 or L2, and has a barrier.
+int64_t cost_of(const SkinnyLinearArgs& args, int multiprocessors, int octets) {
+  const int64_t tiles = (args.out + octets * kOctet - 1) / (octets * kOctet);
+  return (tiles + multiprocessors - 1) / multiprocessors * (4 * octets * kOctet + args.rows + 4);
+}
+
+template <class T>
+cudaError_t launch_best(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream) {
+  const int64_t one = cost_of(args, multiprocessors, 1);
+  const int64_t two = cost_of(args, multiprocessors, 2);
+  const int64_t four = cost_of(args, multiprocessors, 4);
+  if (four <= two && four <= one) return launch<T, 4>(args, multiprocessors, stream);
+  return two <= one ? launch<T, 2>(args, multiprocessors, stream) : launch<T, 1>(args, multiprocessors, stream);
+}
+
+}  // namespace
+
+bool can_skinny_linear(const SkinnyLinearArgs& args) {
+  if (args.element != Element::kF16 && args.element != Element::kBF16) return false;
+  if (args.rows > kSkinnyRowsMax || args.in > (1 << 28)) return false;  // columns are ints
+  if (args.in % kOctet != 0 || (args.rows > 1 && args.x_stride % kOctet != 0)) return false;
+  return aligned_to_packs({args.x, args.weight});
+}
+
+cudaError_t skinny_linear(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream) {
+  if (!can_skinny_linear(args)) return cudaErrorInvalidValue;
+  if (args.rows == 0 || args.out == 0) return cudaSuccess;
+  if (args.element == Element::kF16) return launch_best<__half>(args, multiprocessors, stream);
+  return launch_best<__nv_bfloat16>(args, multiprocessors, stream);
+}
+
+}  // namespace optserve::kernels

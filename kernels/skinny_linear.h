@@ -1,0 +1,28 @@
+// y = activation(x W^T + bias) for a few rows, where time is what reading W takes. W is [out, in] row-major, as files
+// hold it. Products and sums in fp32; one rounding at the end. Deterministic: a row's bits depend on (in, out, rows)
+// alone. Launches on `stream`, allocates nothing, can be captured into a graph.
+#pragma once
+
+#include "kernels/element.h"
+
+namespace optserve::kernels {
+
+struct SkinnyLinearArgs {
+  Element element = Element::kF16;  // of x, weight and bias: kF16 or kBF16
+  bool out_f32 = false;             // y in fp32 instead of `element`
+  bool relu = false;
+  const void* x = nullptr;  // [rows, in], rows `x_stride` elements apart
+  int64_t x_stride = 0;
+  const void* weight = nullptr;  // [out, in]
+  const void* bias = nullptr;    // [out], or null
+  void* y = nullptr;             // [rows, out], rows `y_stride` elements apart
+  int64_t y_stride = 0;
+  int64_t rows = 0, in = 0, out = 0;
+};
+
+inline constexpr int64_t kSkinnyRowsMax = 8;
+// Whether skinny_linear() takes this call: element, rows, alignment.
+bool can_skinny_linear(const SkinnyLinearArgs& args);
+cudaError_t skinny_linear(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream);
+
+}  // namespace optserve::kernels

@@ -1,0 +1,113 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include <algorithm>
+
+#include "backend/cuda_factory.h"
+#include "base/error.h"
+
+namespace optserve {
+
+namespace cuda {
+
+void expect(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw Error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+}
+
+void expect(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw Error(std::string("cuBLASLt: ") + what + ": " + cublasLtGetStatusString(status));
+}
+
+}  // namespace cuda
+
+using cuda::expect;
+
+namespace {
+
+void expect_device(int index) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || index >= count) {
+    throw Error("there is no device cuda:" + std::to_string(index) + ": " +
+                (status == cudaSuccess ? std::to_string(count) + " found" : std::string(cudaGetErrorString(status))));
+  }
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(const BackendOptions& options)
+    : device_(options.device), compute_dtype_(options.compute_dtype) {
+  expect_device(device_.index);
+  (void)element();  // refuses other types
+  expect(cudaSetDevice(device_.index), "cudaSetDevice");
+  cudaDeviceProp properties{};
+  expect(cudaGetDeviceProperties(&properties, device_.index), "cudaGetDeviceProperties");
+  name_ = properties.name;
+  multiprocessors_ = properties.multiProcessorCount;
+  if (properties.major < 8) {
+    throw Error(name_ + " has compute capability " + std::to_string(properties.major) + "." +
+                std::to_string(properties.minor) + "; 8.0 is the least that is supported");
+  }
+  expect(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  for (cudaEvent_t& event : events_) {
+    expect(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  tuner_ = std::make_unique<cuda::LinearTuner>(stream_, multiprocessors_, device_, name_, options.tuning_cache);
+}
+
+CudaBackend::~CudaBackend() {
+  if (stream_ == nullptr) return;
+  (void)cudaStreamSynchronize(stream_);
+  forget_recordings();
+  for (cudaEvent_t event : events_) (void)cudaEventDestroy(event);
+  (void)cudaStreamDestroy(stream_);
+}
+
+std::string CudaBackend::description() const {
+  int runtime = 0;
+  (void)cudaRuntimeGetVersion(&runtime);
+  return "cuda:" + std::to_string(device_.index) + ", " + name_ + ", " + std::string(dtype_name(compute_dtype_)) +
+         ", CUDA " + std::to_string(runtime / 1000) + "." + std::to_string(runtime % 1000 / 10) + ", cuBLASLt " +
+         std::to_string(cublasLtGetVersion());
+}
+
+kernels::Element CudaBackend::element() const {
+  switch (compute_dtype_) {
+    case DType::kF32:
+      return kernels::Element::kF32;
+    case DType::kF16:
+      return kernels::Element::kF16;
+    case DType::kBF16:
+      return kernels::Element::kBF16;
+    default:
+      throw Error("the CUDA backend computes in F32, F16 or BF16, not in " + std::string(dtype_name(compute_dtype_)));
+  }
+}
+
+// Few enough sizes that a graph for each is soon recorded, close enough that padding costs little: one more row costs
+// nothing while products wait for memory, and a step of 64 rows is at most a fifth above 320.
+int64_t CudaBackend::padded_rows(int64_t rows) const {
+  const auto up_to = [rows](int64_t multiple) { return (rows + multiple - 1) / multiple * multiple; };
+  if (rows <= 2) return rows;
+  if (rows <= 4) return 4;
+  if (rows <= 128) return up_to(8);
+  return up_to(64);
+}
+
+void CudaBackend::synchronize() { expect(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+Mark CudaBackend::mark() {
+  expect(cudaEventRecord(events_[marks_ % kMarksMax], stream_), "cudaEventRecord");
+  return marks_++;
+}
+
+void CudaBackend::wait(Mark mark) {
+  check(mark < marks_ && marks_ - mark <= kMarksMax, "a mark that is too old, or not made yet");
+  expect(cudaEventSynchronize(events_[mark % kMarksMax]), "cudaEventSynchronize");
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
+  return std::make_unique<CudaBackend>(options);
+}
+
+}  // namespace optserve

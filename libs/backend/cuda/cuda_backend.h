@@ -1,0 +1,106 @@
+// The operations on one NVIDIA GPU: our kernels, and cuBLASLt for the large products. Weights and tables are stored as
+// files hold them, in the compute type. Each family of operations is one source file of this folder.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda_check.h"
+#include "backend/cuda/linear_tuner.h"
+#include "kernels/attention.h"
+#include "kernels/element.h"
+
+namespace optserve {
+
+class CudaBackend final : public Backend {
+ public:
+  // Throws Error if the device is absent or the compute type is none that kernels know.
+  explicit CudaBackend(const BackendOptions& options);
+  ~CudaBackend() override;
+
+  // cuda_backend.cc
+  Device device() const override { return device_; }
+  std::string description() const override;
+  DType compute_dtype() const override { return compute_dtype_; }
+  void* native_stream() const override { return stream_; }
+  bool runs_ahead() const override { return true; }
+  int64_t padded_rows(int64_t rows) const override;
+  void synchronize() override;
+  Mark mark() override;
+  void wait(Mark mark) override;
+
+  // memory.cc
+  std::optional<DeviceMemory> memory() const override;
+  Buffer allocate(size_t bytes) override;
+  Buffer allocate_host(size_t bytes) override;
+  void upload(Tensor destination, const void* source) override;
+  void download(void* destination, const Tensor& source) override;
+  void copy_to_host(void* destination, const Tensor& source) override;
+  void fill_zero(Tensor x) override;
+  void copy(const Tensor& source, Tensor destination) override;
+  Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) override;
+  Buffer load_table(const void* source, DType source_dtype, int64_t numel) override;
+  Weight random_weight(const RandomBlock& block) override;
+  Buffer random_table(const RandomBlock& block) override;
+  Weight weight_of_table(const Tensor& table) override;
+
+  // elementwise.cc
+  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
+                Tensor ids) override;
+  void update_table(const Tensor& updates, Tensor table) override;
+  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
+  void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) override;
+  void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) override;
+  void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
+                              const Tensor& beta, Tensor out) override;
+  void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) override;
+  void interleave_ranks(const Tensor& in, Tensor out) override;
+
+  // linear.cc
+  void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
+
+  // attention.cc
+  void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
+
+  // sampling.cc
+  void sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) override;
+  void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
+
+  // graphs.cc
+  void capture_or_run(uint64_t key, const std::function<void()>& body) override;
+
+ private:
+  // Scratch that grows outside graphs only: the first run of a graph's body is no recording.
+  struct Scratch {
+    Buffer buffer;
+    void* at_least(CudaBackend& backend, size_t bytes);
+  };
+  struct Graph {
+    bool ran = false;
+    cudaGraphExec_t exec = nullptr;
+  };
+
+  kernels::Element element() const;
+  // Graphs hold addresses: those of scratch that moves are recorded anew.
+  void forget_recordings();
+  void fill_random_on_device(const RandomBlock& block, void* out);
+  void decode(const kernels::AttentionArgs& args, int64_t num_decodes);
+
+  Device device_;
+  DType compute_dtype_;
+  std::string name_;
+  int multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  std::array<cudaEvent_t, kMarksMax> events_{};
+  Mark marks_ = 0;
+  bool capturing_ = false;
+  std::unordered_map<uint64_t, Graph> graphs_;
+  Scratch attention_scratch_, sampling_scratch_, load_scratch_;
+  std::unique_ptr<cuda::LinearTuner> tuner_;
+};
+
+}  // namespace optserve

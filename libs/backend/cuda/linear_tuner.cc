@@ -1,0 +1,297 @@
+#include "backend/cuda/linear_tuner.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "backend/cuda/cuda_check.h"
+#include "backend/cuda/cuda_memory.h"
+#include "base/check.h"
+#include "base/error.h"
+
+namespace optserve::cuda {
+
+namespace {
+
+constexpr size_t kWorkspaceBytes = 64 << 20;
+constexpr size_t kFlushBytes = 96 << 20;  // more than the L2 of the GPUs in question
+constexpr int kCandidates = 16;
+constexpr int kTimings = 5;
+
+cudaDataType_t data_type(kernels::Element element) {
+  switch (element) {
+    case kernels::Element::kF32:
+      return CUDA_R_32F;
+    case kernels::Element::kF16:
+      return CUDA_R_16F;
+    case kernels::Element::kBF16:
+      return CUDA_R_16BF;
+  }
+  check_failed("element type of a product", std::source_location::current());
+}
+
+size_t element_bytes(kernels::Element element) { return element == kernels::Element::kF32 ? 4 : 2; }
+
+// The largest power of two up to 16 that divides both.
+uint32_t alignment_of(const void* data, size_t stride_bytes) {
+  const uint64_t bits = reinterpret_cast<uintptr_t>(data) | stride_bytes | 16;
+  return static_cast<uint32_t>(bits & (~bits + 1));
+}
+
+cublasLtMatrixLayout_t make_layout(cudaDataType_t type, int64_t rows, int64_t cols, int64_t stride) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  expect(cublasLtMatrixLayoutCreate(&layout, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), stride),
+         "cublasLtMatrixLayoutCreate");
+  return layout;
+}
+
+cublasLtEpilogue_t epilogue_of(const LinearCall& call) {
+  if (call.bias != nullptr) return call.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+  return call.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+// "NVIDIA H200" as part of a file's name.
+std::string file_name_part(const std::string& text) {
+  std::string part;
+  for (char c : text) part += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '-';
+  return part;
+}
+
+}  // namespace
+
+// cuBLASLt counts by columns, so it sees y^T = W x^T: [out, rows] = [in, out]^T [in, rows].
+struct LinearTuner::Layouts {
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
+
+  explicit Layouts(const LinearCall& call) {
+    const cudaDataType_t in_type = data_type(call.element), out_type = call.out_f32 ? CUDA_R_32F : in_type;
+    expect(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const cublasLtEpilogue_t epilogue = epilogue_of(call);
+    set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    if (call.bias != nullptr) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
+    weight = make_layout(in_type, call.in, call.out, call.in);
+    x = make_layout(in_type, call.in, call.rows, call.x_stride);
+    y = make_layout(out_type, call.out, call.rows, call.y_stride);
+  }
+  ~Layouts() {
+    (void)cublasLtMatrixLayoutDestroy(weight);
+    (void)cublasLtMatrixLayoutDestroy(x);
+    (void)cublasLtMatrixLayoutDestroy(y);
+    (void)cublasLtMatmulDescDestroy(product);
+  }
+  Layouts(const Layouts&) = delete;
+  Layouts& operator=(const Layouts&) = delete;
+
+ private:
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    expect(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+  }
+};
+
+LinearTuner::LinearTuner(cudaStream_t stream, int multiprocessors, Device device, const std::string& gpu_name,
+                         const std::string& cache_folder)
+    : stream_(stream),
+      multiprocessors_(multiprocessors),
+      workspace_(device_buffer(kWorkspaceBytes, device)),
+      flush_(device_buffer(kFlushBytes, device)) {
+  expect(cublasLtCreate(&handle_), "cublasLtCreate");
+  expect(cudaEventCreate(&begin_), "cudaEventCreate");
+  expect(cudaEventCreate(&end_), "cudaEventCreate");
+  if (cache_folder.empty()) return;
+  std::filesystem::create_directories(cache_folder);
+  cache_path_ = cache_folder + "/linear-" + file_name_part(gpu_name) + "-cublaslt-" +
+                std::to_string(cublasLtGetVersion()) + ".txt";
+  load_choices();
+}
+
+LinearTuner::~LinearTuner() {
+  if (begin_ != nullptr) (void)cudaEventDestroy(begin_);
+  if (end_ != nullptr) (void)cudaEventDestroy(end_);
+  if (handle_ != nullptr) (void)cublasLtDestroy(handle_);
+}
+
+LinearTuner::Key LinearTuner::key_of(const LinearCall& call) {
+  const auto up_to = [&](int64_t multiple) { return (call.rows + multiple - 1) / multiple * multiple; };
+  Key key;
+  key.flags = static_cast<int32_t>(call.element) | (call.out_f32 ? 4 : 0) | (call.relu ? 8 : 0) |
+              (call.bias != nullptr ? 16 : 0);
+  key.in = call.in;
+  key.out = call.out;
+  key.rows = call.rows <= 8 ? call.rows : call.rows <= 128 ? up_to(8) : call.rows <= 1024 ? up_to(64) : up_to(1024);
+  const size_t in_bytes = element_bytes(call.element), out_bytes = call.out_f32 ? 4 : in_bytes;
+  const uint32_t least = std::min({alignment_of(call.x, static_cast<size_t>(call.x_stride) * in_bytes),
+                                   alignment_of(call.weight, static_cast<size_t>(call.in) * in_bytes),
+                                   alignment_of(call.y, static_cast<size_t>(call.y_stride) * out_bytes)});
+  key.alignment = static_cast<int32_t>(least);
+  return key;
+}
+
+kernels::SkinnyLinearArgs LinearTuner::skinny_args(const LinearCall& call) {
+  return {.element = call.element,
+          .out_f32 = call.out_f32,
+          .relu = call.relu,
+          .x = call.x,
+          .x_stride = call.x_stride,
+          .weight = call.weight,
+          .bias = call.bias,
+          .y = call.y,
+          .y_stride = call.y_stride,
+          .rows = call.rows,
+          .in = call.in,
+          .out = call.out};
+}
+
+std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call, const Layouts& layouts,
+                                                         int count) const {
+  cublasLtMatmulPreference_t preference = nullptr;
+  expect(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    expect(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+           "cublasLtMatmulPreferenceSetAttribute");
+  };
+  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+  // Parts of a sum over a cut K are added in fp32, in one order.
+  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  const auto alignment = static_cast<uint32_t>(key_of(call).alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
+  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found;
+  int found_count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle_, layouts.product, layouts.weight, layouts.x, layouts.y, layouts.y,
+                                     preference, std::min(count, kCandidates), found.data(), &found_count);
+  (void)cublasLtMatmulPreferenceDestroy(preference);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) expect(status, "cublasLtMatmulAlgoGetHeuristic");
+  std::vector<Choice> choices;
+  for (int i = 0; i < found_count; ++i) {
+    const auto& result = found[static_cast<size_t>(i)];
+    if (result.state == CUBLAS_STATUS_SUCCESS) choices.push_back({false, result.algo});
+  }
+  if (kernels::can_skinny_linear(skinny_args(call))) choices.push_back({true, {}});
+  return choices;
+}
+
+bool LinearTuner::try_run(const LinearCall& call, const Layouts& layouts, const Choice& choice) const {
+  if (choice.skinny) {
+    const kernels::SkinnyLinearArgs args = skinny_args(call);
+    if (!kernels::can_skinny_linear(args)) return false;
+    expect(kernels::skinny_linear(args, multiprocessors_, stream_), "skinny_linear");
+    return true;
+  }
+  const float one = 1, zero = 0;
+  return cublasLtMatmul(handle_, layouts.product, &one, call.weight, layouts.weight, call.x, layouts.x, &zero, call.y,
+                        layouts.y, call.y, layouts.y, &choice.algorithm, workspace_.data(), kWorkspaceBytes,
+                        stream_) == CUBLAS_STATUS_SUCCESS;
+}
+
+cudaError_t LinearTuner::flush_cache() { return cudaMemsetAsync(flush_.data(), 0, kFlushBytes, stream_); }
+
+float LinearTuner::time_of(const LinearCall& call, const Layouts& layouts, const Choice& choice) {
+  std::array<float, kTimings> times{};
+  if (!try_run(call, layouts, choice)) return -1;
+  for (float& time : times) {
+    expect(flush_cache(), "flush_cache");
+    expect(cudaEventRecord(begin_, stream_), "cudaEventRecord");
+    if (!try_run(call, layouts, choice)) return -1;
+    expect(cudaEventRecord(end_, stream_), "cudaEventRecord");
+    expect(cudaEventSynchronize(end_), "timing of a product");
+    expect(cudaEventElapsedTime(&time, begin_, end_), "cudaEventElapsedTime");
+    time *= 1000;
+  }
+  std::ranges::sort(times);
+  return times[kTimings / 2];
+}
+
+LinearTuner::Choice LinearTuner::choose(const LinearCall& call, const Layouts& layouts) {
+  Choice best;
+  float best_time = -1;
+  for (const Choice& choice : candidates(call, layouts, kCandidates)) {
+    const float time = time_of(call, layouts, choice);
+    if (time >= 0 && (best_time < 0 || time < best_time)) {
+      best = choice;
+      best_time = time;
+    }
+  }
+  if (best_time < 0) {
+    throw Error("no way to multiply " + std::to_string(call.rows) + " rows by [" + std::to_string(call.out) + ", " +
+                std::to_string(call.in) + "]");
+  }
+  return best;
+}
+
+void LinearTuner::run(const LinearCall& call, bool may_time) {
+  if (call.rows == 0 || call.out == 0) return;
+  check(!(call.out_f32 && call.bias != nullptr && call.element != kernels::Element::kF32),
+        "linear: a bias needs an output of its type");
+  const Layouts layouts(call);
+  const Key key = key_of(call);
+  auto known = choices_.find(key);
+  if (known == choices_.end() && may_time) {
+    known = choices_.emplace(key, choose(call, layouts)).first;
+    keep(key, known->second);
+  }
+  if (known != choices_.end() && try_run(call, layouts, known->second)) return;
+  // A choice made for other rows, or for another build of the library, may not fit this call.
+  for (const Choice& choice : candidates(call, layouts, kCandidates)) {
+    if (try_run(call, layouts, choice)) return;
+  }
+  throw Error("no way to multiply " + std::to_string(call.rows) + " rows by [" + std::to_string(call.out) + ", " +
+              std::to_string(call.in) + "]");
+}
+
+// One line a choice: flags alignment rows in out, then "skinny" or the algorithm's words in hexadecimal.
+void LinearTuner::load_choices() {
+  std::ifstream file(cache_path_);
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream fields(line);
+    Key key;
+    Choice choice;
+    std::string word;
+    if (!(fields >> key.flags >> key.alignment >> key.rows >> key.in >> key.out >> word)) continue;
+    choice.skinny = word == "skinny";
+    size_t words = 0;
+    for (uint64_t& value : choice.algorithm.data) {
+      if (choice.skinny || word.size() != 16 || word.find_first_not_of("0123456789abcdef") != std::string::npos) break;
+      value = std::stoull(word, nullptr, 16);
+      ++words;
+      word.clear();
+      fields >> word;
+    }
+    if (choice.skinny || words == std::size(choice.algorithm.data)) choices_[key] = choice;
+  }
+}
+
+void LinearTuner::keep(const Key& key, const Choice& choice) const {
+  if (cache_path_.empty()) return;
+  std::ostringstream line;
+  line << key.flags << ' ' << key.alignment << ' ' << key.rows << ' ' << key.in << ' ' << key.out;
+  if (choice.skinny) line << " skinny";
+  char word[24];
+  for (uint64_t value : choice.algorithm.data) {
+    std::snprintf(word, sizeof word, " %016llx", static_cast<unsigned long long>(value));
+    if (!choice.skinny) line << word;
+  }
+  line << '\n';
+  // One write to a file opened for appending: lines of several processes do not mix. A cache that cannot be written is
+  // a cache less.
+  const int fd = open(cache_path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd < 0) return;
+  const std::string text = line.str();
+  [[maybe_unused]] const ssize_t written = write(fd, text.data(), text.size());
+  close(fd);
+}
+
+}  // namespace optserve::cuda

@@ -1,0 +1,141 @@
+#include <algorithm>
+
+#include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/cuda_memory.h"
+#include "kernels/elementwise.h"
+#include "tensor/shape_check.h"
+
+namespace optserve {
+
+using cuda::expect;
+
+namespace {
+
+kernels::Element element_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kernels::Element::kF32;
+    case DType::kF16:
+      return kernels::Element::kF16;
+    case DType::kBF16:
+      return kernels::Element::kBF16;
+    default:
+      check_failed("not a type of weights: " + std::string(dtype_name(dtype)), std::source_location::current());
+  }
+}
+
+QuantFormat plain(DType dtype) {
+  const auto format = plain_format(dtype);
+  check(format.has_value(), "a plain weight has a floating type");
+  return *format;
+}
+
+void keep(void*) {}
+
+}  // namespace
+
+std::optional<DeviceMemory> CudaBackend::memory() const {
+  DeviceMemory memory;
+  expect(cudaMemGetInfo(&memory.free_bytes, &memory.total_bytes), "cudaMemGetInfo");
+  return memory;
+}
+
+Buffer CudaBackend::allocate(size_t bytes) { return cuda::device_buffer(bytes, device_); }
+
+Buffer CudaBackend::allocate_host(size_t bytes) { return cuda::pinned_buffer(bytes); }
+
+void CudaBackend::upload(Tensor destination, const void* source) {
+  if (destination.bytes() == 0) return;
+  expect(cudaMemcpyAsync(destination.raw(), source, destination.bytes(), cudaMemcpyHostToDevice, stream_), "upload");
+}
+
+void CudaBackend::copy_to_host(void* destination, const Tensor& source) {
+  if (source.bytes() == 0) return;
+  expect(cudaMemcpyAsync(destination, source.raw(), source.bytes(), cudaMemcpyDeviceToHost, stream_), "copy_to_host");
+}
+
+void CudaBackend::download(void* destination, const Tensor& source) {
+  copy_to_host(destination, source);
+  synchronize();
+}
+
+void CudaBackend::fill_zero(Tensor x) {
+  if (x.bytes() > 0) expect(cudaMemsetAsync(x.raw(), 0, x.bytes(), stream_), "fill_zero");
+}
+
+void CudaBackend::copy(const Tensor& source, Tensor destination) {
+  if (source.dtype() != destination.dtype() || !std::ranges::equal(source.shape(), destination.shape())) {
+    check_failed("copy: " + source.describe() + " to " + destination.describe(), std::source_location::current());
+  }
+  if (source.numel() == 0) return;
+  const size_t element = dtype_bytes(source.dtype());
+  const auto width = static_cast<size_t>(source.dim(source.ndim() - 1));
+  const size_t rows = static_cast<size_t>(source.numel()) / width;
+  expect(cudaMemcpy2DAsync(destination.raw(), static_cast<size_t>(destination.row_stride()) * element, source.raw(),
+                           static_cast<size_t>(source.row_stride()) * element, width * element, rows,
+                           cudaMemcpyDeviceToDevice, stream_),
+         "copy");
+}
+
+void* CudaBackend::Scratch::at_least(CudaBackend& backend, size_t bytes) {
+  if (buffer.bytes() >= bytes && buffer.data() != nullptr) return buffer.data();
+  check(!backend.capturing_, "scratch of a graph is allocated by its first run");
+  backend.synchronize();
+  backend.forget_recordings();
+  buffer = Buffer();  // the old one is no longer used: give it back before asking for more
+  buffer = backend.allocate(bytes);
+  // Some kernels count in their scratch and leave it at zero.
+  expect(cudaMemsetAsync(buffer.data(), 0, bytes, backend.stream_), "scratch");
+  return buffer.data();
+}
+
+Buffer CudaBackend::load_table(const void* source, DType source_dtype, int64_t numel) {
+  const size_t source_bytes = static_cast<size_t>(numel) * dtype_bytes(source_dtype);
+  Buffer table = allocate(static_cast<size_t>(numel) * dtype_bytes(compute_dtype_));
+  if (numel == 0) return table;
+  const bool converts = source_dtype != compute_dtype_;
+  void* landing = converts ? load_scratch_.at_least(*this, source_bytes) : table.data();
+  expect(cudaMemcpyAsync(landing, source, source_bytes, cudaMemcpyHostToDevice, stream_), "load_table");
+  if (converts) {
+    expect(kernels::convert(element_of(source_dtype), landing, element(), table.data(), numel, stream_), "convert");
+  }
+  return table;
+}
+
+Weight CudaBackend::load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) {
+  check(plain_format(source_dtype).has_value() && out >= 0 && in >= 0, "load_weight: not a matrix of F32, F16 or BF16");
+  return {plain(compute_dtype_), out, in, load_table(source, source_dtype, out * in)};
+}
+
+void CudaBackend::fill_random_on_device(const RandomBlock& block, void* out) {
+  auto* at = static_cast<std::byte*>(out);
+  for (const RandomBlock::Run& run : block.runs) {
+    const kernels::RandomBlock part{.key = block.key,
+                                    .centre = block.centre,
+                                    .reach = block.reach,
+                                    .first_row = run.first_row,
+                                    .rows = run.rows,
+                                    .first_col = block.first_col,
+                                    .cols = block.cols,
+                                    .whole_cols = block.whole_cols};
+    expect(kernels::fill_random(part, element_of(block.dtype), element(), at, stream_), "fill_random");
+    at += static_cast<size_t>(run.rows * block.cols) * dtype_bytes(compute_dtype_);
+  }
+}
+
+Buffer CudaBackend::random_table(const RandomBlock& block) {
+  Buffer table = allocate(static_cast<size_t>(block.elements()) * dtype_bytes(compute_dtype_));
+  fill_random_on_device(block, table.data());
+  return table;
+}
+
+Weight CudaBackend::random_weight(const RandomBlock& block) {
+  return {plain(compute_dtype_), block.rows(), block.cols, random_table(block)};
+}
+
+Weight CudaBackend::weight_of_table(const Tensor& table) {
+  check(table.ndim() == 2 && table.contiguous() && table.dtype() == compute_dtype_, "weight_of_table: a whole table");
+  return {plain(compute_dtype_), table.dim(0), table.dim(1), Buffer(table.raw(), table.bytes(), device_, keep)};
+}
+
+}  // namespace optserve

@@ -1,0 +1,61 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/limits.h"
+#include "model_spec/opt_tensors.h"
+
+namespace optserve::engine {
+
+namespace {
+
+std::string gib(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GiB", bytes / (1 << 30));
+  return text;
+}
+
+std::string mib(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f MiB", bytes / (1 << 20));
+  return text;
+}
+
+}  // namespace
+
+uint64_t weight_bytes(const model_spec::OptConfig& config, int64_t world, DType compute_dtype) {
+  int64_t elements = 0;
+  for (const model_spec::TensorSpec& spec : opt_tensors(config)) elements += block_of(spec, 0, world).elements();
+  return static_cast<uint64_t>(elements) * dtype_bytes(compute_dtype);
+}
+
+uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType compute_dtype) {
+  const auto element_bytes = static_cast<int64_t>(dtype_bytes(compute_dtype));
+  return static_cast<uint64_t>(model_spec::kv_bytes_per_token(config, element_bytes) / world * limits::kKvBlockTokens);
+}
+
+std::string describe(const MemoryNeeds& needs, const DeviceMemory& memory, double fraction, int64_t blocks) {
+  const double cache = static_cast<double>(needs.kv_block) * static_cast<double>(blocks);
+  return "weights " + gib(static_cast<double>(needs.weights)) + ", workspace " +
+         gib(static_cast<double>(needs.workspace)) + ", KV cache " + gib(cache) + " (" + std::to_string(blocks) +
+         " blocks of " + mib(static_cast<double>(needs.kv_block)) + "), free " +
+         gib(static_cast<double>(memory.free_bytes)) + " of " + gib(static_cast<double>(memory.total_bytes)) +
+         ", to be used at most " + std::to_string(static_cast<int>(fraction * 100 + 0.5)) + "%";
+}
+
+Result<int32_t> plan_kv_blocks(const MemoryNeeds& needs, const DeviceMemory& memory, double fraction, int64_t least,
+                               int64_t most) {
+  const double total = static_cast<double>(memory.total_bytes), free = static_cast<double>(memory.free_bytes);
+  const double usable = fraction * total - (total - free);  // others may hold memory of the device too
+  const double left = usable - static_cast<double>(needs.weights + needs.workspace);
+  const auto fitting = static_cast<int64_t>(std::max(0.0, left / static_cast<double>(needs.kv_block)));
+  if (fitting < least) {
+    return refuse(ErrorCode::kUnavailable,
+                  "the model does not fit the device: " + describe(needs, memory, fraction, least) + ": short of " +
+                      gib(static_cast<double>(needs.kv_block) * static_cast<double>(least) - left));
+  }
+  return static_cast<int32_t>(std::min({fitting, most, int64_t{INT32_MAX} / limits::kKvBlockTokens}));
+}
+
+}  // namespace optserve::engine
