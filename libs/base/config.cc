@@ -118,6 +118,11 @@ void ConfigParser::add_positional(std::string_view name, std::string& value, std
   impl_->app->add_option(std::string(name), value, std::string(help))->required(required);
 }
 
+void ConfigParser::add_positional(std::string_view name, std::vector<std::string>& values, std::string_view help,
+                                  bool required) {
+  impl_->app->add_option(std::string(name), values, std::string(help))->required(required);
+}
+
 ConfigParser& ConfigParser::add_command(std::string_view name, std::string_view help, bool& selected) {
   auto impl = std::make_unique<Impl>();
   impl->app = impl_->app->add_subcommand(std::string(name), std::string(help));

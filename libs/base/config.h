@@ -31,6 +31,8 @@ class ConfigParser {
   void add(std::string_view name, T& value, std::string_view help);
   // A required or optional positional argument.
   void add_positional(std::string_view name, std::string& value, std::string_view help, bool required);
+  // All that follow.
+  void add_positional(std::string_view name, std::vector<std::string>& values, std::string_view help, bool required);
   // A subcommand with options of its own; `selected` says whether it was given.
   ConfigParser& add_command(std::string_view name, std::string_view help, bool& selected);
 

@@ -91,6 +91,32 @@ void expect_same(const std::vector<Generation>& a, const std::vector<Generation>
   }
 }
 
+TEST(GenerateAll, TellsEachStepAndCanBeGivenUp) {
+  const EngineOptions options = tiny_options();
+  const auto backend = one_thread();
+  const auto communicator = make_solo_communicator();
+  const auto engine = std::move(Engine::create(options, *backend, *communicator)).value();
+  GroupLeader leader(*engine, *communicator);
+  const std::vector<SequenceRequest> three(3, request(4, 20, 2));
+  GenerateProgress last;
+  const auto whole = generate_all(leader, planner_options(*engine), three, nullptr, [&](const GenerateProgress& now) {
+    EXPECT_EQ(now.steps, last.steps + 1);
+    last = now;
+    return true;
+  });
+  uint64_t tokens = 0;
+  for (const Generation& generation : whole) tokens += generation.tokens.size();
+  EXPECT_EQ(last.tokens, tokens);
+  EXPECT_EQ(last.finished, 3u);
+  const auto cut = generate_all(leader, planner_options(*engine), three, nullptr,
+                                [](const GenerateProgress& now) { return now.steps < 2; });
+  ASSERT_EQ(cut.size(), 3u);
+  for (size_t i = 0; i < cut.size(); ++i) {
+    EXPECT_FALSE(cut[i].tokens.empty());
+    EXPECT_LT(cut[i].tokens.size(), std::min<size_t>(whole[i].tokens.size(), 5));
+  }
+}
+
 TEST(Engine, GroupsOfAnySizeAgree) {
   const auto alone = generate(tiny_options(), 1, requests());
   for (const Generation& generation : alone) EXPECT_GE(generation.tokens.size(), 1u);

@@ -17,13 +17,15 @@ batching::PlannerOptions planner_options(const Engine& engine) {
 }
 
 std::vector<Generation> generate_all(GroupLeader& leader, const batching::PlannerOptions& options,
-                                     std::vector<batching::SequenceRequest> requests, batching::PlannerStats* stats) {
+                                     std::vector<batching::SequenceRequest> requests, batching::PlannerStats* stats,
+                                     const OnGenerateStep& on_step) {
   batching::Planner planner(options);
   std::vector<Generation> generations(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
     requests[i].id = i;
     if (Status status = planner.add(std::move(requests[i])); !status.ok()) throw Error(status.refusal().message);
   }
+  GenerateProgress progress;
   while (planner.has_work() || leader.in_flight() > 0) {
     // Steps are started one ahead, as a server does: the device never waits for a plan.
     while (leader.can_start()) {
@@ -38,8 +40,16 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
       if (event.token) {
         generation.tokens.push_back(*event.token);
         generation.logprobs.push_back(event.logprob);
+        ++progress.tokens;
       }
-      if (event.finished) generation.finished = *event.finished;
+      if (event.finished) {
+        generation.finished = *event.finished;
+        ++progress.finished;
+      }
+    }
+    ++progress.steps;
+    if (on_step && !on_step(progress)) {
+      for (size_t i = 0; i < generations.size(); ++i) planner.cancel(i);
     }
   }
   if (stats != nullptr) *stats = planner.stats();

@@ -17,7 +17,7 @@ namespace optserve::cli {
 namespace {
 
 // What the child does between fork and exec: async-signal-safe calls only. Reports the errno of what failed.
-[[noreturn]] void become(pid_t parent, const char* program, char* const* argv, int log_fd, int report_fd) {
+[[noreturn]] void become(pid_t parent, const LaunchSpec& spec, char* const* argv, int log_fd, int report_fd) {
   const auto fail = [report_fd] {
     const int error = errno;
     [[maybe_unused]] const ssize_t ignored = write(report_fd, &error, sizeof error);
@@ -30,7 +30,8 @@ namespace {
   const int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0) fail();
   if (log_fd >= 0 && (dup2(log_fd, STDOUT_FILENO) < 0 || dup2(log_fd, STDERR_FILENO) < 0)) fail();
-  execv(program, argv);
+  if (spec.stdout_fd >= 0 && dup2(spec.stdout_fd, STDOUT_FILENO) < 0) fail();
+  execv(spec.program.c_str(), argv);
   fail();
   _exit(127);
 }
@@ -68,7 +69,7 @@ ChildProcess ChildProcess::start(const LaunchSpec& spec) {
   if (pipe2(report.data(), O_CLOEXEC) != 0) throw errno_error("pipe2");
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid == 0) become(parent, spec.program.c_str(), argv.data(), log_fd, report[1]);
+  if (pid == 0) become(parent, spec, argv.data(), log_fd, report[1]);
   const int fork_errno = errno;
   close(report[1]);
   if (log_fd >= 0) close(log_fd);

@@ -13,6 +13,7 @@ struct LaunchSpec {
   std::string program;                 // path
   std::vector<std::string> arguments;  // without the program's name
   std::string log_path;                // standard output and error are appended here; empty: inherited
+  int stdout_fd = -1;                  // what standard output goes to instead; -1: as log_path says
 };
 
 // "exited with status 1", "was killed by signal 9 (Killed)": of a status that waitpid() gave.

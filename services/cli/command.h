@@ -28,6 +28,7 @@ std::unique_ptr<Command> make_up_command();
 std::unique_ptr<Command> make_down_command();
 std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_inspect_command();
+std::unique_ptr<Command> make_bench_command();
 
 // All of them, in the order of the help text.
 std::vector<std::unique_ptr<Command>> make_commands();

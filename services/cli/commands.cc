@@ -59,6 +59,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(make_down_command());
   commands.push_back(make_convert_command());
   commands.push_back(make_inspect_command());
+  commands.push_back(make_bench_command());
   return commands;
 }
 

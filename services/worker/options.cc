@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "model_spec/opt_config.h"
+#include "workload/bench_spec.h"
 
 namespace optserve::worker {
 
@@ -45,6 +46,7 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
   parser.add("drain-ms", options.drain_ms, "Time for running jobs after SIGTERM");
   parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
+  parser.add("bench", options.bench, "Run a benchmark instead of serving, as 'optserve bench' does: JSON or a file");
   parser.add("rank", options.rank, "Set by the supervisor");
   parser.add("group-fd", options.group_fd, "Set by the supervisor");
   parser.add("group-bytes", options.group_bytes, "Set by the supervisor");
@@ -84,6 +86,10 @@ void check_options(const WorkerOptions& options) {
   require_range("step-deadline-ms", options.step_deadline_ms, 100, 3'600'000);
   require_range("load-deadline-ms", options.load_deadline_ms, 1'000, 24 * 3'600'000);
   require_range("drain-ms", options.drain_ms, 0, 3'600'000);
+  if (!options.bench.empty()) {
+    const auto spec = workload::read_bench_spec(options.bench);
+    require(spec.ok(), spec.ok() ? "" : "bench: " + spec.refusal().message);
+  }
   require_range("rank", options.rank, -1, options.world - 1);
 }
 

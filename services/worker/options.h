@@ -32,6 +32,7 @@ struct WorkerOptions {
   int load_deadline_ms = 1'800'000;
   int drain_ms = 60'000;  // after SIGTERM, for the running jobs
   bool verify_checksums = true;
+  std::string bench;  // a workload::BenchSpec (JSON, or a file with it) to run instead of serving
 
   // Set by the supervisor on the ranks' command lines; -1 in the supervisor itself.
   int rank = -1;
@@ -46,6 +47,7 @@ struct WorkerOptions {
 
 // Exit statuses that mean something to the supervisor; anything else is a failure worth another try.
 inline constexpr int kExitDrained = 0;
+inline constexpr int kExitBenchFailed = 1;
 inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the same command line will fail again
 
 // The type of that name; nullopt if there is none.

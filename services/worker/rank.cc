@@ -18,6 +18,7 @@
 #include "engine/group.h"
 #include "metrics/http_server.h"
 #include "transport/service_loop.h"
+#include "worker/bench_run.h"
 #include "worker/engine_thread.h"
 #include "worker/group_status.h"
 #include "worker/worker_service.h"
@@ -155,6 +156,11 @@ class VisibleService final : public WorkerService {
 int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, LoadedRank& rank, Registry& registry,
          Health& health, GroupStatus& status) {
   GroupLeader leader(*rank.engine, *rank.communicator);
+  if (!options.bench.empty()) {
+    const int exit_status = lead_bench(options, leader, *rank.engine, *rank.backend);
+    leader.stop();
+    return exit_status;
+  }
   StepMark mark(status, 0);
   GroupSteps steps;
   steps.start = [&](const batching::StepPlan& plan) {

@@ -47,6 +47,7 @@ int Supervisor::run() {
     health_.ready.store(false);
     if (ending == Ending::kDrained) return kExitDrained;
     if (ending == Ending::kConfiguration) return kExitConfiguration;
+    if (!options_.bench.empty()) return kExitBenchFailed;  // nobody waits for a second try
     if (!back_off()) return kExitDrained;
     restarts_.add();
   }
@@ -57,34 +58,34 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
   const int first_port = given >= 0 ? given : options_.common.http_port == 0 ? 0 : options_.common.http_port + 1;
   for (int rank = 0; rank < options_.world; ++rank) {
     const int http_port = first_port == 0 ? 0 : first_port + rank;
-    const std::vector<std::string> arguments = {
-        "optserve-worker",
-        "--scheduler=" + options_.scheduler,
-        "--model=" + options_.model,
-        "--device=" + options_.device,
-        "--dtype=" + options_.dtype,
-        "--tuning-cache=" + options_.tuning_cache,
-        "--memory-fraction=" + std::to_string(options_.memory_fraction),
-        options_.random_weights ? "--random-weights" : "--no-random-weights",
-        "--log-level=" + options_.common.log_level,
-        "--log-format=" + options_.common.log_format,
-        "--http-address=" + options_.common.http_address,
-        options_.verify_checksums ? "--verify-checksums" : "--no-verify-checksums",
-        option("http-port", http_port),
-        option("world", options_.world),
-        option("threads", options_.threads),
-        option("max-sequences", options_.max_sequences),
-        option("kv-tokens", options_.kv_tokens),
-        option("kv-memory-mb", options_.kv_memory_mb),
-        option("max-step-tokens", options_.max_step_tokens),
-        option("step-deadline-ms", options_.step_deadline_ms),
-        option("load-deadline-ms", options_.load_deadline_ms),
-        option("drain-ms", options_.drain_ms),
-        option("rank", rank),
-        option("group-fd", group_fd),
-        option("group-bytes", static_cast<int64_t>(group_bytes)),
-        option("status-fd", status_fd),
-        option("lifeline-fd", lifeline_fd)};
+    std::vector<std::string> arguments = {"optserve-worker",
+                                          "--scheduler=" + options_.scheduler,
+                                          "--model=" + options_.model,
+                                          "--device=" + options_.device,
+                                          "--dtype=" + options_.dtype,
+                                          "--tuning-cache=" + options_.tuning_cache,
+                                          "--memory-fraction=" + std::to_string(options_.memory_fraction),
+                                          options_.random_weights ? "--random-weights" : "--no-random-weights",
+                                          "--log-level=" + options_.common.log_level,
+                                          "--log-format=" + options_.common.log_format,
+                                          "--http-address=" + options_.common.http_address,
+                                          options_.verify_checksums ? "--verify-checksums" : "--no-verify-checksums",
+                                          option("http-port", http_port),
+                                          option("world", options_.world),
+                                          option("threads", options_.threads),
+                                          option("max-sequences", options_.max_sequences),
+                                          option("kv-tokens", options_.kv_tokens),
+                                          option("kv-memory-mb", options_.kv_memory_mb),
+                                          option("max-step-tokens", options_.max_step_tokens),
+                                          option("step-deadline-ms", options_.step_deadline_ms),
+                                          option("load-deadline-ms", options_.load_deadline_ms),
+                                          option("drain-ms", options_.drain_ms),
+                                          option("rank", rank),
+                                          option("group-fd", group_fd),
+                                          option("group-bytes", static_cast<int64_t>(group_bytes)),
+                                          option("status-fd", status_fd),
+                                          option("lifeline-fd", lifeline_fd)};
+    if (!options_.bench.empty()) arguments.push_back("--bench=" + options_.bench);
     ranks_.start(rank, arguments, {group_fd, status_fd, lifeline_fd});
   }
 }
@@ -123,7 +124,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
   }
   while (const auto ended = ranks_.poll_exit()) {
     const bool clean = WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitDrained;
-    if (clean && draining_) continue;
+    if (clean && (draining_ || !options_.bench.empty())) continue;
     if (WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitConfiguration) {
       log_error("group_misconfigured", {{"cause", ended->describe()}});
       return Ending::kConfiguration;

@@ -16,7 +16,8 @@ HEADER_OWNERS = [
     (r'yaml-cpp/', ['libs/base/config.cc']),
     (r'sqlite3\.h$', ['libs/journal/']),
     (r'openssl/', ['libs/base/', 'libs/checkpoint/']),
-    (r'nlohmann/', ['libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'services/converter/', 'services/cli/']),
+    (r'nlohmann/', ['libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'services/converter/',
+                   'services/cli/', 'services/worker/bench_']),
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
     (r'nccl\.h$', ['libs/comm/nccl']),
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
@@ -48,7 +49,8 @@ CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factor
                      'libs/backend/backend_factory.cc', 'libs/comm/nccl', 'libs/comm/no_nccl.cc',
                      'libs/tensor/device.h',
                      'services/worker/',           # --device
-                     'services/cli/stack_plan.cc'  # passes --device on
+                     'services/cli/stack_plan.cc',  # passes --device on
+                     'services/cli/bench_options.cc'  # the same
                      ]
 
 # In every text file, comments included: (pattern, why not).

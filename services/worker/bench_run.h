@@ -1,0 +1,29 @@
+// A benchmark straight on a group's engine: rank 0 runs it instead of serving and tells what it sees as JSON objects,
+// one a line on standard output (docs/benchmarks/README.md lists them).
+#pragma once
+
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+
+#include "base/clock.h"
+#include "engine/group.h"
+#include "worker/options.h"
+#include "workload/bench_spec.h"
+
+namespace optserve::worker {
+
+// Where a benchmark gets the time, where its events go, and who may end it early.
+struct BenchHost {
+  const Clock& clock;
+  std::function<void(const nlohmann::json&)> emit;
+  std::function<bool()> is_stopped = [] { return false; };
+};
+
+// Runs `spec` on rank 0; the other ranks are in follow(). Throws Error for a model that cannot do it.
+void run_bench(GroupLeader& leader, const Engine& engine, const workload::BenchSpec& spec, const BenchHost& host);
+
+// What rank 0 does instead of serving when options.bench is set: events go to standard output, SIGTERM ends it early.
+// Returns the exit status.
+int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend);
+
+}  // namespace optserve::worker
