@@ -75,4 +75,19 @@ struct TcpGroupOptions {
 // of its host after some 15 s.
 std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options);
 
+// Ranks with a GPU each, over NCCL: tensor collectives are enqueued on `stream` and return before they are done, so
+// that they are ordered with the kernels of the backend and can be recorded in its graphs. Each tensor must lie on the
+// device, contiguous. The rest goes through the `control` communicator of the same ranks.
+struct NcclOptions {
+  int device = 0;           // index
+  void* stream = nullptr;   // cudaStream_t
+  int timeout_ms = 60'000;  // of the setup, and of issuing (not executing) a collective
+  // Collectives are enqueued by the caller rather than by a thread of NCCL that the caller waits for: quicker, but
+  // neither setup nor issuing ends at the timeout then.
+  bool blocking = false;
+};
+// A size that will be recorded in a graph is run once before: NCCL connects when it first needs to. Graphs that hold
+// collectives are destroyed before the communicator. Throws Error; without CUDA in the build, always.
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control, const NcclOptions& options);
+
 }  // namespace optserve
