@@ -1,15 +1,42 @@
 #include "worker/options.h"
 
+#include <charconv>
+#include <optional>
+
 #include "base/error.h"
 #include "base/limits.h"
 
 namespace optserve::worker {
+namespace {
+
+constexpr const char* kRendezvousPort = "29500";  // torchrun's
+
+std::optional<int> to_number(const std::string& text) {
+  int number = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc() && stop == end && number >= 0 ? std::optional(number) : std::nullopt;
+}
+
+}  // namespace
 
 std::string WorkerOptions::model_name() const { return model.substr(0, model.find('=')); }
 
 std::string WorkerOptions::model_folder() const {
   const size_t equals = model.find('=');
   return equals == std::string::npos ? std::string() : model.substr(equals + 1);
+}
+
+std::string WorkerOptions::rendezvous_host() const {
+  const std::string host = rendezvous.substr(0, rendezvous.rfind(':'));
+  const bool in_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';  // IPv6
+  return in_brackets ? host.substr(1, host.size() - 2) : host;
+}
+
+int WorkerOptions::rendezvous_port() const {
+  const size_t colon = rendezvous.rfind(':');
+  const auto port = colon == std::string::npos ? std::nullopt : to_number(rendezvous.substr(colon + 1));
+  return port && *port <= 65'535 ? *port : 0;
 }
 
 void add_options(ConfigParser& parser, WorkerOptions& options) {
@@ -29,11 +56,43 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
   parser.add("drain-ms", options.drain_ms, "Time for running jobs after SIGTERM");
   parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
+  parser.add("nodes", options.nodes, "Hosts that share the group, with a worker each; world is the sum over all");
+  parser.add("node-rank", options.node_rank,
+             "Which of the hosts this is, from 0; -1: GROUP_RANK, LWS_WORKER_INDEX or JOB_COMPLETION_INDEX");
+  parser.add(
+      "rendezvous", options.rendezvous,
+      "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
+      "MASTER_PORT or 29500");
   parser.add("rank", options.rank, "Set by the supervisor");
   parser.add("group-fd", options.group_fd, "Set by the supervisor");
   parser.add("group-bytes", options.group_bytes, "Set by the supervisor");
   parser.add("status-fd", options.status_fd, "Set by the supervisor");
   parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor");
+}
+
+void complete_from_environment(WorkerOptions& options,
+                               const std::function<std::string(const std::string& name)>& variable) {
+  const auto first_of = [&](std::initializer_list<const char*> names) {
+    for (const char* name : names) {
+      if (std::string value = variable(name); !value.empty()) return value;
+    }
+    return std::string();
+  };
+  if (options.nodes <= 1) {
+    if (options.node_rank == -1) options.node_rank = 0;
+    return;
+  }
+  if (options.node_rank == -1) {
+    const auto given = to_number(first_of({"GROUP_RANK", "LWS_WORKER_INDEX", "JOB_COMPLETION_INDEX"}));
+    options.node_rank = given.value_or(-1);
+  }
+  if (options.rendezvous.empty()) {
+    const std::string host = first_of({"MASTER_ADDR", "LWS_LEADER_ADDRESS"}), port = variable("MASTER_PORT");
+    const bool bare_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
+    if (!host.empty()) {
+      options.rendezvous = (bare_ipv6 ? "[" + host + "]" : host) + ":" + (port.empty() ? kRendezvousPort : port);
+    }
+  }
 }
 
 namespace {
@@ -62,7 +121,15 @@ void check_options(const WorkerOptions& options) {
   require_range("step-deadline-ms", options.step_deadline_ms, 100, 3'600'000);
   require_range("load-deadline-ms", options.load_deadline_ms, 1'000, 24 * 3'600'000);
   require_range("drain-ms", options.drain_ms, 0, 3'600'000);
-  require_range("rank", options.rank, -1, options.world - 1);
+  require_range("nodes", options.nodes, 1, options.world);
+  require(options.world % options.nodes == 0, "nodes: expected a divisor of world " + std::to_string(options.world) +
+                                                  ", found " + std::to_string(options.nodes));
+  require_range("node-rank", options.node_rank, 0, options.nodes - 1);
+  require(options.nodes == 1 || (options.rendezvous_port() > 0 && !options.rendezvous_host().empty()),
+          "rendezvous: expected HOST:PORT, found '" + options.rendezvous + "'");
+  require(
+      options.rank == -1 || (options.local_rank() >= 0 && options.local_rank() < options.local_world()),
+      "rank: expected one of host " + std::to_string(options.node_rank) + ", found " + std::to_string(options.rank));
 }
 
 }  // namespace optserve::worker

@@ -19,6 +19,7 @@
 #include "metrics/http_server.h"
 #include "transport/service_loop.h"
 #include "worker/engine_thread.h"
+#include "worker/group_communicator.h"
 #include "worker/group_status.h"
 #include "worker/worker_service.h"
 
@@ -66,20 +67,15 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest
   LoadedRank loaded;
   BackendOptions backend;
   backend.device = {options.device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu,
-                    options.device == "cuda" ? options.rank : 0};
+                    options.device == "cuda" ? options.local_rank() : 0};
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.world);
+  backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
   try {
     loaded.backend = make_backend(backend);
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
   }
-  if (options.world == 1) {
-    loaded.communicator = make_solo_communicator();
-  } else {
-    const ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
-    loaded.communicator = make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
-  }
+  loaded.communicator = make_group_communicator(options, nullptr);
   EngineOptions engine;
   engine.checkpoint = options.model_folder();
   engine.verify_checksums = options.verify_checksums;
