@@ -152,6 +152,8 @@ class Backend {
   // Runs `body` (only operations of this backend and its communicator, on fixed tensors); a device with graphs runs it
   // the first time for this key, records it the second time and then replays it.
   virtual void capture_or_run(uint64_t key, const std::function<void()>& body) = 0;
+  // Lets go of everything recorded: before the communicator whose collectives are in it ends.
+  virtual void drop_recordings() {}
 };
 
 struct BackendOptions {

@@ -147,6 +147,11 @@ std::vector<std::pair<std::string, std::string>> ConfigParser::effective() const
   return values;
 }
 
+std::string environment_variable(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value != nullptr ? value : "";
+}
+
 void add_common_options(ConfigParser& parser, CommonOptions& options) {
   parser.add("log-level", options.log_level, "trace, debug, info, warn, error or off");
   parser.add("log-format", options.log_format, "text or json");

@@ -47,6 +47,10 @@ class ConfigParser {
   std::unique_ptr<Impl> impl_;
 };
 
+// A variable that other programs define (MASTER_ADDR of torchrun); empty when it is unset. For defaults of options
+// only.
+std::string environment_variable(const std::string& name);
+
 // The flags that every process shares.
 struct CommonOptions {
   std::string log_level = "info";

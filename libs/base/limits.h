@@ -33,6 +33,7 @@ inline constexpr size_t kOpenJobsMax = 100'000;
 
 // Engine.
 inline constexpr int kWorldSizeMax = 64;
+inline constexpr size_t kGroupMessageBytesMax = 64 << 20;  // one broadcast of bytes within a group
 inline constexpr int kKvBlockTokens = 16;
 
 static_assert(kPromptBytesMax <= kMessageStringMax);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,7 +19,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int world() const = 0;
 
-  // x becomes the sum over ranks, added in rank order on every rank (so all ranks hold the same bits).
+  // x becomes the sum over ranks. Each element is added in one order, so that all ranks hold the same bits; groups of
+  // CPUs add in rank order, groups of devices in an order that depends on the size and the world only.
   virtual void all_reduce_sum(Tensor x) = 0;
   // out: [world, ...]: the blocks `x` of all ranks, in rank order; out.numel() == world * x.numel().
   virtual void all_gather(Tensor x, Tensor out) = 0;
@@ -31,6 +33,9 @@ class Communicator {
   virtual void barrier() = 0;
   // Makes every pending and later operation on every rank throw Error(reason).
   virtual void abort(const std::string& reason) = 0;
+  // Throws Error if the group is known to be lost: aborted, or a peer has died. For loops that wait for something else;
+  // waits for nothing itself.
+  virtual void throw_if_lost() {}
 };
 
 // The group of one: all_gather and broadcast copy, all_reduce_sum is the identity.
@@ -51,5 +56,38 @@ ProcessGroupMemory create_process_group_memory(int world);
 // `memory.fd`.
 std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world,
                                                         int timeout_ms);
+
+// Ranks as processes on any hosts, over TCP; host memory. The network is trusted: nothing is encrypted, and only
+// mistakes are refused.
+struct TcpGroupOptions {
+  std::string host;  // rank 0 listens on this address of its host until all are there; the others connect to it
+  int port = 0;
+  std::string group;  // what all ranks must agree on, in words; a rank of another group is refused with both
+  int rank = 0;
+  int world = 1;
+  int meet_timeout_ms = 60'000;  // until all ranks are there
+  int timeout_ms = 60'000;       // as of make_process_communicator()
+  // Called from a thread of the communicator when the group has been lost for a second and this rank still holds its
+  // communicator: it hangs somewhere else, and its process should end. Empty: nothing is done.
+  std::function<void(const std::string& reason)> on_stuck;
+};
+// Blocks until all ranks are there. Throws Error. A peer's death is noticed at once whatever this rank is doing; that
+// of its host after some 15 s.
+std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options);
+
+// Ranks with a GPU each, over NCCL: tensor collectives are enqueued on `stream` and return before they are done, so
+// that they are ordered with the kernels of the backend and can be recorded in its graphs. Each tensor must lie on the
+// device, contiguous. The rest goes through the `control` communicator of the same ranks.
+struct NcclOptions {
+  int device = 0;           // index
+  void* stream = nullptr;   // cudaStream_t
+  int timeout_ms = 60'000;  // of the setup, and of issuing (not executing) a collective
+  // Collectives are enqueued by the caller rather than by a thread of NCCL that the caller waits for: quicker, but
+  // neither setup nor issuing ends at the timeout then.
+  bool blocking = false;
+};
+// A size that will be recorded in a graph is run once before: NCCL connects when it first needs to. Graphs that hold
+// collectives are destroyed before the communicator. Throws Error; without CUDA in the build, always.
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control, const NcclOptions& options);
 
 }  // namespace optserve

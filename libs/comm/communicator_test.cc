@@ -31,7 +31,8 @@ INSTANTIATE_TEST_SUITE_P(Groups, CommunicatorTest,
                          testing::Values(Group{RankKind::kSolo, 1}, Group{RankKind::kThreads, 1},
                                          Group{RankKind::kThreads, 2}, Group{RankKind::kThreads, 4},
                                          Group{RankKind::kProcesses, 1}, Group{RankKind::kProcesses, 2},
-                                         Group{RankKind::kProcesses, 4}),
+                                         Group{RankKind::kProcesses, 4}, Group{RankKind::kTcp, 1},
+                                         Group{RankKind::kTcp, 2}, Group{RankKind::kTcp, 4}),
                          [](const auto& group) {
                            return rank_kind_name(group.param.kind) + std::to_string(group.param.world);
                          });
@@ -147,53 +148,88 @@ TEST_P(CommunicatorTest, AbortReachesEveryRank) {
   });
 }
 
-// Every surviving rank throws soon, whichever operation it waits in, and says who was missing.
-void expect_survivors_throw(int signal, int timeout_ms, const std::string& expected,
-                            const std::function<void(Communicator&)>& operation) {
-  const auto start = std::chrono::steady_clock::now();
-  const auto statuses = fork_ranks(4, timeout_ms, [&](Communicator& comm) {
-    comm.barrier();
-    if (comm.rank() == 2) {
-      if (signal != 0) raise(signal);
-      std::this_thread::sleep_for(std::chrono::seconds(3));  // alive, but late
-      return;
-    }
-    try {
-      for (;;) operation(comm);
-    } catch (const Error& e) {
-      EXPECT_THAT(e.what(), HasSubstr(expected));
-    }
+TEST_P(CommunicatorTest, AskingWhetherTheGroupIsLostWaitsForNothing) {
+  run([](Communicator& comm) {
+    comm.throw_if_lost();
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    const auto ask_until_lost = [&] {
+      comm.barrier();
+      if (comm.rank() == comm.world() - 1) comm.abort("lost");
+      while (std::chrono::steady_clock::now() < until) {
+        comm.throw_if_lost();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    };
+    EXPECT_THROW(ask_until_lost(), Error);
   });
-  EXPECT_EQ(statuses, (std::vector<int>{0, 0, signal == 0 ? 0 : 128 + signal, 0}));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
 }
 
-TEST(ProcessCommunicator, AKilledRankEndsCollectives) {
-  expect_survivors_throw(SIGKILL, 60'000, "rank 2 died (all_reduce_sum)", [](Communicator& comm) {
+// Groups of processes, whose ranks die and hang each for itself.
+class ProcessRanks : public testing::TestWithParam<RankKind> {
+ protected:
+  std::vector<int> fork_group(int world, int timeout_ms, const RankBody& body) {
+    return fork_ranks(GetParam(), world, timeout_ms, body);
+  }
+
+  // Every surviving rank throws soon, whichever operation it waits in, and says who was missing.
+  void expect_survivors_throw(int signal, int timeout_ms, const std::string& expected,
+                              const std::function<void(Communicator&)>& operation) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto statuses = fork_group(4, timeout_ms, [&](Communicator& comm) {
+      if (comm.rank() == 2) {
+        comm.barrier();
+        if (signal != 0) raise(signal);
+        std::this_thread::sleep_for(std::chrono::seconds(3));  // alive, but late
+        return;
+      }
+      try {
+        comm.barrier();
+        for (;;) operation(comm);
+      } catch (const Error& e) {
+        EXPECT_THAT(e.what(), HasSubstr(expected));
+      }
+    });
+    EXPECT_EQ(statuses, (std::vector<int>{0, 0, signal == 0 ? 0 : 128 + signal, 0}));
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Groups, ProcessRanks, testing::Values(RankKind::kProcesses, RankKind::kTcp),
+                         [](const auto& kind) { return rank_kind_name(kind.param); });
+
+TEST_P(ProcessRanks, AKilledRankEndsCollectives) {
+  expect_survivors_throw(SIGKILL, 60'000, "rank 2 died", [](Communicator& comm) {
     std::vector<float> x(1000);
     comm.all_reduce_sum(view(x));
   });
 }
 
-TEST(ProcessCommunicator, AKilledRankEndsAnIdleWait) {
+TEST_P(ProcessRanks, AKilledRankEndsAnIdleWait) {
   expect_survivors_throw(SIGKILL, 60'000, "rank 2 died", [](Communicator& comm) {
     std::vector<uint8_t> bytes;
     comm.broadcast_bytes(bytes, 2);
   });
-  expect_survivors_throw(SIGKILL, 60'000, "rank 2 died (barrier)", [](Communicator& comm) { comm.barrier(); });
+  expect_survivors_throw(SIGKILL, 60'000, "rank 2 died", [](Communicator& comm) { comm.barrier(); });
 }
 
-TEST(ProcessCommunicator, ALateRankEndsCollectivesAfterTheTimeout) {
+TEST_P(ProcessRanks, AKilledRankIsSeenByRanksThatWaitForSomethingElse) {
+  expect_survivors_throw(SIGKILL, 60'000, "rank 2 died", [](Communicator& comm) {
+    comm.throw_if_lost();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+}
+
+TEST_P(ProcessRanks, ALateRankEndsCollectivesAfterTheTimeout) {
   expect_survivors_throw(0, 300, "rank 2 did not come within 300 ms", [](Communicator& comm) {
     std::vector<float> x(1000);
     comm.all_reduce_sum(view(x));
   });
 }
 
-TEST(ProcessCommunicator, AnIdleGroupWaitsPastTheTimeout) {
-  EXPECT_EQ(fork_ranks(2, 50,
+TEST_P(ProcessRanks, AnIdleGroupWaitsPastTheTimeout) {
+  EXPECT_EQ(fork_group(2, 50,
                        [](Communicator& comm) {
-                         if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(400));
+                         if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1400));
                          std::vector<uint8_t> bytes{7};
                          comm.broadcast_bytes(bytes, 0);
                          EXPECT_EQ(bytes, std::vector<uint8_t>{7});
@@ -201,18 +237,29 @@ TEST(ProcessCommunicator, AnIdleGroupWaitsPastTheTimeout) {
             (std::vector<int>{0, 0}));
 }
 
-TEST(ProcessCommunicator, DifferentCallsAreNoticed) {
-  const auto statuses = fork_ranks(2, 5000, [](Communicator& comm) {
+TEST_P(ProcessRanks, DifferentCallsAreNoticed) {
+  const auto expect_noticed = [&](const std::function<void(Communicator&)>& differ) {
+    EXPECT_EQ(fork_group(2, 5000,
+                         [&](Communicator& comm) {
+                           try {
+                             differ(comm);
+                             comm.barrier();
+                             ADD_FAILURE() << "the calls differ";
+                           } catch (const Error& e) {
+                             EXPECT_THAT(e.what(), HasSubstr("another operation or size"));
+                           }
+                         }),
+              (std::vector<int>{0, 0}));
+  };
+  expect_noticed([](Communicator& comm) {
     std::vector<float> x(comm.rank() == 0 ? 10 : 11);
-    try {
-      comm.all_reduce_sum(view(x));
-      comm.barrier();
-      ADD_FAILURE() << "sizes differ";
-    } catch (const Error& e) {
-      EXPECT_THAT(e.what(), HasSubstr("another operation or size"));
-    }
+    comm.all_reduce_sum(view(x));
   });
-  EXPECT_EQ(statuses, (std::vector<int>{0, 0}));
+  expect_noticed([](Communicator& comm) {
+    std::vector<float> x(10);
+    if (comm.rank() == 0) comm.broadcast(view(x), 0);
+    if (comm.rank() == 1) comm.all_reduce_sum(view(x));
+  });
 }
 
 TEST(ProcessCommunicator, RefusesMemoryOfAnotherGroup) {

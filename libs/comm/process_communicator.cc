@@ -178,6 +178,15 @@ class ProcessCommunicator final : public Communicator {
     for (int peer = 0; peer < world_; ++peer) futex_wake_all(area_->ranks[peer].offered);
   }
 
+  void throw_if_lost() override {
+    throw_if_aborted();
+    for (int peer = 0; peer < world_; ++peer) {
+      if (peer == rank_ || !is_dead(peer)) continue;
+      abort("group aborted by rank " + std::to_string(rank_) + ": rank " + std::to_string(peer) + " died");
+      throw_if_aborted();
+    }
+  }
+
  private:
   RankArea& mine() { return area_->ranks[rank_]; }
   // Buffer of the present chunk.

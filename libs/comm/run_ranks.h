@@ -1,7 +1,10 @@
-// Test support: runs body(communicator) once for each rank of a group, as threads or as forked processes.
+// Test support: runs body(communicator) once for each rank of a group, as threads or as forked processes that share
+// memory or talk over TCP.
 #pragma once
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,11 +20,11 @@
 
 namespace optserve {
 
-enum class RankKind { kSolo, kThreads, kProcesses };
+enum class RankKind { kSolo, kThreads, kProcesses, kTcp };
 
 inline std::string rank_kind_name(RankKind kind) {
-  if (kind == RankKind::kSolo) return "Solo";
-  return kind == RankKind::kThreads ? "Threads" : "Processes";
+  static constexpr const char* kNames[] = {"Solo", "Threads", "Processes", "Tcp"};
+  return kNames[static_cast<size_t>(kind)];
 }
 
 using RankBody = std::function<void(Communicator&)>;
@@ -43,17 +46,19 @@ inline void run_rank_threads(int world, const RankBody& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Makes the communicator of one rank, in its process.
+using RankMaker = std::function<std::unique_ptr<Communicator>(int rank)>;
+
 // Exit status of each rank: 0, 1 after a failed expectation, 2 after an exception, 128 + signal. Call it before the
 // test program starts threads of its own.
-inline std::vector<int> fork_ranks(int world, int timeout_ms, const RankBody& body) {
-  const ProcessGroupMemory memory = create_process_group_memory(world);
+inline std::vector<int> fork_ranks_with(int world, const RankMaker& make, const RankBody& body) {
   std::vector<pid_t> pids;
   for (int rank = 0; rank < world; ++rank) {
     const pid_t pid = fork();
     if (pid == 0) {
       int status = 0;
       try {
-        body(*make_process_communicator(memory, rank, world, timeout_ms));
+        body(*make(rank));
         status = testing::Test::HasFailure() ? 1 : 0;
       } catch (const std::exception& e) {
         std::fprintf(stderr, "rank %d: %s\n", rank, e.what());
@@ -70,6 +75,44 @@ inline std::vector<int> fork_ranks(int world, int timeout_ms, const RankBody& bo
     waitpid(pid, &status, 0);
     statuses.push_back(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
   }
+  return statuses;
+}
+
+// A port of 127.0.0.1 that nothing listens on at this moment.
+inline int free_port() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t bytes = sizeof address;
+  const bool bound = bind(fd, reinterpret_cast<sockaddr*>(&address), bytes) == 0 &&
+                     getsockname(fd, reinterpret_cast<sockaddr*>(&address), &bytes) == 0;
+  close(fd);
+  EXPECT_TRUE(bound);
+  return ntohs(address.sin_port);
+}
+
+inline TcpGroupOptions tcp_options(int port, int rank, int world, int timeout_ms) {
+  TcpGroupOptions options;
+  options.host = "127.0.0.1";
+  options.port = port;
+  options.group = "test";
+  options.rank = rank;
+  options.world = world;
+  options.timeout_ms = timeout_ms;
+  return options;
+}
+
+// As fork_ranks_with(), for ranks of the kinds kProcesses and kTcp.
+inline std::vector<int> fork_ranks(RankKind kind, int world, int timeout_ms, const RankBody& body) {
+  if (kind == RankKind::kTcp) {
+    const int port = free_port();
+    const auto make = [=](int rank) { return make_tcp_communicator(tcp_options(port, rank, world, timeout_ms)); };
+    return fork_ranks_with(world, make, body);
+  }
+  const ProcessGroupMemory memory = create_process_group_memory(world);
+  const auto make = [&](int rank) { return make_process_communicator(memory, rank, world, timeout_ms); };
+  const auto statuses = fork_ranks_with(world, make, body);
   close(memory.fd);
   return statuses;
 }
@@ -80,7 +123,7 @@ inline void run_ranks(RankKind kind, int world, const RankBody& body) {
   } else if (kind == RankKind::kThreads) {
     run_rank_threads(world, body);
   } else {
-    EXPECT_EQ(fork_ranks(world, 60'000, body), std::vector<int>(static_cast<size_t>(world), 0));
+    EXPECT_EQ(fork_ranks(kind, world, 60'000, body), std::vector<int>(static_cast<size_t>(world), 0));
   }
 }
 

@@ -12,24 +12,23 @@ class SoloCommunicator final : public Communicator {
  public:
   int rank() const override { return 0; }
   int world() const override { return 1; }
-  void all_reduce_sum(Tensor) override { throw_if_aborted(); }
+  void all_reduce_sum(Tensor) override { throw_if_lost(); }
   void all_gather(Tensor x, Tensor out) override {
-    throw_if_aborted();
+    throw_if_lost();
     check_host_block(x);
     check_host_block(out);
     check_eq(out.bytes(), x.bytes(), "bytes gathered");
     std::memcpy(out.raw(), x.raw(), x.bytes());
   }
-  void broadcast(Tensor, int) override { throw_if_aborted(); }
-  void broadcast_bytes(std::vector<uint8_t>&, int) override { throw_if_aborted(); }
-  void barrier() override { throw_if_aborted(); }
+  void broadcast(Tensor, int) override { throw_if_lost(); }
+  void broadcast_bytes(std::vector<uint8_t>&, int) override { throw_if_lost(); }
+  void barrier() override { throw_if_lost(); }
   void abort(const std::string& reason) override { reason_ = reason.empty() ? "aborted" : reason; }
-
- private:
-  void throw_if_aborted() const {
+  void throw_if_lost() override {
     if (!reason_.empty()) throw Error(reason_);
   }
 
+ private:
   std::string reason_;
 };
 

@@ -56,6 +56,11 @@ class ThreadGroup {
     changed_.notify_all();
   }
 
+  void throw_if_lost() {
+    const std::lock_guard lock(mutex_);
+    throw_if_aborted();
+  }
+
  private:
   void throw_if_aborted() const {
     if (!reason_.empty()) throw Error(reason_);
@@ -119,6 +124,7 @@ class ThreadCommunicator final : public Communicator {
     round({"barrier", nullptr, 0, nullptr}, [] {});
   }
   void abort(const std::string& reason) override { group_->abort(reason); }
+  void throw_if_lost() override { group_->throw_if_lost(); }
 
  private:
   template <class Copy>

@@ -97,6 +97,8 @@ class OptEngine final : public Engine {
     }
   }
 
+  ~OptEngine() override { exec_.backend.drop_recordings(); }
+
   const OptConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
   uint64_t manifest_digest() const override { return digest_; }

@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   try {
     install_shutdown_signals();
+    worker::complete_from_environment(options, environment_variable);
     worker::check_options(options);
     if (options.rank >= 0) return worker::run_rank(options);
     start_logging("worker", options.common, parser);

@@ -1,11 +1,26 @@
 #include "worker/options.h"
 
+#include <charconv>
+#include <optional>
+
 #include "base/error.h"
 #include "base/limits.h"
 #include "model_spec/opt_config.h"
 #include "workload/bench_spec.h"
 
 namespace optserve::worker {
+namespace {
+
+constexpr const char* kRendezvousPort = "29500";  // torchrun's
+
+std::optional<int> to_number(const std::string& text) {
+  int number = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc() && stop == end && number >= 0 ? std::optional(number) : std::nullopt;
+}
+
+}  // namespace
 
 std::string WorkerOptions::model_name() const { return model.substr(0, model.find('=')); }
 
@@ -19,6 +34,18 @@ std::optional<tensor::DType> compute_dtype(std::string_view name) {
   if (name == "fp16") return tensor::DType::kF16;
   if (name == "bf16") return tensor::DType::kBF16;
   return std::nullopt;
+}
+
+std::string WorkerOptions::rendezvous_host() const {
+  const std::string host = rendezvous.substr(0, rendezvous.rfind(':'));
+  const bool in_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';  // IPv6
+  return in_brackets ? host.substr(1, host.size() - 2) : host;
+}
+
+int WorkerOptions::rendezvous_port() const {
+  const size_t colon = rendezvous.rfind(':');
+  const auto port = colon == std::string::npos ? std::nullopt : to_number(rendezvous.substr(colon + 1));
+  return port && *port <= 65'535 ? *port : 0;
 }
 
 void add_options(ConfigParser& parser, WorkerOptions& options) {
@@ -47,11 +74,43 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("drain-ms", options.drain_ms, "Time for running jobs after SIGTERM");
   parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
   parser.add("bench", options.bench, "Run a benchmark instead of serving, as 'optserve bench' does: JSON or a file");
+  parser.add("nodes", options.nodes, "Hosts that share the group, with a worker each; world is the sum over all");
+  parser.add("node-rank", options.node_rank,
+             "Which of the hosts this is, from 0; -1: GROUP_RANK, LWS_WORKER_INDEX or JOB_COMPLETION_INDEX");
+  parser.add(
+      "rendezvous", options.rendezvous,
+      "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
+      "MASTER_PORT or 29500");
   parser.add("rank", options.rank, "Set by the supervisor");
   parser.add("group-fd", options.group_fd, "Set by the supervisor");
   parser.add("group-bytes", options.group_bytes, "Set by the supervisor");
   parser.add("status-fd", options.status_fd, "Set by the supervisor");
   parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor");
+}
+
+void complete_from_environment(WorkerOptions& options,
+                               const std::function<std::string(const std::string& name)>& variable) {
+  const auto first_of = [&](std::initializer_list<const char*> names) {
+    for (const char* name : names) {
+      if (std::string value = variable(name); !value.empty()) return value;
+    }
+    return std::string();
+  };
+  if (options.nodes <= 1) {
+    if (options.node_rank == -1) options.node_rank = 0;
+    return;
+  }
+  if (options.node_rank == -1) {
+    const auto given = to_number(first_of({"GROUP_RANK", "LWS_WORKER_INDEX", "JOB_COMPLETION_INDEX"}));
+    options.node_rank = given.value_or(-1);
+  }
+  if (options.rendezvous.empty()) {
+    const std::string host = first_of({"MASTER_ADDR", "LWS_LEADER_ADDRESS"}), port = variable("MASTER_PORT");
+    const bool bare_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
+    if (!host.empty()) {
+      options.rendezvous = (bare_ipv6 ? "[" + host + "]" : host) + ":" + (port.empty() ? kRendezvousPort : port);
+    }
+  }
 }
 
 namespace {
@@ -90,7 +149,15 @@ void check_options(const WorkerOptions& options) {
     const auto spec = workload::read_bench_spec(options.bench);
     require(spec.ok(), spec.ok() ? "" : "bench: " + spec.refusal().message);
   }
-  require_range("rank", options.rank, -1, options.world - 1);
+  require_range("nodes", options.nodes, 1, options.world);
+  require(options.world % options.nodes == 0, "nodes: expected a divisor of world " + std::to_string(options.world) +
+                                                  ", found " + std::to_string(options.nodes));
+  require_range("node-rank", options.node_rank, 0, options.nodes - 1);
+  require(options.nodes == 1 || (options.rendezvous_port() > 0 && !options.rendezvous_host().empty()),
+          "rendezvous: expected HOST:PORT, found '" + options.rendezvous + "'");
+  require(
+      options.rank == -1 || (options.local_rank() >= 0 && options.local_rank() < options.local_world()),
+      "rank: expected one of host " + std::to_string(options.node_rank) + ", found " + std::to_string(options.rank));
 }
 
 }  // namespace optserve::worker

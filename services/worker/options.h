@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -34,6 +35,11 @@ struct WorkerOptions {
   bool verify_checksums = true;
   std::string bench;  // a workload::BenchSpec (JSON, or a file with it) to run instead of serving
 
+  // A group that spans hosts has one supervisor on each, with world / nodes ranks.
+  int nodes = 1;           // hosts of the group
+  int node_rank = -1;      // this one: 0 has rank 0 and is the one that the scheduler knows; -1: from the environment
+  std::string rendezvous;  // HOST:PORT on which rank 0 listens for the others; empty: from the environment
+
   // Set by the supervisor on the ranks' command lines; -1 in the supervisor itself.
   int rank = -1;
   int group_fd = -1;  // shared memory of the communicator
@@ -43,6 +49,11 @@ struct WorkerOptions {
 
   std::string model_name() const;    // before the '='
   std::string model_folder() const;  // after it
+  int local_world() const { return world / nodes; }
+  int first_rank() const { return node_rank * local_world(); }  // of this host
+  int local_rank() const { return rank - first_rank(); }        // which is the index of its device
+  std::string rendezvous_host() const;
+  int rendezvous_port() const;  // 0: there is none
 };
 
 // Exit statuses that mean something to the supervisor; anything else is a failure worth another try.
@@ -54,6 +65,11 @@ inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the s
 std::optional<tensor::DType> compute_dtype(std::string_view name);
 
 void add_options(ConfigParser& parser, WorkerOptions& options);
+// Fills in what was not given of node_rank and rendezvous, as torchrun (MASTER_ADDR, MASTER_PORT, GROUP_RANK),
+// LeaderWorkerSet (LWS_LEADER_ADDRESS, LWS_WORKER_INDEX) and indexed Jobs (JOB_COMPLETION_INDEX) of Kubernetes set
+// them. A group on one host looks at none of them.
+void complete_from_environment(WorkerOptions& options,
+                               const std::function<std::string(const std::string& name)>& variable);
 // Throws Error naming the first option that makes no sense.
 void check_options(const WorkerOptions& options);
 

@@ -20,6 +20,7 @@
 #include "transport/service_loop.h"
 #include "worker/bench_run.h"
 #include "worker/engine_thread.h"
+#include "worker/group_communicator.h"
 #include "worker/group_status.h"
 #include "worker/worker_service.h"
 
@@ -57,9 +58,9 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) 
 BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   const bool cuda = options.device == "cuda";
   BackendOptions backend;
-  backend.device = {cuda ? DeviceKind::kCuda : DeviceKind::kCpu, cuda ? options.rank : 0};
+  backend.device = {cuda ? DeviceKind::kCuda : DeviceKind::kCpu, cuda ? options.local_rank() : 0};
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.world);
+  backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
   backend.compute_dtype = compute_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.tuning_cache = options.tuning_cache;
   return backend;
@@ -93,12 +94,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
   }
-  if (options.world == 1) {
-    loaded.communicator = make_solo_communicator();
-  } else {
-    const ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
-    loaded.communicator = make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
-  }
+  loaded.communicator = make_group_communicator(options, loaded.backend->native_stream());
   auto created = Engine::create(engine_options(options, manifest, health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();
   loaded.engine = std::move(created).value();

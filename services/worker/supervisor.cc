@@ -56,8 +56,9 @@ int Supervisor::run() {
 void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, int lifeline_fd) {
   const int given = options_.rank_http_port;
   const int first_port = given >= 0 ? given : options_.common.http_port == 0 ? 0 : options_.common.http_port + 1;
-  for (int rank = 0; rank < options_.world; ++rank) {
-    const int http_port = first_port == 0 ? 0 : first_port + rank;
+  for (int local_rank = 0; local_rank < options_.local_world(); ++local_rank) {
+    const int rank = options_.first_rank() + local_rank;
+    const int http_port = first_port == 0 ? 0 : first_port + local_rank;
     std::vector<std::string> arguments = {"optserve-worker",
                                           "--scheduler=" + options_.scheduler,
                                           "--model=" + options_.model,
@@ -72,6 +73,8 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
                                           options_.verify_checksums ? "--verify-checksums" : "--no-verify-checksums",
                                           option("http-port", http_port),
                                           option("world", options_.world),
+                                          option("nodes", options_.nodes),
+                                          option("node-rank", options_.node_rank),
                                           option("threads", options_.threads),
                                           option("max-sequences", options_.max_sequences),
                                           option("kv-tokens", options_.kv_tokens),
@@ -86,6 +89,7 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
                                           option("status-fd", status_fd),
                                           option("lifeline-fd", lifeline_fd)};
     if (!options_.bench.empty()) arguments.push_back("--bench=" + options_.bench);
+    if (!options_.rendezvous.empty()) arguments.push_back("--rendezvous=" + options_.rendezvous);
     ranks_.start(rank, arguments, {group_fd, status_fd, lifeline_fd});
   }
 }
@@ -100,7 +104,10 @@ Supervisor::Ending Supervisor::run_group() {
   const OwnedFd lifeline_write{ends[1]};
   started_at_ms_ = monotonic_ms();
   start_ranks(memory.fd, memory.bytes, status.fd(), lifeline_read.fd);
-  log_info("group_started", {{"world", options_.world}, {"model", options_.model_name()}});
+  log_info("group_started", {{"world", options_.world},
+                             {"first_rank", options_.first_rank()},
+                             {"ranks", options_.local_world()},
+                             {"model", options_.model_name()}});
   for (;;) {
     health_.stamp();
     if (const auto ending = look(*status)) {
@@ -108,11 +115,22 @@ Supervisor::Ending Supervisor::run_group() {
       return *ending;
     }
     health_.started.store(true);
-    const bool ready = status->ready.load() != 0 && !draining_;
+    const bool ready = is_ready(*status) && !draining_;
     health_.ready.store(ready);
     ready_.set(ready ? 1 : 0);
     wait_for_event();
   }
+}
+
+bool Supervisor::has_loaded(const GroupStatus& status) const {
+  for (int local_rank = 0; local_rank < options_.local_world(); ++local_rank) {
+    if (status.loaded[options_.first_rank() + local_rank].load() == 0) return false;
+  }
+  return true;
+}
+
+bool Supervisor::is_ready(const GroupStatus& status) const {
+  return options_.node_rank == 0 ? status.ready.load() != 0 : has_loaded(status);
 }
 
 std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
@@ -120,7 +138,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
     draining_ = true;
     drain_until_ms_ = monotonic_ms() + options_.drain_ms + 2'000;
     log_info("draining", {{"deadline_ms", options_.drain_ms}});
-    ranks_.signal_rank(0, SIGTERM);  // rank 0 ends the others when its jobs are done
+    ranks_.signal_rank(0, SIGTERM);  // rank 0 ends the others when its jobs are done, on all hosts
   }
   while (const auto ended = ranks_.poll_exit()) {
     const bool clean = WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitDrained;
@@ -133,6 +151,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
     return draining_ ? Ending::kDrained : Ending::kFailed;
   }
   if (ranks_.all_gone()) return Ending::kDrained;
+  if (draining_ && !has_loaded(status)) return Ending::kDrained;  // no job has begun
   if (draining_ && (shutdown_forced() || monotonic_ms() > drain_until_ms_)) {
     log_warn("drain_cut_short");
     return Ending::kDrained;
@@ -148,7 +167,7 @@ std::optional<std::string> Supervisor::find_hung_rank(const GroupStatus& status)
   const int64_t now = monotonic_ms();
   const int64_t alive_at = status.alive_at_ms.load();
   if (alive_at != 0 && now - alive_at > kSilentMs) return "rank 0 does not turn its message loop";
-  for (int rank = 0; rank < options_.world; ++rank) {
+  for (int rank = options_.first_rank(); rank < options_.first_rank() + options_.local_world(); ++rank) {
     if (status.loaded[rank].load() == 0) {
       if (now - started_at_ms_ > options_.load_deadline_ms) {
         return "rank " + std::to_string(rank) + " has not loaded within " + std::to_string(options_.load_deadline_ms) +

@@ -1,5 +1,6 @@
-// The parent of a worker group: starts one process per rank, and ends and replaces all of them together when one dies
-// or hangs. It loads no weights and opens no device.
+// The parent of a worker group's ranks on this host: starts one process per rank, and ends and replaces all of them
+// together when one dies or hangs. It loads no weights and opens no device. When a group spans hosts, the ranks of the
+// other hosts end by themselves, and all meet again.
 #pragma once
 
 #include <optional>
@@ -25,6 +26,9 @@ class Supervisor {
   // One life of the group, from start to the death of its last process.
   Ending run_group();
   void start_ranks(int group_fd, size_t group_bytes, int status_fd, int lifeline_fd);
+  bool has_loaded(const GroupStatus& status) const;
+  // Host 0 knows of the scheduler; the others are ready once they have loaded.
+  bool is_ready(const GroupStatus& status) const;
   // What ended the group, if something did.
   std::optional<Ending> look(const GroupStatus& status);
   std::optional<std::string> find_hung_rank(const GroupStatus& status) const;

@@ -57,7 +57,7 @@ const std::string& demo_checkpoint() {
 
 DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   demo_checkpoint();
-  std::vector<int> ports = cli::find_free_ports(3 + options.tokenizers + options.groups);
+  std::vector<int> ports = cli::find_free_ports(4 + options.tokenizers + options.groups);
   const auto take_port = [&ports] {
     const int port = ports.back();
     ports.pop_back();
@@ -65,6 +65,7 @@ DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   };
   client_port_ = take_port();
   service_port_ = take_port();
+  rendezvous_port_ = take_port();
   scheduler_ = {"optserve-scheduler", take_port(), nullptr};
   for (int i = 0; i < options.tokenizers; ++i) tokenizers_.push_back({"optserve-tokenizer", take_port(), nullptr});
   for (int i = 0; i < options.groups; ++i) workers_.push_back({"optserve-worker", take_port(), nullptr});
@@ -98,10 +99,16 @@ std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
   } else {
     add({"--scheduler=" + services, "--model=demo=" + demo_checkpoint(), "--world=" + std::to_string(options_.world),
          "--threads=1", "--rank-http-port=0"});
+    if (options_.nodes > 1) {
+      add({"--nodes=" + std::to_string(options_.nodes), "--node-rank=" + std::to_string(index_of(part)),
+           "--rendezvous=127.0.0.1:" + std::to_string(rendezvous_port_)});
+    }
     arguments.insert(arguments.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
   }
   return arguments;
 }
+
+ptrdiff_t DemoStack::index_of(const Part& worker) const { return &worker - workers_.data(); }
 
 void DemoStack::start(Part& part) {
   const std::string log = folder_.path() + "/" + part.name + "-" + std::to_string(part.http_port) + ".log";

@@ -24,6 +24,7 @@ inline constexpr bool kSanitized = false;
 struct StackOptions {
   int world = 1;
   int groups = 1;
+  int nodes = 1;  // above 1: the groups are the hosts of one group, each with world / nodes ranks
   int tokenizers = 1;
   std::vector<std::string> worker_arguments = {};
 };
@@ -50,10 +51,10 @@ class DemoStack {
   // kill -9, and a new process in the same place (same ports, same journal).
   void replace_scheduler();
   void replace_tokenizer(int index);
-  // kill -9 of one rank of a group; its supervisor is expected to replace the group.
+  // kill -9 of one rank of a group, the `rank`th of its host; its supervisor is expected to replace the group.
   void kill_rank(int group, int rank);
   void stop_rank(int group, int rank);  // SIGSTOP: the rank hangs
-  // Pids of the ranks of a group, in rank order; empty while it restarts.
+  // Pids of the ranks of a group (of a host, if the group has several), in rank order; empty while it restarts.
   std::vector<pid_t> rank_pids(int group) const;
   // SIGTERM to all, in order; true if every process exited with status 0 within the deadline.
   bool shut_down();
@@ -67,10 +68,11 @@ class DemoStack {
   };
   void start(Part& part);
   std::vector<std::string> arguments_of(const Part& part) const;
+  ptrdiff_t index_of(const Part& worker) const;
 
   StackOptions options_;
   TemporaryFolder folder_;
-  int client_port_ = 0, service_port_ = 0;
+  int client_port_ = 0, service_port_ = 0, rendezvous_port_ = 0;
   Part scheduler_;
   std::vector<Part> tokenizers_, workers_;
 };

@@ -51,8 +51,9 @@ int32_t blocks_of(size_t tokens) {
 std::vector<Case> read_cases(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw Error("cannot read " + path);
+  const json root = json::parse(file);
   std::vector<Case> cases;
-  for (const json& item : json::parse(file).at("cases")) {
+  for (const json& item : root.at("cases")) {
     cases.push_back({item.at("prompt").get<std::vector<TokenId>>(), item.at("new_tokens").get<int32_t>()});
     if (cases.back().prompt.empty()) throw Error(path + ": a prompt has no token");
   }

@@ -72,6 +72,7 @@ class CudaBackend final : public Backend {
 
   // graphs.cc
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
+  void drop_recordings() override;
 
  private:
   // Scratch that grows outside graphs only: the first run of a graph's body is no recording.

@@ -42,6 +42,12 @@ void CudaBackend::forget_recordings() {
   }
 }
 
+void CudaBackend::drop_recordings() {
+  (void)cudaStreamSynchronize(stream_);
+  forget_recordings();
+  graphs_.clear();
+}
+
 // The first run of a body is an ordinary one: it chooses algorithms, sizes scratch and lets libraries load what they
 // need, none of which can be recorded.
 void CudaBackend::capture_or_run(uint64_t key, const std::function<void()>& body) {

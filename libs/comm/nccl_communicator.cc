@@ -1,0 +1,249 @@
+// Tensor collectives over NCCL, everything else over the control communicator. NCCL does not reliably tell that a peer
+// is dead: the control communicator and the worker's supervisor do, and end the process.
+#include <cuda_runtime.h>
+#include <nccl.h>
+#include <sched.h>
+
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "comm/communicator.h"
+
+namespace optserve {
+
+namespace {
+
+constexpr milliseconds kEndTime{5'000};  // for finishing and freeing, both of which may hang when a peer has died
+constexpr milliseconds kSetupPoll{1};
+
+// Runs `call` in a thread of its own for at most `time`; false if it has not returned by then, in which case its thread
+// is left behind: the process is about to end.
+bool run_bounded(const std::function<void()>& call, milliseconds time) {
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool done = false;
+  };
+  const auto state = std::make_shared<State>();  // outlives whichever side ends first
+  std::thread([state, call] {
+    call();
+    const std::lock_guard lock(state->mutex);
+    state->done = true;
+    state->changed.notify_all();
+  }).detach();
+  std::unique_lock lock(state->mutex);
+  return state->changed.wait_for(lock, time, [&] { return state->done; });
+}
+
+void check_cuda(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw Error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+ncclDataType_t summed_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return ncclFloat32;
+    case DType::kF16:
+      return ncclFloat16;
+    case DType::kBF16:
+      return ncclBfloat16;
+    case DType::kI32:
+      return ncclInt32;
+    default:
+      check_failed("sums are of F32, F16, BF16 or I32", std::source_location::current());
+  }
+}
+
+class NcclCommunicator final : public Communicator {
+ public:
+  NcclCommunicator(std::unique_ptr<Communicator> control, const NcclOptions& options)
+      : control_(std::move(control)), options_(options), stream_(static_cast<cudaStream_t>(options.stream)) {
+    // Multicast (NVLink SHARP) is never used: a process that dies in it can take the GPUs of its host out of service.
+    // NCCL reads its environment at its first call.
+    setenv("NCCL_NVLS_ENABLE", "0", 1);
+    check_cuda(cudaSetDevice(options.device), "cudaSetDevice");
+    const ncclUniqueId id = exchange_id();
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = options.blocking ? 1 : 0;
+    try {
+      settle(ncclCommInitRankConfig(&comm_, world(), id, rank(), &config), "setup", kSetupPoll);
+    } catch (...) {
+      abort_nccl();
+      throw;
+    }
+  }
+
+  ~NcclCommunicator() override {
+    if (comm_ == nullptr) return;
+    const bool ended = run_bounded([comm = comm_, device = options_.device] { finish(comm, device); }, 2 * kEndTime);
+    if (!ended) log_warn("nccl_end_hangs", {{"rank", rank()}});
+  }
+
+  NcclCommunicator(const NcclCommunicator&) = delete;
+  NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+
+  int rank() const override { return control_->rank(); }
+  int world() const override { return control_->world(); }
+
+  void all_reduce_sum(Tensor x) override {
+    check_block(x);
+    if (x.numel() == 0) return;
+    const ncclComm_t comm = running();
+    const auto count = static_cast<size_t>(x.numel());
+    settle(ncclAllReduce(x.raw(), x.raw(), count, summed_type(x.dtype()), ncclSum, comm, stream_), "all_reduce_sum");
+  }
+
+  // Moving is the same for all types.
+  void all_gather(Tensor x, Tensor out) override {
+    check_block(x);
+    check_block(out);
+    check_eq(out.bytes(), x.bytes() * static_cast<size_t>(world()), "bytes gathered");
+    if (x.numel() == 0) return;
+    const ncclComm_t comm = running();
+    settle(ncclAllGather(x.raw(), out.raw(), x.bytes(), ncclUint8, comm, stream_), "all_gather");
+  }
+
+  void broadcast(Tensor x, int root) override {
+    check_block(x);
+    if (x.numel() == 0) return;
+    const ncclComm_t comm = running();
+    settle(ncclBroadcast(x.raw(), x.raw(), x.bytes(), ncclUint8, root, comm, stream_), "broadcast");
+  }
+
+  void broadcast_bytes(std::vector<uint8_t>& bytes, int root) override { control_->broadcast_bytes(bytes, root); }
+  void barrier() override { control_->barrier(); }
+
+  // The peers are told first. Kernels that wait for a dead peer end, so that the stream can be waited for.
+  void abort(const std::string& reason) override {
+    control_->abort(reason);
+    abort_nccl();
+  }
+
+  void throw_if_lost() override {
+    control_->throw_if_lost();
+    ncclResult_t state = ncclSuccess;
+    if (ncclCommGetAsyncError(running(), &state) != ncclSuccess || (state != ncclSuccess && state != ncclInProgress)) {
+      fail(state, "running");
+    }
+  }
+
+ private:
+  // NCCL's name of the group goes from rank 0 to all over the control communicator, with the version: ranks of
+  // different versions hang rather than fail.
+  ncclUniqueId exchange_id() {
+    int version = 0;
+    ncclUniqueId id{};
+    if (const ncclResult_t status = ncclGetVersion(&version); status != ncclSuccess) fail(status, "ncclGetVersion");
+    if (rank() == 0) {
+      if (const ncclResult_t status = ncclGetUniqueId(&id); status != ncclSuccess) fail(status, "ncclGetUniqueId");
+    }
+    std::vector<uint8_t> bytes(sizeof version + sizeof id);
+    std::memcpy(bytes.data(), &version, sizeof version);
+    std::memcpy(bytes.data() + sizeof version, &id, sizeof id);
+    const size_t expected = bytes.size();
+    control_->broadcast_bytes(bytes, 0);
+    int theirs = 0;
+    if (bytes.size() == expected) std::memcpy(&theirs, bytes.data(), sizeof theirs);
+    if (theirs != version) {
+      const std::string reason = "rank " + std::to_string(rank()) + " has NCCL " + std::to_string(version) +
+                                 ", rank 0 has " + std::to_string(theirs);
+      control_->abort(reason);
+      throw Error(reason);
+    }
+    std::memcpy(&id, bytes.data() + sizeof version, sizeof id);
+    return id;
+  }
+
+  // Waits for what was enqueued and frees; what has not ended by then waits for a peer that is gone. Failures do not
+  // matter any more.
+  static void finish(ncclComm_t comm, int device) {
+    cudaSetDevice(device);
+    const SystemClock clock;
+    const Instant until = clock.now() + kEndTime;
+    ncclResult_t state = ncclCommFinalize(comm);
+    while (state == ncclInProgress && clock.now() < until) {
+      std::this_thread::sleep_for(kSetupPoll);
+      if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) break;
+    }
+    if (state == ncclSuccess) {
+      ncclCommDestroy(comm);
+    } else {
+      ncclCommAbort(comm);
+    }
+  }
+
+  void abort_nccl() {
+    if (comm_ == nullptr) return;
+    const auto abort_it = [comm = std::exchange(comm_, nullptr), device = options_.device] {
+      cudaSetDevice(device);
+      ncclCommAbort(comm);
+    };
+    if (!run_bounded(abort_it, kEndTime)) log_warn("nccl_abort_hangs", {{"rank", rank()}});
+  }
+
+  ncclComm_t running() {
+    if (comm_ != nullptr) return comm_;
+    control_->throw_if_lost();
+    throw Error("the NCCL communicator was aborted");
+  }
+
+  void check_block(const Tensor& x) const {
+    check(x.device() == Device{DeviceKind::kCuda, options_.device}, "NCCL moves memory of its own device only");
+    check(x.contiguous(), "collectives need contiguous tensors");
+  }
+
+  // Waits until the call has been issued. Legal while the stream is being recorded: nothing here touches the stream.
+  void settle(ncclResult_t status, const char* operation, milliseconds poll = milliseconds(0)) {
+    if (status == ncclSuccess) return;
+    const Instant until = clock_.now() + milliseconds(options_.timeout_ms);
+    while (status == ncclInProgress) {
+      if (ncclCommGetAsyncError(comm_, &status) != ncclSuccess || status != ncclInProgress) break;
+      if (poll.count() > 0) control_->throw_if_lost();
+      if (clock_.now() > until) break;
+      if (poll.count() > 0) {
+        std::this_thread::sleep_for(poll);
+      } else {
+        sched_yield();
+      }
+    }
+    if (status != ncclSuccess) fail(status, operation);
+  }
+
+  // An earlier reason goes first.
+  [[noreturn]] void fail(ncclResult_t status, const char* operation) {
+    std::string text = "rank " + std::to_string(rank()) + ": NCCL " + operation + ": ";
+    if (status == ncclInProgress) {
+      text += "not done within " + std::to_string(options_.timeout_ms) + " ms";
+    } else {
+      const char* detail = ncclGetLastError(comm_);
+      text += std::string(ncclGetErrorString(status)) + " (" + (detail != nullptr ? detail : "") + ")";
+    }
+    control_->throw_if_lost();
+    abort(text);
+    control_->throw_if_lost();
+    throw Error(text);
+  }
+
+  const std::unique_ptr<Communicator> control_;
+  const NcclOptions options_;
+  const cudaStream_t stream_;
+  const SystemClock clock_;
+  ncclComm_t comm_ = nullptr;  // nothing once aborted
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control,
+                                                     const NcclOptions& options) {
+  check(control != nullptr, "NCCL needs a control communicator");
+  return std::make_unique<NcclCommunicator>(std::move(control), options);
+}
+
+}  // namespace optserve

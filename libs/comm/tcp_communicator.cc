@@ -1,0 +1,219 @@
+// Ranks on any hosts, over TCP: a star around rank 0, which gathers, sums in rank order and hands out. Meant for what
+// the groups of devices say to each other beside their data, and for groups of CPUs; it is correct before it is fast.
+#include <atomic>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "comm/communicator.h"
+#include "comm/reduction.h"
+#include "comm/tcp_frames.h"
+#include "comm/tcp_lifelines.h"
+#include "comm/tcp_rendezvous.h"
+
+namespace optserve {
+
+namespace {
+
+using namespace tcp;
+
+constexpr size_t kChunkBytes = 1 << 18;
+// The other ranks wait longer for rank 0 than it waits for them: it knows who is late.
+constexpr milliseconds kLongerForRank0{1'000};
+
+// One exchange: what its frames must say.
+struct Part {
+  Operation operation;
+  int root;
+  size_t total;  // bytes of the whole operation
+  size_t size;   // bytes of a frame
+};
+
+class TcpCommunicator final : public Communicator {
+ public:
+  TcpCommunicator(const TcpGroupOptions& options, Party party)
+      : rank_(options.rank),
+        world_(options.world),
+        timeout_(options.timeout_ms),
+        token_(party.token),
+        data_(std::move(party.data)),
+        blocks_(rank_ == 0 ? static_cast<size_t>(world_ - 1) * kChunkBytes : 0),
+        lifelines_(std::move(party.lifelines), {rank_, token_, [this] { shut_down_data(); }, options.on_stuck}) {}
+
+  int rank() const override { return rank_; }
+  int world() const override { return world_; }
+
+  void all_reduce_sum(Tensor x) override {
+    check_host_block(x);
+    begin(Operation::kReduce);
+    for (size_t at = 0; at < x.bytes(); at += kChunkBytes) {
+      const Part part{operation_, 0, x.bytes(), std::min(kChunkBytes, x.bytes() - at)};
+      char* data = static_cast<char*>(x.raw()) + at;
+      gather(part, data);
+      if (rank_ == 0) {
+        std::vector<const void*> all{data};
+        for (int peer = 1; peer < world_; ++peer) all.push_back(block(peer));
+        sum_in_order(x.dtype(), all, static_cast<int64_t>(part.size / dtype_bytes(x.dtype())), data);
+      }
+      hand_out(part, data);
+    }
+  }
+
+  void all_gather(Tensor x, Tensor out) override {
+    check_host_block(x);
+    check_host_block(out);
+    check_eq(out.bytes(), x.bytes() * static_cast<size_t>(world_), "bytes gathered");
+    begin(Operation::kGather);
+    for (size_t at = 0; at < x.bytes(); at += kChunkBytes) {
+      const Part part{operation_, 0, x.bytes(), std::min(kChunkBytes, x.bytes() - at)};
+      char* mine = static_cast<char*>(x.raw()) + at;
+      gather(part, mine);
+      for (int from = 0; from < world_; ++from) {
+        char* target = static_cast<char*>(out.raw()) + static_cast<size_t>(from) * x.bytes() + at;
+        if (rank_ == 0) std::memmove(target, from == 0 ? mine : block(from), part.size);
+        hand_out(part, target);
+      }
+    }
+  }
+
+  void broadcast(Tensor x, int root) override {
+    check_host_block(x);
+    begin(Operation::kBroadcast);
+    if (x.bytes() > 0) pass_on({operation_, root, x.bytes(), x.bytes()}, static_cast<char*>(x.raw()));
+  }
+
+  void broadcast_bytes(std::vector<uint8_t>& bytes, int root) override {
+    begin(Operation::kBytes);
+    if (rank_ == root && bytes.size() > limits::kGroupMessageBytesMax) {
+      fail("rank " + std::to_string(rank_) + " sends " + std::to_string(bytes.size()) + " bytes, at most " +
+           std::to_string(limits::kGroupMessageBytesMax) + " are allowed");
+    }
+    if (rank_ != root) {
+      const int source = rank_ == 0 ? root : 0;
+      const FrameHeader header = receive_header(source, kNoDeadline);
+      if (header.operation != operation_ || header.root != root || header.total != header.size) differ(source);
+      bytes.resize(header.size);  // receive_header() has bounded it
+      receive_payload(source, reinterpret_cast<char*>(bytes.data()), bytes.size(), deadline());
+    }
+    const Part part{operation_, root, bytes.size(), bytes.size()};
+    send_on(part, reinterpret_cast<const char*>(bytes.data()));
+  }
+
+  void barrier() override {
+    begin(Operation::kBarrier);
+    const Part part{operation_, 0, 0, 0};
+    if (rank_ > 0) send(0, part, nullptr);
+    for (int peer = 1; rank_ == 0 && peer < world_; ++peer) receive(peer, part, nullptr, kNoDeadline);
+    if (rank_ > 0) receive(0, part, nullptr, kNoDeadline);
+    for (int peer = 1; rank_ == 0 && peer < world_; ++peer) send(peer, part, nullptr);
+  }
+
+  void abort(const std::string& reason) override { lifelines_.abort(reason); }
+  void throw_if_lost() override { lifelines_.throw_if_lost(); }
+
+ private:
+  void begin(Operation operation) {
+    operation_ = operation;
+    throw_if_lost();
+  }
+
+  Instant deadline() const { return clock_.now() + timeout_ + (rank_ == 0 ? milliseconds(0) : kLongerForRank0); }
+  char* block(int peer) { return blocks_.data() + static_cast<size_t>(peer - 1) * kChunkBytes; }
+
+  // Every rank's bytes go to rank 0, which finds those of the others in block().
+  void gather(const Part& part, const char* mine) {
+    if (rank_ > 0) return send(0, part, mine);
+    const Instant until = deadline();
+    for (int peer = 1; peer < world_; ++peer) receive(peer, part, block(peer), until);
+  }
+
+  // `data` of rank 0 goes to `data` of the others.
+  void hand_out(const Part& part, char* data) {
+    if (rank_ > 0) return receive(0, part, data, deadline());
+    for (int peer = 1; peer < world_; ++peer) send(peer, part, data);
+  }
+
+  // `data` of the root goes to `data` of the others, by way of rank 0.
+  void pass_on(const Part& part, char* data) {
+    if (rank_ != part.root) receive(rank_ == 0 ? part.root : 0, part, data, deadline());
+    send_on(part, data);
+  }
+
+  void send_on(const Part& part, const char* data) {
+    if (rank_ > 0 && rank_ == part.root) send(0, part, data);
+    for (int peer = 1; rank_ == 0 && peer < world_; ++peer) {
+      if (peer != part.root) send(peer, part, data);
+    }
+  }
+
+  void send(int peer, const Part& part, const char* data) {
+    const HeaderBytes header = encode(FrameHeader{part.operation, part.root, token_, part.total, part.size});
+    const Instant until = deadline();
+    expect(send_all(socket(peer), header, until, part.size > 0), peer);
+    expect(send_all(socket(peer), {reinterpret_cast<const uint8_t*>(data), part.size}, until), peer);
+  }
+
+  void receive(int peer, const Part& part, char* data, Instant until) {
+    const FrameHeader header = receive_header(peer, until);
+    if (header != FrameHeader{part.operation, part.root, token_, part.total, part.size}) differ(peer);
+    receive_payload(peer, data, part.size, until);
+  }
+
+  FrameHeader receive_header(int peer, Instant until) {
+    HeaderBytes bytes;
+    expect(receive_all(socket(peer), bytes, until), peer);
+    const auto header = decode_header(bytes);
+    if (!header.ok()) fail("rank " + std::to_string(peer) + " sends " + header.refusal().message);
+    if (header.value().token != token_) fail("rank " + std::to_string(peer) + " sends frames of another start");
+    return header.value();
+  }
+
+  void receive_payload(int peer, char* data, size_t size, Instant until) {
+    expect(receive_all(socket(peer), {reinterpret_cast<uint8_t*>(data), size}, until), peer);
+  }
+
+  const Socket& socket(int peer) const { return data_[static_cast<size_t>(peer)]; }
+
+  void expect(Io io, int peer) {
+    if (io == Io::kDone) return;
+    const std::string name = "rank " + std::to_string(peer);
+    if (io == Io::kLate) fail(name + " did not come within " + std::to_string(timeout_.count()) + " ms");
+    lifelines_.wait_for_cause(peer);
+    fail(name + " has left the group");
+  }
+
+  [[noreturn]] void differ(int peer) {
+    fail("rank " + std::to_string(peer) + " calls another operation or size than rank " + std::to_string(rank_));
+  }
+
+  // An earlier reason goes first.
+  [[noreturn]] void fail(const std::string& what) {
+    abort("group aborted by rank " + std::to_string(rank_) + ": " + what + " (" + name_of(operation_) + ")");
+    throw_if_lost();
+    throw Error(what);
+  }
+
+  void shut_down_data() const {
+    for (const Socket& socket : data_) socket.shut_down();
+  }
+
+  const int rank_;
+  const int world_;
+  const milliseconds timeout_;
+  const uint64_t token_;
+  const std::vector<Socket> data_;  // by the peer's rank
+  std::vector<char> blocks_;        // rank 0: a chunk of each other rank
+  const SystemClock clock_;
+  Operation operation_ = Operation::kBarrier;  // the present one
+  Lifelines lifelines_;                        // last: its thread uses data_
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options) {
+  check(
+      options.world >= 1 && options.world <= limits::kWorldSizeMax && options.rank >= 0 && options.rank < options.world,
+      "rank of a TCP group");
+  return std::make_unique<TcpCommunicator>(options, meet(options));
+}
+
+}  // namespace optserve

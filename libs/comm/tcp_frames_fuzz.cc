@@ -1,0 +1,42 @@
+// Any bytes as each record of a TCP group: what is accepted is within its limits and is encoded to the same meaning.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/limits.h"
+#include "comm/tcp_frames.h"
+
+namespace {
+
+// The first bytes of the input, padded with zeros.
+template <class Bytes>
+Bytes take(const uint8_t* data, size_t size) {
+  Bytes bytes{};
+  std::copy_n(data, std::min(size, bytes.size()), bytes.begin());
+  return bytes;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace optserve;
+  using namespace optserve::tcp;
+  if (const auto hello = decode_hello(take<HelloBytes>(data, size)); hello.ok()) {
+    const Hello& value = hello.value();
+    check(value.world <= limits::kWorldSizeMax && value.rank >= 0 && value.rank < value.world, "rank and world");
+    const auto again = decode_hello(encode(value));
+    check(again.ok() && again.value().group == value.group && again.value().nonce == value.nonce, "the same hello");
+  }
+  if (const auto answer = decode_answer(take<AnswerBytes>(data, size)); answer.ok()) {
+    const auto again = decode_answer(encode(answer.value()));
+    check(again.ok() && again.value().text == answer.value().text, "the same answer");
+  }
+  if (const auto header = decode_header(take<HeaderBytes>(data, size)); header.ok()) {
+    const FrameHeader& value = header.value();
+    check(value.operation != Operation::kBytes || value.size <= limits::kGroupMessageBytesMax, "bytes of a frame");
+    check(value.operation != Operation::kAbort || value.size <= kReasonBytes, "bytes of a reason");
+    const auto again = decode_header(encode(value));
+    check(again.ok() && again.value() == value, "the same frame");
+  }
+  return 0;
+}

@@ -1,0 +1,134 @@
+#include "comm/tcp_lifelines.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace optserve::tcp {
+namespace {
+
+constexpr seconds kCauseTime{2};
+constexpr seconds kLetGoTime{1};  // between the loss and on_stuck
+
+}  // namespace
+
+Lifelines::Lifelines(std::vector<Socket> sockets, Options options)
+    : sockets_(std::move(sockets)), options_(std::move(options)), inboxes_(sockets_.size()) {
+  const auto is_open = [](const Socket& socket) { return socket.is_open(); };
+  if (std::none_of(sockets_.begin(), sockets_.end(), is_open)) return;  // a group of one
+  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) throw errno_error("eventfd");
+  thread_ = std::thread([this] { watch(); });
+}
+
+Lifelines::~Lifelines() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  wake();
+  if (thread_.joinable()) thread_.join();
+  if (reason_.empty()) tell(Operation::kLeave, {}, -1);
+  if (wake_fd_ >= 0) close(wake_fd_);
+}
+
+void Lifelines::abort(const std::string& reason) { lose(reason.empty() ? "aborted" : reason, options_.rank); }
+
+void Lifelines::throw_if_lost() const {
+  const std::lock_guard lock(mutex_);
+  if (!reason_.empty()) throw Error(reason_);
+}
+
+void Lifelines::wait_for_cause(int peer) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, kCauseTime, [&] { return !reason_.empty() || inboxes_[static_cast<size_t>(peer)].left; });
+}
+
+void Lifelines::watch() {
+  while (wait_for_news()) {
+    for (size_t peer = 0; peer < sockets_.size(); ++peer) {
+      if (sockets_[peer].is_open() && !inboxes_[peer].left) hear(static_cast<int>(peer));
+    }
+  }
+  wait_until_let_go();
+}
+
+bool Lifelines::wait_for_news() {
+  std::vector<pollfd> polled{{wake_fd_, POLLIN, 0}};
+  for (size_t peer = 0; peer < sockets_.size(); ++peer) {
+    if (sockets_[peer].is_open() && !inboxes_[peer].left) polled.push_back({sockets_[peer].fd(), POLLIN, 0});
+  }
+  poll(polled.data(), polled.size(), -1);
+  const std::lock_guard lock(mutex_);
+  return !stopping_ && reason_.empty();
+}
+
+// Reads what has come from a peer: an abort, its farewell, or its end.
+void Lifelines::hear(int peer) {
+  Inbox& inbox = inboxes_[static_cast<size_t>(peer)];
+  const std::string name = "rank " + std::to_string(peer);
+  const auto received =
+      receive_some(sockets_[static_cast<size_t>(peer)], std::span(inbox.bytes).subspan(inbox.received));
+  if (received < 0) return lose("group aborted by rank " + std::to_string(options_.rank) + ": " + name + " died", peer);
+  inbox.received += static_cast<size_t>(received);
+  if (inbox.received < kHeaderBytes) return;
+  HeaderBytes bytes;
+  std::copy_n(inbox.bytes.begin(), kHeaderBytes, bytes.begin());
+  const auto header = decode_header(bytes);
+  const bool known = header.ok() && header.value().token == options_.token;
+  if (known && header.value().operation == Operation::kLeave) {
+    const std::lock_guard lock(mutex_);
+    inbox.left = true;
+    changed_.notify_all();
+    return;
+  }
+  if (!known || header.value().operation != Operation::kAbort) return lose(name + " sends what no rank sends", peer);
+  const size_t size = header.value().size;
+  if (inbox.received < kHeaderBytes + size) return;
+  lose(std::string(inbox.bytes.begin() + kHeaderBytes,
+                   inbox.bytes.begin() + static_cast<ptrdiff_t>(kHeaderBytes + size)),
+       peer);
+}
+
+void Lifelines::lose(const std::string& reason, int from) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!reason_.empty()) return;
+    reason_ = reason.empty() ? "aborted" : reason;
+  }
+  tell(Operation::kAbort, reason, from);
+  options_.on_lost();
+  changed_.notify_all();
+  wake();
+}
+
+// Never waits: a peer that does not read will find the end of the connection.
+void Lifelines::tell(Operation operation, const std::string& text, int except) {
+  const size_t size = std::min(text.size(), kReasonBytes);
+  const HeaderBytes header = encode(FrameHeader{operation, 0, options_.token, 0, size});
+  std::vector<uint8_t> bytes(header.begin(), header.end());
+  bytes.insert(bytes.end(), text.begin(), text.begin() + static_cast<ptrdiff_t>(size));
+  for (size_t peer = 0; peer < sockets_.size(); ++peer) {
+    if (!sockets_[peer].is_open() || static_cast<int>(peer) == except) continue;
+    (void)!send(sockets_[peer].fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+}
+
+void Lifelines::wait_until_let_go() {
+  std::unique_lock lock(mutex_);
+  if (changed_.wait_for(lock, kLetGoTime, [&] { return stopping_; }) || !options_.on_stuck) return;
+  const std::string reason = reason_;
+  lock.unlock();
+  options_.on_stuck(reason);
+}
+
+void Lifelines::wake() const {
+  const uint64_t one = 1;
+  if (wake_fd_ >= 0) (void)!write(wake_fd_, &one, sizeof one);
+}
+
+}  // namespace optserve::tcp

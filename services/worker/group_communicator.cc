@@ -1,0 +1,56 @@
+#include "worker/group_communicator.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+#include "base/build_info.h"
+#include "base/log.h"
+
+namespace optserve::worker {
+namespace {
+
+constexpr int kNcclSetupMs = 120'000;
+
+TcpGroupOptions tcp_options(const WorkerOptions& options) {
+  TcpGroupOptions tcp;
+  tcp.host = options.rendezvous_host();
+  tcp.port = options.rendezvous_port();
+  tcp.group = options.model_name() + " on " + options.device + ", optserve " + std::string(build_version());
+  tcp.rank = options.rank;
+  tcp.world = options.world;
+  tcp.meet_timeout_ms = options.load_deadline_ms;
+  tcp.timeout_ms = options.step_deadline_ms;
+  // The supervisor of this host sees its own ranks only: nobody else would end a rank that hangs in its device because
+  // a rank of another host died.
+  tcp.on_stuck = [rank = options.rank](const std::string& reason) {
+    log_error("rank_stuck", {{"rank", rank}, {"cause", reason}});
+    _exit(1);  // no destructors: the device may hang in them, too
+  };
+  return tcp;
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& options, void* native_stream) {
+  if (options.world == 1) return make_solo_communicator();
+  std::unique_ptr<Communicator> control;
+  if (options.nodes > 1) {
+    control = make_tcp_communicator(tcp_options(options));
+  } else {
+    const ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
+    control = make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
+  }
+  if (options.device == "cpu") return control;
+  // NCCL's own sockets are open to everybody who reaches them: within one host they need no network.
+  if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+  NcclOptions nccl;
+  nccl.device = options.local_rank();
+  nccl.stream = native_stream;
+  nccl.timeout_ms = std::max(options.step_deadline_ms, kNcclSetupMs);
+  return make_nccl_communicator(std::move(control), nccl);
+}
+
+}  // namespace optserve::worker

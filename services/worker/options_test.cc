@@ -1,0 +1,99 @@
+#include "worker/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "base/error.h"
+
+namespace optserve::worker {
+namespace {
+
+using testing::HasSubstr;
+
+using Variables = std::map<std::string, std::string>;
+
+WorkerOptions two_nodes(const Variables& variables, const std::string& rendezvous = {}, int node_rank = -1) {
+  WorkerOptions options;
+  options.model = "demo=/models/demo";
+  options.world = 4;
+  options.nodes = 2;
+  options.node_rank = node_rank;
+  options.rendezvous = rendezvous;
+  complete_from_environment(options, [&](const std::string& name) {
+    const auto found = variables.find(name);
+    return found == variables.end() ? std::string() : found->second;
+  });
+  return options;
+}
+
+std::string refusal_of(const WorkerOptions& options) {
+  try {
+    check_options(options);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(GroupPlace, ComesFromTheEnvironmentOfWhateverStartedTheWorker) {
+  WorkerOptions options =
+      two_nodes({{"MASTER_ADDR", "10.1.2.3"}, {"MASTER_PORT", "1234"}, {"GROUP_RANK", "1"}, {"RANK", "7"}});
+  EXPECT_EQ(options.rendezvous, "10.1.2.3:1234");
+  EXPECT_EQ(options.node_rank, 1);
+  EXPECT_EQ(options.first_rank(), 2);
+  EXPECT_EQ(refusal_of(options), "accepted");
+
+  options = two_nodes({{"LWS_LEADER_ADDRESS", "group-0.workers.default"}, {"LWS_WORKER_INDEX", "0"}});
+  EXPECT_EQ(options.rendezvous_host(), "group-0.workers.default");
+  EXPECT_EQ(options.rendezvous_port(), 29500);
+  EXPECT_EQ(options.node_rank, 0);
+
+  options = two_nodes({{"MASTER_ADDR", "job-0.job"}, {"JOB_COMPLETION_INDEX", "1"}});
+  EXPECT_EQ(options.rendezvous, "job-0.job:29500");
+  EXPECT_EQ(options.node_rank, 1);
+
+  options = two_nodes({{"MASTER_ADDR", "fd00::7"}, {"MASTER_PORT", "80"}, {"GROUP_RANK", "0"}});
+  EXPECT_EQ(options.rendezvous_host(), "fd00::7");
+  EXPECT_EQ(options.rendezvous_port(), 80);
+}
+
+TEST(GroupPlace, OptionsGoBeforeTheEnvironment) {
+  const Variables variables = {{"MASTER_ADDR", "10.1.2.3"}, {"GROUP_RANK", "1"}};
+  const WorkerOptions options = two_nodes(variables, "host:5000", 0);
+  EXPECT_EQ(options.rendezvous, "host:5000");
+  EXPECT_EQ(options.node_rank, 0);
+}
+
+// An indexed Job of single-host workers gives each an index that means nothing here.
+TEST(GroupPlace, OfAGroupOnOneHostIsTheFirst) {
+  WorkerOptions options;
+  options.model = "demo=/models/demo";
+  complete_from_environment(options, [](const std::string&) { return std::string("3"); });
+  EXPECT_EQ(options.node_rank, 0);
+  EXPECT_EQ(options.rendezvous, "");
+  EXPECT_EQ(refusal_of(options), "accepted");
+}
+
+TEST(GroupPlace, ThatMakesNoSenseIsNamed) {
+  EXPECT_THAT(refusal_of(two_nodes({{"MASTER_ADDR", "host"}})), HasSubstr("node-rank: expected 0 to 1, found -1"));
+  EXPECT_THAT(refusal_of(two_nodes({{"MASTER_ADDR", "host"}, {"GROUP_RANK", "two"}})), HasSubstr("node-rank"));
+  EXPECT_THAT(refusal_of(two_nodes({{"GROUP_RANK", "1"}})), HasSubstr("rendezvous: expected HOST:PORT, found ''"));
+  for (const char* rendezvous : {"host", "host:", ":5000", "host:0", "host:65536", "host:5x"}) {
+    EXPECT_THAT(refusal_of(two_nodes({}, rendezvous, 1)), HasSubstr("rendezvous: expected HOST:PORT")) << rendezvous;
+  }
+  WorkerOptions options = two_nodes({}, "host:5000", 1);
+  options.world = 3;
+  EXPECT_THAT(refusal_of(options), HasSubstr("nodes: expected a divisor of world 3, found 2"));
+  options.world = 1;
+  EXPECT_THAT(refusal_of(options), HasSubstr("nodes: expected 1 to 1, found 2"));
+  options.world = 4;
+  options.rank = 1;  // of host 0
+  EXPECT_THAT(refusal_of(options), HasSubstr("rank: expected one of host 1, found 1"));
+  options.rank = 3;
+  EXPECT_EQ(refusal_of(options), "accepted");
+}
+
+}  // namespace
+}  // namespace optserve::worker
