@@ -27,6 +27,10 @@ static_assert(kSkinnyRowsMax == kOctet);
 template <int kOctets>
 inline constexpr int kDepth = 8 / kOctets + 1;
 
+// More than half of a multiprocessor's shared memory: where the kernel before frees some of them sooner than others,
+// two blocks would else share one and leave another without work.
+constexpr int kSharedBytesMin = 116 << 10;
+
 // The shared memory of a block: the rings of its warps, then the sums of two tiles.
 template <int kOctets>
 struct Layout {
@@ -37,6 +41,8 @@ struct Layout {
         ring_bytes(kDepth<kOctets> * chunk_bytes),
         tile_cells(static_cast<int>(rows) * kOctets * kOctet),
         bytes(kWarps * ring_bytes + 2 * kWarps * tile_cells * static_cast<int>(sizeof(float))) {}
+
+  int alone_bytes() const { return bytes > kSharedBytesMin ? bytes : kSharedBytesMin; }
 };
 
 // 16 bytes to shared memory, or zeros and no access to `from` unless `inside`. x is read again by later tiles and goes
@@ -241,11 +247,12 @@ cudaError_t launch(const SkinnyLinearArgs& args, int multiprocessors, cudaStream
   constexpr int kTile = kOctets * kOctet;
   constexpr auto kKernel = skinny_kernel<T, kOctets>;
   const Layout<kOctets> layout(args.rows);
-  const int bytes_max = Layout<kOctets>(kSkinnyRowsMax).bytes;
+  const int bytes_max = Layout<kOctets>(kSkinnyRowsMax).alone_bytes();
   const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_max);
   if (error != cudaSuccess) return error;
   const int64_t blocks = std::min<int64_t>((args.out + kTile - 1) / kTile, multiprocessors);
-  const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kThreads), static_cast<size_t>(layout.bytes)};
+  const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
+                          static_cast<size_t>(layout.alone_bytes())};
   return launch_dependent<kKernel>(shape, stream, args);
 }
 

@@ -68,6 +68,9 @@ Status find_model(const BenchOptions& options, BenchPlan& plan) {
     return bad("model: expected the folder of a sharded checkpoint, or a published name with --random-weights");
   const size_t equals = options.model.find('=');
   const bool is_name = equals == std::string::npos && !std::filesystem::exists(options.model);
+  if (is_name && options.random_weights && options.through == "pipeline" && options.connect.empty())
+    return bad(
+        "random-weights: a pipeline needs a folder with a manifest and a tokenizer; leave out --through pipeline");
   if (is_name && (options.random_weights || !options.connect.empty())) return find_named_model(options, plan);
   if (is_name && model_spec::find_published(options.model) != nullptr)
     return bad("model: there is no folder " + options.model + "; with --random-weights the name is enough");
@@ -131,8 +134,6 @@ Status check_choices(const BenchOptions& options) {
   if (options.max_sequences < 1 || options.max_sequences > workload::kBatchMax)
     return bad("max-sequences: expected 1 to " + std::to_string(workload::kBatchMax) + ", found " +
                std::to_string(options.max_sequences));
-  if (options.random_weights && options.through == "pipeline" && options.connect.empty())
-    return bad("random-weights: a pipeline needs a checkpoint with a tokenizer; leave out --through pipeline");
   return ok_status();
 }
 
@@ -245,7 +246,9 @@ std::vector<std::string> stack_arguments(const BenchOptions& options, const Benc
                                         "--drain-seconds",
                                         "2"};
   if (options.is_volatile) arguments.push_back("--volatile");
-  for (const std::string& option : plan.worker_options) {
+  std::vector<std::string> worker_options = plan.worker_options;
+  if (options.random_weights) worker_options.push_back("random-weights=true");
+  for (const std::string& option : worker_options) {
     arguments.push_back("--worker-option");
     arguments.push_back(option);
   }

@@ -47,8 +47,14 @@ GROUPS = ('alone', 'few', 'together')  # of gpu_parity's generations
 
 PROMPT_LENGTHS = (1, 17, 64, 130, 300)
 NEW_TOKENS = 20
-WEIGHT_STD = 0.02
-BIAS_STD = 0.1
+EMBEDDING_STD = 0.1
+BIAS_STD = 0.05
+NORM_STD = 0.1
+# Of matrices: their standard deviation times sqrt(inputs). Logits of attention far apart, so that it chooses; what is
+# added to the residual stream is less in a deeper model, else the last layers would see the same vector everywhere.
+GAINS = {'q_proj': 2, 'k_proj': 2, 'v_proj': 1.5, 'out_proj': 1.5, 'fc1': 1, 'fc2': 1, 'project_in': 1, 'project_out': 1}
+ADDED_TO_STREAM = ('out_proj', 'fc2')
+CONTEXT_PART_MIN = 0.2
 SEED = 20
 RUN_SECONDS_MAX = 300
 
@@ -132,16 +138,21 @@ def empty_model(config):
         return OPTForCausalLM(config).eval()
 
 
-def random_tensor(name, shape, generator):
+def random_tensor(name, shape, num_layers, generator):
     noise = torch.randn(shape, generator=generator, device=generator.device)
+    part = name.split('.')[-2]
     if name.endswith('.bias'):
         return BIAS_STD * noise
-    return 1 + BIAS_STD * noise if 'layer_norm' in name else WEIGHT_STD * noise
+    if 'layer_norm' in part:
+        return 1 + NORM_STD * noise
+    if part in GAINS:
+        return GAINS[part] * (shape[1] * (num_layers if part in ADDED_TO_STREAM else 1)) ** -0.5 * noise
+    return EMBEDDING_STD * noise
 
 
 def save_random_model(config, folder, device):
     generator = torch.Generator(device).manual_seed(SEED)
-    state = {name: random_tensor(name, tensor.shape, generator).to(torch.float16).cpu()
+    state = {name: random_tensor(name, tensor.shape, config.num_hidden_layers, generator).to(torch.float16).cpu()
              for name, tensor in empty_model(config).state_dict().items()
              if not (name == 'lm_head.weight' and config.tie_word_embeddings)}
     folder.mkdir(parents=True)
@@ -196,7 +207,15 @@ class Truth:
                     if (case, ids) not in self.steps:
                         rows = self._rows(model, self.prompts[case] + list(ids[:-1]))
                         self.steps[case, ids] = rows[len(self.prompts[case]) - 1:].clone()
+        self.context_part = self._context_part(model)
         self.largest = max(rows.abs().max().item() for rows in self.prompt_logits)
+
+    def _context_part(self, model):
+        """How much the logits after the first half of the longest prompt change when its tokens are others."""
+        prompt, truth = self.prompts[-1], self.prompt_logits[-1]
+        half = len(prompt) // 2
+        rows = self._rows(model, prompt[:1] + prompt[half:2 * half - 1] + prompt[half:])
+        return ((rows[half:] - truth[half:]).norm() / truth[half:].norm()).item()
 
     def _rows(self, model, ids):
         return logits_of(model, ids, self.device)[:, :self.vocab_real]
@@ -290,6 +309,8 @@ def logprob_error(generated, truth):
 def judge(result, dtype):
     """What of the result breaks a criterion."""
     theirs, tie, faults = result['transformers']['relative'], result['tie'], []
+    if not result['context_part'] >= CONTEXT_PART_MIN:
+        faults.append(f'the model hides its attention: context makes {result["context_part"]:.3g} of the logits')
     bound = FP32_ERROR_MAX if dtype == 'fp32' else HALF_ERROR_RATIO_MAX * theirs + HALF_ERROR_SLACK
     for name in ('whole', 'chunked'):
         if not result[name]['relative'] <= bound:
@@ -308,7 +329,8 @@ def compare(out, generated, truth, vocab, theirs):
     whole, chunked = (read_logits(out, name, truth, vocab) for name in ('logits', 'chunked'))
     tie = HALF_TIE * theirs['largest'] if theirs['largest'] > 0 else FP32_TIE * truth.largest
     return {'whole': truth.errors(whole), 'chunked': truth.errors(chunked), 'transformers': theirs,
-            'whole_to_chunked': distance(whole, chunked, truth), 'tie': tie,
+            'whole_to_chunked': distance(whole, chunked, truth), 'tie': tie, 'context_part': truth.context_part,
+            'different_ids': len({i for generation in generated['alone'] for i in generation['ids']}),
             'greedy': greedy_result(generated, truth, tie), 'company': company_result(generated, truth),
             'logprob_error': logprob_error(generated, truth)}
 
