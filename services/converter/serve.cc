@@ -16,7 +16,8 @@ namespace {
 std::string summary_of(const std::string& destination, const ConvertResult& result) {
   return destination + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " +
          std::string(tensor::dtype_name(result.dtype)) + ", " + std::to_string(result.shards) + " shards, " +
-         std::to_string(result.bytes_written) + " bytes, from " + result.layout;
+         (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +
+         result.layout;
 }
 
 // What the conversion thread does with one job.
@@ -31,6 +32,8 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
   command.shards = spec.value().shards;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();
+  // A converter may have died between publishing and reporting; then its job comes again.
+  options.value().accept_existing = true;
   options.value().on_progress = [&](const ConvertProgress& at) {
     return progress(static_cast<int64_t>(at.bytes_done), static_cast<int64_t>(at.bytes_total));
   };
