@@ -1,14 +1,12 @@
 #include "converter/serve.h"
 
-#include "base/build_info.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "converter/conversion_thread.h"
 #include "converter/converter_service.h"
 #include "converter/path_guard.h"
 #include "metrics/http_server.h"
 #include "tensor/dtype.h"
-#include "transport/service_loop.h"
+#include "transport/scheduler_session.h"
 
 namespace optserve::converter {
 namespace {
@@ -56,21 +54,10 @@ void serve(const ServeOptions& options) {
 
   ConversionThread thread(
       [&](const protocol::ConvertSpec& spec, const auto& progress) { return convert_job(guard, spec, progress); });
-  protocol::Register hello;
-  hello.instance = InstanceId::random();
-  hello.name = host_and_pid();
-  hello.build = build_version();
-  transport::SchedulerLinkOptions link;
-  link.seed = std::hash<Id128>{}(hello.instance);
+  protocol::Register hello = transport::new_registration();
+  const transport::SchedulerLinkOptions link = transport::link_options(hello);
   ConverterService service(thread, std::move(hello), link, metrics, health);
-  const SystemClock clock;
-  transport::ServiceLoop loop(service, clock, metrics);
-  transport::PortOptions port;
-  port.message_bytes_max = limits::kInternalMessageBytesMax;
-  loop.connect(options.scheduler, port);
-  loop.set_health(&health);
-  health.started = true;
-  loop.run(seconds(options.drain_seconds));
+  transport::serve_scheduler(service, {options.scheduler, seconds(options.drain_seconds), {}}, metrics, health);
 }
 
 }  // namespace optserve::converter
