@@ -98,7 +98,9 @@ class Backend {
   // Of the last kMarksMax marks made, any may be waited for: until every call before it is complete.
   virtual Mark mark() = 0;
   virtual void wait(Mark mark) = 0;
-  static constexpr int kMarksMax = 4;
+  static constexpr int kMarksMax = 8;
+  // Milliseconds on the device from one mark to a later one, both waited for.
+  virtual double ms_between(Mark from, Mark to) = 0;
 
   // Converts host bytes of the shard's dtype into the form linear() wants, on the device. `shape`: [out, in]. `source`
   // is as for upload().

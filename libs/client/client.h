@@ -1,7 +1,8 @@
 // The C++ client library. One Client owns one connection and one thread; its calls are safe from any thread and block
 // up to their time-out. Lost connections and scheduler restarts are healed inside: submits are repeated with the same
 // key, streams resume at the byte they had reached, each byte of text is delivered once. What the scheduler refuses is
-// returned at once, kBusy included: when to try again is the caller's choice.
+// returned at once, except that it is busy: then it is asked again within the time-out, and kBusy is returned if that
+// was not enough.
 #pragma once
 
 #include <chrono>

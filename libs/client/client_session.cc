@@ -87,7 +87,7 @@ void ClientSession::call(Message request, Instant deadline, const Turn& turn, An
   const uint64_t number = ++last_request_;
   set_request(request, number);
   Call& call = calls_[number];
-  call = {std::move(request), deadline, std::move(done), turn.now, options_.retry_first};
+  call = {std::move(request), deadline, std::move(done), turn.now, options_.retry_first, {}};
   send_call(call, turn);
 }
 
@@ -105,6 +105,37 @@ void ClientSession::answer_call(uint64_t request, Result<Message> answer, const 
   done(std::move(answer), turn);
 }
 
+// The scheduler was busy: the same message once more, if there is time.
+bool ClientSession::put_off(uint64_t request, const Turn& turn) {
+  const auto found = calls_.find(request);
+  if (found == calls_.end()) return false;
+  Call& call = found->second;
+  const Instant next = turn.now + call.wait / 2 + jitter(call.wait / 2);
+  if (next >= call.deadline) return false;
+  call.next_send = next;
+  return true;
+}
+
+// The jobs that were accepted or refused for good keep their first outcome: to the scheduler they are duplicates when
+// the message is repeated for those that it was too busy for.
+void ClientSession::on_submit_answer(protocol::SubmitReply reply, const Turn& turn) {
+  const auto found = calls_.find(reply.request);
+  if (found == calls_.end()) return;
+  std::vector<protocol::SubmitOutcome>& decided = found->second.decided;
+  if (decided.size() == reply.outcomes.size()) {
+    for (size_t i = 0; i < decided.size(); ++i) {
+      if (decided[i].error != ErrorCode::kBusy) reply.outcomes[i] = std::move(decided[i]);
+    }
+  }
+  const bool is_busy = std::any_of(reply.outcomes.begin(), reply.outcomes.end(),
+                                   [](const auto& outcome) { return outcome.error == ErrorCode::kBusy; });
+  if (is_busy && put_off(reply.request, turn)) {
+    decided = std::move(reply.outcomes);
+    return;
+  }
+  answer_call(reply.request, Message(std::move(reply)), turn);
+}
+
 void ClientSession::expire_calls(const Turn& turn) {
   std::vector<uint64_t> expired;
   for (auto& [request, call] : calls_) {
@@ -115,6 +146,10 @@ void ClientSession::expire_calls(const Turn& turn) {
     }
   }
   for (const uint64_t request : expired) {
+    if (auto& decided = calls_.at(request).decided; !decided.empty()) {
+      answer_call(request, Message(protocol::SubmitReply{request, std::move(decided)}), turn);
+      continue;
+    }
     answer_call(request, refuse(ErrorCode::kUnavailable, "no answer from the scheduler at " + options_.endpoint), turn);
   }
 }
@@ -283,6 +318,7 @@ void ClientSession::on_refused(const protocol::Refused& refused, const Turn& tur
   const Refusal why{refused.code, refused.message};
   const auto attached = attach_requests_.find(refused.request);
   if (attached == attach_requests_.end()) {
+    if (refused.code == ErrorCode::kBusy && put_off(refused.request, turn)) return;
     if (!calls_.contains(refused.request)) log_warn("scheduler_refused", {{"message", refused.message}});
     answer_call(refused.request, why, turn);
     return;
@@ -313,6 +349,8 @@ void ClientSession::on_message(const Peer&, Message message, Instant now, Outbox
     const bool is_new = term_ != 0 && pong->term != term_;
     term_ = pong->term;
     if (is_new) resync(turn);
+  } else if (auto* reply = std::get_if<protocol::SubmitReply>(&message)) {
+    on_submit_answer(std::move(*reply), turn);
   } else if (const uint64_t request = request_of(message); request != 0) {
     answer_call(request, std::move(message), turn);
   }

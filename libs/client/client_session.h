@@ -50,7 +50,8 @@ class ClientSession final : public transport::Service {
   explicit ClientSession(const SessionOptions& options);
 
   // Sends a message that has a `request` field, which is set here. `done` is called once: with the answer, with the
-  // scheduler's refusal, or with kUnavailable at the deadline.
+  // scheduler's refusal, or with kUnavailable at the deadline. While the scheduler is busy, with all of it or with
+  // single jobs of a Submit, the message is repeated; its last word before the deadline counts.
   void call(protocol::Message request, Instant deadline, const Turn& turn, Answer done);
   // Jobs that cannot be valid are refused here; the others travel in as many messages as needed.
   void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn,
@@ -75,6 +76,7 @@ class ClientSession final : public transport::Service {
     Answer done;
     Instant next_send;
     Duration wait;
+    std::vector<protocol::SubmitOutcome> decided;  // of a Submit that is repeated for those that were refused as busy
   };
   struct Follow {
     FollowId id;
@@ -96,6 +98,8 @@ class ClientSession final : public transport::Service {
   void resync(const Turn& turn);
   void send_call(Call& call, const Turn& turn);
   void answer_call(uint64_t request, Result<protocol::Message> answer, const Turn& turn);
+  bool put_off(uint64_t request, const Turn& turn);
+  void on_submit_answer(protocol::SubmitReply reply, const Turn& turn);
   void attach(const JobId& id, FollowedJob& job, const Turn& turn);
   void on_refused(const protocol::Refused& refused, const Turn& turn);
   void on_event(const protocol::JobEvent& event, const Turn& turn);

@@ -105,7 +105,8 @@ TEST(SubmitJobs, KeysAreGivenAndBadJobsRefusedHere) {
     EXPECT_EQ(submit->jobs[0].key, "mine");
     EXPECT_EQ(submit->jobs[1].key.size(), 32u);
     EXPECT_FALSE(submit->stream);
-    rig.receive(SubmitReply{submit->request, {{JobId{}, {}, "", 1, false}, {{}, ErrorCode::kBusy, "full", 0, false}}});
+    rig.receive(
+        SubmitReply{submit->request, {{JobId{}, {}, "", 1, false}, {{}, ErrorCode::kUnknownModel, "m", 0, false}}});
   };
   rig.submit(std::move(jobs));
   ASSERT_TRUE(rig.outcomes && rig.outcomes->ok());
@@ -113,7 +114,59 @@ TEST(SubmitJobs, KeysAreGivenAndBadJobsRefusedHere) {
   EXPECT_TRUE(outcomes[0].job);
   EXPECT_THAT(outcomes[1].message, ::testing::HasSubstr("priority"));
   EXPECT_THAT(outcomes[2].message, ::testing::HasSubstr("UTF-8"));
-  EXPECT_EQ(outcomes[3].error, ErrorCode::kBusy);
+  EXPECT_EQ(outcomes[3].error, ErrorCode::kUnknownModel);
+}
+
+// Of three jobs the scheduler accepts one, refuses one, and is too busy for the third for `busy_answers` answers.
+struct BusyRig : Rig {
+  explicit BusyRig(int busy_answers) {
+    pass(milliseconds(200));
+    answer = [this, busy_answers](const Message& message) {
+      const auto* submit = std::get_if<Submit>(&message);
+      if (submit == nullptr) return;
+      ++answers;
+      const bool first = answers == 1, busy = answers <= busy_answers;
+      protocol::SubmitOutcome third{last, {}, "", 0, false};
+      if (busy) third = {{}, ErrorCode::kBusy, "full", 0, false};
+      receive(SubmitReply{submit->request,
+                          {{JobId{}, {}, "", 1, !first}, {{}, ErrorCode::kUnknownModel, "m", 0, false}, third}});
+    };
+    submit(std::vector<JobSpec>(3, good_job()));
+  }
+  int answers = 0;
+  JobId last = Id128::random();
+};
+
+TEST(SubmitJobs, IsRepeatedForThoseThatTheSchedulerIsTooBusyFor) {
+  BusyRig rig(3);
+  EXPECT_FALSE(rig.outcomes);
+  rig.pass(seconds(9));
+  ASSERT_TRUE(rig.outcomes && rig.outcomes->ok());
+  const Outcomes& outcomes = rig.outcomes->value();
+  EXPECT_EQ(rig.answers, 4);
+  EXPECT_FALSE(outcomes[0].duplicate) << "the first answer of a decided job counts";
+  EXPECT_EQ(outcomes[1].error, ErrorCode::kUnknownModel);
+  EXPECT_EQ(outcomes[2].job, rig.last);
+  const auto sent = rig.all<Submit>();
+  for (const Submit& submit : sent) EXPECT_TRUE(submit == sent[0]) << "with the same keys";
+}
+
+TEST(SubmitJobs, ASchedulerThatStaysBusyIsTheAnswerAtTheDeadline) {
+  BusyRig rig(1'000);
+  rig.pass(seconds(11));
+  ASSERT_TRUE(rig.outcomes && rig.outcomes->ok());
+  EXPECT_TRUE(rig.outcomes->value()[0].job);
+  EXPECT_EQ(rig.outcomes->value()[2].error, ErrorCode::kBusy);
+  EXPECT_THAT(rig.answers, ::testing::AllOf(::testing::Ge(4), ::testing::Le(8)));
+}
+
+TEST(SubmitJobs, WhatWasAcceptedIsKnownThoughTheBusySchedulerWentAway) {
+  BusyRig rig(1'000);
+  rig.answer = nullptr;
+  rig.pass(seconds(11));
+  ASSERT_TRUE(rig.outcomes && rig.outcomes->ok());
+  EXPECT_TRUE(rig.outcomes->value()[0].job);
+  EXPECT_EQ(rig.outcomes->value()[2].error, ErrorCode::kBusy);
 }
 
 TEST(SubmitJobs, OnlyBadJobsNeedNoScheduler) {

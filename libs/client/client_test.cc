@@ -127,12 +127,22 @@ TEST_F(ClientTest, StartsBeforeTheScheduler) {
   starter.join();
 }
 
-TEST_F(ClientTest, BusyIsReportedAtOnce) {
-  faults.refuse_submits = 1;
+TEST_F(ClientTest, BusyIsTriedAgainWithinTheTimeout) {
+  faults.refuse_submits = 2;
   Client client(options());
+  expect_generates(client, "Once");
+  EXPECT_EQ(faults.refuse_submits, 0);
+}
+
+TEST_F(ClientTest, BusyIsReportedWhenTheTimeoutIsOver) {
+  faults.refuse_submits = 1'000'000;
+  ClientOptions impatient = options();
+  impatient.timeout = milliseconds(700);
+  Client client(impatient);
   const auto result = client.generate(job("Once"));
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.refusal().code, ErrorCode::kBusy);
+  faults.refuse_submits = 0;
   expect_generates(client, "again");
 }
 

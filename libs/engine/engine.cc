@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <optional>
 
@@ -54,7 +55,7 @@ struct StartedStep {
   };
   uint64_t step = 0;
   std::vector<Item> items;
-  Mark done = 0;
+  Mark begun = 0, done = 0;
   size_t turn = 0;
 };
 
@@ -103,6 +104,7 @@ class OptEngine final : public Engine {
   const EngineOptions& options() const override { return options_; }
   uint64_t manifest_digest() const override { return digest_; }
   int in_flight() const override { return in_flight_; }
+  DeviceTime device_time() const override { return {busy_ms_, idle_ms_}; }
   int depth() const override { return exec_.backend.runs_ahead() ? kStepsInFlight : 1; }
 
   void start(const batching::StepPlan& plan) override {
@@ -113,6 +115,7 @@ class OptEngine final : public Engine {
     next_ = (next_ + 1) % kStepsInFlight;
     ++in_flight_;
     note(plan, started);
+    started.begun = exec_.backend.mark();
     const Batch& batch = slots_.begin_step(plan);
     if (batch.num_tokens > 0) {
       if (batch.graph_key) {
@@ -130,6 +133,9 @@ class OptEngine final : public Engine {
     const StartedStep& started = ring_[(next_ + kStepsInFlight - static_cast<size_t>(in_flight_)) % kStepsInFlight];
     --in_flight_;
     exec_.backend.wait(started.done);
+    busy_ms_ = busy_ms_ + exec_.backend.ms_between(started.begun, started.done);
+    if (last_done_) idle_ms_ = idle_ms_ + exec_.backend.ms_between(*last_done_, started.begun);
+    last_done_ = started.done;
     batching::StepResult result;
     result.step = started.step;
     if (exec_.communicator.rank() == 0) report(started, result);
@@ -183,6 +189,8 @@ class OptEngine final : public Engine {
   std::array<StartedStep, kStepsInFlight> ring_;
   size_t next_ = 0;
   int in_flight_ = 0;
+  std::atomic<double> busy_ms_ = 0, idle_ms_ = 0;  // written by the thread that finishes steps
+  std::optional<Mark> last_done_;
 };
 
 Status check_options(const EngineOptions& options, const OptConfig& config, int world) {

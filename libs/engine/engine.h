@@ -49,7 +49,14 @@ class Engine {
   // Waits for the oldest started step. Only rank 0's result is filled in.
   virtual batching::StepResult finish() = 0;
   virtual int in_flight() const = 0;  // started and not finished
-  virtual int depth() const = 0;      // 1 where steps are executed as they are started, else kStepsInFlight
+  // How the device spent its time over all finished steps: in steps, and between them, whether there was work or not.
+  // From any thread.
+  struct DeviceTime {
+    double busy_ms = 0;
+    double idle_ms = 0;
+  };
+  virtual DeviceTime device_time() const = 0;  // zeros where steps are executed as they are started
+  virtual int depth() const = 0;               // 1 where steps are executed as they are started, else kStepsInFlight
   static constexpr int kStepsInFlight = 2;
 };
 

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "checkpoint/writer.h"
+#include "converter/existing_output.h"
 #include "converter/source.h"
 #include "converter/tokenizer_files.h"
 
@@ -238,11 +239,6 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
   if (!tokenizer.ok()) return tokenizer.refusal();
   Result<CheckpointWriter::Plan> plan = make_plan(options, source.value(), tokenizer.value());
   if (!plan.ok()) return plan.refusal();
-  auto writer = CheckpointWriter::create(options.output, plan.value());
-  if (!writer.ok()) return writer.refusal();
-  const uint64_t bytes = writer.value()->shard_bytes() * static_cast<uint64_t>(plan.value().shards);
-  if (Status status = check_room(options.output, bytes); !status.ok()) return status.refusal();
-
   ConvertResult result;
   result.config = plan.value().config;
   result.dtype = plan.value().dtype;
@@ -251,6 +247,14 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
   result.layout = source.value().foreign().kind + ", " + source.value().foreign().layout;
   result.warnings = source.value().foreign().warnings;
   result.has_tokenizer = tokenizer.value().has_value();
+  const checkpoint::SourceInfo origin{result.layout, source.value().foreign().files};
+  result.existed = options.accept_existing && is_output_of(options.output, plan.value(), origin, tokenizer.value());
+  if (result.existed) return result;
+
+  auto writer = CheckpointWriter::create(options.output, plan.value());
+  if (!writer.ok()) return writer.refusal();
+  const uint64_t bytes = writer.value()->shard_bytes() * static_cast<uint64_t>(plan.value().shards);
+  if (Status status = check_room(options.output, bytes); !status.ok()) return status.refusal();
   if (result.has_tokenizer)
     writer.value()->add_tokenizer(tokenizer.value()->vocab, tokenizer.value()->merges);
   else
@@ -261,9 +265,7 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
   if (Status status = source.value().check_unchanged(); !status.ok()) return status.refusal();
   result.nonfinite = mover.nonfinite();
   result.bytes_written = mover.bytes_done();
-  if (Status status = writer.value()->publish({result.layout, source.value().foreign().files}, kCreatedBy);
-      !status.ok())
-    return status.refusal();
+  if (Status status = writer.value()->publish(origin, kCreatedBy); !status.ok()) return status.refusal();
   return result;
 }
 

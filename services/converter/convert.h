@@ -33,6 +33,7 @@ struct ConvertOptions {
   std::string vocab_file;              // both empty: found beside the input or in the folder above
   std::string merges_file;
   bool allow_nonfinite = false;  // accept NaN and infinite weights
+  bool accept_existing = false;  // an output that the same conversion has written before is its result
   bool check_source = true;      // compare the input's bytes with its CRC-32s
   // Called a few times a second at most per tensor piece; false cancels the conversion.
   std::function<bool(const ConvertProgress&)> on_progress;
@@ -46,12 +47,13 @@ struct ConvertResult {
   uint64_t bytes_written = 0;  // of tensors, all shards together
   uint64_t nonfinite = 0;      // NaN or infinite elements that were accepted
   bool has_tokenizer = false;
-  std::string layout;  // of the input, for people
+  bool existed = false;  // nothing was done: the output was there
+  std::string layout;    // of the input, for people
   std::vector<std::string> warnings;
 };
 
-// Refuses bad input, an existing output and cancellation (ErrorCode::kCancelled); then nothing is left behind. Throws
-// Error when the environment fails, with the same guarantee.
+// Refuses bad input, an existing output (but see accept_existing) and cancellation (ErrorCode::kCancelled); then
+// nothing is left behind. Throws Error when the environment fails, with the same guarantee.
 Result<ConvertResult> convert(const ConvertOptions& options);
 
 // The default shard count of a model.

@@ -1,14 +1,12 @@
 #include "converter/serve.h"
 
-#include "base/build_info.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "converter/conversion_thread.h"
 #include "converter/converter_service.h"
 #include "converter/path_guard.h"
 #include "metrics/http_server.h"
 #include "tensor/dtype.h"
-#include "transport/service_loop.h"
+#include "transport/scheduler_session.h"
 
 namespace optserve::converter {
 namespace {
@@ -16,7 +14,8 @@ namespace {
 std::string summary_of(const std::string& destination, const ConvertResult& result) {
   return destination + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " +
          std::string(tensor::dtype_name(result.dtype)) + ", " + std::to_string(result.shards) + " shards, " +
-         std::to_string(result.bytes_written) + " bytes, from " + result.layout;
+         (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +
+         result.layout;
 }
 
 // What the conversion thread does with one job.
@@ -31,6 +30,8 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
   command.shards = spec.value().shards;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();
+  // A converter may have died between publishing and reporting; then its job comes again.
+  options.value().accept_existing = true;
   options.value().on_progress = [&](const ConvertProgress& at) {
     return progress(static_cast<int64_t>(at.bytes_done), static_cast<int64_t>(at.bytes_total));
   };
@@ -53,21 +54,10 @@ void serve(const ServeOptions& options) {
 
   ConversionThread thread(
       [&](const protocol::ConvertSpec& spec, const auto& progress) { return convert_job(guard, spec, progress); });
-  protocol::Register hello;
-  hello.instance = InstanceId::random();
-  hello.name = host_and_pid();
-  hello.build = build_version();
-  transport::SchedulerLinkOptions link;
-  link.seed = std::hash<Id128>{}(hello.instance);
+  protocol::Register hello = transport::new_registration();
+  const transport::SchedulerLinkOptions link = transport::link_options(hello);
   ConverterService service(thread, std::move(hello), link, metrics, health);
-  const SystemClock clock;
-  transport::ServiceLoop loop(service, clock, metrics);
-  transport::PortOptions port;
-  port.message_bytes_max = limits::kInternalMessageBytesMax;
-  loop.connect(options.scheduler, port);
-  loop.set_health(&health);
-  health.started = true;
-  loop.run(seconds(options.drain_seconds));
+  transport::serve_scheduler(service, {options.scheduler, seconds(options.drain_seconds), {}}, metrics, health);
 }
 
 }  // namespace optserve::converter

@@ -1,13 +1,11 @@
 #include <cstdio>
 #include <exception>
 
-#include "base/build_info.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "tokenizer/options.h"
 #include "tokenizer/tokenizer_service.h"
-#include "transport/service_loop.h"
+#include "transport/scheduler_session.h"
 
 namespace {
 
@@ -29,21 +27,10 @@ tokenizer::TextServer load_models(const tokenizer::TokenizerOptions& options) {
 }
 
 void serve(const tokenizer::TokenizerOptions& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
-  protocol::Register hello;
-  hello.instance = InstanceId::random();
-  hello.name = host_and_pid();
-  hello.build = build_version();
-  transport::SchedulerLinkOptions link;
-  link.seed = std::hash<Id128>{}(hello.instance);
+  protocol::Register hello = transport::new_registration();
+  const transport::SchedulerLinkOptions link = transport::link_options(hello);
   tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
-  const SystemClock clock;
-  transport::ServiceLoop loop(service, clock, metrics);
-  transport::PortOptions port;
-  port.message_bytes_max = limits::kInternalMessageBytesMax;
-  loop.connect(options.scheduler, port);
-  loop.set_health(&health);
-  health.started = true;
-  loop.run(kDrainDeadline);
+  transport::serve_scheduler(service, {options.scheduler, kDrainDeadline, {}}, metrics, health);
 }
 
 }  // namespace

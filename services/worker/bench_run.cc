@@ -26,6 +26,7 @@ struct Run {
   uint64_t preemptions = 0;
   int64_t input_tokens = 0;
   int64_t output_tokens = 0;
+  double device_busy_ms = 0, device_idle_ms = 0;
   bool complete = false;
 };
 
@@ -60,6 +61,8 @@ class Bench {
                   {"seconds", seconds},
                   {"steps", run.steps},
                   {"preemptions", run.preemptions},
+                  {"device_busy_ms", run.device_busy_ms},
+                  {"device_idle_ms", run.device_idle_ms},
                   {"input_tokens", run.input_tokens},
                   {"output_tokens", run.output_tokens}});
     host_.emit(event);
@@ -108,6 +111,7 @@ class Bench {
     }
     report_progress(batch, index, 0, run.output_tokens);
     batching::PlannerStats stats;
+    const Engine::DeviceTime before = engine_.device_time();
     const Instant start = host_.clock.now();
     Instant reported = start;
     const auto generations =
@@ -120,6 +124,8 @@ class Bench {
           return !host_.is_stopped();
         });
     run.seconds = std::chrono::duration<double>(host_.clock.now() - start).count();
+    run.device_busy_ms = engine_.device_time().busy_ms - before.busy_ms;
+    run.device_idle_ms = engine_.device_time().idle_ms - before.idle_ms;
     run.preemptions = stats.preemptions;
     run.complete = !host_.is_stopped();
     if (run.complete) expect_whole(generations, expected);

@@ -15,7 +15,15 @@ WorkerMetrics::WorkerMetrics(Registry& r)
       preemptions(r.gauge("optserve_worker_preemptions_total", "Sequences put back because KV blocks ran out")),
       steps(r.gauge("optserve_worker_engine_steps_total", "Engine steps planned")),
       prefill_tokens(r.gauge("optserve_worker_prefill_tokens_total", "Prompt tokens processed")),
-      decode_tokens(r.gauge("optserve_worker_decode_tokens_total", "Rows processed to generate a token each")) {}
+      decode_tokens(r.gauge("optserve_worker_decode_tokens_total", "Rows processed to generate a token each")),
+      device_busy(r.gauge("optserve_worker_device_busy_seconds_total", "Time of rank 0's device in steps")),
+      device_idle(r.gauge("optserve_worker_device_idle_seconds_total",
+                          "Time of rank 0's device between steps, whether there was work or not")) {}
+
+void WorkerMetrics::update_device(const Engine::DeviceTime& time) const {
+  device_busy.set(time.busy_ms / 1000);
+  device_idle.set(time.idle_ms / 1000);
+}
 
 void WorkerMetrics::update(const batching::PlannerStats& stats) const {
   running.set(stats.running);

@@ -157,6 +157,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     leader.stop();
     return exit_status;
   }
+  WorkerMetrics metrics(registry);
   StepMark mark(status, 0);
   GroupSteps steps;
   steps.start = [&](const batching::StepPlan& plan) {
@@ -166,10 +167,10 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
   steps.finish = [&] {
     batching::StepResult result = leader.finish();
     mark.finished();
+    metrics.update_device(rank.engine->device_time());
     return result;
   };
   EngineThread engine(planner_options(*rank.engine), std::move(steps));
-  WorkerMetrics metrics(registry);
   const protocol::Register hello = registration(options, identity, *rank.engine);
   transport::SchedulerLinkOptions link;
   link.seed = std::hash<Id128>{}(hello.instance);

@@ -15,6 +15,8 @@
 
 #include "base/config.h"
 #include "base/log.h"
+#include "bench/bench_loop.h"
+#include "bench/relay_bench.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
 #include "transport/service_loop.h"
@@ -22,6 +24,7 @@
 namespace {
 
 using namespace optserve;
+using namespace optserve::bench;
 using protocol::Message;
 using transport::Outbox;
 using transport::Peer;
@@ -30,50 +33,11 @@ struct Options {
   int seconds = 4;
   std::string folder = std::filesystem::temp_directory_path().string();
   std::string json;
+  std::string part = "all";
+  std::string transport = "tcp";
 };
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 protocol::ModelInfo model() { return {"opt", "v", "m", 2048, 50272}; }
-
-// Runs a service over one connection or two ports in a thread of its own.
-class LoopThread {
- public:
-  LoopThread(transport::Service& service, const std::function<void(transport::ServiceLoop&)>& open)
-      : loop_(service, clock_, registry_) {
-    open(loop_);
-  }
-  ~LoopThread() { stop(); }
-  void start() {
-    thread_ = std::thread([this] {
-      while (!stopping_) loop_.turn(milliseconds(1));
-    });
-  }
-  void stop() {
-    stopping_ = true;
-    if (thread_.joinable()) thread_.join();
-  }
-  transport::ServiceLoop& loop() { return loop_; }
-
- private:
-  SystemClock clock_;
-  Registry registry_;
-  transport::ServiceLoop loop_;
-  std::atomic<bool> stopping_{false};
-  std::thread thread_;
-};
-
-class BenchPeer : public transport::Service {
- public:
-  void on_undeliverable(const Peer&, Message, bool, Instant, Outbox&) override {}
-  void on_tick(Instant, Outbox&) override {}
-  Duration tick_interval() const override { return milliseconds(1); }
-  void begin_drain(Instant, Outbox&) override {}
-  bool is_drained() const override { return true; }
-};
 
 class RegisteredPeer : public BenchPeer {
  public:
@@ -124,6 +88,7 @@ struct Flow {
   std::atomic<int64_t> sent{0}, delivered{0}, pieces{0};
   int64_t window = 0;  // tokens under way; 0: paced by `step_every` instead
   Duration step_every{};
+  std::atomic<bool> measuring{false};  // latencies count from now on
   Stamps* stamps = nullptr;
 };
 
@@ -238,7 +203,7 @@ class BenchClient final : public BenchPeer {
     int64_t count = 0;
     for (const protocol::JobEvent& event : events.events) {
       count += static_cast<int64_t>(event.text.size());
-      if (flow_ == nullptr || flow_->stamps == nullptr) continue;
+      if (flow_ == nullptr || flow_->stamps == nullptr || !flow_->measuring) continue;
       const size_t job = index_.at(event.job);
       for (size_t i = 0; i < event.text.size(); ++i) {
         latencies_ns.push_back(now - flow_->stamps->at[job * flow_->stamps->width + event.text_offset + i]);
@@ -280,8 +245,9 @@ class BenchScheduler {
     service_ = std::make_unique<scheduler::SchedulerService>(settings, store, std::move(recovery), registry_);
     thread_ = std::make_unique<LoopThread>(*service_, [&](transport::ServiceLoop& loop) {
       loop.set_durability({journal_ ? journal_->event_fd() : -1, [&store] { return store.durable(); }});
-      loop.bind("tcp://127.0.0.1:0", {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
-      loop.bind("tcp://127.0.0.1:0", {.name = "services"});
+      loop.bind(any_endpoint(options.transport, "clients"),
+                {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
+      loop.bind(any_endpoint(options.transport, "services"), {.name = "services"});
     });
     thread_->start();
   }
@@ -316,11 +282,6 @@ protocol::JobSpec bench_spec(int32_t max_new_tokens) {
   return spec;
 }
 
-struct Figure {
-  std::string name, unit;
-  double value;
-};
-
 Figure measure_accepts(const Options& options, bool durable, size_t batch, size_t outstanding) {
   BenchScheduler scheduler(options, durable);
   BenchClient client(batch, outstanding, SIZE_MAX / 2, bench_spec(16), false, nullptr);
@@ -348,7 +309,10 @@ std::vector<Figure> measure_tokens(const Options& options, int32_t sequences, Fl
   while (!tokenizer.registered || !worker.registered) std::this_thread::sleep_for(milliseconds(1));
   const auto client_thread = scheduler.connect(client, 0);
   while (flow.delivered == 0) std::this_thread::sleep_for(milliseconds(1));
+  // What is paced is measured after the Submits, not beside them.
+  while (flow.window == 0 && client.accepted < jobs) std::this_thread::sleep_for(milliseconds(1));
   std::this_thread::sleep_for(milliseconds(300));
+  flow.measuring = true;
   const int64_t start = now_ns();
   const int64_t before = flow.delivered, pieces_before = flow.pieces;
   std::this_thread::sleep_for(seconds(options.seconds));
@@ -357,14 +321,7 @@ std::vector<Figure> measure_tokens(const Options& options, int32_t sequences, Fl
   const double pieces = static_cast<double>(flow.pieces - pieces_before) / elapsed;
   client_thread->stop();
   std::vector<Figure> figures = {{name, "tokens/s", rate}, {name + ": pieces of text", "pieces/s", pieces}};
-  std::vector<int64_t>& latencies = client.latencies_ns;
-  if (latencies.empty()) return figures;
-  std::sort(latencies.begin(), latencies.end());
-  const auto at = [&](double q) {
-    return static_cast<double>(latencies[static_cast<size_t>(q * static_cast<double>(latencies.size() - 1))]) * 1e-6;
-  };
-  figures.push_back({name + ": added latency, median", "ms", at(0.5)});
-  figures.push_back({name + ": added latency, p99", "ms", at(0.99)});
+  add_quantiles(figures, name + ": added latency", client.latencies_ns);
   return figures;
 }
 
@@ -375,25 +332,32 @@ std::vector<Figure> measure_all(const Options& options) {
     std::fflush(stdout);
     figures.push_back(figure);
   };
+  const auto wanted = [&](const char* part) { return options.part == "all" || options.part == part; };
   for (const bool durable : {true, false}) {
+    if (!wanted("accepts")) break;
     report(measure_accepts(options, durable, 1, 1));
     report(measure_accepts(options, durable, 1, 64));
     report(measure_accepts(options, durable, 64, 4));
     report(measure_accepts(options, durable, 256, 4));
   }
-  {
+  if (wanted("tokens")) {
     Flow flow;
     flow.window = 20'000;
     for (const Figure& f : measure_tokens(options, 512, flow, 60'000, 1'500, "token events, 512 sequences")) report(f);
   }
+  if (wanted("relay")) {
+    for (const Figure& f : measure_relay(options.transport, options.seconds)) report(f);
+  }
   for (const auto& [sequences, step_us] : {std::pair{32, 10'000}, {64, 10'000}, {256, 20'000}}) {
-    Stamps stamps(60'000, 1'500);
+    if (!wanted("latency")) break;
+    const size_t jobs = 16 * 64;  // more than can end while it measures
+    Stamps stamps(jobs, 1'500);
     Flow flow;
     flow.step_every = microseconds(step_us);
     flow.stamps = &stamps;
     const std::string name =
         std::to_string(sequences) + " sequences, a step each " + std::to_string(step_us / 1000) + " ms";
-    for (const Figure& f : measure_tokens(options, sequences, flow, 60'000, 1'500, name)) report(f);
+    for (const Figure& f : measure_tokens(options, sequences, flow, jobs, 1'500, name)) report(f);
   }
   return figures;
 }
@@ -416,6 +380,8 @@ int main(int argc, char** argv) {
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
   parser.add("folder", options.folder, "Where the journal is written: a local disk");
+  parser.add("part", options.part, "What to measure: accepts, tokens, latency, relay (bare hops) or all");
+  parser.add("transport", options.transport, "tcp or ipc");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   try {

@@ -3,8 +3,8 @@
 
 usage: transformers_latency.py OUT.jsonl [--models opt-125m,opt-1.3b,opt-6.7b] [--batches 1,64] [--static-batches 1]
 
-Random fp16 weights of the published shapes. Eager, and with the static cache (which compiles the forward pass). One line
-of JSON a measurement, in the shape that `optserve bench plot` reads.
+Random fp16 weights of the published shapes. Eager, and with the static cache (which compiles the forward pass). One
+line of JSON a measurement, in the shape that `optserve bench plot` reads.
 """
 import argparse
 import json

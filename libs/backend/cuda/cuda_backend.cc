@@ -50,7 +50,7 @@ CudaBackend::CudaBackend(const BackendOptions& options)
   }
   expect(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
   for (cudaEvent_t& event : events_) {
-    expect(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    expect(cudaEventCreate(&event), "cudaEventCreate");
   }
   tuner_ = std::make_unique<cuda::LinearTuner>(stream_, multiprocessors_, device_, name_, options.tuning_cache);
 }
@@ -104,6 +104,12 @@ Mark CudaBackend::mark() {
 void CudaBackend::wait(Mark mark) {
   check(mark < marks_ && marks_ - mark <= kMarksMax, "a mark that is too old, or not made yet");
   expect(cudaEventSynchronize(events_[mark % kMarksMax]), "cudaEventSynchronize");
+}
+
+double CudaBackend::ms_between(Mark from, Mark to) {
+  float ms = 0;
+  expect(cudaEventElapsedTime(&ms, events_[from % kMarksMax], events_[to % kMarksMax]), "cudaEventElapsedTime");
+  return static_cast<double>(ms);
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {

@@ -31,6 +31,7 @@ class CudaBackend final : public Backend {
   void synchronize() override;
   Mark mark() override;
   void wait(Mark mark) override;
+  double ms_between(Mark from, Mark to) override;
 
   // memory.cc
   std::optional<DeviceMemory> memory() const override;

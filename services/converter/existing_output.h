@@ -1,0 +1,19 @@
+// Whether an output folder is what a conversion would write: a converter that died after it had published the folder
+// and before it said so is asked for the same conversion again.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/writer.h"
+#include "converter/tokenizer_files.h"
+
+namespace optserve::converter {
+
+// True if the folder has a manifest of the same model, type, shards, sources and tokenizer, and every file that it
+// lists in its size. A source file without an index digest cannot be told from another and counts as different.
+bool is_output_of(const std::string& folder, const checkpoint::CheckpointWriter::Plan& plan,
+                  const checkpoint::SourceInfo& source, const std::optional<TokenizerFiles>& tokenizer);
+
+}  // namespace optserve::converter
