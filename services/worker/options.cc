@@ -60,6 +60,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Type of activations and KV cache: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
   parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
   parser.add("max-sequences", options.max_sequences, "Generations at a time");
+  parser.add("lease-ahead", options.lease_ahead,
+             "Generations held beyond those, which take a free slot at once; -1: a quarter of max-sequences");
   parser.add("kv-tokens", options.kv_tokens,
              "Tokens that the KV cache holds; 0: what a GPU has room for, from kv-memory-mb on the CPU");
   parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache on the CPU when kv-tokens is 0");
@@ -139,6 +141,7 @@ void check_options(const WorkerOptions& options) {
   require_range("world", options.world, 1, limits::kWorldSizeMax);
   require_range("threads", options.threads, 0, 1024);
   require_range("max-sequences", options.max_sequences, 1, 4096);
+  require_range("lease-ahead", options.lease_ahead, -1, 4096);
   require_range("max-step-tokens", options.max_step_tokens, options.max_sequences, 1 << 20);
   require_range("kv-tokens", options.kv_tokens, 0, int64_t{1} << 31);
   require_range("kv-memory-mb", options.kv_memory_mb, 1, int64_t{1} << 20);

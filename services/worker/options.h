@@ -23,6 +23,8 @@ struct WorkerOptions {
       "auto";              // of activations and KV cache: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
   int threads = 0;         // per rank, CPU only; 0: cores / world
   int max_sequences = 64;  // generations at a time
+  int lease_ahead =
+      -1;  // generations held beyond those, which take a free slot at once; -1: a quarter of max-sequences
   int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: what the device has room for, or kv-memory-mb on the CPU
   int64_t kv_memory_mb = 1024;    // per rank, CPU only, when kv-tokens is 0
   double memory_fraction = 0.92;  // of a GPU's memory that may be in use
@@ -46,6 +48,9 @@ struct WorkerOptions {
   int64_t group_bytes = 0;
   int status_fd = -1;    // shared memory of GroupStatus
   int lifeline_fd = -1;  // read end of a pipe that the supervisor holds open
+
+  // Generations that the scheduler may lease to the group.
+  int leases_max() const { return max_sequences + (lease_ahead >= 0 ? lease_ahead : max_sequences / 4); }
 
   std::string model_name() const;    // before the '='
   std::string model_folder() const;  // after it

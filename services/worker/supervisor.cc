@@ -77,6 +77,7 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
                                           option("node-rank", options_.node_rank),
                                           option("threads", options_.threads),
                                           option("max-sequences", options_.max_sequences),
+                                          option("lease-ahead", options_.lease_ahead),
                                           option("kv-tokens", options_.kv_tokens),
                                           option("kv-memory-mb", options_.kv_memory_mb),
                                           option("max-step-tokens", options_.max_step_tokens),

@@ -4,8 +4,8 @@
 usage: gpu_demo_goldens.py BUNDLE_FOLDER DEMO_MODEL_FOLDER [WORLDS]
 
 BUNDLE_FOLDER is made by `deploy/bundle`, DEMO_MODEL_FOLDER is deploy/demo-model, WORLDS is 1,2 by default. All cases
-are submitted together. In fp32 the 64 greedy ids must be the goldens'; in half precision a case whose smallest gap of the
-two best logits is below 0.01 may differ.
+are submitted together. In fp32 the 64 greedy ids must be the goldens'; in half precision a case whose smallest gap of
+the two best logits is below 0.01 may differ.
 """
 import json
 import os

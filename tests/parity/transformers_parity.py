@@ -50,9 +50,11 @@ NEW_TOKENS = 20
 EMBEDDING_STD = 0.1
 BIAS_STD = 0.05
 NORM_STD = 0.1
-# Of matrices: their standard deviation times sqrt(inputs). Logits of attention far apart, so that it chooses; what is
-# added to the residual stream is less in a deeper model, else the last layers would see the same vector everywhere.
-GAINS = {'q_proj': 2, 'k_proj': 2, 'v_proj': 1.5, 'out_proj': 1.5, 'fc1': 1, 'fc2': 1, 'project_in': 1, 'project_out': 1}
+# Of matrices: their standard deviation times sqrt(inputs). Scores of attention are far apart, so that it chooses; what
+# is added to the residual stream is less in a deeper model, else its end would be the same vector everywhere. (A
+# standard deviation of 0.02 for everything makes small models that hardly depend on their attention.)
+GAINS = {'q_proj': 2, 'k_proj': 2, 'v_proj': 1.5, 'out_proj': 1.5, 'fc1': 1, 'fc2': 1, 'project_in': 1,
+         'project_out': 1}
 ADDED_TO_STREAM = ('out_proj', 'fc2')
 CONTEXT_PART_MIN = 0.2
 SEED = 20
@@ -107,10 +109,6 @@ def run(command):
         raise RuntimeError(f'{" ".join(map(str, command))}: exit status {done.returncode}: {done.stderr.strip()}')
 
 
-def log(text):
-    print(text, file=sys.stderr, flush=True)
-
-
 def larger(one, other):
     return float(np.maximum(one, other))  # NaN if one of them is
 
@@ -141,13 +139,12 @@ def empty_model(config):
 def random_tensor(name, shape, num_layers, generator):
     noise = torch.randn(shape, generator=generator, device=generator.device)
     part = name.split('.')[-2]
+    scale = num_layers ** -0.5 if part in ADDED_TO_STREAM else 1
     if name.endswith('.bias'):
-        return BIAS_STD * noise
+        return BIAS_STD * scale * noise
     if 'layer_norm' in part:
         return 1 + NORM_STD * noise
-    if part in GAINS:
-        return GAINS[part] * (shape[1] * (num_layers if part in ADDED_TO_STREAM else 1)) ** -0.5 * noise
-    return EMBEDDING_STD * noise
+    return GAINS[part] * shape[1] ** -0.5 * scale * noise if part in GAINS else EMBEDDING_STD * noise
 
 
 def save_random_model(config, folder, device):
@@ -486,10 +483,10 @@ def main():
               'device': torch.cuda.get_device_name() if host.device == 'cuda' else 'cpu'}
     for name in names:
         report['models'][name] = model = try_model(host, name)
-        log(f'{name}: {model["seconds"]}')
+        print(f'{name}: {model["seconds"]}', file=sys.stderr, flush=True)
         for dtype, result in model['dtypes'].items():
             for fault in result['faults']:
-                log(f'{name} {dtype}: {fault}')
+                print(f'{name} {dtype}: {fault}', file=sys.stderr, flush=True)
         (host.work / 'parity.json').write_text(json.dumps(report, indent=1) + '\n')  # also if a later model is cut off
     print(f'{report["device"]}, torch {report["torch"]}, transformers {report["transformers"]}')
     print('\n'.join(table(report['models'])))
