@@ -10,16 +10,10 @@
 #include "cli/child_process.h"
 #include "client/client.h"
 #include "support/demo_model.h"
+#include "support/sanitized.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-
-// Sanitizer builds compute some ten times slower: the same tests on less work.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-inline constexpr bool kSanitized = true;
-#else
-inline constexpr bool kSanitized = false;
-#endif
 
 struct StackOptions {
   int world = 1;

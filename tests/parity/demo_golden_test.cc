@@ -3,15 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <span>
 
 #include "support/demo_model.h"
 #include "support/engine_group.h"
+#include "support/sanitized.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
 namespace {
 
 constexpr float kLogprobTolerance = 1e-3f;
+constexpr int kOthers = kSanitized ? 8 : 64;
+constexpr size_t kAlone = kSanitized ? 2 : 12;  // cases that run alone, too
+constexpr int kSampled = kSanitized ? 4 : 12, kSampledTokens = kSanitized ? 40 : 79;
 
 batching::SequenceRequest greedy_request(const DemoCase& golden) {
   batching::SequenceRequest request;
@@ -92,17 +97,22 @@ class DemoGolden : public testing::TestWithParam<GroupKind> {
 
 std::unique_ptr<TemporaryFolder> DemoGolden::folder_;
 
-INSTANTIATE_TEST_SUITE_P(Groups, DemoGolden, testing::ValuesIn(all_groups()),
+std::vector<GroupKind> groups() {
+  if (kSanitized) return {{RankKind::kThreads, 2}, {RankKind::kProcesses, 2}};
+  return all_groups();
+}
+
+INSTANTIATE_TEST_SUITE_P(Groups, DemoGolden, testing::ValuesIn(groups()),
                          [](const auto& group) { return group_name(group.param); });
 
 TEST_P(DemoGolden, AloneAndAmong64Others) {
   run(roomy(), [](GroupLeader& leader, const Engine& engine) {
     const auto options = planner_options(engine);
-    for (const DemoCase& golden : demo_goldens().cases) {
+    for (const DemoCase& golden : std::span(demo_goldens().cases).first(kAlone)) {
       expect_golden(golden, generate_all(leader, options, {greedy_request(golden)}).front());
     }
     auto requests = greedy_requests();
-    for (auto& other : other_requests(64)) requests.push_back(std::move(other));
+    for (auto& other : other_requests(kOthers)) requests.push_back(std::move(other));
     expect_goldens(generate_all(leader, options, requests));
   });
 }
@@ -126,9 +136,9 @@ TEST_P(DemoGolden, PreemptedAndResumed) {
 }
 
 TEST_P(DemoGolden, SampledTokensDependOnSeedAndPositionAlone) {
-  auto requests = other_requests(12);
+  auto requests = other_requests(kSampled);
   for (auto& request : requests) {
-    request.max_new_tokens = 79;
+    request.max_new_tokens = kSampledTokens;
     request.sampling.ignore_eos = true;
   }
   std::vector<Generation> alone;
