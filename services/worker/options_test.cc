@@ -95,5 +95,16 @@ TEST(GroupPlace, ThatMakesNoSenseIsNamed) {
   EXPECT_EQ(refusal_of(options), "accepted");
 }
 
+TEST(WorkerOptions, LeasesAQuarterAheadUnlessTold) {
+  WorkerOptions options;
+  options.max_sequences = 64;
+  EXPECT_EQ(options.leases_max(), 80);
+  options.lease_ahead = 0;
+  EXPECT_EQ(options.leases_max(), 64);
+  options.max_sequences = 1;
+  options.lease_ahead = -1;
+  EXPECT_EQ(options.leases_max(), 1);
+}
+
 }  // namespace
 }  // namespace optserve::worker

@@ -1,5 +1,5 @@
-// Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call, and the share of the
-// memory bandwidth measured in the same run. Each figure is a recorded graph of calls over rotating buffers.
+// Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
+// or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
 //   cuda_bench [fp16|bf16]
 #include <algorithm>
 #include <chrono>
@@ -22,13 +22,6 @@ class Bench {
  public:
   explicit Bench(DType dtype) : backend_(make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype})) {
     std::printf("%s\n", backend_->description().c_str());
-    const int64_t count = int64_t{1} << 29;
-    const Buffer a = backend_->allocate(static_cast<size_t>(count) * 2), b = backend_->allocate(a.bytes());
-    const Tensor from = a.view(DType::kF16, {1, count}), to = b.view(DType::kF16, {1, count});
-    backend_->fill_zero(from);
-    const double us = time([&](int) { backend_->copy(from, to); }, 1);
-    copy_tb_ = 2.0 * static_cast<double>(a.bytes()) / us / 1e6;
-    std::printf("copy of 1 GiB: %.2f TB/s read and written\n\n", copy_tb_);
   }
 
   void linear(int64_t rows, int64_t in, int64_t out, bool logits) {
@@ -81,8 +74,8 @@ class Bench {
     const double us = time(
         [&](int call) { backend_->attention(qkv.view, batch, layers[static_cast<size_t>(call % copies)], out.view); });
     const double read = 2.0 * static_cast<double>(sequences * context * width) * 2;
-    std::printf("decode %4ld sequences, context %4ld, %2ld heads of %3ld  %8.1f us  %5.2f TB/s  %3.0f%% of the copy\n",
-                sequences, context, heads, head_dim, us, read / us / 1e6, 100 * read / us / 1e6 / copy_tb_);
+    std::printf("decode %4ld sequences, context %4ld, %2ld heads of %3ld  %8.1f us  %5.2f TB/s\n", sequences, context,
+                heads, head_dim, us, read / us / 1e6);
     held_.clear();
   }
 
@@ -190,7 +183,6 @@ class Bench {
   std::unique_ptr<Backend> backend_;
   std::vector<Buffer> held_;
   uint64_t key_ = 0;
-  double copy_tb_ = 0;
 };
 
 void run(DType dtype) {

@@ -1,0 +1,45 @@
+#include "engine/memory_plan.h"
+
+#include <gmock/gmock.h>
+
+namespace optserve::engine {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr size_t kGib = size_t{1} << 30;
+const OptConfig& opt(const char* name) { return *model_spec::find_published(name); }
+
+TEST(MemoryPlan, CountsWeightsAndCacheOfARank) {
+  // 125M: 124.1 M parameters without the two unused positions, 36,864 bytes of cache a token.
+  EXPECT_EQ(weight_bytes(opt("opt-125m"), 1, DType::kF16), 2u * model_spec::parameter_count(opt("opt-125m")));
+  EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kF16), 36'864u * 16);
+  EXPECT_EQ(kv_block_bytes(opt("opt-30b"), 4, DType::kF16), 1'376'256u * 16 / 4);
+  const uint64_t half = weight_bytes(opt("opt-30b"), 2, DType::kF16),
+                 whole = weight_bytes(opt("opt-30b"), 1, DType::kF16);
+  EXPECT_GT(half, whole / 2);  // norms and positions are on every rank
+  EXPECT_LT(half, whole / 2 + kGib / 8);
+}
+
+TEST(MemoryPlan, TheCacheTakesWhatIsLeft) {
+  const MemoryNeeds needs{.weights = 10 * kGib, .workspace = 2 * kGib, .kv_block = kGib / 8};
+  const DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
+  // 0.9 of 80 is 72, others hold 2, weights and workspace 12: 58 are left.
+  EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 1, 1'000'000).value(), 58 * 8);
+  EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 1, 100).value(), 100);
+  EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 58 * 8, 1'000'000).value(), 58 * 8);
+}
+
+TEST(MemoryPlan, ARefusalShowsTheArithmetic) {
+  const MemoryNeeds needs{.weights = 70 * kGib, .workspace = 2 * kGib, .kv_block = kGib / 8};
+  const DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
+  const auto refused = plan_kv_blocks(needs, memory, 0.9, 16, 1000);
+  ASSERT_FALSE(refused.ok());
+  for (const char* part : {"weights 70.00 GiB", "workspace 2.00 GiB", "2.00 GiB (16 blocks of 128.00 MiB)",
+                           "free 78.00 GiB of 80.00 GiB", "at most 90%", "short of 4.00 GiB"}) {
+    EXPECT_THAT(refused.refusal().message, HasSubstr(part));
+  }
+}
+
+}  // namespace
+}  // namespace optserve::engine
