@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <string>
+#include <vector>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -19,6 +21,17 @@ TEST(Id128, HexRoundTripsAndRefusesOtherText) {
   EXPECT_NE(Id128::random(), id);
   EXPECT_FALSE(Id128::from_hex("12"));
   EXPECT_FALSE(Id128::from_hex(std::string(32, 'G')));
+}
+
+TEST(Result, WhatIsTakenOutOfATemporaryLivesOn) {
+  struct Found {
+    std::vector<std::string> items;
+  };
+  const auto find = [] { return Result<Found>(Found{{"longer than any small string can be", "x"}}); };
+  std::string all;
+  for (const std::string& item : find().value().items) all += item;
+  EXPECT_EQ(all, "longer than any small string can bex");
+  static_assert(std::is_same_v<decltype(find().value()), Found>);
 }
 
 TEST(Result, AbortsWhenTheWrongSideIsRead) {

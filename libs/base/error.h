@@ -59,7 +59,8 @@ class [[nodiscard]] Result {
     if (!ok()) check_failed("Result holds a refusal: " + refusal().message, std::source_location::current());
     return std::get<0>(state_);
   }
-  T&& value() && {
+  // By value, so that `for (auto& x : f().value().items)` does not walk through what is gone.
+  T value() && {
     if (!ok()) check_failed("Result holds a refusal: " + refusal().message, std::source_location::current());
     return std::get<0>(std::move(state_));
   }
