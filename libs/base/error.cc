@@ -35,6 +35,8 @@ std::string_view error_code_name(ErrorCode code) {
       return "attempts_exhausted";
     case ErrorCode::kInternal:
       return "internal";
+    case ErrorCode::kStorageFull:
+      return "storage_full";
   }
   return "unknown";
 }

@@ -30,6 +30,7 @@ enum class ErrorCode : uint8_t {
   kCancelled = 12,           // cancelled by the client
   kAttemptsExhausted = 13,   // every allowed attempt lost its worker
   kInternal = 14,            // our fault
+  kStorageFull = 15,         // the disk of the journal is full: nothing new is accepted until there is room
 };
 
 // The wire name of a code, for logs and the command line ("bad_request").

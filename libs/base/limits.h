@@ -22,14 +22,18 @@ inline constexpr size_t kJobsPerSubmitMax = 256;
 inline constexpr size_t kKeyBytesMax = 128;  // idempotency key
 inline constexpr size_t kModelNameBytesMax = 64;
 inline constexpr size_t kTenantBytesMax = 64;
+inline constexpr size_t kGroupBytesMax = 128;  // name of a job group
 inline constexpr size_t kStopStringsMax = 4;
 inline constexpr size_t kStopStringBytesMax = 64;
 inline constexpr int64_t kJobTtlMsMin = 1;
 inline constexpr int64_t kJobTtlMsMax = 3'600'000;
+inline constexpr int64_t kJobDelayMsMax = 7LL * 24 * 3'600'000;
 inline constexpr int64_t kResultTtlMsMax = 7LL * 24 * 3'600'000;
 inline constexpr int kPriorityMax = 9;
 inline constexpr int kAttemptsMax = 10;
 inline constexpr size_t kOpenJobsMax = 100'000;
+inline constexpr size_t kJobsPerListMax = 1'000;    // lines of one JobList
+inline constexpr size_t kLossReasonBytesMax = 256;  // why an attempt was lost
 
 // Engine.
 inline constexpr int kWorldSizeMax = 64;

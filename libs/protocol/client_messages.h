@@ -23,11 +23,14 @@ struct SubmitOutcome {
   std::optional<JobId> job;
   std::optional<ErrorCode> error;
   std::string message;
-  uint32_t position = 0;   // jobs ahead in the queue
-  bool duplicate = false;  // the key was known: this is the earlier job
+  uint32_t position = 0;       // jobs ahead in the queue
+  bool duplicate = false;      // the key was known: this is the earlier job
+  int64_t eta_ms = -1;         // expected wait until it starts; -1: not known
+  int64_t retry_after_ms = 0;  // with kBusy and kStorageFull: when to ask again; 0: not known
   template <class F>
   void fields(F&& f) {
     f("job", job), f("error", error), f("message", message), f("position", position), f("duplicate", duplicate);
+    f("eta_ms", eta_ms), f("retry_after_ms", retry_after_ms);
   }
   bool operator==(const SubmitOutcome&) const = default;
 };
@@ -65,12 +68,34 @@ struct JobEvent {
   uint32_t tokens = 0;        // output tokens generated so far
   int64_t progress_done = 0;  // conversions: bytes
   int64_t progress_total = 0;
+  JobState state = JobState::kQueued;
+  uint32_t position = 0;  // queued: jobs that would start before it
+  int64_t eta_ms = -1;    // queued: expected wait until it starts; -1: not known
   template <class F>
   void fields(F&& f) {
     f("job", job), f("text_offset", text_offset), f("text", text), f("tokens", tokens);
     f("progress_done", progress_done), f("progress_total", progress_total);
+    f("state", state), f("position", position), f("eta_ms", eta_ms);
   }
   bool operator==(const JobEvent&) const = default;
+};
+
+// What one event or result takes of a connection's window (Credit), the same on both sides.
+size_t stream_cost(const JobEvent& event);
+size_t stream_cost(const JobResult& result);
+
+// client -> scheduler, at the start of a connection, whenever a good part of the window was used, and every second.
+// `consumed`: stream_cost() of all that this client has taken from its streams so far, on whichever connection. Beyond
+// what was consumed since the connection's first Credit, the scheduler sends at most `window` more. A connection that
+// never sends a Credit is limited by its socket alone.
+struct Credit {
+  uint64_t consumed = 0;
+  uint64_t window = 0;
+  template <class F>
+  void fields(F&& f) {
+    f("consumed", consumed), f("window", window);
+  }
+  bool operator==(const Credit&) const = default;
 };
 
 // scheduler -> client.
@@ -144,13 +169,33 @@ struct ServiceStatus {
   int32_t running = 0;
   int32_t capacity = 0;
   int64_t silent_ms = 0;  // since its last message
-  bool draining = false;
+  bool draining = false;  // by its own wish
+  bool paused = false;    // by an operator
   template <class F>
   void fields(F&& f) {
     f("kind", kind), f("instance", instance), f("name", name), f("models", models), f("running", running);
-    f("capacity", capacity), f("silent_ms", silent_ms), f("draining", draining);
+    f("capacity", capacity), f("silent_ms", silent_ms), f("draining", draining), f("paused", paused);
   }
   bool operator==(const ServiceStatus&) const = default;
+};
+
+// What a queue does: kPaused accepts jobs and starts none; kDraining accepts none and works off what is there.
+enum class QueueMode : uint8_t { kOpen = 1, kPaused = 2, kDraining = 3 };
+std::string_view queue_mode_name(QueueMode mode);
+
+// The queue of one model.
+struct ModelStatus {
+  std::string name;
+  QueueMode mode = QueueMode::kOpen;
+  int64_t queued = 0, running = 0;
+  double tokens_per_second = 0;  // measured while it had work; 0: not yet
+  int64_t eta_ms = -1;           // expected wait of a job submitted now; -1: not known
+  template <class F>
+  void fields(F&& f) {
+    f("name", name), f("mode", mode), f("queued", queued), f("running", running);
+    f("tokens_per_second", tokens_per_second), f("eta_ms", eta_ms);
+  }
+  bool operator==(const ModelStatus&) const = default;
 };
 
 struct SystemStatus {
@@ -160,10 +205,14 @@ struct SystemStatus {
   bool draining = false;
   int64_t queued = 0, running = 0, finished = 0, failed = 0;
   std::vector<ServiceStatus> services;
+  QueueMode mode = QueueMode::kOpen;  // of all models
+  bool read_only = false;             // the journal's disk is full
+  std::vector<ModelStatus> models;
   template <class F>
   void fields(F&& f) {
     f("request", request), f("term", term), f("durable", durable), f("draining", draining), f("queued", queued);
     f("running", running), f("finished", finished), f("failed", failed), f("services", services);
+    f("mode", mode), f("read_only", read_only), f("models", models);
   }
   bool operator==(const SystemStatus&) const = default;
 };
@@ -173,9 +222,10 @@ struct Refused {
   uint64_t request = 0;
   ErrorCode code = ErrorCode::kBadRequest;
   std::string message;
+  int64_t retry_after_ms = 0;  // with kBusy and kStorageFull: when to ask again; 0: not known
   template <class F>
   void fields(F&& f) {
-    f("request", request), f("code", code), f("message", message);
+    f("request", request), f("code", code), f("message", message), f("retry_after_ms", retry_after_ms);
   }
   bool operator==(const Refused&) const = default;
 };
@@ -193,9 +243,10 @@ struct Ping {
 struct Pong {
   uint64_t number = 0;
   uint64_t term = 0;
+  int64_t waiting = 0;  // to a worker or converter: jobs in the queue that it could run
   template <class F>
   void fields(F&& f) {
-    f("number", number), f("term", term);
+    f("number", number), f("term", term), f("waiting", waiting);
   }
   bool operator==(const Pong&) const = default;
 };

@@ -28,11 +28,15 @@ concept Positional = requires {
 };
 
 // The largest valid value of each enumeration; the smallest is 1, or 0 where named so.
-constexpr uint8_t enum_max(ErrorCode) { return static_cast<uint8_t>(ErrorCode::kInternal); }
+constexpr uint8_t enum_max(ErrorCode) { return static_cast<uint8_t>(ErrorCode::kStorageFull); }
 constexpr uint8_t enum_max(JobState) { return static_cast<uint8_t>(JobState::kDead); }
 constexpr uint8_t enum_max(FinishReason) { return static_cast<uint8_t>(FinishReason::kError); }
 constexpr uint8_t enum_max(JobKind) { return static_cast<uint8_t>(JobKind::kConvert); }
 constexpr uint8_t enum_max(ServiceKind) { return static_cast<uint8_t>(ServiceKind::kConverter); }
+constexpr uint8_t enum_max(OnDisconnect) { return static_cast<uint8_t>(OnDisconnect::kCancel); }
+constexpr uint8_t enum_max(QueueMode) { return static_cast<uint8_t>(QueueMode::kDraining); }
+constexpr uint8_t enum_max(ControlAction) { return static_cast<uint8_t>(ControlAction::kResume); }
+constexpr uint8_t enum_max(ControlScope) { return static_cast<uint8_t>(ControlScope::kService); }
 template <class E>
 constexpr uint8_t enum_min(E) {
   return std::is_same_v<E, FinishReason> ? 0 : 1;
@@ -260,11 +264,13 @@ class Decoder {
 };
 
 constexpr std::array kMessageNames = {
-    "Submit",         "SubmitReply", "Attach",          "JobEvents",      "JobFinished", "Cancel",
-    "GetJob",         "JobStatus",   "GetStatus",       "SystemStatus",   "Refused",     "Ping",
-    "Pong",           "Register",    "Registered",      "Heartbeat",      "Goodbye",     "Encode",
-    "Encoded",        "Decode",      "Decoded",         "Dispatch",       "Revoke",      "Tokens",
-    "PromptLogprobs", "LeaseFailed", "ConvertDispatch", "ConvertProgress"};
+    "Submit",         "SubmitReply", "Attach",          "JobEvents",       "JobFinished", "Cancel",
+    "GetJob",         "JobStatus",   "GetStatus",       "SystemStatus",    "Refused",     "Ping",
+    "Pong",           "Register",    "Registered",      "Heartbeat",       "Goodbye",     "Encode",
+    "Encoded",        "Decode",      "Decoded",         "Dispatch",        "Revoke",      "Tokens",
+    "PromptLogprobs", "LeaseFailed", "ConvertDispatch", "ConvertProgress", "Credit",      "Control",
+    "ListJobs",       "JobList",     "Requeue",         "Purge",           "Purged",      "GetGroup",
+    "GroupStatus",    "Backup",      "BackedUp"};
 static_assert(kMessageNames.size() == std::variant_size_v<Message>);
 
 template <class T>
@@ -386,6 +392,28 @@ std::string_view message_name(const Message& message) { return kMessageNames[mes
 std::string_view message_name(size_t index) { return kMessageNames.at(index); }
 
 std::string encode_job_spec(const JobSpec& spec) { return encode_struct(spec); }
+
+std::string encode_job_payload(const JobSpec& spec) {
+  const auto encode_fields = [](const JobSpec& of, auto&& keep) {
+    Frame frame;
+    Encoder encoder(frame);
+    size_t index = 0;
+    const_cast<JobSpec&>(of).fields([&](const char* name, auto& field) {
+      const size_t start = frame.bytes.size();
+      encoder.packer().pack(name);
+      encoder.put(field);
+      if (!keep(index++, std::string_view(frame.bytes).substr(start))) frame.bytes.resize(start);
+    });
+    return std::move(frame.bytes);
+  };
+  static const std::vector<std::string> kDefaults = [&] {
+    std::vector<std::string> fields;
+    encode_fields(JobSpec{}, [&](size_t, std::string_view bytes) { return fields.emplace_back(bytes), false; });
+    return fields;
+  }();
+  return encode_fields(spec, [](size_t index, std::string_view bytes) { return bytes != kDefaults[index]; });
+}
+
 Result<JobSpec> decode_job_spec(std::string_view bytes) { return decode_struct<JobSpec>(bytes, "JobSpec"); }
 std::string encode_job_result(const JobResult& result) { return encode_struct(result); }
 Result<JobResult> decode_job_result(std::string_view bytes) { return decode_struct<JobResult>(bytes, "JobResult"); }

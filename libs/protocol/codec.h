@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "protocol/client_messages.h"
+#include "protocol/operator_messages.h"
 #include "protocol/service_messages.h"
 
 namespace optserve::protocol {
@@ -21,7 +22,8 @@ inline constexpr uint32_t kProtocolVersion = 1;
 using Message =
     std::variant<Submit, SubmitReply, Attach, JobEvents, JobFinished, Cancel, GetJob, JobStatus, GetStatus,
                  SystemStatus, Refused, Ping, Pong, Register, Registered, Heartbeat, Goodbye, Encode, Encoded, Decode,
-                 Decoded, Dispatch, Revoke, Tokens, PromptLogprobs, LeaseFailed, ConvertDispatch, ConvertProgress>;
+                 Decoded, Dispatch, Revoke, Tokens, PromptLogprobs, LeaseFailed, ConvertDispatch, ConvertProgress,
+                 Credit, Control, ListJobs, JobList, Requeue, Purge, Purged, GetGroup, GroupStatus, Backup, BackedUp>;
 
 std::string encode(const Message& message);
 // `bytes_max`: limits::kClientMessageBytesMax or kInternalMessageBytesMax.
@@ -34,6 +36,9 @@ std::string_view message_name(size_t index);
 
 // The same codec for what is stored rather than sent: the journal's payloads.
 std::string encode_job_spec(const JobSpec& spec);
+// What two submits of one job have in common: the fields that differ from their defaults, so that a field which a later
+// version adds does not make another payload of the same request.
+std::string encode_job_payload(const JobSpec& spec);
 Result<JobSpec> decode_job_spec(std::string_view bytes);
 std::string encode_job_result(const JobResult& result);
 Result<JobResult> decode_job_result(std::string_view bytes);

@@ -16,6 +16,7 @@ namespace optserve::protocol {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr size_t kClient = limits::kClientMessageBytesMax;
 constexpr size_t kInternal = limits::kInternalMessageBytesMax;
@@ -193,6 +194,22 @@ TEST_P(EveryMessage, WrongTypesAreRefusedByName) {
 }
 
 // --- the envelope
+
+TEST(Codec, APayloadIsWhatDiffersFromTheDefaults) {
+  EXPECT_TRUE(encode_job_payload(JobSpec{}).empty());
+  JobSpec spec;
+  spec.prompt = "once";
+  spec.max_new_tokens = 5;
+  const std::string payload = encode_job_payload(spec);
+  EXPECT_THAT(payload, HasSubstr("once"));
+  EXPECT_THAT(payload, HasSubstr("max_new_tokens"));
+  EXPECT_THAT(payload, Not(HasSubstr("delay_ms")));
+  spec.delay_ms = 1;
+  EXPECT_NE(encode_job_payload(spec), payload);
+  spec.delay_ms = 0;
+  spec.max_new_tokens = JobSpec{}.max_new_tokens;
+  EXPECT_NE(encode_job_payload(spec), payload);
+}
 
 // Decoding reuses one zone of memory on each thread; a message must not depend on the one before.
 TEST(Codec, MessagesDoNotDependOnWhatWasDecodedBefore) {
@@ -376,7 +393,8 @@ TEST(Values, PositionalStructsGrowAtTheirEnd) {
   const auto shorter = decode(events("\x92" + id + "\x05"), kClient);
   ASSERT_TRUE(shorter.ok()) << shorter.refusal().message;
   EXPECT_EQ(std::get<JobEvents>(shorter.value()).events.at(0), (JobEvent{{}, 5, "", 0, 0, 0}));
-  const auto longer = decode(events("\x98" + id + std::string("\x05\xa1x\x01\x02\x03\xa3new\x90", 11)), kClient);
+  const auto longer =
+      decode(events("\x9b" + id + std::string("\x05\xa1x\x01\x02\x03\x01\x00\xff\xa3new\x90", 14)), kClient);
   ASSERT_TRUE(longer.ok()) << longer.refusal().message;
   EXPECT_EQ(std::get<JobEvents>(longer.value()).events.at(0), (JobEvent{{}, 5, "x", 1, 2, 3}));
   EXPECT_TRUE(is_refused(events("\x80"), ErrorCode::kBadRequest, "expected an array"));

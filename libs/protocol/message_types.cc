@@ -1,5 +1,6 @@
 #include "protocol/message_types.h"
 
+#include "protocol/client_messages.h"
 #include "protocol/service_messages.h"
 
 namespace optserve::protocol {
@@ -52,6 +53,29 @@ std::string_view service_kind_name(ServiceKind kind) {
       return "converter";
   }
   return "unknown";
+}
+
+std::string_view queue_mode_name(QueueMode mode) {
+  switch (mode) {
+    case QueueMode::kOpen:
+      return "open";
+    case QueueMode::kPaused:
+      return "paused";
+    case QueueMode::kDraining:
+      return "draining";
+  }
+  return "unknown";
+}
+
+namespace {
+constexpr size_t kEnvelopeCost = 64;  // about what a message takes besides its content
+}
+
+size_t stream_cost(const JobEvent& event) { return kEnvelopeCost + event.text.size(); }
+
+size_t stream_cost(const JobResult& result) {
+  return 4 * kEnvelopeCost + result.text.size() + result.message.size() + 3 * result.ids.size() +
+         5 * result.prompt_logprobs.size();
 }
 
 }  // namespace optserve::protocol

@@ -37,6 +37,10 @@ std::string_view finish_reason_name(FinishReason reason);
 
 enum class JobKind : uint8_t { kGenerate = 1, kConvert = 2 };
 
+// What happens to a job when the last connection that followed it has gone and none came back within the scheduler's
+// grace time.
+enum class OnDisconnect : uint8_t { kContinue = 1, kCancel = 2 };
+
 // A conversion, executed by a converter process on paths that it can see.
 struct ConvertSpec {
   std::string source;       // folder, file or glob of a foreign checkpoint
@@ -65,9 +69,14 @@ struct JobSpec {
   bool prompt_logprobs = false;
   int32_t priority = 0;  // 0..9, higher first
   int32_t max_attempts = 3;
-  int64_t ttl_ms = 600'000;           // from acceptance; then the job expires
+  int64_t ttl_ms = 600'000;           // total: from acceptance, or the end of its delay; then the job expires
   int64_t result_ttl_ms = 3'600'000;  // how long the result stays fetchable
   std::optional<ConvertSpec> convert;
+  std::string group;     // jobs that are watched and cancelled together: [A-Za-z0-9._-]{0,128}, per tenant
+  int64_t delay_ms = 0;  // not started before, from acceptance
+  int64_t queue_ms = 0;  // until its first start, within ttl_ms; 0: no limit of its own
+  int64_t run_ms = 0;    // of one attempt, from its start; 0: no limit of its own
+  OnDisconnect on_disconnect = OnDisconnect::kContinue;
 
   template <class F>
   void fields(F&& f) {
@@ -80,6 +89,8 @@ struct JobSpec {
     f("max_new_tokens", max_new_tokens), f("stop", stop), f("prompt_logprobs", prompt_logprobs),
         f("priority", priority);
     f("max_attempts", max_attempts), f("ttl_ms", ttl_ms), f("result_ttl_ms", result_ttl_ms), f("convert", convert);
+    f("group", group), f("delay_ms", delay_ms), f("queue_ms", queue_ms), f("run_ms", run_ms);
+    f("on_disconnect", on_disconnect);
   }
   bool operator==(const JobSpec&) const = default;
 };
@@ -112,6 +123,11 @@ struct JobResult {
   int64_t progress_done = 0;  // tokens, or bytes of a conversion
   int64_t progress_total = 0;
   Timings timings;
+  std::string tenant;
+  std::string group;
+  std::vector<std::string> losses;  // why each lost attempt was lost, oldest first
+  uint32_t position = 0;            // queued: jobs that would start before it
+  int64_t eta_ms = -1;              // queued: expected wait until it starts; -1: not known
 
   template <class F>
   void fields(F&& f) {
@@ -120,6 +136,7 @@ struct JobResult {
     f("text", text), f("ids", ids), f("prompt_logprobs", prompt_logprobs), f("prompt_tokens", prompt_tokens);
     f("attempts", attempts), f("progress_done", progress_done), f("progress_total", progress_total),
         f("timings", timings);
+    f("tenant", tenant), f("group", group), f("losses", losses), f("position", position), f("eta_ms", eta_ms);
   }
   bool operator==(const JobResult&) const = default;
 };

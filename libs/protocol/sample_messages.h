@@ -99,11 +99,14 @@ class RandomContent {
 
 template <class T>
 constexpr uint64_t enum_values() {
-  if constexpr (std::is_same_v<T, ErrorCode>) return 14;
+  if constexpr (std::is_same_v<T, ErrorCode>) return 15;
   if constexpr (std::is_same_v<T, JobState>) return 7;
   if constexpr (std::is_same_v<T, FinishReason>) return 6;
   if constexpr (std::is_same_v<T, JobKind>) return 2;
   if constexpr (std::is_same_v<T, ServiceKind>) return 3;
+  if constexpr (std::is_same_v<T, OnDisconnect>) return 2;
+  if constexpr (std::is_same_v<T, QueueMode> || std::is_same_v<T, ControlAction>) return 3;
+  if constexpr (std::is_same_v<T, ControlScope>) return 3;
 }
 
 template <class T, class Content>

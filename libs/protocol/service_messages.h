@@ -17,7 +17,7 @@ struct Register {
   std::string name;               // for people: host and pid
   std::string build;              // version of the program
   std::vector<ModelInfo> models;  // served models; empty for a converter
-  int32_t max_sequences = 0;      // worker: jobs at a time; converter: conversions at a time
+  int32_t max_sequences = 0;      // jobs it may hold at a time: a worker's running ones and those leased ahead
   int64_t kv_tokens = 0;          // worker: tokens that fit the KV cache
   int32_t world = 1;              // worker: tensor-parallel size
   template <class F>
@@ -45,9 +45,11 @@ struct Heartbeat {
   uint64_t steps = 0;     // work done since start: a worker that is alive but stuck does not move it
   int32_t running = 0;    // jobs it holds
   bool draining = false;  // wants no new work
+  int32_t capacity = 0;   // jobs that it wants from this scheduler at a time; 0: max_sequences of Register
   template <class F>
   void fields(F&& f) {
     f("instance", instance), f("number", number), f("steps", steps), f("running", running), f("draining", draining);
+    f("capacity", capacity);
   }
   bool operator==(const Heartbeat&) const = default;
 };
@@ -165,6 +167,7 @@ struct DispatchItem {
   int32_t max_new_tokens = 0;  // counted from the end of the prompt
   SamplingParams sampling;
   bool prompt_logprobs = false;
+  int64_t remaining_ms = 0;  // the job's time that is left: afterwards nobody waits for it; 0: not told
   template <class F>
   void fields(F&& f) {
     f("lease", lease), f("job", job), f("model", model), f("tokens", tokens), f("prompt_tokens", prompt_tokens);
@@ -172,7 +175,7 @@ struct DispatchItem {
     f("top_p", sampling.top_p), f("repetition_penalty", sampling.repetition_penalty);
     f("presence_penalty", sampling.presence_penalty), f("frequency_penalty", sampling.frequency_penalty);
     f("min_new_tokens", sampling.min_new_tokens), f("ignore_eos", sampling.ignore_eos), f("seed", sampling.seed);
-    f("prompt_logprobs", prompt_logprobs);
+    f("prompt_logprobs", prompt_logprobs), f("remaining_ms", remaining_ms);
   }
   bool operator==(const DispatchItem&) const = default;
 };

@@ -100,6 +100,10 @@ Status validate(const JobSpec& spec) {
   if (Status s = check_range("priority", spec.priority, 0, limits::kPriorityMax); !s.ok()) return s;
   if (Status s = check_range("max_attempts", spec.max_attempts, 1, limits::kAttemptsMax); !s.ok()) return s;
   if (Status s = check_range("ttl_ms", spec.ttl_ms, limits::kJobTtlMsMin, limits::kJobTtlMsMax); !s.ok()) return s;
+  if (Status s = check_name("group", spec.group, 0, limits::kGroupBytesMax); !s.ok()) return s;
+  if (Status s = check_range("delay_ms", spec.delay_ms, 0, limits::kJobDelayMsMax); !s.ok()) return s;
+  if (Status s = check_range("queue_ms", spec.queue_ms, 0, limits::kJobTtlMsMax); !s.ok()) return s;
+  if (Status s = check_range("run_ms", spec.run_ms, 0, limits::kJobTtlMsMax); !s.ok()) return s;
   if (Status s = check_range("result_ttl_ms", spec.result_ttl_ms, 0, limits::kResultTtlMsMax); !s.ok()) return s;
   return spec.kind == JobKind::kConvert ? check_convert(spec) : check_generate(spec);
 }
