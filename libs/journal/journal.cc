@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -21,11 +22,11 @@ constexpr milliseconds kPurgeInterval{500};  // between looks for expired result
 constexpr int64_t kPurgeLimit = 256;         // rows a purge, so that new work waits little
 
 // What waits for the journal thread, in order: a read sees every record appended before it.
-struct ResultQuestion {
-  JobId job;
+struct Asked {
   uint64_t request = 0;
+  Question question;
 };
-using Work = std::variant<Record, ResultQuestion>;
+using Work = std::variant<Record, Asked>;
 
 size_t size_of(const Record& record) {
   if (const auto* accepted = std::get_if<Accepted>(&record)) {
@@ -90,14 +91,14 @@ struct Journal::Impl {
       }
       failed.store(true, std::memory_order_release);
       durable_event.signal();
-      result_event.signal();
+      answer_event.signal();
     }
   }
 
   // Waits for work and does one batch; false when stopping with nothing left.
   bool turn() {
     std::vector<Record> records;
-    std::vector<ResultQuestion> questions;
+    std::vector<Asked> questions;
     {
       std::unique_lock lock(mutex);
       const bool woken =
@@ -120,7 +121,7 @@ struct Journal::Impl {
     return true;
   }
 
-  void take_batch(std::vector<Record>& records, std::vector<ResultQuestion>& questions) {
+  void take_batch(std::vector<Record>& records, std::vector<Asked>& questions) {
     size_t bytes = 0;
     while (!queue.empty() && records.size() < options.batch_records_max && bytes < options.batch_bytes_max) {
       if (auto* record = std::get_if<Record>(&queue.front())) {
@@ -130,7 +131,7 @@ struct Journal::Impl {
         records.push_back(std::move(*record));
       } else {
         if (questions.size() >= options.batch_records_max) break;
-        questions.push_back(std::get<ResultQuestion>(queue.front()));
+        questions.push_back(std::move(std::get<Asked>(queue.front())));
       }
       queue.pop_front();
     }
@@ -148,18 +149,20 @@ struct Journal::Impl {
     next_purge = more ? now : now + kPurgeInterval;
   }
 
-  void answer(const std::vector<ResultQuestion>& questions) {
+  void answer(const std::vector<Asked>& questions) {
     if (questions.empty()) return;
     const int64_t now = SystemClock().wall_ms();
-    std::vector<ResultAnswer> found;
-    for (const ResultQuestion& question : questions) {
-      found.push_back({question.request, question.job, database.find_result(question.job, now)});
+    std::vector<Answer> found;
+    for (const Asked& asked : questions) {
+      const auto* find = std::get_if<FindResult>(&asked.question);
+      if (find == nullptr) continue;
+      found.push_back({asked.request, ResultFound{find->job, database.find_result(find->job, now)}});
     }
     {
       const std::lock_guard lock(mutex);
-      for (ResultAnswer& item : found) answers.push_back(std::move(item));
+      for (Answer& item : found) answers.push_back(std::move(item));
     }
-    result_event.signal();
+    answer_event.signal();
   }
 
   void throw_if_failed() {
@@ -187,14 +190,14 @@ struct Journal::Impl {
   std::atomic<size_t> waiting{0};
   std::atomic<bool> failed{false};
   EventFd durable_event;
-  EventFd result_event;
+  EventFd answer_event;
   bool idle = false;  // the thread's: nothing to do but purge
   Instant next_purge{};
 
   std::mutex mutex;  // of what follows
   std::condition_variable wake;
   std::deque<Work> queue;
-  std::vector<ResultAnswer> answers;
+  std::vector<Answer> answers;
   std::string failure;
   bool stopping = false;
 
@@ -223,16 +226,18 @@ bool Journal::is_congested() const {
   return impl_->waiting.load(std::memory_order_relaxed) > impl_->options.queue_records_max;
 }
 
-void Journal::request_result(const JobId& job, uint64_t request) { impl_->push(ResultQuestion{job, request}); }
+bool Journal::is_full() const { return false; }
 
-std::vector<JobStore::ResultAnswer> Journal::poll_results() {
-  impl_->result_event.clear();
+void Journal::ask(uint64_t request, Question question) { impl_->push(Asked{request, std::move(question)}); }
+
+std::vector<Answer> Journal::poll_answers() {
+  impl_->answer_event.clear();
   impl_->throw_if_failed();
   const std::lock_guard lock(impl_->mutex);
   return std::exchange(impl_->answers, {});
 }
 
 int Journal::event_fd() const { return impl_->durable_event.fd(); }
-int Journal::results_fd() const { return impl_->result_event.fd(); }
+int Journal::answers_fd() const { return impl_->answer_event.fd(); }
 
 }  // namespace optserve::journal

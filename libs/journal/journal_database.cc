@@ -245,6 +245,9 @@ void JournalDatabase::apply(const Finished& record) {
       .run();
 }
 
+void JournalDatabase::apply(const Requeued&) {}
+void JournalDatabase::apply(const ModeSet&) {}
+
 std::optional<protocol::JobResult> JournalDatabase::find_result(const JobId& job, int64_t now_wall_ms) {
   Statement& find = statements_->find;
   find.bind_blob(1, bytes_of(job)).bind(2, now_wall_ms);

@@ -53,6 +53,8 @@ class JournalDatabase {
   void apply(const Leased& record);
   void apply(const Progress& record);
   void apply(const Finished& record);
+  void apply(const Requeued& record);
+  void apply(const ModeSet& record);
 
   struct Statements;
 

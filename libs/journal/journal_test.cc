@@ -80,14 +80,15 @@ bool wait_durable(const JobStore& store, uint64_t sequence) {
 
 std::optional<protocol::JobResult> fetch(Journal& journal, const JobId& job) {
   static uint64_t request = 0;
-  journal.request_result(job, ++request);
+  journal.ask(++request, FindResult{job});
   for (int i = 0; i < 1'000; ++i) {
-    pollfd waiting{journal.results_fd(), POLLIN, 0};
+    pollfd waiting{journal.answers_fd(), POLLIN, 0};
     ::poll(&waiting, 1, 10);
-    for (auto& answer : journal.poll_results()) {
+    for (auto& answer : journal.poll_answers()) {
       EXPECT_EQ(answer.request, request);
-      EXPECT_EQ(answer.job, job);
-      return answer.result;
+      const auto& found = std::get<ResultFound>(answer.body);
+      EXPECT_EQ(found.job, job);
+      return found.result;
     }
   }
   ADD_FAILURE() << "no answer";
@@ -371,12 +372,12 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
 TEST(MemoryStore, IsBounded) {
   MemoryStore store(2);
   for (uint64_t order = 1; order <= 3; ++order) store.append(finished(order, "text"));
-  for (uint64_t order = 1; order <= 3; ++order) store.request_result(id_of(order), order);
-  const auto answers = store.poll_results();
+  for (uint64_t order = 1; order <= 3; ++order) store.ask(order, FindResult{id_of(order)});
+  const auto answers = store.poll_answers();
   ASSERT_EQ(answers.size(), 3u);
-  EXPECT_FALSE(answers[0].result.has_value());
-  EXPECT_TRUE(answers[2].result.has_value());
-  EXPECT_TRUE(store.poll_results().empty());
+  EXPECT_FALSE(std::get<ResultFound>(answers[0].body).result.has_value());
+  EXPECT_TRUE(std::get<ResultFound>(answers[2].body).result.has_value());
+  EXPECT_TRUE(store.poll_answers().empty());
 }
 
 }  // namespace

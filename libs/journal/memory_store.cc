@@ -1,26 +1,110 @@
 #include <utility>
 
-#include "journal/journal.h"
+#include "journal/job_store.h"
+#include "protocol/codec.h"
 
 namespace optserve::journal {
 
+bool matches(const protocol::JobFilter& filter, const Finished& ended) {
+  const protocol::JobResult& result = ended.result;
+  return (!filter.job || *filter.job == result.job) && (!filter.state || *filter.state == result.state) &&
+         (!filter.tenant || *filter.tenant == ended.tenant) && (filter.model.empty() || filter.model == ended.model) &&
+         (filter.group.empty() || filter.group == result.group);
+}
+
+protocol::JobSummary summary_of(const Finished& ended) {
+  const protocol::JobResult& result = ended.result;
+  return {result.job,
+          ended.order,
+          result.key,
+          ended.tenant,
+          result.group,
+          ended.model,
+          result.state,
+          result.attempts,
+          result.progress_done,
+          result.progress_total,
+          ended.accepted_wall_ms,
+          result.message};
+}
+
+const Finished* MemoryStore::find(const JobId& job) const {
+  const auto found = orders_.find(job);
+  return found == orders_.end() ? nullptr : &ended_.at(found->second);
+}
+
+void MemoryStore::forget(uint64_t order) {
+  const auto found = ended_.find(order);
+  if (found == ended_.end()) return;
+  orders_.erase(found->second.result.job);
+  ended_.erase(found);
+}
+
 uint64_t MemoryStore::append(Record record) {
   if (auto* finished = std::get_if<Finished>(&record)) {
-    const JobId job = finished->result.job;
-    if (results_.try_emplace(job, std::move(finished->result)).second) oldest_first_.push_back(job);
-    if (oldest_first_.size() > results_max_) {
-      results_.erase(oldest_first_.front());
-      oldest_first_.pop_front();
-    }
+    const uint64_t order = finished->order;
+    if (orders_.try_emplace(finished->result.job, order).second) ended_.emplace(order, std::move(*finished));
+    if (ended_.size() > results_max_) forget(ended_.begin()->first);
+  } else if (const auto* requeued = std::get_if<Requeued>(&record)) {
+    forget(requeued->dead_order);
   }
   return ++sequence_;
 }
 
-void MemoryStore::request_result(const JobId& job, uint64_t request) {
-  const auto found = results_.find(job);
-  answers_.push_back({request, job, found == results_.end() ? std::nullopt : std::optional(found->second)});
+void MemoryStore::ask(uint64_t request, Question question) {
+  answers_.push_back({request, std::visit([this](const auto& body) { return answer(body); }, question)});
 }
 
-std::vector<JobStore::ResultAnswer> MemoryStore::poll_results() { return std::exchange(answers_, {}); }
+std::vector<Answer> MemoryStore::poll_answers() { return std::exchange(answers_, {}); }
+
+MemoryStore::Body MemoryStore::answer(const FindResult& question) const {
+  const Finished* ended = find(question.job);
+  return ResultFound{question.job, ended == nullptr ? std::nullopt : std::optional(ended->result)};
+}
+
+MemoryStore::Body MemoryStore::answer(const ListEnded& question) const {
+  EndedListed listed;
+  for (auto it = ended_.upper_bound(question.after); it != ended_.end(); ++it) {
+    if (!matches(question.filter, it->second)) continue;
+    if (listed.jobs.size() >= question.limit) {
+      listed.more = true;
+      break;
+    }
+    listed.jobs.push_back(summary_of(it->second));
+  }
+  return listed;
+}
+
+MemoryStore::Body MemoryStore::answer(const FindDead& question) const {
+  const Finished* ended = find(question.job);
+  if (ended == nullptr || ended->result.state != protocol::JobState::kDead) return DeadFound{};
+  auto spec = protocol::decode_job_spec(ended->encoded_spec);
+  if (!spec.ok()) return spec.refusal();
+  Accepted accepted;
+  accepted.job = question.job;
+  accepted.accepted_wall_ms = ended->accepted_wall_ms;
+  accepted.payload_sha256 = ended->payload_sha256;
+  accepted.spec = std::move(spec).value();
+  accepted.encoded_spec = ended->encoded_spec;
+  return DeadFound{ended->order, std::move(accepted)};
+}
+
+MemoryStore::Body MemoryStore::answer(const PurgeEnded& question) {
+  EndedPurged purged;
+  std::vector<uint64_t> orders;
+  for (const auto& [order, ended] : ended_) {
+    if (!matches(question.filter, ended)) continue;
+    const protocol::JobResult& result = ended.result;
+    purged.forgotten.push_back({ended.tenant, result.key, ended.payload_sha256, result.job, ended.expires_wall_ms,
+                                result.group, result.state});
+    orders.push_back(order);
+  }
+  for (const uint64_t order : orders) forget(order);
+  return purged;
+}
+
+MemoryStore::Body MemoryStore::answer(const BackUp&) const {
+  return refuse(ErrorCode::kUnavailable, "the scheduler runs without a journal: there is nothing to back up");
+}
 
 }  // namespace optserve::journal

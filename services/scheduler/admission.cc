@@ -66,11 +66,11 @@ protocol::SubmitOutcome SchedulerService::admit(protocol::JobSpec spec, std::vec
     return refused(status.refusal());
   }
   std::string encoded = protocol::encode_job_spec(spec);
-  const auto digest = sha256(encoded);
+  const auto digest = sha256(protocol::encode_job_payload(spec));
   std::string payload(digest.begin(), digest.end());
   protocol::SubmitOutcome outcome;
   if (const IdempotencyKeys::Entry* known = keys_.find(spec.tenant, spec.key)) {
-    if (known->payload_sha256 != payload) {
+    if (!known->payload_sha256.empty() && known->payload_sha256 != payload) {
       metrics_.conflicts.add();
       return refused(refuse(ErrorCode::kIdempotencyConflict,
                             "key " + spec.key + " already names job " + known->job.hex() + " with another payload"));

@@ -91,23 +91,22 @@ void SchedulerService::ask_store(const JobId& job, ResultQuestion question, Outb
   }
   const uint64_t number = next_question_++;
   result_questions_.emplace(number, std::move(question));
-  store_.request_result(job, number);
+  store_.ask(number, journal::FindResult{job});
 }
 
-void SchedulerService::on_results(Instant, Outbox& out) {
+void SchedulerService::on_answers(Instant, Outbox& out) {
   if (result_questions_.empty()) return;
-  for (journal::JobStore::ResultAnswer& answer : store_.poll_results()) {
+  for (journal::Answer& answer : store_.poll_answers()) {
     const auto found = result_questions_.find(answer.request);
     if (found == result_questions_.end()) continue;
     const ResultQuestion question = std::move(found->second);
     result_questions_.erase(found);
-    if (answer.result) {
-      send_result(question, std::make_shared<const protocol::JobResult>(std::move(*answer.result)), question.after,
-                  out);
+    auto& [job, result] = std::get<journal::ResultFound>(answer.body);
+    if (result) {
+      send_result(question, std::make_shared<const protocol::JobResult>(std::move(*result)), question.after, out);
     } else {
       refuse_to(question.peer, question.request,
-                refuse(ErrorCode::kNotFound, "job " + answer.job.hex() + " is not known, or its result has expired"),
-                out);
+                refuse(ErrorCode::kNotFound, "job " + job.hex() + " is not known, or its result has expired"), out);
     }
   }
 }

@@ -49,7 +49,7 @@ void run(const Options& options) {
 
   transport::ServiceLoop loop(service, clock, registry);
   loop.set_durability({disk ? disk->event_fd() : -1, [&store] { return store.durable(); }});
-  if (disk) loop.watch(disk->results_fd(), [&](Instant now, auto& out) { service.on_results(now, out); });
+  if (disk) loop.watch(disk->answers_fd(), [&](Instant now, auto& out) { service.on_answers(now, out); });
   loop.set_health(&health);
   loop.watch(shutdown_fd(), [&](Instant, auto&) {
     health.ready = false;  // draining: no new work

@@ -190,7 +190,7 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
     enqueue(job, now);
   }
   dispatch_wanted_ = true;  // pauses of workers end without a message
-  on_results(now, out);
+  on_answers(now, out);
   resume_clients(now, out);
   if (now >= next_sweep_) {
     next_sweep_ = now + kSweepInterval;

@@ -40,8 +40,8 @@ class SchedulerService final : public transport::Service {
   void begin_drain(Instant now, transport::Outbox& out) override;
   bool is_drained() const override;
 
-  // The store has answers to request_result().
-  void on_results(Instant now, transport::Outbox& out);
+  // The store has answers to what it was asked.
+  void on_answers(Instant now, transport::Outbox& out);
   // The process ends: leases that still run are given back, so that the next start does not count them as crashes.
   void give_back_leases();
 

@@ -21,13 +21,18 @@ class SimulationStore final : public journal::JobStore {
   uint64_t durable() const override { return durable_; }
   bool is_durable() const override { return true; }
   bool is_congested() const override { return pending_.size() > 4096; }
-  void request_result(const JobId& job, uint64_t request) override { questions_.emplace_back(job, request); }
-  std::vector<ResultAnswer> poll_results() override {
+  bool is_full() const override { return false; }
+  void ask(uint64_t request, journal::Question question) override {
+    questions_.emplace_back(std::get<journal::FindResult>(question).job, request);
+  }
+  std::vector<journal::Answer> poll_answers() override {
     if (!pending_.empty()) return {};  // answers come after the records before them
-    std::vector<ResultAnswer> answers;
+    std::vector<journal::Answer> answers;
     for (const auto& [job, request] : std::exchange(questions_, {})) {
       const auto found = results_.find(job);
-      answers.push_back({request, job, found == results_.end() ? std::nullopt : std::optional(found->second.result)});
+      answers.push_back(
+          {request,
+           journal::ResultFound{job, found == results_.end() ? std::nullopt : std::optional(found->second.result)}});
     }
     return answers;
   }
@@ -79,6 +84,8 @@ class SimulationStore final : public journal::JobStore {
   void apply(journal::Progress& record) {
     if (const auto found = open_.find(record.order); found != open_.end()) found->second.progress = record.ids;
   }
+  void apply(journal::Requeued&) {}
+  void apply(journal::ModeSet&) {}
   void apply(journal::Finished& record) {
     if (open_.erase(record.order) == 0) {
       ++second_terminals_;

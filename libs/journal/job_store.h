@@ -1,0 +1,192 @@
+// What the scheduler asks of its memory: records that must survive, and questions about jobs that have ended.
+// Implemented by the journal (journal.h), and by MemoryStore, which keeps nothing on disk.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "protocol/client_messages.h"
+#include "protocol/operator_messages.h"
+
+namespace optserve::journal {
+
+// --- records: what happened, in the order in which it holds
+
+// A job enters the queue.
+struct Accepted {
+  JobId job;
+  uint64_t order = 0;  // monotonic: the order of acceptance; names the job's row in the other records
+  int64_t accepted_wall_ms = 0;
+  std::string payload_sha256;  // 32 bytes over encode_job_payload(): same key, same payload => same job
+  protocol::JobSpec spec;
+  std::string encoded_spec;  // encode_job_spec(spec), if the caller has it: then append() does not look at `spec`
+};
+// A lease is about to be dispatched: counts the attempt before the work can do harm. token.number 0: the lease ended
+// without a result; `loss` says why, and is empty when the scheduler itself gave it back.
+struct Leased {
+  JobId job;
+  uint64_t order = 0;
+  LeaseToken token;
+  int32_t attempt = 0;
+  std::string loss{};
+};
+// How far a running job is; rides on the next commit, nothing waits for it.
+struct Progress {
+  JobId job;
+  uint64_t order = 0;
+  std::vector<TokenId> ids;  // all output ids so far
+};
+// The job is terminal. The first one wins; a later one is ignored, and so is one under a token that is not the job's
+// present lease.
+struct Finished {
+  uint64_t order = 0;
+  LeaseToken token;             // the lease that produced the result; number 0: the job ended without one
+  int64_t expires_wall_ms = 0;  // the result and its key are kept until then
+  int64_t accepted_wall_ms = 0;
+  std::string tenant;
+  std::string model;
+  std::string payload_sha256;
+  protocol::JobResult result;
+  std::string encoded_spec;  // of a dead job, so that it can be put back
+};
+// A dead job is queued again under its id and another order, as if it were accepted now.
+struct Requeued {
+  uint64_t dead_order = 0;
+  Accepted accepted;
+};
+// What an operator set; holds until it is set again. kOpen forgets it.
+struct ModeSet {
+  protocol::ControlScope scope = protocol::ControlScope::kQueue;
+  std::string name;
+  protocol::QueueMode mode = protocol::QueueMode::kOpen;
+};
+using Record = std::variant<Accepted, Leased, Progress, Finished, Requeued, ModeSet>;
+
+// --- questions; a question sees every record appended before it
+
+struct FindResult {
+  JobId job;
+};
+// Ended jobs in order of acceptance, with an order above `after`.
+struct ListEnded {
+  protocol::JobFilter filter;
+  uint64_t after = 0;
+  uint32_t limit = 0;
+};
+struct FindDead {
+  JobId job;
+};
+// Forgets ended jobs; the answer comes once that is durable.
+struct PurgeEnded {
+  protocol::JobFilter filter;
+};
+// Copies the journal to its backup folder.
+struct BackUp {};
+using Question = std::variant<FindResult, ListEnded, FindDead, PurgeEnded, BackUp>;
+
+// An ended job whose key answers with it.
+struct KnownKey {
+  std::string tenant, key, payload_sha256;  // an empty digest matches every payload: written by an older version
+  JobId job;
+  int64_t expires_wall_ms = 0;
+  std::string group{};
+  protocol::JobState state = protocol::JobState::kSucceeded;
+};
+struct ResultFound {
+  JobId job;
+  std::optional<protocol::JobResult> result;  // nullopt: unknown or expired
+};
+struct EndedListed {
+  std::vector<protocol::JobSummary> jobs;
+  bool more = false;
+};
+struct DeadFound {
+  uint64_t order = 0;
+  std::optional<Accepted> job;  // with its spec; nullopt: not a dead job
+};
+struct EndedPurged {
+  std::vector<KnownKey> forgotten;
+};
+struct BackUpDone {
+  std::string file;
+  int64_t bytes = 0;
+};
+struct Answer {
+  uint64_t request = 0;
+  std::variant<ResultFound, EndedListed, DeadFound, EndedPurged, BackUpDone, Refusal> body;
+};
+
+// --- what is there at the start
+
+struct OpenJob {
+  Accepted accepted;
+  int32_t attempts = 0;  // leases that ended without the scheduler's fault
+  int32_t crashes = 0;   // scheduler starts that found the job leased, this one included
+  std::vector<std::string> losses;
+  std::vector<TokenId> progress;
+};
+struct Recovery {
+  uint64_t term = 0;  // of this start; already on disk
+  uint64_t next_order = 1;
+  std::vector<OpenJob> open;   // in order of acceptance
+  std::vector<KnownKey> keys;  // of results not yet expired
+  std::vector<ModeSet> modes;
+};
+
+class JobStore {
+ public:
+  virtual ~JobStore() = default;
+  virtual uint64_t append(Record record) = 0;  // sequence number, from 1, growing
+  virtual uint64_t durable() const = 0;
+  virtual bool is_durable() const = 0;  // false: volatile mode
+  // True while too much waits for the disk: new jobs are refused as busy.
+  virtual bool is_congested() const = 0;
+  // True while the disk is full: new jobs are refused, what is known goes on.
+  virtual bool is_full() const = 0;
+  // The answer, delivered by poll_answers(), carries `request`.
+  virtual void ask(uint64_t request, Question question) = 0;
+  virtual std::vector<Answer> poll_answers() = 0;
+};
+
+// Keeps ended jobs in memory; everything is "durable" at once. For --volatile and tests.
+class MemoryStore final : public JobStore {
+ public:
+  explicit MemoryStore(size_t results_max = 10'000) : results_max_(results_max) {}
+
+  uint64_t append(Record record) override;
+  uint64_t durable() const override { return sequence_; }
+  bool is_durable() const override { return false; }
+  bool is_congested() const override { return false; }
+  bool is_full() const override { return false; }
+  void ask(uint64_t request, Question question) override;
+  std::vector<Answer> poll_answers() override;
+
+ private:
+  using Body = decltype(Answer::body);
+  const Finished* find(const JobId& job) const;
+  void forget(uint64_t order);
+  Body answer(const FindResult& question) const;
+  Body answer(const ListEnded& question) const;
+  Body answer(const FindDead& question) const;
+  Body answer(const PurgeEnded& question);
+  Body answer(const BackUp& question) const;
+
+  size_t results_max_;
+  uint64_t sequence_ = 0;
+  std::map<uint64_t, Finished> ended_;  // by order
+  std::unordered_map<JobId, uint64_t> orders_;
+  std::vector<Answer> answers_;
+};
+
+// Whether an ended job is meant, and its line in a list.
+bool matches(const protocol::JobFilter& filter, const Finished& ended);
+protocol::JobSummary summary_of(const Finished& ended);
+
+}  // namespace optserve::journal
