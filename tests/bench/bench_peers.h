@@ -1,0 +1,138 @@
+// Peers that do nothing but what the protocol asks of them, and a scheduler to connect them to.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "bench/bench_loop.h"
+#include "bench/relay_bench.h"
+#include "scheduler/scheduler_service.h"
+#include "transport/scheduler_link.h"
+
+namespace optserve::bench {
+
+using protocol::Message;
+using transport::Outbox;
+using transport::Peer;
+
+inline protocol::ModelInfo model() { return {"opt", "v", "m", 2048, 50272}; }
+
+class RegisteredPeer : public BenchPeer {
+ public:
+  RegisteredPeer(protocol::ServiceKind kind, int32_t max_sequences)
+      : link_({InstanceId::random(), kind, "null", "bench", {model()}, max_sequences, 0, 1},
+              {.register_first = milliseconds(1)}, {}) {}
+  void on_message(const Peer& from, Message message, Instant now, Outbox& out) override {
+    if (!link_.on_message(message, now, out)) on_work(from, message, out);
+    if (link_.is_registered()) registered = true;
+  }
+  void on_tick(Instant now, Outbox& out) override { link_.on_tick(now, out); }
+  virtual void on_work(const Peer& from, const Message& message, Outbox& out) = 0;
+
+  std::atomic<bool> registered{false};
+
+ protected:
+  transport::SchedulerLink link_;
+};
+
+// One character for each id, at once.
+class NullTokenizer final : public RegisteredPeer {
+ public:
+  NullTokenizer() : RegisteredPeer(protocol::ServiceKind::kTokenizer, 0) {}
+  void on_work(const Peer& from, const Message& message, Outbox& out) override {
+    const auto* question = std::get_if<protocol::Decode>(&message);
+    if (question == nullptr) return;
+    protocol::Decoded answer;
+    answer.items.reserve(question->items.size());
+    for (const protocol::DecodeItem& item : question->items) {
+      protocol::DecodedItem decoded;
+      decoded.ticket = item.ticket;
+      decoded.text.assign(item.ids.size(), 'x');
+      answer.items.push_back(std::move(decoded));
+    }
+    out.send(from, std::move(answer));
+  }
+};
+
+struct BenchSchedulerOptions {
+  std::string folder;  // of the journal
+  std::string transport = "tcp";
+  bool durable = true;
+  size_t open_jobs_max = 5'000'000;
+};
+
+// A scheduler on two loopback ports; durable ones have a journal in a folder that goes away.
+class BenchScheduler {
+ public:
+  explicit BenchScheduler(const BenchSchedulerOptions& options) {
+    journal::Recovery recovery;
+    recovery.term = 1;
+    if (options.durable) {
+      std::string name = options.folder + "/optserve-bench-XXXXXX";
+      if (::mkdtemp(name.data()) == nullptr) throw errno_error("mkdtemp " + name);
+      folder_ = name;
+      journal_ = journal::Journal::open({.path = folder_ + "/journal.db"}, recovery);
+    }
+    journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
+    scheduler::SchedulerOptions settings;
+    settings.start = clock_.now();
+    settings.start_wall_ms = clock_.wall_ms();
+    settings.models = {"opt"};
+    settings.open_jobs_max = options.open_jobs_max;
+    settings.known_keys_max = 5'000'000;
+    service_ = std::make_unique<scheduler::SchedulerService>(settings, store, std::move(recovery), registry_);
+    thread_ = std::make_unique<LoopThread>(*service_, [&](transport::ServiceLoop& loop) {
+      loop.set_durability({journal_ ? journal_->event_fd() : -1, [&store] { return store.durable(); }});
+      loop.bind(any_endpoint(options.transport, "clients"),
+                {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
+      loop.bind(any_endpoint(options.transport, "services"), {.name = "services"});
+    });
+    thread_->start();
+  }
+  ~BenchScheduler() {
+    thread_.reset();
+    journal_.reset();
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+  std::unique_ptr<LoopThread> connect(transport::Service& peer, int port) {
+    auto thread = std::make_unique<LoopThread>(
+        peer, [&](transport::ServiceLoop& loop) { loop.connect(thread_->loop().bound_endpoint(port), {}); });
+    thread->start();
+    return thread;
+  }
+
+ private:
+  SystemClock clock_;
+  Registry registry_;
+  journal::MemoryStore memory_;
+  std::string folder_;
+  std::unique_ptr<journal::Journal> journal_;
+  std::unique_ptr<scheduler::SchedulerService> service_;
+  std::unique_ptr<LoopThread> thread_;
+};
+
+inline protocol::JobSpec bench_spec(int32_t max_new_tokens) {
+  protocol::JobSpec spec;
+  spec.model = "opt";
+  spec.prompt_ids.assign(64, 100);
+  spec.max_new_tokens = max_new_tokens;
+  spec.ttl_ms = limits::kJobTtlMsMax;
+  return spec;
+}
+
+inline void write_json(const std::string& path, const std::vector<Figure>& figures) {
+  std::ofstream file(path);
+  file << "[\n";
+  for (size_t i = 0; i < figures.size(); ++i) {
+    file << "  {\"name\": \"" << figures[i].name << "\", \"value\": " << figures[i].value << ", \"unit\": \""
+         << figures[i].unit << "\"}" << (i + 1 < figures.size() ? "," : "") << "\n";
+  }
+  file << "]\n";
+  if (!file) throw Error("cannot write " + path);
+}
+
+}  // namespace optserve::bench
