@@ -40,7 +40,7 @@ cudaError_t decode_attention(const AttentionArgs& args, int64_t num_sequences, i
 size_t decode_scratch_bytes(int64_t num_sequences_max, int heads, int head_dim);
 inline constexpr int kSplitsMax = 16;
 // The number of splits that fills a GPU of `multiprocessors` with this many sequences.
-int decode_splits(int64_t num_sequences, int heads, int multiprocessors);
+int decode_splits(int64_t num_sequences, int heads, int head_dim, int multiprocessors);
 
 // Stores the K and V of rows [first_row, first_row + num_rows) of qkv at kv_slots[row] (block * kBlockTokens + offset);
 // a slot of -1 stores nothing.

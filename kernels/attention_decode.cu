@@ -13,8 +13,9 @@ namespace {
 
 // Below this a part is done sooner than the parts are merged.
 constexpr int kSplitTokensMin = 128;
-// From here on the GPU is far from full, and 8 warps a block shorten the wait.
-constexpr int kSplitsOfWideBlocks = 5;
+constexpr int kWarps = 8;
+// Blocks that share a multiprocessor: as many as their registers allow, since a warp waits most of its time.
+constexpr int blocks_at_a_time(int head_dim) { return head_dim == 64 ? 3 : 2; }
 constexpr int kGenericWarps = 4;
 constexpr int kAppendThreads = 256;
 // The scratch: one counter of finished parts for each sequence and head, then parts of head_dim + 2 numbers. More parts
@@ -273,8 +274,8 @@ __device__ __forceinline__ void join_splits(const Part& part, int used, const De
 }
 
 // A block is one (head, sequence, part).
-template <typename T, int kDim, int kWarps>
-__global__ void __launch_bounds__(kWarps* kWarpLanes, (kDim == 64 ? 20 : 16) / kWarps)
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kWarps* kWarpLanes, blocks_at_a_time(kDim))
     decode_fast(AttentionArgs args, DecodeScratch scratch) {
   __shared__ float sums[kWarps][kDim];
   __shared__ float largest[kWarps], totals[kWarps];
@@ -394,10 +395,7 @@ __global__ void __launch_bounds__(256)
 template <typename T, int kDim>
 cudaError_t launch_fast(const AttentionArgs& args, const dim3& grid, const DecodeScratch& scratch,
                         cudaStream_t stream) {
-  if (grid.z < kSplitsOfWideBlocks) {
-    return launch_dependent<decode_fast<T, kDim, 4>>({grid, 4 * kWarpLanes}, stream, args, scratch);
-  }
-  return launch_dependent<decode_fast<T, kDim, 8>>({grid, 8 * kWarpLanes}, stream, args, scratch);
+  return launch_dependent<decode_fast<T, kDim>>({grid, kWarps * kWarpLanes}, stream, args, scratch);
 }
 
 template <typename T>
@@ -428,9 +426,12 @@ size_t decode_scratch_bytes(int64_t num_sequences_max, int heads, int head_dim) 
   return kCounterBytes + static_cast<size_t>(parts * (head_dim + 2)) * sizeof(float);
 }
 
-int decode_splits(int64_t num_sequences, int heads, int multiprocessors) {
-  const int64_t items = std::max<int64_t>(num_sequences * heads, 1), wanted = int64_t{4} * multiprocessors;
-  return static_cast<int>(std::clamp<int64_t>((wanted + items - 1) / items, 1, kSplitsMax));
+int decode_splits(int64_t num_sequences, int heads, int head_dim, int multiprocessors) {
+  const int64_t items = std::max<int64_t>(num_sequences * heads, 1);
+  // A whole context a block keeps a multiprocessor busy: parts pay only where some would have nothing to do.
+  if (10 * items >= 9 * int64_t{multiprocessors}) return 1;
+  const int64_t places = int64_t{blocks_at_a_time(head_dim)} * multiprocessors;
+  return static_cast<int>(std::clamp<int64_t>(places / items, 1, kSplitsMax));
 }
 
 cudaError_t decode_attention(const AttentionArgs& args, int64_t num_sequences, int splits, void* scratch,

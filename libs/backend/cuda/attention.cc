@@ -16,7 +16,7 @@ static_assert(kernels::kPrefillTileRows == kTileRows);
 void CudaBackend::decode(const kernels::AttentionArgs& args, int64_t num_decodes) {
   const size_t bytes = kernels::decode_scratch_bytes(num_decodes, args.heads, args.head_dim);
   void* scratch = attention_scratch_.at_least(*this, bytes);
-  const int splits = kernels::decode_splits(num_decodes, args.heads, multiprocessors_);
+  const int splits = kernels::decode_splits(num_decodes, args.heads, args.head_dim, multiprocessors_);
   expect(kernels::decode_attention(args, num_decodes, splits, scratch, stream_), "decode_attention");
 }
 
