@@ -85,9 +85,9 @@ void CudaBackend::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor&
   shapes.expect("gamma", gamma, compute_dtype_, {"hidden"});
   shapes.expect("beta", beta, compute_dtype_, {"hidden"});
   shapes.expect_contiguous("out", out, compute_dtype_, {"num_tokens", "hidden"});
-  add_and_norm(
-      "layer_norm", shapes,
-      {.element = element(), .residual = x.raw(), .gamma = gamma.raw(), .beta = beta.raw(), .out = out.raw()}, stream_);
+  add_and_norm("layer_norm", shapes,
+               {.element = element(), .residual = x.raw(), .gamma = gamma.raw(), .beta = beta.raw(), .out = out.raw()},
+               stream_);
 }
 
 void CudaBackend::add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {
