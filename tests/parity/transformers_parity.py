@@ -4,10 +4,9 @@
 usage: transformers_parity.py BUNDLE_FOLDER WORK_FOLDER [--models tiny,125m,...,demo] [--device cuda|cpu] [--world N]
 
 BUNDLE_FOLDER is made by `deploy/bundle --tests`. Of each model: random weights rounded to fp16 are saved as
-transformers saves them, converted by bin/optserve-converter and run by tests/gpu_parity in every type, by a group of N
-ranks with a GPU each (1 by default). The reference
-is OPTForCausalLM in fp32 (no TF32, eager attention) on the same file; what transformers itself loses in fp16 and bf16
-is the measure of what the engine may lose. Criteria:
+transformers saves them, converted by bin/optserve-converter and run by tests/gpu_parity in every type on N GPUs. The
+reference is OPTForCausalLM in fp32 (no TF32, eager attention) on the same file; what transformers itself loses in fp16
+and bf16 is the measure of what the engine may lose. Criteria:
 
   error     ||logits - reference|| / ||reference|| over all positions and real ids, for prompts in one step and in
             several: at most 1e-4 in fp32, at most 1.25 times transformers' own (+ 1e-6) in fp16 and bf16
@@ -91,19 +90,18 @@ class Host:
     """Where programs and files are."""
 
     def __init__(self, arguments):
-        self.bundle, self.work, self.device = Path(arguments.bundle), Path(arguments.work), arguments.device
-        self.world = arguments.world
+        self.bundle, self.work = Path(arguments.bundle), Path(arguments.work)
+        self.device, self.world = arguments.device, arguments.world
         self.dtypes = ['fp32'] if self.device == 'cpu' else list(DTYPES)  # the CPU backend has no other
 
     def convert(self, source, folder):
-        run([self.bundle / 'bin/optserve-converter', 'convert', source, folder, '--dtype', 'keep', '--shards',
-             self.world])
+        run([self.bundle / 'bin/optserve-converter', 'convert', source, folder, '--dtype=keep', '--shards', self.world])
         return json.loads((folder / 'manifest.json').read_text())['config']
 
     def ours(self, checkpoint, dtype, cases, out):
         """Runs gpu_parity; see there for what `out` then holds."""
-        run([self.bundle / 'tests/gpu_parity', checkpoint, dtype, cases, out, '--device', self.device, '--world',
-             self.world])
+        run([self.bundle / 'tests/gpu_parity', checkpoint, dtype, cases, out, '--device', self.device,
+             '--world', self.world])
         return json.loads((out / 'generated.json').read_text())
 
 
@@ -493,8 +491,7 @@ def main():
             for fault in result['faults']:
                 print(f'{name} {dtype}: {fault}', file=sys.stderr, flush=True)
         (host.work / 'parity.json').write_text(json.dumps(report, indent=1) + '\n')  # also if a later model is cut off
-    ranks = f', {host.world} ranks' if host.world > 1 else ''
-    print(f'{report["device"]}{ranks}, torch {report["torch"]}, transformers {report["transformers"]}')
+    print(f'{report["device"]}, ranks: {host.world}, torch {report["torch"]}, transformers {report["transformers"]}')
     print('\n'.join(table(report['models'])))
     failed = any(r['faults'] for model in report['models'].values() for r in model['dtypes'].values())
     return 1 if failed else 0
