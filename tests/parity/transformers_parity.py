@@ -98,8 +98,7 @@ class Host:
         run([self.bundle / 'bin/optserve-converter', 'convert', source, folder, '--dtype=keep', '--shards', self.world])
         return json.loads((folder / 'manifest.json').read_text())['config']
 
-    def ours(self, checkpoint, dtype, cases, out):
-        """Runs gpu_parity; see there for what `out` then holds."""
+    def ours(self, checkpoint, dtype, cases, out):  # see gpu_parity for what `out` then holds
         run([self.bundle / 'tests/gpu_parity', checkpoint, dtype, cases, out, '--device', self.device,
              '--world', self.world])
         return json.loads((out / 'generated.json').read_text())
