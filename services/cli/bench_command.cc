@@ -106,9 +106,9 @@ class BenchRunner {
     Connection connection = Connection::open(connection_options);
     const workload::ModelBounds bounds{static_cast<int32_t>(plan.config.max_positions),
                                        static_cast<int32_t>(plan.config.vocab_real)};
-    PipelineBench bench{connection.client(), clock_, plan.name, plan.spec, bounds, std::nullopt, {}};
+    PipelineBench bench{connection.client(), clock_, plan.name, plan.spec, bounds, false, {}};
     if (stack) {
-      bench.max_sequences = max_sequences_of(plan);
+      bench.runs_every_batch = true;
       bench.device_usage = [&stack] { return stack->device_usage(); };
     }
     run_on_pipeline(bench, on_event);

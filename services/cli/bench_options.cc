@@ -216,15 +216,6 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
   return plan;
 }
 
-int32_t max_sequences_of(const BenchPlan& plan) {
-  constexpr std::string_view kName = "max-sequences=";
-  int32_t found = 0;
-  for (const std::string& option : plan.worker_options) {
-    if (option.starts_with(kName)) found = parse_number(std::string_view(option).substr(kName.size())).value_or(found);
-  }
-  return found;
-}
-
 std::vector<std::string> worker_arguments(const BenchOptions& options, const BenchPlan& plan) {
   std::vector<std::string> arguments = {"--model=" + plan.name + (plan.folder.empty() ? "" : "=" + plan.folder),
                                         "--world=" + std::to_string(options.world), "--device=" + options.device,

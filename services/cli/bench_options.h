@@ -58,8 +58,6 @@ struct BenchPlan {
   bool pipeline = false;
   std::vector<std::string> worker_options;  // "max-sequences=8", as optserve-worker takes them
 };
-// Generations that the worker of a plan runs at a time: the last max-sequences among its options.
-int32_t max_sequences_of(const BenchPlan& plan);
 // Refuses what cannot work, naming the option.
 Result<BenchPlan> plan_bench(const BenchOptions& options);
 

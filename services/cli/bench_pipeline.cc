@@ -107,16 +107,14 @@ class PipelineRuns {
 
   // Whether the batch can run as one, as far as that is known; else the event says why not.
   bool check_fits(int32_t batch, json& event) const {
+    if (bench_.runs_every_batch) return true;
     const int32_t leases = leases_of(value_or_fail(bench_.client.status()), bench_.model);
-    const int32_t running_max = bench_.max_sequences.value_or(leases);
-    if (batch > running_max) {
-      event.update({{"fits", false},
-                    {"reason", bench_.max_sequences
-                                   ? "the worker runs " + std::to_string(running_max) + " sequences at a time"
-                                   : "the workers hold " + std::to_string(running_max) + " sequences at a time"}});
+    if (batch > leases) {
+      event.update(
+          {{"fits", false}, {"reason", "the workers hold " + std::to_string(leases) + " sequences at a time"}});
       return false;
     }
-    if (!bench_.max_sequences && batch > usually_running(leases)) {
+    if (batch > usually_running(leases)) {
       event["note"] = "of the " + std::to_string(leases) + " sequences that the workers hold, by default " +
                       std::to_string(usually_running(leases)) + " run: a part of the batch may have waited";
     }

@@ -22,7 +22,7 @@ struct PipelineBench {
   workload::BenchSpec spec;
   workload::ModelBounds bounds;
   // Of a stack started for the benchmark; a foreign one tells neither.
-  std::optional<int32_t> max_sequences;                      // that its worker runs at a time
+  bool runs_every_batch = false;  // its worker was given the sequences that the largest batch needs
   std::function<std::optional<DeviceUsage>()> device_usage;  // of its worker by now; may be empty
 };
 
