@@ -106,7 +106,12 @@ class BenchRunner {
     Connection connection = Connection::open(connection_options);
     const workload::ModelBounds bounds{static_cast<int32_t>(plan.config.max_positions),
                                        static_cast<int32_t>(plan.config.vocab_real)};
-    run_on_pipeline({connection.client(), clock_, plan.name, plan.spec, bounds}, on_event);
+    PipelineBench bench{connection.client(), clock_, plan.name, plan.spec, bounds, false, {}};
+    if (stack) {
+      bench.runs_every_batch = true;
+      bench.device_usage = [&stack] { return stack->device_usage(); };
+    }
+    run_on_pipeline(bench, on_event);
   }
 
   void keep(const BenchResult& result) const {

@@ -23,6 +23,8 @@ BenchMeasurement measurement_of(const json& event) {
   measurement.output_tokens = event.at("output_tokens").get<int64_t>();
   measurement.steps = event.value("steps", int64_t{0});
   measurement.preemptions = event.value("preemptions", int64_t{0});
+  measurement.device = read_device_usage(event);
+  measurement.note = event.value("note", "");
   return measurement;
 }
 

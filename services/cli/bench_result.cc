@@ -24,6 +24,12 @@ json measurement_json(const BenchMeasurement& measurement, const workload::Bench
                 {"input_tokens", measurement.input_tokens},
                 {"output_tokens", measurement.output_tokens}});
   if (measurement.steps > 0) entry.update({{"steps", measurement.steps}, {"preemptions", measurement.preemptions}});
+  if (measurement.device) {
+    entry.update({{"device_busy_ms", measurement.device->busy_ms},
+                  {"device_idle_ms", measurement.device->idle_ms},
+                  {"device_idle_share", *measurement.idle_share()}});
+  }
+  if (!measurement.note.empty()) entry["note"] = measurement.note;
   if (spec.kind == BenchKind::kLatency) {
     const LatencyFigures figures = latency_figures(measurement, spec.output_tokens);
     entry.update({{"ms_per_token", figures.ms_per_token.median},
@@ -57,10 +63,17 @@ BenchMeasurement read_measurement(const json& entry) {
   measurement.output_tokens = entry.at("output_tokens").get<int64_t>();
   measurement.steps = entry.value("steps", int64_t{0});
   measurement.preemptions = entry.value("preemptions", int64_t{0});
+  measurement.device = read_device_usage(entry);
+  measurement.note = entry.value("note", "");
   return measurement;
 }
 
 }  // namespace
+
+std::optional<DeviceUsage> read_device_usage(const json& entry) {
+  const DeviceUsage usage{entry.value("device_busy_ms", 0.0), entry.value("device_idle_ms", 0.0)};
+  return usage.busy_ms > 0 && usage.idle_ms >= 0 ? std::optional(usage) : std::nullopt;
+}
 
 Spread spread_of(std::vector<double> values) {
   check(!values.empty(), "spread of nothing");

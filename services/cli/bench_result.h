@@ -2,10 +2,12 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "cli/device_usage.h"
 #include "workload/bench_spec.h"
 
 namespace optserve::cli {
@@ -20,6 +22,13 @@ struct BenchMeasurement {
   int64_t output_tokens = 0;
   int64_t steps = 0;  // of the engine; 0: not known
   int64_t preemptions = 0;
+  std::optional<DeviceUsage> device;  // of rank 0 in the runs that count; nothing where it is not known
+  std::string note;                   // what to keep in mind about the figures; mostly empty
+
+  // Of the device's time, from the first step to the last.
+  std::optional<double> idle_share() const {
+    return device ? std::optional(device->idle_ms / (device->busy_ms + device->idle_ms)) : std::nullopt;
+  }
 };
 
 struct BenchResult {
@@ -38,6 +47,9 @@ struct BenchResult {
   bool complete = false;
   std::vector<BenchMeasurement> measurements;
 };
+
+// From a measurement's JSON, in a file or as an event; nothing where it has none, or zeros.
+std::optional<DeviceUsage> read_device_usage(const nlohmann::json& entry);
 
 struct Spread {
   double median = 0;

@@ -14,6 +14,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 BenchMeasurement measured(int32_t batch, std::vector<double> seconds) {
   BenchMeasurement measurement;
@@ -75,8 +76,13 @@ TEST(BenchStatistics, FiguresAreDefinedAsOnThePage) {
 }
 
 TEST(BenchResult, GoesThroughJson) {
-  const BenchResult result = sample();
+  BenchResult result = sample();
+  result.measurements[1].device = {300, 100};
+  result.measurements[1].note = "a part may have waited";
   const json root = to_json(result);
+  EXPECT_EQ(root["measurements"][1]["device_idle_share"], 0.25);
+  EXPECT_EQ(root["measurements"][1]["note"], "a part may have waited");
+  EXPECT_FALSE(root["measurements"][0].contains("device_idle_share"));
   EXPECT_EQ(root["measurements"][0]["ms_per_token"], 10);
   EXPECT_EQ(root["measurements"][0]["ms_per_token_min"], 9);
   EXPECT_EQ(root["measurements"][0]["ms_per_token_max"], 11);
@@ -139,7 +145,10 @@ TEST(BenchTable, ThroughputReadsAsItIsPrintedElsewhere) {
   all.input_tokens = 200'000;
   all.output_tokens = 180'000;
   result.measurements = {all};
+  EXPECT_THAT(bench_table(result), Not(HasSubstr("idle")));
+  result.measurements[0].device = {9750, 250};
   const std::string text = bench_table(result);
+  EXPECT_THAT(text, HasSubstr("Device idle between steps:  2.500 %\n"));
   EXPECT_THAT(text, HasSubstr("1000 requests at once, prompts of about 4 tokens, about 256 new tokens, greedy\n"));
   EXPECT_THAT(text, HasSubstr("100.0 requests/s, 38000 total tokens/s, 18000 output tokens/s\n"));
   EXPECT_THAT(text, HasSubstr("Total num prompt tokens:    200000\n"));
@@ -163,7 +172,9 @@ TEST(BenchRecorder, TurnsEventsIntoAResult) {
                      {"fits", true},
                      {"seconds", {1.0}},
                      {"input_tokens", 4},
-                     {"output_tokens", 256}});
+                     {"output_tokens", 256},
+                     {"device_busy_ms", 90.0},
+                     {"device_idle_ms", 10.0}});
   recorder.on_event({{"event", "measurement"}, {"batch", 2}, {"fits", false}, {"reason", "no room"}});
   recorder.on_event({{"event", "finished"}, {"complete", true}});
   EXPECT_EQ(result.model, "demo");
@@ -171,6 +182,7 @@ TEST(BenchRecorder, TurnsEventsIntoAResult) {
   EXPECT_EQ(result.engine["kv_tokens"], 512);
   EXPECT_TRUE(result.complete);
   ASSERT_EQ(result.measurements.size(), 2u);
+  EXPECT_DOUBLE_EQ(result.measurements[0].idle_share().value(), 0.1);
   EXPECT_EQ(result.measurements[1].reason, "no room");
   EXPECT_THROW(recorder.on_event({{"event", "song"}}), Error);
   EXPECT_THROW(recorder.on_event({{"event", "measurement"}}), Error);

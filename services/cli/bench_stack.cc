@@ -4,6 +4,7 @@
 #include "base/shutdown.h"
 #include "cli/bench_pipeline.h"
 #include "cli/child_process.h"
+#include "cli/http_probe.h"
 #include "cli/sibling_program.h"
 #include "cli/stack_folder.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 constexpr milliseconds kLook{50};
 constexpr int kTailLines = 30;
+constexpr milliseconds kMetricsTimeout{2000};
 
 }  // namespace
 
@@ -41,6 +43,9 @@ BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::str
     const auto state = stack.read_state();
     if (state.ok() && state.value().state == "ready") {
       endpoint_ = state.value().client_endpoint;
+      for (const StackProcess& process : state.value().processes) {
+        if (process.name == "worker-0") rank_0_port_ = process.http_port + 1;  // ranks listen behind their supervisor
+      }
       return;
     }
     std::this_thread::sleep_for(kLook);
@@ -48,6 +53,11 @@ BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::str
 }
 
 BenchStack::~BenchStack() = default;
+
+std::optional<DeviceUsage> BenchStack::device_usage() const {
+  const auto answer = http_get(rank_0_port_, "/metrics", kMetricsTimeout);
+  return answer && answer->status == 200 ? parse_device_usage(answer->body) : std::nullopt;
+}
 
 std::string BenchStack::stack_folder(const std::string& folder) { return folder + "/stack"; }
 

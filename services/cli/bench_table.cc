@@ -56,6 +56,7 @@ std::string latency_rows(const BenchResult& result) {
     const std::string range = "(" + figure(figures.ms_per_token.min) + " - " + figure(figures.ms_per_token.max) + ")";
     text += right(figure(figures.ms_per_token.median), 12) + right(range, 20) + right(figure(figures.qps), 12) +
             right(figure(figures.tokens_per_second), 12) + "\n";
+    if (!measurement.note.empty()) text += "        " + measurement.note + "\n";
   }
   const std::string tokens = std::to_string(result.spec.output_tokens);
   return text + "ms/token = whole time / " + tokens + ", QPS = batch / whole time; the median of " +
@@ -78,6 +79,7 @@ std::string throughput_rows(const BenchResult& result) {
     line("Whole time:", figure(figures.seconds.median) + " s (" + figure(figures.seconds.min) + " - " +
                             figure(figures.seconds.max) + "), the median of " +
                             std::to_string(measurement.seconds.size()));
+    if (measurement.device) line("Device idle between steps:", figure(*measurement.idle_share() * 100) + " %");
     if (measurement.preemptions > 0) line("Preemptions:", std::to_string(measurement.preemptions));
   }
   return text;

@@ -1,17 +1,25 @@
 // What the engine computes for given prompts, for transformers_parity.py to compare with another implementation.
-//   gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda]
+//   gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda] [--world N]
 //
+// A world of more than one is a group of processes as a worker's: over NCCL with a GPU each, or over shared memory.
 // CASES.json: {"cases": [{"prompt": [ids], "new_tokens": n}]}. Writes, for each case i,
 //   OUT/logits-i.bin    F32[len, vocab]: the logits of every position, the prompt in one step
 //   OUT/chunked-i.bin   the same with the prompt in several steps, the last ones of one token
 // and OUT/generated.json, the greedy generations of an engine that is led like a server's: every case alone, three
 // cases together, all of them together.
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/limits.h"
 #include "checkpoint/reader.h"
@@ -38,6 +46,8 @@ constexpr int32_t kStepTokens = 256;    // of the led engine: longer prompts are
 constexpr int32_t kSequences = 16;      // its slots
 constexpr size_t kFewTogether = 3;      // a step of three decoding sequences is padded on some devices
 constexpr int32_t kSpareSequences = 2;  // of the longest context, in KV blocks
+constexpr int kWorldMax = 8;
+constexpr int kGroupTimeoutMs = 120'000;
 
 struct Case {
   std::vector<TokenId> prompt;
@@ -67,31 +77,32 @@ size_t longest_prompt(const std::vector<Case>& cases) {
   return longest;
 }
 
-engine::WorkspaceSizes workspace_sizes(const OptConfig& config, int64_t rows) {
+engine::WorkspaceSizes workspace_sizes(const OptConfig& config, int64_t rows, int64_t world) {
   engine::WorkspaceSizes sizes;
   sizes.rows_max = rows;
   sizes.hidden = config.hidden;
   sizes.embed = config.embed_dim;
-  sizes.qkv = 3 * config.hidden;
-  sizes.heads_out = config.hidden;
-  sizes.ffn = config.ffn;
-  sizes.vocab_local = config.vocab;
+  sizes.qkv = 3 * config.hidden / world;
+  sizes.heads_out = config.hidden / world;
+  sizes.ffn = config.ffn / world;
+  sizes.vocab_local = config.vocab / world;
+  sizes.world = world;
   sizes.logit_rows_max = kLogitRows;
   return sizes;
 }
 
-// The model without planner and sampler, one sequence at a time.
+// One rank's model without planner and sampler, one sequence at a time.
 class BareModel {
  public:
   BareModel(const WeightSource& source, Backend& backend, Communicator& communicator, size_t tokens_max)
       : config_(source.config()),
         num_blocks_(blocks_of(tokens_max)),
-        cache_(backend, config_, num_blocks_, 1),
-        workspace_(backend, workspace_sizes(config_, static_cast<int64_t>(tokens_max))),
+        cache_(backend, config_, num_blocks_, communicator.world()),
+        workspace_(backend, workspace_sizes(config_, static_cast<int64_t>(tokens_max), communicator.world())),
         exec_{backend, communicator, workspace_},
         slots_(backend, {1, static_cast<int32_t>(tokens_max), num_blocks_, static_cast<int32_t>(config_.max_positions)},
                config_) {
-    engine::WeightLoader loader(source, backend, 0, 1, {});
+    engine::WeightLoader loader(source, backend, communicator.rank(), communicator.world(), {});
     model_.emplace(loader, cache_);
     loader.expect_all_taken();
     backend.synchronize();
@@ -166,19 +177,27 @@ void write_floats(const std::string& path, const std::vector<float>& values) {
   if (!file) throw Error("cannot write " + path);
 }
 
-void write_logits(const std::string& checkpoint, Backend& backend, const std::vector<Case>& cases,
+// A rank: what it computes with, and whether it writes.
+struct Rank {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Communicator> communicator;  // of the backend's stream, so it ends first
+  bool leads() const { return communicator->rank() == 0; }
+};
+
+void write_logits(const std::string& checkpoint, const Rank& rank, const std::vector<Case>& cases,
                   const std::string& folder) {
   const auto reader = checkpoint::CheckpointReader::open(checkpoint);
   if (!reader.ok()) throw Error(reader.refusal().message);
   const auto source = engine::make_checkpoint_source(reader.value());
-  const auto communicator = make_solo_communicator();
-  BareModel model(*source, backend, *communicator, longest_prompt(cases));
+  BareModel model(*source, *rank.backend, *rank.communicator, longest_prompt(cases));
   for (size_t i = 0; i < cases.size(); ++i) {
     const auto& prompt = cases[i].prompt;
     const auto length = static_cast<int32_t>(prompt.size());
     const std::string name = std::to_string(i) + ".bin";
-    write_floats(folder + "/logits-" + name, model.logits(prompt, {length}));
-    write_floats(folder + "/chunked-" + name, model.logits(prompt, cut(length)));
+    const auto whole = model.logits(prompt, {length}), chunked = model.logits(prompt, cut(length));
+    if (!rank.leads()) continue;
+    write_floats(folder + "/logits-" + name, whole);
+    write_floats(folder + "/chunked-" + name, chunked);
   }
 }
 
@@ -219,12 +238,12 @@ json to_json(const std::vector<Generation>& generations) {
   return all;
 }
 
-void write_generations(const std::string& checkpoint, Backend& backend, const std::vector<Case>& cases,
+void write_generations(const std::string& checkpoint, const Rank& rank, const std::vector<Case>& cases,
                        const std::string& folder) {
-  const auto communicator = make_solo_communicator();
-  auto engine = Engine::create(engine_options(checkpoint, cases), backend, *communicator);
+  auto engine = Engine::create(engine_options(checkpoint, cases), *rank.backend, *rank.communicator);
   if (!engine.ok()) throw Error(engine.refusal().message);
-  GroupLeader leader(*engine.value(), *communicator);
+  if (!rank.leads()) return follow(*engine.value(), *rank.communicator);
+  GroupLeader leader(*engine.value(), *rank.communicator);
   const auto options = planner_options(*engine.value());
   std::vector<SequenceRequest> requests;
   std::vector<Generation> alone;
@@ -233,7 +252,7 @@ void write_generations(const std::string& checkpoint, Backend& backend, const st
     alone.push_back(generate_all(leader, options, {requests.back()}).front());
   }
   const auto few = requests.begin() + static_cast<std::ptrdiff_t>(std::min(kFewTogether, requests.size()));
-  const json generated = {{"backend", backend.description()},
+  const json generated = {{"backend", rank.backend->description()},
                           {"alone", to_json(alone)},
                           {"few", to_json(generate_all(leader, options, {requests.begin(), few}))},
                           {"together", to_json(generate_all(leader, options, requests))}};
@@ -247,27 +266,105 @@ void write_generations(const std::string& checkpoint, Backend& backend, const st
 struct Arguments {
   std::string checkpoint, cases, folder;
   BackendOptions backend;
+  int world = 1;
 };
 
 std::optional<Arguments> parse(const std::vector<std::string>& words) {
-  if (words.size() != 4 && words.size() != 6) return std::nullopt;
+  if (words.size() < 4 || words.size() % 2 != 0) return std::nullopt;
   const auto dtype = tensor::parse_weight_dtype(words[1]);
-  const std::string device = words.size() == 6 ? words[5] : "cuda";
-  if (!dtype || (device != "cpu" && device != "cuda") || (words.size() == 6 && words[4] != "--device")) {
-    return std::nullopt;
-  }
+  if (!dtype) return std::nullopt;
   Arguments arguments{words[0], words[2], words[3], {}};
-  arguments.backend.device.kind = device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+  arguments.backend.device.kind = DeviceKind::kCuda;
   arguments.backend.compute_dtype = *dtype;
+  for (size_t i = 4; i < words.size(); i += 2) {
+    const std::string &name = words[i], &value = words[i + 1];
+    if (name == "--device" && (value == "cpu" || value == "cuda")) {
+      arguments.backend.device.kind = value == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+    } else if (name == "--world" && value.size() == 1 && value[0] >= '1' && value[0] <= '0' + kWorldMax) {
+      arguments.world = value[0] - '0';
+    } else {
+      return std::nullopt;
+    }
+  }
   return arguments;
 }
 
-void run(const Arguments& arguments) {
+// `control`: of all ranks.
+Rank make_rank(const Arguments& arguments, std::unique_ptr<Communicator> control) {
+  const int world = control->world();
+  BackendOptions options = arguments.backend;
+  Rank rank;
+  if (options.device.kind == DeviceKind::kCpu) {
+    options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / world);
+    rank.backend = make_backend(options);
+    rank.communicator = std::move(control);
+    return rank;
+  }
+  options.device.index = control->rank();
+  rank.backend = make_backend(options);
+  if (world == 1) {
+    rank.communicator = std::move(control);
+    return rank;
+  }
+  setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+  NcclOptions nccl;
+  nccl.device = options.device.index;
+  nccl.stream = rank.backend->native_stream();
+  nccl.timeout_ms = kGroupTimeoutMs;
+  rank.communicator = make_nccl_communicator(std::move(control), nccl);
+  return rank;
+}
+
+void run_rank(const Arguments& arguments, std::unique_ptr<Communicator> control) {
   const std::vector<Case> cases = read_cases(arguments.cases);
+  const Rank rank = make_rank(arguments, std::move(control));
+  write_logits(arguments.checkpoint, rank, cases, arguments.folder);  // its model is gone before the next is loaded
+  write_generations(arguments.checkpoint, rank, cases, arguments.folder);
+}
+
+// The exit status of a rank's process.
+int run_rank_process(const Arguments& arguments, const ProcessGroupMemory& memory, int rank) {
+  try {
+    run_rank(arguments, make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs));
+    return 0;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "gpu_parity, rank %d: %s\n", rank, e.what());
+    return 1;
+  }
+}
+
+// One process for each rank; the first that fails ends all.
+void run_group(const Arguments& arguments) {
+  const ProcessGroupMemory memory = create_process_group_memory(arguments.world);
+  const pid_t parent = getpid();
+  std::vector<pid_t> pids;
+  for (int rank = 0; rank < arguments.world; ++rank) {
+    const pid_t pid = fork();  // CUDA is not in use yet: children could not use it any more
+    if (pid == 0) {
+      if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(1);
+      const int status = run_rank_process(arguments, memory, rank);
+      std::fflush(nullptr);
+      _exit(status);
+    }
+    if (pid < 0) throw errno_error("fork");  // ranks that are there end with this process
+    pids.push_back(pid);
+  }
+  bool failed = false;
+  while (!pids.empty()) {
+    int status = 0;
+    std::erase(pids, waitpid(-1, &status, 0));
+    if (status == 0) continue;
+    failed = true;
+    for (const pid_t other : pids) kill(other, SIGKILL);
+  }
+  close(memory.fd);
+  if (failed) throw Error("a rank failed");
+}
+
+void run(const Arguments& arguments) {
   std::filesystem::create_directories(arguments.folder);
-  const auto backend = make_backend(arguments.backend);
-  write_logits(arguments.checkpoint, *backend, cases, arguments.folder);  // its model is gone before the next is loaded
-  write_generations(arguments.checkpoint, *backend, cases, arguments.folder);
+  if (arguments.world > 1) return run_group(arguments);
+  run_rank(arguments, make_solo_communicator());
 }
 
 }  // namespace
@@ -276,7 +373,8 @@ void run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   const auto arguments = optserve::parse({argv + 1, argv + argc});
   if (!arguments) {
-    std::fprintf(stderr, "usage: gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda]\n");
+    std::fprintf(stderr,
+                 "usage: gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda] [--world N]\n");
     return 2;
   }
   try {

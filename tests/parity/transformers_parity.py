@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The engine on a GPU against Hugging Face transformers: random models of every kind and size, and the demo model.
 
-usage: transformers_parity.py BUNDLE_FOLDER WORK_FOLDER [--models tiny,125m,...,demo] [--device cuda|cpu]
+usage: transformers_parity.py BUNDLE_FOLDER WORK_FOLDER [--models tiny,125m,...,demo] [--device cuda|cpu] [--world N]
 
 BUNDLE_FOLDER is made by `deploy/bundle --tests`. Of each model: random weights rounded to fp16 are saved as
-transformers saves them, converted by bin/optserve-converter and run by tests/gpu_parity in every type. The reference
-is OPTForCausalLM in fp32 (no TF32, eager attention) on the same file; what transformers itself loses in fp16 and bf16
-is the measure of what the engine may lose. Criteria:
+transformers saves them, converted by bin/optserve-converter and run by tests/gpu_parity in every type on N GPUs. The
+reference is OPTForCausalLM in fp32 (no TF32, eager attention) on the same file; what transformers itself loses in fp16
+and bf16 is the measure of what the engine may lose. Criteria:
 
   error     ||logits - reference|| / ||reference|| over all positions and real ids, for prompts in one step and in
             several: at most 1e-4 in fp32, at most 1.25 times transformers' own (+ 1e-6) in fp16 and bf16
@@ -90,16 +90,17 @@ class Host:
     """Where programs and files are."""
 
     def __init__(self, arguments):
-        self.bundle, self.work, self.device = Path(arguments.bundle), Path(arguments.work), arguments.device
+        self.bundle, self.work = Path(arguments.bundle), Path(arguments.work)
+        self.device, self.world = arguments.device, arguments.world
         self.dtypes = ['fp32'] if self.device == 'cpu' else list(DTYPES)  # the CPU backend has no other
 
     def convert(self, source, folder):
-        run([self.bundle / 'bin/optserve-converter', 'convert', source, folder, '--dtype', 'keep', '--shards', '1'])
+        run([self.bundle / 'bin/optserve-converter', 'convert', source, folder, '--dtype=keep', '--shards', self.world])
         return json.loads((folder / 'manifest.json').read_text())['config']
 
-    def ours(self, checkpoint, dtype, cases, out):
-        """Runs gpu_parity; see there for what `out` then holds."""
-        run([self.bundle / 'tests/gpu_parity', checkpoint, dtype, cases, out, '--device', self.device])
+    def ours(self, checkpoint, dtype, cases, out):  # see gpu_parity for what `out` then holds
+        run([self.bundle / 'tests/gpu_parity', checkpoint, dtype, cases, out, '--device', self.device,
+             '--world', self.world])
         return json.loads((out / 'generated.json').read_text())
 
 
@@ -473,13 +474,14 @@ def main():
     parser.add_argument('work')
     parser.add_argument('--models', default=EVERYTHING)
     parser.add_argument('--device', default='cuda', choices=['cuda', 'cpu'])
+    parser.add_argument('--world', type=int, default=1, choices=range(1, 9))
     arguments = parser.parse_args()
     names = chosen_models(arguments.models)
     host = Host(arguments)
     transformers.utils.logging.disable_progress_bar()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     host.work.mkdir(parents=True, exist_ok=True)
-    report = {'torch': torch.__version__, 'transformers': transformers.__version__, 'models': {},
+    report = {'world': host.world, 'torch': torch.__version__, 'transformers': transformers.__version__, 'models': {},
               'device': torch.cuda.get_device_name() if host.device == 'cuda' else 'cpu'}
     for name in names:
         report['models'][name] = model = try_model(host, name)
@@ -488,7 +490,7 @@ def main():
             for fault in result['faults']:
                 print(f'{name} {dtype}: {fault}', file=sys.stderr, flush=True)
         (host.work / 'parity.json').write_text(json.dumps(report, indent=1) + '\n')  # also if a later model is cut off
-    print(f'{report["device"]}, torch {report["torch"]}, transformers {report["transformers"]}')
+    print(f'{report["device"]}, ranks: {host.world}, torch {report["torch"]}, transformers {report["transformers"]}')
     print('\n'.join(table(report['models'])))
     failed = any(r['faults'] for model in report['models'].values() for r in model['dtypes'].values())
     return 1 if failed else 0

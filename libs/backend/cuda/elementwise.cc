@@ -7,6 +7,17 @@ namespace optserve {
 
 using cuda::expect;
 
+namespace {
+
+// Rows and width are those that `shapes` has found.
+void add_and_norm(const char* operation, const ShapeCheck& shapes, kernels::NormArgs args, cudaStream_t stream) {
+  args.num_rows = shapes["num_tokens"];
+  args.width = shapes["hidden"];
+  expect(kernels::add_and_norm(args, stream), operation);
+}
+
+}  // namespace
+
 void CudaBackend::take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
                            Tensor ids) {
   ShapeCheck shapes("take_ids");
@@ -74,15 +85,9 @@ void CudaBackend::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor&
   shapes.expect("gamma", gamma, compute_dtype_, {"hidden"});
   shapes.expect("beta", beta, compute_dtype_, {"hidden"});
   shapes.expect_contiguous("out", out, compute_dtype_, {"num_tokens", "hidden"});
-  expect(kernels::add_and_norm({.element = element(),
-                                .residual = x.raw(),
-                                .gamma = gamma.raw(),
-                                .beta = beta.raw(),
-                                .out = out.raw(),
-                                .num_rows = shapes["num_tokens"],
-                                .width = shapes["hidden"]},
-                               stream_),
-         "layer_norm");
+  add_and_norm("layer_norm", shapes,
+               {.element = element(), .residual = x.raw(), .gamma = gamma.raw(), .beta = beta.raw(), .out = out.raw()},
+               stream_);
 }
 
 void CudaBackend::add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {
@@ -90,14 +95,8 @@ void CudaBackend::add_bias_residual(const Tensor& x, const Tensor& bias, Tensor 
   shapes.expect_contiguous("x", x, compute_dtype_, {"num_tokens", "hidden"});
   if (!bias.empty()) shapes.expect("bias", bias, compute_dtype_, {"hidden"});
   shapes.expect_contiguous("residual", residual, compute_dtype_, {"num_tokens", "hidden"});
-  expect(kernels::add_and_norm({.element = element(),
-                                .x = x.raw(),
-                                .bias = bias.raw(),
-                                .residual = residual.raw(),
-                                .num_rows = shapes["num_tokens"],
-                                .width = shapes["hidden"]},
-                               stream_),
-         "add_bias_residual");
+  add_and_norm("add_bias_residual", shapes,
+               {.element = element(), .x = x.raw(), .bias = bias.raw(), .residual = residual.raw()}, stream_);
 }
 
 void CudaBackend::add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
@@ -109,17 +108,15 @@ void CudaBackend::add_bias_residual_norm(const Tensor& x, const Tensor& bias, Te
   shapes.expect("gamma", gamma, compute_dtype_, {"hidden"});
   shapes.expect("beta", beta, compute_dtype_, {"hidden"});
   shapes.expect_contiguous("out", out, compute_dtype_, {"num_tokens", "hidden"});
-  expect(kernels::add_and_norm({.element = element(),
-                                .x = x.raw(),
-                                .bias = bias.raw(),
-                                .residual = residual.raw(),
-                                .gamma = gamma.raw(),
-                                .beta = beta.raw(),
-                                .out = out.raw(),
-                                .num_rows = shapes["num_tokens"],
-                                .width = shapes["hidden"]},
-                               stream_),
-         "add_bias_residual_norm");
+  add_and_norm("add_bias_residual_norm", shapes,
+               {.element = element(),
+                .x = x.raw(),
+                .bias = bias.raw(),
+                .residual = residual.raw(),
+                .gamma = gamma.raw(),
+                .beta = beta.raw(),
+                .out = out.raw()},
+               stream_);
 }
 
 void CudaBackend::gather_rows(const Tensor& x, const Tensor& rows, Tensor out) {

@@ -59,6 +59,11 @@ cublasLtEpilogue_t epilogue_of(const LinearCall& call) {
   return call.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+Error no_way(const LinearCall& call) {
+  return Error("no way to multiply " + std::to_string(call.rows) + " rows by [" + std::to_string(call.out) + ", " +
+               std::to_string(call.in) + "]");
+}
+
 // "NVIDIA H200" as part of a file's name.
 std::string file_name_part(const std::string& text) {
   std::string part;
@@ -162,8 +167,7 @@ kernels::SkinnyLinearArgs LinearTuner::skinny_args(const LinearCall& call) {
           .out = call.out};
 }
 
-std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call, const Layouts& layouts,
-                                                         int count) const {
+std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call, const Layouts& layouts) const {
   cublasLtMatmulPreference_t preference = nullptr;
   expect(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -182,7 +186,7 @@ std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call,
   int found_count = 0;
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle_, layouts.product, layouts.weight, layouts.x, layouts.y, layouts.y,
-                                     preference, std::min(count, kCandidates), found.data(), &found_count);
+                                     preference, kCandidates, found.data(), &found_count);
   (void)cublasLtMatmulPreferenceDestroy(preference);
   if (status != CUBLAS_STATUS_NOT_SUPPORTED) expect(status, "cublasLtMatmulAlgoGetHeuristic");
   std::vector<Choice> choices;
@@ -194,13 +198,15 @@ std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call,
   return choices;
 }
 
+bool LinearTuner::try_skinny(const LinearCall& call) const {
+  const kernels::SkinnyLinearArgs args = skinny_args(call);
+  if (!kernels::can_skinny_linear(args)) return false;
+  expect(kernels::skinny_linear(args, multiprocessors_, stream_), "skinny_linear");
+  return true;
+}
+
 bool LinearTuner::try_run(const LinearCall& call, const Layouts& layouts, const Choice& choice) const {
-  if (choice.skinny) {
-    const kernels::SkinnyLinearArgs args = skinny_args(call);
-    if (!kernels::can_skinny_linear(args)) return false;
-    expect(kernels::skinny_linear(args, multiprocessors_, stream_), "skinny_linear");
-    return true;
-  }
+  if (choice.skinny) return try_skinny(call);
   const float one = 1, zero = 0;
   return cublasLtMatmul(handle_, layouts.product, &one, call.weight, layouts.weight, call.x, layouts.x, &zero, call.y,
                         layouts.y, call.y, layouts.y, &choice.algorithm, workspace_.data(), kWorkspaceBytes,
@@ -250,17 +256,14 @@ float LinearTuner::time_of(const LinearCall& call, const Layouts& layouts, const
 LinearTuner::Choice LinearTuner::choose(const LinearCall& call, const Layouts& layouts) {
   Choice best;
   float best_time = -1;
-  for (const Choice& choice : candidates(call, layouts, kCandidates)) {
+  for (const Choice& choice : candidates(call, layouts)) {
     const float time = time_of(call, layouts, choice);
     if (time >= 0 && (best_time < 0 || time < best_time)) {
       best = choice;
       best_time = time;
     }
   }
-  if (best_time < 0) {
-    throw Error("no way to multiply " + std::to_string(call.rows) + " rows by [" + std::to_string(call.out) + ", " +
-                std::to_string(call.in) + "]");
-  }
+  if (best_time < 0) throw no_way(call);
   return best;
 }
 
@@ -268,20 +271,20 @@ void LinearTuner::run(const LinearCall& call, bool may_time) {
   if (call.rows == 0 || call.out == 0) return;
   check(!(call.out_f32 && call.bias != nullptr && call.element != kernels::Element::kF32),
         "linear: a bias needs an output of its type");
-  const Layouts layouts(call);
   const Key key = key_of(call);
   auto known = choices_.find(key);
+  if (known != choices_.end() && known->second.skinny && try_skinny(call)) return;  // it needs none of the layouts
+  const Layouts layouts(call);
   if (known == choices_.end() && may_time) {
     known = choices_.emplace(key, choose(call, layouts)).first;
     keep(key, known->second);
   }
   if (known != choices_.end() && try_run(call, layouts, known->second)) return;
   // A choice made for other rows, or for another build of the library, may not fit this call.
-  for (const Choice& choice : candidates(call, layouts, kCandidates)) {
+  for (const Choice& choice : candidates(call, layouts)) {
     if (try_run(call, layouts, choice)) return;
   }
-  throw Error("no way to multiply " + std::to_string(call.rows) + " rows by [" + std::to_string(call.out) + ", " +
-              std::to_string(call.in) + "]");
+  throw no_way(call);
 }
 
 // One line a choice: flags alignment rows in out, then "skinny" or the algorithm's words in hexadecimal.

@@ -60,12 +60,13 @@ class LinearTuner {
 
   static Key key_of(const LinearCall& call);
   static kernels::SkinnyLinearArgs skinny_args(const LinearCall& call);
-  std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts, int count) const;
+  std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts) const;
   Choice choose(const LinearCall& call, const Layouts& layouts);
   // Time of one call in microseconds, in a row of calls on different weights as in a real step; negative if the
   // candidate cannot run.
   float time_of(const LinearCall& call, const Layouts& layouts, const Choice& choice);
   bool enqueue_row_of_calls(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
+  bool try_skinny(const LinearCall& call) const;
   bool try_run(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
   void load_choices();
   void keep(const Key& key, const Choice& choice) const;
