@@ -314,6 +314,7 @@ class Simulation {
     }
     EXPECT_EQ(store_.open_jobs(), 0u);
     EXPECT_EQ(store_.second_terminals(), 0u);
+    EXPECT_EQ(store_.fenced(), 0u);
     EXPECT_EQ(store_.results().size(), 40u) << "a key made two jobs";
   }
 
