@@ -34,6 +34,11 @@ inline constexpr int kAttemptsMax = 10;
 inline constexpr size_t kOpenJobsMax = 100'000;
 inline constexpr size_t kJobsPerListMax = 1'000;    // lines of one JobList
 inline constexpr size_t kLossReasonBytesMax = 256;  // why an attempt was lost
+inline constexpr size_t kHeldNamesMax = 1'024;      // models and services that operators hold
+
+// Streams: what may be under way to one client, in bytes (protocol::Credit).
+inline constexpr uint64_t kStreamWindowMin = 4 << 10;
+inline constexpr uint64_t kStreamWindowMax = 192 << 10;
 
 // Engine.
 inline constexpr int kWorldSizeMax = 64;

@@ -51,11 +51,10 @@ void SchedulerService::on(const Peer& from, protocol::Submit message, Instant no
   const std::shared_ptr<Client> client = streams_.client(from);
   for (const JobId& id : followed) {
     if (Job* job = jobs_.find(id)) {
-      streams_.subscribe(*job, client, 0, after);
+      follow(*job, client, 0, after, now);
       continue;
     }
-    const ResultQuestion question{from, 0, id, ResultQuestion::Kind::kFollow, after};
-    if (!send_known_result(from, question, now, out)) ask_store(id, question, out);
+    find_result(from, 0, {id, true, after}, now, out);
   }
 }
 
@@ -82,7 +81,9 @@ protocol::SubmitOutcome SchedulerService::admit(protocol::JobSpec spec, std::vec
     followed.push_back(known->job);
     return outcome;
   }
-  if (Status status = check_model(spec, now); !status.ok()) {
+  Status status = modes_.accepts(spec.model);
+  if (status.ok()) status = check_model(spec, now);
+  if (!status.ok()) {
     metrics_.refused.add();
     return refused(status.refusal());
   }
@@ -146,16 +147,17 @@ Job& SchedulerService::accept(protocol::JobSpec spec, std::string encoded, std::
   owned->payload_sha256 = std::move(payload);
   owned->spec = std::move(spec);
   owned->accepted_at = now;
+  owned->accepted_wall_ms = wall_ms(now);
   const milliseconds ttl(owned->spec.ttl_ms);
   Job& job = jobs_.add(std::move(owned), now + ttl);
   journal::Accepted record;
   record.job = job.id;
   record.order = job.order;
-  record.accepted_wall_ms = wall_ms(now);
+  record.accepted_wall_ms = job.accepted_wall_ms;
   record.payload_sha256 = job.payload_sha256;
   record.encoded_spec = std::move(encoded);
   job.accepted_sequence = store_.append(std::move(record));
-  keys_.add(job.spec.tenant, job.spec.key, {job.id, job.payload_sha256});
+  note_open(job);
   metrics_.accepted.add();
   return job;
 }

@@ -18,8 +18,10 @@ protocol::JobResult SchedulerService::describe(const Job& job) const {
   protocol::JobResult result;
   result.job = job.id;
   result.key = job.spec.key;
-  result.state = job.stage == Stage::kLeased || job.stage == Stage::kDecoding ? protocol::JobState::kRunning
-                                                                              : protocol::JobState::kQueued;
+  result.tenant = job.spec.tenant;
+  result.group = job.spec.group;
+  result.losses = job.losses;
+  result.state = job.state();
   result.text = job.text;
   result.ids = job.output;
   result.prompt_logprobs = job.prompt_logprobs;
@@ -35,7 +37,7 @@ protocol::JobResult SchedulerService::describe(const Job& job) const {
 
 void SchedulerService::on(const Peer& from, const protocol::Attach& message, Instant now, Outbox& out) {
   if (Job* job = jobs_.find(message.job)) {
-    if (!streams_.subscribe(*job, streams_.client(from), message.text_offset, job->accepted_sequence)) {
+    if (!follow(*job, streams_.client(from), message.text_offset, job->accepted_sequence, now)) {
       refuse_to(from, message.request,
                 refuse(ErrorCode::kBusy, "the job has its maximum of " +
                                              std::to_string(options_.subscriptions_per_job_max) + " followers"),
@@ -43,8 +45,7 @@ void SchedulerService::on(const Peer& from, const protocol::Attach& message, Ins
     }
     return;
   }
-  const ResultQuestion question{from, message.request, message.job, ResultQuestion::Kind::kFollow, 0};
-  if (!send_known_result(from, question, now, out)) ask_store(message.job, question, out);
+  find_result(from, message.request, {message.job, true, 0}, now, out);
 }
 
 void SchedulerService::on(const Peer& from, const protocol::Cancel& message, Instant now, Outbox& out) {
@@ -54,8 +55,7 @@ void SchedulerService::on(const Peer& from, const protocol::Cancel& message, Ins
             "cancelled by the client"},
            now);
   }
-  const ResultQuestion question{from, message.request, message.job, ResultQuestion::Kind::kStatus, 0};
-  if (!send_known_result(from, question, now, out)) ask_store(message.job, question, out);
+  find_result(from, message.request, {message.job, false, 0}, now, out);
 }
 
 void SchedulerService::on(const Peer& from, const protocol::GetJob& message, Instant now, Outbox& out) {
@@ -63,57 +63,109 @@ void SchedulerService::on(const Peer& from, const protocol::GetJob& message, Ins
     out.send_after(job->accepted_sequence, from, protocol::JobStatus{message.request, describe(*job)});
     return;
   }
-  const ResultQuestion question{from, message.request, message.job, ResultQuestion::Kind::kStatus, 0};
-  if (!send_known_result(from, question, now, out)) ask_store(message.job, question, out);
+  find_result(from, message.request, {message.job, false, 0}, now, out);
 }
 
-bool SchedulerService::send_known_result(const Peer&, const ResultQuestion& question, Instant now, Outbox& out) {
-  const RecentResults::Entry* known = recent_.find(question.job, wall_ms(now));
-  if (known == nullptr) return false;
-  send_result(question, known->result, std::max(known->sequence, question.after), out);
-  return true;
-}
-
-void SchedulerService::send_result(const ResultQuestion& question, const SharedResult& result, uint64_t after,
-                                   Outbox& out) {
-  if (question.kind == ResultQuestion::Kind::kStatus) {
-    out.send_after(after, question.peer, protocol::JobStatus{question.request, *result});
-  } else {
-    streams_.send_result(streams_.client(question.peer), result, after);
-  }
-}
-
-void SchedulerService::ask_store(const JobId& job, ResultQuestion question, Outbox& out) {
-  if (result_questions_.size() >= options_.result_questions_max) {
-    refuse_to(question.peer, question.request,
-              refuse(ErrorCode::kBusy, "too many results are being read; try again soon"), out);
+void SchedulerService::find_result(const Peer& from, uint64_t request, AskedResult asked, Instant now, Outbox& out) {
+  if (const RecentResults::Entry* known = recent_.find(asked.job, wall_ms(now))) {
+    send_result({from, request, asked}, known->result, std::max(known->sequence, asked.after), out);
     return;
   }
-  const uint64_t number = next_question_++;
-  result_questions_.emplace(number, std::move(question));
-  store_.ask(number, journal::FindResult{job});
+  ask_store({from, request, asked}, journal::FindResult{asked.job}, out);
 }
 
-void SchedulerService::on_answers(Instant, Outbox& out) {
-  if (result_questions_.empty()) return;
-  for (journal::Answer& answer : store_.poll_answers()) {
-    const auto found = result_questions_.find(answer.request);
-    if (found == result_questions_.end()) continue;
-    const ResultQuestion question = std::move(found->second);
-    result_questions_.erase(found);
-    auto& [job, result] = std::get<journal::ResultFound>(answer.body);
-    if (result) {
-      send_result(question, std::make_shared<const protocol::JobResult>(std::move(*result)), question.after, out);
+void SchedulerService::send_result(const StoreQuestion& asker, const SharedResult& result, uint64_t after,
+                                   Outbox& out) {
+  if (std::get<AskedResult>(asker.what).follow) {
+    streams_.send_result(streams_.client(asker.peer), result, after);
+  } else {
+    out.send_after(after, asker.peer, protocol::JobStatus{asker.request, *result});
+  }
+}
+
+bool SchedulerService::ask_store(StoreQuestion question, journal::Question to_store, Outbox& out) {
+  const Peer peer = question.peer;
+  const uint64_t request = question.request;
+  if (questions_.ask(std::move(question), std::move(to_store))) return true;
+  refuse_to(peer, request, refuse(ErrorCode::kBusy, "too many jobs are being looked up; try again soon"), out);
+  return false;
+}
+
+void SchedulerService::on_answers(Instant now, Outbox& out) {
+  for (auto& [asker, answer] : questions_.take_answers()) {
+    if (const auto* asked = std::get_if<AskedRequeue>(&asker.what)) requeues_.erase(asked->job);
+    if (const auto* refusal = std::get_if<Refusal>(&answer.body)) {
+      refuse_to(asker.peer, asker.request, *refusal, out);
+    } else if (const auto* result = std::get_if<AskedResult>(&asker.what)) {
+      on_answer(asker, *result, std::get<journal::ResultFound>(std::move(answer.body)), out);
+    } else if (auto* list = std::get_if<AskedList>(&asker.what)) {
+      on_answer(asker, *list, std::get<journal::EndedListed>(std::move(answer.body)), out);
+    } else if (const auto* requeue = std::get_if<AskedRequeue>(&asker.what)) {
+      on_answer(asker, *requeue, std::get<journal::DeadFound>(std::move(answer.body)), now, out);
+    } else if (std::holds_alternative<AskedPurge>(asker.what)) {
+      on_answer(asker, std::get<journal::EndedPurged>(answer.body), out);
     } else {
-      refuse_to(question.peer, question.request,
-                refuse(ErrorCode::kNotFound, "job " + job.hex() + " is not known, or its result has expired"), out);
+      const auto& done = std::get<journal::BackUpDone>(answer.body);
+      out.send(asker.peer, protocol::BackedUp{asker.request, done.file, done.bytes});
     }
   }
 }
 
+void SchedulerService::on_answer(const StoreQuestion& asker, const AskedResult& what, journal::ResultFound answer,
+                                 Outbox& out) {
+  if (answer.result) {
+    send_result(asker, std::make_shared<const protocol::JobResult>(std::move(*answer.result)), what.after, out);
+  } else {
+    refuse_to(asker.peer, asker.request,
+              refuse(ErrorCode::kNotFound, "job " + what.job.hex() + " is not known, or its result has expired"), out);
+  }
+}
+
+bool SchedulerService::follow(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after,
+                              Instant now) {
+  if (!streams_.subscribe(job, client, text_offset, after)) return false;
+  if (job.is_cancelled_when_left()) followers_.followed(job, now);
+  return true;
+}
+
+void SchedulerService::on(const Peer& from, const protocol::Credit& message, Instant now, Outbox& out) {
+  if (streams_.on_credit(from, message, now)) resume_clients(now, out);
+}
+
+void SchedulerService::check_followers(Instant now, Outbox& out) {
+  for (const JobId& id : streams_.take_left()) {
+    Job* job = jobs_.find(id);
+    if (job != nullptr && !streams_.has_followers(*job)) followers_.left(*job, now);
+  }
+  for (const JobId& id : followers_.take_silent(now)) {
+    Job* job = jobs_.find(id);
+    if (job == nullptr) continue;
+    job->watched = false;
+    if (!streams_.has_followers(*job)) continue;
+    followers_.followed(*job, now);
+    job->tell_anyway = true;
+    streams_.touch(*job);
+    streams_.probe(*job, out);
+  }
+  for (const JobId& id : followers_.take_left(now)) {
+    Job* job = jobs_.find(id);
+    if (job == nullptr || !FollowerWatch::is_abandoned(*job, now)) continue;
+    finish(*job,
+           {protocol::JobState::kCancelled, protocol::FinishReason::kCancelled, ErrorCode::kCancelled,
+            "cancelled: nobody has followed it for " +
+                std::to_string(std::chrono::duration_cast<seconds>(options_.disconnect_grace).count()) +
+                " s, and it asked to be cancelled then"},
+           now);
+  }
+}
+
 void SchedulerService::on(const Peer& from, const protocol::GetStatus& message, Instant now, Outbox& out) {
+  out.send(from, system_status(message.request, now));
+}
+
+protocol::SystemStatus SchedulerService::system_status(uint64_t request, Instant now) const {
   protocol::SystemStatus status;
-  status.request = message.request;
+  status.request = request;
   status.term = term_;
   status.durable = store_.is_durable();
   status.draining = draining_;
@@ -134,10 +186,12 @@ void SchedulerService::on(const Peer& from, const protocol::GetStatus& message, 
       shown.capacity = entry->info.max_sequences;
       shown.silent_ms = std::chrono::duration_cast<milliseconds>(now - entry->heard).count();
       shown.draining = entry->draining;
+      shown.paused = entry->paused;
       status.services.push_back(std::move(shown));
     }
   }
-  out.send(from, std::move(status));
+  describe_modes(status);
+  return status;
 }
 
 }  // namespace optserve::scheduler

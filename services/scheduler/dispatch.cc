@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/scheduler_service.h"
+#include "scheduler/whole_characters.h"
 
 namespace optserve::scheduler {
 namespace {
@@ -59,10 +60,10 @@ void SchedulerService::dispatch(Instant now, Outbox& out) {
   if (draining_) return;
   Dispatching round;
   for (auto it = queues_.begin(); it != queues_.end();) {
-    dispatch_queue(it->second, it->first, round, now);
+    if (modes_.starts(it->first)) dispatch_queue(it->second, it->first, round, now);
     it = it->second.empty() ? queues_.erase(it) : std::next(it);
   }
-  dispatch_queue(conversions_, "", round, now);
+  if (modes_.starts("")) dispatch_queue(conversions_, "", round, now);
   for (auto& [worker, batch] : round.batches) {
     if (!batch.dispatch.items.empty()) {
       out.send_after(batch.after, worker->peer, std::move(batch.dispatch));
@@ -79,7 +80,7 @@ void SchedulerService::dispatch_queue(JobQueue& queue, const std::string& model,
   std::vector<ServiceEntry*> serving, free;
   for (ServiceEntry* worker : services_.of_kind(kind)) {
     if (kind == protocol::ServiceKind::kWorker && !worker->serves(model)) continue;
-    if (worker->draining) continue;
+    if (worker->draining || worker->paused) continue;
     serving.push_back(worker);
     if (now >= worker->paused_until && worker->free_slots() > 0) free.push_back(worker);
   }
@@ -110,7 +111,7 @@ JobQueue::Verdict SchedulerService::judge(const Job& job, const ServiceEntry& wo
 
 void SchedulerService::lease(Job& job, ServiceEntry& worker, Dispatching& round, Instant now) {
   jobs_.set_stage(job, Stage::kLeased);
-  job.lease = next_lease_++;
+  job.lease = job.last_lease = next_lease_++;
   job.worker = &worker;
   ++job.attempts;
   // The attempt is on disk before the work can do harm.
@@ -181,8 +182,14 @@ void SchedulerService::lose_lease(Job& job, const std::string& why, bool counts,
   metrics_.leases_lost.add();
   job.avoid = job.worker->info.instance;
   release(job);
-  if (!counts) --job.attempts;
-  store_.append(journal::Leased{job.id, job.order, {term_, 0}, job.attempts});
+  job.last_lease = 0;
+  if (counts) {
+    job.losses.emplace_back(whole_characters(why, limits::kLossReasonBytesMax));
+  } else {
+    --job.attempts;
+  }
+  store_.append(
+      journal::Leased{job.id, job.order, {term_, 0}, job.attempts, counts ? job.losses.back() : std::string()});
   if (job.attempts >= job.spec.max_attempts) {
     finish(job,
            {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,

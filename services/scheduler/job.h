@@ -54,6 +54,7 @@ struct Job {
   uint64_t order = 0;
   uint64_t accepted_sequence = 0;  // of its journal record; 0: recovered, on disk for long
   std::string payload_sha256;
+  int64_t accepted_wall_ms = 0;
   protocol::JobSpec spec;
   Stage stage = Stage::kEncoding;
   bool ended = false;  // has its terminal record; lives to the end of the turn
@@ -75,7 +76,9 @@ struct Job {
   int64_t kv_reserved = 0;
   int32_t attempts = 0;
   int32_t crashes = 0;
-  InstanceId avoid;  // lost or failed the last attempt
+  uint64_t last_lease = 0;          // whose work its output is; 0: none since the last loss
+  std::vector<std::string> losses;  // why attempts were lost, oldest first
+  InstanceId avoid;                 // lost or failed the last attempt
 
   int64_t progress_done = 0;  // conversions: bytes
   int64_t progress_total = 0;
@@ -88,8 +91,16 @@ struct Job {
 
   std::vector<Subscription> subscriptions;
   bool events_pending = false;
+  bool tell_anyway = false;  // the next event goes out even if it has no text
+  bool watched = false;      // has a time for its next sign of life
+  Instant abandoned_at{};    // nobody follows it: when it is cancelled
 
   bool is_generation() const { return spec.kind == protocol::JobKind::kGenerate; }
+  bool is_cancelled_when_left() const { return spec.on_disconnect == protocol::OnDisconnect::kCancel; }
+  protocol::JobState state() const {
+    return stage == Stage::kLeased || stage == Stage::kDecoding ? protocol::JobState::kRunning
+                                                                : protocol::JobState::kQueued;
+  }
   // Output ids that have text: a final end-of-text id has none.
   size_t ids_with_text() const { return output.size() - (finish_reason == protocol::FinishReason::kEndOfText ? 1 : 0); }
 };

@@ -4,9 +4,18 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "protocol/codec.h"
 #include "scheduler/scheduler_service.h"
+#include "scheduler/whole_characters.h"
 
 namespace optserve::scheduler {
+namespace {
+
+constexpr size_t kMessageBytesMax = 1'024;  // why a job ended
+
+int64_t milliseconds_of(Duration time) { return std::chrono::duration_cast<milliseconds>(time).count(); }
+
+}  // namespace
 
 void SchedulerService::on(ServiceEntry& from, const protocol::Tokens& message, Instant now, Outbox& out) {
   const size_t count = message.leases.size();
@@ -163,24 +172,57 @@ void SchedulerService::finish(Job& job, End end, Instant now) {
   result->state = end.state;
   result->finish_reason = end.reason;
   result->error = end.error;
-  result->message = std::move(end.message);
+  result->message = whole_characters(end.message, kMessageBytesMax);
   result->timings.total_ms = std::chrono::duration_cast<milliseconds>(now - job.accepted_at).count();
   if (job.leased_at != Instant{}) {
     result->timings.run_ms = std::chrono::duration_cast<milliseconds>(now - job.leased_at).count();
   }
-  const int64_t expires = wall_ms(now) + job.spec.result_ttl_ms;
-  journal::Finished record;
-  record.order = job.order;
-  record.expires_wall_ms = expires;
-  record.tenant = job.spec.tenant;
-  record.payload_sha256 = job.payload_sha256;
-  record.result = *result;
-  const uint64_t sequence = store_.append(std::move(record));
+  const int64_t kept_ms = end.state == protocol::JobState::kDead
+                              ? std::max(job.spec.result_ttl_ms, milliseconds_of(options_.dead_ttl))
+                              : job.spec.result_ttl_ms;
+  const int64_t expires = wall_ms(now) + kept_ms;
+  const uint64_t sequence = store_.append(finished_record(job, *result, expires));
   recent_.add(result, sequence, expires);
-  keys_.expire_at(job.spec.tenant, job.spec.key, expires);
+  note_ended(job, end.state, sequence, expires);
   streams_.finish(job, result, sequence);
   observe(job, *result, now);
   jobs_.end(job);
+}
+
+journal::Finished SchedulerService::finished_record(const Job& job, const protocol::JobResult& result,
+                                                    int64_t expires_wall_ms) const {
+  journal::Finished record;
+  record.order = job.order;
+  const bool is_work = result.state == protocol::JobState::kSucceeded || result.state == protocol::JobState::kFailed;
+  if (is_work && job.last_lease != 0) record.token = {term_, job.last_lease};
+  record.expires_wall_ms = expires_wall_ms;
+  record.accepted_wall_ms = job.accepted_wall_ms;
+  record.tenant = job.spec.tenant;
+  record.model = job.spec.model;
+  record.payload_sha256 = job.payload_sha256;
+  record.result = result;
+  if (result.state == protocol::JobState::kDead) record.encoded_spec = protocol::encode_job_spec(job.spec);
+  return record;
+}
+
+void SchedulerService::note_open(Job& job) {
+  keys_.add(job.spec.tenant, job.spec.key, {job.id, job.payload_sha256, job.spec.group});
+  groups_.opened(job);
+  lister_.opened(job);
+  forget_group_members();
+}
+
+void SchedulerService::note_ended(Job& job, protocol::JobState state, uint64_t sequence, int64_t expires_wall_ms) {
+  const protocol::JobSpec& spec = job.spec;
+  if (keys_.end(spec.tenant, spec.key, job.id, state, expires_wall_ms)) {
+    groups_.ended(spec.tenant, spec.group, state);
+  }
+  groups_.closed(job, sequence);
+  lister_.closed(job);
+}
+
+void SchedulerService::forget_group_members() {
+  for (const auto& [tenant, group, state] : keys_.take_forgotten()) groups_.forgotten(tenant, group, state);
 }
 
 void SchedulerService::observe(const Job& job, const protocol::JobResult& result, Instant now) {

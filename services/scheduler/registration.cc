@@ -45,6 +45,7 @@ void SchedulerService::on(const Peer& from, protocol::Register message, Instant 
   entry->heard = now;
   entry->paused_until = now;
   entry->draining = false;
+  entry->paused = modes_.holds_service(entry->info.instance.hex(), entry->info.name);
   dispatch_wanted_ = true;
   out.send(from, protocol::Registered{term_});
 }

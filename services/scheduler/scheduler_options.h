@@ -29,12 +29,19 @@ struct SchedulerOptions {
   Duration progress_interval = seconds(1);
   Duration models_grace = seconds(10);  // after a restart: an unknown model may only not have registered again yet
   Duration slow_client_pause = milliseconds(200);
+  Duration dead_ttl = seconds(7 * 24 * 3'600);  // dead jobs are kept so long, to be looked at and put back
+  Duration disconnect_grace = seconds(15);      // for the client of a job that is cancelled when it is left
+  Duration sign_of_life_interval = seconds(3);  // of such a job to its followers
+  Duration silent_client_after = seconds(60);   // a client with Credit and without streams is forgotten
 
   size_t open_jobs_max = limits::kOpenJobsMax;
   size_t known_keys_max = 500'000;     // open jobs and kept results
   size_t recent_bytes_max = 64 << 20;  // results held in memory besides the journal
   size_t subscriptions_per_job_max = 64;
-  size_t result_questions_max = 10'000;  // waiting for the journal's answer
+  size_t store_questions_max = 10'000;    // waiting for the journal's answer
+  size_t lists_max = 16;                  // ListJobs that are being answered
+  size_t group_cancels_max = 64;          // groups that are being cancelled
+  size_t operator_jobs_per_turn = 1'000;  // cancelled in one turn of the loop, and ten times as many looked at
 };
 
 }  // namespace optserve::scheduler

@@ -27,6 +27,8 @@ SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& 
       streams_(options_),
       recent_(options_.recent_bytes_max),
       keys_(options_.known_keys_max),
+      questions_(store, options_.store_questions_max),
+      followers_(options_),
       random_(options_.seed) {
   recover(std::move(recovery));
 }
@@ -34,8 +36,14 @@ SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& 
 void SchedulerService::recover(journal::Recovery recovery) {
   next_order_ = recovery.next_order;
   for (journal::KnownKey& known : recovery.keys) {
-    keys_.add(known.tenant, known.key, {known.job, std::move(known.payload_sha256)});
-    keys_.expire_at(known.tenant, known.key, known.expires_wall_ms);
+    keys_.add(known.tenant, known.key, {known.job, std::move(known.payload_sha256), known.group});
+    if (keys_.end(known.tenant, known.key, known.job, known.state, known.expires_wall_ms)) {
+      groups_.ended(known.tenant, known.group, known.state);
+    }
+  }
+  forget_group_members();
+  for (const journal::ModeSet& held : recovery.modes) {
+    if (!modes_.set(held.scope, held.name, held.mode).ok()) log_warn("mode_lost", {{"name", held.name}});
   }
   for (journal::OpenJob& open : recovery.open) {
     auto job = std::make_unique<Job>();
@@ -46,12 +54,14 @@ void SchedulerService::recover(journal::Recovery recovery) {
     job->output = std::move(open.progress);
     job->attempts = open.attempts;
     job->crashes = open.crashes;
+    job->losses = std::move(open.losses);
+    job->accepted_wall_ms = open.accepted.accepted_wall_ms;
     job->accepted_at = options_.start;
     // The wall clock may have moved either way: the job gets at most its whole time again.
     const int64_t age = std::max<int64_t>(0, options_.start_wall_ms - open.accepted.accepted_wall_ms);
     const int64_t left = std::max<int64_t>(0, job->spec.ttl_ms - age);
-    keys_.add(job->spec.tenant, job->spec.key, {job->id, job->payload_sha256});
     Job& added = jobs_.add(std::move(job), options_.start + milliseconds(left));
+    note_open(added);
     if (added.crashes >= options_.crashes_max) {
       finish(added,
              {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
@@ -99,6 +109,13 @@ void SchedulerService::on_client_message(const Peer& from, protocol::Message mes
                  [&](protocol::Cancel& m) { on(from, m, now, out); },
                  [&](protocol::GetJob& m) { on(from, m, now, out); },
                  [&](protocol::GetStatus& m) { on(from, m, now, out); },
+                 [&](protocol::Credit& m) { on(from, m, now, out); },
+                 [&](protocol::Control& m) { on(from, m, now, out); },
+                 [&](protocol::ListJobs& m) { on(from, m, now, out); },
+                 [&](protocol::Requeue& m) { on(from, m, now, out); },
+                 [&](protocol::Purge& m) { on(from, m, now, out); },
+                 [&](protocol::GetGroup& m) { on(from, m, now, out); },
+                 [&](protocol::Backup& m) { on(from, m, now, out); },
                  [&](auto&) {
                    refuse_to(from, 0, refuse(ErrorCode::kBadRequest, name + " is not a message that clients send"),
                              out);
@@ -149,7 +166,7 @@ void SchedulerService::on_undeliverable(const Peer& to, protocol::Message messag
       }
       streams_.on_slow(to, *events, now);
     } else if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {
-      streams_.on_slow(to, finished->result.job, now);
+      streams_.on_slow(to, finished->result, now);
     }
     return;  // other answers: the client asks again
   }
@@ -191,11 +208,13 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
   }
   dispatch_wanted_ = true;  // pauses of workers end without a message
   on_answers(now, out);
+  check_followers(now, out);
   resume_clients(now, out);
   if (now >= next_sweep_) {
     next_sweep_ = now + kSweepInterval;
     keys_.expire(wall_ms(now));
-    streams_.sweep();
+    forget_group_members();
+    streams_.sweep(now);
   }
   update_gauges();
 }
@@ -223,13 +242,13 @@ void SchedulerService::resume_clients(Instant now, Outbox& out) {
         streams_.touch(*job);
         continue;
       }
-      const ResultQuestion question{client->peer, 0, id, ResultQuestion::Kind::kFollow, 0};
-      if (!send_known_result(client->peer, question, now, out)) ask_store(id, question, out);
+      find_result(client->peer, 0, {id, true, 0}, now, out);
     }
   }
 }
 
 void SchedulerService::on_flush(Instant now, Outbox& out) {
+  work_for_operators(now, out);
   if (dispatch_wanted_) dispatch(now, out);
   tokenizers_.flush(now, out);
   if (!revokes_.empty()) send_revokes(out);

@@ -2,25 +2,31 @@
 // JobStore; answers that promise something wait for it (Outbox::send_after).
 //
 // Implementation: scheduler_service.cc (message routing, time), admission.cc (Submit), client_requests.cc (the other
-// questions of clients), registration.cc (services come and go), dispatch.cc (leases begin and are lost), output.cc
-// (tokens, text and the end of a job).
+// questions of clients), operator_requests.cc (those of operators), registration.cc (services come and go), dispatch.cc
+// (leases begin and are lost), output.cc (tokens, text and the end of a job).
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <random>
 #include <string>
-#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "journal/journal.h"
 #include "scheduler/client_streams.h"
 #include "scheduler/finished_jobs.h"
+#include "scheduler/follower_watch.h"
+#include "scheduler/group_table.h"
+#include "scheduler/job_lister.h"
 #include "scheduler/job_queue.h"
 #include "scheduler/job_table.h"
+#include "scheduler/modes.h"
 #include "scheduler/scheduler_metrics.h"
 #include "scheduler/scheduler_options.h"
 #include "scheduler/service_table.h"
+#include "scheduler/store_questions.h"
 #include "scheduler/tokenizer_pool.h"
 #include "transport/service.h"
 
@@ -61,14 +67,11 @@ class SchedulerService final : public transport::Service {
     std::string message;
   };
 
-  // A client waits for a result that is not in memory.
-  struct ResultQuestion {
-    enum class Kind : uint8_t { kStatus, kFollow };
+  // A group whose open jobs are being cancelled.
+  struct GroupCancel {
     Peer peer;
-    uint64_t request = 0;
-    JobId job;
-    Kind kind = Kind::kStatus;
-    uint64_t after = 0;  // of the answer before it
+    protocol::GetGroup asked;
+    uint64_t before_order = 0;
   };
 
   // The messages of one round of dispatch, by worker.
@@ -94,6 +97,25 @@ class SchedulerService final : public transport::Service {
   void on(const Peer& from, const protocol::Cancel& message, Instant now, Outbox& out);
   void on(const Peer& from, const protocol::GetJob& message, Instant now, Outbox& out);
   void on(const Peer& from, const protocol::GetStatus& message, Instant now, Outbox& out);
+  void on(const Peer& from, const protocol::Credit& message, Instant now, Outbox& out);
+  protocol::SystemStatus system_status(uint64_t request, Instant now) const;
+
+  // Messages of operators.
+  void on(const Peer& from, const protocol::Control& message, Instant now, Outbox& out);
+  void on(const Peer& from, const protocol::ListJobs& message, Instant now, Outbox& out);
+  void on(const Peer& from, const protocol::Requeue& message, Instant now, Outbox& out);
+  void on(const Peer& from, const protocol::Purge& message, Instant now, Outbox& out);
+  void on(const Peer& from, const protocol::GetGroup& message, Instant now, Outbox& out);
+  void on(const Peer& from, const protocol::Backup& message, Instant now, Outbox& out);
+  Status check_control(const protocol::Control& message) const;
+  std::vector<std::string> known_models() const;
+  void describe_modes(protocol::SystemStatus& status) const;
+  void on_scanned(JobScan scan, Instant now, Outbox& out);
+  Job& put_back(uint64_t dead_order, journal::Accepted record, Instant now);
+  void send_group(const Peer& to, const protocol::GetGroup& asked, Outbox& out);
+  void cancel_groups(Instant now, Outbox& out);
+  // A bounded part of what takes longer.
+  void work_for_operators(Instant now, Outbox& out);
 
   // Messages of services.
   void on_service_message(const Peer& from, protocol::Message message, Instant now, Outbox& out);
@@ -115,10 +137,16 @@ class SchedulerService final : public transport::Service {
   void begin(Job& job, Instant now);
   void on_encoded(Job& job, protocol::EncodedItem item, Instant now);
 
-  // Questions about jobs, open or ended.
-  bool send_known_result(const Peer& to, const ResultQuestion& question, Instant now, Outbox& out);
-  void ask_store(const JobId& job, ResultQuestion question, Outbox& out);
-  void send_result(const ResultQuestion& question, const SharedResult& result, uint64_t after, Outbox& out);
+  // Questions about jobs, open or ended. A result that is not in memory is asked of the store.
+  void find_result(const Peer& from, uint64_t request, AskedResult asked, Instant now, Outbox& out);
+  void send_result(const StoreQuestion& asker, const SharedResult& result, uint64_t after, Outbox& out);
+  // False: too many questions are open; the peer was told.
+  bool ask_store(StoreQuestion question, journal::Question to_store, Outbox& out);
+  void on_answer(const StoreQuestion& asker, const AskedResult& what, journal::ResultFound answer, Outbox& out);
+  void on_answer(const StoreQuestion& asker, AskedList& what, journal::EndedListed answer, Outbox& out);
+  void on_answer(const StoreQuestion& asker, const AskedRequeue& what, journal::DeadFound answer, Instant now,
+                 Outbox& out);
+  void on_answer(const StoreQuestion& asker, const journal::EndedPurged& answer, Outbox& out);
   protocol::JobResult describe(const Job& job) const;
 
   // Leases.
@@ -144,7 +172,16 @@ class SchedulerService final : public transport::Service {
   void decode_more(Job& job);
   void on_decoded(Job& job, protocol::DecodedItem item, Instant now);
   void finish(Job& job, End end, Instant now);
+  journal::Finished finished_record(const Job& job, const protocol::JobResult& result, int64_t expires_wall_ms) const;
   void observe(const Job& job, const protocol::JobResult& result, Instant now);
+  // The tables that know of every job.
+  void note_open(Job& job);
+  void note_ended(Job& job, protocol::JobState state, uint64_t sequence, int64_t expires_wall_ms);
+  void forget_group_members();
+
+  // Followers.
+  bool follow(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after, Instant now);
+  void check_followers(Instant now, Outbox& out);
 
   // Time.
   void check_services(Instant now);
@@ -165,11 +202,16 @@ class SchedulerService final : public transport::Service {
   ClientStreams streams_;
   RecentResults recent_;
   IdempotencyKeys keys_;
-  std::unordered_map<uint64_t, ResultQuestion> result_questions_;
+  QueueModes modes_;
+  GroupTable groups_;
+  JobLister lister_;
+  StoreQuestions questions_;
+  FollowerWatch followers_;
+  std::deque<GroupCancel> group_cancels_;
+  std::unordered_set<JobId> requeues_;  // asked of the store
 
   uint64_t next_order_ = 1;
   uint64_t next_lease_ = 1;
-  uint64_t next_question_ = 1;
   uint64_t durable_ = 0;  // as of the present turn, before the loop released what waited for it
   bool dispatch_wanted_ = false;
   bool draining_ = false;

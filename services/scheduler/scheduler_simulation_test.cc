@@ -218,11 +218,14 @@ class ClientNode final : public Node {
     bool cancel = false;
   };
   std::map<std::string, Followed> jobs;
+  bool with_credit = false;
 
   void on_connected() override {
+    if (with_credit) send_credit();
     for (auto& [key, job] : jobs) job.asked = {};
   }
   void on_step() override {
+    if (with_credit && network->chance(0.02)) send_credit();
     for (auto& [key, job] : jobs) {
       const Instant now = network->clock.now();
       if (job.result || now - job.asked < seconds(2)) continue;
@@ -241,8 +244,9 @@ class ClientNode final : public Node {
         if (job.request == reply->request) job.id = reply->outcomes.at(0).job;
       }
     } else if (const auto* events = std::get_if<protocol::JobEvents>(&message)) {
-      for (const auto& event : events->events) on_event(event);
+      for (const auto& event : events->events) consumed_ += protocol::stream_cost(event), on_event(event);
     } else if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {
+      consumed_ += protocol::stream_cost(finished->result);
       on_result(finished->result);
     }
   }
@@ -270,6 +274,26 @@ class ClientNode final : public Node {
     EXPECT_EQ(result.text.substr(0, common), job.text.substr(0, common)) << "stream and result disagree";
     job.result = result;
   }
+  void send_credit() { network->send(*this, protocol::Credit{consumed_, limits::kStreamWindowMin}); }
+
+  uint64_t consumed_ = 0;
+};
+
+// Holds and releases the queue, the model and the workers.
+class OperatorNode final : public Node {
+ public:
+  void on_message(Message) override {}
+  void on_step() override {
+    if (!network->chance(0.01)) return;
+    const auto action =
+        network->chance(0.3) && !is_done ? protocol::ControlAction::kPause : protocol::ControlAction::kResume;
+    for (const auto& [scope, name] :
+         {std::pair{protocol::ControlScope::kQueue, ""}, std::pair{protocol::ControlScope::kModel, "opt"},
+          std::pair{protocol::ControlScope::kService, "node"}}) {
+      if (is_done || network->chance(0.5)) network->send(*this, protocol::Control{1, action, scope, name});
+    }
+  }
+  bool is_done = false;
 };
 
 class Simulation {
@@ -280,15 +304,19 @@ class Simulation {
     for (size_t i = 0; i < 3; ++i) clients_.push_back(std::make_unique<ClientNode>());
     for (const auto& node : nodes_) all_.push_back(node.get());
     for (const auto& client : clients_) all_.push_back(client.get());
+    all_.push_back(&operator_);
+    clients_[0]->with_credit = clients_[1]->with_credit = true;
     start_scheduler();
     for (const auto& node : nodes_) network_.connect(*node, 1);
     for (const auto& client : clients_) network_.connect(*client, 0);
+    network_.connect(operator_, 0);
     for (size_t i = 0; i < 40; ++i) add_job(*clients_[i % clients_.size()], "job-" + std::to_string(i));
   }
 
   void run(Duration faulty, Duration limit) {
     const Instant start = network_.clock.now();
     while (network_.clock.now() - start < faulty) step(true);
+    operator_.is_done = true;
     while (!all_done() && network_.clock.now() - start < limit) step(false);
   }
 
@@ -314,6 +342,7 @@ class Simulation {
     }
     EXPECT_EQ(store_.open_jobs(), 0u);
     EXPECT_EQ(store_.second_terminals(), 0u);
+    EXPECT_EQ(store_.fenced(), 0u);
     EXPECT_EQ(store_.results().size(), 40u) << "a key made two jobs";
   }
 
@@ -413,6 +442,7 @@ class Simulation {
   std::deque<transport::Outgoing> gated_;
   std::vector<std::unique_ptr<ServiceNode>> nodes_;
   std::vector<std::unique_ptr<ClientNode>> clients_;
+  OperatorNode operator_;
   std::vector<Node*> all_;
   Instant next_tick_{};
   uint64_t jobs_added_ = 0;

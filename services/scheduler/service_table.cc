@@ -104,6 +104,12 @@ void ServiceTable::remove(ServiceEntry& entry) {
   entries_.erase(InstanceId(entry.info.instance));
 }
 
+std::vector<ServiceEntry*> ServiceTable::all() const {
+  std::vector<ServiceEntry*> found;
+  for (const auto& entries : by_kind_) found.insert(found.end(), entries.begin(), entries.end());
+  return found;
+}
+
 const protocol::ModelInfo* ServiceTable::model(const std::string& name) const {
   const auto found = models_.find(name);
   return found == models_.end() ? nullptr : &found->second;

@@ -23,6 +23,7 @@ struct ServiceEntry {
   Instant paused_until{};  // did not read its messages: nothing new before
   uint64_t steps = 0;
   bool draining = false;
+  bool paused = false;  // by an operator
 
   std::unordered_map<uint64_t, Job*> leases;  // workers and converters
   int64_t kv_reserved = 0;
@@ -31,7 +32,7 @@ struct ServiceEntry {
   size_t encode_cost = 0;                        // bytes of text in unanswered Encodes
 
   bool serves(std::string_view model) const;
-  bool is_usable(Instant now) const { return !draining && now >= paused_until; }
+  bool is_usable(Instant now) const { return !draining && !paused && now >= paused_until; }
   int32_t free_slots() const { return info.max_sequences - static_cast<int32_t>(leases.size()); }
 };
 
@@ -53,6 +54,7 @@ class ServiceTable {
   const std::vector<ServiceEntry*>& of_kind(protocol::ServiceKind kind) const {
     return by_kind_[static_cast<size_t>(kind) - 1];
   }
+  std::vector<ServiceEntry*> all() const;
   size_t size() const { return entries_.size(); }
 
   // What is known of a model that was registered in this run; nullptr: never.
