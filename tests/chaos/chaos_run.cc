@@ -20,7 +20,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int64_t kReadyLimitMs = 120'000;
-constexpr size_t kSmallDiskBytes = 64 << 20;
+constexpr size_t kSmallDiskBytes = 256 << 20;
 // What the scheduler may use more than before the faults: results that it keeps, and what the allocator does.
 constexpr int64_t kMoreRssKb = 128 << 10;
 constexpr int kMoreDescriptors = 16;

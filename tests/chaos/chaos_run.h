@@ -10,7 +10,7 @@ namespace optserve::chaos {
 struct RunOptions {
   uint64_t seed = 0;
   int64_t seconds = 60;
-  double load = 8;  // jobs a second
+  double load = 15;  // jobs a second
   int clients = 3;
   int64_t every_ms = 1'500;         // mean time between two faults
   std::vector<std::string> faults;  // empty: the default ones

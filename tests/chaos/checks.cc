@@ -75,12 +75,17 @@ class JobCheck {
   }
 
   void check_final(const Final& final, const std::string& reference) {
-    if (text_ != final.text) complain("streamed '" + text_ + "' and ended as " + final.state + " with '" + final.text + "'");
+    // A job that ends without success may keep less text than was streamed: what a tokenizer has not said again since
+    // the scheduler started is not part of its result.
+    const bool is_start = final.state != "succeeded" && text_.compare(0, final.text.size(), final.text) == 0;
+    if (text_ != final.text && !is_start) {
+      complain("streamed '" + text_ + "' and ended as " + final.state + " with '" + final.text + "'");
+    }
     if (final.attempts > plan_.spec.max_attempts) complain("had " + std::to_string(final.attempts) + " attempts");
     if (final.state == "succeeded") {
       if (final.text != reference) complain("has the text '" + final.text + "' instead of '" + reference + "'");
-    } else if (reference.compare(0, final.text.size(), final.text) != 0) {
-      complain("has the text '" + final.text + "', which does not begin '" + reference + "'");
+    } else if (reference.compare(0, text_.size(), text_) != 0) {
+      complain("has the text '" + text_ + "', which does not begin '" + reference + "'");
     }
     const bool may_be = final.state == "succeeded" || final.state == "dead" || final.state == "expired" ||
                         (final.state == "cancelled" && story_.cancel_asked);

@@ -14,7 +14,7 @@ protocol::JobSpec variant_spec(size_t variant) {
   job.sampling.temperature = variant % 3 == 0 ? 0.0f : 0.8f;
   job.sampling.seed = 1000 + variant;
   job.sampling.ignore_eos = true;
-  job.max_new_tokens = static_cast<int32_t>(4 + 12 * variant);
+  job.max_new_tokens = static_cast<int32_t>(4 + 6 * variant);
   return job;
 }
 

@@ -96,9 +96,10 @@ void LoadClient::arrive() {
     next += gap(random);
     while (!shutdown_requested() && static_cast<double>(now_ms()) < next) std::this_thread::sleep_for(milliseconds(5));
     if (shutdown_requested()) return;
+    const std::lock_guard lock(mutex_);
+    if (open_.size() >= static_cast<size_t>(options_.open_max)) continue;
     const uint64_t job = next_job_++;
     ledger_.intend(job);
-    const std::lock_guard lock(mutex_);
     open_.insert(job);
     tasks_.emplace(static_cast<int64_t>(next), Task{Step::kSubmit, job});
     changed_.notify_one();
@@ -231,7 +232,8 @@ JobStream LoadClient::stream_of(uint64_t job) {
   return {.on_text =
               [this, job](std::string_view piece, const protocol::JobEvent& event) {
                 if (!piece.empty()) ledger_.piece(job, event.text_offset, piece);
-                if (options_.slow_ms > 0 && event.text_offset == 0) std::this_thread::sleep_for(milliseconds(options_.slow_ms));
+                if (options_.slow_ms > 0 && event.text_offset == 0)
+                  std::this_thread::sleep_for(milliseconds(options_.slow_ms));
               },
           .on_finished =
               [this, job](const protocol::JobResult& result) {
@@ -254,8 +256,14 @@ void LoadClient::ended(uint64_t job) {
 
 bool LoadClient::drain() {
   std::unique_lock lock(mutex_);
-  const bool done = changed_.wait_for(lock, std::chrono::seconds(options_.drain_seconds),
-                                      [this] { return open_.empty() && tasks_.empty() && busy_ == 0; });
+  const auto is_done = [this] { return open_.empty() && tasks_.empty() && busy_ == 0; };
+  size_t open = open_.size() + 1;
+  for (int64_t until = 0; !is_done() && (open_.size() < open || now_ms() < until);) {
+    if (open_.size() < open) until = now_ms() + options_.drain_seconds * 1'000;
+    open = open_.size();
+    changed_.wait_for(lock, milliseconds(100));
+  }
+  const bool done = is_done();
   for (const uint64_t job : open_) std::fprintf(stderr, "job %lu has not ended\n", static_cast<unsigned long>(job));
   stopping_ = true;
   changed_.notify_all();

@@ -25,7 +25,8 @@ int run_client(int argc, char** argv) {
   parser.add("rate", options.rate, "Jobs a second");
   parser.add("threads", options.threads, "Threads that submit");
   parser.add("slow-ms", options.slow_ms, "Time that it takes to look at the first piece of a job");
-  parser.add("drain-seconds", options.drain_seconds, "After SIGTERM, until every job has ended");
+  parser.add("open-max", options.open_max, "Jobs that have not ended: what would arrive beyond is left out");
+  parser.add("drain-seconds", options.drain_seconds, "After SIGTERM, without the end of any job");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   return run_load_client(options);
 }

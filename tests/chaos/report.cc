@@ -1,11 +1,14 @@
 #include "report.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 namespace optserve::chaos {
 namespace {
+
+constexpr size_t kViolationsShown = 30;
 
 __attribute__((format(printf, 1, 2))) std::string format(const char* pattern, ...) {
   char line[256];
@@ -63,7 +66,9 @@ std::string report_text(const Report& report) {
   text += format("every process registered %.2f s after the last fault\n", s(report.ready_ms));
   text += "scheduler before: " + usage_text(report.before) + "\n";
   text += "scheduler after:  " + usage_text(report.after) + "\n";
-  for (const std::string& violation : report.violations) text += "VIOLATION: " + violation + "\n";
+  for (size_t i = 0; i < std::min(report.violations.size(), kViolationsShown); ++i) {
+    text += "VIOLATION: " + report.violations[i] + "\n";
+  }
   text += report.violations.empty() ? "no violation\n"
                                     : number(static_cast<int64_t>(report.violations.size())) + " violations; seed " +
                                           std::to_string(report.seed) + "\n";

@@ -22,8 +22,7 @@ struct TopologyOptions {
   std::string folder;  // of logs, ledgers, the model and, in its own folder, the journal
   uint64_t seed = 1;
   int tokenizers = 2, groups = 3, world = 2, clients = 3;
-  double load = 8;  // jobs a second of all clients together
-  int drain_seconds = 120;
+  double load = 15;  // jobs a second of all clients together
   bool preload = true;
   int64_t began_ms = 0;  // of the run, on the clock of now_ms()
 };
