@@ -118,7 +118,7 @@ void for_each_job(const std::vector<Ledger>& ledgers, F&& visit) {
 Times times_of(std::vector<int64_t> values) {
   if (values.empty()) return {};
   std::sort(values.begin(), values.end());
-  return {static_cast<int64_t>(values.size()), values[values.size() / 2], values.back()};
+  return {static_cast<int64_t>(values.size()), values[(values.size() - 1) / 2], values.back()};
 }
 
 // When anything was heard of the job, in order.
