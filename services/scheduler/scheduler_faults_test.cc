@@ -204,7 +204,7 @@ TEST(SchedulerFaults, ATokenizerThatNeverAnswersEndsTheJobAfterItsTries) {
   World world;
   world.add_services();
   world.submit(job_spec("a"));
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 65; ++i) {  // 2, 4, 8, 16 and 32 s of patience
     world.advance(seconds(1));
     world.heartbeat(world.tokenizer, 1);
     world.heartbeat(world.worker, 2);
@@ -213,6 +213,24 @@ TEST(SchedulerFaults, ATokenizerThatNeverAnswersEndsTheJobAfterItsTries) {
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.state, JobState::kFailed);
   EXPECT_THAT(result.message, HasSubstr("no tokenizer answered 5 times"));
+}
+
+// Every answer takes ten seconds, longer than the first tries wait: a later one has the patience.
+TEST(SchedulerFaults, ASlowTokenizerDelaysAJobAndDoesNotFailIt) {
+  World world;
+  world.add_services();
+  world.submit(job_spec("a"));
+  std::multimap<int, protocol::Encode> asked;  // by second
+  for (int second = 0; second < 30; ++second) {
+    for (const auto& question : world.take<protocol::Encode>(world.tokenizer)) asked.emplace(second, question);
+    const auto due = asked.equal_range(second - 10);
+    for (auto it = due.first; it != due.second; ++it) world.send(world.tokenizer, encode_bytes(it->second));
+    world.advance(seconds(1));
+    world.heartbeat(world.tokenizer, 1);
+    world.heartbeat(world.worker, 2);
+  }
+  EXPECT_TRUE(world.take<protocol::JobFinished>(world.client).empty());
+  world.dispatched(world.worker);
 }
 
 TEST(SchedulerFaults, QuestionsWaitForATokenizerToCome) {

@@ -92,16 +92,25 @@ std::vector<Job*> TokenizerPool::take_questions(ServiceEntry& tokenizer) {
   return jobs;
 }
 
+// The job that still waits for the answer; nullptr: it does not.
+Job* TokenizerPool::asked_with(const Sent& sent) {
+  ServiceEntry* tokenizer = services_.find(sent.tokenizer);
+  if (tokenizer == nullptr) return nullptr;
+  const auto found = tokenizer->questions.find(sent.ticket);
+  return found == tokenizer->questions.end() ? nullptr : found->second;
+}
+
 std::vector<Job*> TokenizerPool::take_overdue(Instant now) {
   std::vector<Job*> jobs;
+  const auto take = [&](const Sent& sent) {
+    if (Job* job = asked_with(sent)) jobs.push_back(job);
+  };
   for (auto* sent : {&sent_encodes_, &sent_decodes_}) {
-    while (!sent->empty() && sent->front().overdue <= now) {
-      if (ServiceEntry* tokenizer = services_.find(sent->front().tokenizer)) {
-        const auto found = tokenizer->questions.find(sent->front().ticket);
-        if (found != tokenizer->questions.end()) jobs.push_back(found->second);
-      }
-      sent->pop_front();
-    }
+    for (; !sent->empty() && sent->front().overdue <= now; sent->pop_front()) take(sent->front());
+  }
+  while (!sent_again_.empty() && sent_again_.begin()->first <= now) {
+    take(sent_again_.begin()->second);
+    sent_again_.erase(sent_again_.begin());
   }
   return jobs;
 }
@@ -131,11 +140,15 @@ void TokenizerPool::mark_asked(Job& job, ServiceEntry& tokenizer, Instant now) {
   question.ticket = next_ticket_++;
   question.tokenizer = &tokenizer;
   tokenizer.questions.emplace(question.ticket, &job);
-  if (question.decode) {
-    sent_decodes_.push_back({now + options_.decode_timeout, question.ticket, tokenizer.info.instance});
+  if (!question.decode) tokenizer.encode_cost += question.cost;
+  const Duration patience = question.decode ? options_.decode_timeout : options_.encode_timeout;
+  if (question.tries == 0) {
+    (question.decode ? sent_decodes_ : sent_encodes_)
+        .push_back({now + patience, question.ticket, tokenizer.info.instance});
   } else {
-    tokenizer.encode_cost += question.cost;
-    sent_encodes_.push_back({now + options_.encode_timeout, question.ticket, tokenizer.info.instance});
+    // Twice as long each time: slow tokenizers, or a slow way to them, delay a job and do not fail it.
+    const Instant overdue = now + patience * (int64_t{1} << question.tries);
+    sent_again_.emplace(overdue, Sent{overdue, question.ticket, tokenizer.info.instance});
   }
 }
 

@@ -50,6 +50,7 @@ class TokenizerPool {
   void send_decodes(Instant now, transport::Outbox& out);
   void send_encodes_of(std::map<uint64_t, Job*>& waiting, Instant now, transport::Outbox& out);
   void mark_asked(Job& job, ServiceEntry& tokenizer, Instant now);
+  Job* asked_with(const Sent& sent);
   void forget(Job& job);
 
   const SchedulerOptions& options_;
@@ -57,6 +58,7 @@ class TokenizerPool {
   std::map<std::string, std::map<uint64_t, Job*>> waiting_encodes_;  // by model and order of acceptance
   std::vector<Job*> waiting_decodes_;                                // null: dropped
   std::deque<Sent> sent_encodes_, sent_decodes_;                     // each in order of time
+  std::multimap<Instant, Sent> sent_again_;                          // by the time at which they are overdue
   uint64_t next_ticket_ = 1;
   uint64_t retries_ = 0;
 };

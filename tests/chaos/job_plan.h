@@ -1,0 +1,24 @@
+// Which job is the nth of a client: a function of the seed, so that a client that was killed makes the same again.
+#pragma once
+
+#include <cstdint>
+
+#include "protocol/message_types.h"
+
+namespace optserve::chaos {
+
+// Jobs differ in prompt, sampling and length; equal variants have equal texts, whatever happens to them.
+inline constexpr size_t kVariants = 16;
+protocol::JobSpec variant_spec(size_t variant);
+
+struct PlannedJob {
+  protocol::JobSpec spec;
+  size_t variant = 0;
+  int64_t cancel_after_ms = -1;  // after its acceptance; -1: never
+  bool submit_again = false;     // the same once more after its acceptance
+  bool conflict = false;         // another payload under its key after its acceptance
+};
+
+PlannedJob plan_job(uint64_t seed, int client, uint64_t number);
+
+}  // namespace optserve::chaos
