@@ -48,6 +48,7 @@ void ClientStreams::miss(Client& client, const JobId& job) {
 
 void ClientStreams::add_events(Job& job, Instant now) {
   job.events_pending = false;
+  const bool place_pending = std::exchange(job.place_pending, false) && job.stage == Stage::kWaiting;
   bool any_gone = false;
   for (Subscription& subscription : job.subscriptions) {
     Client& client = *subscription.client;
@@ -58,7 +59,7 @@ void ClientStreams::add_events(Job& job, Instant now) {
       continue;
     }
     const bool has_text = job.text.size() > subscription.text_offset;
-    if (!has_text && job.is_generation()) continue;
+    if (!has_text && job.is_generation() && !place_pending) continue;
     protocol::JobEvent event;
     event.job = job.id;
     event.text_offset = subscription.text_offset;
@@ -66,6 +67,10 @@ void ClientStreams::add_events(Job& job, Instant now) {
     event.tokens = static_cast<uint32_t>(job.output.size());
     event.progress_done = job.progress_done;
     event.progress_total = job.progress_total;
+    if (job.stage == Stage::kWaiting) {
+      event.position = job.told_position;
+      event.eta_ms = job.told_eta_ms;
+    }
     if (has_text) subscription.text_offset = job.text.size();
     client.events_bytes += event.text.size();
     client.events_after = std::max(client.events_after, subscription.after);
