@@ -48,6 +48,7 @@ struct Question {
   ServiceEntry* tokenizer = nullptr;
   InstanceId avoid;  // did not answer the last time
   size_t cost = 0;   // bytes of text, for the tokenizer's window
+  double turn = 0;   // encode: its place among those of its priority
   size_t ids = 0;    // decode: how many output ids were sent
   bool flush = false;
   size_t index = 0;  // waiting decodes: place in the pool's list
