@@ -12,11 +12,22 @@
 namespace optserve::scheduler {
 namespace {
 
-protocol::SubmitOutcome refused(const Refusal& why) {
+constexpr int64_t kCongestedRetryMs = 200;
+constexpr int64_t kFullRetryMs = 5'000;
+// A job is refused for its time only if the expected wait exceeds it by this factor: the wait is an estimate.
+constexpr double kClearly = 1.5;
+
+protocol::SubmitOutcome refused(const Refusal& why, int64_t retry_after_ms = 0) {
   protocol::SubmitOutcome outcome;
   outcome.error = why.code;
   outcome.message = why.message;
+  outcome.retry_after_ms = retry_after_ms;
   return outcome;
+}
+
+std::string payload_digest(const protocol::JobSpec& spec) {
+  const auto digest = sha256(protocol::encode_job_payload(spec));
+  return {digest.begin(), digest.end()};
 }
 
 std::string join(const std::vector<std::string>& names) {
@@ -64,12 +75,9 @@ protocol::SubmitOutcome SchedulerService::admit(protocol::JobSpec spec, std::vec
     metrics_.refused.add();
     return refused(status.refusal());
   }
-  std::string encoded = protocol::encode_job_spec(spec);
-  const auto digest = sha256(protocol::encode_job_payload(spec));
-  std::string payload(digest.begin(), digest.end());
   protocol::SubmitOutcome outcome;
   if (const IdempotencyKeys::Entry* known = keys_.find(spec.tenant, spec.key)) {
-    if (!known->payload_sha256.empty() && known->payload_sha256 != payload) {
+    if (!known->payload_sha256.empty() && known->payload_sha256 != payload_digest(spec)) {
       metrics_.conflicts.add();
       return refused(refuse(ErrorCode::kIdempotencyConflict,
                             "key " + spec.key + " already names job " + known->job.hex() + " with another payload"));
@@ -87,20 +95,54 @@ protocol::SubmitOutcome SchedulerService::admit(protocol::JobSpec spec, std::vec
     metrics_.refused.add();
     return refused(status.refusal());
   }
-  if (jobs_.size() >= options_.open_jobs_max || store_.is_congested()) {
-    metrics_.busy.add();
-    return refused(refuse(ErrorCode::kBusy, store_.is_congested() ? "the journal is behind; try again soon"
-                                                                  : "the queue holds its maximum of " +
-                                                                        std::to_string(options_.open_jobs_max) +
-                                                                        " open jobs; try again later"));
-  }
+  if (auto no_room = check_room(spec)) return *no_room;
+  std::string encoded = protocol::encode_job_spec(spec);
+  std::string payload = payload_digest(spec);
   Job& job = accept(std::move(spec), std::move(encoded), std::move(payload), now);
   outcome.job = job.id;
-  outcome.position = static_cast<uint32_t>(queue_of(job).ahead_of(job.spec.priority) + jobs_.count(Stage::kEncoding));
   after = std::max(after, job.accepted_sequence);
   followed.push_back(job.id);
   begin(job, now);
+  const Place place = place_of(job, now);
+  outcome.position = place.position;
+  outcome.eta_ms = place.eta_ms;
   return outcome;
+}
+
+// A refusal costs a few look-ups: neither a digest nor a record is made for it.
+std::optional<protocol::SubmitOutcome> SchedulerService::check_room(const protocol::JobSpec& spec) {
+  const auto busy = [&](SchedulerMetrics::Busy why, const Refusal& refusal, int64_t retry_after_ms) {
+    metrics_.busy[static_cast<size_t>(why)].add();
+    return refused(refusal, retry_after_ms);
+  };
+  if (store_.is_full()) {
+    return busy(
+        SchedulerMetrics::Busy::kStorage,
+        refuse(ErrorCode::kStorageFull, "the disk of the journal is full; nothing new is accepted until it has room"),
+        kFullRetryMs);
+  }
+  if (store_.is_congested()) {
+    return busy(SchedulerMetrics::Busy::kJournal, refuse(ErrorCode::kBusy, "the journal is behind; try again soon"),
+                kCongestedRetryMs);
+  }
+  const ModelQueue& queue = queues_.of(spec);
+  const int64_t cost = cost_of(spec, queue);
+  if (auto full = bounds_.check(spec, cost, QueueBounds::bytes_of(spec, 0), queue)) {
+    return busy(static_cast<SchedulerMetrics::Busy>(full->bound), refuse(ErrorCode::kBusy, std::move(full->message)),
+                full->retry_after_ms);
+  }
+  if (spec.delay_ms > 0) return std::nullopt;  // what waits then is not known
+  const FairQueue::Ahead ahead = queue.jobs.ahead_of_new(spec.tenant, spec.priority);
+  const int64_t wait = ModelQueues::wait_ms(queue, ahead, cost);
+  const bool by_queue = spec.queue_ms > 0 && spec.queue_ms < spec.ttl_ms;
+  const int64_t limit = by_queue ? spec.queue_ms : spec.ttl_ms;
+  if (static_cast<double>(wait) <= kClearly * static_cast<double>(limit)) return std::nullopt;
+  return busy(SchedulerMetrics::Busy::kDeadline,
+              refuse(ErrorCode::kDeadlineExceeded,
+                     "about " + std::to_string(ahead.jobs) + " jobs are ahead and the expected wait is " +
+                         std::to_string(wait) + " ms, but " + (by_queue ? "queue_ms" : "ttl_ms") + " is " +
+                         std::to_string(limit)),
+              0);
 }
 
 Status SchedulerService::check_model(const protocol::JobSpec& spec, Instant now) const {
@@ -146,10 +188,9 @@ Job& SchedulerService::accept(protocol::JobSpec spec, std::string encoded, std::
   owned->order = next_order_++;
   owned->payload_sha256 = std::move(payload);
   owned->spec = std::move(spec);
-  owned->accepted_at = now;
   owned->accepted_wall_ms = wall_ms(now);
-  const milliseconds ttl(owned->spec.ttl_ms);
-  Job& job = jobs_.add(std::move(owned), now + ttl);
+  set_times(*owned, now, 0);
+  Job& job = add_job(std::move(owned));
   journal::Accepted record;
   record.job = job.id;
   record.order = job.order;
@@ -162,8 +203,27 @@ Job& SchedulerService::accept(protocol::JobSpec spec, std::string encoded, std::
   return job;
 }
 
+Job& SchedulerService::add_job(std::unique_ptr<Job> owned) {
+  owned->queue = &queues_.of(owned->spec);
+  owned->cost = cost_of(owned->spec, *owned->queue);
+  const Instant deadline = next_limit(*owned).at;
+  Job& job = jobs_.add(std::move(owned), deadline);
+  bounds_.add(job);
+  return job;
+}
+
+// In tokens; a conversion counts as one.
+int64_t SchedulerService::cost_of(const protocol::JobSpec& spec, const ModelQueue& queue) {
+  if (spec.kind == protocol::JobKind::kConvert) return 1;
+  const int64_t prompt = spec.prompt_ids.empty() ? queue.load.prompt_tokens(spec.prompt.size())
+                                                 : static_cast<int64_t>(spec.prompt_ids.size());
+  return prompt + spec.max_new_tokens;
+}
+
 void SchedulerService::begin(Job& job, Instant now) {
-  if (!job.is_generation()) {
+  if (job.begins_at > now) {
+    delay(job, job.begins_at);
+  } else if (!job.is_generation()) {
     job.ready_at = now;
     enqueue(job, now);
   } else if (!job.spec.prompt_ids.empty()) {
@@ -172,6 +232,7 @@ void SchedulerService::begin(Job& job, Instant now) {
     enqueue(job, now);
   } else {
     jobs_.set_stage(job, Stage::kEncoding);
+    job.queue->jobs.expect(job);
     tokenizers_.ask_encode(job);
   }
 }
@@ -212,7 +273,10 @@ void SchedulerService::on_encoded(Job& job, protocol::EncodedItem item, Instant 
   job.prompt_ids.push_back(kEndOfText);
   job.prompt_ids.insert(job.prompt_ids.end(), item.ids.begin(), item.ids.end());
   job.ready_at = now;
-  metrics_.encode_seconds.observe(std::chrono::duration<double>(now - job.accepted_at).count());
+  job.queue->load.learn_prompt(job.spec.prompt.size(), count);
+  job.cost = static_cast<int64_t>(count) + job.spec.max_new_tokens;
+  bounds_.update(job);
+  metrics_.encode_seconds.observe(std::chrono::duration<double>(now - job.begins_at).count());
   enqueue(job, now);
 }
 

@@ -29,7 +29,7 @@ protocol::JobResult SchedulerService::describe(const Job& job) const {
   result.attempts = job.attempts;
   result.progress_done = job.is_generation() ? static_cast<int64_t>(job.output.size()) : job.progress_done;
   result.progress_total = job.is_generation() ? job.spec.max_new_tokens : job.progress_total;
-  result.timings.encode_ms = elapsed_ms(job.accepted_at, job.ready_at);
+  result.timings.encode_ms = elapsed_ms(job.begins_at, job.ready_at);
   result.timings.queue_ms = elapsed_ms(job.ready_at, job.leased_at);
   result.timings.first_token_ms = elapsed_ms(job.accepted_at, job.first_token_at);
   return result;
@@ -60,7 +60,11 @@ void SchedulerService::on(const Peer& from, const protocol::Cancel& message, Ins
 
 void SchedulerService::on(const Peer& from, const protocol::GetJob& message, Instant now, Outbox& out) {
   if (const Job* job = jobs_.find(message.job)) {
-    out.send_after(job->accepted_sequence, from, protocol::JobStatus{message.request, describe(*job)});
+    protocol::JobResult result = describe(*job);
+    const Place place = place_of(*job, now);
+    result.position = place.position;
+    result.eta_ms = place.eta_ms;
+    out.send_after(job->accepted_sequence, from, protocol::JobStatus{message.request, std::move(result)});
     return;
   }
   find_result(from, message.request, {message.job, false, 0}, now, out);
@@ -173,6 +177,9 @@ protocol::SystemStatus SchedulerService::system_status(uint64_t request, Instant
   status.queued = static_cast<int64_t>(jobs_.size()) - status.running;
   status.finished = finished_count_;
   status.failed = failed_count_;
+  status.mode = modes_.queue();
+  status.read_only = store_.is_full();
+  status.models = model_statuses();
   for (const auto kind :
        {protocol::ServiceKind::kTokenizer, protocol::ServiceKind::kWorker, protocol::ServiceKind::kConverter}) {
     for (const ServiceEntry* entry : services_.of_kind(kind)) {
@@ -186,11 +193,10 @@ protocol::SystemStatus SchedulerService::system_status(uint64_t request, Instant
       shown.capacity = entry->info.max_sequences;
       shown.silent_ms = std::chrono::duration_cast<milliseconds>(now - entry->heard).count();
       shown.draining = entry->draining;
-      shown.paused = entry->paused;
+      shown.paused = entry->held;
       status.services.push_back(std::move(shown));
     }
   }
-  describe_modes(status);
   return status;
 }
 

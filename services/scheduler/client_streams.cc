@@ -52,7 +52,8 @@ void ClientStreams::miss(Client& client, const JobId& job) {
 
 void ClientStreams::add_events(Job& job, Instant now) {
   job.events_pending = false;
-  const bool anyway = std::exchange(job.tell_anyway, false);
+  const bool place_pending = std::exchange(job.place_pending, false) && job.stage == Stage::kWaiting;
+  const bool anyway = std::exchange(job.tell_anyway, false) || place_pending;
   bool any_gone = false;
   for (Subscription& subscription : job.subscriptions) {
     Client& client = *subscription.client;
@@ -83,6 +84,10 @@ bool ClientStreams::add_event(Job& job, Subscription& subscription, bool anyway)
   event.progress_done = job.progress_done;
   event.progress_total = job.progress_total;
   event.state = job.state();
+  if (job.stage == Stage::kWaiting) {
+    event.position = job.told_position;
+    event.eta_ms = job.told_eta_ms;
+  }
   client.credit.spend(protocol::stream_cost(event));
   client.events_bytes += event.text.size();
   client.events_after = std::max(client.events_after, subscription.after);

@@ -13,19 +13,11 @@ namespace {
 
 constexpr size_t kTokensPerMessage = 200'000;  // about 1 MB
 constexpr size_t kItemsPerMessage = 1'024;
+constexpr size_t kLeasesPerTurn = 4'096;  // the rest goes with the next flush
 constexpr double kRetryDelaySeconds = 1;
 constexpr double kRetryDelaySecondsMax = 30;
 
-int64_t kv_need(const Job& job) {
-  const auto tokens = static_cast<int64_t>(job.prompt_ids.size()) + job.spec.max_new_tokens;
-  return (tokens + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens * limits::kKvBlockTokens;
-}
-
 }  // namespace
-
-JobQueue& SchedulerService::queue_of(const Job& job) {
-  return job.is_generation() ? queues_[job.spec.model] : conversions_;
-}
 
 void SchedulerService::enqueue(Job& job, Instant now) {
   if (job.is_generation()) {
@@ -36,6 +28,7 @@ void SchedulerService::enqueue(Job& job, Instant now) {
       job.finish_reason = protocol::FinishReason::kLength;
     }
     if (job.finish_reason != protocol::FinishReason::kNone) {
+      job.queue->jobs.leave(job);
       jobs_.set_stage(job, Stage::kDecoding);
       decode_more(job);
       return;
@@ -50,63 +43,45 @@ void SchedulerService::enqueue(Job& job, Instant now) {
     }
   }
   jobs_.set_stage(job, Stage::kWaiting);
-  queue_of(job).push(job);
-  dispatch_wanted_ = true;
+  job.hurry_at = half_of_time_to_start(job);
+  job.queue->jobs.push(job);
+  queues_.want(*job.queue);
   decode_more(job);
 }
 
 void SchedulerService::dispatch(Instant now, Outbox& out) {
-  dispatch_wanted_ = false;
+  const std::vector<ModelQueue*> wanted = queues_.take_wanted();
   if (draining_) return;
+  expire_jobs(now);
   Dispatching round;
-  for (auto it = queues_.begin(); it != queues_.end();) {
-    if (modes_.starts(it->first)) dispatch_queue(it->second, it->first, round, now);
-    it = it->second.empty() ? queues_.erase(it) : std::next(it);
+  for (ModelQueue* queue : wanted) {
+    if (modes_.starts(queue->name)) dispatch_queue(*queue, round, now);
   }
-  if (modes_.starts("")) dispatch_queue(conversions_, "", round, now);
-  for (auto& [worker, batch] : round.batches) {
-    if (!batch.dispatch.items.empty()) {
-      out.send_after(batch.after, worker->peer, std::move(batch.dispatch));
+  for (auto& [serial, batch] : round.batches) {
+    for (protocol::Dispatch& dispatch : batch.dispatches) {
+      out.send_after(batch.after, batch.to, std::move(dispatch));
     }
     for (protocol::ConvertDispatch& conversion : batch.conversions) {
-      out.send_after(batch.after, worker->peer, std::move(conversion));
+      out.send_after(batch.after, batch.to, std::move(conversion));
     }
   }
 }
 
-void SchedulerService::dispatch_queue(JobQueue& queue, const std::string& model, Dispatching& round, Instant now) {
-  if (queue.empty()) return;
-  const auto kind = &queue == &conversions_ ? protocol::ServiceKind::kConverter : protocol::ServiceKind::kWorker;
-  std::vector<ServiceEntry*> serving, free;
-  for (ServiceEntry* worker : services_.of_kind(kind)) {
-    if (kind == protocol::ServiceKind::kWorker && !worker->serves(model)) continue;
-    if (worker->draining || worker->paused) continue;
-    serving.push_back(worker);
-    if (now >= worker->paused_until && worker->free_slots() > 0) free.push_back(worker);
-  }
-  while (!queue.empty() && !free.empty()) {
-    const auto least_loaded = std::min_element(free.begin(), free.end(), [](const auto* a, const auto* b) {
-      return static_cast<int64_t>(a->leases.size()) * b->info.max_sequences <
-             static_cast<int64_t>(b->leases.size()) * a->info.max_sequences;
+void SchedulerService::dispatch_queue(ModelQueue& queue, Dispatching& round, Instant now) {
+  while (!queue.jobs.empty() && queue.workers.has_free()) {
+    if (round.leases >= kLeasesPerTurn) {
+      queues_.want(queue);
+      return;
+    }
+    ServiceEntry* worker = nullptr;
+    Job* job = queue.jobs.take(now, [&](const Job& candidate) {
+      const ModelQueues::Choice choice = queues_.choose(queue, candidate);
+      worker = choice.worker;
+      return choice.verdict;
     });
-    ServiceEntry& worker = **least_loaded;
-    Job* job = queue.take([&](const Job& candidate) { return judge(candidate, worker, serving.size() > 1); });
-    if (job != nullptr) lease(*job, worker, round, now);
-    const Dispatching::Batch* batch = job != nullptr ? &round.batches[&worker] : nullptr;
-    const bool full =
-        batch != nullptr && (batch->tokens >= kTokensPerMessage || batch->dispatch.items.size() >= kItemsPerMessage);
-    if (full) dispatch_wanted_ = true;  // the rest goes with the next flush
-    if (job == nullptr || full || worker.free_slots() <= 0) free.erase(least_loaded);
+    if (job == nullptr) return;
+    lease(*job, *worker, round, now);
   }
-}
-
-JobQueue::Verdict SchedulerService::judge(const Job& job, const ServiceEntry& worker, bool has_others) const {
-  // A retry goes elsewhere if there is an elsewhere.
-  if (has_others && job.avoid == worker.info.instance) return JobQueue::Verdict::kSkip;
-  if (!job.is_generation() || worker.info.kv_tokens == 0 || worker.leases.empty()) return JobQueue::Verdict::kTake;
-  // A large job at the head is not overtaken by smaller ones for ever: it waits for room.
-  return worker.kv_reserved + kv_need(job) <= worker.info.kv_tokens ? JobQueue::Verdict::kTake
-                                                                    : JobQueue::Verdict::kStop;
 }
 
 void SchedulerService::lease(Job& job, ServiceEntry& worker, Dispatching& round, Instant now) {
@@ -118,21 +93,35 @@ void SchedulerService::lease(Job& job, ServiceEntry& worker, Dispatching& round,
   job.lease_sequence = store_.append(journal::Leased{job.id, job.order, {term_, job.lease}, job.attempts});
   if (worker.leases.empty()) worker.progressed = now;
   worker.leases.emplace(job.lease, &job);
+  queues_.on_leased(worker, job);
+  job.started = true;
+  job.attempt_at = now;
+  jobs_.set_deadline(job, next_limit(job).at);
   metrics_.leases.add();
   if (job.leased_at == Instant{}) {
     job.leased_at = now;
     metrics_.queue_seconds.observe(std::chrono::duration<double>(now - job.ready_at).count());
     metrics_.prompt_tokens.add(static_cast<double>(job.prompt_ids.size()));
   }
-  Dispatching::Batch& batch = round.batches[&worker];
+  ++round.leases;
+  Dispatching::Batch& batch = round.batches[worker.serial];
+  batch.to = worker.peer;
   batch.after = std::max(batch.after, job.lease_sequence);
   if (!job.is_generation()) {
     batch.conversions.push_back({term_, job.lease, job.id, job.spec.convert.value_or(protocol::ConvertSpec{})});
     return;
   }
-  job.kv_reserved = kv_need(job);
-  worker.kv_reserved += job.kv_reserved;
-  batch.dispatch.term = term_;
+  const bool is_full = !batch.dispatches.empty() &&
+                       (batch.tokens >= kTokensPerMessage || batch.dispatches.back().items.size() >= kItemsPerMessage);
+  if (batch.dispatches.empty() || is_full) {
+    batch.dispatches.push_back({term_, {}});
+    batch.tokens = 0;
+  }
+  batch.dispatches.back().items.push_back(dispatch_item(job, now));
+  batch.tokens += batch.dispatches.back().items.back().tokens.size();
+}
+
+protocol::DispatchItem SchedulerService::dispatch_item(Job& job, Instant now) {
   protocol::DispatchItem item;
   item.lease = job.lease;
   item.job = job.id;
@@ -145,17 +134,17 @@ void SchedulerService::lease(Job& job, ServiceEntry& worker, Dispatching& round,
   item.sampling = job.spec.sampling;
   item.prompt_logprobs = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
   if (item.prompt_logprobs) job.prompt_logprobs.clear();
-  batch.tokens += item.tokens.size();
-  batch.dispatch.items.push_back(std::move(item));
+  item.remaining_ms = remaining_ms(job, now);
+  return item;
 }
 
 void SchedulerService::release(Job& job) {
   if (job.lease == 0) return;
   job.worker->leases.erase(job.lease);
-  job.worker->kv_reserved -= std::exchange(job.kv_reserved, 0);
+  queues_.on_released(*job.worker, job);
   job.worker = nullptr;
   job.lease = 0;
-  dispatch_wanted_ = true;
+  jobs_.set_deadline(job, next_limit(job).at);
 }
 
 void SchedulerService::revoke(Job& job) {
@@ -204,9 +193,7 @@ void SchedulerService::lose_lease(Job& job, const std::string& why, bool counts,
   }
   const double limit = std::min(kRetryDelaySecondsMax, kRetryDelaySeconds * std::exp2(job.attempts - 2));
   const double delay = std::uniform_real_distribution<double>(0, limit)(random_);
-  jobs_.set_stage(job, Stage::kDelayed);
-  job.delayed_until = now + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(delay));
-  delayed_.emplace(job.delayed_until, &job);
+  this->delay(job, now + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(delay)));
 }
 
 void SchedulerService::undelivered_dispatch(ServiceEntry& worker, const std::vector<uint64_t>& leases, Instant now) {

@@ -16,16 +16,20 @@ namespace optserve::scheduler {
 inline constexpr TokenId kEndOfText = 2;  // </s>, also the first token of every prompt
 
 struct Client;
+struct ModelQueue;
 struct ServiceEntry;
 struct Job;
 
 enum class Stage : uint8_t {
   kEncoding,  // its text is with a tokenizer, or waits for one
-  kDelayed,   // waits before another attempt
+  kDelayed,   // waits for the time that its client set, or before another attempt
   kWaiting,   // in the queue of its model
   kLeased,    // with a worker group or converter
   kDecoding,  // all tokens are here, the last text is not
 };
+
+// Where a job stands with the queue of its model.
+enum class QueueState : uint8_t { kOut, kExpected, kWaiting };
 
 // A connection that wants the job's events.
 struct Subscription {
@@ -44,6 +48,7 @@ struct Question {
   ServiceEntry* tokenizer = nullptr;
   InstanceId avoid;  // did not answer the last time
   size_t cost = 0;   // bytes of text, for the tokenizer's window
+  double turn = 0;   // encode: its place among those of its priority
   size_t ids = 0;    // decode: how many output ids were sent
   bool flush = false;
   size_t index = 0;  // waiting decodes: place in the pool's list
@@ -77,6 +82,7 @@ struct Job {
   int32_t attempts = 0;
   int32_t crashes = 0;
   uint64_t last_lease = 0;          // whose work its output is; 0: none since the last loss
+  bool started = false;             // has had a lease
   std::vector<std::string> losses;  // why attempts were lost, oldest first
   InstanceId avoid;                 // lost or failed the last attempt
 
@@ -86,8 +92,23 @@ struct Job {
   Instant progress_saved_at{};
 
   Instant accepted_at{}, ready_at{}, leased_at{}, first_token_at{};
-  std::multimap<Instant, Job*>::iterator deadline;
+  Instant begins_at{};      // acceptance, or the end of its delay: what its times count from
+  Instant expires_at{};     // total
+  Instant attempt_at{};     // start of the present attempt
+  Instant hurry_at{};       // half of its time to start is over
   Instant delayed_until{};  // in Stage::kDelayed
+  std::multimap<Instant, Job*>::iterator deadline;
+
+  ModelQueue* queue = nullptr;
+  QueueState queue_state = QueueState::kOut;
+  int64_t cost = 1;            // tokens of its prompt and its output, estimated until the prompt has ids
+  int64_t queued_cost = 0;     // what the queue counts for it
+  int64_t unprocessed = 0;     // leased: tokens of its cost that are still to come
+  int64_t prompt_share = 0;    // leased: those of them that the first token of the attempt stands for
+  size_t bytes = 0;            // of memory that are counted for it
+  uint32_t told_position = 0;  // to its followers
+  int64_t told_eta_ms = -1;
+  bool place_pending = false;  // followers are to be told where it stands
 
   std::vector<Subscription> subscriptions;
   bool events_pending = false;

@@ -20,6 +20,13 @@ Job* JobTable::find(const JobId& id) const {
   return found == jobs_.end() ? nullptr : found->second.get();
 }
 
+void JobTable::set_deadline(Job& job, Instant deadline) {
+  if (job.deadline->first == deadline) return;
+  auto node = deadlines_.extract(job.deadline);
+  node.key() = deadline;
+  job.deadline = deadlines_.insert(std::move(node));
+}
+
 Job* JobTable::expired(Instant now) const {
   return deadlines_.empty() || deadlines_.begin()->first > now ? nullptr : deadlines_.begin()->second;
 }

@@ -16,7 +16,8 @@ class JobTable {
   Job& add(std::unique_ptr<Job> job, Instant deadline);
   Job* find(const JobId& id) const;
   size_t size() const { return jobs_.size(); }
-  // A job whose time has run out, or nullptr.
+  void set_deadline(Job& job, Instant deadline);
+  // A job whose deadline is over, or nullptr.
   Job* expired(Instant now) const;
   void set_stage(Job& job, Stage stage);
   size_t count(Stage stage) const { return counts_[static_cast<size_t>(stage)]; }

@@ -21,7 +21,43 @@ struct Options {
   bool in_memory = false;
   std::vector<std::string> models;
   int64_t drain_seconds = 60;
+  int64_t open_jobs_max = static_cast<int64_t>(limits::kOpenJobsMax);
+  int64_t queue_memory_mb = 1'024;
+  double queue_seconds = 600;
+  int64_t tenant_jobs_max = static_cast<int64_t>(limits::kOpenJobsMax);
+  double tenant_share = 0.9;
+  std::string tenant_weights;
+  bool prefix_affinity = false;
 };
+
+void check_range(const char* name, double value, double min, double max) {
+  if (value >= min && value <= max) return;
+  throw Error(std::string(name) + ": expected " + std::to_string(min) + " to " + std::to_string(max) + ", found " +
+              std::to_string(value));
+}
+
+scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clock) {
+  check_range("open-jobs-max", static_cast<double>(options.open_jobs_max), 1, 100e6);
+  check_range("queue-memory-mb", static_cast<double>(options.queue_memory_mb), 1, 1e6);
+  check_range("queue-seconds", options.queue_seconds, 1, 1e6);
+  check_range("tenant-jobs-max", static_cast<double>(options.tenant_jobs_max), 1, 100e6);
+  check_range("tenant-share", options.tenant_share, 0.01, 1);
+  auto weights = scheduler::TenantWeights::parse(options.tenant_weights);
+  if (!weights.ok()) throw Error(weights.refusal().message);
+  scheduler::SchedulerOptions settings;
+  settings.start = clock.now();
+  settings.start_wall_ms = clock.wall_ms();
+  settings.seed = std::hash<Id128>()(Id128::random());
+  settings.models = options.models;
+  settings.open_jobs_max = static_cast<size_t>(options.open_jobs_max);
+  settings.queue_bytes_max = static_cast<size_t>(options.queue_memory_mb) << 20;
+  settings.queue_seconds_max = options.queue_seconds;
+  settings.tenant_jobs_max = static_cast<size_t>(options.tenant_jobs_max);
+  settings.tenant_share = options.tenant_share;
+  settings.tenant_weights = std::move(weights).value();
+  settings.prefix_affinity = options.prefix_affinity;
+  return settings;
+}
 
 void run(const Options& options) {
   install_shutdown_signals();
@@ -40,11 +76,7 @@ void run(const Options& options) {
 
   Registry registry;
   Health health;
-  scheduler::SchedulerOptions settings;
-  settings.start = clock.now();
-  settings.start_wall_ms = clock.wall_ms();
-  settings.seed = std::hash<Id128>()(Id128::random());
-  settings.models = options.models;
+  scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
   transport::ServiceLoop loop(service, clock, registry);
@@ -80,6 +112,16 @@ int main(int argc, char** argv) {
   parser.add("journal", options.journal, "File of the journal, on a local disk; its folder must exist");
   parser.add("volatile", options.in_memory, "Keep no journal: accepted jobs are lost when this process ends");
   parser.add("models", options.models, "Models to accept jobs for before a worker has registered them");
+  parser.add("open-jobs-max", options.open_jobs_max, "Most open jobs; more are refused as busy");
+  parser.add("queue-memory-mb", options.queue_memory_mb, "Memory for prompts and outputs of open jobs, in MiB");
+  parser.add("queue-seconds", options.queue_seconds,
+             "Most work that may wait for one model, in seconds at its measured speed");
+  parser.add("tenant-jobs-max", options.tenant_jobs_max, "Most open jobs of one tenant");
+  parser.add("tenant-share", options.tenant_share,
+             "Share of each bound that a tenant alone may fill; several leave each other room. 1: no limit");
+  parser.add("tenant-weights", options.tenant_weights, "Shares of tenants, name=2,other=0.5; 1 for all others");
+  parser.add("prefix-affinity", options.prefix_affinity,
+             "Prefer a group that was lately sent a prompt with the same beginning");
   parser.add("drain-seconds", options.drain_seconds, "How long running jobs may go on after SIGTERM");
   add_common_options(parser, options.common);
   if (const int status = parser.parse(argc, argv); status >= 0) return status;

@@ -61,6 +61,9 @@ std::vector<std::string> SchedulerService::known_models() const {
   const std::vector<std::string> held = modes_.held_models();
   known.insert(known.end(), options_.models.begin(), options_.models.end());
   known.insert(known.end(), held.begin(), held.end());
+  for (const auto& [name, queue] : queues_.all()) {
+    if (!name.empty()) known.push_back(name);  // else it is that of conversions
+  }
   std::sort(known.begin(), known.end());
   known.erase(std::unique(known.begin(), known.end()), known.end());
   return known;
@@ -78,24 +81,11 @@ void SchedulerService::on(const Peer& from, const protocol::Control& message, In
            {{"scope", static_cast<int>(message.scope)}, {"name", message.name}, {"mode", queue_mode_name(mode)}});
   const uint64_t sequence = store_.append(journal::ModeSet{message.scope, message.name, mode});
   for (ServiceEntry* entry : services_.all()) {
-    entry->paused = modes_.holds_service(entry->info.instance.hex(), entry->info.name);
+    entry->held = modes_.holds_service(entry->info.instance.hex(), entry->info.name);
+    queues_.refresh(*entry);
   }
-  dispatch_wanted_ = true;
+  queues_.want_all();
   out.send_after(sequence, from, system_status(message.request, now));
-}
-
-void SchedulerService::describe_modes(protocol::SystemStatus& status) const {
-  status.mode = modes_.queue();
-  status.read_only = store_.is_full();
-  for (const std::string& name : known_models()) {
-    if (status.models.size() >= limits::kHeldNamesMax) break;
-    protocol::ModelStatus& model = status.models.emplace_back();
-    model.name = name;
-    model.mode = modes_.model(name);
-    if (const auto queue = queues_.find(name); queue != queues_.end()) {
-      model.queued = static_cast<int64_t>(queue->second.size());
-    }
-  }
 }
 
 void SchedulerService::on(const Peer& from, const protocol::ListJobs& message, Instant now, Outbox& out) {
@@ -184,10 +174,9 @@ Job& SchedulerService::put_back(uint64_t dead_order, journal::Accepted record, I
   owned->accepted_wall_ms = record.accepted_wall_ms = wall_ms(now);
   owned->payload_sha256 = record.payload_sha256;
   owned->spec = record.spec;
-  owned->accepted_at = now;
+  set_times(*owned, now, 0);
   if (record.encoded_spec.empty()) record.encoded_spec = protocol::encode_job_spec(record.spec);
-  const milliseconds ttl(owned->spec.ttl_ms);
-  Job& job = jobs_.add(std::move(owned), now + ttl);
+  Job& job = add_job(std::move(owned));
   job.accepted_sequence = store_.append(journal::Requeued{dead_order, std::move(record)});
   recent_.forget(job.id);
   note_open(job);

@@ -28,11 +28,24 @@ void SchedulerService::on(ServiceEntry& from, const protocol::Tokens& message, I
               out);
     return;
   }
-  from.progressed = now;
+  note_step(from, now);
   metrics_.tokens.add(static_cast<double>(count));
+  const bool saturated = queues_.is_saturated(from);
+  int64_t processed = 0;
   for (size_t i = 0; i < count; ++i) {
-    if (Job* job = leased_job(from, message.term, message.leases[i])) take_token(from, *job, message, i, now);
+    Job* job = leased_job(from, message.term, message.leases[i]);
+    if (job == nullptr) continue;
+    if (message.positions[i] == job->output.size()) processed += take_processed(*job);
+    take_token(from, *job, message, i, now);
   }
+  queues_.on_processed(from, processed, saturated, now);
+}
+
+// Tokens of the job's cost that its next token stands for: the first of an attempt for the prompt as well.
+int64_t SchedulerService::take_processed(Job& job) {
+  const int64_t processed = std::min(job.unprocessed, std::exchange(job.prompt_share, 0) + 1);
+  job.unprocessed -= processed;
+  return processed;
 }
 
 void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index,
@@ -115,6 +128,7 @@ void SchedulerService::on_decoded(Job& job, protocol::DecodedItem item, Instant 
   job.text += item.text;
   job.decode_state = std::move(item.state);
   job.decoded += asked;
+  bounds_.update(job);
   if (!item.text.empty()) streams_.touch(job);
   if (item.stop >= 0) {
     job.output.resize(job.decoded);
@@ -133,7 +147,7 @@ void SchedulerService::on_decoded(Job& job, protocol::DecodedItem item, Instant 
 void SchedulerService::on(ServiceEntry& from, const protocol::PromptLogprobs& message, Instant now, Outbox&) {
   Job* job = leased_job(from, message.term, message.lease);
   if (job == nullptr) return;
-  from.progressed = now;
+  note_step(from, now);
   const size_t next = job->prompt_logprobs.size() + 1;
   if (!job->spec.prompt_logprobs || message.start != next || message.logprobs.size() + next > job->prompt_ids.size()) {
     revokes_[{from.peer, term_}].second.push_back(job->lease);
@@ -149,7 +163,7 @@ void SchedulerService::on(ServiceEntry& from, const protocol::PromptLogprobs& me
 void SchedulerService::on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now, Outbox&) {
   Job* job = leased_job(from, message.term, message.lease);
   if (job == nullptr) return;
-  from.progressed = now;
+  note_step(from, now);
   job->progress_done = message.bytes_done;
   job->progress_total = message.bytes_total;
   streams_.touch(*job);
@@ -162,12 +176,7 @@ void SchedulerService::on(ServiceEntry& from, const protocol::ConvertProgress& m
 void SchedulerService::finish(Job& job, End end, Instant now) {
   revoke(job);
   tokenizers_.drop(job);
-  if (job.stage == Stage::kWaiting) queue_of(job).remove(job);
-  if (job.stage == Stage::kDelayed) {
-    const auto [first, last] = delayed_.equal_range(job.delayed_until);
-    const auto found = std::find_if(first, last, [&](const auto& item) { return item.second == &job; });
-    if (found != last) delayed_.erase(found);
-  }
+  leave_queues(job);
   auto result = std::make_shared<protocol::JobResult>(describe(job));
   result->state = end.state;
   result->finish_reason = end.reason;
@@ -185,6 +194,9 @@ void SchedulerService::finish(Job& job, End end, Instant now) {
   recent_.add(result, sequence, expires);
   note_ended(job, end.state, sequence, expires);
   streams_.finish(job, result, sequence);
+  if (result->state == protocol::JobState::kSucceeded && job.is_generation()) {
+    job.queue->load.learn_job(static_cast<int64_t>(job.prompt_ids.size() + job.output.size()), job.cost);
+  }
   observe(job, *result, now);
   jobs_.end(job);
 }

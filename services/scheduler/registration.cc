@@ -1,4 +1,5 @@
 // Services come, show that they live, and go.
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -40,13 +41,16 @@ void SchedulerService::on(const Peer& from, protocol::Register message, Instant 
       end_session(*entry, "its connection was replaced", false, now);
       services_.move(*entry, from);
     }
-    entry->info = std::move(message);
+    services_.replace_info(*entry, std::move(message));
+    entry->pace = {};
   }
   entry->heard = now;
-  entry->paused_until = now;
   entry->draining = false;
-  entry->paused = modes_.holds_service(entry->info.instance.hex(), entry->info.name);
-  dispatch_wanted_ = true;
+  entry->wanted = 0;
+  entry->steps.reset();
+  entry->held = modes_.holds_service(entry->info.instance.hex(), entry->info.name);
+  queues_.join(*entry);
+  entry->paused_until = now;
   out.send(from, protocol::Registered{term_});
 }
 
@@ -55,11 +59,16 @@ void SchedulerService::on(ServiceEntry& from, const protocol::Heartbeat& message
     refuse_to(from.peer, 0, refuse(ErrorCode::kNotFound, "another instance registered on this connection"), out);
     return;
   }
-  if (message.steps != from.steps) from.progressed = now;
+  // The first one tells where the count stands; it is no step.
+  if (from.steps && message.steps != *from.steps) note_step(from, now);
   from.steps = message.steps;
-  if (from.draining && !message.draining) dispatch_wanted_ = true;
-  from.draining = message.draining;
-  out.send(from.peer, protocol::Pong{message.number, term_});
+  const int32_t wanted = std::max(0, message.capacity);
+  if (from.draining != message.draining || from.wanted != wanted) {
+    from.draining = message.draining;
+    from.wanted = wanted;
+    queues_.refresh(from);
+  }
+  out.send(from.peer, protocol::Pong{message.number, term_, queues_.waiting_for(from)});
 }
 
 void SchedulerService::on(ServiceEntry& from, const protocol::Goodbye& message, Instant now, Outbox&) {
@@ -80,8 +89,8 @@ void SchedulerService::lose_service(ServiceEntry& entry, const std::string& why,
                             {"leases", entry.leases.size()},
                             {"why", why}});
   end_session(entry, why, true, now);
+  queues_.leave(entry);
   services_.remove(entry);
-  dispatch_wanted_ = true;
 }
 
 }  // namespace optserve::scheduler

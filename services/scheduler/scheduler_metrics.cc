@@ -1,6 +1,8 @@
 #include "scheduler/scheduler_metrics.h"
 
+#include <iterator>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace optserve::scheduler {
@@ -22,7 +24,12 @@ SchedulerMetrics::SchedulerMetrics(Registry& registry) {
   duplicates = counter("optserve_jobs_duplicate_total", "Submits answered with an earlier job of the same key");
   conflicts = counter("optserve_jobs_conflict_total", "Submits refused because their key names another payload");
   refused = counter("optserve_jobs_refused_total", "Submits refused as invalid");
-  busy = counter("optserve_jobs_busy_total", "Submits refused because a bound is reached");
+  const char* const reasons[] = {"jobs", "tokens", "bytes", "tenant", "journal", "storage", "deadline"};
+  static_assert(std::size(reasons) == std::tuple_size_v<decltype(busy)>);
+  for (size_t i = 0; i < busy.size(); ++i) {
+    busy[i] =
+        counter("optserve_jobs_busy_total", "Submits refused because a bound is reached", {{"reason", reasons[i]}});
+  }
   for (uint8_t state = static_cast<uint8_t>(protocol::JobState::kSucceeded);
        state <= static_cast<uint8_t>(protocol::JobState::kDead); ++state) {
     ended[state] = counter("optserve_jobs_ended_total", "Jobs that reached a terminal state",
@@ -47,6 +54,10 @@ SchedulerMetrics::SchedulerMetrics(Registry& registry) {
   services_tokenizer = services("tokenizer"), services_worker = services("worker");
   services_converter = services("converter");
   clients = registry.gauge("optserve_streaming_clients", "Connections that follow jobs");
+  queue_tokens = registry.gauge("optserve_queue_tokens", "Tokens that waiting jobs of all models will cost");
+  queue_bytes = registry.gauge("optserve_queue_bytes", "Memory counted for open jobs");
+  expected_wait_seconds =
+      registry.gauge("optserve_expected_wait_seconds", "Expected wait of the model whose queue is longest in time");
   known_keys = registry.gauge("optserve_known_keys", "Idempotency keys in memory");
   const auto histogram = [&](const char* name, const char* help) {
     return registry.histogram(name, help, latency_buckets());

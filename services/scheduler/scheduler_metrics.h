@@ -12,7 +12,11 @@ namespace optserve::scheduler {
 struct SchedulerMetrics {
   explicit SchedulerMetrics(Registry& registry);
 
-  Counter accepted, duplicates, conflicts, refused, busy;
+  // Why a valid submit was refused; the first ones as QueueBounds::Bound.
+  enum class Busy : uint8_t { kJobs, kTokens, kBytes, kTenant, kJournal, kStorage, kDeadline };
+
+  Counter accepted, duplicates, conflicts, refused;
+  std::array<Counter, 7> busy;
   std::array<Counter, 8> ended;  // by JobState
   Counter tokens, prompt_tokens;
   Counter leases, leases_lost, stale_tokens, duplicate_tokens;
@@ -20,6 +24,7 @@ struct SchedulerMetrics {
   Counter slow_clients;
   Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
   Gauge clients, known_keys;
+  Gauge queue_tokens, queue_bytes, expected_wait_seconds;
   Histogram queue_seconds, first_token_seconds, total_seconds, encode_seconds;
 };
 

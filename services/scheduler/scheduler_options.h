@@ -8,6 +8,8 @@
 
 #include "base/clock.h"
 #include "base/limits.h"
+#include "scheduler/step_pace.h"
+#include "scheduler/tenant_weights.h"
 #include "transport/service.h"
 
 namespace optserve::scheduler {
@@ -20,8 +22,8 @@ struct SchedulerOptions {
   uint64_t seed = 0;                // of retry delays
   std::vector<std::string> models;  // served names that are known before a service registers them
 
-  Duration service_lost_after = seconds(5);      // of silence
-  Duration service_stalled_after = seconds(60);  // a worker with jobs that reports neither steps nor tokens
+  Duration service_lost_after = seconds(5);  // of silence
+  StepPace::Bounds service_stalled_after;    // a worker with jobs that reports neither steps nor tokens
   Duration encode_timeout = seconds(2);
   Duration decode_timeout = seconds(1);
   int tokenizer_tries = 5;
@@ -34,7 +36,15 @@ struct SchedulerOptions {
   Duration sign_of_life_interval = seconds(3);  // of such a job to its followers
   Duration silent_client_after = seconds(60);   // a client with Credit and without streams is forgotten
 
+  // Bounds of the queue. A tenant may hold so many times what is free that alone it gets `tenant_share` of each bound.
   size_t open_jobs_max = limits::kOpenJobsMax;
+  size_t queue_bytes_max = size_t{1} << 30;  // prompts and outputs of open jobs
+  double queue_seconds_max = 600;            // of work that waits for one model, once its speed is measured
+  size_t tenant_jobs_max = limits::kOpenJobsMax;
+  double tenant_share = 0.9;  // above 0; 1: no limit
+  TenantWeights tenant_weights;
+  bool prefix_affinity = false;  // prefer a group that was lately sent the same beginning of a prompt
+
   size_t known_keys_max = 500'000;     // open jobs and kept results
   size_t recent_bytes_max = 64 << 20;  // results held in memory besides the journal
   size_t subscriptions_per_job_max = 64;

@@ -23,6 +23,8 @@ SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& 
       term_(recovery.term),
       restarted_(recovery.term > 1),
       metrics_(registry),
+      queues_(options_),
+      bounds_(options_),
       tokenizers_(options_, services_),
       streams_(options_),
       recent_(options_.recent_bytes_max),
@@ -54,13 +56,11 @@ void SchedulerService::recover(journal::Recovery recovery) {
     job->output = std::move(open.progress);
     job->attempts = open.attempts;
     job->crashes = open.crashes;
+    job->started = job->attempts > 0 || job->crashes > 0 || !job->output.empty();
     job->losses = std::move(open.losses);
     job->accepted_wall_ms = open.accepted.accepted_wall_ms;
-    job->accepted_at = options_.start;
-    // The wall clock may have moved either way: the job gets at most its whole time again.
-    const int64_t age = std::max<int64_t>(0, options_.start_wall_ms - open.accepted.accepted_wall_ms);
-    const int64_t left = std::max<int64_t>(0, job->spec.ttl_ms - age);
-    Job& added = jobs_.add(std::move(job), options_.start + milliseconds(left));
+    set_times(*job, options_.start, options_.start_wall_ms - open.accepted.accepted_wall_ms);
+    Job& added = add_job(std::move(job));
     note_open(added);
     if (added.crashes >= options_.crashes_max) {
       finish(added,
@@ -87,8 +87,9 @@ void SchedulerService::refuse_to(const Peer& to, uint64_t request, const Refusal
 void SchedulerService::on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
   durable_ = store_.durable();
   if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
-    if (ServiceEntry* entry = services_.find(from)) entry->heard = now;
-    out.send(from, protocol::Pong{ping->number, term_});
+    ServiceEntry* entry = services_.find(from);
+    if (entry != nullptr) entry->heard = now;
+    out.send(from, protocol::Pong{ping->number, term_, entry != nullptr ? queues_.waiting_for(*entry) : 0});
   } else if (std::holds_alternative<protocol::Pong>(message)) {
     if (ServiceEntry* entry = services_.find(from)) entry->heard = now;
   } else if (const auto* refused = std::get_if<protocol::Refused>(&message)) {
@@ -172,7 +173,7 @@ void SchedulerService::on_undeliverable(const Peer& to, protocol::Message messag
   }
   ServiceEntry* entry = services_.find(to);
   if (entry == nullptr) return;
-  entry->paused_until = now + milliseconds(500);
+  queues_.pause(*entry, now + milliseconds(500));
   if (const auto* dispatched = std::get_if<protocol::Dispatch>(&message)) {
     std::vector<uint64_t> leases;
     for (const protocol::DispatchItem& item : dispatched->items) leases.push_back(item.lease);
@@ -195,18 +196,10 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
   durable_ = store_.durable();
   check_services(now);
   for (Job* job : tokenizers_.take_overdue(now)) ask_again(*job, true, now);
-  while (Job* job = jobs_.expired(now)) {
-    finish(*job,
-           {protocol::JobState::kExpired, protocol::FinishReason::kError, ErrorCode::kDeadlineExceeded,
-            "the job's time of " + std::to_string(job->spec.ttl_ms) + " ms ran out"},
-           now);
-  }
-  while (!delayed_.empty() && delayed_.begin()->first <= now) {
-    Job& job = *delayed_.begin()->second;
-    delayed_.erase(delayed_.begin());
-    enqueue(job, now);
-  }
-  dispatch_wanted_ = true;  // pauses of workers end without a message
+  expire_jobs(now);
+  end_delays(now);
+  queues_.on_tick(now);
+  tell_places(now);
   on_answers(now, out);
   check_followers(now, out);
   resume_clients(now, out);
@@ -217,22 +210,6 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
     streams_.sweep(now);
   }
   update_gauges();
-}
-
-void SchedulerService::check_services(Instant now) {
-  std::vector<std::pair<ServiceEntry*, std::string>> lost;
-  for (const auto kind :
-       {protocol::ServiceKind::kTokenizer, protocol::ServiceKind::kWorker, protocol::ServiceKind::kConverter}) {
-    for (ServiceEntry* entry : services_.of_kind(kind)) {
-      if (entry->leases.empty()) entry->progressed = now;
-      if (now - entry->heard >= options_.service_lost_after) {
-        lost.emplace_back(entry, "it was silent for too long");
-      } else if (kind == protocol::ServiceKind::kWorker && now - entry->progressed >= options_.service_stalled_after) {
-        lost.emplace_back(entry, "it holds jobs but makes no progress");
-      }
-    }
-  }
-  for (const auto& [entry, why] : lost) lose_service(*entry, why, now);
 }
 
 void SchedulerService::resume_clients(Instant now, Outbox& out) {
@@ -249,7 +226,7 @@ void SchedulerService::resume_clients(Instant now, Outbox& out) {
 
 void SchedulerService::on_flush(Instant now, Outbox& out) {
   work_for_operators(now, out);
-  if (dispatch_wanted_) dispatch(now, out);
+  if (queues_.is_wanted()) dispatch(now, out);
   tokenizers_.flush(now, out);
   if (!revokes_.empty()) send_revokes(out);
   streams_.flush(durable_, now, out);
@@ -281,6 +258,7 @@ void SchedulerService::update_gauges() {
   metrics_.services_converter.set(count(protocol::ServiceKind::kConverter));
   metrics_.clients.set(static_cast<double>(streams_.size()));
   metrics_.known_keys.set(static_cast<double>(keys_.size()));
+  update_queue_gauges();
 }
 
 }  // namespace optserve::scheduler

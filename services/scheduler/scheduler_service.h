@@ -3,7 +3,8 @@
 //
 // Implementation: scheduler_service.cc (message routing, time), admission.cc (Submit), client_requests.cc (the other
 // questions of clients), operator_requests.cc (those of operators), registration.cc (services come and go), dispatch.cc
-// (leases begin and are lost), output.cc (tokens, text and the end of a job).
+// (leases begin and are lost), output.cc (tokens, text and the end of a job), queue_time.cc (delays and limits of
+// time), queue_places.cc (where a job stands, what models have before them).
 #pragma once
 
 #include <deque>
@@ -20,9 +21,11 @@
 #include "scheduler/follower_watch.h"
 #include "scheduler/group_table.h"
 #include "scheduler/job_lister.h"
-#include "scheduler/job_queue.h"
 #include "scheduler/job_table.h"
+#include "scheduler/job_times.h"
+#include "scheduler/model_queues.h"
 #include "scheduler/modes.h"
+#include "scheduler/queue_bounds.h"
 #include "scheduler/scheduler_metrics.h"
 #include "scheduler/scheduler_options.h"
 #include "scheduler/service_table.h"
@@ -54,6 +57,8 @@ class SchedulerService final : public transport::Service {
   // For tests and the simulation.
   const JobTable& jobs() const { return jobs_; }
   const ServiceTable& services() const { return services_; }
+  const ModelQueues& queues() const { return queues_; }
+  const QueueBounds& bounds() const { return bounds_; }
 
  private:
   using Peer = transport::Peer;
@@ -74,15 +79,17 @@ class SchedulerService final : public transport::Service {
     uint64_t before_order = 0;
   };
 
-  // The messages of one round of dispatch, by worker.
+  // The messages of one round of dispatch, by the worker's serial.
   struct Dispatching {
     struct Batch {
-      protocol::Dispatch dispatch;
+      Peer to;
+      std::vector<protocol::Dispatch> dispatches;
       std::vector<protocol::ConvertDispatch> conversions;
-      size_t tokens = 0;
+      size_t tokens = 0;  // in the last dispatch
       uint64_t after = 0;
     };
-    std::map<ServiceEntry*, Batch> batches;
+    std::map<uint64_t, Batch> batches;
+    size_t leases = 0;
   };
 
   void refuse_to(const Peer& to, uint64_t request, const Refusal& why, Outbox& out);
@@ -109,7 +116,6 @@ class SchedulerService final : public transport::Service {
   void on(const Peer& from, const protocol::Backup& message, Instant now, Outbox& out);
   Status check_control(const protocol::Control& message) const;
   std::vector<std::string> known_models() const;
-  void describe_modes(protocol::SystemStatus& status) const;
   void on_scanned(JobScan scan, Instant now, Outbox& out);
   Job& put_back(uint64_t dead_order, journal::Accepted record, Instant now);
   void send_group(const Peer& to, const protocol::GetGroup& asked, Outbox& out);
@@ -133,6 +139,9 @@ class SchedulerService final : public transport::Service {
   protocol::SubmitOutcome admit(protocol::JobSpec spec, std::vector<JobId>& followed, uint64_t& after, Instant now);
   Status check_model(const protocol::JobSpec& spec, Instant now) const;
   Status check_length(const std::string& model, size_t prompt_tokens, int32_t max_new_tokens) const;
+  std::optional<protocol::SubmitOutcome> check_room(const protocol::JobSpec& spec);
+  static int64_t cost_of(const protocol::JobSpec& spec, const ModelQueue& queue);
+  Job& add_job(std::unique_ptr<Job> owned);
   Job& accept(protocol::JobSpec spec, std::string encoded, std::string sha256, Instant now);
   void begin(Job& job, Instant now);
   void on_encoded(Job& job, protocol::EncodedItem item, Instant now);
@@ -150,12 +159,11 @@ class SchedulerService final : public transport::Service {
   protocol::JobResult describe(const Job& job) const;
 
   // Leases.
-  JobQueue& queue_of(const Job& job);
   void enqueue(Job& job, Instant now);
   void dispatch(Instant now, Outbox& out);
-  void dispatch_queue(JobQueue& queue, const std::string& model, Dispatching& batch, Instant now);
-  JobQueue::Verdict judge(const Job& job, const ServiceEntry& worker, bool has_others) const;
+  void dispatch_queue(ModelQueue& queue, Dispatching& round, Instant now);
   void lease(Job& job, ServiceEntry& worker, Dispatching& batch, Instant now);
+  protocol::DispatchItem dispatch_item(Job& job, Instant now);
   void release(Job& job);
   void revoke(Job& job);
   void lose_lease(Job& job, const std::string& why, bool counts, Instant now);
@@ -167,6 +175,7 @@ class SchedulerService final : public transport::Service {
   void send_revokes(Outbox& out);
 
   // Output.
+  static int64_t take_processed(Job& job);
   void take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index, Instant now);
   void save_progress(Job& job, Instant now);
   void decode_more(Job& job);
@@ -184,7 +193,22 @@ class SchedulerService final : public transport::Service {
   void check_followers(Instant now, Outbox& out);
 
   // Time.
+  void delay(Job& job, Instant until);
+  void leave_queues(Job& job);
+  void expire_jobs(Instant now);
+  void end_delays(Instant now);
   void check_services(Instant now);
+  void note_step(ServiceEntry& worker, Instant now);
+
+  // Places.
+  struct Place {
+    uint32_t position = 0;
+    int64_t eta_ms = -1;
+  };
+  Place place_of(const Job& job, Instant now) const;
+  void tell_places(Instant now);
+  std::vector<protocol::ModelStatus> model_statuses() const;
+  void update_queue_gauges();
   void resume_clients(Instant now, Outbox& out);
 
   const SchedulerOptions options_;
@@ -194,9 +218,9 @@ class SchedulerService final : public transport::Service {
   SchedulerMetrics metrics_;
 
   JobTable jobs_;
-  std::map<std::string, JobQueue> queues_;  // by model
-  JobQueue conversions_;
-  std::multimap<Instant, Job*> delayed_;
+  ModelQueues queues_;
+  QueueBounds bounds_;
+  std::map<std::pair<Instant, uint64_t>, Job*> delayed_;  // by time and order
   ServiceTable services_;
   TokenizerPool tokenizers_;
   ClientStreams streams_;
@@ -213,12 +237,11 @@ class SchedulerService final : public transport::Service {
   uint64_t next_order_ = 1;
   uint64_t next_lease_ = 1;
   uint64_t durable_ = 0;  // as of the present turn, before the loop released what waited for it
-  bool dispatch_wanted_ = false;
   bool draining_ = false;
   std::map<std::pair<Peer, uint64_t>, std::pair<uint64_t, std::vector<uint64_t>>>
       revokes_;  // peer, term: after, leases
   int64_t finished_count_ = 0, failed_count_ = 0;
-  Instant next_sweep_{};
+  Instant next_sweep_{}, next_places_{};
   std::mt19937_64 random_;
 };
 

@@ -1,6 +1,7 @@
 #include "scheduler/service_table.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/limits.h"
@@ -12,14 +13,6 @@ constexpr size_t kNameBytesMax = 256;
 constexpr size_t kModelsMax = 64;
 constexpr size_t kModelsKnownMax = 1'024;
 constexpr int32_t kSequencesMax = 100'000;
-
-Status check_digest(const protocol::ModelInfo& model, const char* what, const std::string& found,
-                    const std::string& expected, const ServiceEntry& holder) {
-  if (found == expected || found.empty() || expected.empty()) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "model " + model.name + ": " + what + " digest " + found + ", but " +
-                                            std::string(protocol::service_kind_name(holder.info.kind)) + " " +
-                                            holder.info.name + " registered " + expected);
-}
 
 }  // namespace
 
@@ -64,20 +57,61 @@ ServiceEntry* ServiceTable::find(const InstanceId& instance) const {
 
 Status ServiceTable::check(const protocol::Register& info) const {
   if (Status status = validate_registration(info); !status.ok()) return status;
-  for (const auto& [instance, entry] : entries_) {
-    if (instance == info.instance) continue;
-    for (const protocol::ModelInfo& model : info.models) {
-      for (const protocol::ModelInfo& other : entry->info.models) {
-        if (other.name != model.name) continue;
-        Status status = check_digest(model, "vocabulary", model.vocabulary_digest, other.vocabulary_digest, *entry);
-        if (!status.ok()) return status;
-        if (info.kind != entry->info.kind) continue;
-        status = check_digest(model, "manifest", model.manifest_digest, other.manifest_digest, *entry);
-        if (!status.ok()) return status;
-      }
-    }
+  for (const protocol::ModelInfo& model : info.models) {
+    const auto found = digests_.find(model.name);
+    if (found == digests_.end()) continue;
+    const ModelDigests& known = found->second;
+    Status status = check_digest(info, model, "vocabulary", model.vocabulary_digest, known.vocabulary);
+    if (!status.ok()) return status;
+    const Digests& manifests = known.manifest[static_cast<size_t>(info.kind) - 1];
+    status = check_digest(info, model, "manifest", model.manifest_digest, manifests);
+    if (!status.ok()) return status;
   }
   return ok_status();
+}
+
+Status ServiceTable::check_digest(const protocol::Register& info, const protocol::ModelInfo& model, const char* what,
+                                  const std::string& digest, const Digests& known) {
+  if (digest.empty()) return ok_status();
+  for (const auto& [other, holders] : known) {
+    if (other == digest) continue;
+    // The one that registers anew may change what it said itself.
+    auto holder = holders.begin();
+    if (holder->second->info.instance == info.instance) ++holder;
+    if (holder == holders.end()) continue;
+    return refuse(ErrorCode::kBadRequest, "model " + model.name + ": " + what + " digest " + digest + ", but " +
+                                              std::string(protocol::service_kind_name(holder->second->info.kind)) +
+                                              " " + holder->second->info.name + " registered " + other);
+  }
+  return ok_status();
+}
+
+void ServiceTable::add_digests(const ServiceEntry& entry) {
+  for (const protocol::ModelInfo& model : entry.info.models) {
+    ModelDigests& known = digests_[model.name];
+    Digests& manifests = known.manifest[static_cast<size_t>(entry.info.kind) - 1];
+    if (!model.vocabulary_digest.empty()) known.vocabulary[model.vocabulary_digest][entry.serial] = &entry;
+    if (!model.manifest_digest.empty()) manifests[model.manifest_digest][entry.serial] = &entry;
+  }
+}
+
+void ServiceTable::remove_digests(const ServiceEntry& entry) {
+  const auto remove = [&](Digests& digests, const std::string& digest) {
+    const auto found = digests.find(digest);
+    if (found == digests.end()) return;
+    found->second.erase(entry.serial);
+    if (found->second.empty()) digests.erase(found);
+  };
+  for (const protocol::ModelInfo& model : entry.info.models) {
+    const auto found = digests_.find(model.name);
+    if (found == digests_.end()) continue;
+    ModelDigests& known = found->second;
+    remove(known.vocabulary, model.vocabulary_digest);
+    for (Digests& manifests : known.manifest) remove(manifests, model.manifest_digest);
+    const bool is_empty = known.vocabulary.empty() && std::all_of(std::begin(known.manifest), std::end(known.manifest),
+                                                                  [](const Digests& d) { return d.empty(); });
+    if (is_empty) digests_.erase(found);
+  }
 }
 
 ServiceEntry& ServiceTable::add(const transport::Peer& peer, protocol::Register info, Instant now) {
@@ -86,8 +120,13 @@ ServiceEntry& ServiceTable::add(const transport::Peer& peer, protocol::Register 
   added.info = std::move(info);
   added.peer = peer;
   added.heard = added.progressed = now;
+  added.serial = next_serial_++;
   by_peer_[peer] = &added;
-  by_kind_[static_cast<size_t>(added.info.kind) - 1].push_back(&added);
+  auto& of_kind = by_kind_[static_cast<size_t>(added.info.kind) - 1];
+  added.place = of_kind.size();
+  of_kind.push_back(&added);
+  add_digests(added);
+  check_at(added, now);
   entries_[added.info.instance] = std::move(entry);
   return added;
 }
@@ -100,7 +139,12 @@ void ServiceTable::move(ServiceEntry& entry, const transport::Peer& peer) {
 
 void ServiceTable::remove(ServiceEntry& entry) {
   by_peer_.erase(entry.peer);
-  std::erase(by_kind_[static_cast<size_t>(entry.info.kind) - 1], &entry);
+  auto& of_kind = by_kind_[static_cast<size_t>(entry.info.kind) - 1];
+  of_kind.back()->place = entry.place;
+  std::swap(of_kind[entry.place], of_kind.back());
+  of_kind.pop_back();
+  remove_digests(entry);
+  checks_.erase({entry.next_check, entry.serial});
   entries_.erase(InstanceId(entry.info.instance));
 }
 
@@ -108,6 +152,22 @@ std::vector<ServiceEntry*> ServiceTable::all() const {
   std::vector<ServiceEntry*> found;
   for (const auto& entries : by_kind_) found.insert(found.end(), entries.begin(), entries.end());
   return found;
+}
+
+void ServiceTable::replace_info(ServiceEntry& entry, protocol::Register info) {
+  remove_digests(entry);
+  entry.info = std::move(info);
+  add_digests(entry);
+}
+
+ServiceEntry* ServiceTable::due(Instant now) const {
+  return checks_.empty() || checks_.begin()->first.first > now ? nullptr : checks_.begin()->second;
+}
+
+void ServiceTable::check_at(ServiceEntry& entry, Instant when) {
+  checks_.erase({entry.next_check, entry.serial});
+  entry.next_check = when;
+  checks_[{when, entry.serial}] = &entry;
 }
 
 const protocol::ModelInfo* ServiceTable::model(const std::string& name) const {

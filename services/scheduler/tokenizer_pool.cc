@@ -10,6 +10,7 @@ namespace {
 
 // Text that one tokenizer may have before it: a Decode behind it waits no longer than a few milliseconds.
 constexpr size_t kEncodeWindowBytes = 128 << 10;
+constexpr size_t kEncodeCostBytes = 64;  // what a prompt costs besides its text
 constexpr size_t kItemsPerMessage = 1'024;
 constexpr size_t kMessageBytes = 1 << 20;
 
@@ -27,7 +28,15 @@ void TokenizerPool::ask_encode(Job& job) {
   job.question.decode = false;
   job.question.state = Question::State::kWaiting;
   job.question.cost = job.spec.prompt.size();
-  waiting_encodes_[job.spec.model].emplace(job.order, &job);
+  WaitingEncodes& waiting = waiting_encodes_[job.spec.model];
+  double& next = waiting.tenants[job.spec.tenant];
+  job.question.turn = std::max(next, waiting.time);
+  next = job.question.turn +
+         static_cast<double>(job.question.cost + kEncodeCostBytes) / options_.tenant_weights.of(job.spec.tenant);
+  waiting.jobs.emplace(turn_of(job), &job);
+  if (waiting.tenants.size() <= waiting.tenants_max) return;
+  std::erase_if(waiting.tenants, [&](const auto& tenant) { return tenant.second <= waiting.time; });
+  waiting.tenants_max = std::max(waiting.tenants_max, 2 * waiting.tenants.size());
 }
 
 void TokenizerPool::ask_decode(Job& job) {
@@ -44,7 +53,7 @@ void TokenizerPool::forget(Job& job) {
     if (question.decode) {
       waiting_decodes_[question.index] = nullptr;
     } else {
-      waiting_encodes_[job.spec.model].erase(job.order);
+      waiting_encodes_[job.spec.model].jobs.erase(turn_of(job));
     }
   } else if (question.state == Question::State::kAsked) {
     question.tokenizer->questions.erase(question.ticket);
@@ -153,6 +162,7 @@ void TokenizerPool::mark_asked(Job& job, ServiceEntry& tokenizer, Instant now) {
 }
 
 void TokenizerPool::flush(Instant now, transport::Outbox& out) {
+  if (services_.of_kind(protocol::ServiceKind::kTokenizer).empty()) return;
   if (!waiting_decodes_.empty()) send_decodes(now, out);
   if (!waiting_encodes_.empty()) send_encodes(now, out);
 }
@@ -160,21 +170,22 @@ void TokenizerPool::flush(Instant now, transport::Outbox& out) {
 void TokenizerPool::send_encodes(Instant now, transport::Outbox& out) {
   for (auto it = waiting_encodes_.begin(); it != waiting_encodes_.end();) {
     send_encodes_of(it->second, now, out);
-    it = it->second.empty() ? waiting_encodes_.erase(it) : std::next(it);
+    it = it->second.jobs.empty() ? waiting_encodes_.erase(it) : std::next(it);
   }
 }
 
-void TokenizerPool::send_encodes_of(std::map<uint64_t, Job*>& waiting, Instant now, transport::Outbox& out) {
+void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transport::Outbox& out) {
   struct Batch {
     protocol::Encode message;
     size_t bytes = 0;
   };
   std::map<ServiceEntry*, Batch> batches;
-  while (!waiting.empty()) {
-    Job& job = *waiting.begin()->second;
+  while (!waiting.jobs.empty()) {
+    Job& job = *waiting.jobs.begin()->second;
     ServiceEntry* tokenizer = choose(job, now);
     if (tokenizer == nullptr) break;
-    waiting.erase(waiting.begin());
+    waiting.time = std::max(waiting.time, job.question.turn);
+    waiting.jobs.erase(waiting.jobs.begin());
     mark_asked(job, *tokenizer, now);
     Batch& batch = batches[tokenizer];
     batch.bytes += job.spec.prompt.size();

@@ -6,6 +6,8 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include "scheduler/scheduler_options.h"
@@ -48,17 +50,27 @@ class TokenizerPool {
   ServiceEntry* choose(const Job& job, Instant now) const;
   void send_encodes(Instant now, transport::Outbox& out);
   void send_decodes(Instant now, transport::Outbox& out);
-  void send_encodes_of(std::map<uint64_t, Job*>& waiting, Instant now, transport::Outbox& out);
+  // Prompts of one model that wait for a tokenizer: by priority, then fair between tenants in bytes (each prompt gets
+  // the virtual time at which it may start when it comes), then in order of acceptance.
+  struct WaitingEncodes {
+    using Turn = std::tuple<int32_t, double, uint64_t>;
+    std::map<Turn, Job*> jobs;
+    std::unordered_map<std::string, double> tenants;  // when the next one of each may start
+    double time = 0;
+    size_t tenants_max = 1'024;  // then those that are behind the time are forgotten
+  };
+  static WaitingEncodes::Turn turn_of(const Job& job) { return {-job.spec.priority, job.question.turn, job.order}; }
+  void send_encodes_of(WaitingEncodes& waiting, Instant now, transport::Outbox& out);
   void mark_asked(Job& job, ServiceEntry& tokenizer, Instant now);
   Job* asked_with(const Sent& sent);
   void forget(Job& job);
 
   const SchedulerOptions& options_;
   ServiceTable& services_;
-  std::map<std::string, std::map<uint64_t, Job*>> waiting_encodes_;  // by model and order of acceptance
-  std::vector<Job*> waiting_decodes_;                                // null: dropped
-  std::deque<Sent> sent_encodes_, sent_decodes_;                     // each in order of time
-  std::multimap<Instant, Sent> sent_again_;                          // by the time at which they are overdue
+  std::map<std::string, WaitingEncodes> waiting_encodes_;  // by model
+  std::vector<Job*> waiting_decodes_;                      // null: dropped
+  std::deque<Sent> sent_encodes_, sent_decodes_;           // each in order of time
+  std::multimap<Instant, Sent> sent_again_;                // by the time at which they are overdue
   uint64_t next_ticket_ = 1;
   uint64_t retries_ = 0;
 };
