@@ -153,7 +153,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     leader.stop();
     return exit_status;
   }
-  WorkerMetrics metrics(registry);
+  WorkerMetrics metrics(registry, options.schedulers.size());
   StepMark mark(status, 0);
   GroupSteps steps;
   steps.start = [&](const batching::StepPlan& plan) {
@@ -168,12 +168,12 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
   };
   EngineThread engine(planner_options(*rank.engine), std::move(steps));
   const protocol::Register hello = registration(options, identity, *rank.engine);
-  VisibleService service(hello, transport::link_options(hello), engine, metrics, health, status);
+  VisibleService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, health, status);
   const auto watch_engine = [&](transport::ServiceLoop& loop) {
     loop.watch(engine.event_fd(),
                [&](Instant, transport::Outbox& out) { service.on_engine_events(engine.take_events(), out); });
   };
-  transport::serve_scheduler(service, {options.scheduler, milliseconds(options.drain_ms), watch_engine}, registry,
+  transport::serve_scheduler(service, {options.schedulers, milliseconds(options.drain_ms), watch_engine}, registry,
                              health);
   engine.stop();
   leader.stop();
