@@ -18,8 +18,8 @@ namespace {
 using protocol::JobState;
 using std::chrono::seconds;
 
-constexpr size_t kJobs = kSanitized ? 4 : 12;  // of each scheduler
-constexpr int kTokens = kSanitized ? 80 : 200;
+constexpr size_t kJobs = kSanitized ? 4 : 8;  // of each scheduler
+constexpr int kTokens = kSanitized ? 60 : 150;
 
 protocol::JobSpec long_job(size_t index) {
   protocol::JobSpec job = greedy_job(demo_goldens().cases[index % demo_goldens().cases.size()]);
