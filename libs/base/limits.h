@@ -13,6 +13,7 @@ inline constexpr size_t kMessageDepthMax = 8;                // nesting of msgpa
 inline constexpr size_t kMessageMapMax = 64;                 // entries of one map
 inline constexpr size_t kMessageArrayMax = 4096;             // entries of one array
 inline constexpr size_t kMessageStringMax = 64 << 10;        // bytes of one string or binary
+inline constexpr size_t kSchedulersMax = 16;                 // that one service registers with
 
 // Jobs.
 inline constexpr size_t kPromptBytesMax = 64 << 10;

@@ -19,6 +19,7 @@ bool SchedulerLink::on_message(const protocol::Message& message, Instant now, Ou
   if (const auto* pong = std::get_if<protocol::Pong>(&message)) {
     // A new scheduler that took over the address: it does not know us, whatever the old one said.
     if (is_registered() && pong->term != term_) begin_registering(now, Duration::zero());
+    waiting_ = std::max<int64_t>(pong->waiting, 0);
     return true;
   }
   if (const auto* refused = std::get_if<protocol::Refused>(&message)) {
@@ -26,7 +27,8 @@ bool SchedulerLink::on_message(const protocol::Message& message, Instant now, Ou
       begin_registering(now, Duration::zero());
       return true;
     }
-    log_warn("scheduler_refused", {{"code", error_code_name(refused->code)}, {"message", refused->message}});
+    log_warn("scheduler_refused",
+             {{"scheduler", options_.port}, {"code", error_code_name(refused->code)}, {"message", refused->message}});
     return !is_registered();
   }
   return false;
@@ -49,13 +51,13 @@ void SchedulerLink::on_tick(Instant now, Outbox& out) {
     next_reconnect_ = now + options_.lost_after;
     begin_registering(now, jitter(options_.register_first));
   }
-  if (is_registered() && now - last_heard_ >= options_.lost_after) {
-    begin_registering(now, Duration::zero());
-    if (!reported_lost_) {
-      reported_lost_ = true;
-      log_warn("scheduler_lost", {{"silent_ms", std::chrono::duration_cast<milliseconds>(now - last_heard_).count()}});
-      if (callbacks_.on_lost) callbacks_.on_lost(now, out);
-    }
+  const Instant last_good = is_registered() ? last_heard_ : unregistered_since_;
+  if (!reported_lost_ && now - last_good >= options_.lost_after) {
+    reported_lost_ = true;
+    log_warn("scheduler_lost", {{"scheduler", options_.port},
+                                {"silent_ms", std::chrono::duration_cast<milliseconds>(now - last_heard_).count()}});
+    if (is_registered()) begin_registering(now, Duration::zero());
+    if (callbacks_.on_lost) callbacks_.on_lost(now, out);
   }
   if (state_ == State::kRegistering) {
     if (now >= next_reconnect_ && now - last_heard_ >= options_.lost_after) {
@@ -65,11 +67,14 @@ void SchedulerLink::on_tick(Instant now, Outbox& out) {
     if (now >= next_register_) send_register(now, out);
     return;
   }
-  if (now >= next_heartbeat_) {
-    next_heartbeat_ = now + options_.heartbeat;
-    out.send(scheduler(),
-             protocol::Heartbeat{hello_.instance, ++heartbeat_number_, load_.steps, load_.running, load_.draining});
-  }
+  if (now >= next_heartbeat_) beat(now, out);
+}
+
+void SchedulerLink::beat(Instant now, Outbox& out) {
+  if (!is_registered()) return;
+  next_heartbeat_ = now + options_.heartbeat;
+  out.send(scheduler(), protocol::Heartbeat{hello_.instance, ++heartbeat_number_, load_.steps, load_.running,
+                                            load_.draining, load_.capacity});
 }
 
 void SchedulerLink::goodbye(Outbox& out) {
@@ -85,6 +90,7 @@ void SchedulerLink::update(protocol::Register hello, Instant now, Outbox& out) {
 
 void SchedulerLink::begin_registering(Instant now, Duration first_wait) {
   state_ = State::kRegistering;
+  unregistered_since_ = now;
   register_wait_ = options_.register_first;
   // Not sooner than the pace allows: two programs that misunderstand each other must not do so at full speed.
   next_register_ = std::max(next_register_, now + first_wait);
@@ -102,10 +108,13 @@ void SchedulerLink::on_registered(uint64_t term, Instant now, Outbox& out) {
   state_ = State::kRegistered;
   term_ = term;
   reported_lost_ = false;
-  if (!was_registered) next_heartbeat_ = now + jitter(options_.heartbeat);
+  if (!was_registered) {
+    next_heartbeat_ = now + jitter(options_.heartbeat);
+    waiting_ = 0;
+  }
   // An answer to a repeated Register of the same session changes nothing.
   if (was_registered && !new_term) return;
-  log_info("scheduler_registered", {{"term", term}, {"new_term", new_term}});
+  log_info("scheduler_registered", {{"scheduler", options_.port}, {"term", term}, {"new_term", new_term}});
   if (callbacks_.on_registered) callbacks_.on_registered(term, new_term, now, out);
 }
 

@@ -1,4 +1,4 @@
-// A service's session with the scheduler, the same for tokenizers, worker groups and converters: register, heartbeat,
+// A service's session with one scheduler, the same for tokenizers, worker groups and converters: register, heartbeat,
 // notice silence, register again. Holds no socket; the service hands it what arrives and gives it its ticks.
 //
 //   registered  ──5 s of silence──►  lost  ──Registered──►  registered
@@ -15,6 +15,7 @@ namespace optserve::transport {
 
 struct SchedulerLinkOptions {
   PortId port = 0;                           // the DEALER that is connected to the scheduler
+  int schedulers = 1;                        // of a SchedulerLinks: they have the ports from `port` on
   Duration heartbeat = milliseconds(1'000);  // between heartbeats
   Duration lost_after = milliseconds(5'000);
   Duration register_first = milliseconds(200);  // waits between attempts to register: doubling, with full jitter
@@ -29,7 +30,8 @@ class SchedulerLink {
     // Registered. `new_term`: with a scheduler other than the one before (always true the first time); leases of other
     // terms are void. false: the same scheduler had forgotten or lost us, and revokes what it leased elsewhere.
     std::function<void(uint64_t term, bool new_term, Instant now, Outbox& out)> on_registered;
-    // Nothing heard for lost_after. Once per loss. Work may go on for as long as the service thinks it useful.
+    // For lost_after nothing was heard, or the scheduler did not take us back. Once per loss. What it leased is of no
+    // use: it leases it elsewhere, or, after a restart, anew.
     std::function<void(Instant now, Outbox& out)> on_lost;
   };
 
@@ -38,6 +40,7 @@ class SchedulerLink {
     uint64_t steps = 0;
     int32_t running = 0;
     bool draining = false;
+    int32_t capacity = 0;  // as in protocol::Heartbeat
   };
 
   SchedulerLink(protocol::Register hello, const SchedulerLinkOptions& options, Callbacks callbacks);
@@ -48,6 +51,8 @@ class SchedulerLink {
   // For every message that could not be handed over. True: it was the link's own and will be repeated.
   bool on_undeliverable(const protocol::Message& message, Instant now);
   void on_tick(Instant now, Outbox& out);
+  // Sends a heartbeat at once, for a load that must not wait for the next one. Nothing while not registered.
+  void beat(Instant now, Outbox& out);
   // Leaves at once; nothing is sent afterwards.
   void goodbye(Outbox& out);
   // Changes what is registered (a model was loaded) and tells the scheduler.
@@ -55,6 +60,9 @@ class SchedulerLink {
 
   void set_load(const Load& load) { load_ = load; }
   bool is_registered() const { return state_ == State::kRegistered; }
+  bool has_left() const { return state_ == State::kLeft; }
+  // Jobs that wait at the scheduler, as its last Pong said; 0 while not registered.
+  int64_t waiting() const { return is_registered() ? waiting_ : 0; }
   uint64_t term() const { return term_; }  // 0: never registered
   const InstanceId& instance() const { return hello_.instance; }
 
@@ -74,11 +82,13 @@ class SchedulerLink {
   State state_ = State::kRegistering;
   std::mt19937_64 random_;
   uint64_t term_ = 0;
+  int64_t waiting_ = 0;
   uint64_t heartbeat_number_ = 0;
   bool started_ = false;  // the first tick came
   bool reported_lost_ = true;
   Duration register_wait_{};
   Instant next_register_{}, next_heartbeat_{}, last_heard_{}, next_reconnect_{};
+  Instant unregistered_since_{};
 };
 
 }  // namespace optserve::transport

@@ -82,7 +82,7 @@ using Registrations = std::vector<std::pair<uint64_t, bool>>;
 TEST(SchedulerLink, RegistersThenBeatsEverySecond) {
   Rig rig;
   rig.serve(4);
-  rig.link.set_load({17, 3, true});
+  rig.link.set_load({17, 3, true, 6});
   rig.pass(seconds(10));
   EXPECT_EQ(rig.registrations, (Registrations{{4, true}}));
   EXPECT_TRUE(rig.link.is_registered());
@@ -95,6 +95,7 @@ TEST(SchedulerLink, RegistersThenBeatsEverySecond) {
   EXPECT_EQ(beat.steps, 17u);
   EXPECT_EQ(beat.running, 3);
   EXPECT_TRUE(beat.draining);
+  EXPECT_EQ(beat.capacity, 6);
   EXPECT_EQ(rig.losses, 0);
   EXPECT_EQ(rig.reconnects, 0u);
 }
@@ -130,6 +131,48 @@ TEST(SchedulerLink, SilenceIsReportedOnceAndHealed) {
   rig.answer = nullptr;
   rig.pass(seconds(6));
   EXPECT_EQ(rig.losses, 2);
+}
+
+// A scheduler that answers and does not take us back has leased nothing that still counts.
+TEST(SchedulerLink, ASchedulerThatRefusesToTakeItBackIsLostToo) {
+  Rig rig;
+  rig.serve(4);
+  rig.pass(seconds(2));
+  rig.answer = [&](const protocol::Message&) { rig.receive(Refused{0, ErrorCode::kNotFound, "go away"}); };
+  rig.pass(seconds(5));
+  EXPECT_EQ(rig.losses, 0);
+  rig.pass(seconds(2));
+  EXPECT_EQ(rig.losses, 1);
+  rig.pass(seconds(20));
+  EXPECT_EQ(rig.losses, 1);
+}
+
+TEST(SchedulerLink, KnowsWhatWaitsAtItsScheduler) {
+  Rig rig;
+  rig.serve(4);
+  rig.pass(seconds(2));
+  EXPECT_EQ(rig.link.waiting(), 0);
+  rig.receive(Pong{1, 4, 700});
+  EXPECT_EQ(rig.link.waiting(), 700);
+  rig.receive(Pong{1, 4, -5});
+  EXPECT_EQ(rig.link.waiting(), 0);
+  rig.receive(Pong{1, 5, 9});  // restarted: what it says counts once it has registered us
+  EXPECT_EQ(rig.link.waiting(), 0);
+}
+
+TEST(SchedulerLink, BeatsAtOnceWhenAsked) {
+  Rig rig;
+  rig.link.beat(rig.clock.now(), rig.out);
+  EXPECT_TRUE(rig.out.empty());  // to nobody
+  rig.serve(4);
+  rig.pass(seconds(2));
+  const size_t before = rig.count<Heartbeat>();
+  rig.link.set_load({.draining = true});
+  rig.link.beat(rig.clock.now(), rig.out);
+  rig.collect();
+  ASSERT_EQ(rig.count<Heartbeat>(), before + 1);
+  rig.pass(milliseconds(900));
+  EXPECT_EQ(rig.count<Heartbeat>(), before + 1);  // the next one is due a second later
 }
 
 TEST(SchedulerLink, AnyMessageProvesLife) {

@@ -1,6 +1,9 @@
 #include "transport/scheduler_session.h"
 
+#include <algorithm>
+
 #include "base/build_info.h"
+#include "base/error.h"
 #include "base/limits.h"
 
 namespace optserve::transport {
@@ -13,8 +16,20 @@ protocol::Register new_registration() {
   return hello;
 }
 
-SchedulerLinkOptions link_options(const protocol::Register& hello) {
+void check_schedulers(const std::vector<std::string>& schedulers) {
+  if (schedulers.empty() || schedulers.size() > limits::kSchedulersMax) {
+    throw Error("scheduler: expected 1 to " + std::to_string(limits::kSchedulersMax) + " endpoints, found " +
+                std::to_string(schedulers.size()));
+  }
+  for (auto at = schedulers.begin(); at != schedulers.end(); ++at) {
+    if (std::find(schedulers.begin(), at, *at) != at) throw Error("scheduler: '" + *at + "' is given twice");
+  }
+}
+
+SchedulerLinkOptions link_options(const protocol::Register& hello, const std::vector<std::string>& schedulers) {
+  check_schedulers(schedulers);
   SchedulerLinkOptions link;
+  link.schedulers = static_cast<int>(schedulers.size());
   link.seed = std::hash<Id128>{}(hello.instance);
   return link;
 }
@@ -22,10 +37,13 @@ SchedulerLinkOptions link_options(const protocol::Register& hello) {
 void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health) {
   const SystemClock clock;
   ServiceLoop loop(service, clock, metrics);
-  PortOptions port;
-  port.message_bytes_max = limits::kInternalMessageBytesMax;
-  const PortId id = loop.connect(settings.scheduler, port);
-  check(id == SchedulerLinkOptions{}.port, "the scheduler's port is the loop's first");
+  for (size_t i = 0; i < settings.schedulers.size(); ++i) {
+    PortOptions port;
+    port.message_bytes_max = limits::kInternalMessageBytesMax;
+    port.name = "scheduler-" + std::to_string(i);
+    const PortId id = loop.connect(settings.schedulers[i], port);
+    check(id == SchedulerLinkOptions{}.port + static_cast<PortId>(i), "the schedulers have the loop's first ports");
+  }
   loop.set_health(&health);
   if (settings.watch) settings.watch(loop);
   health.started = true;

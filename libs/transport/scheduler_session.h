@@ -1,9 +1,10 @@
-// What every program that serves a scheduler does around its service: how it names itself, and the loop over the one
-// connection.
+// What every program that serves schedulers does around its service: how it names itself, and the loop over one
+// connection to each of them.
 #pragma once
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "metrics/http_server.h"
 #include "metrics/metrics.h"
@@ -14,15 +15,19 @@ namespace optserve::transport {
 
 // A Register with a new instance id, and this process's name and build. Kind, models and capacity are the caller's.
 protocol::Register new_registration();
-// Of the connection that serve_scheduler() opens; peers that start together do not come back in step.
-SchedulerLinkOptions link_options(const protocol::Register& hello);
+// Throws Error unless these are 1 to limits::kSchedulersMax different endpoints.
+void check_schedulers(const std::vector<std::string>& schedulers);
+// Of the connections that serve_scheduler() opens; peers that start together do not come back in step.
+// Throws as check_schedulers() does.
+SchedulerLinkOptions link_options(const protocol::Register& hello, const std::vector<std::string>& schedulers);
 
 struct SessionSettings {
-  std::string scheduler;                    // its service endpoint
+  std::vector<std::string> schedulers;      // their service endpoints, in the order of the ports
   Duration drain_deadline{};                // after SIGTERM
   std::function<void(ServiceLoop&)> watch;  // may add descriptors to the loop; may be empty
 };
-// Connects, says that the process has started, and runs until it is drained or told to stop. Throws Error.
+// Connects to all, says that the process has started, and runs until it is drained or told to stop. The metrics of a
+// connection have the label port="scheduler-<index>". Throws Error.
 void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health);
 
 }  // namespace optserve::transport

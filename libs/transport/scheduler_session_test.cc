@@ -7,6 +7,8 @@
 #include <csignal>
 
 #include "base/build_info.h"
+#include "base/error.h"
+#include "base/limits.h"
 
 namespace optserve::transport {
 namespace {
@@ -16,8 +18,23 @@ TEST(Registration, NamesThisProcessAndIsNewEachTime) {
   EXPECT_THAT(hello.name, ::testing::HasSubstr(std::to_string(getpid())));
   EXPECT_EQ(hello.build, build_version());
   EXPECT_NE(hello.instance, other.instance);
-  EXPECT_NE(link_options(hello).seed, link_options(other).seed);
-  EXPECT_EQ(link_options(hello).seed, link_options(hello).seed);
+  const std::vector<std::string> two = {"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"};
+  EXPECT_NE(link_options(hello, two).seed, link_options(other, two).seed);
+  EXPECT_EQ(link_options(hello, two).seed, link_options(hello, two).seed);
+  EXPECT_EQ(link_options(hello, two).schedulers, 2);
+}
+
+TEST(Schedulers, AreOneOrMoreDifferentEndpoints) {
+  check_schedulers({"tcp://a:1"});
+  check_schedulers({"tcp://a:1", "tcp://b:1"});
+  EXPECT_THROW(check_schedulers({}), Error);
+  EXPECT_THROW(check_schedulers({"tcp://a:1", "tcp://b:1", "tcp://a:1"}), Error);
+  std::vector<std::string> many;
+  for (size_t i = 0; i < limits::kSchedulersMax; ++i) many.push_back("tcp://a:" + std::to_string(i));
+  check_schedulers(many);
+  many.push_back("tcp://b:1");
+  EXPECT_THROW(check_schedulers(many), Error);
+  EXPECT_THROW(link_options(new_registration(), many), Error);
 }
 
 // Asks for nothing and is drained at once.
@@ -44,17 +61,19 @@ TEST(Session, RunsUntilItIsToldToStop) {
   Health health;
   Idle service(health);
   int prepared = 0;
-  serve_scheduler(service, {"tcp://127.0.0.1:1", seconds(1), [&](ServiceLoop&) { ++prepared; }}, metrics, health);
+  serve_scheduler(service, {{"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"}, seconds(1), [&](ServiceLoop&) { ++prepared; }},
+                  metrics, health);
   EXPECT_TRUE(service.started);
   EXPECT_EQ(service.drains, 1);
   EXPECT_EQ(prepared, 1);
+  for (const char* port : {"scheduler-0", "scheduler-1"}) EXPECT_THAT(metrics.text(), ::testing::HasSubstr(port));
 }
 
 TEST(Session, AnAddressThatIsNoneIsAnError) {
   Registry metrics;
   Health health;
   Idle service(health);
-  EXPECT_THROW(serve_scheduler(service, {"nowhere", seconds(1), {}}, metrics, health), Error);
+  EXPECT_THROW(serve_scheduler(service, {{"nowhere"}, seconds(1), {}}, metrics, health), Error);
 }
 
 }  // namespace

@@ -3,6 +3,9 @@
 //
 // A conversion outlives the scheduler that asked for it: its lease is void, but when the job is leased again, the work
 // goes on under the new lease, or its end is reported again, instead of a start over an existing destination.
+//
+// The one place is shared by all schedulers: while it is taken, the others read in the heartbeats that no work is
+// wanted. A conversion whose scheduler went away keeps the place for a while, as that scheduler may come back.
 #pragma once
 
 #include <optional>
@@ -10,14 +13,15 @@
 #include "converter/conversion_port.h"
 #include "metrics/http_server.h"
 #include "metrics/metrics.h"
-#include "transport/scheduler_link.h"
+#include "transport/scheduler_links.h"
 #include "transport/service.h"
 
 namespace optserve::converter {
 
 class ConverterService final : public transport::Service {
  public:
-  // `hello` says who this is; kind and capacity are filled in. `health` becomes ready while registered.
+  // `hello` says who this is; kind and capacity are filled in. `health` is ready while registered with at
+  // least one scheduler.
   ConverterService(ConversionPort& conversions, protocol::Register hello, const transport::SchedulerLinkOptions& link,
                    Registry& registry, Health& health);
 
@@ -30,10 +34,17 @@ class ConverterService final : public transport::Service {
   bool is_drained() const override { return draining_ && !running_ && !waiting_; }
 
  private:
-  struct Work {
+  // A conversion and the scheduler that leased it.
+  struct Lease {
+    transport::PortId scheduler = 0;
     protocol::ConvertDispatch dispatch;
+  };
+  struct Work {
+    Lease lease;
     bool leased = true;      // false: its lease is void until the same job is leased again
     bool cancelled = false;  // its end interests nobody
+    // Until then schedulers other than its own get nothing started; set once its own has gone.
+    Instant kept_until = Instant::max();
   };
   // The last conversion that succeeded.
   struct Success {
@@ -43,26 +54,30 @@ class ConverterService final : public transport::Service {
     int64_t bytes = 0;
   };
 
-  void dispatch(protocol::ConvertDispatch dispatch, Instant now, transport::Outbox& out);
-  void start(protocol::ConvertDispatch dispatch, Instant now);
-  void revoke(const protocol::Revoke& revoked);
-  void void_leases(bool new_term);
+  void dispatch(Lease lease, Instant now, transport::Outbox& out);
+  void start(Lease lease, Instant now);
+  void revoke(transport::PortId scheduler, const protocol::Revoke& revoked);
+  void on_registered(transport::PortId scheduler, bool new_term, Instant now);
+  void on_lost(transport::PortId scheduler, Instant now);
+  bool runs_for(transport::PortId scheduler) const { return running_ && running_->lease.scheduler == scheduler; }
   void cancel_running();
+  // A scheduler other than this one has the only place.
+  bool is_taken_from(transport::PortId scheduler, Instant now) const;
+  void set_loads(Instant now);
+  // Tells all schedulers at once who may lease.
+  void announce(Instant now, transport::Outbox& out);
   void report_progress(Instant now, transport::Outbox& out);
   void finish(const ConversionEnd& end, transport::Outbox& out);
-  void report_success(const protocol::ConvertDispatch& dispatch, transport::Outbox& out) const;
-  void fail(const protocol::ConvertDispatch& dispatch, const Refusal& why, bool transient,
-            transport::Outbox& out) const;
-  transport::Peer scheduler() const { return {port_, {}}; }
+  void report_success(const Lease& lease, transport::Outbox& out) const;
+  void fail(const Lease& lease, const Refusal& why, bool transient, transport::Outbox& out) const;
 
   ConversionPort& conversions_;
-  transport::PortId port_;
-  transport::SchedulerLink link_;
+  transport::SchedulerLinks links_;
   Health& health_;
   Counter succeeded_, failed_, cancelled_;
   Gauge running_gauge_;
   std::optional<Work> running_;
-  std::optional<protocol::ConvertDispatch> waiting_;  // leased while a cancelled conversion still runs
+  std::optional<Lease> waiting_;  // leased while a cancelled conversion still runs
   std::optional<Success> last_success_;
   Instant next_progress_{};
   uint64_t finished_ = 0;

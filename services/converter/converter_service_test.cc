@@ -45,10 +45,17 @@ class FakeConversions final : public ConversionPort {
 
 class ConverterServiceTest : public ::testing::Test {
  protected:
-  ConverterServiceTest() : service_(conversions_, protocol::Register{}, {}, registry_, health_) {
+  explicit ConverterServiceTest(int schedulers = 1)
+      : service_(conversions_, protocol::Register{}, links(schedulers), registry_, health_) {
     tick();
     tick(milliseconds(500));
-    say(protocol::Registered{7});
+    for (int i = 0; i < schedulers; ++i) say(protocol::Registered{7}, i);
+  }
+
+  static transport::SchedulerLinkOptions links(int schedulers) {
+    transport::SchedulerLinkOptions options;
+    options.schedulers = schedulers;
+    return options;
   }
 
   static ConvertDispatch dispatch(uint64_t lease, uint8_t job, uint64_t term = 7) {
@@ -62,7 +69,9 @@ class ConverterServiceTest : public ::testing::Test {
   static ConversionEnd success() { return {std::nullopt, false, "written"}; }
   static ConversionEnd refusal() { return {refuse(ErrorCode::kUnsupportedFormat, "no checkpoint"), false, {}}; }
 
-  void say(protocol::Message message) { service_.on_message({}, std::move(message), clock_.now(), out_); }
+  void say(protocol::Message message, transport::PortId scheduler = 0) {
+    service_.on_message({scheduler, {}}, std::move(message), clock_.now(), out_);
+  }
   void tick(Duration later = milliseconds(50)) {
     clock_.advance(later);
     service_.on_tick(clock_.now(), out_);
@@ -71,8 +80,14 @@ class ConverterServiceTest : public ::testing::Test {
   template <class T>
   std::vector<T> taken() {
     std::vector<T> found;
+    for (auto& [scheduler, message] : taken_with_scheduler<T>()) found.push_back(std::move(message));
+    return found;
+  }
+  template <class T>
+  std::vector<std::pair<transport::PortId, T>> taken_with_scheduler() {
+    std::vector<std::pair<transport::PortId, T>> found;
     for (auto& item : out_.take()) {
-      if (auto* message = std::get_if<T>(&item.message)) found.push_back(std::move(*message));
+      if (auto* message = std::get_if<T>(&item.message)) found.emplace_back(item.to.port, std::move(*message));
     }
     return found;
   }
@@ -225,6 +240,127 @@ TEST_F(ConverterServiceTest, DrainsAfterTheRunningConversion) {
   tick();
   EXPECT_TRUE(service_.is_drained());
   EXPECT_EQ(taken<protocol::Goodbye>().size(), 1u);
+}
+
+class TwoSchedulersTest : public ConverterServiceTest {
+ protected:
+  TwoSchedulersTest() : ConverterServiceTest(2) { out_.take(); }
+
+  // Whether each scheduler reads in its last heartbeat that the converter wants work.
+  std::vector<bool> wanted() {
+    out_.take();
+    for (int i = 0; i < 22; ++i) {
+      for (const transport::PortId live : live_) say(protocol::Pong{1, terms_[static_cast<size_t>(live)]}, live);
+      tick();
+    }
+    std::vector<bool> wants(2);
+    for (const auto& [to, beat] : taken_with_scheduler<protocol::Heartbeat>()) {
+      wants.at(static_cast<size_t>(to)) = !beat.draining;
+    }
+    return wants;
+  }
+  void pass(Duration time) {
+    for (Duration done{}; done < time; done += milliseconds(1'100)) wanted();
+  }
+
+  std::vector<transport::PortId> live_ = {0, 1};
+  std::vector<uint64_t> terms_ = {7, 7};
+};
+
+TEST_F(TwoSchedulersTest, TheOtherOneIsToldThatThePlaceIsTakenUntilItIsFree) {
+  EXPECT_EQ(wanted(), (std::vector<bool>{true, true}));
+  say(dispatch(1, 1), 0);
+  const auto beats = taken_with_scheduler<protocol::Heartbeat>();  // at once
+  ASSERT_EQ(beats.size(), 2u);
+  EXPECT_FALSE(beats[0].second.draining);
+  EXPECT_TRUE(beats[1].second.draining);
+  EXPECT_EQ(beats[0].second.running, 1);
+  EXPECT_EQ(beats[1].second.running, 0);
+  EXPECT_EQ(wanted(), (std::vector<bool>{true, false}));
+  conversions_.end(success());
+  tick();
+  const auto sent = out_.take();
+  for (const auto& [to, message, after] : sent) {
+    if (std::holds_alternative<ConvertProgress>(message)) {
+      EXPECT_EQ(to.port, 0);
+    }
+  }
+  EXPECT_EQ(wanted(), (std::vector<bool>{true, true}));
+  say(dispatch(1, 2), 1);  // the same number of the other scheduler
+  conversions_.end(success());
+  tick();
+  const auto last = taken_with_scheduler<ConvertProgress>();
+  ASSERT_EQ(last.size(), 1u);
+  EXPECT_EQ(last[0].first, 1);
+}
+
+TEST_F(TwoSchedulersTest, OneThatAsksAllTheSameReadsTheHeartbeatBeforeTheRefusal) {
+  say(dispatch(1, 1), 0);
+  out_.take();
+  say(dispatch(1, 2), 1);
+  const auto sent = out_.take();
+  ASSERT_GE(sent.size(), 2u);
+  EXPECT_EQ(sent.back().to.port, 1);
+  EXPECT_TRUE(std::get<LeaseFailed>(sent.back().message).transient);
+  EXPECT_TRUE(std::get<protocol::Heartbeat>(sent[sent.size() - 2].message).draining);
+  EXPECT_EQ(conversions_.started.size(), 1u);
+}
+
+TEST_F(TwoSchedulersTest, ARevokedNumberIsThatOfItsSchedulerOnly) {
+  say(dispatch(1, 1), 0);
+  say(protocol::Revoke{7, {1}}, 1);
+  EXPECT_FALSE(conversions_.cancelled);
+  say(protocol::Revoke{7, {1}}, 0);
+  EXPECT_TRUE(conversions_.cancelled);
+  EXPECT_EQ(wanted(), (std::vector<bool>{true, true}));
+}
+
+TEST_F(TwoSchedulersTest, ARestartOfTheOtherChangesNothing) {
+  say(dispatch(1, 1), 0);
+  terms_[1] = 8;
+  say(protocol::Registered{8}, 1);
+  tick(seconds(1));
+  EXPECT_EQ(taken_with_scheduler<ConvertProgress>().size(), 1u);
+  EXPECT_EQ(wanted(), (std::vector<bool>{true, false}));
+}
+
+TEST_F(TwoSchedulersTest, AConversionIsKeptForALostSchedulerForAWhile) {
+  say(dispatch(1, 1), 0);
+  live_ = {1};
+  pass(seconds(20));
+  EXPECT_EQ(wanted()[1], false);
+  EXPECT_FALSE(conversions_.cancelled);
+  live_ = {0, 1};
+  terms_[0] = 8;
+  say(protocol::Registered{8}, 0);
+  say(dispatch(1, 1, 8), 0);  // it goes on
+  pass(seconds(60));
+  EXPECT_EQ(wanted(), (std::vector<bool>{true, false}));
+  EXPECT_EQ(conversions_.started.size(), 1u);
+}
+
+TEST_F(TwoSchedulersTest, ALostSchedulerDoesNotHoldThePlaceForEver) {
+  say(dispatch(1, 1), 0);
+  live_ = {1};
+  pass(seconds(45));
+  EXPECT_EQ(wanted()[1], true);
+  EXPECT_FALSE(conversions_.cancelled);
+  say(dispatch(1, 2), 1);
+  EXPECT_TRUE(conversions_.cancelled);
+  conversions_.end({refuse(ErrorCode::kCancelled, "cancelled"), false, {}});
+  tick();
+  EXPECT_EQ(conversions_.started, (std::vector<std::string>{"source1", "source2"}));
+}
+
+TEST_F(TwoSchedulersTest, ADrainLeavesBothWhenTheConversionIsDone) {
+  say(dispatch(1, 1), 0);
+  out_.take();
+  service_.begin_drain(clock_.now(), out_);
+  for (const auto& [to, beat] : taken_with_scheduler<protocol::Heartbeat>()) EXPECT_TRUE(beat.draining) << to;
+  conversions_.end(success());
+  tick();
+  EXPECT_EQ(taken<protocol::Goodbye>().size(), 2u);
+  EXPECT_TRUE(service_.is_drained());
 }
 
 // The real thread: progress, cancellation, errors of the environment.

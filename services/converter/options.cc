@@ -7,7 +7,8 @@ void add_serve(ConfigParser& parser, ConverterOptions& options) {
   ConfigParser& command =
       parser.add_command("serve", "Take conversion jobs from the scheduler until SIGTERM", options.is_serve);
   add_common_options(command, options.serve.common);
-  command.add("scheduler", options.serve.scheduler, "Address of the scheduler's service port");
+  command.add("scheduler", options.serve.schedulers,
+              "Service endpoint of a scheduler; repeatable: the service registers with all of them");
   command.add("root", options.serve.roots,
               "Folder that jobs may read and write, repeatable; without one every job is refused");
   command.add("drain-seconds", options.serve.drain_seconds, "How long a running conversion may go on after SIGTERM");

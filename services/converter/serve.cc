@@ -55,9 +55,9 @@ void serve(const ServeOptions& options) {
   ConversionThread thread(
       [&](const protocol::ConvertSpec& spec, const auto& progress) { return convert_job(guard, spec, progress); });
   protocol::Register hello = transport::new_registration();
-  const transport::SchedulerLinkOptions link = transport::link_options(hello);
+  const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);
-  transport::serve_scheduler(service, {options.scheduler, seconds(options.drain_seconds), {}}, metrics, health);
+  transport::serve_scheduler(service, {options.schedulers, seconds(options.drain_seconds), {}}, metrics, health);
 }
 
 }  // namespace optserve::converter

@@ -28,9 +28,9 @@ tokenizer::TextServer load_models(const tokenizer::TokenizerOptions& options) {
 
 void serve(const tokenizer::TokenizerOptions& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
   protocol::Register hello = transport::new_registration();
-  const transport::SchedulerLinkOptions link = transport::link_options(hello);
+  const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
-  transport::serve_scheduler(service, {options.scheduler, kDrainDeadline, {}}, metrics, health);
+  transport::serve_scheduler(service, {options.schedulers, kDrainDeadline, {}}, metrics, health);
 }
 
 }  // namespace

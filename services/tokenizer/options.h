@@ -10,7 +10,7 @@ namespace optserve::tokenizer {
 
 struct TokenizerOptions {
   CommonOptions common;
-  std::string scheduler = "tcp://127.0.0.1:5556";
+  std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
 };
 

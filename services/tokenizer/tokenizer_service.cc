@@ -18,14 +18,14 @@ protocol::Register complete(protocol::Register hello, const TextServer& texts) {
 TokenizerService::TokenizerService(TextServer texts, protocol::Register hello,
                                    const transport::SchedulerLinkOptions& link, Registry& registry, Health& health)
     : texts_(std::move(texts)),
-      link_(complete(std::move(hello), texts_), link, {}),
+      links_(complete(std::move(hello), texts_), link, {}),
       metrics_(registry),
       health_(health) {}
 
 void TokenizerService::on_message(const transport::Peer& from, protocol::Message message, Instant now,
                                   transport::Outbox& out) {
-  if (link_.on_message(message, now, out)) {
-    health_.ready = link_.is_registered() && !draining_;
+  if (links_.on_message(from, message, now, out)) {
+    health_.ready = links_.is_registered() && !draining_;
   } else if (const auto* to_ids = std::get_if<protocol::Encode>(&message)) {
     encode(from, *to_ids, out);
   } else if (const auto* to_text = std::get_if<protocol::Decode>(&message)) {
@@ -60,22 +60,22 @@ void TokenizerService::decode(const transport::Peer& from, const protocol::Decod
   }
 }
 
-void TokenizerService::on_undeliverable(const transport::Peer&, protocol::Message message, bool, Instant now,
+void TokenizerService::on_undeliverable(const transport::Peer& to, protocol::Message message, bool, Instant now,
                                         transport::Outbox&) {
   // An answer nobody receives is dropped: the scheduler asks again.
-  link_.on_undeliverable(message, now);
+  links_.on_undeliverable(to, message, now);
 }
 
 void TokenizerService::on_tick(Instant now, transport::Outbox& out) {
-  link_.set_load({answers_, 0, draining_});
-  link_.on_tick(now, out);
-  health_.ready = link_.is_registered() && !draining_;
+  links_.set_load({answers_, 0, draining_});
+  links_.on_tick(now, out);
+  health_.ready = links_.is_registered() && !draining_;
 }
 
 void TokenizerService::begin_drain(Instant, transport::Outbox& out) {
   draining_ = true;
   health_.ready = false;
-  link_.goodbye(out);
+  links_.goodbye(out);
 }
 
 }  // namespace optserve::tokenizer

@@ -1,18 +1,19 @@
-// The tokenizer's side of the wire: registers its models, answers Encode and Decode. Stateless, so it leaves at once
-// when asked to stop: the scheduler asks another tokenizer again.
+// The tokenizer's side of the wire: registers its models with all schedulers, answers Encode and Decode to whoever
+// asks. Stateless, so it leaves at once when asked to stop: a scheduler asks another tokenizer again.
 #pragma once
 
 #include "metrics/http_server.h"
 #include "tokenizer/metrics.h"
 #include "tokenizer/text_server.h"
-#include "transport/scheduler_link.h"
+#include "transport/scheduler_links.h"
 #include "transport/service.h"
 
 namespace optserve::tokenizer {
 
 class TokenizerService final : public transport::Service {
  public:
-  // `hello` says who this is; kind and models are filled in. `health` becomes ready while registered.
+  // `hello` says who this is; kind and models are filled in. `health` is ready while registered with at
+  // least one scheduler.
   TokenizerService(TextServer texts, protocol::Register hello, const transport::SchedulerLinkOptions& link,
                    Registry& registry, Health& health);
 
@@ -28,7 +29,7 @@ class TokenizerService final : public transport::Service {
   void decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out);
 
   TextServer texts_;
-  transport::SchedulerLink link_;
+  transport::SchedulerLinks links_;
   TokenizerMetrics metrics_;
   Health& health_;
   uint64_t answers_ = 0;

@@ -280,6 +280,54 @@ TEST_F(TokenizerServiceTest, LeavesAtOnceWhenAskedToStop) {
   EXPECT_FALSE(health_.ready);
 }
 
+// Two schedulers ask with equal tickets; each reads its own answer, and one is enough to be ready.
+TEST(TwoSchedulers, EachIsAnsweredOnItsOwnConnection) {
+  const CheckpointFolder folder;
+  std::vector<std::unique_ptr<ServedModel>> models;
+  models.push_back(load_served_model("demo=" + folder.path()).value());
+  Registry registry;
+  Health health;
+  FakeClock clock;
+  transport::Outbox out;
+  transport::SchedulerLinkOptions links;
+  links.schedulers = 2;
+  TokenizerService service(TextServer(std::move(models)), protocol::Register{}, links, registry, health);
+  const auto pass = [&](Duration time) {
+    clock.advance(time);
+    service.on_tick(clock.now(), out);
+  };
+  const auto say = [&](transport::PortId from, protocol::Message message) {
+    service.on_message({from, {}}, std::move(message), clock.now(), out);
+  };
+  pass(milliseconds(0));
+  pass(milliseconds(500));
+  EXPECT_EQ(out.take().size(), 2u);
+  say(1, protocol::Registered{7});
+  EXPECT_TRUE(health.ready);
+  say(0, protocol::Registered{3});
+  say(0, protocol::Encode{{{11, "demo", "first"}}});
+  say(1, protocol::Encode{{{11, "demo", "another one"}}});
+  const auto answers = out.take();
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(answers[0].to.port, 0);
+  EXPECT_EQ(answers[1].to.port, 1);
+  EXPECT_NE(std::get<protocol::Encoded>(answers[0].message).items[0].ids,
+            std::get<protocol::Encoded>(answers[1].message).items[0].ids);
+  for (int i = 0; i < 60; ++i) {  // scheduler 0 falls silent
+    say(1, protocol::Pong{1, 7});
+    pass(milliseconds(100));
+  }
+  EXPECT_TRUE(health.ready);
+  out.take();
+  say(1, protocol::Encode{{{12, "demo", "first"}}});
+  EXPECT_EQ(out.take().at(0).to.port, 1);
+  for (int i = 0; i < 60; ++i) pass(milliseconds(100));
+  EXPECT_FALSE(health.ready);
+  out.take();
+  service.begin_drain(clock.now(), out);
+  EXPECT_EQ(out.take().size(), 2u);  // Goodbye to both
+}
+
 TEST_F(TokenizerServiceTest, MessagesOfOthersAreIgnored) {
   EXPECT_TRUE(say(protocol::Dispatch{}).empty());
   EXPECT_TRUE(say(protocol::Submit{}).empty());

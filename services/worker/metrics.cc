@@ -2,12 +2,13 @@
 
 namespace optserve::worker {
 
-WorkerMetrics::WorkerMetrics(Registry& r)
+WorkerMetrics::WorkerMetrics(Registry& r, size_t schedulers)
     : tokens(r.counter("optserve_worker_generated_tokens_total", "Tokens sent to the scheduler")),
       leases(r.counter("optserve_worker_leases_total", "Leases taken")),
       leases_failed(r.counter("optserve_worker_leases_failed_total", "Leases that ended without a result")),
       leases_dropped(
           r.counter("optserve_worker_leases_dropped_total", "Leases given up because their scheduler went away")),
+      leases_expired(r.counter("optserve_worker_leases_expired_total", "Leases given up because their time was over")),
       running(r.gauge("optserve_worker_running_sequences", "Sequences that hold a slot")),
       waiting(r.gauge("optserve_worker_waiting_sequences", "Sequences that wait for a slot or KV blocks")),
       kv_blocks_used(r.gauge("optserve_worker_kv_blocks_used", "KV blocks in use")),
@@ -18,7 +19,14 @@ WorkerMetrics::WorkerMetrics(Registry& r)
       decode_tokens(r.gauge("optserve_worker_decode_tokens_total", "Rows processed to generate a token each")),
       device_busy(r.gauge("optserve_worker_device_busy_seconds_total", "Time of rank 0's device in steps")),
       device_idle(r.gauge("optserve_worker_device_idle_seconds_total",
-                          "Time of rank 0's device between steps, whether there was work or not")) {}
+                          "Time of rank 0's device between steps, whether there was work or not")) {
+  for (size_t i = 0; i < schedulers; ++i) {
+    const Labels labels{{"scheduler", std::to_string(i)}};
+    of_scheduler.push_back({r.gauge("optserve_worker_registered", "1 while registered with the scheduler", labels),
+                            r.gauge("optserve_worker_leases_held", "Leases held of the scheduler", labels),
+                            r.gauge("optserve_worker_capacity", "Leases granted to the scheduler at a time", labels)});
+  }
+}
 
 void WorkerMetrics::update_device(const Engine::DeviceTime& time) const {
   device_busy.set(time.busy_ms / 1000);

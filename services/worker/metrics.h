@@ -1,6 +1,8 @@
 // The metrics of a worker's rank 0.
 #pragma once
 
+#include <vector>
+
 #include "batching/planner.h"
 #include "engine/engine.h"
 #include "metrics/metrics.h"
@@ -8,13 +10,19 @@
 namespace optserve::worker {
 
 struct WorkerMetrics {
-  explicit WorkerMetrics(Registry& registry);
+  // Of one scheduler, by its place on the command line.
+  struct OfScheduler {
+    Gauge registered, held, capacity;
+  };
+
+  explicit WorkerMetrics(Registry& registry, size_t schedulers = 1);
   void update(const batching::PlannerStats& stats) const;
   void update_device(const Engine::DeviceTime& time) const;
 
-  Counter tokens, leases, leases_failed, leases_dropped;
+  Counter tokens, leases, leases_failed, leases_dropped, leases_expired;
   Gauge running, waiting, kv_blocks_used, kv_blocks, preemptions, steps, prefill_tokens, decode_tokens;
   Gauge device_busy, device_idle;
+  std::vector<OfScheduler> of_scheduler;
 };
 
 }  // namespace optserve::worker

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "model_spec/opt_config.h"
+#include "transport/scheduler_session.h"
 #include "workload/bench_spec.h"
 
 namespace optserve::worker {
@@ -52,7 +53,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   add_common_options(parser, options.common);
   parser.add("rank-http-port", options.rank_http_port,
              "Port of rank 0's metrics and health, the other ranks follow; 0: free ports; -1: http-port + 1");
-  parser.add("scheduler", options.scheduler, "Address of the scheduler's service port");
+  parser.add("scheduler", options.schedulers,
+             "Service endpoint of a scheduler; repeatable: the service registers with all of them");
   parser.add("model", options.model, "NAME=FOLDER: the name clients use and a sharded checkpoint");
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
@@ -126,6 +128,7 @@ void require_range(const char* name, int64_t value, int64_t min, int64_t max) {
 }  // namespace
 
 void check_options(const WorkerOptions& options) {
+  transport::check_schedulers(options.schedulers);
   const bool has_shape = !options.model_folder().empty() ||
                          (options.random_weights && model_spec::find_published(options.model) != nullptr);
   const bool named =

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/config.h"
 #include "tensor/dtype.h"
@@ -15,7 +16,7 @@ namespace optserve::worker {
 struct WorkerOptions {
   CommonOptions common;
   int rank_http_port = -1;  // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
-  std::string scheduler = "tcp://127.0.0.1:5556";
+  std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::string model;           // NAME=FOLDER of a sharded checkpoint
   int world = 1;               // tensor-parallel size: one process per rank
   std::string device = "cpu";  // cpu or cuda

@@ -37,6 +37,19 @@ std::string refusal_of(const WorkerOptions& options) {
   return "accepted";
 }
 
+TEST(Schedulers, AreGivenOneByOneAndChecked) {
+  WorkerOptions options;
+  ConfigParser parser("optserve-worker", "");
+  add_options(parser, options);
+  const char* arguments[] = {"optserve-worker", "--scheduler=tcp://a:1", "--scheduler", "tcp://b:1", "--model=demo=/m"};
+  ASSERT_EQ(parser.parse(5, arguments), -1);
+  EXPECT_THAT(options.schedulers, testing::ElementsAre("tcp://a:1", "tcp://b:1"));
+  options.node_rank = 0;
+  EXPECT_EQ(refusal_of(options), "accepted");
+  options.schedulers.push_back("tcp://a:1");
+  EXPECT_THAT(refusal_of(options), HasSubstr("'tcp://a:1' is given twice"));
+}
+
 TEST(GroupPlace, ComesFromTheEnvironmentOfWhateverStartedTheWorker) {
   WorkerOptions options =
       two_nodes({{"MASTER_ADDR", "10.1.2.3"}, {"MASTER_PORT", "1234"}, {"GROUP_RANK", "1"}, {"RANK", "7"}});

@@ -9,7 +9,6 @@
 #include <memory>
 #include <thread>
 
-#include "base/build_info.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/shutdown.h"
@@ -17,7 +16,7 @@
 #include "engine/generate.h"
 #include "engine/group.h"
 #include "metrics/http_server.h"
-#include "transport/service_loop.h"
+#include "transport/scheduler_session.h"
 #include "worker/bench_run.h"
 #include "worker/engine_thread.h"
 #include "worker/group_communicator.h"
@@ -108,11 +107,8 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest
 
 protocol::Register registration(const WorkerOptions& options, const checkpoint::ModelIdentity& identity,
                                 const Engine& engine) {
-  protocol::Register hello;
-  hello.instance = InstanceId::random();
+  protocol::Register hello = transport::new_registration();
   hello.kind = protocol::ServiceKind::kWorker;
-  hello.name = host_and_pid();
-  hello.build = build_version();
   const OptConfig& config = engine.config();
   hello.models = {{options.model_name(), identity.vocabulary_digest, identity.manifest_digest,
                    static_cast<int32_t>(config.max_positions), static_cast<int32_t>(config.vocab_real)}};
@@ -157,7 +153,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     leader.stop();
     return exit_status;
   }
-  WorkerMetrics metrics(registry);
+  WorkerMetrics metrics(registry, options.schedulers.size());
   StepMark mark(status, 0);
   GroupSteps steps;
   steps.start = [&](const batching::StepPlan& plan) {
@@ -172,19 +168,13 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
   };
   EngineThread engine(planner_options(*rank.engine), std::move(steps));
   const protocol::Register hello = registration(options, identity, *rank.engine);
-  transport::SchedulerLinkOptions link;
-  link.seed = std::hash<Id128>{}(hello.instance);
-  VisibleService service(hello, link, engine, metrics, health, status);
-  const SystemClock clock;
-  transport::ServiceLoop loop(service, clock, registry);
-  loop.set_health(&health);
-  transport::PortOptions port;
-  port.message_bytes_max = limits::kInternalMessageBytesMax;
-  loop.connect(options.scheduler, port);
-  loop.watch(engine.event_fd(),
-             [&](Instant, transport::Outbox& out) { service.on_engine_events(engine.take_events(), out); });
-  health.started.store(true);
-  loop.run(milliseconds(options.drain_ms));
+  VisibleService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, health, status);
+  const auto watch_engine = [&](transport::ServiceLoop& loop) {
+    loop.watch(engine.event_fd(),
+               [&](Instant, transport::Outbox& out) { service.on_engine_events(engine.take_events(), out); });
+  };
+  transport::serve_scheduler(service, {options.schedulers, milliseconds(options.drain_ms), watch_engine}, registry,
+                             health);
   engine.stop();
   leader.stop();
   return kExitDrained;

@@ -60,7 +60,6 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
     const int rank = options_.first_rank() + local_rank;
     const int http_port = first_port == 0 ? 0 : first_port + local_rank;
     std::vector<std::string> arguments = {"optserve-worker",
-                                          "--scheduler=" + options_.scheduler,
                                           "--model=" + options_.model,
                                           "--device=" + options_.device,
                                           "--dtype=" + options_.dtype,
@@ -89,6 +88,7 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
                                           option("group-bytes", static_cast<int64_t>(group_bytes)),
                                           option("status-fd", status_fd),
                                           option("lifeline-fd", lifeline_fd)};
+    for (const std::string& scheduler : options_.schedulers) arguments.push_back("--scheduler=" + scheduler);
     if (!options_.bench.empty()) arguments.push_back("--bench=" + options_.bench);
     if (!options_.rendezvous.empty()) arguments.push_back("--rendezvous=" + options_.rendezvous);
     ranks_.start(rank, arguments, {group_fd, status_fd, lifeline_fd});

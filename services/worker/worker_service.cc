@@ -1,7 +1,9 @@
 #include "worker/worker_service.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "protocol/validate.h"
@@ -10,6 +12,9 @@ namespace optserve::worker {
 namespace {
 
 constexpr size_t kTokensPerMessageMax = 1024;  // entries of one Tokens message
+constexpr seconds kSplitInterval{1};           // each heartbeat carries a fresh share
+// Longest time that a job can have, its delay included; a longer one is as good as none.
+constexpr milliseconds kRemainingMax{limits::kJobTtlMsMax + limits::kJobDelayMsMax};
 
 protocol::FinishReason wire_reason(batching::FinishReason reason) {
   switch (reason) {
@@ -35,6 +40,10 @@ Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo&
     return refuse(ErrorCode::kBadRequest, "prompt_tokens: expected 1 to " + std::to_string(item.tokens.size()) +
                                               ", found " + std::to_string(item.prompt_tokens));
   }
+  if (item.remaining_ms < 0) {
+    return refuse(ErrorCode::kBadRequest,
+                  "remaining_ms: expected 0 or more, found " + std::to_string(item.remaining_ms));
+  }
   for (const TokenId id : item.tokens) {
     if (id < 0 || id >= model.vocab) {
       return refuse(ErrorCode::kBadRequest, "tokens: id " + std::to_string(id) + " is not below the vocabulary of " +
@@ -49,31 +58,42 @@ Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo&
 WorkerService::WorkerService(protocol::Register registration, transport::SchedulerLinkOptions link, EnginePort& engine,
                              WorkerMetrics& metrics)
     : registration_(std::move(registration)),
-      scheduler_{link.port, {}},
       engine_(engine),
       metrics_(metrics),
-      link_(registration_, link,
-            {.on_registered = [this](uint64_t, bool, Instant, transport::Outbox&) { drop_all_jobs("registered_anew"); },
-             .on_lost = [this](Instant, transport::Outbox&) { drop_all_jobs("scheduler_silent"); }}) {}
+      links_(registration_, link,
+             {.on_registered =
+                  [this](transport::PortId scheduler, bool, Instant, transport::Outbox&) {
+                    drop_jobs(scheduler, "registered_anew");
+                    next_split_ = Instant{};  // its first heartbeat says what it may lease
+                  },
+              .on_lost = [this](transport::PortId scheduler, Instant,
+                                transport::Outbox&) { drop_jobs(scheduler, "scheduler_silent"); }}),
+      capacity_(registration_.max_sequences, links_.size()) {
+  check_eq(metrics_.of_scheduler.size(), links_.size(), "schedulers that are measured");
+}
 
-void WorkerService::on_message(const transport::Peer&, protocol::Message message, Instant now, transport::Outbox& out) {
-  if (link_.on_message(message, now, out)) return;
+void WorkerService::on_message(const transport::Peer& from, protocol::Message message, Instant now,
+                               transport::Outbox& out) {
+  if (links_.on_message(from, message, now, out)) return;
+  const uint64_t term = links_.of(from.port).term();
   if (auto* dispatch = std::get_if<protocol::Dispatch>(&message)) {
-    if (dispatch->term != link_.term()) return;  // of a scheduler that is gone
-    for (protocol::DispatchItem& item : dispatch->items) start(std::move(item), out);
+    if (dispatch->term != term) return;  // of a scheduler that is gone
+    for (protocol::DispatchItem& item : dispatch->items) start(from.port, std::move(item), now, out);
   } else if (const auto* revoked = std::get_if<protocol::Revoke>(&message)) {
-    if (revoked->term == link_.term()) revoke(*revoked);
+    if (revoked->term == term) revoke(from.port, *revoked);
   } else {
     log_warn("unexpected_message", {{"kind", protocol::message_name(message)}});
   }
 }
 
-void WorkerService::start(protocol::DispatchItem item, transport::Outbox& out) {
+void WorkerService::start(transport::PortId scheduler, protocol::DispatchItem item, Instant now,
+                          transport::Outbox& out) {
   metrics_.leases.add();
-  if (draining_) return fail(item.lease, ErrorCode::kUnavailable, "the worker is stopping", true, out);
-  if (by_lease_.contains(item.lease)) return;  // dispatched twice
+  const LeaseKey lease{scheduler, item.lease};
+  if (draining_) return fail(lease, ErrorCode::kUnavailable, "the worker is stopping", true, out);
+  if (by_lease_.contains(lease)) return;  // dispatched twice
   if (const Status status = check_item(item, registration_.models.front()); !status.ok()) {
-    return fail(item.lease, status.refusal().code, status.refusal().message, false, out);
+    return fail(lease, status.refusal().code, status.refusal().message, false, out);
   }
   batching::SequenceRequest request;
   request.id = next_id_++;
@@ -82,35 +102,58 @@ void WorkerService::start(protocol::DispatchItem item, transport::Outbox& out) {
   request.max_new_tokens = item.max_new_tokens;
   request.sampling = item.sampling;
   request.prompt_logprobs = item.prompt_logprobs;
-  jobs_.emplace(request.id, Job{item.lease, item.prompt_tokens});
-  by_lease_.emplace(item.lease, request.id);
+  Job job{scheduler, item.lease, item.prompt_tokens};
+  if (item.remaining_ms > 0) {
+    job.expires = now + std::min<milliseconds>(milliseconds(item.remaining_ms), kRemainingMax);
+  }
+  jobs_.emplace(request.id, job);
+  by_lease_.emplace(lease, request.id);
   engine_.add(std::move(request));
 }
 
-void WorkerService::revoke(const protocol::Revoke& revoked) {
+WorkerService::Jobs::iterator WorkerService::give_up(Jobs::iterator job) {
+  engine_.cancel(job->first);
+  by_lease_.erase({job->second.scheduler, job->second.lease});
+  return jobs_.erase(job);
+}
+
+void WorkerService::revoke(transport::PortId scheduler, const protocol::Revoke& revoked) {
   for (const uint64_t lease : revoked.leases) {
-    const auto found = by_lease_.find(lease);
-    if (found == by_lease_.end()) continue;
-    engine_.cancel(found->second);
-    jobs_.erase(found->second);
-    by_lease_.erase(found);
+    const auto found = by_lease_.find({scheduler, lease});
+    if (found != by_lease_.end()) give_up(jobs_.find(found->second));
   }
 }
 
-void WorkerService::drop_all_jobs(const char* cause) {
-  if (!jobs_.empty()) log_warn("leases_dropped", {{"count", jobs_.size()}, {"cause", cause}});
-  for (const auto& [id, job] : jobs_) {
-    engine_.cancel(id);
-    metrics_.leases_dropped.add();
+void WorkerService::drop_jobs(transport::PortId scheduler, const char* cause) {
+  const int32_t count = held(scheduler);
+  if (count == 0) return;
+  log_warn("leases_dropped", {{"scheduler", scheduler}, {"count", count}, {"cause", cause}});
+  metrics_.leases_dropped.add(count);
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    job = job->second.scheduler == scheduler ? give_up(job) : std::next(job);
   }
-  jobs_.clear();
-  by_lease_.clear();
 }
 
-void WorkerService::fail(uint64_t lease, ErrorCode code, std::string message, bool transient,
+void WorkerService::drop_expired_jobs(Instant now) {
+  // Nothing is said about them: the scheduler ends such a job by its own clock, or is out of reach.
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    const bool expired = now >= job->second.expires;
+    if (expired) metrics_.leases_expired.add();
+    job = expired ? give_up(job) : std::next(job);
+  }
+}
+
+int32_t WorkerService::held(transport::PortId scheduler) const {
+  const auto first = by_lease_.lower_bound({scheduler, 0});
+  return static_cast<int32_t>(std::distance(first, by_lease_.lower_bound({scheduler + 1, 0})));
+}
+
+void WorkerService::fail(const LeaseKey& lease, ErrorCode code, std::string message, bool transient,
                          transport::Outbox& out) const {
+  const auto& [scheduler, number] = lease;
   metrics_.leases_failed.add();
-  out.send(scheduler_, protocol::LeaseFailed{link_.term(), lease, code, std::move(message), transient});
+  out.send({scheduler, {}},
+           protocol::LeaseFailed{links_.of(scheduler).term(), number, code, std::move(message), transient});
 }
 
 void WorkerService::append_token(const Job& job, const batching::SequenceEvent& event, protocol::Tokens& tokens) const {
@@ -122,59 +165,99 @@ void WorkerService::append_token(const Job& job, const batching::SequenceEvent& 
 }
 
 void WorkerService::on_engine_events(std::vector<EngineEvent> events, transport::Outbox& out) {
-  protocol::Tokens tokens;
-  tokens.term = link_.term();
+  std::vector<protocol::Tokens> of_scheduler(links_.size());
   for (EngineEvent& item : events) {
     const auto found = jobs_.find(item.event.id);
     if (found == jobs_.end()) continue;  // revoked meanwhile
-    const Job job = found->second;
-    if (!item.event.prompt_logprobs.empty()) {
-      out.send(scheduler_,
-               protocol::PromptLogprobs{link_.term(), job.lease, static_cast<uint32_t>(item.event.logprobs_start),
-                                        std::move(item.event.prompt_logprobs)});
-    }
-    if (item.refused) {
-      fail(job.lease, item.refused->code, item.refused->message, false, out);
-    } else if (item.event.finished == batching::FinishReason::kNonFinite) {
-      fail(job.lease, ErrorCode::kInternal, "the model's output is not finite", true, out);
-    } else if (item.event.token) {
-      append_token(job, item.event, tokens);
-    }
-    if (item.refused || item.event.finished) {
-      by_lease_.erase(job.lease);
-      jobs_.erase(found);
-    }
-    if (tokens.leases.size() == kTokensPerMessageMax) {
-      out.send(scheduler_, std::exchange(tokens, protocol::Tokens{link_.term(), {}, {}, {}, {}}));
-    }
+    const transport::PortId scheduler = found->second.scheduler;
+    protocol::Tokens& tokens = of_scheduler[links_.index(scheduler)];
+    on_engine_event(std::move(item), found, tokens, out);
+    if (tokens.leases.size() == kTokensPerMessageMax) send_tokens(scheduler, tokens, out);
   }
-  if (!tokens.leases.empty()) out.send(scheduler_, std::move(tokens));
-  leave_if_done(out);
+  for (size_t i = 0; i < of_scheduler.size(); ++i) {
+    if (!of_scheduler[i].leases.empty()) send_tokens(links_.port(i), of_scheduler[i], out);
+  }
+  leave_where_done(out);
 }
 
-void WorkerService::on_undeliverable(const transport::Peer&, protocol::Message message, bool, Instant now,
+void WorkerService::on_engine_event(EngineEvent item, Jobs::iterator at, protocol::Tokens& tokens,
+                                    transport::Outbox& out) {
+  const Job job = at->second;
+  const LeaseKey lease{job.scheduler, job.lease};
+  if (!item.event.prompt_logprobs.empty()) {
+    out.send({job.scheduler, {}}, protocol::PromptLogprobs{links_.of(job.scheduler).term(), job.lease,
+                                                           static_cast<uint32_t>(item.event.logprobs_start),
+                                                           std::move(item.event.prompt_logprobs)});
+  }
+  if (item.refused) {
+    fail(lease, item.refused->code, item.refused->message, false, out);
+  } else if (item.event.finished == batching::FinishReason::kNonFinite) {
+    fail(lease, ErrorCode::kInternal, "the model's output is not finite", true, out);
+  } else if (item.event.token) {
+    append_token(job, item.event, tokens);
+  }
+  if (item.refused || item.event.finished) {
+    by_lease_.erase(lease);
+    jobs_.erase(at);
+  }
+}
+
+void WorkerService::send_tokens(transport::PortId scheduler, protocol::Tokens& tokens, transport::Outbox& out) const {
+  tokens.term = links_.of(scheduler).term();
+  out.send({scheduler, {}}, std::exchange(tokens, {}));
+}
+
+void WorkerService::on_undeliverable(const transport::Peer& to, protocol::Message message, bool, Instant now,
                                      transport::Outbox& out) {
-  if (link_.on_undeliverable(message, now)) return;
+  if (links_.on_undeliverable(to, message, now)) return;
   // A lost message leaves a gap in a job's tokens. Registering anew makes the scheduler run those jobs again.
-  drop_all_jobs("scheduler_unreachable");
-  link_.update(registration_, now, out);
+  drop_jobs(to.port, "scheduler_unreachable");
+  links_.of(to.port).update(registration_, now, out);
 }
 
 void WorkerService::on_tick(Instant now, transport::Outbox& out) {
-  link_.set_load({engine_.steps(), static_cast<int32_t>(jobs_.size()), draining_});
-  link_.on_tick(now, out);
-  leave_if_done(out);
+  drop_expired_jobs(now);
+  split_capacity(now);
+  set_loads();
+  links_.on_tick(now, out);
+  leave_where_done(out);
 }
 
-void WorkerService::begin_drain(Instant, transport::Outbox& out) {
+void WorkerService::split_capacity(Instant now) {
+  if (now < next_split_) return;
+  next_split_ = now + kSplitInterval;
+  std::vector<transport::CapacityDemand> demands;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const transport::PortId scheduler = links_.port(i);
+    const transport::SchedulerLink& link = links_.of(scheduler);
+    demands.push_back({link.is_registered(), held(scheduler), link.waiting()});
+  }
+  capacity_.update(demands);
+}
+
+void WorkerService::set_loads() {
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const transport::PortId scheduler = links_.port(i);
+    const int32_t leases = held(scheduler), share = capacity_.share(i);
+    links_.of(scheduler).set_load({engine_.steps(), leases, draining_, share});
+    metrics_.of_scheduler[i].registered.set(links_.of(scheduler).is_registered() ? 1 : 0);
+    metrics_.of_scheduler[i].held.set(leases);
+    metrics_.of_scheduler[i].capacity.set(share);
+  }
+}
+
+void WorkerService::begin_drain(Instant now, transport::Outbox& out) {
   draining_ = true;
-  leave_if_done(out);
+  leave_where_done(out);
+  set_loads();
+  links_.beat(now, out);  // no scheduler leases anything more in the second until the next heartbeat
 }
 
-void WorkerService::leave_if_done(transport::Outbox& out) {
-  if (!draining_ || left_ || !jobs_.empty()) return;
-  link_.goodbye(out);
-  left_ = true;
+void WorkerService::leave_where_done(transport::Outbox& out) {
+  if (!draining_) return;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    if (held(links_.port(i)) == 0) links_.of(links_.port(i)).goodbye(out);
+  }
 }
 
 }  // namespace optserve::worker

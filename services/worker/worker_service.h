@@ -1,11 +1,17 @@
 // Rank 0's side of the wire: leases in, tokens out. Pure: the engine is behind EnginePort, the sockets behind Outbox.
+//
+// The group works for several schedulers at once. A lease is named by its scheduler's port and its number, and fenced
+// by that scheduler's term; what happens to one scheduler touches its own leases only. Each is told once a second how
+// many leases the group takes from it (transport/capacity_split.h).
 #pragma once
 
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "transport/scheduler_link.h"
+#include "transport/capacity_split.h"
+#include "transport/scheduler_links.h"
 #include "transport/service.h"
 #include "worker/engine_port.h"
 #include "worker/metrics.h"
@@ -23,38 +29,52 @@ class WorkerService : public transport::Service {
                         transport::Outbox& out) override;
   void on_tick(Instant now, transport::Outbox& out) override;
   void begin_drain(Instant now, transport::Outbox& out) override;
-  bool is_drained() const override { return left_; }
+  bool is_drained() const override { return links_.has_left(); }
 
   // What the engine thread posted since the last call.
   void on_engine_events(std::vector<EngineEvent> events, transport::Outbox& out);
-  bool is_registered() const { return link_.is_registered(); }
+  bool is_registered() const { return links_.is_registered(); }
   bool is_draining() const { return draining_; }
 
  private:
+  // Names a lease: numbers of different schedulers may be equal.
+  using LeaseKey = std::pair<transport::PortId, uint64_t>;
   struct Job {
+    transport::PortId scheduler = 0;
     uint64_t lease = 0;
     int32_t prompt_tokens = 0;
+    Instant expires = Instant::max();  // afterwards nobody waits for it
   };
+  using Jobs = std::unordered_map<batching::SequenceId, Job>;
 
-  void start(protocol::DispatchItem item, transport::Outbox& out);
-  void revoke(const protocol::Revoke& revoke);
-  // A new scheduler, or a silent one: nothing leased before counts any more.
-  void drop_all_jobs(const char* cause);
-  // Says goodbye once a drain has finished its last job.
-  void leave_if_done(transport::Outbox& out);
-  void fail(uint64_t lease, ErrorCode code, std::string message, bool transient, transport::Outbox& out) const;
+  void start(transport::PortId scheduler, protocol::DispatchItem item, Instant now, transport::Outbox& out);
+  void revoke(transport::PortId scheduler, const protocol::Revoke& revoke);
+  void on_engine_event(EngineEvent item, Jobs::iterator job, protocol::Tokens& tokens, transport::Outbox& out);
+  void send_tokens(transport::PortId scheduler, protocol::Tokens& tokens, transport::Outbox& out) const;
+  // Forgets a job and what the engine does for it; returns the next one.
+  Jobs::iterator give_up(Jobs::iterator job);
+  // Nothing that this scheduler leased before counts any more.
+  void drop_jobs(transport::PortId scheduler, const char* cause);
+  void drop_expired_jobs(Instant now);
+  // Once a second: what each scheduler may lease.
+  void split_capacity(Instant now);
+  void set_loads();
+  // Says goodbye to each scheduler whose last job a drain has finished.
+  void leave_where_done(transport::Outbox& out);
+  void fail(const LeaseKey& lease, ErrorCode code, std::string message, bool transient, transport::Outbox& out) const;
   void append_token(const Job& job, const batching::SequenceEvent& event, protocol::Tokens& tokens) const;
+  int32_t held(transport::PortId scheduler) const;
 
   const protocol::Register registration_;
-  const transport::Peer scheduler_;
   EnginePort& engine_;
   WorkerMetrics& metrics_;
-  transport::SchedulerLink link_;
+  transport::SchedulerLinks links_;
+  transport::CapacitySplit capacity_;
+  Instant next_split_{};
   batching::SequenceId next_id_ = 1;
-  std::unordered_map<batching::SequenceId, Job> jobs_;
-  std::unordered_map<uint64_t, batching::SequenceId> by_lease_;
+  Jobs jobs_;
+  std::map<LeaseKey, batching::SequenceId> by_lease_;
   bool draining_ = false;
-  bool left_ = false;
 };
 
 }  // namespace optserve::worker

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace optserve::worker {
 namespace {
 
@@ -30,13 +32,26 @@ protocol::Register registration() {
 
 class WorkerServiceTest : public ::testing::Test {
  protected:
-  WorkerServiceTest() {
+  explicit WorkerServiceTest(int schedulers = 1)
+      : metrics(registry, static_cast<size_t>(schedulers)),
+        service(registration(), links(schedulers), engine, metrics) {
     service.on_tick(clock.now(), out);
-    receive(protocol::Registered{kTerm});
+    for (int i = 0; i < schedulers; ++i) receive(protocol::Registered{kTerm}, i);
     out.take();
   }
 
-  void receive(protocol::Message message) { service.on_message({}, std::move(message), clock.now(), out); }
+  static transport::SchedulerLinkOptions links(int schedulers) {
+    transport::SchedulerLinkOptions options;
+    options.schedulers = schedulers;
+    return options;
+  }
+  void receive(protocol::Message message, transport::PortId scheduler = 0) {
+    service.on_message({scheduler, {}}, std::move(message), clock.now(), out);
+  }
+  void tick(Duration later = milliseconds(100)) {
+    clock.advance(later);
+    service.on_tick(clock.now(), out);
+  }
 
   static protocol::DispatchItem item(uint64_t lease) {
     protocol::DispatchItem dispatched;
@@ -48,11 +63,18 @@ class WorkerServiceTest : public ::testing::Test {
     return dispatched;
   }
 
+  // What was sent since the last call, of one kind.
   template <class T>
   std::vector<T> sent() {
     std::vector<T> found;
+    for (auto& [scheduler, message] : sent_with_scheduler<T>()) found.push_back(std::move(message));
+    return found;
+  }
+  template <class T>
+  std::vector<std::pair<transport::PortId, T>> sent_with_scheduler() {
+    std::vector<std::pair<transport::PortId, T>> found;
     for (const auto& outgoing : out.take()) {
-      if (const auto* message = std::get_if<T>(&outgoing.message)) found.push_back(*message);
+      if (const auto* message = std::get_if<T>(&outgoing.message)) found.emplace_back(outgoing.to.port, *message);
     }
     return found;
   }
@@ -71,8 +93,8 @@ class WorkerServiceTest : public ::testing::Test {
   FakeClock clock;
   FakeEngine engine;
   Registry registry;
-  WorkerMetrics metrics{registry};
-  WorkerService service{registration(), {}, engine, metrics};
+  WorkerMetrics metrics;
+  WorkerService service;
   Outbox out;
 };
 
@@ -165,6 +187,198 @@ TEST_F(WorkerServiceTest, DrainsWhenItsJobsHaveEnded) {
   EXPECT_TRUE(sent<protocol::LeaseFailed>().at(0).transient);
   service.on_engine_events({token(engine.added[0].id, 3, 2, batching::FinishReason::kEndOfText)}, out);
   EXPECT_TRUE(service.is_drained());
+}
+
+TEST_F(WorkerServiceTest, AJobWhoseTimeIsOverIsDroppedWithoutAWord) {
+  auto timed = item(7);
+  timed.remaining_ms = 1'000;
+  auto unlimited = item(8);
+  unlimited.remaining_ms = 0;
+  auto enormous = item(9);
+  enormous.remaining_ms = std::numeric_limits<int64_t>::max();
+  auto over = item(10);
+  over.remaining_ms = -1;
+  receive(protocol::Dispatch{kTerm, {timed, unlimited, enormous, over}});
+  ASSERT_EQ(engine.added.size(), 3u);
+  EXPECT_EQ(sent<protocol::LeaseFailed>().at(0).lease, 10u);
+  tick(milliseconds(900));
+  EXPECT_TRUE(engine.cancelled.empty());
+  tick(milliseconds(200));
+  EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[0].id));
+  EXPECT_TRUE(sent<protocol::LeaseFailed>().empty());
+  service.on_engine_events({token(engine.added[0].id, 3, 50)}, out);
+  EXPECT_TRUE(sent<protocol::Tokens>().empty());
+  receive(protocol::Pong{1, kTerm});
+  tick(seconds(4));
+  EXPECT_EQ(engine.cancelled.size(), 1u);
+}
+
+TEST_F(WorkerServiceTest, WithoutItsSchedulerItGeneratesForNobody) {
+  receive(protocol::Dispatch{kTerm, {item(7)}});
+  tick(seconds(4));
+  EXPECT_TRUE(engine.cancelled.empty());
+  tick(seconds(1));
+  EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[0].id));
+}
+
+TEST_F(WorkerServiceTest, GrantsItsOnlySchedulerEverything) {
+  tick(seconds(1));
+  for (const auto& beat : sent<protocol::Heartbeat>()) EXPECT_EQ(beat.capacity, 4);
+}
+
+// Two schedulers of equal terms, whose lease numbers are equal too.
+class TwoSchedulersTest : public WorkerServiceTest {
+ protected:
+  TwoSchedulersTest() : WorkerServiceTest(2) {}
+
+  // What `scheduler` is told about its tokens.
+  void expect_tokens(const std::vector<std::pair<transport::PortId, protocol::Tokens>>& messages,
+                     transport::PortId scheduler, const std::vector<uint64_t>& leases) {
+    size_t count = 0;
+    for (const auto& [to, tokens] : messages) {
+      if (to != scheduler) continue;
+      ++count;
+      EXPECT_EQ(tokens.leases, leases);
+    }
+    EXPECT_EQ(count, leases.empty() ? 0u : 1u) << "messages of one step to scheduler " << scheduler;
+  }
+};
+
+TEST_F(TwoSchedulersTest, TokensOfAStepGoToTheSchedulerThatLeased) {
+  receive(protocol::Dispatch{kTerm, {item(7), item(8)}}, 0);
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
+  ASSERT_EQ(engine.added.size(), 3u);
+  service.on_engine_events(
+      {token(engine.added[0].id, 3, 50), token(engine.added[2].id, 3, 60), token(engine.added[1].id, 3, 51)}, out);
+  const auto messages = sent_with_scheduler<protocol::Tokens>();
+  expect_tokens(messages, 0, {7, 8});
+  expect_tokens(messages, 1, {7});
+}
+
+TEST_F(TwoSchedulersTest, FailuresAndLogprobsGoToTheSchedulerThatLeased) {
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
+  EngineEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kNonFinite);
+  event.event.prompt_logprobs = {-1.0f};
+  service.on_engine_events({event}, out);
+  const auto messages = out.take();
+  ASSERT_EQ(messages.size(), 2u);
+  for (const auto& message : messages) EXPECT_EQ(message.to.port, 1);
+  EXPECT_TRUE(std::holds_alternative<protocol::PromptLogprobs>(messages[0].message));
+  EXPECT_TRUE(std::holds_alternative<protocol::LeaseFailed>(messages[1].message));
+  service.on_engine_events({token(engine.added[0].id, 3, 50)}, out);
+  expect_tokens(sent_with_scheduler<protocol::Tokens>(), 0, {7});
+}
+
+TEST_F(TwoSchedulersTest, ARevokedNumberIsThatOfItsSchedulerOnly) {
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
+  receive(protocol::Revoke{kTerm, {7}}, 1);
+  EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[1].id));
+  service.on_engine_events({token(engine.added[0].id, 3, 50), token(engine.added[1].id, 3, 60)}, out);
+  const auto messages = sent_with_scheduler<protocol::Tokens>();
+  expect_tokens(messages, 0, {7});
+  expect_tokens(messages, 1, {});
+}
+
+TEST_F(TwoSchedulersTest, ARestartVoidsTheLeasesOfThatSchedulerOnly) {
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
+  receive(protocol::Registered{kTerm + 1}, 0);
+  EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[0].id));
+  receive(protocol::Dispatch{kTerm, {item(8)}}, 0);  // late
+  EXPECT_EQ(engine.added.size(), 2u);
+  receive(protocol::Dispatch{kTerm + 1, {item(7)}}, 0);
+  receive(protocol::Dispatch{kTerm + 1, {item(9)}}, 1);  // of no term of its own
+  receive(protocol::Revoke{kTerm, {7}}, 0);              // of the term that is over
+  ASSERT_EQ(engine.added.size(), 3u);
+  EXPECT_EQ(engine.cancelled.size(), 1u);
+  service.on_engine_events({token(engine.added[1].id, 3, 60), token(engine.added[2].id, 3, 50)}, out);
+  const auto messages = sent_with_scheduler<protocol::Tokens>();
+  expect_tokens(messages, 0, {7});
+  expect_tokens(messages, 1, {7});
+  for (const auto& [to, tokens] : messages) EXPECT_EQ(tokens.term, to == 0 ? kTerm + 1 : kTerm);
+}
+
+TEST_F(TwoSchedulersTest, ALostSchedulerLosesItsLeasesOnly) {
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
+  for (int second = 0; second < 6; ++second) {
+    tick(seconds(1));
+    receive(protocol::Pong{1, kTerm}, 1);
+  }
+  EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[0].id));
+  EXPECT_TRUE(service.is_registered());
+  sent<protocol::Tokens>();
+  service.on_engine_events({token(engine.added[1].id, 3, 60)}, out);
+  expect_tokens(sent_with_scheduler<protocol::Tokens>(), 1, {7});
+}
+
+TEST_F(TwoSchedulersTest, TokensThatOneDoesNotTakeCostTheOtherNothing) {
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
+  service.on_undeliverable({1, {}}, protocol::Tokens{}, false, clock.now(), out);
+  EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[1].id));
+  const auto hellos = sent_with_scheduler<protocol::Register>();
+  ASSERT_EQ(hellos.size(), 1u);
+  EXPECT_EQ(hellos[0].first, 1);
+}
+
+TEST_F(TwoSchedulersTest, ADrainTellsBothAndLeavesEachWhenItsJobsAreDone) {
+  receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
+  service.begin_drain(clock.now(), out);
+  bool told = false;
+  std::vector<transport::PortId> left;
+  for (const auto& [to, message, after] : out.take()) {
+    if (const auto* beat = std::get_if<protocol::Heartbeat>(&message)) told |= to.port == 0 && beat->draining;
+    if (std::holds_alternative<protocol::Goodbye>(message)) left.push_back(to.port);
+  }
+  EXPECT_TRUE(told);
+  EXPECT_THAT(left, ElementsAre(1));
+  EXPECT_FALSE(service.is_drained());
+  service.on_engine_events({token(engine.added[0].id, 3, 2, batching::FinishReason::kEndOfText)}, out);
+  const auto goodbyes = sent_with_scheduler<protocol::Goodbye>();
+  ASSERT_EQ(goodbyes.size(), 1u);
+  EXPECT_EQ(goodbyes[0].first, 0);
+  EXPECT_TRUE(service.is_drained());
+}
+
+TEST_F(TwoSchedulersTest, CapacityFollowsTheWaitingJobs) {
+  const auto capacities = [&] {
+    std::vector<int32_t> found(2);
+    for (const auto& [to, beat] : sent_with_scheduler<protocol::Heartbeat>()) {
+      found.at(static_cast<size_t>(to)) = beat.capacity;
+    }
+    return found;
+  };
+  const auto pass = [&](int64_t waiting0, int64_t waiting1) {
+    for (int i = 0; i < 8; ++i) {
+      out.take();
+      receive(protocol::Pong{1, kTerm, waiting0}, 0);
+      receive(protocol::Pong{1, kTerm, waiting1}, 1);
+      tick(milliseconds(1'000));
+    }
+  };
+  pass(0, 0);
+  EXPECT_THAT(capacities(), ElementsAre(2, 2));
+  pass(0, 90);
+  EXPECT_THAT(capacities(), ElementsAre(1, 3));
+  for (int i = 0; i < 8; ++i) {  // scheduler 1 falls silent
+    out.take();
+    receive(protocol::Pong{1, kTerm}, 0);
+    tick(seconds(1));
+  }
+  EXPECT_EQ(capacities()[0], 4);
+}
+
+TEST_F(TwoSchedulersTest, AHeartbeatNeverGrantsNothingWhichWouldMeanAll) {
+  receive(protocol::Registered{kTerm + 1}, 1);
+  for (int i = 0; i < 30; ++i) {
+    receive(protocol::Pong{1, kTerm}, 0);
+    receive(protocol::Pong{1, kTerm + 1}, 1);
+    tick();
+    for (const auto& beat : sent<protocol::Heartbeat>()) EXPECT_GE(beat.capacity, 1);
+  }
 }
 
 }  // namespace

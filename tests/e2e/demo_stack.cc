@@ -26,6 +26,8 @@ std::string command_line(pid_t pid) {
   return text;
 }
 
+std::string endpoint(int port) { return "tcp://127.0.0.1:" + std::to_string(port); }
+
 std::vector<pid_t> children_of(pid_t pid) {
   const std::string id = std::to_string(pid);
   std::ifstream file("/proc/" + id + "/task/" + id + "/children");
@@ -57,19 +59,21 @@ const std::string& demo_checkpoint() {
 
 DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   demo_checkpoint();
-  std::vector<int> ports = cli::find_free_ports(4 + options.tokenizers + options.groups);
+  std::vector<int> ports = cli::find_free_ports(1 + 3 * options.schedulers + options.tokenizers + options.groups);
   const auto take_port = [&ports] {
     const int port = ports.back();
     ports.pop_back();
     return port;
   };
-  client_port_ = take_port();
-  service_port_ = take_port();
   rendezvous_port_ = take_port();
-  scheduler_ = {"optserve-scheduler", take_port(), nullptr};
-  for (int i = 0; i < options.tokenizers; ++i) tokenizers_.push_back({"optserve-tokenizer", take_port(), nullptr});
-  for (int i = 0; i < options.groups; ++i) workers_.push_back({"optserve-worker", take_port(), nullptr});
-  start(scheduler_);
+  for (int i = 0; i < options.schedulers; ++i) {
+    schedulers_.push_back({"optserve-scheduler", take_port()});
+    schedulers_.back().client_port = take_port();
+    schedulers_.back().service_port = take_port();
+  }
+  for (int i = 0; i < options.tokenizers; ++i) tokenizers_.push_back({"optserve-tokenizer", take_port()});
+  for (int i = 0; i < options.groups; ++i) workers_.push_back({"optserve-worker", take_port()});
+  for (Part& part : schedulers_) start(part);
   for (Part& part : tokenizers_) start(part);
   for (Part& part : workers_) start(part);
 }
@@ -88,17 +92,17 @@ DemoStack::~DemoStack() {
 }
 
 std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
-  const std::string services = "tcp://127.0.0.1:" + std::to_string(service_port_);
   std::vector<std::string> arguments = {"--http-port=" + std::to_string(part.http_port)};
   const auto add = [&arguments](std::initializer_list<std::string> more) { arguments.insert(arguments.end(), more); };
   if (part.name == "optserve-scheduler") {
-    add({"--bind-clients=" + client_endpoint(), "--bind-services=" + services,
-         "--journal=" + folder_.path() + "/journal.db"});
-  } else if (part.name == "optserve-tokenizer") {
-    add({"--scheduler=" + services, "--model=demo=" + demo_checkpoint()});
-  } else {
-    add({"--scheduler=" + services, "--model=demo=" + demo_checkpoint(), "--world=" + std::to_string(options_.world),
-         "--threads=1", "--rank-http-port=0"});
+    add({"--bind-clients=" + endpoint(part.client_port), "--bind-services=" + endpoint(part.service_port),
+         "--journal=" + folder_.path() + "/journal-" + std::to_string(part.service_port) + ".db"});
+    return arguments;
+  }
+  for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.service_port)});
+  add({"--model=demo=" + demo_checkpoint()});
+  if (part.name == "optserve-worker") {
+    add({"--world=" + std::to_string(options_.world), "--threads=1", "--rank-http-port=0"});
     if (options_.nodes > 1) {
       add({"--nodes=" + std::to_string(options_.nodes), "--node-rank=" + std::to_string(index_of(part)),
            "--rendezvous=127.0.0.1:" + std::to_string(rendezvous_port_)});
@@ -116,18 +120,19 @@ void DemoStack::start(Part& part) {
       cli::ChildProcess::start({cli::sibling_program(part.name), arguments_of(part), log}));
 }
 
-std::string DemoStack::client_endpoint() const { return "tcp://127.0.0.1:" + std::to_string(client_port_); }
+std::string DemoStack::client_endpoint(int scheduler) const { return endpoint(client_port(scheduler)); }
 
-std::unique_ptr<Client> DemoStack::client() const {
+std::unique_ptr<Client> DemoStack::client(int scheduler) const {
   ClientOptions options;
-  options.endpoint = client_endpoint();
+  options.endpoint = client_endpoint(scheduler);
   options.timeout = std::chrono::seconds(30);
   return std::make_unique<Client>(options);
 }
 
 void DemoStack::wait_ready() {
   const auto until = std::chrono::steady_clock::now() + kReadyLimit;
-  std::vector<const Part*> parts = {&scheduler_};
+  std::vector<const Part*> parts;
+  for (const Part& part : schedulers_) parts.push_back(&part);
   for (const Part& part : tokenizers_) parts.push_back(&part);
   for (const Part& part : workers_) parts.push_back(&part);
   for (const Part* part : parts) {
@@ -141,10 +146,17 @@ void DemoStack::wait_ready() {
 }
 
 void DemoStack::replace_scheduler() {
-  scheduler_.process->signal(SIGKILL);
-  scheduler_.process->wait();
-  start(scheduler_);
+  kill_scheduler(0);
+  start_scheduler(0);
 }
+
+void DemoStack::kill_scheduler(int index) {
+  Part& part = schedulers_.at(static_cast<size_t>(index));
+  part.process->signal(SIGKILL);
+  part.process->wait();
+}
+
+void DemoStack::start_scheduler(int index) { start(schedulers_.at(static_cast<size_t>(index))); }
 
 void DemoStack::replace_tokenizer(int index) {
   Part& part = tokenizers_.at(static_cast<size_t>(index));
@@ -191,7 +203,7 @@ bool DemoStack::shut_down() {
   };
   for (Part& part : workers_) stop(part);
   for (Part& part : tokenizers_) stop(part);
-  stop(scheduler_);
+  for (Part& part : schedulers_) stop(part);
   return clean;
 }
 

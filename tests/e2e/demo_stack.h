@@ -1,5 +1,5 @@
-// A whole local system on loopback for tests: the demo model converted once per program run, a scheduler with its
-// journal in a temporary folder, a tokenizer and worker groups as real processes on free ports. Everything is ended by
+// A whole local system on loopback for tests: the demo model converted once per program run, schedulers with their
+// journals in a temporary folder, a tokenizer and worker groups as real processes on free ports. Everything is ended by
 // its own pid.
 #pragma once
 
@@ -16,6 +16,7 @@
 namespace optserve::test_support {
 
 struct StackOptions {
+  int schedulers = 1;
   int world = 1;
   int groups = 1;
   int nodes = 1;  // above 1: the groups are the hosts of one group, each with world / nodes ranks
@@ -36,14 +37,17 @@ class DemoStack {
   DemoStack(const DemoStack&) = delete;
   DemoStack& operator=(const DemoStack&) = delete;
 
-  std::unique_ptr<Client> client() const;
-  std::string client_endpoint() const;
-  int client_port() const { return client_port_; }
+  std::unique_ptr<Client> client(int scheduler = 0) const;
+  std::string client_endpoint(int scheduler = 0) const;
+  int client_port(int scheduler = 0) const { return schedulers_.at(static_cast<size_t>(scheduler)).client_port; }
   // Waits until /readyz of every process answers 200; fails the test after a minute.
   void wait_ready();
 
   // kill -9, and a new process in the same place (same ports, same journal).
   void replace_scheduler();
+  // The two halves of it.
+  void kill_scheduler(int index);
+  void start_scheduler(int index);
   void replace_tokenizer(int index);
   // kill -9 of one rank of a group, the `rank`th of its host; its supervisor is expected to replace the group.
   void kill_rank(int group, int rank);
@@ -58,7 +62,8 @@ class DemoStack {
   struct Part {
     std::string name;
     int http_port = 0;
-    std::unique_ptr<cli::ChildProcess> process;
+    std::unique_ptr<cli::ChildProcess> process = nullptr;
+    int client_port = 0, service_port = 0;  // of a scheduler
   };
   void start(Part& part);
   std::vector<std::string> arguments_of(const Part& part) const;
@@ -66,9 +71,8 @@ class DemoStack {
 
   StackOptions options_;
   TemporaryFolder folder_;
-  int client_port_ = 0, service_port_ = 0, rendezvous_port_ = 0;
-  Part scheduler_;
-  std::vector<Part> tokenizers_, workers_;
+  int rendezvous_port_ = 0;
+  std::vector<Part> schedulers_, tokenizers_, workers_;
 };
 
 }  // namespace optserve::test_support
