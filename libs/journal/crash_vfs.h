@@ -1,7 +1,7 @@
-// A disk for tests that loses and refuses: SQLite's own VFS for real files, which remembers what of each file is synced.
-// image() is what a loss of power could leave: of every sector that was written since the last sync, any of the
-// versions that it had; of a file that grew or shrank since, either length. Writes, syncs and opens can be made to fail.
-// While one exists it is SQLite's default VFS. One at a time.
+// A disk for tests that loses and refuses: SQLite's own VFS for real files, which remembers what of each file is
+// synced. image() is what a loss of power could leave: of every sector that was written since the last sync, any of the
+// versions that it had; of a file that grew or shrank since, either length. Writes, syncs and opens can be made to
+// fail. While one exists it is SQLite's default VFS. One at a time.
 #pragma once
 
 #include <sqlite3.h>
@@ -113,11 +113,11 @@ class CrashVfs {
   // One file as the disk has it.
   struct Disk {
     bool exists = true;
-    bool is_name_synced = true;                           // that it exists, or does not
-    std::string synced;                                   // sure
+    bool is_name_synced = true;                            // that it exists, or does not
+    std::string synced;                                    // sure
     std::map<int64_t, std::vector<std::string>> unsynced;  // versions of each sector since
-    std::vector<int64_t> lengths;                         // that it had since, if it was cut
-    std::string now;                                      // as programs see it
+    std::vector<int64_t> lengths;                          // that it had since, if it was cut
+    std::string now;                                       // as programs see it
   };
   struct File {
     sqlite3_file base;

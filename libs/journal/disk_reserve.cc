@@ -27,7 +27,7 @@ bool DiskReserve::fill() {
   ::close(fd);
   if (failure == 0) return true;
   release();  // a part of it would only be in the way
-  if (failure == ENOSPC || failure == EDQUOT) return false;
+  if (failure == ENOSPC || failure == EDQUOT || failure == EFBIG) return false;
   errno = failure;
   throw errno_error("reserve " + path_);
 }

@@ -22,10 +22,10 @@ struct JournalOptions {
   std::string path;  // database file; its folder must exist on a local disk
   size_t batch_records_max = 256;
   size_t batch_bytes_max = 1 << 20;
-  size_t queue_records_max = 4096;      // is_congested() above
-  int64_t checkpoint_bytes = 64 << 20;  // of WAL, forced; smaller ones happen in idle moments
-  int64_t database_bytes_max = 0;       // 0: as much as the disk holds
-  int64_t reserve_bytes = 64 << 20;     // kept free for a full disk (and beyond database_bytes_max); 0: nothing
+  size_t queue_records_max = 4096;              // is_congested() above
+  int64_t checkpoint_bytes = 64 << 20;          // of WAL, forced; smaller ones happen in idle moments
+  int64_t database_bytes_max = 0;               // 0: as much as the disk holds
+  int64_t reserve_bytes = 64 << 20;             // kept free for a full disk (and beyond database_bytes_max); 0: nothing
   milliseconds dead_ttl{7LL * 24 * 3'600'000};  // dead jobs are kept at least so long, whatever their result's time
   std::string backup_folder{};                  // must exist, better on another disk; "": no backups
   milliseconds backup_interval{3'600'000};      // 0: only when asked
@@ -75,11 +75,11 @@ struct JournalSummary {
 // Changes nothing on disk. Throws Error if a scheduler has it open, or if it is no journal.
 JournalSummary inspect_journal(const std::string& path);
 
-// Puts a backup in the place of the journal at `path`; the backup stays as it is. Throws Error if the backup is damaged,
-// if a scheduler has the journal open, or if there is a journal that holds something and `replace` is false. A replaced
-// journal is kept as <path>.replaced (with its log, <path>.replaced-wal).
-// What happened after the backup is not known to it: jobs that ended since run again, jobs accepted since are unknown
-// (a client that submits them again under the same key gets them run).
+// Puts a backup in the place of the journal at `path`; the backup stays as it is. Throws Error if the backup is
+// damaged, if a scheduler has the journal open, or if there is a journal that holds something and `replace` is false. A
+// replaced journal is kept as <path>.replaced (with its log, <path>.replaced-wal). What happened after the backup is
+// not known to it: jobs that ended since run again, jobs accepted since are unknown (a client that submits them again
+// under the same key gets them run).
 void restore_journal(const std::string& backup, const std::string& path, bool replace);
 
 // The newest backup in a folder; "" if there is none.

@@ -94,7 +94,8 @@ Backups::~Backups() {
 void Backups::step(int64_t now_wall_ms, std::vector<Answer>& answers) {
   if (folder_.empty()) {
     for (const uint64_t request : std::exchange(asked_, {})) {
-      answers.push_back({request, refuse(ErrorCode::kUnavailable, "the scheduler was started without a backup folder")});
+      answers.push_back(
+          {request, refuse(ErrorCode::kUnavailable, "the scheduler was started without a backup folder")});
     }
     return;
   }

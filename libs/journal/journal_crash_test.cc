@@ -228,7 +228,9 @@ bool survives_failure(const Failing& failing, int n, uint64_t seed) {
     crashed = {vfs.image(random), read_file(path + ".commits"), before, after};
   }
   const Moment killed{{{path, read_file(path)}, {path + "-wal", read_file(path + "-wal")}},
-                      read_file(path + ".commits"), before, after};
+                      read_file(path + ".commits"),
+                      before,
+                      after};
   EXPECT_EQ(verdict_on(killed, path), "") << "process ended";
   EXPECT_EQ(verdict_on(crashed, path), "") << "power lost";
   return has_failed;
@@ -236,8 +238,10 @@ bool survives_failure(const Failing& failing, int n, uint64_t seed) {
 
 TEST(JournalCrash, AnyFailingOperationEndsTheProcessOrChangesNothing) {
   const uint64_t seed = std::random_device()();
-  for (const Failing& failing : {Failing{IoKind::kWrite, SQLITE_IOERR_WRITE}, {IoKind::kWrite, SQLITE_FULL},
-                                 {IoKind::kSync, SQLITE_IOERR_FSYNC}, {IoKind::kOpen, SQLITE_CANTOPEN},
+  for (const Failing& failing : {Failing{IoKind::kWrite, SQLITE_IOERR_WRITE},
+                                 {IoKind::kWrite, SQLITE_FULL},
+                                 {IoKind::kSync, SQLITE_IOERR_FSYNC},
+                                 {IoKind::kOpen, SQLITE_CANTOPEN},
                                  {IoKind::kTruncate, SQLITE_IOERR_TRUNCATE}}) {
     int n = 1;
     for (; survives_failure(failing, n, seed); ++n) {
@@ -301,8 +305,10 @@ TEST(JournalCrash, AFlippedBitIsNamedOrHarmless) {
   }
   for (const char* name : {"", ".commits"}) closed[name] = read_file(path + name);
   model.restart();
-  flip_bits({"", ".commits"}, [&](const std::string& name) { return closed.at(name); }, model, 400);
-  flip_bits({"", "-wal", "-wal", ".commits"}, [&](const std::string& name) { return killed.at(name); }, model, 400);
+  flip_bits(
+      {"", ".commits"}, [&](const std::string& name) { return closed.at(name); }, model, 400);
+  flip_bits(
+      {"", "-wal", "-wal", ".commits"}, [&](const std::string& name) { return killed.at(name); }, model, 400);
 }
 
 // Without the record of commits SQLite drops what follows a flipped bit, and nobody would know.

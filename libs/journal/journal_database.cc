@@ -148,8 +148,9 @@ void JournalDatabase::recover_open_jobs(Recovery& recovery) {
 }
 
 void JournalDatabase::recover_ended(int64_t now_wall_ms, Recovery& recovery) {
-  Statement rows(database_, std::string("SELECT crc = ") + kResultCrc +
-                                ", tenant, key, sha256, id, expires_wall_ms, grp, state, seq FROM results ORDER BY seq");
+  Statement rows(database_,
+                 std::string("SELECT crc = ") + kResultCrc +
+                     ", tenant, key, sha256, id, expires_wall_ms, grp, state, seq FROM results ORDER BY seq");
   while (rows.step()) {
     const JobId job = id_from(rows.column_bytes(4));
     if (rows.column_number(0) != 1) fail_damaged("the stored result of job " + job.hex());
@@ -206,8 +207,7 @@ void JournalDatabase::lift_limit(bool lift) {
 
 bool JournalDatabase::has_room() {
   if (limit_pages_ == 0) return true;
-  const int64_t used =
-      database_.query_number("PRAGMA page_count") - database_.query_number("PRAGMA freelist_count");
+  const int64_t used = database_.query_number("PRAGMA page_count") - database_.query_number("PRAGMA freelist_count");
   return limit_pages_ - used >= std::min(2 * reserve_pages_, limit_pages_ / 4);
 }
 

@@ -26,12 +26,12 @@ class LockFile {
 // Throws Error if `path` exists and is anything but a regular file that may be a journal; creates it as 0600.
 void prepare_journal_file(const std::string& path);
 
-int64_t file_bytes(const std::string& path);           // 0 if there is none
-void sync_folder_of(const std::string& path);          // a created, renamed or removed name is on disk afterwards
+int64_t file_bytes(const std::string& path);   // 0 if there is none
+void sync_folder_of(const std::string& path);  // a created, renamed or removed name is on disk afterwards
 void sync_file(const std::string& path);
 void copy_file(const std::string& from, const std::string& to);  // as 0600, synced, replaces `to`
 // `partial` takes the name `path`, whole and synced, or not at all.
 void publish_file(const std::string& partial, const std::string& path);
-void remove_file(const std::string& path);             // fine if there is none
+void remove_file(const std::string& path);  // fine if there is none
 
 }  // namespace optserve::journal

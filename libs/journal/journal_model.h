@@ -143,7 +143,9 @@ class History {
   uint64_t pick(const Map& map) {
     return std::next(map.begin(), static_cast<ptrdiff_t>(random_() % map.size()))->first;
   }
-  std::string text() { return std::string(random_() % 16 == 0 ? random_() % 9'000 : random_() % 300, static_cast<char>('a' + order_ % 26)); }
+  std::string text() {
+    return std::string(random_() % 16 == 0 ? random_() % 9'000 : random_() % 300, static_cast<char>('a' + order_ % 26));
+  }
 
   Record next(const Model& model, uint64_t term) {
     const uint64_t choice = random_() % 100;

@@ -47,27 +47,34 @@ void check_and_fence(const std::string& copy) {
                     "; UPDATE meta SET crc = " + kMetaCrc + "; COMMIT");
 }
 
+// Neither the closing of the last connection nor anything else changes the file.
+void summarize(Database& database, JournalSummary& summary) {
+  sqlite3_db_config(database.handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  database.execute("PRAGMA query_only = ON");
+  summary.schema_version = schema_version(database);
+  if (summary.schema_version == 0) throw Error("journal " + database.path() + ": the database is empty, not a journal");
+  summary.term = static_cast<uint64_t>(database.query_number("SELECT term FROM meta"));
+  summary.next_order = static_cast<uint64_t>(database.query_number("SELECT next_seq FROM meta"));
+  summary.open = database.query_number("SELECT count(*) FROM jobs");
+  summary.ended = database.query_number("SELECT count(*) FROM results");
+  if (summary.schema_version > 1) summary.dead = database.query_number("SELECT count(*) FROM results WHERE state = 7");
+  summary.oldest_open_wall_ms = database.query_number("SELECT accepted_wall_ms FROM jobs ORDER BY seq LIMIT 1");
+  check_integrity(database);
+}
+
 }  // namespace
 
 JournalSummary inspect_journal(const std::string& path) {
   std::optional<LockFile> lock;
   if (std::filesystem::exists(path + ".lock")) lock.emplace(path + ".lock");  // a backup has none
-  const auto database = open_existing(path);
-  // Neither the closing of the last connection nor anything else may change the file.
-  sqlite3_db_config(database->handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-  database->execute("PRAGMA query_only = ON");
   JournalSummary summary;
-  summary.schema_version = schema_version(*database);
-  if (summary.schema_version == 0) throw Error("journal " + path + ": the database is empty, not a journal");
-  const std::string verdict = database->query_text("PRAGMA integrity_check(1)");
-  if (verdict != "ok") summary.damage = verdict;
-  summary.term = static_cast<uint64_t>(database->query_number("SELECT term FROM meta"));
-  summary.next_order = static_cast<uint64_t>(database->query_number("SELECT next_seq FROM meta"));
-  summary.open = database->query_number("SELECT count(*) FROM jobs");
-  summary.ended = database->query_number("SELECT count(*) FROM results");
-  if (summary.schema_version > 1) summary.dead = database->query_number("SELECT count(*) FROM results WHERE state = 7");
-  summary.oldest_open_wall_ms = database->query_number("SELECT accepted_wall_ms FROM jobs ORDER BY seq LIMIT 1");
   summary.bytes = file_bytes(path) + file_bytes(path + "-wal");
+  const auto database = open_existing(path);
+  try {
+    summarize(*database, summary);
+  } catch (const DamagedError& error) {
+    summary.damage = error.what();
+  }
   return summary;
 }
 

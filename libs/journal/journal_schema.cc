@@ -153,9 +153,8 @@ void migrate_from_v1(Database& database) {
       "ALTER TABLE meta RENAME TO meta_v1; ALTER TABLE jobs RENAME TO jobs_v1;"
       "ALTER TABLE progress RENAME TO progress_v1; ALTER TABLE results RENAME TO results_v1;");
   database.execute(kSchema);
-  database.execute(
-      std::string("INSERT INTO meta SELECT 1, randomblob(16), term, next_seq, 0, 0 FROM meta_v1;") +
-      "UPDATE meta SET crc = " + kMetaCrc);
+  database.execute(std::string("INSERT INTO meta SELECT 1, randomblob(16), term, next_seq, 0, 0 FROM meta_v1;") +
+                   "UPDATE meta SET crc = " + kMetaCrc);
   move_v1_jobs(database);
   move_v1_results(database);
   database.execute("DROP TABLE meta_v1; DROP TABLE jobs_v1; DROP TABLE progress_v1; DROP TABLE results_v1;" +

@@ -27,8 +27,7 @@ struct JournalDatabase::Statements {
   explicit Statements(Database& database)
       : begin(database, "BEGIN IMMEDIATE"),
         commit(database, "COMMIT"),
-        meta(database,
-             "UPDATE meta SET next_seq = ?2, commits = ?3, crc = row_crc(id, term, ?2, ?3) WHERE term = ?1"),
+        meta(database, "UPDATE meta SET next_seq = ?2, commits = ?3, crc = row_crc(id, term, ?2, ?3) WHERE term = ?1"),
         accept(database,
                "INSERT INTO jobs VALUES(?1, ?2, ?3, ?4, 0, 0, 0, 0, row_crc(?1, 0, 0, 0, 0), "
                "row_crc(?1, ?2, ?3, ?4, ?5), ?5)"),

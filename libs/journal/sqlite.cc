@@ -43,8 +43,7 @@ void row_crc(sqlite3_context* context, int count, sqlite3_value** values) {
 
 Database::Database(const std::string& path, Open how) : path_(path) {
   sqlite3* handle = nullptr;
-  const int flags =
-      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (how == Open::kCreate ? SQLITE_OPEN_CREATE : 0);
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (how == Open::kCreate ? SQLITE_OPEN_CREATE : 0);
   const int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
   handle_.reset(handle);  // SQLite gives a handle even when it fails
   if (code != SQLITE_OK) fail("open", code);
