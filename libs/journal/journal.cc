@@ -234,7 +234,7 @@ struct Journal::Impl {
       }
     }
     std::vector<Answer> found;
-    backups->step(SystemClock().wall_ms(), found);
+    backups->step(SystemClock().wall_ms(), full, found);
     deliver(std::move(found));
   }
 

@@ -91,7 +91,7 @@ Backups::~Backups() {
   if (!name_.empty() && !outcome_.valid()) std::filesystem::remove(file(name_ + std::string(kPartial)));
 }
 
-void Backups::step(int64_t now_wall_ms, std::vector<Answer>& answers) {
+void Backups::step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers) {
   if (folder_.empty()) {
     for (const uint64_t request : std::exchange(asked_, {})) {
       answers.push_back(
@@ -111,7 +111,7 @@ void Backups::step(int64_t now_wall_ms, std::vector<Answer>& answers) {
     return;
   }
   if (interval_ms_ > 0) due_wall_ms_ = std::min(due_wall_ms_, now_wall_ms + interval_ms_);  // the clock went back
-  const bool is_due = interval_ms_ > 0 && now_wall_ms >= due_wall_ms_;
+  const bool is_due = interval_ms_ > 0 && !is_full && now_wall_ms >= due_wall_ms_;
   if (is_due || !asked_.empty()) start(now_wall_ms);
 }
 

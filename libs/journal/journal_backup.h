@@ -23,9 +23,9 @@ class Backups {
   Backups& operator=(const Backups&) = delete;
 
   void ask(uint64_t request) { asked_.push_back(request); }
-  // Starts what is due or asked for, and copies some pages. What came to an end is added to `answers`. A backup that
-  // fails is refused and logged; the journal goes on.
-  void step(int64_t now_wall_ms, std::vector<Answer>& answers);
+  // Starts what is asked for, or due unless `is_full` (it would take the last room), and copies some pages. What came
+  // to an end is added to `answers`. A backup that fails is refused and logged; the journal goes on.
+  void step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers);
   bool is_copying() const { return copy_ != nullptr; }
   bool is_under_way() const { return copy_ != nullptr || outcome_.valid(); }
 

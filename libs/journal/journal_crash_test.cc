@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "journal/crash_vfs.h"
-#include "journal/journal_model.h"
+#include "journal/journal_test_model.h"
 
 namespace optserve::journal {
 namespace {

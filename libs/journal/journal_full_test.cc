@@ -61,6 +61,7 @@ TEST(JournalFull, BeyondTheReserveRecordsWaitAndQuestionsAreRefused) {
   JournalOptions options{.path = folder.file("journal.db")};
   options.database_bytes_max = 1 << 20;
   options.reserve_bytes = 64 << 10;
+  options.batch_records_max = 16;
   uint64_t durable = 0;
   {
     Recovery recovery;
@@ -70,6 +71,7 @@ TEST(JournalFull, BeyondTheReserveRecordsWaitAndQuestionsAreRefused) {
     ASSERT_TRUE(wait_for([&] { return journal->is_full(); }));
     EXPECT_EQ(std::get<Refusal>(ask(*journal, FindResult{id_of(1)})).code, ErrorCode::kStorageFull);
     durable = journal->durable();
+    EXPECT_GT(durable, 0u);
     EXPECT_LT(durable, order);
     EXPECT_NO_THROW(journal->append(accepted(order + 1)));
     EXPECT_TRUE(journal->is_full());

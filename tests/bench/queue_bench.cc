@@ -16,6 +16,7 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "bench/bench_loop.h"
+#include "bench/journal_bench.h"
 #include "bench/relay_bench.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
@@ -35,6 +36,7 @@ struct Options {
   std::string json;
   std::string part = "all";
   std::string transport = "tcp";
+  int64_t recovery_jobs = 1'000'000;
 };
 
 protocol::ModelInfo model() { return {"opt", "v", "m", 2048, 50272}; }
@@ -340,6 +342,12 @@ std::vector<Figure> measure_all(const Options& options) {
     report(measure_accepts(options, durable, 64, 4));
     report(measure_accepts(options, durable, 256, 4));
   }
+  for (const size_t batch : {1, 16, 64, 256}) {
+    if (wanted("journal")) report(measure_commits(options.folder, batch, options.seconds));
+  }
+  if (wanted("recovery")) {
+    for (const Figure& f : measure_recovery(options.folder, static_cast<size_t>(options.recovery_jobs))) report(f);
+  }
   if (wanted("tokens")) {
     Flow flow;
     flow.window = 20'000;
@@ -380,7 +388,9 @@ int main(int argc, char** argv) {
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
   parser.add("folder", options.folder, "Where the journal is written: a local disk");
-  parser.add("part", options.part, "What to measure: accepts, tokens, latency, relay (bare hops) or all");
+  parser.add("part", options.part,
+             "What to measure: accepts, journal, recovery, tokens, latency, relay (bare hops) or all");
+  parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that a start finds");
   parser.add("transport", options.transport, "tcp or ipc");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
