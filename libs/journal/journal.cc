@@ -1,25 +1,29 @@
 #include "journal/journal.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
 
-#include "base/clock.h"
 #include "base/log.h"
+#include "journal/disk_reserve.h"
+#include "journal/event_fd.h"
+#include "journal/journal_backup.h"
 #include "journal/journal_database.h"
 
 namespace optserve::journal {
 namespace {
 
-constexpr milliseconds kIdleAfter{20};       // without work: time for a checkpoint
-constexpr milliseconds kPurgeInterval{500};  // between looks for expired results
-constexpr int64_t kPurgeLimit = 256;         // rows a purge, so that new work waits little
+constexpr milliseconds kIdleAfter{20};         // without work: time for a checkpoint
+constexpr milliseconds kPurgeInterval{500};    // between looks for expired results
+constexpr milliseconds kFullRetry{200};        // between looks for room on a full disk
+constexpr milliseconds kRecordInterval{1000};  // between syncs of the commit record
+constexpr int64_t kPurgeLimit = 256;           // rows a purge, so that new work waits little
+constexpr uint32_t kListWindow = 512;          // rows a look at ended jobs, for the same reason
+constexpr uint32_t kPurgeWindow = 256;
 
 // What waits for the journal thread, in order: a read sees every record appended before it.
 struct Asked {
@@ -28,45 +32,40 @@ struct Asked {
 };
 using Work = std::variant<Record, Asked>;
 
+// A question that takes more than one turn.
+struct Task {
+  uint64_t request = 0;
+  std::variant<ListEnded, PurgeEnded> question;
+  uint64_t after = 0;
+  EndedListed listed{};
+  EndedPurged purged{};
+};
+
 size_t size_of(const Record& record) {
   if (const auto* accepted = std::get_if<Accepted>(&record)) {
     return accepted->encoded_spec.size() + accepted->spec.prompt.size() + accepted->spec.prompt_ids.size() * 4 + 256;
   }
   if (const auto* finished = std::get_if<Finished>(&record)) {
     return finished->result.text.size() + finished->result.ids.size() * 4 +
-           finished->result.prompt_logprobs.size() * 4 + 256;
+           finished->result.prompt_logprobs.size() * 4 + finished->encoded_spec.size() + 256;
   }
   if (const auto* progress = std::get_if<Progress>(&record)) return progress->ids.size() * 4 + 64;
   return 64;
 }
 
-class EventFd {
- public:
-  EventFd() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    if (fd_ < 0) throw errno_error("eventfd");
-  }
-  ~EventFd() { ::close(fd_); }
-  EventFd(const EventFd&) = delete;
-  EventFd& operator=(const EventFd&) = delete;
-  void signal() const {
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);  // full counter: readable anyway
-  }
-  void clear() const {
-    uint64_t count;
-    [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);  // nothing to read: clear already
-  }
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
+// Says which backup to use, if there is one.
+[[noreturn]] void fail_damaged(const DamagedError& damage, const JournalOptions& options) {
+  const std::string latest = options.backup_folder.empty() ? "" : latest_backup(options.backup_folder);
+  throw DamagedError(damage.what() + (latest.empty() ? "" : ". The latest backup is " + latest));
+}
 
 }  // namespace
 
 struct Journal::Impl {
   Impl(const JournalOptions& given, Recovery& recovery)
-      : options(given), database(given, SystemClock().wall_ms(), recovery) {
+      : options(given), reserve(given.path, given.reserve_bytes), database(open_database(recovery)) {
+    backups = std::make_unique<Backups>(options, database->connection());
+    full = full || !reserve.fill();
     thread = std::thread([this] { run(); });
   }
   ~Impl() {
@@ -78,11 +77,24 @@ struct Journal::Impl {
     thread.join();
   }
 
+  // A disk that is full at the start gets the reserve's room.
+  std::unique_ptr<JournalDatabase> open_database(Recovery& recovery) {
+    try {
+      return std::make_unique<JournalDatabase>(options, SystemClock().wall_ms(), recovery);
+    } catch (const SqliteError& error) {
+      if (error.code() != SQLITE_FULL) throw;
+    }
+    reserve.release();
+    full = true;
+    recovery = {};
+    return std::make_unique<JournalDatabase>(options, SystemClock().wall_ms(), recovery);
+  }
+
   void run() {
     try {
       while (turn()) {
       }
-      database.checkpoint();
+      database->checkpoint();
     } catch (const std::exception& error) {
       log_error("journal_failed", {{"error", error.what()}});
       {
@@ -97,38 +109,42 @@ struct Journal::Impl {
 
   // Waits for work and does one batch; false when stopping with nothing left.
   bool turn() {
-    std::vector<Record> records;
     std::vector<Asked> questions;
-    {
+    if (batch.empty()) {
       std::unique_lock lock(mutex);
-      const bool woken =
-          wake.wait_for(lock, idle ? kPurgeInterval : kIdleAfter, [&] { return stopping || !queue.empty(); });
+      const bool woken = wake.wait_for(lock, patience(), [&] { return stopping || !queue.empty(); });
       if (woken && queue.empty()) return false;
-      take_batch(records, questions);
+      take_batch(questions);
     }
-    if (records.empty() && questions.empty()) {
+    const bool has_work = !batch.empty() || !questions.empty();
+    if (!batch.empty() && !commit_batch()) return wait_for_room();
+    if (has_work) {
+      idle = false;
+      answer(questions);
+      if (database->wal_bytes() >= options.checkpoint_bytes) database->checkpoint();
+    } else if (tasks.empty() && !backups->is_copying()) {
       do_idle_work();
-      return true;
     }
-    idle = false;
-    if (!records.empty()) {
-      database.commit(records);
-      durable.fetch_add(records.size(), std::memory_order_release);
-      durable_event.signal();
-    }
-    answer(questions);
-    if (database.wal_bytes() >= options.checkpoint_bytes) database.checkpoint();
+    do_tasks();
+    keep_up();
     return true;
   }
 
-  void take_batch(std::vector<Record>& records, std::vector<Asked>& questions) {
+  // How long to wait for work.
+  milliseconds patience() const {
+    if (!tasks.empty() || backups->is_copying()) return milliseconds(0);
+    if (!idle || backups->is_under_way()) return kIdleAfter;
+    return full ? kFullRetry : kPurgeInterval;
+  }
+
+  void take_batch(std::vector<Asked>& questions) {
     size_t bytes = 0;
-    while (!queue.empty() && records.size() < options.batch_records_max && bytes < options.batch_bytes_max) {
+    while (!queue.empty() && batch.size() < options.batch_records_max && bytes < options.batch_bytes_max) {
       if (auto* record = std::get_if<Record>(&queue.front())) {
-        // A record behind a question waits for the next batch: the question sees what came before it, nothing else.
+        // A record behind a question waits for the next batch: an answer from before it must not tell of it.
         if (!questions.empty()) break;
         bytes += size_of(*record);
-        records.push_back(std::move(*record));
+        batch.push_back(std::move(*record));
       } else {
         if (questions.size() >= options.batch_records_max) break;
         questions.push_back(std::move(std::get<Asked>(queue.front())));
@@ -138,26 +154,169 @@ struct Journal::Impl {
     waiting.store(queue.size(), std::memory_order_relaxed);
   }
 
+  // False: the disk is full, and nothing was changed. Every other failure is final.
+  bool with_room(const std::function<void()>& write) {
+    try {
+      write();
+      return true;
+    } catch (const SqliteError& error) {
+      if (error.code() != SQLITE_FULL) throw;
+    }
+    if (!full.exchange(true)) {
+      log_error("journal_disk_full", {{"path", options.path}, {"meaning", "no job is accepted until there is room"}});
+      reserve.release();
+      database->lift_limit(true);
+    }
+    // The log gives its room back, if what is in it still fits into the database.
+    database->checkpoint(JournalDatabase::Checkpoint::kTruncate);
+    return false;
+  }
+
+  bool commit_batch() {
+    const auto write = [this] { database->commit(batch, SystemClock().wall_ms()); };
+    const bool had_reserve = !full;
+    if (!with_room(write) && !(had_reserve && with_room(write))) return false;
+    durable.fetch_add(batch.size(), std::memory_order_release);
+    fenced.store(database->fenced(), std::memory_order_relaxed);
+    batch.clear();
+    durable_event.signal();
+    return true;
+  }
+
+  // Not even the reserve was enough: the batch stays and is tried again. False when stopping.
+  bool wait_for_room() {
+    std::vector<Answer> refused;
+    {
+      std::unique_lock lock(mutex);
+      if (wake.wait_for(lock, kFullRetry, [&] { return stopping; })) {
+        log_error("journal_records_lost", {{"records", batch.size() + queue.size()},
+                                           {"meaning", "stopped on a full disk; none of them was durable"}});
+        return false;
+      }
+      std::erase_if(queue, [&](const Work& work) {
+        const auto* asked = std::get_if<Asked>(&work);
+        if (asked == nullptr) return false;
+        refused.push_back({asked->request, refuse(ErrorCode::kStorageFull, "the journal's disk is full")});
+        return true;
+      });
+      waiting.store(queue.size(), std::memory_order_relaxed);
+    }
+    deliver(std::move(refused));
+    with_room([this] { database->purge_expired(SystemClock().wall_ms(), kPurgeLimit); });
+    return true;
+  }
+
   void do_idle_work() {
-    if (database.wal_bytes() > 0) database.checkpoint();
+    if (database->wal_bytes() > 0) database->checkpoint();
     const Instant now = SystemClock().now();
     idle = true;
     if (now < next_purge) return;
+    int64_t removed = 0;
+    with_room([&] { removed = database->purge_expired(SystemClock().wall_ms(), kPurgeLimit); });
     // A full purge means that there is more: come back soon.
-    const bool more = database.purge_expired(SystemClock().wall_ms(), kPurgeLimit) == kPurgeLimit;
-    idle = !more;
-    next_purge = more ? now : now + kPurgeInterval;
+    idle = removed < kPurgeLimit;
+    next_purge = idle ? now + kPurgeInterval : now;
   }
 
-  void answer(const std::vector<Asked>& questions) {
-    if (questions.empty()) return;
-    const int64_t now = SystemClock().wall_ms();
-    std::vector<Answer> found;
-    for (const Asked& asked : questions) {
-      const auto* find = std::get_if<FindResult>(&asked.question);
-      if (find == nullptr) continue;
-      found.push_back({asked.request, ResultFound{find->job, database.find_result(find->job, now)}});
+  // What has its own time, whatever else there is to do.
+  void keep_up() {
+    const Instant now = SystemClock().now();
+    if (now >= next_record_sync) {
+      database->sync_commit_record();
+      next_record_sync = now + kRecordInterval;
     }
+    if (full && now >= next_room_check) {
+      next_room_check = now + kFullRetry;
+      if (database->has_room() && reserve.has_room_for_it() && reserve.fill()) {
+        database->lift_limit(false);
+        full = false;
+        log_info("journal_disk_has_room", {{"path", options.path}});
+      }
+    }
+    std::vector<Answer> found;
+    backups->step(SystemClock().wall_ms(), full, found);
+    deliver(std::move(found));
+  }
+
+  void answer(std::vector<Asked>& questions) {
+    std::vector<Answer> found;
+    for (Asked& asked : questions) {
+      const uint64_t request = asked.request;
+      if (auto* list = std::get_if<ListEnded>(&asked.question)) {
+        const uint64_t after = list->after;
+        tasks.push_back({request, std::move(*list), after});
+      } else if (auto* purge = std::get_if<PurgeEnded>(&asked.question)) {
+        tasks.push_back({request, std::move(*purge)});
+      } else if (std::holds_alternative<BackUp>(asked.question)) {
+        backups->ask(request);
+      } else {
+        found.push_back(read(asked));
+      }
+    }
+    deliver(std::move(found));
+  }
+
+  Answer read(const Asked& asked) {
+    const int64_t now = SystemClock().wall_ms();
+    try {
+      if (const auto* dead = std::get_if<FindDead>(&asked.question)) {
+        return {asked.request, database->find_dead(dead->job, now)};
+      }
+      return {asked.request, database->find_result(std::get<FindResult>(asked.question).job, now)};
+    } catch (const DamagedError& error) {
+      return {asked.request, damaged(error)};
+    }
+  }
+
+  // Named in the log and to whoever asked, never served; the jobs that are whole go on.
+  static Refusal damaged(const DamagedError& error) {
+    log_error("journal_damaged", {{"error", error.what()}});
+    return refuse(ErrorCode::kDataCorrupt, error.what());
+  }
+
+  // A part of the first task.
+  void do_tasks() {
+    if (tasks.empty()) return;
+    Task& task = tasks.front();
+    std::vector<Answer> done;
+    if (auto* list = std::get_if<ListEnded>(&task.question)) {
+      done = go_on(task, *list);
+    } else {
+      done = go_on(task, std::get<PurgeEnded>(task.question));
+    }
+    if (done.empty()) return;
+    tasks.pop_front();
+    deliver(std::move(done));
+  }
+
+  std::vector<Answer> go_on(Task& task, ListEnded& list) {
+    try {
+      list.after = task.after;
+      auto part = database->list_ended(list, kListWindow, SystemClock().wall_ms());
+      task.after = part.last;
+      for (auto& item : part.items) task.listed.jobs.push_back(std::move(item));
+      if (!part.is_last && task.listed.jobs.size() <= list.limit) return {};
+    } catch (const DamagedError& error) {
+      return {{task.request, damaged(error)}};
+    }
+    task.listed.more = task.listed.jobs.size() > list.limit;
+    if (task.listed.more) task.listed.jobs.resize(list.limit);
+    return {{task.request, std::move(task.listed)}};
+  }
+
+  std::vector<Answer> go_on(Task& task, const PurgeEnded& purge) {
+    JournalDatabase::Part<KnownKey> part;
+    if (!with_room([&] { part = database->purge_ended(purge.filter, task.after, kPurgeWindow); })) {
+      return {{task.request, refuse(ErrorCode::kStorageFull, "the journal's disk is full: not all was purged")}};
+    }
+    task.after = part.last;
+    for (auto& item : part.items) task.purged.forgotten.push_back(std::move(item));
+    if (!part.is_last) return {};
+    return {{task.request, std::move(task.purged)}};
+  }
+
+  void deliver(std::vector<Answer> found) {
+    if (found.empty()) return;
     {
       const std::lock_guard lock(mutex);
       for (Answer& item : found) answers.push_back(std::move(item));
@@ -184,15 +343,25 @@ struct Journal::Impl {
   }
 
   const JournalOptions options;
-  JournalDatabase database;  // the thread's, once it runs
-  uint64_t appended = 0;     // the caller's
   std::atomic<uint64_t> durable{0};
+  std::atomic<uint64_t> fenced{0};
   std::atomic<size_t> waiting{0};
+  std::atomic<bool> full{false};
   std::atomic<bool> failed{false};
   EventFd durable_event;
   EventFd answer_event;
-  bool idle = false;  // the thread's: nothing to do but purge
+  uint64_t appended = 0;  // the caller's
+
+  // The thread's, once it runs.
+  DiskReserve reserve;
+  std::unique_ptr<JournalDatabase> database;
+  std::unique_ptr<Backups> backups;
+  std::vector<Record> batch;  // taken from the queue and not yet durable
+  std::deque<Task> tasks;
+  bool idle = false;  // nothing to do but purge
   Instant next_purge{};
+  Instant next_record_sync{};
+  Instant next_room_check{};
 
   std::mutex mutex;  // of what follows
   std::condition_variable wake;
@@ -208,7 +377,11 @@ Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Journal::~Journal() = default;
 
 std::unique_ptr<Journal> Journal::open(const JournalOptions& options, Recovery& recovery) {
-  return std::unique_ptr<Journal>(new Journal(std::make_unique<Impl>(options, recovery)));
+  try {
+    return std::unique_ptr<Journal>(new Journal(std::make_unique<Impl>(options, recovery)));
+  } catch (const DamagedError& error) {
+    fail_damaged(error, options);
+  }
 }
 
 uint64_t Journal::append(Record record) {
@@ -226,7 +399,7 @@ bool Journal::is_congested() const {
   return impl_->waiting.load(std::memory_order_relaxed) > impl_->options.queue_records_max;
 }
 
-bool Journal::is_full() const { return false; }
+bool Journal::is_full() const { return impl_->full.load(std::memory_order_relaxed); }
 
 void Journal::ask(uint64_t request, Question question) { impl_->push(Asked{request, std::move(question)}); }
 
@@ -237,6 +410,7 @@ std::vector<Answer> Journal::poll_answers() {
   return std::exchange(impl_->answers, {});
 }
 
+uint64_t Journal::fenced() const { return impl_->fenced.load(std::memory_order_relaxed); }
 int Journal::event_fd() const { return impl_->durable_event.fd(); }
 int Journal::answers_fd() const { return impl_->answer_event.fd(); }
 

@@ -1,7 +1,11 @@
 // The durable record of jobs: SQLite in WAL mode with synchronous=FULL, one connection in one thread, group commit.
-// append() returns at once with a sequence number; the record is on disk once durable() has reached it. The first write
-// or sync error is final (a failed sync must not be retried): from then on append() and durable() throw Error, which
-// ends the process; after a restart only what is on disk counts.
+// append() returns at once with a sequence number; the record is on disk once durable() has reached it. A failed write
+// or sync is final (a failed sync must not be retried): from then on append() and durable() throw Error, which ends the
+// process; after a restart only what is on disk counts.
+//
+// A full disk is not final. is_full() becomes true, a reserve file is given up so that what is known can end, and
+// records that still find no room wait and are tried again; nothing that was appended is lost while the process lives.
+// is_full() becomes false when the reserve could be taken again.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "journal/job_store.h"
 
 namespace optserve::journal {
@@ -17,33 +22,67 @@ struct JournalOptions {
   std::string path;  // database file; its folder must exist on a local disk
   size_t batch_records_max = 256;
   size_t batch_bytes_max = 1 << 20;
-  size_t queue_records_max = 4096;      // is_congested() above
-  int64_t checkpoint_bytes = 64 << 20;  // of WAL, forced; smaller ones happen in idle moments
-  int64_t database_bytes_max = 0;       // 0: as much as the disk holds
+  size_t queue_records_max = 4096;              // is_congested() above
+  int64_t checkpoint_bytes = 64 << 20;          // of WAL, forced; smaller ones happen in idle moments
+  int64_t database_bytes_max = 0;               // 0: as much as the disk holds
+  int64_t reserve_bytes = 64 << 20;             // kept free for a full disk (and beyond database_bytes_max); 0: nothing
+  milliseconds dead_ttl{7LL * 24 * 3'600'000};  // dead jobs are kept at least so long, whatever their result's time
+  std::string backup_folder{};                  // must exist, better on another disk; "": no backups
+  milliseconds backup_interval{3'600'000};      // 0: only when asked
+  size_t backups_kept = 24;                     // older ones are removed
 };
 
 class Journal final : public JobStore {
  public:
-  // Takes an exclusive lock, checks integrity, refuses other schemas, raises the term, recovers. A second process on
-  // the same file, a corrupt or foreign file: Error that says so and what to do.
+  // Takes an exclusive lock, checks every page and row, raises older schemas (a copy of the file is kept beside it as
+  // <path>.v1.bak), raises the term, recovers. A second process on the same file, a damaged, foreign or newer file:
+  // Error that says so and what to do, and names the latest backup if the folder has one.
   static std::unique_ptr<Journal> open(const JournalOptions& options, Recovery& recovery);
-  ~Journal() override;  // commits what is appended, then closes
+  ~Journal() override;  // commits what is appended, unless the disk is full, then closes
 
   uint64_t append(Record record) override;  // throws Error after a failed write
   uint64_t durable() const override;        // throws Error after a failed write
   bool is_durable() const override { return true; }
   bool is_congested() const override;
   bool is_full() const override;
+  // A list takes in what ends while it is made, and a purge what ends before it is through. While records wait for room
+  // on the disk, questions behind them are refused (kStorageFull).
   void ask(uint64_t request, Question question) override;
   std::vector<Answer> poll_answers() override;
 
-  int event_fd() const;    // eventfd, readable when durable() moved or the journal failed
-  int answers_fd() const;  // eventfd, readable when poll_answers() has answers
+  uint64_t fenced() const;  // results that were ignored because their token was not the job's lease
+  int event_fd() const;     // eventfd, readable when durable() moved or the journal failed
+  int answers_fd() const;   // eventfd, readable when poll_answers() has answers
 
  private:
   struct Impl;
   explicit Journal(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+// --- for the command line, while no scheduler runs
+
+// What a journal or a backup holds.
+struct JournalSummary {
+  int64_t schema_version = 0;
+  uint64_t term = 0;
+  uint64_t next_order = 0;
+  int64_t open = 0, ended = 0, dead = 0;  // dead ones are among the ended
+  int64_t oldest_open_wall_ms = 0;        // when the oldest open job was accepted; 0: none is open
+  int64_t bytes = 0;
+  std::string damage;  // what an integrity check found; "": nothing
+};
+// Changes nothing on disk. Throws Error if a scheduler has it open, or if it is no journal.
+JournalSummary inspect_journal(const std::string& path);
+
+// Puts a backup in the place of the journal at `path`; the backup stays as it is. Throws Error if the backup is
+// damaged, if a scheduler has the journal open, or if there is a journal that holds something and `replace` is false. A
+// replaced journal is kept as <path>.replaced (with its log, <path>.replaced-wal). What happened after the backup is
+// not known to it: jobs that ended since run again, jobs accepted since are unknown (a client that submits them again
+// under the same key gets them run).
+void restore_journal(const std::string& backup, const std::string& path, bool replace);
+
+// The newest backup in a folder; "" if there is none.
+std::string latest_backup(const std::string& folder);
 
 }  // namespace optserve::journal

@@ -1,4 +1,4 @@
-// The journal's file: schema, recovery, and the SQL of each record. One thread at a time.
+// The journal's file: recovery, the SQL of each record and each question. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -8,46 +8,67 @@
 #include <string>
 #include <vector>
 
+#include "journal/commit_record.h"
 #include "journal/journal.h"
+#include "journal/journal_files.h"
 #include "journal/sqlite.h"
 
 namespace optserve::journal {
-
-// flock on a side file: says "another process" before SQLite is asked, and survives nothing but the process.
-class LockFile {
- public:
-  explicit LockFile(const std::string& path);
-  ~LockFile();
-  LockFile(const LockFile&) = delete;
-  LockFile& operator=(const LockFile&) = delete;
-
- private:
-  int fd_ = -1;
-};
 
 class JournalDatabase {
  public:
   // Opens or creates, checks, raises the term and recovers; see Journal::open().
   JournalDatabase(const JournalOptions& options, int64_t now_wall_ms, Recovery& recovery);
+  ~JournalDatabase();
+  JournalDatabase(const JournalDatabase&) = delete;
+  JournalDatabase& operator=(const JournalDatabase&) = delete;
 
-  // One transaction; on return the records are on disk.
-  void commit(std::span<const Record> records);
-  std::optional<protocol::JobResult> find_result(const JobId& job, int64_t now_wall_ms);
+  // One transaction; on return the records are on disk. SqliteError with SQLITE_FULL: nothing was changed, and the same
+  // records may be given again. Every other error is final.
+  void commit(std::span<const Record> records, int64_t now_wall_ms);
+  uint64_t fenced() const { return fenced_; }  // results under a token that was not the job's lease
+
+  // Questions throw DamagedError for a row that does not match its checksum.
+  ResultFound find_result(const JobId& job, int64_t now_wall_ms);
+  DeadFound find_dead(const JobId& job, int64_t now_wall_ms);
+  // A part of the ended jobs, in order: looks at no more than `window` of them, so that commits wait little.
+  template <class Item>
+  struct Part {
+    std::vector<Item> items;
+    uint64_t last = 0;  // the order up to which it looked
+    bool is_last = false;
+  };
+  Part<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window, int64_t now_wall_ms);
+  Part<KnownKey> purge_ended(const protocol::JobFilter& filter, uint64_t after, uint32_t window);
   // Removes up to `limit` expired results; returns how many.
   int64_t purge_expired(int64_t now_wall_ms, int64_t limit);
-  // Moves what is in the write-ahead log to the database file.
-  void checkpoint();
+
+  // Moves what is in the write-ahead log to the database file. kTruncate also gives back the log's room. A full disk
+  // leaves the rest for another time.
+  enum class Checkpoint { kPassive, kTruncate };
+  void checkpoint(Checkpoint how = Checkpoint::kPassive);
   int64_t wal_bytes() const { return wal_pages_ * kPageBytes; }
+  void sync_commit_record() { commit_record_.sync(); }
+
+  // With a size limit: whether the reserve lies beyond it and may be used.
+  void lift_limit(bool lift);
+  bool has_room();
+  Database& connection() { return database_; }
 
  private:
   static constexpr int64_t kPageBytes = 4096;
+  class Transaction;
+  struct Statements;
+  struct Window;
 
+  void open(const JournalOptions& options);
   void configure(const JournalOptions& options);
-  void check_or_create_schema();
-  void raise_term(Recovery& recovery);
+  void check_commits(const std::optional<CommitRecord::Content>& known);
+  void recover(int64_t now_wall_ms, Recovery& recovery);
   void recover_open_jobs(Recovery& recovery);
-  void recover_keys(int64_t now_wall_ms, Recovery& recovery);
-  void prepare();
+  void recover_ended(int64_t now_wall_ms, Recovery& recovery);
+  void recover_modes(Recovery& recovery);
+  void write_commit_record();
 
   void apply(const Accepted& record);
   void apply(const Leased& record);
@@ -55,16 +76,26 @@ class JournalDatabase {
   void apply(const Finished& record);
   void apply(const Requeued& record);
   void apply(const ModeSet& record);
-
-  struct Statements;
+  void add_loss(int64_t seq, const std::string& loss);
+  std::string spec_of(int64_t seq);
+  Window look(const protocol::JobFilter& filter, uint64_t after, uint32_t window);
 
   LockFile lock_;
+  CommitRecord commit_record_;
   Database database_;
-  std::shared_ptr<Statements> statements_;
+  const int64_t limit_pages_;    // 0: none
+  const int64_t reserve_pages_;  // beyond the limit
+  const int64_t dead_ttl_ms_;
+  std::unique_ptr<Statements> statements_;
+  std::string id_;
+  uint64_t term_ = 0;
+  uint64_t commits_ = 0;
+  int64_t next_seq_ = 1;
+  int64_t now_wall_ms_ = 0;  // of the present commit
+  uint64_t fenced_ = 0;
   int64_t wal_pages_ = 0;
+  std::string wal_salt_;  // of the present filling of the log
+  int64_t wal_pages_seen_ = 0;
 };
-
-// Throws Error if `path` exists and is anything but a regular file that may be a journal; creates it as 0600.
-void prepare_journal_file(const std::string& path);
 
 }  // namespace optserve::journal

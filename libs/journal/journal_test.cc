@@ -1,114 +1,27 @@
 #include "journal/journal.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <random>
 #include <set>
-#include <thread>
 
-#include "base/clock.h"
 #include "journal/crc32c.h"
-#include "journal/sqlite.h"
+#include "journal/journal_database.h"
+#include "journal/journal_test_support.h"
 
 namespace optserve::journal {
 namespace {
 
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "optserve-journal-XXXXXX").string();
-    check(::mkdtemp(name.data()) != nullptr, "mkdtemp");
-    path_ = name;
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const char* name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-JobId id_of(uint64_t number) {
-  JobId id;
-  std::memcpy(id.bytes.data(), &number, sizeof number);
-  return id;
-}
-
-Accepted accepted(uint64_t order, const std::string& prompt = "once") {
-  Accepted record;
-  record.job = id_of(order);
-  record.order = order;
-  record.accepted_wall_ms = 1'000 + static_cast<int64_t>(order);
-  record.payload_sha256 = std::string(32, static_cast<char>(order));
-  record.spec.key = "key-" + std::to_string(order);
-  record.spec.tenant = "tenant";
-  record.spec.model = "opt";
-  record.spec.prompt = prompt;
-  return record;
-}
-
-Finished finished(uint64_t order, const std::string& text, int64_t ttl_ms = 60'000) {
-  Finished record;
-  record.order = order;
-  record.expires_wall_ms = SystemClock().wall_ms() + ttl_ms;
-  record.tenant = "tenant";
-  record.payload_sha256 = std::string(32, static_cast<char>(order));
-  record.result.job = id_of(order);
-  record.result.key = "key-" + std::to_string(order);
-  record.result.state = protocol::JobState::kSucceeded;
-  record.result.text = text;
-  return record;
-}
-
-bool wait_durable(const JobStore& store, uint64_t sequence) {
-  for (int i = 0; i < 5'000; ++i) {
-    if (store.durable() >= sequence) return true;
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  return false;
-}
-
-std::optional<protocol::JobResult> fetch(Journal& journal, const JobId& job) {
-  static uint64_t request = 0;
-  journal.ask(++request, FindResult{job});
-  for (int i = 0; i < 1'000; ++i) {
-    pollfd waiting{journal.answers_fd(), POLLIN, 0};
-    ::poll(&waiting, 1, 10);
-    for (auto& answer : journal.poll_answers()) {
-      EXPECT_EQ(answer.request, request);
-      const auto& found = std::get<ResultFound>(answer.body);
-      EXPECT_EQ(found.job, job);
-      return found.result;
-    }
-  }
-  ADD_FAILURE() << "no answer";
-  return std::nullopt;
-}
-
-// The text of the Error that opening throws; empty if it does not.
-std::string open_error(const std::string& path) {
-  try {
-    Recovery recovery;
-    Journal::open({.path = path}, recovery);
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
+using namespace testing;  // NOLINT: the tests' own
 
 TEST(Crc32c, MatchesTheStandardCheckValue) {
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
   EXPECT_EQ(crc32c("6789", crc32c("12345")), 0xE3069283u);
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
 }
 
 TEST(Journal, RecoversJobsLeasesProgressAndKeys) {
@@ -179,6 +92,147 @@ TEST(Journal, TheFirstTerminalRecordStands) {
   EXPECT_FALSE(fetch(*journal, id_of(2)).has_value());
 }
 
+TEST(Journal, AResultUnderAnotherLeaseIsFenced) {
+  TempFolder folder;
+  const JournalOptions options{.path = folder.file("journal.db")};
+  {
+    Recovery recovery;
+    auto journal = Journal::open(options, recovery);
+    for (uint64_t order = 1; order <= 4; ++order) journal->append(accepted(order));
+    journal->append(Leased{id_of(1), 1, {1, 10}, 1});
+    journal->append(Leased{id_of(1), 1, {1, 0}, 1, "its worker was lost"});
+    journal->append(Leased{id_of(1), 1, {1, 11}, 2});
+    Finished stale = finished(1, "stale");
+    stale.token = {1, 10};
+    journal->append(stale);
+    EXPECT_FALSE(fetch(*journal, id_of(1)).has_value());
+    EXPECT_EQ(journal->fenced(), 1u);
+    Finished present = finished(1, "present");
+    present.token = {1, 11};
+    journal->append(present);
+    journal->append(stale);  // ended already: ignored, and no fence
+    EXPECT_EQ(fetch(*journal, id_of(1))->text, "present");
+    EXPECT_EQ(journal->fenced(), 1u);
+    journal->append(Leased{id_of(2), 2, {1, 12}, 1});
+    Finished cancelled = finished(2, "");  // ended by the scheduler, whoever holds the lease
+    cancelled.result.state = protocol::JobState::kCancelled;
+    journal->append(cancelled);
+    EXPECT_EQ(fetch(*journal, id_of(2))->state, protocol::JobState::kCancelled);
+    journal->append(Leased{id_of(3), 3, {1, 13}, 1});
+  }
+  // A lease of an earlier start is none.
+  Recovery recovery;
+  auto journal = Journal::open(options, recovery);
+  Finished old = finished(3, "old");
+  old.token = {1, 13};
+  journal->append(old);
+  EXPECT_FALSE(fetch(*journal, id_of(3)).has_value());
+  EXPECT_EQ(journal->fenced(), 1u);
+}
+
+TEST(Journal, LossesAreKeptInTheirOrderAndBounded) {
+  TempFolder folder;
+  const JournalOptions options{.path = folder.file("journal.db")};
+  const std::string umlauts = [] {
+    std::string text = "x";
+    for (int i = 0; i < 200; ++i) text += "\xc3\xa4";
+    return text;
+  }();
+  {
+    Recovery recovery;
+    auto journal = Journal::open(options, recovery);
+    journal->append(accepted(1));
+    journal->append(accepted(2));
+    journal->append(Leased{id_of(1), 1, {1, 0}, 1, "first"});
+    journal->append(Leased{id_of(1), 1, {1, 0}, 1});  // given back: no loss
+    journal->append(Leased{id_of(1), 1, {1, 0}, 2, umlauts});
+    for (int i = 0; i < 200; ++i) journal->append(Leased{id_of(2), 2, {1, 0}, 1, std::string(256, 'y')});
+  }
+  Recovery recovery;
+  auto journal = Journal::open(options, recovery);
+  ASSERT_EQ(recovery.open.size(), 2u);
+  EXPECT_EQ(recovery.open[0].losses, (std::vector<std::string>{"first", umlauts.substr(0, 255)}));
+  EXPECT_LE(recovery.open[1].losses.size(), 20u);
+  EXPECT_EQ(recovery.open[0].attempts, 2);
+}
+
+TEST(Journal, ADeadJobIsKeptAndPutBack) {
+  TempFolder folder;
+  const JournalOptions options{.path = folder.file("journal.db")};
+  {
+    Recovery recovery;
+    auto journal = Journal::open(options, recovery);
+    journal->append(accepted(1, "poison"));
+    journal->append(accepted(2));
+    Finished dead = finished(1, "", 0);  // its own time is over at once
+    dead.result.state = protocol::JobState::kDead;
+    dead.result.group = "batch";
+    journal->append(dead);
+    EXPECT_FALSE(ask_for<DeadFound>(*journal, FindDead{id_of(2)}).job.has_value());
+    const auto found = ask_for<DeadFound>(*journal, FindDead{id_of(1)});
+    ASSERT_TRUE(found.job.has_value());
+    EXPECT_EQ(found.order, 1u);
+    EXPECT_EQ(found.job->spec, accepted(1, "poison").spec);
+    EXPECT_EQ(found.job->accepted_wall_ms, 1'001);
+    EXPECT_EQ(found.job->payload_sha256, accepted(1).payload_sha256);
+  }
+  {
+    Recovery recovery;
+    auto journal = Journal::open(options, recovery);
+    ASSERT_EQ(recovery.keys.size(), 1u);
+    EXPECT_EQ(recovery.keys[0].state, protocol::JobState::kDead);
+    EXPECT_EQ(recovery.keys[0].group, "batch");
+    EXPECT_GT(recovery.keys[0].expires_wall_ms, SystemClock().wall_ms() + 6LL * 24 * 3'600'000);
+    Requeued back{1, *ask_for<DeadFound>(*journal, FindDead{id_of(1)}).job};
+    back.accepted.order = 3;
+    journal->append(back);
+    EXPECT_FALSE(fetch(*journal, id_of(1)).has_value());
+    back.accepted.order = 4;
+    journal->append(back);  // not dead any more
+  }
+  Recovery recovery;
+  auto journal = Journal::open(options, recovery);
+  ASSERT_EQ(recovery.open.size(), 2u);
+  EXPECT_EQ(recovery.open[1].accepted.order, 3u);
+  EXPECT_EQ(recovery.open[1].accepted.job, id_of(1));
+  EXPECT_EQ(recovery.open[1].accepted.spec, accepted(1, "poison").spec);
+  EXPECT_EQ(recovery.open[1].attempts, 0);
+  EXPECT_TRUE(recovery.keys.empty());
+}
+
+TEST(Journal, ModesHoldUntilTheyAreOpened) {
+  using protocol::ControlScope;
+  using protocol::QueueMode;
+  TempFolder folder;
+  const JournalOptions options{.path = folder.file("journal.db")};
+  {
+    Recovery recovery;
+    auto journal = Journal::open(options, recovery);
+    journal->append(ModeSet{ControlScope::kQueue, "", QueueMode::kPaused});
+    journal->append(ModeSet{ControlScope::kModel, "opt", QueueMode::kPaused});
+    journal->append(ModeSet{ControlScope::kModel, "opt", QueueMode::kDraining});
+    journal->append(ModeSet{ControlScope::kQueue, "", QueueMode::kOpen});
+  }
+  Recovery recovery;
+  auto journal = Journal::open(options, recovery);
+  ASSERT_EQ(recovery.modes.size(), 1u);
+  EXPECT_EQ(recovery.modes[0].scope, ControlScope::kModel);
+  EXPECT_EQ(recovery.modes[0].name, "opt");
+  EXPECT_EQ(recovery.modes[0].mode, QueueMode::kDraining);
+}
+
+// Locks keep a second scheduler out; where they do not hold, the term in the file does.
+TEST(Journal, ATermThatWasRaisedByAnotherStopsThisOne) {
+  TempFolder folder;
+  Recovery recovery;
+  JournalDatabase database({.path = folder.file("journal.db")}, 1, recovery);
+  database.commit(std::vector<Record>{accepted(1)}, 1);
+  database.connection().execute("UPDATE meta SET term = term + 1");
+  EXPECT_THAT(error_of([&] { database.commit(std::vector<Record>{accepted(2)}, 1); }),
+              ::testing::HasSubstr("another scheduler took over this journal (our term is 1, the file has 2)"));
+  EXPECT_EQ(database.connection().query_number("SELECT count(*) FROM jobs"), 1);
+}
+
 TEST(Journal, ResultsExpireAndArePurged) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
@@ -243,87 +297,10 @@ TEST(Journal, ASecondOwnerIsRefused) {
   const std::string path = folder.file("journal.db");
   Recovery recovery;
   auto journal = Journal::open({.path = path}, recovery);
-  EXPECT_THAT(open_error(path), ::testing::HasSubstr("held by another process (pid " + std::to_string(::getpid())));
+  EXPECT_THAT(open_error({.path = path}),
+              ::testing::HasSubstr("held by another process (pid " + std::to_string(::getpid())));
   journal.reset();
-  EXPECT_EQ(open_error(path), "");
-}
-
-TEST(Journal, RefusesWhatIsNotAJournal) {
-  TempFolder folder;
-  const std::string garbage = folder.file("garbage");
-  std::ofstream(garbage) << "this is a text file, longer than sixteen bytes";
-  EXPECT_THAT(open_error(garbage), ::testing::HasSubstr("not a database"));
-
-  const std::string foreign = folder.file("foreign");
-  Database(foreign).execute("CREATE TABLE t(x)");
-  ::chmod(foreign.c_str(), 0600);
-  EXPECT_THAT(open_error(foreign), ::testing::HasSubstr("another application"));
-
-  const std::string newer = folder.file("newer");
-  EXPECT_EQ(open_error(newer), "");
-  Database(newer).execute("PRAGMA user_version = 9");
-  EXPECT_THAT(open_error(newer), ::testing::HasSubstr("schema version 9, this build reads version 1"));
-
-  const std::string link = folder.file("link");
-  std::filesystem::create_symlink(newer, link);
-  EXPECT_THAT(open_error(link), ::testing::HasSubstr("expected a regular file"));
-
-  const std::string shared = folder.file("shared");
-  EXPECT_EQ(open_error(shared), "");
-  ::chmod(shared.c_str(), 0666);
-  EXPECT_THAT(open_error(shared), ::testing::HasSubstr("other users may write"));
-
-  EXPECT_THAT(open_error(folder.file("no/such/folder/journal")), ::testing::HasSubstr("No such file or directory"));
-}
-
-// Any flipped bit of a payload is either found or harmless (it hit a free page): never a different job.
-TEST(Journal, DamageIsFoundOrHarmless) {
-  TempFolder folder;
-  const std::string path = folder.file("journal.db");
-  {
-    Recovery recovery;
-    auto journal = Journal::open({.path = path}, recovery);
-    for (uint64_t order = 1; order <= 40; ++order) journal->append(accepted(order, std::string(400, 'p')));
-  }
-  std::ifstream source(path, std::ios::binary);
-  const std::string good((std::istreambuf_iterator<char>(source)), std::istreambuf_iterator<char>());
-  const unsigned seed = std::random_device()();
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
-  int found = 0;
-  for (int round = 0; round < 60; ++round) {
-    std::string bad = good;
-    bad[random() % bad.size()] ^= static_cast<char>(1u << (random() % 8));
-    std::ofstream(path, std::ios::binary | std::ios::trunc) << bad;
-    try {
-      Recovery recovery;
-      Journal::open({.path = path}, recovery);
-      for (const OpenJob& job : recovery.open) {
-        EXPECT_EQ(job.accepted.spec, accepted(job.accepted.order, std::string(400, 'p')).spec);
-      }
-    } catch (const Error&) {
-      ++found;
-    }
-  }
-  EXPECT_GT(found, 0);
-}
-
-TEST(Journal, AFullDiskIsReportedWithWhatToDo) {
-  TempFolder folder;
-  Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db"), .database_bytes_max = 256 << 10}, recovery);
-  std::string message;
-  try {
-    for (uint64_t order = 1; order <= 100'000; ++order) {
-      const uint64_t sequence = journal->append(accepted(order, std::string(4'000, 'x')));
-      if (order % 50 == 0 && !wait_durable(*journal, sequence)) break;
-    }
-  } catch (const Error& error) {
-    message = error.what();
-  }
-  EXPECT_THAT(message, ::testing::HasSubstr("free space"));
-  EXPECT_THROW(journal->append(accepted(1)), Error);
-  EXPECT_THROW(journal->durable(), Error);
+  EXPECT_EQ(open_error({.path = path}), "");
 }
 
 // What a child process reported as durable before it was killed at a random moment is there afterwards.
@@ -367,17 +344,6 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
   EXPECT_GT(promised.size(), 0u);
   for (const uint64_t order : promised) EXPECT_TRUE(present.count(order)) << "order " << order;
   EXPECT_EQ(present.size(), recovery.open.size());
-}
-
-TEST(MemoryStore, IsBounded) {
-  MemoryStore store(2);
-  for (uint64_t order = 1; order <= 3; ++order) store.append(finished(order, "text"));
-  for (uint64_t order = 1; order <= 3; ++order) store.ask(order, FindResult{id_of(order)});
-  const auto answers = store.poll_answers();
-  ASSERT_EQ(answers.size(), 3u);
-  EXPECT_FALSE(std::get<ResultFound>(answers[0].body).result.has_value());
-  EXPECT_TRUE(std::get<ResultFound>(answers[2].body).result.has_value());
-  EXPECT_TRUE(store.poll_answers().empty());
 }
 
 }  // namespace

@@ -1,14 +1,57 @@
 #include "journal/sqlite.h"
 
-namespace optserve::journal {
+#include "journal/crc32c.h"
 
-Database::Database(const std::string& path) : path_(path) {
+namespace optserve::journal {
+namespace {
+
+// SQL function row_crc(...): CRC-32C over the values of a row, each with its kind and length, so that no two rows give
+// the same bytes. SQLite calls it with plain arrays.
+void row_crc(sqlite3_context* context, int count, sqlite3_value** values) {
+  uint32_t crc = 0;
+  const auto add = [&crc](char kind, const void* bytes, int64_t size) {
+    crc = crc32c({&kind, 1}, crc);
+    crc = crc32c({reinterpret_cast<const char*>(&size), sizeof size}, crc);
+    if (size > 0) crc = crc32c({static_cast<const char*>(bytes), static_cast<size_t>(size)}, crc);
+  };
+  for (int i = 0; i < count; ++i) {
+    sqlite3_value* value = values[i];
+    switch (sqlite3_value_type(value)) {
+      case SQLITE_INTEGER: {
+        const int64_t number = sqlite3_value_int64(value);
+        add('i', &number, sizeof number);
+        break;
+      }
+      case SQLITE_NULL:
+        add('n', nullptr, 0);
+        break;
+      case SQLITE_FLOAT: {
+        const double number = sqlite3_value_double(value);
+        add('f', &number, sizeof number);
+        break;
+      }
+      default: {
+        const void* bytes = sqlite3_value_blob(value);
+        add('b', bytes, sqlite3_value_bytes(value));
+      }
+    }
+  }
+  sqlite3_result_int64(context, crc);
+}
+
+}  // namespace
+
+Database::Database(const std::string& path, Open how) : path_(path) {
   sqlite3* handle = nullptr;
-  const int code =
-      sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (how == Open::kCreate ? SQLITE_OPEN_CREATE : 0);
+  const int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
   handle_.reset(handle);  // SQLite gives a handle even when it fails
   if (code != SQLITE_OK) fail("open", code);
   sqlite3_extended_result_codes(handle, 1);
+  const int added =
+      sqlite3_create_function_v2(handle, "row_crc", -1, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, nullptr,
+                                 row_crc, nullptr, nullptr, nullptr);
+  if (added != SQLITE_OK) fail("row_crc", added);
 }
 
 void Database::fail(std::string_view what, int code) const {
@@ -17,18 +60,19 @@ void Database::fail(std::string_view what, int code) const {
     text += std::string(" (") + sqlite3_errmsg(handle_.get()) + ")";
   }
   const int primary = code & 0xff;
+  if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB) {
+    throw DamagedError(text + ". The file is damaged or not a journal: move it away and restore the latest backup");
+  }
   if (primary == SQLITE_FULL) {
     text +=
         ". The disk or the journal's size limit is full: free space, then start the scheduler again; jobs that "
         "were accepted are safe";
-  } else if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB) {
-    text += ". The file is damaged or not a journal: move it away and restore the latest backup";
   }
   throw SqliteError(text, primary);
 }
 
-void Database::execute(const char* sql) {
-  const int code = sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr);
+void Database::execute(const std::string& sql) {
+  const int code = sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) fail(sql, code);
 }
 
@@ -39,12 +83,13 @@ int64_t Database::query_number(const char* sql) {
 
 std::string Database::query_text(const char* sql) {
   Statement statement(*this, sql);
-  return statement.step() ? std::string(statement.column_bytes(0)) : std::string();
+  return statement.step() ? statement.column_text(0) : std::string();
 }
 
-Statement::Statement(Database& database, const char* sql) : database_(database) {
+Statement::Statement(Database& database, const std::string& sql) : database_(database) {
   sqlite3_stmt* handle = nullptr;
-  const int code = sqlite3_prepare_v3(database.handle(), sql, -1, SQLITE_PREPARE_PERSISTENT, &handle, nullptr);
+  const int code = sqlite3_prepare_v3(database.handle(), sql.c_str(), static_cast<int>(sql.size()),
+                                      SQLITE_PREPARE_PERSISTENT, &handle, nullptr);
   handle_.reset(handle);
   if (code != SQLITE_OK) database.fail(sql, code);
 }

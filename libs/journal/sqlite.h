@@ -22,20 +22,32 @@ class SqliteError : public Error {
   int code_;
 };
 
+// What is on disk is not what was written. Restoring a backup is the way on.
+class DamagedError : public Error {
+ public:
+  using Error::Error;
+};
+
 class Database {
  public:
-  explicit Database(const std::string& path);
-  void execute(const char* sql);
+  enum class Open { kCreate, kExisting };
+
+  explicit Database(const std::string& path, Open how = Open::kCreate);
+  void execute(const std::string& sql);
   int64_t query_number(const char* sql);
   std::string query_text(const char* sql);
   int64_t changes() const { return sqlite3_changes64(handle_.get()); }
+  bool is_in_transaction() const { return sqlite3_get_autocommit(handle_.get()) == 0; }
+  const std::string& path() const { return path_; }
   sqlite3* handle() { return handle_.get(); }
+  // Throws SqliteError; DamagedError for what SQLite finds to be damaged.
   [[noreturn]] void fail(std::string_view what, int code) const;
 
  private:
   struct Close {
     void operator()(sqlite3* handle) const { sqlite3_close_v2(handle); }
   };
+
   std::string path_;
   std::unique_ptr<sqlite3, Close> handle_;
 };
@@ -43,7 +55,7 @@ class Database {
 // A prepared statement. bind_*: parameters from 1; the bytes must live until step() has been called. column_*: from 0.
 class Statement {
  public:
-  Statement(Database& database, const char* sql);
+  Statement(Database& database, const std::string& sql);
   Statement& bind(int index, int64_t value);
   Statement& bind_blob(int index, std::string_view bytes);
   Statement& bind_text(int index, std::string_view text);
@@ -52,6 +64,7 @@ class Statement {
   void reset() { sqlite3_reset(handle_.get()); }
   int64_t column_number(int index) { return sqlite3_column_int64(handle_.get(), index); }
   std::string_view column_bytes(int index);  // valid until the next step()
+  std::string column_text(int index) { return std::string(column_bytes(index)); }
 
  private:
   struct Finalize {

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "bench/bench_loop.h"
 #include "bench/bench_peers.h"
+#include "bench/journal_bench.h"
 #include "bench/relay_bench.h"
 
 namespace {
@@ -31,6 +32,7 @@ struct Options {
   std::string json;
   std::string part = "all";
   std::string transport = "tcp";
+  int64_t recovery_jobs = 1'000'000;
 };
 
 // When each token left its worker, by job and position.
@@ -238,6 +240,12 @@ std::vector<Figure> measure_all(const Options& options) {
     report(measure_accepts(options, durable, 64, 4));
     report(measure_accepts(options, durable, 256, 4));
   }
+  for (const size_t batch : {1, 16, 64, 256}) {
+    if (wanted("journal")) report(measure_commits(options.folder, batch, options.seconds));
+  }
+  if (wanted("recovery")) {
+    for (const Figure& f : measure_recovery(options.folder, static_cast<size_t>(options.recovery_jobs))) report(f);
+  }
   if (wanted("tokens")) {
     Flow flow;
     flow.window = 20'000;
@@ -267,7 +275,9 @@ int main(int argc, char** argv) {
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
   parser.add("folder", options.folder, "Where the journal is written: a local disk");
-  parser.add("part", options.part, "What to measure: accepts, tokens, latency, relay (bare hops) or all");
+  parser.add("part", options.part,
+             "What to measure: accepts, journal, recovery, tokens, latency, relay (bare hops) or all");
+  parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that a start finds");
   parser.add("transport", options.transport, "tcp or ipc");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;

@@ -1,0 +1,170 @@
+#include "journal/journal_backup.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+#include <utility>
+
+#include "base/log.h"
+#include "journal/journal_files.h"
+#include "journal/journal_schema.h"
+
+namespace optserve::journal {
+namespace {
+
+constexpr int kPagesAStep = 256;  // about a millisecond
+constexpr std::string_view kPrefix = "journal-";
+constexpr std::string_view kSuffix = "Z.db";
+constexpr std::string_view kPartial = ".partial";
+
+std::string backup_name(int64_t wall_ms) {
+  const std::time_t seconds = wall_ms / 1000;
+  std::tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  std::array<char, 32> text{};
+  const size_t length = std::strftime(text.data(), text.size(), "%Y%m%dT%H%M%S", &parts);
+  std::string thousandths = std::to_string(1000 + wall_ms % 1000);
+  thousandths[0] = '.';
+  return std::string(kPrefix) + std::string(text.data(), length) + thousandths + std::string(kSuffix);
+}
+
+// Oldest first: their names are their times.
+std::vector<std::string> backups_in(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failure)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void remove_partial_copies(const std::string& folder) {
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failure)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kPrefix) && name.ends_with(kPartial)) remove_file(entry.path().string());
+  }
+}
+
+Result<BackUpDone> check_and_publish(const std::string& folder, const std::string& name, size_t kept) {
+  const std::string path = folder + "/" + name;
+  try {
+    publish_copy(path + std::string(kPartial), path);
+    std::vector<std::string> names = backups_in(folder);
+    for (size_t i = 0; i + kept < names.size(); ++i) remove_file(folder + "/" + names[i]);
+    return BackUpDone{name, file_bytes(path)};
+  } catch (const Error& error) {
+    return refuse(ErrorCode::kInternal, error.what());
+  }
+}
+
+}  // namespace
+
+std::string latest_backup(const std::string& folder) {
+  const std::vector<std::string> names = backups_in(folder);
+  return names.empty() ? "" : folder + "/" + names.back();
+}
+
+Backups::Backups(const JournalOptions& options, Database& source)
+    : source_(source),
+      folder_(options.backup_folder),
+      interval_ms_(options.backup_interval.count()),
+      kept_(std::max<size_t>(1, options.backups_kept)) {
+  if (folder_.empty()) return;
+  if (!std::filesystem::is_directory(folder_)) throw Error("backup folder " + folder_ + ": no such folder");
+  remove_partial_copies(folder_);
+  const std::string latest = latest_backup(folder_);
+  if (latest.empty()) return;
+  // Restarts more often than the interval must not put a backup off for ever.
+  const auto age = std::filesystem::file_time_type::clock::now() - std::filesystem::last_write_time(latest);
+  const int64_t age_ms = std::chrono::duration_cast<milliseconds>(age).count();
+  due_wall_ms_ = SystemClock().wall_ms() + std::max<int64_t>(0, interval_ms_ - std::max<int64_t>(0, age_ms));
+}
+
+Backups::~Backups() {
+  copy_.reset();
+  target_.reset();
+  if (!name_.empty() && !outcome_.valid()) std::filesystem::remove(file(name_ + std::string(kPartial)));
+}
+
+void Backups::step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers) {
+  if (folder_.empty()) {
+    for (const uint64_t request : std::exchange(asked_, {})) {
+      answers.push_back(
+          {request, refuse(ErrorCode::kUnavailable, "the scheduler was started without a backup folder")});
+    }
+    return;
+  }
+  if (outcome_.valid()) {
+    if (outcome_.wait_for(seconds(0)) == std::future_status::ready) take_outcome(answers);
+    return;
+  }
+  if (copy_ != nullptr) {
+    // What is committed while it copies is in the copy, so those who asked meanwhile get this one.
+    under_way_.insert(under_way_.end(), asked_.begin(), asked_.end());
+    asked_.clear();
+    copy_pages();
+    return;
+  }
+  if (interval_ms_ > 0) due_wall_ms_ = std::min(due_wall_ms_, now_wall_ms + interval_ms_);  // the clock went back
+  const bool is_due = interval_ms_ > 0 && !is_full && now_wall_ms >= due_wall_ms_;
+  if (is_due || !asked_.empty()) start(now_wall_ms);
+}
+
+void Backups::start(int64_t now_wall_ms) {
+  due_wall_ms_ = now_wall_ms + interval_ms_;
+  under_way_ = std::exchange(asked_, {});
+  name_ = backup_name(now_wall_ms);
+  try {
+    target_ = open_copy(file(name_ + std::string(kPartial)));
+    copy_.reset(sqlite3_backup_init(target_->handle(), "main", source_.handle(), "main"));
+    if (copy_ == nullptr) target_->fail("backup", sqlite3_errcode(target_->handle()));
+  } catch (const Error& error) {
+    fail(error.what());
+  }
+}
+
+void Backups::copy_pages() {
+  const int code = sqlite3_backup_step(copy_.get(), kPagesAStep);
+  if (code == SQLITE_OK) return;
+  const int finished = sqlite3_backup_finish(copy_.release());
+  target_.reset();
+  if (code != SQLITE_DONE || finished != SQLITE_OK) {
+    fail(std::string("backup: ") + sqlite3_errstr(code != SQLITE_DONE ? code : finished));
+    return;
+  }
+  outcome_ = std::async(std::launch::async, check_and_publish, folder_, name_, kept_);
+}
+
+void Backups::fail(const std::string& why) {
+  copy_.reset();
+  target_.reset();
+  std::promise<Result<BackUpDone>> failed;
+  failed.set_value(refuse(ErrorCode::kInternal, why));
+  outcome_ = failed.get_future();
+}
+
+void Backups::take_outcome(std::vector<Answer>& answers) {
+  const Result<BackUpDone> outcome = outcome_.get();
+  if (outcome.ok()) {
+    log_info("journal_backed_up", {{"file", outcome.value().file}, {"bytes", outcome.value().bytes}});
+  } else {
+    log_error("journal_backup_failed", {{"error", outcome.refusal().message}});
+    std::error_code ignored;
+    std::filesystem::remove(file(name_ + std::string(kPartial)), ignored);
+  }
+  name_.clear();
+  for (const uint64_t request : std::exchange(under_way_, {})) {
+    if (outcome.ok()) {
+      answers.push_back({request, outcome.value()});
+    } else {
+      answers.push_back({request, outcome.refusal()});
+    }
+  }
+}
+
+}  // namespace optserve::journal

@@ -1,0 +1,55 @@
+// Copies of the journal while it works: a step of pages between commits, in the journal's thread and over its
+// connection, so that SQLite keeps the copy up to date with what is committed meanwhile. The finished copy is checked,
+// synced and given its name in a thread of its own.
+#pragma once
+
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "journal/job_store.h"
+#include "journal/journal.h"
+#include "journal/sqlite.h"
+
+namespace optserve::journal {
+
+class Backups {
+ public:
+  Backups(const JournalOptions& options, Database& source);
+  ~Backups();  // a copy that is not finished is thrown away
+  Backups(const Backups&) = delete;
+  Backups& operator=(const Backups&) = delete;
+
+  void ask(uint64_t request) { asked_.push_back(request); }
+  // Starts what is asked for, or due unless `is_full` (it would take the last room), and copies some pages. What came
+  // to an end is added to `answers`. A backup that fails is refused and logged; the journal goes on.
+  void step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers);
+  bool is_copying() const { return copy_ != nullptr; }
+  bool is_under_way() const { return copy_ != nullptr || outcome_.valid(); }
+
+ private:
+  struct Finish {
+    void operator()(sqlite3_backup* backup) const { sqlite3_backup_finish(backup); }
+  };
+  void start(int64_t now_wall_ms);
+  void copy_pages();
+  void take_outcome(std::vector<Answer>& answers);
+  void fail(const std::string& why);
+  std::string file(const std::string& name) const { return folder_ + "/" + name; }
+
+  Database& source_;
+  const std::string folder_;
+  const int64_t interval_ms_;
+  const size_t kept_;
+  int64_t due_wall_ms_ = 0;
+  std::vector<uint64_t> asked_;      // for the next backup
+  std::vector<uint64_t> under_way_;  // for this one
+  std::string name_;
+  std::unique_ptr<Database> target_;
+  std::unique_ptr<sqlite3_backup, Finish> copy_;  // goes before its target
+  std::future<Result<BackUpDone>> outcome_;
+};
+
+}  // namespace optserve::journal

@@ -1,0 +1,37 @@
+// The files of a journal at `path`, beside the database itself:
+//   path-wal       SQLite's write-ahead log
+//   path.lock      held by the process that owns the journal
+//   path.commits   how many commits are durable (commit_record.h)
+//   path.reserve   room that is given up when the disk is full (disk_reserve.h)
+//   path.v1.bak    the journal before its schema was raised
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace optserve::journal {
+
+// flock on a side file: says "another process" before SQLite is asked, and survives nothing but the process.
+class LockFile {
+ public:
+  explicit LockFile(const std::string& path);
+  ~LockFile();
+  LockFile(const LockFile&) = delete;
+  LockFile& operator=(const LockFile&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
+// Throws Error if `path` exists and is anything but a regular file that may be a journal; creates it as 0600.
+void prepare_journal_file(const std::string& path);
+
+int64_t file_bytes(const std::string& path);   // 0 if there is none
+void sync_folder_of(const std::string& path);  // a created, renamed or removed name is on disk afterwards
+void sync_file(const std::string& path);
+void copy_file(const std::string& from, const std::string& to);  // as 0600, synced, replaces `to`
+// `partial` takes the name `path`, whole and synced, or not at all.
+void publish_file(const std::string& partial, const std::string& path);
+void remove_file(const std::string& path);  // fine if there is none
+
+}  // namespace optserve::journal

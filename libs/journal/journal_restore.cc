@@ -1,0 +1,105 @@
+// What the command line does with a journal that no scheduler has open.
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "journal/commit_record.h"
+#include "journal/journal.h"
+#include "journal/journal_files.h"
+#include "journal/journal_schema.h"
+
+namespace optserve::journal {
+namespace {
+
+// Starts since the backup have used terms that it does not know, and workers may still hold leases of them: the next
+// term must be above all of those.
+constexpr int64_t kTermStep = 1'000'000;
+
+// An existing journal, or Error.
+std::unique_ptr<Database> open_existing(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) throw Error("journal " + path + ": no such file");
+  prepare_journal_file(path);
+  auto database = std::make_unique<Database>(path, Database::Open::kExisting);
+  configure_connection(*database);
+  return database;
+}
+
+void move_file(const std::string& from, const std::string& to) {
+  remove_file(to);
+  if (file_bytes(from) == 0) return remove_file(from);
+  if (std::rename(from.c_str(), to.c_str()) != 0) throw errno_error("rename " + from + " to " + to);
+}
+
+// In the copy, before it becomes the journal.
+void check_and_fence(const std::string& copy) {
+  const auto database = open_existing(copy);
+  const int64_t version = schema_version(*database);
+  if (version == 0) throw Error("backup: the database is empty, not a journal");
+  check_integrity(*database);
+  const std::string step = std::to_string(kTermStep);
+  if (version == 1) {
+    database->execute("UPDATE meta SET term = term + " + step);
+    return;
+  }
+  check_schema(*database);
+  // Another id: what the commit record of the replaced journal says does not hold for this one.
+  database->execute("BEGIN IMMEDIATE; UPDATE meta SET id = randomblob(16), term = term + " + step +
+                    "; UPDATE meta SET crc = " + kMetaCrc + "; COMMIT");
+}
+
+// Neither the closing of the last connection nor anything else changes the file.
+void summarize(Database& database, JournalSummary& summary) {
+  sqlite3_db_config(database.handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  database.execute("PRAGMA query_only = ON");
+  summary.schema_version = schema_version(database);
+  if (summary.schema_version == 0) throw Error("journal " + database.path() + ": the database is empty, not a journal");
+  summary.term = static_cast<uint64_t>(database.query_number("SELECT term FROM meta"));
+  summary.next_order = static_cast<uint64_t>(database.query_number("SELECT next_seq FROM meta"));
+  summary.open = database.query_number("SELECT count(*) FROM jobs");
+  summary.ended = database.query_number("SELECT count(*) FROM results");
+  if (summary.schema_version > 1) summary.dead = database.query_number("SELECT count(*) FROM results WHERE state = 7");
+  summary.oldest_open_wall_ms = database.query_number("SELECT accepted_wall_ms FROM jobs ORDER BY seq LIMIT 1");
+  check_integrity(database);
+}
+
+}  // namespace
+
+JournalSummary inspect_journal(const std::string& path) {
+  std::optional<LockFile> lock;
+  if (std::filesystem::exists(path + ".lock")) lock.emplace(path + ".lock");  // a backup has none
+  JournalSummary summary;
+  summary.bytes = file_bytes(path) + file_bytes(path + "-wal");
+  const auto database = open_existing(path);
+  try {
+    summarize(*database, summary);
+  } catch (const DamagedError& error) {
+    summary.damage = error.what();
+  }
+  return summary;
+}
+
+void restore_journal(const std::string& backup, const std::string& path, bool replace) {
+  const LockFile lock(path + ".lock");
+  const bool is_there = file_bytes(path) > 0 || file_bytes(path + "-wal") > 0;
+  if (is_there && !replace) {
+    throw Error("journal " + path + ": there is a journal already; replace it only if it is damaged or not wanted");
+  }
+  if (file_bytes(backup) == 0) throw Error("backup " + backup + ": no such file, or an empty one");
+  const std::string copy = path + ".restoring";
+  copy_file(backup, copy);
+  remove_file(copy + "-wal");
+  if (file_bytes(backup + "-wal") > 0) copy_file(backup + "-wal", copy + "-wal");  // a journal that was put aside
+  try {
+    check_and_fence(copy);
+  } catch (...) {
+    remove_file(copy);
+    throw;
+  }
+  // The log goes with its database: SQLite would play it into whatever has the name.
+  move_file(path, path + ".replaced");
+  move_file(path + "-wal", path + ".replaced-wal");
+  remove_file(CommitRecord::path_of(path));
+  publish_file(copy, path);
+}
+
+}  // namespace optserve::journal

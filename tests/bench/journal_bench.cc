@@ -1,0 +1,102 @@
+#include "bench/journal_bench.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "journal/journal.h"
+#include "protocol/codec.h"
+
+namespace optserve::bench {
+namespace {
+
+class BenchFolder {
+ public:
+  explicit BenchFolder(const std::string& under) : path_(under + "/optserve-bench-XXXXXX") {
+    if (::mkdtemp(path_.data()) == nullptr) throw errno_error("mkdtemp " + path_);
+  }
+  ~BenchFolder() { std::filesystem::remove_all(path_); }
+  BenchFolder(const BenchFolder&) = delete;
+  BenchFolder& operator=(const BenchFolder&) = delete;
+  std::string file() const { return path_ + "/journal.db"; }
+
+ private:
+  std::string path_;
+};
+
+journal::Accepted job(uint64_t order) {
+  journal::Accepted record;
+  record.job = JobId::random();
+  record.order = order;
+  record.accepted_wall_ms = 1;
+  record.payload_sha256.assign(32, 'd');
+  protocol::JobSpec spec;
+  spec.key = "job-" + std::to_string(order);
+  spec.model = "opt";
+  spec.prompt.assign(512, 'p');
+  record.encoded_spec = protocol::encode_job_spec(spec);
+  return record;
+}
+
+double resident_mib() {
+  std::ifstream file("/proc/self/statm");
+  double total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+void wait_for_backlog(const journal::Journal& store, uint64_t appended, uint64_t allowed) {
+  while (appended - store.durable() > allowed) std::this_thread::sleep_for(microseconds(20));
+}
+
+}  // namespace
+
+Figure measure_commits(const std::string& folder, size_t batch, int seconds) {
+  const BenchFolder place(folder);
+  journal::Recovery recovery;
+  journal::JournalOptions options;
+  options.path = place.file();
+  options.batch_records_max = batch;
+  const auto store = journal::Journal::open(options, recovery);
+  const int64_t start = now_ns();
+  uint64_t appended = 0;
+  // Always the next commit's records at hand, and no more than a few: a queue of one has nothing to wait for but it.
+  while (now_ns() - start < int64_t{seconds} * 1'000'000'000) {
+    appended = store->append(job(appended + 1));
+    wait_for_backlog(*store, appended, 2 * batch);
+  }
+  const double rate = static_cast<double>(store->durable()) / (static_cast<double>(now_ns() - start) * 1e-9);
+  return {"journal: durable accepts, " + std::to_string(batch) + " a commit", "jobs/s", rate};
+}
+
+std::vector<Figure> measure_recovery(const std::string& folder, size_t jobs) {
+  const BenchFolder place(folder);
+  journal::JournalOptions options;
+  options.path = place.file();
+  {
+    journal::Recovery recovery;
+    const auto store = journal::Journal::open(options, recovery);
+    for (uint64_t order = 1; order <= jobs; ++order) {
+      store->append(job(order));
+      wait_for_backlog(*store, order, 10'000);
+    }
+  }
+  ::malloc_trim(0);
+  const double before = resident_mib();
+  const int64_t start = now_ns();
+  journal::Recovery recovery;
+  const auto store = journal::Journal::open(options, recovery);
+  const double elapsed = static_cast<double>(now_ns() - start) * 1e-9;
+  const double used = resident_mib() - before;
+  const std::string name = "recovery of " + std::to_string(recovery.open.size()) + " open jobs";
+  return {{name, "s", elapsed},
+          {name + ": resident memory", "MiB", used},
+          {name + ": memory a job, SQLite's cache included", "bytes",
+           used * (1 << 20) / static_cast<double>(recovery.open.size())}};
+}
+
+}  // namespace optserve::bench
