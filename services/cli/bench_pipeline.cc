@@ -38,7 +38,7 @@ struct Heard {
 
 JobStream stream_into(const std::shared_ptr<Heard>& heard) {
   JobStream stream;
-  stream.on_text = [heard](std::string_view, const protocol::JobEvent& event) {
+  stream.on_progress = [heard](const protocol::JobEvent& event) {
     const std::lock_guard lock(heard->mutex);
     heard->count_tokens(event.job, event.tokens);
   };
@@ -60,12 +60,14 @@ JobStream stream_into(const std::shared_ptr<Heard>& heard) {
 }
 
 // Generations that the workers of a model run at a time.
-int32_t capacity_of(const protocol::SystemStatus& status, const std::string& model) {
+int32_t capacity_of(Client& client, const std::string& model) {
   int32_t capacity = 0;
-  for (const protocol::ServiceStatus& service : status.services) {
-    const auto& models = service.models;
-    if (service.kind == "worker" && std::find(models.begin(), models.end(), model) != models.end())
-      capacity += service.capacity;
+  for (const auto& [endpoint, status] : client.status()) {
+    for (const protocol::ServiceStatus& service : value_or_fail(status).services) {
+      const auto& models = service.models;
+      if (service.kind == "worker" && std::find(models.begin(), models.end(), model) != models.end())
+        capacity += service.capacity;
+    }
   }
   return capacity;
 }
@@ -79,7 +81,7 @@ class PipelineRuns {
     json event = {{"event", "measurement"}, {"kind", workload::bench_kind_name(spec.kind)}};
     if (batch > 0) {
       event["batch"] = batch;
-      const int32_t capacity = capacity_of(value_or_fail(bench_.client.status()), bench_.model);
+      const int32_t capacity = capacity_of(bench_.client, bench_.model);
       if (batch > capacity) {
         event.update(
             {{"fits", false}, {"reason", "the workers take " + std::to_string(capacity) + " sequences at a time"}});

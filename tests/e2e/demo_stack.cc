@@ -120,7 +120,7 @@ std::string DemoStack::client_endpoint() const { return "tcp://127.0.0.1:" + std
 
 std::unique_ptr<Client> DemoStack::client() const {
   ClientOptions options;
-  options.endpoint = client_endpoint();
+  options.endpoints = client_endpoint();
   options.timeout = std::chrono::seconds(30);
   return std::make_unique<Client>(options);
 }
