@@ -57,7 +57,9 @@ struct Seen {
 
 // A session, a clock, and what the session sent. `answer` plays the scheduler.
 struct Rig {
-  explicit Rig(uint64_t seed = 1) : session(with_seed(seed)) {}
+  using Answer = std::function<void(const Message&)>;
+  explicit Rig(uint64_t seed = 1) : Rig(with_seed(seed)) {}
+  explicit Rig(const SessionOptions& options) : session(options) {}
   static SessionOptions with_seed(uint64_t seed) {
     SessionOptions options;
     options.endpoint = "tcp://scheduler:1";
@@ -135,7 +137,7 @@ struct Rig {
   size_t reconnects = 0;
   bool down = false;
   uint64_t term = 1;  // 0: pings are not answered
-  std::function<void(const Message&)> answer;
+  Answer answer;
   std::optional<Result<Outcomes>> outcomes;
 };
 
