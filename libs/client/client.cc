@@ -13,24 +13,31 @@
 
 #include "base/limits.h"
 #include "base/log.h"
-#include "client/client_session.h"
+#include "client/scheduler_choice.h"
+#include "client/scheduler_set.h"
 #include "transport/service_loop.h"
 
 namespace optserve {
 namespace {
 
-using client::ClientSession;
+using client::SchedulerSet;
 using client::Turn;
 using protocol::JobResult;
 using protocol::Message;
 
 client::SessionOptions session_options(const ClientOptions& options) {
   client::SessionOptions session;
-  session.endpoint = options.endpoint;
   session.retry_first = options.retry_first;
   session.retry_max = options.retry_max;
+  session.window_bytes = options.window_bytes;
   session.seed = std::random_device{}();
   return session;
+}
+
+std::vector<std::string> endpoints_of(const ClientOptions& options) {
+  auto endpoints = client::split_endpoints(options.endpoints);
+  if (!endpoints.ok()) throw Error(endpoints.refusal().message);
+  return std::move(endpoints).value();
 }
 
 transport::PortOptions port_options() {
@@ -47,21 +54,37 @@ Result<T> expect(Result<Message> answer) {
                 "the scheduler answered with " + std::string(protocol::message_name(answer.value())));
 }
 
-Result<JobResult> job_result(Result<Message> answer) {
-  auto status = expect<protocol::JobStatus>(std::move(answer));
-  if (!status.ok()) return status.refusal();
-  return std::move(status.value().result);
+template <class T>
+Answers<T> expect_each(Answers<Message> answers) {
+  Answers<T> typed;
+  for (auto& [endpoint, answer] : answers) typed.push_back({endpoint, expect<T>(std::move(answer))});
+  return typed;
+}
+
+// The answers added up, or what the first scheduler without one said.
+template <class T>
+Result<T> sum(Answers<T> answers, const std::function<void(T& total, const T& part)>& add) {
+  T total;
+  for (const auto& [endpoint, answer] : answers) {
+    if (!answer.ok()) return refuse(answer.refusal().code, endpoint + ": " + answer.refusal().message);
+    add(total, answer.value());
+  }
+  return total;
+}
+
+void add_group(protocol::GroupStatus& total, const protocol::GroupStatus& part) {
+  total.open += part.open;
+  total.succeeded += part.succeeded;
+  total.failed += part.failed;
+  total.cancelled += part.cancelled;
+  total.expired += part.expired;
+  total.dead += part.dead;
 }
 
 }  // namespace
 
 struct Client::Impl {
   using Command = std::function<void(const Turn&)>;
-  struct Submission {
-    Result<std::vector<protocol::SubmitOutcome>> outcomes;
-    std::vector<ClientSession::FollowId> follows;
-  };
-
   explicit Impl(const ClientOptions& client_options);
   ~Impl();
 
@@ -73,18 +96,24 @@ struct Client::Impl {
   Instant deadline() const { return clock.now() + options.timeout; }
 
   // Runs `start(turn, give)` on the client's thread and waits until `give` was called with the answer, which the
-  // session does at the deadline at the latest.
+  // schedulers' sessions do at the deadline at the latest.
   template <class T>
   T ask(std::function<void(const Turn&, std::function<void(T)>)> start);
-  Result<Message> request(Message message);
-  Submission submit(std::vector<protocol::JobSpec> jobs, JobStream stream);
+  Result<JobResult> ask_job(const JobId& job, Message about_job);
+  Answers<Message> ask_all(SchedulerSet::MessageFor message_for, Instant until);
+  template <class T>
+  Answers<T> ask_all(Message message) {
+    return expect_each<T>(ask_all([message](const std::string&) { return message; }, deadline()));
+  }
+  SchedulerSet::Submission submit(std::vector<protocol::JobSpec> jobs, JobStream stream);
+  Result<SchedulerSet::FollowId> attach(const JobId& job, uint64_t text_offset, JobStream stream);
   // Once it returns, nothing is delivered to these streams any more.
-  void unfollow(std::vector<ClientSession::FollowId> ids);
+  void unfollow(std::vector<SchedulerSet::FollowId> ids);
 
   ClientOptions options;
   SystemClock clock;
   Registry metrics;
-  ClientSession session;
+  SchedulerSet schedulers;
   transport::ServiceLoop loop;
   int wake_fd;
   std::mutex mutex;
@@ -95,12 +124,12 @@ struct Client::Impl {
 
 Client::Impl::Impl(const ClientOptions& client_options)
     : options(client_options),
-      session(session_options(options)),
-      loop(session, clock, metrics),
+      schedulers(endpoints_of(options), session_options(options)),
+      loop(schedulers, clock, metrics),
       wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   if (wake_fd < 0) throw errno_error("eventfd");
   try {
-    loop.connect(options.endpoint, port_options());
+    for (const std::string& endpoint : endpoints_of(options)) loop.connect(endpoint, port_options());
   } catch (...) {
     close(wake_fd);
     throw;
@@ -135,7 +164,7 @@ void Client::Impl::run() {
       if (stopping) break;
     }
   } catch (const Error& error) {
-    log_error("client_failed", {{"endpoint", options.endpoint}, {"why", error.what()}});
+    log_error("client_failed", {{"endpoints", options.endpoints}, {"why", error.what()}});
     why = refuse(ErrorCode::kInternal, error.what());
   }
   transport::Outbox nowhere;
@@ -144,7 +173,7 @@ void Client::Impl::run() {
   for (bool wait = false;;) {
     if (wait) wait_for_command();
     run_commands(last);
-    session.close(why, last);
+    schedulers.close(why, last);
     const std::lock_guard lock(mutex);
     if (stopping && commands.empty()) return;
     wait = !stopping;
@@ -191,25 +220,38 @@ T Client::Impl::ask(std::function<void(const Turn&, std::function<void(T)>)> sta
   return future.get();
 }
 
-Client::Impl::Submission Client::Impl::submit(std::vector<protocol::JobSpec> jobs, JobStream stream) {
-  return ask<Submission>([this, jobs = std::move(jobs), stream = std::move(stream), until = deadline()](
-                             const Turn& turn, auto give) mutable {
-    session.submit(std::move(jobs), std::move(stream), until, turn, [give](auto outcomes, auto follows) {
-      give({std::move(outcomes), std::move(follows)});
-    });
+SchedulerSet::Submission Client::Impl::submit(std::vector<protocol::JobSpec> jobs, JobStream stream) {
+  return ask<SchedulerSet::Submission>([this, jobs = std::move(jobs), stream = std::move(stream), until = deadline()](
+                                           const Turn& turn, auto give) mutable {
+    schedulers.submit(std::move(jobs), std::move(stream), until, turn, give);
   });
 }
 
-void Client::Impl::unfollow(std::vector<ClientSession::FollowId> ids) {
+Result<SchedulerSet::FollowId> Client::Impl::attach(const JobId& job, uint64_t text_offset, JobStream stream) {
+  return ask<Result<SchedulerSet::FollowId>>(
+      [this, job, text_offset, stream = std::move(stream), until = deadline()](const Turn& turn, auto give) {
+        schedulers.attach(job, text_offset, stream, until, turn,
+                          [give](auto attached, const Turn&) { give(std::move(attached)); });
+      });
+}
+
+void Client::Impl::unfollow(std::vector<SchedulerSet::FollowId> ids) {
   ask<bool>([this, ids = std::move(ids)](const Turn&, auto give) {
-    for (const auto id : ids) session.unfollow(id);
+    for (const auto& id : ids) schedulers.unfollow(id);
     give(true);
   });
 }
 
-Result<Message> Client::Impl::request(Message message) {
-  return ask<Result<Message>>([this, message = std::move(message), until = deadline()](const Turn& turn, auto give) {
-    session.call(message, until, turn, [give](Result<Message> answer, const Turn&) { give(std::move(answer)); });
+Result<JobResult> Client::Impl::ask_job(const JobId& job, Message about_job) {
+  return ask<Result<JobResult>>(
+      [this, job, about_job = std::move(about_job), until = deadline()](const Turn& turn, auto give) {
+        schedulers.ask_job(job, about_job, until, turn, [give](auto answer, const Turn&) { give(std::move(answer)); });
+      });
+}
+
+Answers<Message> Client::Impl::ask_all(SchedulerSet::MessageFor message_for, Instant until) {
+  return ask<Answers<Message>>([this, message_for = std::move(message_for), until](const Turn& turn, auto give) {
+    schedulers.ask_all(message_for, until, turn, give);
   });
 }
 
@@ -221,22 +263,14 @@ Result<std::vector<protocol::SubmitOutcome>> Client::submit(std::vector<protocol
 }
 
 Status Client::attach(const JobId& job, uint64_t text_offset, JobStream stream) {
-  auto& impl = *impl_;
-  return impl.ask<Status>(
-      [&impl, job, text_offset, stream = std::move(stream), until = impl.deadline()](const Turn& turn, auto give) {
-        // Attach itself is not answered while the job runs; this tells whether the job is known.
-        impl.session.call(protocol::GetJob{0, job}, until, turn, [=, &impl](Result<Message> answer, const Turn& then) {
-          auto known = job_result(std::move(answer));
-          if (known.ok()) impl.session.follow(job, text_offset, stream, then);
-          give(known.ok() ? ok_status() : Status(known.refusal()));
-        });
-      });
+  const auto attached = impl_->attach(job, text_offset, std::move(stream));
+  return attached.ok() ? ok_status() : Status(attached.refusal());
 }
 
 Result<JobResult> Client::generate(protocol::JobSpec job, std::function<void(std::string_view piece)> on_text) {
   const auto ended = std::make_shared<std::promise<Result<JobResult>>>();
   auto future = ended->get_future();
-  const milliseconds ttl(job.ttl_ms);
+  const milliseconds life(job.delay_ms + job.ttl_ms);
   JobStream stream;
   if (on_text) stream.on_text = [on_text](std::string_view piece, const protocol::JobEvent&) { on_text(piece); };
   stream.on_finished = [ended](const JobResult& result) { ended->set_value(result); };
@@ -245,35 +279,71 @@ Result<JobResult> Client::generate(protocol::JobSpec job, std::function<void(std
   if (!submission.outcomes.ok()) return submission.outcomes.refusal();
   const protocol::SubmitOutcome& outcome = submission.outcomes.value().at(0);
   if (!outcome.job) return refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message);
-  if (future.wait_for(ttl + impl_->options.timeout) == std::future_status::ready) return future.get();
+  if (future.wait_for(life + impl_->options.timeout) == std::future_status::ready) return future.get();
   impl_->unfollow(submission.follows);
   return refuse(ErrorCode::kUnavailable, "job " + outcome.job->hex() + ": no result within its time to live");
 }
 
-Result<JobResult> Client::cancel(const JobId& job) { return job_result(impl_->request(protocol::Cancel{0, job})); }
+Result<JobResult> Client::cancel(const JobId& job) { return impl_->ask_job(job, protocol::Cancel{0, job}); }
 
-Result<JobResult> Client::get(const JobId& job) { return job_result(impl_->request(protocol::GetJob{0, job})); }
+Result<JobResult> Client::get(const JobId& job) { return impl_->ask_job(job, protocol::GetJob{0, job}); }
+
+Result<JobResult> Client::requeue(const JobId& job) { return impl_->ask_job(job, protocol::Requeue{0, job}); }
 
 Result<JobResult> Client::wait(const JobId& job, std::chrono::milliseconds wait) {
   const Instant until = impl_->clock.now() + wait;
   auto state = get(job);
   if (!state.ok() || protocol::is_terminal(state.value().state)) return state;
-  auto& impl = *impl_;
   const auto ended = std::make_shared<std::promise<Result<JobResult>>>();
   auto future = ended->get_future();
-  const auto id = impl.ask<ClientSession::FollowId>([&impl, job, ended](const Turn& turn, auto give) {
-    JobStream stream;
-    stream.on_finished = [ended](const JobResult& result) { ended->set_value(result); };
-    stream.on_lost = [ended](const Refusal& why) { ended->set_value(why); };
-    give(impl.session.follow(job, 0, std::move(stream), turn));
-  });
+  JobStream stream;
+  stream.on_finished = [ended](const JobResult& result) { ended->set_value(result); };
+  stream.on_lost = [ended](const Refusal& why) { ended->set_value(why); };
+  const auto follow = impl_->attach(job, 0, std::move(stream));
+  if (!follow.ok()) return follow.refusal();
   if (future.wait_until(until) == std::future_status::ready) return future.get();
-  impl.unfollow({id});
+  impl_->unfollow({follow.value()});
   return get(job);
 }
 
-Result<protocol::SystemStatus> Client::status() {
-  return expect<protocol::SystemStatus>(impl_->request(protocol::GetStatus{}));
+Result<protocol::GroupStatus> Client::group(const std::string& tenant, const std::string& group) {
+  return sum<protocol::GroupStatus>(impl_->ask_all<protocol::GroupStatus>(protocol::GetGroup{0, tenant, group, false}),
+                                    add_group);
+}
+
+Result<protocol::GroupStatus> Client::cancel_group(const std::string& tenant, const std::string& group) {
+  return sum<protocol::GroupStatus>(impl_->ask_all<protocol::GroupStatus>(protocol::GetGroup{0, tenant, group, true}),
+                                    add_group);
+}
+
+Answers<protocol::SystemStatus> Client::status() {
+  return impl_->ask_all<protocol::SystemStatus>(protocol::GetStatus{});
+}
+
+Answers<protocol::SystemStatus> Client::control(protocol::ControlAction action, protocol::ControlScope scope,
+                                                const std::string& name) {
+  return impl_->ask_all<protocol::SystemStatus>(protocol::Control{0, action, scope, name});
+}
+
+Answers<protocol::JobList> Client::list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after) {
+  const auto message_for = [=](const std::string& endpoint) -> std::optional<Message> {
+    const auto found = after.find(endpoint);
+    if (found == after.end() && !after.empty()) return std::nullopt;
+    return protocol::ListJobs{0, filter, found == after.end() ? 0 : found->second, limit};
+  };
+  return expect_each<protocol::JobList>(impl_->ask_all(message_for, impl_->deadline()));
+}
+
+Result<int64_t> Client::purge(const protocol::JobFilter& filter) {
+  auto purged = sum<protocol::Purged>(impl_->ask_all<protocol::Purged>(protocol::Purge{0, filter}),
+                                      [](auto& total, const auto& part) { total.jobs += part.jobs; });
+  if (!purged.ok()) return purged.refusal();
+  return purged.value().jobs;
+}
+
+Answers<protocol::BackedUp> Client::backup(std::chrono::milliseconds wait) {
+  const auto message_for = [](const std::string&) { return protocol::Backup{}; };
+  return expect_each<protocol::BackedUp>(impl_->ask_all(message_for, impl_->clock.now() + wait));
 }
 
 }  // namespace optserve

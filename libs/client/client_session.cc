@@ -15,11 +15,9 @@ constexpr Duration kPingInterval = milliseconds(1'000);
 constexpr Duration kTick = milliseconds(100);
 // While there is no connection it is tried for this often: often at first, since most starts succeed at once.
 constexpr Duration kProbeFirst = milliseconds(10), kProbeMax = milliseconds(500);
-// A gap is answered with one Attach, not with one for each event that follows it.
-constexpr Duration kAttachPause = milliseconds(200);
-constexpr size_t kEarlyJobsMax = 4'096;
 // Leaves room for the envelope.
 constexpr size_t kSubmitBytesMax = limits::kClientMessageBytesMax - 4'096;
+constexpr int64_t kRetryAfterMsMax = 3'600'000;
 
 void set_request(Message& message, uint64_t request) {
   std::visit(
@@ -37,6 +35,15 @@ uint64_t request_of(const Message& message) {
       },
       message);
 }
+
+// Done twice, these are done twice: they are sent again only if they were never handed over.
+bool is_repeatable(const Message& message) { return !std::holds_alternative<protocol::Backup>(message); }
+
+// Asking again later may help.
+bool is_put_off(ErrorCode code) { return code == ErrorCode::kBusy || code == ErrorCode::kStorageFull; }
+
+// Asking another scheduler may help.
+bool is_movable(ErrorCode code) { return is_put_off(code) || code == ErrorCode::kUnavailable; }
 
 // What the scheduler would refuse, found before it is sent: a frame that cannot be decoded has no request number that
 // its refusal could name.
@@ -61,109 +68,173 @@ struct ClientSession::Batch {
   std::vector<protocol::JobSpec> jobs;
   std::vector<protocol::SubmitOutcome> outcomes;
   JobStream stream;
+  Instant deadline;
   Submitted done;
-  std::vector<FollowId> follows;
-  size_t open_messages = 0;
+  MayGiveUp may_give_up;
+  std::vector<FollowId> follows{};
+  std::vector<size_t> returned{};
+  size_t open_messages = 1;  // submit()'s own hold
   size_t failed_messages = 0;
   size_t messages = 0;
-  Refusal last_failure;
+  Refusal last_failure{};
 
-  bool is_streamed() const { return stream.on_text || stream.on_finished || stream.on_lost; }
-  void finish_if_complete() {
-    if (open_messages > 0) return;
+  void release(const Turn& turn) {
+    if (--open_messages > 0) return;
     if (messages > 0 && failed_messages == messages) {
-      done(last_failure, {});
+      done({last_failure, {}, std::move(returned)}, turn);
     } else {
-      done(std::move(outcomes), std::move(follows));
+      done({std::move(outcomes), std::move(follows), std::move(returned)}, turn);
     }
   }
 };
 
-ClientSession::ClientSession(const SessionOptions& options) : options_(options), random_(options.seed) {}
+ClientSession::ClientSession(const SessionOptions& options)
+    : options_(options), random_(options.seed), streams_(options, [this] { return ++last_request_; }) {}
 
 // --- requests
 
-void ClientSession::call(Message request, Instant deadline, const Turn& turn, Answer done) {
-  const uint64_t number = ++last_request_;
-  set_request(request, number);
-  Call& call = calls_[number];
-  call = {std::move(request), deadline, std::move(done), turn.now, options_.retry_first, {}};
-  send_call(call, turn);
+uint64_t ClientSession::call(Message request, Instant deadline, const Turn& turn, Answer done, MayGiveUp may_give_up) {
+  const Done any_fate = [done = std::move(done)](Result<Message> answer, Fate, const Turn& then) {
+    done(std::move(answer), then);
+  };
+  start_call({std::move(request), deadline, any_fate, std::move(may_give_up), turn.now, options_.retry_first}, turn);
+  return last_request_;
 }
 
-void ClientSession::send_call(Call& call, const Turn& turn) {
-  turn.out.send(scheduler(), call.message);
+void ClientSession::start_call(Call call, const Turn& turn) {
+  const uint64_t number = ++last_request_;
+  set_request(call.message, number);
+  send_due_call(calls_[number] = std::move(call), turn);
+}
+
+void ClientSession::send_due_call(Call& call, const Turn& turn) {
+  if (lost_ || turn.now < call.next_send) return;
+  if (call.handed_over == 0) {
+    budget_.add_request(turn.now);
+  } else if (!is_repeatable(call.message)) {
+    return;
+  } else if (!call.after_loss && !budget_.take(turn.now)) {
+    call.next_send = turn.now + jitter(call.wait);
+    return;
+  }
+  call.after_loss = false;
+  ++call.handed_over;
   call.next_send = turn.now + options_.answer_within + jitter(call.wait);
   call.wait = std::min(call.wait * 2, options_.retry_max);
+  turn.out.send(scheduler(), call.message);
 }
 
-void ClientSession::answer_call(uint64_t request, Result<Message> answer, const Turn& turn) {
+void ClientSession::answer_call(uint64_t request, Result<Message> answer, Fate fate, const Turn& turn) {
   const auto found = calls_.find(request);
   if (found == calls_.end()) return;  // a second answer to a repeated request
-  const Answer done = std::move(found->second.done);
+  const Done done = std::move(found->second.done);
   calls_.erase(found);
-  done(std::move(answer), turn);
+  done(std::move(answer), fate, turn);
 }
 
-// The scheduler was busy: the same message once more, if there is time.
-bool ClientSession::put_off(uint64_t request, const Turn& turn) {
-  const auto found = calls_.find(request);
-  if (found == calls_.end()) return false;
-  Call& call = found->second;
-  const Instant next = turn.now + call.wait / 2 + jitter(call.wait / 2);
-  if (next >= call.deadline) return false;
-  call.next_send = next;
+// What was handed over twice may be refused once and accepted once.
+bool ClientSession::can_return(const Call& call) const {
+  return std::holds_alternative<protocol::Submit>(call.message) && call.handed_over <= 1 && call.may_give_up &&
+         call.may_give_up();
+}
+
+// A Submit that may have arrived stays, since it may have been accepted.
+bool ClientSession::gives_up(const Call& call, Instant now) const {
+  if (!is_down(now) || !call.may_give_up) return false;
+  if (call.handed_over > 0 && std::holds_alternative<protocol::Submit>(call.message)) return false;
+  return call.may_give_up();
+}
+
+// The same message once more, if there is time.
+bool ClientSession::put_off(Call& call, int64_t retry_after_ms, Instant now) {
+  Duration wait = call.wait / 2 + jitter(call.wait / 2);
+  if (retry_after_ms > 0) {
+    const Duration told = milliseconds(std::min(retry_after_ms, kRetryAfterMsMax));
+    wait = told + jitter(std::max(told / 2, options_.retry_first));
+  }
+  if (now + wait >= call.deadline) return false;
+  call.next_send = now + wait;
   return true;
 }
 
 // The jobs that were accepted or refused for good keep their first outcome: to the scheduler they are duplicates when
-// the message is repeated for those that it was too busy for.
+// the message is repeated for those that it put off.
 void ClientSession::on_submit_answer(protocol::SubmitReply reply, const Turn& turn) {
   const auto found = calls_.find(reply.request);
   if (found == calls_.end()) return;
-  std::vector<protocol::SubmitOutcome>& decided = found->second.decided;
-  if (decided.size() == reply.outcomes.size()) {
-    for (size_t i = 0; i < decided.size(); ++i) {
-      if (decided[i].error != ErrorCode::kBusy) reply.outcomes[i] = std::move(decided[i]);
+  Call& call = found->second;
+  if (call.decided.size() == reply.outcomes.size()) {
+    for (size_t i = 0; i < call.decided.size(); ++i) {
+      if (const auto error = call.decided[i].error; !error || !is_put_off(*error))
+        reply.outcomes[i] = std::move(call.decided[i]);
     }
   }
-  const bool is_busy = std::any_of(reply.outcomes.begin(), reply.outcomes.end(),
-                                   [](const auto& outcome) { return outcome.error == ErrorCode::kBusy; });
-  if (is_busy && put_off(reply.request, turn)) {
-    decided = std::move(reply.outcomes);
+  bool some_put_off = false, some_movable = false;
+  int64_t retry_after_ms = 0;
+  for (const protocol::SubmitOutcome& outcome : reply.outcomes) {
+    if (!outcome.error) continue;
+    some_movable |= is_movable(*outcome.error);
+    some_put_off |= is_put_off(*outcome.error);
+    if (is_put_off(*outcome.error)) retry_after_ms = std::max(retry_after_ms, outcome.retry_after_ms);
+  }
+  const Fate fate = some_movable && can_return(call) ? Fate::kReturned : Fate::kAnswered;
+  if (fate == Fate::kAnswered && some_put_off && put_off(call, retry_after_ms, turn.now)) {
+    call.decided = std::move(reply.outcomes);
     return;
   }
-  answer_call(reply.request, Message(std::move(reply)), turn);
+  answer_call(reply.request, Message(std::move(reply)), fate, turn);
 }
 
-void ClientSession::expire_calls(const Turn& turn) {
-  std::vector<uint64_t> expired;
+void ClientSession::on_refused(const protocol::Refused& refused, const Turn& turn) {
+  if (streams_.on_refused(refused)) return;
+  const auto found = calls_.find(refused.request);
+  if (found == calls_.end()) {
+    log_warn("scheduler_refused", {{"message", refused.message}});
+    return;
+  }
+  Call& call = found->second;
+  const Fate fate = is_movable(refused.code) && can_return(call) ? Fate::kReturned : Fate::kAnswered;
+  if (fate == Fate::kAnswered && is_put_off(refused.code) && put_off(call, refused.retry_after_ms, turn.now)) return;
+  if (!call.decided.empty()) return expire_call(refused.request, turn);
+  answer_call(refused.request, Refusal{refused.code, refused.message}, fate, turn);
+}
+
+// Ends a call without a last answer; what was decided before counts.
+void ClientSession::expire_call(uint64_t request, const Turn& turn) {
+  if (auto& decided = calls_.at(request).decided; !decided.empty()) {
+    answer_call(request, Message(protocol::SubmitReply{request, std::move(decided)}), Fate::kAnswered, turn);
+    return;
+  }
+  answer_call(request, refuse(ErrorCode::kUnavailable, "no answer from the scheduler at " + options_.endpoint),
+              Fate::kAnswered, turn);
+}
+
+void ClientSession::turn_calls(const Turn& turn) {
+  std::vector<uint64_t> expired, given_up;
   for (auto& [request, call] : calls_) {
     if (turn.now >= call.deadline) {
       expired.push_back(request);
-    } else if (turn.now >= call.next_send) {
-      send_call(call, turn);
+    } else if (gives_up(call, turn.now)) {
+      given_up.push_back(request);
+    } else {
+      send_due_call(call, turn);
     }
   }
   for (const uint64_t request : expired) {
-    if (auto& decided = calls_.at(request).decided; !decided.empty()) {
-      answer_call(request, Message(protocol::SubmitReply{request, std::move(decided)}), turn);
-      continue;
-    }
-    answer_call(request, refuse(ErrorCode::kUnavailable, "no answer from the scheduler at " + options_.endpoint), turn);
+    if (calls_.contains(request)) expire_call(request, turn);
   }
+  const Refusal unreachable =
+      refuse(ErrorCode::kUnavailable, "the scheduler at " + options_.endpoint + " cannot be reached");
+  for (const uint64_t request : given_up) answer_call(request, unreachable, Fate::kReturned, turn);
 }
 
 // --- submit
 
 void ClientSession::submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn,
-                           Submitted done) {
-  auto batch = std::make_shared<Batch>();
-  batch->jobs = std::move(jobs);
-  batch->outcomes.resize(batch->jobs.size());
-  batch->stream = std::move(stream);
-  batch->done = std::move(done);
-  batch->open_messages = 1;  // this function's own hold
+                           Submitted done, MayGiveUp may_give_up) {
+  const std::vector<protocol::SubmitOutcome> undecided(jobs.size());
+  const auto batch = std::make_shared<Batch>(
+      Batch{std::move(jobs), undecided, std::move(stream), deadline, std::move(done), std::move(may_give_up)});
   std::vector<size_t> indices;
   size_t bytes = 0;
   for (size_t i = 0; i < batch->jobs.size(); ++i) {
@@ -175,163 +246,55 @@ void ClientSession::submit(std::vector<protocol::JobSpec> jobs, JobStream stream
     }
     const size_t size = protocol::encode_job_spec(job).size();
     if (indices.size() == limits::kJobsPerSubmitMax || bytes + size > kSubmitBytesMax) {
-      send_batch(batch, std::exchange(indices, {}), deadline, turn);
+      send_batch(batch, std::exchange(indices, {}), turn);
       bytes = 0;
     }
     indices.push_back(i);
     bytes += size;
   }
-  if (!indices.empty()) send_batch(batch, std::move(indices), deadline, turn);
-  --batch->open_messages;
-  batch->finish_if_complete();
+  if (!indices.empty()) send_batch(batch, std::move(indices), turn);
+  batch->release(turn);
 }
 
-void ClientSession::send_batch(const std::shared_ptr<Batch>& batch, std::vector<size_t> indices, Instant deadline,
-                               const Turn& turn) {
+void ClientSession::send_batch(const std::shared_ptr<Batch>& batch, std::vector<size_t> indices, const Turn& turn) {
   protocol::Submit submit;
-  submit.stream = batch->is_streamed();
+  submit.stream = batch->stream.is_wanted();
   for (const size_t i : indices) submit.jobs.push_back(std::move(batch->jobs[i]));
   ++batch->messages;
   ++batch->open_messages;
-  open_stream_submits_ += submit.stream;
-  call(std::move(submit), deadline, turn,
-       [this, batch, indices = std::move(indices)](Result<Message> answer, const Turn& then) {
-         on_submit_reply(*batch, indices, std::move(answer), then);
-       });
+  if (submit.stream) streams_.begin_submit();
+  const Done done = [this, batch, indices = std::move(indices)](Result<Message> answer, Fate fate, const Turn& then) {
+    on_submit_reply(*batch, indices, std::move(answer), fate, then);
+  };
+  start_call({std::move(submit), batch->deadline, done, batch->may_give_up, turn.now, options_.retry_first}, turn);
 }
 
-void ClientSession::on_submit_reply(Batch& batch, const std::vector<size_t>& indices, Result<Message> answer,
+void ClientSession::on_submit_reply(Batch& batch, const std::vector<size_t>& indices, Result<Message> answer, Fate fate,
                                     const Turn& turn) {
   const auto* reply = answer.ok() ? std::get_if<protocol::SubmitReply>(&answer.value()) : nullptr;
+  const bool is_streamed = batch.stream.is_wanted();
   if (reply != nullptr && reply->outcomes.size() == indices.size()) {
     for (size_t i = 0; i < indices.size(); ++i) {
       const protocol::SubmitOutcome& outcome = batch.outcomes[indices[i]] = reply->outcomes[i];
-      if (!outcome.job || !batch.is_streamed()) continue;
-      batch.follows.push_back(follow(*outcome.job, 0, batch.stream, turn));
-      // The scheduler streams a new job without being asked.
-      const bool is_streaming = !outcome.duplicate && !early_.contains(*outcome.job);
-      if (is_streaming) jobs_[*outcome.job].next_attach = turn.now + options_.attach_again;
+      if (fate == Fate::kReturned && outcome.error && is_movable(*outcome.error)) batch.returned.push_back(indices[i]);
+      if (!outcome.job || !is_streamed) continue;
+      batch.follows.push_back(outcome.duplicate ? streams_.follow(*outcome.job, 0, batch.stream, turn)
+                                                : streams_.follow_new(*outcome.job, batch.stream, turn));
     }
   } else {
     batch.last_failure = answer.ok() ? refuse(ErrorCode::kDataCorrupt, "submit: the answer does not match the request")
                                      : answer.refusal();
     ++batch.failed_messages;
     for (const size_t i : indices) batch.outcomes[i] = refused_outcome(batch.last_failure);
+    if (fate == Fate::kReturned) batch.returned.insert(batch.returned.end(), indices.begin(), indices.end());
   }
-  if (batch.is_streamed() && --open_stream_submits_ == 0) early_.clear();
-  --batch.open_messages;
-  batch.finish_if_complete();
+  if (is_streamed) streams_.end_submit();
+  batch.release(turn);
 }
-
-// --- streams
 
 ClientSession::FollowId ClientSession::follow(const JobId& job, uint64_t text_offset, JobStream stream,
                                               const Turn& turn) {
-  FollowedJob& followed = jobs_[job];
-  followed.follows.push_back({++last_follow_, std::move(stream), text_offset});
-  followed.next_attach = turn.now;  // at the next tick, together with others
-  return last_follow_;
-}
-
-void ClientSession::unfollow(FollowId id) {
-  for (auto job = jobs_.begin(); job != jobs_.end(); ++job) {
-    if (std::erase_if(job->second.follows, [&](const Follow& f) { return f.id == id; }) == 0) continue;
-    if (job->second.follows.empty()) {
-      attach_requests_.erase(job->second.attach_request);
-      jobs_.erase(job);
-    }
-    return;
-  }
-}
-
-void ClientSession::attach(const JobId& id, FollowedJob& job, const Turn& turn) {
-  attach_requests_.erase(job.attach_request);
-  job.attach_request = ++last_request_;
-  attach_requests_[job.attach_request] = id;
-  uint64_t have = job.follows.front().have;
-  for (const Follow& f : job.follows) have = std::min(have, f.have);
-  turn.out.send(scheduler(), protocol::Attach{job.attach_request, id, have});
-  job.last_attach = turn.now;
-  job.next_attach = turn.now + options_.attach_again + jitter(options_.attach_again / 4);
-}
-
-void ClientSession::on_unknown_job(const JobId& id) {
-  if (open_stream_submits_ > 0 && early_.size() < kEarlyJobsMax) early_.insert(id);
-}
-
-void ClientSession::on_event(const protocol::JobEvent& event, const Turn& turn) {
-  const auto found = jobs_.find(event.job);
-  if (found == jobs_.end()) {
-    on_unknown_job(event.job);
-    return;
-  }
-  FollowedJob& job = found->second;
-  bool gap = false;
-  for (Follow& f : job.follows) {
-    const uint64_t end = event.text_offset + event.text.size();
-    if (event.text_offset > f.have) {
-      gap = true;
-      continue;
-    }
-    if (end <= f.have && !event.text.empty()) continue;  // had it already
-    protocol::JobEvent piece = event;
-    piece.text.erase(0, static_cast<size_t>(f.have - event.text_offset));
-    piece.text_offset = f.have;
-    f.have += piece.text.size();
-    if (f.stream.on_text) f.stream.on_text(piece.text, piece);
-  }
-  if (!gap) {
-    job.next_attach = turn.now + options_.attach_again;
-  } else if (turn.now - job.last_attach >= kAttachPause) {
-    attach(event.job, job, turn);
-  } else {
-    job.next_attach = std::min(job.next_attach, job.last_attach + kAttachPause);
-  }
-}
-
-void ClientSession::on_finished(const protocol::JobResult& result) {
-  const auto found = jobs_.find(result.job);
-  if (found == jobs_.end()) {
-    on_unknown_job(result.job);
-    return;
-  }
-  if (!protocol::is_terminal(result.state)) return;
-  FollowedJob job = std::move(found->second);
-  attach_requests_.erase(job.attach_request);
-  jobs_.erase(found);
-  for (Follow& f : job.follows) {
-    if (result.text.size() > f.have && f.stream.on_text) {
-      protocol::JobEvent rest;
-      rest.job = result.job;
-      rest.text_offset = f.have;
-      rest.text = result.text.substr(static_cast<size_t>(f.have));
-      rest.tokens = static_cast<uint32_t>(result.ids.size());
-      rest.progress_done = result.progress_done;
-      rest.progress_total = result.progress_total;
-      f.stream.on_text(rest.text, rest);
-    }
-    if (f.stream.on_finished) f.stream.on_finished(result);
-  }
-}
-
-void ClientSession::on_refused(const protocol::Refused& refused, const Turn& turn) {
-  const Refusal why{refused.code, refused.message};
-  const auto attached = attach_requests_.find(refused.request);
-  if (attached == attach_requests_.end()) {
-    if (refused.code == ErrorCode::kBusy && put_off(refused.request, turn)) return;
-    if (!calls_.contains(refused.request)) log_warn("scheduler_refused", {{"message", refused.message}});
-    answer_call(refused.request, why, turn);
-    return;
-  }
-  if (refused.code != ErrorCode::kNotFound) return;  // tried again when the stream has been silent for long enough
-  const auto found = jobs_.find(attached->second);
-  attach_requests_.erase(attached);
-  if (found == jobs_.end()) return;
-  const FollowedJob job = std::move(found->second);
-  jobs_.erase(found);
-  for (const Follow& f : job.follows) {
-    if (f.stream.on_lost) f.stream.on_lost(why);
-  }
+  return streams_.follow(job, text_offset, std::move(stream), turn);
 }
 
 // --- connection
@@ -340,9 +303,9 @@ void ClientSession::on_message(const Peer&, Message message, Instant now, Outbox
   const Turn turn{now, out};
   heard(turn);
   if (const auto* events = std::get_if<protocol::JobEvents>(&message)) {
-    for (const auto& event : events->events) on_event(event, turn);
+    for (const auto& event : events->events) streams_.on_event(event, turn);
   } else if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {
-    on_finished(finished->result);
+    streams_.on_finished(finished->result);
   } else if (const auto* refused = std::get_if<protocol::Refused>(&message)) {
     on_refused(*refused, turn);
   } else if (const auto* pong = std::get_if<protocol::Pong>(&message)) {
@@ -352,8 +315,9 @@ void ClientSession::on_message(const Peer&, Message message, Instant now, Outbox
   } else if (auto* reply = std::get_if<protocol::SubmitReply>(&message)) {
     on_submit_answer(std::move(*reply), turn);
   } else if (const uint64_t request = request_of(message); request != 0) {
-    answer_call(request, std::move(message), turn);
+    answer_call(request, std::move(message), Fate::kAnswered, turn);
   }
+  if (streams_.consumed() - credited_ >= options_.window_bytes / 2) send_credit(out);
 }
 
 void ClientSession::heard(const Turn& turn) {
@@ -366,13 +330,20 @@ void ClientSession::heard(const Turn& turn) {
 // What was sent to the scheduler before may be lost, and it may not know where to send what we wait for.
 void ClientSession::resync(const Turn& turn) {
   // The first connection is ours alone; after a loss every client comes back at the same time.
-  const auto soon = [&] { return term_ == 0 ? turn.now : turn.now + jitter(options_.retry_first); };
+  const Duration spread = term_ == 0 ? Duration{} : options_.retry_first;
+  send_credit(turn.out);
   for (auto& [request, call] : calls_) {
-    call.next_send = soon();
+    call.next_send = turn.now + jitter(spread);
     call.wait = options_.retry_first;
+    call.after_loss = true;
   }
-  for (auto& [id, job] : jobs_) job.next_attach = soon();
-  expire_calls(turn);
+  streams_.attach_all(spread, turn.now);
+  turn_calls(turn);
+}
+
+void ClientSession::send_credit(Outbox& out) {
+  credited_ = streams_.consumed();
+  out.send(scheduler(), protocol::Credit{credited_, options_.window_bytes});
 }
 
 void ClientSession::on_undeliverable(const Peer&, Message message, bool, Instant now, Outbox&) {
@@ -381,7 +352,7 @@ void ClientSession::on_undeliverable(const Peer&, Message message, bool, Instant
     lost_since_ = now;
   }
   const auto call = calls_.find(request_of(message));
-  if (call != calls_.end()) call->second.next_send = now + jitter(call->second.wait);
+  if (call != calls_.end()) --call->second.handed_over;
 }
 
 void ClientSession::on_tick(Instant now, Outbox& out) {
@@ -403,12 +374,11 @@ void ClientSession::on_tick(Instant now, Outbox& out) {
   }
   if (now >= next_ping_) {
     out.send(scheduler(), protocol::Ping{++ping_number_});
+    send_credit(out);
     next_ping_ = now + ping_interval(now);
   }
-  expire_calls(turn);
-  for (auto& [id, job] : jobs_) {
-    if (!lost_ && now >= job.next_attach) attach(id, job, turn);
-  }
+  turn_calls(turn);
+  if (!lost_) streams_.attach_due(turn);
 }
 
 Duration ClientSession::ping_interval(Instant now) const {
@@ -419,13 +389,8 @@ Duration ClientSession::ping_interval(Instant now) const {
 Duration ClientSession::tick_interval() const { return std::min(kTick, ping_interval(last_tick_)); }
 
 void ClientSession::close(const Refusal& why, const Turn& turn) {
-  while (!calls_.empty()) answer_call(calls_.begin()->first, why, turn);
-  attach_requests_.clear();
-  for (const auto& [id, job] : std::exchange(jobs_, {})) {
-    for (const Follow& f : job.follows) {
-      if (f.stream.on_lost) f.stream.on_lost(why);
-    }
-  }
+  while (!calls_.empty()) answer_call(calls_.begin()->first, why, Fate::kAnswered, turn);
+  streams_.close(why);
 }
 
 Duration ClientSession::jitter(Duration up_to) {

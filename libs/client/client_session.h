@@ -1,8 +1,9 @@
-// What a client does on its connection, without the connection: requests with retries, streams that resume, liveness.
-// A state machine for ServiceLoop and for tests; libs/client/client.h is what programs use.
+// What a client does on its connection to one scheduler, without the connection: requests with retries, streams that
+// resume, credits, liveness. A state machine for ServiceLoop and for tests; libs/client/client.h is what programs use.
 //
-// A connection counts as lost after 5 s of silence or when a message cannot be handed over. Once the scheduler is heard
-// again, or answers with another term, every open request is repeated and every stream attached again.
+// A connection counts as lost after 5 s of silence or when a message cannot be handed over. While it is lost, only
+// pings are sent. Once the scheduler is heard again, or answers with another term, every open request is repeated and
+// every stream attached again.
 #pragma once
 
 #include <cstdint>
@@ -11,56 +12,53 @@
 #include <memory>
 #include <random>
 #include <string>
-#include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
-#include "client/client.h"
-#include "transport/service.h"
+#include "client/job_streams.h"
+#include "client/retry_budget.h"
+#include "client/session_options.h"
 
 namespace optserve::client {
 
-using transport::Outbox;
-using transport::Peer;
-
-struct SessionOptions {
-  transport::PortId port = 0;
-  std::string endpoint;                      // for messages
-  Duration retry_first = milliseconds(250);  // waits between attempts: doubling to retry_max, with full jitter
-  Duration retry_max = milliseconds(8'000);
-  Duration answer_within = milliseconds(2'000);  // then the request is repeated
-  Duration lost_after = milliseconds(5'000);
-  Duration attach_again = milliseconds(10'000);  // a stream this long without events is attached again
-  uint64_t seed = 0;                             // of the jitter
-};
-
-// When a call into the session happens, and where what it sends goes.
-struct Turn {
-  Instant now;
-  Outbox& out;
-};
-
 class ClientSession final : public transport::Service {
  public:
+  using FollowId = JobStreams::FollowId;
   using Answer = std::function<void(Result<protocol::Message>, const Turn&)>;
-  using FollowId = uint64_t;
-  // One outcome a job; the streams that follow the accepted ones.
-  using Submitted = std::function<void(Result<std::vector<protocol::SubmitOutcome>>, std::vector<FollowId>)>;
+  // Asked when the scheduler cannot be reached (or, for jobs, does not take them now): true ends the request at once
+  // instead of at its deadline, since another scheduler may be asked.
+  using MayGiveUp = std::function<bool()>;
+
+  // What became of the jobs of a submit().
+  struct Submission {
+    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one a job
+    std::vector<FollowId> follows;                          // the streams of the accepted ones
+    // Indices of refused jobs that this scheduler certainly does not have and never gets: another one may run them.
+    std::vector<size_t> returned;
+  };
+  using Submitted = std::function<void(Submission, const Turn&)>;
 
   explicit ClientSession(const SessionOptions& options);
 
   // Sends a message that has a `request` field, which is set here. `done` is called once: with the answer, with the
-  // scheduler's refusal, or with kUnavailable at the deadline. While the scheduler is busy, with all of it or with
-  // single jobs of a Submit, the message is repeated; its last word before the deadline counts.
-  void call(protocol::Message request, Instant deadline, const Turn& turn, Answer done);
+  // scheduler's refusal, or with kUnavailable at the deadline. While the scheduler is busy or its disk is full, for all
+  // of the message or for single jobs of a Submit, it is repeated; the last word before the deadline counts. Returns
+  // the number of the request.
+  uint64_t call(protocol::Message request, Instant deadline, const Turn& turn, Answer done,
+                MayGiveUp may_give_up = nullptr);
+  // `done` is not called any more.
+  void forget(uint64_t request) { calls_.erase(request); }
   // Jobs that cannot be valid are refused here; the others travel in as many messages as needed.
-  void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn,
-              Submitted done);
+  void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn, Submitted done,
+              MayGiveUp may_give_up = nullptr);
   // Streams a job that the scheduler knows.
   FollowId follow(const JobId& job, uint64_t text_offset, JobStream stream, const Turn& turn);
-  void unfollow(FollowId id);
+  void unfollow(FollowId id) { streams_.unfollow(id); }
   // Ends every open request and stream with this refusal.
   void close(const Refusal& why, const Turn& turn);
+
+  bool is_reachable() const { return !lost_; }
+  // For longer than a new connection takes.
+  bool is_down(Instant now) const { return lost_ && started_ && now - lost_since_ >= options_.down_after; }
 
   void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;
   void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) override;
@@ -70,57 +68,52 @@ class ClientSession final : public transport::Service {
   bool is_drained() const override { return true; }
 
  private:
+  enum class Fate : uint8_t { kAnswered, kReturned };  // kReturned: and the scheduler does not have what was refused
+  using Done = std::function<void(Result<protocol::Message>, Fate, const Turn&)>;
   struct Call {
     protocol::Message message;
     Instant deadline;
-    Answer done;
+    Done done;
+    MayGiveUp may_give_up;
     Instant next_send;
     Duration wait;
-    std::vector<protocol::SubmitOutcome> decided;  // of a Submit that is repeated for those that were refused as busy
-  };
-  struct Follow {
-    FollowId id;
-    JobStream stream;
-    uint64_t have;  // bytes of text delivered
-  };
-  struct FollowedJob {
-    std::vector<Follow> follows;
-    Instant next_attach{}, last_attach{};
-    uint64_t attach_request = 0;
+    int handed_over = 0;      // how often, at most, the scheduler may have got it
+    bool after_loss = false;  // to be repeated because its connection was lost, not because the answer is late
+    std::vector<protocol::SubmitOutcome> decided{};  // of a Submit that is repeated for those that were put off
   };
   struct Batch;
 
   Peer scheduler() const { return {options_.port, {}}; }
-  void send_batch(const std::shared_ptr<Batch>& batch, std::vector<size_t> indices, Instant deadline, const Turn& turn);
-  void on_submit_reply(Batch& batch, const std::vector<size_t>& indices, Result<protocol::Message> answer,
+  void start_call(Call call, const Turn& turn);
+  void send_due_call(Call& call, const Turn& turn);
+  void answer_call(uint64_t request, Result<protocol::Message> answer, Fate fate, const Turn& turn);
+  bool can_return(const Call& call) const;
+  bool gives_up(const Call& call, Instant now) const;
+  bool put_off(Call& call, int64_t retry_after_ms, Instant now);
+  void on_submit_answer(protocol::SubmitReply reply, const Turn& turn);
+  void on_refused(const protocol::Refused& refused, const Turn& turn);
+  void turn_calls(const Turn& turn);
+  void expire_call(uint64_t request, const Turn& turn);
+
+  void send_batch(const std::shared_ptr<Batch>& batch, std::vector<size_t> indices, const Turn& turn);
+  void on_submit_reply(Batch& batch, const std::vector<size_t>& indices, Result<protocol::Message> answer, Fate fate,
                        const Turn& turn);
+
   void heard(const Turn& turn);
   void resync(const Turn& turn);
-  void send_call(Call& call, const Turn& turn);
-  void answer_call(uint64_t request, Result<protocol::Message> answer, const Turn& turn);
-  bool put_off(uint64_t request, const Turn& turn);
-  void on_submit_answer(protocol::SubmitReply reply, const Turn& turn);
-  void attach(const JobId& id, FollowedJob& job, const Turn& turn);
-  void on_refused(const protocol::Refused& refused, const Turn& turn);
-  void on_event(const protocol::JobEvent& event, const Turn& turn);
-  void on_finished(const protocol::JobResult& result);
-  void on_unknown_job(const JobId& id);
-  void expire_calls(const Turn& turn);
+  void send_credit(Outbox& out);
   Duration ping_interval(Instant now) const;
   Duration jitter(Duration up_to);
 
   SessionOptions options_;
   std::mt19937_64 random_;
+  RetryBudget budget_{RetryBudget::Options{}};
   uint64_t last_request_ = 0;
-  uint64_t last_follow_ = 0;
+  JobStreams streams_;
+  uint64_t credited_ = 0;  // what the last Credit said was consumed
   uint64_t ping_number_ = 0;
   uint64_t term_ = 0;  // of the scheduler; 0: none yet
   std::map<uint64_t, Call> calls_;
-  std::unordered_map<JobId, FollowedJob> jobs_;
-  std::unordered_map<uint64_t, JobId> attach_requests_;
-  // Jobs whose events came before the answer that names them.
-  std::unordered_set<JobId> early_;
-  size_t open_stream_submits_ = 0;
   bool lost_ = true;
   bool started_ = false;
   Instant lost_since_{}, last_heard_{}, next_ping_{}, next_reconnect_{}, last_tick_{};

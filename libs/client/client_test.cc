@@ -31,7 +31,7 @@ class ClientTest : public ::testing::Test {
   ClientTest() { scheduler->start(); }
   ClientOptions options() const {
     ClientOptions result;
-    result.endpoint = scheduler->endpoint();
+    result.endpoints = scheduler->endpoint();
     return result;
   }
   // Kills the scheduler and starts another one that knows the same jobs.
@@ -120,7 +120,7 @@ TEST_F(ClientTest, StartsBeforeTheScheduler) {
   Client client(where);
   std::thread starter([&] {
     std::this_thread::sleep_for(milliseconds(500));
-    scheduler = std::make_unique<FakeScheduler>(faults, where.endpoint);
+    scheduler = std::make_unique<FakeScheduler>(faults, where.endpoints);
     scheduler->start();
   });
   expect_generates(client, "Once");
@@ -152,16 +152,16 @@ TEST_F(ClientTest, SilentSchedulerEndsInTheTimeout) {
   impatient.timeout = milliseconds(700);
   Client client(impatient);
   const auto begun = std::chrono::steady_clock::now();
-  const auto status = client.status();
+  const auto status = client.status().at(0).answer;
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.refusal().code, ErrorCode::kUnavailable);
-  EXPECT_THAT(status.refusal().message, ::testing::HasSubstr(impatient.endpoint));
+  EXPECT_THAT(status.refusal().message, ::testing::HasSubstr(impatient.endpoints));
   EXPECT_LT(std::chrono::steady_clock::now() - begun, seconds(5));
 }
 
 TEST_F(ClientTest, BadEndpointIsAnError) {
   ClientOptions bad;
-  bad.endpoint = "nonsense";
+  bad.endpoints = "nonsense";
   EXPECT_THAT([&] { Client client(bad); }, ::testing::ThrowsMessage<Error>(::testing::HasSubstr("nonsense")));
 }
 
@@ -175,7 +175,7 @@ TEST_F(ClientTest, CancelGetAndStatus) {
   EXPECT_EQ(client.cancel(id).value().state, JobState::kCancelled);
   EXPECT_EQ(client.wait(id, seconds(1)).value().state, JobState::kCancelled);
   EXPECT_EQ(client.get(JobId{}).refusal().code, ErrorCode::kNotFound);
-  EXPECT_EQ(client.status().value().term, 1u);
+  EXPECT_EQ(client.status().at(0).answer.value().term, 1u);
 }
 
 TEST_F(ClientTest, WaitEndsWithTheJobOrTheTime) {

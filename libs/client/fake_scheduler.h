@@ -1,9 +1,10 @@
 // For tests: a scheduler without queue, journal or workers, in a thread of its own behind a real socket. It "generates"
-// a fixed text for each job, a few bytes a tick, and misbehaves as told.
+// a fixed text for each job, a few bytes a tick, keeps to the credit that a client gives it, and misbehaves as told.
 #pragma once
 
 #include <atomic>
 #include <map>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -57,29 +58,53 @@ class FakeScheduler final : public transport::Service {
     JobId id;
     std::string text;
     protocol::JobState state = protocol::JobState::kRunning;
+    std::string group = {};
+    uint64_t order = 0;
   };
   std::map<std::string, Job> jobs;  // by key
   std::atomic<int> submits{0}, attaches{0}, slow{0};
+  std::atomic<uint64_t> most_on_the_way{0};  // stream content beyond what a client's credit says it has taken
+
+  // Every job has lost its last worker.
+  void kill_jobs() {
+    const std::lock_guard lock(mutex_);
+    for (auto& [key, job] : jobs) job.state = protocol::JobState::kDead;
+  }
 
   void on_message(const Peer& from, protocol::Message message, Instant, Outbox& out) override {
     if (faults_.mute) return;
+    const std::lock_guard lock(mutex_);
     if (auto* ping = std::get_if<protocol::Ping>(&message)) out.send(from, protocol::Pong{ping->number, term_});
     if (auto* submit = std::get_if<protocol::Submit>(&message)) on_submit(from, *submit, out);
     if (auto* attach = std::get_if<protocol::Attach>(&message)) on_attach(from, *attach, out);
     if (auto* get = std::get_if<protocol::GetJob>(&message)) answer_status(from, get->request, get->job, out);
     if (auto* cancel = std::get_if<protocol::Cancel>(&message)) on_cancel(from, *cancel, out);
-    if (auto* get = std::get_if<protocol::GetStatus>(&message)) {
-      protocol::SystemStatus status;
-      status.request = get->request;
-      status.term = term_;
-      out.send(from, status);
+    if (auto* credit = std::get_if<protocol::Credit>(&message)) on_credit(from, *credit);
+    if (auto* get = std::get_if<protocol::GetStatus>(&message)) out.send(from, status(get->request));
+    if (auto* control = std::get_if<protocol::Control>(&message)) {
+      mode_ = control->action == protocol::ControlAction::kPause   ? protocol::QueueMode::kPaused
+              : control->action == protocol::ControlAction::kDrain ? protocol::QueueMode::kDraining
+                                                                   : protocol::QueueMode::kOpen;
+      out.send(from, status(control->request));
     }
+    if (auto* list = std::get_if<protocol::ListJobs>(&message)) out.send(from, listed(*list));
+    if (auto* requeue = std::get_if<protocol::Requeue>(&message)) on_requeue(from, *requeue, out);
+    if (auto* purge = std::get_if<protocol::Purge>(&message)) {
+      const auto count = std::erase_if(jobs, [&](const auto& item) {
+        return protocol::is_terminal(item.second.state) && matches(item.second, purge->filter);
+      });
+      out.send(from, protocol::Purged{purge->request, static_cast<int64_t>(count)});
+    }
+    if (auto* get = std::get_if<protocol::GetGroup>(&message)) out.send(from, group(*get));
+    if (auto* backup = std::get_if<protocol::Backup>(&message))
+      out.send(from, protocol::BackedUp{backup->request, "journal-1.db", 4096});
   }
   void on_undeliverable(const Peer&, protocol::Message, bool slow_peer, Instant, Outbox&) override {
     slow += slow_peer;
   }
   void on_tick(Instant, Outbox& out) override {
     if (faults_.stalled || faults_.mute) return;
+    const std::lock_guard lock(mutex_);
     for (Stream& stream : streams_) advance(stream, out);
     std::erase_if(streams_, [](const Stream& s) { return s.ended; });
   }
@@ -95,6 +120,74 @@ class FakeScheduler final : public transport::Service {
     bool ended = false;
   };
 
+  // What a client may still be sent on its connection.
+  struct Window {
+    uint64_t first_consumed = 0, taken = 0, sent = 0, credit = 0;
+  };
+
+  void on_credit(const Peer& from, const protocol::Credit& credit) {
+    const auto [found, is_new] = windows_.try_emplace(from);
+    Window& window = found->second;
+    if (is_new) window.first_consumed = credit.consumed;
+    window.taken = credit.consumed - window.first_consumed;
+    window.credit = window.taken + credit.window;
+  }
+  // False if the client has to take something first.
+  bool use_credit(const Peer& to, uint64_t cost) {
+    const auto found = windows_.find(to);
+    if (found == windows_.end()) return true;
+    Window& window = found->second;
+    if (window.sent + cost > window.credit) return false;
+    window.sent += cost;
+    most_on_the_way = std::max<uint64_t>(most_on_the_way, window.sent - window.taken);
+    return true;
+  }
+  protocol::SystemStatus status(uint64_t request) const {
+    protocol::SystemStatus status;
+    status.request = request;
+    status.term = term_;
+    status.mode = mode_;
+    return status;
+  }
+  static bool matches(const Job& job, const protocol::JobFilter& filter) {
+    return (!filter.job || *filter.job == job.id) && (!filter.state || *filter.state == job.state) &&
+           (filter.group.empty() || filter.group == job.group);
+  }
+  protocol::JobList listed(const protocol::ListJobs& list) const {
+    std::map<uint64_t, const Job*> in_order;
+    for (const auto& [key, job] : jobs) {
+      if (job.order > list.after && matches(job, list.filter)) in_order[job.order] = &job;
+    }
+    protocol::JobList answer{list.request, {}, in_order.size() > list.limit};
+    for (const auto& [order, job] : in_order) {
+      if (answer.jobs.size() == list.limit) break;
+      protocol::JobSummary& summary = answer.jobs.emplace_back();
+      summary.job = job->id;
+      summary.order = order;
+      summary.state = job->state;
+    }
+    return answer;
+  }
+  protocol::GroupStatus group(const protocol::GetGroup& get) {
+    protocol::GroupStatus status;
+    status.request = get.request;
+    for (auto& [key, job] : jobs) {
+      if (job.group != get.group) continue;
+      if (get.cancel && !protocol::is_terminal(job.state)) job.state = protocol::JobState::kCancelled;
+      status.open += !protocol::is_terminal(job.state);
+      status.cancelled += job.state == protocol::JobState::kCancelled;
+    }
+    return status;
+  }
+  void on_requeue(const Peer& from, const protocol::Requeue& requeue, Outbox& out) {
+    Job* job = find(requeue.job);
+    if (job == nullptr || job->state != protocol::JobState::kDead) {
+      out.send(from, protocol::Refused{requeue.request, ErrorCode::kNotFound, "no dead job has this id"});
+      return;
+    }
+    job->state = protocol::JobState::kQueued;
+    answer_status(from, requeue.request, requeue.job, out);
+  }
   Job* find(const JobId& id) {
     for (auto& [key, job] : jobs) {
       if (job.id == id) return &job;
@@ -111,7 +204,8 @@ class FakeScheduler final : public transport::Service {
     protocol::SubmitReply reply{submit.request, {}};
     for (const auto& spec : submit.jobs) {
       const auto [found, is_new] = jobs.try_emplace(spec.key);
-      if (is_new) found->second = {Id128::random(), text_of(spec.prompt)};
+      if (is_new)
+        found->second = {Id128::random(), text_of(spec.prompt), protocol::JobState::kRunning, spec.group, ++order_};
       reply.outcomes.push_back({found->second.id, std::nullopt, "", 0, !is_new});
       if (submit.stream && is_new) streams_.push_back({from, &found->second, 0});
     }
@@ -157,16 +251,21 @@ class FakeScheduler final : public transport::Service {
     const size_t end = std::min(text.size(), stream.sent + 16);
     if (stream.job->state == protocol::JobState::kCancelled || stream.sent >= text.size()) {
       if (!protocol::is_terminal(stream.job->state)) stream.job->state = protocol::JobState::kSucceeded;
-      out.send(stream.to, protocol::JobFinished{result_of(*stream.job)});
+      const protocol::JobResult result = result_of(*stream.job);
+      if (!use_credit(stream.to, protocol::stream_cost(result))) return;
+      out.send(stream.to, protocol::JobFinished{result});
       stream.ended = true;
       return;
     }
     const size_t whole = stream.sent + valid_utf8_prefix(std::string_view(text).substr(stream.sent, end - stream.sent));
     protocol::JobEvents events;
     events.events.push_back({stream.job->id, stream.sent, text.substr(stream.sent, whole - stream.sent), 0, 0, 0});
+    const bool is_dropped = faults_.drop_every != 0 && (events_ + 1) % faults_.drop_every == 0;
+    const uint64_t cost = protocol::stream_cost(events.events[0]) * (faults_.repeat_events ? 2 : 1);
+    if (!is_dropped && !use_credit(stream.to, cost)) return;
     stream.sent = whole;
     ++events_;
-    if (faults_.drop_every != 0 && events_ % faults_.drop_every == 0) return;
+    if (is_dropped) return;
     if (faults_.repeat_events) out.send(stream.to, events);
     out.send(stream.to, std::move(events));
   }
@@ -174,6 +273,10 @@ class FakeScheduler final : public transport::Service {
   Faults& faults_;
   uint64_t term_;
   int events_ = 0;
+  uint64_t order_ = 0;
+  protocol::QueueMode mode_ = protocol::QueueMode::kOpen;
+  std::mutex mutex_;  // of what a test changes while the thread runs
+  std::map<Peer, Window> windows_;
   std::vector<Stream> streams_;
   std::string endpoint_;
   SystemClock clock_;

@@ -32,26 +32,34 @@ struct Seen {
   int finished = 0;
   int lost = 0;
   JobResult result;
+  std::vector<JobEvent> progress;
   JobStream stream() {
-    return {.on_text =
-                [this](std::string_view piece, const JobEvent& event) {
-                  EXPECT_EQ(event.text_offset, text.size());
-                  EXPECT_EQ(event.text, piece);
-                  EXPECT_EQ(finished + lost, 0) << "text after the end";
-                  text += piece;
-                },
-            .on_finished =
-                [this](const JobResult& r) {
-                  ++finished;
-                  result = r;
-                },
-            .on_lost = [this](const Refusal&) { ++lost; }};
+    JobStream stream;
+    stream.on_text = [this](std::string_view piece, const JobEvent& event) {
+      EXPECT_EQ(event.text_offset, text.size());
+      EXPECT_EQ(event.text, piece);
+      EXPECT_FALSE(piece.empty());
+      EXPECT_EQ(finished + lost, 0) << "text after the end";
+      text += piece;
+    };
+    stream.on_progress = [this](const JobEvent& event) {
+      EXPECT_EQ(finished + lost, 0) << "progress after the end";
+      progress.push_back(event);
+    };
+    stream.on_finished = [this](const JobResult& r) {
+      ++finished;
+      result = r;
+    };
+    stream.on_lost = [this](const Refusal&) { ++lost; };
+    return stream;
   }
 };
 
 // A session, a clock, and what the session sent. `answer` plays the scheduler.
 struct Rig {
-  explicit Rig(uint64_t seed = 1) : session(with_seed(seed)) {}
+  using Answer = std::function<void(const Message&)>;
+  explicit Rig(uint64_t seed = 1) : Rig(with_seed(seed)) {}
+  explicit Rig(const SessionOptions& options) : session(options) {}
   static SessionOptions with_seed(uint64_t seed) {
     SessionOptions options;
     options.endpoint = "tcp://scheduler:1";
@@ -109,9 +117,9 @@ struct Rig {
   }
   void submit(std::vector<JobSpec> jobs, JobStream stream = {}) {
     session.submit(std::move(jobs), std::move(stream), clock.now() + seconds(10), turn(),
-                   [this](Result<Outcomes> answered, const auto&) {
+                   [this](ClientSession::Submission answered, const Turn&) {
                      EXPECT_FALSE(outcomes) << "answered twice";
-                     outcomes = std::move(answered);
+                     outcomes = std::move(answered.outcomes);
                    });
     collect();
   }
@@ -129,7 +137,7 @@ struct Rig {
   size_t reconnects = 0;
   bool down = false;
   uint64_t term = 1;  // 0: pings are not answered
-  std::function<void(const Message&)> answer;
+  Answer answer;
   std::optional<Result<Outcomes>> outcomes;
 };
 

@@ -38,7 +38,7 @@ struct Heard {
 
 JobStream stream_into(const std::shared_ptr<Heard>& heard) {
   JobStream stream;
-  stream.on_text = [heard](std::string_view, const protocol::JobEvent& event) {
+  stream.on_progress = [heard](const protocol::JobEvent& event) {
     const std::lock_guard lock(heard->mutex);
     heard->count_tokens(event.job, event.tokens);
   };
@@ -60,12 +60,14 @@ JobStream stream_into(const std::shared_ptr<Heard>& heard) {
 }
 
 // Generations that the workers of a model hold: those that run and those that wait for a free slot.
-int32_t leases_of(const protocol::SystemStatus& status, const std::string& model) {
+int32_t leases_of(Client& client, const std::string& model) {
   int32_t leases = 0;
-  for (const protocol::ServiceStatus& service : status.services) {
-    const auto& models = service.models;
-    if (service.kind == "worker" && std::find(models.begin(), models.end(), model) != models.end())
-      leases += service.capacity;
+  for (const auto& [endpoint, status] : client.status()) {
+    for (const protocol::ServiceStatus& service : value_or_fail(status).services) {
+      const auto& models = service.models;
+      if (service.kind == "worker" && std::find(models.begin(), models.end(), model) != models.end())
+        leases += service.capacity;
+    }
   }
   return leases;
 }
@@ -108,7 +110,7 @@ class PipelineRuns {
   // Whether the batch can run as one, as far as that is known; else the event says why not.
   bool check_fits(int32_t batch, json& event) const {
     if (bench_.runs_every_batch) return true;
-    const int32_t leases = leases_of(value_or_fail(bench_.client.status()), bench_.model);
+    const int32_t leases = leases_of(bench_.client, bench_.model);
     if (batch > leases) {
       event.update(
           {{"fits", false}, {"reason", "the workers hold " + std::to_string(leases) + " sequences at a time"}});

@@ -55,6 +55,9 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(make_result_command());
   commands.push_back(make_cancel_command());
   commands.push_back(make_status_command());
+  commands.push_back(make_jobs_command());
+  commands.push_back(make_queue_command());
+  commands.push_back(make_journal_command());
   commands.push_back(make_up_command());
   commands.push_back(make_down_command());
   commands.push_back(make_convert_command());

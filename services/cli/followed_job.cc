@@ -28,6 +28,11 @@ JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) {
     state->last_event = event;
     state->changed.notify_one();
   };
+  stream.on_progress = [state](const protocol::JobEvent& event) {
+    const std::lock_guard lock(state->mutex);
+    state->last_event = event;
+    state->changed.notify_one();
+  };
   stream.on_finished = [state](const protocol::JobResult& result) {
     const std::lock_guard lock(state->mutex);
     state->result = result;

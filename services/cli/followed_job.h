@@ -17,7 +17,8 @@ namespace optserve::cli {
 
 class FollowedJob {
  public:
-  // Called on the command's thread; false means that nobody can read the output any more, so the job is cancelled.
+  // Called on the command's thread, with an empty piece when only the event's progress is new; false means that nobody
+  // can read the output any more, so the job is cancelled.
   using OnEvent = std::function<bool(std::string_view piece, const protocol::JobEvent& event)>;
 
   // Submits the job and follows it to its end. Throws CommandFailure if it is refused or lost.

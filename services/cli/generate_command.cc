@@ -7,6 +7,7 @@
 #include "cli/followed_job.h"
 #include "cli/job_options.h"
 #include "cli/result_text.h"
+#include "cli/wait_line.h"
 
 namespace optserve::cli {
 namespace {
@@ -44,9 +45,16 @@ class GenerateCommand final : public Command {
     Connection connection = Connection::open(connection_options_);
     protocol::JobSpec job = make_job(job_options_, prompt, connection.choose_model(job_options_.model));
     if (echo_ && !json_) print(prompt);
-    const protocol::JobResult result =
-        FollowedJob::run(connection.client(), std::move(job),
-                         [this](std::string_view piece, const protocol::JobEvent&) { return json_ || print(piece); });
+    // The line would erase an echoed prompt.
+    const bool is_waiting_shown = isatty(STDERR_FILENO) != 0 && !echo_;
+    WaitLine wait_line;
+    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job),
+                                                        [&](std::string_view piece, const protocol::JobEvent& event) {
+                                                          if (is_waiting_shown)
+                                                            std::fputs(wait_line.show(event).c_str(), stderr);
+                                                          return json_ || print(piece);
+                                                        });
+    std::fputs(wait_line.erase().c_str(), stderr);
     if (json_) {
       print(result_json(result));
     } else if (isatty(STDOUT_FILENO) != 0) {

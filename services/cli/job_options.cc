@@ -59,7 +59,12 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add("tenant", options.tenant, "Whose share of the queue is used");
   parser.add("priority", options.priority, "0 to 9, higher first");
   parser.add("max-attempts", options.max_attempts, "How many workers may be lost before the job is given up");
-  parser.add("ttl-ms", options.ttl_ms, "Time until the job expires");
+  parser.add("group", options.group, "Jobs of a group are watched and cancelled together ('optserve jobs group')");
+  parser.add("delay-ms", options.delay_ms, "The job does not start before");
+  parser.add("ttl-ms", options.ttl_ms, "Time until the job expires, from the end of its delay");
+  parser.add("queue-limit-ms", options.queue_limit_ms, "Time until the job must have started; 0: only ttl-ms counts");
+  parser.add("run-limit-ms", options.run_limit_ms, "Time of one attempt; 0: only ttl-ms counts");
+  parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when nobody follows it any more");
   parser.add("result-ttl-ms", options.result_ttl_ms, "How long the result can be fetched");
   parser.add("prompt-logprobs", options.prompt_logprobs, "Also give the log-probability of each prompt token (--json)");
 }
@@ -102,6 +107,11 @@ protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::s
   job.max_attempts = options.max_attempts;
   job.ttl_ms = options.ttl_ms;
   job.result_ttl_ms = options.result_ttl_ms;
+  job.group = options.group;
+  job.delay_ms = options.delay_ms;
+  job.queue_ms = options.queue_limit_ms;
+  job.run_ms = options.run_limit_ms;
+  if (options.cancel_on_disconnect) job.on_disconnect = protocol::OnDisconnect::kCancel;
   job.prompt_logprobs = options.prompt_logprobs;
   check_utf8("prompt", job.prompt);
   for (const std::string& stop : job.stop) check_utf8("stop", stop);

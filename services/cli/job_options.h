@@ -34,6 +34,11 @@ struct JobOptions {
   int64_t ttl_ms = defaults.ttl_ms;
   int64_t result_ttl_ms = defaults.result_ttl_ms;
   bool prompt_logprobs = false;
+  std::string group;
+  int64_t delay_ms = defaults.delay_ms;
+  int64_t queue_limit_ms = defaults.queue_ms;
+  int64_t run_limit_ms = defaults.run_ms;
+  bool cancel_on_disconnect = false;
 };
 
 void add_options(ConfigParser& parser, JobOptions& options);

@@ -1,4 +1,4 @@
-// Results and states as text for people and as JSON for programs.
+// Results of jobs as text for people and as JSON for programs.
 #pragma once
 
 #include <string>
@@ -9,11 +9,8 @@ namespace optserve::cli {
 
 // One line of JSON each.
 std::string result_json(const protocol::JobResult& result);
-std::string status_json(const protocol::SystemStatus& status);
 std::string outcome_json(const protocol::SubmitOutcome& outcome);
 
-// Several lines: the scheduler, its jobs, and a table of the services.
-std::string status_table(const std::string& endpoint, const protocol::SystemStatus& status);
 // "state: succeeded (length), 12 prompt and 64 output tokens, ..."
 std::string result_summary(const protocol::JobResult& result);
 // 0 if the job succeeded, else 1 (exit_status.h).

@@ -3,7 +3,7 @@
 #include "cli/command.h"
 #include "cli/connection.h"
 #include "cli/exit_status.h"
-#include "cli/result_text.h"
+#include "cli/status_text.h"
 
 namespace optserve::cli {
 namespace {
@@ -12,15 +12,14 @@ class StatusCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command =
-        parser.add_command("status", "Show the queue and the connected tokenizers, workers and converters", selected);
+        parser.add_command("status", "Show the queues and the connected tokenizers, workers and converters", selected);
     add_options(command, connection_options_);
     command.add("json", json_, "Print a JSON object instead of a table");
   }
 
   int run() override {
     const Connection connection = Connection::open(connection_options_);
-    const std::string text =
-        json_ ? status_json(connection.status()) : status_table(connection.endpoint(), connection.status());
+    const std::string text = json_ ? status_json(connection.status()) : status_table(connection.status());
     std::fputs(text.c_str(), stdout);
     return kExitOk;
   }

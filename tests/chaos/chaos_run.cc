@@ -93,7 +93,7 @@ NemesisOptions ChaosRun::nemesis_options(bool small_disk) const {
 std::unique_ptr<Client> ChaosRun::connect() const {
   ClientOptions options;
   const TcpAddress address = topology_.client_address();
-  options.endpoint = "tcp://" + address.host + ":" + std::to_string(address.port);
+  options.endpoints = "tcp://" + address.host + ":" + std::to_string(address.port);
   options.timeout = milliseconds(5'000);
   return std::make_unique<Client>(options);
 }

@@ -67,7 +67,7 @@ class LoadClient {
 
 ClientOptions client_options(const LoadOptions& options) {
   ClientOptions settings;
-  settings.endpoint = options.endpoint;
+  settings.endpoints = options.endpoint;
   settings.timeout = kCallTimeout;
   return settings;
 }

@@ -34,7 +34,8 @@ TEST(CommandLine, HelpAndVersionSucceedOnStandardOutput) {
     EXPECT_THAT(ran.out, HasSubstr("optserve")) << flag;
   }
   const std::string help = optserve({"--help"}).out;
-  for (const char* command : {"generate", "submit", "result", "cancel", "status", "up", "down", "convert", "inspect"})
+  for (const char* command : {"generate", "submit", "result", "cancel", "status", "jobs", "queue", "journal", "up",
+                              "down", "convert", "inspect"})
     EXPECT_THAT(help, HasSubstr(command));
 }
 
@@ -44,6 +45,16 @@ TEST(CommandLine, WrongUsageIsStatusTwoAndNamesWhatIsWrong) {
   EXPECT_EQ(optserve({"status", "--frobnicate"}).status, 2);
   EXPECT_EQ(optserve({"generate", "--top-k", "many", "text"}).status, 2);
   EXPECT_EQ(optserve({"result"}).status, 2);
+  for (const auto& arguments :
+       std::vector<std::vector<std::string>>{{"jobs"},
+                                             {"jobs", "show", "12"},
+                                             {"jobs", "list", "--state", "frobnicated"},
+                                             {"jobs", "list", "--limit", "0"},
+                                             {"jobs", "purge"},
+                                             {"queue", "hold"},
+                                             {"queue", "pause", "--model", "a", "--service", "b"},
+                                             {"journal"}})
+    EXPECT_EQ(optserve(arguments).status, 2) << arguments.back();
   const ProgramOutput twice = optserve({"generate", "text", "--prompt", "text"});
   EXPECT_EQ(twice.status, 2);
   EXPECT_THAT(twice.err, HasSubstr("more than once"));
@@ -58,6 +69,10 @@ TEST(CommandLine, NoSchedulerIsStatusThree) {
                                                                      {"submit", "text"},
                                                                      {"result", std::string(32, 'a')},
                                                                      {"cancel", std::string(32, 'a')},
+                                                                     {"jobs", "list"},
+                                                                     {"jobs", "requeue", std::string(32, 'a')},
+                                                                     {"queue", "pause"},
+                                                                     {"journal", "backup"},
                                                                      {"convert", "--remote", "a", "b"}}) {
     const ProgramOutput ran = optserve(with_dead_scheduler(arguments));
     EXPECT_EQ(ran.status, 3) << arguments[0] << ": " << ran.err;

@@ -124,7 +124,7 @@ std::string DemoStack::client_endpoint(int scheduler) const { return endpoint(cl
 
 std::unique_ptr<Client> DemoStack::client(int scheduler) const {
   ClientOptions options;
-  options.endpoint = client_endpoint(scheduler);
+  options.endpoints = client_endpoint(scheduler);
   options.timeout = std::chrono::seconds(30);
   return std::make_unique<Client>(options);
 }

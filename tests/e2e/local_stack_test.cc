@@ -100,7 +100,7 @@ TEST_F(LocalStack, SubmitResultAndStatusWorkTogether) {
   EXPECT_EQ(result.out, golden().greedy_text);
   const ProgramOutput status = optserve({"status", "--json"});
   EXPECT_EQ(status.status, 0) << status.err;
-  const json root = json::parse(status.out);
+  const json root = json::parse(status.out).at("schedulers").at(0);
   EXPECT_TRUE(root["durable"].get<bool>());
   EXPECT_EQ(root["services"].size(), 3u) << status.out;
   EXPECT_THAT(optserve({"status"}).out, HasSubstr("KIND"));

@@ -1,0 +1,89 @@
+// The streams of one scheduler's jobs: what each follower has of the text, what is asked for again, and how much was
+// taken. No I/O and no clock of its own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <random>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "client/client.h"
+#include "client/session_options.h"
+
+namespace optserve::client {
+
+class JobStreams {
+ public:
+  using FollowId = uint64_t;
+
+  // `next_request` numbers what is sent.
+  JobStreams(const SessionOptions& options, std::function<uint64_t()> next_request);
+
+  // Streams a job that the scheduler knows.
+  FollowId follow(const JobId& job, uint64_t text_offset, JobStream stream, const Turn& turn);
+  // The same for a new job, which the scheduler streams without being asked.
+  FollowId follow_new(const JobId& job, JobStream stream, const Turn& turn);
+  void unfollow(FollowId id);
+
+  // A new job's events may come before the answer that names it. Between these two calls (which nest) such jobs are
+  // noted, so that follow_new() asks for their events again.
+  void begin_submit() { ++open_submits_; }
+  void end_submit();
+
+  void on_event(const protocol::JobEvent& event, const Turn& turn);
+  void on_finished(const protocol::JobResult& result);
+  // False if this is no answer to an Attach.
+  bool on_refused(const protocol::Refused& refused);
+  // Asks for the events of those streams that have been silent for too long or have a gap.
+  void attach_due(const Turn& turn);
+  // Asks for all, each at a random time within `spread`: the scheduler may not know where to send them.
+  void attach_all(Duration spread, Instant now);
+  // Every stream ends with this refusal.
+  void close(const Refusal& why);
+
+  // protocol::stream_cost() of all events and results whose callbacks have returned.
+  uint64_t consumed() const { return consumed_; }
+
+ private:
+  // What the last event told besides text.
+  struct Progress {
+    protocol::JobState state;
+    uint32_t position, tokens;
+    int64_t eta_ms, done, total;
+    bool operator==(const Progress&) const = default;
+  };
+  struct Follow {
+    FollowId id;
+    JobStream stream;
+    uint64_t have;  // bytes of text delivered
+    std::optional<Progress> progress;
+  };
+  struct FollowedJob {
+    std::vector<Follow> follows;
+    Instant next_attach{}, last_attach{};
+    uint64_t attach_request = 0;
+  };
+
+  // False if the event begins beyond what the follower has.
+  static bool deliver(Follow& follow, const protocol::JobEvent& event);
+  static void deliver_rest(Follow& follow, const protocol::JobResult& result);
+  void deliver_to_all(const protocol::JobEvent& event, const Turn& turn);
+  void deliver_end(const protocol::JobResult& result);
+  void attach(const JobId& id, FollowedJob& job, const Turn& turn);
+  void note_unknown(const JobId& id);
+  Duration jitter(Duration up_to);
+
+  SessionOptions options_;
+  std::function<uint64_t()> next_request_;
+  std::mt19937_64 random_;
+  FollowId last_follow_ = 0;
+  std::unordered_map<JobId, FollowedJob> jobs_;
+  std::unordered_map<uint64_t, JobId> attach_requests_;
+  std::unordered_set<JobId> early_;  // jobs whose events came before the answer that names them
+  size_t open_submits_ = 0;
+  uint64_t consumed_ = 0;
+};
+
+}  // namespace optserve::client

@@ -1,0 +1,93 @@
+// A client's sessions with all schedulers: which of them gets a job, which of them is asked about one. A state machine
+// like ClientSession; it is the service of the client's loop, whose ports are the schedulers in their order.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "client/client_session.h"
+
+namespace optserve::client {
+
+// Which scheduler accepted a job, for the latest jobs.
+class JobHomes {
+ public:
+  explicit JobHomes(size_t jobs_max) : jobs_max_(jobs_max) {}
+  void remember(const JobId& job, size_t scheduler);
+  std::optional<size_t> find(const JobId& job) const;
+
+ private:
+  size_t jobs_max_;
+  std::unordered_map<JobId, size_t> homes_;
+  std::deque<JobId> oldest_first_;
+};
+
+class SchedulerSet final : public transport::Service {
+ public:
+  struct FollowId {
+    size_t scheduler = 0;
+    ClientSession::FollowId id = 0;
+  };
+  struct Submission {
+    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one a job; a refusal: no scheduler answered
+    std::vector<FollowId> follows;
+  };
+  using Submitted = std::function<void(Submission)>;
+  using JobAnswer = std::function<void(Result<protocol::JobResult>, const Turn&)>;
+  using Attached = std::function<void(Result<FollowId>, const Turn&)>;
+  // The message for a scheduler; none: it is left out.
+  using MessageFor = std::function<std::optional<protocol::Message>(const std::string& endpoint)>;
+  using AllAnswered = std::function<void(Answers<protocol::Message>)>;
+
+  // `options` for each session; port, endpoint and seed are set here.
+  SchedulerSet(const std::vector<std::string>& endpoints, const SessionOptions& options);
+
+  // Every callback is called once, at the deadline at the latest.
+  void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn,
+              Submitted done);
+  // `about_job` names the job too and is answered by JobStatus.
+  void ask_job(const JobId& job, const protocol::Message& about_job, Instant deadline, const Turn& turn,
+               JobAnswer done);
+  // Follows a job that some scheduler knows.
+  void attach(const JobId& job, uint64_t text_offset, JobStream stream, Instant deadline, const Turn& turn,
+              Attached done);
+  void ask_all(const MessageFor& message_for, Instant deadline, const Turn& turn, AllAnswered done);
+  void unfollow(const FollowId& follow) { sessions_.at(follow.scheduler)->unfollow(follow.id); }
+  void close(const Refusal& why, const Turn& turn);
+
+  void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;
+  void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) override;
+  void on_tick(Instant now, Outbox& out) override;
+  Duration tick_interval() const override;
+  void begin_drain(Instant, Outbox&) override {}
+  bool is_drained() const override { return true; }
+
+ private:
+  struct Batch;
+  struct Search;
+  struct Round;
+  using FoundJob = std::function<void(Result<protocol::JobResult>, size_t scheduler, const Turn&)>;
+
+  size_t choose(const Batch& batch, size_t job, Instant now) const;
+  bool is_another_reachable(uint64_t tried) const;
+  void dispatch(const std::shared_ptr<Batch>& batch, const std::vector<size_t>& indices, const Turn& turn);
+  void send_part(const std::shared_ptr<Batch>& batch, size_t scheduler, uint64_t tried, std::vector<size_t> indices,
+                 const Turn& turn);
+  void on_part(const std::shared_ptr<Batch>& batch, size_t scheduler, const std::vector<size_t>& indices,
+               ClientSession::Submission part, const Turn& turn);
+  void search(const JobId& job, const protocol::Message& about_job, Instant deadline, const Turn& turn, FoundJob done);
+  void on_found(Search& search, size_t scheduler, Result<protocol::Message> answer, const Turn& turn);
+  Refusal nowhere(const Search& search) const;
+
+  std::vector<std::string> endpoints_;
+  std::vector<std::unique_ptr<ClientSession>> sessions_;
+  JobHomes homes_;
+};
+
+}  // namespace optserve::client

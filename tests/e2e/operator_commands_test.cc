@@ -1,0 +1,100 @@
+// What operators do to a running system, with the command line and real processes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "demo_stack.h"
+#include "support/demo_model.h"
+#include "support/processes.h"
+
+namespace optserve::test_support {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+// One stack for all tests of the program.
+class OperatorCommands : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    stack_ = std::make_unique<DemoStack>(StackOptions{});
+    stack_->wait_ready();
+  }
+  static void TearDownTestSuite() { stack_.reset(); }
+
+  static ProgramOutput optserve(std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--scheduler", stack_->client_endpoint()});
+    return run_program("optserve", arguments);
+  }
+  static json optserve_json(std::vector<std::string> arguments) {
+    arguments.push_back("--json");
+    const ProgramOutput ran = optserve(std::move(arguments));
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return json::parse(ran.out, nullptr, false);
+  }
+  static std::string submit(std::vector<std::string> options) {
+    options.insert(options.begin(), {"submit", demo_goldens().cases.front().prompt, "--max-new-tokens", "8"});
+    const ProgramOutput ran = optserve(std::move(options));
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return ran.out.substr(0, ran.out.find('\n'));
+  }
+  static std::string state_of(const std::string& job) { return optserve_json({"jobs", "show", job})["state"]; }
+
+  static std::unique_ptr<DemoStack> stack_;
+};
+std::unique_ptr<DemoStack> OperatorCommands::stack_;
+
+TEST_F(OperatorCommands, APausedQueueHoldsJobsUntilItIsResumed) {
+  ASSERT_EQ(optserve({"queue", "pause"}).status, 0);
+  EXPECT_EQ(optserve_json({"status"})["schedulers"][0]["mode"], "paused");
+  const std::string job = submit({"--group", "held"});
+  const ProgramOutput waited = optserve({"result", job, "--wait", "--wait-seconds", "1"});
+  EXPECT_EQ(waited.status, 1);
+  EXPECT_EQ(state_of(job), "queued");
+  EXPECT_EQ(optserve_json({"jobs", "group", "held"})["open"], 1);
+  ASSERT_EQ(optserve({"queue", "resume"}).status, 0);
+  EXPECT_EQ(optserve({"result", job, "--wait", "--wait-seconds", "60"}).status, 0);
+  EXPECT_EQ(optserve_json({"jobs", "group", "held"})["succeeded"], 1);
+}
+
+TEST_F(OperatorCommands, ADrainingModelAcceptsNothing) {
+  const std::string model = optserve_json({"status"})["schedulers"][0]["models"][0]["name"];
+  ASSERT_EQ(optserve({"queue", "drain", "--model", model}).status, 0);
+  const ProgramOutput refused = optserve({"submit", "text", "--model", model, "--timeout-ms", "2000"});
+  EXPECT_EQ(refused.status, 1) << refused.out;
+  ASSERT_EQ(optserve({"queue", "resume", "--model", model}).status, 0);
+  submit({"--model", model});
+}
+
+TEST_F(OperatorCommands, ADelayedJobIsListedAndItsGroupCancelled) {
+  const std::string job = submit({"--delay-ms", "600000", "--group", "later", "--tenant", "t"});
+  const json listed = optserve_json({"jobs", "list", "--group", "later", "--tenant", "t"});
+  ASSERT_EQ(listed["jobs"].size(), 1u);
+  EXPECT_EQ(listed["jobs"][0]["job"], job);
+  EXPECT_EQ(listed["jobs"][0]["state"], "queued");
+  EXPECT_EQ(optserve_json({"jobs", "group", "later", "--tenant", "t", "--cancel"})["cancelled"], 1);
+  EXPECT_EQ(state_of(job), "cancelled");
+}
+
+TEST_F(OperatorCommands, PurgedJobsAreForgotten) {
+  const std::string job = submit({"--group", "purged"});
+  EXPECT_EQ(optserve({"result", job, "--wait"}).status, 0);
+  EXPECT_EQ(optserve_json({"jobs", "purge", "--group", "purged"})["purged"], 1);
+  const ProgramOutput gone = optserve({"result", job});
+  EXPECT_EQ(gone.status, 1);
+  EXPECT_THAT(gone.err, HasSubstr("not_found"));
+}
+
+TEST_F(OperatorCommands, OnlyDeadJobsAreRequeued) {
+  const std::string job = submit({});
+  const ProgramOutput refused = optserve({"jobs", "requeue", job});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.err, HasSubstr("not_found"));
+  EXPECT_EQ(optserve_json({"jobs", "dead"})["jobs"].size(), 0u);
+}
+
+}  // namespace
+}  // namespace optserve::test_support
