@@ -190,7 +190,7 @@ void ChaosRun::fill_report() {
   report_.jobs = count_jobs(ledgers);
   for (const FaultRecord& record : records_) ++report_.faults[record.fault];
   report_.recovery = recovery_times(ledgers, records_);
-  report_.retried = silence_of_retried(ledgers);
+  report_.retried = silence_of_retried(ledgers, records_);
   report_.silence_ms = longest_silence_ms(ledgers, load_from_ms_, load_to_ms_);
   for (const std::string& violation : check_jobs(evidence_)) violate(violation);
   for (const std::string& surprise : topology_.surprises()) violate(surprise);

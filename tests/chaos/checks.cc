@@ -139,6 +139,42 @@ int64_t longest_gap(const std::vector<int64_t>& times) {
   return longest;
 }
 
+bool has_lost_a_worker(const JobStory& story) {
+  const Final* final = story.final();
+  return final != nullptr && (final->losses > 0 || final->attempts > 1);
+}
+
+struct Span {
+  int64_t from_ms = 0, to_ms = 0;
+};
+
+// When the scheduler or this client was hit, in order and without overlap.
+std::vector<Span> faults_of(size_t client, const std::vector<FaultRecord>& records) {
+  std::vector<Span> spans;
+  for (const FaultRecord& record : records) {
+    if (record.target != "scheduler" && record.target != "client-" + std::to_string(client)) continue;
+    spans.push_back({record.at_ms, record.at_ms + record.lasts_ms});
+  }
+  std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.from_ms < b.from_ms; });
+  for (size_t i = 1; i < spans.size(); ++i) {
+    spans[i].from_ms = std::max(spans[i].from_ms, spans[i - 1].to_ms);
+    spans[i].to_ms = std::max(spans[i].to_ms, spans[i].from_ms);
+  }
+  return spans;
+}
+
+int64_t longest_gap_outside(const std::vector<int64_t>& times, const std::vector<Span>& spans) {
+  int64_t longest = 0;
+  for (size_t i = 1; i < times.size(); ++i) {
+    int64_t gap = times[i] - times[i - 1];
+    for (const Span& span : spans) {
+      gap -= std::max<int64_t>(0, std::min(span.to_ms, times[i]) - std::max(span.from_ms, times[i - 1]));
+    }
+    longest = std::max(longest, gap);
+  }
+  return longest;
+}
+
 }  // namespace
 
 std::vector<std::string> check_jobs(const Evidence& evidence) {
@@ -166,7 +202,7 @@ Totals count_jobs(const std::vector<Ledger>& ledgers) {
     totals.repeated += static_cast<int64_t>(story.ids.size()) - 1;
     const Final* final = story.final();
     ++totals.finals[final == nullptr ? "none" : final->state];
-    if (final != nullptr && (final->losses > 0 || final->attempts > 1)) ++totals.retried;
+    if (has_lost_a_worker(story)) ++totals.retried;
   });
   return totals;
 }
@@ -182,11 +218,12 @@ int64_t longest_silence_ms(const std::vector<Ledger>& ledgers, int64_t from_ms, 
   return longest_gap(times);
 }
 
-Times silence_of_retried(const std::vector<Ledger>& ledgers) {
+Times silence_of_retried(const std::vector<Ledger>& ledgers, const std::vector<FaultRecord>& records) {
+  std::vector<std::vector<Span>> spans;
+  for (size_t client = 0; client < ledgers.size(); ++client) spans.push_back(faults_of(client, records));
   std::vector<int64_t> gaps;
-  for_each_job(ledgers, [&](size_t, uint64_t, const JobStory& story) {
-    const Final* final = story.final();
-    if (final != nullptr && (final->losses > 0 || final->attempts > 1)) gaps.push_back(longest_gap(news_of(story)));
+  for_each_job(ledgers, [&](size_t client, uint64_t, const JobStory& story) {
+    if (has_lost_a_worker(story)) gaps.push_back(longest_gap_outside(news_of(story), spans[client]));
   });
   return times_of(std::move(gaps));
 }

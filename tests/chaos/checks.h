@@ -41,8 +41,9 @@ std::vector<std::string> check_jobs(const Evidence& evidence);
 Totals count_jobs(const std::vector<Ledger>& ledgers);
 // The longest time in which no client received anything, between the two instants.
 int64_t longest_silence_ms(const std::vector<Ledger>& ledgers, int64_t from_ms, int64_t to_ms);
-// The longest time without news of each job that lost a worker.
-Times silence_of_retried(const std::vector<Ledger>& ledgers);
+// The longest time without news of each job that lost a worker, less what a fault of the scheduler or of the job's
+// client took of it.
+Times silence_of_retried(const std::vector<Ledger>& ledgers, const std::vector<FaultRecord>& records);
 // By fault: from its injection until a job that was accepted after it had succeeded (of that client, if a client was
 // hit). Faults after which no job was accepted are left out.
 std::map<std::string, Times> recovery_times(const std::vector<Ledger>& ledgers,

@@ -178,9 +178,14 @@ TEST_F(Checks, CountsAndTimes) {
   EXPECT_EQ(recovery.at("flood").count, 1);
   EXPECT_EQ(recovery.at("flood").max_ms, 35);
   EXPECT_EQ(longest_silence_ms(evidence_.ledgers, 100, 200), 60);
-  EXPECT_EQ(silence_of_retried(evidence_.ledgers).count, 0);
+  EXPECT_EQ(silence_of_retried(evidence_.ledgers, {}).count, 0);
   follow().finals[0].attempts = 2;
-  EXPECT_EQ(silence_of_retried(evidence_.ledgers).max_ms, 10);
+  follow().finals[0].at_ms = 200;
+  EXPECT_EQ(silence_of_retried(evidence_.ledgers, {}).max_ms, 70);
+  const std::vector<FaultRecord> pauses = {{"stop-client", "client-0", 150, 20},
+                                           {"stop-client", "client-1", 130, 70},
+                                           {"stop-scheduler", "scheduler", 160, 20}};
+  EXPECT_EQ(silence_of_retried(evidence_.ledgers, pauses).max_ms, 40);
   EXPECT_EQ(count_jobs(evidence_.ledgers).finals.at("succeeded"), 1);
 }
 

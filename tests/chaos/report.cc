@@ -60,8 +60,10 @@ std::string report_text(const Report& report) {
     text += format("  %-16s %4ld   p50 %6.2f s   max %6.2f s\n", fault.c_str(), static_cast<long>(times.count),
                    s(times.p50_ms), s(times.max_ms));
   }
-  text += format("jobs that lost a worker: longest time without news p50 %.2f s, max %.2f s\n",
-                 s(report.retried.p50_ms), s(report.retried.max_ms));
+  text += format(
+      "jobs that lost a worker: longest time without news, faults of scheduler and client apart, "
+      "p50 %.2f s, max %.2f s\n",
+      s(report.retried.p50_ms), s(report.retried.max_ms));
   text += format("longest time in which no client received anything: %.2f s\n", s(report.silence_ms));
   text += format("every process registered %.2f s after the last fault\n", s(report.ready_ms));
   text += "scheduler before: " + usage_text(report.before) + "\n";

@@ -18,7 +18,7 @@ struct Report {
   Totals jobs;
   std::map<std::string, int64_t> faults;
   std::map<std::string, Times> recovery;
-  Times retried;           // longest time without news of each job that lost a worker
+  Times retried;           // silence_of_retried()
   int64_t silence_ms = 0;  // longest time in which no client received anything
   int64_t ready_ms = 0;    // from the last fault's end until every process was registered
   Usage before, after;     // of the scheduler
