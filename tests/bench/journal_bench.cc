@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -49,6 +50,13 @@ double resident_mib() {
   return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
+double processor_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
 void wait_for_backlog(const journal::Journal& store, uint64_t appended, uint64_t allowed) {
   while (appended - store.durable() > allowed) std::this_thread::sleep_for(microseconds(20));
 }
@@ -87,13 +95,16 @@ std::vector<Figure> measure_recovery(const std::string& folder, size_t jobs) {
   }
   ::malloc_trim(0);
   const double before = resident_mib();
+  const double processor_before = processor_seconds();
   const int64_t start = now_ns();
   journal::Recovery recovery;
   const auto store = journal::Journal::open(options, recovery);
   const double elapsed = static_cast<double>(now_ns() - start) * 1e-9;
+  const double processor = processor_seconds() - processor_before;
   const double used = resident_mib() - before;
   const std::string name = "recovery of " + std::to_string(recovery.open.size()) + " open jobs";
   return {{name, "s", elapsed},
+          {name + ": processor time", "s", processor},
           {name + ": resident memory", "MiB", used},
           {name + ": memory a job, SQLite's cache included", "bytes",
            used * (1 << 20) / static_cast<double>(recovery.open.size())}};
