@@ -37,12 +37,12 @@ struct ClientOptions {
 // block for long (it holds up this client's other streams; the schedulers wait) or call the client. A stream without
 // callbacks is no stream.
 struct JobStream {
-  std::function<void(std::string_view piece, const protocol::JobEvent& event)> on_text;  // never an empty piece
+  std::function<void(std::string_view piece, const protocol::JobEvent& event)> on_text{};  // never an empty piece
   // State, position in the queue, expected wait, tokens or progress have changed; before on_text of the same event.
-  std::function<void(const protocol::JobEvent& event)> on_progress;
-  std::function<void(const protocol::JobResult& result)> on_finished;  // exactly once
+  std::function<void(const protocol::JobEvent& event)> on_progress{};
+  std::function<void(const protocol::JobResult& result)> on_finished{};  // exactly once
   // Instead of on_finished: the job cannot be followed any more (the scheduler does not know it, or the Client ends).
-  std::function<void(const Refusal& why)> on_lost;
+  std::function<void(const Refusal& why)> on_lost{};
 
   bool is_wanted() const { return on_text || on_progress || on_finished || on_lost; }
 };

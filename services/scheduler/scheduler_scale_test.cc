@@ -100,6 +100,7 @@ TEST(SchedulerScale, ARefusalIsCheapAndWritesNothing) {
     const auto start = std::chrono::steady_clock::now();
     world.send(world.client, std::move(submit));
     taken += std::chrono::steady_clock::now() - start;
+    EXPECT_EQ(world.only<protocol::SubmitReply>(world.client).outcomes.at(0).error, ErrorCode::kBusy);
     world.sent.clear();
   }
   EXPECT_EQ(world.store.durable(), written);

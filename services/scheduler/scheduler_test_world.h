@@ -174,4 +174,28 @@ class World {
   std::unique_ptr<SchedulerService> service;
 };
 
+// A job that needs no tokenizer to start.
+inline protocol::JobSpec ids_spec(const std::string& key, const std::string& tenant = "", int32_t max_new = 8) {
+  auto spec = job_spec(key, "", max_new);
+  spec.prompt_ids = {2, 5, 6, 7};
+  spec.tenant = tenant;
+  spec.sampling.ignore_eos = true;
+  return spec;
+}
+
+// A token that ends nothing, for each lease; `last` ends them.
+inline void send_tokens(World& world, const World::Peer& worker, const std::vector<uint64_t>& leases, uint32_t position,
+                        bool last = false) {
+  protocol::Tokens message;
+  message.term = 1;
+  for (const uint64_t lease : leases) {
+    message.leases.push_back(lease);
+    message.positions.push_back(position);
+    message.tokens.push_back(kFirstByteId + 'a');
+    message.finished.push_back(
+        static_cast<uint8_t>(last ? protocol::FinishReason::kLength : protocol::FinishReason::kNone));
+  }
+  world.send(worker, std::move(message));
+}
+
 }  // namespace optserve::scheduler::testing

@@ -99,7 +99,7 @@ std::unique_ptr<Client> ChaosRun::connect() const {
 }
 
 bool ChaosRun::is_ready() {
-  const auto status = client_->status();
+  const auto status = client_->status().at(0).answer;
   if (!status.ok()) return false;
   int workers = 0, tokenizers = 0;
   for (const protocol::ServiceStatus& service : status.value().services) {
@@ -152,10 +152,10 @@ void ChaosRun::settle() {
   report_.ready_ms = now_ms() - healed_ms;
   if (!topology_.finish_clients()) violate("a client's jobs did not all end");
   const int64_t until = now_ms() + 40'000;  // for the jobs of rogue peers as well
-  auto status = client_->status();
+  auto status = client_->status().at(0).answer;
   while ((!status.ok() || status.value().queued + status.value().running > 0) && now_ms() < until) {
     std::this_thread::sleep_for(milliseconds(100));
-    status = client_->status();
+    status = client_->status().at(0).answer;
   }
   if (!status.ok()) return violate("no status: " + status.refusal().message);
   const protocol::SystemStatus& last = status.value();
