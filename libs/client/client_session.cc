@@ -1,6 +1,7 @@
 #include "client/client_session.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -189,7 +190,9 @@ void ClientSession::on_refused(const protocol::Refused& refused, const Turn& tur
   if (streams_.on_refused(refused)) return;
   const auto found = calls_.find(refused.request);
   if (found == calls_.end()) {
-    log_warn("scheduler_refused", {{"message", refused.message}});
+    // A scheduler that does not know a message refuses it as often as it is sent.
+    if (std::exchange(last_unasked_refusal_, refused.message) != refused.message)
+      log_warn("scheduler_refused", {{"message", refused.message}});
     return;
   }
   Call& call = found->second;

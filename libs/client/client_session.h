@@ -114,6 +114,7 @@ class ClientSession final : public transport::Service {
   uint64_t ping_number_ = 0;
   uint64_t term_ = 0;  // of the scheduler; 0: none yet
   std::map<uint64_t, Call> calls_;
+  std::string last_unasked_refusal_;  // of no open request; for the log
   bool lost_ = true;
   bool started_ = false;
   Instant lost_since_{}, last_heard_{}, next_ping_{}, next_reconnect_{}, last_tick_{};

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <string_view>
 
+#include "base/log.h"
 #include "cli/command.h"
 #include "cli/connection.h"
 #include "cli/exit_status.h"
@@ -68,6 +69,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
 
 int run_command_line(int argc, const char* const* argv) {
   try {
+    init_logging("optserve", "warn", LogFormat::kText);  // standard output belongs to the commands
     return parse_and_run(argc, argv);
   } catch (const CommandFailure& failure) {
     std::fprintf(stderr, "optserve: %s\n", failure.message.c_str());
