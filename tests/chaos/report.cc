@@ -49,7 +49,7 @@ std::string report_text(const Report& report) {
                      format("%.1f jobs/s, ", report.load) + report.network + "\n";
   for (const std::string& skipped : report.skipped) text += "skipped: " + skipped + "\n";
   text += "jobs: " + number(jobs.submitted) + " submitted, " + number(jobs.accepted) + " accepted, " +
-          number(jobs.undecided) + " calls without an answer, " + number(jobs.repeated) +
+          number(jobs.undecided) + " submits without an answer or while draining, " + number(jobs.repeated) +
           " accepted again under their key, " + number(jobs.conflicts) + " conflicts\n";
   text += "refused: " + counts(jobs.refused) + "\n";
   text += "ended: " + counts(jobs.finals) + "; " + number(jobs.retried) + " lost a worker, " + number(jobs.pieces) +
@@ -89,7 +89,7 @@ std::string report_json(const Report& report) {
                                        {"jobs",
                                         {{"submitted", jobs.submitted},
                                          {"accepted", jobs.accepted},
-                                         {"calls_without_answer", jobs.undecided},
+                                         {"unanswered_or_draining", jobs.undecided},
                                          {"accepted_again", jobs.repeated},
                                          {"conflicts", jobs.conflicts},
                                          {"lost_a_worker", jobs.retried},

@@ -20,6 +20,7 @@ namespace optserve::chaos {
 namespace {
 
 constexpr int64_t kStopLimitMs = 60'000;
+constexpr int64_t kHandlersWithinMs = 10'000;  // of a process's start, on a busy machine
 constexpr int64_t kLastJobsLimitMs = 400'000;  // a client gives up earlier, unless jobs still end one by one
 
 ShimControl* make_shim(const std::string& path) {
@@ -126,6 +127,7 @@ void Topology::launch(Member& member) {
   Surroundings around;
   if (network_ != nullptr) around.network = network_->namespace_path(member.node);
   if (member.shim != nullptr) around.shim = options_.folder + "/" + member.name + ".shim";
+  member.started_ms = now_ms();
   member.start_at_ms = -1;
   member.exit_expected = member.must_exit_clean = false;
   member.process = std::make_unique<cli::ChildProcess>(cli::ChildProcess::start(launched(member.spec, around)));
@@ -136,7 +138,10 @@ void Topology::start(Role role) {
 }
 
 void Topology::note_exit(Member& member, int status) {
-  const bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  // SIGTERM ends a program that has not come to its handlers yet, which then holds nothing.
+  const bool is_early = member.told_to_end_ms - member.started_ms < kHandlersWithinMs && WIFSIGNALED(status) &&
+                        WTERMSIG(status) == SIGTERM;
+  const bool clean = is_early || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
   if (!member.exit_expected || (member.must_exit_clean && !clean)) {
     surprises_.push_back(member.name + " " + cli::describe_exit(status) +
                          (member.exit_expected ? " after SIGTERM" : " by itself"));
@@ -161,6 +166,7 @@ void Topology::kill(Member& member, int64_t restart_after_ms) {
 }
 
 void Topology::terminate(Member& member, int64_t restart_after_ms) {
+  member.told_to_end_ms = now_ms();
   member.exit_expected = member.must_exit_clean = true;
   member.start_at_ms = restart_after_ms < 0 ? -1 : now_ms() + restart_after_ms;
   member.process->signal(SIGTERM);

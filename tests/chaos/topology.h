@@ -37,6 +37,8 @@ struct Member {
   int link = -1;  // of the proxy through which it reaches the scheduler; -1: directly
   ShimControl* shim = nullptr;
   std::unique_ptr<cli::ChildProcess> process;
+  int64_t started_ms = 0;
+  int64_t told_to_end_ms = 0;
   int64_t start_at_ms = -1;        // when it is started next; -1: it is not to be
   bool exit_expected = false;      // somebody ended it, or told it to end
   bool must_exit_clean = false;    // told to end by SIGTERM
