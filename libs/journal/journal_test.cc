@@ -331,10 +331,12 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
       ::_exit(0);
     }
     ::close(pipe_ends[1]);
-    std::this_thread::sleep_for(milliseconds(20 + random() % 120));
+    uint64_t order = 0;  // the first promise: the child is at work
+    if (::read(pipe_ends[0], &order, sizeof order) == sizeof order) promised.insert(order);
+    std::this_thread::sleep_for(milliseconds(random() % 80));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
-    for (uint64_t order = 0; ::read(pipe_ends[0], &order, sizeof order) == sizeof order;) promised.insert(order);
+    while (::read(pipe_ends[0], &order, sizeof order) == sizeof order) promised.insert(order);
     ::close(pipe_ends[0]);
   }
   Recovery recovery;

@@ -78,12 +78,16 @@ void Database::execute(const std::string& sql) {
 
 int64_t Database::query_number(const char* sql) {
   Statement statement(*this, sql);
-  return statement.step() ? statement.column_number(0) : 0;
+  const int64_t number = statement.step() ? statement.column_number(0) : 0;
+  statement.finish();
+  return number;
 }
 
 std::string Database::query_text(const char* sql) {
   Statement statement(*this, sql);
-  return statement.step() ? statement.column_text(0) : std::string();
+  std::string text = statement.step() ? statement.column_text(0) : std::string();
+  statement.finish();
+  return text;
 }
 
 Statement::Statement(Database& database, const std::string& sql) : database_(database) {
@@ -127,6 +131,11 @@ bool Statement::step() {
   }
   reset();
   return false;
+}
+
+void Statement::finish() {
+  while (sqlite3_stmt_busy(handle_.get()) != 0 && step()) {
+  }
 }
 
 void Statement::run() {

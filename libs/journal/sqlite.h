@@ -61,6 +61,8 @@ class Statement {
   Statement& bind_text(int index, std::string_view text);
   bool step();  // true: a row; false: done, and the statement is reset
   void run();   // for statements without rows
+  // To the end: what a pragma writes is committed, or fails, after its last row.
+  void finish();
   void reset() { sqlite3_reset(handle_.get()); }
   int64_t column_number(int index) { return sqlite3_column_int64(handle_.get(), index); }
   std::string_view column_bytes(int index);  // valid until the next step()
