@@ -276,7 +276,8 @@ void SchedulerService::on_encoded(Job& job, protocol::EncodedItem item, Instant 
   job.queue->load.learn_prompt(job.spec.prompt.size(), count);
   job.cost = static_cast<int64_t>(count) + job.spec.max_new_tokens;
   bounds_.update(job);
-  metrics_.encode_seconds.observe(std::chrono::duration<double>(now - job.begins_at).count());
+  metrics_.encode_seconds.observe(
+      std::chrono::duration<double>(now - std::max(job.begins_at, job.accepted_at)).count());
   enqueue(job, now);
 }
 

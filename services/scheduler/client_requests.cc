@@ -1,4 +1,5 @@
 // What clients ask about jobs, open or ended, and about the system.
+#include <algorithm>
 #include <utility>
 
 #include "scheduler/scheduler_service.h"
@@ -29,7 +30,7 @@ protocol::JobResult SchedulerService::describe(const Job& job) const {
   result.attempts = job.attempts;
   result.progress_done = job.is_generation() ? static_cast<int64_t>(job.output.size()) : job.progress_done;
   result.progress_total = job.is_generation() ? job.spec.max_new_tokens : job.progress_total;
-  result.timings.encode_ms = elapsed_ms(job.begins_at, job.ready_at);
+  result.timings.encode_ms = elapsed_ms(std::max(job.begins_at, job.accepted_at), job.ready_at);
   result.timings.queue_ms = elapsed_ms(job.ready_at, job.leased_at);
   result.timings.first_token_ms = elapsed_ms(job.accepted_at, job.first_token_at);
   return result;
