@@ -29,7 +29,6 @@ class JobLister {
  public:
   void opened(Job& job) { by_order_.emplace(job.order, &job); }
   void closed(const Job& job) { by_order_.erase(job.order); }
-  size_t size() const { return by_order_.size(); }
 
   void start(JobScan scan) { scans_.push_back(std::move(scan)); }
   size_t scans() const { return scans_.size(); }
