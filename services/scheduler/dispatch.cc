@@ -57,6 +57,7 @@ void SchedulerService::enqueue(Job& job, Instant now) {
 void SchedulerService::dispatch(Instant now, Outbox& out) {
   dispatch_wanted_ = false;
   if (draining_) return;
+  expire_jobs(now);  // between two ticks, or after the process stood still: their time is not a worker's any more
   Dispatching round;
   for (auto it = queues_.begin(); it != queues_.end();) {
     dispatch_queue(it->second, it->first, round, now);

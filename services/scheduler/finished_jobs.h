@@ -39,6 +39,7 @@ class IdempotencyKeys {
   struct Entry {
     JobId job;
     std::string payload_sha256;
+    uint64_t sequence = 0;  // of its acceptance in the journal; 0: on disk for long
   };
   explicit IdempotencyKeys(size_t keys_max) : keys_max_(keys_max) {}
   const Entry* find(const std::string& tenant, const std::string& key) const;

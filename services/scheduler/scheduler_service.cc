@@ -59,6 +59,14 @@ void SchedulerService::recover(journal::Recovery recovery) {
              options_.start);
       continue;
     }
+    if (added.attempts >= added.spec.max_attempts) {  // we stopped between the last loss and the end that follows it
+      finish(added,
+             {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
+              "attempt " + std::to_string(added.attempts) + " of " + std::to_string(added.spec.max_attempts) +
+                  " was lost before the scheduler restarted"},
+             options_.start);
+      continue;
+    }
     begin(added, options_.start);
   }
   if (restarted_) {
@@ -178,12 +186,7 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
   durable_ = store_.durable();
   check_services(now);
   for (Job* job : tokenizers_.take_overdue(now)) ask_again(*job, true, now);
-  while (Job* job = jobs_.expired(now)) {
-    finish(*job,
-           {protocol::JobState::kExpired, protocol::FinishReason::kError, ErrorCode::kDeadlineExceeded,
-            "the job's time of " + std::to_string(job->spec.ttl_ms) + " ms ran out"},
-           now);
-  }
+  expire_jobs(now);
   while (!delayed_.empty() && delayed_.begin()->first <= now) {
     Job& job = *delayed_.begin()->second;
     delayed_.erase(delayed_.begin());
@@ -198,6 +201,15 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
     streams_.sweep();
   }
   update_gauges();
+}
+
+void SchedulerService::expire_jobs(Instant now) {
+  while (Job* job = jobs_.expired(now)) {
+    finish(*job,
+           {protocol::JobState::kExpired, protocol::FinishReason::kError, ErrorCode::kDeadlineExceeded,
+            "the job's time of " + std::to_string(job->spec.ttl_ms) + " ms ran out"},
+           now);
+  }
 }
 
 void SchedulerService::check_services(Instant now) {

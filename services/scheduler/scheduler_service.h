@@ -79,7 +79,7 @@ class SchedulerService final : public transport::Service {
       size_t tokens = 0;
       uint64_t after = 0;
     };
-    std::map<ServiceEntry*, Batch> batches;
+    std::map<ServiceEntry*, Batch, ByInstance> batches;
   };
 
   void refuse_to(const Peer& to, uint64_t request, const Refusal& why, Outbox& out);
@@ -147,6 +147,7 @@ class SchedulerService final : public transport::Service {
   void observe(const Job& job, const protocol::JobResult& result, Instant now);
 
   // Time.
+  void expire_jobs(Instant now);
   void check_services(Instant now);
   void resume_clients(Instant now, Outbox& out);
 

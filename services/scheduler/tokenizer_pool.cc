@@ -156,7 +156,7 @@ void TokenizerPool::send_encodes_of(std::map<uint64_t, Job*>& waiting, Instant n
     protocol::Encode message;
     size_t bytes = 0;
   };
-  std::map<ServiceEntry*, Batch> batches;
+  std::map<ServiceEntry*, Batch, ByInstance> batches;
   while (!waiting.empty()) {
     Job& job = *waiting.begin()->second;
     ServiceEntry* tokenizer = choose(job, now);
