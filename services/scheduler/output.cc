@@ -41,8 +41,9 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
   const bool last_allowed = position + 1 >= static_cast<size_t>(job.spec.max_new_tokens);
   // They come before the first token; some were lost on their way.
   const bool logprobs_missing = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
-  if (position > job.output.size() || logprobs_missing || id < 0 || id >= static_cast<TokenId>(limits::kVocabularyMax) ||
-      !reason_is_valid || (last_allowed && reason == protocol::FinishReason::kNone)) {
+  if (position > job.output.size() || logprobs_missing || id < 0 ||
+      id >= static_cast<TokenId>(limits::kVocabularyMax) || !reason_is_valid ||
+      (last_allowed && reason == protocol::FinishReason::kNone)) {
     log_warn("bad_token", {{"worker", from.info.name},
                            {"position", position},
                            {"expected", job.output.size()},

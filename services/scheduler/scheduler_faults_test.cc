@@ -337,6 +337,7 @@ TEST(SchedulerFaults, AnExpiredJobIsNotDispatchedBeforeTheNextTick) {
 // Its acceptance may still wait for the disk when it has ended already.
 TEST(SchedulerFaults, ADuplicateOfAnEndedJobWaitsForItsAcceptance) {
   World world;
+  world.add_services();
   const JobId job = world.submit(job_spec("a"));
   world.send(world.client, protocol::Cancel{1, job});
   world.sent.clear();
@@ -351,6 +352,7 @@ TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
   journal::OpenJob open;
   open.accepted.job = instance(9);
   open.accepted.order = 1;
+  open.accepted.accepted_wall_ms = FakeClock().wall_ms();
   open.accepted.spec = job_spec("a");
   open.attempts = open.accepted.spec.max_attempts;
   journal::Recovery recovery;
@@ -363,6 +365,27 @@ TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
   EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
   world.send(world.client, protocol::Attach{1, open.accepted.job, 0});
   EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kDead);
+}
+
+// Its tokens may be all there, but what it was asked about the prompt is not.
+TEST(SchedulerFaults, ARecoveredJobThatWantsPromptLogprobsStartsAgain) {
+  journal::OpenJob open;
+  open.accepted.job = instance(9);
+  open.accepted.order = 1;
+  open.accepted.accepted_wall_ms = FakeClock().wall_ms();
+  open.accepted.spec = job_spec("a", "once", 2);
+  open.accepted.spec.prompt_logprobs = true;
+  open.progress = {kFirstByteId + 'a', kFirstByteId + 'b'};
+  journal::Recovery recovery;
+  recovery.term = 2;
+  recovery.next_order = 2;
+  recovery.open.push_back(open);
+  World world({}, nullptr, std::move(recovery));
+  world.add_services();
+  world.tokenize();
+  const auto item = world.dispatched(world.worker);
+  EXPECT_TRUE(item.prompt_logprobs);
+  EXPECT_EQ(item.tokens.size(), static_cast<size_t>(item.prompt_tokens));
 }
 
 TEST(SchedulerFaults, ATokenBeforeAllPromptLogprobsEndsTheLease) {

@@ -17,11 +17,11 @@ namespace optserve::scheduler {
 struct SchedulerOptions {
   transport::PortId clients_port = 0;
   transport::PortId services_port = 1;
-  Instant start{};                  // now, and
-  int64_t start_wall_ms = 0;        // the wall clock at the same moment: only differences to it are used afterwards
-  uint64_t seed = 0;                // of retry delays
+  Instant start{};            // now, and
+  int64_t start_wall_ms = 0;  // the wall clock at the same moment: only differences to it are used afterwards
+  uint64_t seed = 0;          // of retry delays
   std::function<JobId()> new_job_id = &JobId::random;  // never gives one twice; not guessable outside tests
-  std::vector<std::string> models;  // served names that are known before a service registers them
+  std::vector<std::string> models;                     // served names that are known before a service registers them
 
   Duration service_lost_after = seconds(5);      // of silence
   Duration service_stalled_after = seconds(60);  // a worker with jobs that reports neither steps nor tokens

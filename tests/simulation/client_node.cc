@@ -210,8 +210,8 @@ void ClientNode::on_text(Batch& batch, std::string_view piece, const protocol::J
   Job& job = jobs_[seen.job];
   if (seen.ended) ledger_.fail(Invariant::kStreamWhole, "text after the end of " + job.plan.spec.key);
   if (event.text_offset != seen.text.size()) {
-    ledger_.fail(Invariant::kStreamWhole, "position " + std::to_string(event.text_offset) + " of " +
-                                              job.plan.spec.key + ", expected " + std::to_string(seen.text.size()));
+    ledger_.fail(Invariant::kStreamWhole, "position " + std::to_string(event.text_offset) + " of " + job.plan.spec.key +
+                                              ", expected " + std::to_string(seen.text.size()));
   }
   seen.text += piece;
   ledger_.check_stream(job.plan.spec, seen.text);
@@ -261,8 +261,12 @@ void BulkClientNode::submit(const std::vector<uint64_t>& indices) {
   std::vector<protocol::JobSpec> specs;
   for (const uint64_t index : indices) specs.push_back(large_job(env_.model, env_.settings.seed, index));
   JobStream stream;
-  stream.on_finished = [this](const protocol::JobResult& result) {
-    open_.erase(std::stoull(result.key.substr(1)));
+  stream.on_finished = [this](const protocol::JobResult& result) { open_.erase(std::stoull(result.key.substr(1))); };
+  // A result has expired before it was fetched; which one is not said.
+  stream.on_lost = [this, indices](const Refusal&) {
+    for (const uint64_t index : indices) {
+      if (open_.contains(index)) again_.push_back(index);
+    }
   };
   const client::Turn turn{local_now(), out()};
   session_->submit(std::move(specs), std::move(stream), local_now() + kTimeout, turn,

@@ -120,15 +120,15 @@ void Ledger::on(const journal::Leased& record) {
     current_leases_.erase(entry.lease);
     entry.lease = 0;
     if (record.attempt != entry.attempts && record.attempt != entry.attempts - 1) {
-      fail(Invariant::kAttemptsCounted, job + ": " + std::to_string(entry.attempts) + " attempts became " +
-                                            std::to_string(record.attempt));
+      fail(Invariant::kAttemptsCounted,
+           job + ": " + std::to_string(entry.attempts) + " attempts became " + std::to_string(record.attempt));
     }
     entry.attempts = record.attempt;
     return;
   }
   if (entry.lease != 0) {
-    fail(Invariant::kOneLease, job + " is leased under " + std::to_string(record.token.number) +
-                                   " while the lease " + std::to_string(entry.lease) + " holds");
+    fail(Invariant::kOneLease, job + " is leased under " + std::to_string(record.token.number) + " while the lease " +
+                                   std::to_string(entry.lease) + " holds");
   }
   if (record.token.term != term_) fail(Invariant::kOneLease, job + " is leased in another term");
   if (record.attempt != entry.attempts + 1 || record.attempt > entry.spec->max_attempts) {
@@ -174,9 +174,11 @@ void Ledger::check_ids(const protocol::JobSpec& spec, const std::vector<TokenId>
 }
 
 const Model::Reference& Ledger::reference(const protocol::JobSpec& spec) const {
-  if (reference_of_ != name_of(spec)) {
+  // A key may be used again with another payload, once nothing is known of the first.
+  std::string asked = name_of(spec) + '/' + std::to_string(spec.max_new_tokens);
+  if (reference_of_ != asked) {
     reference_ = env_.model.reference(spec);
-    reference_of_ = name_of(spec);
+    reference_of_ = std::move(asked);
   }
   return reference_;
 }
@@ -197,8 +199,8 @@ void Ledger::check_end(const Entry& entry, const JobResult& result) const {
       break;
     case JobState::kDead:
       if (result.attempts < entry.spec->max_attempts && starts_ <= 3) {
-        fail(Invariant::kAttemptsCounted, job + " is dead after " + std::to_string(result.attempts) + " attempts: " +
-                                              result.message);
+        fail(Invariant::kAttemptsCounted,
+             job + " is dead after " + std::to_string(result.attempts) + " attempts: " + result.message);
       }
       break;
     case JobState::kFailed: {
@@ -348,17 +350,19 @@ void Ledger::compare(const scheduler::SchedulerService& service, const OnDisk& d
     }
     const bool all_tokens = job->stage == scheduler::Stage::kDecoding;
     if (job->lease != open.lease.number && !(job->lease == 0 && all_tokens)) differ(job->id, "its lease");
-    const bool prefix = open.progress.size() <= job->output.size() &&
-                        std::equal(open.progress.begin(), open.progress.end(), job->output.begin());
+    // One that wants log-probabilities of its prompt starts again after a restart.
+    const bool prefix =
+        job->spec.prompt_logprobs || (open.progress.size() <= job->output.size() &&
+                                      std::equal(open.progress.begin(), open.progress.end(), job->output.begin()));
     if (!prefix) differ(job->id, "its progress");
     if (job->subscriptions.size() > env_.settings.subscriptions_per_job_max) {
-      fail(Invariant::kBounded, "job " + job->id.hex() + " has " + std::to_string(job->subscriptions.size()) +
-                                    " followers");
+      fail(Invariant::kBounded,
+           "job " + job->id.hex() + " has " + std::to_string(job->subscriptions.size()) + " followers");
     }
   }
   if (jobs.size() != disk.open.size()) {
-    fail(Invariant::kJournalIsState, std::to_string(jobs.size()) + " jobs in memory, " +
-                                         std::to_string(disk.open.size()) + " open in the journal");
+    fail(Invariant::kJournalIsState,
+         std::to_string(jobs.size()) + " jobs in memory, " + std::to_string(disk.open.size()) + " open in the journal");
   }
 }
 

@@ -33,12 +33,12 @@ class Ledger {
     std::shared_ptr<const protocol::JobSpec> spec;
     uint64_t order = 0;
     bool acked = false;
-    bool cancelled = false;    // someone asked for it
-    uint64_t lease = 0;        // the present one, by the records; 0: none
-    int32_t attempts = 0;      // by the records
-    int32_t lease_attempt = 0; // the attempt that its newest lease counted as
-    Instant deadline{};        // on the scheduler's clock
-    Instant accepted_at{};     // the true time
+    bool cancelled = false;     // someone asked for it
+    uint64_t lease = 0;         // the present one, by the records; 0: none
+    int32_t attempts = 0;       // by the records
+    int32_t lease_attempt = 0;  // the attempt that its newest lease counted as
+    Instant deadline{};         // on the scheduler's clock
+    Instant accepted_at{};      // the true time
     std::optional<End> end;     // appended
     std::optional<End> shown;   // seen by a client
   };
@@ -94,8 +94,8 @@ class Ledger {
 
   Environment& env_;
   std::unordered_map<JobId, Entry> entries_;
-  std::unordered_map<std::string, JobId> names_;         // by the records
-  std::unordered_map<std::string, JobId> acked_names_;   // as clients were told
+  std::unordered_map<std::string, JobId> names_;        // by the records
+  std::unordered_map<std::string, JobId> acked_names_;  // as clients were told
   std::unordered_map<uint64_t, JobId> current_leases_;
   mutable std::string reference_of_;
   mutable Model::Reference reference_;

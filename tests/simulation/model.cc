@@ -5,8 +5,7 @@
 
 namespace optserve::simulation {
 
-Model::Model()
-    : info_{"opt", "v1", "m1", 512, 0}, bpe_(tokenizer::story_vocabulary().make()), decoder_(bpe_) {
+Model::Model() : info_{"opt", "v1", "m1", 512, 0}, bpe_(tokenizer::story_vocabulary().make()), decoder_(bpe_) {
   info_.vocab = static_cast<int32_t>(bpe_.size());
   for (char c = 'a'; c <= 'z'; ++c) words_.push_back(4 + c);
   for (TokenId merged = 260; merged < info_.vocab - 1; ++merged) words_.push_back(merged);

@@ -110,13 +110,9 @@ void Nemesis::crash_scheduler() {
   victims_.scheduler.crash(env_.dice.heavy_tail(milliseconds(20), seconds(8)));
 }
 
-void Nemesis::stop_scheduler() {
-  victims_.scheduler.stop_in_order(env_.dice.heavy_tail(milliseconds(20), seconds(3)));
-}
+void Nemesis::stop_scheduler() { victims_.scheduler.stop_in_order(env_.dice.heavy_tail(milliseconds(20), seconds(3))); }
 
-void Nemesis::hang_worker() {
-  any(victims_.workers).hang(env_.now() + env_.dice.heavy_tail(seconds(1), seconds(90)));
-}
+void Nemesis::hang_worker() { any(victims_.workers).hang(env_.now() + env_.dice.heavy_tail(seconds(1), seconds(90))); }
 
 void Nemesis::break_worker() {
   any(victims_.workers).break_down(env_.now() + env_.dice.heavy_tail(milliseconds(50), seconds(5)));

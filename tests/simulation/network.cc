@@ -253,8 +253,7 @@ void Network::arrive(uint64_t place) {
   const Link& link = links_[flight.process];
   const auto found = connections_.find(flight.connection);
   const bool up = flight.direction == Direction::kUp;
-  const bool open =
-      found != connections_.end() && (up ? found->second.scheduler_open : found->second.process_open);
+  const bool open = found != connections_.end() && (up ? found->second.scheduler_open : found->second.process_open);
   if (!open && !flight.survives) return;
   env_.note(up ? "to scheduler" : "to process", static_cast<int>(flight.process),
             protocol::message_name(flight.message).data(), env_.settings.large ? 0 : through_the_wire(flight.message));

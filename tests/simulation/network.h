@@ -42,7 +42,7 @@ class Network {
   void cut(uint32_t process, Cut how);
   void block(uint32_t process, Direction direction, Instant until);
   void slow(uint32_t process, Instant until) { links_[process].slow_until = until; }
-  void scheduler_gone();         // its process ended
+  void scheduler_gone();             // its process ended
   void scheduler_silent_for_long();  // it is paused for longer than connections live
   void process_silent_for_long(uint32_t process);
   void heal();

@@ -80,7 +80,8 @@ void SchedulerNode::start() {
   term_ = recovery.term;
   env_.note("scheduler up", -1, "", term_);
   ledger_.on_start(recovery, store_.disk(), env_.now(), given.start_wall_ms);
-  service_ = std::make_unique<scheduler::SchedulerService>(std::move(given), store_, std::move(recovery), env_.registry);
+  service_ =
+      std::make_unique<scheduler::SchedulerService>(std::move(given), store_, std::move(recovery), env_.registry);
   env_.queue.after<&SchedulerNode::tick>(Duration::zero(), *this, life_);
 }
 
@@ -192,9 +193,7 @@ void SchedulerNode::send(transport::Outgoing item) {
   const Sent sent = network_.down(item.to, item.message);
   if (sent == Sent::kYes) return;
   env_.note(sent == Sent::kSlow ? "slow" : "gone", -1, protocol::message_name(item.message).data());
-  call([&] {
-    service_->on_undeliverable(item.to, std::move(item.message), sent == Sent::kSlow, local_now(), out_);
-  });
+  call([&] { service_->on_undeliverable(item.to, std::move(item.message), sent == Sent::kSlow, local_now(), out_); });
 }
 
 void SchedulerNode::on_durable() {

@@ -52,7 +52,8 @@ struct WorkerShape {
 
 class WorkerNode final : public Process {
  public:
-  WorkerNode(Environment& environment, Network& network, const WorkerShape& shape, const worker::WorkerMetrics& metrics);
+  WorkerNode(Environment& environment, Network& network, const WorkerShape& shape,
+             const worker::WorkerMetrics& metrics);
 
   void hang(Instant until);
   void break_down(Instant until) { broken_until_ = until; }

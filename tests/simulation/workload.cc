@@ -27,7 +27,8 @@ protocol::JobSpec random_job(Environment& env, const std::string& key) {
   spec.sampling.ignore_eos = dice.chance(0.2);
   spec.prompt_logprobs = dice.chance(0.1);
   if (dice.chance(0.3)) {
-    spec.stop = {"zz", std::string(1, static_cast<char>(dice.between('a', 'z'))) + static_cast<char>(dice.between('a', 'z'))};
+    spec.stop = {"zz",
+                 std::string(1, static_cast<char>(dice.between('a', 'z'))) + static_cast<char>(dice.between('a', 'z'))};
     if (dice.chance(0.5)) spec.stop.push_back("the end");
   }
   spec.priority = dice.chance(0.3) ? static_cast<int32_t>(dice.below(10)) : 0;
@@ -82,7 +83,7 @@ protocol::JobSpec large_job(const Model& model, uint64_t seed, uint64_t index) {
   spec.sampling.seed = x;
   spec.max_attempts = 10;
   spec.ttl_ms = 3'600'000;
-  spec.result_ttl_ms = 10'000;
+  spec.result_ttl_ms = 30'000;
   return spec;
 }
 

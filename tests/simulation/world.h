@@ -59,7 +59,7 @@ class World {
   std::vector<ClientNode*> clients_;
   std::vector<BulkClientNode*> bulk_clients_;
   std::unique_ptr<Nemesis> nemesis_;
-  uint64_t next_job_ = 0;  // of the bulk clients
+  uint64_t next_job_ = 0;         // of the bulk clients
   std::vector<InstanceId> idle_;  // workers without work though jobs wait, at the last look
 };
 
