@@ -85,7 +85,7 @@ protocol::SubmitOutcome SchedulerService::admit(protocol::JobSpec spec, std::vec
     metrics_.duplicates.add();
     outcome.job = known->job;
     outcome.duplicate = true;
-    if (const Job* job = jobs_.find(known->job)) after = std::max(after, job->accepted_sequence);
+    after = std::max(after, known->sequence);  // also of a job that ended before its acceptance was on disk
     followed.push_back(known->job);
     return outcome;
   }
@@ -184,7 +184,7 @@ Status SchedulerService::check_length(const std::string& model, size_t prompt_to
 
 Job& SchedulerService::accept(protocol::JobSpec spec, std::string encoded, std::string payload, Instant now) {
   auto owned = std::make_unique<Job>();
-  owned->id = JobId::random();
+  owned->id = options_.new_job_id();
   owned->order = next_order_++;
   owned->payload_sha256 = std::move(payload);
   owned->spec = std::move(spec);

@@ -52,7 +52,7 @@ void SchedulerService::enqueue(Job& job, Instant now) {
 void SchedulerService::dispatch(Instant now, Outbox& out) {
   const std::vector<ModelQueue*> wanted = queues_.take_wanted();
   if (draining_) return;
-  expire_jobs(now);
+  expire_jobs(now);  // between two ticks, or after the process stood still: their time is not a worker's any more
   Dispatching round;
   for (ModelQueue* queue : wanted) {
     if (modes_.starts(queue->name)) dispatch_queue(*queue, round, now);

@@ -43,6 +43,7 @@ class IdempotencyKeys {
     JobId job;
     std::string payload_sha256;
     std::string group{};
+    uint64_t sequence = 0;                                   // of its acceptance in the journal; 0: on disk for long
     protocol::JobState state = protocol::JobState::kQueued;  // as long as the job is open
   };
   // A job that had ended is not known any longer by its key.

@@ -25,7 +25,7 @@ class JobTable {
   void end(Job& job);
   void clear_ended() { ended_.clear(); }
   template <class F>
-  void for_each(F&& f) {
+  void for_each(F&& f) const {
     for (auto& [id, job] : jobs_) f(*job);
   }
 

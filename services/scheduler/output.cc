@@ -61,8 +61,11 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
                                reason == protocol::FinishReason::kEndOfText ||
                                reason == protocol::FinishReason::kLength;
   const bool last_allowed = position + 1 >= static_cast<size_t>(job.spec.max_new_tokens);
-  if (position > job.output.size() || id < 0 || id >= static_cast<TokenId>(limits::kVocabularyMax) ||
-      !reason_is_valid || (last_allowed && reason == protocol::FinishReason::kNone)) {
+  // They come before the first token; some were lost on their way.
+  const bool logprobs_missing = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
+  if (position > job.output.size() || logprobs_missing || id < 0 ||
+      id >= static_cast<TokenId>(limits::kVocabularyMax) || !reason_is_valid ||
+      (last_allowed && reason == protocol::FinishReason::kNone)) {
     log_warn("bad_token", {{"worker", from.info.name},
                            {"position", position},
                            {"expected", job.output.size()},
@@ -71,7 +74,7 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
     revokes_[{from.peer, term_}].second.push_back(job.lease);
     lose_lease(job,
                "the worker sent a token that does not fit (position " + std::to_string(position) + ", expected " +
-                   std::to_string(job.output.size()) + ")",
+                   std::to_string(job.output.size()) + (logprobs_missing ? " after all log-probabilities)" : ")"),
                true, now);
     return;
   }
@@ -218,7 +221,7 @@ journal::Finished SchedulerService::finished_record(const Job& job, const protoc
 }
 
 void SchedulerService::note_open(Job& job) {
-  keys_.add(job.spec.tenant, job.spec.key, {job.id, job.payload_sha256, job.spec.group});
+  keys_.add(job.spec.tenant, job.spec.key, {job.id, job.payload_sha256, job.spec.group, job.accepted_sequence});
   groups_.opened(job);
   lister_.opened(job);
   forget_group_members();

@@ -338,6 +338,89 @@ TEST(SchedulerFaults, JobsExpireWaitingOrRunning) {
   EXPECT_EQ(world.only<protocol::Revoke>(world.worker).leases[0], item.lease);
 }
 
+// The time runs out between two ticks, or while the process stands still.
+TEST(SchedulerFaults, AnExpiredJobIsNotDispatchedBeforeTheNextTick) {
+  World world;
+  world.add_tokenizer(world.tokenizer, 1);
+  auto spec = job_spec("a");
+  spec.ttl_ms = 50;
+  world.submit(spec);
+  world.clock.advance(milliseconds(60));
+  world.tokenize();
+  world.add_worker(world.worker, 2);
+  EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
+  EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kExpired);
+}
+
+// Its acceptance may still wait for the disk when it has ended already.
+TEST(SchedulerFaults, ADuplicateOfAnEndedJobWaitsForItsAcceptance) {
+  World world;
+  world.add_services();
+  const JobId job = world.submit(job_spec("a"));
+  world.send(world.client, protocol::Cancel{1, job});
+  world.sent.clear();
+  world.send(world.client, protocol::Submit{2, false, {job_spec("a")}});
+  ASSERT_EQ(world.sent.size(), 1u);
+  EXPECT_EQ(std::get<protocol::SubmitReply>(world.sent[0].message).outcomes.at(0).job, job);
+  EXPECT_EQ(world.sent[0].after, 1u);
+}
+
+// The record of the last loss and that of the end may fall into two commits, with the scheduler's end between them.
+TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
+  journal::OpenJob open;
+  open.accepted.job = instance(9);
+  open.accepted.order = 1;
+  open.accepted.accepted_wall_ms = FakeClock().wall_ms();
+  open.accepted.spec = job_spec("a");
+  open.attempts = open.accepted.spec.max_attempts;
+  journal::Recovery recovery;
+  recovery.term = 2;
+  recovery.next_order = 2;
+  recovery.open.push_back(open);
+  World world({}, nullptr, std::move(recovery));
+  world.add_services();
+  world.tokenize();
+  EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
+  world.send(world.client, protocol::Attach{1, open.accepted.job, 0});
+  EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kDead);
+}
+
+// Its tokens may be all there, but what it was asked about the prompt is not.
+TEST(SchedulerFaults, ARecoveredJobThatWantsPromptLogprobsStartsAgain) {
+  journal::OpenJob open;
+  open.accepted.job = instance(9);
+  open.accepted.order = 1;
+  open.accepted.accepted_wall_ms = FakeClock().wall_ms();
+  open.accepted.spec = job_spec("a", "once", 2);
+  open.accepted.spec.prompt_logprobs = true;
+  open.progress = {kFirstByteId + 'a', kFirstByteId + 'b'};
+  journal::Recovery recovery;
+  recovery.term = 2;
+  recovery.next_order = 2;
+  recovery.open.push_back(open);
+  World world({}, nullptr, std::move(recovery));
+  world.add_services();
+  world.tokenize();
+  const auto item = world.dispatched(world.worker);
+  EXPECT_TRUE(item.prompt_logprobs);
+  EXPECT_EQ(item.tokens.size(), static_cast<size_t>(item.prompt_tokens));
+}
+
+TEST(SchedulerFaults, ATokenBeforeAllPromptLogprobsEndsTheLease) {
+  World world;
+  world.add_services();
+  auto spec = job_spec("a");
+  spec.prompt_logprobs = true;
+  const auto item = world.submit_and_dispatch(spec);
+  ASSERT_GT(item.prompt_tokens, 2);
+  world.send(world.worker, protocol::PromptLogprobs{1, item.lease, 1, {-1.0f}});
+  world.generate(world.worker, item, 0, 1);
+  EXPECT_EQ(world.only<protocol::Revoke>(world.worker).leases.at(0), item.lease);
+  const auto again = world.dispatched(world.worker);
+  EXPECT_TRUE(again.prompt_logprobs);
+  EXPECT_EQ(again.tokens.size(), static_cast<size_t>(again.prompt_tokens));
+}
+
 TEST(SchedulerFaults, DrainingFinishesWhatRunsAndStartsNothing) {
   World world;
   world.add_services();

@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/ids.h"
 #include "base/limits.h"
 #include "scheduler/step_pace.h"
 #include "scheduler/tenant_weights.h"
@@ -17,10 +19,11 @@ namespace optserve::scheduler {
 struct SchedulerOptions {
   transport::PortId clients_port = 0;
   transport::PortId services_port = 1;
-  Instant start{};                  // now, and
-  int64_t start_wall_ms = 0;        // the wall clock at the same moment: only differences to it are used afterwards
-  uint64_t seed = 0;                // of retry delays
-  std::vector<std::string> models;  // served names that are known before a service registers them
+  Instant start{};            // now, and
+  int64_t start_wall_ms = 0;  // the wall clock at the same moment: only differences to it are used afterwards
+  uint64_t seed = 0;          // of retry delays
+  std::function<JobId()> new_job_id = &JobId::random;  // never gives one twice; not guessable outside tests
+  std::vector<std::string> models;                     // served names that are known before a service registers them
 
   Duration service_lost_after = seconds(5);  // of silence
   StepPace::Bounds service_stalled_after;    // a worker with jobs that reports neither steps nor tokens

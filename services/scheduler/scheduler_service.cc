@@ -53,7 +53,8 @@ void SchedulerService::recover(journal::Recovery recovery) {
     job->order = open.accepted.order;
     job->payload_sha256 = std::move(open.accepted.payload_sha256);
     job->spec = std::move(open.accepted.spec);
-    job->output = std::move(open.progress);
+    // Log-probabilities of the prompt are not in the journal: a job that wants them starts again, to the same tokens.
+    if (!job->spec.prompt_logprobs) job->output = std::move(open.progress);
     job->attempts = open.attempts;
     job->crashes = open.crashes;
     job->started = job->attempts > 0 || job->crashes > 0 || !job->output.empty();
@@ -66,6 +67,14 @@ void SchedulerService::recover(journal::Recovery recovery) {
       finish(added,
              {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
               "the scheduler stopped " + std::to_string(added.crashes) + " times while this job was running"},
+             options_.start);
+      continue;
+    }
+    if (added.attempts >= added.spec.max_attempts) {  // we stopped between the last loss and the end that follows it
+      finish(added,
+             {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
+              "attempt " + std::to_string(added.attempts) + " of " + std::to_string(added.spec.max_attempts) +
+                  " was lost before the scheduler restarted"},
              options_.start);
       continue;
     }

@@ -179,7 +179,7 @@ void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transp
     protocol::Encode message;
     size_t bytes = 0;
   };
-  std::map<ServiceEntry*, Batch> batches;
+  std::map<ServiceEntry*, Batch, ByInstance> batches;
   while (!waiting.jobs.empty()) {
     Job& job = *waiting.jobs.begin()->second;
     ServiceEntry* tokenizer = choose(job, now);

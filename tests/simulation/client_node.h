@@ -1,0 +1,87 @@
+// Programs that use the client library: the real session, a list of jobs to submit, and an application that checks what
+// it gets. After a crash it comes back with the same keys, or with the ids and the text that it had kept.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/client_session.h"
+#include "simulation/ledger.h"
+#include "simulation/process.h"
+#include "simulation/workload.h"
+
+namespace optserve::simulation {
+
+class ClientNode final : public Process {
+ public:
+  ClientNode(Environment& environment, Network& network, Ledger& ledger, std::vector<PlannedJob> plan);
+  bool is_done() const;
+  std::string unfinished() const;
+
+ private:
+  struct Job {
+    PlannedJob plan;
+    Instant next_submit{};
+    bool submitting = false;
+    bool followed = false;
+    bool cancelled = false;
+    bool done = false;  // has its result, its refusal, or learned that the result has expired
+    std::optional<JobId> id;
+    std::string text;  // as delivered, over all its lives
+  };
+  // What one stream of the session delivered.
+  struct Seen {
+    size_t job = 0;
+    std::string text;
+    bool ended = false;
+  };
+  struct Batch {
+    std::vector<size_t> jobs;
+    std::map<JobId, Seen> seen;
+  };
+
+  std::unique_ptr<transport::Service> make_service() override;
+  void on_crash() override;
+  void on_turn() override;
+  void on_delivered(const protocol::Message& message) override { ledger_.on_client_got(message); }
+  void submit(const std::vector<size_t>& jobs);
+  void on_submitted(Batch& batch, const Result<std::vector<protocol::SubmitOutcome>>& outcomes);
+  void on_outcome(size_t index, const protocol::SubmitOutcome& outcome);
+  void follow(size_t index);
+  void follow_a_stranger();
+  void cancel(size_t index);
+  void ask_something();
+  JobStream stream(std::shared_ptr<Batch> batch);
+  Seen& seen_of(Batch& batch, const JobId& job) const;
+  void on_text(Batch& batch, std::string_view piece, const protocol::JobEvent& event);
+  void on_finished(Batch& batch, const protocol::JobResult& result);
+
+  Ledger& ledger_;
+  client::ClientSession* session_ = nullptr;
+  std::vector<Job> jobs_;
+};
+
+// Keeps many small jobs under way.
+class BulkClientNode final : public Process {
+ public:
+  // All clients of a world take their jobs from `next_job`.
+  BulkClientNode(Environment& environment, Network& network, Ledger& ledger, uint64_t& next_job);
+  bool is_done() const { return open_.empty() && next_job_ >= env_.settings.jobs; }
+
+ private:
+  std::unique_ptr<transport::Service> make_service() override;
+  void on_crash() override { session_ = nullptr; }
+  void on_turn() override;
+  void submit(const std::vector<uint64_t>& jobs);
+
+  Ledger& ledger_;
+  uint64_t& next_job_;
+  client::ClientSession* session_ = nullptr;
+  std::vector<uint64_t> again_;  // not accepted the last time
+  std::map<uint64_t, bool> open_;
+};
+
+}  // namespace optserve::simulation

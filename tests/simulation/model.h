@@ -1,0 +1,44 @@
+// The model that all workers of a run serve: its vocabulary is small but real, its tokens follow from the seed and the
+// position alone, so the output of a job is known before it runs.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "protocol/message_types.h"
+#include "tokenizer/served_model.h"
+
+namespace optserve::simulation {
+
+inline constexpr TokenId kEndOfText = 2;
+
+class Model {
+ public:
+  Model();
+  static const Model& instance();
+
+  const protocol::ModelInfo& info() const { return info_; }
+  std::unique_ptr<tokenizer::ServedModel> serve() const;  // what a tokenizer process loads
+  // At an output position.
+  TokenId token(const SamplingParams& sampling, uint64_t position) const;
+  float logprob(TokenId target) const { return -static_cast<float>(target % 16); }
+
+  // What a job's output must be, however often it was interrupted.
+  struct Reference {
+    std::vector<TokenId> ids;
+    std::string text;
+    protocol::FinishReason reason = protocol::FinishReason::kLength;
+  };
+  Reference reference(const protocol::JobSpec& spec) const;
+
+ private:
+  std::string text_of(const std::vector<TokenId>& ids) const;
+
+  protocol::ModelInfo info_;
+  tokenizer::Bpe bpe_;
+  tokenizer::TextStreamer decoder_;
+  std::vector<TokenId> words_;  // what it says
+};
+
+}  // namespace optserve::simulation
