@@ -180,11 +180,7 @@ void SchedulerService::lose_lease(Job& job, const std::string& why, bool counts,
   store_.append(
       journal::Leased{job.id, job.order, {term_, 0}, job.attempts, counts ? job.losses.back() : std::string()});
   if (job.attempts >= job.spec.max_attempts) {
-    finish(job,
-           {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
-            "attempt " + std::to_string(job.attempts) + " of " + std::to_string(job.spec.max_attempts) +
-                " was lost: " + why},
-           now);
+    give_up(job, last_attempt(job) + " was lost: " + why, now);
     return;
   }
   if (job.attempts <= 1) {  // the first loss is mostly not the job's fault
@@ -194,6 +190,16 @@ void SchedulerService::lose_lease(Job& job, const std::string& why, bool counts,
   const double limit = std::min(kRetryDelaySecondsMax, kRetryDelaySeconds * std::exp2(job.attempts - 2));
   const double delay = std::uniform_real_distribution<double>(0, limit)(random_);
   this->delay(job, now + std::chrono::duration_cast<Duration>(std::chrono::duration<double>(delay)));
+}
+
+std::string SchedulerService::last_attempt(const Job& job) {
+  return "attempt " + std::to_string(job.attempts) + " of " + std::to_string(job.spec.max_attempts);
+}
+
+void SchedulerService::give_up(Job& job, std::string why, Instant now) {
+  finish(job,
+         {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted, std::move(why)},
+         now);
 }
 
 void SchedulerService::undelivered_dispatch(ServiceEntry& worker, const std::vector<uint64_t>& leases, Instant now) {

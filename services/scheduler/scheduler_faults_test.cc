@@ -365,19 +365,29 @@ TEST(SchedulerFaults, ADuplicateOfAnEndedJobWaitsForItsAcceptance) {
   EXPECT_EQ(world.sent[0].after, 1u);
 }
 
-// The record of the last loss and that of the end may fall into two commits, with the scheduler's end between them.
-TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
+// What a second start of the scheduler finds.
+journal::OpenJob open_job(protocol::JobSpec spec) {
   journal::OpenJob open;
   open.accepted.job = instance(9);
   open.accepted.order = 1;
   open.accepted.accepted_wall_ms = FakeClock().wall_ms();
-  open.accepted.spec = job_spec("a");
-  open.attempts = open.accepted.spec.max_attempts;
+  open.accepted.spec = std::move(spec);
+  return open;
+}
+
+journal::Recovery recovery_of(journal::OpenJob open) {
   journal::Recovery recovery;
   recovery.term = 2;
   recovery.next_order = 2;
-  recovery.open.push_back(open);
-  World world({}, nullptr, std::move(recovery));
+  recovery.open.push_back(std::move(open));
+  return recovery;
+}
+
+// The record of the last loss and that of the end may fall into two commits, with the scheduler's end between them.
+TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
+  journal::OpenJob open = open_job(job_spec("a"));
+  open.attempts = open.accepted.spec.max_attempts;
+  World world({}, nullptr, recovery_of(open));
   world.add_services();
   world.tokenize();
   EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
@@ -387,18 +397,10 @@ TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
 
 // Its tokens may be all there, but what it was asked about the prompt is not.
 TEST(SchedulerFaults, ARecoveredJobThatWantsPromptLogprobsStartsAgain) {
-  journal::OpenJob open;
-  open.accepted.job = instance(9);
-  open.accepted.order = 1;
-  open.accepted.accepted_wall_ms = FakeClock().wall_ms();
-  open.accepted.spec = job_spec("a", "once", 2);
+  journal::OpenJob open = open_job(job_spec("a", "once", 2));
   open.accepted.spec.prompt_logprobs = true;
   open.progress = {kFirstByteId + 'a', kFirstByteId + 'b'};
-  journal::Recovery recovery;
-  recovery.term = 2;
-  recovery.next_order = 2;
-  recovery.open.push_back(open);
-  World world({}, nullptr, std::move(recovery));
+  World world({}, nullptr, recovery_of(open));
   world.add_services();
   world.tokenize();
   const auto item = world.dispatched(world.worker);

@@ -64,18 +64,12 @@ void SchedulerService::recover(journal::Recovery recovery) {
     Job& added = add_job(std::move(job));
     note_open(added);
     if (added.crashes >= options_.crashes_max) {
-      finish(added,
-             {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
-              "the scheduler stopped " + std::to_string(added.crashes) + " times while this job was running"},
-             options_.start);
+      give_up(added, "the scheduler stopped " + std::to_string(added.crashes) + " times while this job was running",
+              options_.start);
       continue;
     }
     if (added.attempts >= added.spec.max_attempts) {  // we stopped between the last loss and the end that follows it
-      finish(added,
-             {protocol::JobState::kDead, protocol::FinishReason::kError, ErrorCode::kAttemptsExhausted,
-              "attempt " + std::to_string(added.attempts) + " of " + std::to_string(added.spec.max_attempts) +
-                  " was lost before the scheduler restarted"},
-             options_.start);
+      give_up(added, last_attempt(added) + " was lost before the scheduler restarted", options_.start);
       continue;
     }
     begin(added, options_.start);

@@ -167,6 +167,8 @@ class SchedulerService final : public transport::Service {
   void release(Job& job);
   void revoke(Job& job);
   void lose_lease(Job& job, const std::string& why, bool counts, Instant now);
+  void give_up(Job& job, std::string why, Instant now);
+  static std::string last_attempt(const Job& job);
   void lose_service(ServiceEntry& entry, const std::string& why, Instant now);
   void ask_again(Job& job, bool counts, Instant now);
   void end_session(ServiceEntry& entry, const std::string& why, bool counts, Instant now);

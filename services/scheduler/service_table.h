@@ -56,11 +56,6 @@ struct ServiceEntry {
   int32_t free_slots() const { return room() - static_cast<int32_t>(leases.size()); }
 };
 
-// An order that does not depend on where entries lie in memory.
-struct ByInstance {
-  bool operator()(const ServiceEntry* a, const ServiceEntry* b) const { return a->info.instance < b->info.instance; }
-};
-
 struct PeerHash {
   size_t operator()(const transport::Peer& peer) const noexcept {
     return std::hash<std::string>()(peer.route) * 31 + static_cast<size_t>(peer.port);

@@ -176,10 +176,11 @@ void TokenizerPool::send_encodes(Instant now, transport::Outbox& out) {
 
 void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transport::Outbox& out) {
   struct Batch {
+    transport::Peer to;
     protocol::Encode message;
     size_t bytes = 0;
   };
-  std::map<ServiceEntry*, Batch, ByInstance> batches;
+  std::map<uint64_t, Batch> batches;  // by the tokenizer's serial
   while (!waiting.jobs.empty()) {
     Job& job = *waiting.jobs.begin()->second;
     ServiceEntry* tokenizer = choose(job, now);
@@ -187,15 +188,17 @@ void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transp
     waiting.time = std::max(waiting.time, job.question.turn);
     waiting.jobs.erase(waiting.jobs.begin());
     mark_asked(job, *tokenizer, now);
-    Batch& batch = batches[tokenizer];
+    Batch& batch = batches[tokenizer->serial];
+    batch.to = tokenizer->peer;
     batch.bytes += job.spec.prompt.size();
     batch.message.items.push_back({job.question.ticket, job.spec.model, job.spec.prompt});
     if (batch.message.items.size() >= kItemsPerMessage || batch.bytes >= kMessageBytes) {
-      out.send(tokenizer->peer, std::exchange(batch, {}).message);
+      out.send(batch.to, std::exchange(batch.message, {}));
+      batch.bytes = 0;
     }
   }
-  for (auto& [tokenizer, batch] : batches) {
-    if (!batch.message.items.empty()) out.send(tokenizer->peer, std::move(batch.message));
+  for (auto& [serial, batch] : batches) {
+    if (!batch.message.items.empty()) out.send(batch.to, std::move(batch.message));
   }
 }
 
