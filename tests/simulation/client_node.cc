@@ -11,6 +11,13 @@ constexpr seconds kTimeout{10};  // of one call
 constexpr seconds kAgain{1};
 constexpr size_t kBulkBatch = 64;
 
+std::unique_ptr<client::ClientSession> make_session(Dice& dice) {
+  client::SessionOptions options;
+  options.endpoint = "simulated";
+  options.seed = dice.number();
+  return std::make_unique<client::ClientSession>(options);
+}
+
 }  // namespace
 
 ClientNode::ClientNode(Environment& environment, Network& network, Ledger& ledger, std::vector<PlannedJob> plan)
@@ -38,10 +45,7 @@ std::string ClientNode::unfinished() const {
 }
 
 std::unique_ptr<transport::Service> ClientNode::make_service() {
-  client::SessionOptions options;
-  options.endpoint = "simulated";
-  options.seed = env_.dice.number();
-  auto session = std::make_unique<client::ClientSession>(options);
+  auto session = make_session(env_.dice);
   session_ = session.get();
   return session;
 }
@@ -119,8 +123,9 @@ void ClientNode::on_outcome(size_t index, const protocol::SubmitOutcome& outcome
     case ErrorCode::kUnavailable:
     case ErrorCode::kUnknownModel:
     case ErrorCode::kStorageFull:
-      return;                           // again, a little later
-    case ErrorCode::kDeadlineExceeded:  // the queue is too long for its time
+      return;  // again, a little later
+    // The queue is too long for its time, or seems so by a speed that was measured while something stood still.
+    case ErrorCode::kDeadlineExceeded:
       job.done = true;
       return;
     case ErrorCode::kIdempotencyConflict:
@@ -238,10 +243,7 @@ BulkClientNode::BulkClientNode(Environment& environment, Network& network, Ledge
 }
 
 std::unique_ptr<transport::Service> BulkClientNode::make_service() {
-  client::SessionOptions options;
-  options.endpoint = "simulated";
-  options.seed = env_.dice.number();
-  auto session = std::make_unique<client::ClientSession>(options);
+  auto session = make_session(env_.dice);
   session_ = session.get();
   for (const auto& [index, unused] : open_) again_.push_back(index);
   return session;

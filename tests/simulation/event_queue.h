@@ -10,6 +10,8 @@
 
 namespace optserve::simulation {
 
+inline constexpr Instant kStart{seconds(1'000'000)};
+
 class EventQueue {
  public:
   // Calls (target.*Method)(argument) at `when`, or at once if that has passed. `target` outlives the queue's events;
@@ -52,7 +54,7 @@ class EventQueue {
   };
 
   std::vector<Event> events_;  // a heap
-  Instant now_{seconds(1'000'000)};
+  Instant now_ = kStart;
   uint64_t planned_ = 0;
   uint64_t done_ = 0;
 };

@@ -98,7 +98,6 @@ void Ledger::on(const journal::Accepted& record) {
   entry.name = name_of(*entry.spec);
   entry.order = record.order;
   entry.deadline = scheduler_now_ + milliseconds(entry.spec->delay_ms + entry.spec->ttl_ms);
-  entry.accepted_at = env_.now();
   if (const auto known = names_.find(entry.name); known != names_.end()) {
     const Entry* before = find(known->second);
     if (before != nullptr && !(before->end && before->end->expires_wall_ms <= wall_max_)) {

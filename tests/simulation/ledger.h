@@ -38,7 +38,6 @@ class Ledger {
     int32_t attempts = 0;       // by the records
     int32_t lease_attempt = 0;  // the attempt that its newest lease counted as
     Instant deadline{};         // on the scheduler's clock
-    Instant accepted_at{};      // the true time
     std::optional<End> end;     // appended
     std::optional<End> shown;   // seen by a client
   };
@@ -68,7 +67,7 @@ class Ledger {
   bool is_current(uint64_t lease) const { return current_leases_.contains(lease); }
 
   const Entry* find(const JobId& job) const;
-  std::vector<const Entry*> open_entries() const;  // acknowledged and not ended, in order
+  std::vector<const Entry*> open_entries() const;  // not ended, in order
   uint64_t accepted() const { return accepted_; }
   uint64_t ended() const { return ended_; }
   uint64_t succeeded() const { return succeeded_; }

@@ -71,6 +71,7 @@ void print_large(const Outcome& outcome) {
 
 int run(const Options& options) {
   const Plant plant = plant_of(options.plant);
+  if (options.world != "small" && options.world != "large") throw Error("--world: expected small or large");
   const double begin = cpu_seconds();
   uint64_t events = 0, hash = 0, accepted = 0, starts = 0;
   double simulated = 0;

@@ -7,10 +7,10 @@ namespace optserve::simulation {
 
 Model::Model() : info_{"opt", "v1", "m1", 512, 0}, bpe_(tokenizer::story_vocabulary().make()), decoder_(bpe_) {
   info_.vocab = static_cast<int32_t>(bpe_.size());
-  for (char c = 'a'; c <= 'z'; ++c) words_.push_back(4 + c);
+  for (char c = 'a'; c <= 'z'; ++c) words_.push_back(kFirstByte + c);
   for (TokenId merged = 260; merged < info_.vocab - 1; ++merged) words_.push_back(merged);
   // Halves of characters, in an order that makes whole ones now and then.
-  words_.insert(words_.end(), {4 + 0xC3, 4 + 0xA9, 4 + 0xF0, 4 + 0x9F});
+  words_.insert(words_.end(), {kFirstByte + 0xC3, kFirstByte + 0xA9, kFirstByte + 0xF0, kFirstByte + 0x9F});
 }
 
 const Model& Model::instance() {

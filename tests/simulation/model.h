@@ -12,6 +12,8 @@
 namespace optserve::simulation {
 
 inline constexpr TokenId kEndOfText = 2;
+inline constexpr TokenId kFirstByte = 4;                 // the id of byte 0
+inline constexpr TokenId kNeverSaid = kFirstByte + '!';  // by the model
 
 class Model {
  public:

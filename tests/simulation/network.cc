@@ -12,7 +12,6 @@ namespace {
 
 using protocol::Message;
 
-constexpr seconds kConnectionLife{4};  // of silence, by ZeroMQ's own heartbeats
 constexpr size_t kRemembered = 64;
 
 // As the receiver reads it; the digest is of its bytes.

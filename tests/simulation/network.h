@@ -13,6 +13,9 @@
 
 namespace optserve::simulation {
 
+inline constexpr seconds kConnectionLife{4};  // of silence, by ZeroMQ's own heartbeats
+inline constexpr int kFlushRounds = 4;        // of one turn, as in the service loop
+
 class Process;
 class SchedulerNode;
 

@@ -3,12 +3,7 @@
 #include <utility>
 
 namespace optserve::simulation {
-namespace {
-
-constexpr int kFlushRounds = 4;
-constexpr seconds kConnectionLife{4};  // of silence, by ZeroMQ's own heartbeats
-
-}  // namespace
+namespace {}  // namespace
 
 Process::Process(Environment& environment, Network& network, transport::PortId port)
     : env_(environment), network_(network), port_(port) {

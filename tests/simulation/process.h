@@ -30,7 +30,6 @@ class Process {
 
   uint32_t number = 0;  // in the network
   transport::PortId port() const { return port_; }
-  const char* kind_name() const { return kind_; }
 
  protected:
   // Owned by the caller until the process ends.

@@ -6,8 +6,6 @@
 namespace optserve::simulation {
 namespace {
 
-constexpr int kFlushRounds = 4;
-constexpr seconds kConnectionLife{4};
 constexpr uint64_t kCompareEvery = 7;  // commits
 constexpr int64_t kWallAtStart = 1'700'000'000'000;
 
@@ -56,8 +54,7 @@ scheduler::SchedulerOptions SchedulerNode::options() {
   options.start = local_now();
   options.start_wall_ms = wall_ms();
   options.seed = env_.dice.number();
-  ids_ = std::make_shared<Dice>(env_.dice.number());
-  options.new_job_id = [ids = ids_] { return ids->id(); };
+  options.new_job_id = [ids = std::make_shared<Dice>(env_.dice.number())] { return ids->id(); };
   options.models = {env_.model.info().name};
   options.open_jobs_max = env_.settings.open_jobs_max * (env_.is_planted(Plant::kNoCap) ? 100 : 1);
   options.subscriptions_per_job_max = env_.settings.subscriptions_per_job_max;
@@ -222,7 +219,7 @@ bool SchedulerNode::make_stale(protocol::Tokens& tokens, uint64_t present_term) 
     if (tokens.term == present_term && ledger_.is_current(tokens.leases[i])) continue;
     lies.leases.push_back(tokens.leases[i]);
     lies.positions.push_back(tokens.positions[i]);
-    lies.tokens.push_back(4 + '!');  // the model never says that
+    lies.tokens.push_back(kNeverSaid);
     lies.finished.push_back(0);
   }
   tokens = std::move(lies);
@@ -232,7 +229,7 @@ bool SchedulerNode::make_stale(protocol::Tokens& tokens, uint64_t present_term) 
 // As if leases had no numbers: whoever says something about a job is believed.
 void SchedulerNode::unfence(transport::Peer& from, protocol::Tokens& tokens) const {
   for (size_t i = 0; i < tokens.leases.size(); ++i) {
-    if (tokens.tokens[i] != 4 + '!') return;
+    if (tokens.tokens[i] != kNeverSaid) return;
     for (const auto* worker : service_->services().of_kind(protocol::ServiceKind::kWorker)) {
       if (worker->leases.empty()) continue;
       const auto& [lease, job] = *worker->leases.begin();

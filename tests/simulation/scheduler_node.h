@@ -67,7 +67,6 @@ class SchedulerNode final : public SimulatedStore::Listener {
   transport::Outbox out_;
   std::deque<transport::Outgoing> gated_;
   std::deque<std::pair<transport::Peer, protocol::Message>> inbox_;  // while paused
-  std::shared_ptr<Dice> ids_;
   uint64_t life_ = 0;
   uint64_t term_ = 0;
   bool flush_planned_ = false;

@@ -22,7 +22,7 @@ enum class Invariant : uint8_t {
   kKeyNamesOneJob = 8,      // I8: the idempotency map is a function
   kStreamWhole = 9,         // I9: positions grow without gap, each once; the text is the reference
   kNoExpiredDispatch = 10,  // I10: a job whose time has run out is not leased
-  kFairShare = 11,          // I11: a tenant's share stays within a bound
+  kFairShare = 11,          // I11: a tenant's share stays within a bound; no check here yet
   kBoundedWork = 12,        // I12: work per event does not grow with the system
   kLiveness = 13,           // after the faults: every job ends, every worker is used
 };

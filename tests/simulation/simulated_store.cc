@@ -44,7 +44,6 @@ uint64_t SimulatedStore::durable() const {
 void SimulatedStore::begin_commit() {
   if (is_committing_ || pending_.empty()) return;
   is_committing_ = true;
-  committing_ = 0;  // decided when the write starts, a moment later: what is appended meanwhile travels along
   const bool slow = env_.now() < slow_until_;
   const Duration delay = slow ? env_.dice.between(milliseconds(200), milliseconds(2'000))
                               : env_.dice.heavy_tail(microseconds(200), milliseconds(20));

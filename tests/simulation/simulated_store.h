@@ -77,7 +77,6 @@ class SimulatedStore final : public journal::JobStore {
   void be_full(Instant until) { full_until_ = until; }
   const OnDisk& disk() const { return disk_; }
   bool is_idle() const { return pending_.empty(); }
-  size_t pending() const { return pending_.size(); }
 
  private:
   struct Asked {

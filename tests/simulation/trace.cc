@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "simulation/dice.h"
+#include "simulation/event_queue.h"
 
 namespace optserve::simulation {
 
@@ -27,7 +28,7 @@ std::string Trace::last_lines() const {
   char buffer[200];
   for (size_t i = 0; i < lines_.size(); ++i) {
     const Line& line = lines_[(next_ + i) % lines_.size()];
-    const double at = std::chrono::duration<double>(line.when.time_since_epoch()).count() - 1e6;
+    const double at = std::chrono::duration<double>(line.when - kStart).count();
     std::snprintf(buffer, sizeof buffer, "%12.6f  %-14s node %-4d %-16s %016" PRIx64 "\n", at, line.what, line.node,
                   line.note, line.about);
     text += buffer;

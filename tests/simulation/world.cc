@@ -121,7 +121,7 @@ Outcome World::run() {
 void World::fill(Outcome& outcome) const {
   outcome.hash = env_.trace.hash();
   outcome.events = env_.queue.done();
-  outcome.simulated_seconds = std::chrono::duration<double>(env_.now() - Instant(seconds(1'000'000))).count();
+  outcome.simulated_seconds = std::chrono::duration<double>(env_.now() - kStart).count();
   outcome.accepted = ledger_.accepted();
   outcome.succeeded = ledger_.succeeded();
   outcome.dispatched = ledger_.dispatched();
