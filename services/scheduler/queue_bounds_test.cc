@@ -32,6 +32,17 @@ TEST(SpeedMeterTest, MeasuresOnlyWhileTheWorkerHasAllItCanTake) {
   EXPECT_NEAR(meter.tokens_per_second(), 100, 3);
 }
 
+// A scheduler that stood still reads one late record, then all that the worker did meanwhile.
+TEST(SpeedMeterTest, DoesNotBelieveAPauseAlone) {
+  SpeedMeter meter;
+  Instant now{seconds(100)};
+  meter.record(1, now, true);
+  meter.record(1, now += milliseconds(2'300), true);
+  EXPECT_EQ(meter.tokens_per_second(), 0);
+  for (int i = 0; i < 100; ++i) meter.record(20, now += milliseconds(1), true);
+  EXPECT_GT(meter.tokens_per_second(), 400);
+}
+
 TEST(StepPaceTest, TheLimitFollowsTheSlowestRecentStep) {
   const StepPace::Bounds bounds;
   StepPace pace;

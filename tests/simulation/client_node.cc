@@ -10,6 +10,7 @@ namespace {
 constexpr seconds kTimeout{10};  // of one call
 constexpr seconds kAgain{1};
 constexpr size_t kBulkBatch = 64;
+constexpr int64_t kLongTtlMs = 60'000;  // more than any queue here takes: never a reason to refuse
 
 std::unique_ptr<client::ClientSession> make_session(Dice& dice) {
   client::SessionOptions options;
@@ -124,9 +125,10 @@ void ClientNode::on_outcome(size_t index, const protocol::SubmitOutcome& outcome
     case ErrorCode::kUnknownModel:
     case ErrorCode::kStorageFull:
       return;  // again, a little later
-    // The queue is too long for its time, or seems so by a speed that was measured while something stood still.
     case ErrorCode::kDeadlineExceeded:
       job.done = true;
+      if (job.plan.spec.ttl_ms >= kLongTtlMs)
+        ledger_.fail(Invariant::kAckedJobKept, "refused for its time: " + outcome.message);
       return;
     case ErrorCode::kIdempotencyConflict:
       job.done = true;
