@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <deque>
+#include <latch>
 #include <map>
 #include <memory>
 
@@ -88,11 +89,20 @@ TEST(EngineThread, ReportsWhatThePlannerRefuses) {
 }
 
 TEST(EngineThread, CancelStopsTheTokens) {
-  EngineThread engine(small_options(), count_steps());
+  std::latch asked(1);  // no step ends before
+  GroupSteps steps = count_steps();
+  steps.finish = [&asked, finish = steps.finish] {
+    asked.wait();
+    return finish();
+  };
+  EngineThread engine(small_options(), steps);
   engine.add(request(1, 200));
   engine.cancel(1);
   engine.add(request(2, 3));
-  EXPECT_EQ(tokens_until(engine, 1)[2], 3);
+  asked.count_down();
+  auto tokens = tokens_until(engine, 1);
+  EXPECT_EQ(tokens[2], 3);
+  EXPECT_LT(tokens[1], 20);
 }
 
 TEST(EngineThread, HandsAFailedStepToTheMessageThread) {
