@@ -12,6 +12,12 @@
 namespace optserve::journal {
 namespace {
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr size_t kImages = 200;  // some ten times slower
+#else
+constexpr size_t kImages = 2'000;
+#endif
+
 using namespace testing;  // NOLINT: the tests' own
 
 // In memory where there is such a place: thousands of small journals are opened.
@@ -159,7 +165,7 @@ TEST(JournalCrash, ALossOfPowerAtAnyMomentLosesNothingDurable) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   size_t images = 0;
-  for (uint64_t run = 0; images < 2'000; ++run) {
+  for (uint64_t run = 0; images < kImages; ++run) {
     const auto found = verdicts(seed + run, false);
     images += found.size();
     for (const std::string& wrong : found) ASSERT_EQ(wrong, "") << "seed " << seed + run;

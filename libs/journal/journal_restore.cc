@@ -91,6 +91,9 @@ void restore_journal(const std::string& backup, const std::string& path, bool re
   if (file_bytes(backup + "-wal") > 0) copy_file(backup + "-wal", copy + "-wal");  // a journal that was put aside
   try {
     check_and_fence(copy);
+  } catch (const DamagedError& damage) {
+    remove_file(copy);
+    throw DamagedError("backup " + backup + " is damaged; its copy says: " + damage.what());
   } catch (...) {
     remove_file(copy);
     throw;

@@ -4,7 +4,7 @@
 namespace optserve::cli {
 
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitRefused = 1;      // the request was refused, or the job did not succeed
+inline constexpr int kExitRefused = 1;      // the request was refused, the job did not succeed, the file is damaged
 inline constexpr int kExitUsage = 2;        // the command line cannot be understood
 inline constexpr int kExitUnreachable = 3;  // the scheduler does not answer
 

@@ -18,6 +18,9 @@ struct Options {
   std::string bind_clients = "tcp://127.0.0.1:5555";
   std::string bind_services = "tcp://127.0.0.1:5556";
   std::string journal = "optserve-journal.db";
+  std::string backup_folder;
+  int backup_seconds = 3'600;
+  int backups_kept = 24;
   bool in_memory = false;
   std::vector<std::string> models;
   int64_t drain_seconds = 60;
@@ -42,6 +45,8 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
   check_range("queue-seconds", options.queue_seconds, 1, 1e6);
   check_range("tenant-jobs-max", static_cast<double>(options.tenant_jobs_max), 1, 100e6);
   check_range("tenant-share", options.tenant_share, 0.01, 1);
+  check_range("backup-seconds", options.backup_seconds, 0, 1e9);
+  check_range("backups-kept", options.backups_kept, 1, 1e6);
   auto weights = scheduler::TenantWeights::parse(options.tenant_weights);
   if (!weights.ok()) throw Error(weights.refusal().message);
   scheduler::SchedulerOptions settings;
@@ -70,7 +75,11 @@ void run(const Options& options) {
     log_warn("volatile", {{"meaning", "accepted jobs do not survive this process"}});
     recovery.term = static_cast<uint64_t>(clock.wall_ms());  // grows from start to start, as fencing needs
   } else {
-    disk = journal::Journal::open({.path = options.journal}, recovery);
+    disk = journal::Journal::open({.path = options.journal,
+                                   .backup_folder = options.backup_folder,
+                                   .backup_interval = seconds(options.backup_seconds),
+                                   .backups_kept = static_cast<size_t>(options.backups_kept)},
+                                  recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
@@ -111,6 +120,10 @@ int main(int argc, char** argv) {
   parser.add("bind-services", options.bind_services, "Address that tokenizers, workers and converters connect to");
   parser.add("journal", options.journal, "File of the journal, on a local disk; its folder must exist");
   parser.add("volatile", options.in_memory, "Keep no journal: accepted jobs are lost when this process ends");
+  parser.add("backup-folder", options.backup_folder,
+             "Folder for copies of the journal, better on another disk; it must exist. Empty: no copies");
+  parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by `optserve journal backup`");
+  parser.add("backups-kept", options.backups_kept, "Copies that are kept");
   parser.add("models", options.models, "Models to accept jobs for before a worker has registered them");
   parser.add("open-jobs-max", options.open_jobs_max, "Most open jobs; more are refused as busy");
   parser.add("queue-memory-mb", options.queue_memory_mb, "Memory for prompts and outputs of open jobs, in MiB");

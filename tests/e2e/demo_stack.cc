@@ -91,12 +91,21 @@ DemoStack::~DemoStack() {
   }
 }
 
+std::string DemoStack::journal_of(const Part& scheduler) const {
+  return folder_ / ("journal-" + std::to_string(scheduler.service_port) + ".db");
+}
+
+std::string DemoStack::journal(int scheduler) const {
+  return journal_of(schedulers_.at(static_cast<size_t>(scheduler)));
+}
+
 std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
   std::vector<std::string> arguments = {"--http-port=" + std::to_string(part.http_port)};
   const auto add = [&arguments](std::initializer_list<std::string> more) { arguments.insert(arguments.end(), more); };
   if (part.name == "optserve-scheduler") {
     add({"--bind-clients=" + endpoint(part.client_port), "--bind-services=" + endpoint(part.service_port),
-         "--journal=" + folder_.path() + "/journal-" + std::to_string(part.service_port) + ".db"});
+         "--journal=" + journal_of(part)});
+    arguments.insert(arguments.end(), options_.scheduler_arguments.begin(), options_.scheduler_arguments.end());
     return arguments;
   }
   for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.service_port)});

@@ -22,6 +22,7 @@ struct StackOptions {
   int nodes = 1;  // above 1: the groups are the hosts of one group, each with world / nodes ranks
   int tokenizers = 1;
   std::vector<std::string> worker_arguments = {};
+  std::vector<std::string> scheduler_arguments = {};
 };
 
 // A greedy job of 64 tokens for one of the demo model's golden cases.
@@ -40,6 +41,7 @@ class DemoStack {
   std::unique_ptr<Client> client(int scheduler = 0) const;
   std::string client_endpoint(int scheduler = 0) const;
   int client_port(int scheduler = 0) const { return schedulers_.at(static_cast<size_t>(scheduler)).client_port; }
+  std::string journal(int scheduler = 0) const;  // its path
   // Waits until /readyz of every process answers 200; fails the test after a minute.
   void wait_ready();
 
@@ -66,6 +68,7 @@ class DemoStack {
     int client_port = 0, service_port = 0;  // of a scheduler
   };
   void start(Part& part);
+  std::string journal_of(const Part& scheduler) const;
   std::vector<std::string> arguments_of(const Part& part) const;
   ptrdiff_t index_of(const Part& worker) const;
 

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "demo_stack.h"
+#include "journal/journal.h"
 #include "support/demo_model.h"
 #include "support/processes.h"
+#include "support/temporary_folder.h"
 
 namespace optserve::test_support {
 namespace {
@@ -90,12 +93,53 @@ TEST_F(OperatorCommands, PurgedJobsAreForgotten) {
 
 TEST_F(OperatorCommands, AJobThatSucceededIsNotRequeued) {
   const std::string job = submit({});
-  EXPECT_EQ(optserve({"jobs", "requeue", job}).status, 0);  // open is what it is to be: nothing to do
   EXPECT_EQ(optserve({"result", job, "--wait"}).status, 0);
   const ProgramOutput refused = optserve({"jobs", "requeue", job});
   EXPECT_EQ(refused.status, 1);
   EXPECT_THAT(refused.err, HasSubstr("not_found"));
   EXPECT_EQ(optserve_json({"jobs", "dead"})["jobs"].size(), 0u);
+}
+
+TEST(JournalCommands, AJournalIsBackedUpCheckedAndRestored) {
+  const TemporaryFolder backups;
+  DemoStack stack({.scheduler_arguments = {"--backup-folder=" + backups.path(), "--backup-seconds=0"}});
+  stack.wait_ready();
+  const std::string journal = stack.journal();
+  const auto run = [&](std::vector<std::string> arguments, int status) {
+    const ProgramOutput ran = run_program("optserve", arguments);
+    EXPECT_EQ(ran.status, status) << ran.out << ran.err;
+    return ran.out + ran.err;
+  };
+  const auto check = [&](const std::string& file, int status) {
+    return json::parse(run({"journal", "check", file, "--json"}, status), nullptr, false);
+  };
+  run({"generate", "Once", "--max-new-tokens", "4", "--scheduler", stack.client_endpoint()}, 0);
+  EXPECT_THAT(run({"journal", "backup", "--scheduler", stack.client_endpoint()}, 0), HasSubstr(".db"));
+  run({"generate", "Twice", "--max-new-tokens", "4", "--scheduler", stack.client_endpoint()}, 0);
+  EXPECT_THAT(run({"journal", "check", journal}, 1), HasSubstr("is held by another process"));
+  stack.kill_scheduler(0);
+
+  EXPECT_EQ(check(journal, 0)["ended"], 2);
+  EXPECT_THAT(run({"journal", "restore", backups.path(), journal}, 1), HasSubstr("replace"));
+  EXPECT_EQ(check(journal, 0)["ended"], 2);
+  run({"journal", "restore", backups.path(), journal, "--replace"}, 0);
+  EXPECT_EQ(check(journal, 0)["ended"], 1);
+  EXPECT_EQ(check(journal + ".replaced", 0)["ended"], 2);
+  stack.start_scheduler(0);
+  stack.wait_ready();
+  run({"generate", "Thrice", "--model", "demo", "--max-new-tokens", "4", "--scheduler", stack.client_endpoint()}, 0);
+  stack.kill_scheduler(0);
+
+  const std::string copy = backups / "damaged";
+  std::filesystem::copy_file(journal::latest_backup(backups.path()), copy);
+  std::fstream file(copy, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(4'096);
+  file << std::string(20'000, 'x');
+  file.close();
+  EXPECT_THAT(run({"journal", "check", copy}, 1), HasSubstr("damaged"));
+  EXPECT_THAT(run({"journal", "restore", copy, journal, "--replace"}, 1), HasSubstr("damaged"));
+  EXPECT_EQ(check(journal, 0)["ended"], 2);
+  EXPECT_THAT(run({"journal", "check", backups.path() + "/none"}, 1), HasSubstr("none"));
 }
 
 }  // namespace
