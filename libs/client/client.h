@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "protocol/client_messages.h"
 #include "protocol/operator_messages.h"
 
@@ -30,7 +31,8 @@ struct ClientOptions {
   std::chrono::milliseconds timeout{10'000};       // of one call, retries included
   std::chrono::milliseconds retry_first{250};      // doubles to retry_max, with full jitter
   std::chrono::milliseconds retry_max{8'000};
-  uint64_t window_bytes = 1 << 20;  // of stream content that a scheduler sends ahead of the callbacks
+  // Of stream content that a scheduler sends ahead of the callbacks; schedulers allow no more.
+  uint64_t window_bytes = limits::kStreamWindowMax;
 };
 
 // Receives a job's output while it runs. Called on the client's thread, perhaps before submit() has returned: must not

@@ -82,7 +82,7 @@ TopologyOptions ChaosRun::topology_options(const std::string& folder) const {
 NemesisOptions ChaosRun::nemesis_options(bool small_disk) const {
   NemesisOptions nemesis;
   nemesis.seed = options_.seed;
-  nemesis.faults = options_.faults.empty() ? default_faults() : options_.faults;
+  nemesis.faults = options_.faults.empty() ? fault_names() : options_.faults;
   nemesis.every_ms = options_.every_ms;
   nemesis.pause_max_ms = std::clamp<int64_t>(options_.seconds * 1'000 / 4, 2'000, 30'000);
   nemesis.small_disk = small_disk;

@@ -42,7 +42,7 @@ int run_all(int argc, char** argv) {
   parser.add("load", options.load, "Jobs a second of all clients together");
   parser.add("clients", options.clients, "Client processes");
   parser.add("every-ms", options.every_ms, "Mean time between two faults");
-  parser.add("faults", options.faults, "All but disk-full unless given; of:" + names);
+  parser.add("faults", options.faults, "All unless given; of:" + names);
   parser.add("report", options.report, "File for the summary as JSON; its text goes beside it");
   parser.add("folder", options.folder, "Where ledgers, logs and the journal stay; a temporary folder unless given");
   parser.add("namespaces", options.namespaces, "Each process in a network namespace, where the machine allows it");

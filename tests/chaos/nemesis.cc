@@ -33,12 +33,6 @@ const std::vector<std::string>& fault_names() {
   return names;
 }
 
-std::vector<std::string> default_faults() {
-  std::vector<std::string> names = fault_names();
-  std::erase(names, "disk-full");
-  return names;
-}
-
 Nemesis::Nemesis(const NemesisOptions& options, Topology& topology, Network* network, TcpProxy& proxy)
     : options_(options), topology_(topology), network_(network), proxy_(proxy), random_(options.seed) {
   add_process_faults();

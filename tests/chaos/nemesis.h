@@ -87,8 +87,7 @@ class Nemesis {
   int64_t next_ms_ = 0;
 };
 
-// Every fault there is. disk-full stops a scheduler that has no read-only mode, so it is injected only when named.
+// Every fault there is.
 const std::vector<std::string>& fault_names();
-std::vector<std::string> default_faults();
 
 }  // namespace optserve::chaos
