@@ -57,6 +57,16 @@ struct SampleBatch {
   int64_t vocab_real = 0;  // ids at or above are padding and are never drawn
   TokenId eos = 2;
   TokenId pad = 1;  // never drawn
+  Tensor rules;     // I32[slots, limits::kTokenRulesWordsMax]: packed TokenRules of the slots that have some
+};
+
+// What a sampling call fills in.
+struct SampleOutputs {
+  Tensor ids;       // I32[n]: -1 for a row with NaN or Inf logits among the real ids, or where nothing may be drawn
+  Tensor logprobs;  // F32[n]: of the drawn ids under the model's own distribution, the log softmax of the logits
+  // I32 and F32[n, limits::kTopLogprobsMax]: the best ids by logit with their log softmax, best first, in the first
+  // `logprobs` columns of rows that want them; not touched without kSampleLogprobs.
+  Tensor best_ids, best_logprobs;
 };
 
 // A point in the order of calls, made by mark().
@@ -143,10 +153,9 @@ class Backend {
   virtual void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
   // From blocks of all ranks to whole rows: in [world, n, local] -> out [n, world * local].
   virtual void interleave_ranks(const Tensor& in, Tensor out) = 0;
-  // Draws one token per row of logits F32[n, vocab], which stay as they are, and stores it in the history. ids: I32[n];
-  // logprobs: F32[n] under the model's own distribution; a row with NaN or Inf logits among the real ids gives id -1
-  // (and 0 in the history). Order of steps: sampling/logit_steps.h.
-  virtual void sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) = 0;
+  // Draws one token per row of logits F32[n, vocab], which stay as they are, and stores it in the history (0 for -1).
+  // Order of steps: sampling/logit_steps.h.
+  virtual void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) = 0;
   // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; targets I32[n], -1 gives 0; NaN where
   // the logits are not finite.
   virtual void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;

@@ -131,7 +131,7 @@ void presence_and_frequency(std::span<float> logits, std::span<const TokenId> ge
 
 void mask(std::span<float> logits, const SampleRow& row, const DrawableIds& ids) {
   if (within(ids.pad, logits.size())) logits[static_cast<size_t>(ids.pad)] = kMinusInfinity;
-  if (!row.allow_eos && within(ids.eos, logits.size())) logits[static_cast<size_t>(ids.eos)] = kMinusInfinity;
+  if (!row.allow_end && within(ids.eos, logits.size())) logits[static_cast<size_t>(ids.eos)] = kMinusInfinity;
 }
 
 TokenId greedy(std::span<const float> logits) {

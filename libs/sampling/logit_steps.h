@@ -1,16 +1,29 @@
 // From logits to a token: the reference chain, on the CPU. Every backend gives the same distribution; the order is
 //
-//   1. repetition penalty       prompt and generated ids, each once
-//   2. presence and frequency   generated ids
-//   3. masks                    pad, padding of the vocabulary, the end-of-text id while too few tokens are generated
-//   4. greedy                   temperature 0 or top-k 1: the largest logit, the lowest id among equals; done
-//   5. temperature              logits divided by it
-//   6. top-k                    the k largest logits, lower ids first among equals
-//   7. top-p                    of what is left, the fewest ids, largest first, whose probabilities reach p
-//   8. draw                     inverse distribution function in order of ids, with the uniform number of (seed,
-//   position)
+//   1. bias                     of the rules, added to the logits
+//   2. repetition penalty       prompt and generated ids, each once
+//   3. presence and frequency   generated ids; and of the prompt's ids, if asked for
+//   4. masks                    pad, padding of the vocabulary; banned ids, ids outside a list of allowed ones, ids that
+//                               would complete a bad word; the end-of-text id and stop ids while too few tokens are
+//                               generated
+//   5. greedy                   temperature 0 or top-k 1: the largest logit, the lowest id among equals; done
+//   6. temperature              logits divided by it
+//   7. min-p                    ids whose probability is at least that share of the best one's
+//   8. top-k                    the k largest logits, lower ids first among equals
+//   9. top-p                    of what is left, the fewest ids, largest first, whose probabilities reach p, as it is
+//                               after its decay: for each token since the last reset id, or the first generated one,
+//                               beyond the first `top_p_decay_after`, p becomes max(p * decay, min)
+//  10. typical-p                of what is left, renormalised, the fewest ids, nearest first in |-log p - entropy|, lower
+//                               ids first among equals, whose probabilities reach it
+//  11. draw                     inverse distribution function in order of ids, with the uniform number of (seed,
+//                               position)
 //
-// Penalties stand before temperature and the id that crosses p is kept, as in Hugging Face transformers and vLLM.
+// Penalties stand before temperature and the id that crosses p is kept, as in vLLM. Profiles differ in this:
+//
+//   kFasterTransformer   temperature + 1e-6, and before the penalties; the presence penalty counts the prompt's ids too;
+//                        of the id that crosses p only the part of its weight that is below p counts
+//   kMetaseq             temperature before the penalties; penalties below 0 do nothing, repetition is none
+//
 // Everything is deterministic: equal inputs give equal tokens whatever else is sampled at the same time.
 #pragma once
 
@@ -49,6 +62,11 @@ class SamplerScratch {
 // The whole chain for one row. logits: [at least ids.vocab_real], not changed.
 DrawnToken draw_token(std::span<const float> logits, const SampleRow& row, const DrawableIds& ids,
                       SamplerScratch& scratch);
+
+// The best ids by logit, lower ids first among equals, and their log softmax; as many as `ids` has room for, -1 where
+// there are fewer or a logit is not finite.
+void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::span<float> logprobs,
+                 SamplerScratch& scratch);
 
 // log softmax(logits)[target]; NaN if a logit is not finite.
 float log_probability(std::span<const float> logits, TokenId target);

@@ -1,0 +1,66 @@
+// Rules of one request about single ids and sequences of ids: the part of sampling that is lists rather than numbers.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+
+namespace optserve {
+
+struct TokenBias {
+  static constexpr bool kPositional = true;  // on the wire an array of two
+  TokenId id = 0;
+  float bias = 0;  // added to the logit; -100..100, at -100 and below the id is not drawn
+
+  template <class F>
+  void fields(F&& f) {
+    f("id", id), f("bias", bias);
+  }
+  bool operator==(const TokenBias&) const = default;
+};
+
+struct TokenRules {
+  std::vector<TokenId> allowed_ids;             // only these are drawn; empty: all
+  std::vector<TokenBias> logit_bias;            // the last one of an id counts
+  std::vector<std::vector<TokenId>> bad_words;  // an id is not drawn where it would complete one
+  std::vector<TokenId> stop_ids;                // end the output; not drawn before min_new_tokens
+  std::vector<TokenId> top_p_reset_ids;         // top_p starts again after one
+
+  bool empty() const {
+    return allowed_ids.empty() && logit_bias.empty() && bad_words.empty() && stop_ids.empty() &&
+           top_p_reset_ids.empty();
+  }
+  template <class F>
+  void fields(F&& f) {
+    f("allowed_ids", allowed_ids), f("logit_bias", logit_bias), f("bad_words", bad_words), f("stop_ids", stop_ids),
+        f("top_p_reset_ids", top_p_reset_ids);
+  }
+  bool operator==(const TokenRules&) const = default;
+};
+
+// Refuses ids outside [0, vocab) (`vocab` 0: not known yet, only negative ones), an empty bad word, biases outside
+// their range, more than the limits allow, and what does not fit the packed form.
+Status validate(const TokenRules& rules, int64_t vocab);
+
+// The rules as a sampler reads them, on the CPU and on devices; at most limits::kTokenRulesWordsMax words:
+//
+//   0        number of entries E
+//   1        number of bad words W of two ids or more
+//   2        1: only entries with kRuleAllowed may be drawn
+//   3        number of reset ids R
+//   4..      E times: id, bias (bits of a float), TokenRule bits; in ascending order of ids, each id once
+//   ..       R reset ids
+//   ..       W times: index of the word's first id, number of its ids
+//   ..       the ids of the bad words
+//
+// Bad words of one id are entries with kRuleBanned.
+enum TokenRule : int32_t { kRuleAllowed = 1, kRuleBanned = 2, kRuleStop = 4 };
+inline constexpr int kRuleHeaderWords = 4, kRuleEntryWords = 3;
+
+// Empty for empty rules. Needs valid rules.
+std::vector<int32_t> pack(const TokenRules& rules);
+
+}  // namespace optserve
