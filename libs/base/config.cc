@@ -111,6 +111,7 @@ template void ConfigParser::add(std::string_view, bool&, std::string_view);
 template void ConfigParser::add(std::string_view, int&, std::string_view);
 template void ConfigParser::add(std::string_view, int64_t&, std::string_view);
 template void ConfigParser::add(std::string_view, uint64_t&, std::string_view);
+template void ConfigParser::add(std::string_view, float&, std::string_view);
 template void ConfigParser::add(std::string_view, double&, std::string_view);
 template void ConfigParser::add(std::string_view, std::vector<std::string>&, std::string_view);
 

@@ -26,7 +26,7 @@ class ConfigParser {
   ConfigParser& operator=(const ConfigParser&) = delete;
 
   // Binds an option to a variable, whose present value is the default. T: std::string, bool, int, int64_t, uint64_t,
-  // double, std::vector<std::string>.
+  // float, double, std::vector<std::string>.
   template <class T>
   void add(std::string_view name, T& value, std::string_view help);
   // A required or optional positional argument.

@@ -225,7 +225,7 @@ void Planner::Impl::admit(Draft& draft) {
     it->slot = free_slots.back();
     free_slots.pop_back();
     move_to(it, SequenceState::kRunning, running.end());
-    draft.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling});
+    draft.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling, pack(it->request.rules)});
     add_work(*it, std::min(draft.rows_left, it->length()), draft);
     const auto table = it->blocks.blocks();
     draft.plan.work.back().new_blocks.assign(table.begin(), table.end());
@@ -267,6 +267,7 @@ void Planner::Impl::apply_item(const PendingItem& item, const SampledToken* samp
       sequence->request.tokens.push_back(sampled->token);
       event.token = sampled->token;
       event.logprob = sampled->logprob;
+      event.best = sampled->best;
       event.finished = sequence->finish_reason(sampled->token, options.eos);
     } else {
       event.finished = FinishReason::kNonFinite;

@@ -12,12 +12,13 @@
 #include "base/ids.h"
 #include "batching/step_plan.h"
 #include "sampling/sampling_params.h"
+#include "sampling/token_rules.h"
 
 namespace optserve::batching {
 
 using SequenceId = uint64_t;  // chosen by the caller, unique among live sequences
 
-enum class FinishReason : uint8_t { kEndOfText = 1, kLength = 2, kCancelled = 3, kNonFinite = 4 };
+enum class FinishReason : uint8_t { kEndOfText = 1, kLength = 2, kCancelled = 3, kNonFinite = 4, kStop = 5 };
 
 // One generation as the caller hands it in.
 struct SequenceRequest {
@@ -27,6 +28,7 @@ struct SequenceRequest {
   int32_t prompt_tokens = 0;   // how many of `tokens` are prompt
   int32_t max_new_tokens = 0;  // counted from prompt_tokens, so a forced prefix counts
   SamplingParams sampling;
+  TokenRules rules{};
   bool prompt_logprobs = false;  // report log p of tokens[1..) as prefill passes them
 };
 
@@ -46,6 +48,7 @@ struct SequenceEvent {
   int32_t position = 0;          // index of `token` in the sequence
   std::optional<TokenId> token;  // absent in a pure logprobs or finish event
   float logprob = 0;
+  std::vector<TokenLogprob> best{};      // of the step that drew `token`, if the request asks for them
   std::optional<FinishReason> finished;  // the last event of the sequence
   std::vector<float> prompt_logprobs;    // of positions logprobs_start, ...
   int32_t logprobs_start = 0;

@@ -13,6 +13,7 @@ Sequence::Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& al
 
 std::optional<FinishReason> Sequence::finish_reason(TokenId token, TokenId eos) const {
   if (token == eos && !request.sampling.ignore_eos) return FinishReason::kEndOfText;
+  if (std::ranges::find(request.rules.stop_ids, token) != request.rules.stop_ids.end()) return FinishReason::kStop;
   if (known() >= length_max) return FinishReason::kLength;
   return std::nullopt;
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 namespace optserve::batching {
 
@@ -96,28 +97,30 @@ class Reader {
 };
 
 void put_sampling(Writer& writer, const SamplingParams& params) {
-  writer.put_float(params.temperature);
-  writer.put_signed(params.top_k);
-  writer.put_float(params.top_p);
-  writer.put_float(params.repetition_penalty);
-  writer.put_float(params.presence_penalty);
-  writer.put_float(params.frequency_penalty);
-  writer.put_signed(params.min_new_tokens);
-  writer.put_unsigned(params.ignore_eos ? 1 : 0);
-  writer.put_unsigned(params.seed);
+  for_each_parameter(params, [&writer](const ParameterInfo&, auto value) {
+    using T = decltype(value);
+    if constexpr (std::is_same_v<T, float>) {
+      writer.put_float(value);
+    } else if constexpr (std::is_same_v<T, int32_t>) {
+      writer.put_signed(value);
+    } else {
+      writer.put_unsigned(static_cast<uint64_t>(value));
+    }
+  });
 }
 
 SamplingParams get_sampling(Reader& reader) {
   SamplingParams params;
-  params.temperature = reader.get_float();
-  params.top_k = reader.get_int32();
-  params.top_p = reader.get_float();
-  params.repetition_penalty = reader.get_float();
-  params.presence_penalty = reader.get_float();
-  params.frequency_penalty = reader.get_float();
-  params.min_new_tokens = reader.get_int32();
-  params.ignore_eos = reader.get_unsigned() != 0;
-  params.seed = reader.get_unsigned();
+  for_each_parameter(params, [&reader](const ParameterInfo&, auto& value) {
+    using T = std::remove_reference_t<decltype(value)>;
+    if constexpr (std::is_same_v<T, float>) {
+      value = reader.get_float();
+    } else if constexpr (std::is_same_v<T, int32_t>) {
+      value = reader.get_int32();
+    } else {
+      value = static_cast<T>(reader.get_unsigned());
+    }
+  });
   return params;
 }
 
@@ -160,6 +163,7 @@ std::vector<uint8_t> encode(const StepPlan& plan) {
     writer.put_signed(slot.slot);
     writer.put_signed(slot.prompt_tokens);
     put_sampling(writer, slot.sampling);
+    writer.put_list(slot.rules);
   }
   writer.put_unsigned(plan.work.size());
   for (const SlotWork& item : plan.work) put_work(writer, item);
@@ -176,6 +180,7 @@ Result<StepPlan> decode_step_plan(std::span<const uint8_t> bytes) {
     slot.slot = reader.get_int32();
     slot.prompt_tokens = reader.get_int32();
     slot.sampling = get_sampling(reader);
+    slot.rules = reader.get_list();
   }
   for (size_t left = reader.get_count(); left > 0 && reader.ok(); --left) plan.work.push_back(get_work(reader));
   if (!reader.ok() || !reader.at_end()) {

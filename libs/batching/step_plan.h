@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "sampling/sampling_params.h"
+#include "sampling/token_logprob.h"
 
 namespace optserve::batching {
 
@@ -19,6 +20,7 @@ struct AdmittedSlot {
   int32_t prompt_tokens =
       0;  // the first so many tokens of the sequence are prompt: presence and frequency penalties skip them
   SamplingParams sampling;
+  std::vector<int32_t> rules{};  // packed TokenRules; empty: none
 };
 
 // Tokens of one slot that this step processes: positions [start, start + num_tokens).
@@ -47,6 +49,7 @@ struct SampledToken {
   TokenId token = 0;
   float logprob = 0;   // of the token under the model's own distribution (before temperature, penalties and truncation)
   bool finite = true;  // false: the logits held NaN or Inf, `token` is meaningless
+  std::vector<TokenLogprob> best{};  // as many as sampling.logprobs asks for, best first; fewer if there are no more
 };
 
 struct SlotLogprobs {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/limits.h"
 #include "checkpoint/reader.h"
 #include "engine/kv_cache.h"
 #include "engine/memory_plan.h"
@@ -52,6 +53,7 @@ struct StartedStep {
     int32_t start = 0;
     bool sample = false;
     std::vector<TokenId> targets;
+    int32_t best = 0;  // best tokens to report beside the drawn one
   };
   uint64_t step = 0;
   std::vector<Item> items;
@@ -114,9 +116,9 @@ class OptEngine final : public Engine {
     started.turn = next_;
     next_ = (next_ + 1) % kStepsInFlight;
     ++in_flight_;
-    note(plan, started);
     started.begun = exec_.backend.mark();
     const Batch& batch = slots_.begin_step(plan);
+    note(plan, started);
     if (batch.num_tokens > 0) {
       if (batch.graph_key) {
         exec_.backend.capture_or_run(*batch.graph_key, [&] { execute(batch); });
@@ -143,11 +145,12 @@ class OptEngine final : public Engine {
   }
 
  private:
-  static void note(const batching::StepPlan& plan, StartedStep& started) {
+  void note(const batching::StepPlan& plan, StartedStep& started) const {
     started.items.resize(plan.work.size());
     for (size_t i = 0; i < plan.work.size(); ++i) {
       const batching::SlotWork& work = plan.work[i];
-      started.items[i] = {work.slot, work.start, work.sample, work.logprob_targets};
+      const int32_t best = work.sample ? std::max(slots_.sampling(work.slot).logprobs, 0) : 0;
+      started.items[i] = {work.slot, work.start, work.sample, work.logprob_targets, best};
     }
   }
 
@@ -173,6 +176,11 @@ class OptEngine final : public Engine {
       if (!item.sample) continue;
       const TokenId id = drawn.ids[draws];
       result.sampled.push_back({item.slot, std::max(id, 0), drawn.logprobs[draws], id >= 0});
+      for (int32_t i = 0; i < item.best; ++i) {
+        const size_t at = draws * static_cast<size_t>(limits::kTopLogprobsMax) + static_cast<size_t>(i);
+        if (drawn.best_ids[at] < 0) break;
+        result.sampled.back().best.push_back({drawn.best_ids[at], drawn.best_logprobs[at]});
+      }
       ++draws;
     }
   }

@@ -2,25 +2,38 @@
 
 #include <algorithm>
 
+#include "base/limits.h"
+
 namespace optserve::engine {
+
+namespace {
+constexpr int64_t kBest = limits::kTopLogprobsMax;
+}
 
 Sampler::Sampler(Backend& backend, int64_t draws_max, int64_t scores_max) {
   const auto draws = static_cast<size_t>(draws_max), scores = static_cast<size_t>(scores_max);
   ids_ = backend.allocate(draws * sizeof(int32_t));
   logprobs_ = backend.allocate(draws * sizeof(float));
   scores_ = backend.allocate(scores * sizeof(float));
+  best_ids_ = backend.allocate(draws * kBest * sizeof(int32_t));
+  best_logprobs_ = backend.allocate(draws * kBest * sizeof(float));
   for (HostResults& host : host_) {
     host.ids = backend.allocate_host(draws * sizeof(int32_t));
     host.logprobs = backend.allocate_host(draws * sizeof(float));
     host.scores = backend.allocate_host(scores * sizeof(float));
+    host.best_ids = backend.allocate_host(draws * kBest * sizeof(int32_t));
+    host.best_logprobs = backend.allocate_host(draws * kBest * sizeof(float));
   }
 }
 
 void Sampler::draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch) {
   if (batch.num_draws == 0) return;
   const Tensor logits = model.logits(exec, hidden, batch.draw_rows);
-  exec.backend.sample(logits, batch.sample, ids_.view(DType::kI32, {batch.num_draws}),
-                      logprobs_.view(DType::kF32, {batch.num_draws}));
+  exec.backend.sample(logits, batch.sample,
+                      {.ids = ids_.view(DType::kI32, {batch.num_draws}),
+                       .logprobs = logprobs_.view(DType::kF32, {batch.num_draws}),
+                       .best_ids = best_ids_.view(DType::kI32, {batch.num_draws, kBest}),
+                       .best_logprobs = best_logprobs_.view(DType::kF32, {batch.num_draws, kBest})});
 }
 
 void Sampler::score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch) {
@@ -38,6 +51,10 @@ void Sampler::copy_results(Backend& backend, const Batch& batch, size_t turn) {
   if (batch.num_draws > 0) {
     backend.copy_to_host(host.ids.data(), ids_.view(DType::kI32, {batch.num_draws}));
     backend.copy_to_host(host.logprobs.data(), logprobs_.view(DType::kF32, {batch.num_draws}));
+    if ((batch.sample.features & kSampleLogprobs) != 0) {
+      backend.copy_to_host(host.best_ids.data(), best_ids_.view(DType::kI32, {batch.num_draws, kBest}));
+      backend.copy_to_host(host.best_logprobs.data(), best_logprobs_.view(DType::kF32, {batch.num_draws, kBest}));
+    }
   }
   if (const int64_t scores = batch.score_rows.dim(0); scores > 0) {
     backend.copy_to_host(host.scores.data(), scores_.view(DType::kF32, {scores}));
@@ -47,7 +64,8 @@ void Sampler::copy_results(Backend& backend, const Batch& batch, size_t turn) {
 Sampler::Results Sampler::results(size_t turn) const {
   const HostResults& host = host_[turn];
   return {static_cast<const int32_t*>(host.ids.data()), static_cast<const float*>(host.logprobs.data()),
-          static_cast<const float*>(host.scores.data())};
+          static_cast<const float*>(host.scores.data()), static_cast<const int32_t*>(host.best_ids.data()),
+          static_cast<const float*>(host.best_logprobs.data())};
 }
 
 }  // namespace optserve::engine

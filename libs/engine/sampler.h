@@ -26,16 +26,18 @@ class Sampler {
   void copy_results(Backend& backend, const Batch& batch, size_t turn);
 
   struct Results {
-    const int32_t* ids;     // [num_draws]
-    const float* logprobs;  // [num_draws]
-    const float* scores;    // [number of scores]
+    const int32_t* ids;       // [num_draws]
+    const float* logprobs;    // [num_draws]
+    const float* scores;      // [number of scores]
+    const int32_t* best_ids;  // [num_draws, limits::kTopLogprobsMax]; meaningful where a row asked for them
+    const float* best_logprobs;
   };
   Results results(size_t turn) const;
 
  private:
-  Buffer ids_, logprobs_, scores_;
+  Buffer ids_, logprobs_, scores_, best_ids_, best_logprobs_;
   struct HostResults {
-    Buffer ids, logprobs, scores;
+    Buffer ids, logprobs, scores, best_ids, best_logprobs;
   };
   std::array<HostResults, Engine::kStepsInFlight> host_;
 };

@@ -27,7 +27,8 @@ int64_t SlotLimits::blocks_max() const { return (max_context + kKvBlockTokens - 
 
 uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences) {
   const int64_t ints = limits.max_sequences * (history_length(limits) + limits.blocks_max()) + limits.max_step_tokens;
-  return static_cast<uint64_t>(ints) * sizeof(int32_t) + array_bytes(limits, padded_sequences);
+  const int64_t rules = limits.max_sequences * static_cast<int64_t>(limits::kTokenRulesWordsMax);
+  return static_cast<uint64_t>(ints + rules) * sizeof(int32_t) + array_bytes(limits, padded_sequences);
 }
 
 Slots::Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config)
@@ -46,6 +47,7 @@ Slots::Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptCo
   batch_.history = table(history_, history_length(limits));
   batch_.attention.block_table = table(block_table_, limits.blocks_max());
   batch_.sample.history = batch_.history;
+  batch_.sample.rules = table(rules_, static_cast<int64_t>(limits::kTokenRulesWordsMax));
   batch_.sample.vocab_real = config.vocab_real;
   batch_.sample.eos = config.eos_id;
   batch_.sample.pad = config.pad_id;
@@ -74,6 +76,16 @@ void Slots::admit(const batching::AdmittedSlot& admitted) {
   slot.blocks.clear();
   slot.prompt_tokens = admitted.prompt_tokens;
   slot.sampling = admitted.sampling;
+  slot.has_rules = !admitted.rules.empty();
+  if (slot.has_rules) upload_rules(admitted.slot, admitted.rules);
+}
+
+// In order with the steps: those before read what the slot had.
+void Slots::upload_rules(int32_t slot, const std::vector<int32_t>& rules) {
+  check(rules.size() <= limits::kTokenRulesWordsMax, "rules of a step plan");
+  const std::vector<int32_t>& kept = rules_staging_[turn_].emplace_back(rules);
+  Tensor row = batch_.sample.rules.rows(slot, slot + 1);
+  backend_.upload(Tensor(row.raw(), DType::kI32, {static_cast<int64_t>(kept.size())}, row.device()), kept.data());
 }
 
 void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
@@ -101,8 +113,8 @@ void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
 
 void Slots::add_draw(const batching::SlotWork& work, Slot& slot) {
   arrays_[kDrawRows].push_back(static_cast<int32_t>(arrays_[kNewIds].size()) - 1);
-  arrays_.sample_rows.push_back(pack(slot.sampling, work.slot, slot.length, slot.prompt_tokens));
-  batch_.sample.features |= sample_features(slot.sampling);
+  arrays_.sample_rows.push_back(pack(slot.sampling, slot.has_rules, work.slot, slot.length, slot.prompt_tokens));
+  batch_.sample.features |= sample_features(slot.sampling, slot.has_rules);
   ++slot.length;  // the drawn token
 }
 
@@ -187,6 +199,8 @@ const Batch& Slots::begin_step(const batching::StepPlan& plan) {
   check(plan.num_tokens() <= limits_.max_step_tokens, "rows of a step plan");
   check(plan.work.size() <= slots_.size(), "work items of a step plan");
   clear();
+  turn_ = (turn_ + 1) % rules_staging_.size();
+  rules_staging_[turn_].clear();
   for (int32_t slot : plan.released) release(slot);
   for (const batching::AdmittedSlot& admitted : plan.admitted) admit(admitted);
   for (const batching::SlotWork& work : plan.work) add_work(work);

@@ -3,11 +3,13 @@
 // before are known here.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "batching/step_plan.h"
 #include "engine/batch.h"
+#include "engine/engine.h"
 #include "engine/step_arrays.h"
 #include "model_spec/opt_config.h"
 
@@ -36,11 +38,15 @@ class Slots {
   // gives.
   const Batch& padding_step(int64_t rows, uint32_t sample_features);
 
+  // Of the sequence in a live slot, after begin_step().
+  const SamplingParams& sampling(int32_t slot) const { return slots_[static_cast<size_t>(slot)].sampling; }
+
  private:
   struct Slot {
     bool live = false;
     int32_t prompt_tokens = 0;
     SamplingParams sampling;
+    bool has_rules = false;
     int32_t length = 0;           // tokens that the device knows once every started step is done
     std::vector<int32_t> blocks;  // KV blocks in order of position
   };
@@ -48,6 +54,7 @@ class Slots {
   Slot& live(int32_t slot);
   void release(int32_t slot);
   void admit(const batching::AdmittedSlot& admitted);
+  void upload_rules(int32_t slot, const std::vector<int32_t>& rules);
   void add_work(const batching::SlotWork& work);
   void add_rows(const batching::SlotWork& work, const Slot& slot);
   void add_draw(const batching::SlotWork& work, Slot& slot);
@@ -59,7 +66,10 @@ class Slots {
   SlotLimits limits_;
   std::vector<Slot> slots_;
   StepArrays arrays_;
-  Buffer ids_, history_, block_table_;
+  Buffer ids_, history_, block_table_, rules_;
+  // Rules on their way to the device, by step in turn: they must stay until the step is done.
+  std::array<std::vector<std::vector<int32_t>>, Engine::kStepsInFlight> rules_staging_;
+  size_t turn_ = 0;
   Batch batch_;
   bool decode_only_ = false;  // every sequence processes the token drawn last, and draws one
 };

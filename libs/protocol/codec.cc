@@ -37,9 +37,10 @@ constexpr uint8_t enum_max(OnDisconnect) { return static_cast<uint8_t>(OnDisconn
 constexpr uint8_t enum_max(QueueMode) { return static_cast<uint8_t>(QueueMode::kDraining); }
 constexpr uint8_t enum_max(ControlAction) { return static_cast<uint8_t>(ControlAction::kResume); }
 constexpr uint8_t enum_max(ControlScope) { return static_cast<uint8_t>(ControlScope::kService); }
+constexpr uint8_t enum_max(SamplingProfile) { return static_cast<uint8_t>(SamplingProfile::kMetaseq); }
 template <class E>
 constexpr uint8_t enum_min(E) {
-  return std::is_same_v<E, FinishReason> ? 0 : 1;
+  return std::is_same_v<E, FinishReason> || std::is_same_v<E, SamplingProfile> ? 0 : 1;
 }
 
 template <class T>

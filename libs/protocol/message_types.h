@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "sampling/sampling_params.h"
+#include "sampling/token_logprob.h"
+#include "sampling/token_rules.h"
 
 namespace optserve::protocol {
 
@@ -77,20 +79,22 @@ struct JobSpec {
   int64_t queue_ms = 0;  // until its first start, within ttl_ms; 0: no limit of its own
   int64_t run_ms = 0;    // of one attempt, from its start; 0: no limit of its own
   OnDisconnect on_disconnect = OnDisconnect::kContinue;
+  TokenRules rules;
+  std::vector<std::string> bad_words;  // text that the output must not contain, by its ids with and without a space
+  bool include_stop = false;           // the stop string or stop id that ends the output is part of its text
 
   template <class F>
   void fields(F&& f) {
     f("key", key), f("tenant", tenant), f("kind", kind), f("model", model), f("prompt", prompt),
         f("prompt_ids", prompt_ids);
-    f("temperature", sampling.temperature), f("top_k", sampling.top_k), f("top_p", sampling.top_p);
-    f("repetition_penalty", sampling.repetition_penalty), f("presence_penalty", sampling.presence_penalty);
-    f("frequency_penalty", sampling.frequency_penalty), f("min_new_tokens", sampling.min_new_tokens);
-    f("ignore_eos", sampling.ignore_eos), f("seed", sampling.seed);
+    for_each_parameter(sampling, [&f](const ParameterInfo& info, auto& field) { f(info.name, field); });
     f("max_new_tokens", max_new_tokens), f("stop", stop), f("prompt_logprobs", prompt_logprobs),
         f("priority", priority);
     f("max_attempts", max_attempts), f("ttl_ms", ttl_ms), f("result_ttl_ms", result_ttl_ms), f("convert", convert);
     f("group", group), f("delay_ms", delay_ms), f("queue_ms", queue_ms), f("run_ms", run_ms);
     f("on_disconnect", on_disconnect);
+    rules.fields(f);
+    f("bad_words", bad_words), f("include_stop", include_stop);
   }
   bool operator==(const JobSpec&) const = default;
 };
@@ -128,6 +132,9 @@ struct JobResult {
   std::vector<std::string> losses;  // why each lost attempt was lost, oldest first
   uint32_t position = 0;            // queued: jobs that would start before it
   int64_t eta_ms = -1;              // queued: expected wait until it starts; -1: not known
+  // If asked for, of each output id: its log-probability, and the best ids in its place.
+  std::vector<float> logprobs;
+  std::vector<std::vector<TokenLogprob>> best;
 
   template <class F>
   void fields(F&& f) {
@@ -137,6 +144,7 @@ struct JobResult {
     f("attempts", attempts), f("progress_done", progress_done), f("progress_total", progress_total),
         f("timings", timings);
     f("tenant", tenant), f("group", group), f("losses", losses), f("position", position), f("eta_ms", eta_ms);
+    f("logprobs", logprobs), f("best", best);
   }
   bool operator==(const JobResult&) const = default;
 };

@@ -106,7 +106,7 @@ constexpr uint64_t enum_values() {
   if constexpr (std::is_same_v<T, ServiceKind>) return 3;
   if constexpr (std::is_same_v<T, OnDisconnect>) return 2;
   if constexpr (std::is_same_v<T, QueueMode> || std::is_same_v<T, ControlAction>) return 3;
-  if constexpr (std::is_same_v<T, ControlScope>) return 3;
+  if constexpr (std::is_same_v<T, ControlScope> || std::is_same_v<T, SamplingProfile>) return 3;
 }
 
 template <class T, class Content>
@@ -129,7 +129,7 @@ void fill(T& value, Content& content) {
   if constexpr (std::is_same_v<T, bool>) {
     value = content.truth();
   } else if constexpr (std::is_enum_v<T>) {
-    constexpr uint64_t kFirst = std::is_same_v<T, FinishReason> ? 0 : 1;
+    constexpr uint64_t kFirst = std::is_same_v<T, FinishReason> || std::is_same_v<T, SamplingProfile> ? 0 : 1;
     value = static_cast<T>(kFirst + content.number(enum_values<T>()));
   } else if constexpr (std::is_integral_v<T>) {
     value = content.template integer<T>();

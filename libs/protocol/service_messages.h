@@ -73,9 +73,10 @@ struct EncodeItem {
   uint64_t ticket = 0;
   std::string model;
   std::string text;
+  std::vector<std::string> bad_words;
   template <class F>
   void fields(F&& f) {
-    f("ticket", ticket), f("model", model), f("text", text);
+    f("ticket", ticket), f("model", model), f("text", text), f("bad_words", bad_words);
   }
   bool operator==(const EncodeItem&) const = default;
 };
@@ -94,9 +95,11 @@ struct EncodedItem {
   uint32_t count = 0;        // how many ids the text has in all
   std::optional<ErrorCode> error;
   std::string message;
+  std::vector<std::vector<TokenId>> bad_words;  // of each word its ids at a begin and after a space, where they differ
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("ids", ids), f("count", count), f("error", error), f("message", message);
+    f("bad_words", bad_words);
   }
   bool operator==(const EncodedItem&) const = default;
 };
@@ -117,9 +120,11 @@ struct DecodeItem {
   std::vector<TokenId> ids;
   std::vector<std::string> stop;
   bool flush = false;  // last call of the job: give out what is held back
+  bool include_stop = false;
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("model", model), f("state", state), f("ids", ids), f("stop", stop), f("flush", flush);
+    f("include_stop", include_stop);
   }
   bool operator==(const DecodeItem&) const = default;
 };
@@ -168,14 +173,14 @@ struct DispatchItem {
   SamplingParams sampling;
   bool prompt_logprobs = false;
   int64_t remaining_ms = 0;  // the job's time that is left: afterwards nobody waits for it; 0: not told
+  TokenRules rules;
   template <class F>
   void fields(F&& f) {
     f("lease", lease), f("job", job), f("model", model), f("tokens", tokens), f("prompt_tokens", prompt_tokens);
-    f("max_new_tokens", max_new_tokens), f("temperature", sampling.temperature), f("top_k", sampling.top_k);
-    f("top_p", sampling.top_p), f("repetition_penalty", sampling.repetition_penalty);
-    f("presence_penalty", sampling.presence_penalty), f("frequency_penalty", sampling.frequency_penalty);
-    f("min_new_tokens", sampling.min_new_tokens), f("ignore_eos", sampling.ignore_eos), f("seed", sampling.seed);
+    f("max_new_tokens", max_new_tokens);
+    for_each_parameter(sampling, [&f](const ParameterInfo& info, auto& field) { f(info.name, field); });
     f("prompt_logprobs", prompt_logprobs), f("remaining_ms", remaining_ms);
+    rules.fields(f);
   }
   bool operator==(const DispatchItem&) const = default;
 };
@@ -208,9 +213,13 @@ struct Tokens {
   std::vector<uint32_t> positions;  // index of the token among the job's output tokens
   std::vector<TokenId> tokens;
   std::vector<uint8_t> finished;
+  // Empty if no entry's job asks for them.
+  std::vector<float> logprobs;
+  std::vector<std::vector<TokenLogprob>> best;
   template <class F>
   void fields(F&& f) {
     f("term", term), f("leases", leases), f("positions", positions), f("tokens", tokens), f("finished", finished);
+    f("logprobs", logprobs), f("best", best);
   }
   bool operator==(const Tokens&) const = default;
 };

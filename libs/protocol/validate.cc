@@ -66,12 +66,30 @@ Status check_stop(const JobSpec& spec) {
   return ok_status();
 }
 
+Status check_bad_words(const JobSpec& spec) {
+  if (Status s = check_range("bad_words: words", static_cast<int64_t>(spec.bad_words.size()), 0, limits::kBadWordsMax);
+      !s.ok()) {
+    return s;
+  }
+  for (const std::string& word : spec.bad_words) {
+    const auto bytes = static_cast<int64_t>(word.size());
+    if (Status s = check_range("bad_words: bytes of one word", bytes, 1, limits::kStopStringBytesMax); !s.ok())
+      return s;
+  }
+  return ok_status();
+}
+
 Status check_generate(const JobSpec& spec) {
   if (spec.convert) return refuse(ErrorCode::kBadRequest, "convert: expected in conversion jobs only");
   if (Status s = check_name("model", spec.model, 1, limits::kModelNameBytesMax); !s.ok()) return s;
   if (Status s = check_prompt(spec); !s.ok()) return s;
   if (Status s = optserve::validate(spec.sampling); !s.ok()) return s;
-  if (Status s = check_range("max_new_tokens", spec.max_new_tokens, 1, limits::kContextTokensMax); !s.ok()) return s;
+  if (Status s = optserve::validate(spec.rules, 0); !s.ok()) return s;
+  const int64_t least = spec.prompt_logprobs ? 0 : 1;  // 0: the prompt is only scored
+  if (Status s = check_range("max_new_tokens", spec.max_new_tokens, least, limits::kContextTokensMax); !s.ok()) {
+    return s;
+  }
+  if (Status s = check_bad_words(spec); !s.ok()) return s;
   return check_stop(spec);
 }
 

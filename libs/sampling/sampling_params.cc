@@ -30,6 +30,27 @@ Status check_range(const ParameterInfo& info, T value) {
 
 }  // namespace
 
+std::string_view sampling_profile_name(SamplingProfile profile) {
+  switch (profile) {
+    case SamplingProfile::kDefault:
+      return "default";
+    case SamplingProfile::kFasterTransformer:
+      return "fastertransformer";
+    case SamplingProfile::kMetaseq:
+      return "metaseq";
+  }
+  return "unknown";
+}
+
+Result<SamplingProfile> parse_sampling_profile(std::string_view name) {
+  for (const auto profile :
+       {SamplingProfile::kDefault, SamplingProfile::kFasterTransformer, SamplingProfile::kMetaseq}) {
+    if (name == sampling_profile_name(profile)) return profile;
+  }
+  return refuse(ErrorCode::kBadRequest,
+                "profile: expected default, fastertransformer or metaseq, found '" + std::string(name) + "'");
+}
+
 Status validate(const SamplingParams& params) {
   Status found = ok_status();
   for_each_parameter(params, [&found](const ParameterInfo& info, auto value) {

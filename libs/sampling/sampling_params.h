@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/limits.h"
@@ -11,6 +12,10 @@ namespace optserve {
 
 // Whose order and formulas the chain follows where systems differ; sampling/logit_steps.h says how.
 enum class SamplingProfile : uint8_t { kDefault = 0, kFasterTransformer = 1, kMetaseq = 2 };
+
+// "default", "fastertransformer", "metaseq".
+std::string_view sampling_profile_name(SamplingProfile profile);
+Result<SamplingProfile> parse_sampling_profile(std::string_view name);
 
 struct SamplingParams {
   float temperature = 1.0f;
@@ -66,13 +71,13 @@ void for_each_parameter(Params& params, F&& f) {
     params.repetition_penalty);
   f(I{"presence_penalty", -2, 2, false, "Subtracted once from the logit of each generated id"},
     params.presence_penalty);
-  f(I{"frequency_penalty", -2, 2, false, "Subtracted for each occurrence of a generated id"},
-    params.frequency_penalty);
+  f(I{"frequency_penalty", -2, 2, false, "Subtracted for each occurrence of a generated id"}, params.frequency_penalty);
   f(I{"prompt_presence_penalty", -2, 2, false, "Subtracted once from the logit of each id of the prompt"},
     params.prompt_presence_penalty);
   f(I{"prompt_frequency_penalty", -2, 2, false, "Subtracted for each occurrence of an id in the prompt"},
     params.prompt_frequency_penalty);
-  f(I{"min_new_tokens", 0, limits::kContextTokensMax, false, "Neither the end of the text nor a stop id is drawn before"},
+  f(I{"min_new_tokens", 0, limits::kContextTokensMax, false,
+      "Neither the end of the text nor a stop id is drawn before"},
     params.min_new_tokens);
   f(I{"ignore_eos", 0, 1, false, "The end-of-text id does not end the output"}, params.ignore_eos);
   f(I{"seed", 0, 0, false, "The token at a position depends on seed and position alone"}, params.seed);

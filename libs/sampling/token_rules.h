@@ -35,7 +35,7 @@ struct TokenRules {
   }
   template <class F>
   void fields(F&& f) {
-    f("allowed_ids", allowed_ids), f("logit_bias", logit_bias), f("bad_words", bad_words), f("stop_ids", stop_ids),
+    f("allowed_ids", allowed_ids), f("logit_bias", logit_bias), f("bad_word_ids", bad_words), f("stop_ids", stop_ids),
         f("top_p_reset_ids", top_p_reset_ids);
   }
   bool operator==(const TokenRules&) const = default;

@@ -43,18 +43,12 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add_positional("text", options.text, "Prompt; or use --prompt, --prompt-file or standard input", false);
   parser.add("prompt", options.prompt, "Prompt");
   parser.add("prompt-file", options.prompt_file, "File with the prompt; '-' is standard input");
+  parser.add("prompt-ids", options.prompt_ids, "Prompt as ids with commas between them, the leading 2 (</s>) included");
   parser.add("model", options.model, "Model; by default the one that is served");
   parser.add("max-new-tokens", options.max_new_tokens, "Longest output in tokens");
-  parser.add("min-new-tokens", options.min_new_tokens, "The end of the text is not drawn before");
-  parser.add("temperature", options.temperature, "0: always the best token; 0 to 2");
-  parser.add("top-k", options.top_k, "Draw from the k best tokens; 0: all");
-  parser.add("top-p", options.top_p, "Draw from the best tokens that hold this probability together");
-  parser.add("repetition-penalty", options.repetition_penalty, "Above 1: tokens seen before become less likely");
-  parser.add("presence-penalty", options.presence_penalty, "Subtracted from the logit of a generated token");
-  parser.add("frequency-penalty", options.frequency_penalty, "Subtracted for each occurrence of a generated token");
-  parser.add("seed", options.seed, "The same seed gives the same text");
-  parser.add("ignore-eos", options.ignore_eos, "Do not end before max-new-tokens");
+  add_options(parser, options.sampling);
   parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
+  parser.add("include-stop", options.include_stop, "What ends the output is part of it");
   parser.add("key", options.key, "Submitting again with the same key gives the same job");
   parser.add("tenant", options.tenant, "Whose share of the queue is used");
   parser.add("priority", options.priority, "0 to 9, higher first");
@@ -70,9 +64,12 @@ void add_options(ConfigParser& parser, JobOptions& options) {
 }
 
 std::string read_prompt(const JobOptions& options) {
-  const int given = !options.text.empty() + !options.prompt.empty() + !options.prompt_file.empty();
+  const int given =
+      !options.text.empty() + !options.prompt.empty() + !options.prompt_file.empty() + !options.prompt_ids.empty();
   if (given > 1)
-    throw CommandFailure{kExitUsage, "the prompt is given more than once: as an argument, --prompt or --prompt-file"};
+    throw CommandFailure{kExitUsage,
+                         "the prompt is given more than once: as an argument, --prompt, --prompt-file or --prompt-ids"};
+  if (!options.prompt_ids.empty()) return "";
   if (!options.text.empty()) return options.text;
   if (!options.prompt.empty()) return options.prompt;
   if (!options.prompt_file.empty() && options.prompt_file != "-") {
@@ -92,17 +89,11 @@ protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::s
   job.tenant = options.tenant;
   job.model = std::move(model);
   job.prompt = std::move(prompt);
-  job.sampling.temperature = static_cast<float>(options.temperature);
-  job.sampling.top_k = options.top_k;
-  job.sampling.top_p = static_cast<float>(options.top_p);
-  job.sampling.repetition_penalty = static_cast<float>(options.repetition_penalty);
-  job.sampling.presence_penalty = static_cast<float>(options.presence_penalty);
-  job.sampling.frequency_penalty = static_cast<float>(options.frequency_penalty);
-  job.sampling.min_new_tokens = options.min_new_tokens;
-  job.sampling.ignore_eos = options.ignore_eos;
-  job.sampling.seed = options.seed;
+  apply(options.sampling, job);
+  job.prompt_ids = read_ids("prompt-ids", options.prompt_ids);
   job.max_new_tokens = options.max_new_tokens;
   job.stop = options.stop;
+  job.include_stop = options.include_stop;
   job.priority = options.priority;
   job.max_attempts = options.max_attempts;
   job.ttl_ms = options.ttl_ms;
@@ -115,6 +106,7 @@ protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::s
   job.prompt_logprobs = options.prompt_logprobs;
   check_utf8("prompt", job.prompt);
   for (const std::string& stop : job.stop) check_utf8("stop", stop);
+  for (const std::string& word : job.bad_words) check_utf8("bad-word", word);
   protocol::JobSpec checked = job;
   if (checked.key.empty()) checked.key = "chosen-by-the-client";
   if (const Status status = protocol::validate(checked); !status.ok()) fail(status.refusal());

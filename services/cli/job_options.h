@@ -6,6 +6,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "cli/sampling_options.h"
 #include "protocol/message_types.h"
 
 namespace optserve::cli {
@@ -16,17 +17,11 @@ struct JobOptions {
   std::string prompt_file;  // --prompt-file
   protocol::JobSpec defaults;
   std::string model;
-  double temperature = defaults.sampling.temperature;
-  int top_k = defaults.sampling.top_k;
-  double top_p = defaults.sampling.top_p;
-  double repetition_penalty = defaults.sampling.repetition_penalty;
-  double presence_penalty = defaults.sampling.presence_penalty;
-  double frequency_penalty = defaults.sampling.frequency_penalty;
-  int min_new_tokens = defaults.sampling.min_new_tokens;
-  bool ignore_eos = defaults.sampling.ignore_eos;
-  uint64_t seed = defaults.sampling.seed;
+  SamplingOptions sampling;
+  std::string prompt_ids;  // with commas between them, instead of text
   int max_new_tokens = defaults.max_new_tokens;
   std::vector<std::string> stop;
+  bool include_stop = false;
   std::string key;
   std::string tenant;
   int priority = defaults.priority;

@@ -1,6 +1,7 @@
 #include "cli/result_text.h"
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "cli/exit_status.h"
 #include "cli/text_table.h"
@@ -46,6 +47,16 @@ std::string result_json(const JobResult& result) {
                     {"progress_total", result.progress_total},
                     {"timings", timings_json(result.timings)}};
   if (!result.prompt_logprobs.empty()) root["prompt_logprobs"] = result.prompt_logprobs;
+  if (!result.logprobs.empty()) {
+    root["logprobs"] = result.logprobs;
+    root["cumulative_logprob"] = std::accumulate(result.logprobs.begin(), result.logprobs.end(), 0.0);
+    ordered_json best = ordered_json::array();
+    for (const auto& tokens : result.best) {
+      ordered_json& of_token = best.emplace_back(ordered_json::array());
+      for (const TokenLogprob& token : tokens) of_token.push_back({{"id", token.id}, {"logprob", token.logprob}});
+    }
+    root["best"] = std::move(best);
+  }
   return json_line(root);
 }
 

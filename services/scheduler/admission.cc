@@ -161,6 +161,7 @@ Status SchedulerService::check_model(const protocol::JobSpec& spec, Instant now)
                  [&](const std::string& name) { return services_.model(name) == nullptr; });
     return refuse(ErrorCode::kUnknownModel, "model " + spec.model + " is not served; served models: " + join(names));
   }
+  if (Status status = validate(spec.rules, model->vocab); !status.ok()) return status;
   if (spec.prompt_ids.empty()) return ok_status();
   for (const TokenId id : spec.prompt_ids) {
     if (model->vocab > 0 && id >= model->vocab) {
@@ -226,7 +227,7 @@ void SchedulerService::begin(Job& job, Instant now) {
   } else if (!job.is_generation()) {
     job.ready_at = now;
     enqueue(job, now);
-  } else if (!job.spec.prompt_ids.empty()) {
+  } else if (!job.spec.prompt_ids.empty() && job.spec.bad_words.empty()) {
     job.prompt_ids = job.spec.prompt_ids;
     job.ready_at = now;
     enqueue(job, now);
@@ -257,23 +258,33 @@ void SchedulerService::on_encoded(Job& job, protocol::EncodedItem item, Instant 
   const protocol::ModelInfo* model = services_.model(job.spec.model);
   const int32_t vocab =
       model != nullptr && model->vocab > 0 ? model->vocab : static_cast<int32_t>(limits::kVocabularyMax);
-  const bool ids_fit = std::all_of(item.ids.begin(), item.ids.end(), [&](TokenId id) { return id >= 0 && id < vocab; });
-  if (!ids_fit || item.count < item.ids.size()) {
+  const auto fit = [vocab](const std::vector<TokenId>& ids) {
+    return std::ranges::all_of(ids, [vocab](TokenId id) { return id >= 0 && id < vocab; });
+  };
+  const bool words_fit =
+      item.bad_words.size() <= 2 * job.spec.bad_words.size() && std::ranges::all_of(item.bad_words, fit);
+  if (!fit(item.ids) || !words_fit || item.count < item.ids.size()) {
     ask_again(job, true, now);  // this tokenizer is broken; another may not be
     return;
   }
-  const size_t count = size_t{item.count} + 1;
+  const bool has_ids = !job.spec.prompt_ids.empty();  // then only the bad words were asked for
+  const size_t count = has_ids ? job.spec.prompt_ids.size() : size_t{item.count} + 1;
   if (Status status = check_length(job.spec.model, count, job.spec.max_new_tokens); !status.ok()) {
     finish(job, {JobState::kFailed, FinishReason::kError, status.refusal().code, status.refusal().message}, now);
     return;
   }
   job.question.tries = 0;
-  job.prompt_ids.clear();
-  job.prompt_ids.reserve(count);
-  job.prompt_ids.push_back(kEndOfText);
-  job.prompt_ids.insert(job.prompt_ids.end(), item.ids.begin(), item.ids.end());
+  job.bad_word_ids = std::move(item.bad_words);
+  if (has_ids) {
+    job.prompt_ids = job.spec.prompt_ids;
+  } else {
+    job.prompt_ids.clear();
+    job.prompt_ids.reserve(count);
+    job.prompt_ids.push_back(kEndOfText);
+    job.prompt_ids.insert(job.prompt_ids.end(), item.ids.begin(), item.ids.end());
+    job.queue->load.learn_prompt(job.spec.prompt.size(), count);
+  }
   job.ready_at = now;
-  job.queue->load.learn_prompt(job.spec.prompt.size(), count);
   job.cost = static_cast<int64_t>(count) + job.spec.max_new_tokens;
   bounds_.update(job);
   metrics_.encode_seconds.observe(

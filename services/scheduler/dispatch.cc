@@ -24,7 +24,8 @@ void SchedulerService::enqueue(Job& job, Instant now) {
     // A recovered job may hold its last token already; the worker's word for it is lost.
     const bool ended = !job.output.empty() && job.output.back() == kEndOfText && !job.spec.sampling.ignore_eos;
     if (ended) job.finish_reason = protocol::FinishReason::kEndOfText;
-    if (!ended && job.output.size() >= static_cast<size_t>(job.spec.max_new_tokens)) {
+    const bool scores = job.only_scores() && job.prompt_ids.size() > 1;
+    if (!ended && !scores && job.output.size() >= static_cast<size_t>(job.spec.max_new_tokens)) {
       job.finish_reason = protocol::FinishReason::kLength;
     }
     if (job.finish_reason != protocol::FinishReason::kNone) {
@@ -135,6 +136,8 @@ protocol::DispatchItem SchedulerService::dispatch_item(Job& job, Instant now) {
   item.prompt_logprobs = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
   if (item.prompt_logprobs) job.prompt_logprobs.clear();
   item.remaining_ms = remaining_ms(job, now);
+  item.rules = job.spec.rules;
+  item.rules.bad_words.insert(item.rules.bad_words.end(), job.bad_word_ids.begin(), job.bad_word_ids.end());
   return item;
 }
 

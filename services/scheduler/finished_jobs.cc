@@ -5,8 +5,11 @@
 namespace optserve::scheduler {
 
 size_t RecentResults::size_of(const protocol::JobResult& result) {
-  return sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.key.size() + result.message.size() +
-         result.ids.size() * sizeof(TokenId) + result.prompt_logprobs.size() * sizeof(float);
+  size_t best = result.best.size() * sizeof(std::vector<TokenLogprob>);
+  for (const auto& tokens : result.best) best += tokens.size() * sizeof(TokenLogprob);
+  return best + sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.key.size() +
+         result.message.size() + result.ids.size() * sizeof(TokenId) +
+         (result.prompt_logprobs.size() + result.logprobs.size()) * sizeof(float);
 }
 
 void RecentResults::add(SharedResult result, uint64_t sequence, int64_t expires_wall_ms) {

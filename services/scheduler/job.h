@@ -66,7 +66,11 @@ struct Job {
 
   std::vector<TokenId> prompt_ids;
   std::vector<float> prompt_logprobs;
+  std::vector<std::vector<TokenId>> bad_word_ids;  // of spec.bad_words
   std::vector<TokenId> output;
+  // Of the output's ids, if the job asks for them.
+  std::vector<float> logprobs;
+  std::vector<std::vector<TokenLogprob>> best;
   protocol::FinishReason finish_reason = protocol::FinishReason::kNone;  // set once the tokens are complete
 
   std::string text;
@@ -117,13 +121,19 @@ struct Job {
   Instant abandoned_at{};    // nobody follows it: when it is cancelled
 
   bool is_generation() const { return spec.kind == protocol::JobKind::kGenerate; }
+  bool wants_logprobs() const { return spec.sampling.logprobs >= 0; }
+  bool only_scores() const { return is_generation() && spec.max_new_tokens == 0; }
   bool is_cancelled_when_left() const { return spec.on_disconnect == protocol::OnDisconnect::kCancel; }
   protocol::JobState state() const {
     return stage == Stage::kLeased || stage == Stage::kDecoding ? protocol::JobState::kRunning
                                                                 : protocol::JobState::kQueued;
   }
-  // Output ids that have text: a final end-of-text id has none.
-  size_t ids_with_text() const { return output.size() - (finish_reason == protocol::FinishReason::kEndOfText ? 1 : 0); }
+  // Output ids that have text: a final end-of-text id has none, and a stop id where it is not wanted.
+  size_t ids_with_text() const {
+    const bool hidden = finish_reason == protocol::FinishReason::kEndOfText ||
+                        (finish_reason == protocol::FinishReason::kStop && !spec.include_stop);
+    return output.size() - (hidden ? 1 : 0);
+  }
 };
 
 }  // namespace optserve::scheduler

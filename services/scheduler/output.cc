@@ -13,19 +13,28 @@ namespace {
 
 constexpr size_t kMessageBytesMax = 1'024;  // why a job ended
 
+Status check_lengths(const protocol::Tokens& message) {
+  const size_t count = message.leases.size();
+  const bool has_logprobs = !message.logprobs.empty() || !message.best.empty();
+  if (message.positions.size() == count && message.tokens.size() == count && message.finished.size() == count &&
+      (!has_logprobs || (message.logprobs.size() == count && message.best.size() == count))) {
+    return ok_status();
+  }
+  return refuse(ErrorCode::kBadRequest,
+                "Tokens: arrays of " + std::to_string(count) + ", " + std::to_string(message.positions.size()) + ", " +
+                    std::to_string(message.tokens.size()) + ", " + std::to_string(message.finished.size()) + ", " +
+                    std::to_string(message.logprobs.size()) + " and " + std::to_string(message.best.size()) +
+                    " entries, expected equal lengths");
+}
+
 int64_t milliseconds_of(Duration time) { return std::chrono::duration_cast<milliseconds>(time).count(); }
 
 }  // namespace
 
 void SchedulerService::on(ServiceEntry& from, const protocol::Tokens& message, Instant now, Outbox& out) {
   const size_t count = message.leases.size();
-  if (message.positions.size() != count || message.tokens.size() != count || message.finished.size() != count) {
-    refuse_to(from.peer, 0,
-              refuse(ErrorCode::kBadRequest,
-                     "Tokens: arrays of " + std::to_string(count) + ", " + std::to_string(message.positions.size()) +
-                         ", " + std::to_string(message.tokens.size()) + " and " +
-                         std::to_string(message.finished.size()) + " entries, expected equal lengths"),
-              out);
+  if (Status status = check_lengths(message); !status.ok()) {
+    refuse_to(from.peer, 0, status.refusal(), out);
     return;
   }
   note_step(from, now);
@@ -59,13 +68,13 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
   const auto reason = static_cast<protocol::FinishReason>(message.finished[index]);
   const bool reason_is_valid = reason == protocol::FinishReason::kNone ||
                                reason == protocol::FinishReason::kEndOfText ||
-                               reason == protocol::FinishReason::kLength;
+                               reason == protocol::FinishReason::kLength || reason == protocol::FinishReason::kStop;
   const bool last_allowed = position + 1 >= static_cast<size_t>(job.spec.max_new_tokens);
   // They come before the first token; some were lost on their way.
   const bool logprobs_missing = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
   if (position > job.output.size() || logprobs_missing || id < 0 ||
       id >= static_cast<TokenId>(limits::kVocabularyMax) || !reason_is_valid ||
-      (last_allowed && reason == protocol::FinishReason::kNone)) {
+      (job.wants_logprobs() && message.logprobs.empty()) || (last_allowed && reason == protocol::FinishReason::kNone)) {
     log_warn("bad_token", {{"worker", from.info.name},
                            {"position", position},
                            {"expected", job.output.size()},
@@ -79,6 +88,10 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
     return;
   }
   job.output.push_back(id);
+  if (job.wants_logprobs()) {
+    job.logprobs.push_back(message.logprobs[index]);
+    job.best.push_back(message.best[index]);
+  }
   if (job.first_token_at == Instant{}) {
     job.first_token_at = now;
     metrics_.first_token_seconds.observe(std::chrono::duration<double>(now - job.accepted_at).count());
@@ -135,6 +148,7 @@ void SchedulerService::on_decoded(Job& job, protocol::DecodedItem item, Instant 
   if (!item.text.empty()) streams_.touch(job);
   if (item.stop >= 0) {
     job.output.resize(job.decoded);
+    if (job.wants_logprobs()) job.logprobs.resize(job.decoded), job.best.resize(job.decoded);
     job.finish_reason = protocol::FinishReason::kStop;
     finish(job, {protocol::JobState::kSucceeded, protocol::FinishReason::kStop, std::nullopt, ""}, now);
     return;
@@ -161,6 +175,11 @@ void SchedulerService::on(ServiceEntry& from, const protocol::PromptLogprobs& me
     return;
   }
   job->prompt_logprobs.insert(job->prompt_logprobs.end(), message.logprobs.begin(), message.logprobs.end());
+  if (!job->only_scores() || job->prompt_logprobs.size() + 1 < job->prompt_ids.size()) return;
+  job->finish_reason = protocol::FinishReason::kLength;
+  release(*job);
+  jobs_.set_stage(*job, Stage::kDecoding);
+  decode_more(*job);
 }
 
 void SchedulerService::on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now, Outbox&) {

@@ -14,6 +14,18 @@ constexpr int64_t kRetryMsUnknown = 1'000;
 // Who was refused comes again when the queue has drained by this much: at once there would be no room either.
 constexpr double kDrainedShare = 0.1;
 
+size_t bytes_of_rules(const protocol::JobSpec& spec) {
+  const TokenRules& rules = spec.rules;
+  size_t ids = rules.allowed_ids.size() + rules.stop_ids.size() + rules.top_p_reset_ids.size();
+  for (const auto& word : rules.bad_words) ids += word.size();
+  size_t bytes = ids * sizeof(TokenId) + rules.logit_bias.size() * sizeof(TokenBias);
+  // Of text: as it came, and the ids of its two forms.
+  for (const std::string& word : spec.bad_words) {
+    bytes += sizeof(std::string) + word.size() + 2 * (sizeof(std::vector<TokenId>) + word.size() * sizeof(TokenId));
+  }
+  return bytes;
+}
+
 }  // namespace
 
 size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens) {
@@ -23,6 +35,12 @@ size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens
   const size_t ids = prompt_tokens > 0 ? prompt_tokens : std::min(spec.prompt.size() + 1, limits::kContextTokensMax);
   bytes += spec.prompt.size() + spec.prompt_ids.size() * sizeof(TokenId);
   bytes += (spec.prompt_ids.empty() ? ids : spec.prompt_ids.size()) * sizeof(TokenId);
+  bytes += bytes_of_rules(spec);
+  if (spec.sampling.logprobs >= 0) {
+    const auto best = static_cast<size_t>(spec.sampling.logprobs);
+    bytes += static_cast<size_t>(spec.max_new_tokens) *
+             (sizeof(float) + sizeof(std::vector<TokenLogprob>) + best * sizeof(TokenLogprob));
+  }
   if (spec.prompt_logprobs) bytes += std::max(ids, spec.prompt_ids.size()) * sizeof(float);
   bytes += static_cast<size_t>(spec.max_new_tokens) * (sizeof(TokenId) + kTextBytesPerToken) + kDecodeStateBytes;
   return bytes;

@@ -53,8 +53,8 @@ void SchedulerService::recover(journal::Recovery recovery) {
     job->order = open.accepted.order;
     job->payload_sha256 = std::move(open.accepted.payload_sha256);
     job->spec = std::move(open.accepted.spec);
-    // Log-probabilities of the prompt are not in the journal: a job that wants them starts again, to the same tokens.
-    if (!job->spec.prompt_logprobs) job->output = std::move(open.progress);
+    // Log-probabilities are not in the journal: a job that wants them starts again, to the same tokens.
+    if (!job->spec.prompt_logprobs && !job->wants_logprobs()) job->output = std::move(open.progress);
     job->attempts = open.attempts;
     job->crashes = open.crashes;
     job->started = job->attempts > 0 || job->crashes > 0 || !job->output.empty();

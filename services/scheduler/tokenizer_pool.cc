@@ -28,6 +28,7 @@ void TokenizerPool::ask_encode(Job& job) {
   job.question.decode = false;
   job.question.state = Question::State::kWaiting;
   job.question.cost = job.spec.prompt.size();
+  for (const std::string& word : job.spec.bad_words) job.question.cost += word.size();
   WaitingEncodes& waiting = waiting_encodes_[job.spec.model];
   double& next = waiting.tenants[job.spec.tenant];
   job.question.turn = std::max(next, waiting.time);
@@ -190,8 +191,8 @@ void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transp
     mark_asked(job, *tokenizer, now);
     Batch& batch = batches[tokenizer->serial];
     batch.to = tokenizer->peer;
-    batch.bytes += job.spec.prompt.size();
-    batch.message.items.push_back({job.question.ticket, job.spec.model, job.spec.prompt});
+    batch.bytes += job.question.cost;
+    batch.message.items.push_back({job.question.ticket, job.spec.model, job.spec.prompt, job.spec.bad_words});
     if (batch.message.items.size() >= kItemsPerMessage || batch.bytes >= kMessageBytes) {
       out.send(batch.to, std::exchange(batch.message, {}));
       batch.bytes = 0;
@@ -222,7 +223,7 @@ void TokenizerPool::send_decodes(Instant now, transport::Outbox& out) {
     const auto first = job->output.begin() + static_cast<ptrdiff_t>(job->decoded);
     batch->second.items.push_back({question.ticket, job->spec.model, job->decode_state,
                                    std::vector<TokenId>(first, first + static_cast<ptrdiff_t>(question.ids)),
-                                   job->spec.stop, question.flush});
+                                   job->spec.stop, question.flush, job->spec.include_stop});
     if (batch->second.items.size() >= kItemsPerMessage) {
       out.send(tokenizer->peer, std::exchange(batch->second, {}));
     }

@@ -15,7 +15,9 @@ constexpr size_t kIdBytesMax = 5;      // of one id in msgpack
 constexpr size_t kItemOverhead = 256;  // ticket, counts and an error message
 
 size_t estimated_bytes(const protocol::EncodedItem& item) {
-  return kItemOverhead + item.message.size() + item.ids.size() * kIdBytesMax;
+  size_t ids = item.ids.size();
+  for (const auto& word : item.bad_words) ids += word.size() + 1;
+  return kItemOverhead + item.message.size() + ids * kIdBytesMax;
 }
 size_t estimated_bytes(const protocol::DecodedItem& item) {
   return kItemOverhead + item.message.size() + item.text.size() + item.state.data.size();
@@ -112,7 +114,31 @@ protocol::EncodedItem TextServer::encode_item(const protocol::EncodeItem& item) 
   answer.count = static_cast<uint32_t>(ids_.size());
   const size_t sent = std::min(ids_.size(), limits::kContextTokensMax);
   answer.ids.assign(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(sent));
+  if (const Status status = encode_bad_words(*model, item, answer); !status.ok()) set_error(answer, status.refusal());
   return answer;
+}
+
+Status TextServer::encode_bad_words(ServedModel& model, const protocol::EncodeItem& item,
+                                    protocol::EncodedItem& answer) {
+  if (item.bad_words.size() > limits::kBadWordsMax) {
+    return refuse(ErrorCode::kBadRequest, "bad_words: " + std::to_string(item.bad_words.size()) + " words, at most " +
+                                              std::to_string(limits::kBadWordsMax) + " are allowed");
+  }
+  for (const std::string& word : item.bad_words) {
+    if (word.size() > limits::kStopStringBytesMax) {
+      return refuse(ErrorCode::kBadRequest, "bad_words: a word has " + std::to_string(word.size()) +
+                                                " bytes, at most " + std::to_string(limits::kStopStringBytesMax) +
+                                                " are allowed");
+    }
+    // A word within a text has a space before it, which is part of its first id.
+    const std::string bare = word.substr(std::min(word.find_first_not_of(' '), word.size()));
+    for (const std::string& form : {bare, " " + bare}) {
+      ids_.clear();
+      if (Status status = model.encoder.encode(form, ids_); !status.ok()) return status;
+      if (!ids_.empty()) answer.bad_words.emplace_back(ids_.begin(), ids_.end());
+    }
+  }
+  return ok_status();
 }
 
 protocol::DecodedItem TextServer::decode_item(const protocol::DecodeItem& item) const {
@@ -147,7 +173,10 @@ protocol::DecodedItem TextServer::decode_item(const protocol::DecodeItem& item) 
   }
   answer.text = std::move(text.piece);
   answer.state.data.assign(text.pending.begin(), text.pending.end());
-  if (text.stop_string) answer.stop = static_cast<int32_t>(*text.stop_string);
+  if (text.stop_string) {
+    answer.stop = static_cast<int32_t>(*text.stop_string);
+    if (item.include_stop) answer.text += item.stop[*text.stop_string];
+  }
   return answer;
 }
 

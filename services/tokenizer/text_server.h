@@ -27,6 +27,7 @@ class TextServer {
   ServedModel* find(std::string_view name) const;  // nullptr if not served
   Refusal unknown_model(std::string_view name) const;
   protocol::EncodedItem encode_item(const protocol::EncodeItem& item);
+  Status encode_bad_words(ServedModel& model, const protocol::EncodeItem& item, protocol::EncodedItem& answer);
   protocol::DecodedItem decode_item(const protocol::DecodeItem& item) const;
 
   std::vector<std::unique_ptr<ServedModel>> models_;

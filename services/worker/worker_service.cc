@@ -26,6 +26,8 @@ protocol::FinishReason wire_reason(batching::FinishReason reason) {
       return protocol::FinishReason::kCancelled;
     case batching::FinishReason::kNonFinite:
       return protocol::FinishReason::kError;
+    case batching::FinishReason::kStop:
+      return protocol::FinishReason::kStop;
   }
   return protocol::FinishReason::kError;
 }
@@ -50,6 +52,7 @@ Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo&
                                                 std::to_string(model.vocab));
     }
   }
+  if (Status status = optserve::validate(item.rules, model.vocab); !status.ok()) return status;
   return optserve::validate(item.sampling);
 }
 
@@ -101,8 +104,9 @@ void WorkerService::start(transport::PortId scheduler, protocol::DispatchItem it
   request.prompt_tokens = item.prompt_tokens;
   request.max_new_tokens = item.max_new_tokens;
   request.sampling = item.sampling;
+  request.rules = std::move(item.rules);
   request.prompt_logprobs = item.prompt_logprobs;
-  Job job{scheduler, item.lease, item.prompt_tokens};
+  Job job{scheduler, item.lease, item.prompt_tokens, item.sampling.logprobs >= 0};
   if (item.remaining_ms > 0) {
     job.expires = now + std::min<milliseconds>(milliseconds(item.remaining_ms), kRemainingMax);
   }
@@ -161,6 +165,12 @@ void WorkerService::append_token(const Job& job, const batching::SequenceEvent& 
   tokens.positions.push_back(static_cast<uint32_t>(event.position - job.prompt_tokens));
   tokens.tokens.push_back(*event.token);
   tokens.finished.push_back(event.finished ? static_cast<uint8_t>(wire_reason(*event.finished)) : 0);
+  if (job.wants_logprobs || !tokens.logprobs.empty()) {
+    tokens.logprobs.resize(tokens.leases.size());
+    tokens.best.resize(tokens.leases.size());
+    tokens.logprobs.back() = event.logprob;
+    tokens.best.back() = event.best;
+  }
   metrics_.tokens.add();
 }
 

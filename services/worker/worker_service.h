@@ -43,6 +43,7 @@ class WorkerService : public transport::Service {
     transport::PortId scheduler = 0;
     uint64_t lease = 0;
     int32_t prompt_tokens = 0;
+    bool wants_logprobs = false;
     Instant expires = Instant::max();  // afterwards nobody waits for it
   };
   using Jobs = std::unordered_map<batching::SequenceId, Job>;
