@@ -79,8 +79,8 @@ struct JobSpec {
   int64_t queue_ms = 0;  // until its first start, within ttl_ms; 0: no limit of its own
   int64_t run_ms = 0;    // of one attempt, from its start; 0: no limit of its own
   OnDisconnect on_disconnect = OnDisconnect::kContinue;
-  TokenRules rules;
-  std::vector<std::string> bad_words;  // text that the output must not contain, by its ids with and without a space
+  TokenRules rules{};
+  std::vector<std::string> bad_words{};  // text that the output must not contain, by its ids with and without a space
   bool include_stop = false;           // the stop string or stop id that ends the output is part of its text
 
   template <class F>
@@ -133,8 +133,8 @@ struct JobResult {
   uint32_t position = 0;            // queued: jobs that would start before it
   int64_t eta_ms = -1;              // queued: expected wait until it starts; -1: not known
   // If asked for, of each output id: its log-probability, and the best ids in its place.
-  std::vector<float> logprobs;
-  std::vector<std::vector<TokenLogprob>> best;
+  std::vector<float> logprobs{};
+  std::vector<std::vector<TokenLogprob>> best{};
 
   template <class F>
   void fields(F&& f) {

@@ -73,7 +73,7 @@ struct EncodeItem {
   uint64_t ticket = 0;
   std::string model;
   std::string text;
-  std::vector<std::string> bad_words;
+  std::vector<std::string> bad_words{};
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("model", model), f("text", text), f("bad_words", bad_words);
@@ -95,7 +95,7 @@ struct EncodedItem {
   uint32_t count = 0;        // how many ids the text has in all
   std::optional<ErrorCode> error;
   std::string message;
-  std::vector<std::vector<TokenId>> bad_words;  // of each word its ids at a begin and after a space, where they differ
+  std::vector<std::vector<TokenId>> bad_words{};  // of each word its ids at a begin and after a space, where they differ
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("ids", ids), f("count", count), f("error", error), f("message", message);
@@ -173,7 +173,7 @@ struct DispatchItem {
   SamplingParams sampling;
   bool prompt_logprobs = false;
   int64_t remaining_ms = 0;  // the job's time that is left: afterwards nobody waits for it; 0: not told
-  TokenRules rules;
+  TokenRules rules{};
   template <class F>
   void fields(F&& f) {
     f("lease", lease), f("job", job), f("model", model), f("tokens", tokens), f("prompt_tokens", prompt_tokens);
@@ -214,8 +214,8 @@ struct Tokens {
   std::vector<TokenId> tokens;
   std::vector<uint8_t> finished;
   // Empty if no entry's job asks for them.
-  std::vector<float> logprobs;
-  std::vector<std::vector<TokenLogprob>> best;
+  std::vector<float> logprobs{};
+  std::vector<std::vector<TokenLogprob>> best{};
   template <class F>
   void fields(F&& f) {
     f("term", term), f("leases", leases), f("positions", positions), f("tokens", tokens), f("finished", finished);
