@@ -149,17 +149,17 @@ void sample(benchmark::State& state) {
   if (state.range(1) == 4) params.frequency_penalty = 0.1f;
   for (size_t i = 0; i < wanted.size(); ++i) {
     params.seed = i;
-    wanted[i] = pack(params, static_cast<int32_t>(i), kHistory, 128);
+    wanted[i] = pack(params, false, static_cast<int32_t>(i), kHistory, 128);
   }
   SampleBatch batch;
   batch.rows = Tensor(wanted.data(), DType::kU8, {rows, sizeof(PackedSampleRow)});
-  batch.features = sample_features(params);
+  batch.features = sample_features(params, false);
   batch.history = Tensor(history.data(), DType::kI32, {rows, kHistory + 1});
   batch.vocab_real = 50265;
   for (auto _ : state) {
     for (PackedSampleRow& row : wanted) ++row.seed;
-    backend().sample(view(logits, {rows, kVocab}), batch, Tensor(ids.data(), DType::kI32, {rows}),
-                     view(logprobs, {rows}));
+    backend().sample(view(logits, {rows, kVocab}), batch,
+                     {.ids = Tensor(ids.data(), DType::kI32, {rows}), .logprobs = view(logprobs, {rows})});
   }
   rate(state, "tokens/s", static_cast<double>(rows));
   state.SetLabel(kNames[state.range(1)]);

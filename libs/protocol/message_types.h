@@ -81,7 +81,7 @@ struct JobSpec {
   OnDisconnect on_disconnect = OnDisconnect::kContinue;
   TokenRules rules{};
   std::vector<std::string> bad_words{};  // text that the output must not contain, by its ids with and without a space
-  bool include_stop = false;           // the stop string or stop id that ends the output is part of its text
+  bool include_stop = false;             // the stop string or stop id that ends the output is part of its text
 
   template <class F>
   void fields(F&& f) {

@@ -95,7 +95,8 @@ struct EncodedItem {
   uint32_t count = 0;        // how many ids the text has in all
   std::optional<ErrorCode> error;
   std::string message;
-  std::vector<std::vector<TokenId>> bad_words{};  // of each word its ids at a begin and after a space, where they differ
+  std::vector<std::vector<TokenId>>
+      bad_words{};  // of each word its ids at a begin and after a space, where they differ
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("ids", ids), f("count", count), f("error", error), f("message", message);

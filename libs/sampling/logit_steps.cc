@@ -21,7 +21,7 @@ double log_sum_exp(std::span<const float> logits, float largest) {
   return largest + std::log(widest_scan().exponentials(logits.data(), logits.size(), largest, 1.0f, nullptr));
 }
 
-bool within(TokenId id, size_t vocab) { return id >= 0 && static_cast<size_t>(id) < vocab; }
+float finite_logprob(double logprob) { return static_cast<float>(std::max(logprob, -double{FLT_MAX})); }
 
 // Where a truncation ends: logits above `logit` stay, and of those equal to it the first `equals` in order of ids.
 struct Cut {
@@ -66,6 +66,23 @@ void collect(std::span<const float> values, float floor, std::span<const float> 
   }
 }
 
+// Fills scratch.candidates with the `wanted` best ids and perhaps more.
+void collect_best(std::span<const float> logits, std::span<const float> weights, size_t wanted,
+                  SamplerScratch& scratch) {
+  const size_t blocks = count_blocks(logits.size(), kMaxBlock);
+  widest_scan().block_maxima(logits.data(), logits.size(), scratch.block_maxima.data());
+  // If k blocks have a logit of at least x, so have k ids: the k best are among those.
+  float floor = kMinusInfinity;
+  if (wanted <= blocks) {
+    const std::span<float> ranked = std::span(scratch.ranked_maxima).first(blocks);
+    std::copy_n(scratch.block_maxima.begin(), blocks, ranked.begin());
+    std::nth_element(ranked.begin(), ranked.begin() + static_cast<ptrdiff_t>(wanted - 1), ranked.end(),
+                     std::greater<>());
+    floor = ranked[wanted - 1];
+  }
+  collect(logits, floor, logits, weights, scratch);
+}
+
 // Moves the fewest best candidates that weigh at least `wanted` to the front and returns their number. Halves the range
 // that holds the last of them, so that all candidates are looked at about twice and none are sorted.
 size_t select_weight(std::span<Candidate> candidates, double wanted) {
@@ -103,37 +120,6 @@ SamplerScratch::SamplerScratch(int64_t vocab)
 
 namespace logit_steps {
 
-void repetition_penalty(std::span<float> logits, std::span<const TokenId> history, float penalty,
-                        SamplerScratch& scratch) {
-  for (const TokenId id : history) {
-    if (!within(id, logits.size()) || scratch.occurrences[static_cast<size_t>(id)]++ != 0) continue;
-    float& logit = logits[static_cast<size_t>(id)];
-    logit = std::clamp(logit > 0 ? logit / penalty : logit * penalty, -FLT_MAX, FLT_MAX);
-  }
-  for (const TokenId id : history) {
-    if (within(id, logits.size())) scratch.occurrences[static_cast<size_t>(id)] = 0;
-  }
-}
-
-void presence_and_frequency(std::span<float> logits, std::span<const TokenId> generated, float presence,
-                            float frequency, SamplerScratch& scratch) {
-  for (const TokenId id : generated) {
-    if (within(id, logits.size())) ++scratch.occurrences[static_cast<size_t>(id)];
-  }
-  for (const TokenId id : generated) {
-    if (!within(id, logits.size())) continue;
-    int32_t& occurrences = scratch.occurrences[static_cast<size_t>(id)];
-    if (occurrences == 0) continue;  // an earlier occurrence was charged for all
-    logits[static_cast<size_t>(id)] -= presence + static_cast<float>(occurrences) * frequency;
-    occurrences = 0;
-  }
-}
-
-void mask(std::span<float> logits, const SampleRow& row, const DrawableIds& ids) {
-  if (within(ids.pad, logits.size())) logits[static_cast<size_t>(ids.pad)] = kMinusInfinity;
-  if (!row.allow_end && within(ids.eos, logits.size())) logits[static_cast<size_t>(ids.eos)] = kMinusInfinity;
-}
-
 TokenId greedy(std::span<const float> logits) {
   const float largest = range_of(logits).largest;
   if (largest == kMinusInfinity) return -1;
@@ -147,20 +133,35 @@ void weigh(std::span<const float> logits, float temperature, std::span<float> we
   widest_scan().exponentials(logits.data(), logits.size(), largest, scale, weights.data());
 }
 
+void min_p(std::span<float> logits, std::span<float> weights, float p) {
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] >= p) continue;
+    logits[i] = kMinusInfinity;
+    weights[i] = 0;
+  }
+}
+
+float effective_top_p(const SampleRow& row) {
+  const SamplingParams& params = row.params;
+  if (params.top_p_decay == 1.0f && params.top_p_min <= params.top_p) return params.top_p;
+  const auto resets = RuleView(row.rules).reset_ids();
+  int64_t decays = -params.top_p_decay_after;
+  for (auto i = static_cast<int64_t>(row.history.size()); i > row.prompt_tokens; --i, ++decays) {
+    const TokenId id = row.history[static_cast<size_t>(i - 1)];
+    if (std::ranges::find(resets, id) != resets.end()) break;
+  }
+  float p = params.top_p;
+  for (; decays > 0; --decays) {
+    const float next = std::max(p * params.top_p_decay, params.top_p_min);
+    if (next == p) break;
+    p = next;
+  }
+  return p;
+}
+
 void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch) {
   const auto wanted = static_cast<size_t>(k);
-  const size_t blocks = count_blocks(logits.size(), kMaxBlock);
-  widest_scan().block_maxima(logits.data(), logits.size(), scratch.block_maxima.data());
-  // If k blocks have a logit of at least x, so have k ids: the k best are among those.
-  float floor = kMinusInfinity;
-  if (wanted <= blocks) {
-    const std::span<float> ranked = std::span(scratch.ranked_maxima).first(blocks);
-    std::copy_n(scratch.block_maxima.begin(), blocks, ranked.begin());
-    std::nth_element(ranked.begin(), ranked.begin() + static_cast<ptrdiff_t>(wanted - 1), ranked.end(),
-                     std::greater<>());
-    floor = ranked[wanted - 1];
-  }
-  collect(logits, floor, logits, weights, scratch);
+  collect_best(logits, weights, wanted, scratch);
   std::vector<Candidate>& candidates = scratch.candidates;
   if (candidates.size() < wanted) return;
   std::nth_element(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(wanted - 1), candidates.end(),
@@ -168,7 +169,7 @@ void top_k(std::span<float> logits, std::span<float> weights, int64_t k, Sampler
   apply(cut_after(candidates, wanted), logits, weights);
 }
 
-void top_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch) {
+void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary boundary, SamplerScratch& scratch) {
   if (weights.empty()) return;
   widest_scan().running_sums(weights.data(), weights.size(), scratch.block_sums.data());
   const double total = scratch.block_sums[count_blocks(weights.size(), kSumBlock) - 1];
@@ -177,8 +178,37 @@ void top_p(std::span<float> logits, std::span<float> weights, float p, SamplerSc
   widest_scan().block_maxima(weights.data(), weights.size(), scratch.block_maxima.data());
   collect(weights, static_cast<float>(negligible), logits, weights, scratch);
   if (scratch.candidates.empty()) return;
-  const size_t kept = select_weight(scratch.candidates, static_cast<double>(p) * total);
+  const double wanted = static_cast<double>(p) * total;
+  const size_t kept = select_weight(scratch.candidates, wanted);
   apply(cut_after(scratch.candidates, kept), logits, weights);
+  if (boundary == Boundary::kWhole) return;
+  double before = 0;
+  for (size_t i = 0; i + 1 < kept; ++i) before += static_cast<double>(scratch.candidates[i].weight);
+  const Candidate& last = scratch.candidates[kept - 1];
+  weights[static_cast<size_t>(last.id)] = std::min(last.weight, static_cast<float>(wanted - before));
+}
+
+void typical_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch) {
+  double total = 0, log_sum = 0;
+  for (const float weight : weights) {
+    if (weight == 0.0f) continue;
+    total += static_cast<double>(weight);
+    log_sum += static_cast<double>(weight) * std::log(static_cast<double>(weight));
+  }
+  if (total == 0) return;
+  const double expected = log_sum / total;  // -log p of an id differs from the entropy as its log weight from this
+  scratch.candidates.clear();
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] == 0.0f) continue;
+    const double distance = std::abs(std::log(static_cast<double>(weights[i])) - expected);
+    scratch.candidates.push_back({static_cast<float>(-distance), weights[i], static_cast<TokenId>(i)});
+  }
+  const size_t kept = select_weight(scratch.candidates, static_cast<double>(p) * total);
+  for (size_t i = kept; i < scratch.candidates.size(); ++i) {
+    const auto id = static_cast<size_t>(scratch.candidates[i].id);
+    logits[id] = kMinusInfinity;
+    weights[id] = 0;
+  }
 }
 
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch) {
@@ -201,6 +231,57 @@ TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scr
 
 }  // namespace logit_steps
 
+namespace {
+
+bool divides_first(const SamplingParams& params) {
+  return params.profile != SamplingProfile::kDefault && !params.is_greedy();
+}
+
+void divide_by_temperature(std::span<float> logits, const SamplingParams& params) {
+  if (params.temperature == 1.0f) return;
+  const float temperature =
+      params.profile == SamplingProfile::kFasterTransformer ? params.temperature + 1e-6f : params.temperature;
+  for (float& logit : logits) logit = std::clamp(logit / temperature, -FLT_MAX, FLT_MAX);
+}
+
+void penalise(std::span<float> logits, const SampleRow& row, SamplerScratch& scratch) {
+  const SamplingParams& params = row.params;
+  const auto prompt = row.history.first(static_cast<size_t>(row.prompt_tokens));
+  const auto generated = row.history.subspan(static_cast<size_t>(row.prompt_tokens));
+  const bool metaseq = params.profile == SamplingProfile::kMetaseq;
+  const auto charge = [&](std::span<const TokenId> used, float presence, float frequency) {
+    if (metaseq) presence = std::max(presence, 0.0f), frequency = std::max(frequency, 0.0f);
+    if (presence == 0.0f && frequency == 0.0f) return;
+    logit_steps::presence_and_frequency(logits, used, presence, frequency, scratch);
+  };
+  if (params.repetition_penalty != 1.0f && !metaseq) {
+    logit_steps::repetition_penalty(logits, row.history, params.repetition_penalty, scratch);
+  }
+  if (params.profile == SamplingProfile::kFasterTransformer) {
+    charge(row.history, params.presence_penalty, 0);
+    charge(generated, 0, params.frequency_penalty);
+  } else {
+    charge(generated, params.presence_penalty, params.frequency_penalty);
+  }
+  charge(prompt, params.prompt_presence_penalty, params.prompt_frequency_penalty);
+}
+
+TokenId draw_weighed(std::span<float> logits, std::span<float> weights, const SampleRow& row, SamplerScratch& scratch) {
+  const SamplingParams& params = row.params;
+  logit_steps::weigh(logits, divides_first(params) ? 1.0f : params.temperature, weights);
+  if (params.min_p > 0.0f) logit_steps::min_p(logits, weights, params.min_p);
+  if (params.top_k > 0) logit_steps::top_k(logits, weights, params.top_k, scratch);
+  if (const float p = logit_steps::effective_top_p(row); p < 1.0f) {
+    const auto boundary = params.profile == SamplingProfile::kFasterTransformer ? logit_steps::Boundary::kPart
+                                                                                : logit_steps::Boundary::kWhole;
+    logit_steps::top_p(logits, weights, p, boundary, scratch);
+  }
+  if (params.typical_p < 1.0f) logit_steps::typical_p(logits, weights, params.typical_p, scratch);
+  return logit_steps::draw(weights, uniform_at(params.seed, static_cast<uint64_t>(row.position)), scratch);
+}
+
+}  // namespace
+
 DrawnToken draw_token(std::span<const float> all_logits, const SampleRow& row, const DrawableIds& ids,
                       SamplerScratch& scratch) {
   const auto vocab = static_cast<size_t>(ids.vocab_real);
@@ -209,37 +290,46 @@ DrawnToken draw_token(std::span<const float> all_logits, const SampleRow& row, c
   const LogitRange range = range_of(original);
   if (!range.finite) return {};
 
-  const SamplingParams& params = row.params;
   const std::span<float> logits = std::span(scratch.logits).first(vocab);
-  const std::span<float> weights = std::span(scratch.weights).first(vocab);
   std::ranges::copy(original, logits.begin());
-  if (params.repetition_penalty != 1.0f) {
-    logit_steps::repetition_penalty(logits, row.history, params.repetition_penalty, scratch);
-  }
-  if (params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f) {
-    const auto generated = row.history.subspan(static_cast<size_t>(row.prompt_tokens));
-    logit_steps::presence_and_frequency(logits, generated, params.presence_penalty, params.frequency_penalty, scratch);
-  }
+  if (!row.rules.empty()) logit_steps::bias(logits, RuleView(row.rules));
+  if (divides_first(row.params)) divide_by_temperature(logits, row.params);
+  penalise(logits, row, scratch);
   logit_steps::mask(logits, row, ids);
 
   DrawnToken drawn;
   drawn.token = logit_steps::greedy(logits);
-  if (drawn.token >= 0 && !params.is_greedy()) {
-    logit_steps::weigh(logits, params.temperature, weights);
-    if (params.top_k > 0) logit_steps::top_k(logits, weights, params.top_k, scratch);
-    if (params.top_p < 1.0f) logit_steps::top_p(logits, weights, params.top_p, scratch);
-    drawn.token = logit_steps::draw(weights, uniform_at(params.seed, static_cast<uint64_t>(row.position)), scratch);
+  if (drawn.token >= 0 && !row.params.is_greedy()) {
+    drawn.token = draw_weighed(logits, std::span(scratch.weights).first(vocab), row, scratch);
   }
   if (drawn.token < 0) return {};
-  drawn.logprob = static_cast<float>(original[static_cast<size_t>(drawn.token)] - log_sum_exp(original, range.largest));
+  drawn.logprob = finite_logprob(original[static_cast<size_t>(drawn.token)] - log_sum_exp(original, range.largest));
   return drawn;
 }
 
+void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::span<float> logprobs,
+                 SamplerScratch& scratch) {
+  check_eq(ids.size(), logprobs.size(), "room for ids and for log-probabilities");
+  std::ranges::fill(ids, -1);
+  std::ranges::fill(logprobs, 0.0f);
+  const LogitRange range = range_of(logits);
+  if (!range.finite || ids.empty()) return;
+  collect_best(logits, logits, ids.size(), scratch);
+  std::vector<SamplerScratch::Candidate>& candidates = scratch.candidates;
+  const size_t count = std::min(ids.size(), candidates.size());
+  std::ranges::partial_sort(candidates, candidates.begin() + static_cast<ptrdiff_t>(count), is_better);
+  const double normalizer = log_sum_exp(logits, range.largest);
+  for (size_t i = 0; i < count; ++i) {
+    ids[i] = candidates[i].id;
+    logprobs[i] = finite_logprob(static_cast<double>(candidates[i].logit) - normalizer);
+  }
+}
+
 float log_probability(std::span<const float> logits, TokenId target) {
-  check(within(target, logits.size()), "log probability of an id outside the vocabulary");
+  check(target >= 0 && static_cast<size_t>(target) < logits.size(), "log probability of an id outside the vocabulary");
   const LogitRange range = range_of(logits);
   if (!range.finite) return std::numeric_limits<float>::quiet_NaN();
-  return static_cast<float>(logits[static_cast<size_t>(target)] - log_sum_exp(logits, range.largest));
+  return finite_logprob(logits[static_cast<size_t>(target)] - log_sum_exp(logits, range.largest));
 }
 
 }  // namespace optserve

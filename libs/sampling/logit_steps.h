@@ -35,6 +35,7 @@
 #include <vector>
 
 #include "sampling/sample_row.h"
+#include "sampling/token_rules.h"
 
 namespace optserve {
 
@@ -77,22 +78,34 @@ float log_probability(std::span<const float> logits, TokenId target);
 // The steps, in the order of the chain; `logits` and `weights` are the real ids only.
 namespace logit_steps {
 
+// Adds the biases of the rules.
+void bias(std::span<float> logits, const RuleView& rules);
 // Each distinct id of `history`: l > 0 ? l / penalty : l * penalty, held within the finite floats.
 void repetition_penalty(std::span<float> logits, std::span<const TokenId> history, float penalty,
                         SamplerScratch& scratch);
-// Each distinct id of `generated`: l -= presence + occurrences * frequency.
-void presence_and_frequency(std::span<float> logits, std::span<const TokenId> generated, float presence,
-                            float frequency, SamplerScratch& scratch);
+// Each distinct id of `used`: l -= presence + occurrences * frequency.
+void presence_and_frequency(std::span<float> logits, std::span<const TokenId> used, float presence, float frequency,
+                            SamplerScratch& scratch);
 // -infinity for what may not be drawn.
 void mask(std::span<float> logits, const SampleRow& row, const DrawableIds& ids);
 // Id of the largest logit, the lowest among equals; -1 if all are -infinity.
 TokenId greedy(std::span<const float> logits);
 // weights[i] = exp((logits[i] - largest logit) / temperature).
 void weigh(std::span<const float> logits, float temperature, std::span<float> weights);
-// Sets logits to -infinity and weights to 0 outside the k best.
+// Sets logits to -infinity and weights to 0 where a weight is below `p` (the largest is 1).
+void min_p(std::span<float> logits, std::span<float> weights, float p);
+// The same outside the k best.
 void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch);
-// The same outside the smallest set of best ids that holds `p` of all weight.
-void top_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch);
+// The top-p of a row after its decay.
+float effective_top_p(const SampleRow& row);
+// What becomes of the weight of the id that crosses a limit.
+enum class Boundary : uint8_t { kWhole, kPart };
+// The same outside the smallest set of best ids that holds `p` of all weight. kPart: the worst of them keeps only what
+// brings the set to `p`.
+void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary boundary, SamplerScratch& scratch);
+// The same outside the smallest set of ids that holds `p` of all weight, those first whose log weight is nearest to its
+// expectation; lower ids first among equals.
+void typical_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch);
 // The first id whose running sum of weights reaches `uniform` of the total; uniform in (0, 1].
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch);
 

@@ -172,7 +172,7 @@ TEST_F(LogitStepsTest, MasksPadAndEarlyEnd) {
   SampleRow row;
   logit_steps::mask(logits, row, {4, 2, 1});
   EXPECT_EQ(logits, (std::vector<float>{1, -kInfinity, 1, 1}));
-  row.allow_eos = false;
+  row.allow_end = false;
   logit_steps::mask(logits, row, {4, 2, 1});
   EXPECT_EQ(logits, (std::vector<float>{1, -kInfinity, -kInfinity, 1}));
   logit_steps::mask(logits, row, {4, 99, -1});  // a vocabulary without these ids
@@ -239,7 +239,7 @@ TEST_F(LogitStepsTest, TopPKeepsTheSmallestSetThatReachesP) {
     const auto order = ranked(logits);
     const auto before = weights;
     const double total = std::accumulate(before.begin(), before.end(), 0.0);
-    logit_steps::top_p(logits, weights, p, scratch);
+    logit_steps::top_p(logits, weights, p, logit_steps::Boundary::kWhole, scratch);
     const std::set<size_t> found = kept(logits, weights);
     const std::set<size_t> best(order.begin(), order.begin() + static_cast<int64_t>(found.size()));
     ASSERT_EQ(found, best) << "the best ids are kept, round " << round;
@@ -255,9 +255,9 @@ TEST_F(LogitStepsTest, TopPKeepsTheIdThatCrosses) {
   SamplerScratch scratch(4);
   std::vector<float> logits{std::log(0.1f), std::log(0.5f), std::log(0.3f), std::log(0.1f)}, weights(4);
   logit_steps::weigh(logits, 1, weights);
-  logit_steps::top_p(logits, weights, 0.6f, scratch);
+  logit_steps::top_p(logits, weights, 0.6f, logit_steps::Boundary::kWhole, scratch);
   EXPECT_EQ(kept(logits, weights), (std::set<size_t>{1, 2}));
-  logit_steps::top_p(logits, weights, 1e-6f, scratch);
+  logit_steps::top_p(logits, weights, 1e-6f, logit_steps::Boundary::kWhole, scratch);
   EXPECT_EQ(kept(logits, weights), (std::set<size_t>{1}));
 }
 
@@ -325,7 +325,7 @@ TEST_F(DrawTokenTest, FollowsTheDistribution) {
   logit_steps::mask(expected, row, {kVocab, 2, 1});
   logit_steps::weigh(expected, 0.7f, weights);
   logit_steps::top_k(expected, weights, 20, scratch);
-  logit_steps::top_p(expected, weights, 0.95f, scratch);
+  logit_steps::top_p(expected, weights, 0.95f, logit_steps::Boundary::kWhole, scratch);
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
 
   std::vector<int64_t> drawn(kVocab, 0);
@@ -412,7 +412,7 @@ TEST_F(DrawTokenTest, NonFiniteLogitsGiveNothing) {
 TEST_F(DrawTokenTest, NothingDrawableGivesNothing) {
   SamplerScratch scratch(3);
   SampleRow row;
-  row.allow_eos = false;
+  row.allow_end = false;
   EXPECT_EQ(draw_token(std::vector<float>{1}, row, {1, 0, 1}, scratch).token, -1);
 }
 

@@ -1,6 +1,7 @@
 // Rules of one request about single ids and sequences of ids: the part of sampling that is lists rather than numbers.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -23,11 +24,11 @@ struct TokenBias {
 };
 
 struct TokenRules {
-  std::vector<TokenId> allowed_ids;             // only these are drawn; empty: all
-  std::vector<TokenBias> logit_bias;            // the last one of an id counts
-  std::vector<std::vector<TokenId>> bad_words;  // an id is not drawn where it would complete one
-  std::vector<TokenId> stop_ids;                // end the output; not drawn before min_new_tokens
-  std::vector<TokenId> top_p_reset_ids;         // top_p starts again after one
+  std::vector<TokenId> allowed_ids{};             // only these are drawn; empty: all
+  std::vector<TokenBias> logit_bias{};            // the last one of an id counts
+  std::vector<std::vector<TokenId>> bad_words{};  // an id is not drawn where it would complete one
+  std::vector<TokenId> stop_ids{};                // end the output; not drawn before min_new_tokens
+  std::vector<TokenId> top_p_reset_ids{};         // top_p starts again after one
 
   bool empty() const {
     return allowed_ids.empty() && logit_bias.empty() && bad_words.empty() && stop_ids.empty() &&
@@ -62,5 +63,36 @@ inline constexpr int kRuleHeaderWords = 4, kRuleEntryWords = 3;
 
 // Empty for empty rules. Needs valid rules.
 std::vector<int32_t> pack(const TokenRules& rules);
+
+// Reads packed rules, which must outlive it; of no words, as of empty rules.
+class RuleView {
+ public:
+  struct Entry {
+    TokenId id;
+    float bias;
+    int32_t bits;
+  };
+  explicit RuleView(std::span<const int32_t> words) : words_(words) {}
+
+  int32_t num_entries() const { return header(0); }
+  Entry entry(int32_t i) const {
+    const auto at = static_cast<size_t>(kRuleHeaderWords + i * kRuleEntryWords);
+    return {words_[at], std::bit_cast<float>(words_[at + 1]), words_[at + 2]};
+  }
+  bool only_allowed() const { return header(2) != 0; }
+  std::span<const TokenId> reset_ids() const {
+    return header(3) == 0 ? std::span<const TokenId>() : words_.subspan(resets_at(), static_cast<size_t>(header(3)));
+  }
+  int32_t num_bad_words() const { return header(1); }
+  std::span<const TokenId> bad_word(int32_t i) const {
+    const size_t at = resets_at() + static_cast<size_t>(header(3) + 2 * i);
+    return words_.subspan(static_cast<size_t>(words_[at]), static_cast<size_t>(words_[at + 1]));
+  }
+
+ private:
+  int32_t header(size_t i) const { return words_.empty() ? 0 : words_[i]; }
+  size_t resets_at() const { return static_cast<size_t>(kRuleHeaderWords + num_entries() * kRuleEntryWords); }
+  std::span<const int32_t> words_;
+};
 
 }  // namespace optserve

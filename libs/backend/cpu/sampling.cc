@@ -2,18 +2,27 @@
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
+#include "base/limits.h"
 #include "tensor/shape_check.h"
 
 namespace optserve {
 
-void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) {
+void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
   ShapeCheck shapes("sample");
   shapes.bind("row bytes", sizeof(PackedSampleRow));
   shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
   shapes.expect("logits", logits, DType::kF32, {"n", "vocab"});
   shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", ids, DType::kI32, {"n"});
-  shapes.expect("logprobs", logprobs, DType::kF32, {"n"});
+  shapes.expect("ids", out.ids, DType::kI32, {"n"});
+  shapes.expect("logprobs", out.logprobs, DType::kF32, {"n"});
+  const bool has_rules = (batch.features & kSampleRules) != 0, wants_best = (batch.features & kSampleLogprobs) != 0;
+  shapes.bind("rule words", limits::kTokenRulesWordsMax);
+  shapes.bind("best", limits::kTopLogprobsMax);
+  if (has_rules) shapes.expect("rules", batch.rules, DType::kI32, {"slots", "rule words"});
+  if (wants_best) {
+    shapes.expect("best ids", out.best_ids, DType::kI32, {"n", "best"});
+    shapes.expect("best logprobs", out.best_logprobs, DType::kF32, {"n", "best"});
+  }
   const auto vocab = static_cast<size_t>(shapes["vocab"]);
   const DrawableIds drawable{batch.vocab_real, batch.eos, batch.pad};
   for (auto& scratch : scratch_) {
@@ -24,16 +33,23 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, Tensor i
   pool_.run(shapes["n"], [&](int64_t row, int thread) {
     PackedSampleRow packed;
     std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
+    SamplerScratch& scratch = *scratch_[static_cast<size_t>(thread)];
     DrawnToken drawn{};
     if (packed.slot >= 0) {
       check(packed.slot < shapes["slots"] && packed.position < shapes["max_tokens"], "sample: outside the history");
       int32_t* history = batch.history.row<int32_t>(packed.slot);
-      const SampleRow full = unpack(packed, {history, static_cast<size_t>(packed.position)});
-      drawn = draw_token({logits.row<float>(row), vocab}, full, drawable, *scratch_[static_cast<size_t>(thread)]);
+      std::span<const int32_t> rules;
+      if (has_rules) rules = {batch.rules.row<int32_t>(packed.slot), limits::kTokenRulesWordsMax};
+      const SampleRow full = unpack(packed, {history, static_cast<size_t>(packed.position)}, rules);
+      drawn = draw_token({logits.row<float>(row), vocab}, full, drawable, scratch);
       history[packed.position] = std::max(drawn.token, 0);
     }
-    ids.data<int32_t>()[row] = drawn.token;
-    logprobs.data<float>()[row] = drawn.logprob;
+    out.ids.data<int32_t>()[row] = drawn.token;
+    out.logprobs.data<float>()[row] = drawn.logprob;
+    if (!wants_best || packed.slot < 0 || packed.logprobs <= 0) return;
+    const auto best = static_cast<size_t>(std::min(packed.logprobs, limits::kTopLogprobsMax));
+    best_tokens({logits.row<float>(row), static_cast<size_t>(batch.vocab_real)}, {out.best_ids.row<int32_t>(row), best},
+                {out.best_logprobs.row<float>(row), best}, scratch);
   });
 }
 
