@@ -203,5 +203,29 @@ TEST(Planner, AdmitsInOrderOfArrival) {
   EXPECT_THAT(order, ElementsAre(1, 2, 3));
 }
 
+TEST(Planner, AStopIdEndsTheSequence) {
+  Planner planner(PlannerOptions{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64});
+  SequenceRequest request;
+  request.id = 1;
+  request.tokens = {2, 5};
+  request.prompt_tokens = 2;
+  request.max_new_tokens = 10;
+  request.rules.stop_ids = {30, 31};
+  ASSERT_TRUE(planner.add(request).ok());
+  const auto plan = planner.plan();
+  ASSERT_TRUE(plan);
+  ASSERT_EQ(plan->admitted.size(), 1u);
+  EXPECT_EQ(plan->admitted[0].rules, pack(request.rules));
+  StepResult result;
+  result.step = plan->step;
+  result.sampled = {{plan->work[0].slot, 31, -0.5f, true, {{7, -0.25f}}}};
+  const auto events = planner.apply(result);
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].token, 31);
+  EXPECT_EQ(events[0].finished, FinishReason::kStop);
+  EXPECT_EQ(events[0].best, (std::vector<TokenLogprob>{{7, -0.25f}}));
+  EXPECT_FALSE(planner.has_work());
+}
+
 }  // namespace
 }  // namespace optserve::batching

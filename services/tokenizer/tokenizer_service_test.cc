@@ -211,6 +211,24 @@ TEST_F(TokenizerServiceTest, StopStringsEndTheText) {
   EXPECT_EQ(piece.stop, 1);
 }
 
+TEST_F(TokenizerServiceTest, TheStopStringIsPartOfTheTextWhenAskedFor) {
+  const auto ids = encode({{1, "demo", "one two. three"}})[0].ids;
+  const auto piece = decode({2, "demo", {}, ids, {"zz", ". th"}, false, true});
+  ASSERT_FALSE(piece.error) << piece.message;
+  EXPECT_EQ(piece.text, "one two. th");
+  EXPECT_EQ(piece.stop, 1);
+}
+
+TEST_F(TokenizerServiceTest, BadWordsAreEncodedAtABeginAndAfterASpace) {
+  const auto answer = encode({{1, "demo", "text", {"dog", " cat"}}})[0];
+  ASSERT_FALSE(answer.error) << answer.message;
+  std::vector<std::vector<TokenId>> expected;
+  for (const char* text : {"dog", " dog", "cat", " cat"}) expected.push_back(encode({{2, "demo", text}})[0].ids);
+  EXPECT_EQ(answer.bad_words, expected);
+  EXPECT_TRUE(encode({{1, "demo", "", std::vector<std::string>(limits::kBadWordsMax + 1, "a")}})[0].error);
+  EXPECT_TRUE(encode({{1, "demo", "", {std::string(limits::kStopStringBytesMax + 1, 'a')}}})[0].error);
+}
+
 TEST_F(TokenizerServiceTest, EachItemFailsAlone) {
   const auto answers =
       encode({{1, "other", "text"}, {2, "demo", "fine"}, {3, "demo", std::string(limits::kPromptBytesMax + 1, 'a')}});

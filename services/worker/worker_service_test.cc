@@ -112,6 +112,28 @@ TEST_F(WorkerServiceTest, SendsTheTokensOfAStepInOneMessageWithPositionsOfTheOut
   EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(protocol::FinishReason::kEndOfText)));
 }
 
+TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
+  auto asks = item(9);
+  asks.sampling.logprobs = 1;
+  asks.rules.stop_ids = {77};
+  receive(protocol::Dispatch{kTerm, {item(7), asks}});
+  ASSERT_EQ(engine.added.size(), 2u);
+  EXPECT_EQ(engine.added[1].rules.stop_ids, std::vector<TokenId>{77});
+  auto first = token(engine.added[0].id, 3, 50),
+       second = token(engine.added[1].id, 3, 77, batching::FinishReason::kStop);
+  second.event.logprob = -1.5f;
+  second.event.best = {{60, -0.5f}};
+  service.on_engine_events({first, second, token(engine.added[0].id, 4, 51)}, out);
+  const auto messages = sent<protocol::Tokens>();
+  ASSERT_EQ(messages.size(), 1u);
+  EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(protocol::FinishReason::kStop), 0));
+  EXPECT_THAT(messages[0].logprobs, ElementsAre(0, -1.5f, 0));
+  ASSERT_EQ(messages[0].best.size(), 3u);
+  EXPECT_THAT(messages[0].best[1], ElementsAre(TokenLogprob{60, -0.5f}));
+  service.on_engine_events({token(engine.added[0].id, 5, 52)}, out);
+  EXPECT_TRUE(sent<protocol::Tokens>()[0].logprobs.empty());
+}
+
 TEST_F(WorkerServiceTest, AForcedPrefixIsPassedOnAndPositionsContinueAfterIt) {
   auto resumed = item(7);
   resumed.tokens = {2, 10, 11, 60, 61};
@@ -130,9 +152,11 @@ TEST_F(WorkerServiceTest, RefusesWhatItCannotRunAndGoesOn) {
   no_prompt.prompt_tokens = 0;
   auto bad_temperature = item(4);
   bad_temperature.sampling.temperature = 9;
-  receive(protocol::Dispatch{kTerm, {other_model, bad_id, no_prompt, bad_temperature, item(5)}});
+  auto bad_rule = item(6);
+  bad_rule.rules.allowed_ids = {4096};
+  receive(protocol::Dispatch{kTerm, {other_model, bad_id, no_prompt, bad_temperature, bad_rule, item(5)}});
   const auto failed = sent<protocol::LeaseFailed>();
-  ASSERT_EQ(failed.size(), 4u);
+  ASSERT_EQ(failed.size(), 5u);
   for (const auto& failure : failed) EXPECT_FALSE(failure.transient) << failure.message;
   EXPECT_EQ(failed[0].code, ErrorCode::kUnknownModel);
   EXPECT_EQ(engine.added.size(), 1u);

@@ -29,6 +29,11 @@ const DemoGoldens& demo_goldens() {
     }
     const auto& heldout = json.at("heldout");
     loaded.heldout = {heldout.at("tokens"), heldout.at("scored"), heldout.at("perplexity")};
+    for (const auto& item : json.at("generate")) {
+      const auto& arguments = item.at("arguments");
+      loaded.generate.push_back({item.at("prompt_ids"), item.at("ids"), arguments.value("repetition_penalty", 1.0f),
+                                 arguments.value("num_beams", 1), arguments.value("no_repeat_ngram_size", 0)});
+    }
     return loaded;
   }();
   return goldens;

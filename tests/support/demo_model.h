@@ -22,9 +22,19 @@ struct DemoHeldout {
   double perplexity = 0;
 };
 
+// What `generate` of transformers gives, without sampling.
+struct DemoGenerate {
+  std::vector<TokenId> prompt_ids;
+  std::vector<TokenId> ids;
+  float repetition_penalty = 1;
+  int num_beams = 1;
+  int no_repeat_ngram_size = 0;
+};
+
 struct DemoGoldens {
   std::vector<DemoCase> cases;
   DemoHeldout heldout;
+  std::vector<DemoGenerate> generate;
 };
 
 // Throws Error if the file cannot be read.
