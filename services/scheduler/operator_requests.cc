@@ -140,9 +140,8 @@ void SchedulerService::on(const Peer& from, const protocol::Requeue& message, In
   }
   if (store_.is_full()) {
     refuse_to(from, message.request, refuse(ErrorCode::kStorageFull, "the journal's disk is full"), out);
-  } else if (jobs_.size() >= options_.open_jobs_max || questions_.count<AskedPurge>() > 0) {
-    refuse_to(from, message.request, refuse(ErrorCode::kBusy, "the queue is full, or a purge runs; try again later"),
-              out);
+  } else if (questions_.count<AskedPurge>() > 0) {
+    refuse_to(from, message.request, refuse(ErrorCode::kBusy, "a purge runs; try again later"), out);
   } else if (requeues_.contains(message.job)) {
     return;  // the repetition of an unanswered request finds the job in the queue
   } else if (ask_store({from, message.request, AskedRequeue{message.job}}, journal::FindDead{message.job}, out)) {
@@ -156,7 +155,7 @@ void SchedulerService::on_answer(const StoreQuestion& asker, const AskedRequeue&
   if (!answer.job) {
     status = refuse(ErrorCode::kNotFound, "job " + what.job.hex() + " is not dead, or was forgotten");
   } else {
-    status = modes_.accepts(answer.job->spec.model);
+    status = check_put_back(answer.job->spec);
   }
   if (!status.ok()) {
     refuse_to(asker.peer, asker.request, status.refusal(), out);
@@ -165,6 +164,14 @@ void SchedulerService::on_answer(const StoreQuestion& asker, const AskedRequeue&
   Job& job = put_back(answer.order, std::move(*answer.job), now);
   out.send_after(job.accepted_sequence, asker.peer, protocol::JobStatus{asker.request, describe(job)});
   begin(job, now);
+}
+
+// Asked when the job is about to join: others may have taken the room since the request.
+Status SchedulerService::check_put_back(const protocol::JobSpec& spec) {
+  if (Status status = modes_.accepts(spec.model); !status.ok()) return status;
+  const ModelQueue& queue = queues_.of(spec);
+  const auto full = bounds_.check(spec, cost_of(spec, queue), QueueBounds::bytes_of(spec, 0), queue);
+  return full ? refuse(ErrorCode::kBusy, full->message) : ok_status();
 }
 
 Job& SchedulerService::put_back(uint64_t dead_order, journal::Accepted record, Instant now) {

@@ -306,6 +306,22 @@ TEST(DeadLetters, ADrainingQueueTakesNothingBack) {
   EXPECT_EQ(world.only<protocol::JobStatus>(world.client).result.state, JobState::kQueued);
 }
 
+TEST(DeadLetters, JobsThatArePutBackTogetherDoNotOverfillTheQueue) {
+  SchedulerOptions options;
+  options.open_jobs_max = 1;
+  World world(options);
+  world.add_services();
+  const JobId first = make_dead(world, "first"), second = make_dead(world, "second");
+  world.send(world.client, protocol::Requeue{4, first});
+  world.send(world.client, protocol::Requeue{5, second});
+  world.advance(milliseconds(100));
+  EXPECT_EQ(world.only<protocol::JobStatus>(world.client).result.job, first);
+  const auto refused = world.only<protocol::Refused>(world.client);
+  EXPECT_EQ(refused.request, 5u);
+  EXPECT_EQ(refused.code, ErrorCode::kBusy);
+  EXPECT_EQ(world.service->jobs().size(), 1u);
+}
+
 TEST(Purge, ForgetsEndedJobsWithTheirKeysAndNeverOpenOnes) {
   World world;
   world.add_services();

@@ -117,6 +117,7 @@ class SchedulerService final : public transport::Service {
   Status check_control(const protocol::Control& message) const;
   std::vector<std::string> known_models() const;
   void on_scanned(JobScan scan, Instant now, Outbox& out);
+  Status check_put_back(const protocol::JobSpec& spec);
   Job& put_back(uint64_t dead_order, journal::Accepted record, Instant now);
   void send_group(const Peer& to, const protocol::GetGroup& asked, Outbox& out);
   void cancel_groups(Instant now, Outbox& out);

@@ -7,10 +7,11 @@
 namespace optserve::simulation {
 namespace {
 
-constexpr seconds kTimeout{10};  // of one call
 constexpr seconds kAgain{1};
 constexpr size_t kBulkBatch = 64;
 constexpr int64_t kLongTtlMs = 60'000;  // more than any queue here takes: never a reason to refuse
+
+}  // namespace
 
 std::unique_ptr<client::ClientSession> make_session(Dice& dice) {
   client::SessionOptions options;
@@ -19,7 +20,27 @@ std::unique_ptr<client::ClientSession> make_session(Dice& dice) {
   return std::make_unique<client::ClientSession>(options);
 }
 
-}  // namespace
+JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
+  struct Seen {
+    std::string text;
+    bool ended = false;
+  };
+  JobStream watched;
+  const auto seen = std::make_shared<Seen>();
+  watched.on_text = [&ledger, seen, spec = entry.spec](std::string_view piece, const protocol::JobEvent& event) {
+    if (event.text_offset != seen->text.size() || seen->ended) {
+      ledger.fail(Invariant::kStreamWhole, "a piece of " + spec->key + " is not where it belongs");
+    }
+    seen->text += piece;
+    ledger.check_stream(*spec, seen->text);
+  };
+  watched.on_finished = [&ledger, seen, spec = entry.spec](const protocol::JobResult& result) {
+    if (std::exchange(seen->ended, true)) ledger.fail(Invariant::kOneEnd, "two ends of " + spec->key);
+    ledger.check_result(*spec, result);
+  };
+  watched.on_lost = [&ledger, job = entry.id](const Refusal&) { ledger.check_lost(job); };
+  return watched;
+}
 
 ClientNode::ClientNode(Environment& environment, Network& network, Ledger& ledger, std::vector<PlannedJob> plan)
     : Process(environment, network, 0), ledger_(ledger) {
@@ -94,7 +115,7 @@ void ClientNode::submit(const std::vector<size_t>& indices) {
     specs.push_back(jobs_[i].plan.spec);
   }
   const client::Turn turn{local_now(), out()};
-  session_->submit(std::move(specs), stream(batch), local_now() + kTimeout, turn,
+  session_->submit(std::move(specs), stream(batch), local_now() + kCallTimeout, turn,
                    [this, batch](const auto& submission, const auto&) { on_submitted(*batch, submission.outcomes); });
 }
 
@@ -127,7 +148,7 @@ void ClientNode::on_outcome(size_t index, const protocol::SubmitOutcome& outcome
       return;  // again, a little later
     case ErrorCode::kDeadlineExceeded:
       job.done = true;
-      if (job.plan.spec.ttl_ms >= kLongTtlMs)
+      if (job.plan.spec.ttl_ms >= kLongTtlMs && job.plan.spec.queue_ms == 0)
         ledger_.fail(Invariant::kAckedJobKept, "refused for its time: " + outcome.message);
       return;
     case ErrorCode::kIdempotencyConflict:
@@ -154,24 +175,13 @@ void ClientNode::follow_a_stranger() {
   if (open.empty()) return;
   const Ledger::Entry* entry = open[env_.dice.below(open.size())];
   if (!entry->acked) return;
-  JobStream watched;
-  auto text = std::make_shared<std::string>();
-  watched.on_text = [this, text, spec = entry->spec](std::string_view piece, const protocol::JobEvent& event) {
-    if (event.text_offset != text->size()) ledger_.fail(Invariant::kStreamWhole, "a piece is not where it belongs");
-    *text += piece;
-    ledger_.check_stream(*spec, *text);
-  };
-  watched.on_finished = [this, spec = entry->spec](const protocol::JobResult& result) {
-    ledger_.check_result(*spec, result);
-  };
-  watched.on_lost = [this, job = entry->id](const Refusal&) { ledger_.check_lost(job); };
-  session_->follow(entry->id, 0, watched, {local_now(), out()});
+  session_->follow(entry->id, 0, watching(ledger_, *entry), {local_now(), out()});
 }
 
 void ClientNode::cancel(size_t index) {
   Job& job = jobs_[index];
   job.cancelled = true;
-  session_->call(protocol::Cancel{0, *job.id}, local_now() + kTimeout, {local_now(), out()},
+  session_->call(protocol::Cancel{0, *job.id}, local_now() + kCallTimeout, {local_now(), out()},
                  [this, id = *job.id](const Result<protocol::Message>& answer, const client::Turn&) {
                    if (!answer.ok() && answer.refusal().code == ErrorCode::kNotFound) ledger_.check_lost(id);
                  });
@@ -180,12 +190,12 @@ void ClientNode::cancel(size_t index) {
 void ClientNode::ask_something() {
   const client::Turn turn{local_now(), out()};
   if (jobs_.empty() || env_.dice.chance(0.3)) {
-    session_->call(protocol::GetStatus{}, local_now() + kTimeout, turn, [](const auto&, const auto&) {});
+    session_->call(protocol::GetStatus{}, local_now() + kCallTimeout, turn, [](const auto&, const auto&) {});
     return;
   }
   const Job& job = jobs_[env_.dice.below(jobs_.size())];
   if (!job.id) return;
-  session_->call(protocol::GetJob{0, *job.id}, local_now() + kTimeout, turn,
+  session_->call(protocol::GetJob{0, *job.id}, local_now() + kCallTimeout, turn,
                  [this, id = *job.id](const Result<protocol::Message>& answer, const client::Turn&) {
                    if (!answer.ok() && answer.refusal().code == ErrorCode::kNotFound) ledger_.check_lost(id);
                  });
@@ -276,7 +286,7 @@ void BulkClientNode::submit(const std::vector<uint64_t>& indices) {
     }
   };
   const client::Turn turn{local_now(), out()};
-  session_->submit(std::move(specs), std::move(stream), local_now() + kTimeout, turn,
+  session_->submit(std::move(specs), std::move(stream), local_now() + kCallTimeout, turn,
                    [this, indices](const auto& submission, const auto&) {
                      const auto& outcomes = submission.outcomes;
                      for (size_t i = 0; i < indices.size(); ++i) {

@@ -15,6 +15,12 @@
 
 namespace optserve::simulation {
 
+inline constexpr seconds kCallTimeout{10};
+
+std::unique_ptr<client::ClientSession> make_session(Dice& dice);
+// Of an application that did not submit this job: checks what it gets.
+JobStream watching(const Ledger& ledger, const Ledger::Entry& entry);
+
 class ClientNode final : public Process {
  public:
   ClientNode(Environment& environment, Network& network, Ledger& ledger, std::vector<PlannedJob> plan);

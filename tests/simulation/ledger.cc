@@ -13,20 +13,20 @@ using protocol::JobState;
 
 std::string name_of(const protocol::JobSpec& spec) { return spec.tenant + '/' + spec.key; }
 
-uint64_t digest_of(const JobResult& result) {
+}  // namespace
+
+void Ledger::fail(Invariant invariant, const std::string& what) const { throw Violation(invariant, what); }
+
+uint64_t Ledger::digest_of(const JobResult& result) {
   uint64_t digest = mix(static_cast<uint64_t>(result.state), static_cast<uint64_t>(result.finish_reason));
   digest = mix(digest, std::hash<std::string>()(result.text));
   for (const TokenId id : result.ids) digest = mix(digest, static_cast<uint64_t>(id));
   return mix(digest, result.error ? static_cast<uint64_t>(*result.error) : 0);
 }
 
-Ledger::End end_of(const journal::Finished& record) {
+Ledger::End Ledger::end_of(const journal::Finished& record) {
   return {record.result.state, digest_of(record.result), record.expires_wall_ms};
 }
-
-}  // namespace
-
-void Ledger::fail(Invariant invariant, const std::string& what) const { throw Violation(invariant, what); }
 
 const Ledger::Entry* Ledger::find(const JobId& job) const {
   const auto found = entries_.find(job);
@@ -39,13 +39,22 @@ Ledger::Entry& Ledger::entry_of(const JobId& job) {
   return found->second;
 }
 
-std::vector<const Ledger::Entry*> Ledger::open_entries() const {
-  std::vector<const Entry*> open;
+template <class F>
+std::vector<const Ledger::Entry*> Ledger::entries_that(F&& are) const {
+  std::vector<const Entry*> found;
   for (const auto& [id, entry] : entries_) {
-    if (!entry.end) open.push_back(&entry);
+    if (are(entry)) found.push_back(&entry);
   }
-  std::sort(open.begin(), open.end(), [](const Entry* a, const Entry* b) { return a->order < b->order; });
-  return open;
+  std::sort(found.begin(), found.end(), [](const Entry* a, const Entry* b) { return a->order < b->order; });
+  return found;
+}
+
+std::vector<const Ledger::Entry*> Ledger::open_entries() const {
+  return entries_that([](const Entry& entry) { return !entry.end; });
+}
+
+std::vector<const Ledger::Entry*> Ledger::dead_entries() const {
+  return entries_that([](const Entry& entry) { return entry.end && entry.end->state == JobState::kDead; });
 }
 
 void Ledger::set_clock(Instant scheduler_now, int64_t wall_ms) {
@@ -59,16 +68,23 @@ void Ledger::on_start(const journal::Recovery& recovery, const OnDisk& disk, Ins
   term_ = recovery.term;
   ++starts_;
   current_leases_.clear();
+  shares_.on_start();
+  held_.clear();
+  for (const journal::ModeSet& held : disk.modes) on(held);
   for (auto it = entries_.begin(); it != entries_.end();) {
     Entry& entry = it->second;
     entry.lease = 0;
     entry.end.reset();
     if (const OnDisk::Open* open = disk.find_open(entry.id)) {
-      const int64_t age = std::max<int64_t>(0, wall_ms - open->accepted.accepted_wall_ms);
-      entry.deadline = start + milliseconds(std::max<int64_t>(0, entry.spec->delay_ms + entry.spec->ttl_ms - age));
+      entry.order = open->accepted.order;
       entry.attempts = open->attempts;
+      entry.started = open->attempts > 0 || open->crashes > 0 ||
+                      (!open->progress.empty() && !entry.spec->prompt_logprobs);  // else it starts from nothing
+      set_times(entry, wall_ms - open->accepted.accepted_wall_ms);
     } else if (const journal::Finished* ended = disk.find_ended(entry.id)) {
+      entry.order = ended->order;
       entry.end = end_of(*ended);
+      std::erase(entry.past, entry.end->digest);
     } else if (entry.acked) {
       fail(Invariant::kAckedJobKept, "job " + entry.id.hex() + " was acknowledged and is not there after a restart");
     } else {
@@ -81,6 +97,9 @@ void Ledger::on_start(const journal::Recovery& recovery, const OnDisk& disk, Ins
     if (entry.shown && !entry.end) {
       fail(Invariant::kOneEnd, "job " + entry.id.hex() + " had ended for a client and is open after a restart");
     }
+    if (entry.order < entry.promised_order) {
+      fail(Invariant::kAckedJobKept, "job " + entry.id.hex() + " was put back and is not in the queue after a restart");
+    }
     ++it;
   }
 }
@@ -89,7 +108,35 @@ void Ledger::on_append(const journal::Record& record) {
   std::visit([this](const auto& body) { on(body); }, record);
 }
 
-void Ledger::on(const journal::Accepted& record) {
+// As the scheduler counts it: a clock that went back gives a job its whole time again, and not more.
+void Ledger::set_times(Entry& entry, int64_t age_ms) const {
+  const int64_t longest = entry.spec->delay_ms + entry.spec->ttl_ms;
+  const int64_t age = std::clamp<int64_t>(age_ms, 0, longest);
+  entry.begins = scheduler_now_ + milliseconds(entry.spec->delay_ms - age);
+  entry.deadline = scheduler_now_ + milliseconds(longest - age);
+}
+
+Instant Ledger::limit_of(const Entry& entry, bool runs) {
+  Instant limit = entry.deadline;
+  const protocol::JobSpec& spec = *entry.spec;
+  if (runs && spec.run_ms > 0) limit = std::min(limit, entry.attempt_at + milliseconds(spec.run_ms));
+  if (!entry.started && spec.queue_ms > 0) limit = std::min(limit, entry.begins + milliseconds(spec.queue_ms));
+  return limit;
+}
+
+bool Ledger::has_mode(protocol::ControlScope scope, const std::string& name, protocol::QueueMode mode) const {
+  const auto found = held_.find({scope, name});
+  return found != held_.end() && found->second == mode;
+}
+
+void Ledger::check_open_for(const protocol::JobSpec& spec) const {
+  if (has_mode(protocol::ControlScope::kQueue, "", protocol::QueueMode::kDraining) ||
+      has_mode(protocol::ControlScope::kModel, spec.model, protocol::QueueMode::kDraining)) {
+    fail(Invariant::kHeld, "job " + name_of(spec) + " is accepted though its queue is draining");
+  }
+}
+
+Ledger::Entry& Ledger::add(const journal::Accepted& record) {
   auto spec = record.encoded_spec.empty() ? Result<protocol::JobSpec>(record.spec)
                                           : protocol::decode_job_spec(record.encoded_spec);
   Entry entry;
@@ -97,7 +144,15 @@ void Ledger::on(const journal::Accepted& record) {
   entry.spec = std::make_shared<const protocol::JobSpec>(std::move(spec).value());
   entry.name = name_of(*entry.spec);
   entry.order = record.order;
-  entry.deadline = scheduler_now_ + milliseconds(entry.spec->delay_ms + entry.spec->ttl_ms);
+  set_times(entry, 0);
+  const auto [added, is_new] = entries_.emplace(record.job, std::move(entry));
+  if (!is_new) fail(Invariant::kKeyNamesOneJob, "two jobs have the id " + record.job.hex());
+  return added->second;
+}
+
+void Ledger::on(const journal::Accepted& record) {
+  const Entry& entry = add(record);
+  check_open_for(*entry.spec);
   if (const auto known = names_.find(entry.name); known != names_.end()) {
     const Entry* before = find(known->second);
     if (before != nullptr && !(before->end && before->end->expires_wall_ms <= wall_max_)) {
@@ -106,9 +161,36 @@ void Ledger::on(const journal::Accepted& record) {
   }
   names_[entry.name] = entry.id;
   ++accepted_;
-  if (!entries_.emplace(entry.id, std::move(entry)).second) {
-    fail(Invariant::kKeyNamesOneJob, "two jobs have the id " + record.job.hex());
+}
+
+void Ledger::on(const journal::Requeued& record) {
+  const auto known = entries_.find(record.accepted.job);
+  if (known == entries_.end()) {  // purged while it was looked up
+    Entry& entry = add(record.accepted);
+    check_open_for(*entry.spec);
+    names_.try_emplace(entry.name, entry.id);
+    if (const auto end = purged_.find(entry.id); end != purged_.end()) entry.past.push_back(end->second);
+    ++put_back_;
+    return;
   }
+  Entry& entry = known->second;
+  check_open_for(*entry.spec);
+  if (!entry.end || entry.end->state != JobState::kDead || record.accepted.order <= entry.order) {
+    fail(Invariant::kOneEnd, "job " + entry.id.hex() + " is put back and was not dead");
+  }
+  entry.past.push_back(entry.end->digest);
+  entry.end.reset();
+  entry.shown.reset();
+  entry.order = record.accepted.order;
+  entry.attempts = entry.lease_attempt = 0;
+  entry.started = false;
+  set_times(entry, 0);
+  ++put_back_;
+}
+
+void Ledger::on(const journal::ModeSet& record) {
+  held_[{record.scope, record.name}] = record.mode;
+  if (record.mode == protocol::QueueMode::kOpen) held_.erase({record.scope, record.name});
 }
 
 void Ledger::on(const journal::Leased& record) {
@@ -135,13 +217,38 @@ void Ledger::on(const journal::Leased& record) {
                                           std::to_string(entry.spec->max_attempts) + " after " +
                                           std::to_string(entry.attempts));
   }
-  if (scheduler_now_ >= entry.deadline) {
-    const auto late = std::chrono::duration_cast<microseconds>(scheduler_now_ - entry.deadline).count();
-    fail(Invariant::kNoExpiredDispatch, job + " is leased " + std::to_string(late) + " us after its time ran out");
-  }
+  check_start(entry);
+  entry.started = true;
+  entry.attempt_at = scheduler_now_;
   entry.lease = record.token.number;
   entry.attempts = entry.lease_attempt = record.attempt;
   current_leases_[entry.lease] = entry.id;
+  if (watches_shares()) {
+    shares_.on_leased(service_->jobs(), entry.id, *entry.spec,
+                      [this](const std::string& what) { fail(Invariant::kFairShare, what); });
+  }
+}
+
+void Ledger::check_start(const Entry& entry) const {
+  const std::string job = "job " + entry.id.hex();
+  const auto us = [](Duration time) { return std::to_string(std::chrono::duration_cast<microseconds>(time).count()); };
+  if (const Instant limit = limit_of(entry, false); scheduler_now_ >= limit) {
+    fail(Invariant::kInTime, job + " is leased " + us(scheduler_now_ - limit) + " us after its time ran out");
+  }
+  if (scheduler_now_ < entry.begins) {
+    fail(Invariant::kInTime, job + " is leased " + us(entry.begins - scheduler_now_) + " us before its delay is over");
+  }
+  if (has_mode(protocol::ControlScope::kQueue, "", protocol::QueueMode::kPaused) ||
+      has_mode(protocol::ControlScope::kModel, entry.spec->model, protocol::QueueMode::kPaused)) {
+    fail(Invariant::kHeld, job + " is leased though its queue is paused");
+  }
+  const scheduler::Job* leased = service_ != nullptr ? service_->jobs().find(entry.id) : nullptr;
+  if (leased == nullptr || leased->worker == nullptr) return;
+  const protocol::Register& worker = leased->worker->info;
+  if (is_held(protocol::ControlScope::kService, worker.name) ||
+      is_held(protocol::ControlScope::kService, worker.instance.hex())) {
+    fail(Invariant::kHeld, job + " is leased to " + worker.name + ", which an operator holds");
+  }
 }
 
 void Ledger::on(const journal::Progress& record) {
@@ -161,6 +268,7 @@ void Ledger::on(const journal::Finished& record) {
   current_leases_.erase(entry.lease);
   entry.lease = 0;
   ++ended_;
+  if (watches_shares()) shares_.on_ended(service_->jobs(), entry.id, *entry.spec);
   if (record.result.state == JobState::kSucceeded) ++succeeded_;
 }
 
@@ -194,7 +302,9 @@ void Ledger::check_end(const Entry& entry, const JobResult& result) const {
       if (!entry.cancelled) fail(Invariant::kOneEnd, job + " was cancelled though nobody asked for it");
       break;
     case JobState::kExpired:
-      if (scheduler_now_ < entry.deadline) fail(Invariant::kOneEnd, job + " expired before its time");
+      if (scheduler_now_ < limit_of(entry, entry.lease != 0)) {
+        fail(Invariant::kOneEnd, job + " expired before its time: " + result.message);
+      }
       break;
     case JobState::kDead:
       if (result.attempts < entry.spec->max_attempts && starts_ <= 3) {
@@ -235,153 +345,6 @@ void Ledger::check_stream(const protocol::JobSpec& spec, const std::string& text
   if (expected.text.compare(0, text.size(), text) == 0) return;
   fail(Invariant::kStreamWhole,
        "job with key " + spec.key + " streamed '" + text + "', expected the beginning of '" + expected.text + "'");
-}
-
-void Ledger::on_sent(const protocol::Message& message, const OnDisk& disk) {
-  if (const auto* reply = std::get_if<protocol::SubmitReply>(&message)) {
-    for (const protocol::SubmitOutcome& outcome : reply->outcomes) {
-      if (!outcome.job) continue;
-      const auto found = entries_.find(*outcome.job);
-      if (found == entries_.end()) continue;  // ended and forgotten meanwhile
-      found->second.acked = true;
-      if (disk.find_open(*outcome.job) != nullptr || disk.find_ended(*outcome.job) != nullptr) continue;
-      fail(Invariant::kAckedJobKept, "job " + outcome.job->hex() + " is acknowledged before it is on disk");
-    }
-  } else if (const auto* dispatch = std::get_if<protocol::Dispatch>(&message)) {
-    check_dispatch(*dispatch, disk);
-  }
-  const auto* status = std::get_if<protocol::JobStatus>(&message);
-  const auto* finished = std::get_if<protocol::JobFinished>(&message);
-  if (status == nullptr && finished == nullptr) return;
-  const JobResult& result = status != nullptr ? status->result : finished->result;
-  if (!protocol::is_terminal(result.state)) return;
-  if (disk.find_ended(result.job) == nullptr && entries_.contains(result.job)) {
-    fail(Invariant::kAckedJobKept, "the end of job " + result.job.hex() + " is told before it is on disk");
-  }
-  show(result, "sent");
-}
-
-void Ledger::check_dispatch(const protocol::Dispatch& dispatch, const OnDisk& disk) {
-  for (const protocol::DispatchItem& item : dispatch.items) {
-    ++dispatched_;
-    const Entry* entry = find(item.job);
-    if (entry == nullptr || disk.find_ended(item.job) != nullptr) continue;  // a Revoke follows
-    const OnDisk::Open* open = disk.find_open(item.job);
-    const bool counted = open != nullptr && open->highest_lease >= LeaseToken{dispatch.term, item.lease} &&
-                         (entry->lease != item.lease || open->counted >= entry->lease_attempt);
-    if (counted) continue;
-    fail(Invariant::kAttemptsCounted, "job " + item.job.hex() + " is dispatched under lease " +
-                                          std::to_string(item.lease) + ", which is not counted on disk");
-  }
-}
-
-void Ledger::show(const JobResult& result, const char* where) {
-  const auto found = entries_.find(result.job);
-  if (found == entries_.end()) return;
-  Entry& entry = found->second;
-  const End end{result.state, digest_of(result), 0};
-  const auto differs = [&](const std::optional<End>& other) { return other && other->digest != end.digest; };
-  if (differs(entry.shown) || differs(entry.end)) {
-    fail(Invariant::kOneEnd, "job " + entry.id.hex() + " has two ends; the second, " + where + ": " +
-                                 std::string(protocol::job_state_name(result.state)) + " '" + result.text + "'");
-  }
-  entry.shown = end;
-}
-
-void Ledger::on_client_got(const protocol::Message& message) {
-  if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {
-    show(finished->result, "received");
-  } else if (const auto* status = std::get_if<protocol::JobStatus>(&message)) {
-    if (protocol::is_terminal(status->result.state)) show(status->result, "received");
-  }
-}
-
-void Ledger::on_outcome(const protocol::JobSpec& spec, const protocol::SubmitOutcome& outcome) {
-  if (!outcome.job) return;
-  const Entry* entry = find(*outcome.job);
-  if (entry == nullptr) return;
-  if (protocol::encode_job_payload(*entry->spec) != protocol::encode_job_payload(spec)) {
-    fail(Invariant::kKeyNamesOneJob, "key " + entry->name + " with another payload answered with the job of the first");
-  }
-  const auto [known, is_new] = acked_names_.try_emplace(entry->name, entry->id);
-  if (is_new || known->second == entry->id) return;
-  const Entry* before = find(known->second);
-  if (before != nullptr && !(before->end && before->end->expires_wall_ms <= wall_max_)) {
-    fail(Invariant::kKeyNamesOneJob, "key " + entry->name + " was acknowledged as two jobs");
-  }
-  known->second = entry->id;
-}
-
-void Ledger::on_cancel(const JobId& job) {
-  if (const auto found = entries_.find(job); found != entries_.end()) found->second.cancelled = true;
-}
-
-void Ledger::on_purged(const JobId& job) {
-  const auto found = entries_.find(job);
-  if (found == entries_.end()) return;
-  for (auto* names : {&names_, &acked_names_}) {
-    const auto name = names->find(found->second.name);
-    if (name != names->end() && name->second == job) names->erase(name);
-  }
-  entries_.erase(found);
-}
-
-bool Ledger::is_gone(const JobId& job) const {
-  const Entry* entry = find(job);
-  return entry == nullptr || (entry->end && entry->end->expires_wall_ms <= wall_max_);
-}
-
-void Ledger::check_lost(const JobId& job) const {
-  if (is_gone(job)) return;
-  fail(Invariant::kAckedJobKept, "job " + job.hex() + " is there and its client was told that it is not known");
-}
-
-void Ledger::compare(const scheduler::SchedulerService& service, const OnDisk& disk) {
-  const scheduler::JobTable& jobs = service.jobs();
-  const auto differ = [&](const JobId& job, const std::string& what) {
-    fail(Invariant::kJournalIsState, "job " + job.hex() + ": memory and journal differ in " + what);
-  };
-  for (const auto& [order, open] : disk.open) {
-    const scheduler::Job* job = jobs.find(open.accepted.job);
-    if (job == nullptr) differ(open.accepted.job, "whether it is open");
-    if (job->order != order || job->attempts != open.attempts || job->crashes != open.crashes) {
-      differ(job->id, "order, attempts or crashes");
-    }
-    const bool all_tokens = job->stage == scheduler::Stage::kDecoding;
-    if (job->lease != open.lease.number && !(job->lease == 0 && all_tokens)) differ(job->id, "its lease");
-    // One that wants log-probabilities of its prompt starts again after a restart.
-    const bool prefix =
-        job->spec.prompt_logprobs || (open.progress.size() <= job->output.size() &&
-                                      std::equal(open.progress.begin(), open.progress.end(), job->output.begin()));
-    if (!prefix) differ(job->id, "its progress");
-    if (job->subscriptions.size() > env_.settings.subscriptions_per_job_max) {
-      fail(Invariant::kBounded,
-           "job " + job->id.hex() + " has " + std::to_string(job->subscriptions.size()) + " followers");
-    }
-  }
-  if (jobs.size() != disk.open.size()) {
-    fail(Invariant::kJournalIsState,
-         std::to_string(jobs.size()) + " jobs in memory, " + std::to_string(disk.open.size()) + " open in the journal");
-  }
-}
-
-void Ledger::check_leases(const scheduler::SchedulerService& service) const {
-  if (service.jobs().size() > env_.settings.open_jobs_max) {
-    fail(Invariant::kBounded, std::to_string(service.jobs().size()) + " open jobs");
-  }
-  for (const auto kind : {protocol::ServiceKind::kWorker, protocol::ServiceKind::kConverter}) {
-    for (const scheduler::ServiceEntry* entry : service.services().of_kind(kind)) {
-      if (static_cast<int64_t>(entry->leases.size()) > entry->info.max_sequences) {
-        fail(Invariant::kBounded, "a worker holds " + std::to_string(entry->leases.size()) + " leases");
-      }
-      for (const auto& [lease, job] : entry->leases) {
-        if (job->lease != lease || job->worker != entry) {
-          fail(Invariant::kOneLease, "job " + job->id.hex() + " is held under lease " + std::to_string(lease) +
-                                         ", its own is " + std::to_string(job->lease));
-        }
-      }
-    }
-  }
 }
 
 }  // namespace optserve::simulation

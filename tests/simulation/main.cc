@@ -73,7 +73,7 @@ int run(const Options& options) {
   const Plant plant = plant_of(options.plant);
   if (options.world != "small" && options.world != "large") throw Error("--world: expected small or large");
   const double begin = cpu_seconds();
-  uint64_t events = 0, hash = 0, accepted = 0, starts = 0;
+  uint64_t events = 0, hash = 0, accepted = 0, put_back = 0, starts = 0;
   double simulated = 0;
   int64_t done = 0;
   for (; done < options.seeds; ++done) {
@@ -87,6 +87,7 @@ int run(const Options& options) {
     events += outcome.events;
     hash = mix(hash, outcome.hash);
     accepted += outcome.accepted;
+    put_back += outcome.put_back;
     starts += outcome.scheduler_starts;
     simulated += outcome.simulated_seconds;
     if (settings.large) print_large(outcome);
@@ -96,11 +97,12 @@ int run(const Options& options) {
   }
   const double took = cpu_seconds() - begin;
   std::printf(
-      "%lld seeds from %lld: %llu events, %llu jobs, %llu starts of the scheduler, %.0f s simulated in %.1f s of CPU, "
-      "%.0f events/s, hash %016llx\n",
+      "%lld seeds from %lld: %llu events, %llu jobs, %llu put back, %llu starts of the scheduler, %.0f s simulated "
+      "in %.1f s of CPU, %.0f events/s, hash %016llx\n",
       static_cast<long long>(done), static_cast<long long>(options.first), static_cast<unsigned long long>(events),
-      static_cast<unsigned long long>(accepted), static_cast<unsigned long long>(starts), simulated, took,
-      static_cast<double>(events) / took, static_cast<unsigned long long>(hash));
+      static_cast<unsigned long long>(accepted), static_cast<unsigned long long>(put_back),
+      static_cast<unsigned long long>(starts), simulated, took, static_cast<double>(events) / took,
+      static_cast<unsigned long long>(hash));
   return 0;
 }
 

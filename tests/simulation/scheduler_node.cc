@@ -7,6 +7,7 @@ namespace optserve::simulation {
 namespace {
 
 constexpr uint64_t kCompareEvery = 7;  // commits
+constexpr uint64_t kTimesEvery = 16;   // ticks
 constexpr int64_t kWallAtStart = 1'700'000'000'000;
 
 uint64_t thread_ns() {
@@ -58,6 +59,9 @@ scheduler::SchedulerOptions SchedulerNode::options() {
   options.models = {env_.model.info().name};
   options.open_jobs_max = env_.settings.open_jobs_max * (env_.is_planted(Plant::kNoCap) ? 100 : 1);
   options.subscriptions_per_job_max = env_.settings.subscriptions_per_job_max;
+  if (!env_.is_planted(Plant::kOtherWeights)) {
+    options.tenant_weights = scheduler::TenantWeights::parse(env_.settings.tenant_weights).value();
+  }
   if (small_caps_) {
     options.recent_bytes_max = 4'096;
     options.store_questions_max = 4;
@@ -79,11 +83,14 @@ void SchedulerNode::start() {
   ledger_.on_start(recovery, store_.disk(), env_.now(), given.start_wall_ms);
   service_ =
       std::make_unique<scheduler::SchedulerService>(std::move(given), store_, std::move(recovery), env_.registry);
+  ledger_.watch(service_.get());
   env_.queue.after<&SchedulerNode::tick>(Duration::zero(), *this, life_);
 }
 
 void SchedulerNode::end_process(Duration downtime) {
+  ledger_.watch(nullptr);
   service_.reset();
+  counted_groups_.clear();
   gated_.clear();
   inbox_.clear();
   out_ = {};
@@ -137,9 +144,33 @@ void SchedulerNode::receive(const transport::Peer& sender, protocol::Message mes
   if (auto* tokens = std::get_if<protocol::Tokens>(&message); tokens != nullptr && env_.is_planted(Plant::kNoFence)) {
     unfence(from, *tokens);
   }
-  if (const auto* cancel = std::get_if<protocol::Cancel>(&message)) ledger_.on_cancel(cancel->job);
+  before(message);
+  const auto* group = std::get_if<protocol::GetGroup>(&message);
+  const std::optional<protocol::GetGroup> asked = group != nullptr ? std::optional(*group) : std::nullopt;
   call([&] { service_->on_message(from, std::move(message), local_now(), out_); });
+  if (asked) after(from, *asked);
   want_flush();
+}
+
+void SchedulerNode::before(const protocol::Message& message) {
+  if (const auto* cancel = std::get_if<protocol::Cancel>(&message)) ledger_.on_cancel(cancel->job);
+  const auto* group = std::get_if<protocol::GetGroup>(&message);
+  if (group != nullptr && group->cancel) ledger_.on_cancel(*group);
+}
+
+// One that cancels is answered later. While the scheduler has not heard what was purged, it counts that as well.
+void SchedulerNode::after(const transport::Peer& from, const protocol::GetGroup& asked) {
+  if (asked.cancel || store_.has_answers()) return;
+  counted_groups_.emplace(std::pair(from, asked.request), ledger_.count(asked));
+}
+
+void SchedulerNode::check_group(const transport::Outgoing& item) {
+  const auto* told = std::get_if<protocol::GroupStatus>(&item.message);
+  if (told == nullptr) return;
+  const auto counted = counted_groups_.find({item.to, told->request});
+  if (counted == counted_groups_.end()) return;
+  ledger_.check_group(*told, counted->second);
+  counted_groups_.erase(counted);
 }
 
 void SchedulerNode::tick(uint64_t life) {
@@ -149,6 +180,7 @@ void SchedulerNode::tick(uint64_t life) {
     return;
   }
   call([&] { service_->on_tick(local_now(), out_); });
+  if (!env_.settings.large && ++ticks_ % kTimesEvery == 0) ledger_.check_times(*service_);
   want_flush();
   env_.queue.after<&SchedulerNode::tick>(service_->tick_interval(), *this, life);
 }
@@ -187,6 +219,7 @@ void SchedulerNode::flush(uint64_t life) {
 
 void SchedulerNode::send(transport::Outgoing item) {
   ledger_.on_sent(item.message, store_.disk());
+  check_group(item);
   const Sent sent = network_.down(item.to, item.message);
   if (sent == Sent::kYes) return;
   env_.note(sent == Sent::kSlow ? "slow" : "gone", -1, protocol::message_name(item.message).data());

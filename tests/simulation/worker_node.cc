@@ -76,7 +76,7 @@ std::unique_ptr<transport::Service> WorkerNode::make_service() {
   protocol::Register hello;
   hello.instance = env_.dice.id();
   hello.kind = protocol::ServiceKind::kWorker;
-  hello.name = "worker-" + std::to_string(number);
+  hello.name = name();
   hello.build = "simulation";
   hello.models = {env_.model.info()};
   hello.max_sequences = shape_.leases;

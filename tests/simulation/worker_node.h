@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "batching/planner.h"
@@ -59,6 +60,7 @@ class WorkerNode final : public Process {
   void break_down(Instant until) { broken_until_ = until; }
   void heal();
   void leave();  // in order: finishes what it holds, says goodbye
+  std::string name() const { return "worker-" + std::to_string(number); }
 
  private:
   std::unique_ptr<transport::Service> make_service() override;

@@ -35,7 +35,20 @@ protocol::JobSpec random_job(Environment& env, const std::string& key) {
   spec.max_attempts = dice.chance(0.3) ? static_cast<int32_t>(dice.between(1, 3)) : 10;
   spec.ttl_ms = dice.chance(0.2) ? dice.heavy_tail(1, 20'000) : 300'000;
   spec.result_ttl_ms = dice.chance(0.1) ? dice.between(1'000, 20'000) : 3'600'000;
+  if (dice.chance(0.15)) spec.delay_ms = dice.heavy_tail(1, 15'000);
+  if (dice.chance(0.15)) spec.queue_ms = dice.heavy_tail(10, 20'000);
+  if (dice.chance(0.15)) spec.run_ms = dice.heavy_tail(10, 20'000);
+  if (dice.chance(0.3)) {
+    spec.group = kGroups[dice.below(std::size(kGroups))];
+    spec.result_ttl_ms = 3'600'000;  // so that what is counted does not expire within a run
+  }
   return spec;
+}
+
+// Work of all tenants with the same priority, so that they share a queue.
+void join_rush(Dice& dice, protocol::JobSpec& spec) {
+  spec.tenant = kTenants[dice.below(std::size(kTenants))];
+  if (dice.chance(0.9)) spec.priority = 0;
 }
 
 }  // namespace
@@ -43,16 +56,20 @@ protocol::JobSpec random_job(Environment& env, const std::string& key) {
 std::vector<std::vector<PlannedJob>> plan_jobs(Environment& env) {
   Dice& dice = env.dice;
   std::vector<std::vector<PlannedJob>> plans(env.settings.clients);
-  // Arrivals: bursts, or spread out.
+  // Arrivals: a few rushes of several tenants, bursts, or spread out.
+  const uint64_t rush = env.settings.rushes ? 8 + dice.below(env.settings.jobs) : 0;
   const bool bursts = dice.chance(0.5);
   Instant at = env.now();
   const Duration time = std::max<Duration>(env.settings.fault_time, seconds(10));
   for (uint64_t i = 0; i < env.settings.jobs; ++i) {
-    if (!bursts || dice.chance(0.1)) {
+    if (rush > 0) {
+      if (i % rush == rush - 1) at += dice.between(Duration::zero(), time / 2);
+    } else if (!bursts || dice.chance(0.1)) {
       at += dice.between(Duration::zero(), time * 2 / static_cast<int64_t>(env.settings.jobs));
     }
     PlannedJob job;
     job.spec = random_job(env, "job-" + std::to_string(i));
+    if (rush > 0) join_rush(dice, job.spec);
     job.submit_at = at;
     if (dice.chance(0.1)) job.cancel_at = at + dice.heavy_tail(milliseconds(1), seconds(10));
     std::vector<PlannedJob>& owner = plans[dice.below(plans.size())];

@@ -8,6 +8,9 @@
 
 namespace optserve::simulation {
 
+inline constexpr const char* kTenants[] = {"", "alice", "bob"};
+inline constexpr const char* kGroups[] = {"night", "day"};
+
 // One job of one client. Two clients may plan the same job, or another under the same key.
 struct PlannedJob {
   protocol::JobSpec spec;

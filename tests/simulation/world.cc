@@ -27,6 +27,9 @@ WorldSettings small_world(uint64_t seed, Plant plant) {
   settings.fault_time = seconds(10 + dice.below(40));
   if (dice.chance(0.3) || plant == Plant::kNoCap) settings.open_jobs_max = 8 + dice.below(20);
   if (dice.chance(0.3)) settings.subscriptions_per_job_max = 1 + dice.below(3);
+  settings.rushes = dice.chance(0.3) || plant == Plant::kOtherWeights;
+  settings.operators = dice.chance(0.5) || plant == Plant::kForgetModes || plant == Plant::kForgetGroups ? 1 : 0;
+  if (dice.chance(0.5) || plant == Plant::kOtherWeights) settings.tenant_weights = "alice=4,bob=0.5";
   return settings;
 }
 
@@ -98,6 +101,11 @@ void World::build_clients() {
     clients_.push_back(client.get());
     processes_.push_back(std::move(client));
   }
+  for (size_t i = 0; i < env_.settings.operators; ++i) {
+    auto operating = std::make_unique<OperatorNode>(env_, network_, ledger_, workers_);
+    operators_.push_back(operating.get());
+    processes_.push_back(std::move(operating));
+  }
 }
 
 Outcome World::run() {
@@ -125,6 +133,7 @@ void World::fill(Outcome& outcome) const {
   outcome.accepted = ledger_.accepted();
   outcome.succeeded = ledger_.succeeded();
   outcome.dispatched = ledger_.dispatched();
+  outcome.put_back = ledger_.put_back();
   outcome.scheduler_starts = ledger_.starts();
   outcome.scheduler_seconds = scheduler_.busy_seconds();
   outcome.scheduler_calls = scheduler_.calls();
@@ -151,11 +160,12 @@ bool World::is_done() const {
   const auto done = [](const auto* client) { return client->is_done(); };
   if (!std::all_of(clients_.begin(), clients_.end(), done)) return false;
   if (!std::all_of(bulk_clients_.begin(), bulk_clients_.end(), done)) return false;
+  if (!std::all_of(operators_.begin(), operators_.end(), done)) return false;
   return store_.is_idle() && store_.disk().open.empty();
 }
 
 std::string World::unfinished() const {
-  std::string text;
+  std::string text = ledger_.is_anything_held() ? " something is held" : "";
   for (const ClientNode* client : clients_) text += client->unfinished();
   for (const Ledger::Entry* entry : ledger_.open_entries()) {
     if (text.size() > 2'000) break;
@@ -168,7 +178,8 @@ std::string World::unfinished() const {
 void World::check_use(uint64_t) {
   env_.queue.after<&World::check_use>(seconds(1), *this);
   std::vector<InstanceId> idle;
-  if (const scheduler::SchedulerService* service = scheduler_.service()) {
+  const scheduler::SchedulerService* service = scheduler_.service();
+  if (service != nullptr && !ledger_.is_anything_held()) {
     for (const auto* worker : service->services().of_kind(protocol::ServiceKind::kWorker)) {
       if (!worker->leases.empty() || !worker->is_usable(env_.now())) continue;
       bool is_wanted = false;

@@ -8,6 +8,7 @@
 
 #include "simulation/client_node.h"
 #include "simulation/nemesis.h"
+#include "simulation/operator_node.h"
 #include "simulation/scheduler_node.h"
 #include "simulation/tokenizer_node.h"
 #include "simulation/worker_node.h"
@@ -24,7 +25,7 @@ struct Outcome {
   uint64_t hash = 0;  // of everything that happened
   uint64_t events = 0;
   double simulated_seconds = 0;
-  uint64_t accepted = 0, succeeded = 0, dispatched = 0, scheduler_starts = 0;
+  uint64_t accepted = 0, succeeded = 0, dispatched = 0, put_back = 0, scheduler_starts = 0;
   double scheduler_seconds = 0;  // large worlds: CPU time in the scheduler's code
   uint64_t scheduler_calls = 0, longest_call_ns = 0;
   size_t gated_max = 0;
@@ -58,6 +59,7 @@ class World {
   std::vector<WorkerNode*> workers_;
   std::vector<ClientNode*> clients_;
   std::vector<BulkClientNode*> bulk_clients_;
+  std::vector<OperatorNode*> operators_;
   std::unique_ptr<Nemesis> nemesis_;
   uint64_t next_job_ = 0;         // of the bulk clients
   std::vector<InstanceId> idle_;  // workers without work though jobs wait, at the last look
