@@ -1,26 +1,54 @@
-// The free list of the KV pool. Blocks are plain numbers; a BlockTable owns those of one sequence and gives them back
-// when it is cleared or destroyed.
+// The KV pool's bookkeeping. Blocks are plain numbers with a count of users; a BlockTable holds those of one sequence
+// and lets go of them when it is cleared or destroyed. A block may keep a key: the tokens that it and all blocks before
+// it hold. Without users it then stays findable until its room is needed, the longest unused first.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <list>
+#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "base/ids.h"
+
 namespace optserve::batching {
+
+// Of a block's tokens and all before it, as a chain of SHA-256: equal keys mean equal tokens.
+using BlockKey = std::array<uint8_t, 32>;
+BlockKey extend(const BlockKey& before, std::span<const TokenId> tokens);
+// Where a chain begins; sequences of different salts share nothing.
+BlockKey first_key(std::string_view salt);
 
 class BlockAllocator {
  public:
   explicit BlockAllocator(int32_t num_blocks);
 
   int32_t num_blocks() const { return num_blocks_; }
-  int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
-  int32_t allocate();           // the pool must not be empty
-  void release(int32_t block);  // must be in use
+  // Without users, findable ones included.
+  int32_t num_free() const { return static_cast<int32_t>(free_.size() + unused_.size()); }
+  int32_t allocate();           // a block with one user; the pool must not be empty
+  void release(int32_t block);  // one user less
+  // The block with this key, which gets one user more.
+  std::optional<int32_t> share(const BlockKey& key);
+  // From now on `block`, which has users, can be found, unless another has the key.
+  void publish(int32_t block, const BlockKey& key);
+  int32_t users(int32_t block) const { return blocks_[static_cast<size_t>(block)].users; }
 
  private:
+  struct Block {
+    int32_t users = 0;
+    std::optional<BlockKey> key;
+    std::list<int32_t>::iterator place;  // in unused_, if it has a key and no user
+  };
+  Block& in_use(int32_t block);
+
   int32_t num_blocks_;
-  std::vector<int32_t> free_;  // last in, first out: recently used blocks are warm in the cache
-  std::vector<bool> in_use_;
+  std::vector<Block> blocks_;
+  std::vector<int32_t> free_;  // without key; last in, first out: recently used blocks are warm in the cache
+  std::list<int32_t> unused_;  // with key and without users, the longest unused first
+  std::map<BlockKey, int32_t> by_key_;
 };
 
 // Blocks of one sequence in order of position. Move-only; outlived by its allocator.
@@ -37,6 +65,8 @@ class BlockTable {
   std::span<const int32_t> blocks() const { return blocks_; }
   // Takes blocks until the table holds `count`; false, with nothing taken, if the pool has too few.
   bool grow_to(int32_t count);
+  // Appends the block with this key, if there is one.
+  bool share_next(const BlockKey& key);
   void clear();
 
  private:

@@ -42,7 +42,7 @@ class FakeEngine {
       : options_(options),
         slots_(static_cast<size_t>(options.max_sequences)),
         cells_(static_cast<size_t>(options.num_blocks) * static_cast<size_t>(options.block_tokens)),
-        owner_(static_cast<size_t>(options.num_blocks), -1) {}
+        users_(static_cast<size_t>(options.num_blocks)) {}
 
   // First broken promise of the plans so far; empty if there is none.
   const std::string& fault() const { return fault_; }
@@ -55,6 +55,9 @@ class FakeEngine {
       Slot& slot = at(admitted.slot);
       expect(!slot.live, "a slot is admitted while in use");
       slot.live = true;
+      slot.tokens = admitted.cached;
+      slot.shared_blocks = admitted.cached.size() / static_cast<size_t>(options_.block_tokens);
+      expect(admitted.cached.size() % static_cast<size_t>(options_.block_tokens) == 0, "whole blocks are shared");
     }
     StepResult result;
     result.step = plan.step;
@@ -71,6 +74,7 @@ class FakeEngine {
   struct Slot {
     bool live = false;
     std::vector<TokenId> tokens;  // in the cache
+    size_t shared_blocks = 0;     // the first so many were filled by other sequences
     std::vector<int32_t> blocks;
     std::optional<TokenId> last;  // drawn last
   };
@@ -87,7 +91,7 @@ class FakeEngine {
   void release(int32_t number) {
     Slot& slot = at(number);
     expect(slot.live, "a slot is released while free");
-    for (int32_t block : slot.blocks) owner_.at(static_cast<size_t>(block)) = -1;
+    for (int32_t block : slot.blocks) --users_.at(static_cast<size_t>(block));
     slot = Slot{};
   }
 
@@ -95,8 +99,8 @@ class FakeEngine {
     Slot& slot = at(work.slot);
     expect(slot.live, "work for a free slot");
     for (int32_t block : work.new_blocks) {
-      expect(owner_.at(static_cast<size_t>(block)) < 0, "a block is given to two slots");
-      owner_.at(static_cast<size_t>(block)) = work.slot;
+      const bool may_have_users = slot.blocks.size() < slot.shared_blocks;
+      expect(users_.at(static_cast<size_t>(block))++ == 0 || may_have_users, "a block is given to two slots");
       slot.blocks.push_back(block);
     }
     expect(static_cast<size_t>(work.start) == slot.tokens.size(), "positions are contiguous");
@@ -116,6 +120,8 @@ class FakeEngine {
       slot.tokens.push_back(tokens[row]);
       digest = extend(digest, tokens[row]);
       expect(slot.blocks.size() * static_cast<size_t>(options_.block_tokens) >= slot.tokens.size(), "blocks cover");
+      const size_t at_block = (slot.tokens.size() - 1) / static_cast<size_t>(options_.block_tokens);
+      expect(users_.at(static_cast<size_t>(slot.blocks.at(at_block))) == 1, "a shared block is written");
       cell(slot, slot.tokens.size() - 1) = digest;
       if (work.logprob_targets.empty()) continue;
       const TokenId target = work.logprob_targets.at(row);
@@ -132,7 +138,7 @@ class FakeEngine {
   PlannerOptions options_;
   std::vector<Slot> slots_;
   std::vector<uint64_t> cells_;  // digest of the prefix that ends there
-  std::vector<int32_t> owner_;   // slot of each block, -1: none
+  std::vector<int32_t> users_;   // slots of each block
   uint64_t step_ = 0;
   std::string fault_;
 };

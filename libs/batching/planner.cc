@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <list>
+#include <map>
 #include <set>
 #include <unordered_map>
 
@@ -56,6 +57,8 @@ struct Planner::Impl {
   void plan_decodes(Draft& draft);
   void plan_prefills(Draft& draft);
   void admit(Draft& draft);
+  void share_prefix(Sequence& sequence);
+  void publish_blocks(Sequence& sequence);
   bool make_room(Iterator sequence, int32_t num_blocks, Draft& draft);
   void add_work(Sequence& sequence, int32_t num_tokens, Draft& draft);
   static void add_targets(Sequence& sequence, SlotWork& work, PendingItem& item);
@@ -214,19 +217,52 @@ void Planner::Impl::plan_prefills(Draft& draft) {
   }
 }
 
+// Takes over the blocks that hold the beginning of the sequence. At least one token stays to be processed, and each
+// whose log-probability is still to be reported needs the row before it.
+void Planner::Impl::share_prefix(Sequence& sequence) {
+  if (!options.prefix_cache) return;
+  int32_t tokens_max = sequence.known() - 1;
+  const bool reports = sequence.request.prompt_logprobs && sequence.logprobs_next < sequence.given;
+  if (reports) tokens_max = std::min(tokens_max, sequence.logprobs_next - 1);
+  for (int32_t block = 0; block < tokens_max / options.block_tokens; ++block) {
+    if (!sequence.blocks.share_next(sequence.key_of(block, options.block_tokens))) break;
+  }
+  sequence.cached = sequence.blocks.size() * options.block_tokens;
+}
+
+// Whole blocks of known tokens that the steps planned so far fill. Steps are executed in order, so a later one finds
+// them filled.
+void Planner::Impl::publish_blocks(Sequence& sequence) {
+  if (!options.prefix_cache || sequence.slot < 0) return;
+  const int32_t whole = std::min(sequence.cached, sequence.known()) / options.block_tokens;
+  const auto blocks = sequence.blocks.blocks();
+  for (; sequence.published < whole; ++sequence.published) {
+    const int32_t block = sequence.published;
+    pool.publish(blocks[static_cast<size_t>(block)], sequence.key_of(block, options.block_tokens));
+  }
+}
+
 void Planner::Impl::admit(Draft& draft) {
   while (!waiting.empty() && !free_slots.empty() && draft.rows_left > 0 && !draft.preempted) {
     const auto it = waiting.begin();
     if (it->pending > 0) return;  // its newest token is not known yet
     // All blocks of the known tokens at once, and one left for each running sequence: else it would soon be preempted.
+    share_prefix(*it);
     const int32_t blocks = divide_up(it->known(), options.block_tokens);
-    if (pool.num_free() - blocks < static_cast<int32_t>(running.size())) return;
+    if (pool.num_free() - (blocks - it->blocks.size()) < static_cast<int32_t>(running.size())) {
+      it->reset();
+      return;
+    }
     check(it->blocks.grow_to(blocks), "blocks were counted before");
+    it->published = it->cached / options.block_tokens;
+    counters.shared_tokens += static_cast<uint64_t>(it->cached);
     it->slot = free_slots.back();
     free_slots.pop_back();
     move_to(it, SequenceState::kRunning, running.end());
     draft.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling, pack(it->request.rules)});
-    add_work(*it, std::min(draft.rows_left, it->length()), draft);
+    const auto first = it->request.tokens.begin();
+    draft.plan.admitted.back().cached.assign(first, first + it->cached);
+    add_work(*it, std::min(draft.rows_left, it->length() - it->cached), draft);
     const auto table = it->blocks.blocks();
     draft.plan.work.back().new_blocks.assign(table.begin(), table.end());
   }
@@ -241,6 +277,7 @@ std::optional<StepPlan> Planner::Impl::plan() {
   plan_prefills(draft);
   admit(draft);
   if (draft.plan.work.empty()) return std::nullopt;
+  for (Sequence& sequence : running) publish_blocks(sequence);
   draft.plan.step = draft.pending.step = next_step++;
   draft.plan.released.swap(released);
   pending_steps.push_back(std::move(draft.pending));
@@ -365,7 +402,8 @@ class Findings {
 std::string Planner::check_invariants() const {
   Findings findings;
   const PlannerOptions& options = impl_->options;
-  std::set<int32_t> blocks, slots(impl_->free_slots.begin(), impl_->free_slots.end());
+  std::map<int32_t, int32_t> users;  // by KV block
+  std::set<int32_t> slots(impl_->free_slots.begin(), impl_->free_slots.end());
   findings.expect(slots.size() == impl_->free_slots.size(), "a slot is free twice");
   std::unordered_map<uint64_t, int32_t> pending;
   for (const PendingStep& step : impl_->pending_steps) {
@@ -396,12 +434,16 @@ std::string Planner::check_invariants() const {
       const std::string name = "sequence " + std::to_string(sequence.request.id);
       findings.expect(sequence.pending == pending[sequence.serial], name + " miscounts its pending tokens");
       for (int32_t block : sequence.blocks.blocks()) {
-        findings.expect(blocks.insert(block).second, "KV block " + std::to_string(block) + " is owned twice");
+        ++users[block];
       }
     }
   }
+  for (const auto& [block, count] : users) {
+    findings.expect(impl_->pool.users(block) == count && (count == 1 || options.prefix_cache),
+                    "KV block " + std::to_string(block) + " miscounts its users");
+  }
   findings.expect(live == impl_->by_id.size() && live == impl_->by_serial.size(), "a sequence is lost");
-  findings.expect(static_cast<int32_t>(blocks.size()) + impl_->pool.num_free() == options.num_blocks,
+  findings.expect(static_cast<int32_t>(users.size()) + impl_->pool.num_free() == options.num_blocks,
                   "KV blocks are lost or invented");
   return findings.text();
 }

@@ -30,6 +30,7 @@ struct SequenceRequest {
   SamplingParams sampling;
   TokenRules rules{};
   bool prompt_logprobs = false;  // report log p of tokens[1..) as prefill passes them
+  std::string cache_salt{};      // with a prefix cache: only sequences of the same salt share blocks
 };
 
 struct PlannerOptions {
@@ -40,6 +41,9 @@ struct PlannerOptions {
   int32_t max_context = 2048;   // tokens of one sequence, prompt and output
   int32_t pipeline_depth = 2;   // most steps that are planned but not applied
   TokenId eos = 2;
+  // Blocks of the KV cache that hold the same tokens are shared, also with sequences that have ended, as long as their
+  // room is not needed.
+  bool prefix_cache = false;
 };
 
 // What became of a sequence in one step.
@@ -57,6 +61,7 @@ struct SequenceEvent {
 struct PlannerStats {
   int32_t waiting = 0, running = 0, free_blocks = 0, num_blocks = 0;
   uint64_t preemptions = 0, planned_steps = 0, prefill_tokens = 0, decode_tokens = 0;
+  uint64_t shared_tokens = 0;  // that did not pass the model again, thanks to the prefix cache
 };
 
 class Planner {

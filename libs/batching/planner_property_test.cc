@@ -69,6 +69,7 @@ class Workload {
     EXPECT_EQ(planner_.stats().running + planner_.stats().waiting, 0);
   }
   uint64_t preemptions() const { return planner_.stats().preemptions; }
+  uint64_t shared_tokens() const { return planner_.stats().shared_tokens; }
 
  private:
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -82,6 +83,7 @@ class Workload {
     const int least = (options.max_context + options.block_tokens - 1) / options.block_tokens;
     options.num_blocks = least + pick(0, 3 * least);
     options.pipeline_depth = pick(1, 3);
+    options.prefix_cache = pick(0, 2) > 0;
     return options;
   }
 
@@ -92,7 +94,14 @@ class Workload {
     request.max_new_tokens = pick(0, 40);
     request.prompt_logprobs = pick(0, 2) == 0;
     request.sampling.ignore_eos = pick(0, 3) == 0;
-    for (int i = 0; i < request.prompt_tokens; ++i) request.tokens.push_back(pick(3, kFakeVocabulary - 1));
+    // Of a few texts, some the beginning of others; of two salts.
+    std::mt19937_64 text(static_cast<uint64_t>(pick(0, 2)));
+    const int same = pick(0, request.prompt_tokens);
+    for (int i = 0; i < request.prompt_tokens; ++i) {
+      const int shared = std::uniform_int_distribution<int>(3, kFakeVocabulary - 1)(text);
+      request.tokens.push_back(i < same ? shared : pick(3, kFakeVocabulary - 1));
+    }
+    request.cache_salt = pick(0, 3) == 0 ? "other" : "";
     const int room = std::min(request.max_new_tokens, options_.max_context - request.prompt_tokens);
     if (pick(0, 4) == 0) {
       for (int i = pick(0, room); i > 0; --i) request.tokens.push_back(pick(3, kFakeVocabulary - 1));
@@ -149,15 +158,17 @@ class Workload {
 };
 
 TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
-  uint64_t preemptions = 0;
+  uint64_t preemptions = 0, shared_tokens = 0;
   for (uint64_t seed = 1; seed <= 400; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Workload workload(seed);
     workload.run();
     preemptions += workload.preemptions();
+    shared_tokens += workload.shared_tokens();
     if (HasFailure()) return;
   }
   EXPECT_GT(preemptions, 100u) << "the workloads no longer exercise preemption";
+  EXPECT_GT(shared_tokens, 1'000u) << "the workloads no longer share prefixes";
 }
 
 }  // namespace

@@ -203,6 +203,86 @@ TEST(Planner, AdmitsInOrderOfArrival) {
   EXPECT_THAT(order, ElementsAre(1, 2, 3));
 }
 
+// Plans and applies until nothing is left; returns the rows that were processed.
+int64_t run_to_end(Planner& planner, FakeEngine& engine) {
+  int64_t rows = 0;
+  while (const auto plan = planner.plan()) {
+    rows += plan->num_tokens();
+    planner.apply(engine.run(*plan));
+    EXPECT_EQ(engine.fault(), "");
+    EXPECT_EQ(planner.check_invariants(), "");
+  }
+  return rows;
+}
+
+SequenceRequest prompt_of(SequenceId id, int32_t tokens, TokenId last = 9, const std::string& salt = "") {
+  SequenceRequest request;
+  request.id = id;
+  for (int32_t i = 1; i < tokens; ++i) request.tokens.push_back(3 + i % 11);
+  request.tokens.push_back(last);
+  request.prompt_tokens = tokens;
+  request.max_new_tokens = 1;
+  request.cache_salt = salt;
+  return request;
+}
+
+TEST(PrefixCache, WholeBlocksOfTheSameBeginningAreNotProcessedAgain) {
+  const PlannerOptions options{.num_blocks = 20,
+                               .block_tokens = 4,
+                               .max_sequences = 2,
+                               .max_step_tokens = 64,
+                               .max_context = 64,
+                               .prefix_cache = true};
+  Planner planner(options);
+  FakeEngine engine(options);
+  ASSERT_TRUE(planner.add(prompt_of(1, 22)).ok());
+  EXPECT_EQ(run_to_end(planner, engine), 22);
+  ASSERT_TRUE(planner.add(prompt_of(2, 22, 8)).ok());  // its last token is another
+  EXPECT_EQ(run_to_end(planner, engine), 2);
+  ASSERT_TRUE(planner.add(prompt_of(3, 20)).ok());  // one row is needed, so the last whole block is not shared
+  EXPECT_EQ(run_to_end(planner, engine), 4);
+  ASSERT_TRUE(planner.add(prompt_of(4, 22, 9, "tenant")).ok());
+  EXPECT_EQ(run_to_end(planner, engine), 22);
+  SequenceRequest scored = prompt_of(5, 22);
+  scored.prompt_logprobs = true;
+  ASSERT_TRUE(planner.add(scored).ok());
+  EXPECT_EQ(run_to_end(planner, engine), 22);
+  EXPECT_EQ(planner.stats().shared_tokens, 36u);
+  EXPECT_EQ(planner.stats().free_blocks, 20);
+}
+
+TEST(PrefixCache, UnusedBlocksGiveWayTheLongestUnusedFirst) {
+  const PlannerOptions options{.num_blocks = 12,
+                               .block_tokens = 4,
+                               .max_sequences = 1,
+                               .max_step_tokens = 64,
+                               .max_context = 44,
+                               .prefix_cache = true};
+  Planner planner(options);
+  FakeEngine engine(options);
+  ASSERT_TRUE(planner.add(prompt_of(1, 20, 9, "a")).ok());
+  EXPECT_EQ(run_to_end(planner, engine), 20);
+  ASSERT_TRUE(planner.add(prompt_of(2, 20, 9, "b")).ok());
+  EXPECT_EQ(run_to_end(planner, engine), 20);
+  ASSERT_TRUE(planner.add(prompt_of(3, 20, 9, "c")).ok());  // takes the two free blocks and three of "a"
+  EXPECT_EQ(run_to_end(planner, engine), 20);
+  ASSERT_TRUE(planner.add(prompt_of(4, 20, 9, "b")).ok());
+  EXPECT_EQ(run_to_end(planner, engine), 4);
+  ASSERT_TRUE(planner.add(prompt_of(5, 20, 9, "a")).ok());
+  EXPECT_GT(run_to_end(planner, engine), 4);
+}
+
+TEST(PrefixCache, WithoutItNothingIsShared) {
+  const PlannerOptions options{
+      .num_blocks = 20, .block_tokens = 4, .max_sequences = 2, .max_step_tokens = 64, .max_context = 64};
+  Planner planner(options);
+  FakeEngine engine(options);
+  for (const SequenceId id : {1, 2}) {
+    ASSERT_TRUE(planner.add(prompt_of(id, 22)).ok());
+    EXPECT_EQ(run_to_end(planner, engine), 22);
+  }
+}
+
 TEST(Planner, AStopIdEndsTheSequence) {
   Planner planner(PlannerOptions{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64});
   SequenceRequest request;

@@ -18,8 +18,18 @@ std::optional<FinishReason> Sequence::finish_reason(TokenId token, TokenId eos) 
   return std::nullopt;
 }
 
+const BlockKey& Sequence::key_of(int32_t block, int32_t block_tokens) {
+  while (static_cast<int32_t>(keys.size()) <= block) {
+    const auto tokens = std::span(request.tokens).subspan(keys.size() * static_cast<size_t>(block_tokens));
+    const BlockKey before = keys.empty() ? first_key(request.cache_salt) : keys.back();
+    keys.push_back(extend(before, tokens.first(static_cast<size_t>(block_tokens))));
+  }
+  return keys[static_cast<size_t>(block)];
+}
+
 void Sequence::reset() {
   cached = 0;
+  published = 0;
   slot = -1;
   sampled_in_slot = false;
   blocks.clear();

@@ -20,6 +20,8 @@ struct Sequence {
   bool fully_planned() const { return length() == length_max && (length() > given || cached == length()); }
   // Why `token`, already appended as the newest one, ends the sequence; nullopt if it does not.
   std::optional<FinishReason> finish_reason(TokenId token, TokenId eos) const;
+  // The key of its block number `block`, all of whose tokens are known.
+  const BlockKey& key_of(int32_t block, int32_t block_tokens);
   // Back to the state of a sequence that waits: holds nothing, all its tokens have to pass the model again.
   void reset();
 
@@ -34,6 +36,8 @@ struct Sequence {
   int32_t slot = -1;             // -1: waiting, or fully planned
   bool sampled_in_slot = false;  // the engine holds the newest token as the last one drawn in this slot
   BlockTable blocks;
+  int32_t published = 0;       // of its blocks: so many from the first on can be shared
+  std::vector<BlockKey> keys;  // of its whole blocks, as far as they were needed
 };
 
 }  // namespace optserve::batching

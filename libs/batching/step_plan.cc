@@ -164,6 +164,7 @@ std::vector<uint8_t> encode(const StepPlan& plan) {
     writer.put_signed(slot.prompt_tokens);
     put_sampling(writer, slot.sampling);
     writer.put_list(slot.rules);
+    writer.put_list(slot.cached);
   }
   writer.put_unsigned(plan.work.size());
   for (const SlotWork& item : plan.work) put_work(writer, item);
@@ -181,6 +182,7 @@ Result<StepPlan> decode_step_plan(std::span<const uint8_t> bytes) {
     slot.prompt_tokens = reader.get_int32();
     slot.sampling = get_sampling(reader);
     slot.rules = reader.get_list();
+    slot.cached = reader.get_list();
   }
   for (size_t left = reader.get_count(); left > 0 && reader.ok(); --left) plan.work.push_back(get_work(reader));
   if (!reader.ok() || !reader.at_end()) {

@@ -20,7 +20,8 @@ struct AdmittedSlot {
   int32_t prompt_tokens =
       0;  // the first so many tokens of the sequence are prompt: presence and frequency penalties skip them
   SamplingParams sampling;
-  std::vector<int32_t> rules{};  // packed TokenRules; empty: none
+  std::vector<int32_t> rules{};   // packed TokenRules; empty: none
+  std::vector<TokenId> cached{};  // the sequence's first tokens, whose keys and values are in its first blocks already
 };
 
 // Tokens of one slot that this step processes: positions [start, start + num_tokens).

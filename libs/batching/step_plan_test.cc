@@ -22,6 +22,10 @@ StepPlan sample_plan() {
   slot.sampling.min_new_tokens = 4;
   slot.sampling.ignore_eos = true;
   slot.sampling.seed = 0xfedcba9876543210ull;
+  slot.sampling.profile = SamplingProfile::kMetaseq;
+  slot.sampling.logprobs = 5;
+  slot.rules = {1, 0, 0, 0, 7, -3, 2};
+  slot.cached = {2, 9, 8};
   plan.admitted.push_back(slot);
   plan.work.push_back({3, 0, 3, {2, 50271, 7}, {9, 8}, true, {50271, 7, -1}});
   plan.work.push_back({1, 2047, 1, {}, {}, true, {}});
@@ -32,7 +36,10 @@ bool same(const StepPlan& a, const StepPlan& b) {
   if (a.step != b.step || a.released != b.released || a.admitted.size() != b.admitted.size()) return false;
   for (size_t i = 0; i < a.admitted.size(); ++i) {
     const AdmittedSlot &x = a.admitted[i], &y = b.admitted[i];
-    if (x.slot != y.slot || x.prompt_tokens != y.prompt_tokens || !(x.sampling == y.sampling)) return false;
+    if (x.slot != y.slot || x.prompt_tokens != y.prompt_tokens || !(x.sampling == y.sampling) || x.rules != y.rules ||
+        x.cached != y.cached) {
+      return false;
+    }
   }
   if (a.work.size() != b.work.size()) return false;
   for (size_t i = 0; i < a.work.size(); ++i) {

@@ -77,14 +77,16 @@ void Slots::admit(const batching::AdmittedSlot& admitted) {
   slot.prompt_tokens = admitted.prompt_tokens;
   slot.sampling = admitted.sampling;
   slot.has_rules = !admitted.rules.empty();
-  if (slot.has_rules) upload_rules(admitted.slot, admitted.rules);
+  check(admitted.rules.size() <= limits::kTokenRulesWordsMax, "rules of a step plan");
+  if (slot.has_rules) upload_row(batch_.sample.rules, admitted.slot, admitted.rules);
+  check(static_cast<int64_t>(admitted.cached.size()) < limits_.max_context, "cached tokens of a step plan");
+  if (!admitted.cached.empty()) upload_row(batch_.history, admitted.slot, admitted.cached);
+  slot.length = static_cast<int32_t>(admitted.cached.size());
 }
 
-// In order with the steps: those before read what the slot had.
-void Slots::upload_rules(int32_t slot, const std::vector<int32_t>& rules) {
-  check(rules.size() <= limits::kTokenRulesWordsMax, "rules of a step plan");
-  const std::vector<int32_t>& kept = rules_staging_[turn_].emplace_back(rules);
-  Tensor row = batch_.sample.rules.rows(slot, slot + 1);
+void Slots::upload_row(const Tensor& table, int32_t slot, const std::vector<int32_t>& values) {
+  const std::vector<int32_t>& kept = rows_staging_[turn_].emplace_back(values);
+  const Tensor row = table.rows(slot, slot + 1);
   backend_.upload(Tensor(row.raw(), DType::kI32, {static_cast<int64_t>(kept.size())}, row.device()), kept.data());
 }
 
@@ -199,8 +201,8 @@ const Batch& Slots::begin_step(const batching::StepPlan& plan) {
   check(plan.num_tokens() <= limits_.max_step_tokens, "rows of a step plan");
   check(plan.work.size() <= slots_.size(), "work items of a step plan");
   clear();
-  turn_ = (turn_ + 1) % rules_staging_.size();
-  rules_staging_[turn_].clear();
+  turn_ = (turn_ + 1) % rows_staging_.size();
+  rows_staging_[turn_].clear();
   for (int32_t slot : plan.released) release(slot);
   for (const batching::AdmittedSlot& admitted : plan.admitted) admit(admitted);
   for (const batching::SlotWork& work : plan.work) add_work(work);

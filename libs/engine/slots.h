@@ -54,7 +54,8 @@ class Slots {
   Slot& live(int32_t slot);
   void release(int32_t slot);
   void admit(const batching::AdmittedSlot& admitted);
-  void upload_rules(int32_t slot, const std::vector<int32_t>& rules);
+  // Writes the beginning of a row of `table`, in order with the steps.
+  void upload_row(const Tensor& table, int32_t slot, const std::vector<int32_t>& values);
   void add_work(const batching::SlotWork& work);
   void add_rows(const batching::SlotWork& work, const Slot& slot);
   void add_draw(const batching::SlotWork& work, Slot& slot);
@@ -67,8 +68,8 @@ class Slots {
   std::vector<Slot> slots_;
   StepArrays arrays_;
   Buffer ids_, history_, block_table_, rules_;
-  // Rules on their way to the device, by step in turn: they must stay until the step is done.
-  std::array<std::vector<std::vector<int32_t>>, Engine::kStepsInFlight> rules_staging_;
+  // Rows on their way to the device, by step in turn: they must stay until the step is done.
+  std::array<std::vector<std::vector<int32_t>>, Engine::kStepsInFlight> rows_staging_;
   size_t turn_ = 0;
   Batch batch_;
   bool decode_only_ = false;  // every sequence processes the token drawn last, and draws one
