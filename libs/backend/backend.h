@@ -66,7 +66,7 @@ struct SampleOutputs {
   Tensor logprobs;  // F32[n]: of the drawn ids under the model's own distribution, the log softmax of the logits
   // I32 and F32[n, limits::kTopLogprobsMax]: the best ids by logit with their log softmax, best first, in the first
   // `logprobs` columns of rows that want them; not touched without kSampleLogprobs.
-  Tensor best_ids, best_logprobs;
+  Tensor best_ids{}, best_logprobs{};
 };
 
 // A point in the order of calls, made by mark().

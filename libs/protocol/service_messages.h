@@ -175,6 +175,7 @@ struct DispatchItem {
   bool prompt_logprobs = false;
   int64_t remaining_ms = 0;  // the job's time that is left: afterwards nobody waits for it; 0: not told
   TokenRules rules{};
+  std::string cache_salt{};  // jobs of different salts share nothing in the worker's prefix cache
   template <class F>
   void fields(F&& f) {
     f("lease", lease), f("job", job), f("model", model), f("tokens", tokens), f("prompt_tokens", prompt_tokens);
@@ -182,6 +183,7 @@ struct DispatchItem {
     for_each_parameter(sampling, [&f](const ParameterInfo& info, auto& field) { f(info.name, field); });
     f("prompt_logprobs", prompt_logprobs), f("remaining_ms", remaining_ms);
     rules.fields(f);
+    f("cache_salt", cache_salt);
   }
   bool operator==(const DispatchItem&) const = default;
 };

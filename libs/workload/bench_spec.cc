@@ -29,20 +29,14 @@ struct IntegerField {
   int32_t max;
 };
 constexpr int32_t kTokensMax = static_cast<int32_t>(limits::kContextTokensMax);
-constexpr std::array<IntegerField, 4> kIntegers = {{{"input_tokens", &BenchSpec::input_tokens, 1, kTokensMax},
+constexpr std::array<IntegerField, 5> kIntegers = {{{"input_tokens", &BenchSpec::input_tokens, 1, kTokensMax},
+                                                    {"shared_prefix", &BenchSpec::shared_prefix, 0, kTokensMax},
                                                     {"output_tokens", &BenchSpec::output_tokens, 1, kTokensMax},
                                                     {"warmup", &BenchSpec::warmup, 0, kRunsMax},
                                                     {"repeats", &BenchSpec::repeats, 1, kRunsMax}}};
 
-struct NumberField {
-  const char* name;
-  float SamplingParams::*member;
-};
-constexpr std::array<NumberField, 5> kNumbers = {{{"temperature", &SamplingParams::temperature},
-                                                  {"top_p", &SamplingParams::top_p},
-                                                  {"repetition_penalty", &SamplingParams::repetition_penalty},
-                                                  {"presence_penalty", &SamplingParams::presence_penalty},
-                                                  {"frequency_penalty", &SamplingParams::frequency_penalty}}};
+// Each request has a seed of its own.
+bool is_of_requests(const ParameterInfo& info) { return std::string_view(info.name) == "seed"; }
 
 std::optional<int64_t> integer_of(const json& value) {
   if (!value.is_number_integer()) return std::nullopt;
@@ -71,14 +65,28 @@ Status read_batches(const json& value, std::vector<int32_t>& batches) {
   return ok_status();
 }
 
-Status read_sampling(const std::string& key, const json& value, SamplingParams& sampling) {
-  if (key == "top_k") return read_integer(key, value, sampling.top_k);
-  const auto number =
-      std::find_if(kNumbers.begin(), kNumbers.end(), [&](const NumberField& one) { return key == one.name; });
-  if (number == kNumbers.end()) return bad("benchmark: unknown key '" + key + "'");
-  if (!value.is_number()) return wrong(key, value, "a number");
-  sampling.*number->member = value.get<float>();
+template <class T>
+Status read_parameter(const ParameterInfo& info, const json& value, T& field) {
+  if constexpr (std::is_same_v<T, bool>) {
+    if (!value.is_boolean()) return wrong(info.name, value, "true or false");
+    field = value.get<bool>();
+  } else if constexpr (std::is_same_v<T, float>) {
+    if (!value.is_number()) return wrong(info.name, value, "a number");
+    field = value.get<float>();
+  } else {
+    int32_t number = 0;
+    if (Status status = read_integer(info.name, value, number); !status.ok()) return status;
+    field = static_cast<T>(number);
+  }
   return ok_status();
+}
+
+Status read_sampling(const std::string& key, const json& value, SamplingParams& sampling) {
+  std::optional<Status> read;
+  for_each_parameter(sampling, [&](const ParameterInfo& info, auto& field) {
+    if (key == info.name && !is_of_requests(info)) read = read_parameter(info, value, field);
+  });
+  return read ? *read : bad("benchmark: unknown key '" + key + "'");
 }
 
 Status read_field(const std::string& key, const json& value, BenchSpec& spec) {
@@ -133,9 +141,11 @@ Status check_context(const BenchSpec& spec, const std::string& model, int64_t co
 }
 
 json to_json(const BenchSpec& spec) {
-  json root = {{"kind", bench_kind_name(spec.kind)}, {"seed", spec.seed}, {"top_k", spec.sampling.top_k}};
+  json root = {{"kind", bench_kind_name(spec.kind)}, {"seed", spec.seed}};
   for (const IntegerField& field : kIntegers) root[field.name] = spec.*field.member;
-  for (const NumberField& field : kNumbers) root[field.name] = spec.sampling.*field.member;
+  for_each_parameter(spec.sampling, [&root](const ParameterInfo& info, auto value) {
+    if (!is_of_requests(info)) root[info.name] = value;
+  });
   if (spec.kind == BenchKind::kLatency) {
     root["batches"] = spec.batches;
   } else {

@@ -35,6 +35,7 @@ struct BenchSpec {
   int32_t num_requests = 0;      // throughput only
   bool mixed_lengths = false;    // log-normal around the two means instead of equal; throughput only
   int32_t input_tokens = 4;      // of a prompt, the leading </s> included; the mean of mixed lengths
+  int32_t shared_prefix = 0;     // tokens that all prompts of all runs begin with, as far as they are that long
   int32_t output_tokens = 256;   // new ones; the mean of mixed lengths
   int32_t warmup = 1;            // runs of each batch that are not counted
   int32_t repeats = 3;           // runs that are

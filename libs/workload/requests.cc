@@ -48,7 +48,11 @@ BenchRequest request(const BenchSpec& spec, Draw& draw, int32_t input_tokens, in
   request.sampling = spec.sampling;
   request.sampling.seed = static_cast<uint64_t>(draw.token(INT32_MAX));
   request.prompt.push_back(kStart);
-  while (static_cast<int32_t>(request.prompt.size()) < input_tokens) request.prompt.push_back(draw.token(vocab));
+  Draw shared(spec.seed);
+  while (static_cast<int32_t>(request.prompt.size()) < input_tokens) {
+    const bool is_shared = static_cast<int32_t>(request.prompt.size()) < spec.shared_prefix;
+    request.prompt.push_back((is_shared ? shared : draw).token(vocab));
+  }
   return request;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "checkpoint/model_identity.h"
+#include "cli/sampling_options.h"
 
 namespace optserve::cli {
 namespace {
@@ -97,13 +98,12 @@ Result<BenchSpec> make_spec(const BenchOptions& options) {
     spec.mixed_lengths = options.lengths == "mixed";
   }
   spec.input_tokens = options.input_tokens;
+  spec.shared_prefix = options.shared_prefix;
   spec.output_tokens = options.output_tokens;
   spec.warmup = options.warmup;
   spec.repeats = options.repeats;
   spec.seed = options.seed;
-  spec.sampling.temperature = static_cast<float>(options.temperature);
-  spec.sampling.top_k = options.top_k;
-  spec.sampling.top_p = static_cast<float>(options.top_p);
+  spec.sampling = options.sampling;
   if (Status status = workload::validate(spec); !status.ok()) return status.refusal();
   return spec;
 }
@@ -166,15 +166,14 @@ void add_options(ConfigParser& parser, BenchOptions& options) {
     parser.add("max-sequences", options.max_sequences, "Generations that the engine runs at a time");
   }
   const std::string means = latency ? "" : "; the mean of mixed lengths";
+  parser.add("shared-prefix", options.shared_prefix, "So many tokens of all prompts are the same");
   parser.add("input-tokens", options.input_tokens, "Tokens of a prompt" + means);
   parser.add("output-tokens", options.output_tokens, "New tokens, whatever they are" + means);
   parser.add("warmup", options.warmup, "Runs before those that count");
   parser.add("repeats", options.repeats, "Runs that count; the median is reported");
   parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; 0: chosen for the benchmark");
   parser.add("seed", options.seed, "Of prompts and lengths");
-  parser.add("temperature", options.temperature, "0: always the best token; 0 to 2");
-  parser.add("top-k", options.top_k, "Draw from the k best tokens; 0: all");
-  parser.add("top-p", options.top_p, "Draw from the best tokens that hold this probability together");
+  add_benchmarked_parameters(parser, options.sampling);
   parser.add("json", options.json_file, "File to write with settings, machine and every measurement");
   if (latency) parser.add("plot", options.plot_file, "SVG file to draw, with FasterTransformer's published figures");
 }

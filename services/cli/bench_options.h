@@ -30,15 +30,14 @@ struct BenchOptions {
   int num_requests = 1000;
   std::string lengths = "mixed";  // or fixed
   int input_tokens;
+  int shared_prefix = 0;
   int output_tokens;
   int warmup = 1;
   int repeats;
   int max_sequences = 256;  // throughput; a latency benchmark takes what its largest batch needs
   int max_step_tokens = 0;  // 0: chosen
   uint64_t seed = 0;
-  double temperature = 0;
-  int top_k = 0;
-  double top_p = 1;
+  SamplingParams sampling = workload::bench_sampling();
 
   std::string json_file;
   std::string plot_file;

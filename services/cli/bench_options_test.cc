@@ -101,7 +101,7 @@ TEST(BenchOptions, RefusalsNameTheOption) {
   expect("exceed the context of 2048 tokens", [](auto& o) { o.output_tokens = 2045; });
   expect("output_tokens: expected 1 to 2048, found 2049", [](auto& o) { o.output_tokens = 2049; });
   expect("repeats: expected 1", [](auto& o) { o.repeats = 0; });
-  expect("temperature", [](auto& o) { o.temperature = 3; });
+  expect("temperature", [](auto& o) { o.sampling.temperature = 3; });
   expect("device: expected cpu or cuda, found 'tpu'", [](auto& o) { o.device = "tpu"; });
   expect("through: expected engine or pipeline, found 'api'", [](auto& o) { o.through = "api"; });
   expect("world: opt-125m cannot be shared by 5 ranks; possible are 1, 2", [](auto& o) { o.world = 5; });

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <map>
 
 namespace optserve::cli {
 namespace {
@@ -21,11 +22,19 @@ std::string right(const std::string& text, size_t columns) {
   return std::string(text.size() < columns ? columns - text.size() : 0, ' ') + text;
 }
 
+// What differs from the defaults.
 std::string sampling_words(const SamplingParams& sampling) {
-  if (sampling.is_greedy()) return "greedy";
-  std::string words = "temperature " + figure(sampling.temperature);
-  if (sampling.top_k > 0) words += ", top-k " + std::to_string(sampling.top_k);
-  if (sampling.top_p < 1) words += ", top-p " + figure(sampling.top_p);
+  std::string words = sampling.is_greedy() ? "greedy" : "temperature " + figure(sampling.temperature);
+  const SamplingParams defaults;
+  std::map<std::string_view, double> usual;
+  for_each_parameter(
+      defaults, [&usual](const ParameterInfo& info, auto value) { usual[info.name] = static_cast<double>(value); });
+  for_each_parameter(sampling, [&](const ParameterInfo& info, auto value) {
+    const std::string_view name = info.name;
+    const auto number = static_cast<double>(value);
+    if (name == "temperature" || name == "seed" || name == "ignore_eos" || number == usual[name]) return;
+    words += ", " + std::string(name) + " " + figure(number);
+  });
   return words;
 }
 

@@ -30,6 +30,17 @@ TokenBias read_bias(const std::string& text) {
           read_number<float>("logit-bias", kExpected, std::string_view(text).substr(equals + 1))};
 }
 
+template <class Wanted>
+void add_parameters(ConfigParser& parser, SamplingParams& params, Wanted&& is_wanted) {
+  for_each_parameter(params, [&](const ParameterInfo& info, auto& field) {
+    if constexpr (!std::is_enum_v<std::remove_reference_t<decltype(field)>>) {
+      std::string name = info.name;
+      std::ranges::replace(name, '_', '-');
+      if (is_wanted(info.name)) parser.add(name, field, info.help);
+    }
+  });
+}
+
 }  // namespace
 
 std::vector<TokenId> read_ids(const char* option, const std::string& text) {
@@ -44,13 +55,7 @@ std::vector<TokenId> read_ids(const char* option, const std::string& text) {
 }
 
 void add_options(ConfigParser& parser, SamplingOptions& options) {
-  for_each_parameter(options.params, [&parser](const ParameterInfo& info, auto& field) {
-    if constexpr (!std::is_enum_v<std::remove_reference_t<decltype(field)>>) {
-      std::string name = info.name;
-      std::ranges::replace(name, '_', '-');
-      parser.add(name, field, info.help);
-    }
-  });
+  add_parameters(parser, options.params, [](std::string_view) { return true; });
   parser.add("profile", options.profile,
              "Order and formulas where systems differ: default, fastertransformer, metaseq");
   parser.add("logit-bias", options.logit_bias, "id=bias, added to the id's logit, -100 to 100; repeatable");
@@ -60,6 +65,12 @@ void add_options(ConfigParser& parser, SamplingOptions& options) {
              "Ids after which top-p starts again, with commas between them");
   parser.add("bad-word", options.bad_words, "Text that the output must not contain; repeatable");
   parser.add("bad-word-ids", options.bad_word_ids, "The same by its ids, with commas between them; repeatable");
+}
+
+void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params) {
+  add_parameters(parser, params, [](std::string_view name) {
+    return name != "seed" && name != "ignore_eos" && name != "min_new_tokens";
+  });
 }
 
 void apply(const SamplingOptions& options, protocol::JobSpec& job) {

@@ -19,6 +19,9 @@ struct SamplingOptions {
 };
 
 void add_options(ConfigParser& parser, SamplingOptions& options);
+// Of the table, what changes the work of a token: for benchmarks, whose requests have a fixed length and seeds of their
+// own.
+void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params);
 // Sets sampling, rules and bad words of a job. Throws CommandFailure naming the option that cannot be read.
 void apply(const SamplingOptions& options, protocol::JobSpec& job);
 

@@ -136,6 +136,7 @@ protocol::DispatchItem SchedulerService::dispatch_item(Job& job, Instant now) {
   item.prompt_logprobs = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
   if (item.prompt_logprobs) job.prompt_logprobs.clear();
   item.remaining_ms = remaining_ms(job, now);
+  if (options_.isolate_tenants) item.cache_salt = job.spec.tenant;
   item.rules = job.spec.rules;
   item.rules.bad_words.insert(item.rules.bad_words.end(), job.bad_word_ids.begin(), job.bad_word_ids.end());
   return item;

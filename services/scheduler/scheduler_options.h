@@ -46,6 +46,7 @@ struct SchedulerOptions {
   size_t tenant_jobs_max = limits::kOpenJobsMax;
   double tenant_share = 0.9;  // above 0; 1: no limit
   TenantWeights tenant_weights;
+  bool isolate_tenants = false;  // nothing of a tenant's prompts is shared with others in workers' prefix caches
   bool prefix_affinity = false;  // prefer a group that was lately sent the same beginning of a prompt
 
   size_t known_keys_max = 500'000;     // open jobs and kept results

@@ -114,8 +114,10 @@ class Bench {
     const Engine::DeviceTime before = engine_.device_time();
     const Instant start = host_.clock.now();
     Instant reported = start;
+    batching::PlannerOptions planner = planner_options(engine_);
+    planner.prefix_cache = host_.prefix_cache;
     const auto generations =
-        generate_all(leader_, planner_options(engine_), std::move(list), &stats, [&](const GenerateProgress& progress) {
+        generate_all(leader_, planner, std::move(list), &stats, [&](const GenerateProgress& progress) {
           run.steps = progress.steps;
           const Instant now = host_.clock.now();
           if (now - reported < kProgressInterval) return true;
@@ -191,7 +193,7 @@ int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& 
         {"max_step_tokens", engine.options().max_step_tokens},
         {"kv_tokens", int64_t{engine.options().num_blocks} * limits::kKvBlockTokens},
         {"version", build_version()}});
-  run_bench(leader, engine, spec.value(), {clock, emit, shutdown_requested});
+  run_bench(leader, engine, spec.value(), {clock, emit, shutdown_requested, options.prefix_cache});
   return kExitDrained;
 }
 

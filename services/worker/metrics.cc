@@ -17,6 +17,8 @@ WorkerMetrics::WorkerMetrics(Registry& r, size_t schedulers)
       steps(r.gauge("optserve_worker_engine_steps_total", "Engine steps planned")),
       prefill_tokens(r.gauge("optserve_worker_prefill_tokens_total", "Prompt tokens processed")),
       decode_tokens(r.gauge("optserve_worker_decode_tokens_total", "Rows processed to generate a token each")),
+      shared_tokens(r.gauge("optserve_worker_prefix_cached_tokens_total",
+                            "Tokens of prompts that were not processed because the KV cache held them")),
       device_busy(r.gauge("optserve_worker_device_busy_seconds_total", "Time of rank 0's device in steps")),
       device_idle(r.gauge("optserve_worker_device_idle_seconds_total",
                           "Time of rank 0's device between steps, whether there was work or not")) {
@@ -42,6 +44,7 @@ void WorkerMetrics::update(const batching::PlannerStats& stats) const {
   steps.set(static_cast<double>(stats.planned_steps));
   prefill_tokens.set(static_cast<double>(stats.prefill_tokens));
   decode_tokens.set(static_cast<double>(stats.decode_tokens));
+  shared_tokens.set(static_cast<double>(stats.shared_tokens));
 }
 
 }  // namespace optserve::worker

@@ -166,7 +166,9 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     metrics.update_device(rank.engine->device_time());
     return result;
   };
-  EngineThread engine(planner_options(*rank.engine), std::move(steps));
+  batching::PlannerOptions planner = planner_options(*rank.engine);
+  planner.prefix_cache = options.prefix_cache;
+  EngineThread engine(planner, std::move(steps));
   const protocol::Register hello = registration(options, identity, *rank.engine);
   VisibleService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, health, status);
   const auto watch_engine = [&](transport::ServiceLoop& loop) {

@@ -105,6 +105,7 @@ void WorkerService::start(transport::PortId scheduler, protocol::DispatchItem it
   request.max_new_tokens = item.max_new_tokens;
   request.sampling = item.sampling;
   request.rules = std::move(item.rules);
+  request.cache_salt = std::move(item.cache_salt);
   request.prompt_logprobs = item.prompt_logprobs;
   Job job{scheduler, item.lease, item.prompt_tokens, item.sampling.logprobs >= 0};
   if (item.remaining_ms > 0) {
