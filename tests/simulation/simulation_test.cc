@@ -65,6 +65,16 @@ TEST_F(Simulation, HoldsThemWithManyWorkers) {
   EXPECT_GE(outcome.accepted, jobs) << "seed " << seed;
 }
 
+// Clients submit again what expired before they saw it: each job once, however many of a batch are lost.
+TEST_F(Simulation, EndsWithResultsThatExpireBeforeTheyAreSeen) {
+  WorldSettings settings = large_world(std::random_device{}(), 40, 4'000);
+  settings.clients = 2;
+  settings.result_ttl_ms = 1'000;
+  const Outcome outcome = run_world(settings);
+  expect_clean(outcome);
+  EXPECT_GE(outcome.accepted, settings.jobs) << "seed " << settings.seed;
+}
+
 // How many times more CPU time a job takes of the scheduler where six times as many workers and jobs are about.
 double growth_of_work(Plant plant) {
   const auto cost = [&](size_t workers, uint64_t jobs) {
