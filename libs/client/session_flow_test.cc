@@ -30,7 +30,7 @@ TEST(Credits, ComeFirstOnAConnectionAndWithEachPing) {
   rig.pass(milliseconds(500));
   ASSERT_TRUE(std::holds_alternative<Ping>(rig.sent.at(0)));
   ASSERT_TRUE(std::holds_alternative<Credit>(rig.sent.at(1)));
-  EXPECT_EQ(std::get<Credit>(rig.sent[1]), (Credit{0, 1 << 20}));
+  EXPECT_EQ(std::get<Credit>(rig.sent[1]), (Credit{0, limits::kStreamWindowMax}));
   rig.sent.clear();
   rig.pass(seconds(5));
   EXPECT_EQ(rig.all<Credit>().size(), rig.all<Ping>().size());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "transport/service.h"
 
 namespace optserve::client {
@@ -21,8 +22,9 @@ struct SessionOptions {
   Duration lost_after = milliseconds(5'000);
   Duration attach_again = milliseconds(10'000);  // a stream this long without events is attached again
   Duration down_after = milliseconds(1'000);     // unreachable for this long: what can go elsewhere does
-  uint64_t window_bytes = 1 << 20;               // of stream content on its way (protocol::Credit)
-  uint64_t seed = 0;                             // of the jitter
+  // Of stream content on its way (protocol::Credit). More than the scheduler allows would not be asked for in time.
+  uint64_t window_bytes = limits::kStreamWindowMax;
+  uint64_t seed = 0;  // of the jitter
 };
 
 // When a call into the session happens, and where what it sends goes.

@@ -257,8 +257,13 @@ BulkClientNode::BulkClientNode(Environment& environment, Network& network, Ledge
 std::unique_ptr<transport::Service> BulkClientNode::make_service() {
   auto session = make_session(env_.dice);
   session_ = session.get();
-  for (const auto& [index, unused] : open_) again_.push_back(index);
   return session;
+}
+
+void BulkClientNode::on_crash() {
+  session_ = nullptr;
+  again_.clear();
+  for (const auto& [index, unused] : open_) again_.push_back(index);
 }
 
 void BulkClientNode::on_turn() {
@@ -266,34 +271,58 @@ void BulkClientNode::on_turn() {
   std::vector<uint64_t> batch;
   const auto add = [&](uint64_t index) {
     batch.push_back(index);
-    open_[index] = true;
     if (batch.size() == kBulkBatch) submit(std::exchange(batch, {}));
   };
+  if (again_.size() > open_.size()) ledger_.fail(Invariant::kBounded, "a client submits jobs more than once at a time");
   for (const uint64_t index : std::exchange(again_, {})) add(index);
-  while (open_.size() < share && next_job_ < env_.settings.jobs) add(next_job_++);
-  if (!batch.empty()) submit(batch);
+  while (open_.size() + batch.size() < share && next_job_ < env_.settings.jobs) add(next_job_++);
+  if (!batch.empty()) submit(std::move(batch));
 }
 
-void BulkClientNode::submit(const std::vector<uint64_t>& indices) {
+void BulkClientNode::submit(std::vector<uint64_t> indices) {
+  auto batch = std::make_shared<Batch>();
+  batch->number = ++batches_;
   std::vector<protocol::JobSpec> specs;
-  for (const uint64_t index : indices) specs.push_back(large_job(env_.model, env_.settings.seed, index));
+  for (const uint64_t index : indices) {
+    open_[index] = batch->number;
+    specs.push_back(large_job(env_, index));
+  }
+  batch->jobs = std::move(indices);
   JobStream stream;
-  stream.on_finished = [this](const protocol::JobResult& result) { open_.erase(std::stoull(result.key.substr(1))); };
-  // A result has expired before it was fetched; which one is not said.
-  stream.on_lost = [this, indices](const Refusal&) {
-    for (const uint64_t index : indices) {
-      if (open_.contains(index)) again_.push_back(index);
-    }
+  stream.on_finished = [this](const protocol::JobResult& result) {
+    const uint64_t index = std::stoull(result.key.substr(1));
+    ledger_.check_result(large_job(env_, index), result);
+    open_.erase(index);
   };
+  stream.on_lost = [this, batch](const Refusal&) { on_lost(*batch); };
   const client::Turn turn{local_now(), out()};
   session_->submit(std::move(specs), std::move(stream), local_now() + kCallTimeout, turn,
-                   [this, indices](const auto& submission, const auto&) {
+                   [this, batch](const auto& submission, const auto&) {
                      const auto& outcomes = submission.outcomes;
-                     for (size_t i = 0; i < indices.size(); ++i) {
-                       const bool accepted = outcomes.ok() && outcomes.value()[i].job;
-                       if (!accepted && open_.contains(indices[i])) again_.push_back(indices[i]);
+                     batch->ids.resize(batch->jobs.size());
+                     for (size_t i = 0; i < batch->jobs.size(); ++i) {
+                       if (outcomes.ok() && outcomes.value()[i].job) {
+                         batch->ids[i] = *outcomes.value()[i].job;
+                       } else {
+                         submit_again(*batch, i);
+                       }
                      }
                    });
+}
+
+// A result has expired before it was fetched. Which one is not said: those that are really gone are submitted again.
+void BulkClientNode::on_lost(const Batch& batch) {
+  for (size_t i = 0; i < batch.ids.size(); ++i) {
+    if (batch.ids[i] != JobId{} && ledger_.is_gone(batch.ids[i])) submit_again(batch, i);
+  }
+}
+
+// Once for each time that it was submitted.
+void BulkClientNode::submit_again(const Batch& batch, size_t place) {
+  const auto found = open_.find(batch.jobs[place]);
+  if (found == open_.end() || found->second != batch.number) return;
+  found->second = 0;
+  again_.push_back(found->first);
 }
 
 }  // namespace optserve::simulation

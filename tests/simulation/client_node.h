@@ -78,16 +78,25 @@ class BulkClientNode final : public Process {
   bool is_done() const { return open_.empty() && next_job_ >= env_.settings.jobs; }
 
  private:
+  // Jobs that were submitted together.
+  struct Batch {
+    uint64_t number = 0;
+    std::vector<uint64_t> jobs;
+    std::vector<JobId> ids;  // as answered; zero: not accepted
+  };
   std::unique_ptr<transport::Service> make_service() override;
-  void on_crash() override { session_ = nullptr; }
+  void on_crash() override;
   void on_turn() override;
-  void submit(const std::vector<uint64_t>& jobs);
+  void submit(std::vector<uint64_t> jobs);
+  void on_lost(const Batch& batch);
+  void submit_again(const Batch& batch, size_t place);
 
   Ledger& ledger_;
   uint64_t& next_job_;
   client::ClientSession* session_ = nullptr;
-  std::vector<uint64_t> again_;  // not accepted the last time
-  std::map<uint64_t, bool> open_;
+  std::vector<uint64_t> again_;        // to be submitted again
+  std::map<uint64_t, uint64_t> open_;  // jobs and the batches that they were last submitted in; 0: in again_
+  uint64_t batches_ = 0;
 };
 
 }  // namespace optserve::simulation

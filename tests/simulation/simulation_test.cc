@@ -65,6 +65,22 @@ TEST_F(Simulation, HoldsThemWithManyWorkers) {
   EXPECT_GE(outcome.accepted, jobs) << "seed " << seed;
 }
 
+// Clients submit again what expired before they saw it: each job once, however many of a batch are lost.
+TEST_F(Simulation, EndsWithResultsThatExpireBeforeTheyAreSeen) {
+  constexpr int kWorldsWithLosses = kSanitized ? 1 : 4;
+  const uint64_t first = std::random_device{}();
+  int found = 0;
+  for (uint64_t seed = first; !HasFailure() && found < kWorldsWithLosses && seed < first + 50; ++seed) {
+    WorldSettings settings = large_world(seed, 40, 4'000);
+    settings.clients = 2;
+    settings.result_ttl_ms = 50;
+    const Outcome outcome = run_world(settings);
+    expect_clean(outcome);
+    found += outcome.accepted > settings.jobs ? 1 : 0;
+  }
+  EXPECT_EQ(found, kWorldsWithLosses) << "first seed " << first;
+}
+
 // How many times more CPU time a job takes of the scheduler where six times as many workers and jobs are about.
 double growth_of_work(Plant plant) {
   const auto cost = [&](size_t workers, uint64_t jobs) {

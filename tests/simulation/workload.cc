@@ -89,18 +89,18 @@ std::vector<std::vector<PlannedJob>> plan_jobs(Environment& env) {
   return plans;
 }
 
-protocol::JobSpec large_job(const Model& model, uint64_t seed, uint64_t index) {
-  const uint64_t x = mix(seed, index);
+protocol::JobSpec large_job(const Environment& env, uint64_t index) {
+  const uint64_t x = mix(env.settings.seed, index);
   protocol::JobSpec spec;
   spec.key = "j" + std::to_string(index);
-  spec.model = model.info().name;
+  spec.model = env.model.info().name;
   spec.prompt_ids = {kEndOfText};
   for (uint64_t i = 0; i < 4 + x % 8; ++i) spec.prompt_ids.push_back(static_cast<TokenId>(4 + (x >> i) % 250));
   spec.max_new_tokens = static_cast<int32_t>(2 + (x >> 20) % 12);
   spec.sampling.seed = x;
   spec.max_attempts = 10;
   spec.ttl_ms = 3'600'000;
-  spec.result_ttl_ms = 30'000;
+  spec.result_ttl_ms = env.settings.result_ttl_ms;
   return spec;
 }
 

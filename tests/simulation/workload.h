@@ -22,6 +22,6 @@ struct PlannedJob {
 // By client.
 std::vector<std::vector<PlannedJob>> plan_jobs(Environment& environment);
 // Job number `index` of a large world.
-protocol::JobSpec large_job(const Model& model, uint64_t seed, uint64_t index);
+protocol::JobSpec large_job(const Environment& environment, uint64_t index);
 
 }  // namespace optserve::simulation
