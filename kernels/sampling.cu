@@ -4,8 +4,8 @@
 #include "kernels/dependent_launch.cuh"
 #include "kernels/sampling.h"
 #include "kernels/sampling_best.cuh"
-#include "kernels/sampling_cut.cuh"
 #include "kernels/sampling_scan.cuh"
+#include "kernels/sampling_typical.cuh"
 
 namespace optserve::kernels {
 namespace sampling {

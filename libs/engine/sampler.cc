@@ -19,9 +19,11 @@ Sampler::Sampler(Backend& backend, int64_t draws_max, int64_t scores_max) {
 void Sampler::draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch) {
   if (batch.num_draws == 0) return;
   const Tensor logits = model.logits(exec, hidden, batch.draw_rows);
-  exec.backend.sample(
-      logits, batch.sample,
-      {.ids = ids_.view(DType::kI32, {batch.num_draws}), .logprobs = logprobs_.view(DType::kF32, {batch.num_draws})});
+  exec.backend.sample(logits, batch.sample,
+                      {.ids = ids_.view(DType::kI32, {batch.num_draws}),
+                       .logprobs = logprobs_.view(DType::kF32, {batch.num_draws}),
+                       .best_ids = {},
+                       .best_logprobs = {}});
 }
 
 void Sampler::score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch) {

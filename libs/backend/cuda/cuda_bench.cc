@@ -106,7 +106,7 @@ class Bench {
     held_.clear();
   }
 
-  void sample(int64_t rows, const SamplingParams& params, const char* name, const TokenRules& rules = {}) {
+  void sample(int64_t rows, const SamplingParams& params, const char* name, const TokenRules& rules = TokenRules()) {
     constexpr int64_t kVocab = 50272;
     constexpr int32_t kKnown = 200;
     const Buffer logits = backend_->allocate(static_cast<size_t>(rows * kVocab) * sizeof(float));
@@ -201,7 +201,9 @@ class Bench {
 };
 
 void run_sampling(Bench& bench) {
-  TokenRules rules{.bad_words = {{17, 4711}, {50, 60, 70}}, .stop_ids = {50118}};
+  TokenRules rules;
+  rules.bad_words = {{17, 4711}, {50, 60, 70}};
+  rules.stop_ids = {50118};
   for (TokenId id = 0; id < 300; ++id) rules.logit_bias.push_back({id * 160, 1.5f});
   const SamplingParams chain{
       .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .repetition_penalty = 1.2f, .logprobs = 5};
