@@ -1,106 +1,17 @@
-// Two or three kernels. scan: a pass over all tiles of all rows, which leaves of each tile its largest logit, its sum
-// of exponentials and its best id. weigh, if some row draws: masses of tiles. Then one warp a row draws, or one block a
-// row truncates and draws.
+// Two to four kernels. scan: a pass over all tiles of all rows, which edits the logits of rows that ask for it and
+// leaves of each tile its largest logit, its sum of exponentials and its best id. weigh, if some row draws: masses of
+// tiles. Then one warp a row draws, or one block a row truncates and draws. Last, one warp a row finds its best ids.
 #include "kernels/dependent_launch.cuh"
 #include "kernels/sampling.h"
-#include "kernels/sampling_cut.cuh"
+#include "kernels/sampling_best.cuh"
+#include "kernels/sampling_scan.cuh"
+#include "kernels/sampling_typical.cuh"
 
 namespace optserve::kernels {
 namespace sampling {
 namespace {
 
-constexpr int kScanWarps = 8, kWeighWarps = 4, kFinishWarps = 4, kLogprobWarps = 8;
-constexpr int kScanIds = kScanWarps * kTile;  // of one block
-
-// ---- scan
-
-// uses[i] = how often id first + i is known, in the bits of penalise(). All threads of the block.
-__device__ void count_uses(const Plan& plan, const SamplingRow& row, int32_t first, uint32_t* uses) {
-  for (int i = static_cast<int>(threadIdx.x); i < kScanIds; i += kScanWarps * kLanes) uses[i] = 0;
-  __syncthreads();
-  const int32_t* known = plan.args.history + row.slot * plan.args.history_stride;
-  for (int i = static_cast<int>(threadIdx.x); i < row.position; i += kScanWarps * kLanes) {
-    const int32_t id = known[i];
-    if (id < first || id >= first + kScanIds || id >= plan.args.vocab_real) continue;
-    if (i < row.prompt_tokens) {
-      atomicOr(&uses[id - first], kUsedInPrompt);
-    } else {
-      atomicAdd(&uses[id - first], kUsedOnce);
-    }
-  }
-  __syncthreads();
-}
-
-// What may be drawn of four neighbouring ids from `id` on, in place of `four`; keeps the lane's best.
-__device__ inline void choose(const Masks& masks, int32_t id, float (&four)[4], float& best, int32_t& best_id) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (masks.hide(id + i)) four[i] = -INFINITY;
-    if (four[i] > best) {
-      best = four[i];
-      best_id = id + i;
-    }
-  }
-}
-
-// One warp. `uses`: of the ids of this tile; null: no penalties.
-__device__ inline void scan_tile(const Plan& plan, const SamplingRow& row, int64_t index, int tile,
-                                 const uint32_t* uses) {
-  const auto vocab_real = static_cast<int32_t>(plan.args.vocab_real);
-  const Masks masks = masks_of(plan, row);
-  float v[kSteps][4];
-  load_tile(plan.args.logits + index * plan.args.vocab, vocab_real, plan.aligned, tile, kAllGroups, v);
-  Summary summary{-FLT_MAX, 0, -INFINITY, INT32_MAX};
-  bool broken = false;
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const int32_t id = id_at(tile, step, 0);
-    float four[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      summary.largest = fmaxf(summary.largest, v[step][i]);
-      broken |= id + i < vocab_real && !(fabsf(v[step][i]) <= FLT_MAX);
-      four[i] = uses == nullptr ? v[step][i] : penalise(v[step][i], uses[id - tile * kTile + i], row);
-    }
-    choose(masks, id, four, summary.best, summary.best_id);
-    if (uses != nullptr && id < vocab_real) {
-      float* copy = plan.penalised + index * plan.penalised_stride + id;
-      *reinterpret_cast<float4*>(copy) = make_float4(four[0], four[1], four[2], four[3]);
-    }
-    if (plan.group_maxima == nullptr) continue;
-    float group = fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3]));
-    for (int distance = 1; distance < kGroup / 4; distance *= 2) {
-      group = fmaxf(group, __shfl_xor_sync(kAllLanes, group, distance));
-    }
-    if (lane_id() % (kGroup / 4) == 0)
-      plan.group_maxima[(index * plan.tiles + tile) * kTileGroups + id % kTile / kGroup] = group;
-  }
-  summary.largest = warp_max(summary.largest);
-  warp_best(summary.best, summary.best_id);
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) summary.sum += __expf(v[step][i] - summary.largest);
-  }
-  summary.sum = warp_sum(summary.sum);
-  if (__any_sync(kAllLanes, broken)) summary.sum = NAN;
-  if (lane_id() == 0) plan.summaries[index * plan.tiles + tile] = summary;
-}
-
-template <bool kPenalties>
-__global__ void __launch_bounds__(kScanWarps* kLanes) scan_kernel(const Plan plan) {
-  __shared__ uint32_t uses[kPenalties ? kScanIds : 1];
-  allow_next();
-  wait_for_previous();
-  const int chunks = (plan.tiles + kScanWarps - 1) / kScanWarps;
-  const int index = static_cast<int>(blockIdx.x) / chunks, chunk = static_cast<int>(blockIdx.x) % chunks;
-  const SamplingRow row = plan.args.rows[index];
-  if (row.slot < 0) return;
-  const bool penalised = kPenalties && has_penalties(row);
-  if (penalised) count_uses(plan, row, chunk * kScanIds, uses);
-  const int tile = chunk * kScanWarps + warp_id();
-  if (tile < plan.tiles) scan_tile(plan, row, index, tile, penalised ? uses + warp_id() * kTile : nullptr);
-}
+constexpr int kWeighWarps = 4, kFinishWarps = 4, kLogprobWarps = 8;
 
 // ---- weigh
 
@@ -125,11 +36,7 @@ __global__ void __launch_bounds__(kWeighWarps* kLanes) weigh_kernel(const Plan p
 
 // One lane of one warp a row.
 __device__ void store(const Plan& plan, const SamplingRow& row, int64_t index, int32_t id, const Summary& summary) {
-  float logprob = 0;
-  if (id >= 0) {
-    const auto logit = static_cast<double>(plan.args.logits[index * plan.args.vocab + id]);
-    logprob = static_cast<float>(logit - static_cast<double>(summary.largest) - static_cast<double>(logf(summary.sum)));
-  }
+  const float logprob = id >= 0 ? log_softmax(plan.args.logits[index * plan.args.vocab + id], summary) : 0.0f;
   plan.args.ids[index] = id;
   plan.args.logprobs[index] = logprob;
   plan.args.history[row.slot * plan.args.history_stride + row.position] = id >= 0 ? id : 0;
@@ -159,13 +66,36 @@ __global__ void __launch_bounds__(kFinishWarps* kLanes) finish_kernel(const Plan
   const Summary summary = merge_summaries(plan, index);
   int32_t id = may_draw(summary) ? summary.best_id : -1;
   if constexpr (kDraw) {
-    if (id >= 0 && !is_greedy(row)) id = draw(view_of(plan, row, index, summary), no_cut(), uniform_of(row));
+    if (id >= 0 && !is_greedy(row)) {
+      const RowView view = view_of(plan, row, index, summary);
+      id = draw(view, no_cut().logit, MassOfKept{view, no_cut()}, uniform_of(row));
+    }
   }
   if (lane_id() == 0) store(plan, row, index, id, summary);
 }
 
+// Truncates and draws. All threads of the block; the id is known to the first warp.
+template <bool kTypical>
+__device__ int32_t truncate_and_draw(const Plan& plan, const SamplingRow& row, Shared& shared) {
+  const RowView& view = shared.row;
+  const int32_t top_k = effective_top_k(plan, row);
+  const float top_p = decayed_top_p(plan, row, shared);
+  Cut cut = no_cut();
+  if (top_k > 0 || top_p < 1.0f || row.min_p > 0.0f) cut = truncate(view, top_k, top_p, shared);
+  if constexpr (kTypical) {
+    if (row.typical_p < 1.0f) {
+      const MassOfTypical typical = choose_typical(view, cut, row.typical_p, shared);
+      return warp_id() == 0 ? draw(view, cut.logit, typical, uniform_of(row)) : -1;
+    }
+  }
+  const MassOfKept kept{view, cut};
+  if (top_k > 0 || top_p < 1.0f) measure_tiles(view, cut.logit, kept);
+  return warp_id() == 0 ? draw(view, cut.logit, kept, uniform_of(row)) : -1;
+}
+
 // One block a row. All warps merge the same summaries, so that they take the same branches.
-__global__ void __launch_bounds__(kCutThreads, 2) truncate_kernel(const Plan plan) {
+template <bool kTypical>
+__global__ void __launch_bounds__(kCutThreads, kTypical ? 1 : 2) truncate_kernel(const Plan plan) {
   __shared__ Shared shared;
   allow_next();
   wait_for_previous();
@@ -180,14 +110,7 @@ __global__ void __launch_bounds__(kCutThreads, 2) truncate_kernel(const Plan pla
   if (id >= 0 && !is_greedy(row)) {
     if (threadIdx.x == 0) shared.row = view_of(plan, row, index, summary);
     __syncthreads();
-    const RowView& view = shared.row;
-    const int32_t top_k = effective_top_k(plan, row);
-    Cut cut = no_cut();
-    if (top_k > 0 || row.top_p < 1.0f) {
-      cut = truncate(view, top_k, row.top_p, shared);
-      measure_tiles(view, cut.logit, MassOfKept{view, cut});
-    }
-    if (warp_id() == 0) id = draw(view, cut, uniform_of(row));
+    id = truncate_and_draw<kTypical>(plan, row, shared);
   }
   if (threadIdx.x == 0) store(plan, row, index, id, summary);
 }
@@ -285,8 +208,8 @@ Parts take_parts(void* scratch, int64_t num_rows, int64_t vocab, Plan& plan) {
   plan.summaries = parts.take<Summary>(num_rows * tiles);
   plan.tile_masses = parts.take<uint64_t>(num_rows * tiles);
   plan.group_maxima = parts.take<float>(num_rows * tiles * kTileGroups);
-  plan.penalised_stride = (vocab + 3) / 4 * 4;
-  plan.penalised = parts.take<float>(num_rows * plan.penalised_stride);
+  plan.edited_stride = (vocab + 3) / 4 * 4;
+  plan.edited = parts.take<float>(num_rows * plan.edited_stride);
   return parts;
 }
 
@@ -295,22 +218,34 @@ LaunchShape shape_of(int64_t blocks, int warps) {
   return {static_cast<unsigned>(blocks), static_cast<unsigned>(warps * kLanes)};
 }
 
-cudaError_t launch_draw(const Plan& plan, cudaStream_t stream) {
+cudaError_t launch_scan(const Plan& plan, uint32_t features, cudaStream_t stream) {
+  const LaunchShape shape = shape_of(plan.args.num_rows * divide_up(plan.tiles, kScanWarps), kScanWarps);
+  if ((features & kFeatureRules) != 0) return launch_dependent<scan_kernel<Edits::kRules>>(shape, stream, plan);
+  if (plan.edited != nullptr) return launch_dependent<scan_kernel<Edits::kPenalties>>(shape, stream, plan);
+  return launch_dependent<scan_kernel<Edits::kNone>>(shape, stream, plan);
+}
+
+cudaError_t launch_draw(const Plan& plan, uint32_t features, cudaStream_t stream) {
   const int64_t rows = plan.args.num_rows, chunks = divide_up(plan.tiles, kWeighWarps);
+  const LaunchShape finish = shape_of(divide_up(rows, kFinishWarps), kFinishWarps);
+  if ((features & (kFeatureDraw | kFeatureTruncate | kFeatureTypical)) == 0) {
+    return launch_dependent<finish_kernel<false>>(finish, stream, plan);
+  }
   const cudaError_t error = launch_dependent<weigh_kernel>(shape_of(rows * chunks, kWeighWarps), stream, plan);
   if (error != cudaSuccess) return error;
-  if (plan.group_maxima != nullptr) return launch_dependent<truncate_kernel>(shape_of(rows, kCutWarps), stream, plan);
-  return launch_dependent<finish_kernel<true>>(shape_of(divide_up(rows, kFinishWarps), kFinishWarps), stream, plan);
+  if (plan.group_maxima == nullptr) return launch_dependent<finish_kernel<true>>(finish, stream, plan);
+  const LaunchShape truncate = shape_of(rows, kCutWarps);
+  if ((features & kFeatureTypical) == 0) return launch_dependent<truncate_kernel<false>>(truncate, stream, plan);
+  return launch_dependent<truncate_kernel<true>>(truncate, stream, plan);
 }
 
 cudaError_t launch(const Plan& plan, uint32_t features, cudaStream_t stream) {
-  const int64_t rows = plan.args.num_rows;
-  const LaunchShape scan = shape_of(rows * divide_up(plan.tiles, kScanWarps), kScanWarps);
-  const cudaError_t error = plan.penalised != nullptr ? launch_dependent<scan_kernel<true>>(scan, stream, plan)
-                                                      : launch_dependent<scan_kernel<false>>(scan, stream, plan);
-  if (error != cudaSuccess) return error;
-  if ((features & (kFeatureDraw | kFeatureTruncate)) != 0) return launch_draw(plan, stream);
-  return launch_dependent<finish_kernel<false>>(shape_of(divide_up(rows, kFinishWarps), kFinishWarps), stream, plan);
+  cudaError_t error = launch_scan(plan, features, stream);
+  if (error == cudaSuccess) error = launch_draw(plan, features, stream);
+  if (error != cudaSuccess || (features & kFeatureLogprobs) == 0) return error;
+  LaunchShape shape = shape_of(divide_up(plan.args.num_rows, kBestWarps), kBestWarps);
+  shape.shared_bytes = static_cast<size_t>(kBestWarps * plan.tiles) * sizeof(float);
+  return launch_dependent<best_kernel>(shape, stream, plan);
 }
 
 }  // namespace
@@ -326,8 +261,8 @@ cudaError_t sample(const SamplingArgs& args, uint32_t features, void* scratch, c
   sampling::Plan plan;
   plan.args = args;
   sampling::take_parts(scratch, args.num_rows, args.vocab, plan);
-  if ((features & kFeatureTruncate) == 0) plan.group_maxima = nullptr;
-  if ((features & kFeaturePenalties) == 0) plan.penalised = nullptr;
+  if ((features & (kFeatureTruncate | kFeatureTypical)) == 0) plan.group_maxima = nullptr;
+  if ((features & (kFeaturePenalties | kFeatureRules)) == 0) plan.edited = nullptr;
   plan.tiles = sampling::tiles_of(args.vocab_real);
   plan.masses_per_weight = static_cast<float>(uint64_t{1} << sampling::mass_bits(args.vocab_real));
   plan.aligned = sampling::are_rows_aligned(args.logits, args.vocab);

@@ -27,26 +27,64 @@ __device__ inline double uniform_at(uint64_t seed, uint64_t position) {
   return static_cast<double>(bits + 1) * 0x1p-53;
 }
 
-__device__ inline bool has_penalties(const SamplingRow& row) {
-  return row.repetition_penalty != 1.0f || row.presence_penalty != 0.0f || row.frequency_penalty != 0.0f;
-}
-
+__device__ inline bool has_rules(const SamplingRow& row) { return (row.flags & kRowHasRules) != 0; }
+__device__ inline bool allows_end(const SamplingRow& row) { return (row.flags & kRowAllowEnd) != 0; }
 __device__ inline bool is_greedy(const SamplingRow& row) { return row.temperature == 0.0f || row.top_k == 1; }
 
-// How often an id is known: bit 0 for the prompt, the bits above count where it was generated.
-constexpr uint32_t kUsedInPrompt = 1, kUsedOnce = 2;
-
-__device__ inline float penalise(float logit, uint32_t uses, const SamplingRow& row) {
-  if (uses == 0) return logit;
-  if (row.repetition_penalty != 1.0f) {
-    const float charged =
-        logit > 0 ? __fdiv_rn(logit, row.repetition_penalty) : __fmul_rn(logit, row.repetition_penalty);
-    logit = fminf(fmaxf(charged, -FLT_MAX), FLT_MAX);
+// The penalties of a row as its profile takes them.
+struct Penalties {
+  float repetition, presence, frequency, prompt_presence, prompt_frequency;
+  bool presence_of_prompt;
+};
+__device__ inline Penalties penalties_of(const SamplingRow& row) {
+  if (row.profile == kProfileMetaseq) {
+    return {1.0f,
+            fmaxf(row.presence_penalty, 0.0f),
+            fmaxf(row.frequency_penalty, 0.0f),
+            fmaxf(row.prompt_presence_penalty, 0.0f),
+            fmaxf(row.prompt_frequency_penalty, 0.0f),
+            false};
   }
-  const uint32_t generated = uses / kUsedOnce;
-  if (generated == 0) return logit;
-  const float by_count = __fmul_rn(static_cast<float>(generated), row.frequency_penalty);
-  return __fsub_rn(logit, __fadd_rn(row.presence_penalty, by_count));
+  return {row.repetition_penalty,      row.presence_penalty,         row.frequency_penalty,
+          row.prompt_presence_penalty, row.prompt_frequency_penalty, row.profile == kProfileFasterTransformer};
+}
+__device__ inline bool has_penalties(const SamplingRow& row) {
+  const Penalties penalties = penalties_of(row);
+  return penalties.repetition != 1.0f || penalties.presence != 0.0f || penalties.frequency != 0.0f ||
+         penalties.prompt_presence != 0.0f || penalties.prompt_frequency != 0.0f;
+}
+
+// How often an id is known, in the prompt and generated: two numbers of 16 bits.
+constexpr uint32_t kInPrompt = 1, kGenerated = 1 << 16;
+
+__device__ inline float hold_finite(float logit) { return fminf(fmaxf(logit, -FLT_MAX), FLT_MAX); }
+
+__device__ inline float penalise(float logit, uint32_t uses, const Penalties& penalties) {
+  if (uses == 0) return logit;
+  if (penalties.repetition != 1.0f) {
+    logit = hold_finite(logit > 0 ? __fdiv_rn(logit, penalties.repetition) : __fmul_rn(logit, penalties.repetition));
+  }
+  const uint32_t generated = uses / kGenerated, in_prompt = uses % kGenerated;
+  if (generated > 0 || penalties.presence_of_prompt) {
+    const float by_count = __fmul_rn(static_cast<float>(generated), penalties.frequency);
+    logit = __fsub_rn(logit, __fadd_rn(penalties.presence, by_count));
+  }
+  if (in_prompt > 0) {
+    const float by_count = __fmul_rn(static_cast<float>(in_prompt), penalties.prompt_frequency);
+    logit = __fsub_rn(logit, __fadd_rn(penalties.prompt_presence, by_count));
+  }
+  return logit;
+}
+
+// What logits are divided by before the penalties; 0: nothing.
+__device__ inline float first_divisor(const SamplingRow& row) {
+  if (row.profile == kProfileDefault || row.temperature == 0.0f) return 0.0f;
+  return row.profile == kProfileFasterTransformer ? __fadd_rn(row.temperature, 1e-6f) : row.temperature;
+}
+
+// Whether the chain works on a copy of the row's logits that is not the logits as they came.
+__device__ inline bool is_edited(const SamplingRow& row) {
+  return has_rules(row) || has_penalties(row) || first_divisor(row) != 0.0f;
 }
 
 // A temperature too small to invert acts as the smallest that can be.

@@ -1,5 +1,5 @@
-// Where top-k and top-p end, for one row and one block of threads, without sorting the row: the ids that may be the
-// last are narrowed down by histograms of their keys until they fit a list in shared memory, which is sorted.
+// Where top-k, top-p and typical-p end, for one row and one block of threads, without sorting the row: the ids that may
+// be the last are narrowed down by histograms of their keys until they fit a list in shared memory, which is sorted.
 #pragma once
 
 #include "kernels/sampling_row.cuh"
@@ -39,16 +39,31 @@ struct Shared {
   int cut_index;
   int listed;
   int32_t located;
+  int32_t reset;  // position after the last id that resets top-p
 };
 
 __device__ inline uint64_t ranked(uint32_t key, int32_t id) { return uint64_t{~key} << 32 | static_cast<uint32_t>(id); }
 __device__ inline float ranked_logit(uint64_t entry) { return logit_of(~static_cast<uint32_t>(entry >> 32)); }
 __device__ inline int32_t ranked_id(uint64_t entry) { return static_cast<int32_t>(entry & 0xffffffffu); }
 
-// What an id counts for: top-k counts ids, top-p masses.
-template <bool kMass>
-__device__ uint64_t measure_of(const RowView& row, float logit) {
-  if constexpr (kMass) return row.mass(logit);
+// Orders in which ids are taken. rank(): higher is earlier, then lower ids; -infinity for what is out. floor(): a logit
+// below which no id has a rank of that key or better. mass(): what an id that is in counts, unless ids are counted.
+
+// Of top-k and top-p: the largest logits of those that `cut` keeps.
+struct ByLogit {
+  const RowView& row;
+  Cut cut;
+  __device__ float rank(float logit, int32_t id) const { return cut.keeps(logit, id) ? logit : -INFINITY; }
+  __device__ float floor(uint32_t key) const { return logit_of(key); }
+  __device__ uint64_t mass(float logit, int32_t) const { return row.mass(logit); }
+  __device__ uint64_t listed_mass(uint64_t entry) const { return row.mass(ranked_logit(entry)); }
+  __device__ bool trims() const { return row.trims; }
+};
+
+// What an id counts for: top-k counts ids, the others masses.
+template <bool kMass, class Order>
+__device__ uint64_t measure_of(const Order& order, uint64_t entry) {
+  if constexpr (kMass) return order.listed_mass(entry);
   return 1;
 }
 
@@ -125,10 +140,9 @@ __device__ void add_to_bin(Histogram& histogram, int bin, uint64_t mass, uint32_
 // All lanes of a warp; those that are `inside` add their id. Equal logits are common (masked models, rounded logits),
 // so a bin that all share gets one addition.
 template <bool kMass>
-__device__ void tally(const RowView& row, float logit, int bin, bool inside, Histogram& histogram) {
+__device__ void tally(uint64_t mass, int bin, bool inside, Histogram& histogram) {
   const uint32_t lanes = __ballot_sync(kAllLanes, inside);
   if (lanes == 0) return;
-  const uint64_t mass = kMass && inside ? row.mass(logit) : 0;
   const int first_bin = __shfl_sync(kAllLanes, bin, __ffs(static_cast<int>(lanes)) - 1);
   if (__ballot_sync(kAllLanes, inside && bin != first_bin) != 0) {
     if (inside) add_to_bin<kMass>(histogram, bin, mass, 1);
@@ -172,34 +186,34 @@ __device__ Bracket narrow(const Bracket& bracket, uint64_t wanted, Shared& share
   return shared.bracket;
 }
 
-// Histogram of the ids inside the bracket that `cut` keeps.
-template <bool kMass>
-__device__ void fill_histogram(const RowView& row, const Cut& cut, const Bracket& bracket, Shared& shared) {
+// Histogram of the ids inside the bracket.
+template <bool kMass, class Order>
+__device__ void fill_histogram(const Order& order, const Bracket& bracket, Shared& shared) {
   clear_histogram(shared);
   const int shift = bin_shift(bracket);
-  for_each_tile(row, logit_of(bracket.low), [&](int tile, uint32_t groups) {
-    for_each_drawable(row, tile, groups, [&](float logit, int32_t id) {
-      const uint32_t key = key_of(logit);
-      const bool inside = key >= bracket.low && key <= bracket.high && cut.keeps(logit, id);
+  for_each_tile(order.row, order.floor(bracket.low), [&](int tile, uint32_t groups) {
+    for_each_drawable(order.row, tile, groups, [&](float logit, int32_t id) {
+      const uint32_t key = key_of(order.rank(logit, id));
+      const bool inside = key >= bracket.low && key <= bracket.high;
       const int bin = inside ? static_cast<int>((bracket.high - key) >> shift) : 0;
-      tally<kMass>(row, logit, bin, inside, shared.histogram);
+      tally<kMass>(kMass && inside ? order.mass(logit, id) : 0, bin, inside, shared.histogram);
     });
   });
 }
 
 // ---- lists
 
-// Lists the ids inside the bracket that `cut` keeps, in any order. Returns their number, or, if they do not fit, one
-// above kListMax.
-__device__ inline int collect(const RowView& row, const Cut& cut, const Bracket& bracket, Shared& shared) {
+// Lists the ids inside the bracket, in any order. Returns their number, or, if they do not fit, one above kListMax.
+template <class Order>
+__device__ int collect(const Order& order, const Bracket& bracket, Shared& shared) {
   __syncthreads();
   if (threadIdx.x == 0) shared.listed = 0;
   __syncthreads();
   bool full = false;
-  for_each_tile(row, logit_of(bracket.low), [&](int tile, uint32_t groups) {
-    for_each_drawable(row, tile, full ? 0 : groups, [&](float logit, int32_t id) {
-      const uint32_t key = key_of(logit);
-      const bool inside = key >= bracket.low && key <= bracket.high && cut.keeps(logit, id);
+  for_each_tile(order.row, order.floor(bracket.low), [&](int tile, uint32_t groups) {
+    for_each_drawable(order.row, tile, full ? 0 : groups, [&](float logit, int32_t id) {
+      const uint32_t key = key_of(order.rank(logit, id));
+      const bool inside = key >= bracket.low && key <= bracket.high;
       const uint32_t lanes = __ballot_sync(kAllLanes, inside);
       if (lanes == 0 || full) return;
       int at = 0;
@@ -243,14 +257,15 @@ struct ListGoal {
   float top_p;
 };
 
-// Shortens `cut` to the entry of the sorted list with which the goal is reached; returns how many entries stay.
-template <bool kMass>
-__device__ int cut_in_list(const RowView& row, const ListGoal& goal, Cut& cut, Shared& shared) {
+// Shortens `cut`, of ranks, to the entry of the sorted list with which the goal is reached; returns how many entries
+// stay.
+template <bool kMass, class Order>
+__device__ int cut_in_list(const Order& order, const ListGoal& goal, Cut& cut, Shared& shared) {
   uint64_t measures[kThreadListed], sum = 0, total = 0;
   const int first = static_cast<int>(threadIdx.x) * kThreadListed;
 #pragma unroll
   for (int i = 0; i < kThreadListed; ++i) {
-    measures[i] = first + i < goal.count ? measure_of<kMass>(row, ranked_logit(shared.list[first + i])) : 0;
+    measures[i] = first + i < goal.count ? measure_of<kMass>(order, shared.list[first + i]) : 0;
     sum += measures[i];
   }
   uint64_t before = goal.before + block_sum_before(sum, total, shared);
@@ -263,7 +278,8 @@ __device__ int cut_in_list(const RowView& row, const ListGoal& goal, Cut& cut, S
 #pragma unroll
   for (int i = 0; i < kThreadListed; ++i) {
     if (before < wanted && before + measures[i] >= wanted) {
-      shared.cut = {ranked_logit(shared.list[first + i]), ranked_id(shared.list[first + i])};
+      const uint64_t last_mass = kMass && order.trims() ? wanted - before : UINT64_MAX;
+      shared.cut = {ranked_logit(shared.list[first + i]), ranked_id(shared.list[first + i]), last_mass};
       shared.cut_index = first + i;
     }
     before += measures[i];
@@ -286,44 +302,57 @@ __device__ void measure_tiles(const RowView& row, float floor, const Measure& me
   __syncthreads();
 }
 
+template <class Order>
 struct OneIfEqual {
-  float logit;
-  Cut cut;
-  __device__ uint64_t operator()(float l, int32_t id) const { return l == logit && cut.keeps(l, id) ? 1 : 0; }
+  const Order& order;
+  float rank;
+  __device__ uint64_t operator()(float logit, int32_t id) const { return order.rank(logit, id) == rank ? 1 : 0; }
 };
 
-// The cut after the first `count` ids, in order of ids, of those equal to `logit` that `cut` keeps.
-__device__ inline Cut cut_equals(const RowView& row, const Cut& cut, float logit, uint64_t count, Shared& shared) {
-  const OneIfEqual equal{logit, cut};
-  measure_tiles(row, logit, equal);
+// Sums that reach `wanted` among more ids of one rank than can be listed: the cut after the fewest of them in order of
+// ids. All have the same logit, or two logits whose masses differ.
+template <bool kMass, class Order>
+__device__ Cut cut_equals(const Order& order, const Bracket& bracket, uint64_t wanted, Shared& shared) {
+  const RowView& row = order.row;
+  const float rank = logit_of(bracket.low), floor = order.floor(bracket.low);
+  const uint64_t missing = wanted - bracket.before;
+  const OneIfEqual<Order> one{order, rank};
+  const auto measure = [&](float logit, int32_t id) {
+    const uint64_t is_equal = one(logit, id);
+    return kMass && is_equal != 0 ? order.mass(logit, id) : is_equal;
+  };
+  measure_tiles(row, floor, measure);
   if (warp_id() == 0) {
-    const int32_t id = locate(row, logit, equal, count);
+    const int32_t id = locate(row, floor, measure, missing);
     if (lane_id() == 0) shared.located = id;
   }
   __syncthreads();
-  return {logit, shared.located};
+  Cut cut{rank, shared.located, UINT64_MAX};
+  if (kMass && order.trims()) {
+    const uint64_t each = order.mass(rank, cut.id);
+    cut.last_mass = missing - (missing - 1) / each * each;
+  }
+  return cut;
 }
 
-// Shortens `cut` to the fewest best ids whose measure reaches `wanted`; no id below `floor` can be among them. Returns
-// the number of ids that stay if just these stand first in the list, else 0.
-template <bool kMass>
-__device__ int shorten(const RowView& row, uint64_t wanted, float floor, Cut& cut, Shared& shared) {
-  Bracket bracket{key_of(floor), key_of(row.largest), 0, 0};
-  bracket.count = collect(row, cut, bracket, shared);
+// Shortens `cut`, of ranks, to the fewest first ids in the order whose measure reaches `wanted`; all of them lie in
+// `bracket`, from low to high. Returns the number of ids that stay if just these stand first in the list, else 0.
+template <bool kMass, class Order>
+__device__ int shorten(const Order& order, uint64_t wanted, uint32_t low, uint32_t high, Cut& cut, Shared& shared) {
+  Bracket bracket{low, high, 0, 0};
+  bracket.count = collect(order, bracket, shared);
   const bool whole = bracket.count <= kListMax;
   while (bracket.count > kListMax) {
     if (bracket.low == bracket.high) {
-      const float logit = logit_of(bracket.low);
-      const uint64_t each = measure_of<kMass>(row, logit);
-      cut = cut_equals(row, cut, logit, (wanted - bracket.before + each - 1) / each, shared);
+      cut = cut_equals<kMass>(order, bracket, wanted, shared);
       return 0;
     }
-    fill_histogram<kMass>(row, cut, bracket, shared);
+    fill_histogram<kMass>(order, bracket, shared);
     bracket = narrow<kMass>(bracket, wanted, shared);
-    if (bracket.count <= kListMax) collect(row, cut, bracket, shared);
+    if (bracket.count <= kListMax) collect(order, bracket, shared);
   }
   sort_list(bracket.count, shared);
-  const int kept = cut_in_list<kMass>(row, {bracket.count, bracket.before, wanted, 0}, cut, shared);
+  const int kept = cut_in_list<kMass>(order, {bracket.count, bracket.before, wanted, 0}, cut, shared);
   return whole ? kept : 0;
 }
 
@@ -349,21 +378,61 @@ __device__ inline float floor_of_best(const RowView& row, int32_t k, Shared& sha
   return logit_of(bracket.low);
 }
 
-// A logit below which every id has less than `mass`, by more than rounding.
-__device__ inline float floor_of_mass(const RowView& row, uint64_t mass) {
-  const float weight = (static_cast<float>(mass) - 0.5f) / row.masses_per_weight;
+// A logit below which every id weighs less than `weight`, by more than rounding.
+__device__ inline float floor_of_weight(const RowView& row, float weight) {
   const double distance = (static_cast<double>(logf(weight)) - 1e-3) / static_cast<double>(row.scale);
   return fmaxf(__double2float_rd(static_cast<double>(row.largest) + distance), -FLT_MAX);
 }
+__device__ inline float floor_of_mass(const RowView& row, uint64_t mass) {
+  return floor_of_weight(row, (static_cast<float>(mass) - 0.5f) / row.masses_per_weight);
+}
 
-// Steps top-k and top-p of a row: what stays. All threads of the block; row.tile_masses hold all masses unless k > 0.
+// Where the decay of top-p counts from: after the last generated reset id. All threads of the block.
+__device__ inline int32_t decay_begin(const Plan& plan, const SamplingRow& row, Shared& shared) {
+  if (!has_rules(row) || plan.args.rules == nullptr) return row.prompt_tokens;
+  const int32_t* rules = plan.args.rules + row.slot * plan.args.rules_stride;
+  const int32_t* resets = rules + kRulesHeader + rules[0] * kRulesEntry;
+  const int32_t* known = plan.args.history + row.slot * plan.args.history_stride;
+  const int count = rules[3];
+  if (count == 0) return row.prompt_tokens;
+  if (threadIdx.x == 0) shared.reset = row.prompt_tokens;
+  __syncthreads();
+  for (int i = row.prompt_tokens + static_cast<int>(threadIdx.x); i < row.position; i += kCutThreads) {
+    for (int reset = 0; reset < count; ++reset) {
+      if (known[i] == resets[reset]) atomicMax(&shared.reset, i + 1);
+    }
+  }
+  __syncthreads();
+  return shared.reset;
+}
+
+// top-p after its decay. All threads of the block.
+__device__ inline float decayed_top_p(const Plan& plan, const SamplingRow& row, Shared& shared) {
+  float p = row.top_p;
+  if (row.top_p_decay == 1.0f && row.top_p_min <= p) return p;
+  const int32_t begin = decay_begin(plan, row, shared);
+  for (int32_t left = row.position - begin - row.top_p_decay_after; left > 0; --left) {
+    const float next = fmaxf(__fmul_rn(p, row.top_p_decay), row.top_p_min);
+    if (next == p) break;
+    p = next;
+  }
+  return p;
+}
+
+// Steps min-p, top-k and top-p of a row: what stays; what min-p leaves out may be above the cut, but has no mass. All
+// threads of the block; row.tile_masses hold all masses unless k > 0.
 __device__ inline Cut truncate(const RowView& row, int32_t k, float top_p, Shared& shared) {
   Cut cut = no_cut();
+  if (row.min_weight > 0.0f) cut.logit = floor_of_weight(row, row.min_weight);
+  const uint32_t best = key_of(row.largest);
   int listed = 0;
-  if (k > 0) listed = shorten<false>(row, static_cast<uint64_t>(k), floor_of_best(row, k, shared), cut, shared);
+  if (k > 0) {
+    const float floor = fmaxf(floor_of_best(row, k, shared), cut.logit);
+    listed = shorten<false>(ByLogit{row, cut}, static_cast<uint64_t>(k), key_of(floor), best, cut, shared);
+  }
   if (top_p >= 1.0f) return cut;
   if (listed > 0) {
-    cut_in_list<true>(row, {listed, 0, 0, top_p}, cut, shared);
+    cut_in_list<true>(ByLogit{row, cut}, {listed, 0, 0, top_p}, cut, shared);
     return cut;
   }
   if (k > 0) measure_tiles(row, cut.logit, MassOfKept{row, cut});
@@ -372,7 +441,7 @@ __device__ inline Cut truncate(const RowView& row, int32_t k, float top_p, Share
   // All ids below this mass together hold less than what may be left out.
   const uint64_t spare = (total - wanted) / static_cast<uint64_t>(row.vocab_real);
   const float floor = fmaxf(floor_of_mass(row, spare < 1 ? 1 : spare), cut.logit);
-  shorten<true>(row, wanted, floor, cut, shared);
+  shorten<true>(ByLogit{row, cut}, wanted, key_of(floor), best, cut, shared);
   return cut;
 }
 

@@ -19,7 +19,7 @@ constexpr uint32_t kAllGroups = (1u << kTileGroups) - 1;
 struct alignas(16) Summary {
   float largest;    // of the logits as they came
   float sum;        // of exp(logit - largest)
-  float best;       // the largest that may be drawn, after penalties; -infinity if none
+  float best;       // the largest that may be drawn, after edits; -infinity if none
   int32_t best_id;  // the lowest such id
 };
 
@@ -28,26 +28,26 @@ struct Plan {
   SamplingArgs args;
   Summary* summaries = nullptr;     // [num_rows, tiles]
   uint64_t* tile_masses = nullptr;  // [num_rows, tiles]
-  float* group_maxima = nullptr;    // [num_rows, tiles * kTileGroups], after penalties and masks; null: not wanted
-  float* penalised = nullptr;       // [num_rows, penalised_stride], rows with penalties only; null: no such rows
-  int64_t penalised_stride = 0;
+  float* group_maxima = nullptr;    // [num_rows, tiles * kTileGroups], after edits and masks; null: not wanted
+  float* edited = nullptr;          // [num_rows, edited_stride], edited rows that draw only; null: no such rows
+  int64_t edited_stride = 0;
   int tiles = 0;
   float masses_per_weight = 0;  // 2^mass_bits
   bool aligned = false;         // rows of logits start at multiples of 16 bytes
 };
 
-// Ids that may not be drawn, -1 for none.
+// Ids that may not be drawn whatever the row's rules, -1 for none.
 struct Masks {
   int32_t pad, eos;
   __device__ bool hide(int32_t id) const { return id == pad || id == eos; }
 };
 __device__ inline Masks masks_of(const Plan& plan, const SamplingRow& row) {
-  return {plan.args.pad, row.allow_eos != 0 ? -1 : plan.args.eos};
+  return {plan.args.pad, allows_end(row) ? -1 : plan.args.eos};
 }
 
 // A row that draws and is not greedy.
 struct RowView {
-  const float* values;  // logits after penalties
+  const float* values;  // logits after edits
   const float* group_maxima;
   uint64_t* tile_masses;
   int32_t vocab_real;
@@ -57,10 +57,14 @@ struct RowView {
   float largest;  // of those that may be drawn
   float scale;
   float masses_per_weight;
+  float min_weight;  // min-p: ids that weigh less have no mass
+  bool trims;        // of the id that crosses top-p only the mass below p counts
 
+  // Log of the weight, at most 0.
+  __device__ float exponent(float logit) const { return __fmul_rn(__fsub_rn(logit, largest), scale); }
   __device__ uint64_t mass(float logit) const {
-    const float weight = exponential(__fmul_rn(__fsub_rn(logit, largest), scale));
-    return __float2ull_rn(__fmul_rn(weight, masses_per_weight));
+    const float weight = exponential(exponent(logit));
+    return weight >= min_weight ? __float2ull_rn(__fmul_rn(weight, masses_per_weight)) : 0;
   }
 };
 
@@ -68,9 +72,10 @@ struct RowView {
 struct Cut {
   float logit;
   int32_t id;
+  uint64_t last_mass;  // mass that the last id has at most
   __device__ bool keeps(float l, int32_t i) const { return l > logit || (l == logit && i <= id); }
 };
-__device__ inline Cut no_cut() { return {-INFINITY, INT32_MAX}; }
+__device__ inline Cut no_cut() { return {-INFINITY, INT32_MAX, UINT64_MAX}; }
 
 __device__ inline int lane_id() { return static_cast<int>(threadIdx.x % kLanes); }
 __device__ inline int warp_id() { return static_cast<int>(threadIdx.x / kLanes); }
@@ -255,13 +260,17 @@ __device__ int32_t locate(const RowView& row, float floor, const Measure& measur
 struct MassOfKept {
   const RowView& row;
   Cut cut;
-  __device__ uint64_t operator()(float logit, int32_t id) const { return cut.keeps(logit, id) ? row.mass(logit) : 0; }
+  __device__ uint64_t operator()(float logit, int32_t id) const {
+    if (!cut.keeps(logit, id)) return 0;
+    const uint64_t mass = row.mass(logit);
+    return id == cut.id && cut.last_mass < mass ? cut.last_mass : mass;
+  }
 };
 
-// Draws among what `cut` keeps; row.tile_masses hold its masses. One warp.
-__device__ inline int32_t draw(const RowView& row, const Cut& cut, double uniform) {
-  const uint64_t target = target_mass(uniform, sum_of_tiles(row));
-  return locate(row, cut.logit, MassOfKept{row, cut}, target);
+// Draws by `measure`, which is 0 below `floor`; row.tile_masses hold its sums. One warp.
+template <class Measure>
+__device__ int32_t draw(const RowView& row, float floor, const Measure& measure, double uniform) {
+  return locate(row, floor, measure, target_mass(uniform, sum_of_tiles(row)));
 }
 
 // One warp; the result is the same in all lanes of all warps.
@@ -287,20 +296,30 @@ __device__ inline Summary merge_summaries(const Plan& plan, int64_t index) {
 __device__ inline bool may_draw(const Summary& summary) { return !isnan(summary.sum) && summary.best > -INFINITY; }
 
 __device__ inline RowView view_of(const Plan& plan, const SamplingRow& row, int64_t index, const Summary& summary) {
-  const bool copied = plan.penalised != nullptr && has_penalties(row);
-  return {copied ? plan.penalised + index * plan.penalised_stride : plan.args.logits + index * plan.args.vocab,
-          plan.group_maxima != nullptr ? plan.group_maxima + index * plan.tiles * kTileGroups : nullptr,
-          plan.tile_masses + index * plan.tiles,
-          static_cast<int32_t>(plan.args.vocab_real),
-          plan.tiles,
-          masks_of(plan, row),
-          copied || plan.aligned,
-          summary.best,
-          scale_of(row.temperature),
-          plan.masses_per_weight};
+  const bool copied = plan.edited != nullptr && is_edited(row);
+  const float divisor = first_divisor(row);
+  RowView view;
+  view.values = copied ? plan.edited + index * plan.edited_stride : plan.args.logits + index * plan.args.vocab;
+  view.group_maxima = plan.group_maxima != nullptr ? plan.group_maxima + index * plan.tiles * kTileGroups : nullptr;
+  view.tile_masses = plan.tile_masses + index * plan.tiles;
+  view.vocab_real = static_cast<int32_t>(plan.args.vocab_real);
+  view.tiles = plan.tiles;
+  view.masks = masks_of(plan, row);
+  view.aligned = copied || plan.aligned;
+  view.largest = summary.best;
+  view.scale = divisor == 0.0f ? scale_of(row.temperature) : copied ? 1.0f : scale_of(divisor);
+  view.masses_per_weight = plan.masses_per_weight;
+  view.min_weight = row.min_p;
+  view.trims = row.profile == kProfileFasterTransformer;
+  return view;
 }
 
-// The k that top-k keeps, 0 if that is all that may be drawn.
+__device__ inline float log_softmax(float logit, const Summary& summary) {
+  return static_cast<float>(static_cast<double>(logit) - static_cast<double>(summary.largest) -
+                            static_cast<double>(logf(summary.sum)));
+}
+
+// The k that top-k keeps, 0 if that is all that may be drawn by any rules.
 __device__ inline int32_t effective_top_k(const Plan& plan, const SamplingRow& row) {
   const auto vocab_real = static_cast<int32_t>(plan.args.vocab_real);
   const Masks masks = masks_of(plan, row);

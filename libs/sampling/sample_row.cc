@@ -59,14 +59,15 @@ uint32_t sample_features(const SamplingParams& params, bool has_rules) {
   uint32_t features = 0;
   if (!params.is_greedy()) {
     features |= kSampleDraw;
-    const bool truncated = params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f || params.typical_p < 1.0f;
+    const bool truncated = params.top_k > 0 || params.top_p < 1.0f || params.top_p_decay < 1.0f ||
+                           params.min_p > 0.0f || params.typical_p < 1.0f;
     if (truncated) features |= kSampleTruncate;
     if (params.typical_p < 1.0f) features |= kSampleTypical;
   }
   const bool penalised = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
                          params.frequency_penalty != 0.0f || params.prompt_presence_penalty != 0.0f ||
                          params.prompt_frequency_penalty != 0.0f;
-  if (penalised) features |= kSamplePenalties;
+  if (penalised || params.profile != SamplingProfile::kDefault) features |= kSamplePenalties;
   if (has_rules) features |= kSampleRules;
   if (params.logprobs > 0) features |= kSampleLogprobs;
   return features;

@@ -68,7 +68,7 @@ class CudaBackend final : public Backend {
   void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
 
   // sampling.cc
-  void sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) override;
+  void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) override;
   void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
 
   // graphs.cc

@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "base/limits.h"
+#include "sampling/token_rules.h"
 
 namespace optserve {
 namespace {
@@ -105,28 +106,33 @@ class Bench {
     held_.clear();
   }
 
-  void sample(int64_t rows, const SamplingParams& params, const char* name) {
+  void sample(int64_t rows, const SamplingParams& params, const char* name, const TokenRules& rules = TokenRules()) {
     constexpr int64_t kVocab = 50272;
+    constexpr int32_t kKnown = 200;
     const Buffer logits = backend_->allocate(static_cast<size_t>(rows * kVocab) * sizeof(float));
     std::vector<float> host(static_cast<size_t>(rows * kVocab));
     for (size_t i = 0; i < host.size(); ++i) host[i] = static_cast<float>((i * 2654435761u >> 8) % 4096) / 300.0f;
     backend_->upload(logits.view(DType::kF32, {rows, kVocab}), host.data());
     std::vector<PackedSampleRow> packed;
-    for (int32_t i = 0; i < rows; ++i) packed.push_back(pack(params, i, 100, 50));
+    for (int32_t i = 0; i < rows; ++i) packed.push_back(pack(params, !rules.empty(), i, kKnown, kKnown / 2));
     const Buffer device_rows = backend_->allocate(packed.size() * sizeof(PackedSampleRow));
-    const Tensor rows_view = device_rows.view(DType::kU8, {rows, sizeof(PackedSampleRow)});
-    backend_->upload(rows_view, packed.data());
-    SampleBatch batch{rows_view,
-                      sample_features(params),
-                      ints(std::vector<int32_t>(static_cast<size_t>(rows) * 101, 7), {rows, 101}),
-                      50265,
-                      2,
-                      1};
-    const Tensor ids = ints(std::vector<int32_t>(static_cast<size_t>(rows)), {rows});
+    std::vector<int32_t> known(static_cast<size_t>(rows) * (kKnown + 1));
+    for (size_t i = 0; i < known.size(); ++i) known[i] = static_cast<int32_t>(i * 7919 % 50265);
+    SampleBatch batch;
+    batch.rows = device_rows.view(DType::kU8, {rows, sizeof(PackedSampleRow)});
+    backend_->upload(batch.rows, packed.data());
+    batch.features = sample_features(params, !rules.empty());
+    batch.history = ints(known, {rows, kKnown + 1});
+    batch.vocab_real = 50265;
+    batch.rules = rules_table(rows, rules);
+    constexpr int64_t kBest = limits::kTopLogprobsMax;
     const Buffer logprobs = backend_->allocate(static_cast<size_t>(rows) * sizeof(float));
-    const double us = time([&](int) {
-      backend_->sample(logits.view(DType::kF32, {rows, kVocab}), batch, ids, logprobs.view(DType::kF32, {rows}));
-    });
+    const Buffer best_logprobs = backend_->allocate(static_cast<size_t>(rows * kBest) * sizeof(float));
+    const SampleOutputs out{ints(std::vector<int32_t>(static_cast<size_t>(rows)), {rows}),
+                            logprobs.view(DType::kF32, {rows}),
+                            ints(std::vector<int32_t>(static_cast<size_t>(rows * kBest)), {rows, kBest}),
+                            best_logprobs.view(DType::kF32, {rows, kBest})};
+    const double us = time([&](int) { backend_->sample(logits.view(DType::kF32, {rows, kVocab}), batch, out); });
     std::printf("sample %4ld rows of %ld, %-24s %8.1f us\n", rows, kVocab, name, us);
     held_.clear();
   }
@@ -160,6 +166,15 @@ class Bench {
     return view;
   }
 
+  Tensor rules_table(int64_t rows, const TokenRules& rules) {
+    const std::vector<int32_t> one = pack(rules);
+    std::vector<int32_t> all(static_cast<size_t>(rows) * limits::kTokenRulesWordsMax);
+    for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+      std::copy(one.begin(), one.end(), all.begin() + static_cast<ptrdiff_t>(row * limits::kTokenRulesWordsMax));
+    }
+    return ints(all, {rows, limits::kTokenRulesWordsMax});
+  }
+
   // Median microseconds of one of the calls of a graph.
   template <class Call>
   double time(const Call& call, int calls = kCalls) {
@@ -185,6 +200,30 @@ class Bench {
   uint64_t key_ = 0;
 };
 
+void run_sampling(Bench& bench) {
+  TokenRules rules;
+  rules.bad_words = {{17, 4711}, {50, 60, 70}};
+  rules.stop_ids = {50118};
+  for (TokenId id = 0; id < 300; ++id) rules.logit_bias.push_back({id * 160, 1.5f});
+  const SamplingParams chain{
+      .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .repetition_penalty = 1.2f, .logprobs = 5};
+  for (const int64_t rows : {1, 64, 256, 512}) {
+    bench.sample(rows, {.temperature = 0}, "greedy");
+    bench.sample(rows, {.temperature = 0, .logprobs = 5}, "greedy, 5 best");
+    bench.sample(rows, {.temperature = 0.8f}, "whole distribution");
+    bench.sample(rows, {.temperature = 0.8f}, "rules", rules);
+    bench.sample(rows, {.temperature = 0.8f, .top_k = 50}, "top-k 50");
+    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f}, "top-p 0.9");
+    bench.sample(rows, {.temperature = 0.8f, .min_p = 0.05f}, "min-p 0.05");
+    bench.sample(rows, {.temperature = 0.8f, .typical_p = 0.9f}, "typical-p 0.9");
+    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f, .profile = SamplingProfile::kFasterTransformer},
+                 "top-p 0.9 as FT");
+    bench.sample(rows, {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f, .repetition_penalty = 1.2f}, "penalty, k, p");
+    bench.sample(rows, chain, "penalty, k, p, 5 best");
+    bench.sample(rows, chain, "all of that and rules", rules);
+  }
+}
+
 void run(DType dtype) {
   Bench bench(dtype);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
@@ -206,13 +245,7 @@ void run(DType dtype) {
     for (const auto& [heads, head_dim] : {std::pair{12, 64}, {32, 80}, {32, 128}})
       bench.prefill(context, heads, head_dim);
   }
-  for (const int64_t rows : {1, 64, 512}) {
-    bench.sample(rows, {.temperature = 0}, "greedy");
-    bench.sample(rows, {.temperature = 0.8f}, "whole distribution");
-    bench.sample(rows, {.temperature = 0.8f, .top_k = 50}, "top-k 50");
-    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f}, "top-p 0.9");
-    bench.sample(rows, {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f, .repetition_penalty = 1.2f}, "penalty, k, p");
-  }
+  run_sampling(bench);
   for (const int64_t width : {768, 4096, 12288}) {
     for (const int64_t rows : {1, 64, 512}) bench.norm(rows, width);
   }

@@ -3,6 +3,8 @@
 #include <cstddef>
 
 #include "backend/cuda/cuda_backend.h"
+#include "base/limits.h"
+#include "sampling/token_rules.h"
 #include "tensor/shape_check.h"
 
 namespace optserve {
@@ -13,20 +15,41 @@ using cuda::expect;
 static_assert(sizeof(PackedSampleRow) == sizeof(kernels::SamplingRow));
 static_assert(offsetof(PackedSampleRow, top_p) == offsetof(kernels::SamplingRow, top_p));
 static_assert(offsetof(PackedSampleRow, slot) == offsetof(kernels::SamplingRow, slot));
-static_assert(offsetof(PackedSampleRow, allow_eos) == offsetof(kernels::SamplingRow, allow_eos));
+static_assert(offsetof(PackedSampleRow, repetition_penalty) == offsetof(kernels::SamplingRow, repetition_penalty));
+static_assert(offsetof(PackedSampleRow, flags) == offsetof(kernels::SamplingRow, flags));
+static_assert(offsetof(PackedSampleRow, logprobs) == offsetof(kernels::SamplingRow, logprobs));
 static_assert(offsetof(PackedSampleRow, seed) == offsetof(kernels::SamplingRow, seed));
 static_assert(kSampleDraw == static_cast<uint32_t>(kernels::kFeatureDraw));
 static_assert(kSampleTruncate == static_cast<uint32_t>(kernels::kFeatureTruncate));
 static_assert(kSamplePenalties == static_cast<uint32_t>(kernels::kFeaturePenalties));
+static_assert(kSampleRules == static_cast<uint32_t>(kernels::kFeatureRules));
+static_assert(kSampleTypical == static_cast<uint32_t>(kernels::kFeatureTypical));
+static_assert(kSampleLogprobs == static_cast<uint32_t>(kernels::kFeatureLogprobs));
+static_assert(PackedSampleRow::kAllowEnd == static_cast<uint32_t>(kernels::kRowAllowEnd));
+static_assert(PackedSampleRow::kHasRules == static_cast<uint32_t>(kernels::kRowHasRules));
+static_assert(static_cast<int>(SamplingProfile::kFasterTransformer) == kernels::kProfileFasterTransformer);
+static_assert(static_cast<int>(SamplingProfile::kMetaseq) == kernels::kProfileMetaseq);
+static_assert(kRuleHeaderWords == kernels::kRulesHeader && kRuleEntryWords == kernels::kRulesEntry);
+static_assert(static_cast<int>(kRuleAllowed) == kernels::kAllowedId && static_cast<int>(kRuleStop) == kernels::kStopId);
+static_assert(static_cast<int>(kRuleBanned) == kernels::kBannedId);
+static_assert(limits::kTopLogprobsMax == kernels::kBestIdsMax);
+static_assert(limits::kContextTokensMax < 1 << 16);  // uses of an id are counted in 16 bits
 
-void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, Tensor ids, Tensor logprobs) {
+void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
   ShapeCheck shapes("sample");
   shapes.bind("row bytes", sizeof(PackedSampleRow));
   shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
   shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
   shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", ids, DType::kI32, {"n"});
-  shapes.expect("logprobs", logprobs, DType::kF32, {"n"});
+  shapes.expect("ids", out.ids, DType::kI32, {"n"});
+  shapes.expect("logprobs", out.logprobs, DType::kF32, {"n"});
+  const bool has_rules = (batch.features & kSampleRules) != 0, has_best = (batch.features & kSampleLogprobs) != 0;
+  if (has_rules) shapes.expect("rules", batch.rules, DType::kI32, {"slots", "rule_words"});
+  if (has_best) {
+    shapes.bind("best", limits::kTopLogprobsMax);
+    shapes.expect_contiguous("best ids", out.best_ids, DType::kI32, {"n", "best"});
+    shapes.expect_contiguous("best logprobs", out.best_logprobs, DType::kF32, {"n", "best"});
+  }
   const kernels::SamplingArgs args{
       .logits = logits.data<float>(),
       .vocab = shapes["vocab"],
@@ -37,8 +60,12 @@ void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, Tensor 
       .num_rows = shapes["n"],
       .history = batch.history.data<int32_t>(),
       .history_stride = batch.history.row_stride(),
-      .ids = ids.data<int32_t>(),
-      .logprobs = logprobs.data<float>(),
+      .ids = out.ids.data<int32_t>(),
+      .logprobs = out.logprobs.data<float>(),
+      .rules = has_rules ? batch.rules.data<int32_t>() : nullptr,
+      .rules_stride = has_rules ? batch.rules.row_stride() : 0,
+      .best_ids = has_best ? out.best_ids.data<int32_t>() : nullptr,
+      .best_logprobs = has_best ? out.best_logprobs.data<float>() : nullptr,
   };
   void* scratch = sampling_scratch_.at_least(*this, kernels::sampling_scratch_bytes(args.num_rows, args.vocab));
   expect(kernels::sample(args, batch.features, scratch, stream_), "sample");
