@@ -11,6 +11,10 @@ namespace optserve::scheduler {
 
 class SpeedMeter {
  public:
+  // Of measurement, before it is believed: the pause of a process or a network would look like a slow worker in the
+  // time alone, while what was done meanwhile arrives in the records after it.
+  static constexpr int kRecordsMin = 32;
+
   // `tokens` were processed since the last record; `saturated`: the worker has all the work that it can take.
   void record(double tokens, Instant now, bool saturated) {
     if (measuring_ && saturated) {
@@ -30,10 +34,7 @@ class SpeedMeter {
 
  private:
   static constexpr double kMemorySeconds = 10;
-  // Of measurement, before it is believed: the pause of a process or a network would look like a slow worker in the
-  // time alone, while what was done meanwhile arrives in the records after it.
-  static constexpr double kSecondsMin = 0.5;
-  static constexpr int kRecordsMin = 32;
+  static constexpr double kSecondsMin = 0.5;  // also before it is believed
   double tokens_ = 0;
   double seconds_ = 0;
   int records_ = 0;

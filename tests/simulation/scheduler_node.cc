@@ -1,5 +1,6 @@
 #include "simulation/scheduler_node.h"
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 
@@ -167,8 +168,11 @@ void SchedulerNode::after(const transport::Peer& from, const protocol::GetGroup&
 void SchedulerNode::check_group(const transport::Outgoing& item) {
   const auto* told = std::get_if<protocol::GroupStatus>(&item.message);
   if (told == nullptr) return;
-  const auto counted = counted_groups_.find({item.to, told->request});
-  if (counted == counted_groups_.end()) return;
+  // A request that came twice may be answered out of order: the answer is that of one of them.
+  const auto [first, last] = counted_groups_.equal_range({item.to, told->request});
+  if (first == last) return;
+  const auto same = std::find_if(first, last, [&](const auto& counted) { return counted.second == *told; });
+  const auto counted = same == last ? first : same;
   ledger_.check_group(*told, counted->second);
   counted_groups_.erase(counted);
 }
