@@ -65,9 +65,10 @@ __device__ inline float penalise(float logit, uint32_t uses, const Penalties& pe
     logit = hold_finite(logit > 0 ? __fdiv_rn(logit, penalties.repetition) : __fmul_rn(logit, penalties.repetition));
   }
   const uint32_t generated = uses / kGenerated, in_prompt = uses % kGenerated;
-  if (generated > 0 || penalties.presence_of_prompt) {
+  if (penalties.presence_of_prompt) logit = __fsub_rn(logit, penalties.presence);
+  if (generated > 0) {
     const float by_count = __fmul_rn(static_cast<float>(generated), penalties.frequency);
-    logit = __fsub_rn(logit, __fadd_rn(penalties.presence, by_count));
+    logit = __fsub_rn(logit, penalties.presence_of_prompt ? by_count : __fadd_rn(penalties.presence, by_count));
   }
   if (in_prompt > 0) {
     const float by_count = __fmul_rn(static_cast<float>(in_prompt), penalties.prompt_frequency);
@@ -78,8 +79,9 @@ __device__ inline float penalise(float logit, uint32_t uses, const Penalties& pe
 
 // What logits are divided by before the penalties; 0: nothing.
 __device__ inline float first_divisor(const SamplingRow& row) {
-  if (row.profile == kProfileDefault || row.temperature == 0.0f) return 0.0f;
-  return row.profile == kProfileFasterTransformer ? __fadd_rn(row.temperature, 1e-6f) : row.temperature;
+  constexpr float kLeast = 1e-6f;
+  if (row.profile == kProfileDefault || row.temperature == 0.0f || row.temperature == 1.0f) return 0.0f;
+  return row.profile == kProfileFasterTransformer ? __fadd_rn(row.temperature, kLeast) : fmaxf(row.temperature, kLeast);
 }
 
 // Whether the chain works on a copy of the row's logits that is not the logits as they came.

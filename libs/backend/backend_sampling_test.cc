@@ -88,6 +88,7 @@ class SamplingTest : public BackendTest {
       }
     }
   }
+  void compare_with_chain(int64_t profile);
   double logprob_oracle(const std::vector<float>& all, int64_t row, int64_t id) {
     const float* line = all.data() + row * kVocab;
     const double largest = static_cast<double>(*std::max_element(line, line + kVocabReal));
@@ -128,7 +129,8 @@ TEST_P(SamplingTest, LogitsStayAsTheyAre) {
   EXPECT_EQ(x.values(), before);
 }
 
-TEST_P(SamplingTest, EqualsTheReferenceChainInAnyBatch) {
+// 80 rows of any parameters, all of profile `profile` or, with 3, of any.
+void SamplingTest::compare_with_chain(int64_t profile) {
   constexpr int64_t kRows = 80;
   const Array x = logits(kRows);
   const auto values = x.values();
@@ -151,7 +153,7 @@ TEST_P(SamplingTest, EqualsTheReferenceChainInAnyBatch) {
                       .prompt_frequency_penalty = static_cast<float>(pick(-1, 1)) * 0.25f,
                       .seed = static_cast<uint64_t>(pick(0, 1 << 30)),
                       .logprobs = static_cast<int32_t>(pick(-1, kBest)),
-                      .profile = static_cast<SamplingProfile>(pick(0, 2))};
+                      .profile = static_cast<SamplingProfile>(profile < 3 ? profile : pick(0, 2))};
     if (i % 2 == 0) words[i] = pack(random_rules(histories[i]));
     rows[i].rules = words[i];
     rows[i].position = static_cast<int64_t>(histories[i].size());
@@ -171,6 +173,10 @@ TEST_P(SamplingTest, EqualsTheReferenceChainInAnyBatch) {
                         {1, kVocab}, DType::kF32);
     EXPECT_EQ(draw(alone, {rows[i]}).ids[0], together.ids[i]) << "row " << i << " alone, seed " << seed_;
   }
+}
+
+TEST_P(SamplingTest, EqualsTheReferenceChainInAnyBatch) {
+  for (int64_t profile = 0; profile <= 3; ++profile) compare_with_chain(profile);
 }
 
 // Logarithms differ in their last bits between devices, and with them which of two ids is nearer.

@@ -185,7 +185,7 @@ void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary 
   double before = 0;
   for (size_t i = 0; i + 1 < kept; ++i) before += static_cast<double>(scratch.candidates[i].weight);
   const Candidate& last = scratch.candidates[kept - 1];
-  weights[static_cast<size_t>(last.id)] = std::min(last.weight, static_cast<float>(wanted - before));
+  weights[static_cast<size_t>(last.id)] = std::clamp(static_cast<float>(wanted - before), 0.0f, last.weight);
 }
 
 void typical_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch) {
@@ -234,13 +234,15 @@ TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scr
 namespace {
 
 bool divides_first(const SamplingParams& params) {
-  return params.profile != SamplingProfile::kDefault && !params.is_greedy();
+  return params.profile != SamplingProfile::kDefault && params.temperature > 0.0f;
 }
 
 void divide_by_temperature(std::span<float> logits, const SamplingParams& params) {
   if (params.temperature == 1.0f) return;
-  const float temperature =
-      params.profile == SamplingProfile::kFasterTransformer ? params.temperature + 1e-6f : params.temperature;
+  // Without the least one, quotients pass the largest float and all become equal.
+  constexpr float kLeast = 1e-6f;
+  const bool faster_transformer = params.profile == SamplingProfile::kFasterTransformer;
+  const float temperature = faster_transformer ? params.temperature + kLeast : std::max(params.temperature, kLeast);
   for (float& logit : logits) logit = std::clamp(logit / temperature, -FLT_MAX, FLT_MAX);
 }
 
@@ -310,6 +312,7 @@ DrawnToken draw_token(std::span<const float> all_logits, const SampleRow& row, c
 void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::span<float> logprobs,
                  SamplerScratch& scratch) {
   check_eq(ids.size(), logprobs.size(), "room for ids and for log-probabilities");
+  check(static_cast<int64_t>(logits.size()) <= scratch.vocab(), "more logits than scratch");
   std::ranges::fill(ids, -1);
   std::ranges::fill(logprobs, 0.0f);
   const LogitRange range = range_of(logits);

@@ -4,9 +4,8 @@
 //   2. repetition penalty       prompt and generated ids, each once
 //   3. presence and frequency   generated ids; and of the prompt's ids, if asked for
 //   4. masks                    pad, padding of the vocabulary; banned ids, ids outside a list of allowed ones, ids
-//   that
-//                               would complete a bad word; the end-of-text id and stop ids while too few tokens are
-//                               generated
+//                               that would complete a bad word; the end-of-text id and stop ids while too few
+//                               tokens are generated
 //   5. greedy                   temperature 0 or top-k 1: the largest logit, the lowest id among equals; done
 //   6. temperature              logits divided by it
 //   7. min-p                    ids whose probability is at least that share of the best one's
@@ -14,19 +13,19 @@
 //   9. top-p                    of what is left, the fewest ids, largest first, whose probabilities reach p, as it is
 //                               after its decay: for each token since the last reset id, or the first generated one,
 //                               beyond the first `top_p_decay_after`, p becomes max(p * decay, min)
-//  10. typical-p                of what is left, renormalised, the fewest ids, nearest first in |-log p - entropy|,
-//  lower
-//                               ids first among equals, whose probabilities reach it
+//  10. typical-p                of what is left, renormalised, the fewest ids, nearest first in |-log p - entropy| as
+//                               floats, lower ids first among equals, whose probabilities reach it
 //  11. draw                     inverse distribution function in order of ids, with the uniform number of (seed,
 //                               position)
 //
 // Penalties stand before temperature and the id that crosses p is kept, as in vLLM. Profiles differ in this:
 //
-//   kFasterTransformer   temperature + 1e-6, and before the penalties; the presence penalty counts the prompt's ids
-//   too;
-//                        of the id that crosses p only the part of its weight that is below p counts
-//   kMetaseq             temperature before the penalties; penalties below 0 do nothing, repetition is none
+//   kFasterTransformer   temperature + 1e-6 where it is not 1, and before the penalties; the presence penalty counts
+//                        the prompt's ids too; of the id that crosses p only the part of its weight below p counts
+//   kMetaseq             temperature, of at least 1e-6, before the penalties; penalties below 0 do nothing, repetition
+//                        is none
 //
+// A temperature of 0 divides nothing in any profile.
 // Everything is deterministic: equal inputs give equal tokens whatever else is sampled at the same time.
 #pragma once
 

@@ -42,8 +42,7 @@ std::vector<double> naive_edited(const std::vector<float>& logits, const Case& c
   const auto vocab = static_cast<TokenId>(out.size());
   std::map<TokenId, double> bias;
   for (const TokenBias& b : c.rules.logit_bias) bias[b.id] = static_cast<double>(b.bias);
-  const bool greedy = p.temperature == 0 || p.top_k == 1;
-  const bool first = p.profile != SamplingProfile::kDefault && !greedy;
+  const bool first = p.profile != SamplingProfile::kDefault && p.temperature > 0;
   const bool ft = p.profile == SamplingProfile::kFasterTransformer, metaseq = p.profile == SamplingProfile::kMetaseq;
   for (TokenId id = 0; id < vocab; ++id) {
     double& l = out[static_cast<size_t>(id)];
@@ -258,7 +257,8 @@ TEST_F(SamplingChain, DrawsWhatTheNaiveChainDraws) {
   int compared = 0, different = 0;
   for (int round = 0; round < 4'000; ++round) {
     const int64_t vocab = pick(3, 700);
-    const auto l = logits(vocab);
+    auto l = logits(vocab);
+    if (chance(50)) std::ranges::for_each(l, [](float& x) { x = std::round(x); });  // ties
     Case c = any_case(vocab);
     SamplerScratch scratch(vocab);
     const DrawnToken drawn = draw_token(l, c.row(), drawable(vocab), scratch);
@@ -371,7 +371,66 @@ TEST_F(SamplingChain, BestTokensAreTheSortedOnes) {
   }
 }
 
+TEST_F(SamplingChain, MinPOfOneKeepsTheBestOnes) {
+  const std::vector<float> l{0, 9, 9, 2, 2, 1.5f};  // 1 is the pad id
+  Case c;
+  c.params = {.temperature = 0.7f, .min_p = 1};
+  c.rules.logit_bias = {{2, -100}};
+  const auto found = frequencies(l, c, 2'000);
+  EXPECT_EQ(found[3] + found[4], 2'000);
+  EXPECT_GT(std::min(found[3], found[4]), 500);
+}
+
 // --- what profiles do differently
+
+TEST(SamplingProfiles, TheLeastTemperatureTellsLogitsApart) {
+  const std::vector<float> l{0, 0, 0, 3, 4, -5};
+  SamplerScratch scratch(6);
+  for (const auto profile :
+       {SamplingProfile::kDefault, SamplingProfile::kFasterTransformer, SamplingProfile::kMetaseq}) {
+    for (const float temperature : {1e-42f, 1e-20f, 1e-6f, 1e-3f}) {
+      Case c;
+      c.params = {.temperature = temperature, .profile = profile};
+      SampleRow row = c.row();
+      for (row.params.seed = 0; row.params.seed < 50; ++row.params.seed) {
+        ASSERT_EQ(draw_token(l, row, drawable(6), scratch).token, 4)
+            << temperature << ' ' << sampling_profile_name(profile);
+      }
+    }
+  }
+}
+
+TEST(SamplingProfiles, FasterTransformerAddsToTheTemperature) {
+  // The distance of two logits that are 1e-6 apart is halved at a temperature of 1e-6.
+  const std::vector<float> l{-9, -9, -9, 2e-6f, 0};
+  SamplerScratch scratch(5);
+  const auto share = [&](SamplingProfile profile) {
+    Case c;
+    c.params = {.temperature = 1e-6f, .profile = profile};
+    SampleRow row = c.row();
+    int best = 0;
+    for (row.params.seed = 0; row.params.seed < 20'000; ++row.params.seed) {
+      best += draw_token(l, row, drawable(5), scratch).token == 3;
+    }
+    return best / 20'000.0;
+  };
+  EXPECT_NEAR(share(SamplingProfile::kDefault), 1 / (1 + std::exp(-2.0)), 0.02);
+  EXPECT_NEAR(share(SamplingProfile::kMetaseq), 1 / (1 + std::exp(-2.0)), 0.02);
+  EXPECT_NEAR(share(SamplingProfile::kFasterTransformer), 1 / (1 + std::exp(-1.0)), 0.02);
+}
+
+TEST(SamplingProfiles, TopK1StillDividesBeforeItPenalises) {
+  const std::vector<float> l{0, 0, 0, 3, 2};
+  SamplerScratch scratch(5);
+  Case c;
+  c.history = {3};
+  c.params = {.temperature = 0.5f, .top_k = 1, .presence_penalty = 1.5f};
+  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  c.params.profile = SamplingProfile::kFasterTransformer;  // 6 - 1.5 against 4
+  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  c.params.temperature = 0;  // divides nothing
+  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+}
 
 TEST(SamplingProfiles, MetaseqIgnoresPenaltiesBelowZero) {
   const std::vector<float> l{0, 0, 0, 1, 2};
@@ -433,6 +492,10 @@ TEST(SamplingProfiles, TopPDecaysAndStartsAgain) {
   EXPECT_FLOAT_EQ(p({5, 5, 5, 5}), 0.15f);
   EXPECT_FLOAT_EQ(p({5, 5, 5, 9}), 0.8f);
   EXPECT_FLOAT_EQ(p({5, 5, 9, 5}), 0.4f);
+  c.params = {.top_p = 0.1f, .top_p_min = 0.3f};  // a least value above it, as in Metaseq
+  EXPECT_FLOAT_EQ(p({9}), 0.1f);
+  EXPECT_FLOAT_EQ(p({9, 5}), 0.3f);
+  c.params = {.top_p = 0.8f, .top_p_decay = 0.5f, .top_p_min = 0.15f};
   c.params.top_p_decay_after = 1;  // Metaseq's factual nucleus
   EXPECT_FLOAT_EQ(p({5, 5, 9, 5}), 0.8f);
   EXPECT_FLOAT_EQ(p({5, 9, 5, 5}), 0.4f);

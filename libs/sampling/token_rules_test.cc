@@ -63,6 +63,8 @@ TEST(TokenRules, WhatCannotBeIsRefusedWithItsName) {
   EXPECT_THAT(refusal({.stop_ids = std::vector<TokenId>(limits::kStopIdsMax + 1, 5)}), HasSubstr("stop_ids"));
   EXPECT_EQ(refusal({.stop_ids = std::vector<TokenId>(limits::kStopIdsMax, 5)}), "");
   EXPECT_THAT(refusal({.top_p_reset_ids = std::vector<TokenId>(limits::kStopIdsMax + 1, 5)}), HasSubstr("top_p_reset"));
+  EXPECT_EQ(refusal({.top_p_reset_ids = std::vector<TokenId>(limits::kStopIdsMax, 5)}), "");
+  EXPECT_EQ(refusal({.logit_bias = {{5, 100}}}), "");
 }
 
 TEST(TokenRules, WhatDoesNotFitIsRefused) {
@@ -73,6 +75,12 @@ TEST(TokenRules, WhatDoesNotFitIsRefused) {
   EXPECT_LE(pack(rules).size(), limits::kTokenRulesWordsMax);
   rules.allowed_ids.push_back(entries);
   EXPECT_THAT(refusal(rules, 50'000), HasSubstr("together"));
+  TokenRules words;  // of two ids and their length
+  while (refusal(words, 50'000).empty() && words.bad_words.size() < 10'000) words.bad_words.push_back({3, 4});
+  EXPECT_THAT(refusal(words, 50'000), HasSubstr("together"));
+  words.bad_words.pop_back();
+  EXPECT_LE(pack(words).size(), limits::kTokenRulesWordsMax);
+  EXPECT_GT(pack(words).size(), limits::kTokenRulesWordsMax - 8);
 }
 
 }  // namespace
