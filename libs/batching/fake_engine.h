@@ -1,10 +1,10 @@
 // Test support: executes step plans on a KV cache whose cells hold a digest of the whole prefix, so that one wrong
 // block, position or token shows as a wrong digest. Tokens are a function of the prefix alone, as in a deterministic
-// model.
+// model; where the prefix begins with kFakeLoop they often go in circles.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,9 +27,12 @@ inline uint64_t digest_of(std::span<const TokenId> tokens) {
   for (TokenId token : tokens) digest = extend(digest, token);
   return digest;
 }
+inline constexpr TokenId kFakeLoop = 3;
 // The token after a prefix: sometimes end of text (2), rarely a breakdown.
-inline TokenId fake_next(uint64_t digest) {
+inline TokenId fake_next(std::span<const TokenId> prefix) {
+  const uint64_t digest = digest_of(prefix);
   if (digest % 997 == 0) return kFakeNonFinite;
+  if (prefix.front() == kFakeLoop && digest % 6 != 0) return 5 + prefix.back() % 7;
   return digest % 23 == 0 ? 2 : 3 + static_cast<TokenId>(mix(digest) % (kFakeVocabulary - 3));
 }
 inline float fake_logprob(uint64_t digest, TokenId token) {
@@ -76,7 +79,9 @@ class FakeEngine {
     std::vector<TokenId> tokens;  // in the cache
     size_t shared_blocks = 0;     // the first so many were filled by other sequences
     std::vector<int32_t> blocks;
-    std::optional<TokenId> last;  // drawn last
+    size_t drawn_at = 0;         // position of the first token of `drawn`
+    std::vector<TokenId> drawn;  // by the step that drew last
+    size_t drafts = 0;           // which that step was given
   };
 
   void expect(bool holds, const char* what) {
@@ -103,12 +108,19 @@ class FakeEngine {
       expect(users_.at(static_cast<size_t>(block))++ == 0 || may_have_users, "a block is given to two slots");
       slot.blocks.push_back(block);
     }
-    expect(static_cast<size_t>(work.start) == slot.tokens.size(), "positions are contiguous");
+    const auto start = static_cast<size_t>(work.start);
+    // Rows of drafts that turned out wrong are not of the sequence.
+    expect(start <= slot.tokens.size() && start + slot.drafts >= slot.tokens.size(), "positions are contiguous");
+    slot.tokens.resize(std::min(start, slot.tokens.size()));
     std::vector<TokenId> tokens = work.tokens;
     if (tokens.empty()) {
-      expect(slot.last.has_value(), "the last drawn token is asked for, but none was drawn");
-      tokens.push_back(slot.last.value_or(0));
+      const bool drawn = start >= slot.drawn_at && start < slot.drawn_at + slot.drawn.size();
+      expect(drawn, "the last drawn token is asked for, but none was drawn");
+      tokens.push_back(drawn ? slot.drawn[start - slot.drawn_at] : 0);
+      tokens.insert(tokens.end(), work.drafts.begin(), work.drafts.end());
     }
+    slot.drafts = work.drafts.size();
+    if (work.sample) slot.drawn_at = start + tokens.size() - slot.drafts, slot.drawn.clear();
     expect(tokens.size() == static_cast<size_t>(work.num_tokens), "one id a row");
     uint64_t digest = digest_of(slot.tokens);
     if (!slot.tokens.empty()) expect(cell(slot, slot.tokens.size() - 1) == digest, "the cache holds another prefix");
@@ -123,16 +135,20 @@ class FakeEngine {
       const size_t at_block = (slot.tokens.size() - 1) / static_cast<size_t>(options_.block_tokens);
       expect(users_.at(static_cast<size_t>(slot.blocks.at(at_block))) == 1, "a shared block is written");
       cell(slot, slot.tokens.size() - 1) = digest;
+      if (work.sample && row + 1 + slot.drafts >= tokens.size()) draw(work.slot, result);
       if (work.logprob_targets.empty()) continue;
       const TokenId target = work.logprob_targets.at(row);
       logprobs.logprobs.push_back(target < 0 ? 0 : fake_logprob(digest, target));
     }
     if (!work.logprob_targets.empty()) result.logprobs.push_back(std::move(logprobs));
     expect(slot.tokens.size() <= static_cast<size_t>(options_.max_context), "context is kept");
-    if (!work.sample) return;
-    const TokenId next = fake_next(digest);
-    slot.last = next == kFakeNonFinite ? 0 : next;
-    result.sampled.push_back({work.slot, *slot.last, fake_logprob(digest, *slot.last), next != kFakeNonFinite});
+  }
+
+  void draw(int32_t number, StepResult& result) {
+    Slot& slot = at(number);
+    const TokenId next = fake_next(slot.tokens), token = next == kFakeNonFinite ? 0 : next;
+    slot.drawn.push_back(token);
+    result.sampled.push_back({number, token, fake_logprob(digest_of(slot.tokens), token), next != kFakeNonFinite});
   }
 
   PlannerOptions options_;

@@ -4,7 +4,10 @@
 #include <list>
 #include <map>
 #include <set>
+#include <span>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "batching/block_allocator.h"
@@ -19,7 +22,8 @@ struct PendingItem {
   uint64_t serial = 0;
   int32_t slot = 0;
   bool sample = false;
-  bool last = false;           // ends a sequence that has nothing to draw
+  bool last = false;  // ends a sequence that has nothing to draw
+  std::vector<TokenId> drafts{};
   int32_t num_targets = 0;     // log-probability rows asked for, placeholders included
   int32_t first_target = 0;    // index of the first row with a target
   int32_t logprobs_start = 0;  // position that row tells about
@@ -31,12 +35,15 @@ struct PendingStep {
 };
 
 // A step while it is being planned.
-struct Draft {
+struct NewStep {
   StepPlan plan;
   PendingStep pending;
   int32_t rows_left = 0;
   bool preempted = false;
 };
+
+// Rows up to which a step takes about as long as one of a single row.
+constexpr int32_t kDraftedRowsMax = 16;
 
 int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
@@ -54,20 +61,25 @@ struct Planner::Impl {
 
   Status admissible(const SequenceRequest& request) const;
   std::optional<StepPlan> plan();
-  void plan_decodes(Draft& draft);
-  void plan_prefills(Draft& draft);
-  void admit(Draft& draft);
+  void plan_decodes(NewStep& step);
+  void add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step);
+  int32_t drafts_max(const Sequence& sequence) const;
+  void plan_prefills(NewStep& step);
+  void admit(NewStep& step);
   void share_prefix(Sequence& sequence);
   void publish_blocks(Sequence& sequence);
-  bool make_room(Iterator sequence, int32_t num_blocks, Draft& draft);
-  void add_work(Sequence& sequence, int32_t num_tokens, Draft& draft);
+  bool make_room(Iterator sequence, int32_t num_blocks, NewStep& step);
+  void add_work(Sequence& sequence, int32_t num_tokens, NewStep& step);
   static void add_targets(Sequence& sequence, SlotWork& work, PendingItem& item);
   Sequences& list_of(SequenceState state);
   void move_to(Iterator sequence, SequenceState state, Iterator before);
   void release_slot(Sequence& sequence);
   void retire_fully_planned();
   void erase(Iterator sequence);
-  void apply_item(const PendingItem& item, const SampledToken* sampled, const SlotLogprobs* logprobs,
+  SequenceEvent take_token(Sequence& sequence, const SampledToken& sampled) const;
+  void apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
+                   std::vector<SequenceEvent>& events);
+  void apply_item(const PendingItem& item, std::span<const SampledToken> sampled, const SlotLogprobs* logprobs,
                   std::vector<SequenceEvent>& events);
 
   PlannerOptions options;
@@ -146,12 +158,12 @@ void Planner::Impl::retire_fully_planned() {
 }
 
 // Gives `sequence` its blocks, at the cost of the youngest; false if it was itself the youngest and had to go.
-bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, Draft& draft) {
+bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, NewStep& step) {
   while (!sequence->blocks.grow_to(num_blocks)) {
     const auto youngest = std::prev(running.end());
     release_slot(*youngest);
     move_to(youngest, SequenceState::kWaiting, waiting.begin());
-    draft.preempted = true;
+    step.preempted = true;
     ++counters.preemptions;
     if (youngest == sequence) return false;
   }
@@ -174,7 +186,7 @@ void Planner::Impl::add_targets(Sequence& sequence, SlotWork& work, PendingItem&
   sequence.logprobs_next = end;
 }
 
-void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, Draft& draft) {
+void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, NewStep& step) {
   SlotWork work;
   work.slot = sequence.slot;
   work.start = sequence.cached;
@@ -193,27 +205,66 @@ void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, Draft& draf
     sequence.sampled_in_slot = true;
   }
   item.last = !work.sample && sequence.fully_planned();
-  draft.rows_left -= num_tokens;
-  draft.plan.work.push_back(std::move(work));
-  draft.pending.items.push_back(item);
+  step.rows_left -= num_tokens;
+  step.plan.work.push_back(std::move(work));
+  step.pending.items.push_back(std::move(item));
 }
 
-void Planner::Impl::plan_decodes(Draft& draft) {
-  for (auto it = running.begin(); it != running.end(); ++it) {
-    if (!it->sampled_in_slot) continue;
-    const int32_t held = it->blocks.size();
-    if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), draft)) return;  // nothing is younger
-    add_work(*it, 1, draft);
-    const auto blocks = it->blocks.blocks();
-    draft.plan.work.back().new_blocks.assign(blocks.begin() + held, blocks.end());
+// The token drawn last and, behind it, drafts. The engine knows of the first `held` blocks.
+void Planner::Impl::add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step) {
+  add_work(sequence, 1, step);
+  // As many drafts as there are blocks for without taking another's.
+  const auto wanted = static_cast<int32_t>(drafts.size());
+  if (!sequence.blocks.grow_to(divide_up(sequence.cached + wanted, options.block_tokens))) {
+    drafts.resize(static_cast<size_t>(sequence.blocks.size() * options.block_tokens - sequence.cached));
   }
+  SlotWork& work = step.plan.work.back();
+  const auto blocks = sequence.blocks.blocks();
+  work.new_blocks.assign(blocks.begin() + held, blocks.end());
+  work.num_tokens += static_cast<int32_t>(drafts.size());
+  step.rows_left -= static_cast<int32_t>(drafts.size());
+  counters.drafted_tokens += drafts.size();
+  sequence.drafted = !drafts.empty();
+  step.pending.items.back().drafts = drafts;
+  work.drafts = std::move(drafts);
 }
 
-void Planner::Impl::plan_prefills(Draft& draft) {
+void Planner::Impl::plan_decodes(NewStep& step) {
+  struct Drafted {
+    Iterator sequence;
+    int32_t held;
+    std::vector<TokenId> drafts;
+  };
+  std::vector<Drafted> drafted;  // the engine takes single rows first
+  for (auto it = running.begin(); it != running.end(); ++it) {
+    if (!it->sampled_in_slot || it->drafted) continue;
+    std::vector<TokenId> drafts = look_up(it->request.tokens, drafts_max(*it));
+    // While a token is on its way, what follows it cannot be drafted: its step is waited for.
+    if (!drafts.empty() && it->pending > 0) continue;
+    const int32_t held = it->blocks.size();
+    if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), step)) break;  // nothing is younger
+    if (drafts.empty()) {
+      add_decode(*it, held, {}, step);
+    } else {
+      drafted.push_back({it, held, std::move(drafts)});
+    }
+  }
+  for (Drafted& last : drafted) add_decode(*last.sequence, last.held, std::move(last.drafts), step);
+}
+
+// How many tokens after the one that is drawn next may be drafted.
+int32_t Planner::Impl::drafts_max(const Sequence& sequence) const {
+  const auto count = static_cast<int32_t>(running.size());
+  if (options.draft_tokens == 0 || !waiting.empty() || sequence.speculation.pauses(sequence.length())) return 0;
+  const int32_t rows = std::min({kDraftedRowsMax, options.max_sequences, options.max_step_tokens}) / count;
+  return std::min({options.draft_tokens, rows - 1, sequence.length_max - sequence.length() - 1});
+}
+
+void Planner::Impl::plan_prefills(NewStep& step) {
   for (Sequence& sequence : running) {
-    if (draft.rows_left == 0) return;
+    if (step.rows_left == 0) return;
     if (!sequence.sampled_in_slot)
-      add_work(sequence, std::min(draft.rows_left, sequence.length() - sequence.cached), draft);
+      add_work(sequence, std::min(step.rows_left, sequence.length() - sequence.cached), step);
   }
 }
 
@@ -242,8 +293,8 @@ void Planner::Impl::publish_blocks(Sequence& sequence) {
   }
 }
 
-void Planner::Impl::admit(Draft& draft) {
-  while (!waiting.empty() && !free_slots.empty() && draft.rows_left > 0 && !draft.preempted) {
+void Planner::Impl::admit(NewStep& step) {
+  while (!waiting.empty() && !free_slots.empty() && step.rows_left > 0 && !step.preempted) {
     const auto it = waiting.begin();
     if (it->pending > 0) return;  // its newest token is not known yet
     // All blocks of the known tokens at once, and one left for each running sequence: else it would soon be preempted.
@@ -259,62 +310,87 @@ void Planner::Impl::admit(Draft& draft) {
     it->slot = free_slots.back();
     free_slots.pop_back();
     move_to(it, SequenceState::kRunning, running.end());
-    draft.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling, pack(it->request.rules)});
+    step.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling, pack(it->request.rules)});
     const auto first = it->request.tokens.begin();
-    draft.plan.admitted.back().cached.assign(first, first + it->cached);
-    add_work(*it, std::min(draft.rows_left, it->length() - it->cached), draft);
+    step.plan.admitted.back().cached.assign(first, first + it->cached);
+    add_work(*it, std::min(step.rows_left, it->length() - it->cached), step);
     const auto table = it->blocks.blocks();
-    draft.plan.work.back().new_blocks.assign(table.begin(), table.end());
+    step.plan.work.back().new_blocks.assign(table.begin(), table.end());
   }
 }
 
 std::optional<StepPlan> Planner::Impl::plan() {
   if (static_cast<int32_t>(pending_steps.size()) >= options.pipeline_depth) return std::nullopt;
-  Draft draft;
-  draft.rows_left = options.max_step_tokens;
+  NewStep step;
+  step.rows_left = options.max_step_tokens;
   retire_fully_planned();
-  plan_decodes(draft);
-  plan_prefills(draft);
-  admit(draft);
-  if (draft.plan.work.empty()) return std::nullopt;
+  plan_decodes(step);
+  plan_prefills(step);
+  admit(step);
+  if (step.plan.work.empty()) return std::nullopt;
   for (Sequence& sequence : running) publish_blocks(sequence);
-  draft.plan.step = draft.pending.step = next_step++;
-  draft.plan.released.swap(released);
-  pending_steps.push_back(std::move(draft.pending));
+  step.plan.step = step.pending.step = next_step++;
+  step.plan.released.swap(released);
+  pending_steps.push_back(std::move(step.pending));
   ++counters.planned_steps;
-  return std::move(draft.plan);
+  return std::move(step.plan);
 }
 
-void Planner::Impl::apply_item(const PendingItem& item, const SampledToken* sampled, const SlotLogprobs* logprobs,
-                               std::vector<SequenceEvent>& events) {
+// Appends the token to its sequence; what is told of it.
+SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& sampled) const {
+  SequenceEvent event;
+  event.id = sequence.request.id;
+  event.position = sequence.known();
+  if (!sampled.finite) {
+    event.finished = FinishReason::kNonFinite;
+    return event;
+  }
+  sequence.request.tokens.push_back(sampled.token);
+  event.token = sampled.token;
+  event.logprob = sampled.logprob;
+  event.best = sampled.best;
+  event.finished = sequence.finish_reason(sampled.token, options.eos);
+  return event;
+}
+
+// `sampled`: the tokens drawn at the position of the item and, as far as they were drawn as drafted, those after it.
+void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
+                                std::vector<SequenceEvent>& events) {
+  --sequence.pending;
+  int32_t accepted = 0;
+  for (size_t i = 0;; ++i) {
+    events.push_back(take_token(sequence, sampled[i]));
+    if (events.back().finished || i == item.drafts.size() || sampled[i].token != item.drafts[i]) break;
+    ++accepted;
+    if (sequence.drafted) ++sequence.cached;  // else it lost its slot meanwhile
+  }
+  if (item.drafts.empty()) return;
+  sequence.drafted = false;
+  sequence.speculation.note(sequence.known(), accepted);
+  counters.accepted_tokens += static_cast<uint64_t>(accepted);
+}
+
+void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledToken> sampled,
+                               const SlotLogprobs* logprobs, std::vector<SequenceEvent>& events) {
   const auto found = by_serial.find(item.serial);
   if (found == by_serial.end()) return;  // it ended while this step was on its way
   const Iterator sequence = found->second;
-  SequenceEvent event;
-  event.id = sequence->request.id;
+  const size_t first_event = events.size();
+  if (!sampled.empty()) {
+    apply_draws(*sequence, item, sampled, events);
+  } else if (item.last || logprobs != nullptr) {
+    SequenceEvent& event = events.emplace_back();
+    event.id = sequence->request.id;
+    event.position = item.last ? sequence->known() : item.logprobs_start;
+    if (item.last) event.finished = FinishReason::kLength;
+  }
   if (logprobs != nullptr) {
+    SequenceEvent& event = events[first_event];
     const auto first = logprobs->logprobs.begin() + item.first_target;
     event.prompt_logprobs.assign(first, first + item.num_targets);
-    event.logprobs_start = event.position = item.logprobs_start;
+    event.logprobs_start = item.logprobs_start;
   }
-  if (sampled != nullptr) {
-    --sequence->pending;
-    event.position = sequence->known();
-    if (sampled->finite) {
-      sequence->request.tokens.push_back(sampled->token);
-      event.token = sampled->token;
-      event.logprob = sampled->logprob;
-      event.best = sampled->best;
-      event.finished = sequence->finish_reason(sampled->token, options.eos);
-    } else {
-      event.finished = FinishReason::kNonFinite;
-    }
-  } else if (item.last) {
-    event.position = sequence->known();
-    event.finished = FinishReason::kLength;
-  }
-  if (event.finished) erase(sequence);
-  if (event.token || event.finished || !event.prompt_logprobs.empty()) events.push_back(std::move(event));
+  if (events.size() > first_event && events.back().finished) erase(sequence);
 }
 
 Planner::Planner(const PlannerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
@@ -352,7 +428,7 @@ std::vector<SequenceEvent> Planner::apply(const StepResult& result) {
   std::vector<SequenceEvent> events;
   size_t samples = 0, logprobs = 0;
   for (const PendingItem& item : pending.items) {
-    const SampledToken* sampled = nullptr;
+    std::span<const SampledToken> sampled;
     const SlotLogprobs* targets = nullptr;
     if (item.num_targets > 0) {
       check(logprobs < result.logprobs.size(), "result lacks log-probabilities");
@@ -362,9 +438,11 @@ std::vector<SequenceEvent> Planner::apply(const StepResult& result) {
             "log-probability rows");
     }
     if (item.sample) {
-      check(samples < result.sampled.size(), "result lacks a sampled token");
-      sampled = &result.sampled[samples++];
-      check_eq(sampled->slot, item.slot, "slot of a sampled token");
+      const size_t draws = 1 + item.drafts.size();
+      check(samples + draws <= result.sampled.size(), "result lacks a sampled token");
+      sampled = std::span(result.sampled).subspan(samples, draws);
+      samples += draws;
+      check_eq(sampled.front().slot, item.slot, "slot of a sampled token");
     }
     impl_->apply_item(item, sampled, targets, events);
   }

@@ -44,6 +44,9 @@ struct PlannerOptions {
   // Blocks of the KV cache that hold the same tokens are shared, also with sequences that have ended, as long as their
   // room is not needed.
   bool prefix_cache = false;
+  // Most tokens that are drafted for a sequence at a time where its text repeats itself; 0: none. Only while few
+  // sequences run: a step's rows are cheap only as long as there are few.
+  int32_t draft_tokens = 0;
 };
 
 // What became of a sequence in one step.
@@ -61,7 +64,8 @@ struct SequenceEvent {
 struct PlannerStats {
   int32_t waiting = 0, running = 0, free_blocks = 0, num_blocks = 0;
   uint64_t preemptions = 0, planned_steps = 0, prefill_tokens = 0, decode_tokens = 0;
-  uint64_t shared_tokens = 0;  // that did not pass the model again, thanks to the prefix cache
+  uint64_t shared_tokens = 0;                        // that did not pass the model again, thanks to the prefix cache
+  uint64_t drafted_tokens = 0, accepted_tokens = 0;  // and how many of those were drawn as drafted
 };
 
 class Planner {

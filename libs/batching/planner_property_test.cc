@@ -28,7 +28,7 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
       static_cast<size_t>(std::min(request.prompt_tokens + request.max_new_tokens, options.max_context));
   while (tokens.size() < length_max) {
     const uint64_t digest = digest_of(tokens);
-    const TokenId next = fake_next(digest);
+    const TokenId next = fake_next(tokens);
     if (next == kFakeNonFinite) {
       expected.finished = FinishReason::kNonFinite;
       break;
@@ -49,11 +49,11 @@ class Workload {
   explicit Workload(uint64_t seed) : random_(seed), options_(random_options()), planner_(options_), engine_(options_) {}
 
   void run() {
-    const int total = pick(1, 60);
+    const int total = pick(1, 60), turns_between = pick(0, 1) == 0 ? 3 : 60;
     int added = 0;
     for (int turn = 0; added < total || planner_.has_work() || planner_.in_flight() > 0; ++turn) {
       ASSERT_LT(turn, 200'000) << "the workload does not end";
-      while (added < total && pick(0, 3) == 0) add(static_cast<SequenceId>(added++));
+      while (added < total && pick(0, turns_between) == 0) add(static_cast<SequenceId>(added++));
       if (pick(0, 40) == 0 && added > 0) cancel(static_cast<SequenceId>(pick(0, added - 1)));
       if (pick(0, 1) == 0) {
         if (const auto plan = planner_.plan()) execute(*plan);
@@ -70,6 +70,8 @@ class Workload {
   }
   uint64_t preemptions() const { return planner_.stats().preemptions; }
   uint64_t shared_tokens() const { return planner_.stats().shared_tokens; }
+  uint64_t drafted_tokens() const { return planner_.stats().drafted_tokens; }
+  uint64_t accepted_tokens() const { return planner_.stats().accepted_tokens; }
 
  private:
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -84,6 +86,7 @@ class Workload {
     options.num_blocks = least + pick(0, 3 * least);
     options.pipeline_depth = pick(1, 3);
     options.prefix_cache = pick(0, 2) > 0;
+    options.draft_tokens = std::max(0, pick(-3, 9));
     return options;
   }
 
@@ -94,13 +97,15 @@ class Workload {
     request.max_new_tokens = pick(0, 40);
     request.prompt_logprobs = pick(0, 2) == 0;
     request.sampling.ignore_eos = pick(0, 3) == 0;
-    // Of a few texts, some the beginning of others; of two salts.
+    // Of a few texts, some the beginning of others; of two salts. Some go in circles.
     std::mt19937_64 text(static_cast<uint64_t>(pick(0, 2)));
+    const bool loops = pick(0, 1) == 0;
     const int same = pick(0, request.prompt_tokens);
     for (int i = 0; i < request.prompt_tokens; ++i) {
       const int shared = std::uniform_int_distribution<int>(3, kFakeVocabulary - 1)(text);
       request.tokens.push_back(i < same ? shared : pick(3, kFakeVocabulary - 1));
     }
+    if (loops) request.tokens.front() = kFakeLoop;
     request.cache_salt = pick(0, 3) == 0 ? "other" : "";
     const int room = std::min(request.max_new_tokens, options_.max_context - request.prompt_tokens);
     if (pick(0, 4) == 0) {
@@ -158,17 +163,21 @@ class Workload {
 };
 
 TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
-  uint64_t preemptions = 0, shared_tokens = 0;
+  uint64_t preemptions = 0, shared_tokens = 0, drafted_tokens = 0, accepted_tokens = 0;
   for (uint64_t seed = 1; seed <= 400; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Workload workload(seed);
     workload.run();
     preemptions += workload.preemptions();
     shared_tokens += workload.shared_tokens();
+    drafted_tokens += workload.drafted_tokens();
+    accepted_tokens += workload.accepted_tokens();
     if (HasFailure()) return;
   }
   EXPECT_GT(preemptions, 100u) << "the workloads no longer exercise preemption";
   EXPECT_GT(shared_tokens, 1'000u) << "the workloads no longer share prefixes";
+  EXPECT_GT(accepted_tokens, 1'000u) << "the workloads no longer draft what comes";
+  EXPECT_GT(drafted_tokens - accepted_tokens, 1'000u) << "the workloads no longer draft what does not come";
 }
 
 }  // namespace

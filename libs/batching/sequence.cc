@@ -32,6 +32,7 @@ void Sequence::reset() {
   published = 0;
   slot = -1;
   sampled_in_slot = false;
+  drafted = false;
   blocks.clear();
 }
 

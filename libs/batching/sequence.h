@@ -5,6 +5,7 @@
 
 #include "batching/block_allocator.h"
 #include "batching/planner.h"
+#include "batching/speculation.h"
 
 namespace optserve::batching {
 
@@ -36,6 +37,8 @@ struct Sequence {
   int32_t slot = -1;             // -1: waiting, or fully planned
   bool sampled_in_slot = false;  // the engine holds the newest token as the last one drawn in this slot
   BlockTable blocks;
+  bool drafted = false;  // a planned step processes drafts for it; how many are right is not known yet
+  Speculation speculation;
   int32_t published = 0;       // of its blocks: so many from the first on can be shared
   std::vector<BlockKey> keys;  // of its whole blocks, as far as they were needed
 };

@@ -132,6 +132,7 @@ void put_work(Writer& writer, const SlotWork& work) {
   writer.put_list(work.tokens);
   writer.put_list(work.new_blocks);
   writer.put_list(work.logprob_targets);
+  writer.put_list(work.drafts);
 }
 
 SlotWork get_work(Reader& reader) {
@@ -143,6 +144,7 @@ SlotWork get_work(Reader& reader) {
   work.tokens = reader.get_list();
   work.new_blocks = reader.get_list();
   work.logprob_targets = reader.get_list();
+  work.drafts = reader.get_list();
   return work;
 }
 

@@ -29,11 +29,17 @@ struct SlotWork {
   int32_t slot = 0;
   int32_t start = 0;  // tokens of the sequence already in the KV cache
   int32_t num_tokens = 1;
-  std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last (num_tokens is 1)
+  std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last, then drafts
   std::vector<int32_t> new_blocks;  // KV blocks appended to the slot's table before the step
   bool sample = false;              // the last row's logits give the next token
   std::vector<TokenId>
       logprob_targets;  // empty, or one id per row: report log p(id | tokens before); -1: none for that row
+  // Guesses of the tokens after the one drawn last, at positions start + 1, ...: num_tokens is one more. Each of these
+  // rows draws. The next work of the slot starts behind those that were drawn as guessed.
+  std::vector<TokenId> drafts{};
+
+  // Tokens that the step draws for the slot.
+  int32_t num_draws() const { return sample ? 1 + static_cast<int32_t>(drafts.size()) : 0; }
 };
 
 struct StepPlan {
@@ -61,7 +67,7 @@ struct SlotLogprobs {
 
 struct StepResult {
   uint64_t step = 0;
-  std::vector<SampledToken> sampled;   // in the order of the plan's work items that sample
+  std::vector<SampledToken> sampled;   // num_draws() of each work item, in order of items and positions
   std::vector<SlotLogprobs> logprobs;  // in the order of the work items with targets
 };
 

@@ -29,6 +29,7 @@ StepPlan sample_plan() {
   plan.admitted.push_back(slot);
   plan.work.push_back({3, 0, 3, {2, 50271, 7}, {9, 8}, true, {50271, 7, -1}});
   plan.work.push_back({1, 2047, 1, {}, {}, true, {}});
+  plan.work.push_back({2, 7, 3, {}, {}, true, {}, {50271, 4}});
   return plan;
 }
 
@@ -45,7 +46,8 @@ bool same(const StepPlan& a, const StepPlan& b) {
   for (size_t i = 0; i < a.work.size(); ++i) {
     const SlotWork &x = a.work[i], &y = b.work[i];
     if (x.slot != y.slot || x.start != y.start || x.num_tokens != y.num_tokens || x.tokens != y.tokens ||
-        x.new_blocks != y.new_blocks || x.sample != y.sample || x.logprob_targets != y.logprob_targets) {
+        x.new_blocks != y.new_blocks || x.sample != y.sample || x.logprob_targets != y.logprob_targets ||
+        x.drafts != y.drafts) {
       return false;
     }
   }
@@ -57,7 +59,7 @@ TEST(StepPlan, RoundTrips) {
   const auto decoded = decode_step_plan(encode(plan));
   ASSERT_TRUE(decoded.ok());
   EXPECT_TRUE(same(plan, decoded.value()));
-  EXPECT_EQ(plan.num_tokens(), 4);
+  EXPECT_EQ(plan.num_tokens(), 7);
   EXPECT_TRUE(same(StepPlan{}, decode_step_plan(encode(StepPlan{})).value()));
 }
 
