@@ -94,6 +94,17 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor");
 }
 
+std::vector<std::string> command_line(WorkerOptions options) {
+  ConfigParser parser("optserve-worker", "");
+  add_options(parser, options);
+  std::vector<std::string> arguments{"optserve-worker"};
+  for (const auto& [name, value] : parser.effective()) {
+    if (name != "scheduler" && !value.empty()) arguments.push_back("--" + name + "=" + value);
+  }
+  for (const std::string& scheduler : options.schedulers) arguments.push_back("--scheduler=" + scheduler);
+  return arguments;
+}
+
 void complete_from_environment(WorkerOptions& options,
                                const std::function<std::string(const std::string& name)>& variable) {
   const auto first_of = [&](std::initializer_list<const char*> names) {

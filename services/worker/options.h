@@ -77,6 +77,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options);
 // them. A group on one host looks at none of them.
 void complete_from_environment(WorkerOptions& options,
                                const std::function<std::string(const std::string& name)>& variable);
+// A command line of optserve-worker that gives exactly these options.
+std::vector<std::string> command_line(WorkerOptions options);
 // Throws Error naming the first option that makes no sense.
 void check_options(const WorkerOptions& options);
 

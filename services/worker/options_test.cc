@@ -37,6 +37,34 @@ std::string refusal_of(const WorkerOptions& options) {
   return "accepted";
 }
 
+// The supervisor starts the ranks so: what it is told reaches them.
+TEST(CommandLine, GivesTheSameOptions) {
+  WorkerOptions options;
+  options.model = "demo=/models/a b";
+  options.schedulers = {"tcp://a:1", "tcp://b:2"};
+  options.prefix_cache = false;
+  options.verify_checksums = false;
+  options.random_weights = true;
+  options.memory_fraction = 0.5;
+  options.kv_tokens = 123'456'789'012;
+  options.lease_ahead = 0;
+  options.bench = R"({"benchmark": "latency"})";
+  options.rank = 3;
+  options.common.log_level = "warn";
+  WorkerOptions parsed;
+  parsed.prefix_cache = true;
+  ConfigParser given("", ""), found("", "");
+  add_options(given, options);
+  add_options(found, parsed);
+  const std::vector<std::string> line = command_line(options);
+  std::vector<const char*> arguments;
+  for (const std::string& argument : line) arguments.push_back(argument.c_str());
+  ASSERT_EQ(found.parse(static_cast<int>(arguments.size()), arguments.data()), -1);
+  EXPECT_EQ(found.effective(), given.effective());
+  EXPECT_EQ(parsed.schedulers, options.schedulers);
+  EXPECT_FALSE(parsed.prefix_cache);
+}
+
 TEST(Schedulers, AreGivenOneByOneAndChecked) {
   WorkerOptions options;
   ConfigParser parser("optserve-worker", "");

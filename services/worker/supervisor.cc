@@ -30,8 +30,6 @@ struct OwnedFd {
   }
 };
 
-std::string option(const char* name, int64_t value) { return std::string("--") + name + "=" + std::to_string(value); }
-
 }  // namespace
 
 Supervisor::Supervisor(const WorkerOptions& options, Registry& metrics, Health& health)
@@ -59,39 +57,14 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
   for (int local_rank = 0; local_rank < options_.local_world(); ++local_rank) {
     const int rank = options_.first_rank() + local_rank;
     const int http_port = first_port == 0 ? 0 : first_port + local_rank;
-    std::vector<std::string> arguments = {"optserve-worker",
-                                          "--model=" + options_.model,
-                                          "--device=" + options_.device,
-                                          "--dtype=" + options_.dtype,
-                                          "--tuning-cache=" + options_.tuning_cache,
-                                          "--memory-fraction=" + std::to_string(options_.memory_fraction),
-                                          options_.random_weights ? "--random-weights" : "--no-random-weights",
-                                          "--log-level=" + options_.common.log_level,
-                                          "--log-format=" + options_.common.log_format,
-                                          "--http-address=" + options_.common.http_address,
-                                          options_.verify_checksums ? "--verify-checksums" : "--no-verify-checksums",
-                                          option("http-port", http_port),
-                                          option("world", options_.world),
-                                          option("nodes", options_.nodes),
-                                          option("node-rank", options_.node_rank),
-                                          option("threads", options_.threads),
-                                          option("max-sequences", options_.max_sequences),
-                                          option("lease-ahead", options_.lease_ahead),
-                                          option("kv-tokens", options_.kv_tokens),
-                                          option("kv-memory-mb", options_.kv_memory_mb),
-                                          option("max-step-tokens", options_.max_step_tokens),
-                                          option("step-deadline-ms", options_.step_deadline_ms),
-                                          option("load-deadline-ms", options_.load_deadline_ms),
-                                          option("drain-ms", options_.drain_ms),
-                                          option("rank", rank),
-                                          option("group-fd", group_fd),
-                                          option("group-bytes", static_cast<int64_t>(group_bytes)),
-                                          option("status-fd", status_fd),
-                                          option("lifeline-fd", lifeline_fd)};
-    for (const std::string& scheduler : options_.schedulers) arguments.push_back("--scheduler=" + scheduler);
-    if (!options_.bench.empty()) arguments.push_back("--bench=" + options_.bench);
-    if (!options_.rendezvous.empty()) arguments.push_back("--rendezvous=" + options_.rendezvous);
-    ranks_.start(rank, arguments, {group_fd, status_fd, lifeline_fd});
+    WorkerOptions options = options_;
+    options.common.http_port = http_port;
+    options.rank = rank;
+    options.group_fd = group_fd;
+    options.group_bytes = static_cast<int64_t>(group_bytes);
+    options.status_fd = status_fd;
+    options.lifeline_fd = lifeline_fd;
+    ranks_.start(rank, command_line(options), {group_fd, status_fd, lifeline_fd});
   }
 }
 

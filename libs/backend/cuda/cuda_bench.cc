@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -224,8 +225,9 @@ void run_sampling(Bench& bench) {
   }
 }
 
-void run(DType dtype) {
+void run(DType dtype, bool only_sampling) {
   Bench bench(dtype);
+  if (only_sampling) return run_sampling(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
       for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
@@ -254,10 +256,14 @@ void run(DType dtype) {
 }  // namespace
 }  // namespace optserve
 
+// cuda_bench [bf16] [sampling]
 int main(int argc, char** argv) {
-  const bool bf16 = argc > 1 && std::strcmp(argv[1], "bf16") == 0;
+  const std::span arguments(argv + 1, static_cast<size_t>(argc - 1));
+  const auto has = [&](const char* word) {
+    return std::ranges::any_of(arguments, [&](const char* argument) { return std::strcmp(argument, word) == 0; });
+  };
   try {
-    optserve::run(bf16 ? optserve::DType::kBF16 : optserve::DType::kF16);
+    optserve::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has("sampling"));
   } catch (const std::exception& e) {
     std::fprintf(stderr, "cuda_bench: %s\n", e.what());
     return 1;
