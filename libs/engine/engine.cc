@@ -51,7 +51,7 @@ struct StartedStep {
   struct Item {
     int32_t slot = 0;
     int32_t start = 0;
-    bool sample = false;
+    int32_t draws = 0;
     std::vector<TokenId> targets;
     int32_t best = 0;  // best tokens to report beside the drawn one
   };
@@ -150,7 +150,7 @@ class OptEngine final : public Engine {
     for (size_t i = 0; i < plan.work.size(); ++i) {
       const batching::SlotWork& work = plan.work[i];
       const int32_t best = work.sample ? std::max(slots_.sampling(work.slot).logprobs, 0) : 0;
-      started.items[i] = {work.slot, work.start, work.sample, work.logprob_targets, best};
+      started.items[i] = {work.slot, work.start, work.num_draws(), work.logprob_targets, best};
     }
   }
 
@@ -173,15 +173,19 @@ class OptEngine final : public Engine {
         slot.start = item.start;
         for (TokenId target : item.targets) slot.logprobs.push_back(target < 0 ? 0.0f : drawn.scores[scores++]);
       }
-      if (!item.sample) continue;
-      const TokenId id = drawn.ids[draws];
-      result.sampled.push_back({item.slot, std::max(id, 0), drawn.logprobs[draws], id >= 0});
-      for (int32_t i = 0; i < item.best; ++i) {
-        const size_t at = draws * static_cast<size_t>(limits::kTopLogprobsMax) + static_cast<size_t>(i);
-        if (drawn.best_ids[at] < 0) break;
-        result.sampled.back().best.push_back({drawn.best_ids[at], drawn.best_logprobs[at]});
-      }
-      ++draws;
+      for (int32_t i = 0; i < item.draws; ++i) report_draw(item, drawn, draws++, result);
+    }
+  }
+
+  static void report_draw(const StartedStep::Item& item, const Sampler::Results& drawn, size_t draw,
+                          batching::StepResult& result) {
+    const TokenId id = drawn.ids[draw];
+    batching::SampledToken& sampled = result.sampled.emplace_back();
+    sampled = {item.slot, std::max(id, 0), drawn.logprobs[draw], id >= 0};
+    for (int32_t i = 0; i < item.best; ++i) {
+      const size_t at = draw * static_cast<size_t>(limits::kTopLogprobsMax) + static_cast<size_t>(i);
+      if (drawn.best_ids[at] < 0) break;
+      sampled.best.push_back({drawn.best_ids[at], drawn.best_logprobs[at]});
     }
   }
 

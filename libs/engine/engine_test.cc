@@ -62,7 +62,7 @@ std::unique_ptr<Backend> one_thread() { return make_backend({.device = {}, .thre
 
 // Runs the requests on a group and returns what rank 0 saw.
 std::vector<Generation> generate(const EngineOptions& options, int world, std::vector<SequenceRequest> list,
-                                 batching::PlannerStats* stats = nullptr) {
+                                 batching::PlannerStats* stats = nullptr, int32_t draft_tokens = 0) {
   std::vector<Generation> generations;
   run_ranks(world == 1 ? RankKind::kSolo : RankKind::kThreads, world, [&](Communicator& communicator) {
     const auto backend = one_thread();
@@ -70,7 +70,9 @@ std::vector<Generation> generate(const EngineOptions& options, int world, std::v
     ASSERT_TRUE(engine.ok()) << engine.refusal().message;
     if (communicator.rank() != 0) return follow(*engine.value(), communicator);
     GroupLeader leader(*engine.value(), communicator);
-    generations = generate_all(leader, planner_options(*engine.value()), std::move(list), stats);
+    batching::PlannerOptions planner = planner_options(*engine.value());
+    planner.draft_tokens = draft_tokens;
+    generations = generate_all(leader, planner, std::move(list), stats);
     leader.stop();
   });
   return generations;
@@ -122,6 +124,29 @@ TEST(Engine, GroupsOfAnySizeAgree) {
   for (const Generation& generation : alone) EXPECT_GE(generation.tokens.size(), 1u);
   expect_same(generate(tiny_options(), 2, requests()), alone, 1e-4f);
   expect_same(generate(tiny_options(), 4, requests()), alone, 1e-4f);
+}
+
+// Texts that repeat themselves, some until they are drawn otherwise; with what the chain makes of the history.
+TEST(Engine, SpeculationChangesNoToken) {
+  uint64_t drafted = 0, accepted = 0;
+  for (int i = 0; i < 24; ++i) {
+    SequenceRequest r = request(30, 33, static_cast<uint64_t>(i));
+    for (size_t k = 5; k < r.tokens.size(); ++k) r.tokens[k] = r.tokens[k - 4];
+    r.prompt_logprobs = false;
+    r.sampling.temperature = i % 3 == 0 ? 0.0f : 0.05f * static_cast<float>(i % 4);
+    r.sampling.logprobs = i % 2 == 0 ? 3 : -1;
+    if (i % 4 == 1) r.sampling.repetition_penalty = 1.2f;
+    if (i % 6 == 2) r.sampling.frequency_penalty = 0.2f;
+    if (i % 5 == 0) r.rules.logit_bias = {{r.tokens.back(), 3.0f}};
+    r.sampling.ignore_eos = i % 8 != 0;
+    batching::PlannerStats stats;
+    const auto guessed = generate(tiny_options(), 1 + i % 2, {r}, &stats, 1 + i % 7);
+    expect_same(guessed, generate(tiny_options(), 1 + i % 2, {r}), 1e-5f);
+    drafted += stats.drafted_tokens;
+    accepted += stats.accepted_tokens;
+  }
+  EXPECT_GT(accepted, 100u);
+  EXPECT_GT(drafted - accepted, 20u);
 }
 
 TEST(Engine, ASequenceIsTheSameAloneChunkedAndPreempted) {

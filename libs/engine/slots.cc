@@ -90,10 +90,18 @@ void Slots::upload_row(const Tensor& table, int32_t slot, const std::vector<int3
   backend_.upload(Tensor(row.raw(), DType::kI32, {static_cast<int64_t>(kept.size())}, row.device()), kept.data());
 }
 
+namespace {
+// -1: the token that the device drew last.
+TokenId id_of_row(const batching::SlotWork& work, size_t row) {
+  if (!work.tokens.empty()) return work.tokens[row];
+  return row == 0 ? -1 : work.drafts[row - 1];
+}
+}  // namespace
+
 void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
   for (int32_t i = 0; i < work.num_tokens; ++i) {
     const int32_t position = work.start + i;
-    arrays_[kNewIds].push_back(work.tokens.empty() ? -1 : work.tokens[static_cast<size_t>(i)]);
+    arrays_[kNewIds].push_back(id_of_row(work, static_cast<size_t>(i)));
     arrays_[kSlots].push_back(work.slot);
     arrays_[kPositions].push_back(position);
     const int32_t block = slot.blocks[static_cast<size_t>(position / kKvBlockTokens)];
@@ -113,11 +121,18 @@ void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
   arrays_[kTableRows].push_back(work.slot);
 }
 
-void Slots::add_draw(const batching::SlotWork& work, Slot& slot) {
-  arrays_[kDrawRows].push_back(static_cast<int32_t>(arrays_[kNewIds].size()) - 1);
-  arrays_.sample_rows.push_back(pack(slot.sampling, slot.has_rules, work.slot, slot.length, slot.prompt_tokens));
+// A drafted row reads the drafts before it as history while the rows before it write what they draw there: a row that
+// may read another's draw in place of the draft is one that does not count.
+void Slots::add_draws(const batching::SlotWork& work, Slot& slot) {
+  const auto rows = static_cast<int32_t>(arrays_[kNewIds].size());
+  for (int32_t draw = 0; draw < work.num_draws(); ++draw) {
+    arrays_[kDrawRows].push_back(rows - work.num_draws() + draw);
+    arrays_.sample_rows.push_back(
+        pack(slot.sampling, slot.has_rules, work.slot, slot.length + draw, slot.prompt_tokens));
+  }
   batch_.sample.features |= sample_features(slot.sampling, slot.has_rules);
-  ++slot.length;  // the drawn token
+  ++slot.length;  // the first drawn token
+  slot.length_max = slot.length + static_cast<int32_t>(work.drafts.size());
 }
 
 void Slots::add_work(const batching::SlotWork& work) {
@@ -125,13 +140,17 @@ void Slots::add_work(const batching::SlotWork& work) {
   const int64_t context = int64_t{work.start} + work.num_tokens;
   check(work.num_tokens > 0 && context <= limits_.max_context, "positions of a step plan");
   if (work.tokens.empty()) {
-    check(work.num_tokens == 1 && slot.length == context, "the token drawn last is the next to process");
+    const int64_t drafts = static_cast<int64_t>(work.drafts.size());
+    const bool drawn = slot.length <= work.start + 1 && work.start + 1 <= slot.length_max;
+    check(drawn && work.num_tokens == 1 + drafts, "the token drawn last is the next to process, drafts follow");
+    check(work.drafts.empty() || work.sample, "drafted rows draw");
+    slot.length = work.start + 1;
   } else {
     const bool follows = work.tokens.size() == static_cast<size_t>(work.num_tokens) && slot.length == work.start;
-    check(follows, "tokens of a step plan follow the cached ones");
+    check(follows && work.drafts.empty(), "tokens of a step plan follow the cached ones");
     slot.length = static_cast<int32_t>(context);
   }
-  decode_only_ = decode_only_ && work.tokens.empty() && work.sample && work.logprob_targets.empty();
+  decode_only_ = decode_only_ && work.tokens.empty() && work.num_draws() == 1 && work.logprob_targets.empty();
   for (int32_t block : work.new_blocks) {
     check(block >= 0 && block < limits_.num_blocks, "KV block of a step plan");
     const auto column = static_cast<int32_t>(slot.blocks.size());
@@ -146,7 +165,7 @@ void Slots::add_work(const batching::SlotWork& work) {
     arrays_[kScoreTargets].push_back(work.logprob_targets[i]);
   }
   add_rows(work, slot);
-  if (work.sample) add_draw(work, slot);
+  if (work.sample) add_draws(work, slot);
 }
 
 // Fills a step of decoding sequences up to a size that the device has a graph for.

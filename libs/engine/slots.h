@@ -48,6 +48,7 @@ class Slots {
     SamplingParams sampling;
     bool has_rules = false;
     int32_t length = 0;           // tokens that the device knows once every started step is done
+    int32_t length_max = 0;       // as many if all drafts of the last step are right; they are when there were none
     std::vector<int32_t> blocks;  // KV blocks in order of position
   };
 
@@ -58,7 +59,7 @@ class Slots {
   void upload_row(const Tensor& table, int32_t slot, const std::vector<int32_t>& values);
   void add_work(const batching::SlotWork& work);
   void add_rows(const batching::SlotWork& work, const Slot& slot);
-  void add_draw(const batching::SlotWork& work, Slot& slot);
+  void add_draws(const batching::SlotWork& work, Slot& slot);
   void clear();
   void pad(size_t rows);
   void upload();

@@ -211,7 +211,12 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
     return status.refusal();
   plan.worker_options = engine_sizes(options, plan.spec);
   if (!options.dtype.empty()) plan.worker_options.push_back("dtype=" + options.dtype);
-  for (const std::string& option : options.worker_options) plan.worker_options.push_back(option);
+  plan.worker_options.push_back("draft-tokens=0");  // random weights repeat themselves, which is not what is compared
+  for (const std::string& option : options.worker_options) {
+    const std::string name = option.substr(0, option.find('=') + 1);
+    std::erase_if(plan.worker_options, [&](const std::string& other) { return other.starts_with(name); });
+    plan.worker_options.push_back(option);
+  }
   return plan;
 }
 

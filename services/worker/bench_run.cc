@@ -24,6 +24,7 @@ struct Run {
   double seconds = 0;
   uint64_t steps = 0;
   uint64_t preemptions = 0;
+  uint64_t drafted_tokens = 0, accepted_tokens = 0;
   int64_t input_tokens = 0;
   int64_t output_tokens = 0;
   double device_busy_ms = 0, device_idle_ms = 0;
@@ -61,6 +62,8 @@ class Bench {
                   {"seconds", seconds},
                   {"steps", run.steps},
                   {"preemptions", run.preemptions},
+                  {"drafted_tokens", run.drafted_tokens},
+                  {"accepted_tokens", run.accepted_tokens},
                   {"device_busy_ms", run.device_busy_ms},
                   {"device_idle_ms", run.device_idle_ms},
                   {"input_tokens", run.input_tokens},
@@ -116,6 +119,7 @@ class Bench {
     Instant reported = start;
     batching::PlannerOptions planner = planner_options(engine_);
     planner.prefix_cache = host_.prefix_cache;
+    planner.draft_tokens = host_.draft_tokens;
     const auto generations =
         generate_all(leader_, planner, std::move(list), &stats, [&](const GenerateProgress& progress) {
           run.steps = progress.steps;
@@ -129,6 +133,8 @@ class Bench {
     run.device_busy_ms = engine_.device_time().busy_ms - before.busy_ms;
     run.device_idle_ms = engine_.device_time().idle_ms - before.idle_ms;
     run.preemptions = stats.preemptions;
+    run.drafted_tokens = stats.drafted_tokens;
+    run.accepted_tokens = stats.accepted_tokens;
     run.complete = !host_.is_stopped();
     if (run.complete) expect_whole(generations, expected);
     return run;
@@ -193,7 +199,8 @@ int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& 
         {"max_step_tokens", engine.options().max_step_tokens},
         {"kv_tokens", int64_t{engine.options().num_blocks} * limits::kKvBlockTokens},
         {"version", build_version()}});
-  run_bench(leader, engine, spec.value(), {clock, emit, shutdown_requested, options.prefix_cache});
+  run_bench(leader, engine, spec.value(),
+            {clock, emit, shutdown_requested, options.prefix_cache, options.draft_tokens});
   return kExitDrained;
 }
 

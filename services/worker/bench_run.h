@@ -18,6 +18,7 @@ struct BenchHost {
   std::function<void(const nlohmann::json&)> emit;
   std::function<bool()> is_stopped = [] { return false; };
   bool prefix_cache = false;  // within a run; each run begins with an empty one
+  int draft_tokens = 0;
 };
 
 // Runs `spec` on rank 0; the other ranks are in follow(). Throws Error for a model that cannot do it.

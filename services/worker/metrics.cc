@@ -19,6 +19,8 @@ WorkerMetrics::WorkerMetrics(Registry& r, size_t schedulers)
       decode_tokens(r.gauge("optserve_worker_decode_tokens_total", "Rows processed to generate a token each")),
       shared_tokens(r.gauge("optserve_worker_prefix_cached_tokens_total",
                             "Tokens of prompts that were not processed because the KV cache held them")),
+      drafted_tokens(r.gauge("optserve_worker_drafted_tokens_total", "Tokens guessed where a text repeated itself")),
+      accepted_tokens(r.gauge("optserve_worker_accepted_tokens_total", "Guessed tokens that were right")),
       device_busy(r.gauge("optserve_worker_device_busy_seconds_total", "Time of rank 0's device in steps")),
       device_idle(r.gauge("optserve_worker_device_idle_seconds_total",
                           "Time of rank 0's device between steps, whether there was work or not")) {
@@ -45,6 +47,8 @@ void WorkerMetrics::update(const batching::PlannerStats& stats) const {
   prefill_tokens.set(static_cast<double>(stats.prefill_tokens));
   decode_tokens.set(static_cast<double>(stats.decode_tokens));
   shared_tokens.set(static_cast<double>(stats.shared_tokens));
+  drafted_tokens.set(static_cast<double>(stats.drafted_tokens));
+  accepted_tokens.set(static_cast<double>(stats.accepted_tokens));
 }
 
 }  // namespace optserve::worker

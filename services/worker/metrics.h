@@ -21,6 +21,7 @@ struct WorkerMetrics {
 
   Counter tokens, leases, leases_failed, leases_dropped, leases_expired;
   Gauge running, waiting, kv_blocks_used, kv_blocks, preemptions, steps, prefill_tokens, decode_tokens, shared_tokens;
+  Gauge drafted_tokens, accepted_tokens;
   Gauge device_busy, device_idle;
   std::vector<OfScheduler> of_scheduler;
 };

@@ -75,6 +75,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
   parser.add("prefix-cache", options.prefix_cache,
              "Keep the KV cache of prompts and outputs as long as there is room, for prompts that begin alike");
+  parser.add("draft-tokens", options.draft_tokens,
+             "Most tokens guessed at a time where a text repeats itself, while few generations run; 0: none");
   parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
   parser.add("drain-ms", options.drain_ms, "Time for running jobs after SIGTERM");

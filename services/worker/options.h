@@ -33,6 +33,7 @@ struct WorkerOptions {
   bool random_weights = false;    // weights at random: the model's shape is all that is read, or a published name
   int max_step_tokens = 512;      // rows of one engine step
   bool prefix_cache = true;
+  int draft_tokens = 7;           // most that are guessed of a text that repeats itself; 0: none
   int step_deadline_ms = 30'000;  // a step that takes longer ends the group
   int load_deadline_ms = 1'800'000;
   int drain_ms = 60'000;  // after SIGTERM, for the running jobs

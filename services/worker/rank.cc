@@ -168,6 +168,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
   };
   batching::PlannerOptions planner = planner_options(*rank.engine);
   planner.prefix_cache = options.prefix_cache;
+  planner.draft_tokens = options.draft_tokens;
   EngineThread engine(planner, std::move(steps));
   const protocol::Register hello = registration(options, identity, *rank.engine);
   VisibleService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, health, status);

@@ -37,12 +37,11 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const Sa
     DrawnToken drawn{};
     if (packed.slot >= 0) {
       check(packed.slot < shapes["slots"] && packed.position < shapes["max_tokens"], "sample: outside the history");
-      int32_t* history = batch.history.row<int32_t>(packed.slot);
+      const int32_t* history = batch.history.row<int32_t>(packed.slot);
       std::span<const int32_t> rules;
       if (has_rules) rules = {batch.rules.row<int32_t>(packed.slot), limits::kTokenRulesWordsMax};
       const SampleRow full = unpack(packed, {history, static_cast<size_t>(packed.position)}, rules);
       drawn = draw_token({logits.row<float>(row), vocab}, full, drawable, scratch);
-      history[packed.position] = std::max(drawn.token, 0);
     }
     out.ids.data<int32_t>()[row] = drawn.token;
     out.logprobs.data<float>()[row] = drawn.logprob;
@@ -51,6 +50,13 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const Sa
     best_tokens({logits.row<float>(row), static_cast<size_t>(batch.vocab_real)}, {out.best_ids.row<int32_t>(row), best},
                 {out.best_logprobs.row<float>(row), best}, scratch);
   });
+  // Only now: rows of drafts read places of the history that rows before them write.
+  for (int64_t row = 0; row < shapes["n"]; ++row) {
+    PackedSampleRow packed;
+    std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
+    if (packed.slot < 0) continue;
+    batch.history.row<int32_t>(packed.slot)[packed.position] = std::max(out.ids.data<int32_t>()[row], 0);
+  }
 }
 
 void CpuBackend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
