@@ -1,46 +1,16 @@
 #include "batching/planner.h"
 
 #include <algorithm>
-#include <list>
-#include <map>
-#include <set>
 #include <span>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
-#include "batching/block_allocator.h"
-#include "batching/sequence.h"
+#include "batching/planner_impl.h"
 
 namespace optserve::batching {
 
 namespace {
-
-// What a planned step will report about one sequence.
-struct PendingItem {
-  uint64_t serial = 0;
-  int32_t slot = 0;
-  bool sample = false;
-  bool last = false;  // ends a sequence that has nothing to draw
-  std::vector<TokenId> drafts{};
-  int32_t num_targets = 0;     // log-probability rows asked for, placeholders included
-  int32_t first_target = 0;    // index of the first row with a target
-  int32_t logprobs_start = 0;  // position that row tells about
-};
-
-struct PendingStep {
-  uint64_t step = 0;
-  std::vector<PendingItem> items;
-};
-
-// A step while it is being planned.
-struct NewStep {
-  StepPlan plan;
-  PendingStep pending;
-  int32_t rows_left = 0;
-  bool preempted = false;
-};
 
 // Rows up to which a step takes about as long as one of a single row.
 constexpr int32_t kDraftedRowsMax = 16;
@@ -48,55 +18,6 @@ constexpr int32_t kDraftedRowsMax = 16;
 int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 }  // namespace
-
-struct Planner::Impl {
-  using Sequences = std::list<Sequence>;
-  using Iterator = Sequences::iterator;
-
-  explicit Impl(const PlannerOptions& o) : options(o), pool(o.num_blocks) {
-    check(o.block_tokens > 0 && o.max_sequences > 0 && o.max_context > 0 && o.pipeline_depth > 0, "planner options");
-    check(o.max_step_tokens >= o.max_sequences, "a step has room for one row of every sequence");
-    for (int32_t slot = o.max_sequences - 1; slot >= 0; --slot) free_slots.push_back(slot);
-  }
-
-  Status admissible(const SequenceRequest& request) const;
-  std::optional<StepPlan> plan();
-  void plan_decodes(NewStep& step);
-  void add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step);
-  int32_t drafts_max(const Sequence& sequence) const;
-  void plan_prefills(NewStep& step);
-  void admit(NewStep& step);
-  void share_prefix(Sequence& sequence);
-  void publish_blocks(Sequence& sequence);
-  bool make_room(Iterator sequence, int32_t num_blocks, NewStep& step);
-  void add_work(Sequence& sequence, int32_t num_tokens, NewStep& step);
-  static void add_targets(Sequence& sequence, SlotWork& work, PendingItem& item);
-  Sequences& list_of(SequenceState state);
-  void move_to(Iterator sequence, SequenceState state, Iterator before);
-  void release_slot(Sequence& sequence);
-  void retire_fully_planned();
-  void erase(Iterator sequence);
-  SequenceEvent take_token(Sequence& sequence, const SampledToken& sampled) const;
-  void apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
-                   std::vector<SequenceEvent>& events);
-  void apply_item(const PendingItem& item, std::span<const SampledToken> sampled, const SlotLogprobs* logprobs,
-                  std::vector<SequenceEvent>& events);
-
-  PlannerOptions options;
-  BlockAllocator pool;
-  // Age order within each list, and every running sequence is older than every waiting one.
-  Sequences waiting;   // hold no slot and no block
-  Sequences running;   // hold a slot
-  Sequences draining;  // fully planned: hold nothing and wait for their last results
-  std::unordered_map<SequenceId, Iterator> by_id;
-  std::unordered_map<uint64_t, Iterator> by_serial;
-  std::vector<int32_t> free_slots;
-  std::vector<int32_t> released;  // freed slots that the engine has not been told of
-  std::deque<PendingStep> pending_steps;
-  uint64_t next_serial = 1;
-  uint64_t next_step = 1;
-  PlannerStats counters;
-};
 
 Status Planner::Impl::admissible(const SequenceRequest& request) const {
   const auto length = static_cast<int64_t>(request.tokens.size());
@@ -459,71 +380,6 @@ PlannerStats Planner::stats() const {
   stats.free_blocks = impl_->pool.num_free();
   stats.num_blocks = impl_->pool.num_blocks();
   return stats;
-}
-
-namespace {
-
-// Collects the first inconsistency found.
-class Findings {
- public:
-  void expect(bool holds, const std::string& what) {
-    if (!holds && text_.empty()) text_ = what;
-  }
-  std::string text() const { return text_; }
-
- private:
-  std::string text_;
-};
-
-}  // namespace
-
-std::string Planner::check_invariants() const {
-  Findings findings;
-  const PlannerOptions& options = impl_->options;
-  std::map<int32_t, int32_t> users;  // by KV block
-  std::set<int32_t> slots(impl_->free_slots.begin(), impl_->free_slots.end());
-  findings.expect(slots.size() == impl_->free_slots.size(), "a slot is free twice");
-  std::unordered_map<uint64_t, int32_t> pending;
-  for (const PendingStep& step : impl_->pending_steps) {
-    for (const PendingItem& item : step.items) pending[item.serial] += item.sample ? 1 : 0;
-  }
-  uint64_t last_serial = 0;
-  for (const auto* list : {&impl_->running, &impl_->waiting}) {
-    for (const Sequence& sequence : *list) {
-      const std::string name = "sequence " + std::to_string(sequence.request.id);
-      findings.expect(sequence.serial > last_serial, name + " is out of age order");
-      last_serial = sequence.serial;
-      findings.expect(sequence.length() <= sequence.length_max, name + " is longer than allowed");
-      findings.expect(sequence.cached <= sequence.length(), name + " caches more than it has");
-      if (list == &impl_->running) {
-        findings.expect(slots.insert(sequence.slot).second, name + " shares its slot");
-        findings.expect(sequence.blocks.size() * options.block_tokens >= sequence.cached, name + " lacks KV blocks");
-      } else {
-        findings.expect(sequence.slot < 0 && sequence.blocks.size() == 0 && sequence.cached == 0,
-                        name + " waits but holds a slot, blocks or cache");
-      }
-    }
-  }
-  findings.expect(static_cast<int32_t>(slots.size()) == options.max_sequences, "a slot is lost");
-  size_t live = 0;
-  for (const auto* list : {&impl_->running, &impl_->waiting, &impl_->draining}) {
-    live += list->size();
-    for (const Sequence& sequence : *list) {
-      const std::string name = "sequence " + std::to_string(sequence.request.id);
-      findings.expect(sequence.pending == pending[sequence.serial], name + " miscounts its pending tokens");
-      for (int32_t block : sequence.blocks.blocks()) {
-        ++users[block];
-      }
-    }
-  }
-  for (const auto& [block, count] : users) {
-    findings.expect(impl_->pool.users(block) == count && (count == 1 || options.prefix_cache),
-                    "KV block " + std::to_string(block) + " miscounts its users");
-  }
-  findings.expect(live == impl_->by_id.size() && live == impl_->by_serial.size(), "a sequence is lost");
-  findings.expect(static_cast<int32_t>(users.size()) + impl_->pool.num_free() == options.num_blocks,
-                  "KV blocks are lost or invented");
-  return findings.text();
 }
 
 }  // namespace optserve::batching

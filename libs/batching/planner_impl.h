@@ -1,0 +1,92 @@
+// Inside of the planner: what it keeps of sequences and of steps that are planned and not applied.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/check.h"
+#include "batching/block_allocator.h"
+#include "batching/planner.h"
+#include "batching/sequence.h"
+
+namespace optserve::batching {
+
+// What a planned step will report about one sequence.
+struct PendingItem {
+  uint64_t serial = 0;
+  int32_t slot = 0;
+  bool sample = false;
+  bool last = false;  // ends a sequence that has nothing to draw
+  std::vector<TokenId> drafts{};
+  int32_t num_targets = 0;     // log-probability rows asked for, placeholders included
+  int32_t first_target = 0;    // index of the first row with a target
+  int32_t logprobs_start = 0;  // position that row tells about
+};
+
+struct PendingStep {
+  uint64_t step = 0;
+  std::vector<PendingItem> items;
+};
+
+// A step while it is being planned.
+struct NewStep {
+  StepPlan plan;
+  PendingStep pending;
+  int32_t rows_left = 0;
+  bool preempted = false;
+};
+
+struct Planner::Impl {
+  using Sequences = std::list<Sequence>;
+  using Iterator = Sequences::iterator;
+
+  explicit Impl(const PlannerOptions& o) : options(o), pool(o.num_blocks) {
+    check(o.block_tokens > 0 && o.max_sequences > 0 && o.max_context > 0 && o.pipeline_depth > 0, "planner options");
+    check(o.max_step_tokens >= o.max_sequences, "a step has room for one row of every sequence");
+    for (int32_t slot = o.max_sequences - 1; slot >= 0; --slot) free_slots.push_back(slot);
+  }
+
+  Status admissible(const SequenceRequest& request) const;
+  std::optional<StepPlan> plan();
+  void plan_decodes(NewStep& step);
+  void add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step);
+  int32_t drafts_max(const Sequence& sequence) const;
+  void plan_prefills(NewStep& step);
+  void admit(NewStep& step);
+  void share_prefix(Sequence& sequence);
+  void publish_blocks(Sequence& sequence);
+  bool make_room(Iterator sequence, int32_t num_blocks, NewStep& step);
+  void add_work(Sequence& sequence, int32_t num_tokens, NewStep& step);
+  static void add_targets(Sequence& sequence, SlotWork& work, PendingItem& item);
+  Sequences& list_of(SequenceState state);
+  void move_to(Iterator sequence, SequenceState state, Iterator before);
+  void release_slot(Sequence& sequence);
+  void retire_fully_planned();
+  void erase(Iterator sequence);
+  SequenceEvent take_token(Sequence& sequence, const SampledToken& sampled) const;
+  void apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
+                   std::vector<SequenceEvent>& events);
+  void apply_item(const PendingItem& item, std::span<const SampledToken> sampled, const SlotLogprobs* logprobs,
+                  std::vector<SequenceEvent>& events);
+
+  PlannerOptions options;
+  BlockAllocator pool;
+  // Age order within each list, and every running sequence is older than every waiting one.
+  Sequences waiting;   // hold no slot and no block
+  Sequences running;   // hold a slot
+  Sequences draining;  // fully planned: hold nothing and wait for their last results
+  std::unordered_map<SequenceId, Iterator> by_id;
+  std::unordered_map<uint64_t, Iterator> by_serial;
+  std::vector<int32_t> free_slots;
+  std::vector<int32_t> released;  // freed slots that the engine has not been told of
+  std::deque<PendingStep> pending_steps;
+  uint64_t next_serial = 1;
+  uint64_t next_step = 1;
+  PlannerStats counters;
+};
+
+}  // namespace optserve::batching
