@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/utf8.h"
 
 namespace optserve {
@@ -21,6 +23,34 @@ TEST(Id128, HexRoundTripsAndRefusesOtherText) {
   EXPECT_NE(Id128::random(), id);
   EXPECT_FALSE(Id128::from_hex("12"));
   EXPECT_FALSE(Id128::from_hex(std::string(32, 'G')));
+}
+
+// Whatever a peer sends, one call is one line, and no byte of it moves a terminal.
+TEST(Log, HostileTextStaysInsideItsField) {
+  std::string hostile = "a\n2026-01-01T00:00:00.000 E scheduler[1] forged\r\x1b[2J\" b=c \\";
+  hostile += '\0';
+  hostile += '\x7f';
+  for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
+    testing::internal::CaptureStderr();
+    init_logging("test", "info", format);
+    log_info("event", {{"text", hostile}, {"number", 3}});
+    log_debug("hidden");
+    init_logging("test", "info", LogFormat::kText);
+    const std::string written = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(std::count(written.begin(), written.end(), '\n'), 1) << written;
+    EXPECT_TRUE(written.ends_with('\n') && !written.ends_with("\n\n"));
+    for (const char c : written.substr(0, written.size() - 1)) {
+      EXPECT_GE(static_cast<unsigned char>(c), 0x20u);
+      EXPECT_NE(c, 0x7f);
+    }
+    const std::string quoted =
+        R"("a\u000a2026-01-01T00:00:00.000 E scheduler[1] forged\u000d\u001b[2J\" b=c \\\u0000\u007f")";
+    EXPECT_NE(written.find(format == LogFormat::kJson ? "\"text\":" + quoted + ",\"number\":3}"
+                                                      : "text=" + quoted + " number=3"),
+              std::string::npos)
+        << written;
+    EXPECT_EQ(written.find("hidden"), std::string::npos);
+  }
 }
 
 TEST(Result, WhatIsTakenOutOfATemporaryLivesOn) {

@@ -30,7 +30,7 @@ struct Options {
   int64_t tenant_jobs_max = static_cast<int64_t>(limits::kOpenJobsMax);
   double tenant_share = 0.9;
   std::string tenant_weights;
-  bool prefix_affinity = false;
+  bool prefix_affinity = true;
   bool isolate_tenants = false;
 };
 

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
@@ -132,6 +134,79 @@ TEST(SchedulerFaults, RepeatedTokensAreDroppedAndGapsEndTheLease) {
   world.send(world.worker, protocol::Tokens{1, {item.lease}, {3}, {50}, {0}});
   EXPECT_EQ(world.only<protocol::Revoke>(world.worker).leases[0], item.lease);
   EXPECT_EQ(world.dispatched(world.worker).tokens.size(), item.tokens.size() + 2);
+}
+
+// The worker goes on where it should have ended: nothing beyond the limit reaches anybody.
+TEST(SchedulerFaults, MoreTokensThanAskedForEndTheLease) {
+  World world;
+  world.add_services();
+  const auto item = world.submit_and_dispatch(ids_spec("a", "", 3));
+  send_tokens(world, world.worker, {item.lease}, 0);
+  send_tokens(world, world.worker, {item.lease}, 1);
+  EXPECT_TRUE(world.take<protocol::Revoke>(world.worker).empty());
+  send_tokens(world, world.worker, {item.lease}, 2);
+  EXPECT_EQ(world.only<protocol::Revoke>(world.worker).leases[0], item.lease);
+  send_tokens(world, world.worker, {item.lease}, 3);
+  const auto retry = world.dispatched(world.worker);
+  EXPECT_EQ(retry.tokens.size(), item.tokens.size() + 2);
+  send_tokens(world, world.worker, {retry.lease}, 2, true);
+  world.tokenize();
+  const auto result = world.only<protocol::JobFinished>(world.client).result;
+  EXPECT_EQ(result.state, JobState::kSucceeded);
+  EXPECT_EQ(result.ids.size(), 3u);
+}
+
+TEST(SchedulerFaults, IdsOutsideTheVocabularyAreNoAnswer) {
+  World world;
+  world.add_services();
+  const World::Peer other{1, "tokenizer2"};
+  world.add_tokenizer(other, 3);
+  world.submit(job_spec("a"));
+  for (const TokenId id : {-1, 259, 1 << 30}) {  // the vocabulary has 259 ids
+    bool asked = false;
+    for (const auto& peer : {world.tokenizer, other}) {
+      for (const auto& question : world.take<protocol::Encode>(peer)) {
+        asked = true;
+        auto answer = encode_bytes(question);
+        answer.items[0].ids[0] = id;
+        world.send(peer, answer);
+      }
+    }
+    EXPECT_TRUE(asked) << id;
+    EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty()) << id;
+    for (int i = 0; i < 8; ++i) {
+      world.advance(seconds(1));
+      for (const auto& [peer, number] : {std::pair{world.tokenizer, 1}, {other, 3}, {world.worker, 2}})
+        world.heartbeat(peer, static_cast<uint8_t>(number));
+    }
+  }
+  for (const auto& peer : {world.tokenizer, other})
+    for (const auto& question : world.take<protocol::Encode>(peer)) world.send(peer, encode_bytes(question));
+  world.dispatched(world.worker);
+}
+
+TEST(SchedulerFaults, NoRequestMakesAMetric) {
+  const auto series = [](const World& world) {
+    std::vector<std::string> names;
+    std::istringstream lines(world.metrics());
+    for (std::string line; std::getline(lines, line);)
+      if (!line.starts_with('#')) names.push_back(line.substr(0, line.rfind(' ')));
+    return names;
+  };
+  World world;
+  const auto before = series(world);
+  EXPECT_GT(before.size(), 50u);
+  world.add_services();
+  for (int i = 0; i < 50; ++i) {
+    auto spec = ids_spec("key" + std::to_string(i), "tenant" + std::to_string(i));
+    spec.group = "group" + std::to_string(i);
+    if (i % 3 == 0) spec.model = "model\"} 1\n" + std::to_string(i);
+    if (i % 5 == 0) spec.sampling.temperature = -1;
+    world.send(world.client, protocol::Submit{7, true, {std::move(spec)}});
+  }
+  world.add_tokenizer({1, "other"}, 9, "another vocabulary");
+  world.advance(seconds(2));
+  EXPECT_EQ(series(world), before);
 }
 
 TEST(SchedulerFaults, UnevenTokenArraysAreRefused) {

@@ -47,7 +47,7 @@ struct SchedulerOptions {
   double tenant_share = 0.9;  // above 0; 1: no limit
   TenantWeights tenant_weights;
   bool isolate_tenants = false;  // nothing of a tenant's prompts is shared with others in workers' prefix caches
-  bool prefix_affinity = false;  // prefer a group that was lately sent the same beginning of a prompt
+  bool prefix_affinity = true;   // prefer a group that was lately sent the same beginning of a prompt
 
   size_t known_keys_max = 500'000;     // open jobs and kept results
   size_t recent_bytes_max = 64 << 20;  // results held in memory besides the journal

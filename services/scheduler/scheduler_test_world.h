@@ -160,6 +160,8 @@ class World {
     return text;
   }
 
+  std::string metrics() const { return registry_.text(); }
+
   FakeClock clock;
   std::vector<transport::Outgoing> sent;
   const Peer client{0, "client"}, tokenizer{1, "tokenizer"}, worker{1, "worker"}, worker2{1, "worker2"};
