@@ -11,6 +11,7 @@
 
 #include "cli/process_identity.h"
 #include "ledger.h"
+#include "support/proc_files.h"
 
 namespace optserve::chaos {
 namespace {
@@ -207,7 +208,8 @@ bool Nemesis::kill(Role role) {
 
 bool Nemesis::kill_rank() {
   Member* member = pick(Role::kWorker);
-  const std::vector<pid_t> ranks = member == nullptr ? std::vector<pid_t>() : children_of(member->process->pid());
+  const std::vector<pid_t> ranks =
+      member == nullptr ? std::vector<pid_t>() : test_support::children_of(member->process->pid());
   if (ranks.empty()) return false;
   ::kill(ranks[random_() % ranks.size()], SIGKILL);
   return record(member->name, 0);
@@ -236,7 +238,8 @@ bool Nemesis::freeze(Role role) {
 
 bool Nemesis::freeze_rank() {
   Member* member = pick(Role::kWorker);
-  const std::vector<pid_t> ranks = member == nullptr ? std::vector<pid_t>() : children_of(member->process->pid());
+  const std::vector<pid_t> ranks =
+      member == nullptr ? std::vector<pid_t>() : test_support::children_of(member->process->pid());
   return !ranks.empty() && freeze_process(ranks[random_() % ranks.size()], member->name);
 }
 

@@ -20,6 +20,7 @@ namespace optserve::chaos {
 namespace {
 
 constexpr int64_t kStopLimitMs = 60'000;
+constexpr int64_t kRestartLimitMs = 60'000;
 constexpr int64_t kHandlersWithinMs = 10'000;  // of a process's start, on a busy machine
 constexpr int64_t kLastJobsLimitMs = 400'000;  // a client gives up earlier, unless jobs still end one by one
 
@@ -182,8 +183,13 @@ void Topology::wait_until(const std::function<bool()>& condition, int64_t limit_
 
 bool Topology::finish_clients() {
   const auto all = members(Role::kClient);
+  // One that was killed a moment ago is started again first: its jobs are to end as well.
+  const auto listens = [](Member* m) { return m->is_up() && now_ms() - m->started_ms >= kHandlersWithinMs; };
+  wait_until([&] { return std::all_of(all.begin(), all.end(), listens); }, kRestartLimitMs);
   const size_t before = surprises_.size();
-  for (Member* client : all) terminate(*client, -1);
+  for (Member* client : all) {
+    if (client->is_up()) terminate(*client, -1);
+  }
   wait_until([&] { return std::none_of(all.begin(), all.end(), [](Member* m) { return m->process != nullptr; }); },
              kLastJobsLimitMs);
   bool ended = surprises_.size() == before;

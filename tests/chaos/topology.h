@@ -101,7 +101,6 @@ struct Usage {
   int descriptors = 0;
 };
 Usage usage_of(pid_t pid);
-std::vector<pid_t> children_of(pid_t pid);
 // Processes other than this one whose command line names the folder.
 std::vector<std::string> processes_naming(const std::string& folder);
 

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include "cli/free_ports.h"
 #include "cli/http_probe.h"
 #include "cli/sibling_program.h"
+#include "support/proc_files.h"
 
 namespace optserve::test_support {
 namespace {
@@ -19,22 +19,7 @@ namespace {
 constexpr std::chrono::seconds kReadyLimit{120};  // generous: sanitizer builds on two cores
 constexpr std::chrono::seconds kStopLimit{60};
 
-std::string command_line(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), {});
-  std::replace(text.begin(), text.end(), '\0', ' ');
-  return text;
-}
-
 std::string endpoint(int port) { return "tcp://127.0.0.1:" + std::to_string(port); }
-
-std::vector<pid_t> children_of(pid_t pid) {
-  const std::string id = std::to_string(pid);
-  std::ifstream file("/proc/" + id + "/task/" + id + "/children");
-  std::vector<pid_t> children;
-  for (pid_t child = 0; file >> child;) children.push_back(child);
-  return children;
-}
 
 }  // namespace
 
