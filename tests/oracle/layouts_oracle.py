@@ -36,7 +36,8 @@ class Runner:
 
     def convert(self, source, *options):
         target = self.folder / f"out-{source.name.replace('*', '')}"
-        done = subprocess.run([self.tool, "convert", str(source), str(target), *options], capture_output=True, text=True)
+        done = subprocess.run([self.tool, "convert", str(source), str(target), *options], capture_output=True,
+                              text=True)
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(target.glob("shard-*"))]
         if target.exists():
             shutil.rmtree(target)
@@ -72,8 +73,9 @@ def metaseq_layouts(run, wanted, model, sizes):
         layouts.save_parts(place, "restored.pt" if parts == 1 else "x-model_part-{}.pt", model, sizes, parts,
                            separate=True)
         run.same(wanted, f"separate q, k, v in {parts}", place)
-    for parts, shards, metadata, cfg in ((1, 1, True, True), (2, 1, True, True), (2, 1, False, True), (2, 3, True, True),
-                                         (4, 7, True, False), (2, 124, True, True), (4, 5, False, True)):
+    for parts, shards, metadata, cfg in ((1, 1, True, True), (2, 1, True, True), (2, 1, False, True),
+                                         (2, 3, True, True), (4, 7, True, False), (2, 124, True, True),
+                                         (4, 5, False, True)):
         place = run.place()
         layouts.save_flat(place, model, sizes, parts, shards, metadata, cfg)
         options = [] if cfg else ["--heads", str(sizes.heads)]
@@ -97,8 +99,10 @@ def huggingface_layouts(run, wanted, model, sizes):
     tensors = layouts.huggingface_tensors(model, sizes)
     tied = {**tensors, "lm_head.weight": model["embed_tokens"]}
     bare = layouts.huggingface_tensors(model, sizes, prefix="")
-    for what, safe, shards, index, content in (("one file", True, 1, True, tensors), ("index", True, 3, True, tensors),
-                                               ("no index", True, 2, False, tensors), ("tied head", True, 2, True, tied),
+    for what, safe, shards, index, content in (("one file", True, 1, True, tensors),
+                                               ("index", True, 3, True, tensors),
+                                               ("no index", True, 2, False, tensors),
+                                               ("tied head", True, 2, True, tied),
                                                (".bin", False, 1, True, tied), (".bin, index", False, 3, True, tied),
                                                ("OPTModel", True, 1, True, bare)):
         place = run.place()

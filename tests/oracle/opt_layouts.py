@@ -164,7 +164,8 @@ def save_flat(folder, model, sizes, parts, shards, metadata=True, cfg=True, stem
             if cfg:
                 state["cfg"] = metaseq_cfg(sizes, parts)
             if metadata:
-                state["shard_metadata"] = {"param_metadata": file["param_metadata"], "buffer_names": ["decoder.version"]}
+                state["shard_metadata"] = {"param_metadata": file["param_metadata"],
+                                           "buffer_names": ["decoder.version"]}
             end = f"-shard{shard}" if shards > 1 else ""
             torch.save(state, folder / f"{stem}-model_part-{part}{end}.pt")
 
@@ -223,7 +224,9 @@ def faster_transformer_list(model, sizes, part, parts, dtype):
         return [make(i).to(dtype).contiguous() for i in range(sizes.layers)]
 
     def get(name, axis=None):
-        return lambda i: model[f"layers.{i}.{name}"] if axis is None else model[f"layers.{i}.{name}"].chunk(parts, axis)[part]
+        if axis is None:
+            return lambda i: model[f"layers.{i}.{name}"]
+        return lambda i: model[f"layers.{i}.{name}"].chunk(parts, axis)[part]
 
     def qkv(leaf):
         return lambda i: torch.stack([model[f"layers.{i}.{letter}.{leaf}"].chunk(parts, 0)[part] for letter in "qkv"])
