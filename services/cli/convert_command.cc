@@ -15,8 +15,8 @@ namespace {
 class ConvertCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command =
-        parser.add_command("convert", "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer into a sharded one", selected);
+    ConfigParser& command = parser.add_command(
+        "convert", "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer into a sharded one", selected);
     command.add_positional("source", convert_.source, "Folder, file or glob of the checkpoint", true);
     command.add_positional("destination", convert_.destination, "Folder to create", true);
     add_options(command, connection_options_);

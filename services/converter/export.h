@@ -19,9 +19,9 @@ struct ExportOptions {
   std::string input;   // folder of a converted checkpoint
   std::string output;  // folder to create
   ExportFormat format = ExportFormat::kHuggingFace;
-  int parts = 1;                             // of Metaseq
-  uint64_t file_bytes_max = 5'000'000'000;   // of one Hugging Face file; more weights make several, with an index
-  bool check_source = true;                  // compare the checkpoint's files with its manifest before
+  int parts = 1;                            // of Metaseq
+  uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; more weights make several, with an index
+  bool check_source = true;                 // compare the checkpoint's files with its manifest before
   std::function<bool(const ConvertProgress&)> on_progress;  // false cancels
 };
 

@@ -197,8 +197,9 @@ std::string metaseq_file_name(const OptConfig& config, int64_t part) {
 Status check_metaseq_parts(const OptConfig& config, int64_t parts) {
   if (is_old_architecture(config) && parts != 1)
     return refuse(ErrorCode::kBadRequest,
-                  std::to_string(parts) + " parts were asked for, but Metaseq has no model-parallel layout for models "
-                                          "with norms after a layer or projections; export it in 1 part");
+                  std::to_string(parts) +
+                      " parts were asked for, but Metaseq has no model-parallel layout for models "
+                      "with norms after a layer or projections; export it in 1 part");
   if (model_spec::is_legal_world(config, parts)) return ok_status();
   return refuse(ErrorCode::kBadRequest, std::to_string(parts) + " parts were asked for, the model allows " +
                                             model_spec::legal_worlds_text(config));

@@ -83,8 +83,8 @@ Result<ExportOptions> to_options(const ExportCommand& command) {
   options.format = *format;
   constexpr int64_t kFileMbMax = 1'000'000;
   if (command.file_mb_max < 1 || command.file_mb_max > kFileMbMax)
-    return refuse(ErrorCode::kBadRequest, "file-mb-max is " + std::to_string(command.file_mb_max) +
-                                              ", expected 1 to " + std::to_string(kFileMbMax));
+    return refuse(ErrorCode::kBadRequest, "file-mb-max is " + std::to_string(command.file_mb_max) + ", expected 1 to " +
+                                              std::to_string(kFileMbMax));
   options.file_bytes_max = static_cast<uint64_t>(command.file_mb_max) * 1'000'000;
   return options;
 }

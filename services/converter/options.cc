@@ -16,10 +16,10 @@ void add_serve(ConfigParser& parser, ConverterOptions& options) {
 }
 
 void add_convert(ConfigParser& parser, ConverterOptions& options) {
-  ConfigParser& command = parser.add_command(
-      "convert",
-      "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer (with 'optserve convert --remote': in a converter service)",
-      options.is_convert);
+  ConfigParser& command = parser.add_command("convert",
+                                             "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer (with "
+                                             "'optserve convert --remote': in a converter service)",
+                                             options.is_convert);
   ConvertCommand& convert = options.convert;
   command.add_positional("source", convert.input, "Folder, file or glob of the checkpoint", true);
   command.add_positional("destination", convert.output, "Folder to create", true);

@@ -21,8 +21,8 @@ Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint
   rows.config_ = checkpoint.config();
   rows.dtype_ = manifest.dtype;
   for (int shard = 0; shard < manifest.shards; ++shard) {
-    auto file = checkpoint::InputFile::open(checkpoint.folder() + "/" +
-                                            checkpoint::shard_file_name(shard, manifest.shards));
+    auto file =
+        checkpoint::InputFile::open(checkpoint.folder() + "/" + checkpoint::shard_file_name(shard, manifest.shards));
     if (!file.ok()) return file.refusal();
     Result<checkpoint::SafetensorsHeader> header = checkpoint::read_safetensors(*file.value());
     if (!header.ok()) return header.refusal();
@@ -32,8 +32,8 @@ Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint
 }
 
 // What `wanted` has in common with one shard's block.
-void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, const Block& block,
-                                const Rectangle& wanted, std::span<std::byte> out) const {
+void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, const Block& block, const Rectangle& wanted,
+                                std::span<std::byte> out) const {
   const auto element = static_cast<int64_t>(tensor::dtype_bytes(dtype_));
   const int64_t left = std::max(wanted.col, block.col_begin);
   const int64_t right = std::min(wanted.col + wanted.cols, block.col_begin + block.cols);

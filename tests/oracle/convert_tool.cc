@@ -1,6 +1,6 @@
 // The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., export IN
-// OUT [--format x] [--parts n] [--file-mb-max n], or inspect PATH [--json] [--tensors]. Prints its own peak memory as the
-// last line of a conversion and of an export.
+// OUT [--format x] [--parts n] [--file-mb-max n], or inspect PATH [--json] [--tensors]. Prints its own peak memory as
+// the last line of a conversion and of an export.
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -69,7 +69,8 @@ int main(int argc, char** argv) {
   if (command == "convert" && argc > 3) return convert(argc, argv);
   if (command == "export" && argc > 3) return export_checkpoint(argc, argv);
   if (command != "inspect") {
-    std::cerr << "usage: convert_tool convert IN OUT [options] | export IN OUT [options] | inspect PATH [--json] [--tensors]\n";
+    std::cerr << "usage: convert_tool convert IN OUT [options] | export IN OUT [options] | inspect PATH [--json] "
+                 "[--tensors]\n";
     return 64;
   }
   bool as_json = false;
