@@ -1,6 +1,7 @@
 #include "converter/flat_layout.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace optserve::converter {
 namespace {
@@ -31,11 +32,15 @@ std::vector<FlatSlice> layer_slices(const FlatSizes& sizes, const std::string& p
           {prefix + "final_layer_norm.bias", {h}}};
 }
 
-std::vector<FlatSlice> root_slices(const FlatSizes& sizes) {
-  return {{"decoder.embed_tokens.weight", {sizes.vocab_rows, sizes.hidden}},
-          {"decoder.embed_positions.weight", {sizes.position_rows, sizes.hidden}},
-          {"decoder.layer_norm.weight", {sizes.hidden}},
-          {"decoder.layer_norm.bias", {sizes.hidden}}};
+std::vector<FlatSlice> root_slices(const FlatSizes& sizes, const std::vector<int64_t>& inside) {
+  std::vector<FlatSlice> slices = {{"decoder.embed_tokens.weight", {sizes.vocab_rows, sizes.hidden}},
+                                   {"decoder.embed_positions.weight", {sizes.position_rows, sizes.hidden}}};
+  for (int64_t layer : inside)
+    for (FlatSlice& slice : layer_slices(sizes, "decoder.layers." + std::to_string(layer) + "."))
+      slices.push_back(std::move(slice));
+  slices.push_back({"decoder.layer_norm.weight", {sizes.hidden}});
+  slices.push_back({"decoder.layer_norm.bias", {sizes.hidden}});
+  return slices;
 }
 
 int64_t flat_elements(const std::vector<FlatSlice>& slices) {

@@ -26,8 +26,9 @@ struct FlatSizes {
 // In the order in which modules register their parameters, which is the order of flattening. `prefix` is
 // "decoder.layers.3.", or empty.
 std::vector<FlatSlice> layer_slices(const FlatSizes& sizes, const std::string& prefix);
-// What is in no layer. The output projection is the token table and not stored.
-std::vector<FlatSlice> root_slices(const FlatSizes& sizes);
+// What no module of its own has been flattened for: the tables, the layers `inside` (small ones), the final norm. The
+// output projection is the token table and not stored.
+std::vector<FlatSlice> root_slices(const FlatSizes& sizes, const std::vector<int64_t>& inside = {});
 int64_t flat_elements(const std::vector<FlatSlice>& slices);
 
 // A vector cut over shards as torch.chunk does: each has ceil(n / W) elements, and where the data end zeros follow. The

@@ -151,9 +151,26 @@ Result<FlatSizes> sizes_by_convention(const std::vector<PtFile*>& shards, int64_
                          std::to_string(positions) + " positions are impossible in " + std::to_string(parts) +
                          " parts");
   FlatSizes sizes{.hidden = *hidden, .ffn = ffn, .position_rows = positions + 2, .parts = parts};
-  const int64_t root = stored_elements(shards, "flat_param_0");  // its padding is less than one row
-  sizes.vocab_rows = std::max<int64_t>(0, (root - 2 * *hidden) / *hidden - sizes.position_rows);
   return sizes;
+}
+
+// Layers that are too small to be flattened on their own; the configuration says how many there are.
+std::vector<int64_t> layers_in_root(const PtFile& file) {
+  constexpr int64_t kLayersMax = 1024;
+  std::vector<int64_t> layers;
+  const int64_t count = integer_setting(file.document(), "model", "decoder_layers").value_or(0);
+  for (int64_t layer = 0; layer < std::min(count, kLayersMax); ++layer)
+    if (!file.document().find(model_of(file), "decoder.layers." + std::to_string(layer) + ".flat_param_0"))
+      layers.push_back(layer);
+  return layers;
+}
+
+// The token table has the rows that the rest leaves; the padding is less than one row.
+std::vector<FlatSlice> root_of(const std::vector<PtFile*>& shards, FlatSizes sizes) {
+  const std::vector<int64_t> inside = layers_in_root(*shards[0]);
+  const int64_t rest = stored_elements(shards, "flat_param_0") - flat_elements(root_slices(sizes, inside));
+  sizes.vocab_rows = std::max<int64_t>(0, rest / sizes.hidden);
+  return root_slices(sizes, inside);
 }
 
 // Metaseq's order of flattening: one vector for each layer, and one for the rest.
@@ -167,7 +184,7 @@ Result<std::vector<GroupPlan>> plans_by_convention(const std::vector<PtFile*>& s
     if (doc.kind(key) != ValueKind::kString || !is_flat_name(doc.text(key))) continue;
     const std::string name(doc.text(key));
     if (name == "flat_param_0")
-      plans.push_back({name, root_slices(sizes.value()), {}});
+      plans.push_back({name, root_of(shards, sizes.value()), {}});
     else if (name.starts_with("decoder.layers.") && name.ends_with(".flat_param_0"))
       plans.push_back({name, layer_slices(sizes.value(), name.substr(0, name.size() - kFlatSuffix.size() - 1)), {}});
     else

@@ -82,6 +82,19 @@ def metaseq_layouts(run, wanted, model, sizes):
         run.same(wanted, f"flat, {parts} x {shards}, metadata {metadata}, cfg {cfg}", place, *options)
 
 
+def metaseq_configurations(run, wanted, model, sizes):
+    """Layers inside the root vector, and the other forms in which a configuration may be pickled."""
+    for unwrapped, metadata in (((0, 1), True), ((0, 1), False), ((1,), True), ((0,), False)):
+        place = run.place()
+        layouts.save_flat(place, model, sizes, 2, 3, metadata, unwrapped=unwrapped)
+        run.same(wanted, f"flat, layers {unwrapped} in the root, metadata {metadata}", place)
+    for what, cfg in (("a dictionary", {"model": layouts.metaseq_settings(sizes, 2)}),
+                      ("omegaconf's", layouts.container_cfg(sizes, 2))):
+        place = run.place()
+        layouts.save_parts(place, "reshard-model_part-{}.pt", model, sizes, 2, cfg)
+        run.same(wanted, f"a configuration that is {what}", place)
+
+
 def faster_transformer_layouts(run, wanted, model, sizes):
     heads = ["--heads", str(sizes.heads)]
     for parts in (1, 2, 4):
@@ -123,6 +136,7 @@ def round_trips(run, seed):
         print(f"{what}, seed {seed}")
         if not sizes.is_post_norm:
             metaseq_layouts(run, wanted, model, sizes)
+            metaseq_configurations(run, wanted, model, sizes)
             faster_transformer_layouts(run, wanted, model, sizes)
         huggingface_layouts(run, wanted, model, sizes)
 

@@ -8,6 +8,8 @@ import argparse
 import collections
 import json
 import math
+import sys
+import types
 
 import safetensors.torch
 import torch
@@ -121,6 +123,23 @@ def metaseq_cfg(sizes, parts=1, **more):
             "distributed_training": argparse.Namespace(use_sharded_state=True)}
 
 
+def container_cfg(sizes, parts=1):
+    """The same as omegaconf pickles it: containers whose nodes wrap the values."""
+    def make(name, **state):
+        value = type(name, (), {})()
+        value.__class__.__module__ = "omegaconf." + ("dictconfig" if name == "DictConfig" else "nodes")
+        module = sys.modules.setdefault(value.__class__.__module__, types.ModuleType(value.__class__.__module__))
+        sys.modules.setdefault("omegaconf", types.ModuleType("omegaconf"))
+        value.__class__ = module.__dict__.setdefault(name, value.__class__)
+        value.__dict__.update(state)
+        return value
+
+    def node(value):
+        return make("DictConfig", _metadata=None, _content={key: node(inner) for key, inner in value.items()}) \
+            if isinstance(value, dict) else make("AnyNode", _metadata=None, _val=value)
+    return node({"model": metaseq_settings(sizes, parts), "common": {"seed": 7}})
+
+
 def save_parts(folder, name, model, sizes, parts, cfg=None, **how):
     """`name` holds {} where the part's number goes."""
     folder.mkdir()
@@ -138,12 +157,23 @@ def save_old_350m(folder, model, sizes):
                 "model": metaseq_part(model, sizes, separate=True)}, folder / "reshard.pt")
 
 
-def save_flat(folder, model, sizes, parts, shards, metadata=True, cfg=True, stem="checkpoint_last"):
+def flat_modules(model, sizes, part, parts, unwrapped):
+    """Modules that FSDP flattens, and their tensors; the root has what is in no other, in the order of its modules."""
+    root, inside = metaseq_root(model, part, parts), collections.OrderedDict()
+    norms = {name: root.pop(name) for name in list(root) if "layer_norm" in name}
+    for i in unwrapped:
+        layer = metaseq_layer(model, i, part, parts)
+        inside.update((f"decoder.layers.{i}.{name}", tensor) for name, tensor in layer.items())
+    modules = [("", collections.OrderedDict(**root, **inside, **norms))]
+    return modules + [(f"decoder.layers.{i}", metaseq_layer(model, i, part, parts)) for i in range(sizes.layers)
+                      if i not in unwrapped]
+
+
+def save_flat(folder, model, sizes, parts, shards, metadata=True, cfg=True, unwrapped=()):
     """What FSDP leaves: one vector for each wrapped module, cut by torch.chunk and filled up with zeros."""
     folder.mkdir()
     for part in range(parts):
-        modules = [("", metaseq_root(model, part, parts))]
-        modules += [(f"decoder.layers.{i}", metaseq_layer(model, i, part, parts)) for i in range(sizes.layers)]
+        modules = flat_modules(model, sizes, part, parts, unwrapped)
         files = [{"model": collections.OrderedDict(), "param_metadata": []} for _ in range(shards)]
         for path, tensors in modules:
             flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
@@ -167,7 +197,7 @@ def save_flat(folder, model, sizes, parts, shards, metadata=True, cfg=True, stem
                 state["shard_metadata"] = {"param_metadata": file["param_metadata"],
                                            "buffer_names": ["decoder.version"]}
             end = f"-shard{shard}" if shards > 1 else ""
-            torch.save(state, folder / f"{stem}-model_part-{part}{end}.pt")
+            torch.save(state, folder / f"checkpoint_last-model_part-{part}{end}.pt")
 
 
 # Hugging Face.
