@@ -51,7 +51,7 @@ void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, cons
     std::byte* to = out.data() + ((begin - wanted.rows.begin) * wanted.cols + left - wanted.col) * element;
     const uint64_t offset = stored->offset + static_cast<uint64_t>(row * block.cols * element);
     const auto bytes = static_cast<size_t>(count * block.cols * element);
-    if (block.cols == wanted.cols) {
+    if (block.col_begin == wanted.col && block.cols == wanted.cols) {
       shard.file->read_at(offset, {to, bytes});
       continue;
     }

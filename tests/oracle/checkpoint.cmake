@@ -16,7 +16,7 @@ add_test(NAME export_oracle
           ${PROJECT_SOURCE_DIR}/deploy/demo-model)
 set_tests_properties(export_oracle PROPERTIES LABELS e2e TIMEOUT 600)
 
-# Writes about 9 GB below the temporary folder and removes it again.
+# Writes about 14 GB below the temporary folder and removes it again.
 add_test(NAME checkpoint_memory
   COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/checkpoint_memory.py $<TARGET_FILE:convert_tool>)
 set_tests_properties(checkpoint_memory PROPERTIES LABELS slow TIMEOUT 1800 RUN_SERIAL TRUE)
