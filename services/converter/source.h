@@ -74,13 +74,13 @@ class Source {
   tensor::DType natural_dtype() const;
   tensor::DType dtype(const model_spec::TensorSpec& spec) const;
 
-  // Compares the bytes behind a tensor with their checksums, where the format has them.
+  // Compares the bytes behind a tensor with their checksums, where the format has them. Refuses parts whose copies of
+  // it differ by more than training lets them drift apart: they are of different checkpoints.
   Status check_bytes(const model_spec::TensorSpec& spec) const;
   // Rows [row, row + count) of the canonical tensor, all columns, in dtype(spec).
   void read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const;
-  // Compares the copies of a tensor that every part has whole. Refuses parts that cannot be of one checkpoint; what
-  // training drifts apart is the sentence that comes back, and the first part's copy counts. Empty: all are equal.
-  Result<std::string> compare_replicas(const model_spec::TensorSpec& spec) const;
+  // True unless a tensor that every part has whole differs between parts.
+  bool replicas_agree(const model_spec::TensorSpec& spec) const;
   // Refuses if a file changed since it was opened.
   Status check_unchanged() const;
 
@@ -101,6 +101,7 @@ class Source {
 
   const Mapping& mapping(const model_spec::TensorSpec& spec) const { return mappings_.at(spec.name); }
   bool output_is_tied() const;
+  Status check_replicas(const model_spec::TensorSpec& spec) const;
   Status settle_output();
 
   ForeignCheckpoint foreign_;
