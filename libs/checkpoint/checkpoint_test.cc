@@ -188,7 +188,7 @@ TEST_F(Checkpoint, RefusesToReplace) {
   write();  // a second conversion wins
   const Status late = first.value()->publish({"test", {}}, "optserve test");
   ASSERT_FALSE(late.ok());
-  EXPECT_NE(late.refusal().message.find("appeared while"), std::string::npos);
+  EXPECT_NE(late.refusal().message.find("appeared meanwhile"), std::string::npos);
   const auto again = CheckpointWriter::create(target() + "/", plan_);
   ASSERT_FALSE(again.ok());
   EXPECT_NE(again.refusal().message.find("exists already"), std::string::npos);

@@ -1,54 +1,8 @@
 #include "checkpoint/writer.h"
 
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <stdio.h>  // renameat2
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <filesystem>
-
 #include "base/check.h"
-#include "base/ids.h"
 
 namespace optserve::checkpoint {
-
-OutputFile::OutputFile(int folder_fd, const std::string& name, std::string path)
-    : name_(name),
-      path_(std::move(path)),
-      fd_(openat(folder_fd, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644)) {
-  if (fd_ < 0) throw errno_error("create " + path_);
-}
-
-OutputFile::OutputFile(OutputFile&& other) noexcept
-    : name_(std::move(other.name_)),
-      path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      bytes_(other.bytes_),
-      hash_(std::move(other.hash_)) {}
-
-OutputFile::~OutputFile() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-void OutputFile::append(std::span<const std::byte> bytes) {
-  hash_.update(bytes);
-  bytes_ += bytes.size();
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw errno_error("write " + path_);
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
-}
-
-FileEntry OutputFile::finish() {
-  if (fsync(fd_) != 0) throw errno_error("fsync " + path_);
-  if (::close(std::exchange(fd_, -1)) != 0) throw errno_error("close " + path_);
-  return {name_, bytes_, to_hex(hash_.finish())};
-}
 
 std::vector<StoredTensor> shard_tensors(const CheckpointWriter::Plan& plan) {
   std::vector<StoredTensor> tensors;
@@ -63,59 +17,29 @@ std::string shard_header(const CheckpointWriter::Plan& plan, int shard) {
                                       {"shard", std::to_string(shard) + " of " + std::to_string(plan.shards)}});
 }
 
-CheckpointWriter::CheckpointWriter(std::string target, Plan plan) : target_(std::move(target)), plan_(std::move(plan)) {
-  while (target_.size() > 1 && target_.back() == '/') target_.pop_back();
-  parent_ = std::filesystem::path(target_).parent_path().string();
-  if (parent_.empty()) parent_ = ".";
-}
-
 Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::create(const std::string& target, const Plan& plan) {
   if (Status status = model_spec::validate(plan.config); !status.ok()) return status.refusal();
   if (!model_spec::is_legal_world(plan.config, plan.shards))
     return refuse(ErrorCode::kBadRequest, "cannot write " + std::to_string(plan.shards) + " shards of " +
                                               plan.config.name + ": legal counts are " +
                                               model_spec::legal_worlds_text(plan.config));
-  std::unique_ptr<CheckpointWriter> writer(new CheckpointWriter(target, plan));  // private constructor
-  const std::string base = std::filesystem::path(writer->target_).filename().string();
-  if (base.empty() || base == "." || base == "..")
-    return refuse(ErrorCode::kBadRequest, "'" + target + "' does not name a folder to create");
-  writer->parent_fd_ = ::open(writer->parent_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (writer->parent_fd_ < 0) return refuse(ErrorCode::kBadRequest, writer->parent_ + ": no such folder");
-  struct stat info {};
-  if (fstatat(writer->parent_fd_, base.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0)
-    return refuse(ErrorCode::kBadRequest, writer->target_ + ": exists already; remove it or choose another name");
-  writer->staging_name_ = "." + base.substr(0, 100) + ".staging-" + Id128::random().hex();
-  writer->open_staging();
+  Result<std::unique_ptr<StagingFolder>> folder = StagingFolder::create(target);
+  if (!folder.ok()) return folder.refusal();
+  std::unique_ptr<CheckpointWriter> writer(
+      new CheckpointWriter(std::move(folder).value(), plan));  // private constructor
   writer->open_shards();
   return writer;
-}
-
-void CheckpointWriter::open_staging() {
-  if (mkdirat(parent_fd_, staging_name_.c_str(), 0755) != 0) throw errno_error("create a folder in " + parent_);
-  staging_fd_ = openat(parent_fd_, staging_name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (staging_fd_ < 0) throw errno_error("open " + parent_ + "/" + staging_name_);
 }
 
 void CheckpointWriter::open_shards() {
   for (const StoredTensor& tensor : shard_tensors(plan_))
     shard_bytes_ += checked_bytes(tensor.shape, tensor.dtype).value_or(0);
   for (int shard = 0; shard < plan_.shards; ++shard) {
-    const std::string name = shard_file_name(shard, plan_.shards);
-    shards_.emplace_back(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name);
+    shards_.push_back(folder_->new_file(shard_file_name(shard, plan_.shards)));
     const std::string header = shard_header(plan_, shard);
     shards_.back().append(std::as_bytes(std::span(header)));
   }
   appended_.resize(shards_.size());
-}
-
-CheckpointWriter::~CheckpointWriter() {
-  shards_.clear();
-  if (staging_fd_ >= 0) ::close(staging_fd_);
-  if (!published_ && !staging_name_.empty()) {
-    std::error_code ignored;  // a destructor has nobody to tell; the folder is hidden and never read
-    std::filesystem::remove_all(std::filesystem::path(parent_) / staging_name_, ignored);
-  }
-  if (parent_fd_ >= 0) ::close(parent_fd_);
 }
 
 void CheckpointWriter::append(int shard, std::span<const std::byte> bytes) {
@@ -126,17 +50,10 @@ void CheckpointWriter::append(int shard, std::span<const std::byte> bytes) {
   shards_[index].append(bytes);
 }
 
-void CheckpointWriter::write_file(const std::string& name, std::string_view text, bool listed) {
-  OutputFile file(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name);
-  file.append(std::as_bytes(std::span(text)));
-  const FileEntry entry = file.finish();
-  if (listed) tokenizer_files_.push_back(entry);
-}
-
 void CheckpointWriter::add_tokenizer(std::string_view vocab, std::string_view merges) {
   check(tokenizer_files_.empty(), "CheckpointWriter::add_tokenizer: called twice");
-  write_file(std::string(kVocabName), vocab, true);
-  write_file(std::string(kMergesName), merges, true);
+  tokenizer_files_.push_back(folder_->write_file(std::string(kVocabName), vocab));
+  tokenizer_files_.push_back(folder_->write_file(std::string(kMergesName), merges));
 }
 
 Status CheckpointWriter::publish(const SourceInfo& source, std::string_view created_by) {
@@ -157,24 +74,8 @@ Status CheckpointWriter::publish(const SourceInfo& source, std::string_view crea
   }
   const std::string text = manifest_text(manifest);
   if (const Result<Manifest> readable = parse_manifest(text); !readable.ok()) return readable.refusal();
-  write_file(std::string(kManifestName), text, false);
-  if (fsync(staging_fd_) != 0) throw errno_error("fsync " + staging_name_);
-  return rename_to_target();
-}
-
-Status CheckpointWriter::rename_to_target() {
-  const std::string base = std::filesystem::path(target_).filename().string();
-  int failed = renameat2(parent_fd_, staging_name_.c_str(), parent_fd_, base.c_str(), RENAME_NOREPLACE);
-  if (failed != 0 && (errno == EINVAL || errno == ENOSYS)) {
-    // Some network file systems lack the flag. A plain rename still refuses to replace a folder that holds anything.
-    failed = renameat(parent_fd_, staging_name_.c_str(), parent_fd_, base.c_str());
-  }
-  if (failed != 0 && (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR))
-    return refuse(ErrorCode::kBadRequest, target_ + ": appeared while the conversion ran; nothing was replaced");
-  if (failed != 0) throw errno_error("rename to " + target_);
-  published_ = true;
-  if (fsync(parent_fd_) != 0) throw errno_error("fsync " + parent_);
-  return ok_status();
+  folder_->write_file(std::string(kManifestName), text);
+  return folder_->publish();
 }
 
 }  // namespace optserve::checkpoint

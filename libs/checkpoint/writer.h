@@ -1,5 +1,5 @@
-// Writes a sharded checkpoint so that either nothing or all of it becomes visible: files in a staging folder beside the
-// target, fsync, manifest last, rename.
+// Writes a sharded checkpoint so that either nothing or all of it becomes visible: files in a staging folder, the
+// manifest last.
 #pragma once
 
 #include <cstddef>
@@ -11,31 +11,10 @@
 
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/sha256.h"
+#include "checkpoint/staging_folder.h"
 #include "model_spec/opt_tensors.h"
 
 namespace optserve::checkpoint {
-
-// A new file that is written once, from front to back. Throws Error when the environment fails (disk full).
-class OutputFile {
- public:
-  // In the open folder `folder_fd`; the name must not exist yet. `path` is for messages.
-  OutputFile(int folder_fd, const std::string& name, std::string path);
-  ~OutputFile();
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&&) = delete;
-
-  void append(std::span<const std::byte> bytes);
-  // Flushes to the disk, closes, and says what was written.
-  FileEntry finish();
-
- private:
-  std::string name_;
-  std::string path_;
-  int fd_;
-  uint64_t bytes_ = 0;
-  Sha256 hash_;
-};
 
 class CheckpointWriter {
  public:
@@ -47,10 +26,6 @@ class CheckpointWriter {
 
   // Refuses a target that exists and a parent that does not. Throws Error when the environment fails.
   static Result<std::unique_ptr<CheckpointWriter>> create(const std::string& target, const Plan& plan);
-  // Removes the staging folder unless publish() succeeded.
-  ~CheckpointWriter();
-  CheckpointWriter(const CheckpointWriter&) = delete;
-  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   // Next bytes of a shard: blocks in the order of opt_tensors(config), each row-major in `dtype`, without gaps.
   void append(int shard, std::span<const std::byte> bytes);
@@ -62,19 +37,12 @@ class CheckpointWriter {
   uint64_t shard_bytes() const { return shard_bytes_; }  // of one shard's tensors, the same for all
 
  private:
-  CheckpointWriter(std::string target, Plan plan);
-  void open_staging();
+  CheckpointWriter(std::unique_ptr<StagingFolder> folder, Plan plan)
+      : folder_(std::move(folder)), plan_(std::move(plan)) {}
   void open_shards();
-  void write_file(const std::string& name, std::string_view text, bool listed);
-  Status rename_to_target();
 
-  std::string target_;
-  std::string parent_;
-  std::string staging_name_;
+  std::unique_ptr<StagingFolder> folder_;  // removes what is in it unless publish() succeeded
   Plan plan_;
-  int parent_fd_ = -1;
-  int staging_fd_ = -1;
-  bool published_ = false;
   uint64_t shard_bytes_ = 0;
   std::vector<OutputFile> shards_;
   std::vector<uint64_t> appended_;

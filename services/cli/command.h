@@ -30,6 +30,7 @@ std::unique_ptr<Command> make_journal_command();
 std::unique_ptr<Command> make_up_command();
 std::unique_ptr<Command> make_down_command();
 std::unique_ptr<Command> make_convert_command();
+std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_inspect_command();
 std::unique_ptr<Command> make_bench_command();
 

@@ -15,8 +15,8 @@ namespace {
 class ConvertCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command =
-        parser.add_command("convert", "Convert a Metaseq or Hugging Face checkpoint into a sharded one", selected);
+    ConfigParser& command = parser.add_command(
+        "convert", "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer into a sharded one", selected);
     command.add_positional("source", convert_.source, "Folder, file or glob of the checkpoint", true);
     command.add_positional("destination", convert_.destination, "Folder to create", true);
     add_options(command, connection_options_);
@@ -70,7 +70,21 @@ class ConvertCommand final : public Command {
   bool shown_ = false;
 };
 
-// Only for the list of commands: commands.cc hands its command line to optserve-converter.
+// Only for the list of commands: commands.cc hands their command lines to optserve-converter.
+class ExportCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command =
+        parser.add_command("export", "Write a converted checkpoint as one of Hugging Face or Metaseq", selected);
+    command.add_positional("checkpoint", checkpoint_, "Folder of the converted checkpoint", true);
+    command.add_positional("destination", destination_, "Folder to create", true);
+  }
+  int run() override { return 0; }
+
+ private:
+  std::string checkpoint_, destination_;
+};
+
 class InspectCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
@@ -87,6 +101,7 @@ class InspectCommand final : public Command {
 }  // namespace
 
 std::unique_ptr<Command> make_convert_command() { return std::make_unique<ConvertCommand>(); }
+std::unique_ptr<Command> make_export_command() { return std::make_unique<ExportCommand>(); }
 std::unique_ptr<Command> make_inspect_command() { return std::make_unique<InspectCommand>(); }
 
 }  // namespace optserve::cli

@@ -1,7 +1,5 @@
 #include "converter/convert.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cstring>
@@ -9,6 +7,7 @@
 
 #include "base/check.h"
 #include "checkpoint/writer.h"
+#include "converter/disk_room.h"
 #include "converter/existing_output.h"
 #include "converter/source.h"
 #include "converter/tokenizer_files.h"
@@ -183,18 +182,6 @@ std::string name_of(const ConvertOptions& options) {
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '-') c = '-';
   return name;
-}
-
-// Refuses early what would fail after hours: too little room on the target's file system.
-Status check_room(const std::string& output, uint64_t bytes) {
-  std::string parent = std::filesystem::path(output).parent_path().string();
-  if (parent.empty()) parent = ".";
-  struct statvfs info {};
-  if (statvfs(parent.c_str(), &info) != 0) return ok_status();  // the writer will say what is wrong
-  const uint64_t room = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
-  if (room >= bytes) return ok_status();
-  return refuse(ErrorCode::kUnavailable, parent + ": " + std::to_string(bytes >> 20) + " MiB are needed, " +
-                                             std::to_string(room >> 20) + " MiB are free");
 }
 
 Result<Source> open_source(const ConvertOptions& options) {

@@ -30,19 +30,23 @@ std::string metaseq_spelling(std::string name) {
   return name;
 }
 
+using Places = std::map<std::string, std::string>;  // tensor to the file that holds it
+
 Status add_tensor(ForeignPart& part, const std::string& file, const std::string& name,
-                  std::unique_ptr<ForeignTensor> tensor) {
+                  std::unique_ptr<ForeignTensor> tensor, Places& places) {
+  places[name] = std::filesystem::path(file).filename().string();
   if (part.emplace(metaseq_spelling(name), std::move(tensor)).second) return ok_status();
   return refuse(ErrorCode::kDataCorrupt, file + ": tensor " + name + " occurs twice");
 }
 
-Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign) {
+Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Places& places) {
   Result<std::unique_ptr<checkpoint::InputFile>> file = checkpoint::InputFile::open(path);
   if (!file.ok()) return file.refusal();
   const Result<checkpoint::SafetensorsHeader> header = checkpoint::read_safetensors(*file.value());
   if (!header.ok()) return header.refusal();
   for (const checkpoint::StoredTensor& tensor : header.value().tensors)
-    if (Status status = add_tensor(foreign.parts[0], path, tensor.name, tensor_of_safetensors(*file.value(), tensor));
+    if (Status status =
+            add_tensor(foreign.parts[0], path, tensor.name, tensor_of_safetensors(*file.value(), tensor), places);
         !status.ok())
       return status;
   foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->size(), ""});
@@ -50,7 +54,7 @@ Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign) {
   return ok_status();
 }
 
-Status add_bin(const std::string& path, ForeignCheckpoint& foreign) {
+Status add_bin(const std::string& path, ForeignCheckpoint& foreign, Places& places) {
   Result<std::unique_ptr<checkpoint::PtFile>> opened = checkpoint::PtFile::open(path);
   if (!opened.ok()) return opened.refusal();
   checkpoint::PtFile& file = *opened.value();
@@ -61,8 +65,8 @@ Status add_bin(const std::string& path, ForeignCheckpoint& foreign) {
     const bool is_tensor = doc.kind(key) == ValueKind::kString && doc.kind(value) == ValueKind::kTensor &&
                            checkpoint::PtFile::readable(doc.tensor(value));
     if (!is_tensor) return refuse(ErrorCode::kUnsupportedFormat, path + ": holds an entry that is no tensor");
-    if (Status status =
-            add_tensor(foreign.parts[0], path, std::string(doc.text(key)), tensor_of_pt(file, doc.tensor(value)));
+    if (Status status = add_tensor(foreign.parts[0], path, std::string(doc.text(key)),
+                                   tensor_of_pt(file, doc.tensor(value)), places);
         !status.ok())
       return status;
   }
@@ -76,6 +80,35 @@ std::optional<int64_t> integer(const json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end() || !found->is_number_integer()) return std::nullopt;
   return found->get<int64_t>();
+}
+
+// What the index says about every tensor must be so.
+Status check_index(const std::string& folder, const HuggingFaceFiles& files, const Places& places) {
+  if (files.index.empty()) return ok_status();
+  const auto fault = [&](const std::string& what) {
+    return refuse(ErrorCode::kDataCorrupt, folder + ": the index and the files contradict each other: " + what);
+  };
+  for (const auto& [tensor, file] : files.index) {
+    const auto found = places.find(tensor);
+    if (found == places.end()) return fault(tensor + " is not in " + file);
+    if (found->second != file) return fault(tensor + " is in " + found->second + ", not in " + file);
+  }
+  for (const auto& [tensor, file] : places)
+    if (!files.index.contains(tensor)) return fault(tensor + " of " + file + " is not in the index");
+  return ok_status();
+}
+
+void read_sizes(const json& config, const std::string& path, ForeignHints& hints) {
+  using model_spec::OptConfig;
+  constexpr std::array<std::pair<const char*, int64_t OptConfig::*>, 6> kKeys = {
+      {{"num_hidden_layers", &OptConfig::num_layers},
+       {"hidden_size", &OptConfig::hidden},
+       {"ffn_dim", &OptConfig::ffn},
+       {"vocab_size", &OptConfig::vocab},
+       {"word_embed_proj_dim", &OptConfig::embed_dim},
+       {"max_position_embeddings", &OptConfig::max_positions}}};
+  for (const auto& [key, size] : kKeys)
+    if (const auto value = integer(config, key)) hints.sizes.push_back({path, key, *value, size});
 }
 
 Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
@@ -98,7 +131,9 @@ Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
     return unsupported("biases or norm weights are disabled, which is no feature of the published OPT");
   if (config.value("_remove_final_layer_norm", json(false)) == true)
     return unsupported("the final norm is removed, which is no feature of the published OPT");
+  read_sizes(config, path, foreign.hints);
   foreign.hints.num_heads = integer(config, "num_attention_heads");
+  foreign.hints.tied_output = config.value("tie_word_embeddings", json(true)) != false;  // transformers' default
   if (const auto before = config.find("do_layer_norm_before"); before != config.end() && before->is_boolean())
     foreign.hints.norm_before = before->get<bool>();
   foreign.hints.eos_id = integer(config, "eos_token_id");
@@ -109,18 +144,21 @@ Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
 
 }  // namespace
 
-Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const std::vector<std::string>& weights) {
+Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const HuggingFaceFiles& files) {
   ForeignCheckpoint foreign;
   foreign.kind = "huggingface";
   foreign.parts.emplace_back();
   if (Status status = read_config(folder + "/config.json", foreign); !status.ok()) return status.refusal();
-  const bool is_safetensors = weights.at(0).ends_with(".safetensors");
-  for (const std::string& path : weights) {
-    const Status status = is_safetensors ? add_safetensors(path, foreign) : add_bin(path, foreign);
+  Places places;
+  for (const std::string& name : files.names) {
+    const std::string path = folder + "/" + name;
+    const Status status =
+        files.is_safetensors ? add_safetensors(path, foreign, places) : add_bin(path, foreign, places);
     if (!status.ok()) return status.refusal();
   }
-  foreign.layout = std::to_string(weights.size()) + (is_safetensors ? " safetensors" : " pytorch .bin") +
-                   (weights.size() == 1 ? " file" : " files");
+  if (Status status = check_index(folder, files, places); !status.ok()) return status.refusal();
+  foreign.layout = std::to_string(files.names.size()) + (files.is_safetensors ? " safetensors" : " pytorch .bin") +
+                   (files.names.size() == 1 ? " file" : " files");
   return foreign;
 }
 

@@ -1,14 +1,13 @@
-// Hugging Face OPT folders: config.json with model*.safetensors or pytorch_model*.bin.
+// Hugging Face folders of OPTForCausalLM: config.json and safetensors files, or files of torch.save.
 #pragma once
 
 #include <string>
-#include <vector>
 
+#include "converter/huggingface_files.h"
 #include "converter/source.h"
 
 namespace optserve::converter {
 
-// `folder` holds config.json; `weights` are its weight files. Tensors get their Metaseq names.
-Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const std::vector<std::string>& weights);
+Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const HuggingFaceFiles& files);
 
 }  // namespace optserve::converter

@@ -2,12 +2,12 @@
 #include <algorithm>
 #include <charconv>
 
+#include "converter/mapper.h"
 #include "converter/source.h"
 
 namespace optserve::converter {
 namespace {
 
-constexpr int64_t kUnusedPositionRows = 2;
 constexpr int64_t kOptVocab = 50272;      // rows of the published models' token table
 constexpr int64_t kOptVocabReal = 50265;  // of which these are tokens
 
@@ -52,6 +52,18 @@ Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::O
   return heads;
 }
 
+// What the configurations state must be what the tensors have.
+Status check_claims(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config) {
+  std::string faults;
+  for (const SizeClaim& claim : foreign.hints.sizes)
+    if (claim.value != config.*claim.size)
+      faults += "\n  " + claim.file + ": " + claim.key + " is " + std::to_string(claim.value) + ", the tensors have " +
+                std::to_string(config.*claim.size);
+  if (faults.empty()) return ok_status();
+  return refuse(ErrorCode::kDataCorrupt,
+                "the configuration contradicts the tensors:" + faults + other_part_count(foreign));
+}
+
 }  // namespace
 
 Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, const std::string& name,
@@ -69,14 +81,15 @@ Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, con
   config.num_layers = count_layers(first);
   config.hidden = fc1->columns();
   config.ffn = fc1->rows() * parts;
-  config.vocab = tokens->rows() * parts;
+  config.vocab = tokens->rows() * (foreign.is_vocab_whole ? 1 : parts);
   config.vocab_real = config.vocab == kOptVocab ? kOptVocabReal : config.vocab;
   config.embed_dim = tokens->columns();
-  config.max_positions = positions->rows() - kUnusedPositionRows;
+  config.max_positions = positions->rows() - foreign.unused_position_rows;
   const bool is_post_norm = !foreign.hints.norm_before.value_or(config.embed_dim == config.hidden);
   config.norm_before = first.contains("decoder.layer_norm.weight") || !is_post_norm;
   if (is_post_norm && config.norm_before && foreign.hints.norm_before)
     return unknown("it has a final norm, but its configuration says post-norm");
+  if (Status status = check_claims(foreign, config); !status.ok()) return status.refusal();
   const Result<int64_t> heads = find_heads(foreign, config, num_heads);
   if (!heads.ok()) return heads.refusal();
   config.num_heads = heads.value();

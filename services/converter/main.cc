@@ -11,12 +11,13 @@ int main(int argc, char** argv) {
   using namespace optserve;
   constexpr int kExitUsage = 2;
   converter::ConverterOptions options;
-  ConfigParser parser("optserve-converter", "Turns Metaseq and Hugging Face OPT checkpoints into sharded ones.");
+  ConfigParser parser("optserve-converter", "Turns OPT checkpoints of other systems into sharded ones, and back.");
   converter::add_options(parser, options);
   if (const int status = parser.parse(argc, argv); status >= 0) return status == 0 ? 0 : kExitUsage;
   try {
     install_shutdown_signals();
     if (options.is_convert) return converter::run_convert(options.convert, std::cout, std::cerr);
+    if (options.is_export) return converter::run_export(options.exported, std::cout, std::cerr);
     if (options.is_inspect) {
       const converter::InspectOptions& inspect = options.inspect;
       return converter::run_inspect(inspect.path, inspect.as_json, inspect.with_tensors, std::cout, std::cerr);

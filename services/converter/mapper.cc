@@ -10,8 +10,8 @@ namespace {
 using model_spec::Split;
 using model_spec::TensorSpec;
 
-constexpr int64_t kUnusedPositionRows = 2;  // the first token of a text uses row 2
 constexpr size_t kFaultsShown = 20;
+constexpr std::string_view kTokenTable = "decoder.embed_tokens.weight";
 constexpr std::string_view kOutputProjection = "decoder.output_projection.weight";
 
 using Renaming = std::pair<std::string_view, std::string_view>;
@@ -55,6 +55,13 @@ std::string metaseq_name(const std::string& canonical) {
   return name;
 }
 
+std::string other_part_count(const ForeignCheckpoint& foreign) {
+  const auto parts = static_cast<int64_t>(foreign.parts.size());
+  if (foreign.hints.model_parallel_size.value_or(parts) == parts) return "";
+  return "\n  its configuration speaks of " + std::to_string(*foreign.hints.model_parallel_size) +
+         " model-parallel parts, " + std::to_string(parts) + " found";
+}
+
 std::string Mapper::part_text(size_t part) const {
   return foreign_.parts.size() == 1 ? "" : "part " + std::to_string(part) + ": ";
 }
@@ -81,13 +88,15 @@ void Mapper::map_part(const TensorSpec& spec, const std::string& name, size_t pa
   Shape shape = spec.shape();
   Source::Region region;
   if (name == "decoder.embed_positions.weight") {
-    shape[0] += kUnusedPositionRows;
-    region.tensor_row = kUnusedPositionRows;
+    shape[0] += foreign_.unused_position_rows;
+    region.tensor_row = foreign_.unused_position_rows;
   }
   const auto stored = foreign_.parts[part].find(name);
-  const bool is_whole_output = name == kOutputProjection && stored != foreign_.parts[part].end() &&
-                               stored->second->shape() == shape;  // some tools do not split it
-  const bool is_replicated = spec.split == Split::kReplicated || is_whole_output;
+  const bool may_be_whole = foreign_.is_vocab_whole || name == kOutputProjection;  // some tools do not split it
+  const bool is_table = name == kTokenTable || name == kOutputProjection;
+  const bool is_whole =
+      may_be_whole && is_table && stored != foreign_.parts[part].end() && stored->second->shape() == shape;
+  const bool is_replicated = spec.split == Split::kReplicated || is_whole;
   region.rows = spec.rows;
   if (!is_replicated && spec.split == Split::kRows) {
     shape[0] /= parts;
@@ -159,9 +168,7 @@ Result<std::map<std::string, Source::Mapping>> Mapper::run() {
   std::string text = "the checkpoint does not hold the tensors of an OPT model of its sizes:";
   for (size_t i = 0; i < std::min(faults_.size(), kFaultsShown); ++i) text += "\n  " + faults_[i];
   if (faults_.size() > kFaultsShown) text += "\n  and " + std::to_string(faults_.size() - kFaultsShown) + " more";
-  if (foreign_.hints.model_parallel_size.value_or(parts) != parts)
-    text += "\n  its configuration speaks of " + std::to_string(*foreign_.hints.model_parallel_size) +
-            " model-parallel parts, " + std::to_string(parts) + " found";
+  text += other_part_count(foreign_);
   return refuse(ErrorCode::kDataCorrupt, text);
 }
 

@@ -1,4 +1,4 @@
-// Finds the foreign tensors behind each entry of the tensor table. Private to source.cc.
+// Finds the foreign tensors behind each entry of the tensor table.
 #pragma once
 
 #include <set>
@@ -35,5 +35,8 @@ class Mapper {
 // The Metaseq name of a canonical tensor ("final_norm.weight" is "decoder.layer_norm.weight"); for "...attention.qkv.x"
 // the fused name.
 std::string metaseq_name(const std::string& canonical);
+
+// A line for messages if the configuration speaks of another number of parts than there are; else empty.
+std::string other_part_count(const ForeignCheckpoint& foreign);
 
 }  // namespace optserve::converter

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 
+#include "converter/flat_layout.h"
 #include "converter/metaseq_source.h"
 
 namespace optserve::converter {
@@ -14,17 +15,15 @@ using checkpoint::ValueId;
 using checkpoint::ValueKind;
 
 constexpr std::string_view kFlatSuffix = "flat_param_";
-constexpr int64_t kTailMax = 4096;  // zero elements that a group may end with when nothing records the padding
+constexpr int64_t kTailMax = 4096;  // zeros that a vector in one file may end with when nothing records the padding
+constexpr int64_t kDefaultPositions = 2048;
+constexpr uint64_t kElementsMax = 1ULL << 40;  // of one tensor; sums of all stay far inside int64
 
-struct Slice {
-  std::string name;
-  std::vector<int64_t> shape;
-};
 // What one flat tensor holds, and the padding at the end of each shard of it.
 struct GroupPlan {
   std::string flat_name;
-  std::vector<Slice> slices;
-  std::vector<int64_t> padding;  // per shard; empty: unknown, all at the end
+  std::vector<FlatSlice> slices;
+  std::vector<int64_t> padding;  // per shard; empty: nothing records it
 };
 
 Refusal bad(const PtFile& file, const std::string& what) {
@@ -70,7 +69,8 @@ std::optional<std::vector<int64_t>> shape_of(const PickleDocument& doc, ValueId 
     if (doc.kind(size) != ValueKind::kInt || doc.integer(size) < 0) return std::nullopt;
     shape.push_back(doc.integer(size));
   }
-  if (shape.size() > 8 || !checkpoint::checked_elements(shape)) return std::nullopt;
+  const auto elements = checkpoint::checked_elements(shape);
+  if (shape.size() > 8 || !elements || *elements > kElementsMax) return std::nullopt;
   return shape;
 }
 
@@ -124,87 +124,116 @@ Result<std::vector<GroupPlan>> plans_from_metadata(const std::vector<PtFile*>& s
   return list;
 }
 
-std::vector<Slice> layer_slices(const std::string& prefix, int64_t h, int64_t ffn, int64_t parts) {
-  return {{prefix + "self_attn.qkv_proj.weight", {3 * h / parts, h}},
-          {prefix + "self_attn.qkv_proj.bias", {3 * h / parts}},
-          {prefix + "self_attn.out_proj.weight", {h, h / parts}},
-          {prefix + "self_attn.out_proj.bias", {h}},
-          {prefix + "self_attn_layer_norm.weight", {h}},
-          {prefix + "self_attn_layer_norm.bias", {h}},
-          {prefix + "fc1.weight", {ffn / parts, h}},
-          {prefix + "fc1.bias", {ffn / parts}},
-          {prefix + "fc2.weight", {h, ffn / parts}},
-          {prefix + "fc2.bias", {h}},
-          {prefix + "final_layer_norm.weight", {h}},
-          {prefix + "final_layer_norm.bias", {h}}};
+int64_t stored_elements(const std::vector<PtFile*>& shards, const std::string& name) {
+  int64_t total = 0;
+  for (PtFile* shard : shards)
+    if (const auto flat = flat_tensor(*shard, name)) total += flat->shape[0];
+  return total;
 }
 
-// Metaseq's order of flattening, with sizes from the training configuration.
+// Sizes from the training configuration; without one, from the length of the first layer.
+Result<FlatSizes> sizes_by_convention(const std::vector<PtFile*>& shards, int64_t parts) {
+  const PtFile& file = *shards[0];
+  const PickleDocument& doc = file.document();
+  const auto valid = [](const auto& size) { return size && *size > 0 && *size <= (1 << 20); };
+  auto hidden = integer_setting(doc, "model", "decoder_embed_dim");
+  if (!hidden)
+    hidden = width_of_layer(stored_elements(shards, "decoder.layers.0.flat_param_0"),
+                            static_cast<int64_t>(shards.size()), parts);
+  if (!valid(hidden))
+    return bad(file,
+               "its weights are flattened, it has no shard_metadata, and neither its configuration nor the length of "
+               "its first layer gives decoder_embed_dim");
+  const auto ffn = integer_setting(doc, "model", "decoder_ffn_embed_dim").value_or(4 * *hidden);
+  const auto positions = integer_setting(doc, "model", "max_target_positions").value_or(kDefaultPositions);
+  if (!valid(std::optional(ffn)) || !valid(std::optional(positions)) || *hidden % parts != 0 || ffn % parts != 0)
+    return bad(file, "width " + std::to_string(*hidden) + ", ffn " + std::to_string(ffn) + " and " +
+                         std::to_string(positions) + " positions are impossible in " + std::to_string(parts) +
+                         " parts");
+  FlatSizes sizes{.hidden = *hidden, .ffn = ffn, .position_rows = positions + 2, .parts = parts};
+  return sizes;
+}
+
+// Layers that are too small to be flattened on their own; the configuration says how many there are.
+std::vector<int64_t> layers_in_root(const PtFile& file) {
+  constexpr int64_t kLayersMax = 1024;
+  std::vector<int64_t> layers;
+  const int64_t count = integer_setting(file.document(), "model", "decoder_layers").value_or(0);
+  for (int64_t layer = 0; layer < std::min(count, kLayersMax); ++layer)
+    if (!file.document().find(model_of(file), "decoder.layers." + std::to_string(layer) + ".flat_param_0"))
+      layers.push_back(layer);
+  return layers;
+}
+
+// The token table has the rows that the rest leaves; the padding is less than one row.
+std::vector<FlatSlice> root_of(const std::vector<PtFile*>& shards, FlatSizes sizes) {
+  const std::vector<int64_t> inside = layers_in_root(*shards[0]);
+  const int64_t rest = stored_elements(shards, "flat_param_0") - flat_elements(root_slices(sizes, inside));
+  sizes.vocab_rows = std::max<int64_t>(0, rest / sizes.hidden);
+  return root_slices(sizes, inside);
+}
+
+// Metaseq's order of flattening: one vector for each layer, and one for the rest.
 Result<std::vector<GroupPlan>> plans_by_convention(const std::vector<PtFile*>& shards, int64_t parts) {
   const PtFile& file = *shards[0];
   const PickleDocument& doc = file.document();
-  const auto h = integer_setting(doc, "model", "decoder_embed_dim");
-  const auto ffn = integer_setting(doc, "model", "decoder_ffn_embed_dim");
-  const auto layers = integer_setting(doc, "model", "decoder_layers");
-  const auto positions = integer_setting(doc, "model", "max_target_positions");
-  const auto valid = [](const auto& size) { return size && *size > 0 && *size <= (1 << 20); };
-  if (!valid(h) || !valid(ffn) || !valid(layers) || !valid(positions) || *h % parts != 0 || *ffn % parts != 0)
-    return bad(file,
-               "its weights are flattened, it has no shard_metadata, and its configuration does not give "
-               "decoder_embed_dim, decoder_ffn_embed_dim, decoder_layers and max_target_positions");
+  const Result<FlatSizes> sizes = sizes_by_convention(shards, parts);
+  if (!sizes.ok()) return sizes.refusal();
   std::vector<GroupPlan> plans;
   for (const auto& [key, value] : doc.pairs(model_of(file))) {
     if (doc.kind(key) != ValueKind::kString || !is_flat_name(doc.text(key))) continue;
     const std::string name(doc.text(key));
-    GroupPlan plan{name, {}, {}};
-    if (name == "flat_param_0") {
-      int64_t total = 0;
-      for (PtFile* shard : shards)
-        if (const auto flat = flat_tensor(*shard, name)) total += flat->shape[0];
-      const int64_t rows = (total - 2 * *h) / *h - (*positions + 2);  // padding is less than one row
-      plan.slices = {{"decoder.embed_tokens.weight", {std::max<int64_t>(rows, 0), *h}},
-                     {"decoder.embed_positions.weight", {*positions + 2, *h}},
-                     {"decoder.layer_norm.weight", {*h}},
-                     {"decoder.layer_norm.bias", {*h}}};
-    } else if (name.starts_with("decoder.layers.") && name.ends_with(".flat_param_0")) {
-      plan.slices = layer_slices(name.substr(0, name.size() - kFlatSuffix.size() - 1), *h, *ffn, parts);
-    } else {
+    if (name == "flat_param_0")
+      plans.push_back({name, root_of(shards, sizes.value()), {}});
+    else if (name.starts_with("decoder.layers.") && name.ends_with(".flat_param_0"))
+      plans.push_back({name, layer_slices(sizes.value(), name.substr(0, name.size() - kFlatSuffix.size() - 1)), {}});
+    else
       return bad(file, "flat tensor '" + name + "' is of no known layout, and there is no shard_metadata");
-    }
-    plans.push_back(std::move(plan));
   }
   return plans;
+}
+
+// How many elements of each shard are data. What the files record decides, if it adds up; else the arithmetic, if every
+// shard has the length that it gives: tools that join shards keep the records of the first one.
+std::optional<std::vector<int64_t>> data_of_shards(const GroupPlan& plan, const FlatCut& cut,
+                                                   const std::vector<int64_t>& stored) {
+  std::vector<int64_t> data(stored.size());
+  int64_t total = 0;
+  bool is_recorded = plan.padding.size() == stored.size();
+  for (size_t i = 0; is_recorded && i < stored.size(); ++i) {
+    is_recorded = plan.padding[i] >= 0 && plan.padding[i] <= stored[i];
+    data[i] = is_recorded ? stored[i] - plan.padding[i] : 0;
+    total += data[i];
+  }
+  if (is_recorded && total == cut.elements) return data;
+  for (size_t i = 0; i < stored.size(); ++i) data[i] = cut.filled(static_cast<int64_t>(i));
+  if (std::all_of(stored.begin(), stored.end(), [&](int64_t length) { return length == cut.chunk(); })) return data;
+  const bool is_joined =
+      stored.size() == 1 && plan.padding.empty() && stored[0] > cut.elements && stored[0] - cut.elements <= kTailMax;
+  return is_joined ? std::optional(std::vector{cut.elements}) : std::nullopt;
 }
 
 // The vector behind one plan, its length checked against the slices.
 Result<std::shared_ptr<const FlatGroup>> join(const GroupPlan& plan, const std::vector<PtFile*>& shards) {
   auto group = std::make_shared<FlatGroup>();
-  int64_t expected = 0;
-  for (const Slice& slice : plan.slices) expected += static_cast<int64_t>(*checkpoint::checked_elements(slice.shape));
-  int64_t left = expected;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const auto flat = flat_tensor(*shards[i], plan.flat_name);
-    if (!flat) return bad(*shards[i], "flat tensor '" + plan.flat_name + "' is missing or not one vector");
-    if (i > 0 && shards[i]->dtype(*flat) != group->shards[0].file->dtype(group->shards[0].tensor))
-      return bad(*shards[i], "flat tensor '" + plan.flat_name + "' has another type than in the first shard");
-    int64_t elements = flat->shape[0];
-    if (i < plan.padding.size())
-      elements -= plan.padding[i];
-    else if (plan.padding.empty())
-      elements = std::min(elements, left);
-    if (elements < 0 || elements > flat->shape[0])
-      return bad(*shards[i], "flat tensor '" + plan.flat_name + "' has " + std::to_string(flat->shape[0]) +
-                                 " elements and claims impossible padding");
-    left -= elements;
-    group->shards.push_back({shards[i], *flat, elements});
+  std::vector<int64_t> stored;
+  int64_t total = 0;
+  for (PtFile* shard : shards) {
+    const auto flat = flat_tensor(*shard, plan.flat_name);
+    if (!flat) return bad(*shard, "flat tensor '" + plan.flat_name + "' is missing or not one vector");
+    if (!stored.empty() && shard->dtype(*flat) != group->shards[0].file->dtype(group->shards[0].tensor))
+      return bad(*shard, "flat tensor '" + plan.flat_name + "' has another type than in the first shard");
+    stored.push_back(flat->shape[0]);
+    total += flat->shape[0];
+    group->shards.push_back({shard, *flat, 0});
   }
-  int64_t stored = 0;
-  for (const FlatShard& shard : group->shards) stored += shard.tensor.shape[0];
-  const bool has_long_tail = plan.padding.empty() && stored - expected > kTailMax;
-  if (group->elements() != expected || has_long_tail)
-    return bad(*shards[0], "flat tensor '" + plan.flat_name + "' holds " +
-                               std::to_string(has_long_tail ? stored : group->elements()) +
-                               " elements, its tensors need " + std::to_string(expected));
+  const FlatCut cut{flat_elements(plan.slices), static_cast<int64_t>(shards.size())};
+  const auto data = data_of_shards(plan, cut, stored);
+  if (!data)
+    return bad(*shards[0], "flat tensor '" + plan.flat_name + "' holds " + std::to_string(total) + " elements in " +
+                               std::to_string(cut.shards) + " shards, its tensors need " +
+                               std::to_string(cut.elements) + ", " + std::to_string(cut.chunk()) + " in each shard");
+  for (size_t i = 0; i < data->size(); ++i) group->shards[i].elements = (*data)[i];
   return std::shared_ptr<const FlatGroup>(std::move(group));
 }
 
@@ -227,7 +256,7 @@ Result<ForeignPart> unflatten(const std::vector<PtFile*>& shards, int64_t parts)
     Result<std::shared_ptr<const FlatGroup>> group = join(plan, shards);
     if (!group.ok()) return group.refusal();
     int64_t begin = 0;
-    for (const Slice& slice : plan.slices) {
+    for (const FlatSlice& slice : plan.slices) {
       const auto elements = static_cast<int64_t>(*checkpoint::checked_elements(slice.shape));
       if (!part.emplace(slice.name, tensor_of_group(group.value(), begin, slice.shape)).second)
         return bad(*shards[0], "tensor '" + slice.name + "' occurs twice");

@@ -1,6 +1,7 @@
 #include "converter/metaseq_source.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <filesystem>
 #include <set>
@@ -116,15 +117,52 @@ ForeignPart named_tensors(PtFile& file, ValueId model) {
   return part;
 }
 
-void read_hints(const PtFile& file, ForeignCheckpoint& foreign) {
-  const PickleDocument& doc = file.document();
+std::string file_name(const PtFile& file) { return std::filesystem::path(file.name()).filename().string(); }
+
+// The sizes that a file's configuration states.
+std::vector<SizeClaim> claims_of(const PtFile& file) {
+  using model_spec::OptConfig;
+  constexpr std::array<std::pair<const char*, int64_t OptConfig::*>, 7> kKeys = {
+      {{"decoder_layers", &OptConfig::num_layers},
+       {"decoder_embed_dim", &OptConfig::hidden},
+       {"decoder_ffn_embed_dim", &OptConfig::ffn},
+       {"decoder_attention_heads", &OptConfig::num_heads},
+       {"decoder_input_dim", &OptConfig::embed_dim},
+       {"decoder_output_dim", &OptConfig::embed_dim},
+       {"max_target_positions", &OptConfig::max_positions}}};
+  std::vector<SizeClaim> claims;
+  for (const auto& [key, size] : kKeys)
+    if (const auto value = integer_setting(file.document(), "model", key))
+      claims.push_back({file_name(file), key, *value, size});
+  return claims;
+}
+
+// The heads are no claim: no tensor shows them. All files must say the same.
+Status read_hints(ForeignCheckpoint& foreign) {
+  const PtFile& first = *foreign.pt_files[0];
+  const PickleDocument& doc = first.document();
+  const std::vector<SizeClaim> claims = claims_of(first);
+  for (const auto& file : foreign.pt_files) {
+    const std::vector<SizeClaim> others = claims_of(*file);
+    for (size_t i = 0; i < std::min(claims.size(), others.size()); ++i)
+      if (claims[i].key != others[i].key || claims[i].value != others[i].value)
+        return refuse(ErrorCode::kDataCorrupt, "the files are not of one checkpoint: " + claims[i].file + " says " +
+                                                   claims[i].key + "=" + std::to_string(claims[i].value) + ", " +
+                                                   others[i].file + " says " + others[i].key + "=" +
+                                                   std::to_string(others[i].value));
+  }
+  for (const SizeClaim& claim : claims)
+    if (claim.size != &model_spec::OptConfig::num_heads) foreign.hints.sizes.push_back(claim);
   foreign.hints.num_heads = integer_setting(doc, "model", "decoder_attention_heads");
   foreign.hints.model_parallel_size = integer_setting(doc, "model", "model_parallel_size");
   if (const auto before = integer_setting(doc, "model", "decoder_normalize_before"))
     foreign.hints.norm_before = *before != 0;
+  if (const auto shared = integer_setting(doc, "model", "share_decoder_input_output_embed"))
+    foreign.hints.tied_output = *shared != 0;
   if (const auto separator = integer_setting(doc, "model", "self_attn_doc_sep"); separator.value_or(-1) > 0)
     foreign.warnings.push_back("trained with document separation (self_attn_doc_sep " + std::to_string(*separator) +
                                "); served as plain OPT");
+  return ok_status();
 }
 
 Result<ForeignPart> load_part(const std::vector<PtFile*>& shards, int64_t parts, bool& flattened) {
@@ -167,8 +205,8 @@ Result<ForeignCheckpoint> open_metaseq(const std::vector<std::string>& paths) {
   for (const MetaseqFile& entry : sorted.value()) {
     Result<std::unique_ptr<PtFile>> file = PtFile::open(entry.path);
     if (!file.ok()) return file.refusal();
-    foreign.files.push_back({std::filesystem::path(entry.path).filename().string(), file.value()->source().size(),
-                             file.value()->directory_sha256()});
+    foreign.files.push_back(
+        {file_name(*file.value()), file.value()->source().size(), file.value()->directory_sha256()});
     foreign.pt_files.push_back(std::move(file).value());
   }
   if (Status status = check_options(*foreign.pt_files[0]); !status.ok()) return status.refusal();
@@ -180,7 +218,7 @@ Result<ForeignCheckpoint> open_metaseq(const std::vector<std::string>& paths) {
     if (!tensors.ok()) return tensors.refusal();
     foreign.parts.push_back(std::move(tensors).value());
   }
-  read_hints(*foreign.pt_files[0], foreign);
+  if (Status status = read_hints(foreign); !status.ok()) return status.refusal();
   foreign.layout = std::to_string(parts) + (parts == 1 ? " model-parallel part" : " model-parallel parts");
   if (shards > 1) foreign.layout += " of " + std::to_string(shards) + " FSDP shards";
   if (flattened) foreign.layout += ", flattened";

@@ -69,6 +69,26 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
   return options;
 }
 
+Result<ExportOptions> to_options(const ExportCommand& command) {
+  ExportOptions options;
+  options.input = command.input;
+  options.output = command.output;
+  options.parts = command.parts;
+  options.check_source = command.check_source;
+  if (command.input.empty() || command.output.empty())
+    return refuse(ErrorCode::kBadRequest, "a checkpoint and a folder to create are needed");
+  const auto format = parse_export_format(command.format);
+  if (!format)
+    return refuse(ErrorCode::kBadRequest, "format is '" + command.format + "', expected huggingface or metaseq");
+  options.format = *format;
+  constexpr int64_t kFileMbMax = 1'000'000;
+  if (command.file_mb_max < 1 || command.file_mb_max > kFileMbMax)
+    return refuse(ErrorCode::kBadRequest, "file-mb-max is " + std::to_string(command.file_mb_max) + ", expected 1 to " +
+                                              std::to_string(kFileMbMax));
+  options.file_bytes_max = static_cast<uint64_t>(command.file_mb_max) * 1'000'000;
+  return options;
+}
+
 int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& err) {
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) {
@@ -89,6 +109,31 @@ int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& 
     out << command.output << ": " << done.config.name << ", " << done.parameters << " parameters in "
         << tensor::dtype_name(done.dtype) << ", " << done.shards << " shards, " << done.bytes_written << " bytes, from "
         << done.layout << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
+    return 0;
+  } catch (const Error& error) {
+    err << "error: " << error.what() << "\n";
+    return 2;
+  }
+}
+
+int run_export(const ExportCommand& command, std::ostream& out, std::ostream& err) {
+  Result<ExportOptions> options = to_options(command);
+  if (!options.ok()) {
+    err << "error: " << options.refusal().message << "\n";
+    return 1;
+  }
+  ProgressLine progress(err, command.show_progress);
+  options.value().on_progress = [&](const ConvertProgress& at) { return progress(at); };
+  try {
+    const Result<ExportResult> result = export_checkpoint(options.value());
+    if (!result.ok()) {
+      err << "error: " << result.refusal().message << "\n";
+      return result.refusal().code == ErrorCode::kCancelled ? 130 : 1;
+    }
+    const ExportResult& done = result.value();
+    out << command.output << ": " << done.config.name << " for " << command.format << " in "
+        << tensor::dtype_name(done.dtype) << ", " << done.files << (done.files == 1 ? " file, " : " files, ")
+        << done.bytes_written << " bytes" << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
     return 0;
   } catch (const Error& error) {
     err << "error: " << error.what() << "\n";

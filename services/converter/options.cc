@@ -16,10 +16,10 @@ void add_serve(ConfigParser& parser, ConverterOptions& options) {
 }
 
 void add_convert(ConfigParser& parser, ConverterOptions& options) {
-  ConfigParser& command = parser.add_command(
-      "convert",
-      "Convert a Metaseq or Hugging Face checkpoint (with 'optserve convert --remote': in a converter service)",
-      options.is_convert);
+  ConfigParser& command = parser.add_command("convert",
+                                             "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer (with "
+                                             "'optserve convert --remote': in a converter service)",
+                                             options.is_convert);
   ConvertCommand& convert = options.convert;
   command.add_positional("source", convert.input, "Folder, file or glob of the checkpoint", true);
   command.add_positional("destination", convert.output, "Folder to create", true);
@@ -32,6 +32,20 @@ void add_convert(ConfigParser& parser, ConverterOptions& options) {
   command.add("allow-nonfinite", convert.allow_nonfinite, "Accept weights that are NaN or infinite");
   command.add("check-source", convert.check_source, "Compare the source's bytes with its checksums");
   command.add("progress", convert.show_progress, "Show progress on standard error");
+}
+
+void add_export(ConfigParser& parser, ConverterOptions& options) {
+  ConfigParser& command =
+      parser.add_command("export", "Write a converted checkpoint as one of Hugging Face or Metaseq", options.is_export);
+  ExportCommand& exported = options.exported;
+  command.add_positional("checkpoint", exported.input, "Folder of the converted checkpoint", true);
+  command.add_positional("destination", exported.output, "Folder to create", true);
+  command.add("format", exported.format, "huggingface or metaseq");
+  command.add("parts", exported.parts, "Model-parallel parts of Metaseq");
+  command.add("file-mb-max", exported.file_mb_max,
+              "Megabytes of one Hugging Face file; larger models get several and an index");
+  command.add("check-source", exported.check_source, "Compare the checkpoint's files with its manifest before");
+  command.add("progress", exported.show_progress, "Show progress on standard error");
 }
 
 void add_inspect(ConfigParser& parser, ConverterOptions& options) {
@@ -47,6 +61,7 @@ void add_inspect(ConfigParser& parser, ConverterOptions& options) {
 void add_options(ConfigParser& parser, ConverterOptions& options) {
   add_serve(parser, options);
   add_convert(parser, options);
+  add_export(parser, options);
   add_inspect(parser, options);
 }
 

@@ -22,11 +22,12 @@ struct InspectOptions {
   bool with_tensors = false;
 };
 
-// One of the three commands is selected after parsing.
+// One of the four commands is selected after parsing.
 struct ConverterOptions {
-  bool is_serve = false, is_convert = false, is_inspect = false;
+  bool is_serve = false, is_convert = false, is_export = false, is_inspect = false;
   ServeOptions serve;
   ConvertCommand convert;
+  ExportCommand exported;
   InspectOptions inspect;
   ConfigParser* serve_parser = nullptr;  // of the effective values for the log; owned by the parser
 };

@@ -1,7 +1,9 @@
 #include "converter/source.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 #include "converter/mapper.h"
@@ -12,8 +14,43 @@ namespace {
 constexpr int64_t kCompareBytes = 4 << 20;
 constexpr const char* kOutputProjection = "decoder.output_projection.weight";
 
+// Copies of one tensor may drift apart by rounding while a model is trained in half precision, whose steps are 2^-11 of
+// a value; copies from different moments of training differ by far more than this share of the largest value.
+constexpr float kDriftMax = 1.0f / 64;
+
+// The largest difference between two runs of elements, and the largest value of the first.
+struct Difference {
+  float difference = 0;  // infinite if one of the two is no number
+  float largest = 0;
+  float a = 0, b = 0;
+  size_t element = 0;
+};
+
 int64_t rows_per_chunk(const model_spec::TensorSpec& spec, size_t element) {
   return std::max<int64_t>(1, kCompareBytes / (spec.cols * static_cast<int64_t>(element)));
+}
+
+std::vector<float> read_wide(const ForeignTensor& tensor, int64_t row, int64_t count) {
+  std::vector<float> values(static_cast<size_t>(count * tensor.columns()));
+  std::vector<std::byte> raw(values.size() * tensor::dtype_bytes(tensor.dtype()));
+  tensor.read_rows(row, count, raw);
+  tensor::convert_to_f32(raw.data(), tensor.dtype(), values.data(), values.size());
+  return values;
+}
+
+Difference compare(const ForeignTensor& first, int64_t first_row, const ForeignTensor& other, int64_t other_row,
+                   int64_t count) {
+  const std::vector<float> a = read_wide(first, first_row, count);
+  const std::vector<float> b = read_wide(other, other_row, count);
+  Difference found;
+  for (size_t i = 0; i < a.size(); ++i) {
+    found.largest = std::isfinite(a[i]) ? std::max(found.largest, std::abs(a[i])) : found.largest;
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) == 0) continue;
+    const bool is_number = std::isfinite(a[i]) && std::isfinite(b[i]);
+    const float difference = is_number ? std::abs(a[i] - b[i]) : std::numeric_limits<float>::infinity();
+    if (difference > found.difference) found = {difference, found.largest, a[i], b[i], i};
+  }
+  return found;
 }
 
 }  // namespace
@@ -27,11 +64,26 @@ Result<Source> Source::open(ForeignCheckpoint foreign, const model_spec::OptConf
   auto mappings = Mapper(source.foreign_, source.config_).run();
   if (!mappings.ok()) return mappings.refusal();
   source.mappings_ = std::move(mappings).value();
-  if (has_output && source.output_is_tied()) {
-    source.config_.tied_output = true;
-    source.mappings_.erase("output_projection.weight");
-  }
+  if (Status status = source.settle_output(); !status.ok()) return status.refusal();
   return source;
+}
+
+// An output projection that repeats the token table is dropped. The configuration, where there is one, must agree.
+Status Source::settle_output() {
+  const std::optional<bool> stated = foreign_.hints.tied_output;
+  if (config_.tied_output) {
+    if (stated.value_or(true)) return ok_status();
+    return refuse(ErrorCode::kDataCorrupt,
+                  "the configuration says that the output projection is not the token table, but it is missing");
+  }
+  config_.tied_output = output_is_tied();
+  if (config_.tied_output) {
+    mappings_.erase("output_projection.weight");
+  } else if (stated.value_or(false)) {
+    return refuse(ErrorCode::kDataCorrupt,
+                  "the configuration says that the output projection is the token table, but its weights differ");
+  }
+  return ok_status();
 }
 
 bool Source::output_is_tied() const {
@@ -72,9 +124,11 @@ tensor::DType Source::natural_dtype() const {
 }
 
 Status Source::check_bytes(const model_spec::TensorSpec& spec) const {
-  for (const Region& region : mapping(spec).regions)
-    if (Status status = region.tensor->check_bytes(); !status.ok()) return status;
-  return ok_status();
+  const Mapping& found = mapping(spec);
+  for (const auto* regions : {&found.regions, &found.replicas})
+    for (const Region& region : *regions)
+      if (Status status = region.tensor->check_bytes(); !status.ok()) return status;
+  return check_replicas(spec);
 }
 
 void Source::read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const {
@@ -130,6 +184,32 @@ bool Source::replicas_agree(const model_spec::TensorSpec& spec) const {
     }
   }
   return true;
+}
+
+Status Source::check_replicas(const model_spec::TensorSpec& spec) const {
+  if (replicas_agree(spec)) return ok_status();
+  const Mapping& found = mapping(spec);
+  const Region& first = found.regions.at(0);
+  std::string worst_text;
+  float worst = 0;
+  float largest = 0;
+  for (size_t i = 0; i < found.replicas.size(); ++i) {
+    const Region& replica = found.replicas[i];
+    const int64_t step = rows_per_chunk(spec, sizeof(float));
+    for (int64_t row = 0; row < spec.rows; row += step) {
+      const int64_t count = std::min(step, spec.rows - row);
+      const Difference at =
+          compare(*first.tensor, first.tensor_row + row, *replica.tensor, replica.tensor_row + row, count);
+      largest = std::max(largest, at.largest);
+      if (at.difference <= worst) continue;
+      worst = at.difference;
+      worst_text = spec.name + " is " + std::to_string(at.a) + " in part 0 and " + std::to_string(at.b) + " in part " +
+                   std::to_string(i + 1) + " at element " +
+                   std::to_string(row * spec.cols + static_cast<int64_t>(at.element));
+    }
+  }
+  if (worst <= kDriftMax * largest) return ok_status();
+  return refuse(ErrorCode::kDataCorrupt, "the parts are not of one checkpoint: " + worst_text);
 }
 
 Status Source::check_unchanged() const {

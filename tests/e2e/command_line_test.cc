@@ -93,6 +93,9 @@ TEST(CommandLine, FilesThatCannotBeReadAreNamed) {
   EXPECT_THAT(inspected.err, HasSubstr("/nowhere/checkpoint"));
   const ProgramOutput converted = optserve({"convert", "/nowhere/checkpoint", "/nowhere/out"});
   EXPECT_EQ(converted.status, 1);
+  const ProgramOutput exported = optserve({"export", "/nowhere/checkpoint", "/nowhere/out", "--format", "metaseq"});
+  EXPECT_EQ(exported.status, 1);
+  EXPECT_THAT(exported.err, HasSubstr("/nowhere/checkpoint"));
 }
 
 TEST(CommandLine, UpRefusesBeforeItStartsAnything) {

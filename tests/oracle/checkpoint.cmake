@@ -7,7 +7,16 @@ add_test(NAME checkpoint_oracle
           ${PROJECT_SOURCE_DIR}/deploy/demo-model)
 set_tests_properties(checkpoint_oracle PROPERTIES LABELS e2e TIMEOUT 600)
 
-# Writes about 9 GB below the temporary folder and removes it again.
+add_test(NAME layouts_oracle
+  COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/layouts_oracle.py $<TARGET_FILE:convert_tool>)
+set_tests_properties(layouts_oracle PROPERTIES LABELS e2e TIMEOUT 600)
+
+add_test(NAME export_oracle
+  COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/export_oracle.py $<TARGET_FILE:convert_tool>
+          ${PROJECT_SOURCE_DIR}/deploy/demo-model)
+set_tests_properties(export_oracle PROPERTIES LABELS e2e TIMEOUT 600)
+
+# Writes about 14 GB below the temporary folder and removes it again.
 add_test(NAME checkpoint_memory
   COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/checkpoint_memory.py $<TARGET_FILE:convert_tool>)
 set_tests_properties(checkpoint_memory PROPERTIES LABELS slow TIMEOUT 1800 RUN_SERIAL TRUE)

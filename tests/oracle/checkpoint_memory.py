@@ -1,14 +1,17 @@
-"""Converts a synthetic checkpoint of more than 4 GB and holds the peak memory to 3 x the largest tensor + 200 MB.
+"""Converts a synthetic checkpoint of more than 4 GB and exports it again; the peak memory stays below 3 x the largest
+tensor + 200 MB. Files of more than 4 GB have zip64 fields that Python's own reader must agree with.
 
-usage: checkpoint_memory.py CONVERT_TOOL [FOLDER_FOR_ABOUT_9_GB]
+usage: checkpoint_memory.py CONVERT_TOOL [FOLDER_FOR_ABOUT_14_GB]
 """
 
+import json
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 import numpy
 
@@ -43,15 +46,33 @@ def shapes_of_part():
     return shapes
 
 
-def measure(tool, source, target, dtype):
+def measure(tool, command, source, target, *options):
     begin = time.time()
-    done = subprocess.run([tool, "convert", str(source), str(target), "--dtype", dtype], capture_output=True, text=True)
+    done = subprocess.run([tool, command, str(source), str(target), *options], capture_output=True, text=True)
     seconds = time.time() - begin
     if done.returncode != 0:
         sys.exit(f"FAILED: {done.stderr}")
-    peak_mib = int(done.stdout.split("peak_kib ")[1]) / 1024
-    shutil.rmtree(target)
-    return seconds, peak_mib
+    return seconds, int(done.stdout.split("peak_kib ")[1]) / 1024
+
+
+def digests(folder):
+    return [entry["sha256"] for entry in json.loads((folder / "manifest.json").read_text())["files"]]
+
+
+def check_export(tool, converted, folder, report, *options):
+    """Writes and converts again; the shards must be the same."""
+    out, again = folder / "export", folder / "again"
+    report("export " + " ".join(options), *measure(tool, "export", converted, out, *options))
+    for path in sorted(out.glob("*.pt")):
+        with zipfile.ZipFile(path) as archive:
+            largest = max(entry.header_offset for entry in archive.infolist())
+            if archive.testzip() is not None or (len(list(out.glob("*.pt"))) == 1 and largest < 2 ** 32):
+                sys.exit(f"FAILED: {path} has a wrong checksum or no offset beyond 32 bits")
+    measure(tool, "convert", out, again, "--heads", "32")
+    if digests(again) != digests(converted):
+        sys.exit(f"FAILED: another conversion of {options} gives other shards")
+    shutil.rmtree(out)
+    shutil.rmtree(again)
 
 
 def main():
@@ -69,11 +90,20 @@ def main():
         limit_mib = 3 * largest_mib + 200e6 / 2 ** 20
         print(f"input {size / 1e9:.2f} GB in {PARTS} parts, largest tensor {largest_mib:.0f} MiB, "
               f"limit {limit_mib:.0f} MiB")
-        for dtype in ("keep", "bf16"):
-            seconds, peak_mib = measure(sys.argv[1], source, folder / "target", dtype)
-            print(f"dtype {dtype}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")
+
+        def report(what, seconds, peak_mib):
+            print(f"{what}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")
             if size < 4e9 or peak_mib > limit_mib:
                 sys.exit("FAILED: the peak exceeds the limit or the input is too small")
+
+        converted = folder / "target"
+        report("convert to bf16", *measure(sys.argv[1], "convert", source, converted, "--dtype", "bf16"))
+        shutil.rmtree(converted)
+        report("convert", *measure(sys.argv[1], "convert", source, converted))
+        shutil.rmtree(source)
+        check_export(sys.argv[1], converted, folder, report, "--format", "metaseq", "--parts", "1")
+        check_export(sys.argv[1], converted, folder, report, "--format", "metaseq", "--parts", "4")
+        check_export(sys.argv[1], converted, folder, report, "--format", "huggingface", "--file-mb-max", "2000")
     finally:
         shutil.rmtree(folder)
 

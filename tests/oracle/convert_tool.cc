@@ -1,5 +1,6 @@
-// The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., or
-// inspect PATH [--json] [--tensors]. Prints its own peak memory as the last line of a conversion.
+// The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., export IN
+// OUT [--format x] [--parts n] [--file-mb-max n], or inspect PATH [--json] [--tensors]. Prints its own peak memory as
+// the last line of a conversion and of an export.
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -45,13 +46,31 @@ int convert(int argc, char** argv) {
   return status;
 }
 
+int export_checkpoint(int argc, char** argv) {
+  optserve::converter::ExportCommand command;
+  command.input = argv[2];
+  command.output = argv[3];
+  command.show_progress = false;
+  for (int i = 4; i + 1 < argc; i += 2) {
+    const std::string_view option = argv[i];
+    if (option == "--format") command.format = argv[i + 1];
+    if (option == "--parts") command.parts = std::stoi(argv[i + 1]);
+    if (option == "--file-mb-max") command.file_mb_max = std::stoi(argv[i + 1]);
+  }
+  const int status = optserve::converter::run_export(command, std::cout, std::cerr);
+  if (status == 0) std::cout << "peak_kib " << peak_kib() << "\n";
+  return status;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string_view command = argc > 2 ? argv[1] : "";
   if (command == "convert" && argc > 3) return convert(argc, argv);
+  if (command == "export" && argc > 3) return export_checkpoint(argc, argv);
   if (command != "inspect") {
-    std::cerr << "usage: convert_tool convert IN OUT [options] | inspect PATH [--json] [--tensors]\n";
+    std::cerr << "usage: convert_tool convert IN OUT [options] | export IN OUT [options] | inspect PATH [--json] "
+                 "[--tensors]\n";
     return 64;
   }
   bool as_json = false;
