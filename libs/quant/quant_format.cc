@@ -60,6 +60,11 @@ int64_t scales_per_row(QuantFormat format, int64_t in) {
   return group == 0 ? 0 : in / group;
 }
 
+bool is_known(const Quantisation& quantisation) {
+  return std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation) !=
+         std::end(kQuantisations);
+}
+
 std::optional<Quantisation> find_quantisation(std::string_view name) {
   const auto* row = std::ranges::find(kQuantisations, name, &NamedQuantisation::name);
   if (row == std::end(kQuantisations)) return std::nullopt;

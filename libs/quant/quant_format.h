@@ -46,6 +46,8 @@ struct Quantisation {
   bool operator==(const Quantisation&) const = default;
 };
 
+// Whether quantise_rows() does it; only formats with scales can be quantised to.
+bool is_known(const Quantisation& quantisation);
 // The spellings of command lines: int8, int8-mse, fp8, int4.
 std::optional<Quantisation> find_quantisation(std::string_view name);
 std::string_view quantisation_name(const Quantisation& quantisation);

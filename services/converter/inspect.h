@@ -9,7 +9,7 @@
 namespace optserve::converter {
 
 // Keys: kind ("optserve", "metaseq", "huggingface"), path, layout, config, parameters, dtypes {name: tensors},
-// shards and serves (ours only), tokenizer, files [{name, bytes}], tensors [{name, dtype, shape, part}], problem (text,
+// shards, serves and quantisation (ours only), tokenizer, files [{name, bytes}], tensors [{name, dtype, shape, part}], problem (text,
 // absent when the checkpoint can be converted or served), warnings.
 Result<nlohmann::json> inspect(const std::string& path);
 
