@@ -41,8 +41,8 @@ Status check_shards(const ShardPlan& plan) {
   if (std::ranges::find(legal, plan.shards) != legal.end()) return ok_status();
   std::string text = "shards is " + std::to_string(plan.shards) + ", the model allows " + list_of(legal);
   if (plan.quantisation && input_multiple(plan.quantisation->format) > 1)
-    text += " in " + std::string(quantisation_name(*plan.quantisation)) + ", where a shard's inputs are a multiple of " +
-            std::to_string(input_multiple(plan.quantisation->format));
+    text += " in " + std::string(quantisation_name(*plan.quantisation)) +
+            ", where a shard's inputs are a multiple of " + std::to_string(input_multiple(plan.quantisation->format));
   return refuse(ErrorCode::kBadRequest, text);
 }
 

@@ -17,7 +17,7 @@ struct ShardPlan {
   model_spec::OptConfig config;
   tensor::DType dtype = tensor::DType::kF16;  // of what is not quantised: F32, F16 or BF16
   int shards = 1;
-  std::optional<Quantisation> quantisation;  // of the large matrices of the layers
+  std::optional<Quantisation> quantisation{};  // of the large matrices of the layers
 };
 
 // How the tensor's values are stored; a plain format unless the plan quantises it.

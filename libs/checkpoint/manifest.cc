@@ -152,10 +152,11 @@ Status parse_quantisation(const json& root, Manifest& manifest) {
       return ok_status();
     }
   }
-  return refuse(ErrorCode::kUnsupportedFormat,
-                "manifest.json: quantisation is " + root["quantisation"].dump().substr(0, 40) + " with scales " +
-                    root["scales"].dump().substr(0, 40) + R"(, expected "none", or "int8", "fp8" or "int4" with "max")"
-                    R"(, or "int8" with "mse")");
+  return refuse(ErrorCode::kUnsupportedFormat, "manifest.json: quantisation is " +
+                                                   root["quantisation"].dump().substr(0, 40) + " with scales " +
+                                                   root["scales"].dump().substr(0, 40) +
+                                                   R"(, expected "none", or "int8", "fp8" or "int4" with "max")"
+                                                   R"(, or "int8" with "mse")");
 }
 
 }  // namespace

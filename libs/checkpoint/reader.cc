@@ -263,9 +263,9 @@ CheckpointReader::Part CheckpointReader::part_of(const model_spec::TensorSpec& s
   const int count = manifest_.shards / world;
   // What every shard has whole is read from the rank's first one: replicated tensors, and the scales of whole rows
   // whose columns are split.
-  const bool is_whole = spec.split == model_spec::Split::kReplicated ||
-                        (spec.split == model_spec::Split::kColumns && offsets == &Shard::scales &&
-                         info(format(spec)).group == kWholeRow);
+  const bool is_whole =
+      spec.split == model_spec::Split::kReplicated ||
+      (spec.split == model_spec::Split::kColumns && offsets == &Shard::scales && info(format(spec)).group == kWholeRow);
   return {static_cast<size_t>(found - tensors_.begin()), offsets, rank * count, is_whole ? 1 : count,
           model_spec::block_of(spec, rank, world).row_count()};
 }

@@ -55,7 +55,8 @@ const void* WeightLoader::read_quantised(const model_spec::TensorSpec& spec, DTy
   const QuantFormat format = source_.format(spec);
   const model_spec::Block block = block_of(spec, rank_, world_);
   const auto rows = static_cast<size_t>(block.row_count()), cols = static_cast<size_t>(block.cols);
-  const size_t row_bytes = static_cast<size_t>(elements_per_row(format, block.cols)) * dtype_bytes(info(format).storage);
+  const size_t row_bytes =
+      static_cast<size_t>(elements_per_row(format, block.cols)) * dtype_bytes(info(format).storage);
   const auto row_scales = static_cast<size_t>(scales_per_row(format, block.cols));
   quantised_.resize(rows * row_bytes);
   scales_.resize(rows * row_scales);

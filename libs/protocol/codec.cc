@@ -43,8 +43,8 @@ constexpr uint8_t enum_min(E) {
   return std::is_same_v<E, FinishReason> || std::is_same_v<E, SamplingProfile> ? 0 : 1;
 }
 
-// A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message that
-// has it.
+// A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message
+// that has it.
 template <class T>
 bool is_sent(const char* name, const T& field) {
   return name[0] != '!' || !(field == T{});

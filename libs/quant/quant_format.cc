@@ -61,8 +61,7 @@ int64_t scales_per_row(QuantFormat format, int64_t in) {
 }
 
 bool is_known(const Quantisation& quantisation) {
-  return std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation) !=
-         std::end(kQuantisations);
+  return std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation) != std::end(kQuantisations);
 }
 
 std::optional<Quantisation> find_quantisation(std::string_view name) {

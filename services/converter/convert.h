@@ -28,11 +28,11 @@ struct ConvertOptions {
   std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
   std::string output;  // folder to create; its name becomes the model's name unless `name` is set
   std::string name;
-  std::optional<tensor::DType> dtype;  // F32, F16 or BF16; unset: as the input has it
+  std::optional<tensor::DType> dtype;        // F32, F16 or BF16; unset: as the input has it
   std::optional<Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
-  int shards = 0;                      // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
-  int64_t num_heads = 0;               // 0: as the files say
-  std::string vocab_file;              // both empty: found beside the input or in the folder above
+  int shards = 0;                            // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
+  int64_t num_heads = 0;                     // 0: as the files say
+  std::string vocab_file;                    // both empty: found beside the input or in the folder above
   std::string merges_file;
   bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
   bool accept_existing = false;  // an output that the same conversion has written before is its result

@@ -117,7 +117,9 @@ bool Mover::move_by_rows(const TensorSpec& spec) {
 
 void Mover::append_columns(int shard, std::span<const std::byte> rows, const Cut& cut) {
   if (cut.cols == cut.all_cols) return append(shard, rows);
-  const auto at = [&](int64_t cols) { return cut.row_bytes * static_cast<size_t>(cols) / static_cast<size_t>(cut.all_cols); };
+  const auto at = [&](int64_t cols) {
+    return cut.row_bytes * static_cast<size_t>(cols) / static_cast<size_t>(cut.all_cols);
+  };
   const size_t bytes = at(cut.cols);
   const size_t count = rows.size() / cut.row_bytes;
   columns_.resize(count * bytes);
@@ -185,8 +187,7 @@ Status Mover::check_finite() const {
   if (faults_.empty() || (options_.allow_nonfinite && !has_unstorable_)) return ok_status();
   std::string text = std::to_string(nonfinite_) + " weights are NaN or infinite in " +
                      std::string(tensor::dtype_name(plan_.dtype)) + "; nothing was written:";
-  if (options_.allow_nonfinite)
-    text.insert(0, "quantised matrices cannot hold such weights: ");
+  if (options_.allow_nonfinite) text.insert(0, "quantised matrices cannot hold such weights: ");
   for (size_t i = 0; i < std::min(faults_.size(), kFaultsShown); ++i) text += "\n  " + faults_[i];
   if (faults_.size() > kFaultsShown)
     text += "\n  and " + std::to_string(faults_.size() - kFaultsShown) + " more tensors";

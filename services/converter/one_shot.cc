@@ -69,8 +69,8 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
   if (command.quantize != "none") {
     options.quantisation = find_quantisation(command.quantize);
     if (!options.quantisation)
-      return refuse(ErrorCode::kBadRequest, "quantize is '" + command.quantize + "', expected none, " +
-                                                std::string(kQuantisationNames));
+      return refuse(ErrorCode::kBadRequest,
+                    "quantize is '" + command.quantize + "', expected none, " + std::string(kQuantisationNames));
   }
   return options;
 }
