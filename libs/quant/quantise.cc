@@ -20,18 +20,22 @@ constexpr size_t kLanes = 16;  // independent sums, so that their loop becomes v
 constexpr int kRatios = 20;
 constexpr float kRatioStep = 0.02f;
 
+// What is always_inline is compiled into quantise_row_baseline and quantise_row_avx2, for the instructions of each.
+
 // Nearest integer, ties to even, of |x| < 2^22: adding 1.5 * 2^23 makes the FPU round at 1, and the sum's bits count.
-int32_t round_to_int(float x) {
+[[gnu::always_inline]] inline int32_t round_to_int(float x) {
   constexpr float kShift = 0x1.8p23f;
   return std::bit_cast<int32_t>(x + kShift) - std::bit_cast<int32_t>(kShift);
 }
 
 // The value that stands for weight / scale. Clamped as an integer: comparing floats would keep loops from becoming
 // vector code.
-int32_t code_of(float exact, int32_t limit) { return std::clamp(round_to_int(exact), -limit, limit); }
+[[gnu::always_inline]] inline int32_t code_of(float exact, int32_t limit) {
+  return std::clamp(round_to_int(exact), -limit, limit);
+}
 
 // Compared as integers, which order magnitudes as floats do and let the loop become vector code.
-float largest_magnitude(const float* row, int64_t count) {
+[[gnu::always_inline]] inline float largest_magnitude(const float* row, int64_t count) {
   int32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<int32_t>(row[i]) & 0x7fffffff);
   check(largest < 0x7f800000, "quantise_rows: a weight is NaN or infinite");
@@ -39,18 +43,19 @@ float largest_magnitude(const float* row, int64_t count) {
 }
 
 // Never so small that its inverse overflows, nor so large that `limit` scales do.
-float scale_of(float largest, float limit) {
+[[gnu::always_inline]] inline float scale_of(float largest, float limit) {
   const float scale = std::max(largest / limit, std::numeric_limits<float>::min());
   return scale * limit <= std::numeric_limits<float>::max() ? scale : std::nextafter(scale, 0.0f);
 }
 
-void round_row(const float* row, int64_t count, float scale, int32_t limit, int8_t* codes) {
+[[gnu::always_inline]] inline void round_row(const float* row, int64_t count, float scale, int32_t limit,
+                                             int8_t* codes) {
   const float inverse = 1 / scale;
   for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<int8_t>(code_of(row[i] * inverse, limit));
 }
 
 // Sum of (weight / scale - value)^2.
-float squared_error(const float* row, int64_t count, float scale, int32_t limit) {
+[[gnu::always_inline]] inline float squared_error(const float* row, int64_t count, float scale, int32_t limit) {
   const float inverse = 1 / scale;
   std::array<float, kLanes> sums{};
   const auto add = [&](size_t lane, float weight) {
@@ -67,7 +72,7 @@ float squared_error(const float* row, int64_t count, float scale, int32_t limit)
   return total;
 }
 
-float least_error_scale(const float* row, int64_t count, int32_t limit) {
+[[gnu::always_inline]] inline float least_error_scale(const float* row, int64_t count, int32_t limit) {
   const float widest = scale_of(largest_magnitude(row, count), static_cast<float>(limit));
   float best = widest;
   float least = std::numeric_limits<float>::max();
@@ -83,19 +88,20 @@ float least_error_scale(const float* row, int64_t count, int32_t limit) {
   return best;
 }
 
-void quantise_int8(const float* row, int64_t in, ScaleChoice choice, std::byte* values, float& scale) {
+[[gnu::always_inline]] inline void quantise_int8(const float* row, int64_t in, ScaleChoice choice, std::byte* values,
+                                                 float& scale) {
   scale = choice == ScaleChoice::kLeastError ? least_error_scale(row, in, kInt8Limit)
                                              : scale_of(largest_magnitude(row, in), kInt8Limit);
   round_row(row, in, scale, kInt8Limit, reinterpret_cast<int8_t*>(values));
 }
 
-void quantise_fp8(const float* row, int64_t in, std::byte* values, float& scale) {
+[[gnu::always_inline]] inline void quantise_fp8(const float* row, int64_t in, std::byte* values, float& scale) {
   scale = scale_of(largest_magnitude(row, in), kE4m3Max);
   const float inverse = 1 / scale;
   for (int64_t i = 0; i < in; ++i) values[i] = static_cast<std::byte>(float_to_e4m3(row[i] * inverse));
 }
 
-void quantise_int4(const float* row, int64_t in, std::byte* values, float* scales) {
+[[gnu::always_inline]] inline void quantise_int4(const float* row, int64_t in, std::byte* values, float* scales) {
   for (int64_t begin = 0; begin < in; begin += kInt4Group) {
     float& scale = *scales++;
     scale = scale_of(largest_magnitude(row + begin, kInt4Group), kInt4Limit);
@@ -105,6 +111,31 @@ void quantise_int4(const float* row, int64_t in, std::byte* values, float* scale
       *values++ = static_cast<std::byte>((codes[i] & 15) | ((codes[i + 1] & 15) << 4));
   }
 }
+
+[[gnu::always_inline]] inline void quantise_row(const Quantisation& how, const float* row, int64_t in,
+                                                std::byte* values, float* scales) {
+  if (how.format == QuantFormat::kInt8) quantise_int8(row, in, how.scales, values, *scales);
+  if (how.format == QuantFormat::kFp8) quantise_fp8(row, in, values, *scales);
+  if (how.format == QuantFormat::kInt4) quantise_int4(row, in, values, scales);
+}
+
+using QuantiseRow = void (*)(const Quantisation&, const float*, int64_t, std::byte*, float*);
+
+void quantise_row_baseline(const Quantisation& how, const float* row, int64_t in, std::byte* values, float* scales) {
+  quantise_row(how, row, in, values, scales);
+}
+
+#if defined(__x86_64__)
+// The same operations on wider vectors: without FMA, so that the bytes are the same.
+__attribute__((target("avx2"))) void quantise_row_avx2(const Quantisation& how, const float* row, int64_t in,
+                                                       std::byte* values, float* scales) {
+  quantise_row(how, row, in, values, scales);
+}
+
+QuantiseRow row_function() { return __builtin_cpu_supports("avx2") ? quantise_row_avx2 : quantise_row_baseline; }
+#else
+QuantiseRow row_function() { return quantise_row_baseline; }
+#endif
 
 void dequantise_int8(const std::byte* values, int64_t count, float scale, float* row) {
   const auto* codes = reinterpret_cast<const int8_t*>(values);
@@ -148,13 +179,11 @@ size_t check_rows(QuantFormat format, int64_t in, size_t weights, size_t values,
 void quantise_rows(const Quantisation& how, std::span<const float> rows, int64_t in, std::span<std::byte> values,
                    std::span<float> scales) {
   const size_t count = check_rows(how.format, in, rows.size(), values.size(), scales.size());
+  static const QuantiseRow quantise = row_function();
   for (size_t r = 0; r < count; ++r) {
-    const float* row = rows.data() + r * static_cast<size_t>(in);
-    std::byte* out = values.data() + r * static_cast<size_t>(elements_per_row(how.format, in));
-    float* scale = scales.data() + r * static_cast<size_t>(scales_per_row(how.format, in));
-    if (how.format == QuantFormat::kInt8) quantise_int8(row, in, how.scales, out, *scale);
-    if (how.format == QuantFormat::kFp8) quantise_fp8(row, in, out, *scale);
-    if (how.format == QuantFormat::kInt4) quantise_int4(row, in, out, scale);
+    quantise(how, rows.data() + r * static_cast<size_t>(in), in,
+             values.data() + r * static_cast<size_t>(elements_per_row(how.format, in)),
+             scales.data() + r * static_cast<size_t>(scales_per_row(how.format, in)));
   }
 }
 
