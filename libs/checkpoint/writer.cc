@@ -14,10 +14,16 @@
 #include "base/ids.h"
 
 namespace optserve::checkpoint {
+namespace {
 
-OutputFile::OutputFile(int folder_fd, const std::string& name, std::string path)
+constexpr size_t kQueuedBytesMax = 32 << 20;
+
+}  // namespace
+
+OutputFile::OutputFile(int folder_fd, const std::string& name, std::string path, WriteQueue& queue)
     : name_(name),
       path_(std::move(path)),
+      queue_(queue),
       fd_(openat(folder_fd, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644)) {
   if (fd_ < 0) throw errno_error("create " + path_);
 }
@@ -25,6 +31,7 @@ OutputFile::OutputFile(int folder_fd, const std::string& name, std::string path)
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : name_(std::move(other.name_)),
       path_(std::move(other.path_)),
+      queue_(other.queue_),
       fd_(std::exchange(other.fd_, -1)),
       bytes_(other.bytes_),
       hash_(std::move(other.hash_)) {}
@@ -36,21 +43,18 @@ OutputFile::~OutputFile() {
 void OutputFile::append(std::span<const std::byte> bytes) {
   hash_.update(bytes);
   bytes_ += bytes.size();
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw errno_error("write " + path_);
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
+  queue_.write(fd_, path_, bytes);
 }
 
 FileEntry OutputFile::finish() {
+  queue_.flush();
   if (fsync(fd_) != 0) throw errno_error("fsync " + path_);
   if (::close(std::exchange(fd_, -1)) != 0) throw errno_error("close " + path_);
   return {name_, bytes_, to_hex(hash_.finish())};
 }
 
-CheckpointWriter::CheckpointWriter(std::string target, Plan plan) : target_(std::move(target)), plan_(std::move(plan)) {
+CheckpointWriter::CheckpointWriter(std::string target, Plan plan)
+    : target_(std::move(target)), plan_(std::move(plan)), queue_(std::make_unique<WriteQueue>(kQueuedBytesMax)) {
   while (target_.size() > 1 && target_.back() == '/') target_.pop_back();
   parent_ = std::filesystem::path(target_).parent_path().string();
   if (parent_.empty()) parent_ = ".";
@@ -86,7 +90,7 @@ void CheckpointWriter::open_shards() {
     shard_bytes_ += checked_bytes(tensor.shape, tensor.dtype).value_or(0);
   for (int shard = 0; shard < plan_.shards; ++shard) {
     const std::string name = shard_file_name(shard, plan_.shards);
-    shards_.emplace_back(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name);
+    shards_.emplace_back(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, *queue_);
     const std::string header = shard_header(plan_, shard);
     shards_.back().append(std::as_bytes(std::span(header)));
   }
@@ -94,6 +98,7 @@ void CheckpointWriter::open_shards() {
 }
 
 CheckpointWriter::~CheckpointWriter() {
+  queue_.reset();  // before the files that it writes to
   shards_.clear();
   if (staging_fd_ >= 0) ::close(staging_fd_);
   if (!published_ && !staging_name_.empty()) {
@@ -112,7 +117,7 @@ void CheckpointWriter::append(int shard, std::span<const std::byte> bytes) {
 }
 
 void CheckpointWriter::write_file(const std::string& name, std::string_view text, bool listed) {
-  OutputFile file(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name);
+  OutputFile file(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, *queue_);
   file.append(std::as_bytes(std::span(text)));
   const FileEntry entry = file.finish();
   if (listed) tokenizer_files_.push_back(entry);

@@ -12,14 +12,16 @@
 #include "checkpoint/layout.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/sha256.h"
+#include "checkpoint/write_queue.h"
 
 namespace optserve::checkpoint {
 
-// A new file that is written once, from front to back. Throws Error when the environment fails (disk full).
+// A new file that is written once, from front to back, by the thread of `queue`. Throws Error when the environment
+// fails (disk full), perhaps only in a later call. The queue ends before the file does.
 class OutputFile {
  public:
   // In the open folder `folder_fd`; the name must not exist yet. `path` is for messages.
-  OutputFile(int folder_fd, const std::string& name, std::string path);
+  OutputFile(int folder_fd, const std::string& name, std::string path, WriteQueue& queue);
   ~OutputFile();
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;
@@ -31,6 +33,7 @@ class OutputFile {
  private:
   std::string name_;
   std::string path_;
+  WriteQueue& queue_;
   int fd_;
   uint64_t bytes_ = 0;
   Sha256 hash_;
@@ -74,6 +77,7 @@ class CheckpointWriter {
   std::vector<OutputFile> shards_;
   std::vector<uint64_t> appended_;
   std::vector<FileEntry> tokenizer_files_;
+  std::unique_ptr<WriteQueue> queue_;
 };
 
 }  // namespace optserve::checkpoint

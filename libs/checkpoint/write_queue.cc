@@ -1,0 +1,93 @@
+#include "checkpoint/write_queue.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "base/error.h"
+
+namespace optserve::checkpoint {
+namespace {
+
+void write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw errno_error("write " + path);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
+}  // namespace
+
+WriteQueue::WriteQueue(size_t bytes_max) : bytes_max_(bytes_max), thread_([this] { run(); }) {}
+
+WriteQueue::~WriteQueue() {
+  {
+    const std::lock_guard lock(mutex_);
+    ends_ = true;
+  }
+  wanted_.notify_one();
+  thread_.join();
+}
+
+void WriteQueue::write(int fd, const std::string& path, std::span<const std::byte> bytes) {
+  Piece piece{fd, path, {}};
+  {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [&] { return failure_ || pieces_.empty() || bytes_ + bytes.size() <= bytes_max_; });
+    rethrow();
+    if (!free_.empty()) {
+      free_bytes_ -= free_.back().capacity();
+      piece.bytes = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  piece.bytes.assign(bytes.begin(), bytes.end());
+  {
+    const std::lock_guard lock(mutex_);
+    bytes_ += bytes.size();
+    pieces_.push_back(std::move(piece));
+  }
+  wanted_.notify_one();
+}
+
+void WriteQueue::flush() {
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, [&] { return failure_ || pieces_.empty(); });
+  rethrow();
+}
+
+void WriteQueue::rethrow() const {
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void WriteQueue::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wanted_.wait(lock, [&] { return ends_ || !pieces_.empty(); });
+    if (ends_) return;
+    Piece& piece = pieces_.front();  // stays where it is: pieces are only added behind it
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      write_all(piece.fd, piece.path, piece.bytes);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    bytes_ -= piece.bytes.size();
+    if (free_bytes_ + piece.bytes.capacity() <= bytes_max_) {
+      free_bytes_ += piece.bytes.capacity();
+      free_.push_back(std::move(piece.bytes));
+    }
+    pieces_.pop_front();
+    failure_ = failure;
+    done_.notify_all();
+    if (failure_) return;
+  }
+}
+
+}  // namespace optserve::checkpoint

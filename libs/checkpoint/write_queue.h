@@ -1,0 +1,54 @@
+// Writes to files on a thread of its own, in order, so that reading and computing go on meanwhile.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace optserve::checkpoint {
+
+class WriteQueue {
+ public:
+  // At most about `bytes_max` wait at a time.
+  explicit WriteQueue(size_t bytes_max);
+  // What still waits is not written.
+  ~WriteQueue();
+  WriteQueue(const WriteQueue&) = delete;
+  WriteQueue& operator=(const WriteQueue&) = delete;
+
+  // Appends a copy of `bytes` to an open file, `path` for messages; waits for room. `fd` stays open until flush() or
+  // the end of the queue. Throws the Error of an earlier write that failed; then nothing more is written.
+  void write(int fd, const std::string& path, std::span<const std::byte> bytes);
+  // Waits until everything is with the operating system. Throws as write().
+  void flush();
+
+ private:
+  struct Piece {
+    int fd = -1;
+    std::string path;
+    std::vector<std::byte> bytes;
+  };
+
+  void run();
+  void rethrow() const;
+
+  size_t bytes_max_;
+  std::mutex mutex_;                          // guards the rest
+  std::condition_variable wanted_;            // there is a piece, or the end
+  std::condition_variable done_;              // a piece was written, or failed
+  std::deque<Piece> pieces_;                  // the first is at work
+  std::vector<std::vector<std::byte>> free_;  // memory of pieces that were written, at most bytes_max_
+  size_t free_bytes_ = 0;                     // their capacity
+  size_t bytes_ = 0;                          // in pieces_
+  bool ends_ = false;
+  std::exception_ptr failure_;
+  std::thread thread_;
+};
+
+}  // namespace optserve::checkpoint
