@@ -27,11 +27,11 @@ def pieces(shape):
         left -= count
 
 
-def shapes_of_part():
+def shapes_of_part(layers):
     shapes = {"decoder.embed_tokens.weight": (VOCAB // PARTS, HIDDEN),
               "decoder.embed_positions.weight": (POSITIONS + 2, HIDDEN),
               "decoder.layer_norm.weight": (HIDDEN,), "decoder.layer_norm.bias": (HIDDEN,)}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         leaves = {"self_attn.qkv_proj.weight": (3 * HIDDEN // PARTS, HIDDEN),
                   "self_attn.qkv_proj.bias": (3 * HIDDEN // PARTS,),
                   "self_attn.out_proj.weight": (HIDDEN, HIDDEN // PARTS), "self_attn.out_proj.bias": (HIDDEN,),
@@ -43,9 +43,19 @@ def shapes_of_part():
     return shapes
 
 
-def measure(tool, source, target, dtype):
+def write_source(folder, layers):
+    """Writes the parts of a Metaseq checkpoint and returns their bytes."""
+    folder.mkdir()
+    for part in range(PARTS):
+        tensors = {name: ("float16", shape, pieces(shape)) for name, shape in shapes_of_part(layers).items()}
+        metaseq_files.write_pt(folder / f"reshard-model_part-{part}.pt", tensors,
+                               {"decoder_attention_heads": 32, "activation_fn": "relu"})
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def measure(tool, source, target, *options):
     begin = time.time()
-    done = subprocess.run([tool, "convert", str(source), str(target), "--dtype", dtype], capture_output=True, text=True)
+    done = subprocess.run([tool, "convert", str(source), str(target), *options], capture_output=True, text=True)
     seconds = time.time() - begin
     if done.returncode != 0:
         sys.exit(f"FAILED: {done.stderr}")
@@ -59,23 +69,19 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="optserve-checkpoint-memory-", dir=parent))
     try:
         source = folder / "source"
-        source.mkdir()
-        for part in range(PARTS):
-            tensors = {name: ("float16", shape, pieces(shape)) for name, shape in shapes_of_part().items()}
-            metaseq_files.write_pt(source / f"reshard-model_part-{part}.pt", tensors,
-                                   {"decoder_attention_heads": 32, "activation_fn": "relu"})
-        size = sum(path.stat().st_size for path in source.iterdir())
+        size = write_source(source, LAYERS)
         largest_mib = VOCAB * HIDDEN * 2 / 2 ** 20
         limit_mib = 3 * largest_mib + 200e6 / 2 ** 20
         print(f"input {size / 1e9:.2f} GB in {PARTS} parts, largest tensor {largest_mib:.0f} MiB, "
               f"limit {limit_mib:.0f} MiB")
-        for dtype in ("keep", "bf16"):
-            seconds, peak_mib = measure(sys.argv[1], source, folder / "target", dtype)
-            print(f"dtype {dtype}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")
+        for options in (("--dtype", "keep"), ("--dtype", "bf16"), ("--quantize", "int8"), ("--quantize", "int4")):
+            seconds, peak_mib = measure(sys.argv[1], source, folder / "target", *options)
+            print(f"{options[0][2:]} {options[1]}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")
             if size < 4e9 or peak_mib > limit_mib:
                 sys.exit("FAILED: the peak exceeds the limit or the input is too small")
     finally:
         shutil.rmtree(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()
