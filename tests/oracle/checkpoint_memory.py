@@ -76,7 +76,8 @@ def main():
               f"limit {limit_mib:.0f} MiB")
         for options in (("--dtype", "keep"), ("--dtype", "bf16"), ("--quantize", "int8"), ("--quantize", "int4")):
             seconds, peak_mib = measure(sys.argv[1], source, folder / "target", *options)
-            print(f"{options[0][2:]} {options[1]}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")
+            name = f"{options[0][2:]} {options[1]}"
+            print(f"{name}: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, peak {peak_mib:.1f} MiB")
             if size < 4e9 or peak_mib > limit_mib:
                 sys.exit("FAILED: the peak exceeds the limit or the input is too small")
     finally:

@@ -53,7 +53,8 @@ def main():
     print(f"input {size / 1e9:.2f} GB, {rounds} rounds")
     for name, values in seconds.items():
         middle = statistics.median(values)
-        print(f"{name:14} {middle:6.2f} s ({min(values):.2f} to {max(values):.2f})  {size / 1e6 / middle:6.0f} MB/s of input  "
+        print(f"{name:14} {middle:6.2f} s ({min(values):.2f} to {max(values):.2f})  "
+              f"{size / 1e6 / middle:6.0f} MB/s of input  "
               f"{base / middle:.2f} of cp with sync")
 
 
