@@ -1,5 +1,6 @@
 #include "checkpoint/write_queue.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,13 +12,16 @@
 namespace optserve::checkpoint {
 namespace {
 
-void write_all(int fd, const std::string& path, std::span<const std::byte> bytes) {
+void write_all(const WriteQueue::Target& target, std::span<const std::byte> bytes) {
+  if (target.hash != nullptr) target.hash->update(bytes);
   while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
+    const ssize_t written = ::write(target.fd, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw errno_error("write " + path);
+    if (written < 0) throw errno_error("write " + target.path);
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
+  // Starts the disk early, so that the fsync at the end has little left. Only a hint: file systems may refuse it.
+  sync_file_range(target.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 }  // namespace
@@ -33,8 +37,8 @@ WriteQueue::~WriteQueue() {
   thread_.join();
 }
 
-void WriteQueue::write(int fd, const std::string& path, std::span<const std::byte> bytes) {
-  Piece piece{fd, path, {}};
+void WriteQueue::write(const Target& target, std::span<const std::byte> bytes) {
+  Piece piece{target, {}};
   {
     std::unique_lock lock(mutex_);
     done_.wait(lock, [&] { return failure_ || pieces_.empty() || bytes_ + bytes.size() <= bytes_max_; });
@@ -73,7 +77,7 @@ void WriteQueue::run() {
     lock.unlock();
     std::exception_ptr failure;
     try {
-      write_all(piece.fd, piece.path, piece.bytes);
+      write_all(piece.target, piece.bytes);
     } catch (...) {
       failure = std::current_exception();
     }

@@ -1,4 +1,4 @@
-// Writes to files on a thread of its own, in order, so that reading and computing go on meanwhile.
+// Hashes and writes files on a thread of its own, in order, so that reading and computing go on meanwhile.
 #pragma once
 
 #include <condition_variable>
@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "checkpoint/sha256.h"
+
 namespace optserve::checkpoint {
 
 class WriteQueue {
@@ -22,16 +24,21 @@ class WriteQueue {
   WriteQueue(const WriteQueue&) = delete;
   WriteQueue& operator=(const WriteQueue&) = delete;
 
-  // Appends a copy of `bytes` to an open file, `path` for messages; waits for room. `fd` stays open until flush() or
-  // the end of the queue. Throws the Error of an earlier write that failed; then nothing more is written.
-  void write(int fd, const std::string& path, std::span<const std::byte> bytes);
+  // An open file. It and its hash are the queue's until flush() or the end of the queue.
+  struct Target {
+    int fd = -1;
+    std::string path;  // for messages
+    Sha256* hash = nullptr;
+  };
+  // Appends a copy of `bytes` to the file and its hash; waits for room. Throws the Error of an earlier write that
+  // failed; then nothing more is written.
+  void write(const Target& target, std::span<const std::byte> bytes);
   // Waits until everything is with the operating system. Throws as write().
   void flush();
 
  private:
   struct Piece {
-    int fd = -1;
-    std::string path;
+    Target target;
     std::vector<std::byte> bytes;
   };
 

@@ -47,17 +47,20 @@ TEST_F(WriteQueueTest, EachFileGetsItsPiecesInOrder) {
   std::mt19937 random(seed);
   const int files[] = {create("a"), create("b"), create("c")};
   std::string expected[3];
+  Sha256 hashes[3];
   WriteQueue queue(1000);
   for (int i = 0; i < 3000; ++i) {
     const size_t file = random() % 3;
     const std::string piece(random() % 3 == 0 ? 2500 : random() % 400, static_cast<char>('a' + i % 26));
     expected[file] += piece;  // some are larger than the queue
-    queue.write(files[file], "file", bytes(piece));
+    queue.write({files[file], "file", &hashes[file]}, bytes(piece));
   }
   queue.flush();
-  EXPECT_EQ(content("a"), expected[0]);
-  EXPECT_EQ(content("b"), expected[1]);
-  EXPECT_EQ(content("c"), expected[2]);
+  const char* const names[] = {"a", "b", "c"};
+  for (size_t file = 0; file < 3; ++file) {
+    EXPECT_EQ(content(names[file]), expected[file]);
+    EXPECT_EQ(hashes[file].finish(), sha256_of(expected[file]));
+  }
   queue.flush();
 }
 
@@ -67,7 +70,7 @@ TEST_F(WriteQueueTest, AFailedWriteIsThrownLaterAndEndsAll) {
   open_.push_back(full);
   const int good = create("good");
   WriteQueue queue(1 << 20);
-  queue.write(full, "the/path", bytes("x"));
+  queue.write({full, "the/path"}, bytes("x"));
   std::optional<std::string> failure;
   try {
     queue.flush();
@@ -76,7 +79,7 @@ TEST_F(WriteQueueTest, AFailedWriteIsThrownLaterAndEndsAll) {
   }
   ASSERT_TRUE(failure);
   EXPECT_NE(failure->find("write the/path"), std::string::npos) << *failure;
-  EXPECT_THROW(queue.write(good, "good", bytes("y")), Error);
+  EXPECT_THROW(queue.write({good, "good"}, bytes("y")), Error);
   EXPECT_THROW(queue.flush(), Error);
   EXPECT_EQ(content("good"), "");
 }
@@ -90,7 +93,7 @@ TEST_F(WriteQueueTest, AWriterThatWaitsForRoomHearsOfTheFailure) {
   const std::string piece(8, 'x');
   EXPECT_THROW(
       {
-        for (int i = 0; i < 100; ++i) queue.write(full, "full", bytes(piece));
+        for (int i = 0; i < 100; ++i) queue.write({full, "full"}, bytes(piece));
       },
       Error);
 }
@@ -100,7 +103,7 @@ TEST_F(WriteQueueTest, TheEndWaitsForThePieceAtWorkOnly) {
   const std::string piece(1 << 20, 'x');
   {
     WriteQueue queue(64 << 20);
-    for (int i = 0; i < 50; ++i) queue.write(file, "a", bytes(piece));
+    for (int i = 0; i < 50; ++i) queue.write({file, "a"}, bytes(piece));
   }
   EXPECT_EQ(content("a").size() % piece.size(), 0u);  // whole pieces, and the queue is gone
 }

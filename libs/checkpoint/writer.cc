@@ -16,7 +16,8 @@
 namespace optserve::checkpoint {
 namespace {
 
-constexpr size_t kQueuedBytesMax = 32 << 20;
+constexpr int kQueues = 2;                   // hashing and writing take about twice what the rest of a conversion does
+constexpr size_t kQueuedBytesMax = 8 << 20;  // of one
 
 }  // namespace
 
@@ -41,20 +42,19 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::append(std::span<const std::byte> bytes) {
-  hash_.update(bytes);
   bytes_ += bytes.size();
-  queue_.write(fd_, path_, bytes);
+  queue_.write({fd_, path_, hash_.get()}, bytes);
 }
 
 FileEntry OutputFile::finish() {
   queue_.flush();
   if (fsync(fd_) != 0) throw errno_error("fsync " + path_);
   if (::close(std::exchange(fd_, -1)) != 0) throw errno_error("close " + path_);
-  return {name_, bytes_, to_hex(hash_.finish())};
+  return {name_, bytes_, to_hex(hash_->finish())};
 }
 
-CheckpointWriter::CheckpointWriter(std::string target, Plan plan)
-    : target_(std::move(target)), plan_(std::move(plan)), queue_(std::make_unique<WriteQueue>(kQueuedBytesMax)) {
+CheckpointWriter::CheckpointWriter(std::string target, Plan plan) : target_(std::move(target)), plan_(std::move(plan)) {
+  for (int i = 0; i < kQueues; ++i) queues_.push_back(std::make_unique<WriteQueue>(kQueuedBytesMax));
   while (target_.size() > 1 && target_.back() == '/') target_.pop_back();
   parent_ = std::filesystem::path(target_).parent_path().string();
   if (parent_.empty()) parent_ = ".";
@@ -90,7 +90,7 @@ void CheckpointWriter::open_shards() {
     shard_bytes_ += checked_bytes(tensor.shape, tensor.dtype).value_or(0);
   for (int shard = 0; shard < plan_.shards; ++shard) {
     const std::string name = shard_file_name(shard, plan_.shards);
-    shards_.emplace_back(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, *queue_);
+    shards_.emplace_back(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, queue_of(shard));
     const std::string header = shard_header(plan_, shard);
     shards_.back().append(std::as_bytes(std::span(header)));
   }
@@ -98,7 +98,7 @@ void CheckpointWriter::open_shards() {
 }
 
 CheckpointWriter::~CheckpointWriter() {
-  queue_.reset();  // before the files that it writes to
+  queues_.clear();  // before the files that they write to
   shards_.clear();
   if (staging_fd_ >= 0) ::close(staging_fd_);
   if (!published_ && !staging_name_.empty()) {
@@ -117,7 +117,7 @@ void CheckpointWriter::append(int shard, std::span<const std::byte> bytes) {
 }
 
 void CheckpointWriter::write_file(const std::string& name, std::string_view text, bool listed) {
-  OutputFile file(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, *queue_);
+  OutputFile file(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, queue_of(0));
   file.append(std::as_bytes(std::span(text)));
   const FileEntry entry = file.finish();
   if (listed) tokenizer_files_.push_back(entry);

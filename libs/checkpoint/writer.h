@@ -36,7 +36,7 @@ class OutputFile {
   WriteQueue& queue_;
   int fd_;
   uint64_t bytes_ = 0;
-  Sha256 hash_;
+  std::unique_ptr<Sha256> hash_ = std::make_unique<Sha256>();  // where it is when the file moves
 };
 
 class CheckpointWriter {
@@ -63,6 +63,7 @@ class CheckpointWriter {
   CheckpointWriter(std::string target, Plan plan);
   void open_staging();
   void open_shards();
+  WriteQueue& queue_of(int shard) { return *queues_[static_cast<size_t>(shard) % queues_.size()]; }
   void write_file(const std::string& name, std::string_view text, bool listed);
   Status rename_to_target();
 
@@ -77,7 +78,7 @@ class CheckpointWriter {
   std::vector<OutputFile> shards_;
   std::vector<uint64_t> appended_;
   std::vector<FileEntry> tokenizer_files_;
-  std::unique_ptr<WriteQueue> queue_;
+  std::vector<std::unique_ptr<WriteQueue>> queues_;  // each has every second shard
 };
 
 }  // namespace optserve::checkpoint

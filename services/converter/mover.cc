@@ -12,8 +12,9 @@ using model_spec::Split;
 using model_spec::TensorSpec;
 using tensor::DType;
 
-constexpr int64_t kPieceElements = 4 << 20;  // of one read; up to 32 MB
-constexpr size_t kCastElements = 16 << 10;   // of one pass through fp32
+constexpr int64_t kPieceElements =
+    512 << 10;                              // of one read: what stays in the processor's cache from there to the hash
+constexpr size_t kCastElements = 16 << 10;  // of one pass through fp32
 constexpr size_t kFaultsShown = 10;
 
 // Elements that are NaN or infinite.

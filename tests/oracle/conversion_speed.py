@@ -36,6 +36,7 @@ def main():
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
     kinds = {"as the input": ()}
     kinds.update({name: ("--quantize", name) for name in ("int8", "int8-mse", "fp8", "int4")})
+    peaks = {}
     seconds = {name: [] for name in ("cp", "cp, sync", *kinds)}
     try:
         source = folder / "source"
@@ -46,7 +47,8 @@ def main():
             seconds["cp"].append(copied)
             seconds["cp, sync"].append(synced)
             for name, options in kinds.items():
-                seconds[name].append(checkpoint_memory.measure(tool, source, folder / "target", *options)[0])
+                took, peaks[name] = checkpoint_memory.measure(tool, source, folder / "target", *options)
+                seconds[name].append(took)
     finally:
         shutil.rmtree(folder)
     base = statistics.median(seconds["cp, sync"])
@@ -55,7 +57,8 @@ def main():
         middle = statistics.median(values)
         print(f"{name:14} {middle:6.2f} s ({min(values):.2f} to {max(values):.2f})  "
               f"{size / 1e6 / middle:6.0f} MB/s of input  "
-              f"{base / middle:.2f} of cp with sync")
+              f"{base / middle:.2f} of cp with sync"
+              + (f", peak {peaks[name]:.0f} MiB" if name in peaks else ""))
 
 
 if __name__ == "__main__":
