@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/limits.h"
+#include "checkpoint/layout.h"
 #include "checkpoint/sha256.h"
 #include "checkpoint/strict_json.h"
 
@@ -17,6 +17,17 @@ using nlohmann::json;
 
 constexpr size_t kFilesMax = 4096;
 constexpr size_t kTextMax = 1024;
+constexpr std::string_view kNone = "none";  // quantised
+
+struct NamedScales {
+  std::string_view name;
+  ScaleChoice choice;
+};
+constexpr NamedScales kScaleChoices[] = {{"max", ScaleChoice::kMax}, {"mse", ScaleChoice::kLeastError}};
+
+std::string_view scales_name(ScaleChoice choice) {
+  return std::ranges::find(kScaleChoices, choice, &NamedScales::choice)->name;
+}
 
 Refusal corrupt(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, "manifest.json: " + what); }
 
@@ -29,7 +40,7 @@ bool is_safe_name(const std::string& name) {
 }
 
 // Exactly these keys.
-Status check_keys(const json& object, const std::string& where, std::initializer_list<std::string_view> keys) {
+Status check_keys(const json& object, const std::string& where, const std::vector<std::string_view>& keys) {
   if (!object.is_object()) return corrupt(where + " must be an object");
   for (std::string_view key : keys)
     if (!object.contains(key)) return corrupt("key '" + std::string(key) + "' is missing in " + where);
@@ -124,9 +135,28 @@ Status check_format(const json& root) {
                   "manifest.json: format_version is " +
                       (root.contains("format_version") ? root["format_version"].dump().substr(0, 40) : "missing") +
                       ", this build reads " + std::to_string(kFormatVersion));
-  return check_keys(root, "the manifest",
-                    {"format", "format_version", "created_by", "config", "dtype", "quantisation", "shards", "tokenizer",
-                     "files", "source"});
+  std::vector<std::string_view> keys = {"format",       "format_version", "created_by", "config", "dtype",
+                                        "quantisation", "shards",         "tokenizer",  "files",  "source"};
+  if (root.contains("quantisation") && root["quantisation"] != kNone) keys.push_back("scales");
+  return check_keys(root, "the manifest", keys);
+}
+
+Status parse_quantisation(const json& root, Manifest& manifest) {
+  if (root["quantisation"] == kNone) return ok_status();
+  for (const NamedScales& scales : kScaleChoices) {
+    if (root["scales"] != scales.name) continue;
+    for (const QuantFormatInfo& row : quant_formats()) {
+      const Quantisation found{row.format, scales.choice};
+      if (root["quantisation"] != row.name || !is_known(found)) continue;
+      manifest.quantisation = found;
+      return ok_status();
+    }
+  }
+  return refuse(ErrorCode::kUnsupportedFormat, "manifest.json: quantisation is " +
+                                                   root["quantisation"].dump().substr(0, 40) + " with scales " +
+                                                   root["scales"].dump().substr(0, 40) +
+                                                   R"(, expected "none", or "int8", "fp8" or "int4" with "max")"
+                                                   R"(, or "int8" with "mse")");
 }
 
 }  // namespace
@@ -144,7 +174,8 @@ std::string manifest_text(const Manifest& manifest) {
   root["created_by"] = manifest.created_by;
   root["config"] = model_spec::to_json(manifest.config);
   root["dtype"] = tensor::dtype_name(manifest.dtype);
-  root["quantisation"] = manifest.quantisation;
+  root["quantisation"] = manifest.quantisation ? info(manifest.quantisation->format).name : kNone;
+  if (manifest.quantisation) root["scales"] = scales_name(manifest.quantisation->scales);
   root["shards"] = manifest.shards;
   root["tokenizer"] = nullptr;
   if (!manifest.vocab_file.empty())
@@ -177,15 +208,13 @@ Result<Manifest> parse_manifest(std::string_view text) {
   if (!known || !tensor::is_floating(*known) || *known == tensor::DType::kF64)
     return corrupt("dtype is " + root["dtype"].dump().substr(0, 40) + ", expected F32, F16 or BF16");
   manifest.dtype = *known;
-  if (root["quantisation"] != "none")
-    return refuse(ErrorCode::kUnsupportedFormat, "manifest.json: quantisation is " +
-                                                     root["quantisation"].dump().substr(0, 40) + ", expected \"none\"");
+  if (Status status = parse_quantisation(root, manifest); !status.ok()) return status.refusal();
   const Result<uint64_t> shards = number_of(root, "shards", limits::kWorldSizeMax);
   if (!shards.ok()) return shards.refusal();
   manifest.shards = static_cast<int>(shards.value());
-  if (!model_spec::is_legal_world(manifest.config, manifest.shards))
-    return corrupt("shards is " + std::to_string(manifest.shards) + ", the model allows " +
-                   model_spec::legal_worlds_text(manifest.config));
+  if (Status status = check_shards({manifest.config, manifest.dtype, manifest.shards, manifest.quantisation});
+      !status.ok())
+    return corrupt(status.refusal().message);
   if (Status status = parse_tokenizer(root["tokenizer"], manifest); !status.ok()) return status.refusal();
   if (Status status = parse_files(root["files"], manifest); !status.ok()) return status.refusal();
   Result<SourceInfo> source = parse_source(root["source"]);

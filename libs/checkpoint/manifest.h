@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 #include "tensor/dtype.h"
 
 namespace optserve::checkpoint {
@@ -39,12 +41,12 @@ struct SourceInfo {
 
 struct Manifest {
   model_spec::OptConfig config;
-  tensor::DType dtype = tensor::DType::kF16;  // of every tensor: F32, F16 or BF16
-  std::string quantisation = "none";
-  int shards = 1;                // S: the folder serves any group size that divides it
-  std::string vocab_file;        // kVocabName, or empty when the folder has no tokenizer
-  std::string merges_file;       // kMergesName, or empty
-  std::vector<FileEntry> files;  // every file but the manifest: S shards in order, then the tokenizer's
+  tensor::DType dtype = tensor::DType::kF16;  // of every tensor that is not quantised: F32, F16 or BF16
+  std::optional<Quantisation> quantisation;   // of the large matrices of the layers
+  int shards = 1;                             // S: the folder serves any group size that divides it
+  std::string vocab_file;                     // kVocabName, or empty when the folder has no tokenizer
+  std::string merges_file;                    // kMergesName, or empty
+  std::vector<FileEntry> files;               // every file but the manifest: S shards in order, then the tokenizer's
   SourceInfo source;
   std::string created_by;  // "optserve 0.1.0"
 };

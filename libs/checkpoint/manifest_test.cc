@@ -65,7 +65,8 @@ TEST(Manifest, RefusesWhatIsMissingUnknownOrWrong) {
   EXPECT_NE(with("/dtype", "F64").find("F32, F16 or BF16"), std::string::npos);
   EXPECT_NE(with("/shards", 3).find("shards is 3"), std::string::npos);
   EXPECT_NE(with("/shards", 4).find("expected 6"), std::string::npos);
-  EXPECT_NE(with("/quantisation", "int8").find("quantisation"), std::string::npos);
+  EXPECT_NE(with("/quantisation", "int8").find("key 'scales' is missing"), std::string::npos);
+  EXPECT_NE(with("/scales", "max").find("unknown key 'scales'"), std::string::npos);
   EXPECT_NE(with("/files/0/name", "../x").find("no name"), std::string::npos);
   EXPECT_NE(with("/files/0/name", "shard-001-of-002.safetensors").find("expected 'shard-000"), std::string::npos);
   EXPECT_NE(with("/files/0/sha256", "aa").find("64"), std::string::npos);
@@ -73,6 +74,43 @@ TEST(Manifest, RefusesWhatIsMissingUnknownOrWrong) {
   EXPECT_NE(with("/tokenizer/vocab", "other.json").find("gpt2-vocab.json"), std::string::npos);
   EXPECT_NE(with("/config/hidden", 0).find("hidden"), std::string::npos);
   EXPECT_NE(fault(json::array()), "accepted");
+}
+
+TEST(Manifest, RoundTripOfEveryQuantisation) {
+  using nlohmann::json;
+  for (const char* name : {"int8", "int8-mse", "fp8", "int4"}) {
+    Manifest manifest = example();
+    manifest.quantisation = find_quantisation(name);
+    const std::string text = manifest_text(manifest);
+    const Result<Manifest> back = parse_manifest(text);
+    ASSERT_TRUE(back.ok()) << back.refusal().message;
+    EXPECT_EQ(back.value().quantisation, manifest.quantisation);
+    EXPECT_EQ(manifest_text(back.value()), text);
+    // Older readers look for "none" here and nothing else.
+    EXPECT_EQ(json::parse(text)["quantisation"], std::string(name).substr(0, std::string(name).find('-')));
+    EXPECT_EQ(json::parse(text)["scales"], std::string_view(name) == "int8-mse" ? "mse" : "max");
+  }
+}
+
+TEST(Manifest, RefusesQuantisationsThatDoNotExist) {
+  Manifest manifest = example();
+  manifest.quantisation = find_quantisation("int4");
+  const auto good = nlohmann::json::parse(manifest_text(manifest));
+  const auto fault = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json changed = good;
+    changed[key] = value;
+    const Result<Manifest> result = parse_manifest(changed.dump());
+    return result.ok() ? std::string("accepted") : result.refusal().message;
+  };
+  for (const char* name : {"int8-mse", "fp16", "int5", "", "INT8"})
+    EXPECT_NE(fault("quantisation", name).find("quantisation is"), std::string::npos) << name;
+  EXPECT_NE(fault("quantisation", 4).find("quantisation is 4"), std::string::npos);
+  EXPECT_NE(fault("quantisation", "none").find("unknown key 'scales'"), std::string::npos);
+  for (const char* scales : {"mse", "least", ""})
+    EXPECT_NE(fault("scales", scales).find("quantisation is \"int4\""), std::string::npos) << scales;
+  // 768 inputs in four shards are one and a half groups each.
+  EXPECT_NE(fault("shards", 4).find("shards is 4, the model allows 1, 2 in int4"), std::string::npos)
+      << fault("shards", 4);
 }
 
 TEST(Manifest, RefusesDuplicateKeysAndRubbish) {

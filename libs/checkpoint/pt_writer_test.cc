@@ -28,7 +28,7 @@ class PtWriterTest : public ::testing::Test {
     fs::remove_all(root_);
   }
 
-  OutputFile file(const std::string& name) const { return OutputFile(folder_, name, (root_ / name).string()); }
+  OutputFile file(const std::string& name) { return OutputFile(folder_, name, (root_ / name).string(), queue_); }
 
   static std::string pickle() {
     PickleWriter writer;
@@ -55,7 +55,7 @@ class PtWriterTest : public ::testing::Test {
     return writer.finish();
   }
 
-  std::string write(const std::string& name, uint64_t wide_from) const {
+  std::string write(const std::string& name, uint64_t wide_from) {
     PtWriter writer(file(name), pickle(), wide_from);
     writer.begin_storage(12);
     writer.append(std::as_bytes(std::span("abcdef", 6)));  // in two pieces
@@ -69,6 +69,7 @@ class PtWriterTest : public ::testing::Test {
 
   fs::path root_;
   int folder_ = -1;
+  WriteQueue queue_{1 << 20};
 };
 
 TEST_F(PtWriterTest, OurReaderFindsEverything) {

@@ -33,22 +33,23 @@ std::string summary_of(const std::vector<std::string>& faults) {
 }
 
 // Compares a shard's header with the tensors it must hold; appends one sentence per fault.
-void compare(const SafetensorsHeader& header, const std::vector<model_spec::TensorSpec>& table,
-             const Manifest& manifest, const std::string& file, std::vector<std::string>& faults) {
-  for (const model_spec::TensorSpec& spec : table) {
-    const StoredTensor* stored = header.find(spec.name);
-    const std::vector<int64_t> expected = model_spec::block_shape(spec, manifest.shards);
+void compare(const SafetensorsHeader& header, const std::vector<StoredTensor>& expected, const std::string& file,
+             std::vector<std::string>& faults) {
+  const auto describe = [](const StoredTensor& tensor) {
+    return std::string(tensor::dtype_name(tensor.dtype)) + shape_text(tensor.shape);
+  };
+  for (const StoredTensor& wanted : expected) {
+    const StoredTensor* stored = header.find(wanted.name);
     if (stored == nullptr) {
-      faults.push_back(file + ": tensor '" + spec.name + "' is missing");
-    } else if (stored->shape != expected || stored->dtype != manifest.dtype) {
-      faults.push_back(file + ": tensor '" + spec.name + "' is " + std::string(tensor::dtype_name(stored->dtype)) +
-                       shape_text(stored->shape) + ", expected " + std::string(tensor::dtype_name(manifest.dtype)) +
-                       shape_text(expected));
+      faults.push_back(file + ": tensor '" + wanted.name + "' is missing");
+    } else if (stored->shape != wanted.shape || stored->dtype != wanted.dtype) {
+      faults.push_back(file + ": tensor '" + wanted.name + "' is " + describe(*stored) + ", expected " +
+                       describe(wanted));
     }
   }
-  if (header.tensors.size() <= table.size()) return;
+  if (header.tensors.size() <= expected.size()) return;
   std::unordered_map<std::string_view, bool> known;
-  for (const model_spec::TensorSpec& spec : table) known[spec.name] = true;
+  for (const StoredTensor& wanted : expected) known[wanted.name] = true;
   for (const StoredTensor& stored : header.tensors)
     if (!known.contains(stored.name)) faults.push_back(file + ": tensor '" + stored.name + "' is not expected");
 }
@@ -70,12 +71,15 @@ Result<CheckpointReader> CheckpointReader::open(const std::string& folder) {
   reader.folder_ = folder;
   reader.manifest_ = std::move(manifest).value();
   reader.manifest_digest_ = digest_prefix(text.value());
+  reader.plan_ = {reader.manifest_.config, reader.manifest_.dtype, reader.manifest_.shards,
+                  reader.manifest_.quantisation};
   reader.tensors_ = model_spec::opt_tensors(reader.manifest_.config);
   if (Status status = reader.open_files(); !status.ok()) return status.refusal();
   return reader;
 }
 
 Status CheckpointReader::open_files() {
+  const std::vector<StoredTensor> expected = shard_tensors(plan_);
   std::vector<std::string> faults;
   for (size_t i = 0; i < manifest_.files.size(); ++i) {
     const FileEntry& entry = manifest_.files[i];
@@ -95,11 +99,15 @@ Status CheckpointReader::open_files() {
       faults.push_back(header.refusal().message);
       continue;
     }
-    compare(header.value(), tensors_, manifest_, entry.name, faults);
-    Shard shard{std::move(file).value(), {}};
+    compare(header.value(), expected, entry.name, faults);
+    const auto offset_of = [&header](const std::string& name) {
+      const StoredTensor* stored = header.value().find(name);
+      return stored == nullptr ? 0 : stored->offset;
+    };
+    Shard shard{std::move(file).value(), {}, {}};
     for (const model_spec::TensorSpec& spec : tensors_) {
-      const StoredTensor* stored = header.value().find(spec.name);
-      shard.offsets.push_back(stored == nullptr ? 0 : stored->offset);
+      shard.values.push_back(offset_of(spec.name));
+      shard.scales.push_back(offset_of(scale_name(spec)));
     }
     shards_.push_back(std::move(shard));
   }
@@ -194,34 +202,38 @@ Status CheckpointReader::verify_checksums(int rank, int world, int threads, cons
 }
 
 uint64_t CheckpointReader::block_bytes(const model_spec::TensorSpec& spec, int world) const {
-  return static_cast<uint64_t>(model_spec::block_of(spec, 0, world).elements()) * tensor::dtype_bytes(dtype());
+  return stored_block(spec, format(spec), world).value_bytes(format(spec));
+}
+
+int64_t CheckpointReader::block_scales(const model_spec::TensorSpec& spec, int world) const {
+  return stored_block(spec, format(spec), world).scales();
 }
 
 // Each of `groups` runs of rows is cut over the shards: gather shard by shard within each run.
-void CheckpointReader::read_groups(size_t tensor, int first_shard, int shard_count, int64_t groups,
-                                   std::span<std::byte> out) const {
-  const size_t piece = out.size() / static_cast<size_t>(groups * shard_count);
-  for (int j = 0; j < shard_count; ++j) {
-    const Shard& shard = shards_[static_cast<size_t>(first_shard + j)];
+void CheckpointReader::read_groups(const Part& part, int64_t groups, std::span<std::byte> out) const {
+  const size_t piece = out.size() / static_cast<size_t>(groups * part.shard_count);
+  for (int j = 0; j < part.shard_count; ++j) {
+    const Shard& shard = shards_[static_cast<size_t>(part.first_shard + j)];
     for (int64_t group = 0; group < groups; ++group) {
-      const auto place = static_cast<size_t>(group * shard_count + j) * piece;
-      shard.file->read_at(shard.offsets[tensor] + static_cast<uint64_t>(group) * piece, out.subspan(place, piece));
+      const auto place = static_cast<size_t>(group * part.shard_count + j) * piece;
+      shard.file->read_at((shard.*part.offsets)[part.tensor] + static_cast<uint64_t>(group) * piece,
+                          out.subspan(place, piece));
     }
   }
 }
 
 // Each row of the block is one run of columns per shard.
-void CheckpointReader::read_columns(size_t tensor, int first_shard, int shard_count, std::span<std::byte> out) const {
-  const auto rows = static_cast<size_t>(tensors_[tensor].rows);
+void CheckpointReader::read_columns(const Part& part, std::span<std::byte> out) const {
+  const auto rows = static_cast<size_t>(part.rows);
   const size_t row_bytes = out.size() / rows;
-  const size_t piece = row_bytes / static_cast<size_t>(shard_count);
+  const size_t piece = row_bytes / static_cast<size_t>(part.shard_count);
   const size_t rows_per_chunk = std::max<size_t>(1, kChunkBytes / piece);
   std::vector<std::byte> chunk(std::min(rows, rows_per_chunk) * piece);
-  for (int j = 0; j < shard_count; ++j) {
-    const Shard& shard = shards_[static_cast<size_t>(first_shard + j)];
+  for (int j = 0; j < part.shard_count; ++j) {
+    const Shard& shard = shards_[static_cast<size_t>(part.first_shard + j)];
     for (size_t row = 0; row < rows;) {
       const size_t count = std::min(rows_per_chunk, rows - row);
-      shard.file->read_at(shard.offsets[tensor] + row * piece, std::span(chunk).first(count * piece));
+      shard.file->read_at((shard.*part.offsets)[part.tensor] + row * piece, std::span(chunk).first(count * piece));
       for (size_t i = 0; i < count; ++i)
         std::memcpy(out.data() + (row + i) * row_bytes + static_cast<size_t>(j) * piece, chunk.data() + i * piece,
                     piece);
@@ -230,27 +242,46 @@ void CheckpointReader::read_columns(size_t tensor, int first_shard, int shard_co
   }
 }
 
-void CheckpointReader::read_block(const model_spec::TensorSpec& spec, int rank, int world,
-                                  std::span<std::byte> out) const {
-  check(check_world(world).ok() && rank >= 0 && rank < world, "read_block: rank and world");
-  check_eq(out.size(), block_bytes(spec, world), "read_block: bytes of " + spec.name);
+void CheckpointReader::read_part(const Part& part, std::span<std::byte> out) const {
+  switch (tensors_[part.tensor].split) {
+    case model_spec::Split::kReplicated:
+    case model_spec::Split::kRows:
+      return read_groups(part, 1, out);
+    case model_spec::Split::kQkvRows:
+      return read_groups(part, 3, out);
+    case model_spec::Split::kColumns:
+      return part.shard_count == 1 ? read_groups(part, 1, out) : read_columns(part, out);
+  }
+}
+
+CheckpointReader::Part CheckpointReader::part_of(const model_spec::TensorSpec& spec, int rank, int world,
+                                                 Offsets offsets) const {
+  check(check_world(world).ok() && rank >= 0 && rank < world, "a block's rank and world");
   const auto found = std::find_if(tensors_.begin(), tensors_.end(),
                                   [&](const model_spec::TensorSpec& entry) { return entry.name == spec.name; });
-  check(found != tensors_.end(), "read_block: no tensor " + spec.name);
-  const auto tensor = static_cast<size_t>(found - tensors_.begin());
+  check(found != tensors_.end(), "a block of no tensor: " + spec.name);
   const int count = manifest_.shards / world;
-  const int first = rank * count;
-  switch (spec.split) {
-    case model_spec::Split::kReplicated:
-      return read_groups(tensor, first, 1, 1, out);
-    case model_spec::Split::kRows:
-      return read_groups(tensor, first, count, 1, out);
-    case model_spec::Split::kQkvRows:
-      return read_groups(tensor, first, count, 3, out);
-    case model_spec::Split::kColumns:
-      if (count == 1) return read_groups(tensor, first, 1, 1, out);
-      return read_columns(tensor, first, count, out);
-  }
+  // What every shard has whole is read from the rank's first one: replicated tensors, and the scales of whole rows
+  // whose columns are split.
+  const bool is_whole =
+      spec.split == model_spec::Split::kReplicated ||
+      (spec.split == model_spec::Split::kColumns && offsets == &Shard::scales && info(format(spec)).group == kWholeRow);
+  return {static_cast<size_t>(found - tensors_.begin()), offsets, rank * count, is_whole ? 1 : count,
+          model_spec::block_of(spec, rank, world).row_count()};
+}
+
+void CheckpointReader::read_block(const model_spec::TensorSpec& spec, int rank, int world,
+                                  std::span<std::byte> out) const {
+  const Part part = part_of(spec, rank, world, &Shard::values);
+  check_eq(out.size(), block_bytes(spec, world), "read_block: bytes of " + spec.name);
+  read_part(part, out);
+}
+
+void CheckpointReader::read_scales(const model_spec::TensorSpec& spec, int rank, int world,
+                                   std::span<float> out) const {
+  const Part part = part_of(spec, rank, world, &Shard::scales);
+  check_eq(static_cast<int64_t>(out.size()), block_scales(spec, world), "read_scales: scales of " + spec.name);
+  if (!out.empty()) read_part(part, std::as_writable_bytes(out));
 }
 
 }  // namespace optserve::checkpoint

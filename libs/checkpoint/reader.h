@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "checkpoint/byte_source.h"
+#include "checkpoint/layout.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors.h"
 #include "model_spec/opt_tensors.h"
@@ -29,7 +30,7 @@ class CheckpointReader {
   const std::string& folder() const { return folder_; }
   const Manifest& manifest() const { return manifest_; }
   const model_spec::OptConfig& config() const { return manifest_.config; }
-  tensor::DType dtype() const { return manifest_.dtype; }
+  tensor::DType dtype() const { return manifest_.dtype; }  // of what is not quantised
   // First eight bytes of the manifest's SHA-256, big-endian: equal in two processes only if they serve the same files.
   uint64_t manifest_digest() const { return manifest_digest_; }
   // Paths of the tokenizer's files; empty when the checkpoint has none.
@@ -37,6 +38,8 @@ class CheckpointReader {
   std::string merges_path() const;
   // The tensor table of config(); read_block takes its entries.
   const std::vector<model_spec::TensorSpec>& tensors() const { return tensors_; }
+  // How the values of a tensor are stored: in dtype(), or quantised with scales.
+  QuantFormat format(const model_spec::TensorSpec& spec) const { return format_of(spec, plan_); }
 
   // Refuses a group size that does not divide the shard count, and names those that do.
   Status check_world(int world) const;
@@ -45,26 +48,42 @@ class CheckpointReader {
   // with the manifest. `threads` files are hashed at a time. Throws Error when a file cannot be read.
   Status verify_checksums(int rank, int world, int threads, const Progress& progress = {}) const;
 
-  // Bytes of the block that one of `world` ranks has of `spec`, in dtype().
+  // Bytes of the block that one of `world` ranks has of `spec`, as format() stores it, and its scales; 0 if plain.
   uint64_t block_bytes(const model_spec::TensorSpec& spec, int world) const;
-  // Assembles the rank's block, row-major, in dtype(); `out` has exactly block_bytes. `spec` is an entry of tensors(),
-  // `world` passed check_world. Several threads may read at once. Throws Error when a file cannot be read.
+  int64_t block_scales(const model_spec::TensorSpec& spec, int world) const;
+  // Assembles the rank's block, row-major; `out` has exactly block_bytes, or block_scales. `spec` is an entry of
+  // tensors(), `world` passed check_world. Several threads may read at once. Throws Error when a file cannot be read.
   void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const;
+  void read_scales(const model_spec::TensorSpec& spec, int rank, int world, std::span<float> out) const;
 
  private:
   struct Shard {
     std::unique_ptr<InputFile> file;
-    std::vector<uint64_t> offsets;  // of each tensor of tensors_, from the start of the file
+    // Of each tensor of tensors_, from the start of the file.
+    std::vector<uint64_t> values;
+    std::vector<uint64_t> scales;
+  };
+  using Offsets = std::vector<uint64_t> Shard::*;
+  // What is assembled: the values or the scales of one tensor, for one rank.
+  struct Part {
+    size_t tensor = 0;
+    Offsets offsets = &Shard::values;
+    int first_shard = 0;
+    int shard_count = 1;
+    int64_t rows = 0;  // of the rank's block
   };
 
   CheckpointReader() = default;
   Status open_files();
   Status verify_file(const FileEntry& entry, const std::function<void(uint64_t)>& on_bytes) const;
-  void read_columns(size_t tensor, int first_shard, int shard_count, std::span<std::byte> out) const;
-  void read_groups(size_t tensor, int first_shard, int shard_count, int64_t groups, std::span<std::byte> out) const;
+  Part part_of(const model_spec::TensorSpec& spec, int rank, int world, Offsets offsets) const;
+  void read_part(const Part& part, std::span<std::byte> out) const;
+  void read_columns(const Part& part, std::span<std::byte> out) const;
+  void read_groups(const Part& part, int64_t groups, std::span<std::byte> out) const;
 
   std::string folder_;
   Manifest manifest_;
+  ShardPlan plan_;
   uint64_t manifest_digest_ = 0;
   std::vector<model_spec::TensorSpec> tensors_;
   std::vector<Shard> shards_;

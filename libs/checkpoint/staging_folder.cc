@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
@@ -15,45 +14,38 @@
 
 namespace optserve::checkpoint {
 
-OutputFile::OutputFile(int folder_fd, const std::string& name, std::string path)
+namespace {
+
+constexpr size_t kQueues = 2;                // hashing and writing take about twice what the rest of a conversion does
+constexpr size_t kQueuedBytesMax = 8 << 20;  // of one
+
+}  // namespace
+
+OutputFile::OutputFile(int folder_fd, const std::string& name, const std::string& path, WriteQueue& queue)
     : name_(name),
-      path_(std::move(path)),
-      fd_(openat(folder_fd, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644)) {
-  if (fd_ < 0) throw errno_error("create " + path_);
-}
-
-OutputFile::OutputFile(OutputFile&& other) noexcept
-    : name_(std::move(other.name_)),
-      path_(std::move(other.path_)),
-      fd_(std::exchange(other.fd_, -1)),
-      bytes_(other.bytes_),
-      hash_(std::move(other.hash_)) {}
-
-OutputFile::~OutputFile() {
-  if (fd_ >= 0) ::close(fd_);
+      file_(std::make_shared<OpenFile>(
+          openat(folder_fd, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644), path)),
+      queue_(&queue) {
+  if (file_->fd < 0) throw errno_error("create " + path);
 }
 
 void OutputFile::append(std::span<const std::byte> bytes) {
-  hash_.update(bytes);
   bytes_ += bytes.size();
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw errno_error("write " + path_);
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
+  queue_->write(file_, bytes);
 }
 
 FileEntry OutputFile::finish() {
-  if (fsync(fd_) != 0) throw errno_error("fsync " + path_);
-  if (::close(std::exchange(fd_, -1)) != 0) throw errno_error("close " + path_);
-  return {name_, bytes_, to_hex(hash_.finish())};
+  queue_->flush();
+  if (fsync(file_->fd) != 0) throw errno_error("fsync " + file_->path);
+  if (::close(std::exchange(file_->fd, -1)) != 0) throw errno_error("close " + file_->path);
+  return {name_, bytes_, to_hex(file_->hash.finish())};
 }
 
 StagingFolder::StagingFolder(const std::string& target) : target_(target) {
   while (target_.size() > 1 && target_.back() == '/') target_.pop_back();
   parent_ = std::filesystem::path(target_).parent_path().string();
   if (parent_.empty()) parent_ = ".";
+  for (size_t i = 0; i < kQueues; ++i) queues_.push_back(std::make_unique<WriteQueue>(kQueuedBytesMax));
 }
 
 Result<std::unique_ptr<StagingFolder>> StagingFolder::create(const std::string& target) {
@@ -76,6 +68,7 @@ Result<std::unique_ptr<StagingFolder>> StagingFolder::create(const std::string& 
 }
 
 StagingFolder::~StagingFolder() {
+  queues_.clear();  // nothing writes into the folder any more
   if (staging_fd_ >= 0) ::close(staging_fd_);
   if (!published_ && !staging_name_.empty()) {
     std::error_code ignored;  // a destructor has nobody to tell; the folder is hidden and never read
@@ -84,11 +77,11 @@ StagingFolder::~StagingFolder() {
   if (parent_fd_ >= 0) ::close(parent_fd_);
 }
 
-OutputFile StagingFolder::new_file(const std::string& name) const {
-  return OutputFile(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name);
+OutputFile StagingFolder::new_file(const std::string& name) {
+  return OutputFile(staging_fd_, name, parent_ + "/" + staging_name_ + "/" + name, *queues_[files_++ % kQueues]);
 }
 
-FileEntry StagingFolder::write_file(const std::string& name, std::string_view text) const {
+FileEntry StagingFolder::write_file(const std::string& name, std::string_view text) {
   OutputFile file = new_file(name);
   file.append(std::as_bytes(std::span(text)));
   return file.finish();

@@ -6,21 +6,20 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/sha256.h"
+#include "checkpoint/write_queue.h"
 
 namespace optserve::checkpoint {
 
-// A new file that is written once, from front to back. Throws Error when the environment fails (disk full).
+// A new file that is written once, from front to back, by the thread of `queue`, which must outlive it. Throws Error
+// when the environment fails (disk full), perhaps only in a later call.
 class OutputFile {
  public:
   // In the open folder `folder_fd`; the name must not exist yet. `path` is for messages.
-  OutputFile(int folder_fd, const std::string& name, std::string path);
-  ~OutputFile();
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&&) = delete;
+  OutputFile(int folder_fd, const std::string& name, const std::string& path, WriteQueue& queue);
 
   void append(std::span<const std::byte> bytes);
   uint64_t bytes() const { return bytes_; }  // appended so far
@@ -29,10 +28,9 @@ class OutputFile {
 
  private:
   std::string name_;
-  std::string path_;
-  int fd_;
+  std::shared_ptr<OpenFile> file_;
+  WriteQueue* queue_;
   uint64_t bytes_ = 0;
-  Sha256 hash_;
 };
 
 class StagingFolder {
@@ -44,8 +42,9 @@ class StagingFolder {
   StagingFolder(const StagingFolder&) = delete;
   StagingFolder& operator=(const StagingFolder&) = delete;
 
-  OutputFile new_file(const std::string& name) const;
-  FileEntry write_file(const std::string& name, std::string_view text) const;
+  // The folder must outlive it.
+  OutputFile new_file(const std::string& name);
+  FileEntry write_file(const std::string& name, std::string_view text);
   // Every file must be finished. Refused if the target has appeared meanwhile; nothing is ever replaced.
   Status publish();
 
@@ -58,6 +57,8 @@ class StagingFolder {
   int parent_fd_ = -1;
   int staging_fd_ = -1;
   bool published_ = false;
+  std::vector<std::unique_ptr<WriteQueue>> queues_;  // files take turns
+  size_t files_ = 0;
 };
 
 }  // namespace optserve::checkpoint

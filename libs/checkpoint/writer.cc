@@ -4,25 +4,10 @@
 
 namespace optserve::checkpoint {
 
-std::vector<StoredTensor> shard_tensors(const CheckpointWriter::Plan& plan) {
-  std::vector<StoredTensor> tensors;
-  for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(plan.config))
-    tensors.push_back({spec.name, plan.dtype, model_spec::block_shape(spec, plan.shards), 0, 0});
-  return tensors;
-}
-
-std::string shard_header(const CheckpointWriter::Plan& plan, int shard) {
-  std::vector<StoredTensor> tensors = shard_tensors(plan);
-  return safetensors_header(tensors, {{"format", std::string(kFormatName)},
-                                      {"shard", std::to_string(shard) + " of " + std::to_string(plan.shards)}});
-}
-
 Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::create(const std::string& target, const Plan& plan) {
   if (Status status = model_spec::validate(plan.config); !status.ok()) return status.refusal();
-  if (!model_spec::is_legal_world(plan.config, plan.shards))
-    return refuse(ErrorCode::kBadRequest, "cannot write " + std::to_string(plan.shards) + " shards of " +
-                                              plan.config.name + ": legal counts are " +
-                                              model_spec::legal_worlds_text(plan.config));
+  if (Status status = check_shards(plan); !status.ok())
+    return refuse(status.refusal().code, plan.config.name + ": " + status.refusal().message);
   Result<std::unique_ptr<StagingFolder>> folder = StagingFolder::create(target);
   if (!folder.ok()) return folder.refusal();
   std::unique_ptr<CheckpointWriter> writer(
@@ -61,6 +46,7 @@ Status CheckpointWriter::publish(const SourceInfo& source, std::string_view crea
   manifest.config = plan_.config;
   manifest.dtype = plan_.dtype;
   manifest.shards = plan_.shards;
+  manifest.quantisation = plan_.quantisation;
   manifest.source = source;
   manifest.created_by = created_by;
   for (size_t shard = 0; shard < shards_.size(); ++shard) {

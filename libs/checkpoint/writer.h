@@ -9,25 +9,20 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/layout.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/safetensors.h"
 #include "checkpoint/staging_folder.h"
-#include "model_spec/opt_tensors.h"
 
 namespace optserve::checkpoint {
 
 class CheckpointWriter {
  public:
-  struct Plan {
-    model_spec::OptConfig config;
-    tensor::DType dtype = tensor::DType::kF16;
-    int shards = 1;
-  };
+  using Plan = ShardPlan;
 
   // Refuses a target that exists and a parent that does not. Throws Error when the environment fails.
   static Result<std::unique_ptr<CheckpointWriter>> create(const std::string& target, const Plan& plan);
 
-  // Next bytes of a shard: blocks in the order of opt_tensors(config), each row-major in `dtype`, without gaps.
+  // Next bytes of a shard: the blocks of shard_tensors(plan) in their order, each row-major, without gaps.
   void append(int shard, std::span<const std::byte> bytes);
   // Both tokenizer files, or neither.
   void add_tokenizer(std::string_view vocab, std::string_view merges);
@@ -48,9 +43,5 @@ class CheckpointWriter {
   std::vector<uint64_t> appended_;
   std::vector<FileEntry> tokenizer_files_;
 };
-
-// The header of shard `shard`: its tensors with their places in the file.
-std::vector<StoredTensor> shard_tensors(const CheckpointWriter::Plan& plan);
-std::string shard_header(const CheckpointWriter::Plan& plan, int shard);
 
 }  // namespace optserve::checkpoint

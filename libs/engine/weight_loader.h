@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "backend/backend.h"
 #include "engine/weight_source.h"
@@ -45,6 +46,10 @@ class WeightLoader {
   const model_spec::TensorSpec& note(const model_spec::TensorSpec& spec);  // that it was taken
   // The host bytes of the rank's block: valid until kBuffers blocks later.
   const void* read(const model_spec::TensorSpec& spec);
+  // The same of a quantised matrix, dequantised to `dtype`.
+  const void* read_quantised(const model_spec::TensorSpec& spec, DType dtype);
+  // Room of `bytes` that no copy to the device reads any more.
+  std::byte* next_staging(uint64_t bytes);
   // Notes where the device's copies from the block read last end.
   void uploaded();
 
@@ -63,6 +68,9 @@ class WeightLoader {
   };
   std::array<Staging, kBuffers> staging_;
   size_t turn_ = 0;
+  std::vector<std::byte> quantised_;  // values of the block at work
+  std::vector<float> scales_;
+  std::vector<float> row_;
   uint64_t done_ = 0;
   uint64_t total_ = 0;
 };

@@ -21,6 +21,10 @@ class CheckpointSource final : public WeightSource {
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
     reader_.read_block(spec, rank, world, out);
   }
+  QuantFormat format(const TensorSpec& spec) const override { return reader_.format(spec); }
+  void read_scales(const TensorSpec& spec, int rank, int world, std::span<float> out) const override {
+    reader_.read_scales(spec, rank, world, out);
+  }
   std::optional<RandomBlock> random_block(const TensorSpec&, int, int) const override { return std::nullopt; }
 
  private:
@@ -35,6 +39,10 @@ class RandomSource final : public WeightSource {
   const model_spec::OptConfig& config() const override { return config_; }
   const std::vector<TensorSpec>& tensors() const override { return tensors_; }
   tensor::DType dtype() const override { return dtype_; }
+  QuantFormat format(const TensorSpec&) const override { return *plain_format(dtype_); }
+  void read_scales(const TensorSpec&, int, int, std::span<float>) const override {
+    check_failed("random weights are plain", std::source_location::current());
+  }
 
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
     fill_random(*random_block(spec, rank, world), out);

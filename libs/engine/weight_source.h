@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "model_spec/opt_tensors.h"
+#include "quant/quant_format.h"
 #include "tensor/dtype.h"
 #include "tensor/random_block.h"
 
@@ -24,10 +25,14 @@ class WeightSource {
   virtual ~WeightSource() = default;
   virtual const model_spec::OptConfig& config() const = 0;
   virtual const std::vector<model_spec::TensorSpec>& tensors() const = 0;
-  virtual tensor::DType dtype() const = 0;  // of every block
-  // Fills `out` with the block that `rank` of `world` has of `spec`, an entry of tensors(), row-major. Throws Error
-  // when a file cannot be read.
+  virtual tensor::DType dtype() const = 0;  // of every block that is not quantised
+  // How the blocks of `spec` come: plain in dtype(), or quantised with scales.
+  virtual QuantFormat format(const model_spec::TensorSpec& spec) const = 0;
+  // Fills `out` with the block that `rank` of `world` has of `spec`, an entry of tensors(), row-major, in format().
+  // Throws Error when a file cannot be read.
   virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
+  // The scales of that block, if it is quantised (quant/quantise.h).
+  virtual void read_scales(const model_spec::TensorSpec& spec, int rank, int world, std::span<float> out) const = 0;
   // The same block as a rule, where the values are generated: a device can then make them itself.
   virtual std::optional<RandomBlock> random_block(const model_spec::TensorSpec& spec, int rank, int world) const = 0;
 };

@@ -43,10 +43,17 @@ constexpr uint8_t enum_min(E) {
   return std::is_same_v<E, FinishReason> || std::is_same_v<E, SamplingProfile> ? 0 : 1;
 }
 
+// A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message
+// that has it.
+template <class T>
+bool is_sent(const char* name, const T& field) {
+  return name[0] != '!' || !(field == T{});
+}
+
 template <class T>
 uint32_t count_fields(T& value) {
   uint32_t count = 0;
-  value.fields([&](const char*, auto&) { ++count; });
+  value.fields([&](const char* name, auto& field) { count += is_sent(name, field) ? 1 : 0; });
   return count;
 }
 
@@ -103,6 +110,7 @@ class Encoder {
     } else {
       packer_.pack_map(count);
       fields_of.fields([&](const char* name, auto& field) {
+        if (!is_sent(name, field)) return;
         packer_.pack(name);
         put(field);
       });

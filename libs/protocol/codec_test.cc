@@ -211,6 +211,14 @@ TEST(Codec, APayloadIsWhatDiffersFromTheDefaults) {
   EXPECT_NE(encode_job_payload(spec), payload);
 }
 
+TEST(Codec, AMandatoryFieldIsSentOnlyWhenItSaysSomething) {
+  ConvertDispatch dispatch{.term = 1, .lease = 2, .job = {}, .spec = {"/in", "/out", "fp16", 2}};
+  EXPECT_THAT(encode(dispatch), Not(HasSubstr("quantize")));  // an older converter does it
+  dispatch.spec.quantize = "int8";
+  EXPECT_THAT(encode(dispatch), HasSubstr("!quantize"));  // an older converter refuses it
+  EXPECT_TRUE(decode(encode(dispatch), kInternal).value() == Message(dispatch));
+}
+
 // Decoding reuses one zone of memory on each thread; a message must not depend on the one before.
 TEST(Codec, MessagesDoNotDependOnWhatWasDecodedBefore) {
   Tokens large;

@@ -49,10 +49,12 @@ struct ConvertSpec {
   std::string destination;  // folder to create
   std::string dtype;        // fp32, fp16, bf16 or keep
   int32_t shards = 0;       // 0: the converter chooses
+  std::string quantize{};   // none (or empty), int8, int8-mse, fp8 or int4
 
   template <class F>
   void fields(F&& f) {
-    f("source", source), f("destination", destination), f("dtype", dtype), f("shards", shards);
+    f("source", source), f("destination", destination), f("dtype", dtype), f("shards", shards),
+        f("!quantize", quantize);
   }
   bool operator==(const ConvertSpec&) const = default;
 };

@@ -1,5 +1,8 @@
 #include "protocol/validate.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "base/limits.h"
 
 namespace optserve::protocol {
@@ -107,6 +110,9 @@ Status check_convert(const JobSpec& spec) {
                   "convert: dtype: expected fp32, fp16, bf16 or keep, found " +
                       (is_name(dtype) && dtype.size() <= 16 ? "'" + dtype + "'" : "other text"));
   }
+  constexpr std::string_view kQuantisations[] = {"", "none", "int8", "int8-mse", "fp8", "int4"};
+  if (std::ranges::find(kQuantisations, spec.convert->quantize) == std::end(kQuantisations))
+    return refuse(ErrorCode::kBadRequest, "convert: quantize: expected none, int8, int8-mse, fp8 or int4");
   return check_range("convert: shards", spec.convert->shards, 0, limits::kWorldSizeMax);
 }
 

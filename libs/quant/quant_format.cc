@@ -2,13 +2,30 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace optserve {
 namespace {
 
 constexpr QuantFormatInfo kFormats[] = {
-    {QuantFormat::kF32, "fp32", DType::kF32, 32},
-    {QuantFormat::kF16, "fp16", DType::kF16, 16},
-    {QuantFormat::kBF16, "bf16", DType::kBF16, 16},
+    {QuantFormat::kF32, "fp32", DType::kF32, 32, 1, 0},
+    {QuantFormat::kF16, "fp16", DType::kF16, 16, 1, 0},
+    {QuantFormat::kBF16, "bf16", DType::kBF16, 16, 1, 0},
+    {QuantFormat::kInt8, "int8", DType::kI8, 8, 1, kWholeRow},
+    {QuantFormat::kFp8, "fp8", DType::kF8E4M3, 8, 1, kWholeRow},
+    {QuantFormat::kInt4, "int4", DType::kU8, 4.25, 2, 128},
+};
+
+struct NamedQuantisation {
+  std::string_view name;
+  Quantisation quantisation;
+};
+
+constexpr NamedQuantisation kQuantisations[] = {
+    {"int8", {QuantFormat::kInt8, ScaleChoice::kMax}},
+    {"int8-mse", {QuantFormat::kInt8, ScaleChoice::kLeastError}},
+    {"fp8", {QuantFormat::kFp8, ScaleChoice::kMax}},
+    {"int4", {QuantFormat::kInt4, ScaleChoice::kMax}},
 };
 
 }  // namespace
@@ -28,10 +45,35 @@ const QuantFormatInfo& info(QuantFormat format) {
 
 std::optional<QuantFormat> plain_format(DType dtype) {
   for (const QuantFormatInfo& row : kFormats) {
-    const bool plain = row.bits_per_weight == 8.0 * static_cast<double>(dtype_bytes(row.storage));
-    if (plain && row.storage == dtype && tensor::is_floating(dtype)) return row.format;
+    if (row.group == 0 && row.storage == dtype) return row.format;
   }
   return std::nullopt;
+}
+
+int64_t input_multiple(QuantFormat format) { return std::max<int64_t>(1, info(format).group); }
+
+int64_t elements_per_row(QuantFormat format, int64_t in) { return in / info(format).packed; }
+
+int64_t scales_per_row(QuantFormat format, int64_t in) {
+  const int64_t group = info(format).group;
+  if (group == kWholeRow) return 1;
+  return group == 0 ? 0 : in / group;
+}
+
+bool is_known(const Quantisation& quantisation) {
+  return std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation) != std::end(kQuantisations);
+}
+
+std::optional<Quantisation> find_quantisation(std::string_view name) {
+  const auto* row = std::ranges::find(kQuantisations, name, &NamedQuantisation::name);
+  if (row == std::end(kQuantisations)) return std::nullopt;
+  return row->quantisation;
+}
+
+std::string_view quantisation_name(const Quantisation& quantisation) {
+  const auto* row = std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation);
+  check(row != std::end(kQuantisations), "quantisation without a row in the table");
+  return row->name;
 }
 
 }  // namespace optserve

@@ -20,11 +20,36 @@ TEST(QuantFormat, EveryRowIsFoundByNameAndByFormat) {
 TEST(QuantFormat, BitsCoverTheStorageOfOneWeight) {
   for (const QuantFormatInfo& row : quant_formats()) {
     EXPECT_GT(row.bits_per_weight, 0) << row.name;
-    if (tensor::is_floating(row.storage)) {
+    EXPECT_EQ(is_plain(row.format), tensor::is_floating(row.storage)) << row.name;
+    EXPECT_GE(row.bits_per_weight * static_cast<double>(row.packed),
+              8.0 * static_cast<double>(dtype_bytes(row.storage)));
+    if (is_plain(row.format)) {
       EXPECT_EQ(row.bits_per_weight, 8.0 * static_cast<double>(dtype_bytes(row.storage))) << row.name;
       EXPECT_EQ(plain_format(row.storage), row.format) << row.name;
     }
   }
+}
+
+TEST(QuantFormat, SizesOfARow) {
+  EXPECT_EQ(elements_per_row(QuantFormat::kF16, 300), 300);
+  EXPECT_EQ(scales_per_row(QuantFormat::kF16, 300), 0);
+  EXPECT_EQ(elements_per_row(QuantFormat::kInt8, 300), 300);
+  EXPECT_EQ(scales_per_row(QuantFormat::kFp8, 300), 1);
+  EXPECT_EQ(elements_per_row(QuantFormat::kInt4, 384), 192);
+  EXPECT_EQ(scales_per_row(QuantFormat::kInt4, 384), 3);
+  EXPECT_EQ(input_multiple(QuantFormat::kInt8), 1);
+  EXPECT_EQ(input_multiple(QuantFormat::kInt4), 128);
+}
+
+TEST(QuantFormat, NamesOfQuantisations) {
+  for (const char* name : {"int8", "int8-mse", "fp8", "int4"}) {
+    const auto found = find_quantisation(name);
+    ASSERT_TRUE(found) << name;
+    EXPECT_EQ(quantisation_name(*found), name);
+    EXPECT_FALSE(is_plain(found->format)) << name;
+    EXPECT_NE(kQuantisationNames.find(name), std::string_view::npos);
+  }
+  for (const char* name : {"", "none", "fp16", "int5"}) EXPECT_FALSE(find_quantisation(name)) << name;
 }
 
 TEST(QuantFormat, UnknownNamesAndTypesHaveNoFormat) {

@@ -13,7 +13,7 @@
 namespace optserve::tensor {
 namespace {
 
-constexpr std::array<std::pair<DType, std::string_view>, 10> kNames = {{{DType::kF32, "F32"},
+constexpr std::array<std::pair<DType, std::string_view>, 11> kNames = {{{DType::kF32, "F32"},
                                                                         {DType::kF16, "F16"},
                                                                         {DType::kBF16, "BF16"},
                                                                         {DType::kI32, "I32"},
@@ -22,7 +22,8 @@ constexpr std::array<std::pair<DType, std::string_view>, 10> kNames = {{{DType::
                                                                         {DType::kI64, "I64"},
                                                                         {DType::kI16, "I16"},
                                                                         {DType::kF64, "F64"},
-                                                                        {DType::kBool, "BOOL"}}};
+                                                                        {DType::kBool, "BOOL"},
+                                                                        {DType::kF8E4M3, "F8_E4M3"}}};
 
 template <class T>
 T load(const std::byte* from) {

@@ -20,7 +20,8 @@ enum class DType : uint8_t {
   kI64 = 6,
   kI16 = 7,
   kF64 = 8,
-  kBool = 9,  // one byte, 0 or 1
+  kBool = 9,     // one byte, 0 or 1
+  kF8E4M3 = 10,  // 1 sign, 4 exponent, 3 fraction bits, no infinity; quant/e4m3.h converts
 };
 
 // Bytes of one element.
@@ -39,16 +40,18 @@ constexpr size_t dtype_bytes(DType dtype) {
     case DType::kI8:
     case DType::kU8:
     case DType::kBool:
+    case DType::kF8E4M3:
       return 1;
   }
   return 0;
 }
 
+// Types that convert_to_f32 reads.
 constexpr bool is_floating(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64;
 }
 
-// The spelling of safetensors: "F16", "BF16", "I8", "BOOL".
+// The spelling of safetensors: "F16", "BF16", "I8", "BOOL", "F8_E4M3".
 std::string_view dtype_name(DType dtype);
 std::optional<DType> parse_dtype(std::string_view name);
 // The spelling of command lines: "fp32", "fp16", "bf16". Nothing else is accepted.

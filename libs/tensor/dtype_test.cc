@@ -21,7 +21,7 @@ double half_by_definition(uint16_t half) {
 }
 
 TEST(DType, NamesRoundTrip) {
-  for (int i = 0; i <= 9; ++i) {
+  for (int i = 0; i <= 10; ++i) {
     const auto dtype = static_cast<DType>(i);
     EXPECT_EQ(parse_dtype(dtype_name(dtype)), dtype);
     EXPECT_GT(dtype_bytes(dtype), 0u);

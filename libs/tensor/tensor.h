@@ -40,6 +40,7 @@ constexpr bool is_element_type(DType dtype) {
       return std::is_same_v<T, int8_t>;
     case DType::kU8:
     case DType::kBool:
+    case DType::kF8E4M3:
       return std::is_same_v<T, uint8_t>;
   }
   return false;

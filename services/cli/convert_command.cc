@@ -22,6 +22,7 @@ class ConvertCommand final : public Command {
     add_options(command, connection_options_);
     command.add("remote", remote_, "Let a converter service do it, on paths as that service sees them");
     command.add("dtype", convert_.dtype, "fp32, fp16, bf16 or keep");
+    command.add("quantize", convert_.quantize, "Store the large matrices in fewer bits: int8, int8-mse, fp8 or int4");
     command.add("shards", convert_.shards, "Number of shards; 0: the converter chooses");
     command.add("key", key_, "Submitting again with the same key gives the same job");
     command.add("ttl-ms", ttl_ms_, "Time until the conversion is given up");
@@ -61,7 +62,7 @@ class ConvertCommand final : public Command {
     shown_ = true;
   }
 
-  protocol::ConvertSpec convert_{.source = {}, .destination = {}, .dtype = "keep", .shards = 0};
+  protocol::ConvertSpec convert_{.source = {}, .destination = {}, .dtype = "keep", .shards = 0, .quantize = {}};
   ConnectionOptions connection_options_;
   bool remote_ = false;
   std::string key_;

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 #include "tensor/dtype.h"
 
 namespace optserve::converter {
@@ -27,12 +28,13 @@ struct ConvertOptions {
   std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
   std::string output;  // folder to create; its name becomes the model's name unless `name` is set
   std::string name;
-  std::optional<tensor::DType> dtype;  // F32, F16 or BF16; unset: as the input has it
-  int shards = 0;                      // 0: the largest of 8, 4, 2, 1 that the model allows
-  int64_t num_heads = 0;               // 0: as the files say
-  std::string vocab_file;              // both empty: found beside the input or in the folder above
+  std::optional<tensor::DType> dtype;        // F32, F16 or BF16; unset: as the input has it
+  std::optional<Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
+  int shards = 0;                            // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
+  int64_t num_heads = 0;                     // 0: as the files say
+  std::string vocab_file;                    // both empty: found beside the input or in the folder above
   std::string merges_file;
-  bool allow_nonfinite = false;  // accept NaN and infinite weights
+  bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
   bool accept_existing = false;  // an output that the same conversion has written before is its result
   bool check_source = true;      // compare the input's bytes with its CRC-32s
   // Called a few times a second at most per tensor piece; false cancels the conversion.
@@ -41,7 +43,8 @@ struct ConvertOptions {
 
 struct ConvertResult {
   model_spec::OptConfig config;
-  tensor::DType dtype = tensor::DType::kF16;
+  tensor::DType dtype = tensor::DType::kF16;  // of what is not quantised
+  std::optional<Quantisation> quantisation;
   int shards = 0;
   int64_t parameters = 0;      // elements of all tensors
   uint64_t bytes_written = 0;  // of tensors, all shards together
@@ -56,7 +59,10 @@ struct ConvertResult {
 // nothing is left behind. Throws Error when the environment fails, with the same guarantee.
 Result<ConvertResult> convert(const ConvertOptions& options);
 
-// The default shard count of a model.
-int default_shards(const model_spec::OptConfig& config);
+// The default shard count of a model. 1 works unless no count does.
+int default_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation = {});
+
+// "F16", or "int8 and F16": the formats of the output, for people.
+std::string formats_text(const ConvertResult& result);
 
 }  // namespace optserve::converter

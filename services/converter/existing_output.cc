@@ -51,6 +51,7 @@ bool is_output_of(const std::string& folder, const checkpoint::CheckpointWriter:
   if (!identity.ok()) return false;
   const Manifest& manifest = identity.value().manifest;
   if (manifest.config != plan.config || manifest.dtype != plan.dtype || manifest.shards != plan.shards) return false;
+  if (manifest.quantisation != plan.quantisation) return false;
   if (!is_same_source(manifest.source, source)) return false;
   if (manifest.vocab_file.empty() != !tokenizer) return false;
   if (tokenizer && !(lists(manifest, manifest.vocab_file, tokenizer->vocab) &&

@@ -27,6 +27,10 @@ class ExistingOutput : public ::testing::Test {
     plan_.config.max_positions = 6;
     plan_.dtype = tensor::DType::kF16;
     plan_.shards = 2;
+    publish();
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  void publish() {
     auto writer = CheckpointWriter::create(folder_.string(), plan_);
     ASSERT_TRUE(writer.ok());
     const std::vector<std::byte> weights(writer.value()->shard_bytes());
@@ -34,7 +38,6 @@ class ExistingOutput : public ::testing::Test {
     writer.value()->add_tokenizer(tokenizer_->vocab, tokenizer_->merges);
     ASSERT_TRUE(writer.value()->publish(source_, "test").ok());
   }
-  void TearDown() override { fs::remove_all(folder_); }
   bool is_output() const { return is_output_of(folder_.string(), plan_, source_, tokenizer_); }
 
   fs::path folder_;
@@ -55,6 +58,22 @@ TEST_F(ExistingOutput, IsNotThatOfAnotherPlan) {
   EXPECT_FALSE(is_output());
   plan_ = plan;
   plan_.shards = 1;
+  EXPECT_FALSE(is_output());
+  plan_ = plan;
+  plan_.quantisation = find_quantisation("int8");
+  EXPECT_FALSE(is_output());
+}
+
+TEST_F(ExistingOutput, IsNotThatOfAnotherQuantisation) {
+  fs::remove_all(folder_);
+  plan_.quantisation = find_quantisation("int8");
+  publish();
+  EXPECT_TRUE(is_output());
+  for (const char* other : {"int8-mse", "fp8"}) {
+    plan_.quantisation = find_quantisation(other);
+    EXPECT_FALSE(is_output()) << other;
+  }
+  plan_.quantisation.reset();
   EXPECT_FALSE(is_output());
 }
 

@@ -26,7 +26,7 @@ constexpr int kHashThreads = 4;
 // Writes the files of one export into a staging folder.
 class Exporter {
  public:
-  Exporter(const ShardRows& rows, const StagingFolder& folder, const ExportOptions& options)
+  Exporter(const ShardRows& rows, StagingFolder& folder, const ExportOptions& options)
       : rows_(rows), folder_(folder), options_(options) {}
 
   Status run() {
@@ -152,7 +152,7 @@ class Exporter {
   bool report() const { return !options_.on_progress || options_.on_progress(progress_); }
 
   const ShardRows& rows_;
-  const StagingFolder& folder_;
+  StagingFolder& folder_;
   const ExportOptions& options_;
   ConvertProgress progress_;
   std::vector<std::byte> piece_;
@@ -160,7 +160,7 @@ class Exporter {
 };
 
 // The vocabulary and merges under the names that each system looks for.
-Status write_tokenizer(const CheckpointReader& reader, const ExportOptions& options, const StagingFolder& folder) {
+Status write_tokenizer(const CheckpointReader& reader, const ExportOptions& options, StagingFolder& folder) {
   const checkpoint::Manifest& manifest = reader.manifest();
   const Result<std::string> vocab = checkpoint::read_listed_file(reader.folder(), manifest, manifest.vocab_file);
   if (!vocab.ok()) return vocab.refusal();

@@ -156,5 +156,21 @@ TEST_F(Export, SpecialTokensComeFromTheVocabulary) {
   EXPECT_FALSE(huggingface_tokenizer(plan_.config, "{").ok());
 }
 
+TEST_F(Export, AQuantisedCheckpointIsRefused) {
+  fs::remove_all(input());
+  plan_.quantisation = Quantisation{};
+  {
+    auto writer = checkpoint::CheckpointWriter::create(input(), plan_);
+    ASSERT_TRUE(writer.ok()) << writer.refusal().message;
+    const std::vector<std::byte> zeros(writer.value()->shard_bytes());
+    for (int shard = 0; shard < plan_.shards; ++shard) writer.value()->append(shard, zeros);
+    ASSERT_TRUE(writer.value()->publish({"test", {}}, "test").ok());
+  }
+  const auto result = export_checkpoint(options(ExportFormat::kHuggingFace));
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.refusal().message.find("quantised (int8)"), std::string::npos) << result.refusal().message;
+  EXPECT_FALSE(fs::exists(root_ / "out"));
+}
+
 }  // namespace
 }  // namespace optserve::converter

@@ -17,6 +17,11 @@ json tensor_entry(const std::string& name, tensor::DType dtype, const std::vecto
   return {{"name", name}, {"dtype", tensor::dtype_name(dtype)}, {"shape", shape}, {"part", part}};
 }
 
+void count_dtype(tensor::DType dtype, json& out) {
+  json& count = out["dtypes"][std::string(tensor::dtype_name(dtype))];
+  count = count.is_null() ? 1 : count.get<int>() + 1;
+}
+
 void describe_config(const model_spec::OptConfig& config, json& out) {
   out["config"] = model_spec::to_json(config);
   out["parameters"] = model_spec::parameter_count(config);
@@ -33,7 +38,7 @@ Result<json> inspect_ours(const std::string& path) {
               {"path", path},
               {"layout", std::to_string(manifest.shards) + " shards"},
               {"shards", manifest.shards},
-              {"quantisation", manifest.quantisation},
+              {"quantisation", manifest.quantisation ? quantisation_name(*manifest.quantisation) : "none"},
               {"created_by", manifest.created_by},
               {"source", manifest.source.layout},
               {"tokenizer", !manifest.vocab_file.empty()},
@@ -46,9 +51,12 @@ Result<json> inspect_ours(const std::string& path) {
     if (manifest.shards % world == 0) out["serves"].push_back(world);
   for (const checkpoint::FileEntry& file : manifest.files)
     out["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
-  for (const model_spec::TensorSpec& spec : reader.tensors())
-    out["tensors"].push_back(tensor_entry(spec.name, reader.dtype(), spec.shape(), 0));
-  out["dtypes"] = {{std::string(tensor::dtype_name(reader.dtype())), reader.tensors().size()}};
+  out["dtypes"] = json::object();
+  for (const checkpoint::StoredTensor& stored :
+       checkpoint::shard_tensors({reader.config(), reader.dtype(), 1, manifest.quantisation})) {
+    out["tensors"].push_back(tensor_entry(stored.name, stored.dtype, stored.shape, 0));
+    count_dtype(stored.dtype, out);
+  }
   return out;
 }
 
@@ -64,8 +72,7 @@ Result<json> inspect_foreign(const std::string& path) {
   for (size_t part = 0; part < foreign.parts.size(); ++part) {
     for (const auto& [name, tensor] : foreign.parts[part]) {
       out["tensors"].push_back(tensor_entry(name, tensor->dtype(), tensor->shape(), part));
-      json& count = out["dtypes"][std::string(tensor::dtype_name(tensor->dtype()))];
-      count = count.is_null() ? 1 : count.get<int>() + 1;
+      count_dtype(tensor->dtype(), out);
     }
   }
   const Result<std::optional<TokenizerFiles>> tokenizer = find_tokenizer(path, "", "");

@@ -9,8 +9,8 @@
 namespace optserve::converter {
 
 // Keys: kind ("optserve", "metaseq", "huggingface", "faster_transformer"), path, layout, config, parameters, dtypes
-// {name: tensors}, shards and serves (ours only), tokenizer, files [{name, bytes}], tensors [{name, dtype, shape,
-// part}], problem (text, absent when the checkpoint can be converted or served), warnings.
+// {name: tensors}, shards, serves and quantisation (ours only), tokenizer, files [{name, bytes}], tensors [{name,
+// dtype, shape, part}], problem (text, absent when the checkpoint can be converted or served), warnings.
 Result<nlohmann::json> inspect(const std::string& path);
 
 // The same for people; `with_tensors` lists every tensor.

@@ -66,6 +66,12 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
     if (!options.dtype)
       return refuse(ErrorCode::kBadRequest, "dtype is '" + command.dtype + "', expected keep, fp32, fp16 or bf16");
   }
+  if (command.quantize != "none") {
+    options.quantisation = find_quantisation(command.quantize);
+    if (!options.quantisation)
+      return refuse(ErrorCode::kBadRequest,
+                    "quantize is '" + command.quantize + "', expected none, " + std::string(kQuantisationNames));
+  }
   return options;
 }
 
@@ -107,7 +113,7 @@ int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& 
     for (const std::string& warning : done.warnings) err << "warning: " << warning << "\n";
     if (done.nonfinite > 0) err << "warning: " << done.nonfinite << " weights are NaN or infinite\n";
     out << command.output << ": " << done.config.name << ", " << done.parameters << " parameters in "
-        << tensor::dtype_name(done.dtype) << ", " << done.shards << " shards, " << done.bytes_written << " bytes, from "
+        << formats_text(done) << ", " << done.shards << " shards, " << done.bytes_written << " bytes, from "
         << done.layout << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
     return 0;
   } catch (const Error& error) {

@@ -13,7 +13,8 @@ struct ConvertCommand {
   std::string input;
   std::string output;
   std::string name;
-  std::string dtype = "keep";  // keep, fp32, fp16, bf16
+  std::string dtype = "keep";     // keep, fp32, fp16, bf16
+  std::string quantize = "none";  // none, int8, int8-mse, fp8, int4
   int shards = 0;
   int64_t num_heads = 0;
   std::string vocab_file;

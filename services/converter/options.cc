@@ -25,7 +25,11 @@ void add_convert(ConfigParser& parser, ConverterOptions& options) {
   command.add_positional("destination", convert.output, "Folder to create", true);
   command.add("name", convert.name, "The model's name; by default that of the destination");
   command.add("dtype", convert.dtype, "keep, fp32, fp16 or bf16");
-  command.add("shards", convert.shards, "Number of shards; 0: the largest of 8, 4, 2, 1 that the model allows");
+  command.add(
+      "quantize", convert.quantize,
+      "Store the large matrices in fewer bits: none, int8, int8-mse (scales of least squared error), fp8 or int4");
+  command.add("shards", convert.shards,
+              "Number of shards; 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow");
   command.add("heads", convert.num_heads, "Attention heads, where the files do not say; 0: as the published model");
   command.add("vocab", convert.vocab_file, "gpt2-vocab.json; by default searched beside the source");
   command.add("merges", convert.merges_file, "gpt2-merges.txt; by default searched beside the source");

@@ -5,7 +5,6 @@
 #include "converter/converter_service.h"
 #include "converter/path_guard.h"
 #include "metrics/http_server.h"
-#include "tensor/dtype.h"
 #include "transport/scheduler_session.h"
 
 namespace optserve::converter {
@@ -13,7 +12,7 @@ namespace {
 
 std::string summary_of(const std::string& destination, const ConvertResult& result) {
   return destination + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " +
-         std::string(tensor::dtype_name(result.dtype)) + ", " + std::to_string(result.shards) + " shards, " +
+         formats_text(result) + ", " + std::to_string(result.shards) + " shards, " +
          (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +
          result.layout;
 }
@@ -27,6 +26,7 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
   command.input = spec.value().source;
   command.output = spec.value().destination;
   command.dtype = spec.value().dtype.empty() ? "keep" : spec.value().dtype;
+  command.quantize = spec.value().quantize.empty() ? "none" : spec.value().quantize;
   command.shards = spec.value().shards;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();

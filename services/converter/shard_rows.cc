@@ -13,9 +13,9 @@ using model_spec::TensorSpec;
 
 Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint) {
   const checkpoint::Manifest& manifest = checkpoint.manifest();
-  if (manifest.quantisation != "none")
+  if (manifest.quantisation)
     return refuse(ErrorCode::kUnsupportedFormat, checkpoint.folder() + ": its weights are quantised (" +
-                                                     manifest.quantisation +
+                                                     std::string(quantisation_name(*manifest.quantisation)) +
                                                      "); export the checkpoint that it was made from");
   ShardRows rows;
   rows.config_ = checkpoint.config();

@@ -145,6 +145,11 @@ TEST_F(LocalStack, AConverterConvertsBelowItsRootAndNowhereElse) {
   const ProgramOutput inspected = run_program("optserve", {"inspect", *folder_ / "converted", "--json"});
   EXPECT_EQ(inspected.status, 0) << inspected.err;
   EXPECT_EQ(json::parse(inspected.out)["kind"], "optserve");
+  const ProgramOutput quantised =
+      optserve({"convert", "--remote", source, *folder_ / "quantised", "--quantize", "int4"});
+  EXPECT_EQ(quantised.status, 0) << quantised.err;
+  EXPECT_THAT(quantised.out, HasSubstr("int4 and F16, 2 shards"));
+  EXPECT_THAT(run_program("optserve", {"inspect", *folder_ / "quantised"}).out, HasSubstr("quantisation    int4"));
   const ProgramOutput outside = optserve({"convert", "--remote", demo_folder(), *folder_ / "more"});
   EXPECT_EQ(outside.status, 1);
   EXPECT_THAT(outside.err, HasSubstr("leads outside the folders of this converter"));

@@ -30,11 +30,11 @@ def pieces(shape):
         left -= count
 
 
-def shapes_of_part():
+def shapes_of_part(layers):
     shapes = {"decoder.embed_tokens.weight": (VOCAB // PARTS, HIDDEN),
               "decoder.embed_positions.weight": (POSITIONS + 2, HIDDEN),
               "decoder.layer_norm.weight": (HIDDEN,), "decoder.layer_norm.bias": (HIDDEN,)}
-    for layer in range(LAYERS):
+    for layer in range(layers):
         leaves = {"self_attn.qkv_proj.weight": (3 * HIDDEN // PARTS, HIDDEN),
                   "self_attn.qkv_proj.bias": (3 * HIDDEN // PARTS,),
                   "self_attn.out_proj.weight": (HIDDEN, HIDDEN // PARTS), "self_attn.out_proj.bias": (HIDDEN,),
@@ -44,6 +44,16 @@ def shapes_of_part():
                   "final_layer_norm.weight": (HIDDEN,), "final_layer_norm.bias": (HIDDEN,)}
         shapes.update({f"decoder.layers.{layer}.{leaf}": shape for leaf, shape in leaves.items()})
     return shapes
+
+
+def write_source(folder, layers):
+    """Writes the parts of a Metaseq checkpoint and returns their bytes."""
+    folder.mkdir()
+    for part in range(PARTS):
+        tensors = {name: ("float16", shape, pieces(shape)) for name, shape in shapes_of_part(layers).items()}
+        metaseq_files.write_pt(folder / f"reshard-model_part-{part}.pt", tensors,
+                               {"decoder_attention_heads": 32, "activation_fn": "relu"})
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def measure(tool, command, source, target, *options):
@@ -80,12 +90,7 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="optserve-checkpoint-memory-", dir=parent))
     try:
         source = folder / "source"
-        source.mkdir()
-        for part in range(PARTS):
-            tensors = {name: ("float16", shape, pieces(shape)) for name, shape in shapes_of_part().items()}
-            metaseq_files.write_pt(source / f"reshard-model_part-{part}.pt", tensors,
-                                   {"decoder_attention_heads": 32, "activation_fn": "relu"})
-        size = sum(path.stat().st_size for path in source.iterdir())
+        size = write_source(source, LAYERS)
         largest_mib = VOCAB * HIDDEN * 2 / 2 ** 20
         limit_mib = 3 * largest_mib + 200e6 / 2 ** 20
         print(f"input {size / 1e9:.2f} GB in {PARTS} parts, largest tensor {largest_mib:.0f} MiB, "
@@ -97,8 +102,9 @@ def main():
                 sys.exit("FAILED: the peak exceeds the limit or the input is too small")
 
         converted = folder / "target"
-        report("convert to bf16", *measure(sys.argv[1], "convert", source, converted, "--dtype", "bf16"))
-        shutil.rmtree(converted)
+        for options in (("--dtype", "bf16"), ("--quantize", "int8"), ("--quantize", "int4")):
+            report("convert " + " ".join(options), *measure(sys.argv[1], "convert", source, converted, *options))
+            shutil.rmtree(converted)
         report("convert", *measure(sys.argv[1], "convert", source, converted))
         shutil.rmtree(source)
         check_export(sys.argv[1], converted, folder, report, "--format", "metaseq", "--parts", "1")
@@ -108,4 +114,5 @@ def main():
         shutil.rmtree(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -33,6 +33,7 @@ int convert(int argc, char** argv) {
       continue;
     }
     if (option == "--dtype") command.dtype = value;
+    if (option == "--quantize") command.quantize = value;
     if (option == "--shards") command.shards = std::stoi(value);
     if (option == "--heads") command.num_heads = std::stoi(value);
     if (option == "--name") command.name = value;

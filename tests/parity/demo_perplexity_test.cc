@@ -1,7 +1,9 @@
-// Perplexity of the shipped model on text it never saw, tokenised by our own tokenizer, against its golden value.
+// Perplexity of the shipped model on text it never saw, tokenised by our own tokenizer: against its golden value, and
+// of every quantised format against fp16.
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 
 #include "support/demo_model.h"
 #include "support/engine_group.h"
@@ -36,26 +38,57 @@ std::vector<batching::SequenceRequest> windows(const std::vector<TokenId>& ids) 
   return requests;
 }
 
+struct Perplexity {
+  double value = 0;
+  int64_t scored = 0;
+};
+
+Perplexity perplexity_of(const std::string& checkpoint, const std::vector<TokenId>& ids) {
+  EngineOptions options;
+  options.checkpoint = checkpoint;
+  options.num_blocks = 160;
+  options.max_sequences = 4;
+  options.max_step_tokens = 1024;
+  Perplexity perplexity;
+  run_engine_group({RankKind::kThreads, 2}, options, [&](GroupLeader& leader, const Engine& engine) {
+    double sum = 0;
+    for (const Generation& window : generate_all(leader, planner_options(engine), windows(ids))) {
+      for (const float logprob : window.prompt_logprobs) sum += logprob;
+      perplexity.scored += static_cast<int64_t>(window.prompt_logprobs.size());
+    }
+    perplexity.value = std::exp(-sum / static_cast<double>(perplexity.scored));
+  });
+  return perplexity;
+}
+
 TEST(DemoPerplexity, OfHeldOutTextIsTheGoldenOne) {
   const TemporaryFolder folder;
   convert_demo_model(folder / "demo", 2);
   const auto ids = heldout_ids();
   EXPECT_EQ(static_cast<int64_t>(ids.size()), demo_goldens().heldout.tokens);
-  EngineOptions options;
-  options.checkpoint = folder / "demo";
-  options.num_blocks = 160;
-  options.max_sequences = 4;
-  options.max_step_tokens = 1024;
-  run_engine_group({RankKind::kThreads, 2}, options, [&](GroupLeader& leader, const Engine& engine) {
-    double sum = 0;
-    int64_t scored = 0;
-    for (const Generation& window : generate_all(leader, planner_options(engine), windows(ids))) {
-      for (const float logprob : window.prompt_logprobs) sum += logprob;
-      scored += static_cast<int64_t>(window.prompt_logprobs.size());
-    }
-    EXPECT_EQ(scored, demo_goldens().heldout.scored);
-    EXPECT_NEAR(std::exp(-sum / static_cast<double>(scored)), demo_goldens().heldout.perplexity, 0.001);
-  });
+  const Perplexity found = perplexity_of(folder / "demo", ids);
+  EXPECT_EQ(found.scored, demo_goldens().heldout.scored);
+  EXPECT_NEAR(found.value, demo_goldens().heldout.perplexity, 0.001);
+}
+
+// What quantising may cost, as a factor of fp16's perplexity. docs/benchmarks/conversion.md has the table.
+TEST(DemoPerplexity, OfQuantisedWeightsStaysNearThatOfHalves) {
+  struct Bound {
+    const char* quantisation;
+    double factor;
+  };
+  const TemporaryFolder folder;
+  const auto ids = heldout_ids();
+  convert_demo_model(folder / "fp16", 2);
+  const double halves = perplexity_of(folder / "fp16", ids).value;
+  std::printf("%-10s %10.4f\n", "fp16", halves);
+  for (const Bound& bound : {Bound{"int8", 1.001}, {"int8-mse", 1.001}, {"fp8", 1.005}, {"int4", 1.05}}) {
+    convert_demo_model(folder / bound.quantisation, 2, bound.quantisation);
+    const double found = perplexity_of(folder / bound.quantisation, ids).value;
+    std::printf("%-10s %10.4f  factor %.5f\n", bound.quantisation, found, found / halves);
+    EXPECT_LE(found / halves, bound.factor) << bound.quantisation;
+    EXPECT_NE(found, halves) << bound.quantisation << " changed nothing";
+  }
 }
 
 }  // namespace

@@ -39,12 +39,14 @@ const DemoGoldens& demo_goldens() {
   return goldens;
 }
 
-void convert_demo_model(const std::string& folder, int shards) {
+void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation, tensor::DType dtype) {
   converter::ConvertOptions options;
   options.input = demo_file("");
   options.output = folder;
   options.name = "demo";
   options.shards = shards;
+  options.quantisation = find_quantisation(quantisation);
+  options.dtype = dtype;
   const auto result = converter::convert(options);
   if (!result.ok()) throw Error(result.refusal().message);
 }

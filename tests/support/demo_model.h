@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "tensor/dtype.h"
 
 namespace optserve::test_support {
 
@@ -42,7 +43,9 @@ const DemoGoldens& demo_goldens();
 // "deploy/demo-model/<name>" in the source tree.
 std::string demo_file(const std::string& name);
 std::string read_file(const std::string& path);
-// Converts the two Metaseq parts to a checkpoint of `shards` shards. Throws Error.
-void convert_demo_model(const std::string& folder, int shards);
+// Converts the two Metaseq parts to a checkpoint of `shards` shards, quantised as the command line names it. Throws
+// Error.
+void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation = "none",
+                        tensor::DType dtype = tensor::DType::kF16);
 
 }  // namespace optserve::test_support

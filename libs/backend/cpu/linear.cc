@@ -48,6 +48,8 @@ CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
       return kernels.linear_f16;
     case QuantFormat::kBF16:
       return kernels.linear_bf16;
+    default:  // widened when it is loaded
+      break;
   }
   check_failed("linear: no kernel for this weight format", std::source_location::current());
 }
