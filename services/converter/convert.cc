@@ -10,8 +10,7 @@
 #include "base/check.h"
 #include "checkpoint/writer.h"
 #include "converter/existing_output.h"
-#include "converter/source.h"
-#include "converter/tokenizer_files.h"
+#include "converter/source_reader.h"
 
 namespace optserve::converter {
 namespace {
@@ -46,10 +45,10 @@ uint64_t count_nonfinite(std::span<const std::byte> bytes, DType dtype) {
   return count;
 }
 
-// Moves the tensors of a Source into a CheckpointWriter, one at a time and each in pieces of rows.
+// Moves the tensors of a SourceReader into a CheckpointWriter, one at a time and each in pieces of rows.
 class Mover {
  public:
-  Mover(const Source& source, CheckpointWriter& writer, const CheckpointWriter::Plan& plan,
+  Mover(const SourceReader& source, CheckpointWriter& writer, const CheckpointWriter::Plan& plan,
         const ConvertOptions& options)
       : source_(source), writer_(writer), plan_(plan), options_(options) {
     progress_.bytes_total = writer.shard_bytes() * static_cast<uint64_t>(plan.shards);
@@ -160,7 +159,7 @@ class Mover {
     return refuse(ErrorCode::kDataCorrupt, text);
   }
 
-  const Source& source_;
+  const SourceReader& source_;
   CheckpointWriter& writer_;
   const CheckpointWriter::Plan& plan_;
   const ConvertOptions& options_;
@@ -197,15 +196,16 @@ Status check_room(const std::string& output, uint64_t bytes) {
                                              std::to_string(room >> 20) + " MiB are free");
 }
 
-Result<Source> open_source(const ConvertOptions& options) {
-  Result<ForeignCheckpoint> foreign = open_foreign(options.input);
-  if (!foreign.ok()) return foreign.refusal();
-  Result<model_spec::OptConfig> config = infer_config(foreign.value(), name_of(options), options.num_heads);
-  if (!config.ok()) return config.refusal();
-  return Source::open(std::move(foreign).value(), config.value());
+Result<SourceReader> open_source(const ConvertOptions& options) {
+  return SourceReader::open({.input = options.input,
+                             .name = name_of(options),
+                             .num_heads = options.num_heads,
+                             .vocab_file = options.vocab_file,
+                             .merges_file = options.merges_file},
+                            options.reader);
 }
 
-Result<CheckpointWriter::Plan> make_plan(const ConvertOptions& options, const Source& source,
+Result<CheckpointWriter::Plan> make_plan(const ConvertOptions& options, const SourceReader& source,
                                          const std::optional<TokenizerFiles>& tokenizer) {
   CheckpointWriter::Plan plan;
   plan.config = source.config();
@@ -232,10 +232,10 @@ int default_shards(const model_spec::OptConfig& config) {
 }
 
 Result<ConvertResult> convert(const ConvertOptions& options) {
-  Result<Source> source = open_source(options);
+  Result<SourceReader> source = open_source(options);
   if (!source.ok()) return source.refusal();
-  Result<std::optional<TokenizerFiles>> tokenizer =
-      find_tokenizer(options.input, options.vocab_file, options.merges_file);
+  const SourceSummary& summary = source.value().summary();
+  Result<std::optional<TokenizerFiles>> tokenizer = source.value().tokenizer();
   if (!tokenizer.ok()) return tokenizer.refusal();
   Result<CheckpointWriter::Plan> plan = make_plan(options, source.value(), tokenizer.value());
   if (!plan.ok()) return plan.refusal();
@@ -244,10 +244,10 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
   result.dtype = plan.value().dtype;
   result.shards = plan.value().shards;
   result.parameters = model_spec::parameter_count(result.config);
-  result.layout = source.value().foreign().kind + ", " + source.value().foreign().layout;
-  result.warnings = source.value().foreign().warnings;
+  result.layout = summary.kind + ", " + summary.layout;
+  result.warnings = summary.warnings;
   result.has_tokenizer = tokenizer.value().has_value();
-  const checkpoint::SourceInfo origin{result.layout, source.value().foreign().files};
+  const checkpoint::SourceInfo origin{result.layout, summary.files};
   result.existed = options.accept_existing && is_output_of(options.output, plan.value(), origin, tokenizer.value());
   if (result.existed) return result;
 

@@ -19,8 +19,8 @@ std::string summary_of(const std::string& destination, const ConvertResult& resu
 }
 
 // What the conversion thread does with one job.
-Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertSpec& wanted,
-                                const ConversionThread::Progress& progress) {
+Result<std::string> convert_job(const PathGuard& guard, const ReaderOptions& reader,
+                                const protocol::ConvertSpec& wanted, const ConversionThread::Progress& progress) {
   const Result<protocol::ConvertSpec> spec = guard.resolve(wanted);
   if (!spec.ok()) return spec.refusal();
   ConvertCommand command;
@@ -28,6 +28,7 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
   command.output = spec.value().destination;
   command.dtype = spec.value().dtype.empty() ? "keep" : spec.value().dtype;
   command.shards = spec.value().shards;
+  command.reader = reader;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();
   // A converter may have died between publishing and reporting; then its job comes again.
@@ -45,6 +46,8 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
 
 void serve(const ServeOptions& options) {
   const PathGuard guard(options.roots);
+  if (const Result<ReaderSettings> reader = to_settings(options.reader); !reader.ok())
+    throw Error(reader.refusal().message);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
   Registry metrics;
   Health health;
@@ -53,7 +56,9 @@ void serve(const ServeOptions& options) {
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
 
   ConversionThread thread(
-      [&](const protocol::ConvertSpec& spec, const auto& progress) { return convert_job(guard, spec, progress); });
+      [&](const protocol::ConvertSpec& spec, const auto& progress) {
+        return convert_job(guard, options.reader, spec, progress);
+      });
   protocol::Register hello = transport::new_registration();
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);
