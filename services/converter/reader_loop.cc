@@ -101,7 +101,8 @@ class ReaderLoop {
     check(is_inside, "reader: rows outside of " + spec.name);
     const uint64_t bytes = static_cast<uint64_t>(request.count) * static_cast<uint64_t>(spec.cols) *
                            tensor::dtype_bytes(source_->dtype(spec));
-    source_->read_rows(spec, request.begin, request.count, window_.first(bytes));
+    check(request.half < 2 && bytes <= kHalfBytes, "reader: rows that do not fit");
+    source_->read_rows(spec, request.begin, request.count, window_.subspan(request.half * kHalfBytes, bytes));
     return Reply{.bytes = bytes};
   }
 
@@ -135,6 +136,7 @@ Result<SourceSummary> summarise(const ReadJob& job, std::optional<Source>& sourc
   summary.layout = foreign.layout;
   summary.files = foreign.files;
   summary.warnings = foreign.warnings;
+  summary.has_replicas = foreign.parts.size() > 1;
   if (job.for_inspection) {
     list_tensors(foreign, summary);
     const Result<std::optional<TokenizerFiles>> tokenizer = find_tokenizer(job.input, "", "");

@@ -190,10 +190,13 @@ Refusal ReaderProcess::dead() {
               words);
 }
 
-Result<Reply> ReaderProcess::ask(const Request& request) {
-  check(window_ != nullptr, "ReaderProcess::ask: no window");
+// That the reader is gone is seen by collect().
+void ReaderProcess::post(const Request& request) {
+  [[maybe_unused]] const ssize_t ignored = send(channel_, &request, sizeof request, MSG_NOSIGNAL);
+}
+
+Result<Reply> ReaderProcess::collect() {
   if (pid_ < 0) throw Error("the reader of the checkpoint has ended");
-  if (send(channel_, &request, sizeof request, MSG_NOSIGNAL) != sizeof request) return dead();
   pollfd waiting{channel_, POLLIN, 0};
   const int64_t ms = std::min<int64_t>(answer_seconds_, INT32_MAX / 1000) * 1000;
   int ready = 0;

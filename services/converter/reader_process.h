@@ -33,7 +33,13 @@ class ReaderProcess {
   // Asks one question. Refused with the reader's own reason, or because the reader broke down over the files or
   // answered nonsense; then it is ended. Throws Error when the environment failed: as the reader says, or because the
   // reader was silent for too long or was killed from outside.
-  Result<Reply> ask(const Request& request);
+  Result<Reply> ask(const Request& request) {
+    post(request);
+    return collect();
+  }
+  // The two halves of ask(): other work can be done between them. Each question is collected before the next one.
+  void post(const Request& request);
+  Result<Reply> collect();
 
   // What the last answer put into the window. A reader that was taken over may change the bytes at any time: copy them
   // before looking at them.

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "converter/reader_process.h"
@@ -56,11 +57,23 @@ class SourceReader {
  private:
   explicit SourceReader(std::unique_ptr<ReaderProcess> process) : process_(std::move(process)) {}
   uint32_t place_of(const model_spec::TensorSpec& spec) const { return places_.at(spec.name); }
+  Result<Reply> ask(const Request& request) const;
+  Status settle() const;
+  void take_rows(const Request& request, const Reply& reply) const;
+  bool is_at_hand(uint32_t place, int64_t row) const;
+  void fetch(const model_spec::TensorSpec& spec, int64_t row, int64_t count) const;
+  void ask_ahead(const model_spec::TensorSpec& spec, int64_t row, int64_t count) const;
   Result<std::string> tokenizer_text(uint64_t begin, uint64_t bytes) const;
 
   std::unique_ptr<ReaderProcess> process_;
   SourceSummary summary_;
   std::map<std::string, uint32_t> places_;  // in opt_tensors(config)
+  std::vector<uint64_t> row_bytes_;         // by place
+  // The rows that one half of the window holds, and what the reader works on meanwhile: the rows that follow, in the
+  // other half, or the checksum of the next tensor.
+  mutable std::optional<Request> rows_;
+  mutable std::optional<Request> ahead_;
+  mutable std::optional<uint32_t> checked_;  // the tensor whose checksum was compared last
 };
 
 }  // namespace optserve::converter

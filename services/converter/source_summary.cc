@@ -52,6 +52,7 @@ void visit(Archive& archive, Summary& summary) {
   archive.text(summary.problem, kLongTextMax);
   archive.dtype(summary.natural_dtype);
   archive.list(summary.dtypes, kTensorsMax, [&](auto& dtype) { archive.dtype(dtype); });
+  archive.flag(summary.has_replicas);
   archive.flag(summary.has_tokenizer);
   archive.optional(summary.config, [&](auto& config) { visit_config(archive, config); });
 }

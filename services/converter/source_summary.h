@@ -34,6 +34,7 @@ struct SourceSummary {
   std::string problem;                           // why it cannot be converted; empty if it can
   tensor::DType natural_dtype = tensor::DType::kF32;
   std::vector<tensor::DType> dtypes;  // of each entry of opt_tensors(config), unless there is a problem
+  bool has_replicas = false;          // some tensors exist in several parts
   bool has_tokenizer = false;         // for inspection only
 };
 
