@@ -16,13 +16,7 @@
 namespace optserve::converter {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-
-// Of no use to anybody but this process, whatever their arguments.
+// They change nothing outside of this process, whatever their arguments.
 constexpr auto kAllowed = std::to_array<int>(
     {SCMP_SYS(read),           SCMP_SYS(pread64),         SCMP_SYS(readv),         SCMP_SYS(close),
      SCMP_SYS(fstat),          SCMP_SYS(newfstatat),      SCMP_SYS(statx),         SCMP_SYS(lseek),
@@ -85,7 +79,7 @@ int load_filter(int channel_fd) {
   Filter filter;
   for (const int call : kAllowed) filter.add(SCMP_ACT_ALLOW, call);
   for (const int call : kHostile)
-    if (!kSanitized) filter.add(SCMP_ACT_KILL_PROCESS, call);
+    if (!kSanitizedBuild) filter.add(SCMP_ACT_KILL_PROCESS, call);
   for (const int fd : {channel_fd, STDERR_FILENO}) filter.add(SCMP_ACT_ALLOW, SCMP_SYS(write), {equal(0, fd)});
   filter.add(SCMP_ACT_ALLOW, SCMP_SYS(writev), {equal(0, STDERR_FILENO)});  // the C library's last words
   filter.add(SCMP_ACT_ALLOW, SCMP_SYS(openat), {masked(2, O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND, O_RDONLY)});
@@ -123,7 +117,7 @@ std::string enter_cage(int channel_fd) {
   };
   limit(RLIMIT_CORE, 0, "RLIMIT_CORE");
   limit(RLIMIT_FSIZE, 0, "RLIMIT_FSIZE");
-  if (!kSanitized) limit(RLIMIT_DATA, kCageDataBytes, "RLIMIT_DATA");
+  if (!kSanitizedBuild) limit(RLIMIT_DATA, kCageDataBytes, "RLIMIT_DATA");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) note("no_new_privs", errno);
   if (const int error = load_filter(channel_fd); error != 0) note("seccomp", error);
   return missing;

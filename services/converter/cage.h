@@ -22,6 +22,12 @@ std::string_view sandbox_mode_name(SandboxMode mode);
 // Memory that the process may take, the shared window apart.
 inline constexpr uint64_t kCageDataBytes = uint64_t{2} << 30;
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitizedBuild = true;
+#else
+inline constexpr bool kSanitizedBuild = false;
+#endif
+
 // Locks this process for good: no core, no growing file, bounded memory, no new privileges, and a filter of system
 // calls. Files can be opened for reading; `channel_fd` and standard error can be written to; threads can be started.
 // Everything else fails with EPERM, and what no reader of files ever does (sockets, programs, processes, removing and
