@@ -8,70 +8,17 @@ namespace optserve::checkpoint {
 namespace {
 
 // Modules in which everything is dangerous to call, submodules included.
-constexpr auto kDangerousModules = std::to_array<std::string_view>({"os",
-                                                                    "posix",
-                                                                    "posixpath",
-                                                                    "nt",
-                                                                    "ntpath",
-                                                                    "subprocess",
-                                                                    "_posixsubprocess",
-                                                                    "sys",
-                                                                    "socket",
-                                                                    "_socket",
-                                                                    "shutil",
-                                                                    "runpy",
-                                                                    "pty",
-                                                                    "importlib",
-                                                                    "_frozen_importlib",
-                                                                    "_frozen_importlib_external",
-                                                                    "imp",
-                                                                    "ctypes",
-                                                                    "_ctypes",
-                                                                    "cffi",
-                                                                    "pickle",
-                                                                    "_pickle",
-                                                                    "cPickle",
-                                                                    "dill",
-                                                                    "cloudpickle",
-                                                                    "joblib",
-                                                                    "shelve",
-                                                                    "marshal",
-                                                                    "code",
-                                                                    "codeop",
-                                                                    "pdb",
-                                                                    "bdb",
-                                                                    "timeit",
-                                                                    "trace",
-                                                                    "cProfile",
-                                                                    "profile",
-                                                                    "doctest",
-                                                                    "webbrowser",
-                                                                    "multiprocessing",
-                                                                    "asyncio",
-                                                                    "concurrent",
-                                                                    "threading",
-                                                                    "_thread",
-                                                                    "commands",
-                                                                    "popen2",
-                                                                    "pip",
-                                                                    "urllib",
-                                                                    "urllib2",
-                                                                    "http",
-                                                                    "requests",
-                                                                    "httplib",
-                                                                    "ftplib",
-                                                                    "smtplib",
-                                                                    "telnetlib",
-                                                                    "tempfile",
-                                                                    "zipimport",
-                                                                    "pkgutil",
-                                                                    "inspect",
-                                                                    "gc",
-                                                                    "site",
-                                                                    "distutils",
-                                                                    "setuptools",
-                                                                    "idlelib",
-                                                                    "lib2to3"});
+constexpr auto kDangerousModules = std::to_array<std::string_view>(
+    {"os", "posix", "posixpath", "nt", "ntpath", "subprocess", "_posixsubprocess", "sys", "socket", "_socket",
+     "shutil", "runpy", "pty", "importlib", "_frozen_importlib", "_frozen_importlib_external", "imp", "ctypes",
+     "_ctypes", "cffi", "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code",
+     "codeop", "pdb", "bdb", "timeit", "trace", "cProfile", "profile", "doctest", "webbrowser", "multiprocessing",
+     "asyncio", "concurrent", "threading", "_thread", "commands", "popen2", "pip", "urllib", "urllib2", "http",
+     "requests", "httplib", "ftplib", "smtplib", "telnetlib", "tempfile", "zipimport", "pkgutil", "inspect", "gc",
+     "site", "distutils", "setuptools", "idlelib", "lib2to3", "antigravity", "atexit", "cgitb", "ensurepip", "fcntl",
+     "fabric", "IPython", "mmap", "msvcrt", "nose", "paramiko", "pexpect", "ptyprocess", "pydoc", "pytest", "_pytest",
+     "resource", "rlcompleter", "signal", "socketserver", "sqlite3", "ssl", "sysconfig", "test", "tkinter",
+     "unittest", "venv", "winreg", "_winreg", "wsgiref", "xmlrpc", "zipapp"});
 
 // Single functions of modules that are otherwise harmless.
 constexpr auto kDangerousBuiltins = std::to_array<std::string_view>(
@@ -99,7 +46,7 @@ constexpr auto kDangerousNames = std::to_array<std::string_view>({"operator.attr
                                                                   "torch.compile",
                                                                   "torch.jit.load",
                                                                   "torch.package.PackageImporter",
-                                                                  "numpy.load",
+                                                                  "numpy.load", "numpy.fromfile", "numpy.memmap", "pandas.eval", "torch.storage._load_from_bytes",
                                                                   "pandas.read_pickle",
                                                                   "platform.popen",
                                                                   "logging.config.listen",
@@ -112,7 +59,11 @@ constexpr auto kDangerousNames = std::to_array<std::string_view>({"operator.attr
                                                                   "types.MethodType"});
 
 constexpr auto kDangerousPrefixes = std::to_array<std::string_view>(
-    {"torch.hub.", "torch.utils.cpp_extension.", "torch.distributed.rpc.", "torch._inductor.", "numpy.testing."});
+    {"torch.hub.", "torch.jit.", "torch.package.", "torch.serialization.", "torch.ops.", "torch.classes.",
+     "torch.multiprocessing.", "torch.utils.cpp_extension.", "torch.utils.model_zoo.", "torch.utils.collect_env.",
+     "torch.utils.bottleneck.", "torch.distributed.rpc.", "torch.distributed.run.", "torch.distributed.launch.",
+     "torch.distributed.elastic.", "torch._inductor.", "numpy.testing.", "numpy.lib.npyio.", "numpy.f2py.",
+     "numpy.distutils.", "numpy.ctypeslib."});
 
 constexpr auto kStorages =
     std::to_array<std::pair<std::string_view, tensor::DType>>({{"torch.HalfStorage", tensor::DType::kF16},
@@ -153,7 +104,7 @@ constexpr auto kRefusedOpcodes = std::to_array<std::pair<unsigned char, std::str
                                                                                             {0x8c, "SHORT_BINUNICODE"},
                                                                                             {0x8d, "BINUNICODE8"},
                                                                                             {0x8e, "BINBYTES8"},
-                                                                                            {0x8f, "EMPTY_SET"},
+                                                                                            {0x8f, "EMPTY_SET"}, {0x90, "ADDITEMS"}, {0x91, "FROZENSET"}, {'d', "DICT"}, {'l', "LIST"},
                                                                                             {'B', "BINBYTES"},
                                                                                             {'C', "SHORT_BINBYTES"}});
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "checkpoint/strict_json.h"
 
@@ -15,6 +16,7 @@ using checkpoint::ValueKind;
 using nlohmann::json;
 
 constexpr uint64_t kConfigBytesMax = 1 << 20;
+constexpr uint64_t kIndexBytesMax = 16 << 20;
 
 // "model.decoder.final_layer_norm.weight" to "decoder.layer_norm.weight", and so on.
 std::string metaseq_spelling(std::string name) {
@@ -78,10 +80,16 @@ std::optional<int64_t> integer(const json& config, const char* key) {
   return found->get<int64_t>();
 }
 
-Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
-  const Result<std::string> text = checkpoint::read_text_file(path, kConfigBytesMax);
-  if (!text.ok()) return text.refusal();
-  const Result<json> parsed = checkpoint::parse_json_strict(text.value(), path, 32);
+// The text of a file of the folder, through `parse`.
+Status parse_file(const std::string& path, uint64_t bytes_max, auto parse) {
+  const Result<std::string> text = checkpoint::read_text_file(path, bytes_max);
+  return text.ok() ? parse(text.value()) : Status(text.refusal());
+}
+
+}  // namespace
+
+Status parse_huggingface_config(std::string_view text, const std::string& path, ForeignHints& hints) {
+  const Result<json> parsed = checkpoint::parse_json_strict(text, path, 32);
   if (!parsed.ok()) return parsed.refusal();
   const json& config = parsed.value();
   const auto unsupported = [&](const std::string& what) {
@@ -98,25 +106,55 @@ Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
     return unsupported("biases or norm weights are disabled, which is no feature of the published OPT");
   if (config.value("_remove_final_layer_norm", json(false)) == true)
     return unsupported("the final norm is removed, which is no feature of the published OPT");
-  foreign.hints.num_heads = integer(config, "num_attention_heads");
+  hints.num_heads = integer(config, "num_attention_heads");
   if (const auto before = config.find("do_layer_norm_before"); before != config.end() && before->is_boolean())
-    foreign.hints.norm_before = before->get<bool>();
-  foreign.hints.eos_id = integer(config, "eos_token_id");
-  foreign.hints.bos_id = integer(config, "bos_token_id");
-  foreign.hints.pad_id = integer(config, "pad_token_id");
+    hints.norm_before = before->get<bool>();
+  hints.eos_id = integer(config, "eos_token_id");
+  hints.bos_id = integer(config, "bos_token_id");
+  hints.pad_id = integer(config, "pad_token_id");
+  for (const char* size : {"hidden_size", "ffn_dim", "vocab_size", "num_hidden_layers", "max_position_embeddings"})
+    if (const auto stated = integer(config, size)) hints.stated_sizes[size] = *stated;
   return ok_status();
 }
 
-}  // namespace
+Status check_huggingface_index(std::string_view text, const std::string& path,
+                               const std::vector<std::string>& weights) {
+  const Result<json> parsed = checkpoint::parse_json_strict(text, path, 8);
+  if (!parsed.ok()) return parsed.refusal();
+  const json& index = parsed.value();
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
+    return refuse(ErrorCode::kDataCorrupt, path + ": the index holds no weight_map from tensors to files");
+  std::set<std::string> known;
+  for (const std::string& file : weights) known.insert(std::filesystem::path(file).filename().string());
+  for (const auto& [tensor, file] : index["weight_map"].items()) {
+    if (!file.is_string())
+      return refuse(ErrorCode::kDataCorrupt, path + ": the index maps " + tensor.substr(0, 80) + " to no file");
+    const auto& name = file.get_ref<const std::string&>();
+    if (!known.contains(name))
+      return refuse(ErrorCode::kDataCorrupt, path + ": the index names the file '" + name.substr(0, 80) +
+                                                 "', which is missing in the folder");
+  }
+  return ok_status();
+}
 
 Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const std::vector<std::string>& weights) {
   ForeignCheckpoint foreign;
   foreign.kind = "huggingface";
   foreign.parts.emplace_back();
-  if (Status status = read_config(folder + "/config.json", foreign); !status.ok()) return status.refusal();
+  const std::string config = folder + "/config.json";
+  Status status = parse_file(config, kConfigBytesMax, [&](const std::string& text) {
+    return parse_huggingface_config(text, config, foreign.hints);
+  });
+  if (!status.ok()) return status.refusal();
   const bool is_safetensors = weights.at(0).ends_with(".safetensors");
+  const std::string index = folder + (is_safetensors ? "/model.safetensors" : "/pytorch_model.bin") + ".index.json";
+  if (std::filesystem::exists(index)) {
+    status = parse_file(index, kIndexBytesMax,
+                        [&](const std::string& text) { return check_huggingface_index(text, index, weights); });
+    if (!status.ok()) return status.refusal();
+  }
   for (const std::string& path : weights) {
-    const Status status = is_safetensors ? add_safetensors(path, foreign) : add_bin(path, foreign);
+    status = is_safetensors ? add_safetensors(path, foreign) : add_bin(path, foreign);
     if (!status.ok()) return status.refusal();
   }
   foreign.layout = std::to_string(weights.size()) + (is_safetensors ? " safetensors" : " pytorch .bin") +

@@ -52,6 +52,19 @@ Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::O
   return heads;
 }
 
+Status check_stated_sizes(const ForeignHints& hints, const model_spec::OptConfig& config) {
+  const std::map<std::string, int64_t> found = {{"hidden_size", config.hidden},
+                                                {"ffn_dim", config.ffn},
+                                                {"vocab_size", config.vocab},
+                                                {"num_hidden_layers", config.num_layers},
+                                                {"max_position_embeddings", config.max_positions}};
+  for (const auto& [name, stated] : hints.stated_sizes)
+    if (found.at(name) != stated)
+      return unknown("its configuration says that " + name + " is " + std::to_string(stated) +
+                     ", by its tensors it is " + std::to_string(found.at(name)));
+  return ok_status();
+}
+
 }  // namespace
 
 Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, const std::string& name,
@@ -73,6 +86,7 @@ Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, con
   config.vocab_real = config.vocab == kOptVocab ? kOptVocabReal : config.vocab;
   config.embed_dim = tokens->columns();
   config.max_positions = positions->rows() - kUnusedPositionRows;
+  if (Status status = check_stated_sizes(foreign.hints, config); !status.ok()) return status.refusal();
   const bool is_post_norm = !foreign.hints.norm_before.value_or(config.embed_dim == config.hidden);
   config.norm_before = first.contains("decoder.layer_norm.weight") || !is_post_norm;
   if (is_post_norm && config.norm_before && foreign.hints.norm_before)

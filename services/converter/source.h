@@ -25,6 +25,7 @@ struct ForeignHints {
   std::optional<int64_t> model_parallel_size;  // tools that re-split do not always keep it right
   std::optional<bool> norm_before;
   std::optional<int64_t> bos_id, eos_id, pad_id;
+  std::map<std::string, int64_t> stated_sizes;  // by Hugging Face's names; they must be those of the tensors
 };
 
 // Opened files, before anything is known about their completeness.
