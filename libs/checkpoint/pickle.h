@@ -1,5 +1,6 @@
 // A pickle of torch.save read as data. Nothing in it is ever called: a global is text, a call of a global that the
-// reader does not know becomes an inert Opaque, and one that could harm a Python reader is refused by name, called or not.
+// reader does not know becomes an inert Opaque, and one that could harm a Python reader is refused by name, called or
+// not.
 //
 // Reads protocol 2, the one torch.save writes. Every number is bounded before it is used.
 #pragma once
@@ -101,7 +102,7 @@ class PickleDocument {
   };
 
   std::unique_ptr<const std::string> bytes_;  // the pickle itself: texts point into it, also after a move
-  std::deque<Value> values_;  // deques, since growing a vector takes twice its memory for a moment
+  std::deque<Value> values_;                  // deques, since growing a vector takes twice its memory for a moment
   std::vector<std::string_view> texts_;
   std::vector<std::string> names_;
   std::deque<std::vector<ValueId>> sequences_;

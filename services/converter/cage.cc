@@ -6,39 +6,96 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <initializer_list>
 
+#include "base/error.h"
+
 namespace optserve::converter {
 namespace {
 
 // They change nothing outside of this process, whatever their arguments.
-constexpr auto kAllowed = std::to_array<int>(
-    {SCMP_SYS(read),           SCMP_SYS(pread64),         SCMP_SYS(readv),         SCMP_SYS(close),
-     SCMP_SYS(fstat),          SCMP_SYS(newfstatat),      SCMP_SYS(statx),         SCMP_SYS(lseek),
-     SCMP_SYS(getdents64),     SCMP_SYS(readlink),        SCMP_SYS(readlinkat),    SCMP_SYS(access),
-     SCMP_SYS(faccessat),      SCMP_SYS(faccessat2),      SCMP_SYS(getcwd),        SCMP_SYS(munmap),
-     SCMP_SYS(mremap),         SCMP_SYS(brk),             SCMP_SYS(madvise),       SCMP_SYS(futex),
-     SCMP_SYS(exit),           SCMP_SYS(exit_group),      SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep),
-     SCMP_SYS(nanosleep),      SCMP_SYS(gettimeofday),    SCMP_SYS(getpid),        SCMP_SYS(gettid),
-     SCMP_SYS(getrandom),      SCMP_SYS(rt_sigaction),    SCMP_SYS(rt_sigreturn),  SCMP_SYS(rt_sigprocmask),
-     SCMP_SYS(sigaltstack),    SCMP_SYS(sched_yield),     SCMP_SYS(rseq),          SCMP_SYS(sched_getaffinity),
-     SCMP_SYS(set_robust_list), SCMP_SYS(restart_syscall)});
+constexpr auto kAllowed = std::to_array<int>({SCMP_SYS(read),
+                                              SCMP_SYS(pread64),
+                                              SCMP_SYS(readv),
+                                              SCMP_SYS(close),
+                                              SCMP_SYS(fstat),
+                                              SCMP_SYS(newfstatat),
+                                              SCMP_SYS(statx),
+                                              SCMP_SYS(lseek),
+                                              SCMP_SYS(getdents64),
+                                              SCMP_SYS(readlink),
+                                              SCMP_SYS(readlinkat),
+                                              SCMP_SYS(access),
+                                              SCMP_SYS(faccessat),
+                                              SCMP_SYS(faccessat2),
+                                              SCMP_SYS(getcwd),
+                                              SCMP_SYS(munmap),
+                                              SCMP_SYS(mremap),
+                                              SCMP_SYS(brk),
+                                              SCMP_SYS(madvise),
+                                              SCMP_SYS(futex),
+                                              SCMP_SYS(exit),
+                                              SCMP_SYS(exit_group),
+                                              SCMP_SYS(clock_gettime),
+                                              SCMP_SYS(clock_nanosleep),
+                                              SCMP_SYS(nanosleep),
+                                              SCMP_SYS(gettimeofday),
+                                              SCMP_SYS(getpid),
+                                              SCMP_SYS(gettid),
+                                              SCMP_SYS(getrandom),
+                                              SCMP_SYS(rt_sigaction),
+                                              SCMP_SYS(rt_sigreturn),
+                                              SCMP_SYS(rt_sigprocmask),
+                                              SCMP_SYS(sigaltstack),
+                                              SCMP_SYS(sched_yield),
+                                              SCMP_SYS(rseq),
+                                              SCMP_SYS(sched_getaffinity),
+                                              SCMP_SYS(set_robust_list),
+                                              SCMP_SYS(restart_syscall)});
 
-constexpr auto kHostile = std::to_array<int>(
-    {SCMP_SYS(execve),          SCMP_SYS(execveat),         SCMP_SYS(fork),     SCMP_SYS(vfork),
-     SCMP_SYS(socket),          SCMP_SYS(socketpair),       SCMP_SYS(connect),  SCMP_SYS(bind),
-     SCMP_SYS(listen),          SCMP_SYS(ptrace),           SCMP_SYS(kill),     SCMP_SYS(process_vm_readv),
-     SCMP_SYS(process_vm_writev), SCMP_SYS(unlink),         SCMP_SYS(unlinkat), SCMP_SYS(rename),
-     SCMP_SYS(renameat),        SCMP_SYS(renameat2),        SCMP_SYS(creat),    SCMP_SYS(link),
-     SCMP_SYS(linkat),          SCMP_SYS(symlink),          SCMP_SYS(symlinkat), SCMP_SYS(mkdir),
-     SCMP_SYS(mkdirat),         SCMP_SYS(rmdir),            SCMP_SYS(mknod),    SCMP_SYS(mknodat),
-     SCMP_SYS(truncate),        SCMP_SYS(ftruncate),        SCMP_SYS(mount),    SCMP_SYS(bpf),
-     SCMP_SYS(io_uring_setup),  SCMP_SYS(userfaultfd),      SCMP_SYS(unshare),  SCMP_SYS(setns)});
+constexpr auto kHostile = std::to_array<int>({SCMP_SYS(execve),
+                                              SCMP_SYS(execveat),
+                                              SCMP_SYS(fork),
+                                              SCMP_SYS(vfork),
+                                              SCMP_SYS(socket),
+                                              SCMP_SYS(socketpair),
+                                              SCMP_SYS(connect),
+                                              SCMP_SYS(bind),
+                                              SCMP_SYS(listen),
+                                              SCMP_SYS(ptrace),
+                                              SCMP_SYS(kill),
+                                              SCMP_SYS(process_vm_readv),
+                                              SCMP_SYS(process_vm_writev),
+                                              SCMP_SYS(unlink),
+                                              SCMP_SYS(unlinkat),
+                                              SCMP_SYS(rename),
+                                              SCMP_SYS(renameat),
+                                              SCMP_SYS(renameat2),
+                                              SCMP_SYS(creat),
+                                              SCMP_SYS(link),
+                                              SCMP_SYS(linkat),
+                                              SCMP_SYS(symlink),
+                                              SCMP_SYS(symlinkat),
+                                              SCMP_SYS(mkdir),
+                                              SCMP_SYS(mkdirat),
+                                              SCMP_SYS(rmdir),
+                                              SCMP_SYS(mknod),
+                                              SCMP_SYS(mknodat),
+                                              SCMP_SYS(truncate),
+                                              SCMP_SYS(ftruncate),
+                                              SCMP_SYS(mount),
+                                              SCMP_SYS(bpf),
+                                              SCMP_SYS(io_uring_setup),
+                                              SCMP_SYS(userfaultfd),
+                                              SCMP_SYS(unshare),
+                                              SCMP_SYS(setns)});
 
 class Filter {
  public:
@@ -121,6 +178,27 @@ std::string enter_cage(int channel_fd) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) note("no_new_privs", errno);
   if (const int error = load_filter(channel_fd); error != 0) note("seccomp", error);
   return missing;
+}
+
+std::string try_cage() {
+  int ends[2] = {-1, -1};
+  if (pipe2(ends, O_CLOEXEC) != 0) throw errno_error("pipe2");
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string missing = enter_cage(ends[1]);
+    [[maybe_unused]] const ssize_t ignored = write(ends[1], missing.data(), missing.size());
+    _exit(0);
+  }
+  close(ends[1]);
+  std::string missing(1 << 10, '\0');
+  const ssize_t got = child < 0 ? 0 : read(ends[0], missing.data(), missing.size());
+  close(ends[0]);
+  if (child < 0) throw errno_error("fork");
+  missing.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return status == 0 ? missing : "the process that tried it ended with status " + std::to_string(status);
 }
 
 }  // namespace optserve::converter

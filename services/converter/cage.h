@@ -37,4 +37,7 @@ inline constexpr bool kSanitizedBuild = false;
 // that their reports come out; the filter is the same.
 std::string enter_cage(int channel_fd);
 
+// What enter_cage() would return, found out by a process of its own. For the start of a program, before its threads.
+std::string try_cage();
+
 }  // namespace optserve::converter

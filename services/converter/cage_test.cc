@@ -3,9 +3,6 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -17,7 +14,6 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -25,6 +21,7 @@
 #include <thread>
 
 #include "base/ids.h"
+#include "converter/testing/no_seccomp.h"
 
 namespace optserve::converter {
 namespace {
@@ -188,25 +185,19 @@ TEST_F(Cage, BoundsMemory) {
 // A kernel or a container without seccomp: said, and the rest of the lock holds.
 TEST_F(Cage, SaysWhatTheSystemLacks) {
   EXPECT_TRUE(succeeds(false, [&] {
-    sock_filter refuses[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_SECCOMP, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const sock_fprog program{sizeof refuses / sizeof refuses[0], refuses};
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return false;
+    if (!testing::forbid_seccomp()) return false;
     const std::string missing = enter_cage(kChannel);
     std::signal(SIGXFSZ, SIG_IGN);
     const int file = open(path("new").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     const bool is_limited = file >= 0 && write(file, "x", 1) < 0 && errno == EFBIG;
     return missing.find("seccomp") != std::string::npos && is_limited;
   }));
+}
+
+TEST_F(Cage, CanBeTried) {
+  EXPECT_EQ(try_cage(), "");
+  EXPECT_TRUE(
+      succeeds(false, [] { return testing::forbid_seccomp() && try_cage().find("seccomp") != std::string::npos; }));
 }
 
 TEST(SandboxMode, NamesRoundTrip) {

@@ -131,8 +131,8 @@ Status check_huggingface_index(std::string_view text, const std::string& path,
       return refuse(ErrorCode::kDataCorrupt, path + ": the index maps " + tensor.substr(0, 80) + " to no file");
     const auto& name = file.get_ref<const std::string&>();
     if (!known.contains(name))
-      return refuse(ErrorCode::kDataCorrupt, path + ": the index names the file '" + name.substr(0, 80) +
-                                                 "', which is missing in the folder");
+      return refuse(ErrorCode::kDataCorrupt,
+                    path + ": the index names the file '" + name.substr(0, 80) + "', which is missing in the folder");
   }
   return ok_status();
 }

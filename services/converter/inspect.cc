@@ -56,9 +56,10 @@ Result<json> inspect_foreign(const std::string& path, const ReaderSettings& read
       SourceReader::open({.input = path, .name = "model", .for_inspection = true}, reader);
   if (!opened.ok()) return opened.refusal();
   const SourceSummary& summary = opened.value().summary();
-  json out = {{"kind", summary.kind},         {"path", path},           {"layout", summary.layout},
-              {"warnings", summary.warnings}, {"files", json::array()}, {"tensors", json::array()},
-              {"dtypes", json::object()},     {"tokenizer", summary.has_tokenizer}};
+  json out = {{"kind", summary.kind},     {"path", path},
+              {"layout", summary.layout}, {"warnings", summary.warnings},
+              {"files", json::array()},   {"tensors", json::array()},
+              {"dtypes", json::object()}, {"tokenizer", summary.has_tokenizer}};
   for (const checkpoint::SourceFile& file : summary.files)
     out["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
   for (const ForeignEntry& tensor : summary.tensors) {

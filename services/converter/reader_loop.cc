@@ -31,9 +31,9 @@ class ReaderLoop {
       const Result<Reply> reply = try_to_answer(request);
       return reply.ok() ? reply.value() : text_reply(Answer::kRefusal, reply.refusal());
     } catch (const std::bad_alloc&) {
-      return text_reply(Answer::kRefusal, refuse(ErrorCode::kDataCorrupt,
-                                                 job_.input + ": to read it takes more memory than " +
-                                                     std::to_string(kCageDataBytes >> 20) + " MiB"));
+      return text_reply(Answer::kRefusal,
+                        refuse(ErrorCode::kDataCorrupt, job_.input + ": to read it takes more memory than " +
+                                                            std::to_string(kCageDataBytes >> 20) + " MiB"));
     } catch (const std::exception& error) {
       return text_reply(Answer::kError, refuse(ErrorCode::kUnavailable, error.what()));
     }

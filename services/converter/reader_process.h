@@ -18,7 +18,7 @@ namespace optserve::converter {
 struct ReaderSettings {
   SandboxMode sandbox = SandboxMode::kTry;
   int64_t answer_seconds = 600;  // a reader that is silent for longer is ended
-  std::string program;           // empty: optserve-checkpoint-reader beside this program
+  std::string program{};         // empty: optserve-checkpoint-reader beside this program
 };
 
 class ReaderProcess {

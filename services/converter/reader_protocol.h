@@ -8,13 +8,14 @@
 namespace optserve::converter {
 
 enum class Question : uint32_t {
-  kOpen = 1,         // the window holds a SourceSummary
-  kCheckBytes,       // of `tensor`
-  kReplicasAgree,    // of `tensor`; number is 0 or 1
-  kReadRows,         // rows [begin, begin + count) of `tensor` are in a half of the window
-  kCheckUnchanged,   //
-  kFindTokenizer,    // number: ids of the vocabulary, 0 without one; the window holds the sizes of both files, uint64 each
-  kTokenizerBytes,   // bytes [begin, begin + count) of the vocabulary and then the merges are in the window
+  kOpen = 1,        // the window holds a SourceSummary
+  kCheckBytes,      // of `tensor`
+  kReplicasAgree,   // of `tensor`; number is 0 or 1
+  kReadRows,        // rows [begin, begin + count) of `tensor` are in a half of the window
+  kCheckUnchanged,  //
+  kFindTokenizer,   // number: ids of the vocabulary, 0 without one; the window holds the sizes of both files, uint64
+                    // each
+  kTokenizerBytes,  // bytes [begin, begin + count) of the vocabulary and then the merges are in the window
 };
 
 struct Request {
@@ -42,7 +43,7 @@ static_assert(sizeof(Request) == 32 && sizeof(Reply) == 24);  // without padding
 
 inline constexpr uint64_t kHalfBytes = 8 << 20;  // one row of the widest tensor in double precision
 inline constexpr uint64_t kWindowBytes = 2 * kHalfBytes;
-inline constexpr uint64_t kReplyTextMax = 16 << 10;    // of a refusal or an error
+inline constexpr uint64_t kReplyTextMax = 16 << 10;  // of a refusal or an error
 inline constexpr uint64_t kTokenizerFileMax = 64 << 20;
 
 // Descriptors of the reader.

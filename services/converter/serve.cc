@@ -42,12 +42,26 @@ Result<std::string> convert_job(const PathGuard& guard, const ReaderOptions& rea
   return summary_of(command.output, result.value());
 }
 
+// Says at the start what else the first job would say.
+void check_sandbox(const ReaderOptions& options) {
+  const Result<ReaderSettings> reader = to_settings(options);
+  if (!reader.ok()) throw Error(reader.refusal().message);
+  if (reader.value().sandbox == SandboxMode::kOff) {
+    log_warn("sandbox_off", {{"meaning", "foreign files are parsed without a cage; see --sandbox"}});
+    return;
+  }
+  const std::string missing = try_cage();
+  if (missing.empty()) return;
+  if (reader.value().sandbox == SandboxMode::kRequire)
+    throw Error("the sandbox is required and cannot be had on this system: " + missing);
+  log_warn("sandbox_incomplete", {{"missing", missing}});
+}
+
 }  // namespace
 
 void serve(const ServeOptions& options) {
   const PathGuard guard(options.roots);
-  if (const Result<ReaderSettings> reader = to_settings(options.reader); !reader.ok())
-    throw Error(reader.refusal().message);
+  check_sandbox(options.reader);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
   Registry metrics;
   Health health;
@@ -55,10 +69,9 @@ void serve(const ServeOptions& options) {
   const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
 
-  ConversionThread thread(
-      [&](const protocol::ConvertSpec& spec, const auto& progress) {
-        return convert_job(guard, options.reader, spec, progress);
-      });
+  ConversionThread thread([&](const protocol::ConvertSpec& spec, const auto& progress) {
+    return convert_job(guard, options.reader, spec, progress);
+  });
   protocol::Register hello = transport::new_registration();
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);

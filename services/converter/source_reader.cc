@@ -24,8 +24,12 @@ Refusal nonsense(const std::string& what) {
 }  // namespace
 
 std::vector<std::string> to_arguments(const ReadJob& job) {
-  return {job.for_inspection ? "inspect" : "convert", job.input,      job.name,
-          std::to_string(job.num_heads),              job.vocab_file, job.merges_file};
+  return {job.for_inspection ? "inspect" : "convert",
+          job.input,
+          job.name,
+          std::to_string(job.num_heads),
+          job.vocab_file,
+          job.merges_file};
 }
 
 std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
@@ -164,8 +168,8 @@ Result<std::string> SourceReader::tokenizer_text(uint64_t begin, uint64_t bytes)
   std::string text(bytes, '\0');
   for (uint64_t done = 0; done < bytes;) {
     const uint64_t count = std::min(kWindowBytes, bytes - done);
-    const Result<Reply> reply = ask(
-        {Question::kTokenizerBytes, 0, static_cast<int64_t>(begin + done), static_cast<int64_t>(count)});
+    const Result<Reply> reply =
+        ask({Question::kTokenizerBytes, 0, static_cast<int64_t>(begin + done), static_cast<int64_t>(count)});
     if (!reply.ok()) return reply.refusal();
     if (reply.value().bytes != count) return nonsense("another number of bytes of the vocabulary");
     std::memcpy(text.data() + done, process_->window().data(), count);
@@ -187,8 +191,8 @@ Result<std::optional<TokenizerFiles>> SourceReader::tokenizer() const {
   if (!vocab.ok()) return vocab.refusal();
   Result<std::string> merges = tokenizer_text(sizes[0], sizes[1]);
   if (!merges.ok()) return merges.refusal();
-  return std::optional(TokenizerFiles{std::move(vocab).value(), std::move(merges).value(),
-                                      static_cast<int64_t>(reply.value().number)});
+  return std::optional(
+      TokenizerFiles{std::move(vocab).value(), std::move(merges).value(), static_cast<int64_t>(reply.value().number)});
 }
 
 }  // namespace optserve::converter

@@ -20,12 +20,12 @@ namespace optserve::converter {
 
 // What a reader is started for.
 struct ReadJob {
-  std::string input;      // folder, file, glob, or Metaseq's virtual X.pt
-  std::string name;       // of the model
-  int64_t num_heads = 0;  // 0: as the files say
+  std::string input;         // folder, file, glob, or Metaseq's virtual X.pt
+  std::string name;          // of the model
+  int64_t num_heads = 0;     // 0: as the files say
   std::string vocab_file{};  // both empty: searched beside the input
   std::string merges_file{};
-  bool for_inspection = false;          // list the foreign tensors, and say why it cannot be converted
+  bool for_inspection = false;  // list the foreign tensors, and say why it cannot be converted
 };
 // Its command line and back; nullopt if it is none.
 std::vector<std::string> to_arguments(const ReadJob& job);

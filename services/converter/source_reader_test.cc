@@ -1,5 +1,5 @@
-// The converter's side against readers that die, hang and lie. This program is such a reader when it is started with the
-// arguments of one: what it does is in the name of the input.
+// The converter's side against readers that die, hang and lie. This program is such a reader when it is started with
+// the arguments of one: what it does is in the name of the input.
 #include "converter/source_reader.h"
 
 #include <fcntl.h>
@@ -12,8 +12,11 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
-#include "converter/convert.h"
+#include "base/ids.h"
+#include "checkpoint/testing/pt_builder.h"
+#include "converter/testing/no_seccomp.h"
 
 namespace optserve::converter {
 namespace {
@@ -71,7 +74,8 @@ class Liar {
       close(kChannelFd);
       pause();
     }
-    if (does("speaks-too-short")) [[maybe_unused]] const auto ignored = write(kChannelFd, "x", 1);
+    if (does("speaks-too-short")) [[maybe_unused]]
+      const auto ignored = write(kChannelFd, "x", 1);
     if (does("speaks-too-long")) {
       const std::string text(1 << 10, 'x');
       [[maybe_unused]] const auto ignored = write(kChannelFd, text.data(), text.size());
@@ -204,6 +208,38 @@ TEST(SourceReader, DoesNotStartWithoutItsProgram) {
   EXPECT_THROW((void)SourceReader::open({.input = "x", .name = "m"}, settings), Error);
 }
 
+// The real reader on a system without seccomp: `require` reads nothing, `try` says what is missing, `off` is silent.
+TEST(Sandbox, ModeDecidesWhereTheSystemLacksIt) {
+  const auto folder = std::filesystem::temp_directory_path() / ("optserve-sandbox-test-" + Id128::random().hex());
+  std::filesystem::create_directory(folder);
+  checkpoint::testing::PtBuilder builder;
+  builder.add_tensor("decoder.version", DType::kF32, {1}, "abcd");
+  std::ofstream(folder / "x.pt", std::ios::binary) << builder.file();
+  const auto warnings = [&](SandboxMode mode) -> std::string {
+    try {
+      const auto source = SourceReader::open({.input = folder.string(), .name = "m", .for_inspection = true}, {mode});
+      if (!source.ok()) return "refused: " + source.refusal().message;
+      return source.value().summary().warnings.empty() ? "none" : source.value().summary().warnings[0];
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff})
+    EXPECT_EQ(warnings(mode), "none");
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool as_expected = testing::forbid_seccomp() &&
+                             warnings(SandboxMode::kRequire).find("required and cannot be had: seccomp") < 200 &&
+                             warnings(SandboxMode::kTry).find("not complete on this system (seccomp") < 200 &&
+                             warnings(SandboxMode::kOff) == "none";
+    _exit(as_expected ? 0 : 1);
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  std::filesystem::remove_all(folder);
+}
+
 TEST(ReadJob, RoundTrips) {
   const ReadJob job{"/a b/*.pt", "opt", 12, "v", "m", true};
   const std::vector<std::string> texts = to_arguments(job);
@@ -233,6 +269,6 @@ bool was_liar(int argc, char** argv, int& status) {
 int main(int argc, char** argv) {
   int status = 0;
   if (optserve::converter::was_liar(argc, argv, status)) return status;
-  testing::InitGoogleTest(&argc, argv);
+  ::testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }

@@ -29,9 +29,9 @@ struct SourceSummary {
   std::string layout;  // "2 model-parallel parts, flattened"
   std::vector<checkpoint::SourceFile> files;
   std::vector<std::string> warnings;
-  std::vector<ForeignEntry> tensors;             // for inspection only
-  std::optional<model_spec::OptConfig> config;   // of the model; absent only where `problem` says why
-  std::string problem;                           // why it cannot be converted; empty if it can
+  std::vector<ForeignEntry> tensors;            // for inspection only
+  std::optional<model_spec::OptConfig> config;  // of the model; absent only where `problem` says why
+  std::string problem;                          // why it cannot be converted; empty if it can
   tensor::DType natural_dtype = tensor::DType::kF32;
   std::vector<tensor::DType> dtypes;  // of each entry of opt_tensors(config), unless there is a problem
   bool has_replicas = false;          // some tensors exist in several parts

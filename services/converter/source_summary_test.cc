@@ -26,9 +26,7 @@ SourceSummary good_summary() {
   return summary;
 }
 
-Result<SourceSummary> decoded(const std::string& bytes) {
-  return decode_summary(std::as_bytes(std::span(bytes)));
-}
+Result<SourceSummary> decoded(const std::string& bytes) { return decode_summary(std::as_bytes(std::span(bytes))); }
 
 // What the converter says of a summary that a reader has changed to its liking.
 std::string fault(const std::function<void(SourceSummary&)>& change) {
@@ -117,7 +115,10 @@ TEST(SourceSummary, SurvivesAnyBytes) {
 TEST(PrintableText, LosesWhatTerminalsObey) {
   EXPECT_EQ(printable_text("a\x1b[2Jb\r\n", 100), "a?[2Jb?\n");
   EXPECT_EQ(printable_text("gr\xc3\xbc\xc3\x9f", 100), "gr\xc3\xbc\xc3\x9f");
-  EXPECT_EQ(printable_text("\xc2\x9b" "2J", 100), "??2J");
+  EXPECT_EQ(printable_text("\xc2\x9b"
+                           "2J",
+                           100),
+            "??2J");
   EXPECT_EQ(printable_text("x\xff\xc3\xbc", 100), "x???");
   EXPECT_EQ(printable_text("ab\xc3\xbc", 3), "ab");
 }

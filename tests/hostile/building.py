@@ -24,7 +24,7 @@ def little(value, size):
     return (value % (1 << (8 * size))).to_bytes(size, "little")
 
 
-# --- pickles -----------------------------------------------------------------------------------------------------------
+# --- pickles --------------------------------------------------------------------------------------
 
 
 def text(value):
@@ -78,7 +78,7 @@ def pickled(value):
     return b"\x80\x02" + value + b"."
 
 
-# --- zip files ---------------------------------------------------------------------------------------------------------
+# --- zip files ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -150,7 +150,7 @@ def wide_end(at, count, directory_bytes, begin, end):
     return record + little(0x07064b50, 4) + little(0, 4) + little(end.get("locator", at), 8) + little(1, 4)
 
 
-# --- safetensors -------------------------------------------------------------------------------------------------------
+# --- safetensors ----------------------------------------------------------------------------------
 
 
 def safetensors(header, data=b"", length=None):
@@ -158,7 +158,7 @@ def safetensors(header, data=b"", length=None):
     return little(len(raw_header) if length is None else length, 8) + raw_header + data
 
 
-# --- whole models ------------------------------------------------------------------------------------------------------
+# --- whole models ---------------------------------------------------------------------------------
 
 
 def model_shapes(separate):
@@ -205,7 +205,8 @@ class PtModel:
         return pickled(dict_of({**self.top, "model": dict_of(self.model)}))
 
     def members(self, pickle=None):
-        members = [Member("archive/data.pkl", self.pickle() if pickle is None else pickle), Member("archive/version", b"3\n")]
+        pickle = self.pickle() if pickle is None else pickle
+        members = [Member("archive/data.pkl", pickle), Member("archive/version", b"3\n")]
         return members + [Member(f"archive/data/{key}", data) for key, data in self.storages.items()]
 
     def write(self, folder, pickle=None):

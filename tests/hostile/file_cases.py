@@ -1,6 +1,6 @@
 """Zip files that lie, and tensors that reach where they should not."""
 
-from building import (Case, Member, PtModel, call, half_bytes, integer, little, name_of, storage, tensor, text, tuple_of,
+from building import (Case, Member, PtModel, call, integer, little, name_of, storage, tensor, text, tuple_of,
                       zip_file)
 
 TOKENS, TOKENS_SHAPE = "decoder.embed_tokens.weight", (40, 16)
@@ -103,7 +103,8 @@ def names():
     yield Case("member with a zero in its name", ("zero byte",), add(Member(b"archive/data/1\0.py", b"x")))
     yield Case("member without a name", ("malformed",), add(Member(b"", b"x")))
     yield Case("member of a long name", ("malformed",), add(Member("archive/" + "x" * 60000, b"x")))
-    yield Case("member with a terminal's codes in its name", ("member",), add(Member(b"archive/\x1b[2J\x1b]0;x\x07", b"x")))
+    yield Case("member with a terminal's codes in its name", ("member",),
+               add(Member(b"archive/\x1b[2J\x1b]0;x\x07", b"x")))
     yield Case("no root folder", ("torch.save",), lambda folder: (folder / "model.pt").write_bytes(
         zip_file([Member("data.pkl", PtModel().pickle())])))
     yield Case("no pickle", ("data.pkl",), zipped(lambda m: m[1:]))

@@ -3,7 +3,8 @@
 import json
 import os
 
-from building import Case, HfModel, PtModel, little, safetensors, text, tuple_of, zip_file, Member, dict_of, pickled, tensor, call
+from building import (Case, HfModel, Member, PtModel, call, dict_of, little, pickled, safetensors, tensor, text,
+                      tuple_of, zip_file)
 
 TOKENS = "model.decoder.embed_tokens.weight"
 NOT_VALID = "not a valid safetensors"
@@ -36,7 +37,8 @@ def text_of(h):
 def safetensors_headers():
     for what, data in (("empty file", b""), ("four bytes", b"abcd"), ("length alone", little(10, 8)),
                        ("length of 2^64 - 1", b"\xff" * 8 + b"{}"), ("length of 2^63", little(1 << 63, 8) + b"{}"),
-                       ("length beyond the file", little(1 << 20, 8) + b"{}"), ("text file", b"# weights of a model\n" * 9),
+                       ("length beyond the file", little(1 << 20, 8) + b"{}"),
+                       ("text file", b"# weights of a model\n" * 9),
                        ("header that is a list", safetensors(b"[]")), ("header that is a number", safetensors(b"7"))):
         yield Case("safetensors: " + what, (NOT_VALID,), weights(data))
     yield Case("header of 17 MiB", ("16 MiB",), weights(lambda: safetensors(b"{}" + b" " * (17 << 20))))
@@ -61,8 +63,10 @@ def safetensors_headers():
 
 def safetensors_entries():
     for what, value in (("a number", 7), ("nothing", None), ("a list", [])):
-        yield Case("tensor that is " + what, ("dtype, shape and data_offsets",), header(lambda h, v=value: h.update({TOKENS: v})))
-    yield Case("tensor without offsets", ("dtype, shape and data_offsets",), header(lambda h: h[TOKENS].pop("data_offsets")))
+        yield Case("tensor that is " + what, ("dtype, shape and data_offsets",),
+                   header(lambda h, v=value: h.update({TOKENS: v})))
+    yield Case("tensor without offsets", ("dtype, shape and data_offsets",),
+               header(lambda h: h[TOKENS].pop("data_offsets")))
     yield Case("tensor with more keys", ("dtype, shape and data_offsets",), entry(evil=1))
     for value in ("F8", "f16", "F16 ", "", "../x", 16, None, ["F16"]):
         yield Case(f"type {value!r}", ("dtype",), entry(dtype=value))
@@ -107,7 +111,8 @@ def raw_config(data):
 
 def configs():
     for what, data in (("empty", b""), ("cut", b'{"model_type": "opt"'), ("not UTF-8", b'{"model_type": "\xff"}'),
-                       ("a number of 1000 digits too large", b'{"model_type": 1e999}'), ("pickle", pickled(call("posix.system"))),
+                       ("a number of 1000 digits too large", b'{"model_type": 1e999}'),
+                       ("pickle", pickled(call("posix.system"))),
                        ("with a zero", b'{"model_type"\0: "opt"}'), ("Python", b"{'model_type': 'opt'}")):
         yield Case("configuration that is " + what, ("JSON",), raw_config(data))
     yield Case("configuration that is a list", ("model_type",), raw_config(b"[]"))

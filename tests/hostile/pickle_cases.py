@@ -9,8 +9,9 @@ CALLS = """os.system posix.system nt.system os.popen os.execv os.spawnl os.remov
 subprocess.Popen subprocess.call subprocess.check_output subprocess.run builtins.eval builtins.exec builtins.compile
 builtins.getattr builtins.setattr builtins.__import__ builtins.open builtins.globals builtins.map builtins.filter
 builtins.breakpoint builtins.input builtins.help __builtin__.eval __builtin__.execfile __builtin__.apply
-__builtins__.eval builtins.str.format importlib.import_module importlib.reload importlib._bootstrap._load imp.load_source
-runpy.run_path runpy._run_code webbrowser.open pip.main pip._internal.main pty.spawn socket.socket socket.create_connection
+__builtins__.eval builtins.str.format importlib.import_module importlib.reload importlib._bootstrap._load
+imp.load_source runpy.run_path runpy._run_code webbrowser.open pip.main pip._internal.main pty.spawn socket.socket
+socket.create_connection
 shutil.rmtree shutil.copy sys.modules.clear sys.settrace ctypes.CDLL ctypes.memmove _ctypes.dlopen cffi.FFI
 pickle.loads _pickle.loads cPickle.loads dill.loads cloudpickle.loads joblib.load shelve.open marshal.loads
 code.interact code.InteractiveInterpreter.runcode codeop.compile_command pdb.run bdb.Bdb.run timeit.timeit
@@ -58,8 +59,8 @@ def calls():
         yield Case("call " + name, (name, "run code"), in_model(call(name, text(CANARY))))
     for name in CALLS[::7]:
         yield Case("call outside of the model " + name, (name, "run code"), in_cfg(call(name, text(CANARY))))
-    for name in ("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar", "numpy.dtype", "copyreg._reconstructor",
-                 "copyreg.__newobj__", "metaseq.tasks.Task", "torch._utils._rebuild_qtensor",
+    for name in ("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar", "numpy.dtype",
+                 "copyreg._reconstructor", "copyreg.__newobj__", "metaseq.tasks.Task", "torch._utils._rebuild_qtensor",
                  "torch._utils._rebuild_sparse_tensor", "torch._tensor._rebuild_from_type_v2", "torch.nn.Linear"):
         yield Case("numbers built by " + name, (name, "no tensor"), in_model(call(name, text("x"))))
 
@@ -88,24 +89,29 @@ def hidden_calls():
     yield Case("import by name", ("builtins.__import__",), in_cfg(call("builtins.__import__", text("os"))))
     yield Case("type made at run time", ("builtins.type",),
                in_cfg(call("builtins.type", text("X"), tuple_of(), dict_of({}))))
-    yield Case("default dictionary of a function", ("builtins.eval",), in_cfg(call("collections.defaultdict", name_of("builtins.eval"))))
+    yield Case("default dictionary of a function", ("builtins.eval",),
+               in_cfg(call("collections.defaultdict", name_of("builtins.eval"))))
     yield Case("storage of a function", ("posix.system",), in_model(
         tuple_of(text("storage"), system, text("0"), text("cpu"), integer(1)) + b"Q"))
 
 
 def opcodes():
-    quoted = {"INST": b"(" + text(CANARY) + b"iposix\nsystem\n", "STACK_GLOBAL": text("posix") + text("system") + b"\x93"}
+    quoted = {"INST": b"(" + text(CANARY) + b"iposix\nsystem\n",
+              "STACK_GLOBAL": text("posix") + text("system") + b"\x93"}
     for opcode, body in quoted.items():
         yield Case("opcode " + opcode, ("posix.system", opcode), in_model(body + b")R"))
     computed = text("pos") + b"q\x01" + b"0" + text("ix") + b"h\x01" + b"\x93"
     yield Case("names put together on the stack", ("POP",), in_model(computed))
     plain = {"OBJ": b"(" + name_of("posix.system") + text(CANARY) + b"o", "EXT1": b"\x82\x01", "EXT2": b"\x83\x01\x00",
              "EXT4": b"\x84\x01\x00\x00\x00", "PERSID": b"Pstorage\n", "GET": b"g0\n", "PUT": b"Np0\n", "POP": b"NN0",
-             "POP_MARK": b"N(N1", "DUP": b"N2", "INT": b"I1\n", "LONG": b"L1L\n", "FLOAT": b"F1.0\n", "STRING": b"S'x'\n",
-             "UNICODE": b"Vx\n", "FRAME": b"\x95" + little(8, 8), "MEMOIZE": b"N\x94", "LONG4": b"\x8b" + little(1, 4) + b"\1",
+             "POP_MARK": b"N(N1", "DUP": b"N2", "INT": b"I1\n", "LONG": b"L1L\n", "FLOAT": b"F1.0\n",
+             "STRING": b"S'x'\n",
+             "UNICODE": b"Vx\n", "FRAME": b"\x95" + little(8, 8), "MEMOIZE": b"N\x94",
+             "LONG4": b"\x8b" + little(1, 4) + b"\1",
              "BYTEARRAY8": b"\x96" + little(1, 8) + b"x", "NEXT_BUFFER": b"\x97", "READONLY_BUFFER": b"\x98",
              "NEWOBJ_EX": name_of("metaseq.x.T") + b")}\x92", "SHORT_BINUNICODE": b"\x8c\x01x",
-             "BINUNICODE8": b"\x8d" + little(1, 8) + b"x", "BINBYTES8": b"\x8e" + little(1, 8) + b"x", "BINBYTES": b"B\1\0\0\0x",
+             "BINUNICODE8": b"\x8d" + little(1, 8) + b"x", "BINBYTES8": b"\x8e" + little(1, 8) + b"x",
+             "BINBYTES": b"B\1\0\0\0x",
              "SHORT_BINBYTES": b"C\1x", "EMPTY_SET": b"\x8f", "ADDITEMS": b"\x8f(N\x90", "FROZENSET": b"(N\x91",
              "DICT": b"(NNd", "LIST": b"(NNl"}
     for opcode, body in plain.items():
