@@ -15,7 +15,6 @@ namespace {
 using model_spec::TensorSpec;
 
 constexpr size_t kJobArguments = 6;
-constexpr int64_t kBlockBytes = 4 << 20;
 
 Refusal nonsense(const std::string& what) {
   return refuse(ErrorCode::kDataCorrupt, "the reader of the checkpoint answered nonsense: " + what);
@@ -63,23 +62,33 @@ Result<SourceReader> SourceReader::open(const ReadJob& job, const ReaderSettings
   if (found.config && found.config->name != job.name) return nonsense("a model of another name");
   if (!job.for_inspection && (!found.config || !found.problem.empty())) return nonsense("no model, and no refusal");
   if (!found.problem.empty()) return source;
-  for (const TensorSpec& spec : model_spec::opt_tensors(*found.config)) {
-    const auto place = static_cast<uint32_t>(source.row_bytes_.size());
-    source.places_.emplace(spec.name, place);
-    source.row_bytes_.push_back(static_cast<uint64_t>(spec.cols) * tensor::dtype_bytes(found.dtypes[place]));
-  }
+  source.table_ = model_spec::opt_tensors(*found.config);
+  for (const TensorSpec& spec : source.table_)
+    source.places_.emplace(spec.name, static_cast<uint32_t>(source.places_.size()));
   return source;
+}
+
+uint64_t SourceReader::row_bytes(uint32_t place) const {
+  return static_cast<uint64_t>(table_[place].cols) * tensor::dtype_bytes(summary_.dtypes[place]);
+}
+
+// Into one half of the window.
+int64_t SourceReader::rows_that_fit(uint32_t place) const {
+  const auto rows = static_cast<int64_t>(kHalfBytes / row_bytes(place));
+  check(rows > 0, "SourceReader: a row that exceeds the window");
+  return rows;
 }
 
 // The answer to `request`; what was asked ahead is settled first.
 Result<Reply> SourceReader::ask(const Request& request) const {
-  if (Status status = settle(); !status.ok()) return status.refusal();
+  while (!ahead_.empty())
+    if (Status status = settle_one(); !status.ok()) return status.refusal();
   return process_->ask(request);
 }
 
-Status SourceReader::settle() const {
-  if (!ahead_) return ok_status();
-  const Request request = *std::exchange(ahead_, std::nullopt);
+Status SourceReader::settle_one() const {
+  const Request request = ahead_.front();
+  ahead_.pop_front();
   const Result<Reply> reply = process_->collect();
   if (!reply.ok()) return reply.refusal();
   if (request.question == Question::kReadRows)
@@ -90,7 +99,7 @@ Status SourceReader::settle() const {
 }
 
 void SourceReader::take_rows(const Request& request, const Reply& reply) const {
-  const uint64_t expected = static_cast<uint64_t>(request.count) * row_bytes_[request.tensor];
+  const uint64_t expected = static_cast<uint64_t>(request.count) * row_bytes(request.tensor);
   if (reply.bytes != expected) throw Error(nonsense("another number of bytes than rows have").message);
   rows_ = request;
 }
@@ -99,37 +108,49 @@ bool SourceReader::is_at_hand(uint32_t place, int64_t row) const {
   return rows_ && rows_->tensor == place && row >= rows_->begin && row < rows_->begin + rows_->count;
 }
 
-// Rows from `row` on, or else the next tensor's checksum.
-void SourceReader::ask_ahead(const TensorSpec& spec, int64_t row, int64_t count) const {
-  const uint32_t place = place_of(spec);
-  if (row < spec.rows)
-    ahead_ = Request{Question::kReadRows, place, row, std::min(count, spec.rows - row), rows_ ? 1 - rows_->half : 0};
-  else if (checked_ && place + 1 < row_bytes_.size())
-    ahead_ = Request{Question::kCheckBytes, place + 1};
-  if (ahead_) process_->post(*ahead_);
+void SourceReader::post_ahead(const Request& request) const {
+  process_->post(request);
+  ahead_.push_back(request);
+}
+
+// The rows after those at hand; after the last, the next tensor: tensors are moved in the order of the table.
+void SourceReader::ask_ahead() const {
+  if (!ahead_.empty()) return;
+  uint32_t place = rows_->tensor;
+  int64_t row = rows_->begin + rows_->count;
+  int64_t count = rows_->count;
+  if (row == table_[place].rows) {
+    if (++place == table_.size()) return;
+    row = 0;
+    count = rows_that_fit(place);
+    if (checked_) post_ahead({Question::kCheckBytes, place});
+  }
+  count = std::min(count, table_[place].rows - row);
+  post_ahead({Question::kReadRows, place, row, count, 1 - rows_->half});
 }
 
 // Makes a block of rows that begins at or before `row` the one at hand: small tensors come whole, since a question
 // costs more than their bytes.
 void SourceReader::fetch(const TensorSpec& spec, int64_t row, int64_t count) const {
-  if (const Status status = settle(); !status.ok()) throw Error(status.refusal().message);
   const uint32_t place = place_of(spec);
-  const auto row_bytes = static_cast<int64_t>(row_bytes_[place]);
+  while (!ahead_.empty() && !is_at_hand(place, row))
+    if (const Status status = settle_one(); !status.ok()) throw Error(status.refusal().message);
   if (!is_at_hand(place, row)) {
-    const int64_t wanted = std::max(count, kBlockBytes / row_bytes);
-    const int64_t rows = std::min({wanted, static_cast<int64_t>(kHalfBytes) / row_bytes, spec.rows - row});
-    check(rows > 0, "SourceReader: a row that exceeds the window");
-    const Request request{Question::kReadRows, place, row, rows, rows_ ? 1 - rows_->half : 0};
+    const bool is_small = spec.rows <= rows_that_fit(place);
+    const int64_t first = is_small ? 0 : row;
+    const int64_t rows = is_small ? spec.rows : std::min(count, rows_that_fit(place));
+    const Request request{Question::kReadRows, place, first, rows, rows_ ? 1 - rows_->half : 0};
     const Result<Reply> reply = process_->ask(request);
     if (!reply.ok()) throw Error(reply.refusal().message);
     take_rows(request, reply.value());
   }
-  ask_ahead(spec, rows_->begin + rows_->count, rows_->count);
+  ask_ahead();
 }
 
 Status SourceReader::check_bytes(const TensorSpec& spec) const {
   const uint32_t place = place_of(spec);
-  if (Status status = settle(); !status.ok()) return status;
+  while (!ahead_.empty() && checked_ != place)
+    if (Status status = settle_one(); !status.ok()) return status;
   if (checked_ == place) return ok_status();
   const Result<Reply> reply = process_->ask({Question::kCheckBytes, place});
   if (!reply.ok()) return reply.refusal();
@@ -151,15 +172,15 @@ Status SourceReader::check_unchanged() const {
 
 void SourceReader::read_rows(const TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const {
   const uint32_t place = place_of(spec);
-  const uint64_t row_bytes = row_bytes_[place];
-  check_eq(out.size(), static_cast<size_t>(count) * row_bytes, "SourceReader::read_rows: bytes of " + spec.name);
+  const uint64_t bytes = row_bytes(place);
+  check_eq(out.size(), static_cast<size_t>(count) * bytes, "SourceReader::read_rows: bytes of " + spec.name);
   for (int64_t done = 0; done < count;) {
     if (!is_at_hand(place, row + done)) fetch(spec, row + done, count - done);
     const auto skipped = static_cast<uint64_t>(row + done - rows_->begin);
     const int64_t rows = std::min(count - done, rows_->begin + rows_->count - row - done);
-    std::memcpy(out.data() + static_cast<uint64_t>(done) * row_bytes,
-                process_->window().data() + rows_->half * kHalfBytes + skipped * row_bytes,
-                static_cast<uint64_t>(rows) * row_bytes);
+    std::memcpy(out.data() + static_cast<uint64_t>(done) * bytes,
+                process_->window().data() + rows_->half * kHalfBytes + skipped * bytes,
+                static_cast<uint64_t>(rows) * bytes);
     done += rows;
   }
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -56,23 +57,26 @@ class SourceReader {
 
  private:
   explicit SourceReader(std::unique_ptr<ReaderProcess> process) : process_(std::move(process)) {}
+  uint64_t row_bytes(uint32_t place) const;
+  int64_t rows_that_fit(uint32_t place) const;
   uint32_t place_of(const model_spec::TensorSpec& spec) const { return places_.at(spec.name); }
   Result<Reply> ask(const Request& request) const;
-  Status settle() const;
+  Status settle_one() const;
   void take_rows(const Request& request, const Reply& reply) const;
   bool is_at_hand(uint32_t place, int64_t row) const;
   void fetch(const model_spec::TensorSpec& spec, int64_t row, int64_t count) const;
-  void ask_ahead(const model_spec::TensorSpec& spec, int64_t row, int64_t count) const;
+  void ask_ahead() const;
+  void post_ahead(const Request& request) const;
   Result<std::string> tokenizer_text(uint64_t begin, uint64_t bytes) const;
 
   std::unique_ptr<ReaderProcess> process_;
   SourceSummary summary_;
-  std::map<std::string, uint32_t> places_;  // in opt_tensors(config)
-  std::vector<uint64_t> row_bytes_;         // by place
+  std::map<std::string, uint32_t> places_;     // in table_
+  std::vector<model_spec::TensorSpec> table_;  // opt_tensors(config)
   // The rows that one half of the window holds, and what the reader works on meanwhile: the rows that follow, in the
-  // other half, or the checksum of the next tensor.
+  // other half, or the checksum and the first rows of the next tensor.
   mutable std::optional<Request> rows_;
-  mutable std::optional<Request> ahead_;
+  mutable std::deque<Request> ahead_;
   mutable std::optional<uint32_t> checked_;  // the tensor whose checksum was compared last
 };
 
