@@ -9,6 +9,7 @@ find_package(benchmark REQUIRED)                                        # libben
 find_package(OpenSSL REQUIRED)                                          # libssl-dev
 find_package(SQLite3 REQUIRED)                                          # libsqlite3-dev
 find_package(prometheus-cpp REQUIRED CONFIG COMPONENTS core)            # prometheus-cpp-dev
+pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)          # libseccomp-dev
 find_package(yaml-cpp REQUIRED)                                         # libyaml-cpp-dev
 find_package(msgpack REQUIRED CONFIG NAMES msgpack-cxx msgpack msgpackc-cxx) # libmsgpack-cxx-dev
 pkg_check_modules(zmq REQUIRED IMPORTED_TARGET libzmq)                  # libzmq3-dev cppzmq-dev

@@ -1,10 +1,12 @@
 // A pickle of torch.save read as data. Nothing in it is ever called: a global is text, a call of a global that the
-// reader does not know becomes an inert Opaque, and a call of one that could harm a Python reader is refused by name.
+// reader does not know becomes an inert Opaque, and one that could harm a Python reader is refused by name, called or
+// not.
 //
 // Reads protocol 2, the one torch.save writes. Every number is bounded before it is used.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -100,11 +102,11 @@ class PickleDocument {
   };
 
   std::unique_ptr<const std::string> bytes_;  // the pickle itself: texts point into it, also after a move
-  std::vector<Value> values_;
+  std::deque<Value> values_;                  // deques, since growing a vector takes twice its memory for a moment
   std::vector<std::string_view> texts_;
   std::vector<std::string> names_;
-  std::vector<std::vector<ValueId>> sequences_;
-  std::vector<std::vector<std::pair<ValueId, ValueId>>> dicts_;
+  std::deque<std::vector<ValueId>> sequences_;
+  std::deque<std::vector<std::pair<ValueId, ValueId>>> dicts_;
   std::vector<PickleStorage> storages_;
   std::vector<PickleTensor> tensors_;
   std::vector<Opaque> opaques_;

@@ -72,6 +72,8 @@ bool PickleMachine::global() {
   if (std::any_of(name.begin(), name.end(), [](char c) { return c < 0x21 || c > 0x7e; }))
     return fail("the pickle is damaged: a global whose name is not plain text");
   if (!charge(sizeof name + name.size())) return false;
+  // Calls are refused where they stand; what is only held, when the pickle has ended without one.
+  if (dangerous_.empty() && role_of_global(name) == GlobalRole::kDangerous) dangerous_ = name + place();
   doc_.names_.push_back(std::move(name));
   return push({ValueKind::kGlobal, static_cast<uint32_t>(doc_.names_.size() - 1), {}});
 }

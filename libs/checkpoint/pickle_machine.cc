@@ -77,6 +77,10 @@ Result<PickleDocument> PickleMachine::run() {
     fail("the pickle does not end with exactly one value");
     return refusal();
   }
+  if (!dangerous_.empty()) {
+    fail("the pickle holds " + dangerous_ + ", which can run code when a Python program uses it; refused");
+    return refusal();
+  }
   doc_.root_ = stack_.back();
   return std::move(doc_);
 }

@@ -100,6 +100,7 @@ class PickleMachine {
   std::vector<size_t> marks_;  // stack heights
   std::unordered_map<uint64_t, ValueId> memo_;
   std::unordered_map<std::string_view, uint32_t> storage_by_key_;
+  std::string dangerous_;  // the first such name of the pickle, and where it stands
   std::string error_;
 };
 

@@ -106,7 +106,8 @@ TEST(Pickle, RefusesCallsByName) {
         "subprocess Popen",        "os.path join",      "nt system",           "sys exit",
         "socket socket",           "shutil rmtree",     "runpy run_path",      "pty spawn",
         "importlib import_module", "ctypes CDLL",       "torch load",          "pickle loads",
-        "operator attrgetter",     "functools partial", "types CodeType",      "multiprocessing.pool Pool"}) {
+        "operator attrgetter",     "functools partial", "types CodeType",      "multiprocessing.pool Pool",
+        "numpy.lib.npyio load",    "pydoc pipepager",   "torch.ops load",      "torch.storage _load_from_bytes"}) {
     const std::string text = name;
     const size_t space = text.find(' ');
     const std::string global = op::global(text.substr(0, space), text.substr(space + 1));
@@ -117,14 +118,26 @@ TEST(Pickle, RefusesCallsByName) {
   }
 }
 
+// Never called, so harmless here; a program that is given the result may call it.
+TEST(Pickle, RefusesDangerousNamesThatAreOnlyHeld) {
+  const std::string system = op::global("posix", "system");
+  const std::string object = op::global("some", "Thing") + ")\x81";
+  for (const std::string& body :
+       {"](" + system + "e", "}" + system + "Ns", object + op::dict({{"__setstate__", system}}) + "b",
+        object + system + "b", op::call(op::global("some", "thing"), {op::tuple({"](" + system + "e"})}),
+        object + system + "a"})
+    EXPECT_NE(fault_of(body).find("holds posix.system"), std::string::npos) << fault_of(body);
+}
+
 TEST(Pickle, RefusesOpcodesByName) {
   EXPECT_NE(fault_of("(ios\nsystem\n").find("names os.system by opcode INST"), std::string::npos);
   EXPECT_NE(fault_of(op::text("os") + op::text("system") + "\x93").find("names os.system by opcode STACK_GLOBAL"),
             std::string::npos);
   const std::pair<std::string, const char*> cases[] = {
-      {"P0\n", "PERSID"}, {"(o", "OBJ"},       {"\x82\x01", "EXT1"}, {"g0\n", "GET"},      {"N0", "POP"},
-      {"(1", "POP_MARK"}, {"N2", "DUP"},       {"I1\n", "INT"},      {"L1\n", "LONG"},     {"S'a'\n", "STRING"},
-      {"\x95", "FRAME"},  {"\x94", "MEMOIZE"}, {"\x8b", "LONG4"},    {"\x92", "NEWOBJ_EX"}};
+      {"P0\n", "PERSID"},  {"(o", "OBJ"},     {"\x82\x01", "EXT1"},   {"g0\n", "GET"},         {"N0", "POP"},
+      {"(NNd", "DICT"},    {"(NNl", "LIST"},  {"(N\x90", "ADDITEMS"}, {"(N\x91", "FROZENSET"}, {"(1", "POP_MARK"},
+      {"N2", "DUP"},       {"I1\n", "INT"},   {"L1\n", "LONG"},       {"S'a'\n", "STRING"},    {"\x95", "FRAME"},
+      {"\x94", "MEMOIZE"}, {"\x8b", "LONG4"}, {"\x92", "NEWOBJ_EX"}};
   for (const auto& [body, name] : cases)
     EXPECT_NE(fault_of(body).find(std::string("opcode ") + name + ","), std::string::npos) << fault_of(body);
   EXPECT_NE(fault_of("\xff").find("is no opcode"), std::string::npos);

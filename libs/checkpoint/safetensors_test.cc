@@ -85,5 +85,15 @@ TEST(Safetensors, CheckedSizes) {
   EXPECT_EQ(shape_text({3, 4}), "[3, 4]");
 }
 
+// A header of 16 MiB would take thirty times its bytes before anybody looked at it.
+TEST(Safetensors, BoundsTheValuesOfItsHeader) {
+  std::string numbers = R"({"x":{"shape":[)";
+  for (int i = 0; i < 1'000'000; ++i) numbers += "0,";
+  EXPECT_NE(fault_of(file_of(numbers + "0]}}", 0)).find("holds more than 1000000 values"), std::string::npos);
+  std::string objects = "{";
+  for (int i = 0; i < 1'000'000; ++i) objects += '"' + std::to_string(i) + "\":{},";
+  EXPECT_NE(fault_of(file_of(objects + R"("x":{}})", 0)).find("holds more than 1000000 values"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace optserve::checkpoint

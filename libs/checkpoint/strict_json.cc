@@ -10,6 +10,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr size_t kValuesMax = 1'000'000;  // they take some thirty times the bytes of their text
+
 // Builds a json value like the library's own parser, and stops at the first duplicate key or too deep value.
 class Builder final : public nlohmann::json_sax<json> {
  public:
@@ -58,12 +60,14 @@ class Builder final : public nlohmann::json_sax<json> {
     return &slot;
   }
   bool put(json value) {
+    if (++values_ > kValuesMax) return fail("holds more than " + std::to_string(kValuesMax) + " values");
     place(std::move(value));
     return true;
   }
   bool open(json container) {
     if (static_cast<int>(open_.size()) >= depth_max_)
       return fail("is nested deeper than " + std::to_string(depth_max_));
+    if (++values_ > kValuesMax) return fail("holds more than " + std::to_string(kValuesMax) + " values");
     open_.push_back(place(std::move(container)));
     return true;
   }
@@ -73,6 +77,7 @@ class Builder final : public nlohmann::json_sax<json> {
   }
 
   int depth_max_;
+  size_t values_ = 0;
   json root_;
   std::vector<json*> open_;  // containers being filled; a parent gets no new element while a child is open
   std::string key_;

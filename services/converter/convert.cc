@@ -9,8 +9,7 @@
 #include "converter/disk_room.h"
 #include "converter/existing_output.h"
 #include "converter/mover.h"
-#include "converter/source.h"
-#include "converter/tokenizer_files.h"
+#include "converter/source_reader.h"
 
 namespace optserve::converter {
 namespace {
@@ -31,15 +30,16 @@ std::string name_of(const ConvertOptions& options) {
   return name;
 }
 
-Result<Source> open_source(const ConvertOptions& options) {
-  Result<ForeignCheckpoint> foreign = open_foreign(options.input);
-  if (!foreign.ok()) return foreign.refusal();
-  Result<model_spec::OptConfig> config = infer_config(foreign.value(), name_of(options), options.num_heads);
-  if (!config.ok()) return config.refusal();
-  return Source::open(std::move(foreign).value(), config.value());
+Result<SourceReader> open_source(const ConvertOptions& options) {
+  return SourceReader::open({.input = options.input,
+                             .name = name_of(options),
+                             .num_heads = options.num_heads,
+                             .vocab_file = options.vocab_file,
+                             .merges_file = options.merges_file},
+                            options.reader);
 }
 
-Result<CheckpointWriter::Plan> make_plan(const ConvertOptions& options, const Source& source,
+Result<CheckpointWriter::Plan> make_plan(const ConvertOptions& options, const SourceReader& source,
                                          const std::optional<TokenizerFiles>& tokenizer) {
   CheckpointWriter::Plan plan;
   plan.config = source.config();
@@ -71,10 +71,10 @@ std::string formats_text(const ConvertResult& result) {
 }
 
 Result<ConvertResult> convert(const ConvertOptions& options) {
-  Result<Source> source = open_source(options);
+  const Result<SourceReader> source = open_source(options);
   if (!source.ok()) return source.refusal();
-  Result<std::optional<TokenizerFiles>> tokenizer =
-      find_tokenizer(options.input, options.vocab_file, options.merges_file);
+  const SourceSummary& summary = source.value().summary();
+  const Result<std::optional<TokenizerFiles>> tokenizer = source.value().tokenizer();
   if (!tokenizer.ok()) return tokenizer.refusal();
   Result<CheckpointWriter::Plan> plan = make_plan(options, source.value(), tokenizer.value());
   if (!plan.ok()) return plan.refusal();
@@ -84,10 +84,10 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
   result.quantisation = plan.value().quantisation;
   result.shards = plan.value().shards;
   result.parameters = model_spec::parameter_count(result.config);
-  result.layout = source.value().foreign().kind + ", " + source.value().foreign().layout;
-  result.warnings = source.value().foreign().warnings;
+  result.layout = summary.kind + ", " + summary.layout;
+  result.warnings = summary.warnings;
   result.has_tokenizer = tokenizer.value().has_value();
-  const checkpoint::SourceInfo origin{result.layout, source.value().foreign().files};
+  const checkpoint::SourceInfo origin{result.layout, summary.files};
   result.existed = options.accept_existing && is_output_of(options.output, plan.value(), origin, tokenizer.value());
   if (result.existed) return result;
 

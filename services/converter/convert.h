@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "converter/reader_process.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
 #include "tensor/dtype.h"
@@ -37,6 +38,7 @@ struct ConvertOptions {
   bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
   bool accept_existing = false;  // an output that the same conversion has written before is its result
   bool check_source = true;      // compare the input's bytes with its CRC-32s
+  ReaderSettings reader;         // of the process that opens and parses the input
   // Called a few times a second at most per tensor piece; false cancels the conversion.
   std::function<bool(const ConvertProgress&)> on_progress;
 };

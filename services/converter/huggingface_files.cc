@@ -25,22 +25,14 @@ Result<HuggingFaceFiles> read_index(const fs::path& folder, const std::string& n
   const std::string path = (folder / name).string();
   const Result<std::string> text = checkpoint::read_text_file(path, kIndexBytesMax);
   if (!text.ok()) return text.refusal();
-  const Result<json> parsed = checkpoint::parse_json_strict(text.value(), path, 4);
-  if (!parsed.ok()) return parsed.refusal();
-  const json& map = parsed.value().is_object() ? parsed.value().value("weight_map", json()) : parsed.value();
-  if (!map.is_object() || map.empty())
-    return refuse(ErrorCode::kDataCorrupt, path + ": holds no object 'weight_map' of tensors and files");
+  Result<std::map<std::string, std::string>> index = parse_huggingface_index(text.value(), path);
+  if (!index.ok()) return index.refusal();
   HuggingFaceFiles files;
+  files.index = std::move(index).value();
   std::set<std::string> names;
-  for (const auto& [tensor, file] : map.items()) {
-    const std::string where = file.is_string() ? file.get<std::string>() : "";
-    if (where.empty() || where.find('/') != std::string::npos || where[0] == '.')
-      return refuse(ErrorCode::kDataCorrupt, path + ": tensor " + tensor.substr(0, 80) + " is in " +
-                                                 file.dump().substr(0, 80) + ", which is no file of the folder");
-    if (names.insert(where).second && !is_file(folder / where))
-      return refuse(ErrorCode::kBadRequest, path + ": " + where + " is missing");
-    files.index[tensor] = where;
-  }
+  for (const auto& [tensor, file] : files.index)
+    if (names.insert(file).second && !is_file(folder / file))
+      return refuse(ErrorCode::kBadRequest, path + ": " + file + " is missing");
   files.names.assign(names.begin(), names.end());
   return files;
 }
@@ -83,6 +75,23 @@ Result<HuggingFaceFiles> find_shards(const fs::path& folder, const std::string& 
 }
 
 }  // namespace
+
+Result<std::map<std::string, std::string>> parse_huggingface_index(std::string_view text, const std::string& path) {
+  const Result<json> parsed = checkpoint::parse_json_strict(text, path, 4);
+  if (!parsed.ok()) return parsed.refusal();
+  const json map = parsed.value().is_object() ? parsed.value().value("weight_map", json()) : json();
+  if (!map.is_object() || map.empty())
+    return refuse(ErrorCode::kDataCorrupt, path + ": holds no object 'weight_map' of tensors and files");
+  std::map<std::string, std::string> index;
+  for (const auto& [tensor, file] : map.items()) {
+    const std::string where = file.is_string() ? file.get<std::string>() : "";
+    if (where.empty() || where.find('/') != std::string::npos || where[0] == '.')
+      return refuse(ErrorCode::kDataCorrupt, path + ": tensor " + tensor.substr(0, 80) + " is in " +
+                                                 file.dump().substr(0, 80) + ", which is no file of the folder");
+    index[tensor] = where;
+  }
+  return index;
+}
 
 Result<std::optional<HuggingFaceFiles>> find_huggingface_files(const std::string& folder) {
   if (!is_file(fs::path(folder) / "config.json")) return std::optional<HuggingFaceFiles>();

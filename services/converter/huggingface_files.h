@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -15,6 +16,10 @@ struct HuggingFaceFiles {
   std::map<std::string, std::string> index;  // tensor to file; empty without an index file
   bool is_safetensors = false;
 };
+
+// The index of weights in several files ("model.safetensors.index.json"): tensor to file, by its plain name; `path` is
+// for messages. Refuses names that are no file of the same folder; opens nothing.
+Result<std::map<std::string, std::string>> parse_huggingface_index(std::string_view text, const std::string& path);
 
 // model.safetensors, else its index, else complete model-K-of-N.safetensors, else the same of pytorch_model and .bin.
 // nullopt if the folder has no config.json or none of these; refuses broken indices and incomplete sets.

@@ -111,10 +111,10 @@ void read_sizes(const json& config, const std::string& path, ForeignHints& hints
     if (const auto value = integer(config, key)) hints.sizes.push_back({path, key, *value, size});
 }
 
-Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
-  const Result<std::string> text = checkpoint::read_text_file(path, kConfigBytesMax);
-  if (!text.ok()) return text.refusal();
-  const Result<json> parsed = checkpoint::parse_json_strict(text.value(), path, 32);
+}  // namespace
+
+Status parse_huggingface_config(std::string_view text, const std::string& path, ForeignHints& hints) {
+  const Result<json> parsed = checkpoint::parse_json_strict(text, path, 32);
   if (!parsed.ok()) return parsed.refusal();
   const json& config = parsed.value();
   const auto unsupported = [&](const std::string& what) {
@@ -131,24 +131,26 @@ Status read_config(const std::string& path, ForeignCheckpoint& foreign) {
     return unsupported("biases or norm weights are disabled, which is no feature of the published OPT");
   if (config.value("_remove_final_layer_norm", json(false)) == true)
     return unsupported("the final norm is removed, which is no feature of the published OPT");
-  read_sizes(config, path, foreign.hints);
-  foreign.hints.num_heads = integer(config, "num_attention_heads");
-  foreign.hints.tied_output = config.value("tie_word_embeddings", json(true)) != false;  // transformers' default
+  read_sizes(config, path, hints);
+  hints.num_heads = integer(config, "num_attention_heads");
+  hints.tied_output = config.value("tie_word_embeddings", json(true)) != false;  // transformers' default
   if (const auto before = config.find("do_layer_norm_before"); before != config.end() && before->is_boolean())
-    foreign.hints.norm_before = before->get<bool>();
-  foreign.hints.eos_id = integer(config, "eos_token_id");
-  foreign.hints.bos_id = integer(config, "bos_token_id");
-  foreign.hints.pad_id = integer(config, "pad_token_id");
+    hints.norm_before = before->get<bool>();
+  hints.eos_id = integer(config, "eos_token_id");
+  hints.bos_id = integer(config, "bos_token_id");
+  hints.pad_id = integer(config, "pad_token_id");
   return ok_status();
 }
-
-}  // namespace
 
 Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const HuggingFaceFiles& files) {
   ForeignCheckpoint foreign;
   foreign.kind = "huggingface";
   foreign.parts.emplace_back();
-  if (Status status = read_config(folder + "/config.json", foreign); !status.ok()) return status.refusal();
+  const std::string config = folder + "/config.json";
+  const Result<std::string> text = checkpoint::read_text_file(config, kConfigBytesMax);
+  if (!text.ok()) return text.refusal();
+  if (Status status = parse_huggingface_config(text.value(), config, foreign.hints); !status.ok())
+    return status.refusal();
   Places places;
   for (const std::string& name : files.names) {
     const std::string path = folder + "/" + name;

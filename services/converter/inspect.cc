@@ -5,8 +5,7 @@
 
 #include "checkpoint/reader.h"
 #include "converter/convert.h"
-#include "converter/source.h"
-#include "converter/tokenizer_files.h"
+#include "converter/source_reader.h"
 
 namespace optserve::converter {
 namespace {
@@ -60,32 +59,26 @@ Result<json> inspect_ours(const std::string& path) {
   return out;
 }
 
-Result<json> inspect_foreign(const std::string& path) {
-  Result<ForeignCheckpoint> opened = open_foreign(path);
+Result<json> inspect_foreign(const std::string& path, const ReaderSettings& reader) {
+  const Result<SourceReader> opened =
+      SourceReader::open({.input = path, .name = "model", .for_inspection = true}, reader);
   if (!opened.ok()) return opened.refusal();
-  ForeignCheckpoint& foreign = opened.value();
-  json out = {{"kind", foreign.kind},         {"path", path},           {"layout", foreign.layout},
-              {"warnings", foreign.warnings}, {"files", json::array()}, {"tensors", json::array()},
-              {"dtypes", json::object()}};
-  for (const checkpoint::SourceFile& file : foreign.files)
+  const SourceSummary& summary = opened.value().summary();
+  json out = {{"kind", summary.kind},     {"path", path},
+              {"layout", summary.layout}, {"warnings", summary.warnings},
+              {"files", json::array()},   {"tensors", json::array()},
+              {"dtypes", json::object()}, {"tokenizer", summary.has_tokenizer}};
+  for (const checkpoint::SourceFile& file : summary.files)
     out["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
-  for (size_t part = 0; part < foreign.parts.size(); ++part) {
-    for (const auto& [name, tensor] : foreign.parts[part]) {
-      out["tensors"].push_back(tensor_entry(name, tensor->dtype(), tensor->shape(), part));
-      count_dtype(tensor->dtype(), out);
-    }
+  for (const ForeignEntry& tensor : summary.tensors) {
+    out["tensors"].push_back(tensor_entry(tensor.name, tensor.dtype, tensor.shape, tensor.part));
+    count_dtype(tensor.dtype, out);
   }
-  const Result<std::optional<TokenizerFiles>> tokenizer = find_tokenizer(path, "", "");
-  out["tokenizer"] = tokenizer.ok() && tokenizer.value().has_value();
-  const Result<model_spec::OptConfig> config = infer_config(foreign, "model", 0);
-  if (!config.ok()) {
-    out["problem"] = config.refusal().message;
-    return out;
+  if (summary.config) {
+    describe_config(*summary.config, out);
+    out["default_shards"] = default_shards(*summary.config);
   }
-  const Result<Source> source = Source::open(std::move(foreign), config.value());
-  describe_config(source.ok() ? source.value().config() : config.value(), out);
-  out["default_shards"] = default_shards(config.value());
-  if (!source.ok()) out["problem"] = source.refusal().message;
+  if (!summary.problem.empty()) out["problem"] = summary.problem;
   return out;
 }
 
@@ -97,10 +90,10 @@ std::string human_bytes(uint64_t bytes) {
 
 }  // namespace
 
-Result<json> inspect(const std::string& path) {
+Result<json> inspect(const std::string& path, const ReaderSettings& reader) {
   std::error_code ignored;
   const bool is_ours = std::filesystem::exists(path + "/" + std::string(checkpoint::kManifestName), ignored);
-  return is_ours ? inspect_ours(path) : inspect_foreign(path);
+  return is_ours ? inspect_ours(path) : inspect_foreign(path, reader);
 }
 
 std::string inspect_text(const json& description, bool with_tensors) {

@@ -18,10 +18,7 @@ int main(int argc, char** argv) {
     install_shutdown_signals();
     if (options.is_convert) return converter::run_convert(options.convert, std::cout, std::cerr);
     if (options.is_export) return converter::run_export(options.exported, std::cout, std::cerr);
-    if (options.is_inspect) {
-      const converter::InspectOptions& inspect = options.inspect;
-      return converter::run_inspect(inspect.path, inspect.as_json, inspect.with_tensors, std::cout, std::cerr);
-    }
+    if (options.is_inspect) return converter::run_inspect(options.inspect, std::cout, std::cerr);
     start_logging("converter", options.serve.common, *options.serve_parser);
     converter::serve(options.serve);
     return 0;

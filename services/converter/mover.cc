@@ -41,7 +41,7 @@ int64_t rows_per_piece(const TensorSpec& spec) { return std::max<int64_t>(1, kPi
 
 }  // namespace
 
-Mover::Mover(const Source& source, checkpoint::CheckpointWriter& writer, const checkpoint::ShardPlan& plan,
+Mover::Mover(const SourceReader& source, checkpoint::CheckpointWriter& writer, const checkpoint::ShardPlan& plan,
              const ConvertOptions& options)
     : source_(source), writer_(writer), plan_(plan), options_(options) {
   progress_.bytes_total = writer.shard_bytes() * static_cast<uint64_t>(plan.shards);

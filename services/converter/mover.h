@@ -1,5 +1,5 @@
-// Moves the tensors of a Source into a CheckpointWriter, one at a time and each in pieces of rows; casts and quantises
-// them on the way.
+// Moves the tensors of a SourceReader into a CheckpointWriter, one at a time and each in pieces of rows; casts and
+// quantises them on the way.
 #pragma once
 
 #include <cstddef>
@@ -11,14 +11,14 @@
 #include "base/error.h"
 #include "checkpoint/writer.h"
 #include "converter/convert.h"
-#include "converter/source.h"
+#include "converter/source_reader.h"
 
 namespace optserve::converter {
 
 class Mover {
  public:
   // All four outlive the object.
-  Mover(const Source& source, checkpoint::CheckpointWriter& writer, const checkpoint::ShardPlan& plan,
+  Mover(const SourceReader& source, checkpoint::CheckpointWriter& writer, const checkpoint::ShardPlan& plan,
         const ConvertOptions& options);
 
   // Refused if a checksum differs, a weight is NaN or infinite (all tensors with such are named), or progress says so.
@@ -47,7 +47,7 @@ class Mover {
   bool report() const { return !options_.on_progress || options_.on_progress(progress_); }
   Status check_finite() const;
 
-  const Source& source_;
+  const SourceReader& source_;
   checkpoint::CheckpointWriter& writer_;
   const checkpoint::ShardPlan& plan_;
   const ConvertOptions& options_;

@@ -46,6 +46,16 @@ class ProgressLine {
 
 }  // namespace
 
+Result<ReaderSettings> to_settings(const ReaderOptions& options) {
+  const auto mode = parse_sandbox_mode(options.sandbox);
+  if (!mode)
+    return refuse(ErrorCode::kBadRequest, "sandbox is '" + options.sandbox + "', expected require, try or off");
+  if (options.reader_seconds < 1)
+    return refuse(ErrorCode::kBadRequest,
+                  "reader-seconds is " + std::to_string(options.reader_seconds) + ", must be at least 1");
+  return ReaderSettings{*mode, options.reader_seconds, ""};
+}
+
 Result<ConvertOptions> to_options(const ConvertCommand& command) {
   ConvertOptions options;
   options.input = command.input;
@@ -72,6 +82,9 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
       return refuse(ErrorCode::kBadRequest,
                     "quantize is '" + command.quantize + "', expected none, " + std::string(kQuantisationNames));
   }
+  Result<ReaderSettings> reader = to_settings(command.reader);
+  if (!reader.ok()) return reader.refusal();
+  options.reader = std::move(reader).value();
   return options;
 }
 
@@ -147,17 +160,19 @@ int run_export(const ExportCommand& command, std::ostream& out, std::ostream& er
   }
 }
 
-int run_inspect(const std::string& path, bool as_json, bool with_tensors, std::ostream& out, std::ostream& err) {
+int run_inspect(const InspectCommand& command, std::ostream& out, std::ostream& err) {
   try {
-    const Result<nlohmann::json> description = inspect(path);
+    const Result<ReaderSettings> reader = to_settings(command.reader);
+    const Result<nlohmann::json> description =
+        reader.ok() ? inspect(command.path, reader.value()) : Result<nlohmann::json>(reader.refusal());
     if (!description.ok()) {
       err << "error: " << description.refusal().message << "\n";
       return 1;
     }
-    if (as_json)
+    if (command.as_json)
       out << description.value().dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
     else
-      out << inspect_text(description.value(), with_tensors);
+      out << inspect_text(description.value(), command.with_tensors);
     return description.value().contains("problem") ? 1 : 0;
   } catch (const Error& error) {
     err << "error: " << error.what() << "\n";

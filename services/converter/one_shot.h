@@ -9,6 +9,12 @@
 
 namespace optserve::converter {
 
+// How foreign files are read, as the command line has it.
+struct ReaderOptions {
+  std::string sandbox = "try";   // require, try, off
+  int64_t reader_seconds = 600;  // a reader that is silent for longer is ended
+};
+
 struct ConvertCommand {
   std::string input;
   std::string output;
@@ -22,6 +28,7 @@ struct ConvertCommand {
   bool allow_nonfinite = false;
   bool check_source = true;
   bool show_progress = true;
+  ReaderOptions reader;
 };
 
 struct ExportCommand {
@@ -38,6 +45,8 @@ struct ExportCommand {
 Result<ConvertOptions> to_options(const ConvertCommand& command);
 Result<ExportOptions> to_options(const ExportCommand& command);
 
+Result<ReaderSettings> to_settings(const ReaderOptions& options);
+
 // Converts; progress and faults go to `err`, the result to `out`. Stops on SIGINT or SIGTERM if base/shutdown.h's
 // handlers are installed. Returns the exit status: 0, 1 refused, 2 the environment failed, 130 cancelled.
 int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& err);
@@ -45,7 +54,14 @@ int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& 
 // The same for an export.
 int run_export(const ExportCommand& command, std::ostream& out, std::ostream& err);
 
-// Describes a checkpoint. Exit status: 0, 1 not a checkpoint or damaged.
-int run_inspect(const std::string& path, bool as_json, bool with_tensors, std::ostream& out, std::ostream& err);
+struct InspectCommand {
+  std::string path;
+  bool as_json = false;
+  bool with_tensors = false;
+  ReaderOptions reader;
+};
+
+// Describes a checkpoint. Exit status: 0, 1 not a checkpoint or damaged, 2 the environment failed.
+int run_inspect(const InspectCommand& command, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter

@@ -3,6 +3,12 @@
 namespace optserve::converter {
 namespace {
 
+void add_reader_options(ConfigParser& command, ReaderOptions& reader) {
+  command.add("sandbox", reader.sandbox,
+              "Cage of the process that parses foreign files: require, try (warn where the system lacks it) or off");
+  command.add("reader-seconds", reader.reader_seconds, "A reader that gives no answer for so long is ended");
+}
+
 void add_serve(ConfigParser& parser, ConverterOptions& options) {
   ConfigParser& command =
       parser.add_command("serve", "Take conversion jobs from the scheduler until SIGTERM", options.is_serve);
@@ -12,6 +18,7 @@ void add_serve(ConfigParser& parser, ConverterOptions& options) {
   command.add("root", options.serve.roots,
               "Folder that jobs may read and write, repeatable; without one every job is refused");
   command.add("drain-seconds", options.serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
+  add_reader_options(command, options.serve.reader);
   options.serve_parser = &command;
 }
 
@@ -36,6 +43,7 @@ void add_convert(ConfigParser& parser, ConverterOptions& options) {
   command.add("allow-nonfinite", convert.allow_nonfinite, "Accept weights that are NaN or infinite");
   command.add("check-source", convert.check_source, "Compare the source's bytes with its checksums");
   command.add("progress", convert.show_progress, "Show progress on standard error");
+  add_reader_options(command, convert.reader);
 }
 
 void add_export(ConfigParser& parser, ConverterOptions& options) {
@@ -58,6 +66,7 @@ void add_inspect(ConfigParser& parser, ConverterOptions& options) {
   command.add_positional("path", options.inspect.path, "Folder, file or glob", true);
   command.add("json", options.inspect.as_json, "Print a JSON object");
   command.add("tensors", options.inspect.with_tensors, "List every tensor");
+  add_reader_options(command, options.inspect.reader);
 }
 
 }  // namespace

@@ -14,12 +14,7 @@ struct ServeOptions {
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> roots;  // folders that jobs may read and write
   int64_t drain_seconds = 60;      // after SIGTERM, for the running conversion
-};
-
-struct InspectOptions {
-  std::string path;
-  bool as_json = false;
-  bool with_tensors = false;
+  ReaderOptions reader;
 };
 
 // One of the four commands is selected after parsing.
@@ -28,7 +23,7 @@ struct ConverterOptions {
   ServeOptions serve;
   ConvertCommand convert;
   ExportCommand exported;
-  InspectOptions inspect;
+  InspectCommand inspect;
   ConfigParser* serve_parser = nullptr;  // of the effective values for the log; owned by the parser
 };
 

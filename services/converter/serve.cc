@@ -18,8 +18,8 @@ std::string summary_of(const std::string& destination, const ConvertResult& resu
 }
 
 // What the conversion thread does with one job.
-Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertSpec& wanted,
-                                const ConversionThread::Progress& progress) {
+Result<std::string> convert_job(const PathGuard& guard, const ReaderOptions& reader,
+                                const protocol::ConvertSpec& wanted, const ConversionThread::Progress& progress) {
   const Result<protocol::ConvertSpec> spec = guard.resolve(wanted);
   if (!spec.ok()) return spec.refusal();
   ConvertCommand command;
@@ -28,6 +28,7 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
   command.dtype = spec.value().dtype.empty() ? "keep" : spec.value().dtype;
   command.quantize = spec.value().quantize.empty() ? "none" : spec.value().quantize;
   command.shards = spec.value().shards;
+  command.reader = reader;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();
   // A converter may have died between publishing and reporting; then its job comes again.
@@ -41,10 +42,26 @@ Result<std::string> convert_job(const PathGuard& guard, const protocol::ConvertS
   return summary_of(command.output, result.value());
 }
 
+// Says at the start what else the first job would say.
+void check_sandbox(const ReaderOptions& options) {
+  const Result<ReaderSettings> reader = to_settings(options);
+  if (!reader.ok()) throw Error(reader.refusal().message);
+  if (reader.value().sandbox == SandboxMode::kOff) {
+    log_warn("sandbox_off", {{"meaning", "foreign files are parsed without a cage; see --sandbox"}});
+    return;
+  }
+  const std::string missing = try_cage();
+  if (missing.empty()) return;
+  if (reader.value().sandbox == SandboxMode::kRequire)
+    throw Error("the sandbox is required and cannot be had on this system: " + missing);
+  log_warn("sandbox_incomplete", {{"missing", missing}});
+}
+
 }  // namespace
 
 void serve(const ServeOptions& options) {
   const PathGuard guard(options.roots);
+  check_sandbox(options.reader);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
   Registry metrics;
   Health health;
@@ -52,8 +69,9 @@ void serve(const ServeOptions& options) {
   const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
 
-  ConversionThread thread(
-      [&](const protocol::ConvertSpec& spec, const auto& progress) { return convert_job(guard, spec, progress); });
+  ConversionThread thread([&](const protocol::ConvertSpec& spec, const auto& progress) {
+    return convert_job(guard, options.reader, spec, progress);
+  });
   protocol::Register hello = transport::new_registration();
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);

@@ -39,6 +39,7 @@ int convert(int argc, char** argv) {
     if (option == "--name") command.name = value;
     if (option == "--vocab") command.vocab_file = value;
     if (option == "--merges") command.merges_file = value;
+    if (option == "--sandbox") command.reader.sandbox = value;
     ++i;
   }
   optserve::install_shutdown_signals();
@@ -74,11 +75,11 @@ int main(int argc, char** argv) {
                  "[--tensors]\n";
     return 64;
   }
-  bool as_json = false;
-  bool with_tensors = false;
+  optserve::converter::InspectCommand inspect;
+  inspect.path = argv[2];
   for (int i = 3; i < argc; ++i) {
-    as_json = as_json || std::string_view(argv[i]) == "--json";
-    with_tensors = with_tensors || std::string_view(argv[i]) == "--tensors";
+    inspect.as_json = inspect.as_json || std::string_view(argv[i]) == "--json";
+    inspect.with_tensors = inspect.with_tensors || std::string_view(argv[i]) == "--tensors";
   }
-  return optserve::converter::run_inspect(argv[2], as_json, with_tensors, std::cout, std::cerr);
+  return optserve::converter::run_inspect(inspect, std::cout, std::cerr);
 }
