@@ -137,6 +137,7 @@ TEST(SchedulerFaults, RepeatedTokensAreDroppedAndGapsEndTheLease) {
 }
 
 // The worker goes on where it should have ended: nothing beyond the limit reaches anybody.
+
 TEST(SchedulerFaults, MoreTokensThanAskedForEndTheLease) {
   World world;
   world.add_services();
@@ -154,35 +155,6 @@ TEST(SchedulerFaults, MoreTokensThanAskedForEndTheLease) {
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.state, JobState::kSucceeded);
   EXPECT_EQ(result.ids.size(), 3u);
-}
-
-TEST(SchedulerFaults, IdsOutsideTheVocabularyAreNoAnswer) {
-  World world;
-  world.add_services();
-  const World::Peer other{1, "tokenizer2"};
-  world.add_tokenizer(other, 3);
-  world.submit(job_spec("a"));
-  for (const TokenId id : {-1, 259, 1 << 30}) {  // the vocabulary has 259 ids
-    bool asked = false;
-    for (const auto& peer : {world.tokenizer, other}) {
-      for (const auto& question : world.take<protocol::Encode>(peer)) {
-        asked = true;
-        auto answer = encode_bytes(question);
-        answer.items[0].ids[0] = id;
-        world.send(peer, answer);
-      }
-    }
-    EXPECT_TRUE(asked) << id;
-    EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty()) << id;
-    for (int i = 0; i < 8; ++i) {
-      world.advance(seconds(1));
-      for (const auto& [peer, number] : {std::pair{world.tokenizer, 1}, {other, 3}, {world.worker, 2}})
-        world.heartbeat(peer, static_cast<uint8_t>(number));
-    }
-  }
-  for (const auto& peer : {world.tokenizer, other})
-    for (const auto& question : world.take<protocol::Encode>(peer)) world.send(peer, encode_bytes(question));
-  world.dispatched(world.worker);
 }
 
 TEST(SchedulerFaults, NoRequestMakesAMetric) {
@@ -244,83 +216,7 @@ TEST(SchedulerFaults, ANewConnectionOfAWorkerStartsWithoutLeases) {
   EXPECT_EQ(world.only<protocol::Refused>(world.worker).code, ErrorCode::kNotFound);
 }
 
-TEST(SchedulerFaults, AnotherVocabularyUnderTheSameNameIsRefused) {
-  World world;
-  world.add_tokenizer(world.tokenizer, 1, "digest-a");
-  world.sent.clear();
-  world.send(world.worker,
-             protocol::Register{
-                 instance(2), protocol::ServiceKind::kWorker, "w", "b", {model_info("opt", "digest-b")}, 4, 0, 1});
-  const auto refused = world.only<protocol::Refused>(world.worker);
-  EXPECT_THAT(refused.message, HasSubstr("digest-b"));
-  EXPECT_THAT(refused.message, HasSubstr("digest-a"));
-  EXPECT_EQ(world.service->services().size(), 1u);
-}
-
-TEST(SchedulerFaults, AHungTokenizersQuestionsGoToAnother) {
-  World world;
-  world.add_services();
-  const World::Peer second{1, "tokenizer2"};
-  world.submit(job_spec("a"));
-  const auto lost = world.only<protocol::Encode>(world.tokenizer);
-  world.add_tokenizer(second, 4);
-  world.heartbeat(world.tokenizer, 1);
-  world.advance(milliseconds(2'100));
-  const auto asked = world.only<protocol::Encode>(second);
-  EXPECT_NE(asked.items[0].ticket, lost.items[0].ticket);
-  world.send(world.tokenizer, encode_bytes(lost));  // too late
-  EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
-  world.send(second, encode_bytes(asked));
-  world.send(second, encode_bytes(asked));  // twice
-  world.dispatched(world.worker);
-}
-
-TEST(SchedulerFaults, ATokenizerThatNeverAnswersEndsTheJobAfterItsTries) {
-  World world;
-  world.add_services();
-  world.submit(job_spec("a"));
-  for (int i = 0; i < 65; ++i) {  // 2, 4, 8, 16 and 32 s of patience
-    world.advance(seconds(1));
-    world.heartbeat(world.tokenizer, 1);
-    world.heartbeat(world.worker, 2);
-  }
-  EXPECT_EQ(world.take<protocol::Encode>(world.tokenizer).size(), 5u);
-  const auto result = world.only<protocol::JobFinished>(world.client).result;
-  EXPECT_EQ(result.state, JobState::kFailed);
-  EXPECT_THAT(result.message, HasSubstr("no tokenizer answered 5 times"));
-}
-
 // Every answer takes ten seconds, longer than the first tries wait: a later one has the patience.
-TEST(SchedulerFaults, ASlowTokenizerDelaysAJobAndDoesNotFailIt) {
-  World world;
-  world.add_services();
-  world.submit(job_spec("a"));
-  std::multimap<int, protocol::Encode> asked;  // by second
-  for (int second = 0; second < 30; ++second) {
-    for (const auto& question : world.take<protocol::Encode>(world.tokenizer)) asked.emplace(second, question);
-    const auto due = asked.equal_range(second - 10);
-    for (auto it = due.first; it != due.second; ++it) world.send(world.tokenizer, encode_bytes(it->second));
-    world.advance(seconds(1));
-    world.heartbeat(world.tokenizer, 1);
-    world.heartbeat(world.worker, 2);
-  }
-  EXPECT_TRUE(world.take<protocol::JobFinished>(world.client).empty());
-  world.dispatched(world.worker);
-}
-
-TEST(SchedulerFaults, QuestionsWaitForATokenizerToCome) {
-  World world;
-  world.add_services();
-  const auto item = world.submit_and_dispatch(job_spec("a", "once", 4));
-  world.generate(world.worker, item, 0, 1);
-  world.undeliverable(world.tokenizer, world.only<protocol::Decode>(world.tokenizer), false);
-  world.generate(world.worker, item, 1, 3);
-  for (int i = 0; i < 20; ++i) world.advance(seconds(1));
-  EXPECT_EQ(world.service->jobs().count(Stage::kDecoding), 1u);
-  world.add_tokenizer(world.tokenizer, 5);
-  world.tokenize();
-  EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kSucceeded);
-}
 
 TEST(SchedulerFaults, AClientThatIsGoneDoesNotStopItsJobAndFetchesItLater) {
   World world;
@@ -414,6 +310,7 @@ TEST(SchedulerFaults, JobsExpireWaitingOrRunning) {
 }
 
 // The time runs out between two ticks, or while the process stands still.
+
 TEST(SchedulerFaults, AnExpiredJobIsNotDispatchedBeforeTheNextTick) {
   World world;
   world.add_tokenizer(world.tokenizer, 1);
@@ -428,6 +325,7 @@ TEST(SchedulerFaults, AnExpiredJobIsNotDispatchedBeforeTheNextTick) {
 }
 
 // Its acceptance may still wait for the disk when it has ended already.
+
 TEST(SchedulerFaults, ADuplicateOfAnEndedJobWaitsForItsAcceptance) {
   World world;
   world.add_services();
@@ -459,6 +357,7 @@ journal::Recovery recovery_of(journal::OpenJob open) {
 }
 
 // The record of the last loss and that of the end may fall into two commits, with the scheduler's end between them.
+
 TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
   journal::OpenJob open = open_job(job_spec("a"));
   open.attempts = open.accepted.spec.max_attempts;
@@ -471,6 +370,7 @@ TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
 }
 
 // Its tokens may be all there, but what it was asked about the prompt is not.
+
 TEST(SchedulerFaults, ARecoveredJobThatWantsPromptLogprobsStartsAgain) {
   journal::OpenJob open = open_job(job_spec("a", "once", 2));
   open.accepted.spec.prompt_logprobs = true;
