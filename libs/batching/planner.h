@@ -53,8 +53,8 @@ struct PlannerOptions {
 
 // An ended beam of a beam search.
 struct Hypothesis {
-  std::vector<TokenId> tokens{};  // new ones, the one that ended it included
-  float logprob = 0;              // sum over them
+  std::vector<TokenId> tokens{};  // all after the prompt, the one that ended it included
+  float logprob = 0;              // sum over those that were searched
   double score = 0;               // by which hypotheses are in order
   FinishReason finished = FinishReason::kLength;
 };

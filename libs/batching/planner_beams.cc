@@ -98,7 +98,10 @@ void Planner::Impl::report_beams(BeamRun& run, std::vector<SequenceEvent>& event
   }
   events.back().finished = reason(best);
   for (const BeamSearch::Beam& beam : ended) {
-    events.back().hypotheses.push_back({beam.tokens, beam.sum, beam.score, reason(beam)});
+    Hypothesis hypothesis{{}, beam.sum, beam.score, reason(beam)};
+    hypothesis.tokens.assign(run.request.tokens.begin() + run.request.prompt_tokens, run.request.tokens.end());
+    hypothesis.tokens.insert(hypothesis.tokens.end(), beam.tokens.begin(), beam.tokens.end());
+    events.back().hypotheses.push_back(std::move(hypothesis));
   }
 }
 
