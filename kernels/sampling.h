@@ -36,7 +36,8 @@ struct SamplingRow {
 };
 static_assert(sizeof(SamplingRow) == 88);
 
-enum SamplingRowFlag : uint32_t { kRowAllowEnd = 1, kRowHasRules = 2 };
+// kRowBestAllowed: the best ids are those of what may be drawn, after edits.
+enum SamplingRowFlag : uint32_t { kRowAllowEnd = 1, kRowHasRules = 2, kRowBestAllowed = 4 };
 enum SamplingRowProfile : int32_t { kProfileDefault = 0, kProfileFasterTransformer = 1, kProfileMetaseq = 2 };
 
 // The packed rules of a slot, the layout of sampling/token_rules.h: four words (number of entries, number of bad words,
@@ -60,7 +61,8 @@ struct SamplingArgs {
   const int32_t* rules = nullptr;  // [slots, rules_stride]; read with kFeatureRules only
   int64_t rules_stride = 0;
   // [num_rows, kBestIdsMax], the first `logprobs` columns of each row, with kFeatureLogprobs only: the best ids by the
-  // logits as they came, -1 with 0 where there are fewer or a logit is not finite.
+  // logits as they came, or after edits where the row says so, -1 with 0 where there are fewer or a logit is not
+  // finite; less the logarithm of the sum of exponentials of the logits as they came.
   int32_t* best_ids = nullptr;
   float* best_logprobs = nullptr;
 };

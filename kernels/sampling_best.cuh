@@ -1,4 +1,5 @@
-// The best ids of a row by the logits as they came: one warp a row walks the tiles in order of their largest logits.
+// The best ids of a row by the logits as they came, or of those that may be drawn by the edited ones: one warp a row
+// walks the tiles in order of their largest logits.
 #pragma once
 
 #include "kernels/sampling_row.cuh"
@@ -12,18 +13,30 @@ struct Ranked {
   int32_t id;
 };
 
+// What the ids of a row are ranked by.
+struct RankedRow {
+  const float* values;
+  bool aligned;
+  Masks masks;
+};
+__device__ inline RankedRow ranked_row(const Plan& plan, const SamplingRow& row, int64_t index) {
+  const float* logits = plan.args.logits + index * plan.args.vocab;
+  if (!ranks_allowed(row)) return {logits, plan.aligned, {-1, -1}};
+  if (!is_edited(row)) return {logits, plan.aligned, masks_of(plan, row)};
+  return {plan.edited + index * plan.edited_stride, true, masks_of(plan, row)};
+}
+
 // The best id of a tile that comes after `last`; `next`: the largest logit of those after it, -infinity if none. One
 // warp.
-__device__ inline Ranked best_after(const Plan& plan, int64_t index, int tile, const Ranked& last, float& next) {
+__device__ inline Ranked best_after(const Plan& plan, const RankedRow& row, int tile, const Ranked& last, float& next) {
   float v[kSteps][4];
-  load_tile(plan.args.logits + index * plan.args.vocab, static_cast<int32_t>(plan.args.vocab_real), plan.aligned, tile,
-            kAllGroups, v);
+  load_tile(row.values, static_cast<int32_t>(plan.args.vocab_real), row.aligned, tile, kAllGroups, v);
   Ranked best{-INFINITY, INT32_MAX};
 #pragma unroll
   for (int i = 0; i < kSteps * 4; ++i) {
     float& logit = v[i / 4][i % 4];
     const int32_t id = id_at(tile, i / 4, i % 4);
-    if (logit > last.logit || (logit == last.logit && id <= last.id)) logit = -INFINITY;
+    if (row.masks.hide(id) || logit > last.logit || (logit == last.logit && id <= last.id)) logit = -INFINITY;
     if (logit > best.logit) best = {logit, id};
   }
   warp_best(best.logit, best.id);
@@ -50,8 +63,10 @@ __global__ void __launch_bounds__(kBestWarps* kLanes) best_kernel(const Plan pla
   const bool finite = !isnan(summary.sum);
   float* left = largest_left + warp_id() * plan.tiles;
   for (int tile = lane_id(); tile < plan.tiles; tile += kLanes) {
-    left[tile] = finite ? plan.summaries[index * plan.tiles + tile].largest : -INFINITY;
+    const Summary& of_tile = plan.summaries[index * plan.tiles + tile];
+    left[tile] = !finite ? -INFINITY : ranks_allowed(row) ? of_tile.best : of_tile.largest;
   }
+  const RankedRow ranked = ranked_row(plan, row, index);
   Ranked last{INFINITY, -1};
   for (int column = 0; column < wanted; ++column) {
     __syncwarp();
@@ -67,7 +82,7 @@ __global__ void __launch_bounds__(kBestWarps* kLanes) best_kernel(const Plan pla
     const bool found = largest > -INFINITY;
     if (found) {
       float next;
-      last = best_after(plan, index, tile, last, next);
+      last = best_after(plan, ranked, tile, last, next);
       if (lane_id() == tile % kLanes) left[tile] = next;
     }
     if (lane_id() != 0) continue;

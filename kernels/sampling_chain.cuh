@@ -29,6 +29,7 @@ __device__ inline double uniform_at(uint64_t seed, uint64_t position) {
 
 __device__ inline bool has_rules(const SamplingRow& row) { return (row.flags & kRowHasRules) != 0; }
 __device__ inline bool allows_end(const SamplingRow& row) { return (row.flags & kRowAllowEnd) != 0; }
+__device__ inline bool ranks_allowed(const SamplingRow& row) { return (row.flags & kRowBestAllowed) != 0; }
 __device__ inline bool is_greedy(const SamplingRow& row) { return row.temperature == 0.0f || row.top_k == 1; }
 
 // The penalties of a row as its profile takes them.

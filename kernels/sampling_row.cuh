@@ -29,7 +29,7 @@ struct Plan {
   Summary* summaries = nullptr;     // [num_rows, tiles]
   uint64_t* tile_masses = nullptr;  // [num_rows, tiles]
   float* group_maxima = nullptr;    // [num_rows, tiles * kTileGroups], after edits and masks; null: not wanted
-  float* edited = nullptr;          // [num_rows, edited_stride], edited rows that draw only; null: no such rows
+  float* edited = nullptr;  // [num_rows, edited_stride], edited rows that draw or rank what may be drawn; null: none
   int64_t edited_stride = 0;
   int tiles = 0;
   float masses_per_weight = 0;  // 2^mass_bits

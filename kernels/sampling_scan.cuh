@@ -180,7 +180,7 @@ template <bool kEdited>
 __device__ void scan_tile(const Plan& plan, const SamplingRow& row, int64_t index, int tile, const RowEdits& edits) {
   const auto vocab_real = static_cast<int32_t>(plan.args.vocab_real);
   const Masks masks = masks_of(plan, row);
-  const bool copy = kEdited && !is_greedy(row);
+  const bool copy = kEdited && (!is_greedy(row) || ranks_allowed(row));
   float v[kSteps][4];
   load_tile(plan.args.logits + index * plan.args.vocab, vocab_real, plan.aligned, tile, kAllGroups, v);
   Summary summary{-FLT_MAX, 0, -INFINITY, INT32_MAX};

@@ -65,7 +65,8 @@ struct SampleOutputs {
   Tensor ids;       // I32[n]: -1 for a row with NaN or Inf logits among the real ids, or where nothing may be drawn
   Tensor logprobs;  // F32[n]: of the drawn ids under the model's own distribution, the log softmax of the logits
   // I32 and F32[n, limits::kTopLogprobsMax]: the best ids by logit with their log softmax, best first, in the first
-  // `logprobs` columns of rows that want them; not touched without kSampleLogprobs.
+  // `logprobs` columns of rows that want them; not touched without kSampleLogprobs. With PackedSampleRow::kBestAllowed
+  // those of best_allowed_tokens().
   Tensor best_ids{}, best_logprobs{};
 };
 

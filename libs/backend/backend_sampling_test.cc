@@ -75,12 +75,16 @@ class SamplingTest : public BackendTest {
     return rules;
   }
   // The first `wanted` columns hold the best ids, the others are as they were.
-  void expect_best(const Drawn& drawn, size_t row, std::span<const float> logits, int32_t wanted,
+  void expect_best(const Drawn& drawn, size_t row, std::span<const float> logits, const SampleRow& asked,
                    SamplerScratch& scratch) {
-    const auto columns = static_cast<size_t>(std::max(wanted, 0));
+    const auto columns = static_cast<size_t>(std::max(asked.params.logprobs, 0));
     std::vector<TokenId> ids(columns);
     std::vector<float> logprobs(columns);
-    best_tokens(logits, ids, logprobs, scratch);
+    if (asked.params.is_beam_search()) {
+      best_allowed_tokens(logits, asked, {kVocabReal, 2, 1}, ids, logprobs, scratch);
+    } else {
+      best_tokens(logits, ids, logprobs, scratch);
+    }
     for (size_t i = 0; i < kBest; ++i) {
       EXPECT_EQ(drawn.best_ids[row * kBest + i], i < columns ? ids[i] : -7) << "row " << row << ", seed " << seed_;
       if (i < columns) {
@@ -153,6 +157,7 @@ void SamplingTest::compare_with_chain(int64_t profile) {
                       .prompt_frequency_penalty = static_cast<float>(pick(-1, 1)) * 0.25f,
                       .seed = static_cast<uint64_t>(pick(0, 1 << 30)),
                       .logprobs = static_cast<int32_t>(pick(-1, kBest)),
+                      .beam_width = pick(0, 2) == 0 ? 4 : 1,
                       .profile = static_cast<SamplingProfile>(profile < 3 ? profile : pick(0, 2))};
     if (i % 2 == 0) words[i] = pack(random_rules(histories[i]));
     rows[i].rules = words[i];
@@ -168,7 +173,7 @@ void SamplingTest::compare_with_chain(int64_t profile) {
     const DrawnToken expected = draw_token({&values[i * kVocab], kVocab}, rows[i], {kVocabReal, 2, 1}, scratch);
     EXPECT_EQ(together.ids[i], expected.token) << "row " << i << ", seed " << seed_;
     EXPECT_NEAR(together.logprobs[i], expected.logprob, 2e-5);
-    expect_best(together, i, {&values[i * kVocab], kVocabReal}, rows[i].params.logprobs, scratch);
+    expect_best(together, i, {&values[i * kVocab], kVocabReal}, rows[i], scratch);
     Array alone = array(std::vector<float>(values.begin() + row * kVocab, values.begin() + (row + 1) * kVocab),
                         {1, kVocab}, DType::kF32);
     EXPECT_EQ(draw(alone, {rows[i]}).ids[0], together.ids[i]) << "row " << i << " alone, seed " << seed_;

@@ -30,6 +30,7 @@ inline constexpr size_t kStopIdsMax = 16;
 inline constexpr size_t kBadWordsMax = 64;           // given as text
 inline constexpr size_t kTokenRulesWordsMax = 4096;  // of a request's biases, allowed ids and bad words, packed
 inline constexpr int32_t kTopLogprobsMax = 20;       // best tokens reported beside the drawn one
+inline constexpr int32_t kBeamWidthMax = 10;         // each beam wants its twice as many best tokens
 inline constexpr int64_t kJobTtlMsMin = 1;
 inline constexpr int64_t kJobTtlMsMax = 3'600'000;
 inline constexpr int64_t kJobDelayMsMax = 7LL * 24 * 3'600'000;

@@ -39,6 +39,15 @@ inline float fake_logprob(uint64_t digest, TokenId token) {
   return -static_cast<float>(mix(digest + static_cast<uint64_t>(token) * 77) % 1000);
 }
 
+// The best tokens after a prefix, none of them alike.
+inline std::vector<TokenLogprob> fake_best(std::span<const TokenId> prefix, int32_t count) {
+  std::vector<TokenLogprob> best;
+  for (TokenId id = 2; id < kFakeVocabulary; ++id) best.push_back({id, fake_logprob(digest_of(prefix), id) / 100});
+  std::ranges::stable_sort(best, std::ranges::greater(), &TokenLogprob::logprob);
+  best.resize(static_cast<size_t>(std::clamp(count, 0, kFakeVocabulary - 2)));
+  return best;
+}
+
 class FakeEngine {
  public:
   explicit FakeEngine(const PlannerOptions& options)
@@ -58,6 +67,7 @@ class FakeEngine {
       Slot& slot = at(admitted.slot);
       expect(!slot.live, "a slot is admitted while in use");
       slot.live = true;
+      slot.best = admitted.sampling.logprobs;
       slot.tokens = admitted.cached;
       slot.shared_blocks = admitted.cached.size() / static_cast<size_t>(options_.block_tokens);
       expect(admitted.cached.size() % static_cast<size_t>(options_.block_tokens) == 0, "whole blocks are shared");
@@ -76,6 +86,7 @@ class FakeEngine {
  private:
   struct Slot {
     bool live = false;
+    int32_t best = 0;             // tokens to report beside the drawn one
     std::vector<TokenId> tokens;  // in the cache
     size_t shared_blocks = 0;     // the first so many were filled by other sequences
     std::vector<int32_t> blocks;
@@ -148,7 +159,8 @@ class FakeEngine {
     Slot& slot = at(number);
     const TokenId next = fake_next(slot.tokens), token = next == kFakeNonFinite ? 0 : next;
     slot.drawn.push_back(token);
-    result.sampled.push_back({number, token, fake_logprob(digest_of(slot.tokens), token), next != kFakeNonFinite});
+    result.sampled.push_back({number, token, fake_logprob(digest_of(slot.tokens), token), next != kFakeNonFinite,
+                              fake_best(slot.tokens, slot.best)});
   }
 
   PlannerOptions options_;

@@ -39,15 +39,22 @@ Status Planner::Impl::admissible(const SequenceRequest& request) const {
                                                  std::to_string(blocks) + " KV blocks, the pool has " +
                                                  std::to_string(options.num_blocks));
   }
-  if (by_id.contains(request.id)) {
+  if (by_id.contains(request.id) || beams.contains(request.id)) {
     return refuse(ErrorCode::kBadRequest, "sequence id " + std::to_string(request.id) + " is live already");
   }
-  return ok_status();
+  return request.sampling.is_beam_search() ? admissible_beams(request) : ok_status();
 }
 
 Planner::Impl::Sequences& Planner::Impl::list_of(SequenceState state) {
   if (state == SequenceState::kWaiting) return waiting;
   return state == SequenceState::kRunning ? running : draining;
+}
+
+// Before the first that is younger.
+Planner::Impl::Iterator Planner::Impl::place_of(Sequences& list, uint64_t age) {
+  auto place = list.end();
+  while (place != list.begin() && std::prev(place)->age > age) --place;
+  return place;
 }
 
 void Planner::Impl::move_to(Iterator sequence, SequenceState state, Iterator before) {
@@ -63,7 +70,7 @@ void Planner::Impl::release_slot(Sequence& sequence) {
 
 void Planner::Impl::erase(Iterator sequence) {
   if (sequence->slot >= 0) release_slot(*sequence);
-  by_id.erase(sequence->request.id);
+  if (sequence->beam < 0) by_id.erase(sequence->request.id);
   by_serial.erase(sequence->serial);
   list_of(sequence->state).erase(sequence);
 }
@@ -83,7 +90,7 @@ bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, NewStep& st
   while (!sequence->blocks.grow_to(num_blocks)) {
     const auto youngest = std::prev(running.end());
     release_slot(*youngest);
-    move_to(youngest, SequenceState::kWaiting, waiting.begin());
+    move_to(youngest, SequenceState::kWaiting, place_of(waiting, youngest->age));
     step.preempted = true;
     ++counters.preemptions;
     if (youngest == sequence) return false;
@@ -230,7 +237,7 @@ void Planner::Impl::admit(NewStep& step) {
     counters.shared_tokens += static_cast<uint64_t>(it->cached);
     it->slot = free_slots.back();
     free_slots.pop_back();
-    move_to(it, SequenceState::kRunning, running.end());
+    move_to(it, SequenceState::kRunning, place_of(running, it->age));
     step.plan.admitted.push_back({it->slot, it->request.prompt_tokens, it->request.sampling, pack(it->request.rules)});
     const auto first = it->request.tokens.begin();
     step.plan.admitted.back().cached.assign(first, first + it->cached);
@@ -296,6 +303,10 @@ void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledT
   const auto found = by_serial.find(item.serial);
   if (found == by_serial.end()) return;  // it ended while this step was on its way
   const Iterator sequence = found->second;
+  if (sequence->beam >= 0) {
+    if (!sampled.empty()) apply_beam(sequence, sampled.front(), events);
+    return;
+  }
   const size_t first_event = events.size();
   if (!sampled.empty()) {
     apply_draws(*sequence, item, sampled, events);
@@ -319,14 +330,25 @@ Planner::~Planner() = default;
 
 Status Planner::add(SequenceRequest request) {
   if (Status status = impl_->admissible(request); !status.ok()) return status;
-  const auto it = impl_->waiting.emplace(impl_->waiting.end(), std::move(request), impl_->next_serial++, impl_->pool,
-                                         impl_->options.max_context);
-  impl_->by_id.emplace(it->request.id, it);
-  impl_->by_serial.emplace(it->serial, it);
+  if (request.sampling.is_beam_search()) {
+    impl_->add_beams(std::move(request));
+  } else {
+    impl_->add_sequence(std::move(request));
+  }
   return ok_status();
 }
 
+void Planner::Impl::add_sequence(SequenceRequest request) {
+  const auto it = waiting.emplace(waiting.end(), std::move(request), next_serial++, pool, options.max_context);
+  by_id.emplace(it->request.id, it);
+  by_serial.emplace(it->serial, it);
+}
+
 bool Planner::cancel(SequenceId id) {
+  if (impl_->beams.contains(id)) {
+    impl_->drop_beams(id);
+    return true;
+  }
   const auto found = impl_->by_id.find(id);
   if (found == impl_->by_id.end()) return false;
   impl_->erase(found->second);

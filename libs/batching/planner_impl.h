@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <map>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "base/check.h"
+#include "batching/beam_search.h"
 #include "batching/block_allocator.h"
 #include "batching/planner.h"
 #include "batching/sequence.h"
@@ -40,6 +42,15 @@ struct NewStep {
   bool preempted = false;
 };
 
+// A beam search and its present round.
+struct BeamRun {
+  SequenceRequest request;
+  BeamSearch search;
+  uint64_t age = 0;
+  std::vector<std::vector<TokenLogprob>> candidates{};  // of each running beam
+  size_t missing = 0;                                   // beams whose candidates are not known yet
+};
+
 struct Planner::Impl {
   using Sequences = std::list<Sequence>;
   using Iterator = Sequences::iterator;
@@ -51,6 +62,14 @@ struct Planner::Impl {
   }
 
   Status admissible(const SequenceRequest& request) const;
+  Status admissible_beams(const SequenceRequest& request) const;
+  std::vector<TokenId> ends_of(const SequenceRequest& request) const;
+  void add_sequence(SequenceRequest request);
+  void add_beams(SequenceRequest request);
+  void extend_beams(BeamRun& run);
+  void apply_beam(Iterator sequence, SampledToken sampled, std::vector<SequenceEvent>& events);
+  void report_beams(BeamRun& run, std::vector<SequenceEvent>& events) const;
+  void drop_beams(SequenceId id);
   std::optional<StepPlan> plan();
   void plan_decodes(NewStep& step);
   void add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step);
@@ -63,6 +82,7 @@ struct Planner::Impl {
   void add_work(Sequence& sequence, int32_t num_tokens, NewStep& step);
   static void add_targets(Sequence& sequence, SlotWork& work, PendingItem& item);
   Sequences& list_of(SequenceState state);
+  static Iterator place_of(Sequences& list, uint64_t age);
   void move_to(Iterator sequence, SequenceState state, Iterator before);
   void release_slot(Sequence& sequence);
   void retire_fully_planned();
@@ -75,11 +95,12 @@ struct Planner::Impl {
 
   PlannerOptions options;
   BlockAllocator pool;
-  // Age order within each list, and every running sequence is older than every waiting one.
-  Sequences waiting;   // hold no slot and no block
-  Sequences running;   // hold a slot
-  Sequences draining;  // fully planned: hold nothing and wait for their last results
-  std::unordered_map<SequenceId, Iterator> by_id;
+  // Age order within each list, and every running sequence is older than every waiting one but beams.
+  Sequences waiting;                               // hold no slot and no block
+  Sequences running;                               // hold a slot
+  Sequences draining;                              // fully planned: hold nothing and wait for their last results
+  std::unordered_map<SequenceId, Iterator> by_id;  // beams are not in it
+  std::map<SequenceId, BeamRun> beams;             // by the id of their search
   std::unordered_map<uint64_t, Iterator> by_serial;
   std::vector<int32_t> free_slots;
   std::vector<int32_t> released;  // freed slots that the engine has not been told of

@@ -33,12 +33,18 @@ std::string Planner::check_invariants() const {
   for (const PendingStep& step : impl_->pending_steps) {
     for (const PendingItem& item : step.items) pending[item.serial] += item.sample ? 1 : 0;
   }
-  uint64_t last_serial = 0;
+  uint64_t youngest_running = 0;
   for (const auto* list : {&impl_->running, &impl_->waiting}) {
+    uint64_t oldest = 0;
     for (const Sequence& sequence : *list) {
       const std::string name = "sequence " + std::to_string(sequence.request.id);
-      findings.expect(sequence.serial > last_serial, name + " is out of age order");
-      last_serial = sequence.serial;
+      findings.expect(sequence.age > oldest || (sequence.age == oldest && sequence.beam >= 0),
+                      name + " is out of age order");
+      oldest = sequence.age;
+      if (list == &impl_->running) youngest_running = sequence.age;
+      // A beam of the next round comes back to where its search was.
+      findings.expect(list == &impl_->running || sequence.beam >= 0 || sequence.age > youngest_running,
+                      name + " waits behind a younger one");
       findings.expect(sequence.length() <= sequence.length_max, name + " is longer than allowed");
       findings.expect(sequence.cached <= sequence.length(), name + " caches more than it has");
       if (list == &impl_->running) {
@@ -51,11 +57,12 @@ std::string Planner::check_invariants() const {
     }
   }
   findings.expect(static_cast<int32_t>(slots.size()) == options.max_sequences, "a slot is lost");
-  size_t live = 0;
+  size_t live = 0, beams = 0;
   for (const auto* list : {&impl_->running, &impl_->waiting, &impl_->draining}) {
     live += list->size();
     for (const Sequence& sequence : *list) {
       const std::string name = "sequence " + std::to_string(sequence.request.id);
+      beams += sequence.beam >= 0 ? 1 : 0;
       findings.expect(sequence.pending == pending[sequence.serial], name + " miscounts its pending tokens");
       for (int32_t block : sequence.blocks.blocks()) {
         ++users[block];
@@ -66,7 +73,10 @@ std::string Planner::check_invariants() const {
     findings.expect(impl_->pool.users(block) == count && (count == 1 || options.prefix_cache),
                     "KV block " + std::to_string(block) + " miscounts its users");
   }
-  findings.expect(live == impl_->by_id.size() && live == impl_->by_serial.size(), "a sequence is lost");
+  size_t missing = 0;
+  for (const auto& [id, run] : impl_->beams) missing += run.missing;
+  findings.expect(beams == missing, "a beam is lost");
+  findings.expect(live == impl_->by_id.size() + beams && live == impl_->by_serial.size(), "a sequence is lost");
   findings.expect(static_cast<int32_t>(users.size()) + impl_->pool.num_free() == options.num_blocks,
                   "KV blocks are lost or invented");
   return findings.text();

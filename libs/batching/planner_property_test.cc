@@ -5,6 +5,7 @@
 #include <map>
 #include <random>
 
+#include "batching/beam_search.h"
 #include "batching/fake_engine.h"
 #include "batching/planner.h"
 
@@ -16,6 +17,7 @@ struct Expected {
   std::vector<float> logprobs;  // of the new ones
   std::vector<float> prompt_logprobs;
   FinishReason finished = FinishReason::kLength;
+  std::vector<std::vector<TokenId>> hypotheses;
 };
 
 Expected generate_alone(const SequenceRequest& request, const PlannerOptions& options) {
@@ -40,6 +42,38 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
       expected.finished = FinishReason::kEndOfText;
       break;
     }
+  }
+  return expected;
+}
+
+// The same of a beam search.
+Expected search_alone(const SequenceRequest& request, const PlannerOptions& options) {
+  std::vector<TokenId> ends;
+  if (!request.sampling.ignore_eos) ends.push_back(options.eos);
+  const int32_t wanted = BeamSearch::candidates_wanted(request.sampling.beam_width, ends.size());
+  const int32_t length_max = std::min(request.prompt_tokens + request.max_new_tokens, options.max_context);
+  BeamSearch search(request.sampling, ends, length_max - static_cast<int32_t>(request.tokens.size()));
+  Expected expected;
+  while (!search.running().empty()) {
+    std::vector<std::vector<TokenLogprob>> candidates;
+    for (const BeamSearch::Beam& beam : search.running()) {
+      std::vector<TokenId> tokens = request.tokens;
+      tokens.insert(tokens.end(), beam.tokens.begin(), beam.tokens.end());
+      if (fake_next(tokens) == kFakeNonFinite) {
+        expected.finished = FinishReason::kNonFinite;
+        return expected;
+      }
+      candidates.push_back(fake_best(tokens, wanted));
+    }
+    search.advance(candidates);
+  }
+  const BeamSearch::Beam& best = search.ended().front();
+  expected.tokens = best.tokens;
+  expected.logprobs = best.logprobs;
+  if (best.ended_by >= 0) expected.finished = FinishReason::kEndOfText;
+  for (const BeamSearch::Beam& beam : search.ended()) {
+    auto& hypothesis = expected.hypotheses.emplace_back(request.tokens.begin() + request.prompt_tokens, request.tokens.end());
+    hypothesis.insert(hypothesis.end(), beam.tokens.begin(), beam.tokens.end());
   }
   return expected;
 }
@@ -72,6 +106,7 @@ class Workload {
   uint64_t shared_tokens() const { return planner_.stats().shared_tokens; }
   uint64_t drafted_tokens() const { return planner_.stats().drafted_tokens; }
   uint64_t accepted_tokens() const { return planner_.stats().accepted_tokens; }
+  int searches() const { return searches_; }
 
  private:
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -111,7 +146,16 @@ class Workload {
     if (pick(0, 4) == 0) {
       for (int i = pick(0, room); i > 0; --i) request.tokens.push_back(pick(3, kFakeVocabulary - 1));
     }
-    expected_[id] = generate_alone(request, options_);
+    const bool has_room = request.max_new_tokens > 0 &&
+                          static_cast<int>(request.tokens.size()) <
+                              std::min(request.prompt_tokens + request.max_new_tokens, options_.max_context);
+    if (has_room && !request.prompt_logprobs && pick(0, 4) == 0) {
+      request.sampling.beam_width = pick(2, 6);
+      request.sampling.beam_early_stopping = pick(0, 2);
+    }
+    const bool searches = request.sampling.is_beam_search();
+    expected_[id] = searches ? search_alone(request, options_) : generate_alone(request, options_);
+    searches_ += searches;
     const Status status = planner_.add(std::move(request));
     ASSERT_TRUE(status.ok()) << status.refusal().message;
   }
@@ -147,6 +191,9 @@ class Workload {
         EXPECT_EQ(seen.tokens, expected.tokens);
         EXPECT_EQ(seen.logprobs, expected.logprobs);
         EXPECT_EQ(seen.prompt_logprobs, expected.prompt_logprobs);
+        std::vector<std::vector<TokenId>> hypotheses;
+        for (const Hypothesis& hypothesis : event.hypotheses) hypotheses.push_back(hypothesis.tokens);
+        EXPECT_EQ(hypotheses, expected.hypotheses);
         expected_.erase(event.id);
       }
     }
@@ -154,6 +201,7 @@ class Workload {
   }
 
   std::mt19937_64 random_;
+  int searches_ = 0;
   PlannerOptions options_;
   Planner planner_;
   FakeEngine engine_;
@@ -163,6 +211,7 @@ class Workload {
 };
 
 TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
+  int searches = 0;
   uint64_t preemptions = 0, shared_tokens = 0, drafted_tokens = 0, accepted_tokens = 0;
   for (uint64_t seed = 1; seed <= 400; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -172,11 +221,13 @@ TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
     shared_tokens += workload.shared_tokens();
     drafted_tokens += workload.drafted_tokens();
     accepted_tokens += workload.accepted_tokens();
+    searches += workload.searches();
     if (HasFailure()) return;
   }
   EXPECT_GT(preemptions, 100u) << "the workloads no longer exercise preemption";
+  EXPECT_GT(searches, 500) << "the workloads no longer search with beams";
   EXPECT_GT(shared_tokens, 1'000u) << "the workloads no longer share prefixes";
-  EXPECT_GT(accepted_tokens, 1'000u) << "the workloads no longer draft what comes";
+  EXPECT_GT(accepted_tokens, 500u) << "the workloads no longer draft what comes";
   EXPECT_GT(drafted_tokens - accepted_tokens, 1'000u) << "the workloads no longer draft what does not come";
 }
 

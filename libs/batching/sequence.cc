@@ -6,7 +6,7 @@
 namespace optserve::batching {
 
 Sequence::Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& allocator, int32_t max_context)
-    : request(std::move(r)), serial(serial_number), given(known()), blocks(allocator) {
+    : request(std::move(r)), serial(serial_number), age(serial_number), given(known()), blocks(allocator) {
   const int64_t wanted = int64_t{request.prompt_tokens} + request.max_new_tokens;
   length_max = std::max(given, static_cast<int32_t>(std::min<int64_t>(wanted, max_context)));
 }

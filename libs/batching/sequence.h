@@ -27,7 +27,9 @@ struct Sequence {
   void reset();
 
   SequenceRequest request;    // `tokens` grows with each applied result
-  uint64_t serial;            // order of arrival, never reused
+  uint64_t serial;            // order of creation, never reused
+  uint64_t age;               // order of arrival: a beam's is that of its search
+  int32_t beam = -1;          // which beam of the search request.id it extends by one token; -1: none
   int32_t given;              // tokens the caller brought
   int32_t length_max;         // tokens at which it ends with kLength
   int32_t cached = 0;         // tokens in the KV cache once every planned step is done

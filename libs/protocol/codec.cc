@@ -279,7 +279,7 @@ constexpr std::array kMessageNames = {
     "Encoded",        "Decode",      "Decoded",         "Dispatch",        "Revoke",      "Tokens",
     "PromptLogprobs", "LeaseFailed", "ConvertDispatch", "ConvertProgress", "Credit",      "Control",
     "ListJobs",       "JobList",     "Requeue",         "Purge",           "Purged",      "GetGroup",
-    "GroupStatus",    "Backup",      "BackedUp"};
+    "GroupStatus",    "Backup",      "BackedUp",        "Hypotheses"};
 static_assert(kMessageNames.size() == std::variant_size_v<Message>);
 
 template <class T>

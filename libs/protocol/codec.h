@@ -23,7 +23,8 @@ using Message =
     std::variant<Submit, SubmitReply, Attach, JobEvents, JobFinished, Cancel, GetJob, JobStatus, GetStatus,
                  SystemStatus, Refused, Ping, Pong, Register, Registered, Heartbeat, Goodbye, Encode, Encoded, Decode,
                  Decoded, Dispatch, Revoke, Tokens, PromptLogprobs, LeaseFailed, ConvertDispatch, ConvertProgress,
-                 Credit, Control, ListJobs, JobList, Requeue, Purge, Purged, GetGroup, GroupStatus, Backup, BackedUp>;
+                 Credit, Control, ListJobs, JobList, Requeue, Purge, Purged, GetGroup, GroupStatus, Backup, BackedUp,
+                 Hypotheses>;
 
 std::string encode(const Message& message);
 // `bytes_max`: limits::kClientMessageBytesMax or kInternalMessageBytesMax.

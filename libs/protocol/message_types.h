@@ -113,6 +113,21 @@ struct Timings {
   bool operator==(const Timings&) const = default;
 };
 
+// One ended beam of a beam search.
+struct Hypothesis {
+  std::vector<TokenId> ids;  // all output ids, the one that ended it included
+  float logprob = 0;         // sum over them
+  float score = 0;           // by which hypotheses are in order
+  FinishReason finish_reason = FinishReason::kNone;
+  std::string text{};  // of the ids, in results only
+
+  template <class F>
+  void fields(F&& f) {
+    f("ids", ids), f("logprob", logprob), f("score", score), f("finish_reason", finish_reason), f("text", text);
+  }
+  bool operator==(const Hypothesis&) const = default;
+};
+
 // How a job ended, or how far it is (state not terminal).
 struct JobResult {
   JobId job;
@@ -137,6 +152,7 @@ struct JobResult {
   // If asked for, of each output id: its log-probability, and the best ids in its place.
   std::vector<float> logprobs{};
   std::vector<std::vector<TokenLogprob>> best{};
+  std::vector<Hypothesis> hypotheses{};  // of a beam search, best first; text and ids above are the first one's
 
   template <class F>
   void fields(F&& f) {
@@ -146,7 +162,7 @@ struct JobResult {
     f("attempts", attempts), f("progress_done", progress_done), f("progress_total", progress_total),
         f("timings", timings);
     f("tenant", tenant), f("group", group), f("losses", losses), f("position", position), f("eta_ms", eta_ms);
-    f("logprobs", logprobs), f("best", best);
+    f("logprobs", logprobs), f("best", best), f("hypotheses", hypotheses);
   }
   bool operator==(const JobResult&) const = default;
 };

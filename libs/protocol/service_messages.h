@@ -240,6 +240,19 @@ struct PromptLogprobs {
   bool operator==(const PromptLogprobs&) const = default;
 };
 
+// worker -> scheduler, before the last token of a beam search: at most beam_width, best first. The job's tokens are those
+// of the first.
+struct Hypotheses {
+  uint64_t term = 0;
+  uint64_t lease = 0;
+  std::vector<Hypothesis> hypotheses;
+  template <class F>
+  void fields(F&& f) {
+    f("term", term), f("lease", lease), f("hypotheses", hypotheses);
+  }
+  bool operator==(const Hypotheses&) const = default;
+};
+
 // worker or converter -> scheduler: this lease ends without a result. `transient`: another attempt may succeed.
 struct LeaseFailed {
   uint64_t term = 0;

@@ -282,6 +282,31 @@ TokenId draw_weighed(std::span<float> logits, std::span<float> weights, const Sa
   return logit_steps::draw(weights, uniform_at(params.seed, static_cast<uint64_t>(row.position)), scratch);
 }
 
+// The first four steps: what is drawn from, in scratch.logits.
+std::span<float> edit(std::span<const float> original, const SampleRow& row, const DrawableIds& ids,
+                      SamplerScratch& scratch) {
+  const std::span<float> logits = std::span(scratch.logits).first(original.size());
+  std::ranges::copy(original, logits.begin());
+  if (!row.rules.empty()) logit_steps::bias(logits, RuleView(row.rules));
+  if (divides_first(row.params)) divide_by_temperature(logits, row.params);
+  penalise(logits, row, scratch);
+  logit_steps::mask(logits, row, ids);
+  return logits;
+}
+
+// The best of `logits` as they are ranked, less `normalizer`.
+void take_best(std::span<const float> logits, double normalizer, std::span<TokenId> ids, std::span<float> logprobs,
+               SamplerScratch& scratch) {
+  collect_best(logits, logits, ids.size(), scratch);
+  std::vector<SamplerScratch::Candidate>& candidates = scratch.candidates;
+  const size_t count = std::min(ids.size(), candidates.size());
+  std::ranges::partial_sort(candidates, candidates.begin() + static_cast<ptrdiff_t>(count), is_better);
+  for (size_t i = 0; i < count; ++i) {
+    ids[i] = candidates[i].id;
+    logprobs[i] = finite_logprob(static_cast<double>(candidates[i].logit) - normalizer);
+  }
+}
+
 }  // namespace
 
 DrawnToken draw_token(std::span<const float> all_logits, const SampleRow& row, const DrawableIds& ids,
@@ -292,13 +317,7 @@ DrawnToken draw_token(std::span<const float> all_logits, const SampleRow& row, c
   const LogitRange range = range_of(original);
   if (!range.finite) return {};
 
-  const std::span<float> logits = std::span(scratch.logits).first(vocab);
-  std::ranges::copy(original, logits.begin());
-  if (!row.rules.empty()) logit_steps::bias(logits, RuleView(row.rules));
-  if (divides_first(row.params)) divide_by_temperature(logits, row.params);
-  penalise(logits, row, scratch);
-  logit_steps::mask(logits, row, ids);
-
+  const std::span<float> logits = edit(original, row, ids, scratch);
   DrawnToken drawn;
   drawn.token = logit_steps::greedy(logits);
   if (drawn.token >= 0 && !row.params.is_greedy()) {
@@ -317,15 +336,20 @@ void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::spa
   std::ranges::fill(logprobs, 0.0f);
   const LogitRange range = range_of(logits);
   if (!range.finite || ids.empty()) return;
-  collect_best(logits, logits, ids.size(), scratch);
-  std::vector<SamplerScratch::Candidate>& candidates = scratch.candidates;
-  const size_t count = std::min(ids.size(), candidates.size());
-  std::ranges::partial_sort(candidates, candidates.begin() + static_cast<ptrdiff_t>(count), is_better);
-  const double normalizer = log_sum_exp(logits, range.largest);
-  for (size_t i = 0; i < count; ++i) {
-    ids[i] = candidates[i].id;
-    logprobs[i] = finite_logprob(static_cast<double>(candidates[i].logit) - normalizer);
-  }
+  take_best(logits, log_sum_exp(logits, range.largest), ids, logprobs, scratch);
+}
+
+void best_allowed_tokens(std::span<const float> all_logits, const SampleRow& row, const DrawableIds& drawable,
+                         std::span<TokenId> ids, std::span<float> logprobs, SamplerScratch& scratch) {
+  check_eq(ids.size(), logprobs.size(), "room for ids and for log-probabilities");
+  check(drawable.vocab_real <= scratch.vocab(), "more real ids than scratch");
+  std::ranges::fill(ids, -1);
+  std::ranges::fill(logprobs, 0.0f);
+  const auto original = all_logits.first(static_cast<size_t>(drawable.vocab_real));
+  const LogitRange range = range_of(original);
+  if (!range.finite || ids.empty()) return;
+  const double normalizer = log_sum_exp(original, range.largest);
+  take_best(edit(original, row, drawable, scratch), normalizer, ids, logprobs, scratch);
 }
 
 float log_probability(std::span<const float> logits, TokenId target) {

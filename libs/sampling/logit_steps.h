@@ -71,6 +71,11 @@ DrawnToken draw_token(std::span<const float> logits, const SampleRow& row, const
 void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::span<float> logprobs,
                  SamplerScratch& scratch);
 
+// The same of what a row may draw, in the order of its logits after biases, penalties and masks: such a logit less the
+// logarithm of the sum of exponentials of the logits as they came.
+void best_allowed_tokens(std::span<const float> logits, const SampleRow& row, const DrawableIds& drawable,
+                         std::span<TokenId> ids, std::span<float> logprobs, SamplerScratch& scratch);
+
 // log softmax(logits)[target]; NaN if a logit is not finite.
 float log_probability(std::span<const float> logits, TokenId target);
 

@@ -44,7 +44,8 @@ struct PackedSampleRow {
   int32_t reserved = 0;
   uint64_t seed = 0;
 
-  enum Flag : uint32_t { kAllowEnd = 1, kHasRules = 2 };
+  // kBestAllowed: the best ids are those that may be drawn, by their logits after biases and penalties.
+  enum Flag : uint32_t { kAllowEnd = 1, kHasRules = 2, kBestAllowed = 4 };
 };
 
 // What the rows of a call need of the chain.

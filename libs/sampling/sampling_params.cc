@@ -1,5 +1,6 @@
 #include "sampling/sampling_params.h"
 
+#include <algorithm>
 #include <sstream>
 #include <type_traits>
 
@@ -51,12 +52,29 @@ Result<SamplingProfile> parse_sampling_profile(std::string_view name) {
                 "profile: expected default, fastertransformer or metaseq, found '" + std::string(name) + "'");
 }
 
+namespace {
+
+// A beam search follows the best continuations: nothing is drawn.
+Status check_beams(const SamplingParams& params) {
+  SamplingParams plain = params;
+  plain.temperature = 1.0f, plain.top_k = 0, plain.top_p = plain.typical_p = plain.top_p_decay = 1.0f;
+  plain.min_p = plain.top_p_min = 0.0f, plain.top_p_decay_after = 0, plain.profile = SamplingProfile::kDefault;
+  plain.logprobs = std::min(params.logprobs, 0);
+  if (params.temperature == 0.0f) plain.temperature = 0.0f;
+  if (plain == params) return ok_status();
+  return refuse(ErrorCode::kBadRequest,
+                "beam_width: expected temperature 0 or 1, logprobs -1 or 0, and the defaults of top_k, top_p, min_p, "
+                "typical_p, the decay of top_p, and profile: a beam search draws nothing");
+}
+
+}  // namespace
+
 Status validate(const SamplingParams& params) {
   Status found = ok_status();
   for_each_parameter(params, [&found](const ParameterInfo& info, auto value) {
     if (found.ok()) found = check_range(info, value);
   });
-  return found;
+  return found.ok() && params.is_beam_search() ? check_beams(params) : found;
 }
 
 }  // namespace optserve

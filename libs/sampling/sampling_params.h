@@ -35,9 +35,14 @@ struct SamplingParams {
   bool ignore_eos = false;
   uint64_t seed = 0;
   int32_t logprobs = -1;
+  int32_t beam_width = 1;
+  float beam_length_penalty = 1.0f;
+  int32_t beam_early_stopping = 0;
+  float beam_diversity = 0.0f;
   SamplingProfile profile = SamplingProfile::kDefault;
 
   bool is_greedy() const { return temperature == 0.0f || top_k == 1; }
+  bool is_beam_search() const { return beam_width > 1; }
   bool operator==(const SamplingParams&) const = default;
 };
 
@@ -84,12 +89,24 @@ void for_each_parameter(Params& params, F&& f) {
   f(I{"logprobs", -1, limits::kTopLogprobsMax, false,
       "Report the log-probability of each drawn token and of so many best ones; -1: none"},
     params.logprobs);
+  f(I{"beam_width", 1, limits::kBeamWidthMax, false, "Follow so many best continuations at once; 1: none"},
+    params.beam_width);
+  f(I{"beam_length_penalty", -10, 10, false,
+      "A hypothesis counts by its log-probability over its length to this power"},
+    params.beam_length_penalty);
+  f(I{"beam_early_stopping", 0, 2, false,
+      "End when no running beam is better at its length (0), when beam_width have ended (1), when none can become so "
+      "(2)"},
+    params.beam_early_stopping);
+  f(I{"beam_diversity", 0, 100, false, "Each continuation of a beam is ranked by so much less than the one before it"},
+    params.beam_diversity);
   f(I{"profile", 0, 2, false,
       "Order and formulas where systems differ: 0 default (as vLLM), 1 FasterTransformer, 2 Metaseq"},
     params.profile);
 }
 
-// Refuses a value outside its range, or NaN, naming the field, the range and the value.
+// Refuses a value outside its range, or NaN, naming the field, the range and the value; and what has no meaning beside
+// a beam search.
 Status validate(const SamplingParams& params);
 
 }  // namespace optserve

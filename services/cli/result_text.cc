@@ -57,6 +57,13 @@ std::string result_json(const JobResult& result) {
     }
     root["best"] = std::move(best);
   }
+  for (const protocol::Hypothesis& hypothesis : result.hypotheses) {
+    root["hypotheses"].push_back({{"text", hypothesis.text},
+                                  {"ids", hypothesis.ids},
+                                  {"logprob", hypothesis.logprob},
+                                  {"score", hypothesis.score},
+                                  {"finish_reason", protocol::finish_reason_name(hypothesis.finish_reason)}});
+  }
   return json_line(root);
 }
 

@@ -218,7 +218,7 @@ int64_t SchedulerService::cost_of(const protocol::JobSpec& spec, const ModelQueu
   if (spec.kind == protocol::JobKind::kConvert) return 1;
   const int64_t prompt = spec.prompt_ids.empty() ? queue.load.prompt_tokens(spec.prompt.size())
                                                  : static_cast<int64_t>(spec.prompt_ids.size());
-  return prompt + spec.max_new_tokens;
+  return prompt + int64_t{spec.max_new_tokens} * spec.sampling.beam_width;
 }
 
 void SchedulerService::begin(Job& job, Instant now) {
@@ -285,7 +285,7 @@ void SchedulerService::on_encoded(Job& job, protocol::EncodedItem item, Instant 
     job.queue->load.learn_prompt(job.spec.prompt.size(), count);
   }
   job.ready_at = now;
-  job.cost = static_cast<int64_t>(count) + job.spec.max_new_tokens;
+  job.cost = static_cast<int64_t>(count) + job.tokens_each() * job.spec.max_new_tokens;
   bounds_.update(job);
   metrics_.encode_seconds.observe(
       std::chrono::duration<double>(now - std::max(job.begins_at, job.accepted_at)).count());

@@ -28,6 +28,7 @@ protocol::JobResult SchedulerService::describe(const Job& job) const {
   result.prompt_logprobs = job.prompt_logprobs;
   result.logprobs = job.logprobs;
   result.best = job.best;
+  result.hypotheses = job.hypotheses;
   result.prompt_tokens = static_cast<int32_t>(job.prompt_ids.size());
   result.attempts = job.attempts;
   result.progress_done = job.is_generation() ? static_cast<int64_t>(job.output.size()) : job.progress_done;

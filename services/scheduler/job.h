@@ -72,6 +72,8 @@ struct Job {
   std::vector<float> logprobs;
   std::vector<std::vector<TokenLogprob>> best;
   protocol::FinishReason finish_reason = protocol::FinishReason::kNone;  // set once the tokens are complete
+  std::vector<protocol::Hypothesis> hypotheses;  // of a beam search, once they are known
+  size_t hypothesis = 0;                         // whose text is asked for; 0: the job's own
 
   std::string text;
   protocol::Bytes decode_state;
@@ -122,6 +124,9 @@ struct Job {
 
   bool is_generation() const { return spec.kind == protocol::JobKind::kGenerate; }
   bool wants_logprobs() const { return spec.sampling.logprobs >= 0; }
+  bool searches_beams() const { return spec.sampling.is_beam_search(); }
+  // Tokens that each output token costs.
+  int64_t tokens_each() const { return spec.sampling.beam_width; }
   bool only_scores() const { return is_generation() && spec.max_new_tokens == 0; }
   bool is_cancelled_when_left() const { return spec.on_disconnect == protocol::OnDisconnect::kCancel; }
   protocol::JobState state() const {
@@ -129,10 +134,11 @@ struct Job {
                                                                 : protocol::JobState::kQueued;
   }
   // Output ids that have text: a final end-of-text id has none, and a stop id where it is not wanted.
-  size_t ids_with_text() const {
-    const bool hidden = finish_reason == protocol::FinishReason::kEndOfText ||
-                        (finish_reason == protocol::FinishReason::kStop && !spec.include_stop);
-    return output.size() - (hidden ? 1 : 0);
+  size_t ids_with_text() const { return with_text(output, finish_reason); }
+  size_t with_text(const std::vector<TokenId>& ids, protocol::FinishReason reason) const {
+    const bool hidden = reason == protocol::FinishReason::kEndOfText ||
+                        (reason == protocol::FinishReason::kStop && !spec.include_stop);
+    return ids.size() - (hidden ? 1 : 0);
   }
 };
 

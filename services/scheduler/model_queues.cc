@@ -17,7 +17,7 @@ constexpr double kAffinitySeconds = 0.5;   // or this much
 }  // namespace
 
 int64_t kv_need(const Job& job) {
-  const auto tokens = static_cast<int64_t>(job.prompt_ids.size()) + job.spec.max_new_tokens;
+  const auto tokens = static_cast<int64_t>(job.prompt_ids.size()) + job.tokens_each() * job.spec.max_new_tokens;
   return (tokens + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens * limits::kKvBlockTokens;
 }
 
@@ -119,7 +119,8 @@ void ModelQueues::on_tick(Instant now) {
 
 void ModelQueues::on_leased(ServiceEntry& worker, Job& job) {
   job.prompt_share = static_cast<int64_t>(job.prompt_ids.size() + job.output.size());
-  job.unprocessed = job.prompt_share + job.spec.max_new_tokens - static_cast<int64_t>(job.output.size());
+  const int64_t new_tokens = job.spec.max_new_tokens - static_cast<int64_t>(job.output.size());
+  job.unprocessed = job.prompt_share + job.tokens_each() * new_tokens;
   worker.unprocessed += job.unprocessed;
   ++job.queue->running;
   if (job.is_generation()) {

@@ -52,10 +52,24 @@ void SchedulerService::on(ServiceEntry& from, const protocol::Tokens& message, I
 
 // Tokens of the job's cost that its next token stands for: the first of an attempt for the prompt as well.
 int64_t SchedulerService::take_processed(Job& job) {
-  const int64_t processed = std::min(job.unprocessed, std::exchange(job.prompt_share, 0) + 1);
+  const int64_t processed = std::min(job.unprocessed, std::exchange(job.prompt_share, 0) + job.tokens_each());
   job.unprocessed -= processed;
   return processed;
 }
+
+namespace {
+
+// A beam search tells its hypotheses before the last token, and its output is the first of them.
+bool fits_hypotheses(const Job& job, TokenId id, protocol::FinishReason reason) {
+  if (!job.searches_beams()) return true;
+  if (job.hypotheses.empty()) return reason == protocol::FinishReason::kNone;
+  const std::vector<TokenId>& best = job.hypotheses.front().ids;
+  const size_t position = job.output.size();
+  const bool is_last = position + 1 == best.size();
+  return position < best.size() && best[position] == id && is_last == (reason != protocol::FinishReason::kNone);
+}
+
+}  // namespace
 
 void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index,
                                   Instant now) {
@@ -74,7 +88,8 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
   const bool logprobs_missing = job.spec.prompt_logprobs && job.prompt_logprobs.size() + 1 < job.prompt_ids.size();
   if (position > job.output.size() || logprobs_missing || id < 0 ||
       id >= static_cast<TokenId>(limits::kVocabularyMax) || !reason_is_valid ||
-      (job.wants_logprobs() && message.logprobs.empty()) || (last_allowed && reason == protocol::FinishReason::kNone)) {
+      (job.wants_logprobs() && message.logprobs.empty()) || (last_allowed && reason == protocol::FinishReason::kNone) ||
+      !fits_hypotheses(job, id, reason)) {
     log_warn("bad_token", {{"worker", from.info.name},
                            {"position", position},
                            {"expected", job.output.size()},
@@ -107,6 +122,7 @@ void SchedulerService::take_token(ServiceEntry& from, Job& job, const protocol::
 }
 
 void SchedulerService::save_progress(Job& job, Instant now) {
+  if (job.searches_beams()) return;  // without its hypotheses it starts again
   if (job.progress_saved_at == Instant{}) job.progress_saved_at = now;
   if (now - job.progress_saved_at < options_.progress_interval || job.output.size() == job.progress_saved) return;
   job.progress_saved_at = now;
@@ -135,6 +151,11 @@ void SchedulerService::on_decoded(Job& job, protocol::DecodedItem item, Instant 
     return;
   }
   job.question.tries = 0;
+  if (job.hypothesis > 0) {
+    job.hypotheses[job.hypothesis].text = std::move(item.text);
+    complete(job, now);
+    return;
+  }
   const size_t asked = job.question.ids;
   if (item.stop >= 0 && asked > 1) {
     job.stop_within = asked;  // which of the ids completed it? Asks again for the first half
@@ -150,15 +171,50 @@ void SchedulerService::on_decoded(Job& job, protocol::DecodedItem item, Instant 
     job.output.resize(job.decoded);
     if (job.wants_logprobs()) job.logprobs.resize(job.decoded), job.best.resize(job.decoded);
     job.finish_reason = protocol::FinishReason::kStop;
-    finish(job, {protocol::JobState::kSucceeded, protocol::FinishReason::kStop, std::nullopt, ""}, now);
+    complete(job, now);
     return;
   }
   if (job.stop_within > 0) job.stop_within -= asked;
   if (job.question.flush) {
-    finish(job, {protocol::JobState::kSucceeded, job.finish_reason, std::nullopt, ""}, now);
+    complete(job, now);
     return;
   }
   decode_more(job);
+}
+
+// Ends a job whose text is complete, once its other hypotheses have theirs.
+void SchedulerService::complete(Job& job, Instant now) {
+  if (job.hypothesis == 0 && !job.hypotheses.empty()) {
+    protocol::Hypothesis& best = job.hypotheses.front();
+    best.text = job.text, best.ids = job.output, best.finish_reason = job.finish_reason;  // a stop string may cut it
+  }
+  if (job.hypothesis + 1 < job.hypotheses.size()) {
+    ++job.hypothesis;
+    tokenizers_.ask_decode(job);
+    return;
+  }
+  finish(job, {protocol::JobState::kSucceeded, job.finish_reason, std::nullopt, ""}, now);
+}
+
+void SchedulerService::on(ServiceEntry& from, protocol::Hypotheses message, Instant now, Outbox&) {
+  Job* job = leased_job(from, message.term, message.lease);
+  if (job == nullptr) return;
+  note_step(from, now);
+  const auto fits = [job](const protocol::Hypothesis& hypothesis) {
+    return !hypothesis.ids.empty() && hypothesis.ids.size() <= static_cast<size_t>(job->spec.max_new_tokens) &&
+           std::ranges::all_of(hypothesis.ids, [](TokenId id) {
+             return id >= 0 && id < static_cast<TokenId>(limits::kVocabularyMax);
+           });
+  };
+  const size_t count = message.hypotheses.size();
+  if (!job->searches_beams() || count < 1 || count > static_cast<size_t>(job->spec.sampling.beam_width) ||
+      !std::ranges::all_of(message.hypotheses, fits)) {
+    revokes_[{from.peer, term_}].second.push_back(job->lease);
+    lose_lease(*job, "the worker sent " + std::to_string(count) + " hypotheses that do not fit", true, now);
+    return;
+  }
+  job->hypotheses = std::move(message.hypotheses);
+  for (protocol::Hypothesis& hypothesis : job->hypotheses) hypothesis.text.clear();
 }
 
 void SchedulerService::on(ServiceEntry& from, const protocol::PromptLogprobs& message, Instant now, Outbox&) {
@@ -217,7 +273,7 @@ void SchedulerService::finish(Job& job, End end, Instant now) {
   note_ended(job, end.state, sequence, expires);
   streams_.finish(job, result, sequence);
   if (result->state == protocol::JobState::kSucceeded && job.is_generation()) {
-    job.queue->load.learn_job(static_cast<int64_t>(job.prompt_ids.size() + job.output.size()), job.cost);
+    job.queue->load.learn_job(static_cast<int64_t>(job.prompt_ids.size()) + job.tokens_each() * static_cast<int64_t>(job.output.size()), job.cost);
   }
   observe(job, *result, now);
   jobs_.end(job);

@@ -42,7 +42,10 @@ size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens
              (sizeof(float) + sizeof(std::vector<TokenLogprob>) + best * sizeof(TokenLogprob));
   }
   if (spec.prompt_logprobs) bytes += std::max(ids, spec.prompt_ids.size()) * sizeof(float);
-  bytes += static_cast<size_t>(spec.max_new_tokens) * (sizeof(TokenId) + kTextBytesPerToken) + kDecodeStateBytes;
+  // The output, and with a beam search each of its hypotheses.
+  const size_t outputs = spec.sampling.is_beam_search() ? static_cast<size_t>(spec.sampling.beam_width) + 1 : 1;
+  bytes += outputs * static_cast<size_t>(spec.max_new_tokens) * (sizeof(TokenId) + kTextBytesPerToken) +
+           kDecodeStateBytes;
   return bytes;
 }
 

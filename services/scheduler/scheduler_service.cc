@@ -147,6 +147,7 @@ void SchedulerService::on_service_message(const Peer& from, protocol::Message me
                  [&](protocol::Decoded& m) { on(*entry, std::move(m), now, out); },
                  [&](protocol::Tokens& m) { on(*entry, m, now, out); },
                  [&](protocol::PromptLogprobs& m) { on(*entry, m, now, out); },
+                 [&](protocol::Hypotheses& m) { on(*entry, std::move(m), now, out); },
                  [&](protocol::LeaseFailed& m) { on(*entry, m, now, out); },
                  [&](protocol::ConvertProgress& m) { on(*entry, m, now, out); },
                  [&](auto&) {

@@ -133,6 +133,7 @@ class SchedulerService final : public transport::Service {
   void on(ServiceEntry& from, protocol::Decoded message, Instant now, Outbox& out);
   void on(ServiceEntry& from, const protocol::Tokens& message, Instant now, Outbox& out);
   void on(ServiceEntry& from, const protocol::PromptLogprobs& message, Instant now, Outbox& out);
+  void on(ServiceEntry& from, protocol::Hypotheses message, Instant now, Outbox& out);
   void on(ServiceEntry& from, const protocol::LeaseFailed& message, Instant now, Outbox& out);
   void on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now, Outbox& out);
 
@@ -179,6 +180,7 @@ class SchedulerService final : public transport::Service {
 
   // Output.
   static int64_t take_processed(Job& job);
+  void complete(Job& job, Instant now);
   void take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index, Instant now);
   void save_progress(Job& job, Instant now);
   void decode_more(Job& job);

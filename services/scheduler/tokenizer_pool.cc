@@ -21,6 +21,23 @@ size_t ids_to_ask(const Job& job) {
   return job.stop_within > 0 ? (job.stop_within + 1) / 2 : job.ids_with_text() - job.decoded;
 }
 
+// The present question of a job: the next of its output ids, or all of another hypothesis.
+protocol::DecodeItem decode_item(const Job& job) {
+  const Question& question = job.question;
+  const auto ids_from = [](const std::vector<TokenId>& ids, size_t first, size_t count) {
+    const auto begin = ids.begin() + static_cast<ptrdiff_t>(first);
+    return std::vector<TokenId>(begin, begin + static_cast<ptrdiff_t>(count));
+  };
+  if (job.hypothesis > 0) {
+    const protocol::Hypothesis& hypothesis = job.hypotheses[job.hypothesis];
+    return {question.ticket, job.spec.model, {},
+            ids_from(hypothesis.ids, 0, job.with_text(hypothesis.ids, hypothesis.finish_reason)),
+            job.spec.stop,   true,           job.spec.include_stop};
+  }
+  return {question.ticket, job.spec.model, job.decode_state, ids_from(job.output, job.decoded, question.ids),
+          job.spec.stop,   question.flush, job.spec.include_stop};
+}
+
 }  // namespace
 
 void TokenizerPool::ask_encode(Job& job) {
@@ -220,10 +237,7 @@ void TokenizerPool::send_decodes(Instant now, transport::Outbox& out) {
     question.flush = job->stop_within == 0 && job->finish_reason != protocol::FinishReason::kNone;
     auto batch = std::find_if(batches.begin(), batches.end(), [&](const auto& b) { return b.first == tokenizer; });
     if (batch == batches.end()) batch = batches.insert(batches.end(), {tokenizer, {}});
-    const auto first = job->output.begin() + static_cast<ptrdiff_t>(job->decoded);
-    batch->second.items.push_back({question.ticket, job->spec.model, job->decode_state,
-                                   std::vector<TokenId>(first, first + static_cast<ptrdiff_t>(question.ids)),
-                                   job->spec.stop, question.flush, job->spec.include_stop});
+    batch->second.items.push_back(decode_item(*job));
     if (batch->second.items.size() >= kItemsPerMessage) {
       out.send(tokenizer->peer, std::exchange(batch->second, {}));
     }

@@ -200,6 +200,14 @@ void WorkerService::on_engine_event(EngineEvent item, Jobs::iterator at, protoco
                                                            static_cast<uint32_t>(item.event.logprobs_start),
                                                            std::move(item.event.prompt_logprobs)});
   }
+  if (!item.event.hypotheses.empty()) {
+    protocol::Hypotheses message{links_.of(job.scheduler).term(), job.lease, {}};
+    for (batching::Hypothesis& hypothesis : item.event.hypotheses) {
+      message.hypotheses.push_back({std::move(hypothesis.tokens), hypothesis.logprob,
+                                    static_cast<float>(hypothesis.score), wire_reason(hypothesis.finished)});
+    }
+    out.send({job.scheduler, {}}, std::move(message));
+  }
   if (item.refused) {
     fail(lease, item.refused->code, item.refused->message, false, out);
   } else if (item.event.finished == batching::FinishReason::kNonFinite) {

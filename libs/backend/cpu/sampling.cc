@@ -35,20 +35,27 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const Sa
     std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
     SamplerScratch& scratch = *scratch_[static_cast<size_t>(thread)];
     DrawnToken drawn{};
+    SampleRow full;
     if (packed.slot >= 0) {
       check(packed.slot < shapes["slots"] && packed.position < shapes["max_tokens"], "sample: outside the history");
       const int32_t* history = batch.history.row<int32_t>(packed.slot);
       std::span<const int32_t> rules;
       if (has_rules) rules = {batch.rules.row<int32_t>(packed.slot), limits::kTokenRulesWordsMax};
-      const SampleRow full = unpack(packed, {history, static_cast<size_t>(packed.position)}, rules);
+      full = unpack(packed, {history, static_cast<size_t>(packed.position)}, rules);
       drawn = draw_token({logits.row<float>(row), vocab}, full, drawable, scratch);
     }
     out.ids.data<int32_t>()[row] = drawn.token;
     out.logprobs.data<float>()[row] = drawn.logprob;
     if (!wants_best || packed.slot < 0 || packed.logprobs <= 0) return;
     const auto best = static_cast<size_t>(std::min(packed.logprobs, limits::kTopLogprobsMax));
-    best_tokens({logits.row<float>(row), static_cast<size_t>(batch.vocab_real)}, {out.best_ids.row<int32_t>(row), best},
-                {out.best_logprobs.row<float>(row), best}, scratch);
+    const std::span<const float> real(logits.row<float>(row), static_cast<size_t>(batch.vocab_real));
+    const std::span<TokenId> ids(out.best_ids.row<int32_t>(row), best);
+    const std::span<float> logprobs(out.best_logprobs.row<float>(row), best);
+    if ((packed.flags & PackedSampleRow::kBestAllowed) != 0) {
+      best_allowed_tokens(real, full, drawable, ids, logprobs, scratch);
+    } else {
+      best_tokens(real, ids, logprobs, scratch);
+    }
   });
   // Only now: rows of drafts read places of the history that rows before them write.
   for (int64_t row = 0; row < shapes["n"]; ++row) {

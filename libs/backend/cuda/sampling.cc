@@ -26,6 +26,7 @@ static_assert(kSampleRules == static_cast<uint32_t>(kernels::kFeatureRules));
 static_assert(kSampleTypical == static_cast<uint32_t>(kernels::kFeatureTypical));
 static_assert(kSampleLogprobs == static_cast<uint32_t>(kernels::kFeatureLogprobs));
 static_assert(PackedSampleRow::kAllowEnd == static_cast<uint32_t>(kernels::kRowAllowEnd));
+static_assert(PackedSampleRow::kBestAllowed == static_cast<uint32_t>(kernels::kRowBestAllowed));
 static_assert(PackedSampleRow::kHasRules == static_cast<uint32_t>(kernels::kRowHasRules));
 static_assert(static_cast<int>(SamplingProfile::kFasterTransformer) == kernels::kProfileFasterTransformer);
 static_assert(static_cast<int>(SamplingProfile::kMetaseq) == kernels::kProfileMetaseq);
