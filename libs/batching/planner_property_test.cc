@@ -72,7 +72,8 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
   expected.logprobs = best.logprobs;
   if (best.ended_by >= 0) expected.finished = FinishReason::kEndOfText;
   for (const BeamSearch::Beam& beam : search.ended()) {
-    auto& hypothesis = expected.hypotheses.emplace_back(request.tokens.begin() + request.prompt_tokens, request.tokens.end());
+    auto& hypothesis =
+        expected.hypotheses.emplace_back(request.tokens.begin() + request.prompt_tokens, request.tokens.end());
     hypothesis.insert(hypothesis.end(), beam.tokens.begin(), beam.tokens.end());
   }
   return expected;

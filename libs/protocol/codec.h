@@ -19,12 +19,11 @@ namespace optserve::protocol {
 inline constexpr uint32_t kProtocolVersion = 1;
 
 // Every message. Its index plus one is the kind on the wire: append only.
-using Message =
-    std::variant<Submit, SubmitReply, Attach, JobEvents, JobFinished, Cancel, GetJob, JobStatus, GetStatus,
-                 SystemStatus, Refused, Ping, Pong, Register, Registered, Heartbeat, Goodbye, Encode, Encoded, Decode,
-                 Decoded, Dispatch, Revoke, Tokens, PromptLogprobs, LeaseFailed, ConvertDispatch, ConvertProgress,
-                 Credit, Control, ListJobs, JobList, Requeue, Purge, Purged, GetGroup, GroupStatus, Backup, BackedUp,
-                 Hypotheses>;
+using Message = std::variant<Submit, SubmitReply, Attach, JobEvents, JobFinished, Cancel, GetJob, JobStatus, GetStatus,
+                             SystemStatus, Refused, Ping, Pong, Register, Registered, Heartbeat, Goodbye, Encode,
+                             Encoded, Decode, Decoded, Dispatch, Revoke, Tokens, PromptLogprobs, LeaseFailed,
+                             ConvertDispatch, ConvertProgress, Credit, Control, ListJobs, JobList, Requeue, Purge,
+                             Purged, GetGroup, GroupStatus, Backup, BackedUp, Hypotheses>;
 
 std::string encode(const Message& message);
 // `bytes_max`: limits::kClientMessageBytesMax or kInternalMessageBytesMax.

@@ -240,8 +240,8 @@ struct PromptLogprobs {
   bool operator==(const PromptLogprobs&) const = default;
 };
 
-// worker -> scheduler, before the last token of a beam search: at most beam_width, best first. The job's tokens are those
-// of the first.
+// worker -> scheduler, before the last token of a beam search: at most beam_width, best first. The job's tokens are
+// those of the first.
 struct Hypotheses {
   uint64_t term = 0;
   uint64_t lease = 0;

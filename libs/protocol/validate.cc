@@ -94,7 +94,8 @@ Status check_generate(const JobSpec& spec) {
   }
   if (Status s = check_bad_words(spec); !s.ok()) return s;
   if (spec.sampling.is_beam_search() && spec.prompt_logprobs) {
-    return refuse(ErrorCode::kBadRequest, "prompt_logprobs: expected without a beam search; score the prompt by a job of its own");
+    return refuse(ErrorCode::kBadRequest,
+                  "prompt_logprobs: expected without a beam search; score the prompt by a job of its own");
   }
   return check_stop(spec);
 }

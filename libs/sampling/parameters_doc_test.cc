@@ -64,7 +64,7 @@ TEST(Parameters, AreNamedOnceInSnakeCaseAndExplained) {
     EXPECT_TRUE(std::ranges::all_of(name, [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; })) << name;
     EXPECT_GT(std::string(info.help).size(), 20u) << name;
   });
-  EXPECT_EQ(names.size(), 18u);
+  EXPECT_EQ(names.size(), 22u);
 }
 
 }  // namespace

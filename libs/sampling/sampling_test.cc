@@ -47,6 +47,10 @@ constexpr FieldRange kFields[] = {
     {"prompt_frequency_penalty", -2, 2, true},
     {"min_new_tokens", 0, limits::kContextTokensMax, true},
     {"logprobs", -1, limits::kTopLogprobsMax, true},
+    {"beam_width", 1, limits::kBeamWidthMax, true},
+    {"beam_length_penalty", -10, 10, true},
+    {"beam_early_stopping", 0, 2, true},
+    {"beam_diversity", 0, 100, true},
     {"profile", 0, 2, true},
 };
 

@@ -61,16 +61,15 @@ Result<HuggingFaceFiles> find_shards(const fs::path& folder, const std::string& 
     shards[numbers->first] = name;
   }
   HuggingFaceFiles files;
-  for (const auto& [number, name] : shards) {
-    files.names.push_back(name);
-    if (number != static_cast<int>(files.names.size()))
-      return refuse(ErrorCode::kBadRequest, folder.string() + ": " + name + " is there, but shard " +
-                                                std::to_string(files.names.size()) + " of " + std::to_string(count) +
-                                                " is missing");
+  for (int number = 1; number <= count; ++number) {
+    if (!shards.contains(number))
+      return refuse(ErrorCode::kBadRequest, folder.string() + ": shard " + std::to_string(number) + " of " +
+                                                std::to_string(count) + " of " + start + "-*" + end + " is missing");
+    files.names.push_back(shards[number]);
   }
-  if (static_cast<int>(files.names.size()) != count)
-    return refuse(ErrorCode::kBadRequest, folder.string() + ": " + std::to_string(files.names.size()) + " of " +
-                                              std::to_string(count) + " shards " + start + "-*" + end + " are there");
+  if (shards.size() != files.names.size())
+    return refuse(ErrorCode::kBadRequest, folder.string() + ": " + shards.rbegin()->second +
+                                              " is there, but its number is not from 1 to " + std::to_string(count));
   return files;
 }
 
@@ -94,7 +93,8 @@ Result<std::map<std::string, std::string>> parse_huggingface_index(std::string_v
 }
 
 Result<std::optional<HuggingFaceFiles>> find_huggingface_files(const std::string& folder) {
-  if (!is_file(fs::path(folder) / "config.json")) return std::optional<HuggingFaceFiles>();
+  std::error_code ignored;
+  if (!fs::exists(fs::path(folder) / "config.json", ignored)) return std::optional<HuggingFaceFiles>();
   for (const bool is_safetensors : {true, false}) {
     const std::string start = is_safetensors ? "model" : "pytorch_model";
     const std::string end = is_safetensors ? ".safetensors" : ".bin";

@@ -72,8 +72,8 @@ struct Job {
   std::vector<float> logprobs;
   std::vector<std::vector<TokenLogprob>> best;
   protocol::FinishReason finish_reason = protocol::FinishReason::kNone;  // set once the tokens are complete
-  std::vector<protocol::Hypothesis> hypotheses;  // of a beam search, once they are known
-  size_t hypothesis = 0;                         // whose text is asked for; 0: the job's own
+  std::vector<protocol::Hypothesis> hypotheses;                          // of a beam search, once they are known
+  size_t hypothesis = 0;                                                 // whose text is asked for; 0: the job's own
 
   std::string text;
   protocol::Bytes decode_state;
@@ -136,8 +136,8 @@ struct Job {
   // Output ids that have text: a final end-of-text id has none, and a stop id where it is not wanted.
   size_t ids_with_text() const { return with_text(output, finish_reason); }
   size_t with_text(const std::vector<TokenId>& ids, protocol::FinishReason reason) const {
-    const bool hidden = reason == protocol::FinishReason::kEndOfText ||
-                        (reason == protocol::FinishReason::kStop && !spec.include_stop);
+    const bool hidden =
+        reason == protocol::FinishReason::kEndOfText || (reason == protocol::FinishReason::kStop && !spec.include_stop);
     return ids.size() - (hidden ? 1 : 0);
   }
 };

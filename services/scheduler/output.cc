@@ -202,9 +202,8 @@ void SchedulerService::on(ServiceEntry& from, protocol::Hypotheses message, Inst
   note_step(from, now);
   const auto fits = [job](const protocol::Hypothesis& hypothesis) {
     return !hypothesis.ids.empty() && hypothesis.ids.size() <= static_cast<size_t>(job->spec.max_new_tokens) &&
-           std::ranges::all_of(hypothesis.ids, [](TokenId id) {
-             return id >= 0 && id < static_cast<TokenId>(limits::kVocabularyMax);
-           });
+           std::ranges::all_of(hypothesis.ids,
+                               [](TokenId id) { return id >= 0 && id < static_cast<TokenId>(limits::kVocabularyMax); });
   };
   const size_t count = message.hypotheses.size();
   if (!job->searches_beams() || count < 1 || count > static_cast<size_t>(job->spec.sampling.beam_width) ||
@@ -273,7 +272,9 @@ void SchedulerService::finish(Job& job, End end, Instant now) {
   note_ended(job, end.state, sequence, expires);
   streams_.finish(job, result, sequence);
   if (result->state == protocol::JobState::kSucceeded && job.is_generation()) {
-    job.queue->load.learn_job(static_cast<int64_t>(job.prompt_ids.size()) + job.tokens_each() * static_cast<int64_t>(job.output.size()), job.cost);
+    job.queue->load.learn_job(
+        static_cast<int64_t>(job.prompt_ids.size()) + job.tokens_each() * static_cast<int64_t>(job.output.size()),
+        job.cost);
   }
   observe(job, *result, now);
   jobs_.end(job);

@@ -44,8 +44,8 @@ size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens
   if (spec.prompt_logprobs) bytes += std::max(ids, spec.prompt_ids.size()) * sizeof(float);
   // The output, and with a beam search each of its hypotheses.
   const size_t outputs = spec.sampling.is_beam_search() ? static_cast<size_t>(spec.sampling.beam_width) + 1 : 1;
-  bytes += outputs * static_cast<size_t>(spec.max_new_tokens) * (sizeof(TokenId) + kTextBytesPerToken) +
-           kDecodeStateBytes;
+  bytes +=
+      outputs * static_cast<size_t>(spec.max_new_tokens) * (sizeof(TokenId) + kTextBytesPerToken) + kDecodeStateBytes;
   return bytes;
 }
 

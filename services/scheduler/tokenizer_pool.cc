@@ -30,11 +30,15 @@ protocol::DecodeItem decode_item(const Job& job) {
   };
   if (job.hypothesis > 0) {
     const protocol::Hypothesis& hypothesis = job.hypotheses[job.hypothesis];
-    return {question.ticket, job.spec.model, {},
+    return {question.ticket,
+            job.spec.model,
+            {},
             ids_from(hypothesis.ids, 0, job.with_text(hypothesis.ids, hypothesis.finish_reason)),
-            job.spec.stop,   true,           job.spec.include_stop};
+            job.spec.stop,
+            true,
+            job.spec.include_stop};
   }
-  return {question.ticket, job.spec.model, job.decode_state, ids_from(job.output, job.decoded, question.ids),
+  return {question.ticket, job.spec.model, job.decode_state,     ids_from(job.output, job.decoded, question.ids),
           job.spec.stop,   question.flush, job.spec.include_stop};
 }
 

@@ -48,7 +48,11 @@ class RandomJobs {
     job.max_new_tokens = static_cast<int32_t>(pick(1, 20));
     add_sampling(job.sampling, job.max_new_tokens);
     add_rules(job);
-    job.prompt_logprobs = chance(10);
+    if (chance(10)) {
+      search_beams(job.sampling);
+    } else {
+      job.prompt_logprobs = chance(10);
+    }
     job.ttl_ms = 600'000;
     return job;
   }
@@ -81,6 +85,21 @@ class RandomJobs {
     if (chance(20)) p.ignore_eos = true;
     if (chance(40)) p.logprobs = static_cast<int32_t>(pick(0, 20));
     p.profile = static_cast<SamplingProfile>(pick(0, 2));
+  }
+  // With what is allowed beside beams.
+  void search_beams(SamplingParams& p) {
+    SamplingParams chosen;
+    chosen.beam_width = static_cast<int32_t>(pick(2, 3));
+    chosen.beam_length_penalty = real(-2, 2);
+    chosen.beam_early_stopping = static_cast<int32_t>(pick(0, 2));
+    if (chance(30)) chosen.beam_diversity = real(0, 2);
+    chosen.repetition_penalty = p.repetition_penalty;
+    chosen.presence_penalty = p.presence_penalty;
+    chosen.frequency_penalty = p.frequency_penalty;
+    chosen.min_new_tokens = p.min_new_tokens;
+    chosen.ignore_eos = p.ignore_eos;
+    chosen.logprobs = std::min(p.logprobs, 0);
+    p = chosen;
   }
   void add_rules(JobSpec& job) {
     TokenRules& rules = job.rules;
@@ -142,7 +161,9 @@ void check_promises(const JobSpec& job, const protocol::JobResult& result) {
   ASSERT_EQ(result.best.size(), result.ids.size());
   for (size_t i = 0; i < result.best.size(); ++i) {
     ASSERT_EQ(result.best[i].size(), static_cast<size_t>(job.sampling.logprobs));
-    EXPECT_LE(result.logprobs[i], 1e-6f);
+    if (!job.sampling.is_beam_search()) {  // which counts biases and penalties in
+      EXPECT_LE(result.logprobs[i], 1e-6f);
+    }
     for (size_t k = 0; k < result.best[i].size(); ++k) {
       const TokenLogprob& best = result.best[i][k];
       if (k > 0) {
@@ -152,6 +173,21 @@ void check_promises(const JobSpec& job, const protocol::JobResult& result) {
         EXPECT_NEAR(best.logprob, result.logprobs[i], 1e-5);
       }
     }
+  }
+}
+
+void check_hypotheses(const JobSpec& job, const protocol::JobResult& result) {
+  if (!job.sampling.is_beam_search()) {
+    EXPECT_TRUE(result.hypotheses.empty());
+    return;
+  }
+  ASSERT_FALSE(result.hypotheses.empty());
+  EXPECT_LE(result.hypotheses.size(), static_cast<size_t>(job.sampling.beam_width));
+  EXPECT_EQ(result.hypotheses.front().ids, result.ids);
+  EXPECT_EQ(result.hypotheses.front().text, result.text);
+  for (size_t i = 1; i < result.hypotheses.size(); ++i) {
+    EXPECT_LE(result.hypotheses[i].score, result.hypotheses[i - 1].score);
+    EXPECT_NE(result.hypotheses[i].ids, result.hypotheses[i - 1].ids);
   }
 }
 
@@ -222,6 +258,7 @@ TEST_F(Generating, AnyMixtureOfControlsKeepsItsPromisesAndStreamsItsText) {
     ASSERT_EQ(outcome.result.state, JobState::kSucceeded) << outcome.result.message;
     EXPECT_EQ(outcome.streamed, outcome.result.text);
     check_promises(outcome.job, outcome.result);
+    check_hypotheses(outcome.job, outcome.result);
     ++reasons[outcome.result.finish_reason];
   }
   EXPECT_EQ(reasons.size(), 3u) << "end of text, length and stop all come up";
@@ -251,6 +288,28 @@ TEST_F(Generating, RepetitionPenaltyGivesTheIdsOfTransformers) {
     ++compared;
   }
   EXPECT_EQ(compared, 6);
+}
+
+TEST_F(Generating, BeamSearchGivesTheIdsOfTransformers) {
+  const auto client = stack_->client();
+  int compared = 0;
+  for (const DemoGenerate& golden : demo_goldens().generate) {
+    if (golden.num_beams == 1) continue;
+    JobSpec job;
+    job.model = "demo";
+    job.prompt_ids = golden.prompt_ids;
+    job.max_new_tokens = static_cast<int32_t>(golden.ids.size());
+    job.sampling.temperature = 0;
+    job.sampling.beam_width = golden.num_beams;
+    job.sampling.beam_length_penalty = golden.length_penalty;
+    job.sampling.beam_early_stopping = golden.early_stopping ? 1 : 0;
+    const auto result = client->generate(job);
+    ASSERT_TRUE(result.ok());
+    EXPECT_EQ(result.value().ids, golden.ids);
+    EXPECT_EQ(result.value().hypotheses.size(), static_cast<size_t>(golden.num_beams));
+    ++compared;
+  }
+  EXPECT_EQ(compared, 12);
 }
 
 TEST_F(Generating, HeldOutTextHasItsGoldenPerplexityThroughTheServer) {

@@ -137,6 +137,7 @@ def configs():
 def index(value, name="model.safetensors.index.json"):
     def build(folder):
         HfModel().write(folder)
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
         (folder / name).write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
     return build
 

@@ -32,7 +32,8 @@ const DemoGoldens& demo_goldens() {
     for (const auto& item : json.at("generate")) {
       const auto& arguments = item.at("arguments");
       loaded.generate.push_back({item.at("prompt_ids"), item.at("ids"), arguments.value("repetition_penalty", 1.0f),
-                                 arguments.value("num_beams", 1), arguments.value("no_repeat_ngram_size", 0)});
+                                 arguments.value("num_beams", 1), arguments.value("length_penalty", 1.0f),
+                                 arguments.value("early_stopping", false), arguments.value("no_repeat_ngram_size", 0)});
     }
     return loaded;
   }();

@@ -29,6 +29,8 @@ struct DemoGenerate {
   std::vector<TokenId> ids;
   float repetition_penalty = 1;
   int num_beams = 1;
+  float length_penalty = 1;
+  bool early_stopping = false;
   int no_repeat_ngram_size = 0;
 };
 
