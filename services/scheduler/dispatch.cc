@@ -176,7 +176,9 @@ void SchedulerService::lose_lease(Job& job, const std::string& why, bool counts,
   job.avoid = job.worker->info.instance;
   release(job);
   job.last_lease = 0;
-  job.hypotheses.clear();
+  if (job.searches_beams()) {  // the next search may end otherwise
+    job.output.clear(), job.logprobs.clear(), job.best.clear(), job.hypotheses.clear();
+  }
   if (counts) {
     job.losses.emplace_back(whole_characters(why, limits::kLossReasonBytesMax));
   } else {

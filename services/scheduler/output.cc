@@ -132,6 +132,7 @@ void SchedulerService::save_progress(Job& job, Instant now) {
 
 void SchedulerService::decode_more(Job& job) {
   const bool last = job.finish_reason != protocol::FinishReason::kNone;
+  if (job.searches_beams() && !last) return;  // another search may still take the place of this one
   if (job.decoded < job.ids_with_text() || last) tokenizers_.ask_decode(job);
 }
 

@@ -134,6 +134,24 @@ TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
   EXPECT_TRUE(sent<protocol::Tokens>()[0].logprobs.empty());
 }
 
+TEST_F(WorkerServiceTest, HypothesesGoBeforeTheTokensOfTheBest) {
+  receive(protocol::Dispatch{kTerm, {item(7)}});
+  auto last = token(engine.added[0].id, 4, 51, batching::FinishReason::kLength);
+  last.event.hypotheses = {{{50, 51}, -1.0f, -0.5, batching::FinishReason::kLength},
+                           {{60, 2}, -2.0f, -0.75, batching::FinishReason::kEndOfText}};
+  service.on_engine_events({token(engine.added[0].id, 3, 50), last}, out);
+  std::vector<protocol::Message> order;
+  for (auto& outgoing : out.take()) order.push_back(std::move(outgoing.message));
+  ASSERT_EQ(order.size(), 2u);
+  const auto& told = std::get<protocol::Hypotheses>(order[0]);
+  EXPECT_EQ(told.lease, 7u);
+  ASSERT_EQ(told.hypotheses.size(), 2u);
+  EXPECT_THAT(told.hypotheses[1].ids, ElementsAre(60, 2));
+  EXPECT_EQ(told.hypotheses[1].score, -0.75f);
+  EXPECT_EQ(told.hypotheses[1].finish_reason, protocol::FinishReason::kEndOfText);
+  EXPECT_THAT(std::get<protocol::Tokens>(order[1]).tokens, ElementsAre(50, 51));
+}
+
 TEST_F(WorkerServiceTest, AForcedPrefixIsPassedOnAndPositionsContinueAfterIt) {
   auto resumed = item(7);
   resumed.tokens = {2, 10, 11, 60, 61};
