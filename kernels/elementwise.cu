@@ -117,6 +117,16 @@ cudaError_t with_unit(uint64_t bits, const Launch& launch) {
 
 uint64_t bits_of(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
+template <class T>
+__global__ void __launch_bounds__(kThreads) sum_ranks_kernel(const T* in, int64_t world, int64_t count, T* out) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = global_thread(); i < count; i += stride) {
+    float sum = to_float(in[i]);
+    for (int64_t rank = 1; rank < world; ++rank) sum += to_float(in[rank * count + i]);
+    out[i] = from_float<T>(sum);
+  }
+}
+
 // kItems: kRun where both arrays are aligned, else 1.
 template <int kItems, class From, class To>
 __global__ void __launch_bounds__(kThreads) convert_kernel(const From* in, To* out, int64_t count) {
@@ -266,6 +276,16 @@ cudaError_t interleave_ranks(const void* in, int64_t world, int64_t num_rows, in
     const RowGrid shape(num_rows * world, local_bytes / static_cast<int64_t>(sizeof(Unit)));
     interleave_ranks_kernel<Unit><<<shape.grid, shape.threads, 0, stream>>>(
         static_cast<const char*>(in), world, num_rows, local_bytes, static_cast<char*>(out));
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t sum_ranks(Element element, const void* in, int64_t world, int64_t count, void* out, cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  return with_element(element, [&](auto zero) {
+    using T = decltype(zero);
+    sum_ranks_kernel<<<blocks_for(count), kThreads, 0, stream>>>(static_cast<const T*>(in), world, count,
+                                                                 static_cast<T*>(out));
     return cudaGetLastError();
   });
 }

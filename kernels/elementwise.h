@@ -82,6 +82,10 @@ cudaError_t gather_rows(const GatherRowsArgs& args, cudaStream_t stream);
 cudaError_t interleave_ranks(const void* in, int64_t world, int64_t num_rows, int64_t local_bytes, void* out,
                              cudaStream_t stream);
 
+// out[i] = the sum over r of in[r * count + i] in order of r, in fp32, rounded once; out is no part of in. [world,
+// count].
+cudaError_t sum_ranks(Element element, const void* in, int64_t world, int64_t count, void* out, cudaStream_t stream);
+
 // out[i] = in[i] converted with one rounding to nearest even; in and out do not overlap.
 cudaError_t convert(Element from, const void* in, Element to, void* out, int64_t count, cudaStream_t stream);
 

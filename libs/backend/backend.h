@@ -172,6 +172,9 @@ struct BackendOptions {
   Device device = {};
   int threads = 0;  // CPU: 0 means all cores
   DType compute_dtype = DType::kF32;
+  // A row's bits depend neither on the other rows of a call nor on how a sequence is cut into calls. The CPU always
+  // computes so; a GPU then has one way for each shape instead of the fastest for each number of rows.
+  bool batch_invariant = false;
   std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
 };
 // Throws Error when the device is absent or not built in.

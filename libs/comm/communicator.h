@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
 namespace optserve {
@@ -82,6 +83,9 @@ struct NcclOptions {
   int device = 0;           // index
   void* stream = nullptr;   // cudaStream_t
   int timeout_ms = 60'000;  // of the setup, and of issuing (not executing) a collective
+  // Sums are made in the order of the ranks, with one rounding: NCCL's own order depends on the number of elements.
+  bool sum_in_order = false;
+  std::function<Buffer(size_t bytes)> allocate = {};  // memory of the device, needed for that
   // Collectives are enqueued by the caller rather than by a thread of NCCL that the caller waits for: quicker, but
   // neither setup nor issuing ends at the timeout then.
   bool blocking = false;

@@ -10,11 +10,13 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/communicator.h"
+#include "kernels/elementwise.h"
 
 namespace optserve {
 
@@ -61,6 +63,19 @@ ncclDataType_t summed_type(DType dtype) {
   }
 }
 
+kernels::Element summed_element(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kernels::Element::kF32;
+    case DType::kF16:
+      return kernels::Element::kF16;
+    case DType::kBF16:
+      return kernels::Element::kBF16;
+    default:
+      check_failed("sums in order are of F32, F16 or BF16", std::source_location::current());
+  }
+}
+
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(std::unique_ptr<Communicator> control, const NcclOptions& options)
@@ -95,6 +110,7 @@ class NcclCommunicator final : public Communicator {
   void all_reduce_sum(Tensor x) override {
     check_block(x);
     if (x.numel() == 0) return;
+    if (options_.sum_in_order && world() > 1) return sum_in_order(x);
     const ncclComm_t comm = running();
     const auto count = static_cast<size_t>(x.numel());
     settle(ncclAllReduce(x.raw(), x.raw(), count, summed_type(x.dtype()), ncclSum, comm, stream_), "all_reduce_sum");
@@ -188,6 +204,20 @@ class NcclCommunicator final : public Communicator {
     if (!run_bounded(abort_it, kEndTime)) log_warn("nccl_abort_hangs", {{"rank", rank()}});
   }
 
+  void sum_in_order(const Tensor& x) {
+    void* blocks = scratch(x.bytes() * static_cast<size_t>(world()));
+    const ncclComm_t comm = running();
+    settle(ncclAllGather(x.raw(), blocks, x.bytes(), ncclUint8, comm, stream_), "all_reduce_sum");
+    check_cuda(kernels::sum_ranks(summed_element(x.dtype()), blocks, world(), x.numel(), x.raw(), stream_),
+               "all_reduce_sum");
+  }
+
+  // Grows outside of recordings only: a size is run once before. What graphs hold stays where it is.
+  void* scratch(size_t bytes) {
+    if (scratch_.empty() || scratch_.back().bytes() < bytes) scratch_.push_back(options_.allocate(bytes));
+    return scratch_.back().data();
+  }
+
   ncclComm_t running() {
     if (comm_ != nullptr) return comm_;
     control_->throw_if_lost();
@@ -236,6 +266,7 @@ class NcclCommunicator final : public Communicator {
   const cudaStream_t stream_;
   const SystemClock clock_;
   ncclComm_t comm_ = nullptr;  // nothing once aborted
+  std::vector<Buffer> scratch_;
 };
 
 }  // namespace

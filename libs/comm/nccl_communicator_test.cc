@@ -42,6 +42,7 @@ struct Setting {
   RankKind control = RankKind::kProcesses;
   bool all_gpus = true;
   bool blocking = false;
+  bool sum_in_order = false;
   int world() const { return all_gpus ? count_gpus() : 1; }
 };
 
@@ -86,6 +87,21 @@ struct GpuTensor {
   int64_t numel;
 };
 
+NcclOptions options_of(const Setting& setting, int rank) {
+  NcclOptions options;
+  options.device = rank;
+  options.stream = gpu.stream;
+  options.timeout_ms = kTimeoutMs;
+  options.sum_in_order = setting.sum_in_order;
+  options.allocate = [](size_t bytes) {  // freed with the process
+    void* data = nullptr;
+    MUST(cudaMalloc(&data, bytes));
+    return Buffer(data, bytes, {DeviceKind::kCuda, gpu.index}, [](void*) {});
+  };
+  options.blocking = setting.blocking;
+  return options;
+}
+
 std::vector<int> fork_gpu_ranks(const Setting& setting, const RankBody& body,
                                 const std::function<void(int rank)>& before_setup = {}) {
   const int world = setting.world(), port = free_port();
@@ -100,7 +116,7 @@ std::vector<int> fork_gpu_ranks(const Setting& setting, const RankBody& body,
         gpu.index = rank;
         MUST(cudaSetDevice(rank));
         MUST(cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
-        return make_nccl_communicator(std::move(control), {rank, gpu.stream, kTimeoutMs, setting.blocking});
+        return make_nccl_communicator(std::move(control), options_of(setting, rank));
       },
       body);
   close(memory.fd);
@@ -118,14 +134,17 @@ class NcclCommunicator : public testing::TestWithParam<Setting> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Groups, NcclCommunicator,
-    testing::Values(Setting{RankKind::kProcesses, false, false}, Setting{RankKind::kProcesses, true, false},
-                    Setting{RankKind::kProcesses, true, true}, Setting{RankKind::kTcp, true, false}),
-    [](const auto& setting) {
-      const Setting& s = setting.param;
-      return rank_kind_name(s.control) + (s.all_gpus ? "AllGpus" : "OneGpu") + (s.blocking ? "Blocking" : "");
-    });
+INSTANTIATE_TEST_SUITE_P(Groups, NcclCommunicator,
+                         testing::Values(Setting{RankKind::kProcesses, false, false},
+                                         Setting{RankKind::kProcesses, true, false},
+                                         Setting{RankKind::kProcesses, true, true},
+                                         Setting{RankKind::kTcp, true, false},
+                                         Setting{RankKind::kProcesses, true, false, true}),
+                         [](const auto& setting) {
+                           const Setting& s = setting.param;
+                           return rank_kind_name(s.control) + (s.all_gpus ? "AllGpus" : "OneGpu") +
+                                  (s.blocking ? "Blocking" : "") + (s.sum_in_order ? "SumsInOrder" : "");
+                         });
 
 // Sixteenths of small integers: sums of them are exact in every type and order.
 float exact_value(int64_t i, int rank, int round = 0) {

@@ -34,7 +34,7 @@ TcpGroupOptions tcp_options(const WorkerOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& options, void* native_stream) {
+std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& options, Backend& backend) {
   if (options.world == 1) return make_solo_communicator();
   std::unique_ptr<Communicator> control;
   if (options.nodes > 1) {
@@ -48,7 +48,9 @@ std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& optio
   if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
   NcclOptions nccl;
   nccl.device = options.local_rank();
-  nccl.stream = native_stream;
+  nccl.stream = backend.native_stream();
+  nccl.sum_in_order = options.deterministic;
+  nccl.allocate = [&backend](size_t bytes) { return backend.allocate(bytes); };
   nccl.timeout_ms = std::max(options.step_deadline_ms, kNcclSetupMs);
   return make_nccl_communicator(std::move(control), nccl);
 }

@@ -3,14 +3,15 @@
 
 #include <memory>
 
+#include "backend/backend.h"
 #include "comm/communicator.h"
 #include "worker/options.h"
 
 namespace optserve::worker {
 
 // Nothing for one rank; shared memory on one host and TCP on several, alone for CPUs, below NCCL for GPUs, whose
-// collectives are enqueued on `native_stream` (cudaStream_t of the backend). Waits until all ranks are there. Throws
-// Error.
-std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& options, void* native_stream);
+// collectives are enqueued on the stream of `backend`, which outlives the result. Waits until all ranks are there.
+// Throws Error.
+std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& options, Backend& backend);
 
 }  // namespace optserve::worker

@@ -68,6 +68,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Tokens that the KV cache holds; 0: what a GPU has room for, from kv-memory-mb on the CPU");
   parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache on the CPU when kv-tokens is 0");
   parser.add("memory-fraction", options.memory_fraction, "Part of a GPU's memory that may be in use");
+  parser.add("deterministic", options.deterministic,
+             "The same tokens for a job whatever runs beside it, on GPUs too, which costs speed; CPUs always do so");
   parser.add("tuning-cache", options.tuning_cache,
              "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
   parser.add("random-weights", options.random_weights,

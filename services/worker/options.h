@@ -29,6 +29,7 @@ struct WorkerOptions {
   int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: what the device has room for, or kv-memory-mb on the CPU
   int64_t kv_memory_mb = 1024;    // per rank, CPU only, when kv-tokens is 0
   double memory_fraction = 0.92;  // of a GPU's memory that may be in use
+  bool deterministic = false;     // the same tokens whatever else is in the batch, on GPUs too
   std::string tuning_cache;       // folder that keeps which GPU algorithms were fastest; empty: nowhere
   bool random_weights = false;    // weights at random: the model's shape is all that is read, or a published name
   int max_step_tokens = 512;      // rows of one engine step

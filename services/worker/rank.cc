@@ -61,6 +61,7 @@ BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
   backend.compute_dtype = compute_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
+  backend.batch_invariant = options.deterministic;
   backend.tuning_cache = options.tuning_cache;
   return backend;
 }
@@ -93,7 +94,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
   }
-  loaded.communicator = make_group_communicator(options, loaded.backend->native_stream());
+  loaded.communicator = make_group_communicator(options, *loaded.backend);
   auto created = Engine::create(engine_options(options, manifest, health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();
   loaded.engine = std::move(created).value();

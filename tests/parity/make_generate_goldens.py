@@ -1,5 +1,6 @@
 """Writes tests/data/generate_goldens.json: what transformers' generate() gives for the demo model under many settings.
-Only for making them anew: needs torch and transformers, and the model as `optserve export --format huggingface` writes it.
+Only for making them anew: needs torch and transformers, and the model as `optserve export --format huggingface` writes
+it.
 
 usage: make_generate_goldens.py HUGGING_FACE_FOLDER DEMO_GOLDENS OUTPUT [SEED]
 """

@@ -1,6 +1,7 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
@@ -18,6 +19,20 @@ void CudaBackend::decode(const kernels::AttentionArgs& args, int64_t num_decodes
   void* scratch = attention_scratch_.at_least(*this, bytes);
   const int splits = kernels::decode_splits(num_decodes, args.heads, args.head_dim, multiprocessors_);
   expect(kernels::decode_attention(args, num_decodes, splits, scratch, stream_), "decode_attention");
+}
+
+const int32_t* CudaBackend::decode_tiles(int64_t num_decodes) {
+  if (num_decodes > num_decode_tiles_) {
+    check(!capturing_, "attention: a graph of more sequences than were ever run");
+    std::vector<int32_t> tiles(static_cast<size_t>(2 * num_decodes));
+    for (size_t i = 0; i < static_cast<size_t>(num_decodes); ++i) tiles[2 * i] = static_cast<int32_t>(i);
+    void* memory = decode_tiles_.at_least(*this, tiles.size() * sizeof(int32_t));
+    expect(cudaMemcpyAsync(memory, tiles.data(), tiles.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream_),
+           "decode tiles");
+    synchronize();
+    num_decode_tiles_ = num_decodes;
+  }
+  return static_cast<const int32_t*>(decode_tiles_.buffer.data());
 }
 
 void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
@@ -51,11 +66,15 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLa
       .context = batch.context.data<int32_t>(),
       .out = out.raw(),
   };
-  if (batch.num_decodes > 0) decode(args, batch.num_decodes);
-  const int64_t prompt_rows = shapes["num_tokens"] - batch.num_decodes;
+  const int64_t num_decodes = one_attention_ ? 0 : batch.num_decodes;
+  if (num_decodes > 0) decode(args, num_decodes);
+  const int64_t prompt_rows = shapes["num_tokens"] - num_decodes;
   if (prompt_rows == 0) return;
-  expect(kernels::append_kv(args, batch.kv_slots.data<int32_t>(), batch.num_decodes, prompt_rows, stream_),
-         "append_kv");
+  expect(kernels::append_kv(args, batch.kv_slots.data<int32_t>(), num_decodes, prompt_rows, stream_), "append_kv");
+  if (one_attention_ && batch.num_decodes > 0) {
+    expect(kernels::prefill_attention(args, decode_tiles(batch.num_decodes), batch.num_decodes, stream_),
+           "prefill_attention");
+  }
   expect(kernels::prefill_attention(args, batch.tiles.data<int32_t>(), shapes["num_tiles"], stream_),
          "prefill_attention");
 }

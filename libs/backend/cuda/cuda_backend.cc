@@ -36,7 +36,7 @@ void expect_device(int index) {
 }  // namespace
 
 CudaBackend::CudaBackend(const BackendOptions& options)
-    : device_(options.device), compute_dtype_(options.compute_dtype) {
+    : device_(options.device), compute_dtype_(options.compute_dtype), one_attention_(options.batch_invariant) {
   expect_device(device_.index);
   (void)element();  // refuses other types
   expect(cudaSetDevice(device_.index), "cudaSetDevice");
@@ -52,7 +52,9 @@ CudaBackend::CudaBackend(const BackendOptions& options)
   for (cudaEvent_t& event : events_) {
     expect(cudaEventCreate(&event), "cudaEventCreate");
   }
-  tuner_ = std::make_unique<cuda::LinearTuner>(stream_, multiprocessors_, device_, name_, options.tuning_cache);
+  tuner_ = std::make_unique<cuda::LinearTuner>(
+      stream_, multiprocessors_, device_,
+      cuda::LinearTunerOptions{name_, options.tuning_cache, options.batch_invariant});
 }
 
 CudaBackend::~CudaBackend() {
@@ -68,7 +70,7 @@ std::string CudaBackend::description() const {
   (void)cudaRuntimeGetVersion(&runtime);
   return "cuda:" + std::to_string(device_.index) + ", " + name_ + ", " + std::string(dtype_name(compute_dtype_)) +
          ", CUDA " + std::to_string(runtime / 1000) + "." + std::to_string(runtime % 1000 / 10) + ", cuBLASLt " +
-         std::to_string(cublasLtGetVersion());
+         std::to_string(cublasLtGetVersion()) + (one_attention_ ? ", batch-invariant" : "");
 }
 
 kernels::Element CudaBackend::element() const {

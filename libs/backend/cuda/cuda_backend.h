@@ -91,6 +91,8 @@ class CudaBackend final : public Backend {
   void forget_recordings();
   void fill_random_on_device(const RandomBlock& block, void* out);
   void decode(const kernels::AttentionArgs& args, int64_t num_decodes);
+  // Each decoding sequence as a tile of one row, on the device.
+  const int32_t* decode_tiles(int64_t num_decodes);
 
   Device device_;
   DType compute_dtype_;
@@ -102,6 +104,9 @@ class CudaBackend final : public Backend {
   bool capturing_ = false;
   std::unordered_map<uint64_t, Graph> graphs_;
   Scratch attention_scratch_, sampling_scratch_, load_scratch_;
+  bool one_attention_;  // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
+  Scratch decode_tiles_;
+  int64_t num_decode_tiles_ = 0;
   std::unique_ptr<cuda::LinearTuner> tuner_;
 };
 

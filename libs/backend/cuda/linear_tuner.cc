@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -26,6 +27,7 @@ constexpr size_t kStandInBytes = 192 << 20;
 constexpr int kCandidates = 16;
 constexpr int kCalls = 8;  // of one timing
 constexpr int kTimings = 5;
+constexpr int64_t kInvariantRowsMax = 300;  // of what is compared, no whole number of tiles
 
 cudaDataType_t data_type(kernels::Element element) {
   switch (element) {
@@ -106,10 +108,11 @@ struct LinearTuner::Layouts {
   }
 };
 
-LinearTuner::LinearTuner(cudaStream_t stream, int multiprocessors, Device device, const std::string& gpu_name,
-                         const std::string& cache_folder)
+LinearTuner::LinearTuner(cudaStream_t stream, int multiprocessors, Device device, const LinearTunerOptions& options)
     : stream_(stream),
       multiprocessors_(multiprocessors),
+      batch_invariant_(options.batch_invariant),
+      device_(device),
       workspace_(device_buffer(kWorkspaceBytes, device)),
       stand_ins_(device_buffer(kStandInBytes, device)) {
   expect(cublasLtCreate(&handle_), "cublasLtCreate");
@@ -123,10 +126,10 @@ LinearTuner::LinearTuner(cudaStream_t stream, int multiprocessors, Device device
                                     .whole_cols = int64_t{kStandInBytes} / 2};
   expect(kernels::fill_random(values, kernels::Element::kF16, kernels::Element::kF16, stand_ins_.data(), stream_),
          "fill_random");
-  if (cache_folder.empty()) return;
-  std::filesystem::create_directories(cache_folder);
-  cache_path_ = cache_folder + "/linear-" + file_name_part(gpu_name) + "-cublaslt-" +
-                std::to_string(cublasLtGetVersion()) + ".txt";
+  if (options.cache_folder.empty()) return;
+  std::filesystem::create_directories(options.cache_folder);
+  cache_path_ = options.cache_folder + "/linear-" + (batch_invariant_ ? "invariant-" : "") +
+                file_name_part(options.gpu_name) + "-cublaslt-" + std::to_string(cublasLtGetVersion()) + ".txt";
   load_choices();
 }
 
@@ -136,7 +139,7 @@ LinearTuner::~LinearTuner() {
   if (handle_ != nullptr) (void)cublasLtDestroy(handle_);
 }
 
-LinearTuner::Key LinearTuner::key_of(const LinearCall& call) {
+LinearTuner::Key LinearTuner::key_of(const LinearCall& call) const {
   const auto up_to = [&](int64_t multiple) { return (call.rows + multiple - 1) / multiple * multiple; };
   Key key;
   key.flags = static_cast<int32_t>(call.element) | (call.out_f32 ? 4 : 0) | (call.relu ? 8 : 0) |
@@ -145,6 +148,7 @@ LinearTuner::Key LinearTuner::key_of(const LinearCall& call) {
   key.out = call.out;
   key.rows = call.rows <= 8 ? call.rows : call.rows <= 128 ? up_to(8) : call.rows <= 1024 ? up_to(64) : up_to(1024);
   const size_t in_bytes = element_bytes(call.element), out_bytes = call.out_f32 ? 4 : in_bytes;
+  if (batch_invariant_) key.rows = 0;
   const uint32_t least = std::min({alignment_of(call.x, static_cast<size_t>(call.x_stride) * in_bytes),
                                    alignment_of(call.weight, static_cast<size_t>(call.in) * in_bytes),
                                    alignment_of(call.y, static_cast<size_t>(call.y_stride) * out_bytes)});
@@ -175,8 +179,10 @@ std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call,
            "cublasLtMatmulPreferenceSetAttribute");
   };
   set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
-  // Parts of a sum over a cut K are added in fp32, in one order.
-  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  // Parts of a sum over a cut K are added in fp32, in one order; where a row's bits must not depend on the others there
+  // are no parts, since how many there are may.
+  const auto reduction = batch_invariant_ ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(reduction));
   const auto alignment = static_cast<uint32_t>(key_of(call).alignment);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
@@ -194,7 +200,7 @@ std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call,
     const auto& result = found[static_cast<size_t>(i)];
     if (result.state == CUBLAS_STATUS_SUCCESS) choices.push_back({false, result.algo});
   }
-  if (kernels::can_skinny_linear(skinny_args(call))) choices.push_back({true, {}});
+  if (!batch_invariant_ && kernels::can_skinny_linear(skinny_args(call))) choices.push_back({true, {}});
   return choices;
 }
 
@@ -267,6 +273,63 @@ LinearTuner::Choice LinearTuner::choose(const LinearCall& call, const Layouts& l
   return best;
 }
 
+// Whether rows among others have the bits that they have alone, for some numbers of rows around the sizes of tiles.
+bool LinearTuner::is_invariant(const LinearCall& call, const Choice& choice) {
+  const size_t element = element_bytes(call.element), out_bytes = call.out_f32 ? 4 : element;
+  const auto x_bytes = static_cast<size_t>(call.in) * element, y_bytes = static_cast<size_t>(call.out) * out_bytes;
+  constexpr std::array<int64_t, 8> kRows = {1, 2, 8, 17, 64, 100, 129, kInvariantRowsMax};
+  const Buffer x = device_buffer(x_bytes * kInvariantRowsMax, device_);
+  const Buffer y = device_buffer(y_bytes * kInvariantRowsMax, device_);
+  const kernels::RandomBlock values{
+      .key = 2, .reach = 1.0f, .rows = kInvariantRowsMax, .cols = call.in, .whole_cols = call.in};
+  expect(kernels::fill_random(values, call.element, call.element, x.data(), stream_), "fill_random");
+  LinearCall one = call;
+  one.x = x.data(), one.x_stride = call.in, one.y = y.data(), one.y_stride = call.out;
+  std::vector<std::byte> expected(y_bytes * kInvariantRowsMax), found(expected.size());
+  const auto product = [&](int64_t rows, std::vector<std::byte>& out) {
+    one.rows = rows;
+    const Layouts layouts(one);
+    if (!try_run(one, layouts, choice)) return false;
+    expect(cudaMemcpyAsync(out.data(), y.data(), y_bytes * static_cast<size_t>(rows), cudaMemcpyDeviceToHost, stream_),
+           "download");
+    expect(cudaStreamSynchronize(stream_), "a product");
+    return true;
+  };
+  if (!product(kInvariantRowsMax, expected)) return false;
+  return std::ranges::all_of(kRows, [&](int64_t rows) {
+    return product(rows, found) && std::memcmp(found.data(), expected.data(), y_bytes * static_cast<size_t>(rows)) == 0;
+  });
+}
+
+LinearTuner::Choice LinearTuner::choose_invariant(const LinearCall& call) {
+  constexpr std::array<int64_t, 3> kRows = {1, 64, 512};
+  const size_t element = element_bytes(call.element);
+  const Buffer x = device_buffer(static_cast<size_t>(call.in * kRows.back()) * element, device_);
+  const Buffer y = device_buffer(static_cast<size_t>(call.out * kRows.back()) * 4, device_);
+  LinearCall one = call;
+  one.x = x.data(), one.x_stride = call.in, one.y = y.data(), one.y_stride = call.out;
+  Choice best;
+  double best_cost = 0;
+  bool found = false;
+  for (const int64_t proposed_for : kRows) {
+    one.rows = proposed_for;
+    for (const Choice& choice : candidates(one, Layouts(one))) {
+      double cost = 0;  // of logarithms: each number of rows counts alike
+      bool runs = true;
+      for (size_t i = 0; i < kRows.size() && runs; ++i) {
+        one.rows = kRows[i];
+        const float time = time_of(one, Layouts(one), choice);
+        runs = time > 0;
+        cost += runs ? std::log(static_cast<double>(time)) : 0;
+      }
+      if (!runs || (found && cost >= best_cost) || !is_invariant(one, choice)) continue;
+      best = choice, best_cost = cost, found = true;
+    }
+  }
+  if (!found) throw no_way(call);
+  return best;
+}
+
 void LinearTuner::run(const LinearCall& call, bool may_time) {
   if (call.rows == 0 || call.out == 0) return;
   check(!(call.out_f32 && call.bias != nullptr && call.element != kernels::Element::kF32),
@@ -276,10 +339,11 @@ void LinearTuner::run(const LinearCall& call, bool may_time) {
   if (known != choices_.end() && known->second.skinny && try_skinny(call)) return;  // it needs none of the layouts
   const Layouts layouts(call);
   if (known == choices_.end() && may_time) {
-    known = choices_.emplace(key, choose(call, layouts)).first;
+    known = choices_.emplace(key, batch_invariant_ ? choose_invariant(call) : choose(call, layouts)).first;
     keep(key, known->second);
   }
   if (known != choices_.end() && try_run(call, layouts, known->second)) return;
+  if (batch_invariant_) throw no_way(call);  // another one would give other bits
   // A choice made for other rows, or for another build of the library, may not fit this call.
   for (const Choice& choice : candidates(call, layouts)) {
     if (try_run(call, layouts, choice)) return;

@@ -30,12 +30,20 @@ struct LinearCall {
   int64_t rows = 0, in = 0, out = 0;
 };
 
+struct LinearTunerOptions {
+  std::string gpu_name;
+  // Where choices are kept, by name of the GPU and version of cuBLASLt; empty: nowhere. All ranks of a host may share
+  // it.
+  std::string cache_folder;
+  // One algorithm for all numbers of rows, under which a row's bits do not depend on the others: of those that are seen
+  // to keep that, the one that is fastest over few, some and many rows together.
+  bool batch_invariant = false;
+};
+
 class LinearTuner {
  public:
-  // `cache_folder`: where choices are kept, by name of the GPU and version of cuBLASLt; empty: nowhere. All ranks of a
-  // host may share it. Throws Error if the device has no room for a workspace.
-  LinearTuner(cudaStream_t stream, int multiprocessors, Device device, const std::string& gpu_name,
-              const std::string& cache_folder);
+  // Throws Error if the device has no room for a workspace.
+  LinearTuner(cudaStream_t stream, int multiprocessors, Device device, const LinearTunerOptions& options);
   ~LinearTuner();
   LinearTuner(const LinearTuner&) = delete;
   LinearTuner& operator=(const LinearTuner&) = delete;
@@ -58,10 +66,12 @@ class LinearTuner {
   };
   struct Layouts;
 
-  static Key key_of(const LinearCall& call);
+  Key key_of(const LinearCall& call) const;
   static kernels::SkinnyLinearArgs skinny_args(const LinearCall& call);
   std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts) const;
   Choice choose(const LinearCall& call, const Layouts& layouts);
+  Choice choose_invariant(const LinearCall& call);
+  bool is_invariant(const LinearCall& call, const Choice& choice);
   // Time of one call in microseconds, in a row of calls on different weights as in a real step; negative if the
   // candidate cannot run.
   float time_of(const LinearCall& call, const Layouts& layouts, const Choice& choice);
@@ -73,6 +83,8 @@ class LinearTuner {
 
   cudaStream_t stream_;
   int multiprocessors_;
+  bool batch_invariant_;
+  Device device_;
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
   Buffer stand_ins_;  // weights for timing, more than a cache holds, so that they come from memory as in a real step
