@@ -190,7 +190,7 @@ struct WarpRows {
       total[r] += __shfl_xor_sync(kAllLanes, total[r], 1);
       total[r] += __shfl_xor_sync(kAllLanes, total[r], 2);
       if (r * 8 >= rows) continue;
-      const float factor = __fdividef(1, total[r]);
+      const float factor = total[r] == 0 ? 0 : __fdividef(1, total[r]);  // a padding row sees nothing
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
         *reinterpret_cast<uint32_t*>(row + r * 8 * stride + n * 8 + column) =
@@ -256,7 +256,7 @@ __global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs arg
 #pragma unroll
   for (int i = 0; i < LaneRow::kSlices; ++i) {
     const int dim = i * kWarpLanes + lane;
-    if (dim < head_dim) out[dim] = from_float<T>(lanes.sum[i] / lanes.total);
+    if (dim < head_dim) out[dim] = from_float<T>(lanes.total == 0 ? 0 : lanes.sum[i] / lanes.total);
   }
 }
 

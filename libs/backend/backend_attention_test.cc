@@ -229,6 +229,8 @@ TEST_P(AttentionTest, ChunksAndCompanyDoNotChangeARow) {
       const Array context = ints({static_cast<int32_t>(done + rows)}, {1});
       batch.num_sequences = 1;
       batch.num_decodes = rows == 1 ? 1 : 0;
+      const Array tile = ints({0, 0}, {1, 2});
+      batch.tiles = tile.view.rows(0, rows == 1 ? 0 : 1);
       batch.row_begin = row_begin.view;
       batch.context = context.view;
       batch.table_rows = batch.table_rows.rows(0, 1);

@@ -1,5 +1,4 @@
-// Every control of a generation through real processes: random mixtures of them, the goldens of
-// `transformers.generate`, scoring of held-out text.
+// Every control of a generation through real processes: random mixtures of them, scoring of held-out text.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -268,48 +267,6 @@ TEST_F(Generating, AnyMixtureOfControlsKeepsItsPromisesAndStreamsItsText) {
     ASSERT_TRUE(again.ok());
     EXPECT_EQ(again.value().ids, outcomes[i].result.ids) << "job " << i << " of seed " << seed;
   }
-}
-
-TEST_F(Generating, RepetitionPenaltyGivesTheIdsOfTransformers) {
-  const auto client = stack_->client();
-  int compared = 0;
-  for (const DemoGenerate& golden : demo_goldens().generate) {
-    if (golden.repetition_penalty == 1.0f) continue;
-    JobSpec job;
-    job.model = "demo";
-    job.prompt_ids = golden.prompt_ids;
-    job.max_new_tokens = static_cast<int32_t>(golden.ids.size());
-    job.sampling.temperature = 0;
-    job.sampling.repetition_penalty = golden.repetition_penalty;
-    job.sampling.ignore_eos = true;
-    const auto result = client->generate(job);
-    ASSERT_TRUE(result.ok());
-    EXPECT_EQ(result.value().ids, golden.ids);
-    ++compared;
-  }
-  EXPECT_EQ(compared, 6);
-}
-
-TEST_F(Generating, BeamSearchGivesTheIdsOfTransformers) {
-  const auto client = stack_->client();
-  int compared = 0;
-  for (const DemoGenerate& golden : demo_goldens().generate) {
-    if (golden.num_beams == 1) continue;
-    JobSpec job;
-    job.model = "demo";
-    job.prompt_ids = golden.prompt_ids;
-    job.max_new_tokens = static_cast<int32_t>(golden.ids.size());
-    job.sampling.temperature = 0;
-    job.sampling.beam_width = golden.num_beams;
-    job.sampling.beam_length_penalty = golden.length_penalty;
-    job.sampling.beam_early_stopping = golden.early_stopping ? 1 : 0;
-    const auto result = client->generate(job);
-    ASSERT_TRUE(result.ok());
-    EXPECT_EQ(result.value().ids, golden.ids);
-    EXPECT_EQ(result.value().hypotheses.size(), static_cast<size_t>(golden.num_beams));
-    ++compared;
-  }
-  EXPECT_EQ(compared, 12);
 }
 
 TEST_F(Generating, HeldOutTextHasItsGoldenPerplexityThroughTheServer) {
