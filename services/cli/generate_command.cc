@@ -1,13 +1,17 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <utility>
 
+#include "base/shutdown.h"
 #include "cli/command.h"
 #include "cli/connection.h"
 #include "cli/followed_job.h"
 #include "cli/job_options.h"
 #include "cli/result_text.h"
 #include "cli/wait_line.h"
+#include "client/choices.h"
 
 namespace optserve::cli {
 namespace {
@@ -28,6 +32,33 @@ void print_stats(const protocol::JobResult& result) {
                  1000.0 * static_cast<double>(result.ids.size()) / static_cast<double>(timings.run_ms));
 }
 
+std::string whole_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+// Ctrl-C cancels them.
+std::vector<protocol::JobResult> run_to_their_ends(Client& client, const std::vector<protocol::JobSpec>& jobs) {
+  install_shutdown_signals();
+  const auto outcomes = value_or_fail(client.submit(jobs));
+  std::vector<protocol::JobResult> results;
+  bool cancelled = false;
+  for (const protocol::SubmitOutcome& outcome : outcomes) {
+    if (!outcome.job) {
+      (void)client.cancel_group(jobs.front().tenant, jobs.front().group);
+      fail(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
+    }
+  }
+  while (results.size() < outcomes.size()) {
+    if (shutdown_requested() && !std::exchange(cancelled, true))
+      (void)value_or_fail(client.cancel_group(jobs.front().tenant, jobs.front().group));
+    protocol::JobResult result =
+        value_or_fail(client.wait(*outcomes[results.size()].job, std::chrono::milliseconds(500)));
+    if (protocol::is_terminal(result.state)) results.push_back(std::move(result));
+  }
+  return results;
+}
+
 class GenerateCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
@@ -37,6 +68,8 @@ class GenerateCommand final : public Command {
     add_options(command, connection_options_);
     command.add("echo", echo_, "Print the prompt before the output");
     command.add("stats", stats_, "Print tokens and times to standard error at the end");
+    command.add("n", n_, "Choices that are returned, with seeds that follow each other");
+    command.add("best-of", best_of_, "Choices that are made, of which the likeliest are returned; 0: n");
     command.add("json", json_, "Print one JSON object at the end instead of text as it comes");
   }
 
@@ -44,6 +77,7 @@ class GenerateCommand final : public Command {
     const std::string prompt = read_prompt(job_options_);
     Connection connection = Connection::open(connection_options_);
     protocol::JobSpec job = make_job(job_options_, prompt, connection.choose_model(job_options_.model));
+    if (n_ != 1 || best_of_ != 0) return run_choices(connection.client(), job, prompt);
     if (echo_ && !json_) print(prompt);
     // The line would erase an echoed prompt.
     const bool is_waiting_shown = isatty(STDERR_FILENO) != 0 && !echo_;
@@ -69,11 +103,32 @@ class GenerateCommand final : public Command {
   }
 
  private:
+  // One after the other at the end: streams of several would mix.
+  int run_choices(Client& client, const protocol::JobSpec& job, const std::string& prompt) {
+    const auto jobs = value_or_fail(choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
+    const auto results = best_choices(run_to_their_ends(client, jobs), n_);
+    int status = 0;
+    if (json_) print("{\"choices\": [");
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (json_) {
+        print((i > 0 ? ", " : "") + whole_line(result_json(results[i])));
+      } else {
+        print("--- " + std::to_string(i + 1) + "\n" + (echo_ ? prompt : "") + results[i].text + "\n");
+      }
+      if (stats_) print_stats(results[i]);
+      status = std::max(status, exit_status_of(results[i]));
+    }
+    if (json_) print("]}\n");
+    return status;
+  }
+
   JobOptions job_options_;
   ConnectionOptions connection_options_;
   bool echo_ = false;
   bool stats_ = false;
   bool json_ = false;
+  int n_ = 1;
+  int best_of_ = 0;
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <functional>
@@ -85,6 +86,29 @@ TEST_F(LocalStack, GeneratePrintsTheTextAndNothingElseOnStandardOutput) {
       optserve({"generate", "--temperature", "0", "--max-new-tokens", "64", "--json"}, golden().prompt + "\n");
   EXPECT_EQ(piped.status, 0) << piped.err;
   EXPECT_EQ(json::parse(piped.out)["ids"].get<std::vector<TokenId>>(), golden().greedy_ids);
+}
+
+TEST_F(LocalStack, TheLikeliestOfSeveralChoicesAreReturned) {
+  const std::vector<std::string> common{"generate", golden().prompt, "--max-new-tokens", "12", "--json", "--seed", "7"};
+  const auto choices = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = common;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProgramOutput ran = optserve(arguments);
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    return json::parse(ran.out).at("choices");
+  };
+  const json all = choices({"--n", "5", "--logprobs", "0"}), best = choices({"--n", "2", "--best-of", "5"});
+  ASSERT_EQ(all.size(), 5u);
+  ASSERT_EQ(best.size(), 2u);
+  const auto by_logprob = [](const json& choice) { return choice.at("cumulative_logprob").get<double>(); };
+  std::vector<json> ranked(all.begin(), all.end());
+  std::ranges::stable_sort(ranked, std::greater{}, by_logprob);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(best[i].at("ids"), ranked[i].at("ids"));
+  EXPECT_NE(all[0].at("ids"), all[1].at("ids"));
+  EXPECT_EQ(all[0].at("group"), all[4].at("group"));
+  const json alone = json::parse(optserve(common).out);  // the first choice is the job itself
+  EXPECT_EQ(alone.at("ids"), all[0].at("ids"));
+  EXPECT_EQ(optserve({"generate", "text", "--temperature", "0", "--n", "2"}).status, 1);
 }
 
 TEST_F(LocalStack, SubmitResultAndStatusWorkTogether) {
