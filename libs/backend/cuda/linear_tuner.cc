@@ -171,7 +171,8 @@ kernels::SkinnyLinearArgs LinearTuner::skinny_args(const LinearCall& call) {
           .out = call.out};
 }
 
-std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call, const Layouts& layouts) const {
+std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call, const Layouts& layouts,
+                                                         int32_t alignment_bytes) const {
   cublasLtMatmulPreference_t preference = nullptr;
   expect(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -183,7 +184,7 @@ std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call,
   // are no parts, since how many there are may.
   const auto reduction = batch_invariant_ ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(reduction));
-  const auto alignment = static_cast<uint32_t>(key_of(call).alignment);
+  const auto alignment = static_cast<uint32_t>(alignment_bytes);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
@@ -262,7 +263,7 @@ float LinearTuner::time_of(const LinearCall& call, const Layouts& layouts, const
 LinearTuner::Choice LinearTuner::choose(const LinearCall& call, const Layouts& layouts) {
   Choice best;
   float best_time = -1;
-  for (const Choice& choice : candidates(call, layouts)) {
+  for (const Choice& choice : candidates(call, layouts, key_of(call).alignment)) {
     const float time = time_of(call, layouts, choice);
     if (time >= 0 && (best_time < 0 || time < best_time)) {
       best = choice;
@@ -313,7 +314,7 @@ LinearTuner::Choice LinearTuner::choose_invariant(const LinearCall& call) {
   bool found = false;
   for (const int64_t proposed_for : kRows) {
     one.rows = proposed_for;
-    for (const Choice& choice : candidates(one, Layouts(one))) {
+    for (const Choice& choice : candidates(one, Layouts(one), key_of(call).alignment)) {
       double cost = 0;  // of logarithms: each number of rows counts alike
       bool runs = true;
       for (size_t i = 0; i < kRows.size() && runs; ++i) {
@@ -345,7 +346,7 @@ void LinearTuner::run(const LinearCall& call, bool may_time) {
   if (known != choices_.end() && try_run(call, layouts, known->second)) return;
   if (batch_invariant_) throw no_way(call);  // another one would give other bits
   // A choice made for other rows, or for another build of the library, may not fit this call.
-  for (const Choice& choice : candidates(call, layouts)) {
+  for (const Choice& choice : candidates(call, layouts, key_of(call).alignment)) {
     if (try_run(call, layouts, choice)) return;
   }
   throw no_way(call);

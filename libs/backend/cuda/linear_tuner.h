@@ -68,7 +68,7 @@ class LinearTuner {
 
   Key key_of(const LinearCall& call) const;
   static kernels::SkinnyLinearArgs skinny_args(const LinearCall& call);
-  std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts) const;
+  std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts, int32_t alignment_bytes) const;
   Choice choose(const LinearCall& call, const Layouts& layouts);
   Choice choose_invariant(const LinearCall& call);
   bool is_invariant(const LinearCall& call, const Choice& choice);
