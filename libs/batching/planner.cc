@@ -139,9 +139,10 @@ void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, NewStep& st
 }
 
 // The token drawn last and, behind it, drafts. The engine knows of the first `held` blocks.
-void Planner::Impl::add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step) {
+void Planner::Impl::add_decode(Sequence& sequence, int32_t held, Draft draft, NewStep& step) {
   add_work(sequence, 1, step);
   // As many drafts as there are blocks for without taking another's.
+  std::vector<TokenId>& drafts = draft.ids;
   const auto wanted = static_cast<int32_t>(drafts.size());
   if (!sequence.blocks.grow_to(divide_up(sequence.cached + wanted, options.block_tokens))) {
     drafts.resize(static_cast<size_t>(sequence.blocks.size() * options.block_tokens - sequence.cached));
@@ -154,38 +155,71 @@ void Planner::Impl::add_decode(Sequence& sequence, int32_t held, std::vector<Tok
   counters.drafted_tokens += drafts.size();
   sequence.drafted = !drafts.empty();
   step.pending.items.back().drafts = drafts;
+  step.pending.items.back().from_source = draft.from_source;
   work.drafts = std::move(drafts);
+}
+
+// Drafts of the running sequences, by their serial numbers: from the text where it repeats itself, else from the
+// source.
+std::unordered_map<uint64_t, Draft> Planner::Impl::draft_all() {
+  std::unordered_map<uint64_t, Draft> drafts;
+  const bool has_source = options.draft_source != nullptr && options.draft_source->pays();
+  std::vector<DraftQuery> queries;
+  std::vector<uint64_t> asked;
+  for (const Sequence& sequence : running) {
+    const int32_t most = sequence.sampled_in_slot && !sequence.drafted ? drafts_max(sequence) : 0;
+    if (most <= 0) continue;
+    Draft draft;
+    if (!sequence.speculation.pauses(sequence.length()))
+      draft.ids = look_up(sequence.request.tokens, std::min(options.draft_tokens, most));
+    // While a token is on its way, what follows it cannot be drafted: its step is waited for.
+    draft.waits = sequence.pending > 0 && (!draft.ids.empty() || has_source);
+    draft.from_source = draft.ids.empty() && has_source && !draft.waits;
+    if (draft.from_source) {
+      queries.push_back({&sequence.request, most});
+      asked.push_back(sequence.serial);
+    }
+    drafts.emplace(sequence.serial, std::move(draft));
+  }
+  if (queries.empty()) return drafts;
+  std::vector<std::vector<TokenId>> answers = options.draft_source->draft(queries);
+  check(answers.size() == queries.size(), "a draft source answers every query");
+  for (size_t i = 0; i < answers.size(); ++i) {
+    answers[i].resize(std::min(answers[i].size(), static_cast<size_t>(queries[i].most)));
+    drafts.at(asked[i]).ids = std::move(answers[i]);
+  }
+  return drafts;
 }
 
 void Planner::Impl::plan_decodes(NewStep& step) {
   struct Drafted {
     Iterator sequence;
     int32_t held;
-    std::vector<TokenId> drafts;
+    Draft draft;
   };
+  std::unordered_map<uint64_t, Draft> drafts = draft_all();
   std::vector<Drafted> drafted;  // the engine takes single rows first
   for (auto it = running.begin(); it != running.end(); ++it) {
     if (!it->sampled_in_slot || it->drafted) continue;
-    std::vector<TokenId> drafts = look_up(it->request.tokens, drafts_max(*it));
-    // While a token is on its way, what follows it cannot be drafted: its step is waited for.
-    if (!drafts.empty() && it->pending > 0) continue;
+    Draft draft = std::move(drafts[it->serial]);
+    if (draft.waits) continue;
     const int32_t held = it->blocks.size();
     if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), step)) break;  // nothing is younger
-    if (drafts.empty()) {
+    if (draft.ids.empty()) {
       add_decode(*it, held, {}, step);
     } else {
-      drafted.push_back({it, held, std::move(drafts)});
+      drafted.push_back({it, held, std::move(draft)});
     }
   }
-  for (Drafted& last : drafted) add_decode(*last.sequence, last.held, std::move(last.drafts), step);
+  for (Drafted& last : drafted) add_decode(*last.sequence, last.held, std::move(last.draft), step);
 }
 
 // How many tokens after the one that is drawn next may be drafted.
 int32_t Planner::Impl::drafts_max(const Sequence& sequence) const {
   const auto count = static_cast<int32_t>(running.size());
-  if (options.draft_tokens == 0 || !waiting.empty() || sequence.speculation.pauses(sequence.length())) return 0;
+  if (!waiting.empty()) return 0;
   const int32_t rows = std::min({kDraftedRowsMax, options.max_sequences, options.max_step_tokens}) / count;
-  return std::min({options.draft_tokens, rows - 1, sequence.length_max - sequence.length() - 1});
+  return std::min(rows - 1, sequence.length_max - sequence.length() - 1);
 }
 
 void Planner::Impl::plan_prefills(NewStep& step) {
@@ -294,7 +328,11 @@ void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std
   }
   if (item.drafts.empty()) return;
   sequence.drafted = false;
-  sequence.speculation.note(sequence.known(), accepted);
+  if (item.from_source) {
+    options.draft_source->note(accepted);
+  } else {
+    sequence.speculation.note(sequence.known(), accepted);
+  }
   counters.accepted_tokens += static_cast<uint64_t>(accepted);
 }
 

@@ -35,6 +35,8 @@ struct SequenceRequest {
   std::string cache_salt{};      // with a prefix cache: only sequences of the same salt share blocks
 };
 
+class DraftSource;
+
 struct PlannerOptions {
   int32_t num_blocks = 0;  // KV blocks of the pool
   int32_t block_tokens = 16;
@@ -49,6 +51,8 @@ struct PlannerOptions {
   // Most tokens that are drafted for a sequence at a time where its text repeats itself; 0: none. Only while few
   // sequences run: a step's rows are cheap only as long as there are few.
   int32_t draft_tokens = 0;
+  // Guesses where the text does not repeat itself; null: none. Outlives the planner.
+  DraftSource* draft_source = nullptr;
 };
 
 // An ended beam of a beam search.
@@ -91,7 +95,8 @@ class Planner {
   bool cancel(SequenceId id);
   // True if plan() would have work.
   bool has_work() const;
-  // The next step; nullopt if there is no work or none can run until a pending result is applied.
+  // The next step, for which the draft source may be asked; nullopt if there is no work or none can run until a pending
+  // result is applied.
   std::optional<StepPlan> plan();
   // Events of a finished step. Results are applied in step order.
   std::vector<SequenceEvent> apply(const StepResult& result);

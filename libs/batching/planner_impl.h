@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "batching/beam_search.h"
 #include "batching/block_allocator.h"
+#include "batching/draft_source.h"
 #include "batching/planner.h"
 #include "batching/sequence.h"
 
@@ -24,6 +25,7 @@ struct PendingItem {
   bool sample = false;
   bool last = false;  // ends a sequence that has nothing to draw
   std::vector<TokenId> drafts{};
+  bool from_source = false;    // the drafts, and not from the text
   int32_t num_targets = 0;     // log-probability rows asked for, placeholders included
   int32_t first_target = 0;    // index of the first row with a target
   int32_t logprobs_start = 0;  // position that row tells about
@@ -40,6 +42,13 @@ struct NewStep {
   PendingStep pending;
   int32_t rows_left = 0;
   bool preempted = false;
+};
+
+// What is drafted for a sequence.
+struct Draft {
+  std::vector<TokenId> ids{};
+  bool from_source = false;
+  bool waits = false;  // for the token that is on its way, to be drafted behind it
 };
 
 // A beam search and its present round.
@@ -72,7 +81,8 @@ struct Planner::Impl {
   void drop_beams(SequenceId id);
   std::optional<StepPlan> plan();
   void plan_decodes(NewStep& step);
-  void add_decode(Sequence& sequence, int32_t held, std::vector<TokenId> drafts, NewStep& step);
+  void add_decode(Sequence& sequence, int32_t held, Draft draft, NewStep& step);
+  std::unordered_map<uint64_t, Draft> draft_all();
   int32_t drafts_max(const Sequence& sequence) const;
   void plan_prefills(NewStep& step);
   void admit(NewStep& step);

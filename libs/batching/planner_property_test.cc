@@ -6,6 +6,7 @@
 #include <random>
 
 #include "batching/beam_search.h"
+#include "batching/draft_source.h"
 #include "batching/fake_engine.h"
 #include "batching/planner.h"
 
@@ -79,9 +80,40 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
   return expected;
 }
 
+// Guesses what comes, and often something else.
+class RandomDrafts final : public DraftSource {
+ public:
+  explicit RandomDrafts(uint64_t seed) : random_(seed) {}
+
+  bool pays() override { return random_() % 8 > 0; }
+  std::vector<std::vector<TokenId>> draft(std::span<const DraftQuery> queries) override {
+    std::vector<std::vector<TokenId>> drafts;
+    for (const DraftQuery& query : queries) {
+      EXPECT_GT(query.most, 0);
+      std::vector<TokenId> tokens = query.request->tokens;
+      std::vector<TokenId>& draft = drafts.emplace_back();
+      for (uint64_t i = random_() % static_cast<uint64_t>(query.most + 3); i > 0; --i) {  // more than is wanted, too
+        const TokenId next = fake_next(tokens);
+        const bool is_right = random_() % 4 > 0 && next != kFakeNonFinite;
+        draft.push_back(is_right ? next : static_cast<TokenId>(random_() % kFakeVocabulary));
+        tokens.push_back(draft.back());
+      }
+      ++asked;
+    }
+    return drafts;
+  }
+  void note(int32_t accepted) override { noted += static_cast<uint64_t>(accepted); }
+
+  uint64_t asked = 0, noted = 0;
+
+ private:
+  std::mt19937_64 random_;
+};
+
 class Workload {
  public:
-  explicit Workload(uint64_t seed) : random_(seed), options_(random_options()), planner_(options_), engine_(options_) {}
+  explicit Workload(uint64_t seed)
+      : random_(seed), drafts_(seed), options_(random_options()), planner_(options_), engine_(options_) {}
 
   void run() {
     const int total = pick(1, 60), turns_between = pick(0, 1) == 0 ? 3 : 60;
@@ -108,6 +140,8 @@ class Workload {
   uint64_t drafted_tokens() const { return planner_.stats().drafted_tokens; }
   uint64_t accepted_tokens() const { return planner_.stats().accepted_tokens; }
   int searches() const { return searches_; }
+  uint64_t asked_drafts() const { return drafts_.asked; }
+  uint64_t noted_drafts() const { return drafts_.noted; }
 
  private:
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
@@ -123,6 +157,7 @@ class Workload {
     options.pipeline_depth = pick(1, 3);
     options.prefix_cache = pick(0, 2) > 0;
     options.draft_tokens = std::max(0, pick(-3, 9));
+    if (pick(0, 2) == 0) options.draft_source = &drafts_;
     return options;
   }
 
@@ -202,6 +237,7 @@ class Workload {
   }
 
   std::mt19937_64 random_;
+  RandomDrafts drafts_;
   int searches_ = 0;
   PlannerOptions options_;
   Planner planner_;
@@ -213,7 +249,7 @@ class Workload {
 
 TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
   int searches = 0;
-  uint64_t preemptions = 0, shared_tokens = 0, drafted_tokens = 0, accepted_tokens = 0;
+  uint64_t preemptions = 0, shared_tokens = 0, drafted_tokens = 0, accepted_tokens = 0, asked = 0, noted = 0;
   for (uint64_t seed = 1; seed <= 400; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     Workload workload(seed);
@@ -223,11 +259,15 @@ TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
     drafted_tokens += workload.drafted_tokens();
     accepted_tokens += workload.accepted_tokens();
     searches += workload.searches();
+    asked += workload.asked_drafts();
+    noted += workload.noted_drafts();
     if (HasFailure()) return;
   }
   EXPECT_GT(preemptions, 100u) << "the workloads no longer exercise preemption";
   EXPECT_GT(searches, 500) << "the workloads no longer search with beams";
   EXPECT_GT(shared_tokens, 1'000u) << "the workloads no longer share prefixes";
+  EXPECT_GT(asked, 500u) << "the workloads no longer ask for guesses";
+  EXPECT_GT(noted, 500u) << "the source no longer hears what its guesses were worth";
   EXPECT_GT(accepted_tokens, 500u) << "the workloads no longer draft what comes";
   EXPECT_GT(drafted_tokens - accepted_tokens, 1'000u) << "the workloads no longer draft what does not come";
 }

@@ -120,6 +120,7 @@ class Bench {
     batching::PlannerOptions planner = planner_options(engine_);
     planner.prefix_cache = host_.prefix_cache;
     planner.draft_tokens = host_.draft_tokens;
+    planner.draft_source = host_.draft_source;
     const auto generations =
         generate_all(leader_, planner, std::move(list), &stats, [&](const GenerateProgress& progress) {
           run.steps = progress.steps;
@@ -180,7 +181,8 @@ void run_bench(GroupLeader& leader, const Engine& engine, const BenchSpec& spec,
   host.emit({{"event", "finished"}, {"complete", !host.is_stopped()}});
 }
 
-int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend) {
+int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend,
+               batching::DraftSource* draft_source) {
   const auto spec = workload::read_bench_spec(options.bench);
   if (!spec.ok()) throw Error(spec.refusal().message);
   const SystemClock clock;
@@ -200,7 +202,7 @@ int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& 
         {"kv_tokens", int64_t{engine.options().num_blocks} * limits::kKvBlockTokens},
         {"version", build_version()}});
   run_bench(leader, engine, spec.value(),
-            {clock, emit, shutdown_requested, options.prefix_cache, options.draft_tokens});
+            {clock, emit, shutdown_requested, options.prefix_cache, options.draft_tokens, draft_source});
   return kExitDrained;
 }
 

@@ -79,6 +79,9 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Keep the KV cache of prompts and outputs as long as there is room, for prompts that begin alike");
   parser.add("draft-tokens", options.draft_tokens,
              "Most tokens guessed at a time where a text repeats itself, while few generations run; 0: none");
+  parser.add("draft-model", options.draft_model,
+             "Folder of a small model's checkpoint of the same vocabulary, which rank 0 guesses with elsewhere");
+  parser.add("draft-model-tokens", options.draft_model_tokens, "Most tokens that it guesses at a time");
   parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
   parser.add("drain-ms", options.drain_ms, "Time for running jobs after SIGTERM");
@@ -165,6 +168,7 @@ void check_options(const WorkerOptions& options) {
   require_range("max-step-tokens", options.max_step_tokens, options.max_sequences, 1 << 20);
   require_range("kv-tokens", options.kv_tokens, 0, int64_t{1} << 31);
   require_range("kv-memory-mb", options.kv_memory_mb, 1, int64_t{1} << 20);
+  require_range("draft-model-tokens", options.draft_model_tokens, 1, 15);
   require_range("step-deadline-ms", options.step_deadline_ms, 100, 3'600'000);
   require_range("load-deadline-ms", options.load_deadline_ms, 1'000, 24 * 3'600'000);
   require_range("drain-ms", options.drain_ms, 0, 3'600'000);

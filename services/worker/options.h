@@ -35,6 +35,8 @@ struct WorkerOptions {
   int max_step_tokens = 512;      // rows of one engine step
   bool prefix_cache = true;
   int draft_tokens = 7;           // most that are guessed of a text that repeats itself; 0: none
+  std::string draft_model;        // folder of a small model's checkpoint, which guesses elsewhere; empty: none
+  int draft_model_tokens = 4;     // most that it guesses at a time
   int step_deadline_ms = 30'000;  // a step that takes longer ends the group
   int load_deadline_ms = 1'800'000;
   int drain_ms = 60'000;  // after SIGTERM, for the running jobs

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "checkpoint/model_identity.h"
+#include "engine/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
 #include "metrics/http_server.h"
@@ -26,8 +27,17 @@
 namespace optserve::worker {
 namespace {
 
+// A small model of rank 0 that guesses.
+struct LoadedDraft {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Communicator> communicator;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<DraftModel> model;
+};
+
 // Everything one rank needs to execute steps, in the order of construction.
 struct LoadedRank {
+  LoadedDraft draft;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> communicator;
   std::unique_ptr<Engine> engine;
@@ -66,6 +76,16 @@ BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   return backend;
 }
 
+// What a model is. One with random weights and no folder has a shape and nothing else.
+Result<checkpoint::ModelIdentity> identify(const std::string& folder, const std::string& name) {
+  if (!folder.empty()) return checkpoint::read_model_identity(folder);
+  const OptConfig* published = model_spec::find_published(name);
+  if (published == nullptr) return refuse(ErrorCode::kUnknownModel, "no published model is called " + name);
+  checkpoint::ModelIdentity identity;
+  identity.manifest.config = *published;
+  return identity;
+}
+
 EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Manifest& manifest, Health& health) {
   EngineOptions engine;
   if (options.random_weights) {
@@ -86,13 +106,47 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
   return engine;
 }
 
+// Before the large model, which takes all room of the device that is left.
+Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::ModelIdentity& model, Health& health) {
+  constexpr int32_t kSequences = 16;  // more are never guessed for at a time
+  const bool is_name = options.random_weights && model_spec::find_published(options.draft_model) != nullptr;
+  const auto identity = identify(is_name ? "" : options.draft_model, options.draft_model);
+  if (!identity.ok()) return identity.refusal();
+  const checkpoint::Manifest& manifest = identity.value().manifest;
+  if (Status status = check_draft_model(manifest.config, model.manifest.config); !status.ok()) return status.refusal();
+  if (identity.value().vocabulary_digest != model.vocabulary_digest && !options.random_weights)
+    return refuse(ErrorCode::kBadRequest, "draft-model: its vocabulary is not that of " + options.model);
+  LoadedDraft draft;
+  draft.backend = make_backend(backend_options(options, manifest.dtype));
+  draft.communicator = make_solo_communicator();
+  EngineOptions engine = engine_options(options, manifest, health);
+  if (!options.random_weights) engine.checkpoint = options.draft_model;
+  const int64_t context = manifest.config.max_positions;
+  engine.num_blocks =
+      static_cast<int32_t>(kSequences * ((context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens));
+  engine.max_sequences = kSequences;
+  engine.on_memory_plan = {};
+  auto created = Engine::create(engine, *draft.backend, *draft.communicator);
+  if (!created.ok()) return created.refusal();
+  draft.engine = std::move(created).value();
+  draft.model = std::make_unique<DraftModel>(*draft.engine, *draft.communicator, options.draft_model_tokens);
+  log_info("draft_model_loaded", {{"folder", options.draft_model}, {"backend", draft.backend->description()}});
+  return draft;
+}
+
 // A refused checkpoint will be refused again: Refusal. A failing device throws.
-Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::Manifest& manifest, Health& health) {
+Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, Health& health) {
+  const checkpoint::Manifest& manifest = identity.manifest;
   LoadedRank loaded;
   try {
     loaded.backend = make_backend(backend_options(options, manifest.dtype));
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
+  }
+  if (options.rank == 0 && !options.draft_model.empty()) {
+    auto draft = load_draft(options, identity, health);
+    if (!draft.ok()) return draft.refusal();
+    loaded.draft = std::move(draft).value();
   }
   loaded.communicator = make_group_communicator(options, *loaded.backend);
   auto created = Engine::create(engine_options(options, manifest, health), *loaded.backend, *loaded.communicator);
@@ -150,7 +204,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
          Health& health, GroupStatus& status) {
   GroupLeader leader(*rank.engine, *rank.communicator);
   if (!options.bench.empty()) {
-    const int exit_status = lead_bench(options, leader, *rank.engine, *rank.backend);
+    const int exit_status = lead_bench(options, leader, *rank.engine, *rank.backend, rank.draft.model.get());
     leader.stop();
     return exit_status;
   }
@@ -170,6 +224,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
   batching::PlannerOptions planner = planner_options(*rank.engine);
   planner.prefix_cache = options.prefix_cache;
   planner.draft_tokens = options.draft_tokens;
+  planner.draft_source = rank.draft.model.get();
   EngineThread engine(planner, std::move(steps));
   const protocol::Register hello = registration(options, identity, *rank.engine);
   VisibleService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, health, status);
@@ -186,7 +241,7 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
 
 int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, Registry& registry,
                Health& health, GroupStatus& status) {
-  auto loaded = load(options, identity.manifest, health);
+  auto loaded = load(options, identity, health);
   if (!loaded.ok()) {
     log_error("model_refused", {{"cause", loaded.refusal().message}});
     return kExitConfiguration;
@@ -197,16 +252,6 @@ int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& id
   health.ready.store(true);
   follow(*loaded.value().engine, *loaded.value().communicator);
   return kExitDrained;
-}
-
-// What the model is. One with random weights and no folder has a shape and nothing else.
-Result<checkpoint::ModelIdentity> identify(const WorkerOptions& options) {
-  if (!options.model_folder().empty()) return checkpoint::read_model_identity(options.model_folder());
-  const OptConfig* published = model_spec::find_published(options.model);
-  if (published == nullptr) return refuse(ErrorCode::kUnknownModel, "no published model is called " + options.model);
-  checkpoint::ModelIdentity identity;
-  identity.manifest.config = *published;
-  return identity;
 }
 
 }  // namespace
@@ -221,7 +266,7 @@ int run_rank(const WorkerOptions& options) {
     std::signal(SIGINT, SIG_IGN);
   }
   const GroupStatusMemory status = GroupStatusMemory::attach(options.status_fd);
-  const auto identity = identify(options);
+  const auto identity = identify(options.model_folder(), options.model);
   if (!identity.ok()) {
     log_error("model_refused", {{"cause", identity.refusal().message}});
     return kExitConfiguration;

@@ -117,6 +117,20 @@ TEST_F(BadStart, AFolderWithoutAManifestIsNotACheckpoint) {
   EXPECT_THAT(tokenizer.log, HasSubstr("manifest.json"));
 }
 
+TEST_F(BadStart, ADraftModelThatIsNoneIsRefused) {
+  const Outcome missing = run_worker("demo=" + demo_checkpoint(), {"--draft-model=/nowhere"});
+  EXPECT_EQ(missing.status, kExitConfiguration) << missing.log;
+  EXPECT_THAT(missing.log, HasSubstr("/nowhere"));
+  const std::string other = copy_checkpoint();
+  std::string manifest = read_file(other + "/manifest.json");
+  const size_t at = manifest.find("\"vocab_real\": 4096");
+  ASSERT_NE(at, std::string::npos) << manifest;
+  std::ofstream(other + "/manifest.json") << manifest.replace(at, 18, "\"vocab_real\": 4000");
+  const Outcome strange = run_worker("demo=" + demo_checkpoint(), {"--draft-model=" + other});
+  EXPECT_EQ(strange.status, kExitConfiguration) << strange.log;
+  EXPECT_THAT(strange.log, HasSubstr("both must be of one vocabulary"));
+}
+
 TEST_F(BadStart, OptionsOutOfTheirRangeAreNamed) {
   EXPECT_THAT(run_worker("demo").log, HasSubstr("NAME=FOLDER"));
   EXPECT_THAT(run_worker("demo=x", {"--world=0"}).log, HasSubstr("world: expected 1 to 64, found 0"));

@@ -7,6 +7,7 @@
 
 #include "demo_stack.h"
 #include "support/demo_model.h"
+#include "support/temporary_folder.h"
 
 namespace optserve::test_support {
 namespace {
@@ -63,6 +64,21 @@ TEST_P(Pipeline, SameTextAmongSixtyFourOthersChunkedAndPreempted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(World, Pipeline, ::testing::ValuesIn(kSanitized ? std::vector{2} : std::vector{1, 2, 4}));
+
+TEST(PipelineDraftModel, AGroupWithOneGivesTheGoldens) {
+  const TemporaryFolder folder;
+  convert_demo_model(folder / "small", 1, "int4");
+  DemoStack stack({.world = 2, .worker_arguments = {"--draft-model=" + (folder / "small"), "--draft-tokens=0"}});
+  stack.wait_ready();
+  const auto client = stack.client();
+  for (size_t i = 0; i < 3; ++i) {
+    const DemoCase& golden = demo_goldens().cases[i];
+    const auto result = client->generate(greedy_job(golden));
+    ASSERT_TRUE(result.ok()) << result.refusal().message;
+    EXPECT_EQ(result.value().ids, golden.greedy_ids) << golden.prompt;
+  }
+  EXPECT_TRUE(stack.shut_down());
+}
 
 TEST(PipelineStop, StopStringsEndTheTextBeforeThemAndFreeTheSlot) {
   DemoStack stack({});
