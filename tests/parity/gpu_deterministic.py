@@ -3,7 +3,7 @@
 jobs that run alone, all together, and on workers that cut steps otherwise.
 
 usage: gpu_deterministic.py BUNDLE_FOLDER CHECKPOINT TEXT [--world N] [--jobs N] [--seed N]
-           [--worker-option NAME=VALUE]...
+           [--draft-model FOLDER] [--worker-option NAME=VALUE]...
 
 CHECKPOINT has a tokenizer. Prompts are pieces of TEXT of 1 to 300 words; most are sampled. The last lines say how many
 jobs differ without the mode, which shows that there was something to be found.
@@ -78,15 +78,19 @@ def main():
     parser.add_argument('--world', type=int, default=1)
     parser.add_argument('--jobs', type=int, default=48)
     parser.add_argument('--seed', type=int, default=random.randrange(2 ** 32))
+    parser.add_argument('--draft-model', help='folder of a checkpoint, for one more worker that guesses with it')
     parser.add_argument('--worker-option', action='append', default=[])
     arguments = parser.parse_args()
     print('seed', arguments.seed)
     draw = random.Random(arguments.seed)
     with open(arguments.text, encoding='utf-8') as file:
         jobs = make_jobs(file.read(), arguments.jobs, draw)
+    workers = dict(WORKERS)
+    if arguments.draft_model:
+        workers['draft model'] = ['draft-tokens=0', 'draft-model=' + arguments.draft_model]
     wrong, expected = 0, None
     with tempfile.TemporaryDirectory() as work:
-        for name, options in WORKERS.items():
+        for name, options in workers.items():
             with Stack(arguments, os.path.join(work, name), options + ['deterministic=true']) as stack:
                 if expected is None:
                     expected = [stack.run(job) for job in jobs]
