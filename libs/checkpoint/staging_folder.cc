@@ -35,7 +35,7 @@ void OutputFile::append(std::span<const std::byte> bytes) {
 }
 
 FileEntry OutputFile::finish() {
-  queue_->flush();
+  queue_->finish(file_);
   if (fsync(file_->fd) != 0) throw errno_error("fsync " + file_->path);
   if (::close(std::exchange(file_->fd, -1)) != 0) throw errno_error("close " + file_->path);
   return {name_, bytes_, to_hex(file_->hash.finish())};

@@ -47,7 +47,7 @@ def main():
             seconds["cp"].append(copied)
             seconds["cp, sync"].append(synced)
             for name, options in kinds.items():
-                took, peaks[name] = checkpoint_memory.measure(tool, source, folder / "target", *options)
+                took, peaks[name] = checkpoint_memory.measure(tool, "convert", source, folder / "target", *options)
                 seconds[name].append(took)
     finally:
         shutil.rmtree(folder)

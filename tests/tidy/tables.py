@@ -19,6 +19,7 @@ HEADER_OWNERS = [
     (r'nlohmann/', ['libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'services/converter/',
                    'services/cli/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/cage.cc']),
+    (r'^isa-l/', ['libs/checkpoint/crc32.cc']),
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
     (r'nccl\.h$', ['libs/comm/nccl']),
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
