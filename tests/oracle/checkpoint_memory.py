@@ -30,18 +30,18 @@ def pieces(shape):
         left -= count
 
 
-def shapes_of_part(layers):
-    shapes = {"decoder.embed_tokens.weight": (VOCAB // PARTS, HIDDEN),
-              "decoder.embed_positions.weight": (POSITIONS + 2, HIDDEN),
-              "decoder.layer_norm.weight": (HIDDEN,), "decoder.layer_norm.bias": (HIDDEN,)}
+def shapes_of_part(layers, hidden=HIDDEN, ffn=FFN):
+    shapes = {"decoder.embed_tokens.weight": (VOCAB // PARTS, hidden),
+              "decoder.embed_positions.weight": (POSITIONS + 2, hidden),
+              "decoder.layer_norm.weight": (hidden,), "decoder.layer_norm.bias": (hidden,)}
     for layer in range(layers):
-        leaves = {"self_attn.qkv_proj.weight": (3 * HIDDEN // PARTS, HIDDEN),
-                  "self_attn.qkv_proj.bias": (3 * HIDDEN // PARTS,),
-                  "self_attn.out_proj.weight": (HIDDEN, HIDDEN // PARTS), "self_attn.out_proj.bias": (HIDDEN,),
-                  "self_attn_layer_norm.weight": (HIDDEN,), "self_attn_layer_norm.bias": (HIDDEN,),
-                  "fc1.weight": (FFN // PARTS, HIDDEN), "fc1.bias": (FFN // PARTS,),
-                  "fc2.weight": (HIDDEN, FFN // PARTS), "fc2.bias": (HIDDEN,),
-                  "final_layer_norm.weight": (HIDDEN,), "final_layer_norm.bias": (HIDDEN,)}
+        leaves = {"self_attn.qkv_proj.weight": (3 * hidden // PARTS, hidden),
+                  "self_attn.qkv_proj.bias": (3 * hidden // PARTS,),
+                  "self_attn.out_proj.weight": (hidden, hidden // PARTS), "self_attn.out_proj.bias": (hidden,),
+                  "self_attn_layer_norm.weight": (hidden,), "self_attn_layer_norm.bias": (hidden,),
+                  "fc1.weight": (ffn // PARTS, hidden), "fc1.bias": (ffn // PARTS,),
+                  "fc2.weight": (hidden, ffn // PARTS), "fc2.bias": (hidden,),
+                  "final_layer_norm.weight": (hidden,), "final_layer_norm.bias": (hidden,)}
         shapes.update({f"decoder.layers.{layer}.{leaf}": shape for leaf, shape in leaves.items()})
     return shapes
 

@@ -50,8 +50,25 @@ def _tensor(key, dtype, shape):
         b"ccollections\nOrderedDict\n)R") + b"R"
 
 
+class SparseFile:
+    """A new file whose pieces of zeros are holes that take no disk."""
+
+    def __init__(self, path):
+        self.file = open(path, "wb")
+
+    def write(self, data):
+        if len(data) >= 1 << 16 and not numpy.frombuffer(data, numpy.uint8).any():
+            self.file.seek(len(data), 1)
+            return len(data)
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
 def write_pt(path, tensors, model_cfg):
-    """`tensors`: {name: (dtype, shape, pieces)}, `pieces` an iterable of arrays that make up the bytes in order."""
+    """`tensors`: {name: (dtype, shape, pieces)}, `pieces` an iterable of arrays that make up the bytes in order. `path`
+    may be an open file."""
     model = b"".join(_text(name) + _tensor(i, numpy.dtype(dtype), shape)
                      for i, (name, (dtype, shape, _)) in enumerate(tensors.items()))
     cfg = b"}(" + _text("model") + _namespace(model_cfg) + b"u"
