@@ -2,8 +2,8 @@
 
 usage: conversion_30b.py CONVERT_TOOL [FOLDER_FOR_ABOUT_16_GB]
 
-Each tensor begins with a megabyte of pseudo-random weights and ends with zeros that are holes of the file: they are read
-and checked like others, but take no disk.
+Each tensor begins with a megabyte of pseudo-random weights and ends with zeros that are holes of the file: they are
+read and checked like others, but take no disk.
 """
 
 import pathlib
