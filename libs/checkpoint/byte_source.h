@@ -37,6 +37,7 @@ class InputFile final : public ByteSource {
   void read_at(uint64_t offset, std::span<std::byte> out) const override;
   // Compares size and modification time.
   bool has_changed() const override;
+  int64_t modified_ns() const { return mtime_ns_; }  // when it was opened
 
  private:
   InputFile(std::string path, int fd, uint64_t size, int64_t mtime_ns)

@@ -3,35 +3,15 @@
 
 #include <cstddef>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
-#include "checkpoint/manifest.h"
-#include "checkpoint/write_queue.h"
+#include "checkpoint/output_file.h"
+#include "checkpoint/target_folder.h"
 
 namespace optserve::checkpoint {
-
-// A new file that is written once, from front to back, by the thread of `queue`, which must outlive it. Throws Error
-// when the environment fails (disk full), perhaps only in a later call.
-class OutputFile {
- public:
-  // In the open folder `folder_fd`; the name must not exist yet. `path` is for messages.
-  OutputFile(int folder_fd, const std::string& name, const std::string& path, WriteQueue& queue);
-
-  void append(std::span<const std::byte> bytes);
-  uint64_t bytes() const { return bytes_; }  // appended so far
-  // Flushes to the disk, closes, and says what was written.
-  FileEntry finish();
-
- private:
-  std::string name_;
-  std::shared_ptr<OpenFile> file_;
-  WriteQueue* queue_;
-  uint64_t bytes_ = 0;
-};
 
 class StagingFolder {
  public:
@@ -49,16 +29,13 @@ class StagingFolder {
   Status publish();
 
  private:
-  explicit StagingFolder(const std::string& target);
+  explicit StagingFolder(TargetFolder target) : target_(std::move(target)) {}
 
-  std::string target_;
-  std::string parent_;
+  TargetFolder target_;
   std::string staging_name_;
-  int parent_fd_ = -1;
   int staging_fd_ = -1;
   bool published_ = false;
-  std::vector<std::unique_ptr<WriteQueue>> queues_;  // files take turns
-  size_t files_ = 0;
+  WriteQueues queues_;
 };
 
 }  // namespace optserve::checkpoint

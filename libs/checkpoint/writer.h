@@ -1,9 +1,9 @@
-// Writes a sharded checkpoint so that either nothing or all of it becomes visible: files in a staging folder, the
-// manifest last.
+// Writes the shards of a checkpoint so that either nothing or all of it becomes visible, the manifest last.
 #pragma once
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,10 +11,64 @@
 
 #include "checkpoint/layout.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/shared_staging.h"
 #include "checkpoint/staging_folder.h"
 
 namespace optserve::checkpoint {
 
+// Refuses a model that is none and a number of shards that it does not allow.
+Status check_plan(const ShardPlan& plan);
+// Bytes of one shard's tensors, the same for all.
+uint64_t shard_bytes(const ShardPlan& plan);
+
+// The manifest of a checkpoint, but for `files`: the S shards in order, then the tokenizer's two if it has one.
+struct ManifestNotes {
+  SourceInfo source;
+  std::string created_by;
+};
+Manifest make_manifest(const ShardPlan& plan, std::vector<FileEntry> files, const ManifestNotes& notes);
+
+// The file of one shard: its header, and then the blocks of shard_tensors(plan) in their order, each row-major, without
+// gaps.
+class ShardStream {
+ public:
+  ShardStream(OutputFile file, const ShardPlan& plan, int shard);
+
+  void append(std::span<const std::byte> bytes);
+  // Every byte must be there.
+  OutputFile& complete();
+  OutputFile& file() { return file_; }
+
+ private:
+  OutputFile file_;
+  uint64_t bytes_left_;
+};
+
+// Writes claimed shards side by side.
+class ShardsWriter {
+ public:
+  // `staging` outlives the object. Throws Error when the environment fails, as every call does.
+  ShardsWriter(SharedStaging& staging, const ShardPlan& plan, std::vector<ShardClaim> claims);
+  // Drops what is not finished.
+  ~ShardsWriter();
+  ShardsWriter(const ShardsWriter&) = delete;
+  ShardsWriter& operator=(const ShardsWriter&) = delete;
+
+  std::vector<int> shards() const;  // ascending
+  // Next bytes of one of these shards; see ShardStream.
+  void append(int shard, std::span<const std::byte> bytes);
+  // Every shard must be complete. `notes` are of each of shards().
+  void finish(const std::vector<ShardNotes>& notes);
+
+ private:
+  SharedStaging& staging_;
+  std::vector<ShardClaim> claims_;
+  std::vector<ShardStream> streams_;
+  std::vector<size_t> places_;  // of a shard in the two
+  bool finished_ = false;
+};
+
+// Writes a whole checkpoint at once into a staging folder of its own: for programs whose weights are at hand.
 class CheckpointWriter {
  public:
   using Plan = ShardPlan;
@@ -22,25 +76,22 @@ class CheckpointWriter {
   // Refuses a target that exists and a parent that does not. Throws Error when the environment fails.
   static Result<std::unique_ptr<CheckpointWriter>> create(const std::string& target, const Plan& plan);
 
-  // Next bytes of a shard: the blocks of shard_tensors(plan) in their order, each row-major, without gaps.
-  void append(int shard, std::span<const std::byte> bytes);
+  // Next bytes of a shard; see ShardStream.
+  void append(int shard, std::span<const std::byte> bytes) { shards_.at(static_cast<size_t>(shard)).append(bytes); }
   // Both tokenizer files, or neither.
   void add_tokenizer(std::string_view vocab, std::string_view merges);
   // Every shard must be complete. Refused if the target has appeared meanwhile.
   Status publish(const SourceInfo& source, std::string_view created_by);
 
-  uint64_t shard_bytes() const { return shard_bytes_; }  // of one shard's tensors, the same for all
+  uint64_t shard_bytes() const { return checkpoint::shard_bytes(plan_); }
 
  private:
   CheckpointWriter(std::unique_ptr<StagingFolder> folder, Plan plan)
       : folder_(std::move(folder)), plan_(std::move(plan)) {}
-  void open_shards();
 
   std::unique_ptr<StagingFolder> folder_;  // removes what is in it unless publish() succeeded
   Plan plan_;
-  uint64_t shard_bytes_ = 0;
-  std::vector<OutputFile> shards_;
-  std::vector<uint64_t> appended_;
+  std::vector<ShardStream> shards_;
   std::vector<FileEntry> tokenizer_files_;
 };
 

@@ -1,5 +1,8 @@
 // Foreign checkpoint in, sharded checkpoint out. Pure library: the command line and the converter service call it.
 //
+// Shards are finished in passes, in a hidden folder beside the output. Who is asked for the same conversion again goes
+// on from those that are finished, and several processes that are asked at once share the work.
+//
 // Tensors stream from input to output in pieces of a few megabytes, so memory does not depend on the model. The same
 // weights give the same shard bytes whatever files they came in.
 #pragma once
@@ -36,8 +39,9 @@ struct ConvertOptions {
   std::string vocab_file;                    // both empty: found beside the input or in the folder above
   std::string merges_file;
   bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
-  bool accept_existing = false;  // an output that the same conversion has written before is its result
   bool check_source = true;      // compare the input's bytes with its CRC-32s
+  bool restart = false;          // remove what an attempt that ended has left, instead of going on from it
+  int64_t pass_mib_max = 0;      // of output that is written before its shards count as finished; see shards_per_pass()
   ReaderSettings reader;         // of the process that opens and parses the input
   // Called a few times a second at most per tensor piece; false cancels the conversion.
   std::function<bool(const ConvertProgress&)> on_progress;
@@ -49,7 +53,7 @@ struct ConvertResult {
   std::optional<Quantisation> quantisation;
   int shards = 0;
   int64_t parameters = 0;      // elements of all tensors
-  uint64_t bytes_written = 0;  // of tensors, all shards together
+  uint64_t bytes_written = 0;  // of tensors, all shards together, whoever wrote them
   uint64_t nonfinite = 0;      // NaN or infinite elements that were accepted
   bool has_tokenizer = false;
   bool existed = false;  // nothing was done: the output was there
@@ -57,8 +61,10 @@ struct ConvertResult {
   std::vector<std::string> warnings;
 };
 
-// Refuses bad input, an existing output (but see accept_existing) and cancellation (ErrorCode::kCancelled); then
-// nothing is left behind. Throws Error when the environment fails, with the same guarantee.
+// An output that the same conversion has written before is its result. Refuses bad input, another existing output, and
+// cancellation (ErrorCode::kCancelled). Throws Error when the environment fails. No output is visible then. Finished
+// shards stay for the next attempt after a cancellation or an Error, and where other processes are at work; nothing
+// stays of bad input.
 Result<ConvertResult> convert(const ConvertOptions& options);
 
 // The default shard count of a model. 1 works unless no count does.

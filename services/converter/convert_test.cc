@@ -482,8 +482,6 @@ TEST_F(Convert, OptionsThatCannotBe) {
   ASSERT_TRUE(result.ok()) << result.refusal().message;
   EXPECT_EQ(result.value().config.vocab_real, 37);
   EXPECT_TRUE(result.value().has_tokenizer);
-  EXPECT_NE(convert(chosen).refusal().message.find("exists already"), std::string::npos);
-  chosen.accept_existing = true;
   EXPECT_TRUE(convert(chosen).value().existed);
   chosen.shards = 1;
   EXPECT_NE(convert(chosen).refusal().message.find("exists already"), std::string::npos);

@@ -43,7 +43,7 @@ bool is_whole(const std::string& folder, const Manifest& manifest) {
 
 }  // namespace
 
-bool is_output_of(const std::string& folder, const checkpoint::CheckpointWriter::Plan& plan, const SourceInfo& source,
+bool is_output_of(const std::string& folder, const checkpoint::ShardPlan& plan, const SourceInfo& source,
                   const std::optional<TokenizerFiles>& tokenizer) {
   std::error_code ignored;
   if (!fs::exists(fs::path(folder) / "manifest.json", ignored)) return false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "quant/quantise.h"
 
@@ -41,19 +42,22 @@ int64_t rows_per_piece(const TensorSpec& spec) { return std::max<int64_t>(1, kPi
 
 }  // namespace
 
-Mover::Mover(const SourceReader& source, checkpoint::CheckpointWriter& writer, const checkpoint::ShardPlan& plan,
-             const ConvertOptions& options)
-    : source_(source), writer_(writer), plan_(plan), options_(options) {
-  progress_.bytes_total = writer.shard_bytes() * static_cast<uint64_t>(plan.shards);
-}
+Mover::Mover(const SourceReader& source, checkpoint::ShardsWriter& writer, const checkpoint::ShardPlan& plan,
+             const ConvertOptions& options, OnProgress on_progress)
+    : source_(source),
+      writer_(writer),
+      plan_(plan),
+      options_(options),
+      on_progress_(std::move(on_progress)),
+      shards_(writer.shards()) {}
 
-Status Mover::run(std::vector<std::string>& warnings) {
+Status Mover::run() {
   for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config)) {
-    progress_.tensor = spec.name;
+    tensor_ = spec.name;
     if (options_.check_source)
       if (Status status = source_.check_bytes(spec); !status.ok()) return status;
-    if (!source_.replicas_agree(spec))
-      warnings.push_back(spec.name + " differs between parts; the first part's is used");
+    if (has_first_shard() && !source_.replicas_agree(spec))
+      notes_[0].warnings.push_back(spec.name + " differs between parts; the first part's is used");
     nonfinite_in_tensor_ = 0;
     if (!move(spec)) return refuse(ErrorCode::kCancelled, "the conversion was cancelled");
     if (nonfinite_in_tensor_ > 0)
@@ -61,9 +65,16 @@ Status Mover::run(std::vector<std::string>& warnings) {
                         std::to_string(spec.elements()));
     nonfinite_ += nonfinite_in_tensor_;
   }
-  progress_.tensor = {};
-  if (!report()) return refuse(ErrorCode::kCancelled, "the conversion was cancelled");
   return check_finite();
+}
+
+std::vector<checkpoint::ShardNotes> Mover::notes() const {
+  std::vector<checkpoint::ShardNotes> found;
+  for (const int shard : shards_) {
+    const auto noted = notes_.find(shard);
+    found.push_back(noted == notes_.end() ? checkpoint::ShardNotes{} : noted->second);
+  }
+  return found;
 }
 
 bool Mover::move(const TensorSpec& spec) {
@@ -73,8 +84,9 @@ bool Mover::move(const TensorSpec& spec) {
 
 // Row runs of one shard after the other: each row is read once.
 bool Mover::move_by_shard(const TensorSpec& spec) {
-  for (int shard = 0; shard < plan_.shards; ++shard) {
+  for (const int shard : shards_) {
     scales_.clear();
+    const uint64_t before = nonfinite_in_tensor_;
     for (const model_spec::RowRange& range : model_spec::block_of(spec, shard, plan_.shards).rows) {
       for (int64_t row = range.begin; row < range.begin + range.count;) {
         const int64_t count = std::min(rows_per_piece(spec), range.begin + range.count - row);
@@ -85,6 +97,7 @@ bool Mover::move_by_shard(const TensorSpec& spec) {
       }
     }
     append(shard, std::as_bytes(std::span(scales_)));
+    notes_[shard].nonfinite += nonfinite_in_tensor_ - before;
   }
   return true;
 }
@@ -95,7 +108,7 @@ bool Mover::move_by_rows(const TensorSpec& spec) {
   for (int64_t row = 0; row < spec.rows;) {
     const int64_t count = std::min(rows_per_piece(spec), spec.rows - row);
     load(spec, row, count);
-    for (int shard = 0; shard < plan_.shards; ++shard) {
+    for (const int shard : shards_) {
       const model_spec::Block block = model_spec::block_of(spec, shard, plan_.shards);
       append_columns(shard, piece_,
                      {piece_.size() / static_cast<size_t>(count), spec.cols, block.col_begin, block.cols});
@@ -103,10 +116,11 @@ bool Mover::move_by_rows(const TensorSpec& spec) {
     row += count;
     if (!report()) return false;
   }
+  if (has_first_shard()) notes_[0].nonfinite += nonfinite_in_tensor_;
   if (scales_.empty()) return true;
   // A scale of whole rows belongs to every shard, one of a group to the shard that has the group.
   const int64_t scales_of_row = static_cast<int64_t>(scales_.size()) / spec.rows;
-  for (int shard = 0; shard < plan_.shards; ++shard) {
+  for (const int shard : shards_) {
     const model_spec::Block block = model_spec::block_of(spec, shard, plan_.shards);
     const bool is_whole = scales_of_row == 1;
     append_columns(shard, std::as_bytes(std::span(scales_)),
@@ -181,7 +195,7 @@ void Mover::quantise(const TensorSpec& spec, int64_t count) {
 void Mover::append(int shard, std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
   writer_.append(shard, bytes);
-  progress_.bytes_done += bytes.size();
+  bytes_done_ += bytes.size();
 }
 
 Status Mover::check_finite() const {

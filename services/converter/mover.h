@@ -1,9 +1,11 @@
-// Moves the tensors of a SourceReader into a CheckpointWriter, one at a time and each in pieces of rows; casts and
-// quantises them on the way.
+// Moves the tensors of a SourceReader into the shards of one pass, one tensor at a time and each in pieces of rows;
+// casts and quantises them on the way. Reads only the rows that these shards hold; columns are cut out of whole rows.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,15 +19,18 @@ namespace optserve::converter {
 
 class Mover {
  public:
-  // All four outlive the object.
-  Mover(const SourceReader& source, checkpoint::CheckpointWriter& writer, const checkpoint::ShardPlan& plan,
-        const ConvertOptions& options);
+  // Called with the bytes of this pass that are done and the name of the tensor at work; false cancels.
+  using OnProgress = std::function<bool(uint64_t bytes_done, const std::string& tensor)>;
+
+  // All outlive the object.
+  Mover(const SourceReader& source, checkpoint::ShardsWriter& writer, const checkpoint::ShardPlan& plan,
+        const ConvertOptions& options, OnProgress on_progress);
 
   // Refused if a checksum differs, a weight is NaN or infinite (all tensors with such are named), or progress says so.
-  Status run(std::vector<std::string>& warnings);
+  Status run();
 
-  uint64_t nonfinite() const { return nonfinite_; }
-  uint64_t bytes_done() const { return progress_.bytes_done; }
+  // Of each shard of the pass. What concerns all shards stands with shard 0, so that it counts once.
+  std::vector<checkpoint::ShardNotes> notes() const;
 
  private:
   bool move(const model_spec::TensorSpec& spec);
@@ -44,20 +49,25 @@ class Mover {
   };
   void append_columns(int shard, std::span<const std::byte> rows, const Cut& cut);
   void append(int shard, std::span<const std::byte> bytes);
-  bool report() const { return !options_.on_progress || options_.on_progress(progress_); }
+  bool report() const { return on_progress_(bytes_done_, tensor_); }
+  bool has_first_shard() const { return shards_.front() == 0; }
   Status check_finite() const;
 
   const SourceReader& source_;
-  checkpoint::CheckpointWriter& writer_;
+  checkpoint::ShardsWriter& writer_;
   const checkpoint::ShardPlan& plan_;
   const ConvertOptions& options_;
-  ConvertProgress progress_;
+  const OnProgress on_progress_;
+  const std::vector<int> shards_;  // of the pass
+  uint64_t bytes_done_ = 0;
+  std::string tensor_;
   std::vector<std::byte> piece_;    // rows as they are stored
   std::vector<std::byte> plain_;    // rows in the output's type, before they are quantised
   std::vector<std::byte> raw_;      // rows in the input's type
   std::vector<std::byte> columns_;  // one shard's columns of rows
   std::vector<float> wide_;
   std::vector<float> scales_;  // of the tensor at work, or of one shard's rows of it
+  std::map<int, checkpoint::ShardNotes> notes_;
   uint64_t nonfinite_ = 0;
   uint64_t nonfinite_in_tensor_ = 0;
   bool has_unstorable_ = false;  // NaN or infinite weights in a quantised matrix

@@ -67,10 +67,16 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
   options.merges_file = command.merges_file;
   options.allow_nonfinite = command.allow_nonfinite;
   options.check_source = command.check_source;
+  options.restart = command.restart;
+  options.pass_mib_max = command.pass_mib_max;
   if (command.input.empty() || command.output.empty())
     return refuse(ErrorCode::kBadRequest, "both an input and an output are needed");
   if (command.shards < 0 || command.num_heads < 0)
     return refuse(ErrorCode::kBadRequest, "shards and heads must not be negative");
+  constexpr int64_t kPassMibMax = int64_t{1} << 40;
+  if (command.pass_mib_max < 0 || command.pass_mib_max > kPassMibMax)
+    return refuse(ErrorCode::kBadRequest, "pass-mib-max is " + std::to_string(command.pass_mib_max) +
+                                              ", expected 0 to " + std::to_string(kPassMibMax));
   if (command.dtype != "keep") {
     options.dtype = tensor::parse_weight_dtype(command.dtype);
     if (!options.dtype)
@@ -126,8 +132,9 @@ int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& 
     for (const std::string& warning : done.warnings) err << "warning: " << warning << "\n";
     if (done.nonfinite > 0) err << "warning: " << done.nonfinite << " weights are NaN or infinite\n";
     out << command.output << ": " << done.config.name << ", " << done.parameters << " parameters in "
-        << formats_text(done) << ", " << done.shards << " shards, " << done.bytes_written << " bytes, from "
-        << done.layout << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
+        << formats_text(done) << ", " << done.shards << " shards, "
+        << (done.existed ? "written before" : std::to_string(done.bytes_written) + " bytes") << ", from " << done.layout
+        << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
     return 0;
   } catch (const Error& error) {
     err << "error: " << error.what() << "\n";

@@ -27,6 +27,8 @@ struct ConvertCommand {
   std::string merges_file;
   bool allow_nonfinite = false;
   bool check_source = true;
+  bool restart = false;
+  int64_t pass_mib_max = 0;
   bool show_progress = true;
   ReaderOptions reader;
 };

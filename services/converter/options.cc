@@ -3,6 +3,11 @@
 namespace optserve::converter {
 namespace {
 
+constexpr const char* kPassHelp =
+    "MiB of output that a crash may lose: shards are finished in passes of so much, at least one shard, and each pass "
+    "reads "
+    "some matrices anew; 0: 32 GiB or a quarter of the output, whichever is more";
+
 void add_reader_options(ConfigParser& command, ReaderOptions& reader) {
   command.add("sandbox", reader.sandbox,
               "Cage of the process that parses foreign files: require, try (warn where the system lacks it) or off");
@@ -18,6 +23,7 @@ void add_serve(ConfigParser& parser, ConverterOptions& options) {
   command.add("root", options.serve.roots,
               "Folder that jobs may read and write, repeatable; without one every job is refused");
   command.add("drain-seconds", options.serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
+  command.add("pass-mib-max", options.serve.pass_mib_max, kPassHelp);
   add_reader_options(command, options.serve.reader);
   options.serve_parser = &command;
 }
@@ -42,6 +48,9 @@ void add_convert(ConfigParser& parser, ConverterOptions& options) {
   command.add("merges", convert.merges_file, "gpt2-merges.txt; by default searched beside the source");
   command.add("allow-nonfinite", convert.allow_nonfinite, "Accept weights that are NaN or infinite");
   command.add("check-source", convert.check_source, "Compare the source's bytes with its checksums");
+  command.add("restart", convert.restart,
+              "Remove what an earlier attempt has left beside the destination, instead of going on from it");
+  command.add("pass-mib-max", convert.pass_mib_max, kPassHelp);
   command.add("progress", convert.show_progress, "Show progress on standard error");
   add_reader_options(command, convert.reader);
 }

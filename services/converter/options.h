@@ -14,6 +14,7 @@ struct ServeOptions {
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> roots;  // folders that jobs may read and write
   int64_t drain_seconds = 60;      // after SIGTERM, for the running conversion
+  int64_t pass_mib_max = 0;        // see shards_per_pass()
   ReaderOptions reader;
 };
 

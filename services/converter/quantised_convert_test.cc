@@ -224,7 +224,6 @@ TEST_F(QuantisedConvert, NanElsewhereIsAllowedAsBefore) {
 TEST_F(QuantisedConvert, AnotherQuantisationIsNotTheSameConversion) {
   write_source();
   ConvertOptions chosen = options("int8", 2);
-  chosen.accept_existing = true;
   ASSERT_TRUE(convert(chosen).ok());
   EXPECT_TRUE(convert(chosen).value().existed);
   for (const char* other : {"int8-mse", "fp8"}) {

@@ -18,7 +18,7 @@ std::string summary_of(const std::string& destination, const ConvertResult& resu
 }
 
 // What the conversion thread does with one job.
-Result<std::string> convert_job(const PathGuard& guard, const ReaderOptions& reader,
+Result<std::string> convert_job(const PathGuard& guard, const ServeOptions& settings,
                                 const protocol::ConvertSpec& wanted, const ConversionThread::Progress& progress) {
   const Result<protocol::ConvertSpec> spec = guard.resolve(wanted);
   if (!spec.ok()) return spec.refusal();
@@ -28,11 +28,10 @@ Result<std::string> convert_job(const PathGuard& guard, const ReaderOptions& rea
   command.dtype = spec.value().dtype.empty() ? "keep" : spec.value().dtype;
   command.quantize = spec.value().quantize.empty() ? "none" : spec.value().quantize;
   command.shards = spec.value().shards;
-  command.reader = reader;
+  command.pass_mib_max = settings.pass_mib_max;
+  command.reader = settings.reader;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();
-  // A converter may have died between publishing and reporting; then its job comes again.
-  options.value().accept_existing = true;
   options.value().on_progress = [&](const ConvertProgress& at) {
     return progress(static_cast<int64_t>(at.bytes_done), static_cast<int64_t>(at.bytes_total));
   };
@@ -70,7 +69,7 @@ void serve(const ServeOptions& options) {
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
 
   ConversionThread thread([&](const protocol::ConvertSpec& spec, const auto& progress) {
-    return convert_job(guard, options.reader, spec, progress);
+    return convert_job(guard, options, spec, progress);
   });
   protocol::Register hello = transport::new_registration();
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);

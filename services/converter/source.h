@@ -42,7 +42,7 @@ struct ForeignCheckpoint {
   std::string kind;    // "metaseq", "huggingface" or "faster_transformer"
   std::string layout;  // "2 model-parallel parts, flattened"
   std::vector<std::unique_ptr<checkpoint::PtFile>> pt_files;
-  std::vector<std::unique_ptr<checkpoint::InputFile>> plain_files;
+  std::vector<std::unique_ptr<checkpoint::InputFile>> plain_files;  // without checksums
   std::vector<ForeignPart> parts;
   int64_t unused_position_rows = 2;  // in front of the position table: the first token of a text uses row 2
   bool is_vocab_whole = false;       // each part has the whole token table, not its share of the rows

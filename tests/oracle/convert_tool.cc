@@ -39,6 +39,7 @@ int convert(int argc, char** argv) {
     if (option == "--name") command.name = value;
     if (option == "--vocab") command.vocab_file = value;
     if (option == "--merges") command.merges_file = value;
+    if (option == "--pass-mib-max") command.pass_mib_max = std::stoll(value);
     if (option == "--sandbox") command.reader.sandbox = value;
     ++i;
   }
