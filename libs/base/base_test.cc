@@ -12,6 +12,7 @@
 #include "base/ids.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/time_left.h"
 #include "base/utf8.h"
 
 namespace optserve {
@@ -80,6 +81,24 @@ TEST(Utf8, AcceptsWholeCharactersOnly) {
   EXPECT_TRUE(is_incomplete_utf8("\xe2\x82"));
   EXPECT_FALSE(is_incomplete_utf8("\xe2\x28"));
   EXPECT_FALSE(is_incomplete_utf8("\xe2\x82\xac"));
+}
+
+TEST(TimeLeft, CountsFromTheFirstCallAndRoundsUp) {
+  FakeClock clock;
+  TimeLeft left;
+  EXPECT_EQ(left.text(500, 1000, clock.now()), "");  // done before
+  clock.advance(seconds(1));
+  EXPECT_EQ(left.text(550, 1000, clock.now()), "");  // too early to say
+  clock.advance(seconds(9));
+  EXPECT_EQ(left.text(600, 1000, clock.now()), "about 40 s left");
+  EXPECT_EQ(left.text(510, 1000, clock.now()), "about 9 min left");
+  EXPECT_EQ(left.text(501, 1000, clock.now()), "about 84 min left");
+  EXPECT_EQ(left.text(501, 2000, clock.now()), "about 5 h left");
+  EXPECT_EQ(left.text(500, 1000, clock.now()), "");
+  EXPECT_EQ(left.text(1000, 1000, clock.now()), "");
+  EXPECT_EQ(left.text(100, 1000, clock.now()), "");  // less than before: it counts anew
+  clock.advance(seconds(10));
+  EXPECT_EQ(left.text(550, 1000, clock.now()), "about 10 s left");
 }
 
 TEST(Config, FlagBeatsEnvironmentBeatsFile) {

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "base/ids.h"
+#include "base/time_left.h"
 #include "cli/command.h"
 #include "cli/connection.h"
 #include "cli/followed_job.h"
@@ -24,6 +26,8 @@ class ConvertCommand final : public Command {
     command.add("dtype", convert_.dtype, "fp32, fp16, bf16 or keep");
     command.add("quantize", convert_.quantize, "Store the large matrices in fewer bits: int8, int8-mse, fp8 or int4");
     command.add("shards", convert_.shards, "Number of shards; 0: the converter chooses");
+    command.add("parts", parts_,
+                "Converters that share the work: so many jobs of this conversion are submitted, as a group");
     command.add("key", key_, "Submitting again with the same key gives the same job");
     command.add("ttl-ms", ttl_ms_, "Time until the conversion is given up");
     command.add("json", json_, "Print one JSON object at the end");
@@ -38,33 +42,65 @@ class ConvertCommand final : public Command {
     job.convert = convert_;
     job.convert->source = std::filesystem::absolute(convert_.source).lexically_normal().string();
     job.convert->destination = std::filesystem::absolute(convert_.destination).lexically_normal().string();
-    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job),
-                                                        [this](std::string_view, const protocol::JobEvent& event) {
-                                                          show_progress(event.progress_done, event.progress_total);
-                                                          return true;
-                                                        });
+    const std::vector<protocol::JobResult> results = FollowedJob::run_all(
+        connection.client(), parts_of(job), [this](std::string_view, const protocol::JobEvent& event) {
+          show_progress(event.progress_done, event.progress_total);
+          return true;
+        });
     if (shown_) std::fputc('\n', stderr);
-    if (json_) {
-      std::fputs(result_json(result).c_str(), stdout);
-    } else {
-      const std::string text = result.message.empty() ? result_summary(result) : result.message + "\n";
-      std::fputs(text.c_str(), exit_status_of(result) == 0 ? stdout : stderr);
-    }
-    return exit_status_of(result);
+    return report(results);
   }
 
  private:
+  // The same conversion several times: converters that work on one destination share its shards.
+  std::vector<protocol::JobSpec> parts_of(const protocol::JobSpec& job) const {
+    if (parts_ < 1 || parts_ > kPartsMax)
+      fail(refuse(ErrorCode::kBadRequest,
+                  "parts is " + std::to_string(parts_) + ", expected 1 to " + std::to_string(kPartsMax)));
+    std::vector<protocol::JobSpec> jobs(static_cast<size_t>(parts_), job);
+    if (parts_ == 1) return jobs;
+    const std::string group = Id128::random().hex();
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      jobs[i].group = group;
+      if (!key_.empty()) jobs[i].key = key_ + "." + std::to_string(i + 1);
+    }
+    return jobs;
+  }
+
+  // One job that succeeded has seen the whole checkpoint published, whatever became of the others.
+  int report(const std::vector<protocol::JobResult>& results) const {
+    int status = exit_status_of(results.front());
+    const protocol::JobResult* told = &results.front();
+    for (const protocol::JobResult& result : results) {
+      if (json_) std::fputs(result_json(result).c_str(), stdout);
+      if (status == 0 || exit_status_of(result) != 0) continue;
+      status = 0;
+      told = &result;
+    }
+    if (json_) return status;
+    const std::string text = told->message.empty() ? result_summary(*told) : told->message + "\n";
+    std::fputs(text.c_str(), status == 0 ? stdout : stderr);
+    return status;
+  }
+
   void show_progress(int64_t done, int64_t total) {
     if (total <= 0 || isatty(STDERR_FILENO) == 0) return;
     constexpr double kMega = 1e6;
-    std::fprintf(stderr, "\r%5.1f %%  %.1f of %.1f MB", 100.0 * static_cast<double>(done) / static_cast<double>(total),
-                 static_cast<double>(done) / kMega, static_cast<double>(total) / kMega);
+    const std::string left = time_left_.text(static_cast<uint64_t>(done), static_cast<uint64_t>(total), clock_.now());
+    std::fprintf(stderr, "\r\x1b[K%5.1f %%  %.1f of %.1f MB%s%s",
+                 100.0 * static_cast<double>(done) / static_cast<double>(total), static_cast<double>(done) / kMega,
+                 static_cast<double>(total) / kMega, left.empty() ? "" : ", ", left.c_str());
     shown_ = true;
   }
+
+  static constexpr int kPartsMax = 64;
 
   protocol::ConvertSpec convert_{.source = {}, .destination = {}, .dtype = "keep", .shards = 0, .quantize = {}};
   ConnectionOptions connection_options_;
   bool remote_ = false;
+  int parts_ = 1;
+  SystemClock clock_;
+  TimeLeft time_left_;
   std::string key_;
   int64_t ttl_ms_ = 3'600'000;
   bool json_ = false;

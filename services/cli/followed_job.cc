@@ -12,10 +12,33 @@ namespace {
 
 constexpr milliseconds kSignalPoll{50};
 
-void cancel(Client& client, const JobId& job) {
-  const Result<protocol::JobResult> cancelled = client.cancel(job);
-  if (!cancelled.ok()) fail(cancelled.refusal());
-  std::fprintf(stderr, "\noptserve: cancelled job %s\n", job.hex().c_str());
+void cancel(Client& client, const std::vector<JobId>& jobs) {
+  for (const JobId& job : jobs) {
+    const Result<protocol::JobResult> cancelled = client.cancel(job);
+    if (!cancelled.ok()) fail(cancelled.refusal());
+    std::fprintf(stderr, "\noptserve: cancelled job %s\n", job.hex().c_str());
+  }
+}
+
+std::vector<JobId> accepted(Client& client, const std::vector<protocol::SubmitOutcome>& outcomes) {
+  std::vector<JobId> jobs;
+  const protocol::SubmitOutcome* refused = nullptr;
+  for (const protocol::SubmitOutcome& outcome : outcomes) {
+    if (outcome.job)
+      jobs.push_back(*outcome.job);
+    else
+      refused = &outcome;
+  }
+  if (refused == nullptr) return jobs;
+  cancel(client, jobs);
+  fail(refuse(refused->error.value_or(ErrorCode::kInternal), refused->message));
+}
+
+std::vector<protocol::JobResult> in_order(const std::vector<JobId>& ids,
+                                          const std::map<JobId, protocol::JobResult>& results) {
+  std::vector<protocol::JobResult> list;
+  for (const JobId& id : ids) list.push_back(results.at(id));
+  return list;
 }
 
 }  // namespace
@@ -35,7 +58,7 @@ JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) {
   };
   stream.on_finished = [state](const protocol::JobResult& result) {
     const std::lock_guard lock(state->mutex);
-    state->result = result;
+    state->results.insert_or_assign(result.job, result);
     state->changed.notify_one();
   };
   stream.on_lost = [state](const Refusal& why) {
@@ -47,30 +70,39 @@ JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) {
 }
 
 protocol::JobResult FollowedJob::run(Client& client, protocol::JobSpec job, const OnEvent& on_event) {
+  std::vector<protocol::JobResult> results = run_all(client, {std::move(job)}, on_event);
+  return std::move(results.front());
+}
+
+std::vector<protocol::JobResult> FollowedJob::run_all(Client& client, std::vector<protocol::JobSpec> jobs,
+                                                      const OnEvent& on_event) {
   install_shutdown_signals();
   const auto state = std::make_shared<State>();
-  const auto outcomes = value_or_fail(client.submit({std::move(job)}, stream_into(state)));
-  check_eq(outcomes.size(), size_t{1}, "outcomes of one job");
-  const protocol::SubmitOutcome& outcome = outcomes.front();
-  if (!outcome.job) fail(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
+  const size_t count = jobs.size();
+  const auto outcomes = value_or_fail(client.submit(std::move(jobs), stream_into(state)));
+  check_eq(outcomes.size(), count, "outcomes of the jobs");
+  const std::vector<JobId> ids = accepted(client, outcomes);
   bool cancelled = false;
+  size_t seen = 0;  // results
   std::unique_lock lock(state->mutex);
   while (true) {
-    state->changed.wait_for(lock, kSignalPoll,
-                            [&] { return state->last_event || state->result || state->lost.has_value(); });
+    state->changed.wait_for(lock, kSignalPoll, [&] {
+      return state->last_event || state->results.size() > seen || state->lost.has_value();
+    });
     const std::string text = std::exchange(state->text, {});
     const auto event = std::exchange(state->last_event, std::nullopt);
-    const auto result = state->result;
+    const auto results = state->results;
     const auto lost = state->lost;
     lock.unlock();
     const bool readable = !event || cancelled || on_event(text, *event);
-    if (result) return *result;
+    seen = results.size();
+    if (seen == count) return in_order(ids, results);
     if (lost) fail(*lost);
     if (!cancelled && (!readable || shutdown_requested())) {
       cancelled = true;
-      cancel(client, *outcome.job);
+      cancel(client, ids);
     }
-    if (shutdown_forced()) fail(refuse(ErrorCode::kCancelled, "interrupted twice; job " + outcome.job->hex()));
+    if (shutdown_forced()) fail(refuse(ErrorCode::kCancelled, "interrupted twice; job " + ids.front().hex()));
     lock.lock();
   }
 }

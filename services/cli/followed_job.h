@@ -1,14 +1,16 @@
-// A job that a command waits for in the foreground: its stream, handed from the client's thread to the command's, and
-// Ctrl-C, which cancels the job instead of only leaving it.
+// Jobs that a command waits for in the foreground: their stream, handed from the client's thread to the command's, and
+// Ctrl-C, which cancels them instead of only leaving them.
 #pragma once
 
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "client/client.h"
@@ -23,6 +25,10 @@ class FollowedJob {
 
   // Submits the job and follows it to its end. Throws CommandFailure if it is refused or lost.
   static protocol::JobResult run(Client& client, protocol::JobSpec job, const OnEvent& on_event);
+  // The same for several jobs, whose texts are one stream; their results come in the order of the jobs. If one is
+  // refused, those that were accepted are cancelled.
+  static std::vector<protocol::JobResult> run_all(Client& client, std::vector<protocol::JobSpec> jobs,
+                                                  const OnEvent& on_event);
 
  private:
   // Shared with the client's thread, which may outlive run() by a moment.
@@ -31,7 +37,7 @@ class FollowedJob {
     std::condition_variable changed;
     std::string text;  // not handed on yet
     std::optional<protocol::JobEvent> last_event;
-    std::optional<protocol::JobResult> result;
+    std::map<JobId, protocol::JobResult> results;
     std::optional<Refusal> lost;
   };
   static JobStream stream_into(const std::shared_ptr<State>& state);

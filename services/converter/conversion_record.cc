@@ -21,7 +21,7 @@ std::string conversion_record(const ConversionIdentity& identity) {
                          {"merges", checkpoint::to_hex(checkpoint::sha256_of(identity.tokenizer->merges))}};
   root["allow_nonfinite"] = identity.allow_nonfinite;
   root["check_source"] = identity.check_source;
-  root["source"] = {{"layout", identity.source.layout}, {"modified_ns", identity.source_modified_ns}};
+  root["source"] = {{"layout", identity.source.layout}};
   for (const checkpoint::SourceFile& file : identity.source.files)
     root["source"]["files"].push_back(
         {{"name", file.name}, {"bytes", file.bytes}, {"index_sha256", file.index_sha256}});

@@ -13,7 +13,6 @@ namespace optserve::converter {
 struct ConversionIdentity {
   const checkpoint::ShardPlan& plan;
   const checkpoint::SourceInfo& source;
-  int64_t source_modified_ns = 0;  // where a file of the source has no digest; see SourceSummary
   const std::optional<TokenizerFiles>& tokenizer;
   bool allow_nonfinite = false;
   bool check_source = true;

@@ -70,7 +70,6 @@ struct Job {
   std::string record() const {
     return conversion_record({.plan = plan,
                               .source = origin,
-                              .source_modified_ns = source.summary().modified_ns,
                               .tokenizer = tokenizer,
                               .allow_nonfinite = options.allow_nonfinite,
                               .check_source = options.check_source,

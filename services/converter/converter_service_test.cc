@@ -175,6 +175,22 @@ TEST_F(ConverterServiceTest, RevokeCancelsAndTheNextJobWaitsForTheEnd) {
   EXPECT_TRUE(taken<LeaseFailed>().empty());
 }
 
+// It goes on from its finished shards.
+TEST_F(ConverterServiceTest, ARevokedConversionStartsAgainWhenItIsLeasedAgain) {
+  say(dispatch(1, 1));
+  say(protocol::Revoke{7, {1}});
+  conversions_.end({refuse(ErrorCode::kCancelled, "cancelled"), false, {}});
+  tick();
+  say(dispatch(2, 1));
+  EXPECT_EQ(conversions_.started, (std::vector<std::string>{"source1", "source1"}));
+  conversions_.end(success());
+  tick();
+  const auto last = taken<ConvertProgress>();
+  ASSERT_EQ(last.size(), 1u);
+  EXPECT_EQ(last[0].lease, 2u);
+  EXPECT_TRUE(last[0].finished);
+}
+
 TEST_F(ConverterServiceTest, ASecondJobIsTurnedAwayWhileOneRuns) {
   say(dispatch(1, 1));
   say(dispatch(2, 2));

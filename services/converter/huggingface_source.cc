@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/sha256.h"
 #include "checkpoint/strict_json.h"
 
 namespace optserve::converter {
@@ -39,6 +40,13 @@ Status add_tensor(ForeignPart& part, const std::string& file, const std::string&
   return refuse(ErrorCode::kDataCorrupt, file + ": tensor " + name + " occurs twice");
 }
 
+// A header holds no checksums of the weights, so the time of their last change stands in for them.
+std::string index_digest(const checkpoint::InputFile& file, const checkpoint::SafetensorsHeader& header) {
+  std::string index(header.data_begin, '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(index)));
+  return checkpoint::to_hex(checkpoint::sha256_of(index + std::to_string(file.modified_ns())));
+}
+
 Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Places& places) {
   Result<std::unique_ptr<checkpoint::InputFile>> file = checkpoint::InputFile::open(path);
   if (!file.ok()) return file.refusal();
@@ -49,7 +57,8 @@ Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Plac
             add_tensor(foreign.parts[0], path, tensor.name, tensor_of_safetensors(*file.value(), tensor), places);
         !status.ok())
       return status;
-  foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->size(), ""});
+  foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->size(),
+                           index_digest(*file.value(), header.value())});
   foreign.plain_files.push_back(std::move(file).value());
   return ok_status();
 }

@@ -2,12 +2,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <ostream>
 
 #include "base/shutdown.h"
+#include "base/time_left.h"
 #include "converter/inspect.h"
 
 namespace optserve::converter {
@@ -23,15 +26,18 @@ class ProgressLine {
   bool operator()(const ConvertProgress& progress) {
     const Clock::time_point now = Clock::now();
     const bool is_last = progress.tensor.empty();
+    const std::string left = time_left_.text(progress.bytes_done, progress.bytes_total, now);
+    if (!first_bytes_) first_bytes_ = progress.bytes_done;
     const auto pause = std::chrono::milliseconds(is_terminal_ ? 200 : 5000);
     if (show_ && (is_last ? is_terminal_ : now - last_ >= pause)) {
       last_ = now;
       const double seconds = std::chrono::duration<double>(now - start_).count();
-      const double rate = seconds > 0 ? static_cast<double>(progress.bytes_done / kMiB) / seconds : 0;
+      const uint64_t done = progress.bytes_done - std::min(progress.bytes_done, *first_bytes_);
+      const double rate = seconds > 0 ? static_cast<double>(done / kMiB) / seconds : 0;
       const uint64_t percent = progress.bytes_total == 0 ? 100 : progress.bytes_done * 100 / progress.bytes_total;
       err_ << (is_terminal_ ? "\r\x1b[K" : "") << percent << "% of " << progress.bytes_total / kMiB << " MiB, "
-           << static_cast<uint64_t>(rate) << " MiB/s " << progress.tensor << (is_terminal_ && !is_last ? "" : "\n")
-           << std::flush;
+           << static_cast<uint64_t>(rate) << " MiB/s, " << (left.empty() ? "" : left + ", ") << progress.tensor
+           << (is_terminal_ && !is_last ? "" : "\n") << std::flush;
     }
     return !shutdown_requested();
   }
@@ -42,6 +48,8 @@ class ProgressLine {
   bool is_terminal_;
   Clock::time_point start_ = Clock::now();
   Clock::time_point last_ = start_;
+  std::optional<uint64_t> first_bytes_;  // were done before
+  TimeLeft time_left_;
 };
 
 }  // namespace

@@ -135,7 +135,6 @@ Result<SourceSummary> summarise(const ReadJob& job, std::optional<Source>& sourc
   summary.kind = foreign.kind;
   summary.layout = foreign.layout;
   summary.files = foreign.files;
-  for (const auto& file : foreign.plain_files) summary.modified_ns = std::max(summary.modified_ns, file->modified_ns());
   summary.warnings = foreign.warnings;
   summary.has_replicas = foreign.parts.size() > 1;
   if (job.for_inspection) {

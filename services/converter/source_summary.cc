@@ -55,7 +55,6 @@ void visit(Archive& archive, Summary& summary) {
   archive.flag(summary.has_replicas);
   archive.flag(summary.has_tokenizer);
   archive.optional(summary.config, [&](auto& config) { visit_config(archive, config); });
-  archive.number(summary.modified_ns);
 }
 
 class Encoder {

@@ -28,7 +28,6 @@ struct SourceSummary {
   std::string kind;    // "metaseq", "huggingface" or "faster_transformer"
   std::string layout;  // "2 model-parallel parts, flattened"
   std::vector<checkpoint::SourceFile> files;
-  int64_t modified_ns = 0;  // when the newest of the files without index_sha256 was changed; 0: there are none
   std::vector<std::string> warnings;
   std::vector<ForeignEntry> tensors;            // for inspection only
   std::optional<model_spec::OptConfig> config;  // of the model; absent only where `problem` says why

@@ -44,7 +44,8 @@ const std::string& demo_checkpoint() {
 
 DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   demo_checkpoint();
-  std::vector<int> ports = cli::find_free_ports(1 + 3 * options.schedulers + options.tokenizers + options.groups);
+  std::vector<int> ports =
+      cli::find_free_ports(1 + 3 * options.schedulers + options.tokenizers + options.groups + options.converters);
   const auto take_port = [&ports] {
     const int port = ports.back();
     ports.pop_back();
@@ -58,9 +59,11 @@ DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   }
   for (int i = 0; i < options.tokenizers; ++i) tokenizers_.push_back({"optserve-tokenizer", take_port()});
   for (int i = 0; i < options.groups; ++i) workers_.push_back({"optserve-worker", take_port()});
+  for (int i = 0; i < options.converters; ++i) converters_.push_back({"optserve-converter", take_port()});
   for (Part& part : schedulers_) start(part);
   for (Part& part : tokenizers_) start(part);
   for (Part& part : workers_) start(part);
+  for (Part& part : converters_) start(part);
 }
 
 DemoStack::~DemoStack() {
@@ -94,6 +97,11 @@ std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
     return arguments;
   }
   for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.service_port)});
+  if (part.name == "optserve-converter") {
+    arguments.insert(arguments.begin(), "serve");
+    arguments.insert(arguments.end(), options_.converter_arguments.begin(), options_.converter_arguments.end());
+    return arguments;
+  }
   add({"--model=demo=" + demo_checkpoint()});
   if (part.name == "optserve-worker") {
     add({"--world=" + std::to_string(options_.world), "--threads=1", "--rank-http-port=0"});
@@ -129,6 +137,7 @@ void DemoStack::wait_ready() {
   for (const Part& part : schedulers_) parts.push_back(&part);
   for (const Part& part : tokenizers_) parts.push_back(&part);
   for (const Part& part : workers_) parts.push_back(&part);
+  for (const Part& part : converters_) parts.push_back(&part);
   for (const Part* part : parts) {
     for (;;) {
       const auto answer = cli::http_get(part->http_port, "/readyz", std::chrono::milliseconds(1000));
@@ -157,6 +166,12 @@ void DemoStack::replace_tokenizer(int index) {
   part.process->signal(SIGKILL);
   part.process->wait();
   start(part);
+}
+
+void DemoStack::kill_converter(int index) {
+  Part& part = converters_.at(static_cast<size_t>(index));
+  part.process->signal(SIGKILL);
+  part.process->wait();
 }
 
 std::vector<pid_t> DemoStack::rank_pids(int group) const {
@@ -195,6 +210,8 @@ bool DemoStack::shut_down() {
     clean = false;
     ADD_FAILURE() << part.name << (status ? " " + cli::describe_exit(*status) : " did not stop");
   };
+  std::erase_if(converters_, [](Part& part) { return part.process->poll_exit() == SIGKILL; });  // by kill_converter()
+  for (Part& part : converters_) stop(part);
   for (Part& part : workers_) stop(part);
   for (Part& part : tokenizers_) stop(part);
   for (Part& part : schedulers_) stop(part);

@@ -1,6 +1,6 @@
 // A whole local system on loopback for tests: the demo model converted once per program run, schedulers with their
-// journals in a temporary folder, a tokenizer and worker groups as real processes on free ports. Everything is ended by
-// its own pid.
+// journals in a temporary folder, tokenizers, worker groups and converters as real processes on free ports. Everything
+// is ended by its own pid.
 #pragma once
 
 #include <memory>
@@ -21,6 +21,8 @@ struct StackOptions {
   int groups = 1;
   int nodes = 1;  // above 1: the groups are the hosts of one group, each with world / nodes ranks
   int tokenizers = 1;
+  int converters = 0;
+  std::vector<std::string> converter_arguments = {};
   std::vector<std::string> worker_arguments = {};
   std::vector<std::string> scheduler_arguments = {};
 };
@@ -51,6 +53,8 @@ class DemoStack {
   void kill_scheduler(int index);
   void start_scheduler(int index);
   void replace_tokenizer(int index);
+  void kill_converter(int index);  // kill -9
+  pid_t converter_pid(int index) const { return converters_.at(static_cast<size_t>(index)).process->pid(); }
   // kill -9 of one rank of a group, the `rank`th of its host; its supervisor is expected to replace the group.
   void kill_rank(int group, int rank);
   void stop_rank(int group, int rank);  // SIGSTOP: the rank hangs
@@ -75,7 +79,7 @@ class DemoStack {
   StackOptions options_;
   TemporaryFolder folder_;
   int rendezvous_port_ = 0;
-  std::vector<Part> schedulers_, tokenizers_, workers_;
+  std::vector<Part> schedulers_, tokenizers_, workers_, converters_;
 };
 
 }  // namespace optserve::test_support
