@@ -155,9 +155,8 @@ std::vector<ShardClaim> SharedStaging::claim(int shards_max) {
   std::vector<ShardClaim> claims;
   if (is_published()) return claims;
   for (int shard = 0; shard < shards_ && static_cast<int>(claims.size()) < shards_max; ++shard) {
-    if (record_of(shard)) continue;
     std::optional<FileLock> lock = FileLock::try_exclusive(fd_, path_, claim_name(shard));
-    if (!lock || record_of(shard)) continue;  // it may have been finished before its lock was free
+    if (!lock || record_of(shard)) continue;  // in this order: its writer records it before the lock is free
     remove_parts(shard);
     claims.push_back(ShardClaim(shard, std::move(*lock)));
   }

@@ -40,7 +40,7 @@ class Resume : public ::testing::Test {
   }
   void TearDown() override { fs::remove_all(root_); }
 
-  // One Metaseq part of finite halves; `bad_tensor` holds infinities in its first and last row.
+  // One Metaseq part of finite halves; `bad_tensor` ends with infinity.
   void write_source(const std::string& name, const std::string& bad_tensor = "", uint32_t seed = 1) const {
     checkpoint::testing::PtBuilder builder;
     std::mt19937 random(seed);
@@ -48,7 +48,7 @@ class Resume : public ::testing::Test {
       if (spec.name == "embed_positions.weight") spec.rows += 2;
       std::vector<uint16_t> values(static_cast<size_t>(spec.elements()));
       for (uint16_t& value : values) value = static_cast<uint16_t>(random() & 0xbbff);
-      if (spec.name == bad_tensor) values.front() = values.back() = kHalfInfinity;
+      if (spec.name == bad_tensor) values.back() = kHalfInfinity;
       builder.add_tensor(metaseq_name(spec.name), tensor::DType::kF16, spec.shape(),
                          {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(uint16_t)});
     }
@@ -210,7 +210,7 @@ TEST_F(Resume, AcceptedInfinitiesCountOnce) {
     chosen.allow_nonfinite = true;
     const auto result = convert(chosen);
     ASSERT_TRUE(result.ok()) << result.refusal().message;
-    EXPECT_EQ(result.value().nonfinite, 2u) << tensor;
+    EXPECT_EQ(result.value().nonfinite, 1u) << tensor;
   }
 }
 

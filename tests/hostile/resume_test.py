@@ -1,5 +1,6 @@
-"""Conversions that are killed at random moments and started again, one or several side by side, until they are done:
-no finished shard is written again, the result is that of an undisturbed conversion, and nothing is left beside it.
+"""Conversions that are killed or cancelled at random moments and started again, one or several side by side, until
+they are done: no finished shard is written again, the result is that of an undisturbed conversion, nothing else
+is left.
 
 usage: resume_test.py CONVERTER [ROUNDS [SEED]]
 """
@@ -9,6 +10,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import time
 import building
 
 ATTEMPTS_MAX = 60
+CANCELLED = 130
 PASS_MIB = 20  # about one shard of the model below
 
 
@@ -51,7 +54,7 @@ def check_kept(target, before):
 
 
 def one_attempt(converter, source, target, dice, seconds, processes):
-    """Starts converters and kills each at a moment of its own; true if one was done before."""
+    """Starts converters and ends each at a moment of its own; true if one was done before."""
     running = [start(converter, source, target) for _ in range(processes)]
     kills = sorted((dice.uniform(0, seconds), process) for process in running)
     begin = time.monotonic()
@@ -60,9 +63,9 @@ def one_attempt(converter, source, target, dice, seconds, processes):
         try:
             output = process.communicate(timeout=max(0, begin + moment - time.monotonic()))[0]
         except subprocess.TimeoutExpired:
-            process.kill()
+            process.send_signal(dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
             output = process.communicate()[0]
-        if process.returncode not in (0, -9):
+        if process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM, CANCELLED):
             sys.exit(f"FAILED: a converter ended with {process.returncode}: {output}")
         done = done or process.returncode == 0
     return done
@@ -91,7 +94,7 @@ def one_round(converter, source, root, expected, seconds, dice):
     if (left := [path.name for path in target.parent.iterdir() if path != target]):
         sys.exit(f"FAILED: left beside the checkpoint: {left}")
     shutil.rmtree(target.parent)
-    print(f"ok: {processes} at a time, {attempts} attempts killed, {resumed} of them with finished shards", flush=True)
+    print(f"ok: {processes} at a time, {attempts} attempts ended, {resumed} of them with finished shards", flush=True)
     return resumed
 
 
