@@ -84,6 +84,7 @@ bool Mover::move(const TensorSpec& spec) {
 
 // Row runs of one shard after the other: each row is read once.
 bool Mover::move_by_shard(const TensorSpec& spec) {
+  counts_nonfinite_ = true;
   for (const int shard : shards_) {
     scales_.clear();
     const uint64_t before = nonfinite_in_tensor_;
@@ -104,6 +105,8 @@ bool Mover::move_by_shard(const TensorSpec& spec) {
 
 // All rows in order; every shard takes its columns, which for replicated tensors are all of them.
 bool Mover::move_by_rows(const TensorSpec& spec) {
+  // The pass of the first shard sees these rows whole as well, and no checkpoint is published without it.
+  counts_nonfinite_ = has_first_shard() || !is_plain(format_of(spec, plan_));
   scales_.clear();
   for (int64_t row = 0; row < spec.rows;) {
     const int64_t count = std::min(rows_per_piece(spec), spec.rows - row);
@@ -171,7 +174,7 @@ void Mover::load_plain(const TensorSpec& spec, int64_t row, int64_t count) {
                                length);
     }
   }
-  nonfinite_in_tensor_ += count_nonfinite(piece_, plan_.dtype);
+  if (counts_nonfinite_) nonfinite_in_tensor_ += count_nonfinite(piece_, plan_.dtype);
 }
 
 // plain_ to piece_ and scales_, a row at a time: it stays in the cache between the passes.

@@ -70,7 +70,8 @@ class Mover {
   std::map<int, checkpoint::ShardNotes> notes_;
   uint64_t nonfinite_ = 0;
   uint64_t nonfinite_in_tensor_ = 0;
-  bool has_unstorable_ = false;  // NaN or infinite weights in a quantised matrix
+  bool counts_nonfinite_ = true;  // in the tensor at work
+  bool has_unstorable_ = false;   // NaN or infinite weights in a quantised matrix
   std::vector<std::string> faults_;
 };
 
