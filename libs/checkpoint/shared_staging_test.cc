@@ -90,6 +90,18 @@ TEST_F(SharedStagingTest, FinishedShardsOutliveTheirWriterAndTheRestDoesNot) {
   for (const std::string& name : names_in(folder())) EXPECT_EQ(name.find(".part-"), std::string::npos) << name;
 }
 
+TEST_F(SharedStagingTest, OthersSeeHowFarAShardIs) {
+  const auto first = join();
+  const auto second = join();
+  const auto claims = first->claim(1);
+  OutputFile part = first->new_part(claims[0]);
+  const std::vector<std::byte> block(WriteBlock::kBytes);
+  part.append(block);  // whole blocks are written at once, by another thread
+  for (int tries = 0; second->bytes_of_others() == 0 && tries < 6000; ++tries) usleep(10'000);
+  EXPECT_EQ(second->bytes_of_others(), block.size());
+  EXPECT_EQ(first->bytes_of_others(), 0u);
+}
+
 TEST_F(SharedStagingTest, NothingStaysWhenNothingIsFinished) {
   {
     const auto staging = join();
