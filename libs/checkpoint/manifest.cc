@@ -79,11 +79,30 @@ Result<FileEntry> parse_file(const json& object) {
   return FileEntry{name.value(), bytes.value(), digest.value()};
 }
 
+Result<Smoothing> parse_smoothing(const json& object) {
+  if (Status status = check_keys(object, "source.smoothing", {"alpha", "ranges_sha256"}); !status.ok())
+    return status.refusal();
+  const json& alpha = object["alpha"];
+  if (!alpha.is_number() || !(alpha.get<double>() >= 0 && alpha.get<double>() <= 1))
+    return corrupt("key 'alpha' must be a number from 0 to 1");
+  const Result<std::string> digest = text_of(object, "ranges_sha256");
+  if (!digest.ok()) return digest.refusal();
+  if (!is_sha256_hex(digest.value())) return corrupt("key 'ranges_sha256' must be 64 lower-case hex digits");
+  return Smoothing{alpha.get<double>(), digest.value()};
+}
+
 Result<SourceInfo> parse_source(const json& object) {
-  if (Status status = check_keys(object, "source", {"layout", "files"}); !status.ok()) return status.refusal();
+  std::vector<std::string_view> keys = {"layout", "files"};
+  if (object.is_object() && object.contains("smoothing")) keys.push_back("smoothing");
+  if (Status status = check_keys(object, "source", keys); !status.ok()) return status.refusal();
   const Result<std::string> layout = text_of(object, "layout");
   if (!layout.ok()) return layout.refusal();
   SourceInfo source{layout.value(), {}};
+  if (object.contains("smoothing")) {
+    const Result<Smoothing> smoothing = parse_smoothing(object["smoothing"]);
+    if (!smoothing.ok()) return smoothing.refusal();
+    source.smoothing = smoothing.value();
+  }
   const json& files = object["files"];
   if (!files.is_array() || files.size() > kFilesMax) return corrupt("source.files must be a list");
   for (const json& entry : files) {
@@ -187,6 +206,8 @@ std::string manifest_text(const Manifest& manifest) {
   for (const SourceFile& file : manifest.source.files)
     root["source"]["files"].push_back(
         {{"name", file.name}, {"bytes", file.bytes}, {"index_sha256", file.index_sha256}});
+  if (const auto& smoothing = manifest.source.smoothing)
+    root["source"]["smoothing"] = {{"alpha", smoothing->alpha}, {"ranges_sha256", smoothing->ranges_sha256}};
   return root.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

@@ -34,9 +34,16 @@ struct SourceFile {
   uint64_t bytes = 0;
   std::string index_sha256;  // of the part of the file that lists its tensors and their checksums; may be empty
 };
+// What was done to the weights before they were rounded: input channels made alike by measured ranges.
+struct Smoothing {
+  double alpha = 0.5;         // 0 to 1: how much of an input's magnitude goes into the weights
+  std::string ranges_sha256;  // of the file of ranges
+  bool operator==(const Smoothing&) const = default;
+};
 struct SourceInfo {
   std::string layout;  // "metaseq model-parallel parts (2)"
   std::vector<SourceFile> files;
+  std::optional<Smoothing> smoothing{};
 };
 
 struct Manifest {

@@ -113,6 +113,35 @@ TEST(Manifest, RefusesQuantisationsThatDoNotExist) {
       << fault("shards", 4);
 }
 
+TEST(Manifest, TheSourceMayHaveBeenSmoothed) {
+  using nlohmann::json;
+  Manifest manifest = example();
+  EXPECT_FALSE(json::parse(manifest_text(manifest))["source"].contains("smoothing"));
+  EXPECT_FALSE(parse_manifest(manifest_text(manifest)).value().source.smoothing.has_value());
+  for (const double alpha : {0.0, 0.1, 0.5, 1.0}) {
+    manifest.source.smoothing = {alpha, std::string(64, 'c')};
+    const std::string text = manifest_text(manifest);
+    const Result<Manifest> back = parse_manifest(text);
+    ASSERT_TRUE(back.ok()) << back.refusal().message;
+    EXPECT_EQ(back.value().source.smoothing, manifest.source.smoothing);
+    EXPECT_EQ(manifest_text(back.value()), text);
+  }
+  const json good = json::parse(manifest_text(manifest));
+  const auto with = [&](const char* pointer, const json& value) {
+    json changed = good;
+    changed[json::json_pointer(pointer)] = value;
+    const Result<Manifest> result = parse_manifest(changed.dump());
+    return result.ok() ? std::string("accepted") : result.refusal().message;
+  };
+  EXPECT_EQ(with("/source/smoothing/alpha", 1), "accepted");
+  for (const json& alpha : {json(-0.1), json(1.1), json("0.5"), json()})
+    EXPECT_NE(with("/source/smoothing/alpha", alpha).find("'alpha' must be a number from 0 to 1"), std::string::npos);
+  EXPECT_NE(with("/source/smoothing/ranges_sha256", "abc").find("64 lower-case hex"), std::string::npos);
+  EXPECT_NE(with("/source/smoothing/more", 1).find("unknown key 'more' in source.smoothing"), std::string::npos);
+  EXPECT_NE(with("/source/smoothing", json::object()).find("'alpha' is missing"), std::string::npos);
+  EXPECT_NE(with("/source/smoothing", nullptr).find("source.smoothing must be an object"), std::string::npos);
+}
+
 TEST(Manifest, RefusesDuplicateKeysAndRubbish) {
   std::string text = manifest_text(example());
   text.insert(text.find('{') + 1, "\"shards\": 2,");

@@ -214,8 +214,11 @@ TEST(Codec, APayloadIsWhatDiffersFromTheDefaults) {
 TEST(Codec, AMandatoryFieldIsSentOnlyWhenItSaysSomething) {
   ConvertDispatch dispatch{.term = 1, .lease = 2, .job = {}, .spec = {"/in", "/out", "fp16", 2}};
   EXPECT_THAT(encode(dispatch), Not(HasSubstr("quantize")));  // an older converter does it
+  EXPECT_THAT(encode(dispatch), Not(HasSubstr("verify")));
   dispatch.spec.quantize = "int8";
+  dispatch.spec.verify = true;
   EXPECT_THAT(encode(dispatch), HasSubstr("!quantize"));  // an older converter refuses it
+  EXPECT_THAT(encode(dispatch), HasSubstr("!verify"));
   EXPECT_TRUE(decode(encode(dispatch), kInternal).value() == Message(dispatch));
 }
 

@@ -50,11 +50,12 @@ struct ConvertSpec {
   std::string dtype;        // fp32, fp16, bf16 or keep
   int32_t shards = 0;       // 0: the converter chooses
   std::string quantize{};   // none (or empty), int8, int8-mse, fp8 or int4
+  bool verify = false;      // compare the result with the source; the job fails if it is not what the source says
 
   template <class F>
   void fields(F&& f) {
     f("source", source), f("destination", destination), f("dtype", dtype), f("shards", shards),
-        f("!quantize", quantize);
+        f("!quantize", quantize), f("!verify", verify);
   }
   bool operator==(const ConvertSpec&) const = default;
 };

@@ -32,6 +32,7 @@ std::unique_ptr<Command> make_down_command();
 std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_inspect_command();
+std::unique_ptr<Command> make_calibrate_command();
 std::unique_ptr<Command> make_bench_command();
 
 // All of them, in the order of the help text.

@@ -16,7 +16,7 @@ namespace {
 bool is_for_converter(int argc, const char* const* argv) {
   if (argc < 2) return false;
   const std::string_view command = argv[1];
-  if (command != "convert") return command == "inspect" || command == "export";
+  if (command != "convert") return command == "inspect" || command == "export" || command == "calibrate";
   for (int i = 2; i < argc; ++i) {
     if (std::string_view(argv[i]) == "--remote") return false;
   }
@@ -64,6 +64,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(make_convert_command());
   commands.push_back(make_export_command());
   commands.push_back(make_inspect_command());
+  commands.push_back(make_calibrate_command());
   commands.push_back(make_bench_command());
   return commands;
 }

@@ -28,6 +28,7 @@ class ConvertCommand final : public Command {
     command.add("shards", convert_.shards, "Number of shards; 0: the converter chooses");
     command.add("parts", parts_,
                 "Converters that share the work: so many jobs of this conversion are submitted, as a group");
+    command.add("verify", convert_.verify, "Compare the result with the source afterwards");
     command.add("key", key_, "Submitting again with the same key gives the same job");
     command.add("ttl-ms", ttl_ms_, "Time until the conversion is given up");
     command.add("json", json_, "Print one JSON object at the end");
@@ -95,7 +96,8 @@ class ConvertCommand final : public Command {
 
   static constexpr int kPartsMax = 64;
 
-  protocol::ConvertSpec convert_{.source = {}, .destination = {}, .dtype = "keep", .shards = 0, .quantize = {}};
+  protocol::ConvertSpec convert_{
+      .source = {}, .destination = {}, .dtype = "keep", .shards = 0, .quantize = {}, .verify = false};
   ConnectionOptions connection_options_;
   bool remote_ = false;
   int parts_ = 1;
@@ -135,10 +137,24 @@ class InspectCommand final : public Command {
   std::string path_;
 };
 
+class CalibrateCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command = parser.add_command(
+        "calibrate", "Measure on a text how large the inputs of a model's large matrices get", selected);
+    command.add_positional("checkpoint", checkpoint_, "Folder of the converted checkpoint", true);
+  }
+  int run() override { return 0; }
+
+ private:
+  std::string checkpoint_;
+};
+
 }  // namespace
 
 std::unique_ptr<Command> make_convert_command() { return std::make_unique<ConvertCommand>(); }
 std::unique_ptr<Command> make_export_command() { return std::make_unique<ExportCommand>(); }
 std::unique_ptr<Command> make_inspect_command() { return std::make_unique<InspectCommand>(); }
+std::unique_ptr<Command> make_calibrate_command() { return std::make_unique<CalibrateCommand>(); }
 
 }  // namespace optserve::cli

@@ -22,6 +22,8 @@ std::string conversion_record(const ConversionIdentity& identity) {
   root["allow_nonfinite"] = identity.allow_nonfinite;
   root["check_source"] = identity.check_source;
   root["source"] = {{"layout", identity.source.layout}};
+  if (const auto& smoothing = identity.source.smoothing)
+    root["source"]["smoothing"] = {{"alpha", smoothing->alpha}, {"ranges_sha256", smoothing->ranges_sha256}};
   for (const checkpoint::SourceFile& file : identity.source.files)
     root["source"]["files"].push_back(
         {{"name", file.name}, {"bytes", file.bytes}, {"index_sha256", file.index_sha256}});

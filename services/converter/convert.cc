@@ -11,6 +11,7 @@
 #include "converter/disk_room.h"
 #include "converter/existing_output.h"
 #include "converter/passes.h"
+#include "converter/smoothing.h"
 #include "converter/source_reader.h"
 
 namespace optserve::converter {
@@ -63,6 +64,7 @@ Result<ShardPlan> make_plan(const ConvertOptions& options, const SourceReader& s
 struct Job {
   const ConvertOptions& options;
   const SourceReader& source;
+  const RowSource& rows;  // of the source, or what smoothing makes of them
   const std::optional<TokenizerFiles>& tokenizer;
   const ShardPlan& plan;
   checkpoint::SourceInfo origin;
@@ -124,7 +126,7 @@ Status convert_shards(const Job& job, SharedStaging& staging, ConvertResult& res
   const uint64_t unfinished = static_cast<uint64_t>(job.plan.shards - staging.finished()) * shard_bytes;
   const uint64_t written = std::min(unfinished, staging.bytes_of_others());
   if (Status status = check_room(job.options.output, unfinished - written); !status.ok()) return status;
-  Passes passes(job.source, staging, job.plan, job.options);
+  Passes passes(job.source, job.rows, staging, job.plan, job.options);
   if (Status status = passes.run(); !status.ok()) return status;
   result.bytes_written = passes.bytes_total();
   return publish(job, staging, result);
@@ -183,7 +185,16 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
   result.has_tokenizer = tokenizer.value().has_value();
   if (!result.has_tokenizer)
     result.warnings.push_back("no vocabulary was found beside the input; the model will serve token ids only");
-  const Job job{options, source.value(), tokenizer.value(), plan.value(), {result.layout, summary.files}};
+  const auto smoothed = open_smoothing(options, source.value());
+  if (!smoothed.ok()) return smoothed.refusal();
+  const RowSource* rows = &source.value();
+  checkpoint::SourceInfo origin{result.layout, summary.files};
+  if (const auto& found = smoothed.value()) {
+    rows = &found->rows;
+    origin.smoothing = found->smoothing;
+    if (!found->warning.empty()) result.warnings.push_back(found->warning);
+  }
+  const Job job{options, source.value(), *rows, tokenizer.value(), plan.value(), std::move(origin)};
   if (Status status = run(job, result); !status.ok()) return status.refusal();
   return result;
 }

@@ -34,6 +34,8 @@ struct ConvertOptions {
   std::string name;
   std::optional<tensor::DType> dtype;        // F32, F16 or BF16; unset: as the input has it
   std::optional<Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
+  std::string smooth_ranges;                 // file of `optserve calibrate`; empty: weights stay as they are
+  double smooth_alpha = 0.5;                 // how much of the inputs' magnitude goes into the weights
   int shards = 0;                            // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
   int64_t num_heads = 0;                     // 0: as the files say
   std::string vocab_file;                    // both empty: found beside the input or in the folder above

@@ -19,7 +19,7 @@ bool is_same_source(const SourceInfo& a, const SourceInfo& b) {
   const auto is_same_file = [](const SourceFile& x, const SourceFile& y) {
     return x.name == y.name && x.bytes == y.bytes && x.index_sha256 == y.index_sha256 && !x.index_sha256.empty();
   };
-  return a.layout == b.layout &&
+  return a.layout == b.layout && a.smoothing == b.smoothing &&
          std::equal(a.files.begin(), a.files.end(), b.files.begin(), b.files.end(), is_same_file);
 }
 

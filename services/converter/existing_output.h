@@ -11,9 +11,9 @@
 
 namespace optserve::converter {
 
-// True if the folder has a manifest of the same model, type, quantisation, shards, sources and tokenizer, and every
-// file that it lists in its size. A source file without an index digest cannot be told from another and counts as
-// different.
+// True if the folder has a manifest of the same model, type, quantisation, shards, sources, smoothing and tokenizer,
+// and every file that it lists in its size. A source file without an index digest cannot be told from another and
+// counts as different.
 bool is_output_of(const std::string& folder, const checkpoint::ShardPlan& plan, const checkpoint::SourceInfo& source,
                   const std::optional<TokenizerFiles>& tokenizer);
 

@@ -44,6 +44,8 @@ Result<json> inspect_ours(const std::string& path) {
               {"files", json::array()},
               {"tensors", json::array()},
               {"warnings", json::array()}};
+  if (const auto& smoothing = manifest.source.smoothing)
+    out["smoothing"] = {{"alpha", smoothing->alpha}, {"ranges_sha256", smoothing->ranges_sha256}};
   describe_config(reader.config(), out);
   out["serves"] = json::array();
   for (int world = 1; world <= manifest.shards; ++world)
@@ -101,7 +103,7 @@ std::string inspect_text(const json& description, bool with_tensors) {
   const auto line = [&](const std::string& name, const std::string& value) {
     text += name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + value + "\n";
   };
-  for (const char* key : {"path", "kind", "layout", "source", "created_by", "quantisation"})
+  for (const char* key : {"path", "kind", "layout", "source", "created_by", "quantisation", "smoothing"})
     if (description.contains(key)) line(key, text_or_json(description[key]));
   if (description.contains("config")) {
     const json& config = description["config"];

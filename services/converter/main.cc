@@ -6,6 +6,7 @@
 #include "base/shutdown.h"
 #include "converter/options.h"
 #include "converter/serve.h"
+#include "converter/verify_command.h"
 
 int main(int argc, char** argv) {
   using namespace optserve;
@@ -16,8 +17,13 @@ int main(int argc, char** argv) {
   if (const int status = parser.parse(argc, argv); status >= 0) return status == 0 ? 0 : kExitUsage;
   try {
     install_shutdown_signals();
-    if (options.is_convert) return converter::run_convert(options.convert, std::cout, std::cerr);
+    if (options.is_convert) {
+      const int status = converter::run_convert(options.convert, std::cout, std::cerr);
+      if (status != 0 || !options.convert.verify) return status;
+      return converter::run_verify(options.convert, std::cout, std::cerr);
+    }
     if (options.is_export) return converter::run_export(options.exported, std::cout, std::cerr);
+    if (options.is_calibrate) return converter::run_calibrate(options.calibrate, std::cout, std::cerr);
     if (options.is_inspect) return converter::run_inspect(options.inspect, std::cout, std::cerr);
     start_logging("converter", options.serve.common, *options.serve_parser);
     converter::serve(options.serve);

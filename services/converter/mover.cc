@@ -42,9 +42,10 @@ int64_t rows_per_piece(const TensorSpec& spec) { return std::max<int64_t>(1, kPi
 
 }  // namespace
 
-Mover::Mover(const SourceReader& source, checkpoint::ShardsWriter& writer, const checkpoint::ShardPlan& plan,
-             const ConvertOptions& options, OnProgress on_progress)
+Mover::Mover(const SourceReader& source, const RowSource& rows, checkpoint::ShardsWriter& writer,
+             const checkpoint::ShardPlan& plan, const ConvertOptions& options, OnProgress on_progress)
     : source_(source),
+      rows_(rows),
       writer_(writer),
       plan_(plan),
       options_(options),
@@ -159,11 +160,11 @@ void Mover::load(const TensorSpec& spec, int64_t row, int64_t count) {
 }
 
 void Mover::load_plain(const TensorSpec& spec, int64_t row, int64_t count) {
-  const DType from = source_.dtype(spec);
+  const DType from = rows_.dtype(spec);
   const auto elements = static_cast<size_t>(count * spec.cols);
   std::vector<std::byte>& raw = from == plan_.dtype ? piece_ : raw_;
   raw.resize(elements * tensor::dtype_bytes(from));
-  source_.read_rows(spec, row, count, raw);
+  rows_.read_rows(spec, row, count, raw);
   if (from != plan_.dtype) {
     piece_.resize(elements * tensor::dtype_bytes(plan_.dtype));
     wide_.resize(kCastElements);

@@ -22,9 +22,9 @@ class Mover {
   // Called with the bytes of this pass that are done and the name of the tensor at work; false cancels.
   using OnProgress = std::function<bool(uint64_t bytes_done, const std::string& tensor)>;
 
-  // All outlive the object.
-  Mover(const SourceReader& source, checkpoint::ShardsWriter& writer, const checkpoint::ShardPlan& plan,
-        const ConvertOptions& options, OnProgress on_progress);
+  // `rows`: what is stored, those of `source` or what is made of them. All outlive the object.
+  Mover(const SourceReader& source, const RowSource& rows, checkpoint::ShardsWriter& writer,
+        const checkpoint::ShardPlan& plan, const ConvertOptions& options, OnProgress on_progress);
 
   // Refused if a checksum differs, a weight is NaN or infinite (all tensors with such are named), or progress says so.
   Status run();
@@ -54,6 +54,7 @@ class Mover {
   Status check_finite() const;
 
   const SourceReader& source_;
+  const RowSource& rows_;
   checkpoint::ShardsWriter& writer_;
   const checkpoint::ShardPlan& plan_;
   const ConvertOptions& options_;

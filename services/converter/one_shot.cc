@@ -11,6 +11,7 @@
 
 #include "base/shutdown.h"
 #include "base/time_left.h"
+#include "converter/exit_status.h"
 #include "converter/inspect.h"
 
 namespace optserve::converter {
@@ -69,6 +70,8 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
   options.input = command.input;
   options.output = command.output;
   options.name = command.name;
+  options.smooth_ranges = command.smooth;
+  options.smooth_alpha = command.smooth_alpha;
   options.shards = command.shards;
   options.num_heads = command.num_heads;
   options.vocab_file = command.vocab_file;
@@ -123,19 +126,13 @@ Result<ExportOptions> to_options(const ExportCommand& command) {
 }
 
 int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& err) {
-  Result<ConvertOptions> options = to_options(command);
-  if (!options.ok()) {
-    err << "error: " << options.refusal().message << "\n";
-    return 1;
-  }
-  ProgressLine progress(err, command.show_progress);
-  options.value().on_progress = [&](const ConvertProgress& at) { return progress(at); };
-  try {
+  const auto run = [&]() -> Result<int> {
+    Result<ConvertOptions> options = to_options(command);
+    if (!options.ok()) return options.refusal();
+    ProgressLine progress(err, command.show_progress);
+    options.value().on_progress = [&](const ConvertProgress& at) { return progress(at); };
     const Result<ConvertResult> result = convert(options.value());
-    if (!result.ok()) {
-      err << "error: " << result.refusal().message << "\n";
-      return result.refusal().code == ErrorCode::kCancelled ? 130 : 1;
-    }
+    if (!result.ok()) return result.refusal();
     const ConvertResult& done = result.value();
     for (const std::string& warning : done.warnings) err << "warning: " << warning << "\n";
     if (done.nonfinite > 0) err << "warning: " << done.nonfinite << " weights are NaN or infinite\n";
@@ -144,55 +141,40 @@ int run_convert(const ConvertCommand& command, std::ostream& out, std::ostream& 
         << (done.existed ? "written before" : std::to_string(done.bytes_written) + " bytes") << ", from " << done.layout
         << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
     return 0;
-  } catch (const Error& error) {
-    err << "error: " << error.what() << "\n";
-    return 2;
-  }
+  };
+  return exit_status_of(run, err);
 }
 
 int run_export(const ExportCommand& command, std::ostream& out, std::ostream& err) {
-  Result<ExportOptions> options = to_options(command);
-  if (!options.ok()) {
-    err << "error: " << options.refusal().message << "\n";
-    return 1;
-  }
-  ProgressLine progress(err, command.show_progress);
-  options.value().on_progress = [&](const ConvertProgress& at) { return progress(at); };
-  try {
+  const auto run = [&]() -> Result<int> {
+    Result<ExportOptions> options = to_options(command);
+    if (!options.ok()) return options.refusal();
+    ProgressLine progress(err, command.show_progress);
+    options.value().on_progress = [&](const ConvertProgress& at) { return progress(at); };
     const Result<ExportResult> result = export_checkpoint(options.value());
-    if (!result.ok()) {
-      err << "error: " << result.refusal().message << "\n";
-      return result.refusal().code == ErrorCode::kCancelled ? 130 : 1;
-    }
+    if (!result.ok()) return result.refusal();
     const ExportResult& done = result.value();
     out << command.output << ": " << done.config.name << " for " << command.format << " in "
         << tensor::dtype_name(done.dtype) << ", " << done.files << (done.files == 1 ? " file, " : " files, ")
         << done.bytes_written << " bytes" << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
     return 0;
-  } catch (const Error& error) {
-    err << "error: " << error.what() << "\n";
-    return 2;
-  }
+  };
+  return exit_status_of(run, err);
 }
 
 int run_inspect(const InspectCommand& command, std::ostream& out, std::ostream& err) {
-  try {
+  const auto run = [&]() -> Result<int> {
     const Result<ReaderSettings> reader = to_settings(command.reader);
-    const Result<nlohmann::json> description =
-        reader.ok() ? inspect(command.path, reader.value()) : Result<nlohmann::json>(reader.refusal());
-    if (!description.ok()) {
-      err << "error: " << description.refusal().message << "\n";
-      return 1;
-    }
+    if (!reader.ok()) return reader.refusal();
+    const Result<nlohmann::json> description = inspect(command.path, reader.value());
+    if (!description.ok()) return description.refusal();
     if (command.as_json)
       out << description.value().dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
     else
       out << inspect_text(description.value(), command.with_tensors);
     return description.value().contains("problem") ? 1 : 0;
-  } catch (const Error& error) {
-    err << "error: " << error.what() << "\n";
-    return 2;
-  }
+  };
+  return exit_status_of(run, err);
 }
 
 }  // namespace optserve::converter

@@ -21,6 +21,8 @@ struct ConvertCommand {
   std::string name;
   std::string dtype = "keep";     // keep, fp32, fp16, bf16
   std::string quantize = "none";  // none, int8, int8-mse, fp8, int4
+  std::string smooth;             // file of ranges
+  double smooth_alpha = 0.5;
   int shards = 0;
   int64_t num_heads = 0;
   std::string vocab_file;
@@ -29,6 +31,7 @@ struct ConvertCommand {
   bool check_source = true;
   bool restart = false;
   int64_t pass_mib_max = 0;
+  bool verify = false;  // the output may exist already
   bool show_progress = true;
   ReaderOptions reader;
 };

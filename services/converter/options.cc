@@ -41,6 +41,11 @@ void add_convert(ConfigParser& parser, ConverterOptions& options) {
   command.add(
       "quantize", convert.quantize,
       "Store the large matrices in fewer bits: none, int8, int8-mse (scales of least squared error), fp8 or int4");
+  command.add(
+      "smooth", convert.smooth,
+      "File of 'optserve calibrate': input channels of the large matrices are made alike before rounding, and the "
+      "model computes the same");
+  command.add("smooth-alpha", convert.smooth_alpha, "0 to 1: how much of the inputs' magnitude goes into the weights");
   command.add("shards", convert.shards,
               "Number of shards; 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow");
   command.add("heads", convert.num_heads, "Attention heads, where the files do not say; 0: as the published model");
@@ -51,6 +56,10 @@ void add_convert(ConfigParser& parser, ConverterOptions& options) {
   command.add("restart", convert.restart,
               "Remove what an earlier attempt has left beside the destination, instead of going on from it");
   command.add("pass-mib-max", convert.pass_mib_max, kPassHelp);
+  command.add(
+      "verify", convert.verify,
+      "Compare files, weights and the logits of a fixed prompt with the source afterwards; a destination that the "
+      "same conversion has written is only verified");
   command.add("progress", convert.show_progress, "Show progress on standard error");
   add_reader_options(command, convert.reader);
 }
@@ -78,6 +87,16 @@ void add_inspect(ConfigParser& parser, ConverterOptions& options) {
   add_reader_options(command, options.inspect.reader);
 }
 
+void add_calibrate(ConfigParser& parser, ConverterOptions& options) {
+  ConfigParser& command = parser.add_command(
+      "calibrate", "Measure on a text how large the inputs of a model's large matrices get", options.is_calibrate);
+  CalibrateCommand& calibrate = options.calibrate;
+  command.add_positional("checkpoint", calibrate.checkpoint, "Folder of the converted checkpoint", true);
+  command.add("text", calibrate.text, "File of UTF-8 text, as the model is going to see");
+  command.add("output", calibrate.output, "File to create, for 'convert --smooth'");
+  command.add("tokens", calibrate.tokens, "How many tokens of the text are run, from its beginning");
+}
+
 }  // namespace
 
 void add_options(ConfigParser& parser, ConverterOptions& options) {
@@ -85,6 +104,7 @@ void add_options(ConfigParser& parser, ConverterOptions& options) {
   add_convert(parser, options);
   add_export(parser, options);
   add_inspect(parser, options);
+  add_calibrate(parser, options);
 }
 
 }  // namespace optserve::converter

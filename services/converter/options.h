@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/config.h"
+#include "converter/calibrate_command.h"
 #include "converter/one_shot.h"
 
 namespace optserve::converter {
@@ -18,13 +19,14 @@ struct ServeOptions {
   ReaderOptions reader;
 };
 
-// One of the four commands is selected after parsing.
+// One of the five commands is selected after parsing.
 struct ConverterOptions {
-  bool is_serve = false, is_convert = false, is_export = false, is_inspect = false;
+  bool is_serve = false, is_convert = false, is_export = false, is_inspect = false, is_calibrate = false;
   ServeOptions serve;
   ConvertCommand convert;
   ExportCommand exported;
   InspectCommand inspect;
+  CalibrateCommand calibrate;
   ConfigParser* serve_parser = nullptr;  // of the effective values for the log; owned by the parser
 };
 

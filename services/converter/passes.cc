@@ -17,9 +17,10 @@ Refusal cancelled() { return refuse(ErrorCode::kCancelled, "the conversion was c
 
 }  // namespace
 
-Passes::Passes(const SourceReader& source, checkpoint::SharedStaging& staging, const checkpoint::ShardPlan& plan,
-               const ConvertOptions& options)
+Passes::Passes(const SourceReader& source, const RowSource& rows, checkpoint::SharedStaging& staging,
+               const checkpoint::ShardPlan& plan, const ConvertOptions& options)
     : source_(source),
+      rows_(rows),
       staging_(staging),
       plan_(plan),
       options_(options),
@@ -42,7 +43,7 @@ Status Passes::run() {
 
 Status Passes::convert(std::vector<checkpoint::ShardClaim> claims) {
   checkpoint::ShardsWriter writer(staging_, plan_, std::move(claims));
-  Mover mover(source_, writer, plan_, options_,
+  Mover mover(source_, rows_, writer, plan_, options_,
               [this](uint64_t bytes_done, const std::string& tensor) { return report(bytes_done, tensor); });
   if (Status status = mover.run(); !status.ok()) return status;
   if (Status status = source_.check_unchanged(); !status.ok()) return status;

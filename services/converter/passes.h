@@ -15,9 +15,9 @@ namespace optserve::converter {
 
 class Passes {
  public:
-  // All outlive the object.
-  Passes(const SourceReader& source, checkpoint::SharedStaging& staging, const checkpoint::ShardPlan& plan,
-         const ConvertOptions& options);
+  // `rows`: what is stored, those of `source` or what is made of them. All outlive the object.
+  Passes(const SourceReader& source, const RowSource& rows, checkpoint::SharedStaging& staging,
+         const checkpoint::ShardPlan& plan, const ConvertOptions& options);
 
   // Until every shard is finished by somebody, or the checkpoint published. Refused as a Mover and if the source has
   // changed. Throws Error; then, too, the shards of earlier passes stay finished.
@@ -31,6 +31,7 @@ class Passes {
   bool report(uint64_t bytes_of_pass, std::string_view tensor);
 
   const SourceReader& source_;
+  const RowSource& rows_;
   checkpoint::SharedStaging& staging_;
   const checkpoint::ShardPlan& plan_;
   const ConvertOptions& options_;

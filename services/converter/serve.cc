@@ -4,6 +4,7 @@
 #include "converter/conversion_thread.h"
 #include "converter/converter_service.h"
 #include "converter/path_guard.h"
+#include "converter/verify.h"
 #include "metrics/http_server.h"
 #include "transport/scheduler_session.h"
 
@@ -15,6 +16,20 @@ std::string summary_of(const std::string& destination, const ConvertResult& resu
          formats_text(result) + ", " + std::to_string(result.shards) + " shards, " +
          (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +
          result.layout;
+}
+
+// Refused if the output is not what the source says. The job's progress stays where the conversion left it.
+Status verify_job(ConvertOptions options, const ConversionThread::Progress& progress, ConvertProgress last) {
+  options.on_progress = [&](const ConvertProgress&) {
+    return progress(static_cast<int64_t>(last.bytes_done), static_cast<int64_t>(last.bytes_total));
+  };
+  const Result<VerifyReport> report = verify(options);
+  if (!report.ok()) return report.refusal();
+  const std::vector<std::string> faults = report.value().faults();
+  for (const std::string& fault : faults) log_error("verification_failed", {{"fault", fault}});
+  if (faults.empty()) return ok_status();
+  return refuse(ErrorCode::kDataCorrupt, options.output + " is not what its source says, do not use it; " +
+                                             std::to_string(faults.size()) + " faults, the first in " + faults.front());
 }
 
 // What the conversion thread does with one job.
@@ -32,13 +47,17 @@ Result<std::string> convert_job(const PathGuard& guard, const ServeOptions& sett
   command.reader = settings.reader;
   Result<ConvertOptions> options = to_options(command);
   if (!options.ok()) return options.refusal();
+  ConvertProgress last;
   options.value().on_progress = [&](const ConvertProgress& at) {
+    last = at;
     return progress(static_cast<int64_t>(at.bytes_done), static_cast<int64_t>(at.bytes_total));
   };
   const Result<ConvertResult> result = convert(options.value());
   if (!result.ok()) return result.refusal();
   for (const std::string& warning : result.value().warnings) log_warn("conversion_warning", {{"warning", warning}});
-  return summary_of(command.output, result.value());
+  if (!spec.value().verify) return summary_of(command.output, result.value());
+  if (Status status = verify_job(options.value(), progress, last); !status.ok()) return status.refusal();
+  return summary_of(command.output, result.value()) + ", verified";
 }
 
 // Says at the start what else the first job would say.

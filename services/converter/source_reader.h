@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "converter/reader_process.h"
+#include "converter/row_source.h"
 #include "converter/source_summary.h"
 #include "converter/tokenizer_files.h"
 #include "model_spec/opt_tensors.h"
@@ -32,22 +33,22 @@ struct ReadJob {
 std::vector<std::string> to_arguments(const ReadJob& job);
 std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments);
 
-class SourceReader {
+class SourceReader final : public RowSource {
  public:
   // Refuses what is no checkpoint of an OPT model. For inspection such a one is opened too if its files can be read,
   // and summary().problem says what is wrong.
   static Result<SourceReader> open(const ReadJob& job, const ReaderSettings& settings);
 
   const SourceSummary& summary() const { return summary_; }
-  const model_spec::OptConfig& config() const { return *summary_.config; }
+  const model_spec::OptConfig& config() const override { return *summary_.config; }
   // The type all tensors share, or F32 if they differ.
   tensor::DType natural_dtype() const { return summary_.natural_dtype; }
-  tensor::DType dtype(const model_spec::TensorSpec& spec) const { return summary_.dtypes[place_of(spec)]; }
+  tensor::DType dtype(const model_spec::TensorSpec& spec) const override { return summary_.dtypes[place_of(spec)]; }
 
   // Compares the bytes behind a tensor with their checksums, where the format has them.
   Status check_bytes(const model_spec::TensorSpec& spec) const;
-  // Rows [row, row + count) of the canonical tensor, all columns, in dtype(spec). Throws Error.
-  void read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const;
+  void read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count,
+                 std::span<std::byte> out) const override;
   // True unless a tensor that every part has whole differs between parts.
   bool replicas_agree(const model_spec::TensorSpec& spec) const;
   // Refuses if a file changed since it was opened.

@@ -35,7 +35,7 @@ TEST(CommandLine, HelpAndVersionSucceedOnStandardOutput) {
   }
   const std::string help = optserve({"--help"}).out;
   for (const char* command : {"generate", "submit", "result", "cancel", "status", "jobs", "queue", "journal", "up",
-                              "down", "convert", "inspect"})
+                              "down", "convert", "export", "inspect", "calibrate"})
     EXPECT_THAT(help, HasSubstr(command));
 }
 

@@ -23,6 +23,7 @@ namespace {
 
 using nlohmann::json;
 using std::chrono::seconds;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 bool wait_for(const std::function<bool()>& condition, seconds limit) {
@@ -170,9 +171,9 @@ TEST_F(LocalStack, AConverterConvertsBelowItsRootAndNowhereElse) {
   EXPECT_EQ(inspected.status, 0) << inspected.err;
   EXPECT_EQ(json::parse(inspected.out)["kind"], "optserve");
   const ProgramOutput quantised =
-      optserve({"convert", "--remote", source, *folder_ / "quantised", "--quantize", "int4"});
+      optserve({"convert", "--remote", "--verify", source, *folder_ / "quantised", "--quantize", "int4"});
   EXPECT_EQ(quantised.status, 0) << quantised.err;
-  EXPECT_THAT(quantised.out, HasSubstr("int4 and F16, 2 shards"));
+  EXPECT_THAT(quantised.out, AllOf(HasSubstr("int4 and F16, 2 shards"), HasSubstr(", verified")));
   EXPECT_THAT(run_program("optserve", {"inspect", *folder_ / "quantised"}).out, HasSubstr("quantisation    int4"));
   const ProgramOutput outside = optserve({"convert", "--remote", demo_folder(), *folder_ / "more"});
   EXPECT_EQ(outside.status, 1);

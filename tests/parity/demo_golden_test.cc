@@ -5,6 +5,8 @@
 #include <random>
 #include <span>
 
+#include "checkpoint/reader.h"
+#include "engine/layer_walk.h"
 #include "support/demo_model.h"
 #include "support/engine_group.h"
 #include "support/sanitized.h"
@@ -68,6 +70,31 @@ void expect_goldens(const std::vector<Generation>& generations) {
   const auto& cases = demo_goldens().cases;
   ASSERT_EQ(cases.size(), 12u);
   for (size_t i = 0; i < cases.size(); ++i) expect_golden(cases[i], generations[i]);
+}
+
+// Layer by layer, one at a time in memory, the log-probabilities of the prompts are the goldens' as well.
+TEST(DemoLayerWalk, HasTheGoldenLogprobs) {
+  const TemporaryFolder folder;
+  convert_demo_model(folder / "demo", 2);
+  const auto reader = checkpoint::CheckpointReader::open(folder / "demo");
+  ASSERT_TRUE(reader.ok());
+  const auto source = engine::make_checkpoint_source(reader.value());
+  const auto backend = make_backend({});
+  std::vector<std::vector<TokenId>> prompts;
+  for (const DemoCase& golden : demo_goldens().cases) prompts.push_back(golden.prompt_ids);
+  engine::LayerWalk walk(*source, *backend, prompts);
+  while (!walk.at_end()) walk.next_layer();
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    std::vector<float> logits = walk.logits(i);
+    std::vector<TokenId> targets(prompts[i].begin() + 1, prompts[i].end());
+    const auto rows = static_cast<int64_t>(targets.size());
+    std::vector<float> found(targets.size());
+    backend->token_logprobs(Tensor(logits.data(), DType::kF32, {rows, reader.value().config().vocab}, {}),
+                            Tensor(targets.data(), DType::kI32, {rows}, {}), reader.value().config().vocab_real,
+                            Tensor(found.data(), DType::kF32, {rows}, {}));
+    for (size_t k = 0; k < found.size(); ++k)
+      EXPECT_NEAR(found[k], demo_goldens().cases[i].prompt_logprobs[k], kLogprobTolerance) << i << ", token " << k + 1;
+  }
 }
 
 class DemoGolden : public testing::TestWithParam<GroupKind> {

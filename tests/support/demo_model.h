@@ -45,9 +45,9 @@ const DemoGoldens& demo_goldens();
 // "deploy/demo-model/<name>" in the source tree.
 std::string demo_file(const std::string& name);
 std::string read_file(const std::string& path);
-// Converts the two Metaseq parts to a checkpoint of `shards` shards, quantised as the command line names it. Throws
-// Error.
+// Converts the two Metaseq parts to a checkpoint of `shards` shards, quantised as the command line names it, smoothed
+// with a file of ranges if one is named. Throws Error.
 void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation = "none",
-                        tensor::DType dtype = tensor::DType::kF16);
+                        tensor::DType dtype = tensor::DType::kF16, const std::string& smooth_ranges = {});
 
 }  // namespace optserve::test_support

@@ -15,16 +15,34 @@
 
 namespace optserve::engine {
 
+// Ids and positions to the residual stream.
+class OptEmbedding {
+ public:
+  explicit OptEmbedding(WeightLoader& loader);
+  void forward(Exec& exec, const Batch& batch, Tensor x) const;  // x: [n, hidden]
+  const Tensor& token_table() const { return tokens_.table(); }
+
+ private:
+  VocabParallelEmbedding tokens_;
+  PositionEmbedding positions_;
+  std::optional<Linear> project_in_;
+};
+
+// A layer in two halves, which run in this order. They work on the workspace's x, the residual stream, and y.
 class OptLayer {
  public:
-  OptLayer(WeightLoader& loader, int64_t index, const KvCache& cache);
-  // x: residual stream, y: its attention norm; on return y is the norm that `next` makes of the new x.
-  void forward_norm_before(Exec& exec, const Batch& batch, const LayerNorm& next) const;
-  // x: [n, hidden], replaced by the layer's output.
-  void forward_norm_after(Exec& exec, const Batch& batch) const;
+  // `kv`: this layer's part of the cache, which must outlive the layer.
+  OptLayer(WeightLoader& loader, int64_t index, KvLayer kv);
+  // Norms before the blocks: y is the attention norm of x; on return y is the ffn norm of the new x.
+  // Norms after them: on return y is the stream, and x is used up.
+  void attend(Exec& exec, const Batch& batch) const;
+  // Norms before the blocks: on return y is the norm that `next` makes of the new x. Norms after them, `next` is null:
+  // on return x is the stream.
+  void feed(Exec& exec, const Batch& batch, const LayerNorm* next) const;
   const LayerNorm& attention_norm() const { return attention_norm_; }
 
  private:
+  bool norm_before_;
   LayerNorm attention_norm_;
   Attention attention_;
   LayerNorm ffn_norm_;
@@ -40,11 +58,7 @@ class OptModel {
   Tensor logits(Exec& exec, Tensor hidden, Tensor rows) const { return head_.forward(exec, hidden, rows); }
 
  private:
-  void embed(Exec& exec, const Batch& batch, Tensor x) const;
-
-  VocabParallelEmbedding tokens_;
-  PositionEmbedding positions_;
-  std::optional<Linear> project_in_;
+  OptEmbedding embedding_;
   std::vector<OptLayer> layers_;
   std::optional<LayerNorm> final_norm_;  // absent where norms come after the blocks
   LogitsHead head_;

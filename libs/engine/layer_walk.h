@@ -1,0 +1,56 @@
+// The forward pass of short texts in the memory of one layer: its weights are loaded, used for every text and dropped
+// before the next layer's. The same operations in the same order as the engine's, so the same logits to the bit. For
+// looking at a model, not for serving it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "comm/communicator.h"
+#include "engine/weight_loader.h"
+#include "engine/workspace.h"
+
+namespace optserve::engine {
+
+struct Batch;
+class KvCache;
+class LayerNorm;
+class OptLayer;
+
+// The large matrix of a layer whose input is looked at.
+enum class LayerInput : uint8_t { kQkv, kOut, kUp, kDown };
+
+class LayerWalk {
+ public:
+  // x: what the matrix takes in, [num_tokens, in] of one text; valid during the call.
+  using Watch = std::function<void(LayerInput input, const Tensor& x)>;
+
+  // Embeds the texts: each has 1 to max_positions ids of the table. `source` and `backend` must outlive the walk.
+  LayerWalk(const WeightSource& source, Backend& backend, const std::vector<std::vector<TokenId>>& texts);
+  ~LayerWalk();
+
+  int64_t layer() const { return layer_; }  // the next one; as many as the model has: at the end
+  bool at_end() const { return layer_ == loader_.config().num_layers; }
+  // Runs it over all texts. Not at the end.
+  void next_layer(const Watch& watch = {});
+  // At the end: the logits of every row of a text, F32[num_tokens, vocab], on the host.
+  std::vector<float> logits(size_t text);
+
+ private:
+  struct Text;  // the arrays of its step, and its activations between two layers
+
+  void run_layer(const OptLayer& layer, const LayerNorm* next, const Batch& batch, const Watch& watch);
+
+  WeightLoader loader_;
+  Backend& backend_;
+  std::unique_ptr<Communicator> communicator_;
+  std::vector<std::unique_ptr<Text>> texts_;
+  std::unique_ptr<KvCache> cache_;  // of one layer and the longest text
+  std::unique_ptr<Workspace> workspace_;
+  int64_t layer_ = 0;
+};
+
+}  // namespace optserve::engine
