@@ -19,6 +19,9 @@ set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
 if(OPTSERVE_WERROR)
   list(APPEND warnings -Werror)
 endif()
+if(CMAKE_BUILD_TYPE STREQUAL "Release" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  list(APPEND warnings -Wno-restrict)  # warns of sums of strings, wrongly: gcc bug 105651
+endif()
 add_library(optserve_options INTERFACE)
 target_include_directories(optserve_options INTERFACE ${PROJECT_SOURCE_DIR}/libs)
 target_compile_options(optserve_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>")

@@ -49,6 +49,7 @@ def main():
             for name, options in kinds.items():
                 took, peaks[name] = checkpoint_memory.measure(tool, "convert", source, folder / "target", *options)
                 seconds[name].append(took)
+                shutil.rmtree(folder / "target")
     finally:
         shutil.rmtree(folder)
     base = statistics.median(seconds["cp, sync"])
