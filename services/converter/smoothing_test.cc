@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <random>
 
 #include "checkpoint/reader.h"
@@ -126,11 +127,15 @@ TEST(SmoothedRows, NormsAfterTheBlocksCannotTakeFactors) {
 
 class Smooth : public ::testing::Test {
  protected:
+  static void SetUpTestSuite() {
+    shared_ = std::make_unique<TemporaryFolder>();
+    test_support::convert_demo_model(*shared_ / "demo", 2);
+    write_ranges(*shared_ / "demo", *shared_ / "ranges");
+  }
+  static void TearDownTestSuite() { shared_.reset(); }
   void SetUp() override {
-    test_support::convert_demo_model(folder_ / "demo", 2);
-    write_ranges(folder_ / "demo", folder_ / "ranges");
     options_.input = test_support::demo_file("");
-    options_.smooth_ranges = folder_ / "ranges";
+    options_.smooth_ranges = *shared_ / "ranges";
     options_.shards = 2;
   }
 
@@ -154,6 +159,7 @@ class Smooth : public ::testing::Test {
     return result.ok() ? "accepted" : result.refusal().message;
   }
 
+  static inline std::unique_ptr<TemporaryFolder> shared_;  // the demo model and its ranges, which no test changes
   TemporaryFolder folder_;
   ConvertOptions options_;
 };
@@ -188,8 +194,8 @@ TEST_F(Smooth, EveryFormatIsVerified) {
 TEST_F(Smooth, ActivationsAreDividedByTheFactors) {
   options_.dtype = DType::kF32;
   convert_to("smoothed");
-  const ActivationRanges before = ranges_of(folder_ / "demo"), after = ranges_of(folder_ / "smoothed");
-  const auto reader = checkpoint::CheckpointReader::open(folder_ / "demo");
+  const ActivationRanges before = ranges_of(*shared_ / "demo"), after = ranges_of(folder_ / "smoothed");
+  const auto reader = checkpoint::CheckpointReader::open(*shared_ / "demo");
   const auto factors = find_factors(CheckpointRows(reader.value()), before, options_.smooth_alpha, [] { return true; });
   for (size_t layer = 0; layer < before.layers.size(); ++layer) {
     for (size_t matrix = 0; matrix < kLargeMatrices.size(); ++matrix) {
@@ -209,7 +215,7 @@ TEST_F(Smooth, TheManifestSaysWithWhat) {
   ASSERT_TRUE(smoothing.has_value());
   EXPECT_EQ(smoothing->alpha, 0.5);
   EXPECT_EQ(smoothing->ranges_sha256,
-            checkpoint::to_hex(checkpoint::sha256_of(test_support::read_file(folder_ / "ranges"))));
+            checkpoint::to_hex(checkpoint::sha256_of(test_support::read_file(*shared_ / "ranges"))));
   EXPECT_TRUE(convert(options_).value().existed);
   options_.smooth_alpha = 0.75;
   EXPECT_FALSE(convert(options_).ok()) << "another conversion";
@@ -223,7 +229,7 @@ TEST_F(Smooth, RefusesRangesOfOtherModelsAndWrongOptions) {
     EXPECT_THAT(refusal(), HasSubstr("expected 0 to 1")) << alpha;
   }
   options_.smooth_alpha = 0.5;
-  ActivationRanges ranges = ranges_of(folder_ / "demo");
+  ActivationRanges ranges = ranges_of(*shared_ / "demo");
   ranges.vectors_sha256.replace(0, 2, ranges.vectors_sha256.starts_with("00") ? "11" : "00");
   std::ofstream(folder_ / "other", std::ios::binary) << ranges_file(ranges);
   options_.smooth_ranges = folder_ / "other";

@@ -6,12 +6,15 @@
 
 #include "demo_stack.h"
 #include "support/demo_model.h"
+#include "support/sanitized.h"
 
 namespace optserve::test_support {
 namespace {
 
 using nlohmann::json;
 using protocol::JobSpec;
+
+constexpr int kEvery = kSanitized ? 6 : 1;  // of the goldens, one in so many is compared
 
 class TransformersGenerate : public ::testing::Test {
  protected:
@@ -69,8 +72,9 @@ void expect_hypotheses(const json& golden, const std::vector<protocol::Hypothesi
 TEST_F(TransformersGenerate, ManySettingsGiveItsIds) {
   const json goldens = json::parse(read_file(OPTSERVE_TEST_DATA "/generate_goldens.json"));
   const auto client = stack_->client();
-  int searches = 0;
+  int seen = 0, searches = 0;
   for (const json& golden : goldens.at("cases")) {
+    if (seen++ % kEvery != 0) continue;
     SCOPED_TRACE(golden.dump());
     const JobSpec job = job_of(golden);
     const auto result = client->generate(job);
@@ -81,14 +85,14 @@ TEST_F(TransformersGenerate, ManySettingsGiveItsIds) {
     ++searches;
     expect_hypotheses(golden, result.value().hypotheses);
   }
-  EXPECT_GE(searches, 30);
+  EXPECT_GE(searches, 30 / kEvery);
 }
 
 TEST_F(TransformersGenerate, RepetitionPenaltyGivesTheIdsOfTransformers) {
   const auto client = stack_->client();
-  int compared = 0;
+  int seen = 0, compared = 0;
   for (const DemoGenerate& golden : demo_goldens().generate) {
-    if (golden.repetition_penalty == 1.0f) continue;
+    if (golden.repetition_penalty == 1.0f || seen++ % kEvery != 0) continue;
     JobSpec job;
     job.model = "demo";
     job.prompt_ids = golden.prompt_ids;
@@ -101,14 +105,14 @@ TEST_F(TransformersGenerate, RepetitionPenaltyGivesTheIdsOfTransformers) {
     EXPECT_EQ(result.value().ids, golden.ids);
     ++compared;
   }
-  EXPECT_EQ(compared, 6);
+  EXPECT_EQ(compared, 6 / kEvery);
 }
 
 TEST_F(TransformersGenerate, BeamSearchGivesTheIdsOfTransformers) {
   const auto client = stack_->client();
-  int compared = 0;
+  int seen = 0, compared = 0;
   for (const DemoGenerate& golden : demo_goldens().generate) {
-    if (golden.num_beams == 1) continue;
+    if (golden.num_beams == 1 || seen++ % kEvery != 0) continue;
     JobSpec job;
     job.model = "demo";
     job.prompt_ids = golden.prompt_ids;
@@ -123,7 +127,7 @@ TEST_F(TransformersGenerate, BeamSearchGivesTheIdsOfTransformers) {
     EXPECT_EQ(result.value().hypotheses.size(), static_cast<size_t>(golden.num_beams));
     ++compared;
   }
-  EXPECT_EQ(compared, 12);
+  EXPECT_EQ(compared, 12 / kEvery);
 }
 
 }  // namespace
