@@ -12,7 +12,7 @@
 
 namespace optserve::checkpoint {
 
-// Hashing and writing take about twice what the rest of a conversion does, so there are two.
+// Two: the hash of a file is one thread's, and takes about as long as the rest of a conversion.
 class WriteQueues {
  public:
   WriteQueues();

@@ -9,7 +9,7 @@
 namespace optserve::checkpoint {
 namespace {
 
-constexpr size_t kChunkBytes = 4 << 20;
+constexpr size_t kChunkBytes = 256 << 10;  // stays in the cache of a core
 constexpr std::string_view kHowToConvert = "; load it with a current PyTorch and torch.save it again";
 
 // A member's name after the root folder: one of a few fixed names, or data/<up to nine digits>.

@@ -22,9 +22,12 @@ void set_direct(OpenFile& file, bool on) {
   file.direct = on && is_set ? OpenFile::Direct::kOn : OpenFile::Direct::kOff;
 }
 
+void hash_block(OpenFile& file, const WriteBlock& block) {
+  file.hash.update(std::span<const std::byte>(block.memory.get(), block.size));
+}
+
 void write_block(OpenFile& file, const WriteBlock& block) {
   std::span<const std::byte> bytes(block.memory.get(), block.size);
-  file.hash.update(bytes);
   // Only the last block of a file is not whole, so all others begin at a multiple of their size.
   const bool is_whole = block.size == WriteBlock::kBytes;
   if (is_whole && file.direct == OpenFile::Direct::kUntried) set_direct(file, true);
@@ -56,15 +59,18 @@ OpenFile::~OpenFile() {
 }
 
 WriteQueue::WriteQueue(size_t bytes_max)
-    : blocks_max_(std::max<size_t>(1, bytes_max / WriteBlock::kBytes)), thread_([this] { run(); }) {}
+    : blocks_max_(std::max<size_t>(1, bytes_max / WriteBlock::kBytes)),
+      hasher_([this] { run(hash_block, hashed_); }),
+      writer_([this] { run(write_block, written_); }) {}
 
 WriteQueue::~WriteQueue() {
   {
     const std::lock_guard lock(mutex_);
     ends_ = true;
   }
-  wanted_.notify_one();
-  thread_.join();
+  wanted_.notify_all();
+  hasher_.join();
+  writer_.join();
 }
 
 void WriteQueue::write(const std::shared_ptr<OpenFile>& file, std::span<const std::byte> bytes) {
@@ -102,34 +108,46 @@ void WriteQueue::push(const std::shared_ptr<OpenFile>& file) {
     rethrow();
     pieces_.push_back({file, std::move(file->filled)});
   }
-  wanted_.notify_one();
+  wanted_.notify_all();
 }
 
 void WriteQueue::rethrow() const {
   if (failure_) std::rethrow_exception(failure_);
 }
 
-void WriteQueue::run() {
+void WriteQueue::run(void (*work)(OpenFile&, const WriteBlock&), size_t& done) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    wanted_.wait(lock, [&] { return ends_ || !pieces_.empty(); });
-    if (ends_) return;
-    Piece& piece = pieces_.front();  // stays where it is: pieces are only added behind it
+    wanted_.wait(lock, [&] { return ends_ || failure_ || done < pieces_.size(); });
+    if (ends_ || failure_) return;
+    const Piece& piece = pieces_[done];  // stays where it is: a deque only changes at its ends
     lock.unlock();
     std::exception_ptr failure;
     try {
-      write_block(*piece.file, *piece.block);
+      work(*piece.file, *piece.block);
     } catch (...) {
       failure = std::current_exception();
     }
     lock.lock();
-    piece.block->size = 0;
-    if (free_.size() < blocks_max_) free_.push_back(std::move(piece.block));
-    pieces_.pop_front();
-    failure_ = failure;
-    done_.notify_all();
-    if (failure_) return;
+    if (failure) {
+      failure_ = failure;
+      wanted_.notify_all();
+      done_.notify_all();
+      return;
+    }
+    ++done;
+    release_finished();
   }
+}
+
+void WriteQueue::release_finished() {
+  for (; std::min(hashed_, written_) > 0; --hashed_, --written_) {
+    std::unique_ptr<WriteBlock>& block = pieces_.front().block;
+    block->size = 0;
+    if (free_.size() < blocks_max_) free_.push_back(std::move(block));
+    pieces_.pop_front();
+  }
+  done_.notify_all();
 }
 
 }  // namespace optserve::checkpoint

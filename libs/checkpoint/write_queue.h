@@ -1,4 +1,5 @@
-// Hashes and writes files on a thread of its own, in order, so that reading and computing go on meanwhile.
+// Hashes files on one thread and writes them on another, each in order, so that reading and computing go on meanwhile
+// and no processor waits for the disk.
 //
 // Whole blocks go to the disk without a copy in the page cache (O_DIRECT) where the file system can: a conversion
 // writes more than memory holds, and nobody reads it soon. That halves the processor time of writing.
@@ -42,9 +43,9 @@ struct OpenFile {
 
   int fd;
   std::string path;                    // for messages
-  std::unique_ptr<WriteBlock> filled;  // what the writer has given and no thread writes yet
-  // The rest is the queue's until finish().
-  Sha256 hash;  // of what was written
+  std::unique_ptr<WriteBlock> filled;  // what the writer has given and no thread works on yet
+  Sha256 hash;                         // the hashing thread's until finish()
+  // The writing thread's until finish().
   enum class Direct { kUntried, kOn, kOff } direct = Direct::kUntried;
 };
 
@@ -57,7 +58,7 @@ class WriteQueue {
   WriteQueue(const WriteQueue&) = delete;
   WriteQueue& operator=(const WriteQueue&) = delete;
 
-  // Appends a copy of `bytes` to the file; waits for room. A file is written by one thread. Throws the Error of an
+  // Appends a copy of `bytes` to the file; waits for room. One thread gives a file its bytes. Throws the Error of an
   // earlier write that failed; then nothing more is written.
   void write(const std::shared_ptr<OpenFile>& file, std::span<const std::byte> bytes);
   // Waits until all of this file is with the operating system; then its hash is complete. Throws as write().
@@ -69,7 +70,9 @@ class WriteQueue {
     std::unique_ptr<WriteBlock> block;
   };
 
-  void run();
+  // What a thread does with each piece, `done` being its count of the pieces that are still there.
+  void run(void (*work)(OpenFile&, const WriteBlock&), size_t& done);
+  void release_finished();
   void push(const std::shared_ptr<OpenFile>& file);
   std::unique_ptr<WriteBlock> take_block();
   void rethrow() const;
@@ -77,12 +80,15 @@ class WriteQueue {
   size_t blocks_max_;
   std::mutex mutex_;                               // guards the rest
   std::condition_variable wanted_;                 // there is a piece, or the end
-  std::condition_variable done_;                   // a piece was written, or failed
-  std::deque<Piece> pieces_;                       // the first is at work
-  std::vector<std::unique_ptr<WriteBlock>> free_;  // blocks that were written, at most blocks_max_
+  std::condition_variable done_;                   // a piece is finished, or failed
+  std::deque<Piece> pieces_;                       // until they are hashed and written
+  size_t hashed_ = 0;                              // of pieces_, from the front
+  size_t written_ = 0;                             // of pieces_, from the front
+  std::vector<std::unique_ptr<WriteBlock>> free_;  // blocks that are finished, at most blocks_max_
   bool ends_ = false;
   std::exception_ptr failure_;
-  std::thread thread_;
+  std::thread hasher_;
+  std::thread writer_;
 };
 
 }  // namespace optserve::checkpoint
