@@ -9,6 +9,8 @@
 #include <optional>
 #include <ostream>
 
+#include "base/format_names.h"
+#include "base/input_check.h"
 #include "base/shutdown.h"
 #include "base/time_left.h"
 #include "converter/exit_status.h"
@@ -96,8 +98,8 @@ Result<ConvertOptions> to_options(const ConvertCommand& command) {
   if (command.quantize != "none") {
     options.quantisation = find_quantisation(command.quantize);
     if (!options.quantisation)
-      return refuse(ErrorCode::kBadRequest,
-                    "quantize is '" + command.quantize + "', expected none, " + std::string(kQuantisationNames));
+      return refuse(ErrorCode::kBadRequest, "quantize is '" + command.quantize + "', expected " +
+                                                one_of_text(with_words({"none"}, kQuantisationNames)));
   }
   Result<ReaderSettings> reader = to_settings(command.reader);
   if (!reader.ok()) return reader.refusal();
