@@ -5,9 +5,9 @@
 
 #include <fstream>
 
-#include "cli/free_ports.h"
-#include "cli/process_identity.h"
-#include "cli/stack_folder.h"
+#include "cli/stack/free_ports.h"
+#include "cli/stack/process_identity.h"
+#include "cli/stack/stack_folder.h"
 #include "support/processes.h"
 #include "support/temporary_folder.h"
 
