@@ -7,7 +7,6 @@
 #include <fstream>
 
 #include "cli/stack/child_process.h"
-#include "cli/stack/sibling_program.h"
 #include "demo_stack.h"
 
 namespace optserve::test_support {

@@ -6,7 +6,6 @@
 #include <sstream>
 
 #include "cli/stack/child_process.h"
-#include "cli/stack/sibling_program.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {

@@ -12,7 +12,6 @@
 #include "base/shutdown.h"
 #include "cli/bench/scratch_folder.h"
 #include "cli/stack/child_process.h"
-#include "cli/stack/sibling_program.h"
 #include "cli/stack/stack_folder.h"
 
 namespace optserve::cli {
@@ -20,8 +19,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kTurnMs = 100;
-constexpr int kTailLines = 20;
+constexpr int kPollMs = 100;
+constexpr int kWorkerTailLines = 20;
 constexpr size_t kLineBytesMax = 1 << 20;
 
 // The read end of a pipe whose lines are events.
@@ -45,7 +44,7 @@ class EventPipe {
   // Waits a moment for events and hands them on; false once nobody can write any more.
   bool pump(const OnBenchEvent& on_event) {
     pollfd entry{ends_[0], POLLIN, 0};
-    if (poll(&entry, 1, kTurnMs) <= 0) return true;
+    if (poll(&entry, 1, kPollMs) <= 0) return true;
     std::array<char, 1 << 14> buffer{};
     const ssize_t got = read(ends_[0], buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) return true;
@@ -94,7 +93,7 @@ void run_on_engine(const std::vector<std::string>& worker_arguments, const OnBen
   }
   const int status = worker.wait();
   if (status == 0 && (finished || told)) return;
-  const std::string tail = logs.log_tail("worker", kTailLines);
+  const std::string tail = logs.log_tail("worker", kWorkerTailLines);
   throw Error("optserve-worker " + describe_exit(status) +
               (tail.empty() ? "" : "\n--- the end of its log ---\n" + tail));
 }

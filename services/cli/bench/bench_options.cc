@@ -175,7 +175,9 @@ void add_options(ConfigParser& parser, BenchOptions& options) {
   parser.add("seed", options.seed, "Of prompts and lengths");
   add_benchmarked_parameters(parser, options.sampling);
   parser.add("json", options.json_file, "File to write with settings, machine and every measurement");
-  if (latency) parser.add("plot", options.plot_file, "SVG file to draw, with FasterTransformer's published figures");
+  if (!latency) return;
+  parser.add("plot", options.plot_file, "SVG file to draw");
+  parser.add("published", options.published_file, kPublishedHelp);
 }
 
 Result<std::vector<int32_t>> parse_batches(const std::string& text) {

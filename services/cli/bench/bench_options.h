@@ -41,7 +41,11 @@ struct BenchOptions {
 
   std::string json_file;
   std::string plot_file;
+  std::string published_file;
 };
+
+inline constexpr const char* kPublishedHelp =
+    "File with published figures, which are drawn too if they have the same prompt and output lengths";
 
 void add_options(ConfigParser& parser, BenchOptions& options);
 

@@ -17,7 +17,7 @@ using nlohmann::json;
 using workload::BenchKind;
 using workload::BenchRequest;
 
-constexpr milliseconds kTurn{200};
+constexpr milliseconds kShutdownPoll{200};
 constexpr int64_t kResultTtlMs = 60'000;
 
 // What the client's thread has heard of the jobs of one run.
@@ -157,7 +157,7 @@ class PipelineRuns {
     }
     while (true) {
       std::unique_lock lock(heard->mutex);
-      heard->changed.wait_for(lock, kTurn, [&] { return heard->finished == count || heard->failure; });
+      heard->changed.wait_for(lock, kShutdownPoll, [&] { return heard->finished == count || heard->failure; });
       const Instant now = bench_.clock.now();
       const auto tokens = static_cast<int64_t>(heard->all_tokens);
       const bool done = heard->finished == count;

@@ -1,18 +1,18 @@
+#include "cli/bench/bench_stack.h"
+
 #include <csignal>
 #include <thread>
 
 #include "base/shutdown.h"
-#include "cli/bench/bench_pipeline.h"
 #include "cli/stack/child_process.h"
 #include "cli/stack/http_probe.h"
-#include "cli/stack/sibling_program.h"
 #include "cli/stack/stack_folder.h"
 
 namespace optserve::cli {
 namespace {
 
-constexpr milliseconds kLook{50};
-constexpr int kTailLines = 30;
+constexpr milliseconds kStateInterval{50};
+constexpr int kUpTailLines = 30;
 constexpr milliseconds kMetricsTimeout{2000};
 
 }  // namespace
@@ -32,13 +32,13 @@ class BenchStack::Process {
 
 BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::string& folder) {
   install_shutdown_signals();
-  const StackFolder logs(folder);  // beside the stack's own, which `up` puts aside when it starts
+  const StackFolder logs(folder);  // not the stack's own folder, whose logs `up` renames when it starts
   const StackFolder stack(stack_folder(folder));
   process_ = std::make_unique<Process>(LaunchSpec{sibling_program("optserve"), arguments, logs.log_path("up")});
   while (true) {
     if (const auto status = process_->child.poll_exit())
       throw Error("the pipeline did not start: optserve up " + describe_exit(*status) + "\n" +
-                  logs.log_tail("up", kTailLines));
+                  logs.log_tail("up", kUpTailLines));
     if (shutdown_requested()) throw Error("interrupted while the pipeline started");
     const auto state = stack.read_state();
     if (state.ok() && state.value().state == "ready") {
@@ -48,7 +48,7 @@ BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::str
       }
       return;
     }
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kStateInterval);
   }
 }
 

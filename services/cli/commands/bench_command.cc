@@ -11,14 +11,14 @@
 #include "cli/bench/bench_engine.h"
 #include "cli/bench/bench_options.h"
 #include "cli/bench/bench_pipeline.h"
-#include "cli/bench/bench_plot.h"
 #include "cli/bench/bench_recorder.h"
+#include "cli/bench/bench_stack.h"
 #include "cli/bench/bench_table.h"
 #include "cli/bench/machine_info.h"
 #include "cli/bench/scratch_folder.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
+#include "cli/plot/bench_plot.h"
 
 namespace optserve::cli {
 namespace {
@@ -30,11 +30,15 @@ void write_file(const std::string& path, const std::string& content) {
   if (!file) throw errno_error("write " + path);
 }
 
-// Benchmarks take long: a file that cannot be written is better known before.
+// A benchmark takes long, so a file that cannot be written is reported before it starts.
 void check_writable(const std::string& path) {
   if (path.empty()) return;
   const std::ofstream file(path, std::ios::binary | std::ios::app);
   if (!file) throw CommandFailure{kExitRefused, errno_error("write " + path).what()};
+}
+
+std::vector<PlotSeries> read_published(const std::string& path) {
+  return path.empty() ? std::vector<PlotSeries>() : value_or_fail(read_published_series(path));
 }
 
 // `optserve bench latency` and `optserve bench throughput`.
@@ -47,9 +51,10 @@ class BenchRunner {
     const BenchPlan plan = value_or_fail(plan_bench(options_));
     check_writable(options_.json_file);
     check_writable(options_.plot_file);
+    const std::vector<PlotSeries> published = read_published(options_.published_file);
     BenchResult result = describe(plan);
     const std::optional<std::string> failure = measure(plan, result);
-    if (!result.measurements.empty() || !failure) keep(result);
+    if (!result.measurements.empty() || !failure) keep(result, published);
     if (!failure) return result.complete ? kExitOk : kExitRefused;
     std::fprintf(stderr, "optserve bench: %s\n", failure->c_str());
     return kExitRefused;
@@ -72,7 +77,8 @@ class BenchRunner {
     return result;
   }
 
-  // What was measured is kept even if the rest fails: a run on many GPUs is worth more than its last batch.
+  // Returns why it failed. What was measured before that is kept: a run on many GPUs is too costly to be lost with its
+  // last batch.
   std::optional<std::string> measure(const BenchPlan& plan, BenchResult& result) const {
     BenchProgress progress(stderr, isatty(STDERR_FILENO) != 0);
     BenchRecorder recorder(result, progress);
@@ -114,7 +120,7 @@ class BenchRunner {
     run_on_pipeline(bench, on_event);
   }
 
-  void keep(const BenchResult& result) const {
+  void keep(const BenchResult& result, const std::vector<PlotSeries>& published) const {
     std::fputs(bench_table(result).c_str(), stdout);
     std::fflush(stdout);
     if (!options_.json_file.empty()) write_file(options_.json_file, to_json(result).dump(2) + "\n");
@@ -124,7 +130,7 @@ class BenchRunner {
       std::fprintf(stderr, "optserve bench: no plot: %s\n", series.refusal().message.c_str());
       return;
     }
-    write_file(options_.plot_file, render_plot(with_published({series.value()})));
+    write_file(options_.plot_file, render_plot(with_published({series.value()}, published)));
   }
 
   SystemClock clock_;
@@ -135,18 +141,19 @@ class BenchCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command = parser.add_command("bench", "Measure latency and throughput, and draw them", selected);
-    add_options(command.add_command("latency", "Time whole batches of equal requests, by default 4 + 256 tokens",
-                                    latency_selected_),
-                latency_.options());
-    add_options(command.add_command("throughput", "Time many requests of mixed length, handed in at once",
+    add_options(
+        command.add_command("latency", "Time batches of equal requests, by default 4 + 256 tokens", latency_selected_),
+        latency_.options());
+    add_options(command.add_command("throughput", "Time many requests of mixed length that are submitted at once",
                                     throughput_selected_),
                 throughput_.options());
-    ConfigParser& plot =
-        command.add_command("plot", "Draw several results of 'latency' into one picture", plot_selected_);
-    plot.add_positional("results", results_, "Files of --json, or lines of JSON with other engines' figures", true);
+    ConfigParser& plot = command.add_command("plot", "Draw several results of 'latency' into one plot", plot_selected_);
+    plot.add_positional("results", results_,
+                        "Files of 'bench latency --json', or files with lines of JSON with other engines' figures",
+                        true);
     plot.add("plot", plot_file_, "SVG file to write");
-    plot.add("only", only_, "Draw only series whose label has this text, repeatable: 30b");
-    plot.add("published", published_, "Draw FasterTransformer's published figures too");
+    plot.add("only", only_, "Draw only series whose label contains this text, such as 30b; repeatable");
+    plot.add("published", published_file_, kPublishedHelp);
   }
 
   int run() override {
@@ -162,17 +169,19 @@ class BenchCommand final : public Command {
     for (const std::string& path : results_) {
       for (PlotSeries& series : value_or_fail(read_series(path))) all.push_back(std::move(series));
     }
-    const auto is_published = [](const PlotSeries& series) { return series.is_published; };
-    if (published_) all = with_published(std::move(all));
-    const bool left_out = published_ && std::none_of(all.begin(), all.end(), is_published);
+    const auto is_published = [](const PlotSeries& series) { return series.is_published(); };
+    const std::vector<PlotSeries> candidates = read_published(published_file_);
+    const size_t measured = all.size();
+    all = with_published(all, candidates);
+    const bool left_out = all.size() < measured + candidates.size();
     std::erase_if(all, [this](const PlotSeries& series) { return !is_wanted(series); });
-    if (all.empty()) throw CommandFailure{kExitRefused, "only: no series has such a label"};
+    if (all.empty()) throw CommandFailure{kExitRefused, "only: no label contains this text"};
     const auto published = static_cast<size_t>(std::count_if(all.begin(), all.end(), is_published));
     write_file(plot_file_, render_plot(all));
     std::fprintf(stderr, "%s: %zu series measured, %zu published\n", plot_file_.c_str(), all.size() - published,
                  published);
     if (left_out)
-      std::fputs("published figures are of prompts of 4 tokens and 256 new ones, so they are left out\n", stderr);
+      std::fputs("published figures of other prompt and output lengths than the measured ones are left out\n", stderr);
     return kExitOk;
   }
 
@@ -190,7 +199,7 @@ class BenchCommand final : public Command {
   std::vector<std::string> results_;
   std::string plot_file_;
   std::vector<std::string> only_;
-  bool published_ = true;
+  std::string published_file_;
 };
 
 }  // namespace

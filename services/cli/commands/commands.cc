@@ -2,12 +2,11 @@
 
 #include <cstdio>
 #include <string_view>
+#include <vector>
 
 #include "base/log.h"
 #include "cli/commands/command.h"
-#include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
-#include "cli/stack/sibling_program.h"
+#include "cli/stack/child_process.h"
 
 namespace optserve::cli {
 namespace {
@@ -37,8 +36,9 @@ int parse_and_run(int argc, const char* const* argv) {
   if (is_for_converter(argc, argv)) become_converter(argc, argv);
   ConfigParser parser("optserve",
                       "Serves OPT language models: local stacks, jobs, checkpoints.\n"
-                      "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no scheduler answers.");
-  std::vector<std::unique_ptr<Command>> commands = make_commands();
+                      "Exit status: 0 success, 1 refused or failed, 2 wrong usage, 3 no scheduler answers.");
+  std::vector<std::unique_ptr<Command>> commands;
+  for (const auto& make : kMakeCommands) commands.push_back(make());
   for (const auto& command : commands) command->declare(parser);
   if (const int status = parser.parse(argc, argv); status >= 0) return status == 0 ? kExitOk : kExitUsage;
   for (const auto& command : commands) {
@@ -48,26 +48,6 @@ int parse_and_run(int argc, const char* const* argv) {
 }
 
 }  // namespace
-
-std::vector<std::unique_ptr<Command>> make_commands() {
-  std::vector<std::unique_ptr<Command>> commands;
-  commands.push_back(make_generate_command());
-  commands.push_back(make_submit_command());
-  commands.push_back(make_result_command());
-  commands.push_back(make_cancel_command());
-  commands.push_back(make_status_command());
-  commands.push_back(make_jobs_command());
-  commands.push_back(make_queue_command());
-  commands.push_back(make_journal_command());
-  commands.push_back(make_up_command());
-  commands.push_back(make_down_command());
-  commands.push_back(make_convert_command());
-  commands.push_back(make_export_command());
-  commands.push_back(make_inspect_command());
-  commands.push_back(make_calibrate_command());
-  commands.push_back(make_bench_command());
-  return commands;
-}
 
 int run_command_line(int argc, const char* const* argv) {
   try {

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <set>
 
-#include "cli/commands/exit_status.h"
+#include "cli/commands/command.h"
 #include "cli/stack/stack_folder.h"
 
 namespace optserve::cli {

@@ -6,7 +6,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
-#include "cli/commands/exit_status.h"
+#include "cli/commands/command.h"
 #include "client/client.h"
 
 namespace optserve::cli {
@@ -17,12 +17,6 @@ struct ConnectionOptions {
   int timeout_ms = 10'000;  // of one request, retries included
 };
 void add_options(ConfigParser& parser, ConnectionOptions& options);
-
-// A failure with its exit status; main prints it.
-struct CommandFailure {
-  int exit_status = 0;
-  std::string message;
-};
 
 // Schedulers of which at least one has answered.
 class Connection {

@@ -4,7 +4,6 @@
 
 #include "base/clock.h"
 #include "cli/commands/command.h"
-#include "cli/commands/exit_status.h"
 #include "cli/stack/stack_folder.h"
 
 namespace optserve::cli {

@@ -7,8 +7,8 @@
 #include <iostream>
 
 #include "base/utf8.h"
+#include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
 #include "protocol/validate.h"
 
 namespace optserve::cli {

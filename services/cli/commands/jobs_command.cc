@@ -2,8 +2,6 @@
 
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
-#include "cli/commands/filter_options.h"
 #include "cli/text/operator_text.h"
 #include "cli/text/result_text.h"
 
@@ -12,7 +10,43 @@ namespace {
 
 constexpr int kListedByDefault = 100;
 
-// What `list` and `dead` share.
+// Which jobs an operator means.
+struct FilterOptions {
+  std::string state;
+  std::string tenant;
+  std::string model;
+  std::string group;
+};
+
+void add_owner_options(ConfigParser& parser, FilterOptions& options) {
+  parser.add("tenant", options.tenant, "Only jobs of this tenant");
+  parser.add("model", options.model, "Only jobs of this model");
+  parser.add("group", options.group, "Only jobs of this group");
+}
+
+void add_options(ConfigParser& parser, FilterOptions& options) {
+  parser.add("state", options.state,
+             "Only jobs in this state: queued, running, succeeded, failed, cancelled, expired or dead");
+  add_owner_options(parser, options);
+}
+
+// Throws CommandFailure for an unknown state.
+protocol::JobFilter make_filter(const FilterOptions& options) {
+  protocol::JobFilter filter;
+  if (!options.state.empty()) {
+    filter.state = parse_job_state(options.state);
+    if (!filter.state)
+      throw CommandFailure{kExitUsage,
+                           "state: expected queued, running, succeeded, failed, cancelled, expired or dead, found '" +
+                               options.state + "'"};
+  }
+  if (!options.tenant.empty()) filter.tenant = options.tenant;
+  filter.model = options.model;
+  filter.group = options.group;
+  return filter;
+}
+
+// The options that `list` and `dead` share.
 struct ListOptions {
   FilterOptions filter;
   int limit = kListedByDefault;
@@ -21,29 +55,28 @@ struct ListOptions {
 class JobsCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command = parser.add_command("jobs", "Look at jobs, put dead ones back, forget ended ones", selected);
-    ConfigParser& list = declare_part(command, "list", "List jobs, earliest first", list_);
+    ConfigParser& command =
+        parser.add_command("jobs", "List and show jobs, requeue dead ones, delete ended ones", selected);
+    ConfigParser& list = declare_part(command, "list", "List jobs in the order in which they were accepted", list_);
     add_options(list, list_options_.filter);
     list.add("limit", list_options_.limit, "Longest list");
-    ConfigParser& show = declare_part(command, "show", "Show all that is known of a job", show_);
+    ConfigParser& show = declare_part(command, "show", "Show everything that is known about a job", show_);
     show.add_positional("job", job_, "Id of the job", true);
-    ConfigParser& dead =
-        declare_part(command, "dead", "List jobs that lost the worker of every attempt, with the reasons", dead_);
-    dead.add("tenant", dead_options_.filter.tenant, "Only this tenant's jobs");
-    dead.add("model", dead_options_.filter.model, "Only jobs of this model");
-    dead.add("group", dead_options_.filter.group, "Only jobs of this group");
+    ConfigParser& dead = declare_part(
+        command, "dead", "List dead jobs, whose worker was lost in every attempt, with the reasons", dead_);
+    add_owner_options(dead, dead_options_.filter);
     dead.add("limit", dead_options_.limit, "Longest list");
-    ConfigParser& requeue =
-        declare_part(command, "requeue", "Queue dead jobs again, under their ids and with all attempts", requeue_);
+    ConfigParser& requeue = declare_part(
+        command, "requeue", "Queue dead jobs again, with the same ids and a full number of attempts", requeue_);
     requeue.add_positional("jobs", jobs_, "Ids of the jobs", true);
-    ConfigParser& purge =
-        declare_part(command, "purge", "Forget ended jobs with their results and keys; needs a condition", purge_);
+    ConfigParser& purge = declare_part(
+        command, "purge", "Delete ended jobs with their results and keys; needs at least one condition", purge_);
     purge.add_positional("job", job_, "Id of one job", false);
     add_options(purge, purge_options_);
     ConfigParser& group = declare_part(command, "group", "Show or cancel a group of jobs", group_);
     group.add_positional("name", group_name_, "Name of the group", true);
-    group.add("tenant", tenant_, "Whose group it is");
-    group.add("cancel", cancel_, "Cancel those that have not ended");
+    group.add("tenant", tenant_, "Tenant that the group belongs to");
+    group.add("cancel", cancel_, "Cancel the jobs that have not ended");
   }
 
   int run() override {
@@ -73,7 +106,7 @@ class JobsCommand final : public Command {
                              : is_dead_list ? reasons_table(listing)
                                             : listing_table(listing);
     std::fputs(text.c_str(), stdout);
-    if (listing.more && !json_) std::fprintf(stderr, "optserve jobs: there are more; see --limit\n");
+    if (listing.more && !json_) std::fprintf(stderr, "optserve jobs: there are more jobs; see --limit\n");
     return report_refusals(listing.unanswered);
   }
 
@@ -114,7 +147,7 @@ class JobsCommand final : public Command {
       throw CommandFailure{kExitUsage, "purge: expected a job or one of --state, --tenant, --model and --group"};
     Connection connection = Connection::open(connection_options_);
     const auto jobs = static_cast<long long>(value_or_fail(connection.client().purge(filter)));
-    std::printf(json_ ? "{\"purged\":%lld}\n" : "%lld jobs forgotten\n", jobs);
+    std::printf(json_ ? "{\"purged\":%lld}\n" : "%lld jobs deleted\n", jobs);
     return kExitOk;
   }
 

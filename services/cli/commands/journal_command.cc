@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
 #include "cli/text/text_table.h"
 #include "journal/journal.h"
 

@@ -2,7 +2,6 @@
 
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
 #include "cli/text/status_text.h"
 
 namespace optserve::cli {

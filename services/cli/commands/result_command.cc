@@ -6,7 +6,6 @@
 #include "base/shutdown.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
 #include "cli/text/result_text.h"
 
 namespace optserve::cli {

@@ -4,8 +4,8 @@
 #include <charconv>
 #include <type_traits>
 
+#include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
 
 namespace optserve::cli {
 namespace {

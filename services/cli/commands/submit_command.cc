@@ -3,7 +3,6 @@
 #include "base/check.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
-#include "cli/commands/exit_status.h"
 #include "cli/commands/job_options.h"
 #include "cli/text/result_text.h"
 

@@ -10,7 +10,6 @@
 
 #include "base/log.h"
 #include "cli/commands/command.h"
-#include "cli/commands/exit_status.h"
 #include "cli/stack/free_ports.h"
 #include "cli/stack/stack_folder.h"
 #include "cli/stack/stack_plan.h"
@@ -123,7 +122,7 @@ class UpCommand final : public Command {
   int run_here(const StackPlan& plan, const StackFolder& folder) {
     init_logging("supervisor", options_.log_level, LogFormat::kText);
     TerminalReport report(options_);
-    return run_stack(options_, plan, folder, report);
+    return run_stack(options_, plan, folder, report) ? kExitOk : kExitRefused;
   }
 
   int run_detached(const StackPlan& plan, const StackFolder& folder) {
@@ -158,7 +157,7 @@ class UpCommand final : public Command {
       if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
         throw errno_error("dup2");
       init_logging("supervisor", options_.log_level, LogFormat::kText);
-      return run_stack(options_, plan, folder, report);
+      return run_stack(options_, plan, folder, report) ? kExitOk : kExitRefused;
     } catch (const std::exception& error) {
       report.failed(error.what());
       std::fprintf(stderr, "%s\n", error.what());

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
@@ -47,6 +48,13 @@ int read_report(int fd) {
 }
 
 }  // namespace
+
+std::string sibling_program(const std::string& name) {
+  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
+  if (access(path.c_str(), X_OK) != 0)
+    throw Error("expected the program " + name + " beside this one: " + errno_error(path.string()).what());
+  return path.string();
+}
 
 std::string describe_exit(int wait_status) {
   if (WIFSIGNALED(wait_status)) {

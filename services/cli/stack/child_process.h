@@ -1,4 +1,4 @@
-// A program started by this one, which dies with it.
+// Programs started by this one, which die with it.
 #pragma once
 
 #include <sys/types.h>
@@ -12,17 +12,22 @@ namespace optserve::cli {
 struct LaunchSpec {
   std::string program;                 // path
   std::vector<std::string> arguments;  // without the program's name
-  std::string log_path;                // standard output and error are appended here; empty: inherited
-  int stdout_fd = -1;                  // what standard output goes to instead; -1: as log_path says
+  std::string log_path;                // file that standard output and error are appended to; empty: the parent's
+  int stdout_fd = -1;                  // descriptor that standard output goes to instead; -1: none
 };
 
-// "exited with status 1", "was killed by signal 9 (Killed)": of a status that waitpid() gave.
+// The path of a program of optserve: they lie in one folder, beside the running program. Throws Error naming the path
+// if it is not there.
+std::string sibling_program(const std::string& name);
+
+// "exited with status 1", "was killed by signal 9 (Killed)": a status of waitpid() in words.
 std::string describe_exit(int wait_status);
 
 class ChildProcess {
  public:
-  // In a process group of its own, so that a Ctrl-C in the terminal reaches the parent alone; standard input is
-  // /dev/null; SIGKILL when the thread that started it ends. Throws Error, also when the program cannot be executed.
+  // The child has a process group of its own, so that a Ctrl-C in the terminal reaches the parent alone. Its standard
+  // input is /dev/null. It gets SIGKILL when the thread that started it ends. Throws Error if the program cannot be
+  // executed.
   static ChildProcess start(const LaunchSpec& spec);
   ~ChildProcess();  // kills and reaps it if it still runs
   ChildProcess(ChildProcess&& other) noexcept;
@@ -32,8 +37,8 @@ class ChildProcess {
   bool is_running() const { return pid_ > 0 && !status_; }
   // The wait status once it has ended; does not wait.
   std::optional<int> poll_exit();
-  void signal(int number) const;  // does nothing once it was reaped
-  int wait();                     // until it ends
+  void signal(int number) const;  // nothing happens once the child has been reaped
+  int wait();                     // waits until it ends; the wait status
 
  private:
   explicit ChildProcess(pid_t pid) : pid_(pid) {}

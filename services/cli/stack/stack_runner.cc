@@ -8,10 +8,8 @@
 
 #include "base/log.h"
 #include "base/shutdown.h"
-#include "cli/commands/exit_status.h"
 #include "cli/stack/child_process.h"
 #include "cli/stack/http_probe.h"
-#include "cli/stack/sibling_program.h"
 #include "cli/stack/stack_supervisor.h"
 
 namespace optserve::cli {
@@ -19,7 +17,7 @@ namespace {
 
 constexpr milliseconds kProbeTimeout{1000};
 constexpr milliseconds kTurn{50};
-constexpr int kTailLines = 20;
+constexpr int kFailureTailLines = 20;
 
 class SystemHost final : public ProcessHost {
  public:
@@ -83,7 +81,7 @@ void record(const StackFolder& folder, const StackOptions& options, const StackP
 std::string failure_message(const StackFolder& folder, const StackSupervisor& supervisor) {
   const std::string& process = supervisor.failed_process();
   std::string message = supervisor.failure();
-  if (const std::string tail = folder.log_tail(process, kTailLines); !tail.empty())
+  if (const std::string tail = folder.log_tail(process, kFailureTailLines); !tail.empty())
     message += "\n--- the end of " + folder.log_path(process) + " ---\n" + tail;
   return message;
 }
@@ -96,7 +94,7 @@ void wait_a_turn() {
 
 }  // namespace
 
-int run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report) {
+bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report) {
   using State = StackSupervisor::State;
   install_shutdown_signals();
   const SystemClock clock;
@@ -122,7 +120,7 @@ int run_stack(const StackOptions& options, const StackPlan& plan, const StackFol
   if (!reported && supervisor.failure().empty()) report.failed("stopped before every process was ready");
   folder.remove_pid();
   log_info("stack_stopped");
-  return supervisor.failure().empty() ? kExitOk : kExitRefused;
+  return supervisor.failure().empty();
 }
 
 }  // namespace optserve::cli

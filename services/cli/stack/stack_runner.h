@@ -6,19 +6,20 @@
 
 namespace optserve::cli {
 
-// Hears how the start went.
+// Is told how the start went: exactly one of ready() and failed() is called.
 class StartReport {
  public:
   virtual ~StartReport() = default;
   virtual void ready(const StackPlan& plan) = 0;
-  // `message` ends with the last lines of the log of the process to blame.
+  // `message` ends with the last lines of the log of the process that failed.
   virtual void failed(const std::string& message) = 0;
-  // True when nobody waits for the report any more: a start that nobody waits for is given up.
+  // True when nobody waits for the report: the start is then given up.
   virtual bool is_abandoned() const = 0;
 };
 
-// Starts the processes, writes stack.json and supervisor.pid, keeps the processes alive until SIGTERM or SIGINT, stops
-// them. Returns the exit status. Needs a process with one thread: children die with the thread that started them.
-int run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report);
+// Starts the processes, writes stack.json and supervisor.pid, keeps the processes alive until SIGTERM or SIGINT, and
+// stops them. False if the start failed. Call it from a thread that lives as long as the processes: children die with
+// the thread that started them.
+bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report);
 
 }  // namespace optserve::cli

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "cli/commands/exit_status.h"
+#include "cli/commands/command.h"
 #include "cli/text/text_table.h"
 
 namespace optserve::cli {

@@ -1,7 +1,7 @@
 // GCC 12 sees uninitialised members in <regex> where a sanitizer instruments it.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
-#include "cli/bench/bench_plot.h"
+#include "cli/plot/bench_plot.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,9 +10,8 @@
 #include <fstream>
 #include <regex>
 
-#include "cli/bench/published_points.h"
 #include "cli/bench/scratch_folder.h"
-#include "cli/bench/svg.h"
+#include "cli/plot/svg.h"
 
 namespace optserve::cli {
 namespace {
@@ -21,8 +20,12 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 PlotSeries series(const std::string& label, std::vector<PlotPoint> points) {
-  return {label, "cpu", false, 4, 256, std::move(points)};
+  return {label, "cpu", "", 4, 256, std::move(points)};
 }
+
+const std::string kPublishedFile = OPTSERVE_BENCHMARK_DATA "/fastertransformer-a100-published.jsonl";
+
+std::vector<PlotSeries> published() { return read_published_series(kPublishedFile).value(); }
 
 // Follows tags and attributes; empty if the text is well formed, else what is wrong. Enough for what we write.
 std::string xml_fault(const std::string& text) {
@@ -108,25 +111,47 @@ void expect_good_picture(const std::vector<PlotSeries>& drawn) {
     EXPECT_TRUE(both[0].holds(point) || both[1].holds(point)) << point.x << ", " << point.y;
 }
 
-TEST(PublishedPoints, ObeyTheRuleThatBindsLatencyAndThroughput) {
-  ASSERT_EQ(published_series().size(), 6u);
+TEST(PublishedFigures, ObeyTheRuleThatBindsLatencyAndThroughput) {
+  std::vector<std::string> labels;
   size_t points = 0;
-  for (const PublishedSeries& one : published_series()) {
+  for (const PlotSeries& one : published()) {
+    labels.push_back(one.label);
+    EXPECT_EQ(one.input_tokens, 4) << one.label;
+    EXPECT_EQ(one.output_tokens, 256) << one.label;
     int last = 0;
-    for (const PublishedPoint& point : one.points) {
-      EXPECT_EQ(point.batch, last == 0 ? 1 : 2 * last) << one.model;
+    for (const PlotPoint& point : one.points) {
+      EXPECT_EQ(point.batch, last == 0 ? 1 : 2 * last) << one.label;
       last = point.batch;
-      EXPECT_NEAR(point.qps * kPublishedOutputTokens * point.ms_per_token / 1000 / point.batch, 1, 0.021)
-          << one.model << " " << one.weights << " on " << one.world << " at " << point.batch;
+      EXPECT_NEAR(point.qps * one.output_tokens * point.ms_per_token / 1000 / point.batch, 1, 0.021)
+          << one.label << " at " << point.batch;
       ++points;
     }
   }
+  EXPECT_THAT(labels, ::testing::ElementsAre("opt-30b fp16 TP2", "opt-30b int8 TP2", "opt-30b fp16 TP8",
+                                             "opt-30b int8 TP8", "opt-175b fp16 TP8", "opt-175b int8 TP8"));
   EXPECT_EQ(points, 9u + 9 + 11 + 11 + 7 + 8);
+}
+
+TEST(PublishedFigures, MustNameTheirSource) {
+  const ScratchFolder folder;
+  const std::string path = folder.path() + "/file.jsonl";
+  const auto refusal = [&path](const std::string& content) {
+    std::ofstream(path) << content;
+    const auto read = read_published_series(path);
+    return read.ok() ? std::string("read") : read.refusal().message;
+  };
+  const std::string line = R"({"model": "opt-30b", "batch": 1, "ms_per_token": 9.0, "qps": 0.43})";
+  EXPECT_EQ(refusal("{\"source\": \"a paper\"}\n" + line), "read");
+  for (const std::string& head :
+       {line, std::string(R"({"source": ""})"), std::string(R"({"source": 1})"), std::string()})
+    EXPECT_THAT(refusal(head + "\n" + line), HasSubstr("expected a first line")) << head;
+  EXPECT_THAT(refusal("{\"source\": \"a paper\"}"), HasSubstr("no figures"));
+  EXPECT_THAT(refusal("{\"source\": \"a paper\"}\n" + line + "\nnonsense"), HasSubstr("line 3"));
 }
 
 TEST(BenchPlot, DrawsEverySeriesInsideItsFrames) {
   expect_good_picture({series("one", {{1, 3.1, 1.27}, {2, 5.7, 1.37}, {1024, 103, 4.8}})});
-  expect_good_picture(with_published({series("one", {{1, 0.15, 26}, {512, 1.05, 1900}})}));
+  expect_good_picture(with_published({series("one", {{1, 0.15, 26}, {512, 1.05, 1900}})}, published()));
   std::vector<PlotSeries> many;
   for (int i = 0; i < 30; ++i)
     many.push_back(
@@ -148,7 +173,7 @@ TEST(BenchPlot, LabelsAreEscaped) {
 }
 
 TEST(BenchPlot, PublishedSeriesLookDifferentAndSayWhatTheyAre) {
-  const std::string svg = render_plot(with_published({series("one", {{1, 3, 1}})}));
+  const std::string svg = render_plot(with_published({series("one", {{1, 3, 1}})}, published()));
   EXPECT_THAT(svg, HasSubstr("Published: FasterTransformer v5.3 on A100-80GB"));
   EXPECT_THAT(svg, HasSubstr("read off"));
   EXPECT_EQ(count(svg, "stroke-dasharray"), 6u * 3);  // a line in each panel and one in the legend
@@ -165,10 +190,11 @@ TEST(BenchPlot, ADeviceIsNamedForTheSeriesThatRanOnIt) {
 }
 
 TEST(BenchPlot, PublishedFiguresStandBesideTheSameQuestionOnly) {
-  EXPECT_EQ(with_published({series("same", {{1, 3, 1}})}).size(), 7u);
+  EXPECT_EQ(with_published({series("same", {{1, 3, 1}})}, published()).size(), 7u);
   PlotSeries other = series("other", {{1, 3, 1}});
   other.output_tokens = 8;
-  EXPECT_EQ(with_published({other}).size(), 1u);
+  EXPECT_EQ(with_published({other}, published()).size(), 1u);
+  EXPECT_EQ(with_published({series("same", {{1, 3, 1}}), other}, published()).size(), 2u);
   const std::string svg = render_plot({series("same", {{1, 3, 1}}), other});
   EXPECT_THAT(svg, HasSubstr("other, 4 + 8 tokens"));
 }

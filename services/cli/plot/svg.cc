@@ -1,4 +1,4 @@
-#include "cli/bench/svg.h"
+#include "cli/plot/svg.h"
 
 #include <array>
 #include <cmath>

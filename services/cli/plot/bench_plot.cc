@@ -1,4 +1,4 @@
-#include "cli/bench/bench_plot.h"
+#include "cli/plot/bench_plot.h"
 
 #include <algorithm>
 #include <array>
@@ -7,8 +7,7 @@
 
 #include "base/check.h"
 #include "cli/bench/bench_table.h"
-#include "cli/bench/published_points.h"
-#include "cli/bench/svg.h"
+#include "cli/plot/svg.h"
 
 namespace optserve::cli {
 namespace {
@@ -79,7 +78,7 @@ std::vector<Look> looks_of(const std::vector<PlotSeries>& series) {
   std::vector<Look> looks;
   size_t measured = 0, published = 0;
   for (const PlotSeries& one : series) {
-    if (one.is_published) {
+    if (one.is_published()) {
       const bool large = one.label.find("175b") != std::string::npos;
       looks.push_back({{kGreys[large ? 1 : 0], 1.4, "5 4"}, static_cast<SvgMarker>(published % kSvgMarkers), false});
       ++published;
@@ -107,7 +106,7 @@ class Panel {
     // Published lines go below, whatever their order in the legend.
     for (const bool published : {true, false}) {
       for (size_t i = 0; i < series.size(); ++i) {
-        if (series[i].is_published == published) draw_series(svg, series[i], looks[i], x, y);
+        if (series[i].is_published() == published) draw_series(svg, series[i], looks[i], x, y);
       }
     }
   }
@@ -186,7 +185,7 @@ LegendBlock legend_block(std::string heading, const std::vector<PlotSeries>& ser
   LegendBlock block{std::move(heading), {}, 1};
   size_t letters = 1;
   for (size_t i = 0; i < series.size(); ++i) {
-    if (series[i].is_published != published) continue;
+    if (series[i].is_published() != published) continue;
     block.members.push_back(i);
     letters = std::max(letters, series[i].label.size());
   }
@@ -228,7 +227,7 @@ std::string name_devices(std::vector<PlotSeries>& series) {
   const PlotSeries* first = nullptr;
   bool same = true;
   for (const PlotSeries& one : series) {
-    if (one.is_published) continue;
+    if (one.is_published()) continue;
     if (first == nullptr) first = &one;
     same = same && one.device == first->device;
   }
@@ -240,6 +239,12 @@ std::string name_devices(std::vector<PlotSeries>& series) {
   return "Measured";
 }
 
+// In words; empty if none is published.
+std::string source_of(const std::vector<PlotSeries>& series) {
+  const auto published = std::find_if(series.begin(), series.end(), [](const auto& one) { return one.is_published(); });
+  return published == series.end() ? "" : published->source;
+}
+
 std::string subtitle_of(const std::vector<PlotSeries>& series) {
   const bool same = std::all_of(series.begin(), series.end(),
                                 [&](const PlotSeries& one) { return question_of(one) == question_of(series.front()); });
@@ -249,13 +254,16 @@ std::string subtitle_of(const std::vector<PlotSeries>& series) {
 
 }  // namespace
 
-std::vector<PlotSeries> with_published(std::vector<PlotSeries> measured) {
-  const bool comparable = std::all_of(measured.begin(), measured.end(), [](const PlotSeries& one) {
-    return one.input_tokens == kPublishedInputTokens && one.output_tokens == kPublishedOutputTokens;
-  });
-  if (!comparable) return measured;
-  for (PlotSeries& one : published_plot_series()) measured.push_back(std::move(one));
-  return measured;
+std::vector<PlotSeries> with_published(const std::vector<PlotSeries>& measured,
+                                       const std::vector<PlotSeries>& published) {
+  std::vector<PlotSeries> all = measured;
+  for (const PlotSeries& one : published) {
+    const bool is_comparable = std::all_of(measured.begin(), measured.end(), [&one](const PlotSeries& other) {
+      return other.input_tokens == one.input_tokens && other.output_tokens == one.output_tokens;
+    });
+    if (is_comparable) all.push_back(one);
+  }
+  return all;
 }
 
 std::string render_plot(const std::vector<PlotSeries>& given) {
@@ -270,7 +278,7 @@ std::string render_plot(const std::vector<PlotSeries>& given) {
   const std::string heading = name_devices(series);
   const std::vector<Look> looks = looks_of(series);
   const LegendBlock measured = legend_block(heading, series, false);
-  const LegendBlock published = legend_block("Published: " + std::string(kPublishedSource), series, true);
+  const LegendBlock published = legend_block("Published: " + source_of(series), series, true);
   SvgDrawing svg(kWidth, kLegendTop + measured.height() + published.height());
   svg.text({kMargin, 36}, "OPT throughput and latency by batch size", {20, "start", "#111111", true});
   svg.text({kMargin, 58}, subtitle, {13, "start", "#555555"});
