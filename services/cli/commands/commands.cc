@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "cli/commands/command.h"
 #include "cli/stack/child_process.h"
