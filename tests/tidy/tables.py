@@ -55,8 +55,8 @@ CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factor
                      'libs/backend/backend_factory.cc', 'libs/comm/nccl', 'libs/comm/no_nccl.cc',
                      'libs/tensor/device.h',
                      'services/worker/',           # --device
-                     'services/cli/stack_plan.cc',  # passes --device on
-                     'services/cli/bench_options.cc'  # the same
+                     'services/cli/stack/stack_plan.cc',  # passes --device on
+                     'services/cli/bench/bench_options.cc'  # the same
                      ]
 
 # In every text file, comments included: (pattern, why not).

@@ -3,17 +3,6 @@
 namespace optserve::converter {
 namespace {
 
-constexpr const char* kPassHelp =
-    "MiB of output that a crash may lose: shards are finished in passes of so much, at least one shard, and each pass "
-    "reads "
-    "some matrices anew; 0: 32 GiB or a quarter of the output, whichever is more";
-
-void add_reader_options(ConfigParser& command, ReaderOptions& reader) {
-  command.add("sandbox", reader.sandbox,
-              "Cage of the process that parses foreign files: require, try (warn where the system lacks it) or off");
-  command.add("reader-seconds", reader.reader_seconds, "A reader that gives no answer for so long is ended");
-}
-
 void add_serve(ConfigParser& parser, ConverterOptions& options) {
   ConfigParser& command =
       parser.add_command("serve", "Take conversion jobs from the scheduler until SIGTERM", options.is_serve);
@@ -23,88 +12,19 @@ void add_serve(ConfigParser& parser, ConverterOptions& options) {
   command.add("root", options.serve.roots,
               "Folder that jobs may read and write, repeatable; without one every job is refused");
   command.add("drain-seconds", options.serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
-  command.add("pass-mib-max", options.serve.pass_mib_max, kPassHelp);
-  add_reader_options(command, options.serve.reader);
+  conversion::add_pass_option(command, options.serve.pass_mib_max);
+  conversion::add_options(command, options.serve.reader);
   options.serve_parser = &command;
-}
-
-void add_convert(ConfigParser& parser, ConverterOptions& options) {
-  ConfigParser& command = parser.add_command("convert",
-                                             "Convert a checkpoint of Metaseq, Hugging Face or FasterTransformer (with "
-                                             "'optserve convert --remote': in a converter service)",
-                                             options.is_convert);
-  ConvertCommand& convert = options.convert;
-  command.add_positional("source", convert.input, "Folder, file or glob of the checkpoint", true);
-  command.add_positional("destination", convert.output, "Folder to create", true);
-  command.add("name", convert.name, "The model's name; by default that of the destination");
-  command.add("dtype", convert.dtype, "keep, fp32, fp16 or bf16");
-  command.add(
-      "quantize", convert.quantize,
-      "Store the large matrices in fewer bits: none, int8, int8-mse (scales of least squared error), fp8 or int4");
-  command.add(
-      "smooth", convert.smooth,
-      "File of 'optserve calibrate': input channels of the large matrices are made alike before rounding, and the "
-      "model computes the same");
-  command.add("smooth-alpha", convert.smooth_alpha, "0 to 1: how much of the inputs' magnitude goes into the weights");
-  command.add("shards", convert.shards,
-              "Number of shards; 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow");
-  command.add("heads", convert.num_heads, "Attention heads, where the files do not say; 0: as the published model");
-  command.add("vocab", convert.vocab_file, "gpt2-vocab.json; by default searched beside the source");
-  command.add("merges", convert.merges_file, "gpt2-merges.txt; by default searched beside the source");
-  command.add("allow-nonfinite", convert.allow_nonfinite, "Accept weights that are NaN or infinite");
-  command.add("check-source", convert.check_source, "Compare the source's bytes with its checksums");
-  command.add("restart", convert.restart,
-              "Remove what an earlier attempt has left beside the destination, instead of going on from it");
-  command.add("pass-mib-max", convert.pass_mib_max, kPassHelp);
-  command.add(
-      "verify", convert.verify,
-      "Compare files, weights and the logits of a fixed prompt with the source afterwards; a destination that the "
-      "same conversion has written is only verified");
-  command.add("progress", convert.show_progress, "Show progress on standard error");
-  add_reader_options(command, convert.reader);
-}
-
-void add_export(ConfigParser& parser, ConverterOptions& options) {
-  ConfigParser& command =
-      parser.add_command("export", "Write a converted checkpoint as one of Hugging Face or Metaseq", options.is_export);
-  ExportCommand& exported = options.exported;
-  command.add_positional("checkpoint", exported.input, "Folder of the converted checkpoint", true);
-  command.add_positional("destination", exported.output, "Folder to create", true);
-  command.add("format", exported.format, "huggingface or metaseq");
-  command.add("parts", exported.parts, "Model-parallel parts of Metaseq");
-  command.add("file-mb-max", exported.file_mb_max,
-              "Megabytes of one Hugging Face file; larger models get several and an index");
-  command.add("check-source", exported.check_source, "Compare the checkpoint's files with its manifest before");
-  command.add("progress", exported.show_progress, "Show progress on standard error");
-}
-
-void add_inspect(ConfigParser& parser, ConverterOptions& options) {
-  ConfigParser& command =
-      parser.add_command("inspect", "Show what is in a checkpoint, foreign or converted", options.is_inspect);
-  command.add_positional("path", options.inspect.path, "Folder, file or glob", true);
-  command.add("json", options.inspect.as_json, "Print a JSON object");
-  command.add("tensors", options.inspect.with_tensors, "List every tensor");
-  add_reader_options(command, options.inspect.reader);
-}
-
-void add_calibrate(ConfigParser& parser, ConverterOptions& options) {
-  ConfigParser& command = parser.add_command(
-      "calibrate", "Measure on a text how large the inputs of a model's large matrices get", options.is_calibrate);
-  CalibrateCommand& calibrate = options.calibrate;
-  command.add_positional("checkpoint", calibrate.checkpoint, "Folder of the converted checkpoint", true);
-  command.add("text", calibrate.text, "File of UTF-8 text, as the model is going to see");
-  command.add("output", calibrate.output, "File to create, for 'convert --smooth'");
-  command.add("tokens", calibrate.tokens, "How many tokens of the text are run, from its beginning");
 }
 
 }  // namespace
 
 void add_options(ConfigParser& parser, ConverterOptions& options) {
   add_serve(parser, options);
-  add_convert(parser, options);
-  add_export(parser, options);
-  add_inspect(parser, options);
-  add_calibrate(parser, options);
+  conversion::add_command(parser, options.convert, options.is_convert);
+  conversion::add_command(parser, options.exported, options.is_export);
+  conversion::add_command(parser, options.inspect, options.is_inspect);
+  conversion::add_command(parser, options.calibrate, options.is_calibrate);
 }
 
 }  // namespace optserve::converter
