@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/limits.h"
-#include "scheduler/leases/step_pace.h"
+#include "scheduler/leases/worker_speed.h"
 #include "scheduler/queue/tenant_weights.h"
 #include "transport/service.h"
 

@@ -25,17 +25,17 @@ std::shared_ptr<Client> ClientStreams::client(const transport::Peer& peer) {
 }
 
 bool ClientStreams::subscribe(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after) {
-  std::erase_if(job.subscriptions, [&](const Subscription& s) { return s.client == client || s.client->gone; });
-  if (job.subscriptions.size() >= options_.subscriptions_per_job_max) return false;
-  job.subscriptions.push_back({client, text_offset, after});
+  std::erase_if(job.followers.subscriptions, [&](const Subscription& s) { return s.client == client || s.client->gone; });
+  if (job.followers.subscriptions.size() >= options_.subscriptions_per_job_max) return false;
+  job.followers.subscriptions.push_back({client, text_offset, after});
   if (job.is_cancelled_when_left()) client->leavable.insert(job.id);
   touch(job);
   return true;
 }
 
 void ClientStreams::touch(Job& job) {
-  if (job.events_pending || job.subscriptions.empty()) return;
-  job.events_pending = true;
+  if (job.followers.events_pending || job.followers.subscriptions.empty()) return;
+  job.followers.events_pending = true;
   touched_.push_back(&job);
 }
 
@@ -51,11 +51,12 @@ void ClientStreams::miss(Client& client, const JobId& job) {
 }
 
 void ClientStreams::add_events(Job& job, Instant now) {
-  job.events_pending = false;
-  const bool place_pending = std::exchange(job.place_pending, false) && job.stage == Stage::kWaiting;
-  const bool anyway = std::exchange(job.tell_anyway, false) || place_pending;
+  job.followers.events_pending = false;
+  const bool place_pending =
+      std::exchange(job.followers.place_pending, false) && job.life.last_open_stage() == Stage::kWaiting;
+  const bool anyway = std::exchange(job.followers.tell_anyway, false) || place_pending;
   bool any_gone = false;
-  for (Subscription& subscription : job.subscriptions) {
+  for (Subscription& subscription : job.followers.subscriptions) {
     Client& client = *subscription.client;
     any_gone = any_gone || client.gone;
     if (client.gone) continue;
@@ -65,40 +66,40 @@ void ClientStreams::add_events(Job& job, Instant now) {
       list(subscription.client);
     }
   }
-  if (any_gone) std::erase_if(job.subscriptions, [](const Subscription& s) { return s.client->gone; });
+  if (any_gone) std::erase_if(job.followers.subscriptions, [](const Subscription& s) { return s.client->gone; });
 }
 
 bool ClientStreams::add_event(Job& job, Subscription& subscription, bool anyway) {
   Client& client = *subscription.client;
-  const bool has_text = job.text.size() > subscription.text_offset;
+  const bool has_text = job.output.text.size() > subscription.text_offset;
   if (!has_text && job.is_generation() && !anyway) return false;
   protocol::JobEvent event;
   event.job = job.id;
   event.text_offset = subscription.text_offset;
   if (has_text) {
-    const std::string_view rest = std::string_view(job.text).substr(subscription.text_offset);
+    const std::string_view rest = std::string_view(job.output.text).substr(subscription.text_offset);
     event.text = whole_characters(rest, std::max(client.credit.room(), kPieceBytesMin));
     subscription.text_offset += event.text.size();
   }
-  event.tokens = static_cast<uint32_t>(job.output.size());
-  event.progress_done = job.progress_done;
-  event.progress_total = job.progress_total;
+  event.tokens = static_cast<uint32_t>(job.output.ids.size());
+  event.progress_done = job.output.bytes_done;
+  event.progress_total = job.output.bytes_total;
   event.state = job.state();
-  if (job.stage == Stage::kWaiting) {
-    event.position = job.told_position;
-    event.eta_ms = job.told_eta_ms;
+  if (job.life.last_open_stage() == Stage::kWaiting) {
+    event.position = job.followers.told_position;
+    event.eta_ms = job.followers.told_eta_ms;
   }
   client.credit.spend(protocol::stream_cost(event));
   client.events_bytes += event.text.size();
   client.events_after = std::max(client.events_after, subscription.after);
   client.events.events.push_back(std::move(event));
-  if (job.text.size() > subscription.text_offset) miss(client, job.id);
+  if (job.output.text.size() > subscription.text_offset) miss(client, job.id);
   return true;
 }
 
 void ClientStreams::finish(Job& job, const SharedResult& result, uint64_t sequence) {
   touch(job);
-  for (const Subscription& subscription : job.subscriptions) {
+  for (const Subscription& subscription : job.followers.subscriptions) {
     send_result(subscription.client, result, std::max(sequence, subscription.after));
     subscription.client->leavable.erase(job.id);
   }
@@ -191,7 +192,7 @@ void ClientStreams::on_slow(const transport::Peer& peer, const JobId& job, size_
 }
 
 void ClientStreams::rewind(Job& job, const transport::Peer& peer, uint64_t text_offset) {
-  for (Subscription& subscription : job.subscriptions) {
+  for (Subscription& subscription : job.followers.subscriptions) {
     if (subscription.client->peer == peer) subscription.text_offset = std::min(subscription.text_offset, text_offset);
   }
 }
@@ -214,12 +215,12 @@ std::vector<ResumedClient> ClientStreams::take_resumed(Instant now) {
 }
 
 bool ClientStreams::has_followers(const Job& job) const {
-  return std::any_of(job.subscriptions.begin(), job.subscriptions.end(),
+  return std::any_of(job.followers.subscriptions.begin(), job.followers.subscriptions.end(),
                      [](const Subscription& s) { return !s.client->gone; });
 }
 
 void ClientStreams::probe(const Job& job, transport::Outbox& out) const {
-  for (const Subscription& subscription : job.subscriptions) {
+  for (const Subscription& subscription : job.followers.subscriptions) {
     const Client& client = *subscription.client;
     if (!client.gone && client.credit.room() == 0) out.send(client.peer, protocol::Ping{});
   }

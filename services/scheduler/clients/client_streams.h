@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <set>
 #include <unordered_map>
@@ -14,11 +15,34 @@
 
 #include "protocol/client_messages.h"
 #include "scheduler/clients/credit_window.h"
-#include "scheduler/clients/job_id_list.h"
 #include "scheduler/scheduler_options.h"
 #include "scheduler/leases/service_table.h"
 
 namespace optserve::scheduler {
+
+// Job ids in the order in which they came, each once.
+class JobIdList {
+ public:
+  void push(const JobId& job) {
+    if (known_.insert(job).second) order_.push_back(job);
+  }
+  // The first `count`, or all.
+  std::vector<JobId> take(size_t count) {
+    std::vector<JobId> taken;
+    for (; taken.size() < count && !order_.empty(); order_.pop_front()) {
+      known_.erase(order_.front());
+      taken.push_back(order_.front());
+    }
+    return taken;
+  }
+  size_t size() const { return order_.size(); }
+  bool empty() const { return order_.empty(); }
+  void clear() { order_.clear(), known_.clear(); }
+
+ private:
+  std::deque<JobId> order_;
+  std::unordered_set<JobId> known_;
+};
 
 using SharedResult = std::shared_ptr<const protocol::JobResult>;
 

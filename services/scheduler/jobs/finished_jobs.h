@@ -14,7 +14,7 @@
 
 namespace optserve::scheduler {
 
-// Results held in memory, the oldest leave first.
+// Results held in memory; the oldest are forgotten first.
 class RecentResults {
  public:
   struct Entry {
@@ -43,17 +43,17 @@ class IdempotencyKeys {
     JobId job;
     std::string payload_sha256;
     std::string group{};
-    uint64_t sequence = 0;                                   // of its acceptance in the journal; 0: on disk for long
+    uint64_t sequence = 0;  // of its acceptance in the journal; 0: it was recovered, so the record is on disk
     protocol::JobState state = protocol::JobState::kQueued;  // as long as the job is open
   };
-  // A job that had ended is not known any longer by its key.
+  // An ended job that is not found by its key any longer.
   struct Forgotten {
     std::string tenant, group;
     protocol::JobState state = protocol::JobState::kSucceeded;
   };
   explicit IdempotencyKeys(size_t keys_max) : keys_max_(keys_max) {}
   const Entry* find(const std::string& tenant, const std::string& key) const;
-  // Of a job that is accepted or put back. A key that names another open job stays with it.
+  // The job is accepted or put back. A key that names another open job stays with that job.
   void add(const std::string& tenant, const std::string& key, Entry entry);
   // The job ended: its key is forgotten at `expires_wall_ms`, or before when there are too many. False: the key does
   // not name this job.
@@ -73,7 +73,7 @@ class IdempotencyKeys {
   using Entries = std::unordered_map<std::string, Kept>;
   // Neither part holds a '/'.
   static std::string joined(const std::string& tenant, const std::string& key) { return tenant + '/' + key; }
-  // The entry stops to stand for its job.
+  // The entry stops standing for its job.
   void release(const std::string& joined_key, Kept& kept);
   void erase(Entries::iterator found);
 

@@ -7,19 +7,19 @@ namespace optserve::scheduler {
 void set_times(Job& job, Instant now, int64_t age_ms) {
   const int64_t longest = job.spec.delay_ms + job.spec.ttl_ms;
   const int64_t age = std::clamp<int64_t>(age_ms, 0, longest);
-  job.accepted_at = now;
-  job.begins_at = now + milliseconds(job.spec.delay_ms - age);
-  job.expires_at = now + milliseconds(longest - age);
+  job.times.accepted_at = now;
+  job.times.begins_at = now + milliseconds(job.spec.delay_ms - age);
+  job.times.expires_at = now + milliseconds(longest - age);
 }
 
 TimeLimit next_limit(const Job& job) {
-  TimeLimit limit{TimeLimit::Kind::kTotal, job.expires_at};
-  if (job.lease != 0 && job.spec.run_ms > 0) {
-    const Instant run_until = job.attempt_at + milliseconds(job.spec.run_ms);
+  TimeLimit limit{TimeLimit::Kind::kTotal, job.times.expires_at};
+  if (job.lease.number != 0 && job.spec.run_ms > 0) {
+    const Instant run_until = job.lease.began_at + milliseconds(job.spec.run_ms);
     if (run_until < limit.at) limit = {TimeLimit::Kind::kRun, run_until};
   }
-  if (!job.started && job.spec.queue_ms > 0) {
-    const Instant start_until = job.begins_at + milliseconds(job.spec.queue_ms);
+  if (!job.attempts.started && job.spec.queue_ms > 0) {
+    const Instant start_until = job.times.begins_at + milliseconds(job.spec.queue_ms);
     if (start_until < limit.at) limit = {TimeLimit::Kind::kStart, start_until};
   }
   return limit;
@@ -30,7 +30,7 @@ std::string limit_message(const Job& job, TimeLimit::Kind kind) {
     case TimeLimit::Kind::kStart:
       return "the job did not start within its queue_ms of " + std::to_string(job.spec.queue_ms) + " ms";
     case TimeLimit::Kind::kRun:
-      return "attempt " + std::to_string(job.attempts) + " ran longer than the job's run_ms of " +
+      return "attempt " + std::to_string(job.attempts.count) + " ran longer than the job's run_ms of " +
              std::to_string(job.spec.run_ms) + " ms";
     case TimeLimit::Kind::kTotal:
       break;
@@ -39,9 +39,9 @@ std::string limit_message(const Job& job, TimeLimit::Kind kind) {
 }
 
 Instant half_of_time_to_start(const Job& job) {
-  Instant until = job.expires_at;
-  if (!job.started && job.spec.queue_ms > 0) until = std::min(until, job.begins_at + milliseconds(job.spec.queue_ms));
-  return job.begins_at + (until - job.begins_at) / 2;
+  Instant until = job.times.expires_at;
+  if (!job.attempts.started && job.spec.queue_ms > 0) until = std::min(until, job.times.begins_at + milliseconds(job.spec.queue_ms));
+  return job.times.begins_at + (until - job.times.begins_at) / 2;
 }
 
 int64_t remaining_ms(const Job& job, Instant now) {

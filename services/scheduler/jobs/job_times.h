@@ -8,24 +8,25 @@
 
 namespace optserve::scheduler {
 
-// Sets what its times count from, for a job that was accepted `age_ms` ago by the wall clock. That may have moved
-// either way: a negative age counts as none, so that the job gets at most its whole time again.
+// Sets the moments that the limits count from, for a job that was accepted `age_ms` ago by the wall clock. The wall
+// clock may have been set since: a negative age counts as none, so that the job gets at most its whole time again.
 void set_times(Job& job, Instant now, int64_t age_ms);
 
-// The limit that ends first: in all, until the first start, or of the present attempt.
+// The limit that is reached first: of the job's whole time, of the time until its first start, or of its present
+// attempt.
 struct TimeLimit {
   enum class Kind : uint8_t { kTotal, kStart, kRun };
   Kind kind = Kind::kTotal;
   Instant at{};
 };
 TimeLimit next_limit(const Job& job);
-// For people: which limit it was, with its number.
+// Tells people which limit was reached, with its number.
 std::string limit_message(const Job& job, TimeLimit::Kind kind);
 
-// Half of the time that the job has to start is over at this moment.
+// The moment at which half of the time is over that the job has to start.
 Instant half_of_time_to_start(const Job& job);
 
-// Of the attempt that is about to be dispatched, at least 1.
+// The time that is left to the attempt that is about to be dispatched, at least 1.
 int64_t remaining_ms(const Job& job, Instant now);
 
 }  // namespace optserve::scheduler

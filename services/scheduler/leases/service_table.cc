@@ -187,6 +187,17 @@ void ServiceTable::learn(const protocol::Register& info) {
   }
 }
 
+Status ServiceTable::check_length(const std::string& name, size_t prompt_tokens, int32_t max_new_tokens) const {
+  const protocol::ModelInfo* info = model(name);
+  const size_t context =
+      info != nullptr && info->context > 0 ? static_cast<size_t>(info->context) : limits::kContextTokensMax;
+  if (prompt_tokens + static_cast<size_t>(max_new_tokens) <= context) return ok_status();
+  return refuse(ErrorCode::kPromptTooLong, "prompt of " + std::to_string(prompt_tokens) +
+                                               " tokens (with the leading </s>) and max_new_tokens " +
+                                               std::to_string(max_new_tokens) + " exceed the context of " +
+                                               std::to_string(context) + " tokens of model " + name);
+}
+
 std::vector<std::string> ServiceTable::model_names() const {
   std::vector<std::string> names;
   for (const auto& [name, info] : models_) names.push_back(name);

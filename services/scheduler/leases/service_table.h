@@ -12,8 +12,7 @@
 
 #include "protocol/service_messages.h"
 #include "scheduler/jobs/job.h"
-#include "scheduler/leases/speed_meter.h"
-#include "scheduler/leases/step_pace.h"
+#include "scheduler/leases/worker_speed.h"
 #include "transport/service.h"
 
 namespace optserve::scheduler {
@@ -50,6 +49,11 @@ struct ServiceEntry {
   size_t encode_cost = 0;                        // bytes of text in unanswered Encodes
 
   bool serves(std::string_view model) const;
+  // The worker did something, which shows that it is not stuck.
+  void note_step(Instant now) {
+    if (!leases.empty()) pace.step(now - progressed, now);
+    progressed = now;
+  }
   bool is_usable(Instant now) const { return !draining && !held && now >= paused_until; }
   // Jobs that it may hold.
   int32_t room() const { return wanted > 0 ? std::min(wanted, info.max_sequences) : info.max_sequences; }
@@ -86,6 +90,8 @@ class ServiceTable {
   // What is known of a model that was registered in this run; nullptr: never.
   const protocol::ModelInfo* model(const std::string& name) const;
   void learn(const protocol::Register& info);
+  // Whether a prompt of this length and its output fit the model's context.
+  Status check_length(const std::string& name, size_t prompt_tokens, int32_t max_new_tokens) const;
   std::vector<std::string> model_names() const;
 
  private:

@@ -32,9 +32,9 @@ void JobLister::add(JobScan& scan, const Job& job) {
   }
   scan.sequence = std::max(scan.sequence, job.accepted_sequence);
   scan.open.push_back({job.id, job.order, job.spec.key, job.spec.tenant, job.spec.group, job.spec.model, job.state(),
-                       job.attempts, job.is_generation() ? static_cast<int64_t>(job.output.size()) : job.progress_done,
-                       job.is_generation() ? job.spec.max_new_tokens : job.progress_total, job.accepted_wall_ms,
-                       job.losses.empty() ? "" : job.losses.back()});
+                       job.attempts.count, job.is_generation() ? static_cast<int64_t>(job.output.ids.size()) : job.output.bytes_done,
+                       job.is_generation() ? job.spec.max_new_tokens : job.output.bytes_total, job.accepted_wall_ms,
+                       job.attempts.losses.empty() ? "" : job.attempts.losses.back()});
 }
 
 std::vector<JobScan> JobLister::step(size_t budget) {

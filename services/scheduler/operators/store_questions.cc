@@ -1,9 +1,15 @@
 #include "scheduler/operators/store_questions.h"
 
+#include "scheduler/jobs/answers.h"
+
 namespace optserve::scheduler {
 
-bool StoreQuestions::ask(StoreQuestion question, journal::Question to_store) {
-  if (open_.size() >= questions_max_) return false;
+bool StoreQuestions::ask(StoreQuestion question, journal::Question to_store, transport::Outbox& out) {
+  if (open_.size() >= questions_max_) {
+    refuse_to(question.peer, question.request,
+              refuse(ErrorCode::kBusy, "too many jobs are being looked up; try again soon"), out);
+    return false;
+  }
   const uint64_t number = next_++;
   ++counts_[question.what.index()];
   open_.emplace(number, std::move(question));

@@ -41,8 +41,8 @@ class StoreQuestions {
  public:
   StoreQuestions(journal::JobStore& store, size_t questions_max) : store_(store), questions_max_(questions_max) {}
 
-  // False: too many are open.
-  bool ask(StoreQuestion question, journal::Question to_store);
+  // False: too many are open, and the peer was refused.
+  bool ask(StoreQuestion question, journal::Question to_store, transport::Outbox& out);
   std::vector<std::pair<StoreQuestion, journal::Answer>> take_answers();
 
   // How many of one kind are open.

@@ -11,50 +11,51 @@ namespace {
 // Text that one tokenizer may have before it: a Decode behind it waits no longer than a few milliseconds.
 constexpr size_t kEncodeWindowBytes = 128 << 10;
 constexpr size_t kEncodeCostBytes = 64;  // what a prompt costs besides its text
-constexpr size_t kItemsPerMessage = 1'024;
-constexpr size_t kMessageBytes = 1 << 20;
+constexpr size_t kItemsPerQuestion = 1'024;
+constexpr size_t kQuestionBytes = 1 << 20;
 
 // How many of the job's undecoded ids go into the next question. After a stop string was found somewhere in several
 // ids, the range is halved until it is known which id completed it: the job's ids then do not depend on how they were
 // batched.
 size_t ids_to_ask(const Job& job) {
-  return job.stop_within > 0 ? (job.stop_within + 1) / 2 : job.ids_with_text() - job.decoded;
-}
-
-// The present question of a job: the next of its output ids, or all of another hypothesis.
-protocol::DecodeItem decode_item(const Job& job) {
-  const Question& question = job.question;
-  const auto ids_from = [](const std::vector<TokenId>& ids, size_t first, size_t count) {
-    const auto begin = ids.begin() + static_cast<ptrdiff_t>(first);
-    return std::vector<TokenId>(begin, begin + static_cast<ptrdiff_t>(count));
-  };
-  if (job.hypothesis > 0) {
-    const protocol::Hypothesis& hypothesis = job.hypotheses[job.hypothesis];
-    return {question.ticket,
-            job.spec.model,
-            {},
-            ids_from(hypothesis.ids, 0, job.with_text(hypothesis.ids, hypothesis.finish_reason)),
-            job.spec.stop,
-            true,
-            job.spec.include_stop};
-  }
-  return {question.ticket, job.spec.model, job.decode_state,     ids_from(job.output, job.decoded, question.ids),
-          job.spec.stop,   question.flush, job.spec.include_stop};
+  const JobDecoding& decoding = job.decoding;
+  return decoding.stop_within > 0 ? (decoding.stop_within + 1) / 2 : job.ids_with_text() - decoding.ids;
 }
 
 }  // namespace
 
+protocol::DecodeItem TokenizerPool::decode_item(const Job& job) {
+  const TokenizerQuestion& question = job.question;
+  protocol::DecodeItem item;
+  item.ticket = question.ticket_;
+  item.model = job.spec.model;
+  item.stop = job.spec.stop;
+  item.include_stop = job.spec.include_stop;
+  if (job.decoding.hypothesis > 0) {
+    const protocol::Hypothesis& hypothesis = job.output.hypotheses[job.decoding.hypothesis];
+    const size_t count = job.ids_with_text(hypothesis.ids, hypothesis.finish_reason);
+    item.ids.assign(hypothesis.ids.begin(), hypothesis.ids.begin() + static_cast<ptrdiff_t>(count));
+    item.flush = true;
+    return item;
+  }
+  item.state = job.decoding.state;
+  const auto first = job.output.ids.begin() + static_cast<ptrdiff_t>(job.decoding.ids);
+  item.ids.assign(first, first + static_cast<ptrdiff_t>(question.ids_));
+  item.flush = question.flush_;
+  return item;
+}
+
 void TokenizerPool::ask_encode(Job& job) {
-  check(job.question.state == Question::State::kNone, "a job asks one question at a time");
-  job.question.decode = false;
-  job.question.state = Question::State::kWaiting;
-  job.question.cost = job.spec.prompt.size();
-  for (const std::string& word : job.spec.bad_words) job.question.cost += word.size();
+  check(job.question.state_ == TokenizerQuestion::State::kNone, "a job asks one question at a time");
+  job.question.decode_ = false;
+  job.question.state_ = TokenizerQuestion::State::kWaiting;
+  job.question.cost_ = job.spec.prompt.size();
+  for (const std::string& word : job.spec.bad_words) job.question.cost_ += word.size();
   WaitingEncodes& waiting = waiting_encodes_[job.spec.model];
   double& next = waiting.tenants[job.spec.tenant];
-  job.question.turn = std::max(next, waiting.time);
-  next = job.question.turn +
-         static_cast<double>(job.question.cost + kEncodeCostBytes) / options_.tenant_weights.of(job.spec.tenant);
+  job.question.turn_ = std::max(next, waiting.time);
+  next = job.question.turn_ +
+         static_cast<double>(job.question.cost_ + kEncodeCostBytes) / options_.tenant_weights.of(job.spec.tenant);
   waiting.jobs.emplace(turn_of(job), &job);
   if (waiting.tenants.size() <= waiting.tenants_max) return;
   std::erase_if(waiting.tenants, [&](const auto& tenant) { return tenant.second <= waiting.time; });
@@ -62,27 +63,27 @@ void TokenizerPool::ask_encode(Job& job) {
 }
 
 void TokenizerPool::ask_decode(Job& job) {
-  if (job.question.state != Question::State::kNone) return;
-  job.question.decode = true;
-  job.question.state = Question::State::kWaiting;
-  job.question.index = waiting_decodes_.size();
+  if (job.question.state_ != TokenizerQuestion::State::kNone) return;
+  job.question.decode_ = true;
+  job.question.state_ = TokenizerQuestion::State::kWaiting;
+  job.question.index_ = waiting_decodes_.size();
   waiting_decodes_.push_back(&job);
 }
 
 void TokenizerPool::forget(Job& job) {
-  Question& question = job.question;
-  if (question.state == Question::State::kWaiting) {
-    if (question.decode) {
-      waiting_decodes_[question.index] = nullptr;
+  TokenizerQuestion& question = job.question;
+  if (question.state_ == TokenizerQuestion::State::kWaiting) {
+    if (question.decode_) {
+      waiting_decodes_[question.index_] = nullptr;
     } else {
       waiting_encodes_[job.spec.model].jobs.erase(turn_of(job));
     }
-  } else if (question.state == Question::State::kAsked) {
-    question.tokenizer->questions.erase(question.ticket);
-    if (!question.decode) question.tokenizer->encode_cost -= question.cost;
-    question.tokenizer = nullptr;
+  } else if (question.state_ == TokenizerQuestion::State::kAsked) {
+    question.tokenizer_->questions.erase(question.ticket_);
+    if (!question.decode_) question.tokenizer_->encode_cost -= question.cost_;
+    question.tokenizer_ = nullptr;
   }
-  question.state = Question::State::kNone;
+  question.state_ = TokenizerQuestion::State::kNone;
 }
 
 void TokenizerPool::drop(Job& job) {
@@ -90,26 +91,26 @@ void TokenizerPool::drop(Job& job) {
   job.question = {};
 }
 
-Job* TokenizerPool::take_answer(ServiceEntry& from, uint64_t ticket, bool decode) {
+TokenizerPool::Answered TokenizerPool::take_answer(ServiceEntry& from, uint64_t ticket, bool decode) {
   const auto found = from.questions.find(ticket);
-  if (found == from.questions.end() || found->second->question.decode != decode) return nullptr;
+  if (found == from.questions.end() || found->second->question.decode_ != decode) return {};
   Job* job = found->second;
-  Question& question = job->question;
-  if (!decode) from.encode_cost -= question.cost;
+  TokenizerQuestion& question = job->question;
+  if (!decode) from.encode_cost -= question.cost_;
   from.questions.erase(found);
-  question.avoid = from.info.instance;
-  question.tokenizer = nullptr;
-  question.state = Question::State::kNone;
-  return job;
+  question.avoid_ = from.info.instance;
+  question.tokenizer_ = nullptr;
+  question.state_ = TokenizerQuestion::State::kNone;
+  return {job, question.ids_, question.flush_};
 }
 
 bool TokenizerPool::ask_again(Job& job, bool counts) {
-  Question& question = job.question;
+  TokenizerQuestion& question = job.question;
   ++retries_;
-  if (question.tokenizer != nullptr) question.avoid = question.tokenizer->info.instance;
+  if (question.tokenizer_ != nullptr) question.avoid_ = question.tokenizer_->info.instance;
   forget(job);
-  if (counts && ++question.tries >= options_.tokenizer_tries) return false;
-  if (question.decode) {
+  if (counts && ++question.tries_ >= options_.tokenizer_tries) return false;
+  if (question.decode_) {
     ask_decode(job);
   } else {
     ask_encode(job);
@@ -151,11 +152,11 @@ ServiceEntry* TokenizerPool::choose(const Job& job, Instant now) const {
   bool best_avoided = false;
   for (ServiceEntry* tokenizer : services_.of_kind(protocol::ServiceKind::kTokenizer)) {
     if (!tokenizer->is_usable(now) || !tokenizer->serves(job.spec.model)) continue;
-    if (!job.question.decode && tokenizer->encode_cost > 0 &&
-        tokenizer->encode_cost + job.question.cost > kEncodeWindowBytes) {
+    if (!job.question.decode_ && tokenizer->encode_cost > 0 &&
+        tokenizer->encode_cost + job.question.cost_ > kEncodeWindowBytes) {
       continue;
     }
-    const bool avoided = job.question.tries > 0 && tokenizer->info.instance == job.question.avoid;
+    const bool avoided = job.question.tries_ > 0 && tokenizer->info.instance == job.question.avoid_;
     const bool better = best == nullptr || (best_avoided && !avoided) ||
                         (best_avoided == avoided && tokenizer->questions.size() < best->questions.size());
     if (!better) continue;
@@ -166,20 +167,20 @@ ServiceEntry* TokenizerPool::choose(const Job& job, Instant now) const {
 }
 
 void TokenizerPool::mark_asked(Job& job, ServiceEntry& tokenizer, Instant now) {
-  Question& question = job.question;
-  question.state = Question::State::kAsked;
-  question.ticket = next_ticket_++;
-  question.tokenizer = &tokenizer;
-  tokenizer.questions.emplace(question.ticket, &job);
-  if (!question.decode) tokenizer.encode_cost += question.cost;
-  const Duration patience = question.decode ? options_.decode_timeout : options_.encode_timeout;
-  if (question.tries == 0) {
-    (question.decode ? sent_decodes_ : sent_encodes_)
-        .push_back({now + patience, question.ticket, tokenizer.info.instance});
+  TokenizerQuestion& question = job.question;
+  question.state_ = TokenizerQuestion::State::kAsked;
+  question.ticket_ = next_ticket_++;
+  question.tokenizer_ = &tokenizer;
+  tokenizer.questions.emplace(question.ticket_, &job);
+  if (!question.decode_) tokenizer.encode_cost += question.cost_;
+  const Duration patience = question.decode_ ? options_.decode_timeout : options_.encode_timeout;
+  if (question.tries_ == 0) {
+    (question.decode_ ? sent_decodes_ : sent_encodes_)
+        .push_back({now + patience, question.ticket_, tokenizer.info.instance});
   } else {
     // Twice as long each time: slow tokenizers, or a slow way to them, delay a job and do not fail it.
-    const Instant overdue = now + patience * (int64_t{1} << question.tries);
-    sent_again_.emplace(overdue, Sent{overdue, question.ticket, tokenizer.info.instance});
+    const Instant overdue = now + patience * (int64_t{1} << question.tries_);
+    sent_again_.emplace(overdue, Sent{overdue, question.ticket_, tokenizer.info.instance});
   }
 }
 
@@ -207,14 +208,14 @@ void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transp
     Job& job = *waiting.jobs.begin()->second;
     ServiceEntry* tokenizer = choose(job, now);
     if (tokenizer == nullptr) break;
-    waiting.time = std::max(waiting.time, job.question.turn);
+    waiting.time = std::max(waiting.time, job.question.turn_);
     waiting.jobs.erase(waiting.jobs.begin());
     mark_asked(job, *tokenizer, now);
     Batch& batch = batches[tokenizer->serial];
     batch.to = tokenizer->peer;
-    batch.bytes += job.question.cost;
-    batch.message.items.push_back({job.question.ticket, job.spec.model, job.spec.prompt, job.spec.bad_words});
-    if (batch.message.items.size() >= kItemsPerMessage || batch.bytes >= kMessageBytes) {
+    batch.bytes += job.question.cost_;
+    batch.message.items.push_back({job.question.ticket_, job.spec.model, job.spec.prompt, job.spec.bad_words});
+    if (batch.message.items.size() >= kItemsPerQuestion || batch.bytes >= kQuestionBytes) {
       out.send(batch.to, std::exchange(batch.message, {}));
       batch.bytes = 0;
     }
@@ -229,20 +230,20 @@ void TokenizerPool::send_decodes(Instant now, transport::Outbox& out) {
   std::vector<Job*> still_waiting;
   for (Job* job : waiting_decodes_) {
     if (job == nullptr) continue;
-    Question& question = job->question;
+    TokenizerQuestion& question = job->question;
     ServiceEntry* tokenizer = choose(*job, now);
     if (tokenizer == nullptr) {
-      question.index = still_waiting.size();
+      question.index_ = still_waiting.size();
       still_waiting.push_back(job);
       continue;
     }
     mark_asked(*job, *tokenizer, now);
-    question.ids = ids_to_ask(*job);
-    question.flush = job->stop_within == 0 && job->finish_reason != protocol::FinishReason::kNone;
+    question.ids_ = ids_to_ask(*job);
+    question.flush_ = job->decoding.stop_within == 0 && job->output.is_complete();
     auto batch = std::find_if(batches.begin(), batches.end(), [&](const auto& b) { return b.first == tokenizer; });
     if (batch == batches.end()) batch = batches.insert(batches.end(), {tokenizer, {}});
     batch->second.items.push_back(decode_item(*job));
-    if (batch->second.items.size() >= kItemsPerMessage) {
+    if (batch->second.items.size() >= kItemsPerQuestion) {
       out.send(tokenizer->peer, std::exchange(batch->second, {}));
     }
   }

@@ -1,5 +1,5 @@
-// Questions to tokenizers: which job waits for which answer, where it was asked, and when it is asked again. A job has
-// at most one question at a time, so tokens that arrive meanwhile travel together in the next one.
+// Questions to tokenizers: which job waits for which answer, which tokenizer was asked, and when it is asked again. A
+// job has at most one question at a time, so tokens that arrive meanwhile travel together in the next one.
 #pragma once
 
 #include <cstdint>
@@ -25,12 +25,20 @@ class TokenizerPool {
   // Sends what waits to tokenizers that can take it.
   void flush(Instant now, transport::Outbox& out);
 
-  // The job that asked `from` under this ticket; its question is answered. nullptr: late, repeated or invented.
-  Job* take_answer(ServiceEntry& from, uint64_t ticket, bool decode);
-  // The job ends or is asked anew: whatever was asked is void.
+  // An answered question.
+  struct Answered {
+    Job* job = nullptr;
+    size_t ids = 0;      // decode: how many of the job's output ids were sent
+    bool flush = false;  // decode: they were the last
+  };
+  // The question that `from` was asked under this ticket is answered. No job: the answer is late, repeated or invented.
+  Answered take_answer(ServiceEntry& from, uint64_t ticket, bool decode);
+  // The answer was good: the tries of the job's next question count from zero.
+  static void accept(Job& job) { job.question.tries_ = 0; }
+  // The job ends: whatever was asked is void.
   void drop(Job& job);
-  // Asks the job's present question again, if possible elsewhere; `counts`: a tokenizer may have choked on it. False:
-  // all tries are used up.
+  // Asks the job's present question again, if possible of another tokenizer; `counts`: the tokenizer may have choked on
+  // it. False: all tries are used up.
   bool ask_again(Job& job, bool counts);
 
   // Questions that this tokenizer will not answer; the caller asks them again or gives the jobs up.
@@ -59,7 +67,9 @@ class TokenizerPool {
     double time = 0;
     size_t tenants_max = 1'024;  // then those that are behind the time are forgotten
   };
-  static WaitingEncodes::Turn turn_of(const Job& job) { return {-job.spec.priority, job.question.turn, job.order}; }
+  static WaitingEncodes::Turn turn_of(const Job& job) { return {-job.spec.priority, job.question.turn_, job.order}; }
+  // The present question of a job: the next of its output ids, or all of another hypothesis.
+  static protocol::DecodeItem decode_item(const Job& job);
   void send_encodes_of(WaitingEncodes& waiting, Instant now, transport::Outbox& out);
   void mark_asked(Job& job, ServiceEntry& tokenizer, Instant now);
   Job* asked_with(const Sent& sent);

@@ -23,15 +23,15 @@ void FairQueue::count_in(Class& of, Flow& flow, Job& job) {
     of.idle.erase(turn_of(flow));
     of.weight += flow.weight;
   }
-  job.queued_cost = job.cost;
-  flow.tokens += job.cost, of.tokens += job.cost, tokens_ += job.cost;
+  job.slot.counted_cost_ = job.slot.cost;
+  flow.tokens += job.slot.cost, of.tokens += job.slot.cost, tokens_ += job.slot.cost;
   ++of.count, ++jobs_;
 }
 
 void FairQueue::count_out(Class& of, Flow& flow, Job& job) {
-  flow.tokens -= job.queued_cost, of.tokens -= job.queued_cost, tokens_ -= job.queued_cost;
+  flow.tokens -= job.slot.counted_cost_, of.tokens -= job.slot.counted_cost_, tokens_ -= job.slot.counted_cost_;
   --of.count, --jobs_;
-  job.queue_state = QueueState::kOut;
+  job.slot.state_ = QueueSlot::State::kOut;
   if (--flow.count > 0) return;
   of.weight = of.count == 0 ? 0 : of.weight - flow.weight;
   of.idle.insert(turn_of(flow));
@@ -47,24 +47,24 @@ void FairQueue::forget_idle(Class& of) {
 }
 
 void FairQueue::expect(Job& job) {
-  check(job.queue_state == QueueState::kOut, "a job is expected once");
+  check(job.slot.state_ == QueueSlot::State::kOut, "a job is expected once");
   Class& of = class_of(job);
   count_in(of, flow_of(of, job.spec.tenant), job);
-  job.queue_state = QueueState::kExpected;
+  job.slot.state_ = QueueSlot::State::kExpected;
 }
 
 void FairQueue::push(Job& job) {
-  check(job.queue_state != QueueState::kWaiting, "a job waits once");
+  check(job.slot.state_ != QueueSlot::State::kWaiting, "a job waits once");
   Class& of = class_of(job);
   Flow& flow = flow_of(of, job.spec.tenant);
-  if (job.queue_state == QueueState::kExpected) {
-    const int64_t change = job.cost - job.queued_cost;
+  if (job.slot.state_ == QueueSlot::State::kExpected) {
+    const int64_t change = job.slot.cost - job.slot.counted_cost_;
     flow.tokens += change, of.tokens += change, tokens_ += change;
-    job.queued_cost = job.cost;
+    job.slot.counted_cost_ = job.slot.cost;
   } else {
     count_in(of, flow, job);
   }
-  job.queue_state = QueueState::kWaiting;
+  job.slot.state_ = QueueSlot::State::kWaiting;
   if (flow.jobs.empty()) {
     flow.tag = std::max(flow.tag, of.time);
     of.active.insert(turn_of(flow));
@@ -81,10 +81,10 @@ void FairQueue::remove(Class& of, Flow& flow, Job& job) {
 }
 
 void FairQueue::leave(Job& job) {
-  if (job.queue_state == QueueState::kOut) return;
+  if (job.slot.state_ == QueueSlot::State::kOut) return;
   Class& of = class_of(job);
   Flow& flow = flow_of(of, job.spec.tenant);
-  if (job.queue_state == QueueState::kWaiting) {
+  if (job.slot.state_ == QueueSlot::State::kWaiting) {
     remove(of, flow, job);
   } else {
     count_out(of, flow, job);
@@ -94,7 +94,7 @@ void FairQueue::leave(Job& job) {
 void FairQueue::serve(Class& of, Flow& flow, Job& job) {
   of.time = std::max(of.time, flow.tag);
   of.active.erase(turn_of(flow));
-  flow.tag += static_cast<double>(job.queued_cost) / flow.weight;
+  flow.tag += static_cast<double>(job.slot.counted_cost_) / flow.weight;
   of.active.insert(turn_of(flow));
   remove(of, flow, job);
   forget_idle(of);
@@ -139,10 +139,10 @@ FairQueue::Ahead FairQueue::ahead(size_t priority, const Flow* flow, size_t rank
 FairQueue::Ahead FairQueue::ahead_of(const Job& job, Instant now) const {
   const auto priority = static_cast<size_t>(job.spec.priority);
   const auto found = classes_[priority].flows.find(job.spec.tenant);
-  if (job.queue_state == QueueState::kOut || found == classes_[priority].flows.end()) return {};
+  if (job.slot.state_ == QueueSlot::State::kOut || found == classes_[priority].flows.end()) return {};
   const Flow& flow = found->second;
   size_t rank = flow.count - 1;  // expected: behind all that are there
-  if (job.queue_state == QueueState::kWaiting) {
+  if (job.slot.state_ == QueueSlot::State::kWaiting) {
     rank = flow.jobs.order_of_key(job.order);
     if (flow.is_late(now)) rank = flow.jobs.size() - 1 - rank;
   }

@@ -120,8 +120,8 @@ class FairQueue {
     double tag = 0;      // virtual time at which its next job starts
     Jobs jobs;           // waiting
     size_t count = 0;    // expected and waiting
-    int64_t tokens = 0;  // of these
-    bool is_late(Instant now) const { return jobs.begin()->second->hurry_at <= now; }
+    int64_t tokens = 0;  // of those jobs
+    bool is_late(Instant now) const { return jobs.begin()->second->slot.hurry_at <= now; }
   };
   struct Turn {
     double tag = 0;

@@ -17,8 +17,8 @@ class FairQueueTest : public ::testing::Test {
     owned->order = ++orders_;
     owned->spec.tenant = tenant;
     owned->spec.priority = priority;
-    owned->cost = cost;
-    owned->hurry_at = now + seconds(300);
+    owned->slot.cost = cost;
+    owned->slot.hurry_at = now + seconds(300);
     jobs_.push_back(std::move(owned));
     return *jobs_.back();
   }
@@ -110,7 +110,7 @@ TEST_F(FairQueueTest, NewestFirstWithinATenantWhoseOldestIsLate) {
   Job& newest = push("a");
   Job& other = push("b");
   Job& other_newer = push("b");
-  oldest.hurry_at = now;
+  oldest.slot.hurry_at = now;
   EXPECT_EQ(queue.ahead_of(newest, now).jobs, 0u);
   EXPECT_EQ(take(), &newest);
   EXPECT_EQ(take(), &other);  // not late: in order

@@ -2,22 +2,61 @@
 // expected wait, by the tokens that it has before it and its measured speed.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "scheduler/queue/fair_queue.h"
 #include "scheduler/queue/load_estimate.h"
 #include "scheduler/queue/prefix_affinity.h"
+#include "scheduler/leases/service_table.h"
 #include "scheduler/scheduler_options.h"
-#include "scheduler/queue/worker_index.h"
 
 namespace optserve::scheduler {
 
 // Tokens of the KV cache that a job may need, in whole blocks.
 int64_t kv_need(const Job& job);
 
-// Conversions have one queue, with no name.
+// The workers that serve one model, or all converters: those with room in the order of their expected wait.
+class WorkerIndex {
+ public:
+  // `wait`: any measure that is comparable within the index; the same for put() and take_out().
+  void put(ServiceEntry& worker, double wait) { free_.insert({wait, worker.serial, &worker}); }
+  void take_out(ServiceEntry& worker, double wait) { free_.erase({wait, worker.serial, &worker}); }
+  bool has_free() const { return !free_.empty(); }
+  // The free worker of least wait that `fits`, among the first few; nullptr: none.
+  template <class F>
+  ServiceEntry* choose(F&& fits) const {
+    int looked = 0;
+    for (const Place& place : free_) {
+      if (++looked > kLookahead) break;
+      ++looked_at_;
+      if (fits(*place.worker)) return place.worker;
+    }
+    return nullptr;
+  }
+
+  // Workers that are not draining, free or not.
+  int serving = 0;
+  // Workers that decisions looked at, in all: for tests of their cost.
+  uint64_t looked_at() const { return looked_at_; }
+
+ private:
+  static constexpr int kLookahead = 32;  // bounds the work of one decision
+  struct Place {
+    double wait = 0;
+    uint64_t serial = 0;
+    ServiceEntry* worker = nullptr;
+    bool operator<(const Place& other) const { return wait != other.wait ? wait < other.wait : serial < other.serial; }
+  };
+  std::set<Place> free_;
+  mutable uint64_t looked_at_ = 0;
+};
+
+// What waits for one model, and who serves it. Conversions have one queue, with no name.
 struct ModelQueue {
   ModelQueue(std::string given, const TenantWeights& weights) : name(std::move(given)), jobs(weights) {}
   std::string name;
@@ -41,15 +80,17 @@ class ModelQueues {
   // A worker or converter registered, or registered anew.
   void join(ServiceEntry& worker);
   void leave(ServiceEntry& worker);
-  // Its room, its will or its load has changed.
+  // The worker has more or less room than before, or takes more or less work.
   void refresh(ServiceEntry& worker);
   // It gets nothing before `until`.
   void pause(ServiceEntry& worker, Instant until);
   void on_tick(Instant now);
 
-  // The job's lease began or is about to end: `worker` holds it.
+  // The worker got the job, or has just given it up.
   void on_leased(ServiceEntry& worker, Job& job);
   void on_released(ServiceEntry& worker, Job& job);
+  // Tokens of the job's cost that its next token stands for: the first of an attempt for the prompt as well.
+  static int64_t take_processed(Job& job);
   // It processed `tokens` of its leases, `saturated` until then.
   bool is_saturated(const ServiceEntry& worker) const;
   void on_processed(ServiceEntry& worker, int64_t tokens, bool saturated, Instant now);

@@ -114,27 +114,27 @@ std::optional<QueueBounds::Full> QueueBounds::check(const protocol::JobSpec& spe
 
 void QueueBounds::add(Job& job) {
   Tenant& tenant = tenants_[job.spec.tenant];
-  job.bytes = bytes_of(job.spec, job.prompt_ids.size());
+  job.slot.bytes_ = bytes_of(job.spec, job.prompt.ids.size());
   ++tenant.jobs, ++jobs_;
-  tenant.bytes += job.bytes, bytes_ += job.bytes;
+  tenant.bytes += job.slot.bytes_, bytes_ += job.slot.bytes_;
 }
 
 void QueueBounds::update(Job& job) {
   // Text beyond what was expected of the tokens counts as it comes.
   const size_t expected_text = static_cast<size_t>(job.spec.max_new_tokens) * kTextBytesPerToken;
-  const size_t bytes = bytes_of(job.spec, job.prompt_ids.size()) +
-                       (job.text.size() > expected_text ? job.text.size() - expected_text : 0);
+  const size_t bytes = bytes_of(job.spec, job.prompt.ids.size()) +
+                       (job.output.text.size() > expected_text ? job.output.text.size() - expected_text : 0);
   Tenant& tenant = tenants_[job.spec.tenant];
-  tenant.bytes += bytes - job.bytes, bytes_ += bytes - job.bytes;
-  job.bytes = bytes;
+  tenant.bytes += bytes - job.slot.bytes_, bytes_ += bytes - job.slot.bytes_;
+  job.slot.bytes_ = bytes;
 }
 
 void QueueBounds::remove(Job& job) {
   const auto found = tenants_.find(job.spec.tenant);
-  found->second.bytes -= job.bytes, bytes_ -= job.bytes;
+  found->second.bytes -= job.slot.bytes_, bytes_ -= job.slot.bytes_;
   --jobs_;
   if (--found->second.jobs == 0) tenants_.erase(found);
-  job.bytes = 0;
+  job.slot.bytes_ = 0;
 }
 
 }  // namespace optserve::scheduler

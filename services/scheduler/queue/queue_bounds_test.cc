@@ -112,22 +112,22 @@ TEST(JobTimesTest, LimitsCountFromTheEndOfTheDelayAndAClockThatMovedIsClamped) {
   job.spec.queue_ms = 10'000;
   job.spec.run_ms = 20'000;
   set_times(job, now, 0);
-  EXPECT_EQ(job.begins_at, now + seconds(5));
-  EXPECT_EQ(job.expires_at, now + seconds(65));
+  EXPECT_EQ(job.times.begins_at, now + seconds(5));
+  EXPECT_EQ(job.times.expires_at, now + seconds(65));
   EXPECT_EQ(next_limit(job).at, now + seconds(15));
   EXPECT_EQ(half_of_time_to_start(job), now + seconds(10));
-  job.started = true;
+  job.attempts.started = true;
   EXPECT_EQ(next_limit(job).at, now + seconds(65));
-  job.lease = 1;
-  job.attempt_at = now + seconds(8);
+  job.lease.number = 1;
+  job.lease.began_at = now + seconds(8);
   EXPECT_EQ(next_limit(job).at, now + seconds(28));
   EXPECT_EQ(next_limit(job).kind, TimeLimit::Kind::kRun);
   EXPECT_EQ(remaining_ms(job, now + seconds(18)), 10'000);
   EXPECT_EQ(remaining_ms(job, now + seconds(100)), 1);
   set_times(job, now, -1'000'000'000);  // the wall clock went back: the whole time again, no more
-  EXPECT_EQ(job.expires_at, now + seconds(65));
+  EXPECT_EQ(job.times.expires_at, now + seconds(65));
   set_times(job, now, 1'000'000'000'000);  // and far ahead: over
-  EXPECT_EQ(job.expires_at, now);
+  EXPECT_EQ(job.times.expires_at, now);
 }
 
 class QueueBoundsTest : public ::testing::Test {
@@ -137,7 +137,7 @@ class QueueBoundsTest : public ::testing::Test {
     job->order = jobs.size() + 1;
     job->spec.tenant = tenant;
     job->spec.prompt = "once";
-    job->cost = cost;
+    job->slot.cost = cost;
     bounds.add(*job);
     queue.jobs.push(*job);
     jobs.push_back(std::move(job));
@@ -191,7 +191,7 @@ TEST_F(QueueBoundsTest, MemoryIsBoundedAndFollowsWhatAJobHolds) {
   EXPECT_EQ(check("a", 100, 100'001)->bound, QueueBounds::Bound::kBytes);
   Job& job = add("a");
   const size_t before = bounds.bytes();
-  job.text.assign(50'000, 'x');  // more than its tokens stood for
+  job.output.text.assign(50'000, 'x');  // more than its tokens stood for
   bounds.update(job);
   EXPECT_GT(bounds.bytes(), before + 45'000);
   EXPECT_EQ(check("b", 100, 60'000)->bound, QueueBounds::Bound::kBytes);
