@@ -5,8 +5,8 @@
 namespace optserve::batching {
 
 namespace {
-constexpr size_t kMatched = 3;      // fewer alike are mostly chance, and a wrong draft costs time
-constexpr int32_t kPauseMax = 256;  // tokens
+constexpr size_t kMatched = 3;            // fewer alike are mostly chance, and a wrong draft costs time
+constexpr int32_t kPauseTokensMax = 256;  // tokens
 }  // namespace
 
 std::vector<TokenId> look_up(std::span<const TokenId> tokens, int32_t most) {
@@ -26,7 +26,7 @@ std::vector<TokenId> look_up(std::span<const TokenId> tokens, int32_t most) {
 }
 
 void Speculation::note(int32_t tokens, int32_t accepted) {
-  pause_ = accepted > 0 ? 1 : std::min(2 * pause_, kPauseMax);
+  pause_ = accepted > 0 ? 1 : std::min(2 * pause_, kPauseTokensMax);
   resume_at_ = accepted > 0 ? 0 : tokens + pause_;
 }
 

@@ -14,7 +14,7 @@
 namespace optserve::checkpoint {
 namespace {
 
-constexpr size_t kChunkBytes = 4 << 20;
+constexpr size_t kReadBytes = 4 << 20;
 constexpr size_t kFaultsShown = 20;
 
 uint64_t digest_prefix(std::string_view text) {
@@ -138,7 +138,7 @@ Status CheckpointReader::verify_file(const FileEntry& entry, const std::function
   Result<std::unique_ptr<InputFile>> file = InputFile::open(folder_ + "/" + entry.name);
   if (!file.ok()) return file.refusal();
   Sha256 hash;
-  std::vector<std::byte> chunk(std::min<uint64_t>(kChunkBytes, entry.bytes));
+  std::vector<std::byte> chunk(std::min<uint64_t>(kReadBytes, entry.bytes));
   for (uint64_t offset = 0; offset < entry.bytes;) {
     const std::span<std::byte> part(chunk.data(), std::min<uint64_t>(chunk.size(), entry.bytes - offset));
     file.value()->read_at(offset, part);
@@ -227,7 +227,7 @@ void CheckpointReader::read_columns(const Part& part, std::span<std::byte> out) 
   const auto rows = static_cast<size_t>(part.rows);
   const size_t row_bytes = out.size() / rows;
   const size_t piece = row_bytes / static_cast<size_t>(part.shard_count);
-  const size_t rows_per_chunk = std::max<size_t>(1, kChunkBytes / piece);
+  const size_t rows_per_chunk = std::max<size_t>(1, kReadBytes / piece);
   std::vector<std::byte> chunk(std::min(rows, rows_per_chunk) * piece);
   for (int j = 0; j < part.shard_count; ++j) {
     const Shard& shard = shards_[static_cast<size_t>(part.first_shard + j)];

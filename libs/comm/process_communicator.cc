@@ -27,7 +27,7 @@ namespace optserve {
 namespace {
 
 constexpr uint64_t kMagic = 0x6f70747365727631;  // "optserv1"
-constexpr size_t kChunkBytes = 1 << 20;
+constexpr size_t kExchangeBytes = 1 << 20;
 constexpr size_t kReasonBytes = 512;
 constexpr int kSpins = 40;           // a few microseconds: ranks may outnumber cores
 constexpr int kPollNs = 50'000'000;  // how often a waiting rank looks for an abort or a dead peer
@@ -53,7 +53,7 @@ static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<u
 
 constexpr size_t kBuffersAt = (sizeof(GroupArea) + 4095) / 4096 * 4096;
 
-size_t group_bytes(int world) { return kBuffersAt + static_cast<size_t>(world) * 2 * kChunkBytes; }
+size_t group_bytes(int world) { return kBuffersAt + static_cast<size_t>(world) * 2 * kExchangeBytes; }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
   const timespec timeout{0, kPollNs};
@@ -70,9 +70,9 @@ void pause_cpu() {
 #endif
 }
 
-enum class Operation : uint64_t { kReduce = 1, kGather, kBroadcast, kBytes, kBarrier };
+enum class Collective : uint64_t { kReduce = 1, kGather, kBroadcast, kBytes, kBarrier };
 
-const char* name_of(Operation operation) {
+const char* name_of(Collective operation) {
   static constexpr const char* kNames[] = {"",          "all_reduce_sum",  "all_gather",
                                            "broadcast", "broadcast_bytes", "barrier"};
   return kNames[static_cast<size_t>(operation)];
@@ -117,8 +117,8 @@ class ProcessCommunicator final : public Communicator {
     const size_t width = dtype_bytes(x.dtype());
     for_chunks(x.bytes(), [&](size_t begin, size_t bytes) {
       char* data = static_cast<char*>(x.raw()) + begin;
-      offer(Operation::kReduce, x.bytes(), data, bytes);
-      wait_for_all(count_, Operation::kReduce);
+      offer(Collective::kReduce, x.bytes(), data, bytes);
+      wait_for_all(count_, Collective::kReduce);
       const void* blocks[limits::kWorldSizeMax];
       for (int peer = 0; peer < world_; ++peer) blocks[peer] = buffer(peer);
       const std::span<const void* const> all(blocks, static_cast<size_t>(world_));
@@ -131,8 +131,8 @@ class ProcessCommunicator final : public Communicator {
     check_host_block(out);
     check_eq(out.bytes(), x.bytes() * static_cast<size_t>(world_), "bytes gathered");
     for_chunks(x.bytes(), [&](size_t begin, size_t bytes) {
-      offer(Operation::kGather, x.bytes(), static_cast<const char*>(x.raw()) + begin, bytes);
-      wait_for_all(count_, Operation::kGather);
+      offer(Collective::kGather, x.bytes(), static_cast<const char*>(x.raw()) + begin, bytes);
+      wait_for_all(count_, Collective::kGather);
       for (int peer = 0; peer < world_; ++peer) {
         std::memcpy(static_cast<char*>(out.raw()) + static_cast<size_t>(peer) * x.bytes() + begin, buffer(peer), bytes);
       }
@@ -143,7 +143,7 @@ class ProcessCommunicator final : public Communicator {
     check_host_block(x);
     for_chunks(x.bytes(), [&](size_t begin, size_t bytes) {
       char* data = static_cast<char*>(x.raw()) + begin;
-      send_or_receive(Operation::kBroadcast, x.bytes(), data, bytes, root);
+      send_or_receive(Collective::kBroadcast, x.bytes(), data, bytes, root);
     });
   }
 
@@ -151,19 +151,19 @@ class ProcessCommunicator final : public Communicator {
     uint64_t size = bytes.size();
     throw_if_aborted();
     unlimited_ = rank_ != root;  // an idle group waits for its root here
-    send_or_receive(Operation::kBytes, sizeof size, reinterpret_cast<char*>(&size), sizeof size, root);
+    send_or_receive(Collective::kBytes, sizeof size, reinterpret_cast<char*>(&size), sizeof size, root);
     unlimited_ = false;
     bytes.resize(size);
     for_chunks(size, [&](size_t begin, size_t count) {
-      send_or_receive(Operation::kBytes, size, reinterpret_cast<char*>(bytes.data()) + begin, count, root);
+      send_or_receive(Collective::kBytes, size, reinterpret_cast<char*>(bytes.data()) + begin, count, root);
     });
   }
 
   void barrier() override {
     throw_if_aborted();
     unlimited_ = true;
-    offer(Operation::kBarrier, 0, nullptr, 0);
-    wait_for_all(count_, Operation::kBarrier);
+    offer(Collective::kBarrier, 0, nullptr, 0);
+    wait_for_all(count_, Collective::kBarrier);
     unlimited_ = false;
   }
 
@@ -191,18 +191,18 @@ class ProcessCommunicator final : public Communicator {
   RankArea& mine() { return area_->ranks[rank_]; }
   // Buffer of the present chunk.
   char* buffer(int peer) const {
-    return reinterpret_cast<char*>(area_) + kBuffersAt + (static_cast<size_t>(peer) * 2 + count_ % 2) * kChunkBytes;
+    return reinterpret_cast<char*>(area_) + kBuffersAt + (static_cast<size_t>(peer) * 2 + count_ % 2) * kExchangeBytes;
   }
 
   template <class Body>
   void for_chunks(size_t total, const Body& body) {
     throw_if_aborted();
-    for (size_t begin = 0; begin < total; begin += kChunkBytes) body(begin, std::min(kChunkBytes, total - begin));
+    for (size_t begin = 0; begin < total; begin += kExchangeBytes) body(begin, std::min(kExchangeBytes, total - begin));
   }
 
   // Fills this rank's buffer, if there is something to show, and counts the chunk. Before that all peers must have
   // offered the previous chunk: until then they may still read the buffer and the tag of the one before.
-  void offer(Operation operation, size_t total, const char* data, size_t bytes) {
+  void offer(Collective operation, size_t total, const char* data, size_t bytes) {
     wait_for_all(count_, operation);
     ++count_;
     if (data != nullptr) std::memcpy(buffer(rank_), data, bytes);
@@ -211,21 +211,21 @@ class ProcessCommunicator final : public Communicator {
     if (mine().waiters.load() > 0) futex_wake_all(mine().offered);
   }
 
-  void send_or_receive(Operation operation, size_t total, char* data, size_t bytes, int root) {
+  void send_or_receive(Collective operation, size_t total, char* data, size_t bytes, int root) {
     offer(operation, total, rank_ == root ? data : nullptr, bytes);
     if (rank_ == root) return;
     wait_for(root, count_, operation);
     std::memcpy(data, buffer(root), bytes);
   }
 
-  void wait_for_all(uint32_t count, Operation operation) {
+  void wait_for_all(uint32_t count, Collective operation) {
     for (int peer = 0; peer < world_; ++peer) {
       if (peer != rank_) wait_for(peer, count, operation);
     }
   }
 
   // Returns once `peer` has offered `count` chunks. Sleeps, wakes now and then to look for an abort or a dead peer.
-  void wait_for(int peer, uint32_t count, Operation operation) {
+  void wait_for(int peer, uint32_t count, Collective operation) {
     RankArea& theirs = area_->ranks[peer];
     const auto reached = [&] { return static_cast<int32_t>(theirs.offered.load() - count) >= 0; };
     for (int spin = 0; spin < kSpins && !reached(); ++spin) pause_cpu();
@@ -248,7 +248,7 @@ class ProcessCommunicator final : public Communicator {
   }
 
   // A peer in another operation is a bug of the caller, but killing the group is better than wrong sums.
-  void check_tag(int peer, uint32_t count, Operation operation) {
+  void check_tag(int peer, uint32_t count, Collective operation) {
     if (area_->ranks[peer].tags[count % 2] != mine().tags[count % 2]) {
       fail("rank " + std::to_string(peer) + " calls another operation or size than rank " + std::to_string(rank_),
            operation);
@@ -271,7 +271,7 @@ class ProcessCommunicator final : public Communicator {
     throw Error(area_->abort_state.load() == kAborted ? std::string(area_->reason) : "aborted");
   }
 
-  [[noreturn]] void fail(const std::string& what, Operation operation) {
+  [[noreturn]] void fail(const std::string& what, Collective operation) {
     abort("group aborted by rank " + std::to_string(rank_) + ": " + what + " (" + name_of(operation) + ")");
     throw_if_aborted();
     throw Error(what);

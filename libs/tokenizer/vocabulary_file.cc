@@ -12,12 +12,12 @@ namespace {
 
 using Json = nlohmann::json;
 
-Refusal corrupt(std::string message) { return refuse(ErrorCode::kDataCorrupt, std::move(message)); }
+Refusal corrupt_file(std::string message) { return refuse(ErrorCode::kDataCorrupt, std::move(message)); }
 
 std::optional<Refusal> refuse_oversize(std::string_view what, size_t bytes) {
   if (bytes <= kVocabularyFileBytesMax) return std::nullopt;
-  return corrupt(std::string(what) + ": expected at most " + std::to_string(kVocabularyFileBytesMax) +
-                 " bytes, found " + std::to_string(bytes));
+  return corrupt_file(std::string(what) + ": expected at most " + std::to_string(kVocabularyFileBytesMax) +
+                      " bytes, found " + std::to_string(bytes));
 }
 
 // Takes the parser's events instead of a document: a document keeps the last of two equal keys and says nothing.
@@ -69,11 +69,11 @@ class VocabularyEvents final : public nlohmann::json_sax<Json> {
   }
 
   Result<std::vector<std::string>> take(bool parsed) {
-    if (!parsed) return corrupt("vocabulary: " + (problem_.empty() ? "not JSON" : problem_));
+    if (!parsed) return corrupt_file("vocabulary: " + (problem_.empty() ? "not JSON" : problem_));
     for (size_t id = 0; id < tokens_.size(); ++id) {
       if (tokens_[id].empty()) {
-        return corrupt("vocabulary: no token has id " + std::to_string(id) + ", expected every id below " +
-                       std::to_string(tokens_.size()));
+        return corrupt_file("vocabulary: no token has id " + std::to_string(id) + ", expected every id below " +
+                            std::to_string(tokens_.size()));
       }
     }
     return std::move(tokens_);
@@ -133,12 +133,12 @@ Result<std::vector<MergeLine>> read_merges(std::string_view text) {
     if (number == 1 && line.starts_with("#version")) continue;
     const size_t space = line.find(' ');
     if (space == std::string_view::npos || space == 0 || space + 1 == line.size() || line.rfind(' ') != space) {
-      return corrupt("merges line " + std::to_string(number) + ": expected two tokens and one space, found " +
-                     in_quotes(line));
+      return corrupt_file("merges line " + std::to_string(number) + ": expected two tokens and one space, found " +
+                          in_quotes(line));
     }
     if (merges.size() == limits::kVocabularyMax) {
-      return corrupt("merges line " + std::to_string(number) + ": more than " + std::to_string(limits::kVocabularyMax) +
-                     " merges");
+      return corrupt_file("merges line " + std::to_string(number) + ": more than " +
+                          std::to_string(limits::kVocabularyMax) + " merges");
     }
     merges.push_back({number, line.substr(0, space), line.substr(space + 1)});
   }

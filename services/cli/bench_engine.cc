@@ -21,7 +21,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kTurnMs = 100;
-constexpr int kTailLines = 20;
+constexpr int kWorkerTailLines = 20;
 constexpr size_t kLineBytesMax = 1 << 20;
 
 // The read end of a pipe whose lines are events.
@@ -94,7 +94,7 @@ void run_on_engine(const std::vector<std::string>& worker_arguments, const OnBen
   }
   const int status = worker.wait();
   if (status == 0 && (finished || told)) return;
-  const std::string tail = logs.log_tail("worker", kTailLines);
+  const std::string tail = logs.log_tail("worker", kWorkerTailLines);
   throw Error("optserve-worker " + describe_exit(status) +
               (tail.empty() ? "" : "\n--- the end of its log ---\n" + tail));
 }

@@ -19,7 +19,7 @@ constexpr int kStepTokensMin = 512;
 constexpr int kStepTokensServed = 2048;  // of a throughput benchmark
 constexpr int kStepTokensMax = 8192;     // rows for which the engine reserves memory; longer prompts take more steps
 
-Refusal bad(const std::string& what) { return refuse(ErrorCode::kBadRequest, what); }
+Refusal bad_option(const std::string& what) { return refuse(ErrorCode::kBadRequest, what); }
 
 Status check_choice(const char* option, const std::string& value, std::initializer_list<const char*> choices) {
   std::string names;
@@ -27,7 +27,7 @@ Status check_choice(const char* option, const std::string& value, std::initializ
     if (value == choice) return ok_status();
     names += (names.empty() ? "" : " or ") + std::string(choice);
   }
-  return bad(std::string(option) + ": expected " + names + ", found '" + value + "'");
+  return bad_option(std::string(option) + ": expected " + names + ", found '" + value + "'");
 }
 
 std::optional<int32_t> parse_number(std::string_view text) {
@@ -39,14 +39,15 @@ std::optional<int32_t> parse_number(std::string_view text) {
 
 Status check_world(const BenchOptions& options, const BenchPlan& plan, int shards) {
   if (options.world < 1 || options.world > limits::kWorldSizeMax)
-    return bad("world: expected 1 to " + std::to_string(limits::kWorldSizeMax) + ", found " +
-               std::to_string(options.world));
+    return bad_option("world: expected 1 to " + std::to_string(limits::kWorldSizeMax) + ", found " +
+                      std::to_string(options.world));
   if (!is_legal_world(plan.config, options.world))
-    return bad("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
-               " ranks; possible are " + legal_worlds_text(plan.config));
+    return bad_option("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
+                      " ranks; possible are " + legal_worlds_text(plan.config));
   if (shards % options.world == 0) return ok_status();
-  return bad("world: " + plan.folder + " has " + std::to_string(shards) + " shards, which cannot be shared by " +
-             std::to_string(options.world) + " ranks; convert it again with --shards " + std::to_string(options.world));
+  return bad_option("world: " + plan.folder + " has " + std::to_string(shards) + " shards, which cannot be shared by " +
+                    std::to_string(options.world) + " ranks; convert it again with --shards " +
+                    std::to_string(options.world));
 }
 
 // A model that is known by its name: with random weights, or served by the scheduler that is connected to.
@@ -66,15 +67,15 @@ Status find_named_model(const BenchOptions& options, BenchPlan& plan) {
 
 Status find_model(const BenchOptions& options, BenchPlan& plan) {
   if (options.model.empty())
-    return bad("model: expected the folder of a sharded checkpoint, or a published name with --random-weights");
+    return bad_option("model: expected the folder of a sharded checkpoint, or a published name with --random-weights");
   const size_t equals = options.model.find('=');
   const bool is_name = equals == std::string::npos && !std::filesystem::exists(options.model);
   if (is_name && options.random_weights && options.through == "pipeline" && options.connect.empty())
-    return bad(
+    return bad_option(
         "random-weights: a pipeline needs a folder with a manifest and a tokenizer; leave out --through pipeline");
   if (is_name && (options.random_weights || !options.connect.empty())) return find_named_model(options, plan);
   if (is_name && model_spec::find_published(options.model) != nullptr)
-    return bad("model: there is no folder " + options.model + "; with --random-weights the name is enough");
+    return bad_option("model: there is no folder " + options.model + "; with --random-weights the name is enough");
   plan.folder = equals == std::string::npos ? options.model : options.model.substr(equals + 1);
   const auto identity = checkpoint::read_model_identity(plan.folder);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
@@ -129,11 +130,11 @@ Status check_choices(const BenchOptions& options) {
   }
   for (const std::string& option : options.worker_options) {
     if (option.find('=') == std::string::npos || option.starts_with('-'))
-      return bad("worker-option: expected NAME=VALUE, found '" + option + "'");
+      return bad_option("worker-option: expected NAME=VALUE, found '" + option + "'");
   }
   if (options.max_sequences < 1 || options.max_sequences > workload::kBatchMax)
-    return bad("max-sequences: expected 1 to " + std::to_string(workload::kBatchMax) + ", found " +
-               std::to_string(options.max_sequences));
+    return bad_option("max-sequences: expected 1 to " + std::to_string(workload::kBatchMax) + ", found " +
+                      std::to_string(options.max_sequences));
   return ok_status();
 }
 
@@ -180,8 +181,8 @@ void add_options(ConfigParser& parser, BenchOptions& options) {
 
 Result<std::vector<int32_t>> parse_batches(const std::string& text) {
   const auto wrong = [&text] {
-    return bad("batches: expected numbers from 1 to " + std::to_string(workload::kBatchMax) +
-               " as 1,2,8 or 1..1024, found '" + text + "'");
+    return bad_option("batches: expected numbers from 1 to " + std::to_string(workload::kBatchMax) +
+                      " as 1,2,8 or 1..1024, found '" + text + "'");
   };
   std::vector<int32_t> batches;
   for (size_t begin = 0; begin <= text.size();) {

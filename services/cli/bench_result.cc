@@ -133,12 +133,12 @@ json to_json(const BenchResult& result) {
 }
 
 Result<BenchResult> bench_result_from_json(const json& root) {
-  const auto bad = [](const std::string& what) { return refuse(ErrorCode::kDataCorrupt, what); };
+  const auto bad_result = [](const std::string& what) { return refuse(ErrorCode::kDataCorrupt, what); };
   if (!root.is_object() || root.value("format", json()) != kFormat)
-    return bad("expected a result of 'optserve bench', found another JSON value");
+    return bad_result("expected a result of 'optserve bench', found another JSON value");
   if (root.value("format_version", json()) != kFormatVersion)
-    return bad("expected format_version " + std::to_string(kFormatVersion) + ", found " +
-               root.value("format_version", json()).dump());
+    return bad_result("expected format_version " + std::to_string(kFormatVersion) + ", found " +
+                      root.value("format_version", json()).dump());
   try {
     auto spec = workload::bench_spec_from_json(root.at("settings"));
     if (!spec.ok()) return spec.refusal();
@@ -159,9 +159,9 @@ Result<BenchResult> bench_result_from_json(const json& root) {
     for (const json& entry : root.at("measurements")) result.measurements.push_back(read_measurement(entry));
     return result;
   } catch (const json::exception& error) {
-    return bad(error.what());
+    return bad_result(error.what());
   } catch (const Error& error) {
-    return bad(error.what());
+    return bad_result(error.what());
   }
 }
 

@@ -15,7 +15,7 @@ using nlohmann::json;
 
 constexpr size_t kFileBytesMax = 64 << 20;
 
-Refusal bad(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, what); }
+Refusal bad_series(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, what); }
 
 // Keeps points in the order of their batches; a batch that comes again replaces the earlier one.
 void put_point(PlotSeries& series, const PlotPoint& point) {
@@ -64,7 +64,7 @@ Result<std::vector<PlotSeries>> read_lines(const std::string& text, const std::s
     try {
       one = read_line(json::parse(line), engine);
     } catch (const std::exception& error) {
-      return bad(path + ", line " + std::to_string(number) + ": " + error.what());
+      return bad_series(path + ", line " + std::to_string(number) + ": " + error.what());
     }
     const auto same = std::find_if(all.begin(), all.end(), [&](const PlotSeries& other) {
       return other.label == one.label && other.input_tokens == one.input_tokens &&
@@ -76,7 +76,7 @@ Result<std::vector<PlotSeries>> read_lines(const std::string& text, const std::s
       put_point(*same, one.points.front());
     }
   }
-  if (all.empty()) return bad(path + ": no figures in it");
+  if (all.empty()) return bad_series(path + ": no figures in it");
   return all;
 }
 
@@ -84,7 +84,7 @@ Result<std::vector<PlotSeries>> read_lines(const std::string& text, const std::s
 
 Result<PlotSeries> series_of(const BenchResult& result) {
   if (result.spec.kind != workload::BenchKind::kLatency)
-    return bad("a throughput benchmark has no batches to draw; expected a result of 'optserve bench latency'");
+    return bad_series("a throughput benchmark has no batches to draw; expected a result of 'optserve bench latency'");
   PlotSeries series;
   series.label = "optserve " + result.model;
   if (!result.dtype.empty()) series.label += " " + dtype_label(result.dtype);
@@ -98,7 +98,7 @@ Result<PlotSeries> series_of(const BenchResult& result) {
     const LatencyFigures figures = latency_figures(measurement, result.spec.output_tokens);
     put_point(series, {measurement.batch, figures.ms_per_token.median, figures.qps});
   }
-  if (series.points.empty()) return bad("no batch of " + series.label + " was measured");
+  if (series.points.empty()) return bad_series("no batch of " + series.label + " was measured");
   return series;
 }
 
@@ -107,7 +107,7 @@ Result<std::vector<PlotSeries>> read_series(const std::string& path) {
   if (!file) return refuse(ErrorCode::kNotFound, errno_error("open " + path).what());
   std::error_code error;
   if (const auto bytes = std::filesystem::file_size(path, error); error || bytes > kFileBytesMax)
-    return bad(path + ": expected a file of at most " + std::to_string(kFileBytesMax) + " bytes");
+    return bad_series(path + ": expected a file of at most " + std::to_string(kFileBytesMax) + " bytes");
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   const json root = json::parse(text, nullptr, false);
   if (!root.is_object() || !root.contains("format")) return read_lines(text, path);

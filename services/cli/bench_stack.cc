@@ -12,7 +12,7 @@ namespace optserve::cli {
 namespace {
 
 constexpr milliseconds kLook{50};
-constexpr int kTailLines = 30;
+constexpr int kStackTailLines = 30;
 constexpr milliseconds kMetricsTimeout{2000};
 
 }  // namespace
@@ -38,7 +38,7 @@ BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::str
   while (true) {
     if (const auto status = process_->child.poll_exit())
       throw Error("the pipeline did not start: optserve up " + describe_exit(*status) + "\n" +
-                  logs.log_tail("up", kTailLines));
+                  logs.log_tail("up", kStackTailLines));
     if (shutdown_requested()) throw Error("interrupted while the pipeline started");
     const auto state = stack.read_state();
     if (state.ok() && state.value().state == "ready") {

@@ -17,7 +17,7 @@ using checkpoint::CheckpointReader;
 using engine::LayerInput;
 using Windows = std::vector<std::vector<TokenId>>;
 
-constexpr int kHashThreads = 2;
+constexpr int kCalibrateHashThreads = 2;
 
 Result<std::vector<TokenId>> tokens_of(const CheckpointReader& checkpoint, const CalibrateOptions& options) {
   if (checkpoint.vocab_path().empty())
@@ -103,7 +103,7 @@ Result<ActivationRanges> calibrate(const CalibrateOptions& options) {
   if (options.tokens < 1) return refuse(ErrorCode::kBadRequest, "tokens must be at least 1");
   if (checkpoint.config().max_positions < 2)
     return refuse(ErrorCode::kBadRequest, checkpoint.folder() + ": has one position, and a text needs two");
-  if (Status status = checkpoint.verify_checksums(0, 1, kHashThreads); !status.ok()) return status.refusal();
+  if (Status status = checkpoint.verify_checksums(0, 1, kCalibrateHashThreads); !status.ok()) return status.refusal();
   const Result<std::vector<TokenId>> ids = tokens_of(checkpoint, options);
   if (!ids.ok()) return ids.refusal();
   ActivationRanges ranges;

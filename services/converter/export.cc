@@ -20,8 +20,8 @@ using checkpoint::OutputFile;
 using checkpoint::StagingFolder;
 using checkpoint::StoredTensor;
 
-constexpr int64_t kPieceElements = 4 << 20;  // of one read; up to 16 MB
-constexpr int kHashThreads = 4;
+constexpr int64_t kExportPieceElements = 4 << 20;  // of one read; up to 16 MB
+constexpr int kExportHashThreads = 4;
 
 // Writes the files of one export into a staging folder.
 class Exporter {
@@ -136,7 +136,7 @@ class Exporter {
     const int64_t cols = tensor.block.cols;
     piece_.assign(static_cast<size_t>(tensor.zero_rows * cols) * element, std::byte{0});
     give(piece_);
-    const int64_t step = std::max<int64_t>(1, kPieceElements / cols);
+    const int64_t step = std::max<int64_t>(1, kExportPieceElements / cols);
     for (const model_spec::RowRange& run : tensor.block.rows) {
       for (int64_t row = run.begin; row < run.begin + run.count; row += step) {
         const model_spec::RowRange range{row, std::min(step, run.begin + run.count - row)};
@@ -204,7 +204,8 @@ Result<ExportResult> export_checkpoint(const ExportOptions& options) {
   Exporter exporter(rows.value(), *folder.value(), options);
   if (Status status = check_room(options.output, exporter.total_bytes()); !status.ok()) return status.refusal();
   if (options.check_source)
-    if (Status status = reader.value().verify_checksums(0, 1, kHashThreads); !status.ok()) return status.refusal();
+    if (Status status = reader.value().verify_checksums(0, 1, kExportHashThreads); !status.ok())
+      return status.refusal();
   ExportResult result;
   result.config = rows.value().config();
   result.dtype = rows.value().dtype();

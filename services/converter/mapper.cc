@@ -10,7 +10,7 @@ namespace {
 using model_spec::Split;
 using model_spec::TensorSpec;
 
-constexpr size_t kFaultsShown = 20;
+constexpr size_t kMappingFaultsShown = 20;
 constexpr std::string_view kTokenTable = "decoder.embed_tokens.weight";
 constexpr std::string_view kOutputProjection = "decoder.output_projection.weight";
 
@@ -166,8 +166,9 @@ Result<std::map<std::string, Source::Mapping>> Mapper::run() {
   note_unexpected();
   if (faults_.empty()) return mappings;
   std::string text = "the checkpoint does not hold the tensors of an OPT model of its sizes:";
-  for (size_t i = 0; i < std::min(faults_.size(), kFaultsShown); ++i) text += "\n  " + faults_[i];
-  if (faults_.size() > kFaultsShown) text += "\n  and " + std::to_string(faults_.size() - kFaultsShown) + " more";
+  for (size_t i = 0; i < std::min(faults_.size(), kMappingFaultsShown); ++i) text += "\n  " + faults_[i];
+  if (faults_.size() > kMappingFaultsShown)
+    text += "\n  and " + std::to_string(faults_.size() - kMappingFaultsShown) + " more";
   text += other_part_count(foreign_);
   return refuse(ErrorCode::kDataCorrupt, text);
 }

@@ -39,10 +39,10 @@ bool is_flat_name(std::string_view name) {
   return at != std::string_view::npos && (at == 0 || name[at - 1] == '.');
 }
 
-ValueId model_of(const PtFile& file) { return *file.document().find(file.document().root(), "model"); }
+ValueId model_entry(const PtFile& file) { return *file.document().find(file.document().root(), "model"); }
 
 std::optional<PickleTensor> flat_tensor(const PtFile& file, const std::string& name) {
-  const auto value = file.document().find(model_of(file), name);
+  const auto value = file.document().find(model_entry(file), name);
   if (!value || file.document().kind(*value) != ValueKind::kTensor) return std::nullopt;
   const PickleTensor& tensor = file.document().tensor(*value);
   if (tensor.shape.size() != 1 || !PtFile::readable(tensor)) return std::nullopt;
@@ -160,7 +160,7 @@ std::vector<int64_t> layers_in_root(const PtFile& file) {
   std::vector<int64_t> layers;
   const int64_t count = integer_setting(file.document(), "model", "decoder_layers").value_or(0);
   for (int64_t layer = 0; layer < std::min(count, kLayersMax); ++layer)
-    if (!file.document().find(model_of(file), "decoder.layers." + std::to_string(layer) + ".flat_param_0"))
+    if (!file.document().find(model_entry(file), "decoder.layers." + std::to_string(layer) + ".flat_param_0"))
       layers.push_back(layer);
   return layers;
 }
@@ -180,7 +180,7 @@ Result<std::vector<GroupPlan>> plans_by_convention(const std::vector<PtFile*>& s
   const Result<FlatSizes> sizes = sizes_by_convention(shards, parts);
   if (!sizes.ok()) return sizes.refusal();
   std::vector<GroupPlan> plans;
-  for (const auto& [key, value] : doc.pairs(model_of(file))) {
+  for (const auto& [key, value] : doc.pairs(model_entry(file))) {
     if (doc.kind(key) != ValueKind::kString || !is_flat_name(doc.text(key))) continue;
     const std::string name(doc.text(key));
     if (name == "flat_param_0")
@@ -240,7 +240,7 @@ Result<std::shared_ptr<const FlatGroup>> join(const GroupPlan& plan, const std::
 }  // namespace
 
 bool is_flattened(const PtFile& file) {
-  for (const auto& [key, value] : file.document().pairs(model_of(file)))
+  for (const auto& [key, value] : file.document().pairs(model_entry(file)))
     if (file.document().kind(key) == ValueKind::kString && is_flat_name(file.document().text(key))) return true;
   return false;
 }

@@ -16,7 +16,7 @@ using tensor::DType;
 constexpr int64_t kPieceElements =
     512 << 10;                              // of one read: what stays in the processor's cache from there to the hash
 constexpr size_t kCastElements = 16 << 10;  // of one pass through fp32
-constexpr size_t kFaultsShown = 10;
+constexpr size_t kWeightFaultsShown = 10;
 
 // Elements that are NaN or infinite.
 uint64_t count_nonfinite(std::span<const std::byte> bytes, DType dtype) {
@@ -207,9 +207,9 @@ Status Mover::check_finite() const {
   std::string text = std::to_string(nonfinite_) + " weights are NaN or infinite in " +
                      std::string(tensor::dtype_name(plan_.dtype)) + "; nothing was written:";
   if (options_.allow_nonfinite) text.insert(0, "quantised matrices cannot hold such weights: ");
-  for (size_t i = 0; i < std::min(faults_.size(), kFaultsShown); ++i) text += "\n  " + faults_[i];
-  if (faults_.size() > kFaultsShown)
-    text += "\n  and " + std::to_string(faults_.size() - kFaultsShown) + " more tensors";
+  for (size_t i = 0; i < std::min(faults_.size(), kWeightFaultsShown); ++i) text += "\n  " + faults_[i];
+  if (faults_.size() > kWeightFaultsShown)
+    text += "\n  and " + std::to_string(faults_.size() - kWeightFaultsShown) + " more tensors";
   return refuse(ErrorCode::kDataCorrupt, text);
 }
 

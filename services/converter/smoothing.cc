@@ -14,7 +14,7 @@ using model_spec::OptConfig;
 using model_spec::TensorSpec;
 using tensor::DType;
 
-constexpr int64_t kPieceElements = 512 << 10;
+constexpr int64_t kSmoothingPieceElements = 512 << 10;
 constexpr uint64_t kRangesBytesMax = 256 << 20;
 constexpr double kFactorMin = 0x1p-10, kFactorMax = 0x1p10;
 
@@ -30,7 +30,7 @@ std::vector<float> column_maxima(const RowSource& source, const TensorSpec& spec
   std::vector<float> largest(static_cast<size_t>(spec.cols));
   std::vector<float> piece;
   for (int64_t row = 0; row < spec.rows;) {
-    const int64_t count = std::min(std::max<int64_t>(1, kPieceElements / spec.cols), spec.rows - row);
+    const int64_t count = std::min(std::max<int64_t>(1, kSmoothingPieceElements / spec.cols), spec.rows - row);
     piece.resize(static_cast<size_t>(count * spec.cols));
     read_wide(source, spec, row, count, piece);
     for (size_t i = 0; i < piece.size(); ++i) {

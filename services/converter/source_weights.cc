@@ -7,7 +7,7 @@
 namespace optserve::converter {
 namespace {
 
-constexpr int64_t kPieceElements = 512 << 10;
+constexpr int64_t kSourcePieceElements = 512 << 10;
 
 }  // namespace
 
@@ -24,7 +24,7 @@ void SourceWeights::read_block(const model_spec::TensorSpec& spec, int rank, int
   std::vector<std::byte> raw;
   std::vector<float> wide;
   for (int64_t row = 0; row < spec.rows;) {
-    const int64_t count = std::min(std::max<int64_t>(1, kPieceElements / spec.cols), spec.rows - row);
+    const int64_t count = std::min(std::max<int64_t>(1, kSourcePieceElements / spec.cols), spec.rows - row);
     wide.resize(static_cast<size_t>(count * spec.cols));
     raw.resize(wide.size() * tensor::dtype_bytes(from));
     rows_.read_rows(spec, row, count, raw);

@@ -13,7 +13,7 @@ namespace {
 
 using checkpoint::CheckpointReader;
 
-constexpr int kHashThreads = 2;
+constexpr int kVerifyHashThreads = 2;
 
 Refusal cancelled() { return refuse(ErrorCode::kCancelled, "the verification was cancelled"); }
 
@@ -34,7 +34,7 @@ void check_files(const CheckpointReader& checkpoint, VerifyReport& report) {
     ++report.files;
     report.file_bytes += file.bytes;
   }
-  const Status status = checkpoint.verify_checksums(0, 1, kHashThreads);
+  const Status status = checkpoint.verify_checksums(0, 1, kVerifyHashThreads);
   if (!status.ok()) report.file_faults.push_back(status.refusal().message);
 }
 

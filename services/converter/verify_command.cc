@@ -10,11 +10,11 @@
 namespace optserve::converter {
 namespace {
 
-constexpr size_t kFaultsShown = 10;
+constexpr size_t kDifferencesShown = 10;
 
 int report_faults(const std::vector<std::string>& faults, const std::string& folder, std::ostream& err) {
-  for (size_t i = 0; i < std::min(faults.size(), kFaultsShown); ++i) err << "error: " << faults[i] << "\n";
-  if (faults.size() > kFaultsShown) err << "error: and " << faults.size() - kFaultsShown << " more\n";
+  for (size_t i = 0; i < std::min(faults.size(), kDifferencesShown); ++i) err << "error: " << faults[i] << "\n";
+  if (faults.size() > kDifferencesShown) err << "error: and " << faults.size() - kDifferencesShown << " more\n";
   err << "error: " << folder << " is not what its source says; do not use it\n";
   return 1;
 }

@@ -11,7 +11,7 @@ using checkpoint::CheckpointReader;
 using model_spec::RowRange;
 using model_spec::TensorSpec;
 
-constexpr int64_t kPieceElements = 512 << 10;  // of one read of the source
+constexpr int64_t kComparedPieceElements = 512 << 10;  // of one read of the source
 
 // What one shard stores of the tensor at work.
 struct ShardBlock {
@@ -69,7 +69,7 @@ class Comparison {
   // The source's rows `run` against all of `shards`, whose blocks have them from `stacked` on.
   void compare_rows(const TensorSpec& spec, const RowRange& run, int64_t stacked, std::span<ShardBlock> shards) {
     const tensor::DType dtype = source_.dtype(spec);
-    const int64_t rows_max = std::max<int64_t>(1, kPieceElements / spec.cols);
+    const int64_t rows_max = std::max<int64_t>(1, kComparedPieceElements / spec.cols);
     const auto cols = static_cast<size_t>(spec.cols);
     for (int64_t done = 0; done < run.count;) {
       const int64_t count = std::min(rows_max, run.count - done);
