@@ -165,9 +165,7 @@ void SchedulerService::on_answers(Instant now, Outbox& out) {
                    [&](AskedRequeue& what) {
                      operators_.on_answer(asker, what, std::get<journal::DeadFound>(std::move(answer.body)), now, out);
                    },
-                   [&](AskedPurge&) {
-                     operators_.on_answer(asker, std::get<journal::EndedPurged>(answer.body), out);
-                   },
+                   [&](AskedPurge&) { operators_.on_answer(asker, std::get<journal::EndedPurged>(answer.body), out); },
                    [&](AskedBackup&) { operators_.on_answer(asker, std::get<journal::BackUpDone>(answer.body), out); },
                },
                asker.what);

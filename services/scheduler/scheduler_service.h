@@ -2,8 +2,8 @@
 // (Outbox::send_after).
 //
 // This class only routes: messages and time go to the collaborators below, each of which has a header of its own. They
-// share the tables of scheduler_tables.h, and each names the others that it calls in its constructor. What can happen to
-// a job, and which of them makes it happen, is in jobs/job_life.h.
+// share the tables of scheduler_tables.h, and each names the others that it calls in its constructor. What can happen
+// to a job, and which of them makes it happen, is in jobs/job_life.h.
 #pragma once
 
 #include "scheduler/clients/client_requests.h"

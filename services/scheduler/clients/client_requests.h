@@ -1,5 +1,5 @@
-// What clients ask: to take jobs, to follow, cancel and look at them. Open jobs are looked up in memory; a result that is
-// not in memory is asked of the store.
+// What clients ask: to take jobs, to follow, cancel and look at them. Open jobs are looked up in memory; a result that
+// is not in memory is asked of the store.
 #pragma once
 
 #include "scheduler/clients/followers.h"

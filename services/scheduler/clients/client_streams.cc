@@ -25,7 +25,8 @@ std::shared_ptr<Client> ClientStreams::client(const transport::Peer& peer) {
 }
 
 bool ClientStreams::subscribe(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after) {
-  std::erase_if(job.followers.subscriptions, [&](const Subscription& s) { return s.client == client || s.client->gone; });
+  std::erase_if(job.followers.subscriptions,
+                [&](const Subscription& s) { return s.client == client || s.client->gone; });
   if (job.followers.subscriptions.size() >= options_.subscriptions_per_job_max) return false;
   job.followers.subscriptions.push_back({client, text_offset, after});
   if (job.is_cancelled_when_left()) client->leavable.insert(job.id);

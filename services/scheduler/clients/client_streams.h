@@ -15,8 +15,8 @@
 
 #include "protocol/client_messages.h"
 #include "scheduler/clients/credit_window.h"
-#include "scheduler/scheduler_options.h"
 #include "scheduler/leases/service_table.h"
+#include "scheduler/scheduler_options.h"
 
 namespace optserve::scheduler {
 

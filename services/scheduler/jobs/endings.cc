@@ -64,8 +64,8 @@ void Endings::finish(Job& job, End end, Instant now) {
   tables_.known.ended(job, result, sequence, expires);
   tables_.streams.finish(job, result, sequence);
   if (result->state == JobState::kSucceeded && job.is_generation()) {
-    const auto used = static_cast<int64_t>(job.prompt.ids.size()) +
-                      job.tokens_each() * static_cast<int64_t>(job.output.ids.size());
+    const auto used =
+        static_cast<int64_t>(job.prompt.ids.size()) + job.tokens_each() * static_cast<int64_t>(job.output.ids.size());
     job.slot.queue->load.learn_job(used, job.slot.cost);
   }
   observe(job, *result, now);

@@ -71,10 +71,10 @@ struct JobLease {
   Instant began_at{};
 
  private:
-  friend class ModelQueues;     // what the worker's load counts for it
-  int64_t kv_reserved_ = 0;     // tokens of its KV cache
-  int64_t unprocessed_ = 0;     // tokens of the job's cost that are still to come
-  int64_t prompt_tokens_ = 0;   // those of them that the first token of the attempt stands for
+  friend class ModelQueues;    // what the worker's load counts for it
+  int64_t kv_reserved_ = 0;    // tokens of its KV cache
+  int64_t unprocessed_ = 0;    // tokens of the job's cost that are still to come
+  int64_t prompt_tokens_ = 0;  // those of them that the first token of the attempt stands for
 };
 
 // All of its leases so far; written by Leases and Dispatcher.

@@ -1,6 +1,6 @@
 // The life of a job: its stages, the moves between them, who makes each move, and when. This page is complete, since
-// nothing else changes a job's stage: the collaborators call JobTable, and a move that is not in the table below fails a
-// check.
+// nothing else changes a job's stage: the collaborators call JobTable, and a move that is not in the table below fails
+// a check.
 //
 //     accepted ──► delayed ◄─────────────────────┐
 //        │  │         │                          │ the attempt was lost

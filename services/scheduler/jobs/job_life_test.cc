@@ -10,7 +10,7 @@
 namespace optserve::scheduler {
 namespace {
 
-constexpr Stage kAllStages[] = {Stage::kAccepted, Stage::kDelayed, Stage::kEncoding, Stage::kWaiting,
+constexpr Stage kAllStages[] = {Stage::kAccepted, Stage::kDelayed,  Stage::kEncoding, Stage::kWaiting,
                                 Stage::kLeased,   Stage::kDecoding, Stage::kEnded};
 static_assert(std::size(kAllStages) == kStages);
 

@@ -9,7 +9,7 @@
 namespace optserve::scheduler {
 namespace {
 
-constexpr std::string_view kStageNames[] = {"accepted", "delayed", "encoding", "waiting",
+constexpr std::string_view kStageNames[] = {"accepted", "delayed",  "encoding", "waiting",
                                             "leased",   "decoding", "ended"};
 static_assert(std::size(kStageNames) == kStages);
 

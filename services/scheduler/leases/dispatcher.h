@@ -16,17 +16,13 @@ namespace optserve::scheduler {
 class Dispatcher {
  public:
   Dispatcher(SchedulerTables& tables, Leases& leases, Endings& endings, Preparation& preparation)
-      : tables_(tables),
-        leases_(leases),
-        endings_(endings),
-        preparation_(preparation),
-        random_(tables.options.seed) {}
+      : tables_(tables), leases_(leases), endings_(endings), preparation_(preparation), random_(tables.options.seed) {}
 
   // One round, over the queues in which a job may have found a worker.
   void dispatch(Instant now, transport::Outbox& out);
 
-  // The job's lease ended without a result: it is tried again, at once the first time and later after a random pause, or
-  // given up. `counts`: the attempt is used up; else the scheduler or its connection was at fault.
+  // The job's lease ended without a result: it is tried again, at once the first time and later after a random pause,
+  // or given up. `counts`: the attempt is used up; else the scheduler or its connection was at fault.
   void lose(Job& job, const std::string& why, bool counts, Instant now);
   // The worker did what the protocol forbids: the attempt is lost, and it is told to stop.
   void reject(Job& job, const std::string& why, Instant now);

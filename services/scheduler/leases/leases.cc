@@ -13,8 +13,8 @@ void Leases::give(Job& job, ServiceEntry& worker, Instant now) {
   job.lease.worker = &worker;
   ++job.attempts.count;
   // The attempt is on disk before the work can do harm.
-  job.lease.sequence = tables_.store.append(
-      journal::Leased{job.id, job.order, {tables_.term, job.lease.number}, job.attempts.count});
+  job.lease.sequence =
+      tables_.store.append(journal::Leased{job.id, job.order, {tables_.term, job.lease.number}, job.attempts.count});
   if (worker.leases.empty()) worker.progressed = now;
   worker.leases.emplace(job.lease.number, &job);
   tables_.queues.on_leased(worker, job);

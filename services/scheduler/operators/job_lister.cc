@@ -32,7 +32,8 @@ void JobLister::add(JobScan& scan, const Job& job) {
   }
   scan.sequence = std::max(scan.sequence, job.accepted_sequence);
   scan.open.push_back({job.id, job.order, job.spec.key, job.spec.tenant, job.spec.group, job.spec.model, job.state(),
-                       job.attempts.count, job.is_generation() ? static_cast<int64_t>(job.output.ids.size()) : job.output.bytes_done,
+                       job.attempts.count,
+                       job.is_generation() ? static_cast<int64_t>(job.output.ids.size()) : job.output.bytes_done,
                        job.is_generation() ? job.spec.max_new_tokens : job.output.bytes_total, job.accepted_wall_ms,
                        job.attempts.losses.empty() ? "" : job.attempts.losses.back()});
 }

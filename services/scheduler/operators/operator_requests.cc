@@ -107,7 +107,7 @@ void OperatorRequests::on_scanned(JobScan scan, Outbox& out) {
   if (scan.wants_ended()) {
     journal::ListEnded question{scan.asked.filter, scan.asked.after, scan.asked.limit};
     tables_.questions.ask({scan.peer, scan.asked.request, AskedList{std::move(scan.open), scan.more, scan.asked.limit}},
-              std::move(question), out);
+                          std::move(question), out);
     return;
   }
   protocol::JobList list = merged_list(std::move(scan.open), {}, scan.asked.limit);
@@ -135,7 +135,8 @@ void OperatorRequests::on(const Peer& from, const protocol::Requeue& message, Ou
     refuse_to(from, message.request, refuse(ErrorCode::kBusy, "a purge runs; try again later"), out);
   } else if (requeues_.contains(message.job)) {
     return;  // the repetition of an unanswered request finds the job in the queue
-  } else if (tables_.questions.ask({from, message.request, AskedRequeue{message.job}}, journal::FindDead{message.job}, out)) {
+  } else if (tables_.questions.ask({from, message.request, AskedRequeue{message.job}}, journal::FindDead{message.job},
+                                   out)) {
     requeues_.insert(message.job);
   }
 }
@@ -244,7 +245,8 @@ void OperatorRequests::cancel_groups(Instant now, Outbox& out) {
 
 void OperatorRequests::work(Instant now, Outbox& out) {
   cancel_groups(now, out);
-  for (JobScan& scan : tables_.known.lister().step(10 * tables_.options.operator_jobs_per_turn)) on_scanned(std::move(scan), out);
+  for (JobScan& scan : tables_.known.lister().step(10 * tables_.options.operator_jobs_per_turn))
+    on_scanned(std::move(scan), out);
 }
 
 }  // namespace optserve::scheduler

@@ -14,8 +14,8 @@ void Decoding::ask_again(Job& job, bool counts, Instant now) {
   tables_.metrics.tokenizer_retries.add();
   if (tables_.tokenizers.ask_again(job, counts)) return;
   endings_.fail(job,
-                refuse(ErrorCode::kInternal, "no tokenizer answered " +
-                                                 std::to_string(tables_.options.tokenizer_tries) + " times in a row"),
+                refuse(ErrorCode::kInternal,
+                       "no tokenizer answered " + std::to_string(tables_.options.tokenizer_tries) + " times in a row"),
                 now);
 }
 

@@ -10,8 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "scheduler/scheduler_options.h"
 #include "scheduler/leases/service_table.h"
+#include "scheduler/scheduler_options.h"
 
 namespace optserve::scheduler {
 

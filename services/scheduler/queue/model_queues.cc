@@ -144,8 +144,7 @@ void ModelQueues::on_released(ServiceEntry& worker, Job& job) {
 
 int64_t ModelQueues::take_processed(Job& job) {
   JobLease& lease = job.lease;
-  const int64_t processed =
-      std::min(lease.unprocessed_, std::exchange(lease.prompt_tokens_, 0) + job.tokens_each());
+  const int64_t processed = std::min(lease.unprocessed_, std::exchange(lease.prompt_tokens_, 0) + job.tokens_each());
   lease.unprocessed_ -= processed;
   return processed;
 }

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/leases/service_table.h"
 #include "scheduler/queue/fair_queue.h"
 #include "scheduler/queue/load_estimate.h"
 #include "scheduler/queue/prefix_affinity.h"
-#include "scheduler/leases/service_table.h"
 #include "scheduler/scheduler_options.h"
 
 namespace optserve::scheduler {

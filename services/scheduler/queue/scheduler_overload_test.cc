@@ -6,8 +6,8 @@
 #include <map>
 #include <random>
 
-#include "scheduler/scheduler_test_world.h"
 #include "scheduler/leases/speed_meter.h"
+#include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
 namespace {
