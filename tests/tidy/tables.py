@@ -25,7 +25,7 @@ HEADER_OWNERS = [
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
     (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h']),  # shared by tests
     (r'benchmark/', []),
-    (r'ext/pb_ds/', ['services/scheduler/fair_queue.h']),  # of libstdc++: a map that knows ranks
+    (r'ext/pb_ds/', ['services/scheduler/queue/fair_queue.h']),  # of libstdc++: a map that knows ranks
 ]
 # Folders of system headers; any other <folder/header> needs a row above.
 SYSTEM_HEADER_FOLDERS = ['arpa/', 'linux/', 'netinet/', 'sys/']
