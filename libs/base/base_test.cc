@@ -257,6 +257,35 @@ TEST(Config, FlagBeatsEnvironmentBeatsFile) {
   EXPECT_EQ(list, (std::vector<std::string>{"a", "b"}));
 }
 
+TEST(Config, WhatWasGivenSetsTheSameInAnotherProgram) {
+  const std::string path = ::testing::TempDir() + "/config_given.yaml";
+  std::ofstream(path) << "run:\n  quick: true\n  alpha: 1\n";
+  setenv("OPTSERVE_BETA", "2", 1);
+  bool selected = false, quick = false, loud = true;
+  int alpha = 0, beta = 0, gamma = 0;
+  std::vector<std::string> list;
+  std::string what;
+  ConfigParser parser("program", "text");
+  ConfigParser& command = parser.add_command("run", "", selected);
+  command.add_positional("what", what, "", true);
+  command.add("quick", quick, "");
+  command.add("loud", loud, "");
+  command.add("alpha", alpha, "");
+  command.add("beta", beta, "");
+  command.add("gamma", gamma, "");
+  command.add("list", list, "");
+  const char* argv[] = {"program", "--config", path.c_str(), "run", "x", "--no-loud", "--list", "a b", "--list", "c"};
+  ASSERT_EQ(parser.parse(10, argv), -1);
+  unsetenv("OPTSERVE_BETA");
+  std::string text;
+  for (const ConfigParser::Given& given : command.given()) {
+    text += (given.is_positional ? "positional " : "") + given.name + (given.is_from_environment ? " (variable)" : "");
+    for (const std::string& value : given.values) text += " [" + value + "]";
+    text += "\n";
+  }
+  EXPECT_EQ(text, "positional what [x]\nquick [true]\nloud [false]\nalpha [1]\nbeta (variable) [2]\nlist [a b] [c]\n");
+}
+
 TEST(Config, RefusesUnknownKeysAndBadNumbers) {
   const std::string path = ::testing::TempDir() + "/config_bad.yaml";
   std::ofstream(path) << "alhpa: 1\n";

@@ -193,6 +193,19 @@ int ConfigParser::parse(int argc, const char* const* argv) {
   return -1;
 }
 
+std::vector<ConfigParser::Given> ConfigParser::given() const {
+  std::vector<Given> all;
+  const CLI::App& app = *impl_->app;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || option == app.get_config_ptr()) continue;
+    const std::vector<std::string> values = option->results();
+    const std::string variable = environment_variable(option->get_envname());
+    const bool is_from_environment = !variable.empty() && values == std::vector<std::string>{variable};
+    all.push_back({option->get_single_name(), values, option->get_lnames().empty(), is_from_environment});
+  }
+  return all;
+}
+
 std::vector<std::pair<std::string, std::string>> ConfigParser::effective() const {
   std::vector<std::pair<std::string, std::string>> values;
   for (const auto& [name, print] : impl_->printers) values.emplace_back(name, print());

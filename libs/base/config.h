@@ -67,6 +67,15 @@ class ConfigParser {
 
   // Parses; on --help, --version or an error prints to the right stream and returns the exit status, else returns -1.
   int parse(int argc, const char* const* argv);
+  // What flags, environment or configuration file have set for this command, in the order of declaration. `values` are
+  // the texts as they were given: "--NAME=VALUE" for each of them sets the same in another program.
+  struct Given {
+    std::string name;
+    std::vector<std::string> values;
+    bool is_positional = false;
+    bool is_from_environment = false;  // the value is that of its variable, which may be meant for other commands
+  };
+  std::vector<Given> given() const;
   // The effective values as "name=value" lines, defaults included, for the log at start.
   std::vector<std::pair<std::string, std::string>> effective() const;
 
