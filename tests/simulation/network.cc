@@ -4,6 +4,7 @@
 #include <charconv>
 #include <utility>
 
+#include "protocol/codec.h"
 #include "simulation/process.h"
 #include "simulation/scheduler_node.h"
 
