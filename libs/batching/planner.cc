@@ -304,7 +304,7 @@ SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& 
   event.id = sequence.request.id;
   event.position = sequence.known();
   if (!sampled.finite) {
-    event.finished = FinishReason::kNonFinite;
+    event.finished = FinishReason::kError;
     return event;
   }
   sequence.request.tokens.push_back(sampled.token);

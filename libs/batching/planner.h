@@ -11,6 +11,7 @@
 
 #include "base/ids.h"
 #include "batching/step_plan.h"
+#include "sampling/finish_reason.h"
 #include "sampling/sampling_params.h"
 #include "sampling/token_rules.h"
 
@@ -18,7 +19,7 @@ namespace optserve::batching {
 
 using SequenceId = uint64_t;  // chosen by the caller, unique among live sequences
 
-enum class FinishReason : uint8_t { kEndOfText = 1, kLength = 2, kCancelled = 3, kNonFinite = 4, kStop = 5 };
+using optserve::FinishReason;
 
 // One generation as the caller hands it in.
 struct SequenceRequest {

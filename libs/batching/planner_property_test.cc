@@ -33,7 +33,7 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
     const uint64_t digest = digest_of(tokens);
     const TokenId next = fake_next(tokens);
     if (next == kFakeNonFinite) {
-      expected.finished = FinishReason::kNonFinite;
+      expected.finished = FinishReason::kError;
       break;
     }
     tokens.push_back(next);
@@ -61,7 +61,7 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
       std::vector<TokenId> tokens = request.tokens;
       tokens.insert(tokens.end(), beam.tokens.begin(), beam.tokens.end());
       if (fake_next(tokens) == kFakeNonFinite) {
-        expected.finished = FinishReason::kNonFinite;
+        expected.finished = FinishReason::kError;
         return expected;
       }
       candidates.push_back(fake_best(tokens, wanted));

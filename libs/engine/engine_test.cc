@@ -260,7 +260,7 @@ TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   SequenceRequest r = request(4, 5, 0);
   r.prompt_logprobs = false;
   const auto broken = generate_all(leader, planner, {r});
-  EXPECT_EQ(broken[0].finished, FinishReason::kNonFinite);
+  EXPECT_EQ(broken[0].finished, FinishReason::kError);
   EXPECT_TRUE(broken[0].tokens.empty());
 }
 

@@ -143,7 +143,7 @@ class Bench {
 
   static void expect_whole(const std::vector<Generation>& generations, const std::vector<size_t>& expected) {
     for (size_t i = 0; i < generations.size(); ++i) {
-      if (generations[i].finished == batching::FinishReason::kNonFinite)
+      if (generations[i].finished == batching::FinishReason::kError)
         throw Error("the model computed NaN or Inf, so its speed says nothing");
       if (generations[i].tokens.size() != expected[i])
         throw Error("expected " + std::to_string(expected[i]) + " new tokens, the engine gave " +

@@ -16,22 +16,6 @@ constexpr seconds kSplitInterval{1};           // each heartbeat carries a fresh
 // Longest time that a job can have, its delay included; a longer one is as good as none.
 constexpr milliseconds kRemainingMax{limits::kJobTtlMsMax + limits::kJobDelayMsMax};
 
-protocol::FinishReason wire_reason(batching::FinishReason reason) {
-  switch (reason) {
-    case batching::FinishReason::kEndOfText:
-      return protocol::FinishReason::kEndOfText;
-    case batching::FinishReason::kLength:
-      return protocol::FinishReason::kLength;
-    case batching::FinishReason::kCancelled:
-      return protocol::FinishReason::kCancelled;
-    case batching::FinishReason::kNonFinite:
-      return protocol::FinishReason::kError;
-    case batching::FinishReason::kStop:
-      return protocol::FinishReason::kStop;
-  }
-  return protocol::FinishReason::kError;
-}
-
 // Limits are checked here again: the scheduler may be of another version.
 Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo& model) {
   if (item.model != model.name) {
@@ -165,7 +149,7 @@ void WorkerService::append_token(const Job& job, const batching::SequenceEvent& 
   tokens.leases.push_back(job.lease);
   tokens.positions.push_back(static_cast<uint32_t>(event.position - job.prompt_tokens));
   tokens.tokens.push_back(*event.token);
-  tokens.finished.push_back(event.finished ? static_cast<uint8_t>(wire_reason(*event.finished)) : 0);
+  tokens.finished.push_back(event.finished ? static_cast<uint8_t>(*event.finished) : 0);
   if (job.wants_logprobs || !tokens.logprobs.empty()) {
     tokens.logprobs.resize(tokens.leases.size());
     tokens.best.resize(tokens.leases.size());
@@ -204,13 +188,13 @@ void WorkerService::on_engine_event(EngineEvent item, Jobs::iterator at, protoco
     protocol::Hypotheses message{links_.of(job.scheduler).term(), job.lease, {}};
     for (batching::Hypothesis& hypothesis : item.event.hypotheses) {
       message.hypotheses.push_back({std::move(hypothesis.tokens), hypothesis.logprob,
-                                    static_cast<float>(hypothesis.score), wire_reason(hypothesis.finished)});
+                                    static_cast<float>(hypothesis.score), hypothesis.finished});
     }
     out.send({job.scheduler, {}}, std::move(message));
   }
   if (item.refused) {
     fail(lease, item.refused->code, item.refused->message, false, out);
-  } else if (item.event.finished == batching::FinishReason::kNonFinite) {
+  } else if (item.event.finished == batching::FinishReason::kError) {
     fail(lease, ErrorCode::kInternal, "the model's output is not finite", true, out);
   } else if (item.event.token) {
     append_token(job, item.event, tokens);

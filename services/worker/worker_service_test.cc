@@ -187,7 +187,7 @@ TEST_F(WorkerServiceTest, ReportsRefusalsOfTheEngineAndNonFiniteOutput) {
   refused.refused = refuse(ErrorCode::kPromptTooLong, "too long");
   EngineEvent broken;
   broken.event.id = engine.added[1].id;
-  broken.event.finished = batching::FinishReason::kNonFinite;
+  broken.event.finished = batching::FinishReason::kError;
   service.on_engine_events({refused, broken}, out);
   const auto failed = sent<protocol::LeaseFailed>();
   ASSERT_EQ(failed.size(), 2u);
@@ -300,7 +300,7 @@ TEST_F(TwoSchedulersTest, TokensOfAStepGoToTheSchedulerThatLeased) {
 TEST_F(TwoSchedulersTest, FailuresAndLogprobsGoToTheSchedulerThatLeased) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
-  EngineEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kNonFinite);
+  EngineEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kError);
   event.event.prompt_logprobs = {-1.0f};
   service.on_engine_events({event}, out);
   const auto messages = out.take();
