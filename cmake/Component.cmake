@@ -57,17 +57,41 @@ if(OPTSERVE_TOOLS)
   endif()
 endif()
 
-# Internal: one GoogleTest program per source file, named after the file. Tests of whole processes run one at a time:
-# several of them on few cores would measure each other.
-function(optserve_add_test label source)
+# Tests are built by these targets and not by `all`, so that who only wants the programs does not wait for them. A test
+# has the labels of the groups it belongs to; docs/testing.md says what each is for.
+add_custom_target(all_tests)
+foreach(group unit e2e slow threads reduced untrusted)
+  add_custom_target(${group}_tests)
+endforeach()
+add_custom_target(benchmarks)
+
+# Internal: labels a test, and lets the targets of its groups build the program of the same name, if it has one.
+function(optserve_label_test name)
+  set_tests_properties(${name} PROPERTIES LABELS "${ARGN}")
+  if(TARGET ${name})
+    add_dependencies(all_tests ${name})
+    foreach(group IN LISTS ARGN)
+      add_dependencies(${group}_tests ${name})
+    endforeach()
+  endif()
+endfunction()
+
+# Internal: one GoogleTest program per source file, named after the file. A test that looks whether a sanitizer is there
+# does less under it, so CI runs it without one too.
+function(optserve_add_test labels source)
   get_filename_component(name ${source} NAME_WE)
-  add_executable(${name} ${source})
+  add_executable(${name} EXCLUDE_FROM_ALL ${source})
   target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock GTest::gtest_main optserve_options)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 600)
-  if(NOT label STREQUAL unit)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+  file(STRINGS ${source} reduced REGEX "[Ss]anitize" LIMIT_COUNT 1)
+  if(reduced)
+    list(APPEND labels reduced)
+  endif()
+  if(NOT unit IN_LIST labels)  # several systems of processes on few cores would measure each other
     set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
   endif()
+  optserve_label_test(${name} ${labels})
 endfunction()
 
 # Internal: a libFuzzer target x_fuzz.cc with its seed corpus in the folder x_fuzz_corpus beside it.
@@ -100,11 +124,12 @@ function(optserve_add_gpu_program name)
   endif()
 endfunction()
 
-# add_component(NAME x SRCS ... DEPS (components) LIBS (third party) TESTS ... FUZZERS ... BENCHES ...)
-# Tests are labelled "unit". TEST_DEPS are components that only the tests need. GPU_TESTS, labelled "gpu", and
-# GPU_BENCHES, with a main() of their own, are built with OPTSERVE_CUDA only.
+# add_component(NAME x [THREADS] SRCS ... DEPS (components) LIBS (third party) TESTS ... FUZZERS ... BENCHES ...)
+# Tests are labelled "unit". THREADS: the component has threads or processes of its own, so its tests are labelled
+# "threads" too and run under ThreadSanitizer. TEST_DEPS are components that only the tests need. GPU_TESTS, labelled
+# "gpu", and GPU_BENCHES, with a main() of their own, are built with OPTSERVE_CUDA only.
 function(add_component)
-  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS;LIBS;TESTS;TEST_DEPS;FUZZERS;BENCHES;GPU_TESTS;GPU_BENCHES" ${ARGN})
+  cmake_parse_arguments(ARG "THREADS" "NAME" "SRCS;DEPS;LIBS;TESTS;TEST_DEPS;FUZZERS;BENCHES;GPU_TESTS;GPU_BENCHES" ${ARGN})
   set(target optserve_${ARG_NAME})
   list(TRANSFORM ARG_DEPS PREPEND optserve::)
   list(TRANSFORM ARG_TEST_DEPS PREPEND optserve::)
@@ -116,16 +141,21 @@ function(add_component)
     target_link_libraries(${target} INTERFACE ${ARG_DEPS} optserve_options ${ARG_LIBS})
   endif()
   add_library(optserve::${ARG_NAME} ALIAS ${target})
+  set(labels unit)
+  if(ARG_THREADS)
+    list(APPEND labels threads)
+  endif()
   foreach(test IN LISTS ARG_TESTS)
-    optserve_add_test(unit ${test} ${target} ${ARG_TEST_DEPS})
+    optserve_add_test("${labels}" ${test} ${target} ${ARG_TEST_DEPS})
   endforeach()
   foreach(fuzzer IN LISTS ARG_FUZZERS)
     optserve_add_fuzzer(${fuzzer} ${target} ${ARG_TEST_DEPS})
   endforeach()
   foreach(bench IN LISTS ARG_BENCHES)
     get_filename_component(name ${bench} NAME_WE)
-    add_executable(${name} ${bench})
+    add_executable(${name} EXCLUDE_FROM_ALL ${bench})
     target_link_libraries(${name} PRIVATE ${target} ${ARG_TEST_DEPS} benchmark::benchmark_main)
+    add_dependencies(benchmarks ${name})
   endforeach()
   if(NOT OPTSERVE_CUDA)
     return()
@@ -140,10 +170,10 @@ function(add_component)
   endforeach()
 endfunction()
 
-# add_service(NAME x PROGRAM optserve-x SRCS (without main.cc) DEPS ... LIBS ... TESTS ... TEST_DEPS ...)
-# Everything but main.cc is a library, so that tests can hold the same objects.
+# add_service(NAME x [THREADS] PROGRAM optserve-x SRCS (without main.cc) DEPS ... LIBS ... TESTS ... TEST_DEPS ...)
+# Everything but main.cc is a library, so that tests can hold the same objects. THREADS: as for add_component().
 function(add_service)
-  cmake_parse_arguments(ARG "" "NAME;PROGRAM" "SRCS;DEPS;LIBS;TESTS;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "THREADS" "NAME;PROGRAM" "SRCS;DEPS;LIBS;TESTS;TEST_DEPS" ${ARGN})
   set(library ${ARG_NAME}_service)
   list(TRANSFORM ARG_DEPS PREPEND optserve::)
   list(TRANSFORM ARG_TEST_DEPS PREPEND optserve::)
@@ -155,16 +185,20 @@ function(add_service)
   target_link_libraries(${ARG_PROGRAM} PRIVATE ${library})
   add_dependencies(programs ${ARG_PROGRAM})
   install(TARGETS ${ARG_PROGRAM} RUNTIME DESTINATION bin)
+  set(labels unit)
+  if(ARG_THREADS)
+    list(APPEND labels threads)
+  endif()
   foreach(test IN LISTS ARG_TESTS)
-    optserve_add_test(unit ${test} ${library} ${ARG_TEST_DEPS})
+    optserve_add_test("${labels}" ${test} ${library} ${ARG_TEST_DEPS})
   endforeach()
 endfunction()
 
-# add_suite(LABEL e2e|slow TESTS ... DEPS ...): tests under tests/ that span components.
+# add_suite(LABELS unit|e2e|slow [threads] [untrusted] TESTS ... DEPS ...): tests under tests/ that span components.
 function(add_suite)
-  cmake_parse_arguments(ARG "" "LABEL" "TESTS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "LABELS;TESTS;DEPS" ${ARGN})
   list(TRANSFORM ARG_DEPS PREPEND optserve::)
   foreach(test IN LISTS ARG_TESTS)
-    optserve_add_test(${ARG_LABEL} ${test} ${ARG_DEPS})
+    optserve_add_test("${ARG_LABELS}" ${test} ${ARG_DEPS})
   endforeach()
 endfunction()
