@@ -58,7 +58,8 @@ class Idle final : public Service {
 
 TEST(Session, RunsUntilItIsToldToStop) {
   Registry metrics;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   Idle service(health);
   int prepared = 0;
   serve_scheduler(service, {{"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"}, seconds(1), [&](ServiceLoop&) { ++prepared; }},
@@ -71,7 +72,8 @@ TEST(Session, RunsUntilItIsToldToStop) {
 
 TEST(Session, AnAddressThatIsNoneIsAnError) {
   Registry metrics;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   Idle service(health);
   EXPECT_THROW(serve_scheduler(service, {{"nowhere"}, seconds(1), {}}, metrics, health), Error);
 }

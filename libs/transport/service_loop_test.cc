@@ -332,7 +332,8 @@ TEST(ServiceLoop, FloodDoesNotStarveTicksOrOtherPorts) {
 
 TEST(ServiceLoop, StampsHealthAndCountsMessages) {
   Node server, client;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   server.loop.set_health(&health);
   server.service.handler = answer_pings;
   client.dial(server.listen());

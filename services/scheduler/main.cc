@@ -81,12 +81,12 @@ void run(const Options& options) {
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
                                    .backups_kept = static_cast<size_t>(options.backups_kept)},
-                                  recovery);
+                                  clock, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
   Registry registry;
-  Health health;
+  Health health(clock);
   scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 

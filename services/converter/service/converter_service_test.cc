@@ -94,8 +94,8 @@ class ConverterServiceTest : public ::testing::Test {
 
   FakeConversions conversions_;
   Registry registry_;
-  Health health_;
   FakeClock clock_;
+  Health health_{clock_};
   transport::Outbox out_;
   ConverterService service_;
 };
