@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "base/limits.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::protocol {
 namespace {

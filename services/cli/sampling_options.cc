@@ -6,6 +6,7 @@
 
 #include "cli/connection.h"
 #include "cli/exit_status.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::cli {
 namespace {
