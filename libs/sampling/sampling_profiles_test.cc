@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "sampling/logit_steps.h"
+#include "sampling/validate_params.h"
 
 namespace optserve {
 namespace {
