@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "base/check.h"
-#include "checkpoint/sha256.h"
+#include "checkpoint/io/sha256.h"
 
 namespace optserve::checkpoint {
 namespace {

@@ -9,10 +9,10 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/layout.h"
-#include "checkpoint/manifest.h"
-#include "checkpoint/shared_staging.h"
-#include "checkpoint/staging_folder.h"
+#include "checkpoint/manifest/layout.h"
+#include "checkpoint/manifest/manifest.h"
+#include "checkpoint/staging/shared_staging.h"
+#include "checkpoint/staging/staging_folder.h"
 
 namespace optserve::checkpoint {
 

@@ -4,9 +4,9 @@
 
 #include "base/log.h"
 #include "base/shutdown.h"
-#include "converter/options.h"
-#include "converter/serve.h"
-#include "converter/verify_command.h"
+#include "converter/commands/options.h"
+#include "converter/commands/verify_command.h"
+#include "converter/service/serve.h"
 
 int main(int argc, char** argv) {
   using namespace optserve;

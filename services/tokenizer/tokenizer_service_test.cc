@@ -9,8 +9,8 @@
 
 #include "base/limits.h"
 #include "base/utf8.h"
-#include "checkpoint/model_identity.h"
-#include "checkpoint/sha256.h"
+#include "checkpoint/io/sha256.h"
+#include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::tokenizer {
 namespace {

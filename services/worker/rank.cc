@@ -12,7 +12,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/shutdown.h"
-#include "checkpoint/model_identity.h"
+#include "checkpoint/manifest/model_identity.h"
 #include "engine/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"

@@ -8,8 +8,8 @@
 #include <thread>
 
 #include "checkpoint/reader.h"
-#include "converter/convert.h"
-#include "converter/export.h"
+#include "converter/export/export.h"
+#include "converter/write/convert.h"
 #include "demo_stack.h"
 #include "support/processes.h"
 #include "support/tiny_model.h"

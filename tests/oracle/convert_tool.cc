@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "base/shutdown.h"
-#include "converter/one_shot.h"
+#include "converter/commands/one_shot.h"
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <fstream>
 
-#include "converter/calibrate.h"
+#include "converter/transform/calibrate.h"
 #include "support/demo_model.h"
 #include "support/engine_group.h"
 #include "support/temporary_folder.h"

@@ -5,7 +5,7 @@
 #include <sstream>
 
 #include "base/error.h"
-#include "converter/convert.h"
+#include "converter/write/convert.h"
 
 namespace optserve::test_support {
 

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/limits.h"
-#include "checkpoint/model_identity.h"
+#include "checkpoint/manifest/model_identity.h"
 #include "cli/commands/sampling_options.h"
 
 namespace optserve::cli {

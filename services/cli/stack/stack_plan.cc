@@ -4,7 +4,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
-#include "checkpoint/model_identity.h"
+#include "checkpoint/manifest/model_identity.h"
 #include "model_spec/opt_config.h"
 
 namespace optserve::cli {

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "checkpoint/manifest.h"
+#include "checkpoint/manifest/manifest.h"
 #include "model_spec/opt_config.h"
 
 namespace optserve::cli {

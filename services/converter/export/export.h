@@ -1,0 +1,40 @@
+// A sharded checkpoint in, one of Hugging Face or Metaseq out: the way back of convert.h, streamed in the same way and
+// published as a whole. The same checkpoint gives the same bytes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "converter/write/convert.h"
+
+namespace optserve::converter {
+
+enum class ExportFormat : uint8_t { kHuggingFace, kMetaseq };
+std::optional<ExportFormat> parse_export_format(std::string_view name);  // "huggingface", "metaseq"
+
+struct ExportOptions {
+  std::string input;   // folder of a converted checkpoint
+  std::string output;  // folder to create
+  ExportFormat format = ExportFormat::kHuggingFace;
+  int parts = 1;                            // of Metaseq
+  uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; more weights make several, with an index
+  bool check_source = true;                 // compare the checkpoint's files with its manifest before
+  std::function<bool(const ConvertProgress&)> on_progress;  // false cancels
+};
+
+struct ExportResult {
+  model_spec::OptConfig config;
+  tensor::DType dtype = tensor::DType::kF16;
+  int files = 0;               // with weights
+  uint64_t bytes_written = 0;  // of tensors
+  bool has_tokenizer = false;
+};
+
+// Refuses a damaged or quantised checkpoint, an output that exists and cancellation (ErrorCode::kCancelled); then
+// nothing is left behind. Throws Error when the environment fails, with the same guarantee.
+Result<ExportResult> export_checkpoint(const ExportOptions& options);
+
+}  // namespace optserve::converter
