@@ -113,7 +113,7 @@ TEST(GroupText, CountsEveryState) {
                                                             {"dead", 6}}));
 }
 
-Answers<protocol::SystemStatus> two_schedulers() {
+client::Answers<protocol::SystemStatus> two_schedulers() {
   protocol::SystemStatus status;
   status.term = 7;
   status.mode = protocol::QueueMode::kPaused;
