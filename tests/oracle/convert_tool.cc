@@ -1,4 +1,4 @@
-// The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., export IN
+// The converter's commands as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., export IN
 // OUT [--format x] [--parts n] [--file-mb-max n], or inspect PATH [--json] [--tensors]. Prints its own peak memory as
 // the last line of a conversion and of an export.
 #include <cstdlib>
@@ -8,7 +8,9 @@
 #include <string_view>
 
 #include "base/shutdown.h"
-#include "converter/commands/one_shot.h"
+#include "converter/commands/convert_command.h"
+#include "converter/commands/export_command.h"
+#include "converter/commands/inspect_command.h"
 
 namespace {
 
@@ -22,45 +24,45 @@ int64_t peak_kib() {
 
 int convert(int argc, char** argv) {
   optserve::converter::ConvertCommand command;
-  command.input = argv[2];
-  command.output = argv[3];
+  command.options.input = argv[2];
+  command.options.output = argv[3];
   command.show_progress = false;
   for (int i = 4; i < argc; ++i) {
     const std::string_view option = argv[i];
     const char* value = i + 1 < argc ? argv[i + 1] : "";
     if (option == "--allow-nonfinite") {
-      command.allow_nonfinite = true;
+      command.options.allow_nonfinite = true;
       continue;
     }
     if (option == "--dtype") command.dtype = value;
     if (option == "--quantize") command.quantize = value;
-    if (option == "--shards") command.shards = std::stoi(value);
-    if (option == "--heads") command.num_heads = std::stoi(value);
-    if (option == "--name") command.name = value;
-    if (option == "--vocab") command.vocab_file = value;
-    if (option == "--merges") command.merges_file = value;
-    if (option == "--pass-mib-max") command.pass_mib_max = std::stoll(value);
+    if (option == "--shards") command.options.shards = std::stoi(value);
+    if (option == "--heads") command.options.num_heads = std::stoi(value);
+    if (option == "--name") command.options.name = value;
+    if (option == "--vocab") command.options.vocab_file = value;
+    if (option == "--merges") command.options.merges_file = value;
+    if (option == "--pass-mib-max") command.options.pass_mib_max = std::stoll(value);
     if (option == "--sandbox") command.reader.sandbox = value;
     ++i;
   }
   optserve::install_shutdown_signals();
-  const int status = optserve::converter::run_convert(command, std::cout, std::cerr);
+  const int status = optserve::converter::run_convert(command, optserve::SystemClock(), std::cout, std::cerr);
   if (status == 0) std::cout << "peak_kib " << peak_kib() << "\n";
   return status;
 }
 
 int export_checkpoint(int argc, char** argv) {
   optserve::converter::ExportCommand command;
-  command.input = argv[2];
-  command.output = argv[3];
+  command.options.input = argv[2];
+  command.options.output = argv[3];
   command.show_progress = false;
   for (int i = 4; i + 1 < argc; i += 2) {
     const std::string_view option = argv[i];
     if (option == "--format") command.format = argv[i + 1];
-    if (option == "--parts") command.parts = std::stoi(argv[i + 1]);
+    if (option == "--parts") command.options.parts = std::stoi(argv[i + 1]);
     if (option == "--file-mb-max") command.file_mb_max = std::stoi(argv[i + 1]);
   }
-  const int status = optserve::converter::run_export(command, std::cout, std::cerr);
+  const int status = optserve::converter::run_export(command, optserve::SystemClock(), std::cout, std::cerr);
   if (status == 0) std::cout << "peak_kib " << peak_kib() << "\n";
   return status;
 }

@@ -74,7 +74,7 @@ Result<FileEntry> parse_file(const json& object) {
   if (!bytes.ok()) return bytes.refusal();
   if (!digest.ok()) return digest.refusal();
   if (!is_safe_name(name.value()) || name.value() == kManifestName)
-    return bad_manifest("'" + name.value().substr(0, 80) + "' is no name for a file of a checkpoint");
+    return bad_manifest("'" + name.value().substr(0, 80) + "' is not a valid name for a file of a checkpoint");
   if (!is_sha256_hex(digest.value()))
     return bad_manifest("sha256 of " + name.value() + " is not 64 lower-case hex digits");
   return FileEntry{name.value(), bytes.value(), digest.value()};

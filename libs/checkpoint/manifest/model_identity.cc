@@ -32,7 +32,7 @@ Result<ModelIdentity> read_model_identity(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / kManifestName).string();
   if (std::error_code code; !std::filesystem::exists(path, code))
     return refuse(ErrorCode::kUnsupportedFormat,
-                  folder + " has no manifest.json: it is no finished checkpoint of 'optserve convert'");
+                  folder + " has no manifest.json: it is not a finished checkpoint of 'optserve convert'");
   Result<std::unique_ptr<InputFile>> file = InputFile::open(path);
   if (!file.ok()) return file.refusal();
   if (file.value()->size() > kManifestBytesMax)

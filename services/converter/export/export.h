@@ -1,5 +1,5 @@
-// A sharded checkpoint in, one of Hugging Face or Metaseq out: the way back of convert.h, streamed in the same way and
-// published as a whole. The same checkpoint gives the same bytes.
+// Sharded checkpoint in, checkpoint of Hugging Face or Metaseq out: the reverse of write/convert.h. Tensors stream in
+// the same way, and the folder becomes visible whole or not at all. The same checkpoint gives the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct ExportOptions {
   ExportFormat format = ExportFormat::kHuggingFace;
   int parts = 1;                            // of Metaseq
   uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; more weights make several, with an index
-  bool check_source = true;                 // compare the checkpoint's files with its manifest before
+  bool check_source = true;                 // first compare the checkpoint's files with its manifest
   std::function<bool(const ConvertProgress&)> on_progress;  // false cancels
 };
 

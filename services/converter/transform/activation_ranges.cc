@@ -82,7 +82,7 @@ Status check_tensors(const checkpoint::ByteSource& file, const checkpoint::Safet
   return ok_status();
 }
 
-// Every channel and the bounds are of the same values.
+// Whether the channels and the bounds can have been measured on the same values.
 bool is_consistent(const InputRange& range) {
   const auto is_size = [](float value) { return std::isfinite(value) && value >= 0; };
   if (!std::ranges::all_of(range.largest, is_size)) return false;

@@ -34,7 +34,7 @@ Result<std::vector<TokenId>> tokens_of(const CheckpointReader& checkpoint, const
   return ids;
 }
 
-// Pieces of the text as prompts are: each begins with bos_id.
+// Cuts the text into windows, each of which begins with bos_id as a prompt does.
 Windows cut(const std::vector<TokenId>& ids, const model_spec::OptConfig& config) {
   const auto width = static_cast<size_t>(std::min(kCalibrationWindow, config.max_positions) - 1);
   Windows windows;
@@ -60,7 +60,7 @@ size_t matrix_of(LayerInput input) {
   check_failed("an input of no matrix", std::source_location::current());
 }
 
-// Adds what rows of inputs reach; false if one is not finite.
+// Widens the range to hold these rows of inputs; false if one of them is not finite.
 bool widen(InputRange& range, const Tensor& x) {
   for (int64_t row = 0; row < x.dim(0); ++row) {
     const float* values = x.row<float>(row);

@@ -45,7 +45,7 @@ class Verify : public ::testing::Test {
     options_.quantisation = find_quantisation(quantisation);
     options_.dtype = dtype;
     std::filesystem::remove_all(options_.output);
-    const auto result = convert(options_);
+    const auto result = convert(options_, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
   }
 

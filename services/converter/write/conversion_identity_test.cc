@@ -1,4 +1,4 @@
-#include "converter/write/existing_output.h"
+#include "converter/write/conversion_identity.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,12 @@
-// What is in a checkpoint, ours or a foreign one, without converting it.
+// `optserve inspect`: what is in a checkpoint, ours or a foreign one, without converting it.
 #pragma once
 
+#include <iosfwd>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/error.h"
-#include "converter/reader/reader_process.h"
+#include "converter/commands/reader_words.h"
 
 namespace optserve::converter {
 
@@ -16,5 +17,15 @@ Result<nlohmann::json> inspect(const std::string& path, const ReaderSettings& re
 
 // The same for people; `with_tensors` lists every tensor.
 std::string inspect_text(const nlohmann::json& description, bool with_tensors);
+
+struct InspectCommand {
+  std::string path;
+  bool as_json = false;
+  bool with_tensors = false;
+  ReaderWords reader;
+};
+
+// Exit status: 0, 1 damaged or not a checkpoint, 2 the environment failed.
+int run_inspect(const InspectCommand& command, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter
