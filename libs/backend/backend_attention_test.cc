@@ -68,7 +68,7 @@ class AttentionTest : public BackendTest {
       if (c.rows[s] == 1 && step.batch.num_decodes == static_cast<int64_t>(s)) {
         ++step.batch.num_decodes;
       } else {
-        for (int64_t row = 0; row < c.rows[s]; row += kTileRows) {
+        for (int64_t row = 0; row < c.rows[s]; row += kAttentionTileRows) {
           tiles.insert(tiles.end(), {static_cast<int32_t>(s), static_cast<int32_t>(row)});
         }
       }

@@ -15,7 +15,8 @@ namespace {
 size_t array_bytes(const SlotLimits& limits, int64_t padded_sequences) {
   const int64_t rows = std::max<int64_t>(limits.max_step_tokens, padded_sequences);
   const int64_t updates = std::max<int64_t>(padded_sequences, limits.num_blocks);
-  const int64_t ints = 6 * rows + 5 * padded_sequences + 2 * (rows / kTileRows + padded_sequences) + 3 * updates + 16;
+  const int64_t ints =
+      6 * rows + 5 * padded_sequences + 2 * (rows / kAttentionTileRows + padded_sequences) + 3 * updates + 16;
   return static_cast<size_t>(ints) * sizeof(int32_t) + static_cast<size_t>(padded_sequences) * sizeof(PackedSampleRow);
 }
 
@@ -112,7 +113,7 @@ void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
   if (work.num_tokens == 1 && attention.num_decodes == sequence) {
     ++attention.num_decodes;
   } else {
-    for (int32_t first = 0; first < work.num_tokens; first += kTileRows) {
+    for (int32_t first = 0; first < work.num_tokens; first += kAttentionTileRows) {
       arrays_[kTiles].insert(arrays_[kTiles].end(), {sequence, first});
     }
   }

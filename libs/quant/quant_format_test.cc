@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <set>
+
+#include "base/format_names.h"
 
 namespace optserve {
 namespace {
@@ -42,12 +45,12 @@ TEST(QuantFormat, SizesOfARow) {
 }
 
 TEST(QuantFormat, NamesOfQuantisations) {
-  for (const char* name : {"int8", "int8-mse", "fp8", "int4"}) {
+  EXPECT_EQ(kQuantisationNames, (std::array<std::string_view, 4>{"int8", "int8-mse", "fp8", "int4"}));
+  for (const std::string_view name : kQuantisationNames) {
     const auto found = find_quantisation(name);
     ASSERT_TRUE(found) << name;
     EXPECT_EQ(quantisation_name(*found), name);
     EXPECT_FALSE(is_plain(found->format)) << name;
-    EXPECT_NE(kQuantisationNames.find(name), std::string_view::npos);
   }
   for (const char* name : {"", "none", "fp16", "int5"}) EXPECT_FALSE(find_quantisation(name)) << name;
 }

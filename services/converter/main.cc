@@ -5,7 +5,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/shutdown.h"
+#include "converter/commands/calibrate_command.h"
 #include "converter/commands/command_line.h"
+#include "converter/commands/convert_command.h"
+#include "converter/commands/export_command.h"
+#include "converter/commands/inspect_command.h"
 
 namespace {
 

@@ -10,8 +10,8 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/limits.h"
-#include "scheduler/step_pace.h"
-#include "scheduler/tenant_weights.h"
+#include "scheduler/leases/worker_speed.h"
+#include "scheduler/queue/tenant_weights.h"
 #include "transport/service.h"
 
 namespace optserve::scheduler {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "protocol/codec.h"
-#include "scheduler/job.h"
+#include "scheduler/jobs/job.h"
 
 namespace optserve::scheduler::testing {
 

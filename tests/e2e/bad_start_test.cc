@@ -6,8 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cli/child_process.h"
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
 #include "demo_stack.h"
 
 namespace optserve::test_support {

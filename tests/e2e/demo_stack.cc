@@ -8,9 +8,9 @@
 #include <sstream>
 #include <thread>
 
-#include "cli/free_ports.h"
-#include "cli/http_probe.h"
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
+#include "cli/stack/free_ports.h"
+#include "cli/stack/http_probe.h"
 #include "support/proc_files.h"
 
 namespace optserve::test_support {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/child_process.h"
+#include "cli/stack/child_process.h"
 #include "client/client.h"
 #include "support/demo_model.h"
 #include "support/sanitized.h"

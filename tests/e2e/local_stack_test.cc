@@ -10,9 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "cli/http_probe.h"
-#include "cli/process_identity.h"
-#include "cli/stack_folder.h"
+#include "cli/stack/http_probe.h"
+#include "cli/stack/process_identity.h"
+#include "cli/stack/stack_folder.h"
 #include "demo_stack.h"
 #include "support/demo_model.h"
 #include "support/processes.h"

@@ -23,25 +23,25 @@ int64_t peak_kib() {
 }
 
 int convert(int argc, char** argv) {
-  optserve::converter::ConvertCommand command;
-  command.options.input = argv[2];
-  command.options.output = argv[3];
+  optserve::conversion::ConvertCommand command;
+  command.input = argv[2];
+  command.output = argv[3];
   command.show_progress = false;
   for (int i = 4; i < argc; ++i) {
     const std::string_view option = argv[i];
     const char* value = i + 1 < argc ? argv[i + 1] : "";
     if (option == "--allow-nonfinite") {
-      command.options.allow_nonfinite = true;
+      command.allow_nonfinite = true;
       continue;
     }
     if (option == "--dtype") command.dtype = value;
     if (option == "--quantize") command.quantize = value;
-    if (option == "--shards") command.options.shards = std::stoi(value);
-    if (option == "--heads") command.options.num_heads = std::stoi(value);
-    if (option == "--name") command.options.name = value;
-    if (option == "--vocab") command.options.vocab_file = value;
-    if (option == "--merges") command.options.merges_file = value;
-    if (option == "--pass-mib-max") command.options.pass_mib_max = std::stoll(value);
+    if (option == "--shards") command.shards = std::stoi(value);
+    if (option == "--heads") command.num_heads = std::stoi(value);
+    if (option == "--name") command.name = value;
+    if (option == "--vocab") command.vocab_file = value;
+    if (option == "--merges") command.merges_file = value;
+    if (option == "--pass-mib-max") command.pass_mib_max = std::stoll(value);
     if (option == "--sandbox") command.reader.sandbox = value;
     ++i;
   }
@@ -52,14 +52,14 @@ int convert(int argc, char** argv) {
 }
 
 int export_checkpoint(int argc, char** argv) {
-  optserve::converter::ExportCommand command;
-  command.options.input = argv[2];
-  command.options.output = argv[3];
+  optserve::conversion::ExportCommand command;
+  command.input = argv[2];
+  command.output = argv[3];
   command.show_progress = false;
   for (int i = 4; i + 1 < argc; i += 2) {
     const std::string_view option = argv[i];
     if (option == "--format") command.format = argv[i + 1];
-    if (option == "--parts") command.options.parts = std::stoi(argv[i + 1]);
+    if (option == "--parts") command.parts = std::stoi(argv[i + 1]);
     if (option == "--file-mb-max") command.file_mb_max = std::stoi(argv[i + 1]);
   }
   const int status = optserve::converter::run_export(command, optserve::SystemClock(), std::cout, std::cerr);
@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
                  "[--tensors]\n";
     return 64;
   }
-  optserve::converter::InspectCommand inspect;
+  optserve::conversion::InspectCommand inspect;
   inspect.path = argv[2];
   for (int i = 3; i < argc; ++i) {
     inspect.as_json = inspect.as_json || std::string_view(argv[i]) == "--json";

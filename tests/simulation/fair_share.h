@@ -14,8 +14,8 @@
 #include <string_view>
 
 #include "base/limits.h"
-#include "scheduler/job_table.h"
-#include "scheduler/tenant_weights.h"
+#include "scheduler/jobs/job_table.h"
+#include "scheduler/queue/tenant_weights.h"
 #include "simulation/environment.h"
 
 namespace optserve::simulation {

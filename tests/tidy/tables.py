@@ -15,9 +15,9 @@ HEADER_OWNERS = [
     (r'CLI/', ['libs/base/config.cc']),
     (r'yaml-cpp/', ['libs/base/config.cc']),
     (r'sqlite3\.h$', ['libs/journal/']),
-    (r'openssl/', ['libs/base/', 'libs/checkpoint/']),
-    (r'nlohmann/', ['libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'services/converter/',
-                   'services/cli/', 'services/worker/bench_']),
+    (r'openssl/', ['libs/base/sha256.cc']),
+    (r'nlohmann/', ['libs/base/log.cc', 'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/',
+                   'services/converter/', 'services/cli/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
     (r'^isa-l/', ['libs/checkpoint/torch/crc32.cc']),
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
@@ -25,7 +25,7 @@ HEADER_OWNERS = [
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
     (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h']),  # shared by tests
     (r'benchmark/', []),
-    (r'ext/pb_ds/', ['services/scheduler/fair_queue.h']),  # of libstdc++: a map that knows ranks
+    (r'ext/pb_ds/', ['services/scheduler/queue/fair_queue.h']),  # of libstdc++: a map that knows ranks
 ]
 # Folders of system headers; any other <folder/header> needs a row above.
 SYSTEM_HEADER_FOLDERS = ['arpa/', 'linux/', 'netinet/', 'sys/']
@@ -55,8 +55,8 @@ CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factor
                      'libs/backend/backend_factory.cc', 'libs/comm/nccl', 'libs/comm/no_nccl.cc',
                      'libs/tensor/device.h',
                      'services/worker/',           # --device
-                     'services/cli/stack_plan.cc',  # passes --device on
-                     'services/cli/bench_options.cc'  # the same
+                     'services/cli/stack/stack_plan.cc',  # passes --device on
+                     'services/cli/bench/bench_options.cc'  # the same
                      ]
 
 # In every text file, comments included: (pattern, why not).

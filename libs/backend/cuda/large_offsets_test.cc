@@ -92,7 +92,7 @@ AttentionBatch make_batch(Ints& ints, const KvStep& step) {
     table_rows.push_back(s);
     row_begin.push_back(row_begin.back() + rows);
     if (rows == 1) ++batch.num_decodes;
-    for (int32_t row = 0; rows > 1 && row < rows; row += kTileRows) tiles.insert(tiles.end(), {s, row});
+    for (int32_t row = 0; rows > 1 && row < rows; row += kAttentionTileRows) tiles.insert(tiles.end(), {s, row});
   }
   batch.num_sequences = sequences;
   batch.row_begin = ints.add(row_begin, {sequences + 1});

@@ -5,7 +5,6 @@
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
 #include "sampling/token_rules.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 
@@ -36,29 +35,16 @@ static_assert(static_cast<int>(kRuleBanned) == kernels::kBannedId);
 static_assert(limits::kTopLogprobsMax == kernels::kBestIdsMax);
 static_assert(limits::kContextTokensMax < 1 << 16);  // uses of an id are counted in 16 bits
 
-void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
-  ShapeCheck shapes("sample");
-  shapes.bind("row bytes", sizeof(PackedSampleRow));
-  shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
-  shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
-  shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", out.ids, DType::kI32, {"n"});
-  shapes.expect("logprobs", out.logprobs, DType::kF32, {"n"});
+void CudaBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
   const bool has_rules = (batch.features & kSampleRules) != 0, has_best = (batch.features & kSampleLogprobs) != 0;
-  if (has_rules) shapes.expect("rules", batch.rules, DType::kI32, {"slots", "rule_words"});
-  if (has_best) {
-    shapes.bind("best", limits::kTopLogprobsMax);
-    shapes.expect_contiguous("best ids", out.best_ids, DType::kI32, {"n", "best"});
-    shapes.expect_contiguous("best logprobs", out.best_logprobs, DType::kF32, {"n", "best"});
-  }
   const kernels::SamplingArgs args{
       .logits = logits.data<float>(),
-      .vocab = shapes["vocab"],
+      .vocab = logits.dim(1),
       .vocab_real = batch.vocab_real,
       .eos = batch.eos,
       .pad = batch.pad,
       .rows = static_cast<const kernels::SamplingRow*>(batch.rows.raw()),
-      .num_rows = shapes["n"],
+      .num_rows = logits.dim(0),
       .history = batch.history.data<int32_t>(),
       .history_stride = batch.history.row_stride(),
       .ids = out.ids.data<int32_t>(),
@@ -72,17 +58,12 @@ void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, const S
   expect(kernels::sample(args, batch.features, scratch, stream_), "sample");
 }
 
-void CudaBackend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
-  ShapeCheck shapes("token_logprobs");
-  shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
-  shapes.expect("targets", targets, DType::kI32, {"n"});
-  shapes.expect("out", out, DType::kF32, {"n"});
-  check(vocab_real >= 0 && vocab_real <= shapes["vocab"], "token_logprobs: more real ids than logits");
+void CudaBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
   expect(kernels::token_logprobs({.logits = logits.data<float>(),
-                                  .vocab = shapes["vocab"],
+                                  .vocab = logits.dim(1),
                                   .vocab_real = vocab_real,
                                   .targets = targets.data<int32_t>(),
-                                  .num_rows = shapes["n"],
+                                  .num_rows = logits.dim(0),
                                   .out = out.data<float>()},
                                  stream_),
          "token_logprobs");

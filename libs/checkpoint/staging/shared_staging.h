@@ -19,8 +19,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "checkpoint/io/output_file.h"
-#include "checkpoint/staging/file_lock.h"
 #include "checkpoint/staging/staging_record.h"
 #include "checkpoint/staging/target_folder.h"
 

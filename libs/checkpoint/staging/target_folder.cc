@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <stdio.h>  // renameat2
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>

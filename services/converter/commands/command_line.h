@@ -2,10 +2,7 @@
 #pragma once
 
 #include "base/config.h"
-#include "converter/commands/calibrate_command.h"
-#include "converter/commands/convert_command.h"
-#include "converter/commands/export_command.h"
-#include "converter/commands/inspect_command.h"
+#include "conversion/command_options.h"
 #include "converter/service/serve.h"
 
 namespace optserve::converter {
@@ -14,10 +11,10 @@ namespace optserve::converter {
 struct CommandLine {
   bool is_serve = false, is_convert = false, is_export = false, is_inspect = false, is_calibrate = false;
   ServeOptions serve;
-  ConvertCommand convert;
-  ExportCommand exported;
-  InspectCommand inspect;
-  CalibrateCommand calibrate;
+  conversion::ConvertCommand convert;
+  conversion::ExportCommand exported;
+  conversion::InspectCommand inspect;
+  conversion::CalibrateCommand calibrate;
   ConfigParser* serve_parser = nullptr;  // of the effective values for the log; owned by the parser
 };
 

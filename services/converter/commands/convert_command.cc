@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <ostream>
 
+#include "base/format_names.h"
+#include "base/input_check.h"
 #include "base/shutdown.h"
-#include "converter/commands/exit_status.h"
-#include "converter/commands/progress_line.h"
+#include "converter/commands/reader_settings.h"
+#include "converter/commands/terminal.h"
 #include "converter/verify/verify.h"
 
 namespace optserve::converter {
@@ -13,13 +15,10 @@ namespace {
 
 constexpr size_t kFaultsPrinted = 10;
 
-Result<int> convert_command(ConvertOptions options, const ConvertCommand& command, const Clock& clock,
+Result<int> convert_command(ConvertOptions options, const conversion::ConvertCommand& command, const Clock& clock,
                             std::ostream& out, std::ostream& err) {
-  ProgressLine line(err, clock, command.show_progress);
-  options.on_progress = [&](const ConvertProgress& progress) {
-    line.show(progress);
-    return !shutdown_requested();
-  };
+  TerminalProgress terminal(err, clock, command.show_progress);
+  options.on_progress = [&](const ConvertProgress& progress) { return terminal(progress); };
   const Result<ConvertResult> result = convert(options, clock);
   if (!result.ok()) return result.refusal();
   const ConvertResult& done = result.value();
@@ -47,26 +46,21 @@ Result<int> verify_command(ConvertOptions options, std::ostream& out, std::ostre
 
 }  // namespace
 
-Result<ConvertOptions> options_of(const ConvertCommand& command) {
-  ConvertOptions options = command.options;
-  if (command.dtype != "keep") {
-    options.dtype = tensor::parse_weight_dtype(command.dtype);
-    if (!options.dtype)
-      return refuse(ErrorCode::kBadRequest, "dtype is '" + command.dtype + "', expected keep, fp32, fp16 or bf16");
-  }
-  if (command.quantize != "none") {
-    options.quantisation = find_quantisation(command.quantize);
-    if (!options.quantisation)
-      return refuse(ErrorCode::kBadRequest,
-                    "quantize is '" + command.quantize + "', expected none, " + std::string(kQuantisationNames));
-  }
+Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
+  constexpr auto kDtypes = with_words({"keep"}, kDtypeNames);
+  constexpr auto kQuantisations = with_words({"none"}, kQuantisationNames);
+  if (Status status = check_choice("dtype", command.dtype, kDtypes); !status.ok()) return status.refusal();
+  if (Status status = check_choice("quantize", command.quantize, kQuantisations); !status.ok()) return status.refusal();
   Result<ReaderSettings> reader = settings_of(command.reader);
   if (!reader.ok()) return reader.refusal();
-  options.reader = std::move(reader).value();
-  return options;
+  return ConvertOptions{command,
+                        tensor::parse_weight_dtype(command.dtype),
+                        find_quantisation(command.quantize),
+                        std::move(reader).value(),
+                        {}};
 }
 
-int run_convert(const ConvertCommand& command, const Clock& clock, std::ostream& out, std::ostream& err) {
+int run_convert(const conversion::ConvertCommand& command, const Clock& clock, std::ostream& out, std::ostream& err) {
   const auto run = [&]() -> Result<int> {
     const Result<ConvertOptions> options = options_of(command);
     if (!options.ok()) return options.refusal();

@@ -2,40 +2,33 @@
 
 #include <ostream>
 
-#include "base/shutdown.h"
-#include "converter/commands/exit_status.h"
-#include "converter/commands/progress_line.h"
+#include "base/input_check.h"
+#include "converter/commands/terminal.h"
+#include "converter/export/export.h"
 
 namespace optserve::converter {
 namespace {
 
-Result<ExportOptions> options_of(const ExportCommand& command) {
-  ExportOptions options = command.options;
-  if (options.input.empty() || options.output.empty())
-    return refuse(ErrorCode::kBadRequest, "a checkpoint and a folder to create are needed");
-  const auto format = parse_export_format(command.format);
-  if (!format)
-    return refuse(ErrorCode::kBadRequest, "format is '" + command.format + "', expected huggingface or metaseq");
-  options.format = *format;
+Result<ExportOptions> options_of(const conversion::ExportCommand& command) {
   constexpr int64_t kFileMbMax = 1'000'000;
-  if (command.file_mb_max < 1 || command.file_mb_max > kFileMbMax)
-    return refuse(ErrorCode::kBadRequest, "file-mb-max is " + std::to_string(command.file_mb_max) + ", expected 1 to " +
-                                              std::to_string(kFileMbMax));
-  options.file_bytes_max = static_cast<uint64_t>(command.file_mb_max) * 1'000'000;
-  return options;
+  if (command.input.empty() || command.output.empty())
+    return refuse(ErrorCode::kBadRequest, "a checkpoint and a folder to create are needed");
+  if (Status status = check_choice("format", command.format, {"huggingface", "metaseq"}); !status.ok())
+    return status.refusal();
+  if (Status status = check_range("file-mb-max", command.file_mb_max, 1, kFileMbMax); !status.ok())
+    return status.refusal();
+  return ExportOptions{
+      command, *parse_export_format(command.format), static_cast<uint64_t>(command.file_mb_max) * 1'000'000, {}};
 }
 
 }  // namespace
 
-int run_export(const ExportCommand& command, const Clock& clock, std::ostream& out, std::ostream& err) {
+int run_export(const conversion::ExportCommand& command, const Clock& clock, std::ostream& out, std::ostream& err) {
   const auto run = [&]() -> Result<int> {
     Result<ExportOptions> options = options_of(command);
     if (!options.ok()) return options.refusal();
-    ProgressLine line(err, clock, command.show_progress);
-    options.value().on_progress = [&](const ConvertProgress& progress) {
-      line.show(progress);
-      return !shutdown_requested();
-    };
+    TerminalProgress terminal(err, clock, command.show_progress);
+    options.value().on_progress = [&](const ConvertProgress& progress) { return terminal(progress); };
     const Result<ExportResult> result = export_checkpoint(options.value());
     if (!result.ok()) return result.refusal();
     const ExportResult& done = result.value();

@@ -5,7 +5,8 @@
 #include <ostream>
 
 #include "checkpoint/reader.h"
-#include "converter/commands/exit_status.h"
+#include "converter/commands/reader_settings.h"
+#include "converter/commands/terminal.h"
 #include "converter/reader/caged_model.h"
 #include "converter/write/convert.h"
 
@@ -130,7 +131,7 @@ std::string inspect_text(const json& description, bool with_tensors) {
   return text;
 }
 
-int run_inspect(const InspectCommand& command, std::ostream& out, std::ostream& err) {
+int run_inspect(const conversion::InspectCommand& command, std::ostream& out, std::ostream& err) {
   const auto run = [&]() -> Result<int> {
     const Result<ReaderSettings> reader = settings_of(command.reader);
     if (!reader.ok()) return reader.refusal();

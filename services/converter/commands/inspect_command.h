@@ -6,7 +6,8 @@
 #include <string>
 
 #include "base/error.h"
-#include "converter/commands/reader_words.h"
+#include "conversion/command_options.h"
+#include "converter/reader/reader_process.h"
 
 namespace optserve::converter {
 
@@ -18,14 +19,7 @@ Result<nlohmann::json> inspect(const std::string& path, const ReaderSettings& re
 // The same for people; `with_tensors` lists every tensor.
 std::string inspect_text(const nlohmann::json& description, bool with_tensors);
 
-struct InspectCommand {
-  std::string path;
-  bool as_json = false;
-  bool with_tensors = false;
-  ReaderWords reader;
-};
-
 // Exit status: 0, 1 damaged or not a checkpoint, 2 the environment failed.
-int run_inspect(const InspectCommand& command, std::ostream& out, std::ostream& err);
+int run_inspect(const conversion::InspectCommand& command, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter

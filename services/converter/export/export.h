@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "conversion/command_options.h"
 #include "converter/write/convert.h"
 
 namespace optserve::converter {
@@ -15,14 +16,10 @@ namespace optserve::converter {
 enum class ExportFormat : uint8_t { kHuggingFace, kMetaseq };
 std::optional<ExportFormat> parse_export_format(std::string_view name);  // "huggingface", "metaseq"
 
-struct ExportOptions {
-  std::string input;   // folder of a converted checkpoint
-  std::string output;  // folder to create
+struct ExportOptions : conversion::ExportRequest {
   ExportFormat format = ExportFormat::kHuggingFace;
-  int parts = 1;                            // of Metaseq
-  uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; more weights make several, with an index
-  bool check_source = true;                 // first compare the checkpoint's files with its manifest
-  std::function<bool(const ConvertProgress&)> on_progress;  // false cancels
+  uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; larger models get several and an index
+  OnConvertProgress on_progress;
 };
 
 struct ExportResult {

@@ -4,7 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/io/strict_json.h"
 
 namespace optserve::converter {
@@ -44,7 +45,7 @@ Status add_tensor(ForeignPart& part, const std::string& file, const std::string&
 std::string index_digest(const checkpoint::InputFile& file, const checkpoint::SafetensorsHeader& header) {
   std::string index(header.data_begin, '\0');
   file.read_at(0, std::as_writable_bytes(std::span(index)));
-  return checkpoint::to_hex(checkpoint::sha256_of(index + std::to_string(file.modified_ns())));
+  return to_hex(sha256(index + std::to_string(file.modified_ns())));
 }
 
 Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Places& places) {

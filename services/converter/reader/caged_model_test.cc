@@ -15,6 +15,7 @@
 #include <fstream>
 
 #include "base/ids.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/reader/testing/no_seccomp.h"
 
@@ -29,14 +30,9 @@ ModelSummary small_summary(const std::string& name) {
   summary.kind = "metaseq";
   summary.layout = "1 file";
   summary.files = {{"x.pt", 1, ""}};
-  model_spec::OptConfig config;
+  model_spec::OptConfig config = checkpoint::testing::tiny_config(
+      {.num_layers = 1, .hidden = 8, .num_heads = 2, .ffn = 16, .vocab = 12, .max_positions = 4});
   config.name = name;
-  config.num_layers = 1;
-  config.hidden = config.embed_dim = 8;
-  config.num_heads = 2;
-  config.ffn = 16;
-  config.vocab = config.vocab_real = 12;
-  config.max_positions = 4;
   summary.config = config;
   summary.natural_dtype = DType::kF16;
   summary.dtypes.assign(model_spec::opt_tensors(config).size(), DType::kF16);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/sha256.h"
 #include "base/utf8.h"
-#include "checkpoint/io/sha256.h"
 #include "checkpoint/safetensors/safetensors.h"
 #include "model_spec/opt_tensors.h"
 
@@ -165,7 +165,7 @@ std::string fault_of(const ModelSummary& summary) {
   for (const SourceFile& file : summary.files) {
     if (file.name.empty() || file.name.find('/') != std::string::npos) return "a file name with a folder in it";
     if (file.bytes > INT64_MAX) return "a file's size out of range";
-    if (!file.index_sha256.empty() && !checkpoint::is_sha256_hex(file.index_sha256)) return "an invalid digest";
+    if (!file.index_sha256.empty() && !is_sha256_hex(file.index_sha256)) return "an invalid digest";
   }
   for (const ForeignEntry& tensor : summary.tensors)
     if (!checkpoint::checked_elements(tensor.shape)) return "a shape out of range";

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "converter/commands/convert_command.h"
+#include "converter/commands/reader_settings.h"
 #include "converter/service/conversion_thread.h"
 #include "converter/service/converter_service.h"
 #include "converter/service/path_guard.h"
@@ -27,12 +28,12 @@ Status verify_job(ConvertOptions options, const ConversionThread::Progress& prog
 }
 
 // The one place where a job's wishes become the options of a conversion.
-ConvertCommand command_of(const protocol::ConvertSpec& spec, const ServeOptions& settings) {
-  ConvertCommand command;
-  command.options.input = spec.source;
-  command.options.output = spec.destination;
-  command.options.shards = spec.shards;
-  command.options.pass_mib_max = settings.pass_mib_max;
+conversion::ConvertCommand command_of(const protocol::ConvertSpec& spec, const ServeOptions& settings) {
+  conversion::ConvertCommand command;
+  command.input = spec.source;
+  command.output = spec.destination;
+  command.shards = spec.shards;
+  command.pass_mib_max = settings.pass_mib_max;
   if (!spec.dtype.empty()) command.dtype = spec.dtype;
   if (!spec.quantize.empty()) command.quantize = spec.quantize;
   command.reader = settings.reader;
@@ -41,7 +42,7 @@ ConvertCommand command_of(const protocol::ConvertSpec& spec, const ServeOptions&
 }
 
 // What the conversion thread does with one job.
-Result<std::string> convert_job(const ConvertCommand& command, const Clock& clock,
+Result<std::string> convert_job(const conversion::ConvertCommand& command, const Clock& clock,
                                 const ConversionThread::Progress& progress) {
   Result<ConvertOptions> options = options_of(command);
   if (!options.ok()) return options.refusal();
@@ -60,8 +61,8 @@ Result<std::string> convert_job(const ConvertCommand& command, const Clock& cloc
 }
 
 // Reports at the start what would otherwise come up with the first job.
-void check_sandbox(const ReaderWords& words) {
-  const Result<ReaderSettings> reader = settings_of(words);
+void check_sandbox(const conversion::ReaderOptions& options) {
+  const Result<ReaderSettings> reader = settings_of(options);
   if (!reader.ok()) throw Error(reader.refusal().message);
   if (reader.value().sandbox == SandboxMode::kOff) {
     log_warn("sandbox_off", {{"meaning", "foreign files are parsed without a cage; see --sandbox"}});

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/config.h"
-#include "converter/commands/reader_words.h"
+#include "conversion/command_options.h"
 
 namespace optserve::converter {
 
@@ -17,7 +17,7 @@ struct ServeOptions {
   std::vector<std::string> roots;  // folders that jobs may read and write
   int64_t drain_seconds = 60;      // after SIGTERM, for the running conversion
   int64_t pass_mib_max = 0;        // see shards_per_pass() in write/passes.h
-  ReaderWords reader;
+  conversion::ReaderOptions reader;
 };
 
 // Until SIGTERM has drained it. Throws Error.

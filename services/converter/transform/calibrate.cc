@@ -4,7 +4,8 @@
 #include <cmath>
 
 #include "backend/cpu/cpu_backend.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/reader.h"
 #include "engine/layer_walk.h"
 #include "tokenizer/bpe.h"
@@ -110,7 +111,7 @@ Result<ActivationRanges> calibrate(const CalibrateOptions& options) {
   ranges.model = checkpoint.config().name;
   ranges.dtype = checkpoint.dtype();
   ranges.tokens = ids.value().size();
-  ranges.text_sha256 = checkpoint::to_hex(checkpoint::sha256_of(options.text));
+  ranges.text_sha256 = to_hex(sha256(options.text));
   ranges.vectors_sha256 = vectors_digest(checkpoint.config(), [&](const model_spec::TensorSpec& spec) {
     std::vector<std::byte> bytes(checkpoint.block_bytes(spec, 1));
     checkpoint.read_block(spec, 0, 1, bytes);

@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/input_check.h"
+#include "base/sha256.h"
 
 namespace optserve::converter {
 namespace {
@@ -48,9 +50,7 @@ std::string digest_of(const CagedModel& source, DType dtype) {
 }
 
 Status check_smoothing(const ConvertOptions& options, const OptConfig& config) {
-  if (!(options.smooth_alpha >= 0 && options.smooth_alpha <= 1))
-    return refuse(ErrorCode::kBadRequest,
-                  "smooth-alpha is " + std::to_string(options.smooth_alpha) + ", expected 0 to 1");
+  if (Status status = check_range("smooth-alpha", options.smooth_alpha, 0, 1); !status.ok()) return status;
   if (config.activation != model_spec::Activation::kRelu)
     return refuse(ErrorCode::kUnsupportedFormat, "only models with ReLU can be smoothed: relu(x / s) = relu(x) / s");
   return ok_status();
@@ -149,9 +149,8 @@ Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& optio
   auto layers = find_factors(source, ranges.value(), options.smooth_alpha,
                              [&] { return !options.on_progress || options.on_progress({}); });
   if (!layers) return refuse(ErrorCode::kCancelled, "the conversion was cancelled");
-  SmoothedSource smoothed{{options.smooth_alpha, checkpoint::to_hex(checkpoint::sha256_of(file.value()))},
-                          SmoothedRows(source, std::move(*layers)),
-                          ""};
+  SmoothedSource smoothed{
+      {options.smooth_alpha, to_hex(sha256(file.value()))}, SmoothedRows(source, std::move(*layers)), ""};
   if (!source.config().norm_before)
     smoothed.warning =
         "attention.qkv and ffn.up are not smoothed: this model's norms come after the blocks, where they "

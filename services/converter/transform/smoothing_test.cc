@@ -10,7 +10,8 @@
 #include <memory>
 #include <random>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/reader.h"
 #include "converter/export/export.h"
 #include "converter/transform/calibrate.h"
@@ -215,8 +216,7 @@ TEST_F(Smooth, TheManifestSaysWithWhat) {
   const auto& smoothing = reader.value().manifest().source.smoothing;
   ASSERT_TRUE(smoothing.has_value());
   EXPECT_EQ(smoothing->alpha, 0.5);
-  EXPECT_EQ(smoothing->ranges_sha256,
-            checkpoint::to_hex(checkpoint::sha256_of(test_support::read_file(*shared_ / "ranges"))));
+  EXPECT_EQ(smoothing->ranges_sha256, to_hex(sha256(test_support::read_file(*shared_ / "ranges"))));
   EXPECT_TRUE(convert(options_, SystemClock()).value().existed);
   options_.smooth_alpha = 0.75;
   EXPECT_FALSE(convert(options_, SystemClock()).ok()) << "another conversion";

@@ -4,7 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::converter {
@@ -25,7 +26,7 @@ bool is_same_source(const SourceInfo& a, const SourceInfo& b) {
 }
 
 bool lists(const Manifest& manifest, std::string_view name, const std::string& text) {
-  const std::string digest = checkpoint::to_hex(checkpoint::sha256_of(text));
+  const std::string digest = to_hex(sha256(text));
   return std::any_of(manifest.files.begin(), manifest.files.end(),
                      [&](const FileEntry& entry) { return entry.name == name && entry.sha256 == digest; });
 }
@@ -50,8 +51,8 @@ std::string conversion_record(const ConversionIdentity& identity) {
   root["shards"] = plan.shards;
   root["tokenizer"] = nullptr;
   if (identity.tokenizer)
-    root["tokenizer"] = {{"vocab", checkpoint::to_hex(checkpoint::sha256_of(identity.tokenizer->vocab))},
-                         {"merges", checkpoint::to_hex(checkpoint::sha256_of(identity.tokenizer->merges))}};
+    root["tokenizer"] = {{"vocab", to_hex(sha256(identity.tokenizer->vocab))},
+                         {"merges", to_hex(sha256(identity.tokenizer->merges))}};
   root["allow_nonfinite"] = identity.allow_nonfinite;
   root["check_source"] = identity.check_source;
   root["source"] = {{"layout", identity.source.layout}};

@@ -1,11 +1,12 @@
 #include "converter/write/convert.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 
 #include "base/check.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/input_check.h"
+#include "base/sha256.h"
 #include "checkpoint/writer.h"
 #include "converter/transform/smoothing.h"
 #include "converter/write/conversion_identity.h"
@@ -26,10 +27,7 @@ Status check_options(const ConvertOptions& options) {
     return refuse(ErrorCode::kBadRequest, "both an input and an output are needed");
   if (options.shards < 0 || options.num_heads < 0)
     return refuse(ErrorCode::kBadRequest, "the numbers of shards and of heads must not be negative");
-  if (options.pass_mib_max < 0 || options.pass_mib_max > kPassMibMax)
-    return refuse(ErrorCode::kBadRequest, "pass-mib-max is " + std::to_string(options.pass_mib_max) +
-                                              ", expected 0 to " + std::to_string(kPassMibMax));
-  return ok_status();
+  return check_range("pass-mib-max", options.pass_mib_max, 0, kPassMibMax);
 }
 
 // The last part of the output path, with the characters replaced that a model's name must not have.
@@ -38,8 +36,9 @@ std::string name_of(const ConvertOptions& options) {
   std::string path = options.output;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   std::string name = std::filesystem::path(path).filename().string().substr(0, 64);
-  for (char& c : name)
-    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '-') c = '-';
+  for (char& c : name) {
+    if (!is_name({&c, 1})) c = '-';
+  }
   return name;
 }
 
@@ -86,7 +85,7 @@ Result<std::vector<checkpoint::NamedText>> closing_texts(const Conversion& conve
     texts = {{std::string(checkpoint::kVocabName), conversion.tokenizer->vocab},
              {std::string(checkpoint::kMergesName), conversion.tokenizer->merges}};
   for (const checkpoint::NamedText& file : texts)
-    files.push_back({file.name, file.text.size(), checkpoint::to_hex(checkpoint::sha256_of(file.text))});
+    files.push_back({file.name, file.text.size(), to_hex(sha256(file.text))});
   const std::string manifest = checkpoint::manifest_text(
       checkpoint::make_manifest(conversion.plan, std::move(files), {conversion.origin, std::string(kCreatedBy)}));
   if (const auto readable = checkpoint::parse_manifest(manifest); !readable.ok()) return readable.refusal();

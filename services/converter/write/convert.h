@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "conversion/command_options.h"
 #include "converter/reader/reader_process.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
@@ -32,26 +33,13 @@ struct ConvertProgress {
 // False cancels the conversion.
 using OnConvertProgress = std::function<bool(const ConvertProgress&)>;
 
-// What a conversion is asked for: by the command line, which fills this in directly, and by jobs (service/serve.cc).
-struct ConvertOptions {
-  std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
-  std::string output;  // folder to create; its name becomes the model's name unless `name` is set
-  std::string name;
+// What a conversion is asked for, with its words read. options_of() in commands/convert_command.h makes it of a command
+// line, and service/serve.cc a command line of a job.
+struct ConvertOptions : conversion::ConvertRequest {
   std::optional<tensor::DType> dtype;        // F32, F16 or BF16; unset: as the input has it
   std::optional<Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
-  std::string smooth_ranges;                 // file of `optserve calibrate`; empty: weights stay as they are
-  double smooth_alpha = 0.5;                 // how much of the inputs' magnitude goes into the weights
-  int shards = 0;                            // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
-  int64_t num_heads = 0;                     // 0: as the files say
-  std::string vocab_file;                    // both empty: found beside the input or in the folder above
-  std::string merges_file;
-  bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
-  bool check_source = true;      // compare the input's bytes with its CRC-32s
-  bool restart = false;          // remove what an attempt that ended has left, instead of going on from it
-  int64_t pass_mib_max =
-      0;  // of output that is written before its shards count as finished; see shards_per_pass() in passes.h
-  ReaderSettings reader;          // of the process that opens and parses the input
-  OnConvertProgress on_progress;  // called once for each piece of a tensor; may be empty
+  ReaderSettings reader;                     // of the process that opens and parses the input
+  OnConvertProgress on_progress;             // called once for each piece of a tensor; may be empty
 };
 
 struct ConvertResult {

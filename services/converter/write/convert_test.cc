@@ -10,6 +10,7 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/commands/inspect_command.h"
 #include "converter/formats/mapper.h"
@@ -40,13 +41,7 @@ class Convert : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-convert-test-" + Id128::random().hex());
     fs::create_directory(root_);
-    config_.name = "tiny";
-    config_.num_layers = 2;
-    config_.hidden = config_.embed_dim = 16;
-    config_.num_heads = 4;
-    config_.ffn = 32;
-    config_.vocab = config_.vocab_real = 40;
-    config_.max_positions = 6;
+    config_ = checkpoint::testing::tiny_config();
   }
   void TearDown() override { fs::remove_all(root_); }
 

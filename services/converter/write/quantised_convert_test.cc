@@ -10,6 +10,7 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/commands/inspect_command.h"
 #include "converter/formats/mapper.h"
@@ -30,13 +31,7 @@ class QuantisedConvert : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-quantised-convert-" + Id128::random().hex());
     fs::create_directory(root_);
-    config_.name = "tiny";
-    config_.num_layers = 1;
-    config_.hidden = config_.embed_dim = 256;
-    config_.num_heads = 8;
-    config_.ffn = 512;
-    config_.vocab = config_.vocab_real = 40;
-    config_.max_positions = 6;
+    config_ = checkpoint::testing::tiny_config({.num_layers = 1, .hidden = 256, .num_heads = 8, .ffn = 512});
   }
   void TearDown() override { fs::remove_all(root_); }
 

@@ -10,6 +10,7 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/formats/mapper.h"
 #include "converter/write/convert.h"
@@ -29,13 +30,8 @@ class Resume : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-resume-test-" + Id128::random().hex());
     fs::create_directory(root_);
+    config_ = checkpoint::testing::tiny_config({.hidden = 256, .ffn = 1024, .vocab = 4096});
     config_.name = "out";
-    config_.num_layers = 2;
-    config_.hidden = config_.embed_dim = 256;
-    config_.num_heads = 4;
-    config_.ffn = 1024;
-    config_.vocab = config_.vocab_real = 4096;
-    config_.max_positions = 6;
     write_source("in");
   }
   void TearDown() override { fs::remove_all(root_); }

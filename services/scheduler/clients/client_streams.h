@@ -1,0 +1,126 @@
+// What clients are told about their jobs: pieces of text with positions, then the result. A client whose credit is used
+// up, or that does not read, gets nothing more and continues where it stopped; one whose connection ended is forgotten.
+//
+// What is held for a client that takes nothing: ids of jobs. Copies of text exist only of what its window has room for,
+// at most limits::kStreamWindowMax and one result.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "protocol/client_messages.h"
+#include "scheduler/clients/credit_window.h"
+#include "scheduler/leases/service_table.h"
+#include "scheduler/scheduler_options.h"
+
+namespace optserve::scheduler {
+
+// Job ids in the order in which they came, each once.
+class JobIdList {
+ public:
+  void push(const JobId& job) {
+    if (known_.insert(job).second) order_.push_back(job);
+  }
+  // The first `count`, or all.
+  std::vector<JobId> take(size_t count) {
+    std::vector<JobId> taken;
+    for (; taken.size() < count && !order_.empty(); order_.pop_front()) {
+      known_.erase(order_.front());
+      taken.push_back(order_.front());
+    }
+    return taken;
+  }
+  size_t size() const { return order_.size(); }
+  bool empty() const { return order_.empty(); }
+  void clear() { order_.clear(), known_.clear(); }
+
+ private:
+  std::deque<JobId> order_;
+  std::unordered_set<JobId> known_;
+};
+
+using SharedResult = std::shared_ptr<const protocol::JobResult>;
+
+// One connection of a client with subscriptions.
+struct Client {
+  transport::Peer peer;
+  bool gone = false;
+  bool listed = false;  // has something to send in this turn
+  Instant paused_until{};
+  CreditWindow credit;
+  Instant credit_at{};  // when its last Credit came
+  protocol::JobEvents events;
+  size_t events_bytes = 0;
+  uint64_t events_after = 0;
+  std::vector<std::pair<SharedResult, uint64_t>> finished;  // with the sequence number that must be durable
+  JobIdList missed;                                         // while it takes nothing; told again afterwards
+  std::unordered_set<JobId> leavable;                       // jobs it follows that are cancelled when nobody does
+};
+
+// A client that can take something again, and the jobs to tell about.
+struct ResumedClient {
+  std::shared_ptr<Client> client;
+  std::vector<JobId> jobs;
+};
+
+class ClientStreams {
+ public:
+  explicit ClientStreams(const SchedulerOptions& options) : options_(options) {}
+
+  std::shared_ptr<Client> client(const transport::Peer& peer);
+  // From `text_offset` on; replaces an earlier subscription of the same client. Nothing is sent before the journal
+  // reached `after`. False: the job has too many.
+  bool subscribe(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after);
+  // The job has more text or progress.
+  void touch(Job& job);
+  // The job's last events and its result, to everyone who follows it; its subscriptions end.
+  void finish(Job& job, const SharedResult& result, uint64_t sequence);
+  void send_result(const std::shared_ptr<Client>& client, const SharedResult& result, uint64_t sequence);
+  // `durable`: records up to here are on disk and the answers that waited for them have left.
+  void flush(uint64_t durable, Instant now, transport::Outbox& out);
+
+  // False: it goes backwards, and is ignored.
+  bool on_credit(const transport::Peer& peer, const protocol::Credit& credit, Instant now);
+  void on_gone(const transport::Peer& peer);
+  // The client does not read: pauses it and notes what it missed.
+  void on_slow(const transport::Peer& peer, const protocol::JobEvents& events, Instant now);
+  void on_slow(const transport::Peer& peer, const protocol::JobResult& result, Instant now);
+  // The job's next event to this client starts at `text_offset` or before.
+  static void rewind(Job& job, const transport::Peer& peer, uint64_t text_offset);
+  // Clients whose pause is over or that have credit again.
+  std::vector<ResumedClient> take_resumed(Instant now);
+  bool has_followers(const Job& job) const;
+  // Jobs with OnDisconnect::kCancel that lost a follower.
+  std::vector<JobId> take_left() { return std::exchange(left_, {}); }
+  // A message without content to those followers of the job that cannot get events: it shows whether they are there.
+  void probe(const Job& job, transport::Outbox& out) const;
+  // Forgets connections without subscriptions.
+  void sweep(Instant now);
+  size_t size() const { return clients_.size(); }
+
+ private:
+  void add_events(Job& job, Instant now);
+  // The subscription's next piece; false: nothing to tell.
+  bool add_event(Job& job, Subscription& subscription, bool anyway);
+  static bool takes_something(const Client& client, Instant now) {
+    return client.paused_until <= now && client.credit.room() > 0;
+  }
+  void on_slow(const transport::Peer& peer, const JobId& job, size_t cost, Instant now);
+  void send_events(Client& client, uint64_t durable, transport::Outbox& out);
+  void miss(Client& client, const JobId& job);
+  void list(const std::shared_ptr<Client>& client);
+
+  const SchedulerOptions& options_;
+  std::unordered_map<transport::Peer, std::shared_ptr<Client>, PeerHash> clients_;
+  std::vector<Job*> touched_;
+  std::vector<std::shared_ptr<Client>> listed_;
+  std::set<transport::Peer> paused_;  // with a time when to go on, or with credit that has come
+  std::vector<JobId> left_;
+};
+
+}  // namespace optserve::scheduler

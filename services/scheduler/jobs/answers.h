@@ -1,0 +1,15 @@
+// What peers are told: why a request is refused, and how an open job stands.
+#pragma once
+
+#include "base/error.h"
+#include "scheduler/jobs/job.h"
+#include "transport/service.h"
+
+namespace optserve::scheduler {
+
+void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out);
+
+// How far the job is, but for its place in the queue (places.h).
+protocol::JobResult describe(const Job& job);
+
+}  // namespace optserve::scheduler

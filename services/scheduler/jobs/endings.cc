@@ -1,0 +1,107 @@
+#include "scheduler/jobs/endings.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "protocol/codec.h"
+#include "scheduler/jobs/answers.h"
+#include "scheduler/jobs/job_times.h"
+#include "scheduler/jobs/whole_characters.h"
+
+namespace optserve::scheduler {
+namespace {
+
+constexpr size_t kEndMessageBytesMax = 1'024;
+
+int64_t milliseconds_of(Duration time) { return std::chrono::duration_cast<milliseconds>(time).count(); }
+
+}  // namespace
+
+using protocol::FinishReason;
+using protocol::JobState;
+
+void Endings::succeed(Job& job, std::string message, Instant now) {
+  finish(job, {JobState::kSucceeded, job.output.finish_reason, std::nullopt, std::move(message)}, now);
+}
+
+void Endings::fail(Job& job, const Refusal& why, Instant now) {
+  finish(job, {JobState::kFailed, FinishReason::kError, why.code, why.message}, now);
+}
+
+void Endings::cancel(Job& job, std::string why, Instant now) {
+  finish(job, {JobState::kCancelled, FinishReason::kCancelled, ErrorCode::kCancelled, std::move(why)}, now);
+}
+
+void Endings::give_up(Job& job, std::string why, Instant now) {
+  finish(job, {JobState::kDead, FinishReason::kError, ErrorCode::kAttemptsExhausted, std::move(why)}, now);
+}
+
+void Endings::expire_due(Instant now) {
+  while (Job* job = tables_.jobs.expired(now)) {
+    std::string message = limit_message(*job, next_limit(*job).kind);
+    finish(*job, {JobState::kExpired, FinishReason::kError, ErrorCode::kDeadlineExceeded, std::move(message)}, now);
+  }
+}
+
+void Endings::finish(Job& job, End end, Instant now) {
+  leases_.revoke(job);
+  tables_.tokenizers.drop(job);
+  job.slot.queue->jobs.leave(job);
+  tables_.bounds.remove(job);
+  auto result = std::make_shared<protocol::JobResult>(describe(job));
+  result->state = end.state;
+  result->finish_reason = end.reason;
+  result->error = end.error;
+  result->message = whole_characters(end.message, kEndMessageBytesMax);
+  result->timings.total_ms = milliseconds_of(now - job.times.accepted_at);
+  if (job.times.leased_at != Instant{}) result->timings.run_ms = milliseconds_of(now - job.times.leased_at);
+  const int64_t kept_ms = end.state == JobState::kDead
+                              ? std::max(job.spec.result_ttl_ms, milliseconds_of(tables_.options.dead_ttl))
+                              : job.spec.result_ttl_ms;
+  const int64_t expires = tables_.wall_ms(now) + kept_ms;
+  const uint64_t sequence = tables_.store.append(record_of(job, *result, expires));
+  tables_.known.ended(job, result, sequence, expires);
+  tables_.streams.finish(job, result, sequence);
+  if (result->state == JobState::kSucceeded && job.is_generation()) {
+    const auto used =
+        static_cast<int64_t>(job.prompt.ids.size()) + job.tokens_each() * static_cast<int64_t>(job.output.ids.size());
+    job.slot.queue->load.learn_job(used, job.slot.cost);
+  }
+  observe(job, *result, now);
+  tables_.jobs.end(job);
+}
+
+journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& result, int64_t expires_wall_ms) const {
+  journal::Finished record;
+  record.order = job.order;
+  const bool is_work = result.state == JobState::kSucceeded || result.state == JobState::kFailed;
+  if (is_work && job.attempts.last_lease != 0) record.token = {tables_.term, job.attempts.last_lease};
+  record.expires_wall_ms = expires_wall_ms;
+  record.accepted_wall_ms = job.accepted_wall_ms;
+  record.tenant = job.spec.tenant;
+  record.model = job.spec.model;
+  record.payload_sha256 = job.payload_sha256;
+  record.result = result;
+  if (result.state == JobState::kDead) record.encoded_spec = protocol::encode_job_spec(job.spec);
+  return record;
+}
+
+void Endings::observe(const Job& job, const protocol::JobResult& result, Instant now) {
+  tables_.metrics.ended[static_cast<size_t>(result.state)].add();
+  tables_.metrics.total_seconds.observe(std::chrono::duration<double>(now - job.times.accepted_at).count());
+  ++(result.state == JobState::kSucceeded ? succeeded_ : others_);
+  if (result.state == JobState::kDead || result.state == JobState::kFailed) {
+    log_warn("job_failed", {{"job", job.id.hex()},
+                            {"state", protocol::job_state_name(result.state)},
+                            {"code", result.error ? error_code_name(*result.error) : ""},
+                            {"attempts", result.attempts},
+                            {"message", result.message}});
+  }
+}
+
+std::string last_attempt(const Job& job) {
+  return "attempt " + std::to_string(job.attempts.count) + " of " + std::to_string(job.spec.max_attempts);
+}
+
+}  // namespace optserve::scheduler

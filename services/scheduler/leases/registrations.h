@@ -1,0 +1,36 @@
+// Services come, show that they live, and go.
+#pragma once
+
+#include <string>
+
+#include "scheduler/leases/dispatcher.h"
+#include "scheduler/output/decoding.h"
+
+namespace optserve::scheduler {
+
+class Registrations {
+ public:
+  Registrations(SchedulerTables& tables, Leases& leases, Dispatcher& dispatcher, Decoding& decoding)
+      : tables_(tables), leases_(leases), dispatcher_(dispatcher), decoding_(decoding) {}
+
+  void on(const transport::Peer& from, protocol::Register message, Instant now, transport::Outbox& out);
+  void on(ServiceEntry& from, const protocol::Heartbeat& message, Instant now, transport::Outbox& out);
+  void on(ServiceEntry& from, const protocol::Goodbye& message, Instant now);
+  // Its leases are lost, its questions are asked again, and it is forgotten.
+  void lose(ServiceEntry& entry, const std::string& why, Instant now);
+  // Loses services that have been silent, or stuck, for too long.
+  void lose_dead(Instant now);
+
+ private:
+  // Nothing that depends on the service's present connection goes on.
+  void end_session(ServiceEntry& entry, const std::string& why, bool counts, Instant now);
+  // The entry of a service that registers: a new one, or the one that it had, on this connection.
+  ServiceEntry& entry_of(const transport::Peer& from, protocol::Register message, Instant now);
+
+  SchedulerTables& tables_;
+  Leases& leases_;
+  Dispatcher& dispatcher_;
+  Decoding& decoding_;
+};
+
+}  // namespace optserve::scheduler

@@ -1,0 +1,49 @@
+// Lists of jobs for operators: open ones are looked at in the order of acceptance, a bounded number in each turn.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "protocol/operator_messages.h"
+#include "scheduler/jobs/job.h"
+#include "transport/service.h"
+
+namespace optserve::scheduler {
+
+// A ListJobs on its way: its open jobs are found first, then the store is asked for the ended ones.
+struct JobScan {
+  transport::Peer peer;
+  protocol::ListJobs asked;
+  uint64_t position = 0;  // looked at up to this order
+  std::vector<protocol::JobSummary> open;
+  bool more = false;
+  uint64_t sequence = 0;  // journal record that must be durable before the answer leaves
+
+  bool wants_open() const { return !asked.filter.state || !protocol::is_terminal(*asked.filter.state); }
+  bool wants_ended() const { return !asked.filter.state || protocol::is_terminal(*asked.filter.state); }
+};
+
+class JobLister {
+ public:
+  void opened(Job& job) { by_order_.emplace(job.order, &job); }
+  void closed(const Job& job) { by_order_.erase(job.order); }
+
+  void start(JobScan scan) { scans_.push_back(std::move(scan)); }
+  size_t scans() const { return scans_.size(); }
+  // Looks at `budget` jobs at most; the scans that are done with.
+  std::vector<JobScan> step(size_t budget);
+  // Adds one job, if it is meant.
+  static void add(JobScan& scan, const Job& job);
+
+ private:
+  std::map<uint64_t, Job*> by_order_;
+  std::deque<JobScan> scans_;
+};
+
+// Open and ended jobs in order, `limit` at most. An ended one counts if a job is in both.
+protocol::JobList merged_list(std::vector<protocol::JobSummary> open, std::vector<protocol::JobSummary> ended,
+                              uint32_t limit);
+
+}  // namespace optserve::scheduler

@@ -1,0 +1,109 @@
+#include "scheduler/operators/system_report.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace optserve::scheduler {
+namespace {
+
+// These keep the answer within a client's message limit.
+constexpr size_t kServicesShown = 1'000;
+constexpr size_t kModelsShown = 1'000;
+
+using protocol::ServiceKind;
+constexpr ServiceKind kServiceKinds[] = {ServiceKind::kTokenizer, ServiceKind::kWorker, ServiceKind::kConverter};
+
+protocol::ServiceStatus status_of(const ServiceEntry& entry, Instant now) {
+  protocol::ServiceStatus status;
+  status.kind = protocol::service_kind_name(entry.info.kind);
+  status.instance = entry.info.instance.hex();
+  status.name = entry.info.name;
+  for (const protocol::ModelInfo& model : entry.info.models) status.models.push_back(model.name);
+  status.running = static_cast<int32_t>(entry.leases.size() + entry.questions.size());
+  status.capacity = entry.info.max_sequences;
+  status.silent_ms = std::chrono::duration_cast<milliseconds>(now - entry.heard).count();
+  status.draining = entry.draining;
+  status.paused = entry.held;
+  return status;
+}
+
+}  // namespace
+
+protocol::SystemStatus SystemReport::status(uint64_t request, Instant now) const {
+  const JobTable& jobs = tables_.jobs;
+  protocol::SystemStatus status;
+  status.request = request;
+  status.term = tables_.term;
+  status.durable = tables_.store.is_durable();
+  status.draining = tables_.draining;
+  status.running = static_cast<int64_t>(jobs.count(Stage::kLeased) + jobs.count(Stage::kDecoding));
+  status.queued = static_cast<int64_t>(jobs.size()) - status.running;
+  status.finished = endings_.succeeded();
+  status.failed = endings_.others();
+  status.mode = tables_.modes.queue();
+  status.read_only = tables_.store.is_full();
+  status.models = model_statuses();
+  for (const ServiceKind kind : kServiceKinds) {
+    for (const ServiceEntry* entry : tables_.services.of_kind(kind)) {
+      if (status.services.size() >= kServicesShown) break;
+      status.services.push_back(status_of(*entry, now));
+    }
+  }
+  return status;
+}
+
+std::vector<std::string> SystemReport::known_models() const {
+  std::vector<std::string> known = tables_.services.model_names();
+  const std::vector<std::string> held = tables_.modes.held_models();
+  known.insert(known.end(), tables_.options.models.begin(), tables_.options.models.end());
+  known.insert(known.end(), held.begin(), held.end());
+  for (const auto& [name, queue] : tables_.queues.all()) {
+    if (!name.empty()) known.push_back(name);  // the queue without a name is that of conversions
+  }
+  std::sort(known.begin(), known.end());
+  known.erase(std::unique(known.begin(), known.end()), known.end());
+  return known;
+}
+
+std::vector<protocol::ModelStatus> SystemReport::model_statuses() const {
+  std::vector<protocol::ModelStatus> statuses;
+  for (std::string& name : known_models()) {
+    if (statuses.size() >= kModelsShown) break;
+    protocol::ModelStatus& status = statuses.emplace_back();
+    status.mode = tables_.modes.model(name);
+    if (const auto found = tables_.queues.all().find(name); found != tables_.queues.all().end()) {
+      const ModelQueue& queue = found->second;
+      status.queued = static_cast<int64_t>(queue.jobs.size());
+      status.running = static_cast<int64_t>(queue.running);
+      status.tokens_per_second = queue.load.tokens_per_second();
+      status.eta_ms = ModelQueues::wait_ms(queue, queue.jobs.ahead_of_new("", 0), 0);
+    }
+    status.name = std::move(name);
+  }
+  return statuses;
+}
+
+void SystemReport::update_gauges() {
+  SchedulerMetrics& metrics = tables_.metrics;
+  const auto in = [&](Stage stage) { return static_cast<double>(tables_.jobs.count(stage)); };
+  metrics.encoding.set(in(Stage::kEncoding));
+  metrics.waiting.set(in(Stage::kWaiting) + in(Stage::kDelayed));
+  metrics.running.set(in(Stage::kLeased));
+  metrics.decoding.set(in(Stage::kDecoding));
+  const auto registered = [&](ServiceKind kind) { return static_cast<double>(tables_.services.of_kind(kind).size()); };
+  metrics.services_tokenizer.set(registered(ServiceKind::kTokenizer));
+  metrics.services_worker.set(registered(ServiceKind::kWorker));
+  metrics.services_converter.set(registered(ServiceKind::kConverter));
+  metrics.clients.set(static_cast<double>(tables_.streams.size()));
+  metrics.known_keys.set(static_cast<double>(tables_.known.keys().size()));
+  int64_t tokens = 0, wait_ms = 0;
+  for (const auto& [name, queue] : tables_.queues.all()) {
+    tokens += queue.jobs.tokens();
+    wait_ms = std::max(wait_ms, ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0));
+  }
+  metrics.queue_tokens.set(static_cast<double>(tokens));
+  metrics.queue_bytes.set(static_cast<double>(tables_.bounds.bytes()));
+  metrics.expected_wait_seconds.set(static_cast<double>(wait_ms) / 1'000);
+}
+
+}  // namespace optserve::scheduler

@@ -1,0 +1,92 @@
+#include "scheduler/output/decoding.h"
+
+#include <utility>
+
+namespace optserve::scheduler {
+
+void Decoding::decode_more(Job& job) {
+  const bool last = job.output.is_complete();
+  if (job.searches_beams() && !last) return;  // another search may still take the place of this one
+  if (job.decoding.ids < job.ids_with_text() || last) tables_.tokenizers.ask_decode(job);
+}
+
+void Decoding::ask_again(Job& job, bool counts, Instant now) {
+  tables_.metrics.tokenizer_retries.add();
+  if (tables_.tokenizers.ask_again(job, counts)) return;
+  endings_.fail(job,
+                refuse(ErrorCode::kInternal,
+                       "no tokenizer answered " + std::to_string(tables_.options.tokenizer_tries) + " times in a row"),
+                now);
+}
+
+void Decoding::on(ServiceEntry& from, protocol::Decoded message, Instant now) {
+  for (protocol::DecodedItem& item : message.items) {
+    const TokenizerPool::Answered answered = tables_.tokenizers.take_answer(from, item.ticket, true);
+    if (answered.job != nullptr) on_decoded(answered, std::move(item), now);
+  }
+}
+
+void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::DecodedItem item, Instant now) {
+  Job& job = *answered.job;
+  if (item.error == ErrorCode::kBusy || item.error == ErrorCode::kUnavailable) {
+    ask_again(job, true, now);
+    return;
+  }
+  if (item.error) {
+    endings_.fail(job, refuse(*item.error, item.message), now);
+    return;
+  }
+  TokenizerPool::accept(job);
+  JobOutput& output = job.output;
+  JobDecoding& decoding = job.decoding;
+  if (decoding.hypothesis > 0) {
+    output.hypotheses[decoding.hypothesis].text = std::move(item.text);
+    complete(job, now);
+    return;
+  }
+  if (item.stop >= 0 && answered.ids > 1) {
+    decoding.stop_within = answered.ids;  // which of the ids completed it? Asks again for the first half
+    tables_.tokenizers.ask_decode(job);
+    return;
+  }
+  output.text += item.text;
+  decoding.state = std::move(item.state);
+  decoding.ids += answered.ids;
+  tables_.bounds.update(job);
+  if (!item.text.empty()) tables_.streams.touch(job);
+  if (item.stop >= 0) {
+    output.ids.resize(decoding.ids);
+    if (job.wants_logprobs()) {
+      output.logprobs.resize(decoding.ids);
+      output.best.resize(decoding.ids);
+    }
+    output.finish_reason = protocol::FinishReason::kStop;
+    complete(job, now);
+    return;
+  }
+  if (decoding.stop_within > 0) decoding.stop_within -= answered.ids;
+  if (answered.flush) {
+    complete(job, now);
+    return;
+  }
+  decode_more(job);
+}
+
+// Ends a job whose text is complete, once its other hypotheses have theirs.
+void Decoding::complete(Job& job, Instant now) {
+  std::vector<protocol::Hypothesis>& hypotheses = job.output.hypotheses;
+  if (job.decoding.hypothesis == 0 && !hypotheses.empty()) {
+    protocol::Hypothesis& best = hypotheses.front();  // a stop string may have cut the job's own output
+    best.text = job.output.text;
+    best.ids = job.output.ids;
+    best.finish_reason = job.output.finish_reason;
+  }
+  if (job.decoding.hypothesis + 1 < hypotheses.size()) {
+    ++job.decoding.hypothesis;
+    tables_.tokenizers.ask_decode(job);
+    return;
+  }
+  endings_.succeed(job, "", now);
+}
+
+}  // namespace optserve::scheduler

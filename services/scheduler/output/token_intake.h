@@ -1,0 +1,35 @@
+// What workers and converters say about the jobs that they hold. What does not fit ends the lease; what comes under a
+// lease that its sender does not hold is dropped.
+#pragma once
+
+#include "scheduler/leases/dispatcher.h"
+#include "scheduler/output/decoding.h"
+
+namespace optserve::scheduler {
+
+class TokenIntake {
+ public:
+  TokenIntake(SchedulerTables& tables, Leases& leases, Dispatcher& dispatcher, Decoding& decoding, Endings& endings)
+      : tables_(tables), leases_(leases), dispatcher_(dispatcher), decoding_(decoding), endings_(endings) {}
+
+  void on(ServiceEntry& from, const protocol::Tokens& message, Instant now, transport::Outbox& out);
+  void on(ServiceEntry& from, const protocol::PromptLogprobs& message, Instant now);
+  void on(ServiceEntry& from, protocol::Hypotheses message, Instant now);
+  void on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now);
+
+ private:
+  // The job that the message is about, and a sign of life of its sender; nullptr: the sender does not hold it.
+  Job* worked_on(ServiceEntry& from, uint64_t term, uint64_t lease, Instant now);
+  void take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index, Instant now);
+  // The last token is there: the lease ends, and the text remains to be asked for.
+  void take_end(Job& job, protocol::FinishReason reason);
+  void save_progress(Job& job, Instant now);
+
+  SchedulerTables& tables_;
+  Leases& leases_;
+  Dispatcher& dispatcher_;
+  Decoding& decoding_;
+  Endings& endings_;
+};
+
+}  // namespace optserve::scheduler

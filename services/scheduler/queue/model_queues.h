@@ -1,0 +1,128 @@
+// The queues of all models, the workers that serve them, and which worker a job goes to: the one with the least
+// expected wait, by the tokens that it has before it and its measured speed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/leases/service_table.h"
+#include "scheduler/queue/fair_queue.h"
+#include "scheduler/queue/load_estimate.h"
+#include "scheduler/queue/prefix_affinity.h"
+#include "scheduler/scheduler_options.h"
+
+namespace optserve::scheduler {
+
+// Tokens of the KV cache that a job may need, in whole blocks.
+int64_t kv_need(const Job& job);
+
+// The workers that serve one model, or all converters: those with room in the order of their expected wait.
+class WorkerIndex {
+ public:
+  // `wait`: any measure that is comparable within the index; the same for put() and take_out().
+  void put(ServiceEntry& worker, double wait) { free_.insert({wait, worker.serial, &worker}); }
+  void take_out(ServiceEntry& worker, double wait) { free_.erase({wait, worker.serial, &worker}); }
+  bool has_free() const { return !free_.empty(); }
+  // The free worker of least wait that `fits`, among the first few; nullptr: none.
+  template <class F>
+  ServiceEntry* choose(F&& fits) const {
+    int looked = 0;
+    for (const Place& place : free_) {
+      if (++looked > kLookahead) break;
+      ++looked_at_;
+      if (fits(*place.worker)) return place.worker;
+    }
+    return nullptr;
+  }
+
+  // Workers that are not draining, free or not.
+  int serving = 0;
+  // Workers that decisions looked at, in all: for tests of their cost.
+  uint64_t looked_at() const { return looked_at_; }
+
+ private:
+  static constexpr int kLookahead = 32;  // bounds the work of one decision
+  struct Place {
+    double wait = 0;
+    uint64_t serial = 0;
+    ServiceEntry* worker = nullptr;
+    bool operator<(const Place& other) const { return wait != other.wait ? wait < other.wait : serial < other.serial; }
+  };
+  std::set<Place> free_;
+  mutable uint64_t looked_at_ = 0;
+};
+
+// What waits for one model, and who serves it. Conversions have one queue, with no name.
+struct ModelQueue {
+  ModelQueue(std::string given, const TenantWeights& weights) : name(std::move(given)), jobs(weights) {}
+  std::string name;
+  FairQueue jobs;
+  LoadEstimate load;
+  WorkerIndex workers;
+  size_t running = 0;
+  bool wanted = false;  // a job or a worker may have found its counterpart
+};
+
+class ModelQueues {
+ public:
+  explicit ModelQueues(const SchedulerOptions& options) : options_(options) {}
+
+  ModelQueue& of(const protocol::JobSpec& spec) {
+    return queue_of(spec.kind == protocol::JobKind::kConvert ? "" : spec.model);
+  }
+  // All that ever had a job or a worker; they stay for the life of the process.
+  const std::map<std::string, ModelQueue, std::less<>>& all() const { return queues_; }
+
+  // A worker or converter registered, or registered anew.
+  void join(ServiceEntry& worker);
+  void leave(ServiceEntry& worker);
+  // The worker has more or less room than before, or takes more or less work.
+  void refresh(ServiceEntry& worker);
+  // It gets nothing before `until`.
+  void pause(ServiceEntry& worker, Instant until);
+  void on_tick(Instant now);
+
+  // The worker got the job, or has just given it up.
+  void on_leased(ServiceEntry& worker, Job& job);
+  void on_released(ServiceEntry& worker, Job& job);
+  // Tokens of the job's cost that its next token stands for: the first of an attempt for the prompt as well.
+  static int64_t take_processed(Job& job);
+  // It processed `tokens` of its leases, `saturated` until then.
+  bool is_saturated(const ServiceEntry& worker) const;
+  void on_processed(ServiceEntry& worker, int64_t tokens, bool saturated, Instant now);
+
+  void want(ModelQueue& queue);
+  void want_all();
+  bool is_wanted() const { return !wanted_.empty(); }
+  std::vector<ModelQueue*> take_wanted();
+  // Where the job would go. kSkip: only to a group that it avoids; kStop: it has to wait for room.
+  struct Choice {
+    FairQueue::Verdict verdict = FairQueue::Verdict::kStop;
+    ServiceEntry* worker = nullptr;
+  };
+  Choice choose(const ModelQueue& queue, const Job& job) const;
+  // Jobs that this worker could run and that wait.
+  int64_t waiting_for(const ServiceEntry& worker) const;
+  // Expected wait until a job of `cost` starts behind `ahead`; -1: not known.
+  static int64_t wait_ms(const ModelQueue& queue, const FairQueue::Ahead& ahead, int64_t cost);
+
+ private:
+  ModelQueue& queue_of(const std::string& name);
+  double expected_wait(const ServiceEntry& worker) const;
+  void index(ServiceEntry& worker);
+  void unindex(ServiceEntry& worker);
+  ServiceEntry* preferred(const Job& job, const ServiceEntry& best) const;
+
+  const SchedulerOptions& options_;
+  std::map<std::string, ModelQueue, std::less<>> queues_;
+  std::vector<ModelQueue*> wanted_;
+  std::map<std::pair<Instant, uint64_t>, ServiceEntry*> paused_;  // by the end of the pause and serial
+  std::map<uint64_t, ServiceEntry*> by_serial_;
+  PrefixAffinity affinity_;
+};
+
+}  // namespace optserve::scheduler
