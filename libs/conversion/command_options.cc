@@ -25,7 +25,7 @@ ConfigParser& add_command(ConfigParser& parser, ConvertCommand& command, bool& s
   options.add(
       "quantize", command.quantize,
       "Store the large matrices in fewer bits: none, int8, int8-mse (scales of least squared error), fp8 or int4");
-  options.add("smooth", command.smooth,
+  options.add("smooth", command.smooth_ranges,
               "File written by 'optserve calibrate': before rounding, the input channels of the large matrices are "
               "scaled to similar ranges, which does not change what the model computes");
   options.add("smooth-alpha", command.smooth_alpha,

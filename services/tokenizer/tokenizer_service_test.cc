@@ -7,9 +7,10 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/hex.h"
 #include "base/limits.h"
+#include "base/sha256.h"
 #include "base/utf8.h"
-#include "checkpoint/io/sha256.h"
 #include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::tokenizer {
@@ -26,7 +27,7 @@ std::string read_file(const fs::path& path) {
 }
 
 FileEntry entry(const std::string& name, const std::string& bytes) {
-  return {name, bytes.size(), checkpoint::to_hex(checkpoint::sha256_of(bytes))};
+  return {name, bytes.size(), to_hex(sha256(bytes))};
 }
 
 // A folder with the demo model's tokenizer and a manifest; the shard is named and missing, as tokenizers do not care.
@@ -74,8 +75,7 @@ TEST(ServedModel, IdentifiesItselfByManifestAndVocabulary) {
   EXPECT_EQ(info.name, "demo");
   EXPECT_EQ(info.context, 2048);
   EXPECT_EQ(info.vocab, 50272);
-  EXPECT_EQ(info.manifest_digest,
-            checkpoint::to_hex(checkpoint::sha256_of(read_file(folder.path() + "/manifest.json"))));
+  EXPECT_EQ(info.manifest_digest, to_hex(sha256(read_file(folder.path() + "/manifest.json"))));
   EXPECT_EQ(info.vocabulary_digest.size(), 64u);
   EXPECT_EQ(load_served_model(folder.path()).value()->info.name, "opt-125m");
 }

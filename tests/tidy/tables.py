@@ -15,7 +15,7 @@ HEADER_OWNERS = [
     (r'CLI/', ['libs/base/config.cc']),
     (r'yaml-cpp/', ['libs/base/config.cc']),
     (r'sqlite3\.h$', ['libs/journal/']),
-    (r'openssl/', ['libs/base/sha256.cc', 'libs/checkpoint/']),
+    (r'openssl/', ['libs/base/sha256.cc']),
     (r'nlohmann/', ['libs/base/log.cc', 'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/',
                    'services/converter/', 'services/cli/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),

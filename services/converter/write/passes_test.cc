@@ -1,4 +1,4 @@
-#include "converter/write/pass_plan.h"
+#include "converter/write/passes.h"
 
 #include <gtest/gtest.h>
 

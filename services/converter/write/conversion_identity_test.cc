@@ -1,4 +1,4 @@
-#include "converter/write/existing_output.h"
+#include "converter/write/conversion_identity.h"
 
 #include <gtest/gtest.h>
 
@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/ids.h"
+#include "checkpoint/testing/tiny_config.h"
 
 namespace optserve::converter {
 namespace {
@@ -14,17 +15,11 @@ namespace fs = std::filesystem;
 using checkpoint::CheckpointWriter;
 
 // A published checkpoint of two shards with a tokenizer.
-class ExistingOutput : public ::testing::Test {
+class OutputFolder : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("optserve-existing-output-" + Id128::random().hex());
-    plan_.config.name = "tiny";
-    plan_.config.num_layers = 1;
-    plan_.config.hidden = plan_.config.embed_dim = 16;
-    plan_.config.num_heads = 4;
-    plan_.config.ffn = 32;
-    plan_.config.vocab = plan_.config.vocab_real = 40;
-    plan_.config.max_positions = 6;
+    folder_ = fs::temp_directory_path() / ("optserve-output-folder-" + Id128::random().hex());
+    plan_.config = checkpoint::testing::tiny_config({.num_layers = 1});
     plan_.dtype = tensor::DType::kF16;
     plan_.shards = 2;
     publish();
@@ -38,7 +33,10 @@ class ExistingOutput : public ::testing::Test {
     writer.value()->add_tokenizer(tokenizer_->vocab, tokenizer_->merges);
     ASSERT_TRUE(writer.value()->publish(source_, "test").ok());
   }
-  bool is_output() const { return is_output_of(folder_.string(), plan_, source_, tokenizer_); }
+  bool is_output() const {
+    return is_output_of(folder_.string(),
+                        {.plan = plan_, .source = source_, .tokenizer = tokenizer_, .program = "optserve"});
+  }
 
   fs::path folder_;
   CheckpointWriter::Plan plan_;
@@ -47,9 +45,9 @@ class ExistingOutput : public ::testing::Test {
   std::optional<TokenizerFiles> tokenizer_{{R"({"a":0,"b":1})", "#version: 0.2\n", 2}};
 };
 
-TEST_F(ExistingOutput, IsThatOfTheSameConversion) { EXPECT_TRUE(is_output()); }
+TEST_F(OutputFolder, IsThatOfTheSameConversion) { EXPECT_TRUE(is_output()); }
 
-TEST_F(ExistingOutput, IsNotThatOfAnotherPlan) {
+TEST_F(OutputFolder, IsNotThatOfAnotherPlan) {
   const CheckpointWriter::Plan plan = plan_;
   plan_.config.ffn = 64;
   EXPECT_FALSE(is_output());
@@ -64,7 +62,7 @@ TEST_F(ExistingOutput, IsNotThatOfAnotherPlan) {
   EXPECT_FALSE(is_output());
 }
 
-TEST_F(ExistingOutput, IsNotThatOfAnotherQuantisation) {
+TEST_F(OutputFolder, IsNotThatOfAnotherQuantisation) {
   fs::remove_all(folder_);
   plan_.quantisation = find_quantisation("int8");
   publish();
@@ -77,7 +75,7 @@ TEST_F(ExistingOutput, IsNotThatOfAnotherQuantisation) {
   EXPECT_FALSE(is_output());
 }
 
-TEST_F(ExistingOutput, IsNotThatOfAnotherSource) {
+TEST_F(OutputFolder, IsNotThatOfAnotherSource) {
   const checkpoint::SourceInfo source = source_;
   source_.files[1].index_sha256[0] = 'c';
   EXPECT_FALSE(is_output());
@@ -92,21 +90,21 @@ TEST_F(ExistingOutput, IsNotThatOfAnotherSource) {
   EXPECT_FALSE(is_output());
 }
 
-TEST_F(ExistingOutput, IsNotThatOfAnotherTokenizer) {
+TEST_F(OutputFolder, IsNotThatOfAnotherTokenizer) {
   tokenizer_->merges += "a b\n";
   EXPECT_FALSE(is_output());
   tokenizer_.reset();
   EXPECT_FALSE(is_output());
 }
 
-TEST_F(ExistingOutput, IsWhole) {
+TEST_F(OutputFolder, IsWhole) {
   fs::resize_file(folder_ / checkpoint::shard_file_name(1, 2), 10);
   EXPECT_FALSE(is_output());
   fs::remove(folder_ / checkpoint::shard_file_name(1, 2));
   EXPECT_FALSE(is_output());
 }
 
-TEST_F(ExistingOutput, HasAManifest) {
+TEST_F(OutputFolder, HasAManifest) {
   std::ofstream(folder_ / "manifest.json") << "{}";
   EXPECT_FALSE(is_output());
   fs::remove(folder_ / "manifest.json");

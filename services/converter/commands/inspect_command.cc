@@ -1,9 +1,12 @@
-#include "converter/commands/inspect.h"
+#include "converter/commands/inspect_command.h"
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <ostream>
 
 #include "checkpoint/reader.h"
+#include "converter/commands/reader_settings.h"
+#include "converter/commands/terminal.h"
 #include "converter/reader/caged_model.h"
 #include "converter/write/convert.h"
 
@@ -62,10 +65,9 @@ Result<json> inspect_ours(const std::string& path) {
 }
 
 Result<json> inspect_foreign(const std::string& path, const ReaderSettings& reader) {
-  const Result<SourceReader> opened =
-      SourceReader::open({.input = path, .name = "model", .for_inspection = true}, reader);
+  const Result<CagedModel> opened = CagedModel::open({.input = path, .name = "model", .for_inspection = true}, reader);
   if (!opened.ok()) return opened.refusal();
-  const SourceSummary& summary = opened.value().summary();
+  const ModelSummary& summary = opened.value().summary();
   json out = {{"kind", summary.kind},     {"path", path},
               {"layout", summary.layout}, {"warnings", summary.warnings},
               {"files", json::array()},   {"tensors", json::array()},
@@ -127,6 +129,21 @@ std::string inspect_text(const json& description, bool with_tensors) {
   for (const json& warning : description["warnings"]) line("warning", warning.get<std::string>());
   if (description.contains("problem")) line("problem", description["problem"].get<std::string>());
   return text;
+}
+
+int run_inspect(const conversion::InspectCommand& command, std::ostream& out, std::ostream& err) {
+  const auto run = [&]() -> Result<int> {
+    const Result<ReaderSettings> reader = settings_of(command.reader);
+    if (!reader.ok()) return reader.refusal();
+    const Result<json> description = inspect(command.path, reader.value());
+    if (!description.ok()) return description.refusal();
+    if (command.as_json)
+      out << description.value().dump(2, ' ', false, json::error_handler_t::replace) << "\n";
+    else
+      out << inspect_text(description.value(), command.with_tensors);
+    return description.value().contains("problem") ? 1 : 0;
+  };
+  return exit_status_of(run, err);
 }
 
 }  // namespace optserve::converter

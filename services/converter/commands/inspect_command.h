@@ -1,10 +1,12 @@
-// What is in a checkpoint, ours or a foreign one, without converting it.
+// `optserve inspect`: what is in a checkpoint, ours or a foreign one, without converting it.
 #pragma once
 
+#include <iosfwd>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/error.h"
+#include "conversion/command_options.h"
 #include "converter/reader/reader_process.h"
 
 namespace optserve::converter {
@@ -16,5 +18,8 @@ Result<nlohmann::json> inspect(const std::string& path, const ReaderSettings& re
 
 // The same for people; `with_tensors` lists every tensor.
 std::string inspect_text(const nlohmann::json& description, bool with_tensors);
+
+// Exit status: 0, 1 damaged or not a checkpoint, 2 the environment failed.
+int run_inspect(const conversion::InspectCommand& command, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter

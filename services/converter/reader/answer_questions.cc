@@ -1,4 +1,4 @@
-#include "converter/reader/reader_loop.h"
+#include "converter/reader/answer_questions.h"
 
 #include <unistd.h>
 
@@ -8,31 +8,36 @@
 #include <new>
 
 #include "base/check.h"
+#include "converter/formats/infer_config.h"
+#include "converter/formats/open_foreign.h"
+#include "converter/formats/tokenizer_files.h"
+#include "converter/reader/cage.h"
+#include "converter/reader/reader_protocol.h"
 
 namespace optserve::converter {
 namespace {
 
 using model_spec::TensorSpec;
 
-void list_tensors(const ForeignCheckpoint& foreign, SourceSummary& summary) {
+void list_tensors(const ForeignCheckpoint& foreign, ModelSummary& summary) {
   for (size_t part = 0; part < foreign.parts.size(); ++part)
     for (const auto& [name, tensor] : foreign.parts[part])
       summary.tensors.push_back({name, tensor->dtype(), tensor->shape(), static_cast<uint32_t>(part)});
 }
 
-class ReaderLoop {
+class Answerer {
  public:
-  ReaderLoop(const ReadJob& job, const std::string& missing, std::span<std::byte> window)
+  Answerer(const ReadJob& job, const std::string& missing, std::span<std::byte> window)
       : job_(job), missing_(missing), window_(window) {}
 
-  // Whatever fails becomes an answer.
+  // Failures become answers.
   Reply answer(const Request& request) {
     try {
       const Result<Reply> reply = try_to_answer(request);
       return reply.ok() ? reply.value() : text_reply(Answer::kRefusal, reply.refusal());
     } catch (const std::bad_alloc&) {
       return text_reply(Answer::kRefusal,
-                        refuse(ErrorCode::kDataCorrupt, job_.input + ": to read it takes more memory than " +
+                        refuse(ErrorCode::kDataCorrupt, job_.input + ": reading it takes more memory than " +
                                                             std::to_string(kCageDataBytes >> 20) + " MiB"));
     } catch (const std::exception& error) {
       return text_reply(Answer::kError, refuse(ErrorCode::kUnavailable, error.what()));
@@ -45,20 +50,20 @@ class ReaderLoop {
       case Question::kOpen:
         return open();
       case Question::kCheckBytes:
-        return done(source_->check_bytes(spec_of(request)));
+        return done(model_->check_bytes(spec_of(request)));
       case Question::kReplicasAgree:
-        return Reply{.number = source_->replicas_agree(spec_of(request)) ? 1u : 0u};
+        return Reply{.number = model_->replicas_agree(spec_of(request)) ? 1u : 0u};
       case Question::kReadRows:
         return read_rows(request);
       case Question::kCheckUnchanged:
-        return done(source_->check_unchanged());
+        return done(model_->check_unchanged());
       case Question::kFindTokenizer:
         return find_tokenizer_files();
       case Question::kTokenizerBytes:
         return put(std::string_view(tokenizer_)
                        .substr(static_cast<size_t>(request.begin), static_cast<size_t>(request.count)));
     }
-    throw Error("a question of no known kind");
+    throw Error("an unknown kind of question");
   }
 
   static Result<Reply> done(const Status& status) {
@@ -67,7 +72,7 @@ class ReaderLoop {
   }
 
   const TensorSpec& spec_of(const Request& request) const {
-    check(source_.has_value(), "reader: a question before the checkpoint is open");
+    check(model_.has_value(), "reader: a question before the checkpoint is open");
     return table_.at(request.tensor);
   }
 
@@ -85,11 +90,11 @@ class ReaderLoop {
   }
 
   Result<Reply> open() {
-    Result<SourceSummary> summary = summarise(job_, source_);
+    Result<ModelSummary> summary = summarise(job_, model_);
     if (!summary.ok()) return summary.refusal();
     if (!missing_.empty())
       summary.value().warnings.push_back("the reader's sandbox is not complete on this system (" + missing_ + ")");
-    if (source_) table_ = model_spec::opt_tensors(source_->config());
+    if (model_) table_ = model_spec::opt_tensors(model_->config());
     const Result<std::string> bytes = encode_summary(summary.value(), window_.size());
     if (!bytes.ok()) return bytes.refusal();
     return put(bytes.value());
@@ -100,9 +105,9 @@ class ReaderLoop {
     const bool is_inside = request.begin >= 0 && request.count >= 0 && request.count <= spec.rows - request.begin;
     check(is_inside, "reader: rows outside of " + spec.name);
     const uint64_t bytes = static_cast<uint64_t>(request.count) * static_cast<uint64_t>(spec.cols) *
-                           tensor::dtype_bytes(source_->dtype(spec));
+                           tensor::dtype_bytes(model_->dtype(spec));
     check(request.half < 2 && bytes <= kHalfBytes, "reader: rows that do not fit");
-    source_->read_rows(spec, request.begin, request.count, window_.subspan(request.half * kHalfBytes, bytes));
+    model_->read_rows(spec, request.begin, request.count, window_.subspan(request.half * kHalfBytes, bytes));
     return Reply{.bytes = bytes};
   }
 
@@ -120,18 +125,18 @@ class ReaderLoop {
   const ReadJob& job_;
   const std::string& missing_;
   std::span<std::byte> window_;
-  std::optional<Source> source_;
+  std::optional<ForeignModel> model_;
   std::vector<TensorSpec> table_;
   std::string tokenizer_;  // both files
 };
 
 }  // namespace
 
-Result<SourceSummary> summarise(const ReadJob& job, std::optional<Source>& source) {
+Result<ModelSummary> summarise(const ReadJob& job, std::optional<ForeignModel>& model) {
   Result<ForeignCheckpoint> opened = open_foreign(job.input);
   if (!opened.ok()) return opened.refusal();
   ForeignCheckpoint& foreign = opened.value();
-  SourceSummary summary;
+  ModelSummary summary;
   summary.kind = foreign.kind;
   summary.layout = foreign.layout;
   summary.files = foreign.files;
@@ -146,9 +151,9 @@ Result<SourceSummary> summarise(const ReadJob& job, std::optional<Source>& sourc
   std::optional<Refusal> problem;
   if (config.ok()) {
     summary.config = config.value();
-    Result<Source> found = Source::open(std::move(foreign), config.value());
+    Result<ForeignModel> found = ForeignModel::open(std::move(foreign), config.value());
     if (found.ok())
-      source.emplace(std::move(found).value());
+      model.emplace(std::move(found).value());
     else
       problem = found.refusal();
   } else {
@@ -159,17 +164,16 @@ Result<SourceSummary> summarise(const ReadJob& job, std::optional<Source>& sourc
     summary.problem = problem->message;
     return summary;
   }
-  summary.config = source->config();
-  summary.natural_dtype = source->natural_dtype();
-  for (const TensorSpec& spec : model_spec::opt_tensors(source->config()))
-    summary.dtypes.push_back(source->dtype(spec));
+  summary.config = model->config();
+  summary.natural_dtype = model->natural_dtype();
+  for (const TensorSpec& spec : model_spec::opt_tensors(model->config())) summary.dtypes.push_back(model->dtype(spec));
   return summary;
 }
 
 void answer_questions(const ReadJob& job, const std::string& missing, int channel_fd, std::span<std::byte> window) {
-  ReaderLoop loop(job, missing, window);
+  Answerer answerer(job, missing, window);
   for (Request request; read(channel_fd, &request, sizeof request) == sizeof request;) {
-    const Reply reply = loop.answer(request);
+    const Reply reply = answerer.answer(request);
     if (write(channel_fd, &reply, sizeof reply) != sizeof reply) return;
   }
 }
