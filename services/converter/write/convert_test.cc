@@ -15,7 +15,7 @@
 #include "converter/formats/mapper.h"
 
 namespace optserve::converter {
-namespace {
+namespace convert_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -487,5 +487,5 @@ TEST_F(Convert, OptionsThatCannotBe) {
   EXPECT_NE(convert(chosen).refusal().message.find("exists already"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace convert_test
 }  // namespace optserve::converter

@@ -8,7 +8,7 @@
 #include "base/ids.h"
 
 namespace optserve::converter {
-namespace {
+namespace existing_output_test {
 
 namespace fs = std::filesystem;
 using checkpoint::CheckpointWriter;
@@ -113,5 +113,5 @@ TEST_F(ExistingOutput, HasAManifest) {
   EXPECT_FALSE(is_output());
 }
 
-}  // namespace
+}  // namespace existing_output_test
 }  // namespace optserve::converter

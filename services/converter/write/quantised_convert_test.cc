@@ -17,7 +17,7 @@
 #include "quant/quantise.h"
 
 namespace optserve::converter {
-namespace {
+namespace quantised_convert_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -234,5 +234,5 @@ TEST_F(QuantisedConvert, AnotherQuantisationIsNotTheSameConversion) {
   }
 }
 
-}  // namespace
+}  // namespace quantised_convert_test
 }  // namespace optserve::converter
