@@ -7,7 +7,7 @@
 #include "sampling/logit_steps.h"
 
 namespace optserve {
-namespace {
+namespace backend_sampling_test {
 
 constexpr int64_t kVocab = 515, kVocabReal = 500, kHistory = 40, kBest = limits::kTopLogprobsMax;
 
@@ -282,5 +282,5 @@ TEST_P(SamplingTest, TokenLogprobs) {
   }
 }
 
-}  // namespace
+}  // namespace backend_sampling_test
 }  // namespace optserve

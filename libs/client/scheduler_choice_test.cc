@@ -7,7 +7,7 @@
 #include <random>
 
 namespace optserve::client {
-namespace {
+namespace scheduler_choice_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -77,5 +77,5 @@ TEST(SchedulerOrder, TenantAndKeyDoNotRunTogether) {
   EXPECT_NE(scheduler_order("ab", "c", endpoints), scheduler_order("a", "bc", endpoints));
 }
 
-}  // namespace
+}  // namespace scheduler_choice_test
 }  // namespace optserve::client

@@ -10,7 +10,7 @@
 #include "engine/generate.h"
 
 namespace optserve {
-namespace {
+namespace engine_test {
 
 using batching::FinishReason;
 using batching::SequenceRequest;
@@ -282,5 +282,5 @@ TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   EXPECT_TRUE(broken[0].tokens.empty());
 }
 
-}  // namespace
+}  // namespace engine_test
 }  // namespace optserve

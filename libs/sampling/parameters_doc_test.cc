@@ -10,7 +10,7 @@
 #include "sampling/sampling_params.h"
 
 namespace optserve {
-namespace {
+namespace parameters_doc_test {
 
 std::string number(double value) {
   std::ostringstream text;
@@ -79,5 +79,5 @@ TEST(Parameters, AreNamedOnceInSnakeCaseAndExplained) {
   EXPECT_EQ(names.size(), 22u);
 }
 
-}  // namespace
+}  // namespace parameters_doc_test
 }  // namespace optserve

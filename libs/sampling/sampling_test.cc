@@ -14,7 +14,7 @@
 #include "sampling/scan.h"
 
 namespace optserve {
-namespace {
+namespace sampling_test {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -373,5 +373,5 @@ TEST_F(DrawTokenTest, ExtremeButFiniteLogits) {
                                         << ": half the mass of three equals is the first two that may be drawn";
 }
 
-}  // namespace
+}  // namespace sampling_test
 }  // namespace optserve

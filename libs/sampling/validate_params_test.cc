@@ -13,7 +13,7 @@
 #include "sampling/sample_row.h"
 
 namespace optserve {
-namespace {
+namespace validate_params_test {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -159,5 +159,5 @@ TEST(SamplingParams, ANewOptionIsRefusedInABeamSearchUnlessTheTableAllowsIt) {
   EXPECT_EQ(kNew.with_beams, WithBeams::kRefused);
 }
 
-}  // namespace
+}  // namespace validate_params_test
 }  // namespace optserve

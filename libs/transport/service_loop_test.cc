@@ -10,7 +10,7 @@
 #include "transport/loop_test_nodes.h"
 
 namespace optserve::transport {
-namespace {
+namespace service_loop_test {
 
 using ::testing::HasSubstr;
 
@@ -393,5 +393,5 @@ TEST(ServiceLoopDeathTest, DrainEndsAtItsDeadline) {
       ::testing::ExitedWithCode(0), "");
 }
 
-}  // namespace
+}  // namespace service_loop_test
 }  // namespace optserve::transport

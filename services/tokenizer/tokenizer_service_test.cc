@@ -14,7 +14,7 @@
 #include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::tokenizer {
-namespace {
+namespace tokenizer_service_test {
 
 namespace fs = std::filesystem;
 using checkpoint::FileEntry;
@@ -358,5 +358,5 @@ TEST(TextServer, TwoModelsOfOneNameAreRefused) {
   EXPECT_THROW(TextServer{std::move(models)}, Error);
 }
 
-}  // namespace
+}  // namespace tokenizer_service_test
 }  // namespace optserve::tokenizer

@@ -10,7 +10,7 @@
 #include "cli/text/wait_line.h"
 
 namespace optserve::cli {
-namespace {
+namespace operator_text_test {
 
 using nlohmann::json;
 using protocol::JobState;
@@ -181,5 +181,5 @@ TEST(WaitLine, NeverComesAfterText) {
   EXPECT_EQ(line.show(event), "");
 }
 
-}  // namespace
+}  // namespace operator_text_test
 }  // namespace optserve::cli
