@@ -13,11 +13,13 @@ constexpr int64_t kLongTtlMs = 60'000;  // more than any queue here takes: never
 
 }  // namespace
 
-std::unique_ptr<client::ClientSession> make_session(Dice& dice) {
+std::unique_ptr<transport::Service> SessionProcess::make_service() {
   client::SessionOptions options;
   options.endpoint = "simulated";
-  options.seed = dice.number();
-  return std::make_unique<client::ClientSession>(options);
+  options.seed = env_.dice.number();
+  auto session = std::make_unique<client::ClientSession>(options);
+  session_ = session.get();
+  return session;
 }
 
 JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
@@ -43,7 +45,7 @@ JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
 }
 
 ClientNode::ClientNode(Environment& environment, Network& network, Ledger& ledger, std::vector<PlannedJob> plan)
-    : Process(environment, network, 0), ledger_(ledger) {
+    : SessionProcess(environment, network), ledger_(ledger) {
   kind_ = "client";
   for (PlannedJob& planned : plan) {
     Job& job = jobs_.emplace_back();
@@ -66,14 +68,8 @@ std::string ClientNode::unfinished() const {
   return text;
 }
 
-std::unique_ptr<transport::Service> ClientNode::make_service() {
-  auto session = make_session(env_.dice);
-  session_ = session.get();
-  return session;
-}
-
 void ClientNode::on_crash() {
-  session_ = nullptr;
+  SessionProcess::on_crash();
   for (Job& job : jobs_) {
     job.submitting = job.followed = false;
     job.next_submit = std::max(job.plan.submit_at, env_.now());
@@ -250,18 +246,12 @@ void ClientNode::on_finished(Batch& batch, const protocol::JobResult& result) {
 }
 
 BulkClientNode::BulkClientNode(Environment& environment, Network& network, Ledger& ledger, uint64_t& next_job)
-    : Process(environment, network, 0), ledger_(ledger), next_job_(next_job) {
+    : SessionProcess(environment, network), ledger_(ledger), next_job_(next_job) {
   kind_ = "client";
 }
 
-std::unique_ptr<transport::Service> BulkClientNode::make_service() {
-  auto session = make_session(env_.dice);
-  session_ = session.get();
-  return session;
-}
-
 void BulkClientNode::on_crash() {
-  session_ = nullptr;
+  SessionProcess::on_crash();
   again_.clear();
   for (const auto& [index, unused] : open_) again_.push_back(index);
 }

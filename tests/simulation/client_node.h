@@ -17,11 +17,20 @@ namespace optserve::simulation {
 
 inline constexpr seconds kCallTimeout{10};
 
-std::unique_ptr<client::ClientSession> make_session(Dice& dice);
+// A client of the scheduler: its service is a session of the client library.
+class SessionProcess : public Process {
+ protected:
+  SessionProcess(Environment& environment, Network& network) : Process(environment, network, 0) {}
+  std::unique_ptr<transport::Service> make_service() final;
+  void on_crash() override { session_ = nullptr; }
+
+  client::ClientSession* session_ = nullptr;  // nullptr: the process does not run
+};
+
 // Of an application that did not submit this job: checks what it gets.
 JobStream watching(const Ledger& ledger, const Ledger::Entry& entry);
 
-class ClientNode final : public Process {
+class ClientNode final : public SessionProcess {
  public:
   ClientNode(Environment& environment, Network& network, Ledger& ledger, std::vector<PlannedJob> plan);
   bool is_done() const;
@@ -49,7 +58,6 @@ class ClientNode final : public Process {
     std::map<JobId, Seen> seen;
   };
 
-  std::unique_ptr<transport::Service> make_service() override;
   void on_crash() override;
   void on_turn() override;
   void on_delivered(const protocol::Message& message) override { ledger_.on_client_got(message); }
@@ -66,12 +74,11 @@ class ClientNode final : public Process {
   void on_finished(Batch& batch, const protocol::JobResult& result);
 
   Ledger& ledger_;
-  client::ClientSession* session_ = nullptr;
   std::vector<Job> jobs_;
 };
 
 // Keeps many small jobs under way.
-class BulkClientNode final : public Process {
+class BulkClientNode final : public SessionProcess {
  public:
   // All clients of a world take their jobs from `next_job`.
   BulkClientNode(Environment& environment, Network& network, Ledger& ledger, uint64_t& next_job);
@@ -84,7 +91,6 @@ class BulkClientNode final : public Process {
     std::vector<uint64_t> jobs;
     std::vector<JobId> ids;  // as answered; zero: not accepted
   };
-  std::unique_ptr<transport::Service> make_service() override;
   void on_crash() override;
   void on_turn() override;
   void submit(std::vector<uint64_t> jobs);
@@ -93,7 +99,6 @@ class BulkClientNode final : public Process {
 
   Ledger& ledger_;
   uint64_t& next_job_;
-  client::ClientSession* session_ = nullptr;
   std::vector<uint64_t> again_;        // to be submitted again
   std::map<uint64_t, uint64_t> open_;  // jobs and the batches that they were last submitted in; 0: in again_
   uint64_t batches_ = 0;

@@ -14,21 +14,15 @@ constexpr seconds kSettlesWithin = kCallTimeout + seconds(5);
 }  // namespace
 
 OperatorNode::OperatorNode(Environment& environment, Network& network, Ledger& ledger, std::vector<WorkerNode*> workers)
-    : Process(environment, network, 0),
+    : SessionProcess(environment, network),
       ledger_(ledger),
       workers_(std::move(workers)),
       pace_(environment.dice.heavy_tail(milliseconds(200), seconds(5))) {
   kind_ = "operator";
 }
 
-std::unique_ptr<transport::Service> OperatorNode::make_service() {
-  auto session = make_session(env_.dice);
-  session_ = session.get();
-  return session;
-}
-
 void OperatorNode::on_crash() {
-  session_ = nullptr;
+  SessionProcess::on_crash();
   resuming_ = 0;
 }
 

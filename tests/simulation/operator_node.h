@@ -12,7 +12,7 @@
 
 namespace optserve::simulation {
 
-class OperatorNode final : public Process {
+class OperatorNode final : public SessionProcess {
  public:
   OperatorNode(Environment& environment, Network& network, Ledger& ledger, std::vector<WorkerNode*> workers);
   bool is_done() const { return done_; }
@@ -23,7 +23,6 @@ class OperatorNode final : public Process {
     Target target;
     Instant until{};
   };
-  std::unique_ptr<transport::Service> make_service() override;
   void on_crash() override;
   void on_turn() override;
   void act();
@@ -39,7 +38,6 @@ class OperatorNode final : public Process {
   Ledger& ledger_;
   const std::vector<WorkerNode*> workers_;
   const Duration pace_;
-  client::ClientSession* session_ = nullptr;
   Instant next_act_{};
   std::vector<Held> held_;
   Instant healed_at_ = Instant::max();

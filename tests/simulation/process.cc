@@ -3,7 +3,6 @@
 #include <utility>
 
 namespace optserve::simulation {
-namespace {}  // namespace
 
 Process::Process(Environment& environment, Network& network, transport::PortId port)
     : env_(environment), network_(network), port_(port) {
