@@ -10,7 +10,7 @@
 #include "base/error.h"
 
 namespace optserve {
-namespace {
+namespace backend_test {
 
 INSTANTIATE_TEST_SUITE_P(Backends, BackendTest, testing::ValuesIn(backends_under_test()), case_name);
 
@@ -403,5 +403,5 @@ TEST_P(BackendTest, MismatchedArgumentsAbort) {
   EXPECT_DEATH(backend_->add_positions(ints({1, 2}, {2}), random({2, 8}), x), "position outside the table");
 }
 
-}  // namespace
+}  // namespace backend_test
 }  // namespace optserve

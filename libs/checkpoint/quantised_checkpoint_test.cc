@@ -10,7 +10,7 @@
 #include "checkpoint/writer.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace quantised_checkpoint_test {
 
 namespace fs = std::filesystem;
 using model_spec::Block;
@@ -188,5 +188,5 @@ TEST(QuantisedShards, CountsThatCutGroupsOfInt4AreRefusedWithThoseThatWork) {
   EXPECT_TRUE(check_shards(plan).ok());
 }
 
-}  // namespace
+}  // namespace quantised_checkpoint_test
 }  // namespace optserve::checkpoint

@@ -6,7 +6,7 @@
 #include <set>
 
 namespace optserve {
-namespace {
+namespace choices_test {
 
 using protocol::JobResult;
 using protocol::JobSpec;
@@ -90,5 +90,5 @@ TEST(Choices, TheBestAreTheLikeliestThatSucceeded) {
   EXPECT_EQ(best_choices(all, 4), all) << "nothing is left out: as they were asked for";
 }
 
-}  // namespace
+}  // namespace choices_test
 }  // namespace optserve

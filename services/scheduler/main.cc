@@ -81,12 +81,12 @@ void run(const Options& options) {
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
                                    .backups_kept = static_cast<size_t>(options.backups_kept)},
-                                  recovery);
+                                  clock, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
   Registry registry;
-  Health health;
+  Health health(clock);
   scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
@@ -136,7 +136,7 @@ int main(int argc, char** argv) {
              "Share of each bound that a tenant alone may fill; several leave each other room. 1: no limit");
   parser.add("tenant-weights", options.tenant_weights, "Shares of tenants, name=2,other=0.5; 1 for all others");
   parser.add("prefix-affinity", options.prefix_affinity,
-             "Prefer a group that was lately sent a prompt with the same beginning");
+             "Prefer a group that was recently sent a prompt with the same beginning");
   parser.add("isolate-tenants", options.isolate_tenants,
              "Prompts of different tenants share nothing in a worker's prefix cache, where a hit shows in the time");
   parser.add("drain-seconds", options.drain_seconds, "How long running jobs may go on after SIGTERM");

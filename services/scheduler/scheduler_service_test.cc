@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_service_test {
 
 using protocol::FinishReason;
 using protocol::JobState;
@@ -311,5 +311,5 @@ TEST(Scheduler, StatusShowsServicesAndJobs) {
   EXPECT_EQ(status.services[1].running, 1);
 }
 
-}  // namespace
+}  // namespace scheduler_service_test
 }  // namespace optserve::scheduler::testing

@@ -12,8 +12,8 @@ namespace optserve::tokenizer {
 
 class TokenizerService final : public transport::Service {
  public:
-  // `hello` says who this is; kind and models are filled in. `health` is ready while registered with at
-  // least one scheduler.
+  // `hello` says who this is; kind and models are filled in here. `health` is ready while the service is registered
+  // with at least one scheduler.
   TokenizerService(TextServer texts, protocol::Register hello, const transport::SchedulerLinkOptions& link,
                    Registry& registry, Health& health);
 

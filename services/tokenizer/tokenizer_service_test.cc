@@ -14,7 +14,7 @@
 #include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::tokenizer {
-namespace {
+namespace tokenizer_service_test {
 
 namespace fs = std::filesystem;
 using checkpoint::FileEntry;
@@ -161,8 +161,8 @@ class TokenizerServiceTest : public ::testing::Test {
 
   CheckpointFolder folder_;
   Registry registry_;
-  Health health_;
   FakeClock clock_;
+  Health health_{clock_};
   transport::Outbox out_;
   TokenizerService service_;
 };
@@ -304,8 +304,8 @@ TEST(TwoSchedulers, EachIsAnsweredOnItsOwnConnection) {
   std::vector<std::unique_ptr<ServedModel>> models;
   models.push_back(load_served_model("demo=" + folder.path()).value());
   Registry registry;
-  Health health;
   FakeClock clock;
+  Health health(clock);
   transport::Outbox out;
   transport::SchedulerLinkOptions links;
   links.schedulers = 2;
@@ -358,5 +358,5 @@ TEST(TextServer, TwoModelsOfOneNameAreRefused) {
   EXPECT_THROW(TextServer{std::move(models)}, Error);
 }
 
-}  // namespace
+}  // namespace tokenizer_service_test
 }  // namespace optserve::tokenizer

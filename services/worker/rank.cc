@@ -272,7 +272,8 @@ int run_rank(const WorkerOptions& options) {
     return kExitConfiguration;
   }
   Registry registry;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   if (options.rank > 0)
     health.alive_within_ms = INT64_MAX;  // a follower waits in collectives; the supervisor watches it
   health.stamp();

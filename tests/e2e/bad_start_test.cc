@@ -10,7 +10,7 @@
 #include "demo_stack.h"
 
 namespace optserve::test_support {
-namespace {
+namespace bad_start_test {
 
 using ::testing::HasSubstr;
 
@@ -143,5 +143,5 @@ TEST_F(BadStart, ADeviceThatIsNotBuiltInIsAClearError) {
   EXPECT_THAT(outcome.log, HasSubstr("CUDA"));
 }
 
-}  // namespace
+}  // namespace bad_start_test
 }  // namespace optserve::test_support

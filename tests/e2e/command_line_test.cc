@@ -12,7 +12,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace command_line_test {
 
 using ::testing::HasSubstr;
 
@@ -182,5 +182,5 @@ TEST(CommandLine, DownDoesNotTouchAProcessThatGotTheSamePid) {
   EXPECT_FALSE(cli::StackFolder(folder.path()).read_pid());
 }
 
-}  // namespace
+}  // namespace command_line_test
 }  // namespace optserve::test_support

@@ -125,7 +125,7 @@ void DemoStack::start(Part& part) {
 std::string DemoStack::client_endpoint(int scheduler) const { return endpoint(client_port(scheduler)); }
 
 std::unique_ptr<Client> DemoStack::client(int scheduler) const {
-  ClientOptions options;
+  client::ClientOptions options;
   options.endpoints = client_endpoint(scheduler);
   options.timeout = std::chrono::seconds(30);
   return std::make_unique<Client>(options);

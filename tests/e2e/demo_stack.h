@@ -15,6 +15,9 @@
 
 namespace optserve::test_support {
 
+using client::Client;
+using client::JobStream;
+
 struct StackOptions {
   int schedulers = 1;
   int world = 1;

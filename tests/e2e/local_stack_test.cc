@@ -19,7 +19,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace local_stack_test {
 
 using nlohmann::json;
 using std::chrono::seconds;
@@ -245,5 +245,5 @@ TEST(LocalStackStart, AKilledSupervisorLeavesNothingBehind) {
   EXPECT_EQ(run_program("optserve", {"down", "--now", "--dir", folder / "run"}).status, 0);
 }
 
-}  // namespace
+}  // namespace local_stack_test
 }  // namespace optserve::test_support

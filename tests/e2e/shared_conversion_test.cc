@@ -15,7 +15,7 @@
 #include "support/tiny_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace shared_conversion_test {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
@@ -132,5 +132,5 @@ TEST_F(SharedConversion, WhatIsNoCheckpointFailsEveryJob) {
   EXPECT_EQ(hidden(), std::vector<std::string>{});
 }
 
-}  // namespace
+}  // namespace shared_conversion_test
 }  // namespace optserve::test_support

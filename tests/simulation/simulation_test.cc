@@ -11,13 +11,13 @@
 #include "support/sanitized.h"
 
 namespace optserve::simulation {
-namespace {
+namespace simulation_test {
 
 using test_support::kSanitized;
 
 // Each of these broke an invariant once.
 constexpr uint64_t kFoundSomething[] = {971, 1982, 2151, 3372};
-constexpr uint64_t kPlantSeeds = 300;  // a planted bug is found within so many
+constexpr uint64_t kPlantSeeds = 300;  // how many worlds a planted bug may take to be found
 constexpr seconds kFreshTime{kSanitized ? 6 : 12};
 
 class Simulation : public ::testing::Test {
@@ -81,7 +81,7 @@ TEST_F(Simulation, EndsWithResultsThatExpireBeforeTheyAreSeen) {
   EXPECT_EQ(found, kWorldsWithLosses) << "first seed " << first;
 }
 
-// How many times more CPU time a job takes of the scheduler where six times as many workers and jobs are about.
+// The CPU time that the scheduler spends on a job with six times as many workers and jobs, as a multiple.
 double growth_of_work(Plant plant) {
   const auto cost = [&](size_t workers, uint64_t jobs) {
     WorldSettings settings = large_world(1, workers, jobs);
@@ -130,5 +130,5 @@ std::string name_of(const ::testing::TestParamInfo<PlantInfo>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, PlantedBug, ::testing::ValuesIn(kPlantTable), name_of);
 
-}  // namespace
+}  // namespace simulation_test
 }  // namespace optserve::simulation

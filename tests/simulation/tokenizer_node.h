@@ -27,7 +27,8 @@ class TokenizerNode final : public Process {
                                                          link, env_.registry, health_);
   }
 
-  Health health_;
+  const FakeClock clock_;  // of the health endpoints, which nobody asks here
+  Health health_{clock_};
 };
 
 }  // namespace optserve::simulation

@@ -9,7 +9,7 @@
 #include "backend/backend_fixture.h"
 
 namespace optserve {
-namespace {
+namespace large_offsets_test {
 
 constexpr int64_t kFar = int64_t{1} << 31, kFarther = int64_t{1} << 32;
 constexpr size_t kSpareBytes = size_t{2} << 30;  // for everything that is small beside the large tensors
@@ -292,5 +292,5 @@ TEST_P(LargeOffsetsTest, ARowByALargeWeight) {
   }
 }
 
-}  // namespace
+}  // namespace large_offsets_test
 }  // namespace optserve

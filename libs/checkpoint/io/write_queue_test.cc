@@ -15,7 +15,7 @@
 #include "base/ids.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace write_queue_test {
 
 namespace fs = std::filesystem;
 
@@ -120,5 +120,5 @@ TEST_F(WriteQueueTest, TheEndWaitsForThePieceAtWorkOnlyAndClosesTheFile) {
   EXPECT_TRUE(watched.expired());
 }
 
-}  // namespace
+}  // namespace write_queue_test
 }  // namespace optserve::checkpoint

@@ -5,7 +5,7 @@
 #include "checkpoint/torch/testing/pt_builder.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace pickle_test {
 
 namespace op = testing::op;
 using testing::little;
@@ -237,5 +237,5 @@ TEST(Pickle, SelfReferenceAndSharing) {
   EXPECT_EQ(fault_of(deep), "accepted");
 }
 
-}  // namespace
+}  // namespace pickle_test
 }  // namespace optserve::checkpoint

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 namespace optserve::cli {
-namespace {
+namespace bench_options_test {
 
 using ::testing::Contains;
 using ::testing::ElementsAre;
@@ -126,5 +126,5 @@ TEST(BenchOptions, ARunningStackNeedsOnlyTheNameOfAPublishedModel) {
   EXPECT_THAT(refusal_of(options), HasSubstr("NAME=FOLDER or one of opt-125m"));
 }
 
-}  // namespace
+}  // namespace bench_options_test
 }  // namespace optserve::cli

@@ -36,8 +36,8 @@ struct Heard {
   }
 };
 
-JobStream stream_into(const std::shared_ptr<Heard>& heard) {
-  JobStream stream;
+client::JobStream stream_into(const std::shared_ptr<Heard>& heard) {
+  client::JobStream stream;
   stream.on_progress = [heard](const protocol::JobEvent& event) {
     const std::lock_guard lock(heard->mutex);
     heard->count_tokens(event.job, event.tokens);

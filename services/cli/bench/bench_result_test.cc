@@ -10,7 +10,7 @@
 #include "cli/bench/machine_info.h"
 
 namespace optserve::cli {
-namespace {
+namespace bench_result_test {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
@@ -203,5 +203,5 @@ TEST(MachineInfo, NamesTheMachineAndTheMoment) {
   EXPECT_THAT(command_line(), HasSubstr("bench_result_test"));
 }
 
-}  // namespace
+}  // namespace bench_result_test
 }  // namespace optserve::cli

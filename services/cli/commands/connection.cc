@@ -45,7 +45,7 @@ JobId parse_job(const std::string& text) {
 Connection Connection::open(const ConnectionOptions& options) {
   if (options.timeout_ms < 1) throw CommandFailure{kExitUsage, "timeout-ms: expected 1 or more"};
   Connection connection;
-  ClientOptions client_options;
+  client::ClientOptions client_options;
   client_options.endpoints = find_endpoints(options);
   client_options.timeout = std::chrono::milliseconds(options.timeout_ms);
   connection.client_ = std::make_unique<Client>(client_options);

@@ -11,6 +11,9 @@
 
 namespace optserve::cli {
 
+using client::Answers;
+using client::Client;
+
 struct ConnectionOptions {
   std::string scheduler;    // endpoints; empty: that of the stack in `folder`, else the default
   std::string folder;       // of a local stack

@@ -24,10 +24,10 @@ class FollowedJob {
   using OnEvent = std::function<bool(std::string_view piece, const protocol::JobEvent& event)>;
 
   // Submits the job and follows it to its end. Throws CommandFailure if it is refused or lost.
-  static protocol::JobResult run(Client& client, protocol::JobSpec job, const OnEvent& on_event);
+  static protocol::JobResult run(client::Client& client, protocol::JobSpec job, const OnEvent& on_event);
   // The same for several jobs, whose texts are one stream; their results come in the order of the jobs. If one is
   // refused, those that were accepted are cancelled.
-  static std::vector<protocol::JobResult> run_all(Client& client, std::vector<protocol::JobSpec> jobs,
+  static std::vector<protocol::JobResult> run_all(client::Client& client, std::vector<protocol::JobSpec> jobs,
                                                   const OnEvent& on_event);
 
  private:
@@ -40,7 +40,7 @@ class FollowedJob {
     std::map<JobId, protocol::JobResult> results;
     std::optional<Refusal> lost;
   };
-  static JobStream stream_into(const std::shared_ptr<State>& state);
+  static client::JobStream stream_into(const std::shared_ptr<State>& state);
 };
 
 }  // namespace optserve::cli

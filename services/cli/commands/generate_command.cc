@@ -105,8 +105,8 @@ class GenerateCommand final : public Command {
  private:
   // One after the other at the end: streams of several would mix.
   int run_choices(Client& client, const protocol::JobSpec& job, const std::string& prompt) {
-    const auto jobs = value_or_fail(choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
-    const auto results = best_choices(run_to_their_ends(client, jobs), n_);
+    const auto jobs = value_or_fail(client::choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
+    const auto results = client::best_choices(run_to_their_ends(client, jobs), n_);
     int status = 0;
     if (json_) print("{\"choices\": [");
     for (size_t i = 0; i < results.size(); ++i) {

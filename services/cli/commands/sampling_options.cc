@@ -6,6 +6,7 @@
 
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::cli {
 namespace {

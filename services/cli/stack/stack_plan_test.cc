@@ -12,7 +12,7 @@
 #include "model_spec/opt_config.h"
 
 namespace optserve::cli {
-namespace {
+namespace stack_plan_test {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
@@ -124,5 +124,5 @@ TEST_F(StackPlanTest, AVolatileStackHasNoJournal) {
   EXPECT_THAT(plan.processes[0].arguments, ::testing::Contains("--volatile"));
 }
 
-}  // namespace
+}  // namespace stack_plan_test
 }  // namespace optserve::cli

@@ -66,13 +66,13 @@ std::optional<protocol::JobState> parse_job_state(std::string_view name) {
   return std::nullopt;
 }
 
-JobListing list_jobs(Client& client, const protocol::JobFilter& filter, size_t limit) {
+JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit) {
   JobListing listing;
   const auto page = static_cast<uint32_t>(std::min(limit, limits::kJobsPerListMax));
   std::map<std::string, size_t> found;
-  ListPosition after;
+  client::ListPosition after;
   do {
-    Answers<protocol::JobList> answers = client.list(filter, page, after);
+    client::Answers<protocol::JobList> answers = client.list(filter, page, after);
     after.clear();
     for (auto& scheduler : answers) {
       if (!scheduler.answer.ok()) {

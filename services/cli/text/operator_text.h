@@ -16,12 +16,12 @@ std::optional<protocol::JobState> parse_job_state(std::string_view name);
 // Jobs of all schedulers, earliest first.
 struct JobListing {
   std::vector<protocol::JobSummary> jobs;
-  bool more = false;                      // than were asked for
-  Answers<protocol::JobList> unanswered;  // the refusals
+  bool more = false;                              // than were asked for
+  client::Answers<protocol::JobList> unanswered;  // the refusals
 };
 
 // At most `limit` of the jobs that match.
-JobListing list_jobs(Client& client, const protocol::JobFilter& filter, size_t limit);
+JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit);
 
 // One line: {"jobs": [...], "more": false}.
 std::string listing_json(const JobListing& listing);

@@ -10,7 +10,7 @@
 #include "cli/text/wait_line.h"
 
 namespace optserve::cli {
-namespace {
+namespace operator_text_test {
 
 using nlohmann::json;
 using protocol::JobState;
@@ -113,7 +113,7 @@ TEST(GroupText, CountsEveryState) {
                                                             {"dead", 6}}));
 }
 
-Answers<protocol::SystemStatus> two_schedulers() {
+client::Answers<protocol::SystemStatus> two_schedulers() {
   protocol::SystemStatus status;
   status.term = 7;
   status.mode = protocol::QueueMode::kPaused;
@@ -181,5 +181,5 @@ TEST(WaitLine, NeverComesAfterText) {
   EXPECT_EQ(line.show(event), "");
 }
 
-}  // namespace
+}  // namespace operator_text_test
 }  // namespace optserve::cli

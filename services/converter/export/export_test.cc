@@ -14,7 +14,7 @@
 #include "converter/export/shard_rows.h"
 
 namespace optserve::converter {
-namespace {
+namespace export_test {
 
 namespace fs = std::filesystem;
 using model_spec::TensorSpec;
@@ -167,5 +167,5 @@ TEST_F(Export, AQuantisedCheckpointIsRefused) {
   EXPECT_FALSE(fs::exists(root_ / "out"));
 }
 
-}  // namespace
+}  // namespace export_test
 }  // namespace optserve::converter

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 namespace optserve::converter {
-namespace {
+namespace huggingface_test {
 
 std::string index_fault(std::string_view text) {
   const auto index = parse_huggingface_index(text, "index.json");
@@ -82,5 +82,5 @@ TEST(HuggingfaceConfig, MustAgreeWithTheTensors) {
   }
 }
 
-}  // namespace
+}  // namespace huggingface_test
 }  // namespace optserve::converter

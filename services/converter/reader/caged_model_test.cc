@@ -20,7 +20,7 @@
 #include "converter/reader/testing/no_seccomp.h"
 
 namespace optserve::converter {
-namespace {
+namespace caged_model_test {
 
 using model_spec::TensorSpec;
 using tensor::DType;
@@ -249,7 +249,7 @@ TEST(ReadJob, RoundTrips) {
   EXPECT_FALSE(parse_read_job(arguments));
 }
 
-}  // namespace
+}  // namespace caged_model_test
 
 // True if this process was started as a reader; then it has been one.
 bool was_liar(int argc, char** argv, int& status) {

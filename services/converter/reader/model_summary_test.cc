@@ -8,7 +8,7 @@
 #include "model_spec/opt_tensors.h"
 
 namespace optserve::converter {
-namespace {
+namespace model_summary_test {
 
 using tensor::DType;
 
@@ -123,5 +123,5 @@ TEST(PrintableText, LosesWhatTerminalsObey) {
   EXPECT_EQ(printable_text("ab\xc3\xbc", 3), "ab");
 }
 
-}  // namespace
+}  // namespace model_summary_test
 }  // namespace optserve::converter

@@ -7,7 +7,7 @@
 #include "converter/service/conversion_thread.h"
 
 namespace optserve::converter {
-namespace {
+namespace converter_service_test {
 
 using protocol::ConvertDispatch;
 using protocol::ConvertProgress;
@@ -94,8 +94,8 @@ class ConverterServiceTest : public ::testing::Test {
 
   FakeConversions conversions_;
   Registry registry_;
-  Health health_;
   FakeClock clock_;
+  Health health_{clock_};
   transport::Outbox out_;
   ConverterService service_;
 };
@@ -405,5 +405,5 @@ TEST(ConversionThread, RunsReportsAndCancels) {
   thread.start({"endless", "there", "keep", 0});  // the destructor cancels it
 }
 
-}  // namespace
+}  // namespace converter_service_test
 }  // namespace optserve::converter

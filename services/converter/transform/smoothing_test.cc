@@ -24,7 +24,7 @@
 #include "support/tiny_model.h"
 
 namespace optserve::converter {
-namespace {
+namespace smoothing_test {
 
 using model_spec::TensorSpec;
 using tensor::DType;
@@ -298,5 +298,5 @@ TEST(SmoothAfter, SkipsWhatItCannotAndSaysSo) {
   FAIL() << "no such model";
 }
 
-}  // namespace
+}  // namespace smoothing_test
 }  // namespace optserve::converter

@@ -11,7 +11,7 @@
 #include "quant/quantise.h"
 
 namespace optserve::converter {
-namespace {
+namespace stored_rows_test {
 
 using model_spec::TensorSpec;
 using tensor::DType;
@@ -134,5 +134,5 @@ TEST(StoredRows, CountWeightsThatAreNotFinite) {
   EXPECT_EQ(rows.read(matrix(), 0, kRows, false).nonfinite, 3u) << "quantised matrices cannot hold them";
 }
 
-}  // namespace
+}  // namespace stored_rows_test
 }  // namespace optserve::converter

@@ -15,7 +15,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::converter {
-namespace {
+namespace verify_test {
 
 using checkpoint::Manifest;
 using checkpoint::StoredTensor;
@@ -236,5 +236,5 @@ TEST(CompareLogits, SeesTheSmallestChangeAndWhatIsNoNumber) {
   EXPECT_EQ(compare_logits(wanted, found, 4).same_best, 1);
 }
 
-}  // namespace
+}  // namespace verify_test
 }  // namespace optserve::converter

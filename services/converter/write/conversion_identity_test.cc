@@ -9,7 +9,7 @@
 #include "checkpoint/testing/tiny_config.h"
 
 namespace optserve::converter {
-namespace {
+namespace existing_output_test {
 
 namespace fs = std::filesystem;
 using checkpoint::CheckpointWriter;
@@ -111,5 +111,5 @@ TEST_F(OutputFolder, HasAManifest) {
   EXPECT_FALSE(is_output());
 }
 
-}  // namespace
+}  // namespace existing_output_test
 }  // namespace optserve::converter

@@ -16,7 +16,7 @@
 #include "converter/formats/mapper.h"
 
 namespace optserve::converter {
-namespace {
+namespace convert_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -483,5 +483,5 @@ TEST_F(Convert, OptionsThatCannotBe) {
   EXPECT_NE(convert(chosen, SystemClock()).refusal().message.find("exists already"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace convert_test
 }  // namespace optserve::converter

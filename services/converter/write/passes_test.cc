@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace optserve::converter {
-namespace {
+namespace pass_plan_test {
 
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 
@@ -28,5 +28,5 @@ TEST(PassPlan, PassesAreEven) {
   EXPECT_EQ(shards_per_pass(8, kGiB, 3 * 1024), 3);
 }
 
-}  // namespace
+}  // namespace pass_plan_test
 }  // namespace optserve::converter

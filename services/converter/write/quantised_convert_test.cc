@@ -18,7 +18,7 @@
 #include "quant/quantise.h"
 
 namespace optserve::converter {
-namespace {
+namespace quantised_convert_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -229,5 +229,5 @@ TEST_F(QuantisedConvert, AnotherQuantisationIsNotTheSameConversion) {
   }
 }
 
-}  // namespace
+}  // namespace quantised_convert_test
 }  // namespace optserve::converter

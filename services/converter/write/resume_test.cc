@@ -16,7 +16,7 @@
 #include "converter/write/convert.h"
 
 namespace optserve::converter {
-namespace {
+namespace resume_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -263,5 +263,5 @@ TEST_F(Resume, OneFinishesForAnotherThatBreaksDown) {
   EXPECT_TRUE(only_visible());
 }
 
-}  // namespace
+}  // namespace resume_test
 }  // namespace optserve::converter

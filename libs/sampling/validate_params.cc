@@ -1,7 +1,7 @@
-#include "sampling/sampling_params.h"
+#include "sampling/validate_params.h"
 
-#include <algorithm>
 #include <sstream>
+#include <string>
 #include <type_traits>
 
 namespace optserve {
@@ -54,27 +54,38 @@ Result<SamplingProfile> parse_sampling_profile(std::string_view name) {
 
 namespace {
 
-// A beam search follows the best continuations: nothing is drawn.
-Status check_beams(const SamplingParams& params) {
-  SamplingParams plain = params;
-  plain.temperature = 1.0f, plain.top_k = 0, plain.top_p = plain.typical_p = plain.top_p_decay = 1.0f;
-  plain.min_p = plain.top_p_min = 0.0f, plain.top_p_decay_after = 0, plain.profile = SamplingProfile::kDefault;
-  plain.logprobs = std::min(params.logprobs, 0);
-  if (params.temperature == 0.0f) plain.temperature = 0.0f;
-  if (plain == params) return ok_status();
-  return refuse(ErrorCode::kBadRequest,
-                "beam_width: expected temperature 0 or 1, logprobs -1 or 0, and the defaults of top_k, top_p, min_p, "
-                "typical_p, the decay of top_p, and profile: a beam search draws nothing");
+template <class T>
+std::string value_text(T value) {
+  std::ostringstream text;
+  if constexpr (std::is_floating_point_v<T>) {
+    text << value;
+  } else {
+    text << static_cast<int64_t>(value);
+  }
+  return text.str();
+}
+
+// Refuses what has no meaning in a beam search, which follows the best continuations and draws nothing.
+template <class T>
+Status check_with_beams(const ParameterInfo& info, T value, T usual) {
+  if (value == usual || info.with_beams == WithBeams::kAllowed) return ok_status();
+  const bool may_be_zero = info.with_beams == WithBeams::kZero;
+  if (may_be_zero && value == T{}) return ok_status();
+  return refuse(ErrorCode::kBadRequest, std::string(info.name) + ": expected " + value_text(usual) +
+                                            (may_be_zero ? " or 0" : "") + " in a beam search, found " +
+                                            value_text(value));
 }
 
 }  // namespace
 
 Status validate(const SamplingParams& params) {
+  constexpr SamplingParams kDefaults;
   Status found = ok_status();
-  for_each_parameter(params, [&found](const ParameterInfo& info, auto value) {
-    if (found.ok()) found = check_range(info, value);
+  for_each_field([&](const ParameterInfo& info, auto field) {
+    if (found.ok()) found = check_range(info, params.*field);
+    if (found.ok() && params.is_beam_search()) found = check_with_beams(info, params.*field, kDefaults.*field);
   });
-  return found.ok() && params.is_beam_search() ? check_beams(params) : found;
+  return found;
 }
 
 }  // namespace optserve
