@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "batching/planner.h"
-#include "simulation/process.h"
+#include "simulation/nodes/process.h"
 #include "worker/engine_port.h"
 #include "worker/metrics.h"
 #include "worker/worker_service.h"

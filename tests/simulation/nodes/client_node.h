@@ -10,7 +10,7 @@
 
 #include "client/client_session.h"
 #include "simulation/ledger.h"
-#include "simulation/process.h"
+#include "simulation/nodes/process.h"
 #include "simulation/workload.h"
 
 namespace optserve::simulation {

@@ -1,4 +1,4 @@
-#include "simulation/worker_node.h"
+#include "simulation/nodes/worker_node.h"
 
 #include <utility>
 

@@ -1,4 +1,4 @@
-#include "simulation/client_node.h"
+#include "simulation/nodes/client_node.h"
 
 #include <algorithm>
 #include <set>
