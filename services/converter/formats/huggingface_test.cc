@@ -1,5 +1,6 @@
 // The JSON files of a Hugging Face folder; whole folders are in convert_test.cc.
 #include "converter/formats/huggingface.h"
+#include "converter/formats/infer_config.h"
 
 #include <gtest/gtest.h>
 
