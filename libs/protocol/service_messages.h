@@ -145,9 +145,11 @@ struct DecodedItem {
   int32_t stop = -1;  // index of the stop string that ended the text; -1: none
   std::optional<ErrorCode> error;
   std::string message;
+  uint32_t stop_ids = 0;  // with a stop string: how many of the ids it took, up to the one that completed it
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("state", state), f("text", text), f("stop", stop), f("error", error), f("message", message);
+    f("stop_ids", stop_ids);
   }
   bool operator==(const DecodedItem&) const = default;
 };

@@ -98,6 +98,24 @@ TEST(Scheduler, AStopStringEndsTheJobAtTheSameIdHoweverTokensWereBatched) {
   }
 }
 
+// The tokenizer says which of the ids completed the stop string: nothing is asked again to find out.
+TEST(Scheduler, AStopStringAmongManyIdsTakesOneQuestion) {
+  World world;
+  world.add_services();
+  auto spec = job_spec("a", "once", 12);
+  spec.stop = {"cd"};
+  const auto item = world.submit_and_dispatch(spec);
+  for (uint32_t p = 0; p < 9; ++p) {
+    world.send(world.worker, protocol::Tokens{1, {item.lease}, {p}, {TokenId(kFirstByteId + 'a' + int(p))}, {0}});
+  }
+  world.send(world.tokenizer, decode_bytes(world.only<protocol::Decode>(world.tokenizer)));
+  const auto question = world.only<protocol::Decode>(world.tokenizer);
+  EXPECT_EQ(question.items.at(0).ids.size(), 8u);
+  world.send(world.tokenizer, decode_bytes(question));
+  EXPECT_TRUE(world.take<protocol::Decode>(world.tokenizer).empty());
+  EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.ids.size(), 4u);
+}
+
 TEST(Scheduler, IdsAsPromptSkipTheTokenizer) {
   World world;
   world.add_services();

@@ -43,13 +43,16 @@ inline protocol::DecodedItem decode_item(const protocol::DecodeItem& item) {
   protocol::DecodedItem answer;
   answer.ticket = item.ticket;
   std::string text(item.state.data.begin(), item.state.data.end());
+  uint32_t ids = 0;
   for (const TokenId id : item.ids) {
+    ++ids;
     if (id >= kFirstByteId) text += static_cast<char>(id - kFirstByteId);
     for (size_t stop = 0; stop < item.stop.size(); ++stop) {
       const size_t found = text.find(item.stop[stop]);
       if (found == std::string::npos) continue;
       answer.text = text.substr(0, found);
       answer.stop = static_cast<int32_t>(stop);
+      answer.stop_ids = ids;
       return answer;
     }
   }

@@ -211,6 +211,31 @@ TEST_F(TokenizerServiceTest, StopStringsEndTheText) {
   EXPECT_EQ(piece.stop, 1);
 }
 
+TEST_F(TokenizerServiceTest, SaysWhichIdCompletedTheStopString) {
+  const auto ids = encode({{1, "demo", "one two. three four five"}})[0].ids;
+  const std::vector<std::string> stop = {"zz", ". th"};
+  std::vector<protocol::Bytes> states(1);  // before each id
+  protocol::DecodedItem piece;
+  for (size_t i = 0; i < ids.size() && piece.stop < 0; ++i) {
+    piece = decode({2, "demo", states.back(), {ids[i]}, stop, false});
+    states.push_back(piece.state);
+  }
+  const size_t expected = states.size() - 1;
+  EXPECT_EQ(piece.stop, 1);
+  EXPECT_EQ(piece.stop_ids, 1u);
+  ASSERT_GT(expected, 2u);
+  ASSERT_LT(expected, ids.size());
+  for (size_t first = 0; first < expected; ++first) {
+    for (const bool flush : {false, true}) {
+      const std::vector<TokenId> rest(ids.begin() + static_cast<ptrdiff_t>(first), ids.end());
+      const auto answer = decode({3, "demo", states[first], rest, stop, flush});
+      EXPECT_EQ(answer.stop, 1);
+      EXPECT_EQ(answer.stop_ids, expected - first);
+    }
+  }
+  EXPECT_EQ(decode({4, "demo", {}, ids, {"zz"}, true}).stop_ids, 0u);
+}
+
 TEST_F(TokenizerServiceTest, TheStopStringIsPartOfTheTextWhenAskedFor) {
   const auto ids = encode({{1, "demo", "one two. three"}})[0].ids;
   const auto piece = decode({2, "demo", {}, ids, {"zz", ". th"}, false, true});

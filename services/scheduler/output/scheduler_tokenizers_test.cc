@@ -36,6 +36,30 @@ TEST(SchedulerTokenizers, IdsOutsideTheVocabularyAreNoAnswer) {
   world.dispatched(world.worker);
 }
 
+TEST(SchedulerTokenizers, AStopStringThatEndsAtNoneOfTheIdsIsAskedAgain) {
+  for (const uint32_t impossible : {0u, 8u}) {
+    World world;
+    world.add_services();
+    auto spec = job_spec("a", "once", 12);
+    spec.stop = {"cd"};
+    const auto item = world.submit_and_dispatch(spec);
+    for (uint32_t p = 0; p < 8; ++p) {
+      world.send(world.worker, protocol::Tokens{1, {item.lease}, {p}, {TokenId(kFirstByteId + 'a' + int(p))}, {0}});
+    }
+    world.send(world.tokenizer, decode_bytes(world.only<protocol::Decode>(world.tokenizer)));
+    const auto question = world.only<protocol::Decode>(world.tokenizer);
+    ASSERT_EQ(question.items.at(0).ids.size(), 7u);
+    auto answer = decode_bytes(question);
+    answer.items[0].stop_ids = impossible;
+    world.send(world.tokenizer, answer);
+    EXPECT_TRUE(world.take<protocol::JobFinished>(world.client).empty()) << impossible;
+    const auto again = world.only<protocol::Decode>(world.tokenizer);
+    EXPECT_EQ(again.items.at(0).ids, question.items[0].ids);
+    world.send(world.tokenizer, decode_bytes(again));
+    EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.ids.size(), 4u);
+  }
+}
+
 TEST(SchedulerTokenizers, AnotherVocabularyUnderTheSameNameIsRefused) {
   World world;
   world.add_tokenizer(world.tokenizer, 1, "digest-a");
