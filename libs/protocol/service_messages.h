@@ -91,8 +91,8 @@ struct Encode {  // scheduler -> tokenizer
 struct EncodedItem {
   static constexpr bool kPositional = true;
   uint64_t ticket = 0;
-  std::vector<TokenId> ids;  // without the leading </s>; at most limits::kContextTokensMax are sent
-  uint32_t count = 0;        // how many ids the text has in all
+  std::vector<TokenId> ids;  // begins with the model's leading id; at most limits::kContextTokensMax are sent
+  uint32_t count = 0;        // how many ids there are in all, the leading one included
   std::optional<ErrorCode> error;
   std::string message;
   std::vector<std::vector<TokenId>>

@@ -12,6 +12,7 @@
 
 namespace optserve::scheduler::testing {
 
+inline constexpr TokenId kEndOfText = 2;    // also the first id of every prompt
 inline constexpr TokenId kFirstByteId = 3;  // id of byte 0
 inline constexpr int32_t kVocab = 259;
 inline constexpr int32_t kContext = 512;
@@ -31,7 +32,8 @@ inline protocol::Encoded encode_bytes(const protocol::Encode& question) {
   for (const protocol::EncodeItem& item : question.items) {
     protocol::EncodedItem encoded;
     encoded.ticket = item.ticket;
-    encoded.count = static_cast<uint32_t>(item.text.size());
+    encoded.ids.push_back(kEndOfText);
+    encoded.count = static_cast<uint32_t>(item.text.size()) + 1;
     for (const char c : item.text.substr(0, 2048)) encoded.ids.push_back(kFirstByteId + static_cast<uint8_t>(c));
     answer.items.push_back(std::move(encoded));
   }

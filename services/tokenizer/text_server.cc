@@ -120,7 +120,7 @@ protocol::EncodedItem TextServer::encode_item(const protocol::EncodeItem& item) 
                                                  std::to_string(limits::kPromptBytesMax) + " are allowed"));
     return answer;
   }
-  ids_.clear();
+  ids_.assign(1, model->leading_id);
   if (const Status status = model->encoder.encode(item.text, ids_); !status.ok()) {
     set_error(answer, status.refusal());
     return answer;

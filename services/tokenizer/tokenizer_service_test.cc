@@ -92,6 +92,18 @@ TEST(ServedModel, VocabularyDigestChangesWithEitherFileAndOnlyWithThem) {
   }
 }
 
+TEST(ServedModel, ItsPromptsBeginWithTheIdThatItsManifestNames) {
+  CheckpointFolder folder;
+  folder.manifest().config.bos_id = 7;
+  folder.write_manifest();
+  std::vector<std::unique_ptr<ServedModel>> models;
+  models.push_back(load_served_model("demo=" + folder.path()).value());
+  TextServer texts(std::move(models));
+  protocol::Encode question;
+  question.items.push_back({1, "demo", "text"});
+  EXPECT_EQ(texts.encode(question).at(0).items.at(0).ids.front(), 7);
+}
+
 TEST(ServedModel, RefusesChangedMissingAndAbsentTokenizerFiles) {
   const CheckpointFolder folder;
   const std::string merges = read_file(folder.path() + "/gpt2-merges.txt");
@@ -187,7 +199,9 @@ TEST_F(TokenizerServiceTest, EncodesAndDecodesBack) {
   EXPECT_EQ(encoded[0].ticket, 11u);
   EXPECT_FALSE(encoded[0].error);
   EXPECT_EQ(encoded[0].count, encoded[0].ids.size());
-  EXPECT_EQ(encoded[1].count, 0u);
+  EXPECT_EQ(encoded[0].ids.front(), 2);
+  EXPECT_EQ(encoded[1].ids, std::vector<TokenId>{2});
+  EXPECT_EQ(encoded[1].count, 1u);
 
   std::string streamed;  // one id at a time, the state travelling with each question
   protocol::Bytes state;
@@ -248,7 +262,10 @@ TEST_F(TokenizerServiceTest, BadWordsAreEncodedAtABeginAndAfterASpace) {
   const auto answer = encode({{1, "demo", "text", {"dog", " cat"}}})[0];
   ASSERT_FALSE(answer.error) << answer.message;
   std::vector<std::vector<TokenId>> expected;
-  for (const char* text : {"dog", " dog", "cat", " cat"}) expected.push_back(encode({{2, "demo", text}})[0].ids);
+  for (const char* text : {"dog", " dog", "cat", " cat"}) {
+    const auto ids = encode({{2, "demo", text}})[0].ids;
+    expected.emplace_back(ids.begin() + 1, ids.end());  // without the leading id
+  }
   EXPECT_EQ(answer.bad_words, expected);
   EXPECT_TRUE(encode({{1, "demo", "", std::vector<std::string>(limits::kBadWordsMax + 1, "a")}})[0].error);
   EXPECT_TRUE(encode({{1, "demo", "", {std::string(limits::kStopStringBytesMax + 1, 'a')}}})[0].error);

@@ -15,8 +15,6 @@
 
 namespace optserve::scheduler {
 
-inline constexpr TokenId kEndOfText = 2;  // </s>, also the first token of every prompt
-
 struct Client;
 struct Job;
 struct ModelQueue;

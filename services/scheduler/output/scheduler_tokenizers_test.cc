@@ -60,6 +60,23 @@ TEST(SchedulerTokenizers, AStopStringThatEndsAtNoneOfTheIdsIsAskedAgain) {
   }
 }
 
+TEST(SchedulerTokenizers, APromptIsWhatItsTokenizerSays) {
+  World world;
+  world.add_services();
+  world.submit(job_spec("a"));
+  auto answer = encode_bytes(world.only<protocol::Encode>(world.tokenizer));
+  auto empty = answer;
+  empty.items[0].ids.clear();
+  world.send(world.tokenizer, empty);  // a prompt has at least the leading id: asked again
+  EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
+  answer.items[0].ticket = world.only<protocol::Encode>(world.tokenizer).items.at(0).ticket;
+  answer.items[0].ids[0] = 5;  // another model's leading id
+  world.send(world.tokenizer, answer);
+  const auto item = world.dispatched(world.worker);
+  EXPECT_EQ(item.tokens, answer.items[0].ids);
+  EXPECT_EQ(item.prompt_tokens, static_cast<int32_t>(answer.items[0].ids.size()));
+}
+
 TEST(SchedulerTokenizers, AnotherVocabularyUnderTheSameNameIsRefused) {
   World world;
   world.add_tokenizer(world.tokenizer, 1, "digest-a");
