@@ -1,7 +1,11 @@
-// Everything the engine needs from hardware. CpuBackend is the readable specification; CudaBackend implements the same
-// list. All tensors of a call live on the backend's device. Calls are issued in order on one stream; only download(),
-// wait() and synchronize() wait. Nothing allocates except allocate() and what loads weights. Shapes are checked by
-// every operation; a mismatch aborts.
+// Everything the engine needs from hardware. CpuBackend and CudaBackend implement it, and the same tests hold both to
+// it. All tensors of a call live on the backend's device. Calls are issued in order on one stream; only download(),
+// wait() and synchronize() wait. An operation may allocate scratch when it meets a larger size than ever before; sizes
+// that have been met allocate nothing.
+//
+// Types and shapes are checked once for all backends: the public operations check (backend.cc) and then call the
+// private one of the same name with do_, which a backend implements. A mismatch aborts. Tensors are contiguous and of
+// the compute type unless a comment says otherwise.
 //
 // A step may be padded to a number of rows that the device prefers (padded_rows): a padding row has slot -1, id -1,
 // position -1 and KV slot -1, a padding sequence has context 0. They are read and written like others but store nothing
@@ -45,9 +49,10 @@ struct AttentionBatch {
   Tensor table_rows;   // I32[num_sequences]: each sequence's row of block_table
   Tensor block_table;  // I32[rows, max_blocks]: KV blocks in order of position
   Tensor kv_slots;     // I32[num_tokens]: cache slot of each row
-  Tensor tiles;        // I32[num_tiles, 2]: the other sequences cut into pieces of kTileRows: sequence, first row in it
+  Tensor tiles;  // I32[num_tiles, 2]: the other sequences cut into pieces of kAttentionTileRows: sequence, first row
 };
-inline constexpr int64_t kTileRows = 64;
+inline constexpr int64_t kAttentionTileRows = 64;
+inline constexpr int64_t kHeadDimMax = 256;
 
 // Rows of a sampling call: one per sequence that draws a token (sampling/sample_row.h).
 struct SampleBatch {
@@ -104,7 +109,7 @@ class Backend {
   virtual void download(void* destination, const Tensor& source) = 0;      // waits
   virtual void copy_to_host(void* destination, const Tensor& source) = 0;  // complete once a later mark is waited for
   virtual void fill_zero(Tensor x) = 0;
-  virtual void copy(const Tensor& source, Tensor destination) = 0;  // same shape and type
+  void copy(const Tensor& source, Tensor destination);  // same shape and type; both may be strided
   virtual void synchronize() = 0;
   // Of the last kMarksMax marks made, any may be waited for: until every call before it is complete.
   virtual Mark mark() = 0;
@@ -127,45 +132,64 @@ class Backend {
 
   // Makes the token ids of a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]]; ids[r] is
   // what then stands there. All I32; history: [slots, max tokens].
-  virtual void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                        Tensor ids) = 0;
+  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history, Tensor ids);
   // table[row, column] = value for each of updates I32[n, 3]: row, column, value; row -1 does nothing.
-  virtual void update_table(const Tensor& updates, Tensor table) = 0;
+  void update_table(const Tensor& updates, Tensor table);
 
   // out[num_tokens, embed] = table[id - first_id] where first_id <= id < first_id + rows of table, else 0.
-  virtual void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) = 0;
+  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out);
   // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden]. Position -1 adds nothing.
-  virtual void add_positions(const Tensor& positions, const Tensor& table, Tensor x) = 0;
+  void add_positions(const Tensor& positions, const Tensor& table, Tensor x);
   // out = (x - mean) / sqrt(var + 1e-5) * gamma + beta per row, statistics in fp32, biased variance. out may be x.
-  virtual void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) = 0;
+  void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out);
   // residual += x + bias (bias may be empty). All [num_tokens, hidden].
-  virtual void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) = 0;
+  void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual);
   // residual += x + bias; out = layer_norm(residual): one pass where the device can.
-  virtual void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
-                                      const Tensor& beta,
-                                      Tensor out) = 0;  // NOLINT: six inputs and outputs of one fusion
-  // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. out may be fp32 whatever the compute type.
-  virtual void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) = 0;
+  void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
+                              const Tensor& beta, Tensor out);
+  // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. x and out may be strided, and out may be
+  // fp32 whatever the compute type.
+  void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out);
   // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots; then
   // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache. Softmax in
-  // fp32.
-  virtual void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) = 0;
-  // out[i] = x[rows[i]]; rows: I32[n].
-  virtual void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
-  // From blocks of all ranks to whole rows: in [world, n, local] -> out [n, world * local].
-  virtual void interleave_ranks(const Tensor& in, Tensor out) = 0;
+  // fp32. head_dim is at most kHeadDimMax.
+  void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out);
+  // out[i] = x[rows[i]]; rows: I32[n]. x may be strided.
+  void gather_rows(const Tensor& x, const Tensor& rows, Tensor out);
+  // From blocks of all ranks to whole rows: in [world, n, local] -> out [n, world * local], both of one type.
+  void interleave_ranks(const Tensor& in, Tensor out);
   // Draws one token per row of logits F32[n, vocab], which stay as they are, and stores it in the history (0 for -1).
   // Order of steps: sampling/logit_steps.h.
-  virtual void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) = 0;
-  // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; targets I32[n], -1 gives 0; NaN where
-  // the logits are not finite.
-  virtual void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;
+  void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out);
+  // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; logits and out are F32; targets I32[n],
+  // -1 gives 0; NaN where the logits are not finite.
+  void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out);
 
   // Runs `body` (only operations of this backend and its communicator, on fixed tensors); a device with graphs runs it
   // the first time for this key, records it the second time and then replays it.
   virtual void capture_or_run(uint64_t key, const std::function<void()>& body) = 0;
   // Lets go of everything recorded: before the communicator whose collectives are in it ends.
   virtual void drop_recordings() {}
+
+ private:
+  // What the operations above do once their arguments are known to fit.
+  virtual void do_copy(const Tensor& source, Tensor destination) = 0;
+  virtual void do_take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
+                           Tensor ids) = 0;
+  virtual void do_update_table(const Tensor& updates, Tensor table) = 0;
+  virtual void do_embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) = 0;
+  virtual void do_add_positions(const Tensor& positions, const Tensor& table, Tensor x) = 0;
+  virtual void do_layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) = 0;
+  virtual void do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) = 0;
+  virtual void do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
+                                         const Tensor& beta, Tensor out) = 0;
+  virtual void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+                         Tensor out) = 0;
+  virtual void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) = 0;
+  virtual void do_gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
+  virtual void do_interleave_ranks(const Tensor& in, Tensor out) = 0;
+  virtual void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) = 0;
+  virtual void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;
 };
 
 struct BackendOptions {

@@ -7,7 +7,7 @@
 #include "backend/backend_fixture.h"
 
 namespace optserve {
-namespace {
+namespace backend_attention_test {
 
 struct AttentionCase {
   int64_t heads, head_dim, block_tokens;  // GPUs have blocks of 16 only
@@ -68,7 +68,7 @@ class AttentionTest : public BackendTest {
       if (c.rows[s] == 1 && step.batch.num_decodes == static_cast<int64_t>(s)) {
         ++step.batch.num_decodes;
       } else {
-        for (int64_t row = 0; row < c.rows[s]; row += kTileRows) {
+        for (int64_t row = 0; row < c.rows[s]; row += kAttentionTileRows) {
           tiles.insert(tiles.end(), {static_cast<int32_t>(s), static_cast<int32_t>(row)});
         }
       }
@@ -289,5 +289,5 @@ TEST_P(AttentionTest, PaddingSequencesTouchNothing) {
   }
 }
 
-}  // namespace
+}  // namespace backend_attention_test
 }  // namespace optserve

@@ -108,6 +108,7 @@ void attention(benchmark::State& state) {
   batch.table_rows = Tensor(table_rows.data(), DType::kI32, {sequences});
   batch.block_table = Tensor(table.data(), DType::kI32, {sequences, max_blocks});
   batch.kv_slots = Tensor(slots.data(), DType::kI32, {sequences * rows});
+  batch.tiles = Tensor(nullptr, DType::kI32, {0, 2});  // the CPU's attention does not read them
   for (auto _ : state) {
     backend().attention(view(qkv, {sequences * rows, 3 * kHeads * kHeadDim}), batch, layer,
                         view(out, {sequences * rows, kHeads * kHeadDim}));

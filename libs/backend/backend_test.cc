@@ -10,7 +10,7 @@
 #include "base/error.h"
 
 namespace optserve {
-namespace {
+namespace backend_test {
 
 INSTANTIATE_TEST_SUITE_P(Backends, BackendTest, testing::ValuesIn(backends_under_test()), case_name);
 
@@ -376,23 +376,32 @@ TEST_P(BackendTest, CapturedBodiesSeeNewInput) {
   }
 }
 
-TEST_P(BackendTest, NothingToDoIsFine) {
-  const Array x = random({0, 8}), y = random({0, 8}), gamma = random({8});
-  backend_->layer_norm(x, gamma, gamma, y);
-  backend_->copy(x, y);
+TEST_P(BackendTest, OperationsOnNoRowsWriteNothing) {
+  const Array x = random({2, 8}), y = random({2, 8}), gamma = random({8});
+  const std::vector<float> before = y.values();
+  const Tensor no_x = x.view.rows(1, 1), no_y = y.view.rows(1, 1);
+  backend_->layer_norm(no_x, gamma, gamma, no_y);
+  backend_->add_bias_residual(no_x, gamma, no_y);
+  backend_->copy(no_x, no_y);
   const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
-  backend_->linear(x, weight, {}, Activation::kNone, y);
+  backend_->linear(no_x, weight, {}, Activation::kNone, no_y);
+  EXPECT_EQ(y.values(), before);
 }
 
-TEST_P(BackendTest, MismatchedShapesAbort) {
+TEST_P(BackendTest, MismatchedArgumentsAbort) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const Array x = random({2, 8}), gamma = random({7}), out = poisoned({2, 8});
   EXPECT_DEATH(backend_->layer_norm(x, gamma, gamma, out), "layer_norm: gamma: hidden: 8 != 7");
+  EXPECT_DEATH(backend_->layer_norm(x.view.columns(0, 7), gamma, gamma, out), "layer_norm: x: expected contiguous");
+  EXPECT_DEATH(backend_->copy(x, random({8, 2})), "copy: .*\\[2, 8\\] to .*\\[8, 2\\]");
+  EXPECT_DEATH(backend_->gather_rows(x, random({2}), out), "gather_rows: rows: expected I32");
   const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
   EXPECT_DEATH(backend_->linear(random({2, 9}), weight, {}, Activation::kNone, out), "linear: x: in: 8 != 9");
+  const Array logits = poisoned_f32({2, 8}), logprobs = poisoned_f32({2});
+  EXPECT_DEATH(backend_->token_logprobs(logits, ints({1, 2}, {2}), 9, logprobs), "more real ids than logits");
   if (backend_->device().kind != DeviceKind::kCpu) return;  // only the CPU reads positions on the host
   EXPECT_DEATH(backend_->add_positions(ints({1, 2}, {2}), random({2, 8}), x), "position outside the table");
 }
 
-}  // namespace
+}  // namespace backend_test
 }  // namespace optserve

@@ -1,6 +1,11 @@
+#include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -9,14 +14,23 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/error.h"
+#include "base/file_lock.h"
+#include "base/format_names.h"
+#include "base/hex.h"
 #include "base/ids.h"
-#include "base/limits.h"
+#include "base/input_check.h"
 #include "base/log.h"
+#include "base/progress_line.h"
+#include "base/sha256.h"
 #include "base/time_left.h"
 #include "base/utf8.h"
 
 namespace optserve {
-namespace {
+namespace base_test {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
 
 TEST(Id128, HexRoundTripsAndRefusesOtherText) {
   const Id128 id = Id128::random();
@@ -28,7 +42,7 @@ TEST(Id128, HexRoundTripsAndRefusesOtherText) {
 
 // Whatever a peer sends, one call is one line, and no byte of it moves a terminal.
 TEST(Log, HostileTextStaysInsideItsField) {
-  std::string hostile = "a\n2026-01-01T00:00:00.000 E scheduler[1] forged\r\x1b[2J\" b=c \\";
+  std::string hostile = "a\n2026-01-01T00:00:00.000 E scheduler[1] forged\r\x1b[2J\" b=c \\\xff\u009b";
   hostile += '\0';
   hostile += '\x7f';
   for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
@@ -40,12 +54,9 @@ TEST(Log, HostileTextStaysInsideItsField) {
     const std::string written = testing::internal::GetCapturedStderr();
     EXPECT_EQ(std::count(written.begin(), written.end(), '\n'), 1) << written;
     EXPECT_TRUE(written.ends_with('\n') && !written.ends_with("\n\n"));
-    for (const char c : written.substr(0, written.size() - 1)) {
-      EXPECT_GE(static_cast<unsigned char>(c), 0x20u);
-      EXPECT_NE(c, 0x7f);
-    }
+    for (const char c : written.substr(0, written.size() - 1)) EXPECT_TRUE(c >= ' ' && c <= '~');
     const std::string quoted =
-        R"("a\u000a2026-01-01T00:00:00.000 E scheduler[1] forged\u000d\u001b[2J\" b=c \\\u0000\u007f")";
+        R"("a\n2026-01-01T00:00:00.000 E scheduler[1] forged\r\u001b[2J\" b=c \\\ufffd\u009b\u0000\u007f")";
     EXPECT_NE(written.find(format == LogFormat::kJson ? "\"text\":" + quoted + ",\"number\":3}"
                                                       : "text=" + quoted + " number=3"),
               std::string::npos)
@@ -101,6 +112,127 @@ TEST(TimeLeft, CountsFromTheFirstCallAndRoundsUp) {
   EXPECT_EQ(left.text(550, 1000, clock.now()), "about 10 s left");
 }
 
+std::string message_of(const Status& status) { return status.ok() ? "" : status.refusal().message; }
+
+TEST(InputCheck, RangesHoldTheirEndsAndNameWhatIsOutside) {
+  EXPECT_TRUE(check_range("count", 1, 1, 3).ok());
+  EXPECT_TRUE(check_range("count", 3, 1, 3).ok());
+  EXPECT_EQ(message_of(check_range("count", 4, 1, 3)), "count is 4, expected 1 to 3");
+  EXPECT_EQ(message_of(check_range("count", int64_t{-1}, 0, 100'000'000)), "count is -1, expected 0 to 100000000");
+  EXPECT_EQ(message_of(check_range("share", 2.1f, 0.1f, 1)), "share is 2.1, expected 0.1 to 1");
+  EXPECT_EQ(message_of(check_range("share", 1e-9, 0.01, 100e6)), "share is 1e-09, expected 0.01 to 100000000");
+  EXPECT_EQ(message_of(check_range("share", std::nan(""), 0, 1)), "share is nan, expected 0 to 1");
+  EXPECT_EQ(message_of(check_range("share", INFINITY, 0, 1)), "share is inf, expected 0 to 1");
+  EXPECT_TRUE(check_above("share", 1, 0, 1).ok());
+  EXPECT_EQ(message_of(check_above("share", 0, 0, 1)), "share is 0, expected more than 0, at most 1");
+  EXPECT_FALSE(check_above("share", std::nan(""), 0, 1).ok());
+  EXPECT_THROW(throw_if_refused(check_range("count", 4, 1, 3)), Error);
+}
+
+TEST(InputCheck, ChoicesAndNamesNeverRepeatTextThatMovesATerminal) {
+  EXPECT_TRUE(check_choice("dtype", "bf16", kDtypeNames).ok());
+  EXPECT_EQ(message_of(check_choice("dtype", "fp8", kDtypeNames)), "dtype is 'fp8', expected fp32, fp16 or bf16");
+  EXPECT_TRUE(check_choice("dtype", "auto", with_words({"auto"}, kDtypeNames)).ok());
+  EXPECT_EQ(message_of(check_choice("form", "a\x1b[2J", {"text", "json"})),
+            "form is a text of 5 bytes, expected text or json");
+  EXPECT_TRUE(check_name("key", "aZ09._-", 1, 7).ok());
+  EXPECT_TRUE(check_name("key", "", 0, 7).ok());
+  EXPECT_EQ(message_of(check_name("key", "", 1, 7)), "key is '', expected 1 to 7 characters of [A-Za-z0-9._-]");
+  EXPECT_FALSE(check_name("key", "12345678", 1, 7).ok());
+  EXPECT_FALSE(check_name("key", "a b", 1, 7).ok());
+  EXPECT_EQ(found_text(std::string(65, 'x')), "a text of 65 bytes");
+}
+
+TEST(Sha256, IsTheStandardOneInOnePieceOrSeveral) {
+  const std::string digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";  // FIPS 180-4, "abc"
+  EXPECT_EQ(to_hex(sha256("abc")), digest);
+  Sha256 hash;
+  for (const char c : {'a', 'b', 'c'}) hash.update(std::as_bytes(std::span(&c, 1)));
+  EXPECT_EQ(to_hex(hash.finish()), digest);
+  EXPECT_TRUE(is_sha256_hex(digest));
+  EXPECT_FALSE(is_sha256_hex(digest.substr(1)));
+  EXPECT_FALSE(is_sha256_hex("B" + digest.substr(1)));
+}
+
+TEST(FileLock, OneHolderUntilItEnds) {
+  const std::string path = ::testing::TempDir() + "/base_test.lock";
+  const auto read = [&] {
+    std::string text;
+    std::getline(std::ifstream(path), text);
+    return text;
+  };
+  std::optional<FileLock> held = FileLock::try_exclusive(path);
+  ASSERT_TRUE(held);
+  held->write_note("a longer note\n");
+  held->write_note("note\n");
+  EXPECT_EQ(read(), "note");
+  EXPECT_FALSE(FileLock::try_exclusive(path));
+  FileLock moved = std::move(*held);
+  held.reset();
+  EXPECT_FALSE(FileLock::try_exclusive(path));  // moving does not release it
+  { const FileLock gone = std::move(moved); }
+  EXPECT_TRUE(FileLock::try_exclusive(path));
+  EXPECT_THROW((void)FileLock::try_exclusive(path + ".no-folder/lock"), Error);
+}
+
+TEST(FileLock, ARemovedFolderHasNoLocksAndLinksAreNotFollowed) {
+  const std::string folder = ::testing::TempDir() + "/base_test.locks";
+  std::filesystem::create_directory(folder);
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY);
+  std::filesystem::create_symlink("elsewhere", folder + "/link");
+  EXPECT_THROW((void)FileLock::try_exclusive(fd, folder, "link"), Error);
+  {
+    const auto first = FileLock::wait(fd, folder, "members", FileLock::Kind::kShared);
+    auto second = FileLock::wait(fd, folder, "members", FileLock::Kind::kShared);
+    ASSERT_TRUE(first && second);
+    EXPECT_FALSE(FileLock::try_exclusive(fd, folder, "members"));
+    EXPECT_FALSE(second->try_upgrade());
+  }
+  auto alone = FileLock::wait(fd, folder, "members", FileLock::Kind::kShared);
+  EXPECT_TRUE(alone->try_upgrade());
+  std::filesystem::remove_all(folder);
+  EXPECT_FALSE(FileLock::wait(fd, folder, "members", FileLock::Kind::kExclusive));
+  EXPECT_FALSE(FileLock::try_exclusive(fd, folder, "members"));
+  close(fd);
+}
+
+TEST(ProgressLine, SizesHaveThreeDigitsAndDecimalUnits) {
+  EXPECT_EQ(bytes_text(0), "0 B");
+  EXPECT_EQ(bytes_text(999), "999 B");
+  EXPECT_EQ(bytes_text(1'000), "1.0 kB");
+  EXPECT_EQ(bytes_text(99'949), "99.9 kB");
+  EXPECT_EQ(bytes_text(310'400'000), "310 MB");
+  EXPECT_EQ(bytes_text(999'600'000), "1.0 GB");
+  EXPECT_EQ(bytes_text(13'300'000'000'000), "13.3 TB");
+}
+
+TEST(ProgressLine, TextLeavesOutWhatIsNotKnown) {
+  EXPECT_EQ(progress_text({.done = 42, .total = 100}), "42% of 100 B");
+  EXPECT_EQ(progress_text({.done = 999, .total = 1'000, .item = "fc1"}), "99% of 1.0 kB, fc1");
+  EXPECT_EQ(progress_text({.done = 1, .total = 2, .bytes_per_second = 3e8, .time_left = "about 1 s left"}),
+            "50% of 2 B, 300 MB/s, about 1 s left");
+  EXPECT_EQ(progress_text({}), "100% of 0 B");
+}
+
+TEST(ProgressLine, ATerminalHasOneLineAndALogOneEveryFiveSeconds) {
+  FakeClock clock;
+  ProgressLine line(true), log(false);
+  EXPECT_EQ(line.show(100, 1'000, "a", clock.now()), "");
+  EXPECT_EQ(log.show(100, 1'000, "a", clock.now()), "");
+  EXPECT_EQ(line.erase(), "");
+  clock.advance(milliseconds(500));
+  EXPECT_EQ(line.show(150, 1'000, "b", clock.now()), "\r\x1b[K15% of 1.0 kB, 100 B/s, b");
+  EXPECT_EQ(line.show(151, 1'000, "b", clock.now()), "");
+  EXPECT_EQ(log.show(150, 1'000, "b", clock.now()), "");
+  EXPECT_EQ(line.erase(), "\r\x1b[K");
+  EXPECT_EQ(line.erase(), "");
+  clock.advance(milliseconds(4'500));
+  EXPECT_EQ(log.show(600, 1'000, "c", clock.now()), "60% of 1.0 kB, 100 B/s, about 4 s left, c\n");
+  EXPECT_EQ(line.finish(1'000, 1'000, clock.now()), "\r\x1b[K100% of 1.0 kB, 180 B/s\n");
+  EXPECT_EQ(line.erase(), "");
+  EXPECT_EQ(log.finish(1'000, 1'000, clock.now()), "");
+}
+
 TEST(Config, FlagBeatsEnvironmentBeatsFile) {
   const std::string path = ::testing::TempDir() + "/config_test.yaml";
   std::ofstream(path) << "alpha: 1\nbeta: 1\ngamma: 1\nlist: [a, b]\n";
@@ -125,6 +257,35 @@ TEST(Config, FlagBeatsEnvironmentBeatsFile) {
   EXPECT_EQ(list, (std::vector<std::string>{"a", "b"}));
 }
 
+TEST(Config, WhatWasGivenSetsTheSameInAnotherProgram) {
+  const std::string path = ::testing::TempDir() + "/config_given.yaml";
+  std::ofstream(path) << "run:\n  quick: true\n  alpha: 1\n";
+  setenv("OPTSERVE_BETA", "2", 1);
+  bool selected = false, quick = false, loud = true;
+  int alpha = 0, beta = 0, gamma = 0;
+  std::vector<std::string> list;
+  std::string what;
+  ConfigParser parser("program", "text");
+  ConfigParser& command = parser.add_command("run", "", selected);
+  command.add_positional("what", what, "", true);
+  command.add("quick", quick, "");
+  command.add("loud", loud, "");
+  command.add("alpha", alpha, "");
+  command.add("beta", beta, "");
+  command.add("gamma", gamma, "");
+  command.add("list", list, "");
+  const char* argv[] = {"program", "--config", path.c_str(), "run", "x", "--no-loud", "--list", "a b", "--list", "c"};
+  ASSERT_EQ(parser.parse(10, argv), -1);
+  unsetenv("OPTSERVE_BETA");
+  std::string text;
+  for (const ConfigParser::Given& given : command.given()) {
+    text += (given.is_positional ? "positional " : "") + given.name + (given.is_from_environment ? " (variable)" : "");
+    for (const std::string& value : given.values) text += " [" + value + "]";
+    text += "\n";
+  }
+  EXPECT_EQ(text, "positional what [x]\nquick [true]\nloud [false]\nalpha [1]\nbeta (variable) [2]\nlist [a b] [c]\n");
+}
+
 TEST(Config, RefusesUnknownKeysAndBadNumbers) {
   const std::string path = ::testing::TempDir() + "/config_bad.yaml";
   std::ofstream(path) << "alhpa: 1\n";
@@ -137,5 +298,48 @@ TEST(Config, RefusesUnknownKeysAndBadNumbers) {
   EXPECT_GT(parser.parse(3, bad), 0);
 }
 
-}  // namespace
+// What a program prints that is started with these arguments; the parser has one option of each kind of check.
+std::string parsed_with(std::vector<const char*> arguments) {
+  int count = -5;  // a default is not checked
+  double share = 0.5;
+  std::string form = "text";
+  std::vector<std::string> types;
+  ConfigParser parser("program", "text");
+  parser.add("count", count, "How many").range(0, 7);
+  parser.add("share", share, "How much").above(0, 1);
+  parser.add("form", form, "Which form").choices({"text", "json"});
+  parser.add("types", types, "Which types").choices(kDtypeNames);
+  arguments.insert(arguments.begin(), "program");
+  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
+  const int status = parser.parse(static_cast<int>(arguments.size()), arguments.data());
+  const std::string out = testing::internal::GetCapturedStdout() + testing::internal::GetCapturedStderr();
+  return std::to_string(status) + " " + out;
+}
+
+TEST(Config, ChecksHoldForFlagsEnvironmentAndFile) {
+  EXPECT_EQ(parsed_with({}), "-1 ");
+  EXPECT_EQ(parsed_with({"--count", "7", "--share", "1", "--form", "json", "--types", "fp16"}), "-1 ");
+  EXPECT_THAT(parsed_with({"--count", "8"}), HasSubstr("--count: the value is 8, expected 0 to 7"));
+  EXPECT_THAT(parsed_with({"--count", "0.5"}), Not(StartsWith("-1")));
+  EXPECT_THAT(parsed_with({"--share", "0"}), HasSubstr("--share: the value is 0, expected more than 0, at most 1"));
+  EXPECT_THAT(parsed_with({"--share", "nan"}), HasSubstr("the value is nan"));
+  EXPECT_THAT(parsed_with({"--form", "xml"}), HasSubstr("--form: the value is 'xml', expected text or json"));
+  EXPECT_THAT(parsed_with({"--types", "fp16", "int4"}), HasSubstr("--types: the value is 'int4'"));
+  setenv("OPTSERVE_COUNT", "-1", 1);
+  EXPECT_THAT(parsed_with({}), HasSubstr("the value is -1, expected 0 to 7"));
+  unsetenv("OPTSERVE_COUNT");
+  const std::string path = ::testing::TempDir() + "/config_checks.yaml";
+  std::ofstream(path) << "form: xml\n";
+  EXPECT_THAT(parsed_with({"--config", path.c_str()}), HasSubstr("the value is 'xml', expected text or json"));
+}
+
+TEST(Config, HelpNamesWhatIsAccepted) {
+  const std::string help = parsed_with({"--help"});
+  for (const char* expected : {"0 to 7", "more than 0, at most 1", "{text,json}", "{fp32,fp16,bf16}"}) {
+    EXPECT_THAT(help, HasSubstr(expected));
+  }
+}
+
+}  // namespace base_test
 }  // namespace optserve

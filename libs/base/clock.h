@@ -1,6 +1,7 @@
 // Time is a parameter: pure code receives an Instant, and only Clock implementations ask the system for it.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 
@@ -27,15 +28,17 @@ class SystemClock final : public Clock {
   }
 };
 
-// A clock that tests move by hand.
+// A clock that tests move by hand, also while other threads read it.
 class FakeClock final : public Clock {
  public:
-  Instant now() const override { return now_; }
-  int64_t wall_ms() const override { return std::chrono::duration_cast<milliseconds>(now_.time_since_epoch()).count(); }
-  void advance(Duration by) { now_ += by; }
+  Instant now() const override { return Instant(Duration(since_epoch_.load())); }
+  int64_t wall_ms() const override {
+    return std::chrono::duration_cast<milliseconds>(now().time_since_epoch()).count();
+  }
+  void advance(Duration by) { since_epoch_ += by.count(); }
 
  private:
-  Instant now_{seconds(1'000'000)};
+  std::atomic<Duration::rep> since_epoch_{Duration(seconds(1'000'000)).count()};
 };
 
 }  // namespace optserve

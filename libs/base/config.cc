@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/input_check.h"
 #include "base/log.h"
 
 namespace optserve {
@@ -60,7 +61,55 @@ class YamlConfig final : public CLI::Config {
   }
 };
 
+// CLI11 puts "--NAME: " before the message of a check that fails.
+template <class Check>
+void add_check(CLI::Option& option, const std::string& description, Check check) {
+  option.check(CLI::Validator(
+      [check](const std::string& text) {
+        const Status status = check(text);
+        return status.ok() ? std::string() : status.refusal().message;
+      },
+      description));
+}
+
+template <class Check>
+void add_number_check(CLI::Option& option, const std::string& description, Check check) {
+  add_check(option, description, [check](const std::string& text) {
+    double number = 0;
+    return CLI::detail::lexical_cast(text, number) ? check(number) : ok_status();  // CLI11 refuses what is no number
+  });
+}
+
+constexpr const char* kValue = "the value";
+
 }  // namespace
+
+ConfigOption& ConfigOption::range_of(double min, double max) {
+  add_number_check(*option_, number_text(min) + " to " + number_text(max),
+                   [=](double number) { return check_range(kValue, number, min, max); });
+  return *this;
+}
+
+ConfigOption& ConfigOption::above(double min, double max) {
+  add_number_check(*option_, "more than " + number_text(min) + ", at most " + number_text(max),
+                   [=](double number) { return check_above(kValue, number, min, max); });
+  return *this;
+}
+
+ConfigOption& ConfigOption::choices(std::span<const std::string_view> words) {
+  const std::vector<std::string> allowed(words.begin(), words.end());
+  std::string description;
+  for (const std::string& word : allowed) description += (description.empty() ? "{" : ",") + word;
+  add_check(*option_, description + "}", [allowed](const std::string& text) {
+    const std::vector<std::string_view> views(allowed.begin(), allowed.end());
+    return check_choice(kValue, text, views);
+  });
+  return *this;
+}
+
+ConfigOption& ConfigOption::choices(std::initializer_list<std::string_view> words) {
+  return choices(std::span(words.begin(), words.size()));
+}
 
 struct ConfigParser::Impl {
   std::unique_ptr<CLI::App> owned;  // empty for a subcommand
@@ -82,7 +131,7 @@ ConfigParser::ConfigParser(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 ConfigParser::~ConfigParser() = default;
 
 template <class T>
-void ConfigParser::add(std::string_view name, T& value, std::string_view help) {
+ConfigOption ConfigParser::add(std::string_view name, T& value, std::string_view help) {
   const std::string flag = "--" + std::string(name);
   CLI::Option* option = nullptr;
   if constexpr (std::is_same_v<T, bool>) {
@@ -104,24 +153,26 @@ void ConfigParser::add(std::string_view name, T& value, std::string_view help) {
       return std::to_string(value);
     }
   });
+  return ConfigOption(option);
 }
 
-template void ConfigParser::add(std::string_view, std::string&, std::string_view);
-template void ConfigParser::add(std::string_view, bool&, std::string_view);
-template void ConfigParser::add(std::string_view, int&, std::string_view);
-template void ConfigParser::add(std::string_view, int64_t&, std::string_view);
-template void ConfigParser::add(std::string_view, uint64_t&, std::string_view);
-template void ConfigParser::add(std::string_view, float&, std::string_view);
-template void ConfigParser::add(std::string_view, double&, std::string_view);
-template void ConfigParser::add(std::string_view, std::vector<std::string>&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, std::string&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, bool&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, int&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, int64_t&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, uint64_t&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, float&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, double&, std::string_view);
+template ConfigOption ConfigParser::add(std::string_view, std::vector<std::string>&, std::string_view);
 
-void ConfigParser::add_positional(std::string_view name, std::string& value, std::string_view help, bool required) {
-  impl_->app->add_option(std::string(name), value, std::string(help))->required(required);
+ConfigOption ConfigParser::add_positional(std::string_view name, std::string& value, std::string_view help,
+                                          bool required) {
+  return ConfigOption(impl_->app->add_option(std::string(name), value, std::string(help))->required(required));
 }
 
-void ConfigParser::add_positional(std::string_view name, std::vector<std::string>& values, std::string_view help,
-                                  bool required) {
-  impl_->app->add_option(std::string(name), values, std::string(help))->required(required);
+ConfigOption ConfigParser::add_positional(std::string_view name, std::vector<std::string>& values,
+                                          std::string_view help, bool required) {
+  return ConfigOption(impl_->app->add_option(std::string(name), values, std::string(help))->required(required));
 }
 
 ConfigParser& ConfigParser::add_command(std::string_view name, std::string_view help, bool& selected) {
@@ -142,6 +193,19 @@ int ConfigParser::parse(int argc, const char* const* argv) {
   return -1;
 }
 
+std::vector<ConfigParser::Given> ConfigParser::given() const {
+  std::vector<Given> all;
+  const CLI::App& app = *impl_->app;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || option == app.get_config_ptr()) continue;
+    const std::vector<std::string> values = option->results();
+    const std::string variable = environment_variable(option->get_envname());
+    const bool is_from_environment = !variable.empty() && values == std::vector<std::string>{variable};
+    all.push_back({option->get_single_name(), values, option->get_lnames().empty(), is_from_environment});
+  }
+  return all;
+}
+
 std::vector<std::pair<std::string, std::string>> ConfigParser::effective() const {
   std::vector<std::pair<std::string, std::string>> values;
   for (const auto& [name, print] : impl_->printers) values.emplace_back(name, print());
@@ -154,16 +218,15 @@ std::string environment_variable(const std::string& name) {
 }
 
 void add_common_options(ConfigParser& parser, CommonOptions& options) {
-  parser.add("log-level", options.log_level, "trace, debug, info, warn, error or off");
-  parser.add("log-format", options.log_format, "text or json");
+  parser.add("log-level", options.log_level, "Least severe level that is logged")
+      .choices({"trace", "debug", "info", "warn", "error", "off"});
+  parser.add("log-format", options.log_format, "Form of log lines").choices({"text", "json"});
   parser.add("http-address", options.http_address, "Address of /metrics, /livez, /readyz and /startupz");
-  parser.add("http-port", options.http_port, "Port of the same; 0 picks a free one");
+  parser.add("http-port", options.http_port, "Port of /metrics and the health endpoints; 0 picks a free one")
+      .range(0, 65'535);
 }
 
 void start_logging(std::string_view process, const CommonOptions& options, const ConfigParser& parser) {
-  if (options.log_format != "text" && options.log_format != "json") {
-    throw Error("log-format: expected text or json, found '" + options.log_format + "'");
-  }
   init_logging(process, options.log_level, options.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   for (const auto& [name, value] : parser.effective()) log_info("config", {{"option", name}, {"value", value}});
 }

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 
@@ -12,24 +13,12 @@ namespace {
 
 LogFormat current_format = LogFormat::kText;
 
-// Quotes and control characters cannot break a line out of its record (log injection).
-void append_quoted(std::string& out, std::string_view text) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  out += '"';
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20 || byte == 0x7f) {
-      out += "\\u00";
-      out += kDigits[byte >> 4];
-      out += kDigits[byte & 15];
-    } else {
-      out += c;
-    }
-  }
-  out += '"';
+// As a JSON string of ASCII alone: quotes, line ends and control characters cannot break a line out of its record (log
+// injection) or move a terminal, and bytes that are not UTF-8 become U+FFFD.
+std::string json_quoted(std::string_view text) {
+  constexpr int kOneLine = -1;
+  constexpr bool kAsciiOnly = true;
+  return nlohmann::json(text).dump(kOneLine, ' ', kAsciiOnly, nlohmann::json::error_handler_t::replace);
 }
 
 bool is_plain(std::string_view text) {
@@ -46,29 +35,14 @@ void write_line(spdlog::level::level_enum level, std::string_view event, std::in
   if (!logger->should_log(level)) return;
   std::string line;
   if (current_format == LogFormat::kJson) {
-    line += "\"event\":";
-    append_quoted(line, event);
+    line += "\"event\":" + json_quoted(event);
     for (const LogField& field : fields) {
-      line += ',';
-      append_quoted(line, field.key);
-      line += ':';
-      if (field.is_number) {
-        line += field.value;
-      } else {
-        append_quoted(line, field.value);
-      }
+      line += "," + json_quoted(field.key) + ":" + (field.is_number ? field.value : json_quoted(field.value));
     }
   } else {
     line += event;
     for (const LogField& field : fields) {
-      line += ' ';
-      line += field.key;
-      line += '=';
-      if (is_plain(field.value)) {
-        line += field.value;
-      } else {
-        append_quoted(line, field.value);
-      }
+      line += " " + std::string(field.key) + "=" + (is_plain(field.value) ? field.value : json_quoted(field.value));
     }
   }
   logger->log(level, spdlog::string_view_t(line.data(), line.size()));

@@ -1,12 +1,37 @@
-// SHA-256 of bytes that are at hand as a whole.
+// SHA-256. The only includer of OpenSSL.
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
 #include <string_view>
+
+struct evp_md_ctx_st;
 
 namespace optserve {
 
-std::array<uint8_t, 32> sha256(std::string_view bytes);
+// Of a stream of bytes. Throws Error if OpenSSL fails.
+class Sha256 {
+ public:
+  using Digest = std::array<uint8_t, 32>;
+
+  Sha256();
+  void update(std::span<const std::byte> bytes);
+  Digest finish();  // once, last
+
+ private:
+  struct Free {
+    void operator()(evp_md_ctx_st* context) const;
+  };
+  std::unique_ptr<evp_md_ctx_st, Free> context_;
+};
+
+// Of bytes that are in memory as a whole.
+Sha256::Digest sha256(std::string_view bytes);
+// True of 64 lower-case hexadecimal digits: the form of digests in files (base/hex.h writes it).
+bool is_sha256_hex(std::string_view text);
 
 }  // namespace optserve

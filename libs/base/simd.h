@@ -1,11 +1,13 @@
-// Eight floats at a time, in the compiler's own vector type: one source for every instruction set. Loops that use it
-// stand in headers that are compiled twice, with the flags of the build and with AVX2 and FMA; the choice is made when
-// the program runs. Sums are formed in a fixed order, so results differ between the two by fused rounding only.
+// Eight floats at a time, in the compiler's own vector type: one source for every instruction set. Sums are formed in a
+// fixed order, so results differ between instruction sets by fused rounding only. Files that include this are compiled
+// with -Wno-psabi: vectors are passed between inlined functions only.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 #include <cstring>
+
+#include "base/avx2.h"
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -16,8 +18,6 @@ namespace optserve::simd {
 inline constexpr int kLanes = 8;
 using Float8 [[gnu::vector_size(32)]] = float;
 using Int8x [[gnu::vector_size(32)]] = int32_t;
-
-#define OPTSERVE_INLINE inline __attribute__((always_inline))
 
 OPTSERVE_INLINE Float8 load(const float* source) {
   Float8 value;

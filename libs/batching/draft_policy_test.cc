@@ -3,7 +3,7 @@
 #include "batching/draft_source.h"
 
 namespace optserve::batching {
-namespace {
+namespace draft_policy_test {
 
 // Steps with rounds where the policy wants them; how many were rounds.
 int run(DraftPolicy& policy, int steps, int32_t accepted, double draft_ms, double step_ms) {
@@ -54,5 +54,5 @@ TEST(DraftPolicy, CountsEachSequenceOfARound) {
   EXPECT_LE(rounds, 32);
 }
 
-}  // namespace
+}  // namespace draft_policy_test
 }  // namespace optserve::batching

@@ -11,7 +11,7 @@
 #include "batching/planner.h"
 
 namespace optserve::batching {
-namespace {
+namespace planner_property_test {
 
 struct Expected {
   std::vector<TokenId> tokens;  // new ones, the end-of-text id included
@@ -272,5 +272,5 @@ TEST(PlannerProperty, EachSequenceEndsOnceAsIfAlone) {
   EXPECT_GT(drafted_tokens - accepted_tokens, 1'000u) << "the workloads no longer draft what does not come";
 }
 
-}  // namespace
+}  // namespace planner_property_test
 }  // namespace optserve::batching

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "checkpoint/byte_source.h"
-#include "checkpoint/layout.h"
-#include "checkpoint/manifest.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/io/byte_source.h"
+#include "checkpoint/manifest/layout.h"
+#include "checkpoint/manifest/manifest.h"
+#include "checkpoint/safetensors/safetensors.h"
 #include "model_spec/opt_tensors.h"
 
 namespace optserve::checkpoint {

@@ -9,7 +9,7 @@
 #include "client/session_test_rig.h"
 
 namespace optserve::client {
-namespace {
+namespace client_session_test {
 
 // --- requests
 
@@ -432,5 +432,5 @@ TEST(Connection, AnyFaultsGiveTheSameText) {
   EXPECT_GT(accepted_runs, 150);
 }
 
-}  // namespace
+}  // namespace client_session_test
 }  // namespace optserve::client

@@ -12,7 +12,7 @@
 #include "client/fake_scheduler.h"
 
 namespace optserve::client {
-namespace {
+namespace client_test {
 
 using protocol::JobResult;
 using protocol::JobSpec;
@@ -260,5 +260,5 @@ TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
       "callback called its Client");
 }
 
-}  // namespace
+}  // namespace client_test
 }  // namespace optserve::client

@@ -13,7 +13,7 @@
 #include "comm/run_ranks.h"
 
 namespace optserve {
-namespace {
+namespace communicator_test {
 
 using testing::HasSubstr;
 
@@ -268,5 +268,5 @@ TEST(ProcessCommunicator, RefusesMemoryOfAnotherGroup) {
   close(memory.fd);
 }
 
-}  // namespace
+}  // namespace communicator_test
 }  // namespace optserve

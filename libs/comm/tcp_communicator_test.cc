@@ -14,7 +14,7 @@
 #include "comm/tcp_socket.h"
 
 namespace optserve::tcp {
-namespace {
+namespace tcp_communicator_test {
 
 using testing::HasSubstr;
 
@@ -298,5 +298,5 @@ TEST(TcpCommunicator, ARankThatLetsGoInTimeIsNotTold) {
   EXPECT_FALSE(told.load());
 }
 
-}  // namespace
+}  // namespace tcp_communicator_test
 }  // namespace optserve::tcp

@@ -54,7 +54,8 @@ struct LayerWalk::Text {
     attention.block_table = upload(count_up(blocks_of(tokens))).reshape({1, blocks_of(tokens)});
     attention.kv_slots = upload(count_up(tokens));
     std::vector<int32_t> tiles;
-    for (int32_t first = 0; first < tokens && tokens > 1; first += kTileRows) tiles.insert(tiles.end(), {0, first});
+    for (int32_t first = 0; first < tokens && tokens > 1; first += kAttentionTileRows)
+      tiles.insert(tiles.end(), {0, first});
     attention.tiles = upload(tiles).reshape({static_cast<int64_t>(tiles.size() / 2), 2});
     x = activations(tokens, hidden);
     y = activations(tokens, hidden);

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 
 namespace optserve::engine {
-namespace {
+namespace memory_plan_test {
 
 using testing::HasSubstr;
 
@@ -41,5 +41,5 @@ TEST(MemoryPlan, ARefusalShowsTheArithmetic) {
   }
 }
 
-}  // namespace
+}  // namespace memory_plan_test
 }  // namespace optserve::engine

@@ -62,9 +62,9 @@ size_t size_of(const Record& record) {
 }  // namespace
 
 struct Journal::Impl {
-  Impl(const JournalOptions& given, Recovery& recovery)
-      : options(given), reserve(given.path, given.reserve_bytes), database(open_database(recovery)) {
-    backups = std::make_unique<Backups>(options, database->connection());
+  Impl(const JournalOptions& given, const Clock& of, Recovery& recovery)
+      : options(given), clock(of), reserve(given.path, given.reserve_bytes), database(open_database(recovery)) {
+    backups = std::make_unique<Backups>(options, clock.wall_ms(), database->connection());
     full = full || !reserve.fill();
     thread = std::thread([this] { run(); });
   }
@@ -80,14 +80,14 @@ struct Journal::Impl {
   // A disk that is full at the start gets the reserve's room.
   std::unique_ptr<JournalDatabase> open_database(Recovery& recovery) {
     try {
-      return std::make_unique<JournalDatabase>(options, SystemClock().wall_ms(), recovery);
+      return std::make_unique<JournalDatabase>(options, clock.wall_ms(), recovery);
     } catch (const SqliteError& error) {
       if (error.code() != SQLITE_FULL) throw;
     }
     reserve.release();
     full = true;
     recovery = {};
-    return std::make_unique<JournalDatabase>(options, SystemClock().wall_ms(), recovery);
+    return std::make_unique<JournalDatabase>(options, clock.wall_ms(), recovery);
   }
 
   void run() {
@@ -173,7 +173,7 @@ struct Journal::Impl {
   }
 
   bool commit_batch() {
-    const auto write = [this] { database->commit(batch, SystemClock().wall_ms()); };
+    const auto write = [this] { database->commit(batch, clock.wall_ms()); };
     const bool had_reserve = !full;
     if (!with_room(write) && !(had_reserve && with_room(write))) return false;
     durable.fetch_add(batch.size(), std::memory_order_release);
@@ -202,17 +202,23 @@ struct Journal::Impl {
       waiting.store(queue.size(), std::memory_order_relaxed);
     }
     deliver(std::move(refused));
-    with_room([this] { database->purge_expired(SystemClock().wall_ms(), kPurgeLimit); });
+    purge_expired();
     return true;
+  }
+
+  int64_t purge_expired() {
+    int64_t removed = 0;
+    with_room([&] { removed = database->purge_expired(clock.wall_ms(), kPurgeLimit); });
+    purged.fetch_add(static_cast<uint64_t>(removed), std::memory_order_relaxed);
+    return removed;
   }
 
   void do_idle_work() {
     if (database->wal_bytes() > 0) database->checkpoint();
-    const Instant now = SystemClock().now();
+    const Instant now = clock.now();
     idle = true;
     if (now < next_purge) return;
-    int64_t removed = 0;
-    with_room([&] { removed = database->purge_expired(SystemClock().wall_ms(), kPurgeLimit); });
+    const int64_t removed = purge_expired();
     // A full purge means that there is more: come back soon.
     idle = removed < kPurgeLimit;
     next_purge = idle ? now + kPurgeInterval : now;
@@ -220,7 +226,7 @@ struct Journal::Impl {
 
   // What has its own time, whatever else there is to do.
   void keep_up() {
-    const Instant now = SystemClock().now();
+    const Instant now = clock.now();
     if (now >= next_record_sync) {
       database->sync_commit_record();
       next_record_sync = now + kRecordInterval;
@@ -234,7 +240,7 @@ struct Journal::Impl {
       }
     }
     std::vector<Answer> found;
-    backups->step(SystemClock().wall_ms(), full, found);
+    backups->step(clock.wall_ms(), full, found);
     deliver(std::move(found));
   }
 
@@ -257,7 +263,7 @@ struct Journal::Impl {
   }
 
   Answer read(const Asked& asked) {
-    const int64_t now = SystemClock().wall_ms();
+    const int64_t now = clock.wall_ms();
     try {
       if (const auto* dead = std::get_if<FindDead>(&asked.question)) {
         return {asked.request, database->find_dead(dead->job, now)};
@@ -292,7 +298,7 @@ struct Journal::Impl {
   std::vector<Answer> go_on(Task& task, ListEnded& list) {
     try {
       list.after = task.after;
-      auto part = database->list_ended(list, kListWindow, SystemClock().wall_ms());
+      auto part = database->list_ended(list, kListWindow, clock.wall_ms());
       task.after = part.last;
       for (auto& item : part.items) task.listed.jobs.push_back(std::move(item));
       if (!part.is_last && task.listed.jobs.size() <= list.limit) return {};
@@ -325,8 +331,9 @@ struct Journal::Impl {
   }
 
   void throw_if_failed() {
-    if (!failed.load(std::memory_order_acquire)) [[likely]]
+    if (!failed.load(std::memory_order_acquire)) [[likely]] {
       return;
+    }
     const std::lock_guard lock(mutex);
     throw Error(failure);
   }
@@ -343,8 +350,10 @@ struct Journal::Impl {
   }
 
   const JournalOptions options;
+  const Clock& clock;
   std::atomic<uint64_t> durable{0};
   std::atomic<uint64_t> fenced{0};
+  std::atomic<uint64_t> purged{0};
   std::atomic<size_t> waiting{0};
   std::atomic<bool> full{false};
   std::atomic<bool> failed{false};
@@ -376,9 +385,9 @@ struct Journal::Impl {
 Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Journal::~Journal() = default;
 
-std::unique_ptr<Journal> Journal::open(const JournalOptions& options, Recovery& recovery) {
+std::unique_ptr<Journal> Journal::open(const JournalOptions& options, const Clock& clock, Recovery& recovery) {
   try {
-    return std::unique_ptr<Journal>(new Journal(std::make_unique<Impl>(options, recovery)));
+    return std::unique_ptr<Journal>(new Journal(std::make_unique<Impl>(options, clock, recovery)));
   } catch (const DamagedError& error) {
     fail_damaged(error, options);
   }
@@ -411,6 +420,7 @@ std::vector<Answer> Journal::poll_answers() {
 }
 
 uint64_t Journal::fenced() const { return impl_->fenced.load(std::memory_order_relaxed); }
+uint64_t Journal::purged() const { return impl_->purged.load(std::memory_order_relaxed); }
 int Journal::event_fd() const { return impl_->durable_event.fd(); }
 int Journal::answers_fd() const { return impl_->answer_event.fd(); }
 

@@ -37,7 +37,8 @@ class Journal final : public JobStore {
   // Takes an exclusive lock, checks every page and row, raises older schemas (a copy of the file is kept beside it as
   // <path>.v1.bak), raises the term, recovers. A second process on the same file, a damaged, foreign or newer file:
   // Error that says so and what to do, and names the latest backup if the folder has one.
-  static std::unique_ptr<Journal> open(const JournalOptions& options, Recovery& recovery);
+  // The clock outlives the journal.
+  static std::unique_ptr<Journal> open(const JournalOptions& options, const Clock& clock, Recovery& recovery);
   ~Journal() override;  // commits what is appended, unless the disk is full, then closes
 
   uint64_t append(Record record) override;  // throws Error after a failed write
@@ -51,6 +52,7 @@ class Journal final : public JobStore {
   std::vector<Answer> poll_answers() override;
 
   uint64_t fenced() const;  // results that were ignored because their token was not the job's lease
+  uint64_t purged() const;  // results that were removed because their time was over
   int event_fd() const;     // eventfd, readable when durable() moved or the journal failed
   int answers_fd() const;   // eventfd, readable when poll_answers() has answers
 

@@ -69,7 +69,7 @@ std::string latest_backup(const std::string& folder) {
   return names.empty() ? "" : folder + "/" + names.back();
 }
 
-Backups::Backups(const JournalOptions& options, Database& source)
+Backups::Backups(const JournalOptions& options, int64_t now_wall_ms, Database& source)
     : source_(source),
       folder_(options.backup_folder),
       interval_ms_(options.backup_interval.count()),
@@ -82,7 +82,7 @@ Backups::Backups(const JournalOptions& options, Database& source)
   // Restarts more often than the interval must not put a backup off for ever.
   const auto age = std::filesystem::file_time_type::clock::now() - std::filesystem::last_write_time(latest);
   const int64_t age_ms = std::chrono::duration_cast<milliseconds>(age).count();
-  due_wall_ms_ = SystemClock().wall_ms() + std::max<int64_t>(0, interval_ms_ - std::max<int64_t>(0, age_ms));
+  due_wall_ms_ = now_wall_ms + std::max<int64_t>(0, interval_ms_ - std::max<int64_t>(0, age_ms));
 }
 
 Backups::~Backups() {

@@ -17,7 +17,7 @@ namespace optserve::journal {
 
 class Backups {
  public:
-  Backups(const JournalOptions& options, Database& source);
+  Backups(const JournalOptions& options, int64_t now_wall_ms, Database& source);
   ~Backups();  // a copy that is not finished is thrown away
   Backups(const Backups&) = delete;
   Backups& operator=(const Backups&) = delete;

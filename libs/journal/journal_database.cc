@@ -31,7 +31,7 @@ std::vector<std::string> split_reasons(std::string_view bytes) {
 }  // namespace
 
 JournalDatabase::JournalDatabase(const JournalOptions& options, int64_t now_wall_ms, Recovery& recovery)
-    : lock_(options.path + ".lock"),
+    : lock_(lock_journal(options.path + ".lock")),
       commit_record_((prepare_journal_file(options.path), options.path)),
       database_((check_wal(options.path, commit_record_.read()), options.path)),
       limit_pages_(options.database_bytes_max / kPageBytes),

@@ -80,7 +80,7 @@ class JournalDatabase {
   std::string spec_of(int64_t seq);
   Window look(const protocol::JobFilter& filter, uint64_t after, uint32_t window);
 
-  LockFile lock_;
+  FileLock lock_;
   CommitRecord commit_record_;
   Database database_;
   const int64_t limit_pages_;    // 0: none

@@ -1,14 +1,15 @@
 #include "journal/journal_files.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <fstream>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -32,29 +33,16 @@ class FileDescriptor {
 
 }  // namespace
 
-LockFile::LockFile(const std::string& path) {
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd_ < 0) throw errno_error("journal lock " + path);
-  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) {
-    const std::string pid = std::to_string(::getpid()) + "\n";
-    // Only for people who look for the holder; the lock itself does not need it.
-    if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, pid.data(), pid.size(), 0) < 0) {
-      const Error error = errno_error("journal lock " + path);
-      ::close(fd_);
-      throw error;
-    }
-    return;
+FileLock lock_journal(const std::string& path) {
+  if (auto lock = FileLock::try_exclusive(path)) {
+    lock->write_note(std::to_string(::getpid()) + "\n");  // for people who look for the holder
+    return std::move(*lock);
   }
-  std::array<char, 24> holder{};
-  const ssize_t length = ::pread(fd_, holder.data(), holder.size() - 1, 0);
-  std::string pid(holder.data(), length > 0 ? static_cast<size_t>(length) : 0);
-  while (!pid.empty() && pid.back() == '\n') pid.pop_back();
-  ::close(fd_);
+  std::string pid;
+  std::getline(std::ifstream(path), pid);
   throw Error("journal lock " + path + " is held by another process (pid " + (pid.empty() ? "unknown" : pid) +
               "): one scheduler owns a journal; stop that one or use another path");
 }
-
-LockFile::~LockFile() { ::close(fd_); }
 
 void prepare_journal_file(const std::string& path) {
   struct stat status {};

@@ -9,19 +9,13 @@
 #include <cstdint>
 #include <string>
 
+#include "base/file_lock.h"
+
 namespace optserve::journal {
 
-// flock on a side file: says "another process" before SQLite is asked, and survives nothing but the process.
-class LockFile {
- public:
-  explicit LockFile(const std::string& path);
-  ~LockFile();
-  LockFile(const LockFile&) = delete;
-  LockFile& operator=(const LockFile&) = delete;
-
- private:
-  int fd_ = -1;
-};
+// Locks the side file `path` before SQLite is asked, so that a second process is named as such. Throws Error if another
+// process holds it; the message has its process id.
+FileLock lock_journal(const std::string& path);
 
 // Throws Error if `path` exists and is anything but a regular file that may be a journal; creates it as 0600.
 void prepare_journal_file(const std::string& path);

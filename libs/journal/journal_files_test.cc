@@ -10,7 +10,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_files_test {
 
 using namespace testing;  // NOLINT: the tests' own
 using ::testing::HasSubstr;
@@ -105,7 +105,7 @@ TEST(JournalFiles, Version1IsRaisedWithACopyKept) {
   make_version_1(path, 3);
   for (const uint64_t term : {7, 8}) {  // the second start finds version 2
     Recovery recovery;
-    auto journal = Journal::open({.path = path}, recovery);
+    auto journal = open_journal({.path = path}, recovery);
     EXPECT_EQ(recovery.term, term);
     EXPECT_EQ(recovery.next_order, 41u);
     ASSERT_EQ(recovery.open.size(), 2u);
@@ -154,7 +154,7 @@ TEST(JournalFiles, ABackupMadeUnderLoadIsWholeAndCanBeRestored) {
     JournalOptions options{.path = path};
     options.backup_folder = backups.path();
     options.backup_interval = milliseconds(0);
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     for (uint64_t order = 1; order <= 3'000; ++order) journal->append(accepted(order, std::string(2'000, 'p')));
     journal->append(Leased{id_of(1), 1, {1, 5}, 1});
     journal->append(finished(2, "two"));
@@ -185,7 +185,7 @@ TEST(JournalFiles, ABackupMadeUnderLoadIsWholeAndCanBeRestored) {
   restore_journal(backup, path, true);
   EXPECT_TRUE(std::filesystem::exists(path + ".replaced"));
   Recovery recovery;
-  auto journal = Journal::open({.path = path}, recovery);
+  auto journal = open_journal({.path = path}, recovery);
   EXPECT_EQ(static_cast<int64_t>(recovery.open.size()), summary.open);
   EXPECT_EQ(recovery.open[0].crashes, 1);
   EXPECT_GT(recovery.term, 1'000'000u);  // above every term that a start since the backup may have had
@@ -203,7 +203,7 @@ TEST(JournalFiles, BackupsAreMadeInTheirTimeAndOldOnesRemoved) {
   options.backups_kept = 2;
   std::string first;
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   ASSERT_TRUE(wait_for([&] { return !(first = latest_backup(backups.path())).empty(); }));
   ASSERT_TRUE(wait_for([&] { return !std::filesystem::exists(first); }));
   journal.reset();
@@ -220,12 +220,12 @@ TEST(JournalFiles, ABackupThatCannotBeWrittenIsRefusedAndTheJournalGoesOn) {
   auto backups = std::make_unique<TempFolder>();
   JournalOptions options{.path = folder.file("journal.db")};
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   EXPECT_EQ(std::get<Refusal>(ask(*journal, BackUp{})).code, ErrorCode::kUnavailable);
   journal.reset();
   options.backup_folder = backups->path();
   options.backup_interval = milliseconds(0);
-  journal = Journal::open(options, recovery);
+  journal = open_journal(options, recovery);
   backups.reset();
   EXPECT_EQ(std::get<Refusal>(ask(*journal, BackUp{})).code, ErrorCode::kInternal);
   EXPECT_TRUE(wait_durable(*journal, journal->append(accepted(1))));
@@ -239,7 +239,7 @@ TEST(JournalFiles, ADamagedBackupOrABusyJournalIsNotRestored) {
   const std::string bad = folder.file("bad.db");
   {
     Recovery recovery;
-    auto journal = Journal::open({.path = good}, recovery);
+    auto journal = open_journal({.path = good}, recovery);
     for (uint64_t order = 1; order <= 100; ++order) journal->append(accepted(order, std::string(500, 'p')));
   }
   std::string bytes = read_file(good);
@@ -253,7 +253,7 @@ TEST(JournalFiles, ADamagedBackupOrABusyJournalIsNotRestored) {
   EXPECT_NE(inspect_journal(bad).damage, "");
   EXPECT_THAT(error_of([&] { restore_journal(folder.file("none"), path, false); }), HasSubstr("no such file"));
   Recovery recovery;
-  auto journal = Journal::open({.path = path}, recovery);
+  auto journal = open_journal({.path = path}, recovery);
   EXPECT_THAT(error_of([&] { restore_journal(good, path, true); }), HasSubstr("held by another process"));
   EXPECT_THAT(error_of([&] { inspect_journal(path); }), HasSubstr("held by another process"));
 }
@@ -264,7 +264,7 @@ TEST(JournalFiles, InspectingChangesNothing) {
   const std::string copy = folder.file("copy.db");
   {
     Recovery recovery;
-    auto journal = Journal::open({.path = path}, recovery);
+    auto journal = open_journal({.path = path}, recovery);
     wait_durable(*journal, journal->append(accepted(1)));
     write_file(copy, read_file(path));
     write_file(copy + "-wal", read_file(path + "-wal"));
@@ -284,7 +284,7 @@ TEST(JournalFiles, DamageNamesTheLatestBackup) {
   options.backup_folder = backups.path();
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     journal->append(accepted(1));
     ask_for<BackUpDone>(*journal, BackUp{});
   }
@@ -292,5 +292,5 @@ TEST(JournalFiles, DamageNamesTheLatestBackup) {
   EXPECT_THAT(open_error(options), HasSubstr("The latest backup is " + latest_backup(backups.path())));
 }
 
-}  // namespace
+}  // namespace journal_files_test
 }  // namespace optserve::journal

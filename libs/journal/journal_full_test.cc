@@ -14,7 +14,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_full_test {
 
 using namespace testing;  // NOLINT: the tests' own
 
@@ -30,7 +30,7 @@ uint64_t fill(Journal& journal) {
 
 size_t open_jobs(const JournalOptions& options) {
   Recovery recovery;
-  Journal::open(options, recovery);
+  open_journal(options, recovery);
   return recovery.open.size();
 }
 
@@ -41,7 +41,7 @@ TEST(JournalFull, TheReserveTakesWhatIsKnownAndRoomReopens) {
   options.reserve_bytes = 128 << 10;
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     const uint64_t accepted_jobs = fill(*journal);
     ASSERT_TRUE(journal->is_full());
     // The batch that found no room is in all the same, and so are the ends of jobs.
@@ -65,7 +65,7 @@ TEST(JournalFull, BeyondTheReserveRecordsWaitAndQuestionsAreRefused) {
   uint64_t durable = 0;
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     uint64_t order = 0;
     for (; order < 400; ++order) journal->append(accepted(order + 1, std::string(4'000, 'x')));
     ASSERT_TRUE(wait_for([&] { return journal->is_full(); }));
@@ -94,7 +94,7 @@ TEST(JournalFull, RecordsAreTriedAgainUntilTheDiskHasRoom) {
   options.reserve_bytes = 1 << 20;
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     ASSERT_TRUE(wait_durable(*journal, journal->append(accepted(1))));
     EXPECT_EQ(std::filesystem::file_size(options.path + ".reserve"), 1u << 20);
     is_full = true;
@@ -123,7 +123,7 @@ TEST(JournalFull, OtherFailuresAreFinal) {
     return ++syncs == 1 ? SQLITE_IOERR_FSYNC : SQLITE_OK;
   };
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
   fails = true;
   journal->append(accepted(1));
   ASSERT_TRUE(wait_for([&] { return !error_of([&] { journal->durable(); }).empty(); }));
@@ -173,7 +173,7 @@ int run_on_a_small_disk(const std::string& folder) {
   uint64_t accepted_jobs = 0;
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     // Another program takes so much that twice the reserve is never free.
     std::ofstream(folder + "/ballast") << std::string(4 << 20, 'b') << std::flush;
     accepted_jobs = fill(*journal);
@@ -208,5 +208,5 @@ TEST(JournalFull, ARealDiskFillsUpAndRecovers) {
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
-}  // namespace
+}  // namespace journal_full_test
 }  // namespace optserve::journal

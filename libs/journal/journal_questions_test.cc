@@ -7,7 +7,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_questions_test {
 
 using namespace testing;  // NOLINT: the tests' own
 
@@ -47,7 +47,7 @@ TEST(JournalQuestions, ListsAndPurgesAsTheStoreInMemoryDoes) {
   std::mt19937_64 random(seed);
   TempFolder folder;
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
   MemoryStore memory;
   const auto of_memory = [&memory](const Question& question) {
     memory.ask(1, question);
@@ -92,7 +92,7 @@ TEST(JournalQuestions, WhatWasPurgedIsGoneAfterARestart) {
   size_t left = 0;
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     for (uint64_t order = 1; order <= 600; ++order) {
       journal->append(accepted(order));
       journal->append(ended(order, random));
@@ -104,7 +104,7 @@ TEST(JournalQuestions, WhatWasPurgedIsGoneAfterARestart) {
     left = 600 - purged.forgotten.size();
   }
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   EXPECT_EQ(recovery.keys.size(), left);
   for (const KnownKey& key : recovery.keys) EXPECT_EQ(key.tenant, "blue");
 }
@@ -113,7 +113,7 @@ TEST(JournalQuestions, WhatWasPurgedIsGoneAfterARestart) {
 TEST(JournalQuestions, AQuestionSeesWhatWasAppendedBeforeIt) {
   TempFolder folder;
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
   for (uint64_t order = 1; order <= 300; ++order) {
     journal->append(accepted(order));
     journal->append(finished(order, "text"));
@@ -127,7 +127,7 @@ TEST(JournalQuestions, ADamagedResultIsRefusedAndTheRestGoesOn) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
   Recovery recovery;
-  auto journal = Journal::open({.path = path}, recovery);
+  auto journal = open_journal({.path = path}, recovery);
   for (uint64_t order = 1; order <= 200; ++order) {
     journal->append(accepted(order));
     ASSERT_TRUE(wait_durable(*journal, journal->append(finished(order, std::string(100'000, 'r')))));
@@ -171,5 +171,5 @@ TEST(MemoryStore, IsBounded) {
   EXPECT_TRUE(store.poll_answers().empty());
 }
 
-}  // namespace
+}  // namespace journal_questions_test
 }  // namespace optserve::journal

@@ -65,8 +65,8 @@ void summarize(Database& database, JournalSummary& summary) {
 }  // namespace
 
 JournalSummary inspect_journal(const std::string& path) {
-  std::optional<LockFile> lock;
-  if (std::filesystem::exists(path + ".lock")) lock.emplace(path + ".lock");  // a backup has none
+  std::optional<FileLock> lock;
+  if (std::filesystem::exists(path + ".lock")) lock = lock_journal(path + ".lock");  // a backup has none
   JournalSummary summary;
   summary.bytes = file_bytes(path) + file_bytes(path + "-wal");
   const auto database = open_existing(path);
@@ -79,7 +79,7 @@ JournalSummary inspect_journal(const std::string& path) {
 }
 
 void restore_journal(const std::string& backup, const std::string& path, bool replace) {
-  const LockFile lock(path + ".lock");
+  const FileLock lock = lock_journal(path + ".lock");
   const bool is_there = file_bytes(path) > 0 || file_bytes(path + "-wal") > 0;
   if (is_there && !replace) {
     throw Error("journal " + path + ": there is a journal already; replace it only if it is damaged or not wanted");

@@ -14,7 +14,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_test {
 
 using namespace testing;  // NOLINT: the tests' own
 
@@ -29,7 +29,7 @@ TEST(Journal, RecoversJobsLeasesProgressAndKeys) {
   const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     EXPECT_EQ(recovery.term, 1u);
     EXPECT_EQ(recovery.next_order, 1u);
     EXPECT_TRUE(recovery.open.empty());
@@ -43,7 +43,7 @@ TEST(Journal, RecoversJobsLeasesProgressAndKeys) {
     EXPECT_EQ(journal->append(Leased{id_of(4), 4, {1, 0}, 0}), 11u);  // given back
   }
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   EXPECT_EQ(recovery.term, 2u);
   EXPECT_EQ(recovery.next_order, 5u);
   ASSERT_EQ(recovery.open.size(), 3u);
@@ -69,13 +69,13 @@ TEST(Journal, OrdersAreNotReusedAfterResultsAreGone) {
   const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
-    journal->append(accepted(41));
-    ASSERT_TRUE(wait_durable(*journal, journal->append(finished(41, "x", 0))));
-    std::this_thread::sleep_for(milliseconds(1'200));
+    JournalDatabase database(options, 1, recovery);
+    const Finished end = finished(41, "x");
+    database.commit(std::vector<Record>{accepted(41), end}, 1);
+    EXPECT_EQ(database.purge_expired(end.expires_wall_ms, 256), 1);
   }
   Recovery recovery;
-  Journal::open(options, recovery);
+  open_journal(options, recovery);
   EXPECT_TRUE(recovery.keys.empty());
   EXPECT_EQ(recovery.next_order, 42u);
 }
@@ -83,7 +83,7 @@ TEST(Journal, OrdersAreNotReusedAfterResultsAreGone) {
 TEST(Journal, TheFirstTerminalRecordStands) {
   TempFolder folder;
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
   journal->append(accepted(1));
   journal->append(finished(1, "first"));
   journal->append(finished(1, "second"));
@@ -97,7 +97,7 @@ TEST(Journal, AResultUnderAnotherLeaseIsFenced) {
   const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     for (uint64_t order = 1; order <= 4; ++order) journal->append(accepted(order));
     journal->append(Leased{id_of(1), 1, {1, 10}, 1});
     journal->append(Leased{id_of(1), 1, {1, 0}, 1, "its worker was lost"});
@@ -122,7 +122,7 @@ TEST(Journal, AResultUnderAnotherLeaseIsFenced) {
   }
   // A lease of an earlier start is none.
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   Finished old = finished(3, "old");
   old.token = {1, 13};
   journal->append(old);
@@ -140,7 +140,7 @@ TEST(Journal, LossesAreKeptInTheirOrderAndBounded) {
   }();
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     journal->append(accepted(1));
     journal->append(accepted(2));
     journal->append(Leased{id_of(1), 1, {1, 0}, 1, "first"});
@@ -149,7 +149,7 @@ TEST(Journal, LossesAreKeptInTheirOrderAndBounded) {
     for (int i = 0; i < 200; ++i) journal->append(Leased{id_of(2), 2, {1, 0}, 1, std::string(256, 'y')});
   }
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   ASSERT_EQ(recovery.open.size(), 2u);
   EXPECT_EQ(recovery.open[0].losses, (std::vector<std::string>{"first", umlauts.substr(0, 255)}));
   EXPECT_LE(recovery.open[1].losses.size(), 20u);
@@ -161,7 +161,7 @@ TEST(Journal, ADeadJobIsKeptAndPutBack) {
   const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     journal->append(accepted(1, "poison"));
     journal->append(accepted(2));
     Finished dead = finished(1, "", 0);  // its own time is over at once
@@ -178,7 +178,7 @@ TEST(Journal, ADeadJobIsKeptAndPutBack) {
   }
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     ASSERT_EQ(recovery.keys.size(), 1u);
     EXPECT_EQ(recovery.keys[0].state, protocol::JobState::kDead);
     EXPECT_EQ(recovery.keys[0].group, "batch");
@@ -191,7 +191,7 @@ TEST(Journal, ADeadJobIsKeptAndPutBack) {
     journal->append(back);  // not dead any more
   }
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   ASSERT_EQ(recovery.open.size(), 2u);
   EXPECT_EQ(recovery.open[1].accepted.order, 3u);
   EXPECT_EQ(recovery.open[1].accepted.job, id_of(1));
@@ -207,14 +207,14 @@ TEST(Journal, ModesHoldUntilTheyAreOpened) {
   const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
-    auto journal = Journal::open(options, recovery);
+    auto journal = open_journal(options, recovery);
     journal->append(ModeSet{ControlScope::kQueue, "", QueueMode::kPaused});
     journal->append(ModeSet{ControlScope::kModel, "opt", QueueMode::kPaused});
     journal->append(ModeSet{ControlScope::kModel, "opt", QueueMode::kDraining});
     journal->append(ModeSet{ControlScope::kQueue, "", QueueMode::kOpen});
   }
   Recovery recovery;
-  auto journal = Journal::open(options, recovery);
+  auto journal = open_journal(options, recovery);
   ASSERT_EQ(recovery.modes.size(), 1u);
   EXPECT_EQ(recovery.modes[0].scope, ControlScope::kModel);
   EXPECT_EQ(recovery.modes[0].name, "opt");
@@ -237,18 +237,23 @@ TEST(Journal, ResultsExpireAndArePurged) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
   {
+    FakeClock clock;
     Recovery recovery;
-    auto journal = Journal::open({.path = path}, recovery);
-    for (uint64_t order = 1; order <= 300; ++order) {
+    auto journal = Journal::open({.path = path}, clock, recovery);
+    const auto append = [&](uint64_t order, const std::string& text, int64_t ttl_ms) {
       journal->append(accepted(order));
-      journal->append(finished(order, "soon gone", 100));
-    }
-    journal->append(accepted(301));
-    journal->append(finished(301, "stays"));
+      Finished end = finished(order, text);
+      end.expires_wall_ms = clock.wall_ms() + ttl_ms;
+      journal->append(end);
+    };
+    for (uint64_t order = 1; order <= 300; ++order) append(order, "soon gone", 100);
+    append(301, "stays", 60'000);
     EXPECT_EQ(fetch(*journal, id_of(301))->text, "stays");
-    std::this_thread::sleep_for(milliseconds(150));
+    EXPECT_TRUE(fetch(*journal, id_of(1)).has_value());
+    clock.advance(milliseconds(150));
     EXPECT_FALSE(fetch(*journal, id_of(1)).has_value());
-    std::this_thread::sleep_for(milliseconds(1'500));
+    clock.advance(seconds(1));
+    EXPECT_TRUE(wait_for([&] { return journal->purged() == 300; })) << journal->purged();
   }
   Database database(path);
   EXPECT_EQ(database.query_number("SELECT count(*) FROM results"), 1);
@@ -257,7 +262,7 @@ TEST(Journal, ResultsExpireAndArePurged) {
 TEST(Journal, EventFdTellsOfCommits) {
   TempFolder folder;
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
   EXPECT_EQ(journal->durable(), 0u);
   journal->append(accepted(1));
   pollfd waiting{journal->event_fd(), POLLIN, 0};
@@ -268,7 +273,7 @@ TEST(Journal, EventFdTellsOfCommits) {
 TEST(Journal, GroupCommitKeepsUpAndReportsItsRate) {
   TempFolder folder;
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
   constexpr uint64_t kJobs = 5'000;
   const auto start = std::chrono::steady_clock::now();
   for (uint64_t order = 1; order <= kJobs; ++order) journal->append(accepted(order, std::string(256, 'x')));
@@ -281,7 +286,7 @@ TEST(Journal, GroupCommitKeepsUpAndReportsItsRate) {
 TEST(Journal, IsCongestedWhileTooMuchWaits) {
   TempFolder folder;
   Recovery recovery;
-  auto journal = Journal::open({.path = folder.file("journal.db"), .queue_records_max = 10}, recovery);
+  auto journal = open_journal({.path = folder.file("journal.db"), .queue_records_max = 10}, recovery);
   bool seen = false;
   for (uint64_t order = 1; order <= 3'000; ++order) {
     journal->append(accepted(order));
@@ -296,7 +301,7 @@ TEST(Journal, ASecondOwnerIsRefused) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
   Recovery recovery;
-  auto journal = Journal::open({.path = path}, recovery);
+  auto journal = open_journal({.path = path}, recovery);
   EXPECT_THAT(open_error({.path = path}),
               ::testing::HasSubstr("held by another process (pid " + std::to_string(::getpid())));
   journal.reset();
@@ -317,7 +322,7 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
     const pid_t child = ::fork();
     if (child == 0) {
       Recovery recovery;
-      auto journal = Journal::open({.path = path}, recovery);
+      auto journal = open_journal({.path = path}, recovery);
       uint64_t reported = 0;
       for (uint64_t order = recovery.next_order, appended = 0; order < recovery.next_order + 100'000; ++order) {
         journal->append(accepted(order));
@@ -340,7 +345,7 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
     ::close(pipe_ends[0]);
   }
   Recovery recovery;
-  Journal::open({.path = path}, recovery);
+  open_journal({.path = path}, recovery);
   std::set<uint64_t> present;
   for (const OpenJob& job : recovery.open) present.insert(job.accepted.order);
   EXPECT_GT(promised.size(), 0u);
@@ -348,5 +353,5 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
   EXPECT_EQ(present.size(), recovery.open.size());
 }
 
-}  // namespace
+}  // namespace journal_test
 }  // namespace optserve::journal

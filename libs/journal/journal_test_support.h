@@ -118,10 +118,16 @@ inline std::string error_of(const std::function<void()>& action) {
   }
 }
 
+// With the time of the system.
+inline std::unique_ptr<Journal> open_journal(const JournalOptions& options, Recovery& recovery) {
+  static const SystemClock clock;
+  return Journal::open(options, clock, recovery);
+}
+
 inline std::string open_error(const JournalOptions& options) {
   return error_of([&] {
     Recovery recovery;
-    Journal::open(options, recovery);
+    open_journal(options, recovery);
   });
 }
 

@@ -14,7 +14,6 @@
 #include <thread>
 #include <unordered_map>
 
-#include "base/clock.h"
 #include "base/error.h"
 
 // libevent's own evhttp cannot bound the number of connections, and idle ones would use up the process's descriptors.
@@ -25,12 +24,8 @@ namespace {
 
 constexpr size_t kRequestBytesMax = 8 << 10;
 constexpr size_t kConnectionsMax = 8;
-constexpr std::chrono::milliseconds kTextAgeMax{200};
+constexpr milliseconds kTextAgeMax{200};
 constexpr timeval kDeadline{5, 0};
-
-int64_t steady_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().now().time_since_epoch()).count();
-}
 
 struct EventDeleter {
   void operator()(event_base* base) const { event_base_free(base); }
@@ -80,7 +75,10 @@ Answer yes_or_no(bool yes, const char* good, const std::string& bad) {
 
 }  // namespace
 
-void Health::stamp() { alive_at_ms.store(steady_ms(), std::memory_order_relaxed); }
+int64_t Health::now_ms() const {
+  return std::chrono::duration_cast<milliseconds>(clock.now().time_since_epoch()).count();
+}
+void Health::stamp() { alive_at_ms.store(now_ms(), std::memory_order_relaxed); }
 
 struct HttpServer::Impl {
   struct Connection {
@@ -237,7 +235,7 @@ void HttpServer::Impl::answer(Connection& connection, const Answer& answer, bool
 Answer HttpServer::Impl::live() const {
   const int64_t stamped = health.alive_at_ms.load(std::memory_order_relaxed);
   if (stamped == 0) return {200, "text/plain; charset=utf-8", "starting\n"};
-  const int64_t age = steady_ms() - stamped;
+  const int64_t age = health.now_ms() - stamped;
   return yes_or_no(age <= health.alive_within_ms, "ok",
                    "main loop has not turned for " + std::to_string(age) + " ms, at most " +
                        std::to_string(health.alive_within_ms) + " ms are allowed");
@@ -251,7 +249,7 @@ Answer HttpServer::Impl::route(std::string_view path) {
     return yes_or_no(health.ready.load(), "ok", "not ready for work");
   }
   if (path == "/metrics") {
-    const int64_t now = steady_ms();
+    const int64_t now = health.now_ms();
     if (metrics_text.empty() || now - metrics_text_at_ms >= kTextAgeMax.count()) {
       metrics_text = registry.text();
       metrics_text_at_ms = now;

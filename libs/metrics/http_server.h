@@ -2,26 +2,32 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
+#include <cstdint>
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "metrics/metrics.h"
 
 namespace optserve {
 
 // What the health endpoints report. Set by the process, read by the server's thread.
 struct Health {
+  explicit Health(const Clock& of) : clock(of) {}
+
+  const Clock& clock;                   // of the process; outlives this
   std::atomic<bool> started{false};     // /startupz: initialisation is done
-  std::atomic<bool> ready{false};       // /readyz: takes work now
-  std::atomic<int64_t> alive_at_ms{0};  // /livez: steady-clock milliseconds of the main loop's last turn
-  int64_t alive_within_ms = 10'000;     // older than this: not alive
-  void stamp();                         // sets alive_at_ms to now
+  std::atomic<bool> ready{false};       // /readyz: the process takes work now
+  std::atomic<int64_t> alive_at_ms{0};  // /livez: when the main loop last turned, in steady milliseconds; 0: not yet
+  int64_t alive_within_ms = 10'000;     // a process whose last turn is older than this is not alive
+
+  int64_t now_ms() const;  // of the clock, in steady milliseconds
+  void stamp();            // sets alive_at_ms to now
 };
 
-// Serves GET and HEAD of the four paths, one request a connection. A peer has 5 s for its request of at most 8 KiB and
-// for reading the answer; 8 connections at a time, further ones wait in the backlog. The text of /metrics may be 0.2 s
-// old.
+// Serves GET and HEAD of the four paths, one request per connection. A peer has 5 s to send its request of at most 8
+// KiB and to read the answer. Eight connections are served at a time; further ones wait in the backlog of the socket.
+// The text of /metrics may be 0.2 s old.
 class HttpServer {
  public:
   // Port 0 picks a free one. Throws Error naming the address if it cannot listen.

@@ -14,7 +14,7 @@
 #include "base/error.h"
 
 namespace optserve {
-namespace {
+namespace http_server_test {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -62,8 +62,9 @@ class HttpServerTest : public ::testing::Test {
   }
   std::string get(const std::string& path) const { return request("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n"); }
 
+  FakeClock clock;
   Registry registry;
-  Health health;
+  Health health{clock};
   HttpServer server{"127.0.0.1", 0, registry, health};
 };
 
@@ -73,8 +74,9 @@ TEST_F(HttpServerTest, ServesMetrics) {
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(answer, HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
   EXPECT_THAT(answer, HasSubstr("\noptserve_x_total 1"));
-  std::this_thread::sleep_for(std::chrono::milliseconds(250));
   registry.counter("optserve_x_total", "x").add();
+  EXPECT_THAT(get("/metrics"), HasSubstr("\noptserve_x_total 1"));  // the text is young enough
+  clock.advance(milliseconds(200));
   EXPECT_THAT(get("/metrics?name=x"), HasSubstr("\noptserve_x_total 2"));
 }
 
@@ -92,7 +94,7 @@ TEST_F(HttpServerTest, LivenessFollowsTheLoop) {
   EXPECT_THAT(get("/livez"), StartsWith("HTTP/1.1 200"));  // no loop yet: the process is starting
   health.stamp();
   EXPECT_THAT(get("/livez"), StartsWith("HTTP/1.1 200"));
-  health.alive_at_ms = health.alive_at_ms - 11'000;
+  clock.advance(milliseconds(10'001));
   EXPECT_THAT(get("/livez"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("at most 10000 ms")));
 }
 
@@ -147,8 +149,9 @@ TEST_F(HttpServerTest, ManyScrapersAreServed) {
 }
 
 TEST(HttpServer, ListenErrorsNameTheAddress) {
+  const SystemClock clock;
   Registry registry;
-  Health health;
+  Health health(clock);
   const HttpServer first("127.0.0.1", 0, registry, health);
   EXPECT_THAT([&] { HttpServer("127.0.0.1", first.port(), registry, health); },
               ::testing::ThrowsMessage<Error>(HasSubstr("127.0.0.1:" + std::to_string(first.port()))));
@@ -159,15 +162,18 @@ TEST(HttpServer, ListenErrorsNameTheAddress) {
 }
 
 TEST(HttpServer, StopsWithOpenConnections) {
+  const SystemClock clock;
   Registry registry;
-  Health health;
+  Health health(clock);
   auto server = std::make_unique<HttpServer>("127.0.0.1", 0, registry, health);
   const Connection open(server->port());
   open.write("GET ");
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const Connection answered(server->port());  // connections are accepted in order: the server has the first one now
+  answered.write("GET /livez HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(answered.read_all(), StartsWith("HTTP/1.1 200"));
   server.reset();
   EXPECT_EQ(open.read_all(), "");
 }
 
-}  // namespace
+}  // namespace http_server_test
 }  // namespace optserve

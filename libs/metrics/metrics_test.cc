@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 namespace optserve {
-namespace {
+namespace metrics_test {
 
 using ::testing::HasSubstr;
 
@@ -47,11 +47,18 @@ TEST(Metrics, MisuseIsAnErrorThatNamesTheMetric) {
   EXPECT_THAT([&] { (void)registry.gauge("no spaces", "x"); }, ::testing::ThrowsMessage<Error>(HasSubstr("no spaces")));
 }
 
-TEST(Metrics, UnsetHandlesCountNothing) {
+TEST(Metrics, HandlesWithoutARegistryCountNothing) {
+  Registry registry;
+  (void)registry.counter("optserve_x_total", "x");
+  (void)registry.gauge("optserve_y", "y");
+  (void)registry.histogram("optserve_z_seconds", "z", {1});
+  const std::string before = registry.text();
   Counter().add();
   Gauge().set(1);
   Gauge().add(1);
   Histogram().observe(1);
+  EXPECT_EQ(registry.text(), before);
+  EXPECT_THAT(before, HasSubstr("optserve_x_total 0"));
 }
 
 TEST(Metrics, ThreadsLoseNoCount) {
@@ -73,5 +80,5 @@ TEST(Metrics, ThreadsLoseNoCount) {
   EXPECT_THAT(registry.text(), HasSubstr("optserve_y_seconds_count 40000"));
 }
 
-}  // namespace
+}  // namespace metrics_test
 }  // namespace optserve

@@ -1,38 +1,12 @@
 #include "protocol/validate.h"
 
-#include <algorithm>
-#include <iterator>
-
+#include "base/format_names.h"
+#include "base/input_check.h"
 #include "base/limits.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::protocol {
 namespace {
-
-bool is_name(std::string_view text) {
-  for (const char c : text) {
-    const bool allowed =
-        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-    if (!allowed) return false;
-  }
-  return true;
-}
-
-Status check_name(const char* field, std::string_view value, size_t min, size_t max) {
-  if (value.size() < min || value.size() > max || !is_name(value)) {
-    return refuse(ErrorCode::kBadRequest, std::string(field) + ": expected " + std::to_string(min) + " to " +
-                                              std::to_string(max) + " characters of [A-Za-z0-9._-], found " +
-                                              std::to_string(value.size()) + " bytes");
-  }
-  return ok_status();
-}
-
-Status check_range(const char* field, int64_t value, int64_t min, int64_t max) {
-  if (value < min || value > max) {
-    return refuse(ErrorCode::kBadRequest, std::string(field) + ": expected " + std::to_string(min) + " to " +
-                                              std::to_string(max) + ", found " + std::to_string(value));
-  }
-  return ok_status();
-}
 
 Status check_prompt(const JobSpec& spec) {
   if (spec.prompt.empty() == spec.prompt_ids.empty()) {
@@ -54,30 +28,13 @@ Status check_prompt(const JobSpec& spec) {
   return ok_status();
 }
 
-Status check_stop(const JobSpec& spec) {
-  if (spec.stop.size() > limits::kStopStringsMax) {
-    return refuse(ErrorCode::kBadRequest, "stop: " + std::to_string(spec.stop.size()) + " strings, at most " +
-                                              std::to_string(limits::kStopStringsMax) + " are allowed");
-  }
-  for (const std::string& stop : spec.stop) {
-    if (Status s =
-            check_range("stop: bytes of one string", static_cast<int64_t>(stop.size()), 1, limits::kStopStringBytesMax);
-        !s.ok()) {
-      return s;
-    }
-  }
-  return ok_status();
-}
-
-Status check_bad_words(const JobSpec& spec) {
-  if (Status s = check_range("bad_words: words", static_cast<int64_t>(spec.bad_words.size()), 0, limits::kBadWordsMax);
-      !s.ok()) {
-    return s;
-  }
-  for (const std::string& word : spec.bad_words) {
-    const auto bytes = static_cast<int64_t>(word.size());
-    if (Status s = check_range("bad_words: bytes of one word", bytes, 1, limits::kStopStringBytesMax); !s.ok())
-      return s;
+// `field` holds short texts, each of them a `what`.
+Status check_texts(const std::string& field, const std::string& what, const std::vector<std::string>& texts,
+                   size_t count_max) {
+  if (Status s = check_range(field + ": number of " + what + "s", texts.size(), 0, count_max); !s.ok()) return s;
+  const std::string bytes = field + ": bytes of a " + what;
+  for (const std::string& text : texts) {
+    if (Status s = check_range(bytes, text.size(), 1, limits::kStopStringBytesMax); !s.ok()) return s;
   }
   return ok_status();
 }
@@ -88,35 +45,32 @@ Status check_generate(const JobSpec& spec) {
   if (Status s = check_prompt(spec); !s.ok()) return s;
   if (Status s = optserve::validate(spec.sampling); !s.ok()) return s;
   if (Status s = optserve::validate(spec.rules, 0); !s.ok()) return s;
-  const int64_t least = spec.prompt_logprobs ? 0 : 1;  // 0: the prompt is only scored
+  const int32_t least = spec.prompt_logprobs ? 0 : 1;  // 0: the prompt is only scored
   if (Status s = check_range("max_new_tokens", spec.max_new_tokens, least, limits::kContextTokensMax); !s.ok()) {
     return s;
   }
-  if (Status s = check_bad_words(spec); !s.ok()) return s;
+  if (Status s = check_texts("bad_words", "word", spec.bad_words, limits::kBadWordsMax); !s.ok()) return s;
   if (spec.sampling.is_beam_search() && spec.prompt_logprobs) {
     return refuse(ErrorCode::kBadRequest,
-                  "prompt_logprobs: expected without a beam search; score the prompt by a job of its own");
+                  "prompt_logprobs is not possible with a beam search; score the prompt in a job of its own");
   }
-  return check_stop(spec);
+  return check_texts("stop", "string", spec.stop, limits::kStopStringsMax);
 }
 
 Status check_convert(const JobSpec& spec) {
-  if (!spec.convert)
-    return refuse(ErrorCode::kBadRequest, "convert: a conversion job names a source and a destination");
+  if (!spec.convert) {
+    return refuse(ErrorCode::kBadRequest, "convert: a conversion job must name a source and a destination");
+  }
   for (const std::string* path : {&spec.convert->source, &spec.convert->destination}) {
     if (path->empty() || path->size() > 4096 || path->find('\0') != std::string::npos) {
       return refuse(ErrorCode::kBadRequest, "convert: source and destination: expected 1 to 4096 bytes without NUL");
     }
   }
-  const std::string& dtype = spec.convert->dtype;
-  if (dtype != "fp32" && dtype != "fp16" && dtype != "bf16" && dtype != "keep") {
-    return refuse(ErrorCode::kBadRequest,
-                  "convert: dtype: expected fp32, fp16, bf16 or keep, found " +
-                      (is_name(dtype) && dtype.size() <= 16 ? "'" + dtype + "'" : "other text"));
-  }
-  constexpr std::string_view kQuantisations[] = {"", "none", "int8", "int8-mse", "fp8", "int4"};
-  if (std::ranges::find(kQuantisations, spec.convert->quantize) == std::end(kQuantisations))
-    return refuse(ErrorCode::kBadRequest, "convert: quantize: expected none, int8, int8-mse, fp8 or int4");
+  static constexpr auto kDtypes = with_words({"keep"}, kDtypeNames);
+  static constexpr auto kQuantisations = with_words({"none"}, kQuantisationNames);
+  if (Status s = check_choice("convert: dtype", spec.convert->dtype, kDtypes); !s.ok()) return s;
+  const std::string& quantize = spec.convert->quantize;
+  if (Status s = check_choice("convert: quantize", quantize, kQuantisations); !quantize.empty() && !s.ok()) return s;
   return check_range("convert: shards", spec.convert->shards, 0, limits::kWorldSizeMax);
 }
 

@@ -9,7 +9,7 @@
 #include "base/limits.h"
 
 namespace optserve::protocol {
-namespace {
+namespace validate_test {
 
 using ::testing::HasSubstr;
 
@@ -156,6 +156,16 @@ TEST(Validate, Stop) {
                             {"stop", stops(1, 65), false}});
 }
 
+TEST(Validate, BadWords) {
+  const auto words = [](size_t count, size_t size) {
+    return [count, size](JobSpec& s) { s.bad_words.assign(count, std::string(size, '.')); };
+  };
+  expect_cases(good_job(), {{"bad_words", words(64, 64), true},
+                            {"bad_words", words(65, 1), false},
+                            {"bad_words", words(1, 0), false},
+                            {"bad_words", words(1, 65), false}});
+}
+
 TEST(Validate, Conversion) {
   const auto paths = [](const std::string& source, const std::string& destination) {
     return [=](JobSpec& s) {
@@ -186,11 +196,11 @@ TEST(Validate, Conversion) {
 TEST(Validate, MessagesNameWhatWasExpectedAndFound) {
   JobSpec spec = good_job();
   spec.priority = 12;
-  EXPECT_EQ(validate(spec).refusal().message, "priority: expected 0 to 9, found 12");
+  EXPECT_EQ(validate(spec).refusal().message, "priority is 12, expected 0 to 9");
   spec = good_conversion();
   spec.convert->dtype = "int3";
-  EXPECT_THAT(validate(spec).refusal().message, HasSubstr("found 'int3'"));
+  EXPECT_THAT(validate(spec).refusal().message, HasSubstr("is 'int3', expected keep, fp32, fp16 or bf16"));
 }
 
-}  // namespace
+}  // namespace validate_test
 }  // namespace optserve::protocol

@@ -1,8 +1,10 @@
 #include "quant/quant_format.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
+#include "base/format_names.h"
 
 namespace optserve {
 namespace {
@@ -16,17 +18,13 @@ constexpr QuantFormatInfo kFormats[] = {
     {QuantFormat::kInt4, "int4", DType::kU8, 4.25, 2, 128},
 };
 
-struct NamedQuantisation {
-  std::string_view name;
-  Quantisation quantisation;
-};
-
-constexpr NamedQuantisation kQuantisations[] = {
-    {"int8", {QuantFormat::kInt8, ScaleChoice::kMax}},
-    {"int8-mse", {QuantFormat::kInt8, ScaleChoice::kLeastError}},
-    {"fp8", {QuantFormat::kFp8, ScaleChoice::kMax}},
-    {"int4", {QuantFormat::kInt4, ScaleChoice::kMax}},
-};
+// Named kQuantisationNames.
+constexpr std::array<Quantisation, kQuantisationNames.size()> kQuantisations = {{
+    {QuantFormat::kInt8, ScaleChoice::kMax},
+    {QuantFormat::kInt8, ScaleChoice::kLeastError},
+    {QuantFormat::kFp8, ScaleChoice::kMax},
+    {QuantFormat::kInt4, ScaleChoice::kMax},
+}};
 
 }  // namespace
 
@@ -61,19 +59,19 @@ int64_t scales_per_row(QuantFormat format, int64_t in) {
 }
 
 bool is_known(const Quantisation& quantisation) {
-  return std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation) != std::end(kQuantisations);
+  return std::ranges::find(kQuantisations, quantisation) != kQuantisations.end();
 }
 
 std::optional<Quantisation> find_quantisation(std::string_view name) {
-  const auto* row = std::ranges::find(kQuantisations, name, &NamedQuantisation::name);
-  if (row == std::end(kQuantisations)) return std::nullopt;
-  return row->quantisation;
+  const auto found = std::ranges::find(kQuantisationNames, name);
+  if (found == kQuantisationNames.end()) return std::nullopt;
+  return kQuantisations[static_cast<size_t>(found - kQuantisationNames.begin())];
 }
 
 std::string_view quantisation_name(const Quantisation& quantisation) {
-  const auto* row = std::ranges::find(kQuantisations, quantisation, &NamedQuantisation::quantisation);
-  check(row != std::end(kQuantisations), "quantisation without a row in the table");
-  return row->name;
+  const auto found = std::ranges::find(kQuantisations, quantisation);
+  check(found != kQuantisations.end(), "quantisation without an entry in the table");
+  return kQuantisationNames[static_cast<size_t>(found - kQuantisations.begin())];
 }
 
 }  // namespace optserve

@@ -48,9 +48,8 @@ struct Quantisation {
 
 // Whether quantise_rows() does it; only formats with scales can be quantised to.
 bool is_known(const Quantisation& quantisation);
-// The spellings of command lines: int8, int8-mse, fp8, int4.
+// The spellings of command lines: kQuantisationNames (base/format_names.h).
 std::optional<Quantisation> find_quantisation(std::string_view name);
 std::string_view quantisation_name(const Quantisation& quantisation);
-inline constexpr std::string_view kQuantisationNames = "int8, int8-mse, fp8, int4";
 
 }  // namespace optserve

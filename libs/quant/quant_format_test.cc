@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <set>
 
+#include "base/format_names.h"
+
 namespace optserve {
-namespace {
+namespace quant_format_test {
 
 TEST(QuantFormat, EveryRowIsFoundByNameAndByFormat) {
   std::set<std::string_view> names;
@@ -42,12 +45,12 @@ TEST(QuantFormat, SizesOfARow) {
 }
 
 TEST(QuantFormat, NamesOfQuantisations) {
-  for (const char* name : {"int8", "int8-mse", "fp8", "int4"}) {
+  EXPECT_EQ(kQuantisationNames, (std::array<std::string_view, 4>{"int8", "int8-mse", "fp8", "int4"}));
+  for (const std::string_view name : kQuantisationNames) {
     const auto found = find_quantisation(name);
     ASSERT_TRUE(found) << name;
     EXPECT_EQ(quantisation_name(*found), name);
     EXPECT_FALSE(is_plain(found->format)) << name;
-    EXPECT_NE(kQuantisationNames.find(name), std::string_view::npos);
   }
   for (const char* name : {"", "none", "fp16", "int5"}) EXPECT_FALSE(find_quantisation(name)) << name;
 }
@@ -58,5 +61,5 @@ TEST(QuantFormat, UnknownNamesAndTypesHaveNoFormat) {
   EXPECT_EQ(plain_format(DType::kI32), std::nullopt);
 }
 
-}  // namespace
+}  // namespace quant_format_test
 }  // namespace optserve

@@ -1,10 +1,14 @@
 #include "tensor/dtype.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
+#include "base/avx2.h"
 #include "base/check.h"
+#include "base/format_names.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -37,9 +41,9 @@ void store(std::byte* to, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
+// Whole groups of eight with AVX2's F16C; they return how many elements were done.
 #if defined(__x86_64__)
-// Whole groups of eight with F16C; returns how many elements were done.
-__attribute__((target("avx,f16c"))) size_t half_to_float_f16c(const std::byte* from, float* to, size_t count) {
+OPTSERVE_AVX2 size_t half_to_float_avx2(const std::byte* from, float* to, size_t count) {
   size_t i = 0;
   for (; i + 8 <= count; i += 8) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
@@ -48,7 +52,7 @@ __attribute__((target("avx,f16c"))) size_t half_to_float_f16c(const std::byte* f
   return i;
 }
 
-__attribute__((target("avx,f16c"))) size_t float_to_half_f16c(const float* from, std::byte* to, size_t count) {
+OPTSERVE_AVX2 size_t float_to_half_avx2(const float* from, std::byte* to, size_t count) {
   size_t i = 0;
   for (; i + 8 <= count; i += 8) {
     const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -56,17 +60,13 @@ __attribute__((target("avx,f16c"))) size_t float_to_half_f16c(const float* from,
   }
   return i;
 }
-
-bool has_f16c() {
-  // Compilers differ in whether they know "f16c" here; every processor with AVX2 has it.
-  static const bool present = __builtin_cpu_supports("avx2");
-  return present;
-}
 #else
-size_t half_to_float_f16c(const std::byte*, float*, size_t) { return 0; }
-size_t float_to_half_f16c(const float*, std::byte*, size_t) { return 0; }
-bool has_f16c() { return false; }
+size_t half_to_float_avx2(const std::byte*, float*, size_t) { return 0; }
+size_t float_to_half_avx2(const float*, std::byte*, size_t) { return 0; }
 #endif
+
+constexpr DType kComputeDtypes[] = {DType::kF32, DType::kF16, DType::kBF16};  // named kDtypeNames
+static_assert(std::size(kComputeDtypes) == kDtypeNames.size());
 
 }  // namespace
 
@@ -83,10 +83,9 @@ std::optional<DType> parse_dtype(std::string_view name) {
 }
 
 std::optional<DType> parse_weight_dtype(std::string_view name) {
-  if (name == "fp32") return DType::kF32;
-  if (name == "fp16") return DType::kF16;
-  if (name == "bf16") return DType::kBF16;
-  return std::nullopt;
+  const auto found = std::ranges::find(kDtypeNames, name);
+  if (found == kDtypeNames.end()) return std::nullopt;
+  return kComputeDtypes[found - kDtypeNames.begin()];
 }
 
 void convert_to_f32(const void* source, DType dtype, float* destination, size_t count) {
@@ -97,7 +96,7 @@ void convert_to_f32(const void* source, DType dtype, float* destination, size_t 
       std::memcpy(destination, from, count * sizeof(float));
       return;
     case DType::kF16:
-      for (size_t i = has_f16c() ? half_to_float_f16c(from, destination, count) : 0; i < count; ++i)
+      for (size_t i = has_avx2() ? half_to_float_avx2(from, destination, count) : 0; i < count; ++i)
         destination[i] = half_to_float(load<uint16_t>(from + 2 * i));
       return;
     case DType::kBF16:
@@ -119,7 +118,7 @@ void convert_from_f32(const float* source, DType dtype, void* destination, size_
       std::memcpy(to, source, count * sizeof(float));
       return;
     case DType::kF16:
-      for (size_t i = has_f16c() ? float_to_half_f16c(source, to, count) : 0; i < count; ++i)
+      for (size_t i = has_avx2() ? float_to_half_avx2(source, to, count) : 0; i < count; ++i)
         store(to + 2 * i, float_to_half(source[i]));
       return;
     case DType::kBF16:

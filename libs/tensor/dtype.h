@@ -54,7 +54,7 @@ constexpr bool is_floating(DType dtype) {
 // The spelling of safetensors: "F16", "BF16", "I8", "BOOL", "F8_E4M3".
 std::string_view dtype_name(DType dtype);
 std::optional<DType> parse_dtype(std::string_view name);
-// The spelling of command lines: "fp32", "fp16", "bf16". Nothing else is accepted.
+// The spelling of command lines: a word of kDtypeNames (base/format_names.h).
 std::optional<DType> parse_weight_dtype(std::string_view name);
 
 // Exact. Signalling NaNs become quiet ones with the same payload, as the F16C instructions do.

@@ -4,6 +4,7 @@
 
 #include "base/build_info.h"
 #include "base/error.h"
+#include "base/input_check.h"
 #include "base/limits.h"
 
 namespace optserve::transport {
@@ -17,12 +18,9 @@ protocol::Register new_registration() {
 }
 
 void check_schedulers(const std::vector<std::string>& schedulers) {
-  if (schedulers.empty() || schedulers.size() > limits::kSchedulersMax) {
-    throw Error("scheduler: expected 1 to " + std::to_string(limits::kSchedulersMax) + " endpoints, found " +
-                std::to_string(schedulers.size()));
-  }
+  throw_if_refused(check_range("number of schedulers", schedulers.size(), 1, limits::kSchedulersMax));
   for (auto at = schedulers.begin(); at != schedulers.end(); ++at) {
-    if (std::find(schedulers.begin(), at, *at) != at) throw Error("scheduler: '" + *at + "' is given twice");
+    if (std::find(schedulers.begin(), at, *at) != at) throw Error("scheduler '" + *at + "' is given twice");
   }
 }
 
@@ -35,8 +33,7 @@ SchedulerLinkOptions link_options(const protocol::Register& hello, const std::ve
 }
 
 void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health) {
-  const SystemClock clock;
-  ServiceLoop loop(service, clock, metrics);
+  ServiceLoop loop(service, health.clock, metrics);
   for (size_t i = 0; i < settings.schedulers.size(); ++i) {
     PortOptions port;
     port.message_bytes_max = limits::kInternalMessageBytesMax;

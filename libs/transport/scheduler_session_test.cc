@@ -11,7 +11,7 @@
 #include "base/limits.h"
 
 namespace optserve::transport {
-namespace {
+namespace scheduler_session_test {
 
 TEST(Registration, NamesThisProcessAndIsNewEachTime) {
   const protocol::Register hello = new_registration(), other = new_registration();
@@ -58,7 +58,8 @@ class Idle final : public Service {
 
 TEST(Session, RunsUntilItIsToldToStop) {
   Registry metrics;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   Idle service(health);
   int prepared = 0;
   serve_scheduler(service, {{"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"}, seconds(1), [&](ServiceLoop&) { ++prepared; }},
@@ -71,10 +72,11 @@ TEST(Session, RunsUntilItIsToldToStop) {
 
 TEST(Session, AnAddressThatIsNoneIsAnError) {
   Registry metrics;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   Idle service(health);
   EXPECT_THROW(serve_scheduler(service, {{"nowhere"}, seconds(1), {}}, metrics, health), Error);
 }
 
-}  // namespace
+}  // namespace scheduler_session_test
 }  // namespace optserve::transport

@@ -10,7 +10,7 @@
 #include "transport/loop_test_nodes.h"
 
 namespace optserve::transport {
-namespace {
+namespace service_loop_test {
 
 using ::testing::HasSubstr;
 
@@ -332,7 +332,8 @@ TEST(ServiceLoop, FloodDoesNotStarveTicksOrOtherPorts) {
 
 TEST(ServiceLoop, StampsHealthAndCountsMessages) {
   Node server, client;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   server.loop.set_health(&health);
   server.service.handler = answer_pings;
   client.dial(server.listen());
@@ -392,5 +393,5 @@ TEST(ServiceLoopDeathTest, DrainEndsAtItsDeadline) {
       ::testing::ExitedWithCode(0), "");
 }
 
-}  // namespace
+}  // namespace service_loop_test
 }  // namespace optserve::transport

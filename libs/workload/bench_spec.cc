@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/limits.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::workload {
 namespace {

@@ -9,7 +9,7 @@
 #include "workload/requests.h"
 
 namespace optserve::workload {
-namespace {
+namespace workload_test {
 
 using ::testing::HasSubstr;
 
@@ -148,5 +148,5 @@ TEST(BenchRequests, AreTheSameInEveryBuild) {
   EXPECT_THAT(make_batch(latency({1}), 1, 0, kBounds)[0].prompt, ::testing::ElementsAre(2, 40572, 2129, 8426));
 }
 
-}  // namespace
+}  // namespace workload_test
 }  // namespace optserve::workload

@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/shutdown.h"
+#include "journal/journal.h"
 #include "metrics/http_server.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
@@ -81,12 +82,12 @@ void run(const Options& options) {
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
                                    .backups_kept = static_cast<size_t>(options.backups_kept)},
-                                  recovery);
+                                  clock, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
   Registry registry;
-  Health health;
+  Health health(clock);
   scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 

@@ -6,10 +6,11 @@
 #include <filesystem>
 #include <thread>
 
+#include "journal/journal.h"
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_restart_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -31,10 +32,10 @@ class SchedulerRestart : public ::testing::Test {
     world.reset();
     journal.reset();
     journal::Recovery recovery;
-    journal = journal::Journal::open({.path = folder_ + "/journal.db"}, recovery);
+    journal = journal::Journal::open({.path = folder_ + "/journal.db"}, clock, recovery);
     term = recovery.term;
     SchedulerOptions options;
-    options.start_wall_ms = SystemClock().wall_ms();  // the journal expires results by it
+    options.start_wall_ms = clock.wall_ms();  // the journal expires results by it
     world = std::make_unique<World>(options, journal.get(), std::move(recovery));
   }
   // Ticks until the journal's answers are in.
@@ -50,6 +51,7 @@ class SchedulerRestart : public ::testing::Test {
     return {};
   }
 
+  const SystemClock clock;
   std::string folder_;
   std::unique_ptr<journal::Journal> journal;
   std::unique_ptr<World> world;
@@ -181,5 +183,5 @@ TEST_F(SchedulerRestart, WhatPromisesSomethingWaitsForTheJournal) {
   }
 }
 
-}  // namespace
+}  // namespace scheduler_restart_test
 }  // namespace optserve::scheduler::testing

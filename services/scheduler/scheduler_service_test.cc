@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_service_test {
 
 using protocol::FinishReason;
 using protocol::JobState;
@@ -372,5 +372,5 @@ TEST(Scheduler, CountsRefusalsByTheBoundThatIsReached) {
   EXPECT_EQ(refused_for(tenant, "tenant"), 1);
 }
 
-}  // namespace
+}  // namespace scheduler_service_test
 }  // namespace optserve::scheduler::testing

@@ -60,7 +60,8 @@ int main(int argc, char** argv) {
     install_shutdown_signals();
     start_logging("tokenizer", options.common, parser);
     Registry metrics;
-    Health health;
+    const SystemClock clock;
+    Health health(clock);
     health.stamp();
     const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
     log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});

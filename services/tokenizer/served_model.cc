@@ -1,6 +1,6 @@
 #include "tokenizer/served_model.h"
 
-#include "checkpoint/model_identity.h"
+#include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::tokenizer {
 

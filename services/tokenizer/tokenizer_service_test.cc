@@ -7,13 +7,14 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/hex.h"
 #include "base/limits.h"
+#include "base/sha256.h"
 #include "base/utf8.h"
-#include "checkpoint/model_identity.h"
-#include "checkpoint/sha256.h"
+#include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::tokenizer {
-namespace {
+namespace tokenizer_service_test {
 
 namespace fs = std::filesystem;
 using checkpoint::FileEntry;
@@ -26,7 +27,7 @@ std::string read_file(const fs::path& path) {
 }
 
 FileEntry entry(const std::string& name, const std::string& bytes) {
-  return {name, bytes.size(), checkpoint::to_hex(checkpoint::sha256_of(bytes))};
+  return {name, bytes.size(), to_hex(sha256(bytes))};
 }
 
 // A folder with the demo model's tokenizer and a manifest; the shard is named and missing, as tokenizers do not care.
@@ -74,8 +75,7 @@ TEST(ServedModel, IdentifiesItselfByManifestAndVocabulary) {
   EXPECT_EQ(info.name, "demo");
   EXPECT_EQ(info.context, 2048);
   EXPECT_EQ(info.vocab, 50272);
-  EXPECT_EQ(info.manifest_digest,
-            checkpoint::to_hex(checkpoint::sha256_of(read_file(folder.path() + "/manifest.json"))));
+  EXPECT_EQ(info.manifest_digest, to_hex(sha256(read_file(folder.path() + "/manifest.json"))));
   EXPECT_EQ(info.vocabulary_digest.size(), 64u);
   EXPECT_EQ(load_served_model(folder.path()).value()->info.name, "opt-125m");
 }
@@ -173,8 +173,8 @@ class TokenizerServiceTest : public ::testing::Test {
 
   CheckpointFolder folder_;
   Registry registry_;
-  Health health_;
   FakeClock clock_;
+  Health health_{clock_};
   transport::Outbox out_;
   TokenizerService service_;
 };
@@ -346,8 +346,8 @@ TEST(TwoSchedulers, EachIsAnsweredOnItsOwnConnection) {
   std::vector<std::unique_ptr<ServedModel>> models;
   models.push_back(load_served_model("demo=" + folder.path()).value());
   Registry registry;
-  Health health;
   FakeClock clock;
+  Health health(clock);
   transport::Outbox out;
   transport::SchedulerLinkOptions links;
   links.schedulers = 2;
@@ -400,5 +400,5 @@ TEST(TextServer, TwoModelsOfOneNameAreRefused) {
   EXPECT_THROW(TextServer{std::move(models)}, Error);
 }
 
-}  // namespace
+}  // namespace tokenizer_service_test
 }  // namespace optserve::tokenizer

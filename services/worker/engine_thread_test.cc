@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 namespace optserve::worker {
-namespace {
+namespace engine_thread_test {
 
 batching::PlannerOptions small_options() {
   batching::PlannerOptions options;
@@ -115,5 +115,5 @@ TEST(EngineThread, HandsAFailedStepToTheMessageThread) {
   EXPECT_THROW((void)engine.take_events(), Error);
 }
 
-}  // namespace
+}  // namespace engine_thread_test
 }  // namespace optserve::worker

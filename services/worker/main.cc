@@ -12,7 +12,8 @@ namespace {
 int run_supervisor(const optserve::worker::WorkerOptions& options) {
   using namespace optserve;
   Registry metrics;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   health.stamp();
   const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});

@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 namespace optserve::worker {
-namespace {
+namespace options_test {
 
 using testing::HasSubstr;
 
@@ -147,5 +147,5 @@ TEST(WorkerOptions, LeasesAQuarterAheadUnlessTold) {
   EXPECT_EQ(options.leases_max(), 1);
 }
 
-}  // namespace
+}  // namespace options_test
 }  // namespace optserve::worker

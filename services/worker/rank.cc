@@ -12,7 +12,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/shutdown.h"
-#include "checkpoint/model_identity.h"
+#include "checkpoint/manifest/model_identity.h"
 #include "engine/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
@@ -272,7 +272,8 @@ int run_rank(const WorkerOptions& options) {
     return kExitConfiguration;
   }
   Registry registry;
-  Health health;
+  const SystemClock clock;
+  Health health(clock);
   if (options.rank > 0)
     health.alive_within_ms = INT64_MAX;  // a follower waits in collectives; the supervisor watches it
   health.stamp();

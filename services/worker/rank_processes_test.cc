@@ -10,7 +10,7 @@
 #include "worker/group_status.h"
 
 namespace optserve::worker {
-namespace {
+namespace rank_processes_test {
 
 TEST(RankExit, SaysHowARankEnded) {
   EXPECT_EQ((RankExit{1, SIGKILL}).describe(), "rank 1 was killed by signal 9");
@@ -51,5 +51,5 @@ TEST(RankProcesses, KillsAndReapsTheWholeGroup) {
 
 TEST(Helper, DISABLED_Sleeps) { sleep(60); }
 
-}  // namespace
+}  // namespace rank_processes_test
 }  // namespace optserve::worker

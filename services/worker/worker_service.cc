@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "protocol/validate.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::worker {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 
 namespace optserve::worker {
-namespace {
+namespace worker_service_test {
 
 using ::testing::ElementsAre;
 using transport::Outbox;
@@ -423,5 +423,5 @@ TEST_F(TwoSchedulersTest, AHeartbeatNeverGrantsNothingWhichWouldMeanAll) {
   }
 }
 
-}  // namespace
+}  // namespace worker_service_test
 }  // namespace optserve::worker

@@ -75,7 +75,7 @@ class BenchScheduler {
       std::string name = options.folder + "/optserve-bench-XXXXXX";
       if (::mkdtemp(name.data()) == nullptr) throw errno_error("mkdtemp " + name);
       folder_ = name;
-      journal_ = journal::Journal::open({.path = folder_ + "/journal.db"}, recovery);
+      journal_ = journal::Journal::open({.path = folder_ + "/journal.db"}, clock_, recovery);
     }
     journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
     scheduler::SchedulerOptions settings;

@@ -65,11 +65,12 @@ void wait_for_backlog(const journal::Journal& store, uint64_t appended, uint64_t
 
 Figure measure_commits(const std::string& folder, size_t batch, int seconds) {
   const BenchFolder place(folder);
+  const SystemClock clock;
   journal::Recovery recovery;
   journal::JournalOptions options;
   options.path = place.file();
   options.batch_records_max = batch;
-  const auto store = journal::Journal::open(options, recovery);
+  const auto store = journal::Journal::open(options, clock, recovery);
   const int64_t start = now_ns();
   uint64_t appended = 0;
   // Always the next commit's records at hand, and no more than a few: a queue of one has nothing to wait for but it.
@@ -83,11 +84,12 @@ Figure measure_commits(const std::string& folder, size_t batch, int seconds) {
 
 std::vector<Figure> measure_recovery(const std::string& folder, size_t jobs) {
   const BenchFolder place(folder);
+  const SystemClock clock;
   journal::JournalOptions options;
   options.path = place.file();
   {
     journal::Recovery recovery;
-    const auto store = journal::Journal::open(options, recovery);
+    const auto store = journal::Journal::open(options, clock, recovery);
     for (uint64_t order = 1; order <= jobs; ++order) {
       store->append(job(order));
       wait_for_backlog(*store, order, 10'000);
@@ -98,7 +100,7 @@ std::vector<Figure> measure_recovery(const std::string& folder, size_t jobs) {
   const double processor_before = processor_seconds();
   const int64_t start = now_ns();
   journal::Recovery recovery;
-  const auto store = journal::Journal::open(options, recovery);
+  const auto store = journal::Journal::open(options, clock, recovery);
   const double elapsed = static_cast<double>(now_ns() - start) * 1e-9;
   const double processor = processor_seconds() - processor_before;
   const double used = resident_mib() - before;

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
 
 namespace optserve::chaos {
 

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "cli/child_process.h"
+#include "cli/stack/child_process.h"
 
 namespace optserve::chaos {
 

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "cli/process_identity.h"
+#include "cli/stack/process_identity.h"
 #include "ledger.h"
 #include "support/proc_files.h"
 

@@ -10,7 +10,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "cli/child_process.h"
+#include "cli/stack/child_process.h"
 #include "launch.h"
 
 namespace optserve::chaos {

@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "base/error.h"
-#include "cli/free_ports.h"
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
+#include "cli/stack/free_ports.h"
 #include "launch.h"
 #include "ledger.h"
 #include "support/demo_model.h"

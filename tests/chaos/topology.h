@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/child_process.h"
+#include "cli/stack/child_process.h"
 #include "network.h"
 #include "preload.h"
 #include "tcp_proxy.h"

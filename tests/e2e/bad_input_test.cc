@@ -12,7 +12,7 @@
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace bad_input_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -136,5 +136,5 @@ TEST_F(BadInput, UnknownJobsAreNotFound) {
   expect_service();
 }
 
-}  // namespace
+}  // namespace bad_input_test
 }  // namespace optserve::test_support

@@ -6,12 +6,11 @@
 #include <filesystem>
 #include <fstream>
 
-#include "cli/child_process.h"
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
 #include "demo_stack.h"
 
 namespace optserve::test_support {
-namespace {
+namespace bad_start_test {
 
 using ::testing::HasSubstr;
 
@@ -144,5 +143,5 @@ TEST_F(BadStart, ADeviceThatIsNotBuiltInIsAClearError) {
   EXPECT_THAT(outcome.log, HasSubstr("CUDA"));
 }
 
-}  // namespace
+}  // namespace bad_start_test
 }  // namespace optserve::test_support

@@ -5,14 +5,14 @@
 
 #include <fstream>
 
-#include "cli/free_ports.h"
-#include "cli/process_identity.h"
-#include "cli/stack_folder.h"
+#include "cli/stack/free_ports.h"
+#include "cli/stack/process_identity.h"
+#include "cli/stack/stack_folder.h"
 #include "support/processes.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace command_line_test {
 
 using ::testing::HasSubstr;
 
@@ -81,6 +81,63 @@ TEST(CommandLine, NoSchedulerIsStatusThree) {
   }
 }
 
+// However --remote is given, the conversion is not done here.
+TEST(CommandLine, ConvertIsRemoteByFlagEnvironmentAndFile) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "optserve.yaml";
+  std::ofstream(file) << "convert:\n  remote: true\n";
+  const auto expect_remote = [](const std::vector<std::string>& arguments, const char* how) {
+    const ProgramOutput ran = optserve(with_dead_scheduler(arguments));
+    EXPECT_EQ(ran.status, 3) << how << ": " << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("no scheduler answers at tcp://127.0.0.1:")) << how;
+  };
+  expect_remote({"convert", "--remote", "a", "b"}, "flag");
+  expect_remote({"convert", "--remote=true", "a", "b"}, "flag with a value");
+  expect_remote({"--config", file, "convert", "a", "b"}, "file");
+  setenv("OPTSERVE_CONFIG", file.c_str(), 1);
+  expect_remote({"convert", "a", "b"}, "file by environment");
+  const ProgramOutput outranked = optserve({"convert", "--no-remote", "/nowhere/checkpoint", folder / "out"});
+  EXPECT_EQ(outranked.status, 1);
+  EXPECT_THAT(outranked.err, HasSubstr("/nowhere/checkpoint"));
+  unsetenv("OPTSERVE_CONFIG");
+  setenv("OPTSERVE_REMOTE", "true", 1);
+  expect_remote({"convert", "a", "b"}, "environment");
+  unsetenv("OPTSERVE_REMOTE");
+  for (const std::vector<std::string>& local : std::vector<std::vector<std::string>>{
+           {"convert"}, {"convert", "--remote=false"}, {"--config", folder / "other.yaml", "convert"}}) {
+    std::ofstream(folder / "other.yaml") << "generate:\n  top-k: 3\nconvert:\n  remote: false\n";
+    std::vector<std::string> arguments = local;
+    arguments.insert(arguments.end(), {"/nowhere/checkpoint", folder / "out"});
+    const ProgramOutput ran = optserve(arguments);
+    EXPECT_EQ(ran.status, 1) << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("/nowhere/checkpoint"));
+  }
+}
+
+TEST(CommandLine, ConvertRefusesOptionsOfTheOtherKind) {
+  const ProgramOutput local = optserve({"convert", "a", "b", "--parts", "2"});
+  EXPECT_EQ(local.status, 2);
+  EXPECT_THAT(local.err, HasSubstr("parts: only a conversion with --remote has this option"));
+  const ProgramOutput remote = optserve(with_dead_scheduler({"convert", "--remote", "a", "b", "--heads", "2"}));
+  EXPECT_EQ(remote.status, 2);
+  EXPECT_THAT(remote.err, HasSubstr("heads: a conversion with --remote does not have this option"));
+  // A variable may be meant for other commands.
+  setenv("OPTSERVE_TTL_MS", "5000", 1);
+  const ProgramOutput with_variable = optserve({"convert", "/nowhere/checkpoint", "/nowhere/out"});
+  unsetenv("OPTSERVE_TTL_MS");
+  EXPECT_EQ(with_variable.status, 1);
+  EXPECT_THAT(with_variable.err, HasSubstr("/nowhere/checkpoint"));
+}
+
+TEST(CommandLine, HelpOfTheConverterCommandsIsComplete) {
+  const std::string convert = optserve({"convert", "--help"}).out;
+  for (const char* option : {"--remote", "--parts", "--scheduler", "--heads", "--smooth", "--sandbox"})
+    EXPECT_THAT(convert, HasSubstr(option));
+  EXPECT_THAT(optserve({"export", "--help"}).out, HasSubstr("--file-mb-max"));
+  EXPECT_THAT(optserve({"inspect", "--help"}).out, HasSubstr("--tensors"));
+  EXPECT_THAT(optserve({"calibrate", "--help"}).out, HasSubstr("--text"));
+}
+
 TEST(CommandLine, FilesThatCannotBeReadAreNamed) {
   const ProgramOutput prompt = optserve({"generate", "--prompt-file", "/nowhere/prompt"});
   EXPECT_EQ(prompt.status, 1);
@@ -125,5 +182,5 @@ TEST(CommandLine, DownDoesNotTouchAProcessThatGotTheSamePid) {
   EXPECT_FALSE(cli::StackFolder(folder.path()).read_pid());
 }
 
-}  // namespace
+}  // namespace command_line_test
 }  // namespace optserve::test_support

@@ -8,9 +8,9 @@
 #include <sstream>
 #include <thread>
 
-#include "cli/free_ports.h"
-#include "cli/http_probe.h"
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
+#include "cli/stack/free_ports.h"
+#include "cli/stack/http_probe.h"
 #include "support/proc_files.h"
 
 namespace optserve::test_support {
@@ -125,7 +125,7 @@ void DemoStack::start(Part& part) {
 std::string DemoStack::client_endpoint(int scheduler) const { return endpoint(client_port(scheduler)); }
 
 std::unique_ptr<Client> DemoStack::client(int scheduler) const {
-  ClientOptions options;
+  client::ClientOptions options;
   options.endpoints = client_endpoint(scheduler);
   options.timeout = std::chrono::seconds(30);
   return std::make_unique<Client>(options);

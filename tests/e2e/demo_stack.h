@@ -7,13 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "cli/child_process.h"
+#include "cli/stack/child_process.h"
 #include "client/client.h"
 #include "support/demo_model.h"
 #include "support/sanitized.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
+
+using client::Client;
+using client::JobStream;
 
 struct StackOptions {
   int schedulers = 1;

@@ -14,7 +14,7 @@
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace fault_test {
 
 using protocol::JobState;
 using std::chrono::milliseconds;
@@ -217,5 +217,5 @@ TEST_F(Fault, AKilledClientLosesNoJob) {
   EXPECT_TRUE(stack.shut_down());
 }
 
-}  // namespace
+}  // namespace fault_test
 }  // namespace optserve::test_support

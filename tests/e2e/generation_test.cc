@@ -16,7 +16,7 @@
 #include "tokenizer/encoder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace generation_test {
 
 using protocol::JobSpec;
 using protocol::JobState;
@@ -298,5 +298,5 @@ TEST_F(Generating, HeldOutTextHasItsGoldenPerplexityThroughTheServer) {
   EXPECT_NEAR(std::exp(-sum / static_cast<double>(scored)), golden, golden * 1e-3);
 }
 
-}  // namespace
+}  // namespace generation_test
 }  // namespace optserve::test_support

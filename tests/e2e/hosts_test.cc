@@ -10,7 +10,7 @@
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace hosts_test {
 
 bool wait_for(const std::function<bool()>& condition, std::chrono::seconds limit) {
   const auto until = std::chrono::steady_clock::now() + limit;
@@ -62,5 +62,5 @@ TEST(GroupOnTwoHosts, GeneratesWhatOneProcessGeneratesAndIsReplacedOnBothWhenARa
   EXPECT_TRUE(stack.shut_down());
 }
 
-}  // namespace
+}  // namespace hosts_test
 }  // namespace optserve::test_support

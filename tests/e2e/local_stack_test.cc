@@ -10,16 +10,16 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "cli/http_probe.h"
-#include "cli/process_identity.h"
-#include "cli/stack_folder.h"
+#include "cli/stack/http_probe.h"
+#include "cli/stack/process_identity.h"
+#include "cli/stack/stack_folder.h"
 #include "demo_stack.h"
 #include "support/demo_model.h"
 #include "support/processes.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace local_stack_test {
 
 using nlohmann::json;
 using std::chrono::seconds;
@@ -245,5 +245,5 @@ TEST(LocalStackStart, AKilledSupervisorLeavesNothingBehind) {
   EXPECT_EQ(run_program("optserve", {"down", "--now", "--dir", folder / "run"}).status, 0);
 }
 
-}  // namespace
+}  // namespace local_stack_test
 }  // namespace optserve::test_support

@@ -14,7 +14,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace operator_commands_test {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
@@ -142,5 +142,5 @@ TEST(JournalCommands, AJournalIsBackedUpCheckedAndRestored) {
   EXPECT_THAT(run({"journal", "check", backups.path() + "/none"}, 1), HasSubstr("none"));
 }
 
-}  // namespace
+}  // namespace operator_commands_test
 }  // namespace optserve::test_support

@@ -13,7 +13,7 @@
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace several_schedulers_test {
 
 using protocol::JobState;
 using std::chrono::seconds;
@@ -138,5 +138,5 @@ TEST(SeveralSchedulers, TheLossOfOneStopsItsOwnQueueUntilItIsBack) {
   EXPECT_TRUE(stack.shut_down());
 }
 
-}  // namespace
+}  // namespace several_schedulers_test
 }  // namespace optserve::test_support

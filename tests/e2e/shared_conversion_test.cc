@@ -8,14 +8,14 @@
 #include <thread>
 
 #include "checkpoint/reader.h"
-#include "converter/convert.h"
-#include "converter/export.h"
+#include "converter/export/export.h"
+#include "converter/write/convert.h"
 #include "demo_stack.h"
 #include "support/processes.h"
 #include "support/tiny_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace shared_conversion_test {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
@@ -132,5 +132,5 @@ TEST_F(SharedConversion, WhatIsNoCheckpointFailsEveryJob) {
   EXPECT_EQ(hidden(), std::vector<std::string>{});
 }
 
-}  // namespace
+}  // namespace shared_conversion_test
 }  // namespace optserve::test_support

@@ -9,7 +9,7 @@
 #include "support/sanitized.h"
 
 namespace optserve::test_support {
-namespace {
+namespace transformers_goldens_test {
 
 using nlohmann::json;
 using protocol::JobSpec;
@@ -130,5 +130,5 @@ TEST_F(TransformersGenerate, BeamSearchGivesTheIdsOfTransformers) {
   EXPECT_EQ(compared, 12 / kEvery);
 }
 
-}  // namespace
+}  // namespace transformers_goldens_test
 }  // namespace optserve::test_support

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <fstream>
 
-#include "converter/calibrate.h"
+#include "converter/transform/calibrate.h"
 #include "support/demo_model.h"
 #include "support/engine_group.h"
 #include "support/temporary_folder.h"
@@ -14,7 +14,7 @@
 #include "tokenizer/encoder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace demo_perplexity_test {
 
 constexpr int32_t kWindow = 511;  // scored tokens of a window, which begins with </s>
 
@@ -117,5 +117,5 @@ TEST(DemoPerplexity, OfSmoothedWeightsStaysNearToo) {
   }
 }
 
-}  // namespace
+}  // namespace demo_perplexity_test
 }  // namespace optserve::test_support

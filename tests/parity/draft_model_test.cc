@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace draft_model_test {
 
 constexpr int kTokens = kSanitized ? 16 : 60;
 
@@ -117,5 +117,5 @@ TEST(DraftModelChecks, AnotherVocabularyIsRefused) {
   EXPECT_FALSE(check_draft_model(draft, model).ok());
 }
 
-}  // namespace
+}  // namespace draft_model_test
 }  // namespace optserve::test_support

@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace quantised_engine_test {
 
 using checkpoint::CheckpointReader;
 using model_spec::TensorSpec;
@@ -127,5 +127,5 @@ TEST_P(QuantisedEngine, DequantisesToFp32WhereTheOtherTensorsAreBf16) {
   expect_equal(generate(folder / "quantised", group), generate(folder / "plain", group));
 }
 
-}  // namespace
+}  // namespace quantised_engine_test
 }  // namespace optserve::test_support

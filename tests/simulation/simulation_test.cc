@@ -11,7 +11,7 @@
 #include "support/sanitized.h"
 
 namespace optserve::simulation {
-namespace {
+namespace simulation_test {
 
 using test_support::kSanitized;
 
@@ -130,5 +130,5 @@ std::string name_of(const ::testing::TestParamInfo<PlantInfo>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, PlantedBug, ::testing::ValuesIn(kPlantTable), name_of);
 
-}  // namespace
+}  // namespace simulation_test
 }  // namespace optserve::simulation

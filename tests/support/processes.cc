@@ -5,8 +5,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "cli/child_process.h"
-#include "cli/sibling_program.h"
+#include "cli/stack/child_process.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {

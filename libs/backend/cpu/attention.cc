@@ -2,7 +2,6 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/limits.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 namespace {
@@ -15,12 +14,8 @@ struct Sizes {
   int64_t block_stride() const { return heads * block_tokens * head_dim; }
 };
 
-Sizes expect_cache(ShapeCheck& shapes, const Tensor& qkv, const KvLayer& layer) {
-  shapes.expect_contiguous("keys", layer.keys, DType::kF32, {"num_blocks", "heads", "block_tokens", "head_dim"});
-  shapes.expect_contiguous("values", layer.values, DType::kF32, {"num_blocks", "heads", "block_tokens", "head_dim"});
-  shapes.bind("3 * heads * head_dim", 3 * shapes["heads"] * shapes["head_dim"]);
-  shapes.expect("qkv", qkv, DType::kF32, {"num_tokens", "3 * heads * head_dim"});
-  return {shapes["num_tokens"], shapes["num_blocks"], shapes["block_tokens"], shapes["heads"], shapes["head_dim"]};
+Sizes sizes_of(const Tensor& qkv, const KvLayer& layer) {
+  return {qkv.dim(0), layer.keys.dim(0), layer.keys.dim(2), layer.keys.dim(1), layer.keys.dim(3)};
 }
 
 void append(const Sizes& sizes, const Tensor& qkv, const Tensor& kv_slots, const KvLayer& layer) {
@@ -39,19 +34,9 @@ void append(const Sizes& sizes, const Tensor& qkv, const Tensor& kv_slots, const
 
 }  // namespace
 
-void CpuBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
-  ShapeCheck shapes("attention");
-  const Sizes sizes = expect_cache(shapes, qkv, layer);
-  shapes.bind("heads * head_dim", sizes.width()).bind("num_sequences", batch.num_sequences);
-  shapes.bind("num_sequences + 1", batch.num_sequences + 1);
-  shapes.expect("out", out, DType::kF32, {"num_tokens", "heads * head_dim"});
-  shapes.expect("row_begin", batch.row_begin, DType::kI32, {"num_sequences + 1"});
-  shapes.expect("context", batch.context, DType::kI32, {"num_sequences"});
-  shapes.expect("table_rows", batch.table_rows, DType::kI32, {"num_sequences"});
-  shapes.expect("block_table", batch.block_table, DType::kI32, {"slots", "max_blocks"});
-  shapes.expect("kv_slots", batch.kv_slots, DType::kI32, {"num_tokens"});
-  check(sizes.head_dim <= kHeadDimMax, "attention: head_dim above 256");
-  const int64_t context_limit = std::min(kContextMax, shapes["max_blocks"] * sizes.block_tokens);
+void CpuBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
+  const Sizes sizes = sizes_of(qkv, layer);
+  const int64_t context_limit = std::min(kContextMax, batch.block_table.dim(1) * sizes.block_tokens);
   append(sizes, qkv, batch.kv_slots, layer);
   pool_.run(batch.num_sequences * sizes.heads, [&](int64_t item, int) {
     const int64_t sequence = item / sizes.heads, head = item % sizes.heads;
@@ -61,7 +46,7 @@ void CpuBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLay
     const int64_t table_row = batch.table_rows.data<int32_t>()[sequence];
     check(begin >= 0 && begin <= end && end <= sizes.num_tokens, "attention: row_begin outside the step");
     check(end - begin <= context && context <= context_limit, "attention: context outside the block table");
-    check(table_row >= 0 && table_row < shapes["slots"], "attention: row outside the block table");
+    check(table_row >= 0 && table_row < batch.block_table.dim(0), "attention: row outside the block table");
     const int64_t head_offset = head * sizes.block_tokens * sizes.head_dim;
     const PagedKv kv{
         .keys = layer.keys.data<float>() + head_offset,

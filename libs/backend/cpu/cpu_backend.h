@@ -1,5 +1,5 @@
-// The readable specification of every operation, and the backend where there is no GPU. Computes in fp32. Each family
-// of operations is one source file of this folder.
+// The backend where there is no GPU, and the reference that CUDA kernels are tested against. Computes in fp32, with
+// AVX2 where the machine has it (kernels.h). Each family of operations is one source file of this folder.
 #pragma once
 
 #include <memory>
@@ -28,44 +28,48 @@ class CpuBackend final : public Backend {
   void download(void* destination, const Tensor& source) override;
   void copy_to_host(void* destination, const Tensor& source) override { download(destination, source); }
   void fill_zero(Tensor x) override;
-  void copy(const Tensor& source, Tensor destination) override;
   void synchronize() override {}
   Mark mark() override { return 0; }
   void wait(Mark) override {}
   double ms_between(Mark, Mark) override { return 0; }  // calls are done when they return
   Buffer load_table(const void* source, DType source_dtype, int64_t numel) override;
   Buffer random_table(const RandomBlock& block) override;
-  void gather_rows(const Tensor& x, const Tensor& rows, Tensor out) override;
-  void interleave_ranks(const Tensor& in, Tensor out) override;
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
-
-  // embedding.cc
-  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                Tensor ids) override;
-  void update_table(const Tensor& updates, Tensor table) override;
-  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
-  void add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
-
-  // norm.cc
-  void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) override;
-  void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) override;
-  void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
-                              const Tensor& beta, Tensor out) override;
 
   // linear.cc
   Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) override;
   Weight random_weight(const RandomBlock& block) override;
   Weight weight_of_table(const Tensor&) override { return {}; }  // linear() wants panels
-  void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
-
-  // attention.cc
-  void attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
-
-  // sampling.cc
-  void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) override;
-  void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
 
  private:
+  // memory.cc
+  void do_copy(const Tensor& source, Tensor destination) override;
+  void do_gather_rows(const Tensor& x, const Tensor& rows, Tensor out) override;
+  void do_interleave_ranks(const Tensor& in, Tensor out) override;
+
+  // embedding.cc
+  void do_take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
+                   Tensor ids) override;
+  void do_update_table(const Tensor& updates, Tensor table) override;
+  void do_embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void do_add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
+
+  // norm.cc
+  void do_layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) override;
+  void do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) override;
+  void do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
+                                 const Tensor& beta, Tensor out) override;
+
+  // linear.cc
+  void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
+
+  // attention.cc
+  void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
+
+  // sampling.cc
+  void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) override;
+  void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
+
   const CpuKernels& kernels_;
   ThreadPool pool_;
   std::vector<std::unique_ptr<SamplerScratch>> scratch_;  // one for each thread, made when the vocabulary is first seen

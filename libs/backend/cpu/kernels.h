@@ -34,8 +34,6 @@ struct PagedKv {
   int64_t head_dim;      // at most kHeadDimMax
 };
 
-inline constexpr int64_t kHeadDimMax = 256;
-
 struct CpuKernels {
   using Linear = void (*)(const LinearProduct& product, int64_t first_panel, int64_t last_panel);
   Linear linear_f32, linear_f16, linear_bf16;

@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace optserve {
-namespace {
+namespace kernels_test {
 
 class KernelsTest : public testing::Test {
  protected:
@@ -82,5 +82,5 @@ TEST_F(KernelsTest, LayerNormAndAdd) {
   }
 }
 
-}  // namespace
+}  // namespace kernels_test
 }  // namespace optserve

@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 namespace {
@@ -83,16 +82,12 @@ Weight CpuBackend::random_weight(const RandomBlock& block) {
   return load_weight(values.data(), block.dtype, block.rows(), block.cols);
 }
 
-void CpuBackend::linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) {
-  ShapeCheck shapes("linear");
-  shapes.bind("in", weight.in).bind("out", weight.out);
-  shapes.expect("x", x, DType::kF32, {"num_tokens", "in"});
-  shapes.expect("out", out, DType::kF32, {"num_tokens", "out"});
-  if (!bias.empty()) shapes.expect("bias", bias, DType::kF32, {"out"});
+void CpuBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+                           Tensor out) {
   const LinearProduct product{
       .x = x.data<float>(),
       .x_stride = x.row_stride(),
-      .rows = shapes["num_tokens"],
+      .rows = x.dim(0),
       .in = weight.in,
       .out = weight.out,
       .weight = weight.values.data(),

@@ -5,7 +5,6 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 namespace {
@@ -52,11 +51,7 @@ void CpuBackend::fill_zero(Tensor x) {
   if (const size_t bytes = x.bytes(); bytes != 0) std::memset(x.raw(), 0, bytes);
 }
 
-void CpuBackend::copy(const Tensor& source, Tensor destination) {
-  if (source.dtype() != destination.dtype() || !std::ranges::equal(source.shape(), destination.shape())) {
-    check_failed("copy: " + source.describe() + " to " + destination.describe(), std::source_location::current());
-  }
-  if (source.numel() == 0) return;
+void CpuBackend::do_copy(const Tensor& source, Tensor destination) {
   const size_t element = dtype_bytes(source.dtype());
   const int64_t width = source.dim(source.ndim() - 1);
   const int64_t rows = source.numel() / width;
@@ -80,24 +75,16 @@ Buffer CpuBackend::random_table(const RandomBlock& block) {
   return load_table(values.data(), block.dtype, block.elements());
 }
 
-void CpuBackend::gather_rows(const Tensor& x, const Tensor& rows, Tensor out) {
-  ShapeCheck shapes("gather_rows");
-  shapes.expect("x", x, DType::kF32, {"num_tokens", "hidden"});
-  shapes.expect("rows", rows, DType::kI32, {"n"});
-  shapes.expect("out", out, DType::kF32, {"n", "hidden"});
+void CpuBackend::do_gather_rows(const Tensor& x, const Tensor& rows, Tensor out) {
   const int32_t* index = rows.data<int32_t>();
-  for (int64_t i = 0; i < shapes["n"]; ++i) {
-    check(index[i] >= 0 && index[i] < shapes["num_tokens"], "gather_rows: row outside x");
-    std::memcpy(out.row<float>(i), x.row<float>(index[i]), static_cast<size_t>(shapes["hidden"]) * sizeof(float));
+  for (int64_t i = 0; i < rows.dim(0); ++i) {
+    check(index[i] >= 0 && index[i] < x.dim(0), "gather_rows: row outside x");
+    std::memcpy(out.row<float>(i), x.row<float>(index[i]), static_cast<size_t>(x.dim(1)) * sizeof(float));
   }
 }
 
-void CpuBackend::interleave_ranks(const Tensor& in, Tensor out) {
-  ShapeCheck shapes("interleave_ranks");
-  shapes.expect_contiguous("in", in, DType::kF32, {"world", "n", "local"});
-  const int64_t world = shapes["world"], n = shapes["n"], local = shapes["local"];
-  shapes.bind("world * local", world * local);
-  shapes.expect("out", out, DType::kF32, {"n", "world * local"});
+void CpuBackend::do_interleave_ranks(const Tensor& in, Tensor out) {
+  const int64_t world = in.dim(0), n = in.dim(1), local = in.dim(2);
   const float* block = in.data<float>();
   for (int64_t rank = 0; rank < world; ++rank) {
     for (int64_t row = 0; row < n; ++row, block += local) {

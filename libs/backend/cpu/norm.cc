@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_backend.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 namespace {
@@ -16,48 +15,29 @@ void for_rows(ThreadPool& pool, int64_t rows, const Row& row) {
   });
 }
 
-void expect_norm(ShapeCheck& shapes, const Tensor& gamma, const Tensor& beta, const Tensor& out) {
-  shapes.expect("gamma", gamma, DType::kF32, {"hidden"});
-  shapes.expect("beta", beta, DType::kF32, {"hidden"});
-  shapes.expect("out", out, DType::kF32, {"num_tokens", "hidden"});
-}
-
-// The bias, or null.
-const float* expect_sum(ShapeCheck& shapes, const Tensor& x, const Tensor& bias, const Tensor& residual) {
-  shapes.expect("x", x, DType::kF32, {"num_tokens", "hidden"});
-  shapes.expect("residual", residual, DType::kF32, {"num_tokens", "hidden"});
-  if (bias.empty()) return nullptr;
-  shapes.expect("bias", bias, DType::kF32, {"hidden"});
-  return bias.data<float>();
-}
+const float* data_or_null(const Tensor& bias) { return bias.empty() ? nullptr : bias.data<float>(); }
 
 }  // namespace
 
-void CpuBackend::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) {
-  ShapeCheck shapes("layer_norm");
-  shapes.expect("x", x, DType::kF32, {"num_tokens", "hidden"});
-  expect_norm(shapes, gamma, beta, out);
-  const int64_t hidden = shapes["hidden"];
-  for_rows(pool_, shapes["num_tokens"], [&](int64_t i) {
+void CpuBackend::do_layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) {
+  const int64_t hidden = x.dim(1);
+  for_rows(pool_, x.dim(0), [&](int64_t i) {
     kernels_.layer_norm(x.row<float>(i), gamma.data<float>(), beta.data<float>(), out.row<float>(i), hidden);
   });
 }
 
-void CpuBackend::add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {
-  ShapeCheck shapes("add_bias_residual");
-  const float* bias_data = expect_sum(shapes, x, bias, residual);
-  const int64_t hidden = shapes["hidden"];
-  for_rows(pool_, shapes["num_tokens"],
+void CpuBackend::do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {
+  const float* bias_data = data_or_null(bias);
+  const int64_t hidden = x.dim(1);
+  for_rows(pool_, x.dim(0),
            [&](int64_t i) { kernels_.add(x.row<float>(i), bias_data, residual.row<float>(i), hidden); });
 }
 
-void CpuBackend::add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
-                                        const Tensor& beta, Tensor out) {
-  ShapeCheck shapes("add_bias_residual_norm");
-  const float* bias_data = expect_sum(shapes, x, bias, residual);
-  expect_norm(shapes, gamma, beta, out);
-  const int64_t hidden = shapes["hidden"];
-  for_rows(pool_, shapes["num_tokens"], [&](int64_t i) {
+void CpuBackend::do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
+                                           const Tensor& beta, Tensor out) {
+  const float* bias_data = data_or_null(bias);
+  const int64_t hidden = x.dim(1);
+  for_rows(pool_, x.dim(0), [&](int64_t i) {
     float* sum = residual.row<float>(i);
     kernels_.add(x.row<float>(i), bias_data, sum, hidden);
     kernels_.layer_norm(sum, gamma.data<float>(), beta.data<float>(), out.row<float>(i), hidden);

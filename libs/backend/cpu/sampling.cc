@@ -3,41 +3,28 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/limits.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 
-void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
-  ShapeCheck shapes("sample");
-  shapes.bind("row bytes", sizeof(PackedSampleRow));
-  shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
-  shapes.expect("logits", logits, DType::kF32, {"n", "vocab"});
-  shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", out.ids, DType::kI32, {"n"});
-  shapes.expect("logprobs", out.logprobs, DType::kF32, {"n"});
+void CpuBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
   const bool has_rules = (batch.features & kSampleRules) != 0, wants_best = (batch.features & kSampleLogprobs) != 0;
-  shapes.bind("rule words", limits::kTokenRulesWordsMax);
-  shapes.bind("best", limits::kTopLogprobsMax);
-  if (has_rules) shapes.expect("rules", batch.rules, DType::kI32, {"slots", "rule words"});
-  if (wants_best) {
-    shapes.expect("best ids", out.best_ids, DType::kI32, {"n", "best"});
-    shapes.expect("best logprobs", out.best_logprobs, DType::kF32, {"n", "best"});
-  }
-  const auto vocab = static_cast<size_t>(shapes["vocab"]);
+  const int64_t num_rows = logits.dim(0);
+  const auto vocab = static_cast<size_t>(logits.dim(1));
   const DrawableIds drawable{batch.vocab_real, batch.eos, batch.pad};
   for (auto& scratch : scratch_) {
     if (scratch == nullptr || scratch->vocab() < batch.vocab_real) {
       scratch = std::make_unique<SamplerScratch>(batch.vocab_real);
     }
   }
-  pool_.run(shapes["n"], [&](int64_t row, int thread) {
+  pool_.run(num_rows, [&](int64_t row, int thread) {
     PackedSampleRow packed;
     std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
     SamplerScratch& scratch = *scratch_[static_cast<size_t>(thread)];
     DrawnToken drawn{};
     SampleRow full;
     if (packed.slot >= 0) {
-      check(packed.slot < shapes["slots"] && packed.position < shapes["max_tokens"], "sample: outside the history");
+      check(packed.slot < batch.history.dim(0) && packed.position < batch.history.dim(1),
+            "sample: outside the history");
       const int32_t* history = batch.history.row<int32_t>(packed.slot);
       std::span<const int32_t> rules;
       if (has_rules) rules = {batch.rules.row<int32_t>(packed.slot), limits::kTokenRulesWordsMax};
@@ -58,7 +45,7 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const Sa
     }
   });
   // Only now: rows of drafts read places of the history that rows before them write.
-  for (int64_t row = 0; row < shapes["n"]; ++row) {
+  for (int64_t row = 0; row < num_rows; ++row) {
     PackedSampleRow packed;
     std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
     if (packed.slot < 0) continue;
@@ -66,13 +53,8 @@ void CpuBackend::sample(const Tensor& logits, const SampleBatch& batch, const Sa
   }
 }
 
-void CpuBackend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
-  ShapeCheck shapes("token_logprobs");
-  shapes.expect("logits", logits, DType::kF32, {"n", "vocab"});
-  shapes.expect("targets", targets, DType::kI32, {"n"});
-  shapes.expect("out", out, DType::kF32, {"n"});
-  check(vocab_real >= 0 && vocab_real <= shapes["vocab"], "token_logprobs: more real ids than logits");
-  pool_.run(shapes["n"], [&](int64_t row, int) {
+void CpuBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
+  pool_.run(targets.dim(0), [&](int64_t row, int) {
     const int32_t target = targets.data<int32_t>()[row];
     out.data<float>()[row] =
         target < 0 ? 0.0f : log_probability({logits.row<float>(row), static_cast<size_t>(vocab_real)}, target);

@@ -5,14 +5,14 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 
 using cuda::expect;
 
 static_assert(kernels::kBlockTokens == limits::kKvBlockTokens);
-static_assert(kernels::kPrefillTileRows == kTileRows);
+static_assert(kernels::kPrefillTileRows == kAttentionTileRows);
+static_assert(kernels::kHeadDimMax == kHeadDimMax);
 
 void CudaBackend::decode(const kernels::AttentionArgs& args, int64_t num_decodes) {
   const size_t bytes = kernels::decode_scratch_bytes(num_decodes, args.heads, args.head_dim);
@@ -35,27 +35,12 @@ const int32_t* CudaBackend::decode_tiles(int64_t num_decodes) {
   return static_cast<const int32_t*>(decode_tiles_.buffer.data());
 }
 
-void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
-  ShapeCheck shapes("attention");
-  shapes.bind("block_tokens", limits::kKvBlockTokens).bind("num_sequences", batch.num_sequences).bind("2", 2);
-  shapes.expect_contiguous("keys", layer.keys, compute_dtype_, {"num_blocks", "heads", "block_tokens", "head_dim"});
-  shapes.expect_contiguous("values", layer.values, compute_dtype_, {"num_blocks", "heads", "block_tokens", "head_dim"});
-  shapes.bind("heads * head_dim", shapes["heads"] * shapes["head_dim"]);
-  shapes.bind("3 * heads * head_dim", 3 * shapes["heads"] * shapes["head_dim"]);
-  shapes.bind("num_sequences + 1", batch.num_sequences + 1);
-  shapes.expect_contiguous("qkv", qkv, compute_dtype_, {"num_tokens", "3 * heads * head_dim"});
-  shapes.expect_contiguous("out", out, compute_dtype_, {"num_tokens", "heads * head_dim"});
-  shapes.expect("row_begin", batch.row_begin, DType::kI32, {"num_sequences + 1"});
-  shapes.expect("context", batch.context, DType::kI32, {"num_sequences"});
-  shapes.expect("table_rows", batch.table_rows, DType::kI32, {"num_sequences"});
-  shapes.expect("block_table", batch.block_table, DType::kI32, {"slots", "max_blocks"});
-  shapes.expect("kv_slots", batch.kv_slots, DType::kI32, {"num_tokens"});
-  shapes.expect_contiguous("tiles", batch.tiles, DType::kI32, {"num_tiles", "2"});
-  check(shapes["head_dim"] <= kernels::kHeadDimMax, "attention: head_dim above 256");
+void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
+  check(layer.keys.dim(2) == kernels::kBlockTokens, "attention: KV blocks of another size than kernels know");
   const kernels::AttentionArgs args{
       .element = element(),
-      .heads = static_cast<int>(shapes["heads"]),
-      .head_dim = static_cast<int>(shapes["head_dim"]),
+      .heads = static_cast<int>(layer.keys.dim(1)),
+      .head_dim = static_cast<int>(layer.keys.dim(3)),
       .qkv = qkv.raw(),
       .keys = layer.keys.raw(),
       .values = layer.values.raw(),
@@ -68,14 +53,14 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLa
   };
   const int64_t num_decodes = one_attention_ ? 0 : batch.num_decodes;
   if (num_decodes > 0) decode(args, num_decodes);
-  const int64_t prompt_rows = shapes["num_tokens"] - num_decodes;
+  const int64_t prompt_rows = qkv.dim(0) - num_decodes;
   if (prompt_rows == 0) return;
   expect(kernels::append_kv(args, batch.kv_slots.data<int32_t>(), num_decodes, prompt_rows, stream_), "append_kv");
   if (one_attention_ && batch.num_decodes > 0) {
     expect(kernels::prefill_attention(args, decode_tiles(batch.num_decodes), batch.num_decodes, stream_),
            "prefill_attention");
   }
-  expect(kernels::prefill_attention(args, batch.tiles.data<int32_t>(), shapes["num_tiles"], stream_),
+  expect(kernels::prefill_attention(args, batch.tiles.data<int32_t>(), batch.tiles.dim(0), stream_),
          "prefill_attention");
 }
 

@@ -9,7 +9,7 @@
 #include "backend/backend_fixture.h"
 
 namespace optserve {
-namespace {
+namespace large_offsets_test {
 
 constexpr int64_t kFar = int64_t{1} << 31, kFarther = int64_t{1} << 32;
 constexpr size_t kSpareBytes = size_t{2} << 30;  // for everything that is small beside the large tensors
@@ -92,7 +92,7 @@ AttentionBatch make_batch(Ints& ints, const KvStep& step) {
     table_rows.push_back(s);
     row_begin.push_back(row_begin.back() + rows);
     if (rows == 1) ++batch.num_decodes;
-    for (int32_t row = 0; rows > 1 && row < rows; row += kTileRows) tiles.insert(tiles.end(), {s, row});
+    for (int32_t row = 0; rows > 1 && row < rows; row += kAttentionTileRows) tiles.insert(tiles.end(), {s, row});
   }
   batch.num_sequences = sequences;
   batch.row_begin = ints.add(row_begin, {sequences + 1});
@@ -292,5 +292,5 @@ TEST_P(LargeOffsetsTest, ARowByALargeWeight) {
   }
 }
 
-}  // namespace
+}  // namespace large_offsets_test
 }  // namespace optserve

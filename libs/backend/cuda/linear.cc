@@ -1,14 +1,9 @@
 #include "backend/cuda/cuda_backend.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 
-void CudaBackend::linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) {
-  ShapeCheck shapes("linear");
-  shapes.bind("in", weight.in).bind("out", weight.out);
-  shapes.expect("x", x, compute_dtype_, {"num_tokens", "in"});
-  shapes.expect("out", out, out.dtype() == DType::kF32 ? DType::kF32 : compute_dtype_, {"num_tokens", "out"});
-  if (!bias.empty()) shapes.expect("bias", bias, compute_dtype_, {"out"});
+void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+                            Tensor out) {
   const cuda::LinearCall call{
       .element = element(),
       .out_f32 = out.dtype() == DType::kF32,
@@ -19,7 +14,7 @@ void CudaBackend::linear(const Tensor& x, const Weight& weight, const Tensor& bi
       .bias = bias.raw(),
       .y = out.raw(),
       .y_stride = out.row_stride(),
-      .rows = shapes["num_tokens"],
+      .rows = x.dim(0),
       .in = weight.in,
       .out = weight.out,
   };

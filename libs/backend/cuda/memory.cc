@@ -3,7 +3,6 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_memory.h"
 #include "kernels/elementwise.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 
@@ -63,11 +62,7 @@ void CudaBackend::fill_zero(Tensor x) {
   if (x.bytes() > 0) expect(cudaMemsetAsync(x.raw(), 0, x.bytes(), stream_), "fill_zero");
 }
 
-void CudaBackend::copy(const Tensor& source, Tensor destination) {
-  if (source.dtype() != destination.dtype() || !std::ranges::equal(source.shape(), destination.shape())) {
-    check_failed("copy: " + source.describe() + " to " + destination.describe(), std::source_location::current());
-  }
-  if (source.numel() == 0) return;
+void CudaBackend::do_copy(const Tensor& source, Tensor destination) {
   const size_t element = dtype_bytes(source.dtype());
   const auto width = static_cast<size_t>(source.dim(source.ndim() - 1));
   const size_t rows = static_cast<size_t>(source.numel()) / width;

@@ -1,64 +1,29 @@
 #include "kernels/sampling.h"
 
-#include <cstddef>
-
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
 #include "sampling/token_rules.h"
-#include "tensor/shape_check.h"
 
 namespace optserve {
 
 using cuda::expect;
 
-// The kernel reads the rows by its own name for them.
-static_assert(sizeof(PackedSampleRow) == sizeof(kernels::SamplingRow));
-static_assert(offsetof(PackedSampleRow, top_p) == offsetof(kernels::SamplingRow, top_p));
-static_assert(offsetof(PackedSampleRow, slot) == offsetof(kernels::SamplingRow, slot));
-static_assert(offsetof(PackedSampleRow, repetition_penalty) == offsetof(kernels::SamplingRow, repetition_penalty));
-static_assert(offsetof(PackedSampleRow, flags) == offsetof(kernels::SamplingRow, flags));
-static_assert(offsetof(PackedSampleRow, logprobs) == offsetof(kernels::SamplingRow, logprobs));
-static_assert(offsetof(PackedSampleRow, seed) == offsetof(kernels::SamplingRow, seed));
-static_assert(kSampleDraw == static_cast<uint32_t>(kernels::kFeatureDraw));
-static_assert(kSampleTruncate == static_cast<uint32_t>(kernels::kFeatureTruncate));
-static_assert(kSamplePenalties == static_cast<uint32_t>(kernels::kFeaturePenalties));
-static_assert(kSampleRules == static_cast<uint32_t>(kernels::kFeatureRules));
-static_assert(kSampleTypical == static_cast<uint32_t>(kernels::kFeatureTypical));
-static_assert(kSampleLogprobs == static_cast<uint32_t>(kernels::kFeatureLogprobs));
-static_assert(PackedSampleRow::kAllowEnd == static_cast<uint32_t>(kernels::kRowAllowEnd));
-static_assert(PackedSampleRow::kBestAllowed == static_cast<uint32_t>(kernels::kRowBestAllowed));
-static_assert(PackedSampleRow::kHasRules == static_cast<uint32_t>(kernels::kRowHasRules));
-static_assert(static_cast<int>(SamplingProfile::kFasterTransformer) == kernels::kProfileFasterTransformer);
-static_assert(static_cast<int>(SamplingProfile::kMetaseq) == kernels::kProfileMetaseq);
 static_assert(kRuleHeaderWords == kernels::kRulesHeader && kRuleEntryWords == kernels::kRulesEntry);
 static_assert(static_cast<int>(kRuleAllowed) == kernels::kAllowedId && static_cast<int>(kRuleStop) == kernels::kStopId);
 static_assert(static_cast<int>(kRuleBanned) == kernels::kBannedId);
 static_assert(limits::kTopLogprobsMax == kernels::kBestIdsMax);
 static_assert(limits::kContextTokensMax < 1 << 16);  // uses of an id are counted in 16 bits
 
-void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
-  ShapeCheck shapes("sample");
-  shapes.bind("row bytes", sizeof(PackedSampleRow));
-  shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
-  shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
-  shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", out.ids, DType::kI32, {"n"});
-  shapes.expect("logprobs", out.logprobs, DType::kF32, {"n"});
+void CudaBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
   const bool has_rules = (batch.features & kSampleRules) != 0, has_best = (batch.features & kSampleLogprobs) != 0;
-  if (has_rules) shapes.expect("rules", batch.rules, DType::kI32, {"slots", "rule_words"});
-  if (has_best) {
-    shapes.bind("best", limits::kTopLogprobsMax);
-    shapes.expect_contiguous("best ids", out.best_ids, DType::kI32, {"n", "best"});
-    shapes.expect_contiguous("best logprobs", out.best_logprobs, DType::kF32, {"n", "best"});
-  }
   const kernels::SamplingArgs args{
       .logits = logits.data<float>(),
-      .vocab = shapes["vocab"],
+      .vocab = logits.dim(1),
       .vocab_real = batch.vocab_real,
       .eos = batch.eos,
       .pad = batch.pad,
-      .rows = static_cast<const kernels::SamplingRow*>(batch.rows.raw()),
-      .num_rows = shapes["n"],
+      .rows = static_cast<const PackedSampleRow*>(batch.rows.raw()),
+      .num_rows = logits.dim(0),
       .history = batch.history.data<int32_t>(),
       .history_stride = batch.history.row_stride(),
       .ids = out.ids.data<int32_t>(),
@@ -72,17 +37,12 @@ void CudaBackend::sample(const Tensor& logits, const SampleBatch& batch, const S
   expect(kernels::sample(args, batch.features, scratch, stream_), "sample");
 }
 
-void CudaBackend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
-  ShapeCheck shapes("token_logprobs");
-  shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
-  shapes.expect("targets", targets, DType::kI32, {"n"});
-  shapes.expect("out", out, DType::kF32, {"n"});
-  check(vocab_real >= 0 && vocab_real <= shapes["vocab"], "token_logprobs: more real ids than logits");
+void CudaBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
   expect(kernels::token_logprobs({.logits = logits.data<float>(),
-                                  .vocab = shapes["vocab"],
+                                  .vocab = logits.dim(1),
                                   .vocab_real = vocab_real,
                                   .targets = targets.data<int32_t>(),
-                                  .num_rows = shapes["n"],
+                                  .num_rows = logits.dim(0),
                                   .out = out.data<float>()},
                                  stream_),
          "token_logprobs");

@@ -6,7 +6,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_beams_test {
 
 using protocol::FinishReason;
 using protocol::Hypotheses;
@@ -160,5 +160,5 @@ TEST_F(Beams, WhatABeamSearchCannotHaveIsRefused) {
   EXPECT_THAT(world.submit_refused(scored).message, HasSubstr("prompt_logprobs"));
 }
 
-}  // namespace
+}  // namespace scheduler_beams_test
 }  // namespace optserve::scheduler::testing

@@ -5,7 +5,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_tokenizers_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -154,5 +154,5 @@ TEST(SchedulerTokenizers, QuestionsWaitForATokenizerToCome) {
   EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kSucceeded);
 }
 
-}  // namespace
+}  // namespace scheduler_tokenizers_test
 }  // namespace optserve::scheduler::testing

@@ -8,7 +8,7 @@
 #include <random>
 
 namespace optserve::scheduler {
-namespace {
+namespace fair_queue_test {
 
 class FairQueueTest : public ::testing::Test {
  protected:
@@ -236,5 +236,5 @@ TEST(TenantWeightsTest, ReadsNamesAndNumbersAndRefusesTheRest) {
   }
 }
 
-}  // namespace
+}  // namespace fair_queue_test
 }  // namespace optserve::scheduler

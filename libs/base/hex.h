@@ -1,0 +1,15 @@
+// Bytes as lower-case hexadecimal digits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace optserve {
+
+std::string to_hex(std::span<const uint8_t> bytes);
+// False unless `text` is exactly two lower-case digits for each byte of `bytes`, which then hold what it says.
+bool from_hex(std::string_view text, std::span<uint8_t> bytes);
+
+}  // namespace optserve

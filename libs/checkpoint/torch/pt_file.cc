@@ -1,0 +1,200 @@
+#include "checkpoint/torch/pt_file.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "checkpoint/torch/crc32.h"
+
+namespace optserve::checkpoint {
+namespace {
+
+constexpr size_t kChunkBytes = 256 << 10;  // stays in the cache of a core
+constexpr std::string_view kHowToConvert = "; load it with a current PyTorch and torch.save it again";
+
+// A member's name after the root folder: one of a few fixed names, or data/<up to nine digits>.
+bool is_known_member(std::string_view rest) {
+  for (std::string_view known :
+       {"data.pkl", "version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"})
+    if (rest == known) return true;
+  if (!rest.starts_with("data/")) return false;
+  rest.remove_prefix(5);
+  return !rest.empty() && rest.size() <= 9 &&
+         std::all_of(rest.begin(), rest.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+int64_t columns_of(const PickleTensor& tensor) {
+  int64_t columns = 1;
+  for (size_t axis = 1; axis < tensor.shape.size(); ++axis) columns *= tensor.shape[axis];
+  return columns;
+}
+
+int64_t rows_of(const PickleTensor& tensor) { return tensor.shape.empty() ? 1 : tensor.shape[0]; }
+
+// True if the elements of one row follow each other.
+bool has_dense_rows(const PickleTensor& tensor) {
+  int64_t expected = 1;
+  for (size_t axis = tensor.shape.size(); axis-- > 1;) {
+    if (tensor.shape[axis] != 1 && tensor.stride[axis] != expected) return false;
+    expected *= tensor.shape[axis];
+  }
+  return true;
+}
+
+std::string first_bytes(const ByteSource& source) {
+  std::string text(std::min<uint64_t>(source.size(), 16), '\0');
+  source.read_at(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+// What a file seems to be that is not a zip file, for the message.
+std::string guess_of(const ByteSource& source) {
+  const std::string head = first_bytes(source);
+  if (head.empty()) return "it is empty";
+  if (head.starts_with("\x80\x02")) return "it is of the format before PyTorch 1.6" + std::string(kHowToConvert);
+  if (head.starts_with("<")) return "it looks like a web page, perhaps of a download that failed";
+  if (head.starts_with("\x1f\x8b")) return "it is compressed by gzip; unpack it first";
+  if (head.starts_with("version https://")) return "it is a Git LFS pointer, not the file itself";
+  if (head.size() > 8 && head[8] == '{') return "it looks like a safetensors file";
+  return "it is not a zip file";
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PtFile>> PtFile::open(const std::string& path) {
+  Result<std::unique_ptr<InputFile>> file = InputFile::open(path);
+  if (!file.ok()) return file.refusal();
+  return read(std::move(file).value());
+}
+
+Result<std::unique_ptr<PtFile>> PtFile::read(std::unique_ptr<const ByteSource> source) {
+  std::unique_ptr<PtFile> file(new PtFile(std::move(source)));  // private constructor
+  if (!first_bytes(*file->source_).starts_with("PK"))
+    return refuse(ErrorCode::kUnsupportedFormat,
+                  file->name() + ": not a supported checkpoint: " + guess_of(*file->source_));
+  if (Status status = file->load(); !status.ok()) return status.refusal();
+  return file;
+}
+
+Status PtFile::load() {
+  Result<ZipDirectory> zip = read_zip(*source_);
+  if (!zip.ok()) return zip.refusal();
+  directory_sha256_ = zip.value().sha256;
+  std::string root;
+  if (Status status = check_members(zip.value(), root); !status.ok()) return status;
+  if (const ZipEntry* order = zip.value().find(root + "/byteorder")) {
+    const Result<std::string> text = read_member(*order, 16);
+    if (!text.ok()) return text.refusal();
+    if (text.value() != "little")
+      return refuse(ErrorCode::kUnsupportedFormat,
+                    name() + ": byte order is '" + text.value() + "', expected 'little'");
+  }
+  const ZipEntry* pickle = zip.value().find(root + "/data.pkl");
+  if (pickle == nullptr)
+    return refuse(ErrorCode::kUnsupportedFormat, name() + ": a zip file without data.pkl, so not one of torch.save");
+  Result<std::string> bytes = read_member(*pickle, PickleLimits{}.bytes);
+  if (!bytes.ok()) return bytes.refusal();
+  Result<PickleDocument> document = read_pickle(std::move(bytes).value(), name());
+  if (!document.ok()) return document.refusal();
+  document_ = std::move(document).value();
+  return match_storages(zip.value(), root);
+}
+
+Status PtFile::check_members(const ZipDirectory& zip, std::string& root) const {
+  for (const ZipEntry& entry : zip.entries) {
+    const size_t slash = entry.name.find('/');
+    if (slash == std::string::npos || slash == 0 || slash > 255)
+      return refuse(ErrorCode::kUnsupportedFormat, name() + ": a zip file, but not one of torch.save");
+    if (root.empty()) root = entry.name.substr(0, slash);
+    if (entry.name.compare(0, slash, root) != 0 || !is_known_member(std::string_view(entry.name).substr(slash + 1)))
+      return refuse(ErrorCode::kUnsupportedFormat,
+                    name() + ": holds a member that torch.save does not write ('" + entry.name.substr(0, 80) + "')");
+  }
+  return ok_status();
+}
+
+Result<std::string> PtFile::read_member(const ZipEntry& entry, uint64_t max_bytes) const {
+  if (entry.bytes > max_bytes)
+    return refuse(ErrorCode::kDataCorrupt, name() + ": member " + entry.name + " has " + std::to_string(entry.bytes) +
+                                               " bytes, at most " + std::to_string(max_bytes) + " are read");
+  std::string text(entry.bytes, '\0');
+  source_->read_at(entry.offset, std::as_writable_bytes(std::span(text)));
+  if (crc32(0, std::as_bytes(std::span(text))) != entry.crc32)
+    return refuse(ErrorCode::kDataCorrupt, name() + ": member " + entry.name + " is damaged (CRC-32 differs)");
+  return text;
+}
+
+// Storage counts must equal the records' lengths, and views together must not pretend to more bytes than twice the
+// file.
+Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) {
+  for (const PickleStorage& storage : document_.storages()) {
+    const std::string member = root + "/data/" + std::string(storage.key);
+    const ZipEntry* entry = zip.find(member);
+    if (entry == nullptr) return refuse(ErrorCode::kDataCorrupt, name() + ": storage " + member + " is missing");
+    const uint64_t expected = static_cast<uint64_t>(storage.numel) * tensor::dtype_bytes(storage.dtype);
+    if (entry->bytes != expected)
+      return refuse(ErrorCode::kDataCorrupt, name() + ": storage " + member + " has " + std::to_string(entry->bytes) +
+                                                 " bytes, its description says " + std::to_string(expected));
+    records_.push_back(*entry);
+  }
+  is_checked_.resize(records_.size());
+  uint64_t logical = 0;
+  for (const PickleTensor& tensor : document_.tensors()) {
+    logical += static_cast<uint64_t>(rows_of(tensor) * columns_of(tensor)) * tensor::dtype_bytes(dtype(tensor));
+    if (logical > 2 * source_->size())
+      return refuse(ErrorCode::kDataCorrupt, name() + ": its tensors claim more than twice the bytes of the file");
+  }
+  return ok_status();
+}
+
+tensor::DType PtFile::dtype(const PickleTensor& tensor) const { return document_.storages()[tensor.storage].dtype; }
+
+Status PtFile::check_storage(const PickleTensor& tensor) {
+  if (is_checked_[tensor.storage]) return ok_status();
+  const ZipEntry& entry = records_[tensor.storage];
+  std::vector<std::byte> chunk(std::min<uint64_t>(entry.bytes, kChunkBytes));
+  uint32_t crc = 0;
+  for (uint64_t done = 0; done < entry.bytes;) {
+    const std::span<std::byte> part(chunk.data(), std::min<uint64_t>(chunk.size(), entry.bytes - done));
+    source_->read_at(entry.offset + done, part);
+    crc = crc32(crc, part);
+    done += part.size();
+  }
+  if (crc != entry.crc32)
+    return refuse(ErrorCode::kDataCorrupt, name() + ": member " + entry.name + " is damaged (CRC-32 differs)");
+  is_checked_[tensor.storage] = true;
+  return ok_status();
+}
+
+bool PtFile::readable(const PickleTensor& tensor) {
+  const bool is_transposed = tensor.shape.size() == 2 && tensor.stride[0] == 1;
+  return has_dense_rows(tensor) || is_transposed;
+}
+
+void PtFile::read_rows(const PickleTensor& tensor, int64_t row, int64_t rows, std::span<std::byte> out) const {
+  const auto element = static_cast<int64_t>(tensor::dtype_bytes(dtype(tensor)));
+  const int64_t columns = columns_of(tensor);
+  check(readable(tensor) && row >= 0 && rows >= 0 && row + rows <= rows_of(tensor), "PtFile::read_rows: range");
+  check_eq(out.size(), static_cast<size_t>(rows * columns * element), "PtFile::read_rows: bytes");
+  if (out.empty()) return;
+  const uint64_t base = records_[tensor.storage].offset + static_cast<uint64_t>(tensor.offset * element);
+  const int64_t row_stride = tensor.shape.empty() ? 1 : tensor.stride[0];
+  if (has_dense_rows(tensor)) {
+    const auto row_bytes = static_cast<size_t>(columns * element);
+    const bool is_dense = row_stride == columns || rows == 1;
+    const int64_t reads = is_dense ? 1 : rows;
+    const size_t bytes = is_dense ? out.size() : row_bytes;
+    for (int64_t i = 0; i < reads; ++i)
+      source_->read_at(base + static_cast<uint64_t>((row + i) * row_stride * element),
+                       out.subspan(static_cast<size_t>(i) * bytes, bytes));
+    return;
+  }
+  std::vector<std::byte> column(static_cast<size_t>(rows * element));  // transposed: the rows of a column are adjacent
+  for (int64_t c = 0; c < columns; ++c) {
+    source_->read_at(base + static_cast<uint64_t>((row + c * tensor.stride[1]) * element), column);
+    for (int64_t r = 0; r < rows; ++r)
+      std::memcpy(out.data() + (r * columns + c) * element, column.data() + r * element, static_cast<size_t>(element));
+  }
+}
+
+}  // namespace optserve::checkpoint

@@ -1,0 +1,16 @@
+// A benchmark's result as text for people.
+#pragma once
+
+#include <string>
+
+#include "cli/bench/bench_result.h"
+
+namespace optserve::cli {
+
+// Four significant digits without an exponent: "0.0123", "12.35", "1235".
+std::string figure(double value);
+
+// A heading that says what was measured, a line for each batch (or the throughput figures), and the definitions.
+std::string bench_table(const BenchResult& result);
+
+}  // namespace optserve::cli

@@ -1,0 +1,37 @@
+#include <cstdio>
+
+#include "cli/commands/command.h"
+#include "cli/commands/connection.h"
+#include "cli/text/result_text.h"
+
+namespace optserve::cli {
+namespace {
+
+class CancelCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command = parser.add_command("cancel", "Cancel a job", selected);
+    command.add_positional("job", job_, "Id of the job", true);
+    add_options(command, connection_options_);
+    command.add("json", json_, "Print a JSON object");
+  }
+
+  int run() override {
+    const JobId job = parse_job(job_);
+    Connection connection = Connection::open(connection_options_);
+    const protocol::JobResult result = value_or_fail(connection.client().cancel(job));
+    std::fputs(json_ ? result_json(result).c_str() : result_summary(result).c_str(), json_ ? stdout : stderr);
+    return result.state == protocol::JobState::kCancelled ? kExitOk : kExitRefused;
+  }
+
+ private:
+  std::string job_;
+  ConnectionOptions connection_options_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_cancel_command() { return std::make_unique<CancelCommand>(); }
+
+}  // namespace optserve::cli

@@ -1,0 +1,207 @@
+// `convert`, `export`, `inspect` and `calibrate`. On this machine optserve-converter does the work, a program that
+// needs no scheduler; `convert --remote` is a job for a converter service.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "base/ids.h"
+#include "base/time_left.h"
+#include "cli/commands/command.h"
+#include "cli/commands/connection.h"
+#include "cli/commands/followed_job.h"
+#include "cli/stack/child_process.h"
+#include "cli/text/result_text.h"
+#include "conversion/command_options.h"
+
+namespace optserve::cli {
+namespace {
+
+using Given = ConfigParser::Given;
+
+// Does not return: this process becomes optserve-converter, which is told everything that was given for the command.
+[[noreturn]] void become_converter(const std::string& command, const std::vector<Given>& given) {
+  std::vector<std::string> arguments{sibling_program("optserve-converter"), command};
+  std::vector<std::string> positionals;
+  for (const Given& one : given) {
+    for (const std::string& value : one.values) {
+      if (one.is_positional) {
+        positionals.push_back(value);
+      } else {
+        arguments.push_back("--" + one.name + "=" + value);
+      }
+    }
+  }
+  arguments.push_back("--");
+  arguments.insert(arguments.end(), positionals.begin(), positionals.end());
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  unsetenv("OPTSERVE_CONFIG");  // has been read; optserve-converter does not know the other commands in it
+  execv(argv.front(), argv.data());
+  throw errno_error("start " + arguments.front());
+}
+
+// A command of optserve-converter.
+template <class Options>
+class ConverterCommand final : public Command {
+ public:
+  explicit ConverterCommand(const char* name) : name_(name) {}
+
+  void declare(ConfigParser& parser) override { parser_ = &conversion::add_command(parser, options_, selected); }
+  int run() override { become_converter(name_, parser_->given()); }
+
+ private:
+  const char* name_;
+  Options options_;
+  ConfigParser* parser_ = nullptr;
+};
+
+// The options of `convert` that a conversion job has too; the others are the converter service's own.
+constexpr const char* kJobOptions[] = {"source", "destination", "dtype", "quantize", "shards", "verify", "progress"};
+constexpr const char* kConnectionOptions[] = {"scheduler", "dir", "timeout-ms"};
+constexpr const char* kRemoteOptions[] = {"parts", "key", "ttl-ms", "json"};
+
+template <class Names>
+bool is_one_of(const std::string& name, const Names& names) {
+  return std::ranges::find(names, name) != std::ranges::end(names);
+}
+
+class ConvertCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command = conversion::add_command(parser, convert_, selected);
+    command.add("remote", remote_,
+                "Have a converter service do the conversion, which must see the same paths; allows --dtype, "
+                "--quantize, --shards, --verify and --progress, and needs a scheduler");
+    add_options(command, connection_options_);
+    command.add("parts", parts_, "With --remote: number of converters that share the work, each with a job of a group");
+    command.add("key", key_, "With --remote: submitting again with the same key gives the same job");
+    command.add("ttl-ms", ttl_ms_, "With --remote: time after which the conversion is given up");
+    command.add("json", json_, "With --remote: print one JSON object for each job at the end");
+    parser_ = &command;
+  }
+
+  int run() override {
+    std::vector<Given> given = parser_->given();
+    if (remote_) {
+      check_remote(given);
+      return run_remotely();
+    }
+    for (const Given& one : given) {
+      if (is_one_of(one.name, kRemoteOptions) && !one.is_from_environment)
+        throw CommandFailure{kExitUsage, one.name + ": only a conversion with --remote has this option"};
+    }
+    std::erase_if(given, [](const Given& one) {
+      return one.name == "remote" || is_one_of(one.name, kConnectionOptions) || is_one_of(one.name, kRemoteOptions);
+    });
+    become_converter("convert", given);
+  }
+
+ private:
+  static void check_remote(const std::vector<Given>& given) {
+    for (const Given& one : given) {
+      const bool is_known = one.name == "remote" || is_one_of(one.name, kJobOptions) ||
+                            is_one_of(one.name, kConnectionOptions) || is_one_of(one.name, kRemoteOptions);
+      if (!is_known && !one.is_from_environment)
+        throw CommandFailure{kExitUsage, one.name + ": a conversion with --remote does not have this option"};
+    }
+  }
+
+  int run_remotely() {
+    Connection connection = Connection::open(connection_options_);
+    protocol::JobSpec job;
+    job.kind = protocol::JobKind::kConvert;
+    job.key = key_;
+    job.ttl_ms = ttl_ms_;
+    job.convert = protocol::ConvertSpec{.source = absolute(convert_.input),
+                                        .destination = absolute(convert_.output),
+                                        .dtype = convert_.dtype,
+                                        .shards = convert_.shards,
+                                        .quantize = convert_.quantize,
+                                        .verify = convert_.verify};
+    const std::vector<protocol::JobResult> results = FollowedJob::run_all(
+        connection.client(), parts_of(job), [this](std::string_view, const protocol::JobEvent& event) {
+          show_progress(event.progress_done, event.progress_total);
+          return true;
+        });
+    if (shown_) std::fputc('\n', stderr);
+    return report(results);
+  }
+
+  static std::string absolute(const std::string& path) {
+    return std::filesystem::absolute(path).lexically_normal().string();
+  }
+
+  // The same conversion several times: converters that work on one destination share its shards.
+  std::vector<protocol::JobSpec> parts_of(const protocol::JobSpec& job) const {
+    if (parts_ < 1 || parts_ > kPartsMax)
+      fail(refuse(ErrorCode::kBadRequest,
+                  "parts is " + std::to_string(parts_) + ", expected 1 to " + std::to_string(kPartsMax)));
+    std::vector<protocol::JobSpec> jobs(static_cast<size_t>(parts_), job);
+    if (parts_ == 1) return jobs;
+    const std::string group = Id128::random().hex();
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      jobs[i].group = group;
+      if (!key_.empty()) jobs[i].key = key_ + "." + std::to_string(i + 1);
+    }
+    return jobs;
+  }
+
+  // One job that succeeded has seen the whole checkpoint published, whatever happened to the others.
+  int report(const std::vector<protocol::JobResult>& results) const {
+    int status = exit_status_of(results.front());
+    const protocol::JobResult* told = &results.front();
+    for (const protocol::JobResult& result : results) {
+      if (json_) std::fputs(result_json(result).c_str(), stdout);
+      if (status == 0 || exit_status_of(result) != 0) continue;
+      status = 0;
+      told = &result;
+    }
+    if (json_) return status;
+    const std::string text = told->message.empty() ? result_summary(*told) : told->message + "\n";
+    std::fputs(text.c_str(), status == 0 ? stdout : stderr);
+    return status;
+  }
+
+  void show_progress(int64_t done, int64_t total) {
+    if (!convert_.show_progress || total <= 0 || isatty(STDERR_FILENO) == 0) return;
+    constexpr double kMega = 1e6;
+    const std::string left = time_left_.text(static_cast<uint64_t>(done), static_cast<uint64_t>(total), clock_.now());
+    std::fprintf(stderr, "\r\x1b[K%5.1f %%  %.1f of %.1f MB%s%s",
+                 100.0 * static_cast<double>(done) / static_cast<double>(total), static_cast<double>(done) / kMega,
+                 static_cast<double>(total) / kMega, left.empty() ? "" : ", ", left.c_str());
+    shown_ = true;
+  }
+
+  static constexpr int kPartsMax = 64;
+
+  conversion::ConvertCommand convert_;
+  ConnectionOptions connection_options_;
+  bool remote_ = false;
+  int parts_ = 1;
+  SystemClock clock_;
+  TimeLeft time_left_;
+  std::string key_;
+  int64_t ttl_ms_ = 3'600'000;
+  bool json_ = false;
+  bool shown_ = false;
+  ConfigParser* parser_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_convert_command() { return std::make_unique<ConvertCommand>(); }
+std::unique_ptr<Command> make_export_command() {
+  return std::make_unique<ConverterCommand<conversion::ExportCommand>>("export");
+}
+std::unique_ptr<Command> make_inspect_command() {
+  return std::make_unique<ConverterCommand<conversion::InspectCommand>>("inspect");
+}
+std::unique_ptr<Command> make_calibrate_command() {
+  return std::make_unique<ConverterCommand<conversion::CalibrateCommand>>("calibrate");
+}
+
+}  // namespace optserve::cli

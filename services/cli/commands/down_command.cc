@@ -1,0 +1,84 @@
+#include <csignal>
+#include <cstdio>
+#include <thread>
+
+#include "base/clock.h"
+#include "cli/commands/command.h"
+#include "cli/stack/stack_folder.h"
+
+namespace optserve::cli {
+namespace {
+
+constexpr int kDrainRounds = 2;    // the scheduler's, then the others'
+constexpr seconds kExitGrace{10};  // for ending after the drain
+constexpr seconds kDefaultDrain{30};
+
+bool wait_until_gone(const ProcessIdentity& process, Duration limit) {
+  const SystemClock clock;
+  const Instant deadline = clock.now() + limit;
+  while (is_alive(process)) {
+    if (clock.now() >= deadline) return false;
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  return true;
+}
+
+class DownCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command = parser.add_command("down", "Stop the local stack that 'up' started", selected);
+    command.add("dir", folder_, "Folder that was given to 'up'");
+    command.add("now", now_, "Do not wait for running jobs");
+  }
+
+  int run() override {
+    const StackFolder folder(folder_);
+    const std::optional<ProcessIdentity> supervisor = folder.read_pid();
+    if (!supervisor) {
+      std::fprintf(stderr, "optserve down: no stack is running in %s\n", folder_.c_str());
+      return kExitOk;
+    }
+    if (!is_alive(*supervisor)) {
+      folder.remove_pid();
+      std::fprintf(stderr, "optserve down: the stack in %s (pid %d) had died already; its pid file is removed\n",
+                   folder_.c_str(), supervisor->pid);
+      return kExitOk;
+    }
+    return stop(folder, *supervisor);
+  }
+
+ private:
+  int stop(const StackFolder& folder, const ProcessIdentity& supervisor) const {
+    const Result<StackState> state = folder.read_state();
+    const seconds drain = state.ok() ? seconds(state.value().drain_seconds) : kDefaultDrain;
+    if (!now_) {
+      kill(supervisor.pid, SIGTERM);
+      if (wait_until_gone(supervisor, drain * kDrainRounds + kExitGrace)) {
+        std::fprintf(stderr, "optserve down: stopped\n");
+        return kExitOk;
+      }
+    }
+    std::vector<ProcessIdentity> processes{supervisor};  // those of the stack die with the supervisor
+    for (const StackProcess& process : state.ok() ? state.value().processes : std::vector<StackProcess>()) {
+      if (const auto identity = identify_process(process.pid)) processes.push_back(*identity);
+    }
+    kill(supervisor.pid, SIGKILL);
+    for (const ProcessIdentity& process : processes) {
+      if (wait_until_gone(process, kExitGrace)) continue;
+      std::fprintf(stderr, "optserve down: pid %d does not end\n", process.pid);
+      return kExitRefused;
+    }
+    folder.remove_pid();
+    std::fprintf(stderr, "optserve down: %s\n", now_ ? "killed" : "did not stop in time and was killed");
+    return now_ ? kExitOk : kExitRefused;
+  }
+
+  std::string folder_ = "optserve-run";
+  bool now_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_down_command() { return std::make_unique<DownCommand>(); }
+
+}  // namespace optserve::cli

@@ -1,0 +1,138 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "base/shutdown.h"
+#include "cli/commands/command.h"
+#include "cli/commands/connection.h"
+#include "cli/commands/followed_job.h"
+#include "cli/commands/job_options.h"
+#include "cli/text/result_text.h"
+#include "cli/text/wait_line.h"
+#include "client/choices.h"
+
+namespace optserve::cli {
+namespace {
+
+bool print(std::string_view text) {
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+}
+
+void print_stats(const protocol::JobResult& result) {
+  const protocol::Timings& timings = result.timings;
+  std::fprintf(stderr, "%s", result_summary(result).c_str());
+  std::fprintf(stderr, "encode %lld ms, queue %lld ms, first token %lld ms, run %lld ms, total %lld ms\n",
+               static_cast<long long>(timings.encode_ms), static_cast<long long>(timings.queue_ms),
+               static_cast<long long>(timings.first_token_ms), static_cast<long long>(timings.run_ms),
+               static_cast<long long>(timings.total_ms));
+  if (timings.run_ms > 0)
+    std::fprintf(stderr, "%.1f tokens/s\n",
+                 1000.0 * static_cast<double>(result.ids.size()) / static_cast<double>(timings.run_ms));
+}
+
+std::string whole_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+// Ctrl-C cancels them.
+std::vector<protocol::JobResult> run_to_their_ends(Client& client, const std::vector<protocol::JobSpec>& jobs) {
+  install_shutdown_signals();
+  const auto outcomes = value_or_fail(client.submit(jobs));
+  std::vector<protocol::JobResult> results;
+  bool cancelled = false;
+  for (const protocol::SubmitOutcome& outcome : outcomes) {
+    if (!outcome.job) {
+      (void)client.cancel_group(jobs.front().tenant, jobs.front().group);
+      fail(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
+    }
+  }
+  while (results.size() < outcomes.size()) {
+    if (shutdown_requested() && !std::exchange(cancelled, true))
+      (void)value_or_fail(client.cancel_group(jobs.front().tenant, jobs.front().group));
+    protocol::JobResult result =
+        value_or_fail(client.wait(*outcomes[results.size()].job, std::chrono::milliseconds(500)));
+    if (protocol::is_terminal(result.state)) results.push_back(std::move(result));
+  }
+  return results;
+}
+
+class GenerateCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command =
+        parser.add_command("generate", "Continue a text and print it while it is generated", selected);
+    add_options(command, job_options_);
+    add_options(command, connection_options_);
+    command.add("echo", echo_, "Print the prompt before the output");
+    command.add("stats", stats_, "Print tokens and times to standard error at the end");
+    command.add("n", n_, "Choices that are returned, with seeds that follow each other");
+    command.add("best-of", best_of_, "Choices that are made, of which the likeliest are returned; 0: n");
+    command.add("json", json_, "Print one JSON object at the end instead of text as it comes");
+  }
+
+  int run() override {
+    const std::string prompt = read_prompt(job_options_);
+    Connection connection = Connection::open(connection_options_);
+    protocol::JobSpec job = make_job(job_options_, prompt, connection.choose_model(job_options_.model));
+    if (n_ != 1 || best_of_ != 0) return run_choices(connection.client(), job, prompt);
+    if (echo_ && !json_) print(prompt);
+    // The line would erase an echoed prompt.
+    const bool is_waiting_shown = isatty(STDERR_FILENO) != 0 && !echo_;
+    WaitLine wait_line;
+    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job),
+                                                        [&](std::string_view piece, const protocol::JobEvent& event) {
+                                                          if (is_waiting_shown)
+                                                            std::fputs(wait_line.show(event).c_str(), stderr);
+                                                          return json_ || print(piece);
+                                                        });
+    std::fputs(wait_line.erase().c_str(), stderr);
+    if (json_) {
+      print(result_json(result));
+    } else if (isatty(STDOUT_FILENO) != 0) {
+      print("\n");
+    }
+    if (stats_) {
+      print_stats(result);
+    } else if (exit_status_of(result) != 0) {
+      std::fprintf(stderr, "optserve generate: %s", result_summary(result).c_str());
+    }
+    return exit_status_of(result);
+  }
+
+ private:
+  // One after the other at the end: streams of several would mix.
+  int run_choices(Client& client, const protocol::JobSpec& job, const std::string& prompt) {
+    const auto jobs = value_or_fail(client::choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
+    const auto results = client::best_choices(run_to_their_ends(client, jobs), n_);
+    int status = 0;
+    if (json_) print("{\"choices\": [");
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (json_) {
+        print((i > 0 ? ", " : "") + whole_line(result_json(results[i])));
+      } else {
+        print("--- " + std::to_string(i + 1) + "\n" + (echo_ ? prompt : "") + results[i].text + "\n");
+      }
+      if (stats_) print_stats(results[i]);
+      status = std::max(status, exit_status_of(results[i]));
+    }
+    if (json_) print("]}\n");
+    return status;
+  }
+
+  JobOptions job_options_;
+  ConnectionOptions connection_options_;
+  bool echo_ = false;
+  bool stats_ = false;
+  bool json_ = false;
+  int n_ = 1;
+  int best_of_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_generate_command() { return std::make_unique<GenerateCommand>(); }
+
+}  // namespace optserve::cli

@@ -1,0 +1,116 @@
+#include "cli/commands/job_options.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <fstream>
+#include <iostream>
+
+#include "base/utf8.h"
+#include "cli/commands/command.h"
+#include "cli/commands/connection.h"
+#include "protocol/validate.h"
+
+namespace optserve::cli {
+namespace {
+
+// Far beyond the longest prompt, so that a refusal tells the true size, and short of what an endless pipe would send.
+constexpr size_t kInputBytesMax = 64 << 20;
+
+std::string read_stream(std::istream& stream, const std::string& name) {
+  std::string text;
+  std::array<char, 1 << 16> buffer{};
+  while (stream && text.size() <= kInputBytesMax) {
+    stream.read(buffer.data(), buffer.size());
+    text.append(buffer.data(), static_cast<size_t>(stream.gcount()));
+  }
+  if (stream.bad()) throw CommandFailure{kExitRefused, "cannot read " + name};
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+// The wire carries text as UTF-8 only.
+void check_utf8(const char* option, const std::string& text) {
+  const size_t valid = valid_utf8_prefix(text);
+  if (valid == text.size()) return;
+  fail(refuse(ErrorCode::kBadRequest, std::string(option) + ": expected valid UTF-8, found other bytes at byte " +
+                                          std::to_string(valid) + " of " + std::to_string(text.size())));
+}
+
+}  // namespace
+
+void add_options(ConfigParser& parser, JobOptions& options) {
+  parser.add_positional("text", options.text, "Prompt; or use --prompt, --prompt-file or standard input", false);
+  parser.add("prompt", options.prompt, "Prompt");
+  parser.add("prompt-file", options.prompt_file, "File with the prompt; '-' is standard input");
+  parser.add("prompt-ids", options.prompt_ids, "Prompt as ids with commas between them, the leading 2 (</s>) included");
+  parser.add("model", options.model, "Model; by default the one that is served");
+  parser.add("max-new-tokens", options.max_new_tokens, "Longest output in tokens");
+  add_options(parser, options.sampling);
+  parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
+  parser.add("include-stop", options.include_stop, "What ends the output is part of it");
+  parser.add("key", options.key, "Submitting again with the same key gives the same job");
+  parser.add("tenant", options.tenant, "Whose share of the queue is used");
+  parser.add("priority", options.priority, "0 to 9, higher first");
+  parser.add("max-attempts", options.max_attempts, "How many workers may be lost before the job is given up");
+  parser.add("group", options.group, "Jobs of a group are watched and cancelled together ('optserve jobs group')");
+  parser.add("delay-ms", options.delay_ms, "The job does not start before");
+  parser.add("ttl-ms", options.ttl_ms, "Time until the job expires, from the end of its delay");
+  parser.add("queue-limit-ms", options.queue_limit_ms, "Time until the job must have started; 0: only ttl-ms counts");
+  parser.add("run-limit-ms", options.run_limit_ms, "Time of one attempt; 0: only ttl-ms counts");
+  parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when nobody follows it any more");
+  parser.add("result-ttl-ms", options.result_ttl_ms, "How long the result can be fetched");
+  parser.add("prompt-logprobs", options.prompt_logprobs, "Also give the log-probability of each prompt token (--json)");
+}
+
+std::string read_prompt(const JobOptions& options) {
+  const int given =
+      !options.text.empty() + !options.prompt.empty() + !options.prompt_file.empty() + !options.prompt_ids.empty();
+  if (given > 1)
+    throw CommandFailure{kExitUsage,
+                         "the prompt is given more than once: as an argument, --prompt, --prompt-file or --prompt-ids"};
+  if (!options.prompt_ids.empty()) return "";
+  if (!options.text.empty()) return options.text;
+  if (!options.prompt.empty()) return options.prompt;
+  if (!options.prompt_file.empty() && options.prompt_file != "-") {
+    std::ifstream file(options.prompt_file, std::ios::binary);
+    if (!file) throw CommandFailure{kExitRefused, errno_error("open " + options.prompt_file).what()};
+    return read_stream(file, options.prompt_file);
+  }
+  if (options.prompt_file.empty() && isatty(STDIN_FILENO) != 0)
+    throw CommandFailure{kExitUsage,
+                         "there is no prompt: give it as an argument, with --prompt-file or on standard input"};
+  return read_stream(std::cin, "standard input");
+}
+
+protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model) {
+  protocol::JobSpec job = options.defaults;
+  job.key = options.key;
+  job.tenant = options.tenant;
+  job.model = std::move(model);
+  job.prompt = std::move(prompt);
+  apply(options.sampling, job);
+  job.prompt_ids = read_ids("prompt-ids", options.prompt_ids);
+  job.max_new_tokens = options.max_new_tokens;
+  job.stop = options.stop;
+  job.include_stop = options.include_stop;
+  job.priority = options.priority;
+  job.max_attempts = options.max_attempts;
+  job.ttl_ms = options.ttl_ms;
+  job.result_ttl_ms = options.result_ttl_ms;
+  job.group = options.group;
+  job.delay_ms = options.delay_ms;
+  job.queue_ms = options.queue_limit_ms;
+  job.run_ms = options.run_limit_ms;
+  if (options.cancel_on_disconnect) job.on_disconnect = protocol::OnDisconnect::kCancel;
+  job.prompt_logprobs = options.prompt_logprobs;
+  check_utf8("prompt", job.prompt);
+  for (const std::string& stop : job.stop) check_utf8("stop", stop);
+  for (const std::string& word : job.bad_words) check_utf8("bad-word", word);
+  protocol::JobSpec checked = job;
+  if (checked.key.empty()) checked.key = "chosen-by-the-client";
+  if (const Status status = protocol::validate(checked); !status.ok()) fail(status.refusal());
+  return job;
+}
+
+}  // namespace optserve::cli

@@ -1,0 +1,48 @@
+// The options that describe a generation, shared by `submit` and `generate`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "base/error.h"
+#include "cli/commands/sampling_options.h"
+#include "protocol/message_types.h"
+
+namespace optserve::cli {
+
+struct JobOptions {
+  std::string text;         // positional prompt
+  std::string prompt;       // --prompt
+  std::string prompt_file;  // --prompt-file
+  protocol::JobSpec defaults;
+  std::string model;
+  SamplingOptions sampling;
+  std::string prompt_ids;  // with commas between them, instead of text
+  int max_new_tokens = defaults.max_new_tokens;
+  std::vector<std::string> stop;
+  bool include_stop = false;
+  std::string key;
+  std::string tenant;
+  int priority = defaults.priority;
+  int max_attempts = defaults.max_attempts;
+  int64_t ttl_ms = defaults.ttl_ms;
+  int64_t result_ttl_ms = defaults.result_ttl_ms;
+  bool prompt_logprobs = false;
+  std::string group;
+  int64_t delay_ms = defaults.delay_ms;
+  int64_t queue_limit_ms = defaults.queue_ms;
+  int64_t run_limit_ms = defaults.run_ms;
+  bool cancel_on_disconnect = false;
+};
+
+void add_options(ConfigParser& parser, JobOptions& options);
+
+// The prompt from the one place that was given, else from standard input unless that is a terminal. One final newline
+// of a file or of standard input does not belong to the prompt. Throws CommandFailure.
+std::string read_prompt(const JobOptions& options);
+
+// The job, checked against the limits of the protocol; throws CommandFailure naming the option that is out of range.
+protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model);
+
+}  // namespace optserve::cli

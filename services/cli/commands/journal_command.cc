@@ -1,0 +1,110 @@
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "cli/commands/command.h"
+#include "cli/commands/connection.h"
+#include "cli/text/text_table.h"
+#include "journal/journal.h"
+
+namespace optserve::cli {
+namespace {
+
+class JournalCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command = parser.add_command("journal", "Take care of the scheduler's journal", selected);
+    ConfigParser& backup =
+        command.add_command("backup", "Have the running scheduler write a copy to its backup folder", backup_);
+    add_options(backup, connection_options_);
+    backup.add("wait-seconds", wait_seconds_, "Longest time to wait for the copy");
+    backup.add("json", json_, "Print a JSON object");
+    ConfigParser& check =
+        command.add_command("check", "Check a journal or a backup that no scheduler has open", check_);
+    check.add_positional("file", file_, "The journal or backup", true);
+    check.add("json", json_, "Print a JSON object");
+    ConfigParser& restore =
+        command.add_command("restore", "Put a backup in a journal's place while no scheduler runs", restore_);
+    restore.add_positional("backup", backup_file_, "The backup, or a folder of backups for the newest in it", true);
+    restore.add_positional("file", file_, "The journal", true);
+    restore.add("replace", replace_, "Also where a journal is that holds jobs; it is kept as <file>.replaced");
+  }
+
+  int run() override {
+    if (check_) return run_check();
+    if (restore_) return run_restore();
+    return run_backup();
+  }
+
+ private:
+  int run_backup() {
+    Connection connection = Connection::open(connection_options_);
+    const auto answers = connection.client().backup(seconds(wait_seconds_));
+    nlohmann::ordered_json backups = nlohmann::ordered_json::array();
+    for (const auto& [endpoint, answer] : answers) {
+      if (!answer.ok()) continue;
+      const protocol::BackedUp& copy = answer.value();
+      backups.push_back({{"endpoint", endpoint}, {"file", copy.file}, {"bytes", copy.bytes}});
+      if (!json_)
+        std::printf("scheduler %s: %s, %lld bytes\n", endpoint.c_str(), copy.file.c_str(),
+                    static_cast<long long>(copy.bytes));
+    }
+    if (json_) std::fputs(json_line({{"backups", std::move(backups)}}).c_str(), stdout);
+    return report_refusals(answers);
+  }
+
+  int run_check() const {
+    const journal::JournalSummary found = journal::inspect_journal(file_);
+    const std::string oldest = found.oldest_open_wall_ms == 0 ? "" : utc_text(found.oldest_open_wall_ms);
+    if (json_) {
+      std::fputs(json_line({{"file", file_},
+                            {"sound", found.damage.empty()},
+                            {"damage", found.damage},
+                            {"schema_version", found.schema_version},
+                            {"term", found.term},
+                            {"open", found.open},
+                            {"ended", found.ended},
+                            {"dead", found.dead},
+                            {"oldest_open", oldest},
+                            {"bytes", found.bytes}})
+                     .c_str(),
+                 stdout);
+    } else {
+      std::printf("%s: schema %lld, term %llu, %lld bytes\n", file_.c_str(),
+                  static_cast<long long>(found.schema_version), static_cast<unsigned long long>(found.term),
+                  static_cast<long long>(found.bytes));
+      std::printf("%lld jobs open%s%s, %lld ended, %lld of them dead\n", static_cast<long long>(found.open),
+                  oldest.empty() ? "" : ", the oldest since ", oldest.c_str(), static_cast<long long>(found.ended),
+                  static_cast<long long>(found.dead));
+      std::printf("%s\n", found.damage.empty() ? "sound" : ("damaged: " + found.damage).c_str());
+    }
+    return found.damage.empty() ? kExitOk : kExitRefused;
+  }
+
+  int run_restore() const {
+    std::string backup = backup_file_;
+    if (std::filesystem::is_directory(backup)) {
+      backup = journal::latest_backup(backup_file_);
+      if (backup.empty()) throw Error(backup_file_ + " holds no backup");
+    }
+    journal::restore_journal(backup, file_, replace_);
+    std::printf("%s is %s; jobs that ended after it run again, jobs accepted after it are unknown\n", file_.c_str(),
+                backup.c_str());
+    return kExitOk;
+  }
+
+  ConnectionOptions connection_options_;
+  bool backup_ = false, check_ = false, restore_ = false;
+  std::string file_, backup_file_;
+  bool replace_ = false;
+  int wait_seconds_ = 600;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_journal_command() { return std::make_unique<JournalCommand>(); }
+
+}  // namespace optserve::cli

@@ -1,0 +1,57 @@
+#include <cstdio>
+
+#include "cli/commands/command.h"
+#include "cli/commands/connection.h"
+#include "cli/text/status_text.h"
+
+namespace optserve::cli {
+namespace {
+
+using protocol::ControlAction;
+using protocol::ControlScope;
+
+class QueueCommand final : public Command {
+ public:
+  void declare(ConfigParser& parser) override {
+    ConfigParser& command =
+        parser.add_command("queue", "Hold and release the queue, one model's or one service's share of it", selected);
+    declare_part(command, "pause", "Accept jobs and start none; what runs goes on", pause_);
+    declare_part(command, "drain", "Accept no jobs and work off what is there", drain_);
+    declare_part(command, "resume", "End a pause or drain", resume_);
+  }
+
+  int run() override {
+    if (!model_.empty() && !service_.empty())
+      throw CommandFailure{kExitUsage, "queue: expected one of --model and --service, found both"};
+    const ControlAction action = pause_   ? ControlAction::kPause
+                                 : drain_ ? ControlAction::kDrain
+                                          : ControlAction::kResume;
+    const ControlScope scope = !model_.empty()     ? ControlScope::kModel
+                               : !service_.empty() ? ControlScope::kService
+                                                   : ControlScope::kQueue;
+    Connection connection = Connection::open(connection_options_);
+    const auto answers = connection.client().control(action, scope, model_ + service_);
+    std::fputs((json_ ? status_json(answers) : status_table(answers)).c_str(), stdout);
+    return report_refusals(answers);
+  }
+
+ private:
+  void declare_part(ConfigParser& command, const char* name, const char* help, bool& part) {
+    ConfigParser& parser = command.add_command(name, help, part);
+    add_options(parser, connection_options_);
+    parser.add("model", model_, "Only this model's queue");
+    parser.add("service", service_, "Only this tokenizer, worker or converter: its name or its instance");
+    parser.add("json", json_, "Print the state afterwards as a JSON object");
+  }
+
+  ConnectionOptions connection_options_;
+  bool pause_ = false, drain_ = false, resume_ = false;
+  std::string model_, service_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_queue_command() { return std::make_unique<QueueCommand>(); }
+
+}  // namespace optserve::cli

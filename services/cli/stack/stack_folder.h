@@ -1,0 +1,75 @@
+// The folder of a local stack: what `up` leaves there for `down` and for the commands that take --dir.
+//   stack.json       endpoints, and each process with its pid, port and log
+//   supervisor.pid   identity of the process that keeps the stack alive
+//   lock             held by that process for as long as it lives
+//   NAME.log         output of each process; supervisor.log of the supervisor
+//   journal.db       the scheduler's journal; kept over restarts
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/stack/process_identity.h"
+
+namespace optserve::cli {
+
+struct StackProcess {
+  std::string name;
+  pid_t pid = -1;  // -1 while it waits to be started again
+  int http_port = 0;
+  int restarts = 0;
+};
+
+struct StackState {
+  std::string state;  // starting, ready, stopping or failed
+  std::string model;
+  std::string client_endpoint;
+  std::string service_endpoint;
+  int drain_seconds = 0;
+  std::vector<StackProcess> processes;
+};
+
+class StackFolder {
+ public:
+  explicit StackFolder(std::string path) : path_(std::move(path)) {}
+
+  const std::string& path() const { return path_; }
+  std::string log_path(const std::string& process) const { return path_ + "/" + process + ".log"; }
+
+  void create() const;  // with its parents; throws Error
+  // The last `lines` lines of a process's log, for messages; empty if there is none.
+  std::string log_tail(const std::string& process, int lines) const;
+  // Puts the logs of an earlier start aside as NAME.log.1.
+  void rotate_logs() const;
+
+  void write_state(const StackState& state) const;  // replaces the file as a whole; throws Error
+  Result<StackState> read_state() const;
+  void write_pid(const ProcessIdentity& identity) const;
+  std::optional<ProcessIdentity> read_pid() const;
+  void remove_pid() const;
+
+ private:
+  void replace_file(const std::string& name, const std::string& text) const;
+
+  std::string path_;
+};
+
+// The lock of a folder; a forked child shares it, and it is free once nobody has it open.
+class StackLock {
+ public:
+  // Nothing if another stack holds it. Throws Error if the file cannot be opened.
+  static std::optional<StackLock> try_take(const StackFolder& folder);
+  ~StackLock();
+  StackLock(StackLock&& other) noexcept;
+  StackLock& operator=(StackLock&&) = delete;
+
+ private:
+  explicit StackLock(int fd) : fd_(fd) {}
+  int fd_ = -1;
+};
+
+}  // namespace optserve::cli

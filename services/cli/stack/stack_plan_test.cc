@@ -1,0 +1,128 @@
+#include "cli/stack/stack_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "checkpoint/manifest/manifest.h"
+#include "model_spec/opt_config.h"
+
+namespace optserve::cli {
+namespace stack_plan_test {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+// A folder with the manifest of a model of four shards.
+class StackPlanTest : public ::testing::Test {
+ protected:
+  StackPlanTest() : folder_(fs::path(::testing::TempDir()) / ("stack_plan_" + std::to_string(getpid()))) {
+    fs::create_directories(folder_);
+    manifest_.config = *model_spec::find_published("opt-125m");
+    manifest_.shards = 4;
+    manifest_.vocab_file = checkpoint::kVocabName;
+    manifest_.merges_file = checkpoint::kMergesName;
+    for (int shard = 0; shard < 4; ++shard)
+      manifest_.files.push_back({checkpoint::shard_file_name(shard, 4), 1, std::string(64, '0')});
+    for (const auto name : {checkpoint::kVocabName, checkpoint::kMergesName})
+      manifest_.files.push_back({std::string(name), 1, std::string(64, '0')});
+    write_manifest();
+    options_.model = folder_.string();
+  }
+  ~StackPlanTest() override { fs::remove_all(folder_); }
+
+  void write_manifest() const { std::ofstream(folder_ / "manifest.json") << checkpoint::manifest_text(manifest_); }
+  std::string refusal() {
+    const Status status = check_options(options_);
+    return status.ok() ? "" : status.refusal().message;
+  }
+  static std::string value_of(const PlannedProcess& process, const std::string& flag) {
+    const auto found = std::find(process.arguments.begin(), process.arguments.end(), flag);
+    return found == process.arguments.end() ? "(absent)" : *(found + 1);
+  }
+
+  fs::path folder_;
+  checkpoint::Manifest manifest_;
+  StackOptions options_;
+};
+
+TEST_F(StackPlanTest, TheModelsNameComesFromItsManifest) {
+  EXPECT_EQ(refusal(), "");
+  EXPECT_EQ(options_.name, "opt-125m");
+  options_.name = "mine";
+  EXPECT_EQ(refusal(), "");
+  EXPECT_EQ(options_.name, "mine");
+}
+
+TEST_F(StackPlanTest, GroupSizesThatTheShardsDoNotAllowAreRefusedBeforeAnythingStarts) {
+  for (const int world : {1, 2, 4}) {
+    options_.world = world;
+    EXPECT_EQ(refusal(), "") << world;
+  }
+  options_.world = 3;
+  EXPECT_THAT(refusal(), HasSubstr("has 4 shards, which cannot be shared by 3 ranks"));
+}
+
+TEST_F(StackPlanTest, NamesTheOptionThatIsWrong) {
+  const auto with = [this](auto change) {
+    const StackOptions kept = options_;
+    change(options_);
+    const std::string message = refusal();
+    options_ = kept;
+    return message;
+  };
+  EXPECT_THAT(with([](auto& o) { o.workers = 0; }), HasSubstr("workers: expected 1 to 64, found 0"));
+  EXPECT_THAT(with([](auto& o) { o.device = "tpu"; }), HasSubstr("device: expected cpu or cuda, found 'tpu'"));
+  EXPECT_THAT(with([](auto& o) { o.ports = "any"; }), HasSubstr("ports: expected fixed or auto"));
+  EXPECT_THAT(with([](auto& o) { o.model = "/nowhere"; }), HasSubstr("no manifest.json"));
+  EXPECT_THAT(with([](auto& o) { o.model = ""; }), HasSubstr("model: expected the folder"));
+  EXPECT_THAT(with([](auto& o) { o.converter_root = "/nowhere"; }), HasSubstr("converter-root"));
+  EXPECT_THAT(with([](auto& o) { o.worker_options = {"--threads"}; }), HasSubstr("worker-option"));
+  manifest_.vocab_file.clear();
+  manifest_.merges_file.clear();
+  manifest_.files.resize(4);
+  write_manifest();
+  EXPECT_THAT(refusal(), HasSubstr("without a tokenizer"));
+}
+
+TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
+  options_.workers = 2;
+  options_.world = 2;
+  options_.converter_root = folder_.string();
+  options_.worker_options = {"max-sequences=8"};
+  ASSERT_EQ(refusal(), "");
+  const StackPlan plan = plan_stack(options_, {});
+  EXPECT_EQ(plan.ports, (std::vector<int>{5555, 5556, 9400, 9401, 9402, 9403, 9404, 9405, 9406, 9407, 9408}));
+  ASSERT_EQ(plan.processes.size(), 5u);
+  EXPECT_EQ(plan.processes[0].name, "scheduler");
+  EXPECT_EQ(value_of(plan.processes[0], "--bind-clients"), "tcp://127.0.0.1:5555");
+  EXPECT_EQ(value_of(plan.processes[0], "--journal"), options_.folder + "/journal.db");
+  EXPECT_EQ(plan.processes[1].name, "tokenizer");
+  EXPECT_EQ(value_of(plan.processes[1], "--model"), "opt-125m=" + options_.model);
+  EXPECT_EQ(plan.processes[3].name, "worker-1");
+  EXPECT_EQ(value_of(plan.processes[3], "--scheduler"), "tcp://127.0.0.1:5556");
+  EXPECT_EQ(value_of(plan.processes[3], "--world"), "2");
+  EXPECT_THAT(plan.processes[3].arguments, ::testing::Contains("--max-sequences=8"));
+  EXPECT_EQ(plan.processes[4].arguments.front(), "serve");
+  EXPECT_EQ(value_of(plan.processes[4], "--root"), options_.converter_root);
+  const std::vector<int> expected{9400, 9401, 9402, 9405, 9408};  // two ranks behind each worker
+  for (size_t i = 0; i < plan.processes.size(); ++i) {
+    EXPECT_EQ(plan.processes[i].http_port, expected[i]);
+    EXPECT_EQ(value_of(plan.processes[i], "--http-port"), std::to_string(expected[i]));
+  }
+}
+
+TEST_F(StackPlanTest, AVolatileStackHasNoJournal) {
+  options_.is_volatile = true;
+  ASSERT_EQ(refusal(), "");
+  const StackPlan plan = plan_stack(options_, {});
+  EXPECT_EQ(value_of(plan.processes[0], "--journal"), "(absent)");
+  EXPECT_THAT(plan.processes[0].arguments, ::testing::Contains("--volatile"));
+}
+
+}  // namespace stack_plan_test
+}  // namespace optserve::cli

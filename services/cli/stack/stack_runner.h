@@ -1,0 +1,25 @@
+// Runs a planned stack in this process until it is told to stop: the loop around StackSupervisor.
+#pragma once
+
+#include "cli/stack/stack_folder.h"
+#include "cli/stack/stack_plan.h"
+
+namespace optserve::cli {
+
+// Is told how the start went: exactly one of ready() and failed() is called.
+class StartReport {
+ public:
+  virtual ~StartReport() = default;
+  virtual void ready(const StackPlan& plan) = 0;
+  // `message` ends with the last lines of the log of the process that failed.
+  virtual void failed(const std::string& message) = 0;
+  // True when nobody waits for the report: the start is then given up.
+  virtual bool is_abandoned() const = 0;
+};
+
+// Starts the processes, writes stack.json and supervisor.pid, keeps the processes alive until SIGTERM or SIGINT, and
+// stops them. False if the start failed. Call it from a thread that lives as long as the processes: children die with
+// the thread that started them.
+bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report);
+
+}  // namespace optserve::cli

@@ -1,0 +1,165 @@
+#include "cli/text/operator_text.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/limits.h"
+#include "cli/text/result_text.h"
+#include "cli/text/text_table.h"
+
+namespace optserve::cli {
+namespace {
+
+using nlohmann::ordered_json;
+using protocol::JobResult;
+using protocol::JobSummary;
+
+std::string name_or_dash(const std::string& name) { return name.empty() ? "-" : name; }
+
+std::string progress_text(int64_t done, int64_t total) {
+  if (total > 0) return std::to_string(done) + "/" + std::to_string(total);
+  return done > 0 ? std::to_string(done) : "-";
+}
+
+ordered_json summary_json(const JobSummary& job) {
+  return {{"job", job.job.hex()},
+          {"key", job.key},
+          {"tenant", job.tenant},
+          {"group", job.group},
+          {"model", job.model},
+          {"state", protocol::job_state_name(job.state)},
+          {"attempts", job.attempts},
+          {"progress_done", job.progress_done},
+          {"progress_total", job.progress_total},
+          {"accepted_ms", job.accepted_wall_ms},
+          {"message", job.message}};
+}
+
+std::string fact(const char* name, const std::string& value) {
+  if (value.empty()) return {};
+  std::string text = std::string(name) + ":";
+  text.resize(std::max<size_t>(text.size() + 1, 16), ' ');
+  return text + value + "\n";
+}
+
+std::string timings_text(const protocol::Timings& timings) {
+  return "encode " + duration_text(timings.encode_ms) + ", queue " + duration_text(timings.queue_ms) +
+         ", first token " + duration_text(timings.first_token_ms) + ", run " + duration_text(timings.run_ms) +
+         ", total " + duration_text(timings.total_ms);
+}
+
+std::string waiting_text(const JobResult& result) {
+  if (result.state != protocol::JobState::kQueued) return {};
+  std::string text = std::to_string(result.position) + " jobs before it";
+  if (result.eta_ms >= 0) text += ", starts in about " + duration_text(result.eta_ms);
+  return text;
+}
+
+}  // namespace
+
+std::optional<protocol::JobState> parse_job_state(std::string_view name) {
+  using protocol::JobState;
+  for (const JobState state : {JobState::kQueued, JobState::kRunning, JobState::kSucceeded, JobState::kFailed,
+                               JobState::kCancelled, JobState::kExpired, JobState::kDead}) {
+    if (protocol::job_state_name(state) == name) return state;
+  }
+  return std::nullopt;
+}
+
+JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit) {
+  JobListing listing;
+  const auto page = static_cast<uint32_t>(std::min(limit, limits::kJobsPerListMax));
+  std::map<std::string, size_t> found;
+  client::ListPosition after;
+  do {
+    client::Answers<protocol::JobList> answers = client.list(filter, page, after);
+    after.clear();
+    for (auto& scheduler : answers) {
+      if (!scheduler.answer.ok()) {
+        listing.unanswered.push_back(std::move(scheduler));
+        continue;
+      }
+      const protocol::JobList& list = scheduler.answer.value();
+      size_t& count = found[scheduler.endpoint] += list.jobs.size();
+      listing.jobs.insert(listing.jobs.end(), list.jobs.begin(), list.jobs.end());
+      if (!list.more || list.jobs.empty()) continue;
+      if (count < limit) {
+        after[scheduler.endpoint] = list.jobs.back().order;
+      } else {
+        listing.more = true;
+      }
+    }
+  } while (!after.empty());
+  std::stable_sort(listing.jobs.begin(), listing.jobs.end(),
+                   [](const JobSummary& a, const JobSummary& b) { return a.accepted_wall_ms < b.accepted_wall_ms; });
+  listing.more |= listing.jobs.size() > limit;
+  if (listing.jobs.size() > limit) listing.jobs.resize(limit);
+  return listing;
+}
+
+std::string listing_json(const JobListing& listing) {
+  ordered_json jobs = ordered_json::array();
+  for (const JobSummary& job : listing.jobs) jobs.push_back(summary_json(job));
+  return json_line({{"jobs", std::move(jobs)}, {"more", listing.more}});
+}
+
+std::string listing_table(const JobListing& listing) {
+  std::vector<TextRow> rows{{"JOB", "STATE", "MODEL", "TENANT", "GROUP", "ATTEMPTS", "PROGRESS", "ACCEPTED (UTC)"}};
+  for (const JobSummary& job : listing.jobs)
+    rows.push_back({job.job.hex(), std::string(protocol::job_state_name(job.state)), name_or_dash(job.model),
+                    name_or_dash(job.tenant), name_or_dash(job.group), std::to_string(job.attempts),
+                    progress_text(job.progress_done, job.progress_total), utc_text(job.accepted_wall_ms)});
+  return text_table(rows);
+}
+
+std::string reasons_table(const JobListing& listing) {
+  std::vector<TextRow> rows{{"JOB", "MODEL", "TENANT", "ATTEMPTS", "ACCEPTED (UTC)", "REASON"}};
+  for (const JobSummary& job : listing.jobs)
+    rows.push_back({job.job.hex(), name_or_dash(job.model), name_or_dash(job.tenant), std::to_string(job.attempts),
+                    utc_text(job.accepted_wall_ms), name_or_dash(job.message)});
+  return text_table(rows);
+}
+
+std::string job_text(const JobResult& result, const std::optional<JobSummary>& summary) {
+  std::string text = fact("job", result.job.hex()) + fact("key", result.key);
+  if (summary) text += fact("model", summary->model) + fact("accepted", utc_text(summary->accepted_wall_ms) + " UTC");
+  text += fact("tenant", result.tenant) + fact("group", result.group);
+  text += fact("state", std::string(protocol::job_state_name(result.state)));
+  text += fact("waiting", waiting_text(result));
+  if (result.finish_reason != protocol::FinishReason::kNone)
+    text += fact("finish reason", std::string(protocol::finish_reason_name(result.finish_reason)));
+  if (result.error) text += fact("error", std::string(error_code_name(*result.error)) + ": " + result.message);
+  if (!result.error) text += fact("message", result.message);
+  text += fact("attempts", std::to_string(result.attempts));
+  for (const std::string& loss : result.losses) text += fact("lost", loss);
+  text += fact("progress", progress_text(result.progress_done, result.progress_total));
+  text += fact("tokens",
+               std::to_string(result.prompt_tokens) + " prompt, " + std::to_string(result.ids.size()) + " output");
+  return text + fact("times", timings_text(result.timings));
+}
+
+std::string job_json(const JobResult& result, const std::optional<JobSummary>& summary) {
+  ordered_json root = ordered_json::parse(result_json(result));
+  root["model"] = summary ? ordered_json(summary->model) : ordered_json();
+  root["accepted_ms"] = summary ? ordered_json(summary->accepted_wall_ms) : ordered_json();
+  return json_line(root);
+}
+
+std::string group_text(const std::string& name, const protocol::GroupStatus& group) {
+  return "group " + name + ": " + std::to_string(group.open) + " open, " + std::to_string(group.succeeded) +
+         " succeeded, " + std::to_string(group.failed) + " failed, " + std::to_string(group.cancelled) +
+         " cancelled, " + std::to_string(group.expired) + " expired, " + std::to_string(group.dead) + " dead\n";
+}
+
+std::string group_json(const std::string& tenant, const std::string& name, const protocol::GroupStatus& group) {
+  return json_line({{"tenant", tenant},
+                    {"group", name},
+                    {"open", group.open},
+                    {"succeeded", group.succeeded},
+                    {"failed", group.failed},
+                    {"cancelled", group.cancelled},
+                    {"expired", group.expired},
+                    {"dead", group.dead}});
+}
+
+}  // namespace optserve::cli

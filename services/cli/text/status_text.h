@@ -1,0 +1,15 @@
+// The state of the schedulers as text for people and as JSON for programs.
+#pragma once
+
+#include <string>
+
+#include "client/client.h"
+
+namespace optserve::cli {
+
+// One line: {"schedulers": [...]}, one object each; one that did not answer has "error" and "message" only.
+std::string status_json(const client::Answers<protocol::SystemStatus>& answers);
+// For each scheduler: a few lines, a table of its models and one of its services.
+std::string status_table(const client::Answers<protocol::SystemStatus>& answers);
+
+}  // namespace optserve::cli
