@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "checkpoint/manifest/model_identity.h"
-#include "engine/draft_model.h"
+#include "engine/draft/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
 #include "metrics/http_server.h"

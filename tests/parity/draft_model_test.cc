@@ -1,5 +1,5 @@
 // Generations with a draft model: the same ids and log-probabilities as without, whether it guesses well or badly.
-#include "engine/draft_model.h"
+#include "engine/draft/draft_model.h"
 
 #include <gtest/gtest.h>
 

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "batching/draft_source.h"
-#include "engine/draft_policy.h"
+#include "engine/draft/draft_policy.h"
 #include "engine/generate.h"
 
 namespace optserve {

@@ -1,4 +1,4 @@
-#include "engine/draft_policy.h"
+#include "engine/draft/draft_policy.h"
 
 #include <algorithm>
 
