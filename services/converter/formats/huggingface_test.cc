@@ -1,8 +1,9 @@
 // The JSON files of a Hugging Face folder; whole folders are in convert_test.cc.
 #include "converter/formats/huggingface.h"
-#include "converter/formats/infer_config.h"
 
 #include <gtest/gtest.h>
+
+#include "converter/formats/infer_config.h"
 
 namespace optserve::converter {
 namespace huggingface_test {
