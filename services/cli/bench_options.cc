@@ -124,7 +124,10 @@ std::vector<std::string> engine_sizes(const BenchOptions& options, const BenchSp
 Status check_choices(const BenchOptions& options) {
   for (const Status& status : {check_choice("through", options.through, {"engine", "pipeline"}),
                                check_choice("device", options.device, {"cpu", "cuda"}),
-                               check_choice("lengths", options.lengths, {"mixed", "fixed"})}) {
+                               check_choice("lengths", options.lengths, {"mixed", "fixed"}),
+                               options.random_format.empty()
+                                   ? ok_status()
+                                   : check_choice("random-format", options.random_format, {"int8", "fp8", "int4"})}) {
     if (!status.ok()) return status;
   }
   for (const std::string& option : options.worker_options) {
@@ -150,6 +153,7 @@ void add_options(ConfigParser& parser, BenchOptions& options) {
   parser.add("model", options.model,
              "FOLDER or NAME=FOLDER of a sharded checkpoint; with --random-weights also opt-125m to opt-175b");
   parser.add("random-weights", options.random_weights, "Speed depends on shapes only: needs no checkpoint, but a name");
+  parser.add("random-format", options.random_format, "Format of the large matrices of random weights: int8, fp8, int4");
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
   parser.add("dtype", options.dtype, "Type to compute in: auto, fp32, fp16 or bf16");
@@ -211,6 +215,7 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
     return status.refusal();
   plan.worker_options = engine_sizes(options, plan.spec);
   if (!options.dtype.empty()) plan.worker_options.push_back("dtype=" + options.dtype);
+  if (!options.random_format.empty()) plan.worker_options.push_back("random-format=" + options.random_format);
   plan.worker_options.push_back("draft-tokens=0");  // random weights repeat themselves, which is not what is compared
   for (const std::string& option : options.worker_options) {
     const std::string name = option.substr(0, option.find('=') + 1);

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 #include "transport/scheduler_session.h"
 #include "workload/bench_spec.h"
 
@@ -74,6 +75,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
   parser.add("random-weights", options.random_weights,
              "Weights at random; model is then NAME=FOLDER, whose manifest gives the shape, or a published name");
+  parser.add("random-format", options.random_format,
+             "Format of the large matrices of random weights: int8, fp8 or int4; empty: that of the others");
   parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
   parser.add("prefix-cache", options.prefix_cache,
              "Keep the KV cache of prompts and outputs as long as there is room, for prompts that begin alike");
@@ -156,6 +159,9 @@ void check_options(const WorkerOptions& options) {
   require(named, "model: expected NAME=FOLDER, or a published name with random-weights, found '" + options.model + "'");
   require(options.dtype == "auto" || compute_dtype(options.dtype).has_value(),
           "dtype: expected auto, fp32, fp16 or bf16, found '" + options.dtype + "'");
+  const QuantFormatInfo* format = find_quant_format(options.random_format);
+  require(options.random_format.empty() || (format != nullptr && !is_plain(format->format)),
+          "random-format: expected int8, fp8 or int4, found '" + options.random_format + "'");
   require(options.memory_fraction > 0 && options.memory_fraction <= 1,
           "memory-fraction: expected above 0 to 1, found " + std::to_string(options.memory_fraction));
   require(options.device == "cpu" || options.device == "cuda",

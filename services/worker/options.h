@@ -32,6 +32,7 @@ struct WorkerOptions {
   bool deterministic = false;     // the same tokens whatever else is in the batch, on GPUs too
   std::string tuning_cache;       // folder that keeps which GPU algorithms were fastest; empty: nowhere
   bool random_weights = false;    // weights at random: the model's shape is all that is read, or a published name
+  std::string random_format;      // of their large matrices: int8, fp8 or int4; empty: plain
   int max_step_tokens = 512;      // rows of one engine step
   bool prefix_cache = true;
   int draft_tokens = 7;           // most that are guessed of a text that repeats itself; 0: none

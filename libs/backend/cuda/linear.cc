@@ -1,4 +1,5 @@
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/weight_format.h"
 #include "tensor/shape_check.h"
 
 namespace optserve {
@@ -15,7 +16,9 @@ void CudaBackend::linear(const Tensor& x, const Weight& weight, const Tensor& bi
       .relu = activation == Activation::kRelu,
       .x = x.raw(),
       .x_stride = x.row_stride(),
+      .format = cuda::weight_format(weight.format),
       .weight = weight.values.data(),
+      .scales = static_cast<const float*>(weight.scales.data()),
       .bias = bias.raw(),
       .y = out.raw(),
       .y_stride = out.row_stride(),
