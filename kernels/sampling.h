@@ -7,38 +7,11 @@
 #include <cstddef>
 
 #include "kernels/element.h"
+#include "sampling/sampling_params.h"
 
 namespace optserve::kernels {
 
-// One row that draws a token; the same bytes as optserve::PackedSampleRow.
-struct SamplingRow {
-  float temperature;  // 0: greedy
-  int32_t top_k;      // 0: all; 1: greedy
-  float top_p;        // 1: all
-  float min_p;        // 0: all
-  float typical_p;    // 1: all
-  float top_p_decay;  // 1: none
-  float top_p_min;
-  int32_t top_p_decay_after;
-  float repetition_penalty;  // 1: none
-  float presence_penalty;    // 0: none, as for the three below
-  float frequency_penalty;
-  float prompt_presence_penalty;
-  float prompt_frequency_penalty;
-  int32_t slot;           // row of the history and of the rules; -1: padding, nothing is drawn or stored
-  int32_t position;       // tokens known so far: index of the token to draw; below 2^16
-  int32_t prompt_tokens;  // so many of the known tokens are prompt
-  uint32_t flags;         // SamplingRowFlag
-  int32_t profile;        // SamplingRowProfile
-  int32_t logprobs;       // of how many best ids; 0 or below: none
-  int32_t reserved;
-  uint64_t seed;
-};
-static_assert(sizeof(SamplingRow) == 88);
-
-// kRowBestAllowed: the best ids are those of what may be drawn, after edits.
-enum SamplingRowFlag : uint32_t { kRowAllowEnd = 1, kRowHasRules = 2, kRowBestAllowed = 4 };
-enum SamplingRowProfile : int32_t { kProfileDefault = 0, kProfileFasterTransformer = 1, kProfileMetaseq = 2 };
+using SamplingRow = PackedSampleRow;
 
 // The packed rules of a slot, the layout of sampling/token_rules.h: four words (number of entries, number of bad words,
 // whether only allowed ids may be drawn, number of reset ids), entries in order of ids, reset ids, bad words.
@@ -58,24 +31,16 @@ struct SamplingArgs {
   int64_t history_stride = 0;
   int32_t* ids = nullptr;     // [num_rows]: -1 where a real logit is NaN or infinite (the history then gets 0)
   float* logprobs = nullptr;  // [num_rows]: of the drawn id, log softmax of the logits as they came, over the real ids
-  const int32_t* rules = nullptr;  // [slots, rules_stride]; read with kFeatureRules only
+  const int32_t* rules = nullptr;  // [slots, rules_stride]; read with kSampleRules only
   int64_t rules_stride = 0;
-  // [num_rows, kBestIdsMax], the first `logprobs` columns of each row, with kFeatureLogprobs only: the best ids by the
+  // [num_rows, kBestIdsMax], the first `logprobs` columns of each row, with kSampleLogprobs only: the best ids by the
   // logits as they came, or after edits where the row says so, -1 with 0 where there are fewer or a logit is not
   // finite; less the logarithm of the sum of exponentials of the logits as they came.
   int32_t* best_ids = nullptr;
   float* best_logprobs = nullptr;
 };
 
-// What the rows of a call need: fewer features, fewer passes. A row may need less than the call offers.
-enum SamplingFeature : uint32_t {
-  kFeatureDraw = 1,       // some row is not greedy
-  kFeatureTruncate = 2,   // some row that is not greedy has top_k, top_p (or its decay), min_p or typical_p
-  kFeaturePenalties = 4,  // some row has a penalty, or a profile that divides by the temperature before them
-  kFeatureRules = 8,      // some row has rules
-  kFeatureTypical = 16,   // some row that is not greedy has typical_p
-  kFeatureLogprobs = 32,  // some row wants its best ids
-};
+// `features`: SampleFeatures of the rows. A row may need less than the call offers.
 // `scratch`: sampling_scratch_bytes() for the penalised copies and counts; needs no initial content.
 cudaError_t sample(const SamplingArgs& args, uint32_t features, void* scratch, cudaStream_t stream);
 size_t sampling_scratch_bytes(int64_t rows_max, int64_t vocab);

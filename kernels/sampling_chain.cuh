@@ -27,9 +27,9 @@ __device__ inline double uniform_at(uint64_t seed, uint64_t position) {
   return static_cast<double>(bits + 1) * 0x1p-53;
 }
 
-__device__ inline bool has_rules(const SamplingRow& row) { return (row.flags & kRowHasRules) != 0; }
-__device__ inline bool allows_end(const SamplingRow& row) { return (row.flags & kRowAllowEnd) != 0; }
-__device__ inline bool ranks_allowed(const SamplingRow& row) { return (row.flags & kRowBestAllowed) != 0; }
+__device__ inline bool has_rules(const SamplingRow& row) { return (row.flags & SamplingRow::kHasRules) != 0; }
+__device__ inline bool allows_end(const SamplingRow& row) { return (row.flags & SamplingRow::kAllowEnd) != 0; }
+__device__ inline bool ranks_allowed(const SamplingRow& row) { return (row.flags & SamplingRow::kBestAllowed) != 0; }
 __device__ inline bool is_greedy(const SamplingRow& row) { return row.temperature == 0.0f || row.top_k == 1; }
 
 // The penalties of a row as its profile takes them.
@@ -38,7 +38,7 @@ struct Penalties {
   bool presence_of_prompt;
 };
 __device__ inline Penalties penalties_of(const SamplingRow& row) {
-  if (row.profile == kProfileMetaseq) {
+  if (row.profile == SamplingProfile::kMetaseq) {
     return {1.0f,
             fmaxf(row.presence_penalty, 0.0f),
             fmaxf(row.frequency_penalty, 0.0f),
@@ -46,8 +46,9 @@ __device__ inline Penalties penalties_of(const SamplingRow& row) {
             fmaxf(row.prompt_frequency_penalty, 0.0f),
             false};
   }
-  return {row.repetition_penalty,      row.presence_penalty,         row.frequency_penalty,
-          row.prompt_presence_penalty, row.prompt_frequency_penalty, row.profile == kProfileFasterTransformer};
+  return {row.repetition_penalty,       row.presence_penalty,
+          row.frequency_penalty,        row.prompt_presence_penalty,
+          row.prompt_frequency_penalty, row.profile == SamplingProfile::kFasterTransformer};
 }
 __device__ inline bool has_penalties(const SamplingRow& row) {
   const Penalties penalties = penalties_of(row);
@@ -81,8 +82,9 @@ __device__ inline float penalise(float logit, uint32_t uses, const Penalties& pe
 // What logits are divided by before the penalties; 0: nothing.
 __device__ inline float first_divisor(const SamplingRow& row) {
   constexpr float kLeast = 1e-6f;
-  if (row.profile == kProfileDefault || row.temperature == 0.0f || row.temperature == 1.0f) return 0.0f;
-  return row.profile == kProfileFasterTransformer ? __fadd_rn(row.temperature, kLeast) : fmaxf(row.temperature, kLeast);
+  if (row.profile == SamplingProfile::kDefault || row.temperature == 0.0f || row.temperature == 1.0f) return 0.0f;
+  return row.profile == SamplingProfile::kFasterTransformer ? __fadd_rn(row.temperature, kLeast)
+                                                            : fmaxf(row.temperature, kLeast);
 }
 
 // Whether the chain works on a copy of the row's logits that is not the logits as they came.

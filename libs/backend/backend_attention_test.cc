@@ -7,7 +7,7 @@
 #include "backend/backend_fixture.h"
 
 namespace optserve {
-namespace {
+namespace backend_attention_test {
 
 struct AttentionCase {
   int64_t heads, head_dim, block_tokens;  // GPUs have blocks of 16 only
@@ -289,5 +289,5 @@ TEST_P(AttentionTest, PaddingSequencesTouchNothing) {
   }
 }
 
-}  // namespace
+}  // namespace backend_attention_test
 }  // namespace optserve

@@ -7,7 +7,7 @@
 #include "sampling/logit_steps.h"
 
 namespace optserve {
-namespace {
+namespace backend_sampling_test {
 
 constexpr int64_t kVocab = 515, kVocabReal = 500, kHistory = 40, kBest = limits::kTopLogprobsMax;
 
@@ -224,7 +224,7 @@ TEST_P(SamplingTest, NonFiniteLogitsGiveNoToken) {
 TEST_P(SamplingTest, PaddingRowsDrawNothing) {
   const Array x = logits(3), ids = ints({-7, -7, -7}, {3}), logprobs = poisoned_f32({3});
   const Array history = ints(std::vector<int32_t>(kHistory, -9), {1, kHistory});
-  const std::vector<PackedSampleRow> rows{{}, {.slot = 0, .position = 0}, {}};
+  const std::vector<PackedSampleRow> rows{{}, pack({.temperature = 0}, false, 0, 0, 0), {}};
   Array device_rows{backend_.get(), backend_->allocate(sizeof(PackedSampleRow) * 3), {}};
   device_rows.view = device_rows.buffer.view(DType::kU8, {3, sizeof(PackedSampleRow)});
   backend_->upload(device_rows.view, rows.data());
@@ -282,5 +282,5 @@ TEST_P(SamplingTest, TokenLogprobs) {
   }
 }
 
-}  // namespace
+}  // namespace backend_sampling_test
 }  // namespace optserve

@@ -26,7 +26,7 @@
 #include "base/utf8.h"
 
 namespace optserve {
-namespace {
+namespace base_test {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -341,5 +341,5 @@ TEST(Config, HelpNamesWhatIsAccepted) {
   }
 }
 
-}  // namespace
+}  // namespace base_test
 }  // namespace optserve

@@ -9,7 +9,7 @@
 #include <random>
 
 namespace optserve::batching {
-namespace {
+namespace beam_search_test {
 
 using Tokens = std::vector<TokenId>;
 using testing::ElementsAre;
@@ -247,5 +247,5 @@ TEST(BeamSearch, FewCandidatesGiveFewBeams) {
   EXPECT_THAT(beams.ended()[0].logprobs, ElementsAre(-1.0f, -1.0f));
 }
 
-}  // namespace
+}  // namespace beam_search_test
 }  // namespace optserve::batching

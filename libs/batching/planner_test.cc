@@ -6,7 +6,7 @@
 #include "batching/fake_engine.h"
 
 namespace optserve::batching {
-namespace {
+namespace planner_test {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -307,5 +307,5 @@ TEST(Planner, AStopIdEndsTheSequence) {
   EXPECT_FALSE(planner.has_work());
 }
 
-}  // namespace
+}  // namespace planner_test
 }  // namespace optserve::batching

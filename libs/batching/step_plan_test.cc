@@ -6,7 +6,7 @@
 #include <random>
 
 namespace optserve::batching {
-namespace {
+namespace step_plan_test {
 
 StepPlan sample_plan() {
   StepPlan plan;
@@ -92,5 +92,5 @@ TEST(StepPlan, SurvivesRandomDamage) {
   }
 }
 
-}  // namespace
+}  // namespace step_plan_test
 }  // namespace optserve::batching

@@ -12,7 +12,7 @@
 #include "checkpoint/writer.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace checkpoint_test {
 
 namespace fs = std::filesystem;
 using model_spec::Block;
@@ -206,5 +206,5 @@ TEST_F(Checkpoint, FilesThatAreNoFiles) {
     EXPECT_NE(InputFile::open(path).refusal().message.find("expected a regular file"), std::string::npos) << path;
 }
 
-}  // namespace
+}  // namespace checkpoint_test
 }  // namespace optserve::checkpoint

@@ -6,10 +6,11 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/writer.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace quantised_checkpoint_test {
 
 namespace fs = std::filesystem;
 using model_spec::Block;
@@ -20,13 +21,7 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-quantised-checkpoint-" + Id128::random().hex());
     fs::create_directory(root_);
-    plan_.config.name = "tiny";
-    plan_.config.num_layers = 2;
-    plan_.config.hidden = plan_.config.embed_dim = 512;
-    plan_.config.num_heads = 4;
-    plan_.config.ffn = 1024;
-    plan_.config.vocab = plan_.config.vocab_real = 40;
-    plan_.config.max_positions = 6;
+    plan_.config = checkpoint::testing::tiny_config({.hidden = 512, .ffn = 1024});
     plan_.shards = 4;
     plan_.quantisation = find_quantisation(GetParam());
   }
@@ -193,5 +188,5 @@ TEST(QuantisedShards, CountsThatCutGroupsOfInt4AreRefusedWithThoseThatWork) {
   EXPECT_TRUE(check_shards(plan).ok());
 }
 
-}  // namespace
+}  // namespace quantised_checkpoint_test
 }  // namespace optserve::checkpoint

@@ -9,7 +9,8 @@
 #include <thread>
 
 #include "base/check.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 
 namespace optserve::checkpoint {
 namespace {
@@ -19,7 +20,7 @@ constexpr size_t kFaultsShown = 20;
 
 uint64_t digest_prefix(std::string_view text) {
   uint64_t value = 0;
-  const Sha256::Digest digest = sha256_of(text);
+  const Sha256::Digest digest = sha256(text);
   for (size_t i = 0; i < 8; ++i) value = (value << 8) | digest[i];
   return value;
 }

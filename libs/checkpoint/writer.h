@@ -16,7 +16,7 @@
 
 namespace optserve::checkpoint {
 
-// Refuses a model that is none and a number of shards that it does not allow.
+// Refuses invalid models, and numbers of shards that the model does not allow.
 Status check_plan(const ShardPlan& plan);
 // Bytes of one shard's tensors, the same for all.
 uint64_t shard_bytes(const ShardPlan& plan);
@@ -78,7 +78,7 @@ class CheckpointWriter {
 
   // Next bytes of a shard; see ShardStream.
   void append(int shard, std::span<const std::byte> bytes) { shards_.at(static_cast<size_t>(shard)).append(bytes); }
-  // Both tokenizer files, or neither.
+  // Both files of the tokenizer; for a model without one, do not call it.
   void add_tokenizer(std::string_view vocab, std::string_view merges);
   // Every shard must be complete. Refused if the target has appeared meanwhile.
   Status publish(const SourceInfo& source, std::string_view created_by);

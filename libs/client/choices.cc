@@ -7,7 +7,7 @@
 
 #include "base/ids.h"
 
-namespace optserve {
+namespace optserve::client {
 
 using protocol::JobResult;
 using protocol::JobSpec;
@@ -18,10 +18,9 @@ Result<std::vector<JobSpec>> choice_jobs(const JobSpec& job, int n, int best_of)
                                               ", expected 1 <= n <= best_of <= " + std::to_string(kChoicesMax));
   if (best_of == 1) return std::vector<JobSpec>{job};
   if (job.sampling.temperature == 0 || job.sampling.is_beam_search() || job.max_new_tokens == 0)
-    return refuse(
-        ErrorCode::kBadRequest,
-        "best_of is " + std::to_string(best_of) +
-            ": several choices need a temperature above 0, output tokens and no beams; else all are the same");
+    return refuse(ErrorCode::kBadRequest, "best_of is " + std::to_string(best_of) +
+                                              ": several choices need a temperature above 0, output tokens and no beam "
+                                              "search; otherwise all are the same");
   std::vector<JobSpec> jobs;
   const std::string group = job.group.empty() ? Id128::random().hex() : job.group;
   for (int i = 0; i < best_of; ++i) {
@@ -49,4 +48,4 @@ std::vector<JobResult> best_choices(std::vector<JobResult> results, int n) {
   return results;
 }
 
-}  // namespace optserve
+}  // namespace optserve::client

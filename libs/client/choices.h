@@ -1,5 +1,6 @@
-// Several choices for one prompt (n and best_of): jobs of one group that differ in their seeds, each durable, retried
-// and placed on its own. What their prompts share is computed once where they meet on one worker group.
+// Several choices for one prompt (n and best_of). They are jobs of one group that differ in their seeds; each is
+// durable, retried and scheduled on its own. Where they run on the same worker group, the KV cache of their prompt is
+// computed once.
 #pragma once
 
 #include <vector>
@@ -7,21 +8,21 @@
 #include "base/error.h"
 #include "protocol/client_messages.h"
 
-namespace optserve {
+namespace optserve::client {
 
 inline constexpr int kChoicesMax = 64;
 
-// The jobs of `best_of` choices: seeds job.seed, job.seed + 1, ...; job.group or a random group; job.key, where it is
-// set, with ".1", ".2", ... behind it. Where more are made than the `n` that are wanted, all report log-probabilities.
-// Refuses n and best_of outside 1 <= n <= best_of <= kChoicesMax, and several choices of what draws nothing: a
-// temperature of 0, a beam search, no output.
+// The jobs for `best_of` choices. Their seeds are job.seed, job.seed + 1 and so on, their group is job.group or a
+// random one, their keys are job.key, if it is set, followed by ".1", ".2" and so on. If best_of > n, all report
+// log-probabilities. Refuses n and best_of outside 1 <= n <= best_of <= kChoicesMax, and several choices that would all
+// be the same: with a temperature of 0, a beam search or no output tokens.
 Result<std::vector<protocol::JobSpec>> choice_jobs(const protocol::JobSpec& job, int n, int best_of);
 
-// Sum of the log-probabilities of a result's ids.
+// The sum of the log-probabilities of a result's ids.
 double cumulative_logprob(const protocol::JobResult& result);
 
-// The `n` with the largest cumulative_logprob() if there are more than n, best first, those that did not succeed last;
-// else all in their order.
+// If there are more than `n` results: the n with the largest cumulative_logprob(), best first; those that did not
+// succeed rank last. Else all results in their order.
 std::vector<protocol::JobResult> best_choices(std::vector<protocol::JobResult> results, int n);
 
-}  // namespace optserve
+}  // namespace optserve::client

@@ -5,8 +5,8 @@
 
 #include <set>
 
-namespace optserve {
-namespace {
+namespace optserve::client {
+namespace choices_test {
 
 using protocol::JobResult;
 using protocol::JobSpec;
@@ -90,5 +90,5 @@ TEST(Choices, TheBestAreTheLikeliestThatSucceeded) {
   EXPECT_EQ(best_choices(all, 4), all) << "nothing is left out: as they were asked for";
 }
 
-}  // namespace
-}  // namespace optserve
+}  // namespace choices_test
+}  // namespace optserve::client

@@ -17,16 +17,14 @@
 #include "client/scheduler_set.h"
 #include "transport/service_loop.h"
 
-namespace optserve {
+namespace optserve::client {
 namespace {
 
-using client::SchedulerSet;
-using client::Turn;
 using protocol::JobResult;
 using protocol::Message;
 
-client::SessionOptions session_options(const ClientOptions& options) {
-  client::SessionOptions session;
+SessionOptions session_options(const ClientOptions& options) {
+  SessionOptions session;
   session.retry_first = options.retry_first;
   session.retry_max = options.retry_max;
   session.window_bytes = options.window_bytes;
@@ -35,7 +33,7 @@ client::SessionOptions session_options(const ClientOptions& options) {
 }
 
 std::vector<std::string> endpoints_of(const ClientOptions& options) {
-  auto endpoints = client::split_endpoints(options.endpoints);
+  auto endpoints = split_endpoints(options.endpoints);
   if (!endpoints.ok()) throw Error(endpoints.refusal().message);
   return std::move(endpoints).value();
 }
@@ -346,4 +344,4 @@ Answers<protocol::BackedUp> Client::backup(std::chrono::milliseconds wait) {
   return expect_each<protocol::BackedUp>(impl_->ask_all(message_for, impl_->clock.now() + wait));
 }
 
-}  // namespace optserve
+}  // namespace optserve::client

@@ -10,7 +10,7 @@
 #include "client/fake_scheduler.h"
 
 namespace optserve::client {
-namespace {
+namespace client_operator_test {
 
 using protocol::ControlAction;
 using protocol::ControlScope;
@@ -166,5 +166,5 @@ TEST_F(SeveralSchedulersTest, TheWindowBoundsWhatIsOnTheWay) {
   EXPECT_LE(most, 2'000u);
 }
 
-}  // namespace
+}  // namespace client_operator_test
 }  // namespace optserve::client

@@ -1,9 +1,9 @@
-// What a client does on its connection to one scheduler, without the connection: requests with retries, streams that
-// resume, credits, liveness. A state machine for ServiceLoop and for tests; libs/client/client.h is what programs use.
+// A client's side of the conversation with one scheduler, as a state machine without sockets: requests with retries,
+// streams that resume, credit and liveness. ServiceLoop and tests run it; programs use client.h.
 //
-// A connection counts as lost after 5 s of silence or when a message cannot be handed over. While it is lost, only
-// pings are sent. Once the scheduler is heard again, or answers with another term, every open request is repeated and
-// every stream attached again.
+// A connection counts as lost after 5 s of silence, or when a message cannot be sent. While it is lost, only pings are
+// sent. When the scheduler answers again, or with another term, every open request is repeated and every stream is
+// attached again.
 #pragma once
 
 #include <cstdint>
@@ -24,15 +24,15 @@ class ClientSession final : public transport::Service {
  public:
   using FollowId = JobStreams::FollowId;
   using Answer = std::function<void(Result<protocol::Message>, const Turn&)>;
-  // Asked when the scheduler cannot be reached (or, for jobs, does not take them now): true ends the request at once
-  // instead of at its deadline, since another scheduler may be asked.
+  // Called when the scheduler cannot be reached or, for a Submit, does not take jobs at the moment. True ends the
+  // request at once instead of at its deadline, because another scheduler can be asked.
   using MayGiveUp = std::function<bool()>;
 
-  // What became of the jobs of a submit().
+  // The outcome of submit().
   struct Submission {
-    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one a job
-    std::vector<FollowId> follows;                          // the streams of the accepted ones
-    // Indices of refused jobs that this scheduler certainly does not have and never gets: another one may run them.
+    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one for each job
+    std::vector<FollowId> follows;                          // the streams of the accepted jobs
+    // Indices of refused jobs that this scheduler does not have and will never get, so that another may run them.
     std::vector<size_t> returned;
   };
   using Submitted = std::function<void(Submission, const Turn&)>;
@@ -40,14 +40,14 @@ class ClientSession final : public transport::Service {
   explicit ClientSession(const SessionOptions& options);
 
   // Sends a message that has a `request` field, which is set here. `done` is called once: with the answer, with the
-  // scheduler's refusal, or with kUnavailable at the deadline. While the scheduler is busy or its disk is full, for all
-  // of the message or for single jobs of a Submit, it is repeated; the last word before the deadline counts. Returns
-  // the number of the request.
+  // scheduler's refusal, or with kUnavailable at the deadline. As long as the scheduler is busy or its disk is full, be
+  // it for the whole message or for single jobs of a Submit, the message is repeated, and the last answer before the
+  // deadline counts. Returns the number of the request.
   uint64_t call(protocol::Message request, Instant deadline, const Turn& turn, Answer done,
                 MayGiveUp may_give_up = nullptr);
-  // `done` is not called any more.
+  // Drops the request; its `done` will not be called.
   void forget(uint64_t request) { calls_.erase(request); }
-  // Jobs that cannot be valid are refused here; the others travel in as many messages as needed.
+  // Invalid jobs are refused here. The others are sent in as many messages as their size needs.
   void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn, Submitted done,
               MayGiveUp may_give_up = nullptr);
   // Streams a job that the scheduler knows.
@@ -57,7 +57,7 @@ class ClientSession final : public transport::Service {
   void close(const Refusal& why, const Turn& turn);
 
   bool is_reachable() const { return !lost_; }
-  // For longer than a new connection takes.
+  // Unreachable for longer than a new connection takes.
   bool is_down(Instant now) const { return lost_ && started_ && now - lost_since_ >= options_.down_after; }
 
   void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;
@@ -68,7 +68,10 @@ class ClientSession final : public transport::Service {
   bool is_drained() const override { return true; }
 
  private:
-  enum class Fate : uint8_t { kAnswered, kReturned };  // kReturned: and the scheduler does not have what was refused
+  enum class Fate : uint8_t {
+    kAnswered,
+    kReturned
+  };  // kReturned: the scheduler certainly has none of the refused jobs
   using Done = std::function<void(Result<protocol::Message>, Fate, const Turn&)>;
   struct Call {
     protocol::Message message;
@@ -77,9 +80,9 @@ class ClientSession final : public transport::Service {
     MayGiveUp may_give_up;
     Instant next_send;
     Duration wait;
-    int handed_over = 0;      // how often, at most, the scheduler may have got it
-    bool after_loss = false;  // to be repeated because its connection was lost, not because the answer is late
-    std::vector<protocol::SubmitOutcome> decided{};  // of a Submit that is repeated for those that were put off
+    int handed_over = 0;      // the scheduler got it at most this often
+    bool after_loss = false;  // will be repeated because the connection was lost, not because the answer is late
+    std::vector<protocol::SubmitOutcome> decided{};  // outcomes that are final, of a Submit that is repeated for others
   };
   struct Batch;
 
@@ -103,18 +106,17 @@ class ClientSession final : public transport::Service {
   void resync(const Turn& turn);
   void send_credit(Outbox& out);
   Duration ping_interval(Instant now) const;
-  Duration jitter(Duration up_to);
 
   SessionOptions options_;
   std::mt19937_64 random_;
   RetryBudget budget_{RetryBudget::Options{}};
   uint64_t last_request_ = 0;
   JobStreams streams_;
-  uint64_t credited_ = 0;  // what the last Credit said was consumed
+  uint64_t credited_ = 0;  // bytes that the last Credit reported as consumed
   uint64_t ping_number_ = 0;
   uint64_t term_ = 0;  // of the scheduler; 0: none yet
   std::map<uint64_t, Call> calls_;
-  std::string last_unasked_refusal_;  // of no open request; for the log
+  std::string last_unasked_refusal_;  // the last refusal that belongs to no open request; for the log
   bool lost_ = true;
   bool started_ = false;
   Instant lost_since_{}, last_heard_{}, next_ping_{}, next_reconnect_{}, last_tick_{};

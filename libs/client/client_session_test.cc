@@ -10,7 +10,7 @@
 #include "protocol/codec.h"
 
 namespace optserve::client {
-namespace {
+namespace client_session_test {
 
 // --- requests
 
@@ -433,5 +433,5 @@ TEST(Connection, AnyFaultsGiveTheSameText) {
   EXPECT_GT(accepted_runs, 150);
 }
 
-}  // namespace
+}  // namespace client_session_test
 }  // namespace optserve::client

@@ -12,7 +12,7 @@
 #include "client/fake_scheduler.h"
 
 namespace optserve::client {
-namespace {
+namespace client_test {
 
 using protocol::JobResult;
 using protocol::JobSpec;
@@ -119,7 +119,7 @@ TEST_F(ClientTest, StartsBeforeTheScheduler) {
   scheduler.reset();
   Client client(where);
   std::thread starter([&] {
-    std::this_thread::sleep_for(milliseconds(500));
+    std::this_thread::sleep_for(milliseconds(50));  // several attempts to connect
     scheduler = std::make_unique<FakeScheduler>(faults, where.endpoints);
     scheduler->start();
   });
@@ -260,5 +260,5 @@ TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
       "callback called its Client");
 }
 
-}  // namespace
+}  // namespace client_test
 }  // namespace optserve::client

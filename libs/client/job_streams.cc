@@ -6,7 +6,7 @@
 namespace optserve::client {
 namespace {
 
-// A gap is answered with one Attach, not with one for each event that follows it.
+// A gap leads to one Attach, not to one for each event that follows it.
 constexpr Duration kAttachPause = milliseconds(200);
 constexpr size_t kEarlyJobsMax = 4'096;
 
@@ -51,7 +51,7 @@ void JobStreams::attach(const JobId& id, FollowedJob& job, const Turn& turn) {
   for (const Follow& f : job.follows) have = std::min(have, f.have);
   turn.out.send({options_.port, {}}, protocol::Attach{job.attach_request, id, have});
   job.last_attach = turn.now;
-  job.next_attach = turn.now + options_.attach_again + jitter(options_.attach_again / 4);
+  job.next_attach = turn.now + options_.attach_again + jitter(random_, options_.attach_again / 4);
 }
 
 void JobStreams::attach_due(const Turn& turn) {
@@ -61,7 +61,7 @@ void JobStreams::attach_due(const Turn& turn) {
 }
 
 void JobStreams::attach_all(Duration spread, Instant now) {
-  for (auto& [id, job] : jobs_) job.next_attach = now + jitter(spread);
+  for (auto& [id, job] : jobs_) job.next_attach = now + jitter(random_, spread);
 }
 
 void JobStreams::note_unknown(const JobId& id) {
@@ -81,7 +81,7 @@ void JobStreams::on_finished(const protocol::JobResult& result) {
 bool JobStreams::deliver(Follow& follow, const protocol::JobEvent& event) {
   if (event.text_offset > follow.have) return false;
   const uint64_t end = event.text_offset + event.text.size();
-  if (end <= follow.have && !event.text.empty()) return true;  // had it already
+  if (end <= follow.have && !event.text.empty()) return true;  // delivered before
   protocol::JobEvent piece = event;
   piece.text.erase(0, static_cast<size_t>(follow.have - event.text_offset));
   piece.text_offset = follow.have;
@@ -138,7 +138,7 @@ void JobStreams::deliver_end(const protocol::JobResult& result) {
 bool JobStreams::on_refused(const protocol::Refused& refused) {
   const auto attached = attach_requests_.find(refused.request);
   if (attached == attach_requests_.end()) return false;
-  if (refused.code != ErrorCode::kNotFound) return true;  // tried again when the stream was silent for long enough
+  if (refused.code != ErrorCode::kNotFound) return true;  // tried again after attach_again
   const auto found = jobs_.find(attached->second);
   attach_requests_.erase(attached);
   if (found == jobs_.end()) return true;
@@ -157,11 +157,6 @@ void JobStreams::close(const Refusal& why) {
       if (f.stream.on_lost) f.stream.on_lost(why);
     }
   }
-}
-
-Duration JobStreams::jitter(Duration up_to) {
-  const int64_t range = std::max<int64_t>(up_to.count(), 1);
-  return Duration(static_cast<int64_t>(random_() % static_cast<uint64_t>(range)));
 }
 
 }  // namespace optserve::client

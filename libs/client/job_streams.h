@@ -1,5 +1,5 @@
-// The streams of one scheduler's jobs: what each follower has of the text, what is asked for again, and how much was
-// taken. No I/O and no clock of its own.
+// The streams of one scheduler's jobs: how much of the text each follower has, which events are requested again, and
+// how many bytes the followers have consumed. It does no I/O and reads no clock.
 #pragma once
 
 #include <cstdint>
@@ -18,36 +18,37 @@ class JobStreams {
  public:
   using FollowId = uint64_t;
 
-  // `next_request` numbers what is sent.
+  // `next_request` gives the numbers of the requests that are sent.
   JobStreams(const SessionOptions& options, std::function<uint64_t()> next_request);
 
   // Streams a job that the scheduler knows.
   FollowId follow(const JobId& job, uint64_t text_offset, JobStream stream, const Turn& turn);
-  // The same for a new job, which the scheduler streams without being asked.
+  // The same for a job that was just submitted, which the scheduler streams without being asked.
   FollowId follow_new(const JobId& job, JobStream stream, const Turn& turn);
   void unfollow(FollowId id);
 
-  // A new job's events may come before the answer that names it. Between these two calls (which nest) such jobs are
-  // noted, so that follow_new() asks for their events again.
+  // Events of a new job may arrive before the answer that tells its id. Between these two calls, which may be nested,
+  // the ids of such jobs are remembered, and follow_new() requests their events again.
   void begin_submit() { ++open_submits_; }
   void end_submit();
 
   void on_event(const protocol::JobEvent& event, const Turn& turn);
   void on_finished(const protocol::JobResult& result);
-  // False if this is no answer to an Attach.
+  // False if this does not answer an Attach.
   bool on_refused(const protocol::Refused& refused);
-  // Asks for the events of those streams that have been silent for too long or have a gap.
+  // Requests the events of streams that have been silent for too long or have a gap.
   void attach_due(const Turn& turn);
-  // Asks for all, each at a random time within `spread`: the scheduler may not know where to send them.
+  // Requests the events of all streams, each at a random time within `spread`, for a scheduler that may not know who
+  // follows them.
   void attach_all(Duration spread, Instant now);
-  // Every stream ends with this refusal.
+  // Ends every stream with this refusal.
   void close(const Refusal& why);
 
-  // protocol::stream_cost() of all events and results whose callbacks have returned.
+  // The sum of protocol::stream_cost() of all events and results whose callbacks have returned.
   uint64_t consumed() const { return consumed_; }
 
  private:
-  // What the last event told besides text.
+  // What the last event said, apart from text.
   struct Progress {
     protocol::JobState state;
     uint32_t position, tokens;
@@ -66,14 +67,13 @@ class JobStreams {
     uint64_t attach_request = 0;
   };
 
-  // False if the event begins beyond what the follower has.
+  // False if there is a gap between the text that the follower has and the event.
   static bool deliver(Follow& follow, const protocol::JobEvent& event);
   static void deliver_rest(Follow& follow, const protocol::JobResult& result);
   void deliver_to_all(const protocol::JobEvent& event, const Turn& turn);
   void deliver_end(const protocol::JobResult& result);
   void attach(const JobId& id, FollowedJob& job, const Turn& turn);
   void note_unknown(const JobId& id);
-  Duration jitter(Duration up_to);
 
   SessionOptions options_;
   std::function<uint64_t()> next_request_;
@@ -81,7 +81,7 @@ class JobStreams {
   FollowId last_follow_ = 0;
   std::unordered_map<JobId, FollowedJob> jobs_;
   std::unordered_map<uint64_t, JobId> attach_requests_;
-  std::unordered_set<JobId> early_;  // jobs whose events came before the answer that names them
+  std::unordered_set<JobId> early_;  // jobs whose events came before the answer that tells their ids
   size_t open_submits_ = 0;
   uint64_t consumed_ = 0;
 };

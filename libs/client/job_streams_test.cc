@@ -9,7 +9,7 @@
 #include "client/session_test_rig.h"
 
 namespace optserve::client {
-namespace {
+namespace job_streams_test {
 
 JobEvent progress_event(const JobId& job, JobState state, uint32_t position, int64_t eta_ms) {
   JobEvent event;
@@ -176,5 +176,5 @@ TEST(JobText, RandomPiecesInRandomOrder) {
   }
 }
 
-}  // namespace
+}  // namespace job_streams_test
 }  // namespace optserve::client

@@ -1,5 +1,5 @@
-// Keeps repeated requests a small part of all, so that clients that all wait for the same slow scheduler do not make it
-// slower: a token bucket that requests fill and repetitions empty.
+// Limits repeated requests to a small share of all requests, so that clients that wait for a slow scheduler do not slow
+// it down further. It is a token bucket: requests fill it, repetitions empty it.
 #pragma once
 
 #include "base/clock.h"
@@ -9,17 +9,17 @@ namespace optserve::client {
 class RetryBudget {
  public:
   struct Options {
-    double share = 0.1;       // repetitions per request
-    double per_second = 0.2;  // besides, so that a client with few requests can repeat them
-    double burst = 10;        // most that is saved up
+    double share = 0.1;       // tokens for each request
+    double per_second = 0.2;  // tokens for each second, so that a client with few requests can repeat them
+    double burst = 10;        // most tokens in the bucket
   };
 
-  // Starts full.
+  // The bucket starts full.
   explicit RetryBudget(const Options& options) : options_(options), tokens_(options.burst) {}
 
-  // A request is sent for the first time.
+  // To be called for each request that is sent for the first time.
   void add_request(Instant now);
-  // Whether a request may be repeated now; takes its token.
+  // True if a request may be repeated now; this takes a token.
   bool take(Instant now);
 
  private:

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace optserve::client {
-namespace {
+namespace retry_budget_test {
 
 constexpr Instant kStart{seconds(1'000)};
 
@@ -44,5 +44,5 @@ TEST(RetryBudget, SavesUpNoMoreThanABurst) {
   EXPECT_EQ(taken(budget, kStart + seconds(100'000), 1'000), 10);
 }
 
-}  // namespace
+}  // namespace retry_budget_test
 }  // namespace optserve::client

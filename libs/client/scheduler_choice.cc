@@ -13,7 +13,7 @@ uint64_t hash_bytes(std::string_view bytes, uint64_t hash = 0xcbf29ce484222325) 
   return hash;
 }
 
-// Every bit of the result depends on every bit of `x` (the finalizer of SplitMix64).
+// The finalizer of SplitMix64: every bit of the result depends on every bit of `x`.
 uint64_t mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
   x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
@@ -30,9 +30,9 @@ Result<std::vector<std::string>> split_endpoints(std::string_view list) {
   for (size_t begin = 0; begin <= list.size();) {
     const size_t end = std::min(list.find(',', begin), list.size());
     const std::string one(list.substr(begin, end - begin));
-    if (one.empty()) return refuse_list("expected addresses with commas between them, found an empty one");
+    if (one.empty()) return refuse_list("expected addresses separated by commas, found an empty one");
     if (std::find(endpoints.begin(), endpoints.end(), one) != endpoints.end())
-      return refuse_list(one + " is there twice");
+      return refuse_list(one + " occurs twice");
     endpoints.push_back(one);
     begin = end + 1;
   }

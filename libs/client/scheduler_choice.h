@@ -1,4 +1,4 @@
-// Which of several schedulers gets a job.
+// Chooses which of several schedulers gets a job.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +12,13 @@ namespace optserve::client {
 
 inline constexpr size_t kSchedulersMax = 64;
 
-// "tcp://a:5555,tcp://b:5555" in parts. Refuses an empty list, an empty part, one that is there twice, and too many.
+// Splits "tcp://a:5555,tcp://b:5555" at its commas. Refuses an empty list, an empty part, duplicates and more than
+// kSchedulersMax parts.
 Result<std::vector<std::string>> split_endpoints(std::string_view list);
 
-// All schedulers in the order in which a job with this key prefers them (rendezvous hashing): the same for every client
-// that names the schedulers alike, in whichever order it lists them. When one comes or goes, only the jobs that prefer
-// it change their first choice. Indices into `endpoints`.
+// All schedulers in the order in which a job with this key prefers them, as indices into `endpoints` (rendezvous
+// hashing). The order is the same for all clients that use the same addresses, however they list them. When a scheduler
+// is added or removed, only the jobs that prefer it change their first choice.
 std::vector<size_t> scheduler_order(std::string_view tenant, std::string_view key,
                                     const std::vector<std::string>& endpoints);
 

@@ -7,7 +7,7 @@
 #include <random>
 
 namespace optserve::client {
-namespace {
+namespace scheduler_choice_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -20,7 +20,7 @@ TEST(SplitEndpoints, TakesOneOrSeveral) {
 TEST(SplitEndpoints, RefusesWhatIsNoList) {
   for (const char* list : {"", ",", "tcp://a:1,", ",tcp://a:1", "a,,b"})
     EXPECT_THAT(split_endpoints(list).refusal().message, HasSubstr("found an empty one")) << list;
-  EXPECT_THAT(split_endpoints("a,b,a").refusal().message, HasSubstr("a is there twice"));
+  EXPECT_THAT(split_endpoints("a,b,a").refusal().message, HasSubstr("a occurs twice"));
   std::string many = "0";
   for (int i = 1; i < 65; ++i) many += "," + std::to_string(i);
   EXPECT_THAT(split_endpoints(many).refusal().message, HasSubstr("at most 64, found 65"));
@@ -77,5 +77,5 @@ TEST(SchedulerOrder, TenantAndKeyDoNotRunTogether) {
   EXPECT_NE(scheduler_order("ab", "c", endpoints), scheduler_order("a", "bc", endpoints));
 }
 
-}  // namespace
+}  // namespace scheduler_choice_test
 }  // namespace optserve::client

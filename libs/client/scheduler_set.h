@@ -1,5 +1,5 @@
-// A client's sessions with all schedulers: which of them gets a job, which of them is asked about one. A state machine
-// like ClientSession; it is the service of the client's loop, whose ports are the schedulers in their order.
+// A client's sessions with all schedulers. It decides which of them gets a job and which are asked about one. It is a
+// state machine like ClientSession and the service of the client's loop; port i of the loop is scheduler i.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace optserve::client {
 
-// Which scheduler accepted a job, for the latest jobs.
+// Remembers which scheduler accepted a job, for the last `jobs_max` jobs.
 class JobHomes {
  public:
   explicit JobHomes(size_t jobs_max) : jobs_max_(jobs_max) {}
@@ -35,26 +35,26 @@ class SchedulerSet final : public transport::Service {
     ClientSession::FollowId id = 0;
   };
   struct Submission {
-    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one a job; a refusal: no scheduler answered
+    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one for each job; a refusal: no scheduler answered
     std::vector<FollowId> follows;
   };
   using Submitted = std::function<void(Submission)>;
   using JobAnswer = std::function<void(Result<protocol::JobResult>, const Turn&)>;
   using Attached = std::function<void(Result<FollowId>, const Turn&)>;
-  // The message for a scheduler; none: it is left out.
+  // The message for a scheduler; none: the scheduler is not asked.
   using MessageFor = std::function<std::optional<protocol::Message>(const std::string& endpoint)>;
   using AllAnswered = std::function<void(Answers<protocol::Message>)>;
 
-  // `options` for each session; port, endpoint and seed are set here.
+  // `options` hold for each session, except port, endpoint and seed, which are set here.
   SchedulerSet(const std::vector<std::string>& endpoints, const SessionOptions& options);
 
-  // Every callback is called once, at the deadline at the latest.
+  // Each of the following calls its callback exactly once, at the deadline at the latest.
   void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Instant deadline, const Turn& turn,
               Submitted done);
-  // `about_job` names the job too and is answered by JobStatus.
+  // `about_job` is a message about this job that is answered with JobStatus.
   void ask_job(const JobId& job, const protocol::Message& about_job, Instant deadline, const Turn& turn,
                JobAnswer done);
-  // Follows a job that some scheduler knows.
+  // Follows a job on the scheduler that knows it.
   void attach(const JobId& job, uint64_t text_offset, JobStream stream, Instant deadline, const Turn& turn,
               Attached done);
   void ask_all(const MessageFor& message_for, Instant deadline, const Turn& turn, AllAnswered done);

@@ -11,7 +11,7 @@
 #include "client/session_test_rig.h"
 
 namespace optserve::client {
-namespace {
+namespace scheduler_set_test {
 
 using ::testing::HasSubstr;
 
@@ -366,5 +366,5 @@ TEST(SeveralSchedulers, NoKeyIsAcceptedTwiceWhateverFails) {
   EXPECT_GT(accepted, submitted / 2);
 }
 
-}  // namespace
+}  // namespace scheduler_set_test
 }  // namespace optserve::client

@@ -5,7 +5,7 @@
 #include "client/session_test_rig.h"
 
 namespace optserve::client {
-namespace {
+namespace session_flow_test {
 
 using protocol::Credit;
 
@@ -151,5 +151,5 @@ TEST(Retries, OfABackupAreNone) {
   EXPECT_EQ(refusal->code, ErrorCode::kUnavailable);
 }
 
-}  // namespace
+}  // namespace session_flow_test
 }  // namespace optserve::client

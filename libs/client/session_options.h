@@ -1,7 +1,9 @@
-// What the parts of a client's session share.
+// What ClientSession and JobStreams share.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <random>
 #include <string>
 
 #include "base/clock.h"
@@ -15,19 +17,27 @@ using transport::Peer;
 
 struct SessionOptions {
   transport::PortId port = 0;
-  std::string endpoint;                      // for messages
-  Duration retry_first = milliseconds(250);  // waits between attempts: doubling to retry_max, with full jitter
+  std::string endpoint;                      // of the scheduler, for error messages
+  Duration retry_first = milliseconds(250);  // wait between attempts: doubles up to retry_max, with full jitter
   Duration retry_max = milliseconds(8'000);
-  Duration answer_within = milliseconds(2'000);  // then the request is repeated
-  Duration lost_after = milliseconds(5'000);
-  Duration attach_again = milliseconds(10'000);  // a stream this long without events is attached again
-  Duration down_after = milliseconds(1'000);     // unreachable for this long: what can go elsewhere does
-  // Of stream content on its way (protocol::Credit). More than the scheduler allows would not be asked for in time.
+  Duration answer_within = milliseconds(2'000);  // a request without an answer is repeated after this time
+  Duration lost_after = milliseconds(5'000);     // silence after which the connection counts as lost
+  Duration attach_again = milliseconds(10'000);  // a stream without events for this long is attached again
+  // After being unreachable for this long, requests that may go to another scheduler do so.
+  Duration down_after = milliseconds(1'000);
+  // Most bytes of stream content on their way (protocol::Credit). With more than the scheduler allows, credit would be
+  // renewed too late.
   uint64_t window_bytes = limits::kStreamWindowMax;
   uint64_t seed = 0;  // of the jitter
 };
 
-// When a call into the session happens, and where what it sends goes.
+// A random duration below `up_to`, so that many clients do not act at the same moment.
+inline Duration jitter(std::mt19937_64& random, Duration up_to) {
+  const int64_t range = std::max<int64_t>(up_to.count(), 1);
+  return Duration(static_cast<int64_t>(random() % static_cast<uint64_t>(range)));
+}
+
+// The time of a call into the session, and the outbox that takes its messages.
 struct Turn {
   Instant now;
   Outbox& out;

@@ -12,7 +12,7 @@
 #include "comm/run_ranks.h"
 
 namespace optserve {
-namespace {
+namespace nccl_communicator_test {
 
 using std::chrono::steady_clock;
 using testing::HasSubstr;
@@ -308,5 +308,5 @@ TEST_P(NcclCommunicator, APeerThatDiesBeforeTheSetupEndsTheOthers) {
   EXPECT_LT(steady_clock::now() - start, std::chrono::seconds(50));
 }
 
-}  // namespace
+}  // namespace nccl_communicator_test
 }  // namespace optserve

@@ -16,34 +16,43 @@ struct ReaderOptions {
   int64_t reader_seconds = 600;  // a reader that says nothing for longer is ended
 };
 
-struct ConvertCommand {
-  std::string input;   // folder, file or glob
-  std::string output;  // folder to create
+// What a conversion is asked for, in values that mean the same everywhere. The converter's library takes them from
+// here.
+struct ConvertRequest {
+  std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
+  std::string output;  // folder to create; its name becomes the model's name unless `name` is set
   std::string name;
-  std::string dtype = "keep";     // keep, fp32, fp16 or bf16
-  std::string quantize = "none";  // none, int8, int8-mse, fp8 or int4
-  std::string smooth;             // file of ranges, as calibrate writes it
-  double smooth_alpha = 0.5;
-  int shards = 0;         // 0: chosen
-  int64_t num_heads = 0;  // 0: as the files say, or as the published model of this size has
-  std::string vocab_file;
+  std::string smooth_ranges;  // file that calibrate writes; empty: weights stay as they are
+  double smooth_alpha = 0.5;  // how much of the inputs' magnitude goes into the weights
+  int shards = 0;             // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
+  int64_t num_heads = 0;      // 0: as the files say, or as the published model of this size has
+  std::string vocab_file;     // both empty: found beside the input or in the folder above
   std::string merges_file;
-  bool allow_nonfinite = false;
-  bool check_source = true;
-  bool restart = false;
-  int64_t pass_mib_max = 0;  // 0: chosen
-  bool verify = false;       // the output may exist already
-  bool show_progress = true;
-  ReaderOptions reader;
+  bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
+  bool check_source = true;      // compare the input's bytes with its CRC-32s
+  bool restart = false;          // remove what an attempt that ended has left instead of going on from it
+  int64_t pass_mib_max = 0;      // MiB of output that a crash may lose; 0: chosen
 };
 
-struct ExportCommand {
-  std::string input;                   // folder of a converted checkpoint
-  std::string output;                  // folder to create
+// The command adds words, which the converter has to read, and what concerns the command alone.
+struct ConvertCommand : ConvertRequest {
+  std::string dtype = "keep";     // keep, fp32, fp16 or bf16
+  std::string quantize = "none";  // none, int8, int8-mse, fp8 or int4
+  ReaderOptions reader;
+  bool verify = false;  // the output may exist already
+  bool show_progress = true;
+};
+
+struct ExportRequest {
+  std::string input;         // folder of a converted checkpoint
+  std::string output;        // folder to create
+  int parts = 1;             // of Metaseq
+  bool check_source = true;  // first compare the checkpoint's files with its manifest
+};
+
+struct ExportCommand : ExportRequest {
   std::string format = "huggingface";  // or metaseq
-  int parts = 1;
   int64_t file_mb_max = 5000;
-  bool check_source = true;
   bool show_progress = true;
 };
 

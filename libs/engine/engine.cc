@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <optional>
 
+#include "base/input_check.h"
 #include "base/limits.h"
 #include "checkpoint/reader.h"
 #include "engine/kv_cache.h"
@@ -46,7 +46,7 @@ WorkspaceSizes workspace_sizes(const OptConfig& config, const EngineOptions& opt
   return sizes;
 }
 
-// A step that was started: what rank 0 will report of it.
+// A step that has been started, and what rank 0 will report about it.
 struct StartedStep {
   struct Item {
     int32_t slot = 0;
@@ -206,12 +206,11 @@ class OptEngine final : public Engine {
 };
 
 Status check_options(const EngineOptions& options, const OptConfig& config, int world) {
-  if (options.num_blocks < 0 || options.max_sequences < 1 || options.max_step_tokens < options.max_sequences) {
-    return refuse(
-        ErrorCode::kBadRequest,
-        "engine needs no negative number of KV blocks, at least 1 sequence and as many step tokens as sequences; got " +
-            std::to_string(options.num_blocks) + ", " + std::to_string(options.max_sequences) + " and " +
-            std::to_string(options.max_step_tokens));
+  for (const Status& status :
+       {check_range("num_blocks", options.num_blocks, 0, INT32_MAX),
+        check_range("max_sequences", options.max_sequences, 1, INT32_MAX),
+        check_range("max_step_tokens", options.max_step_tokens, options.max_sequences, INT32_MAX)}) {
+    if (!status.ok()) return status;
   }
   if (!is_legal_world(config, world)) {
     return refuse(ErrorCode::kBadRequest, "model " + config.name + " cannot be split over " + std::to_string(world) +
@@ -232,28 +231,14 @@ void expect_same_model(Communicator& communicator, uint64_t digest) {
   throw Error(reason);
 }
 
-// The smallest value of all ranks.
-int32_t least_of_ranks(Communicator& communicator, int32_t value) {
-  int32_t least = value;
-  for (int root = 0; root < communicator.world(); ++root) {
-    std::vector<uint8_t> bytes(sizeof value);
-    std::memcpy(bytes.data(), &value, sizeof value);
-    communicator.broadcast_bytes(bytes, root);
-    int32_t theirs = 0;
-    check_eq(bytes.size(), sizeof theirs, "bytes of a rank's number");
-    std::memcpy(&theirs, bytes.data(), sizeof theirs);
-    least = std::min(least, theirs);
-  }
-  return least;
-}
-
 // Sets num_blocks if the device's memory is to decide it.
-Status plan_memory(const OptConfig& config, Backend& backend, Communicator& communicator, EngineOptions& options) {
+Status plan_memory(const WeightSource& source, Backend& backend, Communicator& communicator, EngineOptions& options) {
+  const OptConfig& config = source.config();
   const auto memory = backend.memory();
   const int64_t world = communicator.world();
   const SlotLimits limits = slot_limits(config, options);
   MemoryNeeds needs;
-  needs.weights = weight_bytes(config, world, backend.compute_dtype());
+  needs.weights = weight_bytes(source, communicator.world(), backend);
   needs.workspace = workspace_sizes(config, options, backend, world).bytes(dtype_bytes(backend.compute_dtype())) +
                     slots_bytes(limits, backend.padded_rows(options.max_sequences));
   needs.kv_block = kv_block_bytes(config, world, backend.compute_dtype());
@@ -266,7 +251,7 @@ Status plan_memory(const OptConfig& config, Backend& backend, Communicator& comm
   const int64_t least = options.num_blocks > 0 ? options.num_blocks : std::min<int64_t>(most, limits.blocks_max());
   const auto blocks = plan_kv_blocks(needs, *memory, options.memory_fraction, least, most);
   if (!blocks.ok()) return blocks.refusal();
-  options.num_blocks = least_of_ranks(communicator, blocks.value());
+  options.num_blocks = static_cast<int32_t>(communicator.all_reduce_min(blocks.value()));
   if (options.on_memory_plan) {
     options.on_memory_plan(describe(needs, *memory, options.memory_fraction, options.num_blocks));
   }
@@ -275,7 +260,7 @@ Status plan_memory(const OptConfig& config, Backend& backend, Communicator& comm
 
 Result<std::unique_ptr<Engine>> build(EngineOptions options, const WeightSource& source, uint64_t digest,
                                       Backend& backend, Communicator& communicator) {
-  if (Status status = plan_memory(source.config(), backend, communicator, options); !status.ok()) {
+  if (Status status = plan_memory(source, backend, communicator, options); !status.ok()) {
     return status.refusal();
   }
   auto engine = std::make_unique<OptEngine>(options, source, digest, backend, communicator);
@@ -291,7 +276,8 @@ Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& back
   if (options.checkpoint.empty()) {
     if (Status status = validate(options.random_config); !status.ok()) return status.refusal();
     if (Status status = check_options(options, options.random_config, world); !status.ok()) return status.refusal();
-    const auto source = make_random_source(options.random_config, options.random_seed, options.random_dtype);
+    const auto source =
+        make_random_source(options.random_config, options.random_seed, options.random_dtype, options.random_format);
     return build(options, *source, 0, backend, communicator);
   }
   auto reader = checkpoint::CheckpointReader::open(options.checkpoint);

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "backend/backend.h"
 #include "batching/step_plan.h"
 #include "comm/communicator.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 
 namespace optserve {
 
@@ -20,7 +22,8 @@ struct EngineOptions {
   std::string checkpoint;   // folder of a sharded checkpoint; empty: weights at random from `random_seed`
   OptConfig random_config;  // shape of the random model
   uint64_t random_seed = 0;
-  DType random_dtype = DType::kF16;  // type its weights are rounded to
+  DType random_dtype = DType::kF16;               // type its weights are rounded to
+  std::optional<QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
   bool verify_checksums = true;
   int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for
   double memory_fraction = 0.92;  // of the device's memory that may be in use once everything is planned

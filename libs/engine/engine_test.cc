@@ -10,7 +10,7 @@
 #include "engine/generate.h"
 
 namespace optserve {
-namespace {
+namespace engine_test {
 
 using batching::FinishReason;
 using batching::SequenceRequest;
@@ -164,6 +164,26 @@ TEST(Engine, ASequenceIsTheSameAloneChunkedAndPreempted) {
   EXPECT_GT(stats.preemptions, 0u);
 }
 
+// Blocks that sequences share enter the block table of each of them, so that there are more updates than blocks.
+TEST(Engine, ManySequencesOfOnePrefixEnterInOneStep) {
+  EngineOptions options = tiny_options();
+  options.random_config.max_positions = 256;
+  options.max_sequences = options.max_step_tokens = 48;
+  options.num_blocks = 128;
+  std::vector<SequenceRequest> list(40, request(241, 1, 0));
+  for (SequenceRequest& r : list) r.prompt_logprobs = false;
+  const auto backend = one_thread();
+  const auto communicator = make_solo_communicator();
+  const auto engine = std::move(Engine::create(options, *backend, *communicator)).value();
+  GroupLeader leader(*engine, *communicator);
+  batching::PlannerOptions planner = planner_options(*engine);
+  planner.prefix_cache = true;
+  batching::PlannerStats stats;
+  const auto generations = generate_all(leader, planner, list, &stats);
+  for (const Generation& generation : generations) EXPECT_EQ(generation.tokens, generations.front().tokens);
+  EXPECT_EQ(stats.shared_tokens, 39u * 240) << "not all of them entered behind the first";
+}
+
 TEST(Engine, AForcedPrefixContinuesTheSameSequence) {
   const auto whole = generate(tiny_options(), 1, {request(7, 20, 3)}).front();
   ASSERT_GT(whole.tokens.size(), 8u);
@@ -224,7 +244,7 @@ TEST(Engine, RefusesWhatItCannotServe) {
   EngineOptions options = tiny_options();
   EXPECT_THAT(refusal_of(options, 3), HasSubstr("cannot be split over 3 ranks; possible are 1, 2, 4"));
   options.max_step_tokens = 3;
-  EXPECT_THAT(refusal_of(options, 1), HasSubstr("as many step tokens as sequences"));
+  EXPECT_THAT(refusal_of(options, 1), HasSubstr("max_step_tokens is 3, expected 16 to"));
   options = tiny_options();
   options.random_config.hidden = 63;
   EXPECT_THAT(refusal_of(options, 2), HasSubstr("hidden is 63"));
@@ -234,9 +254,7 @@ TEST(Engine, RefusesWhatItCannotServe) {
 
 TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   EngineOptions options = tiny_options();
-  // Half-precision weights that all round to infinity cannot be had from the random source; a position beyond any table
-  // can not either. So the pool is poisoned through the communicator: a sum that turns into NaN.
-  // A group whose sums go wrong.
+  // A group of one whose sums over the ranks can be made to hold NaN.
   class Poison final : public Communicator {
    public:
     int rank() const override { return 0; }
@@ -264,5 +282,5 @@ TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   EXPECT_TRUE(broken[0].tokens.empty());
 }
 
-}  // namespace
+}  // namespace engine_test
 }  // namespace optserve

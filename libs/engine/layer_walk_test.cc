@@ -10,7 +10,7 @@
 #include "engine/weight_source.h"
 
 namespace optserve::engine {
-namespace {
+namespace layer_walk_test {
 
 constexpr uint64_t kSeed = 11;
 using Texts = std::vector<std::vector<TokenId>>;
@@ -124,5 +124,5 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
 INSTANTIATE_TEST_SUITE_P(Norms, LayerWalkOf, ::testing::Bool(),
                          [](const auto& kind) { return kind.param ? "Before" : "After"; });
 
-}  // namespace
+}  // namespace layer_walk_test
 }  // namespace optserve::engine

@@ -11,13 +11,11 @@ using limits::kKvBlockTokens;
 
 namespace {
 
-// Upper bound of the bytes of one step's arrays.
-size_t array_bytes(const SlotLimits& limits, int64_t padded_sequences) {
-  const int64_t rows = std::max<int64_t>(limits.max_step_tokens, padded_sequences);
-  const int64_t updates = std::max<int64_t>(padded_sequences, limits.num_blocks);
-  const int64_t ints =
-      6 * rows + 5 * padded_sequences + 2 * (rows / kAttentionTileRows + padded_sequences) + 3 * updates + 16;
-  return static_cast<size_t>(ints) * sizeof(int32_t) + static_cast<size_t>(padded_sequences) * sizeof(PackedSampleRow);
+StepSizes largest_step(const SlotLimits& limits, int64_t padded_sequences) {
+  return {.rows = std::max<int64_t>(limits.max_step_tokens, padded_sequences),
+          .sequences = padded_sequences,
+          // Each sequence may enter with a whole table of blocks that others have filled.
+          .table_updates = std::max(padded_sequences, limits.max_sequences * limits.blocks_max())};
 }
 
 int64_t history_length(const SlotLimits& limits) { return int64_t{limits.max_context} + 1; }
@@ -29,14 +27,15 @@ int64_t SlotLimits::blocks_max() const { return (max_context + kKvBlockTokens - 
 uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences) {
   const int64_t ints = limits.max_sequences * (history_length(limits) + limits.blocks_max()) + limits.max_step_tokens;
   const int64_t rules = limits.max_sequences * static_cast<int64_t>(limits::kTokenRulesWordsMax);
-  return static_cast<uint64_t>(ints + rules) * sizeof(int32_t) + array_bytes(limits, padded_sequences);
+  return static_cast<uint64_t>(ints + rules) * sizeof(int32_t) +
+         step_array_bytes(largest_step(limits, padded_sequences));
 }
 
 Slots::Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config)
     : backend_(backend),
       limits_(limits),
       slots_(static_cast<size_t>(limits.max_sequences)),
-      arrays_(backend, array_bytes(limits, backend.padded_rows(limits.max_sequences))) {
+      arrays_(backend, largest_step(limits, backend.padded_rows(limits.max_sequences))) {
   const int64_t rows = std::max<int64_t>(limits.max_step_tokens, backend.padded_rows(limits.max_sequences));
   ids_ = backend.allocate(static_cast<size_t>(rows) * sizeof(int32_t));
   const auto table = [&](Buffer& buffer, int64_t width) -> Tensor {

@@ -9,10 +9,45 @@ namespace optserve::engine {
 namespace {
 constexpr size_t kAlignment = 16;
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+int64_t elements_max(StepArray array, const StepSizes& most) {
+  switch (array) {
+    case kNewIds:
+    case kSlots:
+    case kPositions:
+    case kKvSlots:
+    case kScoreRows:
+    case kScoreTargets:
+      return most.rows;
+    case kContext:
+    case kTableRows:
+    case kDrawRows:
+      return most.sequences;
+    case kRowBegin:
+      return most.sequences + 1;
+    case kTiles:  // a sequence and a row each; the last tile of a sequence may be short
+      return 2 * (most.rows / kAttentionTileRows + most.sequences);
+    case kTableUpdates:  // row, column, block
+      return 3 * most.table_updates;
+    case kStepArrayCount:
+      break;
+  }
+  check_failed("size of a step array", std::source_location::current());
+}
+
 }  // namespace
 
-StepArrays::StepArrays(Backend& backend, size_t bytes_max)
-    : backend_(backend), device_(backend.allocate(bytes_max + (kStepArrayCount + 1) * kAlignment)) {
+size_t step_array_bytes(const StepSizes& most) {
+  size_t bytes = aligned(static_cast<size_t>(most.sequences) * sizeof(PackedSampleRow));
+  for (int array = 0; array < kStepArrayCount; ++array) {
+    const int64_t elements = elements_max(static_cast<StepArray>(array), most);
+    bytes += aligned(static_cast<size_t>(elements) * sizeof(int32_t));
+  }
+  return bytes;
+}
+
+StepArrays::StepArrays(Backend& backend, const StepSizes& most)
+    : backend_(backend), device_(backend.allocate(step_array_bytes(most))) {
   for (Buffer& staging : staging_) staging = backend.allocate_host(device_.bytes());
 }
 

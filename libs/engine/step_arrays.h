@@ -29,10 +29,20 @@ enum StepArray : uint8_t {
   kStepArrayCount
 };
 
+// The most that a step holds, padding included.
+struct StepSizes {
+  int64_t rows = 0;
+  int64_t sequences = 0;      // of which each draws one token, or fewer sequences draw more of them
+  int64_t table_updates = 0;  // KV blocks that enter a block table
+};
+
+// Device memory of the arrays of one step. Each array's part of it stands in step_arrays.cc; an array without one does
+// not compile.
+size_t step_array_bytes(const StepSizes& most);
+
 class StepArrays {
  public:
-  // `bytes_max`: of all arrays of one step.
-  StepArrays(Backend& backend, size_t bytes_max);
+  StepArrays(Backend& backend, const StepSizes& most);
 
   // Host side of the present step.
   std::vector<int32_t>& operator[](StepArray array) { return ints_[array]; }

@@ -33,7 +33,7 @@ class WeightSource {
   virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
   // The scales of that block, if it is quantised (quant/quantise.h).
   virtual void read_scales(const model_spec::TensorSpec& spec, int rank, int world, std::span<float> out) const = 0;
-  // The same block as a rule, where the values are generated: a device can then make them itself.
+  // The block as a rule for making it, where values are generated: a device can then make them itself.
   virtual std::optional<RandomBlock> random_block(const model_spec::TensorSpec& spec, int rank, int world) const = 0;
 };
 
@@ -42,8 +42,8 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
 
 // Every element is a function of (seed, tensor name, place in the whole tensor): any rank of any group gets its part of
 // the same model. Sizes are such that activations stay near one in every layer; norms, biases and positions are random
-// too.
+// too. With a quantised `format` the large matrices of the layers are codes (quant/random_codes.h).
 std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
-                                                 tensor::DType dtype);
+                                                 tensor::DType dtype, std::optional<QuantFormat> format = {});
 
 }  // namespace optserve::engine

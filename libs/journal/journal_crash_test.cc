@@ -10,7 +10,7 @@
 #include "journal/journal_test_model.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_crash_test {
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 constexpr size_t kImages = 200;  // some ten times slower
@@ -335,5 +335,5 @@ TEST(JournalCrash, ALogThatIsGoneIsMissed) {
   EXPECT_EQ(open_error(options_for(copy)), "");
 }
 
-}  // namespace
+}  // namespace journal_crash_test
 }  // namespace optserve::journal

@@ -10,7 +10,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_files_test {
 
 using namespace testing;  // NOLINT: the tests' own
 using ::testing::HasSubstr;
@@ -292,5 +292,5 @@ TEST(JournalFiles, DamageNamesTheLatestBackup) {
   EXPECT_THAT(open_error(options), HasSubstr("The latest backup is " + latest_backup(backups.path())));
 }
 
-}  // namespace
+}  // namespace journal_files_test
 }  // namespace optserve::journal

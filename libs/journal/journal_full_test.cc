@@ -14,7 +14,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_full_test {
 
 using namespace testing;  // NOLINT: the tests' own
 
@@ -208,5 +208,5 @@ TEST(JournalFull, ARealDiskFillsUpAndRecovers) {
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
-}  // namespace
+}  // namespace journal_full_test
 }  // namespace optserve::journal

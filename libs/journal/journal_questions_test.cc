@@ -7,7 +7,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_questions_test {
 
 using namespace testing;  // NOLINT: the tests' own
 
@@ -171,5 +171,5 @@ TEST(MemoryStore, IsBounded) {
   EXPECT_TRUE(store.poll_answers().empty());
 }
 
-}  // namespace
+}  // namespace journal_questions_test
 }  // namespace optserve::journal

@@ -14,7 +14,7 @@
 #include "journal/journal_test_support.h"
 
 namespace optserve::journal {
-namespace {
+namespace journal_test {
 
 using namespace testing;  // NOLINT: the tests' own
 
@@ -353,5 +353,5 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
   EXPECT_EQ(present.size(), recovery.open.size());
 }
 
-}  // namespace
+}  // namespace journal_test
 }  // namespace optserve::journal

@@ -14,7 +14,7 @@
 #include "base/error.h"
 
 namespace optserve {
-namespace {
+namespace http_server_test {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -175,5 +175,5 @@ TEST(HttpServer, StopsWithOpenConnections) {
   EXPECT_EQ(open.read_all(), "");
 }
 
-}  // namespace
+}  // namespace http_server_test
 }  // namespace optserve

@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 namespace optserve {
-namespace {
+namespace metrics_test {
 
 using ::testing::HasSubstr;
 
@@ -80,5 +80,5 @@ TEST(Metrics, ThreadsLoseNoCount) {
   EXPECT_THAT(registry.text(), HasSubstr("optserve_y_seconds_count 40000"));
 }
 
-}  // namespace
+}  // namespace metrics_test
 }  // namespace optserve

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 namespace optserve::model_spec {
-namespace {
+namespace opt_config_test {
 
 OptConfig demo() {
   OptConfig config;
@@ -100,5 +100,5 @@ TEST(OptConfig, ValidateNamesTheFault) {
   EXPECT_FALSE(validate(config).ok());
 }
 
-}  // namespace
+}  // namespace opt_config_test
 }  // namespace optserve::model_spec

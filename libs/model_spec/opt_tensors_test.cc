@@ -5,7 +5,7 @@
 #include <set>
 
 namespace optserve::model_spec {
-namespace {
+namespace opt_tensors_test {
 
 TEST(OptTensors, EveryPublishedSizeDividesForEveryLegalWorld) {
   for (const OptConfig& config : published_configs()) {
@@ -69,5 +69,5 @@ TEST(OptTensors, TheTwoSwitches) {
   EXPECT_TRUE(has(untied, "output_projection.weight"));
 }
 
-}  // namespace
+}  // namespace opt_tensors_test
 }  // namespace optserve::model_spec

@@ -13,7 +13,7 @@
 #include "protocol/sample_messages.h"
 
 namespace optserve::protocol {
-namespace {
+namespace codec_test {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -413,5 +413,5 @@ TEST(Stored, SpecAndResultRoundTrip) {
   EXPECT_FALSE(decode_job_result(encode_job_result({}) + "x").ok());
 }
 
-}  // namespace
+}  // namespace codec_test
 }  // namespace optserve::protocol

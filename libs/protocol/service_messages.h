@@ -72,8 +72,8 @@ struct Encode {  // scheduler -> tokenizer
 struct EncodedItem {
   static constexpr bool kPositional = true;
   uint64_t ticket = 0;
-  std::vector<TokenId> ids;  // without the leading </s>; at most the first limits::kContextTokensMax
-  uint32_t count = 0;        // how many ids the whole text has
+  std::vector<TokenId> ids;  // begins with the model's leading id; at most the first limits::kContextTokensMax
+  uint32_t count = 0;        // how many ids there are in all, including the leading one
   std::optional<ErrorCode> error;
   std::string message;
   // Of each word its ids at the start of a text and, where they differ, its ids after a space.
@@ -112,7 +112,8 @@ struct DecodedItem {
   int32_t stop = -1;  // index of the stop string that ended the text; -1: none
   std::optional<ErrorCode> error;
   std::string message;
-  OPTSERVE_FIELDS(ticket, state, text, stop, error, message)
+  uint32_t stop_ids = 0;  // with a stop string: how many of the ids it took, up to the one that completed it
+  OPTSERVE_FIELDS(ticket, state, text, stop, error, message, stop_ids)
   bool operator==(const DecodedItem&) const = default;
 };
 struct Decoded {  // tokenizer -> scheduler

@@ -3,6 +3,7 @@
 #include "base/format_names.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::protocol {
 namespace {

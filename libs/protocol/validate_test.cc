@@ -9,7 +9,7 @@
 #include "base/limits.h"
 
 namespace optserve::protocol {
-namespace {
+namespace validate_test {
 
 using ::testing::HasSubstr;
 
@@ -202,5 +202,5 @@ TEST(Validate, MessagesNameWhatWasExpectedAndFound) {
   EXPECT_THAT(validate(spec).refusal().message, HasSubstr("is 'int3', expected keep, fp32, fp16 or bf16"));
 }
 
-}  // namespace
+}  // namespace validate_test
 }  // namespace optserve::protocol

@@ -7,7 +7,7 @@
 #include <random>
 
 namespace optserve {
-namespace {
+namespace e4m3_test {
 
 // What a code means by the definition of the format, in double.
 double by_definition(uint8_t code) {
@@ -81,5 +81,5 @@ TEST(E4m3, RandomValuesGoToTheNearestCode) {
   }
 }
 
-}  // namespace
+}  // namespace e4m3_test
 }  // namespace optserve

@@ -8,7 +8,7 @@
 #include "base/format_names.h"
 
 namespace optserve {
-namespace {
+namespace quant_format_test {
 
 TEST(QuantFormat, EveryRowIsFoundByNameAndByFormat) {
   std::set<std::string_view> names;
@@ -61,5 +61,5 @@ TEST(QuantFormat, UnknownNamesAndTypesHaveNoFormat) {
   EXPECT_EQ(plain_format(DType::kI32), std::nullopt);
 }
 
-}  // namespace
+}  // namespace quant_format_test
 }  // namespace optserve

@@ -10,7 +10,7 @@
 #include "quant/e4m3.h"
 
 namespace optserve {
-namespace {
+namespace quantise_test {
 
 constexpr float kSmallest = std::numeric_limits<float>::min();
 constexpr float kSlack = 1.0f + 1e-5f;  // products in fp32
@@ -276,5 +276,5 @@ TEST_F(Quantise, AbortsOnWhatIsNotFiniteAndOnPartsOfGroups) {
   EXPECT_DEATH(quantise(kInt8, std::vector<float>(65), 64), "whole rows");
 }
 
-}  // namespace
+}  // namespace quantise_test
 }  // namespace optserve

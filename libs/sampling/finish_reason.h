@@ -1,18 +1,17 @@
-// Why a generation ended.
+// Why an output ended. One definition for the planner, the wire and the scheduler; the numbers are on the wire.
 #pragma once
 
 #include <cstdint>
 
 namespace optserve {
 
-// The numbers are on the wire: never renumber, only append.
 enum class FinishReason : uint8_t {
-  kNone = 0,       // it goes on
-  kEndOfText = 1,  // the model's end-of-text id was drawn
-  kLength = 2,     // the wanted number of tokens, or the model's context, is reached
-  kStop = 3,       // a stop string or stop id
+  kNone = 0,       // it has not ended
+  kEndOfText = 1,  // the end-of-text id was drawn
+  kLength = 2,     // as long as it may become
+  kStop = 3,       // a stop id or a stop string
   kCancelled = 4,
-  kError = 5,  // logits that are not finite numbers, or another fault of ours
+  kError = 5,  // the model's logits were not finite
 };
 
 }  // namespace optserve

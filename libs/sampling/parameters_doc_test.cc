@@ -10,7 +10,7 @@
 #include "sampling/sampling_params.h"
 
 namespace optserve {
-namespace {
+namespace parameters_doc_test {
 
 std::string number(double value) {
   std::ostringstream text;
@@ -38,12 +38,24 @@ std::string range_text(const ParameterInfo& info, T) {
   }
 }
 
+std::string beams_text(WithBeams with_beams) {
+  switch (with_beams) {
+    case WithBeams::kRefused:
+      return "default";
+    case WithBeams::kZero:
+      return "default or 0";
+    case WithBeams::kAllowed:
+      return "any";
+  }
+  return "";
+}
+
 std::string table() {
-  std::string text = "| name | default | range | what it does |\n|---|---|---|---|\n";
+  std::string text = "| name | default | range | in a beam search | what it does |\n|---|---|---|---|---|\n";
   SamplingParams defaults;
   for_each_parameter(defaults, [&text](const ParameterInfo& info, auto value) {
     text += std::string("| `") + info.name + "` | " + default_text(value) + " | " + range_text(info, value) + " | " +
-            info.help + " |\n";
+            beams_text(info.with_beams) + " | " + info.help + " |\n";
   });
   return text;
 }
@@ -67,5 +79,5 @@ TEST(Parameters, AreNamedOnceInSnakeCaseAndExplained) {
   EXPECT_EQ(names.size(), 22u);
 }
 
-}  // namespace
+}  // namespace parameters_doc_test
 }  // namespace optserve

@@ -1,53 +1,27 @@
 #include "sampling/sample_row.h"
 
+#include <type_traits>
+
 namespace optserve {
+
+static_assert(std::is_trivially_copyable_v<PackedSampleRow>, "rows are copied to devices as bytes");
 
 PackedSampleRow pack(const SamplingParams& params, bool has_rules, int32_t slot, int32_t position,
                      int32_t prompt_tokens) {
-  const bool allow_end = position - prompt_tokens >= params.min_new_tokens;
-  return {
-      .temperature = params.temperature,
-      .top_k = params.top_k,
-      .top_p = params.top_p,
-      .min_p = params.min_p,
-      .typical_p = params.typical_p,
-      .top_p_decay = params.top_p_decay,
-      .top_p_min = params.top_p_min,
-      .top_p_decay_after = params.top_p_decay_after,
-      .repetition_penalty = params.repetition_penalty,
-      .presence_penalty = params.presence_penalty,
-      .frequency_penalty = params.frequency_penalty,
-      .prompt_presence_penalty = params.prompt_presence_penalty,
-      .prompt_frequency_penalty = params.prompt_frequency_penalty,
-      .slot = slot,
-      .position = position,
-      .prompt_tokens = prompt_tokens,
-      .flags = (allow_end ? PackedSampleRow::kAllowEnd : 0u) | (has_rules ? PackedSampleRow::kHasRules : 0u) |
-               (params.is_beam_search() ? PackedSampleRow::kBestAllowed : 0u),
-      .profile = static_cast<int32_t>(params.profile),
-      .logprobs = params.logprobs,
-      .seed = params.seed,
-  };
+  PackedSampleRow row{params};
+  row.slot = slot;
+  row.position = position;
+  row.prompt_tokens = prompt_tokens;
+  row.flags = 0;
+  if (position - prompt_tokens >= params.min_new_tokens) row.flags |= PackedSampleRow::kAllowEnd;
+  if (has_rules) row.flags |= PackedSampleRow::kHasRules;
+  if (params.is_beam_search()) row.flags |= PackedSampleRow::kBestAllowed;
+  return row;
 }
 
 SampleRow unpack(const PackedSampleRow& row, std::span<const TokenId> history, std::span<const int32_t> rules) {
   return {
-      .params = {.temperature = row.temperature,
-                 .top_k = row.top_k,
-                 .top_p = row.top_p,
-                 .min_p = row.min_p,
-                 .typical_p = row.typical_p,
-                 .top_p_decay = row.top_p_decay,
-                 .top_p_min = row.top_p_min,
-                 .top_p_decay_after = row.top_p_decay_after,
-                 .repetition_penalty = row.repetition_penalty,
-                 .presence_penalty = row.presence_penalty,
-                 .frequency_penalty = row.frequency_penalty,
-                 .prompt_presence_penalty = row.prompt_presence_penalty,
-                 .prompt_frequency_penalty = row.prompt_frequency_penalty,
-                 .seed = row.seed,
-                 .logprobs = row.logprobs,
-                 .profile = static_cast<SamplingProfile>(row.profile)},
+      .params = row,
       .position = row.position,
       .allow_end = (row.flags & PackedSampleRow::kAllowEnd) != 0,
       .history = history,
@@ -57,18 +31,16 @@ SampleRow unpack(const PackedSampleRow& row, std::span<const TokenId> history, s
 }
 
 uint32_t sample_features(const SamplingParams& params, bool has_rules) {
+  constexpr SamplingParams kDefaults;
   uint32_t features = 0;
-  if (!params.is_greedy()) {
+  for_each_field([&](const ParameterInfo& info, auto field) {
+    if (params.*field != kDefaults.*field) features |= info.needs;
+  });
+  if (params.is_greedy()) {
+    features &= ~uint32_t{kSampleTruncate | kSampleTypical};
+  } else {
     features |= kSampleDraw;
-    const bool truncated = params.top_k > 0 || params.top_p < 1.0f || params.top_p_decay < 1.0f ||
-                           params.min_p > 0.0f || params.typical_p < 1.0f;
-    if (truncated) features |= kSampleTruncate;
-    if (params.typical_p < 1.0f) features |= kSampleTypical;
   }
-  const bool penalised = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-                         params.frequency_penalty != 0.0f || params.prompt_presence_penalty != 0.0f ||
-                         params.prompt_frequency_penalty != 0.0f;
-  if (penalised || params.profile != SamplingProfile::kDefault) features |= kSamplePenalties;
   if (has_rules) features |= kSampleRules;
   if (params.logprobs > 0) features |= kSampleLogprobs;
   return features;

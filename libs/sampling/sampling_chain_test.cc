@@ -13,7 +13,7 @@
 #include "sampling/random.h"
 
 namespace optserve {
-namespace {
+namespace sampling_chain_test {
 
 constexpr double kNever = -INFINITY;
 
@@ -381,5 +381,5 @@ TEST_F(SamplingChain, MinPOfOneKeepsTheBestOnes) {
   EXPECT_GT(std::min(found[3], found[4]), 500);
 }
 
-}  // namespace
+}  // namespace sampling_chain_test
 }  // namespace optserve

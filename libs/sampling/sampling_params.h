@@ -1,21 +1,16 @@
-// What a request may ask of the sampler, as one table: the fields below with names, ranges and meaning in
-// for_each_parameter(). Validation, the wire, the command line and docs/parameters.md are made from it.
+// What a request may ask of the sampler, as one table: each field of SamplingParams with its name, range, meaning and
+// use. Validation, the wire, the relay between ranks, the command line and docs/parameters.md are made from the table,
+// and kernels read the same struct. Plain data, so that kernels/ can include it.
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
-#include "base/error.h"
 #include "base/limits.h"
 
 namespace optserve {
 
 // Whose order and formulas the chain follows where systems differ; sampling/logit_steps.h says how.
 enum class SamplingProfile : uint8_t { kDefault = 0, kFasterTransformer = 1, kMetaseq = 2 };
-
-// "default", "fastertransformer", "metaseq".
-std::string_view sampling_profile_name(SamplingProfile profile);
-Result<SamplingProfile> parse_sampling_profile(std::string_view name);
 
 struct SamplingParams {
   float temperature = 1.0f;
@@ -46,67 +41,114 @@ struct SamplingParams {
   bool operator==(const SamplingParams&) const = default;
 };
 
+// What the rows of a sampling call need of the chain: fewer features, fewer passes over the logits.
+enum SampleFeature : uint32_t {
+  kSampleDraw = 1,       // some row is not greedy
+  kSampleTruncate = 2,   // some row that is not greedy leaves out ids before it draws
+  kSamplePenalties = 4,  // some row has a penalty, or a profile that divides by the temperature before them
+  kSampleRules = 8,      // some row has rules
+  kSampleTypical = 16,   // some row that is not greedy has typical-p
+  kSampleLogprobs = 32,  // some row wants its best ids
+};
+
+// Whether a parameter may differ from its default in a beam search, which draws nothing.
+enum class WithBeams : uint8_t { kRefused, kZero, kAllowed };  // kZero: the default or 0
+
 // A line of the table. The default is the field's in SamplingParams{}.
 struct ParameterInfo {
   const char* name;  // on the wire; on the command line with dashes
   double min, max;   // of the value; for flags and seeds without meaning
   bool min_excluded;
-  const char* help;  // one sentence
+  const char* help;                            // one sentence
+  uint32_t needs = 0;                          // SampleFeatures that any value but the default asks for
+  WithBeams with_beams = WithBeams::kRefused;  // a parameter that says nothing of beams is refused beside them
 };
 
-// Calls f(info, field) for every field of `params`, a SamplingParams or const SamplingParams, in a fixed order.
-template <class Params, class F>
-void for_each_parameter(Params& params, F&& f) {
+// Calls f(info, &SamplingParams::field) for every field, in a fixed order.
+template <class F>
+constexpr void for_each_field(F&& f) {
   using I = ParameterInfo;
-  f(I{"temperature", 0, 2, false, "Logits are divided by it; 0: always the best token"}, params.temperature);
-  f(I{"top_k", 0, limits::kVocabularyMax, false, "Draw from the k best tokens; 0: all"}, params.top_k);
-  f(I{"top_p", 0, 1, true, "Draw from the fewest best tokens that hold this probability together"}, params.top_p);
-  f(I{"min_p", 0, 1, false, "Leave out tokens less likely than this share of the best one's probability"},
-    params.min_p);
-  f(I{"typical_p", 0, 1, true,
-      "Draw from the tokens whose surprise is nearest to the expected one, that hold this probability together"},
-    params.typical_p);
-  f(I{"top_p_decay", 0, 1, true, "top_p is multiplied by it after each token, until a reset id starts it again"},
-    params.top_p_decay);
-  f(I{"top_p_min", 0, 1, false, "top_p does not decay below"}, params.top_p_min);
-  f(I{"top_p_decay_after", 0, limits::kContextTokensMax, false, "So many tokens after a reset top_p does not decay"},
-    params.top_p_decay_after);
+  using P = SamplingParams;
+  using enum WithBeams;
+  f(I{"temperature", 0, 2, false, "Logits are divided by it; 0: always the best token", 0, kZero}, &P::temperature);
+  f(I{"top_k", 0, limits::kVocabularyMax, false, "Draw from the k best tokens; 0: all", kSampleTruncate}, &P::top_k);
+  f(I{"top_p", 0, 1, true, "Draw from the fewest best tokens whose probabilities add up to this", kSampleTruncate},
+    &P::top_p);
+  f(I{"min_p", 0, 1, false, "Leave out tokens less likely than this share of the best token's probability",
+      kSampleTruncate},
+    &P::min_p);
+  f(I{"typical_p", 0, 1, true, "Draw from the tokens of the most typical surprise whose probabilities add up to this",
+      kSampleTruncate | kSampleTypical},
+    &P::typical_p);
+  f(I{"top_p_decay", 0, 1, true, "top_p is multiplied by it after each token, until a reset id restores it",
+      kSampleTruncate},
+    &P::top_p_decay);
+  f(I{"top_p_min", 0, 1, false, "top_p does not decay below"}, &P::top_p_min);
+  f(I{"top_p_decay_after", 0, limits::kContextTokensMax, false,
+      "top_p starts to decay this many tokens after the last reset"},
+    &P::top_p_decay_after);
   f(I{"repetition_penalty", 0, 10, true,
-      "Logits of ids in prompt or output are divided by it where positive, else multiplied; 1: none"},
-    params.repetition_penalty);
-  f(I{"presence_penalty", -2, 2, false, "Subtracted once from the logit of each generated id"},
-    params.presence_penalty);
-  f(I{"frequency_penalty", -2, 2, false, "Subtracted for each occurrence of a generated id"}, params.frequency_penalty);
-  f(I{"prompt_presence_penalty", -2, 2, false, "Subtracted once from the logit of each id of the prompt"},
-    params.prompt_presence_penalty);
-  f(I{"prompt_frequency_penalty", -2, 2, false, "Subtracted for each occurrence of an id in the prompt"},
-    params.prompt_frequency_penalty);
+      "Logits of ids in prompt or output are divided by it where positive and multiplied where negative; 1: none",
+      kSamplePenalties, kAllowed},
+    &P::repetition_penalty);
+  f(I{"presence_penalty", -2, 2, false, "Subtracted once from the logit of each generated id", kSamplePenalties,
+      kAllowed},
+    &P::presence_penalty);
+  f(I{"frequency_penalty", -2, 2, false, "Subtracted for each occurrence of a generated id", kSamplePenalties,
+      kAllowed},
+    &P::frequency_penalty);
+  f(I{"prompt_presence_penalty", -2, 2, false, "Subtracted once from the logit of each id of the prompt",
+      kSamplePenalties, kAllowed},
+    &P::prompt_presence_penalty);
+  f(I{"prompt_frequency_penalty", -2, 2, false, "Subtracted for each occurrence of an id in the prompt",
+      kSamplePenalties, kAllowed},
+    &P::prompt_frequency_penalty);
   f(I{"min_new_tokens", 0, limits::kContextTokensMax, false,
-      "Neither the end of the text nor a stop id is drawn before"},
-    params.min_new_tokens);
-  f(I{"ignore_eos", 0, 1, false, "The end-of-text id does not end the output"}, params.ignore_eos);
-  f(I{"seed", 0, 0, false, "The token at a position depends on seed and position alone"}, params.seed);
+      "Neither the end of the text nor a stop id is drawn before this many new tokens", 0, kAllowed},
+    &P::min_new_tokens);
+  f(I{"ignore_eos", 0, 1, false, "The end-of-text id does not end the output", 0, kAllowed}, &P::ignore_eos);
+  f(I{"seed", 0, 0, false, "The token at a position depends on seed and position alone", 0, kAllowed}, &P::seed);
   f(I{"logprobs", -1, limits::kTopLogprobsMax, false,
-      "Report the log-probability of each drawn token and of so many best ones; -1: none"},
-    params.logprobs);
-  f(I{"beam_width", 1, limits::kBeamWidthMax, false, "Follow so many best continuations at once; 1: none"},
-    params.beam_width);
-  f(I{"beam_length_penalty", -10, 10, false,
-      "A hypothesis counts by its log-probability over its length to this power"},
-    params.beam_length_penalty);
+      "Report the log-probability of each drawn token and of this many best ones; -1: none", 0, kZero},
+    &P::logprobs);
+  f(I{"beam_width", 1, limits::kBeamWidthMax, false,
+      "Number of continuations that a beam search follows; 1: no beam search", 0, kAllowed},
+    &P::beam_width);
+  f(I{"beam_length_penalty", -10, 10, false, "A hypothesis counts by its log-probability over its length to this power",
+      0, kAllowed},
+    &P::beam_length_penalty);
   f(I{"beam_early_stopping", 0, 2, false,
-      "End when no running beam is better at its length (0), when beam_width have ended (1), when none can become so "
-      "(2)"},
-    params.beam_early_stopping);
-  f(I{"beam_diversity", 0, 100, false, "Each continuation of a beam is ranked by so much less than the one before it"},
-    params.beam_diversity);
+      "End when no running beam is better at its length (0), when beam_width hypotheses have ended (1), or when no "
+      "running beam can become better (2)",
+      0, kAllowed},
+    &P::beam_early_stopping);
+  f(I{"beam_diversity", 0, 100, false, "Each further continuation of the same beam is ranked lower by this much", 0,
+      kAllowed},
+    &P::beam_diversity);
   f(I{"profile", 0, 2, false,
-      "Order and formulas where systems differ: 0 default (as vLLM), 1 FasterTransformer, 2 Metaseq"},
-    params.profile);
+      "Order and formulas where systems differ: 0 default (as vLLM), 1 FasterTransformer, 2 Metaseq", kSamplePenalties},
+    &P::profile);
 }
 
-// Refuses a value outside its range, or NaN, naming the field, the range and the value; and what has no meaning beside
-// a beam search.
-Status validate(const SamplingParams& params);
+// Calls f(info, field) for every field of `params`, a SamplingParams or const SamplingParams, in the same order.
+template <class Params, class F>
+constexpr void for_each_parameter(Params& params, F&& f) {
+  for_each_field([&](const ParameterInfo& info, auto field) { f(info, params.*field); });
+}
+
+// One row that draws a token, as a device reads it. The history is row `slot` of a table, its first `position` entries;
+// so are the rules.
+struct PackedSampleRow : SamplingParams {
+  enum Flag : uint32_t {
+    kAllowEnd = 1,     // not set while fewer than min_new_tokens are generated
+    kHasRules = 2,     // the slot has TokenRules
+    kBestAllowed = 4,  // the best ids are those that may be drawn, by their logits after biases and penalties
+  };
+
+  int32_t slot = -1;          // -1: padding, draws nothing and stores nothing
+  int32_t position = 0;       // tokens known so far: index of the token to draw; below 2^16
+  int32_t prompt_tokens = 0;  // how many of the known tokens are the prompt's
+  uint32_t flags = kAllowEnd;
+};
 
 }  // namespace optserve

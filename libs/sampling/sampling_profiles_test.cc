@@ -5,9 +5,10 @@
 #include <cmath>
 
 #include "sampling/logit_steps.h"
+#include "sampling/validate_params.h"
 
 namespace optserve {
-namespace {
+namespace sampling_profiles_test {
 
 // A row with what it points to.
 struct Case {
@@ -144,5 +145,5 @@ TEST(SamplingProfiles, TopPDecaysAndStartsAgain) {
   EXPECT_FLOAT_EQ(p({5, 9, 5, 5}), 0.4f);
 }
 
-}  // namespace
+}  // namespace sampling_profiles_test
 }  // namespace optserve

@@ -6,7 +6,7 @@
 #include "base/limits.h"
 
 namespace optserve {
-namespace {
+namespace token_rules_test {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -83,5 +83,5 @@ TEST(TokenRules, WhatDoesNotFitIsRefused) {
   EXPECT_GT(pack(words).size(), limits::kTokenRulesWordsMax - 8);
 }
 
-}  // namespace
+}  // namespace token_rules_test
 }  // namespace optserve

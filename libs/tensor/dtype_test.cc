@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace optserve::tensor {
-namespace {
+namespace dtype_test {
 
 uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
 
@@ -114,5 +114,5 @@ TEST(Bulk, UnalignedSourceAndDouble) {
   EXPECT_TRUE(std::isinf(out[2]));
 }
 
-}  // namespace
+}  // namespace dtype_test
 }  // namespace optserve::tensor

@@ -10,7 +10,7 @@
 #include "tensor/shape_check.h"
 
 namespace optserve {
-namespace {
+namespace tensor_test {
 
 class TensorTest : public testing::Test {
  protected:
@@ -115,5 +115,5 @@ TEST_F(TensorTest, ShapeCheckNamesTheMismatch) {
   EXPECT_DEATH(shapes.bind("num_tokens", 4), "norm: argument: num_tokens: 3 != 4");
 }
 
-}  // namespace
+}  // namespace tensor_test
 }  // namespace optserve

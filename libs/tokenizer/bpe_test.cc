@@ -9,7 +9,7 @@
 #include "tokenizer/vocabulary_file.h"
 
 namespace optserve::tokenizer {
-namespace {
+namespace bpe_test {
 
 using testing::HasSubstr;
 
@@ -178,5 +178,5 @@ TEST(Bpe, LoadsOptsOwnVocabulary) {
   EXPECT_EQ(bpe.value().token_bytes(50118), "\n");
 }
 
-}  // namespace
+}  // namespace bpe_test
 }  // namespace optserve::tokenizer

@@ -13,7 +13,7 @@
 #include "tokenizer/small_vocabulary.h"
 
 namespace optserve::tokenizer {
-namespace {
+namespace encoder_test {
 
 using testing::HasSubstr;
 using Ids = std::vector<TokenId>;
@@ -196,5 +196,5 @@ TEST(Encoder, GivesTheReferencesIdsWithOptsOwnVocabulary) {
                  {"don't DON'T we'll 'llama", {7254, 75, 24980, 108, 565, 52, 581, 128, 890, 2583}}});
 }
 
-}  // namespace
+}  // namespace encoder_test
 }  // namespace optserve::tokenizer

@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace optserve::tokenizer {
-namespace {
+namespace pretokenizer_test {
 
 using testing::ElementsAre;
 
@@ -138,5 +138,5 @@ TEST(Pretokenizer, EqualsThePatternOnRandomText) {
   }
 }
 
-}  // namespace
+}  // namespace pretokenizer_test
 }  // namespace optserve::tokenizer

@@ -11,7 +11,7 @@
 #include "tokenizer/small_vocabulary.h"
 
 namespace optserve::tokenizer {
-namespace {
+namespace text_streamer_test {
 
 using testing::HasSubstr;
 using Ids = std::vector<TokenId>;
@@ -214,5 +214,5 @@ TEST(TextStreamer, StreamsEncodedTextBack) {
   EXPECT_EQ(stream(bpe, ids, {}, std::vector<size_t>(ids.size(), 1)), (Outcome{text, std::nullopt}));
 }
 
-}  // namespace
+}  // namespace text_streamer_test
 }  // namespace optserve::tokenizer

@@ -9,7 +9,7 @@
 #include <random>
 
 namespace optserve::transport {
-namespace {
+namespace capacity_split_test {
 
 using ::testing::Each;
 using ::testing::ElementsAre;
@@ -237,5 +237,5 @@ TEST_F(CapacityProperties, NobodyStarves) {
   }
 }
 
-}  // namespace
+}  // namespace capacity_split_test
 }  // namespace optserve::transport

@@ -5,7 +5,7 @@
 #include <random>
 
 namespace optserve::transport {
-namespace {
+namespace scheduler_link_test {
 
 using protocol::Heartbeat;
 using protocol::Pong;
@@ -306,5 +306,5 @@ TEST(SchedulerLink, AlwaysHealsAfterRandomFaults) {
   }
 }
 
-}  // namespace
+}  // namespace scheduler_link_test
 }  // namespace optserve::transport

@@ -8,7 +8,7 @@
 #include "base/limits.h"
 
 namespace optserve::transport {
-namespace {
+namespace scheduler_links_test {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
@@ -135,5 +135,5 @@ TEST_F(SchedulerLinksDeathTest, APortOfNobodyIsABug) {
   EXPECT_DEATH(links.of(-1), "without a scheduler");
 }
 
-}  // namespace
+}  // namespace scheduler_links_test
 }  // namespace optserve::transport

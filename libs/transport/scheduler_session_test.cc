@@ -11,7 +11,7 @@
 #include "base/limits.h"
 
 namespace optserve::transport {
-namespace {
+namespace scheduler_session_test {
 
 TEST(Registration, NamesThisProcessAndIsNewEachTime) {
   const protocol::Register hello = new_registration(), other = new_registration();
@@ -78,5 +78,5 @@ TEST(Session, AnAddressThatIsNoneIsAnError) {
   EXPECT_THROW(serve_scheduler(service, {{"nowhere"}, seconds(1), {}}, metrics, health), Error);
 }
 
-}  // namespace
+}  // namespace scheduler_session_test
 }  // namespace optserve::transport

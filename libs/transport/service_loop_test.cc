@@ -11,7 +11,7 @@
 #include "transport/loop_test_nodes.h"
 
 namespace optserve::transport {
-namespace {
+namespace service_loop_test {
 
 using ::testing::HasSubstr;
 
@@ -394,5 +394,5 @@ TEST(ServiceLoopDeathTest, DrainEndsAtItsDeadline) {
       ::testing::ExitedWithCode(0), "");
 }
 
-}  // namespace
+}  // namespace service_loop_test
 }  // namespace optserve::transport

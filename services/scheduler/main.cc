@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/shutdown.h"
+#include "journal/journal.h"
 #include "metrics/http_server.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
@@ -136,7 +137,7 @@ int main(int argc, char** argv) {
              "Share of each bound that a tenant alone may fill; several leave each other room. 1: no limit");
   parser.add("tenant-weights", options.tenant_weights, "Shares of tenants, name=2,other=0.5; 1 for all others");
   parser.add("prefix-affinity", options.prefix_affinity,
-             "Prefer a group that was lately sent a prompt with the same beginning");
+             "Prefer a group that was recently sent a prompt with the same beginning");
   parser.add("isolate-tenants", options.isolate_tenants,
              "Prompts of different tenants share nothing in a worker's prefix cache, where a hit shows in the time");
   parser.add("drain-seconds", options.drain_seconds, "How long running jobs may go on after SIGTERM");

@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_faults_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -412,5 +412,5 @@ TEST(SchedulerFaults, DrainingFinishesWhatRunsAndStartsNothing) {
   EXPECT_TRUE(world.service->is_drained());
 }
 
-}  // namespace
+}  // namespace scheduler_faults_test
 }  // namespace optserve::scheduler::testing

@@ -1,4 +1,4 @@
-// What the scheduler is told at start. Times are of its own clock.
+// The settings of a scheduler. Times are those of its own clock.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ namespace optserve::scheduler {
 struct SchedulerOptions {
   transport::PortId clients_port = 0;
   transport::PortId services_port = 1;
-  Instant start{};            // now, and
-  int64_t start_wall_ms = 0;  // the wall clock at the same moment: only differences to it are used afterwards
+  Instant start{};            // when the process started
+  int64_t start_wall_ms = 0;  // the wall clock at that moment; afterwards only differences to it are used
   uint64_t seed = 0;          // of retry delays
   std::function<JobId()> new_job_id = &JobId::random;  // never gives one twice; not guessable outside tests
   std::vector<std::string> models;                     // served names that are known before a service registers them
@@ -30,16 +30,17 @@ struct SchedulerOptions {
   Duration encode_timeout = seconds(2);
   Duration decode_timeout = seconds(1);
   int tokenizer_tries = 5;
-  int crashes_max = 3;  // scheduler stops that found a job leased, before it is given up as poison
+  int crashes_max = 3;  // stops of the scheduler while a job was leased, before the job is given up as their cause
   Duration progress_interval = seconds(1);
-  Duration models_grace = seconds(10);  // after a restart: an unknown model may only not have registered again yet
+  Duration models_grace = seconds(10);  // after a restart, for services to register their models again
   Duration slow_client_pause = milliseconds(200);
-  Duration dead_ttl = seconds(7 * 24 * 3'600);  // dead jobs are kept so long, to be looked at and put back
+  Duration dead_ttl = seconds(7 * 24 * 3'600);  // how long dead jobs are kept, to be looked at and put back
   Duration disconnect_grace = seconds(15);      // for the client of a job that is cancelled when it is left
   Duration sign_of_life_interval = seconds(3);  // of such a job to its followers
   Duration silent_client_after = seconds(60);   // a client with Credit and without streams is forgotten
 
-  // Bounds of the queue. A tenant may hold so many times what is free that alone it gets `tenant_share` of each bound.
+  // Bounds of the queue. A tenant may hold a multiple of what is free, such that one tenant alone gets `tenant_share`
+  // of each bound.
   size_t open_jobs_max = limits::kOpenJobsMax;
   size_t queue_bytes_max = size_t{1} << 30;  // prompts and outputs of open jobs
   double queue_seconds_max = 600;            // of work that waits for one model, once its speed is measured
@@ -47,7 +48,7 @@ struct SchedulerOptions {
   double tenant_share = 0.9;  // above 0; 1: no limit
   TenantWeights tenant_weights;
   bool isolate_tenants = false;  // nothing of a tenant's prompts is shared with others in workers' prefix caches
-  bool prefix_affinity = true;   // prefer a group that was lately sent the same beginning of a prompt
+  bool prefix_affinity = true;   // prefer a group that was recently sent the same beginning of a prompt
 
   size_t known_keys_max = 500'000;     // open jobs and kept results
   size_t recent_bytes_max = 64 << 20;  // results held in memory besides the journal

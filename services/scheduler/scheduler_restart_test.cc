@@ -6,10 +6,11 @@
 #include <filesystem>
 #include <thread>
 
+#include "journal/journal.h"
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_restart_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -182,5 +183,5 @@ TEST_F(SchedulerRestart, WhatPromisesSomethingWaitsForTheJournal) {
   }
 }
 
-}  // namespace
+}  // namespace scheduler_restart_test
 }  // namespace optserve::scheduler::testing

@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_scale_test {
 
 struct Cost {
   double looked_at = 0;     // jobs and workers, a decision
@@ -110,5 +110,5 @@ TEST(SchedulerScale, ARefusalIsCheapAndWritesNothing) {
   EXPECT_LE(microseconds, 2'000);  // 100 are allowed; this machine may be slow, busy or instrumented
 }
 
-}  // namespace
+}  // namespace scheduler_scale_test
 }  // namespace optserve::scheduler::testing

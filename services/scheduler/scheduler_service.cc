@@ -9,7 +9,7 @@ namespace optserve::scheduler {
 namespace {
 
 constexpr seconds kSweepInterval{10};
-constexpr milliseconds kUndeliverablePause{500};  // a service that did not take a message gets no work so long
+constexpr milliseconds kUndeliverablePause{500};  // for which a service that did not take a message gets no work
 
 template <class... F>
 struct Overloaded : F... {

@@ -8,7 +8,7 @@
 #include "engine/generate.h"
 
 namespace optserve::worker {
-namespace {
+namespace bench_run_test {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
@@ -127,5 +127,5 @@ TEST_F(BenchRun, RefusesMoreThanTheContext) {
   }
 }
 
-}  // namespace
+}  // namespace bench_run_test
 }  // namespace optserve::worker

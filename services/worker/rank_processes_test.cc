@@ -10,7 +10,7 @@
 #include "worker/group_status.h"
 
 namespace optserve::worker {
-namespace {
+namespace rank_processes_test {
 
 TEST(RankExit, SaysHowARankEnded) {
   EXPECT_EQ((RankExit{1, SIGKILL}).describe(), "rank 1 was killed by signal 9");
@@ -21,7 +21,8 @@ TEST(GroupStatus, IsSharedThroughItsDescriptor) {
   const GroupStatusMemory ours = GroupStatusMemory::create();
   const GroupStatusMemory theirs = GroupStatusMemory::attach(dup(ours.fd()));
   EXPECT_EQ(theirs->busy_since_ms[1].load(), 0);
-  StepMark mark(*theirs, 1);
+  const SystemClock clock;
+  StepMark mark(*theirs, 1, clock);
   mark.started();
   mark.started();
   EXPECT_GT(ours->busy_since_ms[1].load(), 0);
@@ -51,5 +52,5 @@ TEST(RankProcesses, KillsAndReapsTheWholeGroup) {
 
 TEST(Helper, DISABLED_Sleeps) { sleep(60); }
 
-}  // namespace
+}  // namespace rank_processes_test
 }  // namespace optserve::worker

@@ -6,7 +6,7 @@
 #include <limits>
 
 namespace optserve::worker {
-namespace {
+namespace worker_service_test {
 
 using ::testing::ElementsAre;
 using transport::Outbox;
@@ -34,7 +34,7 @@ class WorkerServiceTest : public ::testing::Test {
  protected:
   explicit WorkerServiceTest(int schedulers = 1)
       : metrics(registry, static_cast<size_t>(schedulers)),
-        service(registration(), links(schedulers), engine, metrics) {
+        service(registration(), links(schedulers), engine, metrics, [this](bool takes_work) { ready = takes_work; }) {
     service.on_tick(clock.now(), out);
     for (int i = 0; i < schedulers; ++i) receive(protocol::Registered{kTerm}, i);
     out.take();
@@ -79,13 +79,13 @@ class WorkerServiceTest : public ::testing::Test {
     return found;
   }
 
-  static EngineEvent token(batching::SequenceId id, int32_t position, TokenId value,
-                           std::optional<batching::FinishReason> finished = {}) {
-    EngineEvent item;
-    item.event.id = id;
-    item.event.position = position;
-    item.event.token = value;
-    item.event.finished = finished;
+  static batching::SequenceEvent token(batching::SequenceId id, int32_t position, TokenId value,
+                                       std::optional<batching::FinishReason> finished = {}) {
+    batching::SequenceEvent item;
+    item.id = id;
+    item.position = position;
+    item.token = value;
+    item.finished = finished;
     return item;
   }
 
@@ -94,6 +94,7 @@ class WorkerServiceTest : public ::testing::Test {
   FakeEngine engine;
   Registry registry;
   WorkerMetrics metrics;
+  bool ready = false;  // as of the last tick
   WorkerService service;
   Outbox out;
 };
@@ -121,8 +122,8 @@ TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
   EXPECT_EQ(engine.added[1].rules.stop_ids, std::vector<TokenId>{77});
   auto first = token(engine.added[0].id, 3, 50),
        second = token(engine.added[1].id, 3, 77, batching::FinishReason::kStop);
-  second.event.logprob = -1.5f;
-  second.event.best = {{60, -0.5f}};
+  second.logprob = -1.5f;
+  second.best = {{60, -0.5f}};
   service.on_engine_events({first, second, token(engine.added[0].id, 4, 51)}, out);
   const auto messages = sent<protocol::Tokens>();
   ASSERT_EQ(messages.size(), 1u);
@@ -137,8 +138,8 @@ TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
 TEST_F(WorkerServiceTest, HypothesesGoBeforeTheTokensOfTheBest) {
   receive(protocol::Dispatch{kTerm, {item(7)}});
   auto last = token(engine.added[0].id, 4, 51, batching::FinishReason::kLength);
-  last.event.hypotheses = {{{50, 51}, -1.0f, -0.5, batching::FinishReason::kLength},
-                           {{60, 2}, -2.0f, -0.75, batching::FinishReason::kEndOfText}};
+  last.hypotheses = {{{50, 51}, -1.0f, -0.5, batching::FinishReason::kLength},
+                     {{60, 2}, -2.0f, -0.75, batching::FinishReason::kEndOfText}};
   service.on_engine_events({token(engine.added[0].id, 3, 50), last}, out);
   std::vector<protocol::Message> order;
   for (auto& outgoing : out.take()) order.push_back(std::move(outgoing.message));
@@ -182,12 +183,12 @@ TEST_F(WorkerServiceTest, RefusesWhatItCannotRunAndGoesOn) {
 
 TEST_F(WorkerServiceTest, ReportsRefusalsOfTheEngineAndNonFiniteOutput) {
   receive(protocol::Dispatch{kTerm, {item(1), item(2)}});
-  EngineEvent refused;
-  refused.event.id = engine.added[0].id;
+  batching::SequenceEvent refused;
+  refused.id = engine.added[0].id;
   refused.refused = refuse(ErrorCode::kPromptTooLong, "too long");
-  EngineEvent broken;
-  broken.event.id = engine.added[1].id;
-  broken.event.finished = batching::FinishReason::kError;
+  batching::SequenceEvent broken;
+  broken.id = engine.added[1].id;
+  broken.finished = batching::FinishReason::kError;
   service.on_engine_events({refused, broken}, out);
   const auto failed = sent<protocol::LeaseFailed>();
   ASSERT_EQ(failed.size(), 2u);
@@ -300,8 +301,8 @@ TEST_F(TwoSchedulersTest, TokensOfAStepGoToTheSchedulerThatLeased) {
 TEST_F(TwoSchedulersTest, FailuresAndLogprobsGoToTheSchedulerThatLeased) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
-  EngineEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kError);
-  event.event.prompt_logprobs = {-1.0f};
+  batching::SequenceEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kError);
+  event.prompt_logprobs = {-1.0f};
   service.on_engine_events({event}, out);
   const auto messages = out.take();
   ASSERT_EQ(messages.size(), 2u);
@@ -342,6 +343,15 @@ TEST_F(TwoSchedulersTest, ARestartVoidsTheLeasesOfThatSchedulerOnly) {
   for (const auto& [to, tokens] : messages) EXPECT_EQ(tokens.term, to == 0 ? kTerm + 1 : kTerm);
 }
 
+TEST_F(WorkerServiceTest, TellsAfterEachTickWhetherItTakesWork) {
+  EXPECT_FALSE(ready) << "the first tick came before the registration";
+  tick();
+  EXPECT_TRUE(ready);
+  service.begin_drain(clock.now(), out);
+  tick();
+  EXPECT_FALSE(ready);
+}
+
 TEST_F(TwoSchedulersTest, ALostSchedulerLosesItsLeasesOnly) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
@@ -350,7 +360,7 @@ TEST_F(TwoSchedulersTest, ALostSchedulerLosesItsLeasesOnly) {
     receive(protocol::Pong{1, kTerm}, 1);
   }
   EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[0].id));
-  EXPECT_TRUE(service.is_registered());
+  EXPECT_TRUE(ready);
   sent<protocol::Tokens>();
   service.on_engine_events({token(engine.added[1].id, 3, 60)}, out);
   expect_tokens(sent_with_scheduler<protocol::Tokens>(), 1, {7});
@@ -423,5 +433,5 @@ TEST_F(TwoSchedulersTest, AHeartbeatNeverGrantsNothingWhichWouldMeanAll) {
   }
 }
 
-}  // namespace
+}  // namespace worker_service_test
 }  // namespace optserve::worker

@@ -17,6 +17,7 @@
 namespace optserve::chaos {
 namespace {
 
+using client::Client;
 using std::chrono::milliseconds;
 
 constexpr int64_t kReadyLimitMs = 120'000;
@@ -91,7 +92,7 @@ NemesisOptions ChaosRun::nemesis_options(bool small_disk) const {
 }
 
 std::unique_ptr<Client> ChaosRun::connect() const {
-  ClientOptions options;
+  client::ClientOptions options;
   const TcpAddress address = topology_.client_address();
   options.endpoints = "tcp://" + address.host + ":" + std::to_string(address.port);
   options.timeout = milliseconds(5'000);

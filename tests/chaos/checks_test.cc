@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::chaos {
-namespace {
+namespace checks_test {
 
 using ::testing::Contains;
 using ::testing::ElementsAre;
@@ -242,5 +242,5 @@ TEST(Ledger, NamesTheLineThatIsNone) {
       Error);
 }
 
-}  // namespace
+}  // namespace checks_test
 }  // namespace optserve::chaos

@@ -16,6 +16,9 @@
 namespace optserve::chaos {
 namespace {
 
+using client::Client;
+using client::ClientOptions;
+using client::JobStream;
 using std::chrono::milliseconds;
 
 constexpr size_t kBulk = 8;        // jobs in one call when more than that wait

@@ -10,7 +10,7 @@
 #include "sockets.h"
 
 namespace optserve::chaos {
-namespace {
+namespace tcp_proxy_test {
 
 class EchoServer {
  public:
@@ -145,5 +145,5 @@ TEST_F(Proxy, SwallowedConnectionsGoNowhereAndEndWithTheRule) {
   EXPECT_EQ(receive(fd), "RESET");
 }
 
-}  // namespace
+}  // namespace tcp_proxy_test
 }  // namespace optserve::chaos

@@ -12,7 +12,7 @@
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
-namespace {
+namespace bad_input_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -49,23 +49,14 @@ std::vector<BadJob> bad_jobs() {
   };
 }
 
-class BadInput : public ::testing::Test {
+class BadInput : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-
   void expect_service() {
     const auto result = stack_->client()->generate(greedy_job(demo_goldens().cases.front()));
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(result.value().text, demo_goldens().cases.front().greedy_text);
   }
-
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> BadInput::stack_;
 
 TEST_F(BadInput, IsRefusedByNameBeforeAnythingIsQueued) {
   const auto client = stack_->client();
@@ -136,5 +127,5 @@ TEST_F(BadInput, UnknownJobsAreNotFound) {
   expect_service();
 }
 
-}  // namespace
+}  // namespace bad_input_test
 }  // namespace optserve::test_support

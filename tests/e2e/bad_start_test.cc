@@ -10,7 +10,7 @@
 #include "demo_stack.h"
 
 namespace optserve::test_support {
-namespace {
+namespace bad_start_test {
 
 using ::testing::HasSubstr;
 
@@ -132,7 +132,7 @@ TEST_F(BadStart, ADraftModelThatIsNoneIsRefused) {
 
 TEST_F(BadStart, OptionsOutOfTheirRangeAreNamed) {
   EXPECT_THAT(run_worker("demo").log, HasSubstr("NAME=FOLDER"));
-  EXPECT_THAT(run_worker("demo=x", {"--world=0"}).log, HasSubstr("world: expected 1 to 64, found 0"));
+  EXPECT_THAT(run_worker("demo=x", {"--world=0"}).log, HasSubstr("world is 0, expected 1 to 64"));
   EXPECT_THAT(run_worker("demo=x", {"--device=tpu"}).log, HasSubstr("cpu or cuda, found 'tpu'"));
   EXPECT_NE(run_worker("demo=x", {"--no-such-option"}).status, 0);
 }
@@ -143,5 +143,5 @@ TEST_F(BadStart, ADeviceThatIsNotBuiltInIsAClearError) {
   EXPECT_THAT(outcome.log, HasSubstr("CUDA"));
 }
 
-}  // namespace
+}  // namespace bad_start_test
 }  // namespace optserve::test_support

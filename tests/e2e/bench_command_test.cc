@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace bench_command_test {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
@@ -134,5 +134,5 @@ TEST(BenchCommand, BadInputIsRefusedBeforeAnythingStarts) {
   EXPECT_NE(bench({}).status, 0);
 }
 
-}  // namespace
+}  // namespace bench_command_test
 }  // namespace optserve::test_support

@@ -9,7 +9,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace convert_command_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -91,5 +91,5 @@ TEST(CalibrateCommand, WritesRangesOnceForSmoothing) {
   EXPECT_THAT(no_text.err, HasSubstr("--text and --output are needed"));
 }
 
-}  // namespace
+}  // namespace convert_command_test
 }  // namespace optserve::test_support

@@ -16,7 +16,7 @@
 #include "tokenizer/encoder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace generation_test {
 
 using protocol::JobSpec;
 using protocol::JobState;
@@ -232,16 +232,9 @@ std::vector<Outcome> run_all(Client& client, const std::vector<JobSpec>& jobs) {
   return outcomes;
 }
 
-class Generating : public ::testing::Test {
+class Generating : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> Generating::stack_;
 
 TEST_F(Generating, AnyMixtureOfControlsKeepsItsPromisesAndStreamsItsText) {
   const unsigned seed = std::random_device{}();
@@ -298,5 +291,5 @@ TEST_F(Generating, HeldOutTextHasItsGoldenPerplexityThroughTheServer) {
   EXPECT_NEAR(std::exp(-sum / static_cast<double>(scored)), golden, golden * 1e-3);
 }
 
-}  // namespace
+}  // namespace generation_test
 }  // namespace optserve::test_support

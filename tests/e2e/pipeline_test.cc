@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace pipeline_test {
 
 using protocol::JobState;
 
@@ -139,5 +139,5 @@ TEST(PipelineQueue, CancelEndsARunningJobAndAKeyNamesOneJob) {
   EXPECT_EQ(next.value().text, demo_goldens().cases[1].greedy_text);
 }
 
-}  // namespace
+}  // namespace pipeline_test
 }  // namespace optserve::test_support

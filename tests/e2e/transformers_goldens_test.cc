@@ -9,23 +9,16 @@
 #include "support/sanitized.h"
 
 namespace optserve::test_support {
-namespace {
+namespace transformers_goldens_test {
 
 using nlohmann::json;
 using protocol::JobSpec;
 
 constexpr int kEvery = kSanitized ? 6 : 1;  // of the goldens, one in so many is compared
 
-class TransformersGenerate : public ::testing::Test {
+class TransformersGenerate : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> TransformersGenerate::stack_;
 
 int early_stopping(const json& setting) {
   if (setting.is_string()) return 2;  // "never"
@@ -130,5 +123,5 @@ TEST_F(TransformersGenerate, BeamSearchGivesTheIdsOfTransformers) {
   EXPECT_EQ(compared, 12 / kEvery);
 }
 
-}  // namespace
+}  // namespace transformers_goldens_test
 }  // namespace optserve::test_support

@@ -178,7 +178,7 @@ def folders():
     yield Case("bin that runs code", ("posix.system", "run code"), bin_file(
         dict_of({TOKENS: call("posix.system", text("touch hostile-canary"))})))
     yield Case("bin that is no dictionary", ("dictionary",), bin_file(tuple_of()))
-    yield Case("bin with other things", ("no tensor",), bin_file(dict_of({TOKENS: text("x")})))
+    yield Case("bin with other things", ("not a tensor",), bin_file(dict_of({TOKENS: text("x")})))
     yield Case("bin with one name twice", ("twice",), bin_file(
         b"}(" + (text(TOKENS) + tensor("0", (2, 2), numel=4)) * 2 + b"u", {"0": bytes(8)}))
     for name, data in (("vocab.json", b"[1, 2]"), ("vocab.json", b'{"a": -1}'), ("vocab.json", b'{"a": 99999999999}'),

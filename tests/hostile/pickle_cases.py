@@ -118,7 +118,7 @@ def opcodes():
         wanted = "EMPTY_SET" if opcode == "ADDITEMS" else opcode
         yield Case("opcode " + opcode, (wanted, "refused"), in_model(body))
     yield Case("opcode ADDITEMS alone", ("ADDITEMS",), in_model(b"(N\x90"))
-    yield Case("no opcode", ("0xff", "no opcode"), in_model(b"\xff"))
+    yield Case("no opcode", ("0xff", "not an opcode"), in_model(b"\xff"))
 
 
 def headers():
@@ -160,8 +160,8 @@ def damage():
     yield Case("state of a number", ("attributes",), in_model(integer(1) + b"}b"))
     yield Case("state of a text", ("attributes",), in_model(text("x") + b"}b"))
     yield Case("arguments that are no tuple", ("tuple",), in_model(name_of("posix.x") + list_of() + b"R"))
-    yield Case("call of a text", ("no name",), in_model(text("posix.system") + b")R"))
-    yield Case("call of a tuple", ("no name",), in_model(b"))R"))
+    yield Case("call of a text", ("not a name",), in_model(text("posix.system") + b")R"))
+    yield Case("call of a tuple", ("not a name",), in_model(b"))R"))
     yield Case("dictionary of no pairs", ("pairs",), in_model(call("collections.OrderedDict", list_of(integer(1)))))
     yield Case("dictionary of two arguments", ("OrderedDict",), in_model(call("collections.OrderedDict", b"]", b"]")))
     yield Case("size of a text", ("torch.Size",), in_model(call("torch.Size", text("x"))))
@@ -170,14 +170,14 @@ def damage():
 def exhaustion():
     yield Case("marks 300 deep", ("deeper",), in_model(b"(" * 300))
     yield Case("marks a million deep", ("deeper",), in_model(b"(" * 1_000_000))
-    yield Case("tuples 200 000 deep", ("no tensor",), in_model(b")" + b"\x85" * 200_000))
-    yield Case("dictionaries 50 000 deep", ("no tensor",),
+    yield Case("tuples 200 000 deep", ("not a tensor",), in_model(b")" + b"\x85" * 200_000))
+    yield Case("dictionaries 50 000 deep", ("not a tensor",),
                in_model((b"}" + text("x")) * 50_000 + b"N" + b"s" * 50_000))
-    yield Case("cycle of a list", ("no tensor",), in_model(b"]q\x01h\x01a"))
-    yield Case("cycle of a dictionary", ("no tensor",), in_model(b"}q\x01" + text("x") + b"h\x01s"))
-    yield Case("model inside of itself", ("no tensor",), lambda folder: PtModel().write(
+    yield Case("cycle of a list", ("not a tensor",), in_model(b"]q\x01h\x01a"))
+    yield Case("cycle of a dictionary", ("not a tensor",), in_model(b"}q\x01" + text("x") + b"h\x01s"))
+    yield Case("model inside of itself", ("not a tensor",), lambda folder: PtModel().write(
         folder, pickled(b"}" + text("model") + b"}q\x01" + text("decoder.version") + b"h\x01ss")))
-    yield Case("billion laughs", ("no tensor",), in_model(
+    yield Case("billion laughs", ("not a tensor",), in_model(
         b"]q\x00" + b"".join(b"](" + (b"h" + bytes([i])) * 10 + b"eq" + bytes([i + 1]) for i in range(30))))
     yield Case("eleven million opcodes", ("opcodes",), whole(lambda: b"\x80\x02" + b"\x80\x02" * 11_000_000))
     yield Case("ten million values", ("opcodes",), whole(lambda: b"\x80\x02" + b"N" * 11_000_000))

@@ -1,6 +1,6 @@
 # Conversion against torch and against memory limits; included by this folder's CMakeLists.txt.
 add_executable(convert_tool ${CMAKE_CURRENT_LIST_DIR}/convert_tool.cc)
-target_link_libraries(convert_tool PRIVATE optserve::converter_core)
+target_link_libraries(convert_tool PRIVATE optserve::converter_engine)
 add_dependencies(convert_tool optserve-checkpoint-reader)
 
 add_test(NAME checkpoint_oracle

@@ -1,4 +1,4 @@
-// The converter's one-shot calls as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., export IN
+// The converter's commands as a program for oracle tests: convert IN OUT [--dtype x] [--shards n] ..., export IN
 // OUT [--format x] [--parts n] [--file-mb-max n], or inspect PATH [--json] [--tensors]. Prints its own peak memory as
 // the last line of a conversion and of an export.
 #include <cstdlib>
@@ -8,7 +8,9 @@
 #include <string_view>
 
 #include "base/shutdown.h"
-#include "converter/commands/one_shot.h"
+#include "converter/commands/convert_command.h"
+#include "converter/commands/export_command.h"
+#include "converter/commands/inspect_command.h"
 
 namespace {
 
@@ -21,7 +23,7 @@ int64_t peak_kib() {
 }
 
 int convert(int argc, char** argv) {
-  optserve::converter::ConvertCommand command;
+  optserve::conversion::ConvertCommand command;
   command.input = argv[2];
   command.output = argv[3];
   command.show_progress = false;
@@ -44,13 +46,13 @@ int convert(int argc, char** argv) {
     ++i;
   }
   optserve::install_shutdown_signals();
-  const int status = optserve::converter::run_convert(command, std::cout, std::cerr);
+  const int status = optserve::converter::run_convert(command, optserve::SystemClock(), std::cout, std::cerr);
   if (status == 0) std::cout << "peak_kib " << peak_kib() << "\n";
   return status;
 }
 
 int export_checkpoint(int argc, char** argv) {
-  optserve::converter::ExportCommand command;
+  optserve::conversion::ExportCommand command;
   command.input = argv[2];
   command.output = argv[3];
   command.show_progress = false;
@@ -60,7 +62,7 @@ int export_checkpoint(int argc, char** argv) {
     if (option == "--parts") command.parts = std::stoi(argv[i + 1]);
     if (option == "--file-mb-max") command.file_mb_max = std::stoi(argv[i + 1]);
   }
-  const int status = optserve::converter::run_export(command, std::cout, std::cerr);
+  const int status = optserve::converter::run_export(command, optserve::SystemClock(), std::cout, std::cerr);
   if (status == 0) std::cout << "peak_kib " << peak_kib() << "\n";
   return status;
 }
@@ -76,7 +78,7 @@ int main(int argc, char** argv) {
                  "[--tensors]\n";
     return 64;
   }
-  optserve::converter::InspectCommand inspect;
+  optserve::conversion::InspectCommand inspect;
   inspect.path = argv[2];
   for (int i = 3; i < argc; ++i) {
     inspect.as_json = inspect.as_json || std::string_view(argv[i]) == "--json";

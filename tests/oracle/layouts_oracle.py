@@ -194,7 +194,7 @@ def metaseq_mixtures(run, model, sizes, seed):
     state = torch.load(place / "x-model_part-1.pt")
     other = layouts.metaseq_part(layouts.random_model(sizes, seed + 1), sizes, 1, 2)
     torch.save({**state, "model": other}, place / "x-model_part-1.pt")
-    run.refused(place, ["the parts are not of one checkpoint: embed_positions.weight is", "in part 1 at element"])
+    run.refused(place, ["the parts do not belong to one checkpoint: embed_positions.weight is", "in part 1 at element"])
     norm = "decoder.layers.1.final_layer_norm.weight"
     drifted = {**state["model"], norm: state["model"][norm] * (1 + 2 ** -9)}
     torch.save({**state, "model": drifted}, place / "x-model_part-1.pt")
@@ -243,12 +243,12 @@ def faster_transformer_refusals(run, model, sizes):
     heads = ["--heads", "4"]
     place = run.place()
     layouts.save_faster_transformer(place, model, sizes, 2, quantise=True)
-    run.refused(place, ["part-0.pt: is quantised", "convert what it was made from"], *heads)
+    run.refused(place, ["part-0.pt: is quantised", "convert the checkpoint that it was made from"], *heads)
     place = run.place()
     layouts.save_faster_transformer(place, model, sizes, 4)
     run.refused(place, ["do not say how many attention heads", "2 layers of width 256"])
     (place / "part-3.pt").unlink()
-    run.refused(place, ["is one of 4 parts by its widths, found 3"], *heads)
+    run.refused(place, ["its widths are those of one part of 4, found 3"], *heads)
     (place / "part-1.pt").unlink()
     run.refused(place, ["part-2.pt: expected part 1"], *heads)
     place = run.place()
@@ -258,7 +258,7 @@ def faster_transformer_refusals(run, model, sizes):
     run.refused(place, ["holds 28 tensors, expected 12 for each layer and 5 more"], *heads)
     state["weights"][4], state["weights"][6] = state["weights"][6], state["weights"][4]
     torch.save(state, place / "part-0.pt")
-    run.refused(place, ["entry 4 of its list is [3, 256], which is no shape of that entry"], *heads)
+    run.refused(place, ["entry 4 of its list is [3, 256], which is not a shape that this entry can have"], *heads)
 
 
 def huggingface_refusals(run, model, sizes):

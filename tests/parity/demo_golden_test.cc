@@ -13,7 +13,7 @@
 #include "support/temporary_folder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace demo_golden_test {
 
 constexpr float kLogprobTolerance = 1e-3f;
 constexpr int kOthers = kSanitized ? 8 : 64;
@@ -184,5 +184,5 @@ TEST_P(DemoGolden, SampledTokensDependOnSeedAndPositionAlone) {
   });
 }
 
-}  // namespace
+}  // namespace demo_golden_test
 }  // namespace optserve::test_support

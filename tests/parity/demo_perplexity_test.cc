@@ -14,7 +14,7 @@
 #include "tokenizer/encoder.h"
 
 namespace optserve::test_support {
-namespace {
+namespace demo_perplexity_test {
 
 constexpr int32_t kWindow = 511;  // scored tokens of a window, which begins with </s>
 
@@ -117,5 +117,5 @@ TEST(DemoPerplexity, OfSmoothedWeightsStaysNearToo) {
   }
 }
 
-}  // namespace
+}  // namespace demo_perplexity_test
 }  // namespace optserve::test_support

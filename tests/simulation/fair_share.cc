@@ -6,7 +6,7 @@
 namespace optserve::simulation {
 namespace {
 
-constexpr int kLookaheadOfTenant = 16;  // so many jobs of a tenant the scheduler looks at, before it passes it over
+constexpr int kLookaheadOfTenant = 16;  // how many jobs of a tenant the scheduler looks at before it passes it over
 constexpr double kRounding = 1e-6;
 
 }  // namespace

@@ -64,7 +64,8 @@ class Ledger {
   void on_outcome(const protocol::JobSpec& spec, const protocol::SubmitOutcome& outcome);
   void on_cancel(const JobId& job);
   void on_cancel(const protocol::GetGroup& group);
-  // An operator was told that a job is queued again, whose life of this order a client had seen dead.
+  // An operator was told that this job is queued again. Before that, a client had seen it dead in the life that has
+  // this order.
   void on_put_back(const JobId& job, uint64_t dead_order);
   void on_purged(const JobId& job);
   // Everything appended is on disk: memory and disk must agree.

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "protocol/codec.h"
-#include "simulation/process.h"
-#include "simulation/scheduler_node.h"
+#include "simulation/nodes/process.h"
+#include "simulation/nodes/scheduler_node.h"
 
 namespace optserve::simulation {
 namespace {

@@ -2,10 +2,10 @@
 #include <gtest/gtest.h>
 
 #include "scheduler/scheduler_test_world.h"
-#include "simulation/manual_store.h"
+#include "simulation/nodes/manual_store.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace operator_restart_test {
 
 using protocol::ControlAction;
 using protocol::ControlScope;
@@ -183,5 +183,5 @@ TEST_F(OperatorRestart, ADeadJobIsKeptWithItsSpecAndAResultUnderItsLease) {
   EXPECT_EQ(store.results().at(cancelled).token.number, 0u);
 }
 
-}  // namespace
+}  // namespace operator_restart_test
 }  // namespace optserve::scheduler::testing

@@ -90,7 +90,7 @@ struct WorldSettings {
   bool large = false;
   size_t workers = 3, tokenizers = 2, clients = 3;
   uint64_t jobs = 40;
-  uint64_t open_jobs = 100'000;       // large: at most so many at a time
+  uint64_t open_jobs = 100'000;       // large: the most that are open at a time
   int64_t result_ttl_ms = 30'000;     // large: of each job
   bool hostile = false;               // the network also loses, repeats and reorders single messages
   Duration fault_time = seconds(40);  // then everything heals

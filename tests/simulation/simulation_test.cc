@@ -11,13 +11,13 @@
 #include "support/sanitized.h"
 
 namespace optserve::simulation {
-namespace {
+namespace simulation_test {
 
 using test_support::kSanitized;
 
 // Each of these broke an invariant once.
 constexpr uint64_t kFoundSomething[] = {971, 1982, 2151, 3372};
-constexpr uint64_t kPlantSeeds = 300;  // a planted bug is found within so many
+constexpr uint64_t kPlantSeeds = 300;  // how many worlds a planted bug may take to be found
 constexpr seconds kFreshTime{kSanitized ? 6 : 12};
 
 class Simulation : public ::testing::Test {
@@ -81,7 +81,7 @@ TEST_F(Simulation, EndsWithResultsThatExpireBeforeTheyAreSeen) {
   EXPECT_EQ(found, kWorldsWithLosses) << "first seed " << first;
 }
 
-// How many times more CPU time a job takes of the scheduler where six times as many workers and jobs are about.
+// The CPU time that the scheduler spends on a job with six times as many workers and jobs, as a multiple.
 double growth_of_work(Plant plant) {
   const auto cost = [&](size_t workers, uint64_t jobs) {
     WorldSettings settings = large_world(1, workers, jobs);
@@ -95,7 +95,7 @@ double growth_of_work(Plant plant) {
 }
 
 TEST_F(Simulation, ShowsWhetherWorkGrowsWithTheSystem) {
-  if (kSanitized) return;  // their own work is not the scheduler's
+  if (kSanitized) GTEST_SKIP() << "the sanitizers' own work is not the scheduler's";
   constexpr double kGrowthMax = 3;
   EXPECT_LT(growth_of_work(Plant::kNone), kGrowthMax);
   EXPECT_GT(growth_of_work(Plant::kScan), kGrowthMax) << "the planted walk was not noticed";
@@ -107,9 +107,9 @@ class PlantedBug : public ::testing::TestWithParam<PlantInfo> {
 };
 
 TEST_P(PlantedBug, IsFoundAndTheSameWorldIsCleanWithoutIt) {
-  if (kSanitized) return;  // what the checks see is the same there
+  if (kSanitized) GTEST_SKIP() << "the checks see the same without sanitizers, and much faster";
   const PlantInfo& info = GetParam();
-  if (info.breaks == Invariant::kBoundedWork) return;  // ShowsWhetherWorkGrowsWithTheSystem
+  if (info.breaks == Invariant::kBoundedWork) GTEST_SKIP() << "see ShowsWhetherWorkGrowsWithTheSystem";
   for (uint64_t seed = 1; seed <= kPlantSeeds; ++seed) {
     const Outcome planted = run_world(small_world(seed, info.plant));
     if (planted.broken != info.breaks) continue;
@@ -130,5 +130,5 @@ std::string name_of(const ::testing::TestParamInfo<PlantInfo>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, PlantedBug, ::testing::ValuesIn(kPlantTable), name_of);
 
-}  // namespace
+}  // namespace simulation_test
 }  // namespace optserve::simulation

@@ -50,7 +50,7 @@ void convert_demo_model(const std::string& folder, int shards, const std::string
   options.quantisation = find_quantisation(quantisation);
   options.dtype = dtype;
   options.smooth_ranges = smooth_ranges;
-  const auto result = converter::convert(options);
+  const auto result = converter::convert(options, SystemClock());
   if (!result.ok()) throw Error(result.refusal().message);
 }
 

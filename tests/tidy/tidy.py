@@ -115,8 +115,8 @@ def _forbidden_edge(tree, source, target):
     if target[0] == 'kernels' and source[0] != 'kernels':
         may = '/'.join(source).startswith(('libs/backend/cuda/', 'libs/comm/nccl'))
         return None if may else 'kernels are seen by the CUDA backend and the NCCL communicator only'
-    if source[0] == 'kernels' and target[0] != 'kernels':
-        return 'kernels include nothing but kernels'
+    if source[0] == 'kernels' and target[0] != 'kernels' and '/'.join(target) not in tables.KERNEL_INCLUDES:
+        return 'kernels include nothing but kernels, and the plain data of KERNEL_INCLUDES'
     if source[0] == 'libs' and target[0] == 'services':
         return 'a library includes a service'
     if source[0] == 'services' and target[0] == 'services' and source[1] != target[1]:
@@ -195,6 +195,54 @@ def sizes(tree):
             if function.parameters > tables.PARAMETERS_MAX and not function.name.isupper():
                 yield Violation('parameters', file.path, function.line,
                                 f'{function.name}: {function.parameters} parameters, at most {tables.PARAMETERS_MAX}')
+
+
+def folder_sizes(tree):
+    """A folder has one subject, and few enough files to find one at a glance."""
+    counts = {}
+    for file in tree.files.values():
+        if file.parts[0] in ('libs', 'services', 'kernels', 'tests') and len(file.parts) > 1:
+            folder = '/'.join(file.parts[:-1])
+            counts[folder] = counts.get(folder, 0) + 1
+    for folder, count in sorted(counts.items()):
+        if count > tables.FOLDER_FILES_MAX:
+            yield Violation('folder-size', folder, 1, f'{count} files, at most {tables.FOLDER_FILES_MAX}')
+
+
+def owned_strings(tree):
+    """The words of a table stand in that table alone."""
+    for file in tree.cpp():
+        if file.is_test:
+            continue
+        code = cpp_source.strip_comments(file.text)
+        for pattern, places, instead in tables.OWNED_STRINGS:
+            if not _allowed(file.path, places):
+                for match in re.finditer(rf'"(?:{pattern})"', code):
+                    yield Violation('owned-strings', file.path, _line(code, match), f'{match.group()}: use {instead}')
+
+
+def paths_in_pages(tree):
+    """Every file or folder that a page of the project names in backticks exists."""
+    known = set(tree.files)
+    for name in tree.files:
+        known.update(parent.as_posix() for parent in pathlib.PurePosixPath(name).parents)
+    for file in tree.files.values():
+        if file.path not in tables.PAGES_WITH_PATHS:
+            continue
+        for match in re.finditer(r'`((?:libs|services|kernels|tests|deploy|docs|cmake)/[\w./-]+?)/?`', file.text):
+            if match.group(1) not in known:
+                yield Violation('paths-in-pages', file.path, _line(file.text, match), f'there is no {match.group(1)}')
+
+
+def stops_of_journeys(tree):
+    """`file`: `function` in a page means that the file has that function."""
+    for file in tree.files.values():
+        if file.path not in tables.PAGES_WITH_PATHS:
+            continue
+        for match in re.finditer(r'`([\w/]+\.(?:h|cc|cu|cuh))`: `([\w:]+)`', file.text):
+            source, function = tree.files.get(match.group(1)), match.group(2).split('::')[-1]
+            if source is None or not re.search(rf'\b{function}\b', cpp_source.strip_comments(source.text)):
+                yield Violation('journeys', file.path, _line(file.text, match), f'no {function} in {match.group(1)}')
 
 
 def words(tree):
@@ -287,7 +335,8 @@ def scripts(tree):
             yield Violation('scripts', file.path, 1, 'no "set -euo pipefail"')
 
 
-RULES = [layers, cmake_deps, owners, sizes, words, cuda_word, cmake_lists, documentation, file_names, headers, scripts]
+RULES = [layers, cmake_deps, owners, sizes, folder_sizes, words, owned_strings, cuda_word, cmake_lists, documentation,
+         paths_in_pages, stops_of_journeys, file_names, headers, scripts]
 
 
 def violations(root):

@@ -133,6 +133,23 @@ class EveryRuleCanFail(unittest.TestCase):
     def test_long_line(self):
         self.breaks('line-length', 'libs/base/error.cc', '+// ' + 'x' * 118 + '\n', '121 columns')
 
+    def test_crowded_folder(self):
+        files = CLEAN | {f'tests/crowd/file_{i}.py': '' for i in range(35)}
+        self.assertEqual([('folder-size', 'tests/crowd')], [(v.rule, v.path) for v in violations_of(files)])
+
+    def test_word_of_a_table(self):
+        self.breaks('owned-strings', 'services/cli/cli.h', '+const char* const kName = "fp16";\n', 'format_names')
+
+    def test_path_that_does_not_exist(self):
+        self.breaks('paths-in-pages', 'docs/architecture.md', '+See `libs/base/missing.h`.\n', 'libs/base/missing.h')
+
+    def test_stop_of_a_journey_that_does_not_exist(self):
+        self.breaks('journeys', 'docs/architecture.md', '+1. `libs/base/error.cc`: `question`\n', 'no question')
+
+    def test_stop_of_a_journey_that_exists(self):
+        page = CLEAN['docs/architecture.md'] + '1. `libs/base/error.cc`: `answer`\n'
+        self.assertEqual([], violations_of(CLEAN | {'docs/architecture.md': page}))
+
     def test_banned_calls(self):
         for call in ['getenv("X")', 'std::exit(1)', 'exit(1)', 'system("ls")', 'popen("ls", "r")', 'new int',
                      'delete p', 'sprintf(b, "x")', 'rand()', 'std::chrono::steady_clock::now()', 'thread.detach()',

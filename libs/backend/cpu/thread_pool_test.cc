@@ -5,7 +5,7 @@
 #include <numeric>
 
 namespace optserve {
-namespace {
+namespace thread_pool_test {
 
 TEST(ThreadPool, RunsEveryItemOnce) {
   for (const int threads : {1, 2, 5}) {
@@ -46,5 +46,5 @@ TEST(ThreadPool, StartsAndStopsQuickly) {
   }
 }
 
-}  // namespace
+}  // namespace thread_pool_test
 }  // namespace optserve

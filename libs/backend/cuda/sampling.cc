@@ -1,7 +1,5 @@
 #include "kernels/sampling.h"
 
-#include <cstddef>
-
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
 #include "sampling/token_rules.h"
@@ -10,25 +8,6 @@ namespace optserve {
 
 using cuda::expect;
 
-// The kernel reads the rows by its own name for them.
-static_assert(sizeof(PackedSampleRow) == sizeof(kernels::SamplingRow));
-static_assert(offsetof(PackedSampleRow, top_p) == offsetof(kernels::SamplingRow, top_p));
-static_assert(offsetof(PackedSampleRow, slot) == offsetof(kernels::SamplingRow, slot));
-static_assert(offsetof(PackedSampleRow, repetition_penalty) == offsetof(kernels::SamplingRow, repetition_penalty));
-static_assert(offsetof(PackedSampleRow, flags) == offsetof(kernels::SamplingRow, flags));
-static_assert(offsetof(PackedSampleRow, logprobs) == offsetof(kernels::SamplingRow, logprobs));
-static_assert(offsetof(PackedSampleRow, seed) == offsetof(kernels::SamplingRow, seed));
-static_assert(kSampleDraw == static_cast<uint32_t>(kernels::kFeatureDraw));
-static_assert(kSampleTruncate == static_cast<uint32_t>(kernels::kFeatureTruncate));
-static_assert(kSamplePenalties == static_cast<uint32_t>(kernels::kFeaturePenalties));
-static_assert(kSampleRules == static_cast<uint32_t>(kernels::kFeatureRules));
-static_assert(kSampleTypical == static_cast<uint32_t>(kernels::kFeatureTypical));
-static_assert(kSampleLogprobs == static_cast<uint32_t>(kernels::kFeatureLogprobs));
-static_assert(PackedSampleRow::kAllowEnd == static_cast<uint32_t>(kernels::kRowAllowEnd));
-static_assert(PackedSampleRow::kBestAllowed == static_cast<uint32_t>(kernels::kRowBestAllowed));
-static_assert(PackedSampleRow::kHasRules == static_cast<uint32_t>(kernels::kRowHasRules));
-static_assert(static_cast<int>(SamplingProfile::kFasterTransformer) == kernels::kProfileFasterTransformer);
-static_assert(static_cast<int>(SamplingProfile::kMetaseq) == kernels::kProfileMetaseq);
 static_assert(kRuleHeaderWords == kernels::kRulesHeader && kRuleEntryWords == kernels::kRulesEntry);
 static_assert(static_cast<int>(kRuleAllowed) == kernels::kAllowedId && static_cast<int>(kRuleStop) == kernels::kStopId);
 static_assert(static_cast<int>(kRuleBanned) == kernels::kBannedId);
@@ -43,7 +22,7 @@ void CudaBackend::do_sample(const Tensor& logits, const SampleBatch& batch, cons
       .vocab_real = batch.vocab_real,
       .eos = batch.eos,
       .pad = batch.pad,
-      .rows = static_cast<const kernels::SamplingRow*>(batch.rows.raw()),
+      .rows = static_cast<const PackedSampleRow*>(batch.rows.raw()),
       .num_rows = logits.dim(0),
       .history = batch.history.data<int32_t>(),
       .history_stride = batch.history.row_stride(),

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/hex.h"
 
 namespace optserve::checkpoint {
 namespace {

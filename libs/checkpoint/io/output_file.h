@@ -12,7 +12,7 @@
 
 namespace optserve::checkpoint {
 
-// Two: the hash of a file is one thread's, and takes about as long as the rest of a conversion.
+// Two queues, because only one thread can hash a file, and that takes about as long as the rest of a conversion.
 class WriteQueues {
  public:
   WriteQueues();

@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "checkpoint/io/sha256.h"
+#include "base/sha256.h"
 
 namespace optserve::checkpoint {
 

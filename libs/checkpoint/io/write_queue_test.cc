@@ -15,7 +15,7 @@
 #include "base/ids.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace write_queue_test {
 
 namespace fs = std::filesystem;
 
@@ -59,7 +59,7 @@ TEST_F(WriteQueueTest, EachFileGetsItsPiecesInOrder) {
   const char* const names[] = {"a", "b", "c"};
   for (size_t file = 0; file < 3; ++file) {
     EXPECT_EQ(content(names[file]), expected[file]);
-    EXPECT_EQ(files[file]->hash.finish(), sha256_of(expected[file]));
+    EXPECT_EQ(files[file]->hash.finish(), sha256(expected[file]));
   }
   queue.finish(files[0]);
 }
@@ -104,7 +104,7 @@ TEST_F(WriteQueueTest, AFileSystemWithoutDirectWritesGetsTheSameBytes) {
   queue.write(file, bytes(text));
   queue.finish(file);
   EXPECT_EQ(lseek(file->fd, 0, SEEK_END), static_cast<off_t>(text.size()));
-  EXPECT_EQ(file->hash.finish(), sha256_of(text));
+  EXPECT_EQ(file->hash.finish(), sha256(text));
 }
 
 TEST_F(WriteQueueTest, TheEndWaitsForThePieceAtWorkOnlyAndClosesTheFile) {
@@ -120,5 +120,5 @@ TEST_F(WriteQueueTest, TheEndWaitsForThePieceAtWorkOnlyAndClosesTheFile) {
   EXPECT_TRUE(watched.expired());
 }
 
-}  // namespace
+}  // namespace write_queue_test
 }  // namespace optserve::checkpoint

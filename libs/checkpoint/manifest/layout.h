@@ -12,7 +12,7 @@
 
 namespace optserve::checkpoint {
 
-// What decides the names, types and shapes in every shard.
+// What determines the names, types and shapes in every shard.
 struct ShardPlan {
   model_spec::OptConfig config;
   tensor::DType dtype = tensor::DType::kF16;  // of what is not quantised: F32, F16 or BF16
@@ -25,7 +25,7 @@ QuantFormat format_of(const model_spec::TensorSpec& spec, const ShardPlan& plan)
 
 // Shard counts that the model allows and that leave the groups of int4 whole.
 std::vector<int> legal_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation);
-// Refuses another count and names the legal ones.
+// Refuses any other count, and names the legal ones.
 Status check_shards(const ShardPlan& plan);
 
 // "layers.0.ffn.up.weight_scale"

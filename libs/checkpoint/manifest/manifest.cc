@@ -5,8 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/input_check.h"
 #include "base/limits.h"
-#include "checkpoint/io/sha256.h"
+#include "base/sha256.h"
 #include "checkpoint/io/strict_json.h"
 #include "checkpoint/manifest/layout.h"
 
@@ -32,11 +33,7 @@ std::string_view scales_name(ScaleChoice choice) {
 Refusal bad_manifest(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, "manifest.json: " + what); }
 
 bool is_safe_name(const std::string& name) {
-  return !name.empty() && name.size() <= 128 && name[0] != '.' &&
-         std::all_of(name.begin(), name.end(), [](unsigned char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-                  c == '-';
-         });
+  return !name.empty() && name.size() <= 128 && name[0] != '.' && is_name(name);
 }
 
 // Exactly these keys.
@@ -74,7 +71,7 @@ Result<FileEntry> parse_file(const json& object) {
   if (!bytes.ok()) return bytes.refusal();
   if (!digest.ok()) return digest.refusal();
   if (!is_safe_name(name.value()) || name.value() == kManifestName)
-    return bad_manifest("'" + name.value().substr(0, 80) + "' is no name for a file of a checkpoint");
+    return bad_manifest("'" + name.value().substr(0, 80) + "' is not a valid name for a file of a checkpoint");
   if (!is_sha256_hex(digest.value()))
     return bad_manifest("sha256 of " + name.value() + " is not 64 lower-case hex digits");
   return FileEntry{name.value(), bytes.value(), digest.value()};

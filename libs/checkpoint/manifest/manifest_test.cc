@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 namespace optserve::checkpoint {
-namespace {
+namespace manifest_test {
 
 Manifest example() {
   Manifest manifest;
@@ -151,5 +151,5 @@ TEST(Manifest, RefusesDuplicateKeysAndRubbish) {
   EXPECT_FALSE(parse_manifest(std::string(100'000, '[')).ok());
 }
 
-}  // namespace
+}  // namespace manifest_test
 }  // namespace optserve::checkpoint

@@ -6,8 +6,9 @@
 #include <string_view>
 #include <utility>
 
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/io/byte_source.h"
-#include "checkpoint/io/sha256.h"
 
 namespace optserve::checkpoint {
 namespace {
@@ -32,7 +33,7 @@ Result<ModelIdentity> read_model_identity(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / kManifestName).string();
   if (std::error_code code; !std::filesystem::exists(path, code))
     return refuse(ErrorCode::kUnsupportedFormat,
-                  folder + " has no manifest.json: it is no finished checkpoint of 'optserve convert'");
+                  folder + " has no manifest.json: it is not a finished checkpoint of 'optserve convert'");
   Result<std::unique_ptr<InputFile>> file = InputFile::open(path);
   if (!file.ok()) return file.refusal();
   if (file.value()->size() > kManifestBytesMax)
@@ -43,7 +44,7 @@ Result<ModelIdentity> read_model_identity(const std::string& folder) {
   if (!manifest.ok()) return refuse(manifest.refusal().code, folder + ": " + manifest.refusal().message);
   ModelIdentity identity;
   identity.manifest = std::move(manifest).value();
-  identity.manifest_digest = to_hex(sha256_of(text));
+  identity.manifest_digest = to_hex(sha256(text));
   identity.vocabulary_digest = vocabulary_digest(identity.manifest);
   return identity;
 }
@@ -55,7 +56,7 @@ std::string vocabulary_digest(const Manifest& manifest) {
   std::string lines;
   for (const FileEntry* entry : {vocab, merges})
     lines += entry->name + " " + std::to_string(entry->bytes) + " " + entry->sha256 + "\n";
-  return to_hex(sha256_of(lines));
+  return to_hex(sha256(lines));
 }
 
 Result<std::string> read_listed_file(const std::string& folder, const Manifest& manifest, const std::string& name) {
@@ -68,7 +69,7 @@ Result<std::string> read_listed_file(const std::string& folder, const Manifest& 
     return refuse(ErrorCode::kDataCorrupt, path + " has " + std::to_string(file.value()->size()) +
                                                " bytes, the manifest says " + std::to_string(entry->bytes));
   std::string bytes = read_all(*file.value());
-  if (const std::string found = to_hex(sha256_of(bytes)); found != entry->sha256)
+  if (const std::string found = to_hex(sha256(bytes)); found != entry->sha256)
     return refuse(ErrorCode::kDataCorrupt, path + " has SHA-256 " + found + ", the manifest says " + entry->sha256);
   return bytes;
 }

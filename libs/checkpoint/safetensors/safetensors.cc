@@ -32,7 +32,8 @@ std::optional<uint64_t> as_u63(const json& value) {
 // One entry of the header; offsets are still relative to the start of the data.
 Result<StoredTensor> parse_entry(const ByteSource& file, const std::string& name, const json& entry) {
   const auto fault = [&](const std::string& what) { return bad_safetensors(file, "tensor '" + name + "': " + what); };
-  if (name.empty() || name.size() > kStoredNameMax) return bad_safetensors(file, "a tensor name of improper length");
+  if (name.empty() || name.size() > kStoredNameMax)
+    return bad_safetensors(file, "a tensor name that is empty or too long");
   if (!entry.is_object() || entry.size() != 3 || !entry.contains("dtype") || !entry.contains("shape") ||
       !entry.contains("data_offsets"))
     return fault("expected exactly dtype, shape and data_offsets");

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace optserve::checkpoint {
-namespace {
+namespace safetensors_test {
 
 // A file from header text and a number of data bytes.
 std::string file_of(const std::string& header, size_t data_bytes) {
@@ -95,5 +95,5 @@ TEST(Safetensors, BoundsTheValuesOfItsHeader) {
   EXPECT_NE(fault_of(file_of(objects + R"("x":{}})", 0)).find("holds more than 1000000 values"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace safetensors_test
 }  // namespace optserve::checkpoint

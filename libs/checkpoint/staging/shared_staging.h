@@ -19,8 +19,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "checkpoint/io/output_file.h"
-#include "checkpoint/staging/file_lock.h"
 #include "checkpoint/staging/staging_record.h"
 #include "checkpoint/staging/target_folder.h"
 
@@ -62,13 +62,13 @@ class SharedStaging {
   SharedStaging(const SharedStaging&) = delete;
   SharedStaging& operator=(const SharedStaging&) = delete;
 
-  // Unfinished shards that nobody writes, the first ones, at most so many.
+  // Claims the first unfinished shards that nobody writes, at most `shards_max`.
   std::vector<ShardClaim> claim(int shards_max);
   // Where the claimed shard's bytes go. The folder must outlive it.
   OutputFile new_part(const ShardClaim& claim);
   // The part is complete: it is flushed to the disk, and then the shard is finished for everybody.
   void finish(const ShardClaim& claim, OutputFile& part, const ShardNotes& notes);
-  // The part is of no use any more.
+  // Removes a part that nobody needs.
   void drop(const OutputFile& part);
 
   // Of each shard; nullopt while it is unfinished.
@@ -76,13 +76,13 @@ class SharedStaging {
   int finished() const;
   // Bytes of shards that others are writing.
   uint64_t bytes_of_others() const;
-  // Another one has published the target.
+  // Whether another process has published the target.
   bool is_published() const;
 
   // Every shard is finished: adds the texts to them and publishes, or finds that another one did. Refused if the target
   // has appeared meanwhile from elsewhere.
   Status publish(const std::vector<NamedText>& texts);
-  // The finished shards are of no use: the last one who leaves removes the folder.
+  // Nobody needs the finished shards: the last process that leaves removes the folder.
   void discard() { is_useless_ = true; }
 
   const std::string& path() const { return path_; }

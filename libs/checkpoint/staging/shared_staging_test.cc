@@ -11,7 +11,7 @@
 #include "base/ids.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace shared_staging_test {
 
 namespace fs = std::filesystem;
 
@@ -231,5 +231,5 @@ TEST(StagingRecord, NamesEveryDifference) {
   EXPECT_FALSE(record_difference("broken", "{}").empty());
 }
 
-}  // namespace
+}  // namespace shared_staging_test
 }  // namespace optserve::checkpoint

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/io/sha256.h"
+#include "base/sha256.h"
 #include "checkpoint/io/strict_json.h"
 
 namespace optserve::checkpoint {

@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <stdio.h>  // renameat2
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -59,6 +60,17 @@ Status TargetFolder::publish(int from_fd, const std::string& name) const {
   if (failed != 0) throw errno_error("rename to " + path_);
   if (fsync(parent_fd_) != 0) throw errno_error("fsync " + parent_);
   return ok_status();
+}
+
+Status check_room(const std::string& target, uint64_t bytes) {
+  std::string parent = std::filesystem::path(target).parent_path().string();
+  if (parent.empty()) parent = ".";
+  struct statvfs info {};
+  if (statvfs(parent.c_str(), &info) != 0) return ok_status();  // whoever writes there will say what is wrong
+  const uint64_t room = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
+  if (room >= bytes) return ok_status();
+  return refuse(ErrorCode::kUnavailable, parent + ": " + std::to_string(bytes >> 20) + " MiB are needed, but only " +
+                                             std::to_string(room >> 20) + " MiB are free");
 }
 
 }  // namespace optserve::checkpoint

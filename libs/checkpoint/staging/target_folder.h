@@ -1,6 +1,7 @@
-// The folder that a conversion or an export is going to make, and its parent, in which that happens.
+// The folder that a conversion or an export is going to create, and its parent folder, in which it grows.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/error.h"
@@ -9,7 +10,7 @@ namespace optserve::checkpoint {
 
 class TargetFolder {
  public:
-  // Refuses a name that is none and a parent that does not exist.
+  // Refuses paths that do not name a folder, and parents that do not exist.
   static Result<TargetFolder> open(const std::string& path);
   ~TargetFolder();
   TargetFolder(TargetFolder&& other) noexcept;
@@ -32,5 +33,9 @@ class TargetFolder {
   std::string path_, parent_, name_;
   int parent_fd_ = -1;
 };
+
+// Refuses early what would fail after hours: less than `bytes` of room on the file system of the folder `target`, which
+// need not exist.
+Status check_room(const std::string& target, uint64_t bytes);
 
 }  // namespace optserve::checkpoint

@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace optserve::checkpoint {
-namespace {
+namespace crc32_test {
 
 // Bit by bit, as the polynomial is defined.
 uint32_t by_definition(std::span<const std::byte> bytes) {
@@ -40,5 +40,5 @@ TEST(Crc32, OfEveryLengthAtAnyPlaceWholeAndInPieces) {
   }
 }
 
-}  // namespace
+}  // namespace crc32_test
 }  // namespace optserve::checkpoint

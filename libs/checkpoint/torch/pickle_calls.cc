@@ -106,10 +106,11 @@ bool PickleMachine::check_harmless(ValueId callable, ValueId arguments, std::str
 }
 
 bool PickleMachine::call(ValueId callable, ValueId arguments, std::string_view how) {
-  if (doc_.kind(arguments) != ValueKind::kTuple) return fail("the pickle is damaged: arguments are no tuple" + place());
+  if (doc_.kind(arguments) != ValueKind::kTuple)
+    return fail("the pickle is damaged: arguments are not a tuple" + place());
   if (!check_harmless(callable, arguments, how)) return false;
   if (doc_.kind(callable) == ValueKind::kOpaque) return push_opaque(doc_.opaques_[doc_.values_[callable].index].name);
-  if (doc_.kind(callable) != ValueKind::kGlobal) return fail("the pickle calls a value that is no name" + place());
+  if (doc_.kind(callable) != ValueKind::kGlobal) return fail("the pickle calls a value that is not a name" + place());
   switch (role_of_global(doc_.text(callable))) {
     case GlobalRole::kOrderedDict:
       return call_ordered_dict(doc_.items(arguments));
@@ -131,7 +132,8 @@ bool PickleMachine::call_ordered_dict(const std::vector<ValueId>& arguments) {
   std::vector<ValueId> flat;
   if (arguments.size() > 1) return fail("OrderedDict with several arguments" + place());
   if (arguments.size() == 1) {
-    if (doc_.kind(arguments[0]) != ValueKind::kList) return fail("OrderedDict of something that is no list" + place());
+    if (doc_.kind(arguments[0]) != ValueKind::kList)
+      return fail("OrderedDict of something that is not a list" + place());
     for (ValueId pair : doc_.items(arguments[0])) {
       const bool is_sequence = doc_.kind(pair) == ValueKind::kList || doc_.kind(pair) == ValueKind::kTuple;
       if (!is_sequence || doc_.items(pair).size() != 2) return fail("OrderedDict of something but pairs" + place());
@@ -145,7 +147,7 @@ bool PickleMachine::call_ordered_dict(const std::vector<ValueId>& arguments) {
 bool PickleMachine::call_torch_size(const std::vector<ValueId>& arguments) {
   if (arguments.size() != 1 ||
       (doc_.kind(arguments[0]) != ValueKind::kTuple && doc_.kind(arguments[0]) != ValueKind::kList))
-    return fail("torch.Size of something that is no tuple" + place());
+    return fail("torch.Size of something that is not a tuple" + place());
   return push_sequence(ValueKind::kTuple, std::vector<ValueId>(doc_.items(arguments[0])));
 }
 

@@ -16,7 +16,7 @@ GlobalRole role_of_global(std::string_view name);
 // "torch.HalfStorage" to kF16, and so on; nullopt for anything else.
 std::optional<tensor::DType> storage_dtype(std::string_view name);
 
-// Name of an opcode that the reader refuses, for messages; empty if it is no opcode at all.
+// The name of an opcode that the reader refuses, for messages; empty if there is no such opcode.
 std::string_view refused_opcode_name(unsigned char opcode);
 
 }  // namespace optserve::checkpoint

@@ -92,7 +92,7 @@ bool PickleMachine::fail(std::string what) {
 
 bool PickleMachine::fail_opcode(unsigned char opcode) {
   const std::string_view name = refused_opcode_name(opcode);
-  if (name.empty()) return fail("the pickle is damaged: " + hex_byte(opcode) + " is no opcode" + place());
+  if (name.empty()) return fail("the pickle is damaged: " + hex_byte(opcode) + " is not an opcode" + place());
   std::string target;
   if (name == "INST") {
     std::string_view module, leaf;

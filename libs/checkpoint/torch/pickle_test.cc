@@ -5,7 +5,7 @@
 #include "checkpoint/torch/testing/pt_builder.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace pickle_test {
 
 namespace op = testing::op;
 using testing::little;
@@ -140,7 +140,7 @@ TEST(Pickle, RefusesOpcodesByName) {
       {"\x94", "MEMOIZE"}, {"\x8b", "LONG4"}, {"\x92", "NEWOBJ_EX"}};
   for (const auto& [body, name] : cases)
     EXPECT_NE(fault_of(body).find(std::string("opcode ") + name + ","), std::string::npos) << fault_of(body);
-  EXPECT_NE(fault_of("\xff").find("is no opcode"), std::string::npos);
+  EXPECT_NE(fault_of("\xff").find("is not an opcode"), std::string::npos);
 }
 
 TEST(Pickle, RefusesDamage) {
@@ -237,5 +237,5 @@ TEST(Pickle, SelfReferenceAndSharing) {
   EXPECT_EQ(fault_of(deep), "accepted");
 }
 
-}  // namespace
+}  // namespace pickle_test
 }  // namespace optserve::checkpoint

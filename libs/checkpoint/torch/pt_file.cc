@@ -47,7 +47,7 @@ std::string first_bytes(const ByteSource& source) {
   return text;
 }
 
-// What a file that is no zip file looks like, to say so.
+// What a file seems to be that is not a zip file, for the message.
 std::string guess_of(const ByteSource& source) {
   const std::string head = first_bytes(source);
   if (head.empty()) return "it is empty";

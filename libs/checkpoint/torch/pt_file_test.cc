@@ -9,7 +9,7 @@
 #include "checkpoint/torch/testing/pt_builder.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace pt_file_test {
 
 namespace op = testing::op;
 using tensor::DType;
@@ -134,5 +134,5 @@ TEST(PtFile, SaysWhatElseAFileIs) {
     EXPECT_NE(Opened(bytes).fault().find(expected), std::string::npos) << Opened(bytes).fault();
 }
 
-}  // namespace
+}  // namespace pt_file_test
 }  // namespace optserve::checkpoint

@@ -12,7 +12,7 @@
 #include "checkpoint/torch/pt_file.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace pt_writer_test {
 
 namespace fs = std::filesystem;
 
@@ -123,5 +123,5 @@ TEST_F(PtWriterTest, StoragesHaveTheirLength) {
       "more bytes");
 }
 
-}  // namespace
+}  // namespace pt_writer_test
 }  // namespace optserve::checkpoint

@@ -6,7 +6,8 @@
 #include <cstring>
 #include <optional>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/torch/zip_format.h"
 
 namespace optserve::checkpoint {

@@ -5,7 +5,7 @@
 #include "checkpoint/torch/testing/pt_builder.h"
 
 namespace optserve::checkpoint {
-namespace {
+namespace zip_test {
 
 using testing::little;
 using testing::zip_bytes;
@@ -107,5 +107,5 @@ TEST(Zip, EveryFlippedByteOfTheStructureIsSafe) {
   }
 }
 
-}  // namespace
+}  // namespace zip_test
 }  // namespace optserve::checkpoint

@@ -15,6 +15,8 @@
 
 namespace optserve::cli {
 
+using client::Client;
+
 struct PipelineBench {
   Client& client;
   const Clock& clock;

@@ -46,6 +46,14 @@ json measurement_json(const BenchMeasurement& measurement, const workload::Bench
   return entry;
 }
 
+// Nothing if the times are missing or zero.
+std::optional<DeviceUsage> read_device_usage(const json& entry) {
+  const DeviceUsage usage{entry.value("device_busy_ms", 0.0), entry.value("device_idle_ms", 0.0)};
+  return usage.busy_ms > 0 && usage.idle_ms >= 0 ? std::optional(usage) : std::nullopt;
+}
+
+}  // namespace
+
 BenchMeasurement read_measurement(const json& entry) {
   BenchMeasurement measurement;
   measurement.batch = entry.value("batch", 0);
@@ -66,13 +74,6 @@ BenchMeasurement read_measurement(const json& entry) {
   measurement.device = read_device_usage(entry);
   measurement.note = entry.value("note", "");
   return measurement;
-}
-
-}  // namespace
-
-std::optional<DeviceUsage> read_device_usage(const json& entry) {
-  const DeviceUsage usage{entry.value("device_busy_ms", 0.0), entry.value("device_idle_ms", 0.0)};
-  return usage.busy_ms > 0 && usage.idle_ms >= 0 ? std::optional(usage) : std::nullopt;
 }
 
 Spread spread_of(std::vector<double> values) {
@@ -116,6 +117,7 @@ json to_json(const BenchResult& result) {
                {"through", result.through},
                {"model", result.model},
                {"random_weights", result.random_weights},
+               {"random_format", result.random_format},
                {"dtype", result.dtype},
                {"device", result.device},
                {"world", result.world},
@@ -147,6 +149,7 @@ Result<BenchResult> bench_result_from_json(const json& root) {
     result.through = root.at("through").get<std::string>();
     result.model = root.at("model").get<std::string>();
     result.random_weights = root.value("random_weights", false);
+    result.random_format = root.value("random_format", std::string());
     result.dtype = root.value("dtype", "");
     result.device = root.value("device", "");
     result.world = root.at("world").get<int>();

@@ -10,7 +10,7 @@
 #include "cli/bench/machine_info.h"
 
 namespace optserve::cli {
-namespace {
+namespace bench_result_test {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
@@ -133,7 +133,7 @@ TEST(BenchTable, HasALineForEachBatchAndTheDefinitions) {
             "ms/token = whole time / 256, QPS = batch / whole time; the median of 3 runs\n");
   BenchResult cut = sample();
   cut.complete = false;
-  EXPECT_THAT(bench_table(cut), HasSubstr("ended before its time"));
+  EXPECT_THAT(bench_table(cut), HasSubstr("was ended early"));
 }
 
 TEST(BenchTable, ThroughputReadsAsItIsPrintedElsewhere) {
@@ -203,5 +203,5 @@ TEST(MachineInfo, NamesTheMachineAndTheMoment) {
   EXPECT_THAT(command_line(), HasSubstr("bench_result_test"));
 }
 
-}  // namespace
+}  // namespace bench_result_test
 }  // namespace optserve::cli

@@ -5,7 +5,7 @@
 #include <string>
 
 namespace optserve::cli {
-namespace {
+namespace device_usage_test {
 
 const std::string kMetrics =
     "# HELP optserve_worker_device_busy_seconds_total Time of rank 0's device in steps\n"
@@ -53,5 +53,5 @@ TEST(DeviceUsage, BetweenTwoMomentsOfOneWorker) {
   EXPECT_FALSE(usage_between(before, std::nullopt));
 }
 
-}  // namespace
+}  // namespace device_usage_test
 }  // namespace optserve::cli

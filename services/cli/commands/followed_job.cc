@@ -43,8 +43,8 @@ std::vector<protocol::JobResult> in_order(const std::vector<JobId>& ids,
 
 }  // namespace
 
-JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) {
-  JobStream stream;
+client::JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) {
+  client::JobStream stream;
   stream.on_text = [state](std::string_view piece, const protocol::JobEvent& event) {
     const std::lock_guard lock(state->mutex);
     state->text += piece;

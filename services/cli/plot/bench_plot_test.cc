@@ -14,7 +14,7 @@
 #include "cli/plot/svg.h"
 
 namespace optserve::cli {
-namespace {
+namespace bench_plot_test {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -242,5 +242,5 @@ TEST(BenchSeries, WhatCannotBeDrawnIsRefused) {
   EXPECT_THAT(read_series(folder.path() + "/none").refusal().message, HasSubstr("No such file"));
 }
 
-}  // namespace
+}  // namespace bench_plot_test
 }  // namespace optserve::cli

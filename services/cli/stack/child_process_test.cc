@@ -14,7 +14,7 @@
 #include "cli/stack/process_identity.h"
 
 namespace optserve::cli {
-namespace {
+namespace child_process_test {
 
 std::string log_file(const char* name) { return ::testing::TempDir() + "/" + name + "." + std::to_string(getpid()); }
 std::string read_file(const std::string& path) {
@@ -113,5 +113,5 @@ TEST(HttpProbe, NobodyThereIsNoAnswer) {
   EXPECT_LT(std::chrono::steady_clock::now() - before, milliseconds(900));
 }
 
-}  // namespace
+}  // namespace child_process_test
 }  // namespace optserve::cli

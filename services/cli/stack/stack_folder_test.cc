@@ -7,7 +7,7 @@
 #include <fstream>
 
 namespace optserve::cli {
-namespace {
+namespace stack_folder_test {
 
 namespace fs = std::filesystem;
 
@@ -83,5 +83,5 @@ TEST_F(StackFolderTest, AFolderThatCannotBeMadeIsNamed) {
   EXPECT_THROW(StackFolder(folder_.path() + "/file/run").create(), Error);
 }
 
-}  // namespace
+}  // namespace stack_folder_test
 }  // namespace optserve::cli

@@ -9,7 +9,7 @@
 #include "base/error.h"
 
 namespace optserve::cli {
-namespace {
+namespace stack_supervisor_test {
 
 using State = StackSupervisor::State;
 
@@ -186,5 +186,5 @@ TEST_F(StackSupervisorTest, KillsWhatDoesNotEndInTime) {
   EXPECT_EQ(host_.signals.back(), (std::pair<std::string, int>{"worker-0", SIGKILL}));
 }
 
-}  // namespace
+}  // namespace stack_supervisor_test
 }  // namespace optserve::cli

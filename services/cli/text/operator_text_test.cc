@@ -7,10 +7,9 @@
 
 #include "cli/text/status_text.h"
 #include "cli/text/text_table.h"
-#include "cli/text/wait_line.h"
 
 namespace optserve::cli {
-namespace {
+namespace operator_text_test {
 
 using nlohmann::json;
 using protocol::JobState;
@@ -113,7 +112,7 @@ TEST(GroupText, CountsEveryState) {
                                                             {"dead", 6}}));
 }
 
-Answers<protocol::SystemStatus> two_schedulers() {
+client::Answers<protocol::SystemStatus> two_schedulers() {
   protocol::SystemStatus status;
   status.term = 7;
   status.mode = protocol::QueueMode::kPaused;
@@ -157,29 +156,25 @@ TEST(StatusText, JsonHasOneObjectForEachScheduler) {
             (json{{"endpoint", "tcp://b:1"}, {"error", "unavailable"}, {"message", "cannot be reached"}}));
 }
 
-TEST(WaitLine, IsReplacedAndErasedOnce) {
-  WaitLine line;
-  EXPECT_EQ(line.erase(), "");
+TEST(WaitingText, SaysWhyNothingIsPrintedYet) {
   protocol::JobEvent event;
   event.position = 2;
   event.eta_ms = 1'500;
-  EXPECT_EQ(line.show(event), "\r\x1b[Kqueued: 2 jobs before it, starts in about 1 s");
+  EXPECT_EQ(waiting_text(event), "queued: 2 jobs before it, starts in about 1 s");
   event.position = 1;
   event.eta_ms = -1;
-  EXPECT_EQ(line.show(event), "\r\x1b[Kqueued: 1 job before it");
+  EXPECT_EQ(waiting_text(event), "queued: 1 job before it");
   event.position = 0;
-  EXPECT_EQ(line.show(event), "\r\x1b[Kqueued: next to start");
+  EXPECT_EQ(waiting_text(event), "queued: next to start");
   event.state = JobState::kRunning;
-  EXPECT_EQ(line.show(event), "\r\x1b[K");
-  EXPECT_EQ(line.show(event), "");
+  EXPECT_EQ(waiting_text(event), "");
 }
 
-TEST(WaitLine, NeverComesAfterText) {
-  WaitLine line;
+TEST(WaitingText, NeverComesAfterText) {
   protocol::JobEvent event;
   event.text_offset = 3;
-  EXPECT_EQ(line.show(event), "");
+  EXPECT_EQ(waiting_text(event), "");
 }
 
-}  // namespace
+}  // namespace operator_text_test
 }  // namespace optserve::cli

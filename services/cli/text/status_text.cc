@@ -41,7 +41,7 @@ ordered_json models_json(const SystemStatus& status) {
   return models;
 }
 
-ordered_json scheduler_json(const SchedulerAnswer<SystemStatus>& scheduler) {
+ordered_json scheduler_json(const client::SchedulerAnswer<SystemStatus>& scheduler) {
   if (!scheduler.answer.ok()) {
     const Refusal& refusal = scheduler.answer.refusal();
     return {{"endpoint", scheduler.endpoint},
@@ -86,7 +86,7 @@ std::string services_table(const SystemStatus& status) {
   return text_table(rows);
 }
 
-std::string scheduler_text(const SchedulerAnswer<SystemStatus>& scheduler) {
+std::string scheduler_text(const client::SchedulerAnswer<SystemStatus>& scheduler) {
   std::string text = "scheduler " + scheduler.endpoint;
   if (!scheduler.answer.ok()) return text + ": " + scheduler.answer.refusal().message + "\n";
   const SystemStatus& status = scheduler.answer.value();
@@ -104,13 +104,13 @@ std::string scheduler_text(const SchedulerAnswer<SystemStatus>& scheduler) {
 
 }  // namespace
 
-std::string status_json(const Answers<SystemStatus>& answers) {
+std::string status_json(const client::Answers<SystemStatus>& answers) {
   ordered_json schedulers = ordered_json::array();
   for (const auto& scheduler : answers) schedulers.push_back(scheduler_json(scheduler));
   return json_line({{"schedulers", std::move(schedulers)}});
 }
 
-std::string status_table(const Answers<SystemStatus>& answers) {
+std::string status_table(const client::Answers<SystemStatus>& answers) {
   std::string text;
   for (const auto& scheduler : answers) text += (text.empty() ? "" : "\n") + scheduler_text(scheduler);
   return text;

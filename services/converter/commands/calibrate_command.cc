@@ -6,7 +6,7 @@
 
 #include "base/shutdown.h"
 #include "checkpoint/io/byte_source.h"
-#include "converter/commands/exit_status.h"
+#include "converter/commands/terminal.h"
 #include "converter/transform/calibrate.h"
 #include "tokenizer/encoder.h"
 
@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Status check_command(const CalibrateCommand& command) {
+Status check_command(const conversion::CalibrateCommand& command) {
   if (command.checkpoint.empty() || command.text.empty() || command.output.empty())
     return refuse(ErrorCode::kBadRequest, "a checkpoint, --text and --output are needed");
   if (std::error_code ignored; fs::exists(command.output, ignored))
@@ -41,7 +41,7 @@ Status write_whole(const std::string& path, const std::string& bytes) {
   return ok_status();
 }
 
-Result<int> calibrate_to_file(const CalibrateCommand& command, std::ostream& out) {
+Result<int> calibrate_to_file(const conversion::CalibrateCommand& command, std::ostream& out) {
   if (Status status = check_command(command); !status.ok()) return status.refusal();
   Result<std::string> text = checkpoint::read_text_file(command.text, tokenizer::Encoder::kTextBytesMax);
   if (!text.ok()) return text.refusal();
@@ -58,7 +58,7 @@ Result<int> calibrate_to_file(const CalibrateCommand& command, std::ostream& out
 
 }  // namespace
 
-int run_calibrate(const CalibrateCommand& command, std::ostream& out, std::ostream& err) {
+int run_calibrate(const conversion::CalibrateCommand& command, std::ostream& out, std::ostream& err) {
   return exit_status_of([&] { return calibrate_to_file(command, out); }, err);
 }
 

@@ -7,10 +7,8 @@
 
 namespace optserve::converter {
 
-using conversion::CalibrateCommand;
-
 // Measures and writes the file whole or not at all; a file that exists is not replaced. Stops on SIGINT or SIGTERM.
 // Exit status: 0, 1 refused, 2 the environment failed, 130 cancelled.
-int run_calibrate(const CalibrateCommand& command, std::ostream& out, std::ostream& err);
+int run_calibrate(const conversion::CalibrateCommand& command, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter

@@ -10,7 +10,6 @@
 #include "checkpoint/torch/pt_writer.h"
 #include "converter/export/export_layout.h"
 #include "converter/export/shard_rows.h"
-#include "converter/write/disk_room.h"
 
 namespace optserve::converter {
 namespace {
@@ -202,7 +201,8 @@ Result<ExportResult> export_checkpoint(const ExportOptions& options) {
   const Result<std::unique_ptr<StagingFolder>> folder = StagingFolder::create(options.output);
   if (!folder.ok()) return folder.refusal();
   Exporter exporter(rows.value(), *folder.value(), options);
-  if (Status status = check_room(options.output, exporter.total_bytes()); !status.ok()) return status.refusal();
+  if (Status status = checkpoint::check_room(options.output, exporter.total_bytes()); !status.ok())
+    return status.refusal();
   if (options.check_source)
     if (Status status = reader.value().verify_checksums(0, 1, kExportHashThreads); !status.ok())
       return status.refusal();

@@ -1,5 +1,5 @@
-// A sharded checkpoint in, one of Hugging Face or Metaseq out: the way back of convert.h, streamed in the same way and
-// published as a whole. The same checkpoint gives the same bytes.
+// Sharded checkpoint in, checkpoint of Hugging Face or Metaseq out: the reverse of write/convert.h. Tensors stream in
+// the same way, and the folder becomes visible whole or not at all. The same checkpoint gives the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "conversion/command_options.h"
 #include "converter/write/convert.h"
 
 namespace optserve::converter {
@@ -15,14 +16,10 @@ namespace optserve::converter {
 enum class ExportFormat : uint8_t { kHuggingFace, kMetaseq };
 std::optional<ExportFormat> parse_export_format(std::string_view name);  // "huggingface", "metaseq"
 
-struct ExportOptions {
-  std::string input;   // folder of a converted checkpoint
-  std::string output;  // folder to create
+struct ExportOptions : conversion::ExportRequest {
   ExportFormat format = ExportFormat::kHuggingFace;
-  int parts = 1;                            // of Metaseq
-  uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; more weights make several, with an index
-  bool check_source = true;                 // compare the checkpoint's files with its manifest before
-  std::function<bool(const ConvertProgress&)> on_progress;  // false cancels
+  uint64_t file_bytes_max = 5'000'000'000;  // of one Hugging Face file; larger models get several and an index
+  OnConvertProgress on_progress;
 };
 
 struct ExportResult {

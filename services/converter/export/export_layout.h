@@ -13,7 +13,7 @@
 
 namespace optserve::converter {
 
-// One tensor of an exported file: a part of one of ours.
+// One tensor of an exported file, which holds a part of one of ours.
 struct ExportTensor {
   std::string name;
   std::vector<int64_t> shape;

@@ -8,12 +8,13 @@
 #include <random>
 
 #include "base/ids.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/writer.h"
 #include "converter/export/export_layout.h"
 #include "converter/export/shard_rows.h"
 
 namespace optserve::converter {
-namespace {
+namespace export_test {
 
 namespace fs = std::filesystem;
 using model_spec::TensorSpec;
@@ -24,13 +25,7 @@ class Export : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-export-test-" + Id128::random().hex());
     fs::create_directory(root_);
-    plan_.config.name = "tiny";
-    plan_.config.num_layers = 2;
-    plan_.config.hidden = plan_.config.embed_dim = 16;
-    plan_.config.num_heads = 4;
-    plan_.config.ffn = 32;
-    plan_.config.vocab = plan_.config.vocab_real = 40;
-    plan_.config.max_positions = 6;
+    plan_.config = checkpoint::testing::tiny_config();
     plan_.dtype = tensor::DType::kF32;
     plan_.shards = 4;
     write();
@@ -172,5 +167,5 @@ TEST_F(Export, AQuantisedCheckpointIsRefused) {
   EXPECT_FALSE(fs::exists(root_ / "out"));
 }
 
-}  // namespace
+}  // namespace export_test
 }  // namespace optserve::converter

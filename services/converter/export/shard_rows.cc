@@ -31,7 +31,7 @@ Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint
   return rows;
 }
 
-// What `wanted` has in common with one shard's block.
+// Copies the part of `wanted` that one shard's block holds.
 void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, const Block& block, const Rectangle& wanted,
                                 std::span<std::byte> out) const {
   const auto element = static_cast<int64_t>(tensor::dtype_bytes(dtype_));

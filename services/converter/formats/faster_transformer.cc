@@ -91,7 +91,7 @@ class PartReader {
     for (ValueId item : items) {
       if (doc.kind(item) != ValueKind::kTensor)
         return checkpoint::corrupt_file(file_.name(),
-                                        "entry " + std::to_string(tensors_.size()) + " of its list is no tensor");
+                                        "entry " + std::to_string(tensors_.size()) + " of its list is not a tensor");
       const PickleTensor& tensor = doc.tensor(item);
       if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) return quantised();
       tensors_.push_back(tensor);
@@ -100,16 +100,17 @@ class PartReader {
   }
 
   Refusal quantised() const {
-    return refuse(ErrorCode::kUnsupportedFormat,
-                  file_.name() +
-                      ": is quantised: the large matrices are missing from its list, and FasterTransformer's int8 "
-                      "weights are in an order of bytes for one kind of GPU; convert what it was made from");
+    return refuse(
+        ErrorCode::kUnsupportedFormat,
+        file_.name() +
+            ": is quantised: the large matrices are missing from its list, and FasterTransformer lays out int8 "
+            "weights for one kind of GPU; convert the checkpoint that it was made from");
   }
 
   Refusal misshapen(size_t entry) const {
     return checkpoint::corrupt_file(file_.name(), "entry " + std::to_string(entry) + " of its list is " +
                                                       checkpoint::shape_text(tensors_[entry].shape) +
-                                                      ", which is no shape of that entry");
+                                                      ", which is not a shape that this entry can have");
   }
 
   Status add_entry(size_t layer, size_t group, const PickleTensor& tensor) {
@@ -197,8 +198,9 @@ Result<ForeignCheckpoint> open_faster_transformer(const std::vector<std::string>
     PartReader reader(*file.value());
     if (Status status = reader.load(); !status.ok()) return status.refusal();
     if (reader.group_size() != parts)
-      return refuse(ErrorCode::kBadRequest, path + ": is one of " + std::to_string(reader.group_size()) +
-                                                " parts by its widths, found " + std::to_string(parts));
+      return refuse(ErrorCode::kBadRequest, path + ": its widths are those of one part of " +
+                                                std::to_string(reader.group_size()) + ", found " +
+                                                std::to_string(parts));
     foreign.parts.push_back(reader.take());
     foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->source().size(),
                              file.value()->directory_sha256()});

@@ -4,18 +4,18 @@
 #include <string>
 #include <vector>
 
-#include "converter/formats/foreign_model.h"
+#include "converter/formats/foreign_checkpoint.h"
 
 namespace optserve::converter {
 
-// True for what convert_metaseq_ft writes: a dictionary with a list 'weights'.
+// Whether the file holds what convert_metaseq_ft writes: a dictionary with a list 'weights'.
 bool is_faster_transformer(const checkpoint::PtFile& file);
 
-// A name that ends in a part's number before ".pt": "part-3.pt". -1 for other names.
+// The number before ".pt" at the end of a name: 3 for "part-3.pt"; -1 for names without one.
 int64_t faster_transformer_part(const std::string& path);
 
-// Opens the parts of one checkpoint; refuses quantised ones, gaps, and parts of another group size than there are
-// files.
+// Opens the parts of one checkpoint. Refuses quantised ones, gaps, and parts that belong to another number of parts
+// than there are files.
 Result<ForeignCheckpoint> open_faster_transformer(const std::vector<std::string>& paths);
 
 }  // namespace optserve::converter

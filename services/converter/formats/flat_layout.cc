@@ -62,7 +62,8 @@ std::optional<int64_t> width_of_layer(int64_t stored, int64_t shards, int64_t pa
   const auto stored_at = [&](int64_t hidden) {
     return FlatCut{layer_elements(hidden, parts), shards}.chunk() * shards;
   };
-  // Elements grow with the width: the first multiple of `parts` that needs so many is the only candidate.
+  // The number of elements grows with the width, so the first multiple of `parts` that needs `stored` of them is the
+  // only candidate.
   int64_t low = 1;
   int64_t high = kWidthMax / parts;
   while (low < high) {

@@ -1,5 +1,5 @@
-// The arithmetic of weights that FSDP flattened: which tensors a vector holds, and how it is cut over shards. Numbers
-// only, no files.
+// The arithmetic of weights that FSDP flattened: which tensors a vector holds, and how it is cut over shards. Reads no
+// files.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +26,13 @@ struct FlatSizes {
 // In the order in which modules register their parameters, which is the order of flattening. `prefix` is
 // "decoder.layers.3.", or empty.
 std::vector<FlatSlice> layer_slices(const FlatSizes& sizes, const std::string& prefix);
-// What no module of its own has been flattened for: the tables, the layers `inside` (small ones), the final norm. The
-// output projection is the token table and not stored.
+// What the vector of the root module holds: the tables, the layers `inside` (those that are too small for vectors of
+// their own) and the final norm. The output projection is the token table and is not stored.
 std::vector<FlatSlice> root_slices(const FlatSizes& sizes, const std::vector<int64_t>& inside = {});
 int64_t flat_elements(const std::vector<FlatSlice>& slices);
 
-// A vector cut over shards as torch.chunk does: each has ceil(n / W) elements, and where the data end zeros follow. The
-// last shards may be zeros only.
+// A vector cut over shards as torch.chunk does it: each has ceil(n / W) elements, with zeros after the end of the data.
+// The last shards may hold nothing but zeros.
 struct FlatCut {
   int64_t elements = 0;  // n, without padding
   int64_t shards = 1;    // W

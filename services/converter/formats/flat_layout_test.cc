@@ -5,7 +5,7 @@
 #include "model_spec/opt_config.h"
 
 namespace optserve::converter {
-namespace {
+namespace flat_layout_test {
 
 FlatSizes sizes_of(const char* name, int64_t parts) {
   const model_spec::OptConfig& config = *model_spec::find_published(name);
@@ -81,5 +81,5 @@ TEST(FlatLayout, FindsTheWidthOfALayer) {
   EXPECT_FALSE(width_of_layer(1 << 20, 1 << 20, 1).has_value()) << "several widths fit";
 }
 
-}  // namespace
+}  // namespace flat_layout_test
 }  // namespace optserve::converter

@@ -19,7 +19,7 @@ constexpr float kDriftMax = 1.0f / 64;
 
 // The largest difference between two runs of elements, and the largest value of the first.
 struct Difference {
-  float difference = 0;  // infinite if one of the two is no number
+  float difference = 0;  // infinite if one of the two is not finite
   float largest = 0;
   float a = 0, b = 0;
   size_t element = 0;
@@ -54,8 +54,8 @@ Difference compare(const ForeignTensor& first, int64_t first_row, const ForeignT
 
 }  // namespace
 
-Result<Source> Source::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config) {
-  Source source;
+Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config) {
+  ForeignModel source;
   source.foreign_ = std::move(foreign);
   source.config_ = config;
   const bool has_output = source.foreign_.parts.at(0).contains(std::string(kOutputProjection));
@@ -68,7 +68,7 @@ Result<Source> Source::open(ForeignCheckpoint foreign, const model_spec::OptConf
 }
 
 // An output projection that repeats the token table is dropped. The configuration, where there is one, must agree.
-Status Source::settle_output() {
+Status ForeignModel::settle_output() {
   const std::optional<bool> stated = foreign_.hints.tied_output;
   if (config_.tied_output) {
     if (stated.value_or(true)) return ok_status();
@@ -85,7 +85,7 @@ Status Source::settle_output() {
   return ok_status();
 }
 
-bool Source::output_is_tied() const {
+bool ForeignModel::output_is_tied() const {
   const auto table = model_spec::opt_tensors(config_);
   const model_spec::TensorSpec& tokens = table.front();
   const model_spec::TensorSpec& output = table.back();
@@ -104,7 +104,7 @@ bool Source::output_is_tied() const {
   return true;
 }
 
-tensor::DType Source::dtype(const model_spec::TensorSpec& spec) const {
+tensor::DType ForeignModel::dtype(const model_spec::TensorSpec& spec) const {
   const std::vector<Region>& regions = mapping(spec).regions;
   const tensor::DType first = regions.at(0).tensor->dtype();
   const bool is_uniform = std::all_of(regions.begin(), regions.end(),
@@ -112,7 +112,7 @@ tensor::DType Source::dtype(const model_spec::TensorSpec& spec) const {
   return is_uniform ? first : tensor::DType::kF32;
 }
 
-tensor::DType Source::natural_dtype() const {
+tensor::DType ForeignModel::natural_dtype() const {
   std::optional<tensor::DType> common;
   for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(config_)) {
     const tensor::DType found = dtype(spec);
@@ -122,7 +122,7 @@ tensor::DType Source::natural_dtype() const {
   return common.value_or(tensor::DType::kF32);
 }
 
-Status Source::check_bytes(const model_spec::TensorSpec& spec) const {
+Status ForeignModel::check_bytes(const model_spec::TensorSpec& spec) const {
   const Mapping& found = mapping(spec);
   for (const auto* regions : {&found.regions, &found.replicas})
     for (const Region& region : *regions)
@@ -130,10 +130,12 @@ Status Source::check_bytes(const model_spec::TensorSpec& spec) const {
   return check_replicas(spec);
 }
 
-void Source::read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const {
+void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count,
+                             std::span<std::byte> out) const {
   const tensor::DType type = dtype(spec);
   const auto element = static_cast<int64_t>(tensor::dtype_bytes(type));
-  check_eq(out.size(), static_cast<size_t>(count * spec.cols * element), "Source::read_rows: bytes of " + spec.name);
+  check_eq(out.size(), static_cast<size_t>(count * spec.cols * element),
+           "ForeignModel::read_rows: bytes of " + spec.name);
   std::vector<std::byte> piece;
   for (const Region& region : mapping(spec).regions) {
     const int64_t begin = std::max(row, region.row);
@@ -164,7 +166,7 @@ void Source::read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t 
   }
 }
 
-bool Source::replicas_agree(const model_spec::TensorSpec& spec) const {
+bool ForeignModel::replicas_agree(const model_spec::TensorSpec& spec) const {
   const Mapping& found = mapping(spec);
   if (found.replicas.empty()) return true;
   const Region& first = found.regions.at(0);
@@ -185,7 +187,7 @@ bool Source::replicas_agree(const model_spec::TensorSpec& spec) const {
   return true;
 }
 
-Status Source::check_replicas(const model_spec::TensorSpec& spec) const {
+Status ForeignModel::check_replicas(const model_spec::TensorSpec& spec) const {
   if (replicas_agree(spec)) return ok_status();
   const Mapping& found = mapping(spec);
   const Region& first = found.regions.at(0);
@@ -208,10 +210,10 @@ Status Source::check_replicas(const model_spec::TensorSpec& spec) const {
     }
   }
   if (worst <= kDriftMax * largest) return ok_status();
-  return refuse(ErrorCode::kDataCorrupt, "the parts are not of one checkpoint: " + worst_text);
+  return refuse(ErrorCode::kDataCorrupt, "the parts do not belong to one checkpoint: " + worst_text);
 }
 
-Status Source::check_unchanged() const {
+Status ForeignModel::check_unchanged() const {
   const auto changed = [](const checkpoint::ByteSource& file) {
     return refuse(ErrorCode::kDataCorrupt, file.name() + ": changed while it was being read; nothing was written");
   };

@@ -45,7 +45,7 @@ std::unique_ptr<ForeignTensor> tensor_of_safetensors(const checkpoint::ByteSourc
 struct FlatShard {
   checkpoint::PtFile* file = nullptr;
   checkpoint::PickleTensor tensor;  // one axis, contiguous
-  int64_t elements = 0;             // that count; the rest of the shard is padding
+  int64_t elements = 0;             // of data; the rest of the shard is padding
 };
 struct FlatGroup {
   std::vector<FlatShard> shards;

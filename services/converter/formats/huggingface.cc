@@ -4,7 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/io/strict_json.h"
 
 namespace optserve::converter {
@@ -44,7 +45,7 @@ Status add_tensor(ForeignPart& part, const std::string& file, const std::string&
 std::string index_digest(const checkpoint::InputFile& file, const checkpoint::SafetensorsHeader& header) {
   std::string index(header.data_begin, '\0');
   file.read_at(0, std::as_writable_bytes(std::span(index)));
-  return checkpoint::to_hex(checkpoint::sha256_of(index + std::to_string(file.modified_ns())));
+  return to_hex(sha256(index + std::to_string(file.modified_ns())));
 }
 
 Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Places& places) {
@@ -73,7 +74,7 @@ Status add_bin(const std::string& path, ForeignCheckpoint& foreign, Places& plac
   for (const auto& [key, value] : doc.pairs(doc.root())) {
     const bool is_tensor = doc.kind(key) == ValueKind::kString && doc.kind(value) == ValueKind::kTensor &&
                            checkpoint::PtFile::readable(doc.tensor(value));
-    if (!is_tensor) return refuse(ErrorCode::kUnsupportedFormat, path + ": holds an entry that is no tensor");
+    if (!is_tensor) return refuse(ErrorCode::kUnsupportedFormat, path + ": holds an entry that is not a tensor");
     if (Status status = add_tensor(foreign.parts[0], path, std::string(doc.text(key)),
                                    tensor_of_pt(file, doc.tensor(value)), places);
         !status.ok())
@@ -91,7 +92,7 @@ std::optional<int64_t> integer(const json& config, const char* key) {
   return found->get<int64_t>();
 }
 
-// What the index says about every tensor must be so.
+// Every tensor must be in the file that the index names.
 Status check_index(const std::string& folder, const HuggingFaceFiles& files, const Places& places) {
   if (files.index.empty()) return ok_status();
   const auto fault = [&](const std::string& what) {
@@ -134,12 +135,12 @@ Status parse_huggingface_config(std::string_view text, const std::string& path, 
                        (config.is_object() ? config.value("model_type", json()).dump().substr(0, 40) : "missing") +
                        ", expected \"opt\"");
   if (config.value("activation_function", json("relu")) != "relu")
-    return unsupported("activation_function is not relu, which is no OPT");
+    return unsupported("activation_function is not relu, so the model is not an OPT");
   if (config.value("enable_bias", json(true)) != true ||
       config.value("layer_norm_elementwise_affine", json(true)) != true)
-    return unsupported("biases or norm weights are disabled, which is no feature of the published OPT");
+    return unsupported("biases or norm weights are disabled, which no published OPT does");
   if (config.value("_remove_final_layer_norm", json(false)) == true)
-    return unsupported("the final norm is removed, which is no feature of the published OPT");
+    return unsupported("the final norm is removed, which no published OPT does");
   read_sizes(config, path, hints);
   hints.num_heads = integer(config, "num_attention_heads");
   hints.tied_output = config.value("tie_word_embeddings", json(true)) != false;  // transformers' default

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "converter/formats/foreign_model.h"
+#include "converter/formats/foreign_checkpoint.h"
 #include "converter/formats/huggingface_files.h"
 
 namespace optserve::converter {

@@ -86,7 +86,7 @@ Result<std::map<std::string, std::string>> parse_huggingface_index(std::string_v
     const std::string where = file.is_string() ? file.get<std::string>() : "";
     if (where.empty() || where.find('/') != std::string::npos || where[0] == '.')
       return refuse(ErrorCode::kDataCorrupt, path + ": tensor " + tensor.substr(0, 80) + " is in " +
-                                                 file.dump().substr(0, 80) + ", which is no file of the folder");
+                                                 file.dump().substr(0, 80) + ", which is not a file of the folder");
     index[tensor] = where;
   }
   return index;

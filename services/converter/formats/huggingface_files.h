@@ -18,7 +18,7 @@ struct HuggingFaceFiles {
 };
 
 // The index of weights in several files ("model.safetensors.index.json"): tensor to file, by its plain name; `path` is
-// for messages. Refuses names that are no file of the same folder; opens nothing.
+// for messages. Refuses names that lead out of the folder; opens nothing.
 Result<std::map<std::string, std::string>> parse_huggingface_index(std::string_view text, const std::string& path);
 
 // model.safetensors, else its index, else complete model-K-of-N.safetensors, else the same of pytorch_model and .bin.

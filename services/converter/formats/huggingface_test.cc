@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "converter/formats/infer_config.h"
+
 namespace optserve::converter {
-namespace {
+namespace huggingface_test {
 
 std::string index_fault(std::string_view text) {
   const auto index = parse_huggingface_index(text, "index.json");
@@ -18,7 +20,7 @@ TEST(HuggingfaceIndex, NamesFilesOfTheFolderOnly) {
   EXPECT_EQ(index.value(), (std::map<std::string, std::string>{{"a", "model-1.safetensors"}}));
   for (const char* name : {"../x", "/etc/passwd", "folder/model-1.safetensors", "..", ""}) {
     const std::string text = R"({"weight_map": {"a": ")" + std::string(name) + R"("}})";
-    EXPECT_NE(index_fault(text).find("is in \"" + std::string(name) + "\", which is no file"), std::string::npos)
+    EXPECT_NE(index_fault(text).find("is in \"" + std::string(name) + "\", which is not a file"), std::string::npos)
         << index_fault(text);
   }
 }
@@ -82,5 +84,5 @@ TEST(HuggingfaceConfig, MustAgreeWithTheTensors) {
   }
 }
 
-}  // namespace
+}  // namespace huggingface_test
 }  // namespace optserve::converter

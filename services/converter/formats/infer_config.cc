@@ -1,8 +1,8 @@
-// The sizes of a model, from the shapes of its tensors.
+#include "converter/formats/infer_config.h"
+
 #include <algorithm>
 #include <charconv>
 
-#include "converter/formats/foreign_model.h"
 #include "converter/formats/mapper.h"
 
 namespace optserve::converter {
@@ -52,7 +52,7 @@ Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::O
   return heads;
 }
 
-// What the configurations state must be what the tensors have.
+// The tensors must have the sizes that the configurations state.
 Status check_claims(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config) {
   std::string faults;
   for (const SizeClaim& claim : foreign.hints.sizes)

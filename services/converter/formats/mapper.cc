@@ -36,7 +36,7 @@ bool is_ignored(std::string_view name) {
 std::string explain(std::string_view name) {
   for (std::string_view feature : {"ffn_layernorm", "attn_ln", "alibi", "moe_layer", "experts", "rotary"})
     if (name.find(feature) != std::string_view::npos)
-      return " (" + std::string(feature) + " is no feature of OPT and not supported)";
+      return " (" + std::string(feature) + " is not a feature of OPT, and is not supported)";
   return "";
 }
 
@@ -57,8 +57,8 @@ std::string metaseq_name(const std::string& canonical) {
 std::string other_part_count(const ForeignCheckpoint& foreign) {
   const auto parts = static_cast<int64_t>(foreign.parts.size());
   if (foreign.hints.model_parallel_size.value_or(parts) == parts) return "";
-  return "\n  its configuration speaks of " + std::to_string(*foreign.hints.model_parallel_size) +
-         " model-parallel parts, " + std::to_string(parts) + " found";
+  return "\n  its configuration says " + std::to_string(*foreign.hints.model_parallel_size) +
+         " model-parallel parts, but " + std::to_string(parts) + " were found";
 }
 
 std::string Mapper::part_text(size_t part) const {
@@ -81,11 +81,11 @@ ForeignTensor* Mapper::expect(size_t part, const std::string& name, const Shape&
   return &tensor;
 }
 
-void Mapper::map_part(const TensorSpec& spec, const std::string& name, size_t part, Source::Mapping& mapping) {
+void Mapper::map_part(const TensorSpec& spec, const std::string& name, size_t part, ForeignModel::Mapping& mapping) {
   const auto parts = static_cast<int64_t>(foreign_.parts.size());
   const auto index = static_cast<int64_t>(part);
   Shape shape = spec.shape();
-  Source::Region region;
+  ForeignModel::Region region;
   if (name == "decoder.embed_positions.weight") {
     shape[0] += foreign_.unused_position_rows;
     region.tensor_row = foreign_.unused_position_rows;
@@ -111,8 +111,8 @@ void Mapper::map_part(const TensorSpec& spec, const std::string& name, size_t pa
 }
 
 // Fused tensors hold K, V, Q per part, in that order; separate ones are named. Ours is q, k, v over all heads.
-Source::Mapping Mapper::map_qkv(const TensorSpec& spec, const std::string& prefix, const std::string& leaf) {
-  Source::Mapping mapping;
+ForeignModel::Mapping Mapper::map_qkv(const TensorSpec& spec, const std::string& prefix, const std::string& leaf) {
+  ForeignModel::Mapping mapping;
   const auto parts = static_cast<int64_t>(foreign_.parts.size());
   const int64_t group = spec.rows / 3;
   const int64_t share = group / parts;
@@ -124,7 +124,7 @@ Source::Mapping Mapper::map_qkv(const TensorSpec& spec, const std::string& prefi
     shape[0] = is_separate ? share : 3 * share;
     ForeignTensor* fused = is_separate ? nullptr : expect(part, prefix + "qkv_proj." + leaf, shape);
     for (size_t g = 0; g < 3; ++g) {
-      Source::Region region;
+      ForeignModel::Region region;
       region.tensor = is_separate ? expect(part, prefix + kNames[g] + leaf, shape) : fused;
       if (region.tensor == nullptr) continue;
       region.tensor_row = is_separate ? 0 : kFusedPlace[g] * share;
@@ -136,13 +136,13 @@ Source::Mapping Mapper::map_qkv(const TensorSpec& spec, const std::string& prefi
   return mapping;
 }
 
-Source::Mapping Mapper::map_tensor(const TensorSpec& spec) {
+ForeignModel::Mapping Mapper::map_tensor(const TensorSpec& spec) {
   const std::string name = metaseq_name(spec.name);
   if (spec.split == Split::kQkvRows) {
     const size_t leaf = name.rfind('.') + 1;
     return map_qkv(spec, name.substr(0, name.find("qkv_proj.")), name.substr(leaf));
   }
-  Source::Mapping mapping;
+  ForeignModel::Mapping mapping;
   for (size_t part = 0; part < foreign_.parts.size(); ++part) map_part(spec, name, part, mapping);
   return mapping;
 }
@@ -155,16 +155,16 @@ void Mapper::note_unexpected() {
                           explain(name));
 }
 
-Result<std::map<std::string, Source::Mapping>> Mapper::run() {
+Result<std::map<std::string, ForeignModel::Mapping>> Mapper::run() {
   const auto parts = static_cast<int64_t>(foreign_.parts.size());
   if (!model_spec::is_legal_world(config_, parts))
     return refuse(ErrorCode::kDataCorrupt, std::to_string(parts) + " parts, but heads, vocabulary and ffn divide by " +
                                                model_spec::legal_worlds_text(config_) + " only");
-  std::map<std::string, Source::Mapping> mappings;
+  std::map<std::string, ForeignModel::Mapping> mappings;
   for (const TensorSpec& spec : model_spec::opt_tensors(config_)) mappings[spec.name] = map_tensor(spec);
   note_unexpected();
   if (faults_.empty()) return mappings;
-  std::string text = "the checkpoint does not hold the tensors of an OPT model of its sizes:";
+  std::string text = "the checkpoint does not hold the tensors that an OPT model of its size has:";
   for (size_t i = 0; i < std::min(faults_.size(), kMappingFaultsShown); ++i) text += "\n  " + faults_[i];
   if (faults_.size() > kMappingFaultsShown)
     text += "\n  and " + std::to_string(faults_.size() - kMappingFaultsShown) + " more";

@@ -15,15 +15,16 @@ inline constexpr std::string_view kOutputProjection = "decoder.output_projection
 class Mapper {
  public:
   Mapper(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config) : foreign_(foreign), config_(config) {}
-  // Maps the table; everything that is missing, unexpected or of a wrong shape is in the refusal.
-  Result<std::map<std::string, Source::Mapping>> run();
+  // Maps the table. The refusal names everything that is missing, unexpected or of a wrong shape.
+  Result<std::map<std::string, ForeignModel::Mapping>> run();
 
  private:
   using Shape = std::vector<int64_t>;
 
-  Source::Mapping map_tensor(const model_spec::TensorSpec& spec);
-  Source::Mapping map_qkv(const model_spec::TensorSpec& spec, const std::string& prefix, const std::string& leaf);
-  void map_part(const model_spec::TensorSpec& spec, const std::string& name, size_t part, Source::Mapping& mapping);
+  ForeignModel::Mapping map_tensor(const model_spec::TensorSpec& spec);
+  ForeignModel::Mapping map_qkv(const model_spec::TensorSpec& spec, const std::string& prefix, const std::string& leaf);
+  void map_part(const model_spec::TensorSpec& spec, const std::string& name, size_t part,
+                ForeignModel::Mapping& mapping);
   // The tensor if it exists in the part and has the shape; otherwise notes a fault and returns nullptr.
   ForeignTensor* expect(size_t part, const std::string& name, const Shape& shape);
   void note_unexpected();
@@ -39,7 +40,7 @@ class Mapper {
 // the fused name.
 std::string metaseq_name(const std::string& canonical);
 
-// A line for messages if the configuration speaks of another number of parts than there are; else empty.
+// A line for messages if the configuration gives another number of parts than there are; else empty.
 std::string other_part_count(const ForeignCheckpoint& foreign);
 
 }  // namespace optserve::converter

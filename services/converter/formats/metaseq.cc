@@ -6,6 +6,9 @@
 #include <filesystem>
 #include <set>
 
+#include "converter/formats/metaseq_flat.h"
+#include "converter/formats/metaseq_settings.h"
+
 namespace optserve::converter {
 namespace {
 
@@ -63,8 +66,7 @@ Result<std::vector<MetaseqFile>> sort_files(const std::vector<std::string>& path
 Status check_training_options(const PtFile& file) {
   const PickleDocument& doc = file.document();
   const auto unsupported = [&](const std::string& what) {
-    return refuse(ErrorCode::kUnsupportedFormat,
-                  file.name() + ": trained with " + what + ", which is no feature of OPT");
+    return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": trained with " + what + ", which OPT does not have");
   };
   for (const char* option :
        {"alibi", "use_alibi", "disable_bias", "disable_affine_ln", "scale_attn", "scale_fc", "use_rotary", "use_rope"})
@@ -84,18 +86,18 @@ Result<ValueId> model_of(const PtFile& file) {
   const auto model = doc.find(doc.root(), "model");
   if (!model || doc.kind(*model) != ValueKind::kDict)
     return refuse(ErrorCode::kUnsupportedFormat, file.name() +
-                                                     ": holds no dictionary 'model', so it is no Metaseq "
+                                                     ": holds no dictionary 'model', so it is not a Metaseq "
                                                      "checkpoint");
   return *model;
 }
 
-// Every entry of 'model' must be a tensor under a text, each once.
+// Every entry of 'model' must be a tensor with a text as its key, and no key may occur twice.
 Status check_model(const PtFile& file, ValueId model) {
   const PickleDocument& doc = file.document();
   std::set<std::string_view> names;
   for (const auto& [key, value] : doc.pairs(model)) {
     if (doc.kind(key) != ValueKind::kString || doc.text(key).size() > checkpoint::kStoredNameMax)
-      return refuse(ErrorCode::kDataCorrupt, file.name() + ": 'model' has a key that is no tensor name");
+      return refuse(ErrorCode::kDataCorrupt, file.name() + ": 'model' has a key that is not the name of a tensor");
     const std::string name(doc.text(key));
     if (!names.insert(doc.text(key)).second)
       return refuse(ErrorCode::kDataCorrupt, file.name() + ": 'model' holds " + name + " twice");
@@ -104,7 +106,7 @@ Status check_model(const PtFile& file, ValueId model) {
       return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": " + name + " has strides that are not supported");
     }
     const bool has_name = doc.kind(value) == ValueKind::kOpaque || doc.kind(value) == ValueKind::kGlobal;
-    return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": 'model' holds " + name + ", which is no tensor" +
+    return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": 'model' holds " + name + ", which is not a tensor" +
                                                      (has_name ? " but " + std::string(doc.text(value)) : ""));
   }
   return ok_status();
@@ -137,7 +139,7 @@ std::vector<SizeClaim> claims_of(const PtFile& file) {
   return claims;
 }
 
-// The heads are no claim: no tensor shows them. All files must say the same.
+// The number of heads is not a claim, since no tensor shows it. All files must say the same.
 Status read_hints(ForeignCheckpoint& foreign) {
   const PtFile& first = *foreign.pt_files[0];
   const PickleDocument& doc = first.document();
@@ -146,9 +148,9 @@ Status read_hints(ForeignCheckpoint& foreign) {
     const std::vector<SizeClaim> others = claims_of(*file);
     for (size_t i = 0; i < std::min(claims.size(), others.size()); ++i)
       if (claims[i].key != others[i].key || claims[i].value != others[i].value)
-        return refuse(ErrorCode::kDataCorrupt, "the files are not of one checkpoint: " + claims[i].file + " says " +
-                                                   claims[i].key + "=" + std::to_string(claims[i].value) + ", " +
-                                                   others[i].file + " says " + others[i].key + "=" +
+        return refuse(ErrorCode::kDataCorrupt, "the files do not belong to one checkpoint: " + claims[i].file +
+                                                   " says " + claims[i].key + "=" + std::to_string(claims[i].value) +
+                                                   ", " + others[i].file + " says " + others[i].key + "=" +
                                                    std::to_string(others[i].value));
   }
   for (const SizeClaim& claim : claims)

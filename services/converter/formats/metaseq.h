@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "converter/formats/foreign_model.h"
+#include "converter/formats/foreign_checkpoint.h"
 
 namespace optserve::converter {
 
@@ -20,21 +20,7 @@ struct MetaseqFile {
 // names.
 std::optional<MetaseqFile> parse_metaseq_name(const std::string& path);
 
-// Opens the files of one checkpoint; refuses sets with several stems, with gaps or with duplicates.
+// Opens the files of one checkpoint. Refuses files of several stems, and sets with gaps or duplicates.
 Result<ForeignCheckpoint> open_metaseq(const std::vector<std::string>& paths);
-
-// Replaces the flat tensors of one part's shards ("flat_param_0", "decoder.layers.3.flat_param_0") by the tensors they
-// hold, by `shard_metadata` where the files have it, else by the order in which Metaseq flattens. `parts` is the number
-// of model-parallel parts.
-Result<ForeignPart> unflatten(const std::vector<checkpoint::PtFile*>& shards, int64_t parts);
-// True if the model dictionary of a file holds flat tensors.
-bool is_flattened(const checkpoint::PtFile& file);
-
-// A setting of the training configuration: cfg.<section>.<key>, else args.<key>. Namespaces, dictionaries and omegaconf
-// containers are understood.
-std::optional<checkpoint::ValueId> find_setting(const checkpoint::PickleDocument& document, std::string_view section,
-                                                std::string_view key);
-std::optional<int64_t> integer_setting(const checkpoint::PickleDocument& document, std::string_view section,
-                                       std::string_view key);
 
 }  // namespace optserve::converter

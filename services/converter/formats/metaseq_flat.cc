@@ -1,9 +1,10 @@
-// Weights that FSDP flattened into one vector per wrapped module, possibly cut over shards.
+#include "converter/formats/metaseq_flat.h"
+
 #include <algorithm>
 #include <map>
 
 #include "converter/formats/flat_layout.h"
-#include "converter/formats/metaseq.h"
+#include "converter/formats/metaseq_settings.h"
 
 namespace optserve::converter {
 namespace {
@@ -189,8 +190,8 @@ Result<std::vector<GroupPlan>> plans_by_convention(const std::vector<PtFile*>& s
     else if (name.starts_with("decoder.layers.") && name.ends_with(".flat_param_0"))
       plans.push_back({name, layer_slices(sizes.value(), name.substr(0, name.size() - kFlatSuffix.size() - 1)), {}});
     else
-      return checkpoint::corrupt_file(
-          file.name(), "flat tensor '" + name + "' is of no known layout, and there is no shard_metadata");
+      return checkpoint::corrupt_file(file.name(),
+                                      "flat tensor '" + name + "' has no known layout, and there is no shard_metadata");
   }
   return plans;
 }

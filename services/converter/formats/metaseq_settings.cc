@@ -1,5 +1,4 @@
-// Settings of the training run inside a Metaseq file.
-#include "converter/formats/metaseq.h"
+#include "converter/formats/metaseq_settings.h"
 
 namespace optserve::converter {
 namespace {

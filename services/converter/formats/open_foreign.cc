@@ -1,11 +1,11 @@
-// Which files make up the foreign checkpoint that a path names.
+#include "converter/formats/open_foreign.h"
+
 #include <glob.h>
 
 #include <algorithm>
 #include <filesystem>
 
 #include "converter/formats/faster_transformer.h"
-#include "converter/formats/foreign_model.h"
 #include "converter/formats/huggingface.h"
 #include "converter/formats/metaseq.h"
 

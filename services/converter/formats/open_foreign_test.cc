@@ -5,7 +5,7 @@
 #include "converter/formats/metaseq.h"
 
 namespace optserve::converter {
-namespace {
+namespace open_foreign_test {
 
 TEST(FileNames, OfMetaseq) {
   struct Row {
@@ -41,5 +41,5 @@ TEST(FileNames, OfFasterTransformer) {
     EXPECT_EQ(faster_transformer_part(name), -1) << name;
 }
 
-}  // namespace
+}  // namespace open_foreign_test
 }  // namespace optserve::converter

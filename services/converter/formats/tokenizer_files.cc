@@ -27,7 +27,7 @@ Result<std::optional<TokenizerFiles>> load(const std::string& vocab_path, const 
   TokenizerFiles files{std::move(vocab).value(), std::move(merges).value(), 0};
   for (const auto& [token, id] : json.value().items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= limits::kVocabularyMax)
-      return refuse(ErrorCode::kDataCorrupt, vocab_path + ": id " + id.dump().substr(0, 40) + " is no token id");
+      return refuse(ErrorCode::kDataCorrupt, vocab_path + ": id " + id.dump().substr(0, 40) + " is not a token id");
     files.tokens = std::max<int64_t>(files.tokens, id.get<int64_t>() + 1);
   }
   return std::optional<TokenizerFiles>(std::move(files));

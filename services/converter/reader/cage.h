@@ -1,5 +1,5 @@
-// The lock of the process that parses foreign files: from enter_cage() on it can read files, compute and answer, and
-// nothing else, whatever the bytes it reads make it do.
+// The lock of the process that parses foreign files. After enter_cage() the process can read files, compute and answer,
+// and nothing else, whatever the bytes that it reads make it do.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,16 @@
 namespace optserve::converter {
 
 enum class SandboxMode : uint8_t {
-  kRequire,  // without the whole lock nothing is read
-  kTry,      // what the system lacks is left out, with a warning
-  kOff,      // a process of its own, but no lock
+  kRequire,  // read nothing unless the whole lock is in force
+  kTry,      // leave out what the system lacks, with a warning
+  kOff,      // a process of its own, but without a lock
 };
 
-// "require", "try", "off"; nullopt for another text.
+// From "require", "try" and "off"; nullopt for any other text.
 std::optional<SandboxMode> parse_sandbox_mode(std::string_view text);
 std::string_view sandbox_mode_name(SandboxMode mode);
 
-// Memory that the process may take, the shared window apart.
+// Memory that the process may use besides the shared window.
 inline constexpr uint64_t kCageDataBytes = uint64_t{2} << 30;
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -28,16 +28,16 @@ inline constexpr bool kSanitizedBuild = true;
 inline constexpr bool kSanitizedBuild = false;
 #endif
 
-// Locks this process for good: no core, no growing file, bounded memory, no new privileges, and a filter of system
-// calls. Files can be opened for reading; `channel_fd` and standard error can be written to; threads can be started.
-// Everything else fails with EPERM, and what no reader of files ever does (sockets, programs, processes, removing and
-// renaming) ends the process by SIGSYS. Returns what the system could not do; empty: all of it is in force.
+// Locks this process for good: no core dump, no growing file, bounded memory, no new privileges, and a filter of system
+// calls. The process can still open files for reading, write to `channel_fd` and standard error, and start threads. All
+// else fails with EPERM, and calls that no reader of files ever makes (sockets, programs, processes, removing and
+// renaming) end the process by SIGSYS. Returns what the system cannot provide; empty if the whole lock is in force.
 //
-// In sanitizer builds memory is not bounded, since their shadow memory would not fit, and nothing ends the process, so
-// that their reports come out; the filter is the same.
+// In sanitizer builds memory is not bounded, since their shadow memory would not fit, and no call ends the process, so
+// that their reports come out. The filter is the same.
 std::string enter_cage(int channel_fd);
 
-// What enter_cage() would return, found out by a process of its own. For the start of a program, before its threads.
+// What enter_cage() would return, found out in a child process. To be called before a program starts threads.
 std::string try_cage();
 
 }  // namespace optserve::converter

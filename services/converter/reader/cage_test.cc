@@ -24,7 +24,7 @@
 #include "converter/reader/testing/no_seccomp.h"
 
 namespace optserve::converter {
-namespace {
+namespace cage_test {
 
 namespace fs = std::filesystem;
 
@@ -206,5 +206,5 @@ TEST(SandboxMode, NamesRoundTrip) {
   EXPECT_FALSE(parse_sandbox_mode("on"));
 }
 
-}  // namespace
+}  // namespace cage_test
 }  // namespace optserve::converter

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstring>
 #include <utility>
 
@@ -14,53 +13,27 @@ namespace {
 
 using model_spec::TensorSpec;
 
-constexpr size_t kJobArguments = 6;
-
 Refusal nonsense(const std::string& what) {
-  return refuse(ErrorCode::kDataCorrupt, "the reader of the checkpoint answered nonsense: " + what);
+  return refuse(ErrorCode::kDataCorrupt, "the checkpoint reader gave an invalid answer: " + what);
 }
 
 }  // namespace
 
-std::vector<std::string> to_arguments(const ReadJob& job) {
-  return {job.for_inspection ? "inspect" : "convert",
-          job.input,
-          job.name,
-          std::to_string(job.num_heads),
-          job.vocab_file,
-          job.merges_file};
-}
-
-std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
-  if (arguments.size() != kJobArguments) return std::nullopt;
-  ReadJob job;
-  const std::string_view kind = arguments[0];
-  job.for_inspection = kind == "inspect";
-  job.input = arguments[1];
-  job.name = arguments[2];
-  const std::string_view heads = arguments[3];
-  const auto [end, error] = std::from_chars(heads.data(), heads.data() + heads.size(), job.num_heads);
-  job.vocab_file = arguments[4];
-  job.merges_file = arguments[5];
-  const bool is_job =
-      (kind == "convert" || kind == "inspect") && error == std::errc() && end == heads.data() + heads.size();
-  return is_job ? std::optional(job) : std::nullopt;
-}
-
-Result<SourceReader> SourceReader::open(const ReadJob& job, const ReaderSettings& settings) {
+Result<CagedModel> CagedModel::open(const ReadJob& job, const ReaderSettings& settings) {
   std::vector<std::string> arguments = to_arguments(job);
   arguments.insert(arguments.begin(), {std::string(sandbox_mode_name(settings.sandbox)), std::to_string(getpid())});
-  SourceReader source(std::make_unique<ReaderProcess>(settings, std::move(arguments)));
+  CagedModel source(std::make_unique<ReaderProcess>(settings, std::move(arguments)));
   const Result<Reply> reply = source.process_->ask({Question::kOpen});
   if (!reply.ok()) return reply.refusal();
   const auto shared = source.process_->window().first(reply.value().bytes);
   const std::vector<std::byte> bytes(shared.begin(), shared.end());
-  Result<SourceSummary> summary = decode_summary(bytes);
+  Result<ModelSummary> summary = decode_summary(bytes);
   if (!summary.ok()) return summary.refusal();
   source.summary_ = std::move(summary).value();
-  const SourceSummary& found = source.summary_;
-  if (found.config && found.config->name != job.name) return nonsense("a model of another name");
-  if (!job.for_inspection && (!found.config || !found.problem.empty())) return nonsense("no model, and no refusal");
+  const ModelSummary& found = source.summary_;
+  if (found.config && found.config->name != job.name) return nonsense("a model with another name");
+  if (!job.for_inspection && (!found.config || !found.problem.empty()))
+    return nonsense("neither a model nor a refusal");
   if (!found.problem.empty()) return source;
   source.table_ = model_spec::opt_tensors(*found.config);
   for (const TensorSpec& spec : source.table_)
@@ -68,25 +41,25 @@ Result<SourceReader> SourceReader::open(const ReadJob& job, const ReaderSettings
   return source;
 }
 
-uint64_t SourceReader::row_bytes(uint32_t place) const {
+uint64_t CagedModel::row_bytes(uint32_t place) const {
   return static_cast<uint64_t>(table_[place].cols) * tensor::dtype_bytes(summary_.dtypes[place]);
 }
 
-// Into one half of the window.
-int64_t SourceReader::rows_that_fit(uint32_t place) const {
+// As many as fit into one half of the window.
+int64_t CagedModel::rows_that_fit(uint32_t place) const {
   const auto rows = static_cast<int64_t>(kHalfBytes / row_bytes(place));
-  check(rows > 0, "SourceReader: a row that exceeds the window");
+  check(rows > 0, "CagedModel: a row that exceeds the window");
   return rows;
 }
 
-// The answer to `request`; what was asked ahead is settled first.
-Result<Reply> SourceReader::ask(const Request& request) const {
+// The answer to `request`. Collects the answers to what was asked ahead first.
+Result<Reply> CagedModel::ask(const Request& request) const {
   while (!ahead_.empty())
     if (Status status = settle_one(); !status.ok()) return status.refusal();
   return process_->ask(request);
 }
 
-Status SourceReader::settle_one() const {
+Status CagedModel::settle_one() const {
   const Request request = ahead_.front();
   ahead_.pop_front();
   const Result<Reply> reply = process_->collect();
@@ -98,23 +71,24 @@ Status SourceReader::settle_one() const {
   return ok_status();
 }
 
-void SourceReader::take_rows(const Request& request, const Reply& reply) const {
+void CagedModel::take_rows(const Request& request, const Reply& reply) const {
   const uint64_t expected = static_cast<uint64_t>(request.count) * row_bytes(request.tensor);
-  if (reply.bytes != expected) throw Error(nonsense("another number of bytes than rows have").message);
+  if (reply.bytes != expected) throw Error(nonsense("a number of bytes that is not that of the rows").message);
   rows_ = request;
 }
 
-bool SourceReader::is_at_hand(uint32_t place, int64_t row) const {
+bool CagedModel::is_at_hand(uint32_t place, int64_t row) const {
   return rows_ && rows_->tensor == place && row >= rows_->begin && row < rows_->begin + rows_->count;
 }
 
-void SourceReader::post_ahead(const Request& request) const {
+void CagedModel::post_ahead(const Request& request) const {
   process_->post(request);
   ahead_.push_back(request);
 }
 
-// The rows after those at hand; after the last, the next tensor: tensors are moved in the order of the table.
-void SourceReader::ask_ahead() const {
+// Asks for the rows after those at hand, or after the last ones for the next tensor, since tensors are moved in the
+// order of the table.
+void CagedModel::ask_ahead() const {
   if (!ahead_.empty()) return;
   uint32_t place = rows_->tensor;
   int64_t row = rows_->begin + rows_->count;
@@ -129,9 +103,8 @@ void SourceReader::ask_ahead() const {
   post_ahead({Question::kReadRows, place, row, count, 1 - rows_->half});
 }
 
-// Makes a block of rows that begins at or before `row` the one at hand: small tensors come whole, since a question
-// costs more than their bytes.
-void SourceReader::fetch(const TensorSpec& spec, int64_t row, int64_t count) const {
+// Gets a block of rows that holds `row`. Small tensors come whole, since a question costs more than their bytes.
+void CagedModel::fetch(const TensorSpec& spec, int64_t row, int64_t count) const {
   const uint32_t place = place_of(spec);
   while (!ahead_.empty() && !is_at_hand(place, row))
     if (const Status status = settle_one(); !status.ok()) throw Error(status.refusal().message);
@@ -147,7 +120,7 @@ void SourceReader::fetch(const TensorSpec& spec, int64_t row, int64_t count) con
   ask_ahead();
 }
 
-Status SourceReader::check_bytes(const TensorSpec& spec) const {
+Status CagedModel::check_bytes(const TensorSpec& spec) const {
   const uint32_t place = place_of(spec);
   while (!ahead_.empty() && checked_ != place)
     if (Status status = settle_one(); !status.ok()) return status;
@@ -158,22 +131,22 @@ Status SourceReader::check_bytes(const TensorSpec& spec) const {
   return ok_status();
 }
 
-bool SourceReader::replicas_agree(const TensorSpec& spec) const {
+bool CagedModel::replicas_agree(const TensorSpec& spec) const {
   if (!summary_.has_replicas) return true;
   const Result<Reply> reply = ask({Question::kReplicasAgree, place_of(spec)});
   if (!reply.ok()) throw Error(reply.refusal().message);
   return reply.value().number != 0;
 }
 
-Status SourceReader::check_unchanged() const {
+Status CagedModel::check_unchanged() const {
   const Result<Reply> reply = ask({Question::kCheckUnchanged});
   return reply.ok() ? ok_status() : Status(reply.refusal());
 }
 
-void SourceReader::read_rows(const TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const {
+void CagedModel::read_rows(const TensorSpec& spec, int64_t row, int64_t count, std::span<std::byte> out) const {
   const uint32_t place = place_of(spec);
   const uint64_t bytes = row_bytes(place);
-  check_eq(out.size(), static_cast<size_t>(count) * bytes, "SourceReader::read_rows: bytes of " + spec.name);
+  check_eq(out.size(), static_cast<size_t>(count) * bytes, "CagedModel::read_rows: bytes of " + spec.name);
   for (int64_t done = 0; done < count;) {
     if (!is_at_hand(place, row + done)) fetch(spec, row + done, count - done);
     const auto skipped = static_cast<uint64_t>(row + done - rows_->begin);
@@ -185,27 +158,27 @@ void SourceReader::read_rows(const TensorSpec& spec, int64_t row, int64_t count,
   }
 }
 
-Result<std::string> SourceReader::tokenizer_text(uint64_t begin, uint64_t bytes) const {
+Result<std::string> CagedModel::tokenizer_text(uint64_t begin, uint64_t bytes) const {
   std::string text(bytes, '\0');
   for (uint64_t done = 0; done < bytes;) {
     const uint64_t count = std::min(kWindowBytes, bytes - done);
     const Result<Reply> reply =
         ask({Question::kTokenizerBytes, 0, static_cast<int64_t>(begin + done), static_cast<int64_t>(count)});
     if (!reply.ok()) return reply.refusal();
-    if (reply.value().bytes != count) return nonsense("another number of bytes of the vocabulary");
+    if (reply.value().bytes != count) return nonsense("a vocabulary of another length than it had announced");
     std::memcpy(text.data() + done, process_->window().data(), count);
     done += count;
   }
   return text;
 }
 
-Result<std::optional<TokenizerFiles>> SourceReader::tokenizer() const {
+Result<std::optional<TokenizerFiles>> CagedModel::tokenizer() const {
   const Result<Reply> reply = ask({Question::kFindTokenizer});
   if (!reply.ok()) return reply.refusal();
   if (reply.value().number == 0) return std::optional<TokenizerFiles>();
   std::array<uint64_t, 2> sizes{};
   if (reply.value().bytes != sizeof sizes || reply.value().number > limits::kVocabularyMax)
-    return nonsense("a vocabulary that is none");
+    return nonsense("an impossible vocabulary");
   std::memcpy(sizes.data(), process_->window().data(), sizeof sizes);
   if (sizes[0] > kTokenizerFileMax || sizes[1] > kTokenizerFileMax) return nonsense("a vocabulary that is too large");
   Result<std::string> vocab = tokenizer_text(0, sizes[0]);

@@ -1,5 +1,6 @@
-// A foreign checkpoint as the converter sees it. The files are opened and parsed by a process of its own, in a cage;
-// here is only what it says, checked, and rows of numbers.
+// A foreign model as the converter sees it. Its files are opened and parsed by a process of its own, in a cage, which
+// holds the ForeignModel; here are only its answers, which are checked because foreign bytes may have taken that
+// process over.
 #pragma once
 
 #include <cstdint>
@@ -14,32 +15,20 @@
 #include "base/error.h"
 #include "converter/formats/tokenizer_files.h"
 #include "converter/reader/model_summary.h"
+#include "converter/reader/read_job.h"
 #include "converter/reader/reader_process.h"
 #include "converter/weight_rows.h"
 #include "model_spec/opt_tensors.h"
 
 namespace optserve::converter {
 
-// What a reader is started for.
-struct ReadJob {
-  std::string input;         // folder, file, glob, or Metaseq's virtual X.pt
-  std::string name;          // of the model
-  int64_t num_heads = 0;     // 0: as the files say
-  std::string vocab_file{};  // both empty: searched beside the input
-  std::string merges_file{};
-  bool for_inspection = false;  // list the foreign tensors, and say why it cannot be converted
-};
-// Its command line and back; nullopt if it is none.
-std::vector<std::string> to_arguments(const ReadJob& job);
-std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments);
-
-class SourceReader final : public RowSource {
+class CagedModel final : public WeightRows {
  public:
-  // Refuses what is no checkpoint of an OPT model. For inspection such a one is opened too if its files can be read,
-  // and summary().problem says what is wrong.
-  static Result<SourceReader> open(const ReadJob& job, const ReaderSettings& settings);
+  // Refuses inputs that are no checkpoint of an OPT model. For inspection they are opened as long as their files can be
+  // read, and summary().problem says what is wrong.
+  static Result<CagedModel> open(const ReadJob& job, const ReaderSettings& settings);
 
-  const SourceSummary& summary() const { return summary_; }
+  const ModelSummary& summary() const { return summary_; }
   const model_spec::OptConfig& config() const override { return *summary_.config; }
   // The type all tensors share, or F32 if they differ.
   tensor::DType natural_dtype() const { return summary_.natural_dtype; }
@@ -57,7 +46,7 @@ class SourceReader final : public RowSource {
   Result<std::optional<TokenizerFiles>> tokenizer() const;
 
  private:
-  explicit SourceReader(std::unique_ptr<ReaderProcess> process) : process_(std::move(process)) {}
+  explicit CagedModel(std::unique_ptr<ReaderProcess> process) : process_(std::move(process)) {}
   uint64_t row_bytes(uint32_t place) const;
   int64_t rows_that_fit(uint32_t place) const;
   uint32_t place_of(const model_spec::TensorSpec& spec) const { return places_.at(spec.name); }
@@ -71,11 +60,11 @@ class SourceReader final : public RowSource {
   Result<std::string> tokenizer_text(uint64_t begin, uint64_t bytes) const;
 
   std::unique_ptr<ReaderProcess> process_;
-  SourceSummary summary_;
+  ModelSummary summary_;
   std::map<std::string, uint32_t> places_;     // in table_
   std::vector<model_spec::TensorSpec> table_;  // opt_tensors(config)
-  // The rows that one half of the window holds, and what the reader works on meanwhile: the rows that follow, in the
-  // other half, or the checksum and the first rows of the next tensor.
+  // The rows that one half of the window holds, and the questions that the reader works on meanwhile: the next rows,
+  // for the other half, or the checksum and the first rows of the next tensor.
   mutable std::optional<Request> rows_;
   mutable std::deque<Request> ahead_;
   mutable std::optional<uint32_t> checked_;  // the tensor whose checksum was compared last

@@ -15,28 +15,24 @@
 #include <fstream>
 
 #include "base/ids.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/reader/testing/no_seccomp.h"
 
 namespace optserve::converter {
-namespace {
+namespace caged_model_test {
 
 using model_spec::TensorSpec;
 using tensor::DType;
 
-SourceSummary small_summary(const std::string& name) {
-  SourceSummary summary;
+ModelSummary small_summary(const std::string& name) {
+  ModelSummary summary;
   summary.kind = "metaseq";
   summary.layout = "1 file";
   summary.files = {{"x.pt", 1, ""}};
-  model_spec::OptConfig config;
+  model_spec::OptConfig config = checkpoint::testing::tiny_config(
+      {.num_layers = 1, .hidden = 8, .num_heads = 2, .ffn = 16, .vocab = 12, .max_positions = 4});
   config.name = name;
-  config.num_layers = 1;
-  config.hidden = config.embed_dim = 8;
-  config.num_heads = 2;
-  config.ffn = 16;
-  config.vocab = config.vocab_real = 12;
-  config.max_positions = 4;
   summary.config = config;
   summary.natural_dtype = DType::kF16;
   summary.dtypes.assign(model_spec::opt_tensors(config).size(), DType::kF16);
@@ -100,7 +96,7 @@ class Liar {
     if (request.question == Question::kReadRows) return rows(request);
     if (request.question == Question::kFindTokenizer) return tokenizer();
     if (request.question != Question::kOpen) return {};
-    SourceSummary summary = small_summary(does("renames") ? "other" : job_.name);
+    ModelSummary summary = small_summary(does("renames") ? "other" : job_.name);
     if (does("has-problem")) summary.problem = "none";
     return text(Answer::kDone, 0, encode_summary(summary, kWindowBytes).value());
   }
@@ -124,17 +120,17 @@ class Liar {
   std::span<std::byte> window_;
 };
 
-Result<SourceReader> open_liar(const std::string& input, int64_t answer_seconds = 60) {
+Result<CagedModel> open_liar(const std::string& input, int64_t answer_seconds = 60) {
   ReaderSettings settings;
   settings.answer_seconds = answer_seconds;
   settings.program = std::filesystem::read_symlink("/proc/self/exe").string();
-  return SourceReader::open({.input = input, .name = "m"}, settings);
+  return CagedModel::open({.input = input, .name = "m"}, settings);
 }
 
 // The refusal, or the Error.
 std::string fault(const std::string& input, int64_t answer_seconds = 60) {
   try {
-    const Result<SourceReader> source = open_liar(input, answer_seconds);
+    const Result<CagedModel> source = open_liar(input, answer_seconds);
     return source.ok() ? "accepted" : "refused: " + source.refusal().message;
   } catch (const Error& error) {
     return std::string("error: ") + error.what();
@@ -147,8 +143,8 @@ void expect_fault(const std::string& input, const std::string& expected) {
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << input << ": a process is left";
 }
 
-TEST(SourceReader, TakesTheWordOfAGoodReader) {
-  const Result<SourceReader> source = open_liar("good");
+TEST(CagedModel, TakesTheWordOfAGoodReader) {
+  const Result<CagedModel> source = open_liar("good");
   ASSERT_TRUE(source.ok()) << source.refusal().message;
   const TensorSpec spec = model_spec::opt_tensors(source.value().config()).front();
   std::vector<std::byte> rows(static_cast<size_t>(3 * spec.cols * 2));
@@ -159,53 +155,53 @@ TEST(SourceReader, TakesTheWordOfAGoodReader) {
   }
 }
 
-TEST(SourceReader, SaysHowAReaderEnded) {
-  expect_fault("dies", "error: the reader of the checkpoint ended with status 3");
-  expect_fault("is-killed", "error: the reader of the checkpoint was killed by signal 9");
-  expect_fault("crashes", kSanitizedBuild ? "the reader of the checkpoint" : "broke down over the files (signal 11)");
+TEST(CagedModel, SaysHowAReaderEnded) {
+  expect_fault("dies", "error: the checkpoint reader ended with status 3");
+  expect_fault("is-killed", "error: the checkpoint reader was killed by signal 9");
+  expect_fault("crashes", kSanitizedBuild ? "the checkpoint reader" : "crashed while it read the files (signal 11)");
   expect_fault("is-caught", "its sandbox ended it");
   expect_fault("says-why", "it said: bad?thing");
-  expect_fault("closes", "error: the reader of the checkpoint was killed by signal 9");
+  expect_fault("closes", "error: the checkpoint reader was killed by signal 9");
 }
 
-TEST(SourceReader, EndsAReaderThatHangs) {
+TEST(CagedModel, EndsAReaderThatHangs) {
   EXPECT_NE(fault("hangs", 1).find("gave no answer for 1 s and was ended"), std::string::npos);
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
 }
 
-TEST(SourceReader, RefusesNonsense) {
-  expect_fault("speaks-too-short", "refused: the reader of the checkpoint answered nonsense: a message of 1 bytes");
-  expect_fault("speaks-too-long", "answered nonsense: a message of 1024 bytes");
+TEST(CagedModel, RefusesNonsense) {
+  expect_fault("speaks-too-short", "refused: the checkpoint reader gave an invalid answer: a message of 1 bytes");
+  expect_fault("speaks-too-long", "gave an invalid answer: a message of 1024 bytes");
   expect_fault("claims-too-much", "more bytes than the window holds");
   expect_fault("invents-answers", "an unknown kind of answer");
   expect_fault("invents-codes", "an unknown class of refusal");
   expect_fault("talks-forever", "a text that is too long");
-  expect_fault("says-anything", "answered nonsense");
-  expect_fault("renames", "a model of another name");
-  expect_fault("has-problem", "no model, and no refusal");
+  expect_fault("says-anything", "gave an invalid answer");
+  expect_fault("renames", "a model with another name");
+  expect_fault("has-problem", "neither a model nor a refusal");
   expect_fault("shrinks", "ended with status 4");
 }
 
-TEST(SourceReader, PassesReasonsOn) {
+TEST(CagedModel, PassesReasonsOn) {
   expect_fault("refuses", "refused: no? good");
   expect_fault("fails", "error: disk on fire");
 }
 
-TEST(SourceReader, ChecksRowsAndTokenizers) {
-  const Result<SourceReader> cutter = open_liar("cuts-rows");
+TEST(CagedModel, ChecksRowsAndTokenizers) {
+  const Result<CagedModel> cutter = open_liar("cuts-rows");
   const TensorSpec spec = model_spec::opt_tensors(cutter.value().config()).front();
   std::vector<std::byte> row(static_cast<size_t>(spec.cols * 2));
   EXPECT_THROW(cutter.value().read_rows(spec, 0, 1, row), Error);
-  const Result<SourceReader> dying = open_liar("dies-later");
+  const Result<CagedModel> dying = open_liar("dies-later");
   EXPECT_THROW(dying.value().read_rows(spec, 0, 1, row), Error);
   for (const char* input : {"huge-tokenizer", "many-tokens"})
     EXPECT_NE(open_liar(input).value().tokenizer().refusal().message.find("vocabulary"), std::string::npos);
 }
 
-TEST(SourceReader, DoesNotStartWithoutItsProgram) {
+TEST(CagedModel, DoesNotStartWithoutItsProgram) {
   ReaderSettings settings;
   settings.program = "/nonexistent/reader";
-  EXPECT_THROW((void)SourceReader::open({.input = "x", .name = "m"}, settings), Error);
+  EXPECT_THROW((void)CagedModel::open({.input = "x", .name = "m"}, settings), Error);
 }
 
 // The real reader on a system without seccomp: `require` reads nothing, `try` says what is missing, `off` is silent.
@@ -217,7 +213,7 @@ TEST(Sandbox, ModeDecidesWhereTheSystemLacksIt) {
   std::ofstream(folder / "x.pt", std::ios::binary) << builder.file();
   const auto warnings = [&](SandboxMode mode) -> std::string {
     try {
-      const auto source = SourceReader::open({.input = folder.string(), .name = "m", .for_inspection = true}, {mode});
+      const auto source = CagedModel::open({.input = folder.string(), .name = "m", .for_inspection = true}, {mode});
       if (!source.ok()) return "refused: " + source.refusal().message;
       return source.value().summary().warnings.empty() ? "none" : source.value().summary().warnings[0];
     } catch (const Error& error) {
@@ -228,10 +224,11 @@ TEST(Sandbox, ModeDecidesWhereTheSystemLacksIt) {
     EXPECT_EQ(warnings(mode), "none");
   const pid_t child = fork();
   if (child == 0) {
-    const bool as_expected = testing::forbid_seccomp() &&
-                             warnings(SandboxMode::kRequire).find("required and cannot be had: seccomp") < 200 &&
-                             warnings(SandboxMode::kTry).find("not complete on this system (seccomp") < 200 &&
-                             warnings(SandboxMode::kOff) == "none";
+    const bool as_expected =
+        testing::forbid_seccomp() &&
+        warnings(SandboxMode::kRequire).find("required, but this system cannot provide it: seccomp") < 200 &&
+        warnings(SandboxMode::kTry).find("not complete on this system (seccomp") < 200 &&
+        warnings(SandboxMode::kOff) == "none";
     _exit(as_expected ? 0 : 1);
   }
   int status = 0;
@@ -252,7 +249,7 @@ TEST(ReadJob, RoundTrips) {
   EXPECT_FALSE(parse_read_job(arguments));
 }
 
-}  // namespace
+}  // namespace caged_model_test
 
 // True if this process was started as a reader; then it has been one.
 bool was_liar(int argc, char** argv, int& status) {
@@ -260,7 +257,7 @@ bool was_liar(int argc, char** argv, int& status) {
   const auto job = argc > 3 ? parse_read_job(arguments.subspan(3)) : std::nullopt;
   if (!job) return false;
   void* window = mmap(nullptr, kWindowBytes, PROT_READ | PROT_WRITE, MAP_SHARED, kWindowFd, 0);
-  status = Liar(*job, {static_cast<std::byte*>(window), kWindowBytes}).run();
+  status = caged_model_test::Liar(*job, {static_cast<std::byte*>(window), kWindowBytes}).run();
   return true;
 }
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/sha256.h"
 #include "base/utf8.h"
-#include "checkpoint/io/sha256.h"
 #include "checkpoint/safetensors/safetensors.h"
 #include "model_spec/opt_tensors.h"
 
@@ -136,7 +136,7 @@ class Decoder {
     if (!condition && fault_.empty()) fault_ = fault;
   }
   const std::string& finish() {
-    expect(at_ == bytes_.size(), "more than its fields");
+    expect(at_ == bytes_.size(), "bytes after its last field");
     return fault_;
   }
 
@@ -149,7 +149,7 @@ class Decoder {
     return fault_.empty() ? count : 0;
   }
   void take(void* out, size_t count) {
-    expect(bytes_.size() - at_ >= count, "less than its fields");
+    expect(bytes_.size() - at_ >= count, "too few bytes for its fields");
     if (!fault_.empty()) return;
     if (count > 0) std::memcpy(out, bytes_.data() + at_, count);
     at_ += count;
@@ -160,12 +160,12 @@ class Decoder {
   std::string fault_;
 };
 
-std::string fault_of(const SourceSummary& summary) {
-  if (summary.kind.empty() || summary.layout.empty()) return "no kind or layout";
+std::string fault_of(const ModelSummary& summary) {
+  if (summary.kind.empty() || summary.layout.empty()) return "neither kind nor layout";
   for (const SourceFile& file : summary.files) {
-    if (file.name.empty() || file.name.find('/') != std::string::npos) return "a file's name with a folder";
+    if (file.name.empty() || file.name.find('/') != std::string::npos) return "a file name with a folder in it";
     if (file.bytes > INT64_MAX) return "a file's size out of range";
-    if (!file.index_sha256.empty() && !checkpoint::is_sha256_hex(file.index_sha256)) return "a digest that is none";
+    if (!file.index_sha256.empty() && !is_sha256_hex(file.index_sha256)) return "an invalid digest";
   }
   for (const ForeignEntry& tensor : summary.tensors)
     if (!checkpoint::checked_elements(tensor.shape)) return "a shape out of range";
@@ -175,7 +175,7 @@ std::string fault_of(const SourceSummary& summary) {
   if (summary.dtypes.size() != model_spec::opt_tensors(*summary.config).size()) return "another number of tensors";
   const bool is_floating = std::all_of(summary.dtypes.begin(), summary.dtypes.end(), tensor::is_floating);
   const bool is_natural = tensor::is_floating(summary.natural_dtype) && summary.natural_dtype != DType::kF64;
-  return is_floating && is_natural ? "" : "weights of a type that is no weight's";
+  return is_floating && is_natural ? "" : "a type that weights cannot have";
 }
 
 }  // namespace
@@ -196,7 +196,7 @@ std::string printable_text(std::string_view text, size_t bytes_max) {
   return out;
 }
 
-Result<std::string> encode_summary(const SourceSummary& summary, uint64_t bytes_max) {
+Result<std::string> encode_summary(const ModelSummary& summary, uint64_t bytes_max) {
   Encoder encoder;
   visit(encoder, summary);
   const bool fits = encoder.fits();
@@ -204,17 +204,17 @@ Result<std::string> encode_summary(const SourceSummary& summary, uint64_t bytes_
   if (fits && bytes.size() <= bytes_max) return bytes;
   return refuse(ErrorCode::kDataCorrupt, "the checkpoint has " + std::to_string(summary.files.size()) + " files and " +
                                              std::to_string(summary.tensors.size()) +
-                                             " tensors to list, which is more than is read");
+                                             " tensors to list, which is more than the limit");
 }
 
-Result<SourceSummary> decode_summary(std::span<const std::byte> bytes) {
-  SourceSummary summary;
+Result<ModelSummary> decode_summary(std::span<const std::byte> bytes) {
+  ModelSummary summary;
   Decoder decoder(bytes);
   visit(decoder, summary);
   std::string fault = decoder.finish();
   if (fault.empty()) fault = fault_of(summary);
   if (fault.empty()) return summary;
-  return refuse(ErrorCode::kDataCorrupt, "the reader of the checkpoint answered nonsense: " + fault);
+  return refuse(ErrorCode::kDataCorrupt, "the checkpoint reader gave an invalid answer: " + fault);
 }
 
 }  // namespace optserve::converter

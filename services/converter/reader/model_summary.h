@@ -1,4 +1,4 @@
-// What a reader says about the checkpoint that it has opened, and its bytes on the way to the converter.
+// What a reader process says about the model in the checkpoint that it has opened, and the bytes in which it says so.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ struct ForeignEntry {
   bool operator==(const ForeignEntry&) const = default;
 };
 
-struct SourceSummary {
+struct ModelSummary {
   std::string kind;    // "metaseq", "huggingface" or "faster_transformer"
   std::string layout;  // "2 model-parallel parts, flattened"
   std::vector<checkpoint::SourceFile> files;
@@ -39,13 +39,13 @@ struct SourceSummary {
 };
 
 // Refused if it does not fit into `bytes_max`.
-Result<std::string> encode_summary(const SourceSummary& summary, uint64_t bytes_max);
+Result<std::string> encode_summary(const ModelSummary& summary, uint64_t bytes_max);
 
-// Refuses whatever a reader in its right mind would not say: lengths, numbers or types out of range, sizes that are no
-// model's, bytes left over. Texts lose their control characters.
-Result<SourceSummary> decode_summary(std::span<const std::byte> bytes);
+// Refuses whatever an honest reader would not say: lengths, numbers or types out of range, sizes that no model has,
+// bytes left over. Texts lose their control characters.
+Result<ModelSummary> decode_summary(std::span<const std::byte> bytes);
 
-// The text, cut after `bytes_max`, with '?' for control characters and for what is no UTF-8; line ends stay.
+// The text, cut after `bytes_max`, with '?' for control characters and for invalid UTF-8; line ends stay.
 std::string printable_text(std::string_view text, size_t bytes_max);
 
 }  // namespace optserve::converter

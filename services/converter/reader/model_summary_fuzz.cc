@@ -9,9 +9,9 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve;
   using namespace optserve::converter;
-  const Result<SourceSummary> summary = decode_summary(std::as_bytes(std::span(data, size)));
+  const Result<ModelSummary> summary = decode_summary(std::as_bytes(std::span(data, size)));
   if (!summary.ok()) return 0;
-  const SourceSummary& found = summary.value();
+  const ModelSummary& found = summary.value();
   check(found.config.has_value() || !found.problem.empty(), "a model or a problem");
   if (!found.problem.empty()) return 0;
   check(model_spec::validate(*found.config).ok(), "a valid model");

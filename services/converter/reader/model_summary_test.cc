@@ -8,12 +8,12 @@
 #include "model_spec/opt_tensors.h"
 
 namespace optserve::converter {
-namespace {
+namespace model_summary_test {
 
 using tensor::DType;
 
-SourceSummary good_summary() {
-  SourceSummary summary;
+ModelSummary good_summary() {
+  ModelSummary summary;
   summary.kind = "metaseq";
   summary.layout = "2 model-parallel parts";
   summary.files = {{"x-model_part-0.pt", 1000, std::string(64, 'a')}, {"x-model_part-1.pt", 1000, ""}};
@@ -26,21 +26,21 @@ SourceSummary good_summary() {
   return summary;
 }
 
-Result<SourceSummary> decoded(const std::string& bytes) { return decode_summary(std::as_bytes(std::span(bytes))); }
+Result<ModelSummary> decoded(const std::string& bytes) { return decode_summary(std::as_bytes(std::span(bytes))); }
 
 // What the converter says of a summary that a reader has changed to its liking.
-std::string fault(const std::function<void(SourceSummary&)>& change) {
-  SourceSummary summary = good_summary();
+std::string fault(const std::function<void(ModelSummary&)>& change) {
+  ModelSummary summary = good_summary();
   change(summary);
   const Result<std::string> bytes = encode_summary(summary, 1 << 20);
   if (!bytes.ok()) return "not encoded";
-  const Result<SourceSummary> found = decoded(bytes.value());
+  const Result<ModelSummary> found = decoded(bytes.value());
   return found.ok() ? "accepted" : found.refusal().message;
 }
 
-TEST(SourceSummary, RoundTrips) {
-  const SourceSummary summary = good_summary();
-  const Result<SourceSummary> found = decoded(encode_summary(summary, 1 << 20).value());
+TEST(ModelSummary, RoundTrips) {
+  const ModelSummary summary = good_summary();
+  const Result<ModelSummary> found = decoded(encode_summary(summary, 1 << 20).value());
   ASSERT_TRUE(found.ok()) << found.refusal().message;
   EXPECT_EQ(found.value().kind, summary.kind);
   EXPECT_EQ(found.value().layout, summary.layout);
@@ -51,14 +51,14 @@ TEST(SourceSummary, RoundTrips) {
   EXPECT_EQ(found.value().config, summary.config);
   EXPECT_EQ(found.value().dtypes, summary.dtypes);
   EXPECT_TRUE(found.value().has_tokenizer);
-  SourceSummary broken = summary;
+  ModelSummary broken = summary;
   broken.config.reset();
   broken.problem = "no heads";
   EXPECT_EQ(decoded(encode_summary(broken, 1 << 20).value()).value().problem, "no heads");
 }
 
-TEST(SourceSummary, RefusesWhatNoReaderSays) {
-  using S = SourceSummary;
+TEST(ModelSummary, RefusesWhatNoReaderSays) {
+  using S = ModelSummary;
   EXPECT_NE(fault([](S& s) { s.kind.clear(); }).find("kind"), std::string::npos);
   EXPECT_NE(fault([](S& s) { s.files[0].name = "../x.pt"; }).find("folder"), std::string::npos);
   EXPECT_NE(fault([](S& s) { s.files[0].bytes = UINT64_MAX; }).find("size"), std::string::npos);
@@ -79,14 +79,14 @@ TEST(SourceSummary, RefusesWhatNoReaderSays) {
   EXPECT_EQ(fault([](S&) {}), "accepted");
 }
 
-TEST(SourceSummary, RefusesEveryCutAndEveryAddition) {
+TEST(ModelSummary, RefusesEveryCutAndEveryAddition) {
   const std::string bytes = encode_summary(good_summary(), 1 << 20).value();
   for (size_t length = 0; length < bytes.size(); ++length) EXPECT_FALSE(decoded(bytes.substr(0, length)).ok());
   EXPECT_FALSE(decoded(bytes + '\0').ok());
 }
 
 // A length field that promises more than there is must not be believed before anything is allocated by it.
-TEST(SourceSummary, RefusesLengthsBeyondTheBytes) {
+TEST(ModelSummary, RefusesLengthsBeyondTheBytes) {
   const std::string bytes = encode_summary(good_summary(), 1 << 20).value();
   for (size_t at = 0; at + 8 <= bytes.size(); ++at) {
     std::string changed = bytes;
@@ -97,7 +97,7 @@ TEST(SourceSummary, RefusesLengthsBeyondTheBytes) {
   }
 }
 
-TEST(SourceSummary, SurvivesAnyBytes) {
+TEST(ModelSummary, SurvivesAnyBytes) {
   const std::string bytes = encode_summary(good_summary(), 1 << 20).value();
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -105,7 +105,7 @@ TEST(SourceSummary, SurvivesAnyBytes) {
   for (int i = 0; i < 20'000; ++i) {
     std::string changed = bytes;
     for (int k = 0; k < 3; ++k) changed[random() % changed.size()] = static_cast<char>(random());
-    const Result<SourceSummary> found = decoded(changed);
+    const Result<ModelSummary> found = decoded(changed);
     if (!found.ok() || !found.value().problem.empty()) continue;
     ASSERT_TRUE(model_spec::validate(*found.value().config).ok());
     ASSERT_EQ(found.value().dtypes.size(), model_spec::opt_tensors(*found.value().config).size());
@@ -123,5 +123,5 @@ TEST(PrintableText, LosesWhatTerminalsObey) {
   EXPECT_EQ(printable_text("ab\xc3\xbc", 3), "ab");
 }
 
-}  // namespace
+}  // namespace model_summary_test
 }  // namespace optserve::converter

@@ -1,4 +1,4 @@
-// optserve-checkpoint-reader: started by the converter, never by people. Locks itself, then reads foreign files.
+// optserve-checkpoint-reader: started by the converter, never by hand. Locks itself, then reads foreign files.
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -9,7 +9,9 @@
 #include <exception>
 #include <string_view>
 
-#include "converter/reader/reader_loop.h"
+#include "converter/reader/answer_questions.h"
+#include "converter/reader/cage.h"
+#include "converter/reader/reader_protocol.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 // The search for leaks attaches to this process as a debugger does, which the cage forbids.
@@ -23,7 +25,7 @@ using namespace optserve::converter;
 constexpr int kExitUsage = 64;
 constexpr int kExitNoCage = 65;
 
-// Ends with the converter, also if that has ended already.
+// Makes this process end when the converter ends; false if that has happened already.
 bool tie_to_parent(std::string_view parent) {
   pid_t pid = 0;
   std::from_chars(parent.data(), parent.data() + parent.size(), pid);
@@ -44,7 +46,7 @@ int main(int argc, char** argv) {
   if (window == MAP_FAILED) return kExitUsage;
   const std::string missing = *mode == SandboxMode::kOff ? "" : enter_cage(kChannelFd);
   if (*mode == SandboxMode::kRequire && !missing.empty()) {
-    std::fprintf(stderr, "the sandbox is required and cannot be had: %s", missing.c_str());
+    std::fprintf(stderr, "the sandbox is required, but this system cannot provide it: %s", missing.c_str());
     return kExitNoCage;
   }
   answer_questions(*job, missing, kChannelFd, {static_cast<std::byte*>(window), kWindowBytes});

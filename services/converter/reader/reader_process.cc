@@ -53,7 +53,7 @@ std::vector<char*> reader_environment() {
   return kept;
 }
 
-// Signals by which a process ends that met what it was not made for.
+// Signals that end a process that has hit a bug or was tampered with.
 bool is_breakdown(int signal) {
   constexpr std::array<int, 7> kBreakdowns = {SIGSYS, SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGXFSZ};
   return std::find(kBreakdowns.begin(), kBreakdowns.end(), signal) != kBreakdowns.end();
@@ -166,11 +166,11 @@ std::string ReaderProcess::last_words() const {
   return "; it said: " + printable_text(std::string_view(text).substr(0, static_cast<size_t>(got)), kLastWordsMax);
 }
 
-// The reader did what no reader does: the files have a part in it.
+// The reader did something that no honest reader does, so the files are to blame.
 Refusal ReaderProcess::ended_over_files(const std::string& what) {
   const std::string words = last_words();
   end();
-  return refuse(ErrorCode::kDataCorrupt, "the reader of the checkpoint " + what + "; nothing was written" + words);
+  return refuse(ErrorCode::kDataCorrupt, "the checkpoint reader " + what + "; nothing was written" + words);
 }
 
 Refusal ReaderProcess::dead() {
@@ -180,23 +180,23 @@ Refusal ReaderProcess::dead() {
   if (WIFSIGNALED(status_) && is_breakdown(WTERMSIG(status_))) {
     const int signal = WTERMSIG(status_);
     return ended_over_files(
-        signal == SIGSYS ? "tried what is forbidden to it, and its sandbox ended it: the files are an attack, or the "
-                           "sandbox is too strict for this system"
-                         : "broke down over the files (signal " + std::to_string(signal) + ")" + words);
+        signal == SIGSYS ? "made a forbidden system call, and its sandbox ended it: either the files are an attack, or "
+                           "the sandbox is too strict for this system"
+                         : "crashed while it read the files (signal " + std::to_string(signal) + ")" + words);
   }
-  throw Error("the reader of the checkpoint " +
+  throw Error("the checkpoint reader " +
               (WIFSIGNALED(status_) ? "was killed by signal " + std::to_string(WTERMSIG(status_))
                                     : "ended with status " + std::to_string(WEXITSTATUS(status_))) +
               words);
 }
 
-// That the reader is gone is seen by collect().
+// If the reader is gone, collect() notices.
 void ReaderProcess::post(const Request& request) {
   [[maybe_unused]] const ssize_t ignored = send(channel_, &request, sizeof request, MSG_NOSIGNAL);
 }
 
 Result<Reply> ReaderProcess::collect() {
-  if (pid_ < 0) throw Error("the reader of the checkpoint has ended");
+  if (pid_ < 0) throw Error("the checkpoint reader has ended");
   pollfd waiting{channel_, POLLIN, 0};
   const int64_t ms = std::min<int64_t>(answer_seconds_, INT32_MAX / 1000) * 1000;
   int ready = 0;
@@ -206,29 +206,30 @@ Result<Reply> ReaderProcess::collect() {
   if (ready < 0) throw errno_error("poll");
   if (ready == 0) {
     end();
-    throw Error("the reader of the checkpoint gave no answer for " + std::to_string(answer_seconds_) +
-                " s and was ended" + last_words());
+    throw Error("the checkpoint reader gave no answer for " + std::to_string(answer_seconds_) + " s and was ended" +
+                last_words());
   }
   Reply reply;
   const ssize_t got = recv(channel_, &reply, sizeof reply, MSG_TRUNC);
   if (got <= 0) return dead();
-  if (got != sizeof reply) return ended_over_files("answered nonsense: a message of " + std::to_string(got) + " bytes");
+  if (got != sizeof reply)
+    return ended_over_files("gave an invalid answer: a message of " + std::to_string(got) + " bytes");
   return checked(reply);
 }
 
 Result<Reply> ReaderProcess::checked(const Reply& reply) {
-  if (reply.bytes > kWindowBytes) return ended_over_files("answered nonsense: more bytes than the window holds");
+  if (reply.bytes > kWindowBytes) return ended_over_files("gave an invalid answer: more bytes than the window holds");
   if (reply.answer == Answer::kDone) return reply;
   if (reply.answer != Answer::kRefusal && reply.answer != Answer::kError)
-    return ended_over_files("answered nonsense: an unknown kind of answer");
-  if (reply.bytes > kReplyTextMax) return ended_over_files("answered nonsense: a text that is too long");
+    return ended_over_files("gave an invalid answer: an unknown kind of answer");
+  if (reply.bytes > kReplyTextMax) return ended_over_files("gave an invalid answer: a text that is too long");
   std::string text(reply.bytes, '\0');
   std::memcpy(text.data(), window_, text.size());
   text = printable_text(text, text.size());
   if (reply.answer == Answer::kError) throw Error(text);
   const bool is_known = reply.code >= static_cast<uint32_t>(ErrorCode::kBadRequest) &&
                         reply.code <= static_cast<uint32_t>(ErrorCode::kStorageFull);
-  if (!is_known) return ended_over_files("answered nonsense: an unknown class of refusal");
+  if (!is_known) return ended_over_files("gave an invalid answer: an unknown class of refusal");
   return refuse(static_cast<ErrorCode>(reply.code), text);
 }
 

@@ -30,9 +30,9 @@ class ReaderProcess {
   ReaderProcess(const ReaderProcess&) = delete;
   ReaderProcess& operator=(const ReaderProcess&) = delete;
 
-  // Asks one question. Refused with the reader's own reason, or because the reader broke down over the files or
-  // answered nonsense; then it is ended. Throws Error when the environment failed: as the reader says, or because the
-  // reader was silent for too long or was killed from outside.
+  // Asks one question. Refused for the reader's own reason, or because the reader crashed over the files or gave an
+  // invalid answer; then it is ended. Throws Error when the environment failed: because the reader says so, was silent
+  // for too long, or was killed from outside.
   Result<Reply> ask(const Request& request) {
     post(request);
     return collect();

@@ -1,6 +1,6 @@
-// What the converter and its reader say to each other: fixed structs over a socket pair, bytes in a shared window. One
-// question, one answer. The converter checks every field of an answer, since foreign bytes may have taken the reader
-// over; the reader trusts the converter.
+// What the converter and its reader process say to each other: fixed structs over a socket pair, and bytes in a shared
+// window. Each question has one answer. The converter checks every field of an answer, since foreign bytes may have
+// taken over the reader; the reader trusts the converter.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,11 @@
 namespace optserve::converter {
 
 enum class Question : uint32_t {
-  kOpen = 1,        // the window holds a SourceSummary
+  kOpen = 1,        // the window holds a ModelSummary
   kCheckBytes,      // of `tensor`
   kReplicasAgree,   // of `tensor`; number is 0 or 1
   kReadRows,        // rows [begin, begin + count) of `tensor` are in a half of the window
-  kCheckUnchanged,  //
+  kCheckUnchanged,  // of all files
   kFindTokenizer,   // number: ids of the vocabulary, 0 without one; the window holds the sizes of both files, uint64
                     // each
   kTokenizerBytes,  // bytes [begin, begin + count) of the vocabulary and then the merges are in the window

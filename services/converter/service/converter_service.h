@@ -1,11 +1,12 @@
 // The converter's side of the wire: one conversion at a time, its progress at most five times a second. Pure: the
 // conversion is behind ConversionPort.
 //
-// A conversion outlives the scheduler that asked for it: its lease is void, but when the job is leased again, the work
-// goes on under the new lease, or its end is reported again, instead of a start over an existing destination.
+// A conversion outlives the scheduler that asked for it. Its lease is then void, but when the job is leased again, the
+// conversion goes on under the new lease, or its end is reported again; it does not start anew.
 //
-// The one place is shared by all schedulers: while it is taken, the others read in the heartbeats that no work is
-// wanted. A conversion whose scheduler went away keeps the place for a while, as that scheduler may come back.
+// All schedulers share the one place for a conversion. While it is taken, heartbeats tell the other schedulers that
+// this service wants no work. If the scheduler of a running conversion goes away, the conversion keeps the place for a
+// while, since that scheduler may come back.
 #pragma once
 
 #include <optional>
@@ -42,7 +43,7 @@ class ConverterService final : public transport::Service {
   struct Work {
     Lease lease;
     bool leased = true;      // false: its lease is void until the same job is leased again
-    bool cancelled = false;  // its end interests nobody
+    bool cancelled = false;  // nobody wants to know its end
     // Until then schedulers other than its own get nothing started; set once its own has gone.
     Instant kept_until = Instant::max();
   };

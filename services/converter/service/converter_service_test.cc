@@ -7,7 +7,7 @@
 #include "converter/service/conversion_thread.h"
 
 namespace optserve::converter {
-namespace {
+namespace converter_service_test {
 
 using protocol::ConvertDispatch;
 using protocol::ConvertProgress;
@@ -405,5 +405,5 @@ TEST(ConversionThread, RunsReportsAndCancels) {
   thread.start({"endless", "there", "keep", 0});  // the destructor cancels it
 }
 
-}  // namespace
+}  // namespace converter_service_test
 }  // namespace optserve::converter

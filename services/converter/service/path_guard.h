@@ -1,4 +1,4 @@
-// Which paths a conversion job may name: jobs come over the network, and a converter can read and write much more than
+// Which paths a conversion job may name. Jobs come over the network, and a converter can read and write much more than
 // they should reach.
 #pragma once
 

@@ -7,7 +7,7 @@
 #include <fstream>
 
 namespace optserve::converter {
-namespace {
+namespace path_guard_test {
 
 namespace fs = std::filesystem;
 
@@ -83,5 +83,5 @@ TEST_F(PathGuardTest, WithoutARootEverythingIsRefused) {
   EXPECT_THROW(PathGuard({inside("model/part.pt")}), Error);
 }
 
-}  // namespace
+}  // namespace path_guard_test
 }  // namespace optserve::converter

@@ -6,7 +6,8 @@
 #include <map>
 
 #include "base/check.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/safetensors/safetensors.h"
 
 namespace optserve::converter {
@@ -53,7 +54,7 @@ Result<ActivationRanges> parse_metadata(const checkpoint::ByteSource& file,
   ranges.dtype = *dtype;
   ranges.vectors_sha256 = value("vectors_sha256");
   ranges.text_sha256 = value("text_sha256");
-  if (!checkpoint::is_sha256_hex(ranges.vectors_sha256) || !checkpoint::is_sha256_hex(ranges.text_sha256))
+  if (!is_sha256_hex(ranges.vectors_sha256) || !is_sha256_hex(ranges.text_sha256))
     return checkpoint::corrupt_file(file.name(), "vectors_sha256 and text_sha256 must be 64 lower-case hex digits");
   const std::string tokens = value("tokens");
   const auto [end, error] = std::from_chars(tokens.data(), tokens.data() + tokens.size(), ranges.tokens);
@@ -82,7 +83,7 @@ Status check_tensors(const checkpoint::ByteSource& file, const checkpoint::Safet
   return ok_status();
 }
 
-// Every channel and the bounds are of the same values.
+// Whether the channels and the bounds can have been measured on the same values.
 bool is_consistent(const InputRange& range) {
   const auto is_size = [](float value) { return std::isfinite(value) && value >= 0; };
   if (!std::ranges::all_of(range.largest, is_size)) return false;
@@ -148,10 +149,10 @@ Result<ActivationRanges> parse_ranges(const checkpoint::ByteSource& file, const 
 
 std::string vectors_digest(const model_spec::OptConfig& config,
                            const std::function<std::vector<std::byte>(const model_spec::TensorSpec&)>& read) {
-  checkpoint::Sha256 hash;
+  Sha256 hash;
   for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(config))
     if (!spec.is_matrix) hash.update(read(spec));
-  return checkpoint::to_hex(hash.finish());
+  return to_hex(hash.finish());
 }
 
 }  // namespace optserve::converter

@@ -20,10 +20,10 @@ namespace optserve::converter {
 inline constexpr std::array<std::string_view, 4> kLargeMatrices = {"attention.qkv", "attention.out", "ffn.up",
                                                                    "ffn.down"};
 enum LargeMatrix : uint8_t { kQkvMatrix, kOutMatrix, kUpMatrix, kDownMatrix };
-// Inputs of one of them: hidden, or ffn.
+// How many inputs one of them has: hidden, or ffn.
 int64_t inputs_of(const model_spec::OptConfig& config, size_t matrix);
 
-// Of one matrix's inputs, over all tokens.
+// What the inputs of one matrix reach, over all tokens.
 struct InputRange {
   std::vector<float> largest;  // [in]: max |x| of each channel
   float lowest = 0;            // of all channels, and of zero
@@ -35,14 +35,15 @@ struct ActivationRanges {
   tensor::DType dtype{};       // of the checkpoint that was run
   std::string vectors_sha256;  // vectors_digest() of it: which model this is
   std::string text_sha256;     // of the text that was run
-  uint64_t tokens = 0;         // of it, the first ones
+  uint64_t tokens = 0;         // how many of its first tokens were run
   std::vector<std::array<InputRange, kLargeMatrices.size()>> layers;
 };
 
 // The bytes of a file: the same ranges give the same bytes.
 std::string ranges_file(const ActivationRanges& ranges);
-// Refuses what is no such file for a model of these sizes: other tensors, shapes and types, values that are negative or
-// not finite, or ranges that contradict each other. Whether it is of this very model, vectors_sha256 says.
+// Refuses files that do not hold ranges of a model of these sizes: other tensors, shapes and types, values that are
+// negative or not finite, and ranges that contradict each other. Whether they were measured on this very model is what
+// vectors_sha256 says.
 Result<ActivationRanges> parse_ranges(const checkpoint::ByteSource& file, const model_spec::OptConfig& config);
 
 // SHA-256 of the norms and biases of a model, which no layout, sharding or quantisation changes. `read`: the bytes of a

@@ -9,7 +9,7 @@
 #include "checkpoint/safetensors/safetensors.h"
 
 namespace optserve::converter {
-namespace {
+namespace activation_ranges_test {
 
 using ::testing::HasSubstr;
 
@@ -86,5 +86,5 @@ TEST(ActivationRanges, RefusesFilesOfOtherModelsAndKinds) {
   EXPECT_NE(fault(file.substr(0, file.size() - 1)), "accepted");
 }
 
-}  // namespace
+}  // namespace activation_ranges_test
 }  // namespace optserve::converter

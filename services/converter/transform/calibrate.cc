@@ -4,7 +4,8 @@
 #include <cmath>
 
 #include "backend/cpu/cpu_backend.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/reader.h"
 #include "engine/layer_walk.h"
 #include "tokenizer/bpe.h"
@@ -34,7 +35,7 @@ Result<std::vector<TokenId>> tokens_of(const CheckpointReader& checkpoint, const
   return ids;
 }
 
-// Pieces of the text as prompts are: each begins with bos_id.
+// Cuts the text into windows, each of which begins with bos_id as a prompt does.
 Windows cut(const std::vector<TokenId>& ids, const model_spec::OptConfig& config) {
   const auto width = static_cast<size_t>(std::min(kCalibrationWindow, config.max_positions) - 1);
   Windows windows;
@@ -60,7 +61,7 @@ size_t matrix_of(LayerInput input) {
   check_failed("an input of no matrix", std::source_location::current());
 }
 
-// Adds what rows of inputs reach; false if one is not finite.
+// Widens the range to hold these rows of inputs; false if one of them is not finite.
 bool widen(InputRange& range, const Tensor& x) {
   for (int64_t row = 0; row < x.dim(0); ++row) {
     const float* values = x.row<float>(row);
@@ -110,7 +111,7 @@ Result<ActivationRanges> calibrate(const CalibrateOptions& options) {
   ranges.model = checkpoint.config().name;
   ranges.dtype = checkpoint.dtype();
   ranges.tokens = ids.value().size();
-  ranges.text_sha256 = checkpoint::to_hex(checkpoint::sha256_of(options.text));
+  ranges.text_sha256 = to_hex(sha256(options.text));
   ranges.vectors_sha256 = vectors_digest(checkpoint.config(), [&](const model_spec::TensorSpec& spec) {
     std::vector<std::byte> bytes(checkpoint.block_bytes(spec, 1));
     checkpoint.read_block(spec, 0, 1, bytes);

@@ -15,7 +15,7 @@ inline constexpr int64_t kCalibrationWindow = 512;  // tokens that are run toget
 struct CalibrateOptions {
   std::string checkpoint;           // folder of a converted checkpoint with a tokenizer
   std::string text;                 // UTF-8
-  int64_t tokens = 8192;            // the first ones of it that are run; fewer if it has fewer
+  int64_t tokens = 8192;            // how many of its first tokens are run; all if it has fewer
   std::function<bool()> goes_on{};  // asked once a layer; false cancels; may be empty
 };
 

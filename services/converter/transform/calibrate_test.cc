@@ -16,7 +16,7 @@
 #include "tokenizer/encoder.h"
 
 namespace optserve::converter {
-namespace {
+namespace calibrate_test {
 
 using test_support::convert_demo_model;
 using test_support::kSanitized;
@@ -118,5 +118,5 @@ TEST(Calibrate, RefusesWhatItCannotRun) {
               HasSubstr("cancelled"));
 }
 
-}  // namespace
+}  // namespace calibrate_test
 }  // namespace optserve::converter

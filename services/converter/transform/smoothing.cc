@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/input_check.h"
+#include "base/sha256.h"
 
 namespace optserve::converter {
 namespace {
@@ -14,25 +16,15 @@ using model_spec::OptConfig;
 using model_spec::TensorSpec;
 using tensor::DType;
 
-constexpr int64_t kSmoothingPieceElements = 512 << 10;
 constexpr uint64_t kRangesBytesMax = 256 << 20;
 constexpr double kFactorMin = 0x1p-10, kFactorMax = 0x1p10;
 
-// Rows [row, row + count), widened.
-void read_wide(const RowSource& source, const TensorSpec& spec, int64_t row, int64_t count, std::span<float> out) {
-  const DType dtype = source.dtype(spec);
-  std::vector<std::byte> raw(out.size() * tensor::dtype_bytes(dtype));
-  source.read_rows(spec, row, count, raw);
-  tensor::convert_to_f32(raw.data(), dtype, out.data(), out.size());
-}
-
-std::vector<float> column_maxima(const RowSource& source, const TensorSpec& spec) {
+std::vector<float> column_maxima(const WeightRows& source, const TensorSpec& spec) {
   std::vector<float> largest(static_cast<size_t>(spec.cols));
-  std::vector<float> piece;
+  WideRows wide(source);
   for (int64_t row = 0; row < spec.rows;) {
-    const int64_t count = std::min(std::max<int64_t>(1, kSmoothingPieceElements / spec.cols), spec.rows - row);
-    piece.resize(static_cast<size_t>(count * spec.cols));
-    read_wide(source, spec, row, count, piece);
+    const int64_t count = std::min(rows_per_piece(spec), spec.rows - row);
+    const std::span<const float> piece = wide.read(spec, row, count);
     for (size_t i = 0; i < piece.size(); ++i) {
       float& column = largest[i % largest.size()];
       column = std::max(column, std::abs(piece[i]));
@@ -42,27 +34,23 @@ std::vector<float> column_maxima(const RowSource& source, const TensorSpec& spec
   return largest;
 }
 
-// Norms after the blocks are the residual stream as well: dividing them would divide it.
+// The output of a norm after a block is the residual stream as well, so dividing one would divide the other.
 bool can_smooth(const OptConfig& config, size_t matrix) {
   return config.norm_before || matrix == kOutMatrix || matrix == kDownMatrix;
 }
 
-std::string digest_of(const SourceReader& source, DType dtype) {
+std::string digest_of(const CagedModel& source, DType dtype) {
   return vectors_digest(source.config(), [&](const TensorSpec& spec) {
-    std::vector<float> wide(static_cast<size_t>(spec.rows));
-    read_wide(source, spec, 0, spec.rows, wide);
+    WideRows rows(source);
+    const std::span<const float> wide = rows.read(spec, 0, spec.rows);
     std::vector<std::byte> rounded(wide.size() * tensor::dtype_bytes(dtype));
     tensor::convert_from_f32(wide.data(), dtype, rounded.data(), wide.size());
     return rounded;
   });
 }
 
-Status check_smoothing(const ConvertOptions& options, const OptConfig& config) {
-  if (!(options.smooth_alpha >= 0 && options.smooth_alpha <= 1))
-    return refuse(ErrorCode::kBadRequest,
-                  "smooth-alpha is " + std::to_string(options.smooth_alpha) + ", expected 0 to 1");
-  if (config.activation != model_spec::Activation::kRelu)
-    return refuse(ErrorCode::kUnsupportedFormat, "only models with ReLU can be smoothed: relu(x / s) = relu(x) / s");
+Status check_smoothing(const ConvertOptions& options) {
+  if (Status status = check_range("smooth-alpha", options.smooth_alpha, 0, 1); !status.ok()) return status;
   return ok_status();
 }
 
@@ -79,7 +67,7 @@ std::vector<float> smoothing_factors(std::span<const float> inputs, std::span<co
   return factors;
 }
 
-SmoothedRows::SmoothedRows(const RowSource& source, std::vector<LayerFactors> layers)
+SmoothedRows::SmoothedRows(const WeightRows& source, std::vector<LayerFactors> layers)
     : source_(source), layers_(std::move(layers)) {
   check_eq(static_cast<int64_t>(layers_.size()), config().num_layers, "SmoothedRows: layers");
   for (size_t layer = 0; layer < layers_.size(); ++layer) change_layer(static_cast<int64_t>(layer), layers_[layer]);
@@ -113,20 +101,20 @@ void SmoothedRows::read_rows(const TensorSpec& spec, int64_t row, int64_t count,
   if (found == changes_.end()) return source_.read_rows(spec, row, count, out);
   const Change& change = found->second;
   const auto cols = static_cast<size_t>(spec.cols);
-  std::vector<float> wide(static_cast<size_t>(count) * cols);
-  read_wide(source_, spec, row, count, wide);
+  WideRows rows(source_);
+  const std::span<float> wide = rows.read(spec, row, count);
   for (int64_t i = 0; i < count; ++i) {
-    const std::span<float> weights = std::span(wide).subspan(static_cast<size_t>(i) * cols, cols);
+    const std::span<float> weights = wide.subspan(static_cast<size_t>(i) * cols, cols);
     if (change.columns != nullptr && !change.columns->empty())
       for (size_t j = 0; j < cols; ++j) weights[j] *= (*change.columns)[j];
     const int64_t divided = row + i - change.first_row;
     if (change.divisors == nullptr || change.divisors->empty() || divided < 0) continue;
     for (float& weight : weights) weight /= (*change.divisors)[static_cast<size_t>(divided)];
   }
-  std::ranges::copy(std::as_bytes(std::span(wide)), out.begin());
+  std::ranges::copy(std::as_bytes(wide), out.begin());
 }
 
-std::optional<std::vector<LayerFactors>> find_factors(const RowSource& source, const ActivationRanges& ranges,
+std::optional<std::vector<LayerFactors>> find_factors(const WeightRows& source, const ActivationRanges& ranges,
                                                       double alpha, const std::function<bool()>& goes_on) {
   std::vector<LayerFactors> layers(ranges.layers.size());
   std::map<std::string, std::pair<size_t, size_t>> places;  // layer and matrix
@@ -145,9 +133,9 @@ std::optional<std::vector<LayerFactors>> find_factors(const RowSource& source, c
   return layers;
 }
 
-Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& options, const SourceReader& source) {
+Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& options, const CagedModel& source) {
   if (options.smooth_ranges.empty()) return std::optional<SmoothedSource>();
-  if (Status status = check_smoothing(options, source.config()); !status.ok()) return status.refusal();
+  if (Status status = check_smoothing(options); !status.ok()) return status.refusal();
   const Result<std::string> file = checkpoint::read_text_file(options.smooth_ranges, kRangesBytesMax);
   if (!file.ok()) return file.refusal();
   const checkpoint::MemorySource bytes(std::as_bytes(std::span(file.value())), options.smooth_ranges);
@@ -159,9 +147,8 @@ Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& optio
   auto layers = find_factors(source, ranges.value(), options.smooth_alpha,
                              [&] { return !options.on_progress || options.on_progress({}); });
   if (!layers) return refuse(ErrorCode::kCancelled, "the conversion was cancelled");
-  SmoothedSource smoothed{{options.smooth_alpha, checkpoint::to_hex(checkpoint::sha256_of(file.value()))},
-                          SmoothedRows(source, std::move(*layers)),
-                          ""};
+  SmoothedSource smoothed{
+      {options.smooth_alpha, to_hex(sha256(file.value()))}, SmoothedRows(source, std::move(*layers)), ""};
   if (!source.config().norm_before)
     smoothed.warning =
         "attention.qkv and ffn.up are not smoothed: this model's norms come after the blocks, where they "

@@ -1,6 +1,6 @@
-// Moves magnitude from activations to weights before they are rounded (SmoothQuant, arXiv 2211.10438): input channel j
-// of a large matrix is divided by s_j where it is made, and column j of the matrix multiplied by it. The model computes
-// the same.
+// Moves magnitude from activations to weights before they are rounded (SmoothQuant, arXiv 2211.10438): what produces
+// input channel j of a large matrix is divided by s_j, and column j of the matrix is multiplied by it. The model
+// computes the same.
 #pragma once
 
 #include <array>
@@ -22,17 +22,18 @@ namespace optserve::converter {
 // not finite.
 std::vector<float> smoothing_factors(std::span<const float> inputs, std::span<const float> columns, double alpha);
 
-// Of one layer's matrices, in the order of kLargeMatrices. Empty: the matrix and what makes its inputs stay.
+// The factors of one layer's matrices, in the order of kLargeMatrices. A matrix without factors stays as it is, and so
+// does what produces its inputs.
 using LayerFactors = std::array<std::vector<float>, kLargeMatrices.size()>;
 
 // The rows of a source with the factors folded in:
 //   qkv, up   into the norm before, where that norm feeds nothing else (norms before the blocks)
 //   out       into the rows of v, as attention is linear in v
 //   down      into the rows of up, as relu(x / s) = relu(x) / s
-class SmoothedRows final : public RowSource {
+class SmoothedRows final : public WeightRows {
  public:
   // `source` outlives the object.
-  SmoothedRows(const RowSource& source, std::vector<LayerFactors> layers);
+  SmoothedRows(const WeightRows& source, std::vector<LayerFactors> layers);
   SmoothedRows(SmoothedRows&&) = default;  // changes_ points into what layers_ owns
   SmoothedRows(const SmoothedRows&) = delete;
 
@@ -51,23 +52,23 @@ class SmoothedRows final : public RowSource {
   void change_layer(int64_t layer, const LayerFactors& factors);
   void add(const std::string& name, const Change& change);
 
-  const RowSource& source_;
+  const WeightRows& source_;
   std::vector<LayerFactors> layers_;
   std::map<std::string, Change> changes_;
 };
 
-// The factors of a whole model: one pass over the large matrices of the source. nullopt if `goes_on`, asked once a
-// matrix, says no. Throws Error.
-std::optional<std::vector<LayerFactors>> find_factors(const RowSource& source, const ActivationRanges& ranges,
+// The factors of a whole model: one pass over the large matrices of the source. `goes_on` is asked once a matrix;
+// nullopt if it says no. Throws Error.
+std::optional<std::vector<LayerFactors>> find_factors(const WeightRows& source, const ActivationRanges& ranges,
                                                       double alpha, const std::function<bool()>& goes_on);
 
 // What a conversion is asked to smooth with, or nothing.
 struct SmoothedSource {
   checkpoint::Smoothing smoothing;
   SmoothedRows rows;
-  std::string warning;  // what is not smoothed; may be empty
+  std::string warning;  // names what is not smoothed; may be empty
 };
-// Refuses a file that is no ranges of this model, an alpha outside of 0 to 1, and cancellation by on_progress.
-Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& options, const SourceReader& source);
+// Refuses files that are not ranges of this model, an alpha outside of 0 to 1, and cancellation by on_progress.
+Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& options, const CagedModel& source);
 
 }  // namespace optserve::converter

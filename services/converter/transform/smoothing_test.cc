@@ -10,7 +10,8 @@
 #include <memory>
 #include <random>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/reader.h"
 #include "converter/export/export.h"
 #include "converter/transform/calibrate.h"
@@ -23,7 +24,7 @@
 #include "support/tiny_model.h"
 
 namespace optserve::converter {
-namespace {
+namespace smoothing_test {
 
 using model_spec::TensorSpec;
 using tensor::DType;
@@ -36,7 +37,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 // The tensors of a converted checkpoint as rows.
-class CheckpointRows final : public RowSource {
+class CheckpointRows final : public WeightRows {
  public:
   explicit CheckpointRows(const checkpoint::CheckpointReader& reader) : reader_(reader) {}
   const model_spec::OptConfig& config() const override { return reader_.config(); }
@@ -54,8 +55,8 @@ class CheckpointRows final : public RowSource {
   const checkpoint::CheckpointReader& reader_;
 };
 
-std::vector<float> logits_of(const RowSource& rows) {
-  return *golden_logits(SourceWeights(rows, DType::kF32), golden_prompt(rows.config()), [] { return true; });
+std::vector<float> logits_of(const WeightRows& rows) {
+  return *golden_logits(EngineWeights(rows, DType::kF32), golden_prompt(rows.config()), [] { return true; });
 }
 
 // Factors from a quarter to four for the chosen matrices.
@@ -150,13 +151,13 @@ class Smooth : public ::testing::Test {
   }
   void convert_to(const std::string& name) {
     options_.output = folder_ / name;
-    const auto result = convert(options_);
+    const auto result = convert(options_, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_THAT(result.value().warnings, IsEmpty());
   }
   std::string refusal() {
     options_.output = folder_ / "refused";
-    const auto result = convert(options_);
+    const auto result = convert(options_, SystemClock());
     return result.ok() ? "accepted" : result.refusal().message;
   }
 
@@ -215,13 +216,12 @@ TEST_F(Smooth, TheManifestSaysWithWhat) {
   const auto& smoothing = reader.value().manifest().source.smoothing;
   ASSERT_TRUE(smoothing.has_value());
   EXPECT_EQ(smoothing->alpha, 0.5);
-  EXPECT_EQ(smoothing->ranges_sha256,
-            checkpoint::to_hex(checkpoint::sha256_of(test_support::read_file(*shared_ / "ranges"))));
-  EXPECT_TRUE(convert(options_).value().existed);
+  EXPECT_EQ(smoothing->ranges_sha256, to_hex(sha256(test_support::read_file(*shared_ / "ranges"))));
+  EXPECT_TRUE(convert(options_, SystemClock()).value().existed);
   options_.smooth_alpha = 0.75;
-  EXPECT_FALSE(convert(options_).ok()) << "another conversion";
+  EXPECT_FALSE(convert(options_, SystemClock()).ok()) << "another conversion";
   options_.smooth_ranges.clear();
-  EXPECT_FALSE(convert(options_).ok()) << "another conversion";
+  EXPECT_FALSE(convert(options_, SystemClock()).ok()) << "another conversion";
 }
 
 TEST_F(Smooth, RefusesRangesOfOtherModelsAndWrongOptions) {
@@ -285,7 +285,7 @@ TEST(SmoothAfter, SkipsWhatItCannotAndSaysSo) {
     options.output = folder / "smoothed";
     options.smooth_ranges = folder / "ranges";
     options.smooth_alpha = 0.7;
-    const auto result = convert(options);
+    const auto result = convert(options, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_THAT(result.value().warnings, Contains(HasSubstr("attention.qkv and ffn.up are not smoothed")));
     const auto report = verify(options);
@@ -298,5 +298,5 @@ TEST(SmoothAfter, SkipsWhatItCannotAndSaysSo) {
   FAIL() << "no such model";
 }
 
-}  // namespace
+}  // namespace smoothing_test
 }  // namespace optserve::converter

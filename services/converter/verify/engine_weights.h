@@ -8,10 +8,10 @@
 
 namespace optserve::converter {
 
-class SourceWeights final : public engine::WeightSource {
+class EngineWeights final : public engine::WeightSource {
  public:
   // Weights are given in `dtype`, a floating type. `rows` outlives the object. One rank only.
-  SourceWeights(const RowSource& rows, tensor::DType dtype);
+  EngineWeights(const WeightRows& rows, tensor::DType dtype);
 
   const model_spec::OptConfig& config() const override { return rows_.config(); }
   const std::vector<model_spec::TensorSpec>& tensors() const override { return tensors_; }
@@ -24,7 +24,7 @@ class SourceWeights final : public engine::WeightSource {
   }
 
  private:
-  const RowSource& rows_;
+  const WeightRows& rows_;
   tensor::DType dtype_;
   std::vector<model_spec::TensorSpec> tensors_;
 };

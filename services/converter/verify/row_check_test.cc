@@ -9,7 +9,7 @@
 #include "quant/quantise.h"
 
 namespace optserve::converter {
-namespace {
+namespace row_check_test {
 
 using tensor::DType;
 using ::testing::HasSubstr;
@@ -162,5 +162,5 @@ TEST(RowCheck, ColumnsOfAShardAreThoseFromItsFirstOn) {
   EXPECT_GT(check.findings().wrong, 0u);
 }
 
-}  // namespace
+}  // namespace row_check_test
 }  // namespace optserve::converter

@@ -18,7 +18,7 @@ constexpr int kVerifyHashThreads = 2;
 Refusal cancelled() { return refuse(ErrorCode::kCancelled, "the verification was cancelled"); }
 
 // The source's model under the name and with the vocabulary that the conversion gave it.
-Status check_same_model(const CheckpointReader& checkpoint, const SourceReader& source) {
+Status check_same_model(const CheckpointReader& checkpoint, const CagedModel& source) {
   model_spec::OptConfig config = source.config();
   config.vocab_real = checkpoint.config().vocab_real;
   if (config == checkpoint.config()) return ok_status();
@@ -39,11 +39,11 @@ void check_files(const CheckpointReader& checkpoint, VerifyReport& report) {
 }
 
 // Both sides run the same code; only where the weights come from differs. The source's are never smoothed.
-Status check_logits(const CheckpointReader& checkpoint, const SourceReader& source, bool same_sums,
+Status check_logits(const CheckpointReader& checkpoint, const CagedModel& source, bool same_sums,
                     const std::function<bool()>& goes_on, VerifyReport& report) {
   const std::vector<TokenId> prompt = golden_prompt(checkpoint.config());
   const auto stored = engine::make_checkpoint_source(checkpoint);
-  const auto wanted = golden_logits(SourceWeights(source, source.natural_dtype()), prompt, goes_on);
+  const auto wanted = golden_logits(EngineWeights(source, source.natural_dtype()), prompt, goes_on);
   if (!wanted) return cancelled();
   const auto found = golden_logits(*stored, prompt, goes_on);
   if (!found) return cancelled();
@@ -95,18 +95,18 @@ std::vector<std::string> VerifyReport::faults() const {
 Result<VerifyReport> verify(const ConvertOptions& options) {
   const Result<CheckpointReader> checkpoint = CheckpointReader::open(options.output);
   if (!checkpoint.ok()) return checkpoint.refusal();
-  const Result<SourceReader> source = SourceReader::open({.input = options.input,
-                                                          .name = checkpoint.value().config().name,
-                                                          .num_heads = options.num_heads,
-                                                          .vocab_file = options.vocab_file,
-                                                          .merges_file = options.merges_file},
-                                                         options.reader);
+  const Result<CagedModel> source = CagedModel::open({.input = options.input,
+                                                      .name = checkpoint.value().config().name,
+                                                      .num_heads = options.num_heads,
+                                                      .vocab_file = options.vocab_file,
+                                                      .merges_file = options.merges_file},
+                                                     options.reader);
   if (!source.ok()) return source.refusal();
   if (Status status = check_same_model(checkpoint.value(), source.value()); !status.ok()) return status.refusal();
   const auto goes_on = [&] { return !options.on_progress || options.on_progress({}); };
   const auto smoothed = open_smoothing(options, source.value());
   if (!smoothed.ok()) return smoothed.refusal();
-  const RowSource* rows = &source.value();
+  const WeightRows* rows = &source.value();
   if (smoothed.value()) rows = &smoothed.value()->rows;
   VerifyReport report;
   check_files(checkpoint.value(), report);

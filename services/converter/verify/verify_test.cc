@@ -7,14 +7,15 @@
 #include <cmath>
 #include <fstream>
 
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/reader.h"
 #include "support/demo_model.h"
 #include "support/sanitized.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::converter {
-namespace {
+namespace verify_test {
 
 using checkpoint::Manifest;
 using checkpoint::StoredTensor;
@@ -45,7 +46,7 @@ class Verify : public ::testing::Test {
     options_.quantisation = find_quantisation(quantisation);
     options_.dtype = dtype;
     std::filesystem::remove_all(options_.output);
-    const auto result = convert(options_);
+    const auto result = convert(options_, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
   }
 
@@ -76,8 +77,7 @@ class Verify : public ::testing::Test {
     const std::string path = options_.output + "/manifest.json";
     Manifest manifest = checkpoint::parse_manifest(read_file(path)).value();
     for (int shard = 0; shard < options_.shards; ++shard)
-      manifest.files[static_cast<size_t>(shard)].sha256 =
-          checkpoint::to_hex(checkpoint::sha256_of(read_file(shard_path(shard))));
+      manifest.files[static_cast<size_t>(shard)].sha256 = to_hex(sha256(read_file(shard_path(shard))));
     write_file(path, checkpoint::manifest_text(manifest));
   }
 
@@ -236,5 +236,5 @@ TEST(CompareLogits, SeesTheSmallestChangeAndWhatIsNoNumber) {
   EXPECT_EQ(compare_logits(wanted, found, 4).same_best, 1);
 }
 
-}  // namespace
+}  // namespace verify_test
 }  // namespace optserve::converter

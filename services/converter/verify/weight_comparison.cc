@@ -11,8 +11,6 @@ using checkpoint::CheckpointReader;
 using model_spec::RowRange;
 using model_spec::TensorSpec;
 
-constexpr int64_t kComparedPieceElements = 512 << 10;  // of one read of the source
-
 // What one shard stores of the tensor at work.
 struct ShardBlock {
   model_spec::Block block;
@@ -31,7 +29,7 @@ struct ShardBlock {
 
 class Comparison {
  public:
-  Comparison(const CheckpointReader& checkpoint, const RowSource& source) : checkpoint_(checkpoint), source_(source) {}
+  Comparison(const CheckpointReader& checkpoint, const WeightRows& source) : checkpoint_(checkpoint), source_(source) {}
 
   void compare(const TensorSpec& spec) {
     read_blocks(spec);
@@ -68,19 +66,13 @@ class Comparison {
 
   // The source's rows `run` against all of `shards`, whose blocks have them from `stacked` on.
   void compare_rows(const TensorSpec& spec, const RowRange& run, int64_t stacked, std::span<ShardBlock> shards) {
-    const tensor::DType dtype = source_.dtype(spec);
-    const int64_t rows_max = std::max<int64_t>(1, kComparedPieceElements / spec.cols);
     const auto cols = static_cast<size_t>(spec.cols);
     for (int64_t done = 0; done < run.count;) {
-      const int64_t count = std::min(rows_max, run.count - done);
-      raw_.resize(static_cast<size_t>(count) * cols * tensor::dtype_bytes(dtype));
-      wide_.resize(static_cast<size_t>(count) * cols);
-      source_.read_rows(spec, run.begin + done, count, raw_);
-      tensor::convert_to_f32(raw_.data(), dtype, wide_.data(), wide_.size());
+      const int64_t count = std::min(rows_per_piece(spec), run.count - done);
+      const std::span<const float> rows = source_.read(spec, run.begin + done, count);
       for (int64_t i = 0; i < count; ++i)
         for (ShardBlock& shard : shards)
-          shard.compare(run.begin + done + i, stacked + done + i,
-                        std::span(wide_).subspan(static_cast<size_t>(i) * cols, cols));
+          shard.compare(run.begin + done + i, stacked + done + i, rows.subspan(static_cast<size_t>(i) * cols, cols));
       done += count;
     }
   }
@@ -105,16 +97,14 @@ class Comparison {
   }
 
   const CheckpointReader& checkpoint_;
-  const RowSource& source_;
+  WideRows source_;
   std::vector<ShardBlock> blocks_;
-  std::vector<std::byte> raw_;
-  std::vector<float> wide_;
   WeightReport report_;
 };
 
 }  // namespace
 
-WeightReport compare_weights(const CheckpointReader& checkpoint, const RowSource& source,
+WeightReport compare_weights(const CheckpointReader& checkpoint, const WeightRows& source,
                              const std::function<bool()>& goes_on) {
   Comparison comparison(checkpoint, source);
   for (const TensorSpec& spec : checkpoint.tensors()) {

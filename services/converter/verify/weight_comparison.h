@@ -22,7 +22,7 @@ struct WeightReport {
 
 // `source` is of the same model. False from `goes_on` ends the comparison early; it is asked once a tensor. Throws
 // Error when a file cannot be read.
-WeightReport compare_weights(const checkpoint::CheckpointReader& checkpoint, const RowSource& source,
+WeightReport compare_weights(const checkpoint::CheckpointReader& checkpoint, const WeightRows& source,
                              const std::function<bool()>& goes_on);
 
 }  // namespace optserve::converter

@@ -1,17 +1,15 @@
 #include "converter/write/convert.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 
 #include "base/check.h"
-#include "checkpoint/io/sha256.h"
+#include "base/hex.h"
+#include "base/input_check.h"
+#include "base/sha256.h"
 #include "checkpoint/writer.h"
-#include "converter/reader/caged_model.h"
 #include "converter/transform/smoothing.h"
-#include "converter/write/conversion_record.h"
-#include "converter/write/disk_room.h"
-#include "converter/write/existing_output.h"
+#include "converter/write/conversion_identity.h"
 #include "converter/write/passes.h"
 
 namespace optserve::converter {
@@ -21,29 +19,39 @@ using checkpoint::ShardPlan;
 using checkpoint::SharedStaging;
 using tensor::DType;
 
+constexpr int64_t kPassMibMax = int64_t{1} << 40;
 constexpr std::string_view kCreatedBy = "optserve " OPTSERVE_VERSION;
 
-// The last part of the output path, with what a model's name must not hold replaced.
+Status check_options(const ConvertOptions& options) {
+  if (options.input.empty() || options.output.empty())
+    return refuse(ErrorCode::kBadRequest, "both an input and an output are needed");
+  if (options.shards < 0 || options.num_heads < 0)
+    return refuse(ErrorCode::kBadRequest, "the numbers of shards and of heads must not be negative");
+  return check_range("pass-mib-max", options.pass_mib_max, 0, kPassMibMax);
+}
+
+// The last part of the output path, with the characters replaced that a model's name must not have.
 std::string name_of(const ConvertOptions& options) {
   if (!options.name.empty()) return options.name;
   std::string path = options.output;
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   std::string name = std::filesystem::path(path).filename().string().substr(0, 64);
-  for (char& c : name)
-    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '-') c = '-';
+  for (char& c : name) {
+    if (!is_name({&c, 1})) c = '-';
+  }
   return name;
 }
 
-Result<SourceReader> open_source(const ConvertOptions& options) {
-  return SourceReader::open({.input = options.input,
-                             .name = name_of(options),
-                             .num_heads = options.num_heads,
-                             .vocab_file = options.vocab_file,
-                             .merges_file = options.merges_file},
-                            options.reader);
+Result<CagedModel> open_source(const ConvertOptions& options) {
+  return CagedModel::open({.input = options.input,
+                           .name = name_of(options),
+                           .num_heads = options.num_heads,
+                           .vocab_file = options.vocab_file,
+                           .merges_file = options.merges_file},
+                          options.reader);
 }
 
-Result<ShardPlan> make_plan(const ConvertOptions& options, const SourceReader& source,
+Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& source,
                             const std::optional<TokenizerFiles>& tokenizer) {
   ShardPlan plan;
   plan.config = source.config();
@@ -60,56 +68,46 @@ Result<ShardPlan> make_plan(const ConvertOptions& options, const SourceReader& s
   return plan;
 }
 
-// What is going to be written, and where from.
-struct Job {
-  const ConvertOptions& options;
-  const SourceReader& source;
-  const RowSource& rows;  // of the source, or what smoothing makes of them
-  const std::optional<TokenizerFiles>& tokenizer;
-  const ShardPlan& plan;
-  checkpoint::SourceInfo origin;
-
-  std::string record() const {
-    return conversion_record({.plan = plan,
-                              .source = origin,
-                              .tokenizer = tokenizer,
-                              .allow_nonfinite = options.allow_nonfinite,
-                              .check_source = options.check_source,
-                              .program = std::string(kCreatedBy)});
-  }
-  bool is_written() const { return is_output_of(options.output, plan, origin, tokenizer); }
-};
+ConversionIdentity identity_of(const Conversion& conversion) {
+  return {.plan = conversion.plan,
+          .source = conversion.origin,
+          .tokenizer = conversion.tokenizer,
+          .allow_nonfinite = conversion.options.allow_nonfinite,
+          .check_source = conversion.options.check_source,
+          .program = std::string(kCreatedBy)};
+}
 
 // The tokenizer's files and the manifest.
-Result<std::vector<checkpoint::NamedText>> closing_texts(const Job& job, std::vector<checkpoint::FileEntry> files) {
+Result<std::vector<checkpoint::NamedText>> closing_texts(const Conversion& conversion,
+                                                         std::vector<checkpoint::FileEntry> files) {
   std::vector<checkpoint::NamedText> texts;
-  if (job.tokenizer)
-    texts = {{std::string(checkpoint::kVocabName), job.tokenizer->vocab},
-             {std::string(checkpoint::kMergesName), job.tokenizer->merges}};
+  if (conversion.tokenizer)
+    texts = {{std::string(checkpoint::kVocabName), conversion.tokenizer->vocab},
+             {std::string(checkpoint::kMergesName), conversion.tokenizer->merges}};
   for (const checkpoint::NamedText& file : texts)
-    files.push_back({file.name, file.text.size(), checkpoint::to_hex(checkpoint::sha256_of(file.text))});
+    files.push_back({file.name, file.text.size(), to_hex(sha256(file.text))});
   const std::string manifest = checkpoint::manifest_text(
-      checkpoint::make_manifest(job.plan, std::move(files), {job.origin, std::string(kCreatedBy)}));
+      checkpoint::make_manifest(conversion.plan, std::move(files), {conversion.origin, std::string(kCreatedBy)}));
   if (const auto readable = checkpoint::parse_manifest(manifest); !readable.ok()) return readable.refusal();
   texts.push_back({std::string(checkpoint::kManifestName), manifest});
   return texts;
 }
 
-Status publish(const Job& job, SharedStaging& staging, ConvertResult& result) {
+Status publish(const Conversion& conversion, SharedStaging& staging, ConvertResult& result) {
   std::vector<checkpoint::FileEntry> files;
   for (const std::optional<checkpoint::ShardRecord>& record : staging.records()) {
     if (!record) throw Error(staging.path() + ": a finished shard has gone");
-    files.push_back(
-        {checkpoint::shard_file_name(static_cast<int>(files.size()), job.plan.shards), record->bytes, record->sha256});
+    files.push_back({checkpoint::shard_file_name(static_cast<int>(files.size()), conversion.plan.shards), record->bytes,
+                     record->sha256});
     result.nonfinite += record->notes.nonfinite;
     result.warnings.insert(result.warnings.end(), record->notes.warnings.begin(), record->notes.warnings.end());
   }
-  const auto texts = closing_texts(job, std::move(files));
+  const auto texts = closing_texts(conversion, std::move(files));
   if (!texts.ok()) return texts.refusal();
   return staging.publish(texts.value());
 }
 
-// Only what is wrong with the input makes finished shards worthless.
+// Finished shards are worthless only if something is wrong with the input.
 bool is_fault_of_input(const Refusal& refusal) {
   return refusal.code != ErrorCode::kCancelled && refusal.code != ErrorCode::kUnavailable;
 }
@@ -121,34 +119,38 @@ std::string kept_text(const SharedStaging& staging, int shards) {
          staging.path() + ": the same conversion goes on from them, --restart removes them";
 }
 
-Status convert_shards(const Job& job, SharedStaging& staging, ConvertResult& result) {
-  const uint64_t shard_bytes = checkpoint::shard_bytes(job.plan);
-  const uint64_t unfinished = static_cast<uint64_t>(job.plan.shards - staging.finished()) * shard_bytes;
+Status convert_shards(const Conversion& conversion, SharedStaging& staging, const Clock& clock, ConvertResult& result) {
+  const uint64_t shard_bytes = checkpoint::shard_bytes(conversion.plan);
+  const uint64_t unfinished = static_cast<uint64_t>(conversion.plan.shards - staging.finished()) * shard_bytes;
   const uint64_t written = std::min(unfinished, staging.bytes_of_others());
-  if (Status status = check_room(job.options.output, unfinished - written); !status.ok()) return status;
-  Passes passes(job.source, job.rows, staging, job.plan, job.options);
+  if (Status status = checkpoint::check_room(conversion.options.output, unfinished - written); !status.ok())
+    return status;
+  Passes passes(conversion, staging, clock);
   if (Status status = passes.run(); !status.ok()) return status;
   result.bytes_written = passes.bytes_total();
-  return publish(job, staging, result);
+  return publish(conversion, staging, result);
 }
 
-Status run(const Job& job, ConvertResult& result) {
-  auto joined = SharedStaging::join({job.options.output, job.record(), job.plan.shards, job.options.restart});
-  if (!joined.ok() && job.is_written()) {  // by somebody else, just now
+Status run(const Conversion& conversion, const Clock& clock, ConvertResult& result) {
+  const ConvertOptions& options = conversion.options;
+  const ConversionIdentity identity = identity_of(conversion);
+  auto joined =
+      SharedStaging::join({options.output, conversion_record(identity), conversion.plan.shards, options.restart});
+  if (!joined.ok() && is_output_of(options.output, identity)) {  // by somebody else, just now
     result.existed = true;
     return ok_status();
   }
   if (!joined.ok()) return joined.refusal();
   SharedStaging& staging = *joined.value();
   try {
-    Status status = convert_shards(job, staging, result);
+    Status status = convert_shards(conversion, staging, clock, result);
     if (status.ok()) return status;
     if (is_fault_of_input(status.refusal())) staging.discard();
-    return refuse(
-        status.refusal().code,
-        status.refusal().message + (is_fault_of_input(status.refusal()) ? "" : kept_text(staging, job.plan.shards)));
+    return refuse(status.refusal().code,
+                  status.refusal().message +
+                      (is_fault_of_input(status.refusal()) ? "" : kept_text(staging, conversion.plan.shards)));
   } catch (const Error& error) {
-    throw Error(error.what() + kept_text(staging, job.plan.shards));
+    throw Error(error.what() + kept_text(staging, conversion.plan.shards));
   }
 }
 
@@ -161,15 +163,21 @@ int default_shards(const model_spec::OptConfig& config, const std::optional<Quan
   return 1;
 }
 
-std::string formats_text(const ConvertResult& result) {
+std::string summary_text(const std::string& output, const ConvertResult& result) {
   const std::string dtype(tensor::dtype_name(result.dtype));
-  return result.quantisation ? std::string(quantisation_name(*result.quantisation)) + " and " + dtype : dtype;
+  const std::string formats =
+      result.quantisation ? std::string(quantisation_name(*result.quantisation)) + " and " + dtype : dtype;
+  return output + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " + formats +
+         ", " + std::to_string(result.shards) + (result.shards == 1 ? " shard, " : " shards, ") +
+         (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +
+         result.layout;
 }
 
-Result<ConvertResult> convert(const ConvertOptions& options) {
-  const Result<SourceReader> source = open_source(options);
+Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock) {
+  if (Status status = check_options(options); !status.ok()) return status.refusal();
+  const Result<CagedModel> source = open_source(options);
   if (!source.ok()) return source.refusal();
-  const SourceSummary& summary = source.value().summary();
+  const ModelSummary& summary = source.value().summary();
   const Result<std::optional<TokenizerFiles>> tokenizer = source.value().tokenizer();
   if (!tokenizer.ok()) return tokenizer.refusal();
   const Result<ShardPlan> plan = make_plan(options, source.value(), tokenizer.value());
@@ -187,15 +195,15 @@ Result<ConvertResult> convert(const ConvertOptions& options) {
     result.warnings.push_back("no vocabulary was found beside the input; the model will serve token ids only");
   const auto smoothed = open_smoothing(options, source.value());
   if (!smoothed.ok()) return smoothed.refusal();
-  const RowSource* rows = &source.value();
+  const WeightRows* rows = &source.value();
   checkpoint::SourceInfo origin{result.layout, summary.files};
   if (const auto& found = smoothed.value()) {
     rows = &found->rows;
     origin.smoothing = found->smoothing;
     if (!found->warning.empty()) result.warnings.push_back(found->warning);
   }
-  const Job job{options, source.value(), *rows, tokenizer.value(), plan.value(), std::move(origin)};
-  if (Status status = run(job, result); !status.ok()) return status.refusal();
+  const Conversion conversion{options, source.value(), *rows, plan.value(), tokenizer.value(), std::move(origin)};
+  if (Status status = run(conversion, clock, result); !status.ok()) return status.refusal();
   return result;
 }
 

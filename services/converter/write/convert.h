@@ -1,10 +1,10 @@
-// Foreign checkpoint in, sharded checkpoint out. Pure library: the command line and the converter service call it.
+// Foreign checkpoint in, sharded checkpoint out. The command line and the converter service both call this library.
 //
-// Shards are finished in passes, in a hidden folder beside the output. Who is asked for the same conversion again goes
-// on from those that are finished, and several processes that are asked at once share the work.
+// Shards are finished in passes, in a hidden folder beside the output. A later call for the same conversion goes on
+// from the shards that are finished, and processes that are asked for it at the same time share the work.
 //
-// Tensors stream from input to output in pieces of a few megabytes, so memory does not depend on the model. The same
-// weights give the same shard bytes whatever files they came in.
+// Tensors stream from input to output in pieces of a few megabytes, so memory does not depend on the model's size. The
+// same weights give the same shard bytes, whatever files they came in.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "conversion/command_options.h"
 #include "converter/reader/reader_process.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
@@ -28,25 +30,16 @@ struct ConvertProgress {
   std::string_view tensor;  // canonical name of the one at work; empty at the end
 };
 
-struct ConvertOptions {
-  std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
-  std::string output;  // folder to create; its name becomes the model's name unless `name` is set
-  std::string name;
+// False cancels the conversion.
+using OnConvertProgress = std::function<bool(const ConvertProgress&)>;
+
+// What a conversion is asked for, with its words read. options_of() in commands/convert_command.h makes it of a command
+// line, and service/serve.cc a command line of a job.
+struct ConvertOptions : conversion::ConvertRequest {
   std::optional<tensor::DType> dtype;        // F32, F16 or BF16; unset: as the input has it
   std::optional<Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
-  std::string smooth_ranges;                 // file of `optserve calibrate`; empty: weights stay as they are
-  double smooth_alpha = 0.5;                 // how much of the inputs' magnitude goes into the weights
-  int shards = 0;                            // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
-  int64_t num_heads = 0;                     // 0: as the files say
-  std::string vocab_file;                    // both empty: found beside the input or in the folder above
-  std::string merges_file;
-  bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
-  bool check_source = true;      // compare the input's bytes with its CRC-32s
-  bool restart = false;          // remove what an attempt that ended has left, instead of going on from it
-  int64_t pass_mib_max = 0;      // of output that is written before its shards count as finished; see shards_per_pass()
-  ReaderSettings reader;         // of the process that opens and parses the input
-  // Called a few times a second at most per tensor piece; false cancels the conversion.
-  std::function<bool(const ConvertProgress&)> on_progress;
+  ReaderSettings reader;                     // of the process that opens and parses the input
+  OnConvertProgress on_progress;             // called once for each piece of a tensor; may be empty
 };
 
 struct ConvertResult {
@@ -63,16 +56,17 @@ struct ConvertResult {
   std::vector<std::string> warnings;
 };
 
-// An output that the same conversion has written before is its result. Refuses bad input, another existing output, and
-// cancellation (ErrorCode::kCancelled). Throws Error when the environment fails. No output is visible then. Finished
-// shards stay for the next attempt after a cancellation or an Error, and where other processes are at work; nothing
-// stays of bad input.
-Result<ConvertResult> convert(const ConvertOptions& options);
+// An output that the same conversion has written before is its result. Refuses options out of range, bad input, another
+// existing output, and cancellation (ErrorCode::kCancelled). Throws Error when the environment fails. In all these
+// cases no output becomes visible. Finished shards stay for the next attempt after a cancellation or an Error, and
+// while other processes use them; of bad input nothing stays. `clock` paces the looks at what other processes have
+// done.
+Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock);
 
 // The default shard count of a model. 1 works unless no count does.
 int default_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation = {});
 
-// "F16", or "int8 and F16": the formats of the output, for people.
-std::string formats_text(const ConvertResult& result);
+// One line for people: what was written to `output`, in which formats, and from what.
+std::string summary_text(const std::string& output, const ConvertResult& result);
 
 }  // namespace optserve::converter

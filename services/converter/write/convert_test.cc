@@ -10,12 +10,13 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
-#include "converter/commands/inspect.h"
+#include "converter/commands/inspect_command.h"
 #include "converter/formats/mapper.h"
 
 namespace optserve::converter {
-namespace {
+namespace convert_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -40,13 +41,7 @@ class Convert : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-convert-test-" + Id128::random().hex());
     fs::create_directory(root_);
-    config_.name = "tiny";
-    config_.num_layers = 2;
-    config_.hidden = config_.embed_dim = 16;
-    config_.num_heads = 4;
-    config_.ffn = 32;
-    config_.vocab = config_.vocab_real = 40;
-    config_.max_positions = 6;
+    config_ = checkpoint::testing::tiny_config();
   }
   void TearDown() override { fs::remove_all(root_); }
 
@@ -210,7 +205,7 @@ class Convert : public ::testing::Test {
 
   // Converts and returns the digests of the shards, in order.
   std::vector<std::string> digests(const std::string& input) const {
-    const Result<ConvertResult> result = convert(options(input));
+    const Result<ConvertResult> result = convert(options(input), SystemClock());
     if (!result.ok()) return {result.refusal().message};
     const auto reader = checkpoint::CheckpointReader::open((root_ / (input + "-out")).string());
     if (!reader.ok()) return {reader.refusal().message};
@@ -220,7 +215,7 @@ class Convert : public ::testing::Test {
   }
 
   std::string fault(const std::string& input) const {
-    const Result<ConvertResult> result = convert(options(input));
+    const Result<ConvertResult> result = convert(options(input), SystemClock());
     EXPECT_FALSE(fs::exists(root_ / (input + "-out"))) << "a refused conversion left something behind";
     return result.ok() ? "accepted" : result.refusal().message;
   }
@@ -311,7 +306,7 @@ TEST_F(Convert, PostNormWithProjections) {
   builder.add_top_level(
       "args", op::name_space({{"decoder_attention_heads", op::integer(4)}, {"decoder_normalize_before", "\x89"}}));
   write("in/reshard.pt", builder.file());
-  const Result<ConvertResult> result = convert(options("in/reshard.pt", "out"));
+  const Result<ConvertResult> result = convert(options("in/reshard.pt", "out"), SystemClock());
   ASSERT_TRUE(result.ok()) << result.refusal().message;
   config_.name = "out";
   EXPECT_EQ(result.value().config, config_);
@@ -323,7 +318,7 @@ TEST_F(Convert, TypesOfTheOutput) {
     ConvertOptions chosen = options("in", name);
     chosen.dtype = dtype;
     chosen.shards = 1;
-    ASSERT_TRUE(convert(chosen).ok());
+    ASSERT_TRUE(convert(chosen, SystemClock()).ok());
     const auto reader = checkpoint::CheckpointReader::open(chosen.output);
     ASSERT_TRUE(reader.ok());
     for (const TensorSpec& spec : reader.value().tensors()) {
@@ -350,7 +345,7 @@ TEST_F(Convert, TiedAndUntiedOutput) {
                        bytes_of(canonical(tied ? "embed_tokens.weight" : "another", 640)));
     const std::string name = tied ? "tied" : "untied";
     write(name + "/x.pt", builder.file());
-    const Result<ConvertResult> result = convert(options(name));
+    const Result<ConvertResult> result = convert(options(name), SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(result.value().config.tied_output, tied);
   }
@@ -370,7 +365,7 @@ TEST_F(Convert, NamesWhatIsMissingUnexpectedOrWrong) {
   const std::string text = fault("in");
   EXPECT_NE(text.find("missing decoder.layers.1.fc2.bias [16]"), std::string::npos) << text;
   EXPECT_NE(text.find("out_proj.weight is F16[8, 32], expected [16, 16]"), std::string::npos) << text;
-  EXPECT_NE(text.find("ffn_layernorm is no feature of OPT"), std::string::npos) << text;
+  EXPECT_NE(text.find("ffn_layernorm is not a feature of OPT"), std::string::npos) << text;
   const auto description = inspect((root_ / "in").string());
   ASSERT_TRUE(description.ok());
   EXPECT_NE(description.value()["problem"].get<std::string>().find("fc2.bias"), std::string::npos);
@@ -395,7 +390,7 @@ TEST_F(Convert, RefusesCodeByName) {
   PtBuilder opaque;
   opaque.add_to_model("decoder.version", op::call(op::global("metaseq.x", "Thing"), {}));
   write("in/x.pt", opaque.file());
-  EXPECT_NE(fault("in").find("which is no tensor but metaseq.x.Thing"), std::string::npos) << fault("in");
+  EXPECT_NE(fault("in").find("which is not a tensor but metaseq.x.Thing"), std::string::npos) << fault("in");
 }
 
 TEST_F(Convert, RefusesIncompleteOrMixedSets) {
@@ -405,16 +400,16 @@ TEST_F(Convert, RefusesIncompleteOrMixedSets) {
   write_parts("in", 4);
   write("in/other.pt", "x");
   EXPECT_NE(fault("in").find("several checkpoints"), std::string::npos) << fault("in");
-  EXPECT_TRUE(convert(options("in/reshard.pt", "virtual-out")).ok());
-  EXPECT_TRUE(convert(options("in/reshard-model_part-*.pt", "glob-out")).ok());
-  EXPECT_TRUE(convert(options("in/reshard-model_part-1.pt", "sibling-out")).ok());
+  EXPECT_TRUE(convert(options("in/reshard.pt", "virtual-out"), SystemClock()).ok());
+  EXPECT_TRUE(convert(options("in/reshard-model_part-*.pt", "glob-out"), SystemClock()).ok());
+  EXPECT_TRUE(convert(options("in/reshard-model_part-1.pt", "sibling-out"), SystemClock()).ok());
   EXPECT_NE(fault("none").find("no such file"), std::string::npos);
   fs::create_directory(root_ / "empty");
   EXPECT_NE(fault("empty").find("found no files"), std::string::npos);
   write_parts("two", 2);
   fs::remove(root_ / "two/reshard-model_part-1.pt");
   EXPECT_NE(fault("two").find("decoder_ffn_embed_dim is 32, the tensors have 16"), std::string::npos) << fault("two");
-  EXPECT_NE(fault("two").find("speaks of 2 model-parallel parts, 1 found"), std::string::npos) << fault("two");
+  EXPECT_NE(fault("two").find("says 2 model-parallel parts, but 1 were found"), std::string::npos) << fault("two");
 }
 
 TEST_F(Convert, NanAndInfinityAreRefusedUnlessAllowed) {
@@ -431,7 +426,7 @@ TEST_F(Convert, NanAndInfinityAreRefusedUnlessAllowed) {
   EXPECT_NE(text.find("layers.0.ffn.up.weight: 1 of 512"), std::string::npos) << text;
   ConvertOptions chosen = options("in");
   chosen.allow_nonfinite = true;
-  const Result<ConvertResult> result = convert(chosen);
+  const Result<ConvertResult> result = convert(chosen, SystemClock());
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result.value().nonfinite, 2u);
 }
@@ -444,7 +439,7 @@ TEST_F(Convert, CancelLeavesNothing) {
     EXPECT_LE(at.bytes_done, at.bytes_total);
     return ++calls < 20;
   };
-  const Result<ConvertResult> result = convert(chosen);
+  const Result<ConvertResult> result = convert(chosen, SystemClock());
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.refusal().code, ErrorCode::kCancelled);
   EXPECT_EQ(std::distance(fs::directory_iterator(root_), {}), 1);
@@ -465,27 +460,28 @@ TEST_F(Convert, OptionsThatCannotBe) {
   write_parts("in", 2);
   ConvertOptions chosen = options("in");
   chosen.shards = 3;
-  EXPECT_NE(convert(chosen).refusal().message.find("allows 1, 2, 4"), std::string::npos);
+  EXPECT_NE(convert(chosen, SystemClock()).refusal().message.find("allows 1, 2, 4"), std::string::npos);
   chosen.shards = 0;
   chosen.num_heads = 3;
-  EXPECT_NE(convert(chosen).refusal().message.find("must divide the width 16"), std::string::npos);
+  EXPECT_NE(convert(chosen, SystemClock()).refusal().message.find("must divide the width 16"), std::string::npos);
   chosen.num_heads = 0;
   chosen.vocab_file = "x";
-  EXPECT_NE(convert(chosen).refusal().message.find("both the vocabulary and the merges"), std::string::npos);
+  EXPECT_NE(convert(chosen, SystemClock()).refusal().message.find("both the vocabulary and the merges"),
+            std::string::npos);
   write("v.json", R"({"a":0,"b":400})");
   write("m.txt", "#version: 0.2\n");
   chosen.vocab_file = (root_ / "v.json").string();
   chosen.merges_file = (root_ / "m.txt").string();
-  EXPECT_NE(convert(chosen).refusal().message.find("has 401 tokens, the model 40"), std::string::npos);
+  EXPECT_NE(convert(chosen, SystemClock()).refusal().message.find("has 401 tokens, the model 40"), std::string::npos);
   write("v.json", R"({"a":0,"b":36})");
-  const Result<ConvertResult> result = convert(chosen);
+  const Result<ConvertResult> result = convert(chosen, SystemClock());
   ASSERT_TRUE(result.ok()) << result.refusal().message;
   EXPECT_EQ(result.value().config.vocab_real, 37);
   EXPECT_TRUE(result.value().has_tokenizer);
-  EXPECT_TRUE(convert(chosen).value().existed);
+  EXPECT_TRUE(convert(chosen, SystemClock()).value().existed);
   chosen.shards = 1;
-  EXPECT_NE(convert(chosen).refusal().message.find("exists already"), std::string::npos);
+  EXPECT_NE(convert(chosen, SystemClock()).refusal().message.find("exists already"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace convert_test
 }  // namespace optserve::converter

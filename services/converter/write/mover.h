@@ -1,5 +1,5 @@
-// Moves the tensors of a SourceReader into the shards of one pass, one tensor at a time and each in pieces of rows;
-// casts and quantises them on the way. Reads only the rows that these shards hold; columns are cut out of whole rows.
+// Moves the tensors of a model into the shards of one pass, one tensor after the other and each in pieces of rows.
+// Reads only the rows that these shards hold; where shards share columns, they are cut out of whole rows.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 #include "base/error.h"
 #include "checkpoint/writer.h"
-#include "converter/reader/caged_model.h"
-#include "converter/write/convert.h"
+#include "converter/transform/stored_rows.h"
+#include "converter/write/conversion.h"
 
 namespace optserve::converter {
 
@@ -22,25 +22,23 @@ class Mover {
   // Called with the bytes of this pass that are done and the name of the tensor at work; false cancels.
   using OnProgress = std::function<bool(uint64_t bytes_done, const std::string& tensor)>;
 
-  // `rows`: what is stored, those of `source` or what is made of them. All outlive the object.
-  Mover(const SourceReader& source, const RowSource& rows, checkpoint::ShardsWriter& writer,
-        const checkpoint::ShardPlan& plan, const ConvertOptions& options, OnProgress on_progress);
+  // Both outlive the object.
+  Mover(const Conversion& conversion, checkpoint::ShardsWriter& writer, OnProgress on_progress);
 
-  // Refused if a checksum differs, a weight is NaN or infinite (all tensors with such are named), or progress says so.
+  // Refused if a checksum differs, if weights are NaN or infinite (all tensors that hold some are named), and if
+  // progress says so.
   Status run();
 
-  // Of each shard of the pass. What concerns all shards stands with shard 0, so that it counts once.
+  // Of each shard of the pass. What concerns all shards is noted for shard 0 alone, so that it counts once.
   std::vector<checkpoint::ShardNotes> notes() const;
 
  private:
   bool move(const model_spec::TensorSpec& spec);
   bool move_by_shard(const model_spec::TensorSpec& spec);
   bool move_by_rows(const model_spec::TensorSpec& spec);
-  // Fills piece_ with rows as they are stored; adds their scales to scales_.
-  void load(const model_spec::TensorSpec& spec, int64_t row, int64_t count);
-  void load_plain(const model_spec::TensorSpec& spec, int64_t row, int64_t count);
-  void quantise(const model_spec::TensorSpec& spec, int64_t count);
-  // Columns [col_begin, col_begin + cols) of `rows` rows of `row_bytes` that hold `all_cols` columns.
+  // The next rows as they are stored, and their scales at the end of scales_.
+  std::span<const std::byte> load(const model_spec::TensorSpec& spec, int64_t row, int64_t count);
+  // Columns [col_begin, col_begin + cols) of rows that have `all_cols` columns in `row_bytes` bytes.
   struct Cut {
     size_t row_bytes = 0;
     int64_t all_cols = 0;
@@ -53,21 +51,16 @@ class Mover {
   bool has_first_shard() const { return shards_.front() == 0; }
   Status check_finite() const;
 
-  const SourceReader& source_;
-  const RowSource& rows_;
-  checkpoint::ShardsWriter& writer_;
+  const Conversion& conversion_;
   const checkpoint::ShardPlan& plan_;
-  const ConvertOptions& options_;
+  checkpoint::ShardsWriter& writer_;
   const OnProgress on_progress_;
   const std::vector<int> shards_;  // of the pass
+  StoredRows rows_;
   uint64_t bytes_done_ = 0;
   std::string tensor_;
-  std::vector<std::byte> piece_;    // rows as they are stored
-  std::vector<std::byte> plain_;    // rows in the output's type, before they are quantised
-  std::vector<std::byte> raw_;      // rows in the input's type
   std::vector<std::byte> columns_;  // one shard's columns of rows
-  std::vector<float> wide_;
-  std::vector<float> scales_;  // of the tensor at work, or of one shard's rows of it
+  std::vector<float> scales_;       // of the tensor at work, or of one shard's rows of it
   std::map<int, checkpoint::ShardNotes> notes_;
   uint64_t nonfinite_ = 0;
   uint64_t nonfinite_in_tensor_ = 0;

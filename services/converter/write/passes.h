@@ -1,4 +1,4 @@
-// Converts shards in passes, beside whoever else works in the same staging folder, until all are finished.
+// Converts shards in passes until all are finished, together with other processes that work in the same staging folder.
 #pragma once
 
 #include <cstdint>
@@ -8,19 +8,22 @@
 
 #include "base/clock.h"
 #include "checkpoint/writer.h"
-#include "converter/reader/caged_model.h"
-#include "converter/write/convert.h"
+#include "converter/write/conversion.h"
 
 namespace optserve::converter {
 
+// How many shards one pass writes, at least one; what a crash loses is one pass. `pass_mib_max` bounds their bytes; 0
+// means 32 GiB or a quarter of the output, whichever is more, so that there are four passes at most. Passes are of even
+// size.
+int shards_per_pass(int shards, uint64_t shard_bytes, int64_t pass_mib_max);
+
 class Passes {
  public:
-  // `rows`: what is stored, those of `source` or what is made of them. All outlive the object.
-  Passes(const SourceReader& source, const RowSource& rows, checkpoint::SharedStaging& staging,
-         const checkpoint::ShardPlan& plan, const ConvertOptions& options);
+  // All outlive the object.
+  Passes(const Conversion& conversion, checkpoint::SharedStaging& staging, const Clock& clock);
 
-  // Until every shard is finished by somebody, or the checkpoint published. Refused as a Mover and if the source has
-  // changed. Throws Error; then, too, the shards of earlier passes stay finished.
+  // Returns when every shard is finished, by whichever process, or the checkpoint published. Refused for the reasons of
+  // a Mover, and if the source has changed. Throws Error. In all cases the shards of earlier passes stay finished.
   Status run();
 
   uint64_t bytes_total() const { return bytes_total_; }
@@ -30,16 +33,14 @@ class Passes {
   bool wait();
   bool report(uint64_t bytes_of_pass, std::string_view tensor);
 
-  const SourceReader& source_;
-  const RowSource& rows_;
+  const Conversion& conversion_;
   checkpoint::SharedStaging& staging_;
-  const checkpoint::ShardPlan& plan_;
-  const ConvertOptions& options_;
+  const Clock& clock_;
+  const int shards_;
   const uint64_t shard_bytes_;
   const uint64_t bytes_total_;
-  SystemClock clock_;
   Instant next_look_{};
-  uint64_t bytes_elsewhere_ = 0;  // finished by anybody, and written by others
+  uint64_t bytes_elsewhere_ = 0;  // of finished shards, and of those that other processes write
 };
 
 }  // namespace optserve::converter

@@ -10,14 +10,15 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
-#include "converter/commands/inspect.h"
+#include "converter/commands/inspect_command.h"
 #include "converter/formats/mapper.h"
 #include "converter/write/convert.h"
 #include "quant/quantise.h"
 
 namespace optserve::converter {
-namespace {
+namespace quantised_convert_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -30,13 +31,7 @@ class QuantisedConvert : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-quantised-convert-" + Id128::random().hex());
     fs::create_directory(root_);
-    config_.name = "tiny";
-    config_.num_layers = 1;
-    config_.hidden = config_.embed_dim = 256;
-    config_.num_heads = 8;
-    config_.ffn = 512;
-    config_.vocab = config_.vocab_real = 40;
-    config_.max_positions = 6;
+    config_ = checkpoint::testing::tiny_config({.num_layers = 1, .hidden = 256, .num_heads = 8, .ffn = 512});
   }
   void TearDown() override { fs::remove_all(root_); }
 
@@ -126,7 +121,7 @@ TEST_F(QuantisedConvert, TheSameValuesAtEveryShardCount) {
     for (const int shards : {1, 2, 4, 8}) {
       if (std::string_view(name) == "int4" && shards > 2) continue;
       const ConvertOptions chosen = options(name, shards);
-      const auto result = convert(chosen);
+      const auto result = convert(chosen, SystemClock());
       ASSERT_TRUE(result.ok()) << result.refusal().message;
       EXPECT_EQ(result.value().shards, shards);
       expect_stored(chosen);
@@ -148,7 +143,7 @@ TEST_F(QuantisedConvert, PiecesOfRowsJoin) {
       total = at.bytes_total;
       return true;
     };
-    ASSERT_TRUE(convert(watched).ok());
+    ASSERT_TRUE(convert(watched, SystemClock()).ok());
     EXPECT_EQ(done, total);
     expect_stored(chosen);
   }
@@ -156,20 +151,20 @@ TEST_F(QuantisedConvert, PiecesOfRowsJoin) {
 
 TEST_F(QuantisedConvert, Int4ChoosesAndNamesShardCountsOfWholeGroups) {
   write_source();
-  const auto refused = convert(options("int4", 4));
+  const auto refused = convert(options("int4", 4), SystemClock());
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.refusal().message.find("shards is 4, the model allows 1, 2 in int4"), std::string::npos)
       << refused.refusal().message;
-  const auto chosen = convert(options("int4", 0));
+  const auto chosen = convert(options("int4", 0), SystemClock());
   ASSERT_TRUE(chosen.ok()) << chosen.refusal().message;
   EXPECT_EQ(chosen.value().shards, 2);
-  EXPECT_EQ(convert(options("int8", 0)).value().shards, 8);
+  EXPECT_EQ(convert(options("int8", 0), SystemClock()).value().shards, 8);
 }
 
 TEST_F(QuantisedConvert, AModelWithoutWholeGroupsIsRefusedInInt4) {
   config_.hidden = config_.embed_dim = 192;
   write_source();
-  const auto refused = convert(options("int4", 0));
+  const auto refused = convert(options("int4", 0), SystemClock());
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.refusal().message.find("the model allows none in int4"), std::string::npos)
       << refused.refusal().message;
@@ -179,7 +174,7 @@ TEST_F(QuantisedConvert, OtherTensorsKeepTheirType) {
   write_source();
   ConvertOptions chosen = options("int8", 1);
   chosen.dtype = DType::kF32;
-  ASSERT_TRUE(convert(chosen).ok());
+  ASSERT_TRUE(convert(chosen, SystemClock()).ok());
   const auto reader = checkpoint::CheckpointReader::open(chosen.output);
   ASSERT_TRUE(reader.ok());
   EXPECT_EQ(reader.value().dtype(), DType::kF32);
@@ -199,7 +194,7 @@ TEST_F(QuantisedConvert, NanInAMatrixIsRefusedEvenWhereItIsAllowed) {
     for (const bool allowed : {false, true}) {
       ConvertOptions chosen = options(name, 2);
       chosen.allow_nonfinite = allowed;
-      const auto result = convert(chosen);
+      const auto result = convert(chosen, SystemClock());
       ASSERT_FALSE(result.ok());
       EXPECT_NE(result.refusal().message.find("layers.0.ffn.down.weight: 1 of 131072"), std::string::npos)
           << result.refusal().message;
@@ -214,9 +209,9 @@ TEST_F(QuantisedConvert, NanElsewhereIsAllowedAsBefore) {
     if (name == "layers.0.ffn.up.bias") values[5] = 0x7c00;
   });
   ConvertOptions chosen = options("int8", 2);
-  EXPECT_FALSE(convert(chosen).ok());
+  EXPECT_FALSE(convert(chosen, SystemClock()).ok());
   chosen.allow_nonfinite = true;
-  const auto result = convert(chosen);
+  const auto result = convert(chosen, SystemClock());
   ASSERT_TRUE(result.ok()) << result.refusal().message;
   EXPECT_EQ(result.value().nonfinite, 1u);
 }
@@ -224,15 +219,15 @@ TEST_F(QuantisedConvert, NanElsewhereIsAllowedAsBefore) {
 TEST_F(QuantisedConvert, AnotherQuantisationIsNotTheSameConversion) {
   write_source();
   ConvertOptions chosen = options("int8", 2);
-  ASSERT_TRUE(convert(chosen).ok());
-  EXPECT_TRUE(convert(chosen).value().existed);
+  ASSERT_TRUE(convert(chosen, SystemClock()).ok());
+  EXPECT_TRUE(convert(chosen, SystemClock()).value().existed);
   for (const char* other : {"int8-mse", "fp8"}) {
     chosen.quantisation = find_quantisation(other);
-    const auto refused = convert(chosen);
+    const auto refused = convert(chosen, SystemClock());
     ASSERT_FALSE(refused.ok()) << other;
     EXPECT_NE(refused.refusal().message.find("exists already"), std::string::npos);
   }
 }
 
-}  // namespace
+}  // namespace quantised_convert_test
 }  // namespace optserve::converter

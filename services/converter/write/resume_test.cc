@@ -10,12 +10,13 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/formats/mapper.h"
 #include "converter/write/convert.h"
 
 namespace optserve::converter {
-namespace {
+namespace resume_test {
 
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
@@ -29,13 +30,8 @@ class Resume : public ::testing::Test {
   void SetUp() override {
     root_ = fs::temp_directory_path() / ("optserve-resume-test-" + Id128::random().hex());
     fs::create_directory(root_);
+    config_ = checkpoint::testing::tiny_config({.hidden = 256, .ffn = 1024, .vocab = 4096});
     config_.name = "out";
-    config_.num_layers = 2;
-    config_.hidden = config_.embed_dim = 256;
-    config_.num_heads = 4;
-    config_.ffn = 1024;
-    config_.vocab = config_.vocab_real = 4096;
-    config_.max_positions = 6;
     write_source("in");
   }
   void TearDown() override { fs::remove_all(root_); }
@@ -76,7 +72,7 @@ class Resume : public ::testing::Test {
       return at.bytes_done <= finished || end();
     };
     try {
-      const auto result = convert(chosen);
+      const auto result = convert(chosen, SystemClock());
       ASSERT_FALSE(result.ok());
       said_ = result.refusal().message;
     } catch (const Error& error) {
@@ -97,7 +93,7 @@ class Resume : public ::testing::Test {
     ConvertOptions chosen = options("reference" + quantise);
     chosen.pass_mib_max = 0;
     if (!quantise.empty()) chosen.quantisation = find_quantisation(quantise);
-    const auto result = convert(chosen);
+    const auto result = convert(chosen, SystemClock());
     return result.ok() ? digests("reference" + quantise) : std::vector{result.refusal().message};
   }
   // Of a file that is not written again.
@@ -121,7 +117,7 @@ TEST_F(Resume, PassesGiveTheSameBytes) {
   for (const std::string quantise : {"", "int8", "int8-mse", "fp8"}) {
     ConvertOptions chosen = options("passes" + quantise);
     if (!quantise.empty()) chosen.quantisation = find_quantisation(quantise);
-    const auto result = convert(chosen);
+    const auto result = convert(chosen, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(digests("passes" + quantise), expected(quantise)) << quantise;
   }
@@ -133,13 +129,13 @@ TEST_F(Resume, ABreakdownLosesOnePass) {
   EXPECT_NE(said_.find("the disk is full; 2 of 4 shards are finished and kept"), std::string::npos) << said_;
   EXPECT_FALSE(fs::exists(root_ / "out"));
   const auto first = state_of(shard(0)), second = state_of(shard(1));
-  const auto result = convert(options());
+  const auto result = convert(options(), SystemClock());
   ASSERT_TRUE(result.ok()) << result.refusal().message;
   EXPECT_EQ(digests(), expected());
   EXPECT_EQ(state_of(root_ / "out" / checkpoint::shard_file_name(0, kShards)), first);
   EXPECT_EQ(state_of(root_ / "out" / checkpoint::shard_file_name(1, kShards)), second);
   EXPECT_TRUE(only_visible());
-  EXPECT_TRUE(convert(options()).value().existed);
+  EXPECT_TRUE(convert(options(), SystemClock()).value().existed);
 }
 
 TEST_F(Resume, CancellingKeepsWhatIsFinishedAndNothingElse) {
@@ -150,7 +146,7 @@ TEST_F(Resume, CancellingKeepsWhatIsFinishedAndNothingElse) {
   EXPECT_NE(said_.find("cancelled; 1 of 4 shards are finished"), std::string::npos) << said_;
   stop_after(3, [] { return false; });
   EXPECT_NE(said_.find("cancelled; 3 of 4 shards are finished"), std::string::npos) << said_;
-  EXPECT_TRUE(convert(options()).ok());
+  EXPECT_TRUE(convert(options(), SystemClock()).ok());
   EXPECT_EQ(digests(), expected());
 }
 
@@ -163,7 +159,7 @@ TEST_F(Resume, ProgressGoesOnWhereItWas) {
     most = std::max(most, at.bytes_done * 100 / at.bytes_total);
     return true;
   };
-  ASSERT_TRUE(convert(chosen).ok());
+  ASSERT_TRUE(convert(chosen, SystemClock()).ok());
   EXPECT_GE(least, 75u);  // and not what one shard is
   EXPECT_EQ(most, 100u);
 }
@@ -173,28 +169,28 @@ TEST_F(Resume, AnotherConversionIsRefusedUntilRestarted) {
   ConvertOptions other = options();
   other.dtype = tensor::DType::kBF16;
   other.check_source = false;
-  const auto refused = convert(other);
+  const auto refused = convert(other, SystemClock());
   ASSERT_FALSE(refused.ok());
   const std::string& text = refused.refusal().message;
   EXPECT_NE(text.find(R"(dtype (found "F16", expected "BF16"))"), std::string::npos) << text;
   EXPECT_NE(text.find("check_source (found true, expected false)"), std::string::npos) << text;
   EXPECT_TRUE(fs::exists(shard(0)));
   other.restart = true;
-  ASSERT_TRUE(convert(other).ok());
+  ASSERT_TRUE(convert(other, SystemClock()).ok());
   EXPECT_TRUE(only_visible());
 }
 
 TEST_F(Resume, AnotherSourceIsAnotherConversion) {
   stop_after(1, break_down);
   write_source("in", "", 2);
-  const auto refused = convert(options());
+  const auto refused = convert(options(), SystemClock());
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.refusal().message.find("source.files"), std::string::npos) << refused.refusal().message;
 }
 
 TEST_F(Resume, BadWeightsInTheLastPassLeaveNothing) {
   write_source("bad", "layers.1.ffn.up.bias");
-  const auto refused = convert(options("out", "bad"));
+  const auto refused = convert(options("out", "bad"), SystemClock());
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.refusal().message.find("layers.1.ffn.up.bias: 1 of 1024"), std::string::npos)
       << refused.refusal().message;
@@ -208,7 +204,7 @@ TEST_F(Resume, AcceptedInfinitiesCountOnce) {
     write_source("bad", tensor);
     ConvertOptions chosen = options(std::string("out-") + tensor, "bad");
     chosen.allow_nonfinite = true;
-    const auto result = convert(chosen);
+    const auto result = convert(chosen, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(result.value().nonfinite, 1u) << tensor;
   }
@@ -227,7 +223,7 @@ TEST_F(Resume, TwoAtOnceShareTheWork) {
         last = at.tensor;
         return true;
       };
-      const auto result = convert(chosen);
+      const auto result = convert(chosen, SystemClock());
       said[i] = result.ok() ? "" : result.refusal().message;
     });
   }
@@ -250,7 +246,7 @@ TEST_F(Resume, OneFinishesForAnotherThatBreaksDown) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
       return at.bytes_done < at.bytes_total / 2 || break_down();
     };
-    EXPECT_THROW((void)convert(chosen), Error);
+    EXPECT_THROW((void)convert(chosen, SystemClock()), Error);
   });
   while (!begun) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   ConvertOptions chosen = options();
@@ -259,7 +255,7 @@ TEST_F(Resume, OneFinishesForAnotherThatBreaksDown) {
     waited = waited || at.tensor.starts_with("(waiting");
     return true;
   };
-  const auto result = convert(chosen);
+  const auto result = convert(chosen, SystemClock());
   other.join();
   ASSERT_TRUE(result.ok()) << result.refusal().message;
   EXPECT_TRUE(waited);
@@ -267,5 +263,5 @@ TEST_F(Resume, OneFinishesForAnotherThatBreaksDown) {
   EXPECT_TRUE(only_visible());
 }
 
-}  // namespace
+}  // namespace resume_test
 }  // namespace optserve::converter

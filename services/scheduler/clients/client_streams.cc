@@ -48,7 +48,7 @@ void ClientStreams::list(const std::shared_ptr<Client>& client) {
 void ClientStreams::miss(Client& client, const JobId& job) {
   client.missed.push(job);
   if (client.missed.size() <= kMissedMax) return;
-  on_gone(transport::Peer(client.peer));  // never reads: it has to attach again
+  on_gone(transport::Peer(client.peer));  // it does not read at all: it has to attach again
 }
 
 void ClientStreams::add_events(Job& job, Instant now) {
@@ -114,7 +114,7 @@ void ClientStreams::send_result(const std::shared_ptr<Client>& client, const Sha
 
 void ClientStreams::send_events(Client& client, uint64_t durable, transport::Outbox& out) {
   if (client.events.events.empty()) return;
-  // What need not wait must not queue behind what does.
+  // Events whose record is on disk must not queue behind messages that wait for theirs.
   if (client.events_after <= durable) client.events_after = 0;
   if (client.events.events.size() <= kEventsPerMessage && client.events_bytes <= kEventBytesPerMessage) {
     out.send_after(client.events_after, client.peer, std::exchange(client.events, {}));
@@ -206,7 +206,7 @@ std::vector<ResumedClient> ClientStreams::take_resumed(Instant now) {
       ++it;
       continue;
     }
-    // As many as its credit can be enough for; the others keep their places.
+    // As many jobs as its credit can pay for; the others keep their places.
     const uint64_t room = client->credit.room();
     if (room > 0)
       resumed.push_back({client, client->missed.take(room / protocol::stream_cost(protocol::JobEvent{}) + 1)});

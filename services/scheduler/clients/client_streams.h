@@ -1,8 +1,8 @@
 // What clients are told about their jobs: pieces of text with positions, then the result. A client whose credit is used
 // up, or that does not read, gets nothing more and continues where it stopped; one whose connection ended is forgotten.
 //
-// What is held for a client that takes nothing: ids of jobs. Copies of text exist only of what its window has room for,
-// at most limits::kStreamWindowMax and one result.
+// For a client that takes nothing only ids of jobs are held. Text is copied only as far as the client's window has
+// room, which is at most limits::kStreamWindowMax and one result.
 #pragma once
 
 #include <cstdint>
@@ -58,11 +58,11 @@ struct Client {
   size_t events_bytes = 0;
   uint64_t events_after = 0;
   std::vector<std::pair<SharedResult, uint64_t>> finished;  // with the sequence number that must be durable
-  JobIdList missed;                                         // while it takes nothing; told again afterwards
+  JobIdList missed;                                         // jobs with news that it did not take
   std::unordered_set<JobId> leavable;                       // jobs it follows that are cancelled when nobody does
 };
 
-// A client that can take something again, and the jobs to tell about.
+// A client that can take something again, and the jobs to tell it about.
 struct ResumedClient {
   std::shared_ptr<Client> client;
   std::vector<JobId> jobs;
@@ -73,18 +73,19 @@ class ClientStreams {
   explicit ClientStreams(const SchedulerOptions& options) : options_(options) {}
 
   std::shared_ptr<Client> client(const transport::Peer& peer);
-  // From `text_offset` on; replaces an earlier subscription of the same client. Nothing is sent before the journal
-  // reached `after`. False: the job has too many.
+  // The client gets the job's text from `text_offset` on. Replaces an earlier subscription of the same client. Nothing
+  // is sent before the journal has reached `after`. False: the job has too many subscriptions.
   bool subscribe(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after);
   // The job has more text or progress.
   void touch(Job& job);
-  // The job's last events and its result, to everyone who follows it; its subscriptions end.
+  // Sends the job's last events and its result to everyone who follows it, and ends its subscriptions.
   void finish(Job& job, const SharedResult& result, uint64_t sequence);
   void send_result(const std::shared_ptr<Client>& client, const SharedResult& result, uint64_t sequence);
-  // `durable`: records up to here are on disk and the answers that waited for them have left.
+  // Hands over what was gathered. `durable`: records up to this number are on disk, and the answers that waited for
+  // them have left.
   void flush(uint64_t durable, Instant now, transport::Outbox& out);
 
-  // False: it goes backwards, and is ignored.
+  // False: the credit goes backwards, and is ignored.
   bool on_credit(const transport::Peer& peer, const protocol::Credit& credit, Instant now);
   void on_gone(const transport::Peer& peer);
   // The client does not read: pauses it and notes what it missed.
@@ -97,7 +98,7 @@ class ClientStreams {
   bool has_followers(const Job& job) const;
   // Jobs with OnDisconnect::kCancel that lost a follower.
   std::vector<JobId> take_left() { return std::exchange(left_, {}); }
-  // A message without content to those followers of the job that cannot get events: it shows whether they are there.
+  // Sends a message without content to the followers of the job that cannot get events, to see whether they are there.
   void probe(const Job& job, transport::Outbox& out) const;
   // Forgets connections without subscriptions.
   void sweep(Instant now);
@@ -105,7 +106,7 @@ class ClientStreams {
 
  private:
   void add_events(Job& job, Instant now);
-  // The subscription's next piece; false: nothing to tell.
+  // Adds the subscription's next piece; false: there is nothing to tell.
   bool add_event(Job& job, Subscription& subscription, bool anyway);
   static bool takes_something(const Client& client, Instant now) {
     return client.paused_until <= now && client.credit.room() > 0;
@@ -119,7 +120,7 @@ class ClientStreams {
   std::unordered_map<transport::Peer, std::shared_ptr<Client>, PeerHash> clients_;
   std::vector<Job*> touched_;
   std::vector<std::shared_ptr<Client>> listed_;
-  std::set<transport::Peer> paused_;  // with a time when to go on, or with credit that has come
+  std::set<transport::Peer> paused_;  // clients whose pause will end, or that have got new credit
   std::vector<JobId> left_;
 };
 

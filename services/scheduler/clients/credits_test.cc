@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace credits_test {
 
 constexpr uint64_t kWindow = limits::kStreamWindowMin;
 
@@ -287,5 +287,5 @@ TEST(Credits, HoldForRandomClients) {
   }
 }
 
-}  // namespace
+}  // namespace credits_test
 }  // namespace optserve::scheduler::testing

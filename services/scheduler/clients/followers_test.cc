@@ -5,7 +5,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace followers_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -117,5 +117,5 @@ TEST_F(LeftJob, IsNoticedWhenTheClientHasNoCredit) {
   EXPECT_EQ(state_of(world, job), JobState::kCancelled);
 }
 
-}  // namespace
+}  // namespace followers_test
 }  // namespace optserve::scheduler::testing

@@ -1,5 +1,5 @@
-// Job groups: which of their jobs are open, and how those that ended did. A group exists as long as it has an open job
-// or an ended one whose key is known, so their bounds are the table's.
+// Job groups: which of their jobs are open, and how the others ended. A group exists as long as it has an open job, or
+// an ended job that is still known by its key, so the bounds of jobs and keys bound this table as well.
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@ class GroupTable {
   void closed(Job& job, uint64_t sequence);
   // A job of the group ended, and its result is kept.
   void ended(const std::string& tenant, const std::string& group, protocol::JobState state);
-  // It is not kept any longer.
+  // The result of such a job is not kept any longer.
   void forgotten(const std::string& tenant, const std::string& group, protocol::JobState state);
   const JobGroup* find(const std::string& tenant, const std::string& group) const;
   size_t size() const { return groups_.size(); }

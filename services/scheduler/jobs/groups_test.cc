@@ -4,7 +4,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace groups_test {
 
 using protocol::JobState;
 
@@ -111,5 +111,5 @@ TEST(Groups, LeaveNothingBehind) {
   EXPECT_EQ(groups.size(), 0u);
 }
 
-}  // namespace
+}  // namespace groups_test
 }  // namespace optserve::scheduler::testing

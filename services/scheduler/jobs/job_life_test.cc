@@ -8,7 +8,7 @@
 #include "scheduler/jobs/job_table.h"
 
 namespace optserve::scheduler {
-namespace {
+namespace job_life_test {
 
 constexpr Stage kAllStages[] = {Stage::kAccepted, Stage::kDelayed,  Stage::kEncoding, Stage::kWaiting,
                                 Stage::kLeased,   Stage::kDecoding, Stage::kEnded};
@@ -98,5 +98,5 @@ TEST(JobLife, ADelayEndsOnceAndNotAfterTheJob) {
   EXPECT_EQ(ended.table.take_undelayed(Instant(seconds(1))), nullptr);
 }
 
-}  // namespace
+}  // namespace job_life_test
 }  // namespace optserve::scheduler

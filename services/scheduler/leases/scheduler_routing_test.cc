@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_routing_test {
 
 TEST(SchedulerRouting, JobsGoToTheGroupsByTheirSpeed) {
   World world;
@@ -177,5 +177,5 @@ TEST(SchedulerLeases, AFastWorkersHangIsFoundSoonAndItsJobsRunElsewhere) {
   EXPECT_GE(passed, 9);
 }
 
-}  // namespace
+}  // namespace scheduler_routing_test
 }  // namespace optserve::scheduler::testing

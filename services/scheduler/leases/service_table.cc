@@ -75,7 +75,7 @@ Status ServiceTable::check_digest(const protocol::Register& info, const protocol
   if (digest.empty()) return ok_status();
   for (const auto& [other, holders] : known) {
     if (other == digest) continue;
-    // The one that registers anew may change what it said itself.
+    // A service that registers again may change what it said before.
     auto holder = holders.begin();
     if (holder->second->info.instance == info.instance) ++holder;
     if (holder == holders.end()) continue;

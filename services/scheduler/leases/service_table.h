@@ -23,9 +23,9 @@ struct ServiceEntry {
   transport::Peer peer;
   Instant heard{};         // last message
   Instant progressed{};    // last sign of work: steps moved, tokens came, or the first lease was given
-  Instant paused_until{};  // did not read its messages: nothing new before
-  Instant next_check{};    // whether it lives
-  uint64_t serial = 0;     // of its registration in this run
+  Instant paused_until{};  // it did not read its messages, so it gets nothing new before this
+  Instant next_check{};    // when to look next whether it lives
+  uint64_t serial = 0;     // number of its registration in this run
   size_t place = 0;        // among those of its kind
   std::optional<uint64_t> steps;
   bool draining = false;
@@ -55,7 +55,7 @@ struct ServiceEntry {
     progressed = now;
   }
   bool is_usable(Instant now) const { return !draining && !held && now >= paused_until; }
-  // Jobs that it may hold.
+  // How many jobs it may hold.
   int32_t room() const { return wanted > 0 ? std::min(wanted, info.max_sequences) : info.max_sequences; }
   int32_t free_slots() const { return room() - static_cast<int32_t>(leases.size()); }
 };
@@ -70,7 +70,7 @@ class ServiceTable {
  public:
   ServiceEntry* find(const transport::Peer& peer) const;
   ServiceEntry* find(const InstanceId& instance) const;
-  // Refuses what contradicts the services that are there: another vocabulary or other weights under one model name.
+  // Refuses a service that contradicts those that are there: another vocabulary or other weights for the same model.
   Status check(const protocol::Register& info) const;
   ServiceEntry& add(const transport::Peer& peer, protocol::Register info, Instant now);
   void move(ServiceEntry& entry, const transport::Peer& peer);
@@ -83,7 +83,7 @@ class ServiceTable {
   // What the service says about itself has changed; check() allowed it.
   void replace_info(ServiceEntry& entry, protocol::Register info);
 
-  // A service whose time to be looked at has come, or nullptr; the caller says when the next time is.
+  // A service that is to be looked at now, or nullptr; the caller says when to look again (check_at).
   ServiceEntry* due(Instant now) const;
   void check_at(ServiceEntry& entry, Instant when);
 
@@ -95,7 +95,8 @@ class ServiceTable {
   std::vector<std::string> model_names() const;
 
  private:
-  // Who names which digest for a model, by serial. More than one digest can only be of a service that registers anew.
+  // The services that name a digest of a model, by serial. There is more than one digest only while a service registers
+  // again with another one.
   using Digests = std::map<std::string, std::map<uint64_t, const ServiceEntry*>>;
   struct ModelDigests {
     Digests vocabulary;
@@ -115,7 +116,7 @@ class ServiceTable {
   std::map<std::string, protocol::ModelInfo, std::less<>> models_;
 };
 
-// Limits of what a service says about itself.
+// Whether what a service says about itself is within its limits.
 Status validate_registration(const protocol::Register& info);
 
 }  // namespace optserve::scheduler

@@ -70,7 +70,7 @@ class StepPace {
 
  private:
   static constexpr int kFactor = 10;
-  static constexpr Duration kWindow = seconds(300);  // a slow step is remembered for one to two of these
+  static constexpr Duration kWindow = seconds(300);  // a slow step is remembered for one to two windows
   bool stepped_ = false;
   Instant window_{};
   Duration slowest_{}, before_{};

@@ -12,11 +12,11 @@
 
 namespace optserve::scheduler {
 
-// A ListJobs on its way: its open jobs are found first, then the store is asked for the ended ones.
+// A ListJobs that is being answered: its open jobs are found first, then the store is asked for the ended ones.
 struct JobScan {
   transport::Peer peer;
   protocol::ListJobs asked;
-  uint64_t position = 0;  // looked at up to this order
+  uint64_t position = 0;  // jobs up to this order have been looked at
   std::vector<protocol::JobSummary> open;
   bool more = false;
   uint64_t sequence = 0;  // journal record that must be durable before the answer leaves
@@ -32,9 +32,9 @@ class JobLister {
 
   void start(JobScan scan) { scans_.push_back(std::move(scan)); }
   size_t scans() const { return scans_.size(); }
-  // Looks at `budget` jobs at most; the scans that are done with.
+  // Looks at no more than `budget` jobs, and returns the scans that have looked at all of theirs.
   std::vector<JobScan> step(size_t budget);
-  // Adds one job, if it is meant.
+  // Adds one job to the scan, if its filter matches.
   static void add(JobScan& scan, const Job& job);
 
  private:
@@ -42,7 +42,7 @@ class JobLister {
   std::deque<JobScan> scans_;
 };
 
-// Open and ended jobs in order, `limit` at most. An ended one counts if a job is in both.
+// Open and ended jobs in order, `limit` of them at most. A job that is in both lists is shown as ended.
 protocol::JobList merged_list(std::vector<protocol::JobSummary> open, std::vector<protocol::JobSummary> ended,
                               uint32_t limit);
 

@@ -5,7 +5,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace operator_requests_test {
 
 using protocol::ControlAction;
 using protocol::ControlScope;
@@ -373,5 +373,5 @@ TEST(StoreQuestions, AreBounded) {
   EXPECT_EQ(world.only<protocol::Refused>(world.client).code, ErrorCode::kNotFound);
 }
 
-}  // namespace
+}  // namespace operator_requests_test
 }  // namespace optserve::scheduler::testing

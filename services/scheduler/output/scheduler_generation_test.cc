@@ -7,7 +7,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_generation_test {
 
 using protocol::FinishReason;
 using protocol::JobState;
@@ -167,5 +167,5 @@ TEST(Generation, APromptIsScoredWithoutAToken) {
   EXPECT_THAT(world.submit_refused(spec).message, HasSubstr("max_new_tokens"));
 }
 
-}  // namespace
+}  // namespace scheduler_generation_test
 }  // namespace optserve::scheduler::testing

@@ -33,7 +33,7 @@ class FairQueue {
 
   explicit FairQueue(const TenantWeights& weights) : weights_(weights) {}
 
-  // The job is accepted and will be pushed once its prompt has ids; it counts from now on.
+  // The job is accepted and will be pushed once its prompt has ids. It is counted from here on.
   void expect(Job& job);
   // The job waits for a group. Its cost must not change until it has left.
   void push(Job& job);
@@ -42,7 +42,7 @@ class FairQueue {
 
   bool empty() const { return waiting_ == 0; }
   size_t waiting() const { return waiting_; }
-  // Expected and waiting.
+  // Jobs that are expected or wait.
   size_t size() const { return jobs_; }
   int64_t tokens() const { return tokens_; }
   int64_t tokens_of(const std::string& tenant) const;
@@ -74,9 +74,9 @@ class FairQueue {
     return nullptr;
   }
 
-  // Of a job that is expected or waits.
+  // What is ahead of a job that is expected or waits.
   Ahead ahead_of(const Job& job, Instant now) const;
-  // Of a job that would be accepted now, if nothing were taken newest first.
+  // What would be ahead of a job that is accepted now, if every tenant were served oldest first.
   Ahead ahead_of_new(const std::string& tenant, int32_t priority) const;
 
   // Calls f for about the first `count` jobs that wait, near the order in which they would start.
@@ -100,9 +100,9 @@ class FairQueue {
     }
   }
 
-  // Jobs that decisions looked at, in all: for tests of their cost.
+  // How many jobs decisions have looked at, in all. Tests use it to bound the cost of decisions.
   uint64_t looked_at() const { return looked_at_; }
-  // Tenants that are remembered.
+  // How many tenants are remembered.
   size_t flows() const;
 
  private:

@@ -1,5 +1,6 @@
-// What is known about the work of one model: how fast it is done, and how much of what jobs ask for they use. All in
-// tokens, where a prompt token counts as much as an output token: the speed is measured in the same mixture.
+// What is known about the work of one model: how fast its workers do it, and which share of the tokens that jobs ask
+// for they really use. Prompt tokens and output tokens count the same, since the speed is measured over a mixture of
+// both.
 #pragma once
 
 #include <cstddef>
@@ -10,23 +11,23 @@ namespace optserve::scheduler {
 class LoadEstimate {
  public:
   LoadEstimate();
-  // Tokens of a prompt whose ids are not known: by the bytes a token had in the prompts seen so far, 4 at the start.
-  // The leading </s> is counted.
+  // An estimate of the tokens of a prompt that has no ids yet, by the bytes a token of the earlier prompts had (4 at
+  // the start). The leading id is counted.
   int64_t prompt_tokens(size_t bytes) const;
   void learn_prompt(size_t bytes, size_t tokens);
-  // A job that asked for `cost` tokens ended in order after `used`.
+  // A job that asked for `cost` tokens succeeded with `used`.
   void learn_job(int64_t used, int64_t cost);
 
-  // Speeds of the workers that serve the model; 0: not measured yet.
+  // A worker with this speed serves the model, or stops serving it; 0: its speed is not measured yet.
   void add_worker(double speed);
   void remove_worker(double speed);
-  // Of all workers; those that are not measured count as the mean of the others. Without workers, the last that was
-  // known. 0: not known.
+  // The speed of all workers together; those that are not measured count as the mean of the others. Without workers, it
+  // is the last speed that was known. 0: not known.
   double tokens_per_second() const;
-  // Mean of the measured workers; 0: none is.
+  // Mean speed of the measured workers; 0: none is measured.
   double mean_worker_speed() const { return measured_ == 0 ? 0 : measured_sum_ / measured_; }
 
-  // How long `tokens` of cost take, by the present speed and the share of their cost that jobs use; -1: not known.
+  // How long jobs that ask for `tokens` take, at the present speed and by the share that jobs use; -1: not known.
   int64_t drain_ms(double tokens) const;
 
  private:

@@ -53,7 +53,7 @@ void ModelQueues::leave(ServiceEntry& worker) {
   for (ModelQueue* queue : worker.queues) {
     queue->load.remove_worker(worker.tokens_per_second);
     if (worker.counted_as_serving) --queue->workers.serving;
-    want(*queue);  // what avoided it may have no elsewhere any more
+    want(*queue);  // jobs that avoided this worker may have to take the one that is left
   }
   worker.queues.clear();
   by_serial_.erase(worker.serial);
@@ -199,7 +199,7 @@ ServiceEntry* ModelQueues::preferred(const Job& job, const ServiceEntry& best) c
 ModelQueues::Choice ModelQueues::choose(const ModelQueue& queue, const Job& job) const {
   bool avoided = false;
   const auto fits = [&](const ServiceEntry& worker) {
-    // A retry goes elsewhere if there is an elsewhere.
+    // A retry goes to another worker, if there is another one.
     if (queue.workers.serving > 1 && job.attempts.avoid == worker.info.instance) {
       avoided = true;
       return false;

@@ -1,5 +1,5 @@
 // The queues of all models, the workers that serve them, and which worker a job goes to: the one with the least
-// expected wait, by the tokens that it has before it and its measured speed.
+// expected wait, which follows from the tokens that it still has to process and its measured speed.
 #pragma once
 
 #include <cstddef>
@@ -23,11 +23,11 @@ int64_t kv_need(const Job& job);
 // The workers that serve one model, or all converters: those with room in the order of their expected wait.
 class WorkerIndex {
  public:
-  // `wait`: any measure that is comparable within the index; the same for put() and take_out().
+  // `wait`: any measure that can be compared within the index. take_out() needs the value that put() was given.
   void put(ServiceEntry& worker, double wait) { free_.insert({wait, worker.serial, &worker}); }
   void take_out(ServiceEntry& worker, double wait) { free_.erase({wait, worker.serial, &worker}); }
   bool has_free() const { return !free_.empty(); }
-  // The free worker of least wait that `fits`, among the first few; nullptr: none.
+  // The worker with the least wait that `fits`, among the first few; nullptr: none of them does.
   template <class F>
   ServiceEntry* choose(F&& fits) const {
     int looked = 0;
@@ -41,7 +41,7 @@ class WorkerIndex {
 
   // Workers that are not draining, free or not.
   int serving = 0;
-  // Workers that decisions looked at, in all: for tests of their cost.
+  // How many workers decisions have looked at, in all. Tests use it to bound the cost of decisions.
   uint64_t looked_at() const { return looked_at_; }
 
  private:
@@ -64,7 +64,7 @@ struct ModelQueue {
   LoadEstimate load;
   WorkerIndex workers;
   size_t running = 0;
-  bool wanted = false;  // a job or a worker may have found its counterpart
+  bool wanted = false;  // one of its jobs may have found a worker: the next round of dispatch looks
 };
 
 class ModelQueues {
@@ -74,15 +74,15 @@ class ModelQueues {
   ModelQueue& of(const protocol::JobSpec& spec) {
     return queue_of(spec.kind == protocol::JobKind::kConvert ? "" : spec.model);
   }
-  // All that ever had a job or a worker; they stay for the life of the process.
+  // The queues that ever had a job or a worker; they stay as long as the process lives.
   const std::map<std::string, ModelQueue, std::less<>>& all() const { return queues_; }
 
-  // A worker or converter registered, or registered anew.
+  // A worker or converter registered, for the first time or again.
   void join(ServiceEntry& worker);
   void leave(ServiceEntry& worker);
   // The worker has more or less room than before, or takes more or less work.
   void refresh(ServiceEntry& worker);
-  // It gets nothing before `until`.
+  // The worker gets no jobs before `until`.
   void pause(ServiceEntry& worker, Instant until);
   void on_tick(Instant now);
 
@@ -91,7 +91,7 @@ class ModelQueues {
   void on_released(ServiceEntry& worker, Job& job);
   // Tokens of the job's cost that its next token stands for: the first of an attempt for the prompt as well.
   static int64_t take_processed(Job& job);
-  // It processed `tokens` of its leases, `saturated` until then.
+  // Whether the worker has all the work that it can take. Ask before it gives up jobs, and tell on_processed().
   bool is_saturated(const ServiceEntry& worker) const;
   void on_processed(ServiceEntry& worker, int64_t tokens, bool saturated, Instant now);
 
@@ -99,15 +99,15 @@ class ModelQueues {
   void want_all();
   bool is_wanted() const { return !wanted_.empty(); }
   std::vector<ModelQueue*> take_wanted();
-  // Where the job would go. kSkip: only to a group that it avoids; kStop: it has to wait for room.
+  // Where the job would go. kSkip: only a group that it avoids has room; kStop: the job has to wait for room.
   struct Choice {
     FairQueue::Verdict verdict = FairQueue::Verdict::kStop;
     ServiceEntry* worker = nullptr;
   };
   Choice choose(const ModelQueue& queue, const Job& job) const;
-  // Jobs that this worker could run and that wait.
+  // How many jobs wait that this worker could run.
   int64_t waiting_for(const ServiceEntry& worker) const;
-  // Expected wait until a job of `cost` starts behind `ahead`; -1: not known.
+  // Expected wait until a job of `cost` tokens starts that has `ahead` before it; -1: not known.
   static int64_t wait_ms(const ModelQueue& queue, const FairQueue::Ahead& ahead, int64_t cost);
 
  private:

@@ -1,4 +1,4 @@
-// Which group was lately sent a prompt that begins the same way: it may still hold that beginning in its cache.
+// Which group was recently sent a prompt with the same beginning: it may still hold that beginning in its cache.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@ class PrefixAffinity {
   static constexpr size_t kPrefixTokens = 64;  // shorter prompts have no affinity
   static constexpr size_t kPrefixesPerWorker = 256;
 
-  // Of the first kPrefixTokens ids; 0: the prompt is shorter.
+  // Hash of the first kPrefixTokens ids; 0: the prompt is shorter.
   static uint64_t hash(const std::vector<TokenId>& prompt);
 
   void note(uint64_t prefix, uint64_t worker);
-  // The worker that was sent this prefix last; 0: none is remembered.
+  // The worker that was last sent this prefix; 0: none is remembered.
   uint64_t worker_of(uint64_t prefix) const;
   void forget(uint64_t worker);
   size_t size() const { return prefixes_.size(); }

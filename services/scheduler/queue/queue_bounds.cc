@@ -11,7 +11,7 @@ constexpr size_t kDecodeStateBytes = 256;
 constexpr int64_t kRetryMsMin = 50;
 constexpr int64_t kRetryMsMax = 30'000;
 constexpr int64_t kRetryMsUnknown = 1'000;
-// Who was refused comes again when the queue has drained by this much: at once there would be no room either.
+// A client that is refused should come again when the queue has drained by this share. Earlier it would find no room.
 constexpr double kDrainedShare = 0.1;
 
 size_t bytes_of_rules(const protocol::JobSpec& spec) {
@@ -19,7 +19,7 @@ size_t bytes_of_rules(const protocol::JobSpec& spec) {
   size_t ids = rules.allowed_ids.size() + rules.stop_ids.size() + rules.top_p_reset_ids.size();
   for (const auto& word : rules.bad_words) ids += word.size();
   size_t bytes = ids * sizeof(TokenId) + rules.logit_bias.size() * sizeof(TokenBias);
-  // Of text: as it came, and the ids of its two forms.
+  // Bad words that are text: the text itself, and the ids of its two forms.
   for (const std::string& word : spec.bad_words) {
     bytes += sizeof(std::string) + word.size() + 2 * (sizeof(std::vector<TokenId>) + word.size() * sizeof(TokenId));
   }
@@ -98,7 +98,7 @@ std::optional<QueueBounds::Full> QueueBounds::check(const protocol::JobSpec& spe
         "tenant '" + spec.tenant + "' has its maximum of " + std::to_string(options_.tenant_jobs_max) + " open jobs",
         kDrainedShare);
   }
-  // In seconds of work, by what its waiting jobs are of all.
+  // The tenant's share of the work that waits, in seconds.
   const double own_tokens = static_cast<double>(queue.jobs.tokens_of(spec.tenant));
   const double drain_of_all = tokens > 0 ? drain * tokens / (tokens + adds) : 0;
   const double own_drain = tokens > 0 ? drain_of_all * own_tokens / tokens : 0;
@@ -120,7 +120,7 @@ void QueueBounds::add(Job& job) {
 }
 
 void QueueBounds::update(Job& job) {
-  // Text beyond what was expected of the tokens counts as it comes.
+  // Text that is longer than its tokens let expect is counted when it comes.
   const size_t expected_text = static_cast<size_t>(job.spec.max_new_tokens) * kTextBytesPerToken;
   const size_t bytes = bytes_of(job.spec, job.prompt.ids.size()) +
                        (job.output.text.size() > expected_text ? job.output.text.size() - expected_text : 0);

@@ -1,5 +1,5 @@
-// How much the scheduler takes on: open jobs by number, by memory, and per model by the time that their work will take;
-// and how much of each one tenant may hold.
+// How much work the scheduler accepts: it bounds open jobs by their number, by their memory and, for each model, by the
+// time that their work will take. It also bounds how much of each a single tenant may hold.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,10 @@ class QueueBounds {
 
   explicit QueueBounds(const SchedulerOptions& options) : options_(options) {}
 
-  // A job of `cost` tokens and `bytes` of memory that came now; nullopt: there is room for it.
+  // Which bound a new job of `cost` tokens and `bytes` of memory would exceed; nullopt: there is room for it.
   std::optional<Full> check(const protocol::JobSpec& spec, int64_t cost, size_t bytes, const ModelQueue& queue) const;
   void add(Job& job);
-  // What the job holds has changed.
+  // The job holds more or less memory than before.
   void update(Job& job);
   void remove(Job& job);
 
@@ -33,10 +33,10 @@ class QueueBounds {
   size_t bytes() const { return bytes_; }
   size_t tenants() const { return tenants_.size(); }
 
-  // Memory of a job with all the output that it may get: counted from the start, so that the bound holds whatever the
-  // jobs do afterwards. `prompt_tokens`: 0 while they are not known.
+  // Memory of a job with all the output that it may get. It is counted from the start, so that the bound holds whatever
+  // jobs do later. `prompt_tokens`: 0 while they are not known.
   static size_t bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens);
-  // When to ask again, if `tokens` of work must be done before; within sensible limits.
+  // When a refused client should ask again, if `tokens` of work must be done first; within sensible limits.
   static int64_t retry_after_ms(const ModelQueue& queue, double tokens);
 
  private:

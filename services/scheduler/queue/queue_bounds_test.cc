@@ -9,7 +9,7 @@
 #include "scheduler/jobs/job_times.h"
 
 namespace optserve::scheduler {
-namespace {
+namespace queue_bounds_test {
 
 using ::testing::HasSubstr;
 
@@ -213,5 +213,5 @@ TEST_F(QueueBoundsTest, TenantsLeaveRoomForOthersHoweverManyAreGreedy) {
   EXPECT_THAT(check("b")->message, HasSubstr("maximum of 1 open jobs"));
 }
 
-}  // namespace
+}  // namespace queue_bounds_test
 }  // namespace optserve::scheduler

@@ -1,4 +1,5 @@
-// What operators hold: the whole queue, models, services. A pure table; the journal remembers it across restarts.
+// What operators have paused or set to drain: the whole queue, models, services. A pure table; the journal remembers it
+// across restarts.
 #pragma once
 
 #include <map>
@@ -14,13 +15,13 @@ namespace optserve::scheduler {
 
 class QueueModes {
  public:
-  // kOpen forgets the name. Refused: too many names are held.
+  // kOpen forgets the name. Refuses if too many names are held.
   Status set(protocol::ControlScope scope, const std::string& name, protocol::QueueMode mode);
   protocol::QueueMode queue() const { return queue_; }
   protocol::QueueMode model(std::string_view name) const { return mode_in(models_, name); }
-  // Whether new jobs of this model are accepted, or why not. "": conversions.
+  // Whether new jobs of this model are accepted, or why not. "" stands for conversions.
   Status accepts(std::string_view model) const;
-  // Whether its waiting jobs are started.
+  // Whether the waiting jobs of this model are started.
   bool starts(std::string_view model) const {
     return queue_ != protocol::QueueMode::kPaused && this->model(model) != protocol::QueueMode::kPaused;
   }

@@ -6,11 +6,11 @@
 #include <map>
 #include <random>
 
-#include "scheduler/leases/speed_meter.h"
+#include "scheduler/leases/worker_speed.h"
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_overload_test {
 
 constexpr milliseconds kStep{50};
 constexpr int32_t kSlots = 16;
@@ -152,5 +152,5 @@ TEST(SchedulerOverload, GoodputHoldsWhenTheQueueIsBoundedInTime) {
   EXPECT_LE(worst.retry_max, 30'000);
 }
 
-}  // namespace
+}  // namespace scheduler_overload_test
 }  // namespace optserve::scheduler::testing

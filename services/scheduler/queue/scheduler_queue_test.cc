@@ -5,7 +5,7 @@
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {
-namespace {
+namespace scheduler_queue_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
@@ -338,5 +338,5 @@ TEST(SchedulerPlaces, AnIdleGroupStartsAJobAtOnceAndAnUnknownSpeedIsNotGuessed) 
   EXPECT_EQ(outcomes[2].eta_ms, -1);
 }
 
-}  // namespace
+}  // namespace scheduler_queue_test
 }  // namespace optserve::scheduler::testing

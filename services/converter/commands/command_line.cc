@@ -1,0 +1,30 @@
+#include "converter/commands/command_line.h"
+
+namespace optserve::converter {
+namespace {
+
+void add_serve(ConfigParser& parser, CommandLine& line) {
+  ServeOptions& serve = line.serve;
+  ConfigParser& command =
+      parser.add_command("serve", "Take conversion jobs from schedulers until SIGTERM", line.is_serve);
+  add_common_options(command, serve.common);
+  command.add("scheduler", serve.schedulers,
+              "Service endpoint of a scheduler; repeatable: the service registers with all of them");
+  command.add("root", serve.roots, "Folder that jobs may read and write; repeatable; without one every job is refused");
+  command.add("drain-seconds", serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
+  conversion::add_pass_option(command, serve.pass_mib_max);
+  conversion::add_options(command, serve.reader);
+  line.serve_parser = &command;
+}
+
+}  // namespace
+
+void add_options(ConfigParser& parser, CommandLine& line) {
+  add_serve(parser, line);
+  conversion::add_command(parser, line.convert, line.is_convert);
+  conversion::add_command(parser, line.exported, line.is_export);
+  conversion::add_command(parser, line.inspect, line.is_inspect);
+  conversion::add_command(parser, line.calibrate, line.is_calibrate);
+}
+
+}  // namespace optserve::converter

@@ -1,0 +1,35 @@
+#include "converter/reader/read_job.h"
+
+#include <charconv>
+#include <string_view>
+#include <system_error>
+
+namespace optserve::converter {
+
+std::vector<std::string> to_arguments(const ReadJob& job) {
+  return {job.for_inspection ? "inspect" : "convert",
+          job.input,
+          job.name,
+          std::to_string(job.num_heads),
+          job.vocab_file,
+          job.merges_file};
+}
+
+std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
+  constexpr size_t kJobArguments = 6;
+  if (arguments.size() != kJobArguments) return std::nullopt;
+  ReadJob job;
+  const std::string_view kind = arguments[0];
+  job.for_inspection = kind == "inspect";
+  job.input = arguments[1];
+  job.name = arguments[2];
+  const std::string_view heads = arguments[3];
+  const auto [end, error] = std::from_chars(heads.data(), heads.data() + heads.size(), job.num_heads);
+  job.vocab_file = arguments[4];
+  job.merges_file = arguments[5];
+  const bool is_job =
+      (kind == "convert" || kind == "inspect") && error == std::errc() && end == heads.data() + heads.size();
+  return is_job ? std::optional(job) : std::nullopt;
+}
+
+}  // namespace optserve::converter

@@ -1,0 +1,31 @@
+// What tells one conversion from another. The record of a conversion is what a process that is asked for it again, or
+// while another one works on it, compares before it uses the shards that it finds. And a folder that the same
+// conversion has published before, perhaps in a process that died before it could say so, is its result.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "checkpoint/writer.h"
+#include "converter/formats/tokenizer_files.h"
+
+namespace optserve::converter {
+
+struct ConversionIdentity {
+  const checkpoint::ShardPlan& plan;
+  const checkpoint::SourceInfo& source;
+  const std::optional<TokenizerFiles>& tokenizer;
+  bool allow_nonfinite = false;
+  bool check_source = true;
+  std::string program;  // "optserve 0.1.0"
+};
+
+// A JSON object. Conversions with the same record may share finished shards.
+std::string conversion_record(const ConversionIdentity& identity);
+
+// Whether the folder has a manifest of the same model, type, quantisation, shards, sources, smoothing and tokenizer,
+// and every file that it lists in its size. A source file without an index digest cannot be told from another one and
+// counts as different.
+bool is_output_of(const std::string& folder, const ConversionIdentity& identity);
+
+}  // namespace optserve::converter
