@@ -1,6 +1,7 @@
-// The three kinds of failure: programmer errors abort (check.h); a request that cannot be served is a Refusal inside a
-// Result<T>, a value its caller handles; the environment failing (I/O, GPU, a dead peer) is an Error, thrown and caught
-// once in main. There is no fourth kind.
+// The three kinds of failure. A bug in the program aborts it (check.h). A request that cannot be served is a Refusal in
+// a Result<T>, a value that the caller handles. A failure of the environment (I/O, GPU, a dead peer) is thrown as an
+// Error, and ends the process in main or, where only one job or one thread depends on it, becomes a refusal or the end
+// of that thread. There is no fourth kind.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +37,7 @@ enum class ErrorCode : uint8_t {
 // The wire name of a code, for logs and the command line ("bad_request").
 std::string_view error_code_name(ErrorCode code);
 
-// Why something was refused: a class for programs, a sentence for people that names what was expected and found.
+// Why something was refused: a class for programs, and a sentence for people that names what was expected and found.
 struct Refusal {
   ErrorCode code = ErrorCode::kBadRequest;
   std::string message;
@@ -60,7 +61,7 @@ class [[nodiscard]] Result {
     if (!ok()) check_failed("Result holds a refusal: " + refusal().message, std::source_location::current());
     return std::get<0>(state_);
   }
-  // By value, so that `for (auto& x : f().value().items)` does not walk through what is gone.
+  // By value, so that `for (auto& x : f().value().items)` does not read an object that is already destroyed.
   T value() && {
     if (!ok()) check_failed("Result holds a refusal: " + refusal().message, std::source_location::current());
     return std::get<0>(std::move(state_));
@@ -74,7 +75,7 @@ class [[nodiscard]] Result {
   std::variant<T, Refusal> state_;
 };
 
-// Result of an operation that only succeeds or is refused.
+// The result of an operation that has no value: it succeeds or is refused.
 struct Unit {};
 using Status = Result<Unit>;
 inline Status ok_status() { return Unit{}; }

@@ -1,13 +1,13 @@
-// SIGTERM and SIGINT as a flag that loops poll and a descriptor that they can wait on.
+// SIGTERM and SIGINT, as a flag that loops can poll and as a descriptor that they can wait for.
 #pragma once
 
 namespace optserve {
 
 // Installs the handlers once; later calls do nothing. Call before threads start.
 void install_shutdown_signals();
-// True once SIGTERM or SIGINT came.
+// True once SIGTERM or SIGINT has come.
 bool shutdown_requested();
-// True once a second signal came: the operator is in a hurry, skip the drain.
+// True once a second signal has come: the operator does not want to wait for the drain.
 bool shutdown_forced();
 // Becomes readable when the first signal arrives; never read from it. -1 before install_shutdown_signals().
 int shutdown_fd();

@@ -1,7 +1,8 @@
-// A small file beside the database that says how many commits are on disk. A flipped bit in the write-ahead log makes
-// SQLite take what follows for a torn write and drop it without a word; the record tells that something was there.
-// It is written after each commit's sync and is synced itself at checkpoints and about once a second, so it is a lower
-// bound: what it does not tell from a torn write is damage to the log in the last second before a loss of power.
+// A small file beside the database that says how many commits are on disk. If a bit of the write-ahead log flips,
+// SQLite takes everything after it for a write that was interrupted, and drops it silently; the record shows that
+// something was there. It is written after the sync of each commit, and is itself synced at checkpoints and about once
+// a second. So it is a lower bound: damage to the log in the last second before a loss of power looks like an
+// interrupted write.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +14,10 @@ namespace optserve::journal {
 class CommitRecord {
  public:
   struct Content {
-    std::string journal;      // 16 bytes: which journal it speaks of
+    std::string journal;      // 16 bytes: the id of the journal that it belongs to
     uint64_t commits = 0;     // durable
-    std::string wal_salt;     // 8 bytes: names one filling of the log; empty: nothing in it
-    uint64_t wal_frames = 0;  // of that filling, durable
+    std::string wal_salt;     // 8 bytes: changes whenever the log is filled anew; empty: the log is empty
+    uint64_t wal_frames = 0;  // durable frames of the log since then
   };
 
   explicit CommitRecord(const std::string& journal_path);
@@ -24,7 +25,7 @@ class CommitRecord {
   CommitRecord(const CommitRecord&) = delete;
   CommitRecord& operator=(const CommitRecord&) = delete;
 
-  // nullopt: there is none, or it is not readable; then nothing is known.
+  // nullopt if there is no record or it cannot be read: then nothing is known.
   std::optional<Content> read() const;
   void write(const Content& content);  // throws Error
   void sync();                         // throws Error; does nothing if nothing was written since the last one

@@ -1,4 +1,5 @@
-// A file of room that is given up when the disk is full, so that what is known can still be brought to its end.
+// A file that only takes room. It is deleted when the disk is full, so that the jobs that are there can come to their
+// end.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ class DiskReserve {
  public:
   DiskReserve(const std::string& journal_path, int64_t bytes) : path_(journal_path + ".reserve"), bytes_(bytes) {}
 
-  // Takes the room if the disk has it; false: it does not.
+  // Takes the room; false if the disk does not have it.
   bool fill();
   void release();
   // Whether the disk has twice the reserve, so that taking it does not fill the disk again.

@@ -1,5 +1,5 @@
-// What the scheduler asks of its memory: records that must survive, and questions about jobs that have ended.
-// Implemented by the journal (journal.h), and by MemoryStore, which keeps nothing on disk.
+// Where the scheduler keeps what must survive a restart: records of what happened, and answers to questions about jobs
+// that have ended. Implemented by the journal (journal.h), and by MemoryStore, which keeps nothing on disk.
 #pragma once
 
 #include <cstdint>
@@ -17,19 +17,19 @@
 
 namespace optserve::journal {
 
-// --- records: what happened, in the order in which it holds
+// --- Records: what happened. Their order is the order in which they take effect.
 
 // A job enters the queue.
 struct Accepted {
   JobId job;
-  uint64_t order = 0;  // monotonic: the order of acceptance; names the job's row in the other records
+  uint64_t order = 0;  // grows from job to job; the other records name the job's row by it
   int64_t accepted_wall_ms = 0;
-  std::string payload_sha256;  // 32 bytes over encode_job_payload(): same key, same payload => same job
+  std::string payload_sha256;  // 32 bytes, of encode_job_payload(): a submit of the same key and payload is this job
   protocol::JobSpec spec;
-  std::string encoded_spec;  // encode_job_spec(spec), if the caller has it: then append() does not look at `spec`
+  std::string encoded_spec;  // encode_job_spec(spec) if the caller has it; then append() does not read `spec`
 };
-// A lease is about to be dispatched: counts the attempt before the work can do harm. token.number 0: the lease ended
-// without a result; `loss` says why, and is empty when the scheduler itself gave it back.
+// A lease is about to be dispatched: the attempt is counted before the work can crash anything. If token.number is 0,
+// the lease has ended without a result; `loss` says why, and is empty if the scheduler itself took the lease back.
 struct Leased {
   JobId job;
   uint64_t order = 0;
@@ -37,14 +37,14 @@ struct Leased {
   int32_t attempt = 0;
   std::string loss{};
 };
-// How far a running job is; rides on the next commit, nothing waits for it.
+// How far a running job is. Nothing waits for this record: it is written with the next commit.
 struct Progress {
   JobId job;
   uint64_t order = 0;
   std::vector<TokenId> ids;  // all output ids so far
 };
-// The job is terminal. The first one wins; a later one is ignored, and so is one under a token that is not the job's
-// present lease.
+// The job has ended. Only the first such record counts; a later one is ignored, and so is one whose token is not the
+// job's present lease.
 struct Finished {
   uint64_t order = 0;
   LeaseToken token;             // the lease that produced the result; number 0: the job ended without one
@@ -54,14 +54,14 @@ struct Finished {
   std::string model;
   std::string payload_sha256;
   protocol::JobResult result;
-  std::string encoded_spec;  // of a dead job, so that it can be put back
+  std::string encoded_spec;  // of a dead job, so that it can be queued again
 };
 // A dead job is queued again under its id and another order, as if it were accepted now.
 struct Requeued {
   uint64_t dead_order = 0;
   Accepted accepted;
 };
-// What an operator set; holds until it is set again. kOpen forgets it.
+// What an operator set. It lasts until it is set again; kOpen removes it.
 struct ModeSet {
   protocol::ControlScope scope = protocol::ControlScope::kQueue;
   std::string name;
@@ -69,7 +69,7 @@ struct ModeSet {
 };
 using Record = std::variant<Accepted, Leased, Progress, Finished, Requeued, ModeSet>;
 
-// --- questions; a question sees every record appended before it
+// --- Questions. The answer includes every record that was appended before the question.
 
 struct FindResult {
   JobId job;
@@ -91,7 +91,7 @@ struct PurgeEnded {
 struct BackUp {};
 using Question = std::variant<FindResult, ListEnded, FindDead, PurgeEnded, BackUp>;
 
-// An ended job whose key answers with it.
+// The key of an ended job: a submit under it is answered with this job.
 struct KnownKey {
   std::string tenant, key, payload_sha256;  // an empty digest matches every payload: written by an older version
   JobId job;
@@ -123,12 +123,12 @@ struct Answer {
   std::variant<ResultFound, EndedListed, DeadFound, EndedPurged, BackUpDone, Refusal> body;
 };
 
-// --- what is there at the start
+// --- What is there at the start.
 
 struct OpenJob {
   Accepted accepted;
-  int32_t attempts = 0;  // leases that ended without the scheduler's fault
-  int32_t crashes = 0;   // scheduler starts that found the job leased, this one included
+  int32_t attempts = 0;  // leases that ended for reasons other than the scheduler
+  int32_t crashes = 0;   // starts of the scheduler, including this one, at which the job was leased
   std::vector<std::string> losses;
   std::vector<TokenId> progress;
 };
@@ -148,7 +148,7 @@ class JobStore {
   virtual bool is_durable() const = 0;  // false: volatile mode
   // True while too much waits for the disk: new jobs are refused as busy.
   virtual bool is_congested() const = 0;
-  // True while the disk is full: new jobs are refused, what is known goes on.
+  // True while the disk is full: new jobs are refused, and those that are known go on.
   virtual bool is_full() const = 0;
   // The answer, delivered by poll_answers(), carries `request`.
   virtual void ask(uint64_t request, Question question) = 0;
@@ -185,7 +185,7 @@ class MemoryStore final : public JobStore {
   std::vector<Answer> answers_;
 };
 
-// Whether an ended job is meant, and its line in a list.
+// Whether an ended job meets the filter's conditions, and its line in a list.
 bool matches(const protocol::JobFilter& filter, const Finished& ended);
 protocol::JobSummary summary_of(const Finished& ended);
 

@@ -3,9 +3,9 @@
 // or sync is final (a failed sync must not be retried): from then on append() and durable() throw Error, which ends the
 // process; after a restart only what is on disk counts.
 //
-// A full disk is not final. is_full() becomes true, a reserve file is given up so that what is known can end, and
-// records that still find no room wait and are tried again; nothing that was appended is lost while the process lives.
-// is_full() becomes false when the reserve could be taken again.
+// A full disk is not final. is_full() becomes true, and a reserve file is deleted so that the jobs that are there can
+// come to their end. Records that still find no room wait and are tried again: nothing that was appended is lost while
+// the process lives. is_full() becomes false once the reserve file has its room again.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,11 @@ struct JournalOptions {
   std::string path;  // database file; its folder must exist on a local disk
   size_t batch_records_max = 256;
   size_t batch_bytes_max = 1 << 20;
-  size_t queue_records_max = 4096;              // is_congested() above
-  int64_t checkpoint_bytes = 64 << 20;          // of WAL, forced; smaller ones happen in idle moments
+  size_t queue_records_max = 4096;              // is_congested() is true above
+  int64_t checkpoint_bytes = 64 << 20;          // a larger write-ahead log is checkpointed at once, others when idle
   int64_t database_bytes_max = 0;               // 0: as much as the disk holds
-  int64_t reserve_bytes = 64 << 20;             // kept free for a full disk (and beyond database_bytes_max); 0: nothing
-  milliseconds dead_ttl{7LL * 24 * 3'600'000};  // dead jobs are kept at least so long, whatever their result's time
+  int64_t reserve_bytes = 64 << 20;             // room kept for a full disk, beyond database_bytes_max; 0: none
+  milliseconds dead_ttl{7LL * 24 * 3'600'000};  // dead jobs are kept at least that long, whatever their result_ttl_ms
   std::string backup_folder{};                  // must exist, better on another disk; "": no backups
   milliseconds backup_interval{3'600'000};      // 0: only when asked
   size_t backups_kept = 24;                     // older ones are removed
@@ -34,10 +34,10 @@ struct JournalOptions {
 
 class Journal final : public JobStore {
  public:
-  // Takes an exclusive lock, checks every page and row, raises older schemas (a copy of the file is kept beside it as
-  // <path>.v1.bak), raises the term, recovers. A second process on the same file, a damaged, foreign or newer file:
-  // Error that says so and what to do, and names the latest backup if the folder has one.
-  // The clock outlives the journal.
+  // Takes an exclusive lock, checks every page and row, upgrades an older schema (and keeps a copy of the file beside
+  // it as <path>.v1.bak), raises the term, and recovers. Throws Error for a file that another process has open, and for
+  // one that is damaged, of another program or of a newer version; the message says what to do, and names the latest
+  // backup if there is one. The clock outlives the journal.
   static std::unique_ptr<Journal> open(const JournalOptions& options, const Clock& clock, Recovery& recovery);
   ~Journal() override;  // commits what is appended, unless the disk is full, then closes
 
@@ -46,8 +46,8 @@ class Journal final : public JobStore {
   bool is_durable() const override { return true; }
   bool is_congested() const override;
   bool is_full() const override;
-  // A list takes in what ends while it is made, and a purge what ends before it is through. While records wait for room
-  // on the disk, questions behind them are refused (kStorageFull).
+  // A list includes jobs that end while it is made, and a purge those that end before it is finished. While records
+  // wait for room on the disk, questions that were asked after them are refused (kStorageFull).
   void ask(uint64_t request, Question question) override;
   std::vector<Answer> poll_answers() override;
 
@@ -72,16 +72,16 @@ struct JournalSummary {
   int64_t open = 0, ended = 0, dead = 0;  // dead ones are among the ended
   int64_t oldest_open_wall_ms = 0;        // when the oldest open job was accepted; 0: none is open
   int64_t bytes = 0;
-  std::string damage;  // what an integrity check found; "": nothing
+  std::string damage;  // what the check of its integrity found; "": no damage
 };
 // Changes nothing on disk. Throws Error if a scheduler has it open, or if it is no journal.
 JournalSummary inspect_journal(const std::string& path);
 
-// Puts a backup in the place of the journal at `path`; the backup stays as it is. Throws Error if the backup is
-// damaged, if a scheduler has the journal open, or if there is a journal that holds something and `replace` is false. A
-// replaced journal is kept as <path>.replaced (with its log, <path>.replaced-wal). What happened after the backup is
-// not known to it: jobs that ended since run again, jobs accepted since are unknown (a client that submits them again
-// under the same key gets them run).
+// Puts a copy of a backup in the place of the journal at `path`. Throws Error if the backup is damaged, if a scheduler
+// has the journal open, or if there is a journal that holds something and `replace` is false. A replaced journal is
+// kept as <path>.replaced (with its log, <path>.replaced-wal). The backup does not know what happened after it was
+// made: jobs that have ended since then run again, and jobs that were accepted since then are unknown, so they run if a
+// client submits them again under the same key.
 void restore_journal(const std::string& backup, const std::string& path, bool replace);
 
 // The newest backup in a folder; "" if there is none.

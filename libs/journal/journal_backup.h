@@ -1,6 +1,6 @@
-// Copies of the journal while it works: a step of pages between commits, in the journal's thread and over its
-// connection, so that SQLite keeps the copy up to date with what is committed meanwhile. The finished copy is checked,
-// synced and given its name in a thread of its own.
+// Copies of the journal that are made while it works: some pages between two commits, in the journal's thread and over
+// its connection, so that SQLite adds to the copy what is committed in the meantime. The finished copy is checked,
+// synced and renamed in a thread of its own.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +18,14 @@ namespace optserve::journal {
 class Backups {
  public:
   Backups(const JournalOptions& options, int64_t now_wall_ms, Database& source);
-  ~Backups();  // a copy that is not finished is thrown away
+  ~Backups();  // deletes a copy that is not finished
   Backups(const Backups&) = delete;
   Backups& operator=(const Backups&) = delete;
 
   void ask(uint64_t request) { asked_.push_back(request); }
-  // Starts what is asked for, or due unless `is_full` (it would take the last room), and copies some pages. What came
-  // to an end is added to `answers`. A backup that fails is refused and logged; the journal goes on.
+  // Starts a backup that is asked for, or that is due (not while `is_full`: it would take the last room), and copies
+  // some pages. The answers for a backup that has ended are added to `answers`. A backup that fails is refused and
+  // logged; the journal goes on.
   void step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers);
   bool is_copying() const { return copy_ != nullptr; }
   bool is_under_way() const { return copy_ != nullptr || outcome_.valid(); }

@@ -1,4 +1,4 @@
-// The journal's file: recovery, the SQL of each record and each question. One thread at a time.
+// The journal's file: recovery, and the SQL of each record and each question. Used by one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +26,13 @@ class JournalDatabase {
   // One transaction; on return the records are on disk. SqliteError with SQLITE_FULL: nothing was changed, and the same
   // records may be given again. Every other error is final.
   void commit(std::span<const Record> records, int64_t now_wall_ms);
-  uint64_t fenced() const { return fenced_; }  // results under a token that was not the job's lease
+  uint64_t fenced() const { return fenced_; }  // results that were ignored: their token was not the job's lease
 
   // Questions throw DamagedError for a row that does not match its checksum.
   ResultFound find_result(const JobId& job, int64_t now_wall_ms);
   DeadFound find_dead(const JobId& job, int64_t now_wall_ms);
-  // A part of the ended jobs, in order: looks at no more than `window` of them, so that commits wait little.
+  // A part of the ended jobs, in order. Only `window` of them are looked at per call, so that commits need not wait
+  // long.
   template <class Item>
   struct Part {
     std::vector<Item> items;
@@ -43,14 +44,14 @@ class JournalDatabase {
   // Removes up to `limit` expired results; returns how many.
   int64_t purge_expired(int64_t now_wall_ms, int64_t limit);
 
-  // Moves what is in the write-ahead log to the database file. kTruncate also gives back the log's room. A full disk
-  // leaves the rest for another time.
+  // Moves the content of the write-ahead log to the database file; kTruncate also gives the log's room back to the
+  // disk. If the disk is full, the rest stays in the log.
   enum class Checkpoint { kPassive, kTruncate };
   void checkpoint(Checkpoint how = Checkpoint::kPassive);
   int64_t wal_bytes() const { return wal_pages_ * kPageBytes; }
   void sync_commit_record() { commit_record_.sync(); }
 
-  // With a size limit: whether the reserve lies beyond it and may be used.
+  // If the database has a size limit: allows it to use the reserve beyond that limit, or not.
   void lift_limit(bool lift);
   bool has_room();
   Database& connection() { return database_; }

@@ -1,5 +1,5 @@
-// Prometheus metrics. Handles are resolved at start; updating one takes no lock shared with other metrics. Label values
-// never come from requests. A handle that was not obtained from a Registry counts nothing. The only includer of
+// Prometheus metrics. Handles are obtained at the start; updating one takes no lock that other metrics share. Label
+// values never come from requests. A handle that does not come from a Registry counts nothing. The only includer of
 // prometheus-cpp.
 #pragma once
 

@@ -1,10 +1,10 @@
-// GPT-2's byte-level BPE in OPT's id order: the vocabulary, the merges, and ids back to bytes. Immutable once made, so
-// one Bpe serves every thread; text to ids needs an Encoder (encoder.h) of the thread's own.
+// GPT-2's byte-level BPE in OPT's order of ids: the vocabulary, the merges, and the way from ids to bytes. A Bpe never
+// changes, so one serves all threads; the way from text to ids needs an Encoder (encoder.h) per thread.
 //
-// Special tokens are the entries that no text can produce: not a byte, not made by a merge. In OPT's vocabulary these
-// are <s> 0, <pad> 1, </s> 2, <unk> 3, <|endoftext|> 50260, madeupword0000 ... 0002 and <mask> 50264. They never come
-// out of encoding ("</s>" in a prompt is five plain characters) and decode to nothing, as do ids past the vocabulary:
-// OPT pads its 50265 entries to 50272 rows.
+// Special tokens are the entries that no text can produce: neither a byte nor the result of a merge. In OPT's
+// vocabulary these are <s> 0, <pad> 1, </s> 2, <unk> 3, <|endoftext|> 50260, madeupword0000 ... 0002 and <mask> 50264.
+// They never come out of encoding ("</s>" in a prompt is five plain characters) and decode to nothing, as do ids past
+// the vocabulary: OPT pads its 50265 entries to 50272 rows.
 #pragma once
 
 #include <array>
@@ -34,15 +34,15 @@ class Bpe {
   // Error if a file cannot be read.
   static Result<Bpe> load(const std::filesystem::path& vocabulary, const std::filesystem::path& merges);
 
-  // The same from the files' bytes. Refuses, beside malformed files (vocabulary_file.h): ids 0 to 3 that are not OPT's
-  // (as in OpenAI's own GPT-2 vocabulary), a vocabulary without all 256 bytes, a merge of or into an unknown or special
-  // token, a merge before those that make its parts, the same pair twice.
+  // The same from the bytes of the files. Refused are malformed files (vocabulary_file.h), ids 0 to 3 that are not
+  // OPT's (as in OpenAI's own GPT-2 vocabulary), a vocabulary that lacks one of the 256 bytes, a merge of or into an
+  // unknown or special token, a merge that stands before those that make its parts, and a pair that occurs twice.
   static Result<Bpe> parse(std::string_view vocabulary_json, std::string_view merges_text);
 
   // Entries of the vocabulary; ids are 0 ... size() - 1.
   size_t size() const { return spellings_.size(); }
   bool is_special(TokenId id) const { return contains(id) && token_bytes(id).empty(); }
-  // What the token adds to the text: not always whole characters; nothing for special ids and ids outside the
+  // What the token adds to the text, which need not be whole characters. Empty for special ids and for ids outside the
   // vocabulary.
   std::string_view token_bytes(TokenId id) const {
     if (!contains(id)) return {};
@@ -54,14 +54,15 @@ class Bpe {
     return contains(id) ? std::string_view(spellings_[static_cast<size_t>(id)]) : std::string_view();
   }
 
-  // The bytes of all tokens, special ones skipped. Not always valid UTF-8: a model may stop inside a character.
+  // The bytes of all tokens, without special ones. They need not be valid UTF-8: a model may stop inside a character.
   std::string decode(std::span<const TokenId> ids) const;
 
   // For encoders: the token of one byte, and the merges.
   TokenId byte_token(uint8_t byte) const { return byte_tokens_[byte]; }
   const MergeTable& merges() const { return merges_; }
 
-  // FNV-1a over tokens and merges: equal for tokenizers that give equal ids. Against mix-ups, not against malice.
+  // FNV-1a over tokens and merges: equal for tokenizers that give equal ids. It protects from mistakes, not from
+  // attacks.
   uint64_t fingerprint() const { return fingerprint_; }
 
  private:

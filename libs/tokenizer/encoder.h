@@ -1,4 +1,4 @@
-// Text to ids. Owned by one thread: it keeps a fixed-size cache of words it has merged before, and scratch space.
+// Text to ids. An encoder belongs to one thread: it keeps a cache, of fixed size, of words that it has merged before.
 #pragma once
 
 #include <array>
@@ -21,15 +21,15 @@ class Encoder {
   explicit Encoder(const Bpe& bpe);
 
   // Appends the ids of `text` to `out`: those of Hugging Face's ByteLevel BPE without prefix space and without special
-  // tokens; nothing is normalised, a carriage return stays one. decode(ids) gives `text` back. Refused, with `out` as
-  // it was: text that is not valid UTF-8, and text over kTextBytesMax. Time: O(n log n) for every input.
+  // tokens. Nothing is normalised, so Bpe::decode(ids) gives `text` back. Text that is not valid UTF-8 or longer than
+  // kTextBytesMax is refused, and `out` stays as it is. Takes O(n log n) time for every input.
   Status encode(std::string_view text, std::vector<TokenId>& out);
 
  private:
   static constexpr size_t kSlots = 1 << 15;
-  static constexpr size_t kCachedBytes = 24;  // longest word kept
+  static constexpr size_t kCachedBytes = 24;  // longest word that is kept
   static constexpr size_t kCachedIds = 9;
-  static constexpr size_t kShortPiece = 64;  // up to here scanning for the best merge beats a heap
+  static constexpr size_t kShortPiece = 64;  // up to this length, scanning for the best merge is faster than a heap
 
   using Key = std::array<uint64_t, kCachedBytes / 8>;  // the word's bytes, zero-padded
   struct alignas(64) Slot {                            // one cache line
@@ -40,7 +40,7 @@ class Encoder {
   };
   static_assert(sizeof(Slot) == 64);
 
-  // The heap's item orders by rank, then by place from the left.
+  // An item of the heap: the lowest rank comes first, and of equal ranks the leftmost.
   using Candidate = uint64_t;  // rank << 32 | index of the left symbol
   struct Symbol {
     TokenId id = 0;

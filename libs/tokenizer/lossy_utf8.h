@@ -14,7 +14,7 @@ inline constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 // of bytes read, which leaves at most 3.
 size_t append_lossy(std::string_view bytes, std::string& text);
 
-// All of `bytes`, an incomplete end included.
+// The same for all of `bytes`: an incomplete character at the end becomes U+FFFD too.
 std::string lossy_utf8(std::string_view bytes);
 
 }  // namespace optserve::tokenizer

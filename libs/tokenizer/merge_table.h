@@ -1,5 +1,5 @@
-// Which pairs of tokens merge, in which order: an immutable open-addressing table, one 64-bit word an entry so that
-// GPT-2's 50,000 merges fill 1 MiB.
+// Which pairs of tokens merge, and in which order: a hash table with open addressing and one 64-bit word per entry, so
+// that GPT-2's 50,000 merges fill 1 MiB.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ class MergeTable {
   bool add(TokenId left, TokenId right, TokenId result);
 
   size_t size() const { return results_.size(); }
-  // Place of the pair in the merges file, the lowest merging first; kNoMerge if the pair never merges.
+  // The pair's place in the merges file; lower ones merge first. kNoMerge if the pair never merges.
   uint32_t rank(TokenId left, TokenId right) const {
     const uint64_t key = key_of(left, right);
     for (size_t at = slot_of(key);; at = (at + 1) & mask_) {

@@ -1,4 +1,4 @@
-// For tests and fuzzers: byte-level BPE as its definition reads, without cache or heap.
+// For tests and fuzzers: byte-level BPE just as it is defined, without cache or heap.
 #pragma once
 
 #include <string_view>
@@ -9,7 +9,7 @@
 
 namespace optserve::tokenizer {
 
-// While some pair merges, merges the leftmost of the lowest rank. Quadratic.
+// Merges the leftmost pair of the lowest rank as long as there is one. Takes quadratic time.
 inline void append_naively(const Bpe& bpe, std::string_view piece, std::vector<TokenId>& out) {
   std::vector<TokenId> ids;
   for (const char c : piece) ids.push_back(bpe.byte_token(static_cast<uint8_t>(c)));

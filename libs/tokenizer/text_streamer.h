@@ -1,13 +1,13 @@
-// Ids to text, piece by piece, for a caller that keeps what is pending: nothing is remembered between calls, so any
-// tokenizer process may serve any piece of any job.
+// Ids to text, piece by piece. The caller keeps what is pending between the calls and the streamer remembers nothing,
+// so any tokenizer process may serve any piece of any job.
 //
-// For every way of cutting a job's ids into calls, the last with `flush`:
-//   - each piece is valid UTF-8, and the pieces joined are the lossy decode of all ids (lossy_utf8.h), up to the first
-//   stop
-//     string where there is one;
-//   - no piece holds a stop string or the beginning of the one that ended the text.
-// The first stop string is the one that is complete first as the text grows byte by byte; of those complete at the same
-// byte the longest, and of equal ones the first in the list.
+// However a job's ids are cut into calls (the last one with `flush`):
+// - each piece is valid UTF-8, and all pieces together are the lossy decoding of all ids (lossy_utf8.h), up to the
+// first
+//   stop string if there is one;
+// - no piece contains a stop string, or the beginning of the one that ended the text.
+// The first stop string is the one that is complete first as the text grows byte by byte. Of several that are complete
+// at the same byte it is the longest, and of equal ones the first in the list.
 #pragma once
 
 #include <cstddef>
@@ -23,10 +23,10 @@
 
 namespace optserve::tokenizer {
 
-// What was decoded but not yet given out, empty at the start of a job. Opaque to others: text that may begin a stop
-// string, then the bytes of a character that is not complete. It travels with the job's requests as it stands.
+// What is decoded but not given out yet; empty at the start of a job. Others pass it on as it is. It holds text that
+// may be the beginning of a stop string, and then the bytes of a character that is not complete.
 using PendingText = std::string;
-// Bound of every state that push() returns.
+// No state that push() returns is longer.
 inline constexpr size_t kPendingTextBytesMax = limits::kStopStringBytesMax + 3;
 
 struct StreamedText {
@@ -40,13 +40,13 @@ class TextStreamer {
   // `bpe` outlives the streamer, which any number of threads may use at once.
   explicit TextStreamer(const Bpe& bpe) : bpe_(&bpe) {}
 
-  // Continues the text behind `pending` with `ids`; `flush` says that these are the last. Stop strings stay the same
-  // through a job. Refused: stop strings over limits::kStopStringsMax or kStopStringBytesMax, empty or not valid UTF-8,
-  // and a `pending` that no call can have returned.
+  // Continues the text after `pending` with `ids`; `flush` says that these are the last. The stop strings must be the
+  // same in all calls of a job. Refused are more stop strings than limits::kStopStringsMax, ones that are empty, longer
+  // than kStopStringBytesMax or not valid UTF-8, and a `pending` that no call can have returned.
   Result<StreamedText> push(std::string_view pending, std::span<const TokenId> ids,
                             std::span<const std::string> stop_strings, bool flush) const;
 
-  // The text of all `ids` at once: bytes that are not UTF-8 become U+FFFD, special tokens nothing.
+  // The text of all `ids` at once: bytes that are not UTF-8 become U+FFFD, special tokens become nothing.
   std::string decode_text(std::span<const TokenId> ids) const;
 
  private:

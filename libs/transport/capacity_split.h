@@ -1,9 +1,10 @@
 // How a worker group shares its leases among the schedulers that it is registered with. Pure.
 //
-// Every registered scheduler has a small floor, so that it can start a job at once. The rest goes where jobs are, in
-// proportion to those held and waiting there, so that all queues wait about equally long; what no queue asks for is
-// headroom that all share. A share grows at once where there is room, and shrinks by half of the way at each update, so
-// that queues which empty and fill in turn do not toss the whole group to and fro.
+// Every registered scheduler has a small share in any case, its floor, so that it can start a job at once. The rest
+// goes to the schedulers in proportion to the jobs that they have, running or waiting, so that jobs wait about equally
+// long in all queues. What no queue needs is divided equally. A share grows at once if there is room, but shrinks by
+// only half of the difference at each update, so that queues which empty and fill in turn do not move the whole group
+// to and fro.
 #pragma once
 
 #include <cstddef>
@@ -24,16 +25,16 @@ class CapacitySplit {
   // `total`: leases that the group takes at a time, at least 1.
   CapacitySplit(int32_t total, size_t schedulers);
 
-  // One for each scheduler; once a heartbeat. Afterwards
+  // `demands` has one entry per scheduler. Called once per heartbeat. Afterwards
   // - a registered scheduler's share is at least its floor, another's 0;
-  // - the shares together are at most the total, or the floors where those are more;
+  // - the sum of the shares is at most the total, or the sum of the floors if that is more;
   // - no share has grown into leases that another scheduler still holds, beyond its floor.
   void update(const std::vector<CapacityDemand>& demands);
   int32_t share(size_t scheduler) const { return shares_[scheduler]; }
 
-  // Where shares move while `demands` stay as they are.
+  // The shares that updates lead to if `demands` do not change.
   static std::vector<int32_t> target(int32_t total, const std::vector<CapacityDemand>& demands);
-  // Of each of so many registered schedulers: together at most a sixteenth of the total, and at least one lease.
+  // The floor of each of `registered` schedulers: at least one lease, otherwise together a sixteenth of the total.
   static int32_t floor(int32_t total, size_t registered);
 
  private:

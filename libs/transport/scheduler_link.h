@@ -15,10 +15,10 @@ namespace optserve::transport {
 
 struct SchedulerLinkOptions {
   PortId port = 0;                           // the DEALER that is connected to the scheduler
-  int schedulers = 1;                        // of a SchedulerLinks: they have the ports from `port` on
+  int schedulers = 1;                        // for SchedulerLinks: their ports are `port` and those that follow it
   Duration heartbeat = milliseconds(1'000);  // between heartbeats
   Duration lost_after = milliseconds(5'000);
-  Duration register_first = milliseconds(200);  // waits between attempts to register: doubling, with full jitter
+  Duration register_first = milliseconds(200);  // longest wait between attempts to register: doubles, with full jitter
   Duration register_max = milliseconds(2'000);
   uint64_t seed = 0;  // of the jitter; different in each process
 };
@@ -27,11 +27,12 @@ class SchedulerLink {
  public:
   // Called from on_message() and on_tick(), in which the service may send with the Outbox it passed.
   struct Callbacks {
-    // Registered. `new_term`: with a scheduler other than the one before (always true the first time); leases of other
-    // terms are void. false: the same scheduler had forgotten or lost us, and revokes what it leased elsewhere.
+    // The service is registered. `new_term` is true the first time, and after the scheduler has restarted: leases of
+    // other terms are void. It is false if the same scheduler had lost the service and takes it back; it then revokes
+    // what it has leased to others in the meantime.
     std::function<void(uint64_t term, bool new_term, Instant now, Outbox& out)> on_registered;
-    // For lost_after nothing was heard, or the scheduler did not take us back. Once per loss. What it leased is of no
-    // use: it leases it elsewhere, or, after a restart, anew.
+    // Nothing was heard from the scheduler for `lost_after`, or it did not take the service back. Called once per loss.
+    // Work that it has leased is useless: the scheduler leases it to others, or leases it anew after a restart.
     std::function<void(Instant now, Outbox& out)> on_lost;
   };
 
@@ -45,15 +46,17 @@ class SchedulerLink {
 
   SchedulerLink(protocol::Register hello, const SchedulerLinkOptions& options, Callbacks callbacks);
 
-  // For every message from the scheduler's port, which proves that it lives. True: it was the link's own (Registered,
-  // Pong, or the refusal of a sender it does not know) and needs no more attention.
+  // To be called with every message from the scheduler's port: each shows that the scheduler is alive. True if the
+  // message was for the link itself (Registered, Pong, or the refusal of an unknown sender); nothing else is to be
+  // done.
   bool on_message(const protocol::Message& message, Instant now, Outbox& out);
-  // For every message that could not be handed over. True: it was the link's own and will be repeated.
+  // To be called with every message that could not be delivered. True if it was one of the link itself, which repeats
+  // it.
   bool on_undeliverable(const protocol::Message& message, Instant now);
   void on_tick(Instant now, Outbox& out);
-  // Sends a heartbeat at once, for a load that must not wait for the next one. Nothing while not registered.
+  // Sends a heartbeat at once, for a load that must not wait for the next one. Does nothing while not registered.
   void beat(Instant now, Outbox& out);
-  // Leaves at once; nothing is sent afterwards.
+  // Says goodbye; nothing is sent afterwards.
   void goodbye(Outbox& out);
   // Changes what is registered (a model was loaded) and tells the scheduler.
   void update(protocol::Register hello, Instant now, Outbox& out);

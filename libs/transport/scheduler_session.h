@@ -1,5 +1,5 @@
-// What every program that serves schedulers does around its service: how it names itself, and the loop over one
-// connection to each of them.
+// What every program that serves schedulers does around its service: it names itself, connects to each of them, and
+// runs the loop.
 #pragma once
 
 #include <functional>
@@ -13,12 +13,12 @@
 
 namespace optserve::transport {
 
-// A Register with a new instance id, and this process's name and build. Kind, models and capacity are the caller's.
+// A Register with a new instance id and with this process's name and build. The caller sets kind, models and capacity.
 protocol::Register new_registration();
 // Throws Error unless these are 1 to limits::kSchedulersMax different endpoints.
 void check_schedulers(const std::vector<std::string>& schedulers);
-// Of the connections that serve_scheduler() opens; peers that start together do not come back in step.
-// Throws as check_schedulers() does.
+// The options for the connections that serve_scheduler() opens. They differ in their seed, so that processes which
+// start together do not all reconnect at the same moment. Throws as check_schedulers() does.
 SchedulerLinkOptions link_options(const protocol::Register& hello, const std::vector<std::string>& schedulers);
 
 struct SessionSettings {
@@ -26,8 +26,8 @@ struct SessionSettings {
   Duration drain_deadline{};                // after SIGTERM
   std::function<void(ServiceLoop&)> watch;  // may add descriptors to the loop; may be empty
 };
-// Connects to all, says that the process has started, and runs until it is drained or told to stop. The metrics of a
-// connection have the label port="scheduler-<index>". Throws Error.
+// Connects to all schedulers, marks the process as started, and runs until it is drained or told to stop. The metrics
+// of a connection have the label port="scheduler-<index>". Throws Error.
 void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health);
 
 }  // namespace optserve::transport

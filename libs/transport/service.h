@@ -14,8 +14,8 @@ namespace optserve::transport {
 
 using PortId = int;  // index of a socket of the process, in the order they were opened
 
-// Who sent a message or is to get one. `route` is the routing id that a ROUTER socket gave the connection; empty on a
-// DEALER, which has one peer.
+// Who sent a message, or who is to get one. `route` is the routing id that a ROUTER socket gave the connection; empty
+// on a DEALER, which has one peer.
 struct Peer {
   PortId port = 0;
   std::string route;
@@ -28,9 +28,9 @@ struct Outgoing {
   uint64_t after = 0;  // journal sequence number that must be durable first; 0: at once
 };
 
-// What a service wants sent. Messages to one peer keep their order among those sent with send(), and among those sent
-// with send_after(); a message of send() may overtake one that waits for the journal. Where the order matters (an
-// answer before the events that follow from it), give both the same sequence number.
+// The messages that a service sends. Messages to one peer keep their order among those sent with send(), and among
+// those sent with send_after(); a message of send() may overtake one that waits for the journal. Where the order
+// matters (an answer before the events that follow from it), give both the same sequence number.
 class Outbox {
  public:
   void send(Peer to, protocol::Message message) { items_.push_back({std::move(to), std::move(message), 0}); }
@@ -38,8 +38,8 @@ class Outbox {
   void send_after(uint64_t sequence, Peer to, protocol::Message message) {
     items_.push_back({std::move(to), std::move(message), sequence});
   }
-  // Replaces a DEALER's connection with a new one, after what was sent so far. For a peer that stays silent although
-  // the network says that it is there. What the old connection still held is lost.
+  // Replaces the connection of a DEALER with a new one, after the messages sent so far: for a peer that stays silent
+  // although the network says that it is there. What the old connection still holds is lost.
   void reconnect(PortId port) { reconnects_.push_back(port); }
 
   std::vector<Outgoing> take() { return std::exchange(items_, {}); }

@@ -18,7 +18,7 @@ struct PortOptions {
       limits::kInternalMessageBytesMax;                      // of what is received; a larger frame ends its connection
   int high_water_mark = 10'000;                              // complete messages per peer and direction
   std::string name = "scheduler";                            // label `port` of the metrics; a constant of the program
-  size_t send_bytes_max = limits::kInternalMessageBytesMax;  // a larger message is undeliverable (and logged)
+  size_t send_bytes_max = limits::kInternalMessageBytesMax;  // larger messages are undeliverable, and logged
 };
 
 // Says which of the messages waiting for the journal may leave.
