@@ -8,8 +8,6 @@
 
 #include "backend/backend_fixture.h"
 #include "base/error.h"
-#include "quant/quantise.h"
-#include "quant/random_codes.h"
 
 namespace optserve {
 namespace backend_test {
