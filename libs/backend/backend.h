@@ -28,10 +28,16 @@ namespace optserve {
 enum class Activation { kNone, kRelu };
 
 // One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot
-// b * block_tokens + i is the i-th token of block b.
+// b * block_tokens + i is the i-th token of block b. Cells are of the compute type, or I8: an element is then its cell
+// times the scale of its token and head, which is the largest magnitude of that token and head / 127. Attention stores
+// and reads the same cells, so that a row does not depend on how its sequence was cut into steps.
 struct KvLayer {
-  Tensor keys;    // [num_blocks, heads, block_tokens, head_dim]
-  Tensor values;  // same
+  Tensor keys;            // [num_blocks, heads, block_tokens, head_dim]
+  Tensor values;          // same
+  Tensor key_scales{};    // F32[num_blocks, heads, block_tokens] for I8 cells, else empty
+  Tensor value_scales{};  // same
+
+  bool is_int8() const { return !key_scales.empty(); }
 };
 
 // The packed tokens of a step, as attention sees them. Sequence s owns rows [row_begin[s], row_begin[s + 1]). Sequences
@@ -83,7 +89,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual Device device() const = 0;
   virtual std::string description() const = 0;  // "cpu, 2 threads, OpenBLAS ..." for logs and benchmarks
-  virtual DType compute_dtype() const = 0;      // of activations and KV cache
+  virtual DType compute_dtype() const = 0;      // of activations
 
   // The stream on which calls are issued, as the device's own library names it (cudaStream_t), so that a communicator
   // can join it; null where there is none.

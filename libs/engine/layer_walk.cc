@@ -94,7 +94,7 @@ LayerWalk::LayerWalk(const WeightSource& source, Backend& backend, const std::ve
   }
   model_spec::OptConfig one_layer = config;
   one_layer.num_layers = 1;
-  cache_ = std::make_unique<KvCache>(backend, one_layer, blocks_of(longest), 1);
+  cache_ = std::make_unique<KvCache>(backend, one_layer, backend.compute_dtype(), blocks_of(longest), 1);
   workspace_ = std::make_unique<Workspace>(backend, sizes_of(config, longest));
   Exec exec{backend, *communicator_, *workspace_};
   const OptEmbedding embedding(loader_);

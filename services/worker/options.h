@@ -21,7 +21,8 @@ struct WorkerOptions {
   int world = 1;               // tensor-parallel size: one process per rank
   std::string device = "cpu";  // cpu or cuda
   std::string dtype =
-      "auto";              // of activations and KV cache: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
+      "auto";              // of activations: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
+  std::string kv_dtype = "auto";  // of the KV cache: int8; auto: as dtype
   int threads = 0;         // per rank, CPU only; 0: cores / world
   int max_sequences = 64;  // generations at a time
   int lease_ahead =

@@ -97,7 +97,7 @@ class BareModel {
   BareModel(const WeightSource& source, Backend& backend, Communicator& communicator, size_t tokens_max)
       : config_(source.config()),
         num_blocks_(blocks_of(tokens_max)),
-        cache_(backend, config_, num_blocks_, communicator.world()),
+        cache_(backend, config_, backend.compute_dtype(), num_blocks_, communicator.world()),
         workspace_(backend, workspace_sizes(config_, static_cast<int64_t>(tokens_max), communicator.world())),
         exec_{backend, communicator, workspace_},
         slots_(backend, {1, static_cast<int32_t>(tokens_max), num_blocks_, static_cast<int32_t>(config_.max_positions)},

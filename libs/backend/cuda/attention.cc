@@ -38,8 +38,13 @@ const int32_t* CudaBackend::decode_tiles(int64_t num_decodes) {
 void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
   ShapeCheck shapes("attention");
   shapes.bind("block_tokens", limits::kKvBlockTokens).bind("num_sequences", batch.num_sequences).bind("2", 2);
-  shapes.expect_contiguous("keys", layer.keys, compute_dtype_, {"num_blocks", "heads", "block_tokens", "head_dim"});
-  shapes.expect_contiguous("values", layer.values, compute_dtype_, {"num_blocks", "heads", "block_tokens", "head_dim"});
+  const DType cells = layer.is_int8() ? DType::kI8 : compute_dtype_;
+  shapes.expect_contiguous("keys", layer.keys, cells, {"num_blocks", "heads", "block_tokens", "head_dim"});
+  shapes.expect_contiguous("values", layer.values, cells, {"num_blocks", "heads", "block_tokens", "head_dim"});
+  if (layer.is_int8()) {
+    shapes.expect_contiguous("key_scales", layer.key_scales, DType::kF32, {"num_blocks", "heads", "block_tokens"});
+    shapes.expect_contiguous("value_scales", layer.value_scales, DType::kF32, {"num_blocks", "heads", "block_tokens"});
+  }
   shapes.bind("heads * head_dim", shapes["heads"] * shapes["head_dim"]);
   shapes.bind("3 * heads * head_dim", 3 * shapes["heads"] * shapes["head_dim"]);
   shapes.bind("num_sequences + 1", batch.num_sequences + 1);
@@ -59,6 +64,8 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLa
       .qkv = qkv.raw(),
       .keys = layer.keys.raw(),
       .values = layer.values.raw(),
+      .key_scales = layer.is_int8() ? layer.key_scales.data<float>() : nullptr,
+      .value_scales = layer.is_int8() ? layer.value_scales.data<float>() : nullptr,
       .table_rows = batch.table_rows.data<int32_t>(),
       .block_table = batch.block_table.data<int32_t>(),
       .table_stride = batch.block_table.row_stride(),
