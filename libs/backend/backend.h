@@ -66,6 +66,17 @@ struct SampleBatch {
   Tensor rules;     // I32[slots, limits::kTokenRulesWordsMax]: packed TokenRules of the slots that have some
 };
 
+// What embed() works on beside its tables. All I32.
+struct StepEntry {
+  Tensor ids;            // [num_tokens]: -1 for padding. Made by embed(), or given where new_ids is empty
+  Tensor positions;      // [num_tokens]: -1 for padding
+  Tensor new_ids;        // [num_tokens]: ids that the step brings; -1: what the history has
+  Tensor slots;          // [num_tokens]: rows of the history; -1 for padding
+  Tensor history;        // [slots, max tokens]: known ids of each slot
+  Tensor table_updates;  // [n, 3]: row, column and new value of cells of block_table; row -1 does nothing. May be empty
+  Tensor block_table;    // [rows, max_blocks]
+};
+
 // What a sampling call fills in.
 struct SampleOutputs {
   Tensor ids;       // I32[n]: -1 for a row with NaN or Inf logits among the real ids, or where nothing may be drawn
@@ -131,15 +142,12 @@ class Backend {
   // form.
   virtual Weight weight_of_table(const Tensor& table) = 0;
 
-  // Makes the token ids of a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]]; ids[r] is
-  // what then stands there. All I32; history: [slots, max tokens].
-  virtual void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                        Tensor ids) = 0;
-  // table[row, column] = value for each of updates I32[n, 3]: row, column, value; row -1 does nothing.
-  virtual void update_table(const Tensor& updates, Tensor table) = 0;
-
-  // out[num_tokens, embed] = table[id - first_id] where first_id <= id < first_id + rows of table, else 0.
-  virtual void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) = 0;
+  // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then stands
+  // there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id <= id <
+  // first_id + rows of table, else 0, plus position_table[position] unless that table is empty. Position -1 adds
+  // nothing. Sums are rounded once.
+  virtual void embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                     Tensor out) = 0;
   // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden]. Position -1 adds nothing.
   virtual void add_positions(const Tensor& positions, const Tensor& table, Tensor x) = 0;
   // out = (x - mean) / sqrt(var + 1e-5) * gamma + beta per row, statistics in fp32, biased variance. out may be x.

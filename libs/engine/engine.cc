@@ -159,9 +159,6 @@ class OptEngine final : public Engine {
   }
 
   void execute(const Batch& batch) {
-    Backend& backend = exec_.backend;
-    backend.take_ids(batch.new_ids, batch.slots, batch.positions, batch.history, batch.ids);
-    backend.update_table(batch.table_updates, batch.attention.block_table);
     const Tensor hidden = model_->forward(exec_, batch);
     sampler_.score(exec_, *model_, hidden, batch);
     sampler_.draw(exec_, *model_, hidden, batch);

@@ -43,8 +43,8 @@ struct LayerWalk::Text {
   Text(Backend& backend, const std::vector<TokenId>& ids, int64_t hidden) : backend_(backend) {
     const auto tokens = static_cast<int32_t>(ids.size());
     batch.num_tokens = tokens;
-    batch.ids = upload(ids);
-    batch.positions = upload(count_up(tokens));
+    batch.entry.ids = upload(ids);
+    batch.entry.positions = upload(count_up(tokens));
     AttentionBatch& attention = batch.attention;
     attention.num_sequences = 1;
     attention.num_decodes = tokens == 1 ? 1 : 0;

@@ -134,9 +134,6 @@ class BareModel {
  private:
   Tensor run(const StepPlan& plan) {
     const engine::Batch& batch = slots_.begin_step(plan);
-    Backend& backend = exec_.backend;
-    backend.take_ids(batch.new_ids, batch.slots, batch.positions, batch.history, batch.ids);
-    backend.update_table(batch.table_updates, batch.attention.block_table);
     return model_->forward(exec_, batch);
   }
 

@@ -40,10 +40,8 @@ class CpuBackend final : public Backend {
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
 
   // embedding.cc
-  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                Tensor ids) override;
-  void update_table(const Tensor& updates, Tensor table) override;
-  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+             Tensor out) override;
   void add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
 
   // norm.cc

@@ -35,6 +35,12 @@ const int32_t* CudaBackend::decode_tiles(int64_t num_decodes) {
   return static_cast<const int32_t*>(decode_tiles_.buffer.data());
 }
 
+bool CudaBackend::settled(const KvLayer& layer) {
+  if (first_keys_ == layer.keys.raw()) is_table_settled_ = false;
+  if (first_keys_ == nullptr) first_keys_ = layer.keys.raw();
+  return is_table_settled_;
+}
+
 void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
   ShapeCheck shapes("attention");
   shapes.bind("block_tokens", limits::kKvBlockTokens).bind("num_sequences", batch.num_sequences).bind("2", 2);
@@ -72,6 +78,7 @@ void CudaBackend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLa
       .row_begin = batch.row_begin.data<int32_t>(),
       .context = batch.context.data<int32_t>(),
       .out = out.raw(),
+      .is_cache_settled = settled(layer),
   };
   const int64_t num_decodes = one_attention_ ? 0 : batch.num_decodes;
   if (num_decodes > 0) decode(args, num_decodes);

@@ -49,10 +49,8 @@ class CudaBackend final : public Backend {
   Weight weight_of_table(const Tensor& table) override;
 
   // elementwise.cc
-  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                Tensor ids) override;
-  void update_table(const Tensor& updates, Tensor table) override;
-  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+             Tensor out) override;
   void add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
   void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) override;
   void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) override;
@@ -104,6 +102,12 @@ class CudaBackend final : public Backend {
   bool capturing_ = false;
   std::unordered_map<uint64_t, Graph> graphs_;
   Scratch attention_scratch_, sampling_scratch_, load_scratch_;
+  // Whether decoding may load from the cache before its wait (kernels::AttentionArgs::is_cache_settled). embed() writes
+  // the block table, layer_norm() lets later kernels begin only when embed() has ended, and a layer's attention writes
+  // what only the next step reads, unless the layer comes again.
+  bool settled(const KvLayer& layer);
+  bool is_table_settled_ = false;
+  const void* first_keys_ = nullptr;  // of the layers attended to since then
   bool one_attention_;  // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
   Scratch decode_tiles_;
   int64_t num_decode_tiles_ = 0;

@@ -18,50 +18,46 @@ void add_and_norm(const char* operation, const ShapeCheck& shapes, kernels::Norm
 
 }  // namespace
 
-void CudaBackend::take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                           Tensor ids) {
-  ShapeCheck shapes("take_ids");
-  shapes.expect("new_ids", new_ids, DType::kI32, {"num_tokens"});
-  shapes.expect("slots", slots, DType::kI32, {"num_tokens"});
-  shapes.expect("positions", positions, DType::kI32, {"num_tokens"});
-  shapes.expect("history", history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", ids, DType::kI32, {"num_tokens"});
-  expect(kernels::take_ids({.new_ids = new_ids.data<int32_t>(),
-                            .slots = slots.data<int32_t>(),
-                            .positions = positions.data<int32_t>(),
-                            .num_rows = shapes["num_tokens"],
-                            .history = history.data<int32_t>(),
-                            .history_stride = history.row_stride(),
-                            .ids = ids.data<int32_t>()},
-                           stream_),
-         "take_ids");
-}
-
-void CudaBackend::update_table(const Tensor& updates, Tensor table) {
-  ShapeCheck shapes("update_table");
-  shapes.bind("3", 3);
-  shapes.expect_contiguous("updates", updates, DType::kI32, {"n", "3"});
-  shapes.expect("table", table, DType::kI32, {"rows", "columns"});
-  expect(
-      kernels::update_table(updates.data<int32_t>(), shapes["n"], table.data<int32_t>(), table.row_stride(), stream_),
-      "update_table");
-}
-
-void CudaBackend::embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) {
-  ShapeCheck shapes("embed_tokens");
-  shapes.expect("ids", ids, DType::kI32, {"num_tokens"});
+void CudaBackend::embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                        Tensor out) {
+  ShapeCheck shapes("embed");
+  shapes.expect("ids", entry.ids, DType::kI32, {"num_tokens"});
+  shapes.expect("positions", entry.positions, DType::kI32, {"num_tokens"});
   shapes.expect_contiguous("table", table, compute_dtype_, {"local vocab", "embed"});
   shapes.expect_contiguous("out", out, compute_dtype_, {"num_tokens", "embed"});
-  expect(kernels::embed({.element = element(),
-                         .ids = ids.data<int32_t>(),
-                         .table = table.raw(),
-                         .first_id = first_id,
-                         .table_rows = shapes["local vocab"],
-                         .num_rows = shapes["num_tokens"],
-                         .width = shapes["embed"],
-                         .out = out.raw()},
-                        stream_),
-         "embed_tokens");
+  kernels::EmbedArgs args{.element = element(),
+                          .ids = entry.ids.data<int32_t>(),
+                          .positions = entry.positions.data<int32_t>(),
+                          .table = table.raw(),
+                          .first_id = first_id,
+                          .table_rows = shapes["local vocab"],
+                          .num_rows = shapes["num_tokens"],
+                          .width = shapes["embed"],
+                          .out = out.raw()};
+  if (!position_table.empty()) {
+    shapes.expect_contiguous("position_table", position_table, compute_dtype_, {"max_positions", "embed"});
+    args.position_table = position_table.raw();
+  }
+  if (!entry.new_ids.empty()) {
+    shapes.expect("new_ids", entry.new_ids, DType::kI32, {"num_tokens"});
+    shapes.expect("slots", entry.slots, DType::kI32, {"num_tokens"});
+    shapes.expect("history", entry.history, DType::kI32, {"slots", "max_tokens"});
+    args.new_ids = entry.new_ids.data<int32_t>();
+    args.slots = entry.slots.data<int32_t>();
+    args.history = entry.history.data<int32_t>();
+    args.history_stride = entry.history.row_stride();
+  }
+  if (!entry.table_updates.empty()) {
+    shapes.bind("3", 3);
+    shapes.expect_contiguous("table_updates", entry.table_updates, DType::kI32, {"updates", "3"});
+    shapes.expect("block_table", entry.block_table, DType::kI32, {"rows", "columns"});
+    args.updates = entry.table_updates.data<int32_t>();
+    args.num_updates = shapes["updates"];
+    args.block_table = entry.block_table.data<int32_t>();
+    args.table_stride = entry.block_table.row_stride();
+  }
+  is_table_settled_ = false;
+  expect(kernels::embed(args, stream_), "embed");
 }
 
 void CudaBackend::add_positions(const Tensor& positions, const Tensor& table, Tensor x) {
@@ -88,6 +84,8 @@ void CudaBackend::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor&
   add_and_norm("layer_norm", shapes,
                {.element = element(), .residual = x.raw(), .gamma = gamma.raw(), .beta = beta.raw(), .out = out.raw()},
                stream_);
+  is_table_settled_ = shapes["num_tokens"] > 0;
+  first_keys_ = nullptr;
 }
 
 void CudaBackend::add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {
