@@ -15,6 +15,9 @@ TEST(MemoryPlan, CountsWeightsAndCacheOfARank) {
   EXPECT_EQ(weight_bytes(opt("opt-125m"), 1, DType::kF16), 2u * model_spec::parameter_count(opt("opt-125m")));
   EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kF16), 36'864u * 16);
   EXPECT_EQ(kv_block_bytes(opt("opt-30b"), 4, DType::kF16), 1'376'256u * 16 / 4);
+  // int8: half of that, and two scales for each of 12 layers and 12 heads.
+  EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kI8), (36'864u / 2 + 2 * 12 * 12 * 4) * 16);
+  EXPECT_GT(195 * kv_block_bytes(opt("opt-30b"), 4, DType::kI8), 100 * kv_block_bytes(opt("opt-30b"), 4, DType::kF16));
   const uint64_t half = weight_bytes(opt("opt-30b"), 2, DType::kF16),
                  whole = weight_bytes(opt("opt-30b"), 1, DType::kF16);
   EXPECT_GT(half, whole / 2);  // norms and positions are on every rank

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 #include "transport/scheduler_session.h"
 #include "workload/bench_spec.h"
 
@@ -37,6 +38,12 @@ std::optional<tensor::DType> compute_dtype(std::string_view name) {
   return std::nullopt;
 }
 
+std::optional<tensor::DType> kv_dtype(std::string_view name) {
+  const QuantFormatInfo& int8 = info(QuantFormat::kInt8);
+  if (name == int8.name) return int8.storage;
+  return std::nullopt;
+}
+
 std::string WorkerOptions::rendezvous_host() const {
   const std::string host = rendezvous.substr(0, rendezvous.rfind(':'));
   const bool in_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';  // IPv6
@@ -59,7 +66,9 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
   parser.add("dtype", options.dtype,
-             "Type of activations and KV cache: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
+             "Type of activations: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
+  parser.add("kv-dtype", options.kv_dtype,
+             "Type of the KV cache: int8, which holds about twice as many tokens as fp16; auto: as dtype");
   parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
   parser.add("max-sequences", options.max_sequences, "Generations at a time");
   parser.add("lease-ahead", options.lease_ahead,
@@ -156,6 +165,8 @@ void check_options(const WorkerOptions& options) {
   require(named, "model: expected NAME=FOLDER, or a published name with random-weights, found '" + options.model + "'");
   require(options.dtype == "auto" || compute_dtype(options.dtype).has_value(),
           "dtype: expected auto, fp32, fp16 or bf16, found '" + options.dtype + "'");
+  require(options.kv_dtype == "auto" || kv_dtype(options.kv_dtype).has_value(),
+          "kv-dtype: expected auto or int8, found '" + options.kv_dtype + "'");
   require(options.memory_fraction > 0 && options.memory_fraction <= 1,
           "memory-fraction: expected above 0 to 1, found " + std::to_string(options.memory_fraction));
   require(options.device == "cpu" || options.device == "cuda",

@@ -16,6 +16,7 @@
 #include "engine/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
+#include "engine/memory_plan.h"
 #include "metrics/http_server.h"
 #include "transport/scheduler_session.h"
 #include "worker/bench_run.h"
@@ -58,9 +59,10 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) 
   constexpr int64_t kBlock = limits::kKvBlockTokens;
   if (options.kv_tokens > 0) return static_cast<int32_t>(options.kv_tokens / kBlock);
   if (options.device == "cuda") return 0;
-  const int64_t token_bytes = model_spec::kv_bytes_per_token(config, sizeof(float)) / options.world;
+  const DType cells = kv_dtype(options.kv_dtype).value_or(DType::kF32);
   const int64_t most = options.max_sequences * ((config.max_positions + kBlock - 1) / kBlock);
-  const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / (token_bytes * kBlock);
+  const auto block_bytes = static_cast<int64_t>(engine::kv_block_bytes(config, options.world, cells));
+  const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / block_bytes;
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
 }
 
@@ -95,6 +97,7 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
     engine.checkpoint = options.model_folder();
   }
   engine.verify_checksums = options.verify_checksums;
+  engine.kv_dtype = kv_dtype(options.kv_dtype);
   engine.num_blocks = wanted_kv_blocks(options, manifest.config);
   engine.memory_fraction = options.memory_fraction;
   engine.max_sequences = options.max_sequences;
