@@ -27,6 +27,11 @@ Refusal outside(std::string_view name, T value, T min, T max) {
   return unexpected(name, number_text(value), number_text(min) + " to " + number_text(max));
 }
 
+template <class T>
+Refusal below(std::string_view name, T value, T min, T max) {
+  return unexpected(name, number_text(value), "more than " + number_text(min) + ", at most " + number_text(max));
+}
+
 }  // namespace
 
 std::string number_text(int64_t value) { return std::to_string(value); }
@@ -44,9 +49,8 @@ Refusal out_of_range(std::string_view name, float value, float min, float max) {
 Refusal out_of_range(std::string_view name, double value, double min, double max) {
   return outside(name, value, min, max);
 }
-Refusal not_above(std::string_view name, double value, double min, double max) {
-  return unexpected(name, number_text(value), "more than " + number_text(min) + ", at most " + number_text(max));
-}
+Refusal not_above(std::string_view name, float value, float min, float max) { return below(name, value, min, max); }
+Refusal not_above(std::string_view name, double value, double min, double max) { return below(name, value, min, max); }
 
 }  // namespace detail
 

@@ -19,6 +19,7 @@ using CheckedNumber = std::conditional_t<std::is_floating_point_v<T>, T, int64_t
 Refusal out_of_range(std::string_view name, int64_t value, int64_t min, int64_t max);
 Refusal out_of_range(std::string_view name, float value, float min, float max);
 Refusal out_of_range(std::string_view name, double value, double min, double max);
+Refusal not_above(std::string_view name, float value, float min, float max);
 Refusal not_above(std::string_view name, double value, double min, double max);
 }  // namespace detail
 
@@ -32,7 +33,9 @@ requires std::is_arithmetic_v<T> Status check_range(std::string_view name, T val
 }
 
 // min < value <= max, for fractions that must not be 0.
-inline Status check_above(std::string_view name, double value, double min, double max) {
+template <class T>
+requires std::is_floating_point_v<T> Status check_above(std::string_view name, T value, std::type_identity_t<T> min,
+                                                        std::type_identity_t<T> max) {
   if (value > min && value <= max) return ok_status();
   return detail::not_above(name, value, min, max);
 }

@@ -1,11 +1,11 @@
 // Beam search over continuations of one prompt, as pure bookkeeping: which beams run, which hypotheses have ended, when
 // no better one can come. Who scores continuations, and how, is the caller's matter.
 //
-// Each round every running beam is extended by its best tokens. Of all candidates the best that do not end run on, as
-// many as beam_width; those that end and are among the beam_width best enter the bank, which keeps the beam_width best
+// Each round every running beam is extended by its best tokens. Of all candidates, the beam_width best that do not end
+// run on; those that end and are among the beam_width best enter the bank, which keeps the beam_width best
 // by score = sum of log-probabilities / (new tokens ^ length_penalty). Same definitions as transformers' beam search.
-// Diversity: among the continuations of one beam the i-th best (from 0) is ranked as if it had i * beam_diversity less
-// (J. Li, W. Monroe, D. Jurafsky, "A Simple, Fast Diverse Decoding Algorithm", 2016); scores stay as they are.
+// Diversity: among the continuations of one beam the i-th best (from 0) is ranked as if its sum were i * beam_diversity
+// lower (J. Li, W. Monroe, D. Jurafsky, "A Simple, Fast Diverse Decoding Algorithm", 2016); scores stay as they are.
 #pragma once
 
 #include <cstdint>
@@ -33,12 +33,12 @@ class BeamSearch {
   // 0.
   BeamSearch(const SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max);
 
-  // Best tokens that each running beam has to be extended by: enough that none of the best candidates is missed.
+  // How many best tokens each running beam has to be extended by, so that none of the best candidates is missed.
   static int32_t candidates_wanted(int32_t beam_width, size_t num_ends);
 
   // All of one length. Empty once the search is over.
   const std::vector<Beam>& running() const { return running_; }
-  // candidates[i]: of running()[i], best first; at least one of all.
+  // candidates[i] extend running()[i], best first. Together there is at least one.
   void advance(std::span<const std::vector<TokenLogprob>> candidates);
   // Best first. Fewer than beam_width only where there were no more candidates.
   const std::vector<Beam>& ended() const { return ended_; }

@@ -1,6 +1,7 @@
 // The KV pool's bookkeeping. Blocks are plain numbers with a count of users; a BlockTable holds those of one sequence
 // and lets go of them when it is cleared or destroyed. A block may keep a key: the tokens that it and all blocks before
-// it hold. Without users it then stays findable until its room is needed, the longest unused first.
+// it hold. A block with a key can still be found when it has no users, until its room is needed; the one that has been
+// unused longest is given away first.
 #pragma once
 
 #include <array>
@@ -15,7 +16,7 @@
 
 namespace optserve::batching {
 
-// Of a block's tokens and all before it, as a chain of SHA-256: equal keys mean equal tokens.
+// Names the tokens of a block and all tokens before it by a chain of SHA-256: equal keys mean equal tokens.
 using BlockKey = std::array<uint8_t, 32>;
 BlockKey extend(const BlockKey& before, std::span<const TokenId> tokens);
 // Where a chain begins; sequences of different salts share nothing.
@@ -26,7 +27,7 @@ class BlockAllocator {
   explicit BlockAllocator(int32_t num_blocks);
 
   int32_t num_blocks() const { return num_blocks_; }
-  // Without users, findable ones included.
+  // Blocks without users, including those that can still be found by their keys.
   int32_t num_free() const { return static_cast<int32_t>(free_.size() + unused_.size()); }
   int32_t allocate();           // a block with one user; the pool must not be empty
   void release(int32_t block);  // one user less

@@ -50,7 +50,7 @@ Planner::Impl::Sequences& Planner::Impl::list_of(SequenceState state) {
   return state == SequenceState::kRunning ? running : draining;
 }
 
-// Before the first that is younger.
+// The place in `list` before the first sequence that is younger than `age`.
 Planner::Impl::Iterator Planner::Impl::place_of(Sequences& list, uint64_t age) {
   auto place = list.end();
   while (place != list.begin() && std::prev(place)->age > age) --place;
@@ -75,7 +75,8 @@ void Planner::Impl::erase(Iterator sequence) {
   list_of(sequence->state).erase(sequence);
 }
 
-// Their slots and blocks may be reused at once: steps are executed in order.
+// Sequences with nothing left to plan give up their slots and blocks, which may be reused at once, since steps are
+// executed in order.
 void Planner::Impl::retire_fully_planned() {
   for (auto it = running.begin(); it != running.end();) {
     const auto sequence = it++;
@@ -85,7 +86,8 @@ void Planner::Impl::retire_fully_planned() {
   }
 }
 
-// Gives `sequence` its blocks, at the cost of the youngest; false if it was itself the youngest and had to go.
+// Grows the block table of `sequence`, preempting the youngest sequences while blocks are short; false if that was
+// `sequence` itself.
 bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, NewStep& step) {
   while (!sequence->blocks.grow_to(num_blocks)) {
     const auto youngest = std::prev(running.end());
@@ -138,10 +140,11 @@ void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, NewStep& st
   step.pending.items.push_back(std::move(item));
 }
 
-// The token drawn last and, behind it, drafts. The engine knows of the first `held` blocks.
+// Plans the row of the token drawn last and, after it, those of drafts. The engine has been told of the first `held`
+// blocks.
 void Planner::Impl::add_decode(Sequence& sequence, int32_t held, Draft draft, NewStep& step) {
   add_work(sequence, 1, step);
-  // As many drafts as there are blocks for without taking another's.
+  // Only as many drafts as fit the free blocks: nobody is preempted for them.
   std::vector<TokenId>& drafts = draft.ids;
   const auto wanted = static_cast<int32_t>(drafts.size());
   if (!sequence.blocks.grow_to(divide_up(sequence.cached + wanted, options.block_tokens))) {
@@ -159,45 +162,56 @@ void Planner::Impl::add_decode(Sequence& sequence, int32_t held, Draft draft, Ne
   work.drafts = std::move(drafts);
 }
 
-// Drafts of the running sequences, by their serial numbers: from the text where it repeats itself, else from the
-// source.
-std::unordered_map<uint64_t, Draft> Planner::Impl::draft_all() {
-  std::unordered_map<uint64_t, Draft> drafts;
-  const bool has_source = options.draft_source != nullptr && options.draft_source->pays();
-  std::vector<DraftQuery> queries;
-  std::vector<uint64_t> asked;
+// Drafts of the running sequences: from the text where it repeats itself, else to be asked of the source.
+Drafts Planner::Impl::draft_all(bool has_source) const {
+  Drafts drafts;
   for (const Sequence& sequence : running) {
     const int32_t most = sequence.sampled_in_slot && !sequence.drafted ? drafts_max(sequence) : 0;
     if (most <= 0) continue;
-    Draft draft;
-    if (!sequence.speculation.pauses(sequence.length()))
+    Draft draft{.most = most};
+    if (!sequence.speculation.pauses(sequence.length())) {
       draft.ids = look_up(sequence.request.tokens, std::min(options.draft_tokens, most));
+    }
     // While a token is on its way, what follows it cannot be drafted: its step is waited for.
     draft.waits = sequence.pending > 0 && (!draft.ids.empty() || has_source);
     draft.from_source = draft.ids.empty() && has_source && !draft.waits;
-    if (draft.from_source) {
-      queries.push_back({&sequence.request, most});
-      asked.push_back(sequence.serial);
-    }
     drafts.emplace(sequence.serial, std::move(draft));
-  }
-  if (queries.empty()) return drafts;
-  std::vector<std::vector<TokenId>> answers = options.draft_source->draft(queries);
-  check(answers.size() == queries.size(), "a draft source answers every query");
-  for (size_t i = 0; i < answers.size(); ++i) {
-    answers[i].resize(std::min(answers[i].size(), static_cast<size_t>(queries[i].most)));
-    drafts.at(asked[i]).ids = std::move(answers[i]);
   }
   return drafts;
 }
 
-void Planner::Impl::plan_decodes(NewStep& step) {
+std::vector<DraftQuery> Planner::Impl::draft_queries() {
+  retire_fully_planned();
+  asked_drafts = draft_all(true);
+  asked_sequences.clear();
+  std::vector<DraftQuery> queries;
+  for (const Sequence& sequence : running) {
+    const auto found = asked_drafts->find(sequence.serial);
+    if (found == asked_drafts->end() || !found->second.from_source) continue;
+    queries.push_back({&sequence.request, found->second.most});
+    asked_sequences.push_back(sequence.serial);
+  }
+  return queries;
+}
+
+Drafts Planner::Impl::take_answers(Guesses guesses) {
+  check(asked_drafts.has_value(), "guesses answer queries");
+  check_eq(guesses.size(), asked_sequences.size(), "guesses for every query");
+  Drafts drafts = std::move(*asked_drafts);
+  for (size_t i = 0; i < guesses.size(); ++i) {
+    Draft& draft = drafts.at(asked_sequences[i]);
+    draft.ids = std::move(guesses[i]);
+    draft.ids.resize(std::min(draft.ids.size(), static_cast<size_t>(draft.most)));
+  }
+  return drafts;
+}
+
+void Planner::Impl::plan_decodes(Drafts drafts, NewStep& step) {
   struct Drafted {
     Iterator sequence;
     int32_t held;
     Draft draft;
   };
-  std::unordered_map<uint64_t, Draft> drafts = draft_all();
   std::vector<Drafted> drafted;  // the engine takes single rows first
   for (auto it = running.begin(); it != running.end(); ++it) {
     if (!it->sampled_in_slot || it->drafted) continue;
@@ -230,8 +244,8 @@ void Planner::Impl::plan_prefills(NewStep& step) {
   }
 }
 
-// Takes over the blocks that hold the beginning of the sequence. At least one token stays to be processed, and each
-// whose log-probability is still to be reported needs the row before it.
+// Shares the blocks that already hold the beginning of the sequence. At least one token is left to process, and each
+// token whose log-probability is still to be reported needs the row before it.
 void Planner::Impl::share_prefix(Sequence& sequence) {
   if (!options.prefix_cache) return;
   int32_t tokens_max = sequence.known() - 1;
@@ -243,8 +257,8 @@ void Planner::Impl::share_prefix(Sequence& sequence) {
   sequence.cached = sequence.blocks.size() * options.block_tokens;
 }
 
-// Whole blocks of known tokens that the steps planned so far fill. Steps are executed in order, so a later one finds
-// them filled.
+// Lets other sequences share the whole blocks of known tokens that the steps planned so far fill. Steps are executed in
+// order, so a later one finds them filled.
 void Planner::Impl::publish_blocks(Sequence& sequence) {
   if (!options.prefix_cache || sequence.slot < 0) return;
   const int32_t whole = std::min(sequence.cached, sequence.known()) / options.block_tokens;
@@ -259,7 +273,8 @@ void Planner::Impl::admit(NewStep& step) {
   while (!waiting.empty() && !free_slots.empty() && step.rows_left > 0 && !step.preempted) {
     const auto it = waiting.begin();
     if (it->pending > 0) return;  // its newest token is not known yet
-    // All blocks of the known tokens at once, and one left for each running sequence: else it would soon be preempted.
+    // The blocks of all known tokens are taken at once, and one must be left for each running sequence: otherwise this
+    // one would soon be preempted.
     share_prefix(*it);
     const int32_t blocks = divide_up(it->known(), options.block_tokens);
     if (pool.num_free() - (blocks - it->blocks.size()) < static_cast<int32_t>(running.size())) {
@@ -281,12 +296,13 @@ void Planner::Impl::admit(NewStep& step) {
   }
 }
 
-std::optional<StepPlan> Planner::Impl::plan() {
+std::optional<StepPlan> Planner::Impl::plan(std::optional<Guesses> guesses) {
   if (static_cast<int32_t>(pending_steps.size()) >= options.pipeline_depth) return std::nullopt;
   NewStep step;
   step.rows_left = options.max_step_tokens;
   retire_fully_planned();
-  plan_decodes(step);
+  plan_decodes(guesses ? take_answers(std::move(*guesses)) : draft_all(false), step);
+  asked_drafts.reset();
   plan_prefills(step);
   admit(step);
   if (step.plan.work.empty()) return std::nullopt;
@@ -298,13 +314,13 @@ std::optional<StepPlan> Planner::Impl::plan() {
   return std::move(step.plan);
 }
 
-// Appends the token to its sequence; what is told of it.
+// Appends the token to its sequence and returns what is reported about it.
 SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& sampled) const {
   SequenceEvent event;
   event.id = sequence.request.id;
   event.position = sequence.known();
   if (!sampled.finite) {
-    event.finished = FinishReason::kNonFinite;
+    event.finished = FinishReason::kError;
     return event;
   }
   sequence.request.tokens.push_back(sampled.token);
@@ -329,7 +345,7 @@ void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std
   if (item.drafts.empty()) return;
   sequence.drafted = false;
   if (item.from_source) {
-    options.draft_source->note(accepted);
+    accepted_guesses.push_back(accepted);
   } else {
     sequence.speculation.note(sequence.known(), accepted);
   }
@@ -399,13 +415,20 @@ bool Planner::has_work() const {
          std::any_of(running.begin(), running.end(), [](const Sequence& s) { return !s.fully_planned(); });
 }
 
-std::optional<StepPlan> Planner::plan() { return impl_->plan(); }
+bool Planner::may_plan() const { return in_flight() < impl_->options.pipeline_depth; }
+
+std::vector<DraftQuery> Planner::draft_queries() { return impl_->draft_queries(); }
+
+std::optional<StepPlan> Planner::plan(std::optional<Guesses> guesses) { return impl_->plan(std::move(guesses)); }
+
+const std::vector<int32_t>& Planner::accepted_guesses() const { return impl_->accepted_guesses; }
 
 std::vector<SequenceEvent> Planner::apply(const StepResult& result) {
   check(!impl_->pending_steps.empty(), "a result without a planned step");
   const PendingStep pending = std::move(impl_->pending_steps.front());
   impl_->pending_steps.pop_front();
   check_eq(result.step, pending.step, "step of the applied result");
+  impl_->accepted_guesses.clear();
   std::vector<SequenceEvent> events;
   size_t samples = 0, logprobs = 0;
   for (const PendingItem& item : pending.items) {

@@ -67,7 +67,7 @@ void Planner::Impl::apply_beam(Iterator sequence, SampledToken sampled, std::vec
     SequenceEvent& event = events.emplace_back();
     event.id = id;
     event.position = static_cast<int32_t>(run.request.tokens.size());
-    event.finished = FinishReason::kNonFinite;
+    event.finished = FinishReason::kError;
     drop_beams(id);
     return;
   }

@@ -1,10 +1,11 @@
-// Inside of the planner: what it keeps of sequences and of steps that are planned and not applied.
+// The inside of the planner: what it keeps about sequences, and about steps that are planned but not applied.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <list>
 #include <map>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -12,7 +13,6 @@
 #include "base/check.h"
 #include "batching/beam_search.h"
 #include "batching/block_allocator.h"
-#include "batching/draft_source.h"
 #include "batching/planner.h"
 #include "batching/sequence.h"
 
@@ -47,9 +47,11 @@ struct NewStep {
 // What is drafted for a sequence.
 struct Draft {
   std::vector<TokenId> ids{};
-  bool from_source = false;
-  bool waits = false;  // for the token that is on its way, to be drafted behind it
+  int32_t most = 0;          // ids that a step has rows for
+  bool from_source = false;  // asked of the draft source rather than found in the text
+  bool waits = false;        // for the token that is on its way, to be drafted behind it
 };
+using Drafts = std::unordered_map<uint64_t, Draft>;  // by the sequences' serial numbers
 
 // A beam search and its present round.
 struct BeamRun {
@@ -79,10 +81,12 @@ struct Planner::Impl {
   void apply_beam(Iterator sequence, SampledToken sampled, std::vector<SequenceEvent>& events);
   void report_beams(BeamRun& run, std::vector<SequenceEvent>& events) const;
   void drop_beams(SequenceId id);
-  std::optional<StepPlan> plan();
-  void plan_decodes(NewStep& step);
+  std::vector<DraftQuery> draft_queries();
+  std::optional<StepPlan> plan(std::optional<Guesses> guesses);
+  void plan_decodes(Drafts drafts, NewStep& step);
   void add_decode(Sequence& sequence, int32_t held, Draft draft, NewStep& step);
-  std::unordered_map<uint64_t, Draft> draft_all();
+  Drafts draft_all(bool has_source) const;
+  Drafts take_answers(Guesses guesses);
   int32_t drafts_max(const Sequence& sequence) const;
   void plan_prefills(NewStep& step);
   void admit(NewStep& step);
@@ -115,6 +119,9 @@ struct Planner::Impl {
   std::vector<int32_t> free_slots;
   std::vector<int32_t> released;  // freed slots that the engine has not been told of
   std::deque<PendingStep> pending_steps;
+  std::optional<Drafts> asked_drafts;     // between draft_queries() and plan()
+  std::vector<uint64_t> asked_sequences;  // in the order of the queries
+  std::vector<int32_t> accepted_guesses;
   uint64_t next_serial = 1;
   uint64_t next_step = 1;
   PlannerStats counters;

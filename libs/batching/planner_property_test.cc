@@ -33,7 +33,7 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
     const uint64_t digest = digest_of(tokens);
     const TokenId next = fake_next(tokens);
     if (next == kFakeNonFinite) {
-      expected.finished = FinishReason::kNonFinite;
+      expected.finished = FinishReason::kError;
       break;
     }
     tokens.push_back(next);
@@ -61,7 +61,7 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
       std::vector<TokenId> tokens = request.tokens;
       tokens.insert(tokens.end(), beam.tokens.begin(), beam.tokens.end());
       if (fake_next(tokens) == kFakeNonFinite) {
-        expected.finished = FinishReason::kNonFinite;
+        expected.finished = FinishReason::kError;
         return expected;
       }
       candidates.push_back(fake_best(tokens, wanted));
@@ -123,7 +123,7 @@ class Workload {
       while (added < total && pick(0, turns_between) == 0) add(static_cast<SequenceId>(added++));
       if (pick(0, 40) == 0 && added > 0) cancel(static_cast<SequenceId>(pick(0, added - 1)));
       if (pick(0, 1) == 0) {
-        if (const auto plan = planner_.plan()) execute(*plan);
+        if (const auto plan = plan_step(planner_, source_)) execute(*plan);
       } else if (!results_.empty()) {
         apply();
       }
@@ -157,7 +157,7 @@ class Workload {
     options.pipeline_depth = pick(1, 3);
     options.prefix_cache = pick(0, 2) > 0;
     options.draft_tokens = std::max(0, pick(-3, 9));
-    if (pick(0, 2) == 0) options.draft_source = &drafts_;
+    if (pick(0, 2) == 0) source_ = &drafts_;
     return options;
   }
 
@@ -210,7 +210,7 @@ class Workload {
   }
 
   void apply() {
-    for (const SequenceEvent& event : planner_.apply(results_.front())) {
+    for (const SequenceEvent& event : apply_step(planner_, results_.front(), source_)) {
       ASSERT_TRUE(expected_.contains(event.id)) << "event of sequence " << event.id << ", which has ended";
       Expected& seen = seen_[event.id];
       EXPECT_TRUE(event.prompt_logprobs.empty() ||
@@ -238,6 +238,7 @@ class Workload {
 
   std::mt19937_64 random_;
   RandomDrafts drafts_;
+  DraftSource* source_ = nullptr;
   int searches_ = 0;
   PlannerOptions options_;
   Planner planner_;

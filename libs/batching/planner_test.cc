@@ -109,7 +109,7 @@ TEST(Planner, EndsOnNonFiniteLogitsWithoutAToken) {
   const auto events = planner.apply(result_of(*plan, 9, false));
   ASSERT_EQ(events.size(), 1u);
   EXPECT_FALSE(events[0].token);
-  EXPECT_EQ(events[0].finished, FinishReason::kNonFinite);
+  EXPECT_EQ(events[0].finished, FinishReason::kError);
 }
 
 TEST(Planner, StopsAtTheContext) {

@@ -17,13 +17,13 @@ struct Sequence {
   // Tokens whose value is known, and those that exist once every planned step is done.
   int32_t known() const { return static_cast<int32_t>(request.tokens.size()); }
   int32_t length() const { return known() + pending; }
-  // Nothing remains to be planned: it is as long as it may get, or had nothing to draw and is all in the cache.
+  // Nothing is left to plan: it is as long as it may become, or it has nothing to draw and is all in the cache.
   bool fully_planned() const { return length() == length_max && (length() > given || cached == length()); }
   // Why `token`, already appended as the newest one, ends the sequence; nullopt if it does not.
   std::optional<FinishReason> finish_reason(TokenId token, TokenId eos) const;
   // The key of its block number `block`, all of whose tokens are known.
   const BlockKey& key_of(int32_t block, int32_t block_tokens);
-  // Back to the state of a sequence that waits: holds nothing, all its tokens have to pass the model again.
+  // Returns to the state of a waiting sequence, which holds nothing: all its tokens have to pass the model again.
   void reset();
 
   SequenceRequest request;    // `tokens` grows with each applied result
@@ -41,7 +41,7 @@ struct Sequence {
   BlockTable blocks;
   bool drafted = false;  // a planned step processes drafts for it; how many are right is not known yet
   Speculation speculation;
-  int32_t published = 0;       // of its blocks: so many from the first on can be shared
+  int32_t published = 0;       // blocks, from the first on, that other sequences can share
   std::vector<BlockKey> keys;  // of its whole blocks, as far as they were needed
 };
 

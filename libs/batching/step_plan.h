@@ -17,8 +17,7 @@ namespace optserve::batching {
 // A sequence enters a slot. The slot's block table and history are empty afterwards.
 struct AdmittedSlot {
   int32_t slot = 0;
-  int32_t prompt_tokens =
-      0;  // the first so many tokens of the sequence are prompt: presence and frequency penalties skip them
+  int32_t prompt_tokens = 0;  // how many of its first tokens are the prompt, which has penalties of its own
   SamplingParams sampling;
   std::vector<int32_t> rules{};   // packed TokenRules; empty: none
   std::vector<TokenId> cached{};  // the sequence's first tokens, whose keys and values are in its first blocks already
@@ -32,10 +31,11 @@ struct SlotWork {
   std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last, then drafts
   std::vector<int32_t> new_blocks;  // KV blocks appended to the slot's table before the step
   bool sample = false;              // the last row's logits give the next token
-  std::vector<TokenId>
-      logprob_targets;  // empty, or one id per row: report log p(id | tokens before); -1: none for that row
-  // Guesses of the tokens after the one drawn last, at positions start + 1, ...: num_tokens is one more. Each of these
-  // rows draws. The next work of the slot starts behind those that were drawn as guessed.
+  // Empty, or one id for each row: its log-probability given the tokens before is reported; -1: none for that row.
+  std::vector<TokenId> logprob_targets;
+  // Guesses of the tokens after the one drawn last, at positions start + 1, ...: num_tokens is one more than there are
+  // guesses. Each of these rows draws a token. The next work of the slot starts after the last token that was drawn as
+  // it was guessed.
   std::vector<TokenId> drafts{};
 
   // Tokens that the step draws for the slot.

@@ -5,7 +5,7 @@
 
 #include <set>
 
-namespace optserve {
+namespace optserve::client {
 namespace choices_test {
 
 using protocol::JobResult;
@@ -91,4 +91,4 @@ TEST(Choices, TheBestAreTheLikeliestThatSucceeded) {
 }
 
 }  // namespace choices_test
-}  // namespace optserve
+}  // namespace optserve::client

@@ -115,12 +115,12 @@ void ClientSession::send_due_call(Call& call, const Turn& turn) {
   } else if (!is_repeatable(call.message)) {
     return;
   } else if (!call.after_loss && !budget_.take(turn.now)) {
-    call.next_send = turn.now + jitter(call.wait);
+    call.next_send = turn.now + jitter(random_, call.wait);
     return;
   }
   call.after_loss = false;
   ++call.handed_over;
-  call.next_send = turn.now + options_.answer_within + jitter(call.wait);
+  call.next_send = turn.now + options_.answer_within + jitter(random_, call.wait);
   call.wait = std::min(call.wait * 2, options_.retry_max);
   turn.out.send(scheduler(), call.message);
 }
@@ -148,10 +148,10 @@ bool ClientSession::gives_up(const Call& call, Instant now) const {
 
 // The same message once more, if there is time.
 bool ClientSession::put_off(Call& call, int64_t retry_after_ms, Instant now) {
-  Duration wait = call.wait / 2 + jitter(call.wait / 2);
+  Duration wait = call.wait / 2 + jitter(random_, call.wait / 2);
   if (retry_after_ms > 0) {
     const Duration told = milliseconds(std::min(retry_after_ms, kRetryAfterMsMax));
-    wait = told + jitter(std::max(told / 2, options_.retry_first));
+    wait = told + jitter(random_, std::max(told / 2, options_.retry_first));
   }
   if (now + wait >= call.deadline) return false;
   call.next_send = now + wait;
@@ -336,7 +336,7 @@ void ClientSession::resync(const Turn& turn) {
   const Duration spread = term_ == 0 ? Duration{} : options_.retry_first;
   send_credit(turn.out);
   for (auto& [request, call] : calls_) {
-    call.next_send = turn.now + jitter(spread);
+    call.next_send = turn.now + jitter(random_, spread);
     call.wait = options_.retry_first;
     call.after_loss = true;
   }
@@ -373,7 +373,7 @@ void ClientSession::on_tick(Instant now, Outbox& out) {
   }
   if (lost_ && now - last_heard_ >= options_.lost_after && now >= next_reconnect_) {
     out.reconnect(options_.port);
-    next_reconnect_ = now + options_.lost_after + jitter(options_.lost_after);
+    next_reconnect_ = now + options_.lost_after + jitter(random_, options_.lost_after);
   }
   if (now >= next_ping_) {
     out.send(scheduler(), protocol::Ping{++ping_number_});
@@ -394,11 +394,6 @@ Duration ClientSession::tick_interval() const { return std::min(kTick, ping_inte
 void ClientSession::close(const Refusal& why, const Turn& turn) {
   while (!calls_.empty()) answer_call(calls_.begin()->first, why, Fate::kAnswered, turn);
   streams_.close(why);
-}
-
-Duration ClientSession::jitter(Duration up_to) {
-  const int64_t range = std::max<int64_t>(up_to.count(), 1);
-  return Duration(static_cast<int64_t>(random_() % static_cast<uint64_t>(range)));
 }
 
 }  // namespace optserve::client

@@ -106,7 +106,6 @@ class ClientSession final : public transport::Service {
   void resync(const Turn& turn);
   void send_credit(Outbox& out);
   Duration ping_interval(Instant now) const;
-  Duration jitter(Duration up_to);
 
   SessionOptions options_;
   std::mt19937_64 random_;

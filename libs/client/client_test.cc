@@ -119,7 +119,7 @@ TEST_F(ClientTest, StartsBeforeTheScheduler) {
   scheduler.reset();
   Client client(where);
   std::thread starter([&] {
-    std::this_thread::sleep_for(milliseconds(500));
+    std::this_thread::sleep_for(milliseconds(50));  // several attempts to connect
     scheduler = std::make_unique<FakeScheduler>(faults, where.endpoints);
     scheduler->start();
   });

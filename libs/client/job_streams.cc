@@ -51,7 +51,7 @@ void JobStreams::attach(const JobId& id, FollowedJob& job, const Turn& turn) {
   for (const Follow& f : job.follows) have = std::min(have, f.have);
   turn.out.send({options_.port, {}}, protocol::Attach{job.attach_request, id, have});
   job.last_attach = turn.now;
-  job.next_attach = turn.now + options_.attach_again + jitter(options_.attach_again / 4);
+  job.next_attach = turn.now + options_.attach_again + jitter(random_, options_.attach_again / 4);
 }
 
 void JobStreams::attach_due(const Turn& turn) {
@@ -61,7 +61,7 @@ void JobStreams::attach_due(const Turn& turn) {
 }
 
 void JobStreams::attach_all(Duration spread, Instant now) {
-  for (auto& [id, job] : jobs_) job.next_attach = now + jitter(spread);
+  for (auto& [id, job] : jobs_) job.next_attach = now + jitter(random_, spread);
 }
 
 void JobStreams::note_unknown(const JobId& id) {
@@ -157,11 +157,6 @@ void JobStreams::close(const Refusal& why) {
       if (f.stream.on_lost) f.stream.on_lost(why);
     }
   }
-}
-
-Duration JobStreams::jitter(Duration up_to) {
-  const int64_t range = std::max<int64_t>(up_to.count(), 1);
-  return Duration(static_cast<int64_t>(random_() % static_cast<uint64_t>(range)));
 }
 
 }  // namespace optserve::client

@@ -74,7 +74,6 @@ class JobStreams {
   void deliver_end(const protocol::JobResult& result);
   void attach(const JobId& id, FollowedJob& job, const Turn& turn);
   void note_unknown(const JobId& id);
-  Duration jitter(Duration up_to);
 
   SessionOptions options_;
   std::function<uint64_t()> next_request_;

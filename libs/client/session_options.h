@@ -1,7 +1,9 @@
 // What ClientSession and JobStreams share.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <random>
 #include <string>
 
 #include "base/clock.h"
@@ -28,6 +30,12 @@ struct SessionOptions {
   uint64_t window_bytes = limits::kStreamWindowMax;
   uint64_t seed = 0;  // of the jitter
 };
+
+// A random duration below `up_to`, so that many clients do not act at the same moment.
+inline Duration jitter(std::mt19937_64& random, Duration up_to) {
+  const int64_t range = std::max<int64_t>(up_to.count(), 1);
+  return Duration(static_cast<int64_t>(random() % static_cast<uint64_t>(range)));
+}
 
 // The time of a call into the session, and the outbox that takes its messages.
 struct Turn {

@@ -30,6 +30,8 @@ class Communicator {
   // Bytes of `root` reach the others; only root's content matters, the others' vector is replaced. Host memory.
   // An idle group waits here: there is no time limit while the root lives.
   virtual void broadcast_bytes(std::vector<uint8_t>& bytes, int root) = 0;
+  // The smallest `value` of all ranks, on every rank. Host memory, unlike the tensors of a group of devices.
+  virtual int64_t all_reduce_min(int64_t value);
   // Ranks meet here after loading: there is no time limit while all peers live.
   virtual void barrier() = 0;
   // Makes every pending and later operation on every rank throw Error(reason).

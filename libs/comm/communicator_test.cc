@@ -95,6 +95,15 @@ TEST_P(CommunicatorTest, GathersInRankOrder) {
   });
 }
 
+TEST_P(CommunicatorTest, FindsTheSmallestNumberOfAllRanks) {
+  run([](Communicator& comm) {
+    for (int smallest = 0; smallest < comm.world(); ++smallest) {
+      const int64_t value = comm.rank() == smallest ? -(int64_t{1} << 40) : int64_t{1} << 41;
+      ASSERT_EQ(comm.all_reduce_min(value), -(int64_t{1} << 40)) << "rank " << smallest << " has the smallest";
+    }
+  });
+}
+
 TEST_P(CommunicatorTest, BroadcastsFromAnyRank) {
   run([](Communicator& comm) {
     for (int root = 0; root < comm.world(); ++root) {
@@ -171,6 +180,16 @@ class ProcessRanks : public testing::TestWithParam<RankKind> {
     return fork_ranks(GetParam(), world, timeout_ms, body);
   }
 
+  static void sleep_until_lost(Communicator& comm) {
+    try {
+      for (;;) {
+        comm.throw_if_lost();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    } catch (const Error&) {
+    }
+  }
+
   // Every surviving rank throws soon, whichever operation it waits in, and says who was missing.
   void expect_survivors_throw(int signal, int timeout_ms, const std::string& expected,
                               const std::function<void(Communicator&)>& operation) {
@@ -179,7 +198,7 @@ class ProcessRanks : public testing::TestWithParam<RankKind> {
       if (comm.rank() == 2) {
         comm.barrier();
         if (signal != 0) raise(signal);
-        std::this_thread::sleep_for(std::chrono::seconds(3));  // alive, but late
+        sleep_until_lost(comm);  // alive, but late
         return;
       }
       try {
@@ -229,7 +248,7 @@ TEST_P(ProcessRanks, ALateRankEndsCollectivesAfterTheTimeout) {
 TEST_P(ProcessRanks, AnIdleGroupWaitsPastTheTimeout) {
   EXPECT_EQ(fork_group(2, 50,
                        [](Communicator& comm) {
-                         if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1400));
+                         if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
                          std::vector<uint8_t> bytes{7};
                          comm.broadcast_bytes(bytes, 0);
                          EXPECT_EQ(bytes, std::vector<uint8_t>{7});

@@ -134,6 +134,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void broadcast_bytes(std::vector<uint8_t>& bytes, int root) override { control_->broadcast_bytes(bytes, root); }
+  int64_t all_reduce_min(int64_t value) override { return control_->all_reduce_min(value); }
   void barrier() override { control_->barrier(); }
 
   // The peers are told first. Kernels that wait for a dead peer end, so that the stream can be waited for.

@@ -1,5 +1,6 @@
 // Ranks on any hosts, over TCP: a star around rank 0, which gathers, sums in rank order and hands out. Meant for what
 // the groups of devices say to each other beside their data, and for groups of CPUs; it is correct before it is fast.
+#include <algorithm>
 #include <atomic>
 
 #include "base/clock.h"
@@ -17,8 +18,9 @@ namespace {
 using namespace tcp;
 
 constexpr size_t kChunkBytes = 1 << 18;
-// The other ranks wait longer for rank 0 than it waits for them: it knows who is late.
-constexpr milliseconds kLongerForRank0{1'000};
+// The other ranks wait longer for rank 0 than it waits for them, since it knows who is late: by their timeout again,
+// but at most by this.
+constexpr milliseconds kLongerForRank0Max{1'000};
 
 // One exchange: what its frames must say.
 struct Part {
@@ -116,7 +118,9 @@ class TcpCommunicator final : public Communicator {
     throw_if_lost();
   }
 
-  Instant deadline() const { return clock_.now() + timeout_ + (rank_ == 0 ? milliseconds(0) : kLongerForRank0); }
+  Instant deadline() const {
+    return clock_.now() + timeout_ + (rank_ == 0 ? milliseconds(0) : std::min(timeout_, kLongerForRank0Max));
+  }
   char* block(int peer) { return blocks_.data() + static_cast<size_t>(peer - 1) * kChunkBytes; }
 
   // Every rank's bytes go to rank 0, which finds those of the others in block().

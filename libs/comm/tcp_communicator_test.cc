@@ -88,7 +88,7 @@ TEST(TcpRendezvous, RanksComeInAnyOrder) {
   std::vector<std::future<std::string>> ranks;
   for (const int rank : {2, 0, 1}) {
     ranks.push_back(join_later(tcp_options(port, rank, 3, 5'000)));
-    std::this_thread::sleep_for(milliseconds(150));
+    std::this_thread::sleep_for(milliseconds(50));
   }
   for (auto& rank : ranks) EXPECT_EQ(rank.get(), "no error");
 }
@@ -263,11 +263,13 @@ TEST(TcpCommunicator, SumsMoreThanOneChunk) {
 
 TEST(TcpCommunicator, ARankThatLeavesIsMissedOnlyWhenItIsNeeded) {
   const int port = free_port();
-  auto rank0 = join_later(tcp_options(port, 0, 2, 5'000), [](Communicator& comm) {
-    std::this_thread::sleep_for(milliseconds(200));
+  std::promise<void> left;
+  auto rank0 = join_later(tcp_options(port, 0, 2, 5'000), [&](Communicator& comm) {
+    left.get_future().wait();
     comm.throw_if_lost();
   });
   { make_tcp_communicator(tcp_options(port, 1, 2, 5'000)); }
+  left.set_value();
   EXPECT_THAT(rank0.get(), HasSubstr("rank 1 has left the group (barrier)"));
 }
 

@@ -23,7 +23,7 @@ class Lifelines {
     std::function<void()> on_lost;                            // at once, from any thread
     std::function<void(const std::string& reason)> on_stuck;  // TcpGroupOptions::on_stuck
   };
-  // `sockets` by the peer's rank; those that are not open are nobody's.
+  // `sockets` by the peer's rank; a peer without a connection has one that is not open.
   Lifelines(std::vector<Socket> sockets, Options options);
   ~Lifelines();  // tells the peers that this rank leaves as it should
   Lifelines(const Lifelines&) = delete;

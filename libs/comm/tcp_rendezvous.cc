@@ -69,7 +69,7 @@ class Host {
     return token;
   }
 
-  // An earlier start of this rank may still be ending.
+  // Tries for a while, since an earlier start of this rank may still hold the port.
   Socket open_door(Instant until) const {
     for (;;) {
       std::string cause;
@@ -105,7 +105,7 @@ class Host {
     poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left, 0, 1'000)));
   }
 
-  // A rank that waits says nothing: whatever comes is its end.
+  // A waiting rank sends nothing, so whatever can be read is the end of its connection.
   void free_left_seats() {
     for (Seat& seat : seats_) {
       uint8_t byte;
@@ -135,7 +135,7 @@ class Host {
     }
   }
 
-  // Takes the socket of the stranger: to a seat, or to its end.
+  // Gives the stranger's connection its seat, or closes it.
   void seat(Stranger& stranger) {
     Socket socket = std::move(stranger.connection.socket);
     const std::string& address = stranger.connection.address;

@@ -1,11 +1,16 @@
 #include "conversion/command_options.h"
 
+#include "base/format_names.h"
+
 namespace optserve::conversion {
 
 void add_options(ConfigParser& parser, ReaderOptions& options) {
-  parser.add("sandbox", options.sandbox,
-             "Sandbox of the process that parses foreign files: require, try (warn if the system has none) or off");
-  parser.add("reader-seconds", options.reader_seconds, "Time after which a reader that does not answer is ended");
+  parser
+      .add("sandbox", options.sandbox,
+           "Sandbox of the process that parses foreign files; try warns if the system has none")
+      .choices({"require", "try", "off"});
+  parser.add("reader-seconds", options.reader_seconds, "Time after which a reader that does not answer is ended")
+      .range(1, 24 * 3600);
 }
 
 void add_pass_option(ConfigParser& parser, int64_t& pass_mib_max) {
@@ -21,10 +26,11 @@ ConfigParser& add_command(ConfigParser& parser, ConvertCommand& command, bool& s
   options.add_positional("source", command.input, "Folder, file or glob of the checkpoint", true);
   options.add_positional("destination", command.output, "Folder to create", true);
   options.add("name", command.name, "Name of the model; by default that of the destination");
-  options.add("dtype", command.dtype, "Type of the weights: keep, fp32, fp16 or bf16");
-  options.add(
-      "quantize", command.quantize,
-      "Store the large matrices in fewer bits: none, int8, int8-mse (scales of least squared error), fp8 or int4");
+  options.add("dtype", command.dtype, "Type of the weights").choices(with_words({"keep"}, kDtypeNames));
+  options
+      .add("quantize", command.quantize,
+           "Store the large matrices in fewer bits; int8-mse chooses the scales of least squared error")
+      .choices(with_words({"none"}, kQuantisationNames));
   options.add("smooth", command.smooth_ranges,
               "File written by 'optserve calibrate': before rounding, the input channels of the large matrices are "
               "scaled to similar ranges, which does not change what the model computes");
@@ -54,7 +60,7 @@ ConfigParser& add_command(ConfigParser& parser, ExportCommand& command, bool& se
       parser.add_command("export", "Write a converted checkpoint in the format of Hugging Face or Metaseq", selected);
   options.add_positional("checkpoint", command.input, "Folder of the converted checkpoint", true);
   options.add_positional("destination", command.output, "Folder to create", true);
-  options.add("format", command.format, "huggingface or metaseq");
+  options.add("format", command.format, "Format to write").choices({"huggingface", "metaseq"});
   options.add("parts", command.parts, "Number of model-parallel parts (Metaseq)");
   options.add("file-mb-max", command.file_mb_max,
               "Largest file in megabytes (Hugging Face); larger models get several files and an index");

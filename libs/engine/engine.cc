@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <optional>
 
+#include "base/input_check.h"
 #include "base/limits.h"
 #include "checkpoint/reader.h"
 #include "engine/kv_cache.h"
@@ -50,7 +50,7 @@ WorkspaceSizes workspace_sizes(const OptConfig& config, const EngineOptions& opt
   return sizes;
 }
 
-// A step that was started: what rank 0 will report of it.
+// A step that has been started, and what rank 0 will report about it.
 struct StartedStep {
   struct Item {
     int32_t slot = 0;
@@ -207,12 +207,11 @@ class OptEngine final : public Engine {
 };
 
 Status check_options(const EngineOptions& options, const OptConfig& config, int world) {
-  if (options.num_blocks < 0 || options.max_sequences < 1 || options.max_step_tokens < options.max_sequences) {
-    return refuse(
-        ErrorCode::kBadRequest,
-        "engine needs no negative number of KV blocks, at least 1 sequence and as many step tokens as sequences; got " +
-            std::to_string(options.num_blocks) + ", " + std::to_string(options.max_sequences) + " and " +
-            std::to_string(options.max_step_tokens));
+  for (const Status& status :
+       {check_range("num_blocks", options.num_blocks, 0, INT32_MAX),
+        check_range("max_sequences", options.max_sequences, 1, INT32_MAX),
+        check_range("max_step_tokens", options.max_step_tokens, options.max_sequences, INT32_MAX)}) {
+    if (!status.ok()) return status;
   }
   if (options.kv_dtype && *options.kv_dtype != DType::kI8) {
     return refuse(ErrorCode::kBadRequest, "the KV cache has cells of the compute type or of I8, not of " +
@@ -237,21 +236,6 @@ void expect_same_model(Communicator& communicator, uint64_t digest) {
   throw Error(reason);
 }
 
-// The smallest value of all ranks.
-int32_t least_of_ranks(Communicator& communicator, int32_t value) {
-  int32_t least = value;
-  for (int root = 0; root < communicator.world(); ++root) {
-    std::vector<uint8_t> bytes(sizeof value);
-    std::memcpy(bytes.data(), &value, sizeof value);
-    communicator.broadcast_bytes(bytes, root);
-    int32_t theirs = 0;
-    check_eq(bytes.size(), sizeof theirs, "bytes of a rank's number");
-    std::memcpy(&theirs, bytes.data(), sizeof theirs);
-    least = std::min(least, theirs);
-  }
-  return least;
-}
-
 // Sets num_blocks if the device's memory is to decide it.
 Status plan_memory(const OptConfig& config, Backend& backend, Communicator& communicator, EngineOptions& options) {
   const auto memory = backend.memory();
@@ -271,7 +255,7 @@ Status plan_memory(const OptConfig& config, Backend& backend, Communicator& comm
   const int64_t least = options.num_blocks > 0 ? options.num_blocks : std::min<int64_t>(most, limits.blocks_max());
   const auto blocks = plan_kv_blocks(needs, *memory, options.memory_fraction, least, most);
   if (!blocks.ok()) return blocks.refusal();
-  options.num_blocks = least_of_ranks(communicator, blocks.value());
+  options.num_blocks = static_cast<int32_t>(communicator.all_reduce_min(blocks.value()));
   if (options.on_memory_plan) {
     options.on_memory_plan(describe(needs, *memory, options.memory_fraction, options.num_blocks));
   }

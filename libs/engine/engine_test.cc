@@ -265,7 +265,7 @@ TEST(Engine, RefusesWhatItCannotServe) {
   EngineOptions options = tiny_options();
   EXPECT_THAT(refusal_of(options, 3), HasSubstr("cannot be split over 3 ranks; possible are 1, 2, 4"));
   options.max_step_tokens = 3;
-  EXPECT_THAT(refusal_of(options, 1), HasSubstr("max_step_tokens: expected at least max_sequences (16), found 3"));
+  EXPECT_THAT(refusal_of(options, 1), HasSubstr("max_step_tokens is 3, expected 16 to"));
   options = tiny_options();
   options.random_config.hidden = 63;
   EXPECT_THAT(refusal_of(options, 2), HasSubstr("hidden is 63"));
@@ -299,7 +299,7 @@ TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   SequenceRequest r = request(4, 5, 0);
   r.prompt_logprobs = false;
   const auto broken = generate_all(leader, planner, {r});
-  EXPECT_EQ(broken[0].finished, FinishReason::kNonFinite);
+  EXPECT_EQ(broken[0].finished, FinishReason::kError);
   EXPECT_TRUE(broken[0].tokens.empty());
 }
 

@@ -18,7 +18,7 @@ batching::PlannerOptions planner_options(const Engine& engine) {
 
 std::vector<Generation> generate_all(GroupLeader& leader, const batching::PlannerOptions& options,
                                      std::vector<batching::SequenceRequest> requests, batching::PlannerStats* stats,
-                                     const OnGenerateStep& on_step) {
+                                     const OnGenerateStep& on_step, batching::DraftSource* drafts) {
   batching::Planner planner(options);
   std::vector<Generation> generations(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -29,11 +29,11 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
   while (planner.has_work() || leader.in_flight() > 0) {
     // Steps are started one ahead, as a server does: the device never waits for a plan.
     while (leader.can_start()) {
-      const auto plan = planner.plan();
+      const auto plan = batching::plan_step(planner, drafts);
       if (!plan) break;
       leader.start(*plan);
     }
-    for (batching::SequenceEvent& event : planner.apply(leader.finish())) {
+    for (batching::SequenceEvent& event : batching::apply_step(planner, leader.finish(), drafts)) {
       Generation& generation = generations[event.id];
       generation.prompt_logprobs.insert(generation.prompt_logprobs.end(), event.prompt_logprobs.begin(),
                                         event.prompt_logprobs.end());

@@ -1,6 +1,6 @@
 // The forward pass of short texts in the memory of one layer: its weights are loaded, used for every text and dropped
-// before the next layer's. The same operations in the same order as the engine's, so the same logits to the bit. For
-// looking at a model, not for serving it.
+// before the next layer's. It runs the engine's operations in the engine's order, so the logits are the same bits. It
+// is meant for examining a model, not for serving it.
 #pragma once
 
 #include <cstdint>
@@ -20,21 +20,21 @@ class KvCache;
 class LayerNorm;
 class OptLayer;
 
-// The large matrix of a layer whose input is looked at.
+// A large matrix of a layer, whose input an observer sees.
 enum class LayerInput : uint8_t { kQkv, kOut, kUp, kDown };
 
 class LayerWalk {
  public:
-  // x: what the matrix takes in, [num_tokens, in] of one text; valid during the call.
+  // `x`: the input of the matrix, [num_tokens, in], for one text; valid during the call.
   using Watch = std::function<void(LayerInput input, const Tensor& x)>;
 
   // Embeds the texts: each has 1 to max_positions ids of the table. `source` and `backend` must outlive the walk.
   LayerWalk(const WeightSource& source, Backend& backend, const std::vector<std::vector<TokenId>>& texts);
   ~LayerWalk();
 
-  int64_t layer() const { return layer_; }  // the next one; as many as the model has: at the end
+  int64_t layer() const { return layer_; }  // the next one to run; num_layers at the end
   bool at_end() const { return layer_ == loader_.config().num_layers; }
-  // Runs it over all texts. Not at the end.
+  // Runs the next layer over all texts; there must be one.
   void next_layer(const Watch& watch = {});
   // At the end: the logits of every row of a text, F32[num_tokens, vocab], on the host.
   std::vector<float> logits(size_t text);

@@ -33,7 +33,7 @@ class WeightSource {
   virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
   // The scales of that block, if it is quantised (quant/quantise.h).
   virtual void read_scales(const model_spec::TensorSpec& spec, int rank, int world, std::span<float> out) const = 0;
-  // The same block as a rule, where the values are generated: a device can then make them itself.
+  // The block as a rule for making it, where values are generated: a device can then make them itself.
   virtual std::optional<RandomBlock> random_block(const model_spec::TensorSpec& spec, int rank, int world) const = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/input_check.h"
 #include "base/limits.h"
 #include "model_spec/opt_tensors.h"
 
@@ -36,17 +37,9 @@ OptConfig published_350m() {
   return config;
 }
 
-bool is_valid_name(std::string_view name) {
-  if (name.empty() || name.size() > limits::kModelNameBytesMax) return false;
-  return std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-           c == '-';
-  });
-}
-
 Refusal bad(std::string_view field, int64_t value, const std::string& expected) {
   return refuse(ErrorCode::kBadRequest,
-                "model config: " + std::string(field) + " is " + std::to_string(value) + ", must be " + expected);
+                "model config: " + std::string(field) + " is " + std::to_string(value) + ", expected " + expected);
 }
 
 struct SizeField {
@@ -100,12 +93,11 @@ Status check_keys(const nlohmann::json& json) {
 }  // namespace
 
 Status validate(const OptConfig& config) {
-  if (!is_valid_name(config.name))
-    return refuse(ErrorCode::kBadRequest, "model config: name '" + config.name + "' must be 1 to " +
-                                              std::to_string(limits::kModelNameBytesMax) + " of [A-Za-z0-9._-]");
+  if (Status status = check_name("model config: name", config.name, 1, limits::kModelNameBytesMax); !status.ok())
+    return status;
   for (const auto& [name, member, max] : kSizeFields)
-    if (config.*member < 1 || config.*member > max)
-      return bad(name, config.*member, "between 1 and " + std::to_string(max));
+    if (Status status = check_range("model config: " + std::string(name), config.*member, 1, max); !status.ok())
+      return status;
   if (config.hidden % config.num_heads != 0)
     return bad("hidden", config.hidden, "a multiple of num_heads, which is " + std::to_string(config.num_heads));
   if (config.vocab_real > config.vocab)

@@ -1,4 +1,5 @@
-// What an OPT model is: its sizes, two switches (norm placement, embedding projections) and its special ids.
+// What an OPT model is: its sizes, two flags (where the norms stand, whether logits use the token table) and its
+// special ids. The activation is always ReLU.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +14,6 @@
 
 namespace optserve::model_spec {
 
-// The only activation of OPT; the field exists so that a file says what it was made for.
-enum class Activation : uint8_t { kRelu = 0 };
-
 struct OptConfig {
   std::string name;           // "opt-125m", or any name of a model of one's own: [A-Za-z0-9._-]{1,64}
   int64_t num_layers = 0;     // L
@@ -23,14 +21,13 @@ struct OptConfig {
   int64_t num_heads = 0;      // H; head_dim = h / H
   int64_t ffn = 0;            // f, inner width of the feed-forward part
   int64_t vocab = 0;          // V, rows of the token table, padding rows included
-  int64_t vocab_real = 0;     // ids from here on are padding rows and are never sampled
+  int64_t vocab_real = 0;     // ids at or above are padding rows and are never sampled
   int64_t embed_dim = 0;      // width of the token table: h, or 512 in OPT-350M
   int64_t max_positions = 0;  // longest sequence, the leading </s> included; the two unused rows are not counted
   bool norm_before = true;    // norms before attention and ffn and one after the last layer; false: OPT-350M
   bool tied_output = true;    // logits use the token table; false: a table of their own
-  Activation activation = Activation::kRelu;
-  TokenId bos_id = 2;  // the id that starts every prompt (OPT uses </s>)
-  TokenId eos_id = 2;  // the id that ends a text
+  TokenId bos_id = 2;         // the id that starts every prompt (OPT uses </s>)
+  TokenId eos_id = 2;         // the id that ends a text
   TokenId pad_id = 1;
 
   int64_t head_dim() const { return hidden / num_heads; }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/ids.h"
+#include "sampling/finish_reason.h"
 #include "sampling/sampling_params.h"
 #include "sampling/token_logprob.h"
 #include "sampling/token_rules.h"
@@ -34,7 +35,7 @@ enum class JobState : uint8_t {
 inline bool is_terminal(JobState state) { return state >= JobState::kSucceeded; }
 std::string_view job_state_name(JobState state);
 
-enum class FinishReason : uint8_t { kNone = 0, kEndOfText = 1, kLength = 2, kStop = 3, kCancelled = 4, kError = 5 };
+using optserve::FinishReason;
 std::string_view finish_reason_name(FinishReason reason);
 
 enum class JobKind : uint8_t { kGenerate = 1, kConvert = 2 };

@@ -91,8 +91,8 @@ struct Encode {  // scheduler -> tokenizer
 struct EncodedItem {
   static constexpr bool kPositional = true;
   uint64_t ticket = 0;
-  std::vector<TokenId> ids;  // without the leading </s>; at most limits::kContextTokensMax are sent
-  uint32_t count = 0;        // how many ids the text has in all
+  std::vector<TokenId> ids;  // begins with the model's leading id; at most limits::kContextTokensMax are sent
+  uint32_t count = 0;        // how many ids there are in all, the leading one included
   std::optional<ErrorCode> error;
   std::string message;
   std::vector<std::vector<TokenId>>
@@ -145,9 +145,11 @@ struct DecodedItem {
   int32_t stop = -1;  // index of the stop string that ended the text; -1: none
   std::optional<ErrorCode> error;
   std::string message;
+  uint32_t stop_ids = 0;  // with a stop string: how many of the ids it took, up to the one that completed it
   template <class F>
   void fields(F&& f) {
     f("ticket", ticket), f("state", state), f("text", text), f("stop", stop), f("error", error), f("message", message);
+    f("stop_ids", stop_ids);
   }
   bool operator==(const DecodedItem&) const = default;
 };

@@ -25,7 +25,7 @@ struct TokenBias {
 
 struct TokenRules {
   std::vector<TokenId> allowed_ids{};             // only these are drawn; empty: all
-  std::vector<TokenBias> logit_bias{};            // the last one of an id counts
+  std::vector<TokenBias> logit_bias{};            // of two biases for one id, the last one counts
   std::vector<std::vector<TokenId>> bad_words{};  // an id is not drawn where it would complete one
   std::vector<TokenId> stop_ids{};                // end the output; not drawn before min_new_tokens
   std::vector<TokenId> top_p_reset_ids{};         // top_p starts again after one
@@ -64,7 +64,7 @@ inline constexpr int kRuleHeaderWords = 4, kRuleEntryWords = 3;
 // Empty for empty rules. Needs valid rules.
 std::vector<int32_t> pack(const TokenRules& rules);
 
-// Reads packed rules, which must outlive it; of no words, as of empty rules.
+// Reads packed rules, which must outlive the view. No words at all are empty rules.
 class RuleView {
  public:
   struct Entry {

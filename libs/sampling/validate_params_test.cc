@@ -114,8 +114,8 @@ TEST(SampleFeatures, NameTheStepsThatARowNeeds) {
 }
 
 TEST(SamplingParams, RefusalNamesRangeAndValue) {
-  EXPECT_EQ(validate({.temperature = 2.5f}).refusal().message, "temperature: expected 0 <= value <= 2, found 2.5");
-  EXPECT_EQ(validate({.top_p = 0}).refusal().message, "top_p: expected 0 < value <= 1, found 0");
+  EXPECT_EQ(validate({.temperature = 2.5f}).refusal().message, "temperature is 2.5, expected 0 to 2");
+  EXPECT_EQ(validate({.top_p = 0}).refusal().message, "top_p is 0, expected more than 0, at most 1");
 }
 
 // What a beam search may be asked for beside its own options; everything else draws, and is refused.
@@ -143,15 +143,15 @@ TEST(SamplingParams, ABeamSearchRefusesEveryOptionThatDraws) {
     EXPECT_EQ(status.ok(), allowed.contains(info.name)) << info.name;
     if (status.ok()) return;
     ++refused;
-    EXPECT_NE(status.refusal().message.find(std::string(info.name) + ": expected "), std::string::npos)
+    EXPECT_NE(status.refusal().message.find(std::string(info.name) + " is "), std::string::npos)
         << status.refusal().message;
     EXPECT_NE(status.refusal().message.find("in a beam search"), std::string::npos) << status.refusal().message;
   });
   EXPECT_EQ(refused, 10u);
   EXPECT_TRUE(validate({.temperature = 0, .logprobs = 0, .beam_width = 4}).ok());
   EXPECT_EQ(validate({.temperature = 0.5f, .beam_width = 4}).refusal().message,
-            "temperature: expected 1 or 0 in a beam search, found 0.5");
-  EXPECT_EQ(validate({.top_k = 5, .beam_width = 4}).refusal().message, "top_k: expected 0 in a beam search, found 5");
+            "temperature is 0.5, expected 1 or 0 in a beam search");
+  EXPECT_EQ(validate({.top_k = 5, .beam_width = 4}).refusal().message, "top_k is 5, expected 0 in a beam search");
 }
 
 TEST(SamplingParams, ANewOptionIsRefusedInABeamSearchUnlessTheTableAllowsIt) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/input_check.h"
 #include "base/limits.h"
 #include "sampling/validate_params.h"
 
@@ -16,12 +17,6 @@ namespace {
 using nlohmann::json;
 
 Refusal bad(const std::string& what) { return refuse(ErrorCode::kBadRequest, what); }
-
-Status check_range(const char* field, int64_t value, int64_t min, int64_t max) {
-  if (value >= min && value <= max) return ok_status();
-  return bad(std::string(field) + ": expected " + std::to_string(min) + " to " + std::to_string(max) + ", found " +
-             std::to_string(value));
-}
 
 struct IntegerField {
   const char* name;

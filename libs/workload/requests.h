@@ -1,4 +1,5 @@
-// The requests of a benchmark: a function of its seed alone, the same for every build, engine and pipeline.
+// The requests of a benchmark. They depend only on its specification, so every build, the engine and the pipeline get
+// the same ones.
 #pragma once
 
 #include <vector>
@@ -9,23 +10,23 @@
 namespace optserve::workload {
 
 struct BenchRequest {
-  std::vector<TokenId> prompt;  // a leading </s>, then ids at random
+  std::vector<TokenId> prompt;  // a leading </s>, then random ids
   int32_t new_tokens = 0;
   SamplingParams sampling;
 };
 
-// What the requests have to respect.
+// The limits of the model.
 struct ModelBounds {
   int32_t context = 0;  // prompt and new tokens together
-  int32_t vocab = 0;    // ids are below
+  int32_t vocab = 0;    // ids are below this
 };
 
-// One run of a batch. Runs have different prompts, so that nothing remembered from one helps the next.
+// The requests of one run of a batch. Each run has other prompts, so that no run gains from what an earlier one cached.
 std::vector<BenchRequest> make_batch(const BenchSpec& spec, int32_t batch, int32_t run, const ModelBounds& bounds);
 
-// One run of a throughput benchmark: other prompts in each run, but the same lengths. Mixed lengths are log-normal with
-// the means of the spec and sigma 1 (of the logarithm), which is about the shape of ShareGPT's conversations; a prompt
-// takes at most half of the context, and the output what is left.
+// The requests of one run of a throughput benchmark. Each run has other prompts of the same lengths. Mixed lengths are
+// log-normal with the means of the specification and sigma 1 (of the logarithm), which resembles ShareGPT's
+// conversations. A prompt takes at most half of the context, and the output at most the rest.
 std::vector<BenchRequest> make_requests(const BenchSpec& spec, int32_t run, const ModelBounds& bounds);
 
 }  // namespace optserve::workload

@@ -54,12 +54,12 @@ TEST(BenchSpec, IsGreedyAndIgnoresTheEndUnlessToldOtherwise) {
 
 TEST(BenchSpec, RefusalsNameTheField) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {R"({"batches": [1, 0]})", "batches: expected 1 to 4096, found 0"},
+      {R"({"batches": [1, 0]})", "batches is 0, expected 1 to 4096"},
       {R"({"batches": []})", "batches: expected at least one"},
       {R"({"batches": "1"})", "batches: expected a list of integers"},
       {R"({"batches": [1.5]})", "batches: expected an integer, found 1.5"},
       {R"({"batches": [99999999999]})", "batches: expected an integer"},
-      {R"({"batches": [1], "output_tokens": 0})", "output_tokens: expected 1 to 2048, found 0"},
+      {R"({"batches": [1], "output_tokens": 0})", "output_tokens is 0, expected 1 to 2048"},
       {R"({"batches": [1], "repeats": 0})", "repeats"},
       {R"({"batches": [1], "warmup": -1})", "warmup"},
       {R"({"batches": [1], "temperature": 9})", "temperature"},
@@ -67,7 +67,7 @@ TEST(BenchSpec, RefusalsNameTheField) {
       {R"({"batches": [1], "mixed_lengths": true})", "one length"},
       {R"({"batches": [1], "batch": 1})", "unknown key 'batch'"},
       {R"({"kind": "speed"})", "kind"},
-      {R"({"kind": "throughput"})", "requests: expected 1 to 100000, found 0"},
+      {R"({"kind": "throughput"})", "requests is 0, expected 1 to 100000"},
       {R"([1])", "expected a JSON object or a file"},
       {R"({"batches": )", "is not JSON"},
       {"no-such-file.json", "expected a JSON object or a file with one, found 'no-such-file.json'"},

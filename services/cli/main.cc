@@ -1,3 +1,6 @@
 #include "cli/commands/command.h"
 
-int main(int argc, char** argv) { return optserve::cli::run_command_line(argc, argv); }
+int main(int argc, char** argv) {
+  const optserve::SystemClock clock;
+  return optserve::cli::run_command_line(argc, argv, clock);
+}

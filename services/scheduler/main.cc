@@ -5,6 +5,7 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/shutdown.h"
+#include "journal/journal.h"
 #include "metrics/http_server.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"

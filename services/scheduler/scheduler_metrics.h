@@ -12,7 +12,7 @@ namespace optserve::scheduler {
 struct SchedulerMetrics {
   explicit SchedulerMetrics(Registry& registry);
 
-  // Why a valid submit was refused; the first ones as QueueBounds::Bound.
+  // Why a valid submit was refused.
   enum class Busy : uint8_t { kJobs, kTokens, kBytes, kTenant, kJournal, kStorage, kDeadline };
 
   Counter accepted, duplicates, conflicts, refused;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "journal/journal.h"
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {

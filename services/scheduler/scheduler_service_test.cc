@@ -98,6 +98,24 @@ TEST(Scheduler, AStopStringEndsTheJobAtTheSameIdHoweverTokensWereBatched) {
   }
 }
 
+// The tokenizer says which of the ids completed the stop string: nothing is asked again to find out.
+TEST(Scheduler, AStopStringAmongManyIdsTakesOneQuestion) {
+  World world;
+  world.add_services();
+  auto spec = job_spec("a", "once", 12);
+  spec.stop = {"cd"};
+  const auto item = world.submit_and_dispatch(spec);
+  for (uint32_t p = 0; p < 9; ++p) {
+    world.send(world.worker, protocol::Tokens{1, {item.lease}, {p}, {TokenId(kFirstByteId + 'a' + int(p))}, {0}});
+  }
+  world.send(world.tokenizer, decode_bytes(world.only<protocol::Decode>(world.tokenizer)));
+  const auto question = world.only<protocol::Decode>(world.tokenizer);
+  EXPECT_EQ(question.items.at(0).ids.size(), 8u);
+  world.send(world.tokenizer, decode_bytes(question));
+  EXPECT_TRUE(world.take<protocol::Decode>(world.tokenizer).empty());
+  EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.ids.size(), 4u);
+}
+
 TEST(Scheduler, IdsAsPromptSkipTheTokenizer) {
   World world;
   world.add_services();
@@ -309,6 +327,49 @@ TEST(Scheduler, StatusShowsServicesAndJobs) {
   ASSERT_EQ(status.services.size(), 2u);
   EXPECT_EQ(status.services[1].kind, "worker");
   EXPECT_EQ(status.services[1].running, 1);
+}
+
+// The value of a metric with these labels.
+double metric(const World& world, const std::string& name) {
+  const std::string text = world.metrics();
+  const size_t found = text.find("\n" + name + " ");
+  return found == std::string::npos ? -1 : std::stod(text.substr(found + name.size() + 2));
+}
+
+TEST(Scheduler, CountsTheKeysThatAreForgottenBeforeTheirTime) {
+  SchedulerOptions options;
+  options.known_keys_max = 2;
+  World world(options);
+  world.add_services();
+  const JobId first = world.submit(job_spec("a"));
+  const JobId second = world.submit(job_spec("b"));
+  for (const JobId& job : {first, second}) world.send(world.client, protocol::Cancel{1, job});
+  EXPECT_EQ(metric(world, "optserve_keys_evicted_total"), 0);
+  world.submit(job_spec("c"));
+  EXPECT_EQ(metric(world, "optserve_keys_evicted_total"), 1);
+  world.submit(job_spec("d"));
+  EXPECT_EQ(metric(world, "optserve_keys_evicted_total"), 2);
+  EXPECT_NE(world.submit(job_spec("a")), first);  // an open job keeps its key, so there are more than two now
+  EXPECT_EQ(metric(world, "optserve_keys_evicted_total"), 2);
+}
+
+TEST(Scheduler, CountsRefusalsByTheBoundThatIsReached) {
+  const auto refused_for = [](SchedulerOptions options, const std::string& reason) {
+    World world(options);
+    world.add_services();
+    for (int job = 0; job < 3; ++job) {
+      world.send(world.client, protocol::Submit{1, false, {ids_spec("k" + std::to_string(job), "tenant")}});
+    }
+    return metric(world, "optserve_jobs_busy_total{reason=\"" + reason + "\"}");
+  };
+  SchedulerOptions jobs, bytes, tenant;
+  jobs.tenant_share = bytes.tenant_share = tenant.tenant_share = 1;
+  jobs.open_jobs_max = 1;
+  EXPECT_EQ(refused_for(jobs, "jobs"), 2);
+  bytes.queue_bytes_max = 1;
+  EXPECT_EQ(refused_for(bytes, "bytes"), 3);
+  tenant.tenant_jobs_max = 2;
+  EXPECT_EQ(refused_for(tenant, "tenant"), 1);
 }
 
 }  // namespace scheduler_service_test

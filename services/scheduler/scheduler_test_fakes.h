@@ -12,6 +12,7 @@
 
 namespace optserve::scheduler::testing {
 
+inline constexpr TokenId kEndOfText = 2;    // also the first id of every prompt
 inline constexpr TokenId kFirstByteId = 3;  // id of byte 0
 inline constexpr int32_t kVocab = 259;
 inline constexpr int32_t kContext = 512;
@@ -31,7 +32,8 @@ inline protocol::Encoded encode_bytes(const protocol::Encode& question) {
   for (const protocol::EncodeItem& item : question.items) {
     protocol::EncodedItem encoded;
     encoded.ticket = item.ticket;
-    encoded.count = static_cast<uint32_t>(item.text.size());
+    encoded.ids.push_back(kEndOfText);
+    encoded.count = static_cast<uint32_t>(item.text.size()) + 1;
     for (const char c : item.text.substr(0, 2048)) encoded.ids.push_back(kFirstByteId + static_cast<uint8_t>(c));
     answer.items.push_back(std::move(encoded));
   }
@@ -43,13 +45,16 @@ inline protocol::DecodedItem decode_item(const protocol::DecodeItem& item) {
   protocol::DecodedItem answer;
   answer.ticket = item.ticket;
   std::string text(item.state.data.begin(), item.state.data.end());
+  uint32_t ids = 0;
   for (const TokenId id : item.ids) {
+    ++ids;
     if (id >= kFirstByteId) text += static_cast<char>(id - kFirstByteId);
     for (size_t stop = 0; stop < item.stop.size(); ++stop) {
       const size_t found = text.find(item.stop[stop]);
       if (found == std::string::npos) continue;
       answer.text = text.substr(0, found);
       answer.stop = static_cast<int32_t>(stop);
+      answer.stop_ids = ids;
       return answer;
     }
   }

@@ -1,9 +1,12 @@
+// optserve-tokenizer: turns text into ids and ids into text.
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <vector>
 
+#include "base/config.h"
 #include "base/log.h"
 #include "base/shutdown.h"
-#include "tokenizer/options.h"
 #include "tokenizer/tokenizer_service.h"
 #include "transport/scheduler_session.h"
 
@@ -13,7 +16,20 @@ using namespace optserve;
 
 constexpr seconds kDrainDeadline{5};
 
-tokenizer::TextServer load_models(const tokenizer::TokenizerOptions& options) {
+struct Options {
+  CommonOptions common;
+  std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
+  std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
+};
+
+void add_options(ConfigParser& parser, Options& options) {
+  add_common_options(parser, options.common);
+  parser.add("scheduler", options.schedulers,
+             "Service endpoint of a scheduler; repeatable: the service registers with all of them");
+  parser.add("model", options.models, "NAME=FOLDER: the name clients use and a sharded checkpoint; repeatable");
+}
+
+tokenizer::TextServer load_models(const Options& options) {
   std::vector<std::unique_ptr<tokenizer::ServedModel>> models;
   for (const std::string& name_and_folder : options.models) {
     auto model = tokenizer::load_served_model(name_and_folder);
@@ -26,7 +42,7 @@ tokenizer::TextServer load_models(const tokenizer::TokenizerOptions& options) {
   return tokenizer::TextServer(std::move(models));
 }
 
-void serve(const tokenizer::TokenizerOptions& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
+void serve(const Options& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
   protocol::Register hello = transport::new_registration();
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
@@ -36,9 +52,9 @@ void serve(const tokenizer::TokenizerOptions& options, tokenizer::TextServer tex
 }  // namespace
 
 int main(int argc, char** argv) {
-  tokenizer::TokenizerOptions options;
+  Options options;
   ConfigParser parser("optserve-tokenizer", "Turns text into ids and ids into text for the scheduler.");
-  tokenizer::add_options(parser, options);
+  add_options(parser, options);
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   try {
     install_shutdown_signals();

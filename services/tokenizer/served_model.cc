@@ -29,7 +29,7 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
   info.manifest_digest = identity.value().manifest_digest;
   info.context = static_cast<int32_t>(manifest.config.max_positions);
   info.vocab = static_cast<int32_t>(manifest.config.vocab);
-  return std::make_unique<ServedModel>(std::move(info), std::move(bpe).value());
+  return std::make_unique<ServedModel>(std::move(info), std::move(bpe).value(), manifest.config.bos_id);
 }
 
 }  // namespace optserve::tokenizer

@@ -15,13 +15,14 @@ namespace optserve::tokenizer {
 
 // Owned by one thread. Not movable: encoder and streamer point at the Bpe.
 struct ServedModel {
-  ServedModel(protocol::ModelInfo its_info, Bpe its_bpe)
-      : info(std::move(its_info)), bpe(std::move(its_bpe)), encoder(bpe), streamer(bpe) {}
+  ServedModel(protocol::ModelInfo its_info, Bpe its_bpe, TokenId its_leading_id)
+      : info(std::move(its_info)), bpe(std::move(its_bpe)), leading_id(its_leading_id), encoder(bpe), streamer(bpe) {}
   ServedModel(const ServedModel&) = delete;
   ServedModel& operator=(const ServedModel&) = delete;
 
   protocol::ModelInfo info;
   Bpe bpe;
+  TokenId leading_id;  // which every prompt begins with
   Encoder encoder;
   TextStreamer streamer;
 };

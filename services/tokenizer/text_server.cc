@@ -1,6 +1,7 @@
 #include "tokenizer/text_server.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/limits.h"
@@ -42,6 +43,19 @@ class ReplyBuilder {
   std::vector<Message> messages_;
   size_t bytes_ = 0;
 };
+
+// How many of the ids there are up to the end of the stop string that they hold. The streamer says only that they hold
+// one; given one id at a time it gives the same text, so the call that ends it names the id.
+size_t ids_until_stop(const TextStreamer& streamer, const protocol::DecodeItem& item, std::string_view state) {
+  PendingText pending(state);
+  for (size_t i = 0; i + 1 < item.ids.size(); ++i) {
+    Result<StreamedText> streamed = streamer.push(pending, std::span(item.ids).subspan(i, 1), item.stop, false);
+    check(streamed.ok(), "ids that are valid together are valid one by one");
+    if (streamed.value().stop_string) return i + 1;
+    pending = std::move(streamed.value().pending);
+  }
+  return item.ids.size();
+}
 
 template <class Item>
 void set_error(Item& item, const Refusal& why) {
@@ -106,7 +120,7 @@ protocol::EncodedItem TextServer::encode_item(const protocol::EncodeItem& item) 
                                                  std::to_string(limits::kPromptBytesMax) + " are allowed"));
     return answer;
   }
-  ids_.clear();
+  ids_.assign(1, model->leading_id);
   if (const Status status = model->encoder.encode(item.text, ids_); !status.ok()) {
     set_error(answer, status.refusal());
     return answer;
@@ -175,6 +189,7 @@ protocol::DecodedItem TextServer::decode_item(const protocol::DecodeItem& item) 
   answer.state.data.assign(text.pending.begin(), text.pending.end());
   if (text.stop_string) {
     answer.stop = static_cast<int32_t>(*text.stop_string);
+    answer.stop_ids = static_cast<uint32_t>(ids_until_stop(model->streamer, item, pending));
     if (item.include_stop) answer.text += item.stop[*text.stop_string];
   }
   return answer;

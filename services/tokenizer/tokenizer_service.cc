@@ -15,6 +15,16 @@ protocol::Register complete(protocol::Register hello, const TextServer& texts) {
 
 }  // namespace
 
+TokenizerMetrics::TokenizerMetrics(Registry& registry)
+    : texts_encoded(registry.counter("optserve_tokenizer_texts_encoded_total", "Prompts turned into ids")),
+      bytes_encoded(registry.counter("optserve_tokenizer_encoded_bytes_total", "Bytes of prompts turned into ids")),
+      pieces_decoded(registry.counter("optserve_tokenizer_pieces_decoded_total", "Pieces of output turned into text")),
+      ids_decoded(registry.counter("optserve_tokenizer_ids_decoded_total", "Ids turned into text")),
+      encode_errors(registry.counter("optserve_tokenizer_errors_total", "Items answered with an error",
+                                     {{"operation", "encode"}})),
+      decode_errors(registry.counter("optserve_tokenizer_errors_total", "Items answered with an error",
+                                     {{"operation", "decode"}})) {}
+
 TokenizerService::TokenizerService(TextServer texts, protocol::Register hello,
                                    const transport::SchedulerLinkOptions& link, Registry& registry, Health& health)
     : texts_(std::move(texts)),
@@ -35,15 +45,20 @@ void TokenizerService::on_message(const transport::Peer& from, protocol::Message
   }
 }
 
+template <class Item>
+void TokenizerService::count(const std::vector<Item>& items, Counter& all, Counter& errors) {
+  all.add(static_cast<double>(items.size()));
+  answers_ += items.size();
+  for (const Item& item : items) {
+    if (item.error) errors.add();
+  }
+}
+
 void TokenizerService::encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out) {
   for (const protocol::EncodeItem& item : request.items)
     metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
   for (protocol::Encoded& answer : texts_.encode(request)) {
-    metrics_.texts_encoded.add(static_cast<double>(answer.items.size()));
-    answers_ += answer.items.size();
-    for (const protocol::EncodedItem& item : answer.items) {
-      if (item.error) metrics_.encode_errors.add();
-    }
+    count(answer.items, metrics_.texts_encoded, metrics_.encode_errors);
     out.send(from, std::move(answer));
   }
 }
@@ -51,11 +66,7 @@ void TokenizerService::encode(const transport::Peer& from, const protocol::Encod
 void TokenizerService::decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out) {
   for (const protocol::DecodeItem& item : request.items) metrics_.ids_decoded.add(static_cast<double>(item.ids.size()));
   for (protocol::Decoded& answer : texts_.decode(request)) {
-    metrics_.pieces_decoded.add(static_cast<double>(answer.items.size()));
-    answers_ += answer.items.size();
-    for (const protocol::DecodedItem& item : answer.items) {
-      if (item.error) metrics_.decode_errors.add();
-    }
+    count(answer.items, metrics_.pieces_decoded, metrics_.decode_errors);
     out.send(from, std::move(answer));
   }
 }

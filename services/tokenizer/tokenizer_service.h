@@ -3,12 +3,23 @@
 #pragma once
 
 #include "metrics/http_server.h"
-#include "tokenizer/metrics.h"
+#include "metrics/metrics.h"
 #include "tokenizer/text_server.h"
 #include "transport/scheduler_links.h"
 #include "transport/service.h"
 
 namespace optserve::tokenizer {
+
+struct TokenizerMetrics {
+  explicit TokenizerMetrics(Registry& registry);
+
+  Counter texts_encoded;   // items, refused ones included
+  Counter bytes_encoded;   // of their text
+  Counter pieces_decoded;  // items, refused ones included
+  Counter ids_decoded;
+  Counter encode_errors;
+  Counter decode_errors;
+};
 
 class TokenizerService final : public transport::Service {
  public:
@@ -25,6 +36,9 @@ class TokenizerService final : public transport::Service {
   bool is_drained() const override { return draining_; }
 
  private:
+  // Counts the items of an answer, and those of them that are errors.
+  template <class Item>
+  void count(const std::vector<Item>& items, Counter& all, Counter& errors);
   void encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out);
   void decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out);
 

@@ -92,6 +92,18 @@ TEST(ServedModel, VocabularyDigestChangesWithEitherFileAndOnlyWithThem) {
   }
 }
 
+TEST(ServedModel, ItsPromptsBeginWithTheIdThatItsManifestNames) {
+  CheckpointFolder folder;
+  folder.manifest().config.bos_id = 7;
+  folder.write_manifest();
+  std::vector<std::unique_ptr<ServedModel>> models;
+  models.push_back(load_served_model("demo=" + folder.path()).value());
+  TextServer texts(std::move(models));
+  protocol::Encode question;
+  question.items.push_back({1, "demo", "text"});
+  EXPECT_EQ(texts.encode(question).at(0).items.at(0).ids.front(), 7);
+}
+
 TEST(ServedModel, RefusesChangedMissingAndAbsentTokenizerFiles) {
   const CheckpointFolder folder;
   const std::string merges = read_file(folder.path() + "/gpt2-merges.txt");
@@ -187,7 +199,9 @@ TEST_F(TokenizerServiceTest, EncodesAndDecodesBack) {
   EXPECT_EQ(encoded[0].ticket, 11u);
   EXPECT_FALSE(encoded[0].error);
   EXPECT_EQ(encoded[0].count, encoded[0].ids.size());
-  EXPECT_EQ(encoded[1].count, 0u);
+  EXPECT_EQ(encoded[0].ids.front(), 2);
+  EXPECT_EQ(encoded[1].ids, std::vector<TokenId>{2});
+  EXPECT_EQ(encoded[1].count, 1u);
 
   std::string streamed;  // one id at a time, the state travelling with each question
   protocol::Bytes state;
@@ -211,6 +225,31 @@ TEST_F(TokenizerServiceTest, StopStringsEndTheText) {
   EXPECT_EQ(piece.stop, 1);
 }
 
+TEST_F(TokenizerServiceTest, SaysWhichIdCompletedTheStopString) {
+  const auto ids = encode({{1, "demo", "one two. three four five"}})[0].ids;
+  const std::vector<std::string> stop = {"zz", ". th"};
+  std::vector<protocol::Bytes> states(1);  // before each id
+  protocol::DecodedItem piece;
+  for (size_t i = 0; i < ids.size() && piece.stop < 0; ++i) {
+    piece = decode({2, "demo", states.back(), {ids[i]}, stop, false});
+    states.push_back(piece.state);
+  }
+  const size_t expected = states.size() - 1;
+  EXPECT_EQ(piece.stop, 1);
+  EXPECT_EQ(piece.stop_ids, 1u);
+  ASSERT_GT(expected, 2u);
+  ASSERT_LT(expected, ids.size());
+  for (size_t first = 0; first < expected; ++first) {
+    for (const bool flush : {false, true}) {
+      const std::vector<TokenId> rest(ids.begin() + static_cast<ptrdiff_t>(first), ids.end());
+      const auto answer = decode({3, "demo", states[first], rest, stop, flush});
+      EXPECT_EQ(answer.stop, 1);
+      EXPECT_EQ(answer.stop_ids, expected - first);
+    }
+  }
+  EXPECT_EQ(decode({4, "demo", {}, ids, {"zz"}, true}).stop_ids, 0u);
+}
+
 TEST_F(TokenizerServiceTest, TheStopStringIsPartOfTheTextWhenAskedFor) {
   const auto ids = encode({{1, "demo", "one two. three"}})[0].ids;
   const auto piece = decode({2, "demo", {}, ids, {"zz", ". th"}, false, true});
@@ -223,7 +262,10 @@ TEST_F(TokenizerServiceTest, BadWordsAreEncodedAtABeginAndAfterASpace) {
   const auto answer = encode({{1, "demo", "text", {"dog", " cat"}}})[0];
   ASSERT_FALSE(answer.error) << answer.message;
   std::vector<std::vector<TokenId>> expected;
-  for (const char* text : {"dog", " dog", "cat", " cat"}) expected.push_back(encode({{2, "demo", text}})[0].ids);
+  for (const char* text : {"dog", " dog", "cat", " cat"}) {
+    const auto ids = encode({{2, "demo", text}})[0].ids;
+    expected.emplace_back(ids.begin() + 1, ids.end());  // without the leading id
+  }
   EXPECT_EQ(answer.bad_words, expected);
   EXPECT_TRUE(encode({{1, "demo", "", std::vector<std::string>(limits::kBadWordsMax + 1, "a")}})[0].error);
   EXPECT_TRUE(encode({{1, "demo", "", {std::string(limits::kStopStringBytesMax + 1, 'a')}}})[0].error);

@@ -120,16 +120,15 @@ class Bench {
     batching::PlannerOptions planner = planner_options(engine_);
     planner.prefix_cache = host_.prefix_cache;
     planner.draft_tokens = host_.draft_tokens;
-    planner.draft_source = host_.draft_source;
-    const auto generations =
-        generate_all(leader_, planner, std::move(list), &stats, [&](const GenerateProgress& progress) {
-          run.steps = progress.steps;
-          const Instant now = host_.clock.now();
-          if (now - reported < kProgressInterval) return true;
-          reported = now;
-          report_progress(batch, index, static_cast<int64_t>(progress.tokens), run.output_tokens);
-          return !host_.is_stopped();
-        });
+    const auto on_step = [&](const GenerateProgress& progress) {
+      run.steps = progress.steps;
+      const Instant now = host_.clock.now();
+      if (now - reported < kProgressInterval) return true;
+      reported = now;
+      report_progress(batch, index, static_cast<int64_t>(progress.tokens), run.output_tokens);
+      return !host_.is_stopped();
+    };
+    const auto generations = generate_all(leader_, planner, std::move(list), &stats, on_step, host_.draft_source);
     run.seconds = std::chrono::duration<double>(host_.clock.now() - start).count();
     run.device_busy_ms = engine_.device_time().busy_ms - before.busy_ms;
     run.device_idle_ms = engine_.device_time().idle_ms - before.idle_ms;
@@ -143,7 +142,7 @@ class Bench {
 
   static void expect_whole(const std::vector<Generation>& generations, const std::vector<size_t>& expected) {
     for (size_t i = 0; i < generations.size(); ++i) {
-      if (generations[i].finished == batching::FinishReason::kNonFinite)
+      if (generations[i].finished == batching::FinishReason::kError)
         throw Error("the model computed NaN or Inf, so its speed says nothing");
       if (generations[i].tokens.size() != expected[i])
         throw Error("expected " + std::to_string(expected[i]) + " new tokens, the engine gave " +
@@ -182,10 +181,9 @@ void run_bench(GroupLeader& leader, const Engine& engine, const BenchSpec& spec,
 }
 
 int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend,
-               batching::DraftSource* draft_source) {
+               batching::DraftSource* draft_source, const Clock& clock) {
   const auto spec = workload::read_bench_spec(options.bench);
   if (!spec.ok()) throw Error(spec.refusal().message);
-  const SystemClock clock;
   const auto emit = [](const json& event) {
     std::fputs((event.dump() + "\n").c_str(), stdout);
     if (std::fflush(stdout) != 0) throw errno_error("write to standard output");

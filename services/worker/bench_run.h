@@ -20,16 +20,15 @@ struct BenchHost {
   std::function<bool()> is_stopped = [] { return false; };
   bool prefix_cache = false;  // within a run; each run begins with an empty one
   int draft_tokens = 0;
-  batching::DraftSource* draft_source = nullptr;
+  batching::DraftSource* draft_source = nullptr;  // may be null
 };
 
 // Runs `spec` on rank 0; the other ranks are in follow(). Throws Error for a model that cannot do it.
 void run_bench(GroupLeader& leader, const Engine& engine, const workload::BenchSpec& spec, const BenchHost& host);
 
 // What rank 0 does instead of serving when options.bench is set: events go to standard output, SIGTERM ends it early.
-// `draft_source` may be null.
-// Returns the exit status.
+// `draft_source` may be null. Returns the exit status.
 int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend,
-               batching::DraftSource* draft_source);
+               batching::DraftSource* draft_source, const Clock& clock);
 
 }  // namespace optserve::worker

@@ -1,20 +1,11 @@
 // The seam between the worker's message side and its engine thread.
 #pragma once
 
-#include <optional>
-#include <string>
-#include <vector>
+#include <cstdint>
 
-#include "base/error.h"
 #include "batching/planner.h"
 
 namespace optserve::worker {
-
-// What the engine thread reports about one generation.
-struct EngineEvent {
-  batching::SequenceEvent event;
-  std::optional<Refusal> refused;  // the generation was never started; `event` holds its id only
-};
 
 class EnginePort {
  public:

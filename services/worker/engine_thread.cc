@@ -3,14 +3,16 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
 
 namespace optserve::worker {
 
-EngineThread::EngineThread(const batching::PlannerOptions& options, GroupSteps steps)
-    : planner_(options), group_(std::move(steps)) {
+EngineThread::EngineThread(const batching::PlannerOptions& options, GroupSteps steps, batching::DraftSource* drafts)
+    : planner_(options), group_(std::move(steps)), drafts_(drafts) {
   event_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (event_fd_ < 0) throw errno_error("eventfd");
   thread_ = std::thread([this] { run(); });
@@ -46,7 +48,7 @@ void EngineThread::cancel(batching::SequenceId id) {
   commands_changed_.notify_one();
 }
 
-std::vector<EngineEvent> EngineThread::take_events() {
+std::vector<batching::SequenceEvent> EngineThread::take_events() {
   uint64_t ignored = 0;
   [[maybe_unused]] const ssize_t count = read(event_fd_, &ignored, sizeof ignored);
   const std::lock_guard lock(mutex_);
@@ -62,13 +64,13 @@ batching::PlannerStats EngineThread::stats() const {
 void EngineThread::run() {
   try {
     while (wait_for_commands()) {
-      std::vector<EngineEvent> events;
+      std::vector<batching::SequenceEvent> events;
       take_commands(events);
-      while (const auto plan = planner_.plan()) group_.start(*plan);
+      while (const auto plan = batching::plan_step(planner_, drafts_)) group_.start(*plan);
       if (planner_.in_flight() > 0) finish_step(events);
       publish(std::move(events));
     }
-    std::vector<EngineEvent> last;
+    std::vector<batching::SequenceEvent> last;
     while (planner_.in_flight() > 0) finish_step(last);
     publish(std::move(last));
   } catch (...) {
@@ -80,10 +82,9 @@ void EngineThread::run() {
   }
 }
 
-void EngineThread::finish_step(std::vector<EngineEvent>& events) {
-  for (batching::SequenceEvent& event : planner_.apply(group_.finish())) {
-    events.push_back({std::move(event), std::nullopt});
-  }
+void EngineThread::finish_step(std::vector<batching::SequenceEvent>& events) {
+  std::vector<batching::SequenceEvent> of_step = batching::apply_step(planner_, group_.finish(), drafts_);
+  std::ranges::move(of_step, std::back_inserter(events));
   steps_.fetch_add(1);
 }
 
@@ -95,7 +96,7 @@ bool EngineThread::wait_for_commands() {
   return !stopping_;
 }
 
-void EngineThread::take_commands(std::vector<EngineEvent>& events) {
+void EngineThread::take_commands(std::vector<batching::SequenceEvent>& events) {
   std::vector<batching::SequenceRequest> added;
   std::vector<batching::SequenceId> cancelled;
   {
@@ -106,8 +107,8 @@ void EngineThread::take_commands(std::vector<EngineEvent>& events) {
   for (batching::SequenceRequest& request : added) {
     const batching::SequenceId id = request.id;
     if (const Status status = planner_.add(std::move(request)); !status.ok()) {
-      EngineEvent event;
-      event.event.id = id;
+      batching::SequenceEvent event;
+      event.id = id;
       event.refused = status.refusal();
       events.push_back(std::move(event));
     }
@@ -116,13 +117,13 @@ void EngineThread::take_commands(std::vector<EngineEvent>& events) {
   for (const batching::SequenceId id : cancelled) planner_.cancel(id);
 }
 
-void EngineThread::publish(std::vector<EngineEvent> events) {
+void EngineThread::publish(std::vector<batching::SequenceEvent> events) {
   bool announce = false;
   {
     const std::lock_guard lock(mutex_);
     stats_ = planner_.stats();
     announce = failure_ != nullptr || !events.empty();
-    for (EngineEvent& event : events) events_.push_back(std::move(event));
+    for (batching::SequenceEvent& event : events) events_.push_back(std::move(event));
   }
   if (!announce) return;
   const uint64_t one = 1;

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "batching/planner.h"
+#include "batching/draft_source.h"
 #include "worker/engine_port.h"
 
 namespace optserve::worker {
@@ -24,7 +24,8 @@ struct GroupSteps {
 
 class EngineThread final : public EnginePort {
  public:
-  EngineThread(const batching::PlannerOptions& options, GroupSteps steps);
+  // `drafts` guesses where texts do not repeat themselves; null: nothing does. Called on the engine thread.
+  EngineThread(const batching::PlannerOptions& options, GroupSteps steps, batching::DraftSource* drafts = nullptr);
   ~EngineThread() override;  // stops after the steps in progress
 
   void add(batching::SequenceRequest request) override;
@@ -33,19 +34,20 @@ class EngineThread final : public EnginePort {
 
   int event_fd() const { return event_fd_; }
   // Everything since the last call. Rethrows what ended the engine thread, if something did.
-  std::vector<EngineEvent> take_events();
+  std::vector<batching::SequenceEvent> take_events();
   batching::PlannerStats stats() const;
   void stop();
 
  private:
   void run();
-  void finish_step(std::vector<EngineEvent>& events);
-  void take_commands(std::vector<EngineEvent>& events);
-  void publish(std::vector<EngineEvent> events);
+  void finish_step(std::vector<batching::SequenceEvent>& events);
+  void take_commands(std::vector<batching::SequenceEvent>& events);
+  void publish(std::vector<batching::SequenceEvent> events);
   bool wait_for_commands();
 
   batching::Planner planner_;  // engine thread only
   GroupSteps group_;
+  batching::DraftSource* drafts_;
   int event_fd_ = -1;
   std::atomic<uint64_t> steps_{0};
 
@@ -53,7 +55,7 @@ class EngineThread final : public EnginePort {
   std::condition_variable commands_changed_;
   std::vector<batching::SequenceRequest> added_;
   std::vector<batching::SequenceId> cancelled_;
-  std::vector<EngineEvent> events_;
+  std::vector<batching::SequenceEvent> events_;
   batching::PlannerStats stats_;
   std::exception_ptr failure_;
   bool stopping_ = false;

@@ -58,9 +58,9 @@ std::map<batching::SequenceId, int> tokens_until(EngineThread& engine, size_t fi
   for (size_t ended = 0; ended < finished;) {
     pollfd polled{engine.event_fd(), POLLIN, 0};
     if (poll(&polled, 1, 10'000) <= 0) break;
-    for (const EngineEvent& item : engine.take_events()) {
-      if (item.event.token) ++tokens[item.event.id];
-      if (item.event.finished || item.refused) ++ended;
+    for (const batching::SequenceEvent& item : engine.take_events()) {
+      if (item.token) ++tokens[item.id];
+      if (item.finished || item.refused) ++ended;
     }
   }
   return tokens;
@@ -85,7 +85,7 @@ TEST(EngineThread, ReportsWhatThePlannerRefuses) {
   const auto events = engine.take_events();
   ASSERT_EQ(events.size(), 1u);
   EXPECT_TRUE(events[0].refused);
-  EXPECT_EQ(events[0].event.id, 1u);
+  EXPECT_EQ(events[0].id, 1u);
 }
 
 TEST(EngineThread, CancelStopsTheTokens) {

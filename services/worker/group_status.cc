@@ -34,8 +34,8 @@ GroupStatusMemory::~GroupStatusMemory() {
   if (fd_ >= 0) close(fd_);
 }
 
-int64_t monotonic_ms() {
-  return std::chrono::duration_cast<milliseconds>(SystemClock().now().time_since_epoch()).count();
+int64_t monotonic_ms(const Clock& clock) {
+  return std::chrono::duration_cast<milliseconds>(clock.now().time_since_epoch()).count();
 }
 
 }  // namespace optserve::worker

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/clock.h"
 #include "base/limits.h"
 
 namespace optserve::worker {
@@ -37,20 +38,22 @@ class GroupStatusMemory {
   int fd_ = -1;
 };
 
-int64_t monotonic_ms();
+// Of the clock, in milliseconds: the unit of the times in GroupStatus.
+int64_t monotonic_ms(const Clock& clock);
 
-// Shows since when the oldest step under way is. One thread.
+// Shows the supervisor when the oldest step that still runs was started. Used by one thread.
 class StepMark {
  public:
-  StepMark(GroupStatus& status, int rank) : mark_(status.busy_since_ms[rank]) {}
+  StepMark(GroupStatus& status, int rank, const Clock& clock) : mark_(status.busy_since_ms[rank]), clock_(clock) {}
   void started() {
-    if (steps_++ == 0) mark_.store(monotonic_ms());
+    if (steps_++ == 0) mark_.store(monotonic_ms(clock_));
   }
   // The next step cannot have begun before the one that is finished now.
-  void finished() { mark_.store(--steps_ > 0 ? monotonic_ms() : 0); }
+  void finished() { mark_.store(--steps_ > 0 ? monotonic_ms(clock_) : 0); }
 
  private:
   std::atomic<int64_t>& mark_;
+  const Clock& clock_;
   int steps_ = 0;
 };
 

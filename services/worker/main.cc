@@ -17,7 +17,7 @@ int run_supervisor(const optserve::worker::WorkerOptions& options) {
   health.stamp();
   const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
-  return worker::Supervisor(options, metrics, health).run();
+  return worker::Supervisor(options, metrics, health, clock).run();
 }
 
 }  // namespace

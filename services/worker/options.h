@@ -3,13 +3,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/config.h"
-#include "tensor/dtype.h"
 
 namespace optserve::worker {
 
@@ -24,8 +21,8 @@ struct WorkerOptions {
   std::string kv_dtype = "auto";  // of the KV cache: int8; auto: as dtype
   int threads = 0;                // per rank, CPU only; 0: cores / world
   int max_sequences = 64;         // generations at a time
-  int lease_ahead =
-      -1;  // generations held beyond those, which take a free slot at once; -1: a quarter of max-sequences
+  // Generations leased beyond max_sequences, which take a free slot at once; -1: a quarter of max_sequences.
+  int lease_ahead = -1;
   int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: what the device has room for, or kv-memory-mb on the CPU
   int64_t kv_memory_mb = 1024;    // per rank, CPU only, when kv-tokens is 0
   double memory_fraction = 0.92;  // of a GPU's memory that may be in use
@@ -34,9 +31,9 @@ struct WorkerOptions {
   bool random_weights = false;    // weights at random: the model's shape is all that is read, or a published name
   int max_step_tokens = 512;      // rows of one engine step
   bool prefix_cache = true;
-  int draft_tokens = 7;           // most that are guessed of a text that repeats itself; 0: none
+  int draft_tokens = 7;           // most tokens guessed at a time where a text repeats itself; 0: none
   std::string draft_model;        // folder of a small model's checkpoint, which guesses elsewhere; empty: none
-  int draft_model_tokens = 4;     // most that it guesses at a time
+  int draft_model_tokens = 4;     // most tokens that the draft model guesses at a time
   int step_deadline_ms = 30'000;  // a step that takes longer ends the group
   int load_deadline_ms = 1'800'000;
   int drain_ms = 60'000;  // after SIGTERM, for the running jobs
@@ -71,11 +68,6 @@ struct WorkerOptions {
 inline constexpr int kExitDrained = 0;
 inline constexpr int kExitBenchFailed = 1;
 inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the same command line will fail again
-
-// The type of that name; nullopt if there is none.
-std::optional<tensor::DType> compute_dtype(std::string_view name);
-// The type of that name that a KV cache may have instead of the compute type; nullopt if there is none.
-std::optional<tensor::DType> kv_dtype(std::string_view name);
 
 void add_options(ConfigParser& parser, WorkerOptions& options);
 // Fills in what was not given of node_rank and rendezvous, as torchrun (MASTER_ADDR, MASTER_PORT, GROUP_RANK),

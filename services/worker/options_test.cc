@@ -119,7 +119,7 @@ TEST(GroupPlace, OfAGroupOnOneHostIsTheFirst) {
 }
 
 TEST(GroupPlace, ThatMakesNoSenseIsNamed) {
-  EXPECT_THAT(refusal_of(two_nodes({{"MASTER_ADDR", "host"}})), HasSubstr("node-rank: expected 0 to 1, found -1"));
+  EXPECT_THAT(refusal_of(two_nodes({{"MASTER_ADDR", "host"}})), HasSubstr("node-rank is -1, expected 0 to 1"));
   EXPECT_THAT(refusal_of(two_nodes({{"MASTER_ADDR", "host"}, {"GROUP_RANK", "two"}})), HasSubstr("node-rank"));
   EXPECT_THAT(refusal_of(two_nodes({{"GROUP_RANK", "1"}})), HasSubstr("rendezvous: expected HOST:PORT, found ''"));
   for (const char* rendezvous : {"host", "host:", ":5000", "host:0", "host:65536", "host:5x"}) {
@@ -129,7 +129,7 @@ TEST(GroupPlace, ThatMakesNoSenseIsNamed) {
   options.world = 3;
   EXPECT_THAT(refusal_of(options), HasSubstr("nodes: expected a divisor of world 3, found 2"));
   options.world = 1;
-  EXPECT_THAT(refusal_of(options), HasSubstr("nodes: expected 1 to 1, found 2"));
+  EXPECT_THAT(refusal_of(options), HasSubstr("nodes is 2, expected 1 to 1"));
   options.world = 4;
   options.rank = 1;  // of host 0
   EXPECT_THAT(refusal_of(options), HasSubstr("rank: expected one of host 1, found 1"));

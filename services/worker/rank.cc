@@ -9,11 +9,12 @@
 #include <memory>
 #include <thread>
 
+#include "base/format_names.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "checkpoint/manifest/model_identity.h"
-#include "engine/draft_model.h"
+#include "engine/draft/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
 #include "engine/memory_plan.h"
@@ -28,7 +29,15 @@
 namespace optserve::worker {
 namespace {
 
-// A small model of rank 0 that guesses.
+// What the process of a rank shows to the outside, and its clock.
+struct RankProcess {
+  Registry& registry;
+  Health& health;
+  GroupStatus& status;
+  const Clock& clock;
+};
+
+// A small model with which rank 0 guesses the next tokens.
 struct LoadedDraft {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Communicator> communicator;
@@ -54,12 +63,19 @@ void watch_lifeline(int fd) {
   }).detach();
 }
 
+// Of the KV cache's cells; nullopt: the compute type.
+std::optional<DType> kv_dtype(const WorkerOptions& options) {
+  static_assert(kKvDtypeNames.size() == 1);
+  if (options.kv_dtype == kKvDtypeNames.front()) return DType::kI8;
+  return std::nullopt;
+}
+
 // KV blocks of one rank; 0 leaves it to the device's memory. On the CPU no more than all sequences at full length need.
 int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) {
   constexpr int64_t kBlock = limits::kKvBlockTokens;
   if (options.kv_tokens > 0) return static_cast<int32_t>(options.kv_tokens / kBlock);
   if (options.device == "cuda") return 0;
-  const DType cells = kv_dtype(options.kv_dtype).value_or(DType::kF32);
+  const DType cells = kv_dtype(options).value_or(DType::kF32);
   const int64_t most = options.max_sequences * ((config.max_positions + kBlock - 1) / kBlock);
   const auto block_bytes = static_cast<int64_t>(engine::kv_block_bytes(config, options.world, cells));
   const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / block_bytes;
@@ -72,7 +88,7 @@ BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   backend.device = {cuda ? DeviceKind::kCuda : DeviceKind::kCpu, cuda ? options.local_rank() : 0};
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
-  backend.compute_dtype = compute_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
+  backend.compute_dtype = tensor::parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.batch_invariant = options.deterministic;
   backend.tuning_cache = options.tuning_cache;
   return backend;
@@ -97,7 +113,7 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
     engine.checkpoint = options.model_folder();
   }
   engine.verify_checksums = options.verify_checksums;
-  engine.kv_dtype = kv_dtype(options.kv_dtype);
+  engine.kv_dtype = kv_dtype(options);
   engine.num_blocks = wanted_kv_blocks(options, manifest.config);
   engine.memory_fraction = options.memory_fraction;
   engine.max_sequences = options.max_sequences;
@@ -109,9 +125,10 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
   return engine;
 }
 
-// Before the large model, which takes all room of the device that is left.
-Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::ModelIdentity& model, Health& health) {
-  constexpr int32_t kSequences = 16;  // more are never guessed for at a time
+// Loaded before the large model, which takes all the memory that is left on the device.
+Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::ModelIdentity& model,
+                               const RankProcess& process) {
+  constexpr int32_t kSequences = 16;  // never more are guessed for at a time
   const bool is_name = options.random_weights && model_spec::find_published(options.draft_model) != nullptr;
   const auto identity = identify(is_name ? "" : options.draft_model, options.draft_model);
   if (!identity.ok()) return identity.refusal();
@@ -122,7 +139,7 @@ Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::M
   LoadedDraft draft;
   draft.backend = make_backend(backend_options(options, manifest.dtype));
   draft.communicator = make_solo_communicator();
-  EngineOptions engine = engine_options(options, manifest, health);
+  EngineOptions engine = engine_options(options, manifest, process.health);
   if (!options.random_weights) engine.checkpoint = options.draft_model;
   const int64_t context = manifest.config.max_positions;
   engine.num_blocks =
@@ -132,13 +149,15 @@ Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::M
   auto created = Engine::create(engine, *draft.backend, *draft.communicator);
   if (!created.ok()) return created.refusal();
   draft.engine = std::move(created).value();
-  draft.model = std::make_unique<DraftModel>(*draft.engine, *draft.communicator, options.draft_model_tokens);
+  draft.model =
+      std::make_unique<DraftModel>(*draft.engine, *draft.communicator, options.draft_model_tokens, process.clock);
   log_info("draft_model_loaded", {{"folder", options.draft_model}, {"backend", draft.backend->description()}});
   return draft;
 }
 
 // A refused checkpoint will be refused again: Refusal. A failing device throws.
-Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, Health& health) {
+Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIdentity& identity,
+                        const RankProcess& process) {
   const checkpoint::Manifest& manifest = identity.manifest;
   LoadedRank loaded;
   try {
@@ -147,12 +166,13 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
   }
   if (options.rank == 0 && !options.draft_model.empty()) {
-    auto draft = load_draft(options, identity, health);
+    auto draft = load_draft(options, identity, process);
     if (!draft.ok()) return draft.refusal();
     loaded.draft = std::move(draft).value();
   }
   loaded.communicator = make_group_communicator(options, *loaded.backend);
-  auto created = Engine::create(engine_options(options, manifest, health), *loaded.backend, *loaded.communicator);
+  auto created =
+      Engine::create(engine_options(options, manifest, process.health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();
   loaded.engine = std::move(created).value();
   log_info("loaded", {{"rank", options.rank},
@@ -176,43 +196,17 @@ protocol::Register registration(const WorkerOptions& options, const checkpoint::
   return hello;
 }
 
-// Adds to the service what is visible from outside the process: health, the supervisor's page, metrics.
-class VisibleService final : public WorkerService {
- public:
-  VisibleService(protocol::Register hello, const transport::SchedulerLinkOptions& link, EngineThread& engine,
-                 WorkerMetrics& metrics, Health& health, GroupStatus& status)
-      : WorkerService(std::move(hello), link, engine, metrics),
-        engine_(engine),
-        metrics_(metrics),
-        health_(health),
-        status_(status) {}
-
-  void on_tick(Instant now, transport::Outbox& out) override {
-    WorkerService::on_tick(now, out);
-    const bool ready = is_registered() && !is_draining();
-    health_.ready.store(ready);
-    status_.ready.store(ready ? 1 : 0);
-    status_.alive_at_ms.store(monotonic_ms());
-    metrics_.update(engine_.stats());
-  }
-
- private:
-  EngineThread& engine_;
-  WorkerMetrics& metrics_;
-  Health& health_;
-  GroupStatus& status_;
-};
-
-int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, LoadedRank& rank, Registry& registry,
-         Health& health, GroupStatus& status) {
+int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, LoadedRank& rank,
+         const RankProcess& process) {
   GroupLeader leader(*rank.engine, *rank.communicator);
   if (!options.bench.empty()) {
-    const int exit_status = lead_bench(options, leader, *rank.engine, *rank.backend, rank.draft.model.get());
+    const int exit_status =
+        lead_bench(options, leader, *rank.engine, *rank.backend, rank.draft.model.get(), process.clock);
     leader.stop();
     return exit_status;
   }
-  WorkerMetrics metrics(registry, options.schedulers.size());
-  StepMark mark(status, 0);
+  WorkerMetrics metrics(process.registry, options.schedulers.size());
+  StepMark mark(process.status, 0, process.clock);
   GroupSteps steps;
   steps.start = [&](const batching::StepPlan& plan) {
     mark.started();
@@ -227,32 +221,36 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
   batching::PlannerOptions planner = planner_options(*rank.engine);
   planner.prefix_cache = options.prefix_cache;
   planner.draft_tokens = options.draft_tokens;
-  planner.draft_source = rank.draft.model.get();
-  EngineThread engine(planner, std::move(steps));
+  EngineThread engine(planner, std::move(steps), rank.draft.model.get());
   const protocol::Register hello = registration(options, identity, *rank.engine);
-  VisibleService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, health, status);
+  const auto show = [&](bool ready) {
+    process.health.ready.store(ready);
+    process.status.ready.store(ready ? 1 : 0);
+    process.status.alive_at_ms.store(monotonic_ms(process.clock));
+    metrics.update(engine.stats());
+  };
+  WorkerService service(hello, transport::link_options(hello, options.schedulers), engine, metrics, show);
   const auto watch_engine = [&](transport::ServiceLoop& loop) {
     loop.watch(engine.event_fd(),
                [&](Instant, transport::Outbox& out) { service.on_engine_events(engine.take_events(), out); });
   };
-  transport::serve_scheduler(service, {options.schedulers, milliseconds(options.drain_ms), watch_engine}, registry,
-                             health);
+  transport::serve_scheduler(service, {options.schedulers, milliseconds(options.drain_ms), watch_engine},
+                             process.registry, process.health);
   engine.stop();
   leader.stop();
   return kExitDrained;
 }
 
-int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, Registry& registry,
-               Health& health, GroupStatus& status) {
-  auto loaded = load(options, identity, health);
+int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, const RankProcess& process) {
+  auto loaded = load(options, identity, process);
   if (!loaded.ok()) {
     log_error("model_refused", {{"cause", loaded.refusal().message}});
     return kExitConfiguration;
   }
-  status.loaded[options.rank].store(1);
-  if (options.rank == 0) return lead(options, identity, loaded.value(), registry, health, status);
-  health.started.store(true);
-  health.ready.store(true);
+  process.status.loaded[options.rank].store(1);
+  if (options.rank == 0) return lead(options, identity, loaded.value(), process);
+  process.health.started.store(true);
+  process.health.ready.store(true);
   follow(*loaded.value().engine, *loaded.value().communicator);
   return kExitDrained;
 }
@@ -282,7 +280,7 @@ int run_rank(const WorkerOptions& options) {
   health.stamp();
   const HttpServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
-  return run_loaded(options, identity.value(), registry, health, *status);
+  return run_loaded(options, identity.value(), {registry, health, *status, clock});
 }
 
 }  // namespace optserve::worker

@@ -21,7 +21,8 @@ TEST(GroupStatus, IsSharedThroughItsDescriptor) {
   const GroupStatusMemory ours = GroupStatusMemory::create();
   const GroupStatusMemory theirs = GroupStatusMemory::attach(dup(ours.fd()));
   EXPECT_EQ(theirs->busy_since_ms[1].load(), 0);
-  StepMark mark(*theirs, 1);
+  const SystemClock clock;
+  StepMark mark(*theirs, 1, clock);
   mark.started();
   mark.started();
   EXPECT_GT(ours->busy_since_ms[1].load(), 0);

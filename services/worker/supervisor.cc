@@ -32,8 +32,9 @@ struct OwnedFd {
 
 }  // namespace
 
-Supervisor::Supervisor(const WorkerOptions& options, Registry& metrics, Health& health)
+Supervisor::Supervisor(const WorkerOptions& options, Registry& metrics, Health& health, const Clock& clock)
     : options_(options),
+      clock_(clock),
       health_(health),
       restarts_(metrics.counter("optserve_worker_group_restarts_total", "Starts of the group after the first one")),
       ready_(metrics.gauge("optserve_worker_group_ready", "1 while the group is registered with a scheduler")) {}
@@ -76,7 +77,7 @@ Supervisor::Ending Supervisor::run_group() {
   if (pipe2(ends, O_CLOEXEC) != 0) throw errno_error("pipe2");
   const OwnedFd lifeline_read{ends[0]};
   const OwnedFd lifeline_write{ends[1]};
-  started_at_ms_ = monotonic_ms();
+  started_at_ms_ = now_ms();
   start_ranks(memory.fd, memory.bytes, status.fd(), lifeline_read.fd);
   log_info("group_started", {{"world", options_.world},
                              {"first_rank", options_.first_rank()},
@@ -110,7 +111,7 @@ bool Supervisor::is_ready(const GroupStatus& status) const {
 std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
   if (shutdown_requested() && !draining_) {
     draining_ = true;
-    drain_until_ms_ = monotonic_ms() + options_.drain_ms + 2'000;
+    drain_until_ms_ = now_ms() + options_.drain_ms + 2'000;
     log_info("draining", {{"deadline_ms", options_.drain_ms}});
     ranks_.signal_rank(0, SIGTERM);  // rank 0 ends the others when its jobs are done, on all hosts
   }
@@ -126,7 +127,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
   }
   if (ranks_.all_gone()) return Ending::kDrained;
   if (draining_ && !has_loaded(status)) return Ending::kDrained;  // no job has begun
-  if (draining_ && (shutdown_forced() || monotonic_ms() > drain_until_ms_)) {
+  if (draining_ && (shutdown_forced() || now_ms() > drain_until_ms_)) {
     log_warn("drain_cut_short");
     return Ending::kDrained;
   }
@@ -138,7 +139,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
 }
 
 std::optional<std::string> Supervisor::find_hung_rank(const GroupStatus& status) const {
-  const int64_t now = monotonic_ms();
+  const int64_t now = now_ms();
   const int64_t alive_at = status.alive_at_ms.load();
   if (alive_at != 0 && now - alive_at > kSilentMs) return "rank 0 does not turn its message loop";
   for (int rank = options_.first_rank(); rank < options_.first_rank() + options_.local_world(); ++rank) {
@@ -167,11 +168,11 @@ void Supervisor::wait_for_event() const {
 
 bool Supervisor::back_off() {
   if (draining_ || shutdown_requested()) return false;
-  const bool was_healthy = monotonic_ms() - started_at_ms_ > kHealthyAfterMs;
+  const bool was_healthy = now_ms() - started_at_ms_ > kHealthyAfterMs;
   back_off_ms_ = was_healthy || back_off_ms_ == 0 ? kBackOffFirstMs : std::min(back_off_ms_ * 2, kBackOffMaxMs);
   log_info("group_restart", {{"after_ms", back_off_ms_}});
-  const int64_t until = monotonic_ms() + back_off_ms_;
-  for (int64_t left = back_off_ms_; left > 0; left = until - monotonic_ms()) {
+  const int64_t until = now_ms() + back_off_ms_;
+  for (int64_t left = back_off_ms_; left > 0; left = until - now_ms()) {
     pollfd polled{shutdown_fd(), POLLIN, 0};
     poll(&polled, 1, static_cast<int>(std::min<int64_t>(left, kWatchIntervalMs)));
     health_.stamp();

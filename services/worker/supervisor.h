@@ -16,7 +16,7 @@ namespace optserve::worker {
 
 class Supervisor {
  public:
-  Supervisor(const WorkerOptions& options, Registry& metrics, Health& health);
+  Supervisor(const WorkerOptions& options, Registry& metrics, Health& health, const Clock& clock);
   // Until SIGTERM has drained the group, or the group cannot be configured. Returns the process's exit status.
   int run();
 
@@ -36,7 +36,10 @@ class Supervisor {
   // Sleeps before the next start; false if a shutdown came meanwhile.
   bool back_off();
 
+  int64_t now_ms() const { return monotonic_ms(clock_); }
+
   const WorkerOptions& options_;
+  const Clock& clock_;
   Health& health_;
   Counter restarts_;
   Gauge ready_;

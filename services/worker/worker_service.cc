@@ -14,24 +14,8 @@ namespace {
 
 constexpr size_t kTokensPerMessageMax = 1024;  // entries of one Tokens message
 constexpr seconds kSplitInterval{1};           // each heartbeat carries a fresh share
-// Longest time that a job can have, its delay included; a longer one is as good as none.
+// Longest time that a job can have, its delay included; a longer one is cut to it.
 constexpr milliseconds kRemainingMax{limits::kJobTtlMsMax + limits::kJobDelayMsMax};
-
-protocol::FinishReason wire_reason(batching::FinishReason reason) {
-  switch (reason) {
-    case batching::FinishReason::kEndOfText:
-      return protocol::FinishReason::kEndOfText;
-    case batching::FinishReason::kLength:
-      return protocol::FinishReason::kLength;
-    case batching::FinishReason::kCancelled:
-      return protocol::FinishReason::kCancelled;
-    case batching::FinishReason::kNonFinite:
-      return protocol::FinishReason::kError;
-    case batching::FinishReason::kStop:
-      return protocol::FinishReason::kStop;
-  }
-  return protocol::FinishReason::kError;
-}
 
 // Limits are checked here again: the scheduler may be of another version.
 Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo& model) {
@@ -60,10 +44,11 @@ Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo&
 }  // namespace
 
 WorkerService::WorkerService(protocol::Register registration, transport::SchedulerLinkOptions link, EnginePort& engine,
-                             WorkerMetrics& metrics)
+                             WorkerMetrics& metrics, std::function<void(bool ready)> on_ticked)
     : registration_(std::move(registration)),
       engine_(engine),
       metrics_(metrics),
+      on_ticked_(std::move(on_ticked)),
       links_(registration_, link,
              {.on_registered =
                   [this](transport::PortId scheduler, bool, Instant, transport::Outbox&) {
@@ -166,7 +151,7 @@ void WorkerService::append_token(const Job& job, const batching::SequenceEvent& 
   tokens.leases.push_back(job.lease);
   tokens.positions.push_back(static_cast<uint32_t>(event.position - job.prompt_tokens));
   tokens.tokens.push_back(*event.token);
-  tokens.finished.push_back(event.finished ? static_cast<uint8_t>(wire_reason(*event.finished)) : 0);
+  tokens.finished.push_back(static_cast<uint8_t>(event.finished.value_or(FinishReason::kNone)));
   if (job.wants_logprobs || !tokens.logprobs.empty()) {
     tokens.logprobs.resize(tokens.leases.size());
     tokens.best.resize(tokens.leases.size());
@@ -176,10 +161,10 @@ void WorkerService::append_token(const Job& job, const batching::SequenceEvent& 
   metrics_.tokens.add();
 }
 
-void WorkerService::on_engine_events(std::vector<EngineEvent> events, transport::Outbox& out) {
+void WorkerService::on_engine_events(std::vector<batching::SequenceEvent> events, transport::Outbox& out) {
   std::vector<protocol::Tokens> of_scheduler(links_.size());
-  for (EngineEvent& item : events) {
-    const auto found = jobs_.find(item.event.id);
+  for (batching::SequenceEvent& item : events) {
+    const auto found = jobs_.find(item.id);
     if (found == jobs_.end()) continue;  // revoked meanwhile
     const transport::PortId scheduler = found->second.scheduler;
     protocol::Tokens& tokens = of_scheduler[links_.index(scheduler)];
@@ -192,31 +177,31 @@ void WorkerService::on_engine_events(std::vector<EngineEvent> events, transport:
   leave_where_done(out);
 }
 
-void WorkerService::on_engine_event(EngineEvent item, Jobs::iterator at, protocol::Tokens& tokens,
+void WorkerService::on_engine_event(batching::SequenceEvent item, Jobs::iterator at, protocol::Tokens& tokens,
                                     transport::Outbox& out) {
   const Job job = at->second;
   const LeaseKey lease{job.scheduler, job.lease};
-  if (!item.event.prompt_logprobs.empty()) {
-    out.send({job.scheduler, {}}, protocol::PromptLogprobs{links_.of(job.scheduler).term(), job.lease,
-                                                           static_cast<uint32_t>(item.event.logprobs_start),
-                                                           std::move(item.event.prompt_logprobs)});
+  if (!item.prompt_logprobs.empty()) {
+    out.send({job.scheduler, {}},
+             protocol::PromptLogprobs{links_.of(job.scheduler).term(), job.lease,
+                                      static_cast<uint32_t>(item.logprobs_start), std::move(item.prompt_logprobs)});
   }
-  if (!item.event.hypotheses.empty()) {
+  if (!item.hypotheses.empty()) {
     protocol::Hypotheses message{links_.of(job.scheduler).term(), job.lease, {}};
-    for (batching::Hypothesis& hypothesis : item.event.hypotheses) {
+    for (batching::Hypothesis& hypothesis : item.hypotheses) {
       message.hypotheses.push_back({std::move(hypothesis.tokens), hypothesis.logprob,
-                                    static_cast<float>(hypothesis.score), wire_reason(hypothesis.finished)});
+                                    static_cast<float>(hypothesis.score), hypothesis.finished});
     }
     out.send({job.scheduler, {}}, std::move(message));
   }
   if (item.refused) {
     fail(lease, item.refused->code, item.refused->message, false, out);
-  } else if (item.event.finished == batching::FinishReason::kNonFinite) {
+  } else if (item.finished == FinishReason::kError) {
     fail(lease, ErrorCode::kInternal, "the model's output is not finite", true, out);
-  } else if (item.event.token) {
-    append_token(job, item.event, tokens);
+  } else if (item.token) {
+    append_token(job, item, tokens);
   }
-  if (item.refused || item.event.finished) {
+  if (item.refused || item.finished) {
     by_lease_.erase(lease);
     jobs_.erase(at);
   }
@@ -241,6 +226,7 @@ void WorkerService::on_tick(Instant now, transport::Outbox& out) {
   set_loads();
   links_.on_tick(now, out);
   leave_where_done(out);
+  if (on_ticked_) on_ticked_(links_.is_registered() && !draining_);
 }
 
 void WorkerService::split_capacity(Instant now) {

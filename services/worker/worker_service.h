@@ -5,6 +5,7 @@
 // many leases the group takes from it (transport/capacity_split.h).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
@@ -20,9 +21,10 @@ namespace optserve::worker {
 
 class WorkerService : public transport::Service {
  public:
-  // `registration` says what this group serves: one model.
+  // `registration` says what this group serves: one model. `on_ticked` is called at the end of each tick with whether
+  // the worker takes work now, for what is visible from outside the process; may be empty.
   WorkerService(protocol::Register registration, transport::SchedulerLinkOptions link, EnginePort& engine,
-                WorkerMetrics& metrics);
+                WorkerMetrics& metrics, std::function<void(bool ready)> on_ticked = {});
 
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
@@ -32,9 +34,7 @@ class WorkerService : public transport::Service {
   bool is_drained() const override { return links_.has_left(); }
 
   // What the engine thread posted since the last call.
-  void on_engine_events(std::vector<EngineEvent> events, transport::Outbox& out);
-  bool is_registered() const { return links_.is_registered(); }
-  bool is_draining() const { return draining_; }
+  void on_engine_events(std::vector<batching::SequenceEvent> events, transport::Outbox& out);
 
  private:
   // Names a lease: numbers of different schedulers may be equal.
@@ -50,11 +50,12 @@ class WorkerService : public transport::Service {
 
   void start(transport::PortId scheduler, protocol::DispatchItem item, Instant now, transport::Outbox& out);
   void revoke(transport::PortId scheduler, const protocol::Revoke& revoke);
-  void on_engine_event(EngineEvent item, Jobs::iterator job, protocol::Tokens& tokens, transport::Outbox& out);
+  void on_engine_event(batching::SequenceEvent item, Jobs::iterator job, protocol::Tokens& tokens,
+                       transport::Outbox& out);
   void send_tokens(transport::PortId scheduler, protocol::Tokens& tokens, transport::Outbox& out) const;
-  // Forgets a job and what the engine does for it; returns the next one.
+  // Forgets a job and cancels its generation; returns the next job.
   Jobs::iterator give_up(Jobs::iterator job);
-  // Nothing that this scheduler leased before counts any more.
+  // Gives up every job that this scheduler has leased.
   void drop_jobs(transport::PortId scheduler, const char* cause);
   void drop_expired_jobs(Instant now);
   // Once a second: what each scheduler may lease.
@@ -69,6 +70,7 @@ class WorkerService : public transport::Service {
   const protocol::Register registration_;
   EnginePort& engine_;
   WorkerMetrics& metrics_;
+  const std::function<void(bool ready)> on_ticked_;
   transport::SchedulerLinks links_;
   transport::CapacitySplit capacity_;
   Instant next_split_{};

@@ -79,13 +79,13 @@ class WorkerServiceTest : public ::testing::Test {
     return found;
   }
 
-  static EngineEvent token(batching::SequenceId id, int32_t position, TokenId value,
-                           std::optional<batching::FinishReason> finished = {}) {
-    EngineEvent item;
-    item.event.id = id;
-    item.event.position = position;
-    item.event.token = value;
-    item.event.finished = finished;
+  static batching::SequenceEvent token(batching::SequenceId id, int32_t position, TokenId value,
+                                       std::optional<batching::FinishReason> finished = {}) {
+    batching::SequenceEvent item;
+    item.id = id;
+    item.position = position;
+    item.token = value;
+    item.finished = finished;
     return item;
   }
 
@@ -121,8 +121,8 @@ TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
   EXPECT_EQ(engine.added[1].rules.stop_ids, std::vector<TokenId>{77});
   auto first = token(engine.added[0].id, 3, 50),
        second = token(engine.added[1].id, 3, 77, batching::FinishReason::kStop);
-  second.event.logprob = -1.5f;
-  second.event.best = {{60, -0.5f}};
+  second.logprob = -1.5f;
+  second.best = {{60, -0.5f}};
   service.on_engine_events({first, second, token(engine.added[0].id, 4, 51)}, out);
   const auto messages = sent<protocol::Tokens>();
   ASSERT_EQ(messages.size(), 1u);
@@ -137,8 +137,8 @@ TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
 TEST_F(WorkerServiceTest, HypothesesGoBeforeTheTokensOfTheBest) {
   receive(protocol::Dispatch{kTerm, {item(7)}});
   auto last = token(engine.added[0].id, 4, 51, batching::FinishReason::kLength);
-  last.event.hypotheses = {{{50, 51}, -1.0f, -0.5, batching::FinishReason::kLength},
-                           {{60, 2}, -2.0f, -0.75, batching::FinishReason::kEndOfText}};
+  last.hypotheses = {{{50, 51}, -1.0f, -0.5, batching::FinishReason::kLength},
+                     {{60, 2}, -2.0f, -0.75, batching::FinishReason::kEndOfText}};
   service.on_engine_events({token(engine.added[0].id, 3, 50), last}, out);
   std::vector<protocol::Message> order;
   for (auto& outgoing : out.take()) order.push_back(std::move(outgoing.message));
@@ -182,12 +182,12 @@ TEST_F(WorkerServiceTest, RefusesWhatItCannotRunAndGoesOn) {
 
 TEST_F(WorkerServiceTest, ReportsRefusalsOfTheEngineAndNonFiniteOutput) {
   receive(protocol::Dispatch{kTerm, {item(1), item(2)}});
-  EngineEvent refused;
-  refused.event.id = engine.added[0].id;
+  batching::SequenceEvent refused;
+  refused.id = engine.added[0].id;
   refused.refused = refuse(ErrorCode::kPromptTooLong, "too long");
-  EngineEvent broken;
-  broken.event.id = engine.added[1].id;
-  broken.event.finished = batching::FinishReason::kNonFinite;
+  batching::SequenceEvent broken;
+  broken.id = engine.added[1].id;
+  broken.finished = batching::FinishReason::kError;
   service.on_engine_events({refused, broken}, out);
   const auto failed = sent<protocol::LeaseFailed>();
   ASSERT_EQ(failed.size(), 2u);
@@ -300,8 +300,8 @@ TEST_F(TwoSchedulersTest, TokensOfAStepGoToTheSchedulerThatLeased) {
 TEST_F(TwoSchedulersTest, FailuresAndLogprobsGoToTheSchedulerThatLeased) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
-  EngineEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kNonFinite);
-  event.event.prompt_logprobs = {-1.0f};
+  batching::SequenceEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kError);
+  event.prompt_logprobs = {-1.0f};
   service.on_engine_events({event}, out);
   const auto messages = out.take();
   ASSERT_EQ(messages.size(), 2u);

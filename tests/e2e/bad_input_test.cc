@@ -49,23 +49,14 @@ std::vector<BadJob> bad_jobs() {
   };
 }
 
-class BadInput : public ::testing::Test {
+class BadInput : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-
   void expect_service() {
     const auto result = stack_->client()->generate(greedy_job(demo_goldens().cases.front()));
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(result.value().text, demo_goldens().cases.front().greedy_text);
   }
-
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> BadInput::stack_;
 
 TEST_F(BadInput, IsRefusedByNameBeforeAnythingIsQueued) {
   const auto client = stack_->client();

@@ -132,7 +132,7 @@ TEST_F(BadStart, ADraftModelThatIsNoneIsRefused) {
 
 TEST_F(BadStart, OptionsOutOfTheirRangeAreNamed) {
   EXPECT_THAT(run_worker("demo").log, HasSubstr("NAME=FOLDER"));
-  EXPECT_THAT(run_worker("demo=x", {"--world=0"}).log, HasSubstr("world: expected 1 to 64, found 0"));
+  EXPECT_THAT(run_worker("demo=x", {"--world=0"}).log, HasSubstr("world is 0, expected 1 to 64"));
   EXPECT_THAT(run_worker("demo=x", {"--device=tpu"}).log, HasSubstr("cpu or cuda, found 'tpu'"));
   EXPECT_NE(run_worker("demo=x", {"--no-such-option"}).status, 0);
 }

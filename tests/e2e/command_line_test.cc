@@ -23,7 +23,7 @@ ProgramOutput optserve(const std::vector<std::string>& arguments, const std::str
 // Nobody listens here.
 std::vector<std::string> with_dead_scheduler(std::vector<std::string> arguments) {
   const std::string port = std::to_string(cli::find_free_ports(1).front());
-  arguments.insert(arguments.end(), {"--scheduler", "tcp://127.0.0.1:" + port, "--timeout-ms", "300"});
+  arguments.insert(arguments.end(), {"--scheduler", "tcp://127.0.0.1:" + port, "--timeout-ms", "100"});
   return arguments;
 }
 
@@ -60,7 +60,7 @@ TEST(CommandLine, WrongUsageIsStatusTwoAndNamesWhatIsWrong) {
   EXPECT_THAT(twice.err, HasSubstr("more than once"));
   const ProgramOutput id = optserve({"cancel", "12"});
   EXPECT_EQ(id.status, 2);
-  EXPECT_THAT(id.err, HasSubstr("expected 32 lower-case hex digits, found '12'"));
+  EXPECT_THAT(id.err, HasSubstr("job is '12', expected 32 lower-case hex digits"));
 }
 
 TEST(CommandLine, NoSchedulerIsStatusThree) {

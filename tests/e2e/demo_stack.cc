@@ -23,6 +23,15 @@ std::string endpoint(int port) { return "tcp://127.0.0.1:" + std::to_string(port
 
 }  // namespace
 
+bool wait_for(const std::function<bool()>& condition, Duration limit) {
+  const auto until = std::chrono::steady_clock::now() + limit;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
+
 protocol::JobSpec greedy_job(const DemoCase& golden) {
   protocol::JobSpec job;
   job.model = "demo";
@@ -132,19 +141,19 @@ std::unique_ptr<Client> DemoStack::client(int scheduler) const {
 }
 
 void DemoStack::wait_ready() {
-  const auto until = std::chrono::steady_clock::now() + kReadyLimit;
+  const SystemClock clock;
   std::vector<const Part*> parts;
   for (const Part& part : schedulers_) parts.push_back(&part);
   for (const Part& part : tokenizers_) parts.push_back(&part);
   for (const Part& part : workers_) parts.push_back(&part);
   for (const Part& part : converters_) parts.push_back(&part);
+  const Instant until = clock.now() + kReadyLimit;
   for (const Part* part : parts) {
-    for (;;) {
-      const auto answer = cli::http_get(part->http_port, "/readyz", std::chrono::milliseconds(1000));
-      if (answer && answer->status == 200) break;
-      ASSERT_LT(std::chrono::steady_clock::now(), until) << part->name << " is not ready";
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
+    const auto is_ready = [&] {
+      const auto answer = cli::http_get(part->http_port, "/readyz", milliseconds(1000), clock);
+      return answer && answer->status == 200;
+    };
+    ASSERT_TRUE(wait_for(is_ready, until - clock.now())) << part->name << " is not ready";
   }
 }
 
@@ -202,10 +211,8 @@ bool DemoStack::shut_down() {
   bool clean = true;
   const auto stop = [&](Part& part) {
     part.process->signal(SIGTERM);
-    std::optional<int> status;
-    while (!(status = part.process->poll_exit()) && std::chrono::steady_clock::now() < until) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
+    wait_for([&] { return part.process->poll_exit().has_value(); }, until - std::chrono::steady_clock::now());
+    const std::optional<int> status = part.process->poll_exit();
     if (status == 0) return;
     clean = false;
     ADD_FAILURE() << part.name << (status ? " " + cli::describe_exit(*status) : " did not stop");

@@ -3,10 +3,14 @@
 // is ended by its own pid.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "cli/stack/child_process.h"
 #include "client/client.h"
 #include "support/demo_model.h"
@@ -29,6 +33,9 @@ struct StackOptions {
   std::vector<std::string> worker_arguments = {};
   std::vector<std::string> scheduler_arguments = {};
 };
+
+// Looks every few milliseconds whether `condition` holds; false if it does not within `limit`.
+bool wait_for(const std::function<bool()>& condition, Duration limit);
 
 // A greedy job of 64 tokens for one of the demo model's golden cases.
 protocol::JobSpec greedy_job(const DemoCase& golden);
@@ -83,6 +90,18 @@ class DemoStack {
   TemporaryFolder folder_;
   int rendezvous_port_ = 0;
   std::vector<Part> schedulers_, tokenizers_, workers_, converters_;
+};
+
+// A fixture with one stack for all tests of the program.
+class DemoStackTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    stack_ = std::make_unique<DemoStack>(StackOptions{});
+    stack_->wait_ready();
+  }
+  static void TearDownTestSuite() { stack_.reset(); }
+
+  inline static std::unique_ptr<DemoStack> stack_;
 };
 
 }  // namespace optserve::test_support

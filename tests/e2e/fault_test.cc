@@ -5,19 +5,16 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <csignal>
-#include <mutex>
-#include <thread>
 
 #include "demo_stack.h"
+#include "job_watch.h"
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
 namespace fault_test {
 
 using protocol::JobState;
-using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr size_t kJobs = kSanitized ? 12 : 32;
@@ -31,51 +28,6 @@ protocol::JobSpec long_job(size_t index) {
   job.max_new_tokens = kTokens;
   job.max_attempts = 5;
   return job;
-}
-
-// What one client saw of its jobs.
-struct Watch {
-  std::mutex mutex;
-  std::vector<std::string> streamed = std::vector<std::string>(kJobs);
-  std::vector<int> finals = std::vector<int>(kJobs);
-  std::vector<std::string> final_text = std::vector<std::string>(kJobs);
-  std::vector<JobState> states = std::vector<JobState>(kJobs, JobState::kQueued);
-  std::vector<std::string> messages = std::vector<std::string>(kJobs);
-  std::atomic<size_t> pieces{0};
-  std::atomic<size_t> finished{0};
-
-  JobStream stream(size_t index) {
-    return {.on_text =
-                [this, index](std::string_view piece, const protocol::JobEvent&) {
-                  const std::lock_guard lock(mutex);
-                  streamed[index] += piece;
-                  ++pieces;
-                },
-            .on_finished =
-                [this, index](const protocol::JobResult& result) {
-                  const std::lock_guard lock(mutex);
-                  ++finals[index];
-                  final_text[index] = result.text;
-                  states[index] = result.state;
-                  messages[index] = result.message;
-                  ++finished;
-                },
-            .on_lost =
-                [this, index](const Refusal& why) {
-                  const std::lock_guard lock(mutex);
-                  messages[index] = "lost: " + why.message;
-                  ++finished;
-                }};
-  }
-};
-
-bool wait_for(const std::function<bool()>& condition, milliseconds limit) {
-  const auto until = std::chrono::steady_clock::now() + limit;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > until) return false;
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-  return true;
 }
 
 // The texts without any fault, computed once.
@@ -101,26 +53,19 @@ class Fault : public ::testing::Test {
 
   // Starts the jobs, waits until they stream, injects the fault, waits for the end, checks the ledger.
   void run_with_fault(DemoStack& stack, const std::function<void()>& fault) {
-    Watch watch;
+    JobWatch watch(kJobs);
     const auto client = stack.client();
     for (size_t i = 0; i < kJobs; ++i) {
       const auto outcome = client->submit({long_job(i)}, watch.stream(i));
       ASSERT_TRUE(outcome.ok()) << outcome.refusal().message;
       ASSERT_TRUE(outcome.value()[0].job) << outcome.value()[0].message;
     }
-    ASSERT_TRUE(wait_for([&] { return watch.pieces.load() > 10 * kJobs; }, seconds(60)));
-    ASSERT_LT(watch.finished.load(), kJobs) << "the jobs ended before the fault";
+    ASSERT_TRUE(wait_for([&] { return watch.pieces() > 10 * kJobs; }, seconds(60)));
+    ASSERT_LT(watch.finished(), kJobs) << "the jobs ended before the fault";
     fault();
-    ASSERT_TRUE(wait_for([&] { return watch.finished.load() == kJobs; }, seconds(180)))
-        << watch.finished.load() << " of " << kJobs << " jobs ended";
-    const std::lock_guard lock(watch.mutex);
-    for (size_t i = 0; i < kJobs; ++i) {
-      SCOPED_TRACE("job " + std::to_string(i) + ": " + watch.messages[i]);
-      EXPECT_EQ(watch.finals[i], 1);
-      EXPECT_EQ(watch.states[i], JobState::kSucceeded);
-      EXPECT_EQ(watch.final_text[i], expected_texts()[i]);
-      EXPECT_EQ(watch.streamed[i], expected_texts()[i]);
-    }
+    ASSERT_TRUE(wait_for([&] { return watch.finished() == kJobs; }, seconds(180)))
+        << watch.finished() << " of " << kJobs << " jobs ended";
+    watch.expect_each_succeeded_once_with(expected_texts());
   }
 
   // The next good request works.
@@ -131,11 +76,12 @@ class Fault : public ::testing::Test {
   }
 };
 
+// The second rank is killed in the group that replaced the first one.
 TEST_F(Fault, AKilledRankEndsAndReplacesItsWholeGroup) {
+  DemoStack stack({.world = 2});
+  stack.wait_ready();
   for (const int rank : {0, 1}) {
     if (kSanitized && rank == 0) continue;
-    DemoStack stack({.world = 2});
-    stack.wait_ready();
     const auto before = stack.rank_pids(0);
     ASSERT_EQ(before.size(), 2u);
     run_with_fault(stack, [&] { stack.kill_rank(0, rank); });
@@ -145,8 +91,8 @@ TEST_F(Fault, AKilledRankEndsAndReplacesItsWholeGroup) {
       EXPECT_EQ(std::count(before.begin(), before.end(), pid), 0) << "a rank survived its group";
     for (const pid_t pid : before) EXPECT_NE(kill(pid, 0), 0) << "pid " << pid << " is still there";
     check_service(stack);
-    EXPECT_TRUE(stack.shut_down());
   }
+  EXPECT_TRUE(stack.shut_down());
 }
 
 TEST_F(Fault, AHungRankIsNoticedAndItsGroupReplaced) {
@@ -189,14 +135,14 @@ TEST_F(Fault, AKilledClientLosesNoJob) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    Watch watch;
+    JobWatch watch(kJobs);
     const auto client = stack.client();
     for (size_t i = 0; i < kJobs; ++i) {
       auto job = long_job(i);
       job.key = prefix + std::to_string(i);
       if (!client->submit({job}, watch.stream(i)).ok()) _exit(1);
     }
-    wait_for([&] { return watch.pieces.load() > 5 * kJobs; }, seconds(60));
+    wait_for([&] { return watch.pieces() > 5 * kJobs; }, seconds(60));
     raise(SIGKILL);
   }
   int status = 0;

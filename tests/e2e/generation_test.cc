@@ -232,16 +232,9 @@ std::vector<Outcome> run_all(Client& client, const std::vector<JobSpec>& jobs) {
   return outcomes;
 }
 
-class Generating : public ::testing::Test {
+class Generating : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> Generating::stack_;
 
 TEST_F(Generating, AnyMixtureOfControlsKeepsItsPromisesAndStreamsItsText) {
   const unsigned seed = std::random_device{}();

@@ -3,23 +3,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
-#include <thread>
 
 #include "demo_stack.h"
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
 namespace hosts_test {
-
-bool wait_for(const std::function<bool()>& condition, std::chrono::seconds limit) {
-  const auto until = std::chrono::steady_clock::now() + limit;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > until) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return true;
-}
 
 // The ids that one process computes; the goldens hold them.
 void expect_golden(const DemoStack& stack, const DemoCase& golden) {

@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "cli/stack/http_probe.h"
 #include "cli/stack/process_identity.h"
@@ -25,15 +24,6 @@ using nlohmann::json;
 using std::chrono::seconds;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-bool wait_for(const std::function<bool()>& condition, seconds limit) {
-  const auto until = std::chrono::steady_clock::now() + limit;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > until) return false;
-    std::this_thread::sleep_for(milliseconds(50));
-  }
-  return true;
-}
 
 std::string demo_folder() { return std::filesystem::path(demo_file("golden.json")).parent_path().string(); }
 
@@ -180,19 +170,23 @@ TEST_F(LocalStack, AConverterConvertsBelowItsRootAndNowhereElse) {
   EXPECT_THAT(outside.err, HasSubstr("leads outside the folders of this converter"));
 }
 
+// All of them die together, so that the supervisor's back-off passes once.
 TEST_F(LocalStack, WhatDiesIsStartedAgain) {
+  std::vector<cli::StackProcess> killed;
   for (const char* name : {"tokenizer", "worker-0", "scheduler"}) {
-    const cli::StackProcess before = process(name);
-    ASSERT_GT(before.pid, 0) << name;
-    kill(before.pid, SIGKILL);
-    EXPECT_TRUE(wait_for([&] { return process(name).restarts > before.restarts; }, seconds(30))) << name;
+    killed.push_back(process(name));
+    ASSERT_GT(killed.back().pid, 0) << name;
+  }
+  for (const cli::StackProcess& before : killed) kill(before.pid, SIGKILL);
+  for (const cli::StackProcess& before : killed) {
+    EXPECT_TRUE(wait_for([&] { return process(before.name).restarts > before.restarts; }, seconds(30))) << before.name;
     EXPECT_TRUE(wait_for(
         [&] {
-          const auto answer = cli::http_get(before.http_port, "/readyz", milliseconds(1000));
+          const auto answer = cli::http_get(before.http_port, "/readyz", milliseconds(1000), SystemClock());
           return answer && answer->status == 200;
         },
         seconds(60)))
-        << name;
+        << before.name;
   }
   // Until the services have registered again the scheduler answers that it is busy.
   ProgramOutput ran;

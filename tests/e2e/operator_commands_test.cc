@@ -20,14 +20,8 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 
 // One stack for all tests of the program.
-class OperatorCommands : public ::testing::Test {
+class OperatorCommands : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-
   static ProgramOutput optserve(std::vector<std::string> arguments) {
     arguments.insert(arguments.end(), {"--scheduler", stack_->client_endpoint()});
     return run_program("optserve", arguments);
@@ -45,10 +39,7 @@ class OperatorCommands : public ::testing::Test {
     return ran.out.substr(0, ran.out.find('\n'));
   }
   static std::string state_of(const std::string& job) { return optserve_json({"jobs", "show", job})["state"]; }
-
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> OperatorCommands::stack_;
 
 TEST_F(OperatorCommands, APausedQueueHoldsJobsUntilItIsResumed) {
   ASSERT_EQ(optserve({"queue", "pause"}).status, 0);
@@ -66,7 +57,7 @@ TEST_F(OperatorCommands, APausedQueueHoldsJobsUntilItIsResumed) {
 TEST_F(OperatorCommands, ADrainingModelAcceptsNothing) {
   const std::string model = optserve_json({"status"})["schedulers"][0]["models"][0]["name"];
   ASSERT_EQ(optserve({"queue", "drain", "--model", model}).status, 0);
-  const ProgramOutput refused = optserve({"submit", "text", "--model", model, "--timeout-ms", "2000"});
+  const ProgramOutput refused = optserve({"submit", "text", "--model", model, "--timeout-ms", "500"});
   EXPECT_EQ(refused.status, 1) << refused.out;
   ASSERT_EQ(optserve({"queue", "resume", "--model", model}).status, 0);
   submit({"--model", model});

@@ -25,18 +25,23 @@ constexpr int kShards = 8;
 
 class SharedConversion : public ::testing::Test {
  protected:
-  void SetUp() override {
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<TemporaryFolder>();
     write_source();
+  }
+  static void TearDownTestSuite() { folder_.reset(); }
+
+  void SetUp() override {
     StackOptions options;
     options.tokenizers = options.groups = 0;
     options.converters = 2;
-    options.converter_arguments = {"--root=" + folder_.path(), "--pass-mib-max=1"};  // a pass for each shard
+    options.converter_arguments = {"--root=" + folder_->path(), "--pass-mib-max=1"};  // a pass for each shard
     stack_ = std::make_unique<DemoStack>(options);
     stack_->wait_ready();
   }
 
-  // A Hugging Face folder of about 130 MB.
-  void write_source() const {
+  // A Hugging Face folder of about 130 MB and the checkpoint that conversions of it must equal.
+  static void write_source() {
     model_spec::OptConfig config;
     config.name = "source";
     config.num_layers = 8;
@@ -45,25 +50,25 @@ class SharedConversion : public ::testing::Test {
     config.ffn = 3072;
     config.vocab = config.vocab_real = 8000;
     config.max_positions = 32;
-    write_random_checkpoint(folder_ / "native", config, 1, tensor::DType::kF16, kShards);
+    write_random_checkpoint(path("native"), config, 1, tensor::DType::kF16, kShards);
     converter::ExportOptions options;
-    options.input = folder_ / "native";
-    options.output = folder_ / "in";
+    options.input = path("native");
+    options.output = path("in");
     const auto exported = converter::export_checkpoint(options);
     ASSERT_TRUE(exported.ok()) << exported.refusal().message;
   }
 
-  ProgramOutput convert_remotely(const std::string& output, int parts) const {
-    return run_program("optserve",
-                       {"convert", "--remote", folder_ / "in", folder_ / output, "--shards", std::to_string(kShards),
-                        "--parts", std::to_string(parts), "--json", "--scheduler", stack_->client_endpoint()});
+  ProgramOutput convert_remotely(const std::string& input, const std::string& output, int parts) const {
+    return run_program(
+        "optserve", {"convert", "--remote", path(input), path(output), "--shards", std::to_string(kShards), "--parts",
+                     std::to_string(parts), "--json", "--scheduler", stack_->client_endpoint()});
   }
 
   // Shards that somebody is writing.
   std::set<std::string> shards_at_work(const std::string& output) const {
     std::set<std::string> shards;
     std::error_code gone;  // files come and go
-    for (const auto& entry : fs::directory_iterator(folder_ / ("." + output + ".staging"), gone))
+    for (const auto& entry : fs::directory_iterator(path("." + output + ".staging"), gone))
       if (const std::string name = entry.path().filename(); name.find(".part-") != std::string::npos)
         shards.insert(name.substr(0, name.find('.')));
     return shards;
@@ -71,14 +76,14 @@ class SharedConversion : public ::testing::Test {
   bool waits_for_two_writers(const std::string& output) const {
     const auto until = Clock::now() + kLimit;
     while (shards_at_work(output).size() < 2) {
-      if (Clock::now() > until || fs::exists(folder_ / output)) return false;
+      if (Clock::now() > until || fs::exists(path(output))) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return true;
   }
 
   std::vector<std::string> digests(const std::string& output) const {
-    const auto reader = checkpoint::CheckpointReader::open(folder_ / output);
+    const auto reader = checkpoint::CheckpointReader::open(path(output));
     if (!reader.ok()) return {reader.refusal().message};
     std::vector<std::string> list;
     for (const auto& file : reader.value().manifest().files) list.push_back(file.sha256);
@@ -86,7 +91,7 @@ class SharedConversion : public ::testing::Test {
   }
   std::vector<std::string> hidden() const {
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder_.path()))
+    for (const auto& entry : fs::directory_iterator(folder_->path()))
       if (entry.path().filename().string().starts_with(".")) names.push_back(entry.path().filename());
     return names;
   }
@@ -96,39 +101,43 @@ class SharedConversion : public ::testing::Test {
     return found;
   }
 
-  TemporaryFolder folder_;
+  static std::string path(const std::string& name) { return *folder_ / name; }
+
+  static std::unique_ptr<TemporaryFolder> folder_;
   std::unique_ptr<DemoStack> stack_;
 };
+std::unique_ptr<TemporaryFolder> SharedConversion::folder_;
 
 TEST_F(SharedConversion, GoesOnWhenOneOfTwoIsKilled) {
-  auto done = std::async(std::launch::async, [&] { return convert_remotely("out", 2); });
-  EXPECT_TRUE(waits_for_two_writers("out")) << "one converter did it all";
+  auto done = std::async(std::launch::async, [&] { return convert_remotely("in", "killed", 2); });
+  EXPECT_TRUE(waits_for_two_writers("killed")) << "one converter did it all";
   stack_->kill_converter(0);
-  EXPECT_FALSE(fs::exists(folder_ / "out")) << "the model is too small: it was done before the kill";
+  EXPECT_FALSE(fs::exists(path("killed"))) << "the model is too small: it was done before the kill";
   const ProgramOutput output = done.get();
   EXPECT_EQ(output.status, 0) << output.err << output.out;
   EXPECT_EQ(count(output.out, R"("state":"succeeded")"), 2u) << output.out;
-  EXPECT_EQ(digests("out"), digests("native"));
+  EXPECT_EQ(digests("killed"), digests("native"));
   EXPECT_EQ(hidden(), std::vector<std::string>{});
   EXPECT_TRUE(stack_->shut_down());
 }
 
 TEST_F(SharedConversion, JobsThatComeTooLateSucceedAsWell) {
-  const ProgramOutput output = convert_remotely("out", 5);
+  const ProgramOutput output = convert_remotely("in", "late", 5);
   EXPECT_EQ(output.status, 0) << output.err << output.out;
   EXPECT_EQ(count(output.out, R"("state":"succeeded")"), 5u) << output.out;
   EXPECT_GE(count(output.out, ", written before, from huggingface, 1 safetensors file\",\"text\""), 3u) << output.out;
-  EXPECT_EQ(digests("out"), digests("native"));
+  EXPECT_EQ(digests("late"), digests("native"));
   EXPECT_EQ(hidden(), std::vector<std::string>{});
   EXPECT_TRUE(stack_->shut_down());
 }
 
 TEST_F(SharedConversion, WhatIsNoCheckpointFailsEveryJob) {
-  fs::resize_file(folder_ / "in/model.safetensors", 1'000'000);
-  const ProgramOutput output = convert_remotely("out", 2);
+  fs::copy(path("in"), path("cut"));
+  fs::resize_file(path("cut/model.safetensors"), 1'000'000);
+  const ProgramOutput output = convert_remotely("cut", "failed", 2);
   EXPECT_EQ(output.status, 1);
   EXPECT_EQ(count(output.out, R"("state":"failed")"), 2u) << output.out;
-  EXPECT_FALSE(fs::exists(folder_ / "out"));
+  EXPECT_FALSE(fs::exists(path("failed")));
   EXPECT_EQ(hidden(), std::vector<std::string>{});
 }
 

@@ -16,16 +16,9 @@ using protocol::JobSpec;
 
 constexpr int kEvery = kSanitized ? 6 : 1;  // of the goldens, one in so many is compared
 
-class TransformersGenerate : public ::testing::Test {
+class TransformersGenerate : public DemoStackTest {
  protected:
-  static void SetUpTestSuite() {
-    stack_ = std::make_unique<DemoStack>(StackOptions{});
-    stack_->wait_ready();
-  }
-  static void TearDownTestSuite() { stack_.reset(); }
-  static std::unique_ptr<DemoStack> stack_;
 };
-std::unique_ptr<DemoStack> TransformersGenerate::stack_;
 
 int early_stopping(const json& setting) {
   if (setting.is_string()) return 2;  // "never"

@@ -1,5 +1,5 @@
 // Generations with a draft model: the same ids and log-probabilities as without, whether it guesses well or badly.
-#include "engine/draft_model.h"
+#include "engine/draft/draft_model.h"
 
 #include <gtest/gtest.h>
 
@@ -51,7 +51,8 @@ class DraftModelTest : public testing::Test {
     const auto alone = make_solo_communicator();
     auto engine = Engine::create(options, *backend, *alone);
     ASSERT_TRUE(engine.ok()) << engine.refusal().message;
-    DraftModel draft(*engine.value(), *alone, 4);
+    const SystemClock clock;
+    DraftModel draft(*engine.value(), *alone, 4, clock);
     body(draft);
   }
 
@@ -76,9 +77,8 @@ TEST_F(DraftModelTest, AGoodOneGuessesMostAndChangesNothing) {
           void note(int32_t accepted) override { inner.note(accepted); }
           DraftModel& inner;
         } always(draft);
-        options.draft_source = &always;
         batching::PlannerStats stats;
-        const auto found = generate_all(leader, options, requests(), &stats);
+        const auto found = generate_all(leader, options, requests(), &stats, {}, &always);
         for (size_t i = 0; i < expected.size(); ++i) {
           EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
           EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;
@@ -99,9 +99,8 @@ TEST_F(DraftModelTest, ABadOneChangesNothingAndIsSoonLeftAlone) {
     noise.random_config = engine.config();
     noise.random_config.num_layers = 1;
     with_draft(noise, [&](DraftModel& draft) {
-      options.draft_source = &draft;
       batching::PlannerStats stats;
-      const auto found = generate_all(leader, options, requests(), &stats);
+      const auto found = generate_all(leader, options, requests(), &stats, {}, &draft);
       for (size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
       EXPECT_GT(stats.drafted_tokens, 0u);
       // One window of rounds, of at most four sequences and four guesses each, and then the pause.

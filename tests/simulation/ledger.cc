@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "simulation/simulated_store.h"
+#include "simulation/nodes/simulated_store.h"
 
 namespace optserve::simulation {
 namespace {

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "simulation/ledger.h"
-#include "simulation/simulated_store.h"
+#include "simulation/nodes/simulated_store.h"
 
 namespace optserve::simulation {
 

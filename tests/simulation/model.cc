@@ -19,7 +19,7 @@ const Model& Model::instance() {
 }
 
 std::unique_ptr<tokenizer::ServedModel> Model::serve() const {
-  return std::make_unique<tokenizer::ServedModel>(info_, bpe_);
+  return std::make_unique<tokenizer::ServedModel>(info_, bpe_, kEndOfText);
 }
 
 TokenId Model::token(const SamplingParams& sampling, uint64_t position) const {

@@ -5,11 +5,11 @@
 #include <memory>
 #include <vector>
 
-#include "simulation/client_node.h"
 #include "simulation/network.h"
-#include "simulation/scheduler_node.h"
-#include "simulation/simulated_store.h"
-#include "simulation/worker_node.h"
+#include "simulation/nodes/client_node.h"
+#include "simulation/nodes/scheduler_node.h"
+#include "simulation/nodes/simulated_store.h"
+#include "simulation/nodes/worker_node.h"
 
 namespace optserve::simulation {
 

@@ -4,8 +4,8 @@
 #include <charconv>
 #include <utility>
 
-#include "simulation/process.h"
-#include "simulation/scheduler_node.h"
+#include "simulation/nodes/process.h"
+#include "simulation/nodes/scheduler_node.h"
 
 namespace optserve::simulation {
 namespace {

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "scheduler/scheduler_test_world.h"
-#include "simulation/manual_store.h"
+#include "simulation/nodes/manual_store.h"
 
 namespace optserve::scheduler::testing {
 namespace operator_restart_test {

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "simulation/client_node.h"
 #include "simulation/nemesis.h"
-#include "simulation/operator_node.h"
-#include "simulation/scheduler_node.h"
-#include "simulation/tokenizer_node.h"
-#include "simulation/worker_node.h"
+#include "simulation/nodes/client_node.h"
+#include "simulation/nodes/operator_node.h"
+#include "simulation/nodes/scheduler_node.h"
+#include "simulation/nodes/tokenizer_node.h"
+#include "simulation/nodes/worker_node.h"
 
 namespace optserve::simulation {
 

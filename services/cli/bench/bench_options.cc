@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "checkpoint/manifest/model_identity.h"
 #include "cli/commands/sampling_options.h"
+#include "cli/stack/stack_plan.h"
 
 namespace optserve::cli {
 namespace {
@@ -17,18 +18,9 @@ using workload::BenchSpec;
 
 constexpr int kStepTokensMin = 512;
 constexpr int kStepTokensServed = 2048;  // of a throughput benchmark
-constexpr int kStepTokensMax = 8192;     // rows for which the engine reserves memory; longer prompts take more steps
+constexpr int kStepTokensMax = 8192;     // the engine reserves memory for these rows; longer prompts take more steps
 
 Refusal bad_option(const std::string& what) { return refuse(ErrorCode::kBadRequest, what); }
-
-Status check_choice(const char* option, const std::string& value, std::initializer_list<const char*> choices) {
-  std::string names;
-  for (const char* choice : choices) {
-    if (value == choice) return ok_status();
-    names += (names.empty() ? "" : " or ") + std::string(choice);
-  }
-  return bad_option(std::string(option) + ": expected " + names + ", found '" + value + "'");
-}
 
 std::optional<int32_t> parse_number(std::string_view text) {
   int32_t value = 0;
@@ -38,16 +30,10 @@ std::optional<int32_t> parse_number(std::string_view text) {
 }
 
 Status check_world(const BenchOptions& options, const BenchPlan& plan, int shards) {
-  if (options.world < 1 || options.world > limits::kWorldSizeMax)
-    return bad_option("world: expected 1 to " + std::to_string(limits::kWorldSizeMax) + ", found " +
-                      std::to_string(options.world));
   if (!is_legal_world(plan.config, options.world))
     return bad_option("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
                       " ranks; possible are " + legal_worlds_text(plan.config));
-  if (shards % options.world == 0) return ok_status();
-  return bad_option("world: " + plan.folder + " has " + std::to_string(shards) + " shards, which cannot be shared by " +
-                    std::to_string(options.world) + " ranks; convert it again with --shards " +
-                    std::to_string(options.world));
+  return check_shards(plan.folder, shards, options.world);
 }
 
 // A model that is known by its name: with random weights, or served by the scheduler that is connected to.
@@ -109,7 +95,7 @@ Result<BenchSpec> make_spec(const BenchOptions& options) {
   return spec;
 }
 
-// Sizes with which a whole batch is admitted in one step, as far as memory for its rows is reasonable.
+// Sizes that let the engine admit a whole batch in one step, unless its rows need too much memory.
 std::vector<std::string> engine_sizes(const BenchOptions& options, const BenchSpec& spec) {
   int64_t sequences = options.max_sequences;
   int64_t rows = kStepTokensServed;
@@ -120,22 +106,6 @@ std::vector<std::string> engine_sizes(const BenchOptions& options, const BenchSp
   if (options.max_step_tokens > 0) rows = options.max_step_tokens;
   return {"max-sequences=" + std::to_string(sequences), "max-step-tokens=" + std::to_string(std::max(rows, sequences)),
           "step-deadline-ms=600000"};
-}
-
-Status check_choices(const BenchOptions& options) {
-  for (const Status& status : {check_choice("through", options.through, {"engine", "pipeline"}),
-                               check_choice("device", options.device, {"cpu", "cuda"}),
-                               check_choice("lengths", options.lengths, {"mixed", "fixed"})}) {
-    if (!status.ok()) return status;
-  }
-  for (const std::string& option : options.worker_options) {
-    if (option.find('=') == std::string::npos || option.starts_with('-'))
-      return bad_option("worker-option: expected NAME=VALUE, found '" + option + "'");
-  }
-  if (options.max_sequences < 1 || options.max_sequences > workload::kBatchMax)
-    return bad_option("max-sequences: expected 1 to " + std::to_string(workload::kBatchMax) + ", found " +
-                      std::to_string(options.max_sequences));
-  return ok_status();
 }
 
 }  // namespace
@@ -149,33 +119,44 @@ BenchOptions::BenchOptions(BenchKind k)
 void add_options(ConfigParser& parser, BenchOptions& options) {
   const bool latency = options.kind == BenchKind::kLatency;
   parser.add("model", options.model,
-             "FOLDER or NAME=FOLDER of a sharded checkpoint; with --random-weights also opt-125m to opt-175b");
-  parser.add("random-weights", options.random_weights, "Speed depends on shapes only: needs no checkpoint, but a name");
-  parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
-  parser.add("device", options.device, "cpu or cuda");
+             "FOLDER or NAME=FOLDER of a sharded checkpoint; with --random-weights also a name, opt-125m to opt-175b");
+  parser.add("random-weights", options.random_weights,
+             "Draw the weights at random: speed depends only on their shapes, so no checkpoint is needed");
+  parser.add("world", options.world, "Tensor-parallel size: number of processes that share the model")
+      .range(1, limits::kWorldSizeMax);
+  parser.add("device", options.device, "Device that computes").choices({"cpu", "cuda"});
   parser.add("dtype", options.dtype, "Type to compute in: auto, fp32, fp16 or bf16");
-  parser.add("worker-option", options.worker_options, "NAME=VALUE of optserve-worker, repeatable: kv-memory-mb=4096");
-  parser.add("through", options.through, "engine: straight on it; pipeline: client, scheduler, tokenizer and worker");
+  parser.add("worker-option", options.worker_options,
+             "Option of optserve-worker as NAME=VALUE, such as kv-memory-mb=4096; repeatable");
+  parser
+      .add("through", options.through,
+           "engine: run the engine alone; pipeline: go through client, scheduler, tokenizer and worker")
+      .choices({"engine", "pipeline"});
   parser.add("connect", options.connect,
-             "Address of a scheduler that runs already: through its pipeline; by default one is started and stopped");
-  parser.add("volatile", options.is_volatile, "The pipeline that is started keeps jobs in memory only");
+             "Address of a running scheduler whose pipeline is measured; by default one is started and stopped");
+  parser.add("volatile", options.is_volatile, "Keep the jobs of the pipeline that is started in memory only");
   if (latency) {
-    parser.add("batches", options.batches, "1,2,8 for these; 1..1024 for doubling from 1 to 1024");
+    parser.add("batches", options.batches, "Batch sizes: 1,2,8 for these, 1..1024 for doubling from 1 to 1024");
   } else {
-    parser.add("requests", options.num_requests, "Requests, all handed in at once");
-    parser.add("lengths", options.lengths, "mixed: log-normal, as conversations are; fixed: all equal");
-    parser.add("max-sequences", options.max_sequences, "Generations that the engine runs at a time");
+    parser.add("requests", options.num_requests, "Number of requests, which are submitted all at once");
+    parser
+        .add("lengths", options.lengths,
+             "mixed: log-normally distributed, as in conversations; fixed: all of the same length")
+        .choices({"mixed", "fixed"});
+    parser.add("max-sequences", options.max_sequences, "Most requests that the engine runs at a time")
+        .range(1, workload::kBatchMax);
   }
-  const std::string means = latency ? "" : "; the mean of mixed lengths";
-  parser.add("shared-prefix", options.shared_prefix, "So many tokens of all prompts are the same");
-  parser.add("input-tokens", options.input_tokens, "Tokens of a prompt" + means);
-  parser.add("output-tokens", options.output_tokens, "New tokens, whatever they are" + means);
-  parser.add("warmup", options.warmup, "Runs before those that count");
-  parser.add("repeats", options.repeats, "Runs that count; the median is reported");
-  parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; 0: chosen for the benchmark");
-  parser.add("seed", options.seed, "Of prompts and lengths");
+  const std::string mean = latency ? "" : "; the mean, if lengths are mixed";
+  parser.add("shared-prefix", options.shared_prefix, "Number of tokens with which all prompts begin alike");
+  parser.add("input-tokens", options.input_tokens, "Tokens of a prompt" + mean);
+  parser.add("output-tokens", options.output_tokens, "New tokens of a request" + mean);
+  parser.add("warmup", options.warmup, "Number of runs before those that count");
+  parser.add("repeats", options.repeats, "Number of runs that count; their median is reported");
+  parser.add("max-step-tokens", options.max_step_tokens,
+             "Most tokens in one step of the engine; 0: chosen to suit the benchmark");
+  parser.add("seed", options.seed, "Seed of prompts and lengths");
   add_benchmarked_parameters(parser, options.sampling);
-  parser.add("json", options.json_file, "File to write with settings, machine and every measurement");
+  parser.add("json", options.json_file, "File to write with settings, machine and all measurements");
   if (!latency) return;
   parser.add("plot", options.plot_file, "SVG file to draw");
   parser.add("published", options.published_file, kPublishedHelp);
@@ -203,7 +184,7 @@ Result<std::vector<int32_t>> parse_batches(const std::string& text) {
 }
 
 Result<BenchPlan> plan_bench(const BenchOptions& options) {
-  if (Status status = check_choices(options); !status.ok()) return status.refusal();
+  if (Status status = check_worker_options(options.worker_options); !status.ok()) return status.refusal();
   BenchPlan plan;
   plan.pipeline = options.through == "pipeline" || !options.connect.empty();
   auto spec = make_spec(options);
@@ -214,7 +195,7 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
     return status.refusal();
   plan.worker_options = engine_sizes(options, plan.spec);
   if (!options.dtype.empty()) plan.worker_options.push_back("dtype=" + options.dtype);
-  plan.worker_options.push_back("draft-tokens=0");  // random weights repeat themselves, which is not what is compared
+  plan.worker_options.push_back("draft-tokens=0");  // drafts would speed up the repetitive output of random weights
   for (const std::string& option : options.worker_options) {
     const std::string name = option.substr(0, option.find('=') + 1);
     std::erase_if(plan.worker_options, [&](const std::string& other) { return other.starts_with(name); });

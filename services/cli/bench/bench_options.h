@@ -1,4 +1,4 @@
-// What `optserve bench latency` and `optserve bench throughput` are told, checked before anything starts.
+// The options of `optserve bench latency` and `optserve bench throughput`, checked before anything starts.
 #pragma once
 
 #include <optional>
@@ -34,7 +34,7 @@ struct BenchOptions {
   int output_tokens;
   int warmup = 1;
   int repeats;
-  int max_sequences = 256;  // throughput; a latency benchmark takes what its largest batch needs
+  int max_sequences = 256;  // throughput only; a latency benchmark uses the size of its largest batch
   int max_step_tokens = 0;  // 0: chosen
   uint64_t seed = 0;
   SamplingParams sampling = workload::bench_sampling();
@@ -49,24 +49,24 @@ inline constexpr const char* kPublishedHelp =
 
 void add_options(ConfigParser& parser, BenchOptions& options);
 
-// "1,2,8", and "1..1024" for doubling from 1 to 1024.
+// Parses "1,2,8", and "1..1024" for doubling from 1 to 1024.
 Result<std::vector<int32_t>> parse_batches(const std::string& text);
 
-// The options, understood: what runs, on which model, with which arguments.
+// What the options mean: what runs, on which model, with which arguments.
 struct BenchPlan {
   workload::BenchSpec spec;
   std::string name;    // of the model, for the worker and for clients
-  std::string folder;  // of its checkpoint; empty: random weights, or known by its name only
+  std::string folder;  // of its checkpoint; empty: random weights, or a model that the running stack serves
   model_spec::OptConfig config;
   bool pipeline = false;
   std::vector<std::string> worker_options;  // "max-sequences=8", as optserve-worker takes them
 };
-// Refuses what cannot work, naming the option.
+// Refuses what cannot work, naming the option. The options must have passed the parser's checks.
 Result<BenchPlan> plan_bench(const BenchOptions& options);
 
-// The command line of optserve-worker for a benchmark straight on the engine.
+// The arguments of optserve-worker for a benchmark of the engine alone.
 std::vector<std::string> worker_arguments(const BenchOptions& options, const BenchPlan& plan);
-// The command line of `optserve up` for one through a pipeline that is started for it in `folder`.
+// The arguments of `optserve` that start a pipeline for a benchmark in `folder`.
 std::vector<std::string> stack_arguments(const BenchOptions& options, const BenchPlan& plan, const std::string& folder);
 
 }  // namespace optserve::cli

@@ -89,6 +89,32 @@ TEST(BenchOptions, ThroughputIsMixedAboutTheUsualMeans) {
   EXPECT_THAT(plan.worker_options, Contains("max-sequences=256"));
 }
 
+// What the parser says to these arguments; empty if it takes them.
+std::string usage_error(BenchKind kind, const std::vector<std::string>& arguments) {
+  BenchOptions options(kind);
+  ConfigParser parser("bench", "");
+  add_options(parser, options);
+  std::vector<const char*> argv{"bench"};
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  ::testing::internal::CaptureStderr();
+  parser.parse(static_cast<int>(argv.size()), argv.data());
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST(BenchOptions, TheParserRefusesNumbersOutOfRangeAndUnknownWords) {
+  const auto expect = [](const char* option, const char* value, const char* expected) {
+    EXPECT_THAT(usage_error(BenchKind::kThroughput, {option, value}),
+                ::testing::AllOf(HasSubstr(option), HasSubstr(expected)));
+  };
+  expect("--device", "tpu", "expected cpu or cuda");
+  expect("--through", "api", "expected engine or pipeline");
+  expect("--lengths", "odd", "expected mixed or fixed");
+  expect("--world", "0", "expected 1 to 64");
+  expect("--world", "65", "expected 1 to 64");
+  expect("--max-sequences", "0", "expected 1 to 4096");
+  EXPECT_EQ(usage_error(BenchKind::kThroughput, {"--world", "64", "--lengths", "fixed", "--max-sequences", "1"}), "");
+}
+
 TEST(BenchOptions, RefusalsNameTheOption) {
   const auto expect = [](const std::string& message, void (*change)(BenchOptions&)) {
     BenchOptions options = random_model("opt-125m");
@@ -99,14 +125,11 @@ TEST(BenchOptions, RefusalsNameTheOption) {
   expect("model: expected the folder", [](auto& o) { o.model = ""; });
   expect("batches: expected numbers", [](auto& o) { o.batches = "1,0"; });
   expect("exceed the context of 2048 tokens", [](auto& o) { o.output_tokens = 2045; });
-  expect("output_tokens: expected 1 to 2048, found 2049", [](auto& o) { o.output_tokens = 2049; });
-  expect("repeats: expected 1", [](auto& o) { o.repeats = 0; });
+  expect("output_tokens is 2049, expected 1 to 2048", [](auto& o) { o.output_tokens = 2049; });
+  expect("repeats is 0, expected 1", [](auto& o) { o.repeats = 0; });
   expect("temperature", [](auto& o) { o.sampling.temperature = 3; });
-  expect("device: expected cpu or cuda, found 'tpu'", [](auto& o) { o.device = "tpu"; });
-  expect("through: expected engine or pipeline, found 'api'", [](auto& o) { o.through = "api"; });
   expect("world: opt-125m cannot be shared by 5 ranks; possible are 1, 2", [](auto& o) { o.world = 5; });
-  expect("world: expected 1 to 64, found 0", [](auto& o) { o.world = 0; });
-  expect("worker-option: expected NAME=VALUE", [](auto& o) { o.worker_options = {"kv-tokens"}; });
+  expect("worker-option is 'kv-tokens', expected NAME=VALUE", [](auto& o) { o.worker_options = {"kv-tokens"}; });
   expect("random-weights: a pipeline needs", [](auto& o) { o.through = "pipeline"; });
   expect("with --random-weights the name is enough", [](auto& o) { o.random_weights = false; });
   expect("model: ", [](auto& o) {

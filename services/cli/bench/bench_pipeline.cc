@@ -20,7 +20,7 @@ using workload::BenchRequest;
 constexpr milliseconds kShutdownPoll{200};
 constexpr int64_t kResultTtlMs = 60'000;
 
-// What the client's thread has heard of the jobs of one run.
+// What the client's thread has learned about the jobs of one run.
 struct Heard {
   std::mutex mutex;
   std::condition_variable changed;
@@ -59,7 +59,7 @@ client::JobStream stream_into(const std::shared_ptr<Heard>& heard) {
   return stream;
 }
 
-// Generations that the workers of a model hold: those that run and those that wait for a free slot.
+// The number of jobs that the workers of a model hold, running or waiting for a free slot.
 int32_t leases_of(Client& client, const std::string& model) {
   int32_t leases = 0;
   for (const auto& [endpoint, status] : client.status()) {
@@ -72,7 +72,7 @@ int32_t leases_of(Client& client, const std::string& model) {
   return leases;
 }
 
-// A worker holds a quarter more than it runs unless it is told otherwise.
+// By default a worker holds a quarter more jobs than it runs.
 int32_t usually_running(int32_t leases) { return leases - leases / 5; }
 
 class PipelineRuns {
@@ -107,7 +107,7 @@ class PipelineRuns {
  private:
   std::optional<DeviceUsage> device_usage() const { return bench_.device_usage ? bench_.device_usage() : std::nullopt; }
 
-  // Whether the batch can run as one, as far as that is known; else the event says why not.
+  // False if the batch certainly cannot run as a whole; then the event gets the reason.
   bool check_fits(int32_t batch, json& event) const {
     if (bench_.runs_every_batch) return true;
     const int32_t leases = leases_of(bench_.client, bench_.model);
@@ -118,7 +118,7 @@ class PipelineRuns {
     }
     if (batch > usually_running(leases)) {
       event["note"] = "of the " + std::to_string(leases) + " sequences that the workers hold, by default " +
-                      std::to_string(usually_running(leases)) + " run: a part of the batch may have waited";
+                      std::to_string(usually_running(leases)) + " run at a time: a part of the batch may have waited";
     }
     return true;
   }
@@ -142,7 +142,7 @@ class PipelineRuns {
     return jobs;
   }
 
-  // The time from handing in to the last result; nothing if it was ended early.
+  // Seconds from the submit to the last result. Nothing if the benchmark is ended early.
   std::optional<double> execute(int32_t batch, int32_t index) {
     std::vector<protocol::JobSpec> jobs = make_jobs(batch, index);
     const size_t count = jobs.size();
@@ -182,7 +182,7 @@ class PipelineRuns {
     for (const protocol::SubmitOutcome& outcome : outcomes) {
       if (!outcome.job) continue;
       const auto ignored = bench_.client.cancel(*outcome.job);
-      if (!ignored.ok()) return;  // the scheduler does not answer; the jobs end with their worker
+      if (!ignored.ok()) return;  // the scheduler does not answer
     }
   }
 

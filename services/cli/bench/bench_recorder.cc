@@ -11,23 +11,6 @@ using nlohmann::json;
 
 constexpr int kBarColumns = 24;
 
-BenchMeasurement measurement_of(const json& event) {
-  BenchMeasurement measurement;
-  measurement.batch = event.value("batch", 0);
-  measurement.fits = event.at("fits").get<bool>();
-  measurement.reason = event.value("reason", "");
-  if (!measurement.fits) return measurement;
-  measurement.seconds = event.at("seconds").get<std::vector<double>>();
-  if (measurement.seconds.empty()) throw Error("a measurement without times");
-  measurement.input_tokens = event.at("input_tokens").get<int64_t>();
-  measurement.output_tokens = event.at("output_tokens").get<int64_t>();
-  measurement.steps = event.value("steps", int64_t{0});
-  measurement.preemptions = event.value("preemptions", int64_t{0});
-  measurement.device = read_device_usage(event);
-  measurement.note = event.value("note", "");
-  return measurement;
-}
-
 }  // namespace
 
 void BenchProgress::show(const std::string& line) {
@@ -104,7 +87,7 @@ void BenchRecorder::on_started(const json& event) {
 }
 
 void BenchRecorder::on_measurement(const json& event) {
-  result_.measurements.push_back(measurement_of(event));
+  result_.measurements.push_back(read_measurement(event));
   progress_.print(measurement_line(result_.measurements.back(), result_.spec));
 }
 

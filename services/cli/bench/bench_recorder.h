@@ -1,4 +1,4 @@
-// Turns a benchmark's events, wherever it runs, into a result and into what is shown meanwhile.
+// Turns the events of a running benchmark into its result and into progress output.
 #pragma once
 
 #include <cstdio>
@@ -12,7 +12,7 @@ namespace optserve::cli {
 // One event of a running benchmark; docs/benchmarks/README.md lists them.
 using OnBenchEvent = std::function<void(const nlohmann::json& event)>;
 
-// On a terminal one line that is drawn again and again, else a line for each measurement.
+// Prints a line for each measurement; on a terminal also a line that is rewritten in between.
 class BenchProgress {
  public:
   BenchProgress(std::FILE* stream, bool is_terminal) : stream_(stream), is_terminal_(is_terminal) {}
@@ -33,7 +33,7 @@ class BenchProgress {
 class BenchRecorder {
  public:
   BenchRecorder(BenchResult& result, BenchProgress& progress) : result_(result), progress_(progress) {}
-  // Throws Error for an event that is none.
+  // Throws Error for an unknown or incomplete event.
   void on_event(const nlohmann::json& event);
 
  private:

@@ -46,6 +46,14 @@ json measurement_json(const BenchMeasurement& measurement, const workload::Bench
   return entry;
 }
 
+// Nothing if the times are missing or zero.
+std::optional<DeviceUsage> read_device_usage(const json& entry) {
+  const DeviceUsage usage{entry.value("device_busy_ms", 0.0), entry.value("device_idle_ms", 0.0)};
+  return usage.busy_ms > 0 && usage.idle_ms >= 0 ? std::optional(usage) : std::nullopt;
+}
+
+}  // namespace
+
 BenchMeasurement read_measurement(const json& entry) {
   BenchMeasurement measurement;
   measurement.batch = entry.value("batch", 0);
@@ -66,13 +74,6 @@ BenchMeasurement read_measurement(const json& entry) {
   measurement.device = read_device_usage(entry);
   measurement.note = entry.value("note", "");
   return measurement;
-}
-
-}  // namespace
-
-std::optional<DeviceUsage> read_device_usage(const json& entry) {
-  const DeviceUsage usage{entry.value("device_busy_ms", 0.0), entry.value("device_idle_ms", 0.0)};
-  return usage.busy_ms > 0 && usage.idle_ms >= 0 ? std::optional(usage) : std::nullopt;
 }
 
 Spread spread_of(std::vector<double> values) {

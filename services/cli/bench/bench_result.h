@@ -1,4 +1,4 @@
-// What a benchmark has found: measurements as they were taken, the figures they come to, and the file they are kept in.
+// The result of a benchmark: its measurements, the figures that follow from them, and the JSON file that keeps them.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -16,16 +16,16 @@ namespace optserve::cli {
 struct BenchMeasurement {
   int32_t batch = 0;
   bool fits = true;
-  std::string reason;           // why it does not
+  std::string reason;           // why it does not fit
   std::vector<double> seconds;  // whole time of each run
-  int64_t input_tokens = 0;     // of all requests; the same in each run
+  int64_t input_tokens = 0;     // of all requests of one run
   int64_t output_tokens = 0;
   int64_t steps = 0;  // of the engine; 0: not known
   int64_t preemptions = 0;
-  std::optional<DeviceUsage> device;  // of rank 0 in the runs that count; nothing where it is not known
-  std::string note;                   // what to keep in mind about the figures; mostly empty
+  std::optional<DeviceUsage> device;  // of rank 0 in the runs that count; nothing if not known
+  std::string note;                   // a caution about the figures; usually empty
 
-  // Of the device's time, from the first step to the last.
+  // The share of the time from the first step to the last in which the device was idle.
   std::optional<double> idle_share() const {
     return device ? std::optional(device->idle_ms / (device->busy_ms + device->idle_ms)) : std::nullopt;
   }
@@ -48,8 +48,9 @@ struct BenchResult {
   std::vector<BenchMeasurement> measurements;
 };
 
-// From a measurement's JSON, in a file or as an event; nothing where it has none, or zeros.
-std::optional<DeviceUsage> read_device_usage(const nlohmann::json& entry);
+// Reads a measurement from a result file or an event. Throws json::exception if a field is missing, Error for times
+// that cannot be.
+BenchMeasurement read_measurement(const nlohmann::json& entry);
 
 struct Spread {
   double median = 0;
@@ -58,8 +59,9 @@ struct Spread {
 };
 Spread spread_of(std::vector<double> values);  // at least one
 
-// As the page of FasterTransformer's figures defines them: latency = whole time / new tokens of one request,
-// queries per second = batch / whole time; of the median run, with the fastest and slowest run's latency.
+// Latency = whole time / new tokens of one request, and queries per second = batch / whole time, as Metaseq's page on
+// FasterTransformer defines them. They are those of the median run; the latency has those of the fastest and slowest
+// run too.
 struct LatencyFigures {
   Spread ms_per_token;
   double qps = 0;
@@ -71,7 +73,7 @@ struct ThroughputFigures {
   Spread seconds;
   double requests_per_second = 0;
   double output_tokens_per_second = 0;
-  double total_tokens_per_second = 0;  // prompts counted too
+  double total_tokens_per_second = 0;  // with those of the prompts
 };
 ThroughputFigures throughput_figures(const BenchMeasurement& measurement, int32_t num_requests);
 

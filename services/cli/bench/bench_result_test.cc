@@ -133,7 +133,7 @@ TEST(BenchTable, HasALineForEachBatchAndTheDefinitions) {
             "ms/token = whole time / 256, QPS = batch / whole time; the median of 3 runs\n");
   BenchResult cut = sample();
   cut.complete = false;
-  EXPECT_THAT(bench_table(cut), HasSubstr("ended before its time"));
+  EXPECT_THAT(bench_table(cut), HasSubstr("was ended early"));
 }
 
 TEST(BenchTable, ThroughputReadsAsItIsPrintedElsewhere) {

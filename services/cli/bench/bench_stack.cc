@@ -30,7 +30,8 @@ class BenchStack::Process {
   ChildProcess child;
 };
 
-BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::string& folder) {
+BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::string& folder, const Clock& clock)
+    : clock_(clock) {
   install_shutdown_signals();
   const StackFolder logs(folder);  // not the stack's own folder, whose logs `up` renames when it starts
   const StackFolder stack(stack_folder(folder));
@@ -55,7 +56,7 @@ BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::str
 BenchStack::~BenchStack() = default;
 
 std::optional<DeviceUsage> BenchStack::device_usage() const {
-  const auto answer = http_get(rank_0_port_, "/metrics", kMetricsTimeout);
+  const auto answer = http_get(rank_0_port_, "/metrics", kMetricsTimeout, clock_);
   return answer && answer->status == 200 ? parse_device_usage(answer->body) : std::nullopt;
 }
 

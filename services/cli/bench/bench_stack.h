@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "cli/bench/device_usage.h"
 
 namespace optserve::cli {
@@ -14,7 +15,7 @@ class BenchStack {
  public:
   // Runs `optserve up` with these arguments, which name stack_folder(folder), and returns when every process is ready.
   // Throws Error with the end of its output if it ends before that.
-  BenchStack(const std::vector<std::string>& arguments, const std::string& folder);
+  BenchStack(const std::vector<std::string>& arguments, const std::string& folder, const Clock& clock);
   ~BenchStack();  // stops the stack and waits for its end
   BenchStack(const BenchStack&) = delete;
   BenchStack& operator=(const BenchStack&) = delete;
@@ -27,6 +28,7 @@ class BenchStack {
  private:
   class Process;
   std::unique_ptr<Process> process_;
+  const Clock& clock_;
   std::string endpoint_;
   int rank_0_port_ = 0;
 };

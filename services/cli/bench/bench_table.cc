@@ -107,7 +107,7 @@ std::string figure(double value) {
 std::string bench_table(const BenchResult& result) {
   std::string text = heading(result);
   text += result.spec.kind == BenchKind::kLatency ? latency_rows(result) : throughput_rows(result);
-  if (!result.complete) text += "The benchmark ended before its time: what is missing was not measured.\n";
+  if (!result.complete) text += "The benchmark was ended early: what is missing was not measured.\n";
   return text;
 }
 

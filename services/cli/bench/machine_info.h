@@ -1,4 +1,4 @@
-// What a benchmark ran on, for its result file.
+// The machine and the command line of a benchmark, for its result file.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -9,6 +9,6 @@ namespace optserve::cli {
 nlohmann::json machine_info();          // host, processor, cores, memory_bytes, kernel
 std::string iso_date(int64_t wall_ms);  // "2026-11-25T15:04:05Z"
 
-std::string command_line();  // of this process, arguments with odd characters quoted
+std::string command_line();  // of this process; arguments with special characters are quoted
 
 }  // namespace optserve::cli

@@ -1,4 +1,4 @@
-// A folder of one's own under the system's temporary one, removed with everything in it at the end of the scope.
+// A new folder in the system's temporary folder, removed with everything in it at the end of the scope.
 #pragma once
 
 #include <string>

@@ -47,13 +47,13 @@ class BenchRunner {
   explicit BenchRunner(workload::BenchKind kind) : options_(kind) {}
   BenchOptions& options() { return options_; }
 
-  int run() {
+  int run(const Clock& clock) {
     const BenchPlan plan = value_or_fail(plan_bench(options_));
     check_writable(options_.json_file);
     check_writable(options_.plot_file);
     const std::vector<PlotSeries> published = read_published(options_.published_file);
-    BenchResult result = describe(plan);
-    const std::optional<std::string> failure = measure(plan, result);
+    BenchResult result = describe(plan, clock);
+    const std::optional<std::string> failure = measure(plan, result, clock);
     if (!result.measurements.empty() || !failure) keep(result, published);
     if (!failure) return result.complete ? kExitOk : kExitRefused;
     std::fprintf(stderr, "optserve bench: %s\n", failure->c_str());
@@ -61,7 +61,7 @@ class BenchRunner {
   }
 
  private:
-  BenchResult describe(const BenchPlan& plan) const {
+  BenchResult describe(const BenchPlan& plan, const Clock& clock) const {
     BenchResult result;
     result.spec = plan.spec;
     result.through = plan.pipeline ? "pipeline" : "engine";
@@ -70,7 +70,7 @@ class BenchRunner {
     result.world = options_.connect.empty() ? options_.world : 0;
     result.random_weights = options_.random_weights;
     result.version = build_version();
-    result.date = iso_date(clock_.wall_ms());
+    result.date = iso_date(clock.wall_ms());
     result.command = command_line();
     result.machine = machine_info();
     result.engine["worker_options"] = plan.worker_options;
@@ -79,13 +79,13 @@ class BenchRunner {
 
   // Returns why it failed. What was measured before that is kept: a run on many GPUs is too costly to be lost with its
   // last batch.
-  std::optional<std::string> measure(const BenchPlan& plan, BenchResult& result) const {
+  std::optional<std::string> measure(const BenchPlan& plan, BenchResult& result, const Clock& clock) const {
     BenchProgress progress(stderr, isatty(STDERR_FILENO) != 0);
     BenchRecorder recorder(result, progress);
     const OnBenchEvent on_event = [&recorder](const nlohmann::json& event) { recorder.on_event(event); };
     try {
       if (plan.pipeline) {
-        measure_pipeline(plan, progress, on_event);
+        measure_pipeline(plan, progress, clock, on_event);
       } else {
         progress.print("starting optserve-worker with " + plan.name + " ...");
         run_on_engine(worker_arguments(options_, plan), on_event);
@@ -98,7 +98,8 @@ class BenchRunner {
     }
   }
 
-  void measure_pipeline(const BenchPlan& plan, BenchProgress& progress, const OnBenchEvent& on_event) const {
+  void measure_pipeline(const BenchPlan& plan, BenchProgress& progress, const Clock& clock,
+                        const OnBenchEvent& on_event) const {
     const ScratchFolder scratch;
     std::optional<BenchStack> stack;
     ConnectionOptions connection_options;
@@ -106,13 +107,13 @@ class BenchRunner {
     connection_options.scheduler = options_.connect;
     if (options_.connect.empty()) {
       progress.print("starting a pipeline with " + plan.name + " ...");
-      stack.emplace(stack_arguments(options_, plan, BenchStack::stack_folder(scratch.path())), scratch.path());
+      stack.emplace(stack_arguments(options_, plan, BenchStack::stack_folder(scratch.path())), scratch.path(), clock);
       connection_options.scheduler = stack->endpoint();
     }
     Connection connection = Connection::open(connection_options);
     const workload::ModelBounds bounds{static_cast<int32_t>(plan.config.max_positions),
                                        static_cast<int32_t>(plan.config.vocab_real)};
-    PipelineBench bench{connection.client(), clock_, plan.name, plan.spec, bounds, false, {}};
+    PipelineBench bench{connection.client(), clock, plan.name, plan.spec, bounds, false, {}};
     if (stack) {
       bench.runs_every_batch = true;
       bench.device_usage = [&stack] { return stack->device_usage(); };
@@ -133,7 +134,6 @@ class BenchRunner {
     write_file(options_.plot_file, render_plot(with_published({series.value()}, published)));
   }
 
-  SystemClock clock_;
   BenchOptions options_;
 };
 
@@ -156,9 +156,9 @@ class BenchCommand final : public Command {
     plot.add("published", published_file_, kPublishedHelp);
   }
 
-  int run() override {
-    if (latency_selected_) return latency_.run();
-    if (throughput_selected_) return throughput_.run();
+  int run(const Clock& clock) override {
+    if (latency_selected_) return latency_.run(clock);
+    if (throughput_selected_) return throughput_.run(clock);
     return plot();
   }
 

@@ -16,7 +16,7 @@ class CancelCommand final : public Command {
     command.add("json", json_, "Print a JSON object");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     const JobId job = parse_job(job_);
     Connection connection = Connection::open(connection_options_);
     const protocol::JobResult result = value_or_fail(connection.client().cancel(job));

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "base/config.h"
 
 namespace optserve::cli {
@@ -27,7 +28,7 @@ class Command {
   // Adds itself and its options to `parser`, which sets `selected` when the command line names it.
   virtual void declare(ConfigParser& parser) = 0;
   // Called once, after parsing. Returns the exit status. Throws CommandFailure, or Error if the environment fails.
-  virtual int run() = 0;
+  virtual int run(const Clock& clock) = 0;
 
   bool selected = false;
 };
@@ -56,6 +57,6 @@ inline constexpr std::array kMakeCommands = {
 };
 
 // Runs the command line of `optserve` and returns the exit status. Never throws.
-int run_command_line(int argc, const char* const* argv);
+int run_command_line(int argc, const char* const* argv, const Clock& clock);
 
 }  // namespace optserve::cli

@@ -7,7 +7,7 @@
 namespace optserve::cli {
 namespace {
 
-int parse_and_run(int argc, const char* const* argv) {
+int parse_and_run(int argc, const char* const* argv, const Clock& clock) {
   ConfigParser parser("optserve",
                       "Serves OPT language models: local stacks, jobs, checkpoints.\n"
                       "Exit status: 0 success, 1 refused or failed, 2 wrong usage, 3 no scheduler answers.");
@@ -16,17 +16,17 @@ int parse_and_run(int argc, const char* const* argv) {
   for (const auto& command : commands) command->declare(parser);
   if (const int status = parser.parse(argc, argv); status >= 0) return status == 0 ? kExitOk : kExitUsage;
   for (const auto& command : commands) {
-    if (command->selected) return command->run();
+    if (command->selected) return command->run(clock);
   }
   return kExitUsage;
 }
 
 }  // namespace
 
-int run_command_line(int argc, const char* const* argv) {
+int run_command_line(int argc, const char* const* argv, const Clock& clock) {
   try {
     init_logging("optserve", "warn", LogFormat::kText);  // standard output belongs to the commands
-    return parse_and_run(argc, argv);
+    return parse_and_run(argc, argv, clock);
   } catch (const CommandFailure& failure) {
     std::fprintf(stderr, "optserve: %s\n", failure.message.c_str());
     return failure.exit_status;

@@ -11,6 +11,7 @@ namespace optserve::cli {
 namespace {
 
 constexpr const char* kDefaultEndpoint = "tcp://127.0.0.1:5555";
+constexpr int kTimeoutMsMax = 24 * 3'600'000;
 
 std::string find_endpoints(const ConnectionOptions& options) {
   if (!options.scheduler.empty()) return options.scheduler;
@@ -22,10 +23,11 @@ std::string find_endpoints(const ConnectionOptions& options) {
 
 void add_options(ConfigParser& parser, ConnectionOptions& options) {
   parser.add("scheduler", options.scheduler,
-             "Address of the scheduler's client port, or several with commas between them; by default that of --dir, "
-             "else tcp://127.0.0.1:5555");
+             "Address of the scheduler's client port, or several addresses separated by commas; by default that of "
+             "the stack in --dir, otherwise tcp://127.0.0.1:5555");
   parser.add("dir", options.folder, "Folder of a local stack, as given to 'optserve up'");
-  parser.add("timeout-ms", options.timeout_ms, "Time for an answer, retries included");
+  parser.add("timeout-ms", options.timeout_ms, "Time within which a request must be answered, retries included")
+      .range(1, kTimeoutMsMax);
 }
 
 void fail(const Refusal& refusal) {
@@ -39,11 +41,10 @@ void report_refusal(const std::string& endpoint, const Refusal& refusal) {
 
 JobId parse_job(const std::string& text) {
   if (const std::optional<JobId> job = JobId::from_hex(text)) return *job;
-  throw CommandFailure{kExitUsage, "job: expected 32 lower-case hex digits, found '" + text + "'"};
+  throw CommandFailure{kExitUsage, "job is '" + text + "', expected 32 lower-case hex digits"};
 }
 
 Connection Connection::open(const ConnectionOptions& options) {
-  if (options.timeout_ms < 1) throw CommandFailure{kExitUsage, "timeout-ms: expected 1 or more"};
   Connection connection;
   client::ClientOptions client_options;
   client_options.endpoints = find_endpoints(options);
@@ -70,9 +71,9 @@ std::string Connection::choose_model(const std::string& wanted) const {
   if (served.size() == 1) return *served.begin();
   std::string names;
   for (const std::string& name : served) names += (names.empty() ? "" : ", ") + name;
-  throw CommandFailure{kExitRefused, served.empty()
-                                         ? "no worker serves a model yet; name one with --model to wait for it"
-                                         : "several models are served; choose one with --model: " + names};
+  throw CommandFailure{kExitRefused,
+                       served.empty() ? "no worker serves a model yet; name the model with --model to wait for a worker"
+                                      : "several models are served; choose one with --model: " + names};
 }
 
 }  // namespace optserve::cli

@@ -1,4 +1,4 @@
-// How the commands that talk to a scheduler find it, and what its silence means for the exit status.
+// The connection of a command to the schedulers, and what it does with their answers.
 #pragma once
 
 #include <memory>
@@ -15,17 +15,17 @@ using client::Answers;
 using client::Client;
 
 struct ConnectionOptions {
-  std::string scheduler;    // endpoints; empty: that of the stack in `folder`, else the default
-  std::string folder;       // of a local stack
+  std::string scheduler;    // addresses; empty: that of the stack in `folder`, or the default
+  std::string folder;       // of a local stack; may be empty
   int timeout_ms = 10'000;  // of one request, retries included
 };
 void add_options(ConfigParser& parser, ConnectionOptions& options);
 
-// Schedulers of which at least one has answered.
+// A client of schedulers of which at least one has answered.
 class Connection {
  public:
-  // Asks the schedulers for their status first, so that one that cannot be reached is told apart from one that refuses.
-  // Throws CommandFailure if none answers.
+  // Asks the schedulers for their status first, to tell unreachable schedulers from those that refuse. Throws
+  // CommandFailure (kExitUnreachable) if none answers.
   static Connection open(const ConnectionOptions& options);
 
   Client& client() { return *client_; }
@@ -44,12 +44,12 @@ template <class T>
 T value_or_fail(Result<T> result);
 [[noreturn]] void fail(const Refusal& refusal);
 
-// What all schedulers said, one line of standard error for each that refused; kExitOk if none did.
+// Prints a line to standard error for each scheduler that refused. Returns kExitOk if none did, else kExitRefused.
 template <class T>
 int report_refusals(const Answers<T>& answers);
 void report_refusal(const std::string& endpoint, const Refusal& refusal);
 
-// A job id from the command line; throws CommandFailure (usage) if it is none.
+// A job id from the command line. Throws CommandFailure (kExitUsage) for other text.
 JobId parse_job(const std::string& text);
 
 template <class T>

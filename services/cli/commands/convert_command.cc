@@ -8,7 +8,7 @@
 #include <filesystem>
 
 #include "base/ids.h"
-#include "base/time_left.h"
+#include "base/progress_line.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
 #include "cli/commands/followed_job.h"
@@ -51,7 +51,7 @@ class ConverterCommand final : public Command {
   explicit ConverterCommand(const char* name) : name_(name) {}
 
   void declare(ConfigParser& parser) override { parser_ = &conversion::add_command(parser, options_, selected); }
-  int run() override { become_converter(name_, parser_->given()); }
+  int run(const Clock&) override { become_converter(name_, parser_->given()); }
 
  private:
   const char* name_;
@@ -77,18 +77,19 @@ class ConvertCommand final : public Command {
                 "Have a converter service do the conversion, which must see the same paths; allows --dtype, "
                 "--quantize, --shards, --verify and --progress, and needs a scheduler");
     add_options(command, connection_options_);
-    command.add("parts", parts_, "With --remote: number of converters that share the work, each with a job of a group");
+    command.add("parts", parts_, "With --remote: number of converters that share the work, each with a job of its own")
+        .range(1, kPartsMax);
     command.add("key", key_, "With --remote: submitting again with the same key gives the same job");
     command.add("ttl-ms", ttl_ms_, "With --remote: time after which the conversion is given up");
     command.add("json", json_, "With --remote: print one JSON object for each job at the end");
     parser_ = &command;
   }
 
-  int run() override {
+  int run(const Clock& clock) override {
     std::vector<Given> given = parser_->given();
     if (remote_) {
       check_remote(given);
-      return run_remotely();
+      return run_remotely(clock);
     }
     for (const Given& one : given) {
       if (is_one_of(one.name, kRemoteOptions) && !one.is_from_environment)
@@ -110,7 +111,7 @@ class ConvertCommand final : public Command {
     }
   }
 
-  int run_remotely() {
+  int run_remotely(const Clock& clock) {
     Connection connection = Connection::open(connection_options_);
     protocol::JobSpec job;
     job.kind = protocol::JobKind::kConvert;
@@ -122,12 +123,19 @@ class ConvertCommand final : public Command {
                                         .shards = convert_.shards,
                                         .quantize = convert_.quantize,
                                         .verify = convert_.verify};
+    ProgressLine progress(true);
+    const bool is_shown = convert_.show_progress && isatty(STDERR_FILENO) != 0;
     const std::vector<protocol::JobResult> results = FollowedJob::run_all(
-        connection.client(), parts_of(job), [this](std::string_view, const protocol::JobEvent& event) {
-          show_progress(event.progress_done, event.progress_total);
+        connection.client(), parts_of(job), [&](std::string_view, const protocol::JobEvent& event) {
+          if (is_shown && event.progress_total > 0)
+            std::fputs(progress
+                           .show(static_cast<uint64_t>(event.progress_done),
+                                 static_cast<uint64_t>(event.progress_total), "", clock.now())
+                           .c_str(),
+                       stderr);
           return true;
         });
-    if (shown_) std::fputc('\n', stderr);
+    std::fputs(progress.erase().c_str(), stderr);
     return report(results);
   }
 
@@ -137,9 +145,6 @@ class ConvertCommand final : public Command {
 
   // The same conversion several times: converters that work on one destination share its shards.
   std::vector<protocol::JobSpec> parts_of(const protocol::JobSpec& job) const {
-    if (parts_ < 1 || parts_ > kPartsMax)
-      fail(refuse(ErrorCode::kBadRequest,
-                  "parts is " + std::to_string(parts_) + ", expected 1 to " + std::to_string(kPartsMax)));
     std::vector<protocol::JobSpec> jobs(static_cast<size_t>(parts_), job);
     if (parts_ == 1) return jobs;
     const std::string group = Id128::random().hex();
@@ -166,28 +171,15 @@ class ConvertCommand final : public Command {
     return status;
   }
 
-  void show_progress(int64_t done, int64_t total) {
-    if (!convert_.show_progress || total <= 0 || isatty(STDERR_FILENO) == 0) return;
-    constexpr double kMega = 1e6;
-    const std::string left = time_left_.text(static_cast<uint64_t>(done), static_cast<uint64_t>(total), clock_.now());
-    std::fprintf(stderr, "\r\x1b[K%5.1f %%  %.1f of %.1f MB%s%s",
-                 100.0 * static_cast<double>(done) / static_cast<double>(total), static_cast<double>(done) / kMega,
-                 static_cast<double>(total) / kMega, left.empty() ? "" : ", ", left.c_str());
-    shown_ = true;
-  }
-
   static constexpr int kPartsMax = 64;
 
   conversion::ConvertCommand convert_;
   ConnectionOptions connection_options_;
   bool remote_ = false;
   int parts_ = 1;
-  SystemClock clock_;
-  TimeLeft time_left_;
   std::string key_;
   int64_t ttl_ms_ = 3'600'000;
   bool json_ = false;
-  bool shown_ = false;
   ConfigParser* parser_ = nullptr;
 };
 

@@ -9,12 +9,11 @@
 namespace optserve::cli {
 namespace {
 
-constexpr int kDrainRounds = 2;    // the scheduler's, then the others'
-constexpr seconds kExitGrace{10};  // for ending after the drain
+constexpr int kDrainRounds = 2;    // first the scheduler drains, then the others
+constexpr seconds kExitGrace{10};  // to end after the drain
 constexpr seconds kDefaultDrain{30};
 
-bool wait_until_gone(const ProcessIdentity& process, Duration limit) {
-  const SystemClock clock;
+bool wait_until_gone(const ProcessIdentity& process, Duration limit, const Clock& clock) {
   const Instant deadline = clock.now() + limit;
   while (is_alive(process)) {
     if (clock.now() >= deadline) return false;
@@ -26,12 +25,12 @@ bool wait_until_gone(const ProcessIdentity& process, Duration limit) {
 class DownCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command = parser.add_command("down", "Stop the local stack that 'up' started", selected);
-    command.add("dir", folder_, "Folder that was given to 'up'");
-    command.add("now", now_, "Do not wait for running jobs");
+    ConfigParser& command = parser.add_command("down", "Stop the local stack that 'optserve up' started", selected);
+    command.add("dir", folder_, "Folder of the stack, as given to 'optserve up'");
+    command.add("now", now_, "Kill the stack without waiting for running jobs");
   }
 
-  int run() override {
+  int run(const Clock& clock) override {
     const StackFolder folder(folder_);
     const std::optional<ProcessIdentity> supervisor = folder.read_pid();
     if (!supervisor) {
@@ -44,28 +43,28 @@ class DownCommand final : public Command {
                    folder_.c_str(), supervisor->pid);
       return kExitOk;
     }
-    return stop(folder, *supervisor);
+    return stop(folder, *supervisor, clock);
   }
 
  private:
-  int stop(const StackFolder& folder, const ProcessIdentity& supervisor) const {
+  int stop(const StackFolder& folder, const ProcessIdentity& supervisor, const Clock& clock) const {
     const Result<StackState> state = folder.read_state();
     const seconds drain = state.ok() ? seconds(state.value().drain_seconds) : kDefaultDrain;
     if (!now_) {
       kill(supervisor.pid, SIGTERM);
-      if (wait_until_gone(supervisor, drain * kDrainRounds + kExitGrace)) {
+      if (wait_until_gone(supervisor, drain * kDrainRounds + kExitGrace, clock)) {
         std::fprintf(stderr, "optserve down: stopped\n");
         return kExitOk;
       }
     }
-    std::vector<ProcessIdentity> processes{supervisor};  // those of the stack die with the supervisor
+    std::vector<ProcessIdentity> processes{supervisor};  // the stack's processes die with their supervisor
     for (const StackProcess& process : state.ok() ? state.value().processes : std::vector<StackProcess>()) {
       if (const auto identity = identify_process(process.pid)) processes.push_back(*identity);
     }
     kill(supervisor.pid, SIGKILL);
     for (const ProcessIdentity& process : processes) {
-      if (wait_until_gone(process, kExitGrace)) continue;
-      std::fprintf(stderr, "optserve down: pid %d does not end\n", process.pid);
+      if (wait_until_gone(process, kExitGrace, clock)) continue;
+      std::fprintf(stderr, "optserve down: process %d does not end\n", process.pid);
       return kExitRefused;
     }
     folder.remove_pid();

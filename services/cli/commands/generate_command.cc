@@ -4,13 +4,13 @@
 #include <cstdio>
 #include <utility>
 
+#include "base/progress_line.h"
 #include "base/shutdown.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
 #include "cli/commands/followed_job.h"
 #include "cli/commands/job_options.h"
 #include "cli/text/result_text.h"
-#include "cli/text/wait_line.h"
 #include "client/choices.h"
 
 namespace optserve::cli {
@@ -37,7 +37,7 @@ std::string whole_line(std::string text) {
   return text;
 }
 
-// Ctrl-C cancels them.
+// Submits the jobs, which are one group, and waits for their results. Ctrl-C cancels the group.
 std::vector<protocol::JobResult> run_to_their_ends(Client& client, const std::vector<protocol::JobSpec>& jobs) {
   install_shutdown_signals();
   const auto outcomes = value_or_fail(client.submit(jobs));
@@ -63,17 +63,17 @@ class GenerateCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command =
-        parser.add_command("generate", "Continue a text and print it while it is generated", selected);
+        parser.add_command("generate", "Continue a text, and print the output while it is generated", selected);
     add_options(command, job_options_);
     add_options(command, connection_options_);
     command.add("echo", echo_, "Print the prompt before the output");
     command.add("stats", stats_, "Print tokens and times to standard error at the end");
-    command.add("n", n_, "Choices that are returned, with seeds that follow each other");
-    command.add("best-of", best_of_, "Choices that are made, of which the likeliest are returned; 0: n");
-    command.add("json", json_, "Print one JSON object at the end instead of text as it comes");
+    command.add("n", n_, "Number of choices that are printed, with consecutive seeds");
+    command.add("best-of", best_of_, "Number of choices that are made; the likeliest n of them are printed; 0: n");
+    command.add("json", json_, "Print one JSON object at the end instead of the text");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     const std::string prompt = read_prompt(job_options_);
     Connection connection = Connection::open(connection_options_);
     protocol::JobSpec job = make_job(job_options_, prompt, connection.choose_model(job_options_.model));
@@ -81,14 +81,14 @@ class GenerateCommand final : public Command {
     if (echo_ && !json_) print(prompt);
     // The line would erase an echoed prompt.
     const bool is_waiting_shown = isatty(STDERR_FILENO) != 0 && !echo_;
-    WaitLine wait_line;
-    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job),
-                                                        [&](std::string_view piece, const protocol::JobEvent& event) {
-                                                          if (is_waiting_shown)
-                                                            std::fputs(wait_line.show(event).c_str(), stderr);
-                                                          return json_ || print(piece);
-                                                        });
-    std::fputs(wait_line.erase().c_str(), stderr);
+    RewrittenLine line;
+    const auto on_event = [&](std::string_view piece, const protocol::JobEvent& event) {
+      const std::string waiting = is_waiting_shown ? waiting_text(event) : "";
+      std::fputs((waiting.empty() ? line.erase() : line.show(waiting)).c_str(), stderr);
+      return json_ || print(piece);
+    };
+    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job), on_event);
+    std::fputs(line.erase().c_str(), stderr);
     if (json_) {
       print(result_json(result));
     } else if (isatty(STDOUT_FILENO) != 0) {
@@ -103,7 +103,7 @@ class GenerateCommand final : public Command {
   }
 
  private:
-  // One after the other at the end: streams of several would mix.
+  // Prints the choices one after the other at the end, because their streams would mix.
   int run_choices(Client& client, const protocol::JobSpec& job, const std::string& prompt) {
     const auto jobs = value_or_fail(client::choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
     const auto results = client::best_choices(run_to_their_ends(client, jobs), n_);

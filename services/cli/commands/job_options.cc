@@ -14,7 +14,7 @@
 namespace optserve::cli {
 namespace {
 
-// Far beyond the longest prompt, so that a refusal tells the true size, and short of what an endless pipe would send.
+// Far more than the longest prompt, so that a refusal can name the true size, but a limit for an endless pipe.
 constexpr size_t kInputBytesMax = 64 << 20;
 
 std::string read_stream(std::istream& stream, const std::string& name) {
@@ -29,7 +29,7 @@ std::string read_stream(std::istream& stream, const std::string& name) {
   return text;
 }
 
-// The wire carries text as UTF-8 only.
+// Messages carry text as UTF-8 only.
 void check_utf8(const char* option, const std::string& text) {
   const size_t valid = valid_utf8_prefix(text);
   if (valid == text.size()) return;
@@ -40,27 +40,32 @@ void check_utf8(const char* option, const std::string& text) {
 }  // namespace
 
 void add_options(ConfigParser& parser, JobOptions& options) {
-  parser.add_positional("text", options.text, "Prompt; or use --prompt, --prompt-file or standard input", false);
+  parser.add_positional("text", options.text,
+                        "Prompt; instead of it use --prompt, --prompt-file, --prompt-ids or standard input", false);
   parser.add("prompt", options.prompt, "Prompt");
   parser.add("prompt-file", options.prompt_file, "File with the prompt; '-' is standard input");
-  parser.add("prompt-ids", options.prompt_ids, "Prompt as ids with commas between them, the leading 2 (</s>) included");
-  parser.add("model", options.model, "Model; by default the one that is served");
-  parser.add("max-new-tokens", options.max_new_tokens, "Longest output in tokens");
+  parser.add("prompt-ids", options.prompt_ids,
+             "Prompt as token ids separated by commas, with the leading 2 (</s>) included");
+  parser.add("model", options.model, "Name of the model; not needed if only one is served");
+  parser.add("max-new-tokens", options.max_new_tokens, "Most tokens of output");
   add_options(parser, options.sampling);
   parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
-  parser.add("include-stop", options.include_stop, "What ends the output is part of it");
+  parser.add("include-stop", options.include_stop, "Keep the stop text or stop id at the end of the output");
   parser.add("key", options.key, "Submitting again with the same key gives the same job");
-  parser.add("tenant", options.tenant, "Whose share of the queue is used");
-  parser.add("priority", options.priority, "0 to 9, higher first");
-  parser.add("max-attempts", options.max_attempts, "How many workers may be lost before the job is given up");
-  parser.add("group", options.group, "Jobs of a group are watched and cancelled together ('optserve jobs group')");
-  parser.add("delay-ms", options.delay_ms, "The job does not start before");
-  parser.add("ttl-ms", options.ttl_ms, "Time until the job expires, from the end of its delay");
-  parser.add("queue-limit-ms", options.queue_limit_ms, "Time until the job must have started; 0: only ttl-ms counts");
-  parser.add("run-limit-ms", options.run_limit_ms, "Time of one attempt; 0: only ttl-ms counts");
-  parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when nobody follows it any more");
-  parser.add("result-ttl-ms", options.result_ttl_ms, "How long the result can be fetched");
-  parser.add("prompt-logprobs", options.prompt_logprobs, "Also give the log-probability of each prompt token (--json)");
+  parser.add("tenant", options.tenant, "Tenant whose share of the queue the job uses");
+  parser.add("priority", options.priority, "0 to 9; jobs of higher priority start first");
+  parser.add("max-attempts", options.max_attempts,
+             "Number of attempts: the job is dead when the last one loses its worker");
+  parser.add("group", options.group,
+             "Group of the job; the jobs of a group can be watched and cancelled together ('optserve jobs group')");
+  parser.add("delay-ms", options.delay_ms, "Time before which the job does not start");
+  parser.add("ttl-ms", options.ttl_ms, "Time after which the job expires, counted from the end of its delay");
+  parser.add("queue-limit-ms", options.queue_limit_ms, "Time within which the job must start; 0: only ttl-ms counts");
+  parser.add("run-limit-ms", options.run_limit_ms, "Longest time of one attempt; 0: only ttl-ms counts");
+  parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when no client follows it");
+  parser.add("result-ttl-ms", options.result_ttl_ms, "Time for which the result can be fetched");
+  parser.add("prompt-logprobs", options.prompt_logprobs,
+             "With --json: also give the log-probability of each prompt token");
 }
 
 std::string read_prompt(const JobOptions& options) {
@@ -68,7 +73,7 @@ std::string read_prompt(const JobOptions& options) {
       !options.text.empty() + !options.prompt.empty() + !options.prompt_file.empty() + !options.prompt_ids.empty();
   if (given > 1)
     throw CommandFailure{kExitUsage,
-                         "the prompt is given more than once: as an argument, --prompt, --prompt-file or --prompt-ids"};
+                         "the prompt is given more than once, among: argument, --prompt, --prompt-file, --prompt-ids"};
   if (!options.prompt_ids.empty()) return "";
   if (!options.text.empty()) return options.text;
   if (!options.prompt.empty()) return options.prompt;

@@ -1,4 +1,4 @@
-// The options that describe a generation, shared by `submit` and `generate`.
+// The options of a generation job, shared by `submit` and `generate`.
 #pragma once
 
 #include <string>
@@ -18,7 +18,7 @@ struct JobOptions {
   protocol::JobSpec defaults;
   std::string model;
   SamplingOptions sampling;
-  std::string prompt_ids;  // with commas between them, instead of text
+  std::string prompt_ids;  // "2,100,7", instead of text
   int max_new_tokens = defaults.max_new_tokens;
   std::vector<std::string> stop;
   bool include_stop = false;
@@ -38,11 +38,11 @@ struct JobOptions {
 
 void add_options(ConfigParser& parser, JobOptions& options);
 
-// The prompt from the one place that was given, else from standard input unless that is a terminal. One final newline
-// of a file or of standard input does not belong to the prompt. Throws CommandFailure.
+// Reads the prompt from the place that was given, or from standard input unless that is a terminal. A final newline of
+// a file or of standard input is removed. Throws CommandFailure.
 std::string read_prompt(const JobOptions& options);
 
-// The job, checked against the limits of the protocol; throws CommandFailure naming the option that is out of range.
+// Makes the job and checks it against the limits of the protocol. Throws CommandFailure naming the wrong option.
 protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model);
 
 }  // namespace optserve::cli

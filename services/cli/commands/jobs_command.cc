@@ -9,6 +9,7 @@ namespace optserve::cli {
 namespace {
 
 constexpr int kListedByDefault = 100;
+constexpr int kListedMax = 1'000'000;
 
 // Which jobs an operator means.
 struct FilterOptions {
@@ -25,21 +26,15 @@ void add_owner_options(ConfigParser& parser, FilterOptions& options) {
 }
 
 void add_options(ConfigParser& parser, FilterOptions& options) {
-  parser.add("state", options.state,
-             "Only jobs in this state: queued, running, succeeded, failed, cancelled, expired or dead");
+  std::vector<std::string_view> states;
+  for (const protocol::JobState state : kJobStates) states.push_back(protocol::job_state_name(state));
+  parser.add("state", options.state, "Only jobs in this state").choices(states);
   add_owner_options(parser, options);
 }
 
-// Throws CommandFailure for an unknown state.
 protocol::JobFilter make_filter(const FilterOptions& options) {
   protocol::JobFilter filter;
-  if (!options.state.empty()) {
-    filter.state = parse_job_state(options.state);
-    if (!filter.state)
-      throw CommandFailure{kExitUsage,
-                           "state: expected queued, running, succeeded, failed, cancelled, expired or dead, found '" +
-                               options.state + "'"};
-  }
+  if (!options.state.empty()) filter.state = parse_job_state(options.state);
   if (!options.tenant.empty()) filter.tenant = options.tenant;
   filter.model = options.model;
   filter.group = options.group;
@@ -59,13 +54,13 @@ class JobsCommand final : public Command {
         parser.add_command("jobs", "List and show jobs, requeue dead ones, delete ended ones", selected);
     ConfigParser& list = declare_part(command, "list", "List jobs in the order in which they were accepted", list_);
     add_options(list, list_options_.filter);
-    list.add("limit", list_options_.limit, "Longest list");
+    list.add("limit", list_options_.limit, "Most jobs in the list").range(1, kListedMax);
     ConfigParser& show = declare_part(command, "show", "Show everything that is known about a job", show_);
     show.add_positional("job", job_, "Id of the job", true);
     ConfigParser& dead = declare_part(
         command, "dead", "List dead jobs, whose worker was lost in every attempt, with the reasons", dead_);
     add_owner_options(dead, dead_options_.filter);
-    dead.add("limit", dead_options_.limit, "Longest list");
+    dead.add("limit", dead_options_.limit, "Most jobs in the list").range(1, kListedMax);
     ConfigParser& requeue = declare_part(
         command, "requeue", "Queue dead jobs again, with the same ids and a full number of attempts", requeue_);
     requeue.add_positional("jobs", jobs_, "Ids of the jobs", true);
@@ -79,7 +74,7 @@ class JobsCommand final : public Command {
     group.add("cancel", cancel_, "Cancel the jobs that have not ended");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     if (list_) return run_list(list_options_, false);
     if (show_) return run_show();
     if (dead_) return run_list(dead_options_, true);
@@ -97,7 +92,6 @@ class JobsCommand final : public Command {
   }
 
   int run_list(ListOptions& options, bool is_dead_list) {
-    if (options.limit < 1) throw CommandFailure{kExitUsage, "limit: expected 1 or more"};
     if (is_dead_list) options.filter.state = "dead";
     const protocol::JobFilter filter = make_filter(options.filter);
     Connection connection = Connection::open(connection_options_);

@@ -15,24 +15,24 @@ namespace {
 class JournalCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command = parser.add_command("journal", "Take care of the scheduler's journal", selected);
-    ConfigParser& backup =
-        command.add_command("backup", "Have the running scheduler write a copy to its backup folder", backup_);
+    ConfigParser& command =
+        parser.add_command("journal", "Back up, check and restore the journal of a scheduler", selected);
+    ConfigParser& backup = command.add_command(
+        "backup", "Have the running scheduler write a copy of its journal to its backup folder", backup_);
     add_options(backup, connection_options_);
     backup.add("wait-seconds", wait_seconds_, "Longest time to wait for the copy");
     backup.add("json", json_, "Print a JSON object");
-    ConfigParser& check =
-        command.add_command("check", "Check a journal or a backup that no scheduler has open", check_);
+    ConfigParser& check = command.add_command("check", "Check a journal that no scheduler uses, or a backup", check_);
     check.add_positional("file", file_, "The journal or backup", true);
     check.add("json", json_, "Print a JSON object");
     ConfigParser& restore =
-        command.add_command("restore", "Put a backup in a journal's place while no scheduler runs", restore_);
-    restore.add_positional("backup", backup_file_, "The backup, or a folder of backups for the newest in it", true);
+        command.add_command("restore", "Replace a journal by a backup while no scheduler runs", restore_);
+    restore.add_positional("backup", backup_file_, "The backup, or a folder whose newest backup is used", true);
     restore.add_positional("file", file_, "The journal", true);
-    restore.add("replace", replace_, "Also where a journal is that holds jobs; it is kept as <file>.replaced");
+    restore.add("replace", replace_, "Replace a journal that holds jobs; it is kept as <file>.replaced");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     if (check_) return run_check();
     if (restore_) return run_restore();
     return run_backup();
@@ -90,8 +90,9 @@ class JournalCommand final : public Command {
       if (backup.empty()) throw Error(backup_file_ + " holds no backup");
     }
     journal::restore_journal(backup, file_, replace_);
-    std::printf("%s is %s; jobs that ended after it run again, jobs accepted after it are unknown\n", file_.c_str(),
-                backup.c_str());
+    std::printf(
+        "%s is restored from %s; jobs that ended after the backup run again, jobs accepted after it are unknown\n",
+        file_.c_str(), backup.c_str());
     return kExitOk;
   }
 

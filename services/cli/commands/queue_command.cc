@@ -14,15 +14,15 @@ class QueueCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command =
-        parser.add_command("queue", "Hold and release the queue, one model's or one service's share of it", selected);
-    declare_part(command, "pause", "Accept jobs and start none; what runs goes on", pause_);
-    declare_part(command, "drain", "Accept no jobs and work off what is there", drain_);
-    declare_part(command, "resume", "End a pause or drain", resume_);
+        parser.add_command("queue", "Pause, drain or resume the whole queue, one model or one service", selected);
+    declare_part(command, "pause", "Accept jobs but start none; running jobs continue", pause_);
+    declare_part(command, "drain", "Accept no jobs and finish those that were accepted", drain_);
+    declare_part(command, "resume", "End a pause or a drain", resume_);
   }
 
-  int run() override {
+  int run(const Clock&) override {
     if (!model_.empty() && !service_.empty())
-      throw CommandFailure{kExitUsage, "queue: expected one of --model and --service, found both"};
+      throw CommandFailure{kExitUsage, "--model and --service cannot be given together"};
     const ControlAction action = pause_   ? ControlAction::kPause
                                  : drain_ ? ControlAction::kDrain
                                           : ControlAction::kResume;
@@ -40,7 +40,7 @@ class QueueCommand final : public Command {
     ConfigParser& parser = command.add_command(name, help, part);
     add_options(parser, connection_options_);
     parser.add("model", model_, "Only this model's queue");
-    parser.add("service", service_, "Only this tokenizer, worker or converter: its name or its instance");
+    parser.add("service", service_, "Only this tokenizer, worker or converter, by its name or instance");
     parser.add("json", json_, "Print the state afterwards as a JSON object");
   }
 

@@ -14,7 +14,7 @@ namespace {
 class ResultCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command = parser.add_command("result", "Print the text of a job that was submitted", selected);
+    ConfigParser& command = parser.add_command("result", "Print the output of a submitted job", selected);
     command.add_positional("job", job_, "Id of the job", true);
     add_options(command, connection_options_);
     command.add("wait", wait_, "Wait until the job has ended");
@@ -22,7 +22,7 @@ class ResultCommand final : public Command {
     command.add("json", json_, "Print a JSON object instead of the text");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     const JobId job = parse_job(job_);
     Connection connection = Connection::open(connection_options_);
     const protocol::JobResult result =

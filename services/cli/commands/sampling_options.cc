@@ -12,7 +12,7 @@ namespace optserve::cli {
 namespace {
 
 [[noreturn]] void fail_usage(const std::string& option, const std::string& expected, const std::string& found) {
-  throw CommandFailure{kExitUsage, option + ": expected " + expected + ", found '" + found + "'"};
+  throw CommandFailure{kExitUsage, option + " is '" + found + "', expected " + expected};
 }
 
 template <class T>
@@ -48,8 +48,8 @@ std::vector<TokenId> read_ids(const char* option, const std::string& text) {
   std::vector<TokenId> ids;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
-    ids.push_back(read_number<TokenId>(option, "ids with commas between them",
-                                       std::string_view(text).substr(begin, end - begin)));
+    ids.push_back(
+        read_number<TokenId>(option, "ids separated by commas", std::string_view(text).substr(begin, end - begin)));
     begin = end + 1;
   }
   return ids;
@@ -58,14 +58,15 @@ std::vector<TokenId> read_ids(const char* option, const std::string& text) {
 void add_options(ConfigParser& parser, SamplingOptions& options) {
   add_parameters(parser, options.params, [](std::string_view) { return true; });
   parser.add("profile", options.profile,
-             "Order and formulas where systems differ: default, fastertransformer, metaseq");
-  parser.add("logit-bias", options.logit_bias, "id=bias, added to the id's logit, -100 to 100; repeatable");
-  parser.add("allowed-ids", options.allowed_ids, "Only these ids are drawn, with commas between them");
-  parser.add("stop-ids", options.stop_ids, "Ids that end the output, with commas between them");
+             "System whose sampling is imitated where systems differ: default, fastertransformer or metaseq");
+  parser.add("logit-bias", options.logit_bias,
+             "id=bias: number from -100 to 100 that is added to the id's logit; repeatable");
+  parser.add("allowed-ids", options.allowed_ids, "Ids, separated by commas; only these are drawn");
+  parser.add("stop-ids", options.stop_ids, "Ids, separated by commas, that end the output");
   parser.add("top-p-reset-ids", options.top_p_reset_ids,
-             "Ids after which top-p starts again, with commas between them");
+             "Ids, separated by commas, after which top-p starts again at its first value");
   parser.add("bad-word", options.bad_words, "Text that the output must not contain; repeatable");
-  parser.add("bad-word-ids", options.bad_word_ids, "The same by its ids, with commas between them; repeatable");
+  parser.add("bad-word-ids", options.bad_word_ids, "The same, as ids separated by commas; repeatable");
 }
 
 void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params) {

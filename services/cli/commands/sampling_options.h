@@ -1,4 +1,4 @@
-// The options that say how tokens are drawn: those of the table of parameters, and rules of ids.
+// The options of sampling: the parameters of the sampling table, and rules about ids.
 #pragma once
 
 #include <string>
@@ -19,13 +19,13 @@ struct SamplingOptions {
 };
 
 void add_options(ConfigParser& parser, SamplingOptions& options);
-// Of the table, what changes the work of a token: for benchmarks, whose requests have a fixed length and seeds of their
-// own.
+// The parameters of the table that change the work for a token, for benchmarks: their requests have fixed lengths and
+// their own seeds.
 void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params);
-// Sets sampling, rules and bad words of a job. Throws CommandFailure naming the option that cannot be read.
+// Sets sampling, rules and bad words of a job. Throws CommandFailure naming an option that cannot be parsed.
 void apply(const SamplingOptions& options, protocol::JobSpec& job);
 
-// "2,100,7": ids with commas between them. Throws CommandFailure naming `option`.
+// Parses ids separated by commas, as in "2,100,7". Throws CommandFailure naming `option`.
 std::vector<TokenId> read_ids(const char* option, const std::string& text);
 
 }  // namespace optserve::cli

@@ -11,12 +11,12 @@ class StatusCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command =
-        parser.add_command("status", "Show the queues and the connected tokenizers, workers and converters", selected);
+        parser.add_command("status", "Show queues, models and connected tokenizers, workers and converters", selected);
     add_options(command, connection_options_);
     command.add("json", json_, "Print a JSON object instead of a table");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     const Connection connection = Connection::open(connection_options_);
     const std::string text = json_ ? status_json(connection.status()) : status_table(connection.status());
     std::fputs(text.c_str(), stdout);

@@ -18,7 +18,7 @@ class SubmitCommand final : public Command {
     command.add("json", json_, "Print a JSON object instead of the id");
   }
 
-  int run() override {
+  int run(const Clock&) override {
     std::string prompt = read_prompt(job_options_);
     Connection connection = Connection::open(connection_options_);
     protocol::JobSpec job = make_job(job_options_, std::move(prompt), connection.choose_model(job_options_.model));
@@ -31,7 +31,8 @@ class SubmitCommand final : public Command {
     }
     if (!outcome.job) fail(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
     std::printf("%s\n", outcome.job->hex().c_str());
-    if (outcome.duplicate) std::fprintf(stderr, "optserve submit: the key was known; this is the earlier job\n");
+    if (outcome.duplicate)
+      std::fprintf(stderr, "optserve submit: a job with this key exists already; this is its id\n");
     return kExitOk;
   }
 

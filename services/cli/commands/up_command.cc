@@ -28,7 +28,7 @@ std::string ready_text(const StackPlan& plan, const StackOptions& options) {
   return text + "stop it with: optserve down --dir " + options.folder + "\n";
 }
 
-// To the terminal that the supervisor runs in.
+// Reports to the terminal that the supervisor runs in.
 class TerminalReport final : public StartReport {
  public:
   explicit TerminalReport(const StackOptions& options) : options_(options) {}
@@ -40,7 +40,7 @@ class TerminalReport final : public StartReport {
   const StackOptions& options_;
 };
 
-// To the command that started the supervisor, through a pipe.
+// Reports through a pipe to the command that started the supervisor.
 class PipeReport final : public StartReport {
  public:
   explicit PipeReport(int fd) : fd_(fd) {}
@@ -77,12 +77,12 @@ std::string read_to_end(int fd) {
 class UpCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command =
-        parser.add_command("up", "Start a local stack (scheduler, tokenizer, workers) and keep it alive", selected);
+    ConfigParser& command = parser.add_command(
+        "up", "Start a local stack (scheduler, tokenizers, workers) and keep its processes alive", selected);
     add_options(command, options_);
   }
 
-  int run() override {
+  int run(const Clock& clock) override {
     if (const Status status = check_options(options_); !status.ok()) return refused(status.refusal().message);
     const StackFolder folder(options_.folder);
     folder.create();
@@ -99,7 +99,7 @@ class UpCommand final : public Command {
         return refused("port " + std::to_string(port) + " is in use; stop what uses it, or give --ports auto");
     }
     folder.rotate_logs();
-    return options_.foreground ? run_here(plan, folder) : run_detached(plan, folder);
+    return options_.foreground ? run_here(plan, folder, clock) : run_detached(plan, folder, clock);
   }
 
  private:
@@ -119,13 +119,13 @@ class UpCommand final : public Command {
            "; stop it with: optserve down --dir " + folder.path();
   }
 
-  int run_here(const StackPlan& plan, const StackFolder& folder) {
+  int run_here(const StackPlan& plan, const StackFolder& folder, const Clock& clock) {
     init_logging("supervisor", options_.log_level, LogFormat::kText);
     TerminalReport report(options_);
-    return run_stack(options_, plan, folder, report) ? kExitOk : kExitRefused;
+    return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitRefused;
   }
 
-  int run_detached(const StackPlan& plan, const StackFolder& folder) {
+  int run_detached(const StackPlan& plan, const StackFolder& folder, const Clock& clock) {
     std::array<int, 2> report{-1, -1};
     if (pipe2(report.data(), O_CLOEXEC) != 0) throw errno_error("pipe2");
     std::fflush(nullptr);
@@ -133,7 +133,7 @@ class UpCommand final : public Command {
     if (pid < 0) throw errno_error("fork");
     if (pid == 0) {
       close(report[0]);
-      _exit(supervise(plan, folder, report[1]));
+      _exit(supervise(plan, folder, report[1], clock));
     }
     close(report[1]);
     const std::string heard = read_to_end(report[0]);
@@ -146,8 +146,8 @@ class UpCommand final : public Command {
     return refused(heard.empty() ? "the supervisor died; see " + folder.log_path("supervisor") : heard);
   }
 
-  // The life of the background process.
-  int supervise(const StackPlan& plan, const StackFolder& folder, int report_fd) {
+  // Runs in the background process until the stack stops.
+  int supervise(const StackPlan& plan, const StackFolder& folder, int report_fd, const Clock& clock) {
     PipeReport report(report_fd);
     try {
       setsid();
@@ -157,7 +157,7 @@ class UpCommand final : public Command {
       if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
         throw errno_error("dup2");
       init_logging("supervisor", options_.log_level, LogFormat::kText);
-      return run_stack(options_, plan, folder, report) ? kExitOk : kExitRefused;
+      return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitRefused;
     } catch (const std::exception& error) {
       report.failed(error.what());
       std::fprintf(stderr, "%s\n", error.what());

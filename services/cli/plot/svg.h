@@ -1,4 +1,4 @@
-// The few shapes that a picture of ours is made of, as the text of an SVG file.
+// Writes an SVG file of lines, texts and markers, which is all that the plot needs.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ struct SvgPoint {
   double y = 0;
 };
 
-// How a text stands at its point.
+// The look of a text and its alignment at its point.
 struct SvgText {
   double size = 12;
   std::string_view anchor = "start";  // start, middle or end
@@ -37,7 +37,7 @@ class SvgDrawing {
   void polyline(const std::vector<SvgPoint>& points, const SvgStroke& stroke);
   void rectangle(SvgPoint corner, double width, double height, const SvgStroke& stroke, std::string_view fill);
   void text(SvgPoint at, std::string_view content, const SvgText& style);
-  // Filled with the stroke's colour, or hollow; `tooltip` shows where pictures are interactive.
+  // Filled with the stroke's colour, or hollow. Viewers show `tooltip` under the mouse.
   void marker(SvgMarker shape, SvgPoint at, const SvgStroke& stroke, bool filled, std::string_view tooltip);
   void begin_group(std::string_view name);
   void end_group();
@@ -48,9 +48,9 @@ class SvgDrawing {
   std::string out_;
 };
 
-// A number as SVG wants it: at most two decimals, always with a point.
+// A number with two decimals after a point, in every locale.
 std::string svg_number(double value);
-// Content that may stand between tags and in attributes; bytes that XML cannot hold become '?'.
+// The text escaped for content and attributes of XML. Bytes that XML cannot hold become '?'.
 std::string xml_escaped(std::string_view text);
 
 }  // namespace optserve::cli

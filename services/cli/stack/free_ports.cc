@@ -13,14 +13,14 @@
 namespace optserve::cli {
 
 namespace {
-constexpr int kFirstPort = 20'000;  // Linux gives outgoing connections 32768 and up
+constexpr int kFirstPort = 20'000;  // Linux uses 32768 and above for outgoing connections
 constexpr int kLastPort = 29'999;
 }  // namespace
 
 bool is_port_free(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) throw errno_error("socket");
-  const int on = 1;  // as servers do: connections in TIME_WAIT do not count
+  const int on = 1;  // servers set it too, so that a connection in TIME_WAIT does not block the port
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -32,7 +32,7 @@ bool is_port_free(int port) {
 }
 
 std::vector<int> find_free_ports(int count) {
-  std::random_device entropy;  // two stacks that start together look in different places
+  std::random_device entropy;  // so that two stacks that start together try different ports
   std::uniform_int_distribution<int> any(kFirstPort, kLastPort);
   std::vector<int> ports;
   for (int attempt = 0; attempt < 100 * count && static_cast<int>(ports.size()) < count; ++attempt) {

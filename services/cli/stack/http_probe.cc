@@ -19,14 +19,14 @@ namespace {
 constexpr size_t kAnswerBytesMax = 16 << 20;
 
 // A non-blocking connection with one deadline for everything.
-class Connection {
+class ProbeConnection {
  public:
-  explicit Connection(Instant deadline) : deadline_(deadline) {}
-  ~Connection() {
+  ProbeConnection(Instant deadline, const Clock& clock) : deadline_(deadline), clock_(clock) {}
+  ~ProbeConnection() {
     if (fd_ >= 0) close(fd_);
   }
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
+  ProbeConnection(const ProbeConnection&) = delete;
+  ProbeConnection& operator=(const ProbeConnection&) = delete;
 
   bool open(int port) {
     fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -71,19 +71,20 @@ class Connection {
 
  private:
   bool wait_for(short events) const {
-    const auto left = std::chrono::ceil<milliseconds>(deadline_ - SystemClock().now()).count();
+    const auto left = std::chrono::ceil<milliseconds>(deadline_ - clock_.now()).count();
     pollfd entry{fd_, events, 0};
     return left > 0 && poll(&entry, 1, static_cast<int>(left)) > 0;
   }
 
   Instant deadline_;
+  const Clock& clock_;
   int fd_ = -1;
 };
 
 }  // namespace
 
-std::optional<HttpAnswer> http_get(int port, const std::string& path, milliseconds timeout) {
-  Connection connection(SystemClock().now() + timeout);
+std::optional<HttpAnswer> http_get(int port, const std::string& path, milliseconds timeout, const Clock& clock) {
+  ProbeConnection connection(clock.now() + timeout, clock);
   if (!connection.open(port)) return std::nullopt;
   if (!connection.send_all("GET " + path + " HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"))
     return std::nullopt;

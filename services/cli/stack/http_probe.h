@@ -1,4 +1,4 @@
-// Asks a process of ours over HTTP how it is.
+// Asks a process of optserve over HTTP for its state or metrics.
 #pragma once
 
 #include <optional>
@@ -13,7 +13,7 @@ struct HttpAnswer {
   std::string body;
 };
 
-// GET http://127.0.0.1:port/path; nothing if there is no whole answer within `timeout`.
-std::optional<HttpAnswer> http_get(int port, const std::string& path, milliseconds timeout);
+// GET http://127.0.0.1:port/path. Nothing if the whole answer does not arrive within `timeout`.
+std::optional<HttpAnswer> http_get(int port, const std::string& path, milliseconds timeout, const Clock& clock);
 
 }  // namespace optserve::cli

@@ -1,4 +1,4 @@
-// Names a process for longer than its pid does: pids are used again.
+// Identifies a process beyond its end, which a pid does not because the system reuses pids.
 #pragma once
 
 #include <sys/types.h>
@@ -20,9 +20,9 @@ struct ProcessIdentity {
   bool operator==(const ProcessIdentity&) const = default;
 };
 
-// Of a process that runs now; nothing if there is none with this pid (a zombie counts as none).
+// Nothing if no process has this pid, or only a zombie.
 std::optional<ProcessIdentity> identify_process(pid_t pid);
-// True if that very process still runs.
+// True if this very process still runs.
 bool is_alive(const ProcessIdentity& identity);
 
 }  // namespace optserve::cli

@@ -1,7 +1,7 @@
-// The folder of a local stack: what `up` leaves there for `down` and for the commands that take --dir.
+// The folder of a local stack: the files that `optserve up` writes for `down` and for commands with --dir.
 //   stack.json       endpoints, and each process with its pid, port and log
 //   supervisor.pid   identity of the process that keeps the stack alive
-//   lock             held by that process for as long as it lives
+//   lock             locked by that process as long as it lives
 //   NAME.log         output of each process; supervisor.log of the supervisor
 //   journal.db       the scheduler's journal; kept over restarts
 #pragma once
@@ -41,9 +41,9 @@ class StackFolder {
   std::string log_path(const std::string& process) const { return path_ + "/" + process + ".log"; }
 
   void create() const;  // with its parents; throws Error
-  // The last `lines` lines of a process's log, for messages; empty if there is none.
+  // The last `lines` lines of a process's log, for error messages; empty without a log.
   std::string log_tail(const std::string& process, int lines) const;
-  // Puts the logs of an earlier start aside as NAME.log.1.
+  // Renames the logs of an earlier start to NAME.log.1.
   void rotate_logs() const;
 
   void write_state(const StackState& state) const;  // replaces the file as a whole; throws Error
@@ -58,10 +58,10 @@ class StackFolder {
   std::string path_;
 };
 
-// The lock of a folder; a forked child shares it, and it is free once nobody has it open.
+// The lock of a folder. A forked child shares it; it is released when no process has it open.
 class StackLock {
  public:
-  // Nothing if another stack holds it. Throws Error if the file cannot be opened.
+  // Nothing if another stack holds the lock. Throws Error if the file cannot be opened.
   static std::optional<StackLock> try_take(const StackFolder& folder);
   ~StackLock();
   StackLock(StackLock&& other) noexcept;

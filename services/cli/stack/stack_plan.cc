@@ -14,29 +14,13 @@ constexpr int kGroupsMax = 64;
 
 std::string endpoint(int port) { return "tcp://127.0.0.1:" + std::to_string(port); }
 
-Status check_range(const char* option, int value, int min, int max) {
-  if (value >= min && value <= max) return ok_status();
-  return refuse(ErrorCode::kBadRequest, std::string(option) + ": expected " + std::to_string(min) + " to " +
-                                            std::to_string(max) + ", found " + std::to_string(value));
-}
-
-Status check_choice(const char* option, const std::string& value, const std::string& a, const std::string& b) {
-  if (value == a || value == b) return ok_status();
-  return refuse(ErrorCode::kBadRequest,
-                std::string(option) + ": expected " + a + " or " + b + ", found '" + value + "'");
-}
-
 Status check_model(StackOptions& options) {
   if (options.model.empty())
     return refuse(ErrorCode::kBadRequest, "model: expected the folder of a checkpoint written by 'optserve convert'");
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (manifest.shards % options.world != 0)
-    return refuse(ErrorCode::kBadRequest, "world: " + options.model + " has " + std::to_string(manifest.shards) +
-                                              " shards, which cannot be shared by " + std::to_string(options.world) +
-                                              " ranks; convert it again with --shards " +
-                                              std::to_string(options.world));
+  if (Status status = check_shards(options.model, manifest.shards, options.world); !status.ok()) return status;
   if (identity.value().vocabulary_digest.empty())
     return refuse(ErrorCode::kBadRequest, "model: " + options.model + " was written without a tokenizer");
   if (options.name.empty()) options.name = manifest.config.name;
@@ -60,37 +44,46 @@ void append(PlannedProcess& planned, std::initializer_list<std::string> argument
 
 void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("model", options.model, "Folder of a sharded checkpoint, as 'optserve convert' writes it");
-  parser.add("name", options.name, "Name that clients use for the model; by default the one in its manifest");
-  parser.add("world", options.world, "Tensor-parallel size: processes that share one copy of the model");
-  parser.add("workers", options.workers, "Worker groups, each with a copy of the model");
-  parser.add("tokenizers", options.tokenizers, "Tokenizer processes");
-  parser.add("device", options.device, "cpu or cuda");
+  parser.add("name", options.name, "Name that clients use for the model; by default the name in its manifest");
+  parser.add("world", options.world, "Tensor-parallel size: number of processes that share one copy of the model")
+      .range(1, limits::kWorldSizeMax);
+  parser.add("workers", options.workers, "Number of worker groups, each with a copy of the model").range(1, kGroupsMax);
+  parser.add("tokenizers", options.tokenizers, "Number of tokenizer processes").range(1, kGroupsMax);
+  parser.add("device", options.device, "Device of the workers").choices({"cpu", "cuda"});
   parser.add("dir", options.folder, "Folder for logs, journal and state; created if missing");
   parser.add("converter-root", options.converter_root,
-             "Also start a converter that may read and write below this folder");
-  parser.add("ports", options.ports, "fixed: 5555, 5556 and 9400 on; auto: free ones, recorded in DIR/stack.json");
-  parser.add("volatile", options.is_volatile, "Keep jobs in memory only");
+             "Also start a converter service that may read and write in this folder");
+  parser
+      .add("ports", options.ports, "fixed: 5555, 5556, and from 9400 on; auto: free ports, which DIR/stack.json tells")
+      .choices({"fixed", "auto"});
+  parser.add("volatile", options.is_volatile, "Keep jobs in memory only, without a journal");
   parser.add("foreground", options.foreground, "Stay in the terminal; Ctrl-C stops the stack");
   parser.add("log-level", options.log_level, "trace, debug, info, warn, error or off");
-  parser.add("ready-seconds", options.ready_seconds, "Time until every process must be ready");
-  parser.add("drain-seconds", options.drain_seconds, "Time that running jobs get when the stack stops");
-  parser.add("worker-option", options.worker_options, "NAME=VALUE of optserve-worker, repeatable: max-sequences=8");
+  parser.add("ready-seconds", options.ready_seconds, "Time within which every process must be ready")
+      .range(1, 24 * 3600);
+  parser.add("drain-seconds", options.drain_seconds, "Time for running jobs to end when the stack stops")
+      .range(0, 3600);
+  parser.add("worker-option", options.worker_options,
+             "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
+}
+
+Status check_shards(const std::string& folder, int shards, int world) {
+  if (shards % world == 0) return ok_status();
+  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(shards) +
+                                            " shards, which cannot be shared by " + std::to_string(world) +
+                                            " ranks; convert it again with --shards " + std::to_string(world));
+}
+
+Status check_worker_options(const std::vector<std::string>& worker_options) {
+  for (const std::string& option : worker_options) {
+    if (option.find('=') == std::string::npos || option.starts_with('-'))
+      return refuse(ErrorCode::kBadRequest, "worker-option is '" + option + "', expected NAME=VALUE");
+  }
+  return ok_status();
 }
 
 Status check_options(StackOptions& options) {
-  for (const Status& status :
-       {check_range("world", options.world, 1, limits::kWorldSizeMax),
-        check_range("workers", options.workers, 1, kGroupsMax),
-        check_range("tokenizers", options.tokenizers, 1, kGroupsMax),
-        check_range("ready-seconds", options.ready_seconds, 1, 24 * 3600),
-        check_range("drain-seconds", options.drain_seconds, 0, 3600),
-        check_choice("device", options.device, "cpu", "cuda"), check_choice("ports", options.ports, "fixed", "auto")}) {
-    if (!status.ok()) return status;
-  }
-  for (const std::string& option : options.worker_options) {
-    if (option.find('=') == std::string::npos || option.starts_with('-'))
-      return refuse(ErrorCode::kBadRequest, "worker-option: expected NAME=VALUE, found '" + option + "'");
-  }
+  if (Status status = check_worker_options(options.worker_options); !status.ok()) return status;
   if (Status status = check_model(options); !status.ok()) return status;
   options.model = std::filesystem::absolute(options.model).lexically_normal().string();
   options.folder = std::filesystem::absolute(options.folder).lexically_normal().string();

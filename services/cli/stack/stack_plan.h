@@ -1,4 +1,4 @@
-// What `optserve up` starts: which programs with which arguments, and in which order.
+// Plans what `optserve up` starts: which programs, with which arguments, in which order.
 #pragma once
 
 #include <string>
@@ -12,28 +12,34 @@ namespace optserve::cli {
 struct StackOptions {
   std::string folder = "optserve-run";  // logs, journal and state
   std::string model;                    // folder of a sharded checkpoint
-  std::string name;                     // clients' name for it; empty: the one in the manifest
+  std::string name;                     // that clients use for the model; empty: the name in the manifest
   int world = 1;                        // ranks of one worker group
   int workers = 1;                      // worker groups
   int tokenizers = 1;
   std::string device = "cpu";
-  std::string converter_root;   // folder that a converter service may read and write; empty: no converter
+  std::string converter_root;   // folder that a converter service may read and write; empty: no such service
   std::string ports = "fixed";  // fixed or auto
   bool is_volatile = false;     // no journal
   bool foreground = false;
   std::string log_level = "info";
   int ready_seconds = 300;                  // until every process must be ready
   int drain_seconds = 30;                   // for running jobs when the stack stops
-  std::vector<std::string> worker_options;  // passed on: "max-sequences=8"
+  std::vector<std::string> worker_options;  // for optserve-worker: "max-sequences=8"
 };
 
+// The parser refuses counts out of range and unknown words.
 void add_options(ConfigParser& parser, StackOptions& options);
-// Refuses what cannot work before anything starts: counts out of range, a folder that is no sharded checkpoint, a group
-// size that its shards do not allow. Fills in `name` and makes paths absolute.
+// Refuses what cannot work before anything starts: a folder that is not a sharded checkpoint, a group size that its
+// shards do not allow, worker options of the wrong form. Fills in `name` and makes paths absolute.
 Status check_options(StackOptions& options);
 
+// Refuses a number of ranks that does not divide the number of shards in `folder`.
+Status check_shards(const std::string& folder, int shards, int world);
+// Refuses options that are not NAME=VALUE.
+Status check_worker_options(const std::vector<std::string>& worker_options);
+
 struct PlannedProcess {
-  std::string name;  // "scheduler", "worker-0"; also of its log
+  std::string name;  // "scheduler", "worker-0"; its log has the same name
   std::string program;
   std::vector<std::string> arguments;
   int http_port = 0;
@@ -49,7 +55,9 @@ struct StackPlan {
 struct StackPorts {
   int clients = 5555;
   int services = 5556;
-  int first_http = 9400;  // of http_ports_needed() in a row: one per process, and one per rank behind its worker's
+  // The first of http_ports_needed() ports in a row: one for each process, and after a worker's one for each of its
+  // ranks.
+  int first_http = 9400;
 };
 int http_ports_needed(const StackOptions& options);
 StackPlan plan_stack(const StackOptions& options, const StackPorts& ports);

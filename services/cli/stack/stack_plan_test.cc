@@ -67,6 +67,30 @@ TEST_F(StackPlanTest, GroupSizesThatTheShardsDoNotAllowAreRefusedBeforeAnythingS
   EXPECT_THAT(refusal(), HasSubstr("has 4 shards, which cannot be shared by 3 ranks"));
 }
 
+TEST_F(StackPlanTest, TheParserRefusesNumbersOutOfRangeAndUnknownWords) {
+  const auto usage_error = [](const char* option, const char* value) {
+    StackOptions options;
+    ConfigParser parser("up", "");
+    add_options(parser, options);
+    const char* argv[] = {"up", option, value};
+    ::testing::internal::CaptureStderr();
+    parser.parse(3, argv);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  const auto expect = [&](const char* option, const char* value, const char* expected) {
+    EXPECT_THAT(usage_error(option, value), ::testing::AllOf(HasSubstr(option), HasSubstr(expected)));
+  };
+  for (const char* option : {"--world", "--workers", "--tokenizers"}) {
+    expect(option, "0", "expected 1 to 64");
+    expect(option, "65", "expected 1 to 64");
+    EXPECT_EQ(usage_error(option, "64"), "");
+  }
+  expect("--ready-seconds", "0", "expected 1 to 86400");
+  expect("--drain-seconds", "-1", "expected 0 to 3600");
+  expect("--device", "tpu", "expected cpu or cuda");
+  expect("--ports", "any", "expected fixed or auto");
+}
+
 TEST_F(StackPlanTest, NamesTheOptionThatIsWrong) {
   const auto with = [this](auto change) {
     const StackOptions kept = options_;
@@ -75,9 +99,6 @@ TEST_F(StackPlanTest, NamesTheOptionThatIsWrong) {
     options_ = kept;
     return message;
   };
-  EXPECT_THAT(with([](auto& o) { o.workers = 0; }), HasSubstr("workers: expected 1 to 64, found 0"));
-  EXPECT_THAT(with([](auto& o) { o.device = "tpu"; }), HasSubstr("device: expected cpu or cuda, found 'tpu'"));
-  EXPECT_THAT(with([](auto& o) { o.ports = "any"; }), HasSubstr("ports: expected fixed or auto"));
   EXPECT_THAT(with([](auto& o) { o.model = "/nowhere"; }), HasSubstr("no manifest.json"));
   EXPECT_THAT(with([](auto& o) { o.model = ""; }), HasSubstr("model: expected the folder"));
   EXPECT_THAT(with([](auto& o) { o.converter_root = "/nowhere"; }), HasSubstr("converter-root"));

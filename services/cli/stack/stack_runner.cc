@@ -21,7 +21,7 @@ constexpr int kFailureTailLines = 20;
 
 class SystemHost final : public ProcessHost {
  public:
-  explicit SystemHost(const StackFolder& folder) : folder_(folder) {}
+  SystemHost(const StackFolder& folder, const Clock& clock) : folder_(folder), clock_(clock) {}
 
   pid_t start(const PlannedProcess& process) override {
     ChildProcess child =
@@ -42,12 +42,13 @@ class SystemHost final : public ProcessHost {
     if (const auto found = children_.find(pid); found != children_.end()) found->second.signal(number);
   }
   bool is_ready(const PlannedProcess& process) override {
-    const std::optional<HttpAnswer> answer = http_get(process.http_port, "/readyz", kProbeTimeout);
+    const std::optional<HttpAnswer> answer = http_get(process.http_port, "/readyz", kProbeTimeout, clock_);
     return answer && answer->status == 200;
   }
 
  private:
   const StackFolder& folder_;
+  const Clock& clock_;
   std::map<pid_t, ChildProcess> children_;
 };
 
@@ -94,11 +95,11 @@ void wait_a_turn() {
 
 }  // namespace
 
-bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report) {
+bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report,
+               const Clock& clock) {
   using State = StackSupervisor::State;
   install_shutdown_signals();
-  const SystemClock clock;
-  SystemHost host(folder);
+  SystemHost host(folder, clock);
   SupervisorTimes times;
   times.ready = seconds(options.ready_seconds);
   times.drain = seconds(options.drain_seconds);

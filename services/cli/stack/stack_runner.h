@@ -1,6 +1,7 @@
 // Runs a planned stack in this process until it is told to stop: the loop around StackSupervisor.
 #pragma once
 
+#include "base/clock.h"
 #include "cli/stack/stack_folder.h"
 #include "cli/stack/stack_plan.h"
 
@@ -20,6 +21,7 @@ class StartReport {
 // Starts the processes, writes stack.json and supervisor.pid, keeps the processes alive until SIGTERM or SIGINT, and
 // stops them. False if the start failed. Call it from a thread that lives as long as the processes: children die with
 // the thread that started them.
-bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report);
+bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report,
+               const Clock& clock);
 
 }  // namespace optserve::cli

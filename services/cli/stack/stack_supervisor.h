@@ -1,9 +1,12 @@
-// Keeps the processes of a local stack alive. Pure: time is a parameter and processes are behind ProcessHost.
+// Keeps the processes of a local stack alive. It is a state machine: time is a parameter, and processes are behind
+// ProcessHost.
 //
-// starting: the first process alone, the rest once it is ready; any death or a missed deadline is a failure.
-// ready:    a process that ends is started again after a back-off that doubles from 1 s to 30 s and is forgotten once
+// starting: the first process starts alone, the others when it is ready. If a process ends or is not ready in time, the
+//           start has failed.
+// ready:    a process that ends is started again after a back-off, which doubles from 1 s to 30 s and begins anew when
 //           the process has lived for a minute.
-// stopping: SIGTERM to the first process, which drains the others' work; then to the rest; SIGKILL when time is up.
+// stopping: SIGTERM goes to the first process, which drains the work of the others, then to the others. What has not
+//           ended in time gets SIGKILL.
 #pragma once
 
 #include <sys/types.h>
@@ -21,7 +24,7 @@ class ProcessHost {
  public:
   virtual ~ProcessHost() = default;
   virtual pid_t start(const PlannedProcess& process) = 0;  // throws Error
-  // How it ended, in words ("exited with status 1"), reported once.
+  // How the process ended, in words ("exited with status 1"). Reported once.
   virtual std::optional<std::string> poll_exit(pid_t pid) = 0;
   virtual void signal(pid_t pid, int number) = 0;
   virtual bool is_ready(const PlannedProcess& process) = 0;
@@ -29,8 +32,8 @@ class ProcessHost {
 
 struct SupervisorTimes {
   Duration ready = seconds(300);
-  Duration drain = seconds(30);      // of the first process; the rest get the same again
-  Duration exit_grace = seconds(2);  // for ending after the drain
+  Duration drain = seconds(30);      // of the first process; the others then get as much again
+  Duration exit_grace = seconds(2);  // to end after the drain
   Duration probe = milliseconds(100);
   Duration back_off_first = seconds(1);
   Duration back_off_max = seconds(30);
@@ -58,11 +61,11 @@ class StackSupervisor {
   void begin_stop(Instant now);
 
   State state() const { return state_; }
-  // Why the start failed, and the process to blame; empty unless it did.
+  // Why the start failed, and because of which process; empty if it did not fail.
   const std::string& failure() const { return failure_; }
   const std::string& failed_process() const { return failed_process_; }
   const std::vector<Member>& members() const { return members_; }
-  // True once after pids, restarts or the state have changed.
+  // True if pids, restarts or the state have changed since the last call.
   bool take_changed();
 
  private:

@@ -48,19 +48,10 @@ std::string timings_text(const protocol::Timings& timings) {
          ", total " + duration_text(timings.total_ms);
 }
 
-std::string waiting_text(const JobResult& result) {
-  if (result.state != protocol::JobState::kQueued) return {};
-  std::string text = std::to_string(result.position) + " jobs before it";
-  if (result.eta_ms >= 0) text += ", starts in about " + duration_text(result.eta_ms);
-  return text;
-}
-
 }  // namespace
 
 std::optional<protocol::JobState> parse_job_state(std::string_view name) {
-  using protocol::JobState;
-  for (const JobState state : {JobState::kQueued, JobState::kRunning, JobState::kSucceeded, JobState::kFailed,
-                               JobState::kCancelled, JobState::kExpired, JobState::kDead}) {
+  for (const protocol::JobState state : kJobStates) {
     if (protocol::job_state_name(state) == name) return state;
   }
   return std::nullopt;
@@ -125,7 +116,7 @@ std::string job_text(const JobResult& result, const std::optional<JobSummary>& s
   if (summary) text += fact("model", summary->model) + fact("accepted", utc_text(summary->accepted_wall_ms) + " UTC");
   text += fact("tenant", result.tenant) + fact("group", result.group);
   text += fact("state", std::string(protocol::job_state_name(result.state)));
-  text += fact("waiting", waiting_text(result));
+  if (result.state == protocol::JobState::kQueued) text += fact("waiting", place_text(result.position, result.eta_ms));
   if (result.finish_reason != protocol::FinishReason::kNone)
     text += fact("finish reason", std::string(protocol::finish_reason_name(result.finish_reason)));
   if (result.error) text += fact("error", std::string(error_code_name(*result.error)) + ": " + result.message);

@@ -7,7 +7,6 @@
 
 #include "cli/text/status_text.h"
 #include "cli/text/text_table.h"
-#include "cli/text/wait_line.h"
 
 namespace optserve::cli {
 namespace operator_text_test {
@@ -157,28 +156,24 @@ TEST(StatusText, JsonHasOneObjectForEachScheduler) {
             (json{{"endpoint", "tcp://b:1"}, {"error", "unavailable"}, {"message", "cannot be reached"}}));
 }
 
-TEST(WaitLine, IsReplacedAndErasedOnce) {
-  WaitLine line;
-  EXPECT_EQ(line.erase(), "");
+TEST(WaitingText, SaysWhyNothingIsPrintedYet) {
   protocol::JobEvent event;
   event.position = 2;
   event.eta_ms = 1'500;
-  EXPECT_EQ(line.show(event), "\r\x1b[Kqueued: 2 jobs before it, starts in about 1 s");
+  EXPECT_EQ(waiting_text(event), "queued: 2 jobs before it, starts in about 1 s");
   event.position = 1;
   event.eta_ms = -1;
-  EXPECT_EQ(line.show(event), "\r\x1b[Kqueued: 1 job before it");
+  EXPECT_EQ(waiting_text(event), "queued: 1 job before it");
   event.position = 0;
-  EXPECT_EQ(line.show(event), "\r\x1b[Kqueued: next to start");
+  EXPECT_EQ(waiting_text(event), "queued: next to start");
   event.state = JobState::kRunning;
-  EXPECT_EQ(line.show(event), "\r\x1b[K");
-  EXPECT_EQ(line.show(event), "");
+  EXPECT_EQ(waiting_text(event), "");
 }
 
-TEST(WaitLine, NeverComesAfterText) {
-  WaitLine line;
+TEST(WaitingText, NeverComesAfterText) {
   protocol::JobEvent event;
   event.text_offset = 3;
-  EXPECT_EQ(line.show(event), "");
+  EXPECT_EQ(waiting_text(event), "");
 }
 
 }  // namespace operator_text_test

@@ -77,6 +77,19 @@ std::string outcome_json(const protocol::SubmitOutcome& outcome) {
                     {"message", outcome.message}});
 }
 
+std::string place_text(uint32_t position, int64_t eta_ms) {
+  std::string text = position == 0   ? "next to start"
+                     : position == 1 ? "1 job before it"
+                                     : std::to_string(position) + " jobs before it";
+  if (eta_ms >= 0) text += ", starts in about " + duration_text(eta_ms);
+  return text;
+}
+
+std::string waiting_text(const protocol::JobEvent& event) {
+  if (event.state != protocol::JobState::kQueued || event.text_offset + event.text.size() > 0) return "";
+  return "queued: " + place_text(event.position, event.eta_ms);
+}
+
 std::string result_summary(const JobResult& result) {
   std::string text = "job " + result.job.hex() + ": " + std::string(protocol::job_state_name(result.state));
   if (result.finish_reason != protocol::FinishReason::kNone)

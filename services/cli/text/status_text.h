@@ -7,7 +7,8 @@
 
 namespace optserve::cli {
 
-// One line: {"schedulers": [...]}, one object each; one that did not answer has "error" and "message" only.
+// One line: {"schedulers": [...]} with an object for each scheduler. That of a scheduler that did not answer has only
+// "endpoint", "error" and "message".
 std::string status_json(const client::Answers<protocol::SystemStatus>& answers);
 // For each scheduler: a few lines, a table of its models and one of its services.
 std::string status_table(const client::Answers<protocol::SystemStatus>& answers);

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "converter/formats/infer_config.h"
+
 namespace optserve::converter {
 namespace huggingface_test {
 

@@ -257,7 +257,7 @@ bool was_liar(int argc, char** argv, int& status) {
   const auto job = argc > 3 ? parse_read_job(arguments.subspan(3)) : std::nullopt;
   if (!job) return false;
   void* window = mmap(nullptr, kWindowBytes, PROT_READ | PROT_WRITE, MAP_SHARED, kWindowFd, 0);
-  status = Liar(*job, {static_cast<std::byte*>(window), kWindowBytes}).run();
+  status = caged_model_test::Liar(*job, {static_cast<std::byte*>(window), kWindowBytes}).run();
   return true;
 }
 

@@ -82,7 +82,6 @@ void serve(const ServeOptions& options, const Clock& clock) {
   check_sandbox(options.reader);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
   Registry metrics;
-  const SystemClock clock;
   Health health(clock);
   health.stamp();
   const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);

@@ -49,10 +49,8 @@ std::string digest_of(const CagedModel& source, DType dtype) {
   });
 }
 
-Status check_smoothing(const ConvertOptions& options, const OptConfig& config) {
+Status check_smoothing(const ConvertOptions& options) {
   if (Status status = check_range("smooth-alpha", options.smooth_alpha, 0, 1); !status.ok()) return status;
-  if (config.activation != model_spec::Activation::kRelu)
-    return refuse(ErrorCode::kUnsupportedFormat, "only models with ReLU can be smoothed: relu(x / s) = relu(x) / s");
   return ok_status();
 }
 
@@ -137,7 +135,7 @@ std::optional<std::vector<LayerFactors>> find_factors(const WeightRows& source, 
 
 Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& options, const CagedModel& source) {
   if (options.smooth_ranges.empty()) return std::optional<SmoothedSource>();
-  if (Status status = check_smoothing(options, source.config()); !status.ok()) return status.refusal();
+  if (Status status = check_smoothing(options); !status.ok()) return status.refusal();
   const Result<std::string> file = checkpoint::read_text_file(options.smooth_ranges, kRangesBytesMax);
   if (!file.ok()) return file.refusal();
   const checkpoint::MemorySource bytes(std::as_bytes(std::span(file.value())), options.smooth_ranges);

@@ -40,13 +40,17 @@ const IdempotencyKeys::Entry* IdempotencyKeys::find(const std::string& tenant, c
   return found == entries_.end() ? nullptr : &found->second.entry;
 }
 
-void IdempotencyKeys::add(const std::string& tenant, const std::string& key, Entry entry) {
+size_t IdempotencyKeys::add(const std::string& tenant, const std::string& key, Entry entry) {
   const auto [found, is_new] = entries_.try_emplace(joined(tenant, key));
   Kept& kept = found->second;
-  if (!is_new && !kept.expiry && kept.entry.job != entry.job) return;
+  if (!is_new && !kept.expiry && kept.entry.job != entry.job) return 0;
   if (!is_new) release(found->first, kept);
   kept.entry = std::move(entry);
-  while (entries_.size() > keys_max_ && !expiries_.empty()) erase(entries_.find(expiries_.begin()->second));
+  size_t evicted = 0;
+  for (; entries_.size() > keys_max_ && !expiries_.empty(); ++evicted) {
+    erase(entries_.find(expiries_.begin()->second));
+  }
+  return evicted;
 }
 
 bool IdempotencyKeys::end(const std::string& tenant, const std::string& key, const JobId& job, protocol::JobState state,

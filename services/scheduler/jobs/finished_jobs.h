@@ -53,8 +53,9 @@ class IdempotencyKeys {
   };
   explicit IdempotencyKeys(size_t keys_max) : keys_max_(keys_max) {}
   const Entry* find(const std::string& tenant, const std::string& key) const;
-  // The job is accepted or put back. A key that names another open job stays with that job.
-  void add(const std::string& tenant, const std::string& key, Entry entry);
+  // The job is accepted or put back. A key that names another open job stays with that job. Returns how many keys of
+  // ended jobs had to be forgotten before their time.
+  size_t add(const std::string& tenant, const std::string& key, Entry entry);
   // The job ended: its key is forgotten at `expires_wall_ms`, or before when there are too many. False: the key does
   // not name this job.
   bool end(const std::string& tenant, const std::string& key, const JobId& job, protocol::JobState state,

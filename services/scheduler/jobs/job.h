@@ -15,8 +15,6 @@
 
 namespace optserve::scheduler {
 
-inline constexpr TokenId kEndOfText = 2;  // </s>, also the first token of every prompt
-
 struct Client;
 struct Job;
 struct ModelQueue;
@@ -106,10 +104,9 @@ struct JobOutput {
 
 // How far its ids have become text; written by Decoding.
 struct JobDecoding {
-  protocol::Bytes state;   // of the tokenizer's text streamer
-  size_t ids = 0;          // output ids whose text is in the output or held back in the state
-  size_t stop_within = 0;  // a stop string is known to end within this number of further ids; 0: not known
-  size_t hypothesis = 0;   // the one whose text is asked for; 0: the job's own output
+  protocol::Bytes state;  // of the tokenizer's text streamer
+  size_t ids = 0;         // output ids whose text is in the output or held back in the state
+  size_t hypothesis = 0;  // the one whose text is asked for; 0: the job's own output
 };
 
 // Its question to a tokenizer, at most one at a time.

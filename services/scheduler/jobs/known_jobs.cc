@@ -15,7 +15,7 @@ void KnownJobs::recover(std::vector<journal::KnownKey> keys) {
 }
 
 void KnownJobs::add_key(const std::string& tenant, const std::string& key, IdempotencyKeys::Entry entry) {
-  keys_.add(tenant, key, std::move(entry));
+  metrics_.keys_evicted.add(static_cast<double>(keys_.add(tenant, key, std::move(entry))));
 }
 
 void KnownJobs::opened(Job& job) {

@@ -36,25 +36,27 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
     endings_.fail(job, refuse(*item.error, item.message), now);
     return;
   }
-  TokenizerPool::accept(job);
   JobOutput& output = job.output;
   JobDecoding& decoding = job.decoding;
   if (decoding.hypothesis > 0) {
+    TokenizerPool::accept(job);
     output.hypotheses[decoding.hypothesis].text = std::move(item.text);
     complete(job, now);
     return;
   }
-  if (item.stop >= 0 && answered.ids > 1) {
-    decoding.stop_within = answered.ids;  // which of the ids completed it? Asks again for the first half
-    tables_.tokenizers.ask_decode(job);
+  const bool is_stopped = item.stop >= 0;
+  const size_t ids = is_stopped ? item.stop_ids : answered.ids;
+  if (ids > answered.ids || (ids == 0 && answered.ids > 0)) {
+    ask_again(job, true, now);  // this tokenizer is broken; another may not be
     return;
   }
+  TokenizerPool::accept(job);
   output.text += item.text;
   decoding.state = std::move(item.state);
-  decoding.ids += answered.ids;
+  decoding.ids += ids;
   tables_.bounds.update(job);
   if (!item.text.empty()) tables_.streams.touch(job);
-  if (item.stop >= 0) {
+  if (is_stopped) {
     output.ids.resize(decoding.ids);
     if (job.wants_logprobs()) {
       output.logprobs.resize(decoding.ids);
@@ -64,7 +66,6 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
     complete(job, now);
     return;
   }
-  if (decoding.stop_within > 0) decoding.stop_within -= answered.ids;
   if (answered.flush) {
     complete(job, now);
     return;

@@ -69,20 +69,21 @@ TEST_F(Beams, TheResultHoldsEveryHypothesisWithItsText) {
   EXPECT_EQ(world.streamed_text(), "xy");
 }
 
-TEST_F(Beams, AStopStringCutsTheBestHypothesis) {
-  auto spec = beam_spec();
+TEST_F(Beams, AStopStringCutsHypotheses) {
+  auto spec = beam_spec(3);
   spec.stop = {"y"};
   const auto item = world.submit_and_dispatch(spec);
-  send_hypotheses(item, {hypothesis("xyz", -1), hypothesis("abc", -2)});
+  send_hypotheses(item, {hypothesis("xyz", -1), hypothesis("abc", -2), hypothesis("aby", -3)});
   send_tokens(item, "xyz", FinishReason::kLength);
   world.tokenize();
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.finish_reason, FinishReason::kStop);
   EXPECT_EQ(result.text, "x");
-  ASSERT_EQ(result.hypotheses.size(), 2u);
+  ASSERT_EQ(result.hypotheses.size(), 3u);
   EXPECT_EQ(result.hypotheses[0].text, "x");
   EXPECT_EQ(result.hypotheses[0].ids, result.ids);
   EXPECT_EQ(result.hypotheses[1].text, "abc");
+  EXPECT_EQ(result.hypotheses[2].text, "ab");
 }
 
 TEST_F(Beams, ALastTokenBeforeTheHypothesesLosesTheLease) {

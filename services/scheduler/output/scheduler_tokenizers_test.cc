@@ -36,6 +36,47 @@ TEST(SchedulerTokenizers, IdsOutsideTheVocabularyAreNoAnswer) {
   world.dispatched(world.worker);
 }
 
+TEST(SchedulerTokenizers, AStopStringThatEndsAtNoneOfTheIdsIsAskedAgain) {
+  for (const uint32_t impossible : {0u, 8u}) {
+    World world;
+    world.add_services();
+    auto spec = job_spec("a", "once", 12);
+    spec.stop = {"cd"};
+    const auto item = world.submit_and_dispatch(spec);
+    for (uint32_t p = 0; p < 8; ++p) {
+      world.send(world.worker, protocol::Tokens{1, {item.lease}, {p}, {TokenId(kFirstByteId + 'a' + int(p))}, {0}});
+    }
+    world.send(world.tokenizer, decode_bytes(world.only<protocol::Decode>(world.tokenizer)));
+    const auto question = world.only<protocol::Decode>(world.tokenizer);
+    ASSERT_EQ(question.items.at(0).ids.size(), 7u);
+    auto answer = decode_bytes(question);
+    answer.items[0].stop_ids = impossible;
+    world.send(world.tokenizer, answer);
+    EXPECT_TRUE(world.take<protocol::JobFinished>(world.client).empty()) << impossible;
+    const auto again = world.only<protocol::Decode>(world.tokenizer);
+    EXPECT_EQ(again.items.at(0).ids, question.items[0].ids);
+    world.send(world.tokenizer, decode_bytes(again));
+    EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.ids.size(), 4u);
+  }
+}
+
+TEST(SchedulerTokenizers, APromptIsWhatItsTokenizerSays) {
+  World world;
+  world.add_services();
+  world.submit(job_spec("a"));
+  auto answer = encode_bytes(world.only<protocol::Encode>(world.tokenizer));
+  auto empty = answer;
+  empty.items[0].ids.clear();
+  world.send(world.tokenizer, empty);  // a prompt has at least the leading id: asked again
+  EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
+  answer.items[0].ticket = world.only<protocol::Encode>(world.tokenizer).items.at(0).ticket;
+  answer.items[0].ids[0] = 5;  // another model's leading id
+  world.send(world.tokenizer, answer);
+  const auto item = world.dispatched(world.worker);
+  EXPECT_EQ(item.tokens, answer.items[0].ids);
+  EXPECT_EQ(item.prompt_tokens, static_cast<int32_t>(answer.items[0].ids.size()));
+}
+
 TEST(SchedulerTokenizers, AnotherVocabularyUnderTheSameNameIsRefused) {
   World world;
   world.add_tokenizer(world.tokenizer, 1, "digest-a");

@@ -14,14 +14,6 @@ constexpr size_t kEncodeCostBytes = 64;  // what a prompt costs besides its text
 constexpr size_t kItemsPerQuestion = 1'024;
 constexpr size_t kQuestionBytes = 1 << 20;
 
-// How many of the job's undecoded ids go into the next question. After a stop string was found somewhere in several
-// ids, the range is halved until it is known which id completed it: the job's ids then do not depend on how they were
-// batched.
-size_t ids_to_ask(const Job& job) {
-  const JobDecoding& decoding = job.decoding;
-  return decoding.stop_within > 0 ? (decoding.stop_within + 1) / 2 : job.ids_with_text() - decoding.ids;
-}
-
 }  // namespace
 
 protocol::DecodeItem TokenizerPool::decode_item(const Job& job) {
@@ -238,8 +230,8 @@ void TokenizerPool::send_decodes(Instant now, transport::Outbox& out) {
       continue;
     }
     mark_asked(*job, *tokenizer, now);
-    question.ids_ = ids_to_ask(*job);
-    question.flush_ = job->decoding.stop_within == 0 && job->output.is_complete();
+    question.ids_ = job->decoding.hypothesis > 0 ? 0 : job->ids_with_text() - job->decoding.ids;
+    question.flush_ = job->output.is_complete();
     auto batch = std::find_if(batches.begin(), batches.end(), [&](const auto& b) { return b.first == tokenizer; });
     if (batch == batches.end()) batch = batches.insert(batches.end(), {tokenizer, {}});
     batch->second.items.push_back(decode_item(*job));

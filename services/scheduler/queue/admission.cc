@@ -28,6 +28,22 @@ protocol::SubmitOutcome refused(const Refusal& why, int64_t retry_after_ms = 0) 
   return outcome;
 }
 
+SchedulerMetrics::Busy busy_reason(QueueBounds::Bound bound) {
+  using Bound = QueueBounds::Bound;
+  using Busy = SchedulerMetrics::Busy;
+  switch (bound) {
+    case Bound::kJobs:
+      return Busy::kJobs;
+    case Bound::kTokens:
+      return Busy::kTokens;
+    case Bound::kBytes:
+      return Busy::kBytes;
+    case Bound::kTenant:
+      break;
+  }
+  return Busy::kTenant;
+}
+
 std::string payload_digest(const protocol::JobSpec& spec) {
   const auto digest = sha256(protocol::encode_job_payload(spec));
   return {digest.begin(), digest.end()};
@@ -140,8 +156,7 @@ std::optional<protocol::SubmitOutcome> Admission::check_room(const protocol::Job
   const ModelQueue& queue = tables_.queues.of(spec);
   const int64_t cost = cost_of(spec, queue);
   if (auto full = tables_.bounds.check(spec, cost, QueueBounds::bytes_of(spec, 0), queue)) {
-    return busy(static_cast<Busy>(full->bound), refuse(ErrorCode::kBusy, std::move(full->message)),
-                full->retry_after_ms);
+    return busy(busy_reason(full->bound), refuse(ErrorCode::kBusy, std::move(full->message)), full->retry_after_ms);
   }
   if (spec.delay_ms > 0) return std::nullopt;  // what waits then is not known
   const FairQueue::Ahead ahead = queue.jobs.ahead_of_new(spec.tenant, spec.priority);

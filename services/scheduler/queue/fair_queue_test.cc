@@ -81,7 +81,7 @@ TEST_F(FairQueueTest, TenantsShareByWeightInTokensNotInJobs) {
   std::map<std::string, int64_t> tokens;
   for (int i = 0; i < 500; ++i) {
     const Job* taken = take();
-    tokens[taken->spec.tenant] += taken->cost;
+    tokens[taken->spec.tenant] += taken->slot.cost;
   }
   const double all = static_cast<double>(tokens["a"] + tokens["b"] + tokens["w"]);
   EXPECT_NEAR(static_cast<double>(tokens["a"]) / all, 0.2, 0.02);
@@ -140,7 +140,7 @@ TEST_F(FairQueueTest, ExpectedJobsCountAndLeave) {
   EXPECT_EQ(queue.tokens(), 100);
   EXPECT_EQ(queue.tokens_of("a"), 100);
   EXPECT_EQ(queue.ahead_of_new("a", 0).jobs, 1u);
-  first.cost = 150;  // the prompt has ids
+  first.slot.cost = 150;  // the prompt has ids
   queue.push(first);
   EXPECT_EQ(queue.tokens(), 150);
   queue.leave(first);
@@ -192,16 +192,16 @@ TEST_F(FairQueueTest, RandomWorkKeepsItsCounts) {
         queue.push(added);
       }
       inside[added.order] = &added;
-      tokens += added.cost;
+      tokens += added.slot.cost;
     } else if (dice < 8) {
       if (const Job* taken = take()) {
         EXPECT_EQ(inside.erase(taken->order), 1u);
-        tokens -= taken->cost;
+        tokens -= taken->slot.cost;
       }
     } else if (!inside.empty()) {
       auto any = inside.lower_bound(random() % orders_);
       if (any == inside.end()) any = inside.begin();
-      tokens -= any->second->cost;
+      tokens -= any->second->slot.cost;
       queue.leave(*any->second);
       inside.erase(any);
     }

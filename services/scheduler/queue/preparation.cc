@@ -49,12 +49,12 @@ void Preparation::on_encoded(Job& job, protocol::EncodedItem item, Instant now) 
   };
   const bool words_fit =
       item.bad_words.size() <= 2 * job.spec.bad_words.size() && std::ranges::all_of(item.bad_words, fit);
-  if (!fit(item.ids) || !words_fit || item.count < item.ids.size()) {
+  if (item.ids.empty() || !fit(item.ids) || !words_fit || item.count < item.ids.size()) {
     decoding_.ask_again(job, true, now);  // this tokenizer is broken; another may not be
     return;
   }
   const bool has_ids = !job.spec.prompt_ids.empty();  // then only the bad words were asked for
-  const size_t count = has_ids ? job.spec.prompt_ids.size() : size_t{item.count} + 1;
+  const size_t count = has_ids ? job.spec.prompt_ids.size() : size_t{item.count};
   const Status fits = tables_.services.check_length(job.spec.model, count, job.spec.max_new_tokens);
   if (!fits.ok()) {
     endings_.fail(job, fits.refusal(), now);
@@ -65,10 +65,7 @@ void Preparation::on_encoded(Job& job, protocol::EncodedItem item, Instant now) 
   if (has_ids) {
     job.prompt.ids = job.spec.prompt_ids;
   } else {
-    job.prompt.ids.clear();
-    job.prompt.ids.reserve(count);
-    job.prompt.ids.push_back(kEndOfText);
-    job.prompt.ids.insert(job.prompt.ids.end(), item.ids.begin(), item.ids.end());
+    job.prompt.ids = std::move(item.ids);
     job.slot.queue->load.learn_prompt(job.spec.prompt.size(), count);
   }
   job.times.ready_at = now;
@@ -82,11 +79,10 @@ void Preparation::on_encoded(Job& job, protocol::EncodedItem item, Instant now) 
 void Preparation::enqueue(Job& job, Instant now) {
   if (job.is_generation()) {
     JobOutput& output = job.output;
-    // A recovered job may hold its last token already; the worker's word for it is lost.
-    const bool ended = !output.ids.empty() && output.ids.back() == kEndOfText && !job.spec.sampling.ignore_eos;
-    if (ended) output.finish_reason = protocol::FinishReason::kEndOfText;
+    // Only the length can end a job here. Every other end is the worker's word, which comes with the last token, and an
+    // output whose last token has come is not saved as progress.
     const bool scores = job.only_scores() && job.prompt.ids.size() > 1;
-    if (!ended && !scores && output.ids.size() >= static_cast<size_t>(job.spec.max_new_tokens)) {
+    if (!scores && output.ids.size() >= static_cast<size_t>(job.spec.max_new_tokens)) {
       output.finish_reason = protocol::FinishReason::kLength;
     }
     if (output.is_complete()) {

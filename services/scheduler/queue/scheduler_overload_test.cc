@@ -6,7 +6,7 @@
 #include <map>
 #include <random>
 
-#include "scheduler/leases/speed_meter.h"
+#include "scheduler/leases/worker_speed.h"
 #include "scheduler/scheduler_test_world.h"
 
 namespace optserve::scheduler::testing {

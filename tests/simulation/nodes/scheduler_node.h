@@ -10,7 +10,7 @@
 #include "scheduler/scheduler_service.h"
 #include "simulation/ledger.h"
 #include "simulation/network.h"
-#include "simulation/simulated_store.h"
+#include "simulation/nodes/simulated_store.h"
 
 namespace optserve::simulation {
 

@@ -1,4 +1,4 @@
-#include "simulation/worker_node.h"
+#include "simulation/nodes/worker_node.h"
 
 #include <utility>
 
@@ -23,12 +23,12 @@ batching::PlannerOptions planner_options(const WorkerShape& shape, int32_t conte
 SimulatedEngine::SimulatedEngine(Environment& environment, const batching::PlannerOptions& options)
     : env_(environment), planner_(options), slots_(static_cast<size_t>(options.max_sequences)) {}
 
-void SimulatedEngine::plan(std::vector<worker::EngineEvent>& events) {
+void SimulatedEngine::plan(std::vector<batching::SequenceEvent>& events) {
   for (batching::SequenceRequest& request : std::exchange(added_, {})) {
     const batching::SequenceId id = request.id;
     if (const Status status = planner_.add(std::move(request)); !status.ok()) {
-      worker::EngineEvent event;
-      event.event.id = id;
+      batching::SequenceEvent event;
+      event.id = id;
       event.refused = status.refusal();
       events.push_back(std::move(event));
     }
@@ -39,7 +39,7 @@ void SimulatedEngine::plan(std::vector<worker::EngineEvent>& events) {
 
 Duration SimulatedEngine::step_time() const { return kStepTime + kTokenTime * planned_.front().num_tokens(); }
 
-void SimulatedEngine::finish_step(std::vector<worker::EngineEvent>& events, bool finite) {
+void SimulatedEngine::finish_step(std::vector<batching::SequenceEvent>& events, bool finite) {
   const batching::StepPlan plan = std::move(planned_.front());
   planned_.pop_front();
   batching::StepResult result;
@@ -61,7 +61,7 @@ void SimulatedEngine::finish_step(std::vector<worker::EngineEvent>& events, bool
     result.logprobs.push_back(std::move(logprobs));
   }
   ++steps_;
-  for (batching::SequenceEvent& event : planner_.apply(result)) events.push_back({std::move(event), std::nullopt});
+  for (batching::SequenceEvent& event : planner_.apply(result)) events.push_back(std::move(event));
 }
 
 WorkerNode::WorkerNode(Environment& environment, Network& network, const WorkerShape& shape,
@@ -138,7 +138,7 @@ void WorkerNode::plan_next() {
     env_.queue.at<&WorkerNode::wake>(paused_until(), *this, incarnation());
     return;
   }
-  std::vector<worker::EngineEvent> events;
+  std::vector<batching::SequenceEvent> events;
   engine_->plan(events);
   stepping_ = engine_->has_step();
   if (stepping_) env_.queue.after<&WorkerNode::step_done>(engine_->step_time(), *this, incarnation());
@@ -156,7 +156,7 @@ void WorkerNode::step_done(uint64_t incarnation_then) {
     env_.queue.at<&WorkerNode::step_done>(free, *this, incarnation_then);
     return;
   }
-  std::vector<worker::EngineEvent> events;
+  std::vector<batching::SequenceEvent> events;
   const bool finite = env_.now() >= broken_until_ || !env_.dice.chance(0.1);
   engine_->finish_step(events, finite);
   stepping_ = false;
@@ -164,7 +164,7 @@ void WorkerNode::step_done(uint64_t incarnation_then) {
   publish(std::move(events));
 }
 
-void WorkerNode::publish(std::vector<worker::EngineEvent> events) {
+void WorkerNode::publish(std::vector<batching::SequenceEvent> events) {
   if (events.empty() || worker_ == nullptr) return;
   worker_->on_engine_events(std::move(events), out());
   flush();

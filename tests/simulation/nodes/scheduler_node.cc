@@ -1,4 +1,4 @@
-#include "simulation/scheduler_node.h"
+#include "simulation/nodes/scheduler_node.h"
 
 #include <algorithm>
 #include <ctime>

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "simulation/process.h"
+#include "simulation/nodes/process.h"
 #include "tokenizer/tokenizer_service.h"
 
 namespace optserve::simulation {

@@ -1,13 +1,14 @@
+#include "engine/draft/draft_policy.h"
+
 #include <algorithm>
 
-#include "batching/draft_source.h"
-
-namespace optserve::batching {
+namespace optserve::engine {
 
 namespace {
-constexpr int32_t kRounds = 8;  // of a window
+constexpr int32_t kWindowRounds = 8;
 constexpr int32_t kPauseMin = 128, kPauseMax = 8192;
-constexpr double kGainMin = 1.05;  // steps without guesses are started ahead, which a round's time does not show
+// Steps without guesses are started ahead of the one before, a gain that the time of a round does not show.
+constexpr double kGainMin = 1.05;
 }  // namespace
 
 bool DraftPolicy::pays() {
@@ -24,7 +25,7 @@ void DraftPolicy::drafted(int32_t sequences, double ms) {
 
 void DraftPolicy::stepped(double ms) {
   step_ms_ += ms;
-  if (rounds_ < kRounds) return;
+  if (rounds_ < kWindowRounds) return;
   // A round yields sequences + accepted tokens in draft + step; without guesses a step yields `sequences`.
   const double yield = static_cast<double>(sequences_ + accepted_) / std::max(sequences_, 1);
   const bool worth = yield * step_ms_ > kGainMin * (draft_ms_ + step_ms_);
@@ -34,4 +35,4 @@ void DraftPolicy::stepped(double ms) {
   draft_ms_ = step_ms_ = 0;
 }
 
-}  // namespace optserve::batching
+}  // namespace optserve::engine

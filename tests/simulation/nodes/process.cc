@@ -1,4 +1,4 @@
-#include "simulation/process.h"
+#include "simulation/nodes/process.h"
 
 #include <utility>
 

@@ -1,8 +1,8 @@
+#include "engine/draft/draft_policy.h"
+
 #include <gtest/gtest.h>
 
-#include "batching/draft_source.h"
-
-namespace optserve::batching {
+namespace optserve::engine {
 namespace draft_policy_test {
 
 // Steps with rounds where the policy wants them; how many were rounds.
@@ -55,4 +55,4 @@ TEST(DraftPolicy, CountsEachSequenceOfARound) {
 }
 
 }  // namespace draft_policy_test
-}  // namespace optserve::batching
+}  // namespace optserve::engine

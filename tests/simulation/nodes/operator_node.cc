@@ -1,4 +1,4 @@
-#include "simulation/operator_node.h"
+#include "simulation/nodes/operator_node.h"
 
 #include <algorithm>
 

@@ -10,7 +10,7 @@
 
 #include "client/client_session.h"
 #include "simulation/ledger.h"
-#include "simulation/process.h"
+#include "simulation/nodes/process.h"
 #include "simulation/workload.h"
 
 namespace optserve::simulation {
@@ -28,7 +28,7 @@ class SessionProcess : public Process {
 };
 
 // Of an application that did not submit this job: checks what it gets.
-JobStream watching(const Ledger& ledger, const Ledger::Entry& entry);
+client::JobStream watching(const Ledger& ledger, const Ledger::Entry& entry);
 
 class ClientNode final : public SessionProcess {
  public:
@@ -68,7 +68,7 @@ class ClientNode final : public SessionProcess {
   void follow_a_stranger();
   void cancel(size_t index);
   void ask_something();
-  JobStream stream(std::shared_ptr<Batch> batch);
+  client::JobStream stream(std::shared_ptr<Batch> batch);
   Seen& seen_of(Batch& batch, const JobId& job) const;
   void on_text(Batch& batch, std::string_view piece, const protocol::JobEvent& event);
   void on_finished(Batch& batch, const protocol::JobResult& result);

@@ -1,4 +1,4 @@
-#include "simulation/simulated_store.h"
+#include "simulation/nodes/simulated_store.h"
 
 #include <algorithm>
 #include <utility>

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "simulation/client_node.h"
-#include "simulation/worker_node.h"
+#include "simulation/nodes/client_node.h"
+#include "simulation/nodes/worker_node.h"
 
 namespace optserve::simulation {
 

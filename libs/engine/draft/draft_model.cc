@@ -1,4 +1,4 @@
-#include "engine/draft_model.h"
+#include "engine/draft/draft_model.h"
 
 #include <algorithm>
 #include <string>
@@ -17,11 +17,12 @@ double ms_since(Instant from, Instant to) { return std::chrono::duration<double,
 
 }  // namespace
 
-DraftModel::DraftModel(Engine& engine, Communicator& communicator, int32_t draft_tokens)
+DraftModel::DraftModel(Engine& engine, Communicator& communicator, int32_t draft_tokens, const Clock& clock)
     : leader_(engine, communicator),
       planner_(draft_planner_options(engine)),
       draft_tokens_(draft_tokens),
-      context_max_(static_cast<int32_t>(engine.config().max_positions)) {}
+      context_max_(static_cast<int32_t>(engine.config().max_positions)),
+      clock_(clock) {}
 
 bool DraftModel::pays() {
   if (const auto ms = std::exchange(step_ms_, std::nullopt)) policy_.stepped(*ms);
@@ -33,13 +34,13 @@ void DraftModel::note(int32_t accepted) {
   if (const auto from = std::exchange(drafted_at_, std::nullopt)) step_ms_ = ms_since(*from, clock_.now());
 }
 
-// A request of a few more tokens. Biases, penalties and the rest hold for guesses as they do for what is guessed.
+// The query as a request of a few more tokens, with the biases, penalties and other options of the sequence.
 Status DraftModel::add(size_t index, const batching::DraftQuery& query) {
   batching::SequenceRequest request = *query.request;
   request.id = index;
   const auto known = static_cast<int32_t>(request.tokens.size());
   const int32_t most = std::min({query.most, draft_tokens_, context_max_ - known});
-  if (most <= 0) return refuse(ErrorCode::kBadRequest, "nothing to guess");
+  if (most <= 0) return refuse(ErrorCode::kBadRequest, "no room for guesses");
   request.max_new_tokens = known - request.prompt_tokens + most;
   request.prompt_logprobs = false;
   request.sampling.logprobs = -1;
@@ -49,7 +50,7 @@ Status DraftModel::add(size_t index, const batching::DraftQuery& query) {
 std::vector<std::vector<TokenId>> DraftModel::draft(std::span<const batching::DraftQuery> queries) {
   const Instant begin = clock_.now();
   std::vector<std::vector<TokenId>> drafts(queries.size());
-  for (size_t i = 0; i < queries.size(); ++i) (void)add(i, queries[i]);  // what cannot be guessed is not
+  for (size_t i = 0; i < queries.size(); ++i) (void)add(i, queries[i]);  // a refused query gets no guesses
   while (planner_.has_work() || leader_.in_flight() > 0) {
     while (leader_.can_start()) {
       const auto plan = planner_.plan();
@@ -68,8 +69,8 @@ Status check_draft_model(const OptConfig& draft, const OptConfig& model) {
   if (draft.vocab_real == model.vocab_real && draft.eos_id == model.eos_id && draft.pad_id == model.pad_id)
     return ok_status();
   return refuse(ErrorCode::kBadRequest, "draft-model: " + draft.name + " has " + std::to_string(draft.vocab_real) +
-                                            " ids, " + model.name + " " + std::to_string(model.vocab_real) +
-                                            "; both must be of one vocabulary");
+                                            " ids, expected the " + std::to_string(model.vocab_real) + " of " +
+                                            model.name + ", with the same special ids");
 }
 
 }  // namespace optserve

@@ -1,4 +1,4 @@
-#include "simulation/client_node.h"
+#include "simulation/nodes/client_node.h"
 
 #include <algorithm>
 #include <set>
@@ -22,12 +22,12 @@ std::unique_ptr<transport::Service> SessionProcess::make_service() {
   return session;
 }
 
-JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
+client::JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
   struct Seen {
     std::string text;
     bool ended = false;
   };
-  JobStream watched;
+  client::JobStream watched;
   const auto seen = std::make_shared<Seen>();
   watched.on_text = [&ledger, seen, spec = entry.spec](std::string_view piece, const protocol::JobEvent& event) {
     if (event.text_offset != seen->text.size() || seen->ended) {
@@ -197,8 +197,8 @@ void ClientNode::ask_something() {
                  });
 }
 
-JobStream ClientNode::stream(std::shared_ptr<Batch> batch) {
-  JobStream stream;
+client::JobStream ClientNode::stream(std::shared_ptr<Batch> batch) {
+  client::JobStream stream;
   stream.on_text = [this, batch](std::string_view piece, const protocol::JobEvent& event) {
     on_text(*batch, piece, event);
   };
@@ -278,7 +278,7 @@ void BulkClientNode::submit(std::vector<uint64_t> indices) {
     specs.push_back(large_job(env_, index));
   }
   batch->jobs = std::move(indices);
-  JobStream stream;
+  client::JobStream stream;
   stream.on_finished = [this](const protocol::JobResult& result) {
     const uint64_t index = std::stoull(result.key.substr(1));
     ledger_.check_result(large_job(env_, index), result);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "batching/planner.h"
-#include "simulation/process.h"
+#include "simulation/nodes/process.h"
 #include "worker/engine_port.h"
 #include "worker/metrics.h"
 #include "worker/worker_service.h"
@@ -24,11 +24,11 @@ class SimulatedEngine final : public worker::EnginePort {
   uint64_t steps() const override { return steps_; }
 
   // Takes what was added and cancelled, and plans what may run; events of what was refused go to `events`.
-  void plan(std::vector<worker::EngineEvent>& events);
+  void plan(std::vector<batching::SequenceEvent>& events);
   bool has_step() const { return !planned_.empty(); }
   Duration step_time() const;
   // The oldest planned step is done.
-  void finish_step(std::vector<worker::EngineEvent>& events, bool finite);
+  void finish_step(std::vector<batching::SequenceEvent>& events, bool finite);
 
  private:
   struct Slot {
@@ -69,7 +69,7 @@ class WorkerNode final : public Process {
   void on_delivered(const protocol::Message&) override;
   void wake(uint64_t incarnation);
   void step_done(uint64_t incarnation);
-  void publish(std::vector<worker::EngineEvent> events);
+  void publish(std::vector<batching::SequenceEvent> events);
   void plan_next();
 
   WorkerShape shape_;
