@@ -243,14 +243,14 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_kernel(const SkinnyLinearA
 }
 
 template <class T, int kOctets>
-cudaError_t launch(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream) {
+cudaError_t launch(const SkinnyLinearArgs& args, const DeviceLimits& device, cudaStream_t stream) {
   constexpr int kTile = kOctets * kOctet;
   constexpr auto kKernel = skinny_kernel<T, kOctets>;
   const Layout<kOctets> layout(args.rows);
-  const int bytes_max = Layout<kOctets>(kSkinnyRowsMax).alone_bytes();
+  const int bytes_max = std::min(Layout<kOctets>(kSkinnyRowsMax).alone_bytes(), device.shared_bytes_max);
   const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_max);
   if (error != cudaSuccess) return error;
-  const int64_t blocks = std::min<int64_t>((args.out + kTile - 1) / kTile, multiprocessors);
+  const int64_t blocks = std::min<int64_t>((args.out + kTile - 1) / kTile, device.multiprocessors);
   const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
                           static_cast<size_t>(layout.alone_bytes())};
   return launch_dependent<kKernel>(shape, stream, args);
@@ -263,29 +263,41 @@ int64_t cost_of(const SkinnyLinearArgs& args, int multiprocessors, int octets) {
   return (tiles + multiprocessors - 1) / multiprocessors * (4 * octets * kOctet + args.rows + 4);
 }
 
-template <class T>
-cudaError_t launch_best(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream) {
+int best_octets(const SkinnyLinearArgs& args, int multiprocessors) {
   const int64_t one = cost_of(args, multiprocessors, 1);
   const int64_t two = cost_of(args, multiprocessors, 2);
   const int64_t four = cost_of(args, multiprocessors, 4);
-  if (four <= two && four <= one) return launch<T, 4>(args, multiprocessors, stream);
-  return two <= one ? launch<T, 2>(args, multiprocessors, stream) : launch<T, 1>(args, multiprocessors, stream);
+  if (four <= two && four <= one) return 4;
+  return two <= one ? 2 : 1;
+}
+
+template <class T>
+cudaError_t launch_best(const SkinnyLinearArgs& args, const DeviceLimits& device, cudaStream_t stream) {
+  const int octets = best_octets(args, device.multiprocessors);
+  if (octets == 4) return launch<T, 4>(args, device, stream);
+  return octets == 2 ? launch<T, 2>(args, device, stream) : launch<T, 1>(args, device, stream);
+}
+
+int shared_bytes(int octets, int64_t rows) {
+  if (octets == 4) return Layout<4>(rows).alone_bytes();
+  return octets == 2 ? Layout<2>(rows).alone_bytes() : Layout<1>(rows).alone_bytes();
 }
 
 }  // namespace
 
-bool can_skinny_linear(const SkinnyLinearArgs& args) {
+bool can_skinny_linear(const SkinnyLinearArgs& args, const DeviceLimits& device) {
   if (args.element != Element::kF16 && args.element != Element::kBF16) return false;
   if (args.rows > kSkinnyRowsMax || args.in > (1 << 28)) return false;  // columns are ints
   if (args.in % kOctet != 0 || (args.rows > 1 && args.x_stride % kOctet != 0)) return false;
+  if (shared_bytes(best_octets(args, device.multiprocessors), args.rows) > device.shared_bytes_max) return false;
   return aligned_to_packs({args.x, args.weight});
 }
 
-cudaError_t skinny_linear(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream) {
-  if (!can_skinny_linear(args)) return cudaErrorInvalidValue;
+cudaError_t skinny_linear(const SkinnyLinearArgs& args, const DeviceLimits& device, cudaStream_t stream) {
+  if (!can_skinny_linear(args, device)) return cudaErrorInvalidValue;
   if (args.rows == 0 || args.out == 0) return cudaSuccess;
-  if (args.element == Element::kF16) return launch_best<__half>(args, multiprocessors, stream);
-  return launch_best<__nv_bfloat16>(args, multiprocessors, stream);
+  if (args.element == Element::kF16) return launch_best<__half>(args, device, stream);
+  return launch_best<__nv_bfloat16>(args, device, stream);
 }
 
 }  // namespace optserve::kernels

@@ -3,6 +3,7 @@
 // alone. Launches on `stream`, allocates nothing, can be captured into a graph.
 #pragma once
 
+#include "kernels/device_limits.h"
 #include "kernels/element.h"
 
 namespace optserve::kernels {
@@ -21,8 +22,8 @@ struct SkinnyLinearArgs {
 };
 
 inline constexpr int64_t kSkinnyRowsMax = 8;
-// Whether skinny_linear() takes this call: element, rows, alignment.
-bool can_skinny_linear(const SkinnyLinearArgs& args);
-cudaError_t skinny_linear(const SkinnyLinearArgs& args, int multiprocessors, cudaStream_t stream);
+// Whether skinny_linear() takes this call: element, rows, alignment, shared memory.
+bool can_skinny_linear(const SkinnyLinearArgs& args, const DeviceLimits& device);
+cudaError_t skinny_linear(const SkinnyLinearArgs& args, const DeviceLimits& device, cudaStream_t stream);
 
 }  // namespace optserve::kernels

@@ -135,13 +135,16 @@ class Backend {
   // Milliseconds on the device from one mark to a later one, both waited for.
   virtual double ms_between(Mark from, Mark to) = 0;
 
-  // Converts host bytes of the shard's dtype into the form linear() wants, on the device. `shape`: [out, in]. `source`
-  // is as for upload().
-  virtual Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) = 0;
+  // Brings a matrix into the form linear() wants, on the device. Quantised values stay as they are, with their scales,
+  // where the backend multiplies the format itself; else they are dequantised. What `stored` points to is as for
+  // upload().
+  virtual Weight load_weight(const StoredMatrix& stored) = 0;
+  // Bytes on the device of what load_weight() and random_weight() make of [out, in] in `format`.
+  virtual size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const = 0;
   // The same for vectors and tables that are read element by element (norms, biases, positions, embeddings).
   virtual Buffer load_table(const void* source, DType source_dtype, int64_t numel) = 0;  // result in compute_dtype()
-  // The same of generated values.
-  virtual Weight random_weight(const RandomBlock& block) = 0;
+  // The same of generated values; a plain `format` is that of block.dtype.
+  virtual Weight random_weight(const RandomBlock& block, QuantFormat format) = 0;  // quant/random_codes.h if quantised
   virtual Buffer random_table(const RandomBlock& block) = 0;
   // A weight that reads the memory of `table`, [out, in], which must outlive it; empty where linear() wants another
   // form.

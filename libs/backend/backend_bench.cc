@@ -43,7 +43,7 @@ void linear(benchmark::State& state) {
   const std::vector<float> values = random_values(static_cast<size_t>(in * out));
   std::vector<std::byte> stored(values.size() * dtype_bytes(dtype));
   tensor::convert_from_f32(values.data(), dtype, stored.data(), values.size());
-  const Weight weight = backend().load_weight(stored.data(), dtype, out, in);
+  const Weight weight = backend().load_weight({*plain_format(dtype), out, in, stored.data()});
   for (auto _ : state) {
     backend().linear(view(x, {rows, in}), weight, {}, Activation::kNone, view(y, {rows, out}));
     benchmark::ClobberMemory();

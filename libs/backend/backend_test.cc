@@ -8,6 +8,8 @@
 
 #include "backend/backend_fixture.h"
 #include "base/error.h"
+#include "quant/quantise.h"
+#include "quant/random_codes.h"
 
 namespace optserve {
 namespace backend_test {
@@ -165,7 +167,7 @@ class LinearTest : public BackendTest {
     tensor::convert_from_f32(wanted.data(), dtype, stored.data(), wanted.size());
     result.values.resize(wanted.size());
     tensor::convert_to_f32(stored.data(), dtype, result.values.data(), wanted.size());
-    result.weight = backend_->load_weight(stored.data(), dtype, out, in);
+    result.weight = backend_->load_weight({*plain_format(dtype), out, in, stored.data()});
     return result;
   }
 
@@ -240,8 +242,8 @@ TEST_P(LinearTest, StoredTypeDoesNotChangeTheProduct) {
     narrow.values[0] = dtype == DType::kF16 ? 0x1p-24f : 0x1p-130f;  // a subnormal of the type
     std::vector<uint16_t> stored(narrow.values.size());
     tensor::convert_from_f32(narrow.values.data(), dtype, stored.data(), stored.size());
-    const Weight a = backend_->load_weight(stored.data(), dtype, 33, 70);
-    const Weight b = backend_->load_weight(narrow.values.data(), DType::kF32, 33, 70);
+    const Weight a = backend_->load_weight({*plain_format(dtype), 33, 70, stored.data()});
+    const Weight b = backend_->load_weight({QuantFormat::kF32, 33, 70, narrow.values.data()});
     const Array x = random({5, 70}), y = poisoned({5, 33}), z = poisoned({5, 33});
     backend_->linear(x, a, {}, Activation::kNone, y);
     backend_->linear(x, b, {}, Activation::kNone, z);
@@ -252,7 +254,7 @@ TEST_P(LinearTest, StoredTypeDoesNotChangeTheProduct) {
 TEST_P(LinearTest, InfiniteHalfWeightsStayInfinite) {
   std::vector<uint16_t> stored(20, 0x3c00);
   stored[3] = 0x7c00;
-  const Weight weight = backend_->load_weight(stored.data(), DType::kF16, 2, 10);
+  const Weight weight = backend_->load_weight({QuantFormat::kF16, 2, 10, stored.data()});
   const Array x = array(std::vector<float>(10, 1.0f), {1, 10}), y = poisoned_f32({1, 2});
   backend_->linear(x, weight, {}, Activation::kNone, y);
   EXPECT_TRUE(std::isinf(y.values()[0]));
@@ -279,6 +281,128 @@ TEST_P(LinearTest, RowsDoNotDependOnTheBatch) {
                   0)
             << rows << " rows, row " << row << ", seed " << seed_;
       }
+    }
+  }
+}
+
+// Quantised weights against the products of their dequantised values.
+class QuantisedLinearTest : public LinearTest {
+ protected:
+  // Random codes, all of them for int8 and int4, with scales that differ.
+  Loaded load_quantised(QuantFormat format, int64_t out, int64_t in) {
+    std::vector<std::byte> values(static_cast<size_t>(out * elements_per_row(format, in)));
+    for (std::byte& value : values) {
+      value = static_cast<std::byte>(pick(0, 255));
+      const bool is_nan = format == QuantFormat::kFp8 && (static_cast<int>(value) & 0x7f) == 0x7f;
+      if (is_nan) value = std::byte{0};
+    }
+    std::vector<float> scales(static_cast<size_t>(out * scales_per_row(format, in)));
+    for (float& scale : scales) scale = std::ldexp(static_cast<float>(pick(64, 127)), -13);
+    Loaded result;
+    result.values.resize(count({out, in}));
+    dequantise_rows(format, values, scales, in, result.values);
+    result.weight = backend_->load_weight({format, out, in, values.data(), scales.data()});
+    return result;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, QuantisedLinearTest, testing::ValuesIn(backends_under_test()), case_name);
+
+constexpr QuantFormat kQuantised[] = {QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4};
+
+TEST_P(QuantisedLinearTest, EqualsTheDequantisedProduct) {
+  for (const QuantFormat format : kQuantised) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{128, 1}, {256, 100}, {768, 65}, {1024, 330}}) {
+      const Loaded w = load_quantised(format, out, in);
+      for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 70, 129, 260}) {
+        SCOPED_TRACE(std::string(info(format).name) + ", rows " + std::to_string(rows));
+        const bool with_bias = pick(0, 1) != 0;
+        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
+        backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
+        expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+// Inputs that no kernel of whole vectors takes.
+TEST_P(QuantisedLinearTest, TakesOddShapes) {
+  for (const QuantFormat format : {QuantFormat::kInt8, QuantFormat::kFp8}) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {77, 130}, {200, 9}}) {
+      const Loaded w = load_quantised(format, out, in);
+      for (const int64_t rows : {1, 5, 40}) {
+        const Array x = random({rows, in}), y = poisoned({rows, out});
+        backend_->linear(x, w.weight, {}, Activation::kNone, y);
+        expect_product(x.values(), w, {}, Activation::kNone, y.values());
+      }
+    }
+  }
+}
+
+TEST_P(QuantisedLinearTest, FollowsStridesAndWritesFp32) {
+  const Loaded w = load_quantised(QuantFormat::kInt8, 20, 64);
+  for (const int64_t rows : {2, 40}) {
+    const Array wide = random({rows, 96}), y = poisoned_f32({rows, 40}), tight = poisoned({rows, 64});
+    backend_->linear(wide.view.columns(16, 80), w.weight, {}, Activation::kNone, y.view.columns(5, 25));
+    backend_->copy(wide.view.columns(16, 80), tight);
+    const auto found = y.values();
+    std::vector<float> inside;
+    for (size_t i = 0; i < found.size(); ++i) {
+      const bool in_view = i % 40 >= 5 && i % 40 < 25;
+      if (in_view) inside.push_back(found[i]);
+      if (!in_view) EXPECT_TRUE(std::isnan(found[i])) << "written outside the view";
+    }
+    expect_product(tight.values(), w, {}, Activation::kNone, inside);
+  }
+}
+
+TEST_P(QuantisedLinearTest, KeepsNoWideCopy) {
+  if (GetParam().batch_invariant && backend_->device().kind == DeviceKind::kCuda) GTEST_SKIP() << "dequantises at load";
+  if (backend_->device().kind == DeviceKind::kCuda && backend_->compute_dtype() == DType::kF32) {
+    GTEST_SKIP() << "dequantises at load";
+  }
+  for (const QuantFormat format : kQuantised) {
+    const Loaded w = load_quantised(format, 640, 1024);
+    EXPECT_EQ(w.weight.format, format);
+    EXPECT_EQ(w.weight.values.bytes(), size_t{640} * 1024 * (format == QuantFormat::kInt4 ? 1 : 2) / 2);
+    EXPECT_EQ(w.weight.scales.bytes(), size_t{640} * 4 * (format == QuantFormat::kInt4 ? 8 : 1));
+    EXPECT_EQ(w.weight.values.bytes() + w.weight.scales.bytes(), backend_->weight_bytes(format, 640, 1024));
+  }
+}
+
+TEST_P(QuantisedLinearTest, RowsDoNotDependOnTheBatch) {
+  if (!GetParam().batch_invariant) GTEST_SKIP() << "not promised by this backend";
+  for (const QuantFormat format : kQuantised) {
+    const Loaded w = load_quantised(format, 200, 512);
+    const Array x = random({70, 512}), alone = poisoned({1, 200}), together = poisoned({70, 200});
+    backend_->linear(x, w.weight, {}, Activation::kNone, together);
+    const auto found = together.values();
+    for (int64_t row = 0; row < 70; ++row) {
+      backend_->linear(x.view.rows(row, row + 1), w.weight, {}, Activation::kNone, alone);
+      ASSERT_EQ(std::memcmp(alone.values().data(), &found[static_cast<size_t>(row) * 200], 200 * sizeof(float)), 0)
+          << "row " << row << ", seed " << seed_;
+    }
+  }
+}
+
+TEST_P(QuantisedLinearTest, RandomWeightsHoldTheSameValuesEverywhere) {
+  for (const QuantFormat format : kQuantised) {
+    const RandomBlock block{
+        .key = 77, .reach = 0.5f, .runs = {{2, 3}, {9, 1}, {1, 5}}, .first_col = 128, .cols = 128, .whole_cols = 384};
+    std::vector<std::byte> codes(static_cast<size_t>(9 * elements_per_row(format, 128)));
+    fill_random_codes(block, format, codes);
+    const std::vector<float> scales(static_cast<size_t>(9 * scales_per_row(format, 128)), random_scale(block, format));
+    std::vector<float> expected(9 * 128), unit(128 * 128, 0.0f);
+    dequantise_rows(format, codes, scales, 128, expected);
+    for (size_t i = 0; i < 128; ++i) unit[i * 128 + i] = 1;
+    const Array x = array(unit, {128, 128}), y = poisoned_f32({128, 9});
+    backend_->linear(x, backend_->random_weight(block, format), {}, Activation::kNone, y);
+    const auto found = y.values();
+    for (size_t i = 0; i < found.size(); ++i) {
+      const float wanted = expected[i % 9 * 128 + i / 9];
+      expect_near(found[i], static_cast<double>(wanted), std::abs(static_cast<double>(wanted)), 2,
+                  info(format).name.data());
     }
   }
 }
@@ -343,7 +467,7 @@ TEST_P(BackendTest, RandomTablesHoldTheSameBitsEverywhere) {
     std::vector<float> unit(37 * 37, 0.0f);
     for (size_t i = 0; i < 37; ++i) unit[i * 37 + i] = 1;
     const Array x = array(unit, {37, 37}), y = poisoned_f32({37, block.rows()});
-    backend_->linear(x, backend_->random_weight(block), {}, Activation::kNone, y);
+    backend_->linear(x, backend_->random_weight(block, *plain_format(dtype)), {}, Activation::kNone, y);
     const auto found = y.values();
     for (size_t i = 0; i < found.size(); ++i) {
       const auto rows = static_cast<size_t>(block.rows());
@@ -414,7 +538,7 @@ TEST_P(BackendTest, OperationsOnNoRowsWriteNothing) {
   backend_->layer_norm(no_x, gamma, gamma, no_y);
   backend_->add_bias_residual(no_x, gamma, no_y);
   backend_->copy(no_x, no_y);
-  const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
+  const Weight weight = backend_->load_weight({QuantFormat::kF32, 8, 8, normal(64).data()});
   backend_->linear(no_x, weight, {}, Activation::kNone, no_y);
   EXPECT_EQ(y.values(), before);
 }
@@ -426,7 +550,7 @@ TEST_P(BackendTest, MismatchedArgumentsAbort) {
   EXPECT_DEATH(backend_->layer_norm(x.view.columns(0, 7), gamma, gamma, out), "layer_norm: x: expected contiguous");
   EXPECT_DEATH(backend_->copy(x, random({8, 2})), "copy: .*\\[2, 8\\] to .*\\[8, 2\\]");
   EXPECT_DEATH(backend_->gather_rows(x, random({2}), out), "gather_rows: rows: expected I32");
-  const Weight weight = backend_->load_weight(normal(64).data(), DType::kF32, 8, 8);
+  const Weight weight = backend_->load_weight({QuantFormat::kF32, 8, 8, normal(64).data()});
   EXPECT_DEATH(backend_->linear(random({2, 9}), weight, {}, Activation::kNone, out), "linear: x: in: 8 != 9");
   const Array ids = ints({0, 1}, {2}), one = ints({0}, {1});
   EXPECT_DEATH(backend_->embed({.ids = ids, .positions = one}, x, 0, {}, out), "embed: positions: num_tokens: 2 != 1");

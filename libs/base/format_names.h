@@ -14,6 +14,9 @@ inline constexpr std::array<std::string_view, 1> kKvDtypeNames = {"int8"};
 // Ways to quantise a weight.
 inline constexpr std::array<std::string_view, 4> kQuantisationNames = {"int8", "int8-mse", "fp8", "int4"};
 
+// Formats of quantised weights, of which one may be quantised in several ways.
+inline constexpr std::array<std::string_view, 3> kQuantFormatNames = {"int8", "fp8", "int4"};
+
 // The words before and after `names`, for options that accept further ones: with_words({"auto"}, kDtypeNames).
 template <size_t A, size_t B>
 constexpr std::array<std::string_view, A + B> with_words(const std::string_view (&first)[A],

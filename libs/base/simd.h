@@ -33,6 +33,15 @@ OPTSERVE_INLINE Int8x load_wide(const uint16_t* source) {
   std::memcpy(&value, source, sizeof value);
   return __builtin_convertvector(value, Int8x);
 }
+inline constexpr int32_t kSignBit = INT32_MIN;
+// The same of signed 8-bit numbers.
+OPTSERVE_INLINE Int8x load_wide(const int8_t* source) {
+  using Byte8 [[gnu::vector_size(8)]] = int8_t;
+  Byte8 value;
+  std::memcpy(&value, source, sizeof value);
+  return __builtin_convertvector(value, Int8x);
+}
+OPTSERVE_INLINE Float8 to_float(const Int8x& v) { return __builtin_convertvector(v, Float8); }
 // Eight binary16 numbers, widened exactly; without F16C for finite ones only.
 OPTSERVE_INLINE Float8 load_half(const uint16_t* source) {
 #if defined(__F16C__)

@@ -70,7 +70,8 @@ void run_rank(const ProcessGroupMemory& memory, int rank, int world, bool blocki
   cudaStream_t stream = nullptr;
   must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   auto control = make_process_communicator(memory, rank, world, kTimeoutMs);
-  const auto comm = make_nccl_communicator(std::move(control), {rank, stream, kTimeoutMs, blocking});
+  const auto comm = make_nccl_communicator(
+      std::move(control), {.device = rank, .stream = stream, .timeout_ms = kTimeoutMs, .blocking = blocking});
   for (const int64_t kib : {4, 24, 64, 256, 1024, 4096, 16384}) {
     void* data = nullptr;
     must(cudaMalloc(&data, static_cast<size_t>(kib) * 1024));

@@ -237,12 +237,13 @@ void expect_same_model(Communicator& communicator, uint64_t digest) {
 }
 
 // Sets num_blocks if the device's memory is to decide it.
-Status plan_memory(const OptConfig& config, Backend& backend, Communicator& communicator, EngineOptions& options) {
+Status plan_memory(const WeightSource& source, Backend& backend, Communicator& communicator, EngineOptions& options) {
+  const OptConfig& config = source.config();
   const auto memory = backend.memory();
   const int64_t world = communicator.world();
   const SlotLimits limits = slot_limits(config, options);
   MemoryNeeds needs;
-  needs.weights = weight_bytes(config, world, backend.compute_dtype());
+  needs.weights = weight_bytes(source, communicator.world(), backend);
   needs.workspace = workspace_sizes(config, options, backend, world).bytes(dtype_bytes(backend.compute_dtype())) +
                     slots_bytes(limits, backend.padded_rows(options.max_sequences));
   needs.kv_block = kv_block_bytes(config, world, kv_dtype(options, backend));
@@ -264,7 +265,7 @@ Status plan_memory(const OptConfig& config, Backend& backend, Communicator& comm
 
 Result<std::unique_ptr<Engine>> build(EngineOptions options, const WeightSource& source, uint64_t digest,
                                       Backend& backend, Communicator& communicator) {
-  if (Status status = plan_memory(source.config(), backend, communicator, options); !status.ok()) {
+  if (Status status = plan_memory(source, backend, communicator, options); !status.ok()) {
     return status.refusal();
   }
   auto engine = std::make_unique<OptEngine>(options, source, digest, backend, communicator);
@@ -280,7 +281,8 @@ Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& back
   if (options.checkpoint.empty()) {
     if (Status status = validate(options.random_config); !status.ok()) return status.refusal();
     if (Status status = check_options(options, options.random_config, world); !status.ok()) return status.refusal();
-    const auto source = make_random_source(options.random_config, options.random_seed, options.random_dtype);
+    const auto source =
+        make_random_source(options.random_config, options.random_seed, options.random_dtype, options.random_format);
     return build(options, *source, 0, backend, communicator);
   }
   auto reader = checkpoint::CheckpointReader::open(options.checkpoint);

@@ -12,6 +12,7 @@
 #include "batching/step_plan.h"
 #include "comm/communicator.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 
 namespace optserve {
 
@@ -21,7 +22,8 @@ struct EngineOptions {
   std::string checkpoint;   // folder of a sharded checkpoint; empty: weights at random from `random_seed`
   OptConfig random_config;  // shape of the random model
   uint64_t random_seed = 0;
-  DType random_dtype = DType::kF16;  // type its weights are rounded to
+  DType random_dtype = DType::kF16;               // type its weights are rounded to
+  std::optional<QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
   bool verify_checksums = true;
   std::optional<DType> kv_dtype;  // of the KV cache's cells: I8, or unset for the compute type
   int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for

@@ -24,10 +24,15 @@ std::string mib(double bytes) {
 
 }  // namespace
 
-uint64_t weight_bytes(const model_spec::OptConfig& config, int64_t world, DType compute_dtype) {
-  int64_t elements = 0;
-  for (const model_spec::TensorSpec& spec : opt_tensors(config)) elements += block_of(spec, 0, world).elements();
-  return static_cast<uint64_t>(elements) * dtype_bytes(compute_dtype);
+uint64_t weight_bytes(const WeightSource& source, int world, const Backend& backend) {
+  uint64_t bytes = 0;
+  for (const model_spec::TensorSpec& spec : source.tensors()) {
+    const model_spec::Block block = block_of(spec, 0, world);
+    const QuantFormat format = source.format(spec);
+    bytes += is_plain(format) ? static_cast<uint64_t>(block.elements()) * dtype_bytes(backend.compute_dtype())
+                              : backend.weight_bytes(format, block.row_count(), block.cols);
+  }
+  return bytes;
 }
 
 uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType kv_dtype) {

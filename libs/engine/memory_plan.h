@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "base/error.h"
+#include "engine/weight_source.h"
 #include "model_spec/opt_config.h"
 
 namespace optserve::engine {
@@ -17,8 +18,9 @@ struct MemoryNeeds {
   uint64_t kv_block = 0;   // one KV block of every layer
 };
 
-// Bytes of the rank's blocks of all tensors in the compute type.
-uint64_t weight_bytes(const model_spec::OptConfig& config, int64_t world, DType compute_dtype);
+// Bytes that `backend` keeps of a rank's blocks of all tensors: quantised matrices as it keeps them, all else in its
+// compute type.
+uint64_t weight_bytes(const WeightSource& source, int world, const Backend& backend);
 // `kv_dtype`: of the cells; those of I8 have an F32 scale for each token and head.
 uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType kv_dtype);
 

@@ -10,18 +10,30 @@ using testing::HasSubstr;
 constexpr size_t kGib = size_t{1} << 30;
 const OptConfig& opt(const char* name) { return *model_spec::find_published(name); }
 
+uint64_t weights_of(const char* name, int world, std::optional<QuantFormat> format = {}) {
+  const auto backend = make_backend({});
+  return weight_bytes(*make_random_source(opt(name), 1, DType::kF16, format), world, *backend);
+}
+
 TEST(MemoryPlan, CountsWeightsAndCacheOfARank) {
   // 125M: 124.1 M parameters without the two unused positions, 36,864 bytes of cache a token.
-  EXPECT_EQ(weight_bytes(opt("opt-125m"), 1, DType::kF16), 2u * model_spec::parameter_count(opt("opt-125m")));
+  EXPECT_EQ(weights_of("opt-125m", 1), 4u * model_spec::parameter_count(opt("opt-125m")));
   EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kF16), 36'864u * 16);
   EXPECT_EQ(kv_block_bytes(opt("opt-30b"), 4, DType::kF16), 1'376'256u * 16 / 4);
   // int8: half of that, and two scales for each of 12 layers and 12 heads.
   EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kI8), (36'864u / 2 + 2 * 12 * 12 * 4) * 16);
   EXPECT_GT(195 * kv_block_bytes(opt("opt-30b"), 4, DType::kI8), 100 * kv_block_bytes(opt("opt-30b"), 4, DType::kF16));
-  const uint64_t half = weight_bytes(opt("opt-30b"), 2, DType::kF16),
-                 whole = weight_bytes(opt("opt-30b"), 1, DType::kF16);
+  const uint64_t half = weights_of("opt-30b", 2), whole = weights_of("opt-30b", 1);
   EXPECT_GT(half, whole / 2);  // norms and positions are on every rank
   EXPECT_LT(half, whole / 2 + kGib / 8);
+}
+
+TEST(MemoryPlan, CountsQuantisedMatricesAsTheyAreKept) {
+  // 12 layers of 12 x 768 x 768 weights, and a scale for each of their 9 x 768 outputs or 128 weights.
+  const uint64_t large = uint64_t{12} * 12 * 768 * 768, others = weights_of("opt-125m", 1) - 4 * large;
+  EXPECT_EQ(weights_of("opt-125m", 1, QuantFormat::kInt8), others + large + 12u * 9 * 768 * 4);
+  EXPECT_EQ(weights_of("opt-125m", 1, QuantFormat::kFp8), others + large + 12u * 9 * 768 * 4);
+  EXPECT_EQ(weights_of("opt-125m", 1, QuantFormat::kInt4), others + large / 2 + large / 128 * 4);
 }
 
 TEST(MemoryPlan, TheCacheTakesWhatIsLeft) {

@@ -1,14 +1,17 @@
 #include "engine/weight_loader.h"
 
 #include "base/check.h"
-#include "quant/quantise.h"
 
 namespace optserve::engine {
 
 namespace {
 
-uint64_t block_bytes(const WeightSource& source, const model_spec::TensorSpec& spec, int world) {
-  return static_cast<uint64_t>(block_of(spec, 0, world).elements()) * tensor::dtype_bytes(source.dtype());
+// Host bytes of the values of a rank's block.
+uint64_t block_bytes(const WeightSource& source, const model_spec::TensorSpec& spec, int rank, int world) {
+  const model_spec::Block block = block_of(spec, rank, world);
+  const QuantFormat format = source.format(spec);
+  return static_cast<uint64_t>(block.row_count() * elements_per_row(format, block.cols)) *
+         tensor::dtype_bytes(info(format).storage);
 }
 
 }  // namespace
@@ -17,7 +20,7 @@ WeightLoader::WeightLoader(const WeightSource& source, Backend& backend, int ran
     : source_(source), backend_(backend), rank_(rank), world_(world), progress_(std::move(progress)) {
   for (const model_spec::TensorSpec& spec : source.tensors()) {
     specs_.emplace(spec.name, &spec);
-    total_ += block_bytes(source, spec, world);
+    total_ += block_bytes(source, spec, rank, world);
   }
 }
 
@@ -31,7 +34,7 @@ const model_spec::TensorSpec& WeightLoader::take(std::string_view name) {
 
 const model_spec::TensorSpec& WeightLoader::note(const model_spec::TensorSpec& spec) {
   if (!taken_.insert(spec.name).second) return spec;  // a tied table, taken twice
-  done_ += block_bytes(source_, spec, world_);
+  done_ += block_bytes(source_, spec, rank_, world_);
   if (progress_) progress_(done_, total_);
   return spec;
 }
@@ -45,44 +48,40 @@ std::byte* WeightLoader::next_staging(uint64_t bytes) {
 }
 
 const void* WeightLoader::read(const model_spec::TensorSpec& spec) {
-  const uint64_t bytes = block_bytes(source_, spec, world_);
+  const uint64_t bytes = block_bytes(source_, spec, rank_, world_);
   std::byte* block = next_staging(bytes);
   source_.read_block(spec, rank_, world_, {block, bytes});
   return block;
 }
 
-const void* WeightLoader::read_quantised(const model_spec::TensorSpec& spec, DType dtype) {
+StoredMatrix WeightLoader::read_matrix(const model_spec::TensorSpec& spec) {
   const QuantFormat format = source_.format(spec);
   const model_spec::Block block = block_of(spec, rank_, world_);
-  const auto rows = static_cast<size_t>(block.row_count()), cols = static_cast<size_t>(block.cols);
-  const size_t row_bytes =
-      static_cast<size_t>(elements_per_row(format, block.cols)) * dtype_bytes(info(format).storage);
-  const auto row_scales = static_cast<size_t>(scales_per_row(format, block.cols));
-  quantised_.resize(rows * row_bytes);
-  scales_.resize(rows * row_scales);
-  row_.resize(cols);
-  source_.read_block(spec, rank_, world_, quantised_);
-  source_.read_scales(spec, rank_, world_, scales_);
-  std::byte* plain = next_staging(rows * cols * dtype_bytes(dtype));
-  for (size_t i = 0; i < rows; ++i) {
-    dequantise_rows(format, std::span(quantised_).subspan(i * row_bytes, row_bytes),
-                    std::span(scales_).subspan(i * row_scales, row_scales), block.cols, row_);
-    tensor::convert_from_f32(row_.data(), dtype, plain + i * cols * dtype_bytes(dtype), cols);
+  StoredMatrix stored{format, block.row_count(), block.cols};
+  if (is_plain(format)) {
+    stored.values = read(spec);
+    return stored;
   }
-  return plain;
+  const uint64_t bytes = block_bytes(source_, spec, rank_, world_);
+  const auto scales = static_cast<size_t>(block.row_count() * scales_per_row(format, block.cols));
+  const uint64_t scales_at = (bytes + alignof(float) - 1) / alignof(float) * alignof(float);
+  std::byte* staged = next_staging(scales_at + scales * sizeof(float));
+  auto* scale = reinterpret_cast<float*>(staged + scales_at);
+  source_.read_block(spec, rank_, world_, {staged, bytes});
+  source_.read_scales(spec, rank_, world_, {scale, scales});
+  stored.values = staged;
+  stored.scales = scale;
+  return stored;
 }
 
 void WeightLoader::uploaded() { staging_[turn_].in_use_until = backend_.mark(); }
 
 Weight WeightLoader::matrix(std::string_view name) {
   const model_spec::TensorSpec& spec = note(take(name));
-  if (const auto random = source_.random_block(spec, rank_, world_)) return backend_.random_weight(*random);
-  const model_spec::Block block = block_of(spec, rank_, world_);
-  // bf16 would round once more, by as much as int8 does.
-  const bool is_quantised = !is_plain(source_.format(spec));
-  const DType dtype = is_quantised && source_.dtype() == DType::kBF16 ? DType::kF32 : source_.dtype();
-  const void* plain = is_quantised ? read_quantised(spec, dtype) : read(spec);
-  Weight weight = backend_.load_weight(plain, dtype, block.row_count(), block.cols);
+  if (const auto random = source_.random_block(spec, rank_, world_)) {
+    return backend_.random_weight(*random, source_.format(spec));
+  }
+  Weight weight = backend_.load_weight(read_matrix(spec));
   uploaded();
   return weight;
 }

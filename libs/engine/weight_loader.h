@@ -46,8 +46,8 @@ class WeightLoader {
   const model_spec::TensorSpec& note(const model_spec::TensorSpec& spec);  // that it was taken
   // The host bytes of the rank's block: valid until kBuffers blocks later.
   const void* read(const model_spec::TensorSpec& spec);
-  // The same of a quantised matrix, dequantised to `dtype`.
-  const void* read_quantised(const model_spec::TensorSpec& spec, DType dtype);
+  // The same of a matrix, with its scales if it is quantised.
+  StoredMatrix read_matrix(const model_spec::TensorSpec& spec);
   // Room of `bytes` that no copy to the device reads any more.
   std::byte* next_staging(uint64_t bytes);
   // Notes where the device's copies from the block read last end.
@@ -68,9 +68,6 @@ class WeightLoader {
   };
   std::array<Staging, kBuffers> staging_;
   size_t turn_ = 0;
-  std::vector<std::byte> quantised_;  // values of the block at work
-  std::vector<float> scales_;
-  std::vector<float> row_;
   uint64_t done_ = 0;
   uint64_t total_ = 0;
 };

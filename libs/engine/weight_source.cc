@@ -1,9 +1,11 @@
 #include "engine/weight_source.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
 #include "checkpoint/reader.h"
+#include "quant/random_codes.h"
 
 namespace optserve::engine {
 
@@ -33,19 +35,23 @@ class CheckpointSource final : public WeightSource {
 
 class RandomSource final : public WeightSource {
  public:
-  RandomSource(const model_spec::OptConfig& config, uint64_t seed, tensor::DType dtype)
-      : config_(config), tensors_(opt_tensors(config)), seed_(seed), dtype_(dtype) {}
+  RandomSource(const model_spec::OptConfig& config, uint64_t seed, tensor::DType dtype,
+               std::optional<QuantFormat> format)
+      : config_(config), tensors_(opt_tensors(config)), seed_(seed), dtype_(dtype), format_(format) {}
 
   const model_spec::OptConfig& config() const override { return config_; }
   const std::vector<TensorSpec>& tensors() const override { return tensors_; }
   tensor::DType dtype() const override { return dtype_; }
-  QuantFormat format(const TensorSpec&) const override { return *plain_format(dtype_); }
-  void read_scales(const TensorSpec&, int, int, std::span<float>) const override {
-    check_failed("random weights are plain", std::source_location::current());
+  QuantFormat format(const TensorSpec& spec) const override {
+    return format_ && spec.quantisable ? *format_ : *plain_format(dtype_);
+  }
+  void read_scales(const TensorSpec& spec, int rank, int world, std::span<float> out) const override {
+    std::ranges::fill(out, random_scale(*random_block(spec, rank, world), format(spec)));
   }
 
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
-    fill_random(*random_block(spec, rank, world), out);
+    const RandomBlock block = *random_block(spec, rank, world);
+    return is_plain(format(spec)) ? fill_random(block, out) : fill_random_codes(block, format(spec), out);
   }
 
   std::optional<RandomBlock> random_block(const TensorSpec& spec, int rank, int world) const override {
@@ -82,6 +88,7 @@ class RandomSource final : public WeightSource {
   std::vector<TensorSpec> tensors_;
   uint64_t seed_;
   tensor::DType dtype_;
+  std::optional<QuantFormat> format_;
 };
 
 }  // namespace
@@ -91,8 +98,8 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
 }
 
 std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
-                                                 tensor::DType dtype) {
-  return std::make_unique<RandomSource>(config, seed, dtype);
+                                                 tensor::DType dtype, std::optional<QuantFormat> format) {
+  return std::make_unique<RandomSource>(config, seed, dtype, format);
 }
 
 }  // namespace optserve::engine

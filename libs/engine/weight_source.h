@@ -42,8 +42,8 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
 
 // Every element is a function of (seed, tensor name, place in the whole tensor): any rank of any group gets its part of
 // the same model. Sizes are such that activations stay near one in every layer; norms, biases and positions are random
-// too.
+// too. With a quantised `format` the large matrices of the layers are codes (quant/random_codes.h).
 std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
-                                                 tensor::DType dtype);
+                                                 tensor::DType dtype, std::optional<QuantFormat> format = {});
 
 }  // namespace optserve::engine

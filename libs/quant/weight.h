@@ -1,4 +1,4 @@
-// A matrix of a linear layer in whatever format it is stored; only backends look inside.
+// A matrix of a linear layer, as files hold it and as a backend keeps it.
 #pragma once
 
 #include "quant/quant_format.h"
@@ -6,11 +6,22 @@
 
 namespace optserve {
 
-struct Weight {
+// [out, in] in host memory, row-major, as shards hold it (quant/quantise.h). Borrowed.
+struct StoredMatrix {
   QuantFormat format = QuantFormat::kF32;
   int64_t out = 0;  // rows
   int64_t in = 0;   // columns
-  Buffer values;    // [out, in] in `format`, in the order of elements that the loading backend prefers
+  const void* values = nullptr;
+  const float* scales = nullptr;  // [out, scales_per_row]; null where the format has none
+};
+
+// The same on the device; only backends look inside. Values and scales are in the order that the backend prefers.
+struct Weight {
+  QuantFormat format = QuantFormat::kF32;  // of what is kept, which may be wider than what was loaded
+  int64_t out = 0;
+  int64_t in = 0;
+  Buffer values;
+  Buffer scales{};  // F32; empty where the format has none
 
   bool empty() const { return values.data() == nullptr; }
 };

@@ -8,6 +8,7 @@
 #include "base/input_check.h"
 #include "base/limits.h"
 #include "model_spec/opt_config.h"
+#include "quant/quant_format.h"
 #include "transport/scheduler_session.h"
 #include "workload/bench_spec.h"
 
@@ -71,6 +72,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
   parser.add("random-weights", options.random_weights,
              "Use random weights; model is then NAME=FOLDER, whose manifest gives the shape, or a published name");
+  parser.add("random-format", options.random_format,
+             "Format of the large matrices of random weights: none (that of the others), int8, fp8 or int4");
   parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
   parser.add("prefix-cache", options.prefix_cache,
              "Keep the KV cache of earlier prompts and outputs while there is room, for prompts that begin alike");
@@ -152,6 +155,7 @@ void check_options(const WorkerOptions& options) {
   require(named, "model: expected NAME=FOLDER, or a published name with random-weights, found '" + options.model + "'");
   require(check_choice("dtype", options.dtype, with_words({"auto"}, kDtypeNames)));
   require(check_choice("kv-dtype", options.kv_dtype, with_words({"auto"}, kKvDtypeNames)));
+  require(check_choice("random-format", options.random_format, with_words({"none"}, kQuantFormatNames)));
   require(check_above("memory-fraction", options.memory_fraction, 0, 1));
   require(check_choice("device", options.device, {"cpu", "cuda"}));
   require(check_range("rank-http-port", options.rank_http_port, -1, 65'535));

@@ -24,12 +24,13 @@ struct WorkerOptions {
   // Generations leased beyond max_sequences, which take a free slot at once; -1: a quarter of max_sequences.
   int lease_ahead = -1;
   int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: what the device has room for, or kv-memory-mb on the CPU
-  int64_t kv_memory_mb = 1024;    // per rank, CPU only, when kv-tokens is 0
-  double memory_fraction = 0.92;  // of a GPU's memory that may be in use
-  bool deterministic = false;     // the same tokens whatever else is in the batch, on GPUs too
-  std::string tuning_cache;       // folder that keeps which GPU algorithms were fastest; empty: nowhere
-  bool random_weights = false;    // weights at random: the model's shape is all that is read, or a published name
-  int max_step_tokens = 512;      // rows of one engine step
+  int64_t kv_memory_mb = 1024;         // per rank, CPU only, when kv-tokens is 0
+  double memory_fraction = 0.92;       // of a GPU's memory that may be in use
+  bool deterministic = false;          // the same tokens whatever else is in the batch, on GPUs too
+  std::string tuning_cache;            // folder that keeps which GPU algorithms were fastest; empty: nowhere
+  bool random_weights = false;         // weights at random: the model's shape is all that is read, or a published name
+  std::string random_format = "none";  // of their large matrices: int8, fp8, int4, or none
+  int max_step_tokens = 512;           // rows of one engine step
   bool prefix_cache = true;
   int draft_tokens = 7;           // most tokens guessed at a time where a text repeats itself; 0: none
   std::string draft_model;        // folder of a small model's checkpoint, which guesses elsewhere; empty: none

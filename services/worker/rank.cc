@@ -109,6 +109,7 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
   if (options.random_weights) {
     engine.random_config = manifest.config;
     engine.random_dtype = manifest.dtype;
+    if (const QuantFormatInfo* format = find_quant_format(options.random_format)) engine.random_format = format->format;
   } else {
     engine.checkpoint = options.model_folder();
   }

@@ -34,7 +34,7 @@ class WorkerServiceTest : public ::testing::Test {
  protected:
   explicit WorkerServiceTest(int schedulers = 1)
       : metrics(registry, static_cast<size_t>(schedulers)),
-        service(registration(), links(schedulers), engine, metrics) {
+        service(registration(), links(schedulers), engine, metrics, [this](bool takes_work) { ready = takes_work; }) {
     service.on_tick(clock.now(), out);
     for (int i = 0; i < schedulers; ++i) receive(protocol::Registered{kTerm}, i);
     out.take();
@@ -94,6 +94,7 @@ class WorkerServiceTest : public ::testing::Test {
   FakeEngine engine;
   Registry registry;
   WorkerMetrics metrics;
+  bool ready = false;  // as of the last tick
   WorkerService service;
   Outbox out;
 };
@@ -342,6 +343,15 @@ TEST_F(TwoSchedulersTest, ARestartVoidsTheLeasesOfThatSchedulerOnly) {
   for (const auto& [to, tokens] : messages) EXPECT_EQ(tokens.term, to == 0 ? kTerm + 1 : kTerm);
 }
 
+TEST_F(WorkerServiceTest, TellsAfterEachTickWhetherItTakesWork) {
+  EXPECT_FALSE(ready) << "the first tick came before the registration";
+  tick();
+  EXPECT_TRUE(ready);
+  service.begin_drain(clock.now(), out);
+  tick();
+  EXPECT_FALSE(ready);
+}
+
 TEST_F(TwoSchedulersTest, ALostSchedulerLosesItsLeasesOnly) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
@@ -350,7 +360,7 @@ TEST_F(TwoSchedulersTest, ALostSchedulerLosesItsLeasesOnly) {
     receive(protocol::Pong{1, kTerm}, 1);
   }
   EXPECT_THAT(engine.cancelled, ElementsAre(engine.added[0].id));
-  EXPECT_TRUE(service.is_registered());
+  EXPECT_TRUE(ready);
   sent<protocol::Tokens>();
   service.on_engine_events({token(engine.added[1].id, 3, 60)}, out);
   expect_tokens(sent_with_scheduler<protocol::Tokens>(), 1, {7});

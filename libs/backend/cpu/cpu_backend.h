@@ -37,8 +37,9 @@ class CpuBackend final : public Backend {
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
 
   // linear.cc
-  Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) override;
-  Weight random_weight(const RandomBlock& block) override;
+  Weight load_weight(const StoredMatrix& stored) override;
+  size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const override;
+  Weight random_weight(const RandomBlock& block, QuantFormat format) override;
   Weight weight_of_table(const Tensor&) override { return {}; }  // linear() wants panels
 
  private:

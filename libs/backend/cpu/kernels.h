@@ -9,7 +9,8 @@
 namespace optserve {
 
 // A packed weight holds kPanelWidth outputs side by side for every input: panel[in][kPanelWidth], panels one after the
-// other, the last one filled up with zeros.
+// other, the last one filled up with zeros. int4 has two inputs in a byte, the first one in its lower half. Scales are
+// panel[groups][kPanelWidth].
 inline constexpr int kPanelWidth = 16;
 
 // y = activation(x * weight^T + bias). x: [rows, in], y: [rows, out], with floats between their rows.
@@ -17,8 +18,10 @@ struct LinearProduct {
   const float* x;
   int64_t x_stride;
   int64_t rows, in, out;
-  const void* weight;  // packed, in the format that selects the kernel
-  const float* bias;   // [out] or null
+  const void* weight;   // packed, in the format that selects the kernel
+  const float* scales;  // packed; null for plain formats
+  int64_t group;        // inputs that share a scale; `in` for plain formats and for scales of whole rows
+  const float* bias;    // [out] or null
   Activation activation;
   float* y;
   int64_t y_stride;
@@ -38,7 +41,7 @@ struct PagedKv {
 
 struct CpuKernels {
   using Linear = void (*)(const LinearProduct& product, int64_t first_panel, int64_t last_panel);
-  Linear linear_f32, linear_f16, linear_bf16;
+  Linear linear_f32, linear_f16, linear_bf16, linear_int8, linear_fp8, linear_int4;
   // out[head_dim] = softmax(query k^T / sqrt(head_dim)) v over the first `context` tokens, for either type of cells.
   using Attend = void (*)(const float* query, const PagedKv& kv, int64_t context, float* out);
   Attend attend_f32, attend_int8;

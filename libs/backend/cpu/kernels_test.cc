@@ -37,9 +37,28 @@ TEST_F(KernelsTest, Linear) {
   std::vector<uint16_t> halves(weight.size()), bfloats(weight.size());
   tensor::convert_from_f32(weight.data(), DType::kF16, halves.data(), halves.size());
   tensor::convert_from_f32(weight.data(), DType::kBF16, bfloats.data(), bfloats.size());
+  // Every code, those of fp8 but for its NaN; scales of int4 are the most: five groups of 20 inputs.
+  std::vector<int8_t> codes(weight.size()), floats(weight.size());
+  for (size_t i = 0; i < codes.size(); ++i) {
+    codes[i] = static_cast<int8_t>(random_());
+    floats[i] = static_cast<int8_t>((codes[i] & 0x7f) == 0x7f ? 0 : codes[i]);
+  }
+  std::vector<float> scales(kPanels * kPanelWidth * 5);
+  for (float& scale : scales) scale = 1e-3f * static_cast<float>(1 + random_() % 4);
   for (int64_t rows = 1; rows <= 13; ++rows) {
     std::vector<float> a(static_cast<size_t>(rows * kOut)), b = a;
-    LinearProduct p{x.data(), kIn, rows, kIn, kOut, weight.data(), bias.data(), Activation::kRelu, a.data(), kOut};
+    LinearProduct p{.x = x.data(),
+                    .x_stride = kIn,
+                    .rows = rows,
+                    .in = kIn,
+                    .out = kOut,
+                    .weight = nullptr,
+                    .scales = nullptr,
+                    .group = kIn,
+                    .bias = bias.data(),
+                    .activation = Activation::kRelu,
+                    .y = a.data(),
+                    .y_stride = kOut};
     const auto compare = [&](CpuKernels::Linear baseline, CpuKernels::Linear avx2, const void* stored) {
       p.weight = stored;
       p.y = a.data();
@@ -51,6 +70,11 @@ TEST_F(KernelsTest, Linear) {
     compare(baseline_kernels().linear_f32, avx2_kernels()->linear_f32, weight.data());
     compare(baseline_kernels().linear_f16, avx2_kernels()->linear_f16, halves.data());
     compare(baseline_kernels().linear_bf16, avx2_kernels()->linear_bf16, bfloats.data());
+    p.scales = scales.data();
+    compare(baseline_kernels().linear_int8, avx2_kernels()->linear_int8, codes.data());
+    compare(baseline_kernels().linear_fp8, avx2_kernels()->linear_fp8, floats.data());
+    p.group = 20;
+    compare(baseline_kernels().linear_int4, avx2_kernels()->linear_int4, codes.data());
   }
 }
 

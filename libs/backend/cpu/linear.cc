@@ -2,6 +2,8 @@
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
+#include "quant/quantise.h"
+#include "quant/random_codes.h"
 
 namespace optserve {
 namespace {
@@ -19,24 +21,42 @@ Element read(const void* source, int64_t index) {
   return value;
 }
 
-// [out, in] to the panels of kernels.h.
+// [out, row_elements] to the panels of kernels.h.
 template <class Element>
-void pack(ThreadPool& pool, const void* source, int64_t out, int64_t in, void* packed) {
+void pack(ThreadPool& pool, const void* source, int64_t out, int64_t row_elements, void* packed) {
   pool.run(panel_count(out), [=](int64_t panel, int) {
-    Element* destination = static_cast<Element*>(packed) + panel * kPanelWidth * in;
-    for (int64_t k = 0; k < in; ++k) {
+    Element* destination = static_cast<Element*>(packed) + panel * kPanelWidth * row_elements;
+    for (int64_t k = 0; k < row_elements; ++k) {
       for (int64_t column = panel * kPanelWidth; column < (panel + 1) * kPanelWidth; ++column) {
-        *destination++ = column < out ? read<Element>(source, column * in + k) : Element{0};
+        *destination++ = column < out ? read<Element>(source, column * row_elements + k) : Element{0};
       }
     }
   });
 }
 
-bool all_finite_halves(const void* source, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    if ((read<uint16_t>(source, i) & 0x7c00) == 0x7c00) return false;
+// Whether the kernel of the format can read all values: those for halves and fp8 read finite ones only.
+bool all_readable(const StoredMatrix& stored) {
+  const int64_t count = stored.out * stored.in;
+  for (int64_t i = 0; stored.format == QuantFormat::kF16 && i < count; ++i) {
+    if ((read<uint16_t>(stored.values, i) & 0x7c00) == 0x7c00) return false;
+  }
+  for (int64_t i = 0; stored.format == QuantFormat::kFp8 && i < count; ++i) {
+    if ((read<uint8_t>(stored.values, i) & 0x7f) == 0x7f) return false;
   }
   return true;
+}
+
+std::vector<float> widened(const StoredMatrix& stored) {
+  std::vector<float> values(static_cast<size_t>(stored.out * stored.in));
+  if (is_plain(stored.format)) {
+    tensor::convert_to_f32(stored.values, info(stored.format).storage, values.data(), values.size());
+    return values;
+  }
+  const auto elements = static_cast<size_t>(stored.out * elements_per_row(stored.format, stored.in));
+  const auto scales = static_cast<size_t>(stored.out * scales_per_row(stored.format, stored.in));
+  dequantise_rows(stored.format, {static_cast<const std::byte*>(stored.values), elements}, {stored.scales, scales},
+                  stored.in, values);
+  return values;
 }
 
 CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
@@ -47,43 +67,74 @@ CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
       return kernels.linear_f16;
     case QuantFormat::kBF16:
       return kernels.linear_bf16;
-    default:  // widened when it is loaded
-      break;
+    case QuantFormat::kInt8:
+      return kernels.linear_int8;
+    case QuantFormat::kFp8:
+      return kernels.linear_fp8;
+    case QuantFormat::kInt4:
+      return kernels.linear_int4;
   }
   check_failed("linear: no kernel for this weight format", std::source_location::current());
 }
 
+size_t packed_values(QuantFormat format, int64_t out, int64_t in) {
+  return static_cast<size_t>(panel_count(out) * kPanelWidth * elements_per_row(format, in)) *
+         dtype_bytes(info(format).storage);
+}
+
+size_t packed_scales(QuantFormat format, int64_t out, int64_t in) {
+  return static_cast<size_t>(panel_count(out) * kPanelWidth * scales_per_row(format, in)) * sizeof(float);
+}
+
 }  // namespace
 
-Weight CpuBackend::load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) {
-  const auto format = plain_format(source_dtype);
-  check(format.has_value() && out >= 0 && in >= 0, "load_weight: not a matrix of F32, F16 or BF16");
-  Buffer widened;
-  Weight weight{*format, out, in, {}};
-  if (*format == QuantFormat::kF16 && !all_finite_halves(source, out * in)) {
-    widened = load_table(source, source_dtype, out * in);  // the kernel for halves reads finite ones only
-    source = widened.data();
-    weight.format = QuantFormat::kF32;
+size_t CpuBackend::weight_bytes(QuantFormat format, int64_t out, int64_t in) const {
+  return packed_values(format, out, in) + packed_scales(format, out, in);
+}
+
+// Narrow weights stay as they are: less memory to read in every step, and the same numbers once widened.
+Weight CpuBackend::load_weight(const StoredMatrix& stored) {
+  check(stored.out >= 0 && stored.in >= 0 && stored.in % input_multiple(stored.format) == 0, "load_weight: a shape");
+  if (!all_readable(stored)) {
+    const std::vector<float> wide = widened(stored);
+    return load_weight({QuantFormat::kF32, stored.out, stored.in, wide.data()});
   }
-  // 16-bit weights stay as they are: half the memory to read in every step, and the same numbers once widened.
-  const size_t element = dtype_bytes(info(weight.format).storage);
-  weight.values = allocate(static_cast<size_t>(panel_count(out) * kPanelWidth * in) * element);
-  if (element == sizeof(float)) {
-    pack<float>(pool_, source, out, in, weight.values.data());
-  } else {
-    pack<uint16_t>(pool_, source, out, in, weight.values.data());
+  Weight weight{stored.format, stored.out, stored.in, {}};
+  weight.values = allocate(packed_values(stored.format, stored.out, stored.in));
+  const int64_t row_elements = elements_per_row(stored.format, stored.in);
+  switch (dtype_bytes(info(stored.format).storage)) {
+    case 4:
+      pack<uint32_t>(pool_, stored.values, stored.out, row_elements, weight.values.data());
+      break;
+    case 2:
+      pack<uint16_t>(pool_, stored.values, stored.out, row_elements, weight.values.data());
+      break;
+    default:
+      pack<uint8_t>(pool_, stored.values, stored.out, row_elements, weight.values.data());
+      break;
   }
+  if (is_plain(stored.format)) return weight;
+  weight.scales = allocate(packed_scales(stored.format, stored.out, stored.in));
+  pack<float>(pool_, stored.scales, stored.out, scales_per_row(stored.format, stored.in), weight.scales.data());
   return weight;
 }
 
-Weight CpuBackend::random_weight(const RandomBlock& block) {
-  std::vector<std::byte> values(static_cast<size_t>(block.elements()) * dtype_bytes(block.dtype));
-  fill_random(block, values);
-  return load_weight(values.data(), block.dtype, block.rows(), block.cols);
+Weight CpuBackend::random_weight(const RandomBlock& block, QuantFormat format) {
+  const auto row_bytes = static_cast<size_t>(elements_per_row(format, block.cols)) * dtype_bytes(info(format).storage);
+  std::vector<std::byte> values(static_cast<size_t>(block.rows()) * row_bytes);
+  if (is_plain(format)) {
+    fill_random(block, values);
+    return load_weight({format, block.rows(), block.cols, values.data()});
+  }
+  fill_random_codes(block, format, values);
+  const std::vector<float> scales(static_cast<size_t>(block.rows() * scales_per_row(format, block.cols)),
+                                  random_scale(block, format));
+  return load_weight({format, block.rows(), block.cols, values.data(), scales.data()});
 }
 
 void CpuBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
                            Tensor out) {
+  const int64_t group = info(weight.format).group;
   const LinearProduct product{
       .x = x.data<float>(),
       .x_stride = x.row_stride(),
@@ -91,6 +142,8 @@ void CpuBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& 
       .in = weight.in,
       .out = weight.out,
       .weight = weight.values.data(),
+      .scales = static_cast<const float*>(weight.scales.data()),
+      .group = group > 0 ? group : std::max<int64_t>(weight.in, 1),
       .bias = bias.empty() ? nullptr : bias.data<float>(),
       .activation = activation,
       .y = out.data<float>(),
@@ -99,8 +152,8 @@ void CpuBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& 
   const CpuKernels::Linear kernel = kernel_for(kernels_, weight.format);
   const int64_t panels = panel_count(weight.out);
   if (product.rows * product.in * product.out < kWorthSharing) return kernel(product, 0, panels);
-  pool_.run((panels + kGroupPanels - 1) / kGroupPanels, [&](int64_t group, int) {
-    kernel(product, group * kGroupPanels, std::min(panels, (group + 1) * kGroupPanels));
+  pool_.run((panels + kGroupPanels - 1) / kGroupPanels, [&](int64_t group_index, int) {
+    kernel(product, group_index * kGroupPanels, std::min(panels, (group_index + 1) * kGroupPanels));
   });
 }
 

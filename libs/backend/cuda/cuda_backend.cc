@@ -48,22 +48,16 @@ CudaBackend::CudaBackend(const BackendOptions& options)
     throw Error(name_ + " has compute capability " + std::to_string(properties.major) + "." +
                 std::to_string(properties.minor) + "; 8.0 is the least that is supported");
   }
-  expect(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-  for (cudaEvent_t& event : events_) {
-    expect(cudaEventCreate(&event), "cudaEventCreate");
-  }
+  stream_ = cuda::make_stream();
+  for (cuda::Event& event : events_) event = cuda::make_event();
+  const kernels::DeviceLimits limits{.multiprocessors = multiprocessors_,
+                                     .shared_bytes_max = static_cast<int>(properties.sharedMemPerBlockOptin),
+                                     .compute_capability = properties.major * 10 + properties.minor};
   tuner_ = std::make_unique<cuda::LinearTuner>(
-      stream_, multiprocessors_, device_,
-      cuda::LinearTunerOptions{name_, options.tuning_cache, options.batch_invariant});
+      stream_, limits, device_, cuda::LinearTunerOptions{name_, options.tuning_cache, options.batch_invariant});
 }
 
-CudaBackend::~CudaBackend() {
-  if (stream_ == nullptr) return;
-  (void)cudaStreamSynchronize(stream_);
-  forget_recordings();
-  for (cudaEvent_t event : events_) (void)cudaEventDestroy(event);
-  (void)cudaStreamDestroy(stream_);
-}
+CudaBackend::~CudaBackend() { (void)cudaStreamSynchronize(stream_); }
 
 std::string CudaBackend::description() const {
   int runtime = 0;

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/cuda_check.h"
+#include "backend/cuda/cuda_handles.h"
 #include "backend/cuda/linear_tuner.h"
 #include "kernels/attention.h"
 #include "kernels/element.h"
@@ -41,10 +42,13 @@ class CudaBackend final : public Backend {
   void download(void* destination, const Tensor& source) override;
   void copy_to_host(void* destination, const Tensor& source) override;
   void fill_zero(Tensor x) override;
-  Weight load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) override;
   Buffer load_table(const void* source, DType source_dtype, int64_t numel) override;
-  Weight random_weight(const RandomBlock& block) override;
   Buffer random_table(const RandomBlock& block) override;
+
+  // weights.cc
+  Weight load_weight(const StoredMatrix& stored) override;
+  size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const override;
+  Weight random_weight(const RandomBlock& block, QuantFormat format) override;
   Weight weight_of_table(const Tensor& table) override;
 
   // graphs.cc
@@ -83,13 +87,18 @@ class CudaBackend final : public Backend {
   };
   struct Graph {
     bool ran = false;
-    cudaGraphExec_t exec = nullptr;
+    cuda::GraphExec exec;
   };
 
   kernels::Element element() const;
   // Graphs hold addresses: those of scratch that moves are recorded anew.
   void forget_recordings();
   void fill_random_on_device(const RandomBlock& block, void* out);
+  // Whether quantised weights stay as they are; else they are dequantised when they are loaded.
+  bool keeps_quantised() const;
+  // Packs row-major values and scales on the device, or dequantises them. `spare`: room on the device for what is
+  // packed only in between; not used where quantised weights are kept.
+  Weight make_quantised(const StoredMatrix& stored, std::byte* spare);
   void decode(const kernels::AttentionArgs& args, int64_t num_decodes);
   // Each decoding sequence as a tile of one row, on the device.
   const int32_t* decode_tiles(int64_t num_decodes);
@@ -98,8 +107,8 @@ class CudaBackend final : public Backend {
   DType compute_dtype_;
   std::string name_;
   int multiprocessors_ = 0;
-  cudaStream_t stream_ = nullptr;
-  std::array<cudaEvent_t, kMarksMax> events_{};
+  cuda::Stream stream_;
+  std::array<cuda::Event, kMarksMax> events_{};
   Mark marks_ = 0;
   bool capturing_ = false;
   std::unordered_map<uint64_t, Graph> graphs_;

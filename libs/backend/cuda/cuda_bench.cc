@@ -1,6 +1,6 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
 // or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
-//   cuda_bench [fp16|bf16] [attention|sampling]
+//   cuda_bench [bf16] [attention | formats | sampling]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -27,11 +27,11 @@ class Bench {
     std::printf("%s\n", backend_->description().c_str());
   }
 
-  void linear(int64_t rows, int64_t in, int64_t out, bool logits) {
+  void linear(int64_t rows, int64_t in, int64_t out, bool logits, QuantFormat format = QuantFormat::kF16) {
     std::vector<Weight> weights;
-    const size_t bytes = static_cast<size_t>(in * out) * 2;
+    const size_t bytes = backend_->weight_bytes(format, out, in);
     const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / bytes + 1));
-    for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in)));
+    for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in), format));
     const Array x(*this, {rows, in}), bias(*this, {1, out});
     const DType out_type = logits ? DType::kF32 : backend_->compute_dtype();
     const Buffer y = backend_->allocate(static_cast<size_t>(rows * out) * 4);
@@ -41,8 +41,8 @@ class Bench {
                        y.view(out_type, {rows, out}));
     });
     const double tb = static_cast<double>(bytes) / us / 1e6;
-    std::printf("linear %4ld x [%5ld, %5ld]  %8.1f us  %5.2f TB/s of weights  %6.1f TFLOP/s\n", rows, out, in, us, tb,
-                2.0 * static_cast<double>(rows * in * out) / us / 1e6);
+    std::printf("linear %-4s %4ld x [%5ld, %5ld]  %8.1f us  %5.2f TB/s of weights  %6.1f TFLOP/s\n",
+                info(format).name.data(), rows, out, in, us, tb, 2.0 * static_cast<double>(rows * in * out) / us / 1e6);
   }
 
   void decode(int64_t sequences, int64_t context, int64_t heads, int64_t head_dim, bool int8) {
@@ -255,9 +255,24 @@ void run_attention(Bench& bench) {
   }
 }
 
+// The products of OPT-1.3B, 6.7B and 30B in every format side by side.
+void run_formats(Bench& bench) {
+  for (const int64_t h : {2048, 4096, 7168}) {
+    for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
+      for (const int64_t rows : {1, 8, 16, 32, 64, 128, 256, 512, 1024}) {
+        for (const QuantFormat format :
+             {QuantFormat::kF16, QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4}) {
+          bench.linear(rows, in, out, false, format);
+        }
+      }
+    }
+  }
+}
+
 void run(DType dtype, const std::function<bool(const char*)>& has) {
   Bench bench(dtype);
   if (has("attention")) return run_attention(bench);
+  if (has("formats")) return run_formats(bench);
   if (has("sampling")) return run_sampling(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
@@ -277,7 +292,6 @@ void run(DType dtype, const std::function<bool(const char*)>& has) {
 }  // namespace
 }  // namespace optserve
 
-// cuda_bench [bf16] [attention | sampling]
 int main(int argc, char** argv) {
   const std::span arguments(argv + 1, static_cast<size_t>(argc - 1));
   const auto has = [&](const char* word) {

@@ -20,12 +20,11 @@ class Recording {
   Recording(const Recording&) = delete;
   Recording& operator=(const Recording&) = delete;
 
-  cudaGraph_t end() {
+  // Empty if nothing could be recorded.
+  cuda::Graph end() {
     capturing_ = false;
     cudaGraph_t graph = nullptr;
-    const cudaError_t status = cudaStreamEndCapture(stream_, &graph);
-    if (status != cudaSuccess) graph = nullptr;
-    return graph;
+    return cudaStreamEndCapture(stream_, &graph) == cudaSuccess ? cuda::Graph(graph) : cuda::Graph();
   }
 
  private:
@@ -37,8 +36,7 @@ class Recording {
 
 void CudaBackend::forget_recordings() {
   for (auto& [key, graph] : graphs_) {
-    if (graph.exec != nullptr) (void)cudaGraphExecDestroy(graph.exec);
-    graph.exec = nullptr;
+    graph.exec = {};
   }
 }
 
@@ -59,11 +57,9 @@ void CudaBackend::capture_or_run(uint64_t key, const std::function<void()>& body
   if (graph.exec == nullptr) {
     Recording recording(stream_, capturing_);
     body();
-    const cudaGraph_t recorded = recording.end();
+    const cuda::Graph recorded = recording.end();
     if (recorded == nullptr) throw Error("CUDA: the graph of a step could not be recorded");
-    const cudaError_t status = cudaGraphInstantiate(&graph.exec, recorded, 0);
-    (void)cudaGraphDestroy(recorded);
-    expect(status, "cudaGraphInstantiate");
+    graph.exec = cuda::instantiate(recorded);
   }
   expect(cudaGraphLaunch(graph.exec, stream_), "cudaGraphLaunch");
 }

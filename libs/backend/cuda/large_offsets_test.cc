@@ -250,7 +250,7 @@ TEST_P(LargeOffsetsTest, LogitsOfManyRows) {
   const Buffer buffer = backend_->allocate(static_cast<size_t>(rows * vocab) * sizeof(float));
   const Tensor logits = buffer.view(DType::kF32, {rows, vocab});
   const std::vector<float> w = rounded(normal(static_cast<size_t>(vocab * in)));
-  const Weight weight = backend_->load_weight(w.data(), DType::kF32, vocab, in);
+  const Weight weight = backend_->load_weight({QuantFormat::kF32, vocab, in, w.data()});
   const Array x = random({rows, in});
   backend_->linear(x, weight, {}, Activation::kNone, logits);
   std::vector<int32_t> targets(static_cast<size_t>(rows), -1);
@@ -275,7 +275,7 @@ TEST_P(LargeOffsetsTest, ARowByALargeWeight) {
   const RandomBlock block{
       .key = seed_, .reach = 1, .dtype = element_type(), .runs = {{0, out}}, .cols = in, .whole_cols = in};
   if (!has_room(bytes_of(out * in))) GTEST_SKIP() << why_not_;
-  const Weight weight = backend_->random_weight(block);
+  const Weight weight = backend_->random_weight(block, QuantFormat::kF16);
   for (const int64_t rows : {1, 4, 40}) {  // few rows may be multiplied by another kernel than many
     const Array x = random({rows, in}), y = poisoned_f32({rows, out});
     backend_->linear(x, weight, {}, Activation::kNone, y);

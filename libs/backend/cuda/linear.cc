@@ -1,4 +1,5 @@
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/weight_format.h"
 
 namespace optserve {
 
@@ -10,7 +11,9 @@ void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor&
       .relu = activation == Activation::kRelu,
       .x = x.raw(),
       .x_stride = x.row_stride(),
+      .format = cuda::weight_format(weight.format),
       .weight = weight.values.data(),
+      .scales = static_cast<const float*>(weight.scales.data()),
       .bias = bias.raw(),
       .y = out.raw(),
       .y_stride = out.row_stride(),

@@ -1,15 +1,14 @@
-// Chooses and runs the fastest way to multiply for each shape: candidates of cuBLASLt and our kernel for few rows are
-// timed when a shape is first seen, and what was found is kept on disk.
+// Chooses and runs the fastest way to multiply for each shape: candidates of cuBLASLt and our own kernels are timed
+// when a shape is first seen, and what was found is kept on disk.
 #pragma once
 
-#include <cublasLt.h>
-#include <cuda_runtime_api.h>
-
-#include <cstdint>
-#include <map>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "backend/cuda/cuda_handles.h"
+#include "backend/cuda/linear_choices.h"
+#include "base/error.h"
 #include "kernels/skinny_linear.h"
 #include "tensor/buffer.h"
 
@@ -23,8 +22,10 @@ struct LinearCall {
   bool relu = false;
   const void* x = nullptr;
   int64_t x_stride = 0;  // elements between rows
-  const void* weight = nullptr;
-  const void* bias = nullptr;  // or null
+  kernels::WeightFormat format = kernels::WeightFormat::kPlain;
+  const void* weight = nullptr;   // of `element`, row-major; or packed values (kernels/quantised.h)
+  const float* scales = nullptr;  // packed; null for plain weights
+  const void* bias = nullptr;     // or null
   void* y = nullptr;
   int64_t y_stride = 0;
   int64_t rows = 0, in = 0, out = 0;
@@ -32,65 +33,69 @@ struct LinearCall {
 
 struct LinearTunerOptions {
   std::string gpu_name;
-  // Where choices are kept, by name of the GPU and version of cuBLASLt; empty: nowhere. All ranks of a host may share
-  // it.
+  // Where choices are kept, by name of the GPU, version of cuBLASLt and build of this program; empty: nowhere. All
+  // ranks of a host may share it.
   std::string cache_folder;
-  // One algorithm for all numbers of rows, under which a row's bits do not depend on the others: of those that are seen
-  // to keep that, the one that is fastest over few, some and many rows together.
+  // For plain weights, the only ones then, one algorithm for all numbers of rows, under which a row's bits do not
+  // depend on the others: of those that are seen to keep that, the one that is fastest over few, some and many rows
+  // together.
   bool batch_invariant = false;
 };
+
+// That no candidate could run.
+Error no_way(const LinearCall& call);
 
 class LinearTuner {
  public:
   // Throws Error if the device has no room for a workspace.
-  LinearTuner(cudaStream_t stream, int multiprocessors, Device device, const LinearTunerOptions& options);
-  ~LinearTuner();
-  LinearTuner(const LinearTuner&) = delete;
-  LinearTuner& operator=(const LinearTuner&) = delete;
+  LinearTuner(cudaStream_t stream, const kernels::DeviceLimits& limits, Device device,
+              const LinearTunerOptions& options);
 
   // Enqueues the product. `may_time`: whether the stream may be waited for, so that an unknown shape is tuned; else it
-  // runs by cuBLASLt's own guess.
+  // runs by a guess.
   void run(const LinearCall& call, bool may_time);
 
  private:
-  // Shapes that share a choice.
-  struct Key {
-    int32_t flags = 0;  // element, out_f32, relu, bias
-    int32_t alignment = 0;
-    int64_t rows = 0, in = 0, out = 0;  // rows: rounded up
-    auto operator<=>(const Key&) const = default;
-  };
-  struct Choice {
-    bool skinny = false;
-    cublasLtMatmulAlgo_t algorithm{};
-  };
+  using Key = LinearKey;
+  using Choice = LinearChoice;
   struct Layouts;
+  // Enqueues a call one way; whether it could.
+  using TryRun = std::function<bool(const LinearCall&)>;
 
   Key key_of(const LinearCall& call) const;
-  static kernels::SkinnyLinearArgs skinny_args(const LinearCall& call);
   std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts, int32_t alignment_bytes) const;
-  Choice choose(const LinearCall& call, const Layouts& layouts);
+  // Of `choices`, timed on the call; an earlier one where two are about equal, so that two starts choose alike.
+  Choice fastest(const LinearCall& call, const std::vector<Choice>& choices,
+                 const std::function<bool(const LinearCall&, const Choice&)>& try_run);
   Choice choose_invariant(const LinearCall& call);
   bool is_invariant(const LinearCall& call, const Choice& choice);
-  // Time of one call in microseconds, in a row of calls on different weights as in a real step; negative if the
-  // candidate cannot run.
-  float time_of(const LinearCall& call, const Layouts& layouts, const Choice& choice);
-  bool enqueue_row_of_calls(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
+  void run_plain(const LinearCall& call, bool may_time);
   bool try_skinny(const LinearCall& call) const;
-  bool try_run(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
-  void load_choices();
-  void keep(const Key& key, const Choice& choice) const;
+  bool try_plain(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
+
+  // linear_quantised.cc
+  std::vector<Choice> quantised_candidates(const LinearCall& call) const;
+  void run_quantised(const LinearCall& call, bool may_time);
+  bool try_quantised(const LinearCall& call, const Choice& choice);
+  // By fp16 or bf16 weights, made a part at a time.
+  void run_dequantised(const LinearCall& call, bool may_time);
+
+  // Time of one call in microseconds, in a row of calls on different weights as in a real step; negative if it cannot
+  // run.
+  float time_of(const LinearCall& call, const TryRun& try_run);
+  bool enqueue_row_of_calls(const LinearCall& call, const TryRun& try_run) const;
 
   cudaStream_t stream_;
-  int multiprocessors_;
+  kernels::DeviceLimits limits_;
   bool batch_invariant_;
   Device device_;
-  cublasLtHandle_t handle_ = nullptr;
+  LtHandle handle_;
   Buffer workspace_;
-  Buffer stand_ins_;  // weights for timing, more than a cache holds, so that they come from memory as in a real step
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-  std::string cache_path_;
-  std::map<Key, Choice> choices_;
+  Buffer stand_ins_;    // weights for timing, more than a cache holds, so that they come from memory as in a real step
+  Buffer dequantised_;  // a part of a matrix
+  Buffer shared_sums_;  // of kernels::wgmma_linear()
+  Event begin_, end_;
+  LinearChoices choices_;
 };
 
 }  // namespace optserve::cuda

@@ -23,14 +23,6 @@ kernels::Element element_of(DType dtype) {
   }
 }
 
-QuantFormat plain(DType dtype) {
-  const auto format = plain_format(dtype);
-  check(format.has_value(), "a plain weight has a floating type");
-  return *format;
-}
-
-void keep(void*) {}
-
 }  // namespace
 
 std::optional<DeviceMemory> CudaBackend::memory() const {
@@ -97,11 +89,6 @@ Buffer CudaBackend::load_table(const void* source, DType source_dtype, int64_t n
   return table;
 }
 
-Weight CudaBackend::load_weight(const void* source, DType source_dtype, int64_t out, int64_t in) {
-  check(plain_format(source_dtype).has_value() && out >= 0 && in >= 0, "load_weight: not a matrix of F32, F16 or BF16");
-  return {plain(compute_dtype_), out, in, load_table(source, source_dtype, out * in)};
-}
-
 void CudaBackend::fill_random_on_device(const RandomBlock& block, void* out) {
   auto* at = static_cast<std::byte*>(out);
   for (const RandomBlock::Run& run : block.runs) {
@@ -122,15 +109,6 @@ Buffer CudaBackend::random_table(const RandomBlock& block) {
   Buffer table = allocate(static_cast<size_t>(block.elements()) * dtype_bytes(compute_dtype_));
   fill_random_on_device(block, table.data());
   return table;
-}
-
-Weight CudaBackend::random_weight(const RandomBlock& block) {
-  return {plain(compute_dtype_), block.rows(), block.cols, random_table(block)};
-}
-
-Weight CudaBackend::weight_of_table(const Tensor& table) {
-  check(table.ndim() == 2 && table.contiguous() && table.dtype() == compute_dtype_, "weight_of_table: a whole table");
-  return {plain(compute_dtype_), table.dim(0), table.dim(1), Buffer(table.raw(), table.bytes(), device_, keep)};
 }
 
 }  // namespace optserve

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/format_names.h"
 #include "base/limits.h"
 #include "checkpoint/manifest/model_identity.h"
 #include "cli/commands/sampling_options.h"
@@ -122,6 +123,10 @@ void add_options(ConfigParser& parser, BenchOptions& options) {
              "FOLDER or NAME=FOLDER of a sharded checkpoint; with --random-weights also a name, opt-125m to opt-175b");
   parser.add("random-weights", options.random_weights,
              "Draw the weights at random: speed depends only on their shapes, so no checkpoint is needed");
+  parser
+      .add("random-format", options.random_format,
+           "Format of the large matrices of random weights; none: that of the others")
+      .choices(with_words({"none"}, kQuantFormatNames));
   parser.add("world", options.world, "Tensor-parallel size: number of processes that share the model")
       .range(1, limits::kWorldSizeMax);
   parser.add("device", options.device, "Device that computes").choices({"cpu", "cuda"});
@@ -195,6 +200,7 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
     return status.refusal();
   plan.worker_options = engine_sizes(options, plan.spec);
   if (!options.dtype.empty()) plan.worker_options.push_back("dtype=" + options.dtype);
+  if (options.random_format != "none") plan.worker_options.push_back("random-format=" + options.random_format);
   plan.worker_options.push_back("draft-tokens=0");  // drafts would speed up the repetitive output of random weights
   for (const std::string& option : options.worker_options) {
     const std::string name = option.substr(0, option.find('=') + 1);

@@ -18,6 +18,7 @@ struct BenchOptions {
   workload::BenchKind kind;
   std::string model;  // FOLDER or NAME=FOLDER of a sharded checkpoint, or the name of a published model
   bool random_weights = false;
+  std::string random_format = "none";  // or int8, fp8, int4
   int world = 1;
   std::string device = "cpu";
   std::string dtype;

@@ -117,6 +117,7 @@ json to_json(const BenchResult& result) {
                {"through", result.through},
                {"model", result.model},
                {"random_weights", result.random_weights},
+               {"random_format", result.random_format},
                {"dtype", result.dtype},
                {"device", result.device},
                {"world", result.world},
@@ -148,6 +149,7 @@ Result<BenchResult> bench_result_from_json(const json& root) {
     result.through = root.at("through").get<std::string>();
     result.model = root.at("model").get<std::string>();
     result.random_weights = root.value("random_weights", false);
+    result.random_format = root.value("random_format", std::string());
     result.dtype = root.value("dtype", "");
     result.device = root.value("device", "");
     result.world = root.at("world").get<int>();

@@ -39,6 +39,7 @@ struct BenchResult {
   std::string device;  // in words
   int world = 1;       // ranks that share the model; 0: not known
   bool random_weights = false;
+  std::string random_format{};  // of their large matrices; empty: plain
   std::string version;
   std::string date;  // UTC, ISO 8601
   std::string command;

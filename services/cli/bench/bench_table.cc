@@ -38,9 +38,13 @@ std::string sampling_words(const SamplingParams& sampling) {
   return words;
 }
 
+std::string random_words(const BenchResult& result) {
+  return "random " + (result.random_format.empty() ? "" : result.random_format + " ") + "weights";
+}
+
 std::string heading(const BenchResult& result) {
   const BenchSpec& spec = result.spec;
-  std::string text = result.model + (result.random_weights ? " (random weights)" : "");
+  std::string text = result.model + (result.random_weights ? " (" + random_words(result) + ")" : "");
   if (!result.dtype.empty()) text += ", " + dtype_label(result.dtype);
   if (result.world > 0) text += ", " + std::to_string(result.world) + (result.world == 1 ? " rank" : " ranks");
   text += result.through == "engine" ? ", straight on the engine" : ", through the pipeline";

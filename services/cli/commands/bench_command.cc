@@ -69,6 +69,7 @@ class BenchRunner {
     result.device = options_.connect.empty() ? options_.device : "the stack at " + options_.connect;
     result.world = options_.connect.empty() ? options_.world : 0;
     result.random_weights = options_.random_weights;
+    if (options_.random_format != "none") result.random_format = options_.random_format;
     result.version = build_version();
     result.date = iso_date(clock.wall_ms());
     result.command = command_line();

@@ -1,0 +1,29 @@
+// y = activation(scale * (x W^T) + bias) for quantised W and more rows than quantised_linear.h takes, on Hopper: the
+// codes become fp16 in registers and are multiplied by wgmma, so W is read once for each 256 rows. Values and
+// sums as in quantised_linear.h. Deterministic: a row's bits depend on (format, in, out, the way) and the class of row
+// counts alone. Launches on `stream`, allocates nothing, can be captured into a graph.
+#pragma once
+
+#include "kernels/quantised_linear.h"
+
+namespace optserve::kernels {
+
+// How a product is cut into tiles.
+struct WgmmaWay {
+  int outputs = 128;  // 128 or 256
+};
+
+// Sums that blocks hand to each other. Memory of one stream, wgmma_scratch_bytes(), zero when it is first used.
+struct WgmmaScratch {
+  float* parts = nullptr;
+  uint32_t* flags = nullptr;  // zero between launches
+};
+size_t wgmma_scratch_bytes(const DeviceLimits& device);
+WgmmaScratch wgmma_scratch(void* memory, const DeviceLimits& device);
+
+// Whether wgmma_linear() takes this call that way: a device of compute capability 9.0, fp16, alignment, shared memory.
+bool can_wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, const DeviceLimits& device);
+cudaError_t wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, const WgmmaScratch& scratch,
+                         const DeviceLimits& device, cudaStream_t stream);
+
+}  // namespace optserve::kernels
