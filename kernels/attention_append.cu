@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // The same into int8 cells: a warp takes the K or the V of one head, kVector elements a lane and access.
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kThreads) append_int8_rows(AttentionArgs args, const int32_t* slots, int64_t first_row) {
+__global__ void __launch_bounds__(kThreads)
+    append_int8_rows(AttentionArgs args, const int32_t* slots, int64_t first_row) {
   allow_next();
   wait_for_previous();
   const int64_t row = first_row + blockIdx.x;

@@ -245,8 +245,8 @@ cudaError_t add_positions(const AddPositionsArgs& args, cudaStream_t stream) {
     auto* sums = static_cast<T*>(args.x);
     if (args.width % kPack<T> == 0 && aligned_to_packs({args.table, args.x})) {
       const RowGrid shape(args.num_rows, args.width / kPack<T>);
-      return launch_dependent<add_positions_kernel<T, kPack<T>>>(shape.launch(), stream, args.positions, rows, args.width,
-                                                                 sums);
+      return launch_dependent<add_positions_kernel<T, kPack<T>>>(shape.launch(), stream, args.positions, rows,
+                                                                 args.width, sums);
     }
     const RowGrid shape(args.num_rows, args.width);
     return launch_dependent<add_positions_kernel<T, 1>>(shape.launch(), stream, args.positions, rows, args.width, sums);
@@ -281,8 +281,8 @@ cudaError_t sum_ranks(Element element, const void* in, int64_t world, int64_t co
   if (count == 0) return cudaSuccess;
   return with_element(element, [&](auto zero) {
     using T = decltype(zero);
-    return launch_dependent<sum_ranks_kernel<T>>({blocks_for(count), kThreads}, stream, static_cast<const T*>(in), world,
-                                                 count, static_cast<T*>(out));
+    return launch_dependent<sum_ranks_kernel<T>>({blocks_for(count), kThreads}, stream, static_cast<const T*>(in),
+                                                 world, count, static_cast<T*>(out));
   });
 }
 

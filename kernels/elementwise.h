@@ -20,7 +20,7 @@ struct EmbedArgs {
   const int32_t* slots = nullptr;    // [num_rows]
   int32_t* history = nullptr;        // [num_slots, history_stride]
   int64_t history_stride = 0;
-  int32_t* ids = nullptr;            // [num_rows]
+  int32_t* ids = nullptr;              // [num_rows]
   const int32_t* positions = nullptr;  // [num_rows]
   const int32_t* updates = nullptr;    // [num_updates, 3]
   int64_t num_updates = 0;

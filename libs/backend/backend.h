@@ -142,10 +142,10 @@ class Backend {
   // form.
   virtual Weight weight_of_table(const Tensor& table) = 0;
 
-  // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then stands
-  // there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id <= id <
-  // first_id + rows of table, else 0, plus position_table[position] unless that table is empty. Position -1 adds
-  // nothing. Sums are rounded once.
+  // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then
+  // stands there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id
+  // <= id < first_id + rows of table, else 0, plus position_table[position] unless that table is empty. Position -1
+  // adds nothing. Sums are rounded once.
   virtual void embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
                      Tensor out) = 0;
   // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden]. Position -1 adds nothing.

@@ -108,7 +108,7 @@ class CudaBackend final : public Backend {
   bool settled(const KvLayer& layer);
   bool is_table_settled_ = false;
   const void* first_keys_ = nullptr;  // of the layers attended to since then
-  bool one_attention_;  // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
+  bool one_attention_;                // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
   Scratch decode_tiles_;
   int64_t num_decode_tiles_ = 0;
   std::unique_ptr<cuda::LinearTuner> tuner_;

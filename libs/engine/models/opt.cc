@@ -4,8 +4,7 @@ namespace optserve::engine {
 
 using model_spec::layer_tensor_name;
 
-OptEmbedding::OptEmbedding(WeightLoader& loader)
-    : tokens_(loader), positions_(loader.table("embed_positions.weight")) {
+OptEmbedding::OptEmbedding(WeightLoader& loader) : tokens_(loader), positions_(loader.table("embed_positions.weight")) {
   if (loader.config().has_projections()) project_in_.emplace(loader, "project_in");
 }
 
