@@ -18,7 +18,7 @@ constexpr int kWarpsMax = 8, kWarpsMin = 4;
 constexpr int64_t kItemsOfFewWarps = 1024;
 // Blocks of kWarpsMax that share a multiprocessor: as many as their registers allow, since a warp waits most of its
 // time.
-constexpr int blocks_at_a_time(int head_dim) { return head_dim == 64 ? 3 : 2; }
+constexpr int blocks_at_a_time(int head_dim, bool int8) { return head_dim == 64 || int8 ? 3 : 2; }
 constexpr int kGenericWarps = 4;
 // The scratch: one counter of finished parts for each sequence and head, then parts of head_dim + 2 numbers. More parts
 // than these would fill any GPU without splits.
@@ -54,6 +54,7 @@ template <typename T, typename C, int kDim>
 struct Walk {
   using P = Page<C, kDim>;
   using Row = NewRow<T, C, kDim>;
+  using Cells = NewCells<T, C, kDim>;
   HeadCells<C> cells;
   const T* row;       // q of this row and head
   int64_t row_width;  // from q to k, and from k to v
@@ -87,13 +88,13 @@ struct Walk {
   __device__ __forceinline__ void run(WarpSoftmax<T, C, kDim>& softmax, P& keys, P& values, int blocks) const {
     const int lane = threadIdx.x % kWarpLanes, count = pages();
     if (count == 0) return;
-    Row query, new_key, new_value;
+    Row query;
     query.load(row, lane);
-    load_new(new_key, new_value, 0, lane);
+    Cells new_key, new_value;
+    if (new_token(count - 1) < kBlockTokens) load_new(new_key, new_value, lane);
     softmax.begin(query, lane);
     for (int i = 0; i < count; ++i) {
       const int added = new_token(i), next = i + 1;
-      if (i > 0) load_new(new_key, new_value, i, lane);
       if (added < kBlockTokens) new_key.put_into(keys, added, lane);
       float score = softmax.score(keys, lane);
       if (lane / 2 > added) score = -INFINITY;
@@ -107,10 +108,12 @@ struct Walk {
   }
 
  private:
-  __device__ __forceinline__ void load_new(Row& key, Row& value, int i, int lane) const {
-    if (new_token(i) >= kBlockTokens) return;
-    key.load(row + row_width, lane);
-    value.load(row + 2 * row_width, lane);
+  __device__ __forceinline__ void load_new(Cells& key, Cells& value, int lane) const {
+    Row new_key, new_value;
+    new_key.load(row + row_width, lane);
+    new_value.load(row + 2 * row_width, lane);
+    key.make(new_key);
+    value.make(new_value);
   }
 
   __device__ __forceinline__ void load(P& page, const C* block_0, const float* scales_0, int block, int i,
@@ -129,36 +132,33 @@ struct Walk {
 template <typename T, typename C, int kDim>
 struct NewCell {
   static constexpr int kRow = Page<C, kDim>::kRow, kHalf = kWarpLanes / 2;
-  static constexpr int kVectors = NewRow<T, C, kDim>::kVectors;
-  uint4 raw[kVectors];
+  uint4 raw;
+  int block;
 
   __device__ __forceinline__ void load(const Walk<T, C, kDim>& walk, int lane) {
     const int half = lane / kHalf, column = lane % kHalf;
-    const auto* from = reinterpret_cast<const uint4*>(walk.row + (1 + half) * walk.row_width);
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      raw[v] = make_uint4(0, 0, 0, 0);
-      if (column < kRow) raw[v] = load_streaming(from + column * kVectors + v);
-    }
+    block = load_now(walk.cells.table + (walk.context - 1) / kBlockTokens);
+    raw = make_uint4(0, 0, 0, 0);
+    const T* row = walk.row + (1 + half) * walk.row_width;
+    if (column < kRow) raw = load_streaming(reinterpret_cast<const uint4*>(row) + column);
   }
 
   __device__ __forceinline__ void store(const Walk<T, C, kDim>& walk, int lane) const {
-    const int half = lane / kHalf, column = lane % kHalf, last = walk.context - 1, token = last % kBlockTokens;
-    const int block = load_now(walk.cells.table + last / kBlockTokens);
-    auto* to = reinterpret_cast<uint4*>((half == 0 ? walk.cells.keys : walk.cells.values) + walk.cells.offset(block));
+    const int half = lane / kHalf, column = lane % kHalf, token = (walk.context - 1) % kBlockTokens;
+    C* cell = (half == 0 ? walk.cells.keys : walk.cells.values) + walk.cells.offset(block) + token * kDim;
+    auto* to = reinterpret_cast<typename Page<C, kDim>::Vector*>(cell) + column;
     if constexpr (!kIsInt8<C>) {
-      if (column < kRow) to[token * kRow + column] = raw[0];
+      if (column < kRow) *to = raw;
     } else {
       float elements[kCellElements];
       uint32_t largest = 0;
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) unpack<T>(raw[v], elements + v * kPack<T>);
+      unpack<T>(raw, elements);
 #pragma unroll
       for (int e = 0; e < kCellElements; ++e) largest = larger_magnitude(largest, elements[e]);
 #pragma unroll
       for (int step = 1; step < kHalf; step *= 2) largest = max(largest, __shfl_xor_sync(kAllLanes, largest, step));
       const CellScale how(largest);
-      if (column < kRow) to[token * kRow + column] = pack_cells(how, elements);
+      if (column < kRow) *to = pack_cells(how, elements);
       float* scales = half == 0 ? walk.cells.key_scales : walk.cells.value_scales;
       if (column == 0) scales[walk.cells.scale_offset(block) + token] = how.scale;
     }
@@ -199,7 +199,7 @@ __device__ __forceinline__ void join_splits(const Part& part, int used, const De
 
 // A block is one (head, sequence, part). What the kernel before does not write is loaded before it has ended.
 template <typename T, typename C, int kDim, int kWarps>
-__global__ void __launch_bounds__(kWarps* kWarpLanes, blocks_at_a_time(kDim) * kWarpsMax / kWarps)
+__global__ void __launch_bounds__(kWarps* kWarpLanes, blocks_at_a_time(kDim, kIsInt8<C>) * kWarpsMax / kWarps)
     decode_fast(AttentionArgs args, DecodeScratch scratch) {
   __shared__ float sums[kWarps][kDim];
   __shared__ float largest[kWarps], totals[kWarps];
@@ -233,8 +233,8 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes, blocks_at_a_time(kDim) * k
     largest[warp] = softmax.largest;
     totals[warp] = softmax.total;
   }
-  if (stores) cell.store(walk, lane);
   __syncthreads();
+  if (stores) cell.store(walk, lane);
   Part part;
   if (thread < kDim) {
 #pragma unroll
@@ -334,7 +334,7 @@ int decode_splits(int64_t num_sequences, int heads, int head_dim, int multiproce
   const int64_t items = std::max<int64_t>(num_sequences * heads, 1);
   // A whole context a block keeps a multiprocessor busy: parts pay only where some would have nothing to do.
   if (10 * items >= 9 * int64_t{multiprocessors}) return 1;
-  const int64_t places = int64_t{blocks_at_a_time(head_dim)} * multiprocessors;
+  const int64_t places = int64_t{blocks_at_a_time(head_dim, false)} * multiprocessors;
   return static_cast<int>(std::clamp<int64_t>(places / items, 1, kSplitsMax));
 }
 

@@ -6,32 +6,31 @@
 
 namespace optserve::kernels {
 
-// 16 bytes a lane and load. Lanes in groups of kGroup load the first kGroup vectors of a cell; what is left of it
-// (head_dim 80) is loaded by pairs of lanes. In both, lanes 2t and 2t + 1 are among those that load token t.
+// A vector a lane and load. Lanes in groups of kGroup load the first kGroup vectors of a cell; what is left of it (two
+// vectors, head_dim 80) is loaded by pairs of lanes. In both, lanes 2t and 2t + 1 are among those that load token t.
 template <typename C, int kDim>
 struct Page {
-  static constexpr int kElements = static_cast<int>(sizeof(uint4) / sizeof(C));
-  static constexpr int kRow = kDim / kElements;  // vectors of a cell
-  static constexpr int kGroup = kRow >= 16 ? 16 : kRow >= 8 ? 8 : 4;
-  static constexpr int kRest = kRow - kGroup;
+  using Vector = std::conditional_t<kIsInt8<C>, uint2, uint4>;
+  static constexpr int kRow = kDim / kCellElements;  // vectors of a cell
+  static constexpr int kGroup = kRow >= 16 ? 16 : 8;
   static constexpr int kMain = kBlockTokens * kGroup / kWarpLanes;  // loads of the first form
-  static constexpr int kSlices = kRest > 0 ? 2 : 1;
+  static constexpr int kSlices = kRow > kGroup ? 2 : 1;
   static constexpr int kLoads = kMain + kSlices - 1;
-  static_assert(kRest >= 0 && kRest <= 2);
+  static_assert(kRow == kGroup || kRow == kGroup + 2);
 
-  uint4 vectors[kLoads];
+  Vector vectors[kLoads];
   float scale;  // of token lane / 2; int8 only
 
   static __device__ __forceinline__ int token(int load, int lane) {
     return load < kMain ? lane / kGroup * kMain + load : lane / 2;
   }
   static __device__ __forceinline__ int column(int slice, int lane) {
-    return slice == 0 ? lane % kGroup : kGroup + lane % (kRest > 0 ? kRest : 1);
+    return slice == 0 ? lane % kGroup : kGroup + lane % 2;
   }
   static constexpr __device__ __forceinline__ int slice(int load) { return load < kMain ? 0 : 1; }
 
   __device__ __forceinline__ void load(const C* cells, const float* scales, int lane) {
-    const auto* from = reinterpret_cast<const uint4*>(cells);
+    const auto* from = reinterpret_cast<const Vector*>(cells);
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       vectors[i] = load_streaming(from + token(i, lane) * kRow + column(slice(i), lane));
@@ -41,10 +40,10 @@ struct Page {
 
   // The first `count` tokens, and zeros for the others.
   __device__ __forceinline__ void load_some(const C* cells, const float* scales, int count, int lane) {
-    const auto* from = reinterpret_cast<const uint4*>(cells);
+    const auto* from = reinterpret_cast<const Vector*>(cells);
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
-      vectors[i] = make_uint4(0, 0, 0, 0);
+      vectors[i] = Vector{};
       if (token(i, lane) < count) vectors[i] = load_streaming(from + token(i, lane) * kRow + column(slice(i), lane));
     }
     if constexpr (kIsInt8<C>) {
@@ -54,47 +53,54 @@ struct Page {
   }
 };
 
-// The row of K or V that this step adds, as the lanes of a warp need it in a page: the elements of their columns.
+// A row of q, K or V of this step as it comes, in the columns of a lane.
 template <typename T, typename C, int kDim>
 struct NewRow {
   using P = Page<C, kDim>;
-  static constexpr int kVectors = static_cast<int>(sizeof(T) / sizeof(C));  // of elements, in one vector of cells
-  uint4 raw[P::kSlices][kVectors];
+  uint4 raw[P::kSlices];
 
   __device__ __forceinline__ void load(const T* row, int lane) {
 #pragma unroll
     for (int s = 0; s < P::kSlices; ++s) {
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        raw[s][v] = load_streaming(reinterpret_cast<const uint4*>(row) + P::column(s, lane) * kVectors + v);
-      }
+      raw[s] = load_streaming(reinterpret_cast<const uint4*>(row) + P::column(s, lane));
     }
   }
+};
 
-  // Makes it token `token` of the page.
-  __device__ __forceinline__ void put_into(P& page, int token, int lane) const {
+// A row of K or V of this step as cells.
+template <typename T, typename C, int kDim>
+struct NewCells {
+  using P = Page<C, kDim>;
+  typename P::Vector vectors[P::kSlices];
+  float scale;
+
+  __device__ __forceinline__ void make(const NewRow<T, C, kDim>& row) {
     if constexpr (!kIsInt8<C>) {
 #pragma unroll
-      for (int i = 0; i < P::kLoads; ++i) {
-        if (P::token(i, lane) == token) page.vectors[i] = raw[P::slice(i)][0];
-      }
+      for (int s = 0; s < P::kSlices; ++s) vectors[s] = row.raw[s];
     } else {
       float elements[P::kSlices][kCellElements];
       uint32_t largest = 0;
 #pragma unroll
       for (int s = 0; s < P::kSlices; ++s) {
-#pragma unroll
-        for (int v = 0; v < kVectors; ++v) unpack<T>(raw[s][v], elements[s] + v * kPack<T>);
+        unpack<T>(row.raw[s], elements[s]);
 #pragma unroll
         for (int e = 0; e < kCellElements; ++e) largest = larger_magnitude(largest, elements[s][e]);
       }
       const CellScale how(__reduce_max_sync(kAllLanes, largest));
 #pragma unroll
-      for (int i = 0; i < P::kLoads; ++i) {
-        if (P::token(i, lane) == token) page.vectors[i] = pack_cells(how, elements[P::slice(i)]);
-      }
-      if (lane / 2 == token) page.scale = how.scale;
+      for (int s = 0; s < P::kSlices; ++s) vectors[s] = pack_cells(how, elements[s]);
+      scale = how.scale;
     }
+  }
+
+  // Makes them token `token` of the page.
+  __device__ __forceinline__ void put_into(P& page, int token, int lane) const {
+#pragma unroll
+    for (int i = 0; i < P::kLoads; ++i) {
+      if (P::token(i, lane) == token) page.vectors[i] = vectors[P::slice(i)];
+    }
+    if (kIsInt8<C> && lane / 2 == token) page.scale = scale;
   }
 };
 
@@ -102,7 +108,7 @@ struct NewRow {
 template <typename T, typename C, int kDim>
 struct WarpSoftmax {
   using P = Page<C, kDim>;
-  static constexpr int kElements = P::kElements;
+  static constexpr int kElements = kCellElements;
   float query[P::kSlices][kElements];  // times log2(e) / sqrt(head_dim)
   float sum[P::kSlices][kElements];
   float largest = -INFINITY;
@@ -113,19 +119,16 @@ struct WarpSoftmax {
     const float scale = kLog2E / sqrtf(static_cast<float>(kDim));
 #pragma unroll
     for (int s = 0; s < P::kSlices; ++s) {
-#pragma unroll
-      for (int v = 0; v < NewRow<T, C, kDim>::kVectors; ++v) unpack<T>(row.raw[s][v], query[s] + v * kPack<T>);
+      unpack<T>(row.raw[s], query[s]);
 #pragma unroll
       for (int e = 0; e < kElements; ++e) {
         query[s][e] *= scale;
-        // Both lanes of a pair hold the same vector where one is left of a cell: it counts once.
-        if (s == 1 && P::kRest == 1 && lane % 2 == 1) query[s][e] = 0;
         sum[s][e] = 0;
       }
     }
   }
 
-  static __device__ __forceinline__ void elements(const uint4& raw, float (&values)[kElements]) {
+  static __device__ __forceinline__ void elements(const typename P::Vector& raw, float (&values)[kElements]) {
     if constexpr (kIsInt8<C>) {
       unpack_cells(raw, values);
     } else {
@@ -199,7 +202,7 @@ struct WarpSoftmax {
 #pragma unroll
         for (int e = 0; e < kElements; ++e) sum[s][e] += __shfl_xor_sync(kAllLanes, sum[s][e], step);
       }
-      if (lane >= (s == 0 ? P::kGroup : P::kRest)) continue;
+      if (lane >= (s == 0 ? P::kGroup : 2)) continue;
 #pragma unroll
       for (int e = 0; e < kElements; ++e) sums[P::column(s, lane) * kElements + e] = sum[s][e];
     }

@@ -78,7 +78,8 @@ __device__ __forceinline__ void copy_stage(uint32_t keys, const HeadCells<T>& ce
 // into elements the vectors that it has copied itself, so that it may copy the next ones to their place.
 template <int kDim>
 struct RawTile {
-  static constexpr int kRow = kDim / kCellElements;  // vectors of a cell
+  static constexpr int kVectorCells = 16;
+  static constexpr int kRow = kDim / kVectorCells;   // vectors of a cell
   static constexpr int kVectors = kTileKeys * kRow;  // of keys
   static constexpr int kScales = 2 * kTileKeys;
   uint4 cells[2][kVectors];
@@ -91,7 +92,7 @@ struct RawTile {
     for (int i = threadIdx.x; i < kVectors; i += kThreads) {
       const int position = first + i / kRow;
       const bool valid = position < end;
-      const int64_t page = head.offset(valid ? head.table[position / kBlockTokens] : 0) / kCellElements;
+      const int64_t page = head.offset(valid ? head.table[position / kBlockTokens] : 0) / kVectorCells;
       const int64_t from = page + position % kBlockTokens * kRow + i % kRow;
       copy_async(shared_address(&cells[0][i]), keys + from, valid);
       copy_async(shared_address(&cells[1][i]), values + from, valid);
@@ -113,13 +114,16 @@ struct RawTile {
       for (int part = 0; part < 2; ++part) {
         const int token = i / kRow, column = i % kRow * 2;
         const float scale = scales[turn][part * kTileKeys + token];
-        float elements[kCellElements];
-        unpack_cells(cells[part][i], elements);
+        const uint4 raw = cells[part][i];
+        const uint2 halves[2] = {{raw.x, raw.y}, {raw.z, raw.w}};
 #pragma unroll
-        for (int e = 0; e < kCellElements; ++e) elements[e] *= scale;
-        unsigned char* to = keys + part * S::kBytes;
-        *reinterpret_cast<uint4*>(to + S::offset(token, column)) = pack<T>(elements);
-        *reinterpret_cast<uint4*>(to + S::offset(token, column + 1)) = pack<T>(elements + kPack<T>);
+        for (int half = 0; half < 2; ++half) {
+          float elements[kCellElements];
+          unpack_cells(halves[half], elements);
+#pragma unroll
+          for (int e = 0; e < kCellElements; ++e) elements[e] *= scale;
+          *reinterpret_cast<uint4*>(keys + part * S::kBytes + S::offset(token, column + half)) = pack<T>(elements);
+        }
       }
     }
   }

@@ -9,11 +9,20 @@
 
 namespace optserve::kernels {
 
-// 16 bytes that are read once.
+// 16 or 8 bytes that are read once.
 __device__ __forceinline__ uint4 load_streaming(const uint4* address) {
   uint4 value;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(address)
+               : "memory");
+  return value;
+}
+
+__device__ __forceinline__ uint2 load_streaming(const uint2* address) {
+  uint2 value;
+  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
                : "l"(address)
                : "memory");
   return value;

@@ -7,7 +7,8 @@
 
 namespace optserve::kernels {
 
-inline constexpr int kCellElements = 16;  // int8 elements of a 16-byte access
+// What a lane reads at once: 8 elements, in 16 bytes of the compute type or 8 of int8.
+inline constexpr int kCellElements = 8;
 
 // Cells are of type C: the element type, or int8_t.
 template <typename C>
@@ -75,28 +76,24 @@ struct CellScale {
   __device__ __forceinline__ int cell(float element) const { return __float2int_rn(__fmul_rn(element, steps)); }
 };
 
-__device__ __forceinline__ uint4 pack_cells(const CellScale& scale, const float (&elements)[kCellElements]) {
-  uint32_t words[4];
+__device__ __forceinline__ uint2 pack_cells(const CellScale& scale, const float (&elements)[kCellElements]) {
+  uint32_t words[2];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 2; ++i) {
     const float* four = elements + 4 * i;
     const uint32_t low = __byte_perm(scale.cell(four[0]), scale.cell(four[1]), 0x0040);
     const uint32_t high = __byte_perm(scale.cell(four[2]), scale.cell(four[3]), 0x0040);
     words[i] = __byte_perm(low, high, 0x5410);
   }
-  return {words[0], words[1], words[2], words[3]};
+  return {words[0], words[1]};
 }
 
-// 16 cells as exact floats: the byte plus 128 becomes the lowest mantissa bits of 2^23, which is taken away again.
-__device__ __forceinline__ void unpack_cells(const uint4& raw, float (&values)[kCellElements]) {
-  const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+// Cells as exact floats: the byte plus 128 becomes the lowest mantissa bits of 2^23, which is taken away again.
+__device__ __forceinline__ void unpack_cells(const uint2& raw, float (&values)[kCellElements]) {
+  const uint32_t words[2] = {raw.x ^ 0x80808080u, raw.y ^ 0x80808080u};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t shifted = words[i] ^ 0x80808080u;
-#pragma unroll
-    for (int byte = 0; byte < 4; ++byte) {
-      values[4 * i + byte] = __uint_as_float(__byte_perm(shifted, 0x4b000000u, 0x7540u + byte)) - 0x1.0001p23f;
-    }
+  for (int i = 0; i < kCellElements; ++i) {
+    values[i] = __uint_as_float(__byte_perm(words[i / 4], 0x4b000000u, 0x7540u + i % 4)) - 0x1.0001p23f;
   }
 }
 
