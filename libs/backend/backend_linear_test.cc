@@ -1,4 +1,4 @@
-// Products with weights of every format.
+// Products with weights of every format, plain and quantised.
 #include <gtest/gtest.h>
 
 #include <algorithm>

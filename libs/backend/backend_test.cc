@@ -61,17 +61,25 @@ TEST_P(BackendTest, AnImpossibleAllocationIsAnError) {
 }
 
 TEST_P(BackendTest, EmbedsOnlyItsOwnIds) {
-  for (const int64_t embed : {1, 3, 17, 64}) {
-    const Array table = random({5, embed});
-    const Array ids = ints({10, 14, 9, 15, 12, 0}, {6});
-    const Array out = poisoned({6, embed});
-    backend_->embed_tokens(ids, table, 10, out);
-    const auto source = table.values(), found = out.values();
-    const int64_t rows[] = {0, 4, -1, -1, 2, -1};
-    for (int64_t i = 0; i < 6 * embed; ++i) {
-      const int64_t row = rows[i / embed];
-      const float expected = row < 0 ? 0.0f : source[static_cast<size_t>(row * embed + i % embed)];
-      EXPECT_EQ(found[static_cast<size_t>(i)], expected) << at(i / embed, i % embed);
+  for (const int64_t embed : {1, 3, 17, 64, 3000}) {
+    const Array table = random({5, embed}), places = random({7, embed});
+    const Array ids = ints({10, 14, 9, 15, 12, -1}, {6}), positions = ints({6, 0, 2, 2, 5, -1}, {6});
+    const StepEntry entry{.ids = ids, .positions = positions};
+    const auto source = table.values(), place = places.values();
+    const int64_t rows[] = {0, 4, -1, -1, 2, -1}, position_rows[] = {6, 0, 2, 2, 5, -1};
+    for (const bool adds_positions : {false, true}) {
+      const Array out = poisoned({6, embed});
+      backend_->embed(entry, table, 10, adds_positions ? places.view : Tensor(), out);
+      const auto found = out.values();
+      for (int64_t i = 0; i < 6 * embed; ++i) {
+        const auto at_row = [&](const std::vector<float>& values, int64_t row) {
+          return row < 0 ? 0.0 : static_cast<double>(values[static_cast<size_t>(row * embed + i % embed)]);
+        };
+        const double token = at_row(source, rows[i / embed]);
+        const double addend = adds_positions ? at_row(place, position_rows[i / embed]) : 0;
+        expect_near(found[static_cast<size_t>(i)], token + addend, adds_positions ? std::abs(token + addend) : 0, 1,
+                    at(i / embed, i % embed));
+      }
     }
   }
 }
@@ -144,17 +152,40 @@ TEST_P(BackendTest, FusedResidualNormEqualsItsParts) {
   }
 }
 
-TEST_P(BackendTest, TakesIdsFromThePlanOrTheHistory) {
-  const Array history = ints({10, 11, 12, 20, 21, 22}, {2, 3}), ids = ints({-7, -7, -7, -7}, {4});
-  backend_->take_ids(ints({-1, 5, -1, 6}, {4}), ints({1, 0, -1, 1}, {4}), ints({2, 1, -1, 0}, {4}), history, ids);
-  EXPECT_EQ(ids.ints(), (std::vector<int32_t>{22, 5, -1, 6}));
-  EXPECT_EQ(history.ints(), (std::vector<int32_t>{10, 5, 12, 6, 21, 22}));
+// Rows of several widths: one block of threads, and several that share a row.
+TEST_P(BackendTest, EmbeddingTakesIdsFromThePlanOrTheHistory) {
+  for (const int64_t embed : {4, 3000}) {
+    const Array history = ints({0, 1, 2, 3, 4, 5}, {2, 3}), ids = ints({-7, -7, -7, -7}, {4});
+    const Array new_ids = ints({-1, 7, -1, 6}, {4}), slots = ints({1, 0, -1, 1}, {4});
+    const Array positions = ints({2, 1, -1, 0}, {4}), table = random({8, embed}), out = poisoned({4, embed});
+    backend_->embed({.ids = ids, .positions = positions, .new_ids = new_ids, .slots = slots, .history = history}, table,
+                    0, {}, out);
+    EXPECT_EQ(ids.ints(), (std::vector<int32_t>{5, 7, -1, 6}));
+    EXPECT_EQ(history.ints(), (std::vector<int32_t>{0, 7, 2, 6, 4, 5}));
+    const auto source = table.values(), found = out.values();
+    const int64_t rows[] = {5, 7, -1, 6};
+    for (int64_t i = 0; i < 4 * embed; ++i) {
+      const int64_t row = rows[i / embed];
+      const float expected = row < 0 ? 0.0f : source[static_cast<size_t>(row * embed + i % embed)];
+      ASSERT_EQ(found[static_cast<size_t>(i)], expected) << at(i / embed, i % embed);
+    }
+  }
 }
 
-TEST_P(BackendTest, UpdatesTables) {
-  const Array table = ints({0, 1, 2, 3, 4, 5}, {2, 3});
-  backend_->update_table(ints({1, 2, 50, -1, 9, 9, 0, 0, 7}, {3, 3}), table);
-  EXPECT_EQ(table.ints(), (std::vector<int32_t>{7, 1, 2, 3, 4, 50}));
+// More updates than a block has threads.
+TEST_P(BackendTest, EmbeddingUpdatesTheBlockTable) {
+  const Array ids = ints({0}, {1}), positions = ints({0}, {1}), table = random({1, 3}), out = poisoned({1, 3});
+  const Array blocks = ints({0, 1, 2, 3, 4, 5}, {2, 3});
+  const auto update = [&](const Array& updates) {
+    backend_->embed({.ids = ids, .positions = positions, .table_updates = updates, .block_table = blocks}, table, 0, {},
+                    out);
+  };
+  update(ints({1, 2, 50, -1, 9, 9, 0, 0, 7}, {3, 3}));
+  EXPECT_EQ(blocks.ints(), (std::vector<int32_t>{7, 1, 2, 3, 4, 50}));
+  std::vector<int32_t> many(3 * 1000, -1);
+  std::ranges::copy(std::vector<int32_t>{0, 1, 60}, many.end() - 3);
+  update(ints(many, {1000, 3}));
+  EXPECT_EQ(blocks.ints(), (std::vector<int32_t>{7, 60, 2, 3, 4, 50}));
 }
 
 TEST_P(BackendTest, RandomTablesHoldTheSameBitsEverywhere) {
@@ -266,6 +297,10 @@ TEST_P(BackendTest, MismatchedArgumentsAbort) {
   EXPECT_DEATH(backend_->gather_rows(x, random({2}), out), "gather_rows: rows: expected I32");
   const Weight weight = backend_->load_weight({QuantFormat::kF32, 8, 8, normal(64).data()});
   EXPECT_DEATH(backend_->linear(random({2, 9}), weight, {}, Activation::kNone, out), "linear: x: in: 8 != 9");
+  const Array ids = ints({0, 1}, {2}), one = ints({0}, {1});
+  EXPECT_DEATH(backend_->embed({.ids = ids, .positions = one}, x, 0, {}, out), "embed: positions: num_tokens: 2 != 1");
+  EXPECT_DEATH(backend_->embed({.ids = ids, .positions = ids}, x, 0, random({2, 7}), out),
+               "embed: position_table: embed: 8 != 7");
   const Array logits = poisoned_f32({2, 8}), logprobs = poisoned_f32({2});
   EXPECT_DEATH(backend_->token_logprobs(logits, ints({1, 2}, {2}), 9, logprobs), "more real ids than logits");
   if (backend_->device().kind != DeviceKind::kCpu) return;  // only the CPU reads positions on the host
