@@ -1,6 +1,7 @@
-// Products with weights of every format, plain and quantised.
+// Products with weights of every format.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 

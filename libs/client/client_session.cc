@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "protocol/codec.h"
 #include "protocol/validate.h"
 
 namespace optserve::client {

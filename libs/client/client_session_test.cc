@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "client/session_test_rig.h"
+#include "protocol/codec.h"
 
 namespace optserve::client {
 namespace client_session_test {

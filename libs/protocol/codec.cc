@@ -27,33 +27,17 @@ concept Positional = requires {
   T::kPositional;
 };
 
-// The largest valid value of each enumeration; the smallest is 1, or 0 where named so.
-constexpr uint8_t enum_max(ErrorCode) { return static_cast<uint8_t>(ErrorCode::kStorageFull); }
-constexpr uint8_t enum_max(JobState) { return static_cast<uint8_t>(JobState::kDead); }
-constexpr uint8_t enum_max(FinishReason) { return static_cast<uint8_t>(FinishReason::kError); }
-constexpr uint8_t enum_max(JobKind) { return static_cast<uint8_t>(JobKind::kConvert); }
-constexpr uint8_t enum_max(ServiceKind) { return static_cast<uint8_t>(ServiceKind::kConverter); }
-constexpr uint8_t enum_max(OnDisconnect) { return static_cast<uint8_t>(OnDisconnect::kCancel); }
-constexpr uint8_t enum_max(QueueMode) { return static_cast<uint8_t>(QueueMode::kDraining); }
-constexpr uint8_t enum_max(ControlAction) { return static_cast<uint8_t>(ControlAction::kResume); }
-constexpr uint8_t enum_max(ControlScope) { return static_cast<uint8_t>(ControlScope::kService); }
-constexpr uint8_t enum_max(SamplingProfile) { return static_cast<uint8_t>(SamplingProfile::kMetaseq); }
-template <class E>
-constexpr uint8_t enum_min(E) {
-  return std::is_same_v<E, FinishReason> || std::is_same_v<E, SamplingProfile> ? 0 : 1;
-}
-
 // A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message
 // that has it.
 template <class T>
-bool is_sent(const char* name, const T& field) {
-  return name[0] != '!' || !(field == T{});
+bool is_sent(std::string_view name, const T& field) {
+  return !name.starts_with('!') || !(field == T{});
 }
 
 template <class T>
-uint32_t count_fields(T& value) {
+uint32_t count_fields(const T& value) {
   uint32_t count = 0;
-  value.fields([&](const char* name, auto& field) { count += is_sent(name, field) ? 1 : 0; });
+  visit_fields(value, [&](std::string_view name, const auto& field) { count += is_sent(name, field) ? 1 : 0; });
   return count;
 }
 
@@ -68,7 +52,13 @@ class Encoder {
  public:
   explicit Encoder(Frame& frame) : packer_(frame) {}
 
-  msgpack::packer<Frame>& packer() { return packer_; }
+  void begin_array(uint32_t size) { packer_.pack_array(size); }
+
+  template <class T>
+  void put_named(std::string_view name, const T& value) {
+    packer_.pack(name);
+    put(value);
+  }
 
   template <class T>
   void put(const T& value) {
@@ -102,17 +92,14 @@ class Encoder {
 
   template <class T>
   void put_struct(const T& value) {
-    T& fields_of = const_cast<T&>(value);  // fields() serves both directions; here nothing is written
-    const uint32_t count = count_fields(fields_of);
+    const uint32_t count = count_fields(value);
     if constexpr (Positional<T>) {
       packer_.pack_array(count);
-      fields_of.fields([&](const char*, auto& field) { put(field); });
+      visit_fields(value, [&](std::string_view, const auto& field) { put(field); });
     } else {
       packer_.pack_map(count);
-      fields_of.fields([&](const char* name, auto& field) {
-        if (!is_sent(name, field)) return;
-        packer_.pack(name);
-        put(field);
+      visit_fields(value, [&](std::string_view name, const auto& field) {
+        if (is_sent(name, field)) put_named(name, field);
       });
     }
   }
@@ -128,7 +115,7 @@ struct DecodeFailure {
 
 class Decoder {
  public:
-  explicit Decoder(const char* root) { path_.push_back(root); }
+  explicit Decoder(std::string_view root) { path_.push_back(root); }
 
   template <class T>
   void get(const msgpack::object& object, T& value) {
@@ -171,7 +158,7 @@ class Decoder {
  private:
   [[noreturn]] void fail(const std::string& what) const {
     std::string where;
-    for (const char* part : path_) where += (where.empty() ? "" : ".") + std::string(part);
+    for (const std::string_view part : path_) where += (where.empty() ? "" : ".") + std::string(part);
     throw DecodeFailure{ErrorCode::kBadRequest, where + ": " + what};
   }
 
@@ -182,9 +169,10 @@ class Decoder {
 
   template <class T>
   void get_enum(const msgpack::object& object, T& value) const {
-    if (object.type != msgpack::type::POSITIVE_INTEGER || object.via.u64 < enum_min(T{}) ||
-        object.via.u64 > enum_max(T{})) {
-      fail("expected a number from " + std::to_string(enum_min(T{})) + " to " + std::to_string(enum_max(T{})));
+    constexpr WireRange kRange = wire_range(T{});
+    if (object.type != msgpack::type::POSITIVE_INTEGER || object.via.u64 < kRange.first ||
+        object.via.u64 > kRange.last) {
+      fail("expected a number from " + std::to_string(kRange.first) + " to " + std::to_string(kRange.last));
     }
     value = static_cast<T>(object.via.u64);
   }
@@ -223,7 +211,7 @@ class Decoder {
   void get_positional(const msgpack::object& object, T& value) {
     if (object.type != msgpack::type::ARRAY) fail("expected an array");
     uint32_t next = 0;
-    value.fields([&](const char* name, auto& field) {
+    value.fields([&](std::string_view name, auto& field) {
       if (next >= object.via.array.size) return;  // an older sender: the rest keeps its defaults
       path_.push_back(name);
       get(object.via.array.ptr[next++], field);
@@ -237,7 +225,7 @@ class Decoder {
     const std::span<const msgpack::object_kv> entries(object.via.map.ptr, object.via.map.size);
     std::bitset<limits::kMessageMapMax> used;
     size_t cursor = 0;  // fields mostly arrive in our own order: the next entry is the likely one
-    value.fields([&](const char* name, auto& field) {
+    value.fields([&](std::string_view name, auto& field) {
       for (size_t tried = 0; tried < entries.size(); ++tried) {
         const size_t at = (cursor + tried) % entries.size();
         if (used[at] || key_of(entries[at]) != name) continue;
@@ -269,18 +257,8 @@ class Decoder {
     }
   }
 
-  std::vector<const char*> path_;
+  std::vector<std::string_view> path_;
 };
-
-constexpr std::array kMessageNames = {
-    "Submit",         "SubmitReply", "Attach",          "JobEvents",       "JobFinished", "Cancel",
-    "GetJob",         "JobStatus",   "GetStatus",       "SystemStatus",    "Refused",     "Ping",
-    "Pong",           "Register",    "Registered",      "Heartbeat",       "Goodbye",     "Encode",
-    "Encoded",        "Decode",      "Decoded",         "Dispatch",        "Revoke",      "Tokens",
-    "PromptLogprobs", "LeaseFailed", "ConvertDispatch", "ConvertProgress", "Credit",      "Control",
-    "ListJobs",       "JobList",     "Requeue",         "Purge",           "Purged",      "GetGroup",
-    "GroupStatus",    "Backup",      "BackedUp",        "Hypotheses"};
-static_assert(kMessageNames.size() == std::variant_size_v<Message>);
 
 template <class T>
 Result<T> guarded(const auto& body) {
@@ -328,18 +306,20 @@ msgpack::object unpack(std::string_view bytes, size_t bytes_max) {
   return object;
 }
 
-template <size_t I>
-Message decode_body(const msgpack::object& body) {
-  std::variant_alternative_t<I, Message> message;
-  Decoder(kMessageNames[I]).get(body, message);
+template <class T>
+Message decode_body(std::string_view name, const msgpack::object& body) {
+  T message;
+  Decoder(name).get(body, message);
   return message;
 }
 
-template <size_t... I>
-Message decode_kind(size_t index, const msgpack::object& body, std::index_sequence<I...>) {
-  using Function = Message (*)(const msgpack::object&);
-  static constexpr std::array<Function, sizeof...(I)> kTable = {&decode_body<I>...};
-  return kTable[index](body);
+// `kind` counts from 1 and is known.
+Message decode_kind(size_t kind, const msgpack::object& body) {
+  using Function = Message (*)(std::string_view, const msgpack::object&);
+#define OPTSERVE_DECODE(T) &decode_body<T>,
+  static constexpr std::array<Function, kMessageKinds> kDecoders = {OPTSERVE_MESSAGES(OPTSERVE_DECODE)};
+#undef OPTSERVE_DECODE
+  return kDecoders[kind - 1](message_name(kind - 1), body);
 }
 
 uint64_t header_number(const msgpack::object& object, const char* what) {
@@ -356,8 +336,20 @@ std::string encode_struct(const T& value) {
   return std::move(frame.bytes);
 }
 
+// Each field by itself: its name and value.
 template <class T>
-Result<T> decode_struct(std::string_view bytes, const char* name) {
+std::vector<std::string> named_fields(const T& value) {
+  std::vector<std::string> fields;
+  visit_fields(value, [&](std::string_view name, const auto& field) {
+    Frame frame;
+    Encoder(frame).put_named(name, field);
+    fields.push_back(std::move(frame.bytes));
+  });
+  return fields;
+}
+
+template <class T>
+Result<T> decode_struct(std::string_view bytes, std::string_view name) {
   return guarded<T>([&]() -> Result<T> {
     const msgpack::object object = unpack(bytes, limits::kInternalMessageBytesMax);
     T value;
@@ -371,7 +363,7 @@ Result<T> decode_struct(std::string_view bytes, const char* name) {
 std::string encode(const Message& message) {
   Frame frame;
   Encoder encoder(frame);
-  encoder.packer().pack_array(3);
+  encoder.begin_array(3);
   encoder.put(kProtocolVersion);
   encoder.put(static_cast<uint32_t>(message.index() + 1));
   std::visit([&](const auto& body) { encoder.put(body); }, message);
@@ -390,37 +382,27 @@ Result<Message> decode(std::string_view frame, size_t bytes_max) {
                                                         ", this build speaks " + std::to_string(kProtocolVersion));
     }
     const uint64_t kind = header_number(root.via.array.ptr[1], "kind");
-    if (kind < 1 || kind > std::variant_size_v<Message>) {
+    if (kind < 1 || kind > kMessageKinds) {
       return refuse(ErrorCode::kUnsupportedVersion, "message kind " + std::to_string(kind) + " is not known");
     }
-    return decode_kind(kind - 1, root.via.array.ptr[2], std::make_index_sequence<std::variant_size_v<Message>>{});
+    return decode_kind(kind, root.via.array.ptr[2]);
   });
 }
-
-std::string_view message_name(const Message& message) { return kMessageNames[message.index()]; }
-std::string_view message_name(size_t index) { return kMessageNames.at(index); }
 
 std::string encode_job_spec(const JobSpec& spec) { return encode_struct(spec); }
 
 std::string encode_job_payload(const JobSpec& spec) {
-  const auto encode_fields = [](const JobSpec& of, auto&& keep) {
-    Frame frame;
-    Encoder encoder(frame);
-    size_t index = 0;
-    const_cast<JobSpec&>(of).fields([&](const char* name, auto& field) {
-      const size_t start = frame.bytes.size();
-      encoder.packer().pack(name);
-      encoder.put(field);
-      if (!keep(index++, std::string_view(frame.bytes).substr(start))) frame.bytes.resize(start);
-    });
-    return std::move(frame.bytes);
-  };
-  static const std::vector<std::string> kDefaults = [&] {
-    std::vector<std::string> fields;
-    encode_fields(JobSpec{}, [&](size_t, std::string_view bytes) { return fields.emplace_back(bytes), false; });
-    return fields;
-  }();
-  return encode_fields(spec, [](size_t index, std::string_view bytes) { return bytes != kDefaults[index]; });
+  static const std::vector<std::string> kDefaults = named_fields(JobSpec{});
+  Frame frame;
+  Encoder encoder(frame);
+  size_t index = 0;
+  visit_fields(spec, [&](std::string_view name, const auto& field) {
+    const size_t begin = frame.bytes.size();
+    encoder.put_named(name, field);
+    if (std::string_view(frame.bytes).substr(begin) == kDefaults[index]) frame.bytes.resize(begin);
+    ++index;
+  });
+  return std::move(frame.bytes);
 }
 
 Result<JobSpec> decode_job_spec(std::string_view bytes) { return decode_struct<JobSpec>(bytes, "JobSpec"); }

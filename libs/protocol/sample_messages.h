@@ -1,5 +1,4 @@
-// Messages with content for tests: every field of every message set, either the same each time (golden bytes) or
-// random.
+// Messages for tests in which every field is set, either to the same content each time (golden bytes) or at random.
 #pragma once
 
 #include <cmath>
@@ -9,11 +8,12 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/hex.h"
 #include "protocol/codec.h"
 
 namespace optserve::protocol {
 
-// Fills fields with 1, 2, 3 …, "text 4", two entries an array: readable in a hex dump, and the same for ever.
+// Fills fields with 1, 2, 3 …, "text 4", and arrays with two entries: readable in a hex dump, and always the same.
 class FixedContent {
  public:
   uint64_t number(uint64_t max) { return next() % max; }
@@ -45,7 +45,7 @@ class FixedContent {
   uint64_t counter_ = 0;
 };
 
-// Values from all over each type's range, its ends more often.
+// Values from the whole range of each type, and its ends more often.
 class RandomContent {
  public:
   explicit RandomContent(uint64_t seed) : random_(seed) {}
@@ -97,18 +97,6 @@ class RandomContent {
   std::mt19937_64 random_;
 };
 
-template <class T>
-constexpr uint64_t enum_values() {
-  if constexpr (std::is_same_v<T, ErrorCode>) return 15;
-  if constexpr (std::is_same_v<T, JobState>) return 7;
-  if constexpr (std::is_same_v<T, FinishReason>) return 6;
-  if constexpr (std::is_same_v<T, JobKind>) return 2;
-  if constexpr (std::is_same_v<T, ServiceKind>) return 3;
-  if constexpr (std::is_same_v<T, OnDisconnect>) return 2;
-  if constexpr (std::is_same_v<T, QueueMode> || std::is_same_v<T, ControlAction>) return 3;
-  if constexpr (std::is_same_v<T, ControlScope> || std::is_same_v<T, SamplingProfile>) return 3;
-}
-
 template <class T, class Content>
 void fill(T& value, Content& content);
 
@@ -129,8 +117,8 @@ void fill(T& value, Content& content) {
   if constexpr (std::is_same_v<T, bool>) {
     value = content.truth();
   } else if constexpr (std::is_enum_v<T>) {
-    constexpr uint64_t kFirst = std::is_same_v<T, FinishReason> || std::is_same_v<T, SamplingProfile> ? 0 : 1;
-    value = static_cast<T>(kFirst + content.number(enum_values<T>()));
+    constexpr WireRange kRange = wire_range(T{});
+    value = static_cast<T>(kRange.first + content.number(kRange.last - kRange.first + 1));
   } else if constexpr (std::is_integral_v<T>) {
     value = content.template integer<T>();
   } else if constexpr (std::is_floating_point_v<T>) {
@@ -143,7 +131,7 @@ void fill(T& value, Content& content) {
     const auto bytes = content.bytes(value.bytes.size());
     std::copy(bytes.begin(), bytes.end(), value.bytes.begin());
   } else {
-    value.fields([&](const char*, auto& field) { fill(field, content); });
+    value.fields([&](std::string_view, auto& field) { fill(field, content); });
   }
 }
 
@@ -158,6 +146,18 @@ Message make_kind(size_t index, Content& content, std::index_sequence<I...>) {
 template <class Content>
 Message sample_message(size_t index, Content&& content) {
   return make_kind(index, content, std::make_index_sequence<kMessageKinds>{});
+}
+
+// A golden file: the frame of the message of kind `index` with fixed content, in hexadecimal, 32 bytes a line.
+inline std::string golden_text(size_t index) {
+  constexpr size_t kBytesPerLine = 32;
+  const std::string frame = encode(sample_message(index, FixedContent()));
+  std::string text;
+  for (size_t begin = 0; begin < frame.size(); begin += kBytesPerLine) {
+    const std::string_view line = std::string_view(frame).substr(begin, kBytesPerLine);
+    text += to_hex({reinterpret_cast<const uint8_t*>(line.data()), line.size()}) + "\n";
+  }
+  return text;
 }
 
 }  // namespace optserve::protocol

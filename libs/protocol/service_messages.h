@@ -7,34 +7,29 @@
 namespace optserve::protocol {
 
 enum class ServiceKind : uint8_t { kTokenizer = 1, kWorker = 2, kConverter = 3 };
+constexpr WireRange wire_range(ServiceKind) { return {1, 3}; }
 std::string_view service_kind_name(ServiceKind kind);
 
-// service -> scheduler, first message of a connection and again whenever the scheduler does not know the sender.
-// The sender holds no lease: it dropped them before, and the scheduler requeues whatever was leased to this instance.
+// service -> scheduler: the first message of a connection, sent again whenever the scheduler does not know the sender.
+// A service drops its leases before it registers, so the scheduler queues again whatever was leased to this instance.
 struct Register {
   InstanceId instance;  // random, new at each start of the process
   ServiceKind kind = ServiceKind::kTokenizer;
-  std::string name;               // for people: host and pid
+  std::string name;               // for people: host and process id
   std::string build;              // version of the program
-  std::vector<ModelInfo> models;  // served models; empty for a converter
-  int32_t max_sequences = 0;      // jobs it may hold at a time: a worker's running ones and those leased ahead
-  int64_t kv_tokens = 0;          // worker: tokens that fit the KV cache
-  int32_t world = 1;              // worker: tensor-parallel size
-  template <class F>
-  void fields(F&& f) {
-    f("instance", instance), f("kind", kind), f("name", name), f("build", build), f("models", models);
-    f("max_sequences", max_sequences), f("kv_tokens", kv_tokens), f("world", world);
-  }
+  std::vector<ModelInfo> models;  // the models that it serves; empty for a converter
+  int32_t max_sequences = 0;      // most jobs that it may hold at a time: running ones and those leased ahead
+  int64_t kv_tokens = 0;          // of a worker: tokens that fit into the KV cache
+  int32_t world = 1;              // of a worker: tensor-parallel size
+  OPTSERVE_FIELDS(instance, kind, name, build, models, max_sequences, kv_tokens, world)
   bool operator==(const Register&) const = default;
 };
 
-// scheduler -> service. A term other than the one seen before means a new scheduler: leases of the old one are void.
+// scheduler -> service. A term other than the last one means that the scheduler has started anew: all leases of the
+// earlier term are void.
 struct Registered {
   uint64_t term = 0;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term);
-  }
+  OPTSERVE_FIELDS(term)
   bool operator==(const Registered&) const = default;
 };
 
@@ -42,31 +37,23 @@ struct Registered {
 struct Heartbeat {
   InstanceId instance;
   uint64_t number = 0;
-  uint64_t steps = 0;     // work done since start: a worker that is alive but stuck does not move it
-  int32_t running = 0;    // jobs it holds
-  bool draining = false;  // wants no new work
-  int32_t capacity = 0;   // jobs that it wants from this scheduler at a time; 0: max_sequences of Register
-  template <class F>
-  void fields(F&& f) {
-    f("instance", instance), f("number", number), f("steps", steps), f("running", running), f("draining", draining);
-    f("capacity", capacity);
-  }
+  uint64_t steps = 0;     // work done since the start; it stands still in a worker that is alive but stuck
+  int32_t running = 0;    // jobs that the service holds
+  bool draining = false;  // the service wants no new work
+  int32_t capacity = 0;   // most jobs that it wants from this scheduler at a time; 0: max_sequences of Register
+  OPTSERVE_FIELDS(instance, number, steps, running, draining, capacity)
   bool operator==(const Heartbeat&) const = default;
 };
 
-// service -> scheduler: leaving now; whatever it still held is requeued.
+// service -> scheduler: the service leaves now; the scheduler queues again whatever it still held.
 struct Goodbye {
   InstanceId instance;
-  template <class F>
-  void fields(F&& f) {
-    f("instance", instance);
-  }
+  OPTSERVE_FIELDS(instance)
   bool operator==(const Goodbye&) const = default;
 };
 
-// --- tokenizer
-// -------------------------------------------------------------------------------------------------------------
-// `ticket` is the scheduler's number of one question; an answer with an unknown ticket is dropped.
+// --- Tokenizer. `ticket` is the number that the scheduler gave to a question; it drops an answer whose ticket it does
+// not know.
 
 struct EncodeItem {
   static constexpr bool kPositional = true;
@@ -74,42 +61,29 @@ struct EncodeItem {
   std::string model;
   std::string text;
   std::vector<std::string> bad_words{};
-  template <class F>
-  void fields(F&& f) {
-    f("ticket", ticket), f("model", model), f("text", text), f("bad_words", bad_words);
-  }
+  OPTSERVE_FIELDS(ticket, model, text, bad_words)
   bool operator==(const EncodeItem&) const = default;
 };
 struct Encode {  // scheduler -> tokenizer
   std::vector<EncodeItem> items;
-  template <class F>
-  void fields(F&& f) {
-    f("items", items);
-  }
+  OPTSERVE_FIELDS(items)
   bool operator==(const Encode&) const = default;
 };
 struct EncodedItem {
   static constexpr bool kPositional = true;
   uint64_t ticket = 0;
-  std::vector<TokenId> ids;  // begins with the model's leading id; at most limits::kContextTokensMax are sent
-  uint32_t count = 0;        // how many ids there are in all, the leading one included
+  std::vector<TokenId> ids;  // begins with the model's leading id; at most the first limits::kContextTokensMax
+  uint32_t count = 0;        // how many ids there are in all, including the leading one
   std::optional<ErrorCode> error;
   std::string message;
-  std::vector<std::vector<TokenId>>
-      bad_words{};  // of each word its ids at a begin and after a space, where they differ
-  template <class F>
-  void fields(F&& f) {
-    f("ticket", ticket), f("ids", ids), f("count", count), f("error", error), f("message", message);
-    f("bad_words", bad_words);
-  }
+  // Of each word its ids at the start of a text and, where they differ, its ids after a space.
+  std::vector<std::vector<TokenId>> bad_words{};
+  OPTSERVE_FIELDS(ticket, ids, count, error, message, bad_words)
   bool operator==(const EncodedItem&) const = default;
 };
 struct Encoded {  // tokenizer -> scheduler
   std::vector<EncodedItem> items;
-  template <class F>
-  void fields(F&& f) {
-    f("items", items);
-  }
+  OPTSERVE_FIELDS(items)
   bool operator==(const Encoded&) const = default;
 };
 
@@ -117,24 +91,17 @@ struct DecodeItem {
   static constexpr bool kPositional = true;
   uint64_t ticket = 0;
   std::string model;
-  Bytes state;  // the streamer's, from the job's previous answer; empty at the start
+  Bytes state;  // of the text streamer, as the job's previous answer gave it; empty at the start
   std::vector<TokenId> ids;
   std::vector<std::string> stop;
-  bool flush = false;  // last call of the job: give out what is held back
+  bool flush = false;  // the job's last question: the answer has all text, also what the streamer held back
   bool include_stop = false;
-  template <class F>
-  void fields(F&& f) {
-    f("ticket", ticket), f("model", model), f("state", state), f("ids", ids), f("stop", stop), f("flush", flush);
-    f("include_stop", include_stop);
-  }
+  OPTSERVE_FIELDS(ticket, model, state, ids, stop, flush, include_stop)
   bool operator==(const DecodeItem&) const = default;
 };
 struct Decode {  // scheduler -> tokenizer
   std::vector<DecodeItem> items;
-  template <class F>
-  void fields(F&& f) {
-    f("items", items);
-  }
+  OPTSERVE_FIELDS(items)
   bool operator==(const Decode&) const = default;
 };
 struct DecodedItem {
@@ -146,25 +113,17 @@ struct DecodedItem {
   std::optional<ErrorCode> error;
   std::string message;
   uint32_t stop_ids = 0;  // with a stop string: how many of the ids it took, up to the one that completed it
-  template <class F>
-  void fields(F&& f) {
-    f("ticket", ticket), f("state", state), f("text", text), f("stop", stop), f("error", error), f("message", message);
-    f("stop_ids", stop_ids);
-  }
+  OPTSERVE_FIELDS(ticket, state, text, stop, error, message, stop_ids)
   bool operator==(const DecodedItem&) const = default;
 };
 struct Decoded {  // tokenizer -> scheduler
   std::vector<DecodedItem> items;
-  template <class F>
-  void fields(F&& f) {
-    f("items", items);
-  }
+  OPTSERVE_FIELDS(items)
   bool operator==(const Decoded&) const = default;
 };
 
-// --- worker group
-// ---------------------------------------------------------------------------------------------------------- A lease is
-// named by its number; numbers are never reused within a term, and every message carries the term.
+// --- Worker group. A lease is named by its number; numbers are never used twice within a term, and every message
+// carries the term.
 
 struct DispatchItem {
   uint64_t lease = 0;
@@ -175,27 +134,23 @@ struct DispatchItem {
   int32_t max_new_tokens = 0;  // counted from the end of the prompt
   SamplingParams sampling;
   bool prompt_logprobs = false;
-  int64_t remaining_ms = 0;  // the job's time that is left: afterwards nobody waits for it; 0: not told
+  int64_t remaining_ms = 0;  // what is left of the job's time, after which nobody waits for it; 0: not told
   TokenRules rules{};
   std::string cache_salt{};  // jobs of different salts share nothing in the worker's prefix cache
   template <class F>
   void fields(F&& f) {
-    f("lease", lease), f("job", job), f("model", model), f("tokens", tokens), f("prompt_tokens", prompt_tokens);
-    f("max_new_tokens", max_new_tokens);
+    OPTSERVE_VISIT(f, lease, job, model, tokens, prompt_tokens, max_new_tokens);
     for_each_parameter(sampling, [&f](const ParameterInfo& info, auto& field) { f(info.name, field); });
-    f("prompt_logprobs", prompt_logprobs), f("remaining_ms", remaining_ms);
+    OPTSERVE_VISIT(f, prompt_logprobs, remaining_ms);
     rules.fields(f);
-    f("cache_salt", cache_salt);
+    OPTSERVE_VISIT(f, cache_salt);
   }
   bool operator==(const DispatchItem&) const = default;
 };
 struct Dispatch {  // scheduler -> worker
   uint64_t term = 0;
   std::vector<DispatchItem> items;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("items", items);
-  }
+  OPTSERVE_FIELDS(term, items)
   bool operator==(const Dispatch&) const = default;
 };
 
@@ -203,99 +158,74 @@ struct Dispatch {  // scheduler -> worker
 struct Revoke {
   uint64_t term = 0;
   std::vector<uint64_t> leases;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("leases", leases);
-  }
+  OPTSERVE_FIELDS(term, leases)
   bool operator==(const Revoke&) const = default;
 };
 
-// worker -> scheduler: tokens of one step, entry i in each array. `finished` is a FinishReason, 0 while the job goes
-// on.
+// worker -> scheduler: the tokens of one step, one entry in each array per token. `finished` is a FinishReason; it is 0
+// while the job goes on.
 struct Tokens {
   uint64_t term = 0;
   std::vector<uint64_t> leases;
   std::vector<uint32_t> positions;  // index of the token among the job's output tokens
   std::vector<TokenId> tokens;
   std::vector<uint8_t> finished;
-  // Empty if no entry's job asks for them.
+  // Both are empty if none of the jobs asks for them.
   std::vector<float> logprobs{};
   std::vector<std::vector<TokenLogprob>> best{};
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("leases", leases), f("positions", positions), f("tokens", tokens), f("finished", finished);
-    f("logprobs", logprobs), f("best", best);
-  }
+  OPTSERVE_FIELDS(term, leases, positions, tokens, finished, logprobs, best)
   bool operator==(const Tokens&) const = default;
 };
 
-// worker -> scheduler, before the job's first token, if the job asked for it.
+// worker -> scheduler: sent before the job's first token if the job asked for it.
 struct PromptLogprobs {
   uint64_t term = 0;
   uint64_t lease = 0;
-  uint32_t start = 0;  // prompt position of the first value (1 is the first that has one)
+  uint32_t start = 0;  // prompt position of the first value; position 0 has none
   std::vector<float> logprobs;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("lease", lease), f("start", start), f("logprobs", logprobs);
-  }
+  OPTSERVE_FIELDS(term, lease, start, logprobs)
   bool operator==(const PromptLogprobs&) const = default;
 };
 
-// worker -> scheduler, before the last token of a beam search: at most beam_width, best first. The job's tokens are
-// those of the first.
+// worker -> scheduler: sent before the last token of a beam search. At most beam_width hypotheses, best first; the
+// job's tokens are those of the first one.
 struct Hypotheses {
   uint64_t term = 0;
   uint64_t lease = 0;
   std::vector<Hypothesis> hypotheses;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("lease", lease), f("hypotheses", hypotheses);
-  }
+  OPTSERVE_FIELDS(term, lease, hypotheses)
   bool operator==(const Hypotheses&) const = default;
 };
 
-// worker or converter -> scheduler: this lease ends without a result. `transient`: another attempt may succeed.
+// worker or converter -> scheduler: this lease ends without a result. If `transient`, another attempt may succeed.
 struct LeaseFailed {
   uint64_t term = 0;
   uint64_t lease = 0;
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
   bool transient = false;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("lease", lease), f("code", code), f("message", message), f("transient", transient);
-  }
+  OPTSERVE_FIELDS(term, lease, code, message, transient)
   bool operator==(const LeaseFailed&) const = default;
 };
 
-// --- converter
-// -------------------------------------------------------------------------------------------------------------
+// --- Converter.
 
 struct ConvertDispatch {  // scheduler -> converter
   uint64_t term = 0;
   uint64_t lease = 0;
   JobId job;
   ConvertSpec spec;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("lease", lease), f("job", job), f("spec", spec);
-  }
+  OPTSERVE_FIELDS(term, lease, job, spec)
   bool operator==(const ConvertDispatch&) const = default;
 };
-struct ConvertProgress {  // converter -> scheduler; done == total only in the last one
+struct ConvertProgress {  // converter -> scheduler; only in the last one bytes_done equals bytes_total
   uint64_t term = 0;
   uint64_t lease = 0;
   int64_t bytes_done = 0;
   int64_t bytes_total = 0;
-  std::string message;  // of the last one: what was written
+  std::string message;  // in the last one: what was written
   bool finished = false;
-  template <class F>
-  void fields(F&& f) {
-    f("term", term), f("lease", lease), f("bytes_done", bytes_done), f("bytes_total", bytes_total),
-        f("message", message);
-    f("finished", finished);
-  }
+  OPTSERVE_FIELDS(term, lease, bytes_done, bytes_total, message, finished)
   bool operator==(const ConvertProgress&) const = default;
 };
 

@@ -1,12 +1,12 @@
-// One table of limits for what clients send, used by every process that accepts jobs.
+// The limits of what clients may ask for, used by every process that accepts jobs.
 #pragma once
 
 #include "protocol/message_types.h"
 
 namespace optserve::protocol {
 
-// Refuses the first field out of its range, naming the field, what is allowed and what was found. Does not know which
-// models exist nor how long the prompt is in tokens.
+// Refuses the first field that is out of its range; the message names the field, what was found and what is expected.
+// Which models exist and how many tokens the prompt has is checked elsewhere.
 Status validate(const JobSpec& spec);
 
 }  // namespace optserve::protocol

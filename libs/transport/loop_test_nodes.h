@@ -10,6 +10,7 @@
 #include <zmq.hpp>
 
 #include "base/limits.h"
+#include "protocol/codec.h"
 #include "transport/service_loop.h"
 
 namespace optserve::transport {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "protocol/codec.h"
+#include "protocol/message.h"
 
 namespace optserve::transport {
 

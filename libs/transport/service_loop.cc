@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/shutdown.h"
+#include "protocol/codec.h"
 #include "transport/zmq_port.h"
 
 namespace optserve::transport {

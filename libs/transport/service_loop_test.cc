@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/shutdown.h"
+#include "protocol/codec.h"
 #include "transport/loop_test_nodes.h"
 
 namespace optserve::transport {

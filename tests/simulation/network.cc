@@ -4,6 +4,7 @@
 #include <charconv>
 #include <utility>
 
+#include "protocol/codec.h"
 #include "simulation/nodes/process.h"
 #include "simulation/nodes/scheduler_node.h"
 
