@@ -209,7 +209,7 @@ TEST_P(QuantisedLinearTest, FollowsStridesAndWritesFp32) {
     for (size_t i = 0; i < found.size(); ++i) {
       const bool in_view = i % 40 >= 5 && i % 40 < 25;
       if (in_view) inside.push_back(found[i]);
-      if (!in_view) EXPECT_TRUE(std::isnan(found[i])) << "written outside the view";
+      EXPECT_TRUE(in_view || std::isnan(found[i])) << "written outside the view";
     }
     expect_product(tight.values(), w, {}, Activation::kNone, inside);
   }
