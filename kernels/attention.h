@@ -1,7 +1,7 @@
 // Attention over a paged KV cache: keys and values are [num_blocks, heads, kBlockTokens, head_dim], so that the cells
-// of one head in one block are contiguous. All sums and the softmax are in fp32. head_dim is any size up to
-// kHeadDimMax; 64, 80 and 128 in fp16 and bf16 are the fast paths. Every function launches on `stream`, allocates
-// nothing, can be captured into a graph, and returns cudaGetLastError().
+// of one head in one block are contiguous. Cells are elements, or int8 with scales (kernels/kv_cells.cuh). All sums and
+// the softmax are in fp32. head_dim is any size up to kHeadDimMax; 64, 80 and 128 in fp16 and bf16 are the fast paths.
+// Every function launches on `stream`, allocates nothing, can be captured into a graph, and returns cudaGetLastError().
 #pragma once
 
 #include <cstddef>
@@ -15,18 +15,24 @@ inline constexpr int kHeadDimMax = 256;
 inline constexpr int kPrefillTileRows = 64;
 
 struct AttentionArgs {
-  Element element = Element::kF16;  // of qkv, keys, values and out
+  Element element = Element::kF16;  // of qkv, out, and the cells unless they have scales
   int heads = 0;
   int head_dim = 0;
   const void* qkv = nullptr;             // [num_tokens, 3 * heads * head_dim]: q, k, v
   void* keys = nullptr;                  // [num_blocks, heads, kBlockTokens, head_dim]; offsets may exceed 2^31
   void* values = nullptr;                // same
+  float* key_scales = nullptr;           // [num_blocks, heads, kBlockTokens] where the cells are int8, else null
+  float* value_scales = nullptr;         // same
   const int32_t* table_rows = nullptr;   // [num_sequences]: row of block_table of each sequence
   const int32_t* block_table = nullptr;  // [rows, table_stride]: KV blocks in order of position
   int64_t table_stride = 0;
   const int32_t* row_begin = nullptr;  // [num_sequences + 1]: rows of each sequence in qkv and out
   const int32_t* context = nullptr;    // [num_sequences]: tokens in the cache including this step's
   void* out = nullptr;                 // [num_tokens, heads * head_dim]
+  // Decoding: whether every kernel that wrote context, table_rows, block_table or a cell below context - 1 has ended
+  // before any kernel launched after it could begin: some kernel between them and this call calls
+  // wait_for_previous() before allow_next(), or is launched without the attribute. Their loads then go first.
+  bool is_cache_settled = false;
 };
 
 // Sequences [0, num_sequences), each with exactly one row, row s: stores its K and V at position context[s] - 1 and

@@ -1,7 +1,7 @@
 // Attention of one row by one warp, for every element type and head_dim: the path of kF32 and of unusual sizes.
 #pragma once
 
-#include "kernels/attention_types.cuh"
+#include "kernels/kv_cells.cuh"
 
 namespace optserve::kernels {
 
@@ -24,9 +24,18 @@ __device__ __forceinline__ void begin_row(LaneRow& row, const T* query, int head
   }
 }
 
-// Takes `count` cells, from 1 to kBatch, into the softmax; `keys` and `values` are those of the first.
-template <int kBatch, typename T>
-__device__ __forceinline__ void attend_cells(LaneRow& row, const T* keys, const T* values, int count, int head_dim) {
+// Cells of neighbouring tokens.
+template <typename C>
+struct CellRun {
+  const C* keys;
+  const C* values;
+  const float* key_scales;    // int8 only
+  const float* value_scales;  // same
+};
+
+// Takes the first `count` cells of a run, from 1 to kBatch, into the softmax.
+template <int kBatch, typename C>
+__device__ __forceinline__ void attend_cells(LaneRow& row, const CellRun<C>& run, int count, int head_dim) {
   const int lane = threadIdx.x % kWarpLanes;
   float scores[kBatch];
 #pragma unroll
@@ -35,13 +44,19 @@ __device__ __forceinline__ void attend_cells(LaneRow& row, const T* keys, const 
 #pragma unroll
     for (int i = 0; i < LaneRow::kSlices; ++i) {
       const int dim = i * kWarpLanes + lane;
-      if (t < count && dim < head_dim) scores[t] += row.query[i] * to_float(keys[t * head_dim + dim]);
+      if (t < count && dim < head_dim) scores[t] += row.query[i] * to_float(run.keys[t * head_dim + dim]);
     }
   }
 #pragma unroll
   for (int step = kWarpLanes / 2; step > 0; step /= 2) {
 #pragma unroll
     for (int t = 0; t < kBatch; ++t) scores[t] += __shfl_xor_sync(kAllLanes, scores[t], step);
+  }
+  if constexpr (kIsInt8<C>) {
+#pragma unroll
+    for (int t = 0; t < kBatch; ++t) {
+      if (t < count) scores[t] *= run.key_scales[t];
+    }
   }
   float largest = row.largest;
 #pragma unroll
@@ -56,27 +71,32 @@ __device__ __forceinline__ void attend_cells(LaneRow& row, const T* keys, const 
 #pragma unroll
   for (int t = 0; t < kBatch; ++t) {
     if (t >= count) continue;
-    const float weight = exp2_fast(scores[t] - largest);
+    float weight = exp2_fast(scores[t] - largest);
     row.total += weight;
+    if constexpr (kIsInt8<C>) weight *= run.value_scales[t];
 #pragma unroll
     for (int i = 0; i < LaneRow::kSlices; ++i) {
       const int dim = i * kWarpLanes + lane;
-      if (dim < head_dim) row.sum[i] += weight * to_float(values[t * head_dim + dim]);
+      if (dim < head_dim) row.sum[i] += weight * to_float(run.values[t * head_dim + dim]);
     }
   }
 }
 
 // The pages first, first + step, ... that hold positions below `end`.
-template <typename T>
-__device__ __forceinline__ void attend_cache(LaneRow& row, const HeadCells<T>& cells, int first, int step, int end,
+template <typename C>
+__device__ __forceinline__ void attend_cache(LaneRow& row, const HeadCells<C>& cells, int first, int step, int end,
                                              int head_dim) {
   constexpr int kBatch = 4;
   for (int page = first; page * kBlockTokens < end; page += step) {
-    const int64_t offset = cells.offset(cells.table[page]);
+    const int64_t cell = cells.offset(cells.table[page]), scale = cells.scale_offset(cells.table[page]);
     const int tokens = min(kBlockTokens, end - page * kBlockTokens);
     for (int token = 0; token < tokens; token += kBatch) {
-      const int64_t cell = offset + token * head_dim;
-      attend_cells<kBatch>(row, cells.keys + cell, cells.values + cell, min(kBatch, tokens - token), head_dim);
+      CellRun<C> run{cells.keys + cell + token * head_dim, cells.values + cell + token * head_dim, nullptr, nullptr};
+      if constexpr (kIsInt8<C>) {
+        run.key_scales = cells.key_scales + scale + token;
+        run.value_scales = cells.value_scales + scale + token;
+      }
+      attend_cells<kBatch>(row, run, min(kBatch, tokens - token), head_dim);
     }
   }
 }

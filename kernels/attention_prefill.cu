@@ -1,9 +1,7 @@
 // Rows of prompts: tiles of 64 rows against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows of the
 // tile, their queries and results in registers; keys and values pass through shared memory in two stages, so that one
-// tile is copied while the other is multiplied.
+// tile is copied while the other is multiplied. Int8 cells are copied as they are and become elements in one stage.
 #include "kernels/attention_generic.cuh"
-#include "kernels/attention_ptx.cuh"
-#include "kernels/attention_types.cuh"
 #include "kernels/dependent_launch.cuh"
 
 namespace optserve::kernels {
@@ -75,6 +73,61 @@ __device__ __forceinline__ void copy_stage(uint32_t keys, const HeadCells<T>& ce
     copy_async(to + 2 * S::kBytes, from_values + i * kWarpLanes, token < tokens);
   }
 }
+
+// Int8 cells of a tile in shared memory as they are in the cache, keys before values, and their scales. A thread turns
+// into elements the vectors that it has copied itself, so that it may copy the next ones to their place.
+template <int kDim>
+struct RawTile {
+  static constexpr int kVectorCells = 16;
+  static constexpr int kRow = kDim / kVectorCells;   // vectors of a cell
+  static constexpr int kVectors = kTileKeys * kRow;  // of keys
+  static constexpr int kScales = 2 * kTileKeys;
+  uint4 cells[2][kVectors];
+  float scales[2][kScales];  // in turn, since other threads than those that copied them read them
+
+  // Positions [first, first + 64) below `end`, and zeros for the others.
+  __device__ __forceinline__ void copy(const HeadCells<int8_t>& head, int first, int end, int turn) {
+    const auto* keys = reinterpret_cast<const uint4*>(head.keys);
+    const auto* values = reinterpret_cast<const uint4*>(head.values);
+    for (int i = threadIdx.x; i < kVectors; i += kThreads) {
+      const int position = first + i / kRow;
+      const bool valid = position < end;
+      const int64_t page = head.offset(valid ? head.table[position / kBlockTokens] : 0) / kVectorCells;
+      const int64_t from = page + position % kBlockTokens * kRow + i % kRow;
+      copy_async(shared_address(&cells[0][i]), keys + from, valid);
+      copy_async(shared_address(&cells[1][i]), values + from, valid);
+    }
+    static_assert(kScales == kThreads);
+    const bool is_key = threadIdx.x < kTileKeys;
+    const int position = first + static_cast<int>(threadIdx.x) % kTileKeys;
+    const bool valid = position < end;
+    const int64_t from = head.scale_offset(valid ? head.table[position / kBlockTokens] : 0) + position % kBlockTokens;
+    copy_async(shared_address(&scales[turn][threadIdx.x]), (is_key ? head.key_scales : head.value_scales) + from,
+               valid);
+  }
+
+  template <typename T>
+  __device__ __forceinline__ void widen(unsigned char* keys, int turn) const {
+    using S = Stage<kDim>;
+    for (int i = threadIdx.x; i < kVectors; i += kThreads) {
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        const int token = i / kRow, column = i % kRow * 2;
+        const float scale = scales[turn][part * kTileKeys + token];
+        const uint4 raw = cells[part][i];
+        const uint2 halves[2] = {{raw.x, raw.y}, {raw.z, raw.w}};
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float elements[kCellElements];
+          unpack_cells(halves[half], elements);
+#pragma unroll
+          for (int e = 0; e < kCellElements; ++e) elements[e] *= scale;
+          *reinterpret_cast<uint4*>(keys + part * S::kBytes + S::offset(token, column + half)) = pack<T>(elements);
+        }
+      }
+    }
+  }
+};
 
 // The rows of a warp. A lane has rows lane / 4 and lane / 4 + 8, and of each the columns that multiply_add() gives it.
 template <typename T, int kDim>
@@ -239,8 +292,48 @@ __global__ void __launch_bounds__(kThreads, 3) prefill_fast(AttentionArgs args, 
   rows.store(static_cast<T*>(args.out) + row * width + head * kDim, width, tile.rows - lane_row);
 }
 
+// The same over int8 cells: one stage of keys and one of values, then a raw tile.
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kThreads, 3) prefill_int8(AttentionArgs args, const int32_t* tiles) {
+  using S = Stage<kDim>;
+  extern __shared__ __align__(256) unsigned char shared[];
+  allow_next();
+  wait_for_previous();
+  auto& raw = *reinterpret_cast<RawTile<kDim>*>(shared + 2 * S::kBytes);
+  const int head = blockIdx.y, lane_row = threadIdx.x / kWarpLanes * kWarpRows + threadIdx.x % kWarpLanes / 4;
+  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(gridDim.x - 1 - blockIdx.x));
+  const HeadCells<int8_t> cells = head_cells<int8_t>(args, tile.sequence, head);
+  const int end = tile.visible + tile.rows - 1;
+  const int64_t width = static_cast<int64_t>(args.heads) * kDim, row = int64_t{tile.first_row} + lane_row;
+  const float scale = kLog2E / sqrtf(static_cast<float>(kDim));
+  const uint32_t stage = shared_address(shared);
+
+  raw.copy(cells, 0, end, 0);
+  commit_copies();
+  WarpRows<T, kDim> rows;
+  rows.begin(static_cast<const T*>(args.qkv) + row * 3 * width + head * kDim, 3 * width, tile.rows - lane_row);
+  int turn = 0;
+  for (int first = 0; first < end; first += kTileKeys, turn ^= 1) {
+    wait_for_copies();
+    __syncthreads();  // the raw tile is complete, and nobody reads the stage any more
+    raw.template widen<T>(shared, turn);
+    const int next = first + kTileKeys;
+    if (next < end) {
+      raw.copy(cells, next, end, turn ^ 1);
+      commit_copies();
+    }
+    __syncthreads();
+    float scores[kKeyColumns][4];
+    rows.multiply_keys(scores, stage);
+    if (next > tile.visible) rows.mask(scores, tile.visible + lane_row - first);
+    rows.weigh(scores, scale);
+    rows.add_values(scores, stage + S::kBytes);
+  }
+  rows.store(static_cast<T*>(args.out) + row * width + head * kDim, width, tile.rows - lane_row);
+}
+
 // A block is kGenericRows rows of one (tile, head), a warp each.
-template <typename T>
+template <typename T, typename C>
 __global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs args, const int32_t* tiles) {
   allow_next();
   wait_for_previous();
@@ -251,7 +344,7 @@ __global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs arg
   const int64_t width = static_cast<int64_t>(args.heads) * head_dim, row = int64_t{tile.first_row} + tile_row;
   LaneRow lanes;
   begin_row(lanes, static_cast<const T*>(args.qkv) + row * 3 * width + head * head_dim, head_dim, lane);
-  attend_cache(lanes, head_cells<T>(args, tile.sequence, head), 0, 1, tile.visible + tile_row, head_dim);
+  attend_cache(lanes, head_cells<C>(args, tile.sequence, head), 0, 1, tile.visible + tile_row, head_dim);
   T* out = static_cast<T*>(args.out) + row * width + head * head_dim;
 #pragma unroll
   for (int i = 0; i < LaneRow::kSlices; ++i) {
@@ -260,28 +353,38 @@ __global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs arg
   }
 }
 
-template <typename T, int kDim>
-cudaError_t launch_fast(const AttentionArgs& args, const int32_t* tiles, const dim3& grid, cudaStream_t stream) {
-  constexpr int kBytes = 4 * Stage<kDim>::kBytes;
-  if constexpr (kBytes > 48 * 1024) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(prefill_fast<T, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+template <auto kKernel>
+cudaError_t launch_tiles(const AttentionArgs& args, const int32_t* tiles, const LaunchShape& shape,
+                         cudaStream_t stream) {
+  if (shape.shared_bytes > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  return launch_dependent<prefill_fast<T, kDim>>({grid, kThreads, kBytes}, stream, args, tiles);
+  return launch_dependent<kKernel>(shape, stream, args, tiles);
 }
 
-template <typename T>
+template <typename T, typename C, int kDim>
+cudaError_t launch_fast(const AttentionArgs& args, const int32_t* tiles, const dim3& grid, cudaStream_t stream) {
+  if constexpr (kIsInt8<C>) {
+    constexpr size_t kBytes = 2 * Stage<kDim>::kBytes + sizeof(RawTile<kDim>);
+    return launch_tiles<prefill_int8<T, kDim>>(args, tiles, {grid, kThreads, kBytes}, stream);
+  } else {
+    return launch_tiles<prefill_fast<T, kDim>>(args, tiles, {grid, kThreads, 4 * Stage<kDim>::kBytes}, stream);
+  }
+}
+
+template <typename T, typename C>
 cudaError_t launch_prefill(const AttentionArgs& args, const int32_t* tiles, dim3 grid, cudaStream_t stream) {
   if constexpr (!std::is_same_v<T, float>) {
     if (has_fast_path(args)) {
-      if (args.head_dim == 64) return launch_fast<T, 64>(args, tiles, grid, stream);
-      if (args.head_dim == 80) return launch_fast<T, 80>(args, tiles, grid, stream);
-      return launch_fast<T, 128>(args, tiles, grid, stream);
+      if (args.head_dim == 64) return launch_fast<T, C, 64>(args, tiles, grid, stream);
+      if (args.head_dim == 80) return launch_fast<T, C, 80>(args, tiles, grid, stream);
+      return launch_fast<T, C, 128>(args, tiles, grid, stream);
     }
   }
   grid.z = kPrefillTileRows / kGenericRows;
-  return launch_dependent<prefill_generic<T>>({grid, kThreads}, stream, args, tiles);
+  return launch_dependent<prefill_generic<T, C>>({grid, kThreads}, stream, args, tiles);
 }
 
 }  // namespace
@@ -289,8 +392,10 @@ cudaError_t launch_prefill(const AttentionArgs& args, const int32_t* tiles, dim3
 cudaError_t prefill_attention(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles, cudaStream_t stream) {
   if (num_tiles == 0) return cudaGetLastError();
   const dim3 grid(static_cast<unsigned>(num_tiles), static_cast<unsigned>(args.heads));
-  return with_element(args.element,
-                      [&](auto zero) { return launch_prefill<decltype(zero)>(args, tiles, grid, stream); });
+  return with_element(args.element, [&](auto zero) {
+    using T = decltype(zero);
+    return with_cells<T>(args, [&](auto cell) { return launch_prefill<T, decltype(cell)>(args, tiles, grid, stream); });
+  });
 }
 
 }  // namespace optserve::kernels

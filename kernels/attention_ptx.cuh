@@ -9,7 +9,7 @@
 
 namespace optserve::kernels {
 
-// 16 bytes that are read once.
+// 16 or 8 bytes that are read once.
 __device__ __forceinline__ uint4 load_streaming(const uint4* address) {
   uint4 value;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -19,10 +19,25 @@ __device__ __forceinline__ uint4 load_streaming(const uint4* address) {
   return value;
 }
 
-// Loaded here and not where it is first used, so that what depends on other loads does not wait for it once more.
+__device__ __forceinline__ uint2 load_streaming(const uint2* address) {
+  uint2 value;
+  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "l"(address)
+               : "memory");
+  return value;
+}
+
+// Loaded here and not where it is first used, so that what depends on other loads does not wait for it once more; and
+// from L2, since what was written by another kernel may be older in L1 before wait_for_previous().
 __device__ __forceinline__ int32_t load_now(const int32_t* address) {
   int32_t value;
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  return value;
+}
+__device__ __forceinline__ float load_now(const float* address) {
+  float value;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(address) : "memory");
   return value;
 }
 
@@ -41,6 +56,11 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 // Copies 16 bytes to shared memory in the background, or zeros where !valid; then `from` is not read.
 __device__ __forceinline__ void copy_async(uint32_t to, const uint4* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
+}
+
+// The same of 4 bytes.
+__device__ __forceinline__ void copy_async(uint32_t to, const float* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid ? 4 : 0) : "memory");
 }
 
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }

@@ -1,4 +1,4 @@
-// What the attention kernels share: parts of a softmax, the cells of a head, which path serves a call.
+// What the attention kernels share: parts of a softmax, and which path serves a call.
 #pragma once
 
 #include <cmath>
@@ -45,24 +45,6 @@ __device__ __forceinline__ Part join(const Part& a, const Part& b) {
 inline bool has_fast_path(const AttentionArgs& args) {
   return args.element != Element::kF32 && (args.head_dim == 64 || args.head_dim == 80 || args.head_dim == 128) &&
          aligned_to_packs({args.qkv, args.keys, args.values, args.out});
-}
-
-// One head of one sequence in the cache.
-template <typename T>
-struct HeadCells {
-  T* keys;               // of block 0
-  T* values;             // of block 0
-  int block_stride;      // in elements
-  const int32_t* table;  // blocks of the sequence
-
-  __device__ __forceinline__ int64_t offset(int block) const { return static_cast<int64_t>(block) * block_stride; }
-};
-
-template <typename T>
-__device__ __forceinline__ HeadCells<T> head_cells(const AttentionArgs& args, int64_t sequence, int head) {
-  const int page = kBlockTokens * args.head_dim, first = head * page;
-  return {static_cast<T*>(args.keys) + first, static_cast<T*>(args.values) + first, args.heads * page,
-          args.block_table + load_now(args.table_rows + sequence) * args.table_stride};
 }
 
 }  // namespace optserve::kernels

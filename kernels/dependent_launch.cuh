@@ -1,9 +1,15 @@
-// Programmatic dependent launch: a kernel becomes resident while the one before it in the stream still runs. It is
-// correct because (1) before wait_for_previous() a kernel only prefetches to L2, which changes no value, so that even
-// weights written just now may be prefetched; (2) the wait returns when the whole previous grid has ended and its
-// writes are visible; (3) that grid has waited as well, so every grid before it has ended too. Hence the one rule:
-// a kernel that is launched here calls wait_for_previous() in all threads before its first load or store, and loads
-// what others wrote without .nc (no __ldg), which the compiler may move above the wait.
+// Programmatic dependent launch: a kernel becomes resident while the one before it in the stream still runs, which may
+// itself be waiting for others. It is correct because (1) the wait returns when the whole previous grid has ended and
+// its writes are visible; (2) that grid has waited as well, so every grid before it has ended too; (3) before
+// wait_for_previous() a kernel only prefetches to L2, which changes no value, so that even weights written just now may
+// be prefetched. Hence the rule: some thread of every block that is launched here calls wait_for_previous(), and all
+// threads that load or store call it before.
+//
+// One exception: a kernel F that calls allow_next() only after wait_for_previous() (or is launched without the
+// attribute) lets nothing that comes after it begin before everything in front of it has ended. What was written in
+// front of F may be loaded before the wait by whatever comes after F, past L1, which may hold what stood there earlier.
+// F is the first norm of a step; what gains is decoding attention. All loads of what others wrote go without .nc (no
+// __ldg), which the compiler may move above a wait.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/dependent_launch.cuh"
 #include "kernels/element_ops.cuh"
 #include "kernels/elementwise.h"
 
@@ -24,6 +25,7 @@ struct RowGrid {
     grid.x = static_cast<unsigned>(rows);
     grid.y = static_cast<unsigned>(std::min<int64_t>((units + threads - 1) / threads, 65535));
   }
+  LaunchShape launch() const { return {grid, threads}; }
 };
 
 // The first unit of this thread in its row, and the distance to the next one.
@@ -34,45 +36,54 @@ __device__ __forceinline__ int64_t global_thread() {
   return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-__global__ void take_ids_kernel(TakeIdsArgs args) {
-  const int64_t row = global_thread();
-  if (row >= args.num_rows) return;
-  const int32_t slot = args.slots[row];
+// The id of a row; the first part of a row stores it.
+__device__ __forceinline__ int32_t take_id(const EmbedArgs& args, int64_t row) {
+  if (args.new_ids == nullptr) return args.ids[row];
+  const int32_t slot = args.slots[row], fresh = args.new_ids[row];
+  const bool stores = blockIdx.y == 0 && threadIdx.x == 0;
   int32_t id = -1;
   if (slot >= 0) {
     int32_t* known = args.history + slot * args.history_stride + args.positions[row];
-    id = args.new_ids[row];
-    if (id >= 0) {
-      *known = id;
-    } else {
-      id = *known;
-    }
+    id = fresh >= 0 ? fresh : *known;
+    if (stores && fresh >= 0) *known = fresh;
   }
-  args.ids[row] = id;
+  if (stores) args.ids[row] = id;
+  return id;
 }
 
-__global__ void update_table_kernel(const int32_t* updates, int64_t count, int32_t* block_table, int64_t table_stride) {
-  const int64_t i = global_thread();
-  if (i >= count) return;
-  const int32_t row = updates[3 * i];
-  if (row >= 0) block_table[row * table_stride + updates[3 * i + 1]] = updates[3 * i + 2];
+__device__ __forceinline__ void update_table(const EmbedArgs& args) {
+  const int64_t block = static_cast<int64_t>(blockIdx.x) * gridDim.y + blockIdx.y;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * gridDim.y * blockDim.x;
+  for (int64_t i = block * blockDim.x + threadIdx.x; i < args.num_updates; i += threads) {
+    const int32_t* update = args.updates + 3 * i;
+    if (update[0] >= 0) args.block_table[update[0] * args.table_stride + update[1]] = update[2];
+  }
 }
 
 template <class T, int kItems>
 __global__ void embed_kernel(EmbedArgs args) {
-  const int64_t row = blockIdx.x;
-  const int64_t table_row = args.ids[row] - args.first_id;
+  allow_next();
+  wait_for_previous();
+  update_table(args);
+  const int64_t row = blockIdx.x, table_row = take_id(args, row) - args.first_id;
   const bool known = table_row >= 0 && table_row < args.table_rows;
-  const T* token = known ? static_cast<const T*>(args.table) + table_row * args.width : nullptr;
+  const int64_t position = args.position_table != nullptr ? args.positions[row] : -1;
+  const T* token = static_cast<const T*>(args.table) + (known ? table_row * args.width : 0);
+  const T* place = static_cast<const T*>(args.position_table) + (position >= 0 ? position * args.width : 0);
   for (int64_t i = first_unit() * kItems; i < args.width; i += unit_stride() * kItems) {
-    float values[kItems] = {};
+    float values[kItems] = {}, addend[kItems] = {};
     if (known) load_items(token + i, values);
+    if (position >= 0) load_items(place + i, addend);
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) values[j] += addend[j];
     store_items(static_cast<T*>(args.out) + row * args.width + i, values);
   }
 }
 
 template <class T, int kItems>
 __global__ void add_positions_kernel(const int32_t* positions, const T* table, int64_t width, T* x) {
+  allow_next();
+  wait_for_previous();
   const int64_t row = blockIdx.x;
   const int64_t position = positions[row];
   if (position < 0) return;
@@ -89,6 +100,8 @@ __global__ void add_positions_kernel(const int32_t* positions, const T* table, i
 // A Unit is as many bytes as the alignment of all rows allows.
 template <class Unit>
 __global__ void gather_rows_kernel(const char* x, int64_t x_stride, const int32_t* rows, int64_t row_bytes, char* out) {
+  allow_next();
+  wait_for_previous();
   const int64_t source = rows[blockIdx.x];
   const auto* from = reinterpret_cast<const Unit*>(x + source * x_stride);
   auto* to = reinterpret_cast<Unit*>(out + blockIdx.x * row_bytes);
@@ -99,6 +112,8 @@ __global__ void gather_rows_kernel(const char* x, int64_t x_stride, const int32_
 // blockIdx.x: a part of `out`, [num_rows, world].
 template <class Unit>
 __global__ void interleave_ranks_kernel(const char* in, int64_t world, int64_t num_rows, int64_t bytes, char* out) {
+  allow_next();
+  wait_for_previous();
   const int64_t row = blockIdx.x / world, rank = blockIdx.x % world;
   const auto* from = reinterpret_cast<const Unit*>(in + (rank * num_rows + row) * bytes);
   auto* to = reinterpret_cast<Unit*>(out + blockIdx.x * bytes);
@@ -119,6 +134,8 @@ uint64_t bits_of(const void* pointer) { return reinterpret_cast<uintptr_t>(point
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) sum_ranks_kernel(const T* in, int64_t world, int64_t count, T* out) {
+  allow_next();
+  wait_for_previous();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = global_thread(); i < count; i += stride) {
     float sum = to_float(in[i]);
@@ -207,33 +224,16 @@ __global__ void __launch_bounds__(kThreads) fill_random_kernel(RandomBlock block
 
 }  // namespace
 
-cudaError_t take_ids(const TakeIdsArgs& args, cudaStream_t stream) {
-  if (args.num_rows == 0) return cudaSuccess;
-  const auto blocks = static_cast<unsigned>((args.num_rows + kThreads - 1) / kThreads);
-  take_ids_kernel<<<blocks, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
-}
-
-cudaError_t update_table(const int32_t* updates, int64_t count, int32_t* block_table, int64_t table_stride,
-                         cudaStream_t stream) {
-  if (count == 0) return cudaSuccess;
-  const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
-  update_table_kernel<<<blocks, kThreads, 0, stream>>>(updates, count, block_table, table_stride);
-  return cudaGetLastError();
-}
-
 cudaError_t embed(const EmbedArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0 || args.width == 0) return cudaSuccess;
   return with_element(args.element, [&](auto zero) {
     using T = decltype(zero);
-    if (args.width % kPack<T> == 0 && aligned_to_packs({args.table, args.out})) {
+    if (args.width % kPack<T> == 0 && aligned_to_packs({args.table, args.position_table, args.out})) {
       const RowGrid shape(args.num_rows, args.width / kPack<T>);
-      embed_kernel<T, kPack<T>><<<shape.grid, shape.threads, 0, stream>>>(args);
-    } else {
-      const RowGrid shape(args.num_rows, args.width);
-      embed_kernel<T, 1><<<shape.grid, shape.threads, 0, stream>>>(args);
+      return launch_dependent<embed_kernel<T, kPack<T>>>(shape.launch(), stream, args);
     }
-    return cudaGetLastError();
+    const RowGrid shape(args.num_rows, args.width);
+    return launch_dependent<embed_kernel<T, 1>>(shape.launch(), stream, args);
   });
 }
 
@@ -245,13 +245,11 @@ cudaError_t add_positions(const AddPositionsArgs& args, cudaStream_t stream) {
     auto* sums = static_cast<T*>(args.x);
     if (args.width % kPack<T> == 0 && aligned_to_packs({args.table, args.x})) {
       const RowGrid shape(args.num_rows, args.width / kPack<T>);
-      add_positions_kernel<T, kPack<T>>
-          <<<shape.grid, shape.threads, 0, stream>>>(args.positions, rows, args.width, sums);
-    } else {
-      const RowGrid shape(args.num_rows, args.width);
-      add_positions_kernel<T, 1><<<shape.grid, shape.threads, 0, stream>>>(args.positions, rows, args.width, sums);
+      return launch_dependent<add_positions_kernel<T, kPack<T>>>(shape.launch(), stream, args.positions, rows,
+                                                                 args.width, sums);
     }
-    return cudaGetLastError();
+    const RowGrid shape(args.num_rows, args.width);
+    return launch_dependent<add_positions_kernel<T, 1>>(shape.launch(), stream, args.positions, rows, args.width, sums);
   });
 }
 
@@ -262,9 +260,9 @@ cudaError_t gather_rows(const GatherRowsArgs& args, cudaStream_t stream) {
   return with_unit(bits, [&](auto zero) {
     using Unit = decltype(zero);
     const RowGrid shape(args.num_rows, args.row_bytes / static_cast<int64_t>(sizeof(Unit)));
-    gather_rows_kernel<Unit><<<shape.grid, shape.threads, 0, stream>>>(
-        static_cast<const char*>(args.x), args.x_stride_bytes, args.rows, args.row_bytes, static_cast<char*>(args.out));
-    return cudaGetLastError();
+    return launch_dependent<gather_rows_kernel<Unit>>(shape.launch(), stream, static_cast<const char*>(args.x),
+                                                      args.x_stride_bytes, args.rows, args.row_bytes,
+                                                      static_cast<char*>(args.out));
   });
 }
 
@@ -274,9 +272,8 @@ cudaError_t interleave_ranks(const void* in, int64_t world, int64_t num_rows, in
   return with_unit(bits_of(in) | bits_of(out) | static_cast<uint64_t>(local_bytes), [&](auto zero) {
     using Unit = decltype(zero);
     const RowGrid shape(num_rows * world, local_bytes / static_cast<int64_t>(sizeof(Unit)));
-    interleave_ranks_kernel<Unit><<<shape.grid, shape.threads, 0, stream>>>(
-        static_cast<const char*>(in), world, num_rows, local_bytes, static_cast<char*>(out));
-    return cudaGetLastError();
+    return launch_dependent<interleave_ranks_kernel<Unit>>(shape.launch(), stream, static_cast<const char*>(in), world,
+                                                           num_rows, local_bytes, static_cast<char*>(out));
   });
 }
 
@@ -284,9 +281,8 @@ cudaError_t sum_ranks(Element element, const void* in, int64_t world, int64_t co
   if (count == 0) return cudaSuccess;
   return with_element(element, [&](auto zero) {
     using T = decltype(zero);
-    sum_ranks_kernel<<<blocks_for(count), kThreads, 0, stream>>>(static_cast<const T*>(in), world, count,
-                                                                 static_cast<T*>(out));
-    return cudaGetLastError();
+    return launch_dependent<sum_ranks_kernel<T>>({blocks_for(count), kThreads}, stream, static_cast<const T*>(in),
+                                                 world, count, static_cast<T*>(out));
   });
 }
 

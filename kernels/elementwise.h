@@ -9,35 +9,30 @@
 
 namespace optserve::kernels {
 
-// Makes the token ids of a step. Row r belongs to slot slots[r] at positions[r]: if new_ids[r] >= 0 it is stored in
-// history[slot, position] first; ids[r] is what then stands there. A slot of -1 is a padding row: ids[r] = -1.
-// history: [num_slots, history_stride].
-struct TakeIdsArgs {
-  const int32_t* new_ids = nullptr;
-  const int32_t* slots = nullptr;
-  const int32_t* positions = nullptr;
-  int64_t num_rows = 0;
-  int32_t* history = nullptr;
-  int64_t history_stride = 0;
-  int32_t* ids = nullptr;
-};
-cudaError_t take_ids(const TakeIdsArgs& args, cudaStream_t stream);
-
-// block_table[updates[i].row, updates[i].column] = updates[i].block for i in [0, count); `updates` is [count, 3].
-// An update with row -1 does nothing.
-cudaError_t update_table(const int32_t* updates, int64_t count, int32_t* block_table, int64_t table_stride,
-                         cudaStream_t stream);
-
-// out[r] = table[ids[r] - first_id] where 0 <= ids[r] - first_id < table_rows, else zeros.
+// The beginning of a step. Row r belongs to slot slots[r] at positions[r]. If new_ids[r] >= 0 it is stored in
+// history[slot, position] first; ids[r] is what then stands there, -1 for a slot of -1, a padding row. Without new_ids
+// the ids are given. updates[i] = (row, column, block): block_table[row, column] = block, unless row is -1.
+// out[r] = table[ids[r] - first_id] where 0 <= ids[r] - first_id < table_rows, else zeros; plus
+// position_table[positions[r]] unless the table is null or the position -1; rounded once.
 struct EmbedArgs {
   Element element = Element::kF16;
-  const int32_t* ids = nullptr;
-  const void* table = nullptr;
+  const int32_t* new_ids = nullptr;  // [num_rows], or null
+  const int32_t* slots = nullptr;    // [num_rows]
+  int32_t* history = nullptr;        // [num_slots, history_stride]
+  int64_t history_stride = 0;
+  int32_t* ids = nullptr;              // [num_rows]
+  const int32_t* positions = nullptr;  // [num_rows]
+  const int32_t* updates = nullptr;    // [num_updates, 3]
+  int64_t num_updates = 0;
+  int32_t* block_table = nullptr;  // [rows, table_stride]
+  int64_t table_stride = 0;
+  const void* table = nullptr;  // [table_rows, width]
   int64_t first_id = 0;
   int64_t table_rows = 0;
+  const void* position_table = nullptr;  // [positions, width], or null
   int64_t num_rows = 0;
   int64_t width = 0;
-  void* out = nullptr;
+  void* out = nullptr;  // [num_rows, width]
 };
 cudaError_t embed(const EmbedArgs& args, cudaStream_t stream);
 
@@ -54,6 +49,7 @@ cudaError_t add_positions(const AddPositionsArgs& args, cudaStream_t stream);
 
 // residual[r] += x[r] + bias, unless x is null; then, unless out is null, out[r] = (residual[r] - mean) /
 // sqrt(variance + 1e-5) * gamma + beta, of the rounded residual. `bias` may be null. out may be residual. Any width.
+// Where x is null, no kernel launched later begins before all launched earlier have ended.
 struct NormArgs {
   Element element = Element::kF16;
   const void* x = nullptr;

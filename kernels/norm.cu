@@ -105,13 +105,17 @@ __device__ __forceinline__ void prefetch_vectors(const NormArgs& args) {
   }
 }
 
+// Without x this is the first norm of a step, which lets the next kernel begin only after its wait: attention relies on
+// it (kernels::AttentionArgs::is_cache_settled).
+
 // One block a row, which stays in registers: packs threadIdx.x, threadIdx.x + blockDim.x, ... Loads stand in front of
 // the stores that the compiler could not move them above.
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args) {
-  allow_next();
+  if (args.x != nullptr) allow_next();
   prefetch_vectors<T, kPacks>(args);
   wait_for_previous();
+  if (args.x == nullptr) allow_next();
 
   const int64_t first = blockIdx.x * args.width;
   T* residual = static_cast<T*>(args.residual) + first;
@@ -139,8 +143,9 @@ __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args)
 // Any width and alignment. A thread comes back to the elements of `residual` that it wrote itself.
 template <class T>
 __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs args) {
-  allow_next();
+  if (args.x != nullptr) allow_next();
   wait_for_previous();
+  if (args.x == nullptr) allow_next();
   __shared__ float sums[kWarpsMax], squares[kWarpsMax];
   const int64_t first = blockIdx.x * args.width;
   T* residual = static_cast<T*>(args.residual) + first;

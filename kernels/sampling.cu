@@ -3,9 +3,9 @@
 // tiles. Then one warp a row draws, or one block a row truncates and draws. Last, one warp a row finds its best ids.
 #include "kernels/dependent_launch.cuh"
 #include "kernels/sampling.h"
-#include "kernels/sampling_best.cuh"
-#include "kernels/sampling_scan.cuh"
-#include "kernels/sampling_typical.cuh"
+#include "kernels/sampling/best.cuh"
+#include "kernels/sampling/scan.cuh"
+#include "kernels/sampling/typical.cuh"
 
 namespace optserve::kernels {
 namespace sampling {

@@ -13,18 +13,17 @@
 #include "kernels/dependent_launch.cuh"
 #include "kernels/element_ops.cuh"
 #include "kernels/hopper_ptx.cuh"
+#include "kernels/hopper_tensor_map.h"
 #include "kernels/quantised_values.cuh"
 #include "kernels/wgmma_linear.h"
 
 namespace optserve::kernels {
 namespace {
-
-constexpr int kBoxColumns = 64;  // of x: 128 bytes, what a swizzle spans
-constexpr int kRowBytes = 128;
-constexpr int kSharedAlignment = 1024;        // of what is swizzled
-constexpr int kBlocksEachMax = 2;             // on a multiprocessor
-constexpr int kSpanUnitsMin = 8;              // a shorter span takes less time than handing over its sums
-constexpr int64_t kCellsEachMax = 128 * 256;  // of their tiles
+constexpr int kBoxColumns = 64, kRowBytes = 128;  // of x: what a swizzle spans
+constexpr int kSharedAlignment = 1024;            // of what is swizzled
+constexpr int kBlocksEachMax = 2;                 // on a multiprocessor
+constexpr int kSpanUnitsMin = 8;                  // a shorter span takes less time than handing over its sums
+constexpr int64_t kCellsEachMax = 128 * 256;      // of their tiles
 
 template <WeightFormat kFormat, int kRows, int kGroups>
 struct Shape {
@@ -411,32 +410,6 @@ __global__ void __launch_bounds__((Shape<kFormat, kRows, kGroups>::kThreads), (S
   }
 }
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-EncodeTiled encode_tiled() {
-  static const EncodeTiled function = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
-    return error == cudaSuccess && result == cudaDriverEntryPointSuccess ? reinterpret_cast<EncodeTiled>(found)
-                                                                         : nullptr;
-  }();
-  return function;
-}
-
-// x as boxes of `rows` rows of 64 columns; what lies outside reads as zero.
-bool make_map(const QuantisedLinearArgs& args, int rows, CUtensorMap& map) {
-  if (encode_tiled() == nullptr) return false;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(args.in), static_cast<cuuint64_t>(args.rows)};
-  const int64_t stride = args.rows > 1 ? args.x_stride : args.in;
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride) * 2};
-  const cuuint32_t box[] = {kBoxColumns, static_cast<cuuint32_t>(rows)}, steps[] = {1, 1};
-  return encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void*>(args.x), sizes, strides, box, steps,
-                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 template <WeightFormat kFormat, int kRows, int kGroups>
 cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaScratch& scratch, const DeviceLimits& device,
                    cudaStream_t stream) {
@@ -451,7 +424,9 @@ cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaScratch& scratch,
                : 0;
   }();
   CUtensorMap map;
-  if (resident == 0 || !make_map(args, kRows, map)) return cudaErrorInvalidValue;
+  if (resident == 0 ||
+      !make_half_map(args.x, {args.rows, args.in}, args.rows > 1 ? args.x_stride : args.in, kRows, map))
+    return cudaErrorInvalidValue;
   const int64_t tiles = (bands_of(args.out) + S::kBands - 1) / S::kBands * ((args.rows + kRows - 1) / kRows);
   const int64_t spans_max = std::max(tiles, tiles * units_of(kFormat, args.in) / kSpanUnitsMin);
   const auto blocks =

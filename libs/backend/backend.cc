@@ -15,31 +15,27 @@ void Backend::copy(const Tensor& source, Tensor destination) {
   if (source.numel() != 0) do_copy(source, destination);
 }
 
-void Backend::take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                       Tensor ids) {
-  ShapeCheck shapes("take_ids");
-  shapes.expect("new_ids", new_ids, DType::kI32, {"num_tokens"});
-  shapes.expect("slots", slots, DType::kI32, {"num_tokens"});
-  shapes.expect("positions", positions, DType::kI32, {"num_tokens"});
-  shapes.expect("history", history, DType::kI32, {"slots", "max_tokens"});
-  shapes.expect("ids", ids, DType::kI32, {"num_tokens"});
-  do_take_ids(new_ids, slots, positions, history, ids);
-}
-
-void Backend::update_table(const Tensor& updates, Tensor table) {
-  ShapeCheck shapes("update_table");
-  shapes.bind("3", 3);
-  shapes.expect_contiguous("updates", updates, DType::kI32, {"n", "3"});
-  shapes.expect("table", table, DType::kI32, {"rows", "columns"});
-  do_update_table(updates, table);
-}
-
-void Backend::embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) {
-  ShapeCheck shapes("embed_tokens");
-  shapes.expect("ids", ids, DType::kI32, {"num_tokens"});
+void Backend::embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                    Tensor out) {
+  ShapeCheck shapes("embed");
+  shapes.expect("ids", entry.ids, DType::kI32, {"num_tokens"});
+  shapes.expect("positions", entry.positions, DType::kI32, {"num_tokens"});
   shapes.expect_contiguous("table", table, compute_dtype(), {"local vocab", "embed"});
   shapes.expect_contiguous("out", out, compute_dtype(), {"num_tokens", "embed"});
-  do_embed_tokens(ids, table, first_id, out);
+  if (!position_table.empty()) {
+    shapes.expect_contiguous("position_table", position_table, compute_dtype(), {"max_positions", "embed"});
+  }
+  if (!entry.new_ids.empty()) {
+    shapes.expect("new_ids", entry.new_ids, DType::kI32, {"num_tokens"});
+    shapes.expect("slots", entry.slots, DType::kI32, {"num_tokens"});
+    shapes.expect("history", entry.history, DType::kI32, {"slots", "max_tokens"});
+  }
+  if (!entry.table_updates.empty()) {
+    shapes.bind("3", 3);
+    shapes.expect_contiguous("table_updates", entry.table_updates, DType::kI32, {"n", "3"});
+    shapes.expect("block_table", entry.block_table, DType::kI32, {"rows", "columns"});
+  }
+  do_embed(entry, table, first_id, position_table, out);
 }
 
 void Backend::add_positions(const Tensor& positions, const Tensor& table, Tensor x) {
@@ -91,9 +87,13 @@ void Backend::linear(const Tensor& x, const Weight& weight, const Tensor& bias, 
 void Backend::attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
   ShapeCheck shapes("attention");
   shapes.bind("num_sequences", batch.num_sequences).bind("2", 2);
-  shapes.expect_contiguous("keys", layer.keys, compute_dtype(), {"num_blocks", "heads", "block_tokens", "head_dim"});
-  shapes.expect_contiguous("values", layer.values, compute_dtype(),
-                           {"num_blocks", "heads", "block_tokens", "head_dim"});
+  const DType cells = layer.is_int8() ? DType::kI8 : compute_dtype();
+  shapes.expect_contiguous("keys", layer.keys, cells, {"num_blocks", "heads", "block_tokens", "head_dim"});
+  shapes.expect_contiguous("values", layer.values, cells, {"num_blocks", "heads", "block_tokens", "head_dim"});
+  if (layer.is_int8()) {
+    shapes.expect_contiguous("key_scales", layer.key_scales, DType::kF32, {"num_blocks", "heads", "block_tokens"});
+    shapes.expect_contiguous("value_scales", layer.value_scales, DType::kF32, {"num_blocks", "heads", "block_tokens"});
+  }
   shapes.bind("heads * head_dim", shapes["heads"] * shapes["head_dim"]);
   shapes.bind("3 * heads * head_dim", 3 * shapes["heads"] * shapes["head_dim"]);
   shapes.bind("num_sequences + 1", batch.num_sequences + 1);

@@ -32,10 +32,16 @@ namespace optserve {
 enum class Activation { kNone, kRelu };
 
 // One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot
-// b * block_tokens + i is the i-th token of block b.
+// b * block_tokens + i is the i-th token of block b. Cells are of the compute type, or I8: an element is then its cell
+// times the scale of its token and head, which is the largest magnitude of that token and head / 127. Attention stores
+// and reads the same cells, so that a row does not depend on how its sequence was cut into steps.
 struct KvLayer {
-  Tensor keys;    // [num_blocks, heads, block_tokens, head_dim]
-  Tensor values;  // same
+  Tensor keys;            // [num_blocks, heads, block_tokens, head_dim]
+  Tensor values;          // same
+  Tensor key_scales{};    // F32[num_blocks, heads, block_tokens] for I8 cells, else empty
+  Tensor value_scales{};  // same
+
+  bool is_int8() const { return !key_scales.empty(); }
 };
 
 // The packed tokens of a step, as attention sees them. Sequence s owns rows [row_begin[s], row_begin[s + 1]). Sequences
@@ -65,6 +71,17 @@ struct SampleBatch {
   Tensor rules;     // I32[slots, limits::kTokenRulesWordsMax]: packed TokenRules of the slots that have some
 };
 
+// What embed() works on beside its tables. All I32.
+struct StepEntry {
+  Tensor ids;              // [num_tokens]: -1 for padding. Made by embed(), or given where new_ids is empty
+  Tensor positions;        // [num_tokens]: -1 for padding
+  Tensor new_ids{};        // [num_tokens]: ids that the step brings; -1: what the history has
+  Tensor slots{};          // [num_tokens]: rows of the history; -1 for padding
+  Tensor history{};        // [slots, max tokens]: known ids of each slot
+  Tensor table_updates{};  // [n, 3]: row, column and new value of a cell of block_table; row -1: none. May be empty
+  Tensor block_table{};    // [rows, max_blocks]
+};
+
 // What a sampling call fills in.
 struct SampleOutputs {
   Tensor ids;       // I32[n]: -1 for a row with NaN or Inf logits among the real ids, or where nothing may be drawn
@@ -88,7 +105,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual Device device() const = 0;
   virtual std::string description() const = 0;  // "cpu, 2 threads, OpenBLAS ..." for logs and benchmarks
-  virtual DType compute_dtype() const = 0;      // of activations and KV cache
+  virtual DType compute_dtype() const = 0;      // of activations
 
   // The stream on which calls are issued, as the device's own library names it (cudaStream_t), so that a communicator
   // can join it; null where there is none.
@@ -133,14 +150,11 @@ class Backend {
   // form.
   virtual Weight weight_of_table(const Tensor& table) = 0;
 
-  // Makes the token ids of a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]]; ids[r] is
-  // what then stands there. All I32; history: [slots, max tokens].
-  void take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history, Tensor ids);
-  // table[row, column] = value for each of updates I32[n, 3]: row, column, value; row -1 does nothing.
-  void update_table(const Tensor& updates, Tensor table);
-
-  // out[num_tokens, embed] = table[id - first_id] where first_id <= id < first_id + rows of table, else 0.
-  void embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out);
+  // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then
+  // stands there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id
+  // <= id < first_id + rows of table, else 0, plus position_table[position] unless that table is empty. Position -1
+  // adds nothing. Sums are rounded once.
+  void embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table, Tensor out);
   // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden]. Position -1 adds nothing.
   void add_positions(const Tensor& positions, const Tensor& table, Tensor x);
   // out = (x - mean) / sqrt(var + 1e-5) * gamma + beta per row, statistics in fp32, biased variance. out may be x.
@@ -177,10 +191,8 @@ class Backend {
  private:
   // What the operations above do once their arguments are known to fit.
   virtual void do_copy(const Tensor& source, Tensor destination) = 0;
-  virtual void do_take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                           Tensor ids) = 0;
-  virtual void do_update_table(const Tensor& updates, Tensor table) = 0;
-  virtual void do_embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) = 0;
+  virtual void do_embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                        Tensor out) = 0;
   virtual void do_add_positions(const Tensor& positions, const Tensor& table, Tensor x) = 0;
   virtual void do_layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) = 0;
   virtual void do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) = 0;

@@ -123,8 +123,8 @@ TEST(InputCheck, RangesHoldTheirEndsAndNameWhatIsOutside) {
   EXPECT_EQ(message_of(check_range("share", 1e-9, 0.01, 100e6)), "share is 1e-09, expected 0.01 to 100000000");
   EXPECT_EQ(message_of(check_range("share", std::nan(""), 0, 1)), "share is nan, expected 0 to 1");
   EXPECT_EQ(message_of(check_range("share", INFINITY, 0, 1)), "share is inf, expected 0 to 1");
-  EXPECT_TRUE(check_above("share", 1, 0, 1).ok());
-  EXPECT_EQ(message_of(check_above("share", 0, 0, 1)), "share is 0, expected more than 0, at most 1");
+  EXPECT_TRUE(check_above("share", 1.0, 0, 1).ok());
+  EXPECT_EQ(message_of(check_above("share", 0.0, 0, 1)), "share is 0, expected more than 0, at most 1");
   EXPECT_FALSE(check_above("share", std::nan(""), 0, 1).ok());
   EXPECT_THROW(throw_if_refused(check_range("count", 4, 1, 3)), Error);
 }

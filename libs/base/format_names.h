@@ -9,6 +9,8 @@ namespace optserve {
 
 // Formats that a model computes in.
 inline constexpr std::array<std::string_view, 3> kDtypeNames = {"fp32", "fp16", "bf16"};
+// Formats of a KV cache beside that of the activations.
+inline constexpr std::array<std::string_view, 1> kKvDtypeNames = {"int8"};
 // Ways to quantise a weight.
 inline constexpr std::array<std::string_view, 4> kQuantisationNames = {"int8", "int8-mse", "fp8", "int4"};
 

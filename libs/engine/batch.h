@@ -9,12 +9,7 @@ namespace optserve::engine {
 
 struct Batch {
   int64_t num_tokens = 0;  // rows, padding included
-  Tensor new_ids;          // I32[num_tokens]: ids that the plan brings; -1: known to the device already
-  Tensor slots;            // I32[num_tokens]
-  Tensor positions;        // I32[num_tokens]
-  Tensor ids;              // I32[num_tokens]: made from these by Backend::take_ids
-  Tensor history;          // I32[max_sequences, max_context + 1]
-  Tensor table_updates;    // I32[n, 3]: for attention.block_table
+  StepEntry entry;
   AttentionBatch attention;
   int64_t num_draws = 0;  // rows of `sample`
   Tensor draw_rows;       // I32[num_draws]; empty: every row of the step draws

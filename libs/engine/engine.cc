@@ -23,6 +23,10 @@ namespace {
 
 using namespace engine;
 
+DType kv_dtype(const EngineOptions& options, const Backend& backend) {
+  return options.kv_dtype.value_or(backend.compute_dtype());
+}
+
 constexpr int64_t kScoredRowsMax = 128;  // logits rows of one product: bounds the memory of prompt log-probabilities
 
 SlotLimits slot_limits(const OptConfig& config, const EngineOptions& options) {
@@ -68,7 +72,7 @@ class OptEngine final : public Engine {
       : options_(options),
         config_(source.config()),
         digest_(digest),
-        cache_(backend, config_, options.num_blocks, communicator.world()),
+        cache_(backend, config_, kv_dtype(options, backend), options.num_blocks, communicator.world()),
         workspace_(backend, workspace_sizes(config_, options, backend, communicator.world())),
         exec_{backend, communicator, workspace_},
         slots_(backend, slot_limits(config_, options), config_),
@@ -155,9 +159,6 @@ class OptEngine final : public Engine {
   }
 
   void execute(const Batch& batch) {
-    Backend& backend = exec_.backend;
-    backend.take_ids(batch.new_ids, batch.slots, batch.positions, batch.history, batch.ids);
-    backend.update_table(batch.table_updates, batch.attention.block_table);
     const Tensor hidden = model_->forward(exec_, batch);
     sampler_.score(exec_, *model_, hidden, batch);
     sampler_.draw(exec_, *model_, hidden, batch);
@@ -212,6 +213,10 @@ Status check_options(const EngineOptions& options, const OptConfig& config, int 
         check_range("max_step_tokens", options.max_step_tokens, options.max_sequences, INT32_MAX)}) {
     if (!status.ok()) return status;
   }
+  if (options.kv_dtype && *options.kv_dtype != DType::kI8) {
+    return refuse(ErrorCode::kBadRequest, "the KV cache has cells of the compute type or of I8, not of " +
+                                              std::string(dtype_name(*options.kv_dtype)));
+  }
   if (!is_legal_world(config, world)) {
     return refuse(ErrorCode::kBadRequest, "model " + config.name + " cannot be split over " + std::to_string(world) +
                                               " ranks; possible are " + legal_worlds_text(config));
@@ -241,7 +246,7 @@ Status plan_memory(const WeightSource& source, Backend& backend, Communicator& c
   needs.weights = weight_bytes(source, communicator.world(), backend);
   needs.workspace = workspace_sizes(config, options, backend, world).bytes(dtype_bytes(backend.compute_dtype())) +
                     slots_bytes(limits, backend.padded_rows(options.max_sequences));
-  needs.kv_block = kv_block_bytes(config, world, backend.compute_dtype());
+  needs.kv_block = kv_block_bytes(config, world, kv_dtype(options, backend));
   if (!memory) {
     if (options.num_blocks > 0) return ok_status();
     return refuse(ErrorCode::kBadRequest,

@@ -25,6 +25,7 @@ struct EngineOptions {
   DType random_dtype = DType::kF16;               // type its weights are rounded to
   std::optional<QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
   bool verify_checksums = true;
+  std::optional<DType> kv_dtype;  // of the KV cache's cells: I8, or unset for the compute type
   int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for
   double memory_fraction = 0.92;  // of the device's memory that may be in use once everything is planned
   int32_t max_sequences = 0;

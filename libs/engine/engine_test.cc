@@ -149,19 +149,40 @@ TEST(Engine, SpeculationChangesNoToken) {
   EXPECT_GT(drafted - accepted, 20u);
 }
 
-TEST(Engine, ASequenceIsTheSameAloneChunkedAndPreempted) {
-  const auto together = generate(tiny_options(), 1, requests());
+// `world`: of the group whose cache is too small.
+void expect_same_in_every_schedule(const EngineOptions& options, int world) {
+  const auto together = generate(options, 1, requests());
   std::vector<Generation> alone;
-  for (const SequenceRequest& r : requests()) alone.push_back(generate(tiny_options(), 1, {r}).front());
+  for (const SequenceRequest& r : requests()) alone.push_back(generate(options, 1, {r}).front());
   expect_same(together, alone, 1e-4f);
-  EngineOptions chunked = tiny_options();
+  EngineOptions chunked = options;
   chunked.max_step_tokens = chunked.max_sequences = 5;
   expect_same(generate(chunked, 1, requests()), alone, 1e-4f);
-  EngineOptions tight = tiny_options();
+  EngineOptions tight = options;
   tight.num_blocks = 8;
   batching::PlannerStats stats;
-  expect_same(generate(tight, 2, requests(), &stats), alone, 1e-4f);
+  expect_same(generate(tight, world, requests(), &stats), alone, 1e-4f);
   EXPECT_GT(stats.preemptions, 0u);
+}
+
+TEST(Engine, ASequenceIsTheSameAloneChunkedAndPreempted) { expect_same_in_every_schedule(tiny_options(), 2); }
+
+// On one rank only: another order of sums moves a cell to the next step of its scale.
+TEST(Engine, SoItIsWithAnInt8KvCache) {
+  EngineOptions options = tiny_options();
+  options.kv_dtype = DType::kI8;
+  expect_same_in_every_schedule(options, 1);
+  const auto plain = generate(tiny_options(), 1, requests()), int8 = generate(options, 1, requests());
+  EXPECT_NE(int8[5].prompt_logprobs, plain[5].prompt_logprobs) << "int8 changed nothing";
+  for (size_t k = 0; k < plain[5].prompt_logprobs.size(); ++k) {
+    EXPECT_NEAR(int8[5].prompt_logprobs[k], plain[5].prompt_logprobs[k], 0.05f);
+  }
+  options.kv_dtype = DType::kI16;
+  const auto backend = one_thread();
+  const auto communicator = make_solo_communicator();
+  const auto refused = Engine::create(options, *backend, *communicator);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.refusal().message, HasSubstr("of the compute type or of I8, not of I16"));
 }
 
 // Blocks that sequences share enter the block table of each of them, so that there are more updates than blocks.

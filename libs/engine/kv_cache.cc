@@ -4,20 +4,25 @@
 
 namespace optserve::engine {
 
-KvCache::KvCache(Backend& backend, const model_spec::OptConfig& config, int64_t num_blocks, int64_t world)
+KvCache::KvCache(Backend& backend, const model_spec::OptConfig& config, DType dtype, int64_t num_blocks, int64_t world)
     : num_blocks_(num_blocks) {
+  check(dtype == backend.compute_dtype() || dtype == DType::kI8, "KvCache: type of the cells");
   const int64_t heads = config.num_heads / world;
-  const DType dtype = backend.compute_dtype();
-  const auto cells = [&]() -> Tensor {
-    const int64_t numel = num_blocks * limits::kKvBlockTokens * heads * config.head_dim();
-    buffers_.push_back(backend.allocate(static_cast<size_t>(numel) * dtype_bytes(dtype)));
-    const Tensor view = buffers_.back().view(dtype, {num_blocks, heads, limits::kKvBlockTokens, config.head_dim()});
+  const auto zeros = [&](DType type, std::initializer_list<int64_t> shape) -> Tensor {
+    size_t bytes = dtype_bytes(type);
+    for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
+    buffers_.push_back(backend.allocate(bytes));
+    const Tensor view = buffers_.back().view(type, shape);
     backend.fill_zero(view);
     return view;
   };
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    const Tensor keys = cells();
-    layers_.push_back({keys, cells()});
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    KvLayer& layer = layers_.emplace_back();
+    layer.keys = zeros(dtype, {num_blocks, heads, limits::kKvBlockTokens, config.head_dim()});
+    layer.values = zeros(dtype, {num_blocks, heads, limits::kKvBlockTokens, config.head_dim()});
+    if (dtype != DType::kI8) continue;
+    layer.key_scales = zeros(DType::kF32, {num_blocks, heads, limits::kKvBlockTokens});
+    layer.value_scales = zeros(DType::kF32, {num_blocks, heads, limits::kKvBlockTokens});
   }
 }
 

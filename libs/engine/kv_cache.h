@@ -10,8 +10,9 @@ namespace optserve::engine {
 
 class KvCache {
  public:
-  // Throws Error when the device has no room. All cells start as zeros, so a kernel may read past a context.
-  KvCache(Backend& backend, const model_spec::OptConfig& config, int64_t num_blocks, int64_t world);
+  // `dtype` of the cells: the backend's compute type, or I8. Throws Error when the device has no room. All cells start
+  // as zeros, so a kernel may read past a context.
+  KvCache(Backend& backend, const model_spec::OptConfig& config, DType dtype, int64_t num_blocks, int64_t world);
 
   KvLayer layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   int64_t num_blocks() const { return num_blocks_; }

@@ -43,8 +43,8 @@ struct LayerWalk::Text {
   Text(Backend& backend, const std::vector<TokenId>& ids, int64_t hidden) : backend_(backend) {
     const auto tokens = static_cast<int32_t>(ids.size());
     batch.num_tokens = tokens;
-    batch.ids = upload(ids);
-    batch.positions = upload(count_up(tokens));
+    batch.entry.ids = upload(ids);
+    batch.entry.positions = upload(count_up(tokens));
     AttentionBatch& attention = batch.attention;
     attention.num_sequences = 1;
     attention.num_decodes = tokens == 1 ? 1 : 0;
@@ -95,7 +95,7 @@ LayerWalk::LayerWalk(const WeightSource& source, Backend& backend, const std::ve
   }
   model_spec::OptConfig one_layer = config;
   one_layer.num_layers = 1;
-  cache_ = std::make_unique<KvCache>(backend, one_layer, blocks_of(longest), 1);
+  cache_ = std::make_unique<KvCache>(backend, one_layer, backend.compute_dtype(), blocks_of(longest), 1);
   workspace_ = std::make_unique<Workspace>(backend, sizes_of(config, longest));
   Exec exec{backend, *communicator_, *workspace_};
   const OptEmbedding embedding(loader_);

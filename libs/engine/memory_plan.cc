@@ -35,9 +35,10 @@ uint64_t weight_bytes(const WeightSource& source, int world, const Backend& back
   return bytes;
 }
 
-uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType compute_dtype) {
-  const auto element_bytes = static_cast<int64_t>(dtype_bytes(compute_dtype));
-  return static_cast<uint64_t>(model_spec::kv_bytes_per_token(config, element_bytes) / world * limits::kKvBlockTokens);
+uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType kv_dtype) {
+  int64_t token = model_spec::kv_bytes_per_token(config, static_cast<int64_t>(dtype_bytes(kv_dtype)));
+  if (kv_dtype == DType::kI8) token += 2 * config.num_layers * config.num_heads * static_cast<int64_t>(sizeof(float));
+  return static_cast<uint64_t>(token / world * limits::kKvBlockTokens);
 }
 
 std::string describe(const MemoryNeeds& needs, const DeviceMemory& memory, double fraction, int64_t blocks) {

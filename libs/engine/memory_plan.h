@@ -21,7 +21,8 @@ struct MemoryNeeds {
 // Bytes that `backend` keeps of a rank's blocks of all tensors: quantised matrices as it keeps them, all else in its
 // compute type.
 uint64_t weight_bytes(const WeightSource& source, int world, const Backend& backend);
-uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType compute_dtype);
+// `kv_dtype`: of the cells; those of I8 have an F32 scale for each token and head.
+uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DType kv_dtype);
 
 // KV blocks that fit when at most `fraction` of the memory may be in use, at most `most`. Refused with the whole
 // arithmetic if there is no room for `least`.

@@ -20,6 +20,9 @@ TEST(MemoryPlan, CountsWeightsAndCacheOfARank) {
   EXPECT_EQ(weights_of("opt-125m", 1), 4u * model_spec::parameter_count(opt("opt-125m")));
   EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kF16), 36'864u * 16);
   EXPECT_EQ(kv_block_bytes(opt("opt-30b"), 4, DType::kF16), 1'376'256u * 16 / 4);
+  // int8: half of that, and two scales for each of 12 layers and 12 heads.
+  EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kI8), (36'864u / 2 + 2 * 12 * 12 * 4) * 16);
+  EXPECT_GT(195 * kv_block_bytes(opt("opt-30b"), 4, DType::kI8), 100 * kv_block_bytes(opt("opt-30b"), 4, DType::kF16));
   const uint64_t half = weights_of("opt-30b", 2), whole = weights_of("opt-30b", 1);
   EXPECT_GT(half, whole / 2);  // norms and positions are on every rank
   EXPECT_LT(half, whole / 2 + kGib / 8);

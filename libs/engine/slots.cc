@@ -44,9 +44,9 @@ Slots::Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptCo
     backend.fill_zero(view);
     return view;
   };
-  batch_.history = table(history_, history_length(limits));
-  batch_.attention.block_table = table(block_table_, limits.blocks_max());
-  batch_.sample.history = batch_.history;
+  batch_.entry.history = table(history_, history_length(limits));
+  batch_.attention.block_table = batch_.entry.block_table = table(block_table_, limits.blocks_max());
+  batch_.sample.history = batch_.entry.history;
   batch_.sample.rules = table(rules_, static_cast<int64_t>(limits::kTokenRulesWordsMax));
   batch_.sample.vocab_real = config.vocab_real;
   batch_.sample.eos = config.eos_id;
@@ -80,7 +80,7 @@ void Slots::admit(const batching::AdmittedSlot& admitted) {
   check(admitted.rules.size() <= limits::kTokenRulesWordsMax, "rules of a step plan");
   if (slot.has_rules) upload_row(batch_.sample.rules, admitted.slot, admitted.rules);
   check(static_cast<int64_t>(admitted.cached.size()) < limits_.max_context, "cached tokens of a step plan");
-  if (!admitted.cached.empty()) upload_row(batch_.history, admitted.slot, admitted.cached);
+  if (!admitted.cached.empty()) upload_row(batch_.entry.history, admitted.slot, admitted.cached);
   slot.length = static_cast<int32_t>(admitted.cached.size());
 }
 
@@ -184,14 +184,14 @@ void Slots::pad(size_t rows) {
 void Slots::upload() {
   arrays_.upload();
   batch_.num_tokens = static_cast<int64_t>(arrays_[kNewIds].size());
-  batch_.new_ids = arrays_.view(kNewIds);
-  batch_.slots = arrays_.view(kSlots);
-  batch_.positions = arrays_.view(kPositions);
-  batch_.ids = ids_.view(DType::kI32, {batch_.num_tokens});
+  batch_.entry.new_ids = arrays_.view(kNewIds);
+  batch_.entry.slots = arrays_.view(kSlots);
+  batch_.entry.positions = arrays_.view(kPositions);
+  batch_.entry.ids = ids_.view(DType::kI32, {batch_.num_tokens});
   const auto rows_of = [&](StepArray array, int64_t width) {
     return arrays_.view(array).reshape({arrays_.view(array).numel() / width, width});
   };
-  batch_.table_updates = rows_of(kTableUpdates, 3);
+  batch_.entry.table_updates = rows_of(kTableUpdates, 3);
   AttentionBatch& attention = batch_.attention;
   attention.num_sequences = static_cast<int64_t>(arrays_[kContext].size());
   attention.row_begin = arrays_.view(kRowBegin);

@@ -55,7 +55,9 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
   parser.add("dtype", options.dtype,
-             "Type of activations and KV cache: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
+             "Type of activations: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
+  parser.add("kv-dtype", options.kv_dtype,
+             "Type of the KV cache: int8, which holds about twice as many tokens as fp16; auto: as dtype");
   parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
   parser.add("max-sequences", options.max_sequences, "Generations at a time");
   parser.add("lease-ahead", options.lease_ahead,
@@ -152,6 +154,7 @@ void check_options(const WorkerOptions& options) {
       has_shape && !options.model_name().empty() && options.model_name().size() <= limits::kModelNameBytesMax;
   require(named, "model: expected NAME=FOLDER, or a published name with random-weights, found '" + options.model + "'");
   require(check_choice("dtype", options.dtype, with_words({"auto"}, kDtypeNames)));
+  require(check_choice("kv-dtype", options.kv_dtype, with_words({"auto"}, kKvDtypeNames)));
   require(check_choice("random-format", options.random_format, with_words({"none"}, kQuantFormatNames)));
   require(check_above("memory-fraction", options.memory_fraction, 0, 1));
   require(check_choice("device", options.device, {"cpu", "cuda"}));

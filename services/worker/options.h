@@ -14,13 +14,13 @@ struct WorkerOptions {
   CommonOptions common;
   int rank_http_port = -1;  // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
-  std::string model;           // NAME=FOLDER of a sharded checkpoint
-  int world = 1;               // tensor-parallel size: one process per rank
-  std::string device = "cpu";  // cpu or cuda
-  std::string dtype =
-      "auto";              // of activations and KV cache: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
-  int threads = 0;         // per rank, CPU only; 0: cores / world
-  int max_sequences = 64;  // generations at a time
+  std::string model;              // NAME=FOLDER of a sharded checkpoint
+  int world = 1;                  // tensor-parallel size: one process per rank
+  std::string device = "cpu";     // cpu or cuda
+  std::string dtype = "auto";     // of activations: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
+  std::string kv_dtype = "auto";  // of the KV cache: int8; auto: as dtype
+  int threads = 0;                // per rank, CPU only; 0: cores / world
+  int max_sequences = 64;         // generations at a time
   // Generations leased beyond max_sequences, which take a free slot at once; -1: a quarter of max_sequences.
   int lease_ahead = -1;
   int64_t kv_tokens = 0;  // size of the KV cache in tokens; 0: what the device has room for, or kv-memory-mb on the CPU

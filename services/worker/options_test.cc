@@ -47,6 +47,7 @@ TEST(CommandLine, GivesTheSameOptions) {
   options.random_weights = true;
   options.memory_fraction = 0.5;
   options.kv_tokens = 123'456'789'012;
+  options.kv_dtype = "int8";
   options.lease_ahead = 0;
   options.bench = R"({"benchmark": "latency"})";
   options.rank = 3;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/format_names.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/shutdown.h"
@@ -16,6 +17,7 @@
 #include "engine/draft/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
+#include "engine/memory_plan.h"
 #include "metrics/http_server.h"
 #include "transport/scheduler_session.h"
 #include "worker/bench_run.h"
@@ -61,14 +63,22 @@ void watch_lifeline(int fd) {
   }).detach();
 }
 
+// Of the KV cache's cells; nullopt: the compute type.
+std::optional<DType> kv_dtype(const WorkerOptions& options) {
+  static_assert(kKvDtypeNames.size() == 1);
+  if (options.kv_dtype == kKvDtypeNames.front()) return DType::kI8;
+  return std::nullopt;
+}
+
 // KV blocks of one rank; 0 leaves it to the device's memory. On the CPU no more than all sequences at full length need.
 int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) {
   constexpr int64_t kBlock = limits::kKvBlockTokens;
   if (options.kv_tokens > 0) return static_cast<int32_t>(options.kv_tokens / kBlock);
   if (options.device == "cuda") return 0;
-  const int64_t token_bytes = model_spec::kv_bytes_per_token(config, sizeof(float)) / options.world;
+  const DType cells = kv_dtype(options).value_or(DType::kF32);
   const int64_t most = options.max_sequences * ((config.max_positions + kBlock - 1) / kBlock);
-  const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / (token_bytes * kBlock);
+  const auto block_bytes = static_cast<int64_t>(engine::kv_block_bytes(config, options.world, cells));
+  const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / block_bytes;
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
 }
 
@@ -104,6 +114,7 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
     engine.checkpoint = options.model_folder();
   }
   engine.verify_checksums = options.verify_checksums;
+  engine.kv_dtype = kv_dtype(options);
   engine.num_blocks = wanted_kv_blocks(options, manifest.config);
   engine.memory_fraction = options.memory_fraction;
   engine.max_sequences = options.max_sequences;

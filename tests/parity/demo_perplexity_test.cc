@@ -1,10 +1,11 @@
 // Perplexity of the shipped model on text it never saw, tokenised by our own tokenizer: against its golden value, and
-// of every quantised format against fp16.
+// of every quantised format and an int8 KV cache against fp16.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 
 #include "converter/transform/calibrate.h"
 #include "support/demo_model.h"
@@ -45,8 +46,10 @@ struct Perplexity {
   int64_t scored = 0;
 };
 
-Perplexity perplexity_of(const std::string& checkpoint, const std::vector<TokenId>& ids) {
+Perplexity perplexity_of(const std::string& checkpoint, const std::vector<TokenId>& ids,
+                         std::optional<tensor::DType> kv_dtype = {}) {
   EngineOptions options;
+  options.kv_dtype = kv_dtype;
   options.checkpoint = checkpoint;
   options.num_blocks = 160;
   options.max_sequences = 4;
@@ -91,6 +94,17 @@ TEST(DemoPerplexity, OfQuantisedWeightsStaysNearThatOfHalves) {
     EXPECT_LE(found / halves, bound.factor) << bound.quantisation;
     EXPECT_NE(found, halves) << bound.quantisation << " changed nothing";
   }
+}
+
+TEST(DemoPerplexity, OfAnInt8KvCacheStaysNearToo) {
+  const TemporaryFolder folder;
+  const auto ids = heldout_ids();
+  convert_demo_model(folder / "fp16", 2);
+  const double plain = perplexity_of(folder / "fp16", ids).value;
+  const double found = perplexity_of(folder / "fp16", ids, tensor::DType::kI8).value;
+  std::printf("int8 KV cache %10.4f  factor %.6f\n", found, found / plain);
+  EXPECT_LE(found / plain, 1.001);
+  EXPECT_NE(found, plain) << "int8 changed nothing";
 }
 
 // Smoothing moves magnitude from inputs to weights, which are all that is rounded here: a small loss is its price, and

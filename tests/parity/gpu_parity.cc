@@ -97,7 +97,7 @@ class BareModel {
   BareModel(const WeightSource& source, Backend& backend, Communicator& communicator, size_t tokens_max)
       : config_(source.config()),
         num_blocks_(blocks_of(tokens_max)),
-        cache_(backend, config_, num_blocks_, communicator.world()),
+        cache_(backend, config_, backend.compute_dtype(), num_blocks_, communicator.world()),
         workspace_(backend, workspace_sizes(config_, static_cast<int64_t>(tokens_max), communicator.world())),
         exec_{backend, communicator, workspace_},
         slots_(backend, {1, static_cast<int32_t>(tokens_max), num_blocks_, static_cast<int32_t>(config_.max_positions)},
@@ -134,9 +134,6 @@ class BareModel {
  private:
   Tensor run(const StepPlan& plan) {
     const engine::Batch& batch = slots_.begin_step(plan);
-    Backend& backend = exec_.backend;
-    backend.take_ids(batch.new_ids, batch.slots, batch.positions, batch.history, batch.ids);
-    backend.update_table(batch.table_updates, batch.attention.block_table);
     return model_->forward(exec_, batch);
   }
 

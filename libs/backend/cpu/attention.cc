@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <cmath>
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/limits.h"
@@ -11,25 +13,71 @@ constexpr int64_t kContextMax = static_cast<int64_t>(limits::kContextTokensMax);
 struct Sizes {
   int64_t num_tokens, num_blocks, block_tokens, heads, head_dim;
   int64_t width() const { return heads * head_dim; }
-  int64_t block_stride() const { return heads * block_tokens * head_dim; }
+  // Of the cell of a slot and head among all cells.
+  int64_t cell(int64_t slot, int64_t head) const {
+    return (slot / block_tokens * heads + head) * block_tokens + slot % block_tokens;
+  }
 };
 
 Sizes sizes_of(const Tensor& qkv, const KvLayer& layer) {
   return {qkv.dim(0), layer.keys.dim(0), layer.keys.dim(2), layer.keys.dim(1), layer.keys.dim(3)};
 }
 
+// Stores `n` elements as int8 and returns their scale. Magnitudes are compared as bits, in which order NaN and infinity
+// are larger than all numbers: one of them makes the scale so, and thereby whatever attends to the cell.
+float store_int8(const float* elements, int64_t n, int8_t* cell) {
+  constexpr float kLeast = 0x1p-100f;  // below it 127 / largest would overflow: the cell is zeros
+  uint32_t bits = 0;
+  for (int64_t i = 0; i < n; ++i) bits = std::max(bits, std::bit_cast<uint32_t>(elements[i]) & 0x7fffffffu);
+  const auto largest = std::bit_cast<float>(bits);
+  const bool has_steps = largest >= kLeast && std::isfinite(largest);
+  const float steps = has_steps ? 127.0f / largest : 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    cell[i] = has_steps ? static_cast<int8_t>(std::nearbyint(elements[i] * steps)) : int8_t{0};
+  }
+  return largest / 127.0f;
+}
+
+// Stores `n` elements as cell `at`.
+void store(const Tensor& cells, const Tensor& scales, int64_t at, const float* elements, int64_t n) {
+  if (scales.empty()) {
+    std::copy_n(elements, n, cells.data<float>() + at * n);
+  } else {
+    scales.data<float>()[at] = store_int8(elements, n, cells.data<int8_t>() + at * n);
+  }
+}
+
 void append(const Sizes& sizes, const Tensor& qkv, const Tensor& kv_slots, const KvLayer& layer) {
   for (int64_t row = 0; row < sizes.num_tokens; ++row) {
     const int64_t slot = kv_slots.data<int32_t>()[row];
     check(slot >= 0 && slot < sizes.num_blocks * sizes.block_tokens, "attention: slot outside the cache");
-    const int64_t cell = slot / sizes.block_tokens * sizes.block_stride() + slot % sizes.block_tokens * sizes.head_dim;
     for (int64_t head = 0; head < sizes.heads; ++head) {
       const float* source = qkv.row<float>(row) + head * sizes.head_dim;
-      const int64_t offset = cell + head * sizes.block_tokens * sizes.head_dim;
-      std::copy_n(source + sizes.width(), sizes.head_dim, layer.keys.data<float>() + offset);
-      std::copy_n(source + 2 * sizes.width(), sizes.head_dim, layer.values.data<float>() + offset);
+      const int64_t cell = sizes.cell(slot, head);
+      store(layer.keys, layer.key_scales, cell, source + sizes.width(), sizes.head_dim);
+      store(layer.values, layer.value_scales, cell, source + 2 * sizes.width(), sizes.head_dim);
     }
   }
+}
+
+// One head of the sequence whose block table is `blocks`.
+PagedKv head_of(const Sizes& sizes, const KvLayer& layer, int64_t head, const int32_t* blocks) {
+  const int64_t first = head * sizes.block_tokens;
+  PagedKv kv{};
+  kv.blocks = blocks;
+  kv.block_tokens = sizes.block_tokens;
+  kv.block_heads = sizes.heads;
+  kv.head_dim = sizes.head_dim;
+  if (layer.is_int8()) {
+    kv.keys = layer.keys.data<int8_t>() + first * sizes.head_dim;
+    kv.values = layer.values.data<int8_t>() + first * sizes.head_dim;
+    kv.key_scales = layer.key_scales.data<float>() + first;
+    kv.value_scales = layer.value_scales.data<float>() + first;
+  } else {
+    kv.keys = layer.keys.data<float>() + first * sizes.head_dim;
+    kv.values = layer.values.data<float>() + first * sizes.head_dim;
+  }
+  return kv;
 }
 
 }  // namespace
@@ -38,6 +86,7 @@ void CpuBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, Kv
   const Sizes sizes = sizes_of(qkv, layer);
   const int64_t context_limit = std::min(kContextMax, batch.block_table.dim(1) * sizes.block_tokens);
   append(sizes, qkv, batch.kv_slots, layer);
+  const CpuKernels::Attend attend = layer.is_int8() ? kernels_.attend_int8 : kernels_.attend_f32;
   pool_.run(batch.num_sequences * sizes.heads, [&](int64_t item, int) {
     const int64_t sequence = item / sizes.heads, head = item % sizes.heads;
     const int64_t begin = batch.row_begin.data<int32_t>()[sequence],
@@ -47,19 +96,11 @@ void CpuBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, Kv
     check(begin >= 0 && begin <= end && end <= sizes.num_tokens, "attention: row_begin outside the step");
     check(end - begin <= context && context <= context_limit, "attention: context outside the block table");
     check(table_row >= 0 && table_row < batch.block_table.dim(0), "attention: row outside the block table");
-    const int64_t head_offset = head * sizes.block_tokens * sizes.head_dim;
-    const PagedKv kv{
-        .keys = layer.keys.data<float>() + head_offset,
-        .values = layer.values.data<float>() + head_offset,
-        .blocks = batch.block_table.row<int32_t>(table_row),
-        .block_tokens = sizes.block_tokens,
-        .block_stride = sizes.block_stride(),
-        .head_dim = sizes.head_dim,
-    };
+    const PagedKv kv = head_of(sizes, layer, head, batch.block_table.row<int32_t>(table_row));
     const int64_t offset = head * sizes.head_dim;
     for (int64_t row = begin; row < end; ++row) {
       const int64_t visible = context - (end - row) + 1;  // up to and including the row itself
-      kernels_.attend(qkv.row<float>(row) + offset, kv, visible, out.row<float>(row) + offset);
+      attend(qkv.row<float>(row) + offset, kv, visible, out.row<float>(row) + offset);
     }
   });
 }

@@ -49,10 +49,8 @@ class CpuBackend final : public Backend {
   void do_interleave_ranks(const Tensor& in, Tensor out) override;
 
   // embedding.cc
-  void do_take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                   Tensor ids) override;
-  void do_update_table(const Tensor& updates, Tensor table) override;
-  void do_embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void do_embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                Tensor out) override;
   void do_add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
 
   // norm.cc

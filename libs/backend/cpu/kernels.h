@@ -29,19 +29,22 @@ struct LinearProduct {
 
 // Keys and values of one head of one sequence, found through its block table.
 struct PagedKv {
-  const float* keys;  // of the head in block 0; a block holds block_tokens rows of head_dim side by side
-  const float* values;
-  const int32_t* blocks;  // the sequence's block table
+  const void* keys;  // of the head in block 0; a block holds block_tokens cells of head_dim elements side by side
+  const void* values;
+  const float* key_scales;    // of the head in block 0, block_tokens side by side; int8 cells only
+  const float* value_scales;  // same
+  const int32_t* blocks;      // the sequence's block table
   int64_t block_tokens;
-  int64_t block_stride;  // floats from one block to the next
-  int64_t head_dim;      // at most kHeadDimMax
+  int64_t block_heads;  // a block holds so many heads
+  int64_t head_dim;     // at most kHeadDimMax
 };
 
 struct CpuKernels {
   using Linear = void (*)(const LinearProduct& product, int64_t first_panel, int64_t last_panel);
   Linear linear_f32, linear_f16, linear_bf16, linear_int8, linear_fp8, linear_int4;
-  // out[head_dim] = softmax(query k^T / sqrt(head_dim)) v over the first `context` tokens.
-  void (*attend)(const float* query, const PagedKv& kv, int64_t context, float* out);
+  // out[head_dim] = softmax(query k^T / sqrt(head_dim)) v over the first `context` tokens, for either type of cells.
+  using Attend = void (*)(const float* query, const PagedKv& kv, int64_t context, float* out);
+  Attend attend_f32, attend_int8;
   void (*layer_norm)(const float* x, const float* gamma, const float* beta, float* out, int64_t hidden);
   void (*add)(const float* x, const float* bias, float* residual, int64_t hidden);  // bias may be null
 };

@@ -6,9 +6,11 @@
 namespace optserve {
 
 const CpuKernels& baseline_kernels() {
-  static constexpr CpuKernels kKernels{linear_kernel<LoadF32>,  linear_kernel<LoadF16>, linear_kernel<LoadBF16>,
-                                       linear_kernel<LoadInt8>, linear_kernel<LoadFp8>, linear_kernel<LoadInt4>,
-                                       attend_kernel,           layer_norm_kernel,      add_kernel};
+  static constexpr CpuKernels kKernels{linear_kernel<LoadF32>,  linear_kernel<LoadF16>,
+                                       linear_kernel<LoadBF16>, linear_kernel<LoadInt8>,
+                                       linear_kernel<LoadFp8>,  linear_kernel<LoadInt4>,
+                                       attend_kernel<CellsF32>, attend_kernel<CellsInt8>,
+                                       layer_norm_kernel,       add_kernel};
   return kKernels;
 }
 

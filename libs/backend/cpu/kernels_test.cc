@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -81,12 +82,24 @@ TEST_F(KernelsTest, Attend) {
   for (const int64_t head_dim : {5, 64, 80, 128}) {
     for (const int64_t context : {1, 7, 33}) {
       const std::vector<int32_t> blocks{2, 0, 1, 4, 3};
-      const auto keys = normal(static_cast<size_t>(5 * 8 * 2 * head_dim)), values = normal(keys.size());
-      const auto query = normal(static_cast<size_t>(head_dim));
-      const PagedKv kv{keys.data(), values.data(), blocks.data(), 8, 2 * 8 * head_dim, head_dim};
+      const size_t cells = 5 * 8 * 2, elements = cells * static_cast<size_t>(head_dim);
+      const auto keys = normal(elements), values = normal(elements), query = normal(static_cast<size_t>(head_dim));
+      PagedKv kv{keys.data(), values.data(), nullptr, nullptr, blocks.data(), 8, 2, head_dim};
       std::vector<float> a(query.size()), b = a;
-      baseline_kernels().attend(query.data(), kv, context, a.data());
-      avx2_kernels()->attend(query.data(), kv, context, b.data());
+      baseline_kernels().attend_f32(query.data(), kv, context, a.data());
+      avx2_kernels()->attend_f32(query.data(), kv, context, b.data());
+      expect_close(a, b, 1e-5f);
+
+      std::vector<int8_t> small_keys(elements), small_values(elements);
+      const auto to_int8 = [](float value) { return static_cast<int8_t>(value * 30); };
+      std::ranges::transform(keys, small_keys.begin(), to_int8);
+      std::ranges::transform(values, small_values.begin(), to_int8);
+      const std::vector<float> scales(cells, 1.0f / 30);
+      kv.keys = small_keys.data();
+      kv.values = small_values.data();
+      kv.key_scales = kv.value_scales = scales.data();
+      baseline_kernels().attend_int8(query.data(), kv, context, a.data());
+      avx2_kernels()->attend_int8(query.data(), kv, context, b.data());
       expect_close(a, b, 1e-5f);
     }
   }

@@ -35,6 +35,12 @@ const int32_t* CudaBackend::decode_tiles(int64_t num_decodes) {
   return static_cast<const int32_t*>(decode_tiles_.buffer.data());
 }
 
+bool CudaBackend::settled(const KvLayer& layer) {
+  if (first_keys_ == layer.keys.raw()) is_table_settled_ = false;
+  if (first_keys_ == nullptr) first_keys_ = layer.keys.raw();
+  return is_table_settled_;
+}
+
 void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
   check(layer.keys.dim(2) == kernels::kBlockTokens, "attention: KV blocks of another size than kernels know");
   const kernels::AttentionArgs args{
@@ -44,12 +50,15 @@ void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, K
       .qkv = qkv.raw(),
       .keys = layer.keys.raw(),
       .values = layer.values.raw(),
+      .key_scales = layer.is_int8() ? layer.key_scales.data<float>() : nullptr,
+      .value_scales = layer.is_int8() ? layer.value_scales.data<float>() : nullptr,
       .table_rows = batch.table_rows.data<int32_t>(),
       .block_table = batch.block_table.data<int32_t>(),
       .table_stride = batch.block_table.row_stride(),
       .row_begin = batch.row_begin.data<int32_t>(),
       .context = batch.context.data<int32_t>(),
       .out = out.raw(),
+      .is_cache_settled = settled(layer),
   };
   const int64_t num_decodes = one_attention_ ? 0 : batch.num_decodes;
   if (num_decodes > 0) decode(args, num_decodes);

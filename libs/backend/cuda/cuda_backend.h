@@ -51,8 +51,6 @@ class CudaBackend final : public Backend {
   Weight random_weight(const RandomBlock& block, QuantFormat format) override;
   Weight weight_of_table(const Tensor& table) override;
 
-  // linear.cc
-
   // graphs.cc
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
   void drop_recordings() override;
@@ -62,10 +60,8 @@ class CudaBackend final : public Backend {
   void do_copy(const Tensor& source, Tensor destination) override;
 
   // elementwise.cc
-  void do_take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                   Tensor ids) override;
-  void do_update_table(const Tensor& updates, Tensor table) override;
-  void do_embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) override;
+  void do_embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                Tensor out) override;
   void do_add_positions(const Tensor& positions, const Tensor& table, Tensor x) override;
   void do_layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) override;
   void do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) override;
@@ -117,7 +113,13 @@ class CudaBackend final : public Backend {
   bool capturing_ = false;
   std::unordered_map<uint64_t, Graph> graphs_;
   Scratch attention_scratch_, sampling_scratch_, load_scratch_;
-  bool one_attention_;  // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
+  // Whether decoding may load from the cache before its wait (kernels::AttentionArgs::is_cache_settled). embed() writes
+  // the block table, layer_norm() lets later kernels begin only when embed() has ended, and a layer's attention writes
+  // what only the next step reads, unless the layer comes again.
+  bool settled(const KvLayer& layer);
+  bool is_table_settled_ = false;
+  const void* first_keys_ = nullptr;  // of the layers attended to since then
+  bool one_attention_;                // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
   Scratch decode_tiles_;
   int64_t num_decode_tiles_ = 0;
   std::unique_ptr<cuda::LinearTuner> tuner_;

@@ -1,10 +1,11 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
 // or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
-//   cuda_bench [bf16] [sampling | formats]
+//   cuda_bench [bf16] [attention | formats | sampling]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -44,21 +45,13 @@ class Bench {
                 info(format).name.data(), rows, out, in, us, tb, 2.0 * static_cast<double>(rows * in * out) / us / 1e6);
   }
 
-  void decode(int64_t sequences, int64_t context, int64_t heads, int64_t head_dim) {
+  void decode(int64_t sequences, int64_t context, int64_t heads, int64_t head_dim, bool int8) {
     const int64_t blocks_each = (context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens;
     const int64_t blocks = sequences * blocks_each, width = heads * head_dim;
-    const size_t bytes = static_cast<size_t>(blocks * limits::kKvBlockTokens * width) * 2;
+    const size_t bytes = static_cast<size_t>(blocks * limits::kKvBlockTokens * width) * (int8 ? 1 : 2);
     const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / (2 * bytes) + 1));
-    std::vector<Buffer> caches;
     std::vector<KvLayer> layers;
-    for (int i = 0; i < copies; ++i) {
-      const auto cells = [&] {
-        caches.push_back(backend_->random_table(random(blocks, limits::kKvBlockTokens * width)));
-        return caches.back().view(backend_->compute_dtype(), {blocks, heads, limits::kKvBlockTokens, head_dim});
-      };
-      const Tensor keys = cells();
-      layers.push_back({keys, cells()});
-    }
+    for (int i = 0; i < copies; ++i) layers.push_back(kv_layer(blocks, heads, head_dim, int8));
     std::vector<int32_t> table(static_cast<size_t>(blocks)), rows(static_cast<size_t>(sequences)), slots(rows.size());
     for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>((i * 7919 + 13) % table.size());
     std::iota(rows.begin(), rows.end(), 0);
@@ -73,20 +66,21 @@ class Bench {
     batch.kv_slots = ints(slots, {sequences});
     batch.tiles = ints({}, {0, 2});
     const Array qkv(*this, {sequences, 3 * width}), out(*this, {sequences, width});
-    const double us = time(
-        [&](int call) { backend_->attention(qkv.view, batch, layers[static_cast<size_t>(call % copies)], out.view); });
-    const double read = 2.0 * static_cast<double>(sequences * context * width) * 2;
-    std::printf("decode %4ld sequences, context %4ld, %2ld heads of %3ld  %8.1f us  %5.2f TB/s\n", sequences, context,
-                heads, head_dim, us, read / us / 1e6);
+    const Array norm(*this, {1, 64});
+    const Tensor vector = norm.buffer.view(backend_->compute_dtype(), {64});
+    const double us = time([&](int call) {
+      if (call == 0) backend_->layer_norm(norm.view, vector, vector, norm.view);  // as at the beginning of a step
+      backend_->attention(qkv.view, batch, layers[static_cast<size_t>(call % copies)], out.view);
+    });
+    const double read = 2.0 * static_cast<double>(sequences * context * width) * (int8 ? 1 : 2);
+    std::printf("decode %4ld sequences, context %4ld, %2ld heads of %3ld%s  %8.1f us  %5.2f TB/s\n", sequences, context,
+                heads, head_dim, int8 ? ", int8" : "", us, read / us / 1e6);
     held_.clear();
   }
 
-  void prefill(int64_t context, int64_t heads, int64_t head_dim) {
+  void prefill(int64_t context, int64_t heads, int64_t head_dim, bool int8) {
     const int64_t blocks = (context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens, width = heads * head_dim;
-    const auto cells = [&] { return backend_->random_table(random(blocks, limits::kKvBlockTokens * width)); };
-    const Buffer keys = cells(), values = cells();
-    const std::initializer_list<int64_t> shape{blocks, heads, limits::kKvBlockTokens, head_dim};
-    const KvLayer layer{keys.view(backend_->compute_dtype(), shape), values.view(backend_->compute_dtype(), shape)};
+    const KvLayer layer = kv_layer(blocks, heads, head_dim, int8);
     std::vector<int32_t> table(static_cast<size_t>(blocks)), slots(static_cast<size_t>(context)), tiles;
     std::iota(table.begin(), table.end(), 0);
     std::iota(slots.begin(), slots.end(), 0);
@@ -103,8 +97,8 @@ class Bench {
     const Array qkv(*this, {context, 3 * width}), out(*this, {context, width});
     const double us = time([&](int) { backend_->attention(qkv.view, batch, layer, out.view); });
     const double flops = 4.0 * 0.5 * static_cast<double>(context * context * width);
-    std::printf("prompt of %4ld tokens, %2ld heads of %3ld  %8.1f us  %6.1f TFLOP/s of the causal half\n", context,
-                heads, head_dim, us, flops / us / 1e6);
+    std::printf("prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half\n", context,
+                heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6);
     held_.clear();
   }
 
@@ -158,6 +152,24 @@ class Bench {
 
   static RandomBlock random(int64_t rows, int64_t cols) {
     return {.key = 5, .reach = 0.05f, .runs = {{0, rows}}, .cols = cols, .whole_cols = cols};
+  }
+
+  // A layer of a cache, held until held_ is cleared. Int8 cells are some bits, times zero.
+  KvLayer kv_layer(int64_t blocks, int64_t heads, int64_t head_dim, bool int8) {
+    const auto elements = [&](int64_t per_block) -> const Buffer& {
+      return held_.emplace_back(backend_->random_table(random(blocks, heads * limits::kKvBlockTokens * per_block)));
+    };
+    const std::initializer_list<int64_t> shape{blocks, heads, limits::kKvBlockTokens, head_dim};
+    const DType type = int8 ? DType::kI8 : backend_->compute_dtype();
+    KvLayer layer;
+    layer.keys = elements(head_dim).view(type, shape);
+    layer.values = elements(head_dim).view(type, shape);
+    if (!int8) return layer;
+    layer.key_scales = elements(2).view(DType::kF32, {blocks, heads, limits::kKvBlockTokens});
+    layer.value_scales = elements(2).view(DType::kF32, {blocks, heads, limits::kKvBlockTokens});
+    backend_->fill_zero(layer.key_scales);
+    backend_->fill_zero(layer.value_scales);
+    return layer;
   }
 
   Tensor ints(const std::vector<int32_t>& values, std::initializer_list<int64_t> shape) {
@@ -226,6 +238,23 @@ void run_sampling(Bench& bench) {
   }
 }
 
+void run_attention(Bench& bench) {
+  for (const bool int8 : {false, true}) {
+    for (const int64_t sequences : {1, 8, 32, 64, 256, 512}) {
+      for (const int64_t context : {20, 132, 1024}) {
+        if (sequences * context <= 256 * 1024) bench.decode(sequences, context, 32, 128, int8);
+        if (sequences <= 64) bench.decode(sequences, context, 32, 80, int8);
+        bench.decode(sequences, context, 12, 64, int8);
+      }
+    }
+    for (const int64_t context : {512, 2048}) {
+      for (const auto& [heads, head_dim] : {std::pair{12, 64}, {32, 80}, {32, 128}}) {
+        bench.prefill(context, heads, head_dim, int8);
+      }
+    }
+  }
+}
+
 // The products of OPT-1.3B, 6.7B and 30B in every format side by side.
 void run_formats(Bench& bench) {
   for (const int64_t h : {2048, 4096, 7168}) {
@@ -240,10 +269,11 @@ void run_formats(Bench& bench) {
   }
 }
 
-void run(DType dtype, bool only_sampling, bool only_formats) {
+void run(DType dtype, const std::function<bool(const char*)>& has) {
   Bench bench(dtype);
-  if (only_sampling) return run_sampling(bench);
-  if (only_formats) return run_formats(bench);
+  if (has("attention")) return run_attention(bench);
+  if (has("formats")) return run_formats(bench);
+  if (has("sampling")) return run_sampling(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
       for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
@@ -252,17 +282,7 @@ void run(DType dtype, bool only_sampling, bool only_formats) {
     }
   }
   for (const int64_t rows : {1, 8, 64, 256}) bench.linear(rows, 4096, 50272, true);
-  for (const int64_t sequences : {1, 8, 32, 64, 256}) {
-    for (const int64_t context : {132, 1024}) {
-      bench.decode(sequences, context, 32, 128);
-      if (sequences <= 64) bench.decode(sequences, context, 32, 80);
-      bench.decode(sequences, context, 12, 64);
-    }
-  }
-  for (const int64_t context : {512, 2048}) {
-    for (const auto& [heads, head_dim] : {std::pair{12, 64}, {32, 80}, {32, 128}})
-      bench.prefill(context, heads, head_dim);
-  }
+  run_attention(bench);
   run_sampling(bench);
   for (const int64_t width : {768, 4096, 12288}) {
     for (const int64_t rows : {1, 64, 512}) bench.norm(rows, width);
@@ -272,14 +292,13 @@ void run(DType dtype, bool only_sampling, bool only_formats) {
 }  // namespace
 }  // namespace optserve
 
-// cuda_bench [bf16] [sampling | formats]
 int main(int argc, char** argv) {
   const std::span arguments(argv + 1, static_cast<size_t>(argc - 1));
   const auto has = [&](const char* word) {
     return std::ranges::any_of(arguments, [&](const char* argument) { return std::strcmp(argument, word) == 0; });
   };
   try {
-    optserve::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has("sampling"), has("formats"));
+    optserve::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "cuda_bench: %s\n", e.what());
     return 1;

@@ -17,36 +17,32 @@ void add_and_norm(const char* operation, const Tensor& x, kernels::NormArgs args
 
 }  // namespace
 
-void CudaBackend::do_take_ids(const Tensor& new_ids, const Tensor& slots, const Tensor& positions, Tensor history,
-                              Tensor ids) {
-  expect(kernels::take_ids({.new_ids = new_ids.data<int32_t>(),
-                            .slots = slots.data<int32_t>(),
-                            .positions = positions.data<int32_t>(),
-                            .num_rows = ids.dim(0),
-                            .history = history.data<int32_t>(),
-                            .history_stride = history.row_stride(),
-                            .ids = ids.data<int32_t>()},
-                           stream_),
-         "take_ids");
-}
-
-void CudaBackend::do_update_table(const Tensor& updates, Tensor table) {
-  expect(kernels::update_table(updates.data<int32_t>(), updates.dim(0), table.data<int32_t>(), table.row_stride(),
-                               stream_),
-         "update_table");
-}
-
-void CudaBackend::do_embed_tokens(const Tensor& ids, const Tensor& table, int64_t first_id, Tensor out) {
-  expect(kernels::embed({.element = element(),
-                         .ids = ids.data<int32_t>(),
-                         .table = table.raw(),
-                         .first_id = first_id,
-                         .table_rows = table.dim(0),
-                         .num_rows = ids.dim(0),
-                         .width = table.dim(1),
-                         .out = out.raw()},
-                        stream_),
-         "embed_tokens");
+void CudaBackend::do_embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
+                           Tensor out) {
+  kernels::EmbedArgs args{.element = element(),
+                          .ids = entry.ids.data<int32_t>(),
+                          .positions = entry.positions.data<int32_t>(),
+                          .table = table.raw(),
+                          .first_id = first_id,
+                          .table_rows = table.dim(0),
+                          .position_table = position_table.raw(),
+                          .num_rows = out.dim(0),
+                          .width = out.dim(1),
+                          .out = out.raw()};
+  if (!entry.new_ids.empty()) {
+    args.new_ids = entry.new_ids.data<int32_t>();
+    args.slots = entry.slots.data<int32_t>();
+    args.history = entry.history.data<int32_t>();
+    args.history_stride = entry.history.row_stride();
+  }
+  if (!entry.table_updates.empty()) {
+    args.updates = entry.table_updates.data<int32_t>();
+    args.num_updates = entry.table_updates.dim(0);
+    args.block_table = entry.block_table.data<int32_t>();
+    args.table_stride = entry.block_table.row_stride();
+  }
+  is_table_settled_ = false;
+  expect(kernels::embed(args, stream_), "embed");
 }
 
 void CudaBackend::do_add_positions(const Tensor& positions, const Tensor& table, Tensor x) {
@@ -64,6 +60,8 @@ void CudaBackend::do_layer_norm(const Tensor& x, const Tensor& gamma, const Tens
   add_and_norm("layer_norm", x,
                {.element = element(), .residual = x.raw(), .gamma = gamma.raw(), .beta = beta.raw(), .out = out.raw()},
                stream_);
+  is_table_settled_ = x.dim(0) > 0;
+  first_keys_ = nullptr;
 }
 
 void CudaBackend::do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {

@@ -225,7 +225,7 @@ TEST_P(LargeOffsetsTest, RowsOfTables) {
   const Array added = array(std::vector<float>(expected.size(), 0), {n, width});
   backend_->gather_rows(table, ids, gathered);
   EXPECT_EQ(gathered.values(), expected) << "seed " << seed_;
-  backend_->embed_tokens(ids, table, 0, embedded);
+  backend_->embed({.ids = ids, .positions = ids}, table, 0, {}, embedded);
   EXPECT_EQ(embedded.values(), expected) << "seed " << seed_;
   backend_->add_positions(ids, table, added);
   EXPECT_EQ(added.values(), expected) << "seed " << seed_;

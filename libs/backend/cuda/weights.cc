@@ -17,8 +17,8 @@ QuantFormat plain(DType dtype) {
   return *format;
 }
 
-constexpr size_t kAlignment = 256;
-size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr size_t kPartAlignment = 256;
+size_t aligned(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
 
 // Bytes of row-major values and scales.
 size_t value_bytes(QuantFormat format, int64_t out, int64_t in) {

@@ -4,19 +4,19 @@ namespace optserve::engine {
 
 using model_spec::layer_tensor_name;
 
-OptEmbedding::OptEmbedding(WeightLoader& loader) : tokens_(loader), positions_(loader) {
+OptEmbedding::OptEmbedding(WeightLoader& loader) : tokens_(loader), positions_(loader.table("embed_positions.weight")) {
   if (loader.config().has_projections()) project_in_.emplace(loader, "project_in");
 }
 
 void OptEmbedding::forward(Exec& exec, const Batch& batch, Tensor x) const {
   if (project_in_) {
     const Tensor embedded = exec.workspace.embedded(batch.num_tokens);
-    tokens_.forward(exec, batch.ids, embedded);
+    tokens_.forward(exec, batch.entry, {}, embedded);
     project_in_->forward(exec, embedded, x);
+    exec.backend.add_positions(batch.entry.positions, positions_.view, x);
   } else {
-    tokens_.forward(exec, batch.ids, x);
+    tokens_.forward(exec, batch.entry, positions_.view, x);
   }
-  positions_.add_to(exec, batch.positions, x);
 }
 
 OptLayer::OptLayer(WeightLoader& loader, int64_t index, KvLayer kv)

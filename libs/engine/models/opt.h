@@ -24,7 +24,7 @@ class OptEmbedding {
 
  private:
   VocabParallelEmbedding tokens_;
-  PositionEmbedding positions_;
+  Table positions_;  // whole on each rank. Row p is that of position p: conversion dropped the two that no token uses
   std::optional<Linear> project_in_;
 };
 

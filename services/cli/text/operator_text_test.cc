@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/text/result_text.h"
 #include "cli/text/status_text.h"
 #include "cli/text/text_table.h"
 

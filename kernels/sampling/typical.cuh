@@ -1,7 +1,7 @@
-// typical-p: the selection of sampling_cut.cuh in another order than that of logits.
+// typical-p: the selection of cut.cuh in another order than that of logits.
 #pragma once
 
-#include "kernels/sampling_cut.cuh"
+#include "kernels/sampling/cut.cuh"
 
 namespace optserve::kernels::sampling {
 

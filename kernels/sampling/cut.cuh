@@ -2,7 +2,7 @@
 // be the last are narrowed down by histograms of their keys until they fit a list in shared memory, which is sorted.
 #pragma once
 
-#include "kernels/sampling_row.cuh"
+#include "kernels/sampling/row.cuh"
 
 namespace optserve::kernels::sampling {
 

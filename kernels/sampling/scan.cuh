@@ -2,7 +2,7 @@
 // each tile what the later steps need.
 #pragma once
 
-#include "kernels/sampling_row.cuh"
+#include "kernels/sampling/row.cuh"
 
 namespace optserve::kernels::sampling {
 

@@ -2,7 +2,7 @@
 // of rows, so that results do not depend on it.
 #pragma once
 
-#include "kernels/sampling_chain.cuh"
+#include "kernels/sampling/chain.cuh"
 
 namespace optserve::kernels::sampling {
 

@@ -2,7 +2,7 @@
 // walks the tiles in order of their largest logits.
 #pragma once
 
-#include "kernels/sampling_row.cuh"
+#include "kernels/sampling/row.cuh"
 
 namespace optserve::kernels::sampling {
 

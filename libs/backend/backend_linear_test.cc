@@ -1,0 +1,269 @@
+// Products with weights of every format, plain and quantised.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backend/backend_fixture.h"
+#include "quant/quantise.h"
+#include "quant/random_codes.h"
+
+namespace optserve {
+namespace backend_linear_test {
+
+class LinearTest : public BackendTest {
+ protected:
+  struct Loaded {
+    Weight weight;
+    std::vector<float> values;  // as stored
+  };
+  Loaded load(int64_t out, int64_t in, DType dtype) {
+    Loaded result;
+    const std::vector<float> wanted = normal(count({out, in}));
+    std::vector<std::byte> stored(wanted.size() * dtype_bytes(dtype));
+    tensor::convert_from_f32(wanted.data(), dtype, stored.data(), wanted.size());
+    result.values.resize(wanted.size());
+    tensor::convert_to_f32(stored.data(), dtype, result.values.data(), wanted.size());
+    result.weight = backend_->load_weight({*plain_format(dtype), out, in, stored.data()});
+    return result;
+  }
+
+  void expect_product(const std::vector<float>& x, const Loaded& w, const std::vector<float>& bias,
+                      Activation activation, const std::vector<float>& found) {
+    const auto in = static_cast<size_t>(w.weight.in), out = static_cast<size_t>(w.weight.out);
+    for (size_t i = 0; i < found.size(); ++i) {
+      double sum = bias.empty() ? 0.0 : static_cast<double>(bias[i % out]);
+      double magnitude = std::abs(sum);
+      for (size_t k = 0; k < in; ++k) {
+        const double term = static_cast<double>(x[i / out * in + k]) * static_cast<double>(w.values[i % out * in + k]);
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      if (activation == Activation::kRelu) sum = std::max(sum, 0.0);
+      expect_near(found[i], sum, magnitude, 4 * std::sqrt(static_cast<double>(in)) + 4,
+                  at(static_cast<int64_t>(i / out), static_cast<int64_t>(i % out)));
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(backends_under_test()), case_name);
+
+TEST_P(LinearTest, MatchesTheProduct) {
+  for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {17, 3}, {64, 80}, {257, 130}}) {
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      const Loaded w = load(out, in, dtype);
+      for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 17}) {
+        const bool with_bias = pick(0, 1) != 0;
+        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
+        backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
+        expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, LargeShapesUseEveryPath) {
+  const Loaded w = load(3000, 777, DType::kF32);
+  const Array x = random({9, 777}), bias = random({3000}), y = poisoned({9, 3000});
+  backend_->linear(x, w.weight, bias, Activation::kRelu, y);
+  expect_product(x.values(), w, bias.values(), Activation::kRelu, y.values());
+}
+
+TEST_P(LinearTest, FollowsStrides) {
+  const Loaded w = load(20, 30, DType::kF32);
+  const Array wide = random({7, 50}), out = poisoned({7, 45}), tight = poisoned({7, 30}), expected = poisoned({7, 20});
+  backend_->linear(wide.view.columns(11, 41), w.weight, {}, Activation::kNone, out.view.columns(5, 25));
+  backend_->copy(wide.view.columns(11, 41), tight);
+  backend_->linear(tight, w.weight, {}, Activation::kNone, expected);
+  const auto found = out.values(), wanted = expected.values();
+  for (int64_t i = 0; i < 7 * 45; ++i) {
+    const int64_t row = i / 45, column = i % 45 - 5;
+    const float value = found[static_cast<size_t>(i)];
+    if (column < 0 || column >= 20) {
+      EXPECT_TRUE(std::isnan(value)) << "written outside the view " << at(row, i % 45);
+    } else {
+      const float expected_value = wanted[static_cast<size_t>(row * 20 + column)];
+      if (backend_->device().kind == DeviceKind::kCpu) {
+        EXPECT_EQ(value, expected_value) << at(row, column);
+      } else {  // another alignment, another order of the sum
+        expect_near(value, static_cast<double>(expected_value), 30, 30, at(row, column));
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, StoredTypeDoesNotChangeTheProduct) {
+  // A weight loaded from 16 bits and the same numbers loaded as fp32 give the same bits.
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    Loaded narrow = load(33, 70, dtype);
+    narrow.values[0] = dtype == DType::kF16 ? 0x1p-24f : 0x1p-130f;  // a subnormal of the type
+    std::vector<uint16_t> stored(narrow.values.size());
+    tensor::convert_from_f32(narrow.values.data(), dtype, stored.data(), stored.size());
+    const Weight a = backend_->load_weight({*plain_format(dtype), 33, 70, stored.data()});
+    const Weight b = backend_->load_weight({QuantFormat::kF32, 33, 70, narrow.values.data()});
+    const Array x = random({5, 70}), y = poisoned({5, 33}), z = poisoned({5, 33});
+    backend_->linear(x, a, {}, Activation::kNone, y);
+    backend_->linear(x, b, {}, Activation::kNone, z);
+    EXPECT_EQ(y.values(), z.values()) << dtype_name(dtype) << ", seed " << seed_;
+  }
+}
+
+TEST_P(LinearTest, InfiniteHalfWeightsStayInfinite) {
+  std::vector<uint16_t> stored(20, 0x3c00);
+  stored[3] = 0x7c00;
+  const Weight weight = backend_->load_weight({QuantFormat::kF16, 2, 10, stored.data()});
+  const Array x = array(std::vector<float>(10, 1.0f), {1, 10}), y = poisoned_f32({1, 2});
+  backend_->linear(x, weight, {}, Activation::kNone, y);
+  EXPECT_TRUE(std::isinf(y.values()[0]));
+  EXPECT_EQ(y.values()[1], 10.0f);
+}
+
+TEST_P(LinearTest, RowsDoNotDependOnTheBatch) {
+  if (!GetParam().batch_invariant) GTEST_SKIP() << "not promised by this backend";
+  for (const DType dtype : {DType::kF32, DType::kF16}) {
+    const Loaded w = load(200, 515, dtype);
+    const Array x = random({70, 515}), bias = random({200}), alone = poisoned({1, 200});
+    std::vector<std::vector<float>> expected;
+    for (int64_t row = 0; row < 70; ++row) {
+      backend_->linear(x.view.rows(row, row + 1), w.weight, bias, Activation::kNone, alone);
+      expected.push_back(alone.values());
+    }
+    for (int64_t rows = 1; rows <= 70; ++rows) {
+      const Array y = poisoned({rows, 200});
+      backend_->linear(x.view.rows(70 - rows, 70), w.weight, bias, Activation::kNone, y);
+      const auto found = y.values();
+      for (int64_t row = 0; row < rows; ++row) {
+        ASSERT_EQ(std::memcmp(&found[static_cast<size_t>(row) * 200],
+                              expected[static_cast<size_t>(70 - rows + row)].data(), 200 * sizeof(float)),
+                  0)
+            << rows << " rows, row " << row << ", seed " << seed_;
+      }
+    }
+  }
+}
+
+// Quantised weights against the products of their dequantised values.
+class QuantisedLinearTest : public LinearTest {
+ protected:
+  // Random codes, all of them for int8 and int4, with scales that differ.
+  Loaded load_quantised(QuantFormat format, int64_t out, int64_t in) {
+    std::vector<std::byte> values(static_cast<size_t>(out * elements_per_row(format, in)));
+    for (std::byte& value : values) {
+      value = static_cast<std::byte>(pick(0, 255));
+      const bool is_nan = format == QuantFormat::kFp8 && (static_cast<int>(value) & 0x7f) == 0x7f;
+      if (is_nan) value = std::byte{0};
+    }
+    std::vector<float> scales(static_cast<size_t>(out * scales_per_row(format, in)));
+    for (float& scale : scales) scale = std::ldexp(static_cast<float>(pick(64, 127)), -13);
+    Loaded result;
+    result.values.resize(count({out, in}));
+    dequantise_rows(format, values, scales, in, result.values);
+    result.weight = backend_->load_weight({format, out, in, values.data(), scales.data()});
+    return result;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, QuantisedLinearTest, testing::ValuesIn(backends_under_test()), case_name);
+
+constexpr QuantFormat kQuantised[] = {QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4};
+
+TEST_P(QuantisedLinearTest, EqualsTheDequantisedProduct) {
+  for (const QuantFormat format : kQuantised) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{128, 1}, {256, 100}, {768, 65}, {1024, 330}}) {
+      const Loaded w = load_quantised(format, out, in);
+      for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 70, 129, 260}) {
+        SCOPED_TRACE(std::string(info(format).name) + ", rows " + std::to_string(rows));
+        const bool with_bias = pick(0, 1) != 0;
+        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
+        backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
+        expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+// Inputs that no kernel of whole vectors takes.
+TEST_P(QuantisedLinearTest, TakesOddShapes) {
+  for (const QuantFormat format : {QuantFormat::kInt8, QuantFormat::kFp8}) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {77, 130}, {200, 9}}) {
+      const Loaded w = load_quantised(format, out, in);
+      for (const int64_t rows : {1, 5, 40}) {
+        const Array x = random({rows, in}), y = poisoned({rows, out});
+        backend_->linear(x, w.weight, {}, Activation::kNone, y);
+        expect_product(x.values(), w, {}, Activation::kNone, y.values());
+      }
+    }
+  }
+}
+
+TEST_P(QuantisedLinearTest, FollowsStridesAndWritesFp32) {
+  const Loaded w = load_quantised(QuantFormat::kInt8, 20, 64);
+  for (const int64_t rows : {2, 40}) {
+    const Array wide = random({rows, 96}), y = poisoned_f32({rows, 40}), tight = poisoned({rows, 64});
+    backend_->linear(wide.view.columns(16, 80), w.weight, {}, Activation::kNone, y.view.columns(5, 25));
+    backend_->copy(wide.view.columns(16, 80), tight);
+    const auto found = y.values();
+    std::vector<float> inside;
+    for (size_t i = 0; i < found.size(); ++i) {
+      const bool in_view = i % 40 >= 5 && i % 40 < 25;
+      if (in_view) inside.push_back(found[i]);
+      EXPECT_TRUE(in_view || std::isnan(found[i])) << "written outside the view";
+    }
+    expect_product(tight.values(), w, {}, Activation::kNone, inside);
+  }
+}
+
+TEST_P(QuantisedLinearTest, KeepsNoWideCopy) {
+  if (GetParam().batch_invariant && backend_->device().kind == DeviceKind::kCuda) GTEST_SKIP() << "dequantises at load";
+  if (backend_->device().kind == DeviceKind::kCuda && backend_->compute_dtype() == DType::kF32) {
+    GTEST_SKIP() << "dequantises at load";
+  }
+  for (const QuantFormat format : kQuantised) {
+    const Loaded w = load_quantised(format, 640, 1024);
+    EXPECT_EQ(w.weight.format, format);
+    EXPECT_EQ(w.weight.values.bytes(), size_t{640} * 1024 * (format == QuantFormat::kInt4 ? 1 : 2) / 2);
+    EXPECT_EQ(w.weight.scales.bytes(), size_t{640} * 4 * (format == QuantFormat::kInt4 ? 8 : 1));
+    EXPECT_EQ(w.weight.values.bytes() + w.weight.scales.bytes(), backend_->weight_bytes(format, 640, 1024));
+  }
+}
+
+TEST_P(QuantisedLinearTest, RowsDoNotDependOnTheBatch) {
+  if (!GetParam().batch_invariant) GTEST_SKIP() << "not promised by this backend";
+  for (const QuantFormat format : kQuantised) {
+    const Loaded w = load_quantised(format, 200, 512);
+    const Array x = random({70, 512}), alone = poisoned({1, 200}), together = poisoned({70, 200});
+    backend_->linear(x, w.weight, {}, Activation::kNone, together);
+    const auto found = together.values();
+    for (int64_t row = 0; row < 70; ++row) {
+      backend_->linear(x.view.rows(row, row + 1), w.weight, {}, Activation::kNone, alone);
+      ASSERT_EQ(std::memcmp(alone.values().data(), &found[static_cast<size_t>(row) * 200], 200 * sizeof(float)), 0)
+          << "row " << row << ", seed " << seed_;
+    }
+  }
+}
+
+TEST_P(QuantisedLinearTest, RandomWeightsHoldTheSameValuesEverywhere) {
+  for (const QuantFormat format : kQuantised) {
+    const RandomBlock block{
+        .key = 77, .reach = 0.5f, .runs = {{2, 3}, {9, 1}, {1, 5}}, .first_col = 128, .cols = 128, .whole_cols = 384};
+    std::vector<std::byte> codes(static_cast<size_t>(9 * elements_per_row(format, 128)));
+    fill_random_codes(block, format, codes);
+    const std::vector<float> scales(static_cast<size_t>(9 * scales_per_row(format, 128)), random_scale(block, format));
+    std::vector<float> expected(9 * 128), unit(128 * 128, 0.0f);
+    dequantise_rows(format, codes, scales, 128, expected);
+    for (size_t i = 0; i < 128; ++i) unit[i * 128 + i] = 1;
+    const Array x = array(unit, {128, 128}), y = poisoned_f32({128, 9});
+    backend_->linear(x, backend_->random_weight(block, format), {}, Activation::kNone, y);
+    const auto found = y.values();
+    for (size_t i = 0; i < found.size(); ++i) {
+      const float wanted = expected[i % 9 * 128 + i / 9];
+      expect_near(found[i], static_cast<double>(wanted), std::abs(static_cast<double>(wanted)), 2,
+                  info(format).name.data());
+    }
+  }
+}
+
+}  // namespace backend_linear_test
+}  // namespace optserve
