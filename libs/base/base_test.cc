@@ -276,9 +276,10 @@ TEST(Config, WhatWasGivenSetsTheSameInAnotherProgram) {
   command.add("list", list, "");
   const char* argv[] = {"program", "--config", path.c_str(), "run", "x", "--no-loud", "--list", "a b", "--list", "c"};
   ASSERT_EQ(parser.parse(10, argv), -1);
+  const std::vector<ConfigParser::Given> all_given = command.given();
   unsetenv("OPTSERVE_BETA");
   std::string text;
-  for (const ConfigParser::Given& given : command.given()) {
+  for (const ConfigParser::Given& given : all_given) {
     text += (given.is_positional ? "positional " : "") + given.name + (given.is_from_environment ? " (variable)" : "");
     for (const std::string& value : given.values) text += " [" + value + "]";
     text += "\n";

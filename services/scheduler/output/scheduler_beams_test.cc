@@ -154,7 +154,7 @@ TEST_F(Beams, ALostWorkerStartsTheSearchAgain) {
 TEST_F(Beams, WhatABeamSearchCannotHaveIsRefused) {
   auto drawn = beam_spec();
   drawn.sampling.top_k = 5;
-  EXPECT_THAT(world.submit_refused(drawn).message, HasSubstr("beam_width"));
+  EXPECT_THAT(world.submit_refused(drawn).message, HasSubstr("top_k is 5, expected 0 in a beam search"));
   auto scored = beam_spec();
   scored.prompt_logprobs = true;
   EXPECT_THAT(world.submit_refused(scored).message, HasSubstr("prompt_logprobs"));
