@@ -276,13 +276,13 @@ TEST(Config, WhatWasGivenSetsTheSameInAnotherProgram) {
   command.add("list", list, "");
   const char* argv[] = {"program", "--config", path.c_str(), "run", "x", "--no-loud", "--list", "a b", "--list", "c"};
   ASSERT_EQ(parser.parse(10, argv), -1);
-  unsetenv("OPTSERVE_BETA");
   std::string text;
   for (const ConfigParser::Given& given : command.given()) {
     text += (given.is_positional ? "positional " : "") + given.name + (given.is_from_environment ? " (variable)" : "");
     for (const std::string& value : given.values) text += " [" + value + "]";
     text += "\n";
   }
+  unsetenv("OPTSERVE_BETA");
   EXPECT_EQ(text, "positional what [x]\nquick [true]\nloud [false]\nalpha [1]\nbeta (variable) [2]\nlist [a b] [c]\n");
 }
 
