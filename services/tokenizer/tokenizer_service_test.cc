@@ -12,6 +12,7 @@
 #include "base/sha256.h"
 #include "base/utf8.h"
 #include "checkpoint/manifest/model_identity.h"
+#include "protocol/codec.h"
 
 namespace optserve::tokenizer {
 namespace tokenizer_service_test {

@@ -190,7 +190,8 @@ def tensors():
     yield Case("tensor of another shape", ("expected",), with_tensor(
         tensor("0", (32, 20), numel=640), "decoder.layers.0.fc1.weight"))
     yield Case("strange tensor", ("unexpected",), with_tensor(tensor("0", numel=640, shape=(40, 16)), "decoder.evil"))
-    yield Case("name of 5000 bytes", ("name of a tensor",), with_tensor(tensor("0", numel=640, shape=(40, 16)), "x" * 5000))
+    yield Case("name of 5000 bytes", ("name of a tensor",),
+               with_tensor(tensor("0", numel=640, shape=(40, 16)), "x" * 5000))
     yield Case("number for a name", ("name of a tensor",), number_for_a_name)
     yield Case("no heads", ("heads",), heads(None))
     for number in (-4, 0, 3, 1 << 62):
