@@ -127,13 +127,13 @@ TEST_F(BadStart, ADraftModelThatIsNoneIsRefused) {
   std::ofstream(other + "/manifest.json") << manifest.replace(at, 18, "\"vocab_real\": 4000");
   const Outcome strange = run_worker("demo=" + demo_checkpoint(), {"--draft-model=" + other});
   EXPECT_EQ(strange.status, kExitConfiguration) << strange.log;
-  EXPECT_THAT(strange.log, HasSubstr("both must be of one vocabulary"));
+  EXPECT_THAT(strange.log, HasSubstr("ids, expected the 4096 of"));
 }
 
 TEST_F(BadStart, OptionsOutOfTheirRangeAreNamed) {
   EXPECT_THAT(run_worker("demo").log, HasSubstr("NAME=FOLDER"));
   EXPECT_THAT(run_worker("demo=x", {"--world=0"}).log, HasSubstr("world is 0, expected 1 to 64"));
-  EXPECT_THAT(run_worker("demo=x", {"--device=tpu"}).log, HasSubstr("cpu or cuda, found 'tpu'"));
+  EXPECT_THAT(run_worker("demo=x", {"--device=tpu"}).log, HasSubstr("device is 'tpu', expected cpu or cuda"));
   EXPECT_NE(run_worker("demo=x", {"--no-such-option"}).status, 0);
 }
 

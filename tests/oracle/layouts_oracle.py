@@ -279,7 +279,7 @@ def huggingface_refusals(run, model, sizes):
     some = next(iter(index["weight_map"]))
     for change, words in (({some: missing}, [f"{some} is in model-00001-of-00003.safetensors, not in {missing}"]),
                           ({"model.decoder.extra": missing}, ["model.decoder.extra is not in " + missing]),
-                          ({some: "../" + missing}, ["no file of the folder"])):
+                          ({some: "../" + missing}, ["not a file of the folder"])):
         changed = {**index, "weight_map": {**index["weight_map"], **change}}
         (place / "model.safetensors.index.json").write_text(json.dumps(changed))
         run.refused(place, words)
