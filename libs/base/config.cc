@@ -123,7 +123,10 @@ ConfigParser::ConfigParser(std::string_view program, std::string_view descriptio
   impl_->app = impl_->owned.get();
   impl_->app->set_version_flag("--version", std::string(program) + " " OPTSERVE_VERSION);
   impl_->app->config_formatter(std::make_shared<YamlConfig>());
-  impl_->app->set_config("--config", "", "YAML file with any of these options")->envname("OPTSERVE_CONFIG");
+  // The variable is read here, since CLI11 reads the file before it looks at variables.
+  const std::string file = environment_variable("OPTSERVE_CONFIG");
+  impl_->app->set_config("--config", file, "YAML file with any of these options; or variable OPTSERVE_CONFIG",
+                         !file.empty());
   impl_->app->allow_config_extras(CLI::config_extras_mode::error);
 }
 

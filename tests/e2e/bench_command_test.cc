@@ -128,7 +128,7 @@ TEST(BenchCommand, BadInputIsRefusedBeforeAnythingStarts) {
   refused({"latency", "--model", demo_checkpoint(), "--world", "3"}, "cannot be shared by 3 ranks");
   refused({"latency", "--model", demo_checkpoint(), "--json", "/no/such/folder/x.json"}, "/no/such/folder/x.json");
   refused({"latency", "--model", demo_checkpoint(), "--worker-option", "no-such-option=1"}, "--no-such-option");
-  refused({"latency", "--model", demo_checkpoint(), "--dtype", "fp4"}, "dtype: expected auto, fp32, fp16 or bf16");
+  refused({"latency", "--model", demo_checkpoint(), "--dtype", "fp4"}, "expected auto, fp32, fp16 or bf16");
   refused({"plot", demo_file("golden.json"), "--plot", "unwritten.svg"}, "golden.json");
   EXPECT_EQ(bench({"plot", "x.json"}).status, 2);
   EXPECT_NE(bench({}).status, 0);

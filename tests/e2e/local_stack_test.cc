@@ -214,7 +214,7 @@ TEST(LocalStackStart, AWorkerThatCannotStartFailsTheStartAndShowsItsLog) {
                                                      "--ports", "auto", "--worker-option", "max-step-tokens=1"});
   EXPECT_EQ(ran.status, 1);
   EXPECT_THAT(ran.err, HasSubstr("worker-0 exited with status"));
-  EXPECT_THAT(ran.err, HasSubstr("max-step-tokens: expected"));
+  EXPECT_THAT(ran.err, HasSubstr("max-step-tokens is 1, expected 64"));
   const auto state = cli::StackFolder(folder / "run").read_state();
   ASSERT_TRUE(state.ok());
   EXPECT_EQ(state.value().state, "failed");

@@ -62,7 +62,7 @@ def calls():
     for name in ("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar", "numpy.dtype",
                  "copyreg._reconstructor", "copyreg.__newobj__", "metaseq.tasks.Task", "torch._utils._rebuild_qtensor",
                  "torch._utils._rebuild_sparse_tensor", "torch._tensor._rebuild_from_type_v2", "torch.nn.Linear"):
-        yield Case("numbers built by " + name, (name, "no tensor"), in_model(call(name, text("x"))))
+        yield Case("numbers built by " + name, (name, "not a tensor"), in_model(call(name, text("x"))))
 
 
 def hidden_calls():
