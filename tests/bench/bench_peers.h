@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "bench/bench_loop.h"
 #include "bench/relay_bench.h"
+#include "journal/journal.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
 
