@@ -73,7 +73,8 @@ TEST(ModelSummary, RefusesWhatNoReaderSays) {
   EXPECT_NE(fault([](S& s) { s.config.reset(); }).find("neither a model nor"), std::string::npos);
   EXPECT_NE(fault([](S& s) { s.dtypes.pop_back(); }).find("number of tensors"), std::string::npos);
   EXPECT_NE(fault([](S& s) { s.dtypes[3] = DType::kI64; }).find("a type that weights cannot have"), std::string::npos);
-  EXPECT_NE(fault([](S& s) { s.natural_dtype = DType::kF64; }).find("a type that weights cannot have"), std::string::npos);
+  EXPECT_NE(fault([](S& s) { s.natural_dtype = DType::kF64; }).find("a type that weights cannot have"),
+            std::string::npos);
   EXPECT_NE(fault([](S& s) { s.dtypes[0] = static_cast<DType>(77); }).find("unknown type"), std::string::npos);
   EXPECT_EQ(fault([](S& s) { s.files.resize(5000); }), "not encoded");
   EXPECT_EQ(fault([](S&) {}), "accepted");
