@@ -27,7 +27,7 @@
 #include "tensor/random_block.h"
 #include "tensor/tensor.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 enum class Activation { kNone, kRelu };
 
@@ -138,17 +138,18 @@ class Backend {
   // Brings a matrix into the form linear() wants, on the device. Quantised values stay as they are, with their scales,
   // where the backend multiplies the format itself; else they are dequantised. What `stored` points to is as for
   // upload().
-  virtual Weight load_weight(const StoredMatrix& stored) = 0;
+  virtual quant::Weight load_weight(const quant::StoredMatrix& stored) = 0;
   // Bytes on the device of what load_weight() and random_weight() make of [out, in] in `format`.
-  virtual size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const = 0;
+  virtual size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const = 0;
   // The same for vectors and tables that are read element by element (norms, biases, positions, embeddings).
   virtual Buffer load_table(const void* source, DType source_dtype, int64_t numel) = 0;  // result in compute_dtype()
   // The same of generated values; a plain `format` is that of block.dtype.
-  virtual Weight random_weight(const RandomBlock& block, QuantFormat format) = 0;  // quant/random_codes.h if quantised
+  virtual quant::Weight random_weight(const RandomBlock& block,
+                                      quant::QuantFormat format) = 0;  // quant/random_codes.h if quantised
   virtual Buffer random_table(const RandomBlock& block) = 0;
   // A weight that reads the memory of `table`, [out, in], which must outlive it; empty where linear() wants another
   // form.
-  virtual Weight weight_of_table(const Tensor& table) = 0;
+  virtual quant::Weight weight_of_table(const Tensor& table) = 0;
 
   // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then
   // stands there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id
@@ -166,7 +167,7 @@ class Backend {
                               const Tensor& beta, Tensor out);
   // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. x and out may be strided, and out may be
   // fp32 whatever the compute type.
-  void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out);
+  void linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation, Tensor out);
   // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots; then
   // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache. Softmax in
   // fp32. head_dim is at most kHeadDimMax.
@@ -198,7 +199,7 @@ class Backend {
   virtual void do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) = 0;
   virtual void do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
                                          const Tensor& beta, Tensor out) = 0;
-  virtual void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+  virtual void do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                          Tensor out) = 0;
   virtual void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) = 0;
   virtual void do_gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
@@ -219,4 +220,4 @@ struct BackendOptions {
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
-}  // namespace optserve
+}  // namespace optserve::backend

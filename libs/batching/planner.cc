@@ -320,7 +320,7 @@ SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& 
   event.id = sequence.request.id;
   event.position = sequence.known();
   if (!sampled.finite) {
-    event.finished = FinishReason::kError;
+    event.finished = sampling::FinishReason::kError;
     return event;
   }
   sequence.request.tokens.push_back(sampled.token);
@@ -368,7 +368,7 @@ void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledT
     SequenceEvent& event = events.emplace_back();
     event.id = sequence->request.id;
     event.position = item.last ? sequence->known() : item.logprobs_start;
-    if (item.last) event.finished = FinishReason::kLength;
+    if (item.last) event.finished = sampling::FinishReason::kLength;
   }
   if (logprobs != nullptr) {
     SequenceEvent& event = events[first_event];

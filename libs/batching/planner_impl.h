@@ -58,8 +58,8 @@ struct BeamRun {
   SequenceRequest request;
   BeamSearch search;
   uint64_t age = 0;
-  std::vector<std::vector<TokenLogprob>> candidates{};  // of each running beam
-  size_t missing = 0;                                   // beams whose candidates are not known yet
+  std::vector<std::vector<sampling::TokenLogprob>> candidates{};  // of each running beam
+  size_t missing = 0;                                             // beams whose candidates are not known yet
 };
 
 struct Planner::Impl {

@@ -92,7 +92,7 @@ TEST(Planner, DiscardsWhatWasPlannedPastTheEndOfText) {
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].token, 2);
   EXPECT_EQ(events[0].position, 3);
-  EXPECT_EQ(events[0].finished, FinishReason::kEndOfText);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kEndOfText);
   EXPECT_THAT(planner.apply(result_of(*second, 9)), IsEmpty());
   EXPECT_FALSE(planner.has_work());
   EXPECT_EQ(planner.stats().free_blocks, 16);
@@ -109,7 +109,7 @@ TEST(Planner, EndsOnNonFiniteLogitsWithoutAToken) {
   const auto events = planner.apply(result_of(*plan, 9, false));
   ASSERT_EQ(events.size(), 1u);
   EXPECT_FALSE(events[0].token);
-  EXPECT_EQ(events[0].finished, FinishReason::kError);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kError);
 }
 
 TEST(Planner, StopsAtTheContext) {
@@ -123,7 +123,7 @@ TEST(Planner, StopsAtTheContext) {
   }
   ASSERT_EQ(events.size(), 2u);
   EXPECT_EQ(events.back().position, 5);
-  EXPECT_EQ(events.back().finished, FinishReason::kLength);
+  EXPECT_EQ(events.back().finished, sampling::FinishReason::kLength);
 }
 
 TEST(Planner, ReportsPromptLogprobsOfChunksAndEndsWithoutDrawing) {
@@ -144,7 +144,7 @@ TEST(Planner, ReportsPromptLogprobsOfChunksAndEndsWithoutDrawing) {
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].logprobs_start, 9);
   EXPECT_EQ(events[0].prompt_logprobs.size(), 3u);
-  EXPECT_EQ(events[0].finished, FinishReason::kLength);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kLength);
 }
 
 TEST(Planner, PreemptsTheYoungestAndResumesItWithAllItsTokens) {
@@ -302,8 +302,8 @@ TEST(Planner, AStopIdEndsTheSequence) {
   const auto events = planner.apply(result);
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].token, 31);
-  EXPECT_EQ(events[0].finished, FinishReason::kStop);
-  EXPECT_EQ(events[0].best, (std::vector<TokenLogprob>{{7, -0.25f}}));
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kStop);
+  EXPECT_EQ(events[0].best, (std::vector<sampling::TokenLogprob>{{7, -0.25f}}));
   EXPECT_FALSE(planner.has_work());
 }
 

@@ -110,7 +110,7 @@ struct Client::Impl {
 
   ClientOptions options;
   SystemClock clock;
-  Registry metrics;
+  metrics::Registry metrics;
   SchedulerSet schedulers;
   transport::ServiceLoop loop;
   int wake_fd;

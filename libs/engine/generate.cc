@@ -2,7 +2,7 @@
 
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 batching::PlannerOptions planner_options(const Engine& engine) {
   batching::PlannerOptions options;
@@ -56,4 +56,4 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
   return generations;
 }
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -40,12 +40,12 @@ WorkspaceSizes sizes_of(const model_spec::OptConfig& config, int64_t rows) {
 }  // namespace
 
 struct LayerWalk::Text {
-  Text(Backend& backend, const std::vector<TokenId>& ids, int64_t hidden) : backend_(backend) {
+  Text(backend::Backend& backend, const std::vector<TokenId>& ids, int64_t hidden) : backend_(backend) {
     const auto tokens = static_cast<int32_t>(ids.size());
     batch.num_tokens = tokens;
     batch.entry.ids = upload(ids);
     batch.entry.positions = upload(count_up(tokens));
-    AttentionBatch& attention = batch.attention;
+    backend::AttentionBatch& attention = batch.attention;
     attention.num_sequences = 1;
     attention.num_decodes = tokens == 1 ? 1 : 0;
     attention.row_begin = upload({0, tokens});
@@ -54,7 +54,7 @@ struct LayerWalk::Text {
     attention.block_table = upload(count_up(blocks_of(tokens))).reshape({1, blocks_of(tokens)});
     attention.kv_slots = upload(count_up(tokens));
     std::vector<int32_t> tiles;
-    for (int32_t first = 0; first < tokens && tokens > 1; first += kAttentionTileRows)
+    for (int32_t first = 0; first < tokens && tokens > 1; first += backend::kAttentionTileRows)
       tiles.insert(tiles.end(), {0, first});
     attention.tiles = upload(tiles).reshape({static_cast<int64_t>(tiles.size() / 2), 2});
     x = activations(tokens, hidden);
@@ -78,12 +78,13 @@ struct LayerWalk::Text {
     return buffers_.back().view(dtype, {rows, width});
   }
 
-  Backend& backend_;
+  backend::Backend& backend_;
   std::vector<Buffer> buffers_;
 };
 
-LayerWalk::LayerWalk(const WeightSource& source, Backend& backend, const std::vector<std::vector<TokenId>>& texts)
-    : loader_(source, backend, 0, 1, {}), backend_(backend), communicator_(make_solo_communicator()) {
+LayerWalk::LayerWalk(const WeightSource& source, backend::Backend& backend,
+                     const std::vector<std::vector<TokenId>>& texts)
+    : loader_(source, backend, 0, 1, {}), backend_(backend), communicator_(comm::make_solo_communicator()) {
   const model_spec::OptConfig& config = source.config();
   int64_t longest = 1;
   for (const std::vector<TokenId>& ids : texts) {

@@ -15,8 +15,8 @@ namespace layer_walk_test {
 constexpr uint64_t kSeed = 11;
 using Texts = std::vector<std::vector<TokenId>>;
 
-OptConfig tiny_config(bool norm_before) {
-  OptConfig config;
+model_spec::OptConfig tiny_config(bool norm_before) {
+  model_spec::OptConfig config;
   config.name = "tiny";
   config.num_layers = 3;
   config.hidden = 64;
@@ -41,14 +41,14 @@ Texts texts() {
 }
 
 // Log-probabilities of each text's ids after the first, as the engine has them.
-std::vector<std::vector<float>> engine_logprobs(const OptConfig& config, Backend& backend) {
+std::vector<std::vector<float>> engine_logprobs(const model_spec::OptConfig& config, backend::Backend& backend) {
   EngineOptions options;
   options.random_config = config;
   options.random_seed = kSeed;
   options.num_blocks = 64;
   options.max_sequences = 8;
   options.max_step_tokens = 48;  // the longest text comes in pieces
-  const auto communicator = make_solo_communicator();
+  const auto communicator = comm::make_solo_communicator();
   const auto engine = std::move(Engine::create(options, backend, *communicator)).value();
   GroupLeader leader(*engine, *communicator);
   std::vector<batching::SequenceRequest> requests;
@@ -65,8 +65,8 @@ std::vector<std::vector<float>> engine_logprobs(const OptConfig& config, Backend
   return logprobs;
 }
 
-std::vector<float> logprobs_of(Backend& backend, const OptConfig& config, std::vector<float> logits,
-                               const std::vector<TokenId>& ids) {
+std::vector<float> logprobs_of(backend::Backend& backend, const model_spec::OptConfig& config,
+                               std::vector<float> logits, const std::vector<TokenId>& ids) {
   const auto rows = static_cast<int64_t>(ids.size()) - 1;
   std::vector<TokenId> targets(ids.begin() + 1, ids.end());
   std::vector<float> found(static_cast<size_t>(rows));
@@ -80,8 +80,8 @@ std::vector<float> logprobs_of(Backend& backend, const OptConfig& config, std::v
 class LayerWalkOf : public ::testing::TestWithParam<bool> {};
 
 TEST_P(LayerWalkOf, HasTheEnginesLogprobsToTheBit) {
-  const OptConfig config = tiny_config(GetParam());
-  const auto backend = make_backend({.device = {}, .threads = 1});
+  const model_spec::OptConfig config = tiny_config(GetParam());
+  const auto backend = backend::make_backend({.device = {}, .threads = 1});
   const auto wanted = engine_logprobs(config, *backend);
   const auto source = make_random_source(config, kSeed, DType::kF16);
   LayerWalk walk(*source, *backend, texts());
@@ -91,8 +91,8 @@ TEST_P(LayerWalkOf, HasTheEnginesLogprobsToTheBit) {
 }
 
 TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
-  const OptConfig config = tiny_config(GetParam());
-  const auto backend = make_backend({.device = {}, .threads = 1});
+  const model_spec::OptConfig config = tiny_config(GetParam());
+  const auto backend = backend::make_backend({.device = {}, .threads = 1});
   const auto source = make_random_source(config, kSeed, DType::kF16);
   LayerWalk walk(*source, *backend, texts());
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {

@@ -25,9 +25,9 @@ class WeightSource {
   virtual ~WeightSource() = default;
   virtual const model_spec::OptConfig& config() const = 0;
   virtual const std::vector<model_spec::TensorSpec>& tensors() const = 0;
-  virtual tensor::DType dtype() const = 0;  // of every block that is not quantised
+  virtual DType dtype() const = 0;  // of every block that is not quantised
   // How the blocks of `spec` come: plain in dtype(), or quantised with scales.
-  virtual QuantFormat format(const model_spec::TensorSpec& spec) const = 0;
+  virtual quant::QuantFormat format(const model_spec::TensorSpec& spec) const = 0;
   // Fills `out` with the block that `rank` of `world` has of `spec`, an entry of tensors(), row-major, in format().
   // Throws Error when a file cannot be read.
   virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
@@ -43,7 +43,7 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
 // Every element is a function of (seed, tensor name, place in the whole tensor): any rank of any group gets its part of
 // the same model. Sizes are such that activations stay near one in every layer; norms, biases and positions are random
 // too. With a quantised `format` the large matrices of the layers are codes (quant/random_codes.h).
-std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
-                                                 tensor::DType dtype, std::optional<QuantFormat> format = {});
+std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed, DType dtype,
+                                                 std::optional<quant::QuantFormat> format = {});
 
 }  // namespace optserve::engine

@@ -19,7 +19,7 @@
 // libevent's own evhttp cannot bound the number of connections, and idle ones would use up the process's descriptors.
 // What a scraper and a kubelet send is small enough to read here: a request line and headers that do not matter.
 
-namespace optserve {
+namespace optserve::metrics {
 namespace {
 
 constexpr size_t kRequestBytesMax = 8 << 10;
@@ -277,4 +277,4 @@ HttpServer::~HttpServer() {
 
 int HttpServer::port() const { return impl_->port; }
 
-}  // namespace optserve
+}  // namespace optserve::metrics

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "metrics/metrics.h"
 
-namespace optserve {
+namespace optserve::metrics {
 
 // What the health endpoints report. Set by the process, read by the server's thread.
 struct Health {
@@ -42,4 +42,4 @@ class HttpServer {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::metrics

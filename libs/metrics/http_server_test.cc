@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::metrics {
 namespace http_server_test {
 
 using ::testing::HasSubstr;
@@ -176,4 +176,4 @@ TEST(HttpServer, StopsWithOpenConnections) {
 }
 
 }  // namespace http_server_test
-}  // namespace optserve
+}  // namespace optserve::metrics

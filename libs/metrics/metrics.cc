@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::metrics {
 namespace {
 
 std::map<std::string, std::string> label_map(const Labels& labels) { return {labels.begin(), labels.end()}; }
@@ -78,4 +78,4 @@ std::string Registry::text() const {
   return out.str();
 }
 
-}  // namespace optserve
+}  // namespace optserve::metrics

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace optserve {
+namespace optserve::metrics {
 
 using Labels = std::vector<std::pair<std::string, std::string>>;
 
@@ -63,4 +63,4 @@ class Registry {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::metrics

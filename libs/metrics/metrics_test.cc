@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::metrics {
 namespace metrics_test {
 
 using ::testing::HasSubstr;
@@ -81,4 +81,4 @@ TEST(Metrics, ThreadsLoseNoCount) {
 }
 
 }  // namespace metrics_test
-}  // namespace optserve
+}  // namespace optserve::metrics

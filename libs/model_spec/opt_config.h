@@ -66,7 +66,3 @@ nlohmann::json to_json(const OptConfig& config);
 Result<OptConfig> config_from_json(const nlohmann::json& json);
 
 }  // namespace optserve::model_spec
-
-namespace optserve {
-using model_spec::OptConfig;
-}  // namespace optserve

@@ -4,7 +4,7 @@
 #include "quant/quant_format.h"
 #include "tensor/buffer.h"
 
-namespace optserve {
+namespace optserve::quant {
 
 // [out, in] in host memory, row-major, as shards hold it (quant/quantise.h). Borrowed.
 struct StoredMatrix {
@@ -26,4 +26,4 @@ struct Weight {
   bool empty() const { return values.data() == nullptr; }
 };
 
-}  // namespace optserve
+}  // namespace optserve::quant

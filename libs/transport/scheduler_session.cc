@@ -32,7 +32,8 @@ SchedulerLinkOptions link_options(const protocol::Register& hello, const std::ve
   return link;
 }
 
-void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health) {
+void serve_scheduler(Service& service, const SessionSettings& settings, metrics::Registry& metrics,
+                     metrics::Health& health) {
   ServiceLoop loop(service, health.clock, metrics);
   for (size_t i = 0; i < settings.schedulers.size(); ++i) {
     PortOptions port;

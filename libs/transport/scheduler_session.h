@@ -28,6 +28,7 @@ struct SessionSettings {
 };
 // Connects to all schedulers, marks the process as started, and runs until it is drained or told to stop. The metrics
 // of a connection have the label port="scheduler-<index>". Throws Error.
-void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health);
+void serve_scheduler(Service& service, const SessionSettings& settings, metrics::Registry& metrics,
+                     metrics::Health& health);
 
 }  // namespace optserve::transport

@@ -86,8 +86,8 @@ void run(const Options& options) {
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
-  Registry registry;
-  Health health(clock);
+  metrics::Registry registry;
+  metrics::Health health(clock);
   scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
@@ -104,7 +104,7 @@ void run(const Options& options) {
   settings.services_port = loop.bind(options.bind_services, {.name = "services"});
   health.stamp();
   health.started = health.ready = true;
-  const HttpServer http(options.common.http_address, options.common.http_port, registry, health);
+  const metrics::HttpServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("ready", {{"clients", loop.bound_endpoint(settings.clients_port)},
                      {"services", loop.bound_endpoint(settings.services_port)},
                      {"http_port", http.port()}});

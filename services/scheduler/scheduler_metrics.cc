@@ -16,8 +16,8 @@ const std::vector<double>& latency_buckets() {
 
 }  // namespace
 
-SchedulerMetrics::SchedulerMetrics(Registry& registry) {
-  const auto counter = [&](const char* name, const char* help, const Labels& labels = {}) {
+SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) {
+  const auto counter = [&](const char* name, const char* help, const metrics::Labels& labels = {}) {
     return registry.counter(name, help, labels);
   };
   accepted = counter("optserve_jobs_accepted_total", "Jobs accepted into the queue");

@@ -22,7 +22,7 @@ using transport::Outbox;
 using transport::Peer;
 
 SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& store, journal::Recovery recovery,
-                                   Registry& registry)
+                                   metrics::Registry& registry)
     : tables_(std::move(options), store, recovery.term, registry) {
   admission_.recover(std::move(recovery));
 }

@@ -18,7 +18,7 @@
 namespace optserve::scheduler {
 
 struct SchedulerTables {
-  SchedulerTables(SchedulerOptions given, journal::JobStore& its_store, uint64_t its_term, Registry& registry)
+  SchedulerTables(SchedulerOptions given, journal::JobStore& its_store, uint64_t its_term, metrics::Registry& registry)
       : options(std::move(given)), store(its_store), term(its_term), metrics(registry) {}
   SchedulerTables(const SchedulerTables&) = delete;
   SchedulerTables& operator=(const SchedulerTables&) = delete;

@@ -167,7 +167,7 @@ class World {
   const Peer client{0, "client"}, tokenizer{1, "tokenizer"}, worker{1, "worker"}, worker2{1, "worker2"};
 
  private:
-  Registry registry_;
+  metrics::Registry registry_;
   journal::MemoryStore memory_;
   transport::Outbox out_;
 
@@ -195,7 +195,7 @@ inline void send_tokens(World& world, const World::Peer& worker, const std::vect
     message.positions.push_back(position);
     message.tokens.push_back(kFirstByteId + 'a');
     message.finished.push_back(
-        static_cast<uint8_t>(last ? protocol::FinishReason::kLength : protocol::FinishReason::kNone));
+        static_cast<uint8_t>(last ? sampling::FinishReason::kLength : sampling::FinishReason::kNone));
   }
   world.send(worker, std::move(message));
 }

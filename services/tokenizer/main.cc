@@ -42,7 +42,7 @@ tokenizer::TextServer load_models(const Options& options) {
   return tokenizer::TextServer(std::move(models));
 }
 
-void serve(const Options& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
+void serve(const Options& options, tokenizer::TextServer texts, metrics::Registry& metrics, metrics::Health& health) {
   protocol::Register hello = transport::new_registration();
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
@@ -59,11 +59,11 @@ int main(int argc, char** argv) {
   try {
     install_shutdown_signals();
     start_logging("tokenizer", options.common, parser);
-    Registry metrics;
+    metrics::Registry metrics;
     const SystemClock clock;
-    Health health(clock);
+    metrics::Health health(clock);
     health.stamp();
-    const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+    const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
     log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
     serve(options, load_models(options), metrics, health);
     return 0;

@@ -11,11 +11,11 @@ namespace {
 
 int run_supervisor(const optserve::worker::WorkerOptions& options) {
   using namespace optserve;
-  Registry metrics;
+  metrics::Registry metrics;
   const SystemClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   health.stamp();
-  const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
   return worker::Supervisor(options, metrics, health, clock).run();
 }

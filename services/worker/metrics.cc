@@ -2,7 +2,7 @@
 
 namespace optserve::worker {
 
-WorkerMetrics::WorkerMetrics(Registry& r, size_t schedulers)
+WorkerMetrics::WorkerMetrics(metrics::Registry& r, size_t schedulers)
     : tokens(r.counter("optserve_worker_generated_tokens_total", "Tokens sent to the scheduler")),
       leases(r.counter("optserve_worker_leases_total", "Leases taken")),
       leases_failed(r.counter("optserve_worker_leases_failed_total", "Leases that ended without a result")),
@@ -26,14 +26,14 @@ WorkerMetrics::WorkerMetrics(Registry& r, size_t schedulers)
       device_idle(r.gauge("optserve_worker_device_idle_seconds_total",
                           "Time of rank 0's device between steps, whether there was work or not")) {
   for (size_t i = 0; i < schedulers; ++i) {
-    const Labels labels{{"scheduler", std::to_string(i)}};
+    const metrics::Labels labels{{"scheduler", std::to_string(i)}};
     of_scheduler.push_back({r.gauge("optserve_worker_registered", "1 while registered with the scheduler", labels),
                             r.gauge("optserve_worker_leases_held", "Leases held of the scheduler", labels),
                             r.gauge("optserve_worker_capacity", "Leases granted to the scheduler at a time", labels)});
   }
 }
 
-void WorkerMetrics::update_device(const Engine::DeviceTime& time) const {
+void WorkerMetrics::update_device(const engine::Engine::DeviceTime& time) const {
   device_busy.set(time.busy_ms / 1000);
   device_idle.set(time.idle_ms / 1000);
 }

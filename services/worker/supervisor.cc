@@ -32,7 +32,8 @@ struct OwnedFd {
 
 }  // namespace
 
-Supervisor::Supervisor(const WorkerOptions& options, Registry& metrics, Health& health, const Clock& clock)
+Supervisor::Supervisor(const WorkerOptions& options, metrics::Registry& metrics, metrics::Health& health,
+                       const Clock& clock)
     : options_(options),
       clock_(clock),
       health_(health),
@@ -71,7 +72,7 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
 
 Supervisor::Ending Supervisor::run_group() {
   const GroupStatusMemory status = GroupStatusMemory::create();
-  const ProcessGroupMemory memory = create_process_group_memory(options_.world);
+  const comm::ProcessGroupMemory memory = comm::create_process_group_memory(options_.world);
   const OwnedFd group_fd{memory.fd};
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) throw errno_error("pipe2");

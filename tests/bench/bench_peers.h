@@ -108,7 +108,7 @@ class BenchScheduler {
 
  private:
   SystemClock clock_;
-  Registry registry_;
+  metrics::Registry registry_;
   journal::MemoryStore memory_;
   std::string folder_;
   std::unique_ptr<journal::Journal> journal_;

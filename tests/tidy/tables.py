@@ -6,6 +6,11 @@ PARAMETERS_MAX = 6
 LINE_COLUMNS_MAX = 120
 FOLDER_FILES_MAX = 34  # lying in the folder itself; data and corpora of fuzzers are not counted
 
+# Components whose names stand in `optserve` itself, since every layer speaks of them.
+COMPONENTS_OF_EVERY_LAYER = ['base', 'tensor']
+# Files with functions that are looked up in the namespace of another component's types, or that only name such a type.
+NAMESPACES_OF_OTHERS = ['libs/protocol/message_types.h', 'libs/engine/weight_source.h']
+
 # Third-party headers and the only places that include them. Tests, fuzzers and benchmarks may include anything.
 HEADER_OWNERS = [
     (r'zmq(_addon)?\.hp?p?$', ['libs/transport/']),

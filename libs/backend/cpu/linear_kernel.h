@@ -7,7 +7,7 @@
 #include "backend/cpu/kernels.h"
 #include "base/simd.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int kTileRows = 6;  // 12 sums, 2 weights and 1 input: fits the 16 registers of AVX2
@@ -168,4 +168,4 @@ void linear_kernel(const LinearProduct& p, int64_t first, int64_t last) {
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -6,7 +6,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 
@@ -73,4 +73,4 @@ void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, K
          "prefill_attention");
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -5,7 +5,7 @@
 #include "backend/cuda_factory.h"
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 namespace cuda {
 
@@ -112,4 +112,4 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
   return std::make_unique<CudaBackend>(options);
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

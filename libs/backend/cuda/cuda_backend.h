@@ -14,7 +14,7 @@
 #include "kernels/attention.h"
 #include "kernels/element.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 class CudaBackend final : public Backend {
  public:
@@ -46,10 +46,10 @@ class CudaBackend final : public Backend {
   Buffer random_table(const RandomBlock& block) override;
 
   // weights.cc
-  Weight load_weight(const StoredMatrix& stored) override;
-  size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const override;
-  Weight random_weight(const RandomBlock& block, QuantFormat format) override;
-  Weight weight_of_table(const Tensor& table) override;
+  quant::Weight load_weight(const quant::StoredMatrix& stored) override;
+  size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const override;
+  quant::Weight random_weight(const RandomBlock& block, quant::QuantFormat format) override;
+  quant::Weight weight_of_table(const Tensor& table) override;
 
   // graphs.cc
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
@@ -71,7 +71,8 @@ class CudaBackend final : public Backend {
   void do_interleave_ranks(const Tensor& in, Tensor out) override;
 
   // linear.cc
-  void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
+  void do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
+                 Tensor out) override;
 
   // attention.cc
   void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
@@ -98,7 +99,7 @@ class CudaBackend final : public Backend {
   bool keeps_quantised() const;
   // Packs row-major values and scales on the device, or dequantises them. `spare`: room on the device for what is
   // packed only in between; not used where quantised weights are kept.
-  Weight make_quantised(const StoredMatrix& stored, std::byte* spare);
+  quant::Weight make_quantised(const quant::StoredMatrix& stored, std::byte* spare);
   void decode(const kernels::AttentionArgs& args, int64_t num_decodes);
   // Each decoding sequence as a tile of one row, on the device.
   const int32_t* decode_tiles(int64_t num_decodes);
@@ -125,4 +126,4 @@ class CudaBackend final : public Backend {
   std::unique_ptr<cuda::LinearTuner> tuner_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::backend

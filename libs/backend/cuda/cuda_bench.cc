@@ -14,7 +14,7 @@
 #include "base/limits.h"
 #include "sampling/token_rules.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int kCalls = 24;  // of one graph
@@ -27,8 +27,9 @@ class Bench {
     std::printf("%s\n", backend_->description().c_str());
   }
 
-  void linear(int64_t rows, int64_t in, int64_t out, bool logits, QuantFormat format = QuantFormat::kF16) {
-    std::vector<Weight> weights;
+  void linear(int64_t rows, int64_t in, int64_t out, bool logits,
+              quant::QuantFormat format = quant::QuantFormat::kF16) {
+    std::vector<quant::Weight> weights;
     const size_t bytes = backend_->weight_bytes(format, out, in);
     const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / bytes + 1));
     for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in), format));
@@ -102,22 +103,23 @@ class Bench {
     held_.clear();
   }
 
-  void sample(int64_t rows, const SamplingParams& params, const char* name, const TokenRules& rules = TokenRules()) {
+  void sample(int64_t rows, const sampling::SamplingParams& params, const char* name,
+              const sampling::TokenRules& rules = sampling::TokenRules()) {
     constexpr int64_t kVocab = 50272;
     constexpr int32_t kKnown = 200;
     const Buffer logits = backend_->allocate(static_cast<size_t>(rows * kVocab) * sizeof(float));
     std::vector<float> host(static_cast<size_t>(rows * kVocab));
     for (size_t i = 0; i < host.size(); ++i) host[i] = static_cast<float>((i * 2654435761u >> 8) % 4096) / 300.0f;
     backend_->upload(logits.view(DType::kF32, {rows, kVocab}), host.data());
-    std::vector<PackedSampleRow> packed;
+    std::vector<sampling::PackedSampleRow> packed;
     for (int32_t i = 0; i < rows; ++i) packed.push_back(pack(params, !rules.empty(), i, kKnown, kKnown / 2));
-    const Buffer device_rows = backend_->allocate(packed.size() * sizeof(PackedSampleRow));
+    const Buffer device_rows = backend_->allocate(packed.size() * sizeof(sampling::PackedSampleRow));
     std::vector<int32_t> known(static_cast<size_t>(rows) * (kKnown + 1));
     for (size_t i = 0; i < known.size(); ++i) known[i] = static_cast<int32_t>(i * 7919 % 50265);
     SampleBatch batch;
-    batch.rows = device_rows.view(DType::kU8, {rows, sizeof(PackedSampleRow)});
+    batch.rows = device_rows.view(DType::kU8, {rows, sizeof(sampling::PackedSampleRow)});
     backend_->upload(batch.rows, packed.data());
-    batch.features = sample_features(params, !rules.empty());
+    batch.features = sampling::sample_features(params, !rules.empty());
     batch.history = ints(known, {rows, kKnown + 1});
     batch.vocab_real = 50265;
     batch.rules = rules_table(rows, rules);
@@ -180,7 +182,7 @@ class Bench {
     return view;
   }
 
-  Tensor rules_table(int64_t rows, const TokenRules& rules) {
+  Tensor rules_table(int64_t rows, const sampling::TokenRules& rules) {
     const std::vector<int32_t> one = pack(rules);
     std::vector<int32_t> all(static_cast<size_t>(rows) * limits::kTokenRulesWordsMax);
     for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
@@ -215,11 +217,11 @@ class Bench {
 };
 
 void run_sampling(Bench& bench) {
-  TokenRules rules;
+  sampling::TokenRules rules;
   rules.bad_words = {{17, 4711}, {50, 60, 70}};
   rules.stop_ids = {50118};
   for (TokenId id = 0; id < 300; ++id) rules.logit_bias.push_back({id * 160, 1.5f});
-  const SamplingParams chain{
+  const sampling::SamplingParams chain{
       .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .repetition_penalty = 1.2f, .logprobs = 5};
   for (const int64_t rows : {1, 64, 256, 512}) {
     bench.sample(rows, {.temperature = 0}, "greedy");
@@ -230,7 +232,7 @@ void run_sampling(Bench& bench) {
     bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f}, "top-p 0.9");
     bench.sample(rows, {.temperature = 0.8f, .min_p = 0.05f}, "min-p 0.05");
     bench.sample(rows, {.temperature = 0.8f, .typical_p = 0.9f}, "typical-p 0.9");
-    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f, .profile = SamplingProfile::kFasterTransformer},
+    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f, .profile = sampling::SamplingProfile::kFasterTransformer},
                  "top-p 0.9 as FT");
     bench.sample(rows, {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f, .repetition_penalty = 1.2f}, "penalty, k, p");
     bench.sample(rows, chain, "penalty, k, p, 5 best");
@@ -260,8 +262,8 @@ void run_formats(Bench& bench) {
   for (const int64_t h : {2048, 4096, 7168}) {
     for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
       for (const int64_t rows : {1, 8, 16, 32, 64, 128, 256, 512, 1024}) {
-        for (const QuantFormat format :
-             {QuantFormat::kF16, QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4}) {
+        for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8,
+                                                quant::QuantFormat::kFp8, quant::QuantFormat::kInt4}) {
           bench.linear(rows, in, out, false, format);
         }
       }
@@ -290,7 +292,7 @@ void run(DType dtype, const std::function<bool(const char*)>& has) {
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend
 
 int main(int argc, char** argv) {
   const std::span arguments(argv + 1, static_cast<size_t>(argc - 1));
@@ -298,7 +300,7 @@ int main(int argc, char** argv) {
     return std::ranges::any_of(arguments, [&](const char* argument) { return std::strcmp(argument, word) == 0; });
   };
   try {
-    optserve::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has);
+    optserve::backend::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "cuda_bench: %s\n", e.what());
     return 1;

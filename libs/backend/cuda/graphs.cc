@@ -1,7 +1,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 
@@ -64,4 +64,4 @@ void CudaBackend::capture_or_run(uint64_t key, const std::function<void()>& body
   expect(cudaGraphLaunch(graph.exec, stream_), "cudaGraphLaunch");
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

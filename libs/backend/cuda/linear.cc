@@ -1,9 +1,9 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/weight_format.h"
 
-namespace optserve {
+namespace optserve::backend {
 
-void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+void CudaBackend::do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                             Tensor out) {
   const cuda::LinearCall call{
       .element = element(),
@@ -24,4 +24,4 @@ void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor&
   tuner_->run(call, !capturing_);
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

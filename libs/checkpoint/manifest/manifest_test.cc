@@ -80,7 +80,7 @@ TEST(Manifest, RoundTripOfEveryQuantisation) {
   using nlohmann::json;
   for (const char* name : {"int8", "int8-mse", "fp8", "int4"}) {
     Manifest manifest = example();
-    manifest.quantisation = find_quantisation(name);
+    manifest.quantisation = quant::find_quantisation(name);
     const std::string text = manifest_text(manifest);
     const Result<Manifest> back = parse_manifest(text);
     ASSERT_TRUE(back.ok()) << back.refusal().message;
@@ -94,7 +94,7 @@ TEST(Manifest, RoundTripOfEveryQuantisation) {
 
 TEST(Manifest, RefusesQuantisationsThatDoNotExist) {
   Manifest manifest = example();
-  manifest.quantisation = find_quantisation("int4");
+  manifest.quantisation = quant::find_quantisation("int4");
   const auto good = nlohmann::json::parse(manifest_text(manifest));
   const auto fault = [&](const char* key, const nlohmann::json& value) {
     nlohmann::json changed = good;

@@ -5,7 +5,7 @@
 namespace optserve::engine {
 
 Mlp::Mlp(WeightLoader& loader, int64_t layer)
-    : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), Activation::kRelu),
+    : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), backend::Activation::kRelu),
       down_(loader, model_spec::layer_tensor_name(layer, "ffn.down")) {}
 
 void Mlp::forward_without_bias(Exec& exec, Tensor x, Tensor out) const {

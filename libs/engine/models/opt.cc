@@ -19,7 +19,7 @@ void OptEmbedding::forward(Exec& exec, const Batch& batch, Tensor x) const {
   }
 }
 
-OptLayer::OptLayer(WeightLoader& loader, int64_t index, KvLayer kv)
+OptLayer::OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv)
     : norm_before_(loader.config().norm_before),
       attention_norm_(loader, layer_tensor_name(index, "attention_norm")),
       attention_(loader, index, kv),

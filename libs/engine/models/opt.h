@@ -32,7 +32,7 @@ class OptEmbedding {
 class OptLayer {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
-  OptLayer(WeightLoader& loader, int64_t index, KvLayer kv);
+  OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv);
   // Norms before the blocks: y is the attention norm of x; on return y is the ffn norm of the new x.
   // Norms after them: on return y is the stream, and x is used up.
   void attend(Exec& exec, const Batch& batch) const;

@@ -23,7 +23,7 @@ T read_number(const std::string& option, const std::string& expected, std::strin
   return value;
 }
 
-TokenBias read_bias(const std::string& text) {
+sampling::TokenBias read_bias(const std::string& text) {
   constexpr const char* kExpected = "id=bias, as in 50118=-2.5";
   const size_t equals = text.find('=');
   if (equals == std::string::npos) fail_usage("logit-bias", kExpected, text);
@@ -32,8 +32,8 @@ TokenBias read_bias(const std::string& text) {
 }
 
 template <class Wanted>
-void add_parameters(ConfigParser& parser, SamplingParams& params, Wanted&& is_wanted) {
-  for_each_parameter(params, [&](const ParameterInfo& info, auto& field) {
+void add_parameters(ConfigParser& parser, sampling::SamplingParams& params, Wanted&& is_wanted) {
+  sampling::for_each_parameter(params, [&](const sampling::ParameterInfo& info, auto& field) {
     if constexpr (!std::is_enum_v<std::remove_reference_t<decltype(field)>>) {
       std::string name = info.name;
       std::ranges::replace(name, '_', '-');
@@ -69,7 +69,7 @@ void add_options(ConfigParser& parser, SamplingOptions& options) {
   parser.add("bad-word-ids", options.bad_word_ids, "The same, as ids separated by commas; repeatable");
 }
 
-void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params) {
+void add_benchmarked_parameters(ConfigParser& parser, sampling::SamplingParams& params) {
   add_parameters(parser, params, [](std::string_view name) {
     return name != "seed" && name != "ignore_eos" && name != "min_new_tokens";
   });
@@ -77,7 +77,7 @@ void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params) {
 
 void apply(const SamplingOptions& options, protocol::JobSpec& job) {
   job.sampling = options.params;
-  const auto profile = parse_sampling_profile(options.profile);
+  const auto profile = sampling::parse_sampling_profile(options.profile);
   if (!profile.ok()) throw CommandFailure{kExitUsage, profile.refusal().message};
   job.sampling.profile = profile.value();
   for (const std::string& bias : options.logit_bias) job.rules.logit_bias.push_back(read_bias(bias));

@@ -54,8 +54,8 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
   Result<ReaderSettings> reader = settings_of(command.reader);
   if (!reader.ok()) return reader.refusal();
   return ConvertOptions{command,
-                        tensor::parse_weight_dtype(command.dtype),
-                        find_quantisation(command.quantize),
+                        parse_weight_dtype(command.dtype),
+                        quant::find_quantisation(command.quantize),
                         std::move(reader).value(),
                         {}};
 }

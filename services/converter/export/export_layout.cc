@@ -60,7 +60,9 @@ std::string huggingface_name(const TensorSpec& spec) {
 }
 
 // Models of OPT-350M's kind predate model parallelism and fused projections.
-bool is_old_architecture(const OptConfig& config) { return !config.norm_before || config.has_projections(); }
+bool is_old_architecture(const model_spec::OptConfig& config) {
+  return !config.norm_before || config.has_projections();
+}
 
 void add_setting(checkpoint::PickleWriter& pickle, std::string_view key, int64_t value) {
   pickle.text(key);
@@ -78,7 +80,7 @@ void add_text(checkpoint::PickleWriter& pickle, std::string_view key, std::strin
 }
 
 // cfg["model"] and what Metaseq looks for beside it.
-void add_cfg(checkpoint::PickleWriter& pickle, const OptConfig& config, int64_t parts) {
+void add_cfg(checkpoint::PickleWriter& pickle, const model_spec::OptConfig& config, int64_t parts) {
   pickle.begin_dict();
   pickle.text("common");
   pickle.begin_dict();
@@ -115,7 +117,7 @@ int64_t ExportTensor::elements() const {
   return product;
 }
 
-std::vector<ExportTensor> huggingface_tensors(const OptConfig& config) {
+std::vector<ExportTensor> huggingface_tensors(const model_spec::OptConfig& config) {
   std::vector<ExportTensor> out;
   for (const TensorSpec& spec : model_spec::opt_tensors(config)) {
     if (spec.split == Split::kQkvRows)
@@ -126,10 +128,8 @@ std::vector<ExportTensor> huggingface_tensors(const OptConfig& config) {
   return out;
 }
 
-std::string huggingface_config(const OptConfig& config, tensor::DType dtype) {
-  const char* torch_dtype = dtype == tensor::DType::kF16    ? "float16"
-                            : dtype == tensor::DType::kBF16 ? "bfloat16"
-                                                            : "float32";
+std::string huggingface_config(const model_spec::OptConfig& config, DType dtype) {
+  const char* torch_dtype = dtype == DType::kF16 ? "float16" : dtype == DType::kBF16 ? "bfloat16" : "float32";
   const ordered_json json = {{"architectures", {"OPTForCausalLM"}},
                              {"model_type", "opt"},
                              {"_remove_final_layer_norm", false},
@@ -157,7 +157,7 @@ std::string huggingface_config(const OptConfig& config, tensor::DType dtype) {
   return json.dump(2) + "\n";
 }
 
-std::vector<ExportTensor> metaseq_tensors(const OptConfig& config, int64_t part, int64_t parts) {
+std::vector<ExportTensor> metaseq_tensors(const model_spec::OptConfig& config, int64_t part, int64_t parts) {
   std::vector<ExportTensor> out;
   out.push_back({"decoder.version", {1}, {}, {}, 0, 3.0f});
   for (const TensorSpec& spec : model_spec::opt_tensors(config)) {
@@ -173,7 +173,7 @@ std::vector<ExportTensor> metaseq_tensors(const OptConfig& config, int64_t part,
   return out;
 }
 
-std::string metaseq_pickle(const OptConfig& config, tensor::DType dtype, int64_t parts,
+std::string metaseq_pickle(const model_spec::OptConfig& config, DType dtype, int64_t parts,
                            const std::vector<ExportTensor>& tensors) {
   checkpoint::PickleWriter pickle;
   pickle.begin_dict();
@@ -190,11 +190,11 @@ std::string metaseq_pickle(const OptConfig& config, tensor::DType dtype, int64_t
   return pickle.finish();
 }
 
-std::string metaseq_file_name(const OptConfig& config, int64_t part) {
+std::string metaseq_file_name(const model_spec::OptConfig& config, int64_t part) {
   return is_old_architecture(config) ? "reshard.pt" : "reshard-model_part-" + std::to_string(part) + ".pt";
 }
 
-Status check_metaseq_parts(const OptConfig& config, int64_t parts) {
+Status check_metaseq_parts(const model_spec::OptConfig& config, int64_t parts) {
   if (is_old_architecture(config) && parts != 1)
     return refuse(ErrorCode::kBadRequest,
                   std::to_string(parts) +
@@ -205,7 +205,7 @@ Status check_metaseq_parts(const OptConfig& config, int64_t parts) {
                                             model_spec::legal_worlds_text(config));
 }
 
-Result<HuggingFaceTokenizer> huggingface_tokenizer(const OptConfig& config, std::string_view vocabulary) {
+Result<HuggingFaceTokenizer> huggingface_tokenizer(const model_spec::OptConfig& config, std::string_view vocabulary) {
   const Result<nlohmann::json> parsed = checkpoint::parse_json_strict(vocabulary, "the vocabulary", 1);
   if (!parsed.ok()) return parsed.refusal();
   ordered_json special = ordered_json::object();

@@ -31,9 +31,9 @@ int64_t rows_per_chunk(const model_spec::TensorSpec& spec, size_t element) {
 
 std::vector<float> read_wide(const ForeignTensor& tensor, int64_t row, int64_t count) {
   std::vector<float> values(static_cast<size_t>(count * tensor.columns()));
-  std::vector<std::byte> raw(values.size() * tensor::dtype_bytes(tensor.dtype()));
+  std::vector<std::byte> raw(values.size() * dtype_bytes(tensor.dtype()));
   tensor.read_rows(row, count, raw);
-  tensor::convert_to_f32(raw.data(), tensor.dtype(), values.data(), values.size());
+  convert_to_f32(raw.data(), tensor.dtype(), values.data(), values.size());
   return values;
 }
 
@@ -90,7 +90,7 @@ bool ForeignModel::output_is_tied() const {
   const model_spec::TensorSpec& tokens = table.front();
   const model_spec::TensorSpec& output = table.back();
   if (dtype(tokens) != dtype(output)) return false;
-  const size_t element = tensor::dtype_bytes(dtype(tokens));
+  const size_t element = dtype_bytes(dtype(tokens));
   const int64_t step = rows_per_chunk(tokens, element);
   std::vector<std::byte> a, b;
   for (int64_t row = 0; row < tokens.rows; row += step) {
@@ -104,22 +104,22 @@ bool ForeignModel::output_is_tied() const {
   return true;
 }
 
-tensor::DType ForeignModel::dtype(const model_spec::TensorSpec& spec) const {
+DType ForeignModel::dtype(const model_spec::TensorSpec& spec) const {
   const std::vector<Region>& regions = mapping(spec).regions;
-  const tensor::DType first = regions.at(0).tensor->dtype();
+  const DType first = regions.at(0).tensor->dtype();
   const bool is_uniform = std::all_of(regions.begin(), regions.end(),
                                       [&](const Region& region) { return region.tensor->dtype() == first; });
-  return is_uniform ? first : tensor::DType::kF32;
+  return is_uniform ? first : DType::kF32;
 }
 
-tensor::DType ForeignModel::natural_dtype() const {
-  std::optional<tensor::DType> common;
+DType ForeignModel::natural_dtype() const {
+  std::optional<DType> common;
   for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(config_)) {
-    const tensor::DType found = dtype(spec);
-    if (common.value_or(found) != found || found == tensor::DType::kF64) return tensor::DType::kF32;
+    const DType found = dtype(spec);
+    if (common.value_or(found) != found || found == DType::kF64) return DType::kF32;
     common = found;
   }
-  return common.value_or(tensor::DType::kF32);
+  return common.value_or(DType::kF32);
 }
 
 Status ForeignModel::check_bytes(const model_spec::TensorSpec& spec) const {
@@ -132,8 +132,8 @@ Status ForeignModel::check_bytes(const model_spec::TensorSpec& spec) const {
 
 void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count,
                              std::span<std::byte> out) const {
-  const tensor::DType type = dtype(spec);
-  const auto element = static_cast<int64_t>(tensor::dtype_bytes(type));
+  const DType type = dtype(spec);
+  const auto element = static_cast<int64_t>(dtype_bytes(type));
   check_eq(out.size(), static_cast<size_t>(count * spec.cols * element),
            "ForeignModel::read_rows: bytes of " + spec.name);
   std::vector<std::byte> piece;
@@ -149,7 +149,7 @@ void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, in
       tensor.read_rows(from, rows, {to, static_cast<size_t>(rows * columns * element)});
       continue;
     }
-    const size_t source_element = tensor::dtype_bytes(tensor.dtype());
+    const size_t source_element = dtype_bytes(tensor.dtype());
     piece.resize(static_cast<size_t>(rows * columns) * source_element);
     tensor.read_rows(from, rows, piece);
     for (int64_t i = 0; i < rows; ++i) {
@@ -159,7 +159,7 @@ void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, in
         std::memcpy(place, line, static_cast<size_t>(columns * element));
       } else {
         std::vector<float> wide(static_cast<size_t>(columns));
-        tensor::convert_to_f32(line, tensor.dtype(), wide.data(), wide.size());
+        convert_to_f32(line, tensor.dtype(), wide.data(), wide.size());
         std::memcpy(place, wide.data(), wide.size() * sizeof(float));
       }
     }
@@ -170,7 +170,7 @@ bool ForeignModel::replicas_agree(const model_spec::TensorSpec& spec) const {
   const Mapping& found = mapping(spec);
   if (found.replicas.empty()) return true;
   const Region& first = found.regions.at(0);
-  const size_t element = tensor::dtype_bytes(first.tensor->dtype());
+  const size_t element = dtype_bytes(first.tensor->dtype());
   const int64_t step = rows_per_chunk(spec, element);
   std::vector<std::byte> expected, other;
   for (int64_t row = 0; row < spec.rows; row += step) {

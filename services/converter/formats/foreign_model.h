@@ -23,8 +23,8 @@ class ForeignModel final : public WeightRows {
   const ForeignCheckpoint& foreign() const { return foreign_; }
   const model_spec::OptConfig& config() const override { return config_; }
   // The type all tensors share, or F32 if they differ.
-  tensor::DType natural_dtype() const;
-  tensor::DType dtype(const model_spec::TensorSpec& spec) const override;
+  DType natural_dtype() const;
+  DType dtype(const model_spec::TensorSpec& spec) const override;
 
   // Compares the bytes behind a tensor with their checksums, where the format has them. Refuses parts whose copies of
   // it differ by more than training lets them drift apart: they are of different checkpoints.

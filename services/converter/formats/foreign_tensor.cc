@@ -29,7 +29,7 @@ class SafetensorsTensor final : public ForeignTensor {
   SafetensorsTensor(const checkpoint::ByteSource& file, const checkpoint::StoredTensor& stored)
       : ForeignTensor(stored.dtype, stored.shape), file_(file), offset_(stored.offset) {}
   void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const override {
-    const auto row_bytes = static_cast<uint64_t>(columns()) * tensor::dtype_bytes(dtype());
+    const auto row_bytes = static_cast<uint64_t>(columns()) * dtype_bytes(dtype());
     check_eq(out.size(), static_cast<size_t>(count) * row_bytes, "SafetensorsTensor::read_rows: bytes");
     file_.read_at(offset_ + static_cast<uint64_t>(row) * row_bytes, out);
   }
@@ -51,7 +51,7 @@ class GroupTensor final : public ForeignTensor {
     return ok_status();
   }
   void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const override {
-    const size_t element = tensor::dtype_bytes(dtype());
+    const size_t element = dtype_bytes(dtype());
     int64_t at = begin_ + row * columns();
     int64_t left = count * columns();
     int64_t shard_begin = 0;

@@ -15,10 +15,10 @@ namespace optserve::converter {
 
 class ForeignTensor {
  public:
-  ForeignTensor(tensor::DType dtype, std::vector<int64_t> shape) : dtype_(dtype), shape_(std::move(shape)) {}
+  ForeignTensor(DType dtype, std::vector<int64_t> shape) : dtype_(dtype), shape_(std::move(shape)) {}
   virtual ~ForeignTensor() = default;
 
-  tensor::DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   int64_t rows() const { return shape_.empty() ? 1 : shape_[0]; }
   int64_t columns() const;  // product of the axes after the first; 1 for vectors
@@ -30,7 +30,7 @@ class ForeignTensor {
   virtual void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const = 0;
 
  private:
-  tensor::DType dtype_;
+  DType dtype_;
   std::vector<int64_t> shape_;
 };
 

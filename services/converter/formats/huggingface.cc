@@ -110,13 +110,13 @@ Status check_index(const std::string& folder, const HuggingFaceFiles& files, con
 
 void read_sizes(const json& config, const std::string& path, ForeignHints& hints) {
   using model_spec::OptConfig;
-  constexpr std::array<std::pair<const char*, int64_t OptConfig::*>, 6> kKeys = {
-      {{"num_hidden_layers", &OptConfig::num_layers},
-       {"hidden_size", &OptConfig::hidden},
-       {"ffn_dim", &OptConfig::ffn},
-       {"vocab_size", &OptConfig::vocab},
-       {"word_embed_proj_dim", &OptConfig::embed_dim},
-       {"max_position_embeddings", &OptConfig::max_positions}}};
+  constexpr std::array<std::pair<const char*, int64_t model_spec::OptConfig::*>, 6> kKeys = {
+      {{"num_hidden_layers", &model_spec::OptConfig::num_layers},
+       {"hidden_size", &model_spec::OptConfig::hidden},
+       {"ffn_dim", &model_spec::OptConfig::ffn},
+       {"vocab_size", &model_spec::OptConfig::vocab},
+       {"word_embed_proj_dim", &model_spec::OptConfig::embed_dim},
+       {"max_position_embeddings", &model_spec::OptConfig::max_positions}}};
   for (const auto& [key, size] : kKeys)
     if (const auto value = integer(config, key)) hints.sizes.push_back({path, key, *value, size});
 }

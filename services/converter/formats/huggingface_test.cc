@@ -60,7 +60,7 @@ TEST(HuggingfaceConfig, MustAgreeWithTheTensors) {
   ForeignCheckpoint foreign;
   foreign.parts.emplace_back();
   const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
-    foreign.parts[0][name] = std::make_unique<OneTensor>(tensor::DType::kF16, std::move(shape));
+    foreign.parts[0][name] = std::make_unique<OneTensor>(DType::kF16, std::move(shape));
   };
   add("decoder.embed_tokens.weight", {40, 16});
   add("decoder.embed_positions.weight", {8, 16});

@@ -73,8 +73,8 @@ ForeignTensor* Mapper::expect(size_t part, const std::string& name, const Shape&
     return nullptr;
   }
   ForeignTensor& tensor = *found->second;
-  if (tensor.shape() != shape || !tensor::is_floating(tensor.dtype())) {
-    faults_.push_back(part_text(part) + name + " is " + std::string(tensor::dtype_name(tensor.dtype())) +
+  if (tensor.shape() != shape || !is_floating(tensor.dtype())) {
+    faults_.push_back(part_text(part) + name + " is " + std::string(dtype_name(tensor.dtype())) +
                       checkpoint::shape_text(tensor.shape()) + ", expected " + checkpoint::shape_text(shape));
     return nullptr;
   }

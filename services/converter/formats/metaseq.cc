@@ -124,14 +124,14 @@ std::string file_name(const PtFile& file) { return std::filesystem::path(file.na
 // The sizes that a file's configuration states.
 std::vector<SizeClaim> claims_of(const PtFile& file) {
   using model_spec::OptConfig;
-  constexpr std::array<std::pair<const char*, int64_t OptConfig::*>, 7> kKeys = {
-      {{"decoder_layers", &OptConfig::num_layers},
-       {"decoder_embed_dim", &OptConfig::hidden},
-       {"decoder_ffn_embed_dim", &OptConfig::ffn},
-       {"decoder_attention_heads", &OptConfig::num_heads},
-       {"decoder_input_dim", &OptConfig::embed_dim},
-       {"decoder_output_dim", &OptConfig::embed_dim},
-       {"max_target_positions", &OptConfig::max_positions}}};
+  constexpr std::array<std::pair<const char*, int64_t model_spec::OptConfig::*>, 7> kKeys = {
+      {{"decoder_layers", &model_spec::OptConfig::num_layers},
+       {"decoder_embed_dim", &model_spec::OptConfig::hidden},
+       {"decoder_ffn_embed_dim", &model_spec::OptConfig::ffn},
+       {"decoder_attention_heads", &model_spec::OptConfig::num_heads},
+       {"decoder_input_dim", &model_spec::OptConfig::embed_dim},
+       {"decoder_output_dim", &model_spec::OptConfig::embed_dim},
+       {"max_target_positions", &model_spec::OptConfig::max_positions}}};
   std::vector<SizeClaim> claims;
   for (const auto& [key, size] : kKeys)
     if (const auto value = integer_setting(file.document(), "model", key))

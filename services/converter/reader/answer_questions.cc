@@ -104,8 +104,8 @@ class Answerer {
     const TensorSpec& spec = spec_of(request);
     const bool is_inside = request.begin >= 0 && request.count >= 0 && request.count <= spec.rows - request.begin;
     check(is_inside, "reader: rows outside of " + spec.name);
-    const uint64_t bytes = static_cast<uint64_t>(request.count) * static_cast<uint64_t>(spec.cols) *
-                           tensor::dtype_bytes(model_->dtype(spec));
+    const uint64_t bytes =
+        static_cast<uint64_t>(request.count) * static_cast<uint64_t>(spec.cols) * dtype_bytes(model_->dtype(spec));
     check(request.half < 2 && bytes <= kHalfBytes, "reader: rows that do not fit");
     model_->read_rows(spec, request.begin, request.count, window_.subspan(request.half * kHalfBytes, bytes));
     return Reply{.bytes = bytes};

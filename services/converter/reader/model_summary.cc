@@ -13,7 +13,6 @@ namespace {
 
 using checkpoint::SourceFile;
 using model_spec::OptConfig;
-using tensor::DType;
 
 constexpr size_t kTextMax = 1024;  // of a kind, a layout and a file's name
 constexpr size_t kLongTextMax = 16 << 10;
@@ -173,9 +172,9 @@ std::string fault_of(const ModelSummary& summary) {
   if (const Status status = model_spec::validate(*summary.config); !status.ok()) return status.refusal().message;
   if (!summary.problem.empty()) return "";
   if (summary.dtypes.size() != model_spec::opt_tensors(*summary.config).size()) return "another number of tensors";
-  const bool is_floating = std::all_of(summary.dtypes.begin(), summary.dtypes.end(), tensor::is_floating);
-  const bool is_natural = tensor::is_floating(summary.natural_dtype) && summary.natural_dtype != DType::kF64;
-  return is_floating && is_natural ? "" : "a type that weights cannot have";
+  const bool are_floating = std::all_of(summary.dtypes.begin(), summary.dtypes.end(), is_floating);
+  const bool is_natural = is_floating(summary.natural_dtype) && summary.natural_dtype != DType::kF64;
+  return are_floating && is_natural ? "" : "a type that weights cannot have";
 }
 
 }  // namespace

@@ -17,7 +17,6 @@ namespace {
 
 using checkpoint::ShardPlan;
 using checkpoint::SharedStaging;
-using tensor::DType;
 
 constexpr int64_t kPassMibMax = int64_t{1} << 40;
 constexpr std::string_view kCreatedBy = "optserve " OPTSERVE_VERSION;
@@ -61,7 +60,7 @@ Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& sou
                                               "; it belongs to another model");
   if (tokenizer) plan.config.vocab_real = std::min(plan.config.vocab_real, tokenizer->tokens);
   plan.dtype = options.dtype.value_or(source.natural_dtype());
-  check(tensor::is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
+  check(is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
   plan.quantisation = options.quantisation;
   plan.shards = options.shards > 0 ? options.shards : default_shards(plan.config, plan.quantisation);
   if (Status status = checkpoint::check_plan(plan); !status.ok()) return status.refusal();
@@ -156,7 +155,7 @@ Status run(const Conversion& conversion, const Clock& clock, ConvertResult& resu
 
 }  // namespace
 
-int default_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation) {
+int default_shards(const model_spec::OptConfig& config, const std::optional<quant::Quantisation>& quantisation) {
   const std::vector<int> legal = checkpoint::legal_shards(config, quantisation);
   for (const int shards : {8, 4, 2})
     if (std::ranges::find(legal, shards) != legal.end()) return shards;
@@ -164,9 +163,9 @@ int default_shards(const model_spec::OptConfig& config, const std::optional<Quan
 }
 
 std::string summary_text(const std::string& output, const ConvertResult& result) {
-  const std::string dtype(tensor::dtype_name(result.dtype));
+  const std::string dtype(dtype_name(result.dtype));
   const std::string formats =
-      result.quantisation ? std::string(quantisation_name(*result.quantisation)) + " and " + dtype : dtype;
+      result.quantisation ? std::string(quant::quantisation_name(*result.quantisation)) + " and " + dtype : dtype;
   return output + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " + formats +
          ", " + std::to_string(result.shards) + (result.shards == 1 ? " shard, " : " shards, ") +
          (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +

@@ -18,29 +18,30 @@ int64_t milliseconds_of(Duration time) { return std::chrono::duration_cast<milli
 
 }  // namespace
 
-using protocol::FinishReason;
 using protocol::JobState;
+using sampling::FinishReason;
 
 void Endings::succeed(Job& job, std::string message, Instant now) {
   finish(job, {JobState::kSucceeded, job.output.finish_reason, std::nullopt, std::move(message)}, now);
 }
 
 void Endings::fail(Job& job, const Refusal& why, Instant now) {
-  finish(job, {JobState::kFailed, FinishReason::kError, why.code, why.message}, now);
+  finish(job, {JobState::kFailed, sampling::FinishReason::kError, why.code, why.message}, now);
 }
 
 void Endings::cancel(Job& job, std::string why, Instant now) {
-  finish(job, {JobState::kCancelled, FinishReason::kCancelled, ErrorCode::kCancelled, std::move(why)}, now);
+  finish(job, {JobState::kCancelled, sampling::FinishReason::kCancelled, ErrorCode::kCancelled, std::move(why)}, now);
 }
 
 void Endings::give_up(Job& job, std::string why, Instant now) {
-  finish(job, {JobState::kDead, FinishReason::kError, ErrorCode::kAttemptsExhausted, std::move(why)}, now);
+  finish(job, {JobState::kDead, sampling::FinishReason::kError, ErrorCode::kAttemptsExhausted, std::move(why)}, now);
 }
 
 void Endings::expire_due(Instant now) {
   while (Job* job = tables_.jobs.expired(now)) {
     std::string message = limit_message(*job, next_limit(*job).kind);
-    finish(*job, {JobState::kExpired, FinishReason::kError, ErrorCode::kDeadlineExceeded, std::move(message)}, now);
+    finish(*job, {JobState::kExpired, sampling::FinishReason::kError, ErrorCode::kDeadlineExceeded, std::move(message)},
+           now);
   }
 }
 

@@ -30,7 +30,7 @@ class Endings {
  private:
   struct End {
     protocol::JobState state = protocol::JobState::kSucceeded;
-    protocol::FinishReason reason = protocol::FinishReason::kNone;
+    sampling::FinishReason reason = sampling::FinishReason::kNone;
     std::optional<ErrorCode> error;
     std::string message;
   };

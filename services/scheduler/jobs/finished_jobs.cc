@@ -5,8 +5,8 @@
 namespace optserve::scheduler {
 
 size_t RecentResults::size_of(const protocol::JobResult& result) {
-  size_t best = result.best.size() * sizeof(std::vector<TokenLogprob>);
-  for (const auto& tokens : result.best) best += tokens.size() * sizeof(TokenLogprob);
+  size_t best = result.best.size() * sizeof(std::vector<sampling::TokenLogprob>);
+  for (const auto& tokens : result.best) best += tokens.size() * sizeof(sampling::TokenLogprob);
   return best + sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.key.size() +
          result.message.size() + result.ids.size() * sizeof(TokenId) +
          (result.prompt_logprobs.size() + result.logprobs.size()) * sizeof(float);
