@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/config.h"
+#include "base/exit_status.h"
 
 namespace optserve::worker {
 
@@ -65,11 +66,6 @@ struct WorkerOptions {
   int rendezvous_port() const;  // 0: there is none
 };
 
-// Exit statuses that mean something to the supervisor; anything else is a failure worth another try.
-inline constexpr int kExitDrained = 0;
-inline constexpr int kExitBenchFailed = 1;
-inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the same command line will fail again
-
 void add_options(ConfigParser& parser, WorkerOptions& options);
 // Fills in what was not given of node_rank and rendezvous, as torchrun (MASTER_ADDR, MASTER_PORT, GROUP_RANK),
 // LeaderWorkerSet (LWS_LEADER_ADDRESS, LWS_WORKER_INDEX) and indexed Jobs (JOB_COMPLETION_INDEX) of Kubernetes set
@@ -78,7 +74,7 @@ void complete_from_environment(WorkerOptions& options,
                                const std::function<std::string(const std::string& name)>& variable);
 // A command line of optserve-worker that gives exactly these options.
 std::vector<std::string> command_line(WorkerOptions options);
-// Throws Error naming the first option that makes no sense.
+// Throws ConfigurationError naming the first option that makes no sense.
 void check_options(const WorkerOptions& options);
 
 }  // namespace optserve::worker

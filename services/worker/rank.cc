@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/format_names.h"
@@ -239,8 +241,33 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
                              process.registry, process.health);
   engine.stop();
   leader.stop();
-  return kExitDrained;
+  return kExitOk;
 }
+
+// Keeps the metrics of a rank above 0, whose own thread waits in collectives.
+class FollowerMetrics {
+ public:
+  FollowerMetrics(Registry& registry, const Engine& engine)
+      : busy_(registry.counter("optserve_worker_device_busy_seconds_total", "Time of this rank's device in steps")),
+        idle_(registry.counter("optserve_worker_device_idle_seconds_total",
+                               "Time of this rank's device between steps, whether there was work or not")),
+        thread_([this, &engine](const std::stop_token& stop) { run(engine, stop); }) {}
+
+ private:
+  void run(const Engine& engine, const std::stop_token& stop) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    do {
+      const Engine::DeviceTime time = engine.device_time();
+      busy_.raise_to(time.busy_ms / 1000);
+      idle_.raise_to(time.idle_ms / 1000);
+    } while (!wake_.wait_for(lock, stop, seconds(1), [&stop] { return stop.stop_requested(); }));
+  }
+
+  Counter busy_, idle_;
+  std::condition_variable_any wake_;
+  std::jthread thread_;  // ends before the members above
+};
 
 int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, const RankProcess& process) {
   auto loaded = load(options, identity, process);
@@ -252,8 +279,9 @@ int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& id
   if (options.rank == 0) return lead(options, identity, loaded.value(), process);
   process.health.started.store(true);
   process.health.ready.store(true);
+  const FollowerMetrics metrics(process.registry, *loaded.value().engine);
   follow(*loaded.value().engine, *loaded.value().communicator);
-  return kExitDrained;
+  return kExitOk;
 }
 
 }  // namespace
@@ -262,6 +290,7 @@ int run_rank(const WorkerOptions& options) {
   watch_lifeline(options.lifeline_fd);
   init_logging("worker-rank-" + std::to_string(options.rank), options.common.log_level,
                options.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
+  check_options(options);
   // Followers end when rank 0 tells them to, so that a drain may finish its jobs.
   if (options.rank > 0) {
     std::signal(SIGTERM, SIG_IGN);
@@ -273,7 +302,7 @@ int run_rank(const WorkerOptions& options) {
     log_error("model_refused", {{"cause", identity.refusal().message}});
     return kExitConfiguration;
   }
-  Registry registry;
+  Registry registry(Labels{{"model", options.model_name()}, {"rank", std::to_string(options.rank)}});
   const SystemClock clock;
   Health health(clock);
   if (options.rank > 0)
