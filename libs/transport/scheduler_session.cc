@@ -38,12 +38,14 @@ void serve_scheduler(Service& service, const SessionSettings& settings, Registry
     PortOptions port;
     port.message_bytes_max = limits::kInternalMessageBytesMax;
     port.name = "scheduler-" + std::to_string(i);
+    port.is_watched = true;
     const PortId id = loop.connect(settings.schedulers[i], port);
     check(id == SchedulerLinkOptions{}.port + static_cast<PortId>(i), "the schedulers have the loop's first ports");
   }
   loop.set_health(&health);
   if (settings.watch) settings.watch(loop);
   health.started = true;
+  health.set_problem("not registered with a scheduler yet");
   loop.run(settings.drain_deadline);
 }
 
