@@ -20,9 +20,9 @@ struct WorkerMetrics {
   void update_device(const Engine::DeviceTime& time) const;
 
   Counter tokens, leases, leases_failed, leases_dropped, leases_expired;
-  Gauge running, waiting, kv_blocks_used, kv_blocks, preemptions, steps, prefill_tokens, decode_tokens, shared_tokens;
-  Gauge drafted_tokens, accepted_tokens;
-  Gauge device_busy, device_idle;
+  Counter preemptions, steps, prefill_tokens, decode_tokens, shared_tokens, drafted_tokens, accepted_tokens;
+  Counter device_busy, device_idle;
+  Gauge running, waiting, kv_blocks_used, kv_blocks, kv_usage;
   std::vector<OfScheduler> of_scheduler;
 };
 
