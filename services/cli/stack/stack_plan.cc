@@ -1,9 +1,11 @@
 #include "cli/stack/stack_plan.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "checkpoint/manifest/layout.h"
 #include "checkpoint/manifest/model_identity.h"
 #include "model_spec/opt_config.h"
 
@@ -20,7 +22,7 @@ Status check_model(StackOptions& options) {
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (Status status = check_shards(options.model, manifest.shards, options.world); !status.ok()) return status;
+  if (Status status = check_shards(options.model, manifest, options.world); !status.ok()) return status;
   if (identity.value().vocabulary_digest.empty())
     return refuse(ErrorCode::kBadRequest, "model: " + options.model + " was written without a tokenizer");
   if (options.name.empty()) options.name = manifest.config.name;
@@ -67,11 +69,17 @@ void add_options(ConfigParser& parser, StackOptions& options) {
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
 }
 
-Status check_shards(const std::string& folder, int shards, int world) {
-  if (shards % world == 0) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(shards) +
-                                            " shards, which cannot be shared by " + std::to_string(world) +
-                                            " ranks; convert it again with --shards " + std::to_string(world));
+Status check_shards(const std::string& folder, const checkpoint::Manifest& manifest, int world) {
+  if (manifest.shards % world == 0) return ok_status();
+  const std::vector<int> legal = checkpoint::legal_shards(manifest.config, manifest.quantisation);
+  std::string advice = "convert it again with --shards " + std::to_string(world);
+  if (std::find(legal.begin(), legal.end(), world) == legal.end()) {
+    advice = "this model can be shared by";
+    for (const int ranks : legal) advice += (ranks == legal.front() ? " " : ", ") + std::to_string(ranks);
+  }
+  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(manifest.shards) +
+                                            " shards, which cannot be shared by " + std::to_string(world) + " ranks; " +
+                                            advice);
 }
 
 Status check_worker_options(const std::vector<std::string>& worker_options) {

@@ -64,7 +64,12 @@ TEST_F(StackPlanTest, GroupSizesThatTheShardsDoNotAllowAreRefusedBeforeAnythingS
     EXPECT_EQ(refusal(), "") << world;
   }
   options_.world = 3;
-  EXPECT_THAT(refusal(), HasSubstr("has 4 shards, which cannot be shared by 3 ranks"));
+  EXPECT_THAT(refusal(),
+              HasSubstr("has 4 shards, which cannot be shared by 3 ranks; this model can be shared by 1, 2, 4"));
+  checkpoint::Manifest two = manifest_;
+  two.shards = 2;
+  EXPECT_THAT(check_shards("folder", two, 4).refusal().message,
+              HasSubstr("folder has 2 shards, which cannot be shared by 4 ranks; convert it again with --shards 4"));
 }
 
 TEST_F(StackPlanTest, TheParserRefusesNumbersOutOfRangeAndUnknownWords) {
