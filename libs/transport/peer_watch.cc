@@ -36,7 +36,6 @@ void PeerWatch::on_tick(Instant now) {
 }
 
 void PeerWatch::report(const Reachability& found, Instant now) {
-  port_.prefer_ipv6(found.needs_ipv6);
   const auto silent_s = std::chrono::duration_cast<seconds>(now - *last_heard_).count();
   const std::string why =
       found.is_reachable ? "it accepts connections, but does not answer; is this the port for services?" : found.why;

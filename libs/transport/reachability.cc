@@ -75,7 +75,7 @@ Reachability look_at(const std::string& endpoint, Duration limit) {
   Reachability found{.is_reachable = false, .is_refused = true, .needs_ipv6 = true, .why = "not tried"};
   for (const addrinfo* address = list; address != nullptr; address = address->ai_next) {
     const bool is_ipv6 = address->ai_family == AF_INET6;
-    if (!is_ipv6) found.needs_ipv6 = false;
+    if (!is_ipv6 && !found.is_reachable) found.needs_ipv6 = false;
     if (limit == Duration::zero()) continue;
     const int error = try_to_connect(*address, limit);
     // An answer by IPv4 is what a socket without IPv6 finds too; one by IPv6 counts only if no other answers.

@@ -88,6 +88,8 @@ TEST(Reachability, TheFamilyThatAnswersIsChosen) {
   EXPECT_TRUE(literal.is_reachable);
   EXPECT_TRUE(literal.needs_ipv6);
   EXPECT_TRUE(look_at(six.endpoint("[::1]"), Duration::zero()).needs_ipv6);  // by its addresses alone
+  EXPECT_EQ(look_at(six.endpoint("localhost"), seconds(1)).needs_ipv6,
+            look_at(six.endpoint("localhost"), seconds(1)).is_reachable);
 }
 
 TEST(Reachability, OtherKindsOfEndpointsAreNotLookedAt) {

@@ -9,10 +9,10 @@
 
 namespace optserve::transport {
 
-protocol::Register new_registration() {
+protocol::Register new_registration(const std::string& name) {
   protocol::Register hello;
   hello.instance = InstanceId::random();
-  hello.name = host_and_pid();
+  hello.name = name.empty() ? host_and_pid() : name;
   hello.build = build_version();
   return hello;
 }

@@ -20,8 +20,8 @@ constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
 constexpr int kTcpUnackedMs = 15'000;
 
-// How long a new connection waits to learn whether its peer's name has addresses of IPv6 alone.
-constexpr milliseconds kLookupWait{200};
+// How long a new connection waits to learn which addresses of its peer answer.
+constexpr milliseconds kLookWait{200};
 
 void apply_common(zmq::socket_t& socket, const PortOptions& options) {
   namespace opt = zmq::sockopt;
@@ -63,26 +63,25 @@ bool send_part(void* socket, std::string_view part, int flags, const std::string
 
 ZmqPort::ZmqPort(zmq::context_t& context, Kind kind, const std::string& endpoint, const PortOptions& options)
     : context_(context), kind_(kind), endpoint_(endpoint), options_(options) {
-  choose_family();
   open();
 }
 
-void ZmqPort::choose_family() {
-  const bool is_name = std::any_of(endpoint_.begin() + static_cast<ptrdiff_t>(std::min<size_t>(endpoint_.size(), 6)),
-                                   endpoint_.end(), [](unsigned char c) { return std::isalpha(c) != 0; });
-  if (endpoint_.find('[') != std::string::npos) {
-    uses_ipv6_ = true;
-  } else if (!is_router() && is_name) {
-    const auto found = BackgroundLook(endpoint_, Duration::zero()).result(kLookupWait);
-    uses_ipv6_ = found && found->needs_ipv6;
-  }
+// With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer. So a new
+// connection looks for a moment which family answers.
+bool ZmqPort::needs_ipv6() const {
+  if (endpoint_.find('[') != std::string::npos) return true;
+  const std::string_view host = std::string_view(endpoint_).substr(std::min(endpoint_.find("//"), endpoint_.size()));
+  const bool is_name = std::ranges::any_of(host, [](unsigned char c) { return std::isalpha(c) != 0; });
+  if (is_router() || !is_name) return false;
+  const auto found = BackgroundLook(endpoint_, kLookWait / 2).result(kLookWait);
+  return found && found->needs_ipv6;
 }
 
 void ZmqPort::open() {
   try {
     zmq::socket_t socket(context_, is_router() ? zmq::socket_type::router : zmq::socket_type::dealer);
     apply_common(socket, options_);
-    if (uses_ipv6_) socket.set(zmq::sockopt::ipv6, 1);
+    if (needs_ipv6()) socket.set(zmq::sockopt::ipv6, 1);
     if (is_router()) {
       socket.set(zmq::sockopt::router_mandatory, 1);
       socket.set(zmq::sockopt::backlog, kBacklog);

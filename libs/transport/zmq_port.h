@@ -34,8 +34,6 @@ class ZmqPort {
   Sent send(const std::string& route, std::string_view payload);
   // DEALER: a new connection in place of this one.
   void reconnect();
-  // DEALER: which family of addresses reconnect() uses for a name that has both.
-  void prefer_ipv6(bool wanted) { uses_ipv6_ = wanted; }
   // How long closing may take to hand over what was sent.
   void set_linger(Duration linger);
 
@@ -47,14 +45,12 @@ class ZmqPort {
 
  private:
   void open();
-  void choose_family();
+  bool needs_ipv6() const;
 
   zmq::context_t& context_;
   Kind kind_;
   std::string endpoint_;
   PortOptions options_;
-  // With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer.
-  bool uses_ipv6_ = false;
   zmq::socket_t socket_;
 };
 
