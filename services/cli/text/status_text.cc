@@ -80,7 +80,8 @@ std::string services_table(const SystemStatus& status) {
   std::vector<TextRow> rows{{"KIND", "NAME", "MODELS", "JOBS", "AT MOST", "LAST HEARD", "STATE"}};
   for (const ServiceStatus& service : status.services)
     rows.push_back({service.kind, service.name, joined(service.models), std::to_string(service.running),
-                    std::to_string(service.capacity), std::to_string(service.silent_ms) + " ms ago",
+                    service.capacity > 0 ? std::to_string(service.capacity) : "-",
+                    std::to_string(service.silent_ms) + " ms ago",
                     service.paused     ? "paused"
                     : service.draining ? "draining"
                                        : "ready"});
