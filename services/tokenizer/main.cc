@@ -21,6 +21,7 @@ struct Options {
   CommonOptions common;
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
+  std::string name;                 // of this process for operators; empty: host and process id
 };
 
 void add_options(ConfigParser& parser, Options& options) {
@@ -30,6 +31,9 @@ void add_options(ConfigParser& parser, Options& options) {
       .separated_by_commas();
   parser.add("model", options.models, "NAME=FOLDER: the name clients use and a sharded checkpoint; repeatable")
       .separated_by_commas();
+  parser.add(
+      "name", options.name,
+      "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
   add_common_options(parser, options.common);
   parser.add_example("optserve-tokenizer --scheduler tcp://scheduler:5556 --model opt-125m=/models/opt-125m",
                      "serve the vocabulary of one model");
@@ -49,7 +53,7 @@ tokenizer::TextServer load_models(const Options& options) {
 }
 
 void serve(const Options& options, tokenizer::TextServer texts, Registry& metrics, Health& health) {
-  protocol::Register hello = transport::new_registration();
+  protocol::Register hello = transport::new_registration(options.name);
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
   transport::serve_scheduler(service, {options.schedulers, kDrainDeadline, {}}, metrics, health);

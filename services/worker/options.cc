@@ -74,6 +74,9 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("kv-dtype", options.kv_dtype,
              "Type of the KV cache: int8, which holds about twice as many tokens as fp16; auto: as dtype");
   parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
+  parser.add(
+      "name", options.name,
+      "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
   parser.begin_group("Batch and KV cache");
   parser.add("max-sequences", options.max_sequences, "Generations at a time");
   parser.add("lease-ahead", options.lease_ahead,

@@ -16,6 +16,7 @@ struct WorkerOptions {
   int rank_http_port = -1;  // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::string model;              // NAME=FOLDER of a sharded checkpoint
+  std::string name;               // of the group for operators; empty: host and process id of rank 0
   int world = 1;                  // tensor-parallel size: one process per rank
   std::string device = "cpu";     // cpu or cuda
   std::string dtype = "auto";     // of activations: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'

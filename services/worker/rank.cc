@@ -188,7 +188,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
 
 protocol::Register registration(const WorkerOptions& options, const checkpoint::ModelIdentity& identity,
                                 const Engine& engine) {
-  protocol::Register hello = transport::new_registration();
+  protocol::Register hello = transport::new_registration(options.name);
   hello.kind = protocol::ServiceKind::kWorker;
   const OptConfig& config = engine.config();
   hello.models = {{options.model_name(), identity.vocabulary_digest, identity.manifest_digest,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <chrono>
 #include <fstream>
 
@@ -114,6 +115,39 @@ TEST(CommandLine, VariablesDoNotChangeWhatCommandsDo) {
   unsetenv("OPTSERVE_TEMPERATURE");
   EXPECT_EQ(ran.status, 3) << ran.err;
   EXPECT_THAT(ran.err, HasSubstr("warning: variable OPTSERVE_TEMPERATURE is ignored"));
+}
+
+TEST(CommandLine, ServicesUseTheSameExitStatuses) {
+  const std::vector<std::vector<std::string>> services{
+      {"optserve-scheduler"}, {"optserve-tokenizer"}, {"optserve-worker"}, {"optserve-converter", "serve"}};
+  for (const std::vector<std::string>& words : services) {
+    const std::string& program = words.front();
+    const auto run = [&](std::vector<std::string> more) {
+      more.insert(more.begin(), words.begin() + 1, words.end());
+      return run_program(program, more);
+    };
+    const ProgramOutput unknown = run({"--lgo-level", "info"});
+    EXPECT_EQ(unknown.status, 2) << program;
+    EXPECT_THAT(unknown.err, HasSubstr(program + ": unknown option --lgo-level; did you mean --log-level?"));
+    EXPECT_EQ(run({"--http-port", "70000"}).status, 2) << program;
+    EXPECT_EQ(run({"--config", "/nowhere.yaml"}).status, 78) << program;
+    std::string prefix = program;
+    for (char& c : prefix) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    const std::string variable = prefix + "_HTTP_PORT", host = prefix + "_HTTP_SERVICE_HOST";
+    setenv(variable.c_str(), "tcp://10.0.0.1:80", 1);
+    const ProgramOutput wrong = run({});
+    EXPECT_EQ(wrong.status, 78) << program;
+    EXPECT_THAT(wrong.err, HasSubstr("(variable " + variable + ")"));
+    // With its companion it is a service link of Kubernetes, which must not end a pod: here the log level does.
+    setenv(host.c_str(), "10.0.0.1", 1);
+    EXPECT_THAT(run({"--log-level", "loud"}).err, HasSubstr("the value is 'loud'"));
+    EXPECT_THAT(run({"--log-level", "loud"}).err, ::testing::Not(HasSubstr(variable)));
+    unsetenv(variable.c_str());
+    unsetenv(host.c_str());
+  }
+  const ProgramOutput no_model = run_program("optserve-tokenizer", {});
+  EXPECT_EQ(no_model.status, 78);
+  EXPECT_THAT(no_model.err, HasSubstr("stopped cause=\"model: expected at least one --model NAME=FOLDER\""));
 }
 
 TEST(CommandLine, NoSchedulerIsStatusThree) {

@@ -29,17 +29,18 @@ Status check_model(StackOptions& options) {
   return ok_status();
 }
 
+void append(PlannedProcess& planned, std::initializer_list<std::string> arguments) {
+  planned.arguments.insert(planned.arguments.end(), arguments);
+}
+
 // The arguments that every process has.
 PlannedProcess process(const StackOptions& options, std::string name, std::string program, int http_port) {
   PlannedProcess planned{std::move(name), std::move(program), {}, http_port};
   if (planned.program == "optserve-converter") planned.arguments.push_back("serve");
+  if (planned.program != "optserve-scheduler") append(planned, {"--name", planned.name});
   planned.arguments.insert(planned.arguments.end(), {"--http-port", std::to_string(http_port), "--http-address",
                                                      "127.0.0.1", "--log-level", options.log_level});
   return planned;
-}
-
-void append(PlannedProcess& planned, std::initializer_list<std::string> arguments) {
-  planned.arguments.insert(planned.arguments.end(), arguments);
 }
 
 }  // namespace

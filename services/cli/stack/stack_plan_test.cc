@@ -133,6 +133,7 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   EXPECT_EQ(value_of(plan.processes[3], "--scheduler"), "tcp://127.0.0.1:5556");
   EXPECT_EQ(value_of(plan.processes[3], "--world"), "2");
   EXPECT_THAT(plan.processes[3].arguments, ::testing::Contains("--max-sequences=8"));
+  EXPECT_EQ(value_of(plan.processes[3], "--name"), plan.processes[3].name);
   EXPECT_EQ(plan.processes[4].arguments.front(), "serve");
   EXPECT_EQ(value_of(plan.processes[4], "--root"), options_.converter_root);
   const std::vector<int> expected{9400, 9401, 9402, 9405, 9408};  // two ranks behind each worker

@@ -14,6 +14,9 @@ void add_serve(ConfigParser& parser, CommandLine& line) {
       .separated_by_commas();
   command.add("root", serve.roots, "Folder that jobs may read and write; repeatable; without one every job is refused")
       .separated_by_commas();
+  command.add(
+      "name", serve.name,
+      "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
   command.add("drain-seconds", serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
   conversion::add_pass_option(command, serve.pass_mib_max);
   conversion::add_options(command, serve.reader);
