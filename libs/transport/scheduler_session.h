@@ -13,8 +13,9 @@
 
 namespace optserve::transport {
 
-// A Register with a new instance id and with this process's name and build. The caller sets kind, models and capacity.
-protocol::Register new_registration();
+// A Register with a new instance id, with this name or that of host and process, and with the build. The caller sets
+// kind, models and capacity.
+protocol::Register new_registration(const std::string& name = {});
 // Throws Error unless these are 1 to limits::kSchedulersMax different endpoints.
 void check_schedulers(const std::vector<std::string>& schedulers);
 // The options for the connections that serve_scheduler() opens. They differ in their seed, so that processes which

@@ -6,11 +6,13 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "protocol/codec.h"
+#include "transport/peer_watch.h"
 #include "transport/zmq_port.h"
 
 namespace optserve::transport {
@@ -48,6 +50,7 @@ struct PortMetrics {
 struct PortState {
   ZmqPort socket;
   PortMetrics metrics;
+  std::optional<PeerWatch> watch{};
 };
 
 void read_empty(int event_fd) {
@@ -153,6 +156,7 @@ void ServiceLoop::Impl::receive_from(PortId id) {
 
 void ServiceLoop::Impl::on_frame(const Peer& from, std::string_view payload) {
   PortState& port = *ports[static_cast<size_t>(from.port)];
+  if (port.watch) port.watch->heard(clock.now());
   port.metrics.received_bytes.add(static_cast<double>(payload.size()));
   auto message = protocol::decode(payload, port.socket.options().message_bytes_max);
   if (!message.ok()) {
@@ -173,6 +177,11 @@ void ServiceLoop::Impl::tick() {
   const Instant now = clock.now();
   if (now < next_tick) return;
   service.on_tick(now, out);
+  for (const auto& port : ports) {
+    if (!port->socket.options().is_watched) continue;
+    if (!port->watch) port->watch.emplace(port->socket, health);
+    port->watch->on_tick(now);
+  }
   next_tick = now + service.tick_interval();
 }
 
@@ -297,6 +306,7 @@ void ServiceLoop::run(Duration drain_deadline) {
       draining = true;
       deadline = now + drain_deadline;
       log_info("drain_started", {});
+      if (loop.health != nullptr) loop.health->set_problem("draining");
       loop.service.begin_drain(now, loop.out);
       loop.flush();
     }

@@ -19,6 +19,7 @@ struct PortOptions {
   int high_water_mark = 10'000;                              // complete messages per peer and direction
   std::string name = "scheduler";                            // label `port` of the metrics; a constant of the program
   size_t send_bytes_max = limits::kInternalMessageBytesMax;  // larger messages are undeliverable, and logged
+  bool is_watched = false;  // a DEALER whose peer should answer all the time: its silence is logged, with the reason
 };
 
 // Says which of the messages waiting for the journal may leave.

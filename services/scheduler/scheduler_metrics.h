@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <string>
 
 #include "metrics/metrics.h"
 #include "protocol/message_types.h"
@@ -25,7 +27,16 @@ struct SchedulerMetrics {
   metrics::Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
   metrics::Gauge clients, known_keys;
   metrics::Gauge queue_tokens, queue_bytes, expected_wait_seconds;
+  struct OfModel {
+    metrics::Gauge waiting, running, expected_wait_seconds, tokens_per_second;
+  };
+  // Of a model that a worker serves or an option names; the names of requests never come here.
+  OfModel& of_model(const std::string& name);
   metrics::Histogram queue_seconds, first_token_seconds, total_seconds, encode_seconds;
+
+ private:
+  metrics::Registry& registry_;
+  std::map<std::string, OfModel> models_;
 };
 
 }  // namespace optserve::scheduler

@@ -203,7 +203,7 @@ int lead_bench(const WorkerOptions& options, engine::GroupLeader& leader, const 
         {"version", build_version()}});
   run_bench(leader, engine, spec.value(),
             {clock, emit, shutdown_requested, options.prefix_cache, options.draft_tokens, draft_source});
-  return kExitDrained;
+  return kExitOk;
 }
 
 }  // namespace optserve::worker

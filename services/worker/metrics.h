@@ -20,10 +20,9 @@ struct WorkerMetrics {
   void update_device(const engine::Engine::DeviceTime& time) const;
 
   metrics::Counter tokens, leases, leases_failed, leases_dropped, leases_expired;
-  metrics::Gauge running, waiting, kv_blocks_used, kv_blocks, preemptions, steps, prefill_tokens, decode_tokens,
-      shared_tokens;
-  metrics::Gauge drafted_tokens, accepted_tokens;
-  metrics::Gauge device_busy, device_idle;
+  metrics::Counter preemptions, steps, prefill_tokens, decode_tokens, shared_tokens, drafted_tokens, accepted_tokens;
+  metrics::Counter device_busy, device_idle;
+  metrics::Gauge running, waiting, kv_blocks_used, kv_blocks, kv_usage;
   std::vector<OfScheduler> of_scheduler;
 };
 

@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/format_names.h"
@@ -189,7 +191,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
 
 protocol::Register registration(const WorkerOptions& options, const checkpoint::ModelIdentity& identity,
                                 const engine::Engine& engine) {
-  protocol::Register hello = transport::new_registration();
+  protocol::Register hello = transport::new_registration(options.name);
   hello.kind = protocol::ServiceKind::kWorker;
   const model_spec::OptConfig& config = engine.config();
   hello.models = {{options.model_name(), identity.vocabulary_digest, identity.manifest_digest,
@@ -242,8 +244,33 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
                              process.registry, process.health);
   engine.stop();
   leader.stop();
-  return kExitDrained;
+  return kExitOk;
 }
+
+// Keeps the metrics of a rank above 0, whose own thread waits in collectives.
+class FollowerMetrics {
+ public:
+  FollowerMetrics(metrics::Registry& registry, const engine::Engine& engine)
+      : busy_(registry.counter("optserve_worker_device_busy_seconds_total", "Time of this rank's device in steps")),
+        idle_(registry.counter("optserve_worker_device_idle_seconds_total",
+                               "Time of this rank's device between steps, whether there was work or not")),
+        thread_([this, &engine](const std::stop_token& stop) { run(engine, stop); }) {}
+
+ private:
+  void run(const engine::Engine& engine, const std::stop_token& stop) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    do {
+      const engine::Engine::DeviceTime time = engine.device_time();
+      busy_.raise_to(time.busy_ms / 1000);
+      idle_.raise_to(time.idle_ms / 1000);
+    } while (!wake_.wait_for(lock, stop, seconds(1), [&stop] { return stop.stop_requested(); }));
+  }
+
+  metrics::Counter busy_, idle_;
+  std::condition_variable_any wake_;
+  std::jthread thread_;  // ends before the members above
+};
 
 int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, const RankProcess& process) {
   auto loaded = load(options, identity, process);
@@ -255,8 +282,9 @@ int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& id
   if (options.rank == 0) return lead(options, identity, loaded.value(), process);
   process.health.started.store(true);
   process.health.ready.store(true);
+  const FollowerMetrics metrics(process.registry, *loaded.value().engine);
   follow(*loaded.value().engine, *loaded.value().communicator);
-  return kExitDrained;
+  return kExitOk;
 }
 
 }  // namespace
@@ -265,6 +293,7 @@ int run_rank(const WorkerOptions& options) {
   watch_lifeline(options.lifeline_fd);
   init_logging("worker-rank-" + std::to_string(options.rank), options.common.log_level,
                options.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
+  check_options(options);
   // Followers end when rank 0 tells them to, so that a drain may finish its jobs.
   if (options.rank > 0) {
     std::signal(SIGTERM, SIG_IGN);
@@ -276,7 +305,7 @@ int run_rank(const WorkerOptions& options) {
     log_error("model_refused", {{"cause", identity.refusal().message}});
     return kExitConfiguration;
   }
-  metrics::Registry registry;
+  metrics::Registry registry(metrics::Labels{{"model", options.model_name()}, {"rank", std::to_string(options.rank)}});
   const SystemClock clock;
   metrics::Health health(clock);
   if (options.rank > 0)

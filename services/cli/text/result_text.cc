@@ -103,7 +103,7 @@ std::string result_summary(const JobResult& result) {
 }
 
 int exit_status_of(const JobResult& result) {
-  return result.state == protocol::JobState::kSucceeded ? kExitOk : kExitRefused;
+  return result.state == protocol::JobState::kSucceeded ? kExitOk : kExitFailed;
 }
 
 }  // namespace optserve::cli

@@ -22,8 +22,8 @@ Result<int> convert_command(ConvertOptions options, const conversion::ConvertCom
   const Result<ConvertResult> result = convert(options, clock);
   if (!result.ok()) return result.refusal();
   const ConvertResult& done = result.value();
-  for (const std::string& warning : done.warnings) err << "warning: " << warning << "\n";
-  if (done.nonfinite > 0) err << "warning: " << done.nonfinite << " weights are NaN or infinite\n";
+  for (const std::string& warning : done.warnings) err << "optserve: warning: " << warning << "\n";
+  if (done.nonfinite > 0) err << "optserve: warning: " << done.nonfinite << " weights are NaN or infinite\n";
   out << summary_text(options.output, done) << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
   return 0;
 }
@@ -38,9 +38,9 @@ Result<int> verify_command(ConvertOptions options, std::ostream& out, std::ostre
     return 0;
   }
   const std::vector<std::string> faults = report.value().faults();
-  for (size_t i = 0; i < std::min(faults.size(), kFaultsPrinted); ++i) err << "error: " << faults[i] << "\n";
-  if (faults.size() > kFaultsPrinted) err << "error: and " << faults.size() - kFaultsPrinted << " more\n";
-  err << "error: " << options.output << " is not what its source says; do not use it\n";
+  for (size_t i = 0; i < std::min(faults.size(), kFaultsPrinted); ++i) err << "optserve: " << faults[i] << "\n";
+  if (faults.size() > kFaultsPrinted) err << "optserve: and " << faults.size() - kFaultsPrinted << " more\n";
+  err << "optserve: " << options.output << " is not what its source says; do not use it\n";
   return 1;
 }
 

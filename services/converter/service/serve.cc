@@ -93,7 +93,7 @@ void serve(const ServeOptions& options, const Clock& clock) {
     return convert_job(command_of(resolved.value(), options), clock, progress);
   };
   ConversionThread thread(run_job);
-  protocol::Register hello = transport::new_registration();
+  protocol::Register hello = transport::new_registration(options.name);
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);
   transport::serve_scheduler(service, {options.schedulers, seconds(options.drain_seconds), {}}, metrics, health);

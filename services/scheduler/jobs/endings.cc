@@ -91,7 +91,10 @@ journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& 
 void Endings::observe(const Job& job, const protocol::JobResult& result, Instant now) {
   tables_.metrics.ended[static_cast<size_t>(result.state)].add();
   tables_.metrics.total_seconds.observe(std::chrono::duration<double>(now - job.times.accepted_at).count());
-  ++(result.state == JobState::kSucceeded ? succeeded_ : others_);
+  ++(result.state == JobState::kSucceeded   ? succeeded_
+     : result.state == JobState::kCancelled ? cancelled_
+     : result.state == JobState::kExpired   ? expired_
+                                            : failed_);
   if (result.state == JobState::kDead || result.state == JobState::kFailed) {
     log_warn("job_failed", {{"job", job.id.hex()},
                             {"state", protocol::job_state_name(result.state)},

@@ -25,7 +25,9 @@ class Endings {
   void expire_due(Instant now);
 
   int64_t succeeded() const { return succeeded_; }
-  int64_t others() const { return others_; }  // that ended in any other way
+  int64_t failed() const { return failed_; }  // or dead
+  int64_t cancelled() const { return cancelled_; }
+  int64_t expired() const { return expired_; }
 
  private:
   struct End {
@@ -40,7 +42,7 @@ class Endings {
 
   SchedulerTables& tables_;
   Leases& leases_;
-  int64_t succeeded_ = 0, others_ = 0;
+  int64_t succeeded_ = 0, failed_ = 0, cancelled_ = 0, expired_ = 0;
 };
 
 // For messages: "attempt 2 of 3".
