@@ -4,6 +4,7 @@
 
 #include "base/config.h"
 #include "base/exit_status.h"
+#include "base/lasting_time.h"
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
@@ -42,7 +43,7 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
   if (!weights.ok()) throw ConfigurationError(weights.refusal().message);
   scheduler::SchedulerOptions settings;
   settings.start = clock.now();
-  settings.start_wall_ms = clock.wall_ms();
+  settings.wall_ms = [&clock] { return clock.wall_ms(); };
   settings.seed = std::hash<Id128>()(Id128::random());
   settings.models = options.models;
   settings.open_jobs_max = static_cast<size_t>(options.open_jobs_max);
@@ -56,6 +57,10 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
   return settings;
 }
 
+// Without a journal nobody knows the terms before. Chance makes another one than any that a peer may still hold; a time
+// would come again when the clock is set back. Above 1, since peers may have been there before.
+uint64_t volatile_term() { return 2 + std::hash<Id128>()(Id128::random()) / 4; }
+
 void run(const Options& options) {
   const SystemClock clock;
   journal::Recovery recovery;
@@ -64,12 +69,13 @@ void run(const Options& options) {
   journal::MemoryStore memory;
   if (options.in_memory) {
     log_warn("volatile", {{"meaning", "accepted jobs do not survive this process"}});
-    recovery.term = static_cast<uint64_t>(clock.wall_ms());  // grows from start to start, as fencing needs
+    recovery.term = volatile_term();
   } else {
     disk = journal::Journal::open({.path = options.journal,
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
-                                   .backups_kept = static_cast<size_t>(options.backups_kept)},
+                                   .backups_kept = static_cast<size_t>(options.backups_kept),
+                                   .boot = boot_id()},
                                   clock, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;

@@ -24,9 +24,6 @@ struct SchedulerTables {
   SchedulerTables& operator=(const SchedulerTables&) = delete;
 
   bool was_restarted() const { return term > 1; }
-  int64_t wall_ms(Instant now) const {
-    return options.start_wall_ms + std::chrono::duration_cast<milliseconds>(now - options.start).count();
-  }
 
   const SchedulerOptions options;
   journal::JobStore& store;

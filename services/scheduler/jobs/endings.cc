@@ -60,7 +60,7 @@ void Endings::finish(Job& job, End end, Instant now) {
   const int64_t kept_ms = end.state == JobState::kDead
                               ? std::max(job.spec.result_ttl_ms, milliseconds_of(tables_.options.dead_ttl))
                               : job.spec.result_ttl_ms;
-  const int64_t expires = tables_.wall_ms(now) + kept_ms;
+  const int64_t expires = tables_.store.time_ms(now) + kept_ms;
   const uint64_t sequence = tables_.store.append(record_of(job, *result, expires));
   tables_.known.ended(job, result, sequence, expires);
   tables_.streams.finish(job, result, sequence);
@@ -73,12 +73,12 @@ void Endings::finish(Job& job, End end, Instant now) {
   tables_.jobs.end(job);
 }
 
-journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& result, int64_t expires_wall_ms) const {
+journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& result, int64_t expires_at_ms) const {
   journal::Finished record;
   record.order = job.order;
   const bool is_work = result.state == JobState::kSucceeded || result.state == JobState::kFailed;
   if (is_work && job.attempts.last_lease != 0) record.token = {tables_.term, job.attempts.last_lease};
-  record.expires_wall_ms = expires_wall_ms;
+  record.expires_at_ms = expires_at_ms;
   record.accepted_wall_ms = job.accepted_wall_ms;
   record.tenant = job.spec.tenant;
   record.model = job.spec.model;

@@ -37,7 +37,7 @@ class Endings {
     std::string message;
   };
   void finish(Job& job, End end, Instant now);
-  journal::Finished record_of(const Job& job, const protocol::JobResult& result, int64_t expires_wall_ms) const;
+  journal::Finished record_of(const Job& job, const protocol::JobResult& result, int64_t expires_at_ms) const;
   void observe(const Job& job, const protocol::JobResult& result, Instant now);
 
   SchedulerTables& tables_;

@@ -152,7 +152,7 @@ struct Job {
   uint64_t order = 0;              // of acceptance
   uint64_t accepted_sequence = 0;  // of its journal record; 0: it was recovered, so the record is on disk
   std::string payload_sha256;
-  int64_t accepted_wall_ms = 0;
+  int64_t accepted_wall_ms = 0;  // for people
   protocol::JobSpec spec;
 
   JobLife life;
