@@ -29,7 +29,11 @@
 
 namespace optserve::backend {
 
-enum class Activation { kNone, kRelu };
+enum class Activation {
+  kNone,
+  kRelu,
+  kGelu,  // x/2 (1 + erf(x / sqrt 2)), not its approximation by tanh
+};
 
 // One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot
 // b * block_tokens + i is the i-th token of block b. Cells are of the compute type, or I8: an element is then its cell
@@ -166,7 +170,7 @@ class Backend {
   void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
                               const Tensor& beta, Tensor out);
   // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. x and out may be strided, and out may be
-  // fp32 whatever the compute type.
+  // fp32 whatever the compute type. Before kGelu a device may round to the type of `out`.
   void linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation, Tensor out);
   // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots; then
   // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache. Softmax in

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -29,6 +30,11 @@ class LinearTest : public BackendTest {
     return result;
   }
 
+  Activation any_activation() {
+    constexpr std::array kAll = {Activation::kNone, Activation::kRelu, Activation::kGelu};
+    return kAll[static_cast<size_t>(pick(0, 2))];
+  }
+
   void expect_product(const std::vector<float>& x, const Loaded& w, const std::vector<float>& bias,
                       Activation activation, const std::vector<float>& found) {
     const auto in = static_cast<size_t>(w.weight.in), out = static_cast<size_t>(w.weight.out);
@@ -41,6 +47,7 @@ class LinearTest : public BackendTest {
         magnitude += std::abs(term);
       }
       if (activation == Activation::kRelu) sum = std::max(sum, 0.0);
+      if (activation == Activation::kGelu) sum *= 0.5 * (1 + std::erf(sum * std::sqrt(0.5)));
       expect_near(found[i], sum, magnitude, 4 * std::sqrt(static_cast<double>(in)) + 4,
                   at(static_cast<int64_t>(i / out), static_cast<int64_t>(i % out)));
     }
@@ -54,7 +61,7 @@ TEST_P(LinearTest, MatchesTheProduct) {
       const Loaded w = load(out, in, dtype);
       for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 17}) {
         const bool with_bias = pick(0, 1) != 0;
-        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Activation activation = any_activation();
         const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
         backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
         expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
@@ -175,7 +182,7 @@ TEST_P(QuantisedLinearTest, EqualsTheDequantisedProduct) {
       for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 70, 129, 260}) {
         SCOPED_TRACE(std::string(info(format).name) + ", rows " + std::to_string(rows));
         const bool with_bias = pick(0, 1) != 0;
-        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Activation activation = any_activation();
         const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
         backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
         expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());

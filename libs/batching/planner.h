@@ -3,6 +3,7 @@
 // of apply().
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -43,6 +44,7 @@ struct PlannerOptions {
   int32_t max_context = 2048;   // tokens of one sequence, prompt and output
   int32_t pipeline_depth = 2;   // most steps that are planned but not applied
   TokenId eos = 2;
+  std::vector<TokenId> more_eos{};  // further ids that end a text
   // Blocks of the KV cache that hold the same tokens are shared, also with sequences that have ended, as long as their
   // room is not needed.
   bool prefix_cache = false;
@@ -50,6 +52,10 @@ struct PlannerOptions {
   // sequences run: a step's rows are cheap only as long as there are few.
   int32_t draft_tokens = 0;
 };
+
+inline bool ends_text(const PlannerOptions& options, TokenId id) {
+  return id == options.eos || std::ranges::find(options.more_eos, id) != options.more_eos.end();
+}
 
 // An ended beam of a beam search.
 struct Hypothesis {

@@ -84,7 +84,7 @@ void Planner::Impl::apply_beam(Iterator sequence, SampledToken sampled, std::vec
 void Planner::Impl::report_beams(BeamRun& run, std::vector<SequenceEvent>& events) const {
   const auto reason = [this](const BeamSearch::Beam& beam) {
     if (beam.ended_by < 0) return sampling::FinishReason::kLength;
-    return beam.ended_by == options.eos ? sampling::FinishReason::kEndOfText : sampling::FinishReason::kStop;
+    return ends_text(options, beam.ended_by) ? sampling::FinishReason::kEndOfText : sampling::FinishReason::kStop;
   };
   const auto& ended = run.search.ended();
   check(!ended.empty(), "a beam search ends with a hypothesis");

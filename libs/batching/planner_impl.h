@@ -74,6 +74,7 @@ struct Planner::Impl {
 
   Status admissible(const SequenceRequest& request) const;
   Status admissible_beams(const SequenceRequest& request) const;
+  Status add_more_ends(SequenceRequest& request) const;
   std::vector<TokenId> ends_of(const SequenceRequest& request) const;
   void add_sequence(SequenceRequest request);
   void add_beams(SequenceRequest request);

@@ -283,6 +283,37 @@ TEST(PrefixCache, WithoutItNothingIsShared) {
   }
 }
 
+// To the sampler they are stop ids, which are hidden as long as the text must go on.
+TEST(Planner, AnyOfTheModelsEndIdsEndsTheText) {
+  PlannerOptions options{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64};
+  options.more_eos = {7, 30};
+  const auto finish_with = [&](TokenId token, bool ignores) {
+    Planner planner(options);
+    SequenceRequest request;
+    request.id = 1;
+    request.tokens = {2, 5};
+    request.prompt_tokens = 2;
+    request.max_new_tokens = 10;
+    request.rules.stop_ids = {9, 30};
+    request.sampling.ignore_eos = ignores;
+    EXPECT_TRUE(planner.add(request).ok());
+    const auto plan = planner.plan();
+    EXPECT_TRUE(plan);
+    sampling::TokenRules rules = request.rules;
+    if (!ignores) rules.stop_ids = {9, 30, 7};
+    EXPECT_EQ(plan->admitted.at(0).rules, pack(rules));
+    StepResult result;
+    result.step = plan->step;
+    result.sampled = {{plan->work[0].slot, token, -0.5f, true, {}}};
+    return planner.apply(result).at(0).finished;
+  };
+  EXPECT_EQ(finish_with(7, false), sampling::FinishReason::kEndOfText);
+  EXPECT_EQ(finish_with(30, false), sampling::FinishReason::kEndOfText);
+  EXPECT_EQ(finish_with(9, false), sampling::FinishReason::kStop);
+  EXPECT_EQ(finish_with(30, true), sampling::FinishReason::kStop) << "the request's own";
+  EXPECT_EQ(finish_with(7, true), std::nullopt);
+}
+
 TEST(Planner, AStopIdEndsTheSequence) {
   Planner planner(PlannerOptions{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64});
   SequenceRequest request;

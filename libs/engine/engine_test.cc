@@ -127,6 +127,15 @@ TEST(Engine, GroupsOfAnySizeAgree) {
   expect_same(generate(tiny_options(), 4, requests()), alone, 1e-4f);
 }
 
+TEST(Engine, SoDoGroupsOfARelativeOfOpt) {
+  EngineOptions options = tiny_options();
+  options.random_config.activation = model_spec::Activation::kGelu;
+  options.random_config.final_norm = false;
+  const auto alone = generate(options, 1, requests());
+  expect_same(generate(options, 2, requests()), alone, 1e-4f);
+  expect_same(generate(options, 4, requests()), alone, 1e-4f);
+}
+
 // Texts that repeat themselves, some until they are drawn otherwise; with what the chain makes of the history.
 TEST(Engine, SpeculationChangesNoToken) {
   uint64_t drafted = 0, accepted = 0;

@@ -13,6 +13,7 @@ batching::PlannerOptions planner_options(const Engine& engine) {
   options.max_context = static_cast<int32_t>(engine.config().max_positions);
   options.pipeline_depth = engine.depth();
   options.eos = engine.config().eos_id;
+  options.more_eos = engine.config().more_eos_ids;
   return options;
 }
 

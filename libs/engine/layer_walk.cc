@@ -111,7 +111,7 @@ void LayerWalk::run_layer(const OptLayer& layer, const LayerNorm* next, const Ba
   const auto look = [&](LayerInput input, const Tensor& x) {
     if (watch) watch(input, x);
   };
-  look(LayerInput::kQkv, next != nullptr ? workspace_->y(rows) : workspace_->x(rows));
+  look(LayerInput::kQkv, loader_.config().norm_before ? workspace_->y(rows) : workspace_->x(rows));
   layer.attend(exec, batch);
   look(LayerInput::kOut, workspace_->heads(rows));
   look(LayerInput::kUp, workspace_->y(rows));
@@ -122,17 +122,18 @@ void LayerWalk::run_layer(const OptLayer& layer, const LayerNorm* next, const Ba
 void LayerWalk::next_layer(const Watch& watch) {
   check(!at_end(), "LayerWalk: there is no further layer");
   const OptLayer layer(loader_, layer_, cache_->layer(0));
+  const model_spec::OptConfig& config = loader_.config();
+  const bool is_last = layer_ + 1 == config.num_layers;
   std::optional<LayerNorm> next;
-  if (loader_.config().norm_before) {
-    const bool is_last = layer_ + 1 == loader_.config().num_layers;
-    next.emplace(loader_, is_last ? "final_norm" : model_spec::layer_tensor_name(layer_ + 1, "attention_norm"));
-  }
+  if (config.norm_before && !is_last)
+    next.emplace(loader_, model_spec::layer_tensor_name(layer_ + 1, "attention_norm"));
+  if (config.has_final_norm() && is_last) next.emplace(loader_, "final_norm");
   Exec exec{backend_, *communicator_, *workspace_};
   for (const auto& text : texts_) {
     const Tensor x = workspace_->x(text->batch.num_tokens), y = workspace_->y(text->batch.num_tokens);
     backend_.copy(text->x, x);
-    if (next && layer_ == 0) layer.attention_norm().forward(exec, x, y);
-    if (next && layer_ > 0) backend_.copy(text->y, y);
+    if (config.norm_before && layer_ == 0) layer.attention_norm().forward(exec, x, y);
+    if (config.norm_before && layer_ > 0) backend_.copy(text->y, y);
     run_layer(layer, next ? &*next : nullptr, text->batch, watch);
     backend_.copy(x, text->x);
     if (next) backend_.copy(y, text->y);
@@ -145,7 +146,7 @@ std::vector<float> LayerWalk::logits(size_t text) {
   check(at_end(), "LayerWalk: layers are left");
   const Text& wanted = *texts_.at(text);
   const int64_t rows = wanted.batch.num_tokens, vocab = loader_.config().vocab;
-  const Tensor hidden = loader_.config().norm_before ? wanted.y : wanted.x;
+  const Tensor hidden = loader_.config().has_final_norm() ? wanted.y : wanted.x;
   const OptEmbedding embedding(loader_);
   const LogitsHead head(loader_, embedding.token_table());
   Exec exec{backend_, *communicator_, *workspace_};

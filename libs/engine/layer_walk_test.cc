@@ -15,7 +15,10 @@ namespace layer_walk_test {
 constexpr uint64_t kSeed = 11;
 using Texts = std::vector<std::vector<TokenId>>;
 
-model_spec::OptConfig tiny_config(bool norm_before) {
+enum class Kind { kNormsBefore, kNormsAfter, kNoFinalNormAndGelu };
+
+model_spec::OptConfig tiny_config(Kind kind) {
+  const bool norm_before = kind != Kind::kNormsAfter;
   model_spec::OptConfig config;
   config.name = "tiny";
   config.num_layers = 3;
@@ -27,6 +30,8 @@ model_spec::OptConfig tiny_config(bool norm_before) {
   config.embed_dim = norm_before ? 64 : 32;
   config.max_positions = 160;
   config.norm_before = norm_before;
+  config.final_norm = kind != Kind::kNoFinalNormAndGelu;
+  if (!config.final_norm) config.activation = model_spec::Activation::kGelu;
   return config;
 }
 
@@ -77,7 +82,7 @@ std::vector<float> logprobs_of(backend::Backend& backend, const model_spec::OptC
   return found;
 }
 
-class LayerWalkOf : public ::testing::TestWithParam<bool> {};
+class LayerWalkOf : public ::testing::TestWithParam<Kind> {};
 
 TEST_P(LayerWalkOf, HasTheEnginesLogprobsToTheBit) {
   const model_spec::OptConfig config = tiny_config(GetParam());
@@ -105,7 +110,8 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
         for (int64_t column = 0; column < x.dim(1); ++column) {
           const float value = x.row<float>(row)[column];
           ASSERT_TRUE(std::isfinite(value));
-          ASSERT_TRUE(input != LayerInput::kDown || value >= 0) << "what follows relu";
+          const bool is_relu = input == LayerInput::kDown && config.activation == model_spec::Activation::kRelu;
+          ASSERT_TRUE(!is_relu || value >= 0) << "what follows relu";
         }
       }
       // Norms: rows of about unit variance.
@@ -121,8 +127,13 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
   EXPECT_TRUE(walk.at_end());
 }
 
-INSTANTIATE_TEST_SUITE_P(Norms, LayerWalkOf, ::testing::Bool(),
-                         [](const auto& kind) { return kind.param ? "Before" : "After"; });
+std::string name_of_kind(const ::testing::TestParamInfo<Kind>& kind) {
+  if (kind.param == Kind::kNoFinalNormAndGelu) return "NoFinalNormAndGelu";
+  return kind.param == Kind::kNormsBefore ? "NormsBefore" : "NormsAfter";
+}
+INSTANTIATE_TEST_SUITE_P(Kinds, LayerWalkOf,
+                         ::testing::Values(Kind::kNormsBefore, Kind::kNormsAfter, Kind::kNoFinalNormAndGelu),
+                         name_of_kind);
 
 }  // namespace layer_walk_test
 }  // namespace optserve::engine

@@ -1,5 +1,6 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/weight_format.h"
+#include "kernels/elementwise.h"
 
 namespace optserve::backend {
 
@@ -22,6 +23,15 @@ void CudaBackend::do_linear(const Tensor& x, const quant::Weight& weight, const 
       .out = weight.out,
   };
   tuner_->run(call, !capturing_);
+  if (activation != Activation::kGelu) return;
+  // cuBLASLt's own GELU is the approximation by tanh.
+  cuda::expect(kernels::gelu({.element = call.out_f32 ? kernels::Element::kF32 : call.element,
+                              .x = call.y,
+                              .stride = call.y_stride,
+                              .num_rows = call.rows,
+                              .width = call.out},
+                             stream_),
+               "gelu");
 }
 
 }  // namespace optserve::backend

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/limits.h"
 
 namespace optserve::checkpoint {
 namespace {
@@ -28,18 +29,25 @@ std::vector<int> legal_shards(const model_spec::OptConfig& config,
                               const std::optional<quant::Quantisation>& quantisation) {
   const int64_t multiple = quantisation ? input_multiple(quantisation->format) : 1;
   const std::vector<TensorSpec> tensors = model_spec::opt_tensors(config);
-  std::vector<int> legal = model_spec::legal_worlds(config);
-  std::erase_if(legal, [&](int shards) {
-    return std::ranges::any_of(tensors, [&](const TensorSpec& spec) {
-      return spec.quantisable && model_spec::block_of(spec, 0, shards).cols % multiple != 0;
-    });
-  });
+  const auto is_legal = [&](int shards) {
+    return model_spec::is_legal_world(model_spec::with_padded_vocab(config, shards), shards) &&
+           std::ranges::all_of(tensors, [&](const TensorSpec& spec) {
+             return !spec.quantisable || model_spec::block_of(spec, 0, shards).cols % multiple == 0;
+           });
+  };
+  std::vector<int> legal;
+  for (int shards = 1; shards <= limits::kWorldSizeMax; ++shards)
+    if (is_legal(shards)) legal.push_back(shards);
   return legal;
 }
 
 Status check_shards(const ShardPlan& plan) {
   const std::vector<int> legal = legal_shards(plan.config, plan.quantisation);
-  if (std::ranges::find(legal, plan.shards) != legal.end()) return ok_status();
+  if (std::ranges::find(legal, plan.shards) != legal.end()) {
+    if (model_spec::is_legal_world(plan.config, plan.shards)) return ok_status();
+    return refuse(ErrorCode::kBadRequest, "vocab is " + std::to_string(plan.config.vocab) + ", which " +
+                                              std::to_string(plan.shards) + " shards do not divide");
+  }
   std::string text = "shards is " + std::to_string(plan.shards) + ", the model allows " + list_of(legal);
   if (plan.quantisation && input_multiple(plan.quantisation->format) > 1)
     text += " in " + std::string(quant::quantisation_name(*plan.quantisation)) +

@@ -23,10 +23,10 @@ struct ShardPlan {
 // How the tensor's values are stored; a plain format unless the plan quantises it.
 quant::QuantFormat format_of(const model_spec::TensorSpec& spec, const ShardPlan& plan);
 
-// Shard counts that the model allows and that leave the groups of int4 whole.
+// Shard counts that the model allows, once its tables are padded for them, and that leave the groups of int4 whole.
 std::vector<int> legal_shards(const model_spec::OptConfig& config,
                               const std::optional<quant::Quantisation>& quantisation);
-// Refuses any other count, and names the legal ones.
+// Refuses any other count, and names the legal ones; refuses tables that are not padded for it.
 Status check_shards(const ShardPlan& plan);
 
 // "layers.0.ffn.up.weight_scale"

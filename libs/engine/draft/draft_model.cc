@@ -66,7 +66,8 @@ std::vector<std::vector<TokenId>> DraftModel::draft(std::span<const batching::Dr
 }
 
 Status check_draft_model(const model_spec::OptConfig& draft, const model_spec::OptConfig& model) {
-  if (draft.vocab_real == model.vocab_real && draft.eos_id == model.eos_id && draft.pad_id == model.pad_id)
+  if (draft.vocab_real == model.vocab_real && draft.eos_id == model.eos_id &&
+      draft.more_eos_ids == model.more_eos_ids && draft.pad_id == model.pad_id)
     return ok_status();
   return refuse(ErrorCode::kBadRequest, "draft-model: " + draft.name + " has " + std::to_string(draft.vocab_real) +
                                             " ids, expected the " + std::to_string(model.vocab_real) + " of " +

@@ -4,8 +4,16 @@
 
 namespace optserve::engine {
 
+namespace {
+
+backend::Activation activation_of(const model_spec::OptConfig& config) {
+  return config.activation == model_spec::Activation::kGelu ? backend::Activation::kGelu : backend::Activation::kRelu;
+}
+
+}  // namespace
+
 Mlp::Mlp(WeightLoader& loader, int64_t layer)
-    : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), backend::Activation::kRelu),
+    : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), activation_of(loader.config())),
       down_(loader, model_spec::layer_tensor_name(layer, "ffn.down")) {}
 
 void Mlp::forward_without_bias(Exec& exec, Tensor x, Tensor out) const {

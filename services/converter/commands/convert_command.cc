@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ostream>
+#include <span>
 
 #include "base/format_names.h"
 #include "base/input_check.h"
@@ -44,6 +45,10 @@ Result<int> verify_command(ConvertOptions options, std::ostream& out, std::ostre
   return 1;
 }
 
+size_t place_in(std::span<const std::string_view> words, std::string_view word) {
+  return static_cast<size_t>(std::ranges::find(words, word) - words.begin());
+}
+
 }  // namespace
 
 Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
@@ -51,13 +56,17 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
   constexpr auto kQuantisations = with_words({"none"}, kQuantisationNames);
   if (Status status = check_choice("dtype", command.dtype, kDtypes); !status.ok()) return status.refusal();
   if (Status status = check_choice("quantize", command.quantize, kQuantisations); !status.ok()) return status.refusal();
+  if (Status status = check_choice("head", command.head_word, conversion::kOutputHeadNames); !status.ok())
+    return status.refusal();
   Result<ReaderSettings> reader = settings_of(command.reader);
   if (!reader.ok()) return reader.refusal();
-  return ConvertOptions{command,
-                        parse_weight_dtype(command.dtype),
-                        quant::find_quantisation(command.quantize),
-                        std::move(reader).value(),
-                        {}};
+  ConvertOptions options{command,
+                         parse_weight_dtype(command.dtype),
+                         quant::find_quantisation(command.quantize),
+                         std::move(reader).value(),
+                         {}};
+  options.head = static_cast<conversion::OutputHead>(place_in(conversion::kOutputHeadNames, command.head_word));
+  return options;
 }
 
 int run_convert(const conversion::ConvertCommand& command, const Clock& clock, std::ostream& out, std::ostream& err) {

@@ -36,6 +36,14 @@ std::string replaced(std::string name, std::string_view from, std::string_view t
   return name.replace(at, from.size(), to);
 }
 
+// A part's block, without the rows that pad the tables.
+Block stored_block(const model_spec::OptConfig& config, const TensorSpec& spec, int64_t part, int64_t parts) {
+  TensorSpec stored = spec;
+  if (spec.name == "embed_tokens.weight" || spec.name == "output_projection.weight")
+    stored.rows = config.vocab_stored();
+  return model_spec::block_of(stored, part, parts);
+}
+
 // q, k and v as tensors of their own, in the order of `letters`.
 void add_separate(std::vector<ExportTensor>& out, const TensorSpec& spec, const std::string& fused_name,
                   std::string_view letters) {
@@ -91,7 +99,7 @@ void add_cfg(checkpoint::PickleWriter& pickle, const model_spec::OptConfig& conf
   const char* architecture = parts > 1 ? "transformer_lm_megatron" : "transformer_lm_gpt";
   add_text(pickle, "_name", architecture);
   add_text(pickle, "arch", architecture);
-  add_text(pickle, "activation_fn", "relu");
+  add_text(pickle, "activation_fn", model_spec::activation_name(config.activation));
   add_setting(pickle, "decoder_layers", config.num_layers);
   add_setting(pickle, "decoder_attention_heads", config.num_heads);
   add_setting(pickle, "decoder_embed_dim", config.hidden);
@@ -109,6 +117,13 @@ void add_cfg(checkpoint::PickleWriter& pickle, const model_spec::OptConfig& conf
   pickle.end_dict();
 }
 
+ordered_json eos_ids(const model_spec::OptConfig& config) {
+  if (config.more_eos_ids.empty()) return config.eos_id;
+  std::vector<TokenId> ids = {config.eos_id};
+  ids.insert(ids.end(), config.more_eos_ids.begin(), config.more_eos_ids.end());
+  return ids;
+}
+
 }  // namespace
 
 int64_t ExportTensor::elements() const {
@@ -123,7 +138,7 @@ std::vector<ExportTensor> huggingface_tensors(const model_spec::OptConfig& confi
     if (spec.split == Split::kQkvRows)
       add_separate(out, spec, huggingface_name(spec), "kvq");
     else
-      out.push_back(whole_or_block(spec, huggingface_name(spec), model_spec::block_of(spec, 0, 1)));
+      out.push_back(whole_or_block(spec, huggingface_name(spec), stored_block(config, spec, 0, 1)));
   }
   return out;
 }
@@ -132,14 +147,14 @@ std::string huggingface_config(const model_spec::OptConfig& config, DType dtype)
   const char* torch_dtype = dtype == DType::kF16 ? "float16" : dtype == DType::kBF16 ? "bfloat16" : "float32";
   const ordered_json json = {{"architectures", {"OPTForCausalLM"}},
                              {"model_type", "opt"},
-                             {"_remove_final_layer_norm", false},
-                             {"activation_function", "relu"},
+                             {"_remove_final_layer_norm", !config.final_norm},
+                             {"activation_function", model_spec::activation_name(config.activation)},
                              {"attention_dropout", 0.0},
                              {"bos_token_id", config.bos_id},
                              {"do_layer_norm_before", config.norm_before},
                              {"dropout", 0.1},
                              {"enable_bias", true},
-                             {"eos_token_id", config.eos_id},
+                             {"eos_token_id", eos_ids(config)},
                              {"ffn_dim", config.ffn},
                              {"hidden_size", config.hidden},
                              {"init_std", 0.02},
@@ -152,7 +167,7 @@ std::string huggingface_config(const model_spec::OptConfig& config, DType dtype)
                              {"tie_word_embeddings", config.tied_output},
                              {"torch_dtype", torch_dtype},
                              {"use_cache", true},
-                             {"vocab_size", config.vocab},
+                             {"vocab_size", config.vocab_stored()},
                              {"word_embed_proj_dim", config.embed_dim}};
   return json.dump(2) + "\n";
 }
@@ -166,7 +181,7 @@ std::vector<ExportTensor> metaseq_tensors(const model_spec::OptConfig& config, i
       add_separate(out, spec, name, "kvq");
       continue;
     }
-    Block block = model_spec::block_of(spec, part, parts);
+    Block block = stored_block(config, spec, part, parts);
     if (spec.split == Split::kQkvRows) block.rows = {block.rows[1], block.rows[2], block.rows[0]};  // K, V, Q
     out.push_back(whole_or_block(spec, name, std::move(block)));
   }
@@ -200,9 +215,12 @@ Status check_metaseq_parts(const model_spec::OptConfig& config, int64_t parts) {
                   std::to_string(parts) +
                       " parts were asked for, but Metaseq has no model-parallel layout for models "
                       "with norms after a layer or projections; export it in 1 part");
-  if (model_spec::is_legal_world(config, parts)) return ok_status();
+  if (!config.final_norm)
+    return refuse(ErrorCode::kUnsupportedFormat, "Metaseq has no models without a norm after the last layer");
+  const model_spec::OptConfig stored = model_spec::with_padded_vocab(config, 1);
+  if (model_spec::is_legal_world(stored, parts)) return ok_status();
   return refuse(ErrorCode::kBadRequest, std::to_string(parts) + " parts were asked for, the model allows " +
-                                            model_spec::legal_worlds_text(config));
+                                            model_spec::legal_worlds_text(stored));
 }
 
 Result<HuggingFaceTokenizer> huggingface_tokenizer(const model_spec::OptConfig& config, std::string_view vocabulary) {
@@ -217,7 +235,7 @@ Result<HuggingFaceTokenizer> huggingface_tokenizer(const model_spec::OptConfig& 
     for (const auto& [token, value] : parsed.value().items())
       if (value == id) special[role] = token;
   ordered_json settings = {{"tokenizer_class", "GPT2Tokenizer"},
-                           {"add_bos_token", true},
+                           {"add_bos_token", config.leads_with_bos},
                            {"add_prefix_space", false},
                            {"errors", "replace"},
                            {"model_max_length", config.max_positions}};

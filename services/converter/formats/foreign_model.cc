@@ -11,6 +11,8 @@
 namespace optserve::converter {
 namespace {
 
+using conversion::OutputHead;
+
 constexpr int64_t kCompareBytes = 4 << 20;
 
 // Copies of one tensor may drift apart by rounding while a model is trained in half precision, whose steps are 2^-11 of
@@ -52,9 +54,19 @@ Difference compare(const ForeignTensor& first, int64_t first_row, const ForeignT
   return found;
 }
 
+std::vector<std::byte> rounded(std::span<const float> values, DType dtype) {
+  std::vector<std::byte> bytes(values.size() * dtype_bytes(dtype));
+  convert_from_f32(values.data(), dtype, bytes.data(), values.size());
+  return bytes;
+}
+
 }  // namespace
 
-Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config) {
+Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config,
+                                        OutputHead head) {
+  if (head == OutputHead::kTable)
+    for (ForeignPart& part : foreign.parts) part.erase(std::string(kOutputProjection));
+  if (Status status = add_absent(foreign, config); !status.ok()) return status.refusal();
   ForeignModel source;
   source.foreign_ = std::move(foreign);
   source.config_ = config;
@@ -63,24 +75,28 @@ Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_s
   auto mappings = Mapper(source.foreign_, source.config_).run();
   if (!mappings.ok()) return mappings.refusal();
   source.mappings_ = std::move(mappings).value();
-  if (Status status = source.settle_output(); !status.ok()) return status.refusal();
+  if (Status status = source.settle_output(head); !status.ok()) return status.refusal();
   return source;
 }
 
 // An output projection that repeats the token table is dropped. The configuration, where there is one, must agree.
-Status ForeignModel::settle_output() {
+Status ForeignModel::settle_output(OutputHead head) {
   const std::optional<bool> stated = foreign_.hints.tied_output;
+  const std::string name = file_spelling(foreign_, std::string(kOutputProjection));
   if (config_.tied_output) {
-    if (stated.value_or(true)) return ok_status();
-    return refuse(ErrorCode::kDataCorrupt,
-                  "the configuration says that the output projection is not the token table, but it is missing");
+    if (head == OutputHead::kOwn)
+      return refuse(ErrorCode::kBadRequest, "the model's own head was asked for, but the files hold no " + name);
+    if (head == OutputHead::kTable || stated.value_or(true)) return ok_status();
+    return refuse(ErrorCode::kDataCorrupt, "the configuration says that the head is not the token table, but " + name +
+                                               " is missing; --head table serves the table as the head");
   }
   config_.tied_output = output_is_tied();
   if (config_.tied_output) {
     mappings_.erase("output_projection.weight");
-  } else if (stated.value_or(false)) {
+  } else if (stated.value_or(false) && head == OutputHead::kAuto) {
     return refuse(ErrorCode::kDataCorrupt,
-                  "the configuration says that the output projection is the token table, but its weights differ");
+                  "the configuration says that the head is the token table, but the weights of " + name +
+                      " differ from it; --head table serves the table, as transformers does, --head own the other one");
   }
   return ok_status();
 }
@@ -89,17 +105,16 @@ bool ForeignModel::output_is_tied() const {
   const auto table = model_spec::opt_tensors(config_);
   const model_spec::TensorSpec& tokens = table.front();
   const model_spec::TensorSpec& output = table.back();
-  if (dtype(tokens) != dtype(output)) return false;
-  const size_t element = dtype_bytes(dtype(tokens));
-  const int64_t step = rows_per_chunk(tokens, element);
-  std::vector<std::byte> a, b;
+  // Trainers may keep one of the two in more bits: then they are equal once that one is rounded.
+  if (dtype(tokens) != dtype(output) && !foreign_.hints.tied_output.value_or(true)) return false;
+  const auto bytes = [&](const model_spec::TensorSpec& spec) { return dtype_bytes(dtype(spec)); };
+  const DType common = bytes(output) < bytes(tokens) ? dtype(output) : dtype(tokens);
+  const int64_t step = rows_per_chunk(tokens, sizeof(float));
+  WideRows table_rows(*this), head_rows(*this);
   for (int64_t row = 0; row < tokens.rows; row += step) {
     const int64_t count = std::min(step, tokens.rows - row);
-    a.resize(static_cast<size_t>(count * tokens.cols) * element);
-    b.resize(a.size());
-    read_rows(tokens, row, count, a);
-    read_rows(output, row, count, b);
-    if (a != b) return false;
+    if (rounded(table_rows.read(tokens, row, count), common) != rounded(head_rows.read(output, row, count), common))
+      return false;
   }
   return true;
 }

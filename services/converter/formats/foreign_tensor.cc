@@ -39,6 +39,22 @@ class SafetensorsTensor final : public ForeignTensor {
   uint64_t offset_;
 };
 
+class ConstantTensor final : public ForeignTensor {
+ public:
+  ConstantTensor(DType type, std::vector<int64_t> shape, float value)
+      : ForeignTensor(type, std::move(shape)), element_(dtype_bytes(type)) {
+    convert_from_f32(&value, type, element_.data(), 1);
+  }
+  void read_rows(int64_t, int64_t count, std::span<std::byte> out) const override {
+    check_eq(out.size(), static_cast<size_t>(count * columns()) * element_.size(), "ConstantTensor::read_rows: bytes");
+    for (size_t at = 0; at < out.size(); at += element_.size())
+      std::ranges::copy(element_, out.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+
+ private:
+  std::vector<std::byte> element_;
+};
+
 class GroupTensor final : public ForeignTensor {
  public:
   GroupTensor(std::shared_ptr<const FlatGroup> group, int64_t begin, std::vector<int64_t> shape)
@@ -96,6 +112,10 @@ std::unique_ptr<ForeignTensor> tensor_of_pt(PtFile& file, const PickleTensor& te
 std::unique_ptr<ForeignTensor> tensor_of_safetensors(const checkpoint::ByteSource& file,
                                                      const checkpoint::StoredTensor& tensor) {
   return std::make_unique<SafetensorsTensor>(file, tensor);
+}
+
+std::unique_ptr<ForeignTensor> tensor_of_constant(DType dtype, std::vector<int64_t> shape, float value) {
+  return std::make_unique<ConstantTensor>(dtype, std::move(shape), value);
 }
 
 std::unique_ptr<ForeignTensor> tensor_of_group(std::shared_ptr<const FlatGroup> group, int64_t begin,

@@ -41,6 +41,9 @@ std::unique_ptr<ForeignTensor> tensor_of_pt(checkpoint::PtFile& file, const chec
 std::unique_ptr<ForeignTensor> tensor_of_safetensors(const checkpoint::ByteSource& file,
                                                      const checkpoint::StoredTensor& tensor);
 
+// A tensor that no file holds, all of whose elements are `value`.
+std::unique_ptr<ForeignTensor> tensor_of_constant(DType dtype, std::vector<int64_t> shape, float value);
+
 // A flattened parameter group: the elements of consecutive shards, without their padding, form one long vector.
 struct FlatShard {
   checkpoint::PtFile* file = nullptr;

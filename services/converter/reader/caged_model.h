@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "converter/formats/tokenizer_files.h"
 #include "converter/reader/model_summary.h"
 #include "converter/reader/read_job.h"
 #include "converter/reader/reader_process.h"
+#include "converter/vocabulary/tokenizer_files.h"
 #include "converter/weight_rows.h"
 #include "model_spec/opt_tensors.h"
 

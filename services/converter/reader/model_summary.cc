@@ -27,9 +27,11 @@ void visit_config(Archive& archive, Config& config) {
   for (auto* number : {&config.num_layers, &config.hidden, &config.num_heads, &config.ffn, &config.vocab,
                        &config.vocab_real, &config.embed_dim, &config.max_positions})
     archive.number(*number);
-  archive.flag(config.norm_before);
-  archive.flag(config.tied_output);
+  for (auto* flag : {&config.norm_before, &config.tied_output, &config.final_norm, &config.leads_with_bos})
+    archive.flag(*flag);
+  archive.activation(config.activation);
   for (auto* id : {&config.bos_id, &config.eos_id, &config.pad_id}) archive.number(*id);
+  archive.list(config.more_eos_ids, model_spec::kMoreEosIdsMax, [&](auto& id) { archive.number(id); });
 }
 
 template <class Archive, class Summary>
@@ -64,6 +66,7 @@ class Encoder {
   }
   void flag(bool value) { bytes_ += static_cast<char>(value ? 1 : 0); }
   void dtype(DType value) { bytes_ += static_cast<char>(value); }
+  void activation(model_spec::Activation value) { flag(value == model_spec::Activation::kGelu); }
   void text(const std::string& value, size_t max) {
     const std::string_view part = std::string_view(value).substr(0, max);
     number(part.size());
@@ -114,6 +117,11 @@ class Decoder {
     take(&raw, 1);
     expect(raw <= static_cast<std::byte>(DType::kBool), "an unknown type");
     value = fault_.empty() ? static_cast<DType>(raw) : DType::kF32;
+  }
+  void activation(model_spec::Activation& value) {
+    bool is_gelu = false;
+    flag(is_gelu);
+    value = is_gelu ? model_spec::Activation::kGelu : model_spec::Activation::kRelu;
   }
   void text(std::string& value, size_t max) {
     value.assign(length(max, 1), '\0');

@@ -8,6 +8,7 @@
 #include "base/input_check.h"
 #include "base/sha256.h"
 #include "checkpoint/writer.h"
+#include "converter/transform/padded_rows.h"
 #include "converter/transform/smoothing.h"
 #include "converter/write/conversion_identity.h"
 #include "converter/write/passes.h"
@@ -41,15 +42,6 @@ std::string name_of(const ConvertOptions& options) {
   return name;
 }
 
-Result<CagedModel> open_source(const ConvertOptions& options) {
-  return CagedModel::open({.input = options.input,
-                           .name = name_of(options),
-                           .num_heads = options.num_heads,
-                           .vocab_file = options.vocab_file,
-                           .merges_file = options.merges_file},
-                          options.reader);
-}
-
 Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& source,
                             const std::optional<TokenizerFiles>& tokenizer) {
   ShardPlan plan;
@@ -63,6 +55,7 @@ Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& sou
   check(is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
   plan.quantisation = options.quantisation;
   plan.shards = options.shards > 0 ? options.shards : default_shards(plan.config, plan.quantisation);
+  plan.config = model_spec::with_padded_vocab(plan.config, plan.shards);
   if (Status status = checkpoint::check_plan(plan); !status.ok()) return status.refusal();
   return plan;
 }
@@ -155,6 +148,16 @@ Status run(const Conversion& conversion, const Clock& clock, ConvertResult& resu
 
 }  // namespace
 
+Result<CagedModel> open_source(const ConvertOptions& options, const std::string& name) {
+  return CagedModel::open({.input = options.input,
+                           .name = name,
+                           .num_heads = options.num_heads,
+                           .head = options.head,
+                           .vocab_file = options.vocab_file,
+                           .merges_file = options.merges_file},
+                          options.reader);
+}
+
 int default_shards(const model_spec::OptConfig& config, const std::optional<quant::Quantisation>& quantisation) {
   const std::vector<int> legal = checkpoint::legal_shards(config, quantisation);
   for (const int shards : {8, 4, 2})
@@ -174,7 +177,7 @@ std::string summary_text(const std::string& output, const ConvertResult& result)
 
 Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock) {
   if (Status status = check_options(options); !status.ok()) return status.refusal();
-  const Result<CagedModel> source = open_source(options);
+  const Result<CagedModel> source = open_source(options, name_of(options));
   if (!source.ok()) return source.refusal();
   const ModelSummary& summary = source.value().summary();
   const Result<std::optional<TokenizerFiles>> tokenizer = source.value().tokenizer();
@@ -201,7 +204,8 @@ Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock)
     origin.smoothing = found->smoothing;
     if (!found->warning.empty()) result.warnings.push_back(found->warning);
   }
-  const Conversion conversion{options, source.value(), *rows, plan.value(), tokenizer.value(), std::move(origin)};
+  const PaddedRows padded(*rows, plan.value().config);
+  const Conversion conversion{options, source.value(), padded, plan.value(), tokenizer.value(), std::move(origin)};
   if (Status status = run(conversion, clock, result); !status.ok()) return status.refusal();
   return result;
 }

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "conversion/command_options.h"
+#include "converter/reader/caged_model.h"
 #include "converter/reader/reader_process.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
@@ -62,6 +63,9 @@ struct ConvertResult {
 // while other processes use them; of bad input nothing stays. `clock` paces the looks at what other processes have
 // done.
 Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock);
+
+// The source of a conversion, whose model gets this name.
+Result<CagedModel> open_source(const ConvertOptions& options, const std::string& name);
 
 // The default shard count of a model. 1 works unless no count does.
 int default_shards(const model_spec::OptConfig& config, const std::optional<quant::Quantisation>& quantisation = {});
