@@ -35,8 +35,12 @@ constexpr bool kHasBulkCopies = true;
 // Units of a warp's ring. Deep: 170 to 212 KiB a block. Else at most 96 KiB, which every multiprocessor has; only int4
 // with 16 rows needs more.
 template <WeightFormat kFormat, int kRows, bool kDeep>
-inline constexpr int kDepth = kDeep ? (kFormat == WeightFormat::kInt4 ? (kRows == 16 ? 4 : kRows == 8 ? 5 : 8)
-                                                                      : (kRows == 16 ? 5 : kRows == 8 ? 7 : 10))
+inline constexpr int kDepth = kDeep ? (kFormat == WeightFormat::kInt4 ? (kRows == 16  ? 4
+                                                                         : kRows == 8 ? 5
+                                                                                      : 8)
+                                                                      : (kRows == 16  ? 5
+                                                                         : kRows == 8 ? 7
+                                                                                      : 10))
                                     : (kRows == 2 ? 4 : 2);
 
 // A slot of a ring: the units of kOctets octets, their scales (int4), then the rows of x.
@@ -192,8 +196,8 @@ class Ring {
 
   __device__ __forceinline__ uint32_t barrier() const { return barriers_ + index_ * 8; }
 
-  // Where the first unit of a pass to ask for lies. Behind the last pass there are no octets to ask for. Of bulk copies a
-  // lane makes that of one octet; copies by threads are of a part of every octet.
+  // Where the first unit of a pass to ask for lies. Behind the last pass there are no octets to ask for. A lane makes
+  // the bulk copy of one octet; of copies by threads it makes a part of every octet.
   __device__ __forceinline__ void begin_pass() {
     unit_ = warp_;
     const int first = pass_ < share_.passes ? share_.pass_begin(pass_) : 0;
@@ -202,7 +206,8 @@ class Ring {
     for (int i = 0; i < kPlaces; ++i) {
       at_[i] = static_cast<uint32_t>(unit_index(first + (kDeep ? lane_ : i), unit_, units_));
     }
-    if constexpr (L::kGrouped && !kDeep) scales_at_ = static_cast<uint32_t>(unit_index(first + lane_ / 2, unit_, units_));
+    if constexpr (L::kGrouped && !kDeep)
+      scales_at_ = static_cast<uint32_t>(unit_index(first + lane_ / 2, unit_, units_));
   }
 
   __device__ __forceinline__ void advance() {
@@ -296,9 +301,9 @@ class Ring {
   int units_;
   int warp_ = static_cast<int>(threadIdx.x / 32);
   uint32_t lane_ = threadIdx.x % 32;
-  uint32_t begin_;     // in shared memory
-  uint32_t slot_;      // of the oldest unit
-  uint32_t barriers_;  // of the slots, at which their units arrive
+  uint32_t begin_;                   // in shared memory
+  uint32_t slot_;                    // of the oldest unit
+  uint32_t barriers_;                // of the slots, at which their units arrive
   uint32_t index_ = 0, parity_ = 0;  // of the oldest unit's slot and barrier
   // What to ask for next.
   int pass_ = 0;
@@ -435,8 +440,9 @@ cudaError_t quantised_linear(const QuantisedLinearArgs& args, const DeviceLimits
   if (!can_quantised_linear(args, device)) return cudaErrorInvalidValue;
   if (args.rows == 0 || args.out == 0) return cudaSuccess;
   return with_shape(args.format, args.rows, [&](auto format, auto rows) {
-    return args.element == Element::kF16 ? launch_deepest<__half, format.value, rows.value>(args, device, stream)
-                                         : launch_deepest<__nv_bfloat16, format.value, rows.value>(args, device, stream);
+    return args.element == Element::kF16
+               ? launch_deepest<__half, format.value, rows.value>(args, device, stream)
+               : launch_deepest<__nv_bfloat16, format.value, rows.value>(args, device, stream);
   });
 }
 

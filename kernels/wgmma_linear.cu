@@ -1,14 +1,13 @@
-// Two blocks of a cluster multiply the same rows of x by different outputs, step by step alike; each brings half of x to
-// both. A tile is what a cluster makes: twice 128 or 256 outputs by up to 256 rows. The units of all tiles stand in one
-// row that is cut into equal spans, one for each cluster that fits the device: none has more to do than another, whatever
-// the shape. One warp of a block asks for codes (bulk copies, packed as they are) and for x (a tensor map, swizzled) and
-// runs up to kStages ahead; codes of the first stages before the kernel before this one has ended. Warpgroups of 64
-// outputs each read their codes, make fp16 of them in registers, which is the operand A of wgmma as it stands, and
-// multiply by x in shared memory. The codes of the next unit are converted while this one is multiplied.
+// The units of all tiles, 128 or 256 outputs by up to 256 rows, stand in one row that is cut into equal spans, one for
+// each block that fits the device: none has more to do than another, whatever the shape. One warp of a block asks for
+// codes (bulk copies, packed as they are) and for x (a tensor map, swizzled) and runs up to kStages ahead; codes of the
+// first stages before the kernel before this one has ended. Warpgroups of 64 outputs each read their codes, make fp16
+// of them in registers, which is the operand A of wgmma as it stands, and multiply by x in shared memory; one warpgroup
+// converts while another multiplies.
 //
-// A tile that spans have cut is finished by the cluster that has its first unit, which adds what the clusters behind it
+// A tile that spans have cut is finished by the block that has its first unit, which adds what the blocks behind it
 // have of it, in their order. They begin with that part and leave it in memory early; so whoever waits has work behind
-// it already. All clusters are resident at once, and none waits for one before it, so the waits end.
+// it already. All blocks are resident at once, and none waits for one before it, so the waits end.
 #include <algorithm>
 
 #include "kernels/dependent_launch.cuh"
@@ -22,43 +21,41 @@ namespace optserve::kernels {
 namespace {
 constexpr int kBoxColumns = 64, kRowBytes = 128;  // of x: what a swizzle spans
 constexpr int kSharedAlignment = 1024;            // of what is swizzled
-constexpr int kCluster = 2;                       // blocks
-constexpr int kGroups = 2;                        // warpgroups of a block that multiply
-constexpr int kMultiplying = 128 * kGroups;       // their threads
+constexpr int kBlocksEachMax = 2;                 // on a multiprocessor
 constexpr int kSpanUnitsMin = 8;                  // a shorter span takes less time than handing over its sums
-constexpr int64_t kCellsMax = 128 * 256;          // of a block's part of a tile
-constexpr int kStagesMax = 16;
-constexpr int kCopyRegisters = 40, kMultiplyRegisters = 232;  // of a thread, where shares are not equal
+constexpr int64_t kCellsEachMax = 128 * 256;      // of their tiles
+__host__ __device__ constexpr int copy_registers(int groups) { return groups == 2 ? 40 : 32; }  // of a thread
+__host__ __device__ constexpr int multiply_registers(int groups) { return groups == 2 ? 232 : 112; }
 
-// kRows rows by kTall bands of 64 outputs of a warpgroup.
-template <WeightFormat kFormat, int kRows, int kTall>
+template <WeightFormat kFormat, int kRows, int kGroups>
 struct Shape {
-  static constexpr int kBands = kGroups * kTall;  // of a block, as what follows
+  static constexpr int kBands = kGroups;
   static constexpr int kTileRows = kRows;
-  static constexpr int kSums = kRows / 2;  // of a thread and a band
-  static constexpr bool kGrouped = kFormat == WeightFormat::kInt4;
-  static constexpr int kSumRegisters = kTall * kSums * (kGrouped ? 2 : 1), kOperandRegisters = kTall * (kGrouped ? 32 : 16);
-  static constexpr bool kLarge = kSumRegisters >= 64;  // needs more registers than an equal share of them
-  static constexpr bool kAhead = kSumRegisters + 2 * kOperandRegisters <= 192;  // keeps the operands of two units
-  static constexpr int kThreads = kMultiplying + (kLarge ? 128 : 32);  // the first warp of the others copies
+  static constexpr int kOutputs = 64 * kGroups;
+  static constexpr bool kLarge = kRows >= 128;        // needs more registers than an equal share of them
+  static constexpr int kMultiplying = 128 * kGroups;  // threads
+  static constexpr int kThreads = kMultiplying + (kLarge ? 128 : 32);            // the first warp of the others copies
   static constexpr int kBandBytes = static_cast<int>(kBandOctets * kUnitBytes);  // of a unit
+  static constexpr bool kGrouped = kFormat == WeightFormat::kInt4;
   static constexpr int kBoxes = static_cast<int>(unit_inputs(kFormat)) / kBoxColumns;
   static constexpr int kBoxBytes = kRows * kRowBytes;
   static constexpr int kXBytes = kBoxes * kBoxBytes;
-  static constexpr int kWeightBytes = kBands * kBandBytes;
+  static constexpr int kWeightBytes = kGroups * kBandBytes;
   static constexpr int kBandScaleBytes = kGrouped ? static_cast<int>(kBandOutputs) * 4 : 0;
-  static constexpr int kScaleBytes = kBands * kBandScaleBytes;
+  static constexpr int kScaleBytes = kGroups * kBandScaleBytes;
   static constexpr int kStageBytes = kXBytes + kWeightBytes + (kScaleBytes + 1023) / 1024 * 1024;
-  static constexpr int kStagesFit = (208 << 10) / kStageBytes;
-  static constexpr int kStages = kStagesFit > kStagesMax ? kStagesMax : kStagesFit;
+  static constexpr int kBlocks = kRows <= 64 && kGroups == 2 ? 2 : 1;  // a multiprocessor
+  static constexpr int kStagesFit = ((kBlocks == 2 ? 104 : 200) << 10) / kStageBytes;
+  static constexpr int kStages = kStagesFit > 8 ? 8 : kStagesFit;
   static constexpr int kDataBytes = kStages * kStageBytes;
-  static constexpr int kCells = kBands * static_cast<int>(kBandOutputs) * kRows;
+  static constexpr int kSums = kRows / 2;  // of a thread
+  static constexpr int kTileCells = kOutputs * kRows;
   static constexpr int kBytes = kDataBytes + kSharedAlignment + 2 * kStages * 8;
-  static_assert(kStages >= 2 && kCells <= kCellsMax);
+  static_assert(kStages >= 2 && kBlocks * kTileCells <= kCellsEachMax && kBlocks <= kBlocksEachMax);
   static constexpr int kColumns = kRows < 128 ? kRows : 128;  // of one multiplication
 };
 
-// The span of a cluster, and how it is cut into tiles.
+// The span of a block, and how it is cut into tiles.
 template <class S>
 struct Span {
   int units;      // of a tile
@@ -67,26 +64,25 @@ struct Span {
 
   __device__ __forceinline__ Span(const QuantisedLinearArgs& args, int units_of_tile)
       : units(units_of_tile), row_tiles(static_cast<int>((args.rows + S::kTileRows - 1) / S::kTileRows)) {
-    begin = begin_of(args, blockIdx.x / kCluster);
-    end = begin_of(args, blockIdx.x / kCluster + 1);
+    begin = begin_of(args, blockIdx.x);
+    end = begin_of(args, blockIdx.x + 1);
   }
-  __device__ __forceinline__ int64_t begin_of(const QuantisedLinearArgs& args, unsigned cluster) const {
-    constexpr int kTileBands = kCluster * S::kBands;
-    const int64_t tiles = (bands_of(args.out) + kTileBands - 1) / kTileBands * row_tiles;
-    return tiles * units * cluster / (gridDim.x / kCluster);
+  __device__ __forceinline__ int64_t begin_of(const QuantisedLinearArgs& args, unsigned block) const {
+    const int64_t tiles = (bands_of(args.out) + S::kBands - 1) / S::kBands * row_tiles;
+    return tiles * units * block / gridDim.x;
   }
 };
 
-// Where a block's part of a tile lies.
+// Where a tile lies.
 template <class S>
 struct Tile {
   int64_t band;
-  int bands;  // that exist: none where the last tile is a block's width or less
+  int bands;  // that exist
   int row;
 
   __device__ __forceinline__ Tile(const QuantisedLinearArgs& args, const Span<S>& span, int64_t index)
-      : band((index / span.row_tiles * kCluster + rank_in_cluster()) * S::kBands),
-        bands(static_cast<int>(max(int64_t{0}, min(static_cast<int64_t>(S::kBands), bands_of(args.out) - band)))),
+      : band(index / span.row_tiles * S::kBands),
+        bands(static_cast<int>(min(static_cast<int64_t>(S::kBands), bands_of(args.out) - band))),
         row(static_cast<int>(index % span.row_tiles) * S::kTileRows) {}
 };
 
@@ -132,15 +128,12 @@ class Asking {
     }
   }
 
-  // Its half of the rows, to both blocks.
   __device__ __forceinline__ void copy_x(const CUtensorMap& map, const Stages<S>& stages, int stage) const {
     if (threadIdx.x % 32 != 0) return;
-    const int row = static_cast<int>(rank_in_cluster()) * (S::kTileRows / kCluster);
 #pragma unroll
     for (int box = 0; box < S::kBoxes; ++box) {
-      copy_box_to_all(stages.x(stage) + box * S::kBoxBytes + row * kRowBytes, map,
-                      (unit_ * S::kBoxes + box) * kBoxColumns, tile_.row + row, stages.full(stage),
-                      (1 << kCluster) - 1);
+      copy_box(stages.x(stage) + box * S::kBoxBytes, map, (unit_ * S::kBoxes + box) * kBoxColumns, tile_.row,
+               stages.full(stage));
     }
   }
 
@@ -196,22 +189,26 @@ __device__ __forceinline__ float read_float(uint32_t from) {
 }
 
 // The products of one warpgroup.
-template <WeightFormat kFormat, int kRows, int kTall>
+template <WeightFormat kFormat, int kRows, int kGroups>
 class Group {
  public:
-  using S = Shape<kFormat, kRows, kTall>;
+  using S = Shape<kFormat, kRows, kGroups>;
   static constexpr int kSteps = kUnitSteps<kFormat>;
-  using Operands = uint32_t[kTall][kSteps][4];
 
   __device__ __forceinline__ explicit Group(const Stages<S>& stages) : stages_(stages) {}
 
   // Sums of the next `units` units of the span.
   __device__ __forceinline__ void multiply(int units) {
-    Operands even, odd;
-    load(done_, even);
-    for (int i = 0; i < units; i += 2) {
-      multiply_unit(even, odd, i == 0, i + 1 < units);
-      if (i + 1 < units) multiply_unit(odd, even, false, i + 2 < units);
+    for (int i = 0; i < units; ++i, ++done_) {
+      uint32_t a[kSteps][4];
+      load(done_, a);
+      if constexpr (S::kGrouped) {
+        multiply_grouped(done_, a, i == 0);
+      } else {
+        start(done_, a, sums_, i == 0);
+        await_batches<0>();
+        release(done_);
+      }
     }
   }
 
@@ -219,8 +216,8 @@ class Group {
   __device__ __forceinline__ void leave(const WgmmaScratch& scratch) const {
     float4* part = part_of(scratch, blockIdx.x);
 #pragma unroll
-    for (int i = 0; i < kAll; i += 4) {
-      __stcg(part + i / 4 * kMultiplying, float4{sums_[i], sums_[i + 1], sums_[i + 2], sums_[i + 3]});
+    for (int i = 0; i < S::kSums; i += 4) {
+      __stcg(part + i / 4 * S::kMultiplying, float4{sums_[i], sums_[i + 1], sums_[i + 2], sums_[i + 3]});
     }
     __threadfence();
     await_multiplying();
@@ -229,117 +226,34 @@ class Group {
     }
   }
 
-  // Adds what the next `count` clusters leave(), once all of it is there: the parts of some of them at a time, so that
-  // one wait for memory serves them together.
+  // Adds what the next `count` blocks leave(), once all of it is there.
   __device__ __forceinline__ void add(const WgmmaScratch& scratch, int count) {
     if (count == 0) return;
-    uint32_t* flags = scratch.flags + blockIdx.x + kCluster;
+    uint32_t* flags = scratch.flags + blockIdx.x + 1;
     for (int i = lane_; i < count; i += 32) {
       uint32_t there = 0;
-      while (there == 0) {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(flags + i * kCluster) : "memory");
-      }
+      while (there == 0) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(flags + i) : "memory");
     }
     __syncwarp();
-    constexpr int kPiece = kAll < 32 ? kAll : 32, kAtOnce = 64 / kPiece;
+    for (int block = 1; block <= count; ++block) {
+      const float4* part = part_of(scratch, blockIdx.x + block);
 #pragma unroll
-    for (int piece = 0; piece < kAll; piece += kPiece) {
-      for (int next = 0; next < count; next += kAtOnce) {
-        float4 parts[kAtOnce][kPiece / 4];
-#pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-          const float4* part = part_of(scratch, blockIdx.x + (next + j + 1) * kCluster) + piece / 4 * kMultiplying;
-#pragma unroll
-          for (int i = 0; i < kPiece / 4; ++i) {
-            parts[j][i] = next + j < count ? __ldcg(part + i * kMultiplying) : float4{};
-          }
-        }
-#pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-#pragma unroll
-          for (int i = 0; i < kPiece / 4; ++i) {
-            float* sums = sums_ + piece + 4 * i;
-            sums[0] += parts[j][i].x, sums[1] += parts[j][i].y, sums[2] += parts[j][i].z, sums[3] += parts[j][i].w;
-          }
-        }
+      for (int i = 0; i < S::kSums; i += 4) {
+        const float4 sums = __ldcg(part + i / 4 * S::kMultiplying);
+        sums_[i] += sums.x, sums_[i + 1] += sums.y, sums_[i + 2] += sums.z, sums_[i + 3] += sums.w;
       }
     }
     await_multiplying();  // all warps have seen the flags
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kMultiplying) {
-      flags[i * kCluster] = 0;  // for the next launch
-    }
-  }
-
-  __device__ __forceinline__ void finish(const QuantisedLinearArgs& args, const Tile<S>& tile) const {
-#pragma unroll
-    for (int tall = 0; tall < kTall; ++tall) {
-      finish_band(args, tile, first_output(tall), sums_ + tall * S::kSums);
-    }
-  }
-
- private:
-  static constexpr int kAll = kTall * S::kSums;
-
-  // Of a block's outputs, the first one of this warp in a band.
-  __device__ __forceinline__ int first_output(int tall) const {
-    return (warp_ / 4 * kTall + tall) * static_cast<int>(kBandOutputs) + warp_ % 4 * 16;
-  }
-
-  __device__ __forceinline__ void load(int i, Operands& a) const {
-    const int stage = i % S::kStages;
-    await(stages_.full(stage), i / S::kStages % 2);
-#pragma unroll
-    for (int tall = 0; tall < kTall; ++tall) {
-      const uint32_t octet = static_cast<uint32_t>(first_output(tall)) / static_cast<uint32_t>(kOctet);
-      const uint32_t from = stages_.weights(stage) + octet * static_cast<uint32_t>(kUnitBytes) + lane_ * 16;
-      uint32_t upper[4], lower[4];
-      read_words(from, upper);
-      read_words(from + static_cast<uint32_t>(kUnitBytes), lower);
-      convert<kFormat>(upper, lower, a[tall]);
-    }
-  }
-
-  __device__ __forceinline__ void start(int i, const Operands& a, float* sums, bool fresh) const {
-    const uint32_t x = stages_.x(i % S::kStages);
-    begin_multiplying();
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const uint32_t box = x + step / 4 * S::kBoxBytes + step % 4 * 32;
-#pragma unroll
-      for (int tall = 0; tall < kTall; ++tall) {
-#pragma unroll
-        for (int column = 0; column < kRows; column += S::kColumns) {
-          multiply_group<S::kColumns>(sums + tall * S::kSums + column / 2, a[tall][step],
-                                      swizzled_rows(box + column * kRowBytes), step > 0 || !fresh);
-        }
-      }
-    }
-    end_batch();
-  }
-
-  // For both blocks, whose copies of x come here.
-  __device__ __forceinline__ void release(int i) const {
-    if (lane_ < kCluster) arrive_in(static_cast<uint32_t>(lane_), stages_.empty(i % S::kStages));
-  }
-
-  // Of this thread.
-  __device__ __forceinline__ static float4* part_of(const WgmmaScratch& scratch, unsigned block) {
-    return reinterpret_cast<float4*>(scratch.parts + static_cast<int64_t>(block) * S::kCells) + threadIdx.x;
-  }
-
-  // Until all multiplying threads have come here.
-  __device__ __forceinline__ static void await_multiplying() {
-    asm volatile("bar.sync 1, %0;" ::"n"(kMultiplying) : "memory");
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += S::kMultiplying) flags[i] = 0;  // for the next launch
   }
 
   // Lanes of two neighbouring outputs exchange rows, so that each writes pairs of outputs.
-  __device__ __forceinline__ void finish_band(const QuantisedLinearArgs& args, const Tile<S>& tile, int first_of_warp,
-                                              const float* sums) const {
+  __device__ __forceinline__ void finish(const QuantisedLinearArgs& args, const Tile<S>& tile) const {
     const bool odd = lane_ / 4 % 2 != 0;
     const bool in_pairs = args.y_stride % 2 == 0 && reinterpret_cast<uintptr_t>(args.y) % 8 == 0;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t output = tile.band * kBandOutputs + first_of_warp + lane_ / 4 + half * 8;
+      const int64_t output = tile.band * kBandOutputs + warp_ * 16 + lane_ / 4 + half * 8;
       const bool exists = output < args.out;
       const float scale = !S::kGrouped && exists ? args.scales[output] : 1.0f;
       const float bias =
@@ -349,7 +263,7 @@ class Group {
         float own[2];
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
-          own[row] = sums[i + half * 2 + row] * scale + bias;
+          own[row] = sums_[i + half * 2 + row] * scale + bias;
           if (args.relu && own[row] < 0) own[row] = 0;
         }
         const float other = __shfl_xor_sync(0xffffffffu, odd ? own[0] : own[1], 4);
@@ -360,6 +274,46 @@ class Group {
         store(args, row * args.y_stride + first, pair, in_pairs, first + 1 < args.out);
       }
     }
+  }
+
+ private:
+  __device__ __forceinline__ void load(int i, uint32_t (&a)[kSteps][4]) const {
+    const int stage = i % S::kStages;
+    await(stages_.full(stage), i / S::kStages % 2);
+    const uint32_t from = stages_.weights(stage) + warp_ * 2 * static_cast<uint32_t>(kUnitBytes) + lane_ * 16;
+    uint32_t upper[4], lower[4];
+    read_words(from, upper);
+    read_words(from + static_cast<uint32_t>(kUnitBytes), lower);
+    convert<kFormat>(upper, lower, a);
+  }
+
+  __device__ __forceinline__ void start(int i, const uint32_t (&a)[kSteps][4], float* sums, bool fresh) const {
+    const uint32_t x = stages_.x(i % S::kStages);
+    begin_multiplying();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const uint32_t box = x + step / 4 * S::kBoxBytes + step % 4 * 32;
+#pragma unroll
+      for (int column = 0; column < kRows; column += S::kColumns) {
+        multiply_group<S::kColumns>(sums + column / 2, a[step], swizzled_rows(box + column * kRowBytes),
+                                    step > 0 || !fresh);
+      }
+    }
+    end_batch();
+  }
+
+  __device__ __forceinline__ void release(int i) const {
+    if (lane_ == 0) arrive(stages_.empty(i % S::kStages));
+  }
+
+  // Of this thread.
+  __device__ __forceinline__ static float4* part_of(const WgmmaScratch& scratch, unsigned block) {
+    return reinterpret_cast<float4*>(scratch.parts + static_cast<int64_t>(block) * S::kTileCells) + threadIdx.x;
+  }
+
+  // Until all multiplying threads have come here.
+  __device__ __forceinline__ static void await_multiplying() {
+    asm volatile("bar.sync 1, %0;" ::"n"(S::kMultiplying) : "memory");
   }
 
   __device__ __forceinline__ static void store(const QuantisedLinearArgs& args, int64_t at, float2 pair, bool in_pairs,
@@ -383,30 +337,18 @@ class Group {
     }
   }
 
-  // Multiplies the oldest unit by x and, where there is one more, makes its operands `next`. Sums of a group of inputs
-  // are scaled before they are added.
-  __device__ __forceinline__ void multiply_unit(const Operands& a, Operands& next, bool fresh, bool more) {
-    float group[S::kGrouped ? kAll : 1], scales[kTall][2];
-    if constexpr (S::kGrouped) {
-#pragma unroll
-      for (int tall = 0; tall < kTall; ++tall) {
-        const uint32_t from = stages_.scales(done_ % S::kStages) + (first_output(tall) + lane_ / 4) * 4;
-        scales[tall][0] = read_float(from), scales[tall][1] = read_float(from + 32);
-      }
-      start(done_, a, group, true);
-    } else {
-      start(done_, a, sums_, fresh);
-    }
-    if (S::kAhead && more) load(done_ + 1, next);
+  // Sums of a group of inputs are scaled before they are added.
+  __device__ __forceinline__ void multiply_grouped(int i, const uint32_t (&a)[kSteps][4], bool fresh) {
+    float group[S::kSums];
+    const uint32_t scales = stages_.scales(i % S::kStages) + (warp_ * 16 + lane_ / 4) * 4;
+    const float upper = read_float(scales), lower = read_float(scales + 32);
+    start(i, a, group, true);
     await_batches<0>();
-    release(done_++);
-    if (!S::kAhead && more) load(done_, next);
-    if constexpr (S::kGrouped) {
+    release(i);
 #pragma unroll
-      for (int j = 0; j < kAll; ++j) {
-        const float scaled = group[j] * scales[j / S::kSums][j % 4 / 2];
-        sums_[j] = fresh ? scaled : sums_[j] + scaled;
-      }
+    for (int j = 0; j < S::kSums; ++j) {
+      const float scaled = group[j] * (j % 4 < 2 ? upper : lower);
+      sums_[j] = fresh ? scaled : sums_[j] + scaled;
     }
   }
 
@@ -414,16 +356,16 @@ class Group {
   int warp_ = static_cast<int>(threadIdx.x / 32);
   int lane_ = static_cast<int>(threadIdx.x % 32);
   int done_ = 0;  // units
-  float sums_[kAll];
+  float sums_[S::kSums];
 };
 
 // The tiles of a span, one after the other.
-template <WeightFormat kFormat, int kRows, int kTall>
+template <WeightFormat kFormat, int kRows, int kGroups>
 __device__ __forceinline__ void multiply_span(const QuantisedLinearArgs& args, const WgmmaScratch& scratch,
-                                              const Span<Shape<kFormat, kRows, kTall>>& span,
-                                              const Stages<Shape<kFormat, kRows, kTall>>& stages) {
-  using S = Shape<kFormat, kRows, kTall>;
-  Group<kFormat, kRows, kTall> group(stages);
+                                              const Span<Shape<kFormat, kRows, kGroups>>& span,
+                                              const Stages<Shape<kFormat, kRows, kGroups>>& stages) {
+  using S = Shape<kFormat, kRows, kGroups>;
+  Group<kFormat, kRows, kGroups> group(stages);
   for (int64_t at = span.begin; at < span.end;) {
     const int64_t index = at / span.units, tile_end = (index + 1) * span.units, stop = min(tile_end, span.end);
     const bool begins = at == index * span.units;
@@ -435,17 +377,17 @@ __device__ __forceinline__ void multiply_span(const QuantisedLinearArgs& args, c
       continue;
     }
     int cuts = 0;
-    while (span.begin_of(args, blockIdx.x / kCluster + 1 + cuts) < tile_end) ++cuts;
+    while (span.begin_of(args, blockIdx.x + 1 + cuts) < tile_end) ++cuts;
     group.add(scratch, cuts);
     group.finish(args, Tile<S>(args, span, index));
   }
 }
 
-template <WeightFormat kFormat, int kRows, int kTall>
-__global__ void __cluster_dims__(kCluster) __launch_bounds__((Shape<kFormat, kRows, kTall>::kThreads), 1)
+template <WeightFormat kFormat, int kRows, int kGroups>
+__global__ void __launch_bounds__((Shape<kFormat, kRows, kGroups>::kThreads), (Shape<kFormat, kRows, kGroups>::kBlocks))
     wgmma_kernel(const __grid_constant__ CUtensorMap map, const __grid_constant__ QuantisedLinearArgs args,
                  const __grid_constant__ WgmmaScratch scratch) {
-  using S = Shape<kFormat, kRows, kTall>;
+  using S = Shape<kFormat, kRows, kGroups>;
   extern __shared__ char shared[];
   allow_next();
   const Stages<S> stages(static_cast<uint32_t>(__cvta_generic_to_shared(shared)));
@@ -453,99 +395,80 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__((Shape<kFormat, kRo
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
       init_barrier(stages.full(i), 1);
-      init_barrier(stages.empty(i), kMultiplying / 32 * kCluster);
+      init_barrier(stages.empty(i), 4 * kGroups);
     }
     fence_barriers();
   }
-  await_cluster();
-  // Each role is one branch to its end, so that each can have its own number of registers. A block ends when the other
-  // one of its cluster will write nothing more to it.
-  if (threadIdx.x >= kMultiplying) {
-    if constexpr (S::kLarge) give_registers<kCopyRegisters>();
-    if (threadIdx.x < kMultiplying + 32) copy_all(args, map, span, stages);
-    await_cluster();
+  __syncthreads();
+  // Each role is one branch to its end, so that each can have its own number of registers.
+  if (threadIdx.x >= S::kMultiplying) {
+    if constexpr (S::kLarge) give_registers<copy_registers(kGroups)>();
+    if (threadIdx.x < S::kMultiplying + 32) copy_all(args, map, span, stages);
   } else {
-    if constexpr (S::kLarge) take_registers<kMultiplyRegisters>();
-    multiply_span<kFormat, kRows, kTall>(args, scratch, span, stages);
-    await_cluster();
+    if constexpr (S::kLarge) take_registers<multiply_registers(kGroups)>();
+    multiply_span<kFormat, kRows, kGroups>(args, scratch, span, stages);
   }
 }
 
-// Clusters that are resident at once; all GPUs are of one kind.
-template <WeightFormat kFormat, int kRows, int kTall>
-int resident_clusters(const DeviceLimits& device) {
-  using S = Shape<kFormat, kRows, kTall>;
-  static const int count = [&] {
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = kCluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(device.multiprocessors / kCluster * kCluster));
-    config.blockDim = dim3(S::kThreads);
-    config.dynamicSmemBytes = S::kBytes;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    int clusters = 0;
-    const cudaError_t error =
-        cudaOccupancyMaxActiveClusters(&clusters, wgmma_kernel<kFormat, kRows, kTall>, &config);
-    return error == cudaSuccess ? std::min(clusters, device.multiprocessors / kCluster) : 0;
-  }();
-  return count;
-}
-
-template <WeightFormat kFormat, int kRows, int kTall>
+template <WeightFormat kFormat, int kRows, int kGroups>
 cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaScratch& scratch, const DeviceLimits& device,
                    cudaStream_t stream) {
-  using S = Shape<kFormat, kRows, kTall>;
-  constexpr auto kKernel = wgmma_kernel<kFormat, kRows, kTall>;
-  const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
+  using S = Shape<kFormat, kRows, kGroups>;
+  constexpr auto kKernel = wgmma_kernel<kFormat, kRows, kGroups>;
+  cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   if (error != cudaSuccess) return error;
-  const int resident = resident_clusters<kFormat, kRows, kTall>(device);
+  static const int resident = [] {  // all GPUs are of one kind
+    int blocks = 0;
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kKernel, S::kThreads, S::kBytes) == cudaSuccess
+               ? blocks
+               : 0;
+  }();
   CUtensorMap map;
-  if (resident == 0 || !make_half_map(args.x, {args.rows, args.in}, args.rows > 1 ? args.x_stride : args.in,
-                                      kRows / kCluster, map))
+  if (resident == 0 ||
+      !make_half_map(args.x, {args.rows, args.in}, args.rows > 1 ? args.x_stride : args.in, kRows, map))
     return cudaErrorInvalidValue;
-  constexpr int kTileBands = kCluster * S::kBands;
-  const int64_t tiles = (bands_of(args.out) + kTileBands - 1) / kTileBands * ((args.rows + kRows - 1) / kRows);
+  const int64_t tiles = (bands_of(args.out) + S::kBands - 1) / S::kBands * ((args.rows + kRows - 1) / kRows);
   const int64_t spans_max = std::max(tiles, tiles * units_of(kFormat, args.in) / kSpanUnitsMin);
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(resident, spans_max) * kCluster);
+  const auto blocks =
+      static_cast<unsigned>(std::min<int64_t>(std::min(resident, S::kBlocks) * device.multiprocessors, spans_max));
   return launch_dependent<kKernel>({dim3(blocks), dim3(S::kThreads), S::kBytes}, stream, map, args, scratch);
 }
 
-// Calls make(constants: rows, bands of a warpgroup). Sums of int4 are kept twice: registers hold fewer.
+// Calls make(constants of rows and groups). Sums of int4 are kept twice: 128 rows are what registers hold.
 template <WeightFormat kFormat, class Make>
 auto with_tile(int64_t rows, const WgmmaWay& way, const Make& make) {
-  using One = std::integral_constant<int, 1>;
   using Two = std::integral_constant<int, 2>;
-  if (rows <= 32) return make(std::integral_constant<int, 32>(), One());
+  using Four = std::integral_constant<int, 4>;
+  const bool wide = way.outputs == 256;
+  if (rows <= 32)
+    return wide ? make(std::integral_constant<int, 32>(), Four()) : make(std::integral_constant<int, 32>(), Two());
+  if (rows <= 64)
+    return wide ? make(std::integral_constant<int, 64>(), Four()) : make(std::integral_constant<int, 64>(), Two());
   if constexpr (kFormat != WeightFormat::kInt4) {
-    if (rows <= 64 && way.outputs == 256) return make(std::integral_constant<int, 64>(), Two());
-    if (way.outputs == 256) return make(std::integral_constant<int, 128>(), Two());
-    if (rows > 128) return make(std::integral_constant<int, 256>(), One());
+    if (rows > 128 && !wide) return make(std::integral_constant<int, 256>(), Two());
+    if (wide) return make(std::integral_constant<int, 128>(), Four());
   }
-  if (rows <= 64) return make(std::integral_constant<int, 64>(), One());
-  return make(std::integral_constant<int, 128>(), One());
+  return make(std::integral_constant<int, 128>(), Two());
 }
 
 template <WeightFormat kFormat>
 cudaError_t launch_tile(const QuantisedLinearArgs& args, const WgmmaWay& way, const WgmmaScratch& scratch,
                         const DeviceLimits& device, cudaStream_t stream) {
-  return with_tile<kFormat>(args.rows, way, [&](auto rows, auto tall) {
-    return launch<kFormat, rows.value, tall.value>(args, scratch, device, stream);
+  return with_tile<kFormat>(args.rows, way, [&](auto rows, auto groups) {
+    return launch<kFormat, rows.value, groups.value>(args, scratch, device, stream);
   });
 }
 
 template <WeightFormat kFormat>
 int shared_bytes(int64_t rows, const WgmmaWay& way) {
   return with_tile<kFormat>(
-      rows, way, [](auto tile_rows, auto tall) { return Shape<kFormat, tile_rows.value, tall.value>::kBytes; });
+      rows, way, [](auto tile_rows, auto groups) { return Shape<kFormat, tile_rows.value, groups.value>::kBytes; });
 }
 
 }  // namespace
 
 bool can_wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, const DeviceLimits& device) {
   if (device.compute_capability != 90 || args.element != Element::kF16) return false;
-  if (way.outputs == 256 && (args.format == WeightFormat::kInt4 || args.rows <= 32)) return false;  // has no such tile
   if (args.format == WeightFormat::kPlain || args.in == 0 || args.in > (1 << 28) || args.in % 8 != 0) return false;
   if (args.rows > 1 && args.x_stride % 8 != 0) return false;
   if (!aligned_to_packs({args.x, args.values, args.scales}) || args.rows > (1 << 28)) return false;
@@ -556,12 +479,13 @@ bool can_wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, cons
 }
 
 size_t wgmma_scratch_bytes(const DeviceLimits& device) {
-  return static_cast<size_t>(device.multiprocessors) * (kCellsMax * sizeof(float) + sizeof(uint32_t));
+  return static_cast<size_t>(device.multiprocessors) *
+         (kCellsEachMax * sizeof(float) + kBlocksEachMax * sizeof(uint32_t));
 }
 
 WgmmaScratch wgmma_scratch(void* memory, const DeviceLimits& device) {
   auto* parts = static_cast<float*>(memory);
-  return {parts, reinterpret_cast<uint32_t*>(parts + device.multiprocessors * kCellsMax)};
+  return {parts, reinterpret_cast<uint32_t*>(parts + device.multiprocessors * kCellsEachMax)};
 }
 
 cudaError_t wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, const WgmmaScratch& scratch,

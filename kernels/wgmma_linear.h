@@ -21,8 +21,7 @@ struct WgmmaScratch {
 size_t wgmma_scratch_bytes(const DeviceLimits& device);
 WgmmaScratch wgmma_scratch(void* memory, const DeviceLimits& device);
 
-// Whether wgmma_linear() takes this call that way: a device of compute capability 9.0, fp16, alignment, shared memory; 256
-// outputs only of int8 and fp8 with more than 32 rows.
+// Whether wgmma_linear() takes this call that way: a device of compute capability 9.0, fp16, alignment, shared memory.
 bool can_wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, const DeviceLimits& device);
 cudaError_t wgmma_linear(const QuantisedLinearArgs& args, const WgmmaWay& way, const WgmmaScratch& scratch,
                          const DeviceLimits& device, cudaStream_t stream);

@@ -106,8 +106,12 @@ class Bench {
     };
     const double all = time_without(kNothing);
     std::printf("layer %-4s %4ld rows, hidden %5ld  %8.1f us;", info(format).name.data(), rows, hidden, all);
-    for (const auto& [part, name] : {std::pair{kQkv, "qkv"}, {kAttention, "attention"}, {kOut, "out"},
-                                     {kNorms, "norms"}, {kUp, "up"}, {kDown, "down"}}) {
+    for (const auto& [part, name] : {std::pair{kQkv, "qkv"},
+                                     {kAttention, "attention"},
+                                     {kOut, "out"},
+                                     {kNorms, "norms"},
+                                     {kUp, "up"},
+                                     {kDown, "down"}}) {
       std::printf("  %s %.1f", name, all - time_without(part));
     }
     std::printf("\n");

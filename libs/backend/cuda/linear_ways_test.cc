@@ -131,9 +131,9 @@ TEST_P(LinearWaysTest, EachEqualsTheDequantisedProduct) {
         for (const int outputs : {128, 256}) {
           expect_product(expected, x, bias, rows, [&](const kernels::QuantisedLinearArgs& args) {
             if (!kernels::can_wgmma_linear(args, {outputs}, limits)) return false;
-            cuda::expect(kernels::wgmma_linear(args, {outputs}, kernels::wgmma_scratch(scratch.data(), limits), limits,
-                                               stream),
-                         "wgmma_linear");
+            cuda::expect(
+                kernels::wgmma_linear(args, {outputs}, kernels::wgmma_scratch(scratch.data(), limits), limits, stream),
+                "wgmma_linear");
             return ++taken > 0;
           });
         }
