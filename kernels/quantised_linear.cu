@@ -1,12 +1,18 @@
 // Each multiplication is an mma.m16n8k16 of up to 16 rows of x with an octet of W. A block has some octets of its own
 // and takes up to kOctets of them at a time; its warps share the inputs, unit by unit. A warp streams its units and the
-// columns of x that they meet through a ring in shared memory. What it has copied only its own lanes read, so the ring
-// needs no barrier of the block. The first units are asked for before the kernel before this one has ended: weights do
-// not depend on it, and two blocks fit a multiprocessor, so that its memory is busy while that kernel drains.
+// columns of x that they meet through a ring in shared memory, of which no other warp reads anything: the ring needs no
+// barrier of the block.
+//
+// On Hopper a ring is deep. Its first units are asked for before the kernel before this one has ended, since weights do
+// not depend on it, and they are so many that memory stays busy until that kernel has ended. A block then has a
+// multiprocessor to itself: where kernels in front free some multiprocessors sooner than others, two blocks would else
+// share one and leave another without work. Units come by bulk copies, which arrive one by one; copies by threads
+// (cp.async), which other GPUs need and x comes by, are complete only in the order in which they were asked for.
 #include <algorithm>
 
 #include "kernels/dependent_launch.cuh"
 #include "kernels/element_ops.cuh"
+#include "kernels/hopper_ptx.cuh"
 #include "kernels/quantised_linear.h"
 #include "kernels/quantised_values.cuh"
 
@@ -20,15 +26,25 @@ constexpr int kTile = kOctets * kOctet;  // outputs of a pass
 constexpr int kScaleBytes = kTile * 4;   // of a unit of each octet
 constexpr int kPieceInputs = 8;          // of x in 16 bytes
 
-// Rows that a kernel is made for, and the units of a warp's ring: 40 to 64 KiB of W on their way a multiprocessor,
-// within half of its shared memory.
-template <WeightFormat kFormat, int kRows>
-inline constexpr int kDepth = kRows == 2                       ? 5
-                              : kFormat == WeightFormat::kInt4 ? (kRows == 8 ? 3 : 2)
-                                                               : (kRows == 8 ? 4 : 3);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool kHasBulkCopies = false;
+#else
+constexpr bool kHasBulkCopies = true;
+#endif
+
+// Units of a warp's ring. Deep: 170 to 212 KiB a block. Else at most 96 KiB, which every multiprocessor has; only int4
+// with 16 rows needs more.
+template <WeightFormat kFormat, int kRows, bool kDeep>
+inline constexpr int kDepth = kDeep ? (kFormat == WeightFormat::kInt4 ? (kRows == 16  ? 4
+                                                                         : kRows == 8 ? 5
+                                                                                      : 8)
+                                                                      : (kRows == 16  ? 5
+                                                                         : kRows == 8 ? 7
+                                                                                      : 10))
+                                    : (kRows == 2 ? 4 : 2);
 
 // A slot of a ring: the units of kOctets octets, their scales (int4), then the rows of x.
-template <WeightFormat kFormat, int kRows>
+template <WeightFormat kFormat, int kRows, bool kDeep>
 struct Layout {
   static constexpr int kInputs = static_cast<int>(unit_inputs(kFormat));
   static constexpr int kWeightBytes = kOctets * static_cast<int>(kUnitBytes);
@@ -37,9 +53,10 @@ struct Layout {
   static constexpr int kXAt = kScalesAt + (kGrouped ? kScaleBytes : 0);
   static constexpr int kRowBytes = 2 * kInputs;
   static constexpr int kSlotBytes = kXAt + kRows * kRowBytes;
-  static constexpr int kRingBytes = kDepth<kFormat, kRows> * kSlotBytes;
+  static constexpr int kRingBytes = kDepth<kFormat, kRows, kDeep> * kSlotBytes;
   static constexpr int kPartialBytes = kWarps * kRows * kTile * 4;
-  static constexpr int kBytes = kWarps * kRingBytes + kPartialBytes;
+  static constexpr int kBarriersAt = kWarps * kRingBytes + kPartialBytes;
+  static constexpr int kBytes = kBarriersAt + (kDeep ? kWarps * kDepth<kFormat, kRows, kDeep> * 8 : 0);
 };
 
 // 16 bytes to shared memory if `wanted`; zeros, and no access to `from`, unless `inside`. No branches: they would keep
@@ -103,24 +120,30 @@ struct Share {
 };
 
 // The units of one warp: warp, warp + kWarps, ... of its block's octets, pass after pass.
-template <class T, WeightFormat kFormat, int kRows>
+template <class T, WeightFormat kFormat, int kRows, bool kDeep>
 class Ring {
  public:
-  using L = Layout<kFormat, kRows>;
-  static constexpr int kSlots = kDepth<kFormat, kRows>;
+  using L = Layout<kFormat, kRows, kDeep>;
+  static constexpr int kSlots = kDepth<kFormat, kRows, kDeep>;
 
   __device__ __forceinline__ Ring(const QuantisedLinearArgs& args, const Share& share, uint32_t shared)
       : args_(args),
         share_(share),
         units_(static_cast<int>(units_of(kFormat, args.in))),
         begin_(shared + threadIdx.x / 32 * L::kRingBytes),
-        slot_(begin_) {
+        slot_(begin_),
+        barriers_(shared + L::kBarriersAt + threadIdx.x / 32 * kSlots * 8) {
     begin_pass();
+    if constexpr (kDeep) {
+      if (lane_ < kSlots) init_barrier(barriers_ + lane_ * 8, 1);
+      fence_barriers();
+      __syncwarp();
+    }
   }
 
   // Fills the ring; the kernel before this one may still write x until wait_for_previous().
   __device__ __forceinline__ void start() {
-    for (int i = 0; i < kSlots; ++i, advance()) ask_weights(begin_ + i * L::kSlotBytes);
+    for (int i = 0; i < kSlots; ++i, advance()) ask_weights(begin_ + i * L::kSlotBytes, barriers_ + i * 8);
     wait_for_previous();
     pass_ = 0;
     begin_pass();
@@ -136,6 +159,7 @@ class Ring {
   // not have are multiplied too, whatever stands there: nobody reads their sums, and there is no branch.
   __device__ __forceinline__ void multiply_unit(float (&sums)[kOctets][4]) {
     await_groups<kSlots - 1>();
+    if constexpr (kDeep) await(barrier(), parity_);
     __syncwarp();
     uint32_t words[kOctets][4];
 #pragma unroll
@@ -155,27 +179,35 @@ class Ring {
       multiply_steps<0>(words, sums);
     }
     __syncwarp();  // all lanes have read the slot
-    ask_weights(slot_);
+    ask_weights(slot_, barrier());
     ask_x(slot_);
     end_group();
     advance();
     slot_ += L::kSlotBytes;
-    if (slot_ == begin_ + kSlots * L::kSlotBytes) slot_ = begin_;
+    if (++index_ < kSlots) return;
+    slot_ = begin_, index_ = 0, parity_ ^= 1;
   }
 
  private:
+  static constexpr int kPlaces = kDeep ? 1 : kOctets;
   static constexpr int kPieces = L::kInputs / kPieceInputs;
   static constexpr int kCopies = (kRows * kPieces + 31) / 32;  // of x by a lane
   static constexpr int kCopyRows = 32 / kPieces;               // between two of them
 
-  // Where the first unit of a pass to ask for lies. Behind the last pass there are no octets to ask for.
+  __device__ __forceinline__ uint32_t barrier() const { return barriers_ + index_ * 8; }
+
+  // Where the first unit of a pass to ask for lies. Behind the last pass there are no octets to ask for. A lane makes
+  // the bulk copy of one octet; of copies by threads it makes a part of every octet.
   __device__ __forceinline__ void begin_pass() {
     unit_ = warp_;
     const int first = pass_ < share_.passes ? share_.pass_begin(pass_) : 0;
     octets_ = pass_ < share_.passes && unit_ < units_ ? share_.pass_begin(pass_ + 1) - first : 0;
 #pragma unroll
-    for (int i = 0; i < kOctets; ++i) at_[i] = static_cast<uint32_t>(unit_index(first + i, unit_, units_));
-    if constexpr (L::kGrouped) scales_at_ = static_cast<uint32_t>(unit_index(first + lane_ / 2, unit_, units_));
+    for (int i = 0; i < kPlaces; ++i) {
+      at_[i] = static_cast<uint32_t>(unit_index(first + (kDeep ? lane_ : i), unit_, units_));
+    }
+    if constexpr (L::kGrouped && !kDeep)
+      scales_at_ = static_cast<uint32_t>(unit_index(first + lane_ / 2, unit_, units_));
   }
 
   __device__ __forceinline__ void advance() {
@@ -186,20 +218,30 @@ class Ring {
       return;
     }
 #pragma unroll
-    for (int i = 0; i < kOctets; ++i) at_[i] += kWarps * kBandOctets;
-    if constexpr (L::kGrouped) scales_at_ += kWarps * kBandOctets;
+    for (int i = 0; i < kPlaces; ++i) at_[i] += kWarps * kBandOctets;
+    if constexpr (L::kGrouped && !kDeep) scales_at_ += kWarps * kBandOctets;
   }
 
-  __device__ __forceinline__ void ask_weights(uint32_t slot) const {
-    const auto* values = static_cast<const char*>(args_.values) + lane_ * 16;
+  __device__ __forceinline__ void ask_weights(uint32_t slot, uint32_t barrier) const {
+    if constexpr (kDeep) {
+      constexpr uint32_t kUnit = static_cast<uint32_t>(kUnitBytes), kScales = L::kGrouped ? kOctet * 4 : 0;
+      if (lane_ == 0 && octets_ > 0) arrive_expecting(barrier, static_cast<uint32_t>(octets_) * (kUnit + kScales));
+      if (static_cast<int>(lane_) >= octets_) return;
+      copy_bulk(slot + lane_ * kUnit, static_cast<const char*>(args_.values) + int64_t{at_[0]} * kUnit, kUnit, barrier);
+      if constexpr (L::kGrouped) {
+        copy_bulk(slot + L::kScalesAt + lane_ * kScales, args_.scales + int64_t{at_[0]} * kOctet, kScales, barrier);
+      }
+    } else {
+      const auto* values = static_cast<const char*>(args_.values) + lane_ * 16;
 #pragma unroll
-    for (int i = 0; i < kOctets; ++i) {
-      copy_16(slot + i * static_cast<uint32_t>(kUnitBytes) + lane_ * 16, values + int64_t{at_[i]} * kUnitBytes,
-              i < octets_);
-    }
-    if constexpr (L::kGrouped) {
-      copy_16(slot + L::kScalesAt + lane_ * 16, args_.scales + int64_t{scales_at_} * kOctet + lane_ % 2 * 4,
-              static_cast<int>(lane_ / 2) < octets_);
+      for (int i = 0; i < kOctets; ++i) {
+        copy_16(slot + i * static_cast<uint32_t>(kUnitBytes) + lane_ * 16, values + int64_t{at_[i]} * kUnitBytes,
+                i < octets_);
+      }
+      if constexpr (L::kGrouped) {
+        copy_16(slot + L::kScalesAt + lane_ * 16, args_.scales + int64_t{scales_at_} * kOctet + lane_ % 2 * 4,
+                static_cast<int>(lane_ / 2) < octets_);
+      }
     }
   }
 
@@ -259,13 +301,15 @@ class Ring {
   int units_;
   int warp_ = static_cast<int>(threadIdx.x / 32);
   uint32_t lane_ = threadIdx.x % 32;
-  uint32_t begin_;  // in shared memory
-  uint32_t slot_;   // of the oldest unit
+  uint32_t begin_;                   // in shared memory
+  uint32_t slot_;                    // of the oldest unit
+  uint32_t barriers_;                // of the slots, at which their units arrive
+  uint32_t index_ = 0, parity_ = 0;  // of the oldest unit's slot and barrier
   // What to ask for next.
   int pass_ = 0;
   int unit_ = 0;
   int octets_ = 0;
-  uint32_t at_[kOctets];  // places of its units
+  uint32_t at_[kPlaces];  // places of its units
   uint32_t scales_at_ = 0;
 };
 
@@ -311,13 +355,13 @@ struct Cells {
   }
 };
 
-template <class T, WeightFormat kFormat, int kRows>
-__global__ void __launch_bounds__(kThreads, 2) quantised_kernel(const QuantisedLinearArgs args) {
-  using L = Layout<kFormat, kRows>;
+template <class T, WeightFormat kFormat, int kRows, bool kDeep>
+__device__ __forceinline__ void multiply_share(const QuantisedLinearArgs& args) {
+  using L = Layout<kFormat, kRows, kDeep>;
   extern __shared__ __align__(16) char shared[];
   allow_next();
   const Share share(static_cast<int>(octets_of(args.out)));
-  Ring<T, kFormat, kRows> ring(args, share, static_cast<uint32_t>(__cvta_generic_to_shared(shared)));
+  Ring<T, kFormat, kRows, kDeep> ring(args, share, static_cast<uint32_t>(__cvta_generic_to_shared(shared)));
   ring.start();
   float* partial = reinterpret_cast<float*>(shared + kWarps * L::kRingBytes);
   const int warp = static_cast<int>(threadIdx.x / 32), row = static_cast<int>(threadIdx.x % 32 / 4);
@@ -343,14 +387,27 @@ __global__ void __launch_bounds__(kThreads, 2) quantised_kernel(const QuantisedL
   await_groups<0>();
 }
 
-template <class T, WeightFormat kFormat, int kRows>
+template <class T, WeightFormat kFormat, int kRows, bool kDeep>
+__global__ void __launch_bounds__(kThreads, 2) quantised_kernel(const QuantisedLinearArgs args) {
+  if constexpr (kHasBulkCopies || !kDeep) multiply_share<T, kFormat, kRows, kDeep>(args);
+}
+
+template <class T, WeightFormat kFormat, int kRows, bool kDeep>
 cudaError_t launch(const QuantisedLinearArgs& args, const DeviceLimits& device, cudaStream_t stream) {
-  constexpr auto kKernel = quantised_kernel<T, kFormat, kRows>;
-  constexpr int kBytes = Layout<kFormat, kRows>::kBytes;
+  constexpr auto kKernel = quantised_kernel<T, kFormat, kRows, kDeep>;
+  constexpr int kBytes = Layout<kFormat, kRows, kDeep>::kBytes;
   const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(octets_of(args.out), device.multiprocessors));
   return launch_dependent<kKernel>({dim3(blocks), dim3(kThreads), kBytes}, stream, args);
+}
+
+template <class T, WeightFormat kFormat, int kRows>
+cudaError_t launch_deepest(const QuantisedLinearArgs& args, const DeviceLimits& device, cudaStream_t stream) {
+  if (device.compute_capability >= 90 && Layout<kFormat, kRows, true>::kBytes <= device.shared_bytes_max) {
+    return launch<T, kFormat, kRows, true>(args, device, stream);
+  }
+  return launch<T, kFormat, kRows, false>(args, device, stream);
 }
 
 // Calls make(format and rows as constants).
@@ -375,7 +432,7 @@ bool can_quantised_linear(const QuantisedLinearArgs& args, const DeviceLimits& d
     return false;
   if (args.rows > 1 && args.x_stride % kPieceInputs != 0) return false;
   const int needed = with_shape(args.format, args.rows,
-                                [](auto format, auto rows) { return Layout<format.value, rows.value>::kBytes; });
+                                [](auto format, auto rows) { return Layout<format.value, rows.value, false>::kBytes; });
   return needed <= device.shared_bytes_max && aligned_to_packs({args.x, args.values});
 }
 
@@ -383,8 +440,9 @@ cudaError_t quantised_linear(const QuantisedLinearArgs& args, const DeviceLimits
   if (!can_quantised_linear(args, device)) return cudaErrorInvalidValue;
   if (args.rows == 0 || args.out == 0) return cudaSuccess;
   return with_shape(args.format, args.rows, [&](auto format, auto rows) {
-    return args.element == Element::kF16 ? launch<__half, format.value, rows.value>(args, device, stream)
-                                         : launch<__nv_bfloat16, format.value, rows.value>(args, device, stream);
+    return args.element == Element::kF16
+               ? launch_deepest<__half, format.value, rows.value>(args, device, stream)
+               : launch_deepest<__nv_bfloat16, format.value, rows.value>(args, device, stream);
   });
 }
 

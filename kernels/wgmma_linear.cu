@@ -24,6 +24,8 @@ constexpr int kSharedAlignment = 1024;            // of what is swizzled
 constexpr int kBlocksEachMax = 2;                 // on a multiprocessor
 constexpr int kSpanUnitsMin = 8;                  // a shorter span takes less time than handing over its sums
 constexpr int64_t kCellsEachMax = 128 * 256;      // of their tiles
+__host__ __device__ constexpr int copy_registers(int groups) { return groups == 2 ? 40 : 32; }  // of a thread
+__host__ __device__ constexpr int multiply_registers(int groups) { return groups == 2 ? 232 : 112; }
 
 template <WeightFormat kFormat, int kRows, int kGroups>
 struct Shape {
@@ -32,9 +34,7 @@ struct Shape {
   static constexpr int kOutputs = 64 * kGroups;
   static constexpr bool kLarge = kRows >= 128;        // needs more registers than an equal share of them
   static constexpr int kMultiplying = 128 * kGroups;  // threads
-  static constexpr int kThreads = kMultiplying + (kLarge ? 128 : 32);  // the first warp of the others copies
-  static constexpr int kCopyRegisters = kGroups == 2 ? 40 : 32;
-  static constexpr int kMultiplyRegisters = kGroups == 2 ? 232 : 112;
+  static constexpr int kThreads = kMultiplying + (kLarge ? 128 : 32);            // the first warp of the others copies
   static constexpr int kBandBytes = static_cast<int>(kBandOctets * kUnitBytes);  // of a unit
   static constexpr bool kGrouped = kFormat == WeightFormat::kInt4;
   static constexpr int kBoxes = static_cast<int>(unit_inputs(kFormat)) / kBoxColumns;
@@ -402,10 +402,10 @@ __global__ void __launch_bounds__((Shape<kFormat, kRows, kGroups>::kThreads), (S
   __syncthreads();
   // Each role is one branch to its end, so that each can have its own number of registers.
   if (threadIdx.x >= S::kMultiplying) {
-    if constexpr (S::kLarge) give_registers<S::kCopyRegisters>();
+    if constexpr (S::kLarge) give_registers<copy_registers(kGroups)>();
     if (threadIdx.x < S::kMultiplying + 32) copy_all(args, map, span, stages);
   } else {
-    if constexpr (S::kLarge) take_registers<S::kMultiplyRegisters>();
+    if constexpr (S::kLarge) take_registers<multiply_registers(kGroups)>();
     multiply_span<kFormat, kRows, kGroups>(args, scratch, span, stages);
   }
 }

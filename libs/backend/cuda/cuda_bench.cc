@@ -1,13 +1,16 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
 // or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
-//   cuda_bench [bf16] [attention | formats | sampling]
+//   cuda_bench [bf16] [attention | formats | layers | sampling] [HIDDEN]
+// HIDDEN picks one of the widths of `formats` and `layers`.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <functional>
 #include <numeric>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -53,19 +56,7 @@ class Bench {
     const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / (2 * bytes) + 1));
     std::vector<KvLayer> layers;
     for (int i = 0; i < copies; ++i) layers.push_back(kv_layer(blocks, heads, head_dim, int8));
-    std::vector<int32_t> table(static_cast<size_t>(blocks)), rows(static_cast<size_t>(sequences)), slots(rows.size());
-    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>((i * 7919 + 13) % table.size());
-    std::iota(rows.begin(), rows.end(), 0);
-    std::vector<int32_t> begin = rows;
-    begin.push_back(static_cast<int32_t>(sequences));
-    AttentionBatch batch;
-    batch.num_sequences = batch.num_decodes = sequences;
-    batch.row_begin = ints(begin, {sequences + 1});
-    batch.context = ints(std::vector<int32_t>(rows.size(), static_cast<int32_t>(context)), {sequences});
-    batch.table_rows = ints(rows, {sequences});
-    batch.block_table = ints(table, {sequences, blocks_each});
-    batch.kv_slots = ints(slots, {sequences});
-    batch.tiles = ints({}, {0, 2});
+    const AttentionBatch batch = decode_batch(sequences, context);
     const Array qkv(*this, {sequences, 3 * width}), out(*this, {sequences, width});
     const Array norm(*this, {1, 64});
     const Tensor vector = norm.buffer.view(backend_->compute_dtype(), {64});
@@ -76,6 +67,55 @@ class Bench {
     const double read = 2.0 * static_cast<double>(sequences * context * width) * (int8 ? 1 : 2);
     std::printf("decode %4ld sequences, context %4ld, %2ld heads of %3ld%s  %8.1f us  %5.2f TB/s\n", sequences, context,
                 heads, head_dim, int8 ? ", int8" : "", us, read / us / 1e6);
+    held_.clear();
+  }
+
+  // What a decoder layer adds to a decode step, then what the step saves without one of the layer's parts. Parts
+  // overlap: a part that hides behind others saves less than it takes alone.
+  void layer(int64_t rows, int64_t hidden, int64_t heads, quant::QuantFormat format) {
+    enum Part : uint32_t { kNothing = 0, kQkv = 1, kAttention = 2, kOut = 4, kNorms = 8, kUp = 16, kDown = 32 };
+    constexpr int64_t kContext = 132;  // the mean of the latency benchmark, 4 + 256 tokens
+    constexpr int kLayers = 12;
+    const AttentionBatch batch = decode_batch(rows, kContext);
+    const int64_t shapes[4][2] = {{3 * hidden, hidden}, {hidden, hidden}, {4 * hidden, hidden}, {hidden, 4 * hidden}};
+    std::vector<std::array<quant::Weight, 4>> weights(kLayers);
+    std::vector<KvLayer> caches;
+    for (std::array<quant::Weight, 4>& of_layer : weights) {
+      for (size_t i = 0; i < 4; ++i) of_layer[i] = backend_->random_weight(random(shapes[i][0], shapes[i][1]), format);
+      caches.push_back(kv_layer(batch.block_table.dim(0) * batch.block_table.dim(1), heads, hidden / heads, false));
+    }
+    const Array x(*this, {rows, hidden}), y(*this, {rows, hidden}), residual(*this, {rows, hidden});
+    const Array qkv(*this, {rows, 3 * hidden}), wide(*this, {rows, 4 * hidden}), vectors(*this, {1, 4 * hidden});
+    const auto vector = [&](int64_t n) { return vectors.buffer.view(backend_->compute_dtype(), {n}); };
+    const auto norm = [&] {
+      backend_->add_bias_residual_norm(y.view, vector(hidden), residual.view, vector(hidden), vector(hidden), x.view);
+    };
+    const auto time_without = [&](uint32_t part) {
+      return time(
+          [&](int i) {
+            const auto& [of_qkv, of_out, of_up, of_down] = weights[static_cast<size_t>(i)];
+            if (i == 0) backend_->layer_norm(residual.view, vector(hidden), vector(hidden), x.view);
+            if (part != kQkv) backend_->linear(x.view, of_qkv, vector(3 * hidden), Activation::kNone, qkv.view);
+            if (part != kAttention) backend_->attention(qkv.view, batch, caches[static_cast<size_t>(i)], x.view);
+            if (part != kOut) backend_->linear(x.view, of_out, {}, Activation::kNone, y.view);
+            if (part != kNorms) norm();
+            if (part != kUp) backend_->linear(x.view, of_up, vector(4 * hidden), Activation::kRelu, wide.view);
+            if (part != kDown) backend_->linear(wide.view, of_down, {}, Activation::kNone, y.view);
+            if (part != kNorms) norm();
+          },
+          kLayers);
+    };
+    const double all = time_without(kNothing);
+    std::printf("layer %-4s %4ld rows, hidden %5ld  %8.1f us;", info(format).name.data(), rows, hidden, all);
+    for (const auto& [part, name] : {std::pair{kQkv, "qkv"},
+                                     {kAttention, "attention"},
+                                     {kOut, "out"},
+                                     {kNorms, "norms"},
+                                     {kUp, "up"},
+                                     {kDown, "down"}}) {
+      std::printf("  %s %.1f", name, all - time_without(part));
+    }
+    std::printf("\n");
     held_.clear();
   }
 
@@ -154,6 +194,26 @@ class Bench {
 
   static RandomBlock random(int64_t rows, int64_t cols) {
     return {.key = 5, .reach = 0.05f, .runs = {{0, rows}}, .cols = cols, .whole_cols = cols};
+  }
+
+  // Sequences that decode one token each, with their blocks in no order. Held until held_ is cleared.
+  AttentionBatch decode_batch(int64_t sequences, int64_t context) {
+    const int64_t blocks_each = (context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens;
+    std::vector<int32_t> table(static_cast<size_t>(sequences * blocks_each)), rows(static_cast<size_t>(sequences)),
+        slots(rows.size());
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>((i * 7919 + 13) % table.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    std::vector<int32_t> begin = rows;
+    begin.push_back(static_cast<int32_t>(sequences));
+    AttentionBatch batch;
+    batch.num_sequences = batch.num_decodes = sequences;
+    batch.row_begin = ints(begin, {sequences + 1});
+    batch.context = ints(std::vector<int32_t>(rows.size(), static_cast<int32_t>(context)), {sequences});
+    batch.table_rows = ints(rows, {sequences});
+    batch.block_table = ints(table, {sequences, blocks_each});
+    batch.kv_slots = ints(slots, {sequences});
+    batch.tiles = ints({}, {0, 2});
+    return batch;
   }
 
   // A layer of a cache, held until held_ is cleared. Int8 cells are some bits, times zero.
@@ -258,8 +318,8 @@ void run_attention(Bench& bench) {
 }
 
 // The products of OPT-1.3B, 6.7B and 30B in every format side by side.
-void run_formats(Bench& bench) {
-  for (const int64_t h : {2048, 4096, 7168}) {
+void run_formats(Bench& bench, const std::vector<int64_t>& widths) {
+  for (const int64_t h : widths) {
     for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
       for (const int64_t rows : {1, 8, 16, 32, 64, 128, 256, 512, 1024}) {
         for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8,
@@ -271,10 +331,27 @@ void run_formats(Bench& bench) {
   }
 }
 
+void run_layers(Bench& bench, const std::vector<int64_t>& widths) {
+  for (const int64_t h : widths) {
+    for (const int64_t rows : {1, 8, 32, 64, 128, 256}) {
+      for (const quant::QuantFormat format :
+           {quant::QuantFormat::kF16, quant::QuantFormat::kInt8, quant::QuantFormat::kInt4}) {
+        bench.layer(rows, h, h == 2048 ? 32 : h / 128, format);
+      }
+    }
+  }
+}
+
 void run(DType dtype, const std::function<bool(const char*)>& has) {
   Bench bench(dtype);
   if (has("attention")) return run_attention(bench);
-  if (has("formats")) return run_formats(bench);
+  std::vector<int64_t> widths;
+  for (const int64_t h : {2048, 4096, 7168}) {
+    if (has(std::to_string(h).c_str())) widths = {h};
+  }
+  if (widths.empty()) widths = {2048, 4096, 7168};
+  if (has("formats")) return run_formats(bench, widths);
+  if (has("layers")) return run_layers(bench, widths);
   if (has("sampling")) return run_sampling(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
