@@ -6,13 +6,14 @@
 
 #include <cstddef>
 
+#include "kernels/device_limits.h"
 #include "kernels/element.h"
 
 namespace optserve::kernels {
 
 inline constexpr int kBlockTokens = 16;
 inline constexpr int kHeadDimMax = 256;
-inline constexpr int kPrefillTileRows = 64;
+inline constexpr int kPrefillTileRows = 128;
 
 struct AttentionArgs {
   Element element = Element::kF16;  // of qkv, out, and the cells unless they have scales
@@ -21,6 +22,7 @@ struct AttentionArgs {
   const void* qkv = nullptr;             // [num_tokens, 3 * heads * head_dim]: q, k, v
   void* keys = nullptr;                  // [num_blocks, heads, kBlockTokens, head_dim]; offsets may exceed 2^31
   void* values = nullptr;                // same
+  int64_t num_blocks = 0;                // of keys and values
   float* key_scales = nullptr;           // [num_blocks, heads, kBlockTokens] where the cells are int8, else null
   float* value_scales = nullptr;         // same
   const int32_t* table_rows = nullptr;   // [num_sequences]: row of block_table of each sequence
@@ -57,5 +59,11 @@ cudaError_t append_kv(const AttentionArgs& args, const int32_t* kv_slots, int64_
 // kPrefillTileRows; a tile ends with the sequence. Row i of n of a sequence attends to positions
 // [0, context - n + i + 1), which append_kv() has stored before.
 cudaError_t prefill_attention(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles, cudaStream_t stream);
+
+// The same with the multiplications of a warpgroup, which Hopper has: for fp16 and bf16 cells and heads of 64 and 128.
+// Its sums are in another order than those of the function above.
+bool can_prefill_on_hopper(const AttentionArgs& args, const DeviceLimits& device);
+cudaError_t prefill_attention_on_hopper(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles,
+                                        cudaStream_t stream);
 
 }  // namespace optserve::kernels

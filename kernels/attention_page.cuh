@@ -130,7 +130,7 @@ struct WarpSoftmax {
 
   static __device__ __forceinline__ void elements(const typename P::Vector& raw, float (&values)[kElements]) {
     if constexpr (kIsInt8<C>) {
-      unpack_cells(raw, values);
+      unpack_int8(raw, values);
     } else {
       unpack<C>(raw, values);
     }

@@ -48,6 +48,8 @@ TEST(CommandLine, GivesTheSameOptions) {
   options.memory_fraction = 0.5;
   options.kv_tokens = 123'456'789'012;
   options.kv_dtype = "int8";
+  options.relu_skip = "auto";
+  options.random_up_bias = -1.5;
   options.lease_ahead = 0;
   options.bench = R"({"benchmark": "latency"})";
   options.rank = 3;

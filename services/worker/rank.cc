@@ -82,6 +82,12 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) 
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
 }
 
+// `text`: off, auto or always.
+ReluSkip relu_skip(const std::string& text) {
+  if (text == "auto") return ReluSkip::kMeasured;
+  return text == "always" ? ReluSkip::kAlways : ReluSkip::kOff;
+}
+
 BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   const bool cuda = options.device == "cuda";
   BackendOptions backend;
@@ -90,6 +96,7 @@ BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
   backend.compute_dtype = tensor::parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.batch_invariant = options.deterministic;
+  backend.relu_skip = relu_skip(options.relu_skip);
   backend.tuning_cache = options.tuning_cache;
   return backend;
 }
@@ -110,6 +117,7 @@ EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Man
     engine.random_config = manifest.config;
     engine.random_dtype = manifest.dtype;
     if (const QuantFormatInfo* format = find_quant_format(options.random_format)) engine.random_format = format->format;
+    engine.random_up_bias = static_cast<float>(options.random_up_bias);
   } else {
     engine.checkpoint = options.model_folder();
   }

@@ -5,6 +5,7 @@ namespace optserve {
 
 void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
                             Tensor out) {
+  if (bias.empty() && activation == Activation::kNone && try_relu_skip(x, weight, out)) return;
   const cuda::LinearCall call{
       .element = element(),
       .out_f32 = out.dtype() == DType::kF32,

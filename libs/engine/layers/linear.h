@@ -46,6 +46,8 @@ class RowParallelLinear {
     exec.backend.linear(x, weight_, {}, Activation::kNone, out);
     exec.communicator.all_reduce_sum(out);
   }
+  // See Backend::prepare_sparse_input.
+  void prepare_sparse_input(Backend& backend) { backend.prepare_sparse_input(weight_); }
   const Tensor& bias() const { return bias_.view; }
 
  private:
