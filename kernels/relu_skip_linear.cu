@@ -359,16 +359,17 @@ size_t relu_skip_scratch_bytes(const DeviceLimits& device) {
 
 cudaError_t order_by_input(const void* row_major, int64_t out, int64_t in, void* by_input, cudaStream_t stream) {
   if (out == 0 || in == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>((in + kSquare - 1) / kSquare), static_cast<unsigned>((out + kSquare - 1) / kSquare));
-  return launch_dependent<transpose_kernel>({grid, dim3(kThreads)}, stream, static_cast<const uint16_t*>(row_major), out,
-                                            in, static_cast<uint16_t*>(by_input));
+  const dim3 grid(static_cast<unsigned>((in + kSquare - 1) / kSquare),
+                  static_cast<unsigned>((out + kSquare - 1) / kSquare));
+  return launch_dependent<transpose_kernel>({grid, dim3(kThreads)}, stream, static_cast<const uint16_t*>(row_major),
+                                            out, in, static_cast<uint16_t*>(by_input));
 }
 
 cudaError_t order_codes_by_input(const void* packed, int64_t out, int64_t in, void* by_input, cudaStream_t stream) {
   if (out == 0 || in == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>((out * in + kThreads - 1) / kThreads);
-  return launch_dependent<codes_kernel>({dim3(blocks), dim3(kThreads)}, stream, static_cast<const uint8_t*>(packed), out,
-                                        in, static_cast<uint8_t*>(by_input));
+  return launch_dependent<codes_kernel>({dim3(blocks), dim3(kThreads)}, stream, static_cast<const uint8_t*>(packed),
+                                        out, in, static_cast<uint8_t*>(by_input));
 }
 
 }  // namespace optserve::kernels

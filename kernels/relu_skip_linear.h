@@ -1,6 +1,6 @@
-// y = x W^T for a few rows of x that are mostly zeros, as behind a ReLU. W is kept by input, [in, out], so that what one
-// element of x multiplies is one piece of memory: only pieces whose element is not zero in every row are read. What is
-// left out is a sum of zeros, so the result is that of the whole product wherever W is finite.
+// y = x W^T for a few rows of x that are mostly zeros, as behind a ReLU. W is kept by input, [in, out], so that what
+// one element of x multiplies is one piece of memory: only pieces whose element is not zero in every row are read. What
+// is left out is a sum of zeros, so the result is that of the whole product wherever W is finite.
 //
 // Deterministic: which terms are added, and in which order, depends on x and the shapes alone. It does depend on the
 // other rows, whose elements add to what is read. Products and sums in fp32, one rounding at the end. Launches on

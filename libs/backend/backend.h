@@ -228,7 +228,7 @@ struct BackendOptions {
   // computes so; a GPU then has one way for each shape instead of the fastest for each number of rows.
   bool batch_invariant = false;
   ReluSkip relu_skip = ReluSkip::kOff;  // ignored by the CPU, and where batch_invariant
-  std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
+  std::string tuning_cache = {};        // folder that keeps what timing at load has found; empty: kept nowhere
 };
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);

@@ -68,9 +68,10 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("memory-fraction", options.memory_fraction, "Part of a GPU's memory that may be in use");
   parser.add("deterministic", options.deterministic,
              "Give a job the same tokens whatever runs beside it, also on GPUs, where it costs speed; CPUs always do");
-  parser.add("relu-skip", options.relu_skip,
-             "Read only the weights behind a ReLU whose input is not zero, on GPUs at up to 8 rows: off, auto (where it is "
-             "seen to be faster) or always; takes a sixth to a third more memory for weights");
+  parser.add(
+      "relu-skip", options.relu_skip,
+      "Read only the weights behind a ReLU whose input is not zero, on GPUs at up to 8 rows: off, auto (where it is "
+      "seen to be faster) or always; takes a sixth to a third more memory for weights");
   parser.add("tuning-cache", options.tuning_cache,
              "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
   parser.add("random-weights", options.random_weights,

@@ -12,7 +12,7 @@
 #include "backend/cuda/cuda_handles.h"
 #include "backend/cuda/linear_tuner.h"
 #include "backend/faster_way.h"
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "kernels/element.h"
 
 namespace optserve {

@@ -25,8 +25,8 @@ constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure goes thro
 class Bench {
  public:
   explicit Bench(DType dtype)
-      : backend_(make_backend(
-            {.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype, .relu_skip = ReluSkip::kAlways})) {
+      : backend_(
+            make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype, .relu_skip = ReluSkip::kAlways})) {
     std::printf("%s\n", backend_->description().c_str());
   }
 
@@ -61,8 +61,8 @@ class Bench {
     backend_->upload(view, bytes.data());
     const Buffer y = backend_->allocate(static_cast<size_t>(rows * out) * 2);
     std::vector<Weight> weights;
-    const int copies = static_cast<int>(
-        std::min<size_t>(kCalls, kRotated / backend_->weight_bytes(format, out, in) + 1));
+    const int copies =
+        static_cast<int>(std::min<size_t>(kCalls, kRotated / backend_->weight_bytes(format, out, in) + 1));
     for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in), format));
     const auto product = [&](int call) {
       backend_->linear(view, weights[static_cast<size_t>(call % copies)], {}, Activation::kNone,
@@ -130,8 +130,10 @@ class Bench {
     batch.tiles = ints({}, {0, 2});
     const double append_us = time(attend);
     const double flops = 4.0 * 0.5 * static_cast<double>(context * context * width);
-    std::printf("prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half, %.1f us of it storing\n",
-                context, heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6, append_us);
+    std::printf(
+        "prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half, %.1f us of it "
+        "storing\n",
+        context, heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6, append_us);
     held_.clear();
   }
 

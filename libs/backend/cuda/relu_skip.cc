@@ -1,7 +1,6 @@
 // Products behind a ReLU that leave out what zeros multiply.
-#include "kernels/relu_skip_linear.h"
-
 #include "backend/cuda/cuda_backend.h"
+#include "kernels/relu_skip_linear.h"
 
 namespace optserve {
 

@@ -2,7 +2,7 @@
 // which are contiguous), the row of K or V that this step adds, and the softmax over its pages.
 #pragma once
 
-#include "kernels/kv_cells.cuh"
+#include "kernels/attention/kv_cells.cuh"
 
 namespace optserve::kernels {
 

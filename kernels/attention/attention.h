@@ -1,7 +1,8 @@
 // Attention over a paged KV cache: keys and values are [num_blocks, heads, kBlockTokens, head_dim], so that the cells
-// of one head in one block are contiguous. Cells are elements, or int8 with scales (kernels/kv_cells.cuh). All sums and
-// the softmax are in fp32. head_dim is any size up to kHeadDimMax; 64, 80 and 128 in fp16 and bf16 are the fast paths.
-// Every function launches on `stream`, allocates nothing, can be captured into a graph, and returns cudaGetLastError().
+// of one head in one block are contiguous. Cells are elements, or int8 with scales (kernels/attention/kv_cells.cuh).
+// All sums and the softmax are in fp32. head_dim is any size up to kHeadDimMax; 64, 80 and 128 in fp16 and bf16 are the
+// fast paths. Every function launches on `stream`, allocates nothing, can be captured into a graph, and returns
+// cudaGetLastError().
 #pragma once
 
 #include <cstddef>

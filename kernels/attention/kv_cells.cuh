@@ -3,7 +3,7 @@
 // cell * scale.
 #pragma once
 
-#include "kernels/attention_types.cuh"
+#include "kernels/attention/types.cuh"
 
 namespace optserve::kernels {
 

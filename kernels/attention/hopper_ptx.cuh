@@ -2,7 +2,7 @@
 // registers and values in shared memory.
 #pragma once
 
-#include "kernels/attention_types.cuh"
+#include "kernels/attention/types.cuh"
 #include "kernels/hopper_ptx.cuh"
 
 namespace optserve::kernels {

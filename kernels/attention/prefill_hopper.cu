@@ -2,11 +2,11 @@
 // keys and values by tensor maps, swizzled, up to kStages tiles ahead. Two warpgroups of 64 rows each multiply; a
 // warpgroup starts the scores of one tile and the results of the tile before together, and weighs scores while the
 // tensor cores work on its results or on the other warpgroup's turn.
-#include "kernels/attention_hopper_ptx.cuh"
-#include "kernels/attention_tile.cuh"
+#include "kernels/attention/hopper_ptx.cuh"
+#include "kernels/attention/kv_cells.cuh"
+#include "kernels/attention/tile.cuh"
 #include "kernels/dependent_launch.cuh"
 #include "kernels/hopper_tensor_map.h"
-#include "kernels/kv_cells.cuh"
 
 namespace optserve::kernels {
 namespace {
@@ -16,11 +16,11 @@ constexpr int kMultiplying = kGroups * kGroupThreads;   // threads
 constexpr int kThreads = kMultiplying + kGroupThreads;  // the first warp of the others copies
 constexpr int kCopyRegisters = 40, kMultiplyRegisters = 232;
 constexpr int kTileKeys = 128, kTilePages = kTileKeys / kBlockTokens;
-constexpr int kBoxColumns = 64, kRowBytes = 128;       // what a swizzle spans
-constexpr int kPageBytes = kBlockTokens * kRowBytes;   // of 64 columns
-constexpr int kHalfBytes = kTileKeys * kRowBytes;      // 64 columns of a tile
-constexpr int kScores = kTileKeys / 2;                 // of a thread
-constexpr int kSharedAlignment = 1024;                 // of what is swizzled
+constexpr int kBoxColumns = 64, kRowBytes = 128;      // what a swizzle spans
+constexpr int kPageBytes = kBlockTokens * kRowBytes;  // of 64 columns
+constexpr int kHalfBytes = kTileKeys * kRowBytes;     // 64 columns of a tile
+constexpr int kScores = kTileKeys / 2;                // of a thread
+constexpr int kSharedAlignment = 1024;                // of what is swizzled
 // Names of barriers: a warpgroup's turn to start multiplications, the threads of a warpgroup, those of both.
 constexpr int kTurnBarrier = 1, kGroupBarrier = 3, kBothBarrier = 5;
 static_assert(kPrefillTileRows == kGroups * kGroupRows);
@@ -77,15 +77,15 @@ struct Work {
   int tiles;  // of keys
 
   __device__ __forceinline__ Work(const AttentionArgs& args, const int32_t* tiles_of_rows)
-      : tile(find_tile(args, tiles_of_rows + 2 * static_cast<int64_t>(gridDim.y - 1 - blockIdx.y), 0,
-                       kPrefillTileRows)),
+      : tile(
+            find_tile(args, tiles_of_rows + 2 * static_cast<int64_t>(gridDim.y - 1 - blockIdx.y), 0, kPrefillTileRows)),
         head(static_cast<int>(blockIdx.x)),
         end(max(tile.visible + tile.rows - 1, 0)),
         tiles((end + kTileKeys - 1) / kTileKeys) {}
 };
 
-// The warp that copies. Lane i < kTilePages copies page i of a tile; a page behind the last one is that one again, whose
-// scores nobody uses.
+// The warp that copies. Lane i < kTilePages copies page i of a tile; a page behind the last one is that one again,
+// whose scores nobody uses.
 template <int kDim>
 __device__ __forceinline__ void copy_tiles(const AttentionArgs& args, const CUtensorMap& keys,
                                            const CUtensorMap& values, const Work& work, const Rooms<kDim>& rooms) {

@@ -1,7 +1,7 @@
 // The tiles of prompts that the attention kernels take.
 #pragma once
 
-#include "kernels/attention_types.cuh"
+#include "kernels/attention/types.cuh"
 
 namespace optserve::kernels {
 

@@ -1,8 +1,9 @@
-// Rows of prompts: parts of 64 rows of a tile against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows of the
-// tile, their queries and results in registers; keys and values pass through shared memory in two stages, so that one
-// tile is copied while the other is multiplied. Int8 cells are copied as they are and become elements in one stage.
-#include "kernels/attention_generic.cuh"
-#include "kernels/attention_tile.cuh"
+// Rows of prompts: parts of 64 rows of a tile against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows
+// of the tile, their queries and results in registers; keys and values pass through shared memory in two stages, so
+// that one tile is copied while the other is multiplied. Int8 cells are copied as they are and become elements in one
+// stage.
+#include "kernels/attention/generic.cuh"
+#include "kernels/attention/tile.cuh"
 #include "kernels/dependent_launch.cuh"
 
 namespace optserve::kernels {
