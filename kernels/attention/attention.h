@@ -20,6 +20,7 @@ struct AttentionArgs {
   Element element = Element::kF16;  // of qkv, out, and the cells unless they have scales
   int heads = 0;
   int head_dim = 0;
+  int64_t num_tokens = 0;
   const void* qkv = nullptr;             // [num_tokens, 3 * heads * head_dim]: q, k, v
   void* keys = nullptr;                  // [num_blocks, heads, kBlockTokens, head_dim]; offsets may exceed 2^31
   void* values = nullptr;                // same
@@ -65,6 +66,6 @@ cudaError_t prefill_attention(const AttentionArgs& args, const int32_t* tiles, i
 // Its sums are in another order than those of the function above.
 bool can_prefill_on_hopper(const AttentionArgs& args, const DeviceLimits& device);
 cudaError_t prefill_attention_on_hopper(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles,
-                                        cudaStream_t stream);
+                                        const DeviceLimits& device, cudaStream_t stream);
 
 }  // namespace optserve::kernels

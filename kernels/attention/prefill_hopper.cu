@@ -1,7 +1,10 @@
-// Rows of prompts on Hopper: tiles of 128 rows against tiles of 128 keys (FlashAttention-3). One warp copies pages of
-// keys and values by tensor maps, swizzled, up to kStages tiles ahead. Two warpgroups of 64 rows each multiply; a
-// warpgroup starts the scores of one tile and the results of the tile before together, and weighs scores while the
-// tensor cores work on its results or on the other warpgroup's turn.
+// Rows of prompts on Hopper: tiles of 128 rows against tiles of 128 keys (FlashAttention-3). A block stays on its
+// multiprocessor and takes one (tile, head) after the other. One of its warps copies queries and pages of keys and
+// values by tensor maps, swizzled, up to kStages tiles ahead, also of the next (tile, head). Two warpgroups of 64 rows
+// each multiply; a warpgroup starts the scores of one tile and the results of the tile before together, and weighs
+// scores while the tensor cores work on its results or on the other warpgroup's turn.
+#include <algorithm>
+
 #include "kernels/attention/hopper_ptx.cuh"
 #include "kernels/attention/kv_cells.cuh"
 #include "kernels/attention/tile.cuh"
@@ -12,6 +15,7 @@ namespace optserve::kernels {
 namespace {
 
 constexpr int kGroups = 2, kGroupThreads = 128, kGroupRows = 64;
+constexpr int kGroupWarps = kGroupThreads / kWarpLanes;
 constexpr int kMultiplying = kGroups * kGroupThreads;   // threads
 constexpr int kThreads = kMultiplying + kGroupThreads;  // the first warp of the others copies
 constexpr int kCopyRegisters = 40, kMultiplyRegisters = 232;
@@ -21,8 +25,8 @@ constexpr int kPageBytes = kBlockTokens * kRowBytes;  // of 64 columns
 constexpr int kHalfBytes = kTileKeys * kRowBytes;     // 64 columns of a tile
 constexpr int kScores = kTileKeys / 2;                // of a thread
 constexpr int kSharedAlignment = 1024;                // of what is swizzled
-// Names of barriers: a warpgroup's turn to start multiplications, the threads of a warpgroup, those of both.
-constexpr int kTurnBarrier = 1, kGroupBarrier = 3, kBothBarrier = 5;
+// Names of barriers: a warpgroup's turn to start multiplications, one for each, and the threads of both.
+constexpr int kTurnBarrier = 1, kBothBarrier = 3;
 static_assert(kPrefillTileRows == kGroups * kGroupRows);
 
 template <int kDim>
@@ -31,7 +35,7 @@ struct Shape {
   static constexpr int kTileBytes = kHalves * kHalfBytes;  // of queries, keys or values
   static constexpr int kStages = kDim == 64 ? 3 : 2;
   static constexpr int kBarriersAt = (1 + 2 * kStages) * kTileBytes;
-  static constexpr int kBytes = kSharedAlignment + kBarriersAt + 4 * kStages * 8;
+  static constexpr int kBytes = kSharedAlignment + kBarriersAt + (4 * kStages + 2) * 8;
 };
 
 // What a block has in shared memory: queries, then stages of keys and of values, then barriers.
@@ -49,19 +53,23 @@ struct Rooms {
   __device__ __forceinline__ uint32_t keys_empty(int stage) const { return barriers(stage) + 8; }
   __device__ __forceinline__ uint32_t values_full(int stage) const { return barriers(stage) + 16; }
   __device__ __forceinline__ uint32_t values_empty(int stage) const { return barriers(stage) + 24; }
+  __device__ __forceinline__ uint32_t queries_full() const { return barriers(S::kStages); }
+  __device__ __forceinline__ uint32_t queries_empty() const { return barriers(S::kStages) + 8; }
 
   __device__ __forceinline__ void init() const {
     for (int i = 0; i < S::kStages; ++i) {
       init_barrier(keys_full(i), 1);
-      init_barrier(keys_empty(i), kGroups);
+      init_barrier(keys_empty(i), kGroupWarps * kGroups);
       init_barrier(values_full(i), 1);
-      init_barrier(values_empty(i), kGroups);
+      init_barrier(values_empty(i), kGroupWarps * kGroups);
     }
+    init_barrier(queries_full(), 1);
+    init_barrier(queries_empty(), kGroupWarps * kGroups);
     fence_barriers();
   }
 };
 
-// Stage and parity of the i-th tile of keys.
+// Stage and parity of the i-th tile of keys of a block.
 template <int kStages>
 struct Turn {
   int stage;
@@ -69,56 +77,114 @@ struct Turn {
   __device__ __forceinline__ explicit Turn(int i) : stage(i % kStages), parity(i / kStages % 2) {}
 };
 
-// What a block has to do.
+// A tile of rows for one head.
 struct Work {
   Tile tile;
   int head;
   int end;    // of the positions that its rows see
   int tiles;  // of keys
 
-  __device__ __forceinline__ Work(const AttentionArgs& args, const int32_t* tiles_of_rows)
-      : tile(
-            find_tile(args, tiles_of_rows + 2 * static_cast<int64_t>(gridDim.y - 1 - blockIdx.y), 0, kPrefillTileRows)),
-        head(static_cast<int>(blockIdx.x)),
+  __device__ __forceinline__ Work(const AttentionArgs& args, const int32_t* tile_of_rows, int head_)
+      : tile(find_tile(args, tile_of_rows, 0, kPrefillTileRows)),
+        head(head_),
         end(max(tile.visible + tile.rows - 1, 0)),
         tiles((end + kTileKeys - 1) / kTileKeys) {}
+};
+
+// What the blocks have to do. The last tiles of a sequence have the longest contexts: they begin first, and in every
+// other round the blocks take theirs the other way round, so that all have about the same to do.
+struct Works {
+  const int32_t* tiles;
+  int num_tiles, heads;
+
+  // Calls take(work) for each work of this block.
+  template <class Take>
+  __device__ __forceinline__ void each(const AttentionArgs& args, const Take& take) const {
+    const int count = num_tiles * heads, blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+    bool backwards = false;
+    for (int first = 0; first < count; first += blocks, backwards = !backwards) {
+      const int index = first + (backwards ? blocks - 1 - block : block);
+      if (index >= count) continue;
+      take(Work(args, tiles + 2 * static_cast<int64_t>(num_tiles - 1 - index / heads), index % heads));
+    }
+  }
+};
+
+// Tensor maps of 16-bit elements: copying them does not depend on which ones.
+struct Maps {
+  CUtensorMap queries;       // of qkv: boxes of the rows of a warpgroup
+  CUtensorMap keys, values;  // boxes of a page
 };
 
 // The warp that copies. Lane i < kTilePages copies page i of a tile; a page behind the last one is that one again,
 // whose scores nobody uses.
 template <int kDim>
-__device__ __forceinline__ void copy_tiles(const AttentionArgs& args, const CUtensorMap& keys,
-                                           const CUtensorMap& values, const Work& work, const Rooms<kDim>& rooms) {
+class Copying {
   using S = Shape<kDim>;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, last_page = (work.end - 1) / kBlockTokens;
-  const int32_t* table = args.block_table + load_now(args.table_rows + work.tile.sequence) * args.table_stride;
-  const auto copy = [&](const CUtensorMap& map, uint32_t to, uint32_t full, uint32_t empty, uint32_t parity, int row) {
+
+ public:
+  __device__ __forceinline__ Copying(const AttentionArgs& args, const Maps& maps, const Rooms<kDim>& rooms)
+      : args_(args), maps_(maps), rooms_(rooms), lane_(static_cast<int>(threadIdx.x) % kWarpLanes) {}
+
+  __device__ __forceinline__ void copy(const Work& work) {
+    if (work.tiles == 0) return;
+    const int last_page = (work.end - 1) / kBlockTokens;
+    const int32_t* table = args_.block_table + load_now(args_.table_rows + work.tile.sequence) * args_.table_stride;
+    int row_before = 0;
+    for (int i = 0; i <= work.tiles; ++i) {
+      int row = 0;  // of the cells of this lane's page, all heads and blocks one after the other
+      if (i < work.tiles) {
+        const int page = min(i * kTilePages + min(lane_, kTilePages - 1), last_page);
+        row = (load_now(table + page) * args_.heads + work.head) * kBlockTokens;
+        const Turn<S::kStages> turn(done_ + i);
+        copy_pages(maps_.keys, rooms_.keys(turn.stage), rooms_.keys_full(turn.stage), rooms_.keys_empty(turn.stage),
+                   turn.parity, row);
+      }
+      if (i == 0) copy_queries(work);
+      if (i > 0) {  // values are wanted one tile later than keys
+        const Turn<S::kStages> turn(done_ + i - 1);
+        copy_pages(maps_.values, rooms_.values(turn.stage), rooms_.values_full(turn.stage),
+                   rooms_.values_empty(turn.stage), turn.parity, row_before);
+      }
+      row_before = row;
+    }
+    done_ += work.tiles;
+  }
+
+ private:
+  __device__ __forceinline__ void copy_pages(const CUtensorMap& map, uint32_t to, uint32_t full, uint32_t empty,
+                                             uint32_t parity, int row) const {
     await(empty, parity ^ 1);
-    if (lane == 0) arrive_expecting(full, S::kTileBytes);
+    if (lane_ == 0) arrive_expecting(full, S::kTileBytes);
     __syncwarp();
-    if (lane >= kTilePages) return;
+    if (lane_ >= kTilePages) return;
 #pragma unroll
     for (int half = 0; half < S::kHalves; ++half) {
-      copy_box(to + half * kHalfBytes + lane * kPageBytes, map, half * kBoxColumns, row, full);
+      copy_box(to + half * kHalfBytes + lane_ * kPageBytes, map, half * kBoxColumns, row, full);
     }
-  };
-  int row_before = 0;
-  for (int i = 0; i <= work.tiles; ++i) {
-    int row = 0;  // of the cells of this lane's page, all heads and blocks one after the other
-    if (i < work.tiles) {
-      const int page = min(i * kTilePages + min(lane, kTilePages - 1), last_page);
-      row = (load_now(table + page) * args.heads + work.head) * kBlockTokens;
-      const Turn<S::kStages> turn(i);
-      copy(keys, rooms.keys(turn.stage), rooms.keys_full(turn.stage), rooms.keys_empty(turn.stage), turn.parity, row);
-    }
-    if (i > 0) {  // values are wanted one tile later than keys
-      const Turn<S::kStages> turn(i - 1);
-      copy(values, rooms.values(turn.stage), rooms.values_full(turn.stage), rooms.values_empty(turn.stage), turn.parity,
-           row_before);
-    }
-    row_before = row;
   }
-}
+
+  // Rows behind the end of the tile are those of other sequences: nobody stores what becomes of them.
+  __device__ __forceinline__ void copy_queries(const Work& work) {
+    await(rooms_.queries_empty(), queries_parity_ ^ 1);
+    queries_parity_ ^= 1;
+    if (lane_ == 0) arrive_expecting(rooms_.queries_full(), S::kTileBytes);
+    __syncwarp();
+    if (lane_ >= kGroups) return;
+#pragma unroll
+    for (int half = 0; half < S::kHalves; ++half) {
+      copy_box(rooms_.queries + half * kHalfBytes + lane_ * kGroupRows * kRowBytes, maps_.queries,
+               work.head * kDim + half * kBoxColumns, work.tile.first_row + lane_ * kGroupRows, rooms_.queries_full());
+    }
+  }
+
+  const AttentionArgs& args_;
+  const Maps& maps_;
+  const Rooms<kDim>& rooms_;
+  int lane_;
+  int done_ = 0;  // tiles of keys
+  uint32_t queries_parity_ = 0;
+};
 
 // The rows of a warpgroup. A thread has rows lane / 4 and lane / 4 + 8 of the 16 of its warp, and of each the columns
 // 8 n + 2 (lane % 4) and the next one.
@@ -127,9 +193,8 @@ class Group {
   using S = Shape<kDim>;
 
  public:
-  __device__ __forceinline__ Group(const AttentionArgs& args, const Work& work, const Rooms<kDim>& rooms)
+  __device__ __forceinline__ Group(const AttentionArgs& args, const Rooms<kDim>& rooms)
       : args_(args),
-        work_(work),
         rooms_(rooms),
         index_(static_cast<int>(threadIdx.x) / kGroupThreads),
         thread_(static_cast<int>(threadIdx.x) % kGroupThreads),
@@ -137,47 +202,37 @@ class Group {
         row_(index_ * kGroupRows + thread_ / kWarpLanes * 16 + lane_ / 4),
         scale_(kLog2E / sqrtf(static_cast<float>(kDim))) {}
 
-  __device__ __forceinline__ void run() {
-    copy_queries();
-    if (work_.tiles > 0) {
-      if (work_.tiles > 1 && index_ == 1) come_by(kTurnBarrier, kMultiplying);  // the other one has the first turn
-      await(rooms_.keys_full(0), 0);
+  __device__ __forceinline__ void attend(const Work& work) {
+#pragma unroll
+    for (float& sum : out_) sum = 0;
+    largest_[0] = largest_[1] = -INFINITY;
+    total_[0] = total_[1] = 0;
+    if (work.tiles > 0) {
+      if (work.tiles > 1 && index_ == 1) come_by(kTurnBarrier, kMultiplying);  // the other one has the first turn
+      const Turn<S::kStages> turn(done_);
+      await(rooms_.queries_full(), queries_parity_);
+      await(rooms_.keys_full(turn.stage), turn.parity);
       hold(scores_);
       begin_multiplying();
-      start_scores(0);
+      start_scores(turn.stage);
       await_batches<0>();
       hold(scores_);
-      release(rooms_.keys_empty(0));
-      weigh(0);
+      release(rooms_.keys_empty(turn.stage));
+      if (work.tiles == 1) release(rooms_.queries_empty());
+      weigh(work, 0);
       pack_weights();
-      for (int i = 1; i < work_.tiles; ++i) step(i);
-      finish_values();
+      for (int i = 1; i < work.tiles; ++i) step(work, i);
+      finish_values(work);
+      done_ += work.tiles;
+      queries_parity_ ^= 1;
     }
-    store();
+    store(work);
   }
 
  private:
-  // Rows of this warpgroup to where its multiplications read them; zeros for those that do not exist.
-  __device__ __forceinline__ void copy_queries() const {
-    constexpr int kVectors = kDim / 8;
-    const int64_t width = static_cast<int64_t>(args_.heads) * kDim;
-    const T* first = static_cast<const T*>(args_.qkv) + work_.tile.first_row * 3 * width + work_.head * kDim;
-#pragma unroll
-    for (int i = 0; i < kGroupRows * kVectors / kGroupThreads; ++i) {
-      const int at = i * kGroupThreads + thread_, row = index_ * kGroupRows + at / kVectors, vector = at % kVectors;
-      uint4 raw{};
-      if (row < work_.tile.rows) raw = *(reinterpret_cast<const uint4*>(first + row * 3 * width) + vector);
-      const uint32_t to = rooms_.queries + vector / 8 * kHalfBytes + row * kRowBytes + (vector % 8 ^ row % 8) * 16;
-      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(raw.x), "r"(raw.y), "r"(raw.z), "r"(raw.w)
-                   : "memory");
-    }
-    fence_shared();
-    meet(kGroupBarrier + index_, kGroupThreads);
-  }
-
-  // One thread of a warpgroup says that all of it has read a stage.
+  // A warp has read a stage.
   __device__ __forceinline__ void release(uint32_t empty) const {
-    if (thread_ == 0) arrive(empty);
+    if (lane_ == 0) arrive(empty);
   }
 
   __device__ __forceinline__ void start_scores(int stage) {
@@ -199,8 +254,8 @@ class Group {
   }
 
   // Scores of tile i, and results of the one before.
-  __device__ __forceinline__ void step(int i) {
-    const Turn<S::kStages> turn(i), before(i - 1);
+  __device__ __forceinline__ void step(const Work& work, int i) {
+    const Turn<S::kStages> turn(done_ + i), before(done_ + i - 1);
     meet(kTurnBarrier + index_, kMultiplying);
     await(rooms_.keys_full(turn.stage), turn.parity);
     await(rooms_.values_full(before.stage), before.parity);
@@ -209,12 +264,13 @@ class Group {
     begin_multiplying();
     start_scores(turn.stage);
     start_values(before.stage);
-    const bool is_last_turn = index_ == 1 && i + 1 == work_.tiles;
-    if (!is_last_turn) come_by(kTurnBarrier + 1 - index_, kMultiplying);
+    const bool is_last = i + 1 == work.tiles;
+    if (!is_last || index_ == 0) come_by(kTurnBarrier + 1 - index_, kMultiplying);
     await_batches<1>();
     hold(scores_);
     release(rooms_.keys_empty(turn.stage));
-    weigh(i * kTileKeys);
+    if (is_last) release(rooms_.queries_empty());
+    weigh(work, i * kTileKeys);
     await_batches<0>();
     hold(out_);
     release(rooms_.values_empty(before.stage));
@@ -224,9 +280,9 @@ class Group {
   }
 
   // Results of the last tile. What stands behind the last position may be NaN: it becomes zero.
-  __device__ __forceinline__ void finish_values() {
-    const Turn<S::kStages> turn(work_.tiles - 1);
-    const int known = work_.end - (work_.tiles - 1) * kTileKeys;
+  __device__ __forceinline__ void finish_values(const Work& work) {
+    const Turn<S::kStages> turn(done_ + work.tiles - 1);
+    const int known = work.end - (work.tiles - 1) * kTileKeys;
     await(rooms_.values_full(turn.stage), turn.parity);
     if (known < kTileKeys) {
       constexpr int kVectors = kRowBytes / 16;
@@ -243,12 +299,13 @@ class Group {
     start_values(turn.stage);
     await_batches<0>();
     hold(out_);
+    release(rooms_.values_empty(turn.stage));
   }
 
   // Scores of the keys from `first` on become weights.
-  __device__ __forceinline__ void weigh(int first) {
-    const int visible = work_.tile.visible + row_ - first;  // of this tile, to the thread's first row
-    if (first + kTileKeys > work_.tile.visible + index_ * kGroupRows) {
+  __device__ __forceinline__ void weigh(const Work& work, int first) {
+    const int visible = work.tile.visible + row_ - first;  // of this tile, to the thread's first row
+    if (first + kTileKeys > work.tile.visible + index_ * kGroupRows) {
       const int column = lane_ % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kScores; ++n) {
@@ -284,14 +341,14 @@ class Group {
     }
   }
 
-  __device__ __forceinline__ void store() {
+  __device__ __forceinline__ void store(const Work& work) {
     const int64_t width = static_cast<int64_t>(args_.heads) * kDim;
-    T* first = static_cast<T*>(args_.out) + (work_.tile.first_row + row_) * width + work_.head * kDim + lane_ % 4 * 2;
+    T* first = static_cast<T*>(args_.out) + (work.tile.first_row + row_) * width + work.head * kDim + lane_ % 4 * 2;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       total_[r] += __shfl_xor_sync(kAllLanes, total_[r], 1);
       total_[r] += __shfl_xor_sync(kAllLanes, total_[r], 2);
-      if (row_ + 8 * r >= work_.tile.rows) continue;
+      if (row_ + 8 * r >= work.tile.rows) continue;
       const float factor = total_[r] == 0 ? 0 : __fdividef(1, total_[r]);  // a row that sees nothing
 #pragma unroll
       for (int n = 0; n < kDim / 8; ++n) {
@@ -302,54 +359,60 @@ class Group {
   }
 
   const AttentionArgs& args_;
-  const Work& work_;
   const Rooms<kDim>& rooms_;
+  int done_ = 0;  // tiles of keys
+  uint32_t queries_parity_ = 0;
   int index_, thread_, lane_;
   int row_;      // the thread's first one in the tile
   float scale_;  // turns a score into an exponent of 2
   float scores_[kScores];
   uint32_t weights_[kTileKeys / 16][4];
-  float out_[kDim / 2] = {};
-  float largest_[2] = {-INFINITY, -INFINITY};  // of the scores before the scale
-  float total_[2] = {0, 0};                    // of this thread's columns
-  float rescale_[2] = {1, 1};
+  float out_[kDim / 2];
+  float largest_[2];  // of the scores before the scale
+  float total_[2];    // of this thread's columns
+  float rescale_[2];
 };
 
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 1)
-    prefill_kernel(const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values,
-                   const __grid_constant__ AttentionArgs args, const int32_t* tiles) {
+    prefill_kernel(const __grid_constant__ Maps maps, const __grid_constant__ AttentionArgs args, const Works works) {
   extern __shared__ unsigned char shared[];
   allow_next();
   const Rooms<kDim> rooms(shared_address(shared));
   if (threadIdx.x == 0) rooms.init();
   __syncthreads();
   wait_for_previous();
-  const Work work(args, tiles);
   // Each role is one branch to its end, so that each can have its own number of registers.
   if (threadIdx.x >= kMultiplying) {
     give_registers<kCopyRegisters>();
-    if (threadIdx.x < kMultiplying + kWarpLanes && work.tiles > 0) copy_tiles<kDim>(args, keys, values, work, rooms);
+    if (threadIdx.x >= kMultiplying + kWarpLanes) return;
+    Copying<kDim> copying(args, maps, rooms);
+    works.each(args, [&](const Work& work) { copying.copy(work); });
   } else {
     take_registers<kMultiplyRegisters>();
-    Group<T, kDim>(args, work, rooms).run();
+    Group<T, kDim> group(args, rooms);
+    works.each(args, [&](const Work& work) { group.attend(work); });
   }
 }
 
+bool make_maps(const AttentionArgs& args, Maps& maps) {
+  const int64_t width = static_cast<int64_t>(args.heads) * args.head_dim;
+  const int64_t cells = args.num_blocks * args.heads * kBlockTokens;
+  return make_half_map(args.qkv, {args.num_tokens, 3 * width}, 3 * width, kGroupRows, maps.queries) &&
+         make_half_map(args.keys, {cells, args.head_dim}, args.head_dim, kBlockTokens, maps.keys) &&
+         make_half_map(args.values, {cells, args.head_dim}, args.head_dim, kBlockTokens, maps.values);
+}
+
 template <typename T, int kDim>
-cudaError_t launch(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles, cudaStream_t stream) {
+cudaError_t launch(const AttentionArgs& args, const Works& works, const DeviceLimits& device, cudaStream_t stream) {
   constexpr auto kKernel = prefill_kernel<T, kDim>;
   const cudaError_t error =
       cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape<kDim>::kBytes);
   if (error != cudaSuccess) return error;
-  CUtensorMap keys, values;  // of 16-bit elements: copying them does not depend on which ones
-  const int64_t rows = args.num_blocks * args.heads * kBlockTokens;
-  if (!make_half_map(args.keys, {rows, kDim}, kDim, kBlockTokens, keys) ||
-      !make_half_map(args.values, {rows, kDim}, kDim, kBlockTokens, values)) {
-    return cudaErrorInvalidValue;
-  }
-  const dim3 grid(static_cast<unsigned>(args.heads), static_cast<unsigned>(num_tiles));
-  return launch_dependent<kKernel>({grid, dim3(kThreads), Shape<kDim>::kBytes}, stream, keys, values, args, tiles);
+  Maps maps;
+  if (!make_maps(args, maps)) return cudaErrorInvalidValue;
+  const auto blocks = static_cast<unsigned>(std::min(works.num_tiles * works.heads, device.multiprocessors));
+  return launch_dependent<kKernel>({dim3(blocks), dim3(kThreads), Shape<kDim>::kBytes}, stream, maps, args, works);
 }
 
 }  // namespace
@@ -362,14 +425,16 @@ bool can_prefill_on_hopper(const AttentionArgs& args, const DeviceLimits& device
 }
 
 cudaError_t prefill_attention_on_hopper(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles,
-                                        cudaStream_t stream) {
+                                        const DeviceLimits& device, cudaStream_t stream) {
+  if (!can_prefill_on_hopper(args, device)) return cudaErrorInvalidValue;
   if (num_tiles == 0) return cudaGetLastError();
+  const Works works{tiles, static_cast<int>(num_tiles), args.heads};
   if (args.element == Element::kF16) {
-    return args.head_dim == 64 ? launch<__half, 64>(args, tiles, num_tiles, stream)
-                               : launch<__half, 128>(args, tiles, num_tiles, stream);
+    return args.head_dim == 64 ? launch<__half, 64>(args, works, device, stream)
+                               : launch<__half, 128>(args, works, device, stream);
   }
-  return args.head_dim == 64 ? launch<__nv_bfloat16, 64>(args, tiles, num_tiles, stream)
-                             : launch<__nv_bfloat16, 128>(args, tiles, num_tiles, stream);
+  return args.head_dim == 64 ? launch<__nv_bfloat16, 64>(args, works, device, stream)
+                             : launch<__nv_bfloat16, 128>(args, works, device, stream);
 }
 
 }  // namespace optserve::kernels

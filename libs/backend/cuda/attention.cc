@@ -47,6 +47,7 @@ void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, K
       .element = element(),
       .heads = static_cast<int>(layer.keys.dim(1)),
       .head_dim = static_cast<int>(layer.keys.dim(3)),
+      .num_tokens = qkv.dim(0),
       .qkv = qkv.raw(),
       .keys = layer.keys.raw(),
       .values = layer.values.raw(),
@@ -70,9 +71,13 @@ void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, K
     expect(kernels::prefill_attention(args, decode_tiles(batch.num_decodes), batch.num_decodes, stream_),
            "prefill_attention");
   }
-  const bool on_hopper = !one_attention_ && kernels::can_prefill_on_hopper(args, limits_);
-  const auto attend = on_hopper ? kernels::prefill_attention_on_hopper : kernels::prefill_attention;
-  expect(attend(args, batch.tiles.data<int32_t>(), batch.tiles.dim(0), stream_), "prefill_attention");
+  const auto* tiles = batch.tiles.data<int32_t>();
+  if (!one_attention_ && kernels::can_prefill_on_hopper(args, limits_)) {
+    expect(kernels::prefill_attention_on_hopper(args, tiles, batch.tiles.dim(0), limits_, stream_),
+           "prefill_attention_on_hopper");
+  } else {
+    expect(kernels::prefill_attention(args, tiles, batch.tiles.dim(0), stream_), "prefill_attention");
+  }
 }
 
 }  // namespace optserve

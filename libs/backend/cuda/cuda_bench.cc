@@ -1,6 +1,6 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
 // or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
-//   cuda_bench [bf16] [attention | formats | sampling | zeros]
+//   cuda_bench [bf16] [attention | formats | prompts | sampling | zeros]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "backend/backend.h"
@@ -304,6 +305,19 @@ void run_formats(Bench& bench) {
   }
 }
 
+// What a layer of OPT-1.3B, 6.7B and 30B does with prompts.
+void run_prompts(Bench& bench) {
+  for (const auto& [h, heads, head_dim] : {std::tuple<int64_t, int64_t, int64_t>{2048, 32, 64}, {4096, 32, 128}}) {
+    for (const int64_t rows : {512, 1920, 2048, 8192}) {
+      for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
+        bench.linear(rows, in, out, false);
+      }
+      bench.norm(rows, h);
+      if (rows <= 2048) bench.prefill(rows, heads, head_dim, false);
+    }
+  }
+}
+
 // The down projections of OPT-125M, 1.3B, 6.7B and 30B behind their ReLU.
 void run_zeros(Bench& bench) {
   for (const int64_t h : {768, 2048, 4096, 7168}) {
@@ -319,6 +333,7 @@ void run(DType dtype, const std::function<bool(const char*)>& has) {
   Bench bench(dtype);
   if (has("attention")) return run_attention(bench);
   if (has("formats")) return run_formats(bench);
+  if (has("prompts")) return run_prompts(bench);
   if (has("sampling")) return run_sampling(bench);
   if (has("zeros")) return run_zeros(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
