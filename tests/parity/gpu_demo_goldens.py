@@ -4,8 +4,8 @@
 usage: gpu_demo_goldens.py BUNDLE_FOLDER DEMO_MODEL_FOLDER [WORLDS [WORKER_OPTION...]]
 
 BUNDLE_FOLDER is made by `deploy/bundle`, DEMO_MODEL_FOLDER is deploy/demo-model, WORLDS is 1,2 by default, and
-WORKER_OPTION is NAME=VALUE, by default max-sequences=16. All cases are submitted together. In fp32 the 64 greedy ids must be the goldens'; in half precision a case whose smallest gap of
-the two best logits is below 0.01 may differ.
+WORKER_OPTION is NAME=VALUE, by default max-sequences=16. All cases are submitted together. In fp32 the 64 greedy ids
+must be the goldens'; in half precision a case whose smallest gap of the two best logits is below 0.01 may differ.
 """
 import json
 import os
@@ -32,7 +32,7 @@ def main():
             for dtype, tie in TIE.items():
                 folder = os.path.join(work, f'stack-{world}-{dtype}')
                 subprocess.run([cli, 'up', '--model', model, '--world', str(world), '--device', 'cuda', '--dir', folder,
-                                *(part for option in [f'dtype={dtype}', *options] for part in ('--worker-option', option))],
+                                *(f'--worker-option={option}' for option in [f'dtype={dtype}', *options])],
                                check=True, stdout=subprocess.DEVNULL)
                 try:
                     def generate(case):
