@@ -108,8 +108,10 @@ __device__ __forceinline__ void prefetch_vectors(const NormArgs& args) {
 // Without x this is the first norm of a step, which lets the next kernel begin only after its wait: attention relies on
 // it (kernels::AttentionArgs::is_cache_settled).
 
-// One block a row, which stays in registers: packs threadIdx.x, threadIdx.x + blockDim.x, ... Loads stand in front of
-// the stores that the compiler could not move them above.
+// A block takes rows blockIdx.x, blockIdx.x + gridDim.x, ..., each in registers: packs threadIdx.x, threadIdx.x +
+// blockDim.x, ... The vectors, which are as much to read as a row, are read once. Where a thread has one pack, its
+// registers hold the next row as well, on its way during the present one. Loads stand in front of the stores that the
+// compiler could not move them above.
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args) {
   if (args.x != nullptr) allow_next();
@@ -117,27 +119,34 @@ __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args)
   wait_for_previous();
   if (args.x == nullptr) allow_next();
 
-  const int64_t first = blockIdx.x * args.width;
-  T* residual = static_cast<T*>(args.residual) + first;
-  const T* x = args.x != nullptr ? static_cast<const T*>(args.x) + first : nullptr;
-  Packs<kPacks> row;
-  load_packs<T, kPacks>(residual, args.width, row);
-  if (x != nullptr) {
-    Packs<kPacks> addend, bias;
-    load_packs<T, kPacks>(x, args.width, addend);
-    load_packs<T, kPacks>(static_cast<const T*>(args.bias), args.width, bias);
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) row[p] = add_pack<T>(row[p], addend[p], bias[p]);
-    store_packs<T, kPacks>(residual, args.width, row);
-  }
-  if (args.out == nullptr) return;
-  Packs<kPacks> gamma, beta;  // on their way during the sums
+  const auto at = [&](const void* rows, int64_t row) -> const T* {
+    return rows != nullptr && row < args.num_rows ? static_cast<const T*>(rows) + row * args.width : nullptr;
+  };
+  Packs<kPacks> next, next_addend, bias, gamma, beta;
+  const auto load_next = [&](int64_t row) {
+    load_packs<T, kPacks>(at(args.residual, row), args.width, next);
+    load_packs<T, kPacks>(at(args.x, row), args.width, next_addend);
+  };
+  load_next(blockIdx.x);
+  load_packs<T, kPacks>(static_cast<const T*>(args.bias), args.width, bias);
   load_packs<T, kPacks>(static_cast<const T*>(args.gamma), args.width, gamma);
   load_packs<T, kPacks>(static_cast<const T*>(args.beta), args.width, beta);
-  const float2 statistics = statistics_of<T, kPacks>(row, args.width);
+  for (int64_t index = blockIdx.x; index < args.num_rows; index += gridDim.x) {
+    Packs<kPacks> row;
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p) row[p] = norm_pack<T>(row[p], gamma[p], beta[p], statistics);
-  store_packs<T, kPacks>(static_cast<T*>(args.out) + first, args.width, row);
+    for (int p = 0; p < kPacks; ++p)
+      row[p] = args.x != nullptr ? add_pack<T>(next[p], next_addend[p], bias[p]) : next[p];
+    if (kPacks == 1) load_next(index + gridDim.x);
+    const int64_t first = index * args.width;
+    if (args.x != nullptr) store_packs<T, kPacks>(static_cast<T*>(args.residual) + first, args.width, row);
+    if (args.out != nullptr) {
+      const float2 statistics = statistics_of<T, kPacks>(row, args.width);
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p) row[p] = norm_pack<T>(row[p], gamma[p], beta[p], statistics);
+      store_packs<T, kPacks>(static_cast<T*>(args.out) + first, args.width, row);
+    }
+    if (kPacks > 1) load_next(index + gridDim.x);
+  }
 }
 
 // Any width and alignment. A thread comes back to the elements of `residual` that it wrote itself.
@@ -174,11 +183,26 @@ __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs ar
   }
 }
 
+// Blocks of so many threads for so many rows: no more than are on the device at once. All GPUs are of one kind.
+template <class T, int kPacks>
+int64_t blocks_for(int64_t rows, int threads) {
+  static const int multiprocessors = [] {
+    int device = 0, count = 0;
+    (void)cudaGetDevice(&device);
+    return cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess ? count : 1;
+  }();
+  if (rows <= multiprocessors) return rows;
+  int each = 0;
+  (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, norm_packed_kernel<T, kPacks>, threads, 0);
+  return std::min<int64_t>(rows, int64_t{std::max(each, 1)} * multiprocessors);
+}
+
 template <class T, int kPacks>
 cudaError_t launch_packed(const NormArgs& args, cudaStream_t stream) {
   const int64_t threads = (args.width / kPack<T> + kPacks - 1) / kPacks;
-  const LaunchShape shape{dim3(static_cast<unsigned>(args.num_rows)),
-                          dim3(static_cast<unsigned>((threads + 31) / 32 * 32))};
+  const auto block = static_cast<int>((threads + 31) / 32 * 32);
+  const LaunchShape shape{dim3(static_cast<unsigned>(blocks_for<T, kPacks>(args.num_rows, block))),
+                          dim3(static_cast<unsigned>(block))};
   return launch_dependent<norm_packed_kernel<T, kPacks>>(shape, stream, args);
 }
 
@@ -190,7 +214,9 @@ cudaError_t launch_norm(const NormArgs& args, cudaStream_t stream) {
                       aligned_to_packs({args.x, args.bias, args.residual, args.gamma, args.beta, args.out});
   if (packed && packs <= kThreadsMax) return launch_packed<T, 1>(args, stream);
   if (packed && packs <= 2 * kThreadsMax) return launch_packed<T, 2>(args, stream);
-  if (packed && packs <= 4 * kThreadsMax) return launch_packed<T, 4>(args, stream);
+  if constexpr (std::is_same_v<T, float>) {
+    if (packed && packs <= 4 * kThreadsMax) return launch_packed<T, 4>(args, stream);
+  }
   const LaunchShape shape{dim3(static_cast<unsigned>(args.num_rows)), dim3(kScalarThreads)};
   return launch_dependent<norm_scalar_kernel<T>>(shape, stream, args);
 }

@@ -205,7 +205,7 @@ __device__ __forceinline__ void prefetch_first_tile(const SkinnyLinearArgs& args
   if (args.bias != nullptr) prefetch_line(static_cast<const T*>(args.bias) + output);
   if (args.in == 0) return;
   const auto bytes = static_cast<uint32_t>(args.in) * static_cast<uint32_t>(sizeof(T));
-  prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, kPrefetchBytes / kTile));
+  prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, args.prefetch_bytes / kTile));
 }
 
 // A block takes the tiles of 8 kOctets outputs blockIdx.x, blockIdx.x + gridDim.x, ... Two tiles have sums of their
@@ -216,6 +216,7 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_kernel(const SkinnyLinearA
   extern __shared__ __align__(16) char shared[];
   allow_next();
   prefetch_first_tile<T, kOctets>(args);
+  if (args.soon != nullptr) prefetch_share(args.soon, args.soon_bytes);
   wait_for_previous();
 
   const Lane at;
