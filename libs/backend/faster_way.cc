@@ -16,14 +16,13 @@ double median(std::array<double, FasterWay::kTimes>& times) {
 
 }  // namespace
 
-bool FasterWay::takes_second() {
-  if (left_ == 0) return timed_ % 2 == 1;
+FasterWay::Run FasterWay::next() {
+  if (left_ == 0) return {timed_ % 2 == 1, true};
   --left_;
-  return is_second_faster_;
+  return {is_second_faster_, false};
 }
 
 void FasterWay::took(double ms) {
-  if (left_ > 0) return;
   times_[static_cast<size_t>(timed_ % 2)][static_cast<size_t>(timed_ / 2)] = ms;
   if (++timed_ < 2 * kTimes) return;
   is_second_faster_ = median(times_[1]) < kWorthwhile * median(times_[0]);

@@ -8,10 +8,12 @@ namespace optserve {
 
 class FasterWay {
  public:
-  // Whether the next run takes the second way. Asked before each run, since it counts them.
-  bool takes_second();
-  // Whether that run should be timed.
-  bool wants_time() const { return left_ == 0; }
+  struct Run {
+    bool takes_second = false;
+    bool wants_time = false;
+  };
+  // How the next run goes. Asked before each run, since it counts them.
+  Run next();
   // What a run took that wanted to be timed. Until then further runs take its way.
   void took(double ms);
 

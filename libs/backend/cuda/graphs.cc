@@ -68,9 +68,10 @@ void CudaBackend::note_time() {
 void CudaBackend::replay(Graph& graph) {
   if (!graph.can_skip) return expect(cudaGraphLaunch(graph.exec, stream_), "cudaGraphLaunch");
   note_time();
-  const bool skips = graph.faster.takes_second(), is_timed = timed_ == nullptr && graph.faster.wants_time();
+  const FasterWay::Run run = graph.faster.next();
+  const bool is_timed = timed_ == nullptr && run.wants_time;
   if (is_timed) expect(cudaEventRecord(timed_begin_, stream_), "cudaEventRecord");
-  expect(cudaGraphLaunch(skips ? graph.skipping_exec : graph.exec, stream_), "cudaGraphLaunch");
+  expect(cudaGraphLaunch(run.takes_second ? graph.skipping_exec : graph.exec, stream_), "cudaGraphLaunch");
   if (!is_timed) return;
   expect(cudaEventRecord(timed_end_, stream_), "cudaEventRecord");
   timed_ = &graph;
