@@ -43,16 +43,6 @@ __device__ __forceinline__ void prefetch_span(const void* address, uint32_t byte
 #endif
 }
 
-// This block's share of `bytes`, a multiple of 16 like `address`. All blocks and threads call it.
-__device__ __forceinline__ void prefetch_share(const void* address, int64_t bytes) {
-  constexpr int kSpan = 4096;
-  const int64_t blocks = gridDim.x, stride = blocks * blockDim.x;
-  for (int64_t i = threadIdx.x * blocks + blockIdx.x; i * kSpan < bytes; i += stride) {
-    const int64_t left = bytes - i * kSpan;
-    prefetch_span(static_cast<const char*>(address) + i * kSpan, static_cast<uint32_t>(left < kSpan ? left : kSpan));
-  }
-}
-
 struct LaunchShape {
   dim3 grid;
   dim3 block;

@@ -14,12 +14,13 @@ namespace {
 
 constexpr int kWarps = 16;  // of a block; they share the columns of its outputs
 constexpr int kThreads = 32 * kWarps;
-constexpr int kOctet = 8;                       // outputs of one mma, and elements of a 16-byte access
-constexpr int kChunk = 32;                      // columns that a warp takes at once
-constexpr int kRound = kWarps * kChunk;         // columns that a block takes at once
-constexpr int kWeightBytes = 512;               // of an octet in a chunk
-constexpr int kRowBytes = 2 * kChunk;           // of a row of x in a chunk
-constexpr uint32_t kPrefetchBytes = 128 << 10;  // of a block, while the kernel before still runs
+constexpr int kOctet = 8;                // outputs of one mma, and elements of a 16-byte access
+constexpr int kChunk = 32;               // columns that a warp takes at once
+constexpr int kRound = kWarps * kChunk;  // columns that a block takes at once
+constexpr int kWeightBytes = 512;        // of an octet in a chunk
+constexpr int kRowBytes = 2 * kChunk;    // of a row of x in a chunk
+// Of a block, while the kernel before still runs. More delays what the rings ask for.
+constexpr uint32_t kPrefetchBytes = 32 << 10;
 static_assert(kSkinnyRowsMax == kOctet);
 
 // Chunks of a warp's ring: 64 KiB of W on their way a multiprocessor, twice what hides the latency of HBM, and the
@@ -205,7 +206,7 @@ __device__ __forceinline__ void prefetch_first_tile(const SkinnyLinearArgs& args
   if (args.bias != nullptr) prefetch_line(static_cast<const T*>(args.bias) + output);
   if (args.in == 0) return;
   const auto bytes = static_cast<uint32_t>(args.in) * static_cast<uint32_t>(sizeof(T));
-  prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, args.prefetch_bytes / kTile));
+  prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, kPrefetchBytes / kTile));
 }
 
 // A block takes the tiles of 8 kOctets outputs blockIdx.x, blockIdx.x + gridDim.x, ... Two tiles have sums of their
@@ -216,7 +217,6 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_kernel(const SkinnyLinearA
   extern __shared__ __align__(16) char shared[];
   allow_next();
   prefetch_first_tile<T, kOctets>(args);
-  if (args.soon != nullptr) prefetch_share(args.soon, args.soon_bytes);
   wait_for_previous();
 
   const Lane at;

@@ -19,10 +19,6 @@ struct SkinnyLinearArgs {
   void* y = nullptr;             // [rows, out], rows `y_stride` elements apart
   int64_t y_stride = 0;
   int64_t rows = 0, in = 0, out = 0;
-  // What a later product reads first: on its way to L2 while the kernel before this one runs. Multiples of 16.
-  const void* soon = nullptr;
-  int64_t soon_bytes = 0;
-  uint32_t prefetch_bytes = 128 << 10;
 };
 
 inline constexpr int64_t kSkinnyRowsMax = 8;

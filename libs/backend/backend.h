@@ -169,9 +169,6 @@ class Backend {
   // residual += x + bias; out = layer_norm(residual): one pass where the device can.
   void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
                               const Tensor& beta, Tensor out);
-  // A hint before a call of linear(), which may bring the beginning of `weight` nearer while it waits for its own x: a
-  // product soon after it reads that weight.
-  virtual void read_soon(const Weight&) {}
   // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. x and out may be strided, and out may be
   // fp32 whatever the compute type.
   void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out);

@@ -37,6 +37,17 @@ std::string refusal_of(const WorkerOptions& options) {
   return "accepted";
 }
 
+TEST(ReluSkip, IsOffAutoOrAlways) {
+  WorkerOptions options;
+  options.model = "demo=/models/demo";
+  for (const char* way : {"off", "auto", "always"}) {
+    options.relu_skip = way;
+    EXPECT_EQ(refusal_of(options), "accepted");
+  }
+  options.relu_skip = "on";
+  EXPECT_THAT(refusal_of(options), HasSubstr("relu-skip"));
+}
+
 // The supervisor starts the ranks so: what it is told reaches them.
 TEST(CommandLine, GivesTheSameOptions) {
   WorkerOptions options;

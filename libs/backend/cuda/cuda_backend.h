@@ -76,7 +76,6 @@ class CudaBackend final : public Backend {
   void do_interleave_ranks(const Tensor& in, Tensor out) override;
 
   // linear.cc
-  void read_soon(const Weight& weight) override;
   void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
 
   // attention.cc
@@ -132,9 +131,6 @@ class CudaBackend final : public Backend {
   ReluSkip relu_skip_;
   bool skipping_;          // products skip zeros where they can
   bool can_skip_ = false;  // such a product has come by
-  // What the next product is told of the ones behind it.
-  const void* soon_ = nullptr;
-  size_t soon_bytes_ = 0;
   // The run of a graph that is being timed; null: none.
   Graph* timed_ = nullptr;
   cuda::Event timed_begin_, timed_end_;

@@ -1,25 +1,7 @@
-#include <algorithm>
-#include <cstdlib>
-#include <utility>
-
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/weight_format.h"
 
 namespace optserve {
-
-namespace {
-
-size_t soon_bytes_max() {
-  const char* e = getenv("SOON_MB");
-  return size_t(e ? atoi(e) : 12) << 20;
-}
-
-}  // namespace
-
-void CudaBackend::read_soon(const Weight& weight) {
-  soon_ = weight.values.data();
-  soon_bytes_ = std::min(weight.values.bytes(), soon_bytes_max()) / 16 * 16;
-}
 
 void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
                             Tensor out) {
@@ -39,8 +21,6 @@ void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor&
       .rows = x.dim(0),
       .in = weight.in,
       .out = weight.out,
-      .soon = std::exchange(soon_, nullptr),
-      .soon_bytes = static_cast<int64_t>(soon_bytes_),
   };
   tuner_->run(call, !capturing_);
 }

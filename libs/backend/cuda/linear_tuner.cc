@@ -178,10 +178,7 @@ kernels::SkinnyLinearArgs skinny_args(const LinearCall& call) {
           .y_stride = call.y_stride,
           .rows = call.rows,
           .in = call.in,
-          .out = call.out,
-          .soon = call.soon,
-          .soon_bytes = call.soon_bytes,
-          .prefetch_bytes = uint32_t((getenv("PRE_KB") ? atoi(getenv("PRE_KB")) : 128) << 10)};
+          .out = call.out};
 }
 
 size_t bytes_of_weight(const LinearCall& call) {
@@ -248,7 +245,6 @@ bool LinearTuner::enqueue_row_of_calls(const LinearCall& call, const TryRun& try
   const size_t count = stand_ins_.bytes() / std::max<size_t>(aligned, 1);
   for (size_t i = 0; i < kCalls; ++i) {
     LinearCall one = call;
-    one.soon = nullptr;  // it would be here from the first call on
     if (count > 0) one.weight = static_cast<const std::byte*>(stand_ins_.data()) + i % count * aligned;
     if (!try_run(one)) return false;
   }

@@ -29,8 +29,6 @@ struct LinearCall {
   void* y = nullptr;
   int64_t y_stride = 0;
   int64_t rows = 0, in = 0, out = 0;
-  const void* soon = nullptr;  // see kernels/skinny_linear.h
-  int64_t soon_bytes = 0;
 };
 
 struct LinearTunerOptions {

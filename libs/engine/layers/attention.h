@@ -11,9 +11,8 @@ class Attention {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
   Attention(WeightLoader& loader, int64_t layer, KvLayer kv);
-  // [n, hidden] -> [n, hidden], summed over the ranks, without bias(). `next`: the weight that is read after those
-  // here.
-  void forward_without_bias(Exec& exec, const Batch& batch, Tensor x, Tensor out, const Weight& next) const;
+  // [n, hidden] -> [n, hidden], summed over the ranks, without bias().
+  void forward_without_bias(Exec& exec, const Batch& batch, Tensor x, Tensor out) const;
   const Tensor& bias() const { return out_.bias(); }
 
  private:

@@ -29,7 +29,6 @@ class ColumnParallelLinear {
   void forward(Exec& exec, Tensor x, Tensor out) const {  // [n, in] -> [n, out / world]
     exec.backend.linear(x, weight_, bias_.view, activation_, out);
   }
-  const Weight& weight() const { return weight_; }
 
  private:
   Weight weight_;

@@ -11,7 +11,6 @@ class Mlp {
   // [n, hidden] -> [n, hidden], summed over the ranks, without bias().
   void forward_without_bias(Exec& exec, Tensor x, Tensor out) const;
   const Tensor& bias() const { return down_.bias(); }
-  const Weight& first_weight() const { return up_.weight(); }
 
  private:
   ColumnParallelLinear up_;

@@ -29,7 +29,7 @@ OptLayer::OptLayer(WeightLoader& loader, int64_t index, KvLayer kv)
 void OptLayer::attend(Exec& exec, const Batch& batch) const {
   const Tensor x = exec.workspace.x(batch.num_tokens), y = exec.workspace.y(batch.num_tokens);
   const Tensor partial = exec.workspace.partial(batch.num_tokens);
-  attention_.forward_without_bias(exec, batch, norm_before_ ? y : x, partial, mlp_.first_weight());
+  attention_.forward_without_bias(exec, batch, norm_before_ ? y : x, partial);
   const LayerNorm& norm = norm_before_ ? ffn_norm_ : attention_norm_;
   norm.add_and_norm(exec, partial, attention_.bias(), x, y);  // x += attention; y = norm(x)
 }
