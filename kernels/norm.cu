@@ -142,32 +142,40 @@ __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args)
 }
 
 // The same bits for many rows: a block takes rows blockIdx.x, blockIdx.x + gridDim.x, ..., so that the vectors, which
-// are as much to read as a row, are read once, and the next row is on its way during the present one.
-template <class T>
+// are as much to read as a row, are read once. Where a thread has one pack, its registers hold the next row as well,
+// which is on its way during the present one.
+template <class T, int kPacks>
 __global__ void __launch_bounds__(kThreadsMax) norm_rows_kernel(NormArgs args) {
   if (args.x != nullptr) allow_next();
   wait_for_previous();
   if (args.x == nullptr) allow_next();
 
-  const auto at = [&](const void* rows, int64_t row) -> const T* {
-    return rows != nullptr && row < args.num_rows ? static_cast<const T*>(rows) + row * args.width : nullptr;
+  Packs<kPacks> row, next, next_addend, bias, gamma, beta;
+  const auto load_next = [&](int64_t index) {
+    const auto at = [&](const void* rows) -> const T* {
+      return rows != nullptr && index < args.num_rows ? static_cast<const T*>(rows) + index * args.width : nullptr;
+    };
+    load_packs<T, kPacks>(at(args.residual), args.width, next);
+    load_packs<T, kPacks>(at(args.x), args.width, next_addend);
   };
-  Packs<1> row, next, next_addend, bias, gamma, beta;
-  load_packs<T, 1>(at(args.residual, blockIdx.x), args.width, next);
-  load_packs<T, 1>(at(args.x, blockIdx.x), args.width, next_addend);
-  load_packs<T, 1>(static_cast<const T*>(args.bias), args.width, bias);
-  load_packs<T, 1>(static_cast<const T*>(args.gamma), args.width, gamma);
-  load_packs<T, 1>(static_cast<const T*>(args.beta), args.width, beta);
+  load_next(blockIdx.x);
+  load_packs<T, kPacks>(static_cast<const T*>(args.bias), args.width, bias);
+  load_packs<T, kPacks>(static_cast<const T*>(args.gamma), args.width, gamma);
+  load_packs<T, kPacks>(static_cast<const T*>(args.beta), args.width, beta);
   for (int64_t index = blockIdx.x; index < args.num_rows; index += gridDim.x) {
-    row[0] = args.x != nullptr ? add_pack<T>(next[0], next_addend[0], bias[0]) : next[0];
-    load_packs<T, 1>(at(args.residual, index + gridDim.x), args.width, next);
-    load_packs<T, 1>(at(args.x, index + gridDim.x), args.width, next_addend);
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      row[p] = args.x != nullptr ? add_pack<T>(next[p], next_addend[p], bias[p]) : next[p];
+    if (kPacks == 1) load_next(index + gridDim.x);
     const int64_t first = index * args.width;
-    if (args.x != nullptr) store_packs<T, 1>(static_cast<T*>(args.residual) + first, args.width, row);
-    if (args.out == nullptr) continue;
-    const float2 statistics = statistics_of<T, 1>(row, args.width);
-    row[0] = norm_pack<T>(row[0], gamma[0], beta[0], statistics);
-    store_packs<T, 1>(static_cast<T*>(args.out) + first, args.width, row);
+    if (args.x != nullptr) store_packs<T, kPacks>(static_cast<T*>(args.residual) + first, args.width, row);
+    if (args.out != nullptr) {
+      const float2 statistics = statistics_of<T, kPacks>(row, args.width);
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p) row[p] = norm_pack<T>(row[p], gamma[p], beta[p], statistics);
+      store_packs<T, kPacks>(static_cast<T*>(args.out) + first, args.width, row);
+    }
+    if (kPacks > 1) load_next(index + gridDim.x);
   }
 }
 
@@ -205,16 +213,8 @@ __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs ar
   }
 }
 
-template <class T, int kPacks>
-cudaError_t launch_packed(const NormArgs& args, cudaStream_t stream) {
-  const int64_t threads = (args.width / kPack<T> + kPacks - 1) / kPacks;
-  const LaunchShape shape{dim3(static_cast<unsigned>(args.num_rows)),
-                          dim3(static_cast<unsigned>((threads + 31) / 32 * 32))};
-  return launch_dependent<norm_packed_kernel<T, kPacks>>(shape, stream, args);
-}
-
 // Blocks of so many threads that are on the device at once. All GPUs are of one kind.
-template <class T>
+template <class T, int kPacks>
 int64_t resident_blocks(int threads) {
   static const int multiprocessors = [] {
     int device = 0, count = 0;
@@ -222,16 +222,32 @@ int64_t resident_blocks(int threads) {
     return cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess ? count : 1;
   }();
   int each = 0;
-  (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, norm_rows_kernel<T>, threads, 0);
+  (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, norm_rows_kernel<T, kPacks>, threads, 0);
   return int64_t{std::max(each, 1)} * multiprocessors;
 }
 
-template <class T>
+// By shape alone, so that the order of a row's sums is the same however many rows there are.
+template <class T, int kPacks>
+int threads_for(int64_t width) {
+  return static_cast<int>((width / kPack<T> + 32 * kPacks - 1) / (32 * kPacks) * 32);
+}
+
+template <class T, int kPacks>
 cudaError_t launch_rows(const NormArgs& args, cudaStream_t stream) {
-  const auto threads = static_cast<int>((args.width / kPack<T> + 31) / 32 * 32);
-  const int64_t blocks = std::min(args.num_rows, resident_blocks<T>(threads));
+  const int threads = threads_for<T, kPacks>(args.width);
+  const int64_t blocks = std::min(args.num_rows, resident_blocks<T, kPacks>(threads));
   const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads))};
-  return launch_dependent<norm_rows_kernel<T>>(shape, stream, args);
+  return launch_dependent<norm_rows_kernel<T, kPacks>>(shape, stream, args);
+}
+
+template <class T, int kPacks>
+cudaError_t launch_packed(const NormArgs& args, cudaStream_t stream) {
+  if constexpr (kPacks <= 2) {
+    if (args.num_rows * args.width >= kManyElements) return launch_rows<T, kPacks>(args, stream);
+  }
+  const LaunchShape shape{dim3(static_cast<unsigned>(args.num_rows)),
+                          dim3(static_cast<unsigned>(threads_for<T, kPacks>(args.width)))};
+  return launch_dependent<norm_packed_kernel<T, kPacks>>(shape, stream, args);
 }
 
 // As many threads as fit: one row must be done soon, and the order of a row's sums depends on its width alone.
@@ -240,10 +256,7 @@ cudaError_t launch_norm(const NormArgs& args, cudaStream_t stream) {
   const int64_t packs = args.width / kPack<T>;
   const bool packed = args.width % kPack<T> == 0 &&
                       aligned_to_packs({args.x, args.bias, args.residual, args.gamma, args.beta, args.out});
-  if (packed && packs <= kThreadsMax) {
-    return args.num_rows * args.width < kManyElements ? launch_packed<T, 1>(args, stream)
-                                                      : launch_rows<T>(args, stream);
-  }
+  if (packed && packs <= kThreadsMax) return launch_packed<T, 1>(args, stream);
   if (packed && packs <= 2 * kThreadsMax) return launch_packed<T, 2>(args, stream);
   if (packed && packs <= 4 * kThreadsMax) return launch_packed<T, 4>(args, stream);
   const LaunchShape shape{dim3(static_cast<unsigned>(args.num_rows)), dim3(kScalarThreads)};
