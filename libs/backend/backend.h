@@ -61,7 +61,7 @@ struct AttentionBatch {
   Tensor kv_slots;     // I32[num_tokens]: cache slot of each row
   Tensor tiles;  // I32[num_tiles, 2]: the other sequences cut into pieces of kAttentionTileRows: sequence, first row
 };
-inline constexpr int64_t kAttentionTileRows = 64;
+inline constexpr int64_t kAttentionTileRows = 128;
 inline constexpr int64_t kHeadDimMax = 256;
 
 // Rows of a sampling call: one per sequence that draws a token (sampling/sample_row.h).
@@ -151,6 +151,11 @@ class Backend {
   virtual quant::Weight random_weight(const RandomBlock& block,
                                       quant::QuantFormat format) = 0;  // quant/random_codes.h if quantised
   virtual Buffer random_table(const RandomBlock& block) = 0;
+  // Makes linear() of few rows read only those parts of a weight that meet an x other than zero, where the backend can
+  // and BackendOptions::relu_skip wants it: for the product behind a ReLU. Takes sparse_input_bytes() more on the
+  // device.
+  virtual void prepare_sparse_input(quant::Weight&) {}
+  virtual size_t sparse_input_bytes(quant::QuantFormat, int64_t /*out*/, int64_t /*in*/) const { return 0; }
   // A weight that reads the memory of `table`, [out, in], which must outlive it; empty where linear() wants another
   // form.
   virtual quant::Weight weight_of_table(const Tensor& table) = 0;
@@ -212,6 +217,14 @@ class Backend {
   virtual void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;
 };
 
+// Whether products behind a ReLU skip what zeros multiply. The result is the same sum in another order, which depends
+// on the other rows of a call.
+enum class ReluSkip {
+  kOff,
+  kMeasured,  // in recorded steps in which it is seen to be faster, timed again now and then
+  kAlways,    // wherever there is a kernel
+};
+
 struct BackendOptions {
   Device device = {};
   int threads = 0;  // CPU: 0 means all cores
@@ -219,7 +232,8 @@ struct BackendOptions {
   // A row's bits depend neither on the other rows of a call nor on how a sequence is cut into calls. The CPU always
   // computes so; a GPU then has one way for each shape instead of the fastest for each number of rows.
   bool batch_invariant = false;
-  std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
+  ReluSkip relu_skip = ReluSkip::kOff;  // ignored by the CPU, and where batch_invariant
+  std::string tuning_cache = {};        // folder that keeps what timing at load has found; empty: kept nowhere
 };
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);

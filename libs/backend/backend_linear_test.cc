@@ -274,5 +274,102 @@ TEST_P(QuantisedLinearTest, RandomWeightsHoldTheSameValuesEverywhere) {
   }
 }
 
+// Weights that are kept by input too, so that products of few rows can skip what zeros multiply.
+class SparseInputTest : public QuantisedLinearTest {
+ protected:
+  SparseInputTest() { use(ReluSkip::kAlways); }
+  void use(ReluSkip relu_skip) {
+    BackendOptions options = GetParam().options;
+    options.relu_skip = relu_skip;
+    backend_ = make_backend(options);
+  }
+
+  Loaded load_sparse(quant::QuantFormat format, int64_t out, int64_t in) {
+    Loaded w = is_plain(format) ? load(out, in, DType::kF16) : load_quantised(format, out, in);
+    backend_->prepare_sparse_input(w.weight);
+    EXPECT_EQ(w.weight.by_input.bytes(), backend_->sparse_input_bytes(w.weight.format, out, in));
+    return w;
+  }
+
+  // Normal numbers, of which about `zeros` are zeros, some of them negative.
+  Array sparse(int64_t rows, int64_t in, double zeros) {
+    std::vector<float> values = normal(count({rows, in}));
+    std::bernoulli_distribution is_zero(zeros), is_negative(0.1);
+    for (float& value : values) {
+      if (is_zero(random_)) value = is_negative(random_) ? -0.0f : 0.0f;
+    }
+    return array(values, {rows, in});
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, SparseInputTest, testing::ValuesIn(backends_under_test()), case_name);
+
+TEST_P(SparseInputTest, EqualsTheWholeProduct) {
+  for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8}) {
+    for (const auto& [in, out] :
+         {std::pair<int64_t, int64_t>{8, 8}, {72, 264}, {768, 40}, {2120, 520}, {77, 30}, {5000, 8}}) {
+      const Loaded w = load_sparse(format, out, in);
+      for (const int64_t rows : {1, 2, 3, 4, 5, 8, 9}) {
+        for (const double zeros : {0.0, 0.6, 0.95, 1.0}) {
+          SCOPED_TRACE(std::string(info(format).name) + ", [" + std::to_string(out) + ", " + std::to_string(in) +
+                       "], rows " + std::to_string(rows) + ", zeros " + std::to_string(zeros));
+          const Array x = sparse(rows, in, zeros), y = poisoned({rows, out});
+          backend_->linear(x, w.weight, {}, Activation::kNone, y);
+          expect_product(x.values(), w, {}, Activation::kNone, y.values());
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SparseInputTest, FollowsStridesAndGivesTheSameBitsAgain) {
+  const Loaded w = load_sparse(quant::QuantFormat::kF16, 256, 512);
+  const Array wide = sparse(6, 640, 0.9), tight = poisoned({6, 512}), y = poisoned({6, 300}), z = poisoned({6, 300});
+  for (const Array* out : {&y, &z}) {
+    backend_->linear(wide.view.columns(64, 576), w.weight, {}, Activation::kNone, out->view.columns(8, 264));
+  }
+  backend_->copy(wide.view.columns(64, 576), tight);
+  const auto first = y.values(), second = z.values();
+  EXPECT_EQ(std::memcmp(first.data(), second.data(), first.size() * sizeof(float)), 0);
+  std::vector<float> inside;
+  for (size_t i = 0; i < first.size(); ++i) {
+    const bool in_view = i % 300 >= 8 && i % 300 < 264;
+    if (in_view) inside.push_back(first[i]);
+    EXPECT_TRUE(in_view || std::isnan(first[i])) << "written outside the view";
+  }
+  expect_product(tight.values(), w, {}, Activation::kNone, inside);
+}
+
+// Where a weight is infinite only a product that leaves it out is finite.
+TEST_P(SparseInputTest, ReadsOnlyWhatIsNotMultipliedByZeros) {
+  constexpr int64_t kIn = 64, kOut = 16, kSkipped = 13;
+  std::vector<float> values = normal(count({kOut, kIn}));
+  for (size_t row = 0; row < kOut; ++row) values[row * kIn + kSkipped] = std::numeric_limits<float>::infinity();
+  quant::Weight weight = backend_->load_weight({quant::QuantFormat::kF32, kOut, kIn, values.data()});
+  backend_->prepare_sparse_input(weight);
+  if (weight.by_input.data() == nullptr) GTEST_SKIP() << "this backend skips nothing";
+  std::vector<float> x(2 * kIn, 1.0f);
+  x[kSkipped] = 0.0f, x[kIn + kSkipped] = -0.0f;
+  const Array some = array(x, {2, kIn}), y = poisoned({2, kOut});
+  backend_->linear(some, weight, {}, Activation::kNone, y);
+  for (const float found : y.values()) EXPECT_TRUE(std::isfinite(found));
+  x[kIn + kSkipped] = kNan;
+  backend_->linear(array(x, {2, kIn}), weight, {}, Activation::kNone, y);
+  for (const float found : y.values()) EXPECT_TRUE(std::isnan(found)) << "NaN is not zero";
+}
+
+// Long enough that both ways of running a recorded body come by.
+TEST_P(SparseInputTest, RecordedBodiesGiveTheProductEitherWay) {
+  use(ReluSkip::kMeasured);
+  const Loaded w = load_sparse(quant::QuantFormat::kF16, 512, 2048);
+  const Array x = poisoned({2, 2048}), y = poisoned({2, 512});
+  for (int run = 0; run < 80; ++run) {
+    backend_->copy(sparse(2, 2048, 0.95), x);
+    backend_->capture_or_run(3, [&] { backend_->linear(x, w.weight, {}, Activation::kNone, y); });
+    expect_product(x.values(), w, {}, Activation::kNone, y.values());
+    if (HasFailure()) return;
+  }
+}
+
 }  // namespace backend_linear_test
 }  // namespace optserve::backend

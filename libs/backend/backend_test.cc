@@ -152,6 +152,24 @@ TEST_P(BackendTest, FusedResidualNormEqualsItsParts) {
   }
 }
 
+// On a GPU another kernel takes very many rows.
+TEST_P(BackendTest, NormsOfManyRowsHaveTheBitsOfFew) {
+  constexpr int64_t kRows = 2800, kWidth = 760, kFew = 100;
+  const Array x = random({kRows, kWidth}), bias = random({kWidth}), gamma = random({kWidth}), beta = random({kWidth});
+  const std::vector<float> start = normal(count({kRows, kWidth}));
+  const Array whole = array(start, {kRows, kWidth}), parts = array(start, {kRows, kWidth});
+  const Array found = poisoned({kRows, kWidth}), expected = poisoned({kRows, kWidth});
+  backend_->add_bias_residual_norm(x, bias, whole, gamma, beta, found);
+  for (int64_t row = 0; row < kRows; row += kFew) {
+    const auto few = [&](const Array& array) { return array.view.rows(row, row + kFew); };
+    backend_->add_bias_residual_norm(few(x), bias, few(parts), gamma, beta, few(expected));
+  }
+  EXPECT_EQ(whole.values(), parts.values());
+  EXPECT_EQ(found.values(), expected.values());
+  backend_->layer_norm(whole, gamma, beta, whole);
+  EXPECT_EQ(whole.values(), found.values());
+}
+
 // Rows of several widths: one block of threads, and several that share a row.
 TEST_P(BackendTest, EmbeddingTakesIdsFromThePlanOrTheHistory) {
   for (const int64_t embed : {4, 3000}) {

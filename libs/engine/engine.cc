@@ -283,8 +283,8 @@ Result<std::unique_ptr<Engine>> load(const EngineOptions& options, backend::Back
   if (options.checkpoint.empty()) {
     if (Status status = validate(options.random_config); !status.ok()) return status.refusal();
     if (Status status = check_options(options, options.random_config, world); !status.ok()) return status.refusal();
-    const auto source =
-        make_random_source(options.random_config, options.random_seed, options.random_dtype, options.random_format);
+    const auto source = make_random_source(options.random_config, options.random_seed, options.random_dtype,
+                                           options.random_format, options.random_up_bias);
     return build(options, *source, 0, backend, communicator);
   }
   auto reader = checkpoint::CheckpointReader::open(options.checkpoint);

@@ -24,6 +24,7 @@ struct EngineOptions {
   uint64_t random_seed = 0;
   DType random_dtype = DType::kF16;                      // type its weights are rounded to
   std::optional<quant::QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
+  float random_up_bias = 0;                              // see make_random_source()
   bool verify_checksums = true;
   std::optional<DType> kv_dtype;  // of the KV cache's cells: I8, or unset for the compute type
   int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for

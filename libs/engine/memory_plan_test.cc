@@ -36,6 +36,17 @@ TEST(MemoryPlan, CountsQuantisedMatricesAsTheyAreKept) {
   EXPECT_EQ(weights_of("opt-125m", 1, quant::QuantFormat::kInt4), others + large / 2 + large / 128 * 4);
 }
 
+// So that a random model has as many zeros behind its ReLU as a trained one.
+TEST(RandomSource, BiasesInFrontOfTheReluHaveTheWantedMean) {
+  const auto source = make_random_source(opt("opt-125m"), 1, DType::kF32, {}, -1.5f);
+  for (const model_spec::TensorSpec& spec : source->tensors()) {
+    if (!spec.name.ends_with(".bias")) continue;
+    const auto block = source->random_block(spec, 0, 1);
+    ASSERT_TRUE(block.has_value());
+    EXPECT_EQ(block->centre, spec.name.ends_with("ffn.up.bias") ? -1.5f : 0.0f) << spec.name;
+  }
+}
+
 TEST(MemoryPlan, TheCacheTakesWhatIsLeft) {
   const MemoryNeeds needs{.weights = 10 * kGib, .workspace = 2 * kGib, .kv_block = kGib / 8};
   const backend::DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};

@@ -36,8 +36,13 @@ class CheckpointSource final : public WeightSource {
 class RandomSource final : public WeightSource {
  public:
   RandomSource(const model_spec::OptConfig& config, uint64_t seed, DType dtype,
-               std::optional<quant::QuantFormat> format)
-      : config_(config), tensors_(opt_tensors(config)), seed_(seed), dtype_(dtype), format_(format) {}
+               std::optional<quant::QuantFormat> format, float up_bias)
+      : config_(config),
+        tensors_(opt_tensors(config)),
+        seed_(seed),
+        dtype_(dtype),
+        format_(format),
+        up_bias_(up_bias) {}
 
   const model_spec::OptConfig& config() const override { return config_; }
   const std::vector<TensorSpec>& tensors() const override { return tensors_; }
@@ -70,11 +75,12 @@ class RandomSource final : public WeightSource {
 
  private:
   // Values lie in centre +- reach.
-  static void set_range(const TensorSpec& spec, RandomBlock& random) {
+  void set_range(const TensorSpec& spec, RandomBlock& random) const {
     if (!spec.is_matrix) {
       const bool gain = spec.name.ends_with("norm.weight");
       random.centre = gain ? 1.0f : 0.0f;
       random.reach = gain ? 0.3f : 0.1f;
+      if (spec.name.ends_with("ffn.up.bias")) random.centre = up_bias_;
     } else if (spec.name == "embed_positions.weight") {
       random.reach = 0.2f;
     } else {
@@ -89,6 +95,7 @@ class RandomSource final : public WeightSource {
   uint64_t seed_;
   DType dtype_;
   std::optional<quant::QuantFormat> format_;
+  float up_bias_;
 };
 
 }  // namespace
@@ -98,8 +105,8 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
 }
 
 std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed, DType dtype,
-                                                 std::optional<quant::QuantFormat> format) {
-  return std::make_unique<RandomSource>(config, seed, dtype, format);
+                                                 std::optional<quant::QuantFormat> format, float up_bias) {
+  return std::make_unique<RandomSource>(config, seed, dtype, format, up_bias);
 }
 
 }  // namespace optserve::engine

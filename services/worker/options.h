@@ -29,9 +29,11 @@ struct WorkerOptions {
   int64_t kv_memory_mb = 1024;         // per rank, CPU only, when kv-tokens is 0
   double memory_fraction = 0.92;       // of a GPU's memory that may be in use
   bool deterministic = false;          // the same tokens whatever else is in the batch, on GPUs too
+  std::string relu_skip = "off";       // skip what zeros behind a ReLU multiply: off, auto or always
   std::string tuning_cache;            // folder that keeps which GPU algorithms were fastest; empty: nowhere
   bool random_weights = false;         // weights at random: the model's shape is all that is read, or a published name
   std::string random_format = "none";  // of their large matrices: int8, fp8, int4, or none
+  double random_up_bias = 0;           // mean of the biases in front of the ReLU of random weights
   int max_step_tokens = 512;           // rows of one engine step
   bool prefix_cache = true;
   int draft_tokens = 7;           // most tokens guessed at a time where a text repeats itself; 0: none

@@ -84,6 +84,12 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const model_spec::OptConf
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
 }
 
+// `text`: off, auto or always.
+ReluSkip relu_skip(const std::string& text) {
+  if (text == "auto") return ReluSkip::kMeasured;
+  return text == "always" ? ReluSkip::kAlways : ReluSkip::kOff;
+}
+
 backend::BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   const bool cuda = options.device == "cuda";
   backend::BackendOptions backend;
@@ -92,6 +98,7 @@ backend::BackendOptions backend_options(const WorkerOptions& options, DType weig
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
   backend.compute_dtype = parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.batch_invariant = options.deterministic;
+  backend.relu_skip = relu_skip(options.relu_skip);
   backend.tuning_cache = options.tuning_cache;
   return backend;
 }
@@ -114,6 +121,7 @@ engine::EngineOptions engine_options(const WorkerOptions& options, const checkpo
     engine.random_dtype = manifest.dtype;
     if (const quant::QuantFormatInfo* format = quant::find_quant_format(options.random_format))
       engine.random_format = format->format;
+    engine.random_up_bias = static_cast<float>(options.random_up_bias);
   } else {
     engine.checkpoint = options.model_folder();
   }

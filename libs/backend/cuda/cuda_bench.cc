@@ -1,6 +1,6 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
 // or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
-//   cuda_bench [bf16] [attention | formats | layers | sampling] [HIDDEN]
+//   cuda_bench [bf16] [attention | formats | layers | prompts | sampling | zeros] [HIDDEN]
 // HIDDEN picks one of the widths of `formats` and `layers`.
 #include <algorithm>
 #include <array>
@@ -9,8 +9,10 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <random>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "backend/backend.h"
@@ -26,7 +28,9 @@ constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure goes thro
 
 class Bench {
  public:
-  explicit Bench(DType dtype) : backend_(make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype})) {
+  explicit Bench(DType dtype)
+      : backend_(
+            make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype, .relu_skip = ReluSkip::kAlways})) {
     std::printf("%s\n", backend_->description().c_str());
   }
 
@@ -47,6 +51,33 @@ class Bench {
     const double tb = static_cast<double>(bytes) / us / 1e6;
     std::printf("linear %-4s %4ld x [%5ld, %5ld]  %8.1f us  %5.2f TB/s of weights  %6.1f TFLOP/s\n",
                 info(format).name.data(), rows, out, in, us, tb, 2.0 * static_cast<double>(rows * in * out) / us / 1e6);
+  }
+
+  // A product of x with a part of zeros, whole and without what zeros multiply.
+  void sparse(int64_t rows, int64_t in, int64_t out, double zeros, quant::QuantFormat format) {
+    const Buffer x = backend_->allocate(static_cast<size_t>(rows * in) * 2);
+    std::vector<float> values(static_cast<size_t>(rows * in));
+    std::mt19937 random_bits(1);
+    std::bernoulli_distribution is_zero(zeros);
+    for (float& value : values) value = is_zero(random_bits) ? 0.0f : 0.01f * static_cast<float>(random_bits() % 100);
+    std::vector<std::byte> bytes(values.size() * 2);
+    convert_from_f32(values.data(), backend_->compute_dtype(), bytes.data(), values.size());
+    const Tensor view = x.view(backend_->compute_dtype(), {rows, in});
+    backend_->upload(view, bytes.data());
+    const Buffer y = backend_->allocate(static_cast<size_t>(rows * out) * 2);
+    std::vector<quant::Weight> weights;
+    const int copies =
+        static_cast<int>(std::min<size_t>(kCalls, kRotated / backend_->weight_bytes(format, out, in) + 1));
+    for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in), format));
+    const auto product = [&](int call) {
+      backend_->linear(view, weights[static_cast<size_t>(call % copies)], {}, Activation::kNone,
+                       y.view(backend_->compute_dtype(), {rows, out}));
+    };
+    const double whole = time(product);
+    for (quant::Weight& weight : weights) backend_->prepare_sparse_input(weight);
+    const double skipping = time(product);
+    std::printf("%-4s %ld x [%5ld, %5ld], %3.0f%% zeros  whole %7.1f us  skipping %7.1f us\n", info(format).name.data(),
+                rows, out, in, 100 * zeros, whole, skipping);
   }
 
   void decode(int64_t sequences, int64_t context, int64_t heads, int64_t head_dim, bool int8) {
@@ -136,10 +167,15 @@ class Bench {
     batch.kv_slots = ints(slots, {context});
     batch.tiles = ints(tiles, {static_cast<int64_t>(tiles.size()) / 2, 2});
     const Array qkv(*this, {context, 3 * width}), out(*this, {context, width});
-    const double us = time([&](int) { backend_->attention(qkv.view, batch, layer, out.view); });
+    const auto attend = [&](int) { backend_->attention(qkv.view, batch, layer, out.view); };
+    const double us = time(attend);
+    batch.tiles = ints({}, {0, 2});
+    const double append_us = time(attend);
     const double flops = 4.0 * 0.5 * static_cast<double>(context * context * width);
-    std::printf("prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half\n", context,
-                heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6);
+    std::printf(
+        "prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half, %.1f us of it "
+        "storing\n",
+        context, heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6, append_us);
     held_.clear();
   }
 
@@ -342,6 +378,30 @@ void run_layers(Bench& bench, const std::vector<int64_t>& widths) {
   }
 }
 
+// What a layer of OPT-1.3B, 6.7B and 30B does with prompts.
+void run_prompts(Bench& bench) {
+  for (const auto& [h, heads, head_dim] : {std::tuple<int64_t, int64_t, int64_t>{2048, 32, 64}, {4096, 32, 128}}) {
+    for (const int64_t rows : {512, 1920, 2048, 8192}) {
+      for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
+        bench.linear(rows, in, out, false);
+      }
+      bench.norm(rows, h);
+      if (rows <= 2048) bench.prefill(rows, heads, head_dim, false);
+    }
+  }
+}
+
+// The down projections of OPT-125M, 1.3B, 6.7B and 30B behind their ReLU.
+void run_zeros(Bench& bench) {
+  for (const int64_t h : {768, 2048, 4096, 7168}) {
+    for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8}) {
+      for (const int64_t rows : {1, 4, 8}) {
+        for (const double zeros : {0.0, 0.5, 0.95}) bench.sparse(rows, 4 * h, h, zeros, format);
+      }
+    }
+  }
+}
+
 void run(DType dtype, const std::function<bool(const char*)>& has) {
   Bench bench(dtype);
   if (has("attention")) return run_attention(bench);
@@ -352,7 +412,9 @@ void run(DType dtype, const std::function<bool(const char*)>& has) {
   if (widths.empty()) widths = {2048, 4096, 7168};
   if (has("formats")) return run_formats(bench, widths);
   if (has("layers")) return run_layers(bench, widths);
+  if (has("prompts")) return run_prompts(bench);
   if (has("sampling")) return run_sampling(bench);
+  if (has("zeros")) return run_zeros(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
       for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {

@@ -6,6 +6,7 @@ namespace optserve::backend {
 
 void CudaBackend::do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                             Tensor out) {
+  if (bias.empty() && activation == Activation::kNone && try_relu_skip(x, weight, out)) return;
   const cuda::LinearCall call{
       .element = element(),
       .out_f32 = out.dtype() == DType::kF32,

@@ -47,6 +47,8 @@ class RowParallelLinear {
     exec.backend.linear(x, weight_, {}, backend::Activation::kNone, out);
     exec.communicator.all_reduce_sum(out);
   }
+  // See Backend::prepare_sparse_input.
+  void prepare_sparse_input(backend::Backend& backend) { backend.prepare_sparse_input(weight_); }
   const Tensor& bias() const { return bias_.view; }
 
  private:
