@@ -19,21 +19,21 @@ std::string boot_id();
 class LastingTime {
  public:
   // What is stored, again and again.
-  struct backend::Mark {
+  struct Mark {
     int64_t time_ms = 0;
     std::string boot;       // boot_id()
     int64_t uptime_ms = 0;  // the Instant, as the time since the machine started
   };
 
   // Goes on from `last` at the moment `now` of this boot.
-  LastingTime(const backend::Mark& last, std::string boot, Instant now)
+  LastingTime(const Mark& last, std::string boot, Instant now)
       : boot_(std::move(boot)), ahead_ms_(last.time_ms - uptime_ms(now)) {
     const int64_t passed = uptime_ms(now) - last.uptime_ms;
     if (!boot_.empty() && boot_ == last.boot && passed > 0) ahead_ms_ += passed;
   }
 
   int64_t ms(Instant now) const { return ahead_ms_ + uptime_ms(now); }
-  backend::Mark mark(Instant now) const { return {ms(now), boot_, uptime_ms(now)}; }
+  Mark mark(Instant now) const { return {ms(now), boot_, uptime_ms(now)}; }
 
  private:
   static int64_t uptime_ms(Instant now) { return std::chrono::floor<milliseconds>(now.time_since_epoch()).count(); }
