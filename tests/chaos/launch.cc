@@ -31,7 +31,7 @@ int become(const std::vector<std::string>& arguments) {
     }
   }
   if (!shim.empty()) {
-    setenv("OPTSERVE_CHAOS_SHIM", shim.c_str(), 1);
+    setenv("CHAOS_SHIM", shim.c_str(), 1);
     setenv("LD_PRELOAD", preload.c_str(), 1);
   }
   std::vector<char*> argv;

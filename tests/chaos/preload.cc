@@ -1,5 +1,5 @@
 // Loaded into the processes under test with LD_PRELOAD: a slow disk and a wall clock that jumps, as a file says that
-// the harness maps as well. OPTSERVE_CHAOS_SHIM names it; without the file every call passes through.
+// the harness maps as well. CHAOS_SHIM names it; without the file every call passes through.
 #include "preload.h"
 
 #include <dlfcn.h>
@@ -16,7 +16,7 @@ namespace {
 using optserve::chaos::ShimControl;
 
 const ShimControl* map_control() {
-  const char* path = getenv("OPTSERVE_CHAOS_SHIM");
+  const char* path = getenv("CHAOS_SHIM");
   const int fd = path != nullptr ? open(path, O_RDONLY | O_CLOEXEC) : -1;
   if (fd < 0) return nullptr;
   void* memory = mmap(nullptr, sizeof(ShimControl), PROT_READ, MAP_SHARED, fd, 0);

@@ -14,7 +14,7 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command);
 
 // Converts, and verifies if the command says so: what was written, or what the same conversion has written before.
 // Progress and faults go to `err`, results to `out`. Stops on SIGINT and SIGTERM if the handlers of base/shutdown.h are
-// installed. Returns the exit status: 0, 1 refused or not what the source says, 2 the environment failed, 130
+// installed. Returns the exit status: 0, 1 refused, failed or not what the source says, 130
 // cancelled.
 int run_convert(const conversion::ConvertCommand& command, const Clock& clock, std::ostream& out, std::ostream& err);
 

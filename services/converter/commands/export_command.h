@@ -9,7 +9,7 @@
 namespace optserve::converter {
 
 // Exports; progress and faults go to `err`, the result to `out`. Stops on SIGINT and SIGTERM. Returns the exit status:
-// 0, 1 refused, 2 the environment failed, 130 cancelled.
+// 0, 1 refused or failed, 130 cancelled.
 int run_export(const conversion::ExportCommand& command, const Clock& clock, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter

@@ -19,7 +19,7 @@ Result<nlohmann::json> inspect(const std::string& path, const ReaderSettings& re
 // The same for people; `with_tensors` lists every tensor.
 std::string inspect_text(const nlohmann::json& description, bool with_tensors);
 
-// Exit status: 0, 1 damaged or not a checkpoint, 2 the environment failed.
+// Exit status: 0, 1 damaged, not a checkpoint, or the environment failed.
 int run_inspect(const conversion::InspectCommand& command, std::ostream& out, std::ostream& err);
 
 }  // namespace optserve::converter
