@@ -57,6 +57,16 @@ __device__ __forceinline__ void unpack(const uint4& raw, float* values) {
   }
 }
 
+// Eight int8 numbers as exact floats: the byte plus 128 becomes the lowest mantissa bits of 2^23, which is taken away
+// again.
+__device__ __forceinline__ void unpack_int8(const uint2& raw, float (&values)[8]) {
+  const uint32_t words[2] = {raw.x ^ 0x80808080u, raw.y ^ 0x80808080u};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    values[i] = __uint_as_float(__byte_perm(words[i / 4], 0x4b000000u, 0x7540u + i % 4)) - 0x1.0001p23f;
+  }
+}
+
 template <class T>
 __device__ __forceinline__ uint4 pack(const float* values) {
   uint32_t words[4];

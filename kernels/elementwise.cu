@@ -97,6 +97,17 @@ __global__ void add_positions_kernel(const int32_t* positions, const T* table, i
   }
 }
 
+template <class T>
+__global__ void gelu_kernel(T* x, int64_t stride, int64_t width) {
+  allow_next();
+  wait_for_previous();
+  T* row = x + blockIdx.x * stride;
+  for (int64_t i = first_unit(); i < width; i += unit_stride()) {
+    const float value = to_float(row[i]);
+    row[i] = from_float<T>(0.5f * value * (1.0f + erff(value * 0.70710678f)));
+  }
+}
+
 // A Unit is as many bytes as the alignment of all rows allows.
 template <class Unit>
 __global__ void gather_rows_kernel(const char* x, int64_t x_stride, const int32_t* rows, int64_t row_bytes, char* out) {
@@ -250,6 +261,15 @@ cudaError_t add_positions(const AddPositionsArgs& args, cudaStream_t stream) {
     }
     const RowGrid shape(args.num_rows, args.width);
     return launch_dependent<add_positions_kernel<T, 1>>(shape.launch(), stream, args.positions, rows, args.width, sums);
+  });
+}
+
+cudaError_t gelu(const GeluArgs& args, cudaStream_t stream) {
+  if (args.num_rows == 0 || args.width == 0) return cudaSuccess;
+  return with_element(args.element, [&](auto zero) {
+    using T = decltype(zero);
+    const RowGrid shape(args.num_rows, args.width);
+    return launch_dependent<gelu_kernel<T>>(shape.launch(), stream, static_cast<T*>(args.x), args.stride, args.width);
   });
 }
 

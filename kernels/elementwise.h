@@ -63,6 +63,16 @@ struct NormArgs {
 };
 cudaError_t add_and_norm(const NormArgs& args, cudaStream_t stream);
 
+// x = x/2 (1 + erf(x / sqrt 2)), in fp32, rounded once; rows `stride` elements apart.
+struct GeluArgs {
+  Element element = Element::kF16;
+  void* x = nullptr;  // [num_rows, width]
+  int64_t stride = 0;
+  int64_t num_rows = 0;
+  int64_t width = 0;
+};
+cudaError_t gelu(const GeluArgs& args, cudaStream_t stream);
+
 // out[i] = x[rows[i]] for rows of `row_bytes`; strides in bytes. rows[i] of -1 gives zeros.
 struct GatherRowsArgs {
   const void* x = nullptr;

@@ -11,6 +11,7 @@ constexpr float kEpsilon = 1e-5f;
 constexpr int kWarpsMax = 24;  // leaves 80 registers a thread
 constexpr int kThreadsMax = 32 * kWarpsMax;
 constexpr int kScalarThreads = 256;
+constexpr int64_t kManyElements = 2 << 20;  // from which it pays that a block takes several rows
 
 // The sum over the block, the same bits in every thread. Each call of a kernel has `scratch` of its own.
 __device__ __forceinline__ float block_sum(float value, float* scratch) {
@@ -140,6 +141,44 @@ __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args)
   store_packs<T, kPacks>(static_cast<T*>(args.out) + first, args.width, row);
 }
 
+// The same bits for many rows: a block takes rows blockIdx.x, blockIdx.x + gridDim.x, ..., so that the vectors, which
+// are as much to read as a row, are read once. Where a thread has one pack, its registers hold the next row as well,
+// which is on its way during the present one.
+template <class T, int kPacks>
+__global__ void __launch_bounds__(kThreadsMax) norm_rows_kernel(NormArgs args) {
+  if (args.x != nullptr) allow_next();
+  wait_for_previous();
+  if (args.x == nullptr) allow_next();
+
+  Packs<kPacks> row, next, next_addend, bias, gamma, beta;
+  const auto load_next = [&](int64_t index) {
+    const auto at = [&](const void* rows) -> const T* {
+      return rows != nullptr && index < args.num_rows ? static_cast<const T*>(rows) + index * args.width : nullptr;
+    };
+    load_packs<T, kPacks>(at(args.residual), args.width, next);
+    load_packs<T, kPacks>(at(args.x), args.width, next_addend);
+  };
+  load_next(blockIdx.x);
+  load_packs<T, kPacks>(static_cast<const T*>(args.bias), args.width, bias);
+  load_packs<T, kPacks>(static_cast<const T*>(args.gamma), args.width, gamma);
+  load_packs<T, kPacks>(static_cast<const T*>(args.beta), args.width, beta);
+  for (int64_t index = blockIdx.x; index < args.num_rows; index += gridDim.x) {
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      row[p] = args.x != nullptr ? add_pack<T>(next[p], next_addend[p], bias[p]) : next[p];
+    if (kPacks == 1) load_next(index + gridDim.x);
+    const int64_t first = index * args.width;
+    if (args.x != nullptr) store_packs<T, kPacks>(static_cast<T*>(args.residual) + first, args.width, row);
+    if (args.out != nullptr) {
+      const float2 statistics = statistics_of<T, kPacks>(row, args.width);
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p) row[p] = norm_pack<T>(row[p], gamma[p], beta[p], statistics);
+      store_packs<T, kPacks>(static_cast<T*>(args.out) + first, args.width, row);
+    }
+    if (kPacks > 1) load_next(index + gridDim.x);
+  }
+}
+
 // Any width and alignment. A thread comes back to the elements of `residual` that it wrote itself.
 template <class T>
 __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs args) {
@@ -174,11 +213,40 @@ __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs ar
   }
 }
 
+// Blocks of so many threads that are on the device at once. All GPUs are of one kind.
+template <class T, int kPacks>
+int64_t resident_blocks(int threads) {
+  static const int multiprocessors = [] {
+    int device = 0, count = 0;
+    (void)cudaGetDevice(&device);
+    return cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess ? count : 1;
+  }();
+  int each = 0;
+  (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, norm_rows_kernel<T, kPacks>, threads, 0);
+  return int64_t{std::max(each, 1)} * multiprocessors;
+}
+
+// By shape alone, so that the order of a row's sums is the same however many rows there are.
+template <class T, int kPacks>
+int threads_for(int64_t width) {
+  return static_cast<int>((width / kPack<T> + 32 * kPacks - 1) / (32 * kPacks) * 32);
+}
+
+template <class T, int kPacks>
+cudaError_t launch_rows(const NormArgs& args, cudaStream_t stream) {
+  const int threads = threads_for<T, kPacks>(args.width);
+  const int64_t blocks = std::min(args.num_rows, resident_blocks<T, kPacks>(threads));
+  const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads))};
+  return launch_dependent<norm_rows_kernel<T, kPacks>>(shape, stream, args);
+}
+
 template <class T, int kPacks>
 cudaError_t launch_packed(const NormArgs& args, cudaStream_t stream) {
-  const int64_t threads = (args.width / kPack<T> + kPacks - 1) / kPacks;
+  if constexpr (kPacks <= 2) {
+    if (args.num_rows * args.width >= kManyElements) return launch_rows<T, kPacks>(args, stream);
+  }
   const LaunchShape shape{dim3(static_cast<unsigned>(args.num_rows)),
-                          dim3(static_cast<unsigned>((threads + 31) / 32 * 32))};
+                          dim3(static_cast<unsigned>(threads_for<T, kPacks>(args.width)))};
   return launch_dependent<norm_packed_kernel<T, kPacks>>(shape, stream, args);
 }
 

@@ -48,7 +48,7 @@ __device__ inline void store_padding(const Plan& plan, int64_t index) {
 }
 
 __device__ inline double uniform_of(const SamplingRow& row) {
-  return uniform_at(row.seed, static_cast<uint64_t>(row.position));
+  return sampling::uniform_at(row.seed, static_cast<uint64_t>(row.position));
 }
 
 // One warp a row; no row truncates.

@@ -11,7 +11,7 @@
 
 namespace optserve::kernels {
 
-using SamplingRow = PackedSampleRow;
+using SamplingRow = sampling::PackedSampleRow;
 
 // The packed rules of a slot, the layout of sampling/token_rules.h: four words (number of entries, number of bad words,
 // whether only allowed ids may be drawn, number of reset ids), entries in order of ids, reset ids, bad words.

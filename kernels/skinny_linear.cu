@@ -14,12 +14,13 @@ namespace {
 
 constexpr int kWarps = 16;  // of a block; they share the columns of its outputs
 constexpr int kThreads = 32 * kWarps;
-constexpr int kOctet = 8;                       // outputs of one mma, and elements of a 16-byte access
-constexpr int kChunk = 32;                      // columns that a warp takes at once
-constexpr int kRound = kWarps * kChunk;         // columns that a block takes at once
-constexpr int kWeightBytes = 512;               // of an octet in a chunk
-constexpr int kRowBytes = 2 * kChunk;           // of a row of x in a chunk
-constexpr uint32_t kPrefetchBytes = 128 << 10;  // of a block, while the kernel before still runs
+constexpr int kOctet = 8;                // outputs of one mma, and elements of a 16-byte access
+constexpr int kChunk = 32;               // columns that a warp takes at once
+constexpr int kRound = kWarps * kChunk;  // columns that a block takes at once
+constexpr int kWeightBytes = 512;        // of an octet in a chunk
+constexpr int kRowBytes = 2 * kChunk;    // of a row of x in a chunk
+// Of a block, while the kernel before still runs. More delays what the rings ask for.
+constexpr uint32_t kPrefetchBytes = 32 << 10;
 static_assert(kSkinnyRowsMax == kOctet);
 
 // Chunks of a warp's ring: 64 KiB of W on their way a multiprocessor, twice what hides the latency of HBM, and the

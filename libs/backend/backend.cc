@@ -6,7 +6,7 @@
 #include "base/limits.h"
 #include "tensor/shape_check.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 void Backend::copy(const Tensor& source, Tensor destination) {
   if (source.dtype() != destination.dtype() || !std::ranges::equal(source.shape(), destination.shape())) {
@@ -75,7 +75,8 @@ void Backend::add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor
   do_add_bias_residual_norm(x, bias, residual, gamma, beta, out);
 }
 
-void Backend::linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) {
+void Backend::linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
+                     Tensor out) {
   ShapeCheck shapes("linear");
   shapes.bind("in", weight.in).bind("out", weight.out);
   shapes.expect("x", x, compute_dtype(), {"num_tokens", "in"});
@@ -127,17 +128,17 @@ void Backend::interleave_ranks(const Tensor& in, Tensor out) {
 
 void Backend::sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
   ShapeCheck shapes("sample");
-  shapes.bind("row bytes", sizeof(PackedSampleRow)).bind("best", limits::kTopLogprobsMax);
+  shapes.bind("row bytes", sizeof(sampling::PackedSampleRow)).bind("best", limits::kTopLogprobsMax);
   shapes.bind("rule words", limits::kTokenRulesWordsMax);
   shapes.expect_contiguous("rows", batch.rows, DType::kU8, {"n", "row bytes"});
   shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
   shapes.expect("history", batch.history, DType::kI32, {"slots", "max_tokens"});
   shapes.expect("ids", out.ids, DType::kI32, {"n"});
   shapes.expect("logprobs", out.logprobs, DType::kF32, {"n"});
-  if ((batch.features & kSampleRules) != 0) {
+  if ((batch.features & sampling::kSampleRules) != 0) {
     shapes.expect("rules", batch.rules, DType::kI32, {"slots", "rule words"});
   }
-  if ((batch.features & kSampleLogprobs) != 0) {
+  if ((batch.features & sampling::kSampleLogprobs) != 0) {
     shapes.expect_contiguous("best ids", out.best_ids, DType::kI32, {"n", "best"});
     shapes.expect_contiguous("best logprobs", out.best_logprobs, DType::kF32, {"n", "best"});
   }
@@ -154,4 +155,4 @@ void Backend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_
   do_token_logprobs(logits, targets, vocab_real, out);
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -27,9 +27,13 @@
 #include "tensor/random_block.h"
 #include "tensor/tensor.h"
 
-namespace optserve {
+namespace optserve::backend {
 
-enum class Activation { kNone, kRelu };
+enum class Activation {
+  kNone,
+  kRelu,
+  kGelu,  // x/2 (1 + erf(x / sqrt 2)), not its approximation by tanh
+};
 
 // One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot
 // b * block_tokens + i is the i-th token of block b. Cells are of the compute type, or I8: an element is then its cell
@@ -57,7 +61,7 @@ struct AttentionBatch {
   Tensor kv_slots;     // I32[num_tokens]: cache slot of each row
   Tensor tiles;  // I32[num_tiles, 2]: the other sequences cut into pieces of kAttentionTileRows: sequence, first row
 };
-inline constexpr int64_t kAttentionTileRows = 64;
+inline constexpr int64_t kAttentionTileRows = 128;
 inline constexpr int64_t kHeadDimMax = 256;
 
 // Rows of a sampling call: one per sequence that draws a token (sampling/sample_row.h).
@@ -138,17 +142,23 @@ class Backend {
   // Brings a matrix into the form linear() wants, on the device. Quantised values stay as they are, with their scales,
   // where the backend multiplies the format itself; else they are dequantised. What `stored` points to is as for
   // upload().
-  virtual Weight load_weight(const StoredMatrix& stored) = 0;
+  virtual quant::Weight load_weight(const quant::StoredMatrix& stored) = 0;
   // Bytes on the device of what load_weight() and random_weight() make of [out, in] in `format`.
-  virtual size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const = 0;
+  virtual size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const = 0;
   // The same for vectors and tables that are read element by element (norms, biases, positions, embeddings).
   virtual Buffer load_table(const void* source, DType source_dtype, int64_t numel) = 0;  // result in compute_dtype()
   // The same of generated values; a plain `format` is that of block.dtype.
-  virtual Weight random_weight(const RandomBlock& block, QuantFormat format) = 0;  // quant/random_codes.h if quantised
+  virtual quant::Weight random_weight(const RandomBlock& block,
+                                      quant::QuantFormat format) = 0;  // quant/random_codes.h if quantised
   virtual Buffer random_table(const RandomBlock& block) = 0;
+  // Makes linear() of few rows read only those parts of a weight that meet an x other than zero, where the backend can
+  // and BackendOptions::relu_skip wants it: for the product behind a ReLU. Takes sparse_input_bytes() more on the
+  // device.
+  virtual void prepare_sparse_input(quant::Weight&) {}
+  virtual size_t sparse_input_bytes(quant::QuantFormat, int64_t /*out*/, int64_t /*in*/) const { return 0; }
   // A weight that reads the memory of `table`, [out, in], which must outlive it; empty where linear() wants another
   // form.
-  virtual Weight weight_of_table(const Tensor& table) = 0;
+  virtual quant::Weight weight_of_table(const Tensor& table) = 0;
 
   // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then
   // stands there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id
@@ -165,8 +175,8 @@ class Backend {
   void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
                               const Tensor& beta, Tensor out);
   // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. x and out may be strided, and out may be
-  // fp32 whatever the compute type.
-  void linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out);
+  // fp32 whatever the compute type. Before kGelu a device may round to the type of `out`.
+  void linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation, Tensor out);
   // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots; then
   // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache. Softmax in
   // fp32. head_dim is at most kHeadDimMax.
@@ -198,13 +208,21 @@ class Backend {
   virtual void do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) = 0;
   virtual void do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
                                          const Tensor& beta, Tensor out) = 0;
-  virtual void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+  virtual void do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                          Tensor out) = 0;
   virtual void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) = 0;
   virtual void do_gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
   virtual void do_interleave_ranks(const Tensor& in, Tensor out) = 0;
   virtual void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) = 0;
   virtual void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;
+};
+
+// Whether products behind a ReLU skip what zeros multiply. The result is the same sum in another order, which depends
+// on the other rows of a call.
+enum class ReluSkip {
+  kOff,
+  kMeasured,  // in recorded steps in which it is seen to be faster, timed again now and then
+  kAlways,    // wherever there is a kernel
 };
 
 struct BackendOptions {
@@ -214,9 +232,10 @@ struct BackendOptions {
   // A row's bits depend neither on the other rows of a call nor on how a sequence is cut into calls. The CPU always
   // computes so; a GPU then has one way for each shape instead of the fastest for each number of rows.
   bool batch_invariant = false;
-  std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
+  ReluSkip relu_skip = ReluSkip::kOff;  // ignored by the CPU, and where batch_invariant
+  std::string tuning_cache = {};        // folder that keeps what timing at load has found; empty: kept nowhere
 };
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -7,7 +7,7 @@
 
 #include "backend/backend_fixture.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace backend_attention_test {
 
 struct AttentionCase {
@@ -466,4 +466,4 @@ TEST_P(AttentionTest, PaddingSequencesTouchNothing) {
 }
 
 }  // namespace backend_attention_test
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -7,7 +7,7 @@
 
 #include "backend/backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 Backend& backend() {
@@ -42,8 +42,8 @@ void linear(benchmark::State& state) {
   std::vector<float> y(static_cast<size_t>(rows * out));
   const std::vector<float> values = random_values(static_cast<size_t>(in * out));
   std::vector<std::byte> stored(values.size() * dtype_bytes(dtype));
-  tensor::convert_from_f32(values.data(), dtype, stored.data(), values.size());
-  const Weight weight = backend().load_weight({*plain_format(dtype), out, in, stored.data()});
+  convert_from_f32(values.data(), dtype, stored.data(), values.size());
+  const quant::Weight weight = backend().load_weight({*quant::plain_format(dtype), out, in, stored.data()});
   for (auto _ : state) {
     backend().linear(view(x, {rows, in}), weight, {}, Activation::kNone, view(y, {rows, out}));
     benchmark::ClobberMemory();
@@ -139,10 +139,10 @@ void sample(benchmark::State& state) {
   constexpr int64_t kHistory = 512;
   std::vector<TokenId> history(static_cast<size_t>(rows * (kHistory + 1)));
   for (size_t i = 0; i < history.size(); ++i) history[i] = static_cast<TokenId>(i * 91 % 50272);
-  std::vector<PackedSampleRow> wanted(ids.size());
+  std::vector<sampling::PackedSampleRow> wanted(ids.size());
   static constexpr const char* kNames[] = {"greedy", "whole distribution", "top-k 50", "top-p 0.9",
                                            "penalties, top-k, top-p"};
-  SamplingParams params;
+  sampling::SamplingParams params;
   params.temperature = state.range(1) == 0 ? 0.0f : 0.8f;
   if (state.range(1) == 2 || state.range(1) == 4) params.top_k = 50;
   if (state.range(1) >= 3) params.top_p = 0.9f;
@@ -153,12 +153,12 @@ void sample(benchmark::State& state) {
     wanted[i] = pack(params, false, static_cast<int32_t>(i), kHistory, 128);
   }
   SampleBatch batch;
-  batch.rows = Tensor(wanted.data(), DType::kU8, {rows, sizeof(PackedSampleRow)});
-  batch.features = sample_features(params, false);
+  batch.rows = Tensor(wanted.data(), DType::kU8, {rows, sizeof(sampling::PackedSampleRow)});
+  batch.features = sampling::sample_features(params, false);
   batch.history = Tensor(history.data(), DType::kI32, {rows, kHistory + 1});
   batch.vocab_real = 50265;
   for (auto _ : state) {
-    for (PackedSampleRow& row : wanted) ++row.seed;
+    for (sampling::PackedSampleRow& row : wanted) ++row.seed;
     backend().sample(view(logits, {rows, kVocab}), batch,
                      {.ids = Tensor(ids.data(), DType::kI32, {rows}), .logprobs = view(logprobs, {rows})});
   }
@@ -182,4 +182,4 @@ void layer_norm(benchmark::State& state) {
 BENCHMARK(layer_norm)->MeasureProcessCPUTime()->UseRealTime()->Args({1, 768})->Args({64, 768})->Args({64, 4096});
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -2,7 +2,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cuda_factory.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   switch (options.device.kind) {
@@ -14,4 +14,4 @@ std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   check_failed("device kind without a backend", std::source_location::current());
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

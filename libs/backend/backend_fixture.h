@@ -13,7 +13,7 @@
 
 #include "backend/backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 struct BackendCase {
   std::string name;
@@ -48,7 +48,7 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
       std::vector<std::byte> bytes(view.bytes());
       backend->download(bytes.data(), view);
       std::vector<float> result(static_cast<size_t>(view.numel()));
-      tensor::convert_to_f32(bytes.data(), view.dtype(), result.data(), result.size());
+      convert_to_f32(bytes.data(), view.dtype(), result.data(), result.size());
       return result;
     }
     std::vector<int32_t> ints() const {
@@ -60,7 +60,7 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
 
   Array array(const std::vector<float>& values, std::initializer_list<int64_t> shape, DType dtype) {
     std::vector<std::byte> bytes(values.size() * dtype_bytes(dtype));
-    tensor::convert_from_f32(values.data(), dtype, bytes.data(), values.size());
+    convert_from_f32(values.data(), dtype, bytes.data(), values.size());
     Array result{backend_.get(), backend_->allocate(bytes.size()), {}};
     result.view = result.buffer.view(dtype, shape);
     backend_->upload(result.view, bytes.data());
@@ -124,4 +124,4 @@ inline std::string at(int64_t row, int64_t column) {
   return "at [" + std::to_string(row) + ", " + std::to_string(column) + "]";
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

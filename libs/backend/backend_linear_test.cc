@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -9,24 +10,29 @@
 #include "quant/quantise.h"
 #include "quant/random_codes.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace backend_linear_test {
 
 class LinearTest : public BackendTest {
  protected:
   struct Loaded {
-    Weight weight;
+    quant::Weight weight;
     std::vector<float> values;  // as stored
   };
   Loaded load(int64_t out, int64_t in, DType dtype) {
     Loaded result;
     const std::vector<float> wanted = normal(count({out, in}));
     std::vector<std::byte> stored(wanted.size() * dtype_bytes(dtype));
-    tensor::convert_from_f32(wanted.data(), dtype, stored.data(), wanted.size());
+    convert_from_f32(wanted.data(), dtype, stored.data(), wanted.size());
     result.values.resize(wanted.size());
-    tensor::convert_to_f32(stored.data(), dtype, result.values.data(), wanted.size());
-    result.weight = backend_->load_weight({*plain_format(dtype), out, in, stored.data()});
+    convert_to_f32(stored.data(), dtype, result.values.data(), wanted.size());
+    result.weight = backend_->load_weight({*quant::plain_format(dtype), out, in, stored.data()});
     return result;
+  }
+
+  Activation any_activation() {
+    constexpr std::array kAll = {Activation::kNone, Activation::kRelu, Activation::kGelu};
+    return kAll[static_cast<size_t>(pick(0, 2))];
   }
 
   void expect_product(const std::vector<float>& x, const Loaded& w, const std::vector<float>& bias,
@@ -41,6 +47,7 @@ class LinearTest : public BackendTest {
         magnitude += std::abs(term);
       }
       if (activation == Activation::kRelu) sum = std::max(sum, 0.0);
+      if (activation == Activation::kGelu) sum *= 0.5 * (1 + std::erf(sum * std::sqrt(0.5)));
       expect_near(found[i], sum, magnitude, 4 * std::sqrt(static_cast<double>(in)) + 4,
                   at(static_cast<int64_t>(i / out), static_cast<int64_t>(i % out)));
     }
@@ -54,7 +61,7 @@ TEST_P(LinearTest, MatchesTheProduct) {
       const Loaded w = load(out, in, dtype);
       for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 17}) {
         const bool with_bias = pick(0, 1) != 0;
-        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Activation activation = any_activation();
         const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
         backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
         expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
@@ -99,9 +106,9 @@ TEST_P(LinearTest, StoredTypeDoesNotChangeTheProduct) {
     Loaded narrow = load(33, 70, dtype);
     narrow.values[0] = dtype == DType::kF16 ? 0x1p-24f : 0x1p-130f;  // a subnormal of the type
     std::vector<uint16_t> stored(narrow.values.size());
-    tensor::convert_from_f32(narrow.values.data(), dtype, stored.data(), stored.size());
-    const Weight a = backend_->load_weight({*plain_format(dtype), 33, 70, stored.data()});
-    const Weight b = backend_->load_weight({QuantFormat::kF32, 33, 70, narrow.values.data()});
+    convert_from_f32(narrow.values.data(), dtype, stored.data(), stored.size());
+    const quant::Weight a = backend_->load_weight({*quant::plain_format(dtype), 33, 70, stored.data()});
+    const quant::Weight b = backend_->load_weight({quant::QuantFormat::kF32, 33, 70, narrow.values.data()});
     const Array x = random({5, 70}), y = poisoned({5, 33}), z = poisoned({5, 33});
     backend_->linear(x, a, {}, Activation::kNone, y);
     backend_->linear(x, b, {}, Activation::kNone, z);
@@ -112,7 +119,7 @@ TEST_P(LinearTest, StoredTypeDoesNotChangeTheProduct) {
 TEST_P(LinearTest, InfiniteHalfWeightsStayInfinite) {
   std::vector<uint16_t> stored(20, 0x3c00);
   stored[3] = 0x7c00;
-  const Weight weight = backend_->load_weight({QuantFormat::kF16, 2, 10, stored.data()});
+  const quant::Weight weight = backend_->load_weight({quant::QuantFormat::kF16, 2, 10, stored.data()});
   const Array x = array(std::vector<float>(10, 1.0f), {1, 10}), y = poisoned_f32({1, 2});
   backend_->linear(x, weight, {}, Activation::kNone, y);
   EXPECT_TRUE(std::isinf(y.values()[0]));
@@ -147,34 +154,35 @@ TEST_P(LinearTest, RowsDoNotDependOnTheBatch) {
 class QuantisedLinearTest : public LinearTest {
  protected:
   // Random codes, all of them for int8 and int4, with scales that differ.
-  Loaded load_quantised(QuantFormat format, int64_t out, int64_t in) {
+  Loaded load_quantised(quant::QuantFormat format, int64_t out, int64_t in) {
     std::vector<std::byte> values(static_cast<size_t>(out * elements_per_row(format, in)));
     for (std::byte& value : values) {
       value = static_cast<std::byte>(pick(0, 255));
-      const bool is_nan = format == QuantFormat::kFp8 && (static_cast<int>(value) & 0x7f) == 0x7f;
+      const bool is_nan = format == quant::QuantFormat::kFp8 && (static_cast<int>(value) & 0x7f) == 0x7f;
       if (is_nan) value = std::byte{0};
     }
     std::vector<float> scales(static_cast<size_t>(out * scales_per_row(format, in)));
     for (float& scale : scales) scale = std::ldexp(static_cast<float>(pick(64, 127)), -13);
     Loaded result;
     result.values.resize(count({out, in}));
-    dequantise_rows(format, values, scales, in, result.values);
+    quant::dequantise_rows(format, values, scales, in, result.values);
     result.weight = backend_->load_weight({format, out, in, values.data(), scales.data()});
     return result;
   }
 };
 INSTANTIATE_TEST_SUITE_P(Backends, QuantisedLinearTest, testing::ValuesIn(backends_under_test()), case_name);
 
-constexpr QuantFormat kQuantised[] = {QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4};
+constexpr quant::QuantFormat kQuantised[] = {quant::QuantFormat::kInt8, quant::QuantFormat::kFp8,
+                                             quant::QuantFormat::kInt4};
 
 TEST_P(QuantisedLinearTest, EqualsTheDequantisedProduct) {
-  for (const QuantFormat format : kQuantised) {
+  for (const quant::QuantFormat format : kQuantised) {
     for (const auto& [in, out] : {std::pair<int64_t, int64_t>{128, 1}, {256, 100}, {768, 65}, {1024, 330}}) {
       const Loaded w = load_quantised(format, out, in);
       for (const int64_t rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 70, 129, 260}) {
         SCOPED_TRACE(std::string(info(format).name) + ", rows " + std::to_string(rows));
         const bool with_bias = pick(0, 1) != 0;
-        const Activation activation = pick(0, 1) != 0 ? Activation::kRelu : Activation::kNone;
+        const Activation activation = any_activation();
         const Array x = random({rows, in}), bias = random({out}), y = poisoned({rows, out});
         backend_->linear(x, w.weight, with_bias ? bias.view : Tensor(), activation, y);
         expect_product(x.values(), w, with_bias ? bias.values() : std::vector<float>{}, activation, y.values());
@@ -186,7 +194,7 @@ TEST_P(QuantisedLinearTest, EqualsTheDequantisedProduct) {
 
 // Inputs that no kernel of whole vectors takes.
 TEST_P(QuantisedLinearTest, TakesOddShapes) {
-  for (const QuantFormat format : {QuantFormat::kInt8, QuantFormat::kFp8}) {
+  for (const quant::QuantFormat format : {quant::QuantFormat::kInt8, quant::QuantFormat::kFp8}) {
     for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {77, 130}, {200, 9}}) {
       const Loaded w = load_quantised(format, out, in);
       for (const int64_t rows : {1, 5, 40}) {
@@ -199,7 +207,7 @@ TEST_P(QuantisedLinearTest, TakesOddShapes) {
 }
 
 TEST_P(QuantisedLinearTest, FollowsStridesAndWritesFp32) {
-  const Loaded w = load_quantised(QuantFormat::kInt8, 20, 64);
+  const Loaded w = load_quantised(quant::QuantFormat::kInt8, 20, 64);
   for (const int64_t rows : {2, 40}) {
     const Array wide = random({rows, 96}), y = poisoned_f32({rows, 40}), tight = poisoned({rows, 64});
     backend_->linear(wide.view.columns(16, 80), w.weight, {}, Activation::kNone, y.view.columns(5, 25));
@@ -220,18 +228,18 @@ TEST_P(QuantisedLinearTest, KeepsNoWideCopy) {
   if (backend_->device().kind == DeviceKind::kCuda && backend_->compute_dtype() == DType::kF32) {
     GTEST_SKIP() << "dequantises at load";
   }
-  for (const QuantFormat format : kQuantised) {
+  for (const quant::QuantFormat format : kQuantised) {
     const Loaded w = load_quantised(format, 640, 1024);
     EXPECT_EQ(w.weight.format, format);
-    EXPECT_EQ(w.weight.values.bytes(), size_t{640} * 1024 * (format == QuantFormat::kInt4 ? 1 : 2) / 2);
-    EXPECT_EQ(w.weight.scales.bytes(), size_t{640} * 4 * (format == QuantFormat::kInt4 ? 8 : 1));
+    EXPECT_EQ(w.weight.values.bytes(), size_t{640} * 1024 * (format == quant::QuantFormat::kInt4 ? 1 : 2) / 2);
+    EXPECT_EQ(w.weight.scales.bytes(), size_t{640} * 4 * (format == quant::QuantFormat::kInt4 ? 8 : 1));
     EXPECT_EQ(w.weight.values.bytes() + w.weight.scales.bytes(), backend_->weight_bytes(format, 640, 1024));
   }
 }
 
 TEST_P(QuantisedLinearTest, RowsDoNotDependOnTheBatch) {
   if (!GetParam().batch_invariant) GTEST_SKIP() << "not promised by this backend";
-  for (const QuantFormat format : kQuantised) {
+  for (const quant::QuantFormat format : kQuantised) {
     const Loaded w = load_quantised(format, 200, 512);
     const Array x = random({70, 512}), alone = poisoned({1, 200}), together = poisoned({70, 200});
     backend_->linear(x, w.weight, {}, Activation::kNone, together);
@@ -245,14 +253,15 @@ TEST_P(QuantisedLinearTest, RowsDoNotDependOnTheBatch) {
 }
 
 TEST_P(QuantisedLinearTest, RandomWeightsHoldTheSameValuesEverywhere) {
-  for (const QuantFormat format : kQuantised) {
+  for (const quant::QuantFormat format : kQuantised) {
     const RandomBlock block{
         .key = 77, .reach = 0.5f, .runs = {{2, 3}, {9, 1}, {1, 5}}, .first_col = 128, .cols = 128, .whole_cols = 384};
     std::vector<std::byte> codes(static_cast<size_t>(9 * elements_per_row(format, 128)));
-    fill_random_codes(block, format, codes);
-    const std::vector<float> scales(static_cast<size_t>(9 * scales_per_row(format, 128)), random_scale(block, format));
+    quant::fill_random_codes(block, format, codes);
+    const std::vector<float> scales(static_cast<size_t>(9 * scales_per_row(format, 128)),
+                                    quant::random_scale(block, format));
     std::vector<float> expected(9 * 128), unit(128 * 128, 0.0f);
-    dequantise_rows(format, codes, scales, 128, expected);
+    quant::dequantise_rows(format, codes, scales, 128, expected);
     for (size_t i = 0; i < 128; ++i) unit[i * 128 + i] = 1;
     const Array x = array(unit, {128, 128}), y = poisoned_f32({128, 9});
     backend_->linear(x, backend_->random_weight(block, format), {}, Activation::kNone, y);
@@ -265,5 +274,102 @@ TEST_P(QuantisedLinearTest, RandomWeightsHoldTheSameValuesEverywhere) {
   }
 }
 
+// Weights that are kept by input too, so that products of few rows can skip what zeros multiply.
+class SparseInputTest : public QuantisedLinearTest {
+ protected:
+  SparseInputTest() { use(ReluSkip::kAlways); }
+  void use(ReluSkip relu_skip) {
+    BackendOptions options = GetParam().options;
+    options.relu_skip = relu_skip;
+    backend_ = make_backend(options);
+  }
+
+  Loaded load_sparse(quant::QuantFormat format, int64_t out, int64_t in) {
+    Loaded w = is_plain(format) ? load(out, in, DType::kF16) : load_quantised(format, out, in);
+    backend_->prepare_sparse_input(w.weight);
+    EXPECT_EQ(w.weight.by_input.bytes(), backend_->sparse_input_bytes(w.weight.format, out, in));
+    return w;
+  }
+
+  // Normal numbers, of which about `zeros` are zeros, some of them negative.
+  Array sparse(int64_t rows, int64_t in, double zeros) {
+    std::vector<float> values = normal(count({rows, in}));
+    std::bernoulli_distribution is_zero(zeros), is_negative(0.1);
+    for (float& value : values) {
+      if (is_zero(random_)) value = is_negative(random_) ? -0.0f : 0.0f;
+    }
+    return array(values, {rows, in});
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, SparseInputTest, testing::ValuesIn(backends_under_test()), case_name);
+
+TEST_P(SparseInputTest, EqualsTheWholeProduct) {
+  for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8}) {
+    for (const auto& [in, out] :
+         {std::pair<int64_t, int64_t>{8, 8}, {72, 264}, {768, 40}, {2120, 520}, {77, 30}, {5000, 8}}) {
+      const Loaded w = load_sparse(format, out, in);
+      for (const int64_t rows : {1, 2, 3, 4, 5, 8, 9}) {
+        for (const double zeros : {0.0, 0.6, 0.95, 1.0}) {
+          SCOPED_TRACE(std::string(info(format).name) + ", [" + std::to_string(out) + ", " + std::to_string(in) +
+                       "], rows " + std::to_string(rows) + ", zeros " + std::to_string(zeros));
+          const Array x = sparse(rows, in, zeros), y = poisoned({rows, out});
+          backend_->linear(x, w.weight, {}, Activation::kNone, y);
+          expect_product(x.values(), w, {}, Activation::kNone, y.values());
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SparseInputTest, FollowsStridesAndGivesTheSameBitsAgain) {
+  const Loaded w = load_sparse(quant::QuantFormat::kF16, 256, 512);
+  const Array wide = sparse(6, 640, 0.9), tight = poisoned({6, 512}), y = poisoned({6, 300}), z = poisoned({6, 300});
+  for (const Array* out : {&y, &z}) {
+    backend_->linear(wide.view.columns(64, 576), w.weight, {}, Activation::kNone, out->view.columns(8, 264));
+  }
+  backend_->copy(wide.view.columns(64, 576), tight);
+  const auto first = y.values(), second = z.values();
+  EXPECT_EQ(std::memcmp(first.data(), second.data(), first.size() * sizeof(float)), 0);
+  std::vector<float> inside;
+  for (size_t i = 0; i < first.size(); ++i) {
+    const bool in_view = i % 300 >= 8 && i % 300 < 264;
+    if (in_view) inside.push_back(first[i]);
+    EXPECT_TRUE(in_view || std::isnan(first[i])) << "written outside the view";
+  }
+  expect_product(tight.values(), w, {}, Activation::kNone, inside);
+}
+
+// Where a weight is infinite only a product that leaves it out is finite.
+TEST_P(SparseInputTest, ReadsOnlyWhatIsNotMultipliedByZeros) {
+  constexpr int64_t kIn = 64, kOut = 16, kSkipped = 13;
+  std::vector<float> values = normal(count({kOut, kIn}));
+  for (size_t row = 0; row < kOut; ++row) values[row * kIn + kSkipped] = std::numeric_limits<float>::infinity();
+  quant::Weight weight = backend_->load_weight({quant::QuantFormat::kF32, kOut, kIn, values.data()});
+  backend_->prepare_sparse_input(weight);
+  if (weight.by_input.data() == nullptr) GTEST_SKIP() << "this backend skips nothing";
+  std::vector<float> x(2 * kIn, 1.0f);
+  x[kSkipped] = 0.0f, x[kIn + kSkipped] = -0.0f;
+  const Array some = array(x, {2, kIn}), y = poisoned({2, kOut});
+  backend_->linear(some, weight, {}, Activation::kNone, y);
+  for (const float found : y.values()) EXPECT_TRUE(std::isfinite(found));
+  x[kIn + kSkipped] = kNan;
+  backend_->linear(array(x, {2, kIn}), weight, {}, Activation::kNone, y);
+  for (const float found : y.values()) EXPECT_TRUE(std::isnan(found)) << "NaN is not zero";
+}
+
+// Long enough that both ways of running a recorded body come by.
+TEST_P(SparseInputTest, RecordedBodiesGiveTheProductEitherWay) {
+  use(ReluSkip::kMeasured);
+  const Loaded w = load_sparse(quant::QuantFormat::kF16, 512, 2048);
+  const Array x = poisoned({2, 2048}), y = poisoned({2, 512});
+  for (int run = 0; run < 80; ++run) {
+    backend_->copy(sparse(2, 2048, 0.95), x);
+    backend_->capture_or_run(3, [&] { backend_->linear(x, w.weight, {}, Activation::kNone, y); });
+    expect_product(x.values(), w, {}, Activation::kNone, y.values());
+    if (HasFailure()) return;
+  }
+}
+
 }  // namespace backend_linear_test
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -6,7 +6,7 @@
 #include "base/limits.h"
 #include "sampling/logit_steps.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace backend_sampling_test {
 
 constexpr int64_t kVocab = 515, kVocabReal = 500, kHistory = 40, kBest = limits::kTopLogprobsMax;
@@ -20,10 +20,10 @@ class SamplingTest : public BackendTest {
     std::vector<float> best_logprobs;
   };
   // Row i has slot rows.size() - 1 - i. The drawn ids must stand in the history afterwards, and nothing else change.
-  Drawn draw(const Array& logits, const std::vector<SampleRow>& rows) {
+  Drawn draw(const Array& logits, const std::vector<sampling::SampleRow>& rows) {
     const auto n = static_cast<int64_t>(rows.size());
     std::vector<int32_t> known(rows.size() * kHistory, -9);
-    std::vector<PackedSampleRow> packed(rows.size());
+    std::vector<sampling::PackedSampleRow> packed(rows.size());
     std::vector<int32_t> words(rows.size() * limits::kTokenRulesWordsMax, -5);
     uint32_t features = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -31,14 +31,14 @@ class SamplingTest : public BackendTest {
       std::ranges::copy(rows[i].history, known.begin() + static_cast<int64_t>(slot * kHistory));
       packed[i] = pack(rows[i].params, !rows[i].rules.empty(), static_cast<int32_t>(slot),
                        static_cast<int32_t>(rows[i].history.size()), static_cast<int32_t>(rows[i].prompt_tokens));
-      if (!rows[i].allow_end) packed[i].flags &= ~uint32_t{PackedSampleRow::kAllowEnd};
-      features |= sample_features(rows[i].params, !rows[i].rules.empty());
+      if (!rows[i].allow_end) packed[i].flags &= ~uint32_t{sampling::PackedSampleRow::kAllowEnd};
+      features |= sampling::sample_features(rows[i].params, !rows[i].rules.empty());
       std::ranges::copy(rows[i].rules, words.begin() + static_cast<int64_t>(slot * limits::kTokenRulesWordsMax));
     }
     const Array history = ints(known, {n, kHistory});
     const Array ids = ints(std::vector<int32_t>(rows.size(), -7), {n}), logprobs = poisoned_f32({n});
-    Array device_rows{backend_.get(), backend_->allocate(packed.size() * sizeof(PackedSampleRow)), {}};
-    device_rows.view = device_rows.buffer.view(DType::kU8, {n, sizeof(PackedSampleRow)});
+    Array device_rows{backend_.get(), backend_->allocate(packed.size() * sizeof(sampling::PackedSampleRow)), {}};
+    device_rows.view = device_rows.buffer.view(DType::kU8, {n, sizeof(sampling::PackedSampleRow)});
     backend_->upload(device_rows.view, packed.data());
     const Array rules = ints(words, {n, static_cast<int64_t>(limits::kTokenRulesWordsMax)});
     const Array best_ids = ints(std::vector<int32_t>(rows.size() * kBest, -7), {n, kBest});
@@ -53,9 +53,9 @@ class SamplingTest : public BackendTest {
     return drawn;
   }
   Array logits(int64_t rows) { return array(normal(count({rows, kVocab}), 3), {rows, kVocab}, DType::kF32); }
-  TokenRules random_rules(const std::vector<TokenId>& history) {
+  sampling::TokenRules random_rules(const std::vector<TokenId>& history) {
     const auto id = [&] { return static_cast<TokenId>(pick(0, kVocabReal - 1)); };
-    TokenRules rules;
+    sampling::TokenRules rules;
     if (pick(0, 3) == 0) {
       for (int64_t n = pick(1, 60); n > 0; --n) rules.allowed_ids.push_back(id());
     }
@@ -75,15 +75,15 @@ class SamplingTest : public BackendTest {
     return rules;
   }
   // The first `wanted` columns hold the best ids, the others are as they were.
-  void expect_best(const Drawn& drawn, size_t row, std::span<const float> logits, const SampleRow& asked,
-                   SamplerScratch& scratch) {
+  void expect_best(const Drawn& drawn, size_t row, std::span<const float> logits, const sampling::SampleRow& asked,
+                   sampling::SamplerScratch& scratch) {
     const auto columns = static_cast<size_t>(std::max(asked.params.logprobs, 0));
     std::vector<TokenId> ids(columns);
     std::vector<float> logprobs(columns);
     if (asked.params.is_beam_search()) {
-      best_allowed_tokens(logits, asked, {kVocabReal, 2, 1}, ids, logprobs, scratch);
+      sampling::best_allowed_tokens(logits, asked, {kVocabReal, 2, 1}, ids, logprobs, scratch);
     } else {
-      best_tokens(logits, ids, logprobs, scratch);
+      sampling::best_tokens(logits, ids, logprobs, scratch);
     }
     for (size_t i = 0; i < kBest; ++i) {
       EXPECT_EQ(drawn.best_ids[row * kBest + i], i < columns ? ids[i] : -7) << "row " << row << ", seed " << seed_;
@@ -110,9 +110,9 @@ TEST_P(SamplingTest, GreedyIsTheLargestRealLogit) {
     values[row * kVocab + 1] = 90;     // the pad token
   }
   const Array x = array(values, {9, kVocab}, DType::kF32);
-  SampleRow row;
+  sampling::SampleRow row;
   row.params.temperature = 0;
-  const Drawn drawn = draw(x, std::vector<SampleRow>(9, row));
+  const Drawn drawn = draw(x, std::vector<sampling::SampleRow>(9, row));
   for (int64_t r = 0; r < 9; ++r) {
     std::vector<float> line(values.begin() + r * kVocab, values.begin() + r * kVocab + kVocabReal);
     line[1] = -1000;
@@ -125,7 +125,7 @@ TEST_P(SamplingTest, GreedyIsTheLargestRealLogit) {
 TEST_P(SamplingTest, LogitsStayAsTheyAre) {
   const Array x = logits(2);
   const auto before = x.values();
-  SampleRow row;
+  sampling::SampleRow row;
   row.params = {.temperature = 0.7f, .top_k = 20, .top_p = 0.9f, .repetition_penalty = 1.3f};
   const TokenId history[] = {4, 5, 6};
   row.history = history;
@@ -140,7 +140,7 @@ void SamplingTest::compare_with_chain(int64_t profile) {
   const auto values = x.values();
   std::vector<std::vector<TokenId>> histories(kRows);
   std::vector<std::vector<int32_t>> words(kRows);
-  std::vector<SampleRow> rows(kRows);
+  std::vector<sampling::SampleRow> rows(kRows);
   for (size_t i = 0; i < kRows; ++i) {
     for (int64_t n = pick(0, 30); n > 0; --n) histories[i].push_back(static_cast<TokenId>(pick(0, kVocabReal - 1)));
     rows[i].params = {.temperature = static_cast<float>(pick(0, 3)) * 0.5f,
@@ -158,7 +158,7 @@ void SamplingTest::compare_with_chain(int64_t profile) {
                       .seed = static_cast<uint64_t>(pick(0, 1 << 30)),
                       .logprobs = static_cast<int32_t>(pick(-1, kBest)),
                       .beam_width = pick(0, 2) == 0 ? 4 : 1,
-                      .profile = static_cast<SamplingProfile>(profile < 3 ? profile : pick(0, 2))};
+                      .profile = static_cast<sampling::SamplingProfile>(profile < 3 ? profile : pick(0, 2))};
     if (i % 2 == 0) words[i] = pack(random_rules(histories[i]));
     rows[i].rules = words[i];
     rows[i].position = static_cast<int64_t>(histories[i].size());
@@ -167,10 +167,11 @@ void SamplingTest::compare_with_chain(int64_t profile) {
     rows[i].prompt_tokens = static_cast<int64_t>(histories[i].size() / 2);
   }
   const Drawn together = draw(x, rows);
-  SamplerScratch scratch(kVocabReal);
+  sampling::SamplerScratch scratch(kVocabReal);
   for (size_t i = 0; i < kRows; ++i) {
     const auto row = static_cast<int64_t>(i);
-    const DrawnToken expected = draw_token({&values[i * kVocab], kVocab}, rows[i], {kVocabReal, 2, 1}, scratch);
+    const sampling::DrawnToken expected =
+        sampling::draw_token({&values[i * kVocab], kVocab}, rows[i], {kVocabReal, 2, 1}, scratch);
     EXPECT_EQ(together.ids[i], expected.token) << "row " << i << ", seed " << seed_;
     EXPECT_NEAR(together.logprobs[i], expected.logprob, 2e-5);
     expect_best(together, i, {&values[i * kVocab], kVocabReal}, rows[i], scratch);
@@ -189,8 +190,8 @@ TEST_P(SamplingTest, TypicalDrawsEqualTheReferenceChainNearlyAlways) {
   constexpr int64_t kRows = 200;
   const Array x = logits(kRows);
   const auto values = x.values();
-  std::vector<SampleRow> rows(kRows);
-  for (SampleRow& row : rows) {
+  std::vector<sampling::SampleRow> rows(kRows);
+  for (sampling::SampleRow& row : rows) {
     row.params = {.temperature = static_cast<float>(pick(1, 4)) * 0.5f,
                   .top_k = static_cast<int32_t>(pick(0, 2) * 30),
                   .top_p = static_cast<float>(pick(7, 10)) * 0.1f,
@@ -198,10 +199,11 @@ TEST_P(SamplingTest, TypicalDrawsEqualTheReferenceChainNearlyAlways) {
                   .seed = static_cast<uint64_t>(pick(0, 1 << 30))};
   }
   const Drawn drawn = draw(x, rows);
-  SamplerScratch scratch(kVocabReal);
+  sampling::SamplerScratch scratch(kVocabReal);
   int different = 0;
   for (size_t i = 0; i < kRows; ++i) {
-    different += draw_token({&values[i * kVocab], kVocab}, rows[i], {kVocabReal, 2, 1}, scratch).token != drawn.ids[i];
+    different +=
+        sampling::draw_token({&values[i * kVocab], kVocab}, rows[i], {kVocabReal, 2, 1}, scratch).token != drawn.ids[i];
   }
   EXPECT_LE(different, 2) << "seed " << seed_;
 }
@@ -212,7 +214,7 @@ TEST_P(SamplingTest, NonFiniteLogitsGiveNoToken) {
   values[1 * kVocab + 499] = INFINITY;
   values[2 * kVocab + 0] = -INFINITY;
   values[3 * kVocab + 500] = kNan;  // not a real id: harmless
-  const Drawn drawn = draw(array(values, {5, kVocab}, DType::kF32), std::vector<SampleRow>(5));
+  const Drawn drawn = draw(array(values, {5, kVocab}, DType::kF32), std::vector<sampling::SampleRow>(5));
   EXPECT_EQ(drawn.ids[0], -1);
   EXPECT_EQ(drawn.ids[1], -1);
   EXPECT_EQ(drawn.ids[2], -1);
@@ -224,9 +226,9 @@ TEST_P(SamplingTest, NonFiniteLogitsGiveNoToken) {
 TEST_P(SamplingTest, PaddingRowsDrawNothing) {
   const Array x = logits(3), ids = ints({-7, -7, -7}, {3}), logprobs = poisoned_f32({3});
   const Array history = ints(std::vector<int32_t>(kHistory, -9), {1, kHistory});
-  const std::vector<PackedSampleRow> rows{{}, pack({.temperature = 0}, false, 0, 0, 0), {}};
-  Array device_rows{backend_.get(), backend_->allocate(sizeof(PackedSampleRow) * 3), {}};
-  device_rows.view = device_rows.buffer.view(DType::kU8, {3, sizeof(PackedSampleRow)});
+  const std::vector<sampling::PackedSampleRow> rows{{}, sampling::pack({.temperature = 0}, false, 0, 0, 0), {}};
+  Array device_rows{backend_.get(), backend_->allocate(sizeof(sampling::PackedSampleRow) * 3), {}};
+  device_rows.view = device_rows.buffer.view(DType::kU8, {3, sizeof(sampling::PackedSampleRow)});
   backend_->upload(device_rows.view, rows.data());
   backend_->sample(x, {device_rows.view, 0, history.view, kVocabReal, 2, 1, {}}, {ids.view, logprobs.view, {}, {}});
   const auto found = ids.ints();
@@ -242,29 +244,30 @@ TEST_P(SamplingTest, ALongVocabularyEqualsTheReferenceChain) {
   std::vector<float> values = normal(count({kRows, kLong}), 2);
   for (size_t i = 0; i < values.size(); i += 97) values[i] = 7.5f;  // many equal leaders
   const Array x = array(values, {kRows, kLong}, DType::kF32);
-  std::vector<PackedSampleRow> packed(kRows);
+  std::vector<sampling::PackedSampleRow> packed(kRows);
   uint32_t features = 0;
   for (size_t i = 0; i < packed.size(); ++i) {
-    const SamplingParams params{.temperature = i % 4 == 0 ? 0.0f : 0.3f * static_cast<float>(i % 5 + 1),
-                                .top_k = i % 3 == 0 ? 0 : static_cast<int32_t>(pick(1, 2000)),
-                                .top_p = i % 2 == 0 ? 1.0f : static_cast<float>(pick(1, 99)) * 0.01f,
-                                .seed = static_cast<uint64_t>(pick(0, 1 << 30))};
+    const sampling::SamplingParams params{.temperature = i % 4 == 0 ? 0.0f : 0.3f * static_cast<float>(i % 5 + 1),
+                                          .top_k = i % 3 == 0 ? 0 : static_cast<int32_t>(pick(1, 2000)),
+                                          .top_p = i % 2 == 0 ? 1.0f : static_cast<float>(pick(1, 99)) * 0.01f,
+                                          .seed = static_cast<uint64_t>(pick(0, 1 << 30))};
     packed[i] = pack(params, false, static_cast<int32_t>(i), 3, 1);
-    features |= sample_features(params, false);
+    features |= sampling::sample_features(params, false);
   }
   const Array history = ints(std::vector<int32_t>(kRows * 4, 5), {kRows, 4});
   const Array ids = ints(std::vector<int32_t>(kRows, -7), {kRows}), logprobs = poisoned_f32({kRows});
-  Array device_rows{backend_.get(), backend_->allocate(packed.size() * sizeof(PackedSampleRow)), {}};
-  device_rows.view = device_rows.buffer.view(DType::kU8, {kRows, sizeof(PackedSampleRow)});
+  Array device_rows{backend_.get(), backend_->allocate(packed.size() * sizeof(sampling::PackedSampleRow)), {}};
+  device_rows.view = device_rows.buffer.view(DType::kU8, {kRows, sizeof(sampling::PackedSampleRow)});
   backend_->upload(device_rows.view, packed.data());
   backend_->sample(x, {device_rows.view, features, history.view, kLongReal, 2, 1, {}},
                    {ids.view, logprobs.view, {}, {}});
-  SamplerScratch scratch(kLongReal);
+  sampling::SamplerScratch scratch(kLongReal);
   const std::vector<TokenId> known{5, 5, 5};
   const auto found = ids.ints();
   for (size_t i = 0; i < packed.size(); ++i) {
     const std::span row(&values[i * kLong], kLong);
-    const DrawnToken expected = draw_token(row, unpack(packed[i], known, {}), {kLongReal, 2, 1}, scratch);
+    const sampling::DrawnToken expected =
+        sampling::draw_token(row, sampling::unpack(packed[i], known, {}), {kLongReal, 2, 1}, scratch);
     EXPECT_EQ(found[i], expected.token) << "row " << i << ", seed " << seed_;
     EXPECT_NEAR(logprobs.values()[i], expected.logprob, 2e-5);
   }
@@ -283,4 +286,4 @@ TEST_P(SamplingTest, TokenLogprobs) {
 }
 
 }  // namespace backend_sampling_test
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -9,7 +9,7 @@
 #include "backend/backend_fixture.h"
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace backend_test {
 
 INSTANTIATE_TEST_SUITE_P(Backends, BackendTest, testing::ValuesIn(backends_under_test()), case_name);
@@ -152,6 +152,24 @@ TEST_P(BackendTest, FusedResidualNormEqualsItsParts) {
   }
 }
 
+// On a GPU another kernel takes very many rows.
+TEST_P(BackendTest, NormsOfManyRowsHaveTheBitsOfFew) {
+  constexpr int64_t kRows = 2800, kWidth = 760, kFew = 100;
+  const Array x = random({kRows, kWidth}), bias = random({kWidth}), gamma = random({kWidth}), beta = random({kWidth});
+  const std::vector<float> start = normal(count({kRows, kWidth}));
+  const Array whole = array(start, {kRows, kWidth}), parts = array(start, {kRows, kWidth});
+  const Array found = poisoned({kRows, kWidth}), expected = poisoned({kRows, kWidth});
+  backend_->add_bias_residual_norm(x, bias, whole, gamma, beta, found);
+  for (int64_t row = 0; row < kRows; row += kFew) {
+    const auto few = [&](const Array& array) { return array.view.rows(row, row + kFew); };
+    backend_->add_bias_residual_norm(few(x), bias, few(parts), gamma, beta, few(expected));
+  }
+  EXPECT_EQ(whole.values(), parts.values());
+  EXPECT_EQ(found.values(), expected.values());
+  backend_->layer_norm(whole, gamma, beta, whole);
+  EXPECT_EQ(whole.values(), found.values());
+}
+
 // Rows of several widths: one block of threads, and several that share a row.
 TEST_P(BackendTest, EmbeddingTakesIdsFromThePlanOrTheHistory) {
   for (const int64_t embed : {4, 3000}) {
@@ -201,10 +219,10 @@ TEST_P(BackendTest, RandomTablesHoldTheSameBitsEverywhere) {
     std::vector<std::byte> host(static_cast<size_t>(block.elements()) * dtype_bytes(dtype));
     fill_random(block, host);
     std::vector<float> expected(static_cast<size_t>(block.elements()));
-    tensor::convert_to_f32(host.data(), dtype, expected.data(), expected.size());
+    convert_to_f32(host.data(), dtype, expected.data(), expected.size());
     std::vector<std::byte> rounded(expected.size() * dtype_bytes(backend_->compute_dtype()));
-    tensor::convert_from_f32(expected.data(), backend_->compute_dtype(), rounded.data(), expected.size());
-    tensor::convert_to_f32(rounded.data(), backend_->compute_dtype(), expected.data(), expected.size());
+    convert_from_f32(expected.data(), backend_->compute_dtype(), rounded.data(), expected.size());
+    convert_to_f32(rounded.data(), backend_->compute_dtype(), expected.data(), expected.size());
     Array table{backend_.get(), backend_->random_table(block), {}};
     table.view = table.buffer.view(backend_->compute_dtype(), {block.rows(), block.cols});
     EXPECT_EQ(table.values(), expected) << dtype_name(dtype);
@@ -212,7 +230,7 @@ TEST_P(BackendTest, RandomTablesHoldTheSameBitsEverywhere) {
     std::vector<float> unit(37 * 37, 0.0f);
     for (size_t i = 0; i < 37; ++i) unit[i * 37 + i] = 1;
     const Array x = array(unit, {37, 37}), y = poisoned_f32({37, block.rows()});
-    backend_->linear(x, backend_->random_weight(block, *plain_format(dtype)), {}, Activation::kNone, y);
+    backend_->linear(x, backend_->random_weight(block, *quant::plain_format(dtype)), {}, Activation::kNone, y);
     const auto found = y.values();
     for (size_t i = 0; i < found.size(); ++i) {
       const auto rows = static_cast<size_t>(block.rows());
@@ -283,7 +301,7 @@ TEST_P(BackendTest, OperationsOnNoRowsWriteNothing) {
   backend_->layer_norm(no_x, gamma, gamma, no_y);
   backend_->add_bias_residual(no_x, gamma, no_y);
   backend_->copy(no_x, no_y);
-  const Weight weight = backend_->load_weight({QuantFormat::kF32, 8, 8, normal(64).data()});
+  const quant::Weight weight = backend_->load_weight({quant::QuantFormat::kF32, 8, 8, normal(64).data()});
   backend_->linear(no_x, weight, {}, Activation::kNone, no_y);
   EXPECT_EQ(y.values(), before);
 }
@@ -295,7 +313,7 @@ TEST_P(BackendTest, MismatchedArgumentsAbort) {
   EXPECT_DEATH(backend_->layer_norm(x.view.columns(0, 7), gamma, gamma, out), "layer_norm: x: expected contiguous");
   EXPECT_DEATH(backend_->copy(x, random({8, 2})), "copy: .*\\[2, 8\\] to .*\\[8, 2\\]");
   EXPECT_DEATH(backend_->gather_rows(x, random({2}), out), "gather_rows: rows: expected I32");
-  const Weight weight = backend_->load_weight({QuantFormat::kF32, 8, 8, normal(64).data()});
+  const quant::Weight weight = backend_->load_weight({quant::QuantFormat::kF32, 8, 8, normal(64).data()});
   EXPECT_DEATH(backend_->linear(random({2, 9}), weight, {}, Activation::kNone, out), "linear: x: in: 8 != 9");
   const Array ids = ints({0, 1}, {2}), one = ints({0}, {1});
   EXPECT_DEATH(backend_->embed({.ids = ids, .positions = one}, x, 0, {}, out), "embed: positions: num_tokens: 2 != 1");
@@ -308,4 +326,4 @@ TEST_P(BackendTest, MismatchedArgumentsAbort) {
 }
 
 }  // namespace backend_test
-}  // namespace optserve
+}  // namespace optserve::backend

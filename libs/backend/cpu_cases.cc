@@ -1,9 +1,9 @@
 #include "backend/backend_fixture.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 std::vector<BackendCase> backends_under_test() {
   return {{"cpu_1_thread", {.threads = 1}, true}, {"cpu_3_threads", {.threads = 3}, true}};
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -5,9 +5,9 @@
 
 #include "backend/backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 // Throws Error when the device is absent or this build has no CUDA.
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options);
 
-}  // namespace optserve
+}  // namespace optserve::backend

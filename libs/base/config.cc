@@ -1,106 +1,218 @@
 #include "base/config.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <CLI/CLI.hpp>
 
+#include "base/config_entries.h"
+#include "base/config_help.h"
+#include "base/config_sources.h"
+#include "base/config_words.h"
 #include "base/error.h"
+#include "base/exit_status.h"
 #include "base/input_check.h"
 #include "base/log.h"
+#include "base/nearest_word.h"
+#include "base/program.h"
 
 namespace optserve {
-namespace {
+namespace detail {
 
-std::string environment_name(std::string_view option) {
-  std::string name = "OPTSERVE_";
-  for (const char c : option) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return name;
+ParserEntry::ParserEntry() = default;
+ParserEntry::~ParserEntry() = default;
+
+OptionEntry* ParserEntry::find(const std::string& option_name) {
+  for (OptionEntry& option : options) {
+    if (option.name == option_name || std::ranges::find(option.other_names, option_name) != option.other_names.end())
+      return &option;
+  }
+  return nullptr;
 }
 
-// Lets CLI11 read YAML: scalars, lists of scalars, and one map per subcommand.
-class YamlConfig final : public CLI::Config {
- public:
-  std::string to_config(const CLI::App*, bool, bool, std::string) const override { return {}; }
+ParserEntry* ParserEntry::find_command(const std::string& command_name) {
+  const auto found = std::ranges::find(commands, command_name, &ParserEntry::name);
+  return found == commands.end() ? nullptr : *found;
+}
 
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::vector<CLI::ConfigItem> entries;
-    try {
-      const YAML::Node root = YAML::Load(input);
-      if (root.IsNull()) return entries;
-      if (!root.IsMap()) throw CLI::ConfigError("expected a YAML map of option: value");
-      collect(root, {}, entries);
-    } catch (const YAML::Exception& error) {
-      throw CLI::ConfigError(std::string("YAML: ") + error.what());
-    }
-    return entries;
-  }
+std::string ParserEntry::full_name() const { return parent == nullptr ? name : parent->full_name() + " " + name; }
 
- private:
-  static void collect(const YAML::Node& map, const std::vector<std::string>& parents,
-                      std::vector<CLI::ConfigItem>& entries) {
-    for (const auto& entry : map) {
-      const auto name = entry.first.as<std::string>();
-      if (entry.second.IsMap()) {
-        auto path = parents;
-        path.push_back(name);
-        collect(entry.second, path, entries);
-        continue;
-      }
-      // CLI11 asks the environment last; here it outranks the file.
-      if (std::getenv(environment_name(name).c_str()) != nullptr) continue;
-      CLI::ConfigItem item;
-      item.parents = parents;
-      item.name = name;
-      if (entry.second.IsSequence()) {
-        for (const auto& value : entry.second) item.inputs.push_back(value.as<std::string>());
-      } else if (!entry.second.IsNull()) {
-        item.inputs.push_back(entry.second.as<std::string>());
-      }
-      entries.push_back(std::move(item));
-    }
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates, const char* dashes) {
+  const std::string nearest = nearest_word(word, candidates);
+  return nearest.empty()
+             ? ""
+             : std::string("; did you mean ") + (*dashes != 0 ? dashes + nearest : "'" + nearest + "'") + "?";
+}
+
+std::vector<std::string> option_names(const ParserEntry& command) {
+  std::vector<std::string> names;
+  for (const OptionEntry& option : command.options) {
+    if (option.is_hidden) continue;
+    names.push_back(option.name);
+    names.insert(names.end(), option.other_names.begin(), option.other_names.end());
   }
-};
+  return names;
+}
+
+}  // namespace detail
+
+namespace {
+
+using detail::CommandLine;
+using detail::ConfigFault;
+using detail::OptionEntry;
+using detail::ParserEntry;
+using detail::Setting;
+
+constexpr const char* kValue = "the value";
 
 // CLI11 puts "--NAME: " before the message of a check that fails.
 template <class Check>
-void add_check(CLI::Option& option, const std::string& description, Check check) {
-  option.check(CLI::Validator(
+void add_check(OptionEntry& entry, Check check) {
+  entry.option->check(CLI::Validator(
       [check](const std::string& text) {
         const Status status = check(text);
         return status.ok() ? std::string() : status.refusal().message;
       },
-      description));
+      ""));
 }
 
 template <class Check>
-void add_number_check(CLI::Option& option, const std::string& description, Check check) {
-  add_check(option, description, [check](const std::string& text) {
+void add_number_check(OptionEntry& entry, Check check) {
+  add_check(entry, [check](const std::string& text) {
     double number = 0;
-    return CLI::detail::lexical_cast(text, number) ? check(number) : ok_status();  // CLI11 refuses what is no number
+    return CLI::detail::lexical_cast(text, number) ? check(number) : ok_status();  // add() refuses what is no number
   });
 }
 
-constexpr const char* kValue = "the value";
+template <class T>
+Status check_number(const std::string& text) {
+  T number{};
+  const bool is_negative = std::is_unsigned_v<T> && text.starts_with('-');  // strtoull() would wrap it around
+  if (!is_negative && CLI::detail::lexical_cast(text, number)) return ok_status();
+  const char* expected = std::is_floating_point_v<T> ? "a number"
+                         : std::is_signed_v<T>       ? "a whole number"
+                                                     : "a whole number that is not negative";
+  return refuse(ErrorCode::kBadRequest, std::string(kValue) + " is '" + text + "', expected " + expected);
+}
+
+template <class T>
+std::string text_of(const T& value) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    return value;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
+  } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    std::string joined;
+    for (const auto& item : value) joined += (joined.empty() ? "" : ",") + item;
+    return joined;
+  } else if constexpr (std::is_floating_point_v<T>) {
+    return number_text(value);
+  } else {
+    return std::to_string(value);
+  }
+}
+
+std::vector<std::string> command_path(const ParserEntry& command) {
+  if (command.parent == nullptr) return {};
+  std::vector<std::string> path = command_path(*command.parent);
+  path.push_back(command.name);
+  return path;
+}
+
+// The command line for CLI11, in which every option stands with its value: what was given, then what file and variables
+// add.
+std::vector<std::string> words_for_cli11(const CommandLine& line, const std::vector<Setting>& settings) {
+  std::vector<std::string> words = command_path(*line.command);
+  std::vector<std::string> arguments = line.arguments;
+  const auto add = [&words](const OptionEntry& option, const std::string& word, const std::string& value) {
+    if (option.is_flag) {
+      words.push_back(word + "=" + value);
+      return;
+    }
+    words.push_back(word);
+    words.push_back(value);
+  };
+  for (const detail::GivenOption& given : line.options) {
+    if (given.value) {
+      add(*given.option, given.word, *given.value);
+    } else {
+      words.push_back(given.word);
+    }
+  }
+  for (const OptionEntry& option : line.command->options) {  // in this order, by which arguments are told apart
+    const auto setting = std::ranges::find(settings, &option, &Setting::option);
+    if (setting == settings.end()) continue;
+    for (const std::string& value : setting->values) {
+      if (option.is_positional) {
+        arguments.push_back(value);
+      } else {
+        add(option, "--" + option.name, value);
+      }
+    }
+  }
+  if (!arguments.empty()) words.emplace_back("--");
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return words;
+}
+
+// What variables and the file set and the command line does not. Arguments count as one: if one is given, the file adds
+// none.
+std::vector<Setting> settings_below(const CommandLine& line) {
+  ParserEntry& command = *line.command;
+  std::vector<Setting> settings = detail::settings_of_environment(command);
+  const std::string file =
+      line.config_file.empty() ? environment_variable(detail::config_variable(command)) : line.config_file;
+  if (!file.empty()) {
+    for (Setting& of_file : detail::settings_of_file(file, command)) {
+      if (std::ranges::find(settings, of_file.option, &Setting::option) == settings.end())
+        settings.push_back(std::move(of_file));
+    }
+  }
+  std::erase_if(settings, [&line](const Setting& setting) {
+    if (setting.option->is_positional) return !line.arguments.empty();
+    return std::ranges::find(line.options, setting.option, &detail::GivenOption::option) != line.options.end();
+  });
+  return settings;
+}
+
+void note_sources(const CommandLine& line, const std::vector<Setting>& settings) {
+  for (OptionEntry& option : line.command->options) {
+    if (option.option->count() == 0) continue;
+    option.given_values = option.option->results();
+    option.source = "command line";
+    const auto setting = std::ranges::find(settings, &option, &Setting::option);
+    if (setting != settings.end()) option.source = setting->source;
+  }
+}
+
+// What CLI11 found wrong, and from where the value came.
+ConfigFault fault_of(const CLI::ParseError& error, const CommandLine& line, const std::vector<Setting>& settings) {
+  std::string message = error.what();
+  if (dynamic_cast<const CLI::RequiredError*>(&error) == nullptr) {
+    for (const Setting& setting : settings) {
+      if (message.find("--" + setting.option->name + ":") == std::string::npos) continue;
+      return {kExitConfiguration, message + " (" + setting.source + ")"};
+    }
+  }
+  return {kExitUsage, message + "; see '" + line.command->full_name() + " --help'"};
+}
 
 }  // namespace
 
 ConfigOption& ConfigOption::range_of(double min, double max) {
-  add_number_check(*option_, number_text(min) + " to " + number_text(max),
-                   [=](double number) { return check_range(kValue, number, min, max); });
+  entry_->accepted = number_text(min) + " to " + number_text(max);
+  add_number_check(*entry_, [=](double number) { return check_range(kValue, number, min, max); });
   return *this;
 }
 
 ConfigOption& ConfigOption::above(double min, double max) {
-  add_number_check(*option_, "more than " + number_text(min) + ", at most " + number_text(max),
-                   [=](double number) { return check_above(kValue, number, min, max); });
+  entry_->accepted = "more than " + number_text(min) + ", at most " + number_text(max);
+  add_number_check(*entry_, [=](double number) { return check_above(kValue, number, min, max); });
   return *this;
 }
 
 ConfigOption& ConfigOption::choices(std::span<const std::string_view> words) {
   const std::vector<std::string> allowed(words.begin(), words.end());
-  std::string description;
-  for (const std::string& word : allowed) description += (description.empty() ? "{" : ",") + word;
-  add_check(*option_, description + "}", [allowed](const std::string& text) {
+  for (const std::string& word : allowed) entry_->accepted += (entry_->accepted.empty() ? "" : ", ") + word;
+  add_check(*entry_, [allowed](const std::string& text) {
     const std::vector<std::string_view> views(allowed.begin(), allowed.end());
     return check_choice(kValue, text, views);
   });
@@ -111,52 +223,66 @@ ConfigOption& ConfigOption::choices(std::initializer_list<std::string_view> word
   return choices(std::span(words.begin(), words.size()));
 }
 
-struct ConfigParser::Impl {
-  std::unique_ptr<CLI::App> owned;  // empty for a subcommand
-  CLI::App* app = nullptr;
-  std::vector<std::unique_ptr<ConfigParser>> commands;
-  std::vector<std::pair<std::string, std::function<std::string()>>> printers;
-};
-
-ConfigParser::ConfigParser(std::string_view program, std::string_view description) : impl_(std::make_unique<Impl>()) {
-  impl_->owned = std::make_unique<CLI::App>(std::string(description), std::string(program));
-  impl_->app = impl_->owned.get();
-  impl_->app->set_version_flag("--version", std::string(program) + " " OPTSERVE_VERSION);
-  impl_->app->config_formatter(std::make_shared<YamlConfig>());
-  // The variable is read here, since CLI11 reads the file before it looks at variables.
-  const std::string file = environment_variable("OPTSERVE_CONFIG");
-  impl_->app->set_config("--config", file, "YAML file with any of these options; or variable OPTSERVE_CONFIG",
-                         !file.empty());
-  impl_->app->allow_config_extras(CLI::config_extras_mode::error);
+ConfigOption& ConfigOption::also(std::initializer_list<std::string_view> names) {
+  entry_->other_names.insert(entry_->other_names.end(), names.begin(), names.end());
+  return *this;
 }
 
-ConfigParser::ConfigParser(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ConfigOption& ConfigOption::separated_by_commas() {
+  entry_->splits_at_commas = true;
+  entry_->option->delimiter(',');
+  return *this;
+}
+
+ConfigOption& ConfigOption::hidden() {
+  entry_->is_hidden = true;
+  return *this;
+}
+
+ConfigParser::ConfigParser(std::string_view program, std::string_view description)
+    : entry_(std::make_unique<ParserEntry>()) {
+  entry_->name = program;
+  entry_->description = description;
+  entry_->group = "Options";
+  entry_->owned = std::make_unique<CLI::App>(std::string(description), std::string(program));
+  entry_->app = entry_->owned.get();
+  entry_->app->set_help_flag();  // parse() prints the help text
+}
+
+ConfigParser::ConfigParser(std::unique_ptr<ParserEntry> entry) : entry_(std::move(entry)) {}
 ConfigParser::~ConfigParser() = default;
+
+void ConfigParser::use_environment() { entry_->uses_environment = true; }
+
+void ConfigParser::begin_group(std::string_view heading) { entry_->group = heading; }
+
+void ConfigParser::add_example(std::string_view command_line, std::string_view what_it_does) {
+  entry_->examples.emplace_back(command_line, what_it_does);
+}
+
+void ConfigParser::add_hint(std::string_view word, std::string_view command) {
+  entry_->hints.emplace_back(word, command);
+}
 
 template <class T>
 ConfigOption ConfigParser::add(std::string_view name, T& value, std::string_view help) {
-  const std::string flag = "--" + std::string(name);
-  CLI::Option* option = nullptr;
+  OptionEntry& entry = entry_->options.emplace_back();
+  entry.name = name;
+  entry.help = help;
+  entry.group = entry_->group;
+  entry.has_variable = entry_->uses_environment;
+  entry.is_flag = std::is_same_v<T, bool>;
+  entry.is_list = std::is_same_v<T, std::vector<std::string>>;
+  entry.default_text = text_of(value);
+  entry.print = [&value] { return text_of(value); };
+  const std::string flag = "--" + entry.name;
   if constexpr (std::is_same_v<T, bool>) {
-    option = impl_->app->add_flag(flag + ",!--no-" + std::string(name), value, std::string(help));
+    entry.option = entry_->app->add_flag(flag + ",!--no-" + entry.name, value, entry.help);
   } else {
-    option = impl_->app->add_option(flag, value, std::string(help))->capture_default_str();
+    entry.option = entry_->app->add_option(flag, value, entry.help);
+    if constexpr (std::is_arithmetic_v<T>) add_check(entry, check_number<T>);
   }
-  option->envname(environment_name(name));
-  impl_->printers.emplace_back(std::string(name), [&value]() -> std::string {
-    if constexpr (std::is_same_v<T, std::string>) {
-      return value;
-    } else if constexpr (std::is_same_v<T, bool>) {
-      return value ? "true" : "false";
-    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
-      std::string joined;
-      for (const auto& item : value) joined += (joined.empty() ? "" : ",") + item;
-      return joined;
-    } else {
-      return std::to_string(value);
-    }
-  });
-  return ConfigOption(option);
+  return ConfigOption(entry);
 }
 
 template ConfigOption ConfigParser::add(std::string_view, std::string&, std::string_view);
@@ -170,68 +296,112 @@ template ConfigOption ConfigParser::add(std::string_view, std::vector<std::strin
 
 ConfigOption ConfigParser::add_positional(std::string_view name, std::string& value, std::string_view help,
                                           bool required) {
-  return ConfigOption(impl_->app->add_option(std::string(name), value, std::string(help))->required(required));
+  OptionEntry& entry = entry_->options.emplace_back();
+  entry.name = name;
+  entry.help = help;
+  entry.is_positional = true;
+  entry.is_required = required;
+  entry.option = entry_->app->add_option(entry.name, value, entry.help)->required(required);
+  return ConfigOption(entry);
 }
 
 ConfigOption ConfigParser::add_positional(std::string_view name, std::vector<std::string>& values,
                                           std::string_view help, bool required) {
-  return ConfigOption(impl_->app->add_option(std::string(name), values, std::string(help))->required(required));
+  OptionEntry& entry = entry_->options.emplace_back();
+  entry.name = name;
+  entry.help = help;
+  entry.is_positional = entry.is_list = true;
+  entry.is_required = required;
+  entry.option = entry_->app->add_option(entry.name, values, entry.help)->required(required);
+  return ConfigOption(entry);
 }
 
 ConfigParser& ConfigParser::add_command(std::string_view name, std::string_view help, bool& selected) {
-  auto impl = std::make_unique<Impl>();
-  impl->app = impl_->app->add_subcommand(std::string(name), std::string(help));
-  impl->app->callback([&selected] { selected = true; });
-  impl_->app->require_subcommand(1);
-  impl_->commands.push_back(std::unique_ptr<ConfigParser>(new ConfigParser(std::move(impl))));
-  return *impl_->commands.back();
+  auto command = std::make_unique<ParserEntry>();
+  command->name = name;
+  command->description = help;
+  command->group = "Options";
+  command->parent = entry_.get();
+  command->app = entry_->app->add_subcommand(command->name, command->description);
+  command->app->set_help_flag();
+  command->app->callback([&selected] { selected = true; });
+  entry_->commands.push_back(command.get());
+  entry_->parsers.push_back(std::unique_ptr<ConfigParser>(new ConfigParser(std::move(command))));
+  return *entry_->parsers.back();
 }
 
 int ConfigParser::parse(int argc, const char* const* argv) {
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  const OptionEntry* json = detail::command_of(*entry_, words).find("json");
+  const bool as_json = json != nullptr && json->is_flag && std::ranges::find(words, "--json") != words.end();
   try {
-    impl_->app->parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return impl_->app->exit(error);
+    const CommandLine line = detail::read_command_line(*entry_, words);
+    if (line.wants_version) {
+      std::fputs((entry_->name + " " OPTSERVE_VERSION "\n").c_str(), stdout);
+      return kExitOk;
+    }
+    if (line.wants_help) {
+      std::fputs(detail::help_text(*line.command, line.help_about).c_str(), stdout);
+      return kExitOk;
+    }
+    const std::vector<Setting> settings = settings_below(line);
+    std::vector<std::string> all = words_for_cli11(line, settings);
+    std::ranges::reverse(all);  // the order that CLI11 expects
+    try {
+      entry_->app->parse(all);
+    } catch (const CLI::ParseError& error) {
+      throw fault_of(error, line, settings);
+    }
+    note_sources(line, settings);
+    entry_->warnings = detail::stray_variables(*line.command);
+  } catch (const ConfigFault& fault) {
+    print_failure({entry_->name, "bad_request", fault.message, fault.exit_status}, as_json);
+    return fault.exit_status;
   }
   return -1;
 }
 
+std::vector<std::string> ConfigParser::warnings() const { return entry_->warnings; }
+
 std::vector<ConfigParser::Given> ConfigParser::given() const {
   std::vector<Given> all;
-  const CLI::App& app = *impl_->app;
-  for (const CLI::Option* option : app.get_options()) {
-    if (option->count() == 0 || option == app.get_config_ptr()) continue;
-    const std::vector<std::string> values = option->results();
-    const std::string variable = environment_variable(option->get_envname());
-    const bool is_from_environment = !variable.empty() && values == std::vector<std::string>{variable};
-    all.push_back({option->get_single_name(), values, option->get_lnames().empty(), is_from_environment});
+  for (const OptionEntry& option : entry_->options) {
+    if (!option.source.empty()) all.push_back({option.name, option.given_values, option.source, option.is_positional});
   }
   return all;
 }
 
 std::vector<std::pair<std::string, std::string>> ConfigParser::effective() const {
   std::vector<std::pair<std::string, std::string>> values;
-  for (const auto& [name, print] : impl_->printers) values.emplace_back(name, print());
+  for (const OptionEntry& option : entry_->options) {
+    if (option.print) values.emplace_back(option.name, option.print());
+  }
   return values;
 }
 
-std::string environment_variable(const std::string& name) {
-  const char* value = std::getenv(name.c_str());
-  return value != nullptr ? value : "";
-}
-
 void add_common_options(ConfigParser& parser, CommonOptions& options) {
+  parser.begin_group("Logs, metrics and health");
   parser.add("log-level", options.log_level, "Least severe level that is logged")
       .choices({"trace", "debug", "info", "warn", "error", "off"});
   parser.add("log-format", options.log_format, "Form of log lines").choices({"text", "json"});
   parser.add("http-address", options.http_address, "Address of /metrics, /livez, /readyz and /startupz");
   parser.add("http-port", options.http_port, "Port of /metrics and the health endpoints; 0 picks a free one")
       .range(0, 65'535);
+  parser.begin_group("Options");
 }
 
 void start_logging(std::string_view process, const CommonOptions& options, const ConfigParser& parser) {
   init_logging(process, options.log_level, options.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
-  for (const auto& [name, value] : parser.effective()) log_info("config", {{"option", name}, {"value", value}});
+  std::string set;
+  for (const ConfigParser::Given& given : parser.given()) {
+    std::string values;
+    for (const std::string& value : given.values) values += (values.empty() ? "" : ",") + value;
+    set += (set.empty() ? "" : ", ") + given.name + "=" + values;
+    if (given.source != "command line") set += " (" + given.source + ")";
+  }
+  log_info("config", {{"set", set}});
+  for (const auto& [name, value] : parser.effective()) log_debug("option", {{"name", name}, {"value", value}});
+  for (const std::string& warning : parser.warnings()) log_warn("stray_variable", {{"meaning", warning}});
 }
 
 }  // namespace optserve

@@ -1,17 +1,19 @@
-// Configuration from flags, environment and a YAML file, in that order of precedence. The only includer of CLI11 and
-// yaml-cpp.
+// Configuration from flags, a YAML file and, for services, environment variables: a flag outranks a variable, which
+// outranks the file. The only includer of CLI11 and yaml-cpp.
 //
 //   struct Options { std::string bind = "tcp://127.0.0.1:5555"; int threads = 0; };
 //   ConfigParser parser("optserve-scheduler", "Holds the job queue.");
+//   parser.use_environment();
 //   parser.add("bind", options.bind, "Address clients connect to");
 //   parser.add("threads", options.threads, "Worker threads; 0: one for each core").range(0, 1024);
 //   parser.parse(argc, argv);
 //
-// Option "queue-max" is --queue-max, OPTSERVE_QUEUE_MAX and the YAML key queue-max.
+// Option "queue-max" of optserve-scheduler is --queue-max (or --queue_max), the YAML key queue-max and the variable
+// OPTSERVE_SCHEDULER_QUEUE_MAX. The file has a section for each command: "jobs: {list: {limit: 5}}" sets --limit of
+// "optserve jobs list". A key outside of the sections holds for every command that has such an option.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -20,17 +22,18 @@
 #include <utility>
 #include <vector>
 
-namespace CLI {
-class Option;
-}
-
 namespace optserve {
+
+namespace detail {
+struct OptionEntry;
+struct ParserEntry;
+}  // namespace detail
 
 // What values an option accepts. Holds for flags, environment and file alike, is part of the help text, and lasts as
 // long as the parser. Defaults are not checked.
 class ConfigOption {
  public:
-  explicit ConfigOption(CLI::Option* option) : option_(option) {}
+  explicit ConfigOption(detail::OptionEntry& entry) : entry_(&entry) {}
 
   template <class Min, class Max>
   ConfigOption& range(Min min, Max max) {
@@ -39,11 +42,17 @@ class ConfigOption {
   ConfigOption& above(double min, double max);  // min < value <= max
   ConfigOption& choices(std::span<const std::string_view> words);
   ConfigOption& choices(std::initializer_list<std::string_view> words);
+  // Names that other systems give to this option; they are accepted for it.
+  ConfigOption& also(std::initializer_list<std::string_view> names);
+  // A list whose values may also stand in one word, separated by commas. A variable needs it to hold several.
+  ConfigOption& separated_by_commas();
+  // Not in the help text: for programs that start each other.
+  ConfigOption& hidden();
 
  private:
   ConfigOption& range_of(double min, double max);
 
-  CLI::Option* option_;
+  detail::OptionEntry* entry_;
 };
 
 class ConfigParser {
@@ -52,6 +61,15 @@ class ConfigParser {
   ~ConfigParser();
   ConfigParser(const ConfigParser&) = delete;
   ConfigParser& operator=(const ConfigParser&) = delete;
+
+  // Options that are added afterwards can be set by variables. For programs that run as services.
+  void use_environment();
+  // The heading under which the help text lists the options that are added afterwards.
+  void begin_group(std::string_view heading);
+  // A command line that the help text shows, and what it does.
+  void add_example(std::string_view command_line, std::string_view what_it_does);
+  // A word that people try as a command, and the command that does what they mean.
+  void add_hint(std::string_view word, std::string_view command);
 
   // Binds an option to a variable, whose present value is the default. T: std::string, bool, int, int64_t, uint64_t,
   // float, double, std::vector<std::string>.
@@ -65,24 +83,27 @@ class ConfigParser {
   // A subcommand with options of its own; `selected` says whether it was given.
   ConfigParser& add_command(std::string_view name, std::string_view help, bool& selected);
 
-  // Parses; on --help, --version or an error prints to the right stream and returns the exit status, else returns -1.
+  // Parses. On --help, --version or an error it prints to the right stream and returns the exit status (kExitOk,
+  // kExitUsage, or kExitConfiguration if a file or variable is wrong), otherwise -1. With --json an error is a JSON
+  // object.
   int parse(int argc, const char* const* argv);
+  // Variables of the environment that look as if they were meant for this program, which does not read them.
+  std::vector<std::string> warnings() const;
   // What flags, environment or configuration file have set for this command, in the order of declaration. `values` are
   // the texts as they were given: "--NAME=VALUE" for each of them sets the same in another program.
   struct Given {
     std::string name;
     std::vector<std::string> values;
+    std::string source;  // "command line", "variable X" or "FILE:LINE"
     bool is_positional = false;
-    bool is_from_environment = false;  // the value is that of its variable, which may be meant for other commands
   };
   std::vector<Given> given() const;
-  // The effective values as "name=value" lines, defaults included, for the log at start.
+  // The effective values as name and text, defaults included.
   std::vector<std::pair<std::string, std::string>> effective() const;
 
  private:
-  struct Impl;
-  explicit ConfigParser(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit ConfigParser(std::unique_ptr<detail::ParserEntry> entry);
+  std::unique_ptr<detail::ParserEntry> entry_;
 };
 
 // A variable that other programs define (MASTER_ADDR of torchrun); empty when it is unset. For defaults only.
@@ -96,7 +117,7 @@ struct CommonOptions {
   int http_port = 0;                       // 0: any free port, printed at start
 };
 void add_common_options(ConfigParser& parser, CommonOptions& options);
-// Starts logging and prints every effective value, once.
+// Starts logging. One line says what was set and where; the defaults are logged at level debug.
 void start_logging(std::string_view process, const CommonOptions& options, const ConfigParser& parser);
 
 }  // namespace optserve

@@ -60,7 +60,7 @@ void init_logging(std::string_view process, std::string_view level, LogFormat fo
   logger->set_level(parsed);
   logger->set_pattern(format == LogFormat::kJson
                           ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","process":"%n","pid":%P,%v})"
-                          : "%Y-%m-%dT%H:%M:%S.%e %L %n[%P] %v");
+                          : "%Y-%m-%dT%H:%M:%S.%e%z %L %n[%P] %v");
   logger->flush_on(spdlog::level::info);
   current_format = format;
   spdlog::set_default_logger(std::move(logger));

@@ -37,6 +37,13 @@ void install_shutdown_signals() {
   sigaction(SIGPIPE, &ignore, nullptr);
 }
 
+void install_service_signals() {
+  install_shutdown_signals();
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  for (const int number : {SIGHUP, SIGUSR1, SIGUSR2}) sigaction(number, &ignore, nullptr);
+}
+
 bool shutdown_requested() { return signal_count.load() > 0; }
 bool shutdown_forced() { return signal_count.load() > 1; }
 int shutdown_fd() { return pipe_ends[0]; }

@@ -5,6 +5,9 @@ namespace optserve {
 
 // Installs the handlers once; later calls do nothing. Call before threads start.
 void install_shutdown_signals();
+// The same for a process that works in the background: SIGHUP, SIGUSR1 and SIGUSR2, which would end it without a drain,
+// are ignored as well.
+void install_service_signals();
 // True once SIGTERM or SIGINT has come.
 bool shutdown_requested();
 // True once a second signal has come: the operator does not want to wait for the drain.

@@ -8,7 +8,7 @@
 
 namespace optserve::batching {
 
-BeamSearch::BeamSearch(const SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max)
+BeamSearch::BeamSearch(const sampling::SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max)
     : params_(params), ends_(std::move(ends)), tokens_max_(static_cast<size_t>(tokens_max)), running_(1) {
   check(params.beam_width > 1 && tokens_max > 0, "a beam search has several beams and something to search");
 }
@@ -18,7 +18,8 @@ int32_t BeamSearch::candidates_wanted(int32_t beam_width, size_t num_ends) {
 }
 
 // All candidates, the best first; of equals those of the better beam, then the better token.
-std::vector<BeamSearch::Candidate> BeamSearch::rank(std::span<const std::vector<TokenLogprob>> candidates) const {
+std::vector<BeamSearch::Candidate> BeamSearch::rank(
+    std::span<const std::vector<sampling::TokenLogprob>> candidates) const {
   std::vector<Candidate> ranked;
   for (size_t beam = 0; beam < running_.size(); ++beam) {
     for (size_t i = 0; i < candidates[beam].size(); ++i) {
@@ -51,7 +52,7 @@ void BeamSearch::bank(Beam beam, TokenId ended_by) {
   if (ended_.size() > static_cast<size_t>(params_.beam_width)) ended_.pop_back();
 }
 
-void BeamSearch::advance(std::span<const std::vector<TokenLogprob>> candidates) {
+void BeamSearch::advance(std::span<const std::vector<sampling::TokenLogprob>> candidates) {
   check_eq(candidates.size(), running_.size(), "candidates of each running beam");
   const auto width = static_cast<size_t>(params_.beam_width);
   const bool last = running_.front().tokens.size() + 1 == tokens_max_;

@@ -31,7 +31,7 @@ class BeamSearch {
 
   // `params`: beam_width and the rest of its group. `ends`: ids that end a hypothesis. `tokens_max`: new tokens, above
   // 0.
-  BeamSearch(const SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max);
+  BeamSearch(const sampling::SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max);
 
   // How many best tokens each running beam has to be extended by, so that none of the best candidates is missed.
   static int32_t candidates_wanted(int32_t beam_width, size_t num_ends);
@@ -39,25 +39,25 @@ class BeamSearch {
   // All of one length. Empty once the search is over.
   const std::vector<Beam>& running() const { return running_; }
   // candidates[i] extend running()[i], best first. Together there is at least one.
-  void advance(std::span<const std::vector<TokenLogprob>> candidates);
+  void advance(std::span<const std::vector<sampling::TokenLogprob>> candidates);
   // Best first. Fewer than beam_width only where there were no more candidates.
   const std::vector<Beam>& ended() const { return ended_; }
 
  private:
   struct Candidate {
     size_t beam = 0;
-    TokenLogprob token;
+    sampling::TokenLogprob token;
     float sum = 0;
     float ranked_by = 0;
   };
 
-  std::vector<Candidate> rank(std::span<const std::vector<TokenLogprob>> candidates) const;
+  std::vector<Candidate> rank(std::span<const std::vector<sampling::TokenLogprob>> candidates) const;
   Beam extended(const Candidate& candidate) const;
   double score(float sum, size_t length) const;
   void bank(Beam beam, TokenId ended_by);
   bool is_over() const;
 
-  SamplingParams params_;
+  sampling::SamplingParams params_;
   std::vector<TokenId> ends_;
   size_t tokens_max_;
   std::vector<Beam> running_, ended_;

@@ -33,10 +33,10 @@ class RandomModel {
     for (const double logit : logits) result.push_back(static_cast<float>(logit - std::log(total)));
     return result;
   }
-  std::vector<TokenLogprob> best(const Tokens& before, size_t count) const {
-    std::vector<TokenLogprob> all;
+  std::vector<sampling::TokenLogprob> best(const Tokens& before, size_t count) const {
+    std::vector<sampling::TokenLogprob> all;
     for (const float logprob : logprobs(before)) all.push_back({static_cast<TokenId>(all.size()), logprob});
-    std::ranges::stable_sort(all, std::ranges::greater(), &TokenLogprob::logprob);
+    std::ranges::stable_sort(all, std::ranges::greater(), &sampling::TokenLogprob::logprob);
     all.resize(std::min(count, all.size()));
     return all;
   }
@@ -47,12 +47,12 @@ class RandomModel {
   TokenId vocab_;
 };
 
-std::vector<BeamSearch::Beam> search(const RandomModel& model, const SamplingParams& params, Tokens ends,
+std::vector<BeamSearch::Beam> search(const RandomModel& model, const sampling::SamplingParams& params, Tokens ends,
                                      int32_t tokens_max) {
   const auto wanted = static_cast<size_t>(BeamSearch::candidates_wanted(params.beam_width, ends.size()));
   BeamSearch beams(params, std::move(ends), tokens_max);
   while (!beams.running().empty()) {
-    std::vector<std::vector<TokenLogprob>> candidates;
+    std::vector<std::vector<sampling::TokenLogprob>> candidates;
     for (const BeamSearch::Beam& beam : beams.running()) candidates.push_back(model.best(beam.tokens, wanted));
     beams.advance(candidates);
   }
@@ -68,7 +68,7 @@ struct Reference {
     double score = 0;
   };
   const RandomModel& model;
-  SamplingParams params;
+  sampling::SamplingParams params;
   Tokens ends;
   int32_t tokens_max;
   std::vector<Beam> running = {{}}, bank = {};
@@ -120,7 +120,7 @@ TEST(BeamSearch, GivesTheHypothesesOfTheDefinition) {
   for (uint64_t seed = first; seed < first + 2'000; ++seed) {
     std::mt19937_64 random(seed);
     const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
-    SamplingParams params;
+    sampling::SamplingParams params;
     params.beam_width = pick(2, 10);
     params.beam_length_penalty = static_cast<float>(pick(-2, 4)) * 0.5f;
     params.beam_early_stopping = pick(0, 2);
@@ -149,7 +149,7 @@ TEST(BeamSearch, WideEnoughItFindsTheBestOfAll) {
   RecordProperty("seed", std::to_string(first));
   for (uint64_t seed = first; seed < first + 200; ++seed) {
     const RandomModel model(seed, 3);
-    SamplingParams params;
+    sampling::SamplingParams params;
     params.beam_width = 9;
     params.beam_early_stopping = 2;
     params.beam_length_penalty = 0.7f;
@@ -174,14 +174,14 @@ TEST(BeamSearch, WideEnoughItFindsTheBestOfAll) {
   }
 }
 
-using Round = std::vector<std::vector<TokenLogprob>>;
+using Round = std::vector<std::vector<sampling::TokenLogprob>>;
 
 // Tokens with given log-probabilities, best first.
-std::vector<TokenLogprob> tokens(std::initializer_list<TokenLogprob> list) { return list; }
+std::vector<sampling::TokenLogprob> tokens(std::initializer_list<sampling::TokenLogprob> list) { return list; }
 
 TEST(BeamSearch, ALengthPenaltyPrefersShorterOrLonger) {
   for (const auto& [penalty, first] : {std::pair{0.0f, Tokens{kEnd}}, {2.0f, Tokens{5, 5}}}) {
-    SamplingParams params;
+    sampling::SamplingParams params;
     params.beam_width = 2;
     params.beam_length_penalty = penalty;
     BeamSearch beams(params, {kEnd}, 2);
@@ -194,7 +194,7 @@ TEST(BeamSearch, ALengthPenaltyPrefersShorterOrLonger) {
 
 TEST(BeamSearch, EarlyStoppingEndsWithAFullBank) {
   for (const int32_t early : {0, 1}) {
-    SamplingParams params;
+    sampling::SamplingParams params;
     params.beam_width = 2;
     params.beam_early_stopping = early;
     BeamSearch beams(params, {kEnd, 1}, 10);
@@ -203,7 +203,7 @@ TEST(BeamSearch, EarlyStoppingEndsWithAFullBank) {
     // -3.2 of one token is no better than -3.1: without early stopping neither can become better at this length.
     EXPECT_TRUE(beams.running().empty());
   }
-  SamplingParams params;
+  sampling::SamplingParams params;
   params.beam_width = 2;
   params.beam_early_stopping = 2;  // it can at length 10
   BeamSearch beams(params, {kEnd, 1}, 10);
@@ -212,7 +212,7 @@ TEST(BeamSearch, EarlyStoppingEndsWithAFullBank) {
 }
 
 TEST(BeamSearch, AnEndingTokenBelowTheFirstPlacesIsForgotten) {
-  SamplingParams params;
+  sampling::SamplingParams params;
   params.beam_width = 2;
   BeamSearch beams(params, {kEnd}, 10);
   beams.advance(Round{tokens({{5, -1.0f}, {6, -2.0f}, {kEnd, -3.0f}, {7, -4.0f}})});
@@ -223,7 +223,7 @@ TEST(BeamSearch, AnEndingTokenBelowTheFirstPlacesIsForgotten) {
 
 TEST(BeamSearch, DiversityGivesOtherParentsAChance) {
   for (const float diversity : {0.0f, 1.0f}) {
-    SamplingParams params;
+    sampling::SamplingParams params;
     params.beam_width = 2;
     params.beam_diversity = diversity;
     BeamSearch beams(params, {kEnd}, 10);
@@ -236,7 +236,7 @@ TEST(BeamSearch, DiversityGivesOtherParentsAChance) {
 }
 
 TEST(BeamSearch, FewCandidatesGiveFewBeams) {
-  SamplingParams params;
+  sampling::SamplingParams params;
   params.beam_width = 4;
   BeamSearch beams(params, {kEnd}, 2);
   beams.advance(Round{tokens({{5, -1.0f}})});

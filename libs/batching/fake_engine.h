@@ -40,10 +40,10 @@ inline float fake_logprob(uint64_t digest, TokenId token) {
 }
 
 // The best tokens after a prefix, none of them alike.
-inline std::vector<TokenLogprob> fake_best(std::span<const TokenId> prefix, int32_t count) {
-  std::vector<TokenLogprob> best;
+inline std::vector<sampling::TokenLogprob> fake_best(std::span<const TokenId> prefix, int32_t count) {
+  std::vector<sampling::TokenLogprob> best;
   for (TokenId id = 2; id < kFakeVocabulary; ++id) best.push_back({id, fake_logprob(digest_of(prefix), id) / 100});
-  std::ranges::stable_sort(best, std::ranges::greater(), &TokenLogprob::logprob);
+  std::ranges::stable_sort(best, std::ranges::greater(), &sampling::TokenLogprob::logprob);
   best.resize(static_cast<size_t>(std::clamp(count, 0, kFakeVocabulary - 2)));
   return best;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/limits.h"
 #include "batching/planner_impl.h"
 
 namespace optserve::batching {
@@ -320,14 +321,14 @@ SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& 
   event.id = sequence.request.id;
   event.position = sequence.known();
   if (!sampled.finite) {
-    event.finished = FinishReason::kError;
+    event.finished = sampling::FinishReason::kError;
     return event;
   }
   sequence.request.tokens.push_back(sampled.token);
   event.token = sampled.token;
   event.logprob = sampled.logprob;
   event.best = sampled.best;
-  event.finished = sequence.finish_reason(sampled.token, options.eos);
+  event.finished = sequence.finish_reason(sampled.token, options);
   return event;
 }
 
@@ -368,7 +369,7 @@ void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledT
     SequenceEvent& event = events.emplace_back();
     event.id = sequence->request.id;
     event.position = item.last ? sequence->known() : item.logprobs_start;
-    if (item.last) event.finished = FinishReason::kLength;
+    if (item.last) event.finished = sampling::FinishReason::kLength;
   }
   if (logprobs != nullptr) {
     SequenceEvent& event = events[first_event];
@@ -382,7 +383,22 @@ void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledT
 Planner::Planner(const PlannerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 Planner::~Planner() = default;
 
+// They are stop ids, which the sampler hides before min_new_tokens; only the reason of the end differs.
+Status Planner::Impl::add_more_ends(SequenceRequest& request) const {
+  if (request.sampling.ignore_eos || options.more_eos.empty()) return ok_status();
+  std::vector<TokenId>& stop_ids = request.rules.stop_ids;
+  for (const TokenId id : options.more_eos)
+    if (std::ranges::find(stop_ids, id) == stop_ids.end()) stop_ids.push_back(id);
+  const size_t words = pack(request.rules).size();
+  if (words <= limits::kTokenRulesWordsMax) return ok_status();
+  return refuse(ErrorCode::kBadRequest, "id lists, biases and bad words, with the model's " +
+                                            std::to_string(options.more_eos.size() + 1) +
+                                            " ids that end a text, take " + std::to_string(words) +
+                                            " words, expected at most " + std::to_string(limits::kTokenRulesWordsMax));
+}
+
 Status Planner::add(SequenceRequest request) {
+  if (Status status = impl_->add_more_ends(request); !status.ok()) return status;
   if (Status status = impl_->admissible(request); !status.ok()) return status;
   if (request.sampling.is_beam_search()) {
     impl_->add_beams(std::move(request));

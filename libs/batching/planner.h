@@ -3,6 +3,7 @@
 // of apply().
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -20,8 +21,6 @@ namespace optserve::batching {
 
 using SequenceId = uint64_t;  // chosen by the caller, unique among live sequences
 
-using optserve::FinishReason;
-
 // One generation, as the caller asks for it.
 struct SequenceRequest {
   SequenceId id = 0;
@@ -31,8 +30,8 @@ struct SequenceRequest {
   int32_t max_new_tokens = 0;  // counted from prompt_tokens, so a forced prefix counts
   // With a beam_width above 1 nothing is reported before the end; then the tokens of the best hypothesis are. Each beam
   // is a sequence of one new token, and beams share what stands before it through the prefix cache.
-  SamplingParams sampling;
-  TokenRules rules{};
+  sampling::SamplingParams sampling;
+  sampling::TokenRules rules{};
   bool prompt_logprobs = false;  // report log p of tokens[1..) as prefill passes them
   std::string cache_salt{};      // with a prefix cache: only sequences of the same salt share blocks
 };
@@ -45,6 +44,7 @@ struct PlannerOptions {
   int32_t max_context = 2048;   // tokens of one sequence, prompt and output
   int32_t pipeline_depth = 2;   // most steps that are planned but not applied
   TokenId eos = 2;
+  std::vector<TokenId> more_eos{};  // further ids that end a text
   // Blocks of the KV cache that hold the same tokens are shared, also with sequences that have ended, as long as their
   // room is not needed.
   bool prefix_cache = false;
@@ -53,12 +53,16 @@ struct PlannerOptions {
   int32_t draft_tokens = 0;
 };
 
+inline bool ends_text(const PlannerOptions& options, TokenId id) {
+  return id == options.eos || std::ranges::find(options.more_eos, id) != options.more_eos.end();
+}
+
 // An ended beam of a beam search.
 struct Hypothesis {
   std::vector<TokenId> tokens{};  // all after the prompt, the one that ended it included
   float logprob = 0;              // sum over those that were searched
   double score = 0;               // by which hypotheses are in order
-  FinishReason finished = FinishReason::kLength;
+  sampling::FinishReason finished = sampling::FinishReason::kLength;
 };
 
 // What became of a sequence in one step.
@@ -67,9 +71,9 @@ struct SequenceEvent {
   int32_t position = 0;          // index of `token` in the sequence
   std::optional<TokenId> token;  // absent in a pure logprobs or finish event
   float logprob = 0;
-  std::vector<TokenLogprob> best{};      // of the step that drew `token`, if the request asks for them
-  std::optional<FinishReason> finished;  // the last event of the sequence
-  std::vector<float> prompt_logprobs;    // of positions logprobs_start, ...
+  std::vector<sampling::TokenLogprob> best{};      // of the step that drew `token`, if the request asks for them
+  std::optional<sampling::FinishReason> finished;  // the last event of the sequence
+  std::vector<float> prompt_logprobs;              // of positions logprobs_start, ...
   int32_t logprobs_start = 0;
   std::vector<Hypothesis> hypotheses{};  // with the last event of a beam search, whose tokens are the first one's
   std::optional<Refusal> refused{};      // Planner::add() refused the sequence; all else but `id` is then empty

@@ -67,7 +67,7 @@ void Planner::Impl::apply_beam(Iterator sequence, SampledToken sampled, std::vec
     SequenceEvent& event = events.emplace_back();
     event.id = id;
     event.position = static_cast<int32_t>(run.request.tokens.size());
-    event.finished = FinishReason::kError;
+    event.finished = sampling::FinishReason::kError;
     drop_beams(id);
     return;
   }
@@ -83,8 +83,8 @@ void Planner::Impl::apply_beam(Iterator sequence, SampledToken sampled, std::vec
 
 void Planner::Impl::report_beams(BeamRun& run, std::vector<SequenceEvent>& events) const {
   const auto reason = [this](const BeamSearch::Beam& beam) {
-    if (beam.ended_by < 0) return FinishReason::kLength;
-    return beam.ended_by == options.eos ? FinishReason::kEndOfText : FinishReason::kStop;
+    if (beam.ended_by < 0) return sampling::FinishReason::kLength;
+    return ends_text(options, beam.ended_by) ? sampling::FinishReason::kEndOfText : sampling::FinishReason::kStop;
   };
   const auto& ended = run.search.ended();
   check(!ended.empty(), "a beam search ends with a hypothesis");

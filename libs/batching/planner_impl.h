@@ -58,8 +58,8 @@ struct BeamRun {
   SequenceRequest request;
   BeamSearch search;
   uint64_t age = 0;
-  std::vector<std::vector<TokenLogprob>> candidates{};  // of each running beam
-  size_t missing = 0;                                   // beams whose candidates are not known yet
+  std::vector<std::vector<sampling::TokenLogprob>> candidates{};  // of each running beam
+  size_t missing = 0;                                             // beams whose candidates are not known yet
 };
 
 struct Planner::Impl {
@@ -74,6 +74,7 @@ struct Planner::Impl {
 
   Status admissible(const SequenceRequest& request) const;
   Status admissible_beams(const SequenceRequest& request) const;
+  Status add_more_ends(SequenceRequest& request) const;
   std::vector<TokenId> ends_of(const SequenceRequest& request) const;
   void add_sequence(SequenceRequest request);
   void add_beams(SequenceRequest request);

@@ -17,7 +17,7 @@ struct Expected {
   std::vector<TokenId> tokens;  // new ones, the end-of-text id included
   std::vector<float> logprobs;  // of the new ones
   std::vector<float> prompt_logprobs;
-  FinishReason finished = FinishReason::kLength;
+  sampling::FinishReason finished = sampling::FinishReason::kLength;
   std::vector<std::vector<TokenId>> hypotheses;
 };
 
@@ -33,14 +33,14 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
     const uint64_t digest = digest_of(tokens);
     const TokenId next = fake_next(tokens);
     if (next == kFakeNonFinite) {
-      expected.finished = FinishReason::kError;
+      expected.finished = sampling::FinishReason::kError;
       break;
     }
     tokens.push_back(next);
     expected.tokens.push_back(next);
     expected.logprobs.push_back(fake_logprob(digest, next));
     if (next == options.eos && !request.sampling.ignore_eos) {
-      expected.finished = FinishReason::kEndOfText;
+      expected.finished = sampling::FinishReason::kEndOfText;
       break;
     }
   }
@@ -56,12 +56,12 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
   BeamSearch search(request.sampling, ends, length_max - static_cast<int32_t>(request.tokens.size()));
   Expected expected;
   while (!search.running().empty()) {
-    std::vector<std::vector<TokenLogprob>> candidates;
+    std::vector<std::vector<sampling::TokenLogprob>> candidates;
     for (const BeamSearch::Beam& beam : search.running()) {
       std::vector<TokenId> tokens = request.tokens;
       tokens.insert(tokens.end(), beam.tokens.begin(), beam.tokens.end());
       if (fake_next(tokens) == kFakeNonFinite) {
-        expected.finished = FinishReason::kError;
+        expected.finished = sampling::FinishReason::kError;
         return expected;
       }
       candidates.push_back(fake_best(tokens, wanted));
@@ -71,7 +71,7 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
   const BeamSearch::Beam& best = search.ended().front();
   expected.tokens = best.tokens;
   expected.logprobs = best.logprobs;
-  if (best.ended_by >= 0) expected.finished = FinishReason::kEndOfText;
+  if (best.ended_by >= 0) expected.finished = sampling::FinishReason::kEndOfText;
   for (const BeamSearch::Beam& beam : search.ended()) {
     auto& hypothesis =
         expected.hypotheses.emplace_back(request.tokens.begin() + request.prompt_tokens, request.tokens.end());

@@ -92,7 +92,7 @@ TEST(Planner, DiscardsWhatWasPlannedPastTheEndOfText) {
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].token, 2);
   EXPECT_EQ(events[0].position, 3);
-  EXPECT_EQ(events[0].finished, FinishReason::kEndOfText);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kEndOfText);
   EXPECT_THAT(planner.apply(result_of(*second, 9)), IsEmpty());
   EXPECT_FALSE(planner.has_work());
   EXPECT_EQ(planner.stats().free_blocks, 16);
@@ -109,7 +109,7 @@ TEST(Planner, EndsOnNonFiniteLogitsWithoutAToken) {
   const auto events = planner.apply(result_of(*plan, 9, false));
   ASSERT_EQ(events.size(), 1u);
   EXPECT_FALSE(events[0].token);
-  EXPECT_EQ(events[0].finished, FinishReason::kError);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kError);
 }
 
 TEST(Planner, StopsAtTheContext) {
@@ -123,7 +123,7 @@ TEST(Planner, StopsAtTheContext) {
   }
   ASSERT_EQ(events.size(), 2u);
   EXPECT_EQ(events.back().position, 5);
-  EXPECT_EQ(events.back().finished, FinishReason::kLength);
+  EXPECT_EQ(events.back().finished, sampling::FinishReason::kLength);
 }
 
 TEST(Planner, ReportsPromptLogprobsOfChunksAndEndsWithoutDrawing) {
@@ -144,7 +144,7 @@ TEST(Planner, ReportsPromptLogprobsOfChunksAndEndsWithoutDrawing) {
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].logprobs_start, 9);
   EXPECT_EQ(events[0].prompt_logprobs.size(), 3u);
-  EXPECT_EQ(events[0].finished, FinishReason::kLength);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kLength);
 }
 
 TEST(Planner, PreemptsTheYoungestAndResumesItWithAllItsTokens) {
@@ -283,6 +283,37 @@ TEST(PrefixCache, WithoutItNothingIsShared) {
   }
 }
 
+// To the sampler they are stop ids, which are hidden as long as the text must go on.
+TEST(Planner, AnyOfTheModelsEndIdsEndsTheText) {
+  PlannerOptions options{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64};
+  options.more_eos = {7, 30};
+  const auto finish_with = [&](TokenId token, bool ignores) {
+    Planner planner(options);
+    SequenceRequest request;
+    request.id = 1;
+    request.tokens = {2, 5};
+    request.prompt_tokens = 2;
+    request.max_new_tokens = 10;
+    request.rules.stop_ids = {9, 30};
+    request.sampling.ignore_eos = ignores;
+    EXPECT_TRUE(planner.add(request).ok());
+    const auto plan = planner.plan();
+    EXPECT_TRUE(plan);
+    sampling::TokenRules rules = request.rules;
+    if (!ignores) rules.stop_ids = {9, 30, 7};
+    EXPECT_EQ(plan->admitted.at(0).rules, pack(rules));
+    StepResult result;
+    result.step = plan->step;
+    result.sampled = {{plan->work[0].slot, token, -0.5f, true, {}}};
+    return planner.apply(result).at(0).finished;
+  };
+  EXPECT_EQ(finish_with(7, false), sampling::FinishReason::kEndOfText);
+  EXPECT_EQ(finish_with(30, false), sampling::FinishReason::kEndOfText);
+  EXPECT_EQ(finish_with(9, false), sampling::FinishReason::kStop);
+  EXPECT_EQ(finish_with(30, true), sampling::FinishReason::kStop) << "the request's own";
+  EXPECT_EQ(finish_with(7, true), std::nullopt);
+}
+
 TEST(Planner, AStopIdEndsTheSequence) {
   Planner planner(PlannerOptions{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64});
   SequenceRequest request;
@@ -302,8 +333,8 @@ TEST(Planner, AStopIdEndsTheSequence) {
   const auto events = planner.apply(result);
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].token, 31);
-  EXPECT_EQ(events[0].finished, FinishReason::kStop);
-  EXPECT_EQ(events[0].best, (std::vector<TokenLogprob>{{7, -0.25f}}));
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kStop);
+  EXPECT_EQ(events[0].best, (std::vector<sampling::TokenLogprob>{{7, -0.25f}}));
   EXPECT_FALSE(planner.has_work());
 }
 

@@ -11,10 +11,11 @@ Sequence::Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& al
   length_max = std::max(given, static_cast<int32_t>(std::min<int64_t>(wanted, max_context)));
 }
 
-std::optional<FinishReason> Sequence::finish_reason(TokenId token, TokenId eos) const {
-  if (token == eos && !request.sampling.ignore_eos) return FinishReason::kEndOfText;
-  if (std::ranges::find(request.rules.stop_ids, token) != request.rules.stop_ids.end()) return FinishReason::kStop;
-  if (known() >= length_max) return FinishReason::kLength;
+std::optional<sampling::FinishReason> Sequence::finish_reason(TokenId token, const PlannerOptions& options) const {
+  if (ends_text(options, token) && !request.sampling.ignore_eos) return sampling::FinishReason::kEndOfText;
+  if (std::ranges::find(request.rules.stop_ids, token) != request.rules.stop_ids.end())
+    return sampling::FinishReason::kStop;
+  if (known() >= length_max) return sampling::FinishReason::kLength;
   return std::nullopt;
 }
 

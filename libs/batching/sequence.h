@@ -20,7 +20,7 @@ struct Sequence {
   // Nothing is left to plan: it is as long as it may become, or it has nothing to draw and is all in the cache.
   bool fully_planned() const { return length() == length_max && (length() > given || cached == length()); }
   // Why `token`, already appended as the newest one, ends the sequence; nullopt if it does not.
-  std::optional<FinishReason> finish_reason(TokenId token, TokenId eos) const;
+  std::optional<sampling::FinishReason> finish_reason(TokenId token, const PlannerOptions& options) const;
   // The key of its block number `block`, all of whose tokens are known.
   const BlockKey& key_of(int32_t block, int32_t block_tokens);
   // Returns to the state of a waiting sequence, which holds nothing: all its tokens have to pass the model again.

@@ -96,8 +96,8 @@ class Reader {
   bool ok_ = true;
 };
 
-void put_sampling(Writer& writer, const SamplingParams& params) {
-  for_each_parameter(params, [&writer](const ParameterInfo&, auto value) {
+void put_sampling(Writer& writer, const sampling::SamplingParams& params) {
+  sampling::for_each_parameter(params, [&writer](const sampling::ParameterInfo&, auto value) {
     using T = decltype(value);
     if constexpr (std::is_same_v<T, float>) {
       writer.put_float(value);
@@ -109,9 +109,9 @@ void put_sampling(Writer& writer, const SamplingParams& params) {
   });
 }
 
-SamplingParams get_sampling(Reader& reader) {
-  SamplingParams params;
-  for_each_parameter(params, [&reader](const ParameterInfo&, auto& value) {
+sampling::SamplingParams get_sampling(Reader& reader) {
+  sampling::SamplingParams params;
+  sampling::for_each_parameter(params, [&reader](const sampling::ParameterInfo&, auto& value) {
     using T = std::remove_reference_t<decltype(value)>;
     if constexpr (std::is_same_v<T, float>) {
       value = reader.get_float();

@@ -18,7 +18,7 @@ namespace optserve::batching {
 struct AdmittedSlot {
   int32_t slot = 0;
   int32_t prompt_tokens = 0;  // how many of its first tokens are the prompt, which has penalties of its own
-  SamplingParams sampling;
+  sampling::SamplingParams sampling;
   std::vector<int32_t> rules{};   // packed TokenRules; empty: none
   std::vector<TokenId> cached{};  // the sequence's first tokens, whose keys and values are in its first blocks already
 };
@@ -56,7 +56,8 @@ struct SampledToken {
   TokenId token = 0;
   float logprob = 0;   // of the token under the model's own distribution (before temperature, penalties and truncation)
   bool finite = true;  // false: the logits held NaN or Inf, `token` is meaningless
-  std::vector<TokenLogprob> best{};  // as many as sampling.logprobs asks for, best first; fewer if there are no more
+  std::vector<sampling::TokenLogprob>
+      best{};  // as many as sampling.logprobs asks for, best first; fewer if there are no more
 };
 
 struct SlotLogprobs {

@@ -22,7 +22,7 @@ StepPlan sample_plan() {
   slot.sampling.min_new_tokens = 4;
   slot.sampling.ignore_eos = true;
   slot.sampling.seed = 0xfedcba9876543210ull;
-  slot.sampling.profile = SamplingProfile::kMetaseq;
+  slot.sampling.profile = sampling::SamplingProfile::kMetaseq;
   slot.sampling.logprobs = 5;
   slot.rules = {1, 0, 0, 0, 7, -3, 2};
   slot.cached = {2, 9, 8};

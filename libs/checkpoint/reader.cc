@@ -37,7 +37,7 @@ std::string summary_of(const std::vector<std::string>& faults) {
 void compare(const SafetensorsHeader& header, const std::vector<StoredTensor>& expected, const std::string& file,
              std::vector<std::string>& faults) {
   const auto describe = [](const StoredTensor& tensor) {
-    return std::string(tensor::dtype_name(tensor.dtype)) + shape_text(tensor.shape);
+    return std::string(dtype_name(tensor.dtype)) + shape_text(tensor.shape);
   };
   for (const StoredTensor& wanted : expected) {
     const StoredTensor* stored = header.find(wanted.name);
@@ -264,9 +264,9 @@ CheckpointReader::Part CheckpointReader::part_of(const model_spec::TensorSpec& s
   const int count = manifest_.shards / world;
   // What every shard has whole is read from the rank's first one: replicated tensors, and the scales of whole rows
   // whose columns are split.
-  const bool is_whole =
-      spec.split == model_spec::Split::kReplicated ||
-      (spec.split == model_spec::Split::kColumns && offsets == &Shard::scales && info(format(spec)).group == kWholeRow);
+  const bool is_whole = spec.split == model_spec::Split::kReplicated ||
+                        (spec.split == model_spec::Split::kColumns && offsets == &Shard::scales &&
+                         info(format(spec)).group == quant::kWholeRow);
   return {static_cast<size_t>(found - tensors_.begin()), offsets, rank * count, is_whole ? 1 : count,
           model_spec::block_of(spec, rank, world).row_count()};
 }

@@ -30,7 +30,7 @@ class CheckpointReader {
   const std::string& folder() const { return folder_; }
   const Manifest& manifest() const { return manifest_; }
   const model_spec::OptConfig& config() const { return manifest_.config; }
-  tensor::DType dtype() const { return manifest_.dtype; }  // of what is not quantised
+  DType dtype() const { return manifest_.dtype; }  // of what is not quantised
   // First eight bytes of the manifest's SHA-256, big-endian: equal in two processes only if they serve the same files.
   uint64_t manifest_digest() const { return manifest_digest_; }
   // Paths of the tokenizer's files; empty when the checkpoint has none.
@@ -39,7 +39,7 @@ class CheckpointReader {
   // The tensor table of config(); read_block takes its entries.
   const std::vector<model_spec::TensorSpec>& tensors() const { return tensors_; }
   // How the values of a tensor are stored: in dtype(), or quantised with scales.
-  QuantFormat format(const model_spec::TensorSpec& spec) const { return format_of(spec, plan_); }
+  quant::QuantFormat format(const model_spec::TensorSpec& spec) const { return format_of(spec, plan_); }
 
   // Refuses a group size that does not divide the shard count, and names those that do.
   Status check_world(int world) const;

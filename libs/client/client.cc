@@ -97,7 +97,10 @@ struct Client::Impl {
   // schedulers' sessions do at the deadline at the latest.
   template <class T>
   T ask(std::function<void(const Turn&, std::function<void(T)>)> start);
-  Result<JobResult> ask_job(const JobId& job, Message about_job);
+  Result<JobResult> ask_job(const JobId& job, Message about_job, Instant until);
+  Result<JobResult> ask_job(const JobId& job, Message about_job) {
+    return ask_job(job, std::move(about_job), deadline());
+  }
   Answers<Message> ask_all(SchedulerSet::MessageFor message_for, Instant until);
   template <class T>
   Answers<T> ask_all(Message message) {
@@ -110,7 +113,7 @@ struct Client::Impl {
 
   ClientOptions options;
   SystemClock clock;
-  Registry metrics;
+  metrics::Registry metrics;
   SchedulerSet schedulers;
   transport::ServiceLoop loop;
   int wake_fd;
@@ -240,11 +243,10 @@ void Client::Impl::unfollow(std::vector<SchedulerSet::FollowId> ids) {
   });
 }
 
-Result<JobResult> Client::Impl::ask_job(const JobId& job, Message about_job) {
-  return ask<Result<JobResult>>(
-      [this, job, about_job = std::move(about_job), until = deadline()](const Turn& turn, auto give) {
-        schedulers.ask_job(job, about_job, until, turn, [give](auto answer, const Turn&) { give(std::move(answer)); });
-      });
+Result<JobResult> Client::Impl::ask_job(const JobId& job, Message about_job, Instant until) {
+  return ask<Result<JobResult>>([this, job, about_job = std::move(about_job), until](const Turn& turn, auto give) {
+    schedulers.ask_job(job, about_job, until, turn, [give](auto answer, const Turn&) { give(std::move(answer)); });
+  });
 }
 
 Answers<Message> Client::Impl::ask_all(SchedulerSet::MessageFor message_for, Instant until) {
@@ -283,6 +285,16 @@ Result<JobResult> Client::generate(protocol::JobSpec job, std::function<void(std
 }
 
 Result<JobResult> Client::cancel(const JobId& job) { return impl_->ask_job(job, protocol::Cancel{0, job}); }
+
+Result<JobResult> Client::cancel(const JobId& job, std::chrono::milliseconds within) {
+  return impl_->ask_job(job, protocol::Cancel{0, job}, impl_->clock.now() + within);
+}
+
+std::chrono::milliseconds Client::unreachable_for(const JobId& job) {
+  return impl_->ask<std::chrono::milliseconds>([this, job](const Turn& turn, auto give) {
+    give(std::chrono::duration_cast<milliseconds>(impl_->schedulers.unreachable_for(job, turn.now)));
+  });
+}
 
 Result<JobResult> Client::get(const JobId& job) { return impl_->ask_job(job, protocol::GetJob{0, job}); }
 

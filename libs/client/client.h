@@ -90,6 +90,8 @@ class Client {
   // For a job that this client did not submit, all schedulers are asked. kNotFound: every scheduler answered, and none
   // knows the job. kUnavailable: some did not answer, and the others do not know it.
   Result<protocol::JobResult> cancel(const JobId& job);
+  // The same, but gives up after `within` instead of ClientOptions::timeout.
+  Result<protocol::JobResult> cancel(const JobId& job, std::chrono::milliseconds within);
   Result<protocol::JobResult> get(const JobId& job);
   // Waits until the job has ended, but at most `wait`, and returns its state at that time.
   Result<protocol::JobResult> wait(const JobId& job, std::chrono::milliseconds wait);
@@ -98,6 +100,10 @@ class Client {
   // those that are open. If it is refused, it may have cancelled jobs on some schedulers; it can be repeated.
   Result<protocol::GroupStatus> group(const std::string& tenant, const std::string& group);
   Result<protocol::GroupStatus> cancel_group(const std::string& tenant, const std::string& group);
+
+  // How long the job's scheduler has been unreachable; zero while it answers. A stream resumes however long it takes:
+  // whoever waits for one asks this to give up some time.
+  std::chrono::milliseconds unreachable_for(const JobId& job);
 
   // --- operating
 

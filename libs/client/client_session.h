@@ -60,6 +60,9 @@ class ClientSession final : public transport::Service {
   // Unreachable for longer than a new connection takes.
   bool is_down(Instant now) const { return lost_ && started_ && now - lost_since_ >= options_.down_after; }
 
+  // How long the scheduler has been unreachable; zero while it is not.
+  Duration unreachable_for(Instant now) const { return lost_ && started_ ? now - lost_since_ : Duration::zero(); }
+
   void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;
   void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) override;
   void on_tick(Instant now, Outbox& out) override;

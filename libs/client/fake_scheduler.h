@@ -280,7 +280,7 @@ class FakeScheduler final : public transport::Service {
   std::vector<Stream> streams_;
   std::string endpoint_;
   SystemClock clock_;
-  Registry metrics_;
+  metrics::Registry metrics_;
   transport::ServiceLoop loop_{*this, clock_, metrics_};
   std::atomic<bool> stopping_{false};
   std::thread thread_;

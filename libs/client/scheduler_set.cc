@@ -276,6 +276,13 @@ void SchedulerSet::ask_all(const MessageFor& message_for, Instant deadline, cons
   round->release();
 }
 
+Duration SchedulerSet::unreachable_for(const JobId& job, Instant now) const {
+  if (const std::optional<size_t> home = homes_.find(job)) return sessions_[*home]->unreachable_for(now);
+  Duration shortest = sessions_.front()->unreachable_for(now);
+  for (const auto& session : sessions_) shortest = std::min(shortest, session->unreachable_for(now));
+  return shortest;
+}
+
 void SchedulerSet::close(const Refusal& why, const Turn& turn) {
   for (const auto& session : sessions_) session->close(why, turn);
 }

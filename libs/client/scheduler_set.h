@@ -58,6 +58,8 @@ class SchedulerSet final : public transport::Service {
   void attach(const JobId& job, uint64_t text_offset, JobStream stream, Instant deadline, const Turn& turn,
               Attached done);
   void ask_all(const MessageFor& message_for, Instant deadline, const Turn& turn, AllAnswered done);
+  // Of the scheduler that knows the job; of the one that was reachable last, if that is not known.
+  Duration unreachable_for(const JobId& job, Instant now) const;
   void unfollow(const FollowId& follow) { sessions_.at(follow.scheduler)->unfollow(follow.id); }
   void close(const Refusal& why, const Turn& turn);
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace optserve {
+namespace optserve::comm {
 
 int64_t Communicator::all_reduce_min(int64_t value) {
   std::vector<int64_t> all(static_cast<size_t>(world()));
@@ -10,4 +10,4 @@ int64_t Communicator::all_reduce_min(int64_t value) {
   return *std::ranges::min_element(all);
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

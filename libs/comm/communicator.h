@@ -12,7 +12,7 @@
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 class Communicator {
  public:
@@ -96,4 +96,4 @@ struct NcclOptions {
 // collectives are destroyed before the communicator. Throws Error; without CUDA in the build, always.
 std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control, const NcclOptions& options);
 
-}  // namespace optserve
+}  // namespace optserve::comm

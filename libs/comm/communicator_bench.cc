@@ -5,7 +5,7 @@
 
 #include "comm/communicator.h"
 
-namespace optserve {
+namespace optserve::comm {
 namespace {
 
 void all_reduce_over_processes(benchmark::State& state) {
@@ -42,4 +42,4 @@ void all_reduce_over_processes(benchmark::State& state) {
 BENCHMARK(all_reduce_over_processes)->ArgsProduct({{2, 4}, {768, 768 * 64, 768 * 2048}})->UseRealTime();
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::comm

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "comm/run_ranks.h"
 
-namespace optserve {
+namespace optserve::comm {
 namespace communicator_test {
 
 using testing::HasSubstr;
@@ -74,8 +74,8 @@ TEST_P(CommunicatorTest, SumsHalfPrecisionWithOneRounding) {
           if (rank == comm.rank()) mine[i] = value;
         }
       }
-      tensor::convert_from_f32(mine.data(), dtype, x.data(), x.size());
-      tensor::convert_from_f32(sum.data(), dtype, expected.data(), x.size());
+      convert_from_f32(mine.data(), dtype, x.data(), x.size());
+      convert_from_f32(sum.data(), dtype, expected.data(), x.size());
       comm.all_reduce_sum(Tensor(x.data(), dtype, {static_cast<int64_t>(x.size())}));
       ASSERT_EQ(x, expected);
     }
@@ -288,4 +288,4 @@ TEST(ProcessCommunicator, RefusesMemoryOfAnotherGroup) {
 }
 
 }  // namespace communicator_test
-}  // namespace optserve
+}  // namespace optserve::comm

@@ -18,7 +18,7 @@
 #include "comm/communicator.h"
 #include "kernels/elementwise.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 namespace {
 
@@ -278,4 +278,4 @@ std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicato
   return std::make_unique<NcclCommunicator>(std::move(control), options);
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

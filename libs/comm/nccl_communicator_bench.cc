@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "comm/communicator.h"
 
-namespace optserve {
+namespace optserve::comm {
 namespace {
 
 constexpr int kInGraph = 100;  // all-reduces of one graph
@@ -118,14 +118,14 @@ int count_gpus() {
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::comm
 
 int main() {
-  const int gpus = optserve::count_gpus();
+  const int gpus = optserve::comm::count_gpus();
   std::printf("%5s  %-12s  %9s  %14s  %16s\n", "ranks", "communicator", "KiB", "us in a graph", "us one by one");
   int failed = gpus == 0;
   for (int world = 2; world <= gpus; world *= 2) {
-    for (const bool blocking : {false, true}) failed |= optserve::run_group(world, blocking);
+    for (const bool blocking : {false, true}) failed |= optserve::comm::run_group(world, blocking);
   }
   if (gpus < 2) std::printf("two GPUs are needed, %d found\n", gpus);
   return failed;

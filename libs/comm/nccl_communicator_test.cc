@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "comm/run_ranks.h"
 
-namespace optserve {
+namespace optserve::comm {
 namespace nccl_communicator_test {
 
 using std::chrono::steady_clock;
@@ -67,7 +67,7 @@ struct GpuTensor {
   }
   void set_floats(const std::vector<float>& values) const {
     std::vector<uint8_t> host(bytes());
-    tensor::convert_from_f32(values.data(), dtype, host.data(), values.size());
+    convert_from_f32(values.data(), dtype, host.data(), values.size());
     set(host.data());
   }
   std::vector<uint8_t> get() const {
@@ -79,7 +79,7 @@ struct GpuTensor {
   std::vector<float> get_floats() const {
     const std::vector<uint8_t> host = get();
     std::vector<float> values(static_cast<size_t>(numel));
-    tensor::convert_to_f32(host.data(), dtype, values.data(), values.size());
+    convert_to_f32(host.data(), dtype, values.data(), values.size());
     return values;
   }
   void* data = nullptr;
@@ -170,7 +170,7 @@ TEST_P(NcclCommunicator, SumsWhatTheHostSums) {
         const GpuTensor x(dtype, size);
         x.set_floats(exact_values(size, comm.rank()));
         comm.all_reduce_sum(x.view());
-        ASSERT_EQ(x.get_floats(), exact_sums(size, comm.world())) << tensor::dtype_name(dtype) << " " << size;
+        ASSERT_EQ(x.get_floats(), exact_sums(size, comm.world())) << dtype_name(dtype) << " " << size;
       }
     }
   });
@@ -309,4 +309,4 @@ TEST_P(NcclCommunicator, APeerThatDiesBeforeTheSetupEndsTheOthers) {
 }
 
 }  // namespace nccl_communicator_test
-}  // namespace optserve
+}  // namespace optserve::comm

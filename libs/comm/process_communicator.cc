@@ -22,7 +22,7 @@
 #include "comm/communicator.h"
 #include "comm/reduction.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 namespace {
 
@@ -309,4 +309,4 @@ std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory
   return std::make_unique<ProcessCommunicator>(memory, rank, world, timeout_ms);
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

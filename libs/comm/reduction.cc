@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 namespace {
 
@@ -23,12 +23,12 @@ void sum_in_order(DType dtype, std::span<const void* const> blocks, int64_t coun
   std::array<float, kTile> sum, next;
   for (int64_t begin = 0; begin < count; begin += kTile) {
     const auto n = static_cast<size_t>(std::min(kTile, count - begin));
-    tensor::convert_to_f32(element(blocks[0], begin, dtype), dtype, sum.data(), n);
+    convert_to_f32(element(blocks[0], begin, dtype), dtype, sum.data(), n);
     for (const void* block : blocks.subspan(1)) {
-      tensor::convert_to_f32(element(block, begin, dtype), dtype, next.data(), n);
+      convert_to_f32(element(block, begin, dtype), dtype, next.data(), n);
       for (size_t i = 0; i < n; ++i) sum[i] += next[i];
     }
-    tensor::convert_from_f32(sum.data(), dtype, const_cast<void*>(element(out, begin, dtype)), n);
+    convert_from_f32(sum.data(), dtype, const_cast<void*>(element(out, begin, dtype)), n);
   }
 }
 
@@ -37,4 +37,4 @@ void check_host_block(const Tensor& x) {
   check(x.ndim() < 2 || x.row_stride() == x.dim(x.ndim() - 1), "collectives need contiguous tensors");
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

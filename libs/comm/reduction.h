@@ -6,7 +6,7 @@
 
 #include "tensor/tensor.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 // out[i] = blocks[0][i] + blocks[1][i] + ..., added left to right in fp32 and rounded once. `dtype` is F32, F16 or
 // BF16. `out` may be one of the blocks.
@@ -15,4 +15,4 @@ void sum_in_order(DType dtype, std::span<const void* const> blocks, int64_t coun
 // Aborts unless the collective can work on `x`: contiguous and in host memory.
 void check_host_block(const Tensor& x);
 
-}  // namespace optserve
+}  // namespace optserve::comm

@@ -18,7 +18,7 @@
 
 #include "comm/communicator.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 enum class RankKind { kSolo, kThreads, kProcesses, kTcp };
 
@@ -127,4 +127,4 @@ inline void run_ranks(RankKind kind, int world, const RankBody& body) {
   }
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

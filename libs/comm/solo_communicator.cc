@@ -4,7 +4,7 @@
 #include "comm/communicator.h"
 #include "comm/reduction.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 namespace {
 
@@ -36,4 +36,4 @@ class SoloCommunicator final : public Communicator {
 
 std::unique_ptr<Communicator> make_solo_communicator() { return std::make_unique<SoloCommunicator>(); }
 
-}  // namespace optserve
+}  // namespace optserve::comm

@@ -11,7 +11,7 @@
 #include "comm/tcp_lifelines.h"
 #include "comm/tcp_rendezvous.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 namespace {
 
@@ -220,4 +220,4 @@ std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& optio
   return std::make_unique<TcpCommunicator>(options, meet(options));
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

@@ -13,7 +13,7 @@
 #include "comm/tcp_frames.h"
 #include "comm/tcp_socket.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 namespace tcp_communicator_test {
 
 using testing::HasSubstr;
@@ -301,4 +301,4 @@ TEST(TcpCommunicator, ARankThatLetsGoInTimeIsNotTold) {
 }
 
 }  // namespace tcp_communicator_test
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

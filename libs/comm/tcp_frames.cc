@@ -5,7 +5,7 @@
 
 #include "base/limits.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 namespace {
 
 constexpr uint64_t kHelloMagic = 0x313070726774706f;  // "optgrp01": a change of any record gets a new number
@@ -124,4 +124,4 @@ Result<FrameHeader> decode_header(const HeaderBytes& bytes) {
   return header;
 }
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

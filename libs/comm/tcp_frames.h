@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 
 inline constexpr size_t kTextBytes = 224;    // of a group's name or an answer's reason
 inline constexpr size_t kReasonBytes = 512;  // of an abort
@@ -67,4 +67,4 @@ HeaderBytes encode(const FrameHeader& header);
 // an abort by kReasonBytes.
 Result<FrameHeader> decode_header(const HeaderBytes& bytes);
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

@@ -20,7 +20,7 @@ Bytes take(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve;
-  using namespace optserve::tcp;
+  using namespace optserve::comm::tcp;
   if (const auto hello = decode_hello(take<HelloBytes>(data, size)); hello.ok()) {
     const Hello& value = hello.value();
     check(value.world <= limits::kWorldSizeMax && value.rank >= 0 && value.rank < value.world, "rank and world");

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 namespace {
 
 constexpr seconds kCauseTime{2};
@@ -131,4 +131,4 @@ void Lifelines::wake() const {
   if (wake_fd_ >= 0) (void)!write(wake_fd_, &one, sizeof one);
 }
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

@@ -13,7 +13,7 @@
 #include "comm/tcp_frames.h"
 #include "comm/tcp_socket.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 
 class Lifelines {
  public:
@@ -63,4 +63,4 @@ class Lifelines {
   std::thread thread_;
 };
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

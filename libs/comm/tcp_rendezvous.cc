@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "comm/tcp_frames.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 namespace {
 
 constexpr size_t kStrangersMax = 128;  // connections that have not said who they are
@@ -278,4 +278,4 @@ Party meet(const TcpGroupOptions& options) {
   return alone;
 }
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

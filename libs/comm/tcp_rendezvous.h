@@ -8,7 +8,7 @@
 #include "comm/communicator.h"
 #include "comm/tcp_socket.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 
 // The connections of one rank, indexed by the peer's rank. Rank 0 has two to every other, the others two to rank 0.
 struct Party {
@@ -22,4 +22,4 @@ struct Party {
 // of an earlier start: a connection that ended before the start only frees its seat.
 Party meet(const TcpGroupOptions& options);
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

@@ -12,7 +12,7 @@
 #include <cstring>
 #include <memory>
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 namespace {
 
 // A peer whose host vanished is given up after some 15 s of silence: probes when idle, unacknowledged bytes otherwise.
@@ -166,4 +166,4 @@ ptrdiff_t receive_some(const Socket& socket, std::span<uint8_t> bytes) {
   return received < 0 && must_wait() ? 0 : -1;
 }
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 
-namespace optserve::tcp {
+namespace optserve::comm::tcp {
 
 class Socket {
  public:
@@ -53,4 +53,4 @@ Io receive_all(const Socket& socket, std::span<uint8_t> bytes, Instant until);
 // Receives what is there: the number of bytes; 0: nothing yet; -1: closed.
 ptrdiff_t receive_some(const Socket& socket, std::span<uint8_t> bytes);
 
-}  // namespace optserve::tcp
+}  // namespace optserve::comm::tcp

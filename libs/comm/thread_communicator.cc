@@ -6,7 +6,7 @@
 #include "comm/communicator.h"
 #include "comm/reduction.h"
 
-namespace optserve {
+namespace optserve::comm {
 
 namespace {
 
@@ -151,4 +151,4 @@ std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int world) 
   return ranks;
 }
 
-}  // namespace optserve
+}  // namespace optserve::comm

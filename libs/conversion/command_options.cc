@@ -40,6 +40,11 @@ ConfigParser& add_command(ConfigParser& parser, ConvertCommand& command, bool& s
               "Number of shards; 0: the largest of 8, 4, 2 and 1 that the model and the quantisation allow");
   options.add("heads", command.num_heads,
               "Number of attention heads, for files that do not say it; 0: that of the published model of this size");
+  options
+      .add("head", command.head_word,
+           "Which matrix makes the logits where the files hold a head of their own although their configuration says "
+           "that it is the token table: the table, as transformers has it, or their own; auto refuses such files")
+      .choices({"auto", "table", "own"});
   options.add("vocab", command.vocab_file, "File gpt2-vocab.json; by default looked for beside the source");
   options.add("merges", command.merges_file, "File gpt2-merges.txt; by default looked for beside the source");
   options.add("allow-nonfinite", command.allow_nonfinite, "Accept weights that are NaN or infinite");

@@ -3,8 +3,10 @@
 // same ones.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/config.h"
 
@@ -15,6 +17,10 @@ struct ReaderOptions {
   std::string sandbox = "try";   // require, try or off
   int64_t reader_seconds = 600;  // a reader that says nothing for longer is ended
 };
+
+// Which matrix makes the logits where files hold a head of their own though they say that it is the token table.
+enum class OutputHead : uint8_t { kAuto, kTable, kOwn };
+inline constexpr std::array<std::string_view, 3> kOutputHeadNames = {"auto", "table", "own"};  // in this order
 
 // What a conversion is asked for, in values that mean the same everywhere. The converter's library takes them from
 // here.
@@ -28,16 +34,18 @@ struct ConvertRequest {
   int64_t num_heads = 0;      // 0: as the files say, or as the published model of this size has
   std::string vocab_file;     // both empty: found beside the input or in the folder above
   std::string merges_file;
-  bool allow_nonfinite = false;  // accept NaN and infinite weights where they can be stored
-  bool check_source = true;      // compare the input's bytes with its CRC-32s
-  bool restart = false;          // remove what an attempt that ended has left instead of going on from it
-  int64_t pass_mib_max = 0;      // MiB of output that a crash may lose; 0: chosen
+  OutputHead head = OutputHead::kAuto;  // kAuto refuses heads that contradict their configuration
+  bool allow_nonfinite = false;         // accept NaN and infinite weights where they can be stored
+  bool check_source = true;             // compare the input's bytes with its CRC-32s
+  bool restart = false;                 // remove what an attempt that ended has left instead of going on from it
+  int64_t pass_mib_max = 0;             // MiB of output that a crash may lose; 0: chosen
 };
 
 // The command adds words, which the converter has to read, and what concerns the command alone.
 struct ConvertCommand : ConvertRequest {
   std::string dtype = "keep";     // keep, fp32, fp16 or bf16
   std::string quantize = "none";  // none, int8, int8-mse, fp8 or int4
+  std::string head_word = "auto";
   ReaderOptions reader;
   bool verify = false;  // the output may exist already
   bool show_progress = true;

@@ -9,11 +9,11 @@ namespace optserve::engine {
 
 struct Batch {
   int64_t num_tokens = 0;  // rows, padding included
-  StepEntry entry;
-  AttentionBatch attention;
+  backend::StepEntry entry;
+  backend::AttentionBatch attention;
   int64_t num_draws = 0;  // rows of `sample`
   Tensor draw_rows;       // I32[num_draws]; empty: every row of the step draws
-  SampleBatch sample;
+  backend::SampleBatch sample;
   Tensor score_rows;  // I32[n]: rows whose log-probability of `score_targets` is wanted
   Tensor score_targets;
   // Steps of the same key differ in the contents of their tensors alone.

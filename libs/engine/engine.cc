@@ -17,25 +17,25 @@
 #include "engine/weight_source.h"
 #include "engine/workspace.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 namespace {
 
 using namespace engine;
 
-DType kv_dtype(const EngineOptions& options, const Backend& backend) {
+DType kv_dtype(const EngineOptions& options, const backend::Backend& backend) {
   return options.kv_dtype.value_or(backend.compute_dtype());
 }
 
 constexpr int64_t kScoredRowsMax = 128;  // logits rows of one product: bounds the memory of prompt log-probabilities
 
-SlotLimits slot_limits(const OptConfig& config, const EngineOptions& options) {
+SlotLimits slot_limits(const model_spec::OptConfig& config, const EngineOptions& options) {
   return {options.max_sequences, options.max_step_tokens, options.num_blocks,
           static_cast<int32_t>(config.max_positions)};
 }
 
-WorkspaceSizes workspace_sizes(const OptConfig& config, const EngineOptions& options, const Backend& backend,
-                               int64_t world) {
+WorkspaceSizes workspace_sizes(const model_spec::OptConfig& config, const EngineOptions& options,
+                               const backend::Backend& backend, int64_t world) {
   const int64_t sequences = backend.padded_rows(options.max_sequences);
   WorkspaceSizes sizes;
   sizes.rows_max = std::max<int64_t>(options.max_step_tokens, sequences);
@@ -61,14 +61,14 @@ struct StartedStep {
   };
   uint64_t step = 0;
   std::vector<Item> items;
-  Mark begun = 0, done = 0;
+  backend::Mark begun = 0, done = 0;
   size_t turn = 0;
 };
 
 class OptEngine final : public Engine {
  public:
-  OptEngine(const EngineOptions& options, const WeightSource& source, uint64_t digest, Backend& backend,
-            Communicator& communicator)
+  OptEngine(const EngineOptions& options, const WeightSource& source, uint64_t digest, backend::Backend& backend,
+            comm::Communicator& communicator)
       : options_(options),
         config_(source.config()),
         digest_(digest),
@@ -93,7 +93,7 @@ class OptEngine final : public Engine {
     }
     std::ranges::reverse(sizes);
     for (const int64_t rows : sizes) {
-      for (const uint32_t features : {uint32_t{0}, uint32_t{kSampleDraw | kSampleTruncate}}) {
+      for (const uint32_t features : {uint32_t{0}, uint32_t{sampling::kSampleDraw | sampling::kSampleTruncate}}) {
         for (int round = 0; round < 2; ++round) {  // the first runs, the second records
           const Batch& batch = slots_.padding_step(rows, features);
           exec_.backend.capture_or_run(*batch.graph_key, [&] { execute(batch); });
@@ -106,7 +106,7 @@ class OptEngine final : public Engine {
 
   ~OptEngine() override { exec_.backend.drop_recordings(); }
 
-  const OptConfig& config() const override { return config_; }
+  const model_spec::OptConfig& config() const override { return config_; }
   const EngineOptions& options() const override { return options_; }
   uint64_t manifest_digest() const override { return digest_; }
   int in_flight() const override { return in_flight_; }
@@ -191,7 +191,7 @@ class OptEngine final : public Engine {
   }
 
   EngineOptions options_;
-  OptConfig config_;
+  model_spec::OptConfig config_;
   uint64_t digest_;
   KvCache cache_;
   Workspace workspace_;
@@ -203,10 +203,10 @@ class OptEngine final : public Engine {
   size_t next_ = 0;
   int in_flight_ = 0;
   std::atomic<double> busy_ms_ = 0, idle_ms_ = 0;  // written by the thread that finishes steps
-  std::optional<Mark> last_done_;
+  std::optional<backend::Mark> last_done_;
 };
 
-Status check_options(const EngineOptions& options, const OptConfig& config, int world) {
+Status check_options(const EngineOptions& options, const model_spec::OptConfig& config, int world) {
   for (const Status& status :
        {check_range("num_blocks", options.num_blocks, 0, INT32_MAX),
         check_range("max_sequences", options.max_sequences, 1, INT32_MAX),
@@ -225,7 +225,7 @@ Status check_options(const EngineOptions& options, const OptConfig& config, int 
 }
 
 // Ranks that read different files would compute nonsense together.
-void expect_same_model(Communicator& communicator, uint64_t digest) {
+void expect_same_model(comm::Communicator& communicator, uint64_t digest) {
   std::vector<uint8_t> bytes;
   for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<uint8_t>(digest >> shift));
   const std::vector<uint8_t> mine = bytes;
@@ -237,8 +237,9 @@ void expect_same_model(Communicator& communicator, uint64_t digest) {
 }
 
 // Sets num_blocks if the device's memory is to decide it.
-Status plan_memory(const WeightSource& source, Backend& backend, Communicator& communicator, EngineOptions& options) {
-  const OptConfig& config = source.config();
+Status plan_memory(const WeightSource& source, backend::Backend& backend, comm::Communicator& communicator,
+                   EngineOptions& options) {
+  const model_spec::OptConfig& config = source.config();
   const auto memory = backend.memory();
   const int64_t world = communicator.world();
   const SlotLimits limits = slot_limits(config, options);
@@ -264,7 +265,7 @@ Status plan_memory(const WeightSource& source, Backend& backend, Communicator& c
 }
 
 Result<std::unique_ptr<Engine>> build(EngineOptions options, const WeightSource& source, uint64_t digest,
-                                      Backend& backend, Communicator& communicator) {
+                                      backend::Backend& backend, comm::Communicator& communicator) {
   if (Status status = plan_memory(source, backend, communicator, options); !status.ok()) {
     return status.refusal();
   }
@@ -276,13 +277,14 @@ Result<std::unique_ptr<Engine>> build(EngineOptions options, const WeightSource&
   return std::unique_ptr<Engine>(std::move(engine));
 }
 
-Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& backend, Communicator& communicator) {
+Result<std::unique_ptr<Engine>> load(const EngineOptions& options, backend::Backend& backend,
+                                     comm::Communicator& communicator) {
   const int rank = communicator.rank(), world = communicator.world();
   if (options.checkpoint.empty()) {
     if (Status status = validate(options.random_config); !status.ok()) return status.refusal();
     if (Status status = check_options(options, options.random_config, world); !status.ok()) return status.refusal();
-    const auto source =
-        make_random_source(options.random_config, options.random_seed, options.random_dtype, options.random_format);
+    const auto source = make_random_source(options.random_config, options.random_seed, options.random_dtype,
+                                           options.random_format, options.random_up_bias);
     return build(options, *source, 0, backend, communicator);
   }
   auto reader = checkpoint::CheckpointReader::open(options.checkpoint);
@@ -299,8 +301,8 @@ Result<std::unique_ptr<Engine>> load(const EngineOptions& options, Backend& back
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options, Backend& backend,
-                                               Communicator& communicator) {
+Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options, backend::Backend& backend,
+                                               comm::Communicator& communicator) {
   auto engine = load(options, backend, communicator);
   if (!engine.ok()) {
     if (communicator.world() > 1) communicator.abort(engine.refusal().message);
@@ -311,4 +313,4 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options, Bac
   return engine;
 }
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -14,16 +14,17 @@
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 using model_spec::OptConfig;
 
 struct EngineOptions {
-  std::string checkpoint;   // folder of a sharded checkpoint; empty: weights at random from `random_seed`
-  OptConfig random_config;  // shape of the random model
+  std::string checkpoint;               // folder of a sharded checkpoint; empty: weights at random from `random_seed`
+  model_spec::OptConfig random_config;  // shape of the random model
   uint64_t random_seed = 0;
-  DType random_dtype = DType::kF16;               // type its weights are rounded to
-  std::optional<QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
+  DType random_dtype = DType::kF16;                      // type its weights are rounded to
+  std::optional<quant::QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
+  float random_up_bias = 0;                              // see make_random_source()
   bool verify_checksums = true;
   std::optional<DType> kv_dtype;  // of the KV cache's cells: I8, or unset for the compute type
   int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for
@@ -40,11 +41,11 @@ class Engine {
   // Loads weights and allocates everything a step needs, then waits for the other ranks. Bad checkpoints and options
   // are refused (the group is aborted, so that the other ranks do not wait); a failing device throws Error. `backend`
   // and `communicator` must outlive the engine.
-  static Result<std::unique_ptr<Engine>> create(const EngineOptions& options, Backend& backend,
-                                                Communicator& communicator);
+  static Result<std::unique_ptr<Engine>> create(const EngineOptions& options, backend::Backend& backend,
+                                                comm::Communicator& communicator);
   virtual ~Engine() = default;
 
-  virtual const OptConfig& config() const = 0;
+  virtual const model_spec::OptConfig& config() const = 0;
   virtual const EngineOptions& options() const = 0;  // num_blocks is what was planned
   virtual uint64_t manifest_digest() const = 0;      // first 8 bytes of the manifest's SHA-256; 0 for random weights
   // Starts a step on every rank together; it may still run when the call returns. At most depth() steps are started and
@@ -64,4 +65,4 @@ class Engine {
   static constexpr int kStepsInFlight = 2;
 };
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -9,15 +9,15 @@
 #include "comm/run_ranks.h"
 #include "engine/generate.h"
 
-namespace optserve {
+namespace optserve::engine {
 namespace engine_test {
 
-using batching::FinishReason;
 using batching::SequenceRequest;
+using sampling::FinishReason;
 using testing::HasSubstr;
 
-OptConfig tiny_config() {
-  OptConfig config;
+model_spec::OptConfig tiny_config() {
+  model_spec::OptConfig config;
   config.name = "tiny";
   config.num_layers = 2;
   config.hidden = 64;
@@ -58,23 +58,24 @@ std::vector<SequenceRequest> requests() {
   return list;
 }
 
-std::unique_ptr<Backend> one_thread() { return make_backend({.device = {}, .threads = 1}); }
+std::unique_ptr<backend::Backend> one_thread() { return backend::make_backend({.device = {}, .threads = 1}); }
 
 // Runs the requests on a group and returns what rank 0 saw.
 std::vector<Generation> generate(const EngineOptions& options, int world, std::vector<SequenceRequest> list,
                                  batching::PlannerStats* stats = nullptr, int32_t draft_tokens = 0) {
   std::vector<Generation> generations;
-  run_ranks(world == 1 ? RankKind::kSolo : RankKind::kThreads, world, [&](Communicator& communicator) {
-    const auto backend = one_thread();
-    auto engine = Engine::create(options, *backend, communicator);
-    ASSERT_TRUE(engine.ok()) << engine.refusal().message;
-    if (communicator.rank() != 0) return follow(*engine.value(), communicator);
-    GroupLeader leader(*engine.value(), communicator);
-    batching::PlannerOptions planner = planner_options(*engine.value());
-    planner.draft_tokens = draft_tokens;
-    generations = generate_all(leader, planner, std::move(list), stats);
-    leader.stop();
-  });
+  comm::run_ranks(world == 1 ? comm::RankKind::kSolo : comm::RankKind::kThreads, world,
+                  [&](comm::Communicator& communicator) {
+                    const auto backend = one_thread();
+                    auto engine = Engine::create(options, *backend, communicator);
+                    ASSERT_TRUE(engine.ok()) << engine.refusal().message;
+                    if (communicator.rank() != 0) return follow(*engine.value(), communicator);
+                    GroupLeader leader(*engine.value(), communicator);
+                    batching::PlannerOptions planner = planner_options(*engine.value());
+                    planner.draft_tokens = draft_tokens;
+                    generations = generate_all(leader, planner, std::move(list), stats);
+                    leader.stop();
+                  });
   return generations;
 }
 
@@ -96,7 +97,7 @@ void expect_same(const std::vector<Generation>& a, const std::vector<Generation>
 TEST(GenerateAll, TellsEachStepAndCanBeGivenUp) {
   const EngineOptions options = tiny_options();
   const auto backend = one_thread();
-  const auto communicator = make_solo_communicator();
+  const auto communicator = comm::make_solo_communicator();
   const auto engine = std::move(Engine::create(options, *backend, *communicator)).value();
   GroupLeader leader(*engine, *communicator);
   const std::vector<SequenceRequest> three(3, request(4, 20, 2));
@@ -124,6 +125,15 @@ TEST(Engine, GroupsOfAnySizeAgree) {
   for (const Generation& generation : alone) EXPECT_GE(generation.tokens.size(), 1u);
   expect_same(generate(tiny_options(), 2, requests()), alone, 1e-4f);
   expect_same(generate(tiny_options(), 4, requests()), alone, 1e-4f);
+}
+
+TEST(Engine, SoDoGroupsOfARelativeOfOpt) {
+  EngineOptions options = tiny_options();
+  options.random_config.activation = model_spec::Activation::kGelu;
+  options.random_config.final_norm = false;
+  const auto alone = generate(options, 1, requests());
+  expect_same(generate(options, 2, requests()), alone, 1e-4f);
+  expect_same(generate(options, 4, requests()), alone, 1e-4f);
 }
 
 // Texts that repeat themselves, some until they are drawn otherwise; with what the chain makes of the history.
@@ -179,7 +189,7 @@ TEST(Engine, SoItIsWithAnInt8KvCache) {
   }
   options.kv_dtype = DType::kI16;
   const auto backend = one_thread();
-  const auto communicator = make_solo_communicator();
+  const auto communicator = comm::make_solo_communicator();
   const auto refused = Engine::create(options, *backend, *communicator);
   ASSERT_FALSE(refused.ok());
   EXPECT_THAT(refused.refusal().message, HasSubstr("of the compute type or of I8, not of I16"));
@@ -194,7 +204,7 @@ TEST(Engine, ManySequencesOfOnePrefixEnterInOneStep) {
   std::vector<SequenceRequest> list(40, request(241, 1, 0));
   for (SequenceRequest& r : list) r.prompt_logprobs = false;
   const auto backend = one_thread();
-  const auto communicator = make_solo_communicator();
+  const auto communicator = comm::make_solo_communicator();
   const auto engine = std::move(Engine::create(options, *backend, *communicator)).value();
   GroupLeader leader(*engine, *communicator);
   batching::PlannerOptions planner = planner_options(*engine);
@@ -234,7 +244,7 @@ TEST(Engine, HonoursLengthMinimumAndIgnoredEndOfText) {
     if (i % 2 == 1) {
       EXPECT_GE(g.tokens.size(), 45u);
     }
-    EXPECT_TRUE(g.finished == FinishReason::kLength || g.tokens.back() == 2);
+    EXPECT_TRUE(g.finished == sampling::FinishReason::kLength || g.tokens.back() == 2);
     ended_early += g.tokens.size() < 45 ? 1 : 0;
     for (TokenId token : g.tokens) EXPECT_TRUE(token >= 0 && token < 99 && token != 1) << token;
   }
@@ -246,12 +256,12 @@ TEST(Engine, FollowsToTheLastPosition) {
   r.sampling.ignore_eos = true;
   const auto generation = generate(tiny_options(), 1, {r}).front();
   EXPECT_EQ(generation.tokens.size(), 59u);  // 64 positions
-  EXPECT_EQ(generation.finished, FinishReason::kLength);
+  EXPECT_EQ(generation.finished, sampling::FinishReason::kLength);
 }
 
 std::string refusal_of(const EngineOptions& options, int world) {
   std::string message;
-  auto communicators = make_thread_communicators(world);
+  auto communicators = comm::make_thread_communicators(world);
   const auto backend = one_thread();
   const auto engine = Engine::create(options, *backend, *communicators[0]);
   EXPECT_FALSE(engine.ok());
@@ -276,7 +286,7 @@ TEST(Engine, RefusesWhatItCannotServe) {
 TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   EngineOptions options = tiny_options();
   // A group of one whose sums over the ranks can be made to hold NaN.
-  class Poison final : public Communicator {
+  class Poison final : public comm::Communicator {
    public:
     int rank() const override { return 0; }
     int world() const override { return 1; }
@@ -299,9 +309,9 @@ TEST(Engine, ReportsBrokenLogitsInsteadOfDrawing) {
   SequenceRequest r = request(4, 5, 0);
   r.prompt_logprobs = false;
   const auto broken = generate_all(leader, planner, {r});
-  EXPECT_EQ(broken[0].finished, FinishReason::kError);
+  EXPECT_EQ(broken[0].finished, sampling::FinishReason::kError);
   EXPECT_TRUE(broken[0].tokens.empty());
 }
 
 }  // namespace engine_test
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -9,8 +9,8 @@ namespace optserve::engine {
 struct Workspace;
 
 struct Exec {
-  Backend& backend;
-  Communicator& communicator;
+  backend::Backend& backend;
+  comm::Communicator& communicator;
   Workspace& workspace;
 };
 

@@ -2,7 +2,7 @@
 
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 batching::PlannerOptions planner_options(const Engine& engine) {
   batching::PlannerOptions options;
@@ -13,6 +13,7 @@ batching::PlannerOptions planner_options(const Engine& engine) {
   options.max_context = static_cast<int32_t>(engine.config().max_positions);
   options.pipeline_depth = engine.depth();
   options.eos = engine.config().eos_id;
+  options.more_eos = engine.config().more_eos_ids;
   return options;
 }
 
@@ -56,4 +57,4 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
   return generations;
 }
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -7,13 +7,13 @@
 #include "batching/draft_source.h"
 #include "engine/group.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 struct Generation {
   std::vector<TokenId> tokens;         // new ones, the end-of-text id included
   std::vector<float> logprobs;         // of the new ones
   std::vector<float> prompt_logprobs;  // of tokens [1, given), if asked for
-  batching::FinishReason finished = batching::FinishReason::kLength;
+  sampling::FinishReason finished = sampling::FinishReason::kLength;
 };
 
 // What a planner has to know of an engine. max_context is the model's.
@@ -36,4 +36,4 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
                                      batching::PlannerStats* stats = nullptr, const OnGenerateStep& on_step = {},
                                      batching::DraftSource* drafts = nullptr);
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -2,9 +2,10 @@
 
 #include <exception>
 
-namespace optserve {
+namespace optserve::engine {
 
-GroupLeader::GroupLeader(Engine& engine, Communicator& communicator) : engine_(engine), communicator_(communicator) {
+GroupLeader::GroupLeader(Engine& engine, comm::Communicator& communicator)
+    : engine_(engine), communicator_(communicator) {
   check_eq(communicator.rank(), 0, "rank that leads");
 }
 
@@ -36,7 +37,7 @@ void GroupLeader::stop() {
   communicator_.broadcast_bytes(nothing, 0);
 }
 
-void follow(Engine& engine, Communicator& communicator) {
+void follow(Engine& engine, comm::Communicator& communicator) {
   try {
     std::vector<uint8_t> bytes;
     for (communicator.broadcast_bytes(bytes, 0); !bytes.empty(); communicator.broadcast_bytes(bytes, 0)) {
@@ -52,4 +53,4 @@ void follow(Engine& engine, Communicator& communicator) {
   }
 }
 
-}  // namespace optserve
+}  // namespace optserve::engine

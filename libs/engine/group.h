@@ -5,12 +5,12 @@
 #include "comm/communicator.h"
 #include "engine/engine.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 // Rank 0's side. Engine and communicator must outlive it.
 class GroupLeader {
  public:
-  GroupLeader(Engine& engine, Communicator& communicator);
+  GroupLeader(Engine& engine, comm::Communicator& communicator);
   // Sends the plan to the followers and starts it with them; see Engine::start(). Throws Error when a peer is gone; the
   // group has then ended.
   void start(const batching::StepPlan& plan);
@@ -26,10 +26,10 @@ class GroupLeader {
   auto or_abort(const Call& call);
 
   Engine& engine_;
-  Communicator& communicator_;
+  comm::Communicator& communicator_;
 };
 
 // The other ranks' side: executes plans until the leader stops. Throws Error when a peer is gone.
-void follow(Engine& engine, Communicator& communicator);
+void follow(Engine& engine, comm::Communicator& communicator);
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -4,7 +4,8 @@
 
 namespace optserve::engine {
 
-KvCache::KvCache(Backend& backend, const model_spec::OptConfig& config, DType dtype, int64_t num_blocks, int64_t world)
+KvCache::KvCache(backend::Backend& backend, const model_spec::OptConfig& config, DType dtype, int64_t num_blocks,
+                 int64_t world)
     : num_blocks_(num_blocks) {
   check(dtype == backend.compute_dtype() || dtype == DType::kI8, "KvCache: type of the cells");
   const int64_t heads = config.num_heads / world;
@@ -17,7 +18,7 @@ KvCache::KvCache(Backend& backend, const model_spec::OptConfig& config, DType dt
     return view;
   };
   for (int64_t i = 0; i < config.num_layers; ++i) {
-    KvLayer& layer = layers_.emplace_back();
+    backend::KvLayer& layer = layers_.emplace_back();
     layer.keys = zeros(dtype, {num_blocks, heads, limits::kKvBlockTokens, config.head_dim()});
     layer.values = zeros(dtype, {num_blocks, heads, limits::kKvBlockTokens, config.head_dim()});
     if (dtype != DType::kI8) continue;

@@ -12,15 +12,16 @@ class KvCache {
  public:
   // `dtype` of the cells: the backend's compute type, or I8. Throws Error when the device has no room. All cells start
   // as zeros, so a kernel may read past a context.
-  KvCache(Backend& backend, const model_spec::OptConfig& config, DType dtype, int64_t num_blocks, int64_t world);
+  KvCache(backend::Backend& backend, const model_spec::OptConfig& config, DType dtype, int64_t num_blocks,
+          int64_t world);
 
-  KvLayer layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  backend::KvLayer layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   int64_t num_blocks() const { return num_blocks_; }
 
  private:
   int64_t num_blocks_;
   std::vector<Buffer> buffers_;
-  std::vector<KvLayer> layers_;
+  std::vector<backend::KvLayer> layers_;
 };
 
 }  // namespace optserve::engine

@@ -40,12 +40,12 @@ WorkspaceSizes sizes_of(const model_spec::OptConfig& config, int64_t rows) {
 }  // namespace
 
 struct LayerWalk::Text {
-  Text(Backend& backend, const std::vector<TokenId>& ids, int64_t hidden) : backend_(backend) {
+  Text(backend::Backend& backend, const std::vector<TokenId>& ids, int64_t hidden) : backend_(backend) {
     const auto tokens = static_cast<int32_t>(ids.size());
     batch.num_tokens = tokens;
     batch.entry.ids = upload(ids);
     batch.entry.positions = upload(count_up(tokens));
-    AttentionBatch& attention = batch.attention;
+    backend::AttentionBatch& attention = batch.attention;
     attention.num_sequences = 1;
     attention.num_decodes = tokens == 1 ? 1 : 0;
     attention.row_begin = upload({0, tokens});
@@ -54,7 +54,7 @@ struct LayerWalk::Text {
     attention.block_table = upload(count_up(blocks_of(tokens))).reshape({1, blocks_of(tokens)});
     attention.kv_slots = upload(count_up(tokens));
     std::vector<int32_t> tiles;
-    for (int32_t first = 0; first < tokens && tokens > 1; first += kAttentionTileRows)
+    for (int32_t first = 0; first < tokens && tokens > 1; first += backend::kAttentionTileRows)
       tiles.insert(tiles.end(), {0, first});
     attention.tiles = upload(tiles).reshape({static_cast<int64_t>(tiles.size() / 2), 2});
     x = activations(tokens, hidden);
@@ -78,12 +78,13 @@ struct LayerWalk::Text {
     return buffers_.back().view(dtype, {rows, width});
   }
 
-  Backend& backend_;
+  backend::Backend& backend_;
   std::vector<Buffer> buffers_;
 };
 
-LayerWalk::LayerWalk(const WeightSource& source, Backend& backend, const std::vector<std::vector<TokenId>>& texts)
-    : loader_(source, backend, 0, 1, {}), backend_(backend), communicator_(make_solo_communicator()) {
+LayerWalk::LayerWalk(const WeightSource& source, backend::Backend& backend,
+                     const std::vector<std::vector<TokenId>>& texts)
+    : loader_(source, backend, 0, 1, {}), backend_(backend), communicator_(comm::make_solo_communicator()) {
   const model_spec::OptConfig& config = source.config();
   int64_t longest = 1;
   for (const std::vector<TokenId>& ids : texts) {
@@ -110,7 +111,7 @@ void LayerWalk::run_layer(const OptLayer& layer, const LayerNorm* next, const Ba
   const auto look = [&](LayerInput input, const Tensor& x) {
     if (watch) watch(input, x);
   };
-  look(LayerInput::kQkv, next != nullptr ? workspace_->y(rows) : workspace_->x(rows));
+  look(LayerInput::kQkv, loader_.config().norm_before ? workspace_->y(rows) : workspace_->x(rows));
   layer.attend(exec, batch);
   look(LayerInput::kOut, workspace_->heads(rows));
   look(LayerInput::kUp, workspace_->y(rows));
@@ -121,17 +122,18 @@ void LayerWalk::run_layer(const OptLayer& layer, const LayerNorm* next, const Ba
 void LayerWalk::next_layer(const Watch& watch) {
   check(!at_end(), "LayerWalk: there is no further layer");
   const OptLayer layer(loader_, layer_, cache_->layer(0));
+  const model_spec::OptConfig& config = loader_.config();
+  const bool is_last = layer_ + 1 == config.num_layers;
   std::optional<LayerNorm> next;
-  if (loader_.config().norm_before) {
-    const bool is_last = layer_ + 1 == loader_.config().num_layers;
-    next.emplace(loader_, is_last ? "final_norm" : model_spec::layer_tensor_name(layer_ + 1, "attention_norm"));
-  }
+  if (config.norm_before && !is_last)
+    next.emplace(loader_, model_spec::layer_tensor_name(layer_ + 1, "attention_norm"));
+  if (config.has_final_norm() && is_last) next.emplace(loader_, "final_norm");
   Exec exec{backend_, *communicator_, *workspace_};
   for (const auto& text : texts_) {
     const Tensor x = workspace_->x(text->batch.num_tokens), y = workspace_->y(text->batch.num_tokens);
     backend_.copy(text->x, x);
-    if (next && layer_ == 0) layer.attention_norm().forward(exec, x, y);
-    if (next && layer_ > 0) backend_.copy(text->y, y);
+    if (config.norm_before && layer_ == 0) layer.attention_norm().forward(exec, x, y);
+    if (config.norm_before && layer_ > 0) backend_.copy(text->y, y);
     run_layer(layer, next ? &*next : nullptr, text->batch, watch);
     backend_.copy(x, text->x);
     if (next) backend_.copy(y, text->y);
@@ -144,7 +146,7 @@ std::vector<float> LayerWalk::logits(size_t text) {
   check(at_end(), "LayerWalk: layers are left");
   const Text& wanted = *texts_.at(text);
   const int64_t rows = wanted.batch.num_tokens, vocab = loader_.config().vocab;
-  const Tensor hidden = loader_.config().norm_before ? wanted.y : wanted.x;
+  const Tensor hidden = loader_.config().has_final_norm() ? wanted.y : wanted.x;
   const OptEmbedding embedding(loader_);
   const LogitsHead head(loader_, embedding.token_table());
   Exec exec{backend_, *communicator_, *workspace_};

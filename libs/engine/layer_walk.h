@@ -29,7 +29,7 @@ class LayerWalk {
   using Watch = std::function<void(LayerInput input, const Tensor& x)>;
 
   // Embeds the texts: each has 1 to max_positions ids of the table. `source` and `backend` must outlive the walk.
-  LayerWalk(const WeightSource& source, Backend& backend, const std::vector<std::vector<TokenId>>& texts);
+  LayerWalk(const WeightSource& source, backend::Backend& backend, const std::vector<std::vector<TokenId>>& texts);
   ~LayerWalk();
 
   int64_t layer() const { return layer_; }  // the next one to run; num_layers at the end
@@ -45,8 +45,8 @@ class LayerWalk {
   void run_layer(const OptLayer& layer, const LayerNorm* next, const Batch& batch, const Watch& watch);
 
   WeightLoader loader_;
-  Backend& backend_;
-  std::unique_ptr<Communicator> communicator_;
+  backend::Backend& backend_;
+  std::unique_ptr<comm::Communicator> communicator_;
   std::vector<std::unique_ptr<Text>> texts_;
   std::unique_ptr<KvCache> cache_;  // of one layer and the longest text
   std::unique_ptr<Workspace> workspace_;

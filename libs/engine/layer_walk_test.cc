@@ -15,8 +15,11 @@ namespace layer_walk_test {
 constexpr uint64_t kSeed = 11;
 using Texts = std::vector<std::vector<TokenId>>;
 
-OptConfig tiny_config(bool norm_before) {
-  OptConfig config;
+enum class Kind { kNormsBefore, kNormsAfter, kNoFinalNormAndGelu };
+
+model_spec::OptConfig tiny_config(Kind kind) {
+  const bool norm_before = kind != Kind::kNormsAfter;
+  model_spec::OptConfig config;
   config.name = "tiny";
   config.num_layers = 3;
   config.hidden = 64;
@@ -27,6 +30,8 @@ OptConfig tiny_config(bool norm_before) {
   config.embed_dim = norm_before ? 64 : 32;
   config.max_positions = 160;
   config.norm_before = norm_before;
+  config.final_norm = kind != Kind::kNoFinalNormAndGelu;
+  if (!config.final_norm) config.activation = model_spec::Activation::kGelu;
   return config;
 }
 
@@ -41,14 +46,14 @@ Texts texts() {
 }
 
 // Log-probabilities of each text's ids after the first, as the engine has them.
-std::vector<std::vector<float>> engine_logprobs(const OptConfig& config, Backend& backend) {
+std::vector<std::vector<float>> engine_logprobs(const model_spec::OptConfig& config, backend::Backend& backend) {
   EngineOptions options;
   options.random_config = config;
   options.random_seed = kSeed;
   options.num_blocks = 64;
   options.max_sequences = 8;
   options.max_step_tokens = 48;  // the longest text comes in pieces
-  const auto communicator = make_solo_communicator();
+  const auto communicator = comm::make_solo_communicator();
   const auto engine = std::move(Engine::create(options, backend, *communicator)).value();
   GroupLeader leader(*engine, *communicator);
   std::vector<batching::SequenceRequest> requests;
@@ -65,8 +70,8 @@ std::vector<std::vector<float>> engine_logprobs(const OptConfig& config, Backend
   return logprobs;
 }
 
-std::vector<float> logprobs_of(Backend& backend, const OptConfig& config, std::vector<float> logits,
-                               const std::vector<TokenId>& ids) {
+std::vector<float> logprobs_of(backend::Backend& backend, const model_spec::OptConfig& config,
+                               std::vector<float> logits, const std::vector<TokenId>& ids) {
   const auto rows = static_cast<int64_t>(ids.size()) - 1;
   std::vector<TokenId> targets(ids.begin() + 1, ids.end());
   std::vector<float> found(static_cast<size_t>(rows));
@@ -77,11 +82,11 @@ std::vector<float> logprobs_of(Backend& backend, const OptConfig& config, std::v
   return found;
 }
 
-class LayerWalkOf : public ::testing::TestWithParam<bool> {};
+class LayerWalkOf : public ::testing::TestWithParam<Kind> {};
 
 TEST_P(LayerWalkOf, HasTheEnginesLogprobsToTheBit) {
-  const OptConfig config = tiny_config(GetParam());
-  const auto backend = make_backend({.device = {}, .threads = 1});
+  const model_spec::OptConfig config = tiny_config(GetParam());
+  const auto backend = backend::make_backend({.device = {}, .threads = 1});
   const auto wanted = engine_logprobs(config, *backend);
   const auto source = make_random_source(config, kSeed, DType::kF16);
   LayerWalk walk(*source, *backend, texts());
@@ -91,8 +96,8 @@ TEST_P(LayerWalkOf, HasTheEnginesLogprobsToTheBit) {
 }
 
 TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
-  const OptConfig config = tiny_config(GetParam());
-  const auto backend = make_backend({.device = {}, .threads = 1});
+  const model_spec::OptConfig config = tiny_config(GetParam());
+  const auto backend = backend::make_backend({.device = {}, .threads = 1});
   const auto source = make_random_source(config, kSeed, DType::kF16);
   LayerWalk walk(*source, *backend, texts());
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -105,7 +110,8 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
         for (int64_t column = 0; column < x.dim(1); ++column) {
           const float value = x.row<float>(row)[column];
           ASSERT_TRUE(std::isfinite(value));
-          ASSERT_TRUE(input != LayerInput::kDown || value >= 0) << "what follows relu";
+          const bool is_relu = input == LayerInput::kDown && config.activation == model_spec::Activation::kRelu;
+          ASSERT_TRUE(!is_relu || value >= 0) << "what follows relu";
         }
       }
       // Norms: rows of about unit variance.
@@ -121,8 +127,13 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
   EXPECT_TRUE(walk.at_end());
 }
 
-INSTANTIATE_TEST_SUITE_P(Norms, LayerWalkOf, ::testing::Bool(),
-                         [](const auto& kind) { return kind.param ? "Before" : "After"; });
+std::string name_of_kind(const ::testing::TestParamInfo<Kind>& kind) {
+  if (kind.param == Kind::kNoFinalNormAndGelu) return "NoFinalNormAndGelu";
+  return kind.param == Kind::kNormsBefore ? "NormsBefore" : "NormsAfter";
+}
+INSTANTIATE_TEST_SUITE_P(Kinds, LayerWalkOf,
+                         ::testing::Values(Kind::kNormsBefore, Kind::kNormsAfter, Kind::kNoFinalNormAndGelu),
+                         name_of_kind);
 
 }  // namespace layer_walk_test
 }  // namespace optserve::engine

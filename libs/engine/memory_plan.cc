@@ -24,13 +24,16 @@ std::string mib(double bytes) {
 
 }  // namespace
 
-uint64_t weight_bytes(const WeightSource& source, int world, const Backend& backend) {
+uint64_t weight_bytes(const WeightSource& source, int world, const backend::Backend& backend) {
   uint64_t bytes = 0;
   for (const model_spec::TensorSpec& spec : source.tensors()) {
     const model_spec::Block block = block_of(spec, 0, world);
-    const QuantFormat format = source.format(spec);
+    const quant::QuantFormat format = source.format(spec);
     bytes += is_plain(format) ? static_cast<uint64_t>(block.elements()) * dtype_bytes(backend.compute_dtype())
                               : backend.weight_bytes(format, block.row_count(), block.cols);
+    if (spec.name.ends_with("ffn.down.weight")) {
+      bytes += backend.sparse_input_bytes(format, block.row_count(), block.cols);
+    }
   }
   return bytes;
 }
@@ -41,7 +44,7 @@ uint64_t kv_block_bytes(const model_spec::OptConfig& config, int64_t world, DTyp
   return static_cast<uint64_t>(token / world * limits::kKvBlockTokens);
 }
 
-std::string describe(const MemoryNeeds& needs, const DeviceMemory& memory, double fraction, int64_t blocks) {
+std::string describe(const MemoryNeeds& needs, const backend::DeviceMemory& memory, double fraction, int64_t blocks) {
   const double cache = static_cast<double>(needs.kv_block) * static_cast<double>(blocks);
   return "weights " + gib(static_cast<double>(needs.weights)) + ", workspace " +
          gib(static_cast<double>(needs.workspace)) + ", KV cache " + gib(cache) + " (" + std::to_string(blocks) +
@@ -50,8 +53,8 @@ std::string describe(const MemoryNeeds& needs, const DeviceMemory& memory, doubl
          ", to be used at most " + std::to_string(static_cast<int>(fraction * 100 + 0.5)) + "%";
 }
 
-Result<int32_t> plan_kv_blocks(const MemoryNeeds& needs, const DeviceMemory& memory, double fraction, int64_t least,
-                               int64_t most) {
+Result<int32_t> plan_kv_blocks(const MemoryNeeds& needs, const backend::DeviceMemory& memory, double fraction,
+                               int64_t least, int64_t most) {
   const double total = static_cast<double>(memory.total_bytes), free = static_cast<double>(memory.free_bytes);
   const double usable = fraction * total - (total - free);  // others may hold memory of the device too
   const double left = usable - static_cast<double>(needs.weights + needs.workspace);

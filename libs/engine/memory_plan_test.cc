@@ -8,10 +8,10 @@ namespace memory_plan_test {
 using testing::HasSubstr;
 
 constexpr size_t kGib = size_t{1} << 30;
-const OptConfig& opt(const char* name) { return *model_spec::find_published(name); }
+const model_spec::OptConfig& opt(const char* name) { return *model_spec::find_published(name); }
 
-uint64_t weights_of(const char* name, int world, std::optional<QuantFormat> format = {}) {
-  const auto backend = make_backend({});
+uint64_t weights_of(const char* name, int world, std::optional<quant::QuantFormat> format = {}) {
+  const auto backend = backend::make_backend({});
   return weight_bytes(*make_random_source(opt(name), 1, DType::kF16, format), world, *backend);
 }
 
@@ -31,14 +31,25 @@ TEST(MemoryPlan, CountsWeightsAndCacheOfARank) {
 TEST(MemoryPlan, CountsQuantisedMatricesAsTheyAreKept) {
   // 12 layers of 12 x 768 x 768 weights, and a scale for each of their 9 x 768 outputs or 128 weights.
   const uint64_t large = uint64_t{12} * 12 * 768 * 768, others = weights_of("opt-125m", 1) - 4 * large;
-  EXPECT_EQ(weights_of("opt-125m", 1, QuantFormat::kInt8), others + large + 12u * 9 * 768 * 4);
-  EXPECT_EQ(weights_of("opt-125m", 1, QuantFormat::kFp8), others + large + 12u * 9 * 768 * 4);
-  EXPECT_EQ(weights_of("opt-125m", 1, QuantFormat::kInt4), others + large / 2 + large / 128 * 4);
+  EXPECT_EQ(weights_of("opt-125m", 1, quant::QuantFormat::kInt8), others + large + 12u * 9 * 768 * 4);
+  EXPECT_EQ(weights_of("opt-125m", 1, quant::QuantFormat::kFp8), others + large + 12u * 9 * 768 * 4);
+  EXPECT_EQ(weights_of("opt-125m", 1, quant::QuantFormat::kInt4), others + large / 2 + large / 128 * 4);
+}
+
+// So that a random model has as many zeros behind its ReLU as a trained one.
+TEST(RandomSource, BiasesInFrontOfTheReluHaveTheWantedMean) {
+  const auto source = make_random_source(opt("opt-125m"), 1, DType::kF32, {}, -1.5f);
+  for (const model_spec::TensorSpec& spec : source->tensors()) {
+    if (!spec.name.ends_with(".bias")) continue;
+    const auto block = source->random_block(spec, 0, 1);
+    ASSERT_TRUE(block.has_value());
+    EXPECT_EQ(block->centre, spec.name.ends_with("ffn.up.bias") ? -1.5f : 0.0f) << spec.name;
+  }
 }
 
 TEST(MemoryPlan, TheCacheTakesWhatIsLeft) {
   const MemoryNeeds needs{.weights = 10 * kGib, .workspace = 2 * kGib, .kv_block = kGib / 8};
-  const DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
+  const backend::DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
   // 0.9 of 80 is 72, others hold 2, weights and workspace 12: 58 are left.
   EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 1, 1'000'000).value(), 58 * 8);
   EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 1, 100).value(), 100);
@@ -47,7 +58,7 @@ TEST(MemoryPlan, TheCacheTakesWhatIsLeft) {
 
 TEST(MemoryPlan, ARefusalShowsTheArithmetic) {
   const MemoryNeeds needs{.weights = 70 * kGib, .workspace = 2 * kGib, .kv_block = kGib / 8};
-  const DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
+  const backend::DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
   const auto refused = plan_kv_blocks(needs, memory, 0.9, 16, 1000);
   ASSERT_FALSE(refused.ok());
   for (const char* part : {"weights 70.00 GiB", "workspace 2.00 GiB", "2.00 GiB (16 blocks of 128.00 MiB)",

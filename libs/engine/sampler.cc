@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kBest = limits::kTopLogprobsMax;
 }
 
-Sampler::Sampler(Backend& backend, int64_t draws_max, int64_t scores_max) {
+Sampler::Sampler(backend::Backend& backend, int64_t draws_max, int64_t scores_max) {
   const auto draws = static_cast<size_t>(draws_max), scores = static_cast<size_t>(scores_max);
   ids_ = backend.allocate(draws * sizeof(int32_t));
   logprobs_ = backend.allocate(draws * sizeof(float));
@@ -46,12 +46,12 @@ void Sampler::score(Exec& exec, const OptModel& model, Tensor hidden, const Batc
   }
 }
 
-void Sampler::copy_results(Backend& backend, const Batch& batch, size_t turn) {
+void Sampler::copy_results(backend::Backend& backend, const Batch& batch, size_t turn) {
   const HostResults& host = host_[turn];
   if (batch.num_draws > 0) {
     backend.copy_to_host(host.ids.data(), ids_.view(DType::kI32, {batch.num_draws}));
     backend.copy_to_host(host.logprobs.data(), logprobs_.view(DType::kF32, {batch.num_draws}));
-    if ((batch.sample.features & kSampleLogprobs) != 0) {
+    if ((batch.sample.features & sampling::kSampleLogprobs) != 0) {
       backend.copy_to_host(host.best_ids.data(), best_ids_.view(DType::kI32, {batch.num_draws, kBest}));
       backend.copy_to_host(host.best_logprobs.data(), best_logprobs_.view(DType::kF32, {batch.num_draws, kBest}));
     }

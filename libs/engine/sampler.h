@@ -15,7 +15,7 @@ namespace optserve::engine {
 class Sampler {
  public:
   // `draws_max`, `scores_max`: most rows of one step.
-  Sampler(Backend& backend, int64_t draws_max, int64_t scores_max);
+  Sampler(backend::Backend& backend, int64_t draws_max, int64_t scores_max);
 
   // Draws the tokens of a step. `hidden`: what the model made of its rows. Can be recorded into a graph.
   void draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
@@ -23,7 +23,7 @@ class Sampler {
   void score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
   // Starts the copies of the results to the host, to be read with results() once they are complete. `turn` < number of
   // steps in flight.
-  void copy_results(Backend& backend, const Batch& batch, size_t turn);
+  void copy_results(backend::Backend& backend, const Batch& batch, size_t turn);
 
   struct Results {
     const int32_t* ids;       // [num_draws]

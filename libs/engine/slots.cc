@@ -31,7 +31,7 @@ uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences) {
          step_array_bytes(largest_step(limits, padded_sequences));
 }
 
-Slots::Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config)
+Slots::Slots(backend::Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config)
     : backend_(backend),
       limits_(limits),
       slots_(static_cast<size_t>(limits.max_sequences)),
@@ -108,11 +108,11 @@ void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
     arrays_[kKvSlots].push_back(block * kKvBlockTokens + position % kKvBlockTokens);
   }
   const auto sequence = static_cast<int32_t>(arrays_[kContext].size());
-  AttentionBatch& attention = batch_.attention;
+  backend::AttentionBatch& attention = batch_.attention;
   if (work.num_tokens == 1 && attention.num_decodes == sequence) {
     ++attention.num_decodes;
   } else {
-    for (int32_t first = 0; first < work.num_tokens; first += kAttentionTileRows) {
+    for (int32_t first = 0; first < work.num_tokens; first += backend::kAttentionTileRows) {
       arrays_[kTiles].insert(arrays_[kTiles].end(), {sequence, first});
     }
   }
@@ -130,7 +130,7 @@ void Slots::add_draws(const batching::SlotWork& work, Slot& slot) {
     arrays_.sample_rows.push_back(
         pack(slot.sampling, slot.has_rules, work.slot, slot.length + draw, slot.prompt_tokens));
   }
-  batch_.sample.features |= sample_features(slot.sampling, slot.has_rules);
+  batch_.sample.features |= sampling::sample_features(slot.sampling, slot.has_rules);
   ++slot.length;  // the first drawn token
   slot.length_max = slot.length + static_cast<int32_t>(work.drafts.size());
 }
@@ -192,7 +192,7 @@ void Slots::upload() {
     return arrays_.view(array).reshape({arrays_.view(array).numel() / width, width});
   };
   batch_.entry.table_updates = rows_of(kTableUpdates, 3);
-  AttentionBatch& attention = batch_.attention;
+  backend::AttentionBatch& attention = batch_.attention;
   attention.num_sequences = static_cast<int64_t>(arrays_[kContext].size());
   attention.row_begin = arrays_.view(kRowBegin);
   attention.context = arrays_.view(kContext);

@@ -29,7 +29,7 @@ uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences);
 
 class Slots {
  public:
-  Slots(Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config);
+  Slots(backend::Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config);
 
   // Brings the slots up to date and uploads the step. A plan that breaks its promises aborts. The batch is valid until
   // the next call; its arrays until kStepsInFlight calls later.
@@ -39,13 +39,13 @@ class Slots {
   const Batch& padding_step(int64_t rows, uint32_t sample_features);
 
   // Of the sequence in a live slot, after begin_step().
-  const SamplingParams& sampling(int32_t slot) const { return slots_[static_cast<size_t>(slot)].sampling; }
+  const sampling::SamplingParams& sampling(int32_t slot) const { return slots_[static_cast<size_t>(slot)].sampling; }
 
  private:
   struct Slot {
     bool live = false;
     int32_t prompt_tokens = 0;
-    SamplingParams sampling;
+    sampling::SamplingParams sampling;
     bool has_rules = false;
     int32_t length = 0;           // tokens that the device knows once every started step is done
     int32_t length_max = 0;       // as many if all drafts of the last step are right; they are when there were none
@@ -64,7 +64,7 @@ class Slots {
   void pad(size_t rows);
   void upload();
 
-  Backend& backend_;
+  backend::Backend& backend_;
   SlotLimits limits_;
   std::vector<Slot> slots_;
   StepArrays arrays_;

@@ -26,7 +26,7 @@ int64_t elements_max(StepArray array, const StepSizes& most) {
     case kRowBegin:
       return most.sequences + 1;
     case kTiles:  // a sequence and a row each; the last tile of a sequence may be short
-      return 2 * (most.rows / kAttentionTileRows + most.sequences);
+      return 2 * (most.rows / backend::kAttentionTileRows + most.sequences);
     case kTableUpdates:  // row, column, block
       return 3 * most.table_updates;
     case kStepArrayCount:
@@ -38,7 +38,7 @@ int64_t elements_max(StepArray array, const StepSizes& most) {
 }  // namespace
 
 size_t step_array_bytes(const StepSizes& most) {
-  size_t bytes = aligned(static_cast<size_t>(most.sequences) * sizeof(PackedSampleRow));
+  size_t bytes = aligned(static_cast<size_t>(most.sequences) * sizeof(sampling::PackedSampleRow));
   for (int array = 0; array < kStepArrayCount; ++array) {
     const int64_t elements = elements_max(static_cast<StepArray>(array), most);
     bytes += aligned(static_cast<size_t>(elements) * sizeof(int32_t));
@@ -46,7 +46,7 @@ size_t step_array_bytes(const StepSizes& most) {
   return bytes;
 }
 
-StepArrays::StepArrays(Backend& backend, const StepSizes& most)
+StepArrays::StepArrays(backend::Backend& backend, const StepSizes& most)
     : backend_(backend), device_(backend.allocate(step_array_bytes(most))) {
   for (Buffer& staging : staging_) staging = backend.allocate_host(device_.bytes());
 }
@@ -69,9 +69,9 @@ void StepArrays::upload() {
     return at;
   };
   const auto rows = static_cast<int64_t>(sample_rows.size());
-  constexpr auto kRowBytes = static_cast<int64_t>(sizeof(PackedSampleRow));
-  sample_rows_view_ = Tensor(place(sample_rows.data(), sample_rows.size() * sizeof(PackedSampleRow)), DType::kU8,
-                             {rows, kRowBytes}, device_.device());
+  constexpr auto kRowBytes = static_cast<int64_t>(sizeof(sampling::PackedSampleRow));
+  sample_rows_view_ = Tensor(place(sample_rows.data(), sample_rows.size() * sizeof(sampling::PackedSampleRow)),
+                             DType::kU8, {rows, kRowBytes}, device_.device());
   for (size_t i = 0; i < ints_.size(); ++i) {
     int_views_[i] = Tensor(place(ints_[i].data(), ints_[i].size() * sizeof(int32_t)), DType::kI32,
                            {static_cast<int64_t>(ints_[i].size())}, device_.device());

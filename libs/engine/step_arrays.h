@@ -42,11 +42,11 @@ size_t step_array_bytes(const StepSizes& most);
 
 class StepArrays {
  public:
-  StepArrays(Backend& backend, const StepSizes& most);
+  StepArrays(backend::Backend& backend, const StepSizes& most);
 
   // Host side of the present step.
   std::vector<int32_t>& operator[](StepArray array) { return ints_[array]; }
-  std::vector<PackedSampleRow> sample_rows;
+  std::vector<sampling::PackedSampleRow> sample_rows;
   void clear();
   // Copies everything to the device, in order.
   void upload();
@@ -56,7 +56,7 @@ class StepArrays {
   const Tensor& sample_rows_view() const { return sample_rows_view_; }     // U8[rows, sizeof(PackedSampleRow)]
 
  private:
-  Backend& backend_;
+  backend::Backend& backend_;
   std::array<std::vector<int32_t>, kStepArrayCount> ints_;
   Buffer device_;
   std::array<Buffer, Engine::kStepsInFlight> staging_;  // in turn: the copy of the step before may still be under way

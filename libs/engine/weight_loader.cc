@@ -9,14 +9,15 @@ namespace {
 // Host bytes of the values of a rank's block.
 uint64_t block_bytes(const WeightSource& source, const model_spec::TensorSpec& spec, int rank, int world) {
   const model_spec::Block block = block_of(spec, rank, world);
-  const QuantFormat format = source.format(spec);
-  return static_cast<uint64_t>(block.row_count() * elements_per_row(format, block.cols)) *
-         tensor::dtype_bytes(info(format).storage);
+  const quant::QuantFormat format = source.format(spec);
+  return static_cast<uint64_t>(block.row_count() * quant::elements_per_row(format, block.cols)) *
+         dtype_bytes(info(format).storage);
 }
 
 }  // namespace
 
-WeightLoader::WeightLoader(const WeightSource& source, Backend& backend, int rank, int world, Progress progress)
+WeightLoader::WeightLoader(const WeightSource& source, backend::Backend& backend, int rank, int world,
+                           Progress progress)
     : source_(source), backend_(backend), rank_(rank), world_(world), progress_(std::move(progress)) {
   for (const model_spec::TensorSpec& spec : source.tensors()) {
     specs_.emplace(spec.name, &spec);
@@ -54,16 +55,16 @@ const void* WeightLoader::read(const model_spec::TensorSpec& spec) {
   return block;
 }
 
-StoredMatrix WeightLoader::read_matrix(const model_spec::TensorSpec& spec) {
-  const QuantFormat format = source_.format(spec);
+quant::StoredMatrix WeightLoader::read_matrix(const model_spec::TensorSpec& spec) {
+  const quant::QuantFormat format = source_.format(spec);
   const model_spec::Block block = block_of(spec, rank_, world_);
-  StoredMatrix stored{format, block.row_count(), block.cols};
+  quant::StoredMatrix stored{format, block.row_count(), block.cols};
   if (is_plain(format)) {
     stored.values = read(spec);
     return stored;
   }
   const uint64_t bytes = block_bytes(source_, spec, rank_, world_);
-  const auto scales = static_cast<size_t>(block.row_count() * scales_per_row(format, block.cols));
+  const auto scales = static_cast<size_t>(block.row_count() * quant::scales_per_row(format, block.cols));
   const uint64_t scales_at = (bytes + alignof(float) - 1) / alignof(float) * alignof(float);
   std::byte* staged = next_staging(scales_at + scales * sizeof(float));
   auto* scale = reinterpret_cast<float*>(staged + scales_at);
@@ -76,12 +77,12 @@ StoredMatrix WeightLoader::read_matrix(const model_spec::TensorSpec& spec) {
 
 void WeightLoader::uploaded() { staging_[turn_].in_use_until = backend_.mark(); }
 
-Weight WeightLoader::matrix(std::string_view name) {
+quant::Weight WeightLoader::matrix(std::string_view name) {
   const model_spec::TensorSpec& spec = note(take(name));
   if (const auto random = source_.random_block(spec, rank_, world_)) {
     return backend_.random_weight(*random, source_.format(spec));
   }
-  Weight weight = backend_.load_weight(read_matrix(spec));
+  quant::Weight weight = backend_.load_weight(read_matrix(spec));
   uploaded();
   return weight;
 }

@@ -27,15 +27,15 @@ class WeightLoader {
  public:
   using Progress = std::function<void(uint64_t done, uint64_t total)>;  // bytes
 
-  WeightLoader(const WeightSource& source, Backend& backend, int rank, int world, Progress progress);
+  WeightLoader(const WeightSource& source, backend::Backend& backend, int rank, int world, Progress progress);
 
   const model_spec::OptConfig& config() const { return source_.config(); }
-  Backend& backend() const { return backend_; }
+  backend::Backend& backend() const { return backend_; }
   int rank() const { return rank_; }
   int world() const { return world_; }
 
   // The rank's block of a matrix, in the form that linear products want. Aborts if the table has no such tensor.
-  Weight matrix(std::string_view name);
+  quant::Weight matrix(std::string_view name);
   // The rank's block of a vector or a table that is read by element: [rows, cols], or [rows].
   Table table(std::string_view name);
   // Aborts, naming the tensors, unless every one was taken.
@@ -47,14 +47,14 @@ class WeightLoader {
   // The host bytes of the rank's block: valid until kBuffers blocks later.
   const void* read(const model_spec::TensorSpec& spec);
   // The same of a matrix, with its scales if it is quantised.
-  StoredMatrix read_matrix(const model_spec::TensorSpec& spec);
+  quant::StoredMatrix read_matrix(const model_spec::TensorSpec& spec);
   // Room of `bytes` that no copy to the device reads any more.
   std::byte* next_staging(uint64_t bytes);
   // Notes where the device's copies from the block read last end.
   void uploaded();
 
   const WeightSource& source_;
-  Backend& backend_;
+  backend::Backend& backend_;
   int rank_;
   int world_;
   Progress progress_;
@@ -64,7 +64,7 @@ class WeightLoader {
   static constexpr size_t kBuffers = 2;
   struct Staging {
     Buffer bytes;
-    std::optional<Mark> in_use_until;
+    std::optional<backend::Mark> in_use_until;
   };
   std::array<Staging, kBuffers> staging_;
   size_t turn_ = 0;

@@ -19,11 +19,11 @@ class CheckpointSource final : public WeightSource {
 
   const model_spec::OptConfig& config() const override { return reader_.config(); }
   const std::vector<TensorSpec>& tensors() const override { return reader_.tensors(); }
-  tensor::DType dtype() const override { return reader_.dtype(); }
+  DType dtype() const override { return reader_.dtype(); }
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
     reader_.read_block(spec, rank, world, out);
   }
-  QuantFormat format(const TensorSpec& spec) const override { return reader_.format(spec); }
+  quant::QuantFormat format(const TensorSpec& spec) const override { return reader_.format(spec); }
   void read_scales(const TensorSpec& spec, int rank, int world, std::span<float> out) const override {
     reader_.read_scales(spec, rank, world, out);
   }
@@ -35,23 +35,28 @@ class CheckpointSource final : public WeightSource {
 
 class RandomSource final : public WeightSource {
  public:
-  RandomSource(const model_spec::OptConfig& config, uint64_t seed, tensor::DType dtype,
-               std::optional<QuantFormat> format)
-      : config_(config), tensors_(opt_tensors(config)), seed_(seed), dtype_(dtype), format_(format) {}
+  RandomSource(const model_spec::OptConfig& config, uint64_t seed, DType dtype,
+               std::optional<quant::QuantFormat> format, float up_bias)
+      : config_(config),
+        tensors_(opt_tensors(config)),
+        seed_(seed),
+        dtype_(dtype),
+        format_(format),
+        up_bias_(up_bias) {}
 
   const model_spec::OptConfig& config() const override { return config_; }
   const std::vector<TensorSpec>& tensors() const override { return tensors_; }
-  tensor::DType dtype() const override { return dtype_; }
-  QuantFormat format(const TensorSpec& spec) const override {
-    return format_ && spec.quantisable ? *format_ : *plain_format(dtype_);
+  DType dtype() const override { return dtype_; }
+  quant::QuantFormat format(const TensorSpec& spec) const override {
+    return format_ && spec.quantisable ? *format_ : *quant::plain_format(dtype_);
   }
   void read_scales(const TensorSpec& spec, int rank, int world, std::span<float> out) const override {
-    std::ranges::fill(out, random_scale(*random_block(spec, rank, world), format(spec)));
+    std::ranges::fill(out, quant::random_scale(*random_block(spec, rank, world), format(spec)));
   }
 
   void read_block(const TensorSpec& spec, int rank, int world, std::span<std::byte> out) const override {
     const RandomBlock block = *random_block(spec, rank, world);
-    return is_plain(format(spec)) ? fill_random(block, out) : fill_random_codes(block, format(spec), out);
+    return is_plain(format(spec)) ? fill_random(block, out) : quant::fill_random_codes(block, format(spec), out);
   }
 
   std::optional<RandomBlock> random_block(const TensorSpec& spec, int rank, int world) const override {
@@ -70,11 +75,12 @@ class RandomSource final : public WeightSource {
 
  private:
   // Values lie in centre +- reach.
-  static void set_range(const TensorSpec& spec, RandomBlock& random) {
+  void set_range(const TensorSpec& spec, RandomBlock& random) const {
     if (!spec.is_matrix) {
       const bool gain = spec.name.ends_with("norm.weight");
       random.centre = gain ? 1.0f : 0.0f;
       random.reach = gain ? 0.3f : 0.1f;
+      if (spec.name.ends_with("ffn.up.bias")) random.centre = up_bias_;
     } else if (spec.name == "embed_positions.weight") {
       random.reach = 0.2f;
     } else {
@@ -87,8 +93,9 @@ class RandomSource final : public WeightSource {
   model_spec::OptConfig config_;
   std::vector<TensorSpec> tensors_;
   uint64_t seed_;
-  tensor::DType dtype_;
-  std::optional<QuantFormat> format_;
+  DType dtype_;
+  std::optional<quant::QuantFormat> format_;
+  float up_bias_;
 };
 
 }  // namespace
@@ -97,9 +104,9 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
   return std::make_unique<CheckpointSource>(reader);
 }
 
-std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
-                                                 tensor::DType dtype, std::optional<QuantFormat> format) {
-  return std::make_unique<RandomSource>(config, seed, dtype, format);
+std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed, DType dtype,
+                                                 std::optional<quant::QuantFormat> format, float up_bias) {
+  return std::make_unique<RandomSource>(config, seed, dtype, format, up_bias);
 }
 
 }  // namespace optserve::engine

@@ -25,9 +25,9 @@ class WeightSource {
   virtual ~WeightSource() = default;
   virtual const model_spec::OptConfig& config() const = 0;
   virtual const std::vector<model_spec::TensorSpec>& tensors() const = 0;
-  virtual tensor::DType dtype() const = 0;  // of every block that is not quantised
+  virtual DType dtype() const = 0;  // of every block that is not quantised
   // How the blocks of `spec` come: plain in dtype(), or quantised with scales.
-  virtual QuantFormat format(const model_spec::TensorSpec& spec) const = 0;
+  virtual quant::QuantFormat format(const model_spec::TensorSpec& spec) const = 0;
   // Fills `out` with the block that `rank` of `world` has of `spec`, an entry of tensors(), row-major, in format().
   // Throws Error when a file cannot be read.
   virtual void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const = 0;
@@ -42,8 +42,10 @@ std::unique_ptr<WeightSource> make_checkpoint_source(const checkpoint::Checkpoin
 
 // Every element is a function of (seed, tensor name, place in the whole tensor): any rank of any group gets its part of
 // the same model. Sizes are such that activations stay near one in every layer; norms, biases and positions are random
-// too. With a quantised `format` the large matrices of the layers are codes (quant/random_codes.h).
-std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed,
-                                                 tensor::DType dtype, std::optional<QuantFormat> format = {});
+// too. With a quantised `format` the large matrices of the layers are codes (quant/random_codes.h). `up_bias` is the
+// mean of the biases in front of the ReLU, whose inputs have a deviation of about one: 0 makes half of its outputs
+// zeros, -1.68 makes 95% of them zeros, as trained models have.
+std::unique_ptr<WeightSource> make_random_source(const model_spec::OptConfig& config, uint64_t seed, DType dtype,
+                                                 std::optional<quant::QuantFormat> format = {}, float up_bias = 0);
 
 }  // namespace optserve::engine

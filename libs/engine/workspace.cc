@@ -9,7 +9,8 @@ uint64_t WorkspaceSizes::bytes(size_t element_bytes) const {
   return static_cast<uint64_t>(activations) * element_bytes + static_cast<uint64_t>(logits) * sizeof(float);
 }
 
-Workspace::Workspace(Backend& backend, const WorkspaceSizes& s) : sizes(s), compute_dtype_(backend.compute_dtype()) {
+Workspace::Workspace(backend::Backend& backend, const WorkspaceSizes& s)
+    : sizes(s), compute_dtype_(backend.compute_dtype()) {
   const auto rows = [&](int64_t count, int64_t width) {
     return backend.allocate(static_cast<size_t>(count * width) * dtype_bytes(compute_dtype_));
   };

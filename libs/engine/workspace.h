@@ -21,7 +21,7 @@ struct WorkspaceSizes {
 };
 
 struct Workspace {
-  Workspace(Backend& backend, const WorkspaceSizes& sizes);
+  Workspace(backend::Backend& backend, const WorkspaceSizes& sizes);
 
   // Activations in the compute type, [rows, width].
   Tensor x(int64_t rows) const { return view(x_, rows, sizes.hidden); }  // residual stream

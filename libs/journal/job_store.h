@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "protocol/client_messages.h"
@@ -22,9 +23,10 @@ namespace optserve::journal {
 // A job enters the queue.
 struct Accepted {
   JobId job;
-  uint64_t order = 0;  // grows from job to job; the other records name the job's row by it
-  int64_t accepted_wall_ms = 0;
-  std::string payload_sha256;  // 32 bytes, of encode_job_payload(): a submit of the same key and payload is this job
+  uint64_t order = 0;            // grows from job to job; the other records name the job's row by it
+  int64_t accepted_at_ms = 0;    // by time_ms()
+  int64_t accepted_wall_ms = 0;  // for people
+  std::string payload_sha256;    // 32 bytes, of encode_job_payload(): a submit of the same key and payload is this job
   protocol::JobSpec spec;
   std::string encoded_spec;  // encode_job_spec(spec) if the caller has it; then append() does not read `spec`
 };
@@ -47,8 +49,8 @@ struct Progress {
 // job's present lease.
 struct Finished {
   uint64_t order = 0;
-  LeaseToken token;             // the lease that produced the result; number 0: the job ended without one
-  int64_t expires_wall_ms = 0;  // the result and its key are kept until then
+  LeaseToken token;           // the lease that produced the result; number 0: the job ended without one
+  int64_t expires_at_ms = 0;  // by time_ms(): the result and its key are kept until then
   int64_t accepted_wall_ms = 0;
   std::string tenant;
   std::string model;
@@ -95,7 +97,7 @@ using Question = std::variant<FindResult, ListEnded, FindDead, PurgeEnded, BackU
 struct KnownKey {
   std::string tenant, key, payload_sha256;  // an empty digest matches every payload: written by an older version
   JobId job;
-  int64_t expires_wall_ms = 0;
+  int64_t expires_at_ms = 0;
   std::string group{};
   protocol::JobState state = protocol::JobState::kSucceeded;
 };
@@ -146,6 +148,9 @@ class JobStore {
   virtual uint64_t append(Record record) = 0;  // sequence number, from 1, growing
   virtual uint64_t durable() const = 0;
   virtual bool is_durable() const = 0;  // false: volatile mode
+  // The clock by which ages and expiries of records are kept, also across restarts. It never jumps: see
+  // base/lasting_time.h.
+  virtual int64_t time_ms(Instant now) const = 0;
   // True while too much waits for the disk: new jobs are refused as busy.
   virtual bool is_congested() const = 0;
   // True while the disk is full: new jobs are refused, and those that are known go on.
@@ -163,6 +168,9 @@ class MemoryStore final : public JobStore {
   uint64_t append(Record record) override;
   uint64_t durable() const override { return sequence_; }
   bool is_durable() const override { return false; }
+  int64_t time_ms(Instant now) const override {
+    return std::chrono::floor<milliseconds>(now.time_since_epoch()).count();
+  }
   bool is_congested() const override { return false; }
   bool is_full() const override { return false; }
   void ask(uint64_t request, Question question) override;

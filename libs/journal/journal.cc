@@ -63,8 +63,12 @@ size_t size_of(const Record& record) {
 
 struct Journal::Impl {
   Impl(const JournalOptions& given, const Clock& of, Recovery& recovery)
-      : options(given), clock(of), reserve(given.path, given.reserve_bytes), database(open_database(recovery)) {
-    backups = std::make_unique<Backups>(options, clock.wall_ms(), database->connection());
+      : options(given),
+        clock(of),
+        reserve(given.path, given.reserve_bytes),
+        database(open_database(recovery)),
+        time(database->time()) {
+    backups = std::make_unique<Backups>(options, clock.now(), database->connection());
     full = full || !reserve.fill();
     thread = std::thread([this] { run(); });
   }
@@ -80,14 +84,14 @@ struct Journal::Impl {
   // A disk that is full at the start gets the reserve's room.
   std::unique_ptr<JournalDatabase> open_database(Recovery& recovery) {
     try {
-      return std::make_unique<JournalDatabase>(options, clock.wall_ms(), recovery);
+      return std::make_unique<JournalDatabase>(options, clock.now(), recovery);
     } catch (const SqliteError& error) {
       if (error.code() != SQLITE_FULL) throw;
     }
     reserve.release();
     full = true;
     recovery = {};
-    return std::make_unique<JournalDatabase>(options, clock.wall_ms(), recovery);
+    return std::make_unique<JournalDatabase>(options, clock.now(), recovery);
   }
 
   void run() {
@@ -173,7 +177,7 @@ struct Journal::Impl {
   }
 
   bool commit_batch() {
-    const auto write = [this] { database->commit(batch, clock.wall_ms()); };
+    const auto write = [this] { database->commit(batch, clock.now()); };
     const bool had_reserve = !full;
     if (!with_room(write) && !(had_reserve && with_room(write))) return false;
     durable.fetch_add(batch.size(), std::memory_order_release);
@@ -208,7 +212,7 @@ struct Journal::Impl {
 
   int64_t purge_expired() {
     int64_t removed = 0;
-    with_room([&] { removed = database->purge_expired(clock.wall_ms(), kPurgeLimit); });
+    with_room([&] { removed = database->purge_expired(clock.now(), kPurgeLimit); });
     purged.fetch_add(static_cast<uint64_t>(removed), std::memory_order_relaxed);
     return removed;
   }
@@ -240,7 +244,7 @@ struct Journal::Impl {
       }
     }
     std::vector<Answer> found;
-    backups->step(clock.wall_ms(), full, found);
+    backups->step(now, clock.wall_ms(), full, found);
     deliver(std::move(found));
   }
 
@@ -263,7 +267,7 @@ struct Journal::Impl {
   }
 
   Answer read(const Asked& asked) {
-    const int64_t now = clock.wall_ms();
+    const Instant now = clock.now();
     try {
       if (const auto* dead = std::get_if<FindDead>(&asked.question)) {
         return {asked.request, database->find_dead(dead->job, now)};
@@ -298,7 +302,7 @@ struct Journal::Impl {
   std::vector<Answer> go_on(Task& task, ListEnded& list) {
     try {
       list.after = task.after;
-      auto part = database->list_ended(list, kListWindow, clock.wall_ms());
+      auto part = database->list_ended(list, kListWindow, clock.now());
       task.after = part.last;
       for (auto& item : part.items) task.listed.jobs.push_back(std::move(item));
       if (!part.is_last && task.listed.jobs.size() <= list.limit) return {};
@@ -312,7 +316,7 @@ struct Journal::Impl {
 
   std::vector<Answer> go_on(Task& task, const PurgeEnded& purge) {
     JournalDatabase::Part<KnownKey> part;
-    if (!with_room([&] { part = database->purge_ended(purge.filter, task.after, kPurgeWindow); })) {
+    if (!with_room([&] { part = database->purge_ended(purge.filter, task.after, kPurgeWindow, clock.now()); })) {
       return {{task.request, refuse(ErrorCode::kStorageFull, "the journal's disk is full: not all was purged")}};
     }
     task.after = part.last;
@@ -364,6 +368,7 @@ struct Journal::Impl {
   // The thread's, once it runs.
   DiskReserve reserve;
   std::unique_ptr<JournalDatabase> database;
+  const LastingTime time;
   std::unique_ptr<Backups> backups;
   std::vector<Record> batch;  // taken from the queue and not yet durable
   std::deque<Task> tasks;
@@ -403,6 +408,8 @@ uint64_t Journal::durable() const {
   impl_->throw_if_failed();
   return impl_->durable.load(std::memory_order_acquire);
 }
+
+int64_t Journal::time_ms(Instant now) const { return impl_->time.ms(now); }
 
 bool Journal::is_congested() const {
   return impl_->waiting.load(std::memory_order_relaxed) > impl_->options.queue_records_max;

@@ -30,20 +30,22 @@ struct JournalOptions {
   std::string backup_folder{};                  // must exist, better on another disk; "": no backups
   milliseconds backup_interval{3'600'000};      // 0: only when asked
   size_t backups_kept = 24;                     // older ones are removed
+  std::string boot{};                           // boot_id(); "": times do not go on while no process runs
 };
 
 class Journal final : public JobStore {
  public:
   // Takes an exclusive lock, checks every page and row, upgrades an older schema (and keeps a copy of the file beside
-  // it as <path>.v1.bak), raises the term, and recovers. Throws Error for a file that another process has open, and for
-  // one that is damaged, of another program or of a newer version; the message says what to do, and names the latest
-  // backup if there is one. The clock outlives the journal.
+  // it as <path>.v1.bak or .v2.bak), raises the term, and recovers. Throws Error for a file that another process has
+  // open, and for one that is damaged, of another program or of a newer version; the message says what to do, and names
+  // the latest backup if there is one. The clock outlives the journal.
   static std::unique_ptr<Journal> open(const JournalOptions& options, const Clock& clock, Recovery& recovery);
   ~Journal() override;  // commits what is appended, unless the disk is full, then closes
 
   uint64_t append(Record record) override;  // throws Error after a failed write
   uint64_t durable() const override;        // throws Error after a failed write
   bool is_durable() const override { return true; }
+  int64_t time_ms(Instant now) const override;
   bool is_congested() const override;
   bool is_full() const override;
   // A list includes jobs that end while it is made, and a purge those that end before it is finished. While records

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdio>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
@@ -30,16 +32,35 @@ std::string backup_name(int64_t wall_ms) {
   return std::string(kPrefix) + std::string(text.data(), length) + thousandths + std::string(kSuffix);
 }
 
+// The time that a backup's name tells; nullopt: the name is not that of a backup.
+std::optional<int64_t> time_of(const std::string& name) {
+  std::tm parts{};
+  int thousandths = 0;
+  int read = 0;
+  const int found = std::sscanf(name.c_str(), "journal-%4d%2d%2dT%2d%2d%2d.%3dZ.db%n", &parts.tm_year, &parts.tm_mon,
+                                &parts.tm_mday, &parts.tm_hour, &parts.tm_min, &parts.tm_sec, &thousandths, &read);
+  if (found != 7 || static_cast<size_t>(read) != name.size()) return std::nullopt;
+  parts.tm_year -= 1900, parts.tm_mon -= 1;
+  return int64_t{::timegm(&parts)} * 1'000 + thousandths;
+}
+
 // Oldest first: their names are their times.
 std::vector<std::string> backups_in(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code failure;
   for (const auto& entry : std::filesystem::directory_iterator(folder, failure)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) names.push_back(name);
+    if (time_of(name)) names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+// Later than every other in the folder, whatever the wall clock did since: the newest is the one to restore, and the
+// oldest are removed.
+std::string next_name(const std::string& folder, int64_t wall_ms) {
+  const std::vector<std::string> names = backups_in(folder);
+  return backup_name(names.empty() ? wall_ms : std::max(wall_ms, *time_of(names.back()) + 1));
 }
 
 void remove_partial_copies(const std::string& folder) {
@@ -69,10 +90,10 @@ std::string latest_backup(const std::string& folder) {
   return names.empty() ? "" : folder + "/" + names.back();
 }
 
-Backups::Backups(const JournalOptions& options, int64_t now_wall_ms, Database& source)
+Backups::Backups(const JournalOptions& options, Instant now, Database& source)
     : source_(source),
       folder_(options.backup_folder),
-      interval_ms_(options.backup_interval.count()),
+      interval_(options.backup_interval),
       kept_(std::max<size_t>(1, options.backups_kept)) {
   if (folder_.empty()) return;
   if (!std::filesystem::is_directory(folder_)) throw Error("backup folder " + folder_ + ": no such folder");
@@ -81,8 +102,7 @@ Backups::Backups(const JournalOptions& options, int64_t now_wall_ms, Database& s
   if (latest.empty()) return;
   // Restarts more often than the interval must not put a backup off for ever.
   const auto age = std::filesystem::file_time_type::clock::now() - std::filesystem::last_write_time(latest);
-  const int64_t age_ms = std::chrono::duration_cast<milliseconds>(age).count();
-  due_wall_ms_ = now_wall_ms + std::max<int64_t>(0, interval_ms_ - std::max<int64_t>(0, age_ms));
+  due_ = now + (interval_ - std::clamp(std::chrono::duration_cast<milliseconds>(age), milliseconds(0), interval_));
 }
 
 Backups::~Backups() {
@@ -91,7 +111,7 @@ Backups::~Backups() {
   if (!name_.empty() && !outcome_.valid()) std::filesystem::remove(file(name_ + std::string(kPartial)));
 }
 
-void Backups::step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers) {
+void Backups::step(Instant now, int64_t wall_ms, bool is_full, std::vector<Answer>& answers) {
   if (folder_.empty()) {
     for (const uint64_t request : std::exchange(asked_, {})) {
       answers.push_back(
@@ -110,15 +130,14 @@ void Backups::step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answe
     copy_pages();
     return;
   }
-  if (interval_ms_ > 0) due_wall_ms_ = std::min(due_wall_ms_, now_wall_ms + interval_ms_);  // the clock went back
-  const bool is_due = interval_ms_ > 0 && !is_full && now_wall_ms >= due_wall_ms_;
-  if (is_due || !asked_.empty()) start(now_wall_ms);
+  const bool is_due = interval_ > milliseconds(0) && !is_full && now >= due_;
+  if (is_due || !asked_.empty()) start(now, wall_ms);
 }
 
-void Backups::start(int64_t now_wall_ms) {
-  due_wall_ms_ = now_wall_ms + interval_ms_;
+void Backups::start(Instant now, int64_t wall_ms) {
+  due_ = now + interval_;
   under_way_ = std::exchange(asked_, {});
-  name_ = backup_name(now_wall_ms);
+  name_ = next_name(folder_, wall_ms);
   try {
     target_ = open_copy(file(name_ + std::string(kPartial)));
     copy_.reset(sqlite3_backup_init(target_->handle(), "main", source_.handle(), "main"));

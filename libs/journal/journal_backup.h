@@ -17,7 +17,7 @@ namespace optserve::journal {
 
 class Backups {
  public:
-  Backups(const JournalOptions& options, int64_t now_wall_ms, Database& source);
+  Backups(const JournalOptions& options, Instant now, Database& source);
   ~Backups();  // deletes a copy that is not finished
   Backups(const Backups&) = delete;
   Backups& operator=(const Backups&) = delete;
@@ -26,7 +26,8 @@ class Backups {
   // Starts a backup that is asked for, or that is due (not while `is_full`: it would take the last room), and copies
   // some pages. The answers for a backup that has ended are added to `answers`. A backup that fails is refused and
   // logged; the journal goes on.
-  void step(int64_t now_wall_ms, bool is_full, std::vector<Answer>& answers);
+  // `wall_ms` is for the name of its file.
+  void step(Instant now, int64_t wall_ms, bool is_full, std::vector<Answer>& answers);
   bool is_copying() const { return copy_ != nullptr; }
   bool is_under_way() const { return copy_ != nullptr || outcome_.valid(); }
 
@@ -34,7 +35,7 @@ class Backups {
   struct Finish {
     void operator()(sqlite3_backup* backup) const { sqlite3_backup_finish(backup); }
   };
-  void start(int64_t now_wall_ms);
+  void start(Instant now, int64_t wall_ms);
   void copy_pages();
   void take_outcome(std::vector<Answer>& answers);
   void fail(const std::string& why);
@@ -42,9 +43,9 @@ class Backups {
 
   Database& source_;
   const std::string folder_;
-  const int64_t interval_ms_;
+  const milliseconds interval_;  // 0: only when asked
   const size_t kept_;
-  int64_t due_wall_ms_ = 0;
+  Instant due_{};
   std::vector<uint64_t> asked_;      // for the next backup
   std::vector<uint64_t> under_way_;  // for this one
   std::string name_;

@@ -53,7 +53,7 @@ std::string verdict_on(const Moment& moment, const std::string& source) {
   if (!moment.commits.empty()) write_file(path + ".commits", moment.commits);
   try {
     Recovery recovery;
-    JournalDatabase database(options_for(path), 1, recovery);
+    JournalDatabase database(options_for(path), Instant{}, recovery);
     std::string wrong;
     for (const auto& allowed : {moment.before, moment.after}) {
       Model model = *allowed;
@@ -84,7 +84,7 @@ class CrashRun {
       const auto records = history_.batch(*model_, term_);
       auto next = std::make_shared<Model>(*model_);
       for (const Record& record : records) next->apply(record);
-      step(next, [&] { database_->commit(records, 1); });
+      step(next, [&] { database_->commit(records, Instant{}); });
       const uint64_t choice = random_() % 40;
       if (choice < 3) database_->checkpoint();
       if (choice == 3) database_->checkpoint(JournalDatabase::Checkpoint::kTruncate);
@@ -105,7 +105,7 @@ class CrashRun {
     next->restart();
     step(next, [&] {
       Recovery recovery;
-      database_ = std::make_unique<JournalDatabase>(options_for(path_), 1, recovery);
+      database_ = std::make_unique<JournalDatabase>(options_for(path_), Instant{}, recovery);
       term_ = recovery.term;
     });
     if (normal_) database_->connection().execute("PRAGMA synchronous = NORMAL");
@@ -115,7 +115,7 @@ class CrashRun {
     next->purge(protocol::JobState::kSucceeded);
     protocol::JobFilter filter;
     filter.state = protocol::JobState::kSucceeded;
-    step(next, [&] { database_->purge_ended(filter, 0, 100'000); });
+    step(next, [&] { database_->purge_ended(filter, 0, 100'000, Instant{}); });
   }
   void step(const std::shared_ptr<const Model>& next, const std::function<void()>& transaction) {
     next_ = next;
@@ -214,16 +214,16 @@ bool survives_failure(const Failing& failing, int n, uint64_t seed) {
     };
     try {
       Recovery recovery;
-      JournalDatabase database(options_for(path), 1, recovery);
+      JournalDatabase database(options_for(path), Instant{}, recovery);
       for (int i = 0; i < 8; ++i) {
         const auto records = history.batch(*before, recovery.term);
         after = std::make_shared<Model>(*before);
         for (const Record& record : records) after->apply(record);
         try {
-          database.commit(records, 1);
+          database.commit(records, Instant{});
         } catch (const SqliteError& error) {
           if (error.code() != SQLITE_FULL) throw;
-          database.commit(records, 1);  // nothing was changed: the same records again
+          database.commit(records, Instant{});  // nothing was changed: the same records again
         }
         before = after;
         if (i == 5) database.checkpoint();
@@ -281,7 +281,7 @@ void flip_bits(const std::vector<std::string>& names, const std::function<std::s
     SCOPED_TRACE("bit " + std::to_string(bit) + " of byte " + std::to_string(at) + " of journal.db" + victim);
     try {
       Recovery recovery;
-      JournalDatabase database(options_for(path), 1, recovery);
+      JournalDatabase database(options_for(path), Instant{}, recovery);
       ASSERT_EQ(difference(model, recovery, database), "");
     } catch (const Error& error) {
       ++found;
@@ -299,12 +299,12 @@ TEST(JournalCrash, AFlippedBitIsNamedOrHarmless) {
   std::map<std::string, std::string> closed, killed;
   {
     Recovery recovery;
-    JournalDatabase database(options_for(path), 1, recovery);
+    JournalDatabase database(options_for(path), Instant{}, recovery);
     History history(random);
     for (int i = 0; i < 60; ++i) {
       const auto records = history.batch(model, recovery.term);
       for (const Record& record : records) model.apply(record);
-      database.commit(records, 1);
+      database.commit(records, Instant{});
       if (i == 30) database.checkpoint();
     }
     for (const char* name : {"", "-wal", ".commits"}) killed[name] = read_file(path + name);
@@ -324,9 +324,9 @@ TEST(JournalCrash, ALogThatIsGoneIsMissed) {
   const std::string copy = folder.file("copy.db");
   {
     Recovery recovery;
-    JournalDatabase database(options_for(path), 1, recovery);
+    JournalDatabase database(options_for(path), Instant{}, recovery);
     database.checkpoint();
-    database.commit(std::vector<Record>{accepted(1)}, 1);
+    database.commit(std::vector<Record>{accepted(1)}, Instant{});
     write_file(copy, read_file(path));
     write_file(copy + ".commits", read_file(path + ".commits"));
   }

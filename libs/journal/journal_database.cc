@@ -30,17 +30,18 @@ std::vector<std::string> split_reasons(std::string_view bytes) {
 
 }  // namespace
 
-JournalDatabase::JournalDatabase(const JournalOptions& options, int64_t now_wall_ms, Recovery& recovery)
+JournalDatabase::JournalDatabase(const JournalOptions& options, Instant now, Recovery& recovery)
     : lock_(lock_journal(options.path + ".lock")),
       commit_record_((prepare_journal_file(options.path), options.path)),
       database_((check_wal(options.path, commit_record_.read()), options.path)),
       limit_pages_(options.database_bytes_max / kPageBytes),
       reserve_pages_(options.reserve_bytes / kPageBytes),
       dead_ttl_ms_(options.dead_ttl.count()),
-      now_wall_ms_(now_wall_ms) {
+      now_(now) {
   open(options);
+  read_meta(options.boot);
   check_commits(commit_record_.read());
-  recover(now_wall_ms, recovery);
+  recover(recovery);
   commit_record_.sync();
 }
 
@@ -52,7 +53,7 @@ void JournalDatabase::open(const JournalOptions& options) {
   configure(options);
   check_integrity(database_);
   if (version == 0) create_schema(database_);
-  if (version == 1) migrate_from_v1(database_);
+  if (version == 1 || version == 2) migrate(database_, version);
   check_schema(database_);
   lift_limit(false);
 }
@@ -75,13 +76,18 @@ void JournalDatabase::configure(const JournalOptions& options) {
   sqlite3_wal_hook(database_.handle(), count_pages, &wal_pages_);
 }
 
-void JournalDatabase::check_commits(const std::optional<CommitRecord::Content>& known) {
-  Statement meta(database_, std::string("SELECT id, term, next_seq, commits, crc = ") + kMetaCrc + " FROM meta");
-  if (!meta.step() || meta.column_number(4) != 1) fail_damaged("its row of terms");
+void JournalDatabase::read_meta(const std::string& boot) {
+  Statement meta(database_, std::string("SELECT id, term, next_seq, commits, time_ms, boot, uptime_ms, crc = ") +
+                                kMetaCrc + " FROM meta");
+  if (!meta.step() || meta.column_number(7) != 1) fail_damaged("its row of terms");
   id_ = meta.column_text(0);
   term_ = static_cast<uint64_t>(meta.column_number(1)) + 1;
   next_seq_ = meta.column_number(2);
   commits_ = static_cast<uint64_t>(meta.column_number(3));
+  time_.emplace(LastingTime::Mark{meta.column_number(4), meta.column_text(5), meta.column_number(6)}, boot, now_);
+}
+
+void JournalDatabase::check_commits(const std::optional<CommitRecord::Content>& known) const {
   if (!known || known->journal != id_ || known->commits <= commits_) return;
   throw DamagedError("journal " + database_.path() + ": " + std::to_string(known->commits - commits_) +
                      " commits that were on disk are missing: its write-ahead log is damaged or gone, or an older copy "
@@ -90,16 +96,20 @@ void JournalDatabase::check_commits(const std::optional<CommitRecord::Content>& 
 }
 
 // Everything is read and checked before the first write, so that nothing damaged gets a good checksum.
-void JournalDatabase::recover(int64_t now_wall_ms, Recovery& recovery) {
+void JournalDatabase::recover(Recovery& recovery) {
   recover_open_jobs(recovery);
-  recover_ended(now_wall_ms, recovery);
+  recover_ended(recovery);
   recover_modes(recovery);
   recovery.term = term_;
   recovery.next_order = static_cast<uint64_t>(next_seq_);
   statements_ = std::make_unique<Statements>(database_);
+  const LastingTime::Mark mark = time_->mark(now_);
+  database_.execute("BEGIN IMMEDIATE");
+  Statement start(database_,
+                  "UPDATE meta SET term = term + 1, commits = commits + 1, time_ms = ?1, boot = ?2, uptime_ms = ?3, "
+                  "crc = row_crc(id, term + 1, next_seq, commits + 1, ?1, ?2, ?3)");
+  start.bind(1, mark.time_ms).bind_text(2, mark.boot).bind(3, mark.uptime_ms).run();
   database_.execute(
-      "BEGIN IMMEDIATE; UPDATE meta SET term = term + 1, commits = commits + 1, "
-      "crc = row_crc(id, term + 1, next_seq, commits + 1);"
       "UPDATE jobs SET crashes = crashes + 1, attempts = max(attempts - 1, 0), lease = 0, "
       "lease_crc = row_crc(seq, max(attempts - 1, 0), crashes + 1, lease_term, 0) WHERE lease > 0; COMMIT;");
   ++commits_;
@@ -110,7 +120,7 @@ void JournalDatabase::recover_open_jobs(Recovery& recovery) {
   recovery.open.reserve(static_cast<size_t>(database_.query_number("SELECT count(*) FROM jobs")));
   Statement rows(database_,
                  std::string("SELECT jobs.seq, id, accepted_wall_ms, sha256, attempts, crashes, lease, spec, ids, "
-                             "reasons, jobs.crc = ") +
+                             "reasons, accepted_at_ms, jobs.crc = ") +
                      kJobCrc + ", lease_crc = " + kLeaseCrc +
                      ", progress.crc IS NULL OR progress.crc = row_crc(jobs.seq, ids), "
                      "losses.crc IS NULL OR losses.crc = row_crc(jobs.seq, reasons) "
@@ -121,9 +131,10 @@ void JournalDatabase::recover_open_jobs(Recovery& recovery) {
     job.accepted.job = id_from(rows.column_bytes(1));
     static constexpr std::array kParts = {"request", "lease", "progress", "losses"};
     for (size_t i = 0; i < kParts.size(); ++i) {
-      if (rows.column_number(10 + static_cast<int>(i)) == 1) continue;
+      if (rows.column_number(11 + static_cast<int>(i)) == 1) continue;
       fail_damaged(std::string("the stored ") + kParts[i] + " of job " + job.accepted.job.hex());
     }
+    job.accepted.accepted_at_ms = rows.column_number(10);
     job.accepted.accepted_wall_ms = rows.column_number(2);
     job.accepted.payload_sha256 = rows.column_bytes(3);
     job.attempts = static_cast<int32_t>(rows.column_number(4));
@@ -147,15 +158,14 @@ void JournalDatabase::recover_open_jobs(Recovery& recovery) {
   }
 }
 
-void JournalDatabase::recover_ended(int64_t now_wall_ms, Recovery& recovery) {
-  Statement rows(database_,
-                 std::string("SELECT crc = ") + kResultCrc +
-                     ", tenant, key, sha256, id, expires_wall_ms, grp, state, seq FROM results ORDER BY seq");
+void JournalDatabase::recover_ended(Recovery& recovery) {
+  Statement rows(database_, std::string("SELECT crc = ") + kResultCrc +
+                                ", tenant, key, sha256, id, expires_at_ms, grp, state, seq FROM results ORDER BY seq");
   while (rows.step()) {
     const JobId job = id_from(rows.column_bytes(4));
     if (rows.column_number(0) != 1) fail_damaged("the stored result of job " + job.hex());
     next_seq_ = std::max(next_seq_, rows.column_number(8) + 1);
-    if (rows.column_number(5) <= now_wall_ms) continue;
+    if (rows.column_number(5) <= time_->ms(now_)) continue;
     recovery.keys.push_back({rows.column_text(1), rows.column_text(2), rows.column_text(3), job, rows.column_number(5),
                              rows.column_text(6), static_cast<protocol::JobState>(rows.column_number(7))});
   }

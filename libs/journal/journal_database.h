@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/lasting_time.h"
 #include "journal/commit_record.h"
 #include "journal/journal.h"
 #include "journal/journal_files.h"
@@ -18,19 +19,19 @@ namespace optserve::journal {
 class JournalDatabase {
  public:
   // Opens or creates, checks, raises the term and recovers; see Journal::open().
-  JournalDatabase(const JournalOptions& options, int64_t now_wall_ms, Recovery& recovery);
+  JournalDatabase(const JournalOptions& options, Instant now, Recovery& recovery);
   ~JournalDatabase();
   JournalDatabase(const JournalDatabase&) = delete;
   JournalDatabase& operator=(const JournalDatabase&) = delete;
 
   // One transaction; on return the records are on disk. SqliteError with SQLITE_FULL: nothing was changed, and the same
   // records may be given again. Every other error is final.
-  void commit(std::span<const Record> records, int64_t now_wall_ms);
+  void commit(std::span<const Record> records, Instant now);
   uint64_t fenced() const { return fenced_; }  // results that were ignored: their token was not the job's lease
 
   // Questions throw DamagedError for a row that does not match its checksum.
-  ResultFound find_result(const JobId& job, int64_t now_wall_ms);
-  DeadFound find_dead(const JobId& job, int64_t now_wall_ms);
+  ResultFound find_result(const JobId& job, Instant now);
+  DeadFound find_dead(const JobId& job, Instant now);
   // A part of the ended jobs, in order. Only `window` of them are looked at per call, so that commits need not wait
   // long.
   template <class Item>
@@ -39,10 +40,10 @@ class JournalDatabase {
     uint64_t last = 0;  // the order up to which it looked
     bool is_last = false;
   };
-  Part<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window, int64_t now_wall_ms);
-  Part<KnownKey> purge_ended(const protocol::JobFilter& filter, uint64_t after, uint32_t window);
+  Part<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window, Instant now);
+  Part<KnownKey> purge_ended(const protocol::JobFilter& filter, uint64_t after, uint32_t window, Instant now);
   // Removes up to `limit` expired results; returns how many.
-  int64_t purge_expired(int64_t now_wall_ms, int64_t limit);
+  int64_t purge_expired(Instant now, int64_t limit);
 
   // Moves the content of the write-ahead log to the database file; kTruncate also gives the log's room back to the
   // disk. If the disk is full, the rest stays in the log.
@@ -55,6 +56,7 @@ class JournalDatabase {
   void lift_limit(bool lift);
   bool has_room();
   Database& connection() { return database_; }
+  const LastingTime& time() const { return *time_; }
 
  private:
   static constexpr int64_t kPageBytes = 4096;
@@ -64,10 +66,11 @@ class JournalDatabase {
 
   void open(const JournalOptions& options);
   void configure(const JournalOptions& options);
-  void check_commits(const std::optional<CommitRecord::Content>& known);
-  void recover(int64_t now_wall_ms, Recovery& recovery);
+  void read_meta(const std::string& boot);
+  void check_commits(const std::optional<CommitRecord::Content>& known) const;
+  void recover(Recovery& recovery);
   void recover_open_jobs(Recovery& recovery);
-  void recover_ended(int64_t now_wall_ms, Recovery& recovery);
+  void recover_ended(Recovery& recovery);
   void recover_modes(Recovery& recovery);
   void write_commit_record();
 
@@ -92,7 +95,8 @@ class JournalDatabase {
   uint64_t term_ = 0;
   uint64_t commits_ = 0;
   int64_t next_seq_ = 1;
-  int64_t now_wall_ms_ = 0;  // of the present commit
+  Instant now_;                      // of the present call
+  std::optional<LastingTime> time_;  // once the meta row was read
   uint64_t fenced_ = 0;
   int64_t wal_pages_ = 0;
   std::string wal_salt_;  // of the present filling of the log

@@ -31,7 +31,7 @@ TEST(JournalFiles, WhatIsNotAJournalIsRefused) {
   const std::string newer = folder.file("newer");
   EXPECT_EQ(open_error({.path = newer}), "");
   Database(newer).execute("PRAGMA user_version = 9");
-  EXPECT_THAT(open_error({.path = newer}), HasSubstr("schema version 9, this build reads versions 1 to 2"));
+  EXPECT_THAT(open_error({.path = newer}), HasSubstr("schema version 9, this build reads versions 1 to 3"));
 
   const std::string altered = folder.file("altered");
   EXPECT_EQ(open_error({.path = altered}), "");
@@ -94,7 +94,7 @@ void make_version_1(const std::string& path, int64_t results) {
     const Finished ended = finished(static_cast<uint64_t>(seq), "kept");
     const std::string bytes = protocol::encode_job_result(ended.result);
     const JobId job = ended.result.job;
-    insert.bind(1, seq).bind_blob(2, bytes_of(job)).bind(3, ended.expires_wall_ms).bind_text(4, ended.result.key);
+    insert.bind(1, seq).bind_blob(2, bytes_of(job)).bind(3, ended.expires_at_ms).bind_text(4, ended.result.key);
     insert.bind(5, crc32c(bytes, crc32c(bytes_of(job)))).bind_blob(6, bytes).run();
   }
 }
@@ -103,7 +103,7 @@ TEST(JournalFiles, Version1IsRaisedWithACopyKept) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
   make_version_1(path, 3);
-  for (const uint64_t term : {7, 8}) {  // the second start finds version 2
+  for (const uint64_t term : {7, 8}) {  // the second start finds the present version
     Recovery recovery;
     auto journal = open_journal({.path = path}, recovery);
     EXPECT_EQ(recovery.term, term);
@@ -139,6 +139,101 @@ TEST(JournalFiles, ADamagedVersion1IsLeftAsItIs) {
   EXPECT_THAT(open_error({.path = path}), HasSubstr("does not match its checksum"));
   EXPECT_EQ(Database(path).query_number("PRAGMA user_version"), 1);
   EXPECT_EQ(Database(path).query_number("SELECT count(*) FROM jobs"), 2);
+}
+
+// --- version 2: times were kept by the wall clock
+
+constexpr const char* kVersion2 = R"sql(
+  PRAGMA application_id = 1330664531; PRAGMA user_version = 2;
+  CREATE TABLE meta(
+    one INTEGER PRIMARY KEY CHECK(one = 1), id BLOB NOT NULL, term INTEGER NOT NULL, next_seq INTEGER NOT NULL,
+    commits INTEGER NOT NULL, crc INTEGER NOT NULL);
+  CREATE TABLE jobs(
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, accepted_wall_ms INTEGER NOT NULL, sha256 BLOB NOT NULL,
+    attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, lease_term INTEGER NOT NULL, lease INTEGER NOT NULL,
+    lease_crc INTEGER NOT NULL, crc INTEGER NOT NULL, spec BLOB NOT NULL);
+  CREATE TABLE progress(seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, ids BLOB NOT NULL);
+  CREATE TABLE losses(seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, reasons BLOB NOT NULL);
+  CREATE TABLE results(
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, state INTEGER NOT NULL, expires_wall_ms INTEGER NOT NULL,
+    accepted_wall_ms INTEGER NOT NULL, tenant TEXT NOT NULL, grp TEXT NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
+    sha256 BLOB NOT NULL, crc INTEGER NOT NULL, result BLOB NOT NULL, spec BLOB NOT NULL);
+  CREATE INDEX results_by_id ON results(id);
+  CREATE INDEX results_by_expiry ON results(expires_wall_ms);
+  CREATE INDEX results_by_state ON results(state);
+  CREATE INDEX results_by_group ON results(tenant, grp) WHERE grp <> '';
+  CREATE TABLE modes(
+    scope INTEGER NOT NULL, name TEXT NOT NULL, mode INTEGER NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY(scope, name)) WITHOUT ROWID;
+  INSERT INTO meta VALUES(1, x'000102030405060708090a0b0c0d0e0f', 6, 41, 9, row_crc(x'000102030405060708090a0b0c0d0e0f',
+    6, 41, 9));
+  UPDATE meta SET crc = row_crc(id, term, next_seq, commits);
+  INSERT INTO modes VALUES(1, 'opt', 1, row_crc(1, 'opt', 1));
+)sql";
+
+constexpr int64_t kAcceptedV2 = 1'767'225'599'000;
+
+void make_version_2(const std::string& path) {
+  Database database(path);
+  ::chmod(path.c_str(), 0600);
+  database.execute("PRAGMA journal_mode = WAL");
+  database.execute(kVersion2);
+  const Accepted job = accepted(5);
+  const std::string spec = protocol::encode_job_spec(job.spec);
+  Statement insert(database,
+                   "INSERT INTO jobs VALUES(5, ?1, ?2, ?3, 1, 0, 0, 0, row_crc(5, 1, 0, 0, 0), "
+                   "row_crc(5, ?1, ?2, ?3, ?4), ?4)");
+  insert.bind_blob(1, bytes_of(job.job)).bind(2, kAcceptedV2).bind_blob(3, job.payload_sha256);
+  insert.bind_blob(4, spec).run();
+  database.execute("INSERT INTO progress VALUES(5, row_crc(5, x'0500000006000000'), x'0500000006000000')");
+  const Finished ended = finished(4, "kept");
+  const std::string result = protocol::encode_job_result(ended.result);
+  Statement keep(database,
+                 "INSERT INTO results VALUES(4, ?1, 3, ?2, ?3, 'tenant', '', 'opt', 'key-4', x'11', "
+                 "row_crc(4, ?1, 3, ?2, ?3, 'tenant', '', 'opt', 'key-4', x'11', ?4, x''), ?4, x'')");
+  keep.bind_blob(1, bytes_of(ended.result.job)).bind(2, kAcceptedV2 + 60'000).bind(3, kAcceptedV2 - 1'000);
+  keep.bind_blob(4, result).run();
+}
+
+TEST(JournalFiles, Version2IsRaisedAndItsTimesGoOn) {
+  TempFolder folder;
+  const std::string path = folder.file("journal.db");
+  make_version_2(path);
+  FakeClock clock;
+  {
+    Recovery recovery;
+    auto journal = Journal::open({.path = path, .boot = "a"}, clock, recovery);
+    EXPECT_EQ(recovery.term, 7u);
+    EXPECT_EQ(recovery.next_order, 41u);
+    ASSERT_EQ(recovery.open.size(), 1u);
+    EXPECT_EQ(recovery.open[0].accepted.spec, accepted(5).spec);
+    EXPECT_EQ(recovery.open[0].accepted.accepted_wall_ms, kAcceptedV2);
+    EXPECT_EQ(recovery.open[0].accepted.accepted_at_ms, journal->time_ms(clock.now()));  // the last known moment
+    EXPECT_EQ(recovery.open[0].attempts, 1);
+    EXPECT_EQ(recovery.open[0].progress, (std::vector<TokenId>{5, 6}));
+    ASSERT_EQ(recovery.modes.size(), 1u);
+    ASSERT_EQ(recovery.keys.size(), 1u);
+    EXPECT_EQ(recovery.keys[0].key, "key-4");
+    EXPECT_EQ(fetch(*journal, id_of(4))->text, "kept");
+  }
+  clock.advance(seconds(59));
+  Recovery recovery;
+  auto journal = Journal::open({.path = path, .boot = "a"}, clock, recovery);
+  EXPECT_TRUE(fetch(*journal, id_of(4)).has_value());
+  clock.advance(seconds(2));
+  EXPECT_FALSE(fetch(*journal, id_of(4)).has_value());
+  EXPECT_EQ(Database(path + ".v2.bak", Database::Open::kExisting).query_number("PRAGMA user_version"), 2);
+}
+
+TEST(JournalFiles, ADamagedVersion2IsLeftAsItIs) {
+  for (const char* table : {"meta", "jobs", "results"}) {
+    TempFolder folder;
+    const std::string path = folder.file("journal.db");
+    make_version_2(path);
+    Database(path).execute(std::string("UPDATE ") + table + " SET crc = crc + 1");
+    EXPECT_THAT(open_error({.path = path}), HasSubstr("does not match its checksum")) << table;
+    EXPECT_EQ(Database(path).query_number("PRAGMA user_version"), 2);
+  }
 }
 
 // --- backups

@@ -65,9 +65,9 @@ JournalDatabase::Window JournalDatabase::look(const protocol::JobFilter& filter,
   return found;
 }
 
-ResultFound JournalDatabase::find_result(const JobId& job, int64_t now_wall_ms) {
+ResultFound JournalDatabase::find_result(const JobId& job, Instant now) {
   Statement& find = statements_->find;
-  find.bind_blob(1, bytes_of(job)).bind(2, now_wall_ms);
+  find.bind_blob(1, bytes_of(job)).bind(2, time_->ms(now));
   if (!find.step()) return {job, std::nullopt};
   const bool is_whole = find.column_number(0) == 1;
   auto result = protocol::decode_job_result(find.column_bytes(1));
@@ -75,9 +75,9 @@ ResultFound JournalDatabase::find_result(const JobId& job, int64_t now_wall_ms) 
   return {job, checked(job, is_whole, std::move(result))};
 }
 
-DeadFound JournalDatabase::find_dead(const JobId& job, int64_t now_wall_ms) {
+DeadFound JournalDatabase::find_dead(const JobId& job, Instant now) {
   Statement& find = statements_->find;
-  find.bind_blob(1, bytes_of(job)).bind(2, now_wall_ms);
+  find.bind_blob(1, bytes_of(job)).bind(2, time_->ms(now));
   if (!find.step()) return {};
   const bool is_whole = find.column_number(0) == 1;
   auto result = protocol::decode_job_result(find.column_bytes(1));
@@ -102,7 +102,7 @@ DeadFound JournalDatabase::find_dead(const JobId& job, int64_t now_wall_ms) {
 }
 
 JournalDatabase::Part<protocol::JobSummary> JournalDatabase::list_ended(const ListEnded& question, uint32_t window,
-                                                                        int64_t now_wall_ms) {
+                                                                        Instant now) {
   const Window found = look(question.filter, question.after, window);
   Part<protocol::JobSummary> part;
   part.last = found.last;
@@ -113,7 +113,7 @@ JournalDatabase::Part<protocol::JobSummary> JournalDatabase::list_ended(const Li
     if (!row.step()) continue;
     Finished ended;
     ended.order = order;
-    ended.expires_wall_ms = row.column_number(4);
+    ended.expires_at_ms = row.column_number(4);
     ended.accepted_wall_ms = row.column_number(5);
     ended.tenant = row.column_text(6);
     ended.model = row.column_text(8);
@@ -121,7 +121,7 @@ JournalDatabase::Part<protocol::JobSummary> JournalDatabase::list_ended(const Li
     const JobId job = id_from(row.column_bytes(2));
     auto result = protocol::decode_job_result(row.column_bytes(11));
     row.reset();
-    if (ended.expires_wall_ms <= now_wall_ms) continue;
+    if (ended.expires_at_ms <= time_->ms(now)) continue;
     ended.result = checked(job, is_whole, std::move(result));
     part.items.push_back(summary_of(ended));
   }
@@ -129,7 +129,8 @@ JournalDatabase::Part<protocol::JobSummary> JournalDatabase::list_ended(const Li
 }
 
 JournalDatabase::Part<KnownKey> JournalDatabase::purge_ended(const protocol::JobFilter& filter, uint64_t after,
-                                                             uint32_t window) {
+                                                             uint32_t window, Instant now) {
+  now_ = now;
   const Window found = look(filter, after, window);
   Part<KnownKey> part;
   part.last = found.last;
@@ -150,14 +151,15 @@ JournalDatabase::Part<KnownKey> JournalDatabase::purge_ended(const protocol::Job
   return part;
 }
 
-int64_t JournalDatabase::purge_expired(int64_t now_wall_ms, int64_t limit) {
+int64_t JournalDatabase::purge_expired(Instant now, int64_t limit) {
+  now_ = now;
   Statement& expired = statements_->has_expired;
-  expired.bind(1, now_wall_ms);
+  expired.bind(1, time_->ms(now));
   const bool is_any = expired.step();
   expired.reset();
   if (!is_any) return 0;
   Transaction transaction(*this);
-  statements_->purge.bind(1, now_wall_ms).bind(2, limit).run();
+  statements_->purge.bind(1, time_->ms(now)).bind(2, limit).run();
   const int64_t removed = database_.changes();
   transaction.commit();
   return removed;

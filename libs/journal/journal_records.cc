@@ -13,8 +13,8 @@ constexpr size_t kLossesMax = 2 * limits::kAttemptsMax;  // more than a job has 
 
 }  // namespace
 
-void JournalDatabase::commit(std::span<const Record> records, int64_t now_wall_ms) {
-  now_wall_ms_ = now_wall_ms;
+void JournalDatabase::commit(std::span<const Record> records, Instant now) {
+  now_ = now;
   const uint64_t fenced_before = fenced_;
   try {
     Transaction transaction(*this);
@@ -33,9 +33,10 @@ void JournalDatabase::apply(const Accepted& record) {
   const std::string& spec = record.encoded_spec.empty() ? encoded : record.encoded_spec;
   statements_->accept.bind(1, static_cast<int64_t>(record.order))
       .bind_blob(2, bytes_of(record.job))
-      .bind(3, record.accepted_wall_ms)
-      .bind_blob(4, record.payload_sha256)
-      .bind_blob(5, spec)
+      .bind(3, record.accepted_at_ms)
+      .bind(4, record.accepted_wall_ms)
+      .bind_blob(5, record.payload_sha256)
+      .bind_blob(6, spec)
       .run();
   next_seq_ = std::max(next_seq_, static_cast<int64_t>(record.order) + 1);
 }
@@ -98,7 +99,7 @@ void JournalDatabase::apply(const Finished& record) {
   sql.erase_losses.bind(1, seq).run();
   const std::string encoded = protocol::encode_job_result(result);
   const int64_t expires =
-      is_dead ? std::max(record.expires_wall_ms, now_wall_ms_ + dead_ttl_ms_) : record.expires_wall_ms;
+      is_dead ? std::max(record.expires_at_ms, time_->ms(now_) + dead_ttl_ms_) : record.expires_at_ms;
   sql.finish.bind(1, seq).bind_blob(2, bytes_of(result.job)).bind(3, static_cast<int64_t>(result.state));
   sql.finish.bind(4, expires).bind(5, record.accepted_wall_ms).bind_text(6, record.tenant).bind_text(7, result.group);
   sql.finish.bind_text(8, record.model).bind_text(9, result.key).bind_blob(10, record.payload_sha256);

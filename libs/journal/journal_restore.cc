@@ -41,10 +41,13 @@ void check_and_fence(const std::string& copy) {
     database->execute("UPDATE meta SET term = term + " + step);
     return;
   }
-  check_schema(*database);
-  // Another id: what the commit record of the replaced journal says does not hold for this one.
+  const bool is_present = version == kSchemaVersion;
+  if (is_present) check_schema(*database);
+  // Another id: what the commit record of the replaced journal says does not hold for this one. Without a boot, times
+  // go on from the moment of the backup.
   database->execute("BEGIN IMMEDIATE; UPDATE meta SET id = randomblob(16), term = term + " + step +
-                    "; UPDATE meta SET crc = " + kMetaCrc + "; COMMIT");
+                    (is_present ? ", boot = ''" : "") +
+                    "; UPDATE meta SET crc = " + (is_present ? kMetaCrc : kMetaCrcV2) + "; COMMIT");
 }
 
 // Neither the closing of the last connection nor anything else changes the file.

@@ -1,5 +1,8 @@
 #include "journal/journal_schema.h"
 
+#include <utility>
+#include <vector>
+
 #include "base/sha256.h"
 #include "journal/crc32c.h"
 #include "journal/journal_files.h"
@@ -13,19 +16,20 @@ namespace {
 constexpr const char* kSchema = R"sql(
   CREATE TABLE meta(
     one INTEGER PRIMARY KEY CHECK(one = 1), id BLOB NOT NULL, term INTEGER NOT NULL, next_seq INTEGER NOT NULL,
-    commits INTEGER NOT NULL, crc INTEGER NOT NULL);
+    commits INTEGER NOT NULL, time_ms INTEGER NOT NULL, boot TEXT NOT NULL, uptime_ms INTEGER NOT NULL,
+    crc INTEGER NOT NULL);
   CREATE TABLE jobs(
-    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, accepted_wall_ms INTEGER NOT NULL, sha256 BLOB NOT NULL,
-    attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, lease_term INTEGER NOT NULL, lease INTEGER NOT NULL,
-    lease_crc INTEGER NOT NULL, crc INTEGER NOT NULL, spec BLOB NOT NULL);
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, accepted_at_ms INTEGER NOT NULL, accepted_wall_ms INTEGER NOT NULL,
+    sha256 BLOB NOT NULL, attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, lease_term INTEGER NOT NULL,
+    lease INTEGER NOT NULL, lease_crc INTEGER NOT NULL, crc INTEGER NOT NULL, spec BLOB NOT NULL);
   CREATE TABLE progress(seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, ids BLOB NOT NULL);
   CREATE TABLE losses(seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, reasons BLOB NOT NULL);
   CREATE TABLE results(
-    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, state INTEGER NOT NULL, expires_wall_ms INTEGER NOT NULL,
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, state INTEGER NOT NULL, expires_at_ms INTEGER NOT NULL,
     accepted_wall_ms INTEGER NOT NULL, tenant TEXT NOT NULL, grp TEXT NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
     sha256 BLOB NOT NULL, crc INTEGER NOT NULL, result BLOB NOT NULL, spec BLOB NOT NULL);
   CREATE INDEX results_by_id ON results(id);
-  CREATE INDEX results_by_expiry ON results(expires_wall_ms);
+  CREATE INDEX results_by_expiry ON results(expires_at_ms);
   CREATE INDEX results_by_state ON results(state);
   CREATE INDEX results_by_group ON results(tenant, grp) WHERE grp <> '';
   CREATE TABLE modes(
@@ -58,10 +62,10 @@ T decoded_v1(Result<T> result, const char* what) {
 // Digests of version 1 cover another encoding of a request.
 void move_v1_jobs(Database& database) {
   Statement rows(database,
-                 "SELECT seq, id, accepted_wall_ms, attempts, crashes, lease_term, lease, crc, spec FROM jobs_v1");
+                 "SELECT seq, id, accepted_wall_ms, attempts, crashes, lease_term, lease, crc, spec FROM jobs_old");
   Statement insert(database,
-                   "INSERT INTO jobs VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, row_crc(?1, ?5, ?6, ?7, ?8), "
-                   "row_crc(?1, ?2, ?3, ?4, ?9), ?9)");
+                   "INSERT INTO jobs VALUES(?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, row_crc(?1, ?5, ?6, ?7, ?8), "
+                   "row_crc(?1, ?2, ?3, ?3, ?4, ?9), ?9)");
   while (rows.step()) {
     check_v1(rows, 7, 8, 1);
     const auto spec = decoded_v1(protocol::decode_job_spec(rows.column_bytes(8)), "request");
@@ -71,7 +75,7 @@ void move_v1_jobs(Database& database) {
     for (int i = 0; i < 4; ++i) insert.bind(5 + i, rows.column_number(3 + i));
     insert.bind_blob(9, rows.column_bytes(8)).run();
   }
-  Statement progress(database, "SELECT p.seq, p.crc, p.ids, jobs_v1.id FROM progress_v1 p JOIN jobs_v1 USING(seq)");
+  Statement progress(database, "SELECT p.seq, p.crc, p.ids, jobs_old.id FROM progress_old p JOIN jobs_old USING(seq)");
   Statement insert_progress(database, "INSERT INTO progress VALUES(?1, row_crc(?1, ?2), ?2)");
   while (progress.step()) {
     check_v1(progress, 1, 2, 3);
@@ -80,7 +84,7 @@ void move_v1_jobs(Database& database) {
 }
 
 void move_v1_results(Database& database) {
-  Statement rows(database, "SELECT seq, id, expires_wall_ms, tenant, key, crc, result FROM results_v1");
+  Statement rows(database, "SELECT seq, id, expires_wall_ms, tenant, key, crc, result FROM results_old");
   Statement insert(database,
                    "INSERT INTO results VALUES(?1, ?2, ?3, ?4, 0, ?5, '', '', ?6, x'', "
                    "row_crc(?1, ?2, ?3, ?4, 0, ?5, '', '', ?6, x'', ?7, x''), ?7, x'')");
@@ -91,6 +95,37 @@ void move_v1_results(Database& database) {
     insert.bind(4, rows.column_number(2)).bind_text(5, rows.column_bytes(3)).bind_text(6, rows.column_bytes(4));
     insert.bind_blob(7, rows.column_bytes(6)).run();
   }
+}
+
+// Earlier versions kept times by the wall clock. It may have jumped since, so the journal's time goes on from the last
+// moment that the file tells of; a file that tells of none gets the present one.
+constexpr const char* kTimeOfV1 =
+    "coalesce((SELECT max(accepted_wall_ms) FROM jobs_old), strftime('%s', 'now') * 1000)";
+constexpr const char* kTimeOfV2 =
+    "coalesce((SELECT nullif(max(at), 0) FROM (SELECT max(accepted_wall_ms) AS at FROM jobs_old UNION ALL "
+    "SELECT max(accepted_wall_ms) FROM results_old)), strftime('%s', 'now') * 1000)";
+
+// Rows of version 2 lack only the new times; each is checked before it gets a new checksum.
+void move_v2(Database& database) {
+  constexpr std::pair<const char*, const char*> kChecks[] = {
+      {"its row of terms", "SELECT count(*) FROM meta_old WHERE crc IS NOT row_crc(id, term, next_seq, commits)"},
+      {"a stored request",
+       "SELECT count(*) FROM jobs_old WHERE crc IS NOT row_crc(seq, id, accepted_wall_ms, sha256, spec)"},
+      {"a stored result",
+       "SELECT count(*) FROM results_old WHERE crc IS NOT row_crc(seq, id, state, expires_wall_ms, accepted_wall_ms, "
+       "tenant, grp, model, key, sha256, result, spec)"}};
+  for (const auto& [what, damaged] : kChecks) {
+    if (database.query_number(damaged) == 0) continue;
+    throw DamagedError("journal " + database.path() + ": " + what +
+                       " does not match its checksum: the file is damaged; move it away and restore the latest backup");
+  }
+  database.execute(
+      "INSERT INTO jobs SELECT seq, id, accepted_wall_ms, accepted_wall_ms, sha256, attempts, crashes, lease_term, "
+      "lease, lease_crc, row_crc(seq, id, accepted_wall_ms, accepted_wall_ms, sha256, spec), spec FROM jobs_old;"
+      "INSERT INTO progress SELECT * FROM progress_old; INSERT INTO losses SELECT * FROM losses_old;"
+      "INSERT INTO modes SELECT * FROM modes_old; INSERT INTO results SELECT * FROM results_old;");
+  database.execute(std::string("INSERT INTO meta SELECT 1, id, term, next_seq, commits, ") + kTimeOfV2 +
+                   ", '', 0, 0 FROM meta_old");
 }
 
 void keep_copy(Database& database, const std::string& path) {
@@ -141,24 +176,32 @@ void check_integrity(Database& database) {
 void create_schema(Database& database) {
   database.execute("BEGIN IMMEDIATE;" + pragma("application_id", kApplicationId) +
                    pragma("user_version", kSchemaVersion) + kSchema +
-                   "INSERT INTO meta VALUES(1, randomblob(16), 0, 1, 0, 0);"
+                   "INSERT INTO meta VALUES(1, randomblob(16), 0, 1, 0, 0, '', 0, 0);"
                    "UPDATE meta SET crc = " +
                    kMetaCrc + "; COMMIT;");
 }
 
-void migrate_from_v1(Database& database) {
-  keep_copy(database, database.path() + ".v1.bak");
+void migrate(Database& database, int64_t version) {
+  keep_copy(database, database.path() + ".v" + std::to_string(version) + ".bak");
+  const bool is_v1 = version == 1;
+  std::vector<std::string> tables = {"meta", "jobs", "progress", "results"};
+  if (!is_v1) tables.insert(tables.end(), {"losses", "modes"});
   database.execute(
       "BEGIN IMMEDIATE; DROP INDEX results_by_id; DROP INDEX results_by_expiry;"
-      "ALTER TABLE meta RENAME TO meta_v1; ALTER TABLE jobs RENAME TO jobs_v1;"
-      "ALTER TABLE progress RENAME TO progress_v1; ALTER TABLE results RENAME TO results_v1;");
+      "DROP INDEX IF EXISTS results_by_state; DROP INDEX IF EXISTS results_by_group");
+  for (const std::string& table : tables) database.execute("ALTER TABLE " + table + " RENAME TO " + table + "_old");
   database.execute(kSchema);
-  database.execute(std::string("INSERT INTO meta SELECT 1, randomblob(16), term, next_seq, 0, 0 FROM meta_v1;") +
-                   "UPDATE meta SET crc = " + kMetaCrc);
-  move_v1_jobs(database);
-  move_v1_results(database);
-  database.execute("DROP TABLE meta_v1; DROP TABLE jobs_v1; DROP TABLE progress_v1; DROP TABLE results_v1;" +
-                   pragma("user_version", kSchemaVersion) + "COMMIT;");
+  if (is_v1) {
+    move_v1_jobs(database);
+    move_v1_results(database);
+    database.execute(std::string("INSERT INTO meta SELECT 1, randomblob(16), term, next_seq, 0, ") + kTimeOfV1 +
+                     ", '', 0, 0 FROM meta_old");
+  } else {
+    move_v2(database);
+  }
+  database.execute(std::string("UPDATE meta SET crc = ") + kMetaCrc);
+  for (const std::string& table : tables) database.execute("DROP TABLE " + table + "_old");
+  database.execute(pragma("user_version", kSchemaVersion) + "COMMIT;");
 }
 
 void check_schema(Database& database) {

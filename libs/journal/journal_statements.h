@@ -27,10 +27,12 @@ struct JournalDatabase::Statements {
   explicit Statements(Database& database)
       : begin(database, "BEGIN IMMEDIATE"),
         commit(database, "COMMIT"),
-        meta(database, "UPDATE meta SET next_seq = ?2, commits = ?3, crc = row_crc(id, term, ?2, ?3) WHERE term = ?1"),
+        meta(database,
+             "UPDATE meta SET next_seq = ?2, commits = ?3, time_ms = ?4, boot = ?5, uptime_ms = ?6, "
+             "crc = row_crc(id, term, ?2, ?3, ?4, ?5, ?6) WHERE term = ?1"),
         accept(database,
-               "INSERT INTO jobs VALUES(?1, ?2, ?3, ?4, 0, 0, 0, 0, row_crc(?1, 0, 0, 0, 0), "
-               "row_crc(?1, ?2, ?3, ?4, ?5), ?5)"),
+               "INSERT INTO jobs VALUES(?1, ?2, ?3, ?4, ?5, 0, 0, 0, 0, row_crc(?1, 0, 0, 0, 0), "
+               "row_crc(?1, ?2, ?3, ?4, ?5, ?6), ?6)"),
         lease(database,
               "UPDATE jobs SET lease_term = ?2, lease = ?3, attempts = ?4, "
               "lease_crc = row_crc(?1, ?4, crashes, ?2, ?3) WHERE seq = ?1"),
@@ -52,16 +54,16 @@ struct JournalDatabase::Statements {
                "row_crc(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12), ?11, ?12)"),
         find(database, std::string("SELECT crc = ") + kResultCrc +
                            ", result, seq, accepted_wall_ms, sha256, spec, state FROM results "
-                           "WHERE id = ? AND expires_wall_ms > ? ORDER BY seq DESC LIMIT 1"),
+                           "WHERE id = ? AND expires_at_ms > ? ORDER BY seq DESC LIMIT 1"),
         row(database, std::string("SELECT crc = ") + kResultCrc +
-                          ", seq, id, state, expires_wall_ms, accepted_wall_ms, tenant, grp, model, key, sha256, "
+                          ", seq, id, state, expires_at_ms, accepted_wall_ms, tenant, grp, model, key, sha256, "
                           "result FROM results WHERE seq = ?"),
         erase_result(database, "DELETE FROM results WHERE seq = ?"),
         erase_dead(database, "DELETE FROM results WHERE seq = ?1 AND id = ?2 AND state = ?3"),
-        has_expired(database, "SELECT 1 FROM results WHERE expires_wall_ms <= ? LIMIT 1"),
+        has_expired(database, "SELECT 1 FROM results WHERE expires_at_ms <= ? LIMIT 1"),
         purge(database,
               "DELETE FROM results WHERE seq IN "
-              "(SELECT seq FROM results WHERE expires_wall_ms <= ? ORDER BY expires_wall_ms LIMIT ?)"),
+              "(SELECT seq FROM results WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?)"),
         set_mode(database,
                  "INSERT INTO modes VALUES(?1, ?2, ?3, row_crc(?1, ?2, ?3)) "
                  "ON CONFLICT(scope, name) DO UPDATE SET mode = excluded.mode, crc = excluded.crc"),
@@ -92,7 +94,9 @@ class JournalDatabase::Transaction {
   void commit() {
     Statements& sql = *journal_.statements_;
     sql.meta.bind(1, static_cast<int64_t>(journal_.term_)).bind(2, journal_.next_seq_);
-    sql.meta.bind(3, static_cast<int64_t>(journal_.commits_ + 1)).run();
+    const LastingTime::Mark mark = journal_.time_->mark(journal_.now_);
+    sql.meta.bind(3, static_cast<int64_t>(journal_.commits_ + 1));
+    sql.meta.bind(4, mark.time_ms).bind_text(5, mark.boot).bind(6, mark.uptime_ms).run();
     if (journal_.database_.changes() != 1) {
       throw Error("journal " + journal_.database_.path() + ": another scheduler took over this journal (our term is " +
                   std::to_string(journal_.term_) + ", the file has " +

@@ -69,10 +69,10 @@ TEST(Journal, OrdersAreNotReusedAfterResultsAreGone) {
   const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
-    JournalDatabase database(options, 1, recovery);
+    JournalDatabase database(options, Instant{}, recovery);
     const Finished end = finished(41, "x");
-    database.commit(std::vector<Record>{accepted(41), end}, 1);
-    EXPECT_EQ(database.purge_expired(end.expires_wall_ms, 256), 1);
+    database.commit(std::vector<Record>{accepted(41), end}, Instant{});
+    EXPECT_EQ(database.purge_expired(Instant(milliseconds(end.expires_at_ms)), 256), 1);
   }
   Recovery recovery;
   open_journal(options, recovery);
@@ -182,7 +182,7 @@ TEST(Journal, ADeadJobIsKeptAndPutBack) {
     ASSERT_EQ(recovery.keys.size(), 1u);
     EXPECT_EQ(recovery.keys[0].state, protocol::JobState::kDead);
     EXPECT_EQ(recovery.keys[0].group, "batch");
-    EXPECT_GT(recovery.keys[0].expires_wall_ms, SystemClock().wall_ms() + 6LL * 24 * 3'600'000);
+    EXPECT_GT(recovery.keys[0].expires_at_ms, 6LL * 24 * 3'600'000);
     Requeued back{1, *ask_for<DeadFound>(*journal, FindDead{id_of(1)}).job};
     back.accepted.order = 3;
     journal->append(back);
@@ -225,10 +225,10 @@ TEST(Journal, ModesHoldUntilTheyAreOpened) {
 TEST(Journal, ATermThatWasRaisedByAnotherStopsThisOne) {
   TempFolder folder;
   Recovery recovery;
-  JournalDatabase database({.path = folder.file("journal.db")}, 1, recovery);
-  database.commit(std::vector<Record>{accepted(1)}, 1);
+  JournalDatabase database({.path = folder.file("journal.db")}, Instant{}, recovery);
+  database.commit(std::vector<Record>{accepted(1)}, Instant{});
   database.connection().execute("UPDATE meta SET term = term + 1");
-  EXPECT_THAT(error_of([&] { database.commit(std::vector<Record>{accepted(2)}, 1); }),
+  EXPECT_THAT(error_of([&] { database.commit(std::vector<Record>{accepted(2)}, Instant{}); }),
               ::testing::HasSubstr("another scheduler took over this journal (our term is 1, the file has 2)"));
   EXPECT_EQ(database.connection().query_number("SELECT count(*) FROM jobs"), 1);
 }
@@ -243,7 +243,7 @@ TEST(Journal, ResultsExpireAndArePurged) {
     const auto append = [&](uint64_t order, const std::string& text, int64_t ttl_ms) {
       journal->append(accepted(order));
       Finished end = finished(order, text);
-      end.expires_wall_ms = clock.wall_ms() + ttl_ms;
+      end.expires_at_ms = journal->time_ms(clock.now()) + ttl_ms;
       journal->append(end);
     };
     for (uint64_t order = 1; order <= 300; ++order) append(order, "soon gone", 100);

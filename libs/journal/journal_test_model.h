@@ -93,6 +93,7 @@ inline std::string difference(const Model& model, const Recovery& recovery, Jour
     const Model::Open& expected = found->second;
     if (job.accepted.job != expected.accepted.job || job.accepted.spec != expected.accepted.spec ||
         job.accepted.payload_sha256 != expected.accepted.payload_sha256 ||
+        job.accepted.accepted_at_ms != expected.accepted.accepted_at_ms ||
         job.accepted.accepted_wall_ms != expected.accepted.accepted_wall_ms) {
       return name + " is another one";
     }
@@ -107,10 +108,10 @@ inline std::string difference(const Model& model, const Recovery& recovery, Jour
     return "ended jobs: " + std::to_string(recovery.keys.size()) + ", expected " + std::to_string(model.ended.size());
   }
   for (const auto& [order, ended] : model.ended) {
-    const auto found = database.find_result(ended.result.job, 0);
+    const auto found = database.find_result(ended.result.job, Instant{});
     if (!found.result || *found.result != ended.result) return "result " + std::to_string(order) + " is another one";
     const bool is_dead = ended.result.state == protocol::JobState::kDead;
-    const auto dead = database.find_dead(ended.result.job, 0);
+    const auto dead = database.find_dead(ended.result.job, Instant{});
     if (dead.job.has_value() != is_dead) return "dead job " + std::to_string(order);
     if (is_dead && (dead.order != order || dead.job->spec != ended.spec)) return "dead " + std::to_string(order);
   }

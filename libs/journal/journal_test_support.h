@@ -47,6 +47,7 @@ inline Accepted accepted(uint64_t order, const std::string& prompt = "once") {
   Accepted record;
   record.job = id_of(order);
   record.order = order;
+  record.accepted_at_ms = static_cast<int64_t>(order);
   record.accepted_wall_ms = 1'000 + static_cast<int64_t>(order);
   record.payload_sha256 = std::string(32, static_cast<char>(order));
   record.spec.key = "key-" + std::to_string(order);
@@ -59,7 +60,7 @@ inline Accepted accepted(uint64_t order, const std::string& prompt = "once") {
 inline Finished finished(uint64_t order, const std::string& text, int64_t ttl_ms = 60'000) {
   Finished record;
   record.order = order;
-  record.expires_wall_ms = SystemClock().wall_ms() + ttl_ms;
+  record.expires_at_ms = ttl_ms;  // a fresh journal's time begins at 0
   record.accepted_wall_ms = 1'000 + static_cast<int64_t>(order);
   record.tenant = "tenant";
   record.model = "opt";

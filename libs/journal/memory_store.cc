@@ -95,8 +95,8 @@ MemoryStore::Body MemoryStore::answer(const PurgeEnded& question) {
   for (const auto& [order, ended] : ended_) {
     if (!matches(question.filter, ended)) continue;
     const protocol::JobResult& result = ended.result;
-    purged.forgotten.push_back({ended.tenant, result.key, ended.payload_sha256, result.job, ended.expires_wall_ms,
-                                result.group, result.state});
+    purged.forgotten.push_back(
+        {ended.tenant, result.key, ended.payload_sha256, result.job, ended.expires_at_ms, result.group, result.state});
     orders.push_back(order);
   }
   for (const uint64_t order : orders) forget(order);

@@ -15,11 +15,12 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "metrics/process_metrics.h"
 
 // libevent's own evhttp cannot bound the number of connections, and idle ones would use up the process's descriptors.
 // What a scraper and a kubelet send is small enough to read here: a request line and headers that do not matter.
 
-namespace optserve {
+namespace optserve::metrics {
 namespace {
 
 constexpr size_t kRequestBytesMax = 8 << 10;
@@ -246,17 +247,28 @@ Answer HttpServer::Impl::route(std::string_view path) {
   if (path == "/startupz") return yes_or_no(health.started.load(), "ok", "not started yet");
   if (path == "/readyz") {
     if (!health.started.load()) return yes_or_no(false, "", "not started yet");
-    return yes_or_no(health.ready.load(), "ok", "not ready for work");
+    const std::string problem = health.problem();
+    return yes_or_no(health.ready.load(), "ok", "not ready for work" + (problem.empty() ? "" : ": " + problem));
   }
   if (path == "/metrics") {
     const int64_t now = health.now_ms();
     if (metrics_text.empty() || now - metrics_text_at_ms >= kTextAgeMax.count()) {
-      metrics_text = registry.text();
+      metrics_text = registry.text() + process_metrics_text();
       metrics_text_at_ms = now;
     }
     return {200, "text/plain; version=0.0.4; charset=utf-8", metrics_text};
   }
   return {404, "text/plain; charset=utf-8", "not found; there are /metrics /livez /readyz /startupz\n"};
+}
+
+void Health::set_problem(const std::string& problem) {
+  const std::lock_guard lock(mutex_);
+  problem_ = problem;
+}
+
+std::string Health::problem() const {
+  const std::lock_guard lock(mutex_);
+  return problem_;
 }
 
 HttpServer::HttpServer(const std::string& address, int port, const Registry& registry, const Health& health)
@@ -277,4 +289,4 @@ HttpServer::~HttpServer() {
 
 int HttpServer::port() const { return impl_->port; }
 
-}  // namespace optserve
+}  // namespace optserve::metrics

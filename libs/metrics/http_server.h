@@ -4,12 +4,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "base/clock.h"
 #include "metrics/metrics.h"
 
-namespace optserve {
+namespace optserve::metrics {
 
 // What the health endpoints report. Set by the process, read by the server's thread.
 struct Health {
@@ -23,6 +24,13 @@ struct Health {
 
   int64_t now_ms() const;  // of the clock, in steady milliseconds
   void stamp();            // sets alive_at_ms to now
+  // Why the process is not ready, for /readyz; empty: there is nothing to say. May be called by any thread.
+  void set_problem(const std::string& problem);
+  std::string problem() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::string problem_;  // guarded by mutex_
 };
 
 // Serves GET and HEAD of the four paths, one request per connection. A peer has 5 s to send its request of at most 8
@@ -42,4 +50,4 @@ class HttpServer {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::metrics

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::metrics {
 namespace http_server_test {
 
 using ::testing::HasSubstr;
@@ -80,12 +80,21 @@ TEST_F(HttpServerTest, ServesMetrics) {
   EXPECT_THAT(get("/metrics?name=x"), HasSubstr("\noptserve_x_total 2"));
 }
 
+TEST_F(HttpServerTest, MetricsTellOfTheProcessItself) {
+  const std::string answer = get("/metrics");
+  for (const char* name : {"\nprocess_cpu_seconds_total ", "\nprocess_resident_memory_bytes ", "\nprocess_open_fds ",
+                           "\nprocess_start_time_seconds ", "\noptserve_build_info{version=\""})
+    EXPECT_THAT(answer, HasSubstr(name));
+}
+
 TEST_F(HttpServerTest, ReadinessFollowsTheProcess) {
   EXPECT_THAT(get("/startupz"), StartsWith("HTTP/1.1 503"));
   EXPECT_THAT(get("/readyz"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("not started")));
   health.started = true;
   EXPECT_THAT(get("/startupz"), StartsWith("HTTP/1.1 200"));
   EXPECT_THAT(get("/readyz"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("not ready")));
+  health.set_problem("the scheduler is silent");
+  EXPECT_THAT(get("/readyz"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("for work: the scheduler is silent")));
   health.ready = true;
   EXPECT_THAT(get("/readyz"), StartsWith("HTTP/1.1 200"));
 }
@@ -176,4 +185,4 @@ TEST(HttpServer, StopsWithOpenConnections) {
 }
 
 }  // namespace http_server_test
-}  // namespace optserve
+}  // namespace optserve::metrics

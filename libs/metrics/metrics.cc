@@ -12,16 +12,27 @@
 
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::metrics {
+
+struct Registry::Impl {
+  Labels constant;
+  prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
+};
+
 namespace {
 
 std::map<std::string, std::string> label_map(const Labels& labels) { return {labels.begin(), labels.end()}; }
 
 template <class Build, class... More>
-auto* add_metric(Build build, prometheus::Registry& registry, std::string_view name, std::string_view help,
+auto* add_metric(Build build, Registry::Impl& registry, std::string_view name, std::string_view help,
                  const Labels& labels, const More&... more) {
+  constexpr bool kIsCounter = std::is_same_v<Build, decltype(prometheus::BuildCounter())>;
   try {
-    auto& family = build.Name(std::string(name)).Help(std::string(help)).Register(registry);
+    if (name.ends_with("_total") != kIsCounter) throw Error("counters, and only they, end in _total");
+    auto& family = build.Name(std::string(name))
+                       .Help(std::string(help))
+                       .Labels(label_map(registry.constant))
+                       .Register(registry.registry);
     return &family.Add(label_map(labels), more...);
   } catch (const std::exception& error) {
     throw Error("metric '" + std::string(name) + "': " + error.what());
@@ -30,12 +41,14 @@ auto* add_metric(Build build, prometheus::Registry& registry, std::string_view n
 
 }  // namespace
 
-struct Registry::Impl {
-  prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
-};
-
 void Counter::add(double by) const {
   if (handle_ != nullptr) static_cast<prometheus::Counter*>(handle_)->Increment(by);
+}
+
+void Counter::raise_to(double total) const {
+  if (handle_ == nullptr) return;
+  auto* counter = static_cast<prometheus::Counter*>(handle_);
+  if (const double grown = total - counter->Value(); grown > 0) counter->Increment(grown);
 }
 
 void Gauge::set(double value) const {
@@ -50,25 +63,25 @@ void Histogram::observe(double value) const {
   if (handle_ != nullptr) static_cast<prometheus::Histogram*>(handle_)->Observe(value);
 }
 
-Registry::Registry() : impl_(std::make_unique<Impl>()) {}
+Registry::Registry(Labels constant) : impl_(std::make_unique<Impl>()) { impl_->constant = std::move(constant); }
 Registry::~Registry() = default;
 
 Counter Registry::counter(std::string_view name, std::string_view help, const Labels& labels) {
   Counter counter;
-  counter.handle_ = add_metric(prometheus::BuildCounter(), impl_->registry, name, help, labels);
+  counter.handle_ = add_metric(prometheus::BuildCounter(), *impl_, name, help, labels);
   return counter;
 }
 
 Gauge Registry::gauge(std::string_view name, std::string_view help, const Labels& labels) {
   Gauge gauge;
-  gauge.handle_ = add_metric(prometheus::BuildGauge(), impl_->registry, name, help, labels);
+  gauge.handle_ = add_metric(prometheus::BuildGauge(), *impl_, name, help, labels);
   return gauge;
 }
 
 Histogram Registry::histogram(std::string_view name, std::string_view help, const std::vector<double>& buckets,
                               const Labels& labels) {
   Histogram histogram;
-  histogram.handle_ = add_metric(prometheus::BuildHistogram(), impl_->registry, name, help, labels, buckets);
+  histogram.handle_ = add_metric(prometheus::BuildHistogram(), *impl_, name, help, labels, buckets);
   return histogram;
 }
 
@@ -78,4 +91,4 @@ std::string Registry::text() const {
   return out.str();
 }
 
-}  // namespace optserve
+}  // namespace optserve::metrics

@@ -10,13 +10,15 @@
 #include <utility>
 #include <vector>
 
-namespace optserve {
+namespace optserve::metrics {
 
 using Labels = std::vector<std::pair<std::string, std::string>>;
 
 class Counter {
  public:
   void add(double by = 1) const;
+  // For a total that is counted elsewhere: adds what it has grown by. A smaller one changes nothing.
+  void raise_to(double total) const;
 
  private:
   friend class Registry;
@@ -45,22 +47,25 @@ class Histogram {
 // Owns all metrics of a process. Names start with "optserve_" and end in their unit ("_seconds", "_bytes", "_total").
 class Registry {
  public:
-  Registry();
+  // `constant` labels are on every metric: what is the same for the whole process, such as the model of a worker.
+  explicit Registry(Labels constant = {});
   ~Registry();
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;
 
-  // The same name and labels give the same metric; the same name as another kind of metric, or a name that Prometheus
-  // does not allow, throws Error. Thread-safe; meant for start-up.
+  // The same name and labels give the same metric. Throws Error for the same name as another kind of metric, for a name
+  // that Prometheus does not allow, and unless counters, and only they, end in "_total". Thread-safe; meant for
+  // start-up.
   Counter counter(std::string_view name, std::string_view help, const Labels& labels = {});
   Gauge gauge(std::string_view name, std::string_view help, const Labels& labels = {});
   Histogram histogram(std::string_view name, std::string_view help, const std::vector<double>& buckets,
                       const Labels& labels = {});
   std::string text() const;  // Prometheus exposition format 0.0.4
 
- private:
   struct Impl;
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::metrics

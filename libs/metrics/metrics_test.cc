@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::metrics {
 namespace metrics_test {
 
 using ::testing::HasSubstr;
@@ -30,6 +30,32 @@ TEST(Metrics, TextHoldsEveryKind) {
   EXPECT_THAT(text, HasSubstr("optserve_step_seconds_bucket{le=\"0.01\"} 1"));
   EXPECT_THAT(text, HasSubstr("optserve_step_seconds_bucket{le=\"+Inf\"} 2"));
   EXPECT_THAT(text, HasSubstr("optserve_step_seconds_count 2"));
+}
+
+TEST(Metrics, CountersAndOnlyTheyEndInTotal) {
+  Registry registry;
+  EXPECT_THAT([&] { (void)registry.gauge("optserve_steps_total", "x"); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("optserve_steps_total")));
+  EXPECT_THAT([&] { (void)registry.counter("optserve_steps", "x"); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("optserve_steps")));
+}
+
+TEST(Metrics, ATotalThatIsCountedElsewhereOnlyGrows) {
+  Registry registry;
+  const Counter steps = registry.counter("optserve_steps_total", "x");
+  steps.raise_to(5);
+  steps.raise_to(3);
+  steps.raise_to(7);
+  EXPECT_THAT(registry.text(), HasSubstr("optserve_steps_total 7\n"));
+  Counter().raise_to(1);
+}
+
+TEST(Metrics, ConstantLabelsAreOnEveryMetric) {
+  Registry registry(Labels{{"model", "opt-125m"}});
+  registry.counter("optserve_x_total", "x", {{"kind", "a"}}).add();
+  registry.gauge("optserve_y", "y").set(1);
+  EXPECT_THAT(registry.text(), HasSubstr("optserve_y{model=\"opt-125m\"} 1"));
+  EXPECT_THAT(registry.text(), ::testing::ContainsRegex("optserve_x_total.*model=\"opt-125m\".* 1"));
 }
 
 TEST(Metrics, SameNameAndLabelsAreTheSameMetric) {
@@ -81,4 +107,4 @@ TEST(Metrics, ThreadsLoseNoCount) {
 }
 
 }  // namespace metrics_test
-}  // namespace optserve
+}  // namespace optserve::metrics

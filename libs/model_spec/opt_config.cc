@@ -66,9 +66,16 @@ constexpr std::array<IdField, 3> kIdFields = {
 struct FlagField {
   std::string_view name;
   bool OptConfig::*member;
+  bool is_optional;  // left out of the JSON while true
 };
-constexpr std::array<FlagField, 2> kFlagFields = {
-    {{"norm_before", &OptConfig::norm_before}, {"tied_output", &OptConfig::tied_output}}};
+constexpr std::array<FlagField, 4> kFlagFields = {{{"norm_before", &OptConfig::norm_before, false},
+                                                   {"tied_output", &OptConfig::tied_output, false},
+                                                   {"final_norm", &OptConfig::final_norm, true},
+                                                   {"leads_with_bos", &OptConfig::leads_with_bos, true}}};
+
+constexpr std::string_view kActivation = "activation";
+constexpr std::string_view kVocabPadding = "vocab_padding";
+constexpr std::string_view kMoreEosIds = "more_eos_ids";
 
 Refusal bad_json(const std::string& what) { return refuse(ErrorCode::kDataCorrupt, "model config: " + what); }
 
@@ -81,12 +88,50 @@ Result<int64_t> integer_of(const nlohmann::json& json, std::string_view key) {
 }
 
 Status check_keys(const nlohmann::json& json) {
-  std::set<std::string_view> known = {"name", "activation"};
+  std::set<std::string_view> known = {"name", kActivation, kVocabPadding, kMoreEosIds};
   for (const auto& field : kSizeFields) known.insert(field.name);
   for (const auto& field : kIdFields) known.insert(field.name);
   for (const auto& field : kFlagFields) known.insert(field.name);
   for (const auto& [key, value] : json.items())
     if (!known.contains(key)) return bad_json("unknown key '" + key + "'");
+  return ok_status();
+}
+
+Result<TokenId> id_of(std::string_view name, const nlohmann::json& json) {
+  const bool fits = json.is_number_integer() && (!json.is_number_unsigned() || json.get<uint64_t>() <= INT32_MAX);
+  if (!fits || json.get<int64_t>() < 0)
+    return bad_json("key '" + std::string(name) + "' must be an id, is " + json.dump().substr(0, 40));
+  return json.get<TokenId>();
+}
+
+// What only relatives of OPT have.
+Status read_optional(const nlohmann::json& json, OptConfig& config) {
+  if (json.contains(kVocabPadding)) {
+    const Result<int64_t> padding = integer_of(json, kVocabPadding);
+    if (!padding.ok()) return padding.refusal();
+    config.vocab_padding = padding.value();
+  }
+  const auto ids = json.find(kMoreEosIds);
+  if (ids == json.end()) return ok_status();
+  if (!ids->is_array()) return bad_json("key '" + std::string(kMoreEosIds) + "' must be a list of ids");
+  for (const nlohmann::json& value : *ids) {
+    const Result<TokenId> id = id_of(kMoreEosIds, value);
+    if (!id.ok()) return id.refusal();
+    config.more_eos_ids.push_back(id.value());
+  }
+  return ok_status();
+}
+
+Status check_more_eos_ids(const OptConfig& config) {
+  const std::vector<TokenId>& ids = config.more_eos_ids;
+  if (ids.size() > kMoreEosIdsMax)
+    return bad(kMoreEosIds, static_cast<int64_t>(ids.size()), "at most " + std::to_string(kMoreEosIdsMax) + " ids");
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= config.vocab_real)
+      return bad(kMoreEosIds, ids[i], "ids below vocab_real, which is " + std::to_string(config.vocab_real));
+    if (ids[i] == config.eos_id || (i > 0 && ids[i] <= ids[i - 1]))
+      return bad(kMoreEosIds, ids[i], "ascending ids other than eos_id");
+  }
   return ok_status();
 }
 
@@ -102,10 +147,18 @@ Status validate(const OptConfig& config) {
     return bad("hidden", config.hidden, "a multiple of num_heads, which is " + std::to_string(config.num_heads));
   if (config.vocab_real > config.vocab)
     return bad("vocab_real", config.vocab_real, "at most vocab, which is " + std::to_string(config.vocab));
+  if (config.vocab_padding < 0 || config.vocab_padding > config.vocab - config.vocab_real)
+    return bad("vocab_padding", config.vocab_padding,
+               "0 to " + std::to_string(config.vocab - config.vocab_real) + ", the rows that are no tokens");
+  if (!config.norm_before && !config.final_norm)
+    return refuse(ErrorCode::kBadRequest,
+                  "model config: final_norm is false, which only means something where "
+                  "norm_before is true");
   for (const auto& [name, member] : kIdFields)
-    if (config.*member < 0 || config.*member >= config.vocab_real)
-      return bad(name, config.*member, "an id below vocab_real, which is " + std::to_string(config.vocab_real));
-  return ok_status();
+    if (const int64_t end = member == &OptConfig::pad_id ? config.vocab : config.vocab_real;
+        config.*member < 0 || config.*member >= end)
+      return bad(name, config.*member, "an id below " + std::to_string(end) + ", the number of ids");
+  return check_more_eos_ids(config);
 }
 
 int64_t parameter_count(const OptConfig& config) {
@@ -140,6 +193,14 @@ std::string legal_worlds_text(const OptConfig& config) {
   return text;
 }
 
+OptConfig with_padded_vocab(const OptConfig& config, int64_t world) {
+  OptConfig padded = config;
+  const int64_t missing = (world - config.vocab_stored() % world) % world;
+  padded.vocab = config.vocab_stored() + missing;
+  padded.vocab_padding = missing;
+  return padded;
+}
+
 std::span<const OptConfig> published_configs() {
   static const std::array<OptConfig, 9> kFamily = {
       published("opt-125m", 12, 768, 12),   published_350m(),
@@ -163,11 +224,18 @@ const OptConfig* find_published(int64_t num_layers, int64_t hidden) {
   return nullptr;
 }
 
+std::string_view activation_name(backend::Activation activation) {
+  return activation == backend::Activation::kGelu ? "gelu" : "relu";
+}
+
 nlohmann::json to_json(const OptConfig& config) {
-  nlohmann::json json = {{"name", config.name}, {"activation", "relu"}};
+  nlohmann::json json = {{"name", config.name}, {kActivation, activation_name(config.activation)}};
   for (const auto& field : kSizeFields) json[std::string(field.name)] = config.*field.member;
   for (const auto& field : kIdFields) json[std::string(field.name)] = config.*field.member;
-  for (const auto& field : kFlagFields) json[std::string(field.name)] = config.*field.member;
+  for (const auto& field : kFlagFields)
+    if (!field.is_optional || !(config.*field.member)) json[std::string(field.name)] = config.*field.member;
+  if (config.vocab_padding > 0) json[std::string(kVocabPadding)] = config.vocab_padding;
+  if (!config.more_eos_ids.empty()) json[std::string(kMoreEosIds)] = config.more_eos_ids;
   return json;
 }
 
@@ -178,8 +246,10 @@ Result<OptConfig> config_from_json(const nlohmann::json& json) {
   const auto name = json.find("name");
   if (name == json.end() || !name->is_string()) return bad_json("key 'name' must be a string");
   config.name = name->get<std::string>();
-  const auto activation = json.find("activation");
-  if (activation == json.end() || *activation != "relu") return bad_json("key 'activation' must be \"relu\"");
+  const auto activation = json.find(kActivation);
+  if (activation == json.end() || (*activation != "relu" && *activation != "gelu"))
+    return bad_json("key 'activation' must be \"relu\" or \"gelu\"");
+  config.activation = *activation == "gelu" ? backend::Activation::kGelu : backend::Activation::kRelu;
   for (const auto& field : kSizeFields) {
     Result<int64_t> value = integer_of(json, field.name);
     if (!value.ok()) return value.refusal();
@@ -193,10 +263,12 @@ Result<OptConfig> config_from_json(const nlohmann::json& json) {
   }
   for (const auto& field : kFlagFields) {
     const auto value = json.find(field.name);
+    if (value == json.end() && field.is_optional) continue;
     if (value == json.end() || !value->is_boolean())
       return bad_json("key '" + std::string(field.name) + "' must be true or false");
     config.*field.member = value->get<bool>();
   }
+  if (Status status = read_optional(json, config); !status.ok()) return status.refusal();
   if (Status status = validate(config); !status.ok()) return status.refusal();
   return config;
 }

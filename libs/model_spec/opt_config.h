@@ -1,5 +1,6 @@
-// What an OPT model is: its sizes, two flags (where the norms stand, whether logits use the token table) and its
-// special ids. The activation is always ReLU.
+// What an OPT model is: its sizes, a few flags (where the norms stand, whether logits use the token table), its
+// activation and its special ids. Relatives without biases or without weights of their norms are the same model with
+// zeros and ones in their place; conversion writes those.
 #pragma once
 
 #include <cstdint>
@@ -14,28 +15,42 @@
 
 namespace optserve::model_spec {
 
+enum class backend::Activation : uint8_t {
+  kRelu,
+  kGelu,  // x/2 (1 + erf(x / sqrt 2)): Galactica
+};
+
 struct OptConfig {
-  std::string name;           // "opt-125m", or any name of a model of one's own: [A-Za-z0-9._-]{1,64}
-  int64_t num_layers = 0;     // L
-  int64_t hidden = 0;         // h, width of the residual stream
-  int64_t num_heads = 0;      // H; head_dim = h / H
-  int64_t ffn = 0;            // f, inner width of the feed-forward part
-  int64_t vocab = 0;          // V, rows of the token table, padding rows included
-  int64_t vocab_real = 0;     // ids at or above are padding rows and are never sampled
-  int64_t embed_dim = 0;      // width of the token table: h, or 512 in OPT-350M
+  std::string name;        // "opt-125m", or any name of a model of one's own: [A-Za-z0-9._-]{1,64}
+  int64_t num_layers = 0;  // L
+  int64_t hidden = 0;      // h, width of the residual stream
+  int64_t num_heads = 0;   // H; head_dim = h / H
+  int64_t ffn = 0;         // f, inner width of the feed-forward part
+  int64_t vocab = 0;       // V, rows of the token table, padding rows included
+  int64_t vocab_real = 0;  // ids at or above are padding rows and are never sampled
+  int64_t vocab_padding =
+      0;                  // rows of zeros that conversion added at the end of the tables, so that shards divide them
+  int64_t embed_dim = 0;  // width of the token table: h, or 512 in OPT-350M
   int64_t max_positions = 0;  // longest sequence, the leading </s> included; the two unused rows are not counted
   bool norm_before = true;    // norms before attention and ffn and one after the last layer; false: OPT-350M
   bool tied_output = true;    // logits use the token table; false: a table of their own
-  TokenId bos_id = 2;         // the id that starts every prompt (OPT uses </s>)
-  TokenId eos_id = 2;         // the id that ends a text
-  TokenId pad_id = 1;
+  bool final_norm = true;     // with norm_before: a norm follows the last layer; false: early fine-tuned copies
+  backend::Activation activation = backend::Activation::kRelu;
+  TokenId bos_id = 2;                      // the id that starts every prompt (OPT uses </s>)
+  bool leads_with_bos = true;              // false: prompts of text get no leading id (Galactica)
+  TokenId eos_id = 2;                      // the id that ends a text
+  std::vector<TokenId> more_eos_ids = {};  // further ids that do, up to kMoreEosIdsMax, ascending
+  TokenId pad_id = 1;                      // never sampled; may be a row that is no token
 
   int64_t head_dim() const { return hidden / num_heads; }
   bool has_projections() const { return embed_dim != hidden; }  // project_in and project_out exist
-  bool has_final_norm() const { return norm_before; }
+  bool has_final_norm() const { return norm_before && final_norm; }
+  int64_t vocab_stored() const { return vocab - vocab_padding; }  // rows of the source's table
 
   bool operator==(const OptConfig&) const = default;
 };
+
+inline constexpr size_t kMoreEosIdsMax = 7;
 
 // Every size within bounds and consistent; names the field, the value and what it must be.
 Status validate(const OptConfig& config);
@@ -54,19 +69,20 @@ std::vector<int> legal_worlds(const OptConfig& config);
 // "1, 2, 4": for messages.
 std::string legal_worlds_text(const OptConfig& config);
 
+// The same model with its tables padded to a multiple of `world` rows.
+OptConfig with_padded_vocab(const OptConfig& config, int64_t world);
+
 // The published family, "opt-125m" to "opt-175b", smallest first.
 std::span<const OptConfig> published_configs();
 const OptConfig* find_published(std::string_view name);  // nullptr if unknown
 // The published model with these layers and width, or nullptr: its head count is otherwise not visible in weights.
 const OptConfig* find_published(int64_t num_layers, int64_t hidden);
 
-// Object with one key per field, spelled as the fields are. from_json is strict: unknown, missing or wrongly typed keys
-// are refused, and the result is validated.
+// Object with one key per field, spelled as the fields are; those that only OPT's relatives need are left out where
+// they have their usual value. from_json is strict: unknown, missing or wrongly typed keys are refused, and the result
+// is validated.
+std::string_view activation_name(backend::Activation activation);  // "relu", "gelu"
 nlohmann::json to_json(const OptConfig& config);
 Result<OptConfig> config_from_json(const nlohmann::json& json);
 
 }  // namespace optserve::model_spec
-
-namespace optserve {
-using model_spec::OptConfig;
-}  // namespace optserve

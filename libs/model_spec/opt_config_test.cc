@@ -59,6 +59,48 @@ TEST(OptConfig, JsonRoundTrip) {
   }
 }
 
+// What OPT itself is needs no word, so its manifests are those of programs that know no relatives.
+TEST(OptConfig, JsonOfRelatives) {
+  const std::string plain = to_json(demo()).dump();
+  for (const char* key : {"final_norm", "leads_with_bos", "vocab_padding", "more_eos_ids"})
+    EXPECT_EQ(plain.find(key), std::string::npos) << key;
+  OptConfig relative = demo();
+  relative.activation = backend::Activation::kGelu;
+  relative.final_norm = false;
+  relative.leads_with_bos = false;
+  relative.vocab = 4104;
+  relative.vocab_padding = 7;
+  relative.more_eos_ids = {5, 4095};
+  const nlohmann::json json = to_json(relative);
+  const Result<OptConfig> back = config_from_json(json);
+  ASSERT_TRUE(back.ok()) << back.refusal().message;
+  EXPECT_EQ(back.value(), relative);
+  EXPECT_FALSE(back.value().has_final_norm());
+  EXPECT_EQ(back.value().vocab_stored(), 4097);
+  const std::pair<const char*, nlohmann::json> wrong[] = {
+      {"activation", "silu"},     {"final_norm", 0},         {"vocab_padding", 9},        {"vocab_padding", -1},
+      {"more_eos_ids", {5, 5}},   {"more_eos_ids", {4096}},  {"more_eos_ids", {2}},       {"more_eos_ids", {-1}},
+      {"more_eos_ids", {"</s>"}}, {"more_eos_ids", nullptr}, {"leads_with_bos", "false"}, {"norm_before", false}};
+  for (const auto& [key, value] : wrong) {
+    nlohmann::json changed = json;
+    changed[key] = value;
+    EXPECT_FALSE(config_from_json(changed).ok()) << key << " " << value;
+  }
+}
+
+TEST(OptConfig, TablesArePaddedForAnyNumberOfRanks) {
+  OptConfig config = demo();
+  config.vocab = config.vocab_real = 4097;
+  EXPECT_FALSE(is_legal_world(config, 4));
+  const OptConfig padded = with_padded_vocab(config, 4);
+  EXPECT_EQ(padded.vocab, 4100);
+  EXPECT_EQ(padded.vocab_padding, 3);
+  EXPECT_EQ(padded.vocab_real, 4097);
+  EXPECT_TRUE(is_legal_world(padded, 4));
+  EXPECT_EQ(with_padded_vocab(padded, 1), config) << "the padding is of the last call alone";
+  EXPECT_EQ(with_padded_vocab(demo(), 8), demo());
+}
+
 TEST(OptConfig, JsonRefusesWhatItDoesNotKnow) {
   const nlohmann::json good = to_json(demo());
   for (const auto& [key, value] : good.items()) {

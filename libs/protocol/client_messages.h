@@ -163,8 +163,9 @@ struct SystemStatus {
   QueueMode mode = QueueMode::kOpen;  // of all models
   bool read_only = false;             // the journal's disk is full
   std::vector<ModelStatus> models;
+  int64_t cancelled = 0, expired = 0;  // jobs that ended so; `failed` are those that failed or are dead
   OPTSERVE_FIELDS(request, term, durable, draining, queued, running, finished, failed, services, mode, read_only,
-                  models)
+                  models, cancelled, expired)
   bool operator==(const SystemStatus&) const = default;
 };
 

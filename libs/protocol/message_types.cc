@@ -25,19 +25,19 @@ std::string_view job_state_name(JobState state) {
   return "unknown";
 }
 
-std::string_view finish_reason_name(FinishReason reason) {
+std::string_view finish_reason_name(sampling::FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone:
+    case sampling::FinishReason::kNone:
       return "none";
-    case FinishReason::kEndOfText:
+    case sampling::FinishReason::kEndOfText:
       return "end_of_text";
-    case FinishReason::kLength:
+    case sampling::FinishReason::kLength:
       return "length";
-    case FinishReason::kStop:
+    case sampling::FinishReason::kStop:
       return "stop";
-    case FinishReason::kCancelled:
+    case sampling::FinishReason::kCancelled:
       return "cancelled";
-    case FinishReason::kError:
+    case sampling::FinishReason::kError:
       return "error";
   }
   return "unknown";

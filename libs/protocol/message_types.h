@@ -17,12 +17,14 @@
 #include "sampling/token_logprob.h"
 #include "sampling/token_rules.h"
 
-namespace optserve {
 // Beside the enumerations of lower layers that are fields of messages.
+namespace optserve {
 constexpr protocol::WireRange wire_range(ErrorCode) { return {1, 15}; }
+}  // namespace optserve
+namespace optserve::sampling {
 constexpr protocol::WireRange wire_range(SamplingProfile) { return {0, 2}; }
 constexpr protocol::WireRange wire_range(FinishReason) { return {0, 5}; }
-}  // namespace optserve
+}  // namespace optserve::sampling
 
 namespace optserve::protocol {
 
@@ -45,8 +47,7 @@ constexpr WireRange wire_range(JobState) { return {1, 7}; }
 inline bool is_terminal(JobState state) { return state >= JobState::kSucceeded; }
 std::string_view job_state_name(JobState state);
 
-using optserve::FinishReason;
-std::string_view finish_reason_name(FinishReason reason);
+std::string_view finish_reason_name(sampling::FinishReason reason);
 
 enum class JobKind : uint8_t { kGenerate = 1, kConvert = 2 };
 constexpr WireRange wire_range(JobKind) { return {1, 2}; }
@@ -82,7 +83,7 @@ struct JobSpec {
   std::string model;
   std::string prompt;
   std::vector<TokenId> prompt_ids;
-  SamplingParams sampling;
+  sampling::SamplingParams sampling;
   int32_t max_new_tokens = 16;
   std::vector<std::string> stop;
   bool prompt_logprobs = false;
@@ -96,14 +97,15 @@ struct JobSpec {
   int64_t queue_ms = 0;  // longest wait for its first start, within ttl_ms; 0: ttl_ms alone
   int64_t run_ms = 0;    // longest duration of one attempt; 0: ttl_ms alone
   OnDisconnect on_disconnect = OnDisconnect::kContinue;
-  TokenRules rules{};
+  sampling::TokenRules rules{};
   std::vector<std::string> bad_words{};  // must not occur in the output, neither at a start nor after a space
   bool include_stop = false;             // whether the stop string or stop id that ends the output is part of its text
 
   template <class F>
   void fields(F&& f) {
     OPTSERVE_VISIT(f, key, tenant, kind, model, prompt, prompt_ids);
-    for_each_parameter(sampling, [&f](const ParameterInfo& info, auto& field) { f(info.name, field); });
+    sampling::for_each_parameter(sampling,
+                                 [&f](const sampling::ParameterInfo& info, auto& field) { f(info.name, field); });
     OPTSERVE_VISIT(f, max_new_tokens, stop, prompt_logprobs, priority, max_attempts, ttl_ms, result_ttl_ms, convert,
                    group, delay_ms, queue_ms, run_ms, on_disconnect);
     rules.fields(f);
@@ -125,7 +127,7 @@ struct Hypothesis {
   std::vector<TokenId> ids;  // all output ids, including the one that ended it
   float logprob = 0;         // sum of their log-probabilities
   float score = 0;           // hypotheses are ordered by it, highest first
-  FinishReason finish_reason = FinishReason::kNone;
+  sampling::FinishReason finish_reason = sampling::FinishReason::kNone;
   std::string text{};  // of the ids, in results only
 
   OPTSERVE_FIELDS(ids, logprob, score, finish_reason, text)
@@ -137,7 +139,7 @@ struct JobResult {
   JobId job;
   std::string key;
   JobState state = JobState::kQueued;
-  FinishReason finish_reason = FinishReason::kNone;
+  sampling::FinishReason finish_reason = sampling::FinishReason::kNone;
   std::optional<ErrorCode> error;  // why it did not succeed, as `message` says it to people
   std::string message;
   std::string text;                    // of the output alone, without prompt and stop string
@@ -155,7 +157,7 @@ struct JobResult {
   int64_t eta_ms = -1;              // queued: expected wait until it starts; -1: not known
   // If asked for: the log-probability of each output id, and the best ids at its position.
   std::vector<float> logprobs{};
-  std::vector<std::vector<TokenLogprob>> best{};
+  std::vector<std::vector<sampling::TokenLogprob>> best{};
   std::vector<Hypothesis> hypotheses{};  // of a beam search, best first; text and ids above are those of the first
 
   OPTSERVE_FIELDS(job, key, state, finish_reason, error, message, text, ids, prompt_logprobs, prompt_tokens, attempts,

@@ -132,15 +132,16 @@ struct DispatchItem {
   std::vector<TokenId> tokens;  // prompt, then tokens that an earlier attempt generated
   int32_t prompt_tokens = 0;
   int32_t max_new_tokens = 0;  // counted from the end of the prompt
-  SamplingParams sampling;
+  sampling::SamplingParams sampling;
   bool prompt_logprobs = false;
   int64_t remaining_ms = 0;  // what is left of the job's time, after which nobody waits for it; 0: not told
-  TokenRules rules{};
+  sampling::TokenRules rules{};
   std::string cache_salt{};  // jobs of different salts share nothing in the worker's prefix cache
   template <class F>
   void fields(F&& f) {
     OPTSERVE_VISIT(f, lease, job, model, tokens, prompt_tokens, max_new_tokens);
-    for_each_parameter(sampling, [&f](const ParameterInfo& info, auto& field) { f(info.name, field); });
+    sampling::for_each_parameter(sampling,
+                                 [&f](const sampling::ParameterInfo& info, auto& field) { f(info.name, field); });
     OPTSERVE_VISIT(f, prompt_logprobs, remaining_ms);
     rules.fields(f);
     OPTSERVE_VISIT(f, cache_salt);
@@ -172,7 +173,7 @@ struct Tokens {
   std::vector<uint8_t> finished;
   // Both are empty if none of the jobs asks for them.
   std::vector<float> logprobs{};
-  std::vector<std::vector<TokenLogprob>> best{};
+  std::vector<std::vector<sampling::TokenLogprob>> best{};
   OPTSERVE_FIELDS(term, leases, positions, tokens, finished, logprobs, best)
   bool operator==(const Tokens&) const = default;
 };

@@ -43,8 +43,8 @@ Status check_generate(const JobSpec& spec) {
   if (spec.convert) return refuse(ErrorCode::kBadRequest, "convert: expected in conversion jobs only");
   if (Status s = check_name("model", spec.model, 1, limits::kModelNameBytesMax); !s.ok()) return s;
   if (Status s = check_prompt(spec); !s.ok()) return s;
-  if (Status s = optserve::validate(spec.sampling); !s.ok()) return s;
-  if (Status s = optserve::validate(spec.rules, 0); !s.ok()) return s;
+  if (Status s = sampling::validate(spec.sampling); !s.ok()) return s;
+  if (Status s = sampling::validate(spec.rules, 0); !s.ok()) return s;
   const int32_t least = spec.prompt_logprobs ? 0 : 1;  // 0: the prompt is only scored
   if (Status s = check_range("max_new_tokens", spec.max_new_tokens, least, limits::kContextTokensMax); !s.ok()) {
     return s;

@@ -82,15 +82,15 @@ TEST(Validate, Integers) {
 TEST(Validate, Numbers) {
   struct Field {
     const char* name;
-    float SamplingParams::*field;
+    float sampling::SamplingParams::*field;
     float min, max;
     bool min_allowed;
   };
-  const Field fields[] = {{"temperature", &SamplingParams::temperature, 0, 2, true},
-                          {"top_p", &SamplingParams::top_p, 0, 1, false},
-                          {"repetition_penalty", &SamplingParams::repetition_penalty, 0, 10, false},
-                          {"presence_penalty", &SamplingParams::presence_penalty, -2, 2, true},
-                          {"frequency_penalty", &SamplingParams::frequency_penalty, -2, 2, true}};
+  const Field fields[] = {{"temperature", &sampling::SamplingParams::temperature, 0, 2, true},
+                          {"top_p", &sampling::SamplingParams::top_p, 0, 1, false},
+                          {"repetition_penalty", &sampling::SamplingParams::repetition_penalty, 0, 10, false},
+                          {"presence_penalty", &sampling::SamplingParams::presence_penalty, -2, 2, true},
+                          {"frequency_penalty", &sampling::SamplingParams::frequency_penalty, -2, 2, true}};
   for (const Field& f : fields) {
     const auto set = [&f](float value) { return [&f, value](JobSpec& s) { s.sampling.*f.field = value; }; };
     expect_cases(good_job(), {{f.name, set(std::nextafter(f.min, -100.f)), false},

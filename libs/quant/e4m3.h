@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace optserve {
+namespace optserve::quant {
 
 inline constexpr float kE4m3Max = 448.0f;
 
@@ -35,4 +35,4 @@ constexpr uint8_t float_to_e4m3(float value) {
   return static_cast<uint8_t>(code | ((bits >> 24) & 0x80));
 }
 
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -6,7 +6,7 @@
 #include <limits>
 #include <random>
 
-namespace optserve {
+namespace optserve::quant {
 namespace e4m3_test {
 
 // What a code means by the definition of the format, in double.
@@ -82,4 +82,4 @@ TEST(E4m3, RandomValuesGoToTheNearestCode) {
 }
 
 }  // namespace e4m3_test
-}  // namespace optserve
+}  // namespace optserve::quant

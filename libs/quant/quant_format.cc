@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "base/format_names.h"
 
-namespace optserve {
+namespace optserve::quant {
 namespace {
 
 constexpr QuantFormatInfo kFormats[] = {
@@ -74,4 +74,4 @@ std::string_view quantisation_name(const Quantisation& quantisation) {
   return kQuantisationNames[static_cast<size_t>(found - kQuantisations.begin())];
 }
 
-}  // namespace optserve
+}  // namespace optserve::quant

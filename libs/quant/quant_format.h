@@ -8,7 +8,7 @@
 
 #include "tensor/tensor.h"
 
-namespace optserve {
+namespace optserve::quant {
 
 enum class QuantFormat : uint8_t { kF32, kF16, kBF16, kInt8, kFp8, kInt4 };
 
@@ -52,4 +52,4 @@ bool is_known(const Quantisation& quantisation);
 std::optional<Quantisation> find_quantisation(std::string_view name);
 std::string_view quantisation_name(const Quantisation& quantisation);
 
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -7,7 +7,7 @@
 
 #include "base/format_names.h"
 
-namespace optserve {
+namespace optserve::quant {
 namespace quant_format_test {
 
 TEST(QuantFormat, EveryRowIsFoundByNameAndByFormat) {
@@ -23,7 +23,7 @@ TEST(QuantFormat, EveryRowIsFoundByNameAndByFormat) {
 TEST(QuantFormat, BitsCoverTheStorageOfOneWeight) {
   for (const QuantFormatInfo& row : quant_formats()) {
     EXPECT_GT(row.bits_per_weight, 0) << row.name;
-    EXPECT_EQ(is_plain(row.format), tensor::is_floating(row.storage)) << row.name;
+    EXPECT_EQ(is_plain(row.format), is_floating(row.storage)) << row.name;
     EXPECT_GE(row.bits_per_weight * static_cast<double>(row.packed),
               8.0 * static_cast<double>(dtype_bytes(row.storage)));
     if (is_plain(row.format)) {
@@ -62,4 +62,4 @@ TEST(QuantFormat, UnknownNamesAndTypesHaveNoFormat) {
 }
 
 }  // namespace quant_format_test
-}  // namespace optserve
+}  // namespace optserve::quant

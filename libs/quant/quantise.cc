@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "quant/e4m3.h"
 
-namespace optserve {
+namespace optserve::quant {
 namespace {
 
 constexpr int64_t kInt4Group = 128;
@@ -200,4 +200,4 @@ void dequantise_rows(QuantFormat format, std::span<const std::byte> values, std:
   }
 }
 
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -9,7 +9,7 @@
 
 #include "quant/quant_format.h"
 
-namespace optserve {
+namespace optserve::quant {
 
 // Largest magnitude of a value: |weight| up to scale * limit is representable.
 inline constexpr int kInt8Limit = 127;
@@ -27,4 +27,4 @@ void quantise_rows(const Quantisation& how, std::span<const float> rows, int64_t
 void dequantise_rows(QuantFormat format, std::span<const std::byte> values, std::span<const float> scales, int64_t in,
                      std::span<float> rows);
 
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -6,7 +6,7 @@
 
 #include "quant/quantise.h"
 
-namespace optserve {
+namespace optserve::quant {
 namespace {
 
 constexpr int64_t kIn = 4096;
@@ -18,7 +18,7 @@ std::vector<std::byte> half_weights() {
   std::vector<float> values(static_cast<size_t>(kIn * kRows));
   for (float& value : values) value = normal(generator);
   std::vector<std::byte> halves(values.size() * 2);
-  tensor::convert_from_f32(values.data(), DType::kF16, halves.data(), values.size());
+  convert_from_f32(values.data(), DType::kF16, halves.data(), values.size());
   return halves;
 }
 
@@ -37,7 +37,7 @@ void quantise(benchmark::State& state) {
   std::vector<float> scales(static_cast<size_t>(scales_per_row(how.format, kIn)));
   for (auto _ : state) {
     for (int64_t r = 0; r < kRows; ++r) {
-      tensor::convert_to_f32(halves.data() + r * kIn * 2, DType::kF16, row.data(), row.size());
+      convert_to_f32(halves.data() + r * kIn * 2, DType::kF16, row.data(), row.size());
       quantise_rows(how, row, kIn, values, scales);
       benchmark::DoNotOptimize(values.data());
       benchmark::ClobberMemory();
@@ -57,7 +57,7 @@ void dequantise(benchmark::State& state) {
   for (auto _ : state) {
     for (int64_t r = 0; r < kRows; ++r) {
       dequantise_rows(how.format, values, scales, kIn, row);
-      tensor::convert_from_f32(row.data(), DType::kF16, halves.data(), row.size());
+      convert_from_f32(row.data(), DType::kF16, halves.data(), row.size());
       benchmark::DoNotOptimize(halves.data());
       benchmark::ClobberMemory();
     }
@@ -67,4 +67,4 @@ void dequantise(benchmark::State& state) {
 BENCHMARK(dequantise)->DenseRange(0, 3);
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -9,7 +9,7 @@
 
 #include "quant/e4m3.h"
 
-namespace optserve {
+namespace optserve::quant {
 namespace quantise_test {
 
 constexpr float kSmallest = std::numeric_limits<float>::min();
@@ -277,4 +277,4 @@ TEST_F(Quantise, AbortsOnWhatIsNotFiniteAndOnPartsOfGroups) {
 }
 
 }  // namespace quantise_test
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -6,7 +6,7 @@
 #include "quant/e4m3.h"
 #include "quant/quantise.h"
 
-namespace optserve {
+namespace optserve::quant {
 namespace {
 
 float limit_of(QuantFormat format) {
@@ -53,4 +53,4 @@ void fill_random_codes(const RandomBlock& block, QuantFormat format, std::span<s
   }
 }
 
-}  // namespace optserve
+}  // namespace optserve::quant

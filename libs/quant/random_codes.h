@@ -8,7 +8,7 @@
 #include "quant/quant_format.h"
 #include "tensor/random_block.h"
 
-namespace optserve {
+namespace optserve::quant {
 
 // The scale of all of them: block.reach over the largest value of `format`.
 float random_scale(const RandomBlock& block, QuantFormat format);
@@ -16,4 +16,4 @@ float random_scale(const RandomBlock& block, QuantFormat format);
 // `out`: block.rows() rows of elements_per_row(), block.cols a multiple of input_multiple().
 void fill_random_codes(const RandomBlock& block, QuantFormat format, std::span<std::byte> out);
 
-}  // namespace optserve
+}  // namespace optserve::quant

@@ -4,7 +4,7 @@
 #include "quant/quant_format.h"
 #include "tensor/buffer.h"
 
-namespace optserve {
+namespace optserve::quant {
 
 // [out, in] in host memory, row-major, as shards hold it (quant/quantise.h). Borrowed.
 struct StoredMatrix {
@@ -21,9 +21,10 @@ struct Weight {
   int64_t out = 0;
   int64_t in = 0;
   Buffer values;
-  Buffer scales{};  // F32; empty where the format has none
+  Buffer scales{};    // F32; empty where the format has none
+  Buffer by_input{};  // the values once more as [in, out], if prepare_sparse_input() has made them
 
   bool empty() const { return values.data() == nullptr; }
 };
 
-}  // namespace optserve
+}  // namespace optserve::quant

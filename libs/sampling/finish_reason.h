@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace optserve {
+namespace optserve::sampling {
 
 enum class FinishReason : uint8_t {
   kNone = 0,       // it has not ended
@@ -14,4 +14,4 @@ enum class FinishReason : uint8_t {
   kError = 5,  // the model's logits were not finite
 };
 
-}  // namespace optserve
+}  // namespace optserve::sampling

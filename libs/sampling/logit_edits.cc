@@ -5,7 +5,7 @@
 
 #include "sampling/logit_steps.h"
 
-namespace optserve::logit_steps {
+namespace optserve::sampling::logit_steps {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -89,4 +89,4 @@ void mask(std::span<float> logits, const SampleRow& row, const DrawableIds& ids)
   if (!row.rules.empty()) mask_rules(logits, row);
 }
 
-}  // namespace optserve::logit_steps
+}  // namespace optserve::sampling::logit_steps

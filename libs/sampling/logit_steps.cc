@@ -10,7 +10,7 @@
 #include "sampling/random.h"
 #include "sampling/scan.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -359,4 +359,4 @@ float log_probability(std::span<const float> logits, TokenId target) {
   return finite_logprob(logits[static_cast<size_t>(target)] - log_sum_exp(logits, range.largest));
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

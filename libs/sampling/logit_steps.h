@@ -36,7 +36,7 @@
 #include "sampling/sample_row.h"
 #include "sampling/token_rules.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 struct DrawnToken {
   TokenId token = -1;  // -1: a logit was NaN or infinite, or nothing may be drawn
@@ -114,4 +114,4 @@ void typical_p(std::span<float> logits, std::span<float> weights, float p, Sampl
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch);
 
 }  // namespace logit_steps
-}  // namespace optserve
+}  // namespace optserve::sampling

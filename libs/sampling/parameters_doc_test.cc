@@ -9,7 +9,7 @@
 
 #include "sampling/sampling_params.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace parameters_doc_test {
 
 std::string number(double value) {
@@ -80,4 +80,4 @@ TEST(Parameters, AreNamedOnceInSnakeCaseAndExplained) {
 }
 
 }  // namespace parameters_doc_test
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-namespace optserve {
+namespace optserve::sampling {
 
 constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
@@ -27,4 +27,4 @@ constexpr double uniform_at(uint64_t seed, uint64_t position) {
   return static_cast<double>(bits + 1) * 0x1p-53;
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -2,7 +2,7 @@
 
 #include <type_traits>
 
-namespace optserve {
+namespace optserve::sampling {
 
 static_assert(std::is_trivially_copyable_v<PackedSampleRow>, "rows are copied to devices as bytes");
 
@@ -46,4 +46,4 @@ uint32_t sample_features(const SamplingParams& params, bool has_rules) {
   return features;
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

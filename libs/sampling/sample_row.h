@@ -7,7 +7,7 @@
 #include "base/ids.h"
 #include "sampling/sampling_params.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 // One sequence that draws a token.
 struct SampleRow {
@@ -33,4 +33,4 @@ struct DrawableIds {
   TokenId pad = 1;         // never drawn
 };
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -12,7 +12,7 @@
 #include "sampling/logit_steps.h"
 #include "sampling/random.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace sampling_chain_test {
 
 constexpr double kNever = -INFINITY;
@@ -382,4 +382,4 @@ TEST_F(SamplingChain, MinPOfOneKeepsTheBestOnes) {
 }
 
 }  // namespace sampling_chain_test
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -7,7 +7,7 @@
 
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 // Whose order and formulas the chain follows where systems differ; sampling/logit_steps.h says how.
 enum class SamplingProfile : uint8_t { kDefault = 0, kFasterTransformer = 1, kMetaseq = 2 };
@@ -151,4 +151,4 @@ struct PackedSampleRow : SamplingParams {
   uint32_t flags = kAllowEnd;
 };
 
-}  // namespace optserve
+}  // namespace optserve::sampling

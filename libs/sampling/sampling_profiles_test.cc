@@ -7,7 +7,7 @@
 #include "sampling/logit_steps.h"
 #include "sampling/validate_params.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace sampling_profiles_test {
 
 // A row with what it points to.
@@ -146,4 +146,4 @@ TEST(SamplingProfiles, TopPDecaysAndStartsAgain) {
 }
 
 }  // namespace sampling_profiles_test
-}  // namespace optserve
+}  // namespace optserve::sampling

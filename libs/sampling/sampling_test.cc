@@ -13,7 +13,7 @@
 #include "sampling/random.h"
 #include "sampling/scan.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace sampling_test {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -374,4 +374,4 @@ TEST_F(DrawTokenTest, ExtremeButFiniteLogits) {
 }
 
 }  // namespace sampling_test
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-namespace optserve {
+namespace optserve::sampling {
 
 inline constexpr size_t kSumBlock = 512;  // weights added up before a running sum is noted
 inline constexpr size_t kMaxBlock = 32;   // values that share one maximum
@@ -32,4 +32,4 @@ const ScanKernels& baseline_scan();
 const ScanKernels* avx2_scan();
 const ScanKernels& widest_scan();
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -2,10 +2,10 @@
 // a copy that not every machine can run.
 #include "sampling/scan_kernel.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 const ScanKernels* avx2_scan() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kScanKernels : nullptr;
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

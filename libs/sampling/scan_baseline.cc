@@ -1,7 +1,7 @@
 // The passes for any machine; compiled with the flags of the build.
 #include "sampling/scan_kernel.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 const ScanKernels& baseline_scan() { return kScanKernels; }
 
@@ -10,4 +10,4 @@ const ScanKernels& widest_scan() {
   return avx2 != nullptr ? *avx2 : baseline_scan();
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -8,7 +8,7 @@
 #include "base/simd.h"
 #include "sampling/scan.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace {
 
 constexpr size_t kLanes = simd::kLanes;
@@ -92,4 +92,4 @@ constexpr ScanKernels kScanKernels{range_kernel, exponentials_kernel, running_su
                                    cut_below_kernel};
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -3,7 +3,7 @@
 
 #include "base/ids.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 struct TokenLogprob {
   static constexpr bool kPositional = true;  // on the wire an array of two
@@ -17,4 +17,4 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -7,7 +7,7 @@
 
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace {
 
 constexpr float kBiasMax = 100;
@@ -102,4 +102,4 @@ std::vector<int32_t> pack(const TokenRules& rules) {
   return words;
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

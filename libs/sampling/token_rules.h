@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 struct TokenBias {
   static constexpr bool kPositional = true;  // on the wire an array of two
@@ -95,4 +95,4 @@ class RuleView {
   std::span<const int32_t> words_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -5,7 +5,7 @@
 
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace token_rules_test {
 
 using testing::ElementsAre;
@@ -84,4 +84,4 @@ TEST(TokenRules, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace token_rules_test
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -5,7 +5,7 @@
 
 #include "base/input_check.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace {
 
 template <class T>
@@ -75,4 +75,4 @@ Status validate(const SamplingParams& params) {
   return found;
 }
 
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "sampling/sampling_params.h"
 
-namespace optserve {
+namespace optserve::sampling {
 
 // Refuses a value outside its range, or NaN, naming the field, the range and the value; and in a beam search what the
 // table does not allow beside one.
@@ -16,4 +16,4 @@ Status validate(const SamplingParams& params);
 std::string_view sampling_profile_name(SamplingProfile profile);
 Result<SamplingProfile> parse_sampling_profile(std::string_view name);
 
-}  // namespace optserve
+}  // namespace optserve::sampling

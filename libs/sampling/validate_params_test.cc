@@ -12,7 +12,7 @@
 #include "base/limits.h"
 #include "sampling/sample_row.h"
 
-namespace optserve {
+namespace optserve::sampling {
 namespace validate_params_test {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -160,4 +160,4 @@ TEST(SamplingParams, ANewOptionIsRefusedInABeamSearchUnlessTheTableAllowsIt) {
 }
 
 }  // namespace validate_params_test
-}  // namespace optserve
+}  // namespace optserve::sampling

@@ -14,7 +14,7 @@
 #include <immintrin.h>
 #endif
 
-namespace optserve::tensor {
+namespace optserve {
 namespace {
 
 constexpr std::array<std::pair<DType, std::string_view>, 11> kNames = {{{DType::kF32, "F32"},
@@ -132,4 +132,4 @@ void convert_from_f32(const float* source, DType dtype, void* destination, size_
   }
 }
 
-}  // namespace optserve::tensor
+}  // namespace optserve

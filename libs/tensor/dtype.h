@@ -7,7 +7,7 @@
 #include <optional>
 #include <string_view>
 
-namespace optserve::tensor {
+namespace optserve {
 
 // Values are stable: they may be stored. Append only.
 enum class DType : uint8_t {
@@ -99,4 +99,4 @@ constexpr uint16_t float_to_bfloat(float value) {
 void convert_to_f32(const void* source, DType dtype, float* destination, size_t count);
 void convert_from_f32(const float* source, DType dtype, void* destination, size_t count);
 
-}  // namespace optserve::tensor
+}  // namespace optserve

@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-namespace optserve::tensor {
+namespace optserve {
 namespace dtype_test {
 
 uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
@@ -115,4 +115,4 @@ TEST(Bulk, UnalignedSourceAndDouble) {
 }
 
 }  // namespace dtype_test
-}  // namespace optserve::tensor
+}  // namespace optserve

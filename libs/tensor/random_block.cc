@@ -11,7 +11,7 @@ int64_t RandomBlock::rows() const {
 }
 
 void fill_random(const RandomBlock& block, std::span<std::byte> out) {
-  const size_t row_bytes = static_cast<size_t>(block.cols) * tensor::dtype_bytes(block.dtype);
+  const size_t row_bytes = static_cast<size_t>(block.cols) * dtype_bytes(block.dtype);
   check_eq(out.size(), static_cast<size_t>(block.rows()) * row_bytes, "bytes of a random block");
   std::vector<float> row(static_cast<size_t>(block.cols));
   std::byte* destination = out.data();
@@ -22,7 +22,7 @@ void fill_random(const RandomBlock& block, std::span<std::byte> out) {
         const auto unit = static_cast<float>(splitmix64(first + c) >> 40) * 0x1p-23f - 1.0f;
         row[c] = block.centre + block.reach * unit;
       }
-      tensor::convert_from_f32(row.data(), block.dtype, destination, row.size());
+      convert_from_f32(row.data(), block.dtype, destination, row.size());
       destination += row_bytes;
     }
   }

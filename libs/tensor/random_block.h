@@ -21,7 +21,7 @@ struct RandomBlock {
   uint64_t key = 0;
   float centre = 0;
   float reach = 0;
-  tensor::DType dtype = tensor::DType::kF16;
+  DType dtype = DType::kF16;
   std::vector<Run> runs;  // stacked
   int64_t first_col = 0;
   int64_t cols = 0;

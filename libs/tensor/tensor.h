@@ -15,10 +15,6 @@
 
 namespace optserve {
 
-using tensor::DType;
-using tensor::dtype_bytes;
-using tensor::dtype_name;
-
 // Whether elements of `dtype` are read as C++ type T. The 16-bit floats are read as their bits, uint16_t.
 template <class T>
 constexpr bool is_element_type(DType dtype) {

@@ -80,7 +80,7 @@ struct Node {
   void ping(uint64_t number, const Peer& to = {}) { service.to_send.send(to, protocol::Ping{number}); }
 
   SystemClock clock;
-  Registry registry;
+  metrics::Registry registry;
   RecordingService service;
   PortOptions options;
   ServiceLoop loop{service, clock, registry};

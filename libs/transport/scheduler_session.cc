@@ -9,10 +9,10 @@
 
 namespace optserve::transport {
 
-protocol::Register new_registration() {
+protocol::Register new_registration(const std::string& name) {
   protocol::Register hello;
   hello.instance = InstanceId::random();
-  hello.name = host_and_pid();
+  hello.name = name.empty() ? host_and_pid() : name;
   hello.build = build_version();
   return hello;
 }
@@ -32,18 +32,21 @@ SchedulerLinkOptions link_options(const protocol::Register& hello, const std::ve
   return link;
 }
 
-void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health) {
+void serve_scheduler(Service& service, const SessionSettings& settings, metrics::Registry& metrics,
+                     metrics::Health& health) {
   ServiceLoop loop(service, health.clock, metrics);
   for (size_t i = 0; i < settings.schedulers.size(); ++i) {
     PortOptions port;
     port.message_bytes_max = limits::kInternalMessageBytesMax;
     port.name = "scheduler-" + std::to_string(i);
+    port.is_watched = true;
     const PortId id = loop.connect(settings.schedulers[i], port);
     check(id == SchedulerLinkOptions{}.port + static_cast<PortId>(i), "the schedulers have the loop's first ports");
   }
   loop.set_health(&health);
   if (settings.watch) settings.watch(loop);
   health.started = true;
+  health.set_problem("not registered with a scheduler yet");
   loop.run(settings.drain_deadline);
 }
 

@@ -13,8 +13,9 @@
 
 namespace optserve::transport {
 
-// A Register with a new instance id and with this process's name and build. The caller sets kind, models and capacity.
-protocol::Register new_registration();
+// A Register with a new instance id, with this name or that of host and process, and with the build. The caller sets
+// kind, models and capacity.
+protocol::Register new_registration(const std::string& name = {});
 // Throws Error unless these are 1 to limits::kSchedulersMax different endpoints.
 void check_schedulers(const std::vector<std::string>& schedulers);
 // The options for the connections that serve_scheduler() opens. They differ in their seed, so that processes which
@@ -28,6 +29,7 @@ struct SessionSettings {
 };
 // Connects to all schedulers, marks the process as started, and runs until it is drained or told to stop. The metrics
 // of a connection have the label port="scheduler-<index>". Throws Error.
-void serve_scheduler(Service& service, const SessionSettings& settings, Registry& metrics, Health& health);
+void serve_scheduler(Service& service, const SessionSettings& settings, metrics::Registry& metrics,
+                     metrics::Health& health);
 
 }  // namespace optserve::transport

@@ -40,7 +40,7 @@ TEST(Schedulers, AreOneOrMoreDifferentEndpoints) {
 // Asks for nothing and is drained at once.
 class Idle final : public Service {
  public:
-  explicit Idle(const Health& health) : health_(health) {}
+  explicit Idle(const metrics::Health& health) : health_(health) {}
   void on_message(const Peer&, protocol::Message, Instant, Outbox&) override {}
   void on_undeliverable(const Peer&, protocol::Message, bool, Instant, Outbox&) override {}
   void on_tick(Instant, Outbox&) override {
@@ -53,13 +53,13 @@ class Idle final : public Service {
   int drains = 0;
 
  private:
-  const Health& health_;
+  const metrics::Health& health_;
 };
 
 TEST(Session, RunsUntilItIsToldToStop) {
-  Registry metrics;
+  metrics::Registry metrics;
   const SystemClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   Idle service(health);
   int prepared = 0;
   serve_scheduler(service, {{"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"}, seconds(1), [&](ServiceLoop&) { ++prepared; }},
@@ -71,9 +71,9 @@ TEST(Session, RunsUntilItIsToldToStop) {
 }
 
 TEST(Session, AnAddressThatIsNoneIsAnError) {
-  Registry metrics;
+  metrics::Registry metrics;
   const SystemClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   Idle service(health);
   EXPECT_THROW(serve_scheduler(service, {{"nowhere"}, seconds(1), {}}, metrics, health), Error);
 }

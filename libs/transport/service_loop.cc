@@ -6,11 +6,13 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "protocol/codec.h"
+#include "transport/peer_watch.h"
 #include "transport/zmq_port.h"
 
 namespace optserve::transport {
@@ -24,13 +26,13 @@ constexpr int kFlushRounds = 4;
 constexpr milliseconds kFarewell{500};
 
 struct PortMetrics {
-  PortMetrics(Registry& registry, const std::string& port) {
+  PortMetrics(metrics::Registry& registry, const std::string& port) {
     for (size_t kind = 0; kind < protocol::kMessageKinds; ++kind) {
-      const Labels labels{{"port", port}, {"kind", std::string(protocol::message_name(kind))}};
+      const metrics::Labels labels{{"port", port}, {"kind", std::string(protocol::message_name(kind))}};
       received[kind] = registry.counter("optserve_messages_received_total", "Messages received and decoded", labels);
       sent[kind] = registry.counter("optserve_messages_sent_total", "Messages handed to the network", labels);
     }
-    const Labels labels{{"port", port}};
+    const metrics::Labels labels{{"port", port}};
     received_bytes = registry.counter("optserve_received_bytes_total", "Payload bytes received", labels);
     sent_bytes = registry.counter("optserve_sent_bytes_total", "Payload bytes handed to the network", labels);
     garbage = registry.counter("optserve_garbage_total", "Messages that could not be decoded", labels);
@@ -41,13 +43,14 @@ struct PortMetrics {
     gone = lost("gone"), slow = lost("slow"), oversized = lost("oversized");
   }
 
-  std::array<Counter, protocol::kMessageKinds> received, sent;
-  Counter received_bytes, sent_bytes, garbage, gone, slow, oversized;
+  std::array<metrics::Counter, protocol::kMessageKinds> received, sent;
+  metrics::Counter received_bytes, sent_bytes, garbage, gone, slow, oversized;
 };
 
 struct PortState {
   ZmqPort socket;
   PortMetrics metrics;
+  std::optional<PeerWatch> watch{};
 };
 
 void read_empty(int event_fd) {
@@ -60,7 +63,7 @@ void read_empty(int event_fd) {
 struct ServiceLoop::Impl {
   using OnReadable = std::function<void(Instant, Outbox&)>;
 
-  Impl(Service& s, const Clock& c, Registry& m) : service(s), clock(c), registry(m) {}
+  Impl(Service& s, const Clock& c, metrics::Registry& m) : service(s), clock(c), registry(m) {}
 
   PortId open(ZmqPort::Kind kind, const std::string& endpoint, const PortOptions& options);
   void build_poll_items();
@@ -78,13 +81,13 @@ struct ServiceLoop::Impl {
 
   Service& service;
   const Clock& clock;
-  Registry& registry;
+  metrics::Registry& registry;
   zmq::context_t context{1};
   std::vector<std::unique_ptr<PortState>> ports;  // by PortId
   std::map<int, std::shared_ptr<OnReadable>> watches;
   DurabilityGate gate;
   std::deque<Outgoing> gated;  // in order of sending; the head waits for the journal
-  Health* health = nullptr;
+  metrics::Health* health = nullptr;
   Outbox out;
   std::vector<zmq_pollitem_t> poll_items;  // ports first, then descriptors
   bool poll_items_stale = true;
@@ -153,6 +156,7 @@ void ServiceLoop::Impl::receive_from(PortId id) {
 
 void ServiceLoop::Impl::on_frame(const Peer& from, std::string_view payload) {
   PortState& port = *ports[static_cast<size_t>(from.port)];
+  if (port.watch) port.watch->heard(clock.now());
   port.metrics.received_bytes.add(static_cast<double>(payload.size()));
   auto message = protocol::decode(payload, port.socket.options().message_bytes_max);
   if (!message.ok()) {
@@ -173,6 +177,11 @@ void ServiceLoop::Impl::tick() {
   const Instant now = clock.now();
   if (now < next_tick) return;
   service.on_tick(now, out);
+  for (const auto& port : ports) {
+    if (!port->socket.options().is_watched) continue;
+    if (!port->watch) port->watch.emplace(port->socket, health);
+    port->watch->on_tick(now);
+  }
   next_tick = now + service.tick_interval();
 }
 
@@ -232,7 +241,7 @@ void ServiceLoop::Impl::set_linger(Duration linger) {
   for (const auto& port : ports) port->socket.set_linger(linger);
 }
 
-ServiceLoop::ServiceLoop(Service& service, const Clock& clock, Registry& metrics)
+ServiceLoop::ServiceLoop(Service& service, const Clock& clock, metrics::Registry& metrics)
     : impl_(std::make_unique<Impl>(service, clock, metrics)) {}
 ServiceLoop::~ServiceLoop() = default;
 
@@ -253,7 +262,7 @@ void ServiceLoop::set_durability(DurabilityGate gate) {
   impl_->poll_items_stale = true;
 }
 
-void ServiceLoop::set_health(Health* health) { impl_->health = health; }
+void ServiceLoop::set_health(metrics::Health* health) { impl_->health = health; }
 
 void ServiceLoop::watch(int fd, std::function<void(Instant, Outbox&)> on_readable) {
   impl_->watches[fd] = std::make_shared<Impl::OnReadable>(std::move(on_readable));
@@ -297,6 +306,7 @@ void ServiceLoop::run(Duration drain_deadline) {
       draining = true;
       deadline = now + drain_deadline;
       log_info("drain_started", {});
+      if (loop.health != nullptr) loop.health->set_problem("draining");
       loop.service.begin_drain(now, loop.out);
       loop.flush();
     }

@@ -19,6 +19,7 @@ struct PortOptions {
   int high_water_mark = 10'000;                              // complete messages per peer and direction
   std::string name = "scheduler";                            // label `port` of the metrics; a constant of the program
   size_t send_bytes_max = limits::kInternalMessageBytesMax;  // larger messages are undeliverable, and logged
+  bool is_watched = false;  // a DEALER whose peer should answer all the time: its silence is logged, with the reason
 };
 
 // Says which of the messages waiting for the journal may leave.
@@ -29,7 +30,7 @@ struct DurabilityGate {
 
 class ServiceLoop {
  public:
-  ServiceLoop(Service& service, const Clock& clock, Registry& metrics);
+  ServiceLoop(Service& service, const Clock& clock, metrics::Registry& metrics);
   ~ServiceLoop();
   ServiceLoop(const ServiceLoop&) = delete;
   ServiceLoop& operator=(const ServiceLoop&) = delete;
@@ -44,7 +45,7 @@ class ServiceLoop {
   // Needed before anything uses Outbox::send_after(). The loop reads event_fd empty.
   void set_durability(DurabilityGate gate);
   // Stamped at each turn; outlives the loop.
-  void set_health(Health* health);
+  void set_health(metrics::Health* health);
   // Calls `on_readable` in the loop when fd is readable: for the worker's engine thread, the journal's reads, and
   // tests.
   void watch(int fd, std::function<void(Instant now, Outbox& out)> on_readable);

@@ -334,7 +334,7 @@ TEST(ServiceLoop, FloodDoesNotStarveTicksOrOtherPorts) {
 TEST(ServiceLoop, StampsHealthAndCountsMessages) {
   Node server, client;
   const SystemClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   server.loop.set_health(&health);
   server.service.handler = answer_pings;
   client.dial(server.listen());

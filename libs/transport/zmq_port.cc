@@ -1,8 +1,11 @@
 #include "transport/zmq_port.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 
 #include "base/error.h"
+#include "transport/reachability.h"
 
 namespace optserve::transport {
 namespace {
@@ -17,7 +20,10 @@ constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
 constexpr int kTcpUnackedMs = 15'000;
 
-void apply_common(zmq::socket_t& socket, const std::string& endpoint, const PortOptions& options) {
+// How long a new connection waits to learn which addresses of its peer answer.
+constexpr milliseconds kLookWait{200};
+
+void apply_common(zmq::socket_t& socket, const PortOptions& options) {
   namespace opt = zmq::sockopt;
   socket.set(opt::linger, 0);
   socket.set(opt::maxmsgsize, static_cast<int64_t>(options.message_bytes_max));
@@ -32,8 +38,6 @@ void apply_common(zmq::socket_t& socket, const std::string& endpoint, const Port
   socket.set(opt::tcp_keepalive_intvl, kKeepaliveIntervalS);
   socket.set(opt::tcp_keepalive_cnt, kKeepaliveCount);
   socket.set(opt::tcp_maxrt, kTcpUnackedMs);
-  // With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer.
-  if (endpoint.find('[') != std::string::npos) socket.set(opt::ipv6, 1);
 }
 
 // One frame without waiting; false if none is there. A signal only interrupts.
@@ -62,10 +66,22 @@ ZmqPort::ZmqPort(zmq::context_t& context, Kind kind, const std::string& endpoint
   open();
 }
 
+// With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer. So a new
+// connection looks for a moment which family answers.
+bool ZmqPort::needs_ipv6() const {
+  if (endpoint_.find('[') != std::string::npos) return true;
+  const std::string_view host = std::string_view(endpoint_).substr(std::min(endpoint_.find("//"), endpoint_.size()));
+  const bool is_name = std::ranges::any_of(host, [](unsigned char c) { return std::isalpha(c) != 0; });
+  if (is_router() || !is_name) return false;
+  const auto found = BackgroundLook(endpoint_, kLookWait / 2).result(kLookWait);
+  return found && found->needs_ipv6;
+}
+
 void ZmqPort::open() {
   try {
     zmq::socket_t socket(context_, is_router() ? zmq::socket_type::router : zmq::socket_type::dealer);
-    apply_common(socket, endpoint_, options_);
+    apply_common(socket, options_);
+    if (needs_ipv6()) socket.set(zmq::sockopt::ipv6, 1);
     if (is_router()) {
       socket.set(zmq::sockopt::router_mandatory, 1);
       socket.set(zmq::sockopt::backlog, kBacklog);

@@ -39,11 +39,13 @@ class ZmqPort {
 
   bool is_router() const { return kind_ == Kind::kRouter; }
   const PortOptions& options() const { return options_; }
+  const std::string& endpoint() const { return endpoint_; }
   std::string last_endpoint() const;
   void* handle() { return socket_.handle(); }
 
  private:
   void open();
+  bool needs_ipv6() const;
 
   zmq::context_t& context_;
   Kind kind_;

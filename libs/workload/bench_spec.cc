@@ -32,7 +32,7 @@ constexpr std::array<IntegerField, 5> kIntegers = {{{"input_tokens", &BenchSpec:
                                                     {"repeats", &BenchSpec::repeats, 1, kRunsMax}}};
 
 // Each request has a seed of its own.
-bool is_of_requests(const ParameterInfo& info) { return std::string_view(info.name) == "seed"; }
+bool is_of_requests(const sampling::ParameterInfo& info) { return std::string_view(info.name) == "seed"; }
 
 std::optional<int64_t> integer_of(const json& value) {
   if (!value.is_number_integer()) return std::nullopt;
@@ -62,7 +62,7 @@ Status read_batches(const json& value, std::vector<int32_t>& batches) {
 }
 
 template <class T>
-Status read_parameter(const ParameterInfo& info, const json& value, T& field) {
+Status read_parameter(const sampling::ParameterInfo& info, const json& value, T& field) {
   if constexpr (std::is_same_v<T, bool>) {
     if (!value.is_boolean()) return wrong(info.name, value, "true or false");
     field = value.get<bool>();
@@ -77,9 +77,9 @@ Status read_parameter(const ParameterInfo& info, const json& value, T& field) {
   return ok_status();
 }
 
-Status read_sampling(const std::string& key, const json& value, SamplingParams& sampling) {
+Status read_sampling(const std::string& key, const json& value, sampling::SamplingParams& sampling) {
   std::optional<Status> read;
-  for_each_parameter(sampling, [&](const ParameterInfo& info, auto& field) {
+  sampling::for_each_parameter(sampling, [&](const sampling::ParameterInfo& info, auto& field) {
     if (key == info.name && !is_of_requests(info)) read = read_parameter(info, value, field);
   });
   return read ? *read : bad("benchmark: unknown key '" + key + "'");
@@ -126,7 +126,7 @@ Status validate(const BenchSpec& spec) {
   } else if (Status status = check_range("requests", spec.num_requests, 1, kRequestsMax); !status.ok()) {
     return status;
   }
-  return optserve::validate(spec.sampling);
+  return sampling::validate(spec.sampling);
 }
 
 Status check_context(const BenchSpec& spec, const std::string& model, int64_t context) {
@@ -139,7 +139,7 @@ Status check_context(const BenchSpec& spec, const std::string& model, int64_t co
 json to_json(const BenchSpec& spec) {
   json root = {{"kind", bench_kind_name(spec.kind)}, {"seed", spec.seed}};
   for (const IntegerField& field : kIntegers) root[field.name] = spec.*field.member;
-  for_each_parameter(spec.sampling, [&root](const ParameterInfo& info, auto value) {
+  sampling::for_each_parameter(spec.sampling, [&root](const sampling::ParameterInfo& info, auto value) {
     if (!is_of_requests(info)) root[info.name] = value;
   });
   if (spec.kind == BenchKind::kLatency) {

@@ -22,8 +22,8 @@ inline constexpr int32_t kRequestsMax = 100'000;
 inline constexpr int32_t kRunsMax = 1000;
 
 // Greedy; end of text is ignored, so that every output has the requested length.
-inline SamplingParams bench_sampling() {
-  SamplingParams sampling;
+inline sampling::SamplingParams bench_sampling() {
+  sampling::SamplingParams sampling;
   sampling.temperature = 0;
   sampling.ignore_eos = true;
   return sampling;
@@ -40,7 +40,7 @@ struct BenchSpec {
   int32_t warmup = 1;            // runs of each batch that do not count
   int32_t repeats = 3;           // runs of each batch that count
   uint64_t seed = 0;             // of prompts and lengths
-  SamplingParams sampling = bench_sampling();
+  sampling::SamplingParams sampling = bench_sampling();
 
   bool operator==(const BenchSpec&) const = default;
 };

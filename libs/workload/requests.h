@@ -12,7 +12,7 @@ namespace optserve::workload {
 struct BenchRequest {
   std::vector<TokenId> prompt;  // a leading </s>, then random ids
   int32_t new_tokens = 0;
-  SamplingParams sampling;
+  sampling::SamplingParams sampling;
 };
 
 // The limits of the model.

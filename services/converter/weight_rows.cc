@@ -10,15 +10,15 @@ int64_t rows_per_piece(const model_spec::TensorSpec& spec) {
 }
 
 std::span<float> WideRows::read(const model_spec::TensorSpec& spec, int64_t row, int64_t count) {
-  const tensor::DType dtype = rows_.dtype(spec);
+  const DType dtype = rows_.dtype(spec);
   wide_.resize(static_cast<size_t>(count * spec.cols));
-  if (dtype == tensor::DType::kF32) {
+  if (dtype == DType::kF32) {
     rows_.read_rows(spec, row, count, std::as_writable_bytes(std::span(wide_)));
     return wide_;
   }
-  raw_.resize(wide_.size() * tensor::dtype_bytes(dtype));
+  raw_.resize(wide_.size() * dtype_bytes(dtype));
   rows_.read_rows(spec, row, count, raw_);
-  tensor::convert_to_f32(raw_.data(), dtype, wide_.data(), wide_.size());
+  convert_to_f32(raw_.data(), dtype, wide_.data(), wide_.size());
   return wide_;
 }
 

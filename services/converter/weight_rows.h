@@ -17,7 +17,7 @@ class WeightRows {
   virtual ~WeightRows() = default;
   virtual const model_spec::OptConfig& config() const = 0;
   // The type in which the rows of a tensor are read.
-  virtual tensor::DType dtype(const model_spec::TensorSpec& spec) const = 0;
+  virtual DType dtype(const model_spec::TensorSpec& spec) const = 0;
   // Rows [row, row + count) of the tensor, all columns, in dtype(spec). Throws Error.
   virtual void read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count,
                          std::span<std::byte> out) const = 0;

@@ -3,7 +3,10 @@
 #include <exception>
 
 #include "base/config.h"
+#include "base/exit_status.h"
+#include "base/lasting_time.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "base/shutdown.h"
 #include "journal/journal.h"
 #include "metrics/http_server.h"
@@ -35,25 +38,12 @@ struct Options {
   bool isolate_tenants = false;
 };
 
-void check_range(const char* name, double value, double min, double max) {
-  if (value >= min && value <= max) return;
-  throw Error(std::string(name) + ": expected " + std::to_string(min) + " to " + std::to_string(max) + ", found " +
-              std::to_string(value));
-}
-
 scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clock) {
-  check_range("open-jobs-max", static_cast<double>(options.open_jobs_max), 1, 100e6);
-  check_range("queue-memory-mb", static_cast<double>(options.queue_memory_mb), 1, 1e6);
-  check_range("queue-seconds", options.queue_seconds, 1, 1e6);
-  check_range("tenant-jobs-max", static_cast<double>(options.tenant_jobs_max), 1, 100e6);
-  check_range("tenant-share", options.tenant_share, 0.01, 1);
-  check_range("backup-seconds", options.backup_seconds, 0, 1e9);
-  check_range("backups-kept", options.backups_kept, 1, 1e6);
   auto weights = scheduler::TenantWeights::parse(options.tenant_weights);
-  if (!weights.ok()) throw Error(weights.refusal().message);
+  if (!weights.ok()) throw ConfigurationError(weights.refusal().message);
   scheduler::SchedulerOptions settings;
   settings.start = clock.now();
-  settings.start_wall_ms = clock.wall_ms();
+  settings.wall_ms = [&clock] { return clock.wall_ms(); };
   settings.seed = std::hash<Id128>()(Id128::random());
   settings.models = options.models;
   settings.open_jobs_max = static_cast<size_t>(options.open_jobs_max);
@@ -67,8 +57,11 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
   return settings;
 }
 
+// Without a journal nobody knows the terms before. Chance makes another one than any that a peer may still hold; a time
+// would come again when the clock is set back. Above 1, since peers may have been there before.
+uint64_t volatile_term() { return 2 + std::hash<Id128>()(Id128::random()) / 4; }
+
 void run(const Options& options) {
-  install_shutdown_signals();
   const SystemClock clock;
   journal::Recovery recovery;
   recovery.term = 1;
@@ -76,18 +69,19 @@ void run(const Options& options) {
   journal::MemoryStore memory;
   if (options.in_memory) {
     log_warn("volatile", {{"meaning", "accepted jobs do not survive this process"}});
-    recovery.term = static_cast<uint64_t>(clock.wall_ms());  // grows from start to start, as fencing needs
+    recovery.term = volatile_term();
   } else {
     disk = journal::Journal::open({.path = options.journal,
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
-                                   .backups_kept = static_cast<size_t>(options.backups_kept)},
+                                   .backups_kept = static_cast<size_t>(options.backups_kept),
+                                   .boot = boot_id()},
                                   clock, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
-  Registry registry;
-  Health health(clock);
+  metrics::Registry registry;
+  metrics::Health health(clock);
   scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
@@ -104,7 +98,7 @@ void run(const Options& options) {
   settings.services_port = loop.bind(options.bind_services, {.name = "services"});
   health.stamp();
   health.started = health.ready = true;
-  const HttpServer http(options.common.http_address, options.common.http_port, registry, health);
+  const metrics::HttpServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("ready", {{"clients", loop.bound_endpoint(settings.clients_port)},
                      {"services", loop.bound_endpoint(settings.services_port)},
                      {"http_port", http.port()}});
@@ -114,42 +108,55 @@ void run(const Options& options) {
   log_info("stopped");
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  Options options;
-  ConfigParser parser("optserve-scheduler", "Holds the job queue: accepts jobs, keeps them on disk, hands them out.");
+void add_options(ConfigParser& parser, Options& options) {
+  parser.begin_group("Addresses");
   parser.add("bind-clients", options.bind_clients, "Address that clients connect to");
   parser.add("bind-services", options.bind_services, "Address that tokenizers, workers and converters connect to");
+  parser.begin_group("Journal");
   parser.add("journal", options.journal, "File of the journal, on a local disk; its folder must exist");
   parser.add("volatile", options.in_memory, "Keep no journal: accepted jobs are lost when this process ends");
   parser.add("backup-folder", options.backup_folder,
              "Folder for copies of the journal, better on another disk; it must exist. Empty: no copies");
-  parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by `optserve journal backup`");
-  parser.add("backups-kept", options.backups_kept, "Copies that are kept");
-  parser.add("models", options.models, "Models to accept jobs for before a worker has registered them");
-  parser.add("open-jobs-max", options.open_jobs_max, "Most open jobs; more are refused as busy");
-  parser.add("queue-memory-mb", options.queue_memory_mb, "Memory for prompts and outputs of open jobs, in MiB");
-  parser.add("queue-seconds", options.queue_seconds,
-             "Most work that may wait for one model, in seconds at its measured speed");
-  parser.add("tenant-jobs-max", options.tenant_jobs_max, "Most open jobs of one tenant");
-  parser.add("tenant-share", options.tenant_share,
-             "Share of each bound that a tenant alone may fill; several leave each other room. 1: no limit");
+  parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by `optserve journal backup`")
+      .range(0, 1e9);
+  parser.add("backups-kept", options.backups_kept, "Copies that are kept").range(1, 1e6);
+  parser.begin_group("Queue");
+  parser.add("models", options.models, "Models to accept jobs for before a worker has registered them; repeatable")
+      .separated_by_commas();
+  parser.add("open-jobs-max", options.open_jobs_max, "Most open jobs; more are refused as busy").range(1, 100e6);
+  parser.add("queue-memory-mb", options.queue_memory_mb, "Memory for prompts and outputs of open jobs, in MiB")
+      .range(1, 1e6);
+  parser
+      .add("queue-seconds", options.queue_seconds,
+           "Most work that may wait for one model, in seconds at its measured speed")
+      .range(1, 1e6);
+  parser.add("drain-seconds", options.drain_seconds, "How long running jobs may go on after SIGTERM").range(0, 1e6);
+  parser.begin_group("Tenants");
+  parser.add("tenant-jobs-max", options.tenant_jobs_max, "Most open jobs of one tenant").range(1, 100e6);
+  parser
+      .add("tenant-share", options.tenant_share,
+           "Share of each bound that a tenant alone may fill; several leave each other room. 1: no limit")
+      .range(0.01, 1);
   parser.add("tenant-weights", options.tenant_weights, "Shares of tenants, name=2,other=0.5; 1 for all others");
   parser.add("prefix-affinity", options.prefix_affinity,
              "Prefer a group that was recently sent a prompt with the same beginning");
   parser.add("isolate-tenants", options.isolate_tenants,
              "Prompts of different tenants share nothing in a worker's prefix cache, where a hit shows in the time");
-  parser.add("drain-seconds", options.drain_seconds, "How long running jobs may go on after SIGTERM");
   add_common_options(parser, options.common);
-  if (const int status = parser.parse(argc, argv); status >= 0) return status;
-  try {
-    start_logging("scheduler", options.common, parser);
+  parser.add_example("optserve-scheduler --journal /var/lib/optserve/journal.db", "one scheduler for this machine");
+  parser.add_example("optserve-scheduler --bind-clients tcp://0.0.0.0:5555 --bind-services tcp://0.0.0.0:5556",
+                     "reachable from other machines");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  ConfigParser parser("optserve-scheduler", "Holds the job queue: accepts jobs, keeps them on disk, hands them out.");
+  parser.use_environment();
+  add_options(parser, options);
+  return run_service({argc, argv, "scheduler", parser, options.common}, [&] {
     run(options);
-    return 0;
-  } catch (const std::exception& error) {
-    log_error("failed", {{"error", error.what()}});
-    std::fprintf(stderr, "optserve-scheduler: %s\n", error.what());
-    return 1;
-  }
+    return kExitOk;
+  });
 }

@@ -343,7 +343,7 @@ journal::OpenJob open_job(protocol::JobSpec spec) {
   journal::OpenJob open;
   open.accepted.job = instance(9);
   open.accepted.order = 1;
-  open.accepted.accepted_wall_ms = FakeClock().wall_ms();
+  open.accepted.accepted_at_ms = FakeClock().wall_ms();
   open.accepted.spec = std::move(spec);
   return open;
 }

@@ -9,15 +9,15 @@ namespace optserve::scheduler {
 namespace {
 
 const std::vector<double>& latency_buckets() {
-  static const std::vector<double> kBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                               1,     2.5,    5,     10,   25,    50,   100, 250};
+  static const std::vector<double> kBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,  1,
+                                               2.5,   5,      10,    25,   50,    100,  250, 500,  1'000};
   return kBuckets;
 }
 
 }  // namespace
 
-SchedulerMetrics::SchedulerMetrics(Registry& registry) {
-  const auto counter = [&](const char* name, const char* help, const Labels& labels = {}) {
+SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) : registry_(registry) {
+  const auto counter = [&](const char* name, const char* help, const metrics::Labels& labels = {}) {
     return registry.counter(name, help, labels);
   };
   accepted = counter("optserve_jobs_accepted_total", "Jobs accepted into the queue");
@@ -56,8 +56,9 @@ SchedulerMetrics::SchedulerMetrics(Registry& registry) {
   clients = registry.gauge("optserve_streaming_clients", "Connections that follow jobs");
   queue_tokens = registry.gauge("optserve_queue_tokens", "Tokens that waiting jobs of all models will cost");
   queue_bytes = registry.gauge("optserve_queue_bytes", "Memory counted for open jobs");
-  expected_wait_seconds =
-      registry.gauge("optserve_expected_wait_seconds", "Expected wait of the model whose queue is longest in time");
+  expected_wait_seconds = registry.gauge(
+      "optserve_expected_wait_seconds",
+      "Expected wait of the model whose queue is longest in time; +Inf if jobs wait that no worker takes");
   known_keys = registry.gauge("optserve_known_keys", "Idempotency keys in memory");
   const auto histogram = [&](const char* name, const char* help) {
     return registry.histogram(name, help, latency_buckets());
@@ -66,6 +67,25 @@ SchedulerMetrics::SchedulerMetrics(Registry& registry) {
   queue_seconds = histogram("optserve_job_queue_seconds", "From the prompt's ids to the first lease");
   first_token_seconds = histogram("optserve_job_first_token_seconds", "From acceptance to the first output token");
   total_seconds = histogram("optserve_job_total_seconds", "From acceptance to the terminal state");
+}
+
+SchedulerMetrics::OfModel& SchedulerMetrics::of_model(const std::string& name) {
+  const auto found = models_.find(name);
+  if (found != models_.end()) return found->second;
+  const auto jobs = [&](const char* stage) {
+    return registry_.gauge("optserve_model_jobs", "Open jobs of a model", {{"model", name}, {"stage", stage}});
+  };
+  const auto gauge = [&](const char* metric, const char* help) {
+    return registry_.gauge(metric, help, {{"model", name}});
+  };
+  OfModel gauges;
+  gauges.waiting = jobs("waiting");
+  gauges.running = jobs("running");
+  gauges.expected_wait_seconds =
+      gauge("optserve_model_expected_wait_seconds",
+            "Expected wait of a job of this model that is submitted now; +Inf if jobs wait that no worker takes");
+  gauges.tokens_per_second = gauge("optserve_model_tokens_per_second", "Output tokens a second, while there was work");
+  return models_.emplace(name, gauges).first->second;
 }
 
 }  // namespace optserve::scheduler

@@ -19,11 +19,11 @@ namespace optserve::scheduler {
 struct SchedulerOptions {
   transport::PortId clients_port = 0;
   transport::PortId services_port = 1;
-  Instant start{};            // when the process started
-  int64_t start_wall_ms = 0;  // the wall clock at that moment; afterwards only differences to it are used
-  uint64_t seed = 0;          // of retry delays
-  std::function<JobId()> new_job_id = &JobId::random;  // never gives one twice; not guessable outside tests
-  std::vector<std::string> models;                     // served names that are known before a service registers them
+  Instant start{};                                      // when the process started
+  std::function<int64_t()> wall_ms = [] { return 0; };  // the wall clock, for what people are shown and nothing else
+  uint64_t seed = 0;                                    // of retry delays
+  std::function<JobId()> new_job_id = &JobId::random;   // never gives one twice; not guessable outside tests
+  std::vector<std::string> models;                      // served names that are known before a service registers them
 
   Duration service_lost_after = seconds(5);  // of silence
   StepPace::Bounds service_stalled_after;    // a worker with jobs that reports neither steps nor tokens

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
@@ -14,6 +15,18 @@ namespace scheduler_restart_test {
 
 using protocol::JobState;
 using ::testing::HasSubstr;
+
+// The wall clock of a test can be set.
+class SteppedClock final : public Clock {
+ public:
+  explicit SteppedClock(FakeClock& clock) : clock_(clock) {}
+  Instant now() const override { return clock_.now(); }
+  int64_t wall_ms() const override { return clock_.wall_ms() + offset_ms; }
+  std::atomic<int64_t> offset_ms{0};
+
+ private:
+  FakeClock& clock_;
+};
 
 class SchedulerRestart : public ::testing::Test {
  protected:
@@ -32,11 +45,9 @@ class SchedulerRestart : public ::testing::Test {
     world.reset();
     journal.reset();
     journal::Recovery recovery;
-    journal = journal::Journal::open({.path = folder_ + "/journal.db"}, clock, recovery);
+    journal = journal::Journal::open({.path = folder_ + "/journal.db", .boot = "test"}, stepped_clock, recovery);
     term = recovery.term;
-    SchedulerOptions options;
-    options.start_wall_ms = clock.wall_ms();  // the journal expires results by it
-    world = std::make_unique<World>(options, journal.get(), std::move(recovery));
+    world = std::make_unique<World>(SchedulerOptions{}, journal.get(), std::move(recovery), &clock);
   }
   // Ticks until the journal's answers are in.
   template <class M>
@@ -51,7 +62,8 @@ class SchedulerRestart : public ::testing::Test {
     return {};
   }
 
-  const SystemClock clock;
+  FakeClock clock;
+  SteppedClock stepped_clock{clock};
   std::string folder_;
   std::unique_ptr<journal::Journal> journal;
   std::unique_ptr<World> world;
@@ -110,6 +122,33 @@ TEST_F(SchedulerRestart, KeysAreRememberedForOpenAndFinishedJobs) {
   EXPECT_EQ(world->submit(job_spec("done", "once", 1)), done.job);
   EXPECT_EQ(await<protocol::JobFinished>(world->client).result.job, done.job);
   EXPECT_EQ(world->submit_refused(job_spec("open", "other")).error, ErrorCode::kIdempotencyConflict);
+}
+
+TEST_F(SchedulerRestart, AStepOfTheWallClockLosesNoJobResultOrKey) {
+  constexpr int64_t kHourMs = 3'600'000;
+  for (const int64_t step_ms :
+       {int64_t{1'000}, int64_t{-1'000}, 2 * kHourMs, -2 * kHourMs, 240 * kHourMs, -240 * kHourMs}) {
+    SCOPED_TRACE(step_ms);
+    const std::string suffix = std::to_string(step_ms);
+    start();
+    world->add_services();
+    const auto before = world->submit_and_dispatch(job_spec("before" + suffix, "once", 1));
+    const JobId open = world->submit(job_spec("open" + suffix));  // its time is ten minutes
+    world->tokenize();
+    stepped_clock.offset_ms += step_ms;
+    world->generate(world->worker, before, 0, 1, term);
+    world->tokenize();
+    world->advance(seconds(2));
+    world->add_services();
+    start();
+    EXPECT_EQ(world->submit(job_spec("before" + suffix, "once", 1), false), before.job);
+    world->send(world->client, protocol::GetJob{1, before.job});
+    EXPECT_EQ(await<protocol::JobStatus>(world->client).result.state, JobState::kSucceeded);
+    world->send(world->client, protocol::GetJob{2, open});
+    EXPECT_EQ(await<protocol::JobStatus>(world->client).result.state, JobState::kQueued);
+    world->send(world->client, protocol::Cancel{3, open});
+    await<protocol::JobStatus>(world->client);
+  }
 }
 
 TEST_F(SchedulerRestart, AnUnknownModelIsBusyUntilServicesHadTimeToComeBack) {

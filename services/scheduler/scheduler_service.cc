@@ -22,7 +22,7 @@ using transport::Outbox;
 using transport::Peer;
 
 SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& store, journal::Recovery recovery,
-                                   Registry& registry)
+                                   metrics::Registry& registry)
     : tables_(std::move(options), store, recovery.term, registry) {
   admission_.recover(std::move(recovery));
 }
@@ -185,7 +185,7 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
   requests_.resume_clients(now, out);
   if (now >= next_sweep_) {
     next_sweep_ = now + kSweepInterval;
-    tables_.known.expire(tables_.wall_ms(now));
+    tables_.known.expire(tables_.store.time_ms(now));
     tables_.streams.sweep(now);
   }
   report_.update_gauges();

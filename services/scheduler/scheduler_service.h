@@ -27,7 +27,8 @@ class SchedulerService final : public transport::Service {
  public:
   // Takes over what the journal recovered (term 1 and nothing else for a MemoryStore). `store` and `registry` outlive
   // the service.
-  SchedulerService(SchedulerOptions options, journal::JobStore& store, journal::Recovery recovery, Registry& registry);
+  SchedulerService(SchedulerOptions options, journal::JobStore& store, journal::Recovery recovery,
+                   metrics::Registry& registry);
 
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,

@@ -9,8 +9,8 @@
 namespace optserve::scheduler::testing {
 namespace scheduler_service_test {
 
-using protocol::FinishReason;
 using protocol::JobState;
+using sampling::FinishReason;
 using ::testing::HasSubstr;
 
 TEST(Scheduler, AJobGoesFromTextToText) {
@@ -58,7 +58,7 @@ TEST(Scheduler, TheFinalEndOfTextIsInTheIdsButNotInTheText) {
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.text, "x");
   EXPECT_EQ(result.ids, (std::vector<TokenId>{kFirstByteId + 'x', kEndOfText}));
-  EXPECT_EQ(result.finish_reason, FinishReason::kEndOfText);
+  EXPECT_EQ(result.finish_reason, sampling::FinishReason::kEndOfText);
 }
 
 TEST(Scheduler, TokensThatArriveDuringADecodeTravelTogether) {
@@ -88,7 +88,7 @@ TEST(Scheduler, AStopStringEndsTheJobAtTheSameIdHoweverTokensWereBatched) {
     world.tokenize();
     const auto result = world.only<protocol::JobFinished>(world.client).result;
     EXPECT_EQ(result.state, JobState::kSucceeded);
-    EXPECT_EQ(result.finish_reason, FinishReason::kStop);
+    EXPECT_EQ(result.finish_reason, sampling::FinishReason::kStop);
     EXPECT_EQ(result.text, "ab");
     EXPECT_EQ(result.ids.size(), 4u) << "batched " << batched;
     EXPECT_EQ(world.streamed_text(), "ab");

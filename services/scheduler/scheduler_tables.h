@@ -18,15 +18,12 @@
 namespace optserve::scheduler {
 
 struct SchedulerTables {
-  SchedulerTables(SchedulerOptions given, journal::JobStore& its_store, uint64_t its_term, Registry& registry)
+  SchedulerTables(SchedulerOptions given, journal::JobStore& its_store, uint64_t its_term, metrics::Registry& registry)
       : options(std::move(given)), store(its_store), term(its_term), metrics(registry) {}
   SchedulerTables(const SchedulerTables&) = delete;
   SchedulerTables& operator=(const SchedulerTables&) = delete;
 
   bool was_restarted() const { return term > 1; }
-  int64_t wall_ms(Instant now) const {
-    return options.start_wall_ms + std::chrono::duration_cast<milliseconds>(now - options.start).count();
-  }
 
   const SchedulerOptions options;
   journal::JobStore& store;

@@ -88,7 +88,7 @@ inline TokenId model_token(uint64_t seed, size_t position) {
 struct Reference {
   std::vector<TokenId> ids;
   std::string text;
-  protocol::FinishReason reason = protocol::FinishReason::kLength;
+  sampling::FinishReason reason = sampling::FinishReason::kLength;
 };
 inline Reference reference_of(const protocol::JobSpec& spec) {
   Reference expected;
@@ -96,7 +96,7 @@ inline Reference reference_of(const protocol::JobSpec& spec) {
     const TokenId id = model_token(spec.sampling.seed, position);
     expected.ids.push_back(id);
     if (id == kEndOfText) {
-      expected.reason = protocol::FinishReason::kEndOfText;
+      expected.reason = sampling::FinishReason::kEndOfText;
       break;
     }
     expected.text += static_cast<char>(id - kFirstByteId);
@@ -104,7 +104,7 @@ inline Reference reference_of(const protocol::JobSpec& spec) {
       const size_t found = expected.text.find(stop);
       if (found == std::string::npos) continue;
       expected.text.resize(found);
-      expected.reason = protocol::FinishReason::kStop;
+      expected.reason = sampling::FinishReason::kStop;
       return expected;
     }
   }
@@ -114,9 +114,9 @@ inline Reference reference_of(const protocol::JobSpec& spec) {
 // One step of the model for a dispatched job that has `done` output tokens.
 inline void add_step(protocol::Tokens& message, const protocol::DispatchItem& item, size_t done) {
   const TokenId id = model_token(item.sampling.seed, done);
-  auto reason = protocol::FinishReason::kNone;
-  if (done + 1 == static_cast<size_t>(item.max_new_tokens)) reason = protocol::FinishReason::kLength;
-  if (id == kEndOfText) reason = protocol::FinishReason::kEndOfText;
+  auto reason = sampling::FinishReason::kNone;
+  if (done + 1 == static_cast<size_t>(item.max_new_tokens)) reason = sampling::FinishReason::kLength;
+  if (id == kEndOfText) reason = sampling::FinishReason::kEndOfText;
   message.leases.push_back(item.lease);
   message.positions.push_back(static_cast<uint32_t>(done));
   message.tokens.push_back(id);

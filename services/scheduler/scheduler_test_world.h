@@ -19,10 +19,10 @@ class World {
   using Peer = transport::Peer;
 
   explicit World(SchedulerOptions given = {}, journal::JobStore* other_store = nullptr,
-                 journal::Recovery recovery = fresh())
-      : store(other_store != nullptr ? *other_store : memory_) {
+                 journal::Recovery recovery = fresh(), FakeClock* shared_clock = nullptr)
+      : clock(shared_clock != nullptr ? *shared_clock : own_clock_),
+        store(other_store != nullptr ? *other_store : memory_) {
     given.start = clock.now();
-    if (given.start_wall_ms == 0) given.start_wall_ms = clock.wall_ms();
     service = std::make_unique<SchedulerService>(given, store, std::move(recovery), registry_);
   }
 
@@ -162,12 +162,13 @@ class World {
 
   std::string metrics() const { return registry_.text(); }
 
-  FakeClock clock;
+  FakeClock& clock;
   std::vector<transport::Outgoing> sent;
   const Peer client{0, "client"}, tokenizer{1, "tokenizer"}, worker{1, "worker"}, worker2{1, "worker2"};
 
  private:
-  Registry registry_;
+  FakeClock own_clock_;
+  metrics::Registry registry_;
   journal::MemoryStore memory_;
   transport::Outbox out_;
 
@@ -195,7 +196,7 @@ inline void send_tokens(World& world, const World::Peer& worker, const std::vect
     message.positions.push_back(position);
     message.tokens.push_back(kFirstByteId + 'a');
     message.finished.push_back(
-        static_cast<uint8_t>(last ? protocol::FinishReason::kLength : protocol::FinishReason::kNone));
+        static_cast<uint8_t>(last ? sampling::FinishReason::kLength : sampling::FinishReason::kNone));
   }
   world.send(worker, std::move(message));
 }

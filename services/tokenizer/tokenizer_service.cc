@@ -15,7 +15,7 @@ protocol::Register complete(protocol::Register hello, const TextServer& texts) {
 
 }  // namespace
 
-TokenizerMetrics::TokenizerMetrics(Registry& registry)
+TokenizerMetrics::TokenizerMetrics(metrics::Registry& registry)
     : texts_encoded(registry.counter("optserve_tokenizer_texts_encoded_total", "Prompts turned into ids")),
       bytes_encoded(registry.counter("optserve_tokenizer_encoded_bytes_total", "Bytes of prompts turned into ids")),
       pieces_decoded(registry.counter("optserve_tokenizer_pieces_decoded_total", "Pieces of output turned into text")),
@@ -26,7 +26,8 @@ TokenizerMetrics::TokenizerMetrics(Registry& registry)
                                      {{"operation", "decode"}})) {}
 
 TokenizerService::TokenizerService(TextServer texts, protocol::Register hello,
-                                   const transport::SchedulerLinkOptions& link, Registry& registry, Health& health)
+                                   const transport::SchedulerLinkOptions& link, metrics::Registry& registry,
+                                   metrics::Health& health)
     : texts_(std::move(texts)),
       links_(complete(std::move(hello), texts_), link, {}),
       metrics_(registry),
@@ -46,7 +47,7 @@ void TokenizerService::on_message(const transport::Peer& from, protocol::Message
 }
 
 template <class Item>
-void TokenizerService::count(const std::vector<Item>& items, Counter& all, Counter& errors) {
+void TokenizerService::count(const std::vector<Item>& items, metrics::Counter& all, metrics::Counter& errors) {
   all.add(static_cast<double>(items.size()));
   answers_ += items.size();
   for (const Item& item : items) {

@@ -11,14 +11,14 @@
 namespace optserve::tokenizer {
 
 struct TokenizerMetrics {
-  explicit TokenizerMetrics(Registry& registry);
+  explicit TokenizerMetrics(metrics::Registry& registry);
 
-  Counter texts_encoded;   // items, refused ones included
-  Counter bytes_encoded;   // of their text
-  Counter pieces_decoded;  // items, refused ones included
-  Counter ids_decoded;
-  Counter encode_errors;
-  Counter decode_errors;
+  metrics::Counter texts_encoded;   // items, refused ones included
+  metrics::Counter bytes_encoded;   // of their text
+  metrics::Counter pieces_decoded;  // items, refused ones included
+  metrics::Counter ids_decoded;
+  metrics::Counter encode_errors;
+  metrics::Counter decode_errors;
 };
 
 class TokenizerService final : public transport::Service {
@@ -26,7 +26,7 @@ class TokenizerService final : public transport::Service {
   // `hello` says who this is; kind and models are filled in here. `health` is ready while the service is registered
   // with at least one scheduler.
   TokenizerService(TextServer texts, protocol::Register hello, const transport::SchedulerLinkOptions& link,
-                   Registry& registry, Health& health);
+                   metrics::Registry& registry, metrics::Health& health);
 
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
@@ -38,14 +38,14 @@ class TokenizerService final : public transport::Service {
  private:
   // Counts the items of an answer, and those of them that are errors.
   template <class Item>
-  void count(const std::vector<Item>& items, Counter& all, Counter& errors);
+  void count(const std::vector<Item>& items, metrics::Counter& all, metrics::Counter& errors);
   void encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out);
   void decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out);
 
   TextServer texts_;
   transport::SchedulerLinks links_;
   TokenizerMetrics metrics_;
-  Health& health_;
+  metrics::Health& health_;
   uint64_t answers_ = 0;
   bool draining_ = false;
 };

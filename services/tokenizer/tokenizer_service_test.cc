@@ -173,9 +173,9 @@ class TokenizerServiceTest : public ::testing::Test {
   }
 
   CheckpointFolder folder_;
-  Registry registry_;
+  metrics::Registry registry_;
   FakeClock clock_;
-  Health health_{clock_};
+  metrics::Health health_{clock_};
   transport::Outbox out_;
   TokenizerService service_;
 };
@@ -346,9 +346,9 @@ TEST(TwoSchedulers, EachIsAnsweredOnItsOwnConnection) {
   const CheckpointFolder folder;
   std::vector<std::unique_ptr<ServedModel>> models;
   models.push_back(load_served_model("demo=" + folder.path()).value());
-  Registry registry;
+  metrics::Registry registry;
   FakeClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   transport::Outbox out;
   transport::SchedulerLinkOptions links;
   links.schedulers = 2;

@@ -33,7 +33,7 @@ struct Run {
 
 class Bench {
  public:
-  Bench(GroupLeader& leader, const Engine& engine, const BenchSpec& spec, const BenchHost& host)
+  Bench(engine::GroupLeader& leader, const engine::Engine& engine, const BenchSpec& spec, const BenchHost& host)
       : leader_(leader),
         engine_(engine),
         spec_(spec),
@@ -79,7 +79,7 @@ class Bench {
 
   // A batch runs as one or not at all: what waits or is preempted would be measured as something else.
   std::optional<std::string> why_not_fitting(int32_t batch) const {
-    const EngineOptions& options = engine_.options();
+    const engine::EngineOptions& options = engine_.options();
     if (batch > options.max_sequences)
       return "the engine takes " + std::to_string(options.max_sequences) + " sequences at a time (max-sequences)";
     const int64_t longest = int64_t{spec_.input_tokens} + spec_.output_tokens;
@@ -114,13 +114,13 @@ class Bench {
     }
     report_progress(batch, index, 0, run.output_tokens);
     batching::PlannerStats stats;
-    const Engine::DeviceTime before = engine_.device_time();
+    const engine::Engine::DeviceTime before = engine_.device_time();
     const Instant start = host_.clock.now();
     Instant reported = start;
     batching::PlannerOptions planner = planner_options(engine_);
     planner.prefix_cache = host_.prefix_cache;
     planner.draft_tokens = host_.draft_tokens;
-    const auto on_step = [&](const GenerateProgress& progress) {
+    const auto on_step = [&](const engine::GenerateProgress& progress) {
       run.steps = progress.steps;
       const Instant now = host_.clock.now();
       if (now - reported < kProgressInterval) return true;
@@ -128,7 +128,8 @@ class Bench {
       report_progress(batch, index, static_cast<int64_t>(progress.tokens), run.output_tokens);
       return !host_.is_stopped();
     };
-    const auto generations = generate_all(leader_, planner, std::move(list), &stats, on_step, host_.draft_source);
+    const auto generations =
+        engine::generate_all(leader_, planner, std::move(list), &stats, on_step, host_.draft_source);
     run.seconds = std::chrono::duration<double>(host_.clock.now() - start).count();
     run.device_busy_ms = engine_.device_time().busy_ms - before.busy_ms;
     run.device_idle_ms = engine_.device_time().idle_ms - before.idle_ms;
@@ -140,9 +141,9 @@ class Bench {
     return run;
   }
 
-  static void expect_whole(const std::vector<Generation>& generations, const std::vector<size_t>& expected) {
+  static void expect_whole(const std::vector<engine::Generation>& generations, const std::vector<size_t>& expected) {
     for (size_t i = 0; i < generations.size(); ++i) {
-      if (generations[i].finished == batching::FinishReason::kError)
+      if (generations[i].finished == sampling::FinishReason::kError)
         throw Error("the model computed NaN or Inf, so its speed says nothing");
       if (generations[i].tokens.size() != expected[i])
         throw Error("expected " + std::to_string(expected[i]) + " new tokens, the engine gave " +
@@ -159,8 +160,8 @@ class Bench {
     host_.emit(event);
   }
 
-  GroupLeader& leader_;
-  const Engine& engine_;
+  engine::GroupLeader& leader_;
+  const engine::Engine& engine_;
   const BenchSpec& spec_;
   const BenchHost& host_;
   workload::ModelBounds bounds_;
@@ -168,8 +169,9 @@ class Bench {
 
 }  // namespace
 
-void run_bench(GroupLeader& leader, const Engine& engine, const BenchSpec& spec, const BenchHost& host) {
-  const OptConfig& config = engine.config();
+void run_bench(engine::GroupLeader& leader, const engine::Engine& engine, const BenchSpec& spec,
+               const BenchHost& host) {
+  const model_spec::OptConfig& config = engine.config();
   if (const Status status = check_context(spec, config.name, config.max_positions); !status.ok())
     throw Error(status.refusal().message);
   Bench bench(leader, engine, spec, host);
@@ -180,15 +182,15 @@ void run_bench(GroupLeader& leader, const Engine& engine, const BenchSpec& spec,
   host.emit({{"event", "finished"}, {"complete", !host.is_stopped()}});
 }
 
-int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend,
-               batching::DraftSource* draft_source, const Clock& clock) {
+int lead_bench(const WorkerOptions& options, engine::GroupLeader& leader, const engine::Engine& engine,
+               const backend::Backend& backend, batching::DraftSource* draft_source, const Clock& clock) {
   const auto spec = workload::read_bench_spec(options.bench);
   if (!spec.ok()) throw Error(spec.refusal().message);
   const auto emit = [](const json& event) {
     std::fputs((event.dump() + "\n").c_str(), stdout);
     if (std::fflush(stdout) != 0) throw errno_error("write to standard output");
   };
-  const OptConfig& config = engine.config();
+  const model_spec::OptConfig& config = engine.config();
   emit({{"event", "started"},
         {"model", options.model_name()},
         {"parameters", model_spec::published_parameter_count(config)},
@@ -201,7 +203,7 @@ int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& 
         {"version", build_version()}});
   run_bench(leader, engine, spec.value(),
             {clock, emit, shutdown_requested, options.prefix_cache, options.draft_tokens, draft_source});
-  return kExitDrained;
+  return kExitOk;
 }
 
 }  // namespace optserve::worker

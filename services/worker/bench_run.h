@@ -24,11 +24,12 @@ struct BenchHost {
 };
 
 // Runs `spec` on rank 0; the other ranks are in follow(). Throws Error for a model that cannot do it.
-void run_bench(GroupLeader& leader, const Engine& engine, const workload::BenchSpec& spec, const BenchHost& host);
+void run_bench(engine::GroupLeader& leader, const engine::Engine& engine, const workload::BenchSpec& spec,
+               const BenchHost& host);
 
 // What rank 0 does instead of serving when options.bench is set: events go to standard output, SIGTERM ends it early.
 // `draft_source` may be null. Returns the exit status.
-int lead_bench(const WorkerOptions& options, GroupLeader& leader, const Engine& engine, const Backend& backend,
-               batching::DraftSource* draft_source, const Clock& clock);
+int lead_bench(const WorkerOptions& options, engine::GroupLeader& leader, const engine::Engine& engine,
+               const backend::Backend& backend, batching::DraftSource* draft_source, const Clock& clock);
 
 }  // namespace optserve::worker

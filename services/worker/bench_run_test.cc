@@ -14,8 +14,8 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using workload::BenchSpec;
 
-OptConfig tiny_config() {
-  OptConfig config;
+model_spec::OptConfig tiny_config() {
+  model_spec::OptConfig config;
   config.name = "tiny";
   config.num_layers = 1;
   config.num_heads = 2;
@@ -30,19 +30,20 @@ OptConfig tiny_config() {
 // A tiny random model on one CPU thread; 8 sequences, and KV blocks for almost as many at full length.
 class BenchRun : public ::testing::Test {
  protected:
-  BenchRun() : backend_(make_backend({.device = {}, .threads = 1})), communicator_(make_solo_communicator()) {
-    EngineOptions options;
+  BenchRun()
+      : backend_(backend::make_backend({.device = {}, .threads = 1})), communicator_(comm::make_solo_communicator()) {
+    engine::EngineOptions options;
     options.random_config = tiny_config();
     options.num_blocks = 31;
     options.max_sequences = 8;
     options.max_step_tokens = 64;
-    engine_ = std::move(Engine::create(options, *backend_, *communicator_)).value();
+    engine_ = std::move(engine::Engine::create(options, *backend_, *communicator_)).value();
   }
 
   std::vector<json> run(
       const BenchSpec& spec, std::function<bool()> is_stopped = [] { return false; }) {
     std::vector<json> events;
-    GroupLeader leader(*engine_, *communicator_);
+    engine::GroupLeader leader(*engine_, *communicator_);
     const SystemClock clock;
     run_bench(leader, *engine_, spec, {clock, [&](const json& event) { events.push_back(event); }, is_stopped});
     return events;
@@ -55,9 +56,9 @@ class BenchRun : public ::testing::Test {
     return found;
   }
 
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Communicator> communicator_;
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<backend::Backend> backend_;
+  std::unique_ptr<comm::Communicator> communicator_;
+  std::unique_ptr<engine::Engine> engine_;
 };
 
 BenchSpec latency(std::vector<int32_t> batches, int32_t output_tokens) {

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kNcclSetupMs = 120'000;
 
-TcpGroupOptions tcp_options(const WorkerOptions& options) {
-  TcpGroupOptions tcp;
+comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
+  comm::TcpGroupOptions tcp;
   tcp.host = options.rendezvous_host();
   tcp.port = options.rendezvous_port();
   tcp.group = options.model_name() + " on " + options.device + ", optserve " + std::string(build_version());
@@ -34,25 +34,25 @@ TcpGroupOptions tcp_options(const WorkerOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_group_communicator(const WorkerOptions& options, Backend& backend) {
-  if (options.world == 1) return make_solo_communicator();
-  std::unique_ptr<Communicator> control;
+std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend) {
+  if (options.world == 1) return comm::make_solo_communicator();
+  std::unique_ptr<comm::Communicator> control;
   if (options.nodes > 1) {
-    control = make_tcp_communicator(tcp_options(options));
+    control = comm::make_tcp_communicator(tcp_options(options));
   } else {
-    const ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
-    control = make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
+    const comm::ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
+    control = comm::make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
   }
   if (options.device == "cpu") return control;
   // NCCL's own sockets are open to everybody who reaches them: within one host they need no network.
   if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
-  NcclOptions nccl;
+  comm::NcclOptions nccl;
   nccl.device = options.local_rank();
   nccl.stream = backend.native_stream();
   nccl.sum_in_order = options.deterministic;
   nccl.allocate = [&backend](size_t bytes) { return backend.allocate(bytes); };
   nccl.timeout_ms = std::max(options.step_deadline_ms, kNcclSetupMs);
-  return make_nccl_communicator(std::move(control), nccl);
+  return comm::make_nccl_communicator(std::move(control), nccl);
 }
 
 }  // namespace optserve::worker

@@ -1,8 +1,8 @@
 #include <cstdio>
-#include <exception>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "base/shutdown.h"
 #include "worker/rank.h"
 #include "worker/supervisor.h"
@@ -11,11 +11,11 @@ namespace {
 
 int run_supervisor(const optserve::worker::WorkerOptions& options) {
   using namespace optserve;
-  Registry metrics;
+  metrics::Registry metrics(metrics::Labels{{"model", options.model_name()}});
   const SystemClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   health.stamp();
-  const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
   return worker::Supervisor(options, metrics, health, clock).run();
 }
@@ -26,18 +26,15 @@ int main(int argc, char** argv) {
   using namespace optserve;
   worker::WorkerOptions options;
   ConfigParser parser("optserve-worker", "Runs a model on a group of processes and serves it to the scheduler.");
+  parser.use_environment();
   worker::add_options(parser, options);
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
-  try {
-    install_shutdown_signals();
-    worker::complete_from_environment(options, environment_variable);
-    worker::check_options(options);
+  return run_reported([&] {
+    install_service_signals();
     if (options.rank >= 0) return worker::run_rank(options);
     start_logging("worker", options.common, parser);
+    worker::complete_from_environment(options, environment_variable);
+    worker::check_options(options);
     return run_supervisor(options);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "optserve-worker: %s\n", error.what());
-    log_error("stopped", {{"cause", error.what()}});
-    return 1;
-  }
+  });
 }

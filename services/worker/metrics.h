@@ -12,17 +12,17 @@ namespace optserve::worker {
 struct WorkerMetrics {
   // Of one scheduler, by its place on the command line.
   struct OfScheduler {
-    Gauge registered, held, capacity;
+    metrics::Gauge registered, held, capacity;
   };
 
-  explicit WorkerMetrics(Registry& registry, size_t schedulers = 1);
+  explicit WorkerMetrics(metrics::Registry& registry, size_t schedulers = 1);
   void update(const batching::PlannerStats& stats) const;
-  void update_device(const Engine::DeviceTime& time) const;
+  void update_device(const engine::Engine::DeviceTime& time) const;
 
-  Counter tokens, leases, leases_failed, leases_dropped, leases_expired;
-  Gauge running, waiting, kv_blocks_used, kv_blocks, preemptions, steps, prefill_tokens, decode_tokens, shared_tokens;
-  Gauge drafted_tokens, accepted_tokens;
-  Gauge device_busy, device_idle;
+  metrics::Counter tokens, leases, leases_failed, leases_dropped, leases_expired;
+  metrics::Counter preemptions, steps, prefill_tokens, decode_tokens, shared_tokens, drafted_tokens, accepted_tokens;
+  metrics::Counter device_busy, device_idle;
+  metrics::Gauge running, waiting, kv_blocks_used, kv_blocks, kv_usage;
   std::vector<OfScheduler> of_scheduler;
 };
 

@@ -7,6 +7,7 @@
 #include "base/format_names.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "base/program.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
 #include "transport/scheduler_session.h"
@@ -45,12 +46,26 @@ int WorkerOptions::rendezvous_port() const {
   return port && *port <= 65'535 ? *port : 0;
 }
 
+namespace {
+void add_host_options(ConfigParser& parser, WorkerOptions& options) {
+  parser.begin_group("Several hosts");
+  parser.add("nodes", options.nodes,
+             "Hosts that share the group, each with its own worker; world counts the ranks of all of them");
+  parser.add("node-rank", options.node_rank,
+             "Which of the hosts this is, from 0; -1: GROUP_RANK, LWS_WORKER_INDEX or JOB_COMPLETION_INDEX");
+  parser.add(
+      "rendezvous", options.rendezvous,
+      "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
+      "MASTER_PORT or 29500");
+}
+}  // namespace
+
 void add_options(ConfigParser& parser, WorkerOptions& options) {
-  add_common_options(parser, options.common);
-  parser.add("rank-http-port", options.rank_http_port,
-             "Port of rank 0's metrics and health, the other ranks follow; 0: free ports; -1: http-port + 1");
-  parser.add("scheduler", options.schedulers,
-             "Service endpoint of a scheduler; repeatable: the service registers with all of them");
+  parser.begin_group("Model and scheduler");
+  parser
+      .add("scheduler", options.schedulers,
+           "Service endpoint of a scheduler; repeatable: the service registers with all of them")
+      .separated_by_commas();
   parser.add("model", options.model, "NAME=FOLDER: the name clients use and a sharded checkpoint");
   parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
   parser.add("device", options.device, "cpu or cuda");
@@ -59,6 +74,10 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("kv-dtype", options.kv_dtype,
              "Type of the KV cache: int8, which holds about twice as many tokens as fp16; auto: as dtype");
   parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
+  parser.add(
+      "name", options.name,
+      "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
+  parser.begin_group("Batch and KV cache");
   parser.add("max-sequences", options.max_sequences, "Generations at a time");
   parser.add("lease-ahead", options.lease_ahead,
              "Generations leased beyond max-sequences, which take a free slot at once; -1: a quarter of max-sequences");
@@ -66,14 +85,22 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Tokens that the KV cache holds; 0: what a GPU has room for, from kv-memory-mb on the CPU");
   parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache on the CPU when kv-tokens is 0");
   parser.add("memory-fraction", options.memory_fraction, "Part of a GPU's memory that may be in use");
+  parser.begin_group("Computing");
   parser.add("deterministic", options.deterministic,
              "Give a job the same tokens whatever runs beside it, also on GPUs, where it costs speed; CPUs always do");
+  parser.add(
+      "relu-skip", options.relu_skip,
+      "Read only the weights behind a ReLU whose input is not zero, on GPUs at up to 8 rows: off, auto (where it is "
+      "seen to be faster) or always; takes a sixth to a third more memory for weights");
   parser.add("tuning-cache", options.tuning_cache,
              "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
   parser.add("random-weights", options.random_weights,
              "Use random weights; model is then NAME=FOLDER, whose manifest gives the shape, or a published name");
   parser.add("random-format", options.random_format,
              "Format of the large matrices of random weights: none (that of the others), int8, fp8 or int4");
+  parser.add("random-up-bias", options.random_up_bias,
+             "Mean of the biases in front of the ReLU of random weights: -1.68 makes 95% of its outputs zeros");
+  parser.begin_group("Batch and KV cache");
   parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
   parser.add("prefix-cache", options.prefix_cache,
              "Keep the KV cache of earlier prompts and outputs while there is room, for prompts that begin alike");
@@ -83,24 +110,27 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
       "draft-model", options.draft_model,
       "Folder with the checkpoint of a small model of the same vocabulary, which guesses where no text repeats itself");
   parser.add("draft-model-tokens", options.draft_model_tokens, "Most tokens that the draft model guesses at a time");
+  parser.begin_group("Times");
   parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
   parser.add("drain-ms", options.drain_ms, "Time that running jobs have to finish after SIGTERM");
+  parser.begin_group("Computing");
   parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
   parser.add("bench", options.bench, "Run a benchmark instead of serving, as 'optserve bench' does: JSON or a file");
-  parser.add("nodes", options.nodes,
-             "Hosts that share the group, each with its own worker; world counts the ranks of all of them");
-  parser.add("node-rank", options.node_rank,
-             "Which of the hosts this is, from 0; -1: GROUP_RANK, LWS_WORKER_INDEX or JOB_COMPLETION_INDEX");
-  parser.add(
-      "rendezvous", options.rendezvous,
-      "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
-      "MASTER_PORT or 29500");
-  parser.add("rank", options.rank, "Set by the supervisor");
-  parser.add("group-fd", options.group_fd, "Set by the supervisor");
-  parser.add("group-bytes", options.group_bytes, "Set by the supervisor");
-  parser.add("status-fd", options.status_fd, "Set by the supervisor");
-  parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor");
+  add_host_options(parser, options);
+  add_common_options(parser, options.common);
+  parser.begin_group("Logs, metrics and health");
+  parser.add("rank-http-port", options.rank_http_port,
+             "Port of rank 0's metrics and health, the other ranks follow; 0: free ports; -1: http-port + 1");
+  parser.add_example("optserve-worker --model opt-125m=/models/opt-125m", "a group of one rank on the CPU");
+  parser.add_example(
+      "optserve-worker --model opt-30b=/models/opt-30b --world 2 --device cuda --scheduler tcp://host:5556",
+      "a group of two GPUs");
+  parser.add("rank", options.rank, "Set by the supervisor").hidden();
+  parser.add("group-fd", options.group_fd, "Set by the supervisor").hidden();
+  parser.add("group-bytes", options.group_bytes, "Set by the supervisor").hidden();
+  parser.add("status-fd", options.status_fd, "Set by the supervisor").hidden();
+  parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor").hidden();
 }
 
 std::vector<std::string> command_line(WorkerOptions options) {
@@ -141,9 +171,11 @@ void complete_from_environment(WorkerOptions& options,
 
 namespace {
 void require(bool condition, const std::string& message) {
-  if (!condition) throw Error(message);
+  if (!condition) throw ConfigurationError(message);
 }
-void require(const Status& status) { throw_if_refused(status); }
+void require(const Status& status) {
+  if (!status.ok()) throw ConfigurationError(status.refusal().message);
+}
 }  // namespace
 
 void check_options(const WorkerOptions& options) {
@@ -155,6 +187,7 @@ void check_options(const WorkerOptions& options) {
   require(named, "model: expected NAME=FOLDER, or a published name with random-weights, found '" + options.model + "'");
   require(check_choice("dtype", options.dtype, with_words({"auto"}, kDtypeNames)));
   require(check_choice("kv-dtype", options.kv_dtype, with_words({"auto"}, kKvDtypeNames)));
+  require(check_choice("relu-skip", options.relu_skip, {"off", "auto", "always"}));
   require(check_choice("random-format", options.random_format, with_words({"none"}, kQuantFormatNames)));
   require(check_above("memory-fraction", options.memory_fraction, 0, 1));
   require(check_choice("device", options.device, {"cpu", "cuda"}));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/config.h"
+#include "base/exit_status.h"
 
 namespace optserve::worker {
 
@@ -15,6 +16,7 @@ struct WorkerOptions {
   int rank_http_port = -1;  // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::string model;              // NAME=FOLDER of a sharded checkpoint
+  std::string name;               // of the group for operators; empty: host and process id of rank 0
   int world = 1;                  // tensor-parallel size: one process per rank
   std::string device = "cpu";     // cpu or cuda
   std::string dtype = "auto";     // of activations: fp32, fp16, bf16; auto: fp32 on the CPU, else the weights'
@@ -27,9 +29,11 @@ struct WorkerOptions {
   int64_t kv_memory_mb = 1024;         // per rank, CPU only, when kv-tokens is 0
   double memory_fraction = 0.92;       // of a GPU's memory that may be in use
   bool deterministic = false;          // the same tokens whatever else is in the batch, on GPUs too
+  std::string relu_skip = "off";       // skip what zeros behind a ReLU multiply: off, auto or always
   std::string tuning_cache;            // folder that keeps which GPU algorithms were fastest; empty: nowhere
   bool random_weights = false;         // weights at random: the model's shape is all that is read, or a published name
   std::string random_format = "none";  // of their large matrices: int8, fp8, int4, or none
+  double random_up_bias = 0;           // mean of the biases in front of the ReLU of random weights
   int max_step_tokens = 512;           // rows of one engine step
   bool prefix_cache = true;
   int draft_tokens = 7;           // most tokens guessed at a time where a text repeats itself; 0: none
@@ -65,11 +69,6 @@ struct WorkerOptions {
   int rendezvous_port() const;  // 0: there is none
 };
 
-// Exit statuses that mean something to the supervisor; anything else is a failure worth another try.
-inline constexpr int kExitDrained = 0;
-inline constexpr int kExitBenchFailed = 1;
-inline constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h: the same command line will fail again
-
 void add_options(ConfigParser& parser, WorkerOptions& options);
 // Fills in what was not given of node_rank and rendezvous, as torchrun (MASTER_ADDR, MASTER_PORT, GROUP_RANK),
 // LeaderWorkerSet (LWS_LEADER_ADDRESS, LWS_WORKER_INDEX) and indexed Jobs (JOB_COMPLETION_INDEX) of Kubernetes set
@@ -78,7 +77,7 @@ void complete_from_environment(WorkerOptions& options,
                                const std::function<std::string(const std::string& name)>& variable);
 // A command line of optserve-worker that gives exactly these options.
 std::vector<std::string> command_line(WorkerOptions options);
-// Throws Error naming the first option that makes no sense.
+// Throws ConfigurationError naming the first option that makes no sense.
 void check_options(const WorkerOptions& options);
 
 }  // namespace optserve::worker

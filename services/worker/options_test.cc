@@ -37,6 +37,17 @@ std::string refusal_of(const WorkerOptions& options) {
   return "accepted";
 }
 
+TEST(ReluSkip, IsOffAutoOrAlways) {
+  WorkerOptions options;
+  options.model = "demo=/models/demo";
+  for (const char* way : {"off", "auto", "always"}) {
+    options.relu_skip = way;
+    EXPECT_EQ(refusal_of(options), "accepted");
+  }
+  options.relu_skip = "on";
+  EXPECT_THAT(refusal_of(options), HasSubstr("relu-skip"));
+}
+
 // The supervisor starts the ranks so: what it is told reaches them.
 TEST(CommandLine, GivesTheSameOptions) {
   WorkerOptions options;
@@ -48,6 +59,8 @@ TEST(CommandLine, GivesTheSameOptions) {
   options.memory_fraction = 0.5;
   options.kv_tokens = 123'456'789'012;
   options.kv_dtype = "int8";
+  options.relu_skip = "auto";
+  options.random_up_bias = -1.5;
   options.lease_ahead = 0;
   options.bench = R"({"benchmark": "latency"})";
   options.rank = 3;

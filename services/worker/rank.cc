@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/format_names.h"
@@ -31,26 +33,26 @@ namespace {
 
 // What the process of a rank shows to the outside, and its clock.
 struct RankProcess {
-  Registry& registry;
-  Health& health;
+  metrics::Registry& registry;
+  metrics::Health& health;
   GroupStatus& status;
   const Clock& clock;
 };
 
 // A small model with which rank 0 guesses the next tokens.
 struct LoadedDraft {
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Communicator> communicator;
-  std::unique_ptr<Engine> engine;
-  std::unique_ptr<DraftModel> model;
+  std::unique_ptr<backend::Backend> backend;
+  std::unique_ptr<comm::Communicator> communicator;
+  std::unique_ptr<engine::Engine> engine;
+  std::unique_ptr<engine::DraftModel> model;
 };
 
 // Everything one rank needs to execute steps, in the order of construction.
 struct LoadedRank {
   LoadedDraft draft;
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Communicator> communicator;
-  std::unique_ptr<Engine> engine;
+  std::unique_ptr<backend::Backend> backend;
+  std::unique_ptr<comm::Communicator> communicator;
+  std::unique_ptr<engine::Engine> engine;
 };
 
 // Ends this process when the supervisor does, should the parent-death signal have been missed.
@@ -71,7 +73,7 @@ std::optional<DType> kv_dtype(const WorkerOptions& options) {
 }
 
 // KV blocks of one rank; 0 leaves it to the device's memory. On the CPU no more than all sequences at full length need.
-int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) {
+int32_t wanted_kv_blocks(const WorkerOptions& options, const model_spec::OptConfig& config) {
   constexpr int64_t kBlock = limits::kKvBlockTokens;
   if (options.kv_tokens > 0) return static_cast<int32_t>(options.kv_tokens / kBlock);
   if (options.device == "cuda") return 0;
@@ -82,14 +84,21 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const OptConfig& config) 
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
 }
 
-BackendOptions backend_options(const WorkerOptions& options, DType weights) {
+// `text`: off, auto or always.
+ReluSkip relu_skip(const std::string& text) {
+  if (text == "auto") return ReluSkip::kMeasured;
+  return text == "always" ? ReluSkip::kAlways : ReluSkip::kOff;
+}
+
+backend::BackendOptions backend_options(const WorkerOptions& options, DType weights) {
   const bool cuda = options.device == "cuda";
-  BackendOptions backend;
+  backend::BackendOptions backend;
   backend.device = {cuda ? DeviceKind::kCuda : DeviceKind::kCpu, cuda ? options.local_rank() : 0};
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
-  backend.compute_dtype = tensor::parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
+  backend.compute_dtype = parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.batch_invariant = options.deterministic;
+  backend.relu_skip = relu_skip(options.relu_skip);
   backend.tuning_cache = options.tuning_cache;
   return backend;
 }
@@ -97,19 +106,22 @@ BackendOptions backend_options(const WorkerOptions& options, DType weights) {
 // What a model is. One with random weights and no folder has a shape and nothing else.
 Result<checkpoint::ModelIdentity> identify(const std::string& folder, const std::string& name) {
   if (!folder.empty()) return checkpoint::read_model_identity(folder);
-  const OptConfig* published = model_spec::find_published(name);
+  const model_spec::OptConfig* published = model_spec::find_published(name);
   if (published == nullptr) return refuse(ErrorCode::kUnknownModel, "no published model is called " + name);
   checkpoint::ModelIdentity identity;
   identity.manifest.config = *published;
   return identity;
 }
 
-EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Manifest& manifest, Health& health) {
-  EngineOptions engine;
+engine::EngineOptions engine_options(const WorkerOptions& options, const checkpoint::Manifest& manifest,
+                                     metrics::Health& health) {
+  engine::EngineOptions engine;
   if (options.random_weights) {
     engine.random_config = manifest.config;
     engine.random_dtype = manifest.dtype;
-    if (const QuantFormatInfo* format = find_quant_format(options.random_format)) engine.random_format = format->format;
+    if (const quant::QuantFormatInfo* format = quant::find_quant_format(options.random_format))
+      engine.random_format = format->format;
+    engine.random_up_bias = static_cast<float>(options.random_up_bias);
   } else {
     engine.checkpoint = options.model_folder();
   }
@@ -134,24 +146,25 @@ Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::M
   const auto identity = identify(is_name ? "" : options.draft_model, options.draft_model);
   if (!identity.ok()) return identity.refusal();
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (Status status = check_draft_model(manifest.config, model.manifest.config); !status.ok()) return status.refusal();
+  if (Status status = engine::check_draft_model(manifest.config, model.manifest.config); !status.ok())
+    return status.refusal();
   if (identity.value().vocabulary_digest != model.vocabulary_digest && !options.random_weights)
     return refuse(ErrorCode::kBadRequest, "draft-model: its vocabulary is not that of " + options.model);
   LoadedDraft draft;
-  draft.backend = make_backend(backend_options(options, manifest.dtype));
-  draft.communicator = make_solo_communicator();
-  EngineOptions engine = engine_options(options, manifest, process.health);
+  draft.backend = backend::make_backend(backend_options(options, manifest.dtype));
+  draft.communicator = comm::make_solo_communicator();
+  engine::EngineOptions engine = engine_options(options, manifest, process.health);
   if (!options.random_weights) engine.checkpoint = options.draft_model;
   const int64_t context = manifest.config.max_positions;
   engine.num_blocks =
       static_cast<int32_t>(kSequences * ((context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens));
   engine.max_sequences = kSequences;
   engine.on_memory_plan = {};
-  auto created = Engine::create(engine, *draft.backend, *draft.communicator);
+  auto created = engine::Engine::create(engine, *draft.backend, *draft.communicator);
   if (!created.ok()) return created.refusal();
   draft.engine = std::move(created).value();
-  draft.model =
-      std::make_unique<DraftModel>(*draft.engine, *draft.communicator, options.draft_model_tokens, process.clock);
+  draft.model = std::make_unique<engine::DraftModel>(*draft.engine, *draft.communicator, options.draft_model_tokens,
+                                                     process.clock);
   log_info("draft_model_loaded", {{"folder", options.draft_model}, {"backend", draft.backend->description()}});
   return draft;
 }
@@ -162,7 +175,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
   const checkpoint::Manifest& manifest = identity.manifest;
   LoadedRank loaded;
   try {
-    loaded.backend = make_backend(backend_options(options, manifest.dtype));
+    loaded.backend = backend::make_backend(backend_options(options, manifest.dtype));
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
   }
@@ -173,7 +186,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
   }
   loaded.communicator = make_group_communicator(options, *loaded.backend);
   auto created =
-      Engine::create(engine_options(options, manifest, process.health), *loaded.backend, *loaded.communicator);
+      engine::Engine::create(engine_options(options, manifest, process.health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();
   loaded.engine = std::move(created).value();
   log_info("loaded", {{"rank", options.rank},
@@ -185,10 +198,10 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
 }
 
 protocol::Register registration(const WorkerOptions& options, const checkpoint::ModelIdentity& identity,
-                                const Engine& engine) {
-  protocol::Register hello = transport::new_registration();
+                                const engine::Engine& engine) {
+  protocol::Register hello = transport::new_registration(options.name);
   hello.kind = protocol::ServiceKind::kWorker;
-  const OptConfig& config = engine.config();
+  const model_spec::OptConfig& config = engine.config();
   hello.models = {{options.model_name(), identity.vocabulary_digest, identity.manifest_digest,
                    static_cast<int32_t>(config.max_positions), static_cast<int32_t>(config.vocab_real)}};
   hello.max_sequences = options.leases_max();
@@ -199,7 +212,7 @@ protocol::Register registration(const WorkerOptions& options, const checkpoint::
 
 int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, LoadedRank& rank,
          const RankProcess& process) {
-  GroupLeader leader(*rank.engine, *rank.communicator);
+  engine::GroupLeader leader(*rank.engine, *rank.communicator);
   if (!options.bench.empty()) {
     const int exit_status =
         lead_bench(options, leader, *rank.engine, *rank.backend, rank.draft.model.get(), process.clock);
@@ -239,8 +252,33 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
                              process.registry, process.health);
   engine.stop();
   leader.stop();
-  return kExitDrained;
+  return kExitOk;
 }
+
+// Keeps the metrics of a rank above 0, whose own thread waits in collectives.
+class FollowerMetrics {
+ public:
+  FollowerMetrics(metrics::Registry& registry, const engine::Engine& engine)
+      : busy_(registry.counter("optserve_worker_device_busy_seconds_total", "Time of this rank's device in steps")),
+        idle_(registry.counter("optserve_worker_device_idle_seconds_total",
+                               "Time of this rank's device between steps, whether there was work or not")),
+        thread_([this, &engine](const std::stop_token& stop) { run(engine, stop); }) {}
+
+ private:
+  void run(const engine::Engine& engine, const std::stop_token& stop) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    do {
+      const engine::Engine::DeviceTime time = engine.device_time();
+      busy_.raise_to(time.busy_ms / 1000);
+      idle_.raise_to(time.idle_ms / 1000);
+    } while (!wake_.wait_for(lock, stop, seconds(1), [&stop] { return stop.stop_requested(); }));
+  }
+
+  metrics::Counter busy_, idle_;
+  std::condition_variable_any wake_;
+  std::jthread thread_;  // ends before the members above
+};
 
 int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, const RankProcess& process) {
   auto loaded = load(options, identity, process);
@@ -252,8 +290,9 @@ int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& id
   if (options.rank == 0) return lead(options, identity, loaded.value(), process);
   process.health.started.store(true);
   process.health.ready.store(true);
+  const FollowerMetrics metrics(process.registry, *loaded.value().engine);
   follow(*loaded.value().engine, *loaded.value().communicator);
-  return kExitDrained;
+  return kExitOk;
 }
 
 }  // namespace
@@ -262,6 +301,7 @@ int run_rank(const WorkerOptions& options) {
   watch_lifeline(options.lifeline_fd);
   init_logging("worker-rank-" + std::to_string(options.rank), options.common.log_level,
                options.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
+  check_options(options);
   // Followers end when rank 0 tells them to, so that a drain may finish its jobs.
   if (options.rank > 0) {
     std::signal(SIGTERM, SIG_IGN);
@@ -273,13 +313,13 @@ int run_rank(const WorkerOptions& options) {
     log_error("model_refused", {{"cause", identity.refusal().message}});
     return kExitConfiguration;
   }
-  Registry registry;
+  metrics::Registry registry(metrics::Labels{{"model", options.model_name()}, {"rank", std::to_string(options.rank)}});
   const SystemClock clock;
-  Health health(clock);
+  metrics::Health health(clock);
   if (options.rank > 0)
     health.alive_within_ms = INT64_MAX;  // a follower waits in collectives; the supervisor watches it
   health.stamp();
-  const HttpServer http(options.common.http_address, options.common.http_port, registry, health);
+  const metrics::HttpServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
   return run_loaded(options, identity.value(), {registry, health, *status, clock});
 }

@@ -32,7 +32,8 @@ struct OwnedFd {
 
 }  // namespace
 
-Supervisor::Supervisor(const WorkerOptions& options, Registry& metrics, Health& health, const Clock& clock)
+Supervisor::Supervisor(const WorkerOptions& options, metrics::Registry& metrics, metrics::Health& health,
+                       const Clock& clock)
     : options_(options),
       clock_(clock),
       health_(health),
@@ -44,10 +45,10 @@ int Supervisor::run() {
     const Ending ending = run_group();
     ready_.set(0);
     health_.ready.store(false);
-    if (ending == Ending::kDrained) return kExitDrained;
+    if (ending == Ending::kDrained) return kExitOk;
     if (ending == Ending::kConfiguration) return kExitConfiguration;
-    if (!options_.bench.empty()) return kExitBenchFailed;  // nobody waits for a second try
-    if (!back_off()) return kExitDrained;
+    if (!options_.bench.empty()) return kExitFailed;  // nobody waits for a second try
+    if (!back_off()) return kExitOk;
     restarts_.add();
   }
 }
@@ -71,7 +72,7 @@ void Supervisor::start_ranks(int group_fd, size_t group_bytes, int status_fd, in
 
 Supervisor::Ending Supervisor::run_group() {
   const GroupStatusMemory status = GroupStatusMemory::create();
-  const ProcessGroupMemory memory = create_process_group_memory(options_.world);
+  const comm::ProcessGroupMemory memory = comm::create_process_group_memory(options_.world);
   const OwnedFd group_fd{memory.fd};
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) throw errno_error("pipe2");
@@ -92,6 +93,9 @@ Supervisor::Ending Supervisor::run_group() {
     health_.started.store(true);
     const bool ready = is_ready(*status) && !draining_;
     health_.ready.store(ready);
+    health_.set_problem(draining_              ? "draining"
+                        : !has_loaded(*status) ? "the ranks are loading the model"
+                                               : "rank 0 is not registered with a scheduler; its /readyz says why");
     ready_.set(ready ? 1 : 0);
     wait_for_event();
   }
@@ -116,7 +120,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
     ranks_.signal_rank(0, SIGTERM);  // rank 0 ends the others when its jobs are done, on all hosts
   }
   while (const auto ended = ranks_.poll_exit()) {
-    const bool clean = WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitDrained;
+    const bool clean = WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitOk;
     if (clean && (draining_ || !options_.bench.empty())) continue;
     if (WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitConfiguration) {
       log_error("group_misconfigured", {{"cause", ended->describe()}});

@@ -16,7 +16,7 @@ namespace optserve::worker {
 
 class Supervisor {
  public:
-  Supervisor(const WorkerOptions& options, Registry& metrics, Health& health, const Clock& clock);
+  Supervisor(const WorkerOptions& options, metrics::Registry& metrics, metrics::Health& health, const Clock& clock);
   // Until SIGTERM has drained the group, or the group cannot be configured. Returns the process's exit status.
   int run();
 
@@ -40,9 +40,9 @@ class Supervisor {
 
   const WorkerOptions& options_;
   const Clock& clock_;
-  Health& health_;
-  Counter restarts_;
-  Gauge ready_;
+  metrics::Health& health_;
+  metrics::Counter restarts_;
+  metrics::Gauge ready_;
   RankProcesses ranks_;
   int64_t started_at_ms_ = 0;
   int64_t back_off_ms_ = 0;

@@ -37,8 +37,8 @@ Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo&
                                                 std::to_string(model.vocab));
     }
   }
-  if (Status status = optserve::validate(item.rules, model.vocab); !status.ok()) return status;
-  return optserve::validate(item.sampling);
+  if (Status status = sampling::validate(item.rules, model.vocab); !status.ok()) return status;
+  return sampling::validate(item.sampling);
 }
 
 }  // namespace
@@ -151,7 +151,7 @@ void WorkerService::append_token(const Job& job, const batching::SequenceEvent& 
   tokens.leases.push_back(job.lease);
   tokens.positions.push_back(static_cast<uint32_t>(event.position - job.prompt_tokens));
   tokens.tokens.push_back(*event.token);
-  tokens.finished.push_back(static_cast<uint8_t>(event.finished.value_or(FinishReason::kNone)));
+  tokens.finished.push_back(static_cast<uint8_t>(event.finished.value_or(sampling::FinishReason::kNone)));
   if (job.wants_logprobs || !tokens.logprobs.empty()) {
     tokens.logprobs.resize(tokens.leases.size());
     tokens.best.resize(tokens.leases.size());
@@ -196,7 +196,7 @@ void WorkerService::on_engine_event(batching::SequenceEvent item, Jobs::iterator
   }
   if (item.refused) {
     fail(lease, item.refused->code, item.refused->message, false, out);
-  } else if (item.finished == FinishReason::kError) {
+  } else if (item.finished == sampling::FinishReason::kError) {
     fail(lease, ErrorCode::kInternal, "the model's output is not finite", true, out);
   } else if (item.token) {
     append_token(job, item, tokens);

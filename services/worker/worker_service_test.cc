@@ -80,7 +80,7 @@ class WorkerServiceTest : public ::testing::Test {
   }
 
   static batching::SequenceEvent token(batching::SequenceId id, int32_t position, TokenId value,
-                                       std::optional<batching::FinishReason> finished = {}) {
+                                       std::optional<sampling::FinishReason> finished = {}) {
     batching::SequenceEvent item;
     item.id = id;
     item.position = position;
@@ -92,7 +92,7 @@ class WorkerServiceTest : public ::testing::Test {
   static constexpr uint64_t kTerm = 3;
   FakeClock clock;
   FakeEngine engine;
-  Registry registry;
+  metrics::Registry registry;
   WorkerMetrics metrics;
   bool ready = false;  // as of the last tick
   WorkerService service;
@@ -103,14 +103,14 @@ TEST_F(WorkerServiceTest, SendsTheTokensOfAStepInOneMessageWithPositionsOfTheOut
   receive(protocol::Dispatch{kTerm, {item(7), item(9)}});
   ASSERT_EQ(engine.added.size(), 2u);
   service.on_engine_events(
-      {token(engine.added[0].id, 3, 50), token(engine.added[1].id, 4, 2, batching::FinishReason::kEndOfText)}, out);
+      {token(engine.added[0].id, 3, 50), token(engine.added[1].id, 4, 2, sampling::FinishReason::kEndOfText)}, out);
   const auto messages = sent<protocol::Tokens>();
   ASSERT_EQ(messages.size(), 1u);
   EXPECT_EQ(messages[0].term, kTerm);
   EXPECT_THAT(messages[0].leases, ElementsAre(7, 9));
   EXPECT_THAT(messages[0].positions, ElementsAre(0, 1));
   EXPECT_THAT(messages[0].tokens, ElementsAre(50, 2));
-  EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(protocol::FinishReason::kEndOfText)));
+  EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(sampling::FinishReason::kEndOfText)));
 }
 
 TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
@@ -121,25 +121,25 @@ TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {
   ASSERT_EQ(engine.added.size(), 2u);
   EXPECT_EQ(engine.added[1].rules.stop_ids, std::vector<TokenId>{77});
   auto first = token(engine.added[0].id, 3, 50),
-       second = token(engine.added[1].id, 3, 77, batching::FinishReason::kStop);
+       second = token(engine.added[1].id, 3, 77, sampling::FinishReason::kStop);
   second.logprob = -1.5f;
   second.best = {{60, -0.5f}};
   service.on_engine_events({first, second, token(engine.added[0].id, 4, 51)}, out);
   const auto messages = sent<protocol::Tokens>();
   ASSERT_EQ(messages.size(), 1u);
-  EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(protocol::FinishReason::kStop), 0));
+  EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(sampling::FinishReason::kStop), 0));
   EXPECT_THAT(messages[0].logprobs, ElementsAre(0, -1.5f, 0));
   ASSERT_EQ(messages[0].best.size(), 3u);
-  EXPECT_THAT(messages[0].best[1], ElementsAre(TokenLogprob{60, -0.5f}));
+  EXPECT_THAT(messages[0].best[1], ElementsAre(sampling::TokenLogprob{60, -0.5f}));
   service.on_engine_events({token(engine.added[0].id, 5, 52)}, out);
   EXPECT_TRUE(sent<protocol::Tokens>()[0].logprobs.empty());
 }
 
 TEST_F(WorkerServiceTest, HypothesesGoBeforeTheTokensOfTheBest) {
   receive(protocol::Dispatch{kTerm, {item(7)}});
-  auto last = token(engine.added[0].id, 4, 51, batching::FinishReason::kLength);
-  last.hypotheses = {{{50, 51}, -1.0f, -0.5, batching::FinishReason::kLength},
-                     {{60, 2}, -2.0f, -0.75, batching::FinishReason::kEndOfText}};
+  auto last = token(engine.added[0].id, 4, 51, sampling::FinishReason::kLength);
+  last.hypotheses = {{{50, 51}, -1.0f, -0.5, sampling::FinishReason::kLength},
+                     {{60, 2}, -2.0f, -0.75, sampling::FinishReason::kEndOfText}};
   service.on_engine_events({token(engine.added[0].id, 3, 50), last}, out);
   std::vector<protocol::Message> order;
   for (auto& outgoing : out.take()) order.push_back(std::move(outgoing.message));
@@ -149,7 +149,7 @@ TEST_F(WorkerServiceTest, HypothesesGoBeforeTheTokensOfTheBest) {
   ASSERT_EQ(told.hypotheses.size(), 2u);
   EXPECT_THAT(told.hypotheses[1].ids, ElementsAre(60, 2));
   EXPECT_EQ(told.hypotheses[1].score, -0.75f);
-  EXPECT_EQ(told.hypotheses[1].finish_reason, protocol::FinishReason::kEndOfText);
+  EXPECT_EQ(told.hypotheses[1].finish_reason, sampling::FinishReason::kEndOfText);
   EXPECT_THAT(std::get<protocol::Tokens>(order[1]).tokens, ElementsAre(50, 51));
 }
 
@@ -188,7 +188,7 @@ TEST_F(WorkerServiceTest, ReportsRefusalsOfTheEngineAndNonFiniteOutput) {
   refused.refused = refuse(ErrorCode::kPromptTooLong, "too long");
   batching::SequenceEvent broken;
   broken.id = engine.added[1].id;
-  broken.finished = batching::FinishReason::kError;
+  broken.finished = sampling::FinishReason::kError;
   service.on_engine_events({refused, broken}, out);
   const auto failed = sent<protocol::LeaseFailed>();
   ASSERT_EQ(failed.size(), 2u);
@@ -228,7 +228,7 @@ TEST_F(WorkerServiceTest, DrainsWhenItsJobsHaveEnded) {
   EXPECT_FALSE(service.is_drained());
   receive(protocol::Dispatch{kTerm, {item(8)}});
   EXPECT_TRUE(sent<protocol::LeaseFailed>().at(0).transient);
-  service.on_engine_events({token(engine.added[0].id, 3, 2, batching::FinishReason::kEndOfText)}, out);
+  service.on_engine_events({token(engine.added[0].id, 3, 2, sampling::FinishReason::kEndOfText)}, out);
   EXPECT_TRUE(service.is_drained());
 }
 
@@ -301,7 +301,7 @@ TEST_F(TwoSchedulersTest, TokensOfAStepGoToTheSchedulerThatLeased) {
 TEST_F(TwoSchedulersTest, FailuresAndLogprobsGoToTheSchedulerThatLeased) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 0);
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
-  batching::SequenceEvent event = token(engine.added[1].id, 3, 50, batching::FinishReason::kError);
+  batching::SequenceEvent event = token(engine.added[1].id, 3, 50, sampling::FinishReason::kError);
   event.prompt_logprobs = {-1.0f};
   service.on_engine_events({event}, out);
   const auto messages = out.take();
@@ -388,7 +388,7 @@ TEST_F(TwoSchedulersTest, ADrainTellsBothAndLeavesEachWhenItsJobsAreDone) {
   EXPECT_TRUE(told);
   EXPECT_THAT(left, ElementsAre(1));
   EXPECT_FALSE(service.is_drained());
-  service.on_engine_events({token(engine.added[0].id, 3, 2, batching::FinishReason::kEndOfText)}, out);
+  service.on_engine_events({token(engine.added[0].id, 3, 2, sampling::FinishReason::kEndOfText)}, out);
   const auto goodbyes = sent_with_scheduler<protocol::Goodbye>();
   ASSERT_EQ(goodbyes.size(), 1u);
   EXPECT_EQ(goodbyes[0].first, 0);

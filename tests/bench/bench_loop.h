@@ -42,7 +42,7 @@ class LoopThread {
 
  private:
   SystemClock clock_;
-  Registry registry_;
+  metrics::Registry registry_;
   transport::ServiceLoop loop_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;

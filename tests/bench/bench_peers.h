@@ -81,7 +81,7 @@ class BenchScheduler {
     journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
     scheduler::SchedulerOptions settings;
     settings.start = clock_.now();
-    settings.start_wall_ms = clock_.wall_ms();
+    settings.wall_ms = [this] { return clock_.wall_ms(); };
     settings.models = {"opt"};
     settings.open_jobs_max = options.open_jobs_max;
     settings.known_keys_max = 5'000'000;
@@ -108,7 +108,7 @@ class BenchScheduler {
 
  private:
   SystemClock clock_;
-  Registry registry_;
+  metrics::Registry registry_;
   journal::MemoryStore memory_;
   std::string folder_;
   std::unique_ptr<journal::Journal> journal_;

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <thread>
 
 #include "cli/stack/process_identity.h"
@@ -124,13 +125,17 @@ void Nemesis::add_disk_and_clock_faults() {
                       [member] { member->shim->sync_delay_us.store(0); });
       },
       why_not);
-  // Back or forth by up to half an hour: less than results are kept, so that no job may be lost by it.
+  // Half of the steps stay, as a correction does; the others are taken back after a while. All but the smallest are
+  // longer than results are kept, and none may lose a job.
   add(
       "clock-jump",
       [this] {
         Member* member = pick_any([](const Member& each) { return each.shim != nullptr; });
         if (member == nullptr) return false;
-        member->shim->clock_offset_ms.store(between(-1'800'000, 1'800'000));
+        static constexpr int64_t kSecondsOfSteps[] = {1, 2 * 3'600, 10 * 24 * 3'600};
+        const int64_t step_ms = 1'000 * kSecondsOfSteps[random_() % std::size(kSecondsOfSteps)];
+        member->shim->clock_offset_ms.fetch_add(random_() % 2 == 0 ? step_ms : -step_ms);
+        if (random_() % 2 == 0) return record(member->name, 0);
         return record(member->name, pause(), [member] { member->shim->clock_offset_ms.store(0); });
       },
       why_not);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cctype>
+#include <chrono>
 #include <fstream>
 
 #include "cli/stack/free_ports.h"
@@ -61,6 +63,91 @@ TEST(CommandLine, WrongUsageIsStatusTwoAndNamesWhatIsWrong) {
   const ProgramOutput id = optserve({"cancel", "12"});
   EXPECT_EQ(id.status, 2);
   EXPECT_THAT(id.err, HasSubstr("job is '12', expected 32 lower-case hex digits"));
+  EXPECT_EQ(optserve({"result"}).status, 2);
+  EXPECT_EQ(optserve({"result", std::string(32, 'a'), "--key", "k"}).status, 2);
+}
+
+TEST(CommandLine, UnknownWordsAreNamedWithTheNearestOnes) {
+  EXPECT_THAT(optserve({"generat", "x"}).err, HasSubstr("unknown command 'generat'; did you mean 'generate'?"));
+  EXPECT_THAT(optserve({"ps"}).err, HasSubstr("did you mean 'status'?"));
+  EXPECT_THAT(optserve({"list"}).err, HasSubstr("did you mean 'jobs list'?"));
+  EXPECT_THAT(optserve({"serve"}).err, HasSubstr("did you mean 'up'?"));
+  EXPECT_THAT(optserve({"generate", "--temprature", "0.5", "x"}).err,
+              HasSubstr("unknown option --temprature; did you mean --temperature?"));
+  EXPECT_THAT(optserve({"convert", "part-0.pt", "part-1.pt", "out"}).err,
+              HasSubstr("unexpected argument 'out': the arguments are source, destination; quote patterns"));
+}
+
+// What needs no scheduler is refused before one is looked for, in no time.
+TEST(CommandLine, ValuesAreCheckedBeforeASchedulerIsAsked) {
+  const auto begun = std::chrono::steady_clock::now();
+  const ProgramOutput ran = optserve({"generate", "x", "--temperature", "5", "--scheduler", "tcp://127.0.0.1:9"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("temperature is 5"));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(1));
+}
+
+TEST(CommandLine, ARefusedConnectionIsReportedSoon) {
+  const std::string port = std::to_string(cli::find_free_ports(1).front());
+  const auto begun = std::chrono::steady_clock::now();
+  const ProgramOutput ran = optserve({"status", "--scheduler", "tcp://127.0.0.1:" + port});
+  EXPECT_EQ(ran.status, 3);
+  EXPECT_THAT(ran.err, HasSubstr(port + ": connection refused"));
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
+  const ProgramOutput name = optserve({"status", "--scheduler", "tcp://no-such-host.invalid:5555"});
+  EXPECT_EQ(name.status, 3);
+  EXPECT_THAT(name.err, HasSubstr("the name 'no-such-host.invalid' cannot be resolved"));
+}
+
+TEST(CommandLine, ErrorsAreJsonWithJson) {
+  const ProgramOutput unreachable = optserve(with_dead_scheduler({"status", "--json"}));
+  EXPECT_EQ(unreachable.status, 3);
+  EXPECT_THAT(unreachable.out, HasSubstr(R"({"error":{"code":"unavailable","message":"no scheduler answers)"));
+  EXPECT_EQ(unreachable.err, "");
+  const ProgramOutput usage = optserve({"jobs", "list", "--json", "--limit", "x"});
+  EXPECT_EQ(usage.status, 2);
+  EXPECT_THAT(usage.out, HasSubstr(R"("code":"bad_request")"));
+}
+
+TEST(CommandLine, VariablesDoNotChangeWhatCommandsDo) {
+  setenv("OPTSERVE_TEMPERATURE", "5", 1);
+  const ProgramOutput ran = optserve(with_dead_scheduler({"generate", "x"}));
+  unsetenv("OPTSERVE_TEMPERATURE");
+  EXPECT_EQ(ran.status, 3) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("warning: variable OPTSERVE_TEMPERATURE is ignored"));
+}
+
+TEST(CommandLine, ServicesUseTheSameExitStatuses) {
+  const std::vector<std::vector<std::string>> services{
+      {"optserve-scheduler"}, {"optserve-tokenizer"}, {"optserve-worker"}, {"optserve-converter", "serve"}};
+  for (const std::vector<std::string>& words : services) {
+    const std::string& program = words.front();
+    const auto run = [&](std::vector<std::string> more) {
+      more.insert(more.begin(), words.begin() + 1, words.end());
+      return run_program(program, more);
+    };
+    const ProgramOutput unknown = run({"--lgo-level", "info"});
+    EXPECT_EQ(unknown.status, 2) << program;
+    EXPECT_THAT(unknown.err, HasSubstr(program + ": unknown option --lgo-level; did you mean --log-level?"));
+    EXPECT_EQ(run({"--http-port", "70000"}).status, 2) << program;
+    EXPECT_EQ(run({"--config", "/nowhere.yaml"}).status, 78) << program;
+    std::string prefix = program;
+    for (char& c : prefix) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    const std::string variable = prefix + "_HTTP_PORT", host = prefix + "_HTTP_SERVICE_HOST";
+    setenv(variable.c_str(), "tcp://10.0.0.1:80", 1);
+    const ProgramOutput wrong = run({});
+    EXPECT_EQ(wrong.status, 78) << program;
+    EXPECT_THAT(wrong.err, HasSubstr("(variable " + variable + ")"));
+    // With its companion it is a service link of Kubernetes, which must not end a pod: here the log level does.
+    setenv(host.c_str(), "10.0.0.1", 1);
+    EXPECT_THAT(run({"--log-level", "loud"}).err, HasSubstr("the value is 'loud'"));
+    EXPECT_THAT(run({"--log-level", "loud"}).err, ::testing::Not(HasSubstr(variable)));
+    unsetenv(variable.c_str());
+    unsetenv(host.c_str());
+  }
+  const ProgramOutput no_model = run_program("optserve-tokenizer", {});
+  EXPECT_EQ(no_model.status, 78);
+  EXPECT_THAT(no_model.err, HasSubstr("stopped cause=\"model: expected at least one --model NAME=FOLDER\""));
 }
 
 TEST(CommandLine, NoSchedulerIsStatusThree) {
@@ -82,7 +169,7 @@ TEST(CommandLine, NoSchedulerIsStatusThree) {
 }
 
 // However --remote is given, the conversion is not done here.
-TEST(CommandLine, ConvertIsRemoteByFlagEnvironmentAndFile) {
+TEST(CommandLine, ConvertIsRemoteByFlagAndFile) {
   const TemporaryFolder folder;
   const std::string file = folder / "optserve.yaml";
   std::ofstream(file) << "convert:\n  remote: true\n";
@@ -100,9 +187,7 @@ TEST(CommandLine, ConvertIsRemoteByFlagEnvironmentAndFile) {
   EXPECT_EQ(outranked.status, 1);
   EXPECT_THAT(outranked.err, HasSubstr("/nowhere/checkpoint"));
   unsetenv("OPTSERVE_CONFIG");
-  setenv("OPTSERVE_REMOTE", "true", 1);
-  expect_remote({"convert", "a", "b"}, "environment");
-  unsetenv("OPTSERVE_REMOTE");
+  expect_remote({"convert", "a", "b", "--config", file}, "file after the command");
   for (const std::vector<std::string>& local : std::vector<std::vector<std::string>>{
            {"convert"}, {"convert", "--remote=false"}, {"--config", folder / "other.yaml", "convert"}}) {
     std::ofstream(folder / "other.yaml") << "generate:\n  top-k: 3\nconvert:\n  remote: false\n";
@@ -121,12 +206,6 @@ TEST(CommandLine, ConvertRefusesOptionsOfTheOtherKind) {
   const ProgramOutput remote = optserve(with_dead_scheduler({"convert", "--remote", "a", "b", "--heads", "2"}));
   EXPECT_EQ(remote.status, 2);
   EXPECT_THAT(remote.err, HasSubstr("heads: a conversion with --remote does not have this option"));
-  // A variable may be meant for other commands.
-  setenv("OPTSERVE_TTL_MS", "5000", 1);
-  const ProgramOutput with_variable = optserve({"convert", "/nowhere/checkpoint", "/nowhere/out"});
-  unsetenv("OPTSERVE_TTL_MS");
-  EXPECT_EQ(with_variable.status, 1);
-  EXPECT_THAT(with_variable.err, HasSubstr("/nowhere/checkpoint"));
 }
 
 TEST(CommandLine, HelpOfTheConverterCommandsIsComplete) {

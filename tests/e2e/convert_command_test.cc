@@ -53,8 +53,8 @@ TEST(ConvertCommand, DamageIsStatusOneAndNamed) {
   }
   const ProgramOutput ran = optserve(command);
   EXPECT_EQ(ran.status, 1);
-  EXPECT_THAT(ran.err, AllOf(HasSubstr("error: files: "), HasSubstr("shard-001-of-002.safetensors: SHA-256 is"),
-                             HasSubstr("error: weights: final_norm.bias in shard-001-of-002.safetensors: 1 of 256"),
+  EXPECT_THAT(ran.err, AllOf(HasSubstr("optserve: files: "), HasSubstr("shard-001-of-002.safetensors: SHA-256 is"),
+                             HasSubstr("optserve: weights: final_norm.bias in shard-001-of-002.safetensors: 1 of 256"),
                              HasSubstr("is not what its source says; do not use it")));
   EXPECT_THAT(ran.out, Not(HasSubstr(": verified")));
 }

@@ -68,7 +68,7 @@ class RandomJobs {
     for (; n > 0; --n) out.push_back(id());
     return out;
   }
-  void add_sampling(SamplingParams& p, int32_t max_new_tokens) {
+  void add_sampling(sampling::SamplingParams& p, int32_t max_new_tokens) {
     p.seed = random_();
     p.temperature = chance(20) ? 0.0f : real(0.3, 1.8);
     if (chance(30)) p.top_k = static_cast<int32_t>(pick(1, 60));
@@ -83,11 +83,11 @@ class RandomJobs {
     if (chance(20)) p.min_new_tokens = static_cast<int32_t>(pick(0, max_new_tokens));
     if (chance(20)) p.ignore_eos = true;
     if (chance(40)) p.logprobs = static_cast<int32_t>(pick(0, 20));
-    p.profile = static_cast<SamplingProfile>(pick(0, 2));
+    p.profile = static_cast<sampling::SamplingProfile>(pick(0, 2));
   }
   // With what is allowed beside beams.
-  void search_beams(SamplingParams& p) {
-    SamplingParams chosen;
+  void search_beams(sampling::SamplingParams& p) {
+    sampling::SamplingParams chosen;
     chosen.beam_width = static_cast<int32_t>(pick(2, 3));
     chosen.beam_length_penalty = real(-2, 2);
     chosen.beam_early_stopping = static_cast<int32_t>(pick(0, 2));
@@ -101,7 +101,7 @@ class RandomJobs {
     p = chosen;
   }
   void add_rules(JobSpec& job) {
-    TokenRules& rules = job.rules;
+    sampling::TokenRules& rules = job.rules;
     if (chance(10)) rules.allowed_ids = ids(pick(5, 200));
     for (int64_t n = chance(20) ? pick(1, 8) : 0; n > 0; --n) rules.logit_bias.push_back({id(), real(-100, 20)});
     for (int64_t n = chance(20) ? pick(1, 5) : 0; n > 0; --n) rules.bad_words.push_back(ids(pick(1, 3)));
@@ -119,7 +119,7 @@ class RandomJobs {
 
 // What a job's controls promise about any result.
 void check_promises(const JobSpec& job, const protocol::JobResult& result) {
-  using protocol::FinishReason;
+  using sampling::FinishReason;
   const auto ends_with_id = [&](const std::vector<TokenId>& ids) {
     return !result.ids.empty() && std::ranges::find(ids, result.ids.back()) != ids.end();
   };
@@ -141,15 +141,15 @@ void check_promises(const JobSpec& job, const protocol::JobResult& result) {
       EXPECT_FALSE(is_there) << "a bad word";
     }
   }
-  if (result.finish_reason == FinishReason::kLength) {
+  if (result.finish_reason == sampling::FinishReason::kLength) {
     EXPECT_EQ(result.ids.size(), static_cast<size_t>(job.max_new_tokens));
   }
   for (const std::string& stop : job.stop) {
     const size_t at = result.text.find(stop);
     if (at == std::string::npos) continue;
-    EXPECT_TRUE(job.include_stop && result.finish_reason == FinishReason::kStop) << "'" << stop << "' leaked";
+    EXPECT_TRUE(job.include_stop && result.finish_reason == sampling::FinishReason::kStop) << "'" << stop << "' leaked";
   }
-  if (result.finish_reason == FinishReason::kStop && job.stop.empty()) {
+  if (result.finish_reason == sampling::FinishReason::kStop && job.stop.empty()) {
     EXPECT_TRUE(ends_with_id(job.rules.stop_ids));
   }
   if (job.sampling.logprobs < 0) {
@@ -164,7 +164,7 @@ void check_promises(const JobSpec& job, const protocol::JobResult& result) {
       EXPECT_LE(result.logprobs[i], 1e-6f);
     }
     for (size_t k = 0; k < result.best[i].size(); ++k) {
-      const TokenLogprob& best = result.best[i][k];
+      const sampling::TokenLogprob& best = result.best[i][k];
       if (k > 0) {
         EXPECT_LE(best.logprob, result.best[i][k - 1].logprob);
       }
@@ -243,7 +243,7 @@ TEST_F(Generating, AnyMixtureOfControlsKeepsItsPromisesAndStreamsItsText) {
   std::vector<JobSpec> jobs;
   for (int i = 0; i < (kSanitized ? 200 : 2'000); ++i) jobs.push_back(random.next());
   const auto client = stack_->client();
-  std::map<protocol::FinishReason, int> reasons;
+  std::map<sampling::FinishReason, int> reasons;
   const auto outcomes = run_all(*client, jobs);
   for (const Outcome& outcome : outcomes) {
     SCOPED_TRACE("job " + std::to_string(&outcome - outcomes.data()) + " of seed " + std::to_string(seed));

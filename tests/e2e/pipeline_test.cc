@@ -91,7 +91,7 @@ TEST(PipelineStop, StopStringsEndTheTextBeforeThemAndFreeTheSlot) {
   std::string streamed;
   const auto result = client->generate(job, [&](std::string_view piece) { streamed += piece; });
   ASSERT_TRUE(result.ok()) << result.refusal().message;
-  EXPECT_EQ(result.value().finish_reason, protocol::FinishReason::kStop);
+  EXPECT_EQ(result.value().finish_reason, sampling::FinishReason::kStop);
   EXPECT_EQ(result.value().text, golden.greedy_text.substr(0, golden.greedy_text.find(stop)));
   EXPECT_EQ(streamed, result.value().text);
 }

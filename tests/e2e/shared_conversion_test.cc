@@ -50,7 +50,7 @@ class SharedConversion : public ::testing::Test {
     config.ffn = 3072;
     config.vocab = config.vocab_real = 8000;
     config.max_positions = 32;
-    write_random_checkpoint(path("native"), config, 1, tensor::DType::kF16, kShards);
+    write_random_checkpoint(path("native"), config, 1, DType::kF16, kShards);
     converter::ExportOptions options;
     options.input = path("native");
     options.output = path("in");

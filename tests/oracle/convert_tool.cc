@@ -34,6 +34,11 @@ int convert(int argc, char** argv) {
       command.allow_nonfinite = true;
       continue;
     }
+    if (option == "--verify") {
+      command.verify = true;
+      continue;
+    }
+    if (option == "--head") command.head_word = value;
     if (option == "--dtype") command.dtype = value;
     if (option == "--quantize") command.quantize = value;
     if (option == "--shards") command.shards = std::stoi(value);

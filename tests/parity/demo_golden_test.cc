@@ -56,7 +56,7 @@ std::vector<batching::SequenceRequest> other_requests(int count) {
   return requests;
 }
 
-void expect_golden(const DemoCase& golden, const Generation& found) {
+void expect_golden(const DemoCase& golden, const engine::Generation& found) {
   SCOPED_TRACE("prompt \"" + golden.prompt + "\"");
   EXPECT_EQ(found.tokens, golden.greedy_ids);
   ASSERT_EQ(found.prompt_logprobs.size(), golden.prompt_logprobs.size());
@@ -66,7 +66,7 @@ void expect_golden(const DemoCase& golden, const Generation& found) {
 }
 
 // The first generations are those of the cases.
-void expect_goldens(const std::vector<Generation>& generations) {
+void expect_goldens(const std::vector<engine::Generation>& generations) {
   const auto& cases = demo_goldens().cases;
   ASSERT_EQ(cases.size(), 12u);
   for (size_t i = 0; i < cases.size(); ++i) expect_golden(cases[i], generations[i]);
@@ -79,7 +79,7 @@ TEST(DemoLayerWalk, HasTheGoldenLogprobs) {
   const auto reader = checkpoint::CheckpointReader::open(folder / "demo");
   ASSERT_TRUE(reader.ok());
   const auto source = engine::make_checkpoint_source(reader.value());
-  const auto backend = make_backend({});
+  const auto backend = backend::make_backend({});
   std::vector<std::vector<TokenId>> prompts;
   for (const DemoCase& golden : demo_goldens().cases) prompts.push_back(golden.prompt_ids);
   engine::LayerWalk walk(*source, *backend, prompts);
@@ -106,15 +106,16 @@ class DemoGolden : public testing::TestWithParam<GroupKind> {
   static void TearDownTestSuite() { folder_.reset(); }
   static std::string checkpoint() { return *folder_ / "demo"; }
 
-  static EngineOptions roomy() {
-    EngineOptions options;
+  static engine::EngineOptions roomy() {
+    engine::EngineOptions options;
     options.checkpoint = checkpoint();
     options.num_blocks = 800;
     options.max_sequences = 76;
     options.max_step_tokens = 160;
     return options;
   }
-  void run(const EngineOptions& options, const std::function<void(GroupLeader&, const Engine&)>& body) {
+  void run(const engine::EngineOptions& options,
+           const std::function<void(engine::GroupLeader&, const engine::Engine&)>& body) {
     run_engine_group(GetParam(), options, body);
   }
 
@@ -125,7 +126,7 @@ class DemoGolden : public testing::TestWithParam<GroupKind> {
 std::unique_ptr<TemporaryFolder> DemoGolden::folder_;
 
 std::vector<GroupKind> groups() {
-  if (kSanitized) return {{RankKind::kThreads, 2}, {RankKind::kProcesses, 2}};
+  if (kSanitized) return {{comm::RankKind::kThreads, 2}, {comm::RankKind::kProcesses, 2}};
   return all_groups();
 }
 
@@ -133,31 +134,31 @@ INSTANTIATE_TEST_SUITE_P(Groups, DemoGolden, testing::ValuesIn(groups()),
                          [](const auto& group) { return group_name(group.param); });
 
 TEST_P(DemoGolden, AloneAndAmong64Others) {
-  run(roomy(), [](GroupLeader& leader, const Engine& engine) {
+  run(roomy(), [](engine::GroupLeader& leader, const engine::Engine& engine) {
     const auto options = planner_options(engine);
     for (const DemoCase& golden : std::span(demo_goldens().cases).first(kAlone)) {
-      expect_golden(golden, generate_all(leader, options, {greedy_request(golden)}).front());
+      expect_golden(golden, engine::generate_all(leader, options, {greedy_request(golden)}).front());
     }
     auto requests = greedy_requests();
     for (auto& other : other_requests(kOthers)) requests.push_back(std::move(other));
-    expect_goldens(generate_all(leader, options, requests));
+    expect_goldens(engine::generate_all(leader, options, requests));
   });
 }
 
 TEST_P(DemoGolden, Chunked) {
-  EngineOptions options = roomy();
+  engine::EngineOptions options = roomy();
   options.max_sequences = options.max_step_tokens = 3;
-  run(options, [](GroupLeader& leader, const Engine& engine) {
-    expect_goldens(generate_all(leader, planner_options(engine), greedy_requests()));
+  run(options, [](engine::GroupLeader& leader, const engine::Engine& engine) {
+    expect_goldens(engine::generate_all(leader, planner_options(engine), greedy_requests()));
   });
 }
 
 TEST_P(DemoGolden, PreemptedAndResumed) {
-  EngineOptions options = roomy();
+  engine::EngineOptions options = roomy();
   options.num_blocks = 16;
-  run(options, [](GroupLeader& leader, const Engine& engine) {
+  run(options, [](engine::GroupLeader& leader, const engine::Engine& engine) {
     batching::PlannerStats stats;
-    expect_goldens(generate_all(leader, planner_options(engine), greedy_requests(), &stats));
+    expect_goldens(engine::generate_all(leader, planner_options(engine), greedy_requests(), &stats));
     EXPECT_GT(stats.preemptions, 5u);
   });
 }
@@ -168,17 +169,17 @@ TEST_P(DemoGolden, SampledTokensDependOnSeedAndPositionAlone) {
     request.max_new_tokens = kSampledTokens;
     request.sampling.ignore_eos = true;
   }
-  std::vector<Generation> alone;
-  run_engine_group({RankKind::kSolo, 1}, roomy(), [&](GroupLeader& leader, const Engine& engine) {
+  std::vector<engine::Generation> alone;
+  run_engine_group({comm::RankKind::kSolo, 1}, roomy(), [&](engine::GroupLeader& leader, const engine::Engine& engine) {
     for (const auto& request : requests) {
-      alone.push_back(generate_all(leader, planner_options(engine), {request}).front());
+      alone.push_back(engine::generate_all(leader, planner_options(engine), {request}).front());
     }
   });
-  EngineOptions tight = roomy();
+  engine::EngineOptions tight = roomy();
   tight.num_blocks = 14;
-  run(tight, [&](GroupLeader& leader, const Engine& engine) {
+  run(tight, [&](engine::GroupLeader& leader, const engine::Engine& engine) {
     batching::PlannerStats stats;
-    const auto together = generate_all(leader, planner_options(engine), requests, &stats);
+    const auto together = engine::generate_all(leader, planner_options(engine), requests, &stats);
     EXPECT_GT(stats.preemptions, 0u);
     for (size_t i = 0; i < alone.size(); ++i) EXPECT_EQ(together[i].tokens, alone[i].tokens) << "sequence " << i;
   });

@@ -47,22 +47,23 @@ struct Perplexity {
 };
 
 Perplexity perplexity_of(const std::string& checkpoint, const std::vector<TokenId>& ids,
-                         std::optional<tensor::DType> kv_dtype = {}) {
-  EngineOptions options;
+                         std::optional<DType> kv_dtype = {}) {
+  engine::EngineOptions options;
   options.kv_dtype = kv_dtype;
   options.checkpoint = checkpoint;
   options.num_blocks = 160;
   options.max_sequences = 4;
   options.max_step_tokens = 1024;
   Perplexity perplexity;
-  run_engine_group({RankKind::kThreads, 2}, options, [&](GroupLeader& leader, const Engine& engine) {
-    double sum = 0;
-    for (const Generation& window : generate_all(leader, planner_options(engine), windows(ids))) {
-      for (const float logprob : window.prompt_logprobs) sum += logprob;
-      perplexity.scored += static_cast<int64_t>(window.prompt_logprobs.size());
-    }
-    perplexity.value = std::exp(-sum / static_cast<double>(perplexity.scored));
-  });
+  run_engine_group(
+      {comm::RankKind::kThreads, 2}, options, [&](engine::GroupLeader& leader, const engine::Engine& engine) {
+        double sum = 0;
+        for (const engine::Generation& window : engine::generate_all(leader, planner_options(engine), windows(ids))) {
+          for (const float logprob : window.prompt_logprobs) sum += logprob;
+          perplexity.scored += static_cast<int64_t>(window.prompt_logprobs.size());
+        }
+        perplexity.value = std::exp(-sum / static_cast<double>(perplexity.scored));
+      });
   return perplexity;
 }
 
@@ -101,7 +102,7 @@ TEST(DemoPerplexity, OfAnInt8KvCacheStaysNearToo) {
   const auto ids = heldout_ids();
   convert_demo_model(folder / "fp16", 2);
   const double plain = perplexity_of(folder / "fp16", ids).value;
-  const double found = perplexity_of(folder / "fp16", ids, tensor::DType::kI8).value;
+  const double found = perplexity_of(folder / "fp16", ids, DType::kI8).value;
   std::printf("int8 KV cache %10.4f  factor %.6f\n", found, found / plain);
   EXPECT_LE(found / plain, 1.001);
   EXPECT_NE(found, plain) << "int8 changed nothing";
@@ -124,7 +125,7 @@ TEST(DemoPerplexity, OfSmoothedWeightsStaysNearToo) {
   std::ofstream(folder / "ranges", std::ios::binary) << converter::ranges_file(ranges.value());
   for (const Bound& bound : {Bound{"none", 1.0005}, {"int8", 1.001}, {"fp8", 1.005}, {"int4", 1.08}}) {
     const std::string name = folder / (std::string("smoothed-") + bound.quantisation);
-    convert_demo_model(name, 2, bound.quantisation, tensor::DType::kF16, folder / "ranges");
+    convert_demo_model(name, 2, bound.quantisation, DType::kF16, folder / "ranges");
     const double found = perplexity_of(name, ids).value;
     std::printf("smoothed %-10s %10.4f  factor %.5f\n", bound.quantisation, found, found / halves);
     EXPECT_LE(found / halves, bound.factor) << bound.quantisation;

@@ -34,8 +34,8 @@ std::vector<batching::SequenceRequest> requests() {
   return all;
 }
 
-EngineOptions engine_options(const std::string& checkpoint) {
-  EngineOptions options;
+engine::EngineOptions engine_options(const std::string& checkpoint) {
+  engine::EngineOptions options;
   options.checkpoint = checkpoint;
   options.num_blocks = 800;
   options.max_sequences = 16;
@@ -46,13 +46,14 @@ EngineOptions engine_options(const std::string& checkpoint) {
 class DraftModelTest : public testing::Test {
  protected:
   // Runs `body` with a draft model of that checkpoint.
-  static void with_draft(const EngineOptions& options, const std::function<void(DraftModel& draft)>& body) {
-    const auto backend = make_backend({.device = {}, .threads = 1});
-    const auto alone = make_solo_communicator();
-    auto engine = Engine::create(options, *backend, *alone);
+  static void with_draft(const engine::EngineOptions& options,
+                         const std::function<void(engine::DraftModel& draft)>& body) {
+    const auto backend = backend::make_backend({.device = {}, .threads = 1});
+    const auto alone = comm::make_solo_communicator();
+    auto engine = engine::Engine::create(options, *backend, *alone);
     ASSERT_TRUE(engine.ok()) << engine.refusal().message;
     const SystemClock clock;
-    DraftModel draft(*engine.value(), *alone, 4, clock);
+    engine::DraftModel draft(*engine.value(), *alone, 4, clock);
     body(draft);
   }
 
@@ -62,58 +63,61 @@ class DraftModelTest : public testing::Test {
 TEST_F(DraftModelTest, AGoodOneGuessesMostAndChangesNothing) {
   convert_demo_model(folder_ / "demo", 2);
   convert_demo_model(folder_ / "small", 1, "int4");
-  for (const GroupKind& group : {GroupKind{RankKind::kSolo, 1}, GroupKind{RankKind::kThreads, 2}}) {
-    run_engine_group(group, engine_options(folder_ / "demo"), [&](GroupLeader& leader, const Engine& engine) {
-      batching::PlannerOptions options = planner_options(engine);
-      const auto expected = generate_all(leader, options, requests());
-      with_draft(engine_options(folder_ / "small"), [&](DraftModel& draft) {
-        // A model that is as slow as the one it guesses for never pays: the policy is left out.
-        struct Always final : batching::DraftSource {
-          explicit Always(DraftModel& model) : inner(model) {}
-          bool pays() override { return true; }
-          std::vector<std::vector<TokenId>> draft(std::span<const batching::DraftQuery> queries) override {
-            return inner.draft(queries);
-          }
-          void note(int32_t accepted) override { inner.note(accepted); }
-          DraftModel& inner;
-        } always(draft);
-        batching::PlannerStats stats;
-        const auto found = generate_all(leader, options, requests(), &stats, {}, &always);
-        for (size_t i = 0; i < expected.size(); ++i) {
-          EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
-          EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;
-        }
-        EXPECT_GT(stats.drafted_tokens, static_cast<uint64_t>(kTokens));
-        EXPECT_GT(2 * stats.accepted_tokens, stats.drafted_tokens) << "int4 weights say mostly the same";
-      });
-    });
+  for (const GroupKind& group : {GroupKind{comm::RankKind::kSolo, 1}, GroupKind{comm::RankKind::kThreads, 2}}) {
+    run_engine_group(
+        group, engine_options(folder_ / "demo"), [&](engine::GroupLeader& leader, const engine::Engine& engine) {
+          batching::PlannerOptions options = planner_options(engine);
+          const auto expected = engine::generate_all(leader, options, requests());
+          with_draft(engine_options(folder_ / "small"), [&](engine::DraftModel& draft) {
+            // A model that is as slow as the one it guesses for never pays: the policy is left out.
+            struct Always final : batching::DraftSource {
+              explicit Always(engine::DraftModel& model) : inner(model) {}
+              bool pays() override { return true; }
+              std::vector<std::vector<TokenId>> draft(std::span<const batching::DraftQuery> queries) override {
+                return inner.draft(queries);
+              }
+              void note(int32_t accepted) override { inner.note(accepted); }
+              engine::DraftModel& inner;
+            } always(draft);
+            batching::PlannerStats stats;
+            const auto found = engine::generate_all(leader, options, requests(), &stats, {}, &always);
+            for (size_t i = 0; i < expected.size(); ++i) {
+              EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
+              EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;
+            }
+            EXPECT_GT(stats.drafted_tokens, static_cast<uint64_t>(kTokens));
+            EXPECT_GT(2 * stats.accepted_tokens, stats.drafted_tokens) << "int4 weights say mostly the same";
+          });
+        });
   }
 }
 
 TEST_F(DraftModelTest, ABadOneChangesNothingAndIsSoonLeftAlone) {
   convert_demo_model(folder_ / "demo", 1);
-  run_engine_group({}, engine_options(folder_ / "demo"), [&](GroupLeader& leader, const Engine& engine) {
-    batching::PlannerOptions options = planner_options(engine);
-    const auto expected = generate_all(leader, options, requests());
-    EngineOptions noise = engine_options("");
-    noise.random_config = engine.config();
-    noise.random_config.num_layers = 1;
-    with_draft(noise, [&](DraftModel& draft) {
-      batching::PlannerStats stats;
-      const auto found = generate_all(leader, options, requests(), &stats, {}, &draft);
-      for (size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
-      EXPECT_GT(stats.drafted_tokens, 0u);
-      // One window of rounds, of at most four sequences and four guesses each, and then the pause.
-      EXPECT_LE(stats.drafted_tokens, 8u * 4u * 4u);
-    });
-  });
+  run_engine_group({}, engine_options(folder_ / "demo"),
+                   [&](engine::GroupLeader& leader, const engine::Engine& engine) {
+                     batching::PlannerOptions options = planner_options(engine);
+                     const auto expected = engine::generate_all(leader, options, requests());
+                     engine::EngineOptions noise = engine_options("");
+                     noise.random_config = engine.config();
+                     noise.random_config.num_layers = 1;
+                     with_draft(noise, [&](engine::DraftModel& draft) {
+                       batching::PlannerStats stats;
+                       const auto found = engine::generate_all(leader, options, requests(), &stats, {}, &draft);
+                       for (size_t i = 0; i < expected.size(); ++i)
+                         EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
+                       EXPECT_GT(stats.drafted_tokens, 0u);
+                       // One window of rounds, of at most four sequences and four guesses each, and then the pause.
+                       EXPECT_LE(stats.drafted_tokens, 8u * 4u * 4u);
+                     });
+                   });
 }
 
 TEST(DraftModelChecks, AnotherVocabularyIsRefused) {
-  OptConfig model, draft;
-  EXPECT_TRUE(check_draft_model(draft, model).ok());
+  model_spec::OptConfig model, draft;
+  EXPECT_TRUE(engine::check_draft_model(draft, model).ok());
   draft.vocab_real = model.vocab_real + 1;
-  EXPECT_FALSE(check_draft_model(draft, model).ok());
+  EXPECT_FALSE(engine::check_draft_model(draft, model).ok());
 }
 
 }  // namespace draft_model_test

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The demo model's golden cases through real processes on GPUs, for each group size and type.
 
-usage: gpu_demo_goldens.py BUNDLE_FOLDER DEMO_MODEL_FOLDER [WORLDS]
+usage: gpu_demo_goldens.py BUNDLE_FOLDER DEMO_MODEL_FOLDER [WORLDS [WORKER_OPTION...]]
 
-BUNDLE_FOLDER is made by `deploy/bundle`, DEMO_MODEL_FOLDER is deploy/demo-model, WORLDS is 1,2 by default. All cases
-are submitted together. In fp32 the 64 greedy ids must be the goldens'; in half precision a case whose smallest gap of
-the two best logits is below 0.01 may differ.
+BUNDLE_FOLDER is made by `deploy/bundle`, DEMO_MODEL_FOLDER is deploy/demo-model, WORLDS is 1,2 by default, and
+WORKER_OPTION is NAME=VALUE, by default max-sequences=16. All cases are submitted together. In fp32 the 64 greedy ids
+must be the goldens'; in half precision a case whose smallest gap of the two best logits is below 0.01 may differ.
 """
 import json
 import os
@@ -20,6 +20,7 @@ TIE = {'fp32': 0.0, 'fp16': 0.01}
 def main():
     bundle, source = sys.argv[1], sys.argv[2]
     worlds = [int(world) for world in (sys.argv[3] if len(sys.argv) > 3 else '1,2').split(',')]
+    options = sys.argv[4:] or ['max-sequences=16']
     cli = os.path.join(bundle, 'bin', 'optserve')
     with open(os.path.join(source, 'golden.json')) as file:
         cases = json.load(file)['cases']
@@ -31,7 +32,7 @@ def main():
             for dtype, tie in TIE.items():
                 folder = os.path.join(work, f'stack-{world}-{dtype}')
                 subprocess.run([cli, 'up', '--model', model, '--world', str(world), '--device', 'cuda', '--dir', folder,
-                                '--worker-option', f'dtype={dtype}', '--worker-option', 'max-sequences=16'],
+                                *(f'--worker-option={option}' for option in [f'dtype={dtype}', *options])],
                                check=True, stdout=subprocess.DEVNULL)
                 try:
                     def generate(case):

@@ -31,7 +31,7 @@
 #include "engine/weight_source.h"
 #include "engine/workspace.h"
 
-namespace optserve {
+namespace optserve::parity {
 namespace {
 
 using batching::SequenceRequest;
@@ -77,7 +77,7 @@ size_t longest_prompt(const std::vector<Case>& cases) {
   return longest;
 }
 
-engine::WorkspaceSizes workspace_sizes(const OptConfig& config, int64_t rows, int64_t world) {
+engine::WorkspaceSizes workspace_sizes(const model_spec::OptConfig& config, int64_t rows, int64_t world) {
   engine::WorkspaceSizes sizes;
   sizes.rows_max = rows;
   sizes.hidden = config.hidden;
@@ -94,7 +94,7 @@ engine::WorkspaceSizes workspace_sizes(const OptConfig& config, int64_t rows, in
 // One rank's model without planner and sampler, one sequence at a time.
 class BareModel {
  public:
-  BareModel(const WeightSource& source, Backend& backend, Communicator& communicator, size_t tokens_max)
+  BareModel(const WeightSource& source, backend::Backend& backend, comm::Communicator& communicator, size_t tokens_max)
       : config_(source.config()),
         num_blocks_(blocks_of(tokens_max)),
         cache_(backend, config_, backend.compute_dtype(), num_blocks_, communicator.world()),
@@ -147,7 +147,7 @@ class BareModel {
     }
   }
 
-  OptConfig config_;
+  model_spec::OptConfig config_;
   int32_t num_blocks_;
   engine::KvCache cache_;
   engine::Workspace workspace_;
@@ -176,8 +176,8 @@ void write_floats(const std::string& path, const std::vector<float>& values) {
 
 // A rank: what it computes with, and whether it writes.
 struct Rank {
-  std::unique_ptr<Backend> backend;
-  std::unique_ptr<Communicator> communicator;  // of the backend's stream, so it ends first
+  std::unique_ptr<backend::Backend> backend;
+  std::unique_ptr<comm::Communicator> communicator;  // of the backend's stream, so it ends first
   bool leads() const { return communicator->rank() == 0; }
 };
 
@@ -209,8 +209,8 @@ SequenceRequest greedy_request(const Case& item) {
   return request;
 }
 
-EngineOptions engine_options(const std::string& checkpoint, const std::vector<Case>& cases) {
-  EngineOptions options;
+engine::EngineOptions engine_options(const std::string& checkpoint, const std::vector<Case>& cases) {
+  engine::EngineOptions options;
   options.checkpoint = checkpoint;
   options.verify_checksums = false;  // the converter has just written the files
   options.max_sequences = std::max(kSequences, static_cast<int32_t>(cases.size()));
@@ -225,9 +225,9 @@ EngineOptions engine_options(const std::string& checkpoint, const std::vector<Ca
   return options;
 }
 
-json to_json(const std::vector<Generation>& generations) {
+json to_json(const std::vector<engine::Generation>& generations) {
   json all = json::array();
-  for (const Generation& generation : generations) {
+  for (const engine::Generation& generation : generations) {
     all.push_back({{"ids", generation.tokens},
                    {"logprobs", generation.logprobs},
                    {"prompt_logprobs", generation.prompt_logprobs}});
@@ -237,22 +237,22 @@ json to_json(const std::vector<Generation>& generations) {
 
 void write_generations(const std::string& checkpoint, const Rank& rank, const std::vector<Case>& cases,
                        const std::string& folder) {
-  auto engine = Engine::create(engine_options(checkpoint, cases), *rank.backend, *rank.communicator);
+  auto engine = engine::Engine::create(engine_options(checkpoint, cases), *rank.backend, *rank.communicator);
   if (!engine.ok()) throw Error(engine.refusal().message);
   if (!rank.leads()) return follow(*engine.value(), *rank.communicator);
-  GroupLeader leader(*engine.value(), *rank.communicator);
+  engine::GroupLeader leader(*engine.value(), *rank.communicator);
   const auto options = planner_options(*engine.value());
   std::vector<SequenceRequest> requests;
-  std::vector<Generation> alone;
+  std::vector<engine::Generation> alone;
   for (const Case& item : cases) {
     requests.push_back(greedy_request(item));
-    alone.push_back(generate_all(leader, options, {requests.back()}).front());
+    alone.push_back(engine::generate_all(leader, options, {requests.back()}).front());
   }
   const auto few = requests.begin() + static_cast<std::ptrdiff_t>(std::min(kFewTogether, requests.size()));
   const json generated = {{"backend", rank.backend->description()},
                           {"alone", to_json(alone)},
-                          {"few", to_json(generate_all(leader, options, {requests.begin(), few}))},
-                          {"together", to_json(generate_all(leader, options, requests))}};
+                          {"few", to_json(engine::generate_all(leader, options, {requests.begin(), few}))},
+                          {"together", to_json(engine::generate_all(leader, options, requests))}};
   leader.stop();
   std::ofstream file(folder + "/generated.json");
   file << generated.dump(1) << "\n";
@@ -262,13 +262,13 @@ void write_generations(const std::string& checkpoint, const Rank& rank, const st
 
 struct Arguments {
   std::string checkpoint, cases, folder;
-  BackendOptions backend;
+  backend::BackendOptions backend;
   int world = 1;
 };
 
 std::optional<Arguments> parse(const std::vector<std::string>& words) {
   if (words.size() < 4 || words.size() % 2 != 0) return std::nullopt;
-  const auto dtype = tensor::parse_weight_dtype(words[1]);
+  const auto dtype = parse_weight_dtype(words[1]);
   if (!dtype) return std::nullopt;
   Arguments arguments{words[0], words[2], words[3], {}};
   arguments.backend.device.kind = DeviceKind::kCuda;
@@ -287,32 +287,32 @@ std::optional<Arguments> parse(const std::vector<std::string>& words) {
 }
 
 // `control`: of all ranks.
-Rank make_rank(const Arguments& arguments, std::unique_ptr<Communicator> control) {
+Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control) {
   const int world = control->world();
-  BackendOptions options = arguments.backend;
+  backend::BackendOptions options = arguments.backend;
   Rank rank;
   if (options.device.kind == DeviceKind::kCpu) {
     options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / world);
-    rank.backend = make_backend(options);
+    rank.backend = backend::make_backend(options);
     rank.communicator = std::move(control);
     return rank;
   }
   options.device.index = control->rank();
-  rank.backend = make_backend(options);
+  rank.backend = backend::make_backend(options);
   if (world == 1) {
     rank.communicator = std::move(control);
     return rank;
   }
   setenv("NCCL_SOCKET_IFNAME", "lo", 0);
-  NcclOptions nccl;
+  comm::NcclOptions nccl;
   nccl.device = options.device.index;
   nccl.stream = rank.backend->native_stream();
   nccl.timeout_ms = kGroupTimeoutMs;
-  rank.communicator = make_nccl_communicator(std::move(control), nccl);
+  rank.communicator = comm::make_nccl_communicator(std::move(control), nccl);
   return rank;
 }
 
-void run_rank(const Arguments& arguments, std::unique_ptr<Communicator> control) {
+void run_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control) {
   const std::vector<Case> cases = read_cases(arguments.cases);
   const Rank rank = make_rank(arguments, std::move(control));
   write_logits(arguments.checkpoint, rank, cases, arguments.folder);  // its model is gone before the next is loaded
@@ -320,9 +320,9 @@ void run_rank(const Arguments& arguments, std::unique_ptr<Communicator> control)
 }
 
 // The exit status of a rank's process.
-int run_rank_process(const Arguments& arguments, const ProcessGroupMemory& memory, int rank) {
+int run_rank_process(const Arguments& arguments, const comm::ProcessGroupMemory& memory, int rank) {
   try {
-    run_rank(arguments, make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs));
+    run_rank(arguments, comm::make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs));
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_parity, rank %d: %s\n", rank, e.what());
@@ -332,7 +332,7 @@ int run_rank_process(const Arguments& arguments, const ProcessGroupMemory& memor
 
 // One process for each rank; the first that fails ends all.
 void run_group(const Arguments& arguments) {
-  const ProcessGroupMemory memory = create_process_group_memory(arguments.world);
+  const comm::ProcessGroupMemory memory = comm::create_process_group_memory(arguments.world);
   const pid_t parent = getpid();
   std::vector<pid_t> pids;
   for (int rank = 0; rank < arguments.world; ++rank) {
@@ -361,21 +361,21 @@ void run_group(const Arguments& arguments) {
 void run(const Arguments& arguments) {
   std::filesystem::create_directories(arguments.folder);
   if (arguments.world > 1) return run_group(arguments);
-  run_rank(arguments, make_solo_communicator());
+  run_rank(arguments, comm::make_solo_communicator());
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::parity
 
 int main(int argc, char** argv) {
-  const auto arguments = optserve::parse({argv + 1, argv + argc});
+  const auto arguments = optserve::parity::parse({argv + 1, argv + argc});
   if (!arguments) {
     std::fprintf(stderr,
                  "usage: gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda] [--world N]\n");
     return 2;
   }
   try {
-    optserve::run(*arguments);
+    optserve::parity::run(*arguments);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_parity: %s\n", e.what());
     return 1;

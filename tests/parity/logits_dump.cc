@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint64_t kSeed = 20;
 
-std::vector<batching::SequenceRequest> random_requests(const OptConfig& config) {
+std::vector<batching::SequenceRequest> random_requests(const model_spec::OptConfig& config) {
   std::mt19937_64 random(kSeed);
   std::vector<batching::SequenceRequest> requests;
   for (const int length : {1, 2, 15, 16, 17, 33, 64, 100}) {
@@ -43,7 +43,8 @@ std::string list_text(const std::vector<T>& values) {
   return text + "]";
 }
 
-std::string cases_text(std::vector<batching::SequenceRequest> requests, const std::vector<Generation>& generations) {
+std::string cases_text(std::vector<batching::SequenceRequest> requests,
+                       const std::vector<engine::Generation>& generations) {
   std::string text = "[";
   for (size_t i = 0; i < requests.size(); ++i) {
     std::vector<TokenId> tokens = requests[i].tokens;
@@ -56,9 +57,9 @@ std::string cases_text(std::vector<batching::SequenceRequest> requests, const st
   return text + "]";
 }
 
-void dump(const std::filesystem::path& folder, const OptConfig& config) {
+void dump(const std::filesystem::path& folder, const model_spec::OptConfig& config) {
   std::filesystem::create_directories(folder);
-  EngineOptions options;
+  engine::EngineOptions options;
   options.checkpoint = folder / "checkpoint";
   options.num_blocks = 80;
   options.max_sequences = 8;
@@ -67,10 +68,10 @@ void dump(const std::filesystem::path& folder, const OptConfig& config) {
   std::ofstream cases(folder / "cases.json");
   cases << "{\"groups\": {";
   for (const int world : {1, 2, 4}) {
-    const GroupKind group{world == 1 ? RankKind::kSolo : RankKind::kThreads, world};
-    run_engine_group(group, options, [&](GroupLeader& leader, const Engine& engine) {
+    const GroupKind group{world == 1 ? comm::RankKind::kSolo : comm::RankKind::kThreads, world};
+    run_engine_group(group, options, [&](engine::GroupLeader& leader, const engine::Engine& engine) {
       const auto requests = random_requests(config);
-      const auto generations = generate_all(leader, planner_options(engine), requests);
+      const auto generations = engine::generate_all(leader, planner_options(engine), requests);
       cases << (world > 1 ? ",\n" : "\n") << '"' << group_name(group) << "\": " << cases_text(requests, generations);
     });
   }

@@ -21,14 +21,14 @@ std::vector<float> dequantised(const CheckpointReader& reader, const TensorSpec&
   std::vector<float> scales(static_cast<size_t>(reader.block_scales(spec, 1)));
   reader.read_block(spec, 0, 1, values);
   reader.read_scales(spec, 0, 1, scales);
-  const QuantFormat format = reader.format(spec);
+  const quant::QuantFormat format = reader.format(spec);
   const size_t group = static_cast<size_t>(spec.elements()) / scales.size();
   std::vector<float> weights(static_cast<size_t>(spec.elements()));
   for (size_t i = 0; i < weights.size(); ++i) {
     float value = 0;
-    if (format == QuantFormat::kInt8) value = static_cast<float>(static_cast<int8_t>(values[i]));
-    if (format == QuantFormat::kFp8) value = e4m3_to_float(static_cast<uint8_t>(values[i]));
-    if (format == QuantFormat::kInt4) {
+    if (format == quant::QuantFormat::kInt8) value = static_cast<float>(static_cast<int8_t>(values[i]));
+    if (format == quant::QuantFormat::kFp8) value = quant::e4m3_to_float(static_cast<uint8_t>(values[i]));
+    if (format == quant::QuantFormat::kInt4) {
       const int nibble = (static_cast<int>(values[i / 2]) >> (i % 2 * 4)) & 15;
       value = static_cast<float>(nibble < 8 ? nibble : nibble - 16);
     }
@@ -53,7 +53,7 @@ void write_dequantised(const std::string& from, const std::string& to, DType dty
         std::vector<std::byte> stored(reader.block_bytes(spec, shards));
         reader.read_block(spec, shard, shards, stored);
         part.resize(static_cast<size_t>(block.elements()));
-        tensor::convert_to_f32(stored.data(), reader.dtype(), part.data(), part.size());
+        convert_to_f32(stored.data(), reader.dtype(), part.data(), part.size());
       }
       const std::vector<float> whole = spec.quantisable ? dequantised(reader, spec) : std::vector<float>();
       for (const model_spec::RowRange& range : spec.quantisable ? block.rows : std::vector<model_spec::RowRange>())
@@ -61,7 +61,7 @@ void write_dequantised(const std::string& from, const std::string& to, DType dty
           for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col)
             part.push_back(whole[static_cast<size_t>(row * spec.cols + col)]);
       std::vector<std::byte> bytes(part.size() * dtype_bytes(dtype));
-      tensor::convert_from_f32(part.data(), dtype, bytes.data(), part.size());
+      convert_from_f32(part.data(), dtype, bytes.data(), part.size());
       writer.value()->append(shard, bytes);
     }
   }
@@ -69,7 +69,7 @@ void write_dequantised(const std::string& from, const std::string& to, DType dty
   if (!status.ok()) throw Error(status.refusal().message);
 }
 
-std::vector<Generation> generate(const std::string& folder, const GroupKind& group) {
+std::vector<engine::Generation> generate(const std::string& folder, const GroupKind& group) {
   std::vector<batching::SequenceRequest> requests;
   for (size_t i = 0; i < 4; ++i) {
     const DemoCase& golden = demo_goldens().cases[i];
@@ -80,14 +80,14 @@ std::vector<Generation> generate(const std::string& folder, const GroupKind& gro
     request.prompt_logprobs = true;
     request.sampling.temperature = 0;
   }
-  EngineOptions options;
+  engine::EngineOptions options;
   options.checkpoint = folder;
   options.num_blocks = 64;
   options.max_sequences = 4;
   options.max_step_tokens = 256;
-  std::vector<Generation> generations;
-  run_engine_group(group, options, [&](GroupLeader& leader, const Engine& engine) {
-    generations = generate_all(leader, planner_options(engine), requests);
+  std::vector<engine::Generation> generations;
+  run_engine_group(group, options, [&](engine::GroupLeader& leader, const engine::Engine& engine) {
+    generations = engine::generate_all(leader, planner_options(engine), requests);
   });
   return generations;
 }
@@ -101,7 +101,7 @@ void expect_near(const std::vector<float>& a, const std::vector<float>& b) {
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 2e-3f) << i;
 }
 
-void expect_equal(const std::vector<Generation>& a, const std::vector<Generation>& b) {
+void expect_equal(const std::vector<engine::Generation>& a, const std::vector<engine::Generation>& b) {
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) {
     EXPECT_EQ(a[i].tokens, b[i].tokens) << i;
@@ -115,7 +115,7 @@ TEST_P(QuantisedEngine, ComputesWithTheDequantisedValues) {
   convert_demo_model(folder / "quantised", 2, GetParam());
   write_dequantised(folder / "quantised", folder / "plain", DType::kF32);
   convert_demo_model(folder / "unquantised", 2);
-  for (const GroupKind& group : {GroupKind{RankKind::kSolo, 1}, GroupKind{RankKind::kThreads, 2}}) {
+  for (const GroupKind& group : {GroupKind{comm::RankKind::kSolo, 1}, GroupKind{comm::RankKind::kThreads, 2}}) {
     SCOPED_TRACE(group_name(group));
     const auto quantised = generate(folder / "quantised", group);
     expect_equal(quantised, generate(folder / "plain", group));
@@ -128,7 +128,7 @@ TEST_P(QuantisedEngine, MultipliesCodesWhereTheOtherTensorsAreBf16) {
   const TemporaryFolder folder;
   convert_demo_model(folder / "quantised", 2, GetParam(), DType::kBF16);
   write_dequantised(folder / "quantised", folder / "plain", DType::kF32);
-  const GroupKind group{RankKind::kSolo, 1};
+  const GroupKind group{comm::RankKind::kSolo, 1};
   expect_equal(generate(folder / "quantised", group), generate(folder / "plain", group));
 }
 

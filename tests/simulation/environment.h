@@ -11,7 +11,7 @@
 namespace optserve::simulation {
 
 struct Environment {
-  Environment(const WorldSettings& given, Registry& its_registry)
+  Environment(const WorldSettings& given, metrics::Registry& its_registry)
       : settings(given), model(Model::instance()), registry(its_registry), dice(given.seed) {}
 
   Instant now() const { return queue.now(); }
@@ -22,7 +22,7 @@ struct Environment {
 
   const WorldSettings settings;
   const Model& model;
-  Registry& registry;
+  metrics::Registry& registry;
   EventQueue queue;
   Dice dice;
   Trace trace;

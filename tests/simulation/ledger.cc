@@ -11,6 +11,8 @@ namespace {
 using protocol::JobResult;
 using protocol::JobState;
 
+constexpr Duration kDeadKept = seconds(7 * 24 * 3'600);
+
 std::string name_of(const protocol::JobSpec& spec) { return spec.tenant + '/' + spec.key; }
 
 }  // namespace
@@ -24,9 +26,7 @@ uint64_t Ledger::digest_of(const JobResult& result) {
   return mix(digest, result.error ? static_cast<uint64_t>(*result.error) : 0);
 }
 
-Ledger::End Ledger::end_of(const journal::Finished& record) {
-  return {record.result.state, digest_of(record.result), record.expires_wall_ms};
-}
+Ledger::End Ledger::end_of(const journal::Finished& record) { return {record.result.state, digest_of(record.result)}; }
 
 const Ledger::Entry* Ledger::find(const JobId& job) const {
   const auto found = entries_.find(job);
@@ -57,14 +57,8 @@ std::vector<const Ledger::Entry*> Ledger::dead_entries() const {
   return entries_that([](const Entry& entry) { return entry.end && entry.end->state == JobState::kDead; });
 }
 
-void Ledger::set_clock(Instant scheduler_now, int64_t wall_ms) {
-  scheduler_now_ = scheduler_now;
-  wall_ms_ = wall_ms;
-  wall_max_ = std::max(wall_max_, wall_ms);
-}
-
-void Ledger::on_start(const journal::Recovery& recovery, const OnDisk& disk, Instant start, int64_t wall_ms) {
-  set_clock(start, wall_ms);
+void Ledger::on_start(const journal::Recovery& recovery, const OnDisk& disk, Instant start, int64_t store_ms) {
+  set_clock(start);
   term_ = recovery.term;
   ++starts_;
   current_leases_.clear();
@@ -80,7 +74,12 @@ void Ledger::on_start(const journal::Recovery& recovery, const OnDisk& disk, Ins
       entry.attempts = open->attempts;
       entry.started = open->attempts > 0 || open->crashes > 0 ||
                       (!open->progress.empty() && !entry.spec->prompt_logprobs);  // else it starts from nothing
-      set_times(entry, wall_ms - open->accepted.accepted_wall_ms);
+      const int64_t age = store_ms - open->accepted.accepted_at_ms;
+      if (milliseconds(age) > start - entry.accepted_at + kClockRounding) {
+        fail(Invariant::kInTime, "job " + entry.id.hex() + " is " + std::to_string(age) + " ms old after a restart, " +
+                                     "which is more than the time that has passed");
+      }
+      set_times(entry, age);
     } else if (const journal::Finished* ended = disk.find_ended(entry.id)) {
       entry.order = ended->order;
       entry.end = end_of(*ended);
@@ -108,7 +107,7 @@ void Ledger::on_append(const journal::Record& record) {
   std::visit([this](const auto& body) { on(body); }, record);
 }
 
-// As the scheduler counts it: a clock that went back gives a job its whole time again, and not more.
+// As the scheduler counts it.
 void Ledger::set_times(Entry& entry, int64_t age_ms) const {
   const int64_t longest = entry.spec->delay_ms + entry.spec->ttl_ms;
   const int64_t age = std::clamp<int64_t>(age_ms, 0, longest);
@@ -144,6 +143,7 @@ Ledger::Entry& Ledger::add(const journal::Accepted& record) {
   entry.spec = std::make_shared<const protocol::JobSpec>(std::move(spec).value());
   entry.name = name_of(*entry.spec);
   entry.order = record.order;
+  entry.accepted_at = scheduler_now_;
   set_times(entry, 0);
   const auto [added, is_new] = entries_.emplace(record.job, std::move(entry));
   if (!is_new) fail(Invariant::kKeyNamesOneJob, "two jobs have the id " + record.job.hex());
@@ -155,7 +155,7 @@ void Ledger::on(const journal::Accepted& record) {
   check_open_for(*entry.spec);
   if (const auto known = names_.find(entry.name); known != names_.end()) {
     const Entry* before = find(known->second);
-    if (before != nullptr && !(before->end && before->end->expires_wall_ms <= wall_max_)) {
+    if (before != nullptr && !has_expired(*before)) {
       fail(Invariant::kKeyNamesOneJob, "key " + entry.name + " of job " + before->id.hex() + " made another job");
     }
   }
@@ -184,6 +184,7 @@ void Ledger::on(const journal::Requeued& record) {
   entry.order = record.accepted.order;
   entry.attempts = entry.lease_attempt = 0;
   entry.started = false;
+  entry.accepted_at = scheduler_now_;
   set_times(entry, 0);
   ++put_back_;
 }
@@ -265,6 +266,9 @@ void Ledger::on(const journal::Finished& record) {
   }
   check_end(entry, record.result);
   entry.end = end_of(record);
+  const bool is_dead = record.result.state == JobState::kDead;
+  const milliseconds kept(entry.spec->result_ttl_ms);
+  kept_until_[record.order] = scheduler_now_ + (is_dead ? std::max<Duration>(kept, kDeadKept) : kept);
   current_leases_.erase(entry.lease);
   entry.lease = 0;
   ++ended_;

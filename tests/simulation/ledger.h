@@ -27,7 +27,6 @@ class Ledger {
   struct End {
     protocol::JobState state = protocol::JobState::kSucceeded;
     uint64_t digest = 0;
-    int64_t expires_wall_ms = 0;
   };
   struct Entry {
     JobId id;
@@ -40,6 +39,7 @@ class Ledger {
     int32_t attempts = 0;         // by the records
     int32_t lease_attempt = 0;    // the attempt that its newest lease counted as
     bool started = false;         // has had a lease
+    Instant accepted_at{};        // for the first time or again
     Instant begins{};             // on the scheduler's clock, as the next two: its times count from here
     Instant deadline{};           // in all
     Instant attempt_at{};         // start of the present attempt
@@ -50,9 +50,9 @@ class Ledger {
   };
 
   // The scheduler starts: what it was given, and its clocks.
-  void on_start(const journal::Recovery& recovery, const OnDisk& disk, Instant start, int64_t wall_ms);
+  void on_start(const journal::Recovery& recovery, const OnDisk& disk, Instant start, int64_t store_ms);
   // Its clock, before each call into it.
-  void set_clock(Instant scheduler_now, int64_t wall_ms);
+  void set_clock(Instant scheduler_now) { scheduler_now_ = scheduler_now; }
 
   // What runs from now on; nullptr: nothing does.
   void watch(const scheduler::SchedulerService* service) { service_ = service; }
@@ -68,6 +68,8 @@ class Ledger {
   // this order.
   void on_put_back(const JobId& job, uint64_t dead_order);
   void on_purged(const JobId& job);
+  // The store removed its result because its time is over.
+  void on_expired(const JobId& job);
   // Everything appended is on disk: memory and disk must agree.
   void compare(const scheduler::SchedulerService& service, const OnDisk& disk);
   void check_leases(const scheduler::SchedulerService& service) const;
@@ -119,6 +121,9 @@ class Ledger {
   void check_open_for(const protocol::JobSpec& spec) const;
   void check_start(const Entry& entry) const;
   Entry& entry_of(const JobId& job);
+  static constexpr milliseconds kClockRounding{2};  // of a time that the journal keeps in milliseconds
+  // Its result need not be there any more.
+  bool has_expired(const Entry& entry) const;
   bool watches_shares() const { return service_ != nullptr && !env_.settings.large; }
   void check_end(const Entry& entry, const protocol::JobResult& result) const;
   void check_ids(const protocol::JobSpec& spec, const std::vector<TokenId>& ids, Invariant invariant) const;
@@ -134,13 +139,12 @@ class Ledger {
   std::unordered_map<std::string, JobId> names_;        // by the records
   std::unordered_map<std::string, JobId> acked_names_;  // as clients were told
   std::unordered_map<JobId, uint64_t> purged_;          // dead jobs, with the digests of their ends
+  std::unordered_map<uint64_t, Instant> kept_until_;    // results, by order: as long as they are promised
   std::unordered_map<uint64_t, JobId> current_leases_;
   std::map<std::pair<protocol::ControlScope, std::string>, protocol::QueueMode> held_;  // by the records
   mutable std::string reference_of_;
   mutable Model::Reference reference_;
   Instant scheduler_now_{};
-  int64_t wall_ms_ = 0;
-  int64_t wall_max_ = 0;
   uint64_t term_ = 0;
   uint64_t accepted_ = 0, ended_ = 0, succeeded_ = 0, dispatched_ = 0, starts_ = 0, put_back_ = 0;
 };

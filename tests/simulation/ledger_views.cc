@@ -57,7 +57,7 @@ void Ledger::show(const JobResult& result, const char* where) {
   const auto found = entries_.find(result.job);
   if (found == entries_.end()) return;
   Entry& entry = found->second;
-  const End end{result.state, digest_of(result), 0};
+  const End end{result.state, digest_of(result)};
   if (is_of_earlier_life(entry, result)) return;
   const auto differs = [&](const std::optional<End>& other) { return other && other->digest != end.digest; };
   if (differs(entry.shown) || differs(entry.end)) {
@@ -85,7 +85,7 @@ void Ledger::on_outcome(const protocol::JobSpec& spec, const protocol::SubmitOut
   const auto [known, is_new] = acked_names_.try_emplace(entry->name, entry->id);
   if (is_new || known->second == entry->id) return;
   const Entry* before = find(known->second);
-  if (before != nullptr && !(before->end && before->end->expires_wall_ms <= wall_max_)) {
+  if (before != nullptr && !has_expired(*before)) {
     fail(Invariant::kKeyNamesOneJob, "key " + entry->name + " was acknowledged as two jobs");
   }
   known->second = entry->id;
@@ -119,12 +119,27 @@ void Ledger::on_purged(const JobId& job) {
     const auto name = names->find(found->second.name);
     if (name != names->end() && name->second == job) names->erase(name);
   }
+  kept_until_.erase(found->second.order);
   entries_.erase(found);
+}
+
+void Ledger::on_expired(const JobId& job) {
+  const Entry* entry = find(job);
+  if (entry != nullptr && entry->end && !has_expired(*entry)) {
+    fail(Invariant::kAckedJobKept, "the result of job " + job.hex() + " is removed before its time");
+  }
+  on_purged(job);
+}
+
+bool Ledger::has_expired(const Entry& entry) const {
+  if (!entry.end) return false;
+  const auto found = kept_until_.find(entry.order);
+  return found == kept_until_.end() || found->second <= env_.now() + kClockRounding;
 }
 
 bool Ledger::is_gone(const JobId& job) const {
   const Entry* entry = find(job);
-  return entry == nullptr || (entry->end && entry->end->expires_wall_ms <= wall_max_);
+  return entry == nullptr || has_expired(*entry);
 }
 
 void Ledger::check_lost(const JobId& job) const {

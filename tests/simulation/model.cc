@@ -22,7 +22,7 @@ std::unique_ptr<tokenizer::ServedModel> Model::serve() const {
   return std::make_unique<tokenizer::ServedModel>(info_, bpe_, kEndOfText);
 }
 
-TokenId Model::token(const SamplingParams& sampling, uint64_t position) const {
+TokenId Model::token(const sampling::SamplingParams& sampling, uint64_t position) const {
   const uint64_t x = mix(sampling.seed, position);
   if (x % 61 == 0 && !sampling.ignore_eos) return kEndOfText;
   return words_[(x >> 8) % words_.size()];
@@ -36,7 +36,7 @@ Model::Reference Model::reference(const protocol::JobSpec& spec) const {
     const TokenId id = token(spec.sampling, position);
     expected.ids.push_back(id);
     if (id == kEndOfText) {
-      expected.reason = protocol::FinishReason::kEndOfText;
+      expected.reason = sampling::FinishReason::kEndOfText;
       break;
     }
     if (spec.stop.empty()) continue;
@@ -53,7 +53,7 @@ Model::Reference Model::reference(const protocol::JobSpec& spec) const {
     }
     if (first_end == std::string::npos) continue;
     expected.text = text.substr(0, begin);
-    expected.reason = protocol::FinishReason::kStop;
+    expected.reason = sampling::FinishReason::kStop;
     return expected;
   }
   expected.text = text_of(expected.ids);

@@ -23,14 +23,14 @@ class Model {
   const protocol::ModelInfo& info() const { return info_; }
   std::unique_ptr<tokenizer::ServedModel> serve() const;  // what a tokenizer process loads
   // At an output position.
-  TokenId token(const SamplingParams& sampling, uint64_t position) const;
+  TokenId token(const sampling::SamplingParams& sampling, uint64_t position) const;
   float logprob(TokenId target) const { return -static_cast<float>(target % 16); }
 
   // What a job's output must be, however often it was interrupted.
   struct Reference {
     std::vector<TokenId> ids;
     std::string text;
-    protocol::FinishReason reason = protocol::FinishReason::kLength;
+    sampling::FinishReason reason = sampling::FinishReason::kLength;
   };
   Reference reference(const protocol::JobSpec& spec) const;
 

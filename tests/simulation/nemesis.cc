@@ -1,11 +1,12 @@
 #include "simulation/nemesis.h"
 
+#include <iterator>
 #include <utility>
 
 namespace optserve::simulation {
 namespace {
 
-constexpr int64_t kDayMs = 24 * 3'600'000;
+constexpr int64_t kHourMs = 3'600'000;
 
 }  // namespace
 
@@ -18,7 +19,7 @@ void Nemesis::choose_faults() {
       {&Nemesis::pause_process, 3}, {&Nemesis::pause_scheduler, 1}, {&Nemesis::crash_scheduler, 2},
       {&Nemesis::hang_worker, 1},   {&Nemesis::break_worker, 2},    {&Nemesis::leave, 2},
       {&Nemesis::slow_disk, 2},     {&Nemesis::full_disk, 1},       {&Nemesis::stop_scheduler, 1},
-      {&Nemesis::replay, 3}};
+      {&Nemesis::replay, 3},        {&Nemesis::step_clock, 2}};
   for (const auto& [fault, weight] : kinds) {
     if (env_.dice.chance(0.5)) continue;
     for (int i = 0; i < weight; ++i) faults_.push_back(fault);
@@ -103,11 +104,17 @@ void Nemesis::pause_scheduler() {
 }
 
 void Nemesis::crash_scheduler() {
-  if (env_.dice.chance(0.3)) {
-    victims_.scheduler.move_wall_clock(env_.dice.chance(0.5) ? env_.dice.between(-kDayMs, kDayMs)
-                                                             : env_.dice.between(-5'000, 5'000));
-  }
+  if (env_.dice.chance(0.3)) step_clock();
+  if (env_.dice.chance(0.2)) victims_.store.reboot();
   victims_.scheduler.crash(env_.dice.heavy_tail(milliseconds(20), seconds(8)));
+}
+
+// A correction, a wrong clock at a start, and the end of a suspend.
+void Nemesis::step_clock() {
+  static constexpr int64_t kSteps[] = {1'000, kHourMs, 2 * kHourMs, 10 * 24 * kHourMs};
+  const int64_t step = kSteps[env_.dice.below(std::size(kSteps))];
+  env_.note("clock step", -1);
+  victims_.scheduler.move_wall_clock(env_.dice.chance(0.5) ? step : -step);
 }
 
 void Nemesis::stop_scheduler() { victims_.scheduler.stop_in_order(env_.dice.heavy_tail(milliseconds(20), seconds(3))); }

@@ -48,6 +48,7 @@ class Nemesis {
   void pause_process();
   void pause_scheduler();
   void crash_scheduler();
+  void step_clock();
   void stop_scheduler();
   void hang_worker();
   void break_worker();

@@ -26,7 +26,7 @@ class OperatorRestart : public ::testing::Test {
   void crash() {
     SchedulerOptions options;
     options.models = {"opt"};
-    options.start_wall_ms = 1'000'000;
+    options.wall_ms = [] { return 1'000'000; };
     world = std::make_unique<World>(options, &store, store.crash());
     ++term;
   }
@@ -173,7 +173,7 @@ TEST_F(OperatorRestart, ADeadJobIsKeptWithItsSpecAndAResultUnderItsLease) {
   world->send(world->client, protocol::Cancel{1, cancelled});
   settle();
   const auto& dead = store.results().at(item.job);
-  EXPECT_EQ(dead.expires_wall_ms, 1'000'000 + 7LL * 24 * 3'600'000);
+  EXPECT_EQ(dead.expires_at_ms, store.time_ms(world->clock.now() - milliseconds(100)) + 7LL * 24 * 3'600'000);
   EXPECT_EQ(protocol::decode_job_spec(dead.encoded_spec).value(), spec);
   EXPECT_EQ(dead.token, LeaseToken{});
   EXPECT_EQ(dead.model, "opt");

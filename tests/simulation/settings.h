@@ -35,6 +35,7 @@ enum class Plant : uint8_t {
   kEarlyDurable,    // I1: the store says that records are on disk before they are
   kOtherEnd,        // I2: the network repeats a JobFinished with another text
   kOldToken,        // I3: a Finished names an earlier lease
+  kWallClock,       // I1: the store keeps results by the wall clock
   kNoFence,         // I3: tokens of an ended lease arrive as if they were of the present one
   kForgetAttempts,  // I4: the store does not keep the number of attempts
   kLeaseStays,      // I5: the end of a lease is not recorded
@@ -57,6 +58,7 @@ struct PlantInfo {
 };
 inline constexpr std::array<PlantInfo, kPlants - 1> kPlantTable{{
     {Plant::kEarlyDurable, "early-durable", Invariant::kAckedJobKept},
+    {Plant::kWallClock, "wall-clock", Invariant::kAckedJobKept},
     {Plant::kOtherEnd, "other-end", Invariant::kOneEnd},
     {Plant::kOldToken, "old-token", Invariant::kCurrentToken},
     {Plant::kNoFence, "no-fence", Invariant::kCurrentToken},

@@ -47,11 +47,11 @@ WorldSettings large_world(uint64_t seed, size_t workers, uint64_t jobs) {
 }
 
 Outcome run_world(const WorldSettings& settings) {
-  static Registry registry;  // counts for all worlds of a program; nothing reads it
+  static metrics::Registry registry;  // counts for all worlds of a program; nothing reads it
   return World(settings, registry).run();
 }
 
-World::World(const WorldSettings& settings, Registry& registry)
+World::World(const WorldSettings& settings, metrics::Registry& registry)
     : env_(settings, registry),
       ledger_(env_),
       network_(env_),

@@ -38,7 +38,7 @@ Outcome run_world(const WorldSettings& settings);
 
 class World {
  public:
-  World(const WorldSettings& settings, Registry& registry);
+  World(const WorldSettings& settings, metrics::Registry& registry);
   Outcome run();
 
  private:

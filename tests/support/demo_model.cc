@@ -40,14 +40,14 @@ const DemoGoldens& demo_goldens() {
   return goldens;
 }
 
-void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation, tensor::DType dtype,
+void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation, DType dtype,
                         const std::string& smooth_ranges) {
   converter::ConvertOptions options;
   options.input = demo_file("");
   options.output = folder;
   options.name = "demo";
   options.shards = shards;
-  options.quantisation = find_quantisation(quantisation);
+  options.quantisation = quant::find_quantisation(quantisation);
   options.dtype = dtype;
   options.smooth_ranges = smooth_ranges;
   const auto result = converter::convert(options, SystemClock());

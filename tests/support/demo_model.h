@@ -48,6 +48,6 @@ std::string read_file(const std::string& path);
 // Converts the two Metaseq parts to a checkpoint of `shards` shards, quantised as the command line names it, smoothed
 // with a file of ranges if one is named. Throws Error.
 void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation = "none",
-                        tensor::DType dtype = tensor::DType::kF16, const std::string& smooth_ranges = {});
+                        DType dtype = DType::kF16, const std::string& smooth_ranges = {});
 
 }  // namespace optserve::test_support

@@ -11,7 +11,7 @@
 namespace optserve::test_support {
 
 struct GroupKind {
-  RankKind kind = RankKind::kSolo;
+  comm::RankKind kind = comm::RankKind::kSolo;
   int world = 1;
 };
 
@@ -20,7 +20,7 @@ std::string group_name(const GroupKind& group);  // "Processes2"
 std::vector<GroupKind> all_groups();
 
 // Every rank has a CPU backend of one thread. Expectations of a body in a process rank fail the test of the parent.
-void run_engine_group(const GroupKind& group, const EngineOptions& options,
-                      const std::function<void(GroupLeader& leader, const Engine& engine)>& body);
+void run_engine_group(const GroupKind& group, const engine::EngineOptions& options,
+                      const std::function<void(engine::GroupLeader& leader, const engine::Engine& engine)>& body);
 
 }  // namespace optserve::test_support

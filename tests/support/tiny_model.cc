@@ -7,8 +7,8 @@ namespace optserve::test_support {
 
 namespace {
 
-OptConfig tiny(const std::string& name, int64_t layers, int64_t head_dim) {
-  OptConfig config;
+model_spec::OptConfig tiny(const std::string& name, int64_t layers, int64_t head_dim) {
+  model_spec::OptConfig config;
   config.name = name;
   config.num_layers = layers;
   config.num_heads = 4;
@@ -23,16 +23,16 @@ OptConfig tiny(const std::string& name, int64_t layers, int64_t head_dim) {
 
 }  // namespace
 
-std::vector<OptConfig> tiny_configs() {
-  OptConfig after = tiny("norm-after", 3, 64);
+std::vector<model_spec::OptConfig> tiny_configs() {
+  model_spec::OptConfig after = tiny("norm-after", 3, 64);
   after.norm_before = false;
   after.embed_dim = 96;
-  OptConfig untied = tiny("untied", 2, 64);
+  model_spec::OptConfig untied = tiny("untied", 2, 64);
   untied.tied_output = false;
   return {tiny("head-64", 3, 64), tiny("head-80", 2, 80), tiny("head-128", 2, 128), after, untied};
 }
 
-void write_random_checkpoint(const std::string& folder, const OptConfig& config, uint64_t seed, DType dtype,
+void write_random_checkpoint(const std::string& folder, const model_spec::OptConfig& config, uint64_t seed, DType dtype,
                              int shards) {
   const auto source = engine::make_random_source(config, seed, dtype);
   auto writer = checkpoint::CheckpointWriter::create(folder, {config, dtype, shards});

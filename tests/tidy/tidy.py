@@ -245,6 +245,23 @@ def stops_of_journeys(tree):
                 yield Violation('journeys', file.path, _line(file.text, match), f'no {function} in {match.group(1)}')
 
 
+def namespaces(tree):
+    """The namespace of a file is that of its component."""
+    for file in tree.cpp():
+        if file.path in tables.NAMESPACES_OF_OTHERS:
+            continue
+        room = file.parts[0] if file.parts[0] in ('kernels', 'tests') else file.parts[1]
+        expected = 'optserve' if room in tables.COMPONENTS_OF_EVERY_LAYER else f'optserve::{room}'
+        for match in re.finditer(r'^namespace (optserve\b[\w:]*) \{', file.text, re.MULTILINE):
+            given = match.group(1)
+            if room == 'tests':
+                is_right = given != 'optserve'
+            else:
+                is_right = given == expected or (given.startswith(expected + '::') and given != f'optserve::{room}')
+            if not is_right:
+                yield Violation('namespaces', file.path, _line(file.text, match), f'{given}: use {expected}')
+
+
 def words(tree):
     """Calls that have a better replacement, and words that do not belong into files."""
     for file in tree.files.values():
@@ -335,8 +352,8 @@ def scripts(tree):
             yield Violation('scripts', file.path, 1, 'no "set -euo pipefail"')
 
 
-RULES = [layers, cmake_deps, owners, sizes, folder_sizes, words, owned_strings, cuda_word, cmake_lists, documentation,
-         paths_in_pages, stops_of_journeys, file_names, headers, scripts]
+RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, words, owned_strings, cuda_word, cmake_lists,
+         documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
 
 
 def violations(root):

@@ -137,6 +137,12 @@ class EveryRuleCanFail(unittest.TestCase):
         files = CLEAN | {f'tests/crowd/file_{i}.py': '' for i in range(35)}
         self.assertEqual([('folder-size', 'tests/crowd')], [(v.rule, v.path) for v in violations_of(files)])
 
+    def test_namespace_of_another_component(self):
+        self.breaks('namespaces', 'services/cli/cli.h', '+namespace optserve {\nclass A;\n}\n', 'optserve::cli')
+        self.breaks('namespaces', 'libs/tensor/tensor.h', '+namespace optserve::tensor {\nclass A;\n}\n', 'use')
+        found = violations_of(CLEAN | {'tests/support/a.h': '#pragma once\nnamespace optserve {\n}\n'})
+        self.assertEqual(['namespaces'], [v.rule for v in found if v.path.endswith('a.h')])
+
     def test_word_of_a_table(self):
         self.breaks('owned-strings', 'services/cli/cli.h', '+const char* const kName = "fp16";\n', 'format_names')
 

@@ -5,7 +5,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int64_t kContextMax = static_cast<int64_t>(limits::kContextTokensMax);
@@ -105,4 +105,4 @@ void CpuBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, Kv
   });
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

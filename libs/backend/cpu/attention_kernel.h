@@ -10,7 +10,7 @@
 #include "base/limits.h"
 #include "base/simd.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int kTokensAtOnce = 4;  // independent sums hide the latency of a multiply-add
@@ -138,4 +138,4 @@ void attend_kernel(const float* query, const PagedKv& kv, int64_t context, float
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -11,7 +11,7 @@
 #include "backend/cpu/thread_pool.h"
 #include "sampling/logit_steps.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 class CpuBackend final : public Backend {
  public:
@@ -37,10 +37,10 @@ class CpuBackend final : public Backend {
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
 
   // linear.cc
-  Weight load_weight(const StoredMatrix& stored) override;
-  size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const override;
-  Weight random_weight(const RandomBlock& block, QuantFormat format) override;
-  Weight weight_of_table(const Tensor&) override { return {}; }  // linear() wants panels
+  quant::Weight load_weight(const quant::StoredMatrix& stored) override;
+  size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const override;
+  quant::Weight random_weight(const RandomBlock& block, quant::QuantFormat format) override;
+  quant::Weight weight_of_table(const Tensor&) override { return {}; }  // linear() wants panels
 
  private:
   // memory.cc
@@ -60,7 +60,8 @@ class CpuBackend final : public Backend {
                                  const Tensor& beta, Tensor out) override;
 
   // linear.cc
-  void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
+  void do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
+                 Tensor out) override;
 
   // attention.cc
   void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
@@ -71,7 +72,8 @@ class CpuBackend final : public Backend {
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
-  std::vector<std::unique_ptr<SamplerScratch>> scratch_;  // one for each thread, made when the vocabulary is first seen
+  std::vector<std::unique_ptr<sampling::SamplerScratch>>
+      scratch_;  // one for each thread, made when the vocabulary is first seen
 };
 
-}  // namespace optserve
+}  // namespace optserve::backend

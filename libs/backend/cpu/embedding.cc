@@ -2,7 +2,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 namespace {
 
@@ -63,4 +63,4 @@ void CpuBackend::do_add_positions(const Tensor& positions, const Tensor& table, 
   }
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

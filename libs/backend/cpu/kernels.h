@@ -6,7 +6,7 @@
 
 #include "backend/backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 // A packed weight holds kPanelWidth outputs side by side for every input: panel[in][kPanelWidth], panels one after the
 // other, the last one filled up with zeros. int4 has two inputs in a byte, the first one in its lower half. Scales are
@@ -54,4 +54,4 @@ const CpuKernels& baseline_kernels();
 const CpuKernels* avx2_kernels();
 const CpuKernels& widest_kernels();
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -6,7 +6,7 @@
 #include "backend/cpu/linear_kernel.h"
 #include "backend/cpu/norm_kernel.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 const CpuKernels* avx2_kernels() {
   static constexpr CpuKernels kKernels{linear_kernel<LoadF32>,  linear_kernel<LoadF16>,
@@ -19,4 +19,4 @@ const CpuKernels* avx2_kernels() {
   return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kKernels : nullptr;
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

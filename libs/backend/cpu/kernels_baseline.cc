@@ -3,7 +3,7 @@
 #include "backend/cpu/linear_kernel.h"
 #include "backend/cpu/norm_kernel.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 const CpuKernels& baseline_kernels() {
   static constexpr CpuKernels kKernels{linear_kernel<LoadF32>,  linear_kernel<LoadF16>,
@@ -19,4 +19,4 @@ const CpuKernels& widest_kernels() {
   return avx2 != nullptr ? *avx2 : baseline_kernels();
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

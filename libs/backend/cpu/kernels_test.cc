@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-namespace optserve {
+namespace optserve::backend {
 namespace kernels_test {
 
 class KernelsTest : public testing::Test {
@@ -35,8 +35,8 @@ TEST_F(KernelsTest, Linear) {
   constexpr int64_t kIn = 100, kOut = 35, kPanels = 3;
   const auto x = normal(13 * kIn), bias = normal(kOut), weight = normal(kPanels * kPanelWidth * kIn);
   std::vector<uint16_t> halves(weight.size()), bfloats(weight.size());
-  tensor::convert_from_f32(weight.data(), DType::kF16, halves.data(), halves.size());
-  tensor::convert_from_f32(weight.data(), DType::kBF16, bfloats.data(), bfloats.size());
+  convert_from_f32(weight.data(), DType::kF16, halves.data(), halves.size());
+  convert_from_f32(weight.data(), DType::kBF16, bfloats.data(), bfloats.size());
   // Every code, those of fp8 but for its NaN; scales of int4 are the most: five groups of 20 inputs.
   std::vector<int8_t> codes(weight.size()), floats(weight.size());
   for (size_t i = 0; i < codes.size(); ++i) {
@@ -120,4 +120,4 @@ TEST_F(KernelsTest, LayerNormAndAdd) {
 }
 
 }  // namespace kernels_test
-}  // namespace optserve
+}  // namespace optserve::backend

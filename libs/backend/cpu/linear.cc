@@ -5,7 +5,7 @@
 #include "quant/quantise.h"
 #include "quant/random_codes.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int64_t kGroupPanels = 4;         // panels of one item of work
@@ -35,73 +35,73 @@ void pack(ThreadPool& pool, const void* source, int64_t out, int64_t row_element
 }
 
 // Whether the kernel of the format can read all values: those for halves and fp8 read finite ones only.
-bool all_readable(const StoredMatrix& stored) {
+bool all_readable(const quant::StoredMatrix& stored) {
   const int64_t count = stored.out * stored.in;
-  for (int64_t i = 0; stored.format == QuantFormat::kF16 && i < count; ++i) {
+  for (int64_t i = 0; stored.format == quant::QuantFormat::kF16 && i < count; ++i) {
     if ((read<uint16_t>(stored.values, i) & 0x7c00) == 0x7c00) return false;
   }
-  for (int64_t i = 0; stored.format == QuantFormat::kFp8 && i < count; ++i) {
+  for (int64_t i = 0; stored.format == quant::QuantFormat::kFp8 && i < count; ++i) {
     if ((read<uint8_t>(stored.values, i) & 0x7f) == 0x7f) return false;
   }
   return true;
 }
 
-std::vector<float> widened(const StoredMatrix& stored) {
+std::vector<float> widened(const quant::StoredMatrix& stored) {
   std::vector<float> values(static_cast<size_t>(stored.out * stored.in));
   if (is_plain(stored.format)) {
-    tensor::convert_to_f32(stored.values, info(stored.format).storage, values.data(), values.size());
+    convert_to_f32(stored.values, info(stored.format).storage, values.data(), values.size());
     return values;
   }
   const auto elements = static_cast<size_t>(stored.out * elements_per_row(stored.format, stored.in));
   const auto scales = static_cast<size_t>(stored.out * scales_per_row(stored.format, stored.in));
-  dequantise_rows(stored.format, {static_cast<const std::byte*>(stored.values), elements}, {stored.scales, scales},
-                  stored.in, values);
+  quant::dequantise_rows(stored.format, {static_cast<const std::byte*>(stored.values), elements},
+                         {stored.scales, scales}, stored.in, values);
   return values;
 }
 
-CpuKernels::Linear kernel_for(const CpuKernels& kernels, QuantFormat format) {
+CpuKernels::Linear kernel_for(const CpuKernels& kernels, quant::QuantFormat format) {
   switch (format) {
-    case QuantFormat::kF32:
+    case quant::QuantFormat::kF32:
       return kernels.linear_f32;
-    case QuantFormat::kF16:
+    case quant::QuantFormat::kF16:
       return kernels.linear_f16;
-    case QuantFormat::kBF16:
+    case quant::QuantFormat::kBF16:
       return kernels.linear_bf16;
-    case QuantFormat::kInt8:
+    case quant::QuantFormat::kInt8:
       return kernels.linear_int8;
-    case QuantFormat::kFp8:
+    case quant::QuantFormat::kFp8:
       return kernels.linear_fp8;
-    case QuantFormat::kInt4:
+    case quant::QuantFormat::kInt4:
       return kernels.linear_int4;
   }
   check_failed("linear: no kernel for this weight format", std::source_location::current());
 }
 
-size_t packed_values(QuantFormat format, int64_t out, int64_t in) {
+size_t packed_values(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(panel_count(out) * kPanelWidth * elements_per_row(format, in)) *
          dtype_bytes(info(format).storage);
 }
 
-size_t packed_scales(QuantFormat format, int64_t out, int64_t in) {
+size_t packed_scales(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(panel_count(out) * kPanelWidth * scales_per_row(format, in)) * sizeof(float);
 }
 
 }  // namespace
 
-size_t CpuBackend::weight_bytes(QuantFormat format, int64_t out, int64_t in) const {
+size_t CpuBackend::weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const {
   return packed_values(format, out, in) + packed_scales(format, out, in);
 }
 
 // Narrow weights stay as they are: less memory to read in every step, and the same numbers once widened.
-Weight CpuBackend::load_weight(const StoredMatrix& stored) {
+quant::Weight CpuBackend::load_weight(const quant::StoredMatrix& stored) {
   check(stored.out >= 0 && stored.in >= 0 && stored.in % input_multiple(stored.format) == 0, "load_weight: a shape");
   if (!all_readable(stored)) {
     const std::vector<float> wide = widened(stored);
-    return load_weight({QuantFormat::kF32, stored.out, stored.in, wide.data()});
+    return load_weight({quant::QuantFormat::kF32, stored.out, stored.in, wide.data()});
   }
-  Weight weight{stored.format, stored.out, stored.in, {}};
+  quant::Weight weight{stored.format, stored.out, stored.in, {}};
   weight.values = allocate(packed_values(stored.format, stored.out, stored.in));
-  const int64_t row_elements = elements_per_row(stored.format, stored.in);
+  const int64_t row_elements = quant::elements_per_row(stored.format, stored.in);
   switch (dtype_bytes(info(stored.format).storage)) {
     case 4:
       pack<uint32_t>(pool_, stored.values, stored.out, row_elements, weight.values.data());
@@ -115,24 +115,25 @@ Weight CpuBackend::load_weight(const StoredMatrix& stored) {
   }
   if (is_plain(stored.format)) return weight;
   weight.scales = allocate(packed_scales(stored.format, stored.out, stored.in));
-  pack<float>(pool_, stored.scales, stored.out, scales_per_row(stored.format, stored.in), weight.scales.data());
+  pack<float>(pool_, stored.scales, stored.out, quant::scales_per_row(stored.format, stored.in), weight.scales.data());
   return weight;
 }
 
-Weight CpuBackend::random_weight(const RandomBlock& block, QuantFormat format) {
-  const auto row_bytes = static_cast<size_t>(elements_per_row(format, block.cols)) * dtype_bytes(info(format).storage);
+quant::Weight CpuBackend::random_weight(const RandomBlock& block, quant::QuantFormat format) {
+  const auto row_bytes =
+      static_cast<size_t>(quant::elements_per_row(format, block.cols)) * dtype_bytes(info(format).storage);
   std::vector<std::byte> values(static_cast<size_t>(block.rows()) * row_bytes);
   if (is_plain(format)) {
     fill_random(block, values);
     return load_weight({format, block.rows(), block.cols, values.data()});
   }
-  fill_random_codes(block, format, values);
-  const std::vector<float> scales(static_cast<size_t>(block.rows() * scales_per_row(format, block.cols)),
-                                  random_scale(block, format));
+  quant::fill_random_codes(block, format, values);
+  const std::vector<float> scales(static_cast<size_t>(block.rows() * quant::scales_per_row(format, block.cols)),
+                                  quant::random_scale(block, format));
   return load_weight({format, block.rows(), block.cols, values.data(), scales.data()});
 }
 
-void CpuBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+void CpuBackend::do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                            Tensor out) {
   const int64_t group = info(weight.format).group;
   const LinearProduct product{
@@ -157,4 +158,4 @@ void CpuBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& 
   });
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

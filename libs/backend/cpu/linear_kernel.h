@@ -4,12 +4,15 @@
 // For the kernel sets only: what is here must have a copy of its own in each, hence the anonymous namespace.
 #pragma once
 
+#include <cmath>
+
 #include "backend/cpu/kernels.h"
 #include "base/simd.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
+constexpr float kSqrtHalf = 0.70710678f;
 constexpr int kTileRows = 6;  // 12 sums, 2 weights and 1 input: fits the 16 registers of AVX2
 
 // How eight stored weights become fp32. Conversions are exact. kInputs: in one element.
@@ -118,6 +121,9 @@ OPTSERVE_INLINE void finish_tile(const LinearProduct& p, const float* sums, int 
       const float value = sums[r * width + i] + (p.bias == nullptr ? 0.0f : p.bias[column + i]);
       destination[i] = p.activation == Activation::kRelu && value < 0.0f ? 0.0f : value;
     }
+    if (p.activation != Activation::kGelu) continue;
+    for (int64_t i = 0; i < count; ++i)  // erff is called, not inlined: the machine's own, in each kernel set
+      destination[i] *= 0.5f * (1.0f + ::erff(destination[i] * kSqrtHalf));
   }
 }
 
@@ -168,4 +174,4 @@ void linear_kernel(const LinearProduct& p, int64_t first, int64_t last) {
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -6,7 +6,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr size_t kAlignment = 64;  // a cache line
@@ -65,7 +65,7 @@ void CpuBackend::do_copy(const Tensor& source, Tensor destination) {
 
 Buffer CpuBackend::load_table(const void* source, DType source_dtype, int64_t numel) {
   Buffer table = allocate(static_cast<size_t>(numel) * sizeof(float));
-  tensor::convert_to_f32(source, source_dtype, static_cast<float*>(table.data()), static_cast<size_t>(numel));
+  convert_to_f32(source, source_dtype, static_cast<float*>(table.data()), static_cast<size_t>(numel));
   return table;
 }
 
@@ -95,4 +95,4 @@ void CpuBackend::do_interleave_ranks(const Tensor& in, Tensor out) {
 
 void CpuBackend::capture_or_run(uint64_t /*key*/, const std::function<void()>& body) { body(); }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -2,7 +2,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int64_t kRowsPerItem = 8;  // a few rows are done before another thread has woken
@@ -44,4 +44,4 @@ void CpuBackend::do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, 
   });
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

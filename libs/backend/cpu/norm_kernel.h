@@ -7,7 +7,7 @@
 #include "backend/cpu/kernels.h"
 #include "base/simd.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr float kNormEpsilon = 1e-5f;
@@ -43,4 +43,4 @@ void add_kernel(const float* x, const float* bias, float* residual, int64_t hidd
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -2,7 +2,7 @@
 
 #include "base/check.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int kSpins = 2000;  // some microseconds: operations of one step follow each other closely
@@ -70,4 +70,4 @@ void ThreadPool::work_loop(int thread) {
   }
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

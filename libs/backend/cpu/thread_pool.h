@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-namespace optserve {
+namespace optserve::backend {
 
 class ThreadPool {
  public:
@@ -51,4 +51,4 @@ class ThreadPool {
   std::vector<std::jthread> workers_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::backend

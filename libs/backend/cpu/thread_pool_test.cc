@@ -4,7 +4,7 @@
 
 #include <numeric>
 
-namespace optserve {
+namespace optserve::backend {
 namespace thread_pool_test {
 
 TEST(ThreadPool, RunsEveryItemOnce) {
@@ -47,4 +47,4 @@ TEST(ThreadPool, StartsAndStopsQuickly) {
 }
 
 }  // namespace thread_pool_test
-}  // namespace optserve
+}  // namespace optserve::backend

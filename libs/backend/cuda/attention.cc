@@ -1,4 +1,4 @@
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 #include <algorithm>
 #include <vector>
@@ -6,7 +6,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 
@@ -17,7 +17,7 @@ static_assert(kernels::kHeadDimMax == kHeadDimMax);
 void CudaBackend::decode(const kernels::AttentionArgs& args, int64_t num_decodes) {
   const size_t bytes = kernels::decode_scratch_bytes(num_decodes, args.heads, args.head_dim);
   void* scratch = attention_scratch_.at_least(*this, bytes);
-  const int splits = kernels::decode_splits(num_decodes, args.heads, args.head_dim, multiprocessors_);
+  const int splits = kernels::decode_splits(num_decodes, args.heads, args.head_dim, limits_.multiprocessors);
   expect(kernels::decode_attention(args, num_decodes, splits, scratch, stream_), "decode_attention");
 }
 
@@ -47,9 +47,11 @@ void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, K
       .element = element(),
       .heads = static_cast<int>(layer.keys.dim(1)),
       .head_dim = static_cast<int>(layer.keys.dim(3)),
+      .num_tokens = qkv.dim(0),
       .qkv = qkv.raw(),
       .keys = layer.keys.raw(),
       .values = layer.values.raw(),
+      .num_blocks = layer.keys.dim(0),
       .key_scales = layer.is_int8() ? layer.key_scales.data<float>() : nullptr,
       .value_scales = layer.is_int8() ? layer.value_scales.data<float>() : nullptr,
       .table_rows = batch.table_rows.data<int32_t>(),
@@ -69,8 +71,13 @@ void CudaBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, K
     expect(kernels::prefill_attention(args, decode_tiles(batch.num_decodes), batch.num_decodes, stream_),
            "prefill_attention");
   }
-  expect(kernels::prefill_attention(args, batch.tiles.data<int32_t>(), batch.tiles.dim(0), stream_),
-         "prefill_attention");
+  const auto* tiles = batch.tiles.data<int32_t>();
+  if (!one_attention_ && kernels::can_prefill_on_hopper(args, limits_)) {
+    expect(kernels::prefill_attention_on_hopper(args, tiles, batch.tiles.dim(0), limits_, stream_),
+           "prefill_attention_on_hopper");
+  } else {
+    expect(kernels::prefill_attention(args, tiles, batch.tiles.dim(0), stream_), "prefill_attention");
+  }
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -5,7 +5,7 @@
 #include "backend/cuda_factory.h"
 #include "base/error.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 namespace cuda {
 
@@ -36,25 +36,30 @@ void expect_device(int index) {
 }  // namespace
 
 CudaBackend::CudaBackend(const BackendOptions& options)
-    : device_(options.device), compute_dtype_(options.compute_dtype), one_attention_(options.batch_invariant) {
+    : device_(options.device),
+      compute_dtype_(options.compute_dtype),
+      relu_skip_(options.batch_invariant ? ReluSkip::kOff : options.relu_skip),
+      skipping_(relu_skip_ == ReluSkip::kAlways),
+      one_attention_(options.batch_invariant) {
   expect_device(device_.index);
   (void)element();  // refuses other types
   expect(cudaSetDevice(device_.index), "cudaSetDevice");
   cudaDeviceProp properties{};
   expect(cudaGetDeviceProperties(&properties, device_.index), "cudaGetDeviceProperties");
   name_ = properties.name;
-  multiprocessors_ = properties.multiProcessorCount;
   if (properties.major < 8) {
     throw Error(name_ + " has compute capability " + std::to_string(properties.major) + "." +
                 std::to_string(properties.minor) + "; 8.0 is the least that is supported");
   }
   stream_ = cuda::make_stream();
   for (cuda::Event& event : events_) event = cuda::make_event();
-  const kernels::DeviceLimits limits{.multiprocessors = multiprocessors_,
-                                     .shared_bytes_max = static_cast<int>(properties.sharedMemPerBlockOptin),
-                                     .compute_capability = properties.major * 10 + properties.minor};
+  timed_begin_ = cuda::make_event();
+  timed_end_ = cuda::make_event();
+  limits_ = {.multiprocessors = properties.multiProcessorCount,
+             .shared_bytes_max = static_cast<int>(properties.sharedMemPerBlockOptin),
+             .compute_capability = properties.major * 10 + properties.minor};
   tuner_ = std::make_unique<cuda::LinearTuner>(
-      stream_, limits, device_, cuda::LinearTunerOptions{name_, options.tuning_cache, options.batch_invariant});
+      stream_, limits_, device_, cuda::LinearTunerOptions{name_, options.tuning_cache, options.batch_invariant});
 }
 
 CudaBackend::~CudaBackend() { (void)cudaStreamSynchronize(stream_); }
@@ -112,4 +117,4 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options) {
   return std::make_unique<CudaBackend>(options);
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

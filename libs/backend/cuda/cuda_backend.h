@@ -11,10 +11,11 @@
 #include "backend/cuda/cuda_check.h"
 #include "backend/cuda/cuda_handles.h"
 #include "backend/cuda/linear_tuner.h"
-#include "kernels/attention.h"
+#include "backend/faster_way.h"
+#include "kernels/attention/attention.h"
 #include "kernels/element.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 class CudaBackend final : public Backend {
  public:
@@ -46,10 +47,14 @@ class CudaBackend final : public Backend {
   Buffer random_table(const RandomBlock& block) override;
 
   // weights.cc
-  Weight load_weight(const StoredMatrix& stored) override;
-  size_t weight_bytes(QuantFormat format, int64_t out, int64_t in) const override;
-  Weight random_weight(const RandomBlock& block, QuantFormat format) override;
-  Weight weight_of_table(const Tensor& table) override;
+  quant::Weight load_weight(const quant::StoredMatrix& stored) override;
+  size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const override;
+  quant::Weight random_weight(const RandomBlock& block, quant::QuantFormat format) override;
+  quant::Weight weight_of_table(const Tensor& table) override;
+
+  // relu_skip.cc
+  void prepare_sparse_input(quant::Weight& weight) override;
+  size_t sparse_input_bytes(quant::QuantFormat format, int64_t out, int64_t in) const override;
 
   // graphs.cc
   void capture_or_run(uint64_t key, const std::function<void()>& body) override;
@@ -71,7 +76,8 @@ class CudaBackend final : public Backend {
   void do_interleave_ranks(const Tensor& in, Tensor out) override;
 
   // linear.cc
-  void do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation, Tensor out) override;
+  void do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
+                 Tensor out) override;
 
   // attention.cc
   void do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) override;
@@ -87,7 +93,9 @@ class CudaBackend final : public Backend {
   };
   struct Graph {
     bool ran = false;
-    cuda::GraphExec exec;
+    bool can_skip = false;  // a product of it can skip zeros: it is recorded in two ways
+    cuda::GraphExec exec, skipping_exec;
+    FasterWay faster;  // of them
   };
 
   kernels::Element element() const;
@@ -98,7 +106,15 @@ class CudaBackend final : public Backend {
   bool keeps_quantised() const;
   // Packs row-major values and scales on the device, or dequantises them. `spare`: room on the device for what is
   // packed only in between; not used where quantised weights are kept.
-  Weight make_quantised(const StoredMatrix& stored, std::byte* spare);
+  quant::Weight make_quantised(const quant::StoredMatrix& stored, std::byte* spare);
+  // relu_skip.cc
+  bool keeps_by_input(quant::QuantFormat format, int64_t out, int64_t in) const;
+  // Whether the product was enqueued, without what zeros multiply.
+  bool try_relu_skip(const Tensor& x, const quant::Weight& weight, Tensor out);
+  // graphs.cc
+  void record(const std::function<void()>& body, cuda::GraphExec& exec);
+  void replay(Graph& graph);
+  void note_time();
   void decode(const kernels::AttentionArgs& args, int64_t num_decodes);
   // Each decoding sequence as a tile of one row, on the device.
   const int32_t* decode_tiles(int64_t num_decodes);
@@ -106,13 +122,19 @@ class CudaBackend final : public Backend {
   Device device_;
   DType compute_dtype_;
   std::string name_;
-  int multiprocessors_ = 0;
+  kernels::DeviceLimits limits_;
   cuda::Stream stream_;
   std::array<cuda::Event, kMarksMax> events_{};
   Mark marks_ = 0;
   bool capturing_ = false;
   std::unordered_map<uint64_t, Graph> graphs_;
-  Scratch attention_scratch_, sampling_scratch_, load_scratch_;
+  Scratch attention_scratch_, sampling_scratch_, load_scratch_, skip_scratch_;
+  ReluSkip relu_skip_;
+  bool skipping_;          // products skip zeros where they can
+  bool can_skip_ = false;  // such a product has come by
+  // The run of a graph that is being timed; null: none.
+  Graph* timed_ = nullptr;
+  cuda::Event timed_begin_, timed_end_;
   // Whether decoding may load from the cache before its wait (kernels::AttentionArgs::is_cache_settled). embed() writes
   // the block table, layer_norm() lets later kernels begin only when embed() has ended, and a layer's attention writes
   // what only the next step reads, unless the layer comes again.
@@ -125,4 +147,4 @@ class CudaBackend final : public Backend {
   std::unique_ptr<cuda::LinearTuner> tuner_;
 };
 
-}  // namespace optserve
+}  // namespace optserve::backend

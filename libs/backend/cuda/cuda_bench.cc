@@ -1,6 +1,6 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
 // or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
-//   cuda_bench [bf16] [attention | formats | layers | sampling] [HIDDEN]
+//   cuda_bench [bf16] [attention | formats | layers | prompts | sampling | zeros] [HIDDEN]
 // HIDDEN picks one of the widths of `formats` and `layers`.
 #include <algorithm>
 #include <array>
@@ -9,15 +9,17 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <random>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "backend/backend.h"
 #include "base/limits.h"
 #include "sampling/token_rules.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace {
 
 constexpr int kCalls = 24;  // of one graph
@@ -26,12 +28,15 @@ constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure goes thro
 
 class Bench {
  public:
-  explicit Bench(DType dtype) : backend_(make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype})) {
+  explicit Bench(DType dtype)
+      : backend_(
+            make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype, .relu_skip = ReluSkip::kAlways})) {
     std::printf("%s\n", backend_->description().c_str());
   }
 
-  void linear(int64_t rows, int64_t in, int64_t out, bool logits, QuantFormat format = QuantFormat::kF16) {
-    std::vector<Weight> weights;
+  void linear(int64_t rows, int64_t in, int64_t out, bool logits,
+              quant::QuantFormat format = quant::QuantFormat::kF16) {
+    std::vector<quant::Weight> weights;
     const size_t bytes = backend_->weight_bytes(format, out, in);
     const int copies = static_cast<int>(std::min<size_t>(kCalls, kRotated / bytes + 1));
     for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in), format));
@@ -46,6 +51,33 @@ class Bench {
     const double tb = static_cast<double>(bytes) / us / 1e6;
     std::printf("linear %-4s %4ld x [%5ld, %5ld]  %8.1f us  %5.2f TB/s of weights  %6.1f TFLOP/s\n",
                 info(format).name.data(), rows, out, in, us, tb, 2.0 * static_cast<double>(rows * in * out) / us / 1e6);
+  }
+
+  // A product of x with a part of zeros, whole and without what zeros multiply.
+  void sparse(int64_t rows, int64_t in, int64_t out, double zeros, quant::QuantFormat format) {
+    const Buffer x = backend_->allocate(static_cast<size_t>(rows * in) * 2);
+    std::vector<float> values(static_cast<size_t>(rows * in));
+    std::mt19937 random_bits(1);
+    std::bernoulli_distribution is_zero(zeros);
+    for (float& value : values) value = is_zero(random_bits) ? 0.0f : 0.01f * static_cast<float>(random_bits() % 100);
+    std::vector<std::byte> bytes(values.size() * 2);
+    convert_from_f32(values.data(), backend_->compute_dtype(), bytes.data(), values.size());
+    const Tensor view = x.view(backend_->compute_dtype(), {rows, in});
+    backend_->upload(view, bytes.data());
+    const Buffer y = backend_->allocate(static_cast<size_t>(rows * out) * 2);
+    std::vector<quant::Weight> weights;
+    const int copies =
+        static_cast<int>(std::min<size_t>(kCalls, kRotated / backend_->weight_bytes(format, out, in) + 1));
+    for (int i = 0; i < copies; ++i) weights.push_back(backend_->random_weight(random(out, in), format));
+    const auto product = [&](int call) {
+      backend_->linear(view, weights[static_cast<size_t>(call % copies)], {}, Activation::kNone,
+                       y.view(backend_->compute_dtype(), {rows, out}));
+    };
+    const double whole = time(product);
+    for (quant::Weight& weight : weights) backend_->prepare_sparse_input(weight);
+    const double skipping = time(product);
+    std::printf("%-4s %ld x [%5ld, %5ld], %3.0f%% zeros  whole %7.1f us  skipping %7.1f us\n", info(format).name.data(),
+                rows, out, in, 100 * zeros, whole, skipping);
   }
 
   void decode(int64_t sequences, int64_t context, int64_t heads, int64_t head_dim, bool int8) {
@@ -71,15 +103,15 @@ class Bench {
 
   // What a decoder layer adds to a decode step, then what the step saves without one of the layer's parts. Parts
   // overlap: a part that hides behind others saves less than it takes alone.
-  void layer(int64_t rows, int64_t hidden, int64_t heads, QuantFormat format) {
+  void layer(int64_t rows, int64_t hidden, int64_t heads, quant::QuantFormat format) {
     enum Part : uint32_t { kNothing = 0, kQkv = 1, kAttention = 2, kOut = 4, kNorms = 8, kUp = 16, kDown = 32 };
     constexpr int64_t kContext = 132;  // the mean of the latency benchmark, 4 + 256 tokens
     constexpr int kLayers = 12;
     const AttentionBatch batch = decode_batch(rows, kContext);
     const int64_t shapes[4][2] = {{3 * hidden, hidden}, {hidden, hidden}, {4 * hidden, hidden}, {hidden, 4 * hidden}};
-    std::vector<std::array<Weight, 4>> weights(kLayers);
+    std::vector<std::array<quant::Weight, 4>> weights(kLayers);
     std::vector<KvLayer> caches;
-    for (std::array<Weight, 4>& of_layer : weights) {
+    for (std::array<quant::Weight, 4>& of_layer : weights) {
       for (size_t i = 0; i < 4; ++i) of_layer[i] = backend_->random_weight(random(shapes[i][0], shapes[i][1]), format);
       caches.push_back(kv_layer(batch.block_table.dim(0) * batch.block_table.dim(1), heads, hidden / heads, false));
     }
@@ -135,29 +167,35 @@ class Bench {
     batch.kv_slots = ints(slots, {context});
     batch.tiles = ints(tiles, {static_cast<int64_t>(tiles.size()) / 2, 2});
     const Array qkv(*this, {context, 3 * width}), out(*this, {context, width});
-    const double us = time([&](int) { backend_->attention(qkv.view, batch, layer, out.view); });
+    const auto attend = [&](int) { backend_->attention(qkv.view, batch, layer, out.view); };
+    const double us = time(attend);
+    batch.tiles = ints({}, {0, 2});
+    const double append_us = time(attend);
     const double flops = 4.0 * 0.5 * static_cast<double>(context * context * width);
-    std::printf("prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half\n", context,
-                heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6);
+    std::printf(
+        "prompt of %4ld tokens, %2ld heads of %3ld%s  %8.1f us  %6.1f TFLOP/s of the causal half, %.1f us of it "
+        "storing\n",
+        context, heads, head_dim, int8 ? ", int8" : "", us, flops / us / 1e6, append_us);
     held_.clear();
   }
 
-  void sample(int64_t rows, const SamplingParams& params, const char* name, const TokenRules& rules = TokenRules()) {
+  void sample(int64_t rows, const sampling::SamplingParams& params, const char* name,
+              const sampling::TokenRules& rules = sampling::TokenRules()) {
     constexpr int64_t kVocab = 50272;
     constexpr int32_t kKnown = 200;
     const Buffer logits = backend_->allocate(static_cast<size_t>(rows * kVocab) * sizeof(float));
     std::vector<float> host(static_cast<size_t>(rows * kVocab));
     for (size_t i = 0; i < host.size(); ++i) host[i] = static_cast<float>((i * 2654435761u >> 8) % 4096) / 300.0f;
     backend_->upload(logits.view(DType::kF32, {rows, kVocab}), host.data());
-    std::vector<PackedSampleRow> packed;
+    std::vector<sampling::PackedSampleRow> packed;
     for (int32_t i = 0; i < rows; ++i) packed.push_back(pack(params, !rules.empty(), i, kKnown, kKnown / 2));
-    const Buffer device_rows = backend_->allocate(packed.size() * sizeof(PackedSampleRow));
+    const Buffer device_rows = backend_->allocate(packed.size() * sizeof(sampling::PackedSampleRow));
     std::vector<int32_t> known(static_cast<size_t>(rows) * (kKnown + 1));
     for (size_t i = 0; i < known.size(); ++i) known[i] = static_cast<int32_t>(i * 7919 % 50265);
     SampleBatch batch;
-    batch.rows = device_rows.view(DType::kU8, {rows, sizeof(PackedSampleRow)});
+    batch.rows = device_rows.view(DType::kU8, {rows, sizeof(sampling::PackedSampleRow)});
     backend_->upload(batch.rows, packed.data());
-    batch.features = sample_features(params, !rules.empty());
+    batch.features = sampling::sample_features(params, !rules.empty());
     batch.history = ints(known, {rows, kKnown + 1});
     batch.vocab_real = 50265;
     batch.rules = rules_table(rows, rules);
@@ -240,7 +278,7 @@ class Bench {
     return view;
   }
 
-  Tensor rules_table(int64_t rows, const TokenRules& rules) {
+  Tensor rules_table(int64_t rows, const sampling::TokenRules& rules) {
     const std::vector<int32_t> one = pack(rules);
     std::vector<int32_t> all(static_cast<size_t>(rows) * limits::kTokenRulesWordsMax);
     for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
@@ -275,11 +313,11 @@ class Bench {
 };
 
 void run_sampling(Bench& bench) {
-  TokenRules rules;
+  sampling::TokenRules rules;
   rules.bad_words = {{17, 4711}, {50, 60, 70}};
   rules.stop_ids = {50118};
   for (TokenId id = 0; id < 300; ++id) rules.logit_bias.push_back({id * 160, 1.5f});
-  const SamplingParams chain{
+  const sampling::SamplingParams chain{
       .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .repetition_penalty = 1.2f, .logprobs = 5};
   for (const int64_t rows : {1, 64, 256, 512}) {
     bench.sample(rows, {.temperature = 0}, "greedy");
@@ -290,7 +328,7 @@ void run_sampling(Bench& bench) {
     bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f}, "top-p 0.9");
     bench.sample(rows, {.temperature = 0.8f, .min_p = 0.05f}, "min-p 0.05");
     bench.sample(rows, {.temperature = 0.8f, .typical_p = 0.9f}, "typical-p 0.9");
-    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f, .profile = SamplingProfile::kFasterTransformer},
+    bench.sample(rows, {.temperature = 0.8f, .top_p = 0.9f, .profile = sampling::SamplingProfile::kFasterTransformer},
                  "top-p 0.9 as FT");
     bench.sample(rows, {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f, .repetition_penalty = 1.2f}, "penalty, k, p");
     bench.sample(rows, chain, "penalty, k, p, 5 best");
@@ -320,8 +358,8 @@ void run_formats(Bench& bench, const std::vector<int64_t>& widths) {
   for (const int64_t h : widths) {
     for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
       for (const int64_t rows : {1, 8, 16, 32, 64, 128, 256, 512, 1024}) {
-        for (const QuantFormat format :
-             {QuantFormat::kF16, QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4}) {
+        for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8,
+                                                quant::QuantFormat::kFp8, quant::QuantFormat::kInt4}) {
           bench.linear(rows, in, out, false, format);
         }
       }
@@ -332,8 +370,33 @@ void run_formats(Bench& bench, const std::vector<int64_t>& widths) {
 void run_layers(Bench& bench, const std::vector<int64_t>& widths) {
   for (const int64_t h : widths) {
     for (const int64_t rows : {1, 8, 32, 64, 128, 256}) {
-      for (const QuantFormat format : {QuantFormat::kF16, QuantFormat::kInt8, QuantFormat::kInt4}) {
+      for (const quant::QuantFormat format :
+           {quant::QuantFormat::kF16, quant::QuantFormat::kInt8, quant::QuantFormat::kInt4}) {
         bench.layer(rows, h, h == 2048 ? 32 : h / 128, format);
+      }
+    }
+  }
+}
+
+// What a layer of OPT-1.3B, 6.7B and 30B does with prompts.
+void run_prompts(Bench& bench) {
+  for (const auto& [h, heads, head_dim] : {std::tuple<int64_t, int64_t, int64_t>{2048, 32, 64}, {4096, 32, 128}}) {
+    for (const int64_t rows : {512, 1920, 2048, 8192}) {
+      for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
+        bench.linear(rows, in, out, false);
+      }
+      bench.norm(rows, h);
+      if (rows <= 2048) bench.prefill(rows, heads, head_dim, false);
+    }
+  }
+}
+
+// The down projections of OPT-125M, 1.3B, 6.7B and 30B behind their ReLU.
+void run_zeros(Bench& bench) {
+  for (const int64_t h : {768, 2048, 4096, 7168}) {
+    for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8}) {
+      for (const int64_t rows : {1, 4, 8}) {
+        for (const double zeros : {0.0, 0.5, 0.95}) bench.sparse(rows, 4 * h, h, zeros, format);
       }
     }
   }
@@ -349,7 +412,9 @@ void run(DType dtype, const std::function<bool(const char*)>& has) {
   if (widths.empty()) widths = {2048, 4096, 7168};
   if (has("formats")) return run_formats(bench, widths);
   if (has("layers")) return run_layers(bench, widths);
+  if (has("prompts")) return run_prompts(bench);
   if (has("sampling")) return run_sampling(bench);
+  if (has("zeros")) return run_zeros(bench);
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const int64_t rows : {1, 4, 8, 16, 64, 256}) {
       for (const auto& [in, out] : {std::pair{h, 3 * h}, {h, h}, {h, 4 * h}, {4 * h, h}}) {
@@ -366,7 +431,7 @@ void run(DType dtype, const std::function<bool(const char*)>& has) {
 }
 
 }  // namespace
-}  // namespace optserve
+}  // namespace optserve::backend
 
 int main(int argc, char** argv) {
   const std::span arguments(argv + 1, static_cast<size_t>(argc - 1));
@@ -374,7 +439,7 @@ int main(int argc, char** argv) {
     return std::ranges::any_of(arguments, [&](const char* argument) { return std::strcmp(argument, word) == 0; });
   };
   try {
-    optserve::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has);
+    optserve::backend::run(has("bf16") ? optserve::DType::kBF16 : optserve::DType::kF16, has);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "cuda_bench: %s\n", e.what());
     return 1;

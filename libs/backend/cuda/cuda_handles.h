@@ -8,7 +8,7 @@
 
 #include "backend/cuda/cuda_check.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 
 // Stands for the raw handle wherever one is wanted. Empty until it is given one.
 template <class Raw, auto kDestroy>
@@ -62,4 +62,4 @@ inline LtHandle make_lt_handle() {
   return LtHandle(handle);
 }
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

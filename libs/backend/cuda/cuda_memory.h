@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "tensor/buffer.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 
 // Memory of the present device; `device` names it. Throws Error with the sizes when there is no room. Never null.
 inline Buffer device_buffer(size_t bytes, Device device) {
@@ -34,4 +34,4 @@ inline Buffer pinned_buffer(size_t bytes) {
   return Buffer(data, bytes, Device{}, [](void* freed) { (void)cudaFreeHost(freed); });
 }
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

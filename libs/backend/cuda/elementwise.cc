@@ -2,7 +2,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 
@@ -100,4 +100,4 @@ void CudaBackend::do_interleave_ranks(const Tensor& in, Tensor out) {
          "interleave_ranks");
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -8,7 +8,7 @@
 
 #include "backend/backend_fixture.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace large_offsets_test {
 
 constexpr int64_t kFar = int64_t{1} << 31, kFarther = int64_t{1} << 32;
@@ -28,7 +28,7 @@ class LargeOffsetsTest : public BackendTest {
 
   void store(const Tensor& destination, const std::vector<float>& values) {
     std::vector<std::byte> bytes(destination.bytes());
-    tensor::convert_from_f32(values.data(), destination.dtype(), bytes.data(), values.size());
+    convert_from_f32(values.data(), destination.dtype(), bytes.data(), values.size());
     backend_->upload(destination, bytes.data());
     backend_->synchronize();
   }
@@ -250,7 +250,7 @@ TEST_P(LargeOffsetsTest, LogitsOfManyRows) {
   const Buffer buffer = backend_->allocate(static_cast<size_t>(rows * vocab) * sizeof(float));
   const Tensor logits = buffer.view(DType::kF32, {rows, vocab});
   const std::vector<float> w = rounded(normal(static_cast<size_t>(vocab * in)));
-  const Weight weight = backend_->load_weight({QuantFormat::kF32, vocab, in, w.data()});
+  const quant::Weight weight = backend_->load_weight({quant::QuantFormat::kF32, vocab, in, w.data()});
   const Array x = random({rows, in});
   backend_->linear(x, weight, {}, Activation::kNone, logits);
   std::vector<int32_t> targets(static_cast<size_t>(rows), -1);
@@ -275,7 +275,7 @@ TEST_P(LargeOffsetsTest, ARowByALargeWeight) {
   const RandomBlock block{
       .key = seed_, .reach = 1, .dtype = element_type(), .runs = {{0, out}}, .cols = in, .whole_cols = in};
   if (!has_room(bytes_of(out * in))) GTEST_SKIP() << why_not_;
-  const Weight weight = backend_->random_weight(block, QuantFormat::kF16);
+  const quant::Weight weight = backend_->random_weight(block, quant::QuantFormat::kF16);
   for (const int64_t rows : {1, 4, 40}) {  // few rows may be multiplied by another kernel than many
     const Array x = random({rows, in}), y = poisoned_f32({rows, out});
     backend_->linear(x, weight, {}, Activation::kNone, y);
@@ -286,11 +286,11 @@ TEST_P(LargeOffsetsTest, ARowByALargeWeight) {
       std::vector<std::byte> bytes(bytes_of(in));
       fill_random(row, bytes);
       std::vector<float> right(static_cast<size_t>(in));
-      tensor::convert_to_f32(bytes.data(), element_type(), right.data(), right.size());
+      convert_to_f32(bytes.data(), element_type(), right.data(), right.size());
       EXPECT_NEAR(found[static_cast<size_t>(column)], product(left, right), 0.05) << at(rows, column) << " " << seed_;
     }
   }
 }
 
 }  // namespace large_offsets_test
-}  // namespace optserve
+}  // namespace optserve::backend

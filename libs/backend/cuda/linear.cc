@@ -1,10 +1,12 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/weight_format.h"
+#include "kernels/elementwise.h"
 
-namespace optserve {
+namespace optserve::backend {
 
-void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor& bias, Activation activation,
+void CudaBackend::do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                             Tensor out) {
+  if (bias.empty() && activation == Activation::kNone && try_relu_skip(x, weight, out)) return;
   const cuda::LinearCall call{
       .element = element(),
       .out_f32 = out.dtype() == DType::kF32,
@@ -22,6 +24,15 @@ void CudaBackend::do_linear(const Tensor& x, const Weight& weight, const Tensor&
       .out = weight.out,
   };
   tuner_->run(call, !capturing_);
+  if (activation != Activation::kGelu) return;
+  // cuBLASLt's own GELU is the approximation by tanh.
+  cuda::expect(kernels::gelu({.element = call.out_f32 ? kernels::Element::kF32 : call.element,
+                              .x = call.y,
+                              .stride = call.y_stride,
+                              .num_rows = call.rows,
+                              .width = call.out},
+                             stream_),
+               "gelu");
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 namespace {
 
 using Way = LinearChoice::Way;
@@ -100,4 +100,4 @@ const LinearChoice& LinearChoices::keep(const LinearKey& key, const LinearChoice
   return kept;
 }
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

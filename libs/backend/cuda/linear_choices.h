@@ -10,7 +10,7 @@
 
 #include "kernels/wgmma_linear.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 
 // Shapes that share a choice.
 struct LinearKey {
@@ -41,4 +41,4 @@ class LinearChoices {
   std::map<LinearKey, LinearChoice> choices_;
 };
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

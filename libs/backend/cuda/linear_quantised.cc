@@ -4,7 +4,7 @@
 
 #include "backend/cuda/linear_tuner.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 namespace {
 
 using Way = LinearChoice::Way;
@@ -109,4 +109,4 @@ void LinearTuner::run_quantised(const LinearCall& call, bool may_time) {
   throw no_way(call);
 }
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "kernels/elementwise.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 
 namespace {
 
@@ -384,4 +384,4 @@ void LinearTuner::run_plain(const LinearCall& call, bool may_time) {
   throw no_way(call);
 }
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

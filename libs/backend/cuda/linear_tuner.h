@@ -12,7 +12,7 @@
 #include "kernels/skinny_linear.h"
 #include "tensor/buffer.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 
 // y[rows, out] = activation(x[rows, in] W[out, in]^T + bias). In fp16 and bf16 sums are in fp32; a bias needs an output
 // of the same type.
@@ -98,4 +98,4 @@ class LinearTuner {
   LinearChoices choices_;
 };
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

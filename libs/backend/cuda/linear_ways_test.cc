@@ -11,7 +11,7 @@
 #include "kernels/wgmma_linear.h"
 #include "quant/quantise.h"
 
-namespace optserve {
+namespace optserve::backend {
 namespace linear_ways_test {
 
 constexpr int64_t kRowsMax = 260;
@@ -27,20 +27,20 @@ kernels::DeviceLimits device_limits() {
 class LinearWaysTest : public BackendTest {
  protected:
   struct Product {
-    Weight weight;
+    quant::Weight weight;
     std::vector<double> sums, magnitudes;  // [kRowsMax, out], without a bias
   };
 
   // Random codes and scales times x[kRowsMax, in].
-  Product product(QuantFormat format, int64_t out, int64_t in, const std::vector<float>& x) {
+  Product product(quant::QuantFormat format, int64_t out, int64_t in, const std::vector<float>& x) {
     std::vector<std::byte> codes(static_cast<size_t>(out * elements_per_row(format, in)));
     for (std::byte& code : codes) {
       code = static_cast<std::byte>(pick(0, 255));
-      if (format == QuantFormat::kFp8 && (static_cast<int>(code) & 0x7f) == 0x7f) code = std::byte{0};  // NaN
+      if (format == quant::QuantFormat::kFp8 && (static_cast<int>(code) & 0x7f) == 0x7f) code = std::byte{0};  // NaN
     }
     std::vector<float> scales(static_cast<size_t>(out * scales_per_row(format, in))), values(count({out, in}));
     for (float& scale : scales) scale = std::ldexp(static_cast<float>(pick(64, 127)), -13);
-    dequantise_rows(format, codes, scales, in, values);
+    quant::dequantise_rows(format, codes, scales, in, values);
     Product result{backend_->load_weight({format, out, in, codes.data(), scales.data()}), {}, {}};
     backend_->synchronize();
     for (int64_t row = 0; row < kRowsMax; ++row) {
@@ -117,7 +117,8 @@ TEST_P(LinearWaysTest, EachEqualsTheDequantisedProduct) {
   const Buffer scratch = cuda::device_buffer(kernels::wgmma_scratch_bytes(limits), backend_->device());
   backend_->fill_zero(scratch.view(DType::kU8, {static_cast<int64_t>(scratch.bytes())}));
   int taken = 0;
-  for (const QuantFormat format : {QuantFormat::kInt8, QuantFormat::kFp8, QuantFormat::kInt4}) {
+  for (const quant::QuantFormat format :
+       {quant::QuantFormat::kInt8, quant::QuantFormat::kFp8, quant::QuantFormat::kInt4}) {
     for (const auto& [in, out] : {std::pair<int64_t, int64_t>{128, 8}, {1024, 330}, {3200, 900}}) {
       const Array x = random({kRowsMax, in}), bias = random({out});
       const Product expected = product(format, out, in, x.values());
@@ -145,4 +146,4 @@ TEST_P(LinearWaysTest, EachEqualsTheDequantisedProduct) {
 }
 
 }  // namespace linear_ways_test
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -4,7 +4,7 @@
 #include "backend/cuda/cuda_memory.h"
 #include "kernels/elementwise.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 
@@ -111,4 +111,4 @@ Buffer CudaBackend::random_table(const RandomBlock& block) {
   return table;
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

@@ -4,25 +4,27 @@
 #include "base/limits.h"
 #include "sampling/token_rules.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 
-static_assert(kRuleHeaderWords == kernels::kRulesHeader && kRuleEntryWords == kernels::kRulesEntry);
-static_assert(static_cast<int>(kRuleAllowed) == kernels::kAllowedId && static_cast<int>(kRuleStop) == kernels::kStopId);
-static_assert(static_cast<int>(kRuleBanned) == kernels::kBannedId);
+static_assert(sampling::kRuleHeaderWords == kernels::kRulesHeader && sampling::kRuleEntryWords == kernels::kRulesEntry);
+static_assert(static_cast<int>(sampling::kRuleAllowed) == kernels::kAllowedId &&
+              static_cast<int>(sampling::kRuleStop) == kernels::kStopId);
+static_assert(static_cast<int>(sampling::kRuleBanned) == kernels::kBannedId);
 static_assert(limits::kTopLogprobsMax == kernels::kBestIdsMax);
 static_assert(limits::kContextTokensMax < 1 << 16);  // uses of an id are counted in 16 bits
 
 void CudaBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) {
-  const bool has_rules = (batch.features & kSampleRules) != 0, has_best = (batch.features & kSampleLogprobs) != 0;
+  const bool has_rules = (batch.features & sampling::kSampleRules) != 0,
+             has_best = (batch.features & sampling::kSampleLogprobs) != 0;
   const kernels::SamplingArgs args{
       .logits = logits.data<float>(),
       .vocab = logits.dim(1),
       .vocab_real = batch.vocab_real,
       .eos = batch.eos,
       .pad = batch.pad,
-      .rows = static_cast<const PackedSampleRow*>(batch.rows.raw()),
+      .rows = static_cast<const sampling::PackedSampleRow*>(batch.rows.raw()),
       .num_rows = logits.dim(0),
       .history = batch.history.data<int32_t>(),
       .history_stride = batch.history.row_stride(),
@@ -48,4 +50,4 @@ void CudaBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets,
          "token_logprobs");
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

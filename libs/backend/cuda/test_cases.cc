@@ -1,6 +1,6 @@
 #include "backend/backend_fixture.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 std::vector<BackendCase> backends_under_test() {
   const auto cuda = [](DType dtype) {
@@ -17,4 +17,4 @@ std::vector<BackendCase> backends_under_test() {
   return cases;
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

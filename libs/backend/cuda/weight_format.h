@@ -4,19 +4,19 @@
 #include "kernels/quantised.h"
 #include "quant/quant_format.h"
 
-namespace optserve::cuda {
+namespace optserve::backend::cuda {
 
-inline kernels::WeightFormat weight_format(QuantFormat format) {
+inline kernels::WeightFormat weight_format(quant::QuantFormat format) {
   switch (format) {
-    case QuantFormat::kInt8:
+    case quant::QuantFormat::kInt8:
       return kernels::WeightFormat::kInt8;
-    case QuantFormat::kFp8:
+    case quant::QuantFormat::kFp8:
       return kernels::WeightFormat::kFp8;
-    case QuantFormat::kInt4:
+    case quant::QuantFormat::kInt4:
       return kernels::WeightFormat::kInt4;
     default:
       return kernels::WeightFormat::kPlain;
   }
 }
 
-}  // namespace optserve::cuda
+}  // namespace optserve::backend::cuda

@@ -4,15 +4,15 @@
 #include "kernels/quantised.h"
 #include "quant/random_codes.h"
 
-namespace optserve {
+namespace optserve::backend {
 
 using cuda::expect;
 using cuda::weight_format;
 
 namespace {
 
-QuantFormat plain(DType dtype) {
-  const auto format = plain_format(dtype);
+quant::QuantFormat plain(DType dtype) {
+  const auto format = quant::plain_format(dtype);
   check(format.has_value(), "a plain weight has a floating type");
   return *format;
 }
@@ -21,18 +21,18 @@ constexpr size_t kPartAlignment = 256;
 size_t aligned(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
 
 // Bytes of row-major values and scales.
-size_t value_bytes(QuantFormat format, int64_t out, int64_t in) {
+size_t value_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(out * elements_per_row(format, in)) * dtype_bytes(info(format).storage);
 }
-size_t scale_bytes(QuantFormat format, int64_t out, int64_t in) {
+size_t scale_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(out * scales_per_row(format, in)) * sizeof(float);
 }
 
 // Of packed ones.
-size_t packed_value_bytes(QuantFormat format, int64_t out, int64_t in) {
+size_t packed_value_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(kernels::packed_bytes(weight_format(format), out, in));
 }
-size_t packed_scale_bytes(QuantFormat format, int64_t out, int64_t in) {
+size_t packed_scale_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(kernels::packed_scales(weight_format(format), out, in)) * sizeof(float);
 }
 
@@ -40,7 +40,7 @@ size_t packed_scale_bytes(QuantFormat format, int64_t out, int64_t in) {
 struct Landing {
   size_t values, scales, spare_at, bytes;
 
-  Landing(QuantFormat format, int64_t out, int64_t in, bool with_spare)
+  Landing(quant::QuantFormat format, int64_t out, int64_t in, bool with_spare)
       : values(value_bytes(format, out, in)),
         scales(scale_bytes(format, out, in)),
         spare_at(aligned(aligned(values) + scales)),
@@ -56,27 +56,27 @@ void keep(void*) {}
 // In fp32 there is no kernel; and those for many rows add up in another order than those for few.
 bool CudaBackend::keeps_quantised() const { return compute_dtype_ != DType::kF32 && !one_attention_; }
 
-size_t CudaBackend::weight_bytes(QuantFormat format, int64_t out, int64_t in) const {
+size_t CudaBackend::weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const {
   if (is_plain(format) || !keeps_quantised()) return static_cast<size_t>(out * in) * dtype_bytes(compute_dtype_);
   return packed_value_bytes(format, out, in) + packed_scale_bytes(format, out, in);
 }
 
-Weight CudaBackend::make_quantised(const StoredMatrix& stored, std::byte* spare) {
+quant::Weight CudaBackend::make_quantised(const quant::StoredMatrix& stored, std::byte* spare) {
   const kernels::WeightFormat format = weight_format(stored.format);
   const kernels::StoredCodes codes{
       .format = format, .out = stored.out, .in = stored.in, .values = stored.values, .scales = stored.scales};
   if (keeps_quantised()) {
-    Weight weight{stored.format, stored.out, stored.in,
-                  allocate(packed_value_bytes(stored.format, stored.out, stored.in)),
-                  allocate(packed_scale_bytes(stored.format, stored.out, stored.in))};
+    quant::Weight weight{stored.format, stored.out, stored.in,
+                         allocate(packed_value_bytes(stored.format, stored.out, stored.in)),
+                         allocate(packed_scale_bytes(stored.format, stored.out, stored.in))};
     expect(kernels::pack_quantised(codes, weight.values.data(), static_cast<float*>(weight.scales.data()), stream_),
            "pack_quantised");
     return weight;
   }
   auto* scales = reinterpret_cast<float*>(spare + aligned(packed_value_bytes(stored.format, stored.out, stored.in)));
   expect(kernels::pack_quantised(codes, spare, scales, stream_), "pack_quantised");
-  Weight weight{plain(compute_dtype_), stored.out, stored.in,
-                allocate(static_cast<size_t>(stored.out * stored.in) * dtype_bytes(compute_dtype_))};
+  quant::Weight weight{plain(compute_dtype_), stored.out, stored.in,
+                       allocate(static_cast<size_t>(stored.out * stored.in) * dtype_bytes(compute_dtype_))};
   const kernels::DequantiseArgs args{.format = format,
                                      .element = element(),
                                      .values = spare,
@@ -88,7 +88,7 @@ Weight CudaBackend::make_quantised(const StoredMatrix& stored, std::byte* spare)
   return weight;
 }
 
-Weight CudaBackend::load_weight(const StoredMatrix& stored) {
+quant::Weight CudaBackend::load_weight(const quant::StoredMatrix& stored) {
   check(stored.out >= 0 && stored.in >= 0 && stored.in % input_multiple(stored.format) == 0, "load_weight: a shape");
   if (is_plain(stored.format)) {
     return {plain(compute_dtype_), stored.out, stored.in,
@@ -103,7 +103,7 @@ Weight CudaBackend::load_weight(const StoredMatrix& stored) {
                         values + room.spare_at);
 }
 
-Weight CudaBackend::random_weight(const RandomBlock& block, QuantFormat format) {
+quant::Weight CudaBackend::random_weight(const RandomBlock& block, quant::QuantFormat format) {
   if (is_plain(format)) return {plain(compute_dtype_), block.rows(), block.cols, random_table(block)};
   const Landing room(format, block.rows(), block.cols, !keeps_quantised());
   auto* values = static_cast<std::byte*>(load_scratch_.at_least(*this, room.bytes));
@@ -121,13 +121,13 @@ Weight CudaBackend::random_weight(const RandomBlock& block, QuantFormat format) 
   }
   auto* scales = reinterpret_cast<float*>(values + aligned(room.values));
   const auto scale_count = static_cast<int64_t>(room.scales / sizeof(float));
-  expect(kernels::fill(random_scale(block, format), scale_count, scales, stream_), "fill");
+  expect(kernels::fill(quant::random_scale(block, format), scale_count, scales, stream_), "fill");
   return make_quantised({format, block.rows(), block.cols, values, scales}, values + room.spare_at);
 }
 
-Weight CudaBackend::weight_of_table(const Tensor& table) {
+quant::Weight CudaBackend::weight_of_table(const Tensor& table) {
   check(table.ndim() == 2 && table.contiguous() && table.dtype() == compute_dtype_, "weight_of_table: a whole table");
   return {plain(compute_dtype_), table.dim(0), table.dim(1), Buffer(table.raw(), table.bytes(), device_, keep)};
 }
 
-}  // namespace optserve
+}  // namespace optserve::backend

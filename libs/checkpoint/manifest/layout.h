@@ -15,17 +15,18 @@ namespace optserve::checkpoint {
 // What determines the names, types and shapes in every shard.
 struct ShardPlan {
   model_spec::OptConfig config;
-  tensor::DType dtype = tensor::DType::kF16;  // of what is not quantised: F32, F16 or BF16
+  DType dtype = DType::kF16;  // of what is not quantised: F32, F16 or BF16
   int shards = 1;
-  std::optional<Quantisation> quantisation{};  // of the large matrices of the layers
+  std::optional<quant::Quantisation> quantisation{};  // of the large matrices of the layers
 };
 
 // How the tensor's values are stored; a plain format unless the plan quantises it.
-QuantFormat format_of(const model_spec::TensorSpec& spec, const ShardPlan& plan);
+quant::QuantFormat format_of(const model_spec::TensorSpec& spec, const ShardPlan& plan);
 
-// Shard counts that the model allows and that leave the groups of int4 whole.
-std::vector<int> legal_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation);
-// Refuses any other count, and names the legal ones.
+// Shard counts that the model allows, once its tables are padded for them, and that leave the groups of int4 whole.
+std::vector<int> legal_shards(const model_spec::OptConfig& config,
+                              const std::optional<quant::Quantisation>& quantisation);
+// Refuses any other count, and names the legal ones; refuses tables that are not padded for it.
 Status check_shards(const ShardPlan& plan);
 
 // "layers.0.ffn.up.weight_scale"
@@ -37,12 +38,12 @@ struct StoredBlock {
   int64_t row_elements = 0;  // of the format's storage type
   int64_t row_scales = 0;
 
-  uint64_t value_bytes(QuantFormat format) const {
+  uint64_t value_bytes(quant::QuantFormat format) const {
     return static_cast<uint64_t>(rows * row_elements) * dtype_bytes(info(format).storage);
   }
   int64_t scales() const { return rows * row_scales; }
 };
-StoredBlock stored_block(const model_spec::TensorSpec& spec, QuantFormat format, int64_t world);
+StoredBlock stored_block(const model_spec::TensorSpec& spec, quant::QuantFormat format, int64_t world);
 
 // The tensors of every shard in the order of their bytes, without offsets; a matrix's scales follow its values.
 std::vector<StoredTensor> shard_tensors(const ShardPlan& plan);

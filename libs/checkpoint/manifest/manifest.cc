@@ -22,11 +22,11 @@ constexpr std::string_view kNone = "none";  // quantised
 
 struct NamedScales {
   std::string_view name;
-  ScaleChoice choice;
+  quant::ScaleChoice choice;
 };
-constexpr NamedScales kScaleChoices[] = {{"max", ScaleChoice::kMax}, {"mse", ScaleChoice::kLeastError}};
+constexpr NamedScales kScaleChoices[] = {{"max", quant::ScaleChoice::kMax}, {"mse", quant::ScaleChoice::kLeastError}};
 
-std::string_view scales_name(ScaleChoice choice) {
+std::string_view scales_name(quant::ScaleChoice choice) {
   return std::ranges::find(kScaleChoices, choice, &NamedScales::choice)->name;
 }
 
@@ -163,8 +163,8 @@ Status parse_quantisation(const json& root, Manifest& manifest) {
   if (root["quantisation"] == kNone) return ok_status();
   for (const NamedScales& scales : kScaleChoices) {
     if (root["scales"] != scales.name) continue;
-    for (const QuantFormatInfo& row : quant_formats()) {
-      const Quantisation found{row.format, scales.choice};
+    for (const quant::QuantFormatInfo& row : quant::quant_formats()) {
+      const quant::Quantisation found{row.format, scales.choice};
       if (root["quantisation"] != row.name || !is_known(found)) continue;
       manifest.quantisation = found;
       return ok_status();
@@ -191,7 +191,7 @@ std::string manifest_text(const Manifest& manifest) {
   root["format_version"] = kFormatVersion;
   root["created_by"] = manifest.created_by;
   root["config"] = model_spec::to_json(manifest.config);
-  root["dtype"] = tensor::dtype_name(manifest.dtype);
+  root["dtype"] = dtype_name(manifest.dtype);
   root["quantisation"] = manifest.quantisation ? info(manifest.quantisation->format).name : kNone;
   if (manifest.quantisation) root["scales"] = scales_name(manifest.quantisation->scales);
   root["shards"] = manifest.shards;
@@ -224,8 +224,8 @@ Result<Manifest> parse_manifest(std::string_view text) {
   if (!created_by.ok()) return created_by.refusal();
   manifest.created_by = created_by.value();
   const Result<std::string> dtype = text_of(root, "dtype");
-  const auto known = dtype.ok() ? tensor::parse_dtype(dtype.value()) : std::nullopt;
-  if (!known || !tensor::is_floating(*known) || *known == tensor::DType::kF64)
+  const auto known = dtype.ok() ? parse_dtype(dtype.value()) : std::nullopt;
+  if (!known || !is_floating(*known) || *known == DType::kF64)
     return bad_manifest("dtype is " + root["dtype"].dump().substr(0, 40) + ", expected F32, F16 or BF16");
   manifest.dtype = *known;
   if (Status status = parse_quantisation(root, manifest); !status.ok()) return status.refusal();

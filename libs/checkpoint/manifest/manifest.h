@@ -48,12 +48,12 @@ struct SourceInfo {
 
 struct Manifest {
   model_spec::OptConfig config;
-  tensor::DType dtype = tensor::DType::kF16;  // of every tensor that is not quantised: F32, F16 or BF16
-  std::optional<Quantisation> quantisation;   // of the large matrices of the layers
-  int shards = 1;                             // S: the folder serves any group size that divides it
-  std::string vocab_file;                     // kVocabName, or empty when the folder has no tokenizer
-  std::string merges_file;                    // kMergesName, or empty
-  std::vector<FileEntry> files;               // every file but the manifest: S shards in order, then the tokenizer's
+  DType dtype = DType::kF16;                        // of every tensor that is not quantised: F32, F16 or BF16
+  std::optional<quant::Quantisation> quantisation;  // of the large matrices of the layers
+  int shards = 1;                                   // S: the folder serves any group size that divides it
+  std::string vocab_file;                           // kVocabName, or empty when the folder has no tokenizer
+  std::string merges_file;                          // kMergesName, or empty
+  std::vector<FileEntry> files;  // every file but the manifest: S shards in order, then the tokenizer's
   SourceInfo source;
   std::string created_by;  // "optserve 0.1.0"
 };

@@ -40,7 +40,7 @@ Result<StoredTensor> parse_entry(const ByteSource& file, const std::string& name
   StoredTensor tensor;
   tensor.name = name;
   const json& type = entry["dtype"];
-  const auto dtype = type.is_string() ? tensor::parse_dtype(type.get_ref<const std::string&>()) : std::nullopt;
+  const auto dtype = type.is_string() ? parse_dtype(type.get_ref<const std::string&>()) : std::nullopt;
   if (!dtype) return fault("unknown dtype " + type.dump().substr(0, 40));
   tensor.dtype = *dtype;
   const json& shape = entry["shape"];
@@ -57,7 +57,7 @@ Result<StoredTensor> parse_entry(const ByteSource& file, const std::string& name
   const uint64_t end = *as_u63(offsets[1]);
   const auto bytes = checked_bytes(tensor.shape, tensor.dtype);
   if (begin > end || !bytes || *bytes != end - begin)
-    return fault("shape " + shape_text(tensor.shape) + " of " + std::string(tensor::dtype_name(tensor.dtype)) +
+    return fault("shape " + shape_text(tensor.shape) + " of " + std::string(dtype_name(tensor.dtype)) +
                  " does not have the bytes " + std::to_string(begin) + " to " + std::to_string(end));
   tensor.offset = begin;
   tensor.bytes = *bytes;
@@ -138,7 +138,7 @@ std::string safetensors_header(std::vector<StoredTensor>& tensors, const std::ma
     tensor.offset = relative;
     tensor.bytes = *bytes;
     relative += *bytes;
-    json[tensor.name] = {{"dtype", tensor::dtype_name(tensor.dtype)},
+    json[tensor.name] = {{"dtype", dtype_name(tensor.dtype)},
                          {"shape", tensor.shape},
                          {"data_offsets", {tensor.offset, tensor.offset + tensor.bytes}}};
   }
@@ -162,10 +162,10 @@ std::optional<uint64_t> checked_elements(const std::vector<int64_t>& shape) {
   return product;
 }
 
-std::optional<uint64_t> checked_bytes(const std::vector<int64_t>& shape, tensor::DType dtype) {
+std::optional<uint64_t> checked_bytes(const std::vector<int64_t>& shape, DType dtype) {
   const auto elements = checked_elements(shape);
   uint64_t bytes = 0;
-  if (!elements || __builtin_mul_overflow(*elements, tensor::dtype_bytes(dtype), &bytes) || bytes > INT64_MAX)
+  if (!elements || __builtin_mul_overflow(*elements, dtype_bytes(dtype), &bytes) || bytes > INT64_MAX)
     return std::nullopt;
   return bytes;
 }

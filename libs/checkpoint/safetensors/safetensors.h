@@ -23,7 +23,7 @@ inline constexpr size_t kStoredDimsMax = 8;
 
 struct StoredTensor {
   std::string name;
-  tensor::DType dtype = tensor::DType::kF32;
+  DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   uint64_t offset = 0;  // of the first byte, from the start of the file
   uint64_t bytes = 0;
@@ -49,7 +49,7 @@ std::string safetensors_header(std::vector<StoredTensor>& tensors, const std::ma
 
 // Elements of a shape, and bytes; nullopt when a dimension is negative or the product leaves 63 bits.
 std::optional<uint64_t> checked_elements(const std::vector<int64_t>& shape);
-std::optional<uint64_t> checked_bytes(const std::vector<int64_t>& shape, tensor::DType dtype);
+std::optional<uint64_t> checked_bytes(const std::vector<int64_t>& shape, DType dtype);
 std::string shape_text(const std::vector<int64_t>& shape);  // "[3, 4]"
 
 }  // namespace optserve::checkpoint

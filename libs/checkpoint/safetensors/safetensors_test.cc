@@ -23,10 +23,10 @@ std::string fault_of(const std::string& bytes) {
 }
 
 TEST(Safetensors, RoundTripOfOurOwnHeader) {
-  std::vector<StoredTensor> tensors = {{"b", tensor::DType::kF16, {3, 5}, 0, 0},
-                                       {"a", tensor::DType::kF32, {7}, 0, 0},
-                                       {"empty", tensor::DType::kU8, {0, 4}, 0, 0},
-                                       {"scalar", tensor::DType::kI64, {}, 0, 0}};
+  std::vector<StoredTensor> tensors = {{"b", DType::kF16, {3, 5}, 0, 0},
+                                       {"a", DType::kF32, {7}, 0, 0},
+                                       {"empty", DType::kU8, {0, 4}, 0, 0},
+                                       {"scalar", DType::kI64, {}, 0, 0}};
   const std::string header = safetensors_header(tensors, {{"format", "x"}});
   EXPECT_EQ(header.size() % kDataAlignment, 0u);
   const std::string bytes = header + std::string(30 + 28 + 8, 'x');
@@ -81,7 +81,7 @@ TEST(Safetensors, CheckedSizes) {
   EXPECT_EQ(checked_elements({3, 0, 5}), 0u);
   EXPECT_FALSE(checked_elements({-1}).has_value());
   EXPECT_FALSE(checked_elements({INT64_MAX, 2}).has_value());
-  EXPECT_FALSE(checked_bytes({INT64_MAX / 2}, tensor::DType::kF64).has_value());
+  EXPECT_FALSE(checked_bytes({INT64_MAX / 2}, DType::kF64).has_value());
   EXPECT_EQ(shape_text({3, 4}), "[3, 4]");
 }
 

@@ -59,6 +59,16 @@ class SharedStagingTest : public ::testing::Test {
   fs::path root_;
 };
 
+TEST_F(SharedStagingTest, FoldersAboveTheTargetAreCreated) {
+  const auto staging = SharedStaging::join({(root_ / "models/opt/model").string(), "{}", 1, false});
+  ASSERT_TRUE(staging.ok()) << staging.refusal().message;
+  EXPECT_TRUE(fs::is_directory(root_ / "models/opt"));
+  std::ofstream(root_ / "file") << "x";
+  const auto refused = SharedStaging::join({(root_ / "file/model").string(), "{}", 1, false});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.refusal().message.find("file: cannot be created"), std::string::npos) << refused.refusal().message;
+}
+
 TEST_F(SharedStagingTest, EveryShardHasOneWriter) {
   const auto first = join();
   const auto second = join();

@@ -24,8 +24,11 @@ Result<TargetFolder> TargetFolder::open(const std::string& path) {
   TargetFolder target(path);
   if (target.name_.empty() || target.name_ == "." || target.name_ == "..")
     return refuse(ErrorCode::kBadRequest, "'" + path + "' does not name a folder to create");
+  std::error_code failed;
+  std::filesystem::create_directories(target.parent_, failed);
+  if (failed) return refuse(ErrorCode::kBadRequest, target.parent_ + ": cannot be created: " + failed.message());
   target.parent_fd_ = ::open(target.parent_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (target.parent_fd_ < 0) return refuse(ErrorCode::kBadRequest, target.parent_ + ": no such folder");
+  if (target.parent_fd_ < 0) return refuse(ErrorCode::kBadRequest, errno_error("open " + target.parent_).what());
   return target;
 }
 

@@ -10,7 +10,8 @@ namespace optserve::checkpoint {
 
 class TargetFolder {
  public:
-  // Refuses paths that do not name a folder, and parents that do not exist.
+  // Creates the folders above it that do not exist. Refuses paths that do not name a folder, and parents that cannot be
+  // created or opened.
   static Result<TargetFolder> open(const std::string& path);
   ~TargetFolder();
   TargetFolder(TargetFolder&& other) noexcept;

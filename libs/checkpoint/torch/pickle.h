@@ -50,7 +50,7 @@ using ValueId = uint32_t;
 
 // One type of elements under one key; `numel` is compared with the record's length by PtFile.
 struct PickleStorage {
-  tensor::DType dtype = tensor::DType::kF32;
+  DType dtype = DType::kF32;
   std::string_view key;
   int64_t numel = 0;
 };

@@ -169,17 +169,16 @@ constexpr auto kDangerousPrefixes = std::to_array<std::string_view>({"torch.hub.
                                                                      "numpy.distutils.",
                                                                      "numpy.ctypeslib."});
 
-constexpr auto kStorages =
-    std::to_array<std::pair<std::string_view, tensor::DType>>({{"torch.HalfStorage", tensor::DType::kF16},
-                                                               {"torch.BFloat16Storage", tensor::DType::kBF16},
-                                                               {"torch.FloatStorage", tensor::DType::kF32},
-                                                               {"torch.DoubleStorage", tensor::DType::kF64},
-                                                               {"torch.LongStorage", tensor::DType::kI64},
-                                                               {"torch.IntStorage", tensor::DType::kI32},
-                                                               {"torch.ShortStorage", tensor::DType::kI16},
-                                                               {"torch.CharStorage", tensor::DType::kI8},
-                                                               {"torch.ByteStorage", tensor::DType::kU8},
-                                                               {"torch.BoolStorage", tensor::DType::kBool}});
+constexpr auto kStorages = std::to_array<std::pair<std::string_view, DType>>({{"torch.HalfStorage", DType::kF16},
+                                                                              {"torch.BFloat16Storage", DType::kBF16},
+                                                                              {"torch.FloatStorage", DType::kF32},
+                                                                              {"torch.DoubleStorage", DType::kF64},
+                                                                              {"torch.LongStorage", DType::kI64},
+                                                                              {"torch.IntStorage", DType::kI32},
+                                                                              {"torch.ShortStorage", DType::kI16},
+                                                                              {"torch.CharStorage", DType::kI8},
+                                                                              {"torch.ByteStorage", DType::kU8},
+                                                                              {"torch.BoolStorage", DType::kBool}});
 
 constexpr auto kRefusedOpcodes = std::to_array<std::pair<unsigned char, std::string_view>>({{'P', "PERSID"},
                                                                                             {'i', "INST"},
@@ -241,7 +240,7 @@ GlobalRole role_of_global(std::string_view name) {
   return is_dangerous(name) ? GlobalRole::kDangerous : GlobalRole::kUnknown;
 }
 
-std::optional<tensor::DType> storage_dtype(std::string_view name) {
+std::optional<DType> storage_dtype(std::string_view name) {
   for (const auto& [storage, dtype] : kStorages)
     if (storage == name) return dtype;
   return std::nullopt;

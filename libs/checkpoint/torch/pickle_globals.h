@@ -14,7 +14,7 @@ enum class GlobalRole { kOrderedDict, kRebuildTensor, kRebuildParameter, kTorchS
 GlobalRole role_of_global(std::string_view name);
 
 // "torch.HalfStorage" to kF16, and so on; nullopt for anything else.
-std::optional<tensor::DType> storage_dtype(std::string_view name);
+std::optional<DType> storage_dtype(std::string_view name);
 
 // The name of an opcode that the reader refuses, for messages; empty if there is no such opcode.
 std::string_view refused_opcode_name(unsigned char opcode);

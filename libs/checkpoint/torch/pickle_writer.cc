@@ -31,13 +31,13 @@ std::string global(std::string_view module, std::string_view name) {
   return "c" + std::string(module) + "\n" + std::string(name) + "\n";
 }
 
-std::string_view storage_name(tensor::DType dtype) {
+std::string_view storage_name(DType dtype) {
   switch (dtype) {
-    case tensor::DType::kF32:
+    case DType::kF32:
       return "FloatStorage";
-    case tensor::DType::kF16:
+    case DType::kF16:
       return "HalfStorage";
-    case tensor::DType::kBF16:
+    case DType::kBF16:
       return "BFloat16Storage";
     default:
       check_failed("PickleWriter: a type that checkpoints do not have", std::source_location::current());
@@ -69,7 +69,7 @@ void PickleWriter::numbers(const std::vector<int64_t>& values) {
   body_ += kTuple;
 }
 
-void PickleWriter::tensor(size_t storage, tensor::DType dtype, const std::vector<int64_t>& shape) {
+void PickleWriter::tensor(size_t storage, DType dtype, const std::vector<int64_t>& shape) {
   std::vector<int64_t> stride(shape.size(), 1);
   for (size_t axis = shape.size(); axis-- > 1;) stride[axis - 1] = stride[axis] * shape[axis];
   const int64_t elements = shape.empty() ? 1 : stride[0] * shape[0];

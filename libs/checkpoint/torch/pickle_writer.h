@@ -21,7 +21,7 @@ class PickleWriter {
   void integer(int64_t value);
   void boolean(bool value);
   // A contiguous tensor that is all of storage `storage`. `dtype` is one that torch of any version has.
-  void tensor(size_t storage, tensor::DType dtype, const std::vector<int64_t>& shape);
+  void tensor(size_t storage, DType dtype, const std::vector<int64_t>& shape);
 
   // The whole pickle; once, after the only value.
   std::string finish() const;

@@ -131,7 +131,7 @@ Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) 
     const std::string member = root + "/data/" + std::string(storage.key);
     const ZipEntry* entry = zip.find(member);
     if (entry == nullptr) return refuse(ErrorCode::kDataCorrupt, name() + ": storage " + member + " is missing");
-    const uint64_t expected = static_cast<uint64_t>(storage.numel) * tensor::dtype_bytes(storage.dtype);
+    const uint64_t expected = static_cast<uint64_t>(storage.numel) * dtype_bytes(storage.dtype);
     if (entry->bytes != expected)
       return refuse(ErrorCode::kDataCorrupt, name() + ": storage " + member + " has " + std::to_string(entry->bytes) +
                                                  " bytes, its description says " + std::to_string(expected));
@@ -140,14 +140,14 @@ Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) 
   is_checked_.resize(records_.size());
   uint64_t logical = 0;
   for (const PickleTensor& tensor : document_.tensors()) {
-    logical += static_cast<uint64_t>(rows_of(tensor) * columns_of(tensor)) * tensor::dtype_bytes(dtype(tensor));
+    logical += static_cast<uint64_t>(rows_of(tensor) * columns_of(tensor)) * dtype_bytes(dtype(tensor));
     if (logical > 2 * source_->size())
       return refuse(ErrorCode::kDataCorrupt, name() + ": its tensors claim more than twice the bytes of the file");
   }
   return ok_status();
 }
 
-tensor::DType PtFile::dtype(const PickleTensor& tensor) const { return document_.storages()[tensor.storage].dtype; }
+DType PtFile::dtype(const PickleTensor& tensor) const { return document_.storages()[tensor.storage].dtype; }
 
 Status PtFile::check_storage(const PickleTensor& tensor) {
   if (is_checked_[tensor.storage]) return ok_status();
@@ -172,7 +172,7 @@ bool PtFile::readable(const PickleTensor& tensor) {
 }
 
 void PtFile::read_rows(const PickleTensor& tensor, int64_t row, int64_t rows, std::span<std::byte> out) const {
-  const auto element = static_cast<int64_t>(tensor::dtype_bytes(dtype(tensor)));
+  const auto element = static_cast<int64_t>(dtype_bytes(dtype(tensor)));
   const int64_t columns = columns_of(tensor);
   check(readable(tensor) && row >= 0 && rows >= 0 && row + rows <= rows_of(tensor), "PtFile::read_rows: range");
   check_eq(out.size(), static_cast<size_t>(rows * columns * element), "PtFile::read_rows: bytes");

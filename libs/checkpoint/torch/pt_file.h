@@ -29,7 +29,7 @@ class PtFile {
   // does.
   const std::string& directory_sha256() const { return directory_sha256_; }
 
-  tensor::DType dtype(const PickleTensor& tensor) const;
+  DType dtype(const PickleTensor& tensor) const;
 
   // Compares the storage that holds `tensor` with its recorded CRC-32; each storage is read once only.
   Status check_storage(const PickleTensor& tensor);

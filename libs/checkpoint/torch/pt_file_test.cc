@@ -12,7 +12,6 @@ namespace optserve::checkpoint {
 namespace pt_file_test {
 
 namespace op = testing::op;
-using tensor::DType;
 using testing::PtBuilder;
 using testing::zip_bytes;
 

@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const PickleTensor& tensor : file.value()->document().tensors()) {
     if (!PtFile::readable(tensor)) continue;
     const auto elements = checked_elements(tensor.shape);
-    std::vector<std::byte> out(elements.value_or(0) * optserve::tensor::dtype_bytes(file.value()->dtype(tensor)));
+    std::vector<std::byte> out(elements.value_or(0) * optserve::dtype_bytes(file.value()->dtype(tensor)));
     file.value()->read_rows(tensor, 0, tensor.shape.empty() ? 1 : tensor.shape[0], out);
     if (!file.value()->check_storage(tensor).ok()) return 0;
   }

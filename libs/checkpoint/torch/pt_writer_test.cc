@@ -47,9 +47,9 @@ class PtWriterTest : public ::testing::Test {
     writer.text("model");
     writer.begin_dict();
     writer.text("matrix");
-    writer.tensor(0, tensor::DType::kF16, {2, 3});
+    writer.tensor(0, DType::kF16, {2, 3});
     writer.text("vector");
-    writer.tensor(1, tensor::DType::kF32, {2});
+    writer.tensor(1, DType::kF32, {2});
     writer.end_dict();
     writer.end_dict();
     return writer.finish();
@@ -93,7 +93,7 @@ TEST_F(PtWriterTest, OurReaderFindsEverything) {
     read.read_rows(matrix, 0, 2, std::as_writable_bytes(std::span(bytes)));
     EXPECT_EQ(bytes, "abcdefghijkl");
     const PickleTensor& vector = doc.tensor(*doc.find(*doc.find(doc.root(), "model"), "vector"));
-    EXPECT_EQ(read.dtype(vector), tensor::DType::kF32);
+    EXPECT_EQ(read.dtype(vector), DType::kF32);
     EXPECT_TRUE(read.check_storage(vector).ok());
   }
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-namespace optserve {
+namespace optserve::engine {
 namespace {
 
 batching::PlannerOptions draft_planner_options(const Engine& engine) {
@@ -17,7 +17,7 @@ double ms_since(Instant from, Instant to) { return std::chrono::duration<double,
 
 }  // namespace
 
-DraftModel::DraftModel(Engine& engine, Communicator& communicator, int32_t draft_tokens, const Clock& clock)
+DraftModel::DraftModel(Engine& engine, comm::Communicator& communicator, int32_t draft_tokens, const Clock& clock)
     : leader_(engine, communicator),
       planner_(draft_planner_options(engine)),
       draft_tokens_(draft_tokens),
@@ -65,12 +65,13 @@ std::vector<std::vector<TokenId>> DraftModel::draft(std::span<const batching::Dr
   return drafts;
 }
 
-Status check_draft_model(const OptConfig& draft, const OptConfig& model) {
-  if (draft.vocab_real == model.vocab_real && draft.eos_id == model.eos_id && draft.pad_id == model.pad_id)
+Status check_draft_model(const model_spec::OptConfig& draft, const model_spec::OptConfig& model) {
+  if (draft.vocab_real == model.vocab_real && draft.eos_id == model.eos_id &&
+      draft.more_eos_ids == model.more_eos_ids && draft.pad_id == model.pad_id)
     return ok_status();
   return refuse(ErrorCode::kBadRequest, "draft-model: " + draft.name + " has " + std::to_string(draft.vocab_real) +
                                             " ids, expected the " + std::to_string(model.vocab_real) + " of " +
                                             model.name + ", with the same special ids");
 }
 
-}  // namespace optserve
+}  // namespace optserve::engine

@@ -11,13 +11,13 @@
 #include "engine/draft/draft_policy.h"
 #include "engine/generate.h"
 
-namespace optserve {
+namespace optserve::engine {
 
 class DraftModel final : public batching::DraftSource {
  public:
   // `engine`, of one rank, and `communicator`, of a group of one, outlive the object. `draft_tokens`: most guesses for
   // one sequence at a time. `clock` tells what guessing takes.
-  DraftModel(Engine& engine, Communicator& communicator, int32_t draft_tokens, const Clock& clock);
+  DraftModel(Engine& engine, comm::Communicator& communicator, int32_t draft_tokens, const Clock& clock);
 
   bool pays() override;
   std::vector<std::vector<TokenId>> draft(std::span<const batching::DraftQuery> queries) override;
@@ -37,6 +37,6 @@ class DraftModel final : public batching::DraftSource {
 };
 
 // Refuses a draft model of another vocabulary than `model`. One with a shorter context guesses up to its end.
-Status check_draft_model(const OptConfig& draft, const OptConfig& model);
+Status check_draft_model(const model_spec::OptConfig& draft, const model_spec::OptConfig& model);
 
-}  // namespace optserve
+}  // namespace optserve::engine

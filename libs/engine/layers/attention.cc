@@ -4,7 +4,7 @@
 
 namespace optserve::engine {
 
-Attention::Attention(WeightLoader& loader, int64_t layer, KvLayer kv)
+Attention::Attention(WeightLoader& loader, int64_t layer, backend::KvLayer kv)
     : qkv_(loader, model_spec::layer_tensor_name(layer, "attention.qkv")),
       out_(loader, model_spec::layer_tensor_name(layer, "attention.out")),
       kv_(kv) {}

@@ -10,7 +10,7 @@ namespace optserve::engine {
 class Attention {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
-  Attention(WeightLoader& loader, int64_t layer, KvLayer kv);
+  Attention(WeightLoader& loader, int64_t layer, backend::KvLayer kv);
   // [n, hidden] -> [n, hidden], summed over the ranks, without bias().
   void forward_without_bias(Exec& exec, const Batch& batch, Tensor x, Tensor out) const;
   const Tensor& bias() const { return out_.bias(); }
@@ -18,7 +18,7 @@ class Attention {
  private:
   ColumnParallelLinear qkv_;
   RowParallelLinear out_;
-  KvLayer kv_;
+  backend::KvLayer kv_;
 };
 
 }  // namespace optserve::engine

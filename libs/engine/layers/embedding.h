@@ -13,7 +13,7 @@ class VocabParallelEmbedding {
   const Tensor& table() const { return table_.view; }
   // -> [n, embed]. Ids of other ranks give zeros here, and rank 0 adds the positions, unless their table is empty: the
   // sum over the ranks is the row.
-  void forward(Exec& exec, const StepEntry& entry, const Tensor& position_table, Tensor out) const {
+  void forward(Exec& exec, const backend::StepEntry& entry, const Tensor& position_table, Tensor out) const {
     exec.backend.embed(entry, table_.view, first_id_, exec.communicator.rank() == 0 ? position_table : Tensor(), out);
     exec.communicator.all_reduce_sum(out);
   }

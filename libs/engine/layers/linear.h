@@ -14,26 +14,27 @@ class Linear {
  public:
   Linear(WeightLoader& loader, const std::string& name) : weight_(loader.matrix(name + ".weight")) {}
   void forward(Exec& exec, Tensor x, Tensor out) const {  // [n, in] -> [n, out]
-    exec.backend.linear(x, weight_, {}, Activation::kNone, out);
+    exec.backend.linear(x, weight_, {}, backend::Activation::kNone, out);
   }
 
  private:
-  Weight weight_;
+  quant::Weight weight_;
 };
 
 // W is split by output rows: each rank computes its own columns of y, and nothing is exchanged.
 class ColumnParallelLinear {
  public:
-  ColumnParallelLinear(WeightLoader& loader, const std::string& name, Activation activation = Activation::kNone)
+  ColumnParallelLinear(WeightLoader& loader, const std::string& name,
+                       backend::Activation activation = backend::Activation::kNone)
       : weight_(loader.matrix(name + ".weight")), bias_(loader.table(name + ".bias")), activation_(activation) {}
   void forward(Exec& exec, Tensor x, Tensor out) const {  // [n, in] -> [n, out / world]
     exec.backend.linear(x, weight_, bias_.view, activation_, out);
   }
 
  private:
-  Weight weight_;
+  quant::Weight weight_;
   Table bias_;
-  Activation activation_;
+  backend::Activation activation_;
 };
 
 // W is split by input columns: partial sums are added over the ranks, and only then may the bias be added, once.
@@ -43,13 +44,15 @@ class RowParallelLinear {
       : weight_(loader.matrix(name + ".weight")), bias_(loader.table(name + ".bias")) {}
   // [n, in / world] -> [n, out], without the bias: the residual addition that follows brings it.
   void forward_without_bias(Exec& exec, Tensor x, Tensor out) const {
-    exec.backend.linear(x, weight_, {}, Activation::kNone, out);
+    exec.backend.linear(x, weight_, {}, backend::Activation::kNone, out);
     exec.communicator.all_reduce_sum(out);
   }
+  // See Backend::prepare_sparse_input.
+  void prepare_sparse_input(backend::Backend& backend) { backend.prepare_sparse_input(weight_); }
   const Tensor& bias() const { return bias_.view; }
 
  private:
-  Weight weight_;
+  quant::Weight weight_;
   Table bias_;
 };
 

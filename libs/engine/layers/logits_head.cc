@@ -28,7 +28,7 @@ Tensor LogitsHead::forward(Exec& exec, Tensor hidden, Tensor rows) const {
     x = projected;
   }
   const Tensor local = workspace.local_logits(count);
-  exec.backend.linear(x, weight_, {}, Activation::kNone, local);
+  exec.backend.linear(x, weight_, {}, backend::Activation::kNone, local);
   const Tensor logits = workspace.logits(count);
   if (exec.communicator.world() == 1) return logits;  // the same memory
   const Tensor gathered = workspace.gathered_logits(count);

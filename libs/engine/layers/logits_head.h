@@ -18,7 +18,7 @@ class LogitsHead {
 
  private:
   std::optional<Linear> project_out_;
-  Weight weight_;
+  quant::Weight weight_;
 };
 
 }  // namespace optserve::engine

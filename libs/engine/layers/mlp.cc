@@ -4,9 +4,20 @@
 
 namespace optserve::engine {
 
+namespace {
+
+backend::Activation activation_of(const model_spec::OptConfig& config) {
+  return config.activation == model_spec::Activation::kGelu ? backend::Activation::kGelu : backend::Activation::kRelu;
+}
+
+}  // namespace
+
 Mlp::Mlp(WeightLoader& loader, int64_t layer)
-    : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), Activation::kRelu),
-      down_(loader, model_spec::layer_tensor_name(layer, "ffn.down")) {}
+    : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), activation_of(loader.config())),
+      down_(loader, model_spec::layer_tensor_name(layer, "ffn.down")) {
+  if (loader.config().activation != model_spec::Activation::kRelu) return;
+  down_.prepare_sparse_input(loader.backend());  // most of what a ReLU of a trained model gives is zero
+}
 
 void Mlp::forward_without_bias(Exec& exec, Tensor x, Tensor out) const {
   const Tensor inner = exec.workspace.ffn(x.dim(0));  // [n, ffn / world]

@@ -19,7 +19,7 @@ void OptEmbedding::forward(Exec& exec, const Batch& batch, Tensor x) const {
   }
 }
 
-OptLayer::OptLayer(WeightLoader& loader, int64_t index, KvLayer kv)
+OptLayer::OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv)
     : norm_before_(loader.config().norm_before),
       attention_norm_(loader, layer_tensor_name(index, "attention_norm")),
       attention_(loader, index, kv),
@@ -38,7 +38,9 @@ void OptLayer::feed(Exec& exec, const Batch& batch, const LayerNorm* next) const
   const Tensor x = exec.workspace.x(batch.num_tokens), y = exec.workspace.y(batch.num_tokens);
   const Tensor partial = exec.workspace.partial(batch.num_tokens);
   mlp_.forward_without_bias(exec, y, partial);
-  if (norm_before_) {
+  if (norm_before_ && next == nullptr) {
+    exec.backend.add_bias_residual(partial, mlp_.bias(), x);
+  } else if (norm_before_) {
     next->add_and_norm(exec, partial, mlp_.bias(), x, y);  // x += mlp; y = norm(x)
   } else {
     ffn_norm_.add_and_norm(exec, partial, mlp_.bias(), y, x);  // x = norm(y + mlp)
@@ -46,7 +48,7 @@ void OptLayer::feed(Exec& exec, const Batch& batch, const LayerNorm* next) const
 }
 
 OptModel::OptModel(WeightLoader& loader, const KvCache& cache)
-    : embedding_(loader), head_(loader, embedding_.token_table()) {
+    : norm_before_(loader.config().norm_before), embedding_(loader), head_(loader, embedding_.token_table()) {
   const model_spec::OptConfig& config = loader.config();
   layers_.reserve(static_cast<size_t>(config.num_layers));
   for (int64_t layer = 0; layer < config.num_layers; ++layer) layers_.emplace_back(loader, layer, cache.layer(layer));
@@ -56,10 +58,11 @@ OptModel::OptModel(WeightLoader& loader, const KvCache& cache)
 Tensor OptModel::forward(Exec& exec, const Batch& batch) const {
   const Tensor x = exec.workspace.x(batch.num_tokens), y = exec.workspace.y(batch.num_tokens);
   embedding_.forward(exec, batch, x);
-  if (final_norm_) layers_.front().attention_norm().forward(exec, x, y);
+  if (norm_before_) layers_.front().attention_norm().forward(exec, x, y);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const LayerNorm* next = nullptr;
-    if (final_norm_) next = i + 1 < layers_.size() ? &layers_[i + 1].attention_norm() : &*final_norm_;
+    if (norm_before_ && i + 1 < layers_.size()) next = &layers_[i + 1].attention_norm();
+    if (final_norm_ && i + 1 == layers_.size()) next = &*final_norm_;
     layers_[i].attend(exec, batch);
     layers_[i].feed(exec, batch, next);
   }

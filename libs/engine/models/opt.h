@@ -32,12 +32,12 @@ class OptEmbedding {
 class OptLayer {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
-  OptLayer(WeightLoader& loader, int64_t index, KvLayer kv);
+  OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv);
   // Norms before the blocks: y is the attention norm of x; on return y is the ffn norm of the new x.
   // Norms after them: on return y is the stream, and x is used up.
   void attend(Exec& exec, const Batch& batch) const;
-  // Norms before the blocks: on return y is the norm that `next` makes of the new x. Norms after them, `next` is null:
-  // on return x is the stream.
+  // Norms before the blocks: on return y is the norm that `next` makes of the new x. Without `next`, as norms after the
+  // blocks have none and a last layer may have none: on return x is the stream.
   void feed(Exec& exec, const Batch& batch, const LayerNorm* next) const;
   const LayerNorm& attention_norm() const { return attention_norm_; }
 
@@ -58,9 +58,10 @@ class OptModel {
   Tensor logits(Exec& exec, Tensor hidden, Tensor rows) const { return head_.forward(exec, hidden, rows); }
 
  private:
+  bool norm_before_;
   OptEmbedding embedding_;
   std::vector<OptLayer> layers_;
-  std::optional<LayerNorm> final_norm_;  // absent where norms come after the blocks
+  std::optional<LayerNorm> final_norm_;  // absent where norms come after the blocks, or the model has it removed
   LogitsHead head_;
 };
 

@@ -30,11 +30,11 @@ std::optional<int32_t> parse_number(std::string_view text) {
   return value;
 }
 
-Status check_world(const BenchOptions& options, const BenchPlan& plan, int shards) {
+Status check_world(const BenchOptions& options, const BenchPlan& plan, const checkpoint::Manifest* stored) {
   if (!is_legal_world(plan.config, options.world))
     return bad_option("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
                       " ranks; possible are " + legal_worlds_text(plan.config));
-  return check_shards(plan.folder, shards, options.world);
+  return stored == nullptr ? ok_status() : check_shards(plan.folder, *stored, options.world);
 }
 
 // A model that is known by its name: with random weights, or served by the scheduler that is connected to.
@@ -49,7 +49,7 @@ Status find_named_model(const BenchOptions& options, BenchPlan& plan) {
   }
   plan.name = config->name;
   plan.config = *config;
-  return options.random_weights ? check_world(options, plan, options.world) : ok_status();
+  return options.random_weights ? check_world(options, plan, nullptr) : ok_status();
 }
 
 Status find_model(const BenchOptions& options, BenchPlan& plan) {
@@ -71,7 +71,7 @@ Status find_model(const BenchOptions& options, BenchPlan& plan) {
   plan.config = manifest.config;
   plan.name = equals == std::string::npos ? manifest.config.name : options.model.substr(0, equals);
   if (!options.connect.empty()) return ok_status();
-  return check_world(options, plan, options.random_weights ? options.world : manifest.shards);
+  return check_world(options, plan, options.random_weights ? nullptr : &manifest);
 }
 
 Result<BenchSpec> make_spec(const BenchOptions& options) {

@@ -38,7 +38,7 @@ struct BenchOptions {
   int max_sequences = 256;  // throughput only; a latency benchmark uses the size of its largest batch
   int max_step_tokens = 0;  // 0: chosen
   uint64_t seed = 0;
-  SamplingParams sampling = workload::bench_sampling();
+  sampling::SamplingParams sampling = workload::bench_sampling();
 
   std::string json_file;
   std::string plot_file;

@@ -23,13 +23,14 @@ std::string right(const std::string& text, size_t columns) {
 }
 
 // What differs from the defaults.
-std::string sampling_words(const SamplingParams& sampling) {
+std::string sampling_words(const sampling::SamplingParams& sampling) {
   std::string words = sampling.is_greedy() ? "greedy" : "temperature " + figure(sampling.temperature);
-  const SamplingParams defaults;
+  const sampling::SamplingParams defaults;
   std::map<std::string_view, double> usual;
-  for_each_parameter(
-      defaults, [&usual](const ParameterInfo& info, auto value) { usual[info.name] = static_cast<double>(value); });
-  for_each_parameter(sampling, [&](const ParameterInfo& info, auto value) {
+  sampling::for_each_parameter(defaults, [&usual](const sampling::ParameterInfo& info, auto value) {
+    usual[info.name] = static_cast<double>(value);
+  });
+  sampling::for_each_parameter(sampling, [&](const sampling::ParameterInfo& info, auto value) {
     const std::string_view name = info.name;
     const auto number = static_cast<double>(value);
     if (name == "temperature" || name == "seed" || name == "ignore_eos" || number == usual[name]) return;

@@ -5,14 +5,16 @@
 namespace optserve::cli {
 namespace {
 
-// The value of a metric without labels, in the text format of Prometheus.
+// The value of the first metric with this name, in the text format of Prometheus.
 std::optional<double> metric_value(std::string_view metrics, std::string_view name) {
   while (!metrics.empty()) {
     const size_t end = metrics.find('\n');
     const std::string_view line = metrics.substr(0, end);
     metrics.remove_prefix(end == std::string_view::npos ? metrics.size() : end + 1);
-    if (!line.starts_with(name) || line.size() <= name.size() || line[name.size()] != ' ') continue;
-    const std::string_view text = line.substr(name.size() + 1);
+    if (!line.starts_with(name) || line.size() <= name.size()) continue;
+    const size_t labels_end = line[name.size()] == '{' ? line.rfind('}') : name.size() - 1;
+    if (labels_end == std::string_view::npos || !line.substr(labels_end + 1).starts_with(' ')) continue;
+    const std::string_view text = line.substr(labels_end + 2);
     double value = 0;
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
     if (parsed.ec == std::errc() && value >= 0) return value;

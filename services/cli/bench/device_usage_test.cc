@@ -26,6 +26,15 @@ TEST(DeviceUsage, IsReadFromMetrics) {
   EXPECT_DOUBLE_EQ(last_line->idle_ms, 250);
 }
 
+TEST(DeviceUsage, LabelsAreSkipped) {
+  const auto usage = parse_device_usage(
+      "optserve_worker_device_busy_seconds_total{model=\"a b\",rank=\"0\"} 2\n"
+      "optserve_worker_device_idle_seconds_total{model=\"a b\",rank=\"0\"} 0.5\n");
+  ASSERT_TRUE(usage);
+  EXPECT_DOUBLE_EQ(usage->busy_ms, 2000);
+  EXPECT_DOUBLE_EQ(usage->idle_ms, 500);
+}
+
 TEST(DeviceUsage, WithoutBothSumsIsNotKnown) {
   EXPECT_FALSE(parse_device_usage(""));
   EXPECT_FALSE(parse_device_usage("optserve_worker_device_busy_seconds_total 1\n"));

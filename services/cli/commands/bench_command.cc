@@ -8,6 +8,7 @@
 
 #include "base/build_info.h"
 #include "base/clock.h"
+#include "base/shutdown.h"
 #include "cli/bench/bench_engine.h"
 #include "cli/bench/bench_options.h"
 #include "cli/bench/bench_pipeline.h"
@@ -34,7 +35,7 @@ void write_file(const std::string& path, const std::string& content) {
 void check_writable(const std::string& path) {
   if (path.empty()) return;
   const std::ofstream file(path, std::ios::binary | std::ios::app);
-  if (!file) throw CommandFailure{kExitRefused, errno_error("write " + path).what()};
+  if (!file) throw CommandFailure{kExitFailed, errno_error("write " + path).what()};
 }
 
 std::vector<PlotSeries> read_published(const std::string& path) {
@@ -55,9 +56,9 @@ class BenchRunner {
     BenchResult result = describe(plan, clock);
     const std::optional<std::string> failure = measure(plan, result, clock);
     if (!result.measurements.empty() || !failure) keep(result, published);
-    if (!failure) return result.complete ? kExitOk : kExitRefused;
-    std::fprintf(stderr, "optserve bench: %s\n", failure->c_str());
-    return kExitRefused;
+    if (failure) std::fprintf(stderr, "optserve: %s\n", failure->c_str());
+    if (shutdown_requested()) return kExitInterrupted;
+    return failure || !result.complete ? kExitFailed : kExitOk;
   }
 
  private:
@@ -129,7 +130,7 @@ class BenchRunner {
     if (options_.plot_file.empty()) return;
     const auto series = series_of(result);
     if (!series.ok()) {
-      std::fprintf(stderr, "optserve bench: no plot: %s\n", series.refusal().message.c_str());
+      std::fprintf(stderr, "optserve: no plot: %s\n", series.refusal().message.c_str());
       return;
     }
     write_file(options_.plot_file, render_plot(with_published({series.value()}, published)));
@@ -176,7 +177,7 @@ class BenchCommand final : public Command {
     all = with_published(all, candidates);
     const bool left_out = all.size() < measured + candidates.size();
     std::erase_if(all, [this](const PlotSeries& series) { return !is_wanted(series); });
-    if (all.empty()) throw CommandFailure{kExitRefused, "only: no label contains this text"};
+    if (all.empty()) throw CommandFailure{kExitFailed, "only: no label contains this text"};
     const auto published = static_cast<size_t>(std::count_if(all.begin(), all.end(), is_published));
     write_file(plot_file_, render_plot(all));
     std::fprintf(stderr, "%s: %zu series measured, %zu published\n", plot_file_.c_str(), all.size() - published,

@@ -11,17 +11,18 @@ class CancelCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command = parser.add_command("cancel", "Cancel a job", selected);
-    command.add_positional("job", job_, "Id of the job", true);
+    command.add_positional("job", job_, "Id of the job, or its first digits", true);
     add_options(command, connection_options_);
     command.add("json", json_, "Print a JSON object");
   }
 
   int run(const Clock&) override {
-    const JobId job = parse_job(job_);
+    check_job(job_);
     Connection connection = Connection::open(connection_options_);
-    const protocol::JobResult result = value_or_fail(connection.client().cancel(job));
+    Client& client = connection.client();
+    const protocol::JobResult result = value_or_fail(client.cancel(find_job(client, job_)));
     std::fputs(json_ ? result_json(result).c_str() : result_summary(result).c_str(), json_ ? stdout : stderr);
-    return result.state == protocol::JobState::kCancelled ? kExitOk : kExitRefused;
+    return result.state == protocol::JobState::kCancelled ? kExitOk : kExitFailed;
   }
 
  private:

@@ -7,19 +7,15 @@
 
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/exit_status.h"
 
 namespace optserve::cli {
 
-// The exit statuses of `optserve`.
-inline constexpr int kExitOk = 0;
-inline constexpr int kExitRefused = 1;      // the request was refused, the job did not succeed, the file is damaged
-inline constexpr int kExitUsage = 2;        // the command line cannot be understood
-inline constexpr int kExitUnreachable = 3;  // no scheduler answers
-
-// Thrown to end a command with this exit status, after the message was printed to standard error.
+// Thrown to end a command with this exit status, after the message was printed.
 struct CommandFailure {
   int exit_status = 0;
   std::string message;
+  std::string code = {};  // for programs, as error_code_name() has them; empty: what the exit status means
 };
 
 class Command {

@@ -3,35 +3,64 @@
 #include <algorithm>
 #include <cstdio>
 #include <set>
+#include <thread>
 
+#include "base/clock.h"
 #include "cli/commands/command.h"
 #include "cli/stack/stack_folder.h"
+#include "cli/text/operator_text.h"
+#include "client/scheduler_choice.h"
+#include "transport/reachability.h"
 
 namespace optserve::cli {
 namespace {
 
 constexpr const char* kDefaultEndpoint = "tcp://127.0.0.1:5555";
 constexpr int kTimeoutMsMax = 24 * 3'600'000;
+constexpr size_t kIdDigits = 32;
+constexpr size_t kJobsSearched = 1'000'000;
+constexpr milliseconds kStartGrace{1'000};
+constexpr milliseconds kStartPoll{100};
+constexpr milliseconds kModelPoll{200};
+constexpr seconds kConnectLimit{2};
 
 std::string find_endpoints(const ConnectionOptions& options) {
   if (!options.scheduler.empty()) return options.scheduler;
-  if (options.folder.empty()) return kDefaultEndpoint;
+  if (options.folder.empty()) {
+    // A stack that was started here with the default folder may have other ports than the default ones.
+    const StackFolder here(kDefaultStackFolder);
+    if (const auto supervisor = here.read_pid(); !supervisor || !is_alive(*supervisor)) return kDefaultEndpoint;
+    const auto state = here.read_state();
+    return state.ok() ? state.value().client_endpoint : kDefaultEndpoint;
+  }
   return value_or_fail(StackFolder(options.folder).read_state()).client_endpoint;
 }
 
 }  // namespace
 
 void add_options(ConfigParser& parser, ConnectionOptions& options) {
+  parser.begin_group("Connection");
   parser.add("scheduler", options.scheduler,
              "Address of the scheduler's client port, or several addresses separated by commas; by default that of "
-             "the stack in --dir, otherwise tcp://127.0.0.1:5555");
+             "the stack in --dir, or in ./optserve-run if one runs there, otherwise tcp://127.0.0.1:5555");
   parser.add("dir", options.folder, "Folder of a local stack, as given to 'optserve up'");
   parser.add("timeout-ms", options.timeout_ms, "Time within which a request must be answered, retries included")
       .range(1, kTimeoutMsMax);
+  parser.begin_group("Options");
+}
+
+void add_patience_option(ConfigParser& parser, ConnectionOptions& options) {
+  parser.begin_group("Connection");
+  parser
+      .add("patience-seconds", options.patience_seconds,
+           "How long to wait for a scheduler that has stopped answering while the job runs")
+      .range(1, 30 * 24 * 3600);
+  parser.begin_group("Options");
 }
 
 void fail(const Refusal& refusal) {
-  throw CommandFailure{kExitRefused, std::string(error_code_name(refusal.code)) + ": " + refusal.message};
+  throw CommandFailure{kExitFailed, std::string(error_code_name(refusal.code)) + ": " + refusal.message,
+                       std::string(error_code_name(refusal.code))};
 }
 
 void report_refusal(const std::string& endpoint, const Refusal& refusal) {
@@ -39,41 +68,120 @@ void report_refusal(const std::string& endpoint, const Refusal& refusal) {
                std::string(error_code_name(refusal.code)).c_str(), refusal.message.c_str());
 }
 
-JobId parse_job(const std::string& text) {
+void check_job(const std::string& text) {
+  const bool is_hex = text.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (is_hex && text.size() >= kJobPrefixMin && text.size() <= kIdDigits) return;
+  throw CommandFailure{kExitUsage, "job is '" + text +
+                                       "', expected 32 lower-case hex digits, or the first of them, at least " +
+                                       std::to_string(kJobPrefixMin)};
+}
+
+JobId find_job(Client& client, const std::string& text) {
   if (const std::optional<JobId> job = JobId::from_hex(text)) return *job;
-  throw CommandFailure{kExitUsage, "job is '" + text + "', expected 32 lower-case hex digits"};
+  check_job(text);
+  std::vector<JobId> found;
+  for (const protocol::JobSummary& job : list_jobs(client, {}, kJobsSearched).jobs) {
+    if (job.job.hex().starts_with(text)) found.push_back(job.job);
+  }
+  if (found.size() == 1) return found.front();
+  if (found.empty()) fail(refuse(ErrorCode::kNotFound, "no job's id begins with " + text));
+  throw CommandFailure{kExitFailed,
+                       std::to_string(found.size()) + " jobs have ids that begin with " + text + ": " + found[0].hex() +
+                           ", " + found[1].hex() + (found.size() > 2 ? ", ..." : ""),
+                       "bad_request"};
 }
 
-Connection Connection::open(const ConnectionOptions& options) {
-  Connection connection;
-  client::ClientOptions client_options;
-  client_options.endpoints = find_endpoints(options);
-  client_options.timeout = std::chrono::milliseconds(options.timeout_ms);
-  connection.client_ = std::make_unique<Client>(client_options);
-  connection.status_ = connection.client_->status();
-  const auto& answers = connection.status_;
-  if (std::none_of(answers.begin(), answers.end(), [](const auto& one) { return one.answer.ok(); }))
-    throw CommandFailure{kExitUnreachable, "no scheduler answers at " + client_options.endpoints + " (" +
-                                               answers.front().answer.refusal().message +
-                                               "); 'optserve up' starts one"};
-  return connection;
+JobId find_key(Client& client, const std::string& tenant, const std::string& key) {
+  protocol::JobFilter filter;
+  filter.tenant = tenant;
+  std::optional<JobId> newest;
+  for (const protocol::JobSummary& job : list_jobs(client, filter, kJobsSearched).jobs) {
+    if (job.key == key) newest = job.job;  // the list is in the order of acceptance
+  }
+  if (!newest)
+    fail(refuse(ErrorCode::kNotFound, "no job " + (tenant.empty() ? std::string() : "of tenant '" + tenant + "' ") +
+                                          "has the key '" + key + "'"));
+  return *newest;
 }
 
-std::string Connection::choose_model(const std::string& wanted) const {
-  if (!wanted.empty()) return wanted;
+namespace {
+
+// Waits a moment for a scheduler that is about to start. Throws CommandFailure if nobody listens at any address: asking
+// for as long as the timeout allows would only hide that.
+void check_that_somebody_listens(const std::string& endpoints, milliseconds timeout) {
+  const auto addresses = client::split_endpoints(endpoints);
+  if (!addresses.ok()) return;  // the client says what is wrong
+  const SystemClock clock;
+  const Instant until = clock.now() + std::min<milliseconds>(timeout, kStartGrace);
+  std::string why;
+  while (true) {
+    why.clear();
+    for (const std::string& address : addresses.value()) {
+      const transport::Reachability found = transport::look_at(address, kConnectLimit);
+      if (!found.is_refused) return;
+      why += (why.empty() ? "" : "; ") + (addresses.value().size() > 1 ? address + ": " : "") + found.why;
+    }
+    if (clock.now() >= until) break;
+    std::this_thread::sleep_for(kStartPoll);
+  }
+  throw CommandFailure{kExitUnreachable,
+                       "no scheduler answers at " + endpoints + ": " + why + "; 'optserve up' starts one",
+                       "unavailable"};
+}
+
+bool answers(const Answers<protocol::SystemStatus>& all) {
+  return std::any_of(all.begin(), all.end(), [](const auto& one) { return one.answer.ok(); });
+}
+
+std::set<std::string> served_models(const Answers<protocol::SystemStatus>& all) {
   std::set<std::string> served;
-  for (const auto& [endpoint, status] : status_) {
+  for (const auto& [endpoint, status] : all) {
     if (!status.ok()) continue;
     for (const protocol::ServiceStatus& service : status.value().services) {
       if (service.kind == "worker") served.insert(service.models.begin(), service.models.end());
     }
   }
+  return served;
+}
+
+}  // namespace
+
+Connection Connection::open(const ConnectionOptions& options) {
+  Connection connection;
+  client::ClientOptions client_options;
+  client_options.endpoints = find_endpoints(options);
+  client_options.timeout = connection.timeout_ = std::chrono::milliseconds(options.timeout_ms);
+  check_that_somebody_listens(client_options.endpoints, client_options.timeout);
+  connection.client_ = std::make_unique<Client>(client_options);
+  connection.status_ = connection.client_->status();
+  if (!answers(connection.status_))
+    throw CommandFailure{kExitUnreachable,
+                         "no scheduler answers at " + client_options.endpoints + " within " +
+                             std::to_string(options.timeout_ms) +
+                             " ms: something accepts connections there, but not as the port of a scheduler for "
+                             "clients, which is 5555 by default",
+                         "unavailable"};
+  return connection;
+}
+
+std::string Connection::choose_model(const std::string& wanted) {
+  if (!wanted.empty()) return wanted;
+  const SystemClock clock;
+  const Instant until = clock.now() + timeout_;
+  std::set<std::string> served = served_models(status_);
+  while (served.empty() && clock.now() < until) {
+    std::this_thread::sleep_for(kModelPoll);
+    status_ = client_->status();
+    served = served_models(status_);
+  }
   if (served.size() == 1) return *served.begin();
   std::string names;
   for (const std::string& name : served) names += (names.empty() ? "" : ", ") + name;
-  throw CommandFailure{kExitRefused,
-                       served.empty() ? "no worker serves a model yet; name the model with --model to wait for a worker"
-                                      : "several models are served; choose one with --model: " + names};
+  throw CommandFailure{kExitFailed,
+                       served.empty() ? "no worker has served a model within " + std::to_string(timeout_.count()) +
+                                            " ms; name the model with --model to queue the job all the same"
+                                      : "several models are served; choose one with --model: " + names,
+                       "unknown_model"};
 }
 
 }  // namespace optserve::cli

@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "base/progress_line.h"
+#include "base/shutdown.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
 #include "cli/commands/followed_job.h"
@@ -39,7 +40,6 @@ using Given = ConfigParser::Given;
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
-  unsetenv("OPTSERVE_CONFIG");  // has been read; optserve-converter does not know the other commands in it
   execv(argv.front(), argv.data());
   throw errno_error("start " + arguments.front());
 }
@@ -61,7 +61,7 @@ class ConverterCommand final : public Command {
 
 // The options of `convert` that a conversion job has too; the others are the converter service's own.
 constexpr const char* kJobOptions[] = {"source", "destination", "dtype", "quantize", "shards", "verify", "progress"};
-constexpr const char* kConnectionOptions[] = {"scheduler", "dir", "timeout-ms"};
+constexpr const char* kConnectionOptions[] = {"scheduler", "dir", "timeout-ms", "patience-seconds"};
 constexpr const char* kRemoteOptions[] = {"parts", "key", "ttl-ms", "json"};
 
 template <class Names>
@@ -73,15 +73,18 @@ class ConvertCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command = conversion::add_command(parser, convert_, selected);
+    command.begin_group("With --remote");
     command.add("remote", remote_,
                 "Have a converter service do the conversion, which must see the same paths; allows --dtype, "
                 "--quantize, --shards, --verify and --progress, and needs a scheduler");
     add_options(command, connection_options_);
-    command.add("parts", parts_, "With --remote: number of converters that share the work, each with a job of its own")
+    add_patience_option(command, connection_options_);
+    command.begin_group("With --remote");
+    command.add("parts", parts_, "Number of converters that share the work, each with a job of its own")
         .range(1, kPartsMax);
-    command.add("key", key_, "With --remote: submitting again with the same key gives the same job");
-    command.add("ttl-ms", ttl_ms_, "With --remote: time after which the conversion is given up");
-    command.add("json", json_, "With --remote: print one JSON object for each job at the end");
+    command.add("key", key_, "Submitting again with the same key gives the same job");
+    command.add("ttl-ms", ttl_ms_, "Time after which the conversion is given up");
+    command.add("json", json_, "Print one JSON object for each job at the end");
     parser_ = &command;
   }
 
@@ -92,7 +95,7 @@ class ConvertCommand final : public Command {
       return run_remotely(clock);
     }
     for (const Given& one : given) {
-      if (is_one_of(one.name, kRemoteOptions) && !one.is_from_environment)
+      if (is_one_of(one.name, kRemoteOptions))
         throw CommandFailure{kExitUsage, one.name + ": only a conversion with --remote has this option"};
     }
     std::erase_if(given, [](const Given& one) {
@@ -106,7 +109,7 @@ class ConvertCommand final : public Command {
     for (const Given& one : given) {
       const bool is_known = one.name == "remote" || is_one_of(one.name, kJobOptions) ||
                             is_one_of(one.name, kConnectionOptions) || is_one_of(one.name, kRemoteOptions);
-      if (!is_known && !one.is_from_environment)
+      if (!is_known)
         throw CommandFailure{kExitUsage, one.name + ": a conversion with --remote does not have this option"};
     }
   }
@@ -125,8 +128,9 @@ class ConvertCommand final : public Command {
                                         .verify = convert_.verify};
     ProgressLine progress(true);
     const bool is_shown = convert_.show_progress && isatty(STDERR_FILENO) != 0;
-    const std::vector<protocol::JobResult> results = FollowedJob::run_all(
-        connection.client(), parts_of(job), [&](std::string_view, const protocol::JobEvent& event) {
+    FollowedJob followed(connection.client(), connection_options_.patience());
+    const std::vector<protocol::JobResult> results =
+        followed.run_all(parts_of(job), [&](std::string_view, const protocol::JobEvent& event) {
           if (is_shown && event.progress_total > 0)
             std::fputs(progress
                            .show(static_cast<uint64_t>(event.progress_done),
@@ -136,7 +140,8 @@ class ConvertCommand final : public Command {
           return true;
         });
     std::fputs(progress.erase().c_str(), stderr);
-    return report(results);
+    const int status = report(results);
+    return shutdown_requested() ? kExitInterrupted : status;
   }
 
   static std::string absolute(const std::string& path) {

@@ -34,12 +34,12 @@ class DownCommand final : public Command {
     const StackFolder folder(folder_);
     const std::optional<ProcessIdentity> supervisor = folder.read_pid();
     if (!supervisor) {
-      std::fprintf(stderr, "optserve down: no stack is running in %s\n", folder_.c_str());
+      std::fprintf(stderr, "optserve: no stack is running in %s; --dir names another folder\n", folder_.c_str());
       return kExitOk;
     }
     if (!is_alive(*supervisor)) {
       folder.remove_pid();
-      std::fprintf(stderr, "optserve down: the stack in %s (pid %d) had died already; its pid file is removed\n",
+      std::fprintf(stderr, "optserve: the stack in %s (pid %d) had died already; its pid file is removed\n",
                    folder_.c_str(), supervisor->pid);
       return kExitOk;
     }
@@ -53,7 +53,7 @@ class DownCommand final : public Command {
     if (!now_) {
       kill(supervisor.pid, SIGTERM);
       if (wait_until_gone(supervisor, drain * kDrainRounds + kExitGrace, clock)) {
-        std::fprintf(stderr, "optserve down: stopped\n");
+        std::fprintf(stderr, "optserve: stopped\n");
         return kExitOk;
       }
     }
@@ -64,12 +64,12 @@ class DownCommand final : public Command {
     kill(supervisor.pid, SIGKILL);
     for (const ProcessIdentity& process : processes) {
       if (wait_until_gone(process, kExitGrace, clock)) continue;
-      std::fprintf(stderr, "optserve down: process %d does not end\n", process.pid);
-      return kExitRefused;
+      std::fprintf(stderr, "optserve: process %d does not end\n", process.pid);
+      return kExitFailed;
     }
     folder.remove_pid();
-    std::fprintf(stderr, "optserve down: %s\n", now_ ? "killed" : "did not stop in time and was killed");
-    return now_ ? kExitOk : kExitRefused;
+    std::fprintf(stderr, "optserve: %s\n", now_ ? "killed" : "did not stop in time and was killed");
+    return now_ ? kExitOk : kExitFailed;
   }
 
   std::string folder_ = "optserve-run";

@@ -37,28 +37,6 @@ std::string whole_line(std::string text) {
   return text;
 }
 
-// Submits the jobs, which are one group, and waits for their results. Ctrl-C cancels the group.
-std::vector<protocol::JobResult> run_to_their_ends(Client& client, const std::vector<protocol::JobSpec>& jobs) {
-  install_shutdown_signals();
-  const auto outcomes = value_or_fail(client.submit(jobs));
-  std::vector<protocol::JobResult> results;
-  bool cancelled = false;
-  for (const protocol::SubmitOutcome& outcome : outcomes) {
-    if (!outcome.job) {
-      (void)client.cancel_group(jobs.front().tenant, jobs.front().group);
-      fail(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
-    }
-  }
-  while (results.size() < outcomes.size()) {
-    if (shutdown_requested() && !std::exchange(cancelled, true))
-      (void)value_or_fail(client.cancel_group(jobs.front().tenant, jobs.front().group));
-    protocol::JobResult result =
-        value_or_fail(client.wait(*outcomes[results.size()].job, std::chrono::milliseconds(500)));
-    if (protocol::is_terminal(result.state)) results.push_back(std::move(result));
-  }
-  return results;
-}
-
 class GenerateCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
@@ -66,17 +44,25 @@ class GenerateCommand final : public Command {
         parser.add_command("generate", "Continue a text, and print the output while it is generated", selected);
     add_options(command, job_options_);
     add_options(command, connection_options_);
+    add_patience_option(command, connection_options_);
+    command.begin_group("Prompt and output");
     command.add("echo", echo_, "Print the prompt before the output");
     command.add("stats", stats_, "Print tokens and times to standard error at the end");
-    command.add("n", n_, "Number of choices that are printed, with consecutive seeds");
+    command.add("n", n_, "Number of choices that are printed, with consecutive seeds").also({"num-return-sequences"});
     command.add("best-of", best_of_, "Number of choices that are made; the likeliest n of them are printed; 0: n");
     command.add("json", json_, "Print one JSON object at the end instead of the text");
+    command.add_example("optserve generate \"The capital of France is\"", "greedy only with --temperature 0");
+    command.add_example("optserve generate --prompt-file story.txt --max-new-tokens 200 --temperature 0.8 --top-p 0.95",
+                        "a prompt from a file, drawn");
+    command.add_example("optserve generate \"Q: Why?\" --stop \"Q:\" --n 3 --json", "three choices as JSON");
+    command.add_example("optserve generate --help=beam", "only the options about beam search");
   }
 
   int run(const Clock&) override {
     const std::string prompt = read_prompt(job_options_);
+    protocol::JobSpec job = make_job(job_options_, prompt);
     Connection connection = Connection::open(connection_options_);
-    protocol::JobSpec job = make_job(job_options_, prompt, connection.choose_model(job_options_.model));
+    job.model = connection.choose_model(job.model);
     if (n_ != 1 || best_of_ != 0) return run_choices(connection.client(), job, prompt);
     if (echo_ && !json_) print(prompt);
     // The line would erase an echoed prompt.
@@ -87,7 +73,8 @@ class GenerateCommand final : public Command {
       std::fputs((waiting.empty() ? line.erase() : line.show(waiting)).c_str(), stderr);
       return json_ || print(piece);
     };
-    const protocol::JobResult result = FollowedJob::run(connection.client(), std::move(job), on_event);
+    FollowedJob followed(connection.client(), connection_options_.patience());
+    const protocol::JobResult result = followed.run(std::move(job), on_event);
     std::fputs(line.erase().c_str(), stderr);
     if (json_) {
       print(result_json(result));
@@ -97,17 +84,19 @@ class GenerateCommand final : public Command {
     if (stats_) {
       print_stats(result);
     } else if (exit_status_of(result) != 0) {
-      std::fprintf(stderr, "optserve generate: %s", result_summary(result).c_str());
+      std::fprintf(stderr, "optserve: %s", result_summary(result).c_str());
     }
-    return exit_status_of(result);
+    return shutdown_requested() ? kExitInterrupted : exit_status_of(result);
   }
 
  private:
   // Prints the choices one after the other at the end, because their streams would mix.
   int run_choices(Client& client, const protocol::JobSpec& job, const std::string& prompt) {
     const auto jobs = value_or_fail(client::choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
-    const auto results = client::best_choices(run_to_their_ends(client, jobs), n_);
-    int status = 0;
+    FollowedJob followed(client, connection_options_.patience());
+    const auto ended = followed.run_all(jobs, [](std::string_view, const protocol::JobEvent&) { return true; });
+    const auto results = client::best_choices(ended, n_);
+    int status = shutdown_requested() ? kExitInterrupted : kExitOk;
     if (json_) print("{\"choices\": [");
     for (size_t i = 0; i < results.size(); ++i) {
       if (json_) {

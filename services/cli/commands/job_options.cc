@@ -24,7 +24,7 @@ std::string read_stream(std::istream& stream, const std::string& name) {
     stream.read(buffer.data(), buffer.size());
     text.append(buffer.data(), static_cast<size_t>(stream.gcount()));
   }
-  if (stream.bad()) throw CommandFailure{kExitRefused, "cannot read " + name};
+  if (stream.bad()) throw CommandFailure{kExitFailed, "cannot read " + name};
   if (text.ends_with('\n')) text.pop_back();
   return text;
 }
@@ -40,6 +40,7 @@ void check_utf8(const char* option, const std::string& text) {
 }  // namespace
 
 void add_options(ConfigParser& parser, JobOptions& options) {
+  parser.begin_group("Prompt and output");
   parser.add_positional("text", options.text,
                         "Prompt; instead of it use --prompt, --prompt-file, --prompt-ids or standard input", false);
   parser.add("prompt", options.prompt, "Prompt");
@@ -47,10 +48,14 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add("prompt-ids", options.prompt_ids,
              "Prompt as token ids separated by commas, with the leading 2 (</s>) included");
   parser.add("model", options.model, "Name of the model; not needed if only one is served");
-  parser.add("max-new-tokens", options.max_new_tokens, "Most tokens of output");
-  add_options(parser, options.sampling);
+  parser.add("max-new-tokens", options.max_new_tokens, "Most tokens of output")
+      .also({"max-tokens", "output-length", "output-len", "request-output-len"});
   parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
   parser.add("include-stop", options.include_stop, "Keep the stop text or stop id at the end of the output");
+  parser.add("prompt-logprobs", options.prompt_logprobs,
+             "With --json: also give the log-probability of each prompt token");
+  add_options(parser, options.sampling);
+  parser.begin_group("Queue");
   parser.add("key", options.key, "Submitting again with the same key gives the same job");
   parser.add("tenant", options.tenant, "Tenant whose share of the queue the job uses");
   parser.add("priority", options.priority, "0 to 9; jobs of higher priority start first");
@@ -64,8 +69,7 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add("run-limit-ms", options.run_limit_ms, "Longest time of one attempt; 0: only ttl-ms counts");
   parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when no client follows it");
   parser.add("result-ttl-ms", options.result_ttl_ms, "Time for which the result can be fetched");
-  parser.add("prompt-logprobs", options.prompt_logprobs,
-             "With --json: also give the log-probability of each prompt token");
+  parser.begin_group("Options");
 }
 
 std::string read_prompt(const JobOptions& options) {
@@ -79,7 +83,7 @@ std::string read_prompt(const JobOptions& options) {
   if (!options.prompt.empty()) return options.prompt;
   if (!options.prompt_file.empty() && options.prompt_file != "-") {
     std::ifstream file(options.prompt_file, std::ios::binary);
-    if (!file) throw CommandFailure{kExitRefused, errno_error("open " + options.prompt_file).what()};
+    if (!file) throw CommandFailure{kExitFailed, errno_error("open " + options.prompt_file).what()};
     return read_stream(file, options.prompt_file);
   }
   if (options.prompt_file.empty() && isatty(STDIN_FILENO) != 0)
@@ -88,11 +92,11 @@ std::string read_prompt(const JobOptions& options) {
   return read_stream(std::cin, "standard input");
 }
 
-protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model) {
+protocol::JobSpec make_job(const JobOptions& options, std::string prompt) {
   protocol::JobSpec job = options.defaults;
   job.key = options.key;
   job.tenant = options.tenant;
-  job.model = std::move(model);
+  job.model = options.model;
   job.prompt = std::move(prompt);
   apply(options.sampling, job);
   job.prompt_ids = read_ids("prompt-ids", options.prompt_ids);
@@ -114,6 +118,7 @@ protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::s
   for (const std::string& word : job.bad_words) check_utf8("bad-word", word);
   protocol::JobSpec checked = job;
   if (checked.key.empty()) checked.key = "chosen-by-the-client";
+  if (checked.model.empty()) checked.model = "chosen-when-connected";
   if (const Status status = protocol::validate(checked); !status.ok()) fail(status.refusal());
   return job;
 }

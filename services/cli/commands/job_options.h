@@ -42,7 +42,8 @@ void add_options(ConfigParser& parser, JobOptions& options);
 // a file or of standard input is removed. Throws CommandFailure.
 std::string read_prompt(const JobOptions& options);
 
-// Makes the job and checks it against the limits of the protocol. Throws CommandFailure naming the wrong option.
-protocol::JobSpec make_job(const JobOptions& options, std::string prompt, std::string model);
+// Makes the job and checks it against the limits of the protocol, which needs no scheduler. The model may still be
+// missing. Throws CommandFailure naming the wrong option.
+protocol::JobSpec make_job(const JobOptions& options, std::string prompt);
 
 }  // namespace optserve::cli

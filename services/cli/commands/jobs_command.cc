@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "cli/commands/command.h"
@@ -41,6 +42,12 @@ protocol::JobFilter make_filter(const FilterOptions& options) {
   return filter;
 }
 
+void keep_newest(JobListing& listing, size_t limit) {
+  std::ranges::reverse(listing.jobs);
+  listing.more = listing.more || listing.jobs.size() > limit;
+  if (listing.jobs.size() > limit) listing.jobs.resize(limit);
+}
+
 // The options that `list` and `dead` share.
 struct ListOptions {
   FilterOptions filter;
@@ -55,15 +62,18 @@ class JobsCommand final : public Command {
     ConfigParser& list = declare_part(command, "list", "List jobs in the order in which they were accepted", list_);
     add_options(list, list_options_.filter);
     list.add("limit", list_options_.limit, "Most jobs in the list").range(1, kListedMax);
+    list.add("newest", newest_, "The jobs that were accepted last, newest first");
+    list.add_example("optserve jobs list --state running", "what runs now");
+    list.add_example("optserve jobs list --newest --limit 10", "the last ten jobs");
     ConfigParser& show = declare_part(command, "show", "Show everything that is known about a job", show_);
-    show.add_positional("job", job_, "Id of the job", true);
+    show.add_positional("job", job_, "Id of the job, or its first digits", true);
     ConfigParser& dead = declare_part(
         command, "dead", "List dead jobs, whose worker was lost in every attempt, with the reasons", dead_);
     add_owner_options(dead, dead_options_.filter);
     dead.add("limit", dead_options_.limit, "Most jobs in the list").range(1, kListedMax);
     ConfigParser& requeue = declare_part(
         command, "requeue", "Queue dead jobs again, with the same ids and a full number of attempts", requeue_);
-    requeue.add_positional("jobs", jobs_, "Ids of the jobs", true);
+    requeue.add_positional("jobs", jobs_, "Ids of the jobs, or their first digits", true);
     ConfigParser& purge = declare_part(
         command, "purge", "Delete ended jobs with their results and keys; needs at least one condition", purge_);
     purge.add_positional("job", job_, "Id of one job", false);
@@ -95,19 +105,22 @@ class JobsCommand final : public Command {
     if (is_dead_list) options.filter.state = "dead";
     const protocol::JobFilter filter = make_filter(options.filter);
     Connection connection = Connection::open(connection_options_);
-    const JobListing listing = list_jobs(connection.client(), filter, static_cast<size_t>(options.limit));
+    const auto limit = static_cast<size_t>(options.limit);
+    JobListing listing = list_jobs(connection.client(), filter, newest_ ? kListedMax : limit);
+    if (newest_) keep_newest(listing, limit);
     const std::string text = json_          ? listing_json(listing)
                              : is_dead_list ? reasons_table(listing)
                                             : listing_table(listing);
     std::fputs(text.c_str(), stdout);
-    if (listing.more && !json_) std::fprintf(stderr, "optserve jobs: there are more jobs; see --limit\n");
+    if (listing.more && !json_) std::fprintf(stderr, "optserve: there are more jobs; see --limit\n");
     return report_refusals(listing.unanswered);
   }
 
   int run_show() {
-    protocol::JobFilter filter;
-    filter.job = parse_job(job_);
+    check_job(job_);
     Connection connection = Connection::open(connection_options_);
+    protocol::JobFilter filter;
+    filter.job = find_job(connection.client(), job_);
     const protocol::JobResult result = value_or_fail(connection.client().get(*filter.job));
     std::optional<protocol::JobSummary> summary;
     const JobListing listing = list_jobs(connection.client(), filter, 1);
@@ -117,16 +130,17 @@ class JobsCommand final : public Command {
   }
 
   int run_requeue() {
-    std::vector<JobId> ids;
-    for (const std::string& text : jobs_) ids.push_back(parse_job(text));
+    for (const std::string& text : jobs_) check_job(text);
     Connection connection = Connection::open(connection_options_);
+    std::vector<JobId> ids;
+    for (const std::string& text : jobs_) ids.push_back(find_job(connection.client(), text));
     int exit_status = kExitOk;
     for (const JobId& job : ids) {
       const Result<protocol::JobResult> requeued = connection.client().requeue(job);
       if (!requeued.ok()) {
-        std::fprintf(stderr, "optserve jobs: %s: %s: %s\n", job.hex().c_str(),
+        std::fprintf(stderr, "optserve: %s: %s: %s\n", job.hex().c_str(),
                      std::string(error_code_name(requeued.refusal().code)).c_str(), requeued.refusal().message.c_str());
-        exit_status = kExitRefused;
+        exit_status = kExitFailed;
       } else {
         std::fputs(json_ ? result_json(requeued.value()).c_str() : result_summary(requeued.value()).c_str(), stdout);
       }
@@ -136,10 +150,11 @@ class JobsCommand final : public Command {
 
   int run_purge() {
     protocol::JobFilter filter = make_filter(purge_options_);
-    if (!job_.empty()) filter.job = parse_job(job_);
-    if (filter == protocol::JobFilter{})
+    if (!job_.empty()) check_job(job_);
+    if (job_.empty() && filter == protocol::JobFilter{})
       throw CommandFailure{kExitUsage, "purge: expected a job or one of --state, --tenant, --model and --group"};
     Connection connection = Connection::open(connection_options_);
+    if (!job_.empty()) filter.job = find_job(connection.client(), job_);
     const auto jobs = static_cast<long long>(value_or_fail(connection.client().purge(filter)));
     std::printf(json_ ? "{\"purged\":%lld}\n" : "%lld jobs deleted\n", jobs);
     return kExitOk;
@@ -164,6 +179,7 @@ class JobsCommand final : public Command {
   std::vector<std::string> jobs_;
   std::string group_name_, tenant_;
   bool cancel_ = false;
+  bool newest_ = false;
 };
 
 }  // namespace

@@ -80,7 +80,7 @@ class JournalCommand final : public Command {
                   static_cast<long long>(found.dead));
       std::printf("%s\n", found.damage.empty() ? "sound" : ("damaged: " + found.damage).c_str());
     }
-    return found.damage.empty() ? kExitOk : kExitRefused;
+    return found.damage.empty() ? kExitOk : kExitFailed;
   }
 
   int run_restore() const {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "cli/commands/command.h"
@@ -31,8 +32,15 @@ class QueueCommand final : public Command {
                                                    : ControlScope::kQueue;
     Connection connection = Connection::open(connection_options_);
     const auto answers = connection.client().control(action, scope, model_ + service_);
-    std::fputs((json_ ? status_json(answers) : status_table(answers)).c_str(), stdout);
-    return report_refusals(answers);
+    if (!json_) {
+      Answers<protocol::SystemStatus> done = answers;
+      std::erase_if(done, [](const auto& one) { return !one.answer.ok(); });
+      std::fputs(status_table(done).c_str(), stdout);
+      return report_refusals(answers);
+    }
+    std::fputs(status_json(answers).c_str(), stdout);
+    const bool all_done = std::ranges::all_of(answers, [](const auto& one) { return one.answer.ok(); });
+    return all_done ? kExitOk : kExitFailed;
   }
 
  private:

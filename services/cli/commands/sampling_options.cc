@@ -23,7 +23,7 @@ T read_number(const std::string& option, const std::string& expected, std::strin
   return value;
 }
 
-TokenBias read_bias(const std::string& text) {
+sampling::TokenBias read_bias(const std::string& text) {
   constexpr const char* kExpected = "id=bias, as in 50118=-2.5";
   const size_t equals = text.find('=');
   if (equals == std::string::npos) fail_usage("logit-bias", kExpected, text);
@@ -31,13 +31,35 @@ TokenBias read_bias(const std::string& text) {
           read_number<float>("logit-bias", kExpected, std::string_view(text).substr(equals + 1))};
 }
 
+// What FasterTransformer, Metaseq, vLLM, transformers and the OpenAI API call these parameters; docs/coming_from.md has
+// the list for readers.
+struct OtherName {
+  std::string_view option, name;
+};
+constexpr OtherName kOtherNames[] = {
+    {"top-k", "runtime-top-k"},
+    {"top-p", "runtime-top-p"},
+    {"min-new-tokens", "min-tokens"},
+    {"min-new-tokens", "min-length"},
+    {"seed", "random-seed"},
+    {"beam-width", "num-beams"},
+    {"beam-length-penalty", "length-penalty"},
+    {"beam-length-penalty", "len-penalty"},
+    {"beam-diversity", "beam-search-diversity-rate"},
+    {"beam-diversity", "diversity-rate"},
+};
+
 template <class Wanted>
-void add_parameters(ConfigParser& parser, SamplingParams& params, Wanted&& is_wanted) {
-  for_each_parameter(params, [&](const ParameterInfo& info, auto& field) {
+void add_parameters(ConfigParser& parser, sampling::SamplingParams& params, Wanted&& is_wanted) {
+  sampling::for_each_parameter(params, [&](const sampling::ParameterInfo& info, auto& field) {
     if constexpr (!std::is_enum_v<std::remove_reference_t<decltype(field)>>) {
       std::string name = info.name;
       std::ranges::replace(name, '_', '-');
-      if (is_wanted(info.name)) parser.add(name, field, info.help);
+      if (!is_wanted(info.name)) return;
+      ConfigOption option = parser.add(name, field, info.help);
+      for (const OtherName& other : kOtherNames) {
+        if (other.option == name) option.also({other.name});
+      }
     }
   });
 }
@@ -56,20 +78,22 @@ std::vector<TokenId> read_ids(const char* option, const std::string& text) {
 }
 
 void add_options(ConfigParser& parser, SamplingOptions& options) {
+  parser.begin_group("Sampling and beam search");
   add_parameters(parser, options.params, [](std::string_view) { return true; });
   parser.add("profile", options.profile,
              "System whose sampling is imitated where systems differ: default, fastertransformer or metaseq");
   parser.add("logit-bias", options.logit_bias,
              "id=bias: number from -100 to 100 that is added to the id's logit; repeatable");
   parser.add("allowed-ids", options.allowed_ids, "Ids, separated by commas; only these are drawn");
-  parser.add("stop-ids", options.stop_ids, "Ids, separated by commas, that end the output");
+  parser.add("stop-ids", options.stop_ids, "Ids, separated by commas, that end the output").also({"stop-token-ids"});
   parser.add("top-p-reset-ids", options.top_p_reset_ids,
              "Ids, separated by commas, after which top-p starts again at its first value");
   parser.add("bad-word", options.bad_words, "Text that the output must not contain; repeatable");
   parser.add("bad-word-ids", options.bad_word_ids, "The same, as ids separated by commas; repeatable");
+  parser.begin_group("Options");
 }
 
-void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params) {
+void add_benchmarked_parameters(ConfigParser& parser, sampling::SamplingParams& params) {
   add_parameters(parser, params, [](std::string_view name) {
     return name != "seed" && name != "ignore_eos" && name != "min_new_tokens";
   });
@@ -77,7 +101,7 @@ void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params) {
 
 void apply(const SamplingOptions& options, protocol::JobSpec& job) {
   job.sampling = options.params;
-  const auto profile = parse_sampling_profile(options.profile);
+  const auto profile = sampling::parse_sampling_profile(options.profile);
   if (!profile.ok()) throw CommandFailure{kExitUsage, profile.refusal().message};
   job.sampling.profile = profile.value();
   for (const std::string& bias : options.logit_bias) job.rules.logit_bias.push_back(read_bias(bias));

@@ -10,7 +10,7 @@
 namespace optserve::cli {
 
 struct SamplingOptions {
-  SamplingParams params;
+  sampling::SamplingParams params;
   std::string profile = "default";
   std::vector<std::string> logit_bias;                 // "id=bias"
   std::string allowed_ids, stop_ids, top_p_reset_ids;  // "5,6,7"
@@ -21,7 +21,7 @@ struct SamplingOptions {
 void add_options(ConfigParser& parser, SamplingOptions& options);
 // The parameters of the table that change the work for a token, for benchmarks: their requests have fixed lengths and
 // their own seeds.
-void add_benchmarked_parameters(ConfigParser& parser, SamplingParams& params);
+void add_benchmarked_parameters(ConfigParser& parser, sampling::SamplingParams& params);
 // Sets sampling, rules and bad words of a job. Throws CommandFailure naming an option that cannot be parsed.
 void apply(const SamplingOptions& options, protocol::JobSpec& job);
 

@@ -16,23 +16,24 @@ class SubmitCommand final : public Command {
     add_options(command, job_options_);
     add_options(command, connection_options_);
     command.add("json", json_, "Print a JSON object instead of the id");
+    command.add_example("optserve submit \"Once upon a time\" --key story-1", "queue a job; repeating it is safe");
+    command.add_example("optserve result --wait JOB", "wait for its output");
   }
 
   int run(const Clock&) override {
-    std::string prompt = read_prompt(job_options_);
+    protocol::JobSpec job = make_job(job_options_, read_prompt(job_options_));
     Connection connection = Connection::open(connection_options_);
-    protocol::JobSpec job = make_job(job_options_, std::move(prompt), connection.choose_model(job_options_.model));
+    job.model = connection.choose_model(job.model);
     const auto outcomes = value_or_fail(connection.client().submit({std::move(job)}));
     check_eq(outcomes.size(), size_t{1}, "outcomes of one job");
     const protocol::SubmitOutcome& outcome = outcomes.front();
     if (json_) {
       std::fputs(outcome_json(outcome).c_str(), stdout);
-      return outcome.job ? kExitOk : kExitRefused;
+      return outcome.job ? kExitOk : kExitFailed;
     }
     if (!outcome.job) fail(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
     std::printf("%s\n", outcome.job->hex().c_str());
-    if (outcome.duplicate)
-      std::fprintf(stderr, "optserve submit: a job with this key exists already; this is its id\n");
+    if (outcome.duplicate) std::fprintf(stderr, "optserve: a job with this key exists already; this is its id\n");
     return kExitOk;
   }
 

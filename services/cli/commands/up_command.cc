@@ -19,12 +19,16 @@ namespace optserve::cli {
 namespace {
 
 constexpr std::string_view kReadyLine = "ready\n";
+constexpr std::string_view kProgress = "progress: ";  // begins a line that is not the last
 
 std::string ready_text(const StackPlan& plan, const StackOptions& options) {
   std::string text = "ready: " + options.name + " at " + plan.client_endpoint + "\n";
-  for (const PlannedProcess& process : plan.processes)
-    text += "  " + process.name + ": http://127.0.0.1:" + std::to_string(process.http_port) + "/metrics, " +
-            options.folder + "/" + process.name + ".log\n";
+  for (const PlannedProcess& process : plan.processes) {
+    // A worker's own metrics are few; those of rank 0, whose port follows, tell of its work.
+    const bool is_worker = process.program == "optserve-worker";
+    text += "  " + process.name + ": http://127.0.0.1:" + std::to_string(process.http_port + (is_worker ? 1 : 0)) +
+            "/metrics, " + options.folder + "/" + process.name + ".log\n";
+  }
   return text + "stop it with: optserve down --dir " + options.folder + "\n";
 }
 
@@ -32,8 +36,9 @@ std::string ready_text(const StackPlan& plan, const StackOptions& options) {
 class TerminalReport final : public StartReport {
  public:
   explicit TerminalReport(const StackOptions& options) : options_(options) {}
+  void progress(const std::string& line) override { std::fprintf(stderr, "%s\n", line.c_str()); }
   void ready(const StackPlan& plan) override { std::fputs(ready_text(plan, options_).c_str(), stderr); }
-  void failed(const std::string& message) override { std::fprintf(stderr, "optserve up: %s\n", message.c_str()); }
+  void failed(const std::string& message) override { std::fprintf(stderr, "optserve: %s\n", message.c_str()); }
   bool is_abandoned() const override { return false; }
 
  private:
@@ -48,6 +53,7 @@ class PipeReport final : public StartReport {
   PipeReport(const PipeReport&) = delete;
   PipeReport& operator=(const PipeReport&) = delete;
 
+  void progress(const std::string& line) override { send(std::string(kProgress) + line + "\n"); }
   void ready(const StackPlan&) override { send(kReadyLine); }
   void failed(const std::string& message) override { send(message); }
   bool is_abandoned() const override {
@@ -62,7 +68,8 @@ class PipeReport final : public StartReport {
   int fd_;
 };
 
-std::string read_to_end(int fd) {
+// Shows the lines of progress as they come. Returns the rest: kReadyLine or a message.
+std::string read_report(int fd) {
   std::string text;
   std::array<char, 4096> buffer{};
   while (true) {
@@ -70,6 +77,12 @@ std::string read_to_end(int fd) {
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return text;
     text.append(buffer.data(), static_cast<size_t>(got));
+    while (text.starts_with(kProgress)) {
+      const size_t end = text.find('\n');
+      if (end == std::string::npos) break;
+      std::fprintf(stderr, "%s\n", text.substr(kProgress.size(), end - kProgress.size()).c_str());
+      text.erase(0, end + 1);
+    }
     if (text == kReadyLine) return text;
   }
 }
@@ -80,6 +93,9 @@ class UpCommand final : public Command {
     ConfigParser& command = parser.add_command(
         "up", "Start a local stack (scheduler, tokenizers, workers) and keep its processes alive", selected);
     add_options(command, options_);
+    command.add_example("optserve up --model models/opt-125m", "one worker on the CPU, on ports 5555 and 5556");
+    command.add_example("optserve up --model models/opt-30b --world 2", "one worker of two processes");
+    command.add_example("optserve up --model models/opt-125m --ports auto --dir run2", "a second stack beside it");
   }
 
   int run(const Clock& clock) override {
@@ -89,7 +105,7 @@ class UpCommand final : public Command {
     std::optional<StackLock> lock = StackLock::try_take(folder);
     if (!lock) return refused(running_text(folder));
     if (folder.read_pid()) {
-      std::fprintf(stderr, "optserve up: the stack that was started in %s has died; starting a new one\n",
+      std::fprintf(stderr, "optserve: the stack that was started in %s has died; starting a new one\n",
                    folder.path().c_str());
       folder.remove_pid();
     }
@@ -104,8 +120,8 @@ class UpCommand final : public Command {
 
  private:
   static int refused(const std::string& message) {
-    std::fprintf(stderr, "optserve up: %s\n", message.c_str());
-    return kExitRefused;
+    std::fprintf(stderr, "optserve: %s\n", message.c_str());
+    return kExitFailed;
   }
 
   StackPorts free_ports() const {
@@ -122,7 +138,7 @@ class UpCommand final : public Command {
   int run_here(const StackPlan& plan, const StackFolder& folder, const Clock& clock) {
     init_logging("supervisor", options_.log_level, LogFormat::kText);
     TerminalReport report(options_);
-    return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitRefused;
+    return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitFailed;
   }
 
   int run_detached(const StackPlan& plan, const StackFolder& folder, const Clock& clock) {
@@ -136,7 +152,7 @@ class UpCommand final : public Command {
       _exit(supervise(plan, folder, report[1], clock));
     }
     close(report[1]);
-    const std::string heard = read_to_end(report[0]);
+    const std::string heard = read_report(report[0]);
     close(report[0]);
     if (heard == kReadyLine) {
       std::fputs(ready_text(plan, options_).c_str(), stderr);
@@ -157,11 +173,11 @@ class UpCommand final : public Command {
       if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
         throw errno_error("dup2");
       init_logging("supervisor", options_.log_level, LogFormat::kText);
-      return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitRefused;
+      return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitFailed;
     } catch (const std::exception& error) {
       report.failed(error.what());
       std::fprintf(stderr, "%s\n", error.what());
-      return kExitRefused;
+      return kExitFailed;
     }
   }
 

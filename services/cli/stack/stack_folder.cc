@@ -81,6 +81,24 @@ std::string StackFolder::log_tail(const std::string& process, int lines) const {
   return text;
 }
 
+std::string StackFolder::first_cause(const std::string& process) const {
+  constexpr std::string_view kError = " E ", kCause = " cause=";
+  std::ifstream file(log_path(process));
+  for (std::string line; std::getline(file, line);) {
+    const size_t at = line.find(kCause);
+    if (at == std::string::npos || line.find(kError) > at) continue;
+    const std::string cause = line.substr(at + kCause.size());
+    if (!cause.starts_with('"')) return cause;
+    std::string plain;  // a text with spaces is quoted, with backslashes before the quotes in it
+    for (size_t i = 1; i < cause.size() && cause[i] != '"'; ++i) {
+      if (cause[i] == '\\' && i + 1 < cause.size()) ++i;
+      plain += cause[i];
+    }
+    return plain;
+  }
+  return "";
+}
+
 void StackFolder::rotate_logs() const {
   for (const auto& entry : std::filesystem::directory_iterator(path_)) {
     if (entry.path().extension() != ".log") continue;

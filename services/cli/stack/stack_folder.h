@@ -33,6 +33,8 @@ struct StackState {
   std::vector<StackProcess> processes;
 };
 
+inline constexpr const char* kDefaultStackFolder = "optserve-run";
+
 class StackFolder {
  public:
   explicit StackFolder(std::string path) : path_(std::move(path)) {}
@@ -43,6 +45,8 @@ class StackFolder {
   void create() const;  // with its parents; throws Error
   // The last `lines` lines of a process's log, for error messages; empty without a log.
   std::string log_tail(const std::string& process, int lines) const;
+  // The cause that the first error in a process's log names; empty if there is none.
+  std::string first_cause(const std::string& process) const;
   // Renames the logs of an earlier start to NAME.log.1.
   void rotate_logs() const;
 

@@ -1,9 +1,11 @@
 #include "cli/stack/stack_plan.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "checkpoint/manifest/layout.h"
 #include "checkpoint/manifest/model_identity.h"
 #include "model_spec/opt_config.h"
 
@@ -20,24 +22,25 @@ Status check_model(StackOptions& options) {
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (Status status = check_shards(options.model, manifest.shards, options.world); !status.ok()) return status;
+  if (Status status = check_shards(options.model, manifest, options.world); !status.ok()) return status;
   if (identity.value().vocabulary_digest.empty())
     return refuse(ErrorCode::kBadRequest, "model: " + options.model + " was written without a tokenizer");
   if (options.name.empty()) options.name = manifest.config.name;
   return ok_status();
 }
 
+void append(PlannedProcess& planned, std::initializer_list<std::string> arguments) {
+  planned.arguments.insert(planned.arguments.end(), arguments);
+}
+
 // The arguments that every process has.
 PlannedProcess process(const StackOptions& options, std::string name, std::string program, int http_port) {
   PlannedProcess planned{std::move(name), std::move(program), {}, http_port};
   if (planned.program == "optserve-converter") planned.arguments.push_back("serve");
+  if (planned.program != "optserve-scheduler") append(planned, {"--name", planned.name});
   planned.arguments.insert(planned.arguments.end(), {"--http-port", std::to_string(http_port), "--http-address",
                                                      "127.0.0.1", "--log-level", options.log_level});
   return planned;
-}
-
-void append(PlannedProcess& planned, std::initializer_list<std::string> arguments) {
-  planned.arguments.insert(planned.arguments.end(), arguments);
 }
 
 }  // namespace
@@ -67,11 +70,17 @@ void add_options(ConfigParser& parser, StackOptions& options) {
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
 }
 
-Status check_shards(const std::string& folder, int shards, int world) {
-  if (shards % world == 0) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(shards) +
-                                            " shards, which cannot be shared by " + std::to_string(world) +
-                                            " ranks; convert it again with --shards " + std::to_string(world));
+Status check_shards(const std::string& folder, const checkpoint::Manifest& manifest, int world) {
+  if (manifest.shards % world == 0) return ok_status();
+  const std::vector<int> legal = checkpoint::legal_shards(manifest.config, manifest.quantisation);
+  std::string advice = "convert it again with --shards " + std::to_string(world);
+  if (std::find(legal.begin(), legal.end(), world) == legal.end()) {
+    advice = "this model can be shared by";
+    for (const int ranks : legal) advice += (ranks == legal.front() ? " " : ", ") + std::to_string(ranks);
+  }
+  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(manifest.shards) +
+                                            " shards, which cannot be shared by " + std::to_string(world) + " ranks; " +
+                                            advice);
 }
 
 Status check_worker_options(const std::vector<std::string>& worker_options) {

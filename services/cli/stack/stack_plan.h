@@ -6,6 +6,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "checkpoint/manifest/manifest.h"
 
 namespace optserve::cli {
 
@@ -34,7 +35,7 @@ void add_options(ConfigParser& parser, StackOptions& options);
 Status check_options(StackOptions& options);
 
 // Refuses a number of ranks that does not divide the number of shards in `folder`.
-Status check_shards(const std::string& folder, int shards, int world);
+Status check_shards(const std::string& folder, const checkpoint::Manifest& manifest, int world);
 // Refuses options that are not NAME=VALUE.
 Status check_worker_options(const std::vector<std::string>& worker_options);
 

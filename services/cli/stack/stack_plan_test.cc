@@ -64,7 +64,12 @@ TEST_F(StackPlanTest, GroupSizesThatTheShardsDoNotAllowAreRefusedBeforeAnythingS
     EXPECT_EQ(refusal(), "") << world;
   }
   options_.world = 3;
-  EXPECT_THAT(refusal(), HasSubstr("has 4 shards, which cannot be shared by 3 ranks"));
+  EXPECT_THAT(refusal(),
+              HasSubstr("has 4 shards, which cannot be shared by 3 ranks; this model can be shared by 1, 2, 4"));
+  checkpoint::Manifest two = manifest_;
+  two.shards = 2;
+  EXPECT_THAT(check_shards("folder", two, 4).refusal().message,
+              HasSubstr("folder has 2 shards, which cannot be shared by 4 ranks; convert it again with --shards 4"));
 }
 
 TEST_F(StackPlanTest, TheParserRefusesNumbersOutOfRangeAndUnknownWords) {
@@ -128,6 +133,7 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   EXPECT_EQ(value_of(plan.processes[3], "--scheduler"), "tcp://127.0.0.1:5556");
   EXPECT_EQ(value_of(plan.processes[3], "--world"), "2");
   EXPECT_THAT(plan.processes[3].arguments, ::testing::Contains("--max-sequences=8"));
+  EXPECT_EQ(value_of(plan.processes[3], "--name"), plan.processes[3].name);
   EXPECT_EQ(plan.processes[4].arguments.front(), "serve");
   EXPECT_EQ(value_of(plan.processes[4], "--root"), options_.converter_root);
   const std::vector<int> expected{9400, 9401, 9402, 9405, 9408};  // two ranks behind each worker

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <set>
 #include <utility>
 
 #include "base/log.h"
@@ -17,7 +18,8 @@ namespace {
 
 constexpr milliseconds kProbeTimeout{1000};
 constexpr milliseconds kTurn{50};
-constexpr int kFailureTailLines = 20;
+constexpr seconds kBetweenProgress{10};
+constexpr int kFailureTailLines = 8;
 
 class SystemHost final : public ProcessHost {
  public:
@@ -79,13 +81,44 @@ void record(const StackFolder& folder, const StackOptions& options, const StackP
   folder.write_state(state);
 }
 
+// What the process itself says about its end comes first; the lines before it only help those who look further.
 std::string failure_message(const StackFolder& folder, const StackSupervisor& supervisor) {
   const std::string& process = supervisor.failed_process();
+  const std::string cause = folder.first_cause(process);
   std::string message = supervisor.failure();
+  if (!cause.empty()) message += ": " + cause;
   if (const std::string tail = folder.log_tail(process, kFailureTailLines); !tail.empty())
     message += "\n--- the end of " + folder.log_path(process) + " ---\n" + tail;
   return message;
 }
+
+// Tells what has become ready, and now and then what is waited for.
+class ProgressTeller {
+ public:
+  ProgressTeller(StartReport& report, Instant now) : report_(report), begun_(now), next_(now + kBetweenProgress) {}
+
+  void look(const StackSupervisor& supervisor, Instant now) {
+    std::string waiting;
+    for (const StackSupervisor::Member& member : supervisor.members()) {
+      if (member.ready && told_.insert(member.plan.name).second)
+        report_.progress(member.plan.name + " is ready after " + after(now));
+      if (!member.ready) waiting += (waiting.empty() ? "" : ", ") + member.plan.name;
+    }
+    if (waiting.empty() || now < next_) return;
+    next_ = now + kBetweenProgress;
+    report_.progress("waiting for " + waiting + " (" + after(now) + ")");
+  }
+
+ private:
+  std::string after(Instant now) const {
+    const auto ms = std::chrono::duration_cast<milliseconds>(now - begun_).count();
+    return std::to_string(ms / 1000) + "." + std::to_string(ms / 100 % 10) + " s";
+  }
+
+  StartReport& report_;
+  Instant begun_, next_;
+  std::set<std::string> told_;
+};
 
 void wait_a_turn() {
   pollfd entry{shutdown_fd(), POLLIN, 0};
@@ -98,7 +131,7 @@ void wait_a_turn() {
 bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFolder& folder, StartReport& report,
                const Clock& clock) {
   using State = StackSupervisor::State;
-  install_shutdown_signals();
+  install_service_signals();
   SystemHost host(folder, clock);
   SupervisorTimes times;
   times.ready = seconds(options.ready_seconds);
@@ -106,11 +139,13 @@ bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFo
   StackSupervisor supervisor(plan.processes, host, times, clock.now());
   if (const auto self = identify_process(getpid())) folder.write_pid(*self);
   bool reported = false;
+  ProgressTeller progress(report, clock.now());
   while (supervisor.state() != State::kStopped) {
     const bool abandoned = supervisor.state() == State::kStarting && report.is_abandoned();
     if (shutdown_requested() || abandoned) supervisor.begin_stop(clock.now());
     supervisor.on_tick(clock.now());
     if (supervisor.take_changed()) record(folder, options, plan, supervisor);
+    if (!reported) progress.look(supervisor, clock.now());
     if (!reported && supervisor.state() == State::kReady) {
       reported = true;
       report.ready(plan);

@@ -7,12 +7,13 @@
 
 namespace optserve::cli {
 
-// Is told how the start went: exactly one of ready() and failed() is called.
+// Is told how the start goes: any number of progress(), then exactly one of ready() and failed().
 class StartReport {
  public:
   virtual ~StartReport() = default;
+  virtual void progress(const std::string& line) = 0;
   virtual void ready(const StackPlan& plan) = 0;
-  // `message` ends with the last lines of the log of the process that failed.
+  // `message` begins with the cause, as the log of the process that failed tells it.
   virtual void failed(const std::string& message) = 0;
   // True when nobody waits for the report: the start is then given up.
   virtual bool is_abandoned() const = 0;

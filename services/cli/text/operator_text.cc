@@ -117,7 +117,7 @@ std::string job_text(const JobResult& result, const std::optional<JobSummary>& s
   text += fact("tenant", result.tenant) + fact("group", result.group);
   text += fact("state", std::string(protocol::job_state_name(result.state)));
   if (result.state == protocol::JobState::kQueued) text += fact("waiting", place_text(result.position, result.eta_ms));
-  if (result.finish_reason != protocol::FinishReason::kNone)
+  if (result.finish_reason != sampling::FinishReason::kNone)
     text += fact("finish reason", std::string(protocol::finish_reason_name(result.finish_reason)));
   if (result.error) text += fact("error", std::string(error_code_name(*result.error)) + ": " + result.message);
   if (!result.error) text += fact("message", result.message);

@@ -54,6 +54,7 @@ ordered_json scheduler_json(const client::SchedulerAnswer<SystemStatus>& schedul
           {"draining", status.draining},    {"mode", protocol::queue_mode_name(status.mode)},
           {"queued", status.queued},        {"running", status.running},
           {"finished", status.finished},    {"failed", status.failed},
+          {"cancelled", status.cancelled},  {"expired", status.expired},
           {"models", models_json(status)},  {"services", services_json(status)}};
 }
 
@@ -76,10 +77,11 @@ std::string models_table(const SystemStatus& status) {
 
 std::string services_table(const SystemStatus& status) {
   if (status.services.empty()) return "no tokenizer, worker or converter is connected\n";
-  std::vector<TextRow> rows{{"KIND", "NAME", "MODELS", "RUNNING", "CAPACITY", "SILENT", "STATE"}};
+  std::vector<TextRow> rows{{"KIND", "NAME", "MODELS", "JOBS", "AT MOST", "LAST HEARD", "STATE"}};
   for (const ServiceStatus& service : status.services)
     rows.push_back({service.kind, service.name, joined(service.models), std::to_string(service.running),
-                    std::to_string(service.capacity), std::to_string(service.silent_ms) + " ms",
+                    service.capacity > 0 ? std::to_string(service.capacity) : "-",
+                    std::to_string(service.silent_ms) + " ms ago",
                     service.paused     ? "paused"
                     : service.draining ? "draining"
                                        : "ready"});
@@ -98,7 +100,8 @@ std::string scheduler_text(const client::SchedulerAnswer<SystemStatus>& schedule
   text += "\n";
   if (status.read_only) text += "READ-ONLY: the disk of the journal is full, no job is accepted\n";
   text += "jobs: " + std::to_string(status.queued) + " queued, " + std::to_string(status.running) + " running, " +
-          std::to_string(status.finished) + " finished, " + std::to_string(status.failed) + " failed\n";
+          std::to_string(status.finished) + " succeeded, " + std::to_string(status.failed) + " failed, " +
+          std::to_string(status.cancelled) + " cancelled, " + std::to_string(status.expired) + " expired\n";
   return text + models_table(status) + services_table(status);
 }
 

@@ -7,13 +7,20 @@ void add_serve(ConfigParser& parser, CommandLine& line) {
   ServeOptions& serve = line.serve;
   ConfigParser& command =
       parser.add_command("serve", "Take conversion jobs from schedulers until SIGTERM", line.is_serve);
-  add_common_options(command, serve.common);
-  command.add("scheduler", serve.schedulers,
-              "Service endpoint of a scheduler; repeatable: the service registers with all of them");
-  command.add("root", serve.roots, "Folder that jobs may read and write; repeatable; without one every job is refused");
+  command.use_environment();
+  command
+      .add("scheduler", serve.schedulers,
+           "Service endpoint of a scheduler; repeatable: the service registers with all of them")
+      .separated_by_commas();
+  command.add("root", serve.roots, "Folder that jobs may read and write; repeatable; without one every job is refused")
+      .separated_by_commas();
+  command.add(
+      "name", serve.name,
+      "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
   command.add("drain-seconds", serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
   conversion::add_pass_option(command, serve.pass_mib_max);
   conversion::add_options(command, serve.reader);
+  add_common_options(command, serve.common);
   line.serve_parser = &command;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ostream>
+#include <span>
 
 #include "base/format_names.h"
 #include "base/input_check.h"
@@ -22,8 +23,8 @@ Result<int> convert_command(ConvertOptions options, const conversion::ConvertCom
   const Result<ConvertResult> result = convert(options, clock);
   if (!result.ok()) return result.refusal();
   const ConvertResult& done = result.value();
-  for (const std::string& warning : done.warnings) err << "warning: " << warning << "\n";
-  if (done.nonfinite > 0) err << "warning: " << done.nonfinite << " weights are NaN or infinite\n";
+  for (const std::string& warning : done.warnings) err << "optserve: warning: " << warning << "\n";
+  if (done.nonfinite > 0) err << "optserve: warning: " << done.nonfinite << " weights are NaN or infinite\n";
   out << summary_text(options.output, done) << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
   return 0;
 }
@@ -38,10 +39,14 @@ Result<int> verify_command(ConvertOptions options, std::ostream& out, std::ostre
     return 0;
   }
   const std::vector<std::string> faults = report.value().faults();
-  for (size_t i = 0; i < std::min(faults.size(), kFaultsPrinted); ++i) err << "error: " << faults[i] << "\n";
-  if (faults.size() > kFaultsPrinted) err << "error: and " << faults.size() - kFaultsPrinted << " more\n";
-  err << "error: " << options.output << " is not what its source says; do not use it\n";
+  for (size_t i = 0; i < std::min(faults.size(), kFaultsPrinted); ++i) err << "optserve: " << faults[i] << "\n";
+  if (faults.size() > kFaultsPrinted) err << "optserve: and " << faults.size() - kFaultsPrinted << " more\n";
+  err << "optserve: " << options.output << " is not what its source says; do not use it\n";
   return 1;
+}
+
+size_t place_in(std::span<const std::string_view> words, std::string_view word) {
+  return static_cast<size_t>(std::ranges::find(words, word) - words.begin());
 }
 
 }  // namespace
@@ -51,13 +56,17 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
   constexpr auto kQuantisations = with_words({"none"}, kQuantisationNames);
   if (Status status = check_choice("dtype", command.dtype, kDtypes); !status.ok()) return status.refusal();
   if (Status status = check_choice("quantize", command.quantize, kQuantisations); !status.ok()) return status.refusal();
+  if (Status status = check_choice("head", command.head_word, conversion::kOutputHeadNames); !status.ok())
+    return status.refusal();
   Result<ReaderSettings> reader = settings_of(command.reader);
   if (!reader.ok()) return reader.refusal();
-  return ConvertOptions{command,
-                        tensor::parse_weight_dtype(command.dtype),
-                        find_quantisation(command.quantize),
-                        std::move(reader).value(),
-                        {}};
+  ConvertOptions options{command,
+                         parse_weight_dtype(command.dtype),
+                         quant::find_quantisation(command.quantize),
+                         std::move(reader).value(),
+                         {}};
+  options.head = static_cast<conversion::OutputHead>(place_in(conversion::kOutputHeadNames, command.head_word));
+  return options;
 }
 
 int run_convert(const conversion::ConvertCommand& command, const Clock& clock, std::ostream& out, std::ostream& err) {

@@ -33,7 +33,7 @@ int run_export(const conversion::ExportCommand& command, const Clock& clock, std
     if (!result.ok()) return result.refusal();
     const ExportResult& done = result.value();
     out << options.value().output << ": " << done.config.name << " for " << command.format << " in "
-        << tensor::dtype_name(done.dtype) << ", " << done.files << (done.files == 1 ? " file, " : " files, ")
+        << dtype_name(done.dtype) << ", " << done.files << (done.files == 1 ? " file, " : " files, ")
         << done.bytes_written << " bytes" << (done.has_tokenizer ? ", with tokenizer" : "") << "\n";
     return 0;
   };

@@ -15,12 +15,12 @@ namespace {
 
 using nlohmann::json;
 
-json tensor_entry(const std::string& name, tensor::DType dtype, const std::vector<int64_t>& shape, size_t part) {
-  return {{"name", name}, {"dtype", tensor::dtype_name(dtype)}, {"shape", shape}, {"part", part}};
+json tensor_entry(const std::string& name, DType dtype, const std::vector<int64_t>& shape, size_t part) {
+  return {{"name", name}, {"dtype", dtype_name(dtype)}, {"shape", shape}, {"part", part}};
 }
 
-void count_dtype(tensor::DType dtype, json& out) {
-  json& count = out["dtypes"][std::string(tensor::dtype_name(dtype))];
+void count_dtype(DType dtype, json& out) {
+  json& count = out["dtypes"][std::string(dtype_name(dtype))];
   count = count.is_null() ? 1 : count.get<int>() + 1;
 }
 
@@ -40,7 +40,7 @@ Result<json> inspect_ours(const std::string& path) {
               {"path", path},
               {"layout", std::to_string(manifest.shards) + " shards"},
               {"shards", manifest.shards},
-              {"quantisation", manifest.quantisation ? quantisation_name(*manifest.quantisation) : "none"},
+              {"quantisation", manifest.quantisation ? quant::quantisation_name(*manifest.quantisation) : "none"},
               {"created_by", manifest.created_by},
               {"source", manifest.source.layout},
               {"tokenizer", !manifest.vocab_file.empty()},

@@ -4,6 +4,7 @@
 
 #include <ostream>
 
+#include "base/exit_status.h"
 #include "base/shutdown.h"
 
 namespace optserve::converter {
@@ -22,15 +23,14 @@ bool TerminalProgress::operator()(const ConvertProgress& progress) {
 }
 
 int exit_status_of(const std::function<Result<int>()>& command, std::ostream& err) {
-  constexpr int kRefused = 1, kEnvironmentFailed = 2, kCancelled = 130;
   try {
     const Result<int> status = command();
     if (status.ok()) return status.value();
-    err << "error: " << status.refusal().message << "\n";
-    return status.refusal().code == ErrorCode::kCancelled ? kCancelled : kRefused;
+    err << "optserve: " << status.refusal().message << "\n";
+    return status.refusal().code == ErrorCode::kCancelled ? kExitInterrupted : kExitFailed;
   } catch (const Error& error) {
-    err << "error: " << error.what() << "\n";
-    return kEnvironmentFailed;
+    err << "optserve: " << error.what() << "\n";
+    return kExitFailed;
   }
 }
 

@@ -26,8 +26,8 @@ class TerminalProgress {
   ProgressLine line_;
 };
 
-// Runs a command. A refusal, or an Error that it throws, becomes a line on `err`. The exit status: the command's own, 1
-// if it refused, 2 if the environment failed, 130 if it was cancelled.
+// Runs a command. A refusal, or an Error that it throws, becomes a line on `err`. The exit status: the command's own,
+// kExitFailed, or kExitInterrupted if it was cancelled.
 int exit_status_of(const std::function<Result<int>()>& command, std::ostream& err);
 
 }  // namespace optserve::converter

@@ -53,7 +53,7 @@ class Exporter {
   using Sink = std::function<void(std::span<const std::byte>)>;
 
   uint64_t bytes_of(const ExportTensor& tensor) const {
-    return static_cast<uint64_t>(tensor.elements()) * tensor::dtype_bytes(rows_.dtype());
+    return static_cast<uint64_t>(tensor.elements()) * dtype_bytes(rows_.dtype());
   }
 
   bool write_metaseq() {
@@ -121,14 +121,14 @@ class Exporter {
 
   bool stream(const ExportTensor& tensor, const Sink& sink) {
     progress_.tensor = tensor.name;
-    const size_t element = tensor::dtype_bytes(rows_.dtype());
+    const size_t element = dtype_bytes(rows_.dtype());
     const auto give = [&](std::span<const std::byte> bytes) {
       sink(bytes);
       progress_.bytes_done += bytes.size();
     };
     if (tensor.constant) {
       piece_.resize(element);
-      tensor::convert_from_f32(&*tensor.constant, rows_.dtype(), piece_.data(), 1);
+      convert_from_f32(&*tensor.constant, rows_.dtype(), piece_.data(), 1);
       give(piece_);
       return report();
     }

@@ -24,7 +24,7 @@ struct ExportOptions : conversion::ExportRequest {
 
 struct ExportResult {
   model_spec::OptConfig config;
-  tensor::DType dtype = tensor::DType::kF16;
+  DType dtype = DType::kF16;
   int files = 0;               // with weights
   uint64_t bytes_written = 0;  // of tensors
   bool has_tokenizer = false;

@@ -36,6 +36,14 @@ std::string replaced(std::string name, std::string_view from, std::string_view t
   return name.replace(at, from.size(), to);
 }
 
+// A part's block, without the rows that pad the tables.
+Block stored_block(const model_spec::OptConfig& config, const TensorSpec& spec, int64_t part, int64_t parts) {
+  TensorSpec stored = spec;
+  if (spec.name == "embed_tokens.weight" || spec.name == "output_projection.weight")
+    stored.rows = config.vocab_stored();
+  return model_spec::block_of(stored, part, parts);
+}
+
 // q, k and v as tensors of their own, in the order of `letters`.
 void add_separate(std::vector<ExportTensor>& out, const TensorSpec& spec, const std::string& fused_name,
                   std::string_view letters) {
@@ -60,7 +68,9 @@ std::string huggingface_name(const TensorSpec& spec) {
 }
 
 // Models of OPT-350M's kind predate model parallelism and fused projections.
-bool is_old_architecture(const OptConfig& config) { return !config.norm_before || config.has_projections(); }
+bool is_old_architecture(const model_spec::OptConfig& config) {
+  return !config.norm_before || config.has_projections();
+}
 
 void add_setting(checkpoint::PickleWriter& pickle, std::string_view key, int64_t value) {
   pickle.text(key);
@@ -78,7 +88,7 @@ void add_text(checkpoint::PickleWriter& pickle, std::string_view key, std::strin
 }
 
 // cfg["model"] and what Metaseq looks for beside it.
-void add_cfg(checkpoint::PickleWriter& pickle, const OptConfig& config, int64_t parts) {
+void add_cfg(checkpoint::PickleWriter& pickle, const model_spec::OptConfig& config, int64_t parts) {
   pickle.begin_dict();
   pickle.text("common");
   pickle.begin_dict();
@@ -89,7 +99,7 @@ void add_cfg(checkpoint::PickleWriter& pickle, const OptConfig& config, int64_t 
   const char* architecture = parts > 1 ? "transformer_lm_megatron" : "transformer_lm_gpt";
   add_text(pickle, "_name", architecture);
   add_text(pickle, "arch", architecture);
-  add_text(pickle, "activation_fn", "relu");
+  add_text(pickle, "activation_fn", model_spec::activation_name(config.activation));
   add_setting(pickle, "decoder_layers", config.num_layers);
   add_setting(pickle, "decoder_attention_heads", config.num_heads);
   add_setting(pickle, "decoder_embed_dim", config.hidden);
@@ -107,6 +117,13 @@ void add_cfg(checkpoint::PickleWriter& pickle, const OptConfig& config, int64_t 
   pickle.end_dict();
 }
 
+ordered_json eos_ids(const model_spec::OptConfig& config) {
+  if (config.more_eos_ids.empty()) return config.eos_id;
+  std::vector<TokenId> ids = {config.eos_id};
+  ids.insert(ids.end(), config.more_eos_ids.begin(), config.more_eos_ids.end());
+  return ids;
+}
+
 }  // namespace
 
 int64_t ExportTensor::elements() const {
@@ -115,31 +132,29 @@ int64_t ExportTensor::elements() const {
   return product;
 }
 
-std::vector<ExportTensor> huggingface_tensors(const OptConfig& config) {
+std::vector<ExportTensor> huggingface_tensors(const model_spec::OptConfig& config) {
   std::vector<ExportTensor> out;
   for (const TensorSpec& spec : model_spec::opt_tensors(config)) {
     if (spec.split == Split::kQkvRows)
       add_separate(out, spec, huggingface_name(spec), "kvq");
     else
-      out.push_back(whole_or_block(spec, huggingface_name(spec), model_spec::block_of(spec, 0, 1)));
+      out.push_back(whole_or_block(spec, huggingface_name(spec), stored_block(config, spec, 0, 1)));
   }
   return out;
 }
 
-std::string huggingface_config(const OptConfig& config, tensor::DType dtype) {
-  const char* torch_dtype = dtype == tensor::DType::kF16    ? "float16"
-                            : dtype == tensor::DType::kBF16 ? "bfloat16"
-                                                            : "float32";
+std::string huggingface_config(const model_spec::OptConfig& config, DType dtype) {
+  const char* torch_dtype = dtype == DType::kF16 ? "float16" : dtype == DType::kBF16 ? "bfloat16" : "float32";
   const ordered_json json = {{"architectures", {"OPTForCausalLM"}},
                              {"model_type", "opt"},
-                             {"_remove_final_layer_norm", false},
-                             {"activation_function", "relu"},
+                             {"_remove_final_layer_norm", !config.final_norm},
+                             {"activation_function", model_spec::activation_name(config.activation)},
                              {"attention_dropout", 0.0},
                              {"bos_token_id", config.bos_id},
                              {"do_layer_norm_before", config.norm_before},
                              {"dropout", 0.1},
                              {"enable_bias", true},
-                             {"eos_token_id", config.eos_id},
+                             {"eos_token_id", eos_ids(config)},
                              {"ffn_dim", config.ffn},
                              {"hidden_size", config.hidden},
                              {"init_std", 0.02},
@@ -152,12 +167,12 @@ std::string huggingface_config(const OptConfig& config, tensor::DType dtype) {
                              {"tie_word_embeddings", config.tied_output},
                              {"torch_dtype", torch_dtype},
                              {"use_cache", true},
-                             {"vocab_size", config.vocab},
+                             {"vocab_size", config.vocab_stored()},
                              {"word_embed_proj_dim", config.embed_dim}};
   return json.dump(2) + "\n";
 }
 
-std::vector<ExportTensor> metaseq_tensors(const OptConfig& config, int64_t part, int64_t parts) {
+std::vector<ExportTensor> metaseq_tensors(const model_spec::OptConfig& config, int64_t part, int64_t parts) {
   std::vector<ExportTensor> out;
   out.push_back({"decoder.version", {1}, {}, {}, 0, 3.0f});
   for (const TensorSpec& spec : model_spec::opt_tensors(config)) {
@@ -166,14 +181,14 @@ std::vector<ExportTensor> metaseq_tensors(const OptConfig& config, int64_t part,
       add_separate(out, spec, name, "kvq");
       continue;
     }
-    Block block = model_spec::block_of(spec, part, parts);
+    Block block = stored_block(config, spec, part, parts);
     if (spec.split == Split::kQkvRows) block.rows = {block.rows[1], block.rows[2], block.rows[0]};  // K, V, Q
     out.push_back(whole_or_block(spec, name, std::move(block)));
   }
   return out;
 }
 
-std::string metaseq_pickle(const OptConfig& config, tensor::DType dtype, int64_t parts,
+std::string metaseq_pickle(const model_spec::OptConfig& config, DType dtype, int64_t parts,
                            const std::vector<ExportTensor>& tensors) {
   checkpoint::PickleWriter pickle;
   pickle.begin_dict();
@@ -190,22 +205,25 @@ std::string metaseq_pickle(const OptConfig& config, tensor::DType dtype, int64_t
   return pickle.finish();
 }
 
-std::string metaseq_file_name(const OptConfig& config, int64_t part) {
+std::string metaseq_file_name(const model_spec::OptConfig& config, int64_t part) {
   return is_old_architecture(config) ? "reshard.pt" : "reshard-model_part-" + std::to_string(part) + ".pt";
 }
 
-Status check_metaseq_parts(const OptConfig& config, int64_t parts) {
+Status check_metaseq_parts(const model_spec::OptConfig& config, int64_t parts) {
   if (is_old_architecture(config) && parts != 1)
     return refuse(ErrorCode::kBadRequest,
                   std::to_string(parts) +
                       " parts were asked for, but Metaseq has no model-parallel layout for models "
                       "with norms after a layer or projections; export it in 1 part");
-  if (model_spec::is_legal_world(config, parts)) return ok_status();
+  if (!config.final_norm)
+    return refuse(ErrorCode::kUnsupportedFormat, "Metaseq has no models without a norm after the last layer");
+  const model_spec::OptConfig stored = model_spec::with_padded_vocab(config, 1);
+  if (model_spec::is_legal_world(stored, parts)) return ok_status();
   return refuse(ErrorCode::kBadRequest, std::to_string(parts) + " parts were asked for, the model allows " +
-                                            model_spec::legal_worlds_text(config));
+                                            model_spec::legal_worlds_text(stored));
 }
 
-Result<HuggingFaceTokenizer> huggingface_tokenizer(const OptConfig& config, std::string_view vocabulary) {
+Result<HuggingFaceTokenizer> huggingface_tokenizer(const model_spec::OptConfig& config, std::string_view vocabulary) {
   const Result<nlohmann::json> parsed = checkpoint::parse_json_strict(vocabulary, "the vocabulary", 1);
   if (!parsed.ok()) return parsed.refusal();
   ordered_json special = ordered_json::object();
@@ -217,7 +235,7 @@ Result<HuggingFaceTokenizer> huggingface_tokenizer(const OptConfig& config, std:
     for (const auto& [token, value] : parsed.value().items())
       if (value == id) special[role] = token;
   ordered_json settings = {{"tokenizer_class", "GPT2Tokenizer"},
-                           {"add_bos_token", true},
+                           {"add_bos_token", config.leads_with_bos},
                            {"add_prefix_space", false},
                            {"errors", "replace"},
                            {"model_max_length", config.max_positions}};

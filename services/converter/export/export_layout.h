@@ -27,12 +27,12 @@ struct ExportTensor {
 
 // As transformers' OPTForCausalLM names them; a tied head is not repeated.
 std::vector<ExportTensor> huggingface_tensors(const model_spec::OptConfig& config);
-std::string huggingface_config(const model_spec::OptConfig& config, tensor::DType dtype);
+std::string huggingface_config(const model_spec::OptConfig& config, DType dtype);
 
 // Model-parallel part `part` of `parts` of Metaseq, unflattened: K, V, Q fused, or apart in models of OPT-350M's kind.
 std::vector<ExportTensor> metaseq_tensors(const model_spec::OptConfig& config, int64_t part, int64_t parts);
 // The pickle of that part's file; storage i holds tensors[i].
-std::string metaseq_pickle(const model_spec::OptConfig& config, tensor::DType dtype, int64_t parts,
+std::string metaseq_pickle(const model_spec::OptConfig& config, DType dtype, int64_t parts,
                            const std::vector<ExportTensor>& tensors);
 // "reshard-model_part-1.pt"; "reshard.pt" for models of OPT-350M's kind.
 std::string metaseq_file_name(const model_spec::OptConfig& config, int64_t part);

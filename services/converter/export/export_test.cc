@@ -26,7 +26,7 @@ class Export : public ::testing::Test {
     root_ = fs::temp_directory_path() / ("optserve-export-test-" + Id128::random().hex());
     fs::create_directory(root_);
     plan_.config = checkpoint::testing::tiny_config();
-    plan_.dtype = tensor::DType::kF32;
+    plan_.dtype = DType::kF32;
     plan_.shards = 4;
     write();
   }
@@ -153,7 +153,7 @@ TEST_F(Export, SpecialTokensComeFromTheVocabulary) {
 
 TEST_F(Export, AQuantisedCheckpointIsRefused) {
   fs::remove_all(input());
-  plan_.quantisation = Quantisation{};
+  plan_.quantisation = quant::Quantisation{};
   {
     auto writer = checkpoint::CheckpointWriter::create(input(), plan_);
     ASSERT_TRUE(writer.ok()) << writer.refusal().message;

@@ -15,7 +15,7 @@ Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint
   const checkpoint::Manifest& manifest = checkpoint.manifest();
   if (manifest.quantisation)
     return refuse(ErrorCode::kUnsupportedFormat, checkpoint.folder() + ": its weights are quantised (" +
-                                                     std::string(quantisation_name(*manifest.quantisation)) +
+                                                     std::string(quant::quantisation_name(*manifest.quantisation)) +
                                                      "); export the checkpoint that it was made from");
   ShardRows rows;
   rows.config_ = checkpoint.config();
@@ -34,7 +34,7 @@ Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint
 // Copies the part of `wanted` that one shard's block holds.
 void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, const Block& block, const Rectangle& wanted,
                                 std::span<std::byte> out) const {
-  const auto element = static_cast<int64_t>(tensor::dtype_bytes(dtype_));
+  const auto element = static_cast<int64_t>(dtype_bytes(dtype_));
   const int64_t left = std::max(wanted.col, block.col_begin);
   const int64_t right = std::min(wanted.col + wanted.cols, block.col_begin + block.cols);
   if (left >= right) return;
@@ -64,7 +64,7 @@ void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, cons
 }
 
 void ShardRows::read(const TensorSpec& spec, RowRange rows, int64_t col, int64_t cols, std::span<std::byte> out) const {
-  check_eq(out.size(), static_cast<size_t>(rows.count * cols) * tensor::dtype_bytes(dtype_),
+  check_eq(out.size(), static_cast<size_t>(rows.count * cols) * dtype_bytes(dtype_),
            "ShardRows::read: bytes of " + spec.name);
   const auto world = static_cast<int64_t>(shards_.size());
   const int64_t holders = spec.split == model_spec::Split::kReplicated ? 1 : world;

@@ -17,7 +17,7 @@ class ShardRows {
   static Result<ShardRows> open(const checkpoint::CheckpointReader& checkpoint);
 
   const model_spec::OptConfig& config() const { return config_; }
-  tensor::DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }
 
   // Rows `rows` and columns [col, col + cols) of a whole tensor, row-major. Throws Error when a file cannot be read.
   void read(const model_spec::TensorSpec& spec, model_spec::RowRange rows, int64_t col, int64_t cols,
@@ -39,7 +39,7 @@ class ShardRows {
                        const Rectangle& wanted, std::span<std::byte> out) const;
 
   model_spec::OptConfig config_;
-  tensor::DType dtype_ = tensor::DType::kF16;
+  DType dtype_ = DType::kF16;
   std::vector<Shard> shards_;
 };
 

@@ -31,11 +31,18 @@ struct SizeClaim {
 // What a checkpoint says about itself outside of its tensors. Everything is optional: files without it exist.
 struct ForeignHints {
   std::optional<int64_t> num_heads;
+  std::string num_heads_key;                   // where that stands: "config.json: num_attention_heads"
   std::optional<int64_t> model_parallel_size;  // tools that split a checkpoint anew do not always keep it right
   std::optional<bool> norm_before;
   std::optional<bool> tied_output;
+  bool final_norm = true;        // false: none follows the last layer, though norms come before the blocks
+  bool has_biases = true;        // false: the files hold none
+  bool has_affine_norms = true;  // false: the files hold no weights and biases of norms
+  model_spec::Activation activation = model_spec::Activation::kRelu;
   std::vector<SizeClaim> sizes;
-  std::optional<int64_t> bos_id, eos_id, pad_id;
+  std::optional<int64_t> bos_id, pad_id;
+  std::vector<int64_t> eos_ids;    // any of them ends a text; empty: not said
+  std::vector<std::string> notes;  // what is said and not honoured, for people
 };
 
 // Opened files. Nobody has checked yet that their tensors make up a model.
@@ -45,6 +52,7 @@ struct ForeignCheckpoint {
   std::vector<std::unique_ptr<checkpoint::PtFile>> pt_files;
   std::vector<std::unique_ptr<checkpoint::InputFile>> plain_files;  // without checksums
   std::vector<ForeignPart> parts;
+  std::map<std::string, std::string> file_names;  // of tensors that the files call otherwise, for messages
   int64_t unused_position_rows = 2;  // in front of the position table: the first token of a text uses row 2
   bool is_vocab_whole = false;       // each part has the whole token table instead of its share of the rows
   ForeignHints hints;

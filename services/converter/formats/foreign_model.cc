@@ -11,6 +11,8 @@
 namespace optserve::converter {
 namespace {
 
+using conversion::OutputHead;
+
 constexpr int64_t kCompareBytes = 4 << 20;
 
 // Copies of one tensor may drift apart by rounding while a model is trained in half precision, whose steps are 2^-11 of
@@ -31,9 +33,9 @@ int64_t rows_per_chunk(const model_spec::TensorSpec& spec, size_t element) {
 
 std::vector<float> read_wide(const ForeignTensor& tensor, int64_t row, int64_t count) {
   std::vector<float> values(static_cast<size_t>(count * tensor.columns()));
-  std::vector<std::byte> raw(values.size() * tensor::dtype_bytes(tensor.dtype()));
+  std::vector<std::byte> raw(values.size() * dtype_bytes(tensor.dtype()));
   tensor.read_rows(row, count, raw);
-  tensor::convert_to_f32(raw.data(), tensor.dtype(), values.data(), values.size());
+  convert_to_f32(raw.data(), tensor.dtype(), values.data(), values.size());
   return values;
 }
 
@@ -52,9 +54,19 @@ Difference compare(const ForeignTensor& first, int64_t first_row, const ForeignT
   return found;
 }
 
+std::vector<std::byte> rounded(std::span<const float> values, DType dtype) {
+  std::vector<std::byte> bytes(values.size() * dtype_bytes(dtype));
+  convert_from_f32(values.data(), dtype, bytes.data(), values.size());
+  return bytes;
+}
+
 }  // namespace
 
-Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config) {
+Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config,
+                                        OutputHead head) {
+  if (head == OutputHead::kTable)
+    for (ForeignPart& part : foreign.parts) part.erase(std::string(kOutputProjection));
+  if (Status status = add_absent(foreign, config); !status.ok()) return status.refusal();
   ForeignModel source;
   source.foreign_ = std::move(foreign);
   source.config_ = config;
@@ -63,24 +75,28 @@ Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_s
   auto mappings = Mapper(source.foreign_, source.config_).run();
   if (!mappings.ok()) return mappings.refusal();
   source.mappings_ = std::move(mappings).value();
-  if (Status status = source.settle_output(); !status.ok()) return status.refusal();
+  if (Status status = source.settle_output(head); !status.ok()) return status.refusal();
   return source;
 }
 
 // An output projection that repeats the token table is dropped. The configuration, where there is one, must agree.
-Status ForeignModel::settle_output() {
+Status ForeignModel::settle_output(OutputHead head) {
   const std::optional<bool> stated = foreign_.hints.tied_output;
+  const std::string name = file_spelling(foreign_, std::string(kOutputProjection));
   if (config_.tied_output) {
-    if (stated.value_or(true)) return ok_status();
-    return refuse(ErrorCode::kDataCorrupt,
-                  "the configuration says that the output projection is not the token table, but it is missing");
+    if (head == OutputHead::kOwn)
+      return refuse(ErrorCode::kBadRequest, "the model's own head was asked for, but the files hold no " + name);
+    if (head == OutputHead::kTable || stated.value_or(true)) return ok_status();
+    return refuse(ErrorCode::kDataCorrupt, "the configuration says that the head is not the token table, but " + name +
+                                               " is missing; --head table serves the table as the head");
   }
   config_.tied_output = output_is_tied();
   if (config_.tied_output) {
     mappings_.erase("output_projection.weight");
-  } else if (stated.value_or(false)) {
+  } else if (stated.value_or(false) && head == OutputHead::kAuto) {
     return refuse(ErrorCode::kDataCorrupt,
-                  "the configuration says that the output projection is the token table, but its weights differ");
+                  "the configuration says that the head is the token table, but the weights of " + name +
+                      " differ from it; --head table serves the table, as transformers does, --head own the other one");
   }
   return ok_status();
 }
@@ -89,37 +105,36 @@ bool ForeignModel::output_is_tied() const {
   const auto table = model_spec::opt_tensors(config_);
   const model_spec::TensorSpec& tokens = table.front();
   const model_spec::TensorSpec& output = table.back();
-  if (dtype(tokens) != dtype(output)) return false;
-  const size_t element = tensor::dtype_bytes(dtype(tokens));
-  const int64_t step = rows_per_chunk(tokens, element);
-  std::vector<std::byte> a, b;
+  // Trainers may keep one of the two in more bits: then they are equal once that one is rounded.
+  if (dtype(tokens) != dtype(output) && !foreign_.hints.tied_output.value_or(true)) return false;
+  const auto bytes = [&](const model_spec::TensorSpec& spec) { return dtype_bytes(dtype(spec)); };
+  const DType common = bytes(output) < bytes(tokens) ? dtype(output) : dtype(tokens);
+  const int64_t step = rows_per_chunk(tokens, sizeof(float));
+  WideRows table_rows(*this), head_rows(*this);
   for (int64_t row = 0; row < tokens.rows; row += step) {
     const int64_t count = std::min(step, tokens.rows - row);
-    a.resize(static_cast<size_t>(count * tokens.cols) * element);
-    b.resize(a.size());
-    read_rows(tokens, row, count, a);
-    read_rows(output, row, count, b);
-    if (a != b) return false;
+    if (rounded(table_rows.read(tokens, row, count), common) != rounded(head_rows.read(output, row, count), common))
+      return false;
   }
   return true;
 }
 
-tensor::DType ForeignModel::dtype(const model_spec::TensorSpec& spec) const {
+DType ForeignModel::dtype(const model_spec::TensorSpec& spec) const {
   const std::vector<Region>& regions = mapping(spec).regions;
-  const tensor::DType first = regions.at(0).tensor->dtype();
+  const DType first = regions.at(0).tensor->dtype();
   const bool is_uniform = std::all_of(regions.begin(), regions.end(),
                                       [&](const Region& region) { return region.tensor->dtype() == first; });
-  return is_uniform ? first : tensor::DType::kF32;
+  return is_uniform ? first : DType::kF32;
 }
 
-tensor::DType ForeignModel::natural_dtype() const {
-  std::optional<tensor::DType> common;
+DType ForeignModel::natural_dtype() const {
+  std::optional<DType> common;
   for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(config_)) {
-    const tensor::DType found = dtype(spec);
-    if (common.value_or(found) != found || found == tensor::DType::kF64) return tensor::DType::kF32;
+    const DType found = dtype(spec);
+    if (common.value_or(found) != found || found == DType::kF64) return DType::kF32;
     common = found;
   }
-  return common.value_or(tensor::DType::kF32);
+  return common.value_or(DType::kF32);
 }
 
 Status ForeignModel::check_bytes(const model_spec::TensorSpec& spec) const {
@@ -132,8 +147,8 @@ Status ForeignModel::check_bytes(const model_spec::TensorSpec& spec) const {
 
 void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count,
                              std::span<std::byte> out) const {
-  const tensor::DType type = dtype(spec);
-  const auto element = static_cast<int64_t>(tensor::dtype_bytes(type));
+  const DType type = dtype(spec);
+  const auto element = static_cast<int64_t>(dtype_bytes(type));
   check_eq(out.size(), static_cast<size_t>(count * spec.cols * element),
            "ForeignModel::read_rows: bytes of " + spec.name);
   std::vector<std::byte> piece;
@@ -149,7 +164,7 @@ void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, in
       tensor.read_rows(from, rows, {to, static_cast<size_t>(rows * columns * element)});
       continue;
     }
-    const size_t source_element = tensor::dtype_bytes(tensor.dtype());
+    const size_t source_element = dtype_bytes(tensor.dtype());
     piece.resize(static_cast<size_t>(rows * columns) * source_element);
     tensor.read_rows(from, rows, piece);
     for (int64_t i = 0; i < rows; ++i) {
@@ -159,7 +174,7 @@ void ForeignModel::read_rows(const model_spec::TensorSpec& spec, int64_t row, in
         std::memcpy(place, line, static_cast<size_t>(columns * element));
       } else {
         std::vector<float> wide(static_cast<size_t>(columns));
-        tensor::convert_to_f32(line, tensor.dtype(), wide.data(), wide.size());
+        convert_to_f32(line, tensor.dtype(), wide.data(), wide.size());
         std::memcpy(place, wide.data(), wide.size() * sizeof(float));
       }
     }
@@ -170,7 +185,7 @@ bool ForeignModel::replicas_agree(const model_spec::TensorSpec& spec) const {
   const Mapping& found = mapping(spec);
   if (found.replicas.empty()) return true;
   const Region& first = found.regions.at(0);
-  const size_t element = tensor::dtype_bytes(first.tensor->dtype());
+  const size_t element = dtype_bytes(first.tensor->dtype());
   const int64_t step = rows_per_chunk(spec, element);
   std::vector<std::byte> expected, other;
   for (int64_t row = 0; row < spec.rows; row += step) {

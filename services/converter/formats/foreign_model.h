@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "conversion/command_options.h"
 #include "converter/formats/foreign_checkpoint.h"
 #include "converter/weight_rows.h"
 
@@ -17,14 +18,16 @@ namespace optserve::converter {
 class ForeignModel final : public WeightRows {
  public:
   // Refuses tensors that are missing, unexpected, or of another shape than `config` demands, all faults together. An
-  // output projection that equals the token table is dropped; any other makes config().tied_output false.
-  static Result<ForeignModel> open(ForeignCheckpoint foreign, const model_spec::OptConfig& config);
+  // output projection that equals the token table is dropped; any other makes config().tied_output false, and is
+  // refused if the configuration says that it is the table, unless `head` chooses one of the two.
+  static Result<ForeignModel> open(ForeignCheckpoint foreign, const model_spec::OptConfig& config,
+                                   conversion::OutputHead head = conversion::OutputHead::kAuto);
 
   const ForeignCheckpoint& foreign() const { return foreign_; }
   const model_spec::OptConfig& config() const override { return config_; }
   // The type all tensors share, or F32 if they differ.
-  tensor::DType natural_dtype() const;
-  tensor::DType dtype(const model_spec::TensorSpec& spec) const override;
+  DType natural_dtype() const;
+  DType dtype(const model_spec::TensorSpec& spec) const override;
 
   // Compares the bytes behind a tensor with their checksums, where the format has them. Refuses parts whose copies of
   // it differ by more than training lets them drift apart: they are of different checkpoints.
@@ -54,7 +57,7 @@ class ForeignModel final : public WeightRows {
   const Mapping& mapping(const model_spec::TensorSpec& spec) const { return mappings_.at(spec.name); }
   bool output_is_tied() const;
   Status check_replicas(const model_spec::TensorSpec& spec) const;
-  Status settle_output();
+  Status settle_output(conversion::OutputHead head);
 
   ForeignCheckpoint foreign_;
   model_spec::OptConfig config_;

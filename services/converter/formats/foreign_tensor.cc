@@ -29,7 +29,7 @@ class SafetensorsTensor final : public ForeignTensor {
   SafetensorsTensor(const checkpoint::ByteSource& file, const checkpoint::StoredTensor& stored)
       : ForeignTensor(stored.dtype, stored.shape), file_(file), offset_(stored.offset) {}
   void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const override {
-    const auto row_bytes = static_cast<uint64_t>(columns()) * tensor::dtype_bytes(dtype());
+    const auto row_bytes = static_cast<uint64_t>(columns()) * dtype_bytes(dtype());
     check_eq(out.size(), static_cast<size_t>(count) * row_bytes, "SafetensorsTensor::read_rows: bytes");
     file_.read_at(offset_ + static_cast<uint64_t>(row) * row_bytes, out);
   }
@@ -37,6 +37,22 @@ class SafetensorsTensor final : public ForeignTensor {
  private:
   const checkpoint::ByteSource& file_;
   uint64_t offset_;
+};
+
+class ConstantTensor final : public ForeignTensor {
+ public:
+  ConstantTensor(DType type, std::vector<int64_t> shape, float value)
+      : ForeignTensor(type, std::move(shape)), element_(dtype_bytes(type)) {
+    convert_from_f32(&value, type, element_.data(), 1);
+  }
+  void read_rows(int64_t, int64_t count, std::span<std::byte> out) const override {
+    check_eq(out.size(), static_cast<size_t>(count * columns()) * element_.size(), "ConstantTensor::read_rows: bytes");
+    for (size_t at = 0; at < out.size(); at += element_.size())
+      std::ranges::copy(element_, out.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+
+ private:
+  std::vector<std::byte> element_;
 };
 
 class GroupTensor final : public ForeignTensor {
@@ -51,7 +67,7 @@ class GroupTensor final : public ForeignTensor {
     return ok_status();
   }
   void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const override {
-    const size_t element = tensor::dtype_bytes(dtype());
+    const size_t element = dtype_bytes(dtype());
     int64_t at = begin_ + row * columns();
     int64_t left = count * columns();
     int64_t shard_begin = 0;
@@ -96,6 +112,10 @@ std::unique_ptr<ForeignTensor> tensor_of_pt(PtFile& file, const PickleTensor& te
 std::unique_ptr<ForeignTensor> tensor_of_safetensors(const checkpoint::ByteSource& file,
                                                      const checkpoint::StoredTensor& tensor) {
   return std::make_unique<SafetensorsTensor>(file, tensor);
+}
+
+std::unique_ptr<ForeignTensor> tensor_of_constant(DType dtype, std::vector<int64_t> shape, float value) {
+  return std::make_unique<ConstantTensor>(dtype, std::move(shape), value);
 }
 
 std::unique_ptr<ForeignTensor> tensor_of_group(std::shared_ptr<const FlatGroup> group, int64_t begin,

@@ -15,10 +15,10 @@ namespace optserve::converter {
 
 class ForeignTensor {
  public:
-  ForeignTensor(tensor::DType dtype, std::vector<int64_t> shape) : dtype_(dtype), shape_(std::move(shape)) {}
+  ForeignTensor(DType dtype, std::vector<int64_t> shape) : dtype_(dtype), shape_(std::move(shape)) {}
   virtual ~ForeignTensor() = default;
 
-  tensor::DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   int64_t rows() const { return shape_.empty() ? 1 : shape_[0]; }
   int64_t columns() const;  // product of the axes after the first; 1 for vectors
@@ -30,7 +30,7 @@ class ForeignTensor {
   virtual void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const = 0;
 
  private:
-  tensor::DType dtype_;
+  DType dtype_;
   std::vector<int64_t> shape_;
 };
 
@@ -40,6 +40,9 @@ std::unique_ptr<ForeignTensor> tensor_of_pt(checkpoint::PtFile& file, const chec
 // A tensor of a safetensors file; `file` outlives it.
 std::unique_ptr<ForeignTensor> tensor_of_safetensors(const checkpoint::ByteSource& file,
                                                      const checkpoint::StoredTensor& tensor);
+
+// A tensor that no file holds, all of whose elements are `value`.
+std::unique_ptr<ForeignTensor> tensor_of_constant(DType dtype, std::vector<int64_t> shape, float value);
 
 // A flattened parameter group: the elements of consecutive shards, without their padding, form one long vector.
 struct FlatShard {

@@ -1,12 +1,13 @@
 #include "converter/formats/huggingface.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "base/hex.h"
 #include "base/sha256.h"
-#include "checkpoint/io/strict_json.h"
+#include "converter/formats/huggingface_config.h"
+#include "converter/formats/huggingface_names.h"
 
 namespace optserve::converter {
 namespace {
@@ -14,32 +15,51 @@ namespace {
 using checkpoint::PickleDocument;
 using checkpoint::ValueId;
 using checkpoint::ValueKind;
-using nlohmann::json;
 
 constexpr uint64_t kConfigBytesMax = 1 << 20;
-
-// "model.decoder.final_layer_norm.weight" to "decoder.layer_norm.weight", and so on.
-std::string metaseq_spelling(std::string name) {
-  if (name.starts_with("model.")) name.erase(0, 6);
-  if (name == "lm_head.weight") return "decoder.output_projection.weight";
-  if (!name.starts_with("decoder.")) name = "decoder." + name;
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kRenamed = {
-      {{"decoder.final_layer_norm.", "decoder.layer_norm."},
-       {"decoder.project_in.", "decoder.project_in_dim."},
-       {"decoder.project_out.", "decoder.project_out_dim."}}};
-  for (const auto& [theirs, metaseq] : kRenamed)
-    if (name.starts_with(theirs)) return std::string(metaseq) + name.substr(theirs.size());
-  return name;
-}
+constexpr const char* kTableName = "decoder.embed_tokens.weight";
+constexpr const char* kHeadName = "decoder.output_projection.weight";
 
 using Places = std::map<std::string, std::string>;  // tensor to the file that holds it
 
-Status add_tensor(ForeignPart& part, const std::string& file, const std::string& name,
-                  std::unique_ptr<ForeignTensor> tensor, Places& places) {
-  places[name] = std::filesystem::path(file).filename().string();
-  if (part.emplace(metaseq_spelling(name), std::move(tensor)).second) return ok_status();
-  return refuse(ErrorCode::kDataCorrupt, file + ": tensor " + name + " occurs twice");
-}
+// The tensors of a folder as they are found.
+class Collector {
+ public:
+  explicit Collector(ForeignCheckpoint& foreign) : foreign_(foreign) {}
+
+  Status add(const std::string& file, const std::string& name, std::unique_ptr<ForeignTensor> tensor) {
+    places_[name] = std::filesystem::path(file).filename().string();
+    if (Status status = check_kind_of_tensor(file, name); !status.ok()) return status;
+    const std::string metaseq = metaseq_spelling(name);
+    if (is_head_of_another_task(metaseq)) {
+      foreign_.warnings.push_back(name + " is left out: it belongs to another task than the model's text");
+      return ok_status();
+    }
+    if (tensor->elements() == 0) empty_.push_back(name);
+    const auto [at, is_new] = foreign_.file_names.emplace(metaseq, name);
+    if (!is_new)
+      return refuse(ErrorCode::kDataCorrupt, file + ": " + name + " is there twice" +
+                                                 (at->second == name ? "" : ": " + at->second + " is the same tensor"));
+    foreign_.parts[0].emplace(metaseq, std::move(tensor));
+    return ok_status();
+  }
+
+  // ZeRO's third stage leaves nothing of a weight on a rank but a tensor without elements.
+  Status check_empty(const std::string& folder) const {
+    if (empty_.empty()) return ok_status();
+    return refuse(ErrorCode::kDataCorrupt,
+                  folder + ": " + std::to_string(empty_.size()) + " tensors are empty, " + empty_[0] +
+                      " the first: the model was probably saved under DeepSpeed ZeRO-3 without gathering its weights; "
+                      "gather them (zero_to_fp32.py, or stage3_gather_16bit_weights_on_model_save) and save again");
+  }
+
+  const Places& places() const { return places_; }
+
+ private:
+  ForeignCheckpoint& foreign_;
+  Places places_;
+  std::vector<std::string> empty_;
+};
 
 // A header holds no checksums of the weights, so the time of their last change stands in for them.
 std::string index_digest(const checkpoint::InputFile& file, const checkpoint::SafetensorsHeader& header) {
@@ -48,15 +68,13 @@ std::string index_digest(const checkpoint::InputFile& file, const checkpoint::Sa
   return to_hex(sha256(index + std::to_string(file.modified_ns())));
 }
 
-Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Places& places) {
+Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Collector& collector) {
   Result<std::unique_ptr<checkpoint::InputFile>> file = checkpoint::InputFile::open(path);
   if (!file.ok()) return file.refusal();
   const Result<checkpoint::SafetensorsHeader> header = checkpoint::read_safetensors(*file.value());
   if (!header.ok()) return header.refusal();
   for (const checkpoint::StoredTensor& tensor : header.value().tensors)
-    if (Status status =
-            add_tensor(foreign.parts[0], path, tensor.name, tensor_of_safetensors(*file.value(), tensor), places);
-        !status.ok())
+    if (Status status = collector.add(path, tensor.name, tensor_of_safetensors(*file.value(), tensor)); !status.ok())
       return status;
   foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->size(),
                            index_digest(*file.value(), header.value())});
@@ -64,32 +82,86 @@ Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Plac
   return ok_status();
 }
 
-Status add_bin(const std::string& path, ForeignCheckpoint& foreign, Places& places) {
+bool holds_tensors(const PickleDocument& doc, ValueId dict) {
+  return std::ranges::any_of(doc.pairs(dict),
+                             [&](const auto& pair) { return doc.kind(pair.second) == ValueKind::kTensor; });
+}
+
+// The dictionary of weights: the file's root, or what a trainer has put it into.
+ValueId weights_of(const PickleDocument& doc) {
+  if (holds_tensors(doc, doc.root())) return doc.root();
+  for (const char* key : {"state_dict", "model_state_dict", "module", "model"})
+    if (const auto inner = doc.find(doc.root(), key))
+      if (doc.kind(*inner) == ValueKind::kDict && holds_tensors(doc, *inner)) return *inner;
+  return doc.root();
+}
+
+std::string kind_text(const PickleDocument& doc, ValueId value) {
+  switch (doc.kind(value)) {
+    case ValueKind::kNone:
+    case ValueKind::kBool:
+    case ValueKind::kInt:
+    case ValueKind::kFloat:
+      return "a number";
+    case ValueKind::kString:
+      return "a text";
+    case ValueKind::kTuple:
+    case ValueKind::kList:
+      return "a list";
+    case ValueKind::kDict:
+      return "a dictionary";
+    case ValueKind::kStorage:
+    case ValueKind::kTensor:
+      return "a tensor with unusual strides";
+    case ValueKind::kGlobal:
+    case ValueKind::kOpaque:
+      break;
+  }
+  return "of the class " + std::string(doc.text(value));
+}
+
+Status add_entries(checkpoint::PtFile& file, ValueId dict, ForeignCheckpoint& foreign, Collector& collector) {
+  const PickleDocument& doc = file.document();
+  for (const auto& [key, value] : doc.pairs(dict)) {
+    if (doc.kind(key) != ValueKind::kString || doc.text(key).size() > checkpoint::kStoredNameMax)
+      return checkpoint::corrupt_file(file.name(), "holds a key that is not the name of a tensor");
+    const std::string name(doc.text(key));
+    if (doc.kind(value) != ValueKind::kTensor) {
+      foreign.warnings.push_back("'" + name + "' is left out: it is " + kind_text(doc, value) + ", not a tensor");
+      continue;
+    }
+    if (!checkpoint::PtFile::readable(doc.tensor(value)))
+      return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": " + name + " has strides that are not supported");
+    if (Status status = collector.add(file.name(), name, tensor_of_pt(file, doc.tensor(value))); !status.ok())
+      return status;
+  }
+  return ok_status();
+}
+
+Status add_bin(const std::string& path, ForeignCheckpoint& foreign, Collector& collector) {
   Result<std::unique_ptr<checkpoint::PtFile>> opened = checkpoint::PtFile::open(path);
   if (!opened.ok()) return opened.refusal();
   checkpoint::PtFile& file = *opened.value();
   const PickleDocument& doc = file.document();
   if (doc.kind(doc.root()) != ValueKind::kDict)
-    return refuse(ErrorCode::kUnsupportedFormat, path + ": expected a dictionary of tensors");
-  for (const auto& [key, value] : doc.pairs(doc.root())) {
-    const bool is_tensor = doc.kind(key) == ValueKind::kString && doc.kind(value) == ValueKind::kTensor &&
-                           checkpoint::PtFile::readable(doc.tensor(value));
-    if (!is_tensor) return refuse(ErrorCode::kUnsupportedFormat, path + ": holds an entry that is not a tensor");
-    if (Status status = add_tensor(foreign.parts[0], path, std::string(doc.text(key)),
-                                   tensor_of_pt(file, doc.tensor(value)), places);
-        !status.ok())
-      return status;
-  }
+    return refuse(ErrorCode::kUnsupportedFormat, path + ": expected a dictionary of tensors, found " +
+                                                     kind_text(doc, doc.root()) + "; save the model's state_dict()");
+  const ValueId weights = weights_of(doc);
+  if (!holds_tensors(doc, weights))
+    return refuse(ErrorCode::kUnsupportedFormat, path + ": its dictionary holds no tensors");
+  if (Status status = add_entries(file, weights, foreign, collector); !status.ok()) return status;
   foreign.files.push_back(
       {std::filesystem::path(path).filename().string(), file.source().size(), file.directory_sha256()});
   foreign.pt_files.push_back(std::move(opened).value());
   return ok_status();
 }
 
-std::optional<int64_t> integer(const json& config, const char* key) {
-  const auto found = config.find(key);
-  if (found == config.end() || !found->is_number_integer()) return std::nullopt;
-  return found->get<int64_t>();
+// Writers of safetensors files keep one name of two tensors that share memory, and indices may list the other one.
+bool is_tied(const std::string& name, const Places& known) {
+  const std::string metaseq = metaseq_spelling(name);
+  if (metaseq != kTableName && metaseq != kHeadName) return false;
+  const std::string twin = metaseq == kHeadName ? kTableName : kHeadName;
+  return std::ranges::any_of(known, [&](const auto& entry) { return metaseq_spelling(entry.first) == twin; });
 }
 
 // Every tensor must be in the file that the index names.
@@ -100,75 +172,59 @@ Status check_index(const std::string& folder, const HuggingFaceFiles& files, con
   };
   for (const auto& [tensor, file] : files.index) {
     const auto found = places.find(tensor);
+    if (found == places.end() && is_tied(tensor, places)) continue;
     if (found == places.end()) return fault(tensor + " is not in " + file);
     if (found->second != file) return fault(tensor + " is in " + found->second + ", not in " + file);
   }
   for (const auto& [tensor, file] : places)
-    if (!files.index.contains(tensor)) return fault(tensor + " of " + file + " is not in the index");
+    if (!files.index.contains(tensor) && !is_tied(tensor, files.index))
+      return fault(tensor + " of " + file + " is not in the index");
   return ok_status();
 }
 
-void read_sizes(const json& config, const std::string& path, ForeignHints& hints) {
-  using model_spec::OptConfig;
-  constexpr std::array<std::pair<const char*, int64_t OptConfig::*>, 6> kKeys = {
-      {{"num_hidden_layers", &OptConfig::num_layers},
-       {"hidden_size", &OptConfig::hidden},
-       {"ffn_dim", &OptConfig::ffn},
-       {"vocab_size", &OptConfig::vocab},
-       {"word_embed_proj_dim", &OptConfig::embed_dim},
-       {"max_position_embeddings", &OptConfig::max_positions}}};
-  for (const auto& [key, size] : kKeys)
-    if (const auto value = integer(config, key)) hints.sizes.push_back({path, key, *value, size});
+// Of a head that is the token table, the head's name may be the one that was kept.
+void settle_table(ForeignCheckpoint& foreign) {
+  ForeignPart& part = foreign.parts[0];
+  if (!foreign.hints.tied_output.value_or(true) || part.contains(kTableName) || !part.contains(kHeadName)) return;
+  part[kTableName] = std::move(part[kHeadName]);
+  part.erase(kHeadName);
+  foreign.file_names[kTableName] = foreign.file_names[kHeadName];
+  foreign.file_names.erase(kHeadName);
+}
+
+Status read_settings(const std::string& folder, ForeignCheckpoint& foreign) {
+  const std::string config = folder + "/config.json", generation = folder + "/generation_config.json";
+  const Result<std::string> text = checkpoint::read_text_file(config, kConfigBytesMax);
+  if (!text.ok()) return text.refusal();
+  if (Status status = parse_huggingface_config(text.value(), config, foreign.hints); !status.ok()) return status;
+  std::error_code ignored;
+  if (std::filesystem::exists(folder + "/adapter_config.json", ignored))
+    foreign.warnings.push_back(folder +
+                               ": the adapter of adapter_config.json is not applied; merge it first if the "
+                               "model is meant to have it");
+  if (!std::filesystem::exists(generation, ignored)) return ok_status();
+  const Result<std::string> more = checkpoint::read_text_file(generation, kConfigBytesMax);
+  if (!more.ok()) return more.refusal();
+  return parse_generation_config(more.value(), generation, foreign.hints);
 }
 
 }  // namespace
-
-Status parse_huggingface_config(std::string_view text, const std::string& path, ForeignHints& hints) {
-  const Result<json> parsed = checkpoint::parse_json_strict(text, path, 32);
-  if (!parsed.ok()) return parsed.refusal();
-  const json& config = parsed.value();
-  const auto unsupported = [&](const std::string& what) {
-    return refuse(ErrorCode::kUnsupportedFormat, path + ": " + what);
-  };
-  if (!config.is_object() || config.value("model_type", json()) != "opt")
-    return unsupported("model_type is " +
-                       (config.is_object() ? config.value("model_type", json()).dump().substr(0, 40) : "missing") +
-                       ", expected \"opt\"");
-  if (config.value("activation_function", json("relu")) != "relu")
-    return unsupported("activation_function is not relu, so the model is not an OPT");
-  if (config.value("enable_bias", json(true)) != true ||
-      config.value("layer_norm_elementwise_affine", json(true)) != true)
-    return unsupported("biases or norm weights are disabled, which no published OPT does");
-  if (config.value("_remove_final_layer_norm", json(false)) == true)
-    return unsupported("the final norm is removed, which no published OPT does");
-  read_sizes(config, path, hints);
-  hints.num_heads = integer(config, "num_attention_heads");
-  hints.tied_output = config.value("tie_word_embeddings", json(true)) != false;  // transformers' default
-  if (const auto before = config.find("do_layer_norm_before"); before != config.end() && before->is_boolean())
-    hints.norm_before = before->get<bool>();
-  hints.eos_id = integer(config, "eos_token_id");
-  hints.bos_id = integer(config, "bos_token_id");
-  hints.pad_id = integer(config, "pad_token_id");
-  return ok_status();
-}
 
 Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const HuggingFaceFiles& files) {
   ForeignCheckpoint foreign;
   foreign.kind = "huggingface";
   foreign.parts.emplace_back();
-  const std::string config = folder + "/config.json";
-  const Result<std::string> text = checkpoint::read_text_file(config, kConfigBytesMax);
-  if (!text.ok()) return text.refusal();
-  if (Status status = parse_huggingface_config(text.value(), config, foreign.hints); !status.ok())
-    return status.refusal();
-  Places places;
+  if (Status status = read_settings(folder, foreign); !status.ok()) return status.refusal();
+  Collector collector(foreign);
   for (const std::string& name : files.names) {
     const std::string path = folder + "/" + name;
     const Status status =
-        files.is_safetensors ? add_safetensors(path, foreign, places) : add_bin(path, foreign, places);
+        files.is_safetensors ? add_safetensors(path, foreign, collector) : add_bin(path, foreign, collector);
     if (!status.ok()) return status.refusal();
   }
-  if (Status status = check_index(folder, files, places); !status.ok()) return status.refusal();
+  if (Status status = check_index(folder, files, collector.places()); !status.ok()) return status.refusal();
+  if (Status status = collector.check_empty(folder); !status.ok()) return status.refusal();
+  settle_table(foreign);
   foreign.layout = std::to_string(files.names.size()) + (files.is_safetensors ? " safetensors" : " pytorch .bin") +
                    (files.names.size() == 1 ? " file" : " files");
   return foreign;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "converter/formats/foreign_checkpoint.h"
 #include "converter/formats/huggingface_files.h"
@@ -10,8 +9,5 @@
 namespace optserve::converter {
 
 Result<ForeignCheckpoint> open_huggingface(const std::string& folder, const HuggingFaceFiles& files);
-
-// What config.json says, as hints; refuses models with features that OPT does not have. `path` is for messages.
-Status parse_huggingface_config(std::string_view text, const std::string& path, ForeignHints& hints);
 
 }  // namespace optserve::converter

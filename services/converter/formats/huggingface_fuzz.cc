@@ -3,7 +3,8 @@
 #include <cstdint>
 #include <string_view>
 
-#include "converter/formats/huggingface.h"
+#include "converter/formats/huggingface_config.h"
+#include "converter/formats/huggingface_files.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve::converter;
@@ -12,6 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (data[0] % 2 == 0) {
     ForeignHints hints;
     (void)parse_huggingface_config(text, "config.json", hints);
+    (void)parse_generation_config(text, "generation_config.json", hints);
   } else {
     (void)parse_huggingface_index(text, "index.json");
   }

@@ -1,8 +1,8 @@
 // The JSON files of a Hugging Face folder; whole folders are in convert_test.cc.
-#include "converter/formats/huggingface.h"
-
 #include <gtest/gtest.h>
 
+#include "converter/formats/huggingface_config.h"
+#include "converter/formats/huggingface_files.h"
 #include "converter/formats/infer_config.h"
 
 namespace optserve::converter {
@@ -41,7 +41,7 @@ TEST(HuggingfaceConfig, GivesHints) {
   ASSERT_TRUE(status.ok()) << status.refusal().message;
   EXPECT_EQ(hints.num_heads, 12);
   EXPECT_EQ(hints.norm_before, false);
-  EXPECT_EQ(hints.eos_id, 2);
+  EXPECT_EQ(hints.eos_ids, std::vector<int64_t>{2});
   ASSERT_EQ(hints.sizes.size(), 2u);
   EXPECT_EQ(hints.sizes[0].value, 768);
   EXPECT_EQ(hints.sizes[0].size, &model_spec::OptConfig::hidden);
@@ -60,7 +60,7 @@ TEST(HuggingfaceConfig, MustAgreeWithTheTensors) {
   ForeignCheckpoint foreign;
   foreign.parts.emplace_back();
   const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
-    foreign.parts[0][name] = std::make_unique<OneTensor>(tensor::DType::kF16, std::move(shape));
+    foreign.parts[0][name] = std::make_unique<OneTensor>(DType::kF16, std::move(shape));
   };
   add("decoder.embed_tokens.weight", {40, 16});
   add("decoder.embed_positions.weight", {8, 16});

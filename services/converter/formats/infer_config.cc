@@ -34,8 +34,12 @@ int64_t count_layers(const ForeignPart& part) {
   return layers;
 }
 
-// Explicit, then from the files, then from the published model of these sizes.
+// From the files, then as asked for, then from the published model of these sizes.
 Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config, int64_t asked) {
+  if (asked > 0 && foreign.hints.num_heads.value_or(asked) != asked)
+    return refuse(ErrorCode::kBadRequest, std::to_string(asked) + " attention heads were asked for, but " +
+                                              foreign.hints.num_heads_key + " is " +
+                                              std::to_string(*foreign.hints.num_heads));
   const model_spec::OptConfig* published = model_spec::find_published(config.num_layers, config.hidden);
   const int64_t heads = asked > 0                             ? asked
                         : foreign.hints.num_heads.has_value() ? *foreign.hints.num_heads
@@ -45,7 +49,7 @@ Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::O
     return refuse(ErrorCode::kBadRequest,
                   "the files do not say how many attention heads the model has, and no published OPT has " +
                       std::to_string(config.num_layers) + " layers of width " + std::to_string(config.hidden) +
-                      "; give the number of heads");
+                      "; give the number of heads (--heads)");
   if (heads < 0 || config.hidden % heads != 0)
     return refuse(ErrorCode::kBadRequest, "the number of attention heads is " + std::to_string(heads) +
                                               ", must divide the width " + std::to_string(config.hidden));
@@ -64,6 +68,21 @@ Status check_claims(const ForeignCheckpoint& foreign, const model_spec::OptConfi
                 "the configuration contradicts the tensors:" + faults + other_part_count(foreign));
 }
 
+TokenId id_of(int64_t value) { return static_cast<TokenId>(std::clamp<int64_t>(value, -1, INT32_MAX)); }
+
+void set_special_ids(const ForeignHints& hints, model_spec::OptConfig& config) {
+  config.bos_id = id_of(hints.bos_id.value_or(config.bos_id));
+  config.pad_id = id_of(hints.pad_id.value_or(config.pad_id));
+  if (!hints.eos_ids.empty()) config.eos_id = id_of(hints.eos_ids[0]);
+  for (size_t i = 1; i < hints.eos_ids.size(); ++i) config.more_eos_ids.push_back(id_of(hints.eos_ids[i]));
+  std::ranges::sort(config.more_eos_ids);
+  // Padding is never drawn. Where an id is both, as many fine-tuned models have it, it has to end texts.
+  const auto ends = [&](TokenId id) {
+    return id == config.eos_id || std::ranges::find(config.more_eos_ids, id) != config.more_eos_ids.end();
+  };
+  for (TokenId id = 1; ends(config.pad_id); id = id == 1 ? 0 : config.pad_id + 1) config.pad_id = id;
+}
+
 }  // namespace
 
 Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, const std::string& name,
@@ -72,9 +91,10 @@ Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, con
   const ForeignTensor* tokens = find(first, "decoder.embed_tokens.weight", 2);
   const ForeignTensor* positions = find(first, "decoder.embed_positions.weight", 2);
   const ForeignTensor* fc1 = find(first, "decoder.layers.0.fc1.weight", 2);
-  if (tokens == nullptr) return unknown("decoder.embed_tokens.weight is missing");
-  if (positions == nullptr) return unknown("decoder.embed_positions.weight is missing");
-  if (fc1 == nullptr) return unknown("decoder.layers.0.fc1.weight is missing");
+  for (const auto& [tensor, metaseq] : {std::pair{tokens, "decoder.embed_tokens.weight"},
+                                        {positions, "decoder.embed_positions.weight"},
+                                        {fc1, "decoder.layers.0.fc1.weight"}})
+    if (tensor == nullptr) return unknown(file_spelling(foreign, metaseq) + " is missing");
   const auto parts = static_cast<int64_t>(foreign.parts.size());
   model_spec::OptConfig config;
   config.name = name;
@@ -89,13 +109,13 @@ Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, con
   config.norm_before = first.contains("decoder.layer_norm.weight") || !is_post_norm;
   if (is_post_norm && config.norm_before && foreign.hints.norm_before)
     return unknown("it has a final norm, but its configuration says post-norm");
+  config.final_norm = foreign.hints.final_norm || !config.norm_before;
+  config.activation = foreign.hints.activation;
   if (Status status = check_claims(foreign, config); !status.ok()) return status.refusal();
   const Result<int64_t> heads = find_heads(foreign, config, num_heads);
   if (!heads.ok()) return heads.refusal();
   config.num_heads = heads.value();
-  config.bos_id = static_cast<TokenId>(std::clamp<int64_t>(foreign.hints.bos_id.value_or(2), -1, INT32_MAX));
-  config.eos_id = static_cast<TokenId>(std::clamp<int64_t>(foreign.hints.eos_id.value_or(2), -1, INT32_MAX));
-  config.pad_id = static_cast<TokenId>(std::clamp<int64_t>(foreign.hints.pad_id.value_or(1), -1, INT32_MAX));
+  set_special_ids(foreign.hints, config);
   if (Status status = model_spec::validate(config); !status.ok()) return status.refusal();
   return config;
 }

@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "converter/formats/huggingface_names.h"
+
 namespace optserve::converter {
 namespace {
 
@@ -33,6 +35,25 @@ bool is_ignored(std::string_view name) {
   return name == "decoder.version" || name.ends_with("._float_tensor") || name == "decoder.embed_out";
 }
 
+// Only Metaseq fuses them, and not in its oldest files.
+bool has_separate_qkv(const ForeignCheckpoint& foreign, const ForeignPart& part, const std::string& prefix) {
+  return foreign.kind != "metaseq" || part.contains(prefix + "k_proj.weight");
+}
+
+// Under which names a part holds a vector of the table, and how many elements of it each.
+std::vector<std::pair<std::string, int64_t>> names_of_vector(const ForeignCheckpoint& foreign, const ForeignPart& part,
+                                                             const TensorSpec& spec, int64_t parts) {
+  const std::string name = metaseq_name(spec.name);
+  if (spec.split == Split::kReplicated) return {{name, spec.rows}};
+  const size_t at = name.find("qkv_proj.");
+  if (spec.split != Split::kQkvRows || !has_separate_qkv(foreign, part, name.substr(0, at)))
+    return {{name, spec.rows / parts}};
+  std::vector<std::pair<std::string, int64_t>> names;
+  for (const char* letter : {"q", "k", "v"})
+    names.emplace_back(std::string(name).replace(at, 3, letter), spec.rows / 3 / parts);
+  return names;
+}
+
 std::string explain(std::string_view name) {
   for (std::string_view feature : {"ffn_layernorm", "attn_ln", "alibi", "moe_layer", "experts", "rotary"})
     if (name.find(feature) != std::string_view::npos)
@@ -54,6 +75,34 @@ std::string metaseq_name(const std::string& canonical) {
   return name;
 }
 
+std::string file_spelling(const ForeignCheckpoint& foreign, const std::string& metaseq_name) {
+  const auto found = foreign.file_names.find(metaseq_name);
+  if (found != foreign.file_names.end()) return found->second;
+  return foreign.kind == "huggingface" ? huggingface_spelling(metaseq_name) : metaseq_name;
+}
+
+Status add_absent(ForeignCheckpoint& foreign, const model_spec::OptConfig& config) {
+  const ForeignHints& hints = foreign.hints;
+  if (hints.has_biases && hints.has_affine_norms) return ok_status();
+  const DType dtype = foreign.parts[0].at(std::string(kTokenTable))->dtype();
+  const auto parts = static_cast<int64_t>(foreign.parts.size());
+  for (const TensorSpec& spec : model_spec::opt_tensors(config)) {
+    const bool is_norm = spec.name.find("norm.") != std::string::npos;
+    const bool is_bias = spec.name.ends_with(".bias");
+    if (is_norm ? hints.has_affine_norms : hints.has_biases || !is_bias) continue;
+    for (ForeignPart& part : foreign.parts) {
+      for (const auto& [name, rows] : names_of_vector(foreign, part, spec, parts)) {
+        if (part.contains(name))
+          return refuse(ErrorCode::kDataCorrupt, "the configuration says that the model has no " +
+                                                     std::string(is_norm ? "weights of norms" : "biases") +
+                                                     ", but the files hold " + file_spelling(foreign, name));
+        part.emplace(name, tensor_of_constant(dtype, {rows}, is_bias ? 0.0f : 1.0f));
+      }
+    }
+  }
+  return ok_status();
+}
+
 std::string other_part_count(const ForeignCheckpoint& foreign) {
   const auto parts = static_cast<int64_t>(foreign.parts.size());
   if (foreign.hints.model_parallel_size.value_or(parts) == parts) return "";
@@ -69,13 +118,15 @@ ForeignTensor* Mapper::expect(size_t part, const std::string& name, const Shape&
   used_.insert(name);
   const auto found = foreign_.parts[part].find(name);
   if (found == foreign_.parts[part].end()) {
-    faults_.push_back(part_text(part) + "missing " + name + " " + checkpoint::shape_text(shape));
+    faults_.push_back(part_text(part) + "missing " + file_spelling(foreign_, name) + " " +
+                      checkpoint::shape_text(shape));
     return nullptr;
   }
   ForeignTensor& tensor = *found->second;
-  if (tensor.shape() != shape || !tensor::is_floating(tensor.dtype())) {
-    faults_.push_back(part_text(part) + name + " is " + std::string(tensor::dtype_name(tensor.dtype())) +
-                      checkpoint::shape_text(tensor.shape()) + ", expected " + checkpoint::shape_text(shape));
+  if (tensor.shape() != shape || !is_floating(tensor.dtype())) {
+    faults_.push_back(part_text(part) + file_spelling(foreign_, name) + " is " +
+                      std::string(dtype_name(tensor.dtype())) + checkpoint::shape_text(tensor.shape()) + ", expected " +
+                      checkpoint::shape_text(shape));
     return nullptr;
   }
   return &tensor;
@@ -119,7 +170,7 @@ ForeignModel::Mapping Mapper::map_qkv(const TensorSpec& spec, const std::string&
   constexpr std::array<const char*, 3> kNames = {"q_proj.", "k_proj.", "v_proj."};
   constexpr std::array<int64_t, 3> kFusedPlace = {2, 0, 1};  // of q, k, v in K, V, Q
   for (size_t part = 0; part < foreign_.parts.size(); ++part) {
-    const bool is_separate = foreign_.parts[part].contains(prefix + "k_proj." + leaf);
+    const bool is_separate = has_separate_qkv(foreign_, foreign_.parts[part], prefix);
     Shape shape = spec.shape();
     shape[0] = is_separate ? share : 3 * share;
     ForeignTensor* fused = is_separate ? nullptr : expect(part, prefix + "qkv_proj." + leaf, shape);
@@ -151,8 +202,8 @@ void Mapper::note_unexpected() {
   for (size_t part = 0; part < foreign_.parts.size(); ++part)
     for (const auto& [name, tensor] : foreign_.parts[part])
       if (!used_.contains(name) && !is_ignored(name))
-        faults_.push_back(part_text(part) + "unexpected " + name + " " + checkpoint::shape_text(tensor->shape()) +
-                          explain(name));
+        faults_.push_back(part_text(part) + "unexpected " + file_spelling(foreign_, name) + " " +
+                          checkpoint::shape_text(tensor->shape()) + explain(name));
 }
 
 Result<std::map<std::string, ForeignModel::Mapping>> Mapper::run() {

@@ -40,6 +40,13 @@ class Mapper {
 // the fused name.
 std::string metaseq_name(const std::string& canonical);
 
+// How the files call the tensor of a Metaseq name, or would call it, for messages.
+std::string file_spelling(const ForeignCheckpoint& foreign, const std::string& metaseq_name);
+
+// Adds the zeros and ones that stand for what relatives of OPT do not have: biases, and the weights of norms. Refused
+// if the files hold what their configuration says is not there.
+Status add_absent(ForeignCheckpoint& foreign, const model_spec::OptConfig& config);
+
 // A line for messages if the configuration gives another number of parts than there are; else empty.
 std::string other_part_count(const ForeignCheckpoint& foreign);
 

@@ -68,15 +68,15 @@ Status check_training_options(const PtFile& file) {
   const auto unsupported = [&](const std::string& what) {
     return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": trained with " + what + ", which OPT does not have");
   };
-  for (const char* option :
-       {"alibi", "use_alibi", "disable_bias", "disable_affine_ln", "scale_attn", "scale_fc", "use_rotary", "use_rope"})
+  for (const char* option : {"alibi", "use_alibi", "scale_attn", "scale_fc", "use_rotary", "use_rope"})
     if (integer_setting(doc, "model", option).value_or(0) != 0) return unsupported(std::string(option) + "=True");
   if (integer_setting(doc, "model", "no_scale_embedding").value_or(1) == 0)
     return unsupported("no_scale_embedding=False");
   if (integer_setting(doc, "model", "decoder_learned_pos").value_or(1) == 0)
     return unsupported("decoder_learned_pos=False");
   if (const auto activation = find_setting(doc, "model", "activation_fn"))
-    if (doc.kind(*activation) == ValueKind::kString && doc.text(*activation) != "relu")
+    if (doc.kind(*activation) == ValueKind::kString && doc.text(*activation) != "relu" &&
+        doc.text(*activation) != "gelu")
       return unsupported("activation_fn=" + std::string(doc.text(*activation)));
   return ok_status();
 }
@@ -124,14 +124,14 @@ std::string file_name(const PtFile& file) { return std::filesystem::path(file.na
 // The sizes that a file's configuration states.
 std::vector<SizeClaim> claims_of(const PtFile& file) {
   using model_spec::OptConfig;
-  constexpr std::array<std::pair<const char*, int64_t OptConfig::*>, 7> kKeys = {
-      {{"decoder_layers", &OptConfig::num_layers},
-       {"decoder_embed_dim", &OptConfig::hidden},
-       {"decoder_ffn_embed_dim", &OptConfig::ffn},
-       {"decoder_attention_heads", &OptConfig::num_heads},
-       {"decoder_input_dim", &OptConfig::embed_dim},
-       {"decoder_output_dim", &OptConfig::embed_dim},
-       {"max_target_positions", &OptConfig::max_positions}}};
+  constexpr std::array<std::pair<const char*, int64_t model_spec::OptConfig::*>, 7> kKeys = {
+      {{"decoder_layers", &model_spec::OptConfig::num_layers},
+       {"decoder_embed_dim", &model_spec::OptConfig::hidden},
+       {"decoder_ffn_embed_dim", &model_spec::OptConfig::ffn},
+       {"decoder_attention_heads", &model_spec::OptConfig::num_heads},
+       {"decoder_input_dim", &model_spec::OptConfig::embed_dim},
+       {"decoder_output_dim", &model_spec::OptConfig::embed_dim},
+       {"max_target_positions", &model_spec::OptConfig::max_positions}}};
   std::vector<SizeClaim> claims;
   for (const auto& [key, size] : kKeys)
     if (const auto value = integer_setting(file.document(), "model", key))
@@ -156,6 +156,12 @@ Status read_hints(ForeignCheckpoint& foreign) {
   for (const SizeClaim& claim : claims)
     if (claim.size != &model_spec::OptConfig::num_heads) foreign.hints.sizes.push_back(claim);
   foreign.hints.num_heads = integer_setting(doc, "model", "decoder_attention_heads");
+  foreign.hints.num_heads_key = file_name(first) + ": decoder_attention_heads";
+  foreign.hints.has_biases = integer_setting(doc, "model", "disable_bias").value_or(0) == 0;
+  foreign.hints.has_affine_norms = integer_setting(doc, "model", "disable_affine_ln").value_or(0) == 0;
+  if (const auto activation = find_setting(doc, "model", "activation_fn"))
+    if (doc.kind(*activation) == ValueKind::kString && doc.text(*activation) == "gelu")
+      foreign.hints.activation = model_spec::Activation::kGelu;
   foreign.hints.model_parallel_size = integer_setting(doc, "model", "model_parallel_size");
   if (const auto before = integer_setting(doc, "model", "decoder_normalize_before"))
     foreign.hints.norm_before = *before != 0;

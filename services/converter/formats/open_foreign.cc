@@ -3,6 +3,7 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 
 #include "converter/formats/faster_transformer.h"
@@ -46,12 +47,38 @@ Result<ForeignCheckpoint> open_pt(const std::vector<std::string>& paths) {
   return *unreadable;
 }
 
+// Folders that hold something else, which people take for the model.
+Status check_other_folders(const fs::path& folder, const std::vector<std::string>& files) {
+  const auto unsupported = [&](const std::string& what) {
+    return refuse(ErrorCode::kUnsupportedFormat, folder.string() + ": " + what);
+  };
+  std::error_code ignored;
+  if (fs::is_directory(folder / "snapshots", ignored)) {
+    const Result<std::string> revision = checkpoint::read_text_file((folder / "refs" / "main").string(), 256);
+    std::string name = revision.ok() ? revision.value() : "";
+    while (!name.empty() && std::isspace(static_cast<unsigned char>(name.back())) != 0) name.pop_back();
+    return unsupported("is a cache folder of the Hugging Face hub; name its snapshot, " +
+                       (folder / "snapshots" / (name.empty() ? "<revision>" : name)).string());
+  }
+  if (fs::exists(folder / "adapter_config.json", ignored))
+    return unsupported("holds an adapter, not a model; merge it into its base model first (merge_and_unload of PEFT)");
+  if (fs::exists(folder / "zero_to_fp32.py", ignored))
+    return unsupported("holds a checkpoint of DeepSpeed's ZeRO; run its zero_to_fp32.py and convert what that writes");
+  for (const std::string& file : files)
+    for (const char* ending : {".h5", ".msgpack", ".gguf", ".ggml", ".onnx"})
+      if (file.ends_with(ending))
+        return unsupported(fs::path(file).filename().string() +
+                           " is not read; weights of PyTorch or safetensors files are needed");
+  return ok_status();
+}
+
 Result<ForeignCheckpoint> open_folder(const std::string& folder) {
   const Result<std::optional<HuggingFaceFiles>> weights = find_huggingface_files(folder);
   if (!weights.ok()) return weights.refusal();
   if (weights.value()) return open_huggingface(folder, *weights.value());
   const std::vector<std::string> files = files_in(folder);
   if (const auto parts = pt_files(files); !parts.empty()) return open_pt(parts);
+  if (Status status = check_other_folders(folder, files); !status.ok()) return status.refusal();
   std::string found;
   for (size_t i = 0; i < std::min<size_t>(files.size(), 5); ++i)
     found += (i > 0 ? ", " : "") + fs::path(files[i]).filename().string();

@@ -10,9 +10,9 @@
 #include "base/check.h"
 #include "converter/formats/infer_config.h"
 #include "converter/formats/open_foreign.h"
-#include "converter/formats/tokenizer_files.h"
 #include "converter/reader/cage.h"
 #include "converter/reader/reader_protocol.h"
+#include "converter/vocabulary/tokenizer_files.h"
 
 namespace optserve::converter {
 namespace {
@@ -104,8 +104,8 @@ class Answerer {
     const TensorSpec& spec = spec_of(request);
     const bool is_inside = request.begin >= 0 && request.count >= 0 && request.count <= spec.rows - request.begin;
     check(is_inside, "reader: rows outside of " + spec.name);
-    const uint64_t bytes = static_cast<uint64_t>(request.count) * static_cast<uint64_t>(spec.cols) *
-                           tensor::dtype_bytes(model_->dtype(spec));
+    const uint64_t bytes =
+        static_cast<uint64_t>(request.count) * static_cast<uint64_t>(spec.cols) * dtype_bytes(model_->dtype(spec));
     check(request.half < 2 && bytes <= kHalfBytes, "reader: rows that do not fit");
     model_->read_rows(spec, request.begin, request.count, window_.subspan(request.half * kHalfBytes, bytes));
     return Reply{.bytes = bytes};
@@ -141,6 +141,7 @@ Result<ModelSummary> summarise(const ReadJob& job, std::optional<ForeignModel>& 
   summary.layout = foreign.layout;
   summary.files = foreign.files;
   summary.warnings = foreign.warnings;
+  summary.warnings.insert(summary.warnings.end(), foreign.hints.notes.begin(), foreign.hints.notes.end());
   summary.has_replicas = foreign.parts.size() > 1;
   if (job.for_inspection) {
     list_tensors(foreign, summary);
@@ -151,7 +152,7 @@ Result<ModelSummary> summarise(const ReadJob& job, std::optional<ForeignModel>& 
   std::optional<Refusal> problem;
   if (config.ok()) {
     summary.config = config.value();
-    Result<ForeignModel> found = ForeignModel::open(std::move(foreign), config.value());
+    Result<ForeignModel> found = ForeignModel::open(std::move(foreign), config.value(), job.head);
     if (found.ok())
       model.emplace(std::move(found).value());
     else

@@ -42,7 +42,7 @@ Result<CagedModel> CagedModel::open(const ReadJob& job, const ReaderSettings& se
 }
 
 uint64_t CagedModel::row_bytes(uint32_t place) const {
-  return static_cast<uint64_t>(table_[place].cols) * tensor::dtype_bytes(summary_.dtypes[place]);
+  return static_cast<uint64_t>(table_[place].cols) * dtype_bytes(summary_.dtypes[place]);
 }
 
 // As many as fit into one half of the window.

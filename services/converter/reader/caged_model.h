@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "converter/formats/tokenizer_files.h"
 #include "converter/reader/model_summary.h"
 #include "converter/reader/read_job.h"
 #include "converter/reader/reader_process.h"
+#include "converter/vocabulary/tokenizer_files.h"
 #include "converter/weight_rows.h"
 #include "model_spec/opt_tensors.h"
 
@@ -31,8 +31,8 @@ class CagedModel final : public WeightRows {
   const ModelSummary& summary() const { return summary_; }
   const model_spec::OptConfig& config() const override { return *summary_.config; }
   // The type all tensors share, or F32 if they differ.
-  tensor::DType natural_dtype() const { return summary_.natural_dtype; }
-  tensor::DType dtype(const model_spec::TensorSpec& spec) const override { return summary_.dtypes[place_of(spec)]; }
+  DType natural_dtype() const { return summary_.natural_dtype; }
+  DType dtype(const model_spec::TensorSpec& spec) const override { return summary_.dtypes[place_of(spec)]; }
 
   // Compares the bytes behind a tensor with their checksums, where the format has them.
   Status check_bytes(const model_spec::TensorSpec& spec) const;

@@ -23,7 +23,6 @@ namespace optserve::converter {
 namespace caged_model_test {
 
 using model_spec::TensorSpec;
-using tensor::DType;
 
 ModelSummary small_summary(const std::string& name) {
   ModelSummary summary;

@@ -13,7 +13,6 @@ namespace {
 
 using checkpoint::SourceFile;
 using model_spec::OptConfig;
-using tensor::DType;
 
 constexpr size_t kTextMax = 1024;  // of a kind, a layout and a file's name
 constexpr size_t kLongTextMax = 16 << 10;
@@ -28,9 +27,11 @@ void visit_config(Archive& archive, Config& config) {
   for (auto* number : {&config.num_layers, &config.hidden, &config.num_heads, &config.ffn, &config.vocab,
                        &config.vocab_real, &config.embed_dim, &config.max_positions})
     archive.number(*number);
-  archive.flag(config.norm_before);
-  archive.flag(config.tied_output);
+  for (auto* flag : {&config.norm_before, &config.tied_output, &config.final_norm, &config.leads_with_bos})
+    archive.flag(*flag);
+  archive.activation(config.activation);
   for (auto* id : {&config.bos_id, &config.eos_id, &config.pad_id}) archive.number(*id);
+  archive.list(config.more_eos_ids, model_spec::kMoreEosIdsMax, [&](auto& id) { archive.number(id); });
 }
 
 template <class Archive, class Summary>
@@ -65,6 +66,7 @@ class Encoder {
   }
   void flag(bool value) { bytes_ += static_cast<char>(value ? 1 : 0); }
   void dtype(DType value) { bytes_ += static_cast<char>(value); }
+  void activation(model_spec::Activation value) { flag(value == model_spec::Activation::kGelu); }
   void text(const std::string& value, size_t max) {
     const std::string_view part = std::string_view(value).substr(0, max);
     number(part.size());
@@ -115,6 +117,11 @@ class Decoder {
     take(&raw, 1);
     expect(raw <= static_cast<std::byte>(DType::kBool), "an unknown type");
     value = fault_.empty() ? static_cast<DType>(raw) : DType::kF32;
+  }
+  void activation(model_spec::Activation& value) {
+    bool is_gelu = false;
+    flag(is_gelu);
+    value = is_gelu ? model_spec::Activation::kGelu : model_spec::Activation::kRelu;
   }
   void text(std::string& value, size_t max) {
     value.assign(length(max, 1), '\0');
@@ -173,9 +180,9 @@ std::string fault_of(const ModelSummary& summary) {
   if (const Status status = model_spec::validate(*summary.config); !status.ok()) return status.refusal().message;
   if (!summary.problem.empty()) return "";
   if (summary.dtypes.size() != model_spec::opt_tensors(*summary.config).size()) return "another number of tensors";
-  const bool is_floating = std::all_of(summary.dtypes.begin(), summary.dtypes.end(), tensor::is_floating);
-  const bool is_natural = tensor::is_floating(summary.natural_dtype) && summary.natural_dtype != DType::kF64;
-  return is_floating && is_natural ? "" : "a type that weights cannot have";
+  const bool are_floating = std::all_of(summary.dtypes.begin(), summary.dtypes.end(), is_floating);
+  const bool is_natural = is_floating(summary.natural_dtype) && summary.natural_dtype != DType::kF64;
+  return are_floating && is_natural ? "" : "a type that weights cannot have";
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ namespace optserve::converter {
 // A tensor as the foreign files have it.
 struct ForeignEntry {
   std::string name;
-  tensor::DType dtype = tensor::DType::kF32;
+  DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   uint32_t part = 0;
   bool operator==(const ForeignEntry&) const = default;
@@ -32,10 +32,10 @@ struct ModelSummary {
   std::vector<ForeignEntry> tensors;            // for inspection only
   std::optional<model_spec::OptConfig> config;  // of the model; absent only where `problem` says why
   std::string problem;                          // why it cannot be converted; empty if it can
-  tensor::DType natural_dtype = tensor::DType::kF32;
-  std::vector<tensor::DType> dtypes;  // of each entry of opt_tensors(config), unless there is a problem
-  bool has_replicas = false;          // some tensors exist in several parts
-  bool has_tokenizer = false;         // for inspection only
+  DType natural_dtype = DType::kF32;
+  std::vector<DType> dtypes;   // of each entry of opt_tensors(config), unless there is a problem
+  bool has_replicas = false;   // some tensors exist in several parts
+  bool has_tokenizer = false;  // for inspection only
 };
 
 // Refused if it does not fit into `bytes_max`.

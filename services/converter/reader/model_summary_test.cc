@@ -10,8 +10,6 @@
 namespace optserve::converter {
 namespace model_summary_test {
 
-using tensor::DType;
-
 ModelSummary good_summary() {
   ModelSummary summary;
   summary.kind = "metaseq";

@@ -1,5 +1,6 @@
 #include "converter/reader/read_job.h"
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 #include <system_error>
@@ -11,12 +12,13 @@ std::vector<std::string> to_arguments(const ReadJob& job) {
           job.input,
           job.name,
           std::to_string(job.num_heads),
+          std::string(conversion::kOutputHeadNames[static_cast<size_t>(job.head)]),
           job.vocab_file,
           job.merges_file};
 }
 
 std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
-  constexpr size_t kJobArguments = 6;
+  constexpr size_t kJobArguments = 7;
   if (arguments.size() != kJobArguments) return std::nullopt;
   ReadJob job;
   const std::string_view kind = arguments[0];
@@ -25,10 +27,12 @@ std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
   job.name = arguments[2];
   const std::string_view heads = arguments[3];
   const auto [end, error] = std::from_chars(heads.data(), heads.data() + heads.size(), job.num_heads);
-  job.vocab_file = arguments[4];
-  job.merges_file = arguments[5];
-  const bool is_job =
-      (kind == "convert" || kind == "inspect") && error == std::errc() && end == heads.data() + heads.size();
+  const auto head = std::ranges::find(conversion::kOutputHeadNames, std::string_view(arguments[4]));
+  job.head = static_cast<conversion::OutputHead>(head - conversion::kOutputHeadNames.begin());
+  job.vocab_file = arguments[5];
+  job.merges_file = arguments[6];
+  const bool is_job = (kind == "convert" || kind == "inspect") && error == std::errc() &&
+                      end == heads.data() + heads.size() && head != conversion::kOutputHeadNames.end();
   return is_job ? std::optional(job) : std::nullopt;
 }
 

@@ -7,12 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "conversion/command_options.h"
+
 namespace optserve::converter {
 
 struct ReadJob {
-  std::string input;         // folder, file, glob, or Metaseq's virtual X.pt
-  std::string name;          // of the model
-  int64_t num_heads = 0;     // 0: as the files say
+  std::string input;      // folder, file, glob, or Metaseq's virtual X.pt
+  std::string name;       // of the model
+  int64_t num_heads = 0;  // 0: as the files say
+  conversion::OutputHead head = conversion::OutputHead::kAuto;
   std::string vocab_file{};  // both empty: searched beside the input
   std::string merges_file{};
   bool for_inspection = false;  // list the foreign tensors, and say why it cannot be converted

@@ -18,14 +18,15 @@ protocol::Register complete(protocol::Register hello) {
   return hello;
 }
 
-Counter counter(Registry& registry, const char* result) {
+metrics::Counter counter(metrics::Registry& registry, const char* result) {
   return registry.counter("optserve_converter_conversions_total", "Conversions that ended", {{"result", result}});
 }
 
 }  // namespace
 
 ConverterService::ConverterService(ConversionPort& conversions, protocol::Register hello,
-                                   const transport::SchedulerLinkOptions& link, Registry& registry, Health& health)
+                                   const transport::SchedulerLinkOptions& link, metrics::Registry& registry,
+                                   metrics::Health& health)
     : conversions_(conversions),
       links_(complete(std::move(hello)), link,
              {.on_registered = [this](transport::PortId scheduler, bool new_term, Instant now,

@@ -24,7 +24,7 @@ class ConverterService final : public transport::Service {
   // `hello` says who this is; kind and capacity are filled in. `health` is ready while registered with at
   // least one scheduler.
   ConverterService(ConversionPort& conversions, protocol::Register hello, const transport::SchedulerLinkOptions& link,
-                   Registry& registry, Health& health);
+                   metrics::Registry& registry, metrics::Health& health);
 
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
@@ -74,9 +74,9 @@ class ConverterService final : public transport::Service {
 
   ConversionPort& conversions_;
   transport::SchedulerLinks links_;
-  Health& health_;
-  Counter succeeded_, failed_, cancelled_;
-  Gauge running_gauge_;
+  metrics::Health& health_;
+  metrics::Counter succeeded_, failed_, cancelled_;
+  metrics::Gauge running_gauge_;
   std::optional<Work> running_;
   std::optional<Lease> waiting_;  // leased while a cancelled conversion still runs
   std::optional<Success> last_success_;

@@ -93,9 +93,9 @@ class ConverterServiceTest : public ::testing::Test {
   }
 
   FakeConversions conversions_;
-  Registry registry_;
+  metrics::Registry registry_;
   FakeClock clock_;
-  Health health_{clock_};
+  metrics::Health health_{clock_};
   transport::Outbox out_;
   ConverterService service_;
 };

@@ -59,7 +59,7 @@ Result<std::string> PathGuard::resolve_destination(const std::string& destinatio
   fs::path wanted = (fs::path(roots_.front()) / destination).lexically_normal();
   if (!wanted.has_filename()) wanted = wanted.parent_path();  // "folder/"
   std::error_code code;
-  const fs::path parent = fs::canonical(wanted.parent_path(), code);
+  const fs::path parent = fs::weakly_canonical(wanted.parent_path(), code);  // its last folders may be missing
   if (code) return refuse(ErrorCode::kNotFound, "destination: the folder of '" + destination + "': " + code.message());
   const std::string name = wanted.filename().string();
   if (!is_inside(parent.string()) || name.empty() || name == "." || name == "..")

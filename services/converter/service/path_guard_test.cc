@@ -72,7 +72,8 @@ TEST_F(PathGuardTest, FollowsSymbolicLinksBeforeItDecides) {
 
 TEST_F(PathGuardTest, NamesWhatDoesNotExist) {
   EXPECT_EQ(resolve("absent", "out"), "source: 'absent': No such file or directory");
-  EXPECT_EQ(resolve("model", "absent/out"), "destination: the folder of 'absent/out': No such file or directory");
+  EXPECT_EQ(resolve("model", "absent/out"), inside("model") + " -> " + inside("absent/out"));  // will be created
+  EXPECT_TRUE(refuses("model", "absent/../../out"));
 }
 
 TEST_F(PathGuardTest, WithoutARootEverythingIsRefused) {

@@ -81,10 +81,10 @@ void serve(const ServeOptions& options, const Clock& clock) {
   const PathGuard guard(options.roots);
   check_sandbox(options.reader);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
-  Registry metrics;
-  Health health(clock);
+  metrics::Registry metrics;
+  metrics::Health health(clock);
   health.stamp();
-  const HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
 
   const auto run_job = [&](const protocol::ConvertSpec& spec, const auto& progress) -> Result<std::string> {
@@ -93,7 +93,7 @@ void serve(const ServeOptions& options, const Clock& clock) {
     return convert_job(command_of(resolved.value(), options), clock, progress);
   };
   ConversionThread thread(run_job);
-  protocol::Register hello = transport::new_registration();
+  protocol::Register hello = transport::new_registration(options.name);
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);
   transport::serve_scheduler(service, {options.schedulers, seconds(options.drain_seconds), {}}, metrics, health);

@@ -13,6 +13,7 @@ namespace optserve::converter {
 
 struct ServeOptions {
   CommonOptions common;
+  std::string name;  // of this process for operators; empty: host and process id
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> roots;  // folders that jobs may read and write
   int64_t drain_seconds = 60;      // after SIGTERM, for the running conversion

@@ -14,7 +14,6 @@ namespace optserve::converter {
 namespace {
 
 using checkpoint::StoredTensor;
-using tensor::DType;
 
 constexpr std::string_view kFormat = "optserve-ranges";
 constexpr std::string_view kVersion = "1";
@@ -48,8 +47,8 @@ Result<ActivationRanges> parse_metadata(const checkpoint::ByteSource& file,
   ranges.model = value("model");
   if (ranges.model.empty() || ranges.model.size() > kNameMax)
     return checkpoint::corrupt_file(file.name(), "the model has no name");
-  const auto dtype = tensor::parse_dtype(value("dtype"));
-  if (!dtype || !tensor::is_floating(*dtype) || *dtype == DType::kF64)
+  const auto dtype = parse_dtype(value("dtype"));
+  if (!dtype || !is_floating(*dtype) || *dtype == DType::kF64)
     return checkpoint::corrupt_file(file.name(), "dtype must be F32, F16 or BF16");
   ranges.dtype = *dtype;
   ranges.vectors_sha256 = value("vectors_sha256");
@@ -75,8 +74,7 @@ Status check_tensors(const checkpoint::ByteSource& file, const checkpoint::Safet
     const StoredTensor* found = header.find(wanted.name);
     if (found == nullptr) return checkpoint::corrupt_file(file.name(), wanted.name + " is missing");
     if (found->dtype != wanted.dtype || found->shape != wanted.shape)
-      return checkpoint::corrupt_file(file.name(), wanted.name + " is " +
-                                                       std::string(tensor::dtype_name(found->dtype)) +
+      return checkpoint::corrupt_file(file.name(), wanted.name + " is " + std::string(dtype_name(found->dtype)) +
                                                        checkpoint::shape_text(found->shape) + ", expected F32" +
                                                        checkpoint::shape_text(wanted.shape));
   }
@@ -106,7 +104,7 @@ std::string ranges_file(const ActivationRanges& ranges) {
   std::string file = checkpoint::safetensors_header(tensors, {{"format", std::string(kFormat)},
                                                               {"format_version", std::string(kVersion)},
                                                               {"model", ranges.model},
-                                                              {"dtype", std::string(tensor::dtype_name(ranges.dtype))},
+                                                              {"dtype", std::string(dtype_name(ranges.dtype))},
                                                               {"vectors_sha256", ranges.vectors_sha256},
                                                               {"text_sha256", ranges.text_sha256},
                                                               {"tokens", std::to_string(ranges.tokens)}});

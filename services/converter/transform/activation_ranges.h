@@ -32,7 +32,7 @@ struct InputRange {
 
 struct ActivationRanges {
   std::string model;           // its name, for people
-  tensor::DType dtype{};       // of the checkpoint that was run
+  DType dtype{};               // of the checkpoint that was run
   std::string vectors_sha256;  // vectors_digest() of it: which model this is
   std::string text_sha256;     // of the text that was run
   uint64_t tokens = 0;         // how many of its first tokens were run

@@ -24,7 +24,7 @@ model_spec::OptConfig config() {
 ActivationRanges example() {
   ActivationRanges ranges;
   ranges.model = "tiny";
-  ranges.dtype = tensor::DType::kF16;
+  ranges.dtype = DType::kF16;
   ranges.vectors_sha256 = std::string(64, 'a');
   ranges.text_sha256 = std::string(64, 'b');
   ranges.tokens = 12;
@@ -65,7 +65,7 @@ TEST(ActivationRanges, RefusesWhatIsWrongAndNamesIt) {
   EXPECT_EQ(with([](ActivationRanges&) {}), "accepted");
   EXPECT_THAT(with([](ActivationRanges& r) { r.tokens = 0; }), HasSubstr("tokens must be"));
   EXPECT_THAT(with([](ActivationRanges& r) { r.model.clear(); }), HasSubstr("no name"));
-  EXPECT_THAT(with([](ActivationRanges& r) { r.dtype = tensor::DType::kI8; }), HasSubstr("dtype must be"));
+  EXPECT_THAT(with([](ActivationRanges& r) { r.dtype = DType::kI8; }), HasSubstr("dtype must be"));
   EXPECT_THAT(with([](ActivationRanges& r) { r.text_sha256 = "beef"; }), HasSubstr("64 lower-case hex digits"));
   EXPECT_THAT(with([](ActivationRanges& r) { r.layers.pop_back(); }), HasSubstr("has 8 tensors, expected 16"));
   const auto contradicts = HasSubstr("layers.1.ffn.up: its ranges are not finite or contradict");

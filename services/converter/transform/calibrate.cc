@@ -79,7 +79,7 @@ bool widen(InputRange& range, const Tensor& x) {
 Status measure(const CheckpointReader& checkpoint, const Windows& windows, const CalibrateOptions& options,
                ActivationRanges& ranges) {
   const auto source = engine::make_checkpoint_source(checkpoint);
-  CpuBackend backend({});
+  backend::CpuBackend backend({});
   engine::LayerWalk walk(*source, backend, windows);
   while (!walk.at_end()) {
     if (options.goes_on && !options.goes_on()) return refuse(ErrorCode::kCancelled, "the calibration was cancelled");

@@ -75,7 +75,7 @@ TEST(Calibrate, MeasuresTheInputsOfEachMatrix) {
   ASSERT_EQ(std::ssize(windows), kFullWindows + 1);
   const auto reader = checkpoint::CheckpointReader::open(folder / "demo");
   const auto source = engine::make_checkpoint_source(reader.value());
-  CpuBackend backend({});
+  backend::CpuBackend backend({});
   engine::LayerWalk walk(*source, backend, windows);
   while (!walk.at_end()) {
     const auto& layer = ranges.value().layers.at(static_cast<size_t>(walk.layer()));
@@ -103,7 +103,7 @@ TEST(Calibrate, TheIdentityIsThatOfTheModel) {
     return calibrate({.checkpoint = folder / name, .text = "a tree"}).value().vectors_sha256;
   };
   EXPECT_EQ(identity("plain"), identity("int8"));
-  convert_demo_model(folder / "bf16", 1, "none", tensor::DType::kBF16);
+  convert_demo_model(folder / "bf16", 1, "none", DType::kBF16);
   EXPECT_NE(identity("plain"), identity("bf16")) << "rounded otherwise; the file says to which type";
 }
 

@@ -14,7 +14,6 @@ namespace {
 using model_spec::layer_tensor_name;
 using model_spec::OptConfig;
 using model_spec::TensorSpec;
-using tensor::DType;
 
 constexpr uint64_t kRangesBytesMax = 256 << 20;
 constexpr double kFactorMin = 0x1p-10, kFactorMax = 0x1p10;
@@ -35,7 +34,7 @@ std::vector<float> column_maxima(const WeightRows& source, const TensorSpec& spe
 }
 
 // The output of a norm after a block is the residual stream as well, so dividing one would divide the other.
-bool can_smooth(const OptConfig& config, size_t matrix) {
+bool can_smooth(const model_spec::OptConfig& config, size_t matrix) {
   return config.norm_before || matrix == kOutMatrix || matrix == kDownMatrix;
 }
 
@@ -43,8 +42,8 @@ std::string digest_of(const CagedModel& source, DType dtype) {
   return vectors_digest(source.config(), [&](const TensorSpec& spec) {
     WideRows rows(source);
     const std::span<const float> wide = rows.read(spec, 0, spec.rows);
-    std::vector<std::byte> rounded(wide.size() * tensor::dtype_bytes(dtype));
-    tensor::convert_from_f32(wide.data(), dtype, rounded.data(), wide.size());
+    std::vector<std::byte> rounded(wide.size() * dtype_bytes(dtype));
+    convert_from_f32(wide.data(), dtype, rounded.data(), wide.size());
     return rounded;
   });
 }

@@ -39,7 +39,7 @@ class SmoothedRows final : public WeightRows {
 
   const model_spec::OptConfig& config() const override { return source_.config(); }
   // F32 where something is folded in.
-  tensor::DType dtype(const model_spec::TensorSpec& spec) const override;
+  DType dtype(const model_spec::TensorSpec& spec) const override;
   void read_rows(const model_spec::TensorSpec& spec, int64_t row, int64_t count,
                  std::span<std::byte> out) const override;
 

@@ -27,7 +27,6 @@ namespace optserve::converter {
 namespace smoothing_test {
 
 using model_spec::TensorSpec;
-using tensor::DType;
 using test_support::kSanitized;
 using test_support::TemporaryFolder;
 using ::testing::Contains;
@@ -180,7 +179,7 @@ TEST_F(Smooth, AModelInFp32GivesTheSameLogits) {
 
 TEST_F(Smooth, EveryFormatIsVerified) {
   for (const char* quantisation : {"int4", "none", "int8", "fp8"}) {
-    options_.quantisation = find_quantisation(quantisation);
+    options_.quantisation = quant::find_quantisation(quantisation);
     convert_to(quantisation);
     const auto report = verify(options_);
     ASSERT_TRUE(report.ok()) << report.refusal().message;

@@ -30,7 +30,7 @@ class StoredRows {
   Piece read(const model_spec::TensorSpec& spec, int64_t row, int64_t count, bool count_nonfinite);
 
  private:
-  uint64_t quantise(const model_spec::TensorSpec& spec, tensor::DType from, int64_t count);
+  uint64_t quantise(const model_spec::TensorSpec& spec, DType from, int64_t count);
 
   const WeightRows& rows_;
   const checkpoint::ShardPlan& plan_;
@@ -42,6 +42,6 @@ class StoredRows {
 };
 
 // Rounds `count` elements of type `from` to type `to`, both floating.
-void round_elements(const std::byte* in, tensor::DType from, std::byte* out, tensor::DType to, size_t count);
+void round_elements(const std::byte* in, DType from, std::byte* out, DType to, size_t count);
 
 }  // namespace optserve::converter

@@ -14,7 +14,6 @@ namespace optserve::converter {
 namespace stored_rows_test {
 
 using model_spec::TensorSpec;
-using tensor::DType;
 using ::testing::ElementsAreArray;
 using ::testing::IsEmpty;
 
@@ -22,8 +21,8 @@ constexpr int64_t kRows = 5;
 constexpr int64_t kCols = 256;
 
 std::vector<std::byte> in_type(std::span<const float> values, DType dtype) {
-  std::vector<std::byte> bytes(values.size() * tensor::dtype_bytes(dtype));
-  tensor::convert_from_f32(values.data(), dtype, bytes.data(), values.size());
+  std::vector<std::byte> bytes(values.size() * dtype_bytes(dtype));
+  convert_from_f32(values.data(), dtype, bytes.data(), values.size());
   return bytes;
 }
 
@@ -83,7 +82,7 @@ TEST(StoredRows, AreRoundedOnceFromFp32) {
       const std::vector<float> weights = random_weights();
       const OneMatrix source(weights, from);
       std::vector<float> wide(weights.size());
-      tensor::convert_to_f32(source.bytes().data(), from, wide.data(), wide.size());
+      convert_to_f32(source.bytes().data(), from, wide.data(), wide.size());
       const checkpoint::ShardPlan plan{.config = {}, .dtype = to};
       StoredRows rows(source, plan);
       const std::vector<std::byte> expected = in_type(wide, to);
@@ -101,15 +100,15 @@ TEST(StoredRows, QuantiseWhatWasRoundedBefore) {
       const std::vector<float> weights = random_weights();
       const OneMatrix source(weights, from);
       const checkpoint::ShardPlan plan{
-          .config = {}, .dtype = DType::kF16, .shards = 1, .quantisation = find_quantisation(name)};
+          .config = {}, .dtype = DType::kF16, .shards = 1, .quantisation = quant::find_quantisation(name)};
       const std::vector<std::byte> rounded = in_type(weights, DType::kF16);
       std::vector<float> wide(weights.size());
-      tensor::convert_to_f32(rounded.data(), DType::kF16, wide.data(), wide.size());
+      convert_to_f32(rounded.data(), DType::kF16, wide.data(), wide.size());
       StoredRows rows(source, plan);
       const StoredRows::Piece piece = rows.read(matrix(), 0, kRows, true);
       std::vector<std::byte> values(piece.values.size());
       std::vector<float> scales(piece.scales.size());
-      quantise_rows(*plan.quantisation, wide, kCols, values, scales);
+      quant::quantise_rows(*plan.quantisation, wide, kCols, values, scales);
       EXPECT_THAT(piece.values, ElementsAreArray(values)) << name;
       EXPECT_THAT(piece.scales, ElementsAreArray(scales)) << name;
     }
@@ -129,7 +128,7 @@ TEST(StoredRows, CountWeightsThatAreNotFinite) {
     EXPECT_EQ(rows.read(matrix(), 0, kRows, false).nonfinite, 0u) << "nobody asked";
   }
   const checkpoint::ShardPlan plan{
-      .config = {}, .dtype = DType::kF16, .shards = 1, .quantisation = find_quantisation("int8")};
+      .config = {}, .dtype = DType::kF16, .shards = 1, .quantisation = quant::find_quantisation("int8")};
   StoredRows rows(source, plan);
   EXPECT_EQ(rows.read(matrix(), 0, kRows, false).nonfinite, 3u) << "quantised matrices cannot hold them";
 }

@@ -63,7 +63,7 @@ std::vector<TokenId> golden_prompt(const model_spec::OptConfig& config) {
 
 std::optional<std::vector<float>> golden_logits(const engine::WeightSource& weights, const std::vector<TokenId>& prompt,
                                                 const std::function<bool()>& goes_on) {
-  CpuBackend backend({});
+  backend::CpuBackend backend({});
   engine::LayerWalk walk(weights, backend, {prompt});
   while (!walk.at_end()) {
     if (!goes_on()) return std::nullopt;

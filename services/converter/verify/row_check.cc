@@ -18,9 +18,9 @@ constexpr double kSlack = 0x1p-14;       // of a step: weight / scale is compute
 constexpr double kScaleSlack = 0x1p-20;  // relative
 constexpr double kLeastRatio = 0.62;     // of scales of least squared error to those of the largest weight
 
-double largest_code(QuantFormat format) {
-  if (format == QuantFormat::kFp8) return kE4m3Max;
-  return format == QuantFormat::kInt4 ? kInt4Limit : kInt8Limit;
+double largest_code(quant::QuantFormat format) {
+  if (format == quant::QuantFormat::kFp8) return quant::kE4m3Max;
+  return format == quant::QuantFormat::kInt4 ? quant::kInt4Limit : quant::kInt8Limit;
 }
 
 float largest_magnitude(std::span<const float> weights) {
@@ -40,10 +40,10 @@ std::string number(double value) {
 void RowCheck::begin_row(int64_t row, std::span<const float> source) {
   row_ = row;
   source_ = source;
-  rounded_.resize(source.size() * tensor::dtype_bytes(stored_.dtype));
-  tensor::convert_from_f32(source.data(), stored_.dtype, rounded_.data(), source.size());
+  rounded_.resize(source.size() * dtype_bytes(stored_.dtype));
+  convert_from_f32(source.data(), stored_.dtype, rounded_.data(), source.size());
   weights_.resize(source.size());
-  tensor::convert_to_f32(rounded_.data(), stored_.dtype, weights_.data(), source.size());
+  convert_to_f32(rounded_.data(), stored_.dtype, weights_.data(), source.size());
 }
 
 // `describe` is called for the first one only: damaged tensors have millions.
@@ -62,11 +62,11 @@ void RowCheck::compare(int64_t col, std::span<const std::byte> values, std::span
 }
 
 void RowCheck::compare_plain(int64_t col, std::span<const std::byte> values) {
-  const size_t element = tensor::dtype_bytes(stored_.dtype);
+  const size_t element = dtype_bytes(stored_.dtype);
   const size_t cols = values.size() / element;
   const std::byte* const wanted = rounded_.data() + static_cast<size_t>(col) * element;
   found_.resize(cols);
-  tensor::convert_to_f32(values.data(), stored_.dtype, found_.data(), cols);
+  convert_to_f32(values.data(), stored_.dtype, found_.data(), cols);
   for (size_t at = static_cast<size_t>(col); at < static_cast<size_t>(col) + cols; ++at)
     add_rounding(source_[at], weights_[at]);
   if (std::memcmp(wanted, values.data(), values.size()) == 0) return;
@@ -79,12 +79,12 @@ void RowCheck::compare_plain(int64_t col, std::span<const std::byte> values) {
 }
 
 void RowCheck::compare_quantised(int64_t col, std::span<const std::byte> values, std::span<const float> scales) {
-  const QuantFormatInfo& format = info(stored_.quantisation->format);
-  const auto cols = static_cast<int64_t>(values.size() / tensor::dtype_bytes(format.storage)) * format.packed;
-  const bool is_whole_row = format.group == kWholeRow;
+  const quant::QuantFormatInfo& format = info(stored_.quantisation->format);
+  const auto cols = static_cast<int64_t>(values.size() / dtype_bytes(format.storage)) * format.packed;
+  const bool is_whole_row = format.group == quant::kWholeRow;
   const auto group = static_cast<size_t>(is_whole_row ? cols : format.group);
   found_.resize(static_cast<size_t>(cols));
-  dequantise_rows(format.format, values, scales, cols, found_);
+  quant::dequantise_rows(format.format, values, scales, cols, found_);
   const std::span<const float> weights = std::span(weights_).subspan(static_cast<size_t>(col), found_.size());
   for (size_t i = 0; i < found_.size(); ++i) {
     const float scale = scales[i / group];
@@ -107,7 +107,7 @@ void RowCheck::compare_quantised(int64_t col, std::span<const std::byte> values,
 void RowCheck::check_scale(int64_t col, std::span<const float> weights, float scale) {
   const double widest = std::max<double>(largest_magnitude(weights) / largest_code(stored_.quantisation->format),
                                          std::numeric_limits<float>::min());
-  const bool is_chosen = stored_.quantisation->scales == ScaleChoice::kLeastError;
+  const bool is_chosen = stored_.quantisation->scales == quant::ScaleChoice::kLeastError;
   const double least = std::max<double>(widest * (is_chosen ? kLeastRatio : 1), std::numeric_limits<float>::min());
   if (scale >= least * (1 - kScaleSlack) && scale <= widest * (1 + kScaleSlack)) return;
   add_wrong(col, [&] {
@@ -117,13 +117,13 @@ void RowCheck::check_scale(int64_t col, std::span<const float> weights, float sc
 
 // Half a step of the format around the weight; a weight beyond the largest code lies as far off as its scale allows.
 double RowCheck::allowed(float weight, float found, float scale) const {
-  const QuantFormat format = stored_.quantisation->format;
+  const quant::QuantFormat format = stored_.quantisation->format;
   const double steps = std::abs(static_cast<double>(weight)) / scale;
-  if (format == QuantFormat::kFp8) {
+  if (format == quant::QuantFormat::kFp8) {
     const double half_step = steps > 0 ? std::max(std::ldexp(1.0, std::ilogb(steps) - 4), 0x1p-10) : 0x1p-10;
     return scale * half_step * (1 + kSlack);
   }
-  const bool is_saturated = stored_.quantisation->scales == ScaleChoice::kLeastError && weight * found > 0 &&
+  const bool is_saturated = stored_.quantisation->scales == quant::ScaleChoice::kLeastError && weight * found > 0 &&
                             std::abs(found) > scale * (largest_code(format) - 0.5) &&
                             std::abs(weight) > std::abs(found);
   const double beyond = is_saturated ? largest_code(format) * (1 / kLeastRatio - 1) : 0;

@@ -16,8 +16,8 @@ namespace optserve::converter {
 
 // How a tensor is stored: plain in `dtype`, or rounded to it and then quantised.
 struct StoredAs {
-  tensor::DType dtype = tensor::DType::kF16;
-  std::optional<Quantisation> quantisation{};
+  DType dtype = DType::kF16;
+  std::optional<quant::Quantisation> quantisation{};
 };
 
 // What the comparison of one tensor's rows found.

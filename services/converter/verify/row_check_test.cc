@@ -11,7 +11,6 @@
 namespace optserve::converter {
 namespace row_check_test {
 
-using tensor::DType;
 using ::testing::HasSubstr;
 
 constexpr int64_t kColumns = 256;
@@ -30,13 +29,13 @@ struct Stored {
   std::vector<float> scales;
 };
 
-Stored store(const Quantisation& how, std::vector<float> row, DType dtype) {
-  std::vector<std::byte> rounded(row.size() * tensor::dtype_bytes(dtype));
-  tensor::convert_from_f32(row.data(), dtype, rounded.data(), row.size());
-  tensor::convert_to_f32(rounded.data(), dtype, row.data(), row.size());
-  Stored stored{std::vector<std::byte>(static_cast<size_t>(elements_per_row(how.format, kColumns))),
-                std::vector<float>(static_cast<size_t>(scales_per_row(how.format, kColumns)))};
-  quantise_rows(how, row, kColumns, stored.values, stored.scales);
+Stored store(const quant::Quantisation& how, std::vector<float> row, DType dtype) {
+  std::vector<std::byte> rounded(row.size() * dtype_bytes(dtype));
+  convert_from_f32(row.data(), dtype, rounded.data(), row.size());
+  convert_to_f32(rounded.data(), dtype, row.data(), row.size());
+  Stored stored{std::vector<std::byte>(static_cast<size_t>(quant::elements_per_row(how.format, kColumns))),
+                std::vector<float>(static_cast<size_t>(quant::scales_per_row(how.format, kColumns)))};
+  quant::quantise_rows(how, row, kColumns, stored.values, stored.scales);
   return stored;
 }
 
@@ -49,7 +48,7 @@ RowFindings findings(const StoredAs& as, const std::vector<float>& row, const St
 
 class RowCheckOf : public ::testing::TestWithParam<const char*> {
  protected:
-  const Quantisation how_ = *find_quantisation(GetParam());
+  const quant::Quantisation how_ = *quant::find_quantisation(GetParam());
   const StoredAs as_{DType::kF16, how_};
 };
 
@@ -115,15 +114,15 @@ INSTANTIATE_TEST_SUITE_P(Formats, RowCheckOf, ::testing::Values("int8", "int8-ms
 
 // Scales of least squared error cut off the largest weights; those of the largest weight never do.
 TEST(RowCheck, OnlyScalesOfLeastErrorMaySaturate) {
-  const Quantisation mse = *find_quantisation("int8-mse"), widest = *find_quantisation("int8");
+  const quant::Quantisation mse = *quant::find_quantisation("int8-mse"), widest = *quant::find_quantisation("int8");
   std::vector<float> row(kColumns, 0.001f);
   row[9] = 1;
-  Stored stored{std::vector<std::byte>(kColumns), {0.7f / kInt8Limit}};
+  Stored stored{std::vector<std::byte>(kColumns), {0.7f / quant::kInt8Limit}};
   for (size_t i = 0; i < row.size(); ++i)
     stored.values[i] = static_cast<std::byte>(std::min(127.0f, std::nearbyint(row[i] / stored.scales[0])));
   EXPECT_EQ(findings({DType::kF32, mse}, row, stored).wrong, 0u);
   EXPECT_GT(findings({DType::kF32, widest}, row, stored).wrong, 0u);
-  stored.scales[0] = 0.5f / kInt8Limit;  // below 0.62
+  stored.scales[0] = 0.5f / quant::kInt8Limit;  // below 0.62
   EXPECT_GT(findings({DType::kF32, mse}, row, stored).wrong, 0u);
 }
 
@@ -132,15 +131,15 @@ TEST(RowCheck, PlainRowsAreComparedToTheBit) {
     std::vector<float> row = random_row(6);
     row[5] = NAN;
     row[6] = HUGE_VALF;
-    Stored stored{std::vector<std::byte>(row.size() * tensor::dtype_bytes(dtype)), {}};
-    tensor::convert_from_f32(row.data(), dtype, stored.values.data(), row.size());
+    Stored stored{std::vector<std::byte>(row.size() * dtype_bytes(dtype)), {}};
+    convert_from_f32(row.data(), dtype, stored.values.data(), row.size());
     const RowFindings found = findings({dtype, {}}, row, stored);
     EXPECT_EQ(found.wrong, 0u) << found.first_wrong;
     EXPECT_EQ(found.worst, 0);
     EXPECT_EQ(found.error_squares > 0, dtype != DType::kF32) << "rounding to fewer bits is an error too";
     for (const size_t column : {size_t{0}, size_t{6}, row.size() - 1}) {
       Stored bad = stored;
-      bad.values[column * tensor::dtype_bytes(dtype) + 1] ^= std::byte{0x40};
+      bad.values[column * dtype_bytes(dtype) + 1] ^= std::byte{0x40};
       const RowFindings flipped = findings({dtype, {}}, row, bad);
       EXPECT_EQ(flipped.wrong, 1u);
       EXPECT_THAT(flipped.first_wrong, HasSubstr("column " + std::to_string(column) + ": "));
@@ -151,7 +150,7 @@ TEST(RowCheck, PlainRowsAreComparedToTheBit) {
 // A shard of split columns holds its part of the row, and the scale of the whole of it.
 TEST(RowCheck, ColumnsOfAShardAreThoseFromItsFirstOn) {
   const std::vector<float> row = random_row(8);
-  const Quantisation how = *find_quantisation("int8");
+  const quant::Quantisation how = *quant::find_quantisation("int8");
   const Stored whole = store(how, row, DType::kF16);
   const auto half = static_cast<size_t>(kColumns / 2);
   RowCheck check({DType::kF16, how});

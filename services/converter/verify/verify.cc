@@ -5,6 +5,7 @@
 
 #include "checkpoint/reader.h"
 #include "converter/reader/caged_model.h"
+#include "converter/transform/padded_rows.h"
 #include "converter/transform/smoothing.h"
 #include "converter/verify/engine_weights.h"
 
@@ -17,10 +18,13 @@ constexpr int kVerifyHashThreads = 2;
 
 Refusal cancelled() { return refuse(ErrorCode::kCancelled, "the verification was cancelled"); }
 
-// The source's model under the name and with the vocabulary that the conversion gave it.
+// The source's model under the name and with the tokenizer that the conversion gave it.
 Status check_same_model(const CheckpointReader& checkpoint, const CagedModel& source) {
-  model_spec::OptConfig config = source.config();
-  config.vocab_real = checkpoint.config().vocab_real;
+  const model_spec::OptConfig& found = checkpoint.config();
+  model_spec::OptConfig config = model_spec::with_padded_vocab(source.config(), checkpoint.manifest().shards);
+  config.vocab_real = found.vocab_real;
+  config.bos_id = found.bos_id;
+  config.leads_with_bos = found.leads_with_bos;
   if (config == checkpoint.config()) return ok_status();
   return refuse(
       ErrorCode::kBadRequest,
@@ -38,17 +42,22 @@ void check_files(const CheckpointReader& checkpoint, VerifyReport& report) {
   if (!status.ok()) report.file_faults.push_back(status.refusal().message);
 }
 
+struct LogitCheck {
+  DType dtype = DType::kF16;  // of the source
+  bool same_sums = false;
+};
+
 // Both sides run the same code; only where the weights come from differs. The source's are never smoothed.
-Status check_logits(const CheckpointReader& checkpoint, const CagedModel& source, bool same_sums,
+Status check_logits(const CheckpointReader& checkpoint, const WeightRows& source, const LogitCheck& how,
                     const std::function<bool()>& goes_on, VerifyReport& report) {
   const std::vector<TokenId> prompt = golden_prompt(checkpoint.config());
   const auto stored = engine::make_checkpoint_source(checkpoint);
-  const auto wanted = golden_logits(EngineWeights(source, source.natural_dtype()), prompt, goes_on);
+  const auto wanted = golden_logits(EngineWeights(source, how.dtype), prompt, goes_on);
   if (!wanted) return cancelled();
   const auto found = golden_logits(*stored, prompt, goes_on);
   if (!found) return cancelled();
   report.logits = compare_logits(*wanted, *found, checkpoint.config().vocab);
-  report.logit_bound = logit_bound(report.weights.error_squares, same_sums);
+  report.logit_bound = logit_bound(report.weights.error_squares, how.same_sums);
   if (report.logits.relative <= report.logit_bound) return ok_status();
   std::array<char, 160> text{};
   std::snprintf(text.data(), text.size(), "logits differ by up to %.4g, relative rms %.3g, expected at most %.3g",
@@ -95,26 +104,24 @@ std::vector<std::string> VerifyReport::faults() const {
 Result<VerifyReport> verify(const ConvertOptions& options) {
   const Result<CheckpointReader> checkpoint = CheckpointReader::open(options.output);
   if (!checkpoint.ok()) return checkpoint.refusal();
-  const Result<CagedModel> source = CagedModel::open({.input = options.input,
-                                                      .name = checkpoint.value().config().name,
-                                                      .num_heads = options.num_heads,
-                                                      .vocab_file = options.vocab_file,
-                                                      .merges_file = options.merges_file},
-                                                     options.reader);
+  const Result<CagedModel> source = open_source(options, checkpoint.value().config().name);
   if (!source.ok()) return source.refusal();
   if (Status status = check_same_model(checkpoint.value(), source.value()); !status.ok()) return status.refusal();
   const auto goes_on = [&] { return !options.on_progress || options.on_progress({}); };
   const auto smoothed = open_smoothing(options, source.value());
   if (!smoothed.ok()) return smoothed.refusal();
-  const WeightRows* rows = &source.value();
-  if (smoothed.value()) rows = &smoothed.value()->rows;
+  const model_spec::OptConfig& config = checkpoint.value().config();
+  const PaddedRows plain(source.value(), config);
+  const WeightRows& smooth = smoothed.value() ? static_cast<const WeightRows&>(smoothed.value()->rows) : source.value();
+  const PaddedRows rows(smooth, config);
   VerifyReport report;
   check_files(checkpoint.value(), report);
-  report.weights = compare_weights(checkpoint.value(), *rows, goes_on);
+  report.weights = compare_weights(checkpoint.value(), rows, goes_on);
   if (!goes_on()) return cancelled();
   const bool same_sums = !checkpoint.value().manifest().quantisation && !smoothed.value() &&
                          checkpoint.value().dtype() == source.value().natural_dtype();
-  if (Status status = check_logits(checkpoint.value(), source.value(), same_sums, goes_on, report); !status.ok())
+  const DType dtype = source.value().natural_dtype();
+  if (Status status = check_logits(checkpoint.value(), plain, {dtype, same_sums}, goes_on, report); !status.ok())
     return status.refusal();
   if (Status status = source.value().check_unchanged(); !status.ok()) return status.refusal();
   return report;

@@ -39,11 +39,11 @@ std::vector<const char*> formats() {
 class Verify : public ::testing::Test {
  protected:
   // The demo model, converted to two shards.
-  void convert_demo(const std::string& quantisation, std::optional<tensor::DType> dtype = {}) {
+  void convert_demo(const std::string& quantisation, std::optional<DType> dtype = {}) {
     options_.input = test_support::demo_file("");
     options_.output = folder_ / ("demo-" + quantisation);
     options_.shards = 2;
-    options_.quantisation = find_quantisation(quantisation);
+    options_.quantisation = quant::find_quantisation(quantisation);
     options_.dtype = dtype;
     std::filesystem::remove_all(options_.output);
     const auto result = convert(options_, SystemClock());
@@ -108,12 +108,12 @@ TEST_F(Verify, PassesInEveryFormat) {
 }
 
 TEST_F(Verify, PassesInOtherTypes) {
-  for (const tensor::DType dtype : {tensor::DType::kF32, tensor::DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
     convert_demo("none", dtype);
     const VerifyReport report = verified();
     EXPECT_THAT(report.faults(), IsEmpty());
     EXPECT_LE(report.logits.relative, report.logit_bound);
-    EXPECT_EQ(report.logits.largest == 0, dtype == tensor::DType::kF32) << "every half is a float";
+    EXPECT_EQ(report.logits.largest == 0, dtype == DType::kF32) << "every half is a float";
   }
 }
 

@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "checkpoint/writer.h"
-#include "converter/formats/tokenizer_files.h"
 #include "converter/reader/caged_model.h"
+#include "converter/vocabulary/tokenizer_files.h"
 #include "converter/write/convert.h"
 
 namespace optserve::converter {
@@ -14,7 +14,7 @@ namespace optserve::converter {
 struct Conversion {
   const ConvertOptions& options;
   const CagedModel& source;
-  const WeightRows& rows;  // what is stored: those of `source`, or what smoothing makes of them
+  const WeightRows& rows;  // what is stored: those of `source`, or what smoothing and padding make of them
   const checkpoint::ShardPlan& plan;
   const std::optional<TokenizerFiles>& tokenizer;
   checkpoint::SourceInfo origin;  // as the manifest will name it

@@ -46,8 +46,8 @@ std::string conversion_record(const ConversionIdentity& identity) {
   root["program"] = identity.program;
   root["format_version"] = checkpoint::kFormatVersion;
   root["config"] = model_spec::to_json(plan.config);
-  root["dtype"] = tensor::dtype_name(plan.dtype);
-  root["quantisation"] = plan.quantisation ? quantisation_name(*plan.quantisation) : "none";
+  root["dtype"] = dtype_name(plan.dtype);
+  root["quantisation"] = plan.quantisation ? quant::quantisation_name(*plan.quantisation) : "none";
   root["shards"] = plan.shards;
   root["tokenizer"] = nullptr;
   if (identity.tokenizer)

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "checkpoint/writer.h"
-#include "converter/formats/tokenizer_files.h"
+#include "converter/vocabulary/tokenizer_files.h"
 
 namespace optserve::converter {
 

@@ -20,7 +20,7 @@ class OutputFolder : public ::testing::Test {
   void SetUp() override {
     folder_ = fs::temp_directory_path() / ("optserve-output-folder-" + Id128::random().hex());
     plan_.config = checkpoint::testing::tiny_config({.num_layers = 1});
-    plan_.dtype = tensor::DType::kF16;
+    plan_.dtype = DType::kF16;
     plan_.shards = 2;
     publish();
   }
@@ -52,23 +52,23 @@ TEST_F(OutputFolder, IsNotThatOfAnotherPlan) {
   plan_.config.ffn = 64;
   EXPECT_FALSE(is_output());
   plan_ = plan;
-  plan_.dtype = tensor::DType::kF32;
+  plan_.dtype = DType::kF32;
   EXPECT_FALSE(is_output());
   plan_ = plan;
   plan_.shards = 1;
   EXPECT_FALSE(is_output());
   plan_ = plan;
-  plan_.quantisation = find_quantisation("int8");
+  plan_.quantisation = quant::find_quantisation("int8");
   EXPECT_FALSE(is_output());
 }
 
 TEST_F(OutputFolder, IsNotThatOfAnotherQuantisation) {
   fs::remove_all(folder_);
-  plan_.quantisation = find_quantisation("int8");
+  plan_.quantisation = quant::find_quantisation("int8");
   publish();
   EXPECT_TRUE(is_output());
   for (const char* other : {"int8-mse", "fp8"}) {
-    plan_.quantisation = find_quantisation(other);
+    plan_.quantisation = quant::find_quantisation(other);
     EXPECT_FALSE(is_output()) << other;
   }
   plan_.quantisation.reset();

@@ -8,6 +8,7 @@
 #include "base/input_check.h"
 #include "base/sha256.h"
 #include "checkpoint/writer.h"
+#include "converter/transform/padded_rows.h"
 #include "converter/transform/smoothing.h"
 #include "converter/write/conversion_identity.h"
 #include "converter/write/passes.h"
@@ -17,7 +18,6 @@ namespace {
 
 using checkpoint::ShardPlan;
 using checkpoint::SharedStaging;
-using tensor::DType;
 
 constexpr int64_t kPassMibMax = int64_t{1} << 40;
 constexpr std::string_view kCreatedBy = "optserve " OPTSERVE_VERSION;
@@ -42,15 +42,6 @@ std::string name_of(const ConvertOptions& options) {
   return name;
 }
 
-Result<CagedModel> open_source(const ConvertOptions& options) {
-  return CagedModel::open({.input = options.input,
-                           .name = name_of(options),
-                           .num_heads = options.num_heads,
-                           .vocab_file = options.vocab_file,
-                           .merges_file = options.merges_file},
-                          options.reader);
-}
-
 Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& source,
                             const std::optional<TokenizerFiles>& tokenizer) {
   ShardPlan plan;
@@ -61,9 +52,10 @@ Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& sou
                                               "; it belongs to another model");
   if (tokenizer) plan.config.vocab_real = std::min(plan.config.vocab_real, tokenizer->tokens);
   plan.dtype = options.dtype.value_or(source.natural_dtype());
-  check(tensor::is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
+  check(is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
   plan.quantisation = options.quantisation;
   plan.shards = options.shards > 0 ? options.shards : default_shards(plan.config, plan.quantisation);
+  plan.config = model_spec::with_padded_vocab(plan.config, plan.shards);
   if (Status status = checkpoint::check_plan(plan); !status.ok()) return status.refusal();
   return plan;
 }
@@ -156,7 +148,17 @@ Status run(const Conversion& conversion, const Clock& clock, ConvertResult& resu
 
 }  // namespace
 
-int default_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation) {
+Result<CagedModel> open_source(const ConvertOptions& options, const std::string& name) {
+  return CagedModel::open({.input = options.input,
+                           .name = name,
+                           .num_heads = options.num_heads,
+                           .head = options.head,
+                           .vocab_file = options.vocab_file,
+                           .merges_file = options.merges_file},
+                          options.reader);
+}
+
+int default_shards(const model_spec::OptConfig& config, const std::optional<quant::Quantisation>& quantisation) {
   const std::vector<int> legal = checkpoint::legal_shards(config, quantisation);
   for (const int shards : {8, 4, 2})
     if (std::ranges::find(legal, shards) != legal.end()) return shards;
@@ -164,9 +166,9 @@ int default_shards(const model_spec::OptConfig& config, const std::optional<Quan
 }
 
 std::string summary_text(const std::string& output, const ConvertResult& result) {
-  const std::string dtype(tensor::dtype_name(result.dtype));
+  const std::string dtype(dtype_name(result.dtype));
   const std::string formats =
-      result.quantisation ? std::string(quantisation_name(*result.quantisation)) + " and " + dtype : dtype;
+      result.quantisation ? std::string(quant::quantisation_name(*result.quantisation)) + " and " + dtype : dtype;
   return output + ": " + result.config.name + ", " + std::to_string(result.parameters) + " parameters in " + formats +
          ", " + std::to_string(result.shards) + (result.shards == 1 ? " shard, " : " shards, ") +
          (result.existed ? "written before" : std::to_string(result.bytes_written) + " bytes") + ", from " +
@@ -175,7 +177,7 @@ std::string summary_text(const std::string& output, const ConvertResult& result)
 
 Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock) {
   if (Status status = check_options(options); !status.ok()) return status.refusal();
-  const Result<CagedModel> source = open_source(options);
+  const Result<CagedModel> source = open_source(options, name_of(options));
   if (!source.ok()) return source.refusal();
   const ModelSummary& summary = source.value().summary();
   const Result<std::optional<TokenizerFiles>> tokenizer = source.value().tokenizer();
@@ -202,7 +204,8 @@ Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock)
     origin.smoothing = found->smoothing;
     if (!found->warning.empty()) result.warnings.push_back(found->warning);
   }
-  const Conversion conversion{options, source.value(), *rows, plan.value(), tokenizer.value(), std::move(origin)};
+  const PaddedRows padded(*rows, plan.value().config);
+  const Conversion conversion{options, source.value(), padded, plan.value(), tokenizer.value(), std::move(origin)};
   if (Status status = run(conversion, clock, result); !status.ok()) return status.refusal();
   return result;
 }

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "conversion/command_options.h"
+#include "converter/reader/caged_model.h"
 #include "converter/reader/reader_process.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
@@ -36,16 +37,16 @@ using OnConvertProgress = std::function<bool(const ConvertProgress&)>;
 // What a conversion is asked for, with its words read. options_of() in commands/convert_command.h makes it of a command
 // line, and service/serve.cc a command line of a job.
 struct ConvertOptions : conversion::ConvertRequest {
-  std::optional<tensor::DType> dtype;        // F32, F16 or BF16; unset: as the input has it
-  std::optional<Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
-  ReaderSettings reader;                     // of the process that opens and parses the input
-  OnConvertProgress on_progress;             // called once for each piece of a tensor; may be empty
+  std::optional<DType> dtype;                       // F32, F16 or BF16; unset: as the input has it
+  std::optional<quant::Quantisation> quantisation;  // of the large matrices; their values are rounded to dtype first
+  ReaderSettings reader;                            // of the process that opens and parses the input
+  OnConvertProgress on_progress;                    // called once for each piece of a tensor; may be empty
 };
 
 struct ConvertResult {
   model_spec::OptConfig config;
-  tensor::DType dtype = tensor::DType::kF16;  // of what is not quantised
-  std::optional<Quantisation> quantisation;
+  DType dtype = DType::kF16;  // of what is not quantised
+  std::optional<quant::Quantisation> quantisation;
   int shards = 0;
   int64_t parameters = 0;      // elements of all tensors
   uint64_t bytes_written = 0;  // of tensors, all shards together, whoever wrote them
@@ -63,8 +64,11 @@ struct ConvertResult {
 // done.
 Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock);
 
+// The source of a conversion, whose model gets this name.
+Result<CagedModel> open_source(const ConvertOptions& options, const std::string& name);
+
 // The default shard count of a model. 1 works unless no count does.
-int default_shards(const model_spec::OptConfig& config, const std::optional<Quantisation>& quantisation = {});
+int default_shards(const model_spec::OptConfig& config, const std::optional<quant::Quantisation>& quantisation = {});
 
 // One line for people: what was written to `output`, in which formats, and from what.
 std::string summary_text(const std::string& output, const ConvertResult& result);

@@ -23,7 +23,6 @@ namespace op = checkpoint::testing::op;
 using checkpoint::testing::PtBuilder;
 using model_spec::OptConfig;
 using model_spec::TensorSpec;
-using tensor::DType;
 
 using Values = std::vector<uint16_t>;
 struct Foreign {
@@ -221,7 +220,7 @@ class Convert : public ::testing::Test {
   }
 
   fs::path root_;
-  OptConfig config_;
+  model_spec::OptConfig config_;
 };
 
 TEST_F(Convert, EveryLayoutGivesTheSameShards) {
@@ -325,11 +324,11 @@ TEST_F(Convert, TypesOfTheOutput) {
       std::vector<std::byte> raw(reader.value().block_bytes(spec, 1));
       reader.value().read_block(spec, 0, 1, raw);
       std::vector<float> found(static_cast<size_t>(spec.elements()));
-      tensor::convert_to_f32(raw.data(), dtype, found.data(), found.size());
+      convert_to_f32(raw.data(), dtype, found.data(), found.size());
       const Values source = canonical(spec.name, spec.elements());
       for (size_t i = 0; i < source.size(); ++i) {
-        const float value = tensor::half_to_float(source[i]);
-        ASSERT_EQ(found[i], dtype == DType::kF32 ? value : tensor::bfloat_to_float(tensor::float_to_bfloat(value)));
+        const float value = half_to_float(source[i]);
+        ASSERT_EQ(found[i], dtype == DType::kF32 ? value : bfloat_to_float(float_to_bfloat(value)));
       }
     }
   }

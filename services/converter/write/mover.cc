@@ -132,7 +132,7 @@ void Mover::append(int shard, std::span<const std::byte> bytes) {
 Status Mover::check_finite() const {
   if (faults_.empty() || (conversion_.options.allow_nonfinite && !has_unstorable_)) return ok_status();
   std::string text = std::to_string(nonfinite_) + " weights are NaN or infinite in " +
-                     std::string(tensor::dtype_name(plan_.dtype)) + "; nothing was written:";
+                     std::string(dtype_name(plan_.dtype)) + "; nothing was written:";
   if (conversion_.options.allow_nonfinite) text.insert(0, "quantised matrices cannot hold such weights: ");
   for (size_t i = 0; i < std::min(faults_.size(), kTensorsNamed); ++i) text += "\n  " + faults_[i];
   if (faults_.size() > kTensorsNamed)

@@ -23,7 +23,6 @@ namespace quantised_convert_test {
 namespace fs = std::filesystem;
 namespace op = checkpoint::testing::op;
 using model_spec::TensorSpec;
-using tensor::DType;
 using Halves = std::vector<uint16_t>;
 
 class QuantisedConvert : public ::testing::Test {
@@ -39,7 +38,7 @@ class QuantisedConvert : public ::testing::Test {
     std::mt19937 random(static_cast<unsigned>(std::hash<std::string>{}(spec.name)));
     std::normal_distribution<float> normal(0, 0.05f);
     Halves values(static_cast<size_t>(spec.elements()));
-    for (uint16_t& value : values) value = tensor::float_to_half(normal(random));
+    for (uint16_t& value : values) value = float_to_half(normal(random));
     return values;
   }
 
@@ -72,7 +71,7 @@ class QuantisedConvert : public ::testing::Test {
     ConvertOptions chosen;
     chosen.input = (root_ / "in").string();
     chosen.output = (root_ / (quantisation + "-" + std::to_string(shards))).string();
-    chosen.quantisation = find_quantisation(quantisation);
+    chosen.quantisation = quant::find_quantisation(quantisation);
     chosen.shards = shards;
     return chosen;
   }
@@ -81,13 +80,13 @@ class QuantisedConvert : public ::testing::Test {
     std::vector<std::byte> values;
     std::vector<float> scales;
   };
-  static Stored expected(const TensorSpec& spec, const Quantisation& how) {
+  static Stored expected(const TensorSpec& spec, const quant::Quantisation& how) {
     const Halves halves = halves_of(spec);
     std::vector<float> wide(halves.size());
-    tensor::convert_to_f32(halves.data(), DType::kF16, wide.data(), wide.size());
+    convert_to_f32(halves.data(), DType::kF16, wide.data(), wide.size());
     Stored stored{std::vector<std::byte>(static_cast<size_t>(spec.rows * elements_per_row(how.format, spec.cols))),
                   std::vector<float>(static_cast<size_t>(spec.rows * scales_per_row(how.format, spec.cols)))};
-    quantise_rows(how, wide, spec.cols, stored.values, stored.scales);
+    quant::quantise_rows(how, wide, spec.cols, stored.values, stored.scales);
     return stored;
   }
 
@@ -222,7 +221,7 @@ TEST_F(QuantisedConvert, AnotherQuantisationIsNotTheSameConversion) {
   ASSERT_TRUE(convert(chosen, SystemClock()).ok());
   EXPECT_TRUE(convert(chosen, SystemClock()).value().existed);
   for (const char* other : {"int8-mse", "fp8"}) {
-    chosen.quantisation = find_quantisation(other);
+    chosen.quantisation = quant::find_quantisation(other);
     const auto refused = convert(chosen, SystemClock());
     ASSERT_FALSE(refused.ok()) << other;
     EXPECT_NE(refused.refusal().message.find("exists already"), std::string::npos);

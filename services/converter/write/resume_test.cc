@@ -45,7 +45,7 @@ class Resume : public ::testing::Test {
       std::vector<uint16_t> values(static_cast<size_t>(spec.elements()));
       for (uint16_t& value : values) value = static_cast<uint16_t>(random() & 0xbbff);
       if (spec.name == bad_tensor) values.back() = kHalfInfinity;
-      builder.add_tensor(metaseq_name(spec.name), tensor::DType::kF16, spec.shape(),
+      builder.add_tensor(metaseq_name(spec.name), DType::kF16, spec.shape(),
                          {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(uint16_t)});
     }
     builder.add_top_level("args", op::name_space({{"decoder_attention_heads", op::integer(config_.num_heads)}}));
@@ -92,7 +92,7 @@ class Resume : public ::testing::Test {
   std::vector<std::string> expected(const std::string& quantise = "") const {
     ConvertOptions chosen = options("reference" + quantise);
     chosen.pass_mib_max = 0;
-    if (!quantise.empty()) chosen.quantisation = find_quantisation(quantise);
+    if (!quantise.empty()) chosen.quantisation = quant::find_quantisation(quantise);
     const auto result = convert(chosen, SystemClock());
     return result.ok() ? digests("reference" + quantise) : std::vector{result.refusal().message};
   }
@@ -116,7 +116,7 @@ class Resume : public ::testing::Test {
 TEST_F(Resume, PassesGiveTheSameBytes) {
   for (const std::string quantise : {"", "int8", "int8-mse", "fp8"}) {
     ConvertOptions chosen = options("passes" + quantise);
-    if (!quantise.empty()) chosen.quantisation = find_quantisation(quantise);
+    if (!quantise.empty()) chosen.quantisation = quant::find_quantisation(quantise);
     const auto result = convert(chosen, SystemClock());
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(digests("passes" + quantise), expected(quantise)) << quantise;
@@ -167,7 +167,7 @@ TEST_F(Resume, ProgressGoesOnWhereItWas) {
 TEST_F(Resume, AnotherConversionIsRefusedUntilRestarted) {
   stop_after(1, break_down);
   ConvertOptions other = options();
-  other.dtype = tensor::DType::kBF16;
+  other.dtype = DType::kBF16;
   other.check_source = false;
   const auto refused = convert(other, SystemClock());
   ASSERT_FALSE(refused.ok());

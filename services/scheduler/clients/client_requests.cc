@@ -83,7 +83,7 @@ void ClientRequests::on(const Peer& from, const protocol::Credit& message, Insta
 }
 
 void ClientRequests::find_result(const Peer& from, uint64_t request, AskedResult asked, Instant now, Outbox& out) {
-  if (const RecentResults::Entry* known = tables_.known.results().find(asked.job, tables_.wall_ms(now))) {
+  if (const RecentResults::Entry* known = tables_.known.results().find(asked.job, tables_.store.time_ms(now))) {
     send_result({from, request, asked}, known->result, std::max(known->sequence, asked.after), out);
     return;
   }

@@ -227,6 +227,12 @@ void ClientStreams::probe(const Job& job, transport::Outbox& out) const {
   }
 }
 
+size_t ClientStreams::following() const {
+  // Each job that a client follows holds it.
+  return static_cast<size_t>(
+      std::count_if(clients_.begin(), clients_.end(), [](const auto& item) { return item.second.use_count() > 1; }));
+}
+
 void ClientStreams::sweep(Instant now) {
   std::erase_if(clients_, [&](const auto& item) {
     const Client& client = *item.second;

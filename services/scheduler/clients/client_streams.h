@@ -103,6 +103,7 @@ class ClientStreams {
   // Forgets connections without subscriptions.
   void sweep(Instant now);
   size_t size() const { return clients_.size(); }
+  size_t following() const;  // connections that follow at least one job
 
  private:
   void add_events(Job& job, Instant now);

@@ -18,29 +18,30 @@ int64_t milliseconds_of(Duration time) { return std::chrono::duration_cast<milli
 
 }  // namespace
 
-using protocol::FinishReason;
 using protocol::JobState;
+using sampling::FinishReason;
 
 void Endings::succeed(Job& job, std::string message, Instant now) {
   finish(job, {JobState::kSucceeded, job.output.finish_reason, std::nullopt, std::move(message)}, now);
 }
 
 void Endings::fail(Job& job, const Refusal& why, Instant now) {
-  finish(job, {JobState::kFailed, FinishReason::kError, why.code, why.message}, now);
+  finish(job, {JobState::kFailed, sampling::FinishReason::kError, why.code, why.message}, now);
 }
 
 void Endings::cancel(Job& job, std::string why, Instant now) {
-  finish(job, {JobState::kCancelled, FinishReason::kCancelled, ErrorCode::kCancelled, std::move(why)}, now);
+  finish(job, {JobState::kCancelled, sampling::FinishReason::kCancelled, ErrorCode::kCancelled, std::move(why)}, now);
 }
 
 void Endings::give_up(Job& job, std::string why, Instant now) {
-  finish(job, {JobState::kDead, FinishReason::kError, ErrorCode::kAttemptsExhausted, std::move(why)}, now);
+  finish(job, {JobState::kDead, sampling::FinishReason::kError, ErrorCode::kAttemptsExhausted, std::move(why)}, now);
 }
 
 void Endings::expire_due(Instant now) {
   while (Job* job = tables_.jobs.expired(now)) {
     std::string message = limit_message(*job, next_limit(*job).kind);
-    finish(*job, {JobState::kExpired, FinishReason::kError, ErrorCode::kDeadlineExceeded, std::move(message)}, now);
+    finish(*job, {JobState::kExpired, sampling::FinishReason::kError, ErrorCode::kDeadlineExceeded, std::move(message)},
+           now);
   }
 }
 
@@ -59,7 +60,7 @@ void Endings::finish(Job& job, End end, Instant now) {
   const int64_t kept_ms = end.state == JobState::kDead
                               ? std::max(job.spec.result_ttl_ms, milliseconds_of(tables_.options.dead_ttl))
                               : job.spec.result_ttl_ms;
-  const int64_t expires = tables_.wall_ms(now) + kept_ms;
+  const int64_t expires = tables_.store.time_ms(now) + kept_ms;
   const uint64_t sequence = tables_.store.append(record_of(job, *result, expires));
   tables_.known.ended(job, result, sequence, expires);
   tables_.streams.finish(job, result, sequence);
@@ -72,12 +73,12 @@ void Endings::finish(Job& job, End end, Instant now) {
   tables_.jobs.end(job);
 }
 
-journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& result, int64_t expires_wall_ms) const {
+journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& result, int64_t expires_at_ms) const {
   journal::Finished record;
   record.order = job.order;
   const bool is_work = result.state == JobState::kSucceeded || result.state == JobState::kFailed;
   if (is_work && job.attempts.last_lease != 0) record.token = {tables_.term, job.attempts.last_lease};
-  record.expires_wall_ms = expires_wall_ms;
+  record.expires_at_ms = expires_at_ms;
   record.accepted_wall_ms = job.accepted_wall_ms;
   record.tenant = job.spec.tenant;
   record.model = job.spec.model;
@@ -90,7 +91,10 @@ journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& 
 void Endings::observe(const Job& job, const protocol::JobResult& result, Instant now) {
   tables_.metrics.ended[static_cast<size_t>(result.state)].add();
   tables_.metrics.total_seconds.observe(std::chrono::duration<double>(now - job.times.accepted_at).count());
-  ++(result.state == JobState::kSucceeded ? succeeded_ : others_);
+  ++(result.state == JobState::kSucceeded   ? succeeded_
+     : result.state == JobState::kCancelled ? cancelled_
+     : result.state == JobState::kExpired   ? expired_
+                                            : failed_);
   if (result.state == JobState::kDead || result.state == JobState::kFailed) {
     log_warn("job_failed", {{"job", job.id.hex()},
                             {"state", protocol::job_state_name(result.state)},

@@ -25,22 +25,24 @@ class Endings {
   void expire_due(Instant now);
 
   int64_t succeeded() const { return succeeded_; }
-  int64_t others() const { return others_; }  // that ended in any other way
+  int64_t failed() const { return failed_; }  // or dead
+  int64_t cancelled() const { return cancelled_; }
+  int64_t expired() const { return expired_; }
 
  private:
   struct End {
     protocol::JobState state = protocol::JobState::kSucceeded;
-    protocol::FinishReason reason = protocol::FinishReason::kNone;
+    sampling::FinishReason reason = sampling::FinishReason::kNone;
     std::optional<ErrorCode> error;
     std::string message;
   };
   void finish(Job& job, End end, Instant now);
-  journal::Finished record_of(const Job& job, const protocol::JobResult& result, int64_t expires_wall_ms) const;
+  journal::Finished record_of(const Job& job, const protocol::JobResult& result, int64_t expires_at_ms) const;
   void observe(const Job& job, const protocol::JobResult& result, Instant now);
 
   SchedulerTables& tables_;
   Leases& leases_;
-  int64_t succeeded_ = 0, others_ = 0;
+  int64_t succeeded_ = 0, failed_ = 0, cancelled_ = 0, expired_ = 0;
 };
 
 // For messages: "attempt 2 of 3".

@@ -5,26 +5,26 @@
 namespace optserve::scheduler {
 
 size_t RecentResults::size_of(const protocol::JobResult& result) {
-  size_t best = result.best.size() * sizeof(std::vector<TokenLogprob>);
-  for (const auto& tokens : result.best) best += tokens.size() * sizeof(TokenLogprob);
+  size_t best = result.best.size() * sizeof(std::vector<sampling::TokenLogprob>);
+  for (const auto& tokens : result.best) best += tokens.size() * sizeof(sampling::TokenLogprob);
   return best + sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.key.size() +
          result.message.size() + result.ids.size() * sizeof(TokenId) +
          (result.prompt_logprobs.size() + result.logprobs.size()) * sizeof(float);
 }
 
-void RecentResults::add(SharedResult result, uint64_t sequence, int64_t expires_wall_ms) {
+void RecentResults::add(SharedResult result, uint64_t sequence, int64_t expires_at_ms) {
   const JobId job = result->job;
   const size_t bytes = size_of(*result);
-  const auto [added, is_new] = entries_.try_emplace(job, Entry{std::move(result), sequence, expires_wall_ms});
+  const auto [added, is_new] = entries_.try_emplace(job, Entry{std::move(result), sequence, expires_at_ms});
   if (!is_new) return;
   bytes_ += bytes;
   added->second.age = oldest_first_.insert(oldest_first_.end(), job);
   while (bytes_ > bytes_max_ && !oldest_first_.empty()) forget(JobId(oldest_first_.front()));
 }
 
-const RecentResults::Entry* RecentResults::find(const JobId& job, int64_t now_wall_ms) const {
+const RecentResults::Entry* RecentResults::find(const JobId& job, int64_t now_ms) const {
   const auto found = entries_.find(job);
-  return found == entries_.end() || found->second.expires_wall_ms <= now_wall_ms ? nullptr : &found->second;
+  return found == entries_.end() || found->second.expires_at_ms <= now_ms ? nullptr : &found->second;
 }
 
 void RecentResults::forget(const JobId& job) {
@@ -54,11 +54,11 @@ size_t IdempotencyKeys::add(const std::string& tenant, const std::string& key, E
 }
 
 bool IdempotencyKeys::end(const std::string& tenant, const std::string& key, const JobId& job, protocol::JobState state,
-                          int64_t expires_wall_ms) {
+                          int64_t expires_at_ms) {
   const auto found = entries_.find(joined(tenant, key));
   if (found == entries_.end() || found->second.expiry || found->second.entry.job != job) return false;
   found->second.entry.state = state;
-  found->second.expiry = expiries_.emplace(expires_wall_ms, found->first);
+  found->second.expiry = expiries_.emplace(expires_at_ms, found->first);
   return true;
 }
 
@@ -79,8 +79,8 @@ void IdempotencyKeys::forget(const std::string& tenant, const std::string& key, 
   if (found != entries_.end() && found->second.expiry && found->second.entry.job == job) erase(found);
 }
 
-void IdempotencyKeys::expire(int64_t now_wall_ms) {
-  while (!expiries_.empty() && expiries_.begin()->first <= now_wall_ms) {
+void IdempotencyKeys::expire(int64_t now_ms) {
+  while (!expiries_.empty() && expiries_.begin()->first <= now_ms) {
     erase(entries_.find(expiries_.begin()->second));
   }
 }

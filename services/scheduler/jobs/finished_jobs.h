@@ -20,12 +20,12 @@ class RecentResults {
   struct Entry {
     SharedResult result;
     uint64_t sequence = 0;  // journal record that must be durable before anyone sees it
-    int64_t expires_wall_ms = 0;
+    int64_t expires_at_ms = 0;
     std::list<JobId>::iterator age{};
   };
   explicit RecentResults(size_t bytes_max) : bytes_max_(bytes_max) {}
-  void add(SharedResult result, uint64_t sequence, int64_t expires_wall_ms);
-  const Entry* find(const JobId& job, int64_t now_wall_ms) const;
+  void add(SharedResult result, uint64_t sequence, int64_t expires_at_ms);
+  const Entry* find(const JobId& job, int64_t now_ms) const;
   void forget(const JobId& job);
 
  private:
@@ -56,12 +56,12 @@ class IdempotencyKeys {
   // The job is accepted or put back. A key that names another open job stays with that job. Returns how many keys of
   // ended jobs had to be forgotten before their time.
   size_t add(const std::string& tenant, const std::string& key, Entry entry);
-  // The job ended: its key is forgotten at `expires_wall_ms`, or before when there are too many. False: the key does
+  // The job ended: its key is forgotten at `expires_at_ms`, or before when there are too many. False: the key does
   // not name this job.
   bool end(const std::string& tenant, const std::string& key, const JobId& job, protocol::JobState state,
-           int64_t expires_wall_ms);
+           int64_t expires_at_ms);
   void forget(const std::string& tenant, const std::string& key, const JobId& job);
-  void expire(int64_t now_wall_ms);
+  void expire(int64_t now_ms);
   std::vector<Forgotten> take_forgotten() { return std::exchange(forgotten_, {}); }
   size_t size() const { return entries_.size(); }
 

@@ -90,8 +90,8 @@ struct JobOutput {
   std::vector<TokenId> ids;
   std::vector<float> prompt_logprobs;
   std::vector<float> logprobs;  // these two: of the output's ids, if the job asks for them
-  std::vector<std::vector<TokenLogprob>> best;
-  protocol::FinishReason finish_reason = protocol::FinishReason::kNone;  // set once the tokens are complete
+  std::vector<std::vector<sampling::TokenLogprob>> best;
+  sampling::FinishReason finish_reason = sampling::FinishReason::kNone;  // set once the tokens are complete
   std::vector<protocol::Hypothesis> hypotheses;                          // of a beam search, once they are known
   std::string text;
   size_t saved = 0;  // output ids in the journal
@@ -99,7 +99,7 @@ struct JobOutput {
   int64_t bytes_done = 0;  // these two: of a conversion
   int64_t bytes_total = 0;
 
-  bool is_complete() const { return finish_reason != protocol::FinishReason::kNone; }
+  bool is_complete() const { return finish_reason != sampling::FinishReason::kNone; }
 };
 
 // How far its ids have become text; written by Decoding.
@@ -152,7 +152,7 @@ struct Job {
   uint64_t order = 0;              // of acceptance
   uint64_t accepted_sequence = 0;  // of its journal record; 0: it was recovered, so the record is on disk
   std::string payload_sha256;
-  int64_t accepted_wall_ms = 0;
+  int64_t accepted_wall_ms = 0;  // for people
   protocol::JobSpec spec;
 
   JobLife life;
@@ -186,9 +186,9 @@ struct Job {
   }
   // How many of an output's ids have text: a final end-of-text id has none, and a stop id where it is not wanted.
   size_t ids_with_text() const { return ids_with_text(output.ids, output.finish_reason); }
-  size_t ids_with_text(const std::vector<TokenId>& ids, protocol::FinishReason reason) const {
+  size_t ids_with_text(const std::vector<TokenId>& ids, sampling::FinishReason reason) const {
     const bool hidden =
-        reason == protocol::FinishReason::kEndOfText || (reason == protocol::FinishReason::kStop && !spec.include_stop);
+        reason == sampling::FinishReason::kEndOfText || (reason == sampling::FinishReason::kStop && !spec.include_stop);
     return ids.size() - (hidden ? 1 : 0);
   }
 };

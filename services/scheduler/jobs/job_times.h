@@ -8,8 +8,8 @@
 
 namespace optserve::scheduler {
 
-// Sets the moments that the limits count from, for a job that was accepted `age_ms` ago by the wall clock. The wall
-// clock may have been set since: a negative age counts as none, so that the job gets at most its whole time again.
+// Sets the moments that the limits count from, for a job that was accepted `age_ms` ago by the journal's clock. A
+// job never gets more than its whole time: a negative age counts as none.
 void set_times(Job& job, Instant now, int64_t age_ms);
 
 // The limit that is reached first: of the job's whole time, of the time until its first start, or of its present

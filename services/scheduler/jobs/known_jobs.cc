@@ -7,7 +7,7 @@ namespace optserve::scheduler {
 void KnownJobs::recover(std::vector<journal::KnownKey> keys) {
   for (journal::KnownKey& known : keys) {
     add_key(known.tenant, known.key, {known.job, std::move(known.payload_sha256), known.group});
-    if (keys_.end(known.tenant, known.key, known.job, known.state, known.expires_wall_ms)) {
+    if (keys_.end(known.tenant, known.key, known.job, known.state, known.expires_at_ms)) {
       groups_.ended(known.tenant, known.group, known.state);
     }
   }
@@ -25,10 +25,10 @@ void KnownJobs::opened(Job& job) {
   forget_group_members();
 }
 
-void KnownJobs::ended(Job& job, const SharedResult& result, uint64_t sequence, int64_t expires_wall_ms) {
+void KnownJobs::ended(Job& job, const SharedResult& result, uint64_t sequence, int64_t expires_at_ms) {
   const protocol::JobSpec& spec = job.spec;
-  results_.add(result, sequence, expires_wall_ms);
-  if (keys_.end(spec.tenant, spec.key, job.id, result->state, expires_wall_ms)) {
+  results_.add(result, sequence, expires_at_ms);
+  if (keys_.end(spec.tenant, spec.key, job.id, result->state, expires_at_ms)) {
     groups_.ended(spec.tenant, spec.group, result->state);
   }
   groups_.closed(job, sequence);
@@ -41,8 +41,8 @@ void KnownJobs::purged(const journal::KnownKey& known) {
   forget_group_members();
 }
 
-void KnownJobs::expire(int64_t now_wall_ms) {
-  keys_.expire(now_wall_ms);
+void KnownJobs::expire(int64_t now_ms) {
+  keys_.expire(now_ms);
   forget_group_members();
 }
 

@@ -20,12 +20,12 @@ class KnownJobs {
   void recover(std::vector<journal::KnownKey> keys);
   void opened(Job& job);
   // The job ends with this result, whose journal record has the number `sequence`.
-  void ended(Job& job, const SharedResult& result, uint64_t sequence, int64_t expires_wall_ms);
+  void ended(Job& job, const SharedResult& result, uint64_t sequence, int64_t expires_at_ms);
   // The ended job is put back into the queue: its result is void.
   void put_back(const JobId& job) { results_.forget(job); }
   // The journal has forgotten these ended jobs.
   void purged(const journal::KnownKey& known);
-  void expire(int64_t now_wall_ms);
+  void expire(int64_t now_ms);
 
   const RecentResults& results() const { return results_; }
   const IdempotencyKeys& keys() const { return keys_; }

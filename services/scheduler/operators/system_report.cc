@@ -1,6 +1,7 @@
 #include "scheduler/operators/system_report.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace optserve::scheduler {
@@ -27,6 +28,13 @@ protocol::ServiceStatus status_of(const ServiceEntry& entry, Instant now) {
   return status;
 }
 
+// Of a job that comes now. Infinite if nobody works on the jobs that wait: then no number would be true.
+double wait_seconds(const ModelQueue& queue) {
+  if (queue.jobs.size() == 0) return 0;
+  const int64_t wait_ms = ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0);
+  return wait_ms < 0 ? std::numeric_limits<double>::infinity() : static_cast<double>(wait_ms) / 1'000;
+}
+
 }  // namespace
 
 protocol::SystemStatus SystemReport::status(uint64_t request, Instant now) const {
@@ -39,7 +47,9 @@ protocol::SystemStatus SystemReport::status(uint64_t request, Instant now) const
   status.running = static_cast<int64_t>(jobs.count(Stage::kLeased) + jobs.count(Stage::kDecoding));
   status.queued = static_cast<int64_t>(jobs.size()) - status.running;
   status.finished = endings_.succeeded();
-  status.failed = endings_.others();
+  status.failed = endings_.failed();
+  status.cancelled = endings_.cancelled();
+  status.expired = endings_.expired();
   status.mode = tables_.modes.queue();
   status.read_only = tables_.store.is_full();
   status.models = model_statuses();
@@ -94,16 +104,25 @@ void SystemReport::update_gauges() {
   metrics.services_tokenizer.set(registered(ServiceKind::kTokenizer));
   metrics.services_worker.set(registered(ServiceKind::kWorker));
   metrics.services_converter.set(registered(ServiceKind::kConverter));
-  metrics.clients.set(static_cast<double>(tables_.streams.size()));
+  metrics.clients.set(static_cast<double>(tables_.streams.following()));
   metrics.known_keys.set(static_cast<double>(tables_.known.keys().size()));
-  int64_t tokens = 0, wait_ms = 0;
+  int64_t tokens = 0;
+  double longest_wait = 0;
+  size_t models_shown = 0;
   for (const auto& [name, queue] : tables_.queues.all()) {
     tokens += queue.jobs.tokens();
-    wait_ms = std::max(wait_ms, ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0));
+    const double wait = wait_seconds(queue);
+    longest_wait = std::max(longest_wait, wait);
+    if (name.empty() || ++models_shown > kModelsShown) continue;  // the queue without a name is that of conversions
+    SchedulerMetrics::OfModel& model = metrics.of_model(name);
+    model.waiting.set(static_cast<double>(queue.jobs.size()));
+    model.running.set(static_cast<double>(queue.running));
+    model.expected_wait_seconds.set(wait);
+    model.tokens_per_second.set(queue.load.tokens_per_second());
   }
   metrics.queue_tokens.set(static_cast<double>(tokens));
   metrics.queue_bytes.set(static_cast<double>(tables_.bounds.bytes()));
-  metrics.expected_wait_seconds.set(static_cast<double>(wait_ms) / 1'000);
+  metrics.expected_wait_seconds.set(longest_wait);
 }
 
 }  // namespace optserve::scheduler

@@ -62,7 +62,7 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
       output.logprobs.resize(decoding.ids);
       output.best.resize(decoding.ids);
     }
-    output.finish_reason = protocol::FinishReason::kStop;
+    output.finish_reason = sampling::FinishReason::kStop;
     complete(job, now);
     return;
   }

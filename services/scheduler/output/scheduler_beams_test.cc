@@ -8,10 +8,10 @@
 namespace optserve::scheduler::testing {
 namespace scheduler_beams_test {
 
-using protocol::FinishReason;
 using protocol::Hypotheses;
 using protocol::Hypothesis;
 using protocol::JobState;
+using sampling::FinishReason;
 using ::testing::HasSubstr;
 
 std::vector<TokenId> ids_of(const std::string& text, bool ended = false) {
@@ -28,7 +28,8 @@ protocol::JobSpec beam_spec(int32_t width = 2) {
 }
 
 Hypothesis hypothesis(const std::string& text, float score, bool ended = false) {
-  return {ids_of(text, ended), score * 2, score, ended ? FinishReason::kEndOfText : FinishReason::kLength};
+  return {ids_of(text, ended), score * 2, score,
+          ended ? sampling::FinishReason::kEndOfText : sampling::FinishReason::kLength};
 }
 
 class Beams : public ::testing::Test {
@@ -38,10 +39,10 @@ class Beams : public ::testing::Test {
   void send_hypotheses(const protocol::DispatchItem& item, std::vector<Hypothesis> all) {
     world.send(world.worker, Hypotheses{1, item.lease, std::move(all)});
   }
-  void send_tokens(const protocol::DispatchItem& item, const std::string& text, FinishReason reason) {
-    const std::vector<TokenId> ids = ids_of(text, reason == FinishReason::kEndOfText);
+  void send_tokens(const protocol::DispatchItem& item, const std::string& text, sampling::FinishReason reason) {
+    const std::vector<TokenId> ids = ids_of(text, reason == sampling::FinishReason::kEndOfText);
     for (size_t i = 0; i < ids.size(); ++i) {
-      const auto finished = static_cast<uint8_t>(i + 1 == ids.size() ? reason : FinishReason::kNone);
+      const auto finished = static_cast<uint8_t>(i + 1 == ids.size() ? reason : sampling::FinishReason::kNone);
       world.send(world.worker, protocol::Tokens{1, {item.lease}, {static_cast<uint32_t>(i)}, {ids[i]}, {finished}});
     }
   }
@@ -54,7 +55,7 @@ TEST_F(Beams, TheResultHoldsEveryHypothesisWithItsText) {
   const auto item = world.submit_and_dispatch(beam_spec(3));
   EXPECT_EQ(item.sampling.beam_width, 3);
   send_hypotheses(item, {hypothesis("xy", -1, true), hypothesis("xyz", -2), hypothesis("b", -3, true)});
-  send_tokens(item, "xy", FinishReason::kEndOfText);
+  send_tokens(item, "xy", sampling::FinishReason::kEndOfText);
   world.tokenize();
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.state, JobState::kSucceeded);
@@ -63,7 +64,7 @@ TEST_F(Beams, TheResultHoldsEveryHypothesisWithItsText) {
   EXPECT_EQ(result.hypotheses[0].text, "xy");
   EXPECT_EQ(result.hypotheses[0].ids, result.ids);
   EXPECT_EQ(result.hypotheses[1].text, "xyz");
-  EXPECT_EQ(result.hypotheses[1].finish_reason, FinishReason::kLength);
+  EXPECT_EQ(result.hypotheses[1].finish_reason, sampling::FinishReason::kLength);
   EXPECT_EQ(result.hypotheses[2].text, "b");
   EXPECT_EQ(result.hypotheses[2].ids, ids_of("b", true));
   EXPECT_EQ(world.streamed_text(), "xy");
@@ -74,10 +75,10 @@ TEST_F(Beams, AStopStringCutsHypotheses) {
   spec.stop = {"y"};
   const auto item = world.submit_and_dispatch(spec);
   send_hypotheses(item, {hypothesis("xyz", -1), hypothesis("abc", -2), hypothesis("aby", -3)});
-  send_tokens(item, "xyz", FinishReason::kLength);
+  send_tokens(item, "xyz", sampling::FinishReason::kLength);
   world.tokenize();
   const auto result = world.only<protocol::JobFinished>(world.client).result;
-  EXPECT_EQ(result.finish_reason, FinishReason::kStop);
+  EXPECT_EQ(result.finish_reason, sampling::FinishReason::kStop);
   EXPECT_EQ(result.text, "x");
   ASSERT_EQ(result.hypotheses.size(), 3u);
   EXPECT_EQ(result.hypotheses[0].text, "x");
@@ -88,7 +89,7 @@ TEST_F(Beams, AStopStringCutsHypotheses) {
 
 TEST_F(Beams, ALastTokenBeforeTheHypothesesLosesTheLease) {
   const auto item = world.submit_and_dispatch(beam_spec());
-  send_tokens(item, "xyz", FinishReason::kLength);
+  send_tokens(item, "xyz", sampling::FinishReason::kLength);
   EXPECT_TRUE(is_revoked());
 }
 
@@ -99,7 +100,8 @@ TEST_F(Beams, TokensThatAreNotTheBestHypothesisLoseTheLease) {
     const auto item = fresh_world.submit_and_dispatch(beam_spec());
     fresh_world.send(fresh_world.worker, Hypotheses{1, item.lease, {hypothesis("xy", -1)}});
     for (size_t i = 0; i < text.size(); ++i) {
-      const auto finished = static_cast<uint8_t>(i + 1 == text.size() ? FinishReason::kStop : FinishReason::kNone);
+      const auto finished =
+          static_cast<uint8_t>(i + 1 == text.size() ? sampling::FinishReason::kStop : sampling::FinishReason::kNone);
       fresh_world.send(
           fresh_world.worker,
           protocol::Tokens{
@@ -115,7 +117,7 @@ TEST_F(Beams, HypothesesThatDoNotFitLoseTheLease) {
       {hypothesis("x", -1), hypothesis("y", -2), hypothesis("z", -3)},  // more than beams
       {hypothesis("wxyz", -1)},                                         // longer than asked for
       {hypothesis("", -1)},                                             // without an id
-      {{{100'000'000}, -1, -1, FinishReason::kLength}},                 // an id of no vocabulary
+      {{{100'000'000}, -1, -1, sampling::FinishReason::kLength}},       // an id of no vocabulary
   };
   for (size_t i = 0; i < bad.size(); ++i) {
     World fresh_world;
@@ -138,13 +140,13 @@ TEST_F(Beams, AJobWithoutBeamsTakesNoHypotheses) {
 TEST_F(Beams, ALostWorkerStartsTheSearchAgain) {
   const auto item = world.submit_and_dispatch(beam_spec());
   send_hypotheses(item, {hypothesis("xyz", -1), hypothesis("xya", -2)});
-  send_tokens(item, "x", FinishReason::kNone);
+  send_tokens(item, "x", sampling::FinishReason::kNone);
   world.send(world.worker, protocol::LeaseFailed{1, item.lease, ErrorCode::kUnavailable, "gone", true});
   world.advance(seconds(3));
   const auto again = world.dispatched(world.worker);
   EXPECT_EQ(again.tokens, item.tokens);
   send_hypotheses(again, {hypothesis("b", -1, true)});
-  send_tokens(again, "b", FinishReason::kEndOfText);
+  send_tokens(again, "b", sampling::FinishReason::kEndOfText);
   world.tokenize();
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.text, "b");

@@ -9,11 +9,11 @@
 namespace optserve::scheduler::testing {
 namespace scheduler_generation_test {
 
-using protocol::FinishReason;
 using protocol::JobState;
+using sampling::FinishReason;
 using ::testing::HasSubstr;
 
-constexpr uint8_t kStopped = static_cast<uint8_t>(FinishReason::kStop);
+constexpr uint8_t kStopped = static_cast<uint8_t>(sampling::FinishReason::kStop);
 
 protocol::Tokens token(const protocol::DispatchItem& item, uint32_t position, TokenId id, uint8_t finished = 0) {
   return {1, {item.lease}, {position}, {id}, {finished}};
@@ -32,7 +32,7 @@ TEST(Generation, AStopIdEndsTheJobAndIsShownOnlyWhenAskedFor) {
     world.send(world.worker, token(item, 1, kFirstByteId + 'z', kStopped));
     world.tokenize();
     const auto result = world.only<protocol::JobFinished>(world.client).result;
-    EXPECT_EQ(result.finish_reason, FinishReason::kStop);
+    EXPECT_EQ(result.finish_reason, sampling::FinishReason::kStop);
     EXPECT_EQ(result.text, include ? "xz" : "x");
     EXPECT_EQ(result.ids, (std::vector<TokenId>{kFirstByteId + 'x', kFirstByteId + 'z'}));
     EXPECT_EQ(world.streamed_text(), result.text);
@@ -67,7 +67,7 @@ TEST(Generation, LogprobsOfDrawnAndBestTokensComeWithTheResult) {
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.logprobs, (std::vector<float>{-0.5f, -1.5f}));
   ASSERT_EQ(result.best.size(), 2u);
-  EXPECT_EQ(result.best[1], (std::vector<TokenLogprob>{{8, -0.125f}}));
+  EXPECT_EQ(result.best[1], (std::vector<sampling::TokenLogprob>{{8, -0.125f}}));
 }
 
 TEST(Generation, ATokenWithoutTheLogprobsThatWereAskedForLosesItsLease) {
@@ -151,7 +151,7 @@ TEST(Generation, APromptIsScoredWithoutAToken) {
   world.tokenize();
   const auto result = world.only<protocol::JobFinished>(world.client).result;
   EXPECT_EQ(result.state, JobState::kSucceeded);
-  EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(result.finish_reason, sampling::FinishReason::kLength);
   EXPECT_EQ(result.prompt_logprobs, (std::vector<float>{-1, -2}));
   EXPECT_TRUE(result.ids.empty());
   EXPECT_EQ(world.service->jobs().size(), 0u);

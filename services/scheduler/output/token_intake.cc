@@ -9,7 +9,7 @@
 
 namespace optserve::scheduler {
 
-using protocol::FinishReason;
+using sampling::FinishReason;
 
 namespace {
 
@@ -30,28 +30,28 @@ Status check_lengths(const protocol::Tokens& message) {
 bool is_token(TokenId id) { return id >= 0 && id < static_cast<TokenId>(limits::kVocabularyMax); }
 
 // The reasons that a worker may give.
-bool is_workers_reason(FinishReason reason) {
-  return reason == FinishReason::kNone || reason == FinishReason::kEndOfText || reason == FinishReason::kLength ||
-         reason == FinishReason::kStop;
+bool is_workers_reason(sampling::FinishReason reason) {
+  return reason == sampling::FinishReason::kNone || reason == sampling::FinishReason::kEndOfText ||
+         reason == sampling::FinishReason::kLength || reason == sampling::FinishReason::kStop;
 }
 
 // The hypotheses of a beam search come before its last token, and its output is the first of them.
-bool fits_hypotheses(const Job& job, TokenId id, FinishReason reason) {
+bool fits_hypotheses(const Job& job, TokenId id, sampling::FinishReason reason) {
   if (!job.searches_beams()) return true;
-  if (job.output.hypotheses.empty()) return reason == FinishReason::kNone;
+  if (job.output.hypotheses.empty()) return reason == sampling::FinishReason::kNone;
   const std::vector<TokenId>& best = job.output.hypotheses.front().ids;
   const size_t position = job.output.ids.size();
   const bool is_last = position + 1 == best.size();
-  return position < best.size() && best[position] == id && is_last == (reason != FinishReason::kNone);
+  return position < best.size() && best[position] == id && is_last == (reason != sampling::FinishReason::kNone);
 }
 
 // The token at the job's next position.
 bool fits_job(const Job& job, const protocol::Tokens& message, size_t index) {
   const TokenId id = message.tokens[index];
-  const auto reason = static_cast<FinishReason>(message.finished[index]);
+  const auto reason = static_cast<sampling::FinishReason>(message.finished[index]);
   const bool is_last_allowed = job.output.ids.size() + 1 >= static_cast<size_t>(job.spec.max_new_tokens);
   return is_token(id) && is_workers_reason(reason) && !(job.wants_logprobs() && message.logprobs.empty()) &&
-         !(is_last_allowed && reason == FinishReason::kNone) && fits_hypotheses(job, id, reason);
+         !(is_last_allowed && reason == sampling::FinishReason::kNone) && fits_hypotheses(job, id, reason);
 }
 
 }  // namespace
@@ -113,8 +113,8 @@ void TokenIntake::take_token(ServiceEntry& from, Job& job, const protocol::Token
     job.times.first_token_at = now;
     tables_.metrics.first_token_seconds.observe(std::chrono::duration<double>(now - job.times.accepted_at).count());
   }
-  const auto reason = static_cast<FinishReason>(message.finished[index]);
-  if (reason != FinishReason::kNone) {
+  const auto reason = static_cast<sampling::FinishReason>(message.finished[index]);
+  if (reason != sampling::FinishReason::kNone) {
     take_end(job, reason);
     return;
   }
@@ -122,7 +122,7 @@ void TokenIntake::take_token(ServiceEntry& from, Job& job, const protocol::Token
   decoding_.decode_more(job);
 }
 
-void TokenIntake::take_end(Job& job, FinishReason reason) {
+void TokenIntake::take_end(Job& job, sampling::FinishReason reason) {
   job.output.finish_reason = reason;
   leases_.release(job);
   tables_.jobs.move(job, Stage::kDecoding);
@@ -169,7 +169,7 @@ void TokenIntake::on(ServiceEntry& from, const protocol::PromptLogprobs& message
     return;
   }
   logprobs.insert(logprobs.end(), message.logprobs.begin(), message.logprobs.end());
-  if (job->only_scores() && !job->lacks_prompt_logprobs()) take_end(*job, FinishReason::kLength);
+  if (job->only_scores() && !job->lacks_prompt_logprobs()) take_end(*job, sampling::FinishReason::kLength);
 }
 
 void TokenIntake::on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now) {

@@ -84,7 +84,7 @@ void Admission::recover(journal::OpenJob open) {
   owned->attempts.started = open.attempts > 0 || open.crashes > 0 || !owned->output.ids.empty();
   owned->attempts.losses = std::move(open.losses);
   owned->accepted_wall_ms = open.accepted.accepted_wall_ms;
-  set_times(*owned, now, tables_.options.start_wall_ms - open.accepted.accepted_wall_ms);
+  set_times(*owned, now, tables_.store.time_ms(now) - open.accepted.accepted_at_ms);
   Job& job = add(std::move(owned));
   tables_.known.opened(job);
   if (job.attempts.crashes >= tables_.options.crashes_max) {
@@ -209,12 +209,13 @@ Job& Admission::accept(protocol::JobSpec spec, std::string encoded, std::string 
   owned->order = tables_.jobs.take_order();
   owned->payload_sha256 = std::move(payload_sha256);
   owned->spec = std::move(spec);
-  owned->accepted_wall_ms = tables_.wall_ms(now);
+  owned->accepted_wall_ms = tables_.options.wall_ms();
   set_times(*owned, now, 0);
   Job& job = add(std::move(owned));
   journal::Accepted record;
   record.job = job.id;
   record.order = job.order;
+  record.accepted_at_ms = tables_.store.time_ms(now);
   record.accepted_wall_ms = job.accepted_wall_ms;
   record.payload_sha256 = job.payload_sha256;
   record.encoded_spec = std::move(encoded);
@@ -251,7 +252,8 @@ Job& Admission::put_back(uint64_t dead_order, journal::Accepted record, Instant 
   auto owned = std::make_unique<Job>();
   owned->id = record.job;
   owned->order = record.order = tables_.jobs.take_order();
-  owned->accepted_wall_ms = record.accepted_wall_ms = tables_.wall_ms(now);
+  owned->accepted_wall_ms = record.accepted_wall_ms = tables_.options.wall_ms();
+  record.accepted_at_ms = tables_.store.time_ms(now);
   owned->payload_sha256 = record.payload_sha256;
   owned->spec = record.spec;
   set_times(*owned, now, 0);

@@ -83,7 +83,7 @@ void Preparation::enqueue(Job& job, Instant now) {
     // output whose last token has come is not saved as progress.
     const bool scores = job.only_scores() && job.prompt.ids.size() > 1;
     if (!scores && output.ids.size() >= static_cast<size_t>(job.spec.max_new_tokens)) {
-      output.finish_reason = protocol::FinishReason::kLength;
+      output.finish_reason = sampling::FinishReason::kLength;
     }
     if (output.is_complete()) {
       job.slot.queue->jobs.leave(job);

@@ -15,10 +15,10 @@ constexpr int64_t kRetryMsUnknown = 1'000;
 constexpr double kDrainedShare = 0.1;
 
 size_t bytes_of_rules(const protocol::JobSpec& spec) {
-  const TokenRules& rules = spec.rules;
+  const sampling::TokenRules& rules = spec.rules;
   size_t ids = rules.allowed_ids.size() + rules.stop_ids.size() + rules.top_p_reset_ids.size();
   for (const auto& word : rules.bad_words) ids += word.size();
-  size_t bytes = ids * sizeof(TokenId) + rules.logit_bias.size() * sizeof(TokenBias);
+  size_t bytes = ids * sizeof(TokenId) + rules.logit_bias.size() * sizeof(sampling::TokenBias);
   // Bad words that are text: the text itself, and the ids of its two forms.
   for (const std::string& word : spec.bad_words) {
     bytes += sizeof(std::string) + word.size() + 2 * (sizeof(std::vector<TokenId>) + word.size() * sizeof(TokenId));
@@ -39,7 +39,7 @@ size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens
   if (spec.sampling.logprobs >= 0) {
     const auto best = static_cast<size_t>(spec.sampling.logprobs);
     bytes += static_cast<size_t>(spec.max_new_tokens) *
-             (sizeof(float) + sizeof(std::vector<TokenLogprob>) + best * sizeof(TokenLogprob));
+             (sizeof(float) + sizeof(std::vector<sampling::TokenLogprob>) + best * sizeof(sampling::TokenLogprob));
   }
   if (spec.prompt_logprobs) bytes += std::max(ids, spec.prompt_ids.size()) * sizeof(float);
   // The output, and with a beam search each of its hypotheses.

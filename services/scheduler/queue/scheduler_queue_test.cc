@@ -121,29 +121,27 @@ TEST(SchedulerTime, AnExpiredJobIsNotLeasedEvenIfNoTickCameBefore) {
   EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kExpired);
 }
 
-TEST(SchedulerTime, ARestartKeepsDelaysAndLimitsWhateverTheWallClockDid) {
+TEST(SchedulerTime, ARestartKeepsDelaysAndLimits) {
   struct Case {
-    int64_t wall_moved_ms;
+    int64_t age_ms;
     milliseconds starts_after;
     int64_t remaining_ms;
   };
   for (const Case& each : {Case{4'000, milliseconds(6'000), 30'000}, Case{-86'400'000, milliseconds(10'000), 30'000},
                            Case{15'000, milliseconds(0), 25'000}}) {
-    SCOPED_TRACE(each.wall_moved_ms);
+    SCOPED_TRACE(each.age_ms);
     journal::Recovery recovery = World::fresh();
     recovery.term = 2;
     journal::OpenJob open;
     open.accepted.job = JobId::random();
     open.accepted.order = 1;
-    open.accepted.accepted_wall_ms = 1'000'000'000;
+    open.accepted.accepted_at_ms = journal::MemoryStore().time_ms(FakeClock().now()) - each.age_ms;
     open.accepted.spec = ids_spec("a");
     open.accepted.spec.delay_ms = 10'000;
     open.accepted.spec.ttl_ms = 30'000;
     recovery.open.push_back(open);
     recovery.next_order = 2;
-    SchedulerOptions options;
-    options.start_wall_ms = 1'000'000'000 + each.wall_moved_ms;
-    World world(options, nullptr, recovery);
+    World world({}, nullptr, recovery);
     Duration passed{};
     std::vector<protocol::Dispatch> dispatched;
     for (; dispatched.empty() && passed < seconds(60); passed += milliseconds(100)) {
@@ -261,6 +259,7 @@ class FullStore final : public journal::JobStore {
   uint64_t append(journal::Record record) override { return memory_.append(std::move(record)); }
   uint64_t durable() const override { return memory_.durable(); }
   bool is_durable() const override { return true; }
+  int64_t time_ms(Instant now) const override { return memory_.time_ms(now); }
   bool is_congested() const override { return congested; }
   bool is_full() const override { return full; }
   void ask(uint64_t request, journal::Question question) override { memory_.ask(request, std::move(question)); }

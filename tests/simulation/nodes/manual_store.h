@@ -22,6 +22,9 @@ class ManualStore final : public journal::JobStore {
   }
   uint64_t durable() const override { return durable_; }
   bool is_durable() const override { return true; }
+  int64_t time_ms(Instant now) const override {
+    return std::chrono::floor<milliseconds>(now.time_since_epoch()).count();
+  }
   bool is_congested() const override { return pending_.size() > 4096; }
   bool is_full() const override { return false; }
   void ask(uint64_t request, journal::Question question) override {
@@ -74,8 +77,8 @@ class ManualStore final : public journal::JobStore {
  private:
   using Body = decltype(journal::Answer::body);
   static journal::KnownKey known_key(const journal::Finished& ended) {
-    return {ended.tenant,          ended.result.key,   ended.payload_sha256, ended.result.job,
-            ended.expires_wall_ms, ended.result.group, ended.result.state};
+    return {ended.tenant,        ended.result.key,   ended.payload_sha256, ended.result.job,
+            ended.expires_at_ms, ended.result.group, ended.result.state};
   }
   Body answer(const journal::FindResult& question) const {
     const auto found = results_.find(question.job);
@@ -101,7 +104,8 @@ class ManualStore final : public journal::JobStore {
     const auto found = results_.find(question.job);
     if (found == results_.end() || found->second.result.state != protocol::JobState::kDead) return journal::DeadFound{};
     const journal::Finished& ended = found->second;
-    journal::Accepted accepted{question.job, 0, ended.accepted_wall_ms, ended.payload_sha256, {}, ended.encoded_spec};
+    journal::Accepted accepted{question.job,      0, 0, ended.accepted_wall_ms, ended.payload_sha256, {},
+                               ended.encoded_spec};
     accepted.spec = protocol::decode_job_spec(ended.encoded_spec).value();
     return journal::DeadFound{ended.order, std::move(accepted)};
   }

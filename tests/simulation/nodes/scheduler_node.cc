@@ -38,7 +38,7 @@ int64_t SchedulerNode::wall_ms() const {
 // Calls into the service: measures them, and tells the checker what time it is for the scheduler.
 template <class F>
 void SchedulerNode::call(F&& body) {
-  ledger_.set_clock(env_.now(), wall_ms());
+  ledger_.set_clock(env_.now());
   ++calls_;
   if (!env_.settings.large) {
     body();
@@ -54,7 +54,7 @@ void SchedulerNode::call(F&& body) {
 scheduler::SchedulerOptions SchedulerNode::options() {
   scheduler::SchedulerOptions options;
   options.start = local_now();
-  options.start_wall_ms = wall_ms();
+  options.wall_ms = [this] { return wall_ms(); };
   options.seed = env_.dice.number();
   options.new_job_id = [ids = std::make_shared<Dice>(env_.dice.number())] { return ids->id(); };
   options.models = {env_.model.info().name};
@@ -78,10 +78,10 @@ void SchedulerNode::start() {
   out_ = {};
   flush_planned_ = false;
   scheduler::SchedulerOptions given = options();
-  journal::Recovery recovery = store_.recover(given.start_wall_ms);
+  journal::Recovery recovery = store_.recover();
   term_ = recovery.term;
   env_.note("scheduler up", -1, "", term_);
-  ledger_.on_start(recovery, store_.disk(), env_.now(), given.start_wall_ms);
+  ledger_.on_start(recovery, store_.disk(), env_.now(), store_.time_ms(given.start));
   service_ =
       std::make_unique<scheduler::SchedulerService>(std::move(given), store_, std::move(recovery), env_.registry);
   ledger_.watch(service_.get());

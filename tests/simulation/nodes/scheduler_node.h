@@ -22,7 +22,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
   void crash(Duration downtime);
   void stop_in_order(Duration downtime);
   void pause(Instant until);
-  // The wall clock jumps; the scheduler notices with its next start.
+  // The wall clock jumps.
   void move_wall_clock(int64_t by_ms) { wall_offset_ms_ += by_ms; }
   void let_caps_be_small(bool small) { small_caps_ = small; }
 
@@ -33,11 +33,11 @@ class SchedulerNode final : public SimulatedStore::Listener {
   // Turns a worker's old message into lies under leases that have ended; false: none has.
   bool make_stale(protocol::Tokens& tokens, uint64_t present_term) const;
   uint64_t term() const { return term_; }
-  Instant local_now() const;
+  Instant local_now() const override;
 
   void on_durable() override;
   void on_answers_ready() override;
-  int64_t wall_ms() const override;
+  int64_t wall_offset_ms() const override { return wall_offset_ms_; }
 
   // Time that the service's code took on this machine, and its calls.
   double busy_seconds() const { return static_cast<double>(busy_ns_) * 1e-9; }
@@ -47,6 +47,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
 
  private:
   bool is_paused() const { return env_.now() < paused_until_; }
+  int64_t wall_ms() const;
   void tick(uint64_t life);
   void flush(uint64_t life);
   void resume(uint64_t life);

@@ -59,6 +59,7 @@ void SimulatedStore::end_commit(uint64_t life) {
     pending_.pop_front();
     ++durable_;
   }
+  disk_.mark = time_.mark(listener_->local_now());
   purge();
   env_.note("commit", 0, "", durable_);
   if (!questions_.empty()) env_.queue.after<&SimulatedStore::answer_questions>(microseconds(50), *this, life_);
@@ -98,7 +99,8 @@ SimulatedStore::Body SimulatedStore::answer(const journal::FindDead& question) c
   if (ended == nullptr || is_expired(*ended) || ended->result.state != protocol::JobState::kDead) {
     return journal::DeadFound{};
   }
-  journal::Accepted accepted{question.job, 0, ended->accepted_wall_ms, ended->payload_sha256, {}, ended->encoded_spec};
+  journal::Accepted accepted{question.job,       0, 0, ended->accepted_wall_ms, ended->payload_sha256, {},
+                             ended->encoded_spec};
   accepted.spec = protocol::decode_job_spec(ended->encoded_spec).value();
   return journal::DeadFound{ended->order, std::move(accepted)};
 }
@@ -107,7 +109,7 @@ SimulatedStore::Body SimulatedStore::answer(const journal::PurgeEnded& question)
   journal::EndedPurged purged;
   for (const auto& [job, ended] : disk_.ended) {
     if (!journal::matches(question.filter, ended)) continue;
-    purged.forgotten.push_back({ended.tenant, ended.result.key, ended.payload_sha256, job, ended.expires_wall_ms,
+    purged.forgotten.push_back({ended.tenant, ended.result.key, ended.payload_sha256, job, ended.expires_at_ms,
                                 ended.result.group, ended.result.state});
   }
   for (const journal::KnownKey& known : purged.forgotten) {
@@ -145,9 +147,15 @@ void SimulatedStore::commit_all() {
   for (journal::Record& record : std::exchange(pending_, {})) write(std::move(record));
   committing_ = 0;
   durable_ = appended_;
+  disk_.mark = time_.mark(listener_->local_now());
 }
 
-journal::Recovery SimulatedStore::recover(int64_t wall_ms) {
+int64_t SimulatedStore::now_ms() const {
+  return time_.ms(listener_->local_now()) + (env_.is_planted(Plant::kWallClock) ? listener_->wall_offset_ms() : 0);
+}
+
+journal::Recovery SimulatedStore::recover() {
+  time_ = LastingTime(disk_.mark, std::to_string(boot_), listener_->local_now());
   purge();
   journal::Recovery recovery;
   recovery.term = ++disk_.term;
@@ -172,28 +180,28 @@ journal::Recovery SimulatedStore::recover(int64_t wall_ms) {
   for (const auto& [job, ended] : disk_.ended) by_order[ended.order] = &ended;
   if (env_.is_planted(Plant::kForgetKeys)) by_order.clear();
   for (const auto& [order, ended] : by_order) {
-    if (ended->expires_wall_ms <= wall_ms) continue;
+    if (is_expired(*ended)) continue;
     recovery.keys.push_back({ended->tenant, ended->result.key, ended->payload_sha256, ended->result.job,
-                             ended->expires_wall_ms, ended->result.group, ended->result.state});
+                             ended->expires_at_ms, ended->result.group, ended->result.state});
     if (env_.is_planted(Plant::kForgetGroups)) recovery.keys.back().group.clear();
   }
   return recovery;
 }
 
 void SimulatedStore::purge() {
-  const int64_t now = listener_->wall_ms();
+  const int64_t now = now_ms();
   while (!disk_.expiries.empty() && disk_.expiries.begin()->first <= now) {
     const JobId job = disk_.expiries.begin()->second;
     disk_.expiries.erase(disk_.expiries.begin());
     disk_.ended.erase(job);
-    ledger_.on_purged(job);
+    ledger_.on_expired(job);
   }
 }
 
 void SimulatedStore::forget_ended(const JobId& job) {
   const auto found = disk_.ended.find(job);
   if (found == disk_.ended.end()) return;
-  const auto [first, last] = disk_.expiries.equal_range(found->second.expires_wall_ms);
+  const auto [first, last] = disk_.expiries.equal_range(found->second.expires_at_ms);
   disk_.expiries.erase(std::find_if(first, last, [&](const auto& expiry) { return expiry.second == job; }));
   disk_.ended.erase(found);
 }
@@ -228,7 +236,7 @@ void SimulatedStore::apply(journal::Finished& record) {
   if (found == disk_.open.end()) return;  // the first one stands
   disk_.orders.erase(found->second.accepted.job);
   disk_.open.erase(found);
-  disk_.expiries.emplace(record.expires_wall_ms, record.result.job);
+  disk_.expiries.emplace(record.expires_at_ms, record.result.job);
   disk_.ended.insert_or_assign(record.result.job, std::move(record));
 }
 

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/lasting_time.h"
 #include "journal/job_store.h"
 #include "simulation/environment.h"
 
@@ -34,6 +35,7 @@ struct OnDisk {
   std::multimap<int64_t, JobId> expiries;
   uint64_t term = 0;
   uint64_t next_order = 1;
+  LastingTime::Mark mark{};  // of the last commit
   std::vector<journal::ModeSet> modes;
 
   const Open* find_open(const JobId& job) const {
@@ -54,7 +56,8 @@ class SimulatedStore final : public journal::JobStore {
     virtual ~Listener() = default;
     virtual void on_durable() = 0;  // durable() has moved
     virtual void on_answers_ready() = 0;
-    virtual int64_t wall_ms() const = 0;
+    virtual Instant local_now() const = 0;
+    virtual int64_t wall_offset_ms() const = 0;  // by which the wall clock has moved since the beginning
   };
   SimulatedStore(Environment& environment, Ledger& ledger) : env_(environment), ledger_(ledger) {}
   void set_listener(Listener& listener) { listener_ = &listener; }
@@ -62,6 +65,7 @@ class SimulatedStore final : public journal::JobStore {
   uint64_t append(journal::Record record) override;
   uint64_t durable() const override;
   bool is_durable() const override { return true; }
+  int64_t time_ms(Instant now) const override { return time_.ms(now); }
   bool is_congested() const override { return pending_.size() > 4'096; }
   bool is_full() const override { return env_.now() < full_until_; }
   void ask(uint64_t request, journal::Question question) override;
@@ -69,7 +73,9 @@ class SimulatedStore final : public journal::JobStore {
 
   // The scheduler's process ends, and the next one reads the disk.
   void crash();
-  journal::Recovery recover(int64_t wall_ms);
+  journal::Recovery recover();
+  // The next process runs on a machine that was started anew, or on another one.
+  void reboot() { ++boot_; }
   // Everything that was appended reaches the disk: an orderly end.
   void commit_all();
 
@@ -91,7 +97,8 @@ class SimulatedStore final : public journal::JobStore {
   void write(journal::Record record);
   void answer_questions(uint64_t life);
   using Body = decltype(journal::Answer::body);
-  bool is_expired(const journal::Finished& ended) const { return ended.expires_wall_ms <= listener_->wall_ms(); }
+  int64_t now_ms() const;
+  bool is_expired(const journal::Finished& ended) const { return ended.expires_at_ms <= now_ms(); }
   Body answer(const journal::FindResult& question) const;
   Body answer(const journal::FindDead& question) const;
   Body answer(const journal::PurgeEnded& question);
@@ -118,7 +125,8 @@ class SimulatedStore final : public journal::JobStore {
   std::vector<journal::Answer> answers_;
   uint64_t life_ = 0;
   Instant slow_until_{}, full_until_{};
-  int64_t wall_max_ = 0;
+  uint64_t boot_ = 0;
+  LastingTime time_{{}, "", Instant{}};
 };
 
 }  // namespace optserve::simulation

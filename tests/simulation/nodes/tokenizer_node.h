@@ -28,7 +28,7 @@ class TokenizerNode final : public Process {
   }
 
   const FakeClock clock_;  // of the health endpoints, which nobody asks here
-  Health health_{clock_};
+  metrics::Health health_{clock_};
 };
 
 }  // namespace optserve::simulation

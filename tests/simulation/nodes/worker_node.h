@@ -33,7 +33,7 @@ class SimulatedEngine final : public worker::EnginePort {
  private:
   struct Slot {
     int32_t prompt_tokens = 0;
-    SamplingParams sampling;
+    sampling::SamplingParams sampling;
   };
   Environment& env_;
   batching::Planner planner_;

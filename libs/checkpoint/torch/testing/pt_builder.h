@@ -104,15 +104,15 @@ inline std::string zip_bytes(const std::vector<ZipMember>& members, bool wide = 
          little(wide ? 0xffffffff : directory.size(), 4) + little(wide ? 0xffffffff : begin, 4) + little(0, 2);
 }
 
-inline std::string_view storage_type(tensor::DType dtype) {
+inline std::string_view storage_type(DType dtype) {
   switch (dtype) {
-    case tensor::DType::kF16:
+    case DType::kF16:
       return "HalfStorage";
-    case tensor::DType::kBF16:
+    case DType::kBF16:
       return "BFloat16Storage";
-    case tensor::DType::kF64:
+    case DType::kF64:
       return "DoubleStorage";
-    case tensor::DType::kI64:
+    case DType::kI64:
       return "LongStorage";
     default:
       return "FloatStorage";
@@ -123,7 +123,7 @@ inline std::string_view storage_type(tensor::DType dtype) {
 class PtBuilder {
  public:
   // Returns the storage's number. `bytes` is its content.
-  size_t add_storage(tensor::DType dtype, std::string bytes) {
+  size_t add_storage(DType dtype, std::string bytes) {
     storages_.push_back({dtype, std::move(bytes)});
     return storages_.size() - 1;
   }
@@ -132,7 +132,7 @@ class PtBuilder {
     model_.emplace_back(name, op::tensor(storage_pickle(storage), offset, shape, stride));
   }
   // A contiguous tensor with a storage of its own.
-  void add_tensor(const std::string& name, tensor::DType dtype, const std::vector<int64_t>& shape, std::string bytes) {
+  void add_tensor(const std::string& name, DType dtype, const std::vector<int64_t>& shape, std::string bytes) {
     std::vector<int64_t> stride(shape.size(), 1);
     for (size_t axis = shape.size(); axis-- > 1;) stride[axis - 1] = stride[axis] * shape[axis];
     add_view(name, add_storage(dtype, std::move(bytes)), 0, shape, stride);
@@ -157,10 +157,10 @@ class PtBuilder {
   std::string storage_pickle(size_t index) const {
     const auto& [dtype, bytes] = storages_[index];
     return op::storage(storage_type(dtype), std::to_string(index),
-                       static_cast<int64_t>(bytes.size() / tensor::dtype_bytes(dtype)));
+                       static_cast<int64_t>(bytes.size() / dtype_bytes(dtype)));
   }
 
-  std::vector<std::pair<tensor::DType, std::string>> storages_;
+  std::vector<std::pair<DType, std::string>> storages_;
   std::vector<std::pair<std::string, std::string>> model_;
   std::vector<std::pair<std::string, std::string>> top_;
 };

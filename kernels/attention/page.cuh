@@ -2,7 +2,7 @@
 // which are contiguous), the row of K or V that this step adds, and the softmax over its pages.
 #pragma once
 
-#include "kernels/kv_cells.cuh"
+#include "kernels/attention/kv_cells.cuh"
 
 namespace optserve::kernels {
 
@@ -130,7 +130,7 @@ struct WarpSoftmax {
 
   static __device__ __forceinline__ void elements(const typename P::Vector& raw, float (&values)[kElements]) {
     if constexpr (kIsInt8<C>) {
-      unpack_cells(raw, values);
+      unpack_int8(raw, values);
     } else {
       unpack<C>(raw, values);
     }

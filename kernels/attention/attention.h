@@ -1,26 +1,30 @@
 // Attention over a paged KV cache: keys and values are [num_blocks, heads, kBlockTokens, head_dim], so that the cells
-// of one head in one block are contiguous. Cells are elements, or int8 with scales (kernels/kv_cells.cuh). All sums and
-// the softmax are in fp32. head_dim is any size up to kHeadDimMax; 64, 80 and 128 in fp16 and bf16 are the fast paths.
-// Every function launches on `stream`, allocates nothing, can be captured into a graph, and returns cudaGetLastError().
+// of one head in one block are contiguous. Cells are elements, or int8 with scales (kernels/attention/kv_cells.cuh).
+// All sums and the softmax are in fp32. head_dim is any size up to kHeadDimMax; 64, 80 and 128 in fp16 and bf16 are the
+// fast paths. Every function launches on `stream`, allocates nothing, can be captured into a graph, and returns
+// cudaGetLastError().
 #pragma once
 
 #include <cstddef>
 
+#include "kernels/device_limits.h"
 #include "kernels/element.h"
 
 namespace optserve::kernels {
 
 inline constexpr int kBlockTokens = 16;
 inline constexpr int kHeadDimMax = 256;
-inline constexpr int kPrefillTileRows = 64;
+inline constexpr int kPrefillTileRows = 128;
 
 struct AttentionArgs {
   Element element = Element::kF16;  // of qkv, out, and the cells unless they have scales
   int heads = 0;
   int head_dim = 0;
+  int64_t num_tokens = 0;
   const void* qkv = nullptr;             // [num_tokens, 3 * heads * head_dim]: q, k, v
   void* keys = nullptr;                  // [num_blocks, heads, kBlockTokens, head_dim]; offsets may exceed 2^31
   void* values = nullptr;                // same
+  int64_t num_blocks = 0;                // of keys and values
   float* key_scales = nullptr;           // [num_blocks, heads, kBlockTokens] where the cells are int8, else null
   float* value_scales = nullptr;         // same
   const int32_t* table_rows = nullptr;   // [num_sequences]: row of block_table of each sequence
@@ -57,5 +61,11 @@ cudaError_t append_kv(const AttentionArgs& args, const int32_t* kv_slots, int64_
 // kPrefillTileRows; a tile ends with the sequence. Row i of n of a sequence attends to positions
 // [0, context - n + i + 1), which append_kv() has stored before.
 cudaError_t prefill_attention(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles, cudaStream_t stream);
+
+// The same with the multiplications of a warpgroup, which Hopper has: for fp16 and bf16 cells and heads of 64 and 128.
+// Its sums are in another order than those of the function above.
+bool can_prefill_on_hopper(const AttentionArgs& args, const DeviceLimits& device);
+cudaError_t prefill_attention_on_hopper(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles,
+                                        const DeviceLimits& device, cudaStream_t stream);
 
 }  // namespace optserve::kernels

@@ -3,7 +3,7 @@
 // cell * scale.
 #pragma once
 
-#include "kernels/attention_types.cuh"
+#include "kernels/attention/types.cuh"
 
 namespace optserve::kernels {
 
@@ -86,15 +86,6 @@ __device__ __forceinline__ uint2 pack_cells(const CellScale& scale, const float 
     words[i] = __byte_perm(low, high, 0x5410);
   }
   return {words[0], words[1]};
-}
-
-// Cells as exact floats: the byte plus 128 becomes the lowest mantissa bits of 2^23, which is taken away again.
-__device__ __forceinline__ void unpack_cells(const uint2& raw, float (&values)[kCellElements]) {
-  const uint32_t words[2] = {raw.x ^ 0x80808080u, raw.y ^ 0x80808080u};
-#pragma unroll
-  for (int i = 0; i < kCellElements; ++i) {
-    values[i] = __uint_as_float(__byte_perm(words[i / 4], 0x4b000000u, 0x7540u + i % 4)) - 0x1.0001p23f;
-  }
 }
 
 // One warp stores `head_dim` elements as the cell of a token, kVector of them a lane and access.

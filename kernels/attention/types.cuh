@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/attention.h"
-#include "kernels/attention_ptx.cuh"
+#include "kernels/attention/attention.h"
+#include "kernels/attention/ptx.cuh"
 #include "kernels/element_ops.cuh"
 
 namespace optserve::kernels {

@@ -1,4 +1,4 @@
-#include "converter/formats/tokenizer_files.h"
+#include "converter/vocabulary/tokenizer_files.h"
 
 #include <array>
 #include <filesystem>

@@ -3,8 +3,8 @@
 // each as soon as the present one is used.
 #include <algorithm>
 
-#include "kernels/attention_generic.cuh"
-#include "kernels/attention_page.cuh"
+#include "kernels/attention/generic.cuh"
+#include "kernels/attention/page.cuh"
 #include "kernels/dependent_launch.cuh"
 
 namespace optserve::kernels {

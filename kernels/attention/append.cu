@@ -1,6 +1,6 @@
 // Rows of K and V on their way from a product into the cache.
+#include "kernels/attention/kv_cells.cuh"
 #include "kernels/dependent_launch.cuh"
-#include "kernels/kv_cells.cuh"
 
 namespace optserve::kernels {
 namespace {

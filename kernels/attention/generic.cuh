@@ -1,7 +1,7 @@
 // Attention of one row by one warp, for every element type and head_dim: the path of kF32 and of unusual sizes.
 #pragma once
 
-#include "kernels/kv_cells.cuh"
+#include "kernels/attention/kv_cells.cuh"
 
 namespace optserve::kernels {
 

@@ -1,7 +1,9 @@
-// Rows of prompts: tiles of 64 rows against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows of the
-// tile, their queries and results in registers; keys and values pass through shared memory in two stages, so that one
-// tile is copied while the other is multiplied. Int8 cells are copied as they are and become elements in one stage.
-#include "kernels/attention_generic.cuh"
+// Rows of prompts: parts of 64 rows of a tile against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows
+// of the tile, their queries and results in registers; keys and values pass through shared memory in two stages, so
+// that one tile is copied while the other is multiplied. Int8 cells are copied as they are and become elements in one
+// stage.
+#include "kernels/attention/generic.cuh"
+#include "kernels/attention/tile.cuh"
 #include "kernels/dependent_launch.cuh"
 
 namespace optserve::kernels {
@@ -9,23 +11,17 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpLanes;
-constexpr int kWarpRows = kPrefillTileRows / kWarps;
+constexpr int kPartRows = 64;  // of a tile, what a block takes
+constexpr int kParts = kPrefillTileRows / kPartRows;
+constexpr int kWarpRows = kPartRows / kWarps;
 constexpr int kTileKeys = kWarps * kBlockTokens;  // a warp copies one page of a tile
 constexpr int kKeyColumns = kTileKeys / 8;        // of 8 keys in the scores
 constexpr int kGenericRows = kWarps;              // rows of a generic block
 
-// 64 rows of one sequence, fewer at its end.
-struct Tile {
-  int sequence;
-  int first_row;  // in qkv and out
-  int rows;
-  int visible;  // positions that its first row sees; each row sees one more than the row before
-};
-
-__device__ __forceinline__ Tile find_tile(const AttentionArgs& args, const int32_t* tile) {
-  const int sequence = tile[0], first = tile[1];
-  const int begin = args.row_begin[sequence], rows = args.row_begin[sequence + 1] - begin;
-  return {sequence, begin + first, min(rows - first, kPrefillTileRows), args.context[sequence] - rows + first + 1};
+// The part of a tile that is this block's.
+__device__ __forceinline__ Tile part_of_block(const AttentionArgs& args, const int32_t* tiles) {
+  const int index = static_cast<int>(gridDim.x - 1 - blockIdx.x);
+  return find_tile(args, tiles + 2 * static_cast<int64_t>(index / kParts), index % kParts * kPartRows, kPartRows);
 }
 
 // Keys or values of a tile in shared memory, in vectors of 16 bytes. Rows are padded to an odd number of vectors or, if
@@ -119,7 +115,7 @@ struct RawTile {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float elements[kCellElements];
-          unpack_cells(halves[half], elements);
+          unpack_int8(halves[half], elements);
 #pragma unroll
           for (int e = 0; e < kCellElements; ++e) elements[e] *= scale;
           *reinterpret_cast<uint4*>(keys + part * S::kBytes + S::offset(token, column + half)) = pack<T>(elements);
@@ -253,7 +249,7 @@ struct WarpRows {
   }
 };
 
-// A block is one (tile, head). The last tiles have the longest contexts and so begin first.
+// A block is one (part of a tile, head). The last tiles have the longest contexts and so begin first.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 3) prefill_fast(AttentionArgs args, const int32_t* tiles) {
   using S = Stage<kDim>;
@@ -262,7 +258,8 @@ __global__ void __launch_bounds__(kThreads, 3) prefill_fast(AttentionArgs args, 
   wait_for_previous();
   const uint32_t stage_0 = shared_address(shared);
   const int head = blockIdx.y, lane_row = threadIdx.x / kWarpLanes * kWarpRows + threadIdx.x % kWarpLanes / 4;
-  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(gridDim.x - 1 - blockIdx.x));
+  const Tile tile = part_of_block(args, tiles);
+  if (tile.rows <= 0) return;
   const HeadCells<T> cells = head_cells<T>(args, tile.sequence, head);
   const int end = tile.visible + tile.rows - 1;
   const int64_t width = static_cast<int64_t>(args.heads) * kDim, row = int64_t{tile.first_row} + lane_row;
@@ -301,7 +298,8 @@ __global__ void __launch_bounds__(kThreads, 3) prefill_int8(AttentionArgs args, 
   wait_for_previous();
   auto& raw = *reinterpret_cast<RawTile<kDim>*>(shared + 2 * S::kBytes);
   const int head = blockIdx.y, lane_row = threadIdx.x / kWarpLanes * kWarpRows + threadIdx.x % kWarpLanes / 4;
-  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(gridDim.x - 1 - blockIdx.x));
+  const Tile tile = part_of_block(args, tiles);
+  if (tile.rows <= 0) return;
   const HeadCells<int8_t> cells = head_cells<int8_t>(args, tile.sequence, head);
   const int end = tile.visible + tile.rows - 1;
   const int64_t width = static_cast<int64_t>(args.heads) * kDim, row = int64_t{tile.first_row} + lane_row;
@@ -338,7 +336,7 @@ __global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs arg
   allow_next();
   wait_for_previous();
   const int head = blockIdx.y, lane = threadIdx.x % kWarpLanes, head_dim = args.head_dim;
-  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(blockIdx.x));
+  const Tile tile = find_tile(args, tiles + 2 * static_cast<int64_t>(blockIdx.x), 0, kPrefillTileRows);
   const int tile_row = blockIdx.z * kGenericRows + threadIdx.x / kWarpLanes;
   if (tile_row >= tile.rows) return;
   const int64_t width = static_cast<int64_t>(args.heads) * head_dim, row = int64_t{tile.first_row} + tile_row;
@@ -378,6 +376,7 @@ template <typename T, typename C>
 cudaError_t launch_prefill(const AttentionArgs& args, const int32_t* tiles, dim3 grid, cudaStream_t stream) {
   if constexpr (!std::is_same_v<T, float>) {
     if (has_fast_path(args)) {
+      grid.x *= kParts;
       if (args.head_dim == 64) return launch_fast<T, C, 64>(args, tiles, grid, stream);
       if (args.head_dim == 80) return launch_fast<T, C, 80>(args, tiles, grid, stream);
       return launch_fast<T, C, 128>(args, tiles, grid, stream);

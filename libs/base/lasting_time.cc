@@ -1,0 +1,18 @@
+#include "base/lasting_time.h"
+
+#include <filesystem>
+#include <fstream>
+
+namespace optserve {
+
+std::string boot_id() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  std::getline(file, id);
+  if (id.empty()) return "";
+  // Processes in another time namespace count from another moment. A system without them has no such link.
+  std::error_code none;
+  return id + ' ' + std::filesystem::read_symlink("/proc/self/ns/time", none).string();
+}
+
+}  // namespace optserve

@@ -1,0 +1,33 @@
+// Notices a peer that stays silent, finds out why, and says so in the log and in /readyz. Internal to the component.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "metrics/http_server.h"
+#include "transport/reachability.h"
+#include "transport/zmq_port.h"
+
+namespace optserve::transport {
+
+class PeerWatch {
+ public:
+  // `port` and `health`, which may be null, outlive this object.
+  PeerWatch(ZmqPort& port, metrics::Health* health) : port_(port), health_(health) {}
+
+  // Something was received.
+  void heard(Instant now);
+  void on_tick(Instant now);
+
+ private:
+  void report(const Reachability& found, Instant now);
+
+  ZmqPort& port_;
+  metrics::Health* health_;
+  std::optional<Instant> last_heard_;  // or when the watch began
+  std::optional<BackgroundLook> look_;
+  Instant next_look_{}, next_log_{};
+  bool is_reported_ = false;
+};
+
+}  // namespace optserve::transport
