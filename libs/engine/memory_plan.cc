@@ -31,7 +31,7 @@ uint64_t weight_bytes(const WeightSource& source, int world, const backend::Back
     const quant::QuantFormat format = source.format(spec);
     bytes += is_plain(format) ? static_cast<uint64_t>(block.elements()) * dtype_bytes(backend.compute_dtype())
                               : backend.weight_bytes(format, block.row_count(), block.cols);
-    if (spec.name.ends_with("ffn.down.weight")) {
+    if (source.config().activation == model_spec::Activation::kRelu && spec.name.ends_with("ffn.down.weight")) {
       bytes += backend.sparse_input_bytes(format, block.row_count(), block.cols);
     }
   }

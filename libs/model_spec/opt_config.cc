@@ -224,8 +224,8 @@ const OptConfig* find_published(int64_t num_layers, int64_t hidden) {
   return nullptr;
 }
 
-std::string_view activation_name(backend::Activation activation) {
-  return activation == backend::Activation::kGelu ? "gelu" : "relu";
+std::string_view activation_name(Activation activation) {
+  return activation == Activation::kGelu ? "gelu" : "relu";
 }
 
 nlohmann::json to_json(const OptConfig& config) {
@@ -249,7 +249,7 @@ Result<OptConfig> config_from_json(const nlohmann::json& json) {
   const auto activation = json.find(kActivation);
   if (activation == json.end() || (*activation != "relu" && *activation != "gelu"))
     return bad_json("key 'activation' must be \"relu\" or \"gelu\"");
-  config.activation = *activation == "gelu" ? backend::Activation::kGelu : backend::Activation::kRelu;
+  config.activation = *activation == "gelu" ? Activation::kGelu : Activation::kRelu;
   for (const auto& field : kSizeFields) {
     Result<int64_t> value = integer_of(json, field.name);
     if (!value.ok()) return value.refusal();

@@ -15,7 +15,7 @@
 
 namespace optserve::model_spec {
 
-enum class backend::Activation : uint8_t {
+enum class Activation : uint8_t {
   kRelu,
   kGelu,  // x/2 (1 + erf(x / sqrt 2)): Galactica
 };
@@ -35,7 +35,7 @@ struct OptConfig {
   bool norm_before = true;    // norms before attention and ffn and one after the last layer; false: OPT-350M
   bool tied_output = true;    // logits use the token table; false: a table of their own
   bool final_norm = true;     // with norm_before: a norm follows the last layer; false: early fine-tuned copies
-  backend::Activation activation = backend::Activation::kRelu;
+  Activation activation = Activation::kRelu;
   TokenId bos_id = 2;                      // the id that starts every prompt (OPT uses </s>)
   bool leads_with_bos = true;              // false: prompts of text get no leading id (Galactica)
   TokenId eos_id = 2;                      // the id that ends a text
@@ -81,7 +81,7 @@ const OptConfig* find_published(int64_t num_layers, int64_t hidden);
 // Object with one key per field, spelled as the fields are; those that only OPT's relatives need are left out where
 // they have their usual value. from_json is strict: unknown, missing or wrongly typed keys are refused, and the result
 // is validated.
-std::string_view activation_name(backend::Activation activation);  // "relu", "gelu"
+std::string_view activation_name(Activation activation);  // "relu", "gelu"
 nlohmann::json to_json(const OptConfig& config);
 Result<OptConfig> config_from_json(const nlohmann::json& json);
 

@@ -65,7 +65,7 @@ TEST(OptConfig, JsonOfRelatives) {
   for (const char* key : {"final_norm", "leads_with_bos", "vocab_padding", "more_eos_ids"})
     EXPECT_EQ(plain.find(key), std::string::npos) << key;
   OptConfig relative = demo();
-  relative.activation = backend::Activation::kGelu;
+  relative.activation = Activation::kGelu;
   relative.final_norm = false;
   relative.leads_with_bos = false;
   relative.vocab = 4104;

@@ -44,6 +44,11 @@ def strip_comments(text):
         lambda match: _blank(match.group()) if match.group()[0] == '/' else match.group(), text)
 
 
+def strip_preprocessor(code):
+    """The same code with the lines of the preprocessor turned to spaces."""
+    return _PREPROCESSOR.sub(lambda match: _blank(match.group()), code)
+
+
 def includes(text):
     """(line, '<' or '"', path) of every #include."""
     code = strip_comments(text)
@@ -172,5 +177,5 @@ class _Scanner:
 
 def functions(text):
     """Functions defined or declared at namespace and class scope; a lambda counts to the function around it."""
-    code = _PREPROCESSOR.sub(lambda match: _blank(match.group()), strip_comments_and_strings(text))
+    code = strip_preprocessor(strip_comments_and_strings(text))
     return _Scanner(code).run()

@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import dataclass
 
+import braces as bare_braces
 import cpp_source
 import tables
 
@@ -262,6 +263,14 @@ def namespaces(tree):
                 yield Violation('namespaces', file.path, _line(file.text, match), f'{given}: use {expected}')
 
 
+def braces(tree):
+    """A body that is not on the line of its condition has braces."""
+    for file in tree.cpp():
+        for begin, _ in bare_braces.bare_bodies(file.text):
+            line = file.text.count('\n', 0, begin) + 1
+            yield Violation('braces', file.path, line, 'this body is not on the line of its condition')
+
+
 def words(tree):
     """Calls that have a better replacement, and words that do not belong into files."""
     for file in tree.files.values():
@@ -352,7 +361,7 @@ def scripts(tree):
             yield Violation('scripts', file.path, 1, 'no "set -euo pipefail"')
 
 
-RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, words, owned_strings, cuda_word, cmake_lists,
+RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, braces, words, owned_strings, cuda_word, cmake_lists,
          documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
 
 

@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 import unittest
 
+import braces
 import cpp_source
 import tidy
 
@@ -142,6 +143,21 @@ class EveryRuleCanFail(unittest.TestCase):
         self.breaks('namespaces', 'libs/tensor/tensor.h', '+namespace optserve::tensor {\nclass A;\n}\n', 'use')
         found = violations_of(CLEAN | {'tests/support/a.h': '#pragma once\nnamespace optserve {\n}\n'})
         self.assertEqual(['namespaces'], [v.rule for v in found if v.path.endswith('a.h')])
+
+    def test_body_without_braces(self):
+        for body in ('if (a)\n  b();', 'if (a) {\n  b();\n} else\n  c();', 'for (;;)\n  b();', 'if (a) b(1,\n  2);'):
+            self.breaks('braces', 'libs/base/error.cc', f'+void f() {{\n{body}\n}}\n', 'line of its condition')
+
+    def test_body_that_needs_no_braces(self):
+        for body in ('if (a) b();', 'do {\n  b();\n} while (c);', 'while (a)\n  ;', 'if (a) {\n  b();\n} else if (c) d();'):
+            files = CLEAN | {'libs/base/error.cc': CLEAN['libs/base/error.cc'] + f'void f() {{\n{body}\n}}\n'}
+            self.assertEqual([], violations_of(files), body)
+
+    def test_braces_are_put_in(self):
+        text = 'void f() {\n  if (a)\n    b();  // why\n  else\n    for (;;)\n      c();\n}\n'
+        fixed = braces.with_braces(text)
+        self.assertEqual([], list(braces.bare_bodies(fixed)))
+        self.assertEqual(''.join(text.split()), ''.join(fixed.replace('{ ', '').replace('\n}', '', 3).split()))
 
     def test_word_of_a_table(self):
         self.breaks('owned-strings', 'services/cli/cli.h', '+const char* const kName = "fp16";\n', 'format_names')
