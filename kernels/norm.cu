@@ -164,8 +164,9 @@ __global__ void __launch_bounds__(kThreadsMax) norm_rows_kernel(NormArgs args) {
   load_packs<T, kPacks>(static_cast<const T*>(args.beta), args.width, beta);
   for (int64_t index = blockIdx.x; index < args.num_rows; index += gridDim.x) {
 #pragma unroll
-    for (int p = 0; p < kPacks; ++p)
+    for (int p = 0; p < kPacks; ++p) {
       row[p] = args.x != nullptr ? add_pack<T>(next[p], next_addend[p], bias[p]) : next[p];
+    }
     if (kPacks == 1) load_next(index + gridDim.x);
     const int64_t first = index * args.width;
     if (args.x != nullptr) store_packs<T, kPacks>(static_cast<T*>(args.residual) + first, args.width, row);

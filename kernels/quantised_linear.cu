@@ -206,8 +206,9 @@ class Ring {
     for (int i = 0; i < kPlaces; ++i) {
       at_[i] = static_cast<uint32_t>(unit_index(first + (kDeep ? lane_ : i), unit_, units_));
     }
-    if constexpr (L::kGrouped && !kDeep)
+    if constexpr (L::kGrouped && !kDeep) {
       scales_at_ = static_cast<uint32_t>(unit_index(first + lane_ / 2, unit_, units_));
+    }
   }
 
   __device__ __forceinline__ void advance() {
@@ -428,8 +429,9 @@ auto with_shape(WeightFormat format, int64_t rows, const Make& make) {
 bool can_quantised_linear(const QuantisedLinearArgs& args, const DeviceLimits& device) {
   if (args.format == WeightFormat::kPlain || args.element == Element::kF32) return false;
   if (args.rows > kQuantisedRowsMax || args.in > (1 << 28) ||
-      packed_bytes(args.format, args.out, args.in) / kUnitBytes > UINT32_MAX || args.in % kPieceInputs != 0)
+      packed_bytes(args.format, args.out, args.in) / kUnitBytes > UINT32_MAX || args.in % kPieceInputs != 0) {
     return false;
+  }
   if (args.rows > 1 && args.x_stride % kPieceInputs != 0) return false;
   const int needed = with_shape(args.format, args.rows,
                                 [](auto format, auto rows) { return Layout<format.value, rows.value, false>::kBytes; });

@@ -11,7 +11,10 @@
 
 namespace optserve::kernels {
 
-using SamplingRow = sampling::PackedSampleRow;
+// Of libs/sampling, whose namespace kernels::sampling hides in what implements this header.
+using SamplingRow = optserve::sampling::PackedSampleRow;
+using optserve::sampling::SampleFeature;
+using optserve::sampling::SamplingProfile;
 
 // The packed rules of a slot, the layout of sampling/token_rules.h: four words (number of entries, number of bad words,
 // whether only allowed ids may be drawn, number of reset ids), entries in order of ids, reset ids, bad words.

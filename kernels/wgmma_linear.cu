@@ -425,8 +425,9 @@ cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaScratch& scratch,
   }();
   CUtensorMap map;
   if (resident == 0 ||
-      !make_half_map(args.x, {args.rows, args.in}, args.rows > 1 ? args.x_stride : args.in, kRows, map))
+      !make_half_map(args.x, {args.rows, args.in}, args.rows > 1 ? args.x_stride : args.in, kRows, map)) {
     return cudaErrorInvalidValue;
+  }
   const int64_t tiles = (bands_of(args.out) + S::kBands - 1) / S::kBands * ((args.rows + kRows - 1) / kRows);
   const int64_t spans_max = std::max(tiles, tiles * units_of(kFormat, args.in) / kSpanUnitsMin);
   const auto blocks =
@@ -440,10 +441,12 @@ auto with_tile(int64_t rows, const WgmmaWay& way, const Make& make) {
   using Two = std::integral_constant<int, 2>;
   using Four = std::integral_constant<int, 4>;
   const bool wide = way.outputs == 256;
-  if (rows <= 32)
+  if (rows <= 32) {
     return wide ? make(std::integral_constant<int, 32>(), Four()) : make(std::integral_constant<int, 32>(), Two());
-  if (rows <= 64)
+  }
+  if (rows <= 64) {
     return wide ? make(std::integral_constant<int, 64>(), Four()) : make(std::integral_constant<int, 64>(), Two());
+  }
   if constexpr (kFormat != WeightFormat::kInt4) {
     if (rows > 128 && !wide) return make(std::integral_constant<int, 256>(), Two());
     if (wide) return make(std::integral_constant<int, 128>(), Four());

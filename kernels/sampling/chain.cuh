@@ -82,8 +82,9 @@ __device__ inline float penalise(float logit, uint32_t uses, const Penalties& pe
 // What logits are divided by before the penalties; 0: nothing.
 __device__ inline float first_divisor(const SamplingRow& row) {
   constexpr float kLeast = 1e-6f;
-  if (row.profile == sampling::SamplingProfile::kDefault || row.temperature == 0.0f || row.temperature == 1.0f)
+  if (row.profile == sampling::SamplingProfile::kDefault || row.temperature == 0.0f || row.temperature == 1.0f) {
     return 0.0f;
+  }
   return row.profile == sampling::SamplingProfile::kFasterTransformer ? __fadd_rn(row.temperature, kLeast)
                                                                       : fmaxf(row.temperature, kLeast);
 }

@@ -19,16 +19,18 @@ namespace optserve {
 // Aborts with `what` unless `condition` holds.
 inline void check(bool condition, std::string_view what,
                   const std::source_location where = std::source_location::current()) {
-  if (!condition) [[unlikely]]
-    check_failed(what, where);
+  if (!condition) {
+    [[unlikely]] check_failed(what, where);
+  }
 }
 
 // Aborts with both values unless they are equal.
 template <class A, class B>
 void check_eq(const A& a, const B& b, std::string_view what,
               const std::source_location where = std::source_location::current()) {
-  if (a == b) [[likely]]
-    return;
+  if (a == b) {
+    [[likely]] return;
+  }
   std::ostringstream text;
   text << what << ": " << a << " != " << b;
   check_failed(text.str(), where);

@@ -21,8 +21,9 @@ ParserEntry::~ParserEntry() = default;
 
 OptionEntry* ParserEntry::find(const std::string& option_name) {
   for (OptionEntry& option : options) {
-    if (option.name == option_name || std::ranges::find(option.other_names, option_name) != option.other_names.end())
+    if (option.name == option_name || std::ranges::find(option.other_names, option_name) != option.other_names.end()) {
       return &option;
+    }
   }
   return nullptr;
 }
@@ -162,8 +163,9 @@ std::vector<Setting> settings_below(const CommandLine& line) {
       line.config_file.empty() ? environment_variable(detail::config_variable(command)) : line.config_file;
   if (!file.empty()) {
     for (Setting& of_file : detail::settings_of_file(file, command)) {
-      if (std::ranges::find(settings, of_file.option, &Setting::option) == settings.end())
+      if (std::ranges::find(settings, of_file.option, &Setting::option) == settings.end()) {
         settings.push_back(std::move(of_file));
+      }
     }
   }
   std::erase_if(settings, [&line](const Setting& setting) {

@@ -101,8 +101,9 @@ std::string help_text(const ParserEntry& command, const std::string& about) {
   std::string text = command.description + "\n\n" + usage(command);
   if (about.empty()) {
     if (!command.commands.empty()) text += "\nCommands:\n";
-    for (const ParserEntry* child : command.commands)
+    for (const ParserEntry* child : command.commands) {
       text += row(child->name, child->description.substr(0, child->description.find('\n')));
+    }
   }
   text += options_text(command, about);
   if (!about.empty()) return text;

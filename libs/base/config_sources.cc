@@ -188,10 +188,12 @@ std::vector<std::string> stray_variables(const ParserEntry& command) {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     const std::string name(text.substr(0, text.find('=')));
-    if (!name.starts_with("OPTSERVE_") || std::ranges::find(known, name) != known.end() || is_service_link(name))
+    if (!name.starts_with("OPTSERVE_") || std::ranges::find(known, name) != known.end() || is_service_link(name)) {
       continue;
-    if (std::ranges::any_of(kServices, [&](auto other) { return other != prefix && name.starts_with(other); }))
+    }
+    if (std::ranges::any_of(kServices, [&](auto other) { return other != prefix && name.starts_with(other); })) {
       continue;
+    }
     // OPTSERVE_MODEL was perhaps meant as OPTSERVE_WORKER_MODEL.
     std::string meant = prefix + name.substr(std::min(name.size(), std::string_view("OPTSERVE_").size()));
     if (std::ranges::find(known, meant) == known.end()) meant = nearest_word(name, known);

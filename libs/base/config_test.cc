@@ -330,8 +330,9 @@ TEST(Config, HelpHasGroupsExamplesAndWhatIsAccepted) {
   EXPECT_EQ(parsed.status, kExitOk);
   for (const char* expected :
        {"[0 to 7; default -5]", "more than 0, at most 1", "text, json", "also --shape", "fp32, fp16, bf16", "--no-loud",
-        "\nRarely needed:\n  --rare VALUE", "\nExamples:\n  # count to three\n  optserve-worker --count 3\n"})
+        "\nRarely needed:\n  --rare VALUE", "\nExamples:\n  # count to three\n  optserve-worker --count 3\n"}) {
     EXPECT_THAT(parsed.out, HasSubstr(expected));
+  }
   EXPECT_THAT(parsed.out, Not(HasSubstr("inner-fd")));
   EXPECT_THAT(parse(rig.parser, {"--help=rarely"}).out, AllOf(HasSubstr("--rare"), Not(HasSubstr("--count"))));
 }

@@ -109,9 +109,10 @@ class Reader {
 
   [[noreturn]] void fail_unknown_option(const std::string& name) const {
     const ParserEntry& command = *line_.command;
-    if (!command.commands.empty())
+    if (!command.commands.empty()) {
       fail(command, "unknown option --" + name + "; options stand after their command, as in '" +
                         command.commands.front()->full_name() + " --" + name + "'");
+    }
     fail(command, "unknown option --" + name + did_you_mean(name, option_names(command), "--"));
   }
 

@@ -23,8 +23,9 @@ class RandomModel {
 
   std::vector<float> logprobs(const Tokens& before) const {
     uint64_t state = seed_;
-    for (const TokenId id : before)
+    for (const TokenId id : before) {
       state = state * 6364136223846793005u + static_cast<uint64_t>(id) + 1442695040888963407u;
+    }
     std::mt19937_64 random(state);
     std::vector<double> logits(static_cast<size_t>(vocab_));
     double total = 0;

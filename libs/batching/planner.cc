@@ -240,8 +240,9 @@ int32_t Planner::Impl::drafts_max(const Sequence& sequence) const {
 void Planner::Impl::plan_prefills(NewStep& step) {
   for (Sequence& sequence : running) {
     if (step.rows_left == 0) return;
-    if (!sequence.sampled_in_slot)
+    if (!sequence.sampled_in_slot) {
       add_work(sequence, std::min(step.rows_left, sequence.length() - sequence.cached), step);
+    }
   }
 }
 
@@ -387,8 +388,9 @@ Planner::~Planner() = default;
 Status Planner::Impl::add_more_ends(SequenceRequest& request) const {
   if (request.sampling.ignore_eos || options.more_eos.empty()) return ok_status();
   std::vector<TokenId>& stop_ids = request.rules.stop_ids;
-  for (const TokenId id : options.more_eos)
+  for (const TokenId id : options.more_eos) {
     if (std::ranges::find(stop_ids, id) == stop_ids.end()) stop_ids.push_back(id);
+  }
   const size_t words = pack(request.rules).size();
   if (words <= limits::kTokenRulesWordsMax) return ok_status();
   return refuse(ErrorCode::kBadRequest, "id lists, biases and bad words, with the model's " +

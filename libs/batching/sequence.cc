@@ -13,8 +13,9 @@ Sequence::Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& al
 
 std::optional<sampling::FinishReason> Sequence::finish_reason(TokenId token, const PlannerOptions& options) const {
   if (ends_text(options, token) && !request.sampling.ignore_eos) return sampling::FinishReason::kEndOfText;
-  if (std::ranges::find(request.rules.stop_ids, token) != request.rules.stop_ids.end())
+  if (std::ranges::find(request.rules.stop_ids, token) != request.rules.stop_ids.end()) {
     return sampling::FinishReason::kStop;
+  }
   if (known() >= length_max) return sampling::FinishReason::kLength;
   return std::nullopt;
 }

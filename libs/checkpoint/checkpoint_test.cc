@@ -52,19 +52,23 @@ class Checkpoint : public ::testing::Test {
     const std::vector<uint16_t> values = full(spec);
     const Block block = model_spec::block_of(spec, rank, world);
     std::vector<uint16_t> out;
-    for (const model_spec::RowRange& range : block.rows)
-      for (int64_t row = range.begin; row < range.begin + range.count; ++row)
-        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col)
+    for (const model_spec::RowRange& range : block.rows) {
+      for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
+        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col) {
           out.push_back(values[static_cast<size_t>(row * spec.cols + col)]);
+        }
+      }
+    }
     return out;
   }
 
   void append_all(CheckpointWriter& writer) const {
-    for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config))
+    for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config)) {
       for (int shard = 0; shard < plan_.shards; ++shard) {
         const std::vector<uint16_t> values = block(spec, shard, plan_.shards);
         writer.append(shard, std::as_bytes(std::span(values)));
       }
+    }
   }
 
   void write() const {
@@ -202,8 +206,9 @@ TEST_F(Checkpoint, RefusesToReplace) {
 TEST_F(Checkpoint, FilesThatAreNoFiles) {
   const std::string fifo = (root_ / "fifo").string();
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
-  for (const std::string& path : {fifo, std::string("/dev/zero"), root_.string()})
+  for (const std::string& path : {fifo, std::string("/dev/zero"), root_.string()}) {
     EXPECT_NE(InputFile::open(path).refusal().message.find("expected a regular file"), std::string::npos) << path;
+  }
 }
 
 }  // namespace checkpoint_test

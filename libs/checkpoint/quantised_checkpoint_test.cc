@@ -34,8 +34,9 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
   std::vector<uint8_t> values(const TensorSpec& spec) const {
     std::mt19937 random(static_cast<unsigned>(std::hash<std::string>{}(spec.name)));
     std::vector<uint8_t> all(static_cast<size_t>(spec.elements()));
-    for (uint8_t& value : all)
+    for (uint8_t& value : all) {
       value = static_cast<uint8_t>(random() & (format() == quant::QuantFormat::kInt4 ? 15 : 255));
+    }
     return all;
   }
   // The scale of row `row` for input `col`: made of its place.
@@ -49,10 +50,13 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
     const std::vector<uint8_t> all = values(spec);
     const Block block = model_spec::block_of(spec, rank, world);
     std::vector<uint8_t> flat;
-    for (const model_spec::RowRange& range : block.rows)
-      for (int64_t row = range.begin; row < range.begin + range.count; ++row)
-        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col)
+    for (const model_spec::RowRange& range : block.rows) {
+      for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
+        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col) {
           flat.push_back(all[static_cast<size_t>(row * spec.cols + col)]);
+        }
+      }
+    }
     std::vector<std::byte> out;
     if (format() != quant::QuantFormat::kInt4) {
       for (const uint8_t value : flat) out.push_back(std::byte{value});
@@ -65,10 +69,13 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
     const Block block = model_spec::block_of(spec, rank, world);
     const int64_t step = format() == quant::QuantFormat::kInt4 ? 128 : block.cols;
     std::vector<float> out;
-    for (const model_spec::RowRange& range : block.rows)
-      for (int64_t row = range.begin; row < range.begin + range.count; ++row)
-        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; col += step)
+    for (const model_spec::RowRange& range : block.rows) {
+      for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
+        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; col += step) {
           out.push_back(scale(spec, row, col));
+        }
+      }
+    }
     return out;
   }
 

@@ -51,21 +51,24 @@ void compare(const SafetensorsHeader& header, const std::vector<StoredTensor>& e
   if (header.tensors.size() <= expected.size()) return;
   std::unordered_map<std::string_view, bool> known;
   for (const StoredTensor& wanted : expected) known[wanted.name] = true;
-  for (const StoredTensor& stored : header.tensors)
+  for (const StoredTensor& stored : header.tensors) {
     if (!known.contains(stored.name)) faults.push_back(file + ": tensor '" + stored.name + "' is not expected");
+  }
 }
 
 }  // namespace
 
 Result<CheckpointReader> CheckpointReader::open(const std::string& folder) {
   struct stat info {};
-  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
+  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
     return refuse(ErrorCode::kBadRequest, folder + ": expected the folder of a converted checkpoint, found " +
                                               (stat(folder.c_str(), &info) != 0 ? "nothing" : "a file"));
+  }
   Result<std::string> text = read_text_file(folder + "/" + std::string(kManifestName), kManifestBytesMax);
-  if (!text.ok())
+  if (!text.ok()) {
     return refuse(ErrorCode::kUnsupportedFormat,
                   folder + ": not a converted checkpoint (" + text.refusal().message + "); convert it first");
+  }
   Result<Manifest> manifest = parse_manifest(text.value());
   if (!manifest.ok()) return refuse(manifest.refusal().code, folder + ": " + manifest.refusal().message);
   CheckpointReader reader;
@@ -128,8 +131,9 @@ std::string CheckpointReader::merges_path() const {
 Status CheckpointReader::check_world(int world) const {
   if (world >= 1 && manifest_.shards % world == 0) return ok_status();
   std::string legal;
-  for (int size = 1; size <= manifest_.shards; ++size)
+  for (int size = 1; size <= manifest_.shards; ++size) {
     if (manifest_.shards % size == 0) legal += (legal.empty() ? "" : ", ") + std::to_string(size);
+  }
   return refuse(ErrorCode::kBadRequest, folder_ + ": has " + std::to_string(manifest_.shards) +
                                             " shards and serves groups of " + legal + " ranks, not " +
                                             std::to_string(world));
@@ -235,9 +239,10 @@ void CheckpointReader::read_columns(const Part& part, std::span<std::byte> out) 
     for (size_t row = 0; row < rows;) {
       const size_t count = std::min(rows_per_chunk, rows - row);
       shard.file->read_at((shard.*part.offsets)[part.tensor] + row * piece, std::span(chunk).first(count * piece));
-      for (size_t i = 0; i < count; ++i)
+      for (size_t i = 0; i < count; ++i) {
         std::memcpy(out.data() + (row + i) * row_bytes + static_cast<size_t>(j) * piece, chunk.data() + i * piece,
                     piece);
+      }
       row += count;
     }
   }

@@ -6,8 +6,9 @@ namespace optserve::checkpoint {
 
 Status check_plan(const ShardPlan& plan) {
   if (Status status = model_spec::validate(plan.config); !status.ok()) return status;
-  if (Status status = check_shards(plan); !status.ok())
+  if (Status status = check_shards(plan); !status.ok()) {
     return refuse(status.refusal().code, plan.config.name + ": " + status.refusal().message);
+  }
   return ok_status();
 }
 
@@ -85,8 +86,9 @@ Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::create(const std::st
   if (!folder.ok()) return folder.refusal();
   std::unique_ptr<CheckpointWriter> writer(
       new CheckpointWriter(std::move(folder).value(), plan));  // private constructor
-  for (int shard = 0; shard < plan.shards; ++shard)
+  for (int shard = 0; shard < plan.shards; ++shard) {
     writer->shards_.emplace_back(writer->folder_->new_file(shard_file_name(shard, plan.shards)), plan, shard);
+  }
   return writer;
 }
 

@@ -13,14 +13,16 @@ using protocol::JobResult;
 using protocol::JobSpec;
 
 Result<std::vector<JobSpec>> choice_jobs(const JobSpec& job, int n, int best_of) {
-  if (n < 1 || best_of < n || best_of > kChoicesMax)
+  if (n < 1 || best_of < n || best_of > kChoicesMax) {
     return refuse(ErrorCode::kBadRequest, "n is " + std::to_string(n) + " and best_of " + std::to_string(best_of) +
                                               ", expected 1 <= n <= best_of <= " + std::to_string(kChoicesMax));
+  }
   if (best_of == 1) return std::vector<JobSpec>{job};
-  if (job.sampling.temperature == 0 || job.sampling.is_beam_search() || job.max_new_tokens == 0)
+  if (job.sampling.temperature == 0 || job.sampling.is_beam_search() || job.max_new_tokens == 0) {
     return refuse(ErrorCode::kBadRequest, "best_of is " + std::to_string(best_of) +
                                               ": several choices need a temperature above 0, output tokens and no beam "
                                               "search; otherwise all are the same");
+  }
   std::vector<JobSpec> jobs;
   const std::string group = job.group.empty() ? Id128::random().hex() : job.group;
   for (int i = 0; i < best_of; ++i) {

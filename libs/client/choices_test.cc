@@ -58,8 +58,9 @@ TEST(Choices, RefuseWhatGivesTheSameTextEachTime) {
     const auto jobs = choice_jobs(job, n, best_of);
     return jobs.ok() ? "accepted" : jobs.refusal().message;
   };
-  for (const auto& [n, best_of] : {std::pair{0, 1}, {2, 1}, {1, kChoicesMax + 1}, {-1, -1}})
+  for (const auto& [n, best_of] : {std::pair{0, 1}, {2, 1}, {1, kChoicesMax + 1}, {-1, -1}}) {
     EXPECT_THAT(refusal(sampled(), n, best_of), HasSubstr("expected 1 <= n <= best_of <= 64"));
+  }
   JobSpec greedy = sampled(), beams = sampled(), scored = sampled();
   greedy.sampling.temperature = 0;
   beams.sampling.beam_width = 2;

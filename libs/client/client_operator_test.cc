@@ -120,11 +120,13 @@ TEST_F(SeveralSchedulersTest, ListsArePagedByScheduler) {
 
 TEST_F(SeveralSchedulersTest, ControlReachesAllAndBackupTellsEachFile) {
   Client client(options);
-  for (const auto& [endpoint, answer] : client.control(ControlAction::kPause, ControlScope::kQueue))
+  for (const auto& [endpoint, answer] : client.control(ControlAction::kPause, ControlScope::kQueue)) {
     EXPECT_EQ(answer.value().mode, QueueMode::kPaused);
+  }
   for (const auto& [endpoint, answer] : client.status()) EXPECT_EQ(answer.value().mode, QueueMode::kPaused);
-  for (const auto& [endpoint, answer] : client.control(ControlAction::kResume, ControlScope::kQueue))
+  for (const auto& [endpoint, answer] : client.control(ControlAction::kResume, ControlScope::kQueue)) {
     EXPECT_EQ(answer.value().mode, QueueMode::kOpen);
+  }
   const auto backups = client.backup(seconds(10));
   ASSERT_EQ(backups.size(), 3u);
   for (const auto& [endpoint, answer] : backups) EXPECT_EQ(answer.value().bytes, 4096);

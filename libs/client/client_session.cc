@@ -167,8 +167,9 @@ void ClientSession::on_submit_answer(protocol::SubmitReply reply, const Turn& tu
   Call& call = found->second;
   if (call.decided.size() == reply.outcomes.size()) {
     for (size_t i = 0; i < call.decided.size(); ++i) {
-      if (const auto error = call.decided[i].error; !error || !is_put_off(*error))
+      if (const auto error = call.decided[i].error; !error || !is_put_off(*error)) {
         reply.outcomes[i] = std::move(call.decided[i]);
+      }
     }
   }
   bool some_put_off = false, some_movable = false;
@@ -192,8 +193,9 @@ void ClientSession::on_refused(const protocol::Refused& refused, const Turn& tur
   const auto found = calls_.find(refused.request);
   if (found == calls_.end()) {
     // A scheduler that does not know a message refuses it as often as it is sent.
-    if (std::exchange(last_unasked_refusal_, refused.message) != refused.message)
+    if (std::exchange(last_unasked_refusal_, refused.message) != refused.message) {
       log_warn("scheduler_refused", {{"message", refused.message}});
+    }
     return;
   }
   Call& call = found->second;

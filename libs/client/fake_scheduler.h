@@ -96,8 +96,9 @@ class FakeScheduler final : public transport::Service {
       out.send(from, protocol::Purged{purge->request, static_cast<int64_t>(count)});
     }
     if (auto* get = std::get_if<protocol::GetGroup>(&message)) out.send(from, group(*get));
-    if (auto* backup = std::get_if<protocol::Backup>(&message))
+    if (auto* backup = std::get_if<protocol::Backup>(&message)) {
       out.send(from, protocol::BackedUp{backup->request, "journal-1.db", 4096});
+    }
   }
   void on_undeliverable(const Peer&, protocol::Message, bool slow_peer, Instant, Outbox&) override {
     slow += slow_peer;
@@ -204,8 +205,9 @@ class FakeScheduler final : public transport::Service {
     protocol::SubmitReply reply{submit.request, {}};
     for (const auto& spec : submit.jobs) {
       const auto [found, is_new] = jobs.try_emplace(spec.key);
-      if (is_new)
+      if (is_new) {
         found->second = {Id128::random(), text_of(spec.prompt), protocol::JobState::kRunning, spec.group, ++order_};
+      }
       reply.outcomes.push_back({found->second.id, std::nullopt, "", 0, !is_new});
       if (submit.stream && is_new) streams_.push_back({from, &found->second, 0});
     }

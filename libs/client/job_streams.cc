@@ -88,8 +88,9 @@ bool JobStreams::deliver(Follow& follow, const protocol::JobEvent& event) {
   follow.have += piece.text.size();
   const Progress progress{event.state,  event.position,      event.tokens,
                           event.eta_ms, event.progress_done, event.progress_total};
-  if (std::exchange(follow.progress, progress) != progress && follow.stream.on_progress)
+  if (std::exchange(follow.progress, progress) != progress && follow.stream.on_progress) {
     follow.stream.on_progress(piece);
+  }
   if (!piece.text.empty() && follow.stream.on_text) follow.stream.on_text(piece.text, piece);
   return true;
 }

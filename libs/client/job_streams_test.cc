@@ -161,8 +161,9 @@ TEST(JobText, RandomPiecesInRandomOrder) {
       rig.streams.attach_due(rig.turn());
       for (const Attach& attach : rig.attached()) {
         ASSERT_EQ(attach.text_offset, seen[0].text.size());
-        if (below(2) == 0)
+        if (below(2) == 0) {
           rig.receive(event(job, attach.text_offset, text.substr(attach.text_offset, below(40))).events[0]);
+        }
       }
       for (const Seen& one : seen) ASSERT_TRUE(text.starts_with(one.text));
     }

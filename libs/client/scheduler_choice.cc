@@ -31,14 +31,16 @@ Result<std::vector<std::string>> split_endpoints(std::string_view list) {
     const size_t end = std::min(list.find(',', begin), list.size());
     const std::string one(list.substr(begin, end - begin));
     if (one.empty()) return refuse_list("expected addresses separated by commas, found an empty one");
-    if (std::find(endpoints.begin(), endpoints.end(), one) != endpoints.end())
+    if (std::find(endpoints.begin(), endpoints.end(), one) != endpoints.end()) {
       return refuse_list(one + " occurs twice");
+    }
     endpoints.push_back(one);
     begin = end + 1;
   }
-  if (endpoints.size() > kSchedulersMax)
+  if (endpoints.size() > kSchedulersMax) {
     return refuse_list("expected at most " + std::to_string(kSchedulersMax) + ", found " +
                        std::to_string(endpoints.size()));
+  }
   return endpoints;
 }
 

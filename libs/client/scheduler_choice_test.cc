@@ -18,8 +18,9 @@ TEST(SplitEndpoints, TakesOneOrSeveral) {
 }
 
 TEST(SplitEndpoints, RefusesWhatIsNoList) {
-  for (const char* list : {"", ",", "tcp://a:1,", ",tcp://a:1", "a,,b"})
+  for (const char* list : {"", ",", "tcp://a:1,", ",tcp://a:1", "a,,b"}) {
     EXPECT_THAT(split_endpoints(list).refusal().message, HasSubstr("found an empty one")) << list;
+  }
   EXPECT_THAT(split_endpoints("a,b,a").refusal().message, HasSubstr("a occurs twice"));
   std::string many = "0";
   for (int i = 1; i < 65; ++i) many += "," + std::to_string(i);
@@ -42,8 +43,9 @@ TEST(SchedulerOrder, IsTheSameForEveryClientAndVersion) {
   }
   // Clients of different versions must agree: these never change.
   std::string first;
-  for (const char* key : {"one", "two", "three", "four", "five", "six", "seven", "eight"})
+  for (const char* key : {"one", "two", "three", "four", "five", "six", "seven", "eight"}) {
     first += static_cast<char>('a' + scheduler_order("tenant", key, endpoints).front());
+  }
   EXPECT_EQ(first, "caccbaaa");
 }
 

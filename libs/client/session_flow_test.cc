@@ -113,8 +113,9 @@ TEST(Retries, AreAFewOfManyWhenTheSchedulerAnswersNothingButPings) {
   Rig rig;
   rig.pass(milliseconds(200));
   constexpr size_t kCalls = 1'000;
-  for (size_t i = 0; i < kCalls; ++i)
+  for (size_t i = 0; i < kCalls; ++i) {
     rig.session.call(protocol::GetStatus{}, rig.clock.now() + seconds(20), rig.turn(), [](auto, const Turn&) {});
+  }
   rig.pass(seconds(19));
   const size_t sent = rig.all<protocol::GetStatus>().size();
   EXPECT_GT(sent, kCalls);
@@ -125,8 +126,9 @@ TEST(Retries, AreNotLimitedByTheBudgetAfterALostConnection) {
   Rig rig;
   rig.pass(milliseconds(200));
   constexpr size_t kCalls = 1'000;
-  for (size_t i = 0; i < kCalls; ++i)
+  for (size_t i = 0; i < kCalls; ++i) {
     rig.session.call(protocol::GetStatus{}, rig.clock.now() + seconds(60), rig.turn(), [](auto, const Turn&) {});
+  }
   rig.collect();
   rig.down = true;
   rig.pass(seconds(10));

@@ -181,8 +181,9 @@ class Host {
     Party party;
     party.token = token_;
     for (Seat& seat : seats_) {
-      if (seat.data.is_open())
+      if (seat.data.is_open()) {
         send_all(seat.data, encode(Answer{Answer::Kind::kStart, token_, {}}), now() + kHelloTime);
+      }
       party.data.push_back(std::move(seat.data));
       party.lifelines.push_back(std::move(seat.lifeline));
     }

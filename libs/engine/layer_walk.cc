@@ -54,8 +54,9 @@ struct LayerWalk::Text {
     attention.block_table = upload(count_up(blocks_of(tokens))).reshape({1, blocks_of(tokens)});
     attention.kv_slots = upload(count_up(tokens));
     std::vector<int32_t> tiles;
-    for (int32_t first = 0; first < tokens && tokens > 1; first += backend::kAttentionTileRows)
+    for (int32_t first = 0; first < tokens && tokens > 1; first += backend::kAttentionTileRows) {
       tiles.insert(tiles.end(), {0, first});
+    }
     attention.tiles = upload(tiles).reshape({static_cast<int64_t>(tiles.size() / 2), 2});
     x = activations(tokens, hidden);
     y = activations(tokens, hidden);
@@ -125,8 +126,9 @@ void LayerWalk::next_layer(const Watch& watch) {
   const model_spec::OptConfig& config = loader_.config();
   const bool is_last = layer_ + 1 == config.num_layers;
   std::optional<LayerNorm> next;
-  if (config.norm_before && !is_last)
+  if (config.norm_before && !is_last) {
     next.emplace(loader_, model_spec::layer_tensor_name(layer_ + 1, "attention_norm"));
+  }
   if (config.has_final_norm() && is_last) next.emplace(loader_, "final_norm");
   Exec exec{backend_, *communicator_, *workspace_};
   for (const auto& text : texts_) {

@@ -64,8 +64,9 @@ std::vector<std::vector<float>> engine_logprobs(const model_spec::OptConfig& con
     request.prompt_logprobs = true;
   }
   std::vector<std::vector<float>> logprobs;
-  for (Generation& done : generate_all(leader, planner_options(*engine), requests))
+  for (Generation& done : generate_all(leader, planner_options(*engine), requests)) {
     logprobs.push_back(std::move(done.prompt_logprobs));
+  }
   leader.stop();
   return logprobs;
 }
@@ -91,8 +92,9 @@ TEST_P(LayerWalkOf, HasTheEnginesLogprobsToTheBit) {
   const auto source = make_random_source(config, kSeed, DType::kF16);
   LayerWalk walk(*source, *backend, texts());
   while (!walk.at_end()) walk.next_layer();
-  for (size_t i = 0; i < texts().size(); ++i)
+  for (size_t i = 0; i < texts().size(); ++i) {
     EXPECT_EQ(logprobs_of(*backend, config, walk.logits(i), texts()[i]), wanted[i]) << "text " << i;
+  }
 }
 
 TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
@@ -117,8 +119,9 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
       // Norms: rows of about unit variance.
       const bool is_norm = input == LayerInput::kUp || (input == LayerInput::kQkv && (config.norm_before || layer > 0));
       double squares = 0;
-      for (int64_t column = 0; column < x.dim(1); ++column)
+      for (int64_t column = 0; column < x.dim(1); ++column) {
         squares += x.row<float>(0)[column] * x.row<float>(0)[column];
+      }
       EXPECT_TRUE(!is_norm || std::abs(squares / static_cast<double>(x.dim(1)) - 1) < 0.3) << squares;
     });
     EXPECT_EQ(rows.size(), 4u);

@@ -83,8 +83,9 @@ TEST_F(HttpServerTest, ServesMetrics) {
 TEST_F(HttpServerTest, MetricsTellOfTheProcessItself) {
   const std::string answer = get("/metrics");
   for (const char* name : {"\nprocess_cpu_seconds_total ", "\nprocess_resident_memory_bytes ", "\nprocess_open_fds ",
-                           "\nprocess_start_time_seconds ", "\noptserve_build_info{version=\""})
+                           "\nprocess_start_time_seconds ", "\noptserve_build_info{version=\""}) {
     EXPECT_THAT(answer, HasSubstr(name));
+  }
 }
 
 TEST_F(HttpServerTest, ReadinessFollowsTheProcess) {

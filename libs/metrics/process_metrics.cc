@@ -57,18 +57,21 @@ std::string process_metrics_text() {
     add(text, "process_resident_memory_bytes", "gauge", "Memory of this process in RAM",
         fields[kResidentPages] * static_cast<double>(sysconf(_SC_PAGESIZE)));
     add(text, "process_virtual_memory_bytes", "gauge", "Address space of this process", fields[kVirtualBytes]);
-    if (const double boot = boot_time(); boot > 0)
+    if (const double boot = boot_time(); boot > 0) {
       add(text, "process_start_time_seconds", "gauge", "Start of this process, in seconds since 1970",
           boot + fields[kStartTicks] / ticks);
+    }
   }
   std::error_code failed;
   const std::filesystem::directory_iterator descriptors("/proc/self/fd", failed);
-  if (!failed)
+  if (!failed) {
     add(text, "process_open_fds", "gauge", "Open descriptors",
         static_cast<double>(std::distance(begin(descriptors), end(descriptors))));
+  }
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     add(text, "process_max_fds", "gauge", "Most descriptors that may be open", static_cast<double>(limit.rlim_cur));
+  }
   text << "# HELP optserve_build_info The version of this program\n# TYPE optserve_build_info gauge\n"
        << "optserve_build_info{version=\"" << build_version() << "\"} 1\n";
   return text.str();

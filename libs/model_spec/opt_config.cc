@@ -92,15 +92,17 @@ Status check_keys(const nlohmann::json& json) {
   for (const auto& field : kSizeFields) known.insert(field.name);
   for (const auto& field : kIdFields) known.insert(field.name);
   for (const auto& field : kFlagFields) known.insert(field.name);
-  for (const auto& [key, value] : json.items())
+  for (const auto& [key, value] : json.items()) {
     if (!known.contains(key)) return bad_json("unknown key '" + key + "'");
+  }
   return ok_status();
 }
 
 Result<TokenId> id_of(std::string_view name, const nlohmann::json& json) {
   const bool fits = json.is_number_integer() && (!json.is_number_unsigned() || json.get<uint64_t>() <= INT32_MAX);
-  if (!fits || json.get<int64_t>() < 0)
+  if (!fits || json.get<int64_t>() < 0) {
     return bad_json("key '" + std::string(name) + "' must be an id, is " + json.dump().substr(0, 40));
+  }
   return json.get<TokenId>();
 }
 
@@ -124,13 +126,16 @@ Status read_optional(const nlohmann::json& json, OptConfig& config) {
 
 Status check_more_eos_ids(const OptConfig& config) {
   const std::vector<TokenId>& ids = config.more_eos_ids;
-  if (ids.size() > kMoreEosIdsMax)
+  if (ids.size() > kMoreEosIdsMax) {
     return bad(kMoreEosIds, static_cast<int64_t>(ids.size()), "at most " + std::to_string(kMoreEosIdsMax) + " ids");
+  }
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= config.vocab_real)
+    if (ids[i] < 0 || ids[i] >= config.vocab_real) {
       return bad(kMoreEosIds, ids[i], "ids below vocab_real, which is " + std::to_string(config.vocab_real));
-    if (ids[i] == config.eos_id || (i > 0 && ids[i] <= ids[i - 1]))
+    }
+    if (ids[i] == config.eos_id || (i > 0 && ids[i] <= ids[i - 1])) {
       return bad(kMoreEosIds, ids[i], "ascending ids other than eos_id");
+    }
   }
   return ok_status();
 }
@@ -138,26 +143,35 @@ Status check_more_eos_ids(const OptConfig& config) {
 }  // namespace
 
 Status validate(const OptConfig& config) {
-  if (Status status = check_name("model config: name", config.name, 1, limits::kModelNameBytesMax); !status.ok())
+  if (Status status = check_name("model config: name", config.name, 1, limits::kModelNameBytesMax); !status.ok()) {
     return status;
-  for (const auto& [name, member, max] : kSizeFields)
-    if (Status status = check_range("model config: " + std::string(name), config.*member, 1, max); !status.ok())
+  }
+  for (const auto& [name, member, max] : kSizeFields) {
+    if (Status status = check_range("model config: " + std::string(name), config.*member, 1, max); !status.ok()) {
       return status;
-  if (config.hidden % config.num_heads != 0)
+    }
+  }
+  if (config.hidden % config.num_heads != 0) {
     return bad("hidden", config.hidden, "a multiple of num_heads, which is " + std::to_string(config.num_heads));
-  if (config.vocab_real > config.vocab)
+  }
+  if (config.vocab_real > config.vocab) {
     return bad("vocab_real", config.vocab_real, "at most vocab, which is " + std::to_string(config.vocab));
-  if (config.vocab_padding < 0 || config.vocab_padding > config.vocab - config.vocab_real)
+  }
+  if (config.vocab_padding < 0 || config.vocab_padding > config.vocab - config.vocab_real) {
     return bad("vocab_padding", config.vocab_padding,
                "0 to " + std::to_string(config.vocab - config.vocab_real) + ", the rows that are no tokens");
-  if (!config.norm_before && !config.final_norm)
+  }
+  if (!config.norm_before && !config.final_norm) {
     return refuse(ErrorCode::kBadRequest,
                   "model config: final_norm is false, which only means something where "
                   "norm_before is true");
-  for (const auto& [name, member] : kIdFields)
+  }
+  for (const auto& [name, member] : kIdFields) {
     if (const int64_t end = member == &OptConfig::pad_id ? config.vocab : config.vocab_real;
-        config.*member < 0 || config.*member >= end)
+        config.*member < 0 || config.*member >= end) {
       return bad(name, config.*member, "an id below " + std::to_string(end) + ", the number of ids");
+    }
+  }
   return check_more_eos_ids(config);
 }
 
@@ -182,8 +196,9 @@ bool is_legal_world(const OptConfig& config, int64_t world) {
 
 std::vector<int> legal_worlds(const OptConfig& config) {
   std::vector<int> worlds;
-  for (int world = 1; world <= limits::kWorldSizeMax; ++world)
+  for (int world = 1; world <= limits::kWorldSizeMax; ++world) {
     if (is_legal_world(config, world)) worlds.push_back(world);
+  }
   return worlds;
 }
 
@@ -213,27 +228,28 @@ std::span<const OptConfig> published_configs() {
 }
 
 const OptConfig* find_published(std::string_view name) {
-  for (const OptConfig& config : published_configs())
+  for (const OptConfig& config : published_configs()) {
     if (config.name == name) return &config;
+  }
   return nullptr;
 }
 
 const OptConfig* find_published(int64_t num_layers, int64_t hidden) {
-  for (const OptConfig& config : published_configs())
+  for (const OptConfig& config : published_configs()) {
     if (config.num_layers == num_layers && config.hidden == hidden) return &config;
+  }
   return nullptr;
 }
 
-std::string_view activation_name(Activation activation) {
-  return activation == Activation::kGelu ? "gelu" : "relu";
-}
+std::string_view activation_name(Activation activation) { return activation == Activation::kGelu ? "gelu" : "relu"; }
 
 nlohmann::json to_json(const OptConfig& config) {
   nlohmann::json json = {{"name", config.name}, {kActivation, activation_name(config.activation)}};
   for (const auto& field : kSizeFields) json[std::string(field.name)] = config.*field.member;
   for (const auto& field : kIdFields) json[std::string(field.name)] = config.*field.member;
-  for (const auto& field : kFlagFields)
+  for (const auto& field : kFlagFields) {
     if (!field.is_optional || !(config.*field.member)) json[std::string(field.name)] = config.*field.member;
+  }
   if (config.vocab_padding > 0) json[std::string(kVocabPadding)] = config.vocab_padding;
   if (!config.more_eos_ids.empty()) json[std::string(kMoreEosIds)] = config.more_eos_ids;
   return json;
@@ -247,8 +263,9 @@ Result<OptConfig> config_from_json(const nlohmann::json& json) {
   if (name == json.end() || !name->is_string()) return bad_json("key 'name' must be a string");
   config.name = name->get<std::string>();
   const auto activation = json.find(kActivation);
-  if (activation == json.end() || (*activation != "relu" && *activation != "gelu"))
+  if (activation == json.end() || (*activation != "relu" && *activation != "gelu")) {
     return bad_json("key 'activation' must be \"relu\" or \"gelu\"");
+  }
   config.activation = *activation == "gelu" ? Activation::kGelu : Activation::kRelu;
   for (const auto& field : kSizeFields) {
     Result<int64_t> value = integer_of(json, field.name);
@@ -264,8 +281,9 @@ Result<OptConfig> config_from_json(const nlohmann::json& json) {
   for (const auto& field : kFlagFields) {
     const auto value = json.find(field.name);
     if (value == json.end() && field.is_optional) continue;
-    if (value == json.end() || !value->is_boolean())
+    if (value == json.end() || !value->is_boolean()) {
       return bad_json("key '" + std::string(field.name) + "' must be true or false");
+    }
     config.*field.member = value->get<bool>();
   }
   if (Status status = read_optional(json, config); !status.ok()) return status.refusal();

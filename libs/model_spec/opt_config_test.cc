@@ -62,8 +62,9 @@ TEST(OptConfig, JsonRoundTrip) {
 // What OPT itself is needs no word, so its manifests are those of programs that know no relatives.
 TEST(OptConfig, JsonOfRelatives) {
   const std::string plain = to_json(demo()).dump();
-  for (const char* key : {"final_norm", "leads_with_bos", "vocab_padding", "more_eos_ids"})
+  for (const char* key : {"final_norm", "leads_with_bos", "vocab_padding", "more_eos_ids"}) {
     EXPECT_EQ(plain.find(key), std::string::npos) << key;
+  }
   OptConfig relative = demo();
   relative.activation = Activation::kGelu;
   relative.final_norm = false;

@@ -26,8 +26,9 @@ TEST(OptTensors, EveryPublishedSizeDividesForEveryLegalWorld) {
 TEST(OptTensors, LayerSizesOfModelParallelParts) {
   const auto layer_elements = [](const char* name, int64_t world) {
     int64_t total = 0;
-    for (const TensorSpec& spec : opt_tensors(*find_published(name)))
+    for (const TensorSpec& spec : opt_tensors(*find_published(name))) {
       if (spec.name.starts_with("layers.0.")) total += block_of(spec, 0, world).elements();
+    }
     return total;
   };
   EXPECT_EQ(layer_elements("opt-125m", 1), 7'087'872);
@@ -52,8 +53,9 @@ TEST(OptTensors, BlocksOfEverySplit) {
 
 TEST(OptTensors, TheTwoSwitches) {
   const auto has = [](const OptConfig& config, std::string_view name) {
-    for (const TensorSpec& spec : opt_tensors(config))
+    for (const TensorSpec& spec : opt_tensors(config)) {
       if (spec.name == name) return true;
+    }
     return false;
   };
   const OptConfig& small = *find_published("opt-125m");

@@ -131,8 +131,9 @@ class Decoder {
     } else if constexpr (std::is_same_v<T, std::string>) {
       if (object.type != msgpack::type::STR) fail("expected text");
       const std::string_view text(object.via.str.ptr, object.via.str.size);
-      if (!is_valid_utf8(text))
+      if (!is_valid_utf8(text)) {
         fail("text is not valid UTF-8 from byte " + std::to_string(valid_utf8_prefix(text)) + " on");
+      }
       value = text;
     } else if constexpr (std::is_same_v<T, Bytes>) {
       const auto bytes = binary(object);
@@ -250,8 +251,9 @@ class Decoder {
   void check_unused(std::span<const msgpack::object_kv> entries, size_t index) const {
     const std::string_view name = key_of(entries[index]);
     const std::string shown = is_valid_utf8(name) ? std::string(name.substr(0, 64)) : "(not UTF-8)";
-    if (name.starts_with('!'))
+    if (name.starts_with('!')) {
       throw DecodeFailure{ErrorCode::kUnsupportedVersion, "mandatory field '" + shown + "' is not known"};
+    }
     for (size_t i = 0; i < entries.size(); ++i) {
       if (i != index && key_of(entries[i]) == name) fail("field '" + shown + "' occurs twice");
     }

@@ -175,8 +175,9 @@ TEST(Validate, Conversion) {
   };
   const auto dtype = [](const char* value) { return [value](JobSpec& s) { s.convert->dtype = value; }; };
   const std::string longest(4'096, 'x');
-  for (const char* name : {"", "none", "int8", "int8-mse", "fp8", "int4"})
+  for (const char* name : {"", "none", "int8", "int8-mse", "fp8", "int4"}) {
     expect_cases(good_conversion(), {{"convert", [=](JobSpec& s) { s.convert->quantize = name; }, true}});
+  }
   expect_cases(good_conversion(), {{"convert: quantize", [](JobSpec& s) { s.convert->quantize = "int5"; }, false},
                                    {"convert", [](JobSpec& s) { s.convert.reset(); }, false},
                                    {"convert", paths("", "/out"), false},

@@ -64,8 +64,9 @@ constexpr float kRatioStep = 0.02f;
     sums[lane] += error * error;
   };
   int64_t i = 0;
-  for (; i + static_cast<int64_t>(kLanes) <= count; i += kLanes)
+  for (; i + static_cast<int64_t>(kLanes) <= count; i += kLanes) {
     for (size_t lane = 0; lane < kLanes; ++lane) add(lane, row[i + static_cast<int64_t>(lane)]);
+  }
   for (; i < count; ++i) add(0, row[i]);
   float total = 0;
   for (const float sum : sums) total += sum;
@@ -107,8 +108,9 @@ constexpr float kRatioStep = 0.02f;
     scale = scale_of(largest_magnitude(row + begin, kInt4Group), kInt4Limit);
     std::array<int8_t, kInt4Group> codes;
     round_row(row + begin, kInt4Group, scale, kInt4Limit, codes.data());
-    for (size_t i = 0; i < codes.size(); i += 2)
+    for (size_t i = 0; i < codes.size(); i += 2) {
       *values++ = static_cast<std::byte>((codes[i] & 15) | ((codes[i + 1] & 15) << 4));
+    }
   }
 }
 

@@ -123,8 +123,9 @@ TEST_F(Quantise, WhatIsRepresentableStaysAsItIs) {
       const std::vector<float> weights = dequantise(how, once, in);
       const Quantised twice = quantise(how, weights, in);
       ASSERT_EQ(twice.values, once.values) << quantisation_name(how);
-      for (size_t i = 0; i < once.scales.size(); ++i)
+      for (size_t i = 0; i < once.scales.size(); ++i) {
         ASSERT_NEAR(twice.scales[i], once.scales[i], once.scales[i] * 1e-6f) << quantisation_name(how);
+      }
     }
   }
 }

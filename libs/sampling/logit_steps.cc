@@ -94,8 +94,9 @@ size_t select_weight(std::span<Candidate> candidates, double wanted) {
                      candidates.begin() + static_cast<ptrdiff_t>(middle),
                      candidates.begin() + static_cast<ptrdiff_t>(high), is_better);
     double here = 0;
-    for (const Candidate& candidate : candidates.subspan(low, middle - low))
+    for (const Candidate& candidate : candidates.subspan(low, middle - low)) {
       here += static_cast<double>(candidate.weight);
+    }
     if (before + here >= wanted) {
       high = middle;
     } else {

@@ -195,9 +195,10 @@ class SamplingChain : public testing::Test {
       auto word = ids(pick(1, 3), vocab);
       // Often one that has begun.
       const size_t begun = std::min(word.size() - 1, history.size());
-      if (chance(60))
+      if (chance(60)) {
         std::copy_n(history.end() - static_cast<ptrdiff_t>(begun), begun,
                     word.end() - 1 - static_cast<ptrdiff_t>(begun));
+      }
       rules.bad_words.push_back(std::move(word));
     }
     if (chance(30)) rules.stop_ids = ids(pick(1, 4), vocab);

@@ -71,14 +71,16 @@ static_assert(std::size(kComputeDtypes) == kDtypeNames.size());
 }  // namespace
 
 std::string_view dtype_name(DType dtype) {
-  for (const auto& [value, name] : kNames)
+  for (const auto& [value, name] : kNames) {
     if (value == dtype) return name;
+  }
   return "invalid";
 }
 
 std::optional<DType> parse_dtype(std::string_view name) {
-  for (const auto& [value, text] : kNames)
+  for (const auto& [value, text] : kNames) {
     if (text == name) return value;
+  }
   return std::nullopt;
 }
 
@@ -96,8 +98,9 @@ void convert_to_f32(const void* source, DType dtype, float* destination, size_t 
       std::memcpy(destination, from, count * sizeof(float));
       return;
     case DType::kF16:
-      for (size_t i = has_avx2() ? half_to_float_avx2(from, destination, count) : 0; i < count; ++i)
+      for (size_t i = has_avx2() ? half_to_float_avx2(from, destination, count) : 0; i < count; ++i) {
         destination[i] = half_to_float(load<uint16_t>(from + 2 * i));
+      }
       return;
     case DType::kBF16:
       for (size_t i = 0; i < count; ++i) destination[i] = bfloat_to_float(load<uint16_t>(from + 2 * i));
@@ -118,8 +121,9 @@ void convert_from_f32(const float* source, DType dtype, void* destination, size_
       std::memcpy(to, source, count * sizeof(float));
       return;
     case DType::kF16:
-      for (size_t i = has_avx2() ? float_to_half_avx2(source, to, count) : 0; i < count; ++i)
+      for (size_t i = has_avx2() ? float_to_half_avx2(source, to, count) : 0; i < count; ++i) {
         store(to + 2 * i, float_to_half(source[i]));
+      }
       return;
     case DType::kBF16:
       for (size_t i = 0; i < count; ++i) store(to + 2 * i, float_to_bfloat(source[i]));

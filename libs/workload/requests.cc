@@ -62,8 +62,9 @@ std::vector<BenchRequest> make_batch(const BenchSpec& spec, int32_t batch, int32
   check(bounds.vocab > kFirstOrdinary, "vocabulary without ordinary ids");
   Draw draw(seed_of(spec, batch, run));
   std::vector<BenchRequest> requests;
-  for (int32_t i = 0; i < batch; ++i)
+  for (int32_t i = 0; i < batch; ++i) {
     requests.push_back(request(spec, draw, spec.input_tokens, spec.output_tokens, bounds.vocab));
+  }
   return requests;
 }
 

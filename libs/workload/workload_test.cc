@@ -132,8 +132,9 @@ TEST(BenchRequests, MixedLengthsHaveTheirMeansAndFitTheContext) {
   // The cut takes a few percent from the log-normal's tail.
   EXPECT_NEAR(inputs / 20'000, 200, 12);
   EXPECT_NEAR(outputs / 20'000, 180, 12);
-  for (const BenchRequest& request : make_requests(throughput(500, true), 0, {16, 50}))
+  for (const BenchRequest& request : make_requests(throughput(500, true), 0, {16, 50})) {
     EXPECT_LE(request.prompt.size() + static_cast<size_t>(request.new_tokens), 16u);
+  }
 }
 
 // Results are compared over builds and years: these ids may not change.

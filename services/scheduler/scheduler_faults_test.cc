@@ -161,8 +161,9 @@ TEST(SchedulerFaults, NoRequestMakesAMetric) {
   const auto series = [](const World& world) {
     std::vector<std::string> names;
     std::istringstream lines(world.metrics());
-    for (std::string line; std::getline(lines, line);)
+    for (std::string line; std::getline(lines, line);) {
       if (!line.starts_with('#')) names.push_back(line.substr(0, line.rfind(' ')));
+    }
     return names;
   };
   World world;

@@ -105,10 +105,12 @@ class World {
   void tokenize() {
     for (bool any = true; any;) {
       any = false;
-      for (const auto& question : take<protocol::Encode>(tokenizer))
+      for (const auto& question : take<protocol::Encode>(tokenizer)) {
         any = true, send(tokenizer, encode_bytes(question));
-      for (const auto& question : take<protocol::Decode>(tokenizer))
+      }
+      for (const auto& question : take<protocol::Decode>(tokenizer)) {
         any = true, send(tokenizer, decode_bytes(question));
+      }
     }
   }
   JobId submit(protocol::JobSpec spec, bool stream = true) {

@@ -11,18 +11,20 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
   Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(folder);
   if (!identity.ok()) return identity.refusal();
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (manifest.vocab_file.empty())
+  if (manifest.vocab_file.empty()) {
     return refuse(ErrorCode::kUnsupportedFormat, folder + ": this checkpoint was written without a tokenizer");
+  }
   const Result<std::string> vocab = checkpoint::read_listed_file(folder, manifest, manifest.vocab_file);
   if (!vocab.ok()) return vocab.refusal();
   const Result<std::string> merges = checkpoint::read_listed_file(folder, manifest, manifest.merges_file);
   if (!merges.ok()) return merges.refusal();
   Result<Bpe> bpe = Bpe::parse(vocab.value(), merges.value());
   if (!bpe.ok()) return refuse(bpe.refusal().code, folder + ": " + bpe.refusal().message);
-  if (bpe.value().size() > static_cast<size_t>(manifest.config.vocab))
+  if (bpe.value().size() > static_cast<size_t>(manifest.config.vocab)) {
     return refuse(ErrorCode::kDataCorrupt, folder + ": the vocabulary has " + std::to_string(bpe.value().size()) +
                                                " entries, the model has rows for " +
                                                std::to_string(manifest.config.vocab));
+  }
   protocol::ModelInfo info;
   info.name = named ? std::string(name_and_folder.substr(0, equals)) : manifest.config.name;
   info.vocabulary_digest = identity.value().vocabulary_digest;

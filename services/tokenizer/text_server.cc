@@ -68,8 +68,9 @@ void set_error(Item& item, const Refusal& why) {
 TextServer::TextServer(std::vector<std::unique_ptr<ServedModel>> models) : models_(std::move(models)) {
   check(!models_.empty(), "a tokenizer serves at least one model");
   for (size_t i = 0; i < models_.size(); ++i) {
-    if (find(models_[i]->info.name) != models_[i].get())
+    if (find(models_[i]->info.name) != models_[i].get()) {
       throw Error("model: the name '" + models_[i]->info.name + "' is given twice");
+    }
   }
 }
 

@@ -56,8 +56,9 @@ void TokenizerService::count(const std::vector<Item>& items, metrics::Counter& a
 }
 
 void TokenizerService::encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out) {
-  for (const protocol::EncodeItem& item : request.items)
+  for (const protocol::EncodeItem& item : request.items) {
     metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
+  }
   for (protocol::Encoded& answer : texts_.encode(request)) {
     count(answer.items, metrics_.texts_encoded, metrics_.encode_errors);
     out.send(from, std::move(answer));

@@ -80,8 +80,9 @@ class Bench {
   // A batch runs as one or not at all: what waits or is preempted would be measured as something else.
   std::optional<std::string> why_not_fitting(int32_t batch) const {
     const engine::EngineOptions& options = engine_.options();
-    if (batch > options.max_sequences)
+    if (batch > options.max_sequences) {
       return "the engine takes " + std::to_string(options.max_sequences) + " sequences at a time (max-sequences)";
+    }
     const int64_t longest = int64_t{spec_.input_tokens} + spec_.output_tokens;
     const int64_t needed = batch * ((longest + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens);
     if (needed <= options.num_blocks) return std::nullopt;
@@ -143,11 +144,13 @@ class Bench {
 
   static void expect_whole(const std::vector<engine::Generation>& generations, const std::vector<size_t>& expected) {
     for (size_t i = 0; i < generations.size(); ++i) {
-      if (generations[i].finished == sampling::FinishReason::kError)
+      if (generations[i].finished == sampling::FinishReason::kError) {
         throw Error("the model computed NaN or Inf, so its speed says nothing");
-      if (generations[i].tokens.size() != expected[i])
+      }
+      if (generations[i].tokens.size() != expected[i]) {
         throw Error("expected " + std::to_string(expected[i]) + " new tokens, the engine gave " +
                     std::to_string(generations[i].tokens.size()));
+      }
     }
   }
 
@@ -172,8 +175,9 @@ class Bench {
 void run_bench(engine::GroupLeader& leader, const engine::Engine& engine, const BenchSpec& spec,
                const BenchHost& host) {
   const model_spec::OptConfig& config = engine.config();
-  if (const Status status = check_context(spec, config.name, config.max_positions); !status.ok())
+  if (const Status status = check_context(spec, config.name, config.max_positions); !status.ok()) {
     throw Error(status.refusal().message);
+  }
   Bench bench(leader, engine, spec, host);
   const std::vector<int32_t> batches = spec.kind == BenchKind::kLatency ? spec.batches : std::vector<int32_t>{0};
   for (const int32_t batch : batches) {

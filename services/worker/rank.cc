@@ -119,8 +119,9 @@ engine::EngineOptions engine_options(const WorkerOptions& options, const checkpo
   if (options.random_weights) {
     engine.random_config = manifest.config;
     engine.random_dtype = manifest.dtype;
-    if (const quant::QuantFormatInfo* format = quant::find_quant_format(options.random_format))
+    if (const quant::QuantFormatInfo* format = quant::find_quant_format(options.random_format)) {
       engine.random_format = format->format;
+    }
     engine.random_up_bias = static_cast<float>(options.random_up_bias);
   } else {
     engine.checkpoint = options.model_folder();
@@ -146,10 +147,12 @@ Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::M
   const auto identity = identify(is_name ? "" : options.draft_model, options.draft_model);
   if (!identity.ok()) return identity.refusal();
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (Status status = engine::check_draft_model(manifest.config, model.manifest.config); !status.ok())
+  if (Status status = engine::check_draft_model(manifest.config, model.manifest.config); !status.ok()) {
     return status.refusal();
-  if (identity.value().vocabulary_digest != model.vocabulary_digest && !options.random_weights)
+  }
+  if (identity.value().vocabulary_digest != model.vocabulary_digest && !options.random_weights) {
     return refuse(ErrorCode::kBadRequest, "draft-model: its vocabulary is not that of " + options.model);
+  }
   LoadedDraft draft;
   draft.backend = backend::make_backend(backend_options(options, manifest.dtype));
   draft.communicator = comm::make_solo_communicator();
@@ -316,8 +319,9 @@ int run_rank(const WorkerOptions& options) {
   metrics::Registry registry(metrics::Labels{{"model", options.model_name()}, {"rank", std::to_string(options.rank)}});
   const SystemClock clock;
   metrics::Health health(clock);
-  if (options.rank > 0)
+  if (options.rank > 0) {
     health.alive_within_ms = INT64_MAX;  // a follower waits in collectives; the supervisor watches it
+  }
   health.stamp();
   const metrics::HttpServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});

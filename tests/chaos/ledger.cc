@@ -25,8 +25,9 @@ std::string pack(std::string_view text) {
 
 std::string unpack(const std::string& packed) {
   std::string text;
-  for (size_t i = 1; i + 1 < packed.size(); i += 2)
+  for (size_t i = 1; i + 1 < packed.size(); i += 2) {
     text += static_cast<char>(std::stoi(packed.substr(i, 2), nullptr, 16));
+  }
   return text;
 }
 

@@ -235,8 +235,9 @@ JobStream LoadClient::stream_of(uint64_t job) {
   return {.on_text =
               [this, job](std::string_view piece, const protocol::JobEvent& event) {
                 if (!piece.empty()) ledger_.piece(job, event.text_offset, piece);
-                if (options_.slow_ms > 0 && event.text_offset == 0)
+                if (options_.slow_ms > 0 && event.text_offset == 0) {
                   std::this_thread::sleep_for(milliseconds(options_.slow_ms));
+                }
               },
           .on_finished =
               [this, job](const protocol::JobResult& result) {

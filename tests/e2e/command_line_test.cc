@@ -37,8 +37,9 @@ TEST(CommandLine, HelpAndVersionSucceedOnStandardOutput) {
   }
   const std::string help = optserve({"--help"}).out;
   for (const char* command : {"generate", "submit", "result", "cancel", "status", "jobs", "queue", "journal", "up",
-                              "down", "convert", "export", "inspect", "calibrate"})
+                              "down", "convert", "export", "inspect", "calibrate"}) {
     EXPECT_THAT(help, HasSubstr(command));
+  }
 }
 
 TEST(CommandLine, WrongUsageIsStatusTwoAndNamesWhatIsWrong) {
@@ -55,8 +56,9 @@ TEST(CommandLine, WrongUsageIsStatusTwoAndNamesWhatIsWrong) {
                                              {"jobs", "purge"},
                                              {"queue", "hold"},
                                              {"queue", "pause", "--model", "a", "--service", "b"},
-                                             {"journal"}})
+                                             {"journal"}}) {
     EXPECT_EQ(optserve(arguments).status, 2) << arguments.back();
+  }
   const ProgramOutput twice = optserve({"generate", "text", "--prompt", "text"});
   EXPECT_EQ(twice.status, 2);
   EXPECT_THAT(twice.err, HasSubstr("more than once"));
@@ -210,8 +212,9 @@ TEST(CommandLine, ConvertRefusesOptionsOfTheOtherKind) {
 
 TEST(CommandLine, HelpOfTheConverterCommandsIsComplete) {
   const std::string convert = optserve({"convert", "--help"}).out;
-  for (const char* option : {"--remote", "--parts", "--scheduler", "--heads", "--smooth", "--sandbox"})
+  for (const char* option : {"--remote", "--parts", "--scheduler", "--heads", "--smooth", "--sandbox"}) {
     EXPECT_THAT(convert, HasSubstr(option));
+  }
   EXPECT_THAT(optserve({"export", "--help"}).out, HasSubstr("--file-mb-max"));
   EXPECT_THAT(optserve({"inspect", "--help"}).out, HasSubstr("--tensors"));
   EXPECT_THAT(optserve({"calibrate", "--help"}).out, HasSubstr("--text"));

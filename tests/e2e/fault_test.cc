@@ -40,8 +40,9 @@ const std::vector<std::string>& expected_texts() {
     for (size_t i = 0; i < kJobs; ++i) jobs.push_back(long_job(i));
     const auto outcomes = client->submit(jobs);
     std::vector<std::string> loaded;
-    for (const auto& outcome : outcomes.value())
+    for (const auto& outcome : outcomes.value()) {
       loaded.push_back(client->wait(*outcome.job, seconds(240)).value().text);
+    }
     return loaded;
   }();
   return texts;
@@ -87,8 +88,9 @@ TEST_F(Fault, AKilledRankEndsAndReplacesItsWholeGroup) {
     run_with_fault(stack, [&] { stack.kill_rank(0, rank); });
     const auto after = stack.rank_pids(0);
     ASSERT_EQ(after.size(), 2u);
-    for (const pid_t pid : after)
+    for (const pid_t pid : after) {
       EXPECT_EQ(std::count(before.begin(), before.end(), pid), 0) << "a rank survived its group";
+    }
     for (const pid_t pid : before) EXPECT_NE(kill(pid, 0), 0) << "pid " << pid << " is still there";
     check_service(stack);
   }

@@ -152,8 +152,9 @@ TEST_F(LocalStack, RefusalsNameWhatIsWrong) {
 TEST_F(LocalStack, AConverterConvertsBelowItsRootAndNowhereElse) {
   const std::string source = *folder_ / "foreign";
   std::filesystem::create_directory(source);
-  for (const auto& entry : std::filesystem::directory_iterator(demo_folder()))
+  for (const auto& entry : std::filesystem::directory_iterator(demo_folder())) {
     std::filesystem::copy(entry.path(), source);
+  }
   const ProgramOutput ran = optserve({"convert", "--remote", source, *folder_ / "converted", "--shards", "2"});
   EXPECT_EQ(ran.status, 0) << ran.err;
   EXPECT_THAT(ran.out, HasSubstr("2 shards"));

@@ -68,9 +68,11 @@ class SharedConversion : public ::testing::Test {
   std::set<std::string> shards_at_work(const std::string& output) const {
     std::set<std::string> shards;
     std::error_code gone;  // files come and go
-    for (const auto& entry : fs::directory_iterator(path("." + output + ".staging"), gone))
-      if (const std::string name = entry.path().filename(); name.find(".part-") != std::string::npos)
+    for (const auto& entry : fs::directory_iterator(path("." + output + ".staging"), gone)) {
+      if (const std::string name = entry.path().filename(); name.find(".part-") != std::string::npos) {
         shards.insert(name.substr(0, name.find('.')));
+      }
+    }
     return shards;
   }
   bool waits_for_two_writers(const std::string& output) const {
@@ -91,8 +93,9 @@ class SharedConversion : public ::testing::Test {
   }
   std::vector<std::string> hidden() const {
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder_->path()))
+    for (const auto& entry : fs::directory_iterator(folder_->path())) {
       if (entry.path().filename().string().starts_with(".")) names.push_back(entry.path().filename());
+    }
     return names;
   }
   static size_t count(const std::string& text, const std::string& word) {

@@ -39,8 +39,9 @@ JobSpec job_of(const json& golden) {
     job.sampling.beam_early_stopping = early_stopping(golden.at("early_stopping"));
   }
   const json biases = golden.value("sequence_bias", json::object());
-  for (const auto& [id, bias] : biases.items())
+  for (const auto& [id, bias] : biases.items()) {
     job.rules.logit_bias.push_back({static_cast<TokenId>(std::stoi(id)), bias.get<float>()});
+  }
   job.rules.bad_words = golden.value("bad_words_ids", std::vector<std::vector<TokenId>>{});
   return job;
 }

@@ -48,8 +48,9 @@ json run(const std::string& checkpoint, const json& asked) {
     json& list = answers[std::to_string(world)] = json::array();
     run_engine_group(group, options, [&](engine::GroupLeader& leader, const engine::Engine& engine) {
       for (const engine::Generation& generation :
-           engine::generate_all(leader, planner_options(engine), requests_of(asked)))
+           engine::generate_all(leader, planner_options(engine), requests_of(asked))) {
         list.push_back(answer_of(generation));
+      }
     });
   }
   return answers;

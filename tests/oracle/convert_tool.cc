@@ -17,8 +17,9 @@ namespace {
 // Peak resident memory of this program alone; getrusage would count the parent's from before exec.
 int64_t peak_kib() {
   std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
+  for (std::string line; std::getline(status, line);) {
     if (line.starts_with("VmHWM:")) return std::atoll(line.c_str() + 6);
+  }
   return 0;
 }
 

@@ -92,8 +92,9 @@ TEST(DemoLayerWalk, HasTheGoldenLogprobs) {
     backend->token_logprobs(Tensor(logits.data(), DType::kF32, {rows, reader.value().config().vocab}, {}),
                             Tensor(targets.data(), DType::kI32, {rows}, {}), reader.value().config().vocab_real,
                             Tensor(found.data(), DType::kF32, {rows}, {}));
-    for (size_t k = 0; k < found.size(); ++k)
+    for (size_t k = 0; k < found.size(); ++k) {
       EXPECT_NEAR(found[k], demo_goldens().cases[i].prompt_logprobs[k], kLogprobTolerance) << i << ", token " << k + 1;
+    }
   }
 }
 

@@ -104,8 +104,9 @@ TEST_F(DraftModelTest, ABadOneChangesNothingAndIsSoonLeftAlone) {
                      with_draft(noise, [&](engine::DraftModel& draft) {
                        batching::PlannerStats stats;
                        const auto found = engine::generate_all(leader, options, requests(), &stats, {}, &draft);
-                       for (size_t i = 0; i < expected.size(); ++i)
+                       for (size_t i = 0; i < expected.size(); ++i) {
                          EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
+                       }
                        EXPECT_GT(stats.drafted_tokens, 0u);
                        // One window of rounds, of at most four sequences and four guesses each, and then the pause.
                        EXPECT_LE(stats.drafted_tokens, 8u * 4u * 4u);

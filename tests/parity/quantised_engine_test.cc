@@ -56,10 +56,13 @@ void write_dequantised(const std::string& from, const std::string& to, DType dty
         convert_to_f32(stored.data(), reader.dtype(), part.data(), part.size());
       }
       const std::vector<float> whole = spec.quantisable ? dequantised(reader, spec) : std::vector<float>();
-      for (const model_spec::RowRange& range : spec.quantisable ? block.rows : std::vector<model_spec::RowRange>())
-        for (int64_t row = range.begin; row < range.begin + range.count; ++row)
-          for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col)
+      for (const model_spec::RowRange& range : spec.quantisable ? block.rows : std::vector<model_spec::RowRange>()) {
+        for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
+          for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col) {
             part.push_back(whole[static_cast<size_t>(row * spec.cols + col)]);
+          }
+        }
+      }
       std::vector<std::byte> bytes(part.size() * dtype_bytes(dtype));
       convert_from_f32(part.data(), dtype, bytes.data(), part.size());
       writer.value()->append(shard, bytes);

@@ -35,8 +35,9 @@ TEST_F(Simulation, HoldsItsInvariantsInFreshWorlds) {
   const uint64_t first = std::random_device{}();
   const auto end = std::chrono::steady_clock::now() + kFreshTime;
   uint64_t seeds = 0;
-  for (; !HasFailure() && std::chrono::steady_clock::now() < end; ++seeds)
+  for (; !HasFailure() && std::chrono::steady_clock::now() < end; ++seeds) {
     expect_clean(run_world(small_world(first + seeds)));
+  }
   std::printf("%lu seeds from %lu\n", static_cast<unsigned long>(seeds), static_cast<unsigned long>(first));
   EXPECT_GT(seeds, 0u);
 }

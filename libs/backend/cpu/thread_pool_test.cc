@@ -34,8 +34,9 @@ TEST(ThreadPool, EveryRoundSeesTheRoundBefore) {
 TEST(ThreadPool, ThreadsOwnTheirScratch) {
   ThreadPool pool(3);
   std::vector<int64_t> sums(3, 0);  // one for each thread, unsynchronised
-  for (int round = 0; round < 1000; ++round)
+  for (int round = 0; round < 1000; ++round) {
     pool.run(50, [&](int64_t item, int thread) { sums[static_cast<size_t>(thread)] += item; });
+  }
   EXPECT_EQ(std::accumulate(sums.begin(), sums.end(), int64_t{0}), 1000 * 49 * 50 / 2);
 }
 

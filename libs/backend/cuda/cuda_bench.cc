@@ -156,8 +156,9 @@ class Bench {
     std::vector<int32_t> table(static_cast<size_t>(blocks)), slots(static_cast<size_t>(context)), tiles;
     std::iota(table.begin(), table.end(), 0);
     std::iota(slots.begin(), slots.end(), 0);
-    for (int64_t row = 0; row < context; row += kAttentionTileRows)
+    for (int64_t row = 0; row < context; row += kAttentionTileRows) {
       tiles.insert(tiles.end(), {0, static_cast<int32_t>(row)});
+    }
     AttentionBatch batch;
     batch.num_sequences = 1;
     batch.row_begin = ints({0, static_cast<int32_t>(context)}, {2});

@@ -80,7 +80,10 @@ class LinearWaysTest : public BackendTest {
       args.y = y.view.raw();
       if (!launch(args)) return;
       const std::vector<float> found = y.values();
-      if (run == 1) EXPECT_EQ(std::memcmp(first.data(), found.data(), found.size() * sizeof(float)), 0);
+      if (run == 1) {
+        EXPECT_EQ(std::memcmp(first.data(), found.data(), found.size() * sizeof(float)), 0)
+            << "another run, other bits";
+      }
       first = found;
     }
     const std::vector<float> added = bias.values();

@@ -67,9 +67,10 @@ void InputFile::read_piece(uint64_t offset, std::span<std::byte> out) const {
     const ssize_t got = ::pread(fd_, out.data(), std::min(out.size(), kReadBytesMax), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw errno_error("read " + path_);
-    if (got == 0)
+    if (got == 0) {
       throw Error(path_ + ": ends at byte " + std::to_string(offset) + ", but had " + std::to_string(size_) +
                   " bytes when it was opened");
+    }
     out = out.subspan(static_cast<size_t>(got));
     offset += static_cast<uint64_t>(got);
   }
@@ -82,8 +83,9 @@ bool InputFile::has_changed() const {
 }
 
 void MemorySource::read_at(uint64_t offset, std::span<std::byte> out) const {
-  if (offset > bytes_.size() || out.size() > bytes_.size() - offset)
+  if (offset > bytes_.size() || out.size() > bytes_.size() - offset) {
     throw Error(name_ + ": read outside of " + std::to_string(bytes_.size()) + " bytes");
+  }
   if (!out.empty()) std::memcpy(out.data(), bytes_.data() + offset, out.size());
 }
 
@@ -95,9 +97,10 @@ Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes) 
   auto file = InputFile::open(path);
   if (!file.ok()) return file.refusal();
   const uint64_t size = file.value()->size();
-  if (size > max_bytes)
+  if (size > max_bytes) {
     return refuse(ErrorCode::kDataCorrupt, path + ": has " + std::to_string(size) + " bytes, at most " +
                                                std::to_string(max_bytes) + " are allowed");
+  }
   std::string text(size, '\0');
   file.value()->read_at(0, std::as_writable_bytes(std::span(text)));
   return text;

@@ -65,8 +65,9 @@ class Builder final : public nlohmann::json_sax<json> {
     return true;
   }
   bool open(json container) {
-    if (static_cast<int>(open_.size()) >= depth_max_)
+    if (static_cast<int>(open_.size()) >= depth_max_) {
       return fail("is nested deeper than " + std::to_string(depth_max_));
+    }
     if (++values_ > kValuesMax) return fail("holds more than " + std::to_string(kValuesMax) + " values");
     open_.push_back(place(std::move(container)));
     return true;
@@ -88,8 +89,9 @@ class Builder final : public nlohmann::json_sax<json> {
 
 Result<json> parse_json_strict(std::string_view text, std::string_view what, int depth_max) {
   Builder builder(depth_max);
-  if (!json::sax_parse(text.begin(), text.end(), &builder))
+  if (!json::sax_parse(text.begin(), text.end(), &builder)) {
     return refuse(ErrorCode::kDataCorrupt, std::string(what) + " " + builder.error());
+  }
   return builder.take();
 }
 

@@ -36,8 +36,9 @@ std::vector<int> legal_shards(const model_spec::OptConfig& config,
            });
   };
   std::vector<int> legal;
-  for (int shards = 1; shards <= limits::kWorldSizeMax; ++shards)
+  for (int shards = 1; shards <= limits::kWorldSizeMax; ++shards) {
     if (is_legal(shards)) legal.push_back(shards);
+  }
   return legal;
 }
 
@@ -49,9 +50,10 @@ Status check_shards(const ShardPlan& plan) {
                                               std::to_string(plan.shards) + " shards do not divide");
   }
   std::string text = "shards is " + std::to_string(plan.shards) + ", the model allows " + list_of(legal);
-  if (plan.quantisation && input_multiple(plan.quantisation->format) > 1)
+  if (plan.quantisation && input_multiple(plan.quantisation->format) > 1) {
     text += " in " + std::string(quant::quantisation_name(*plan.quantisation)) +
             ", where a shard's inputs are a multiple of " + std::to_string(input_multiple(plan.quantisation->format));
+  }
   return refuse(ErrorCode::kBadRequest, text);
 }
 

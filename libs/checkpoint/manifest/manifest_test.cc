@@ -14,8 +14,9 @@ Manifest example() {
   manifest.vocab_file = kVocabName;
   manifest.merges_file = kMergesName;
   for (const char* name :
-       {"shard-000-of-002.safetensors", "shard-001-of-002.safetensors", "gpt2-vocab.json", "gpt2-merges.txt"})
+       {"shard-000-of-002.safetensors", "shard-001-of-002.safetensors", "gpt2-vocab.json", "gpt2-merges.txt"}) {
     manifest.files.push_back({name, 1000, std::string(64, 'a')});
+  }
   manifest.source = {"metaseq", {{"part-0.pt", 5, ""}, {"part-1.pt", 6, std::string(64, 'b')}}};
   manifest.created_by = "optserve test";
   return manifest;
@@ -102,12 +103,14 @@ TEST(Manifest, RefusesQuantisationsThatDoNotExist) {
     const Result<Manifest> result = parse_manifest(changed.dump());
     return result.ok() ? std::string("accepted") : result.refusal().message;
   };
-  for (const char* name : {"int8-mse", "fp16", "int5", "", "INT8"})
+  for (const char* name : {"int8-mse", "fp16", "int5", "", "INT8"}) {
     EXPECT_NE(fault("quantisation", name).find("quantisation is"), std::string::npos) << name;
+  }
   EXPECT_NE(fault("quantisation", 4).find("quantisation is 4"), std::string::npos);
   EXPECT_NE(fault("quantisation", "none").find("unknown key 'scales'"), std::string::npos);
-  for (const char* scales : {"mse", "least", ""})
+  for (const char* scales : {"mse", "least", ""}) {
     EXPECT_NE(fault("scales", scales).find("quantisation is \"int4\""), std::string::npos) << scales;
+  }
   // 768 inputs in four shards are one and a half groups each.
   EXPECT_NE(fault("shards", 4).find("shards is 4, the model allows 1, 2, 3, 6 in int4"), std::string::npos)
       << fault("shards", 4);
@@ -134,8 +137,9 @@ TEST(Manifest, TheSourceMayHaveBeenSmoothed) {
     return result.ok() ? std::string("accepted") : result.refusal().message;
   };
   EXPECT_EQ(with("/source/smoothing/alpha", 1), "accepted");
-  for (const json& alpha : {json(-0.1), json(1.1), json("0.5"), json()})
+  for (const json& alpha : {json(-0.1), json(1.1), json("0.5"), json()}) {
     EXPECT_NE(with("/source/smoothing/alpha", alpha).find("'alpha' must be a number from 0 to 1"), std::string::npos);
+  }
   EXPECT_NE(with("/source/smoothing/ranges_sha256", "abc").find("64 lower-case hex"), std::string::npos);
   EXPECT_NE(with("/source/smoothing/more", 1).find("unknown key 'more' in source.smoothing"), std::string::npos);
   EXPECT_NE(with("/source/smoothing", json::object()).find("'alpha' is missing"), std::string::npos);

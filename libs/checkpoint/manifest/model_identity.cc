@@ -31,14 +31,16 @@ std::string read_all(const InputFile& file) {
 
 Result<ModelIdentity> read_model_identity(const std::string& folder) {
   const std::string path = (std::filesystem::path(folder) / kManifestName).string();
-  if (std::error_code code; !std::filesystem::exists(path, code))
+  if (std::error_code code; !std::filesystem::exists(path, code)) {
     return refuse(ErrorCode::kUnsupportedFormat,
                   folder + " has no manifest.json: it is not a finished checkpoint of 'optserve convert'");
+  }
   Result<std::unique_ptr<InputFile>> file = InputFile::open(path);
   if (!file.ok()) return file.refusal();
-  if (file.value()->size() > kManifestBytesMax)
+  if (file.value()->size() > kManifestBytesMax) {
     return refuse(ErrorCode::kDataCorrupt, path + " has " + std::to_string(file.value()->size()) +
                                                " bytes, expected at most " + std::to_string(kManifestBytesMax));
+  }
   const std::string text = read_all(*file.value());
   Result<Manifest> manifest = parse_manifest(text);
   if (!manifest.ok()) return refuse(manifest.refusal().code, folder + ": " + manifest.refusal().message);
@@ -54,8 +56,9 @@ std::string vocabulary_digest(const Manifest& manifest) {
   const FileEntry* merges = find_file(manifest, manifest.merges_file);
   if (vocab == nullptr || merges == nullptr) return {};
   std::string lines;
-  for (const FileEntry* entry : {vocab, merges})
+  for (const FileEntry* entry : {vocab, merges}) {
     lines += entry->name + " " + std::to_string(entry->bytes) + " " + entry->sha256 + "\n";
+  }
   return to_hex(sha256(lines));
 }
 
@@ -65,12 +68,14 @@ Result<std::string> read_listed_file(const std::string& folder, const Manifest& 
   const std::string path = (std::filesystem::path(folder) / name).string();
   Result<std::unique_ptr<InputFile>> file = InputFile::open(path);
   if (!file.ok()) return file.refusal();
-  if (file.value()->size() != entry->bytes || entry->bytes > kListedFileBytesMax)
+  if (file.value()->size() != entry->bytes || entry->bytes > kListedFileBytesMax) {
     return refuse(ErrorCode::kDataCorrupt, path + " has " + std::to_string(file.value()->size()) +
                                                " bytes, the manifest says " + std::to_string(entry->bytes));
+  }
   std::string bytes = read_all(*file.value());
-  if (const std::string found = to_hex(sha256(bytes)); found != entry->sha256)
+  if (const std::string found = to_hex(sha256(bytes)); found != entry->sha256) {
     return refuse(ErrorCode::kDataCorrupt, path + " has SHA-256 " + found + ", the manifest says " + entry->sha256);
+  }
   return bytes;
 }
 

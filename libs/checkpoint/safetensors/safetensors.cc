@@ -32,11 +32,13 @@ std::optional<uint64_t> as_u63(const json& value) {
 // One entry of the header; offsets are still relative to the start of the data.
 Result<StoredTensor> parse_entry(const ByteSource& file, const std::string& name, const json& entry) {
   const auto fault = [&](const std::string& what) { return bad_safetensors(file, "tensor '" + name + "': " + what); };
-  if (name.empty() || name.size() > kStoredNameMax)
+  if (name.empty() || name.size() > kStoredNameMax) {
     return bad_safetensors(file, "a tensor name that is empty or too long");
+  }
   if (!entry.is_object() || entry.size() != 3 || !entry.contains("dtype") || !entry.contains("shape") ||
-      !entry.contains("data_offsets"))
+      !entry.contains("data_offsets")) {
     return fault("expected exactly dtype, shape and data_offsets");
+  }
   StoredTensor tensor;
   tensor.name = name;
   const json& type = entry["dtype"];
@@ -51,14 +53,16 @@ Result<StoredTensor> parse_entry(const ByteSource& file, const std::string& name
     tensor.shape.push_back(static_cast<int64_t>(*number));
   }
   const json& offsets = entry["data_offsets"];
-  if (!offsets.is_array() || offsets.size() != 2 || !as_u63(offsets[0]) || !as_u63(offsets[1]))
+  if (!offsets.is_array() || offsets.size() != 2 || !as_u63(offsets[0]) || !as_u63(offsets[1])) {
     return fault("data_offsets must be two numbers");
+  }
   const uint64_t begin = *as_u63(offsets[0]);
   const uint64_t end = *as_u63(offsets[1]);
   const auto bytes = checked_bytes(tensor.shape, tensor.dtype);
-  if (begin > end || !bytes || *bytes != end - begin)
+  if (begin > end || !bytes || *bytes != end - begin) {
     return fault("shape " + shape_text(tensor.shape) + " of " + std::string(dtype_name(tensor.dtype)) +
                  " does not have the bytes " + std::to_string(begin) + " to " + std::to_string(end));
+  }
   tensor.offset = begin;
   tensor.bytes = *bytes;
   return tensor;
@@ -80,16 +84,18 @@ Status place(const ByteSource& file, SafetensorsHeader& header) {
   });
   uint64_t next = 0;
   for (StoredTensor& tensor : header.tensors) {
-    if (tensor.offset != next)
+    if (tensor.offset != next) {
       return bad_safetensors(file, "tensor '" + tensor.name + "' begins at byte " + std::to_string(tensor.offset) +
                                        " of the data, expected " + std::to_string(next));
+    }
     next += tensor.bytes;  // no overflow: each end was checked to be below 2^63, and they do not overlap
     tensor.offset += header.data_begin;
     header.index.emplace(tensor.name, header.index.size());
   }
-  if (header.data_begin + next != file.size())
+  if (header.data_begin + next != file.size()) {
     return bad_safetensors(file, "its header describes " + std::to_string(header.data_begin + next) +
                                      " bytes, the file has " + std::to_string(file.size()));
+  }
   return ok_status();
 }
 
@@ -105,8 +111,9 @@ Result<SafetensorsHeader> read_safetensors(const ByteSource& file) {
   if (file.size() < prefix.size()) return bad_safetensors(file, "it has " + std::to_string(file.size()) + " bytes");
   file.read_at(0, prefix);
   const uint64_t length = load_u64(prefix.data());
-  if (length > kSafetensorsHeaderMax || length > file.size() - prefix.size())
+  if (length > kSafetensorsHeaderMax || length > file.size() - prefix.size()) {
     return bad_safetensors(file, "header length " + std::to_string(length) + " exceeds the file or 16 MiB");
+  }
   std::string text(length, '\0');
   file.read_at(prefix.size(), std::as_writable_bytes(std::span(text)));
   Result<json> parsed = parse_json_strict(text, file.name() + ": the header", 3);
@@ -156,8 +163,9 @@ std::optional<uint64_t> checked_elements(const std::vector<int64_t>& shape) {
   uint64_t product = 1;
   for (int64_t size : shape) {
     if (size < 0) return std::nullopt;
-    if (__builtin_mul_overflow(product, static_cast<uint64_t>(size), &product) || product > INT64_MAX)
+    if (__builtin_mul_overflow(product, static_cast<uint64_t>(size), &product) || product > INT64_MAX) {
       return std::nullopt;
+    }
   }
   return product;
 }
@@ -165,8 +173,9 @@ std::optional<uint64_t> checked_elements(const std::vector<int64_t>& shape) {
 std::optional<uint64_t> checked_bytes(const std::vector<int64_t>& shape, DType dtype) {
   const auto elements = checked_elements(shape);
   uint64_t bytes = 0;
-  if (!elements || __builtin_mul_overflow(*elements, dtype_bytes(dtype), &bytes) || bytes > INT64_MAX)
+  if (!elements || __builtin_mul_overflow(*elements, dtype_bytes(dtype), &bytes) || bytes > INT64_MAX) {
     return std::nullopt;
+  }
   return bytes;
 }
 

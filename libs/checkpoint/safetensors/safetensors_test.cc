@@ -72,8 +72,9 @@ TEST(Safetensors, RefusesEveryInconsistency) {
       {file_of(R"({"__metadata__":{"a":1}})", 0), "not text"},
       {file_of("{\"\xff\":1}", 0), "not valid JSON"},
   };
-  for (const auto& [bytes, expected] : cases)
+  for (const auto& [bytes, expected] : cases) {
     EXPECT_NE(fault_of(bytes).find(expected), std::string::npos) << expected << " / " << fault_of(bytes);
+  }
 }
 
 TEST(Safetensors, CheckedSizes) {

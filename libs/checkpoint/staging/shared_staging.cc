@@ -83,9 +83,10 @@ bool SharedStaging::enter() {
   }, named{};
   if (fstat(fd_, &opened) != 0) throw errno_error("stat " + path_);
   // What is in it is trusted, so it must not come from somebody else who can write here.
-  if (!is_new && opened.st_uid != geteuid())
+  if (!is_new && opened.st_uid != geteuid()) {
     throw Error(path_ + " belongs to user " + std::to_string(opened.st_uid) + ", expected " +
                 std::to_string(geteuid()) + "; remove it or convert as that user");
+  }
   members_ = FileLock::wait(fd_, path_, kMembers, FileLock::Kind::kShared);
   const bool is_inside = members_ && fstatat(target_.parent_fd(), name_.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
                          named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
@@ -102,14 +103,16 @@ Result<bool> SharedStaging::settle(const StagingOptions& options) {
   if (found && (options.restart || !difference.empty())) {
     is_kept_ = true;
     const int kept = finished();
-    if (!difference.empty() && !options.restart && kept > 0)
+    if (!difference.empty() && !options.restart && kept > 0) {
       return refuse(ErrorCode::kBadRequest, path_ + " holds " + std::to_string(kept) +
                                                 " finished shards of another conversion, which differs in " +
                                                 difference + "; --restart removes them");
-    if (!members_->try_upgrade())
+    }
+    if (!members_->try_upgrade()) {
       return refuse(ErrorCode::kBadRequest, path_ + ": another process converts there" +
                                                 (difference.empty() ? "" : " what differs in " + difference) +
                                                 "; it must end first");
+    }
     if (!try_to_remove()) throw Error(path_ + ": cannot be removed");
     return false;
   }
@@ -126,8 +129,9 @@ Result<bool> SharedStaging::settle(const StagingOptions& options) {
 // With the exclusive lock of the members. Their lock goes last: who waits for it finds the folder gone, or empty.
 bool SharedStaging::try_to_remove() {
   std::error_code ignored;  // also called by a destructor; the folder is hidden, and what is left is found again
-  for (const fs::directory_entry& entry : fs::directory_iterator(path_, ignored))
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_, ignored)) {
     if (entry.path().filename() != kMembers) fs::remove_all(entry.path(), ignored);
+  }
   unlinkat(fd_, kMembers, 0);
   const bool removed = unlinkat(target_.parent_fd(), name_.c_str(), AT_REMOVEDIR) == 0;
   is_kept_ = true;
@@ -166,9 +170,11 @@ std::vector<ShardClaim> SharedStaging::claim(int shards_max) {
 // Of processes that ended.
 void SharedStaging::remove_parts(int shard) {
   const std::string prefix = shard_name(shard) + kPart;
-  for (const fs::directory_entry& entry : fs::directory_iterator(path_))
-    if (const std::string name = entry.path().filename().string(); name.starts_with(prefix))
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_)) {
+    if (const std::string name = entry.path().filename().string(); name.starts_with(prefix)) {
       unlinkat(fd_, name.c_str(), 0);
+    }
+  }
 }
 
 OutputFile SharedStaging::new_part(const ShardClaim& claim) {
@@ -180,8 +186,9 @@ OutputFile SharedStaging::new_part(const ShardClaim& claim) {
 void SharedStaging::finish(const ShardClaim& claim, OutputFile& part, const ShardNotes& notes) {
   const FileEntry entry = part.finish();
   const std::string name = shard_file_name(claim.shard(), shards_);
-  if (renameat(fd_, entry.name.c_str(), checkpoint_fd_, name.c_str()) != 0)
+  if (renameat(fd_, entry.name.c_str(), checkpoint_fd_, name.c_str()) != 0) {
     throw errno_error("rename " + path_ + "/" + entry.name + " to " + name);
+  }
   own_parts_.erase(entry.name);
   flush_folder(checkpoint_fd_, path_ + "/" + kCheckpoint);
   write(shard_name(claim.shard()) + ".json", shard_record_text({entry.bytes, entry.sha256, notes}), fd_);
@@ -206,8 +213,9 @@ void SharedStaging::write(const std::string& name, const std::string& text, int 
   OutputFile file(fd_, path_, "text-" + Id128::random().hex(), queues_.next());
   file.append(std::as_bytes(std::span(text)));
   file.finish();
-  if (renameat(fd_, file.name().c_str(), to_fd, name.c_str()) != 0)
+  if (renameat(fd_, file.name().c_str(), to_fd, name.c_str()) != 0) {
     throw errno_error("rename to " + path_ + "/" + name);
+  }
   flush_folder(to_fd, path_);
 }
 

@@ -230,8 +230,9 @@ TEST(StagingRecord, RoundTripsAndRefusesTheRest) {
   const ShardRecord record{123, std::string(64, 'a'), {4, {"one", "two"}}};
   EXPECT_EQ(parse_shard_record(shard_record_text(record)).value(), record);
   for (const char* text : {"", "{}", "[]", R"({"bytes":1,"sha256":"x","nonfinite":0,"warnings":[]})",
-                           R"({"bytes":"1","sha256":"x","nonfinite":0,"warnings":[]})"})
+                           R"({"bytes":"1","sha256":"x","nonfinite":0,"warnings":[]})"}) {
     EXPECT_FALSE(parse_shard_record(text).ok()) << text;
+  }
 }
 
 TEST(StagingRecord, NamesEveryDifference) {

@@ -65,8 +65,9 @@ Result<ShardRecord> parse_shard_record(std::string_view text) {
 std::string record_difference(std::string_view found, std::string_view expected) {
   const Result<json> a = parse_json_strict(found, "record", kDepthMax);
   const Result<json> b = parse_json_strict(expected, "record", kDepthMax);
-  if (!a.ok() || !b.ok() || !a.value().is_object() || !b.value().is_object())
+  if (!a.ok() || !b.ok() || !a.value().is_object() || !b.value().is_object()) {
     return found == expected ? "" : "its record, which cannot be read";
+  }
   std::string text;
   add_differences(a.value(), b.value(), "", text);
   return text;

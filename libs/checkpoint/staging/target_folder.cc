@@ -22,8 +22,9 @@ TargetFolder::TargetFolder(const std::string& path) : path_(path) {
 
 Result<TargetFolder> TargetFolder::open(const std::string& path) {
   TargetFolder target(path);
-  if (target.name_.empty() || target.name_ == "." || target.name_ == "..")
+  if (target.name_.empty() || target.name_ == "." || target.name_ == "..") {
     return refuse(ErrorCode::kBadRequest, "'" + path + "' does not name a folder to create");
+  }
   std::error_code failed;
   std::filesystem::create_directories(target.parent_, failed);
   if (failed) return refuse(ErrorCode::kBadRequest, target.parent_ + ": cannot be created: " + failed.message());
@@ -58,8 +59,9 @@ Status TargetFolder::publish(int from_fd, const std::string& name) const {
     // Some network file systems lack the flag. A plain rename still refuses to replace a folder that holds anything.
     failed = renameat(from_fd, name.c_str(), parent_fd_, name_.c_str());
   }
-  if (failed != 0 && (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR))
+  if (failed != 0 && (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR)) {
     return refuse(ErrorCode::kBadRequest, path_ + ": appeared meanwhile; nothing was replaced");
+  }
   if (failed != 0) throw errno_error("rename to " + path_);
   if (fsync(parent_fd_) != 0) throw errno_error("fsync " + parent_);
   return ok_status();

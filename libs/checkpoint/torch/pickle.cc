@@ -57,8 +57,9 @@ std::optional<ValueId> PickleDocument::find(ValueId dict_or_opaque, std::string_
   }
   if (kind(id) != ValueKind::kDict) return std::nullopt;
   const auto& list = pairs(id);
-  for (auto pair = list.rbegin(); pair != list.rend(); ++pair)
+  for (auto pair = list.rbegin(); pair != list.rend(); ++pair) {
     if (kind(pair->first) == ValueKind::kString && text(pair->first) == key) return pair->second;
+  }
   return std::nullopt;
 }
 

@@ -241,14 +241,16 @@ GlobalRole role_of_global(std::string_view name) {
 }
 
 std::optional<DType> storage_dtype(std::string_view name) {
-  for (const auto& [storage, dtype] : kStorages)
+  for (const auto& [storage, dtype] : kStorages) {
     if (storage == name) return dtype;
+  }
   return std::nullopt;
 }
 
 std::string_view refused_opcode_name(unsigned char opcode) {
-  for (const auto& [value, name] : kRefusedOpcodes)
+  for (const auto& [value, name] : kRefusedOpcodes) {
     if (value == opcode) return name;
+  }
   return "";
 }
 

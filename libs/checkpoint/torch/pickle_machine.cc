@@ -100,11 +100,13 @@ bool PickleMachine::fail_opcode(unsigned char opcode) {
   } else if (name == "STACK_GLOBAL" && stack_.size() >= 2) {
     const ValueId module = stack_[stack_.size() - 2];
     const ValueId leaf = stack_.back();
-    if (doc_.kind(module) == ValueKind::kString && doc_.kind(leaf) == ValueKind::kString)
+    if (doc_.kind(module) == ValueKind::kString && doc_.kind(leaf) == ValueKind::kString) {
       target = printable(doc_.text(module)) + "." + printable(doc_.text(leaf));
+    }
   }
-  if (!target.empty())
+  if (!target.empty()) {
     return fail("the pickle names " + target + " by opcode " + std::string(name) + place() + "; refused");
+  }
   return fail("the pickle uses opcode " + std::string(name) + place() + ", which torch.save does not write; refused");
 }
 
@@ -146,8 +148,9 @@ bool PickleMachine::take(size_t count, std::string_view& out) {
 
 bool PickleMachine::take_line(std::string_view& out) {
   const size_t end = doc_.bytes_->find('\n', at_);
-  if (end == std::string::npos || end - at_ > limits_.key_bytes)
+  if (end == std::string::npos || end - at_ > limits_.key_bytes) {
     return fail("the pickle is damaged: a name does not end at byte " + std::to_string(at_));
+  }
   out = std::string_view(*doc_.bytes_).substr(at_, end - at_);
   at_ = end + 1;
   return true;
@@ -228,8 +231,9 @@ bool PickleMachine::proto() {
 }
 
 bool PickleMachine::mark() {
-  if (marks_.size() >= limits_.mark_depth)
+  if (marks_.size() >= limits_.mark_depth) {
     return fail("the pickle nests deeper than " + std::to_string(limits_.mark_depth));
+  }
   marks_.push_back(stack_.size());
   return true;
 }
@@ -313,8 +317,9 @@ bool PickleMachine::tuple() {
 
 bool PickleMachine::push_top_as_tuple(size_t count) {
   std::vector<ValueId> items(count);
-  for (size_t i = count; i > 0; --i)
+  for (size_t i = count; i > 0; --i) {
     if (!pop(items[i - 1])) return false;
+  }
   return push_sequence(ValueKind::kTuple, std::move(items));
 }
 
@@ -326,8 +331,9 @@ bool PickleMachine::put(uint64_t key) {
   ValueId value = 0;
   if (!top(value)) return false;
   if (!memo_.contains(key)) {
-    if (memo_.size() >= limits_.memo_entries)
+    if (memo_.size() >= limits_.memo_entries) {
       return fail("the pickle remembers more than " + std::to_string(limits_.memo_entries) + " values");
+    }
     if (!charge(4 * sizeof(uint64_t))) return false;
   }
   memo_[key] = value;

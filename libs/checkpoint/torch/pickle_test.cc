@@ -125,8 +125,9 @@ TEST(Pickle, RefusesDangerousNamesThatAreOnlyHeld) {
   for (const std::string& body :
        {"](" + system + "e", "}" + system + "Ns", object + op::dict({{"__setstate__", system}}) + "b",
         object + system + "b", op::call(op::global("some", "thing"), {op::tuple({"](" + system + "e"})}),
-        object + system + "a"})
+        object + system + "a"}) {
     EXPECT_NE(fault_of(body).find("holds posix.system"), std::string::npos) << fault_of(body);
+  }
 }
 
 TEST(Pickle, RefusesOpcodesByName) {
@@ -138,8 +139,9 @@ TEST(Pickle, RefusesOpcodesByName) {
       {"(NNd", "DICT"},    {"(NNl", "LIST"},  {"(N\x90", "ADDITEMS"}, {"(N\x91", "FROZENSET"}, {"(1", "POP_MARK"},
       {"N2", "DUP"},       {"I1\n", "INT"},   {"L1\n", "LONG"},       {"S'a'\n", "STRING"},    {"\x95", "FRAME"},
       {"\x94", "MEMOIZE"}, {"\x8b", "LONG4"}, {"\x92", "NEWOBJ_EX"}};
-  for (const auto& [body, name] : cases)
+  for (const auto& [body, name] : cases) {
     EXPECT_NE(fault_of(body).find(std::string("opcode ") + name + ","), std::string::npos) << fault_of(body);
+  }
   EXPECT_NE(fault_of("\xff").find("is not an opcode"), std::string::npos);
 }
 
@@ -163,8 +165,9 @@ TEST(Pickle, RefusesDamage) {
       {half_tensor(4, 0, {4}, {1}) + "N" + "N" + "s", "not a dict"},
       {half_tensor(4, 0, {4}, {1}) + "}b", "has none"},
   };
-  for (const auto& [body, expected] : cases)
+  for (const auto& [body, expected] : cases) {
     EXPECT_NE(fault_of(body).find(expected), std::string::npos) << expected << " / " << fault_of(body);
+  }
   EXPECT_FALSE(read_pickle("", "x", {}).ok());
   EXPECT_FALSE(read_pickle("N.", "x", {}).ok());
   EXPECT_NE(read_pickle(std::string("\x80\x04N.", 4), "x", {}).refusal().message.find("protocol is 4, expected 2"),
@@ -195,8 +198,9 @@ TEST(Pickle, RefusesTensorsThatDoNotFit) {
       {op::tuple({op::storage("HalfStorage", "0", 4), op::storage("HalfStorage", "0", 5)}), "two ways"},
       {op::tuple({op::storage("HalfStorage", "0", 4), op::storage("FloatStorage", "0", 4)}), "two ways"},
   };
-  for (const auto& [body, expected] : cases)
+  for (const auto& [body, expected] : cases) {
     EXPECT_NE(fault_of(body).find(expected), std::string::npos) << expected << " / " << fault_of(body);
+  }
   EXPECT_EQ(fault_of(half_tensor(12, 12, {0}, {1})), "accepted");
   EXPECT_EQ(fault_of(half_tensor(12, 0, {1, 12}, {0, 1})), "accepted");  // a stride that is never used
 }
@@ -227,9 +231,10 @@ TEST(Pickle, BudgetsHold) {
 TEST(Pickle, SelfReferenceAndSharing) {
   EXPECT_EQ(fault_of("]q\x01h\x01" + std::string("a")), "accepted");
   std::string laughs = "]q" + std::string(1, '\0');
-  for (int i = 0; i < 100; ++i)
+  for (int i = 0; i < 100; ++i) {
     laughs += "](h" + std::string(1, static_cast<char>(i)) + "h" + std::string(1, static_cast<char>(i)) + "eq" +
               std::string(1, static_cast<char>(i + 1));
+  }
   EXPECT_NE(fault_of(laughs).find("exactly one value"), std::string::npos);
   std::string deep = "";
   for (int i = 0; i < 200'000; ++i) deep += "]";

@@ -55,10 +55,11 @@ void PickleWriter::text(std::string_view value) {
 }
 
 void PickleWriter::integer(int64_t value) {
-  if (value >= INT32_MIN && value <= INT32_MAX)
+  if (value >= INT32_MIN && value <= INT32_MAX) {
     (body_ += kInt32) += little(static_cast<uint64_t>(value), 4);
-  else
+  } else {
     (body_ += kLong8) += little(static_cast<uint64_t>(value), 8);
+  }
 }
 
 void PickleWriter::boolean(bool value) { body_ += value ? kTrue : kFalse; }

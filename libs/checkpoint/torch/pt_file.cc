@@ -15,8 +15,9 @@ constexpr std::string_view kHowToConvert = "; load it with a current PyTorch and
 // A member's name after the root folder: one of a few fixed names, or data/<up to nine digits>.
 bool is_known_member(std::string_view rest) {
   for (std::string_view known :
-       {"data.pkl", "version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"})
+       {"data.pkl", "version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"}) {
     if (rest == known) return true;
+  }
   if (!rest.starts_with("data/")) return false;
   rest.remove_prefix(5);
   return !rest.empty() && rest.size() <= 9 &&
@@ -69,9 +70,10 @@ Result<std::unique_ptr<PtFile>> PtFile::open(const std::string& path) {
 
 Result<std::unique_ptr<PtFile>> PtFile::read(std::unique_ptr<const ByteSource> source) {
   std::unique_ptr<PtFile> file(new PtFile(std::move(source)));  // private constructor
-  if (!first_bytes(*file->source_).starts_with("PK"))
+  if (!first_bytes(*file->source_).starts_with("PK")) {
     return refuse(ErrorCode::kUnsupportedFormat,
                   file->name() + ": not a supported checkpoint: " + guess_of(*file->source_));
+  }
   if (Status status = file->load(); !status.ok()) return status.refusal();
   return file;
 }
@@ -85,13 +87,15 @@ Status PtFile::load() {
   if (const ZipEntry* order = zip.value().find(root + "/byteorder")) {
     const Result<std::string> text = read_member(*order, 16);
     if (!text.ok()) return text.refusal();
-    if (text.value() != "little")
+    if (text.value() != "little") {
       return refuse(ErrorCode::kUnsupportedFormat,
                     name() + ": byte order is '" + text.value() + "', expected 'little'");
+    }
   }
   const ZipEntry* pickle = zip.value().find(root + "/data.pkl");
-  if (pickle == nullptr)
+  if (pickle == nullptr) {
     return refuse(ErrorCode::kUnsupportedFormat, name() + ": a zip file without data.pkl, so not one of torch.save");
+  }
   Result<std::string> bytes = read_member(*pickle, PickleLimits{}.bytes);
   if (!bytes.ok()) return bytes.refusal();
   Result<PickleDocument> document = read_pickle(std::move(bytes).value(), name());
@@ -103,24 +107,28 @@ Status PtFile::load() {
 Status PtFile::check_members(const ZipDirectory& zip, std::string& root) const {
   for (const ZipEntry& entry : zip.entries) {
     const size_t slash = entry.name.find('/');
-    if (slash == std::string::npos || slash == 0 || slash > 255)
+    if (slash == std::string::npos || slash == 0 || slash > 255) {
       return refuse(ErrorCode::kUnsupportedFormat, name() + ": a zip file, but not one of torch.save");
+    }
     if (root.empty()) root = entry.name.substr(0, slash);
-    if (entry.name.compare(0, slash, root) != 0 || !is_known_member(std::string_view(entry.name).substr(slash + 1)))
+    if (entry.name.compare(0, slash, root) != 0 || !is_known_member(std::string_view(entry.name).substr(slash + 1))) {
       return refuse(ErrorCode::kUnsupportedFormat,
                     name() + ": holds a member that torch.save does not write ('" + entry.name.substr(0, 80) + "')");
+    }
   }
   return ok_status();
 }
 
 Result<std::string> PtFile::read_member(const ZipEntry& entry, uint64_t max_bytes) const {
-  if (entry.bytes > max_bytes)
+  if (entry.bytes > max_bytes) {
     return refuse(ErrorCode::kDataCorrupt, name() + ": member " + entry.name + " has " + std::to_string(entry.bytes) +
                                                " bytes, at most " + std::to_string(max_bytes) + " are read");
+  }
   std::string text(entry.bytes, '\0');
   source_->read_at(entry.offset, std::as_writable_bytes(std::span(text)));
-  if (crc32(0, std::as_bytes(std::span(text))) != entry.crc32)
+  if (crc32(0, std::as_bytes(std::span(text))) != entry.crc32) {
     return refuse(ErrorCode::kDataCorrupt, name() + ": member " + entry.name + " is damaged (CRC-32 differs)");
+  }
   return text;
 }
 
@@ -132,17 +140,19 @@ Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) 
     const ZipEntry* entry = zip.find(member);
     if (entry == nullptr) return refuse(ErrorCode::kDataCorrupt, name() + ": storage " + member + " is missing");
     const uint64_t expected = static_cast<uint64_t>(storage.numel) * dtype_bytes(storage.dtype);
-    if (entry->bytes != expected)
+    if (entry->bytes != expected) {
       return refuse(ErrorCode::kDataCorrupt, name() + ": storage " + member + " has " + std::to_string(entry->bytes) +
                                                  " bytes, its description says " + std::to_string(expected));
+    }
     records_.push_back(*entry);
   }
   is_checked_.resize(records_.size());
   uint64_t logical = 0;
   for (const PickleTensor& tensor : document_.tensors()) {
     logical += static_cast<uint64_t>(rows_of(tensor) * columns_of(tensor)) * dtype_bytes(dtype(tensor));
-    if (logical > 2 * source_->size())
+    if (logical > 2 * source_->size()) {
       return refuse(ErrorCode::kDataCorrupt, name() + ": its tensors claim more than twice the bytes of the file");
+    }
   }
   return ok_status();
 }
@@ -160,8 +170,9 @@ Status PtFile::check_storage(const PickleTensor& tensor) {
     crc = crc32(crc, part);
     done += part.size();
   }
-  if (crc != entry.crc32)
+  if (crc != entry.crc32) {
     return refuse(ErrorCode::kDataCorrupt, name() + ": member " + entry.name + " is damaged (CRC-32 differs)");
+  }
   is_checked_[tensor.storage] = true;
   return ok_status();
 }
@@ -184,16 +195,18 @@ void PtFile::read_rows(const PickleTensor& tensor, int64_t row, int64_t rows, st
     const bool is_dense = row_stride == columns || rows == 1;
     const int64_t reads = is_dense ? 1 : rows;
     const size_t bytes = is_dense ? out.size() : row_bytes;
-    for (int64_t i = 0; i < reads; ++i)
+    for (int64_t i = 0; i < reads; ++i) {
       source_->read_at(base + static_cast<uint64_t>((row + i) * row_stride * element),
                        out.subspan(static_cast<size_t>(i) * bytes, bytes));
+    }
     return;
   }
   std::vector<std::byte> column(static_cast<size_t>(rows * element));  // transposed: the rows of a column are adjacent
   for (int64_t c = 0; c < columns; ++c) {
     source_->read_at(base + static_cast<uint64_t>((row + c * tensor.stride[1]) * element), column);
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows; ++r) {
       std::memcpy(out.data() + (r * columns + c) * element, column.data() + r * element, static_cast<size_t>(element));
+    }
   }
 }
 

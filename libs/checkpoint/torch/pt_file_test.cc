@@ -129,8 +129,9 @@ TEST(PtFile, SaysWhatElseAFileIs) {
       {"version https://git-lfs.github.com/spec/v1", "Git LFS"},
       {"garbage", "not a zip file"},
   };
-  for (const auto& [bytes, expected] : cases)
+  for (const auto& [bytes, expected] : cases) {
     EXPECT_NE(Opened(bytes).fault().find(expected), std::string::npos) << Opened(bytes).fault();
+  }
 }
 
 }  // namespace pt_file_test

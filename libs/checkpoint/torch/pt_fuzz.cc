@@ -17,8 +17,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto zip = read_zip(first); zip.ok()) {
     for (const ZipEntry& entry : zip.value().entries) {
       const uint32_t crc = crc32(0, std::span(bytes).subspan(entry.offset, entry.bytes));
-      for (size_t i = 0; i + 4 <= size; ++i)
+      for (size_t i = 0; i + 4 <= size; ++i) {
         if (std::memcmp(bytes.data() + i, &entry.crc32, 4) == 0) std::memcpy(bytes.data() + i, &crc, 4);
+      }
     }
   }
   auto file = PtFile::read(std::make_unique<MemorySource>(std::span<const std::byte>(bytes)));

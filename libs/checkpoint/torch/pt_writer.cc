@@ -92,10 +92,11 @@ void PtWriter::end_member() {
   const bool wide = is_wide(member_.bytes);
   Record descriptor;
   descriptor.u32(kDescriptorSignature).u32(member_.crc);
-  if (wide)
+  if (wide) {
     descriptor.u64(member_.bytes).u64(member_.bytes);
-  else
+  } else {
     descriptor.u32(member_.bytes).u32(member_.bytes);
+  }
   put(descriptor.bytes());
   Record extra;
   const bool is_far = is_wide(member_.offset);

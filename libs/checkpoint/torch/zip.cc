@@ -59,14 +59,17 @@ Result<Directory> read_end64(const ByteSource& file, const Fields& end) {
   const Fields locator(std::span<const std::byte>(bytes).subspan(kEnd64Bytes));
   if (record.u32(0) != kEnd64Signature || record.u64(4) != kEnd64Bytes - 12 || locator.u64(8) != record_offset ||
       locator.u32(4) != 0 || locator.u32(16) > 1 || record.u32(16) != 0 || record.u32(20) != 0 ||
-      record.u64(24) != record.u64(32))
+      record.u64(24) != record.u64(32)) {
     return bad_zip(file, "the zip64 end record is malformed");
+  }
   const Directory directory{record.u64(48), record.u64(40), record.u64(32)};
   if (!agrees(end.u16(10), directory.entries, 0xffff) || !agrees(end.u32(12), directory.bytes, 0xffffffff) ||
-      !agrees(end.u32(16), directory.offset, 0xffffffff))
+      !agrees(end.u32(16), directory.offset, 0xffffffff)) {
     return bad_zip(file, "its two end records contradict each other");
-  if (directory.offset > record_offset || record_offset - directory.offset != directory.bytes)
+  }
+  if (directory.offset > record_offset || record_offset - directory.offset != directory.bytes) {
     return bad_zip(file, "the directory does not end where the end record begins");
+  }
   return directory;
 }
 
@@ -75,8 +78,9 @@ Result<Directory> find_directory(const ByteSource& file) {
   std::array<std::byte, kEndBytes> bytes{};
   file.read_at(file.size() - kEndBytes, bytes);
   const Fields end(bytes);
-  if (end.u32(0) != kEndSignature || end.u16(20) != 0)
+  if (end.u32(0) != kEndSignature || end.u16(20) != 0) {
     return bad_zip(file, "it does not end like a zip file (is it cut, or of the format before PyTorch 1.6?)");
+  }
   if (end.u16(4) != 0 || end.u16(6) != 0 || end.u16(8) != end.u16(10)) return bad_zip(file, "it spans several disks");
   if (file.size() >= kEndBytes + kLocator64Bytes) {
     std::array<std::byte, 4> signature{};
@@ -85,8 +89,9 @@ Result<Directory> find_directory(const ByteSource& file) {
   }
   const Directory directory{end.u32(16), end.u32(12), end.u16(10)};
   const uint64_t end_offset = file.size() - kEndBytes;
-  if (directory.offset > end_offset || end_offset - directory.offset != directory.bytes)
+  if (directory.offset > end_offset || end_offset - directory.offset != directory.bytes) {
     return bad_zip(file, "the directory does not end where the end record begins");
+  }
   return directory;
 }
 
@@ -128,8 +133,9 @@ Result<Member> parse_record(const ByteSource& file, std::span<const std::byte> b
   const size_t name_bytes = fields.u16(28);
   const size_t extra_bytes = fields.u16(30);
   length = kDirectoryBytes + name_bytes + extra_bytes;
-  if (fields.u16(32) != 0 || name_bytes == 0 || name_bytes > kNameMax || bytes.size() < length)
+  if (fields.u16(32) != 0 || name_bytes == 0 || name_bytes > kNameMax || bytes.size() < length) {
     return bad_zip(file, "a directory entry is malformed");
+  }
   Member member;
   member.entry.name.assign(reinterpret_cast<const char*>(bytes.data()) + kDirectoryBytes, name_bytes);
   const auto fault = [&](const char* what) { return bad_zip(file, "member '" + member.entry.name + "' " + what); };
@@ -143,8 +149,9 @@ Result<Member> parse_record(const ByteSource& file, std::span<const std::byte> b
   member.entry.bytes = fields.u32(24);
   member.header_offset = fields.u32(42);
   if (!widen(bytes.subspan(kDirectoryBytes + name_bytes, extra_bytes),
-             {&member.entry.bytes, &packed, &member.header_offset}))
+             {&member.entry.bytes, &packed, &member.header_offset})) {
     return fault("has a malformed extra field");
+  }
   if (packed != member.entry.bytes) return fault("has two different sizes");
   return member;
 }
@@ -153,28 +160,33 @@ Result<Member> parse_record(const ByteSource& file, std::span<const std::byte> b
 Status resolve(const ByteSource& file, const Directory& directory, Member& member) {
   const auto fault = [&](const char* what) { return bad_zip(file, "member '" + member.entry.name + "' " + what); };
   std::array<std::byte, kLocalBytes> head{};
-  if (member.header_offset > directory.offset || directory.offset - member.header_offset < kLocalBytes)
+  if (member.header_offset > directory.offset || directory.offset - member.header_offset < kLocalBytes) {
     return fault("begins outside of the file");
+  }
   file.read_at(member.header_offset, head);
   const Fields fields(head);
   const size_t name_bytes = fields.u16(26);
   const size_t extra_bytes = fields.u16(28);
   if (fields.u32(0) != kLocalSignature || fields.u16(8) != 0 || name_bytes != member.entry.name.size() ||
-      fields.u16(6) != member.flags)
+      fields.u16(6) != member.flags) {
     return fault("has a local header that contradicts the directory");
+  }
   member.entry.offset = member.header_offset + kLocalBytes + name_bytes + extra_bytes;
-  if (member.entry.offset > directory.offset || directory.offset - member.entry.offset < member.entry.bytes)
+  if (member.entry.offset > directory.offset || directory.offset - member.entry.offset < member.entry.bytes) {
     return fault("reaches outside of the file");
+  }
   std::vector<std::byte> rest(name_bytes + extra_bytes);
   file.read_at(member.header_offset + kLocalBytes, rest);
-  if (std::memcmp(rest.data(), member.entry.name.data(), name_bytes) != 0)
+  if (std::memcmp(rest.data(), member.entry.name.data(), name_bytes) != 0) {
     return fault("has another name in its local header");
+  }
   if ((member.flags & kFlagDescriptor) != 0) return ok_status();  // sizes may follow the data instead
   uint64_t bytes = fields.u32(22);
   uint64_t packed = fields.u32(18);
   if (!widen(std::span<const std::byte>(rest).subspan(name_bytes), {&bytes, &packed}) || bytes != member.entry.bytes ||
-      packed != member.entry.bytes || fields.u32(14) != member.entry.crc32)
+      packed != member.entry.bytes || fields.u32(14) != member.entry.crc32) {
     return fault("has a local header that contradicts the directory");
+  }
   return ok_status();
 }
 
@@ -204,10 +216,11 @@ const ZipEntry* ZipDirectory::find(std::string_view name) const {
 Result<ZipDirectory> read_zip(const ByteSource& file) {
   const Result<Directory> directory = find_directory(file);
   if (!directory.ok()) return directory.refusal();
-  if (directory.value().entries > kZipEntriesMax || directory.value().bytes > kZipDirectoryMax)
+  if (directory.value().entries > kZipEntriesMax || directory.value().bytes > kZipDirectoryMax) {
     return bad_zip(file, "it has " + std::to_string(directory.value().entries) + " members in a directory of " +
                              std::to_string(directory.value().bytes) + " bytes; at most " +
                              std::to_string(kZipEntriesMax) + " and 64 MiB are read");
+  }
   std::vector<std::byte> bytes(directory.value().bytes);
   file.read_at(directory.value().offset, bytes);
   Result<std::vector<Member>> parsed = parse_directory(file, directory.value(), bytes);
@@ -221,8 +234,9 @@ Result<ZipDirectory> read_zip(const ByteSource& file) {
     if (zip.entries.empty() && member.header_offset != 0) return bad_zip(file, "bytes precede the first member");
     if (member.header_offset < end) return bad_zip(file, "member '" + member.entry.name + "' overlaps another");
     end = member.entry.offset + member.entry.bytes;
-    if (!zip.index.emplace(member.entry.name, zip.entries.size()).second)
+    if (!zip.index.emplace(member.entry.name, zip.entries.size()).second) {
       return bad_zip(file, "member '" + member.entry.name + "' occurs twice");
+    }
     zip.entries.push_back(std::move(member.entry));
   }
   Sha256 hash;

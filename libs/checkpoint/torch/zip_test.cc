@@ -83,8 +83,9 @@ TEST(Zip, RefusesWhatContradictsItself) {
       {zip_bytes({{"a/x", "1"}, {"a/x", "1"}}), "occurs twice"},
       {zip_bytes({{std::string("a\0b", 3), "1"}}), "zero byte"},
   };
-  for (const auto& [bytes, expected] : cases)
+  for (const auto& [bytes, expected] : cases) {
     EXPECT_NE(fault_of(bytes).find(expected), std::string::npos) << expected << " / " << fault_of(bytes);
+  }
 }
 
 // Two directory entries that name the same bytes: the shape of the quoted-overlap zip bomb.

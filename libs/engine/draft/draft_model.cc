@@ -57,8 +57,9 @@ std::vector<std::vector<TokenId>> DraftModel::draft(std::span<const batching::Dr
       if (!plan) break;
       leader_.start(*plan);
     }
-    for (const batching::SequenceEvent& event : planner_.apply(leader_.finish()))
+    for (const batching::SequenceEvent& event : planner_.apply(leader_.finish())) {
       if (event.token) drafts[event.id].push_back(*event.token);
+    }
   }
   drafted_at_ = clock_.now();
   policy_.drafted(static_cast<int32_t>(queries.size()), ms_since(begin, *drafted_at_));
@@ -67,8 +68,9 @@ std::vector<std::vector<TokenId>> DraftModel::draft(std::span<const batching::Dr
 
 Status check_draft_model(const model_spec::OptConfig& draft, const model_spec::OptConfig& model) {
   if (draft.vocab_real == model.vocab_real && draft.eos_id == model.eos_id &&
-      draft.more_eos_ids == model.more_eos_ids && draft.pad_id == model.pad_id)
+      draft.more_eos_ids == model.more_eos_ids && draft.pad_id == model.pad_id) {
     return ok_status();
+  }
   return refuse(ErrorCode::kBadRequest, "draft-model: " + draft.name + " has " + std::to_string(draft.vocab_real) +
                                             " ids, expected the " + std::to_string(model.vocab_real) + " of " +
                                             model.name + ", with the same special ids");

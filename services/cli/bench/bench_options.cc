@@ -31,9 +31,10 @@ std::optional<int32_t> parse_number(std::string_view text) {
 }
 
 Status check_world(const BenchOptions& options, const BenchPlan& plan, const checkpoint::Manifest* stored) {
-  if (!is_legal_world(plan.config, options.world))
+  if (!is_legal_world(plan.config, options.world)) {
     return bad_option("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
                       " ranks; possible are " + legal_worlds_text(plan.config));
+  }
   return stored == nullptr ? ok_status() : check_shards(plan.folder, *stored, options.world);
 }
 
@@ -53,16 +54,19 @@ Status find_named_model(const BenchOptions& options, BenchPlan& plan) {
 }
 
 Status find_model(const BenchOptions& options, BenchPlan& plan) {
-  if (options.model.empty())
+  if (options.model.empty()) {
     return bad_option("model: expected the folder of a sharded checkpoint, or a published name with --random-weights");
+  }
   const size_t equals = options.model.find('=');
   const bool is_name = equals == std::string::npos && !std::filesystem::exists(options.model);
-  if (is_name && options.random_weights && options.through == "pipeline" && options.connect.empty())
+  if (is_name && options.random_weights && options.through == "pipeline" && options.connect.empty()) {
     return bad_option(
         "random-weights: a pipeline needs a folder with a manifest and a tokenizer; leave out --through pipeline");
+  }
   if (is_name && (options.random_weights || !options.connect.empty())) return find_named_model(options, plan);
-  if (is_name && model_spec::find_published(options.model) != nullptr)
+  if (is_name && model_spec::find_published(options.model) != nullptr) {
     return bad_option("model: there is no folder " + options.model + "; with --random-weights the name is enough");
+  }
   plan.folder = equals == std::string::npos ? options.model : options.model.substr(equals + 1);
   const auto identity = checkpoint::read_model_identity(plan.folder);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
@@ -196,8 +200,9 @@ Result<BenchPlan> plan_bench(const BenchOptions& options) {
   if (!spec.ok()) return spec.refusal();
   plan.spec = std::move(spec).value();
   if (Status status = find_model(options, plan); !status.ok()) return status.refusal();
-  if (Status status = check_context(plan.spec, plan.name, plan.config.max_positions); !status.ok())
+  if (Status status = check_context(plan.spec, plan.name, plan.config.max_positions); !status.ok()) {
     return status.refusal();
+  }
   plan.worker_options = engine_sizes(options, plan.spec);
   if (!options.dtype.empty()) plan.worker_options.push_back("dtype=" + options.dtype);
   if (options.random_format != "none") plan.worker_options.push_back("random-format=" + options.random_format);

@@ -30,8 +30,9 @@ TEST(BenchOptions, BatchesAreListsAndDoublings) {
   EXPECT_THAT(parse_batches("3..20,1,6").value(), ElementsAre(3, 6, 12, 1));
   EXPECT_THAT(parse_batches("4096").value(), ElementsAre(4096));
   for (const char* text :
-       {"", "0", "1,", ",1", "1,,2", "a", "-1", "1..", "..4", "8..4", "4097", "1 2", "1.5", "9999999999"})
+       {"", "0", "1,", ",1", "1,,2", "a", "-1", "1..", "..4", "8..4", "4097", "1 2", "1.5", "9999999999"}) {
     EXPECT_FALSE(parse_batches(text).ok()) << text;
+  }
   EXPECT_THAT(parse_batches("0").refusal().message, HasSubstr("found '0'"));
 }
 

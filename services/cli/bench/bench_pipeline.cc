@@ -46,9 +46,10 @@ client::JobStream stream_into(const std::shared_ptr<Heard>& heard) {
     const std::lock_guard lock(heard->mutex);
     heard->count_tokens(result.job, static_cast<uint32_t>(result.ids.size()));
     ++heard->finished;
-    if (result.state != protocol::JobState::kSucceeded)
+    if (result.state != protocol::JobState::kSucceeded) {
       heard->failure = "job " + result.job.hex() + " " + std::string(job_state_name(result.state)) +
                        (result.message.empty() ? "" : ": " + result.message);
+    }
     heard->changed.notify_one();
   };
   stream.on_lost = [heard](const Refusal& why) {
@@ -65,8 +66,9 @@ int32_t leases_of(Client& client, const std::string& model) {
   for (const auto& [endpoint, status] : client.status()) {
     for (const protocol::ServiceStatus& service : value_or_fail(status).services) {
       const auto& models = service.models;
-      if (service.kind == "worker" && std::find(models.begin(), models.end(), model) != models.end())
+      if (service.kind == "worker" && std::find(models.begin(), models.end(), model) != models.end()) {
         leases += service.capacity;
+      }
     }
   }
   return leases;
@@ -172,9 +174,10 @@ class PipelineRuns {
   }
 
   double check_tokens(int64_t tokens, double seconds) const {
-    if (tokens != output_tokens_)
+    if (tokens != output_tokens_) {
       throw Error("expected " + std::to_string(output_tokens_) + " new tokens, the pipeline gave " +
                   std::to_string(tokens));
+    }
     return seconds;
   }
 

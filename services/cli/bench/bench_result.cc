@@ -129,18 +129,21 @@ json to_json(const BenchResult& result) {
                {"complete", result.complete},
                {"settings", workload::to_json(result.spec)},
                {"measurements", json::array()}};
-  for (const BenchMeasurement& measurement : result.measurements)
+  for (const BenchMeasurement& measurement : result.measurements) {
     root["measurements"].push_back(measurement_json(measurement, result.spec));
+  }
   return root;
 }
 
 Result<BenchResult> bench_result_from_json(const json& root) {
   const auto bad_result = [](const std::string& what) { return refuse(ErrorCode::kDataCorrupt, what); };
-  if (!root.is_object() || root.value("format", json()) != kFormat)
+  if (!root.is_object() || root.value("format", json()) != kFormat) {
     return bad_result("expected a result of 'optserve bench', found another JSON value");
-  if (root.value("format_version", json()) != kFormatVersion)
+  }
+  if (root.value("format_version", json()) != kFormatVersion) {
     return bad_result("expected format_version " + std::to_string(kFormatVersion) + ", found " +
                       root.value("format_version", json()).dump());
+  }
   try {
     auto spec = workload::bench_spec_from_json(root.at("settings"));
     if (!spec.ok()) return spec.refusal();

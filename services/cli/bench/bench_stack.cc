@@ -37,9 +37,10 @@ BenchStack::BenchStack(const std::vector<std::string>& arguments, const std::str
   const StackFolder stack(stack_folder(folder));
   process_ = std::make_unique<Process>(LaunchSpec{sibling_program("optserve"), arguments, logs.log_path("up")});
   while (true) {
-    if (const auto status = process_->child.poll_exit())
+    if (const auto status = process_->child.poll_exit()) {
       throw Error("the pipeline did not start: optserve up " + describe_exit(*status) + "\n" +
                   logs.log_tail("up", kUpTailLines));
+    }
     if (shutdown_requested()) throw Error("interrupted while the pipeline started");
     const auto state = stack.read_state();
     if (state.ok() && state.value().state == "ready") {

@@ -182,8 +182,9 @@ class BenchCommand final : public Command {
     write_file(plot_file_, render_plot(all));
     std::fprintf(stderr, "%s: %zu series measured, %zu published\n", plot_file_.c_str(), all.size() - published,
                  published);
-    if (left_out)
+    if (left_out) {
       std::fputs("published figures of other prompt and output lengths than the measured ones are left out\n", stderr);
+    }
     return kExitOk;
   }
 

@@ -61,8 +61,9 @@ class Runner {
     for (const auto& make : kMakeCommands) commands.push_back(make());
     for (const auto& command : commands) command->declare(parser);
     if (const int status = parser.parse(argc_, argv_); status >= 0) return status;
-    for (const std::string& warning : parser.warnings())
+    for (const std::string& warning : parser.warnings()) {
       std::fprintf(stderr, "optserve: warning: %s\n", warning.c_str());
+    }
     for (const auto& command : commands) {
       if (command->selected) return flushed(command->run(clock));
     }

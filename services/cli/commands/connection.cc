@@ -98,9 +98,10 @@ JobId find_key(Client& client, const std::string& tenant, const std::string& key
   for (const protocol::JobSummary& job : list_jobs(client, filter, kJobsSearched).jobs) {
     if (job.key == key) newest = job.job;  // the list is in the order of acceptance
   }
-  if (!newest)
+  if (!newest) {
     fail(refuse(ErrorCode::kNotFound, "no job " + (tenant.empty() ? std::string() : "of tenant '" + tenant + "' ") +
                                           "has the key '" + key + "'"));
+  }
   return *newest;
 }
 
@@ -154,13 +155,14 @@ Connection Connection::open(const ConnectionOptions& options) {
   check_that_somebody_listens(client_options.endpoints, client_options.timeout);
   connection.client_ = std::make_unique<Client>(client_options);
   connection.status_ = connection.client_->status();
-  if (!answers(connection.status_))
+  if (!answers(connection.status_)) {
     throw CommandFailure{kExitUnreachable,
                          "no scheduler answers at " + client_options.endpoints + " within " +
                              std::to_string(options.timeout_ms) +
                              " ms: something accepts connections there, but not as the port of a scheduler for "
                              "clients, which is 5555 by default",
                          "unavailable"};
+  }
   return connection;
 }
 

@@ -95,8 +95,9 @@ class ConvertCommand final : public Command {
       return run_remotely(clock);
     }
     for (const Given& one : given) {
-      if (is_one_of(one.name, kRemoteOptions))
+      if (is_one_of(one.name, kRemoteOptions)) {
         throw CommandFailure{kExitUsage, one.name + ": only a conversion with --remote has this option"};
+      }
     }
     std::erase_if(given, [](const Given& one) {
       return one.name == "remote" || is_one_of(one.name, kConnectionOptions) || is_one_of(one.name, kRemoteOptions);
@@ -109,8 +110,9 @@ class ConvertCommand final : public Command {
     for (const Given& one : given) {
       const bool is_known = one.name == "remote" || is_one_of(one.name, kJobOptions) ||
                             is_one_of(one.name, kConnectionOptions) || is_one_of(one.name, kRemoteOptions);
-      if (!is_known)
+      if (!is_known) {
         throw CommandFailure{kExitUsage, one.name + ": a conversion with --remote does not have this option"};
+      }
     }
   }
 
@@ -131,12 +133,13 @@ class ConvertCommand final : public Command {
     FollowedJob followed(connection.client(), connection_options_.patience());
     const std::vector<protocol::JobResult> results =
         followed.run_all(parts_of(job), [&](std::string_view, const protocol::JobEvent& event) {
-          if (is_shown && event.progress_total > 0)
+          if (is_shown && event.progress_total > 0) {
             std::fputs(progress
                            .show(static_cast<uint64_t>(event.progress_done),
                                  static_cast<uint64_t>(event.progress_total), "", clock.now())
                            .c_str(),
                        stderr);
+          }
           return true;
         });
     std::fputs(progress.erase().c_str(), stderr);

@@ -54,11 +54,12 @@ client::JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) 
 void FollowedJob::cancel(const std::vector<JobId>& jobs) {
   for (const JobId& job : jobs) {
     const Result<protocol::JobResult> cancelled = client_.cancel(job, kCancelWithin);
-    if (!cancelled.ok())
+    if (!cancelled.ok()) {
       throw CommandFailure{kExitInterrupted,
                            "interrupted, but job " + job.hex() +
                                " could not be cancelled and may run on: " + cancelled.refusal().message,
                            std::string(error_code_name(cancelled.refusal().code))};
+    }
     std::fprintf(stderr, "\noptserve: cancelled job %s\n", job.hex().c_str());
   }
 }
@@ -69,11 +70,12 @@ void FollowedJob::watch_connection(const JobId& job) {
   next_look_ = now + kBetweenLooks;
   const milliseconds away = client_.unreachable_for(job);
   const auto patience_s = std::chrono::duration_cast<seconds>(patience_).count();
-  if (away >= patience_)
+  if (away >= patience_) {
     throw CommandFailure{kExitUnreachable,
                          "the scheduler has not answered for " + std::to_string(patience_s) + " s; job " + job.hex() +
                              " may still be done: 'optserve result " + job.hex() + "' fetches its output",
                          "unavailable"};
+  }
   if (away >= kLossTold && !std::exchange(is_loss_told_, true)) {
     std::fprintf(stderr, "\noptserve: no answer from the scheduler; waiting up to %lld s for it\n",
                  static_cast<long long>(patience_s));
@@ -97,10 +99,11 @@ std::vector<protocol::JobResult> FollowedJob::run_all(std::vector<protocol::JobS
   std::vector<JobId> accepted;
   const protocol::SubmitOutcome* refused = nullptr;
   for (const protocol::SubmitOutcome& outcome : outcomes) {
-    if (outcome.job)
+    if (outcome.job) {
       accepted.push_back(*outcome.job);
-    else
+    } else {
       refused = &outcome;
+    }
   }
   if (refused != nullptr) {
     cancel(accepted);
@@ -134,16 +137,18 @@ std::vector<protocol::JobResult> FollowedJob::wait_for_ends(const std::vector<Jo
     if (seen == jobs.size()) return in_order(jobs, results);
     if (lost) fail(*lost);
     const bool is_stopped = !readable || shutdown_requested();
-    if (is_stopped && !owns_jobs)
+    if (is_stopped && !owns_jobs) {
       throw CommandFailure{kExitInterrupted, "interrupted; job " + jobs.front().hex() + " goes on", "cancelled"};
+    }
     if (is_stopped && !cancelled_at) {
       cancelled_at = clock_.now();
       cancel(jobs);
     }
     const bool is_late = cancelled_at && clock_.now() - *cancelled_at > kEndAfterCancel;
-    if (shutdown_forced() || is_late)
+    if (shutdown_forced() || is_late) {
       throw CommandFailure{kExitInterrupted, "interrupted; job " + jobs.front().hex() + " was told to end",
                            "cancelled"};
+    }
     watch_connection(jobs.front());
     lock.lock();
   }

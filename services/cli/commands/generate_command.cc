@@ -27,9 +27,10 @@ void print_stats(const protocol::JobResult& result) {
                static_cast<long long>(timings.encode_ms), static_cast<long long>(timings.queue_ms),
                static_cast<long long>(timings.first_token_ms), static_cast<long long>(timings.run_ms),
                static_cast<long long>(timings.total_ms));
-  if (timings.run_ms > 0)
+  if (timings.run_ms > 0) {
     std::fprintf(stderr, "%.1f tokens/s\n",
                  1000.0 * static_cast<double>(result.ids.size()) / static_cast<double>(timings.run_ms));
+  }
 }
 
 std::string whole_line(std::string text) {

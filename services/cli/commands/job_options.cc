@@ -75,9 +75,10 @@ void add_options(ConfigParser& parser, JobOptions& options) {
 std::string read_prompt(const JobOptions& options) {
   const int given =
       !options.text.empty() + !options.prompt.empty() + !options.prompt_file.empty() + !options.prompt_ids.empty();
-  if (given > 1)
+  if (given > 1) {
     throw CommandFailure{kExitUsage,
                          "the prompt is given more than once, among: argument, --prompt, --prompt-file, --prompt-ids"};
+  }
   if (!options.prompt_ids.empty()) return "";
   if (!options.text.empty()) return options.text;
   if (!options.prompt.empty()) return options.prompt;
@@ -86,9 +87,10 @@ std::string read_prompt(const JobOptions& options) {
     if (!file) throw CommandFailure{kExitFailed, errno_error("open " + options.prompt_file).what()};
     return read_stream(file, options.prompt_file);
   }
-  if (options.prompt_file.empty() && isatty(STDIN_FILENO) != 0)
+  if (options.prompt_file.empty() && isatty(STDIN_FILENO) != 0) {
     throw CommandFailure{kExitUsage,
                          "there is no prompt: give it as an argument, with --prompt-file or on standard input"};
+  }
   return read_stream(std::cin, "standard input");
 }
 

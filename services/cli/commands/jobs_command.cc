@@ -151,8 +151,9 @@ class JobsCommand final : public Command {
   int run_purge() {
     protocol::JobFilter filter = make_filter(purge_options_);
     if (!job_.empty()) check_job(job_);
-    if (job_.empty() && filter == protocol::JobFilter{})
+    if (job_.empty() && filter == protocol::JobFilter{}) {
       throw CommandFailure{kExitUsage, "purge: expected a job or one of --state, --tenant, --model and --group"};
+    }
     Connection connection = Connection::open(connection_options_);
     if (!job_.empty()) filter.job = find_job(connection.client(), job_);
     const auto jobs = static_cast<long long>(value_or_fail(connection.client().purge(filter)));

@@ -47,9 +47,10 @@ class JournalCommand final : public Command {
       if (!answer.ok()) continue;
       const protocol::BackedUp& copy = answer.value();
       backups.push_back({{"endpoint", endpoint}, {"file", copy.file}, {"bytes", copy.bytes}});
-      if (!json_)
+      if (!json_) {
         std::printf("scheduler %s: %s, %lld bytes\n", endpoint.c_str(), copy.file.c_str(),
                     static_cast<long long>(copy.bytes));
+      }
     }
     if (json_) std::fputs(json_line({{"backups", std::move(backups)}}).c_str(), stdout);
     return report_refusals(answers);

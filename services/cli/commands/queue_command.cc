@@ -22,8 +22,9 @@ class QueueCommand final : public Command {
   }
 
   int run(const Clock&) override {
-    if (!model_.empty() && !service_.empty())
+    if (!model_.empty() && !service_.empty()) {
       throw CommandFailure{kExitUsage, "--model and --service cannot be given together"};
+    }
     const ControlAction action = pause_   ? ControlAction::kPause
                                  : drain_ ? ControlAction::kDrain
                                           : ControlAction::kResume;

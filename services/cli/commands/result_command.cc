@@ -29,8 +29,9 @@ class ResultCommand final : public Command {
   }
 
   int run(const Clock&) override {
-    if (job_.empty() == key_.empty())
+    if (job_.empty() == key_.empty()) {
       throw CommandFailure{kExitUsage, "expected the id of a job or --key, and not both"};
+    }
     if (!job_.empty()) check_job(job_);
     Connection connection = Connection::open(connection_options_);
     Client& client = connection.client();

@@ -111,8 +111,9 @@ class UpCommand final : public Command {
     }
     const StackPlan plan = plan_stack(options_, options_.ports == "auto" ? free_ports() : StackPorts{});
     for (const int port : plan.ports) {
-      if (!is_port_free(port))
+      if (!is_port_free(port)) {
         return refused("port " + std::to_string(port) + " is in use; stop what uses it, or give --ports auto");
+      }
     }
     folder.rotate_logs();
     return options_.foreground ? run_here(plan, folder, clock) : run_detached(plan, folder, clock);
@@ -170,8 +171,9 @@ class UpCommand final : public Command {
       const int log = open(folder.log_path("supervisor").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
       const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
       if (log < 0 || null < 0) throw errno_error("open " + folder.log_path("supervisor"));
-      if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
+      if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0) {
         throw errno_error("dup2");
+      }
       init_logging("supervisor", options_.log_level, LogFormat::kText);
       return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitFailed;
     } catch (const std::exception& error) {

@@ -271,8 +271,9 @@ std::string render_plot(const std::vector<PlotSeries>& given) {
   std::vector<PlotSeries> series = given;
   const std::string subtitle = subtitle_of(series);
   if (subtitle.starts_with("different")) {
-    for (PlotSeries& one : series)
+    for (PlotSeries& one : series) {
       one.label += ", " + std::to_string(one.input_tokens) + " + " + std::to_string(one.output_tokens) + " tokens";
+    }
   }
   for (const PlotSeries& one : series) check(!one.points.empty(), "a series without points");
   const std::string heading = name_devices(series);

@@ -37,8 +37,9 @@ std::string xml_fault(const std::string& text) {
   while (at < text.size()) {
     if (text[at] != '<') {
       if (text[at] == '>') return "a stray > at " + std::to_string(at);
-      if (text[at] == '&' && !std::regex_search(text.substr(at, 6), std::regex("^&(amp|lt|gt|quot);")))
+      if (text[at] == '&' && !std::regex_search(text.substr(at, 6), std::regex("^&(amp|lt|gt|quot);"))) {
         return "a stray & at " + std::to_string(at);
+      }
       ++at;
       continue;
     }
@@ -70,8 +71,9 @@ std::vector<SvgPoint> polyline_points(const std::string& svg) {
   const std::regex line(R"re(<polyline points="([^"]*)")re"), pair("([-0-9.]+),([-0-9.]+)");
   for (std::sregex_iterator one(svg.begin(), svg.end(), line), end; one != end; ++one) {
     const std::string list = (*one)[1];
-    for (std::sregex_iterator p(list.begin(), list.end(), pair); p != end; ++p)
+    for (std::sregex_iterator p(list.begin(), list.end(), pair); p != end; ++p) {
       points.push_back({std::stod((*p)[1]), std::stod((*p)[2])});
+    }
   }
   return points;
 }
@@ -107,8 +109,9 @@ void expect_good_picture(const std::vector<PlotSeries>& drawn) {
   }
   const std::vector<SvgPoint> points = polyline_points(svg);
   EXPECT_EQ(points.size(), expected);
-  for (const SvgPoint& point : points)
+  for (const SvgPoint& point : points) {
     EXPECT_TRUE(both[0].holds(point) || both[1].holds(point)) << point.x << ", " << point.y;
+  }
 }
 
 TEST(PublishedFigures, ObeyTheRuleThatBindsLatencyAndThroughput) {
@@ -143,8 +146,9 @@ TEST(PublishedFigures, MustNameTheirSource) {
   const std::string line = R"({"model": "opt-30b", "batch": 1, "ms_per_token": 9.0, "qps": 0.43})";
   EXPECT_EQ(refusal("{\"source\": \"a paper\"}\n" + line), "read");
   for (const std::string& head :
-       {line, std::string(R"({"source": ""})"), std::string(R"({"source": 1})"), std::string()})
+       {line, std::string(R"({"source": ""})"), std::string(R"({"source": 1})"), std::string()}) {
     EXPECT_THAT(refusal(head + "\n" + line), HasSubstr("expected a first line")) << head;
+  }
   EXPECT_THAT(refusal("{\"source\": \"a paper\"}"), HasSubstr("no figures"));
   EXPECT_THAT(refusal("{\"source\": \"a paper\"}\n" + line + "\nnonsense"), HasSubstr("line 3"));
 }
@@ -153,9 +157,10 @@ TEST(BenchPlot, DrawsEverySeriesInsideItsFrames) {
   expect_good_picture({series("one", {{1, 3.1, 1.27}, {2, 5.7, 1.37}, {1024, 103, 4.8}})});
   expect_good_picture(with_published({series("one", {{1, 0.15, 26}, {512, 1.05, 1900}})}, published()));
   std::vector<PlotSeries> many;
-  for (int i = 0; i < 30; ++i)
+  for (int i = 0; i < 30; ++i) {
     many.push_back(
         series("series number " + std::to_string(i), {{1, 1.0 + i, 4.0 / (1 + i)}, {8, 2.0 + i, 16.0 / (1 + i)}}));
+  }
   expect_good_picture(many);
 }
 

@@ -58,8 +58,9 @@ Result<std::string> read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return refuse(ErrorCode::kNotFound, errno_error("open " + path).what());
   std::error_code error;
-  if (const auto bytes = std::filesystem::file_size(path, error); error || bytes > kFileBytesMax)
+  if (const auto bytes = std::filesystem::file_size(path, error); error || bytes > kFileBytesMax) {
     return bad_figures(path + ": expected a file of at most " + std::to_string(kFileBytesMax) + " bytes");
+  }
   return std::string((std::istreambuf_iterator<char>(file)), {});
 }
 
@@ -99,8 +100,9 @@ Result<std::vector<PlotSeries>> read_lines(const std::string& text, const LinesO
 }  // namespace
 
 Result<PlotSeries> series_of(const BenchResult& result) {
-  if (result.spec.kind != workload::BenchKind::kLatency)
+  if (result.spec.kind != workload::BenchKind::kLatency) {
     return bad_figures("a throughput benchmark has no batches to draw; expected a result of 'optserve bench latency'");
+  }
   PlotSeries series;
   series.label = "optserve " + result.model;
   if (!result.dtype.empty()) series.label += " " + dtype_label(result.dtype);
@@ -122,8 +124,9 @@ Result<std::vector<PlotSeries>> read_series(const std::string& path) {
   const Result<std::string> text = read_text(path);
   if (!text.ok()) return text.refusal();
   const json root = json::parse(text.value(), nullptr, false);
-  if (!root.is_object() || !root.contains("format"))
+  if (!root.is_object() || !root.contains("format")) {
     return read_lines(text.value(), {path, 1, std::filesystem::path(path).stem().string()});
+  }
   auto result = bench_result_from_json(root);
   if (!result.ok()) return refuse(result.refusal().code, path + ": " + result.refusal().message);
   auto series = series_of(result.value());
@@ -136,8 +139,9 @@ Result<std::vector<PlotSeries>> read_published_series(const std::string& path) {
   if (!text.ok()) return text.refusal();
   const size_t end = std::min(text.value().find('\n'), text.value().size());
   const json head = json::parse(text.value().substr(0, end), nullptr, false);
-  if (!head.is_object() || !head.contains("source") || !head["source"].is_string() || head["source"] == "")
+  if (!head.is_object() || !head.contains("source") || !head["source"].is_string() || head["source"] == "") {
     return bad_figures(path + ": expected a first line {\"source\": \"...\"} that names the publication");
+  }
   auto all = read_lines(text.value().substr(end), {path, 1, ""});
   if (!all.ok()) return all.refusal();
   for (PlotSeries& series : all.value()) series.source = head["source"].get<std::string>();

@@ -26,8 +26,9 @@ std::string stroke_attributes(const SvgStroke& stroke) {
 
 std::string point_list(const std::vector<SvgPoint>& points) {
   std::string text;
-  for (const SvgPoint& point : points)
+  for (const SvgPoint& point : points) {
     text += (text.empty() ? "" : " ") + svg_number(point.x) + "," + svg_number(point.y);
+  }
   return text;
 }
 

@@ -51,8 +51,9 @@ int read_report(int fd) {
 
 std::string sibling_program(const std::string& name) {
   const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
-  if (access(path.c_str(), X_OK) != 0)
+  if (access(path.c_str(), X_OK) != 0) {
     throw Error("expected the program " + name + " beside this one: " + errno_error(path.string()).what());
+  }
   return path.string();
 }
 

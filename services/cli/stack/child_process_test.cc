@@ -89,8 +89,9 @@ TEST(ProcessIdentity, TellsAPidThatIsUsedAgain) {
   ProcessIdentity other_boot = *self;
   other_boot.boot_id = "00000000-0000-0000-0000-000000000000";
   EXPECT_FALSE(is_alive(other_boot));
-  for (const char* bad : {"", "x", "12", "12 13", "-1 5 boot", "0 5 boot"})
+  for (const char* bad : {"", "x", "12", "12 13", "-1 5 boot", "0 5 boot"}) {
     EXPECT_FALSE(ProcessIdentity::parse(bad)) << bad;
+  }
 }
 
 TEST(FreePorts, AreDifferentAndFree) {

@@ -39,9 +39,10 @@ std::vector<int> find_free_ports(int count) {
     const int port = any(entropy);
     if (std::find(ports.begin(), ports.end(), port) == ports.end() && is_port_free(port)) ports.push_back(port);
   }
-  if (static_cast<int>(ports.size()) < count)
+  if (static_cast<int>(ports.size()) < count) {
     throw Error("found " + std::to_string(ports.size()) + " free ports of " + std::to_string(count) + " between " +
                 std::to_string(kFirstPort) + " and " + std::to_string(kLastPort));
+  }
   return ports;
 }
 

@@ -86,8 +86,9 @@ class ProbeConnection {
 std::optional<HttpAnswer> http_get(int port, const std::string& path, milliseconds timeout, const Clock& clock) {
   ProbeConnection connection(clock.now() + timeout, clock);
   if (!connection.open(port)) return std::nullopt;
-  if (!connection.send_all("GET " + path + " HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"))
+  if (!connection.send_all("GET " + path + " HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")) {
     return std::nullopt;
+  }
   std::string bytes;
   if (!connection.receive_all(bytes)) return std::nullopt;
   const size_t space = bytes.find(' ');

@@ -20,11 +20,12 @@ constexpr int kStateFormat = 1;
 
 json to_json(const StackState& state) {
   json processes = json::array();
-  for (const StackProcess& process : state.processes)
+  for (const StackProcess& process : state.processes) {
     processes.push_back({{"name", process.name},
                          {"pid", process.pid},
                          {"http_port", process.http_port},
                          {"restarts", process.restarts}});
+  }
   return {{"format", kStateFormat},
           {"state", state.state},
           {"model", state.model},
@@ -65,8 +66,9 @@ std::optional<std::string> read_file(const std::string& path) {
 void StackFolder::create() const {
   std::error_code code;
   std::filesystem::create_directories(path_, code);
-  if (code || access(path_.c_str(), W_OK | X_OK) != 0)
+  if (code || access(path_.c_str(), W_OK | X_OK) != 0) {
     throw Error("cannot use the folder " + path_ + ": " + (code ? code.message() : errno_error("access").what()));
+  }
 }
 
 std::string StackFolder::log_tail(const std::string& process, int lines) const {
@@ -126,9 +128,10 @@ Result<StackState> StackFolder::read_state() const {
   if (!text) return refuse(ErrorCode::kNotFound, "there is no " + path + ": no stack was started in this folder");
   try {
     const json root = json::parse(*text);
-    if (root.at("format") != kStateFormat)
+    if (root.at("format") != kStateFormat) {
       return refuse(ErrorCode::kUnsupportedFormat,
                     path + ": format is " + root.at("format").dump() + ", expected " + std::to_string(kStateFormat));
+    }
     return from_json(root);
   } catch (const json::exception& error) {
     return refuse(ErrorCode::kDataCorrupt, path + ": " + error.what());

@@ -17,14 +17,16 @@ constexpr int kGroupsMax = 64;
 std::string endpoint(int port) { return "tcp://127.0.0.1:" + std::to_string(port); }
 
 Status check_model(StackOptions& options) {
-  if (options.model.empty())
+  if (options.model.empty()) {
     return refuse(ErrorCode::kBadRequest, "model: expected the folder of a checkpoint written by 'optserve convert'");
+  }
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
   if (Status status = check_shards(options.model, manifest, options.world); !status.ok()) return status;
-  if (identity.value().vocabulary_digest.empty())
+  if (identity.value().vocabulary_digest.empty()) {
     return refuse(ErrorCode::kBadRequest, "model: " + options.model + " was written without a tokenizer");
+  }
   if (options.name.empty()) options.name = manifest.config.name;
   return ok_status();
 }
@@ -85,8 +87,9 @@ Status check_shards(const std::string& folder, const checkpoint::Manifest& manif
 
 Status check_worker_options(const std::vector<std::string>& worker_options) {
   for (const std::string& option : worker_options) {
-    if (option.find('=') == std::string::npos || option.starts_with('-'))
+    if (option.find('=') == std::string::npos || option.starts_with('-')) {
       return refuse(ErrorCode::kBadRequest, "worker-option is '" + option + "', expected NAME=VALUE");
+    }
   }
   return ok_status();
 }
@@ -97,8 +100,9 @@ Status check_options(StackOptions& options) {
   options.model = std::filesystem::absolute(options.model).lexically_normal().string();
   options.folder = std::filesystem::absolute(options.folder).lexically_normal().string();
   if (!options.converter_root.empty()) {
-    if (!std::filesystem::is_directory(options.converter_root))
+    if (!std::filesystem::is_directory(options.converter_root)) {
       return refuse(ErrorCode::kBadRequest, "converter-root: " + options.converter_root + " is not a folder");
+    }
     options.converter_root = std::filesystem::canonical(options.converter_root).string();
   }
   return ok_status();

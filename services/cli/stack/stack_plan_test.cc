@@ -26,10 +26,12 @@ class StackPlanTest : public ::testing::Test {
     manifest_.shards = 4;
     manifest_.vocab_file = checkpoint::kVocabName;
     manifest_.merges_file = checkpoint::kMergesName;
-    for (int shard = 0; shard < 4; ++shard)
+    for (int shard = 0; shard < 4; ++shard) {
       manifest_.files.push_back({checkpoint::shard_file_name(shard, 4), 1, std::string(64, '0')});
-    for (const auto name : {checkpoint::kVocabName, checkpoint::kMergesName})
+    }
+    for (const auto name : {checkpoint::kVocabName, checkpoint::kMergesName}) {
       manifest_.files.push_back({std::string(name), 1, std::string(64, '0')});
+    }
     write_manifest();
     options_.model = folder_.string();
   }

@@ -76,8 +76,9 @@ void record(const StackFolder& folder, const StackOptions& options, const StackP
   state.client_endpoint = plan.client_endpoint;
   state.service_endpoint = plan.service_endpoint;
   state.drain_seconds = options.drain_seconds;
-  for (const StackSupervisor::Member& member : supervisor.members())
+  for (const StackSupervisor::Member& member : supervisor.members()) {
     state.processes.push_back({member.plan.name, member.pid, member.plan.http_port, member.restarts});
+  }
   folder.write_state(state);
 }
 
@@ -87,8 +88,9 @@ std::string failure_message(const StackFolder& folder, const StackSupervisor& su
   const std::string cause = folder.first_cause(process);
   std::string message = supervisor.failure();
   if (!cause.empty()) message += ": " + cause;
-  if (const std::string tail = folder.log_tail(process, kFailureTailLines); !tail.empty())
+  if (const std::string tail = folder.log_tail(process, kFailureTailLines); !tail.empty()) {
     message += "\n--- the end of " + folder.log_path(process) + " ---\n" + tail;
+  }
   return message;
 }
 
@@ -100,8 +102,9 @@ class ProgressTeller {
   void look(const StackSupervisor& supervisor, Instant now) {
     std::string waiting;
     for (const StackSupervisor::Member& member : supervisor.members()) {
-      if (member.ready && told_.insert(member.plan.name).second)
+      if (member.ready && told_.insert(member.plan.name).second) {
         report_.progress(member.plan.name + " is ready after " + after(now));
+      }
       if (!member.ready) waiting += (waiting.empty() ? "" : ", ") + member.plan.name;
     }
     if (waiting.empty() || now < next_) return;

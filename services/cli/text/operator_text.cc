@@ -96,18 +96,20 @@ std::string listing_json(const JobListing& listing) {
 
 std::string listing_table(const JobListing& listing) {
   std::vector<TextRow> rows{{"JOB", "STATE", "MODEL", "TENANT", "GROUP", "ATTEMPTS", "PROGRESS", "ACCEPTED (UTC)"}};
-  for (const JobSummary& job : listing.jobs)
+  for (const JobSummary& job : listing.jobs) {
     rows.push_back({job.job.hex(), std::string(protocol::job_state_name(job.state)), name_or_dash(job.model),
                     name_or_dash(job.tenant), name_or_dash(job.group), std::to_string(job.attempts),
                     progress_text(job.progress_done, job.progress_total), utc_text(job.accepted_wall_ms)});
+  }
   return text_table(rows);
 }
 
 std::string reasons_table(const JobListing& listing) {
   std::vector<TextRow> rows{{"JOB", "MODEL", "TENANT", "ATTEMPTS", "ACCEPTED (UTC)", "REASON"}};
-  for (const JobSummary& job : listing.jobs)
+  for (const JobSummary& job : listing.jobs) {
     rows.push_back({job.job.hex(), name_or_dash(job.model), name_or_dash(job.tenant), std::to_string(job.attempts),
                     utc_text(job.accepted_wall_ms), name_or_dash(job.message)});
+  }
   return text_table(rows);
 }
 
@@ -117,8 +119,9 @@ std::string job_text(const JobResult& result, const std::optional<JobSummary>& s
   text += fact("tenant", result.tenant) + fact("group", result.group);
   text += fact("state", std::string(protocol::job_state_name(result.state)));
   if (result.state == protocol::JobState::kQueued) text += fact("waiting", place_text(result.position, result.eta_ms));
-  if (result.finish_reason != sampling::FinishReason::kNone)
+  if (result.finish_reason != sampling::FinishReason::kNone) {
     text += fact("finish reason", std::string(protocol::finish_reason_name(result.finish_reason)));
+  }
   if (result.error) text += fact("error", std::string(error_code_name(*result.error)) + ": " + result.message);
   if (!result.error) text += fact("message", result.message);
   text += fact("attempts", std::to_string(result.attempts));

@@ -53,8 +53,9 @@ std::string result_json(const JobResult& result) {
     ordered_json best = ordered_json::array();
     for (const auto& tokens : result.best) {
       ordered_json& of_token = best.emplace_back(ordered_json::array());
-      for (const sampling::TokenLogprob& token : tokens)
+      for (const sampling::TokenLogprob& token : tokens) {
         of_token.push_back({{"id", token.id}, {"logprob", token.logprob}});
+      }
     }
     root["best"] = std::move(best);
   }
@@ -93,12 +94,14 @@ std::string waiting_text(const protocol::JobEvent& event) {
 
 std::string result_summary(const JobResult& result) {
   std::string text = "job " + result.job.hex() + ": " + std::string(protocol::job_state_name(result.state));
-  if (result.finish_reason != sampling::FinishReason::kNone)
+  if (result.finish_reason != sampling::FinishReason::kNone) {
     text += " (" + std::string(protocol::finish_reason_name(result.finish_reason)) + ")";
+  }
   if (result.error) text += ", " + std::string(error_code_name(*result.error)) + ": " + result.message;
-  if (result.prompt_tokens > 0 || !result.ids.empty())
+  if (result.prompt_tokens > 0 || !result.ids.empty()) {
     text += ", " + std::to_string(result.prompt_tokens) + " prompt and " + std::to_string(result.ids.size()) +
             " output tokens";
+  }
   return text + "\n";
 }
 

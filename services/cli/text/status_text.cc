@@ -16,7 +16,7 @@ using protocol::SystemStatus;
 
 ordered_json services_json(const SystemStatus& status) {
   ordered_json services = ordered_json::array();
-  for (const ServiceStatus& service : status.services)
+  for (const ServiceStatus& service : status.services) {
     services.push_back({{"kind", service.kind},
                         {"instance", service.instance},
                         {"name", service.name},
@@ -26,18 +26,20 @@ ordered_json services_json(const SystemStatus& status) {
                         {"silent_ms", service.silent_ms},
                         {"draining", service.draining},
                         {"paused", service.paused}});
+  }
   return services;
 }
 
 ordered_json models_json(const SystemStatus& status) {
   ordered_json models = ordered_json::array();
-  for (const ModelStatus& model : status.models)
+  for (const ModelStatus& model : status.models) {
     models.push_back({{"name", model.name},
                       {"mode", protocol::queue_mode_name(model.mode)},
                       {"queued", model.queued},
                       {"running", model.running},
                       {"tokens_per_second", model.tokens_per_second},
                       {"eta_ms", model.eta_ms}});
+  }
   return models;
 }
 
@@ -67,24 +69,26 @@ std::string joined(const std::vector<std::string>& items) {
 std::string models_table(const SystemStatus& status) {
   if (status.models.empty()) return "";
   std::vector<TextRow> rows{{"MODEL", "QUEUE", "QUEUED", "RUNNING", "TOKENS/S", "WAIT"}};
-  for (const ModelStatus& model : status.models)
+  for (const ModelStatus& model : status.models) {
     rows.push_back({model.name, std::string(protocol::queue_mode_name(model.mode)), std::to_string(model.queued),
                     std::to_string(model.running),
                     model.tokens_per_second > 0 ? std::to_string(std::lround(model.tokens_per_second)) : "-",
                     model.eta_ms >= 0 ? duration_text(model.eta_ms) : "-"});
+  }
   return text_table(rows);
 }
 
 std::string services_table(const SystemStatus& status) {
   if (status.services.empty()) return "no tokenizer, worker or converter is connected\n";
   std::vector<TextRow> rows{{"KIND", "NAME", "MODELS", "JOBS", "AT MOST", "LAST HEARD", "STATE"}};
-  for (const ServiceStatus& service : status.services)
+  for (const ServiceStatus& service : status.services) {
     rows.push_back({service.kind, service.name, joined(service.models), std::to_string(service.running),
                     service.capacity > 0 ? std::to_string(service.capacity) : "-",
                     std::to_string(service.silent_ms) + " ms ago",
                     service.paused     ? "paused"
                     : service.draining ? "draining"
                                        : "ready"});
+  }
   return text_table(rows);
 }
 

@@ -16,10 +16,12 @@ namespace {
 namespace fs = std::filesystem;
 
 Status check_command(const conversion::CalibrateCommand& command) {
-  if (command.checkpoint.empty() || command.text.empty() || command.output.empty())
+  if (command.checkpoint.empty() || command.text.empty() || command.output.empty()) {
     return refuse(ErrorCode::kBadRequest, "a checkpoint, --text and --output are needed");
-  if (std::error_code ignored; fs::exists(command.output, ignored))
+  }
+  if (std::error_code ignored; fs::exists(command.output, ignored)) {
     return refuse(ErrorCode::kBadRequest, command.output + " exists already; nothing is replaced");
+  }
   return ok_status();
 }
 

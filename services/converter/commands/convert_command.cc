@@ -56,8 +56,9 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
   constexpr auto kQuantisations = with_words({"none"}, kQuantisationNames);
   if (Status status = check_choice("dtype", command.dtype, kDtypes); !status.ok()) return status.refusal();
   if (Status status = check_choice("quantize", command.quantize, kQuantisations); !status.ok()) return status.refusal();
-  if (Status status = check_choice("head", command.head_word, conversion::kOutputHeadNames); !status.ok())
+  if (Status status = check_choice("head", command.head_word, conversion::kOutputHeadNames); !status.ok()) {
     return status.refusal();
+  }
   Result<ReaderSettings> reader = settings_of(command.reader);
   if (!reader.ok()) return reader.refusal();
   ConvertOptions options{command,

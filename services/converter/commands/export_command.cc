@@ -11,12 +11,15 @@ namespace {
 
 Result<ExportOptions> options_of(const conversion::ExportCommand& command) {
   constexpr int64_t kFileMbMax = 1'000'000;
-  if (command.input.empty() || command.output.empty())
+  if (command.input.empty() || command.output.empty()) {
     return refuse(ErrorCode::kBadRequest, "a checkpoint and a folder to create are needed");
-  if (Status status = check_choice("format", command.format, {"huggingface", "metaseq"}); !status.ok())
+  }
+  if (Status status = check_choice("format", command.format, {"huggingface", "metaseq"}); !status.ok()) {
     return status.refusal();
-  if (Status status = check_range("file-mb-max", command.file_mb_max, 1, kFileMbMax); !status.ok())
+  }
+  if (Status status = check_range("file-mb-max", command.file_mb_max, 1, kFileMbMax); !status.ok()) {
     return status.refusal();
+  }
   return ExportOptions{
       command, *parse_export_format(command.format), static_cast<uint64_t>(command.file_mb_max) * 1'000'000, {}};
 }

@@ -47,14 +47,17 @@ Result<json> inspect_ours(const std::string& path) {
               {"files", json::array()},
               {"tensors", json::array()},
               {"warnings", json::array()}};
-  if (const auto& smoothing = manifest.source.smoothing)
+  if (const auto& smoothing = manifest.source.smoothing) {
     out["smoothing"] = {{"alpha", smoothing->alpha}, {"ranges_sha256", smoothing->ranges_sha256}};
+  }
   describe_config(reader.config(), out);
   out["serves"] = json::array();
-  for (int world = 1; world <= manifest.shards; ++world)
+  for (int world = 1; world <= manifest.shards; ++world) {
     if (manifest.shards % world == 0) out["serves"].push_back(world);
-  for (const checkpoint::FileEntry& file : manifest.files)
+  }
+  for (const checkpoint::FileEntry& file : manifest.files) {
     out["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+  }
   out["dtypes"] = json::object();
   for (const checkpoint::StoredTensor& stored :
        checkpoint::shard_tensors({reader.config(), reader.dtype(), 1, manifest.quantisation})) {
@@ -72,8 +75,9 @@ Result<json> inspect_foreign(const std::string& path, const ReaderSettings& read
               {"layout", summary.layout}, {"warnings", summary.warnings},
               {"files", json::array()},   {"tensors", json::array()},
               {"dtypes", json::object()}, {"tokenizer", summary.has_tokenizer}};
-  for (const checkpoint::SourceFile& file : summary.files)
+  for (const checkpoint::SourceFile& file : summary.files) {
     out["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
+  }
   for (const ForeignEntry& tensor : summary.tensors) {
     out["tensors"].push_back(tensor_entry(tensor.name, tensor.dtype, tensor.shape, tensor.part));
     count_dtype(tensor.dtype, out);
@@ -105,8 +109,9 @@ std::string inspect_text(const json& description, bool with_tensors) {
   const auto line = [&](const std::string& name, const std::string& value) {
     text += name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + value + "\n";
   };
-  for (const char* key : {"path", "kind", "layout", "source", "created_by", "quantisation", "smoothing"})
+  for (const char* key : {"path", "kind", "layout", "source", "created_by", "quantisation", "smoothing"}) {
     if (description.contains(key)) line(key, text_or_json(description[key]));
+  }
   if (description.contains("config")) {
     const json& config = description["config"];
     line("model", std::to_string(config["num_layers"].get<int64_t>()) + " layers, hidden " + config["hidden"].dump() +
@@ -120,12 +125,15 @@ std::string inspect_text(const json& description, bool with_tensors) {
   if (description.contains("serves")) line("serves groups", description["serves"].dump());
   line("types", description["dtypes"].dump());
   line("tokenizer", description["tokenizer"] == true ? "yes" : "no");
-  for (const json& file : description["files"])
+  for (const json& file : description["files"]) {
     line("file", file["name"].get<std::string>() + ", " + human_bytes(file["bytes"].get<uint64_t>()));
-  if (with_tensors)
-    for (const json& tensor : description["tensors"])
+  }
+  if (with_tensors) {
+    for (const json& tensor : description["tensors"]) {
       line("tensor", tensor["name"].get<std::string>() + " " + tensor["dtype"].get<std::string>() +
                          tensor["shape"].dump() + (tensor["part"] == 0 ? "" : " in part " + tensor["part"].dump()));
+    }
+  }
   for (const json& warning : description["warnings"]) line("warning", warning.get<std::string>());
   if (description.contains("problem")) line("problem", description["problem"].get<std::string>());
   return text;
@@ -137,10 +145,11 @@ int run_inspect(const conversion::InspectCommand& command, std::ostream& out, st
     if (!reader.ok()) return reader.refusal();
     const Result<json> description = inspect(command.path, reader.value());
     if (!description.ok()) return description.refusal();
-    if (command.as_json)
+    if (command.as_json) {
       out << description.value().dump(2, ' ', false, json::error_handler_t::replace) << "\n";
-    else
+    } else {
       out << inspect_text(description.value(), command.with_tensors);
+    }
     return description.value().contains("problem") ? 1 : 0;
   };
   return exit_status_of(run, err);

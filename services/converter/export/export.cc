@@ -38,12 +38,15 @@ class Exporter {
 
   uint64_t total_bytes() const {
     uint64_t total = 0;
-    if (options_.format == ExportFormat::kHuggingFace)
+    if (options_.format == ExportFormat::kHuggingFace) {
       for (const ExportTensor& tensor : huggingface_tensors(rows_.config())) total += bytes_of(tensor);
-    else
-      for (int part = 0; part < options_.parts; ++part)
-        for (const ExportTensor& tensor : metaseq_tensors(rows_.config(), part, options_.parts))
+    } else {
+      for (int part = 0; part < options_.parts; ++part) {
+        for (const ExportTensor& tensor : metaseq_tensors(rows_.config(), part, options_.parts)) {
           total += bytes_of(tensor);
+        }
+      }
+    }
     return total;
   }
   int files() const { return files_; }
@@ -108,8 +111,9 @@ class Exporter {
       OutputFile file = folder_.new_file(name);
       const std::string header = checkpoint::safetensors_header(stored, {{"format", "pt"}});
       file.append(std::as_bytes(std::span(header)));
-      for (const ExportTensor& tensor : files[i])
+      for (const ExportTensor& tensor : files[i]) {
         if (!stream(tensor, [&](std::span<const std::byte> bytes) { file.append(bytes); })) return false;
+      }
       file.finish();
       ++files_;
     }
@@ -178,9 +182,10 @@ Status write_tokenizer(const CheckpointReader& reader, const ExportOptions& opti
 
 Status check_parts(const ExportOptions& options, const model_spec::OptConfig& config) {
   if (options.format == ExportFormat::kMetaseq) return check_metaseq_parts(config, options.parts);
-  if (options.parts != 1)
+  if (options.parts != 1) {
     return refuse(ErrorCode::kBadRequest,
                   std::to_string(options.parts) + " parts were asked for; only the format metaseq has parts");
+  }
   return ok_status();
 }
 
@@ -201,18 +206,23 @@ Result<ExportResult> export_checkpoint(const ExportOptions& options) {
   const Result<std::unique_ptr<StagingFolder>> folder = StagingFolder::create(options.output);
   if (!folder.ok()) return folder.refusal();
   Exporter exporter(rows.value(), *folder.value(), options);
-  if (Status status = checkpoint::check_room(options.output, exporter.total_bytes()); !status.ok())
+  if (Status status = checkpoint::check_room(options.output, exporter.total_bytes()); !status.ok()) {
     return status.refusal();
-  if (options.check_source)
-    if (Status status = reader.value().verify_checksums(0, 1, kExportHashThreads); !status.ok())
+  }
+  if (options.check_source) {
+    if (Status status = reader.value().verify_checksums(0, 1, kExportHashThreads); !status.ok()) {
       return status.refusal();
+    }
+  }
   ExportResult result;
   result.config = rows.value().config();
   result.dtype = rows.value().dtype();
   result.has_tokenizer = !reader.value().manifest().vocab_file.empty();
-  if (result.has_tokenizer)
-    if (Status status = write_tokenizer(reader.value(), options, *folder.value()); !status.ok())
+  if (result.has_tokenizer) {
+    if (Status status = write_tokenizer(reader.value(), options, *folder.value()); !status.ok()) {
       return status.refusal();
+    }
+  }
   if (Status status = exporter.run(); !status.ok()) return status.refusal();
   if (Status status = rows.value().check_unchanged(); !status.ok()) return status.refusal();
   result.files = exporter.files();

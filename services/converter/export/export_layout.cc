@@ -39,8 +39,9 @@ std::string replaced(std::string name, std::string_view from, std::string_view t
 // A part's block, without the rows that pad the tables.
 Block stored_block(const model_spec::OptConfig& config, const TensorSpec& spec, int64_t part, int64_t parts) {
   TensorSpec stored = spec;
-  if (spec.name == "embed_tokens.weight" || spec.name == "output_projection.weight")
+  if (spec.name == "embed_tokens.weight" || spec.name == "output_projection.weight") {
     stored.rows = config.vocab_stored();
+  }
   return model_spec::block_of(stored, part, parts);
 }
 
@@ -62,8 +63,9 @@ std::string huggingface_name(const TensorSpec& spec) {
       {{"decoder.layer_norm.", "decoder.final_layer_norm."},
        {"decoder.project_in_dim.", "decoder.project_in."},
        {"decoder.project_out_dim.", "decoder.project_out."}}};
-  for (const auto& [metaseq, theirs] : kRenamed)
+  for (const auto& [metaseq, theirs] : kRenamed) {
     if (name.starts_with(metaseq)) name = std::string(theirs) + name.substr(metaseq.size());
+  }
   return "model." + name;
 }
 
@@ -135,10 +137,11 @@ int64_t ExportTensor::elements() const {
 std::vector<ExportTensor> huggingface_tensors(const model_spec::OptConfig& config) {
   std::vector<ExportTensor> out;
   for (const TensorSpec& spec : model_spec::opt_tensors(config)) {
-    if (spec.split == Split::kQkvRows)
+    if (spec.split == Split::kQkvRows) {
       add_separate(out, spec, huggingface_name(spec), "kvq");
-    else
+    } else {
       out.push_back(whole_or_block(spec, huggingface_name(spec), stored_block(config, spec, 0, 1)));
+    }
   }
   return out;
 }
@@ -210,13 +213,15 @@ std::string metaseq_file_name(const model_spec::OptConfig& config, int64_t part)
 }
 
 Status check_metaseq_parts(const model_spec::OptConfig& config, int64_t parts) {
-  if (is_old_architecture(config) && parts != 1)
+  if (is_old_architecture(config) && parts != 1) {
     return refuse(ErrorCode::kBadRequest,
                   std::to_string(parts) +
                       " parts were asked for, but Metaseq has no model-parallel layout for models "
                       "with norms after a layer or projections; export it in 1 part");
-  if (!config.final_norm)
+  }
+  if (!config.final_norm) {
     return refuse(ErrorCode::kUnsupportedFormat, "Metaseq has no models without a norm after the last layer");
+  }
   const model_spec::OptConfig stored = model_spec::with_padded_vocab(config, 1);
   if (model_spec::is_legal_world(stored, parts)) return ok_status();
   return refuse(ErrorCode::kBadRequest, std::to_string(parts) + " parts were asked for, the model allows " +
@@ -231,9 +236,11 @@ Result<HuggingFaceTokenizer> huggingface_tokenizer(const model_spec::OptConfig& 
                                                                  {"eos_token", config.eos_id},
                                                                  {"unk_token", config.eos_id},  // as OPT's own has it
                                                                  {"pad_token", config.pad_id}}};
-  for (const auto& [role, id] : roles)
-    for (const auto& [token, value] : parsed.value().items())
+  for (const auto& [role, id] : roles) {
+    for (const auto& [token, value] : parsed.value().items()) {
       if (value == id) special[role] = token;
+    }
+  }
   ordered_json settings = {{"tokenizer_class", "GPT2Tokenizer"},
                            {"add_bos_token", config.leads_with_bos},
                            {"add_prefix_space", false},

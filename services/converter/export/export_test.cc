@@ -39,10 +39,13 @@ class Export : public ::testing::Test {
       for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config)) {
         std::vector<float> values;
         const model_spec::Block block = model_spec::block_of(spec, shard, plan_.shards);
-        for (const auto& rows : block.rows)
-          for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r)
-            for (int64_t c = block.col_begin; c < block.col_begin + block.cols; ++c)
+        for (const auto& rows : block.rows) {
+          for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r) {
+            for (int64_t c = block.col_begin; c < block.col_begin + block.cols; ++c) {
               values.push_back(static_cast<float>(r * spec.cols + c));
+            }
+          }
+        }
         writer.value()->append(shard, std::as_bytes(std::span(values)));
       }
     }
@@ -81,10 +84,12 @@ TEST_F(Export, RectanglesOfEveryTensor) {
       const int64_t cols = 1 + below(spec.cols - col);
       std::vector<float> found(static_cast<size_t>(count * cols), -1);
       rows.value().read(spec, {row, count}, col, cols, std::as_writable_bytes(std::span(found)));
-      for (int64_t r = 0; r < count; ++r)
-        for (int64_t c = 0; c < cols; ++c)
+      for (int64_t r = 0; r < count; ++r) {
+        for (int64_t c = 0; c < cols; ++c) {
           ASSERT_EQ(found[static_cast<size_t>(r * cols + c)], static_cast<float>((row + r) * spec.cols + col + c))
               << spec.name << " row " << row + r << " column " << col + c;
+        }
+      }
     }
   }
 }
@@ -128,10 +133,12 @@ TEST_F(Export, PartsOfMetaseqHoldEveryElement) {
   for (int64_t parts : {1, 2, 4}) {
     int64_t total = 0;
     int64_t expected = parts * (1 + 2 * plan_.config.hidden);  // version and unused position rows
-    for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config))
+    for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config)) {
       expected += spec.elements() * (spec.split == model_spec::Split::kReplicated ? parts : 1);
-    for (int64_t part = 0; part < parts; ++part)
+    }
+    for (int64_t part = 0; part < parts; ++part) {
       for (const ExportTensor& tensor : metaseq_tensors(plan_.config, part, parts)) total += tensor.elements();
+    }
     EXPECT_EQ(total, expected);
   }
   // Part 1 of 4 has head 1: rows 4 to 7 of k, v and q, which lie behind each other as q, k, v.

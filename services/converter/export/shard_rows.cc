@@ -13,10 +13,11 @@ using model_spec::TensorSpec;
 
 Result<ShardRows> ShardRows::open(const checkpoint::CheckpointReader& checkpoint) {
   const checkpoint::Manifest& manifest = checkpoint.manifest();
-  if (manifest.quantisation)
+  if (manifest.quantisation) {
     return refuse(ErrorCode::kUnsupportedFormat, checkpoint.folder() + ": its weights are quantised (" +
                                                      std::string(quant::quantisation_name(*manifest.quantisation)) +
                                                      "); export the checkpoint that it was made from");
+  }
   ShardRows rows;
   rows.config_ = checkpoint.config();
   rows.dtype_ = manifest.dtype;
@@ -57,9 +58,10 @@ void ShardRows::read_block_rows(const Shard& shard, const TensorSpec& spec, cons
     }
     piece.resize(bytes);
     shard.file->read_at(offset, piece);
-    for (int64_t i = 0; i < count; ++i)
+    for (int64_t i = 0; i < count; ++i) {
       std::memcpy(to + i * wanted.cols * element, piece.data() + (i * block.cols + left - block.col_begin) * element,
                   static_cast<size_t>((right - left) * element));
+    }
   }
 }
 
@@ -68,16 +70,19 @@ void ShardRows::read(const TensorSpec& spec, RowRange rows, int64_t col, int64_t
            "ShardRows::read: bytes of " + spec.name);
   const auto world = static_cast<int64_t>(shards_.size());
   const int64_t holders = spec.split == model_spec::Split::kReplicated ? 1 : world;
-  for (int64_t shard = 0; shard < holders; ++shard)
+  for (int64_t shard = 0; shard < holders; ++shard) {
     read_block_rows(shards_[static_cast<size_t>(shard)], spec, model_spec::block_of(spec, shard, world),
                     {rows, col, cols}, out);
+  }
 }
 
 Status ShardRows::check_unchanged() const {
-  for (const Shard& shard : shards_)
-    if (shard.file->has_changed())
+  for (const Shard& shard : shards_) {
+    if (shard.file->has_changed()) {
       return refuse(ErrorCode::kDataCorrupt,
                     shard.file->name() + ": changed while it was being read; nothing was written");
+    }
+  }
   return ok_status();
 }
 

@@ -55,9 +55,11 @@ class PartReader {
   Status load() {
     if (Status status = read_list(); !status.ok()) return status;
     const size_t layers = tensors_.size() / kGroups;  // the tail is shorter than a layer
-    for (size_t group = 0; group < kGroups; ++group)
-      for (size_t layer = 0; layer < layers; ++layer)
+    for (size_t group = 0; group < kGroups; ++group) {
+      for (size_t layer = 0; layer < layers; ++layer) {
         if (Status status = add_entry(layer, group, tensors_[group * layers + layer]); !status.ok()) return status;
+      }
+    }
     constexpr std::array<const char*, kTail> kNames = {"decoder.layer_norm.weight", "decoder.layer_norm.bias",
                                                        "decoder.embed_positions.weight", "decoder.embed_tokens.weight",
                                                        "decoder.output_projection.weight"};
@@ -85,13 +87,15 @@ class PartReader {
     if (list_of(file_, "int8_weights") || list_of(file_, "int8_scales")) return quantised();
     const PickleDocument& doc = file_.document();
     const std::vector<ValueId>& items = doc.items(*list);
-    if (items.size() < kGroups + kTail || (items.size() - kTail) % kGroups != 0)
+    if (items.size() < kGroups + kTail || (items.size() - kTail) % kGroups != 0) {
       return checkpoint::corrupt_file(file_.name(), "its list holds " + std::to_string(items.size()) +
                                                         " tensors, expected 12 for each layer and 5 more");
+    }
     for (ValueId item : items) {
-      if (doc.kind(item) != ValueKind::kTensor)
+      if (doc.kind(item) != ValueKind::kTensor) {
         return checkpoint::corrupt_file(file_.name(),
                                         "entry " + std::to_string(tensors_.size()) + " of its list is not a tensor");
+      }
       const PickleTensor& tensor = doc.tensor(item);
       if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) return quantised();
       tensors_.push_back(tensor);
@@ -165,10 +169,12 @@ Result<std::vector<std::string>> sort_parts(std::vector<std::string> paths) {
   std::sort(paths.begin(), paths.end(), [](const std::string& a, const std::string& b) {
     return std::pair(faster_transformer_part(a), a) < std::pair(faster_transformer_part(b), b);
   });
-  for (size_t i = 0; i < paths.size(); ++i)
-    if (faster_transformer_part(paths[i]) != static_cast<int64_t>(i))
+  for (size_t i = 0; i < paths.size(); ++i) {
+    if (faster_transformer_part(paths[i]) != static_cast<int64_t>(i)) {
       return refuse(ErrorCode::kBadRequest, paths[i] + ": expected part " + std::to_string(i) +
                                                 " here; the set of files has a gap or a duplicate");
+    }
+  }
   return paths;
 }
 
@@ -197,10 +203,11 @@ Result<ForeignCheckpoint> open_faster_transformer(const std::vector<std::string>
     if (!file.ok()) return file.refusal();
     PartReader reader(*file.value());
     if (Status status = reader.load(); !status.ok()) return status.refusal();
-    if (reader.group_size() != parts)
+    if (reader.group_size() != parts) {
       return refuse(ErrorCode::kBadRequest, path + ": its widths are those of one part of " +
                                                 std::to_string(reader.group_size()) + ", found " +
                                                 std::to_string(parts));
+    }
     foreign.parts.push_back(reader.take());
     foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->source().size(),
                              file.value()->directory_sha256()});

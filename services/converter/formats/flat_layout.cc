@@ -35,9 +35,11 @@ std::vector<FlatSlice> layer_slices(const FlatSizes& sizes, const std::string& p
 std::vector<FlatSlice> root_slices(const FlatSizes& sizes, const std::vector<int64_t>& inside) {
   std::vector<FlatSlice> slices = {{"decoder.embed_tokens.weight", {sizes.vocab_rows, sizes.hidden}},
                                    {"decoder.embed_positions.weight", {sizes.position_rows, sizes.hidden}}};
-  for (int64_t layer : inside)
-    for (FlatSlice& slice : layer_slices(sizes, "decoder.layers." + std::to_string(layer) + "."))
+  for (int64_t layer : inside) {
+    for (FlatSlice& slice : layer_slices(sizes, "decoder.layers." + std::to_string(layer) + ".")) {
       slices.push_back(std::move(slice));
+    }
+  }
   slices.push_back({"decoder.layer_norm.weight", {sizes.hidden}});
   slices.push_back({"decoder.layer_norm.bias", {sizes.hidden}});
   return slices;
@@ -68,10 +70,11 @@ std::optional<int64_t> width_of_layer(int64_t stored, int64_t shards, int64_t pa
   int64_t high = kWidthMax / parts;
   while (low < high) {
     const int64_t middle = low + (high - low) / 2;
-    if (stored_at(middle * parts) < stored)
+    if (stored_at(middle * parts) < stored) {
       low = middle + 1;
-    else
+    } else {
       high = middle;
+    }
   }
   if (stored_at(low * parts) != stored || stored_at((low + 1) * parts) == stored) return std::nullopt;
   return low * parts;

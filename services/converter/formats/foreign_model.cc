@@ -64,8 +64,9 @@ std::vector<std::byte> rounded(std::span<const float> values, DType dtype) {
 
 Result<ForeignModel> ForeignModel::open(ForeignCheckpoint foreign, const model_spec::OptConfig& config,
                                         OutputHead head) {
-  if (head == OutputHead::kTable)
+  if (head == OutputHead::kTable) {
     for (ForeignPart& part : foreign.parts) part.erase(std::string(kOutputProjection));
+  }
   if (Status status = add_absent(foreign, config); !status.ok()) return status.refusal();
   ForeignModel source;
   source.foreign_ = std::move(foreign);
@@ -84,8 +85,9 @@ Status ForeignModel::settle_output(OutputHead head) {
   const std::optional<bool> stated = foreign_.hints.tied_output;
   const std::string name = file_spelling(foreign_, std::string(kOutputProjection));
   if (config_.tied_output) {
-    if (head == OutputHead::kOwn)
+    if (head == OutputHead::kOwn) {
       return refuse(ErrorCode::kBadRequest, "the model's own head was asked for, but the files hold no " + name);
+    }
     if (head == OutputHead::kTable || stated.value_or(true)) return ok_status();
     return refuse(ErrorCode::kDataCorrupt, "the configuration says that the head is not the token table, but " + name +
                                                " is missing; --head table serves the table as the head");
@@ -113,8 +115,9 @@ bool ForeignModel::output_is_tied() const {
   WideRows table_rows(*this), head_rows(*this);
   for (int64_t row = 0; row < tokens.rows; row += step) {
     const int64_t count = std::min(step, tokens.rows - row);
-    if (rounded(table_rows.read(tokens, row, count), common) != rounded(head_rows.read(output, row, count), common))
+    if (rounded(table_rows.read(tokens, row, count), common) != rounded(head_rows.read(output, row, count), common)) {
       return false;
+    }
   }
   return true;
 }
@@ -139,9 +142,11 @@ DType ForeignModel::natural_dtype() const {
 
 Status ForeignModel::check_bytes(const model_spec::TensorSpec& spec) const {
   const Mapping& found = mapping(spec);
-  for (const auto* regions : {&found.regions, &found.replicas})
-    for (const Region& region : *regions)
+  for (const auto* regions : {&found.regions, &found.replicas}) {
+    for (const Region& region : *regions) {
       if (Status status = region.tensor->check_bytes(); !status.ok()) return status;
+    }
+  }
   return check_replicas(spec);
 }
 
@@ -232,10 +237,12 @@ Status ForeignModel::check_unchanged() const {
   const auto changed = [](const checkpoint::ByteSource& file) {
     return refuse(ErrorCode::kDataCorrupt, file.name() + ": changed while it was being read; nothing was written");
   };
-  for (const auto& file : foreign_.pt_files)
+  for (const auto& file : foreign_.pt_files) {
     if (file->source().has_changed()) return changed(file->source());
-  for (const auto& file : foreign_.plain_files)
+  }
+  for (const auto& file : foreign_.plain_files) {
     if (file->has_changed()) return changed(*file);
+  }
   return ok_status();
 }
 

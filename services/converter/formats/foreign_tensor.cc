@@ -47,8 +47,9 @@ class ConstantTensor final : public ForeignTensor {
   }
   void read_rows(int64_t, int64_t count, std::span<std::byte> out) const override {
     check_eq(out.size(), static_cast<size_t>(count * columns()) * element_.size(), "ConstantTensor::read_rows: bytes");
-    for (size_t at = 0; at < out.size(); at += element_.size())
+    for (size_t at = 0; at < out.size(); at += element_.size()) {
       std::ranges::copy(element_, out.begin() + static_cast<std::ptrdiff_t>(at));
+    }
   }
 
  private:
@@ -62,8 +63,9 @@ class GroupTensor final : public ForeignTensor {
         group_(std::move(group)),
         begin_(begin) {}
   Status check_bytes() override {
-    for (const FlatShard& shard : group_->shards)
+    for (const FlatShard& shard : group_->shards) {
       if (Status status = shard.file->check_storage(shard.tensor); !status.ok()) return status;
+    }
     return ok_status();
   }
   void read_rows(int64_t row, int64_t count, std::span<std::byte> out) const override {

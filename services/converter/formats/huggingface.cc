@@ -37,9 +37,10 @@ class Collector {
     }
     if (tensor->elements() == 0) empty_.push_back(name);
     const auto [at, is_new] = foreign_.file_names.emplace(metaseq, name);
-    if (!is_new)
+    if (!is_new) {
       return refuse(ErrorCode::kDataCorrupt, file + ": " + name + " is there twice" +
                                                  (at->second == name ? "" : ": " + at->second + " is the same tensor"));
+    }
     foreign_.parts[0].emplace(metaseq, std::move(tensor));
     return ok_status();
   }
@@ -73,9 +74,11 @@ Status add_safetensors(const std::string& path, ForeignCheckpoint& foreign, Coll
   if (!file.ok()) return file.refusal();
   const Result<checkpoint::SafetensorsHeader> header = checkpoint::read_safetensors(*file.value());
   if (!header.ok()) return header.refusal();
-  for (const checkpoint::StoredTensor& tensor : header.value().tensors)
-    if (Status status = collector.add(path, tensor.name, tensor_of_safetensors(*file.value(), tensor)); !status.ok())
+  for (const checkpoint::StoredTensor& tensor : header.value().tensors) {
+    if (Status status = collector.add(path, tensor.name, tensor_of_safetensors(*file.value(), tensor)); !status.ok()) {
       return status;
+    }
+  }
   foreign.files.push_back({std::filesystem::path(path).filename().string(), file.value()->size(),
                            index_digest(*file.value(), header.value())});
   foreign.plain_files.push_back(std::move(file).value());
@@ -90,9 +93,11 @@ bool holds_tensors(const PickleDocument& doc, ValueId dict) {
 // The dictionary of weights: the file's root, or what a trainer has put it into.
 ValueId weights_of(const PickleDocument& doc) {
   if (holds_tensors(doc, doc.root())) return doc.root();
-  for (const char* key : {"state_dict", "model_state_dict", "module", "model"})
-    if (const auto inner = doc.find(doc.root(), key))
+  for (const char* key : {"state_dict", "model_state_dict", "module", "model"}) {
+    if (const auto inner = doc.find(doc.root(), key)) {
       if (doc.kind(*inner) == ValueKind::kDict && holds_tensors(doc, *inner)) return *inner;
+    }
+  }
   return doc.root();
 }
 
@@ -123,17 +128,20 @@ std::string kind_text(const PickleDocument& doc, ValueId value) {
 Status add_entries(checkpoint::PtFile& file, ValueId dict, ForeignCheckpoint& foreign, Collector& collector) {
   const PickleDocument& doc = file.document();
   for (const auto& [key, value] : doc.pairs(dict)) {
-    if (doc.kind(key) != ValueKind::kString || doc.text(key).size() > checkpoint::kStoredNameMax)
+    if (doc.kind(key) != ValueKind::kString || doc.text(key).size() > checkpoint::kStoredNameMax) {
       return checkpoint::corrupt_file(file.name(), "holds a key that is not the name of a tensor");
+    }
     const std::string name(doc.text(key));
     if (doc.kind(value) != ValueKind::kTensor) {
       foreign.warnings.push_back("'" + name + "' is left out: it is " + kind_text(doc, value) + ", not a tensor");
       continue;
     }
-    if (!checkpoint::PtFile::readable(doc.tensor(value)))
+    if (!checkpoint::PtFile::readable(doc.tensor(value))) {
       return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": " + name + " has strides that are not supported");
-    if (Status status = collector.add(file.name(), name, tensor_of_pt(file, doc.tensor(value))); !status.ok())
+    }
+    if (Status status = collector.add(file.name(), name, tensor_of_pt(file, doc.tensor(value))); !status.ok()) {
       return status;
+    }
   }
   return ok_status();
 }
@@ -143,12 +151,14 @@ Status add_bin(const std::string& path, ForeignCheckpoint& foreign, Collector& c
   if (!opened.ok()) return opened.refusal();
   checkpoint::PtFile& file = *opened.value();
   const PickleDocument& doc = file.document();
-  if (doc.kind(doc.root()) != ValueKind::kDict)
+  if (doc.kind(doc.root()) != ValueKind::kDict) {
     return refuse(ErrorCode::kUnsupportedFormat, path + ": expected a dictionary of tensors, found " +
                                                      kind_text(doc, doc.root()) + "; save the model's state_dict()");
+  }
   const ValueId weights = weights_of(doc);
-  if (!holds_tensors(doc, weights))
+  if (!holds_tensors(doc, weights)) {
     return refuse(ErrorCode::kUnsupportedFormat, path + ": its dictionary holds no tensors");
+  }
   if (Status status = add_entries(file, weights, foreign, collector); !status.ok()) return status;
   foreign.files.push_back(
       {std::filesystem::path(path).filename().string(), file.source().size(), file.directory_sha256()});
@@ -176,9 +186,11 @@ Status check_index(const std::string& folder, const HuggingFaceFiles& files, con
     if (found == places.end()) return fault(tensor + " is not in " + file);
     if (found->second != file) return fault(tensor + " is in " + found->second + ", not in " + file);
   }
-  for (const auto& [tensor, file] : places)
-    if (!files.index.contains(tensor) && !is_tied(tensor, files.index))
+  for (const auto& [tensor, file] : places) {
+    if (!files.index.contains(tensor) && !is_tied(tensor, files.index)) {
       return fault(tensor + " of " + file + " is not in the index");
+    }
+  }
   return ok_status();
 }
 
@@ -198,10 +210,11 @@ Status read_settings(const std::string& folder, ForeignCheckpoint& foreign) {
   if (!text.ok()) return text.refusal();
   if (Status status = parse_huggingface_config(text.value(), config, foreign.hints); !status.ok()) return status;
   std::error_code ignored;
-  if (std::filesystem::exists(folder + "/adapter_config.json", ignored))
+  if (std::filesystem::exists(folder + "/adapter_config.json", ignored)) {
     foreign.warnings.push_back(folder +
                                ": the adapter of adapter_config.json is not applied; merge it first if the "
                                "model is meant to have it");
+  }
   if (!std::filesystem::exists(generation, ignored)) return ok_status();
   const Result<std::string> more = checkpoint::read_text_file(generation, kConfigBytesMax);
   if (!more.ok()) return more.refusal();

@@ -34,8 +34,9 @@ void read_sizes(const json& config, const std::string& path, ForeignHints& hints
        {"vocab_size", &model_spec::OptConfig::vocab},
        {"word_embed_proj_dim", &model_spec::OptConfig::embed_dim},
        {"max_position_embeddings", &model_spec::OptConfig::max_positions}}};
-  for (const auto& [key, size] : kKeys)
+  for (const auto& [key, size] : kKeys) {
     if (const auto value = integer(config, key)) hints.sizes.push_back({path, key, *value, size});
+  }
 }
 
 // A number, a list of numbers, or null where no id ends a text.
@@ -45,18 +46,22 @@ Status read_eos(const json& config, const std::string& path, ForeignHints& hints
   const json list = found->is_array() ? *found : json::array({*found});
   std::vector<int64_t> ids;
   for (const json& id : list) {
-    if (!id.is_number_integer() && !found->is_null())
+    if (!id.is_number_integer() && !found->is_null()) {
       return refuse(ErrorCode::kDataCorrupt, path + ": eos_token_id is " + shown(*found) + ", expected ids");
-    if (id.is_number_integer() && std::ranges::find(ids, id.get<int64_t>()) == ids.end())
+    }
+    if (id.is_number_integer() && std::ranges::find(ids, id.get<int64_t>()) == ids.end()) {
       ids.push_back(id.get<int64_t>());
+    }
   }
-  if (ids.size() > 1 + model_spec::kMoreEosIdsMax)
+  if (ids.size() > 1 + model_spec::kMoreEosIdsMax) {
     return refuse(ErrorCode::kUnsupportedFormat, path + ": eos_token_id lists " + std::to_string(ids.size()) +
                                                      " ids, at most " + std::to_string(1 + model_spec::kMoreEosIdsMax) +
                                                      " are supported");
-  if (ids.empty() && hints.eos_ids.empty())
+  }
+  if (ids.empty() && hints.eos_ids.empty()) {
     hints.notes.push_back(path + ": eos_token_id is " + shown(*found) +
                           "; texts end at id 2, unless a request has ignore_eos");
+  }
   if (!ids.empty()) hints.eos_ids = std::move(ids);
   return ok_status();
 }
@@ -69,8 +74,9 @@ Status read_special_ids(const json& config, const std::string& path, ForeignHint
 
 // Whether a setting asks for something: what is absent, null, false or empty does not, nor does a neutral number.
 bool asks_for_something(const std::string& key, const json& value) {
-  if (value.is_null() || value == json(false) || value == json("") || (value.is_structured() && value.empty()))
+  if (value.is_null() || value == json(false) || value == json("") || (value.is_structured() && value.empty())) {
     return false;
+  }
   constexpr std::array<std::pair<std::string_view, double>, 13> kNeutral = {{{"temperature", 1},
                                                                              {"top_p", 1},
                                                                              {"top_k", 50},
@@ -133,16 +139,19 @@ Status parse_huggingface_config(std::string_view text, const std::string& path, 
   const auto unsupported = [&](const std::string& what) {
     return refuse(ErrorCode::kUnsupportedFormat, path + ": " + what);
   };
-  if (!config.is_object() || config.value("model_type", json()) != "opt")
+  if (!config.is_object() || config.value("model_type", json()) != "opt") {
     return unsupported("model_type is " + (config.is_object() ? shown(config.value("model_type", json())) : "missing") +
                        ", expected \"opt\"");
+  }
   const json activation = config.value("activation_function", json("relu"));
-  if (activation != "relu" && activation != "gelu")
+  if (activation != "relu" && activation != "gelu") {
     return unsupported("activation_function is " + shown(activation) + ", expected \"relu\" or \"gelu\"");
-  if (const json method = config.value("quantization_config", json()); !method.is_null())
+  }
+  if (const json method = config.value("quantization_config", json()); !method.is_null()) {
     return unsupported("the weights are quantised (quantization_config " +
                        shown(method.is_object() ? method.value("quant_method", method) : method) +
                        "), which is not read; convert the model that they were made from");
+  }
   if (activation == "gelu") hints.activation = model_spec::Activation::kGelu;
   hints.has_biases = config.value("enable_bias", json(true)) != false;
   hints.has_affine_norms = config.value("layer_norm_elementwise_affine", json(true)) != false;
@@ -151,8 +160,9 @@ Status parse_huggingface_config(std::string_view text, const std::string& path, 
   hints.num_heads = integer(config, "num_attention_heads");
   if (hints.num_heads) hints.num_heads_key = path + ": num_attention_heads";
   hints.tied_output = config.value("tie_word_embeddings", json(true)) != false;  // transformers' default
-  if (const auto before = config.find("do_layer_norm_before"); before != config.end() && before->is_boolean())
+  if (const auto before = config.find("do_layer_norm_before"); before != config.end() && before->is_boolean()) {
     hints.norm_before = before->get<bool>();
+  }
   note_generation_settings(config, path, hints);
   return read_special_ids(config, path, hints);
 }

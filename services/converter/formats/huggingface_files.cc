@@ -30,9 +30,11 @@ Result<HuggingFaceFiles> read_index(const fs::path& folder, const std::string& n
   HuggingFaceFiles files;
   files.index = std::move(index).value();
   std::set<std::string> names;
-  for (const auto& [tensor, file] : files.index)
-    if (names.insert(file).second && !is_file(folder / file))
+  for (const auto& [tensor, file] : files.index) {
+    if (names.insert(file).second && !is_file(folder / file)) {
       return refuse(ErrorCode::kBadRequest, path + ": " + file + " is missing");
+    }
+  }
   files.names.assign(names.begin(), names.end());
   return files;
 }
@@ -62,14 +64,16 @@ Result<HuggingFaceFiles> find_shards(const fs::path& folder, const std::string& 
   }
   HuggingFaceFiles files;
   for (int number = 1; number <= count; ++number) {
-    if (!shards.contains(number))
+    if (!shards.contains(number)) {
       return refuse(ErrorCode::kBadRequest, folder.string() + ": shard " + std::to_string(number) + " of " +
                                                 std::to_string(count) + " of " + start + "-*" + end + " is missing");
+    }
     files.names.push_back(shards[number]);
   }
-  if (shards.size() != files.names.size())
+  if (shards.size() != files.names.size()) {
     return refuse(ErrorCode::kBadRequest, folder.string() + ": " + shards.rbegin()->second +
                                               " is there, but its number is not from 1 to " + std::to_string(count));
+  }
   return files;
 }
 
@@ -79,14 +83,16 @@ Result<std::map<std::string, std::string>> parse_huggingface_index(std::string_v
   const Result<json> parsed = checkpoint::parse_json_strict(text, path, 4);
   if (!parsed.ok()) return parsed.refusal();
   const json map = parsed.value().is_object() ? parsed.value().value("weight_map", json()) : json();
-  if (!map.is_object() || map.empty())
+  if (!map.is_object() || map.empty()) {
     return refuse(ErrorCode::kDataCorrupt, path + ": holds no object 'weight_map' of tensors and files");
+  }
   std::map<std::string, std::string> index;
   for (const auto& [tensor, file] : map.items()) {
     const std::string where = file.is_string() ? file.get<std::string>() : "";
-    if (where.empty() || where.find('/') != std::string::npos || where[0] == '.')
+    if (where.empty() || where.find('/') != std::string::npos || where[0] == '.') {
       return refuse(ErrorCode::kDataCorrupt, path + ": tensor " + tensor.substr(0, 80) + " is in " +
                                                  file.dump().substr(0, 80) + ", which is not a file of the folder");
+    }
     index[tensor] = where;
   }
   return index;

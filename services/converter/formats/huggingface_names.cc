@@ -54,22 +54,26 @@ bool holds(std::string_view text, std::string_view part) { return text.find(part
 std::string metaseq_spelling(std::string name) {
   while (std::ranges::any_of(kOuterWrappers, [&](std::string_view wrapper) { return cut_prefix(name, wrapper); })) {
   }
-  for (const std::string_view wrapper : kInnerWrappers)
-    for (size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper))
+  for (const std::string_view wrapper : kInnerWrappers) {
+    for (size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper)) {
       name.erase(at, wrapper.size());
+    }
+  }
   cut_prefix(name, "model.");
   if (std::ranges::find(kHeads, name) != kHeads.end()) return "decoder.output_projection.weight";
   if (is_head_of_another_task(name)) return name;
   if (!name.starts_with("decoder.")) name.insert(0, "decoder.");
-  for (const auto& [theirs, metaseq] : kNameChanges)
+  for (const auto& [theirs, metaseq] : kNameChanges) {
     if (name.starts_with(theirs)) return std::string(metaseq) + name.substr(theirs.size());
+  }
   return name;
 }
 
 std::string huggingface_spelling(const std::string& metaseq_name) {
   if (metaseq_name == "decoder.output_projection.weight") return "lm_head.weight";
-  for (const auto& [theirs, metaseq] : kNameChanges)
+  for (const auto& [theirs, metaseq] : kNameChanges) {
     if (metaseq_name.starts_with(metaseq)) return "model." + std::string(theirs) + metaseq_name.substr(metaseq.size());
+  }
   return "model." + metaseq_name;
 }
 
@@ -78,9 +82,11 @@ bool is_head_of_another_task(std::string_view name) {
 }
 
 Status check_kind_of_tensor(const std::string& file, const std::string& name) {
-  for (const auto& [mark, what] : kOtherKinds)
-    if (holds(name, mark))
+  for (const auto& [mark, what] : kOtherKinds) {
+    if (holds(name, mark)) {
       return refuse(ErrorCode::kUnsupportedFormat, file + ": holds " + name + ", a part of " + std::string(what));
+    }
+  }
   return ok_status();
 }
 

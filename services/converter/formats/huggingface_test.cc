@@ -26,8 +26,9 @@ TEST(HuggingfaceIndex, NamesFilesOfTheFolderOnly) {
 }
 
 TEST(HuggingfaceIndex, RefusesOtherJson) {
-  for (const char* text : {"[]", "{}", R"({"weight_map": []})", R"({"weight_map": "x"})", R"({"weight_map": {}})"})
+  for (const char* text : {"[]", "{}", R"({"weight_map": []})", R"({"weight_map": "x"})", R"({"weight_map": {}})"}) {
     EXPECT_NE(index_fault(text).find("no object 'weight_map'"), std::string::npos) << text;
+  }
   EXPECT_NE(index_fault(R"({"weight_map": {"a": 1}})").find("a is in 1"), std::string::npos);
   EXPECT_NE(index_fault("{").find("not valid JSON"), std::string::npos);
 }

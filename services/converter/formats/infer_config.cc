@@ -36,33 +36,38 @@ int64_t count_layers(const ForeignPart& part) {
 
 // From the files, then as asked for, then from the published model of these sizes.
 Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config, int64_t asked) {
-  if (asked > 0 && foreign.hints.num_heads.value_or(asked) != asked)
+  if (asked > 0 && foreign.hints.num_heads.value_or(asked) != asked) {
     return refuse(ErrorCode::kBadRequest, std::to_string(asked) + " attention heads were asked for, but " +
                                               foreign.hints.num_heads_key + " is " +
                                               std::to_string(*foreign.hints.num_heads));
+  }
   const model_spec::OptConfig* published = model_spec::find_published(config.num_layers, config.hidden);
   const int64_t heads = asked > 0                             ? asked
                         : foreign.hints.num_heads.has_value() ? *foreign.hints.num_heads
                         : published != nullptr                ? published->num_heads
                                                               : 0;
-  if (heads == 0)
+  if (heads == 0) {
     return refuse(ErrorCode::kBadRequest,
                   "the files do not say how many attention heads the model has, and no published OPT has " +
                       std::to_string(config.num_layers) + " layers of width " + std::to_string(config.hidden) +
                       "; give the number of heads (--heads)");
-  if (heads < 0 || config.hidden % heads != 0)
+  }
+  if (heads < 0 || config.hidden % heads != 0) {
     return refuse(ErrorCode::kBadRequest, "the number of attention heads is " + std::to_string(heads) +
                                               ", must divide the width " + std::to_string(config.hidden));
+  }
   return heads;
 }
 
 // The tensors must have the sizes that the configurations state.
 Status check_claims(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config) {
   std::string faults;
-  for (const SizeClaim& claim : foreign.hints.sizes)
-    if (claim.value != config.*claim.size)
+  for (const SizeClaim& claim : foreign.hints.sizes) {
+    if (claim.value != config.*claim.size) {
       faults += "\n  " + claim.file + ": " + claim.key + " is " + std::to_string(claim.value) + ", the tensors have " +
                 std::to_string(config.*claim.size);
+    }
+  }
   if (faults.empty()) return ok_status();
   return refuse(ErrorCode::kDataCorrupt,
                 "the configuration contradicts the tensors:" + faults + other_part_count(foreign));
@@ -93,8 +98,9 @@ Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, con
   const ForeignTensor* fc1 = find(first, "decoder.layers.0.fc1.weight", 2);
   for (const auto& [tensor, metaseq] : {std::pair{tokens, "decoder.embed_tokens.weight"},
                                         {positions, "decoder.embed_positions.weight"},
-                                        {fc1, "decoder.layers.0.fc1.weight"}})
+                                        {fc1, "decoder.layers.0.fc1.weight"}}) {
     if (tensor == nullptr) return unknown(file_spelling(foreign, metaseq) + " is missing");
+  }
   const auto parts = static_cast<int64_t>(foreign.parts.size());
   model_spec::OptConfig config;
   config.name = name;
@@ -107,8 +113,9 @@ Result<model_spec::OptConfig> infer_config(const ForeignCheckpoint& foreign, con
   config.max_positions = positions->rows() - foreign.unused_position_rows;
   const bool is_post_norm = !foreign.hints.norm_before.value_or(config.embed_dim == config.hidden);
   config.norm_before = first.contains("decoder.layer_norm.weight") || !is_post_norm;
-  if (is_post_norm && config.norm_before && foreign.hints.norm_before)
+  if (is_post_norm && config.norm_before && foreign.hints.norm_before) {
     return unknown("it has a final norm, but its configuration says post-norm");
+  }
   config.final_norm = foreign.hints.final_norm || !config.norm_before;
   config.activation = foreign.hints.activation;
   if (Status status = check_claims(foreign, config); !status.ok()) return status.refusal();

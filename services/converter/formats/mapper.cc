@@ -46,18 +46,22 @@ std::vector<std::pair<std::string, int64_t>> names_of_vector(const ForeignCheckp
   const std::string name = metaseq_name(spec.name);
   if (spec.split == Split::kReplicated) return {{name, spec.rows}};
   const size_t at = name.find("qkv_proj.");
-  if (spec.split != Split::kQkvRows || !has_separate_qkv(foreign, part, name.substr(0, at)))
+  if (spec.split != Split::kQkvRows || !has_separate_qkv(foreign, part, name.substr(0, at))) {
     return {{name, spec.rows / parts}};
+  }
   std::vector<std::pair<std::string, int64_t>> names;
-  for (const char* letter : {"q", "k", "v"})
+  for (const char* letter : {"q", "k", "v"}) {
     names.emplace_back(std::string(name).replace(at, 3, letter), spec.rows / 3 / parts);
+  }
   return names;
 }
 
 std::string explain(std::string_view name) {
-  for (std::string_view feature : {"ffn_layernorm", "attn_ln", "alibi", "moe_layer", "experts", "rotary"})
-    if (name.find(feature) != std::string_view::npos)
+  for (std::string_view feature : {"ffn_layernorm", "attn_ln", "alibi", "moe_layer", "experts", "rotary"}) {
+    if (name.find(feature) != std::string_view::npos) {
       return " (" + std::string(feature) + " is not a feature of OPT, and is not supported)";
+    }
+  }
   return "";
 }
 
@@ -70,8 +74,9 @@ std::string metaseq_name(const std::string& canonical) {
     name = "decoder." + std::string(theirs) + name.substr(ours.size());
     break;
   }
-  for (const auto& [ours, theirs] : kInLayer)
+  for (const auto& [ours, theirs] : kInLayer) {
     if (const size_t at = name.find(ours); at != std::string::npos) return name.replace(at, ours.size(), theirs);
+  }
   return name;
 }
 
@@ -92,10 +97,11 @@ Status add_absent(ForeignCheckpoint& foreign, const model_spec::OptConfig& confi
     if (is_norm ? hints.has_affine_norms : hints.has_biases || !is_bias) continue;
     for (ForeignPart& part : foreign.parts) {
       for (const auto& [name, rows] : names_of_vector(foreign, part, spec, parts)) {
-        if (part.contains(name))
+        if (part.contains(name)) {
           return refuse(ErrorCode::kDataCorrupt, "the configuration says that the model has no " +
                                                      std::string(is_norm ? "weights of norms" : "biases") +
                                                      ", but the files hold " + file_spelling(foreign, name));
+        }
         part.emplace(name, tensor_of_constant(dtype, {rows}, is_bias ? 0.0f : 1.0f));
       }
     }
@@ -199,26 +205,31 @@ ForeignModel::Mapping Mapper::map_tensor(const TensorSpec& spec) {
 }
 
 void Mapper::note_unexpected() {
-  for (size_t part = 0; part < foreign_.parts.size(); ++part)
-    for (const auto& [name, tensor] : foreign_.parts[part])
-      if (!used_.contains(name) && !is_ignored(name))
+  for (size_t part = 0; part < foreign_.parts.size(); ++part) {
+    for (const auto& [name, tensor] : foreign_.parts[part]) {
+      if (!used_.contains(name) && !is_ignored(name)) {
         faults_.push_back(part_text(part) + "unexpected " + file_spelling(foreign_, name) + " " +
                           checkpoint::shape_text(tensor->shape()) + explain(name));
+      }
+    }
+  }
 }
 
 Result<std::map<std::string, ForeignModel::Mapping>> Mapper::run() {
   const auto parts = static_cast<int64_t>(foreign_.parts.size());
-  if (!model_spec::is_legal_world(config_, parts))
+  if (!model_spec::is_legal_world(config_, parts)) {
     return refuse(ErrorCode::kDataCorrupt, std::to_string(parts) + " parts, but heads, vocabulary and ffn divide by " +
                                                model_spec::legal_worlds_text(config_) + " only");
+  }
   std::map<std::string, ForeignModel::Mapping> mappings;
   for (const TensorSpec& spec : model_spec::opt_tensors(config_)) mappings[spec.name] = map_tensor(spec);
   note_unexpected();
   if (faults_.empty()) return mappings;
   std::string text = "the checkpoint does not hold the tensors that an OPT model of its size has:";
   for (size_t i = 0; i < std::min(faults_.size(), kMappingFaultsShown); ++i) text += "\n  " + faults_[i];
-  if (faults_.size() > kMappingFaultsShown)
+  if (faults_.size() > kMappingFaultsShown) {
     text += "\n  and " + std::to_string(faults_.size() - kMappingFaultsShown) + " more";
+  }
   text += other_part_count(foreign_);
   return refuse(ErrorCode::kDataCorrupt, text);
 }

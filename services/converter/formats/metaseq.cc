@@ -51,14 +51,16 @@ Result<std::vector<MetaseqFile>> sort_files(const std::vector<std::string>& path
                              })->shard;
   for (size_t i = 0; i < files.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
-    if (files[i].part != index / shards || files[i].shard != index % shards)
+    if (files[i].part != index / shards || files[i].shard != index % shards) {
       return refuse(ErrorCode::kBadRequest, files[i].path + ": expected part " + std::to_string(index / shards) +
                                                 " shard " + std::to_string(index % shards) +
                                                 " here; the set of files has a gap or a duplicate");
+    }
   }
-  if (static_cast<int64_t>(files.size()) != (files.back().part + 1) * shards)
+  if (static_cast<int64_t>(files.size()) != (files.back().part + 1) * shards) {
     return refuse(ErrorCode::kBadRequest, files.back().path + " is the last file found, but shard " +
                                               std::to_string(shards - 1) + " of its part is missing");
+  }
   return files;
 }
 
@@ -68,26 +70,32 @@ Status check_training_options(const PtFile& file) {
   const auto unsupported = [&](const std::string& what) {
     return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": trained with " + what + ", which OPT does not have");
   };
-  for (const char* option : {"alibi", "use_alibi", "scale_attn", "scale_fc", "use_rotary", "use_rope"})
+  for (const char* option : {"alibi", "use_alibi", "scale_attn", "scale_fc", "use_rotary", "use_rope"}) {
     if (integer_setting(doc, "model", option).value_or(0) != 0) return unsupported(std::string(option) + "=True");
-  if (integer_setting(doc, "model", "no_scale_embedding").value_or(1) == 0)
+  }
+  if (integer_setting(doc, "model", "no_scale_embedding").value_or(1) == 0) {
     return unsupported("no_scale_embedding=False");
-  if (integer_setting(doc, "model", "decoder_learned_pos").value_or(1) == 0)
+  }
+  if (integer_setting(doc, "model", "decoder_learned_pos").value_or(1) == 0) {
     return unsupported("decoder_learned_pos=False");
-  if (const auto activation = find_setting(doc, "model", "activation_fn"))
+  }
+  if (const auto activation = find_setting(doc, "model", "activation_fn")) {
     if (doc.kind(*activation) == ValueKind::kString && doc.text(*activation) != "relu" &&
-        doc.text(*activation) != "gelu")
+        doc.text(*activation) != "gelu") {
       return unsupported("activation_fn=" + std::string(doc.text(*activation)));
+    }
+  }
   return ok_status();
 }
 
 Result<ValueId> model_of(const PtFile& file) {
   const PickleDocument& doc = file.document();
   const auto model = doc.find(doc.root(), "model");
-  if (!model || doc.kind(*model) != ValueKind::kDict)
+  if (!model || doc.kind(*model) != ValueKind::kDict) {
     return refuse(ErrorCode::kUnsupportedFormat, file.name() +
                                                      ": holds no dictionary 'model', so it is not a Metaseq "
                                                      "checkpoint");
+  }
   return *model;
 }
 
@@ -96,11 +104,13 @@ Status check_model(const PtFile& file, ValueId model) {
   const PickleDocument& doc = file.document();
   std::set<std::string_view> names;
   for (const auto& [key, value] : doc.pairs(model)) {
-    if (doc.kind(key) != ValueKind::kString || doc.text(key).size() > checkpoint::kStoredNameMax)
+    if (doc.kind(key) != ValueKind::kString || doc.text(key).size() > checkpoint::kStoredNameMax) {
       return refuse(ErrorCode::kDataCorrupt, file.name() + ": 'model' has a key that is not the name of a tensor");
+    }
     const std::string name(doc.text(key));
-    if (!names.insert(doc.text(key)).second)
+    if (!names.insert(doc.text(key)).second) {
       return refuse(ErrorCode::kDataCorrupt, file.name() + ": 'model' holds " + name + " twice");
+    }
     if (doc.kind(value) == ValueKind::kTensor) {
       if (PtFile::readable(doc.tensor(value))) continue;
       return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": " + name + " has strides that are not supported");
@@ -133,9 +143,11 @@ std::vector<SizeClaim> claims_of(const PtFile& file) {
        {"decoder_output_dim", &model_spec::OptConfig::embed_dim},
        {"max_target_positions", &model_spec::OptConfig::max_positions}}};
   std::vector<SizeClaim> claims;
-  for (const auto& [key, size] : kKeys)
-    if (const auto value = integer_setting(file.document(), "model", key))
+  for (const auto& [key, size] : kKeys) {
+    if (const auto value = integer_setting(file.document(), "model", key)) {
       claims.push_back({file_name(file), key, *value, size});
+    }
+  }
   return claims;
 }
 
@@ -146,30 +158,38 @@ Status read_hints(ForeignCheckpoint& foreign) {
   const std::vector<SizeClaim> claims = claims_of(first);
   for (const auto& file : foreign.pt_files) {
     const std::vector<SizeClaim> others = claims_of(*file);
-    for (size_t i = 0; i < std::min(claims.size(), others.size()); ++i)
-      if (claims[i].key != others[i].key || claims[i].value != others[i].value)
+    for (size_t i = 0; i < std::min(claims.size(), others.size()); ++i) {
+      if (claims[i].key != others[i].key || claims[i].value != others[i].value) {
         return refuse(ErrorCode::kDataCorrupt, "the files do not belong to one checkpoint: " + claims[i].file +
                                                    " says " + claims[i].key + "=" + std::to_string(claims[i].value) +
                                                    ", " + others[i].file + " says " + others[i].key + "=" +
                                                    std::to_string(others[i].value));
+      }
+    }
   }
-  for (const SizeClaim& claim : claims)
+  for (const SizeClaim& claim : claims) {
     if (claim.size != &model_spec::OptConfig::num_heads) foreign.hints.sizes.push_back(claim);
+  }
   foreign.hints.num_heads = integer_setting(doc, "model", "decoder_attention_heads");
   foreign.hints.num_heads_key = file_name(first) + ": decoder_attention_heads";
   foreign.hints.has_biases = integer_setting(doc, "model", "disable_bias").value_or(0) == 0;
   foreign.hints.has_affine_norms = integer_setting(doc, "model", "disable_affine_ln").value_or(0) == 0;
-  if (const auto activation = find_setting(doc, "model", "activation_fn"))
-    if (doc.kind(*activation) == ValueKind::kString && doc.text(*activation) == "gelu")
+  if (const auto activation = find_setting(doc, "model", "activation_fn")) {
+    if (doc.kind(*activation) == ValueKind::kString && doc.text(*activation) == "gelu") {
       foreign.hints.activation = model_spec::Activation::kGelu;
+    }
+  }
   foreign.hints.model_parallel_size = integer_setting(doc, "model", "model_parallel_size");
-  if (const auto before = integer_setting(doc, "model", "decoder_normalize_before"))
+  if (const auto before = integer_setting(doc, "model", "decoder_normalize_before")) {
     foreign.hints.norm_before = *before != 0;
-  if (const auto shared = integer_setting(doc, "model", "share_decoder_input_output_embed"))
+  }
+  if (const auto shared = integer_setting(doc, "model", "share_decoder_input_output_embed")) {
     foreign.hints.tied_output = *shared != 0;
-  if (const auto separator = integer_setting(doc, "model", "self_attn_doc_sep"); separator.value_or(-1) > 0)
+  }
+  if (const auto separator = integer_setting(doc, "model", "self_attn_doc_sep"); separator.value_or(-1) > 0) {
     foreign.warnings.push_back("trained with document separation (self_attn_doc_sep " + std::to_string(*separator) +
                                "); served as plain OPT");
+  }
   return ok_status();
 }
 
@@ -181,10 +201,11 @@ Result<ForeignPart> load_part(const std::vector<PtFile*>& shards, int64_t parts,
   }
   flattened = is_flattened(*shards[0]);
   if (flattened) return unflatten(shards, parts);
-  if (shards.size() > 1)
+  if (shards.size() > 1) {
     return refuse(ErrorCode::kUnsupportedFormat, shards[0]->name() +
                                                      ": one of several shards, but its weights are not "
                                                      "flattened");
+  }
   return named_tensors(*shards[0], model_of(*shards[0]).value());
 }
 

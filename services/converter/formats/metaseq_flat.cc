@@ -49,13 +49,15 @@ std::optional<PickleTensor> flat_tensor(const PtFile& file, const std::string& n
 // The fields of a params entry: names, shapes, numels, padding; Metaseq's own tool takes them by position.
 std::optional<std::vector<ValueId>> four_fields(const PickleDocument& doc, ValueId id) {
   std::vector<ValueId> fields;
-  if (doc.kind(id) == ValueKind::kDict)
+  if (doc.kind(id) == ValueKind::kDict) {
     for (const auto& [key, value] : doc.pairs(id)) fields.push_back(value);
-  else if (doc.kind(id) == ValueKind::kTuple || doc.kind(id) == ValueKind::kList)
+  } else if (doc.kind(id) == ValueKind::kTuple || doc.kind(id) == ValueKind::kList) {
     fields = doc.items(id);
+  }
   if (fields.size() != 4 || doc.kind(fields[0]) != ValueKind::kList || doc.kind(fields[1]) != ValueKind::kList ||
-      doc.kind(fields[3]) != ValueKind::kInt || doc.items(fields[0]).size() != doc.items(fields[1]).size())
+      doc.kind(fields[3]) != ValueKind::kInt || doc.items(fields[0]).size() != doc.items(fields[1]).size()) {
     return std::nullopt;
+  }
   return fields;
 }
 
@@ -76,25 +78,29 @@ Result<std::map<std::string, GroupPlan>> plans_of(const PtFile& file, ValueId me
   const PickleDocument& doc = file.document();
   std::map<std::string, GroupPlan> plans;
   const auto list = doc.find(metadata, "param_metadata");
-  if (!list || doc.kind(*list) != ValueKind::kList)
+  if (!list || doc.kind(*list) != ValueKind::kList) {
     return checkpoint::corrupt_file(file.name(), "shard_metadata without param_metadata");
+  }
   for (ValueId entry : doc.items(*list)) {
     const auto path = doc.find(entry, "fsdp_path");
     const auto params = doc.find(entry, "params");
-    if (!path || !params || doc.kind(*path) != ValueKind::kString || doc.kind(*params) != ValueKind::kDict)
+    if (!path || !params || doc.kind(*path) != ValueKind::kString || doc.kind(*params) != ValueKind::kDict) {
       return checkpoint::corrupt_file(file.name(), "shard_metadata holds a malformed entry");
+    }
     for (const auto& [key, value] : doc.pairs(*params)) {
       const auto fields = four_fields(doc, value);
-      if (doc.kind(key) != ValueKind::kString || !fields)
+      if (doc.kind(key) != ValueKind::kString || !fields) {
         return checkpoint::corrupt_file(file.name(), "shard_metadata holds a malformed group");
+      }
       GroupPlan plan;
       plan.flat_name = joined(doc.text(*path), doc.text(key));
       plan.padding = {doc.integer((*fields)[3])};
       for (size_t i = 0; i < doc.items((*fields)[0]).size(); ++i) {
         const ValueId name = doc.items((*fields)[0])[i];
         const auto shape = shape_of(doc, doc.items((*fields)[1])[i]);
-        if (doc.kind(name) != ValueKind::kString || !shape)
+        if (doc.kind(name) != ValueKind::kString || !shape) {
           return checkpoint::corrupt_file(file.name(), "shard_metadata holds a malformed shape");
+        }
         plan.slices.push_back({joined(doc.text(*path), doc.text(name)), *shape});
       }
       plans[plan.flat_name] = std::move(plan);
@@ -113,10 +119,11 @@ Result<std::vector<GroupPlan>> plans_from_metadata(const std::vector<PtFile*>& s
     Result<std::map<std::string, GroupPlan>> plans = plans_of(file, *metadata);
     if (!plans.ok()) return plans.refusal();
     for (auto& [name, plan] : plans.value()) {
-      if (shard == 0)
+      if (shard == 0) {
         all[name] = std::move(plan);
-      else if (all.contains(name))
+      } else if (all.contains(name)) {
         all[name].padding.push_back(plan.padding[0]);
+      }
     }
   }
   std::vector<GroupPlan> list;
@@ -126,8 +133,9 @@ Result<std::vector<GroupPlan>> plans_from_metadata(const std::vector<PtFile*>& s
 
 int64_t stored_elements(const std::vector<PtFile*>& shards, const std::string& name) {
   int64_t total = 0;
-  for (PtFile* shard : shards)
+  for (PtFile* shard : shards) {
     if (const auto flat = flat_tensor(*shard, name)) total += flat->shape[0];
+  }
   return total;
 }
 
@@ -137,21 +145,24 @@ Result<FlatSizes> sizes_by_convention(const std::vector<PtFile*>& shards, int64_
   const PickleDocument& doc = file.document();
   const auto valid = [](const auto& size) { return size && *size > 0 && *size <= (1 << 20); };
   auto hidden = integer_setting(doc, "model", "decoder_embed_dim");
-  if (!hidden)
+  if (!hidden) {
     hidden = width_of_layer(stored_elements(shards, "decoder.layers.0.flat_param_0"),
                             static_cast<int64_t>(shards.size()), parts);
-  if (!valid(hidden))
+  }
+  if (!valid(hidden)) {
     return checkpoint::corrupt_file(
         file.name(),
         "its weights are flattened, it has no shard_metadata, and neither its configuration nor the length of "
         "its first layer gives decoder_embed_dim");
+  }
   const auto ffn = integer_setting(doc, "model", "decoder_ffn_embed_dim").value_or(4 * *hidden);
   const auto positions = integer_setting(doc, "model", "max_target_positions").value_or(kDefaultPositions);
-  if (!valid(std::optional(ffn)) || !valid(std::optional(positions)) || *hidden % parts != 0 || ffn % parts != 0)
+  if (!valid(std::optional(ffn)) || !valid(std::optional(positions)) || *hidden % parts != 0 || ffn % parts != 0) {
     return checkpoint::corrupt_file(file.name(), "width " + std::to_string(*hidden) + ", ffn " + std::to_string(ffn) +
                                                      " and " + std::to_string(positions) +
                                                      " positions are impossible in " + std::to_string(parts) +
                                                      " parts");
+  }
   FlatSizes sizes{.hidden = *hidden, .ffn = ffn, .position_rows = positions + 2, .parts = parts};
   return sizes;
 }
@@ -161,9 +172,11 @@ std::vector<int64_t> layers_in_root(const PtFile& file) {
   constexpr int64_t kLayersMax = 1024;
   std::vector<int64_t> layers;
   const int64_t count = integer_setting(file.document(), "model", "decoder_layers").value_or(0);
-  for (int64_t layer = 0; layer < std::min(count, kLayersMax); ++layer)
-    if (!file.document().find(model_entry(file), "decoder.layers." + std::to_string(layer) + ".flat_param_0"))
+  for (int64_t layer = 0; layer < std::min(count, kLayersMax); ++layer) {
+    if (!file.document().find(model_entry(file), "decoder.layers." + std::to_string(layer) + ".flat_param_0")) {
       layers.push_back(layer);
+    }
+  }
   return layers;
 }
 
@@ -185,13 +198,14 @@ Result<std::vector<GroupPlan>> plans_by_convention(const std::vector<PtFile*>& s
   for (const auto& [key, value] : doc.pairs(model_entry(file))) {
     if (doc.kind(key) != ValueKind::kString || !is_flat_name(doc.text(key))) continue;
     const std::string name(doc.text(key));
-    if (name == "flat_param_0")
+    if (name == "flat_param_0") {
       plans.push_back({name, root_of(shards, sizes.value()), {}});
-    else if (name.starts_with("decoder.layers.") && name.ends_with(".flat_param_0"))
+    } else if (name.starts_with("decoder.layers.") && name.ends_with(".flat_param_0")) {
       plans.push_back({name, layer_slices(sizes.value(), name.substr(0, name.size() - kFlatSuffix.size() - 1)), {}});
-    else
+    } else {
       return checkpoint::corrupt_file(file.name(),
                                       "flat tensor '" + name + "' has no known layout, and there is no shard_metadata");
+    }
   }
   return plans;
 }
@@ -223,23 +237,26 @@ Result<std::shared_ptr<const FlatGroup>> join(const GroupPlan& plan, const std::
   int64_t total = 0;
   for (PtFile* shard : shards) {
     const auto flat = flat_tensor(*shard, plan.flat_name);
-    if (!flat)
+    if (!flat) {
       return checkpoint::corrupt_file(shard->name(),
                                       "flat tensor '" + plan.flat_name + "' is missing or not one vector");
-    if (!stored.empty() && shard->dtype(*flat) != group->shards[0].file->dtype(group->shards[0].tensor))
+    }
+    if (!stored.empty() && shard->dtype(*flat) != group->shards[0].file->dtype(group->shards[0].tensor)) {
       return checkpoint::corrupt_file(shard->name(),
                                       "flat tensor '" + plan.flat_name + "' has another type than in the first shard");
+    }
     stored.push_back(flat->shape[0]);
     total += flat->shape[0];
     group->shards.push_back({shard, *flat, 0});
   }
   const FlatCut cut{flat_elements(plan.slices), static_cast<int64_t>(shards.size())};
   const auto data = data_of_shards(plan, cut, stored);
-  if (!data)
+  if (!data) {
     return checkpoint::corrupt_file(
         shards[0]->name(), "flat tensor '" + plan.flat_name + "' holds " + std::to_string(total) + " elements in " +
                                std::to_string(cut.shards) + " shards, its tensors need " +
                                std::to_string(cut.elements) + ", " + std::to_string(cut.chunk()) + " in each shard");
+  }
   for (size_t i = 0; i < data->size(); ++i) group->shards[i].elements = (*data)[i];
   return std::shared_ptr<const FlatGroup>(std::move(group));
 }
@@ -247,8 +264,9 @@ Result<std::shared_ptr<const FlatGroup>> join(const GroupPlan& plan, const std::
 }  // namespace
 
 bool is_flattened(const PtFile& file) {
-  for (const auto& [key, value] : file.document().pairs(model_entry(file)))
+  for (const auto& [key, value] : file.document().pairs(model_entry(file))) {
     if (file.document().kind(key) == ValueKind::kString && is_flat_name(file.document().text(key))) return true;
+  }
   return false;
 }
 
@@ -265,8 +283,9 @@ Result<ForeignPart> unflatten(const std::vector<PtFile*>& shards, int64_t parts)
     int64_t begin = 0;
     for (const FlatSlice& slice : plan.slices) {
       const auto elements = static_cast<int64_t>(*checkpoint::checked_elements(slice.shape));
-      if (!part.emplace(slice.name, tensor_of_group(group.value(), begin, slice.shape)).second)
+      if (!part.emplace(slice.name, tensor_of_group(group.value(), begin, slice.shape)).second) {
         return checkpoint::corrupt_file(shards[0]->name(), "tensor '" + slice.name + "' occurs twice");
+      }
       begin += elements;
     }
   }

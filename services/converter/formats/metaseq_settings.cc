@@ -15,17 +15,20 @@ std::optional<ValueId> member(const PickleDocument& document, ValueId holder, st
   if (!content) return std::nullopt;
   const auto node = document.find(*content, key);
   if (!node) return std::nullopt;
-  if (document.kind(*node) == ValueKind::kOpaque)
+  if (document.kind(*node) == ValueKind::kOpaque) {
     if (const auto value = document.find(*node, "_val")) return value;
+  }
   return node;
 }
 
 }  // namespace
 
 std::optional<ValueId> find_setting(const PickleDocument& document, std::string_view section, std::string_view key) {
-  if (const auto cfg = document.find(document.root(), "cfg"))
-    if (const auto holder = member(document, *cfg, section))
+  if (const auto cfg = document.find(document.root(), "cfg")) {
+    if (const auto holder = member(document, *cfg, section)) {
       if (const auto value = member(document, *holder, key)) return value;
+    }
+  }
   if (const auto args = document.find(document.root(), "args")) return member(document, *args, key);
   return std::nullopt;
 }

@@ -60,15 +60,20 @@ Status check_other_folders(const fs::path& folder, const std::vector<std::string
     return unsupported("is a cache folder of the Hugging Face hub; name its snapshot, " +
                        (folder / "snapshots" / (name.empty() ? "<revision>" : name)).string());
   }
-  if (fs::exists(folder / "adapter_config.json", ignored))
+  if (fs::exists(folder / "adapter_config.json", ignored)) {
     return unsupported("holds an adapter, not a model; merge it into its base model first (merge_and_unload of PEFT)");
-  if (fs::exists(folder / "zero_to_fp32.py", ignored))
+  }
+  if (fs::exists(folder / "zero_to_fp32.py", ignored)) {
     return unsupported("holds a checkpoint of DeepSpeed's ZeRO; run its zero_to_fp32.py and convert what that writes");
-  for (const std::string& file : files)
-    for (const char* ending : {".h5", ".msgpack", ".gguf", ".ggml", ".onnx"})
-      if (file.ends_with(ending))
+  }
+  for (const std::string& file : files) {
+    for (const char* ending : {".h5", ".msgpack", ".gguf", ".ggml", ".onnx"}) {
+      if (file.ends_with(ending)) {
         return unsupported(fs::path(file).filename().string() +
                            " is not read; weights of PyTorch or safetensors files are needed");
+      }
+    }
+  }
   return ok_status();
 }
 
@@ -80,8 +85,9 @@ Result<ForeignCheckpoint> open_folder(const std::string& folder) {
   if (const auto parts = pt_files(files); !parts.empty()) return open_pt(parts);
   if (Status status = check_other_folders(folder, files); !status.ok()) return status.refusal();
   std::string found;
-  for (size_t i = 0; i < std::min<size_t>(files.size(), 5); ++i)
+  for (size_t i = 0; i < std::min<size_t>(files.size(), 5); ++i) {
     found += (i > 0 ? ", " : "") + fs::path(files[i]).filename().string();
+  }
   return refuse(ErrorCode::kUnsupportedFormat,
                 folder +
                     ": expected parts of Metaseq or FasterTransformer (*.pt), or a Hugging Face folder (config.json "
@@ -92,8 +98,9 @@ Result<ForeignCheckpoint> open_folder(const std::string& folder) {
 std::vector<std::string> expand_glob(const std::string& pattern) {
   glob_t found{};
   std::vector<std::string> paths;
-  if (glob(pattern.c_str(), 0, nullptr, &found) == 0)
+  if (glob(pattern.c_str(), 0, nullptr, &found) == 0) {
     for (size_t i = 0; i < found.gl_pathc; ++i) paths.emplace_back(found.gl_pathv[i]);
+  }
   globfree(&found);
   return paths;
 }
@@ -138,11 +145,13 @@ Result<ForeignCheckpoint> open_foreign(const std::string& path) {
     if (paths.empty()) return refuse(ErrorCode::kBadRequest, path + ": no file matches");
     return open_pt(paths);
   }
-  if (name.ends_with(".safetensors") || name.ends_with(".bin"))
+  if (name.ends_with(".safetensors") || name.ends_with(".bin")) {
     return refuse(ErrorCode::kBadRequest, path + ": give the folder that holds this file and its config.json");
+  }
   if (fs::exists(path, ignored) && name.find("-model_part-") == std::string::npos &&
-      name.find("-shard") == std::string::npos)
+      name.find("-shard") == std::string::npos) {
     return open_file(path);
+  }
   const std::vector<std::string> paths = siblings(path);
   if (paths.empty()) return refuse(ErrorCode::kBadRequest, path + ": no such file, and no parts of that name");
   return open_metaseq(paths);

@@ -29,16 +29,18 @@ TEST(FileNames, OfMetaseq) {
     EXPECT_EQ(file->part, row.part) << row.name;
     EXPECT_EQ(file->shard, row.shard) << row.name;
   }
-  for (const char* name : {"reshard-model_part-0.bin", ".pt", "model.safetensors", "reshard.pt.tmp"})
+  for (const char* name : {"reshard-model_part-0.bin", ".pt", "model.safetensors", "reshard.pt.tmp"}) {
     EXPECT_FALSE(parse_metaseq_name(name).has_value()) << name;
+  }
 }
 
 TEST(FileNames, OfFasterTransformer) {
   EXPECT_EQ(faster_transformer_part("opt-125m-ft-mp2/part-0.pt"), 0);
   EXPECT_EQ(faster_transformer_part("part-12.pt"), 12);
   EXPECT_EQ(faster_transformer_part("rank3.pt"), 3);
-  for (const char* name : {"part-.pt", "part-0", "part-99999999999999999999.pt", "weights.pt"})
+  for (const char* name : {"part-.pt", "part-0", "part-99999999999999999999.pt", "weights.pt"}) {
     EXPECT_EQ(faster_transformer_part(name), -1) << name;
+  }
 }
 
 }  // namespace open_foreign_test

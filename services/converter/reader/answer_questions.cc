@@ -20,9 +20,11 @@ namespace {
 using model_spec::TensorSpec;
 
 void list_tensors(const ForeignCheckpoint& foreign, ModelSummary& summary) {
-  for (size_t part = 0; part < foreign.parts.size(); ++part)
-    for (const auto& [name, tensor] : foreign.parts[part])
+  for (size_t part = 0; part < foreign.parts.size(); ++part) {
+    for (const auto& [name, tensor] : foreign.parts[part]) {
       summary.tensors.push_back({name, tensor->dtype(), tensor->shape(), static_cast<uint32_t>(part)});
+    }
+  }
 }
 
 class Answerer {
@@ -92,8 +94,9 @@ class Answerer {
   Result<Reply> open() {
     Result<ModelSummary> summary = summarise(job_, model_);
     if (!summary.ok()) return summary.refusal();
-    if (!missing_.empty())
+    if (!missing_.empty()) {
       summary.value().warnings.push_back("the reader's sandbox is not complete on this system (" + missing_ + ")");
+    }
     if (model_) table_ = model_spec::opt_tensors(model_->config());
     const Result<std::string> bytes = encode_summary(summary.value(), window_.size());
     if (!bytes.ok()) return bytes.refusal();
@@ -153,10 +156,11 @@ Result<ModelSummary> summarise(const ReadJob& job, std::optional<ForeignModel>& 
   if (config.ok()) {
     summary.config = config.value();
     Result<ForeignModel> found = ForeignModel::open(std::move(foreign), config.value(), job.head);
-    if (found.ok())
+    if (found.ok()) {
       model.emplace(std::move(found).value());
-    else
+    } else {
       problem = found.refusal();
+    }
   } else {
     problem = config.refusal();
   }

@@ -135,8 +135,9 @@ int load_filter(int channel_fd) {
   constexpr uint64_t kThread = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND;
   Filter filter;
   for (const int call : kAllowed) filter.add(SCMP_ACT_ALLOW, call);
-  for (const int call : kHostile)
+  for (const int call : kHostile) {
     if (!kSanitizedBuild) filter.add(SCMP_ACT_KILL_PROCESS, call);
+  }
   for (const int fd : {channel_fd, STDERR_FILENO}) filter.add(SCMP_ACT_ALLOW, SCMP_SYS(write), {equal(0, fd)});
   filter.add(SCMP_ACT_ALLOW, SCMP_SYS(writev), {equal(0, STDERR_FILENO)});  // the C library's last words
   filter.add(SCMP_ACT_ALLOW, SCMP_SYS(openat), {masked(2, O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND, O_RDONLY)});
@@ -145,16 +146,18 @@ int load_filter(int channel_fd) {
   filter.add(SCMP_ACT_ALLOW, SCMP_SYS(clone), {masked(0, kThread, kThread)});
   filter.add(SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3));  // its flags cannot be seen; the C library then uses clone
   filter.add(SCMP_ACT_ALLOW, SCMP_SYS(tgkill), {equal(0, static_cast<uint64_t>(getpid()))});  // abort()
-  for (const int command : {F_GETFL, F_GETFD, F_SETFD})
+  for (const int command : {F_GETFL, F_GETFD, F_SETFD}) {
     filter.add(SCMP_ACT_ALLOW, SCMP_SYS(fcntl), {equal(1, command)});
+  }
   return filter.load();
 }
 
 }  // namespace
 
 std::optional<SandboxMode> parse_sandbox_mode(std::string_view text) {
-  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff})
+  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff}) {
     if (sandbox_mode_name(mode) == text) return mode;
+  }
   return std::nullopt;
 }
 

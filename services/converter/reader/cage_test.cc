@@ -96,9 +96,10 @@ TEST_F(Cage, AnswersAndStartsThreads) {
 }
 
 TEST_F(Cage, OpensNothingForWriting) {
-  for (const int flags : {O_WRONLY, O_RDWR, O_WRONLY | O_APPEND, O_RDONLY | O_TRUNC, O_WRONLY | O_CREAT})
+  for (const int flags : {O_WRONLY, O_RDWR, O_WRONLY | O_APPEND, O_RDONLY | O_TRUNC, O_WRONLY | O_CREAT}) {
     expect_forbidden("open with " + std::to_string(flags), How::kEperm,
                      [&] { return open(path("file").c_str(), flags | O_CLOEXEC, 0600) >= 0; });
+  }
   expect_forbidden("O_TMPFILE", How::kEperm, [&] { return open(path("").c_str(), O_TMPFILE | O_RDWR, 0600) >= 0; });
   expect_forbidden("open by the old call", How::kEperm,
                    [&] { return syscall(SYS_open, path("file").c_str(), O_WRONLY) >= 0; });
@@ -201,8 +202,9 @@ TEST_F(Cage, CanBeTried) {
 }
 
 TEST(SandboxMode, NamesRoundTrip) {
-  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff})
+  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff}) {
     EXPECT_EQ(parse_sandbox_mode(sandbox_mode_name(mode)), mode);
+  }
   EXPECT_FALSE(parse_sandbox_mode("on"));
 }
 

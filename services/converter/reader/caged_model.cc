@@ -32,12 +32,14 @@ Result<CagedModel> CagedModel::open(const ReadJob& job, const ReaderSettings& se
   source.summary_ = std::move(summary).value();
   const ModelSummary& found = source.summary_;
   if (found.config && found.config->name != job.name) return nonsense("a model with another name");
-  if (!job.for_inspection && (!found.config || !found.problem.empty()))
+  if (!job.for_inspection && (!found.config || !found.problem.empty())) {
     return nonsense("neither a model nor a refusal");
+  }
   if (!found.problem.empty()) return source;
   source.table_ = model_spec::opt_tensors(*found.config);
-  for (const TensorSpec& spec : source.table_)
+  for (const TensorSpec& spec : source.table_) {
     source.places_.emplace(spec.name, static_cast<uint32_t>(source.places_.size()));
+  }
   return source;
 }
 
@@ -54,8 +56,9 @@ int64_t CagedModel::rows_that_fit(uint32_t place) const {
 
 // The answer to `request`. Collects the answers to what was asked ahead first.
 Result<Reply> CagedModel::ask(const Request& request) const {
-  while (!ahead_.empty())
+  while (!ahead_.empty()) {
     if (Status status = settle_one(); !status.ok()) return status.refusal();
+  }
   return process_->ask(request);
 }
 
@@ -64,10 +67,11 @@ Status CagedModel::settle_one() const {
   ahead_.pop_front();
   const Result<Reply> reply = process_->collect();
   if (!reply.ok()) return reply.refusal();
-  if (request.question == Question::kReadRows)
+  if (request.question == Question::kReadRows) {
     take_rows(request, reply.value());
-  else
+  } else {
     checked_ = request.tensor;
+  }
   return ok_status();
 }
 
@@ -106,8 +110,9 @@ void CagedModel::ask_ahead() const {
 // Gets a block of rows that holds `row`. Small tensors come whole, since a question costs more than their bytes.
 void CagedModel::fetch(const TensorSpec& spec, int64_t row, int64_t count) const {
   const uint32_t place = place_of(spec);
-  while (!ahead_.empty() && !is_at_hand(place, row))
+  while (!ahead_.empty() && !is_at_hand(place, row)) {
     if (const Status status = settle_one(); !status.ok()) throw Error(status.refusal().message);
+  }
   if (!is_at_hand(place, row)) {
     const bool is_small = spec.rows <= rows_that_fit(place);
     const int64_t first = is_small ? 0 : row;
@@ -122,8 +127,9 @@ void CagedModel::fetch(const TensorSpec& spec, int64_t row, int64_t count) const
 
 Status CagedModel::check_bytes(const TensorSpec& spec) const {
   const uint32_t place = place_of(spec);
-  while (!ahead_.empty() && checked_ != place)
+  while (!ahead_.empty() && checked_ != place) {
     if (Status status = settle_one(); !status.ok()) return status;
+  }
   if (checked_ == place) return ok_status();
   const Result<Reply> reply = process_->ask({Question::kCheckBytes, place});
   if (!reply.ok()) return reply.refusal();
@@ -177,8 +183,9 @@ Result<std::optional<TokenizerFiles>> CagedModel::tokenizer() const {
   if (!reply.ok()) return reply.refusal();
   if (reply.value().number == 0) return std::optional<TokenizerFiles>();
   std::array<uint64_t, 2> sizes{};
-  if (reply.value().bytes != sizeof sizes || reply.value().number > limits::kVocabularyMax)
+  if (reply.value().bytes != sizeof sizes || reply.value().number > limits::kVocabularyMax) {
     return nonsense("an impossible vocabulary");
+  }
   std::memcpy(sizes.data(), process_->window().data(), sizeof sizes);
   if (sizes[0] > kTokenizerFileMax || sizes[1] > kTokenizerFileMax) return nonsense("a vocabulary that is too large");
   Result<std::string> vocab = tokenizer_text(0, sizes[0]);

@@ -69,8 +69,9 @@ class Liar {
       close(kChannelFd);
       pause();
     }
-    if (does("speaks-too-short")) [[maybe_unused]]
-      const auto ignored = write(kChannelFd, "x", 1);
+    if (does("speaks-too-short")) {
+      [[maybe_unused]] const auto ignored = write(kChannelFd, "x", 1);
+    }
     if (does("speaks-too-long")) {
       const std::string text(1 << 10, 'x');
       [[maybe_unused]] const auto ignored = write(kChannelFd, text.data(), text.size());
@@ -104,8 +105,10 @@ class Liar {
     const TensorSpec spec = model_spec::opt_tensors(*small_summary("x").config).at(request.tensor);
     const auto bytes = static_cast<uint64_t>(request.count * spec.cols * 2);
     for (uint64_t i = 0; i < bytes; ++i)  // each row's number
+    {
       window_[request.half * kHalfBytes + i] =
           static_cast<std::byte>(request.begin + static_cast<int64_t>(i) / (2 * spec.cols));
+    }
     return {Answer::kDone, 0, 0, bytes + (does("cuts-rows") ? 1 : 0)};
   }
 
@@ -193,8 +196,9 @@ TEST(CagedModel, ChecksRowsAndTokenizers) {
   EXPECT_THROW(cutter.value().read_rows(spec, 0, 1, row), Error);
   const Result<CagedModel> dying = open_liar("dies-later");
   EXPECT_THROW(dying.value().read_rows(spec, 0, 1, row), Error);
-  for (const char* input : {"huge-tokenizer", "many-tokens"})
+  for (const char* input : {"huge-tokenizer", "many-tokens"}) {
     EXPECT_NE(open_liar(input).value().tokenizer().refusal().message.find("vocabulary"), std::string::npos);
+  }
 }
 
 TEST(CagedModel, DoesNotStartWithoutItsProgram) {
@@ -219,8 +223,9 @@ TEST(Sandbox, ModeDecidesWhereTheSystemLacksIt) {
       return error.what();
     }
   };
-  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff})
+  for (const SandboxMode mode : {SandboxMode::kRequire, SandboxMode::kTry, SandboxMode::kOff}) {
     EXPECT_EQ(warnings(mode), "none");
+  }
   const pid_t child = fork();
   if (child == 0) {
     const bool as_expected =

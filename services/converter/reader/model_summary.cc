@@ -25,10 +25,12 @@ template <class Archive, class Config>
 void visit_config(Archive& archive, Config& config) {
   archive.text(config.name, kTextMax);
   for (auto* number : {&config.num_layers, &config.hidden, &config.num_heads, &config.ffn, &config.vocab,
-                       &config.vocab_real, &config.embed_dim, &config.max_positions})
+                       &config.vocab_real, &config.embed_dim, &config.max_positions}) {
     archive.number(*number);
-  for (auto* flag : {&config.norm_before, &config.tied_output, &config.final_norm, &config.leads_with_bos})
+  }
+  for (auto* flag : {&config.norm_before, &config.tied_output, &config.final_norm, &config.leads_with_bos}) {
     archive.flag(*flag);
+  }
   archive.activation(config.activation);
   for (auto* id : {&config.bos_id, &config.eos_id, &config.pad_id}) archive.number(*id);
   archive.list(config.more_eos_ids, model_spec::kMoreEosIdsMax, [&](auto& id) { archive.number(id); });
@@ -174,8 +176,9 @@ std::string fault_of(const ModelSummary& summary) {
     if (file.bytes > INT64_MAX) return "a file's size out of range";
     if (!file.index_sha256.empty() && !is_sha256_hex(file.index_sha256)) return "an invalid digest";
   }
-  for (const ForeignEntry& tensor : summary.tensors)
+  for (const ForeignEntry& tensor : summary.tensors) {
     if (!checkpoint::checked_elements(tensor.shape)) return "a shape out of range";
+  }
   if (!summary.config) return summary.problem.empty() ? "neither a model nor a problem" : "";
   if (const Status status = model_spec::validate(*summary.config); !status.ok()) return status.refusal().message;
   if (!summary.problem.empty()) return "";
@@ -190,8 +193,9 @@ std::string fault_of(const ModelSummary& summary) {
 std::string printable_text(std::string_view text, size_t bytes_max) {
   std::string out(text.substr(0, bytes_max));
   const size_t valid = valid_utf8_prefix(out);
-  if (valid != out.size() && valid + 4 > out.size() && is_incomplete_utf8(std::string_view(out).substr(valid)))
+  if (valid != out.size() && valid + 4 > out.size() && is_incomplete_utf8(std::string_view(out).substr(valid))) {
     out.resize(valid);  // a character that was cut
+  }
   const bool is_utf8 = is_valid_utf8(out);
   for (size_t i = 0; i < out.size(); ++i) {
     const auto byte = static_cast<unsigned char>(out[i]);

@@ -35,9 +35,10 @@ int above_reader_fds(int fd, std::string_view what) {
 
 std::string default_program() {
   const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "optserve-checkpoint-reader";
-  if (access(path.c_str(), X_OK) != 0)
+  if (access(path.c_str(), X_OK) != 0) {
     throw Error(std::string("expected the program optserve-checkpoint-reader beside this one: ") +
                 errno_error(path.string()).what());
+  }
   return path.string();
 }
 
@@ -46,8 +47,9 @@ std::vector<char*> reader_environment() {
   std::vector<char*> kept;
   for (char** variable = environ; *variable != nullptr; ++variable) {
     const std::string_view text(*variable);
-    for (std::string_view name : {"ASAN_OPTIONS=", "UBSAN_OPTIONS=", "TSAN_OPTIONS=", "LD_LIBRARY_PATH="})
+    for (std::string_view name : {"ASAN_OPTIONS=", "UBSAN_OPTIONS=", "TSAN_OPTIONS=", "LD_LIBRARY_PATH="}) {
       if (text.starts_with(name)) kept.push_back(*variable);
+    }
   }
   kept.push_back(nullptr);
   return kept;
@@ -212,16 +214,18 @@ Result<Reply> ReaderProcess::collect() {
   Reply reply;
   const ssize_t got = recv(channel_, &reply, sizeof reply, MSG_TRUNC);
   if (got <= 0) return dead();
-  if (got != sizeof reply)
+  if (got != sizeof reply) {
     return ended_over_files("gave an invalid answer: a message of " + std::to_string(got) + " bytes");
+  }
   return checked(reply);
 }
 
 Result<Reply> ReaderProcess::checked(const Reply& reply) {
   if (reply.bytes > kWindowBytes) return ended_over_files("gave an invalid answer: more bytes than the window holds");
   if (reply.answer == Answer::kDone) return reply;
-  if (reply.answer != Answer::kRefusal && reply.answer != Answer::kError)
+  if (reply.answer != Answer::kRefusal && reply.answer != Answer::kError) {
     return ended_over_files("gave an invalid answer: an unknown kind of answer");
+  }
   if (reply.bytes > kReplyTextMax) return ended_over_files("gave an invalid answer: a text that is too long");
   std::string text(reply.bytes, '\0');
   std::memcpy(text.data(), window_, text.size());

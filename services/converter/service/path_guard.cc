@@ -16,8 +16,9 @@ PathGuard::PathGuard(const std::vector<std::string>& roots) {
   for (const std::string& root : roots) {
     std::error_code code;
     const fs::path canonical = fs::canonical(root, code);
-    if (code || !fs::is_directory(canonical))
+    if (code || !fs::is_directory(canonical)) {
       throw Error("root: expected a folder, found '" + root + "'" + (code ? ": " + code.message() : ""));
+    }
     roots_.push_back(canonical.string());
   }
 }
@@ -62,8 +63,9 @@ Result<std::string> PathGuard::resolve_destination(const std::string& destinatio
   const fs::path parent = fs::weakly_canonical(wanted.parent_path(), code);  // its last folders may be missing
   if (code) return refuse(ErrorCode::kNotFound, "destination: the folder of '" + destination + "': " + code.message());
   const std::string name = wanted.filename().string();
-  if (!is_inside(parent.string()) || name.empty() || name == "." || name == "..")
+  if (!is_inside(parent.string()) || name.empty() || name == "." || name == "..") {
     return outside("destination", destination);
+  }
   return (parent / name).string();
 }
 

@@ -70,8 +70,9 @@ void check_sandbox(const conversion::ReaderOptions& options) {
   }
   const std::string missing = try_cage();
   if (missing.empty()) return;
-  if (reader.value().sandbox == SandboxMode::kRequire)
+  if (reader.value().sandbox == SandboxMode::kRequire) {
     throw Error("the sandbox is required, but this system cannot provide it: " + missing);
+  }
   log_warn("sandbox_incomplete", {{"missing", missing}});
 }
 

@@ -40,25 +40,31 @@ Result<ActivationRanges> parse_metadata(const checkpoint::ByteSource& file,
     const auto found = metadata.find(key);
     return found == metadata.end() ? std::string() : found->second;
   };
-  if (value("format") != kFormat || value("format_version") != kVersion)
+  if (value("format") != kFormat || value("format_version") != kVersion) {
     return refuse(ErrorCode::kUnsupportedFormat, file.name() + ": expected ranges of 'optserve calibrate' in version " +
                                                      std::string(kVersion) + ", found another file");
+  }
   ActivationRanges ranges;
   ranges.model = value("model");
-  if (ranges.model.empty() || ranges.model.size() > kNameMax)
+  if (ranges.model.empty() || ranges.model.size() > kNameMax) {
     return checkpoint::corrupt_file(file.name(), "the model has no name");
+  }
   const auto dtype = parse_dtype(value("dtype"));
-  if (!dtype || !is_floating(*dtype) || *dtype == DType::kF64)
+  if (!dtype || !is_floating(*dtype) || *dtype == DType::kF64) {
     return checkpoint::corrupt_file(file.name(), "dtype must be F32, F16 or BF16");
+  }
   ranges.dtype = *dtype;
   ranges.vectors_sha256 = value("vectors_sha256");
   ranges.text_sha256 = value("text_sha256");
-  if (!is_sha256_hex(ranges.vectors_sha256) || !is_sha256_hex(ranges.text_sha256))
+  if (!is_sha256_hex(ranges.vectors_sha256) || !is_sha256_hex(ranges.text_sha256)) {
     return checkpoint::corrupt_file(file.name(), "vectors_sha256 and text_sha256 must be 64 lower-case hex digits");
+  }
   const std::string tokens = value("tokens");
   const auto [end, error] = std::from_chars(tokens.data(), tokens.data() + tokens.size(), ranges.tokens);
-  if (error != std::errc() || end != tokens.data() + tokens.size() || ranges.tokens == 0 || ranges.tokens > kTokensMax)
+  if (error != std::errc() || end != tokens.data() + tokens.size() || ranges.tokens == 0 ||
+      ranges.tokens > kTokensMax) {
     return checkpoint::corrupt_file(file.name(), "tokens must be a positive number");
+  }
   return ranges;
 }
 
@@ -66,17 +72,19 @@ Result<ActivationRanges> parse_metadata(const checkpoint::ByteSource& file,
 Status check_tensors(const checkpoint::ByteSource& file, const checkpoint::SafetensorsHeader& header,
                      const model_spec::OptConfig& config) {
   const std::vector<StoredTensor> expected = ranges_tensors(config);
-  if (header.tensors.size() != expected.size())
+  if (header.tensors.size() != expected.size()) {
     return checkpoint::corrupt_file(file.name(), "has " + std::to_string(header.tensors.size()) +
                                                      " tensors, expected " + std::to_string(expected.size()) + " for " +
                                                      std::to_string(config.num_layers) + " layers");
+  }
   for (const StoredTensor& wanted : expected) {
     const StoredTensor* found = header.find(wanted.name);
     if (found == nullptr) return checkpoint::corrupt_file(file.name(), wanted.name + " is missing");
-    if (found->dtype != wanted.dtype || found->shape != wanted.shape)
+    if (found->dtype != wanted.dtype || found->shape != wanted.shape) {
       return checkpoint::corrupt_file(file.name(), wanted.name + " is " + std::string(dtype_name(found->dtype)) +
                                                        checkpoint::shape_text(found->shape) + ", expected F32" +
                                                        checkpoint::shape_text(wanted.shape));
+    }
   }
   return ok_status();
 }
@@ -138,8 +146,9 @@ Result<ActivationRanges> parse_ranges(const checkpoint::ByteSource& file, const 
       file.read_at(header.value().find(name + ".input_bounds")->offset, std::as_writable_bytes(std::span(bounds)));
       range.lowest = bounds[0];
       range.highest = bounds[1];
-      if (!is_consistent(range))
+      if (!is_consistent(range)) {
         return checkpoint::corrupt_file(file.name(), name + ": its ranges are not finite or contradict each other");
+      }
     }
   }
   return ranges;
@@ -148,8 +157,9 @@ Result<ActivationRanges> parse_ranges(const checkpoint::ByteSource& file, const 
 std::string vectors_digest(const model_spec::OptConfig& config,
                            const std::function<std::vector<std::byte>(const model_spec::TensorSpec&)>& read) {
   Sha256 hash;
-  for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(config))
+  for (const model_spec::TensorSpec& spec : model_spec::opt_tensors(config)) {
     if (!spec.is_matrix) hash.update(read(spec));
+  }
   return to_hex(hash.finish());
 }
 

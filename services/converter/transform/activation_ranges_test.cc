@@ -69,8 +69,9 @@ TEST(ActivationRanges, RefusesWhatIsWrongAndNamesIt) {
   EXPECT_THAT(with([](ActivationRanges& r) { r.text_sha256 = "beef"; }), HasSubstr("64 lower-case hex digits"));
   EXPECT_THAT(with([](ActivationRanges& r) { r.layers.pop_back(); }), HasSubstr("has 8 tensors, expected 16"));
   const auto contradicts = HasSubstr("layers.1.ffn.up: its ranges are not finite or contradict");
-  for (const float value : {-1.0f, NAN, HUGE_VALF, 3.0f})
+  for (const float value : {-1.0f, NAN, HUGE_VALF, 3.0f}) {
     EXPECT_THAT(with([&](ActivationRanges& r) { r.layers[1][kUpMatrix].largest[0] = value; }), contradicts) << value;
+  }
   EXPECT_THAT(with([](ActivationRanges& r) { r.layers[1][kUpMatrix].lowest = 2; }), contradicts);
   EXPECT_THAT(with([](ActivationRanges& r) { r.layers[1][kUpMatrix].highest = NAN; }), contradicts);
 }

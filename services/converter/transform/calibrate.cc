@@ -21,13 +21,15 @@ using Windows = std::vector<std::vector<TokenId>>;
 constexpr int kCalibrateHashThreads = 2;
 
 Result<std::vector<TokenId>> tokens_of(const CheckpointReader& checkpoint, const CalibrateOptions& options) {
-  if (checkpoint.vocab_path().empty())
+  if (checkpoint.vocab_path().empty()) {
     return refuse(ErrorCode::kBadRequest,
                   checkpoint.folder() + ": has no tokenizer; convert it with --vocab and --merges");
+  }
   const auto bpe = tokenizer::Bpe::load(checkpoint.vocab_path(), checkpoint.merges_path());
   if (!bpe.ok()) return bpe.refusal();
-  if (static_cast<int64_t>(bpe.value().size()) > checkpoint.config().vocab)
+  if (static_cast<int64_t>(bpe.value().size()) > checkpoint.config().vocab) {
     return refuse(ErrorCode::kDataCorrupt, checkpoint.folder() + ": its vocabulary has more tokens than the model");
+  }
   std::vector<TokenId> ids;
   if (Status status = tokenizer::Encoder(bpe.value()).encode(options.text, ids); !status.ok()) return status.refusal();
   if (ids.empty()) return refuse(ErrorCode::kBadRequest, "the text is empty");
@@ -84,13 +86,15 @@ Status measure(const CheckpointReader& checkpoint, const Windows& windows, const
   while (!walk.at_end()) {
     if (options.goes_on && !options.goes_on()) return refuse(ErrorCode::kCancelled, "the calibration was cancelled");
     auto& layer = ranges.layers.emplace_back();
-    for (size_t matrix = 0; matrix < layer.size(); ++matrix)
+    for (size_t matrix = 0; matrix < layer.size(); ++matrix) {
       layer[matrix].largest.resize(static_cast<size_t>(inputs_of(checkpoint.config(), matrix)));
+    }
     bool finite = true;
     walk.next_layer([&](LayerInput input, const Tensor& x) { finite = widen(layer[matrix_of(input)], x) && finite; });
-    if (!finite)
+    if (!finite) {
       return refuse(ErrorCode::kDataCorrupt, checkpoint.folder() + ": activations of layer " +
                                                  std::to_string(walk.layer() - 1) + " are NaN or infinite");
+    }
   }
   return ok_status();
 }
@@ -102,8 +106,9 @@ Result<ActivationRanges> calibrate(const CalibrateOptions& options) {
   if (!opened.ok()) return opened.refusal();
   const CheckpointReader& checkpoint = opened.value();
   if (options.tokens < 1) return refuse(ErrorCode::kBadRequest, "tokens must be at least 1");
-  if (checkpoint.config().max_positions < 2)
+  if (checkpoint.config().max_positions < 2) {
     return refuse(ErrorCode::kBadRequest, checkpoint.folder() + ": has one position, and a text needs two");
+  }
   if (Status status = checkpoint.verify_checksums(0, 1, kCalibrateHashThreads); !status.ok()) return status.refusal();
   const Result<std::vector<TokenId>> ids = tokens_of(checkpoint, options);
   if (!ids.ok()) return ids.refusal();
@@ -117,8 +122,9 @@ Result<ActivationRanges> calibrate(const CalibrateOptions& options) {
     checkpoint.read_block(spec, 0, 1, bytes);
     return bytes;
   });
-  if (Status status = measure(checkpoint, cut(ids.value(), checkpoint.config()), options, ranges); !status.ok())
+  if (Status status = measure(checkpoint, cut(ids.value(), checkpoint.config()), options, ranges); !status.ok()) {
     return status.refusal();
+  }
   return ranges;
 }
 

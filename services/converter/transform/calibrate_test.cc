@@ -69,8 +69,9 @@ TEST(Calibrate, MeasuresTheInputsOfEachMatrix) {
   std::vector<std::vector<TokenId>> windows;
   for (size_t begin = 0; begin < static_cast<size_t>(kTokens); begin += kCalibrationWindow - 1) {
     windows.push_back({2});
-    for (size_t i = begin; i < std::min<size_t>(begin + kCalibrationWindow - 1, kTokens); ++i)
+    for (size_t i = begin; i < std::min<size_t>(begin + kCalibrationWindow - 1, kTokens); ++i) {
       windows.back().push_back(ids[i]);
+    }
   }
   ASSERT_EQ(std::ssize(windows), kFullWindows + 1);
   const auto reader = checkpoint::CheckpointReader::open(folder / "demo");
@@ -83,12 +84,15 @@ TEST(Calibrate, MeasuresTheInputsOfEachMatrix) {
     walk.next_layer([&](engine::LayerInput input, const Tensor& x) {
       std::vector<float>& channels = largest[static_cast<size_t>(input)];
       channels.resize(static_cast<size_t>(x.dim(1)));
-      for (int64_t row = 0; row < x.dim(0); ++row)
-        for (size_t i = 0; i < channels.size(); ++i)
+      for (int64_t row = 0; row < x.dim(0); ++row) {
+        for (size_t i = 0; i < channels.size(); ++i) {
           channels[i] = std::max(channels[i], std::abs(x.row<float>(row)[i]));
+        }
+      }
     });
-    for (size_t matrix = 0; matrix < largest.size(); ++matrix)
+    for (size_t matrix = 0; matrix < largest.size(); ++matrix) {
       EXPECT_EQ(layer[matrix].largest, largest[matrix]) << "layer " << walk.layer() - 1 << ", matrix " << matrix;
+    }
     EXPECT_EQ(layer[kDownMatrix].lowest, 0) << "what follows relu";
     EXPECT_LT(layer[kQkvMatrix].lowest, 0);
   }

@@ -80,8 +80,9 @@ void SmoothedRows::add(const std::string& name, const Change& change) {
 void SmoothedRows::change_layer(int64_t layer, const LayerFactors& factors) {
   const int64_t v_rows = 2 * config().hidden;  // q and k lie before them
   const auto name = [&](const char* leaf) { return layer_tensor_name(layer, leaf); };
-  for (const char* leaf : {"attention_norm.weight", "attention_norm.bias"})
+  for (const char* leaf : {"attention_norm.weight", "attention_norm.bias"}) {
     add(name(leaf), {nullptr, &factors[kQkvMatrix]});
+  }
   add(name("attention.qkv.weight"), {&factors[kQkvMatrix], &factors[kOutMatrix], v_rows});
   add(name("attention.qkv.bias"), {nullptr, &factors[kOutMatrix], v_rows});
   add(name("attention.out.weight"), {&factors[kOutMatrix], nullptr});
@@ -104,8 +105,9 @@ void SmoothedRows::read_rows(const TensorSpec& spec, int64_t row, int64_t count,
   const std::span<float> wide = rows.read(spec, row, count);
   for (int64_t i = 0; i < count; ++i) {
     const std::span<float> weights = wide.subspan(static_cast<size_t>(i) * cols, cols);
-    if (change.columns != nullptr && !change.columns->empty())
+    if (change.columns != nullptr && !change.columns->empty()) {
       for (size_t j = 0; j < cols; ++j) weights[j] *= (*change.columns)[j];
+    }
     const int64_t divided = row + i - change.first_row;
     if (change.divisors == nullptr || change.divisors->empty() || divided < 0) continue;
     for (float& weight : weights) weight /= (*change.divisors)[static_cast<size_t>(divided)];
@@ -117,10 +119,12 @@ std::optional<std::vector<LayerFactors>> find_factors(const WeightRows& source, 
                                                       double alpha, const std::function<bool()>& goes_on) {
   std::vector<LayerFactors> layers(ranges.layers.size());
   std::map<std::string, std::pair<size_t, size_t>> places;  // layer and matrix
-  for (size_t layer = 0; layer < layers.size(); ++layer)
-    for (size_t matrix = 0; matrix < kLargeMatrices.size(); ++matrix)
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    for (size_t matrix = 0; matrix < kLargeMatrices.size(); ++matrix) {
       places[layer_tensor_name(static_cast<int64_t>(layer), std::string(kLargeMatrices[matrix]) + ".weight")] = {
           layer, matrix};
+    }
+  }
   for (const TensorSpec& spec : model_spec::opt_tensors(source.config())) {
     const auto found = places.find(spec.name);
     if (found == places.end()) continue;
@@ -140,18 +144,20 @@ Result<std::optional<SmoothedSource>> open_smoothing(const ConvertOptions& optio
   const checkpoint::MemorySource bytes(std::as_bytes(std::span(file.value())), options.smooth_ranges);
   const Result<ActivationRanges> ranges = parse_ranges(bytes, source.config());
   if (!ranges.ok()) return ranges.refusal();
-  if (digest_of(source, ranges.value().dtype) != ranges.value().vectors_sha256)
+  if (digest_of(source, ranges.value().dtype) != ranges.value().vectors_sha256) {
     return refuse(ErrorCode::kBadRequest, options.smooth_ranges + ": was measured on another model (" +
                                               ranges.value().model + "): norms and biases differ from the source's");
+  }
   auto layers = find_factors(source, ranges.value(), options.smooth_alpha,
                              [&] { return !options.on_progress || options.on_progress({}); });
   if (!layers) return refuse(ErrorCode::kCancelled, "the conversion was cancelled");
   SmoothedSource smoothed{
       {options.smooth_alpha, to_hex(sha256(file.value()))}, SmoothedRows(source, std::move(*layers)), ""};
-  if (!source.config().norm_before)
+  if (!source.config().norm_before) {
     smoothed.warning =
         "attention.qkv and ffn.up are not smoothed: this model's norms come after the blocks, where they "
         "are the residual stream as well";
+  }
   return std::optional(std::move(smoothed));
 }
 

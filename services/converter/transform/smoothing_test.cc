@@ -89,8 +89,9 @@ TEST(SmoothedRows, ComputeTheSame) {
     const CheckpointRows rows(reader.value());
     const std::vector<float> wanted = logits_of(rows);
     std::vector<std::vector<size_t>> choices = {{kOutMatrix}, {kDownMatrix}, {kOutMatrix, kDownMatrix}};
-    if (config.norm_before)
+    if (config.norm_before) {
       choices.insert(choices.end(), {{kQkvMatrix}, {kUpMatrix}, {kQkvMatrix, kOutMatrix, kUpMatrix, kDownMatrix}});
+    }
     if (kSanitized) choices.erase(choices.begin(), choices.end() - 1);
     for (const std::vector<size_t>& matrices : choices) {
       const SmoothedRows smoothed(rows, random_factors(config, matrices));
@@ -113,9 +114,11 @@ TEST(SmoothedRows, NormsAfterTheBlocksCannotTakeFactors) {
     EXPECT_GT(compare_logits(logits_of(rows), logits_of(smoothed), config.vocab).relative, 0.01);
     ActivationRanges ranges;
     ranges.layers.resize(static_cast<size_t>(config.num_layers));
-    for (auto& layer : ranges.layers)
-      for (size_t matrix = 0; matrix < layer.size(); ++matrix)
+    for (auto& layer : ranges.layers) {
+      for (size_t matrix = 0; matrix < layer.size(); ++matrix) {
         layer[matrix].largest.assign(static_cast<size_t>(inputs_of(config, matrix)), 1);
+      }
+    }
     const auto factors = find_factors(rows, ranges, 0.5, [] { return true; });
     for (const LayerFactors& layer : *factors) {
       EXPECT_TRUE(layer[kQkvMatrix].empty() && layer[kUpMatrix].empty());
@@ -273,8 +276,9 @@ TEST(SmoothAfter, SkipsWhatItCannotAndSaysSo) {
     ranges.layers.resize(static_cast<size_t>(config.num_layers));
     for (auto& layer : ranges.layers) {
       for (size_t matrix = 0; matrix < layer.size(); ++matrix) {
-        for (int64_t j = 0; j < inputs_of(config, matrix); ++j)
+        for (int64_t j = 0; j < inputs_of(config, matrix); ++j) {
           layer[matrix].largest.push_back(0.25f * static_cast<float>(1 + j % 7));
+        }
         layer[matrix].highest = *std::ranges::max_element(layer[matrix].largest);
       }
     }

@@ -49,15 +49,17 @@ void RowCheck::begin_row(int64_t row, std::span<const float> source) {
 // `describe` is called for the first one only: damaged tensors have millions.
 template <class Describe>
 void RowCheck::add_wrong(int64_t col, Describe describe) {
-  if (findings_.wrong++ == 0)
+  if (findings_.wrong++ == 0) {
     findings_.first_wrong = "row " + std::to_string(row_) + ", column " + std::to_string(col) + ": " + describe();
+  }
 }
 
 void RowCheck::compare(int64_t col, std::span<const std::byte> values, std::span<const float> scales) {
-  if (stored_.quantisation)
+  if (stored_.quantisation) {
     compare_quantised(col, values, scales);
-  else
+  } else {
     compare_plain(col, values);
+  }
   findings_.weights += found_.size();
 }
 
@@ -67,8 +69,9 @@ void RowCheck::compare_plain(int64_t col, std::span<const std::byte> values) {
   const std::byte* const wanted = rounded_.data() + static_cast<size_t>(col) * element;
   found_.resize(cols);
   convert_to_f32(values.data(), stored_.dtype, found_.data(), cols);
-  for (size_t at = static_cast<size_t>(col); at < static_cast<size_t>(col) + cols; ++at)
+  for (size_t at = static_cast<size_t>(col); at < static_cast<size_t>(col) + cols; ++at) {
     add_rounding(source_[at], weights_[at]);
+  }
   if (std::memcmp(wanted, values.data(), values.size()) == 0) return;
   for (size_t i = 0; i < cols; ++i) {
     if (std::memcmp(wanted + i * element, values.data() + i * element, element) == 0) continue;
@@ -88,9 +91,10 @@ void RowCheck::compare_quantised(int64_t col, std::span<const std::byte> values,
   const std::span<const float> weights = std::span(weights_).subspan(static_cast<size_t>(col), found_.size());
   for (size_t i = 0; i < found_.size(); ++i) {
     const float scale = scales[i / group];
-    if (i % group == 0)
+    if (i % group == 0) {
       check_scale(col + static_cast<int64_t>(i),
                   is_whole_row ? std::span<const float>(weights_) : weights.subspan(i, group), scale);
+    }
     const double error = std::abs(static_cast<double>(found_[i]) - weights[i]);
     const double may_be = allowed(weights[i], found_[i], scale);
     if (error <= may_be) {

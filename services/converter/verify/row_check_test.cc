@@ -118,8 +118,9 @@ TEST(RowCheck, OnlyScalesOfLeastErrorMaySaturate) {
   std::vector<float> row(kColumns, 0.001f);
   row[9] = 1;
   Stored stored{std::vector<std::byte>(kColumns), {0.7f / quant::kInt8Limit}};
-  for (size_t i = 0; i < row.size(); ++i)
+  for (size_t i = 0; i < row.size(); ++i) {
     stored.values[i] = static_cast<std::byte>(std::min(127.0f, std::nearbyint(row[i] / stored.scales[0])));
+  }
   EXPECT_EQ(findings({DType::kF32, mse}, row, stored).wrong, 0u);
   EXPECT_GT(findings({DType::kF32, widest}, row, stored).wrong, 0u);
   stored.scales[0] = 0.5f / quant::kInt8Limit;  // below 0.62

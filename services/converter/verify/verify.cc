@@ -121,8 +121,9 @@ Result<VerifyReport> verify(const ConvertOptions& options) {
   const bool same_sums = !checkpoint.value().manifest().quantisation && !smoothed.value() &&
                          checkpoint.value().dtype() == source.value().natural_dtype();
   const DType dtype = source.value().natural_dtype();
-  if (Status status = check_logits(checkpoint.value(), plain, {dtype, same_sums}, goes_on, report); !status.ok())
+  if (Status status = check_logits(checkpoint.value(), plain, {dtype, same_sums}, goes_on, report); !status.ok()) {
     return status.refusal();
+  }
   if (Status status = source.value().check_unchanged(); !status.ok()) return status.refusal();
   return report;
 }

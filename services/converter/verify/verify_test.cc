@@ -76,8 +76,9 @@ class Verify : public ::testing::Test {
   void fix_digests() const {
     const std::string path = options_.output + "/manifest.json";
     Manifest manifest = checkpoint::parse_manifest(read_file(path)).value();
-    for (int shard = 0; shard < options_.shards; ++shard)
+    for (int shard = 0; shard < options_.shards; ++shard) {
       manifest.files[static_cast<size_t>(shard)].sha256 = to_hex(sha256(read_file(shard_path(shard))));
+    }
     write_file(path, checkpoint::manifest_text(manifest));
   }
 

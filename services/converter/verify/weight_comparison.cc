@@ -70,9 +70,11 @@ class Comparison {
     for (int64_t done = 0; done < run.count;) {
       const int64_t count = std::min(rows_per_piece(spec), run.count - done);
       const std::span<const float> rows = source_.read(spec, run.begin + done, count);
-      for (int64_t i = 0; i < count; ++i)
-        for (ShardBlock& shard : shards)
+      for (int64_t i = 0; i < count; ++i) {
+        for (ShardBlock& shard : shards) {
           shard.compare(run.begin + done + i, stacked + done + i, rows.subspan(static_cast<size_t>(i) * cols, cols));
+        }
+      }
       done += count;
     }
   }
@@ -85,12 +87,13 @@ class Comparison {
       report_.worst = std::max(report_.worst, found.worst);
       error_squares += found.error_squares;
       source_squares += found.source_squares;
-      if (found.wrong > 0)
+      if (found.wrong > 0) {
         report_.faults.push_back(
             spec.name + " in " +
             checkpoint::shard_file_name(static_cast<int>(shard), static_cast<int>(blocks_.size())) + ": " +
             std::to_string(found.wrong) + " of " + std::to_string(found.weights) +
             " weights are not the source's; the first at " + found.first_wrong);
+      }
     }
     ++report_.tensors;
     if (source_squares > 0) report_.error_squares += error_squares / source_squares;

@@ -50,17 +50,20 @@ std::string conversion_record(const ConversionIdentity& identity) {
   root["quantisation"] = plan.quantisation ? quant::quantisation_name(*plan.quantisation) : "none";
   root["shards"] = plan.shards;
   root["tokenizer"] = nullptr;
-  if (identity.tokenizer)
+  if (identity.tokenizer) {
     root["tokenizer"] = {{"vocab", to_hex(sha256(identity.tokenizer->vocab))},
                          {"merges", to_hex(sha256(identity.tokenizer->merges))}};
+  }
   root["allow_nonfinite"] = identity.allow_nonfinite;
   root["check_source"] = identity.check_source;
   root["source"] = {{"layout", identity.source.layout}};
-  if (const auto& smoothing = identity.source.smoothing)
+  if (const auto& smoothing = identity.source.smoothing) {
     root["source"]["smoothing"] = {{"alpha", smoothing->alpha}, {"ranges_sha256", smoothing->ranges_sha256}};
-  for (const checkpoint::SourceFile& file : identity.source.files)
+  }
+  for (const checkpoint::SourceFile& file : identity.source.files) {
     root["source"]["files"].push_back(
         {{"name", file.name}, {"bytes", file.bytes}, {"index_sha256", file.index_sha256}});
+  }
   return root.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 

@@ -23,10 +23,12 @@ constexpr int64_t kPassMibMax = int64_t{1} << 40;
 constexpr std::string_view kCreatedBy = "optserve " OPTSERVE_VERSION;
 
 Status check_options(const ConvertOptions& options) {
-  if (options.input.empty() || options.output.empty())
+  if (options.input.empty() || options.output.empty()) {
     return refuse(ErrorCode::kBadRequest, "both an input and an output are needed");
-  if (options.shards < 0 || options.num_heads < 0)
+  }
+  if (options.shards < 0 || options.num_heads < 0) {
     return refuse(ErrorCode::kBadRequest, "the numbers of shards and of heads must not be negative");
+  }
   return check_range("pass-mib-max", options.pass_mib_max, 0, kPassMibMax);
 }
 
@@ -46,10 +48,11 @@ Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& sou
                             const std::optional<TokenizerFiles>& tokenizer) {
   ShardPlan plan;
   plan.config = source.config();
-  if (tokenizer && tokenizer->tokens > plan.config.vocab)
+  if (tokenizer && tokenizer->tokens > plan.config.vocab) {
     return refuse(ErrorCode::kBadRequest, "the vocabulary has " + std::to_string(tokenizer->tokens) +
                                               " tokens, the model " + std::to_string(plan.config.vocab) +
                                               "; it belongs to another model");
+  }
   if (tokenizer) plan.config.vocab_real = std::min(plan.config.vocab_real, tokenizer->tokens);
   plan.dtype = options.dtype.value_or(source.natural_dtype());
   check(is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
@@ -73,11 +76,13 @@ ConversionIdentity identity_of(const Conversion& conversion) {
 Result<std::vector<checkpoint::NamedText>> closing_texts(const Conversion& conversion,
                                                          std::vector<checkpoint::FileEntry> files) {
   std::vector<checkpoint::NamedText> texts;
-  if (conversion.tokenizer)
+  if (conversion.tokenizer) {
     texts = {{std::string(checkpoint::kVocabName), conversion.tokenizer->vocab},
              {std::string(checkpoint::kMergesName), conversion.tokenizer->merges}};
-  for (const checkpoint::NamedText& file : texts)
+  }
+  for (const checkpoint::NamedText& file : texts) {
     files.push_back({file.name, file.text.size(), to_hex(sha256(file.text))});
+  }
   const std::string manifest = checkpoint::manifest_text(
       checkpoint::make_manifest(conversion.plan, std::move(files), {conversion.origin, std::string(kCreatedBy)}));
   if (const auto readable = checkpoint::parse_manifest(manifest); !readable.ok()) return readable.refusal();
@@ -115,8 +120,9 @@ Status convert_shards(const Conversion& conversion, SharedStaging& staging, cons
   const uint64_t shard_bytes = checkpoint::shard_bytes(conversion.plan);
   const uint64_t unfinished = static_cast<uint64_t>(conversion.plan.shards - staging.finished()) * shard_bytes;
   const uint64_t written = std::min(unfinished, staging.bytes_of_others());
-  if (Status status = checkpoint::check_room(conversion.options.output, unfinished - written); !status.ok())
+  if (Status status = checkpoint::check_room(conversion.options.output, unfinished - written); !status.ok()) {
     return status;
+  }
   Passes passes(conversion, staging, clock);
   if (Status status = passes.run(); !status.ok()) return status;
   result.bytes_written = passes.bytes_total();
@@ -160,8 +166,9 @@ Result<CagedModel> open_source(const ConvertOptions& options, const std::string&
 
 int default_shards(const model_spec::OptConfig& config, const std::optional<quant::Quantisation>& quantisation) {
   const std::vector<int> legal = checkpoint::legal_shards(config, quantisation);
-  for (const int shards : {8, 4, 2})
+  for (const int shards : {8, 4, 2}) {
     if (std::ranges::find(legal, shards) != legal.end()) return shards;
+  }
   return 1;
 }
 
@@ -193,8 +200,9 @@ Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock)
   result.layout = summary.kind + ", " + summary.layout;
   result.warnings = summary.warnings;
   result.has_tokenizer = tokenizer.value().has_value();
-  if (!result.has_tokenizer)
+  if (!result.has_tokenizer) {
     result.warnings.push_back("no vocabulary was found beside the input; the model will serve token ids only");
+  }
   const auto smoothed = open_smoothing(options, source.value());
   if (!smoothed.ok()) return smoothed.refusal();
   const WeightRows* rows = &source.value();

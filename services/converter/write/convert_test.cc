@@ -55,8 +55,9 @@ class Convert : public ::testing::Test {
   // Rows and columns of a matrix, as Metaseq's parts hold them.
   static Values cut(const Values& all, int64_t cols, model_spec::RowRange rows, int64_t col, int64_t col_count) {
     Values out;
-    for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r)
+    for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r) {
       for (int64_t c = col; c < col + col_count; ++c) out.push_back(all[static_cast<size_t>(r * cols + c)]);
+    }
     return out;
   }
 
@@ -117,8 +118,9 @@ class Convert : public ::testing::Test {
     for (int64_t i = 0; i < parts; ++i) {
       PtBuilder builder;
       builder.add_top_level("cfg", cfg());
-      for (const Foreign& tensor : part(i, parts, separate))
+      for (const Foreign& tensor : part(i, parts, separate)) {
         builder.add_tensor(tensor.name, DType::kF16, tensor.shape, bytes_of(tensor.values));
+      }
       builder.add_tensor("decoder.version", DType::kF32, {1}, std::string(4, '\0'));
       write(folder + "/reshard-model_part-" + std::to_string(i) + ".pt", builder.file());
     }
@@ -126,13 +128,15 @@ class Convert : public ::testing::Test {
 
   // Groups of tensors in the order in which FSDP flattens them.
   static std::vector<std::string> flat_order(const std::string& prefix) {
-    if (prefix.empty())
+    if (prefix.empty()) {
       return {"decoder.embed_tokens.weight", "decoder.embed_positions.weight", "decoder.layer_norm.weight",
               "decoder.layer_norm.bias"};
+    }
     std::vector<std::string> names;
     for (const char* leaf :
-         {"self_attn.qkv_proj.", "self_attn.out_proj.", "self_attn_layer_norm.", "fc1.", "fc2.", "final_layer_norm."})
+         {"self_attn.qkv_proj.", "self_attn.out_proj.", "self_attn_layer_norm.", "fc1.", "fc2.", "final_layer_norm."}) {
       for (const char* kind : {"weight", "bias"}) names.push_back(prefix + leaf + kind);
+    }
     return names;
   }
 
@@ -170,8 +174,9 @@ class Convert : public ::testing::Test {
     }
     for (size_t k = 0; k < files.size(); ++k) {
       files[k].add_top_level("cfg", cfg());
-      if (metadata)
+      if (metadata) {
         files[k].add_top_level("shard_metadata", op::dict({{"param_metadata", "](" + param_metadata[k] + "e"}}));
+      }
       write(folder + "/checkpoint_last-model_part-" + std::to_string(part_index) +
                 (shards > 1 ? "-shard" + std::to_string(k) : "") + ".pt",
             files[k].file());
@@ -286,10 +291,13 @@ TEST_F(Convert, BlocksRejoinToTheSource) {
         reader.value().read_block(spec, rank, world, std::as_writable_bytes(std::span(block)));
         const model_spec::Block where = model_spec::block_of(spec, rank, world);
         size_t at = 0;
-        for (const auto& rows : where.rows)
-          for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r)
-            for (int64_t c = where.col_begin; c < where.col_begin + where.cols; ++c)
+        for (const auto& rows : where.rows) {
+          for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r) {
+            for (int64_t c = where.col_begin; c < where.col_begin + where.cols; ++c) {
               joined[static_cast<size_t>(r * spec.cols + c)] = block[at++];
+            }
+          }
+        }
       }
       ASSERT_EQ(joined, source) << spec.name << " at " << world;
     }
@@ -300,8 +308,9 @@ TEST_F(Convert, PostNormWithProjections) {
   config_.norm_before = false;
   config_.embed_dim = 8;
   PtBuilder builder;
-  for (const Foreign& tensor : part(0, 1, true))
+  for (const Foreign& tensor : part(0, 1, true)) {
     builder.add_tensor(tensor.name, DType::kF16, tensor.shape, bytes_of(tensor.values));
+  }
   builder.add_top_level(
       "args", op::name_space({{"decoder_attention_heads", op::integer(4)}, {"decoder_normalize_before", "\x89"}}));
   write("in/reshard.pt", builder.file());
@@ -338,8 +347,9 @@ TEST_F(Convert, TiedAndUntiedOutput) {
   for (const bool tied : {true, false}) {
     PtBuilder builder;
     builder.add_top_level("cfg", cfg());
-    for (const Foreign& tensor : part(0, 1))
+    for (const Foreign& tensor : part(0, 1)) {
       builder.add_tensor(tensor.name, DType::kF16, tensor.shape, bytes_of(tensor.values));
+    }
     builder.add_tensor("decoder.output_projection.weight", DType::kF16, {40, 16},
                        bytes_of(canonical(tied ? "embed_tokens.weight" : "another", 640)));
     const std::string name = tied ? "tied" : "untied";

@@ -25,15 +25,18 @@ Mover::Mover(const Conversion& conversion, checkpoint::ShardsWriter& writer, OnP
 Status Mover::run() {
   for (const TensorSpec& spec : model_spec::opt_tensors(plan_.config)) {
     tensor_ = spec.name;
-    if (conversion_.options.check_source)
+    if (conversion_.options.check_source) {
       if (Status status = conversion_.source.check_bytes(spec); !status.ok()) return status;
-    if (has_first_shard() && !conversion_.source.replicas_agree(spec))
+    }
+    if (has_first_shard() && !conversion_.source.replicas_agree(spec)) {
       notes_[0].warnings.push_back(spec.name + " differs between parts; the first part's is used");
+    }
     nonfinite_in_tensor_ = 0;
     if (!move(spec)) return refuse(ErrorCode::kCancelled, "the conversion was cancelled");
-    if (nonfinite_in_tensor_ > 0)
+    if (nonfinite_in_tensor_ > 0) {
       faults_.push_back(spec.name + ": " + std::to_string(nonfinite_in_tensor_) + " of " +
                         std::to_string(spec.elements()));
+    }
     nonfinite_ += nonfinite_in_tensor_;
   }
   return check_finite();
@@ -110,8 +113,9 @@ void Mover::append_columns(int shard, std::span<const std::byte> rows, const Cut
   const size_t bytes = at(cut.cols);
   const size_t count = rows.size() / cut.row_bytes;
   columns_.resize(count * bytes);
-  for (size_t i = 0; i < count; ++i)
+  for (size_t i = 0; i < count; ++i) {
     std::memcpy(columns_.data() + i * bytes, rows.data() + i * cut.row_bytes + at(cut.col_begin), bytes);
+  }
   append(shard, columns_);
 }
 
@@ -135,8 +139,9 @@ Status Mover::check_finite() const {
                      std::string(dtype_name(plan_.dtype)) + "; nothing was written:";
   if (conversion_.options.allow_nonfinite) text.insert(0, "quantised matrices cannot hold such weights: ");
   for (size_t i = 0; i < std::min(faults_.size(), kTensorsNamed); ++i) text += "\n  " + faults_[i];
-  if (faults_.size() > kTensorsNamed)
+  if (faults_.size() > kTensorsNamed) {
     text += "\n  and " + std::to_string(faults_.size() - kTensorsNamed) + " more tensors";
+  }
   return refuse(ErrorCode::kDataCorrupt, text);
 }
 

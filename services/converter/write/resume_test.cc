@@ -103,8 +103,9 @@ class Resume : public ::testing::Test {
     return {info.st_ino, info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec};
   }
   bool only_visible() const {
-    for (const auto& entry : fs::directory_iterator(root_))
+    for (const auto& entry : fs::directory_iterator(root_)) {
       if (entry.path().filename().string().starts_with(".")) return false;
+    }
     return true;
   }
 

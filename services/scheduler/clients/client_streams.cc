@@ -208,8 +208,9 @@ std::vector<ResumedClient> ClientStreams::take_resumed(Instant now) {
     }
     // As many jobs as its credit can pay for; the others keep their places.
     const uint64_t room = client->credit.room();
-    if (room > 0)
+    if (room > 0) {
       resumed.push_back({client, client->missed.take(room / protocol::stream_cost(protocol::JobEvent{}) + 1)});
+    }
     it = paused_.erase(it);
   }
   return resumed;

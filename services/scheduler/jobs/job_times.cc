@@ -40,8 +40,9 @@ std::string limit_message(const Job& job, TimeLimit::Kind kind) {
 
 Instant half_of_time_to_start(const Job& job) {
   Instant until = job.times.expires_at;
-  if (!job.attempts.started && job.spec.queue_ms > 0)
+  if (!job.attempts.started && job.spec.queue_ms > 0) {
     until = std::min(until, job.times.begins_at + milliseconds(job.spec.queue_ms));
+  }
   return job.times.begins_at + (until - job.times.begins_at) / 2;
 }
 

@@ -245,8 +245,9 @@ void OperatorRequests::cancel_groups(Instant now, Outbox& out) {
 
 void OperatorRequests::work(Instant now, Outbox& out) {
   cancel_groups(now, out);
-  for (JobScan& scan : tables_.known.lister().step(10 * tables_.options.operator_jobs_per_turn))
+  for (JobScan& scan : tables_.known.lister().step(10 * tables_.options.operator_jobs_per_turn)) {
     on_scanned(std::move(scan), out);
+  }
 }
 
 }  // namespace optserve::scheduler

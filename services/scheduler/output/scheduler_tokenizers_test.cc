@@ -18,8 +18,9 @@ TEST(SchedulerTokenizers, IdsOutsideTheVocabularyAreNoAnswer) {
   world.submit(job_spec("a"));
   const auto questions = [&] {
     std::vector<std::pair<World::Peer, protocol::Encode>> asked;
-    for (const auto& peer : {world.tokenizer, other})
+    for (const auto& peer : {world.tokenizer, other}) {
       for (auto& question : world.take<protocol::Encode>(peer)) asked.emplace_back(peer, std::move(question));
+    }
     return asked;
   };
   for (const TokenId id : {-1, 259, 1 << 30}) {  // the vocabulary has 259 ids

@@ -144,8 +144,9 @@ void ClientNode::on_outcome(size_t index, const protocol::SubmitOutcome& outcome
       return;  // again, a little later
     case ErrorCode::kDeadlineExceeded:
       job.done = true;
-      if (job.plan.spec.ttl_ms >= kLongTtlMs && job.plan.spec.queue_ms == 0)
+      if (job.plan.spec.ttl_ms >= kLongTtlMs && job.plan.spec.queue_ms == 0) {
         ledger_.fail(Invariant::kAckedJobKept, "refused for its time: " + outcome.message);
+      }
       return;
     case ErrorCode::kIdempotencyConflict:
       job.done = true;

@@ -147,8 +147,9 @@ class PtBuilder {
   }
   std::vector<ZipMember> members() const {
     std::vector<ZipMember> all = {{"archive/data.pkl", pickle()}, {"archive/version", "3\n"}};
-    for (size_t i = 0; i < storages_.size(); ++i)
+    for (size_t i = 0; i < storages_.size(); ++i) {
       all.push_back({"archive/data/" + std::to_string(i), storages_[i].second});
+    }
     return all;
   }
   std::string file() const { return zip_bytes(members()); }
