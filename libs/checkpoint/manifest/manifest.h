@@ -21,6 +21,7 @@ inline constexpr int kFormatVersion = 1;
 inline constexpr uint64_t kManifestBytesMax = 4 << 20;
 inline constexpr std::string_view kVocabName = "gpt2-vocab.json";
 inline constexpr std::string_view kMergesName = "gpt2-merges.txt";
+inline constexpr std::string_view kAddedName = "added-tokens.json";
 
 struct FileEntry {
   std::string name;  // in the folder; [A-Za-z0-9._-]+, no leading dot
@@ -53,6 +54,7 @@ struct Manifest {
   int shards = 1;                             // S: the folder serves any group size that divides it
   std::string vocab_file;                     // kVocabName, or empty when the folder has no tokenizer
   std::string merges_file;                    // kMergesName, or empty
+  std::string added_file;                     // kAddedName, or empty when no tokens were added to the vocabulary
   std::vector<FileEntry> files;               // every file but the manifest: S shards in order, then the tokenizer's
   SourceInfo source;
   std::string created_by;  // "optserve 0.1.0"
