@@ -34,7 +34,7 @@ Status check_world(const BenchOptions& options, const BenchPlan& plan, int shard
   if (!is_legal_world(plan.config, options.world))
     return bad_option("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
                       " ranks; possible are " + legal_worlds_text(plan.config));
-  return check_shards(plan.folder, shards, options.world);
+  return check_shards(plan.folder, {.config = plan.config, .shards = shards}, options.world);
 }
 
 // A model that is known by its name: with random weights, or served by the scheduler that is connected to.

@@ -1,5 +1,6 @@
 #include "cli/stack/stack_plan.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/check.h"
@@ -20,9 +21,11 @@ Status check_model(StackOptions& options) {
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (Status status = check_shards(options.model, manifest.shards, options.world); !status.ok()) return status;
-  if (identity.value().vocabulary_digest.empty())
-    return refuse(ErrorCode::kBadRequest, "model: " + options.model + " was written without a tokenizer");
+  if (Status status = check_shards(
+          options.model, {manifest.config, manifest.dtype, manifest.shards, manifest.quantisation}, options.world);
+      !status.ok())
+    return status;
+  if (identity.value().vocabulary_digest.empty()) options.tokenizers = 0;  // it serves token ids
   if (options.name.empty()) options.name = manifest.config.name;
   return ok_status();
 }
@@ -67,11 +70,16 @@ void add_options(ConfigParser& parser, StackOptions& options) {
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
 }
 
-Status check_shards(const std::string& folder, int shards, int world) {
-  if (shards % world == 0) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(shards) +
-                                            " shards, which cannot be shared by " + std::to_string(world) +
-                                            " ranks; convert it again with --shards " + std::to_string(world));
+Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world) {
+  if (plan.shards % world == 0) return ok_status();
+  const std::vector<int> legal = checkpoint::legal_shards(plan.config, plan.quantisation);
+  std::string sizes;
+  for (const int size : legal) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+  const bool can_have = std::ranges::find(legal, world) != legal.end();
+  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(plan.shards) +
+                                            " shards, which cannot be shared by " + std::to_string(world) + " ranks; " +
+                                            (can_have ? "convert it again with --shards " + std::to_string(world)
+                                                      : "the model can be shared by " + sizes + " ranks"));
 }
 
 Status check_worker_options(const std::vector<std::string>& worker_options) {
