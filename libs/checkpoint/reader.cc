@@ -128,6 +128,10 @@ std::string CheckpointReader::merges_path() const {
   return manifest_.merges_file.empty() ? "" : folder_ + "/" + manifest_.merges_file;
 }
 
+std::string CheckpointReader::added_path() const {
+  return manifest_.added_file.empty() ? "" : folder_ + "/" + manifest_.added_file;
+}
+
 Status CheckpointReader::check_world(int world) const {
   if (world >= 1 && manifest_.shards % world == 0) return ok_status();
   std::string legal;

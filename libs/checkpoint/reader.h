@@ -36,6 +36,7 @@ class CheckpointReader {
   // Paths of the tokenizer's files; empty when the checkpoint has none.
   std::string vocab_path() const;
   std::string merges_path() const;
+  std::string added_path() const;
   // The tensor table of config(); read_block takes its entries.
   const std::vector<model_spec::TensorSpec>& tensors() const { return tensors_; }
   // How the values of a tensor are stored: in dtype(), or quantised with scales.

@@ -30,6 +30,7 @@ Manifest make_manifest(const ShardPlan& plan, std::vector<FileEntry> files, cons
   if (manifest.files.size() > static_cast<size_t>(plan.shards)) {
     manifest.vocab_file = kVocabName;
     manifest.merges_file = kMergesName;
+    if (manifest.files.size() > static_cast<size_t>(plan.shards) + 2) manifest.added_file = kAddedName;
   }
   return manifest;
 }

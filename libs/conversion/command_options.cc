@@ -47,6 +47,16 @@ ConfigParser& add_command(ConfigParser& parser, ConvertCommand& command, bool& s
       .choices({"auto", "table", "own"});
   options.add("vocab", command.vocab_file, "File gpt2-vocab.json; by default looked for beside the source");
   options.add("merges", command.merges_file, "File gpt2-merges.txt; by default looked for beside the source");
+  options
+      .add("tokenizer", command.tokenizer,
+           "none: store no tokenizer, whatever is found; the model then serves token ids only")
+      .choices({"auto", "none"});
+  options
+      .add(
+          "prompt-tokens", command.prompt_tokens_word,
+          "Which tokens are recognised where they stand in the text of prompts: those added to the vocabulary, but not "
+          "<s>, <pad>, </s> and <unk>; none; or all")
+      .choices({"added", "none", "all"});
   options.add("allow-nonfinite", command.allow_nonfinite, "Accept weights that are NaN or infinite");
   options.add("check-source", command.check_source, "Check the source's bytes against its checksums");
   options.add("restart", command.restart,

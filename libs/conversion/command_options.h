@@ -22,6 +22,11 @@ struct ReaderOptions {
 enum class OutputHead : uint8_t { kAuto, kTable, kOwn };
 inline constexpr std::array<std::string_view, 3> kOutputHeadNames = {"auto", "table", "own"};  // in this order
 
+// Which tokens of a tokenizer are recognised in the text of prompts: those that were added to the vocabulary but not
+// its first four (<s>, <pad>, </s>, <unk>), none, or all.
+enum class PromptTokens : uint8_t { kAdded, kNone, kAll };
+inline constexpr std::array<std::string_view, 3> kPromptTokensNames = {"added", "none", "all"};  // in this order
+
 // What a conversion is asked for, in values that mean the same everywhere. The converter's library takes them from
 // here.
 struct ConvertRequest {
@@ -34,6 +39,8 @@ struct ConvertRequest {
   int64_t num_heads = 0;      // 0: as the files say, or as the published model of this size has
   std::string vocab_file;     // both empty: found beside the input or in the folder above
   std::string merges_file;
+  PromptTokens prompt_tokens = PromptTokens::kAdded;
+  bool has_tokenizer = true;            // false: none is stored, whatever lies beside the input
   OutputHead head = OutputHead::kAuto;  // kAuto refuses heads that contradict their configuration
   bool allow_nonfinite = false;         // accept NaN and infinite weights where they can be stored
   bool check_source = true;             // compare the input's bytes with its CRC-32s
@@ -46,6 +53,8 @@ struct ConvertCommand : ConvertRequest {
   std::string dtype = "keep";     // keep, fp32, fp16 or bf16
   std::string quantize = "none";  // none, int8, int8-mse, fp8 or int4
   std::string head_word = "auto";
+  std::string tokenizer = "auto";  // or none
+  std::string prompt_tokens_word = "added";
   ReaderOptions reader;
   bool verify = false;  // the output may exist already
   bool show_progress = true;

@@ -166,10 +166,13 @@ struct JobResult {
   bool operator==(const JobResult&) const = default;
 };
 
+// The vocabulary digest of a model whose checkpoint has no tokenizer: it serves token ids only.
+inline constexpr std::string_view kNoVocabulary = "none";
+
 // A model as a tokenizer or worker serves it.
 struct ModelInfo {
   std::string name;
-  std::string vocabulary_digest;  // SHA-256 (hex) over vocabulary and merges: tokenizer and worker must agree
+  std::string vocabulary_digest;  // SHA-256 (hex) over its files, or kNoVocabulary: tokenizer and worker must agree
   std::string manifest_digest;    // SHA-256 (hex) of manifest.json
   int32_t context = 0;            // tokens of prompt and output together
   int32_t vocab = 0;              // ids are below this

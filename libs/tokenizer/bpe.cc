@@ -92,11 +92,28 @@ class BpeBuilder {
     return std::nullopt;
   }
 
+  std::optional<Refusal> add_tokens(std::vector<AddedToken> tokens) {
+    texts_.resize(bpe_.size());
+    for (const AddedToken& token : tokens) {
+      if (bpe_.spelling(token.id) != token.content) {
+        return corrupt("added tokens: expected " + in_quotes(token.content) + " as id " + std::to_string(token.id) +
+                       " of the vocabulary, found " + in_quotes(bpe_.spelling(token.id)));
+      }
+      const auto id = static_cast<size_t>(token.id);
+      if (token.special) made_[id] = false;
+      if (!token.special && !made_[id]) texts_[id] = token.content;
+      add_to_fingerprint(token.content);
+    }
+    bpe_.added_ = AddedTokenFinder(std::move(tokens));
+    return std::nullopt;
+  }
+
   Bpe take() {
     bpe_.starts_.reserve(bpe_.size() + 1);
     for (size_t id = 0; id < bpe_.size(); ++id) {
       bpe_.starts_.push_back(static_cast<uint32_t>(bpe_.bytes_.size()));
       add_to_fingerprint(bpe_.spellings_[id]);
+      if (!texts_.empty()) bpe_.bytes_ += texts_[id];
       if (!made_[id]) continue;  // special: no text makes it, and it makes no text
       const auto bytes = bytes_of_spelling(bpe_.spellings_[id]);
       check(bytes.has_value(), "a merge of bytes is spelled in bytes");
@@ -116,10 +133,11 @@ class BpeBuilder {
 
   Bpe bpe_;
   std::unordered_map<std::string_view, TokenId> ids_;
-  std::vector<bool> made_;  // by id: a byte, or the result of a merge
+  std::vector<bool> made_;          // by id: a byte, or the result of a merge
+  std::vector<std::string> texts_;  // by id: of added tokens that are text; empty without any
 };
 
-Result<Bpe> Bpe::parse(std::string_view vocabulary_json, std::string_view merges_text) {
+Result<Bpe> Bpe::parse(std::string_view vocabulary_json, std::string_view merges_text, std::string_view added_text) {
   auto spellings = read_vocabulary(vocabulary_json);
   if (!spellings.ok()) return spellings.refusal();
   const auto merges = read_merges(merges_text);
@@ -130,11 +148,17 @@ Result<Bpe> Bpe::parse(std::string_view vocabulary_json, std::string_view merges
   for (const MergeLine& line : merges.value()) {
     if (auto refusal = builder.add_merge(line)) return *refusal;
   }
+  if (!added_text.empty()) {
+    auto added = parse_added_tokens(added_text);
+    if (!added.ok()) return added.refusal();
+    if (auto refusal = builder.add_tokens(std::move(added).value())) return *refusal;
+  }
   return builder.take();
 }
 
-Result<Bpe> Bpe::load(const std::filesystem::path& vocabulary, const std::filesystem::path& merges) {
-  auto bpe = parse(read_file(vocabulary), read_file(merges));
+Result<Bpe> Bpe::load(const std::filesystem::path& vocabulary, const std::filesystem::path& merges,
+                      const std::filesystem::path& added) {
+  auto bpe = parse(read_file(vocabulary), read_file(merges), added.empty() ? "" : read_file(added));
   if (bpe.ok()) return bpe;
   return refuse(bpe.refusal().code, vocabulary.string() + " with " + merges.string() + ": " + bpe.refusal().message);
 }

@@ -4,7 +4,8 @@
 // Special tokens are the entries that no text can produce: neither a byte nor the result of a merge. In OPT's
 // vocabulary these are <s> 0, <pad> 1, </s> 2, <unk> 3, <|endoftext|> 50260, madeupword0000 ... 0002 and <mask> 50264.
 // They never come out of encoding ("</s>" in a prompt is five plain characters) and decode to nothing, as do ids past
-// the vocabulary: OPT pads its 50265 entries to 50272 rows.
+// the vocabulary: OPT pads its 50265 entries to 50272 rows. Added tokens (added_tokens.h) may be special or text, and
+// may be recognised in prompts.
 #pragma once
 
 #include <array>
@@ -18,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/ids.h"
+#include "tokenizer/added_tokens.h"
 #include "tokenizer/merge_table.h"
 
 namespace optserve::tokenizer {
@@ -30,14 +32,17 @@ inline constexpr TokenId kUnknownId = 3;  // <unk>
 
 class Bpe {
  public:
-  // Reads gpt2-vocab.json and gpt2-merges.txt. Refuses what parse() refuses, with the file's name in front; throws
-  // Error if a file cannot be read.
-  static Result<Bpe> load(const std::filesystem::path& vocabulary, const std::filesystem::path& merges);
+  // Reads gpt2-vocab.json and gpt2-merges.txt, and added-tokens.json unless its path is empty. Refuses what parse()
+  // refuses, with the file's name in front; throws Error if a file cannot be read.
+  static Result<Bpe> load(const std::filesystem::path& vocabulary, const std::filesystem::path& merges,
+                          const std::filesystem::path& added = {});
 
   // The same from the bytes of the files. Refused are malformed files (vocabulary_file.h), ids 0 to 3 that are not
   // OPT's (as in OpenAI's own GPT-2 vocabulary), a vocabulary that lacks one of the 256 bytes, a merge of or into an
   // unknown or special token, a merge that stands before those that make its parts, and a pair that occurs twice.
-  static Result<Bpe> parse(std::string_view vocabulary_json, std::string_view merges_text);
+  // `added_text` is added-tokens.json (added_tokens.h), or empty; its tokens must stand in the vocabulary.
+  static Result<Bpe> parse(std::string_view vocabulary_json, std::string_view merges_text,
+                           std::string_view added_text = {});
 
   // Entries of the vocabulary; ids are 0 ... size() - 1.
   size_t size() const { return spellings_.size(); }
@@ -60,6 +65,7 @@ class Bpe {
   // For encoders: the token of one byte, and the merges.
   TokenId byte_token(uint8_t byte) const { return byte_tokens_[byte]; }
   const MergeTable& merges() const { return merges_; }
+  const AddedTokenFinder& added() const { return added_; }
 
   // FNV-1a over tokens and merges: equal for tokenizers that give equal ids. It protects from mistakes, not from
   // attacks.
@@ -75,6 +81,7 @@ class Bpe {
   std::vector<uint32_t> starts_;        // size() + 1 offsets into bytes_
   std::array<TokenId, 256> byte_tokens_{};
   MergeTable merges_;
+  AddedTokenFinder added_;
   uint64_t fingerprint_ = 0xcbf29ce484222325;
 };
 

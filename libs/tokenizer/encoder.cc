@@ -41,12 +41,23 @@ Status Encoder::encode(std::string_view text, std::vector<TokenId>& out) {
     return refuse(ErrorCode::kBadRequest, "text: expected UTF-8, found an invalid sequence at byte " +
                                               std::to_string(valid) + " of " + std::to_string(text.size()));
   }
+  const AddedTokenFinder& added = bpe_->added();
+  for (size_t at = 0; !added.empty() && at < text.size();) {
+    const AddedTokenFinder::Match match = added.find(text, at);
+    append_plain(text.substr(at, match.begin - at), out);
+    if (match.id >= 0) out.push_back(match.id);
+    at = match.end;
+  }
+  if (added.empty()) append_plain(text, out);
+  return ok_status();
+}
+
+void Encoder::append_plain(std::string_view text, std::vector<TokenId>& out) {
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = piece_end(text, begin);
     append_piece(text, begin, end, out);
     begin = end;
   }
-  return ok_status();
 }
 
 void Encoder::append_piece(std::string_view text, size_t begin, size_t end, std::vector<TokenId>& out) {

@@ -21,7 +21,8 @@ class Encoder {
   explicit Encoder(const Bpe& bpe);
 
   // Appends the ids of `text` to `out`: those of Hugging Face's ByteLevel BPE without prefix space and without special
-  // tokens. Nothing is normalised, so Bpe::decode(ids) gives `text` back. Text that is not valid UTF-8 or longer than
+  // tokens, but for added tokens that are recognised. Nothing is normalised, so without such tokens Bpe::decode(ids)
+  // gives `text` back. Text that is not valid UTF-8 or longer than
   // kTextBytesMax is refused, and `out` stays as it is. Takes O(n log n) time for every input.
   Status encode(std::string_view text, std::vector<TokenId>& out);
 
@@ -49,6 +50,7 @@ class Encoder {
     uint32_t next = 0;
   };
 
+  void append_plain(std::string_view text, std::vector<TokenId>& out);
   void append_piece(std::string_view text, size_t begin, size_t end, std::vector<TokenId>& out);
   void merge_short(std::string_view piece, std::vector<TokenId>& out) const;
   void merge_long(std::string_view piece, std::vector<TokenId>& out);

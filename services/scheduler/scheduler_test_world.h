@@ -81,6 +81,13 @@ class World {
                                   0,
                                   1});
   }
+  // A worker whose checkpoint has no tokenizer.
+  void add_worker_of_ids(const Peer& peer, uint8_t number) {
+    const auto model = model_info("opt", std::string(protocol::kNoVocabulary));
+    send(peer,
+         protocol::Register{instance(number), protocol::ServiceKind::kWorker, "worker", "test", {model}, 8, 0, 1});
+    take<protocol::Registered>(peer);
+  }
   void add_worker(const Peer& peer, uint8_t number, int32_t max_sequences = 8, int64_t kv_tokens = 0) {
     send(peer, protocol::Register{instance(number),
                                   protocol::ServiceKind::kWorker,

@@ -18,7 +18,10 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
   if (!vocab.ok()) return vocab.refusal();
   const Result<std::string> merges = checkpoint::read_listed_file(folder, manifest, manifest.merges_file);
   if (!merges.ok()) return merges.refusal();
-  Result<Bpe> bpe = Bpe::parse(vocab.value(), merges.value());
+  const Result<std::string> added =
+      manifest.added_file.empty() ? std::string() : checkpoint::read_listed_file(folder, manifest, manifest.added_file);
+  if (!added.ok()) return added.refusal();
+  Result<Bpe> bpe = Bpe::parse(vocab.value(), merges.value(), added.value());
   if (!bpe.ok()) return refuse(bpe.refusal().code, folder + ": " + bpe.refusal().message);
   if (bpe.value().size() > static_cast<size_t>(manifest.config.vocab)) {
     return refuse(ErrorCode::kDataCorrupt, folder + ": the vocabulary has " + std::to_string(bpe.value().size()) +
@@ -31,7 +34,8 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
   info.manifest_digest = identity.value().manifest_digest;
   info.context = static_cast<int32_t>(manifest.config.max_positions);
   info.vocab = static_cast<int32_t>(manifest.config.vocab);
-  return std::make_unique<ServedModel>(std::move(info), std::move(bpe).value(), manifest.config.bos_id);
+  return std::make_unique<ServedModel>(std::move(info), std::move(bpe).value(),
+                                       manifest.config.leads_with_bos ? manifest.config.bos_id : -1);
 }
 
 }  // namespace optserve::tokenizer

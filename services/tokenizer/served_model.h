@@ -22,7 +22,7 @@ struct ServedModel {
 
   protocol::ModelInfo info;
   Bpe bpe;
-  TokenId leading_id;  // which every prompt begins with
+  TokenId leading_id;  // which every prompt begins with; -1: none
   Encoder encoder;
   TextStreamer streamer;
 };

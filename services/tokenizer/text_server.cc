@@ -121,9 +121,14 @@ protocol::EncodedItem TextServer::encode_item(const protocol::EncodeItem& item) 
                                                  std::to_string(limits::kPromptBytesMax) + " are allowed"));
     return answer;
   }
-  ids_.assign(1, model->leading_id);
+  ids_.clear();
+  if (model->leading_id >= 0) ids_.push_back(model->leading_id);
   if (const Status status = model->encoder.encode(item.text, ids_); !status.ok()) {
     set_error(answer, status.refusal());
+    return answer;
+  }
+  if (ids_.empty()) {
+    set_error(answer, refuse(ErrorCode::kBadRequest, "the prompt is empty, and this model's prompts get no first id"));
     return answer;
   }
   answer.count = static_cast<uint32_t>(ids_.size());

@@ -85,9 +85,9 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const model_spec::OptConf
 }
 
 // `text`: off, auto or always.
-ReluSkip relu_skip(const std::string& text) {
-  if (text == "auto") return ReluSkip::kMeasured;
-  return text == "always" ? ReluSkip::kAlways : ReluSkip::kOff;
+backend::ReluSkip relu_skip(const std::string& text) {
+  if (text == "auto") return backend::ReluSkip::kMeasured;
+  return text == "always" ? backend::ReluSkip::kAlways : backend::ReluSkip::kOff;
 }
 
 backend::BackendOptions backend_options(const WorkerOptions& options, DType weights) {
@@ -205,7 +205,9 @@ protocol::Register registration(const WorkerOptions& options, const checkpoint::
   protocol::Register hello = transport::new_registration(options.name);
   hello.kind = protocol::ServiceKind::kWorker;
   const model_spec::OptConfig& config = engine.config();
-  hello.models = {{options.model_name(), identity.vocabulary_digest, identity.manifest_digest,
+  const bool serves_ids_only = identity.vocabulary_digest.empty() && !options.random_weights;
+  const std::string vocabulary = serves_ids_only ? std::string(protocol::kNoVocabulary) : identity.vocabulary_digest;
+  hello.models = {{options.model_name(), vocabulary, identity.manifest_digest,
                    static_cast<int32_t>(config.max_positions), static_cast<int32_t>(config.vocab_real)}};
   hello.max_sequences = options.leases_max();
   hello.kv_tokens = int64_t{engine.options().num_blocks} * limits::kKvBlockTokens;

@@ -18,10 +18,10 @@ add_test(NAME export_oracle
 set_tests_properties(export_oracle PROPERTIES LABELS e2e TIMEOUT 600)
 
 add_executable(checkpoint_run ${CMAKE_CURRENT_LIST_DIR}/checkpoint_run.cc)
-target_link_libraries(checkpoint_run PRIVATE optserve::test_support nlohmann_json::nlohmann_json)
+target_link_libraries(checkpoint_run PRIVATE optserve::test_support optserve::tokenizer nlohmann_json::nlohmann_json)
 add_test(NAME transformers_oracle
   COMMAND ${OPTSERVE_ORACLE_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/transformers_oracle.py $<TARGET_FILE:convert_tool>
-          $<TARGET_FILE:checkpoint_run>)
+          $<TARGET_FILE:checkpoint_run> ${PROJECT_SOURCE_DIR}/deploy/demo-model)
 set_tests_properties(transformers_oracle PROPERTIES LABELS e2e TIMEOUT 900)
 
 # Writes about 14 GB below the temporary folder and removes it again.

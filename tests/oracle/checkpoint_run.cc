@@ -4,12 +4,15 @@
 //
 // The request is a JSON object: "prompts", lists of ids; "worlds", group sizes; "new_tokens", "min_new_tokens". The
 // answer is an object with a list for each group size: {"tokens", "logprobs", "finished"} of each prompt. Tokens are
-// the best ones; log-probabilities are those of all tokens after a prompt's first.
+// the best ones; log-probabilities are those of all tokens after a prompt's first. "texts" become "ids" as the served
+// tokenizer makes them, and "decode", lists of ids, becomes "texts".
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/reader.h"
 #include "support/engine_group.h"
+#include "tokenizer/encoder.h"
 
 namespace optserve::test_support {
 namespace {
@@ -56,6 +59,29 @@ json run(const std::string& checkpoint, const json& asked) {
   return answers;
 }
 
+// What optserve-tokenizer answers.
+json run_tokenizer(const std::string& checkpoint, const json& asked) {
+  const auto reader = checkpoint::CheckpointReader::open(checkpoint);
+  if (!reader.ok()) throw Error(reader.refusal().message);
+  const auto bpe =
+      tokenizer::Bpe::load(reader.value().vocab_path(), reader.value().merges_path(), reader.value().added_path());
+  if (!bpe.ok()) throw Error(bpe.refusal().message);
+  tokenizer::Encoder encoder(bpe.value());
+  json answers = {{"ids", json::array()}, {"texts", json::array()}};
+  for (const json& text : asked.value("texts", json::array())) {
+    std::vector<TokenId> ids;
+    if (reader.value().config().leads_with_bos) ids.push_back(reader.value().config().bos_id);
+    if (Status status = encoder.encode(text.get<std::string>(), ids); !status.ok()) {
+      throw Error(status.refusal().message);
+    }
+    answers["ids"].push_back(ids);
+  }
+  for (const json& ids : asked.value("decode", json::array())) {
+    answers["texts"].push_back(bpe.value().decode(ids.get<std::vector<TokenId>>()));
+  }
+  return answers;
+}
+
 }  // namespace
 }  // namespace optserve::test_support
 
@@ -66,7 +92,10 @@ int main(int argc, char** argv) {
   }
   try {
     const std::string request{std::istreambuf_iterator<char>(std::cin), {}};
-    std::cout << optserve::test_support::run(argv[1], nlohmann::json::parse(request)) << "\n";
+    const auto asked = nlohmann::json::parse(request);
+    std::cout << (asked.contains("worlds") ? optserve::test_support::run(argv[1], asked)
+                                           : optserve::test_support::run_tokenizer(argv[1], asked))
+              << "\n";
   } catch (const std::exception& error) {
     std::cerr << "checkpoint_run: " << error.what() << "\n";
     return 1;

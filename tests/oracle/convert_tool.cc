@@ -40,6 +40,8 @@ int convert(int argc, char** argv) {
       continue;
     }
     if (option == "--head") command.head_word = value;
+    if (option == "--tokenizer") command.tokenizer = value;
+    if (option == "--prompt-tokens") command.prompt_tokens_word = value;
     if (option == "--dtype") command.dtype = value;
     if (option == "--quantize") command.quantize = value;
     if (option == "--shards") command.shards = std::stoi(value);

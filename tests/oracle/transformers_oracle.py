@@ -1,7 +1,7 @@
 """Folders as the tools around transformers leave them, converted and served, against OPTForCausalLM itself: the
 log-probabilities of prompts and the greedy ids after them, on the CPU, in groups of several sizes.
 
-usage: transformers_oracle.py CONVERT_TOOL CHECKPOINT_RUN
+usage: transformers_oracle.py CONVERT_TOOL CHECKPOINT_RUN DEMO_MODEL [PART ...]
 """
 
 import json
@@ -11,94 +11,11 @@ import sys
 import tempfile
 
 import torch
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import OPTForCausalLM
 
-from opt_folders import HEAD, TABLE, config, new_folder, save_bin, save_safetensors, state, write_json
-
-NEW_TOKENS = 6
-ERROR_MAX = 2e-5  # of a log-probability in fp32, relative to 1 + its size
-
-
-def expect(condition, what):
-    if not condition:
-        sys.exit(f"FAILED: {what}")
-
-
-def reference(cfg, tensors):
-    """transformers' own model of canonical tensors, in fp32."""
-    model = OPTForCausalLM(OPTConfig(**{**cfg, "torch_dtype": "float32"}))
-    wide = {name: tensor.float() for name, tensor in tensors.items()}
-    if cfg.get("tie_word_embeddings", True):
-        wide[HEAD] = wide[TABLE]
-    model.load_state_dict(wide)
-    return model.eval()
-
-
-class Runner:
-    def __init__(self, convert_tool, checkpoint_run, folder):
-        self.convert_tool, self.checkpoint_run, self.folder = convert_tool, checkpoint_run, folder
-
-    def place(self, name, cfg=None):
-        return new_folder(self.folder / name, cfg)
-
-    def convert(self, source, *options):
-        target = self.folder / (source.name + "-converted")
-        done = subprocess.run([self.convert_tool, "convert", str(source), str(target), "--verify", *options],
-                              capture_output=True, text=True)
-        return done, target
-
-    def refused(self, source, words, *options):
-        done, target = self.convert(source, *options)
-        missing = [word for word in words if word not in done.stderr]
-        expect(done.returncode != 0 and not target.exists() and not missing,
-               f"{source.name}: a refusal that says {missing}: {done.stderr}{done.stdout}")
-        print(f"ok: {source.name} is refused: {done.stderr.strip()[:160]}")
-
-    def run(self, checkpoint, **request):
-        done = subprocess.run([self.checkpoint_run, str(checkpoint)], input=json.dumps(request), capture_output=True,
-                              text=True)
-        expect(done.returncode == 0, f"{checkpoint}: {done.stderr}")
-        return json.loads(done.stdout)
-
-    def same(self, source, model, *options, worlds=(1, 2), warnings=(), name=None):
-        """The converted folder computes what `model` does. Returns the checkpoint."""
-        done, target = self.convert(source, *options)
-        expect(done.returncode == 0, f"{source.name} converts: {done.stderr}")
-        for words in warnings:
-            expect(words in done.stderr, f"{source.name} warns of {words}: {done.stderr}")
-        expect(warnings or "warning: no vocabulary" in done.stderr and done.stderr.count("warning:") == 1,
-               f"{source.name} gives no warning but one: {done.stderr}")
-        self.compare(target, model, worlds, name or source.name)
-        return target
-
-    def compare(self, checkpoint, model, worlds, name):
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
-        worlds = [world for world in worlds if manifest["shards"] % world == 0]
-        real = manifest["config"]["vocab_real"]
-        generator = torch.Generator().manual_seed(1)
-        prompts = [[2] + torch.randint(4, real, (length,), generator=generator).tolist() for length in (1, 7, 30)]
-        answers = self.run(checkpoint, prompts=prompts, worlds=worlds, new_tokens=NEW_TOKENS)
-        for world, generations in answers.items():
-            for prompt, found in zip(prompts, generations):
-                self.compare_one(model, prompt, found, real, f"{name} on {world}", manifest["config"])
-        print(f"ok: {name}, groups of {', '.join(answers)}")
-
-    @staticmethod
-    def compare_one(model, prompt, found, real, name, served):
-        ids = prompt + found["tokens"]
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, :, :real]
-        logprobs = logits.log_softmax(-1)
-        wanted = logprobs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
-        error = ((torch.tensor(found["logprobs"]) - wanted).abs() / (1 + wanted.abs())).max().item()
-        expect(error <= ERROR_MAX, f"{name}: log-probabilities are off by {error}")
-        pad = served["pad_id"]
-        for i, token in enumerate(found["tokens"]):
-            row = logits[len(prompt) + i - 1].clone()
-            if pad < real:
-                row[pad] = -torch.inf
-            expect(row[token] >= row.max() - 1e-4, f"{name}: {token} is not the best id at {len(prompt) + i}")
-
+import transformers_tokenizers
+from opt_folders import HEAD, TABLE, config, save_bin, save_safetensors, state, write_json
+from transformers_run import Runner, expect, reference
 
 def heads(run):
     cfg = config()
@@ -240,6 +157,114 @@ def vocabularies(run):
     print("ok: the export has no padding")
 
 
+# What FasterTransformer's own converters write: raw files of [in, out] matrices.
+def write_c_model(folder, cfg, tensors, parts, dtype):
+    place = folder / f"{parts}-gpu"
+    place.mkdir()
+    get = lambda name: tensors["model.decoder." + name]
+    to_file = lambda name, tensor: tensor.contiguous().to(dtype).numpy().tofile(place / f"model.{name}.bin")
+    hidden, pre = cfg["hidden_size"], cfg["do_layer_norm_before"]
+    to_file("wpe", get("embed_positions.weight")[2:])
+    to_file("wte", get("embed_tokens.weight"))
+    to_file("lm_head.weight", tensors.get(HEAD, get("embed_tokens.weight")))
+    final = pre and not cfg.get("_remove_final_layer_norm", False)
+    for leaf in ("weight", "bias"):
+        if final:
+            to_file("final_layernorm." + leaf, get("final_layer_norm." + leaf))
+        for i in range(cfg["num_hidden_layers"]):
+            old, new = f"layers.{i}.", f"layers.{i}."
+            to_file(new + "input_layernorm." + leaf, get(old + "self_attn_layer_norm." + leaf))
+            to_file(new + "post_attention_layernorm." + leaf, get(old + "final_layer_norm." + leaf))
+            for part in range(parts):
+                qkv = torch.stack([get(f"{old}self_attn.{x}_proj.{leaf}").chunk(parts)[part] for x in "qkv"])
+                to_file(f"{new}attention.query_key_value.{leaf}.{part}",
+                        qkv.permute(2, 0, 1) if leaf == "weight" else qkv)
+                up = get(f"{old}fc1.{leaf}").chunk(parts)[part]
+                to_file(f"{new}mlp.dense_h_to_4h.{leaf}.{part}", up.t() if leaf == "weight" else up)
+                if leaf == "weight":
+                    for theirs, ours in (("attention.dense", "self_attn.out_proj"), ("mlp.dense_4h_to_h", "fc2")):
+                        to_file(f"{new}{theirs}.weight.{part}", get(f"{old}{ours}.weight").t().chunk(parts)[part])
+            if leaf == "bias":
+                to_file(new + "attention.dense.bias", get(old + "self_attn.out_proj.bias"))
+                to_file(new + "mlp.dense_4h_to_h.bias", get(old + "fc2.bias"))
+    (place / "config.ini").write_text(
+        f"[gpt]\nmodel_name = opt\nhead_num = {cfg['num_attention_heads']}\n"
+        f"size_per_head = {hidden // cfg['num_attention_heads']}\ninter_size = {cfg['ffn_dim']}\n"
+        f"max_pos_seq_len = {cfg['max_position_embeddings']}\nnum_layer = {cfg['num_hidden_layers']}\n"
+        f"layernorm_eps = 1e-5\nlayernorm_type = {'pre' if pre else 'post'}_layernorm\nactivation_type = Relu\n"
+        f"has_post_decoder_layernorm = {int(final)}\nvocab_size = {cfg['vocab_size']}\nstart_id = 2\nend_id = 2\n"
+        f"weight_data_type = {'fp16' if dtype == torch.float16 else 'fp32'}\n")
+    return place
+
+
+def other_files(run):
+    for name, fields in (("", {}), (" without a final norm", {"_remove_final_layer_norm": True}),
+                         (" post-norm", {"pre": False}), (" untied", {"tie_word_embeddings": False})):
+        cfg = config(**fields)
+        tensors = state(cfg)
+        model = reference(cfg, tensors)
+        for parts, dtype in ((1, torch.float16), (2, torch.float32), (4, torch.float16)):
+            place = run.place(f"c-model of {parts}{name}")
+            inner = write_c_model(place, cfg, tensors, parts, dtype)
+            run.same(place if parts == 2 else inner, model, name=place.name)
+    inner = write_c_model(run.place("c-model"), config(), state(config()), 2, torch.float16)
+    (inner / "model.wte.bin").write_bytes(bytes(8))
+    run.refused(inner, ["model.wte.bin: has 8 bytes, the sizes in config.ini give 8384"])
+    write_c_model(inner.parent, config(), state(config()), 1, torch.float16)
+    run.refused(inner.parent, ["several models", "1-gpu", "2-gpu"])
+    cfg = config()
+    tensors = state(cfg)
+    model = reference(cfg, tensors)
+    legacy = {"_use_new_zipfile_serialization": False}
+    place = run.place("a file before PyTorch 1.6", cfg)
+    shared = tensors[TABLE]
+    save_bin(place, {**tensors, HEAD: shared, TABLE: shared}, **legacy)
+    run.same(place, model)
+    good = (place / "pytorch_model.bin").read_bytes()
+    for what, data, words in (("cut", good[:-9], ["cut"]), ("longer", good + b"x", ["after its last storage"]),
+                              ("of another length", good[:-72] + b"\0" * 72, ["pytorch_model.bin"])):
+        place = run.place("a legacy file that is " + what, cfg)
+        (place / "pytorch_model.bin").write_bytes(data)
+        if what != "of another length":
+            run.refused(place, words)
+
+    class Worse:
+        def __reduce__(self):
+            import os
+            return (os.system, ("true",))
+
+    place = run.place("a legacy file that runs code", cfg)
+    save_bin(place, {**tensors, "x": Worse()}, **legacy)
+    run.refused(place, ["posix.system", "refused"])
+    metaseq = {}
+    for name, tensor in tensors.items():
+        metaseq[name.removeprefix("model.").replace("decoder.final_layer_norm", "decoder.layer_norm")] = tensor
+    for what, options in (("", {}), (" before PyTorch 1.6", legacy)):
+        place = run.place("a bare dictionary" + what)
+        torch.save(metaseq, place / "restored.pt", **options)
+        run.same(place, model, "--heads", "4")
+
+
+# Rounding does what it does; --verify judges whether the checkpoint computes what its rounded weights give.
+def quantised(run):
+    for seed in range(6):
+        for outliers in (False, True):
+            cfg = config(vocab=132, hidden=128, heads=2, ffn=256, layers=3)
+            tensors = state(cfg, seed)
+            if outliers:
+                for i in range(3):
+                    tensors[f"model.decoder.layers.{i}.fc1.weight"][7] *= 60
+                    tensors[f"model.decoder.layers.{i}.self_attn.q_proj.weight"][:, 5] *= 40
+            place = run.place(f"seed {seed}{' with outliers' if outliers else ''}", cfg)
+            save_safetensors(place, tensors)
+            for how in ("int8", "int8-mse", "fp8", "int4"):
+                done, target = run.convert(place, "--quantize", how)
+                expect(done.returncode == 0 and "verified" in done.stdout and "off the source's by" in done.stdout,
+                       f"{place.name} in {how}: {done.stdout}{done.stderr}")
+                target.rename(run.folder / f"{place.name} {how}")
+    print("ok: quantised models are verified")
+
+
 def refusals(run):
     cfg = config()
     tensors = state(cfg)
@@ -293,11 +318,16 @@ def refusals(run):
         run.refused(place, [file, "not read"])
 
 
+def tokenizers(run):
+    transformers_tokenizers.tokenizers(run, pathlib.Path(sys.argv[3]))
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         run = Runner(sys.argv[1], sys.argv[2], pathlib.Path(folder))
-        for part in (heads, wrappers, relatives, vocabularies, refusals):
-            if len(sys.argv) < 4 or sys.argv[3] == part.__name__:
+        for part in (heads, wrappers, transformers_tokenizers.settings, tokenizers, relatives, vocabularies, quantised,
+                     other_files, refusals):
+            if part.__name__ in sys.argv[4:] or len(sys.argv) == 4:
                 part(run)
 
 

@@ -129,10 +129,16 @@ Result<SourceInfo> parse_source(const json& object) {
 
 Status parse_tokenizer(const json& object, Manifest& manifest) {
   if (object.is_null()) return ok_status();
-  if (Status status = check_keys(object, "tokenizer", {"vocab", "merges"}); !status.ok()) return status;
-  if (object["vocab"] != kVocabName || object["merges"] != kMergesName) {
-    return bad_manifest("tokenizer must name " + std::string(kVocabName) + " and " + std::string(kMergesName));
+  const bool has_added = object.is_object() && object.contains("added");
+  std::vector<std::string_view> keys = {"vocab", "merges"};
+  if (has_added) keys.push_back("added");
+  if (Status status = check_keys(object, "tokenizer", keys); !status.ok()) return status;
+  if (object["vocab"] != kVocabName || object["merges"] != kMergesName ||
+      (has_added && object["added"] != kAddedName)) {
+    return bad_manifest("tokenizer must name " + std::string(kVocabName) + " and " + std::string(kMergesName) +
+                        ", and may name " + std::string(kAddedName));
   }
+  if (has_added) manifest.added_file = kAddedName;
   manifest.vocab_file = kVocabName;
   manifest.merges_file = kMergesName;
   return ok_status();
@@ -144,6 +150,7 @@ Status parse_files(const json& list, Manifest& manifest) {
   std::vector<std::string> expected;
   for (int shard = 0; shard < manifest.shards; ++shard) expected.push_back(shard_file_name(shard, manifest.shards));
   if (!manifest.vocab_file.empty()) expected.insert(expected.end(), {manifest.vocab_file, manifest.merges_file});
+  if (!manifest.added_file.empty()) expected.push_back(manifest.added_file);
   if (list.size() != expected.size()) {
     return bad_manifest("files lists " + std::to_string(list.size()) + " files, expected " +
                         std::to_string(expected.size()) + " for " + std::to_string(manifest.shards) + " shards");
@@ -196,6 +203,10 @@ Status parse_quantisation(const json& root, Manifest& manifest) {
 
 }  // namespace
 
+ShardPlan shard_plan(const Manifest& manifest) {
+  return {manifest.config, manifest.dtype, manifest.shards, manifest.quantisation};
+}
+
 std::string shard_file_name(int shard, int shards) {
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "shard-%03d-of-%03d.safetensors", shard, shards);
@@ -216,6 +227,7 @@ std::string manifest_text(const Manifest& manifest) {
   if (!manifest.vocab_file.empty()) {
     root["tokenizer"] = {{"vocab", manifest.vocab_file}, {"merges", manifest.merges_file}};
   }
+  if (!manifest.added_file.empty()) root["tokenizer"]["added"] = manifest.added_file;
   root["files"] = nlohmann::ordered_json::array();
   for (const FileEntry& file : manifest.files) {
     root["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
@@ -254,10 +266,7 @@ Result<Manifest> parse_manifest(std::string_view text) {
   const Result<uint64_t> shards = number_of(root, "shards", limits::kWorldSizeMax);
   if (!shards.ok()) return shards.refusal();
   manifest.shards = static_cast<int>(shards.value());
-  if (Status status = check_shards({manifest.config, manifest.dtype, manifest.shards, manifest.quantisation});
-      !status.ok()) {
-    return bad_manifest(status.refusal().message);
-  }
+  if (Status status = check_shards(shard_plan(manifest)); !status.ok()) return bad_manifest(status.refusal().message);
   if (Status status = parse_tokenizer(root["tokenizer"], manifest); !status.ok()) return status.refusal();
   if (Status status = parse_files(root["files"], manifest); !status.ok()) return status.refusal();
   Result<SourceInfo> source = parse_source(root["source"]);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/manifest/layout.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
 #include "tensor/dtype.h"
@@ -21,6 +22,7 @@ inline constexpr int kFormatVersion = 1;
 inline constexpr uint64_t kManifestBytesMax = 4 << 20;
 inline constexpr std::string_view kVocabName = "gpt2-vocab.json";
 inline constexpr std::string_view kMergesName = "gpt2-merges.txt";
+inline constexpr std::string_view kAddedName = "added-tokens.json";
 
 struct FileEntry {
   std::string name;  // in the folder; [A-Za-z0-9._-]+, no leading dot
@@ -53,10 +55,13 @@ struct Manifest {
   int shards = 1;                                   // S: the folder serves any group size that divides it
   std::string vocab_file;                           // kVocabName, or empty when the folder has no tokenizer
   std::string merges_file;                          // kMergesName, or empty
+  std::string added_file;                           // kAddedName, or empty when no tokens were added to the vocabulary
   std::vector<FileEntry> files;  // every file but the manifest: S shards in order, then the tokenizer's
   SourceInfo source;
   std::string created_by;  // "optserve 0.1.0"
 };
+
+ShardPlan shard_plan(const Manifest& manifest);
 
 // "shard-000-of-008.safetensors"
 std::string shard_file_name(int shard, int shards);

@@ -56,8 +56,8 @@ std::string vocabulary_digest(const Manifest& manifest) {
   const FileEntry* merges = find_file(manifest, manifest.merges_file);
   if (vocab == nullptr || merges == nullptr) return {};
   std::string lines;
-  for (const FileEntry* entry : {vocab, merges}) {
-    lines += entry->name + " " + std::to_string(entry->bytes) + " " + entry->sha256 + "\n";
+  for (const FileEntry* entry : {vocab, merges, find_file(manifest, manifest.added_file)}) {
+    if (entry != nullptr) lines += entry->name + " " + std::to_string(entry->bytes) + " " + entry->sha256 + "\n";
   }
   return to_hex(sha256(lines));
 }

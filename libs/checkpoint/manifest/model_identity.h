@@ -18,8 +18,8 @@ struct ModelIdentity {
 // Refuses a folder without a valid manifest; throws Error if it cannot be read.
 Result<ModelIdentity> read_model_identity(const std::string& folder);
 
-// SHA-256 (hex) over the line "NAME SIZE SHA256\n" of the vocabulary and then of the merges, as the manifest lists
-// them: equal only for the same two files. Empty when the manifest lists no tokenizer.
+// SHA-256 (hex) over the line "NAME SIZE SHA256\n" of the vocabulary, the merges and the added tokens, as the
+// manifest lists them: equal only for the same files. Empty when the manifest lists no tokenizer.
 std::string vocabulary_digest(const Manifest& manifest);
 
 // Reads one of the files that the manifest lists and compares size and SHA-256 with what it says.

@@ -67,4 +67,12 @@ Result<PickleDocument> read_pickle(std::string bytes, std::string_view file, con
   return PickleMachine(std::move(bytes), file, limits).run();
 }
 
+Result<PickleAndSize> read_first_pickle(std::string bytes, std::string_view file, const PickleLimits& limits) {
+  PickleMachine machine(std::move(bytes), file, limits);
+  machine.may_be_followed();
+  Result<PickleDocument> document = machine.run();
+  if (!document.ok()) return document.refusal();
+  return PickleAndSize{std::move(document).value(), machine.bytes_read()};
+}
+
 }  // namespace optserve::checkpoint

@@ -116,4 +116,11 @@ class PickleDocument {
 // `file` names the source in messages.
 Result<PickleDocument> read_pickle(std::string bytes, std::string_view file, const PickleLimits& limits = {});
 
+// The pickle at the beginning of `bytes`, and how many bytes it takes.
+struct PickleAndSize {
+  PickleDocument document;
+  size_t bytes = 0;
+};
+Result<PickleAndSize> read_first_pickle(std::string bytes, std::string_view file, const PickleLimits& limits = {});
+
 }  // namespace optserve::checkpoint

@@ -239,16 +239,18 @@ bool PickleMachine::build() {
   return true;
 }
 
-// ('storage', <torch.XStorage>, key, location, numel)
+// ('storage', <torch.XStorage>, key, location, numel); before PyTorch 1.6 with a sixth value, which is None unless the
+// storage is a part of another.
 bool PickleMachine::binpersid() {
   ValueId id = 0;
   if (!pop(id)) return false;
   const auto bad = [&] { return fail("a storage whose description torch.save does not write" + place()); };
   if (doc_.kind(id) != ValueKind::kTuple) return bad();
   const std::vector<ValueId>& parts = doc_.items(id);
-  if (parts.size() != 5 || doc_.kind(parts[0]) != ValueKind::kString || doc_.text(parts[0]) != "storage" ||
-      doc_.kind(parts[1]) != ValueKind::kGlobal || doc_.kind(parts[2]) != ValueKind::kString ||
-      doc_.kind(parts[4]) != ValueKind::kInt) {
+  const bool is_legacy = parts.size() == 6 && doc_.kind(parts[5]) == ValueKind::kNone;
+  if ((parts.size() != 5 && !is_legacy) || doc_.kind(parts[0]) != ValueKind::kString ||
+      doc_.text(parts[0]) != "storage" || doc_.kind(parts[1]) != ValueKind::kGlobal ||
+      doc_.kind(parts[2]) != ValueKind::kString || doc_.kind(parts[4]) != ValueKind::kInt) {
     return bad();
   }
   const std::string type(doc_.text(parts[1]));

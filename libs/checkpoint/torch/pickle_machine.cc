@@ -73,7 +73,7 @@ Result<PickleDocument> PickleMachine::run() {
     const Handler handler = handler_of(opcode);
     if (handler == nullptr ? !fail_opcode(opcode) : !(this->*handler)()) return refusal();
   }
-  if (stack_.size() != 1 || !marks_.empty() || at_ != doc_.bytes_->size()) {
+  if (stack_.size() != 1 || !marks_.empty() || (at_ != doc_.bytes_->size() && !may_be_followed_)) {
     fail("the pickle does not end with exactly one value");
     return refusal();
   }

@@ -15,6 +15,10 @@ class PickleMachine {
   PickleMachine(std::string bytes, std::string_view file, const PickleLimits& limits);
   Result<PickleDocument> run();
 
+  // Accepts bytes after the pickle; bytes_read() then says where it ended.
+  void may_be_followed() { may_be_followed_ = true; }
+  size_t bytes_read() const { return at_; }
+
  private:
   using Handler = bool (PickleMachine::*)();
   using Value = PickleDocument::Value;
@@ -94,6 +98,7 @@ class PickleMachine {
   const PickleLimits limits_;
   const std::string file_;
   PickleDocument doc_;
+  bool may_be_followed_ = false;
   size_t at_ = 0;
   uint64_t arena_ = 0;
   std::vector<ValueId> stack_;

@@ -1,9 +1,13 @@
 #include "checkpoint/torch/pt_file.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
 
 #include "base/check.h"
+#include "base/hex.h"
+#include "base/sha256.h"
 #include "checkpoint/torch/crc32.h"
 
 namespace optserve::checkpoint {
@@ -11,6 +15,10 @@ namespace {
 
 constexpr size_t kChunkBytes = 256 << 10;  // stays in the cache of a core
 constexpr std::string_view kHowToConvert = "; load it with a current PyTorch and torch.save it again";
+
+// The pickle of the number that legacy files begin with.
+constexpr std::string_view kLegacyMagic = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e";
+constexpr int64_t kLegacyProtocol = 1001;
 
 // A member's name after the root folder: one of a few fixed names, or data/<up to nine digits>.
 bool is_known_member(std::string_view rest) {
@@ -52,7 +60,7 @@ std::string first_bytes(const ByteSource& source) {
 std::string guess_of(const ByteSource& source) {
   const std::string head = first_bytes(source);
   if (head.empty()) return "it is empty";
-  if (head.starts_with("\x80\x02")) return "it is of the format before PyTorch 1.6" + std::string(kHowToConvert);
+  if (head.starts_with("\x80\x02")) return "it is a pickle, but not one of torch.save" + std::string(kHowToConvert);
   if (head.starts_with("<")) return "it looks like a web page, perhaps of a download that failed";
   if (head.starts_with("\x1f\x8b")) return "it is compressed by gzip; unpack it first";
   if (head.starts_with("version https://")) return "it is a Git LFS pointer, not the file itself";
@@ -70,7 +78,12 @@ Result<std::unique_ptr<PtFile>> PtFile::open(const std::string& path) {
 
 Result<std::unique_ptr<PtFile>> PtFile::read(std::unique_ptr<const ByteSource> source) {
   std::unique_ptr<PtFile> file(new PtFile(std::move(source)));  // private constructor
-  if (!first_bytes(*file->source_).starts_with("PK")) {
+  const std::string head = first_bytes(*file->source_);
+  if (head.starts_with(kLegacyMagic)) {
+    if (Status status = file->load_legacy(); !status.ok()) return status.refusal();
+    return file;
+  }
+  if (!head.starts_with("PK")) {
     return refuse(ErrorCode::kUnsupportedFormat,
                   file->name() + ": not a supported checkpoint: " + guess_of(*file->source_));
   }
@@ -147,6 +160,10 @@ Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) 
     records_.push_back(*entry);
   }
   is_checked_.resize(records_.size());
+  return check_views();
+}
+
+Status PtFile::check_views() const {
   uint64_t logical = 0;
   for (const PickleTensor& tensor : document_.tensors()) {
     logical += static_cast<uint64_t>(rows_of(tensor) * columns_of(tensor)) * dtype_bytes(dtype(tensor));
@@ -155,6 +172,75 @@ Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) 
     }
   }
   return ok_status();
+}
+
+// After the magic number: a version, a description of the machine, the value itself, the keys of its storages, and
+// their bytes in that order.
+Status PtFile::load_legacy() {
+  std::string pickles(std::min<uint64_t>(source_->size(), PickleLimits{}.bytes), '\0');
+  source_->read_at(0, std::as_writable_bytes(std::span(pickles)));
+  uint64_t at = kLegacyMagic.size();
+  const auto next = [&]() -> Result<PickleDocument> {
+    Result<PickleAndSize> read = read_first_pickle(pickles.substr(at), name());
+    if (!read.ok()) return read.refusal();
+    at += read.value().bytes;
+    return std::move(read.value().document);
+  };
+  const Result<PickleDocument> version = next();
+  if (!version.ok()) return version.refusal();
+  const ValueId root = version.value().root();
+  if (version.value().kind(root) != ValueKind::kInt || version.value().integer(root) != kLegacyProtocol) {
+    return corrupt_file(name(), "its version is not " + std::to_string(kLegacyProtocol));
+  }
+  const Result<PickleDocument> machine = next();
+  if (!machine.ok()) return machine.refusal();
+  const auto little = machine.value().find(machine.value().root(), "little_endian");
+  if (!little || machine.value().kind(*little) != ValueKind::kBool || machine.value().integer(*little) == 0) {
+    return refuse(ErrorCode::kUnsupportedFormat, name() + ": byte order is not 'little'");
+  }
+  Result<PickleDocument> document = next();
+  if (!document.ok()) return document.refusal();
+  document_ = std::move(document).value();
+  return match_legacy_storages(pickles, at);
+}
+
+Status PtFile::match_legacy_storages(std::string_view pickles, uint64_t at) {
+  const Result<PickleAndSize> read = read_first_pickle(std::string(pickles.substr(at)), name());
+  if (!read.ok()) return read.refusal();
+  const PickleDocument& keys = read.value().document;
+  if (keys.kind(keys.root()) != ValueKind::kList) return corrupt_file(name(), "holds no list of its storages");
+  at += read.value().bytes;
+  const auto* file = dynamic_cast<const InputFile*>(source_.get());
+  directory_sha256_ = to_hex(sha256(std::string(pickles.substr(0, at)) + std::to_string(source_->size()) + " " +
+                                    std::to_string(file != nullptr ? file->modified_ns() : 0)));
+  std::map<std::string, size_t, std::less<>> places;
+  for (size_t i = 0; i < document_.storages().size(); ++i) places.emplace(document_.storages()[i].key, i);
+  records_.resize(places.size());
+  for (const ValueId key : keys.items(keys.root())) {
+    const auto place = keys.kind(key) == ValueKind::kString ? places.find(keys.text(key)) : places.end();
+    if (place == places.end()) return corrupt_file(name(), "lists a storage that no tensor has, or one of them twice");
+    const PickleStorage& storage = document_.storages()[place->second];
+    std::array<unsigned char, 8> raw{};
+    const uint64_t bytes = static_cast<uint64_t>(storage.numel) * dtype_bytes(storage.dtype);
+    if (source_->size() - at < raw.size() || source_->size() - at - raw.size() < bytes) {
+      return corrupt_file(name(), "is cut: storage " + std::string(storage.key) + " of " + std::to_string(bytes) +
+                                      " bytes does not end inside of it");
+    }
+    source_->read_at(at, std::as_writable_bytes(std::span(raw)));
+    uint64_t numel = 0;
+    for (size_t i = raw.size(); i > 0; --i) numel = numel << 8 | raw[i - 1];
+    if (numel != static_cast<uint64_t>(storage.numel)) {
+      return corrupt_file(name(), "storage " + std::string(storage.key) + " has " + std::to_string(numel) +
+                                      " elements, its description says " + std::to_string(storage.numel));
+    }
+    records_[place->second] = ZipEntry{.name = place->first, .offset = at + raw.size(), .bytes = bytes};
+    at += raw.size() + bytes;
+    places.erase(place);
+  }
+  if (!places.empty()) return corrupt_file(name(), "storage " + places.begin()->first + " is missing");
+  if (at != source_->size()) return corrupt_file(name(), "has bytes after its last storage");
+  is_checked_.assign(records_.size(), true);
+  return check_views();
 }
 
 DType PtFile::dtype(const PickleTensor& tensor) const { return document_.storages()[tensor.storage].dtype; }

@@ -1,5 +1,6 @@
-// A file of torch.save (PyTorch 1.6 or newer): a zip file with a pickle and one member of raw bytes per storage.
-// Opening reads the pickle only; tensors are read in ranges of rows, so memory does not grow with the file.
+// A file of torch.save: a zip file with a pickle and one member of raw bytes per storage, or, before PyTorch 1.6, a few
+// pickles and the raw bytes of each storage after its length. Opening reads the pickle only; tensors are read in ranges
+// of rows, so memory does not grow with the file.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +27,12 @@ class PtFile {
   const ByteSource& source() const { return *source_; }
   const PickleDocument& document() const { return document_; }
   // SHA-256 of the zip directory, which holds the CRC-32 of every member: changes when any byte of the file's data
-  // does.
+  // does. Legacy files have no checksums: there it is of the pickles and the time of the last change.
   const std::string& directory_sha256() const { return directory_sha256_; }
 
   DType dtype(const PickleTensor& tensor) const;
 
-  // Compares the storage that holds `tensor` with its recorded CRC-32; each storage is read once only.
+  // Compares the storage that holds `tensor` with its recorded CRC-32, if there is one; each storage is read once only.
   Status check_storage(const PickleTensor& tensor);
 
   // Reads rows [row, row + rows) of a tensor seen as a matrix: axis 0 by the product of the other axes. `out` has
@@ -43,6 +44,9 @@ class PtFile {
  private:
   explicit PtFile(std::unique_ptr<const ByteSource> source) : source_(std::move(source)) {}
   Status load();
+  Status load_legacy();
+  Status match_legacy_storages(std::string_view pickles, uint64_t at);
+  Status check_views() const;
   Status check_members(const ZipDirectory& zip, std::string& root) const;
   Status match_storages(const ZipDirectory& zip, const std::string& root);
   Result<std::string> read_member(const ZipEntry& entry, uint64_t max_bytes) const;

@@ -123,7 +123,8 @@ TEST(PtFile, RefusesForeignMembersAndByteOrders) {
 TEST(PtFile, SaysWhatElseAFileIs) {
   const std::pair<std::string, const char*> cases[] = {
       {"", "empty"},
-      {"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", "before PyTorch 1.6"},
+      {"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", "cut at byte 0"},
+      {"\x80\x02}q.", "a pickle, but not one of torch.save"},
       {"<!DOCTYPE html>", "web page"},
       {"\x1f\x8b\x08", "gzip"},
       {"version https://git-lfs.github.com/spec/v1", "Git LFS"},

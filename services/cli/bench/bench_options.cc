@@ -35,7 +35,8 @@ Status check_world(const BenchOptions& options, const BenchPlan& plan, const che
     return bad_option("world: " + plan.name + " cannot be shared by " + std::to_string(options.world) +
                       " ranks; possible are " + legal_worlds_text(plan.config));
   }
-  return stored == nullptr ? ok_status() : check_shards(plan.folder, *stored, options.world);
+  if (stored == nullptr) return ok_status();
+  return check_shards(plan.folder, checkpoint::shard_plan(*stored), options.world);
 }
 
 // A model that is known by its name: with random weights, or served by the scheduler that is connected to.

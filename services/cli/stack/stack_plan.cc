@@ -23,10 +23,10 @@ Status check_model(StackOptions& options) {
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
-  if (Status status = check_shards(options.model, manifest, options.world); !status.ok()) return status;
-  if (identity.value().vocabulary_digest.empty()) {
-    return refuse(ErrorCode::kBadRequest, "model: " + options.model + " was written without a tokenizer");
+  if (Status status = check_shards(options.model, checkpoint::shard_plan(manifest), options.world); !status.ok()) {
+    return status;
   }
+  if (identity.value().vocabulary_digest.empty()) options.tokenizers = 0;  // it serves token ids
   if (options.name.empty()) options.name = manifest.config.name;
   return ok_status();
 }
@@ -72,17 +72,16 @@ void add_options(ConfigParser& parser, StackOptions& options) {
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
 }
 
-Status check_shards(const std::string& folder, const checkpoint::Manifest& manifest, int world) {
-  if (manifest.shards % world == 0) return ok_status();
-  const std::vector<int> legal = checkpoint::legal_shards(manifest.config, manifest.quantisation);
-  std::string advice = "convert it again with --shards " + std::to_string(world);
-  if (std::find(legal.begin(), legal.end(), world) == legal.end()) {
-    advice = "this model can be shared by";
-    for (const int ranks : legal) advice += (ranks == legal.front() ? " " : ", ") + std::to_string(ranks);
-  }
-  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(manifest.shards) +
+Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world) {
+  if (plan.shards % world == 0) return ok_status();
+  const std::vector<int> legal = checkpoint::legal_shards(plan.config, plan.quantisation);
+  std::string sizes;
+  for (const int size : legal) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+  const bool can_have = std::ranges::find(legal, world) != legal.end();
+  return refuse(ErrorCode::kBadRequest, "world: " + folder + " has " + std::to_string(plan.shards) +
                                             " shards, which cannot be shared by " + std::to_string(world) + " ranks; " +
-                                            advice);
+                                            (can_have ? "convert it again with --shards " + std::to_string(world)
+                                                      : "the model can be shared by " + sizes + " ranks"));
 }
 
 Status check_worker_options(const std::vector<std::string>& worker_options) {

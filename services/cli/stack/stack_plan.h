@@ -6,7 +6,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
-#include "checkpoint/manifest/manifest.h"
+#include "checkpoint/manifest/layout.h"
 
 namespace optserve::cli {
 
@@ -34,8 +34,8 @@ void add_options(ConfigParser& parser, StackOptions& options);
 // shards do not allow, worker options of the wrong form. Fills in `name` and makes paths absolute.
 Status check_options(StackOptions& options);
 
-// Refuses a number of ranks that does not divide the number of shards in `folder`.
-Status check_shards(const std::string& folder, const checkpoint::Manifest& manifest, int world);
+// Refuses a number of ranks that does not divide the number of shards in `folder`, and says what would.
+Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world);
 // Refuses options that are not NAME=VALUE.
 Status check_worker_options(const std::vector<std::string>& worker_options);
 

@@ -59,6 +59,10 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
   if (Status status = check_choice("head", command.head_word, conversion::kOutputHeadNames); !status.ok()) {
     return status.refusal();
   }
+  if (Status status = check_choice("prompt-tokens", command.prompt_tokens_word, conversion::kPromptTokensNames);
+      !status.ok()) {
+    return status.refusal();
+  }
   Result<ReaderSettings> reader = settings_of(command.reader);
   if (!reader.ok()) return reader.refusal();
   ConvertOptions options{command,
@@ -67,6 +71,9 @@ Result<ConvertOptions> options_of(const conversion::ConvertCommand& command) {
                          std::move(reader).value(),
                          {}};
   options.head = static_cast<conversion::OutputHead>(place_in(conversion::kOutputHeadNames, command.head_word));
+  options.prompt_tokens =
+      static_cast<conversion::PromptTokens>(place_in(conversion::kPromptTokensNames, command.prompt_tokens_word));
+  options.has_tokenizer = command.tokenizer != "none";
   return options;
 }
 

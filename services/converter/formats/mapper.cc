@@ -217,7 +217,8 @@ void Mapper::note_unexpected() {
 
 Result<std::map<std::string, ForeignModel::Mapping>> Mapper::run() {
   const auto parts = static_cast<int64_t>(foreign_.parts.size());
-  if (!model_spec::is_legal_world(config_, parts)) {
+  const bool is_shared = !foreign_.is_vocab_whole;
+  if (!model_spec::is_legal_world(is_shared ? config_ : model_spec::with_padded_vocab(config_, parts), parts)) {
     return refuse(ErrorCode::kDataCorrupt, std::to_string(parts) + " parts, but heads, vocabulary and ffn divide by " +
                                                model_spec::legal_worlds_text(config_) + " only");
   }

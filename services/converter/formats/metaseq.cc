@@ -91,6 +91,10 @@ Status check_training_options(const PtFile& file) {
 Result<ValueId> model_of(const PtFile& file) {
   const PickleDocument& doc = file.document();
   const auto model = doc.find(doc.root(), "model");
+  const auto is_tensor = [&](const auto& entry) { return doc.kind(entry.second) == ValueKind::kTensor; };
+  const bool is_bare = !model && doc.kind(doc.root()) == ValueKind::kDict && !doc.pairs(doc.root()).empty() &&
+                       std::ranges::all_of(doc.pairs(doc.root()), is_tensor);
+  if (is_bare) return doc.root();  // a model's weights without what a trainer saves around them
   if (!model || doc.kind(*model) != ValueKind::kDict) {
     return refuse(ErrorCode::kUnsupportedFormat, file.name() +
                                                      ": holds no dictionary 'model', so it is not a Metaseq "

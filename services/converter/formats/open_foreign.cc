@@ -6,7 +6,8 @@
 #include <cctype>
 #include <filesystem>
 
-#include "converter/formats/faster_transformer.h"
+#include "converter/formats/faster_transformer/c_model.h"
+#include "converter/formats/faster_transformer/part_files.h"
 #include "converter/formats/huggingface.h"
 #include "converter/formats/metaseq.h"
 
@@ -81,6 +82,9 @@ Result<ForeignCheckpoint> open_folder(const std::string& folder) {
   const Result<std::optional<HuggingFaceFiles>> weights = find_huggingface_files(folder);
   if (!weights.ok()) return weights.refusal();
   if (weights.value()) return open_huggingface(folder, *weights.value());
+  const Result<std::optional<std::string>> c_model = find_c_model(folder);
+  if (!c_model.ok()) return c_model.refusal();
+  if (c_model.value()) return open_c_model(*c_model.value());
   const std::vector<std::string> files = files_in(folder);
   if (const auto parts = pt_files(files); !parts.empty()) return open_pt(parts);
   if (Status status = check_other_folders(folder, files); !status.ok()) return status.refusal();
@@ -90,7 +94,8 @@ Result<ForeignCheckpoint> open_folder(const std::string& folder) {
   }
   return refuse(ErrorCode::kUnsupportedFormat,
                 folder +
-                    ": expected parts of Metaseq or FasterTransformer (*.pt), or a Hugging Face folder (config.json "
+                    ": expected parts of Metaseq or FasterTransformer (*.pt, or config.ini and *.bin), or a Hugging "
+                    "Face folder (config.json "
                     "with model*.safetensors or pytorch_model*.bin), found " +
                     (found.empty() ? "no files" : found + (files.size() > 5 ? ", ..." : "")));
 }

@@ -1,7 +1,7 @@
 // Names of files, as they were published and as tools write them.
 #include <gtest/gtest.h>
 
-#include "converter/formats/faster_transformer.h"
+#include "converter/formats/faster_transformer/part_files.h"
 #include "converter/formats/metaseq.h"
 
 namespace optserve::converter {

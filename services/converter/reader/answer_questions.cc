@@ -115,13 +115,13 @@ class Answerer {
   }
 
   Result<Reply> find_tokenizer_files() {
-    Result<std::optional<TokenizerFiles>> found = find_tokenizer(job_.input, job_.vocab_file, job_.merges_file);
+    Result<std::optional<TokenizerFiles>> found =
+        find_tokenizer({job_.input, job_.vocab_file, job_.merges_file, job_.prompt_tokens});
     if (!found.ok()) return found.refusal();
     if (!found.value()) return Reply{};
-    const std::array<uint64_t, 2> sizes = {found.value()->vocab.size(), found.value()->merges.size()};
-    tokenizer_ = found.value()->vocab + found.value()->merges;
-    Reply reply = put({reinterpret_cast<const char*>(sizes.data()), sizeof sizes});
-    reply.number = static_cast<uint64_t>(found.value()->tokens);
+    tokenizer_ = found.value()->vocab + found.value()->merges + found.value()->added;
+    Reply reply = put(encode_tokenizer(*found.value()));
+    reply.number = 1;
     return reply;
   }
 
@@ -130,7 +130,7 @@ class Answerer {
   std::span<std::byte> window_;
   std::optional<ForeignModel> model_;
   std::vector<TensorSpec> table_;
-  std::string tokenizer_;  // both files
+  std::string tokenizer_;  // all its files
 };
 
 }  // namespace
@@ -148,7 +148,7 @@ Result<ModelSummary> summarise(const ReadJob& job, std::optional<ForeignModel>& 
   summary.has_replicas = foreign.parts.size() > 1;
   if (job.for_inspection) {
     list_tensors(foreign, summary);
-    const Result<std::optional<TokenizerFiles>> tokenizer = find_tokenizer(job.input, "", "");
+    const Result<std::optional<TokenizerFiles>> tokenizer = find_tokenizer({job.input});
     summary.has_tokenizer = tokenizer.ok() && tokenizer.value().has_value();
   }
   Result<model_spec::OptConfig> config = infer_config(foreign, job.name, job.num_heads);

@@ -182,18 +182,22 @@ Result<std::optional<TokenizerFiles>> CagedModel::tokenizer() const {
   const Result<Reply> reply = ask({Question::kFindTokenizer});
   if (!reply.ok()) return reply.refusal();
   if (reply.value().number == 0) return std::optional<TokenizerFiles>();
-  std::array<uint64_t, 2> sizes{};
-  if (reply.value().bytes != sizeof sizes || reply.value().number > limits::kVocabularyMax) {
-    return nonsense("an impossible vocabulary");
+  const auto shared = process_->window().first(reply.value().bytes);
+  const std::vector<std::byte> bytes(shared.begin(), shared.end());
+  Result<TokenizerSummary> summary = decode_tokenizer(bytes);
+  if (!summary.ok()) return summary.refusal();
+  TokenizerFiles files = std::move(summary.value().files);
+  uint64_t begin = 0;
+  for (const auto& [text, size] : {std::pair{&files.vocab, summary.value().bytes[0]},
+                                   {&files.merges, summary.value().bytes[1]},
+                                   {&files.added, summary.value().bytes[2]}}) {
+    if (size > kTokenizerFileMax) return nonsense("a vocabulary that is too large");
+    Result<std::string> found = tokenizer_text(begin, size);
+    if (!found.ok()) return found.refusal();
+    *text = std::move(found).value();
+    begin += size;
   }
-  std::memcpy(sizes.data(), process_->window().data(), sizeof sizes);
-  if (sizes[0] > kTokenizerFileMax || sizes[1] > kTokenizerFileMax) return nonsense("a vocabulary that is too large");
-  Result<std::string> vocab = tokenizer_text(0, sizes[0]);
-  if (!vocab.ok()) return vocab.refusal();
-  Result<std::string> merges = tokenizer_text(sizes[0], sizes[1]);
-  if (!merges.ok()) return merges.refusal();
-  return std::optional(
-      TokenizerFiles{std::move(vocab).value(), std::move(merges).value(), static_cast<int64_t>(reply.value().number)});
+  return std::optional(std::move(files));
 }
 
 }  // namespace optserve::converter

@@ -242,7 +242,8 @@ TEST(Sandbox, ModeDecidesWhereTheSystemLacksIt) {
 }
 
 TEST(ReadJob, RoundTrips) {
-  const ReadJob job{"/a b/*.pt", "opt", 12, "v", "m", true};
+  const ReadJob job{"/a b/*.pt", "opt", 12, conversion::OutputHead::kOwn, "v", "m", conversion::PromptTokens::kAdded,
+                    true};
   const std::vector<std::string> texts = to_arguments(job);
   std::vector<const char*> arguments;
   for (const std::string& text : texts) arguments.push_back(text.c_str());

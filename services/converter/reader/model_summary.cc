@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/limits.h"
 #include "base/sha256.h"
 #include "base/utf8.h"
 #include "checkpoint/safetensors/safetensors.h"
@@ -58,6 +59,15 @@ void visit(Archive& archive, Summary& summary) {
   archive.flag(summary.has_replicas);
   archive.flag(summary.has_tokenizer);
   archive.optional(summary.config, [&](auto& config) { visit_config(archive, config); });
+}
+
+template <class Archive, class Files>
+void visit_tokenizer(Archive& archive, Files& files) {
+  archive.number(files.tokens);
+  archive.number(files.bos_id);
+  archive.number(files.eos_id);
+  archive.flag(files.leads_with_bos);
+  archive.list(files.notes, kWarningsMax, [&](auto& note) { archive.text(note, kLongTextMax); });
 }
 
 class Encoder {
@@ -216,6 +226,27 @@ Result<std::string> encode_summary(const ModelSummary& summary, uint64_t bytes_m
   return refuse(ErrorCode::kDataCorrupt, "the checkpoint has " + std::to_string(summary.files.size()) + " files and " +
                                              std::to_string(summary.tensors.size()) +
                                              " tensors to list, which is more than the limit");
+}
+
+std::string encode_tokenizer(const TokenizerFiles& files) {
+  Encoder encoder;
+  visit_tokenizer(encoder, files);
+  for (const std::string* text : {&files.vocab, &files.merges, &files.added}) encoder.number(text->size());
+  return encoder.take();
+}
+
+Result<TokenizerSummary> decode_tokenizer(std::span<const std::byte> bytes) {
+  TokenizerSummary summary;
+  Decoder decoder(bytes);
+  visit_tokenizer(decoder, summary.files);
+  for (uint64_t& size : summary.bytes) decoder.number(size);
+  std::string fault = decoder.finish();
+  if (fault.empty() &&
+      (summary.files.tokens < 1 || summary.files.tokens > static_cast<int64_t>(limits::kVocabularyMax))) {
+    fault = "an impossible number of tokens";
+  }
+  if (fault.empty()) return summary;
+  return refuse(ErrorCode::kDataCorrupt, "the checkpoint reader gave an invalid answer: " + fault);
 }
 
 Result<ModelSummary> decode_summary(std::span<const std::byte> bytes) {

@@ -1,6 +1,7 @@
 // What a reader process says about the model in the checkpoint that it has opened, and the bytes in which it says so.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "checkpoint/manifest/manifest.h"
+#include "converter/vocabulary/tokenizer_files.h"
 #include "model_spec/opt_config.h"
 #include "tensor/dtype.h"
 
@@ -44,6 +46,14 @@ Result<std::string> encode_summary(const ModelSummary& summary, uint64_t bytes_m
 // Refuses whatever an honest reader would not say: lengths, numbers or types out of range, sizes that no model has,
 // bytes left over. Texts lose their control characters.
 Result<ModelSummary> decode_summary(std::span<const std::byte> bytes);
+
+// The same of a tokenizer, without its three texts: of them only the sizes.
+std::string encode_tokenizer(const TokenizerFiles& files);
+struct TokenizerSummary {
+  TokenizerFiles files;  // whose texts are still missing
+  std::array<uint64_t, 3> bytes{};
+};
+Result<TokenizerSummary> decode_tokenizer(std::span<const std::byte> bytes);
 
 // The text, cut after `bytes_max`, with '?' for control characters and for invalid UTF-8; line ends stay.
 std::string printable_text(std::string_view text, size_t bytes_max);

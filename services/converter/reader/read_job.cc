@@ -14,11 +14,12 @@ std::vector<std::string> to_arguments(const ReadJob& job) {
           std::to_string(job.num_heads),
           std::string(conversion::kOutputHeadNames[static_cast<size_t>(job.head)]),
           job.vocab_file,
-          job.merges_file};
+          job.merges_file,
+          std::string(conversion::kPromptTokensNames[static_cast<size_t>(job.prompt_tokens)])};
 }
 
 std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
-  constexpr size_t kJobArguments = 7;
+  constexpr size_t kJobArguments = 8;
   if (arguments.size() != kJobArguments) return std::nullopt;
   ReadJob job;
   const std::string_view kind = arguments[0];
@@ -31,8 +32,11 @@ std::optional<ReadJob> parse_read_job(std::span<const char* const> arguments) {
   job.head = static_cast<conversion::OutputHead>(head - conversion::kOutputHeadNames.begin());
   job.vocab_file = arguments[5];
   job.merges_file = arguments[6];
+  const auto tokens = std::ranges::find(conversion::kPromptTokensNames, std::string_view(arguments[7]));
+  job.prompt_tokens = static_cast<conversion::PromptTokens>(tokens - conversion::kPromptTokensNames.begin());
   const bool is_job = (kind == "convert" || kind == "inspect") && error == std::errc() &&
-                      end == heads.data() + heads.size() && head != conversion::kOutputHeadNames.end();
+                      end == heads.data() + heads.size() && head != conversion::kOutputHeadNames.end() &&
+                      tokens != conversion::kPromptTokensNames.end();
   return is_job ? std::optional(job) : std::nullopt;
 }
 

@@ -18,6 +18,7 @@ struct ReadJob {
   conversion::OutputHead head = conversion::OutputHead::kAuto;
   std::string vocab_file{};  // both empty: searched beside the input
   std::string merges_file{};
+  conversion::PromptTokens prompt_tokens = conversion::PromptTokens::kAdded;
   bool for_inspection = false;  // list the foreign tensors, and say why it cannot be converted
 };
 

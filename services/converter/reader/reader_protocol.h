@@ -13,9 +13,8 @@ enum class Question : uint32_t {
   kReplicasAgree,   // of `tensor`; number is 0 or 1
   kReadRows,        // rows [begin, begin + count) of `tensor` are in a half of the window
   kCheckUnchanged,  // of all files
-  kFindTokenizer,   // number: ids of the vocabulary, 0 without one; the window holds the sizes of both files, uint64
-                    // each
-  kTokenizerBytes,  // bytes [begin, begin + count) of the vocabulary and then the merges are in the window
+  kFindTokenizer,   // number: 1 if there is one; the window then holds a TokenizerFiles without its texts
+  kTokenizerBytes,  // bytes [begin, begin + count) of the vocabulary, the merges and the added tokens are in the window
 };
 
 struct Request {

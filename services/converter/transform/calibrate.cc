@@ -25,7 +25,7 @@ Result<std::vector<TokenId>> tokens_of(const CheckpointReader& checkpoint, const
     return refuse(ErrorCode::kBadRequest,
                   checkpoint.folder() + ": has no tokenizer; convert it with --vocab and --merges");
   }
-  const auto bpe = tokenizer::Bpe::load(checkpoint.vocab_path(), checkpoint.merges_path());
+  const auto bpe = tokenizer::Bpe::load(checkpoint.vocab_path(), checkpoint.merges_path(), checkpoint.added_path());
   if (!bpe.ok()) return bpe.refusal();
   if (static_cast<int64_t>(bpe.value().size()) > checkpoint.config().vocab) {
     return refuse(ErrorCode::kDataCorrupt, checkpoint.folder() + ": its vocabulary has more tokens than the model");

@@ -28,11 +28,9 @@ struct LogitDifference {
 };
 LogitDifference compare_logits(std::span<const float> wanted, std::span<const float> found, int64_t vocab);
 
-// The largest LogitDifference::relative that weights with these errors explain. `error_squares`: the sum over the
-// tensors of (rms rounding error / rms weight)^2. A product's relative error is that of its weights; rounding errors of
-// tensors are independent, so they add up in squares; and each reaches the logits whole at most: a layer adds only a
-// part of the residual stream. `same_sums`: both sides do the same additions with the same weights, so nothing may
-// differ; else the noise of fp32 sums is allowed beside.
-double logit_bound(double error_squares, bool same_sums);
+// The largest LogitDifference::relative between a checkpoint and its source's weights, rounded as it rounds them.
+// `same_sums`: both sides do the same additions, so nothing may differ; else, as where one multiplies codes and scales
+// the sum and the other has multiplied each weight, by the noise of sums in fp32.
+double logit_bound(bool same_sums);
 
 }  // namespace optserve::converter

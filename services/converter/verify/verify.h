@@ -17,8 +17,9 @@ struct VerifyReport {
   uint64_t file_bytes = 0;
   std::vector<std::string> file_faults;
   WeightReport weights;
-  LogitDifference logits;
-  double logit_bound = 0;
+  LogitDifference logits;    // from the source's own weights: what rounding does, which nobody judges
+  LogitDifference computed;  // from the source's weights rounded as the checkpoint rounds them
+  double logit_bound = 0;    // of computed.relative
   std::vector<std::string> logit_faults;
 
   bool passed() const { return file_faults.empty() && weights.faults.empty() && logit_faults.empty(); }

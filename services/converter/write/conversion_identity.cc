@@ -52,7 +52,8 @@ std::string conversion_record(const ConversionIdentity& identity) {
   root["tokenizer"] = nullptr;
   if (identity.tokenizer) {
     root["tokenizer"] = {{"vocab", to_hex(sha256(identity.tokenizer->vocab))},
-                         {"merges", to_hex(sha256(identity.tokenizer->merges))}};
+                         {"merges", to_hex(sha256(identity.tokenizer->merges))},
+                         {"added", to_hex(sha256(identity.tokenizer->added))}};
   }
   root["allow_nonfinite"] = identity.allow_nonfinite;
   root["check_source"] = identity.check_source;
@@ -80,7 +81,9 @@ bool is_output_of(const std::string& folder, const ConversionIdentity& wanted) {
   if (!is_same_source(manifest.source, wanted.source)) return false;
   if (manifest.vocab_file.empty() != !tokenizer) return false;
   if (tokenizer && !(lists(manifest, manifest.vocab_file, tokenizer->vocab) &&
-                     lists(manifest, manifest.merges_file, tokenizer->merges))) {
+                     lists(manifest, manifest.merges_file, tokenizer->merges) &&
+                     manifest.added_file.empty() == tokenizer->added.empty() &&
+                     (tokenizer->added.empty() || lists(manifest, manifest.added_file, tokenizer->added)))) {
     return false;
   }
   return is_whole(folder, manifest);

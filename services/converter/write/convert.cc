@@ -12,12 +12,19 @@
 #include "converter/transform/smoothing.h"
 #include "converter/write/conversion_identity.h"
 #include "converter/write/passes.h"
+#include "tokenizer/bpe.h"
 
 namespace optserve::converter {
 namespace {
 
 using checkpoint::ShardPlan;
 using checkpoint::SharedStaging;
+
+std::vector<TokenId> end_ids(const model_spec::OptConfig& config) {
+  std::vector<TokenId> ids = {config.eos_id};
+  ids.insert(ids.end(), config.more_eos_ids.begin(), config.more_eos_ids.end());
+  return ids;
+}
 
 constexpr int64_t kPassMibMax = int64_t{1} << 40;
 constexpr std::string_view kCreatedBy = "optserve " OPTSERVE_VERSION;
@@ -44,16 +51,50 @@ std::string name_of(const ConvertOptions& options) {
   return name;
 }
 
+// The checks are those that optserve-tokenizer makes when it starts.
+Status apply_tokenizer(const TokenizerFiles& files, model_spec::OptConfig& config) {
+  const auto bpe = tokenizer::Bpe::parse(files.vocab, files.merges, files.added);
+  if (!bpe.ok()) {
+    return refuse(bpe.refusal().code, "the tokenizer cannot be served: " + bpe.refusal().message +
+                                          "; --tokenizer none converts the model to serve token ids only");
+  }
+  if (files.tokens > config.vocab) {
+    return refuse(ErrorCode::kBadRequest, "the vocabulary has " + std::to_string(files.tokens) + " tokens, the model " +
+                                              std::to_string(config.vocab) + "; it belongs to another model");
+  }
+  config.vocab_real = std::min(config.vocab_real, files.tokens);
+  for (const TokenId id : end_ids(config)) {
+    if (id >= config.vocab_real) {
+      return refuse(ErrorCode::kBadRequest,
+                    "id " + std::to_string(id) + " ends texts as the configuration says, but the tokenizer has " +
+                        std::to_string(files.tokens) +
+                        " tokens; the file of its added tokens is probably missing (added_tokens.json, tokenizer.json "
+                        "or tokenizer_config.json)");
+    }
+  }
+  if (files.bos_id >= 0) config.bos_id = files.bos_id;
+  config.leads_with_bos = files.leads_with_bos;
+  return model_spec::validate(config);
+}
+
+// What people should know of a tokenizer that was taken.
+void note_tokenizer(const TokenizerFiles& files, const model_spec::OptConfig& config,
+                    std::vector<std::string>& warnings) {
+  warnings.insert(warnings.end(), files.notes.begin(), files.notes.end());
+  const std::vector<TokenId> ends = end_ids(config);
+  if (files.eos_id >= 0 && std::ranges::find(ends, files.eos_id) == ends.end()) {
+    warnings.push_back("the tokenizer's eos_token is id " + std::to_string(files.eos_id) +
+                       ", which does not end texts: the model's configuration names id " + std::to_string(ends[0]));
+  }
+}
+
 Result<ShardPlan> make_plan(const ConvertOptions& options, const CagedModel& source,
                             const std::optional<TokenizerFiles>& tokenizer) {
   ShardPlan plan;
   plan.config = source.config();
-  if (tokenizer && tokenizer->tokens > plan.config.vocab) {
-    return refuse(ErrorCode::kBadRequest, "the vocabulary has " + std::to_string(tokenizer->tokens) +
-                                              " tokens, the model " + std::to_string(plan.config.vocab) +
-                                              "; it belongs to another model");
+  if (tokenizer) {
+    if (Status status = apply_tokenizer(*tokenizer, plan.config); !status.ok()) return status.refusal();
   }
-  if (tokenizer) plan.config.vocab_real = std::min(plan.config.vocab_real, tokenizer->tokens);
   plan.dtype = options.dtype.value_or(source.natural_dtype());
   check(is_floating(plan.dtype) && plan.dtype != DType::kF64, "convert: output type");
   plan.quantisation = options.quantisation;
@@ -79,6 +120,9 @@ Result<std::vector<checkpoint::NamedText>> closing_texts(const Conversion& conve
   if (conversion.tokenizer) {
     texts = {{std::string(checkpoint::kVocabName), conversion.tokenizer->vocab},
              {std::string(checkpoint::kMergesName), conversion.tokenizer->merges}};
+  }
+  if (conversion.tokenizer && !conversion.tokenizer->added.empty()) {
+    texts.push_back({std::string(checkpoint::kAddedName), conversion.tokenizer->added});
   }
   for (const checkpoint::NamedText& file : texts) {
     files.push_back({file.name, file.text.size(), to_hex(sha256(file.text))});
@@ -160,7 +204,8 @@ Result<CagedModel> open_source(const ConvertOptions& options, const std::string&
                            .num_heads = options.num_heads,
                            .head = options.head,
                            .vocab_file = options.vocab_file,
-                           .merges_file = options.merges_file},
+                           .merges_file = options.merges_file,
+                           .prompt_tokens = options.prompt_tokens},
                           options.reader);
 }
 
@@ -187,7 +232,8 @@ Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock)
   const Result<CagedModel> source = open_source(options, name_of(options));
   if (!source.ok()) return source.refusal();
   const ModelSummary& summary = source.value().summary();
-  const Result<std::optional<TokenizerFiles>> tokenizer = source.value().tokenizer();
+  const Result<std::optional<TokenizerFiles>> tokenizer =
+      options.has_tokenizer ? source.value().tokenizer() : std::optional<TokenizerFiles>();
   if (!tokenizer.ok()) return tokenizer.refusal();
   const Result<ShardPlan> plan = make_plan(options, source.value(), tokenizer.value());
   if (!plan.ok()) return plan.refusal();
@@ -200,7 +246,8 @@ Result<ConvertResult> convert(const ConvertOptions& options, const Clock& clock)
   result.layout = summary.kind + ", " + summary.layout;
   result.warnings = summary.warnings;
   result.has_tokenizer = tokenizer.value().has_value();
-  if (!result.has_tokenizer) {
+  if (tokenizer.value()) note_tokenizer(*tokenizer.value(), result.config, result.warnings);
+  if (!result.has_tokenizer && options.has_tokenizer) {
     result.warnings.push_back("no vocabulary was found beside the input; the model will serve token ids only");
   }
   const auto smoothed = open_smoothing(options, source.value());

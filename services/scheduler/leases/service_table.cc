@@ -175,6 +175,11 @@ const protocol::ModelInfo* ServiceTable::model(const std::string& name) const {
   return found == models_.end() ? nullptr : &found->second;
 }
 
+bool ServiceTable::has_text(const std::string& name) const {
+  const protocol::ModelInfo* known = model(name);
+  return known == nullptr || known->vocabulary_digest != protocol::kNoVocabulary;
+}
+
 void ServiceTable::learn(const protocol::Register& info) {
   for (const protocol::ModelInfo& model : info.models) {
     if (models_.size() >= kModelsKnownMax && !models_.contains(model.name)) continue;

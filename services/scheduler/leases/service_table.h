@@ -89,6 +89,8 @@ class ServiceTable {
 
   // What is known of a model that was registered in this run; nullptr: never.
   const protocol::ModelInfo* model(const std::string& name) const;
+  // False for a model that is known to serve token ids only.
+  bool has_text(const std::string& name) const;
   void learn(const protocol::Register& info);
   // Whether a prompt of this length and its output fit the model's context.
   Status check_length(const std::string& name, size_t prompt_tokens, int32_t max_new_tokens) const;

@@ -4,10 +4,22 @@
 
 namespace optserve::scheduler {
 
-void Decoding::decode_more(Job& job) {
+void Decoding::decode_more(Job& job, Instant now) {
+  if (!tables_.services.has_text(job.spec.model)) return take_without_text(job, now);
   const bool last = job.output.is_complete();
   if (job.searches_beams() && !last) return;  // another search may still take the place of this one
   if (job.decoding.ids < job.ids_with_text() || last) tables_.tokenizers.ask_decode(job);
+}
+
+// Of a model that has no tokenizer, the ids are the result.
+void Decoding::take_without_text(Job& job, Instant now) {
+  job.decoding.ids = job.output.ids.size();
+  if (!job.output.is_complete()) return;
+  if (!job.output.hypotheses.empty()) {
+    job.output.hypotheses.front().ids = job.output.ids;
+    job.output.hypotheses.front().finish_reason = job.output.finish_reason;
+  }
+  endings_.succeed(job, "", now);
 }
 
 void Decoding::ask_again(Job& job, bool counts, Instant now) {
@@ -70,7 +82,7 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
     complete(job, now);
     return;
   }
-  decode_more(job);
+  decode_more(job, now);
 }
 
 // Ends a job whose text is complete, once its other hypotheses have theirs.

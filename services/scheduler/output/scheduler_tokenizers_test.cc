@@ -155,5 +155,45 @@ TEST(SchedulerTokenizers, QuestionsWaitForATokenizerToCome) {
   EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kSucceeded);
 }
 
+TEST(ModelsWithoutTokenizer, ServeIds) {
+  World world;
+  world.add_worker_of_ids(world.worker, 2);
+  auto spec = ids_spec("a", "", 3);
+  world.submit(spec);
+  world.generate(world.worker, world.dispatched(world.worker), 0, 3);
+  const auto result = world.only<protocol::JobFinished>(world.client).result;
+  EXPECT_EQ(result.state, protocol::JobState::kSucceeded);
+  EXPECT_EQ(result.ids.size(), 3u);
+  EXPECT_EQ(result.text, "");
+}
+
+TEST(ModelsWithoutTokenizer, RefuseTextWhenItIsSubmitted) {
+  World world;
+  world.add_worker_of_ids(world.worker, 2);
+  auto stop = ids_spec("b"), words = ids_spec("c");
+  stop.stop = {"end"};
+  words.bad_words = {"bad"};
+  for (const auto& spec : {job_spec("a", "some text", 3), stop, words}) {
+    const auto outcome = world.submit_refused(spec);
+    EXPECT_FALSE(outcome.job);
+    EXPECT_THAT(outcome.message, HasSubstr("was converted without a tokenizer: it takes prompt_ids"));
+  }
+}
+
+// Accepted while nobody had said what the model can do.
+TEST(ModelsWithoutTokenizer, EndTextThatWasAcceptedBefore) {
+  SchedulerOptions options;
+  options.models = {"opt"};
+  World world(options);
+  auto later = job_spec("a", "some text", 3);
+  later.delay_ms = 1000;
+  world.submit(later);
+  world.add_worker_of_ids(world.worker, 2);
+  world.advance(milliseconds(1100));
+  const auto result = world.only<protocol::JobFinished>(world.client).result;
+  EXPECT_EQ(result.state, protocol::JobState::kFailed);
+  EXPECT_THAT(result.message, HasSubstr("without a tokenizer"));
+}
+
 }  // namespace scheduler_tokenizers_test
 }  // namespace optserve::scheduler::testing

@@ -115,18 +115,18 @@ void TokenIntake::take_token(ServiceEntry& from, Job& job, const protocol::Token
   }
   const auto reason = static_cast<sampling::FinishReason>(message.finished[index]);
   if (reason != sampling::FinishReason::kNone) {
-    take_end(job, reason);
+    take_end(job, reason, now);
     return;
   }
   save_progress(job, now);
-  decoding_.decode_more(job);
+  decoding_.decode_more(job, now);
 }
 
-void TokenIntake::take_end(Job& job, sampling::FinishReason reason) {
+void TokenIntake::take_end(Job& job, sampling::FinishReason reason, Instant now) {
   job.output.finish_reason = reason;
   leases_.release(job);
   tables_.jobs.move(job, Stage::kDecoding);
-  decoding_.decode_more(job);
+  decoding_.decode_more(job, now);
 }
 
 void TokenIntake::save_progress(Job& job, Instant now) {
@@ -169,7 +169,7 @@ void TokenIntake::on(ServiceEntry& from, const protocol::PromptLogprobs& message
     return;
   }
   logprobs.insert(logprobs.end(), message.logprobs.begin(), message.logprobs.end());
-  if (job->only_scores() && !job->lacks_prompt_logprobs()) take_end(*job, sampling::FinishReason::kLength);
+  if (job->only_scores() && !job->lacks_prompt_logprobs()) take_end(*job, sampling::FinishReason::kLength, now);
 }
 
 void TokenIntake::on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now) {

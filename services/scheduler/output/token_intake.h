@@ -22,7 +22,7 @@ class TokenIntake {
   Job* worked_on(ServiceEntry& from, uint64_t term, uint64_t lease, Instant now);
   void take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index, Instant now);
   // The last token is there: the lease ends, and the text remains to be asked for.
-  void take_end(Job& job, sampling::FinishReason reason);
+  void take_end(Job& job, sampling::FinishReason reason, Instant now);
   void save_progress(Job& job, Instant now);
 
   SchedulerTables& tables_;

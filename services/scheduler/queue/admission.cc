@@ -193,6 +193,8 @@ Status Admission::check_model(const protocol::JobSpec& spec, Instant now) const 
 
 Status Admission::check_known_model(const protocol::JobSpec& spec, const protocol::ModelInfo& model) const {
   if (Status status = validate(spec.rules, model.vocab); !status.ok()) return status;
+  const bool needs_text = spec.prompt_ids.empty() || !spec.stop.empty() || !spec.bad_words.empty();
+  if (needs_text && !tables_.services.has_text(spec.model)) return no_text(spec.model);
   if (spec.prompt_ids.empty()) return ok_status();
   for (const TokenId id : spec.prompt_ids) {
     if (model.vocab > 0 && id >= model.vocab) {

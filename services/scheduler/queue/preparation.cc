@@ -8,6 +8,12 @@
 
 namespace optserve::scheduler {
 
+Refusal no_text(const std::string& model) {
+  return refuse(ErrorCode::kBadRequest, "model " + model +
+                                            " was converted without a tokenizer: it takes prompt_ids and gives ids, "
+                                            "and knows no text, stop strings or bad words");
+}
+
 void Preparation::begin(Job& job, Instant now) {
   if (job.times.begins_at > now) {
     tables_.jobs.delay(job, job.times.begins_at);
@@ -18,6 +24,8 @@ void Preparation::begin(Job& job, Instant now) {
     job.prompt.ids = job.spec.prompt_ids;
     job.times.ready_at = now;
     enqueue(job, now);
+  } else if (!tables_.services.has_text(job.spec.model)) {  // which was not known when the job was accepted
+    endings_.fail(job, no_text(job.spec.model), now);
   } else {
     tables_.jobs.move(job, Stage::kEncoding);
     job.slot.queue->jobs.expect(job);
@@ -88,7 +96,7 @@ void Preparation::enqueue(Job& job, Instant now) {
     if (output.is_complete()) {
       job.slot.queue->jobs.leave(job);
       tables_.jobs.move(job, Stage::kDecoding);
-      decoding_.decode_more(job);
+      decoding_.decode_more(job, now);
       return;
     }
     const Status fits = tables_.services.check_length(job.spec.model, job.prompt.ids.size(), job.spec.max_new_tokens);
@@ -101,7 +109,7 @@ void Preparation::enqueue(Job& job, Instant now) {
   job.slot.hurry_at = half_of_time_to_start(job);
   job.slot.queue->jobs.push(job);
   tables_.queues.want(*job.slot.queue);
-  decoding_.decode_more(job);
+  decoding_.decode_more(job, now);
 }
 
 void Preparation::end_delays(Instant now) {

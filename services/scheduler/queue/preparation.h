@@ -8,6 +8,9 @@
 
 namespace optserve::scheduler {
 
+// Why a job that needs text cannot be served by a model that serves token ids only.
+Refusal no_text(const std::string& model);
+
 class Preparation {
  public:
   Preparation(SchedulerTables& tables, Endings& endings, Decoding& decoding)

@@ -1,4 +1,4 @@
-#include "converter/formats/faster_transformer.h"
+#include "converter/formats/faster_transformer/part_files.h"
 
 #include <algorithm>
 #include <array>
