@@ -174,7 +174,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
     if (!draft.ok()) return draft.refusal();
     loaded.draft = std::move(draft).value();
   }
-  loaded.communicator = make_group_communicator(options, *loaded.backend);
+  loaded.communicator = make_group_communicator(options, *loaded.backend, process.clock);
   auto created =
       engine::Engine::create(engine_options(options, manifest, process.health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();

@@ -287,7 +287,7 @@ std::optional<Arguments> parse(const std::vector<std::string>& words) {
 }
 
 // `control`: of all ranks.
-Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control) {
+Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control, const Clock& clock) {
   const int world = control->world();
   backend::BackendOptions options = arguments.backend;
   Rank rank;
@@ -308,13 +308,13 @@ Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> c
   nccl.device = options.device.index;
   nccl.stream = rank.backend->native_stream();
   nccl.timeout_ms = kGroupTimeoutMs;
-  rank.communicator = comm::make_nccl_communicator(std::move(control), nccl);
+  rank.communicator = comm::make_nccl_communicator(std::move(control), nccl, clock);
   return rank;
 }
 
-void run_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control) {
+void run_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control, const Clock& clock) {
   const std::vector<Case> cases = read_cases(arguments.cases);
-  const Rank rank = make_rank(arguments, std::move(control));
+  const Rank rank = make_rank(arguments, std::move(control), clock);
   write_logits(arguments.checkpoint, rank, cases, arguments.folder);  // its model is gone before the next is loaded
   write_generations(arguments.checkpoint, rank, cases, arguments.folder);
 }
@@ -322,7 +322,8 @@ void run_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> co
 // The exit status of a rank's process.
 int run_rank_process(const Arguments& arguments, const comm::ProcessGroupMemory& memory, int rank) {
   try {
-    run_rank(arguments, comm::make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs));
+    const SystemClock clock;
+    run_rank(arguments, comm::make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs, clock), clock);
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_parity, rank %d: %s\n", rank, e.what());
@@ -361,7 +362,7 @@ void run_group(const Arguments& arguments) {
 void run(const Arguments& arguments) {
   std::filesystem::create_directories(arguments.folder);
   if (arguments.world > 1) return run_group(arguments);
-  run_rank(arguments, comm::make_solo_communicator());
+  run_rank(arguments, comm::make_solo_communicator(), SystemClock());
 }
 
 }  // namespace
