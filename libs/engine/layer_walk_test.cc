@@ -8,6 +8,7 @@
 
 #include "engine/generate.h"
 #include "engine/weight_source.h"
+#include "model_spec/tiny_config.h"
 
 namespace optserve::engine {
 namespace layer_walk_test {
@@ -16,14 +17,8 @@ constexpr uint64_t kSeed = 11;
 using Texts = std::vector<std::vector<TokenId>>;
 
 model_spec::OptConfig tiny_config(bool norm_before) {
-  model_spec::OptConfig config;
-  config.name = "tiny";
+  model_spec::OptConfig config = model_spec::tiny_config();
   config.num_layers = 3;
-  config.hidden = 64;
-  config.num_heads = 4;
-  config.ffn = 128;
-  config.vocab = 104;
-  config.vocab_real = 99;
   config.embed_dim = norm_before ? 64 : 32;
   config.max_positions = 160;
   config.norm_before = norm_before;
