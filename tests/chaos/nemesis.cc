@@ -124,7 +124,7 @@ void Nemesis::add_disk_and_clock_faults() {
                       [member] { member->shim->sync_delay_us.store(0); });
       },
       why_not);
-  // Back or forth by up to half an hour: less than results are kept, so that no job may be lost by it.
+  // By up to half an hour in either direction, which is less than results are kept, so that no job may be lost by it.
   add(
       "clock-jump",
       [this] {
@@ -162,7 +162,7 @@ int64_t Nemesis::between(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(random_);
 }
 
-// Mostly short, at times as long as it may be.
+// Mostly short times, and sometimes the longest that is allowed.
 int64_t Nemesis::pause() {
   const int64_t longest = random_() % 3 == 0 ? options_.pause_max_ms : std::min(options_.pause_max_ms, int64_t{6'000});
   return between(1'000, longest);
