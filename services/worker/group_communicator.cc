@@ -23,8 +23,8 @@ comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
   tcp.world = options.world;
   tcp.meet_timeout_ms = options.load_deadline_ms;
   tcp.timeout_ms = options.step_deadline_ms;
-  // The supervisor of this host sees its own ranks only: nobody else would end a rank that hangs in its device because
-  // a rank of another host died.
+  // A supervisor sees only the ranks of its own host. Without this, nobody would end a rank that hangs in its device
+  // because a rank of another host has died.
   tcp.on_stuck = [rank = options.rank](const std::string& reason) {
     log_error("rank_stuck", {{"rank", rank}, {"cause", reason}});
     _exit(1);  // no destructors: the device may hang in them, too
@@ -45,7 +45,7 @@ std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions&
     control = comm::make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms, clock);
   }
   if (options.device == "cpu") return control;
-  // NCCL's own sockets are open to everybody who reaches them: within one host they need no network.
+  // Whoever reaches NCCL's sockets can talk to them, so within one host they stay on the loopback interface.
   if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
   comm::NcclOptions nccl;
   nccl.device = options.local_rank();
