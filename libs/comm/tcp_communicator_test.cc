@@ -243,7 +243,8 @@ TEST(TcpFrames, ThatAreTooLargeAreRefusedBeforeAnythingIsAllocated) {
 
 TEST(TcpFrames, ThatAreGarbageEndTheGroup) {
   const std::vector<uint8_t> garbage(100, 'x');
-  EXPECT_THAT(error_after([&](PlayedRank& rank) { rank.data.say(garbage); }), HasSubstr("rank 1 sends a malformed frame"));
+  EXPECT_THAT(error_after([&](PlayedRank& rank) { rank.data.say(garbage); }),
+              HasSubstr("rank 1 sends a malformed frame"));
   EXPECT_THAT(error_after([&](PlayedRank& rank) { rank.lifeline->say(garbage); }),
               HasSubstr("rank 1 sent a record that no rank sends"));
 }

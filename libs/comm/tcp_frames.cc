@@ -82,8 +82,7 @@ AnswerBytes encode(const Answer& answer) {
 
 Result<Answer> decode_answer(const AnswerBytes& bytes) {
   const auto kind = get<uint32_t>(bytes, 4);
-  if (get<uint32_t>(bytes, 0) != kAnswerMagic || kind < 1 || kind > 4)
-    return malformed("its answer is malformed");
+  if (get<uint32_t>(bytes, 0) != kAnswerMagic || kind < 1 || kind > 4) return malformed("its answer is malformed");
   return Answer{static_cast<Answer::Kind>(kind), get<uint64_t>(bytes, 8), get_text(std::span(bytes).subspan(16))};
 }
 

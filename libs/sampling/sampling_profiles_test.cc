@@ -11,6 +11,11 @@
 namespace optserve::sampling {
 namespace sampling_profiles_test {
 
+TokenId drawn(const std::vector<float>& logits, DrawCase& c) {
+  SamplerScratch scratch(static_cast<int64_t>(logits.size()));
+  return draw_token(logits, c.row(), drawable(scratch.vocab()), scratch).token;
+}
+
 TEST(SamplingProfiles, TheLeastTemperatureTellsLogitsApart) {
   const std::vector<float> l{0, 0, 0, 3, 4, -5};
   SamplerScratch scratch(6);
@@ -49,42 +54,39 @@ TEST(SamplingProfiles, FasterTransformerAddsToTheTemperature) {
 
 TEST(SamplingProfiles, TopK1StillDividesBeforeItPenalises) {
   const std::vector<float> l{0, 0, 0, 3, 2};
-  SamplerScratch scratch(5);
   DrawCase c;
   c.history = {3};
   c.params = {.temperature = 0.5f, .top_k = 1, .presence_penalty = 1.5f};
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
   c.params.profile = SamplingProfile::kFasterTransformer;  // 6 - 1.5 against 4
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  EXPECT_EQ(drawn(l, c), 3);
   c.params.temperature = 0;  // divides nothing
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
 }
 
 TEST(SamplingProfiles, MetaseqIgnoresPenaltiesBelowZero) {
   const std::vector<float> l{0, 0, 0, 1, 2};
-  SamplerScratch scratch(5);
   DrawCase c;
   c.history = {3};
   c.params = {.temperature = 1, .top_k = 2, .presence_penalty = -2, .profile = SamplingProfile::kMetaseq};
   c.params.top_p = 1e-6f;  // the best one
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
   c.params.profile = SamplingProfile::kDefault;
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  EXPECT_EQ(drawn(l, c), 3);
 }
 
 TEST(SamplingProfiles, FasterTransformerDividesBeforeItPenalises) {
   // l / T - a and (l - a) / T have another order of the two.
   const std::vector<float> l{0, 0, 0, 3, 2};
-  SamplerScratch scratch(5);
   DrawCase c;
   c.history = {3};
   c.prompt_tokens = 1;  // its presence penalty counts the prompt too
   c.params = {.temperature = 0.5f, .top_p = 1e-6f, .presence_penalty = 1.5f};
   c.params.profile = SamplingProfile::kFasterTransformer;
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  EXPECT_EQ(drawn(l, c), 3);
   c.params.profile = SamplingProfile::kDefault;
   c.params.prompt_presence_penalty = 1.5f;
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
 }
 
 TEST(SamplingProfiles, FasterTransformerCutsWithinTheLastToken) {
