@@ -1,11 +1,12 @@
-// Beam search over continuations of one prompt, as pure bookkeeping: which beams run, which hypotheses have ended, when
-// no better one can come. Who scores continuations, and how, is the caller's matter.
+// Beam search over continuations of one prompt, as pure bookkeeping: which beams run, which hypotheses have ended, and
+// when no better one can come. The caller scores the continuations.
 //
-// Each round every running beam is extended by its best tokens. Of all candidates, the beam_width best that do not end
-// run on; those that end and are among the beam_width best enter the bank, which keeps the beam_width best
-// by score = sum of log-probabilities / (new tokens ^ length_penalty). Same definitions as transformers' beam search.
-// Diversity: among the continuations of one beam the i-th best (from 0) is ranked as if its sum were i * beam_diversity
-// lower (J. Li, W. Monroe, D. Jurafsky, "A Simple, Fast Diverse Decoding Algorithm", 2016); scores stay as they are.
+// In each round every running beam is extended by its best tokens. Of all these candidates, the beam_width best that do
+// not end go on. Those that end and are among the beam_width best enter a bank, which keeps the beam_width hypotheses
+// of the best score, where score = sum of log-probabilities / (new tokens ^ length_penalty). transformers defines it
+// alike. Diversity: among the continuations of one beam the i-th best (from 0) is ranked as if its sum were i *
+// beam_diversity lower (J. Li, W. Monroe, D. Jurafsky, "A Simple, Fast Diverse Decoding Algorithm", 2016); scores stay
+// as they are.
 #pragma once
 
 #include <cstdint>
@@ -23,24 +24,24 @@ class BeamSearch {
  public:
   struct Beam {
     std::vector<TokenId> tokens;  // after the prompt
-    std::vector<float> logprobs;  // of each of them
-    float sum = 0;                // of those
-    double score = 0;             // of an ended one
+    std::vector<float> logprobs;  // of each token
+    float sum = 0;                // of `logprobs`
+    double score = 0;             // once the beam has ended
     TokenId ended_by = -1;        // the ending id, which is the last of `tokens`; -1: it has the full length
   };
 
-  // `params`: beam_width and the rest of its group. `ends`: ids that end a hypothesis. `tokens_max`: new tokens, above
-  // 0.
+  // `params`: of which the parameters of beam search are used. `ends`: ids that end a hypothesis. `tokens_max`: most
+  // new tokens, above 0.
   BeamSearch(const sampling::SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max);
 
-  // How many best tokens each running beam has to be extended by, so that none of the best candidates is missed.
+  // By how many of its best tokens each running beam must be extended, so that none of the best candidates is missed.
   static int32_t candidates_wanted(int32_t beam_width, size_t num_ends);
 
-  // All of one length. Empty once the search is over.
+  // All have the same length. Empty once the search is over.
   const std::vector<Beam>& running() const { return running_; }
-  // candidates[i] extend running()[i], best first. Together there is at least one.
+  // candidates[i] may extend running()[i], best first. There is at least one in all.
   void advance(std::span<const std::vector<sampling::TokenLogprob>> candidates);
-  // Best first. Fewer than beam_width only where there were no more candidates.
+  // Best first. Fewer than beam_width only if there were no more candidates.
   const std::vector<Beam>& ended() const { return ended_; }
 
  private:

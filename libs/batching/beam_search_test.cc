@@ -16,7 +16,7 @@ using testing::ElementsAre;
 
 constexpr TokenId kEnd = 0;
 
-// A model of random log-probabilities, a function of the tokens before.
+// A model whose log-probabilities are random but depend only on the tokens before.
 class RandomModel {
  public:
   RandomModel(uint64_t seed, TokenId vocab) : seed_(seed), vocab_(vocab) {}
@@ -144,7 +144,7 @@ TEST(BeamSearch, GivesTheHypothesesOfTheDefinition) {
   EXPECT_GT(early, 1'000);
 }
 
-// With as many beams as there are prefixes nothing is left out: the best of all texts is found.
+// With as many beams as there are prefixes nothing is left out, so the best of all texts is found.
 TEST(BeamSearch, WideEnoughItFindsTheBestOfAll) {
   const uint64_t first = std::random_device()();
   RecordProperty("seed", std::to_string(first));
@@ -201,12 +201,12 @@ TEST(BeamSearch, EarlyStoppingEndsWithAFullBank) {
     BeamSearch beams(params, {kEnd, 1}, 10);
     beams.advance(Round{tokens({{kEnd, -3.0f}, {1, -3.1f}, {5, -3.2f}, {6, -3.3f}})});
     EXPECT_EQ(beams.ended().size(), 2u);
-    // -3.2 of one token is no better than -3.1: without early stopping neither can become better at this length.
+    // -3.2 of one token is no better than -3.1: without early stopping, neither can improve at this length.
     EXPECT_TRUE(beams.running().empty());
   }
   sampling::SamplingParams params;
   params.beam_width = 2;
-  params.beam_early_stopping = 2;  // it can at length 10
+  params.beam_early_stopping = 2;  // at length 10 it can
   BeamSearch beams(params, {kEnd, 1}, 10);
   beams.advance(Round{tokens({{kEnd, -3.0f}, {1, -3.1f}, {5, -3.2f}, {6, -3.3f}})});
   EXPECT_EQ(beams.running().size(), 2u);

@@ -95,7 +95,7 @@ bool BlockTable::share_next(const BlockKey& key) {
 }
 
 void BlockTable::clear() {
-  // From the end on: of blocks that go unused together, a chain's later ones are the first to be given away.
+  // From the end, so that the later blocks of a chain are given away before the earlier ones, which are of more use.
   for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) allocator_->release(*block);
   blocks_.clear();
 }

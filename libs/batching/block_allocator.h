@@ -1,7 +1,7 @@
-// The KV pool's bookkeeping. Blocks are plain numbers with a count of users; a BlockTable holds those of one sequence
-// and lets go of them when it is cleared or destroyed. A block may keep a key: the tokens that it and all blocks before
-// it hold. A block with a key can still be found when it has no users, until its room is needed; the one that has been
-// unused longest is given away first.
+// The bookkeeping of the KV pool. A block is a number and has a count of users. A BlockTable holds the blocks of one
+// sequence and releases them when it is cleared or destroyed. A block may have a key, which stands for the tokens in it
+// and in all blocks before it. Such a block can still be found when it has no users, until its room is needed: the
+// block that has been unused longest is given away first.
 #pragma once
 
 #include <array>
@@ -16,10 +16,10 @@
 
 namespace optserve::batching {
 
-// Names the tokens of a block and all tokens before it by a chain of SHA-256: equal keys mean equal tokens.
+// Stands for the tokens of a block and all tokens before them, as a chain of SHA-256: equal keys mean equal tokens.
 using BlockKey = std::array<uint8_t, 32>;
 BlockKey extend(const BlockKey& before, std::span<const TokenId> tokens);
-// Where a chain begins; sequences of different salts share nothing.
+// The beginning of a chain. Sequences of different salts share nothing.
 BlockKey first_key(std::string_view salt);
 
 class BlockAllocator {
@@ -31,9 +31,9 @@ class BlockAllocator {
   int32_t num_free() const { return static_cast<int32_t>(free_.size() + unused_.size()); }
   int32_t allocate();           // a block with one user; the pool must not be empty
   void release(int32_t block);  // one user less
-  // The block with this key, which gets one user more.
+  // The block with this key, if there is one; it gets one more user.
   std::optional<int32_t> share(const BlockKey& key);
-  // From now on `block`, which has users, can be found, unless another has the key.
+  // Lets share() find `block`, which has users. Does nothing if another block has this key.
   void publish(int32_t block, const BlockKey& key);
   int32_t users(int32_t block) const { return blocks_[static_cast<size_t>(block)].users; }
 
@@ -47,12 +47,12 @@ class BlockAllocator {
 
   int32_t num_blocks_;
   std::vector<Block> blocks_;
-  std::vector<int32_t> free_;  // without key; last in, first out: recently used blocks are warm in the cache
-  std::list<int32_t> unused_;  // with key and without users, the longest unused first
+  std::vector<int32_t> free_;  // without keys; last in, first out, since blocks used lately are still in the cache
+  std::list<int32_t> unused_;  // with keys and without users; the block that has been unused longest comes first
   std::map<BlockKey, int32_t> by_key_;
 };
 
-// Blocks of one sequence in order of position. Move-only; outlived by its allocator.
+// The blocks of one sequence in order of position. Move-only. The allocator outlives it.
 class BlockTable {
  public:
   explicit BlockTable(BlockAllocator& allocator) : allocator_(&allocator) {}
@@ -64,9 +64,9 @@ class BlockTable {
 
   int32_t size() const { return static_cast<int32_t>(blocks_.size()); }
   std::span<const int32_t> blocks() const { return blocks_; }
-  // Takes blocks until the table holds `count`; false, with nothing taken, if the pool has too few.
+  // Takes blocks until the table holds `count`. False if the pool has too few; then it takes none.
   bool grow_to(int32_t count);
-  // Appends the block with this key, if there is one.
+  // Appends the block with this key. False if there is none.
   bool share_next(const BlockKey& key);
   void clear();
 

@@ -1,5 +1,5 @@
-// Guesses of the tokens that come next, from outside of the planner: a small model, for example. A wrong guess costs
-// time and nothing else, since every drafted position draws its token as it would alone.
+// A source of guesses of the next tokens, for example a small model, and the calls by which a planner is driven with
+// it. A wrong guess costs nothing but time, since each position draws its token as it would without guesses.
 #pragma once
 
 #include <optional>
@@ -13,17 +13,21 @@ namespace optserve::batching {
 class DraftSource {
  public:
   virtual ~DraftSource() = default;
-  // Whether guessing is worth its time at present. Asked before each step.
+  // Whether guessing is worth its time at present. Called before each step.
   virtual bool pays() = 0;
-  // For each query at most `most` ids that may follow its tokens; fewer or none are fine.
+  // For each query at most `most` ids that may follow its tokens; there may be fewer, or none.
   virtual std::vector<std::vector<TokenId>> draft(std::span<const DraftQuery> queries) = 0;
-  // How many ids of one earlier answer were drawn as they were guessed. Told of each answer once its step has ended.
+  // Tells how many ids of one earlier answer were drawn as they were guessed. Called for each answer once its step has
+  // ended.
   virtual void note(int32_t accepted) = 0;
 };
 
-// Plans the next step with guesses of `source` where it pays; null: without any. See Planner::plan().
+// Adds a sequence to the planner; if it is refused, appends the event that says so.
+void add_sequence(Planner& planner, SequenceRequest request, std::vector<SequenceEvent>& events);
+// Plans the next step, as Planner::plan() does, with guesses of `source` if it says that they pay. `source` may be
+// null.
 std::optional<StepPlan> plan_step(Planner& planner, DraftSource* source);
-// Applies the result of a step that plan_step() planned, and tells `source` what its guesses were worth.
+// Applies the result of a step that plan_step() has planned, and tells `source` how good its guesses were.
 std::vector<SequenceEvent> apply_step(Planner& planner, const StepResult& result, DraftSource* source);
 
 }  // namespace optserve::batching

@@ -1,6 +1,6 @@
-// Test support: executes step plans on a KV cache whose cells hold a digest of the whole prefix, so that one wrong
-// block, position or token shows as a wrong digest. Tokens are a function of the prefix alone, as in a deterministic
-// model; where the prefix begins with kFakeLoop they often go in circles.
+// For tests: executes step plans on a KV cache whose cells hold a digest of the whole prefix, so that a wrong block,
+// position or token shows as a wrong digest. The next token depends only on the prefix, as with a deterministic model.
+// After a prefix that begins with kFakeLoop the tokens often repeat themselves.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace optserve::batching {
 
 inline constexpr TokenId kFakeVocabulary = 50;
-inline constexpr TokenId kFakeNonFinite = -7;  // what fake_next() gives where the model breaks down
+inline constexpr TokenId kFakeNonFinite = -7;  // what fake_next() returns where the model's output is not finite
 
 inline uint64_t mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -28,7 +28,7 @@ inline uint64_t digest_of(std::span<const TokenId> tokens) {
   return digest;
 }
 inline constexpr TokenId kFakeLoop = 3;
-// The token after a prefix: sometimes end of text (2), rarely a breakdown.
+// The token after a prefix: sometimes the end of text (2), rarely kFakeNonFinite.
 inline TokenId fake_next(std::span<const TokenId> prefix) {
   const uint64_t digest = digest_of(prefix);
   if (digest % 997 == 0) return kFakeNonFinite;
@@ -39,7 +39,7 @@ inline float fake_logprob(uint64_t digest, TokenId token) {
   return -static_cast<float>(mix(digest + static_cast<uint64_t>(token) * 77) % 1000);
 }
 
-// The best tokens after a prefix, none of them alike.
+// The best tokens after a prefix, all of them different.
 inline std::vector<sampling::TokenLogprob> fake_best(std::span<const TokenId> prefix, int32_t count) {
   std::vector<sampling::TokenLogprob> best;
   for (TokenId id = 2; id < kFakeVocabulary; ++id) best.push_back({id, fake_logprob(digest_of(prefix), id) / 100});
@@ -56,7 +56,7 @@ class FakeEngine {
         cells_(static_cast<size_t>(options.num_blocks) * static_cast<size_t>(options.block_tokens)),
         users_(static_cast<size_t>(options.num_blocks)) {}
 
-  // First broken promise of the plans so far; empty if there is none.
+  // The first fault found in a plan so far; empty if there is none.
   const std::string& fault() const { return fault_; }
 
   StepResult run(const StepPlan& plan) {
@@ -88,11 +88,11 @@ class FakeEngine {
     bool live = false;
     int32_t best = 0;             // tokens to report beside the drawn one
     std::vector<TokenId> tokens;  // in the cache
-    size_t shared_blocks = 0;     // the first so many were filled by other sequences
+    size_t shared_blocks = 0;     // how many of the first blocks other sequences have filled
     std::vector<int32_t> blocks;
     size_t drawn_at = 0;         // position of the first token of `drawn`
-    std::vector<TokenId> drawn;  // by the step that drew last
-    size_t drafts = 0;           // which that step was given
+    std::vector<TokenId> drawn;  // by the latest step that drew
+    size_t drafts = 0;           // how many drafts that step had
   };
 
   void expect(bool holds, const char* what) {
@@ -120,7 +120,7 @@ class FakeEngine {
       slot.blocks.push_back(block);
     }
     const auto start = static_cast<size_t>(work.start);
-    // Rows of drafts that turned out wrong are not of the sequence.
+    // The rows of wrong drafts do not belong to the sequence.
     expect(start <= slot.tokens.size() && start + slot.drafts >= slot.tokens.size(), "positions are contiguous");
     slot.tokens.resize(std::min(start, slot.tokens.size()));
     std::vector<TokenId> tokens = work.tokens;
@@ -131,7 +131,10 @@ class FakeEngine {
       tokens.insert(tokens.end(), work.drafts.begin(), work.drafts.end());
     }
     slot.drafts = work.drafts.size();
-    if (work.sample) slot.drawn_at = start + tokens.size() - slot.drafts, slot.drawn.clear();
+    if (work.sample) {
+      slot.drawn_at = start + tokens.size() - slot.drafts;
+      slot.drawn.clear();
+    }
     expect(tokens.size() == static_cast<size_t>(work.num_tokens), "one id a row");
     uint64_t digest = digest_of(slot.tokens);
     if (!slot.tokens.empty()) expect(cell(slot, slot.tokens.size() - 1) == digest, "the cache holds another prefix");

@@ -13,7 +13,7 @@ namespace optserve::batching {
 
 namespace {
 
-// Rows up to which a step takes about as long as one of a single row.
+// A step of up to this many rows takes about as long as a step of a single row.
 constexpr int32_t kDraftedRowsMax = 16;
 
 int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
@@ -102,7 +102,8 @@ bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, NewStep& st
 }
 
 void Planner::Impl::add_targets(Sequence& sequence, SlotWork& work, PendingItem& item) {
-  // Row i tells about position start + i + 1. Rows that were reported before a preemption are not asked again.
+  // Row i gives the log-probability of position start + i + 1. What was reported before a preemption is not asked
+  // again.
   const int32_t end = std::min(sequence.given, work.start + work.num_tokens + 1);
   const int32_t begin = std::max(sequence.logprobs_next, work.start + 1);
   if (!sequence.request.prompt_logprobs || begin >= end) return;
@@ -141,11 +142,11 @@ void Planner::Impl::add_work(Sequence& sequence, int32_t num_tokens, NewStep& st
   step.pending.items.push_back(std::move(item));
 }
 
-// Plans the row of the token drawn last and, after it, those of drafts. The engine has been told of the first `held`
-// blocks.
+// Plans the row of the token that was drawn last and, after it, the rows of the drafts. The engine already knows the
+// first `held` blocks of the sequence.
 void Planner::Impl::add_decode(Sequence& sequence, int32_t held, Draft draft, NewStep& step) {
   add_work(sequence, 1, step);
-  // Only as many drafts as fit the free blocks: nobody is preempted for them.
+  // Drafts take free blocks only: no sequence is preempted for them.
   std::vector<TokenId>& drafts = draft.ids;
   const auto wanted = static_cast<int32_t>(drafts.size());
   if (!sequence.blocks.grow_to(divide_up(sequence.cached + wanted, options.block_tokens))) {
@@ -163,7 +164,7 @@ void Planner::Impl::add_decode(Sequence& sequence, int32_t held, Draft draft, Ne
   work.drafts = std::move(drafts);
 }
 
-// Drafts of the running sequences: from the text where it repeats itself, else to be asked of the source.
+// The drafts of the running sequences, from the text where it repeats itself; elsewhere the source is to be asked.
 Drafts Planner::Impl::draft_all(bool has_source) const {
   Drafts drafts;
   for (const Sequence& sequence : running) {
@@ -173,7 +174,7 @@ Drafts Planner::Impl::draft_all(bool has_source) const {
     if (!sequence.speculation.pauses(sequence.length())) {
       draft.ids = look_up(sequence.request.tokens, std::min(options.draft_tokens, most));
     }
-    // While a token is on its way, what follows it cannot be drafted: its step is waited for.
+    // What follows a token cannot be drafted before it is known: the sequence waits for the step that draws it.
     draft.waits = sequence.pending > 0 && (!draft.ids.empty() || has_source);
     draft.from_source = draft.ids.empty() && has_source && !draft.waits;
     drafts.emplace(sequence.serial, std::move(draft));
@@ -213,13 +214,15 @@ void Planner::Impl::plan_decodes(Drafts drafts, NewStep& step) {
     int32_t held;
     Draft draft;
   };
-  std::vector<Drafted> drafted;  // the engine takes single rows first
+  std::vector<Drafted> drafted;  // they come last, since the engine wants single rows first
   for (auto it = running.begin(); it != running.end(); ++it) {
     if (!it->sampled_in_slot || it->drafted) continue;
     Draft draft = std::move(drafts[it->serial]);
     if (draft.waits) continue;
     const int32_t held = it->blocks.size();
-    if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), step)) break;  // nothing is younger
+    if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), step)) {
+      break;  // it was the youngest, so none is left
+    }
     if (draft.ids.empty()) {
       add_decode(*it, held, {}, step);
     } else {
@@ -246,7 +249,7 @@ void Planner::Impl::plan_prefills(NewStep& step) {
   }
 }
 
-// Shares the blocks that already hold the beginning of the sequence. At least one token is left to process, and each
+// Shares the blocks that already hold the beginning of the sequence. At least one token must be left to process, and a
 // token whose log-probability is still to be reported needs the row before it.
 void Planner::Impl::share_prefix(Sequence& sequence) {
   if (!options.prefix_cache) return;
@@ -259,8 +262,8 @@ void Planner::Impl::share_prefix(Sequence& sequence) {
   sequence.cached = sequence.blocks.size() * options.block_tokens;
 }
 
-// Lets other sequences share the whole blocks of known tokens that the steps planned so far fill. Steps are executed in
-// order, so a later one finds them filled.
+// Lets other sequences share the blocks that the steps planned so far fill with known tokens to the end. Steps are
+// executed in order, so a later step finds them filled.
 void Planner::Impl::publish_blocks(Sequence& sequence) {
   if (!options.prefix_cache || sequence.slot < 0) return;
   const int32_t whole = std::min(sequence.cached, sequence.known()) / options.block_tokens;
@@ -333,7 +336,8 @@ SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& 
   return event;
 }
 
-// `sampled`: the tokens drawn at the position of the item and, as far as they were drawn as drafted, those after it.
+// `sampled`: the tokens drawn at the position of the item and at those of its drafts. A token counts only if all drafts
+// before it were right.
 void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
                                 std::vector<SequenceEvent>& events) {
   --sequence.pending;
@@ -342,7 +346,7 @@ void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std
     events.push_back(take_token(sequence, sampled[i]));
     if (events.back().finished || i == item.drafts.size() || sampled[i].token != item.drafts[i]) break;
     ++accepted;
-    if (sequence.drafted) ++sequence.cached;  // else it lost its slot meanwhile
+    if (sequence.drafted) ++sequence.cached;  // otherwise it has lost its slot since
   }
   if (item.drafts.empty()) return;
   sequence.drafted = false;
@@ -357,7 +361,7 @@ void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std
 void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledToken> sampled,
                                const SlotLogprobs* logprobs, std::vector<SequenceEvent>& events) {
   const auto found = by_serial.find(item.serial);
-  if (found == by_serial.end()) return;  // it ended while this step was on its way
+  if (found == by_serial.end()) return;  // it ended while this step was running
   const Iterator sequence = found->second;
   if (sequence->beam >= 0) {
     if (!sampled.empty()) apply_beam(sequence, sampled.front(), events);

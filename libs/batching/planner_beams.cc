@@ -1,4 +1,4 @@
-// Beam searches of the planner: each round is one sequence of one new token for each running beam.
+// The beam searches of the planner. In each round every running beam is a sequence with one new token.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -40,7 +40,7 @@ void Planner::Impl::add_beams(SequenceRequest request) {
   extend_beams(beams.emplace(id, BeamRun{std::move(request), std::move(search), next_serial++}).first->second);
 }
 
-// They go before everything that arrived after their search, as if it had never left its place.
+// The new beams wait before everything that arrived after their search, so that the search keeps its place.
 void Planner::Impl::extend_beams(BeamRun& run) {
   const auto& running_beams = run.search.running();
   run.missing = running_beams.size();

@@ -25,10 +25,10 @@ struct PendingItem {
   bool sample = false;
   bool last = false;  // ends a sequence that has nothing to draw
   std::vector<TokenId> drafts{};
-  bool from_source = false;    // the drafts, and not from the text
+  bool from_source = false;    // the drafts are from the draft source, not from the text
   int32_t num_targets = 0;     // log-probability rows asked for, placeholders included
   int32_t first_target = 0;    // index of the first row with a target
-  int32_t logprobs_start = 0;  // position that row tells about
+  int32_t logprobs_start = 0;  // the position whose log-probability that row gives
 };
 
 struct PendingStep {
@@ -47,9 +47,9 @@ struct NewStep {
 // What is drafted for a sequence.
 struct Draft {
   std::vector<TokenId> ids{};
-  int32_t most = 0;          // ids that a step has rows for
+  int32_t most = 0;          // ids for which a step has rows
   bool from_source = false;  // asked of the draft source rather than found in the text
-  bool waits = false;        // for the token that is on its way, to be drafted behind it
+  bool waits = false;        // the sequence is left out of the step until its newest token is known
 };
 using Drafts = std::unordered_map<uint64_t, Draft>;  // by the sequences' serial numbers
 
@@ -110,7 +110,7 @@ struct Planner::Impl {
 
   PlannerOptions options;
   BlockAllocator pool;
-  // Age order within each list, and every running sequence is older than every waiting one but beams.
+  // Each list is in order of age, and every running sequence is older than every waiting one, beams excepted.
   Sequences waiting;                               // hold no slot and no block
   Sequences running;                               // hold a slot
   Sequences draining;                              // fully planned: hold nothing and wait for their last results
@@ -118,7 +118,7 @@ struct Planner::Impl {
   std::map<SequenceId, BeamRun> beams;             // by the id of their search
   std::unordered_map<uint64_t, Iterator> by_serial;
   std::vector<int32_t> free_slots;
-  std::vector<int32_t> released;  // freed slots that the engine has not been told of
+  std::vector<int32_t> released;  // freed slots of which the engine does not know yet
   std::deque<PendingStep> pending_steps;
   std::optional<Drafts> asked_drafts;     // between draft_queries() and plan()
   std::vector<uint64_t> asked_sequences;  // in the order of the queries

@@ -14,8 +14,8 @@ namespace optserve::batching {
 namespace planner_property_test {
 
 struct Expected {
-  std::vector<TokenId> tokens;  // new ones, the end-of-text id included
-  std::vector<float> logprobs;  // of the new ones
+  std::vector<TokenId> tokens;  // the new ones, including the end-of-text id
+  std::vector<float> logprobs;  // of the new tokens
   std::vector<float> prompt_logprobs;
   sampling::FinishReason finished = sampling::FinishReason::kLength;
   std::vector<std::vector<TokenId>> hypotheses;
@@ -80,7 +80,7 @@ Expected search_alone(const SequenceRequest& request, const PlannerOptions& opti
   return expected;
 }
 
-// Guesses what comes, and often something else.
+// Guesses the next tokens, often wrongly.
 class RandomDrafts final : public DraftSource {
  public:
   explicit RandomDrafts(uint64_t seed) : random_(seed) {}
@@ -92,7 +92,8 @@ class RandomDrafts final : public DraftSource {
       EXPECT_GT(query.most, 0);
       std::vector<TokenId> tokens = query.request->tokens;
       std::vector<TokenId>& draft = drafts.emplace_back();
-      for (uint64_t i = random_() % static_cast<uint64_t>(query.most + 3); i > 0; --i) {  // more than is wanted, too
+      for (uint64_t i = random_() % static_cast<uint64_t>(query.most + 3); i > 0;
+           --i) {  // sometimes more than are wanted
         const TokenId next = fake_next(tokens);
         const bool is_right = random_() % 4 > 0 && next != kFakeNonFinite;
         draft.push_back(is_right ? next : static_cast<TokenId>(random_() % kFakeVocabulary));
@@ -168,7 +169,7 @@ class Workload {
     request.max_new_tokens = pick(0, 40);
     request.prompt_logprobs = pick(0, 2) == 0;
     request.sampling.ignore_eos = pick(0, 3) == 0;
-    // Of a few texts, some the beginning of others; of two salts. Some go in circles.
+    // There are a few texts, some of which begin alike, and two salts. Some texts repeat themselves.
     std::mt19937_64 text(static_cast<uint64_t>(pick(0, 2)));
     const bool loops = pick(0, 1) == 0;
     const int same = pick(0, request.prompt_tokens);

@@ -14,23 +14,23 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kDraining };
 struct Sequence {
   Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& allocator, int32_t max_context);
 
-  // Tokens whose value is known, and those that exist once every planned step is done.
+  // known(): tokens whose value is known. length(): tokens that exist once every planned step is done.
   int32_t known() const { return static_cast<int32_t>(request.tokens.size()); }
   int32_t length() const { return known() + pending; }
   // Nothing is left to plan: it is as long as it may become, or it has nothing to draw and is all in the cache.
   bool fully_planned() const { return length() == length_max && (length() > given || cached == length()); }
   // Why `token`, already appended as the newest one, ends the sequence; nullopt if it does not.
   std::optional<sampling::FinishReason> finish_reason(TokenId token, const PlannerOptions& options) const;
-  // The key of its block number `block`, all of whose tokens are known.
+  // The key of block number `block` of this sequence. All tokens of the block must be known.
   const BlockKey& key_of(int32_t block, int32_t block_tokens);
-  // Returns to the state of a waiting sequence, which holds nothing: all its tokens have to pass the model again.
+  // Makes it a waiting sequence again, which holds nothing: all its tokens have to be computed anew.
   void reset();
 
   SequenceRequest request;    // `tokens` grows with each applied result
   uint64_t serial;            // order of creation, never reused
   uint64_t age;               // order of arrival: a beam's is that of its search
   int32_t beam = -1;          // which beam of the search request.id it extends by one token; -1: none
-  int32_t given;              // tokens the caller brought
+  int32_t given;              // tokens that the caller gave
   int32_t length_max;         // tokens at which it ends with kLength
   int32_t cached = 0;         // tokens in the KV cache once every planned step is done
   int32_t pending = 0;        // tokens drawn by planned steps whose results are not applied

@@ -5,7 +5,7 @@
 namespace optserve::batching {
 
 namespace {
-constexpr size_t kMatched = 3;            // fewer alike are mostly chance, and a wrong draft costs time
+constexpr size_t kMatched = 3;            // shorter matches are mostly chance, and a wrong draft costs time
 constexpr int32_t kPauseTokensMax = 256;  // tokens
 }  // namespace
 
@@ -14,7 +14,7 @@ std::vector<TokenId> look_up(std::span<const TokenId> tokens, int32_t most) {
   const auto end = tokens.last(kMatched);
   for (size_t at = tokens.size() - kMatched; at-- > 0;) {
     if (!std::ranges::equal(tokens.subspan(at, kMatched), end)) continue;
-    // Where text goes on repeating what is closer than the draft is long, so does the draft.
+    // If what repeats itself is shorter than the draft, it is repeated in the draft as well.
     const size_t period = tokens.size() - kMatched - at;
     std::vector<TokenId> draft;
     for (size_t i = 0; i < static_cast<size_t>(most); ++i) {

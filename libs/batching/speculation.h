@@ -11,8 +11,8 @@
 
 namespace optserve::batching {
 
-// What followed the latest earlier occurrence of the end of `tokens`, at most `most` ids: empty if the last three
-// tokens did not occur before.
+// Finds the latest earlier place where the last three tokens stand, and returns what followed there, at most `most`
+// ids. Empty if there is no such place.
 std::vector<TokenId> look_up(std::span<const TokenId> tokens, int32_t most);
 
 // Whether one sequence drafts. Drafts that were wrong from the first token on make it pause, each time for longer.

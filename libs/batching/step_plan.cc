@@ -11,7 +11,7 @@ namespace optserve::batching {
 
 namespace {
 
-// Integers travel as LEB128 of their zigzag form: a steady decode step costs a handful of bytes a sequence.
+// Integers are written as LEB128 of their zigzag form, so that a step that only decodes is a few bytes a sequence.
 class Writer {
  public:
   void put_unsigned(uint64_t value) {
@@ -73,7 +73,7 @@ class Reader {
     rest_ = rest_.subspan(4);
     return std::bit_cast<float>(bits);
   }
-  // A count of items that take at least one byte each: never more than what is left.
+  // A count of items of at least one byte each, so that it cannot exceed what is left.
   size_t get_count() {
     const uint64_t count = get_unsigned();
     if (count > rest_.size()) return fail();

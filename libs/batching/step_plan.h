@@ -14,7 +14,7 @@
 
 namespace optserve::batching {
 
-// A sequence enters a slot. The slot's block table and history are empty afterwards.
+// A sequence enters a slot, whose block table and history are emptied first.
 struct AdmittedSlot {
   int32_t slot = 0;
   int32_t prompt_tokens = 0;  // how many of its first tokens are the prompt, which has penalties of its own
@@ -30,7 +30,7 @@ struct SlotWork {
   int32_t num_tokens = 1;
   std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last, then drafts
   std::vector<int32_t> new_blocks;  // KV blocks appended to the slot's table before the step
-  bool sample = false;              // the last row's logits give the next token
+  bool sample = false;              // the logits of the last row give the next token
   // Empty, or one id for each row: its log-probability given the tokens before is reported; -1: none for that row.
   std::vector<TokenId> logprob_targets;
   // Guesses of the tokens after the one drawn last, at positions start + 1, ...: num_tokens is one more than there are
@@ -56,8 +56,8 @@ struct SampledToken {
   TokenId token = 0;
   float logprob = 0;   // of the token under the model's own distribution (before temperature, penalties and truncation)
   bool finite = true;  // false: the logits held NaN or Inf, `token` is meaningless
-  std::vector<sampling::TokenLogprob>
-      best{};  // as many as sampling.logprobs asks for, best first; fewer if there are no more
+  // As many as sampling.logprobs asks for, best first; fewer if there are no more.
+  std::vector<sampling::TokenLogprob> best{};
 };
 
 struct SlotLogprobs {

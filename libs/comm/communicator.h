@@ -1,5 +1,5 @@
 // The collectives of one tensor-parallel group. Every rank calls the same operations in the same order with the same
-// sizes. A dead or late peer is an Error thrown on every surviving rank; the group then ends as a unit.
+// sizes. If a peer dies or comes too late, every surviving rank throws Error, and the group ends as a whole.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
@@ -20,24 +21,26 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int world() const = 0;
 
-  // x becomes the sum over ranks. Each element is added in one order, so that all ranks hold the same bits; groups of
-  // CPUs add in rank order, groups of devices in an order that depends on the size and the world only.
+  // Replaces x by the sum over the ranks. All ranks add in the same order, so that they hold the same bits: groups of
+  // CPUs in the order of the ranks, groups of GPUs in an order that depends only on the size and the world.
   virtual void all_reduce_sum(Tensor x) = 0;
-  // out: [world, ...]: the blocks `x` of all ranks, in rank order; out.numel() == world * x.numel().
+  // Fills out, [world, ...], with the blocks `x` of all ranks in the order of the ranks.
+  // out.numel() == world * x.numel().
   virtual void all_gather(Tensor x, Tensor out) = 0;
-  // x of `root` is copied to x of the others.
+  // Copies `x` of rank `root` into `x` of the others.
   virtual void broadcast(Tensor x, int root) = 0;
-  // Bytes of `root` reach the others; only root's content matters, the others' vector is replaced. Host memory.
-  // An idle group waits here: there is no time limit while the root lives.
+  // Sends the bytes of rank `root`, which are in host memory, to the others and replaces what their vectors hold. An
+  // idle group waits in this call, so there is no time limit while the root lives.
   virtual void broadcast_bytes(std::vector<uint8_t>& bytes, int root) = 0;
   // The smallest `value` of all ranks, on every rank. Host memory, unlike the tensors of a group of devices.
   virtual int64_t all_reduce_min(int64_t value);
-  // Ranks meet here after loading: there is no time limit while all peers live.
+  // Returns when every rank has called it. Ranks that have loaded wait here for the others, so there is no time limit
+  // while all of them live.
   virtual void barrier() = 0;
   // Makes every pending and later operation on every rank throw Error(reason).
   virtual void abort(const std::string& reason) = 0;
-  // Throws Error if the group is known to be lost: aborted, or a peer has died. For loops that wait for something else;
-  // waits for nothing itself.
+  // Throws Error if the group was aborted or a peer is known to be dead. Does not wait: it is meant for loops that wait
+  // for something else.
   virtual void throw_if_lost() {}
 };
 
@@ -51,49 +54,52 @@ struct ProcessGroupMemory {
   int fd = -1;  // owned by the caller
   size_t bytes = 0;
 };
-// Creates the memory for one start of a group, mapping nothing. The descriptor is close-on-exec: the supervisor clears
-// that in the ranks it starts (posix_spawn's adddup2 onto the same number does). Throws Error.
+// Creates the memory for one start of a group, without mapping it. The descriptor is close-on-exec, so the supervisor
+// clears that flag in the ranks that it starts. Throws Error.
 ProcessGroupMemory create_process_group_memory(int world);
-// `timeout_ms` bounds the wait for a peer within all_reduce_sum, all_gather and broadcast; then Error on this rank and
-// abort for the others. A peer that died is noticed within a fraction of a second by every operation. Does not own
-// `memory.fd`.
+// In all_reduce_sum, all_gather and broadcast a rank waits at most `timeout_ms` for a peer; then it throws Error and
+// aborts the group. Every operation notices within a fraction of a second that a peer has died. Does not own
+// `memory.fd`. `clock` outlives the result.
 std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world,
-                                                        int timeout_ms);
+                                                        int timeout_ms, const Clock& clock);
 
-// Ranks as processes on any hosts, over TCP; host memory. The network is trusted: nothing is encrypted, and only
-// mistakes are refused.
+// Ranks as processes on any hosts, over TCP, for tensors in host memory. The network must be trusted: nothing is
+// encrypted, and ranks are told apart only to find mistakes.
 struct TcpGroupOptions {
-  std::string host;  // rank 0 listens on this address of its host until all are there; the others connect to it
+  std::string host;  // an address of rank 0's host, on which it listens until all other ranks have connected
   int port = 0;
-  std::string group;  // what all ranks must agree on, in words; a rank of another group is refused with both
+  std::string group;  // text on which all ranks must agree; a rank with another one is refused and told both
   int rank = 0;
   int world = 1;
-  int meet_timeout_ms = 60'000;  // until all ranks are there
-  int timeout_ms = 60'000;       // as of make_process_communicator()
-  // Called from a thread of the communicator when the group has been lost for a second and this rank still holds its
-  // communicator: it hangs somewhere else, and its process should end. Empty: nothing is done.
+  int meet_timeout_ms = 60'000;  // for all ranks to connect
+  int timeout_ms = 60'000;       // see make_process_communicator()
+  // Called on the communicator's own thread when the group has been lost for a second and this rank still holds its
+  // communicator. The rank then hangs somewhere else, and its process should end. May be empty.
   std::function<void(const std::string& reason)> on_stuck;
 };
-// Blocks until all ranks are there. Throws Error. A peer's death is noticed at once whatever this rank is doing; that
-// of its host after some 15 s.
-std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options);
+// Returns when all ranks have connected. Throws Error. A rank notices the death of a peer at once, whatever it is doing
+// itself, and the death of a peer's host after about 15 s. `clock` outlives the result.
+std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options, const Clock& clock);
 
-// Ranks with a GPU each, over NCCL: tensor collectives are enqueued on `stream` and return before they are done, so
-// that they are ordered with the kernels of the backend and can be recorded in its graphs. Each tensor must lie on the
-// device, contiguous. The rest goes through the `control` communicator of the same ranks.
+// Ranks with a GPU each, over NCCL. Collectives of tensors are enqueued on `stream` and return before they are done, so
+// that they keep their order among the kernels of the backend and can be recorded in its graphs. Each tensor must be
+// contiguous and on the device. Everything else goes through `control`, a communicator of the same ranks.
 struct NcclOptions {
   int device = 0;           // index
   void* stream = nullptr;   // cudaStream_t
-  int timeout_ms = 60'000;  // of the setup, and of issuing (not executing) a collective
-  // Sums are made in the order of the ranks, with one rounding: NCCL's own order depends on the number of elements.
+  int timeout_ms = 60'000;  // for the setup, and for enqueuing (not executing) a collective
+  // Adds in the order of the ranks and rounds once. Without it the order is NCCL's, which depends on the number of
+  // elements, so that a row's sum depends on what else is in the batch.
   bool sum_in_order = false;
-  std::function<Buffer(size_t bytes)> allocate = {};  // memory of the device, needed for that
-  // Collectives are enqueued by the caller rather than by a thread of NCCL that the caller waits for: quicker, but
-  // neither setup nor issuing ends at the timeout then.
+  std::function<Buffer(size_t bytes)> allocate = {};  // allocates device memory; required for sum_in_order
+  // The calling thread enqueues collectives itself, instead of waiting for a thread of NCCL that does it. This is
+  // faster, but then neither the setup nor enqueuing ends at the timeout.
   bool blocking = false;
 };
-// A size that will be recorded in a graph is run once before: NCCL connects when it first needs to. Graphs that hold
-// collectives are destroyed before the communicator. Throws Error; without CUDA in the build, always.
-std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control, const NcclOptions& options);
+// Before a collective of some size is recorded in a graph, run it once: NCCL makes its connections when it first needs
+// them. Destroy graphs that hold collectives before the communicator. `clock` outlives the result. Throws Error; in a
+// build without CUDA always.
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control, const NcclOptions& options,
+                                                     const Clock& clock);
 
 }  // namespace optserve::comm

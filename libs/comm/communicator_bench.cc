@@ -1,4 +1,4 @@
-// Time of one all-reduce over process ranks, seen by rank 0.
+// How long one all-reduce takes among ranks that are processes of one host, measured on rank 0.
 #include <benchmark/benchmark.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,10 +12,11 @@ void all_reduce_over_processes(benchmark::State& state) {
   const int world = static_cast<int>(state.range(0));
   const auto size = state.range(1);
   const ProcessGroupMemory memory = create_process_group_memory(world);
+  const SystemClock clock;
   std::vector<pid_t> peers;
   for (int rank = 1; rank < world; ++rank) {
     if (const pid_t pid = fork(); pid == 0) {
-      const auto communicator = make_process_communicator(memory, rank, world, 60'000);
+      const auto communicator = make_process_communicator(memory, rank, world, 60'000, clock);
       std::vector<float> x(static_cast<size_t>(size));
       std::vector<uint8_t> go;
       for (communicator->broadcast_bytes(go, 0); go[0] != 0; communicator->broadcast_bytes(go, 0)) {
@@ -26,7 +27,7 @@ void all_reduce_over_processes(benchmark::State& state) {
       peers.push_back(pid);
     }
   }
-  const auto communicator = make_process_communicator(memory, 0, world, 60'000);
+  const auto communicator = make_process_communicator(memory, 0, world, 60'000, clock);
   std::vector<float> x(static_cast<size_t>(size));
   std::vector<uint8_t> go{1};
   for (auto _ : state) {

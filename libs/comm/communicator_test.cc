@@ -283,7 +283,25 @@ TEST_P(ProcessRanks, DifferentCallsAreNoticed) {
 
 TEST(ProcessCommunicator, RefusesMemoryOfAnotherGroup) {
   const ProcessGroupMemory memory = create_process_group_memory(2);
-  EXPECT_THROW(make_process_communicator(memory, 0, 4, 1000), Error);
+  EXPECT_THROW(make_process_communicator(memory, 0, 4, 1000, system_clock()), Error);
+  close(memory.fd);
+}
+
+TEST(ProcessCommunicator, TimesOutByTheClockThatItIsGiven) {
+  const ProcessGroupMemory memory = create_process_group_memory(2);
+  FakeClock clock;
+  const auto comm = make_process_communicator(memory, 0, 2, 3'600'000, clock);
+  const auto late = make_process_communicator(memory, 1, 2, 3'600'000, clock);
+  const std::jthread time([&clock](const std::stop_token& stop) {
+    for (; !stop.stop_requested(); std::this_thread::sleep_for(milliseconds(10))) clock.advance(seconds(7'200));
+  });
+  std::vector<float> x(4);
+  try {
+    comm->all_reduce_sum(view(x));
+    ADD_FAILURE() << "rank 1 does not take part";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("rank 1 did not come within 3600000 ms"));
+  }
   close(memory.fd);
 }
 

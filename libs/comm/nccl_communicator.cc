@@ -1,5 +1,5 @@
-// Tensor collectives over NCCL, everything else over the control communicator. NCCL does not reliably tell that a peer
-// is dead: the control communicator and the worker's supervisor do, and end the process.
+// Collectives of tensors over NCCL, everything else over the control communicator. NCCL does not reliably notice that a
+// peer is dead; the control communicator and the worker's supervisor do, and they end the process.
 #include <cuda_runtime.h>
 #include <nccl.h>
 #include <sched.h>
@@ -22,11 +22,11 @@ namespace optserve::comm {
 
 namespace {
 
-constexpr milliseconds kEndTime{5'000};  // for finishing and freeing, both of which may hang when a peer has died
-constexpr milliseconds kSetupPoll{1};
+constexpr milliseconds kEndTime{5'000};  // for finishing and for freeing, either of which hangs if a peer has died
+constexpr milliseconds kPoll{1};
 
-// Runs `call` in a thread of its own for at most `time`; false if it has not returned by then, in which case its thread
-// is left behind: the process is about to end.
+// Runs `call` in a thread of its own and waits for it at most `time`. False if it has not returned by then; its thread
+// is then left behind, since the process is about to end.
 bool run_bounded(const std::function<void()>& call, milliseconds time) {
   struct State {
     std::mutex mutex;
@@ -59,7 +59,7 @@ ncclDataType_t summed_type(DType dtype) {
     case DType::kI32:
       return ncclInt32;
     default:
-      check_failed("sums are of F32, F16, BF16 or I32", std::source_location::current());
+      check_failed("NCCL adds F32, F16, BF16 or I32", std::source_location::current());
   }
 }
 
@@ -72,14 +72,17 @@ kernels::Element summed_element(DType dtype) {
     case DType::kBF16:
       return kernels::Element::kBF16;
     default:
-      check_failed("sums in order are of F32, F16 or BF16", std::source_location::current());
+      check_failed("sums in the order of the ranks are of F32, F16 or BF16", std::source_location::current());
   }
 }
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(std::unique_ptr<Communicator> control, const NcclOptions& options)
-      : control_(std::move(control)), options_(options), stream_(static_cast<cudaStream_t>(options.stream)) {
+  NcclCommunicator(std::unique_ptr<Communicator> control, const NcclOptions& options, const Clock& clock)
+      : control_(std::move(control)),
+        options_(options),
+        stream_(static_cast<cudaStream_t>(options.stream)),
+        clock_(clock) {
     // Multicast (NVLink SHARP) is never used: a process that dies in it can take the GPUs of its host out of service.
     // NCCL reads its environment at its first call.
     setenv("NCCL_NVLS_ENABLE", "0", 1);
@@ -88,7 +91,7 @@ class NcclCommunicator final : public Communicator {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = options.blocking ? 1 : 0;
     try {
-      settle(ncclCommInitRankConfig(&comm_, world(), id, rank(), &config), "setup", kSetupPoll);
+      settle(ncclCommInitRankConfig(&comm_, world(), id, rank(), &config), "setup", kPoll);
     } catch (...) {
       abort_nccl();
       throw;
@@ -116,7 +119,7 @@ class NcclCommunicator final : public Communicator {
     settle(ncclAllReduce(x.raw(), x.raw(), count, summed_type(x.dtype()), ncclSum, comm, stream_), "all_reduce_sum");
   }
 
-  // Moving is the same for all types.
+  // Elements are only moved here, so their type does not matter.
   void all_gather(Tensor x, Tensor out) override {
     check_block(x);
     check_block(out);
@@ -137,7 +140,8 @@ class NcclCommunicator final : public Communicator {
   int64_t all_reduce_min(int64_t value) override { return control_->all_reduce_min(value); }
   void barrier() override { control_->barrier(); }
 
-  // The peers are told first. Kernels that wait for a dead peer end, so that the stream can be waited for.
+  // Tells the peers first. Aborting NCCL ends the kernels that wait for a dead peer, so that the stream can be waited
+  // for.
   void abort(const std::string& reason) override {
     control_->abort(reason);
     abort_nccl();
@@ -152,8 +156,8 @@ class NcclCommunicator final : public Communicator {
   }
 
  private:
-  // NCCL's name of the group goes from rank 0 to all over the control communicator, with the version: ranks of
-  // different versions hang rather than fail.
+  // Rank 0 sends NCCL's id of the group to the others, over the control communicator. Its version goes with it, because
+  // ranks of different versions of NCCL hang instead of failing.
   ncclUniqueId exchange_id() {
     int version = 0;
     ncclUniqueId id{};
@@ -178,15 +182,13 @@ class NcclCommunicator final : public Communicator {
     return id;
   }
 
-  // Waits for what was enqueued and frees; what has not ended by then waits for a peer that is gone. Failures do not
-  // matter any more.
+  // Waits for what was enqueued and frees the communicator. Work that has not ended after kEndTime waits for a peer
+  // that is gone, and is aborted. Failures do not matter at this point.
   static void finish(ncclComm_t comm, int device) {
     cudaSetDevice(device);
-    const SystemClock clock;
-    const Instant until = clock.now() + kEndTime;
     ncclResult_t state = ncclCommFinalize(comm);
-    while (state == ncclInProgress && clock.now() < until) {
-      std::this_thread::sleep_for(kSetupPoll);
+    for (milliseconds waited{0}; state == ncclInProgress && waited < kEndTime; waited += kPoll) {
+      std::this_thread::sleep_for(kPoll);
       if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) break;
     }
     if (state == ncclSuccess) {
@@ -213,7 +215,8 @@ class NcclCommunicator final : public Communicator {
                "all_reduce_sum");
   }
 
-  // Grows outside of recordings only: a size is run once before. What graphs hold stays where it is.
+  // Grows only outside of recordings, since each size is run once before it is recorded. Smaller buffers are kept,
+  // because recorded graphs use them.
   void* scratch(size_t bytes) {
     if (scratch_.empty() || scratch_.back().bytes() < bytes) scratch_.push_back(options_.allocate(bytes));
     return scratch_.back().data();
@@ -230,7 +233,7 @@ class NcclCommunicator final : public Communicator {
     check(x.contiguous(), "collectives need contiguous tensors");
   }
 
-  // Waits until the call has been issued. Legal while the stream is being recorded: nothing here touches the stream.
+  // Waits until the call has been enqueued. Allowed while the stream is being recorded, since nothing here touches it.
   void settle(ncclResult_t status, const char* operation, milliseconds poll = milliseconds(0)) {
     if (status == ncclSuccess) return;
     const Instant until = clock_.now() + milliseconds(options_.timeout_ms);
@@ -247,7 +250,7 @@ class NcclCommunicator final : public Communicator {
     if (status != ncclSuccess) fail(status, operation);
   }
 
-  // An earlier reason goes first.
+  // Throws the reason for which the group was lost, which is this failure unless an earlier one is known.
   [[noreturn]] void fail(ncclResult_t status, const char* operation) {
     std::string text = "rank " + std::to_string(rank()) + ": NCCL " + operation + ": ";
     if (status == ncclInProgress) {
@@ -265,17 +268,17 @@ class NcclCommunicator final : public Communicator {
   const std::unique_ptr<Communicator> control_;
   const NcclOptions options_;
   const cudaStream_t stream_;
-  const SystemClock clock_;
-  ncclComm_t comm_ = nullptr;  // nothing once aborted
+  const Clock& clock_;
+  ncclComm_t comm_ = nullptr;  // null once it was aborted
   std::vector<Buffer> scratch_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control,
-                                                     const NcclOptions& options) {
+std::unique_ptr<Communicator> make_nccl_communicator(std::unique_ptr<Communicator> control, const NcclOptions& options,
+                                                     const Clock& clock) {
   check(control != nullptr, "NCCL needs a control communicator");
-  return std::make_unique<NcclCommunicator>(std::move(control), options);
+  return std::make_unique<NcclCommunicator>(std::move(control), options, clock);
 }
 
 }  // namespace optserve::comm

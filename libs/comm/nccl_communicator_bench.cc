@@ -1,6 +1,6 @@
-// Latency of one all-reduce in F16 over NCCL, seen by rank 0, for every number of GPUs that the machine has: inside a
-// CUDA graph, and issued one by one with a communicator that blocks and one that does not. This process never calls
-// CUDA itself.
+// The time of one all-reduce in F16 over NCCL, measured on rank 0, for 2, 4, 8 ... of the machine's GPUs: inside a CUDA
+// graph, and enqueued one by one, with NcclOptions::blocking and without. Each rank is a process; this one never calls
+// CUDA, which would not survive the fork.
 #include <cuda_runtime.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -69,9 +69,10 @@ void run_rank(const ProcessGroupMemory& memory, int rank, int world, bool blocki
   must(cudaSetDevice(rank));
   cudaStream_t stream = nullptr;
   must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  auto control = make_process_communicator(memory, rank, world, kTimeoutMs);
+  const SystemClock clock;
+  auto control = make_process_communicator(memory, rank, world, kTimeoutMs, clock);
   const auto comm = make_nccl_communicator(
-      std::move(control), {.device = rank, .stream = stream, .timeout_ms = kTimeoutMs, .blocking = blocking});
+      std::move(control), {.device = rank, .stream = stream, .timeout_ms = kTimeoutMs, .blocking = blocking}, clock);
   for (const int64_t kib : {4, 24, 64, 256, 1024, 4096, 16384}) {
     void* data = nullptr;
     must(cudaMalloc(&data, static_cast<size_t>(kib) * 1024));
@@ -127,6 +128,6 @@ int main() {
   for (int world = 2; world <= gpus; world *= 2) {
     for (const bool blocking : {false, true}) failed |= optserve::comm::run_group(world, blocking);
   }
-  if (gpus < 2) std::printf("two GPUs are needed, %d found\n", gpus);
+  if (gpus < 2) std::printf("expected two GPUs or more, found %d\n", gpus);
   return failed;
 }

@@ -110,13 +110,13 @@ std::vector<int> fork_gpu_ranks(const Setting& setting, const RankBody& body,
       world,
       [&](int rank) {
         auto control = setting.control == RankKind::kTcp
-                           ? make_tcp_communicator(tcp_options(port, rank, world, kTimeoutMs))
-                           : make_process_communicator(memory, rank, world, kTimeoutMs);
+                           ? make_tcp_communicator(tcp_options(port, rank, world, kTimeoutMs), system_clock())
+                           : make_process_communicator(memory, rank, world, kTimeoutMs, system_clock());
         if (before_setup) before_setup(rank);
         gpu.index = rank;
         MUST(cudaSetDevice(rank));
         MUST(cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
-        return make_nccl_communicator(std::move(control), options_of(setting, rank));
+        return make_nccl_communicator(std::move(control), options_of(setting, rank), system_clock());
       },
       body);
   close(memory.fd);

@@ -1,6 +1,6 @@
-// Ranks as processes that share one memory file. Each rank owns a counter of the chunks it has offered and two buffers
-// used in turn: a rank may overwrite a buffer two chunks later, because a peer that has offered the chunk between has
-// read it.
+// Ranks as processes that share one memory file. Each rank has a counter of the chunks that it has offered, and two
+// buffers that it fills in turn. It may overwrite a buffer two chunks later: a peer that has offered the chunk in
+// between has read the one before.
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -29,14 +29,14 @@ namespace {
 constexpr uint64_t kMagic = 0x6f70747365727631;  // "optserv1"
 constexpr size_t kExchangeBytes = 1 << 20;
 constexpr size_t kReasonBytes = 512;
-constexpr int kSpins = 40;           // a few microseconds: ranks may outnumber cores
+constexpr int kSpins = 40;           // a few microseconds, and no more, since there may be more ranks than cores
 constexpr int kPollNs = 50'000'000;  // how often a waiting rank looks for an abort or a dead peer
 
 enum AbortState : uint32_t { kRunning = 0, kWriting = 1, kAborted = 2 };
 
 struct alignas(64) RankArea {
   std::atomic<uint32_t> offered;  // chunks offered so far, modulo 2^32; futex word
-  std::atomic<uint32_t> waiters;  // ranks asleep on `offered`
+  std::atomic<uint32_t> waiters;  // ranks that sleep until `offered` changes
   std::atomic<int32_t> pid;       // 0 until the rank has mapped the memory
   uint64_t tags[2];               // operation and size of the chunk in each buffer
 };
@@ -80,8 +80,8 @@ const char* name_of(Collective operation) {
 
 class ProcessCommunicator final : public Communicator {
  public:
-  ProcessCommunicator(const ProcessGroupMemory& memory, int rank, int world, int timeout_ms)
-      : rank_(rank), world_(world), timeout_(timeout_ms), pidfds_(static_cast<size_t>(world), -1) {
+  ProcessCommunicator(const ProcessGroupMemory& memory, int rank, int world, int timeout_ms, const Clock& clock)
+      : rank_(rank), world_(world), timeout_(timeout_ms), clock_(clock), pidfds_(static_cast<size_t>(world), -1) {
     check(world >= 1 && world <= limits::kWorldSizeMax && rank >= 0 && rank < world, "rank of a process group");
     struct stat file {};
     if (fstat(memory.fd, &file) != 0) throw errno_error("fstat of the group's memory");
@@ -150,7 +150,7 @@ class ProcessCommunicator final : public Communicator {
   void broadcast_bytes(std::vector<uint8_t>& bytes, int root) override {
     uint64_t size = bytes.size();
     throw_if_aborted();
-    unlimited_ = rank_ != root;  // an idle group waits for its root here
+    unlimited_ = rank_ != root;  // an idle group waits here for its root
     send_or_receive(Collective::kBytes, sizeof size, reinterpret_cast<char*>(&size), sizeof size, root);
     unlimited_ = false;
     bytes.resize(size);
@@ -189,7 +189,7 @@ class ProcessCommunicator final : public Communicator {
 
  private:
   RankArea& mine() { return area_->ranks[rank_]; }
-  // Buffer of the present chunk.
+  // The buffer of `peer` for the present chunk.
   char* buffer(int peer) const {
     return reinterpret_cast<char*>(area_) + kBuffersAt + (static_cast<size_t>(peer) * 2 + count_ % 2) * kExchangeBytes;
   }
@@ -200,8 +200,8 @@ class ProcessCommunicator final : public Communicator {
     for (size_t begin = 0; begin < total; begin += kExchangeBytes) body(begin, std::min(kExchangeBytes, total - begin));
   }
 
-  // Fills this rank's buffer, if there is something to show, and counts the chunk. Before that all peers must have
-  // offered the previous chunk: until then they may still read the buffer and the tag of the one before.
+  // Copies `data`, if there is any, to this rank's buffer and counts the chunk. Waits first until all peers have
+  // offered the previous chunk: until then they may still read this buffer, which holds the chunk before that.
   void offer(Collective operation, size_t total, const char* data, size_t bytes) {
     wait_for_all(count_, operation);
     ++count_;
@@ -224,7 +224,8 @@ class ProcessCommunicator final : public Communicator {
     }
   }
 
-  // Returns once `peer` has offered `count` chunks. Sleeps, wakes now and then to look for an abort or a dead peer.
+  // Returns once `peer` has offered `count` chunks. Sleeps meanwhile, but wakes several times a second to look for an
+  // abort or a dead peer.
   void wait_for(int peer, uint32_t count, Collective operation) {
     RankArea& theirs = area_->ranks[peer];
     const auto reached = [&] { return static_cast<int32_t>(theirs.offered.load() - count) >= 0; };
@@ -247,7 +248,7 @@ class ProcessCommunicator final : public Communicator {
     check_tag(peer, count, operation);
   }
 
-  // A peer in another operation is a bug of the caller, but killing the group is better than wrong sums.
+  // A peer in another operation is a bug of the caller. To end the group is better than to compute wrong sums.
   void check_tag(int peer, uint32_t count, Collective operation) {
     if (area_->ranks[peer].tags[count % 2] != mine().tags[count % 2]) {
       fail("rank " + std::to_string(peer) + " calls another operation or size than rank " + std::to_string(rank_),
@@ -267,7 +268,8 @@ class ProcessCommunicator final : public Communicator {
 
   void throw_if_aborted() const {
     if (area_->abort_state.load() == kRunning) return;
-    for (int i = 0; i < 100 && area_->abort_state.load() == kWriting; ++i) usleep(1000);  // the reason is being written
+    // A peer may be writing its reason at this moment.
+    for (int i = 0; i < 100 && area_->abort_state.load() == kWriting; ++i) usleep(1000);
     throw Error(area_->abort_state.load() == kAborted ? std::string(area_->reason) : "aborted");
   }
 
@@ -280,11 +282,11 @@ class ProcessCommunicator final : public Communicator {
   int rank_;
   int world_;
   milliseconds timeout_;
-  SystemClock clock_;
-  bool unlimited_ = false;  // the present operation waits as long as its peers live
-  uint32_t count_ = 0;      // chunks this rank has offered, modulo 2^32
+  const Clock& clock_;
+  bool unlimited_ = false;  // the present operation has no time limit while its peers live
+  uint32_t count_ = 0;      // chunks that this rank has offered, modulo 2^32
   GroupArea* area_ = nullptr;
-  std::vector<int> pidfds_;  // opened when first needed
+  std::vector<int> pidfds_;  // by rank; -1 until one is first needed
 };
 
 }  // namespace
@@ -294,7 +296,7 @@ ProcessGroupMemory create_process_group_memory(int world) {
   const int fd = memfd_create("optserve-group", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) throw errno_error("memfd_create for a rank group");
   const size_t bytes = group_bytes(world);
-  const uint64_t header[2] = {kMagic, static_cast<uint64_t>(world)};  // the rest starts as zeros
+  const uint64_t header[2] = {kMagic, static_cast<uint64_t>(world)};  // everything after it is zero at the start
   if (ftruncate(fd, static_cast<off_t>(bytes)) != 0 || pwrite(fd, header, sizeof header, 0) != sizeof header ||
       fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
     const Error error = errno_error("sizing the memory of a rank group to " + std::to_string(bytes) + " bytes");
@@ -305,8 +307,8 @@ ProcessGroupMemory create_process_group_memory(int world) {
 }
 
 std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world,
-                                                        int timeout_ms) {
-  return std::make_unique<ProcessCommunicator>(memory, rank, world, timeout_ms);
+                                                        int timeout_ms, const Clock& clock) {
+  return std::make_unique<ProcessCommunicator>(memory, rank, world, timeout_ms, clock);
 }
 
 }  // namespace optserve::comm

@@ -33,7 +33,7 @@ void sum_in_order(DType dtype, std::span<const void* const> blocks, int64_t coun
 }
 
 void check_host_block(const Tensor& x) {
-  check(x.device().kind == DeviceKind::kCpu, "this communicator moves host memory only");
+  check(x.device().kind == DeviceKind::kCpu, "a communicator of CPUs moves host memory only");
   check(x.ndim() < 2 || x.row_stride() == x.dim(x.ndim() - 1), "collectives need contiguous tensors");
 }
 

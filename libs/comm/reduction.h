@@ -1,4 +1,4 @@
-// Sums of equal-sized blocks in a fixed order, so that every rank computes the same bits.
+// Sums of blocks of the same size in a fixed order, so that every rank computes the same bits.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace optserve::comm {
 // BF16. `out` may be one of the blocks.
 void sum_in_order(DType dtype, std::span<const void* const> blocks, int64_t count, void* out);
 
-// Aborts unless the collective can work on `x`: contiguous and in host memory.
+// Aborts unless `x` is contiguous and in host memory, as collectives of CPUs need it.
 void check_host_block(const Tensor& x);
 
 }  // namespace optserve::comm

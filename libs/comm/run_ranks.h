@@ -1,5 +1,5 @@
-// Test support: runs body(communicator) once for each rank of a group, as threads or as forked processes that share
-// memory or talk over TCP.
+// For tests: runs body(communicator) once for each rank of a group. The ranks are threads, or forked processes that
+// share memory or talk over TCP.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ inline std::string rank_kind_name(RankKind kind) {
 
 using RankBody = std::function<void(Communicator&)>;
 
-// An exception of one rank aborts the group and fails the test.
+// An exception on one rank aborts the group and fails the test.
 inline void run_rank_threads(int world, const RankBody& body) {
   auto communicators = make_thread_communicators(world);
   std::vector<std::thread> threads;
@@ -46,11 +46,17 @@ inline void run_rank_threads(int world, const RankBody& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// The clock of all communicators of tests that do not move one by hand.
+inline const Clock& system_clock() {
+  static const SystemClock clock;
+  return clock;
+}
+
 // Makes the communicator of one rank, in its process.
 using RankMaker = std::function<std::unique_ptr<Communicator>(int rank)>;
 
-// Exit status of each rank: 0, 1 after a failed expectation, 2 after an exception, 128 + signal. Call it before the
-// test program starts threads of its own.
+// Returns the exit status of each rank: 0, 1 after a failed expectation, 2 after an exception, 128 + n after signal n.
+// Call it before the test program starts threads of its own.
 inline std::vector<int> fork_ranks_with(int world, const RankMaker& make, const RankBody& body) {
   std::vector<pid_t> pids;
   for (int rank = 0; rank < world; ++rank) {
@@ -78,7 +84,7 @@ inline std::vector<int> fork_ranks_with(int world, const RankMaker& make, const 
   return statuses;
 }
 
-// A port of 127.0.0.1 that nothing listens on at this moment.
+// A port of 127.0.0.1 on which nothing listens at this moment.
 inline int free_port() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -103,15 +109,19 @@ inline TcpGroupOptions tcp_options(int port, int rank, int world, int timeout_ms
   return options;
 }
 
-// As fork_ranks_with(), for ranks of the kinds kProcesses and kTcp.
+// The same for `kind` kProcesses or kTcp.
 inline std::vector<int> fork_ranks(RankKind kind, int world, int timeout_ms, const RankBody& body) {
   if (kind == RankKind::kTcp) {
     const int port = free_port();
-    const auto make = [=](int rank) { return make_tcp_communicator(tcp_options(port, rank, world, timeout_ms)); };
+    const auto make = [=](int rank) {
+      return make_tcp_communicator(tcp_options(port, rank, world, timeout_ms), system_clock());
+    };
     return fork_ranks_with(world, make, body);
   }
   const ProcessGroupMemory memory = create_process_group_memory(world);
-  const auto make = [&](int rank) { return make_process_communicator(memory, rank, world, timeout_ms); };
+  const auto make = [&](int rank) {
+    return make_process_communicator(memory, rank, world, timeout_ms, system_clock());
+  };
   const auto statuses = fork_ranks_with(world, make, body);
   close(memory.fd);
   return statuses;

@@ -1,5 +1,6 @@
-// Ranks on any hosts, over TCP: a star around rank 0, which gathers, sums in rank order and hands out. Meant for what
-// the groups of devices say to each other beside their data, and for groups of CPUs; it is correct before it is fast.
+// Ranks on any hosts, over TCP, as a star: rank 0 gathers what the others send, adds it in the order of the ranks and
+// sends the result to all. It is simple rather than fast, since it serves groups of CPUs, and groups of GPUs only as
+// the control communicator beside NCCL.
 #include <algorithm>
 #include <atomic>
 
@@ -18,11 +19,11 @@ namespace {
 using namespace tcp;
 
 constexpr size_t kChunkBytes = 1 << 18;
-// The other ranks wait longer for rank 0 than it waits for them, since it knows who is late: by their timeout again,
-// but at most by this.
+// The other ranks wait longer for rank 0 than it waits for them, since rank 0 is the one that can say who is late: by
+// their timeout once more, but at most by this.
 constexpr milliseconds kLongerForRank0Max{1'000};
 
-// One exchange: what its frames must say.
+// One exchange, which every frame of it must describe alike.
 struct Part {
   Operation operation;
   int root;
@@ -32,10 +33,11 @@ struct Part {
 
 class TcpCommunicator final : public Communicator {
  public:
-  TcpCommunicator(const TcpGroupOptions& options, Party party)
+  TcpCommunicator(const TcpGroupOptions& options, const Clock& clock, Party party)
       : rank_(options.rank),
         world_(options.world),
         timeout_(options.timeout_ms),
+        clock_(clock),
         token_(party.token),
         data_(std::move(party.data)),
         blocks_(rank_ == 0 ? static_cast<size_t>(world_ - 1) * kChunkBytes : 0),
@@ -91,7 +93,7 @@ class TcpCommunicator final : public Communicator {
     }
     if (rank_ != root) {
       const int source = rank_ == 0 ? root : 0;
-      const FrameHeader header = receive_header(source, kNoDeadline);
+      const FrameHeader header = receive_header(source, no_deadline());
       if (header.operation != operation_ || header.root != root || header.total != header.size) differ(source);
       bytes.resize(header.size);  // receive_header() has bounded it
       receive_payload(source, reinterpret_cast<char*>(bytes.data()), bytes.size(), deadline());
@@ -104,8 +106,8 @@ class TcpCommunicator final : public Communicator {
     begin(Operation::kBarrier);
     const Part part{operation_, 0, 0, 0};
     if (rank_ > 0) send(0, part, nullptr);
-    for (int peer = 1; rank_ == 0 && peer < world_; ++peer) receive(peer, part, nullptr, kNoDeadline);
-    if (rank_ > 0) receive(0, part, nullptr, kNoDeadline);
+    for (int peer = 1; rank_ == 0 && peer < world_; ++peer) receive(peer, part, nullptr, no_deadline());
+    if (rank_ > 0) receive(0, part, nullptr, no_deadline());
     for (int peer = 1; rank_ == 0 && peer < world_; ++peer) send(peer, part, nullptr);
   }
 
@@ -118,25 +120,27 @@ class TcpCommunicator final : public Communicator {
     throw_if_lost();
   }
 
-  Instant deadline() const {
-    return clock_.now() + timeout_ + (rank_ == 0 ? milliseconds(0) : std::min(timeout_, kLongerForRank0Max));
+  Deadline deadline() const {
+    const milliseconds longer = rank_ == 0 ? milliseconds(0) : std::min(timeout_, kLongerForRank0Max);
+    return {clock_, clock_.now() + timeout_ + longer};
   }
+  Deadline no_deadline() const { return {clock_, Instant::max()}; }
   char* block(int peer) { return blocks_.data() + static_cast<size_t>(peer - 1) * kChunkBytes; }
 
-  // Every rank's bytes go to rank 0, which finds those of the others in block().
+  // Sends every rank's bytes to rank 0, which finds those of the others in block().
   void gather(const Part& part, const char* mine) {
     if (rank_ > 0) return send(0, part, mine);
-    const Instant until = deadline();
+    const Deadline until = deadline();
     for (int peer = 1; peer < world_; ++peer) receive(peer, part, block(peer), until);
   }
 
-  // `data` of rank 0 goes to `data` of the others.
+  // Sends `data` of rank 0 to `data` of the others.
   void hand_out(const Part& part, char* data) {
     if (rank_ > 0) return receive(0, part, data, deadline());
     for (int peer = 1; peer < world_; ++peer) send(peer, part, data);
   }
 
-  // `data` of the root goes to `data` of the others, by way of rank 0.
+  // Sends `data` of the root to `data` of the others, by way of rank 0.
   void pass_on(const Part& part, char* data) {
     if (rank_ != part.root) receive(rank_ == 0 ? part.root : 0, part, data, deadline());
     send_on(part, data);
@@ -151,27 +155,29 @@ class TcpCommunicator final : public Communicator {
 
   void send(int peer, const Part& part, const char* data) {
     const HeaderBytes header = encode(FrameHeader{part.operation, part.root, token_, part.total, part.size});
-    const Instant until = deadline();
+    const Deadline until = deadline();
     expect(send_all(socket(peer), header, until, part.size > 0), peer);
     expect(send_all(socket(peer), {reinterpret_cast<const uint8_t*>(data), part.size}, until), peer);
   }
 
-  void receive(int peer, const Part& part, char* data, Instant until) {
+  void receive(int peer, const Part& part, char* data, const Deadline& until) {
     const FrameHeader header = receive_header(peer, until);
     if (header != FrameHeader{part.operation, part.root, token_, part.total, part.size}) differ(peer);
     receive_payload(peer, data, part.size, until);
   }
 
-  FrameHeader receive_header(int peer, Instant until) {
+  FrameHeader receive_header(int peer, const Deadline& until) {
     HeaderBytes bytes;
     expect(receive_all(socket(peer), bytes, until), peer);
     const auto header = decode_header(bytes);
-    if (!header.ok()) fail("rank " + std::to_string(peer) + " sends " + header.refusal().message);
-    if (header.value().token != token_) fail("rank " + std::to_string(peer) + " sends frames of another start");
+    if (!header.ok()) fail("rank " + std::to_string(peer) + " sends a malformed frame: " + header.refusal().message);
+    if (header.value().token != token_) {
+      fail("rank " + std::to_string(peer) + " sends frames of another start of the group");
+    }
     return header.value();
   }
 
-  void receive_payload(int peer, char* data, size_t size, Instant until) {
+  void receive_payload(int peer, char* data, size_t size, const Deadline& until) {
     expect(receive_all(socket(peer), {reinterpret_cast<uint8_t*>(data), size}, until), peer);
   }
 
@@ -189,7 +195,7 @@ class TcpCommunicator final : public Communicator {
     fail("rank " + std::to_string(peer) + " calls another operation or size than rank " + std::to_string(rank_));
   }
 
-  // An earlier reason goes first.
+  // Throws the reason for which the group was lost, which is `what` unless an earlier one is known.
   [[noreturn]] void fail(const std::string& what) {
     abort("group aborted by rank " + std::to_string(rank_) + ": " + what + " (" + name_of(operation_) + ")");
     throw_if_lost();
@@ -203,21 +209,21 @@ class TcpCommunicator final : public Communicator {
   const int rank_;
   const int world_;
   const milliseconds timeout_;
+  const Clock& clock_;
   const uint64_t token_;
-  const std::vector<Socket> data_;  // by the peer's rank
-  std::vector<char> blocks_;        // rank 0: a chunk of each other rank
-  const SystemClock clock_;
+  const std::vector<Socket> data_;             // by the peer's rank
+  std::vector<char> blocks_;                   // on rank 0: one chunk of each other rank
   Operation operation_ = Operation::kBarrier;  // the present one
-  Lifelines lifelines_;                        // last: its thread uses data_
+  Lifelines lifelines_;                        // the last member, since its thread uses data_
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options) {
+std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options, const Clock& clock) {
   check(
       options.world >= 1 && options.world <= limits::kWorldSizeMax && options.rank >= 0 && options.rank < options.world,
       "rank of a TCP group");
-  return std::make_unique<TcpCommunicator>(options, meet(options));
+  return std::make_unique<TcpCommunicator>(options, clock, meet(options, clock));
 }
 
 }  // namespace optserve::comm

@@ -18,7 +18,7 @@ namespace tcp_communicator_test {
 
 using testing::HasSubstr;
 
-Instant soon() { return SystemClock().now() + seconds(10); }
+Deadline soon() { return {system_clock(), system_clock().now() + seconds(10)}; }
 
 // What the body throws, or nothing.
 std::string error_of(const std::function<void()>& body) {
@@ -33,7 +33,7 @@ std::string error_of(const std::function<void()>& body) {
 std::future<std::string> join_later(const TcpGroupOptions& options, const RankBody& body = {}) {
   return std::async(std::launch::async, [=] {
     return error_of([&] {
-      const auto comm = make_tcp_communicator(options);
+      const auto comm = make_tcp_communicator(options, system_clock());
       if (body) body(*comm);
       comm->barrier();
     });
@@ -45,8 +45,8 @@ class RawPeer {
  public:
   explicit RawPeer(int port) {
     std::string cause;
-    const Instant until = soon();
-    while (!socket_.is_open() && SystemClock().now() < until) {
+    const Deadline until = soon();
+    while (!socket_.is_open() && system_clock().now() < until.at) {
       socket_ = connect_to("127.0.0.1", port, until, cause);
       if (!socket_.is_open()) std::this_thread::sleep_for(milliseconds(10));
     }
@@ -99,9 +99,20 @@ TEST(TcpRendezvous, MissingRanksAreNamed) {
   auto host = join_later(options);
   options.rank = 2;
   options.meet_timeout_ms = 700;
-  EXPECT_THAT(error_of([&] { make_tcp_communicator(options); }),
+  EXPECT_THAT(error_of([&] { make_tcp_communicator(options, system_clock()); }),
               HasSubstr("rank 2 did not meet its group at 127.0.0.1:"));
   EXPECT_THAT(host.get(), HasSubstr("rank(s) 1, 3 did not come to 127.0.0.1:"));
+}
+
+TEST(TcpRendezvous, WaitsByTheClockThatItIsGiven) {
+  FakeClock clock;
+  const std::jthread time([&clock](const std::stop_token& stop) {
+    for (; !stop.stop_requested(); std::this_thread::sleep_for(milliseconds(10))) clock.advance(seconds(7'200));
+  });
+  TcpGroupOptions options = tcp_options(free_port(), 0, 2, 5'000);
+  options.meet_timeout_ms = 3'600'000;
+  EXPECT_THAT(error_of([&] { make_tcp_communicator(options, clock); }),
+              HasSubstr("rank(s) 1 did not come to 127.0.0.1:"));
 }
 
 TEST(TcpRendezvous, ARankOfAnotherGroupIsRefusedByName) {
@@ -109,9 +120,9 @@ TEST(TcpRendezvous, ARankOfAnotherGroupIsRefusedByName) {
   auto host = join_later(tcp_options(port, 0, 2, 5'000));
   TcpGroupOptions wrong = tcp_options(port, 1, 2, 5'000);
   wrong.group = "opt-66b on cuda";
-  EXPECT_THAT(error_of([&] { make_tcp_communicator(wrong); }),
+  EXPECT_THAT(error_of([&] { make_tcp_communicator(wrong, system_clock()); }),
               HasSubstr("refuses rank 1: expected group 'test', found 'opt-66b on cuda'"));
-  EXPECT_THAT(error_of([&] { make_tcp_communicator(tcp_options(port, 1, 4, 5'000)); }),
+  EXPECT_THAT(error_of([&] { make_tcp_communicator(tcp_options(port, 1, 4, 5'000), system_clock()); }),
               HasSubstr("expected a group of 2, found 4"));
   EXPECT_EQ(join_later(tcp_options(port, 1, 2, 5'000)).get(), "no error");
   EXPECT_EQ(host.get(), "no error");
@@ -172,10 +183,11 @@ TEST(TcpRendezvous, RankZeroSaysWhyItCannotListen) {
   TcpGroupOptions options = tcp_options(free_port(), 0, 2, 5'000);
   options.host = "192.0.2.1";  // reserved for documentation: nobody's address
   options.meet_timeout_ms = 200;
-  EXPECT_THAT(error_of([&] { make_tcp_communicator(options); }), HasSubstr("must be an address of its host"));
+  EXPECT_THAT(error_of([&] { make_tcp_communicator(options, system_clock()); }),
+              HasSubstr("must be an address of its host"));
   options.rank = 1;
   options.host = "no-such-host.invalid";
-  EXPECT_THAT(error_of([&] { make_tcp_communicator(options); }), HasSubstr("cannot be resolved"));
+  EXPECT_THAT(error_of([&] { make_tcp_communicator(options, system_clock()); }), HasSubstr("cannot be resolved"));
 }
 
 // Rank 1 of a group of two, played by hand up to the start.
@@ -210,7 +222,7 @@ TEST(TcpFrames, OfAnotherStartEndTheGroup) {
   EXPECT_THAT(error_after([](PlayedRank& rank) {
                 rank.data.say(encode(FrameHeader{Operation::kBarrier, 0, rank.token + 1, 0, 0}));
               }),
-              HasSubstr("rank 1 sends frames of another start (barrier)"));
+              HasSubstr("rank 1 sends frames of another start of the group (barrier)"));
 }
 
 TEST(TcpFrames, ThatAreTooLargeAreRefusedBeforeAnythingIsAllocated) {
@@ -226,14 +238,15 @@ TEST(TcpFrames, ThatAreTooLargeAreRefusedBeforeAnythingIsAllocated) {
   EXPECT_THAT(error_after([](PlayedRank& rank) {
                 rank.lifeline->say(encode(FrameHeader{Operation::kAbort, 0, rank.token, 0, 1 << 20}));
               }),
-              HasSubstr("rank 1 sends what no rank sends"));
+              HasSubstr("rank 1 sent a record that no rank sends"));
 }
 
 TEST(TcpFrames, ThatAreGarbageEndTheGroup) {
   const std::vector<uint8_t> garbage(100, 'x');
-  EXPECT_THAT(error_after([&](PlayedRank& rank) { rank.data.say(garbage); }), HasSubstr("not a frame of a rank"));
+  EXPECT_THAT(error_after([&](PlayedRank& rank) { rank.data.say(garbage); }),
+              HasSubstr("rank 1 sends a malformed frame"));
   EXPECT_THAT(error_after([&](PlayedRank& rank) { rank.lifeline->say(garbage); }),
-              HasSubstr("rank 1 sends what no rank sends"));
+              HasSubstr("rank 1 sent a record that no rank sends"));
 }
 
 TEST(TcpFrames, ThatEndInTheMiddleAreADeath) {
@@ -268,7 +281,7 @@ TEST(TcpCommunicator, ARankThatLeavesIsMissedOnlyWhenItIsNeeded) {
     left.get_future().wait();
     comm.throw_if_lost();
   });
-  { make_tcp_communicator(tcp_options(port, 1, 2, 5'000)); }
+  { make_tcp_communicator(tcp_options(port, 1, 2, 5'000), system_clock()); }
   left.set_value();
   EXPECT_THAT(rank0.get(), HasSubstr("rank 1 has left the group (barrier)"));
 }
@@ -281,7 +294,7 @@ TEST(TcpCommunicator, ARankThatHangsElsewhereIsTold) {
   options.on_stuck = [&](const std::string& reason) { told.set_value(reason); };
   auto rank0 = join_later(tcp_options(port, 0, 2, 5'000), [](Communicator& comm) { comm.abort("out of paper"); });
   {
-    const auto rank1 = make_tcp_communicator(options);
+    const auto rank1 = make_tcp_communicator(options, system_clock());
     auto reason = told.get_future();
     ASSERT_EQ(reason.wait_for(seconds(5)), std::future_status::ready);
     EXPECT_EQ(reason.get(), "out of paper");

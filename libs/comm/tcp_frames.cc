@@ -8,11 +8,11 @@
 namespace optserve::comm::tcp {
 namespace {
 
-constexpr uint64_t kHelloMagic = 0x313070726774706f;  // "optgrp01": a change of any record gets a new number
+constexpr uint64_t kHelloMagic = 0x313070726774706f;  // "optgrp01"; a change of any record needs a new number
 constexpr uint32_t kAnswerMagic = 0x31736e61;
 constexpr uint32_t kFrameMagic = 0x316d7266;
 
-// Writes and reads integers at fixed places, whatever the order of bytes of the machine.
+// These write and read little-endian integers, whatever the byte order of the machine.
 template <class T>
 void put(std::span<uint8_t> bytes, size_t at, T value) {
   for (size_t i = 0; i < sizeof(T); ++i) bytes[at + i] = static_cast<uint8_t>(static_cast<uint64_t>(value) >> (8 * i));
@@ -29,7 +29,7 @@ void put_text(std::span<uint8_t> field, const std::string& text) {
   std::copy_n(text.begin(), std::min(text.size(), field.size()), field.begin());
 }
 
-// Printable text up to the first zero: it goes to logs and messages.
+// The text up to the first zero, with '?' for what cannot be printed, because it goes to logs and messages.
 std::string get_text(std::span<const uint8_t> field) {
   std::string text;
   for (const uint8_t byte : field) {
@@ -56,7 +56,7 @@ HelloBytes encode(const Hello& hello) {
 }
 
 Result<Hello> decode_hello(const HelloBytes& bytes) {
-  if (get<uint64_t>(bytes, 0) != kHelloMagic) return malformed("not a rank of this version of optserve");
+  if (get<uint64_t>(bytes, 0) != kHelloMagic) return malformed("it is not a rank of this version of optserve");
   const auto channel = get<uint32_t>(bytes, 8), world = get<uint32_t>(bytes, 12), rank = get<uint32_t>(bytes, 16);
   if (channel < 1 || channel > 2) return malformed("unknown channel " + std::to_string(channel));
   if (world < 1 || world > limits::kWorldSizeMax || rank >= world) {
@@ -82,7 +82,7 @@ AnswerBytes encode(const Answer& answer) {
 
 Result<Answer> decode_answer(const AnswerBytes& bytes) {
   const auto kind = get<uint32_t>(bytes, 4);
-  if (get<uint32_t>(bytes, 0) != kAnswerMagic || kind < 1 || kind > 4) return malformed("not an answer of rank 0");
+  if (get<uint32_t>(bytes, 0) != kAnswerMagic || kind < 1 || kind > 4) return malformed("its answer is malformed");
   return Answer{static_cast<Answer::Kind>(kind), get<uint64_t>(bytes, 8), get_text(std::span(bytes).subspan(16))};
 }
 
@@ -106,7 +106,7 @@ HeaderBytes encode(const FrameHeader& header) {
 Result<FrameHeader> decode_header(const HeaderBytes& bytes) {
   const auto operation = get<uint16_t>(bytes, 4), root = get<uint16_t>(bytes, 6);
   if (get<uint32_t>(bytes, 0) != kFrameMagic || operation < 1 || operation > 7 || root >= limits::kWorldSizeMax) {
-    return malformed("not a frame of a rank");
+    return malformed("its first bytes are not those of a frame");
   }
   FrameHeader header;
   header.operation = static_cast<Operation>(operation);

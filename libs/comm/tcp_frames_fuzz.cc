@@ -1,4 +1,5 @@
-// Any bytes as each record of a TCP group: what is accepted is within its limits and is encoded to the same meaning.
+// Decodes any bytes as each kind of record of a TCP group. What is accepted must be within its limits and must mean the
+// same after it was encoded again.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

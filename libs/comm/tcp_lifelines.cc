@@ -11,14 +11,14 @@ namespace optserve::comm::tcp {
 namespace {
 
 constexpr seconds kCauseTime{2};
-constexpr seconds kLetGoTime{1};  // between the loss and on_stuck
+constexpr seconds kLetGoTime{1};  // between the loss of the group and on_stuck
 
 }  // namespace
 
 Lifelines::Lifelines(std::vector<Socket> sockets, Options options)
     : sockets_(std::move(sockets)), options_(std::move(options)), inboxes_(sockets_.size()) {
   const auto is_open = [](const Socket& socket) { return socket.is_open(); };
-  if (std::none_of(sockets_.begin(), sockets_.end(), is_open)) return;  // a group of one
+  if (std::none_of(sockets_.begin(), sockets_.end(), is_open)) return;  // this is a group of one rank
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw errno_error("eventfd");
   thread_ = std::thread([this] { watch(); });
@@ -67,7 +67,7 @@ bool Lifelines::wait_for_news() {
   return !stopping_ && reason_.empty();
 }
 
-// Reads what has come from a peer: an abort, its farewell, or its end.
+// Reads what has come from a peer: an abort, its goodbye, or the end of its connection.
 void Lifelines::hear(int peer) {
   Inbox& inbox = inboxes_[static_cast<size_t>(peer)];
   const std::string name = "rank " + std::to_string(peer);
@@ -86,7 +86,9 @@ void Lifelines::hear(int peer) {
     changed_.notify_all();
     return;
   }
-  if (!known || header.value().operation != Operation::kAbort) return lose(name + " sends what no rank sends", peer);
+  if (!known || header.value().operation != Operation::kAbort) {
+    return lose(name + " sent a record that no rank sends", peer);
+  }
   const size_t size = header.value().size;
   if (inbox.received < kHeaderBytes + size) return;
   lose(std::string(inbox.bytes.begin() + kHeaderBytes,
@@ -106,7 +108,7 @@ void Lifelines::lose(const std::string& reason, int from) {
   wake();
 }
 
-// Never waits: a peer that does not read will find the end of the connection.
+// Does not wait. A peer that does not read will find the end of the connection.
 void Lifelines::tell(Operation operation, const std::string& text, int except) {
   const size_t size = std::min(text.size(), kReasonBytes);
   const HeaderBytes header = encode(FrameHeader{operation, 0, options_.token, 0, size});

@@ -1,5 +1,5 @@
-// The second connection of each pair of ranks: a thread waits on it, so that a dead peer or an abort is seen whatever
-// the rank itself is doing. Rank 0 passes on what it learns.
+// The second connection between rank 0 and each other rank. A thread waits on it, so that a rank learns of a dead peer
+// or an abort whatever it is doing itself. Rank 0 passes on what it learns.
 #pragma once
 
 #include <atomic>
@@ -20,19 +20,20 @@ class Lifelines {
   struct Options {
     int rank = 0;
     uint64_t token = 0;
-    std::function<void()> on_lost;                            // at once, from any thread
-    std::function<void(const std::string& reason)> on_stuck;  // TcpGroupOptions::on_stuck
+    std::function<void()> on_lost;                            // called at once when the group is lost, on any thread
+    std::function<void(const std::string& reason)> on_stuck;  // see TcpGroupOptions
   };
-  // `sockets` by the peer's rank; a peer without a connection has one that is not open.
+  // `sockets` are indexed by the rank of the peer; one that is not open means that there is no connection to it.
   Lifelines(std::vector<Socket> sockets, Options options);
-  ~Lifelines();  // tells the peers that this rank leaves as it should
+  ~Lifelines();  // tells the peers that this rank leaves and is not lost
   Lifelines(const Lifelines&) = delete;
   Lifelines& operator=(const Lifelines&) = delete;
 
-  // The first reason counts, here and on the peers.
+  // The first reason is kept, here and on the peers.
   void abort(const std::string& reason);
   void throw_if_lost() const;  // Error(reason)
-  // A connection to `peer` has ended: returns when it is known why, or after two seconds without an answer.
+  // To be called when a connection to `peer` has ended. Returns when the reason is known, and after two seconds at
+  // most.
   void wait_for_cause(int peer);
 
  private:
@@ -40,7 +41,7 @@ class Lifelines {
   struct Inbox {
     std::array<uint8_t, kHeaderBytes + kReasonBytes> bytes{};
     size_t received = 0;
-    bool left = false;
+    bool left = false;  // the peer has said goodbye
   };
 
   void watch();
@@ -53,12 +54,12 @@ class Lifelines {
 
   const std::vector<Socket> sockets_;
   const Options options_;
-  std::vector<Inbox> inboxes_;  // the thread's, but for `left`
+  std::vector<Inbox> inboxes_;  // used by the thread alone, except for `left`
   int wake_fd_ = -1;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::string reason_;  // why the group is lost; empty: it is not
+  std::string reason_;  // why the group is lost; empty while it is not
   bool stopping_ = false;
   std::thread thread_;
 };

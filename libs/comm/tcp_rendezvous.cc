@@ -11,17 +11,15 @@
 namespace optserve::comm::tcp {
 namespace {
 
-constexpr size_t kStrangersMax = 128;  // connections that have not said who they are
+constexpr size_t kStrangersMax = 128;  // connections that have not yet said which rank they are
 constexpr milliseconds kHelloTime{5'000};
 constexpr milliseconds kBindTime{10'000};
 constexpr milliseconds kReportInterval{10'000};
 constexpr milliseconds kRetry{100};
 
-Instant now() { return SystemClock().now(); }
-
 std::string place_of(const TcpGroupOptions& options) { return options.host + ":" + std::to_string(options.port); }
 
-// A connection whose first record is still on its way.
+// A connection whose first record has not fully arrived.
 struct Stranger {
   Accepted connection;
   Instant until;
@@ -29,11 +27,11 @@ struct Stranger {
   size_t received = 0;
 };
 
-// Rank 0's side.
+// The side of rank 0.
 class Host {
  public:
-  explicit Host(const TcpGroupOptions& options)
-      : options_(options), seats_(static_cast<size_t>(options.world)), token_(random_token()) {}
+  Host(const TcpGroupOptions& options, const Clock& clock)
+      : options_(options), clock_(clock), seats_(static_cast<size_t>(options.world)), token_(random_token()) {}
 
   Party gather(Instant until) {
     Socket listener = open_door(std::min(until, now() + kBindTime));
@@ -69,7 +67,7 @@ class Host {
     return token;
   }
 
-  // Tries for a while, since an earlier start of this rank may still hold the port.
+  // Tries again for some seconds, since an earlier start of this rank may still hold the port.
   Socket open_door(Instant until) const {
     for (;;) {
       std::string cause;
@@ -83,7 +81,7 @@ class Host {
     }
   }
 
-  // "1, 3", or nothing once all are there.
+  // The ranks that have not come, such as "1, 3".
   std::string missing() const {
     std::string ranks;
     for (size_t rank = 1; rank < seats_.size(); ++rank) {
@@ -105,7 +103,7 @@ class Host {
     poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left, 0, 1'000)));
   }
 
-  // A waiting rank sends nothing, so whatever can be read is the end of its connection.
+  // A rank that waits sends nothing, so that anything to read is the end of its connection.
   void free_left_seats() {
     for (Seat& seat : seats_) {
       uint8_t byte;
@@ -121,7 +119,7 @@ class Host {
       if (stranger.received == kHelloBytes) {
         seat(stranger);
       } else if (received < 0 || now() >= stranger.until) {
-        log_refused(stranger.connection.address, "it did not say who it is");
+        log_refused(stranger.connection.address, "it did not say which rank it is");
         socket.reset();
       }
     }
@@ -142,7 +140,7 @@ class Host {
     const auto hello = decode_hello(stranger.bytes);
     if (!hello.ok()) return log_refused(address, hello.refusal().message);
     const Answer answer = judge(hello.value());
-    send_all(socket, encode(answer), now() + kHelloTime);  // a failure shows as the end of the connection
+    send_all(socket, encode(answer), hello_deadline());  // if this fails, the connection ends, which is noticed later
     if (answer.kind == Answer::Kind::kRefused) log_refused(address, answer.text);
     if (answer.kind != Answer::Kind::kSeated) return;
     Seat& seat = seats_[static_cast<size_t>(hello.value().rank)];
@@ -170,7 +168,7 @@ class Host {
       return seat.data.is_open() ? not_now(rank + " is already here, from " + seat.address) : Answer{};
     }
     const bool belongs = seat.data.is_open() && seat.nonce == hello.nonce && !seat.lifeline.is_open();
-    return belongs ? Answer{} : not_now(rank + " has no connection that this one belongs to");
+    return belongs ? Answer{} : not_now(rank + " has no first connection to which this one belongs");
   }
 
   static void log_refused(const std::string& address, const std::string& why) {
@@ -182,7 +180,7 @@ class Host {
     party.token = token_;
     for (Seat& seat : seats_) {
       if (seat.data.is_open()) {
-        send_all(seat.data, encode(Answer{Answer::Kind::kStart, token_, {}}), now() + kHelloTime);
+        send_all(seat.data, encode(Answer{Answer::Kind::kStart, token_, {}}), hello_deadline());
       }
       party.data.push_back(std::move(seat.data));
       party.lifelines.push_back(std::move(seat.lifeline));
@@ -190,20 +188,24 @@ class Host {
     return party;
   }
 
+  Instant now() const { return clock_.now(); }
+  Deadline hello_deadline() const { return {clock_, now() + kHelloTime}; }
+
   const TcpGroupOptions& options_;
-  std::vector<Seat> seats_;  // by rank; that of rank 0 stays empty
+  const Clock& clock_;
+  std::vector<Seat> seats_;  // by rank; the seat of rank 0 stays empty
   std::vector<Stranger> strangers_;
   uint64_t token_;
 };
 
-// The other ranks' side.
+// The side of the other ranks.
 class Visitor {
  public:
-  explicit Visitor(const TcpGroupOptions& options) : options_(options) {}
+  Visitor(const TcpGroupOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
 
   Party join(Instant until) {
     Party party;
-    while (!try_join(party, until)) {
+    while (!try_join(party, {clock_, until})) {
       if (now() >= until) {
         throw Error("rank " + std::to_string(options_.rank) + " did not meet its group at " + place_of(options_) +
                     " within " + std::to_string(options_.meet_timeout_ms) + " ms: " + cause_);
@@ -214,9 +216,9 @@ class Visitor {
   }
 
  private:
-  bool try_join(Party& party, Instant until) {
+  bool try_join(Party& party, const Deadline& until) {
     const Id128 nonce = Id128::random();
-    const Instant soon = std::min(until, now() + kHelloTime);
+    const Deadline soon{clock_, std::min(until.at, now() + kHelloTime)};
     Socket data = introduce(Channel::kData, nonce, soon);
     if (!data.is_open()) return false;
     Socket lifeline = introduce(Channel::kLifeline, nonce, soon);
@@ -231,8 +233,8 @@ class Visitor {
     return true;
   }
 
-  // A connection that rank 0 has accepted, or none, with cause_.
-  Socket introduce(Channel channel, const Id128& nonce, Instant until) {
+  // A connection that rank 0 has accepted, or a socket that is not open and the reason in cause_.
+  Socket introduce(Channel channel, const Id128& nonce, const Deadline& until) {
     Socket socket = connect_to(options_.host, options_.port, until, cause_);
     if (!socket.is_open()) return {};
     const Hello hello{channel, options_.world, options_.rank, nonce, options_.group};
@@ -244,7 +246,7 @@ class Visitor {
     return answer ? std::move(socket) : Socket();
   }
 
-  std::optional<Answer> hear(const Socket& socket, Instant until, const char* if_late) {
+  std::optional<Answer> hear(const Socket& socket, const Deadline& until, const char* if_late) {
     AnswerBytes bytes;
     if (const Io io = receive_all(socket, bytes, until); io != Io::kDone) {
       cause_ = io == Io::kLate ? if_late : "rank 0 closed the connection";
@@ -260,19 +262,22 @@ class Visitor {
     return std::nullopt;
   }
 
+  Instant now() const { return clock_.now(); }
+
   const TcpGroupOptions& options_;
+  const Clock& clock_;
   std::string cause_;
 };
 
 }  // namespace
 
-Party meet(const TcpGroupOptions& options) {
+Party meet(const TcpGroupOptions& options, const Clock& clock) {
   if (options.group.size() > kTextBytes) {
     throw Error("the name of a group has at most " + std::to_string(kTextBytes) + " bytes: '" + options.group + "'");
   }
-  const Instant until = now() + milliseconds(options.meet_timeout_ms);
-  if (options.rank > 0) return Visitor(options).join(until);
-  if (options.world > 1) return Host(options).gather(until);
+  const Instant until = clock.now() + milliseconds(options.meet_timeout_ms);
+  if (options.rank > 0) return Visitor(options, clock).join(until);
+  if (options.world > 1) return Host(options, clock).gather(until);
   Party alone;
   alone.data.resize(1);
   alone.lifelines.resize(1);

@@ -1,5 +1,5 @@
 // How the ranks of a TCP group find each other: rank 0 listens until every other rank has connected twice, names this
-// start by a random token, and closes the door.
+// start by a random token, and stops listening.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,17 @@
 
 namespace optserve::comm::tcp {
 
-// The connections of one rank, indexed by the peer's rank. Rank 0 has two to every other, the others two to rank 0.
+// The connections of one rank, indexed by the rank of the peer. Rank 0 has two to each other rank; the others have two
+// to rank 0.
 struct Party {
   std::vector<Socket> data;
   std::vector<Socket> lifelines;
   uint64_t token = 0;  // of this start; the same on all ranks
 };
 
-// Returns once all ranks are there. Throws Error naming who is missing after `meet_timeout_ms`, or why rank 0 refused
-// this rank. A rank connects before it holds any state of the group and never again, so that a group never meets a rank
-// of an earlier start: a connection that ended before the start only frees its seat.
-Party meet(const TcpGroupOptions& options);
+// Returns once all ranks are there. Throws Error that says who is missing after `meet_timeout_ms`, or why rank 0
+// refused this rank. A rank connects only here, before it holds any state of the group, so a group can never take in a
+// rank of an earlier start. A rank whose connection ends before the group has started may connect again.
+Party meet(const TcpGroupOptions& options, const Clock& clock);
 
 }  // namespace optserve::comm::tcp

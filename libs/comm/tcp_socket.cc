@@ -15,7 +15,8 @@
 namespace optserve::comm::tcp {
 namespace {
 
-// A peer whose host vanished is given up after some 15 s of silence: probes when idle, unacknowledged bytes otherwise.
+// A peer whose host has vanished is given up after about 15 s of silence: an idle connection by keepalive probes,
+// another by bytes that are not acknowledged.
 constexpr int kProbeAfterS = 5, kProbeEveryS = 2, kProbes = 5, kUnacknowledgedMs = 15'000;
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
@@ -41,15 +42,15 @@ void set_options(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kUnacknowledgedMs);
 }
 
-// Milliseconds for poll(), rounded up; 0 once `until` has passed, -1 without a deadline.
-int poll_ms(Instant until) {
-  if (until == kNoDeadline) return -1;
-  const auto left = std::chrono::ceil<milliseconds>(until - SystemClock().now()).count();
+// Milliseconds for poll(), rounded up; 0 once `until` has passed, -1 without a limit.
+int poll_ms(const Deadline& until) {
+  if (until.at == Instant::max()) return -1;
+  const auto left = std::chrono::ceil<milliseconds>(until.at - until.clock.now()).count();
   return static_cast<int>(std::clamp<int64_t>(left, 0, 3'600'000));
 }
 
 // False once `until` has passed without the event.
-bool wait_for(int fd, short events, Instant until) {
+bool wait_for(int fd, short events, const Deadline& until) {
   for (;;) {
     const int timeout = poll_ms(until);
     pollfd polled{fd, events, 0};
@@ -58,7 +59,7 @@ bool wait_for(int fd, short events, Instant until) {
   }
 }
 
-// A connection to a local port that nobody listens on may meet itself.
+// TCP can connect a local port on which nobody listens to itself.
 bool is_connected_to_itself(int fd) {
   sockaddr_storage here{}, there{};
   socklen_t here_bytes = sizeof here, there_bytes = sizeof there;
@@ -67,7 +68,7 @@ bool is_connected_to_itself(int fd) {
          std::memcmp(&here, &there, here_bytes) == 0;
 }
 
-Socket connect_one(const addrinfo& address, Instant until, std::string& cause) {
+Socket connect_one(const addrinfo& address, const Deadline& until, std::string& cause) {
   Socket socket(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket.is_open()) {
     cause = std::strerror(errno);
@@ -106,7 +107,7 @@ Socket listen_on(const std::string& host, int port, std::string& cause) {
   if (addresses == nullptr) return {};
   Socket socket(::socket(addresses->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (socket.is_open()) {
-    set_option(socket.fd(), SOL_SOCKET, SO_REUSEADDR, 1);  // connections of an earlier start may linger
+    set_option(socket.fd(), SOL_SOCKET, SO_REUSEADDR, 1);  // connections of an earlier start may not be closed entirely
     if (bind(socket.fd(), addresses->ai_addr, addresses->ai_addrlen) == 0 && listen(socket.fd(), SOMAXCONN) == 0) {
       return socket;
     }
@@ -115,7 +116,7 @@ Socket listen_on(const std::string& host, int port, std::string& cause) {
   return {};
 }
 
-Socket connect_to(const std::string& host, int port, Instant until, std::string& cause) {
+Socket connect_to(const std::string& host, int port, const Deadline& until, std::string& cause) {
   const Addresses addresses = resolve(host, port, cause);
   for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
     Socket socket = connect_one(*address, until, cause);
@@ -136,7 +137,7 @@ std::optional<Accepted> accept_waiting(const Socket& listener) {
   return Accepted{std::move(socket), std::string(host) + ":" + port};
 }
 
-Io send_all(const Socket& socket, std::span<const uint8_t> bytes, Instant until, bool more) {
+Io send_all(const Socket& socket, std::span<const uint8_t> bytes, const Deadline& until, bool more) {
   while (!bytes.empty()) {
     const ssize_t sent = send(socket.fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     if (sent > 0) {
@@ -150,7 +151,7 @@ Io send_all(const Socket& socket, std::span<const uint8_t> bytes, Instant until,
   return Io::kDone;
 }
 
-Io receive_all(const Socket& socket, std::span<uint8_t> bytes, Instant until) {
+Io receive_all(const Socket& socket, std::span<uint8_t> bytes, const Deadline& until) {
   while (!bytes.empty()) {
     const ptrdiff_t received = receive_some(socket, bytes);
     if (received < 0) return Io::kClosed;

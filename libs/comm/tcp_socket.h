@@ -1,4 +1,4 @@
-// TCP sockets of a group: owned descriptors that never block, and sends and receives with a deadline.
+// TCP sockets of a group: descriptors with an owner that never block, and sending and receiving with a deadline.
 #pragma once
 
 #include <cstdint>
@@ -25,32 +25,36 @@ class Socket {
   int fd() const { return fd_; }
   bool is_open() const { return fd_ >= 0; }
   void reset();            // closes
-  void shut_down() const;  // wakes whoever waits on it, here and at the peer; from any thread
+  void shut_down() const;  // wakes whoever waits on it, here and at the peer; may be called on any thread
 
  private:
   int fd_ = -1;
 };
 
-inline constexpr Instant kNoDeadline = Instant::max();
+// How long a call may wait: until `clock`, which outlives the call, shows `at`. Instant::max(): without a limit.
+struct Deadline {
+  const Clock& clock;
+  Instant at;
+};
 
-// Listens on this address alone. Empty, with `cause`, when that cannot be done at present.
+// Listens on this address alone. If that is not possible at present, the result is not open and `cause` says why.
 Socket listen_on(const std::string& host, int port, std::string& cause);
-// Empty, with `cause`, when nobody listens there or the name is unknown.
-Socket connect_to(const std::string& host, int port, Instant until, std::string& cause);
+// If nobody listens there or the name is unknown, the result is not open and `cause` says why.
+Socket connect_to(const std::string& host, int port, const Deadline& until, std::string& cause);
 
 struct Accepted {
   Socket socket;
   std::string address;  // "10.0.0.7:41234"
 };
-// A connection that waits, if one does.
+// A connection that waits to be accepted, if there is one.
 std::optional<Accepted> accept_waiting(const Socket& listener);
 
-// kClosed: the peer has closed or is gone, or the socket was shut down here.
+// kLate: the deadline has passed. kClosed: the peer has closed or is gone, or the socket was shut down here.
 enum class Io { kDone, kClosed, kLate };
-// `more`: further bytes follow at once and may share a packet.
-Io send_all(const Socket& socket, std::span<const uint8_t> bytes, Instant until, bool more = false);
-Io receive_all(const Socket& socket, std::span<uint8_t> bytes, Instant until);
-// Receives what is there: the number of bytes; 0: nothing yet; -1: closed.
+// `more`: further bytes follow at once and may go into the same packet.
+Io send_all(const Socket& socket, std::span<const uint8_t> bytes, const Deadline& until, bool more = false);
+Io receive_all(const Socket& socket, std::span<uint8_t> bytes, const Deadline& until);
+// Receives what has arrived and returns the number of bytes: 0 if there is nothing yet, -1 if the connection is closed.
 ptrdiff_t receive_some(const Socket& socket, std::span<uint8_t> bytes);
 
 }  // namespace optserve::comm::tcp

@@ -10,7 +10,7 @@ namespace optserve::comm {
 
 namespace {
 
-// What a rank shows to its peers for the time of one operation.
+// What a rank shows to its peers during one operation.
 struct Offer {
   const char* operation = "";
   void* data = nullptr;
@@ -18,8 +18,8 @@ struct Offer {
   const std::vector<uint8_t>* vector = nullptr;
 };
 
-// Ranks enter a round with their offers, copy from each other, and leave together. Once a round is open every rank
-// finishes it, aborted or not: nobody frees memory that a peer still reads.
+// An operation is a round: all ranks enter it with their offers, copy from each other, and leave together. Once a round
+// is open every rank finishes it, even if the group is aborted, so that nobody frees memory that a peer still reads.
 class ThreadGroup {
  public:
   explicit ThreadGroup(int world) : offers_(static_cast<size_t>(world)) {}
@@ -69,10 +69,10 @@ class ThreadGroup {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Offer> offers_;
-  int arrived_ = 0;     // ranks waiting for the round to open
+  int arrived_ = 0;     // ranks that wait for the round to open
   int copying_ = 0;     // ranks inside the open round
   uint64_t round_ = 0;  // rounds opened so far
-  std::string reason_;  // of the abort; empty: none
+  std::string reason_;  // why the group was aborted; empty while it is not
 };
 
 class ThreadCommunicator final : public Communicator {
@@ -82,7 +82,7 @@ class ThreadCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int world() const override { return group_->world(); }
 
-  // Each rank sums its own slice of everybody's block and writes it to everybody: slices do not overlap.
+  // Each rank adds one slice of all blocks and writes the sum into all of them. The slices do not overlap.
   void all_reduce_sum(Tensor x) override {
     check_host_block(x);
     round({"all_reduce_sum", x.raw(), x.bytes(), nullptr}, [&] {
@@ -131,7 +131,7 @@ class ThreadCommunicator final : public Communicator {
   void round(const Offer& mine, const Copy& copy) {
     group_->enter(rank_, mine);
     const Offer& peer = group_->offer((rank_ + 1) % world());
-    check(std::strcmp(peer.operation, mine.operation) == 0 && peer.bytes == mine.bytes, "ranks differ in their calls");
+    check(std::strcmp(peer.operation, mine.operation) == 0 && peer.bytes == mine.bytes, "all ranks make the same call");
     copy();
     group_->leave();
   }

@@ -1,4 +1,4 @@
-// One step on the device: what Slots makes of a plan.
+// One step as arrays on the device, which Slots makes from a plan.
 #pragma once
 
 #include <optional>
@@ -12,11 +12,12 @@ struct Batch {
   backend::StepEntry entry;
   backend::AttentionBatch attention;
   int64_t num_draws = 0;  // rows of `sample`
-  Tensor draw_rows;       // I32[num_draws]; empty: every row of the step draws
+  Tensor draw_rows;       // I32[num_draws]: the rows that draw a token; empty: all rows do
   backend::SampleBatch sample;
   Tensor score_rows;  // I32[n]: rows whose log-probability of `score_targets` is wanted
   Tensor score_targets;
-  // Steps of the same key differ in the contents of their tensors alone.
+  // Steps with the same key differ only in the contents of their tensors, so that one recorded graph serves all of
+  // them. Empty: the step is not recorded.
   std::optional<uint64_t> graph_key;
 };
 

@@ -21,13 +21,12 @@ namespace optserve::engine {
 
 namespace {
 
-using namespace engine;
-
 DType kv_dtype(const EngineOptions& options, const backend::Backend& backend) {
   return options.kv_dtype.value_or(backend.compute_dtype());
 }
 
-constexpr int64_t kScoredRowsMax = 128;  // logits rows of one product: bounds the memory of prompt log-probabilities
+constexpr int64_t kScoredRowsMax =
+    128;  // rows of one product of logits; bounds the memory for log-probabilities of prompts
 
 SlotLimits slot_limits(const model_spec::OptConfig& config, const EngineOptions& options) {
   return {options.max_sequences, options.max_step_tokens, options.num_blocks,
@@ -37,15 +36,8 @@ SlotLimits slot_limits(const model_spec::OptConfig& config, const EngineOptions&
 WorkspaceSizes workspace_sizes(const model_spec::OptConfig& config, const EngineOptions& options,
                                const backend::Backend& backend, int64_t world) {
   const int64_t sequences = backend.padded_rows(options.max_sequences);
-  WorkspaceSizes sizes;
+  WorkspaceSizes sizes = workspace_widths(config, world);
   sizes.rows_max = std::max<int64_t>(options.max_step_tokens, sequences);
-  sizes.hidden = config.hidden;
-  sizes.embed = config.embed_dim;
-  sizes.qkv = 3 * config.hidden / world;
-  sizes.heads_out = config.hidden / world;
-  sizes.ffn = config.ffn / world;
-  sizes.vocab_local = config.vocab / world;
-  sizes.world = world;
   sizes.logit_rows_max = std::max(sequences, std::min<int64_t>(options.max_step_tokens, kScoredRowsMax));
   return sizes;
 }
@@ -94,7 +86,7 @@ class OptEngine final : public Engine {
     std::ranges::reverse(sizes);
     for (const int64_t rows : sizes) {
       for (const uint32_t features : {uint32_t{0}, uint32_t{sampling::kSampleDraw | sampling::kSampleTruncate}}) {
-        for (int round = 0; round < 2; ++round) {  // the first runs, the second records
+        for (int round = 0; round < 2; ++round) {  // the first round runs the step, the second records it
           const Batch& batch = slots_.padding_step(rows, features);
           exec_.backend.capture_or_run(*batch.graph_key, [&] { execute(batch); });
           exec_.backend.synchronize();
@@ -202,7 +194,7 @@ class OptEngine final : public Engine {
   std::array<StartedStep, kStepsInFlight> ring_;
   size_t next_ = 0;
   int in_flight_ = 0;
-  std::atomic<double> busy_ms_ = 0, idle_ms_ = 0;  // written by the thread that finishes steps
+  std::atomic<double> busy_ms_ = 0, idle_ms_ = 0;  // written only by the thread that finishes steps
   std::optional<backend::Mark> last_done_;
 };
 
@@ -224,7 +216,7 @@ Status check_options(const EngineOptions& options, const model_spec::OptConfig& 
   return ok_status();
 }
 
-// Ranks that read different files would compute nonsense together.
+// Ranks with different checkpoints would compute nonsense together.
 void expect_same_model(comm::Communicator& communicator, uint64_t digest) {
   std::vector<uint8_t> bytes;
   for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<uint8_t>(digest >> shift));
@@ -236,7 +228,7 @@ void expect_same_model(comm::Communicator& communicator, uint64_t digest) {
   throw Error(reason);
 }
 
-// Sets num_blocks if the device's memory is to decide it.
+// Sets num_blocks where the memory of the device decides it.
 Status plan_memory(const WeightSource& source, backend::Backend& backend, comm::Communicator& communicator,
                    EngineOptions& options) {
   const model_spec::OptConfig& config = source.config();

@@ -1,4 +1,4 @@
-// The engine of one rank: loads its blocks of a sharded checkpoint and executes step plans. Knows no sockets, requests
+// The engine of one rank: loads its part of a sharded checkpoint and executes step plans. It knows no sockets, requests
 // or text.
 #pragma once
 
@@ -19,21 +19,21 @@ namespace optserve::engine {
 using model_spec::OptConfig;
 
 struct EngineOptions {
-  std::string checkpoint;               // folder of a sharded checkpoint; empty: weights at random from `random_seed`
+  std::string checkpoint;               // folder of a sharded checkpoint; empty: random weights
   model_spec::OptConfig random_config;  // shape of the random model
   uint64_t random_seed = 0;
-  DType random_dtype = DType::kF16;                      // type its weights are rounded to
-  std::optional<quant::QuantFormat> random_format = {};  // of its large matrices; none: plain in random_dtype
+  DType random_dtype = DType::kF16;                      // the type to which its weights are rounded
+  std::optional<quant::QuantFormat> random_format = {};  // of its large matrices; none: random_dtype
   float random_up_bias = 0;                              // see make_random_source()
   bool verify_checksums = true;
   std::optional<DType> kv_dtype;  // of the KV cache's cells: I8, or unset for the compute type
   int32_t num_blocks = 0;         // KV blocks of 16 tokens; 0: as many as the device has room for
-  double memory_fraction = 0.92;  // of the device's memory that may be in use once everything is planned
+  double memory_fraction = 0.92;  // share of the device's memory that may be in use, the KV cache included
   int32_t max_sequences = 0;
   int32_t max_step_tokens = 0;
-  bool warm_up = true;  // prepare every size of step at the start, where a device gains by it
+  bool warm_up = true;  // prepare every size of step at the start, on devices that gain by it
   std::function<void(uint64_t done, uint64_t total)> on_load_progress;  // bytes; may be empty
-  std::function<void(const std::string& plan)> on_memory_plan;  // once the device's memory is shared out; may be empty
+  std::function<void(const std::string& plan)> on_memory_plan;  // called when the memory is divided; may be empty
 };
 
 class Engine {
@@ -48,20 +48,20 @@ class Engine {
   virtual const model_spec::OptConfig& config() const = 0;
   virtual const EngineOptions& options() const = 0;  // num_blocks is what was planned
   virtual uint64_t manifest_digest() const = 0;      // first 8 bytes of the manifest's SHA-256; 0 for random weights
-  // Starts a step on every rank together; it may still run when the call returns. At most depth() steps are started and
+  // Starts a step, as every rank must. It may still run when the call returns. At most depth() steps may be started and
   // not finished.
   virtual void start(const batching::StepPlan& plan) = 0;
   // Waits for the oldest started step. Only rank 0's result is filled in.
   virtual batching::StepResult finish() = 0;
   virtual int in_flight() const = 0;  // started and not finished
-  // How the device spent its time over all finished steps: in steps, and between them, whether there was work or not.
-  // From any thread.
+  // How much time the device has spent in the finished steps and between them, whether there was work or not. May be
+  // called on any thread.
   struct DeviceTime {
     double busy_ms = 0;
     double idle_ms = 0;
   };
-  virtual DeviceTime device_time() const = 0;  // zeros where steps are executed as they are started
-  virtual int depth() const = 0;               // 1 where steps are executed as they are started, else kStepsInFlight
+  virtual DeviceTime device_time() const = 0;  // zeros on devices that execute a step while it is started
+  virtual int depth() const = 0;               // 1 on such devices, otherwise kStepsInFlight
   static constexpr int kStepsInFlight = 2;
 };
 

@@ -8,27 +8,15 @@
 
 #include "comm/run_ranks.h"
 #include "engine/generate.h"
+#include "model_spec/tiny_config.h"
 
 namespace optserve::engine {
 namespace engine_test {
 
 using batching::SequenceRequest;
+using model_spec::tiny_config;
 using sampling::FinishReason;
 using testing::HasSubstr;
-
-model_spec::OptConfig tiny_config() {
-  model_spec::OptConfig config;
-  config.name = "tiny";
-  config.num_layers = 2;
-  config.hidden = 64;
-  config.num_heads = 4;
-  config.ffn = 128;
-  config.vocab = 104;
-  config.vocab_real = 99;
-  config.embed_dim = 64;
-  config.max_positions = 64;
-  return config;
-}
 
 EngineOptions tiny_options() {
   EngineOptions options;
@@ -60,7 +48,7 @@ std::vector<SequenceRequest> requests() {
 
 std::unique_ptr<backend::Backend> one_thread() { return backend::make_backend({.device = {}, .threads = 1}); }
 
-// Runs the requests on a group and returns what rank 0 saw.
+// Runs the requests on a group and returns the generations.
 std::vector<Generation> generate(const EngineOptions& options, int world, std::vector<SequenceRequest> list,
                                  batching::PlannerStats* stats = nullptr, int32_t draft_tokens = 0) {
   std::vector<Generation> generations;
@@ -136,7 +124,7 @@ TEST(Engine, SoDoGroupsOfARelativeOfOpt) {
   expect_same(generate(options, 4, requests()), alone, 1e-4f);
 }
 
-// Texts that repeat themselves, some until they are drawn otherwise; with what the chain makes of the history.
+// Texts that repeat themselves, with options of sampling that depend on the history.
 TEST(Engine, SpeculationChangesNoToken) {
   uint64_t drafted = 0, accepted = 0;
   for (int i = 0; i < 24; ++i) {

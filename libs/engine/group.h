@@ -1,4 +1,4 @@
-// How the ranks of a group execute steps together: rank 0 relays each plan as bytes, the others follow.
+// How the ranks of a group execute steps together: rank 0 sends each plan as bytes, and the others follow.
 #pragma once
 
 #include "batching/step_plan.h"
@@ -7,18 +7,18 @@
 
 namespace optserve::engine {
 
-// Rank 0's side. Engine and communicator must outlive it.
+// The side of rank 0. Engine and communicator must outlive it.
 class GroupLeader {
  public:
   GroupLeader(Engine& engine, comm::Communicator& communicator);
-  // Sends the plan to the followers and starts it with them; see Engine::start(). Throws Error when a peer is gone; the
-  // group has then ended.
+  // Sends the plan to the followers and starts it, as they do; see Engine::start(). Throws Error when a peer is gone.
+  // The group has then ended.
   void start(const batching::StepPlan& plan);
   // See Engine::finish().
   batching::StepResult finish();
   bool can_start() const { return engine_.in_flight() < engine_.depth(); }
   int in_flight() const { return engine_.in_flight(); }
-  // Lets the followers return from follow(). Nothing may be led afterwards.
+  // Lets the followers return from follow(). No step may be started afterwards.
   void stop();
 
  private:
@@ -29,7 +29,7 @@ class GroupLeader {
   comm::Communicator& communicator_;
 };
 
-// The other ranks' side: executes plans until the leader stops. Throws Error when a peer is gone.
+// The side of the other ranks: executes plans until the leader stops. Throws Error when a peer is gone.
 void follow(Engine& engine, comm::Communicator& communicator);
 
 }  // namespace optserve::engine

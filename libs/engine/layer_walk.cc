@@ -26,13 +26,8 @@ std::vector<int32_t> count_up(int64_t count) {
 }
 
 WorkspaceSizes sizes_of(const model_spec::OptConfig& config, int64_t rows) {
-  WorkspaceSizes sizes;
+  WorkspaceSizes sizes = workspace_widths(config, 1);
   sizes.rows_max = rows;
-  sizes.hidden = sizes.heads_out = config.hidden;
-  sizes.embed = config.embed_dim;
-  sizes.qkv = 3 * config.hidden;
-  sizes.ffn = config.ffn;
-  sizes.vocab_local = config.vocab;
   sizes.logit_rows_max = std::min(rows, kLogitRows);
   return sizes;
 }
@@ -70,7 +65,7 @@ struct LayerWalk::Text {
     buffers_.push_back(backend_.allocate(values.size() * sizeof(int32_t)));
     const Tensor view = buffers_.back().view(DType::kI32, {static_cast<int64_t>(values.size())});
     backend_.upload(view, values.data());
-    backend_.synchronize();  // the values end with the call
+    backend_.synchronize();  // `values` must live until they are copied
     return view;
   }
   Tensor activations(int64_t rows, int64_t width) {

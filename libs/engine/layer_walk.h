@@ -1,6 +1,6 @@
-// The forward pass of short texts in the memory of one layer: its weights are loaded, used for every text and dropped
-// before the next layer's. It runs the engine's operations in the engine's order, so the logits are the same bits. It
-// is meant for examining a model, not for serving it.
+// The forward pass of short texts in the memory of one layer: the weights of a layer are loaded, used for every text
+// and freed before those of the next one are loaded. It runs the same operations as the engine in the same order, so
+// that the logits have the same bits. It is meant for examining a model, not for serving it.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ class KvCache;
 class LayerNorm;
 class OptLayer;
 
-// A large matrix of a layer, whose input an observer sees.
+// The large matrices of a layer, whose inputs an observer sees.
 enum class LayerInput : uint8_t { kQkv, kOut, kUp, kDown };
 
 class LayerWalk {
@@ -28,11 +28,11 @@ class LayerWalk {
   // `x`: the input of the matrix, [num_tokens, in], for one text; valid during the call.
   using Watch = std::function<void(LayerInput input, const Tensor& x)>;
 
-  // Embeds the texts: each has 1 to max_positions ids of the table. `source` and `backend` must outlive the walk.
+  // Embeds the texts, each of 1 to max_positions ids. `source` and `backend` must outlive the walk.
   LayerWalk(const WeightSource& source, backend::Backend& backend, const std::vector<std::vector<TokenId>>& texts);
   ~LayerWalk();
 
-  int64_t layer() const { return layer_; }  // the next one to run; num_layers at the end
+  int64_t layer() const { return layer_; }  // the layer that runs next; num_layers at the end
   bool at_end() const { return layer_ == loader_.config().num_layers; }
   // Runs the next layer over all texts; there must be one.
   void next_layer(const Watch& watch = {});

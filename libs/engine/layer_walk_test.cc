@@ -8,6 +8,7 @@
 
 #include "engine/generate.h"
 #include "engine/weight_source.h"
+#include "model_spec/tiny_config.h"
 
 namespace optserve::engine {
 namespace layer_walk_test {
@@ -19,14 +20,8 @@ enum class Kind { kNormsBefore, kNormsAfter, kNoFinalNormAndGelu };
 
 model_spec::OptConfig tiny_config(Kind kind) {
   const bool norm_before = kind != Kind::kNormsAfter;
-  model_spec::OptConfig config;
-  config.name = "tiny";
+  model_spec::OptConfig config = model_spec::tiny_config();
   config.num_layers = 3;
-  config.hidden = 64;
-  config.num_heads = 4;
-  config.ffn = 128;
-  config.vocab = 104;
-  config.vocab_real = 99;
   config.embed_dim = norm_before ? 64 : 32;
   config.max_positions = 160;
   config.norm_before = norm_before;

@@ -1,5 +1,5 @@
-// From hidden states to drawn tokens and log-probabilities. Every rank gathers all logits and draws for itself from the
-// same bits, so no drawn id has to be sent; only rank 0 reports.
+// From hidden states to drawn tokens and log-probabilities. Every rank gathers all logits and draws for itself, from
+// the same bits, so that no drawn id has to be sent. Only rank 0 reports.
 #pragma once
 
 #include <array>
@@ -17,19 +17,19 @@ class Sampler {
   // `draws_max`, `scores_max`: most rows of one step.
   Sampler(backend::Backend& backend, int64_t draws_max, int64_t scores_max);
 
-  // Draws the tokens of a step. `hidden`: what the model made of its rows. Can be recorded into a graph.
+  // Draws the tokens of a step. `hidden`: the last hidden states of its rows. Can be recorded into a graph.
   void draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
-  // Computes the log-probabilities that a step wants.
+  // Computes the log-probabilities that the step asks for.
   void score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
-  // Starts the copies of the results to the host, to be read with results() once they are complete. `turn` < number of
-  // steps in flight.
+  // Starts to copy the results to the host. results() may be called with the same `turn` when the copies are complete.
+  // `turn` is below kStepsInFlight.
   void copy_results(backend::Backend& backend, const Batch& batch, size_t turn);
 
   struct Results {
     const int32_t* ids;       // [num_draws]
     const float* logprobs;    // [num_draws]
     const float* scores;      // [number of scores]
-    const int32_t* best_ids;  // [num_draws, limits::kTopLogprobsMax]; meaningful where a row asked for them
+    const int32_t* best_ids;  // [num_draws, limits::kTopLogprobsMax]; valid for rows that asked for them
     const float* best_logprobs;
   };
   Results results(size_t turn) const;

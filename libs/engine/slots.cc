@@ -72,7 +72,7 @@ void Slots::admit(const batching::AdmittedSlot& admitted) {
   check(admitted.slot >= 0 && admitted.slot < limits_.max_sequences, "slot of a step plan");
   Slot& slot = slots_[static_cast<size_t>(admitted.slot)];
   slot.live = true;
-  slot.length = 0;  // a planner that starts over does not know what an earlier one left
+  slot.length = 0;  // an earlier planner may have left something here
   slot.blocks.clear();
   slot.prompt_tokens = admitted.prompt_tokens;
   slot.sampling = admitted.sampling;
@@ -121,8 +121,9 @@ void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
   arrays_[kTableRows].push_back(work.slot);
 }
 
-// A drafted row reads the drafts before it as history while the rows before it write what they draw there: a row that
-// may read another's draw in place of the draft is one that does not count.
+// The history of a drafted row contains the drafts before it. The rows of those drafts write what they draw to the same
+// places, perhaps while this row reads. What it reads differs only after a wrong draft, and then its draw does not
+// count.
 void Slots::add_draws(const batching::SlotWork& work, Slot& slot) {
   const auto rows = static_cast<int32_t>(arrays_[kNewIds].size());
   for (int32_t draw = 0; draw < work.num_draws(); ++draw) {
@@ -131,7 +132,7 @@ void Slots::add_draws(const batching::SlotWork& work, Slot& slot) {
         pack(slot.sampling, slot.has_rules, work.slot, slot.length + draw, slot.prompt_tokens));
   }
   batch_.sample.features |= sampling::sample_features(slot.sampling, slot.has_rules);
-  ++slot.length;  // the first drawn token
+  ++slot.length;  // for the first drawn token
   slot.length_max = slot.length + static_cast<int32_t>(work.drafts.size());
 }
 
@@ -142,7 +143,7 @@ void Slots::add_work(const batching::SlotWork& work) {
   if (work.tokens.empty()) {
     const int64_t drafts = static_cast<int64_t>(work.drafts.size());
     const bool drawn = slot.length <= work.start + 1 && work.start + 1 <= slot.length_max;
-    check(drawn && work.num_tokens == 1 + drafts, "the token drawn last is the next to process, drafts follow");
+    check(drawn && work.num_tokens == 1 + drafts, "the token drawn last is processed next, then its drafts");
     check(work.drafts.empty() || work.sample, "drafted rows draw");
     slot.length = work.start + 1;
   } else {
@@ -168,7 +169,7 @@ void Slots::add_work(const batching::SlotWork& work) {
   if (work.sample) add_draws(work, slot);
 }
 
-// Fills a step of decoding sequences up to a size that the device has a graph for.
+// Pads a step of decoding sequences to a size for which the device has a graph.
 void Slots::pad(size_t rows) {
   for (const StepArray array : {kNewIds, kSlots, kPositions, kKvSlots}) arrays_[array].resize(rows, -1);
   while (arrays_[kRowBegin].size() <= rows) arrays_[kRowBegin].push_back(arrays_[kRowBegin].back() + 1);

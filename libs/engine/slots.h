@@ -1,6 +1,6 @@
-// What a rank remembers of each slot between steps, and how a plan becomes the device arrays of a step. Token values
-// live on the device: the host knows lengths and KV blocks, so a step can be started before the tokens of the one
-// before are known here.
+// What a rank remembers of each slot between steps, and how a plan becomes the arrays of a step on the device. The
+// values of tokens stay on the device, and the host knows lengths and KV blocks only, so that a step can be started
+// before the tokens of the previous one have come to the host.
 #pragma once
 
 #include <array>
@@ -19,23 +19,23 @@ struct SlotLimits {
   int32_t max_sequences = 0;
   int32_t max_step_tokens = 0;
   int32_t num_blocks = 0;
-  int32_t max_context = 0;  // positions of the model
+  int32_t max_context = 0;  // the positions that the model has
 
   int64_t blocks_max() const;  // of one sequence
 };
 
-// Device and pinned memory that Slots takes: an upper bound.
+// An upper bound of the device memory that Slots takes.
 uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences);
 
 class Slots {
  public:
   Slots(backend::Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config);
 
-  // Brings the slots up to date and uploads the step. A plan that breaks its promises aborts. The batch is valid until
-  // the next call; its arrays until kStepsInFlight calls later.
+  // Brings the slots up to date and uploads the step. Aborts if the plan contradicts itself or the slots. The batch is
+  // valid until the next call, its arrays until kStepsInFlight calls later.
   const Batch& begin_step(const batching::StepPlan& plan);
-  // A decoding step of padding alone, which changes nothing: for preparing graphs. `rows` is a size that padded_rows()
-  // gives.
+  // A decoding step that consists of padding and changes nothing, for preparing graphs. `rows` is a size that
+  // Backend::padded_rows() returns.
   const Batch& padding_step(int64_t rows, uint32_t sample_features);
 
   // Of the sequence in a live slot, after begin_step().
@@ -48,14 +48,14 @@ class Slots {
     sampling::SamplingParams sampling;
     bool has_rules = false;
     int32_t length = 0;           // tokens that the device knows once every started step is done
-    int32_t length_max = 0;       // as many if all drafts of the last step are right; they are when there were none
+    int32_t length_max = 0;       // the same if all drafts of the last step turn out to be right
     std::vector<int32_t> blocks;  // KV blocks in order of position
   };
 
   Slot& live(int32_t slot);
   void release(int32_t slot);
   void admit(const batching::AdmittedSlot& admitted);
-  // Writes the beginning of a row of `table`, in order with the steps.
+  // Writes the beginning of a row of `table`, after the steps that are already started.
   void upload_row(const Tensor& table, int32_t slot, const std::vector<int32_t>& values);
   void add_work(const batching::SlotWork& work);
   void add_rows(const batching::SlotWork& work, const Slot& slot);
@@ -69,11 +69,11 @@ class Slots {
   std::vector<Slot> slots_;
   StepArrays arrays_;
   Buffer ids_, history_, block_table_, rules_;
-  // Rows on their way to the device, by step in turn: they must stay until the step is done.
+  // The rows that a step uploads. They must stay until the step is done.
   std::array<std::vector<std::vector<int32_t>>, Engine::kStepsInFlight> rows_staging_;
   size_t turn_ = 0;
   Batch batch_;
-  bool decode_only_ = false;  // every sequence processes the token drawn last, and draws one
+  bool decode_only_ = false;  // every sequence of the step processes the token drawn last, and draws one
 };
 
 }  // namespace optserve::engine

@@ -25,9 +25,9 @@ int64_t elements_max(StepArray array, const StepSizes& most) {
       return most.sequences;
     case kRowBegin:
       return most.sequences + 1;
-    case kTiles:  // a sequence and a row each; the last tile of a sequence may be short
+    case kTiles:  // each is a sequence and a row; the last tile of a sequence may be short
       return 2 * (most.rows / backend::kAttentionTileRows + most.sequences);
-    case kTableUpdates:  // row, column, block
+    case kTableUpdates:  // each is a row, a column and a block
       return 3 * most.table_updates;
     case kStepArrayCount:
       break;

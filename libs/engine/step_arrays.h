@@ -1,5 +1,5 @@
-// The small arrays of a step, side by side in one piece of memory, so that one copy brings them to the device. Where an
-// array lies depends on the sizes alone: steps of the same sizes can share a recorded graph.
+// The small arrays of a step, side by side in one piece of memory, so that one copy brings them to the device. The
+// places of the arrays depend only on their sizes, so that steps of the same sizes can share a recorded graph.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 
 namespace optserve::engine {
 
-// What they mean: engine/batch.h.
+// engine/batch.h says what they mean.
 enum StepArray : uint8_t {
   kNewIds,
   kSlots,
@@ -32,11 +32,11 @@ enum StepArray : uint8_t {
 // The most that a step holds, padding included.
 struct StepSizes {
   int64_t rows = 0;
-  int64_t sequences = 0;      // of which each draws one token, or fewer sequences draw more of them
+  int64_t sequences = 0;      // also the most tokens that a step draws
   int64_t table_updates = 0;  // KV blocks that enter a block table
 };
 
-// Device memory of the arrays of one step. Each array's part of it stands in step_arrays.cc; an array without one does
+// Device memory of the arrays of one step. step_arrays.cc gives the size of each array; a new array without a size does
 // not compile.
 size_t step_array_bytes(const StepSizes& most);
 
@@ -59,7 +59,8 @@ class StepArrays {
   backend::Backend& backend_;
   std::array<std::vector<int32_t>, kStepArrayCount> ints_;
   Buffer device_;
-  std::array<Buffer, Engine::kStepsInFlight> staging_;  // in turn: the copy of the step before may still be under way
+  std::array<Buffer, Engine::kStepsInFlight>
+      staging_;  // used in turn, since the copy of the previous step may not have ended
   size_t turn_ = 0;
   std::array<Tensor, kStepArrayCount> int_views_;
   Tensor sample_rows_view_;

@@ -9,6 +9,18 @@ uint64_t WorkspaceSizes::bytes(size_t element_bytes) const {
   return static_cast<uint64_t>(activations) * element_bytes + static_cast<uint64_t>(logits) * sizeof(float);
 }
 
+WorkspaceSizes workspace_widths(const model_spec::OptConfig& config, int64_t world) {
+  WorkspaceSizes sizes;
+  sizes.hidden = config.hidden;
+  sizes.embed = config.embed_dim;
+  sizes.qkv = 3 * config.hidden / world;
+  sizes.heads_out = config.hidden / world;
+  sizes.ffn = config.ffn / world;
+  sizes.vocab_local = config.vocab / world;
+  sizes.world = world;
+  return sizes;
+}
+
 Workspace::Workspace(backend::Backend& backend, const WorkspaceSizes& s)
     : sizes(s), compute_dtype_(backend.compute_dtype()) {
   const auto rows = [&](int64_t count, int64_t width) {

@@ -1,13 +1,15 @@
-// The temporaries of a step, allocated once for the largest one. A view of n rows is valid until the next step.
+// The memory for the intermediate results of a step, allocated once for the largest step. A view of its first n rows is
+// valid until the next step.
 #pragma once
 
-#include "engine/exec.h"
+#include "backend/backend.h"
+#include "comm/communicator.h"
 #include "model_spec/opt_config.h"
 
 namespace optserve::engine {
 
 struct WorkspaceSizes {
-  int64_t rows_max = 0;  // tokens of a step
+  int64_t rows_max = 0;  // most tokens of a step
   int64_t hidden = 0;
   int64_t embed = 0;      // width of the token table
   int64_t qkv = 0;        // of this rank
@@ -15,10 +17,13 @@ struct WorkspaceSizes {
   int64_t ffn = 0;        // of this rank
   int64_t vocab_local = 0;
   int64_t world = 1;
-  int64_t logit_rows_max = 0;
+  int64_t logit_rows_max = 0;  // most rows whose logits are computed at a time
 
   uint64_t bytes(size_t element_bytes) const;  // of the whole workspace
 };
+
+// The widths of one rank's part of a model that `world` ranks share. The numbers of rows are left at 0.
+WorkspaceSizes workspace_widths(const model_spec::OptConfig& config, int64_t world);
 
 struct Workspace {
   Workspace(backend::Backend& backend, const WorkspaceSizes& sizes);
@@ -26,9 +31,8 @@ struct Workspace {
   // Activations in the compute type, [rows, width].
   Tensor x(int64_t rows) const { return view(x_, rows, sizes.hidden); }  // residual stream
   Tensor y(int64_t rows) const { return view(y_, rows, sizes.hidden); }  // its norm, or the stream after one
-  Tensor partial(int64_t rows) const {
-    return view(partial_, rows, sizes.hidden);
-  }  // what a block adds, before its bias
+  // What a block adds to the stream, before its bias.
+  Tensor partial(int64_t rows) const { return view(partial_, rows, sizes.hidden); }
   Tensor embedded(int64_t rows) const { return view(embedded_, rows, sizes.embed); }
   Tensor qkv(int64_t rows) const { return view(qkv_, rows, sizes.qkv); }
   Tensor heads(int64_t rows) const { return view(heads_, rows, sizes.heads_out); }
@@ -51,6 +55,13 @@ struct Workspace {
   DType compute_dtype_;
   Buffer x_, y_, partial_, embedded_, qkv_, heads_, ffn_, head_hidden_, head_embedded_;
   Buffer local_logits_, gathered_logits_, logits_;
+};
+
+// What a layer needs to run. It is handed to every call, so that nothing is global.
+struct Exec {
+  backend::Backend& backend;
+  comm::Communicator& communicator;
+  Workspace& workspace;
 };
 
 }  // namespace optserve::engine

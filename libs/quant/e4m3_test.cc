@@ -9,7 +9,7 @@
 namespace optserve::quant {
 namespace e4m3_test {
 
-// What a code means by the definition of the format, in double.
+// The value of a code by the definition of the format, in double.
 double by_definition(uint8_t code) {
   const int exponent = (code >> 3) & 15;
   const double fraction = (code & 7) / 8.0;
@@ -19,7 +19,7 @@ double by_definition(uint8_t code) {
 
 bool is_nan_code(int code) { return (code & 0x7f) == 0x7f; }
 
-// The nearest code by comparing with every one; a tie goes to the even code.
+// The nearest code, found by comparing with every code; a tie goes to the even one.
 uint8_t nearest_by_search(float value) {
   const double magnitude = std::fabs(static_cast<double>(value));
   int best = 0;

@@ -1,4 +1,4 @@
-// The formats a weight may be stored in, one row each. A layer never names a format; it holds a Weight.
+// The formats in which a weight may be stored. Layers hold a Weight and never name a format.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,9 @@ struct QuantFormatInfo {
   QuantFormat format;
   std::string_view name;   // in manifests and on the command line
   DType storage;           // element type on disk
-  double bits_per_weight;  // including scales of groups; those of whole rows vanish
+  double bits_per_weight;  // including the scales of groups; the scales of whole rows are too few to count
   int64_t packed;          // weights in one element
-  int64_t group;           // inputs that share a scale; 0: plain, no scales; kWholeRow
+  int64_t group;           // inputs that share a scale, or kWholeRow; 0: the format is plain and has no scales
 };
 
 std::span<const QuantFormatInfo> quant_formats();
@@ -30,13 +30,14 @@ inline bool is_plain(QuantFormat format) { return info(format).group == 0; }
 // The format that stores plain elements of `dtype`, if there is one.
 std::optional<QuantFormat> plain_format(DType dtype);
 
-// Inputs of a row must be a multiple of this: groups are whole.
+// The inputs of a row must be a multiple of this, since groups are whole.
 int64_t input_multiple(QuantFormat format);
-// Of one row of `in` weights: elements of storage, and scales.
+// How many elements of `storage` and how many scales a row of `in` weights has.
 int64_t elements_per_row(QuantFormat format, int64_t in);
 int64_t scales_per_row(QuantFormat format, int64_t in);
 
-// How the scale of a row or group is chosen. Readers need not know.
+// How the scale of a row or group is chosen: so that the largest weight is representable, or so that the squared error
+// is least. Reading does not depend on it.
 enum class ScaleChoice : uint8_t { kMax, kLeastError };
 
 // A way to quantise: what is stored, and how scales are chosen.
@@ -46,9 +47,9 @@ struct Quantisation {
   bool operator==(const Quantisation&) const = default;
 };
 
-// Whether quantise_rows() does it; only formats with scales can be quantised to.
+// Whether quantise_rows() can do it: only formats with scales, and not every choice of them.
 bool is_known(const Quantisation& quantisation);
-// The spellings of command lines: kQuantisationNames (base/format_names.h).
+// Names are those of command lines: kQuantisationNames in base/format_names.h.
 std::optional<Quantisation> find_quantisation(std::string_view name);
 std::string_view quantisation_name(const Quantisation& quantisation);
 

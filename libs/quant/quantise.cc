@@ -14,27 +14,28 @@ namespace optserve::quant {
 namespace {
 
 constexpr int64_t kInt4Group = 128;
-constexpr size_t kLanes = 16;  // independent sums, so that their loop becomes vector code
+constexpr size_t kLanes = 16;  // independent sums, so that their loop is vectorised
 
-// The candidates of ScaleChoice::kLeastError: the scale of the largest magnitude times 1, 0.98, ... 0.62.
+// ScaleChoice::kLeastError tries these scales: the scale of the largest magnitude times 1, 0.98, ... 0.62.
 constexpr int kRatios = 20;
 constexpr float kRatioStep = 0.02f;
 
-// What is always_inline is compiled into quantise_row_baseline and quantise_row_avx2, for the instructions of each.
+// Functions that are always_inline are compiled twice, into quantise_row_baseline and into quantise_row_avx2.
 
-// Nearest integer, ties to even, of |x| < 2^22: adding 1.5 * 2^23 makes the FPU round at 1, and the sum's bits count.
+// The nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 makes the FPU round to integers, which are then
+// the low bits of the sum.
 [[gnu::always_inline]] inline int32_t round_to_int(float x) {
   constexpr float kShift = 0x1.8p23f;
   return std::bit_cast<int32_t>(x + kShift) - std::bit_cast<int32_t>(kShift);
 }
 
-// The value that stands for weight / scale. Clamped as an integer: comparing floats would keep loops from becoming
-// vector code.
+// The value for weight / scale. It is clamped as an integer, since comparing floats would keep compilers from
+// vectorising the loops.
 [[gnu::always_inline]] inline int32_t code_of(float exact, int32_t limit) {
   return std::clamp(round_to_int(exact), -limit, limit);
 }
 
-// Compared as integers, which order magnitudes as floats do and let the loop become vector code.
+// Compares bits as integers, which order magnitudes as floats do and let the loop be vectorised.
 [[gnu::always_inline]] inline float largest_magnitude(const float* row, int64_t count) {
   int32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<int32_t>(row[i]) & 0x7fffffff);
@@ -42,7 +43,7 @@ constexpr float kRatioStep = 0.02f;
   return std::bit_cast<float>(largest);
 }
 
-// Never so small that its inverse overflows, nor so large that `limit` scales do.
+// A scale is never so small that its inverse overflows, nor so large that scale * limit does.
 [[gnu::always_inline]] inline float scale_of(float largest, float limit) {
   const float scale = std::max(largest / limit, std::numeric_limits<float>::min());
   return scale * limit <= std::numeric_limits<float>::max() ? scale : std::nextafter(scale, 0.0f);
@@ -128,7 +129,8 @@ void quantise_row_baseline(const Quantisation& how, const float* row, int64_t in
 }
 
 #if defined(__x86_64__)
-// The same operations on wider vectors: without FMA, so that the bytes are the same.
+// The same operations on wider vectors. There is no FMA here, so that the bytes are the same; therefore this is not
+// OPTSERVE_AVX2.
 __attribute__((target("avx2"))) void quantise_row_avx2(const Quantisation& how, const float* row, int64_t in,
                                                        std::byte* values, float* scales) {
   quantise_row(how, row, in, values, scales);
@@ -165,7 +167,7 @@ void dequantise_int4(const std::byte* values, int64_t count, const float* scales
   }
 }
 
-// The number of rows that the three spans hold alike.
+// The number of rows of the three spans, which must agree.
 size_t check_rows(QuantFormat format, int64_t in, size_t weights, size_t values, size_t scales) {
   check(!is_plain(format), "quantised rows: a plain format");
   check(in > 0 && in % input_multiple(format) == 0, "quantised rows: inputs are no whole groups");

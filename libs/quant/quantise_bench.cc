@@ -1,4 +1,5 @@
-// Speed of quantising and back: bytes/s counts fp16 input, as the converter reads it, or fp16 output.
+// The speed of quantising and dequantising. Bytes are those of the weights in fp16, as the converter reads or writes
+// them.
 #include <benchmark/benchmark.h>
 
 #include <random>

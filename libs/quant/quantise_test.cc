@@ -13,7 +13,7 @@ namespace optserve::quant {
 namespace quantise_test {
 
 constexpr float kSmallest = std::numeric_limits<float>::min();
-constexpr float kSlack = 1.0f + 1e-5f;  // products in fp32
+constexpr float kSlack = 1.0f + 1e-5f;  // for the rounding of products in fp32
 
 const Quantisation kInt8{QuantFormat::kInt8, ScaleChoice::kMax};
 const Quantisation kInt8Mse{QuantFormat::kInt8, ScaleChoice::kLeastError};
@@ -41,7 +41,7 @@ std::vector<float> dequantise(const Quantisation& how, const Quantised& from, in
   return out;
 }
 
-// The value that stands for weight `i` of a single row, by the description of the format.
+// The value of weight `i` of a single row, as the format is described.
 float value_of(QuantFormat format, const std::vector<std::byte>& values, size_t i) {
   if (format == QuantFormat::kInt8) return static_cast<float>(static_cast<int8_t>(values[i]));
   if (format == QuantFormat::kFp8) return e4m3_to_float(static_cast<uint8_t>(values[i]));
@@ -57,7 +57,7 @@ size_t group_of(QuantFormat format, int64_t in) { return static_cast<size_t>(in 
 
 class Quantise : public ::testing::Test {
  protected:
-  // Weights of a normal distribution of any width, some of them far out, some zero.
+  // Weights of a normal distribution of any width, with some outliers and some zeros.
   std::vector<float> random_row(int64_t in) {
     std::normal_distribution<float> normal(0, std::ldexp(1.0f, static_cast<int>(random_() % 40) - 20));
     std::vector<float> row(static_cast<size_t>(in));
@@ -68,7 +68,7 @@ class Quantise : public ::testing::Test {
     }
     return row;
   }
-  // A number of inputs that the format allows; odd ones where it can.
+  // A number of inputs that the format allows, odd if possible.
   int64_t random_inputs(QuantFormat format) {
     return input_multiple(format) * (1 + static_cast<int64_t>(random_() % (format == QuantFormat::kInt4 ? 5 : 700)));
   }
@@ -153,7 +153,7 @@ TEST_F(Quantise, LeastErrorIsNeverWorseAndBetterWhereOneWeightIsFarOut) {
 }
 
 TEST_F(Quantise, LeastErrorFindsTheScaleOfAnExhaustiveSearch) {
-  // One weight far out and many that its clipping would serve: the search must clip, and how far is checked in double.
+  // With one outlier and many small weights the least error needs clipping. A search in double checks by how much.
   std::vector<float> row(20000);
   std::normal_distribution<float> normal(0, 1);
   for (float& weight : row) weight = normal(random_);
@@ -245,7 +245,7 @@ TEST_F(Quantise, Int4PacksTheFirstOfTwoInputsIntoTheLowerHalf) {
   EXPECT_EQ(stored.values[2], std::byte{0});
 }
 
-// Files are read as they are, with codes that quantise_rows never writes.
+// Files may contain codes that quantise_rows() never writes; they are read as they are.
 TEST_F(Quantise, EveryByteHasAMeaning) {
   std::vector<std::byte> bytes(256);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i);

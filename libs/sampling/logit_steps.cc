@@ -23,7 +23,7 @@ double log_sum_exp(std::span<const float> logits, float largest) {
 
 float finite_logprob(double logprob) { return static_cast<float>(std::max(logprob, -double{FLT_MAX})); }
 
-// Where a truncation ends: logits above `logit` stay, and of those equal to it the first `equals` in order of ids.
+// Where a truncation ends: logits above `logit` stay, and of those equal to it the first `equals` in the order of ids.
 struct Cut {
   float logit;
   int64_t equals;
@@ -43,7 +43,7 @@ using Candidate = SamplerScratch::Candidate;
 
 bool is_better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
-// The cut that keeps the first `kept` candidates, of which the last is the worst.
+// The cut that keeps the first `kept` candidates, the last of which is the worst.
 Cut cut_after(std::span<const Candidate> candidates, size_t kept) {
   Cut cut{candidates[kept - 1].logit, 0};
   for (const Candidate& candidate : candidates.first(kept)) cut.equals += candidate.logit == cut.logit;
@@ -52,8 +52,8 @@ Cut cut_after(std::span<const Candidate> candidates, size_t kept) {
 
 size_t count_blocks(size_t n, size_t block) { return (n + block - 1) / block; }
 
-// Fills scratch.candidates with the ids whose `values`, logits or weights, are at least `floor`, -infinity excluded.
-// Needs scratch.block_maxima of the same values.
+// Fills scratch.candidates with the ids whose `values`, which are logits or weights, are at least `floor` and above
+// -infinity. scratch.block_maxima must be those of the same values.
 void collect(std::span<const float> values, float floor, std::span<const float> logits, std::span<const float> weights,
              SamplerScratch& scratch) {
   scratch.candidates.clear();
@@ -71,7 +71,7 @@ void collect_best(std::span<const float> logits, std::span<const float> weights,
                   SamplerScratch& scratch) {
   const size_t blocks = count_blocks(logits.size(), kMaxBlock);
   widest_scan().block_maxima(logits.data(), logits.size(), scratch.block_maxima.data());
-  // If k blocks have a logit of at least x, so have k ids: the k best are among those.
+  // If k blocks have a logit of at least x, then at least k ids do, and the k best are among those.
   float floor = kMinusInfinity;
   if (wanted <= blocks) {
     const std::span<float> ranked = std::span(scratch.ranked_maxima).first(blocks);
@@ -83,8 +83,8 @@ void collect_best(std::span<const float> logits, std::span<const float> weights,
   collect(logits, floor, logits, weights, scratch);
 }
 
-// Moves the fewest best candidates that weigh at least `wanted` to the front and returns their number. Halves the range
-// that holds the last of them, so that all candidates are looked at about twice and none are sorted.
+// Moves the fewest best candidates that together weigh at least `wanted` to the front and returns their number. It
+// halves the range that contains the last of them, so that it reads each candidate about twice and sorts none.
 size_t select_weight(std::span<Candidate> candidates, double wanted) {
   size_t low = 0, high = candidates.size();  // the last one kept is in [low, high)
   double before = 0;                         // weight of [0, low)
@@ -129,7 +129,7 @@ TokenId greedy(std::span<const float> logits) {
 
 void weigh(std::span<const float> logits, float temperature, std::span<float> weights) {
   const float largest = range_of(logits).largest;
-  // A temperature too small to invert acts as the smallest that can be.
+  // A temperature too small to be inverted is treated as the smallest that can be.
   const float scale = std::min(1.0f / temperature, FLT_MAX);
   widest_scan().exponentials(logits.data(), logits.size(), largest, scale, weights.data());
 }
@@ -174,7 +174,7 @@ void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary 
   if (weights.empty()) return;
   widest_scan().running_sums(weights.data(), weights.size(), scratch.block_sums.data());
   const double total = scratch.block_sums[count_blocks(weights.size(), kSumBlock) - 1];
-  // All ids below this weight together hold less than half of what may be left out.
+  // All ids below this weight together have less than half of the weight that may be left out.
   const double negligible = (1.0 - static_cast<double>(p)) * total / static_cast<double>(weights.size()) / 2;
   widest_scan().block_maxima(weights.data(), weights.size(), scratch.block_maxima.data());
   collect(weights, static_cast<float>(negligible), logits, weights, scratch);
@@ -197,7 +197,8 @@ void typical_p(std::span<float> logits, std::span<float> weights, float p, Sampl
     log_sum += static_cast<double>(weight) * std::log(static_cast<double>(weight));
   }
   if (total == 0) return;
-  const double expected = log_sum / total;  // -log p of an id differs from the entropy as its log weight from this
+  // The distance of -log p from the entropy is the distance of the log weight from this.
+  const double expected = log_sum / total;
   scratch.candidates.clear();
   for (size_t i = 0; i < weights.size(); ++i) {
     if (weights[i] == 0.0f) continue;
@@ -220,7 +221,7 @@ TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scr
   size_t block = 0;
   while (block + 1 < blocks && scratch.block_sums[block] < target) ++block;
   double running = block == 0 ? 0.0 : scratch.block_sums[block - 1];
-  TokenId last = -1;  // rounding may leave the running sum below a target that the block's sum reaches
+  TokenId last = -1;  // with rounding, the running sum may stay below a target that the sum of the block reaches
   for (size_t i = block * kSumBlock; i < std::min((block + 1) * kSumBlock, weights.size()); ++i) {
     if (weights[i] == 0.0f) continue;
     running += static_cast<double>(weights[i]);
@@ -240,7 +241,7 @@ bool divides_first(const SamplingParams& params) {
 
 void divide_by_temperature(std::span<float> logits, const SamplingParams& params) {
   if (params.temperature == 1.0f) return;
-  // Without the least one, quotients pass the largest float and all become equal.
+  // With a smaller temperature the quotients would exceed the largest float and become equal.
   constexpr float kLeast = 1e-6f;
   const bool faster_transformer = params.profile == SamplingProfile::kFasterTransformer;
   const float temperature = faster_transformer ? params.temperature + kLeast : std::max(params.temperature, kLeast);
@@ -253,7 +254,10 @@ void penalise(std::span<float> logits, const SampleRow& row, SamplerScratch& scr
   const auto generated = row.history.subspan(static_cast<size_t>(row.prompt_tokens));
   const bool metaseq = params.profile == SamplingProfile::kMetaseq;
   const auto charge = [&](std::span<const TokenId> used, float presence, float frequency) {
-    if (metaseq) presence = std::max(presence, 0.0f), frequency = std::max(frequency, 0.0f);
+    if (metaseq) {
+      presence = std::max(presence, 0.0f);
+      frequency = std::max(frequency, 0.0f);
+    }
     if (presence == 0.0f && frequency == 0.0f) return;
     logit_steps::presence_and_frequency(logits, used, presence, frequency, scratch);
   };
@@ -283,7 +287,7 @@ TokenId draw_weighed(std::span<float> logits, std::span<float> weights, const Sa
   return logit_steps::draw(weights, uniform_at(params.seed, static_cast<uint64_t>(row.position)), scratch);
 }
 
-// The first four steps: what is drawn from, in scratch.logits.
+// The first four steps. Leaves the logits to draw from in scratch.logits.
 std::span<float> edit(std::span<const float> original, const SampleRow& row, const DrawableIds& ids,
                       SamplerScratch& scratch) {
   const std::span<float> logits = std::span(scratch.logits).first(original.size());
@@ -295,7 +299,7 @@ std::span<float> edit(std::span<const float> original, const SampleRow& row, con
   return logits;
 }
 
-// The best of `logits` as they are ranked, less `normalizer`.
+// The best of `logits` in their order, less `normalizer`.
 void take_best(std::span<const float> logits, double normalizer, std::span<TokenId> ids, std::span<float> logprobs,
                SamplerScratch& scratch) {
   collect_best(logits, logits, ids.size(), scratch);

@@ -1,32 +1,32 @@
-// From logits to a token: the reference chain, on the CPU. Every backend gives the same distribution; the order is
+// From logits to a token, on the CPU: the chain of steps that every backend follows. Its order is
 //
 //   1. bias                     of the rules, added to the logits
-//   2. repetition penalty       prompt and generated ids, each once
-//   3. presence and frequency   generated ids; and of the prompt's ids, if asked for
+//   2. repetition penalty       of prompt and generated ids, once for each id
+//   3. presence and frequency   of generated ids; of the ids of the prompt as well, if asked for
 //   4. masks                    pad, padding of the vocabulary; banned ids, ids outside a list of allowed ones, ids
 //                               that would complete a bad word; the end-of-text id and stop ids while too few
 //                               tokens are generated
 //   5. greedy                   temperature 0 or top-k 1: the largest logit, the lowest id among equals; done
 //   6. temperature              logits divided by it
-//   7. min-p                    ids whose probability is at least that share of the best one's
-//   8. top-k                    the k largest logits, lower ids first among equals
-//   9. top-p                    of what is left, the fewest ids, largest first, whose probabilities reach p, as it is
-//                               after its decay: for each token since the last reset id, or the first generated one,
-//                               beyond the first `top_p_decay_after`, p becomes max(p * decay, min)
-//  10. typical-p                of what is left, renormalised, the fewest ids, nearest first in |-log p - entropy| as
-//                               floats, lower ids first among equals, whose probabilities reach it
-//  11. draw                     inverse distribution function in order of ids, with the uniform number of (seed,
-//                               position)
+//   7. min-p                    keeps ids whose probability is at least that share of the best one's
+//   8. top-k                    keeps the k largest logits, lower ids first among equals
+//   9. top-p                    keeps of these the fewest ids, largest first, whose probabilities add up to p. With a
+//                               decay, p becomes max(p * decay, min) for each token that was generated since the last
+//                               reset id, not counting the first `top_p_decay_after` of them
+//  10. typical-p                of these, renormalised, the fewest ids whose probabilities add up to it, in the order
+//                               of |-log p - entropy| (as floats), lower ids first among equals
+//  11. draw                     by the inverse of the distribution function, in the order of ids, with the uniform
+//                               number of (seed, position)
 //
-// Penalties stand before temperature and the id that crosses p is kept, as in vLLM. Profiles differ in this:
+// As in vLLM, penalties come before the temperature, and the id that crosses p is kept. Profiles differ in this:
 //
 //   kFasterTransformer   temperature + 1e-6 where it is not 1, and before the penalties; the presence penalty counts
 //                        the prompt's ids too; of the id that crosses p only the part of its weight below p counts
-//   kMetaseq             temperature, of at least 1e-6, before the penalties; penalties below 0 do nothing, repetition
-//                        is none
+//   kMetaseq             temperature, of at least 1e-6, before the penalties; penalties below 0 do nothing; there is no
+//                        repetition penalty
 //
 // A temperature of 0 divides nothing in any profile.
-// Everything is deterministic: equal inputs give equal tokens whatever else is sampled at the same time.
+// Equal inputs give equal tokens, whatever else is sampled at the same time.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ struct DrawnToken {
   float logprob = 0;   // log softmax of the logits as they came in, over all real ids
 };
 
-// Memory of one sampling thread; sized once, used for any number of rows.
+// The working memory of one sampling thread. It is allocated once and serves any number of rows.
 class SamplerScratch {
  public:
   explicit SamplerScratch(int64_t vocab);
@@ -59,20 +59,20 @@ class SamplerScratch {
   std::vector<int32_t> occurrences;  // zero between steps
   std::vector<double> block_sums;
   std::vector<float> block_maxima, ranked_maxima;
-  std::vector<Candidate> candidates;  // the ids among which a cut falls
+  std::vector<Candidate> candidates;  // the ids among which a truncation ends
 };
 
 // The whole chain for one row. logits: [at least ids.vocab_real], not changed.
 DrawnToken draw_token(std::span<const float> logits, const SampleRow& row, const DrawableIds& ids,
                       SamplerScratch& scratch);
 
-// The best ids by logit, lower ids first among equals, and their log softmax; as many as `ids` has room for, -1 where
-// there are fewer or a logit is not finite.
+// The ids with the largest logits, lower ids first among equals, and their log softmax. Fills `ids`, with -1 where
+// there are no more, and everywhere if a logit is not finite.
 void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::span<float> logprobs,
                  SamplerScratch& scratch);
 
-// The same of what a row may draw, in the order of its logits after biases, penalties and masks: such a logit less the
-// logarithm of the sum of exponentials of the logits as they came.
+// The same for what a row may draw, in the order of its logits after biases, penalties and masks. The log-probability
+// is such a logit less the log of the sum of exponentials of the original logits.
 void best_allowed_tokens(std::span<const float> logits, const SampleRow& row, const DrawableIds& drawable,
                          std::span<TokenId> ids, std::span<float> logprobs, SamplerScratch& scratch);
 
@@ -84,13 +84,13 @@ namespace logit_steps {
 
 // Adds the biases of the rules.
 void bias(std::span<float> logits, const RuleView& rules);
-// Each distinct id of `history`: l > 0 ? l / penalty : l * penalty, held within the finite floats.
+// For each distinct id of `history`: l > 0 ? l / penalty : l * penalty, clamped to finite floats.
 void repetition_penalty(std::span<float> logits, std::span<const TokenId> history, float penalty,
                         SamplerScratch& scratch);
-// Each distinct id of `used`: l -= presence + occurrences * frequency.
+// For each distinct id of `used`: l -= presence + occurrences * frequency.
 void presence_and_frequency(std::span<float> logits, std::span<const TokenId> used, float presence, float frequency,
                             SamplerScratch& scratch);
-// -infinity for what may not be drawn.
+// Sets the logits of ids that may not be drawn to -infinity.
 void mask(std::span<float> logits, const SampleRow& row, const DrawableIds& ids);
 // Id of the largest logit, the lowest among equals; -1 if all are -infinity.
 TokenId greedy(std::span<const float> logits);
@@ -98,17 +98,17 @@ TokenId greedy(std::span<const float> logits);
 void weigh(std::span<const float> logits, float temperature, std::span<float> weights);
 // Sets logits to -infinity and weights to 0 where a weight is below `p` (the largest is 1).
 void min_p(std::span<float> logits, std::span<float> weights, float p);
-// The same outside the k best.
+// Does the same outside the k best ids.
 void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch);
 // The top-p of a row after its decay.
 float effective_top_p(const SampleRow& row);
-// What becomes of the weight of the id that crosses a limit.
+// How much weight the id that crosses a limit keeps.
 enum class Boundary : uint8_t { kWhole, kPart };
-// The same outside the smallest set of best ids that holds `p` of all weight. kPart: the worst of them keeps only what
-// brings the set to `p`.
+// Does the same outside the smallest set of best ids that holds the share `p` of all weight. With kPart, the worst of
+// them keeps only as much weight as brings the set to `p`.
 void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary boundary, SamplerScratch& scratch);
-// The same outside the smallest set of ids that holds `p` of all weight, those first whose log weight is nearest to its
-// expectation; lower ids first among equals.
+// Does the same outside the smallest set of ids that holds the share `p` of all weight, where ids come first whose log
+// weight is nearest to its expected value; lower ids first among equals.
 void typical_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch);
 // The first id whose running sum of weights reaches `uniform` of the total; uniform in (0, 1].
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch);

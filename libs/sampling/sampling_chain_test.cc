@@ -9,6 +9,7 @@
 #include <random>
 #include <set>
 
+#include "sampling/draw_case.h"
 #include "sampling/logit_steps.h"
 #include "sampling/random.h"
 
@@ -17,26 +18,9 @@ namespace sampling_chain_test {
 
 constexpr double kNever = -INFINITY;
 
-// A row with what it points to.
-struct Case {
-  SamplingParams params;
-  TokenRules rules;
-  std::vector<TokenId> history;
-  int64_t prompt_tokens = 0;
-  bool allow_end = true;
-  std::vector<int32_t> words;
-
-  SampleRow row() {
-    words = pack(rules);
-    return {params, static_cast<int64_t>(history.size()), allow_end, history, prompt_tokens, words};
-  }
-};
-
-constexpr DrawableIds drawable(int64_t vocab) { return {vocab, 2, 1}; }
-
 // --- the naive chain
 
-std::vector<double> naive_edited(const std::vector<float>& logits, const Case& c) {
+std::vector<double> naive_edited(const std::vector<float>& logits, const DrawCase& c) {
   const SamplingParams& p = c.params;
   std::vector<double> out(logits.begin(), logits.end());
   const auto vocab = static_cast<TokenId>(out.size());
@@ -83,7 +67,7 @@ std::vector<size_t> ranked(const std::vector<double>& values) {
   return order;
 }
 
-double naive_top_p(const Case& c) {
+double naive_top_p(const DrawCase& c) {
   double p = static_cast<double>(c.params.top_p);
   int64_t since = 0;
   for (auto i = static_cast<int64_t>(c.history.size()) - 1; i >= c.prompt_tokens; --i, ++since) {
@@ -112,7 +96,7 @@ void keep_mass(std::vector<double>& weights, const std::vector<size_t>& order, d
 }
 
 // The probability of each id; all mass on one if the case is greedy.
-std::vector<double> naive_distribution(const std::vector<float>& logits, const Case& c) {
+std::vector<double> naive_distribution(const std::vector<float>& logits, const DrawCase& c) {
   const SamplingParams& p = c.params;
   const std::vector<double> edited = naive_edited(logits, c);
   const std::vector<size_t> order = ranked(edited);
@@ -205,8 +189,8 @@ class SamplingChain : public testing::Test {
     if (chance(30)) rules.top_p_reset_ids = ids(pick(1, 4), vocab);
     return rules;
   }
-  Case any_case(int64_t vocab) {
-    Case c;
+  DrawCase any_case(int64_t vocab) {
+    DrawCase c;
     c.params = any_params();
     c.history = ids(pick(0, 40), vocab);
     c.prompt_tokens = pick(0, static_cast<int64_t>(c.history.size()));
@@ -238,7 +222,7 @@ class SamplingChain : public testing::Test {
     const double k = std::max(1, degrees), z = 5.2;
     return k * std::pow(1 - 2 / (9 * k) + z * std::sqrt(2 / (9 * k)), 3);
   }
-  std::vector<int> frequencies(const std::vector<float>& logits, Case c, int draws) {
+  std::vector<int> frequencies(const std::vector<float>& logits, DrawCase c, int draws) {
     std::vector<int> found(logits.size());
     SamplerScratch scratch(static_cast<int64_t>(logits.size()));
     SampleRow row = c.row();
@@ -260,7 +244,7 @@ TEST_F(SamplingChain, DrawsWhatTheNaiveChainDraws) {
     const int64_t vocab = pick(3, 700);
     auto l = logits(vocab);
     if (chance(50)) std::ranges::for_each(l, [](float& x) { x = std::round(x); });  // ties
-    Case c = any_case(vocab);
+    DrawCase c = any_case(vocab);
     SamplerScratch scratch(vocab);
     const DrawnToken drawn = draw_token(l, c.row(), drawable(vocab), scratch);
     const auto expected = naive_distribution(l, c);
@@ -308,7 +292,7 @@ TEST_F(SamplingChain, FrequenciesFollowTheDistribution) {
   }
   const auto l = logits(61);
   for (const auto& [name, params] : methods) {
-    Case c = any_case(61);
+    DrawCase c = any_case(61);
     c.params = params;
     c.rules = {};
     const auto expected = naive_distribution(l, c);
@@ -321,7 +305,7 @@ TEST_F(SamplingChain, FrequenciesFollowTheDistribution) {
 TEST_F(SamplingChain, AnotherDistributionIsNoticed) {
   constexpr int kDraws = 20'000;
   const auto l = logits(61);
-  Case c, other;
+  DrawCase c, other;
   c.params.temperature = 1.0f;
   other.params.temperature = 1.1f;
   const auto [statistic, degrees] = chi_square(frequencies(l, other, kDraws), naive_distribution(l, c), kDraws);
@@ -339,7 +323,7 @@ TEST_F(SamplingChain, SurvivesUglyLogits) {
     rows[4][static_cast<size_t>(pick(0, vocab - 1))] = nan;
     rows[5][static_cast<size_t>(pick(0, vocab - 1))] = chance(50) ? inf : -inf;
     for (size_t i = 0; i < rows.size(); ++i) {
-      Case c = any_case(vocab);
+      DrawCase c = any_case(vocab);
       SamplerScratch scratch(vocab);
       const DrawnToken drawn = draw_token(rows[i], c.row(), drawable(vocab), scratch);
       if (i >= 4) {
@@ -374,7 +358,7 @@ TEST_F(SamplingChain, BestTokensAreTheSortedOnes) {
 
 TEST_F(SamplingChain, MinPOfOneKeepsTheBestOnes) {
   const std::vector<float> l{0, 9, 9, 2, 2, 1.5f};  // 1 is the pad id
-  Case c;
+  DrawCase c;
   c.params = {.temperature = 0.7f, .min_p = 1};
   c.rules.logit_bias = {{2, -100}};
   const auto found = frequencies(l, c, 2'000);

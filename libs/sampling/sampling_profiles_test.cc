@@ -4,28 +4,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sampling/draw_case.h"
 #include "sampling/logit_steps.h"
 #include "sampling/validate_params.h"
 
 namespace optserve::sampling {
 namespace sampling_profiles_test {
 
-// A row with what it points to.
-struct Case {
-  SamplingParams params;
-  TokenRules rules;
-  std::vector<TokenId> history;
-  int64_t prompt_tokens = 0;
-  bool allow_end = true;
-  std::vector<int32_t> words;
-
-  SampleRow row() {
-    words = pack(rules);
-    return {params, static_cast<int64_t>(history.size()), allow_end, history, prompt_tokens, words};
-  }
-};
-
-constexpr DrawableIds drawable(int64_t vocab) { return {vocab, 2, 1}; }
+TokenId drawn(const std::vector<float>& logits, DrawCase& c) {
+  SamplerScratch scratch(static_cast<int64_t>(logits.size()));
+  return draw_token(logits, c.row(), drawable(scratch.vocab()), scratch).token;
+}
 
 TEST(SamplingProfiles, TheLeastTemperatureTellsLogitsApart) {
   const std::vector<float> l{0, 0, 0, 3, 4, -5};
@@ -33,7 +22,7 @@ TEST(SamplingProfiles, TheLeastTemperatureTellsLogitsApart) {
   for (const auto profile :
        {SamplingProfile::kDefault, SamplingProfile::kFasterTransformer, SamplingProfile::kMetaseq}) {
     for (const float temperature : {1e-42f, 1e-20f, 1e-6f, 1e-3f}) {
-      Case c;
+      DrawCase c;
       c.params = {.temperature = temperature, .profile = profile};
       SampleRow row = c.row();
       for (row.params.seed = 0; row.params.seed < 50; ++row.params.seed) {
@@ -49,7 +38,7 @@ TEST(SamplingProfiles, FasterTransformerAddsToTheTemperature) {
   const std::vector<float> l{-9, -9, -9, 2e-6f, 0};
   SamplerScratch scratch(5);
   const auto share = [&](SamplingProfile profile) {
-    Case c;
+    DrawCase c;
     c.params = {.temperature = 1e-6f, .profile = profile};
     SampleRow row = c.row();
     int best = 0;
@@ -65,49 +54,46 @@ TEST(SamplingProfiles, FasterTransformerAddsToTheTemperature) {
 
 TEST(SamplingProfiles, TopK1StillDividesBeforeItPenalises) {
   const std::vector<float> l{0, 0, 0, 3, 2};
-  SamplerScratch scratch(5);
-  Case c;
+  DrawCase c;
   c.history = {3};
   c.params = {.temperature = 0.5f, .top_k = 1, .presence_penalty = 1.5f};
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
   c.params.profile = SamplingProfile::kFasterTransformer;  // 6 - 1.5 against 4
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  EXPECT_EQ(drawn(l, c), 3);
   c.params.temperature = 0;  // divides nothing
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
 }
 
 TEST(SamplingProfiles, MetaseqIgnoresPenaltiesBelowZero) {
   const std::vector<float> l{0, 0, 0, 1, 2};
-  SamplerScratch scratch(5);
-  Case c;
+  DrawCase c;
   c.history = {3};
   c.params = {.temperature = 1, .top_k = 2, .presence_penalty = -2, .profile = SamplingProfile::kMetaseq};
   c.params.top_p = 1e-6f;  // the best one
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
   c.params.profile = SamplingProfile::kDefault;
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  EXPECT_EQ(drawn(l, c), 3);
 }
 
 TEST(SamplingProfiles, FasterTransformerDividesBeforeItPenalises) {
   // l / T - a and (l - a) / T have another order of the two.
   const std::vector<float> l{0, 0, 0, 3, 2};
-  SamplerScratch scratch(5);
-  Case c;
+  DrawCase c;
   c.history = {3};
   c.prompt_tokens = 1;  // its presence penalty counts the prompt too
   c.params = {.temperature = 0.5f, .top_p = 1e-6f, .presence_penalty = 1.5f};
   c.params.profile = SamplingProfile::kFasterTransformer;
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 3);
+  EXPECT_EQ(drawn(l, c), 3);
   c.params.profile = SamplingProfile::kDefault;
   c.params.prompt_presence_penalty = 1.5f;
-  EXPECT_EQ(draw_token(l, c.row(), drawable(5), scratch).token, 4);
+  EXPECT_EQ(drawn(l, c), 4);
 }
 
 TEST(SamplingProfiles, FasterTransformerCutsWithinTheLastToken) {
   const std::vector<float> l{std::log(0.6f), -50, -50, std::log(0.4f)};
   SamplerScratch scratch(4);
   const auto share = [&](SamplingProfile profile) {
-    Case c;
+    DrawCase c;
     c.params = {.top_p = 0.8f, .profile = profile};
     SampleRow row = c.row();
     int second = 0;
@@ -122,7 +108,7 @@ TEST(SamplingProfiles, FasterTransformerCutsWithinTheLastToken) {
 }
 
 TEST(SamplingProfiles, TopPDecaysAndStartsAgain) {
-  Case c;
+  DrawCase c;
   c.params = {.top_p = 0.8f, .top_p_decay = 0.5f, .top_p_min = 0.15f};
   c.rules.top_p_reset_ids = {9};
   const auto p = [&](std::vector<TokenId> history) {

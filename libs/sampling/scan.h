@@ -1,23 +1,23 @@
-// Passes over a whole vocabulary. They are compiled twice, for any machine and for AVX2 with FMA; the loops themselves
-// are in scan_kernel.h.
+// Passes over the logits of a whole vocabulary, where sampling on the CPU spends its time. Each is compiled twice, for
+// any machine and for AVX2 (base/avx2.h).
 #pragma once
 
 #include <cstddef>
 
 namespace optserve::sampling {
 
-inline constexpr size_t kSumBlock = 512;  // weights added up before a running sum is noted
+inline constexpr size_t kSumBlock = 512;  // weights between two entries of the running sums
 inline constexpr size_t kMaxBlock = 32;   // values that share one maximum
 
 struct LogitRange {
-  bool finite;    // no NaN, no infinity
-  float largest;  // -infinity if there are none
+  bool finite;    // there is no NaN and no infinity
+  float largest;  // -infinity for no logits
 };
 
 struct ScanKernels {
   LogitRange (*range)(const float* logits, size_t n);
-  // terms[i] = exp((logits[i] - largest) * scale) unless terms is null; returns their sum. scale >= 0, logits <=
-  // largest.
+  // Computes terms[i] = exp((logits[i] - largest) * scale) and returns their sum; with null `terms` only the sum.
+  // `scale` is not negative, and no logit is above `largest`.
   double (*exponentials)(const float* logits, size_t n, float largest, float scale, float* terms);
   // running[b] = sum of the weights of blocks 0 to b; the last block may be short.
   void (*running_sums)(const float* weights, size_t n, double* running);
@@ -28,7 +28,7 @@ struct ScanKernels {
 };
 
 const ScanKernels& baseline_scan();
-// Null where this build or this machine has no AVX2 and FMA.
+// Null on a machine without AVX2.
 const ScanKernels* avx2_scan();
 const ScanKernels& widest_scan();
 

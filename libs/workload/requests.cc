@@ -11,10 +11,10 @@ namespace optserve::workload {
 namespace {
 
 constexpr TokenId kStart = 2;          // </s>, which starts every OPT prompt
-constexpr TokenId kFirstOrdinary = 4;  // below are <s>, <pad>, </s> and <unk>
+constexpr TokenId kFirstOrdinary = 4;  // the ids below are <s>, <pad>, </s> and <unk>
 constexpr double kSigma = 1.0;
 
-// The standard library's distributions differ from one library to the next; its generators do not.
+// Standard libraries have the same generators but different distributions, so the distributions here are our own.
 class Draw {
  public:
   explicit Draw(uint64_t seed) : generator_(seed) {}
@@ -37,7 +37,7 @@ class Draw {
   std::mt19937_64 generator_;
 };
 
-// Of a run of a batch; the numbers stay apart for any reasonable seed.
+// The seed of a run of a batch. Runs of near seeds get different ones.
 uint64_t seed_of(const BenchSpec& spec, int32_t batch, int32_t run) {
   return spec.seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(batch) * 1'000'003 + static_cast<uint64_t>(run);
 }

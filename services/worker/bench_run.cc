@@ -41,7 +41,7 @@ class Bench {
         bounds_{static_cast<int32_t>(engine.config().max_positions), static_cast<int32_t>(engine.config().vocab_real)} {
   }
 
-  // The measured runs of one batch (0: of the throughput benchmark) as one event.
+  // Reports the measured runs of one batch as one event. Batch 0 stands for the throughput benchmark.
   void measure(int32_t batch) {
     json event = {{"event", "measurement"}, {"kind", workload::bench_kind_name(spec_.kind)}};
     if (batch > 0) event["batch"] = batch;
@@ -77,7 +77,7 @@ class Bench {
     host_.emit(event);
   }
 
-  // A batch runs as one or not at all: what waits or is preempted would be measured as something else.
+  // A batch must run as a whole: sequences that wait or are preempted would make it a measurement of something else.
   std::optional<std::string> why_not_fitting(int32_t batch) const {
     const engine::EngineOptions& options = engine_.options();
     if (batch > options.max_sequences) {

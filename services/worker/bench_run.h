@@ -1,5 +1,5 @@
-// A benchmark straight on a group's engine: rank 0 runs it instead of serving and tells what it sees as JSON objects,
-// one a line on standard output (docs/benchmarks/README.md lists them).
+// A benchmark of a group's engine by itself. Rank 0 runs it instead of serving, and reports it as JSON objects, one on
+// each line of standard output (docs/benchmarks/README.md lists them).
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@ struct BenchHost {
   const Clock& clock;
   std::function<void(const nlohmann::json&)> emit;
   std::function<bool()> is_stopped = [] { return false; };
-  bool prefix_cache = false;  // within a run; each run begins with an empty one
+  bool prefix_cache = false;  // within a run; each run begins with an empty cache
   int draft_tokens = 0;
   batching::DraftSource* draft_source = nullptr;  // may be null
 };
@@ -27,7 +27,7 @@ struct BenchHost {
 void run_bench(engine::GroupLeader& leader, const engine::Engine& engine, const workload::BenchSpec& spec,
                const BenchHost& host);
 
-// What rank 0 does instead of serving when options.bench is set: events go to standard output, SIGTERM ends it early.
+// What rank 0 does instead of serving if options.bench is set. Events go to standard output, and SIGTERM ends it early.
 // `draft_source` may be null. Returns the exit status.
 int lead_bench(const WorkerOptions& options, engine::GroupLeader& leader, const engine::Engine& engine,
                const backend::Backend& backend, batching::DraftSource* draft_source, const Clock& clock);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/generate.h"
+#include "model_spec/tiny_config.h"
 
 namespace optserve::worker {
 namespace bench_run_test {
@@ -14,26 +15,13 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using workload::BenchSpec;
 
-model_spec::OptConfig tiny_config() {
-  model_spec::OptConfig config;
-  config.name = "tiny";
-  config.num_layers = 1;
-  config.num_heads = 2;
-  config.hidden = config.embed_dim = 16;
-  config.ffn = 32;
-  config.vocab = 64;
-  config.vocab_real = 60;
-  config.max_positions = 64;
-  return config;
-}
-
 // A tiny random model on one CPU thread; 8 sequences, and KV blocks for almost as many at full length.
 class BenchRun : public ::testing::Test {
  protected:
   BenchRun()
       : backend_(backend::make_backend({.device = {}, .threads = 1})), communicator_(comm::make_solo_communicator()) {
     engine::EngineOptions options;
-    options.random_config = tiny_config();
+    options.random_config = model_spec::tiny_config();
     options.num_blocks = 31;
     options.max_sequences = 8;
     options.max_step_tokens = 64;

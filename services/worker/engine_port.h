@@ -1,4 +1,4 @@
-// The seam between the worker's message side and its engine thread.
+// What the message thread of rank 0 asks of its engine thread. Tests of the one put a fake in the place of the other.
 #pragma once
 
 #include <cstdint>

@@ -104,16 +104,8 @@ void EngineThread::take_commands(std::vector<batching::SequenceEvent>& events) {
     added.swap(added_);
     cancelled.swap(cancelled_);
   }
-  for (batching::SequenceRequest& request : added) {
-    const batching::SequenceId id = request.id;
-    if (const Status status = planner_.add(std::move(request)); !status.ok()) {
-      batching::SequenceEvent event;
-      event.id = id;
-      event.refused = status.refusal();
-      events.push_back(std::move(event));
-    }
-  }
-  // After the additions: a generation may be added and cancelled between two steps.
+  for (batching::SequenceRequest& request : added) batching::add_sequence(planner_, std::move(request), events);
+  // This comes after the additions, since a generation may be added and cancelled between two steps.
   for (const batching::SequenceId id : cancelled) planner_.cancel(id);
 }
 

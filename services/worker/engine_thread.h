@@ -1,6 +1,6 @@
-// Rank 0's engine loop on a thread of its own: takes new generations, plans, leads the group through steps, posts
-// events. The next step is planned and started while the present one runs. add() and cancel() come from the message
-// thread; events go back through take_events(), announced by event_fd().
+// The engine loop of rank 0, on a thread of its own: it takes new generations, plans steps, leads the group through
+// them and posts events. The next step is planned and started while the present one runs. add() and cancel() are called
+// on the message thread, which takes the events with take_events() when event_fd() is readable.
 #pragma once
 
 #include <condition_variable>
@@ -15,8 +15,8 @@
 
 namespace optserve::worker {
 
-// Steps of the whole group, called on the engine thread: finish() waits for the oldest step that was started. As many
-// are started and not finished as the planner plans ahead.
+// Executes steps on the whole group; called on the engine thread. finish() waits for the oldest step that was started
+// and not finished. There are at most as many of those as the planner plans ahead.
 struct GroupSteps {
   std::function<void(const batching::StepPlan&)> start;
   std::function<batching::StepResult()> finish;
@@ -24,7 +24,7 @@ struct GroupSteps {
 
 class EngineThread final : public EnginePort {
  public:
-  // `drafts` guesses where texts do not repeat themselves; null: nothing does. Called on the engine thread.
+  // `drafts`, which may be null, guesses where texts do not repeat themselves. It is called on the engine thread.
   EngineThread(const batching::PlannerOptions& options, GroupSteps steps, batching::DraftSource* drafts = nullptr);
   ~EngineThread() override;  // stops after the steps in progress
 
@@ -33,7 +33,7 @@ class EngineThread final : public EnginePort {
   uint64_t steps() const override { return steps_.load(); }
 
   int event_fd() const { return event_fd_; }
-  // Everything since the last call. Rethrows what ended the engine thread, if something did.
+  // All events since the last call. If an exception has ended the engine thread, throws it again.
   std::vector<batching::SequenceEvent> take_events();
   batching::PlannerStats stats() const;
   void stop();

@@ -23,8 +23,8 @@ comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
   tcp.world = options.world;
   tcp.meet_timeout_ms = options.load_deadline_ms;
   tcp.timeout_ms = options.step_deadline_ms;
-  // The supervisor of this host sees its own ranks only: nobody else would end a rank that hangs in its device because
-  // a rank of another host died.
+  // A supervisor sees only the ranks of its own host. Without this, nobody would end a rank that hangs in its device
+  // because a rank of another host has died.
   tcp.on_stuck = [rank = options.rank](const std::string& reason) {
     log_error("rank_stuck", {{"rank", rank}, {"cause", reason}});
     _exit(1);  // no destructors: the device may hang in them, too
@@ -34,17 +34,18 @@ comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend) {
+std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend,
+                                                            const Clock& clock) {
   if (options.world == 1) return comm::make_solo_communicator();
   std::unique_ptr<comm::Communicator> control;
   if (options.nodes > 1) {
-    control = comm::make_tcp_communicator(tcp_options(options));
+    control = comm::make_tcp_communicator(tcp_options(options), clock);
   } else {
     const comm::ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
-    control = comm::make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms);
+    control = comm::make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms, clock);
   }
   if (options.device == "cpu") return control;
-  // NCCL's own sockets are open to everybody who reaches them: within one host they need no network.
+  // Whoever reaches NCCL's sockets can talk to them, so within one host they stay on the loopback interface.
   if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
   comm::NcclOptions nccl;
   nccl.device = options.local_rank();
@@ -52,7 +53,7 @@ std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions&
   nccl.sum_in_order = options.deterministic;
   nccl.allocate = [&backend](size_t bytes) { return backend.allocate(bytes); };
   nccl.timeout_ms = std::max(options.step_deadline_ms, kNcclSetupMs);
-  return comm::make_nccl_communicator(std::move(control), nccl);
+  return comm::make_nccl_communicator(std::move(control), nccl, clock);
 }
 
 }  // namespace optserve::worker

@@ -1,4 +1,4 @@
-// The communicator of a rank, as its options want it.
+// Makes the communicator of a rank from its options.
 #pragma once
 
 #include <memory>
@@ -9,9 +9,10 @@
 
 namespace optserve::worker {
 
-// Nothing for one rank; shared memory on one host and TCP on several, alone for CPUs, below NCCL for GPUs, whose
-// collectives are enqueued on the stream of `backend`, which outlives the result. Waits until all ranks are there.
-// Throws Error.
-std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend);
+// Ranks of one host use shared memory, and ranks of several hosts use TCP; a group of one needs neither. GPUs use NCCL
+// for tensors, on the stream of `backend`, and the others beside it. Returns when all ranks are there. `backend` and
+// `clock` outlive the result. Throws Error.
+std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend,
+                                                            const Clock& clock);
 
 }  // namespace optserve::worker

@@ -38,17 +38,17 @@ class GroupStatusMemory {
   int fd_ = -1;
 };
 
-// Of the clock, in milliseconds: the unit of the times in GroupStatus.
+// The time of `clock` in milliseconds, which is the unit of GroupStatus.
 int64_t monotonic_ms(const Clock& clock);
 
-// Shows the supervisor when the oldest step that still runs was started. Used by one thread.
+// Shows the supervisor since when the oldest unfinished step has been running. Used by one thread.
 class StepMark {
  public:
   StepMark(GroupStatus& status, int rank, const Clock& clock) : mark_(status.busy_since_ms[rank]), clock_(clock) {}
   void started() {
     if (steps_++ == 0) mark_.store(monotonic_ms(clock_));
   }
-  // The next step cannot have begun before the one that is finished now.
+  // The next step runs only since this one has finished.
   void finished() { mark_.store(--steps_ > 0 ? monotonic_ms(clock_) : 0); }
 
  private:

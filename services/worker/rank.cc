@@ -31,7 +31,7 @@
 namespace optserve::worker {
 namespace {
 
-// What the process of a rank shows to the outside, and its clock.
+// What the process of a rank shows to others, and its clock.
 struct RankProcess {
   metrics::Registry& registry;
   metrics::Health& health;
@@ -55,7 +55,7 @@ struct LoadedRank {
   std::unique_ptr<engine::Engine> engine;
 };
 
-// Ends this process when the supervisor does, should the parent-death signal have been missed.
+// Ends this process when the supervisor ends, in case the parent-death signal was missed.
 void watch_lifeline(int fd) {
   std::thread([fd] {
     pollfd polled{fd, POLLIN, 0};
@@ -65,7 +65,7 @@ void watch_lifeline(int fd) {
   }).detach();
 }
 
-// Of the KV cache's cells; nullopt: the compute type.
+// The type of the cells of the KV cache; nullopt: the compute type.
 std::optional<DType> kv_dtype(const WorkerOptions& options) {
   static_assert(kKvDtypeNames.size() == 1);
   if (options.kv_dtype == kKvDtypeNames.front()) return DType::kI8;
@@ -103,7 +103,7 @@ backend::BackendOptions backend_options(const WorkerOptions& options, DType weig
   return backend;
 }
 
-// What a model is. One with random weights and no folder has a shape and nothing else.
+// Reads what a model is. A model of random weights without a folder has nothing but a shape.
 Result<checkpoint::ModelIdentity> identify(const std::string& folder, const std::string& name) {
   if (!folder.empty()) return checkpoint::read_model_identity(folder);
   const model_spec::OptConfig* published = model_spec::find_published(name);
@@ -142,7 +142,7 @@ engine::EngineOptions engine_options(const WorkerOptions& options, const checkpo
 // Loaded before the large model, which takes all the memory that is left on the device.
 Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::ModelIdentity& model,
                                const RankProcess& process) {
-  constexpr int32_t kSequences = 16;  // never more are guessed for at a time
+  constexpr int32_t kSequences = 16;  // most sequences for which it guesses at a time
   const bool is_name = options.random_weights && model_spec::find_published(options.draft_model) != nullptr;
   const auto identity = identify(is_name ? "" : options.draft_model, options.draft_model);
   if (!identity.ok()) return identity.refusal();
@@ -172,7 +172,7 @@ Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::M
   return draft;
 }
 
-// A refused checkpoint will be refused again: Refusal. A failing device throws.
+// Refuses what another start would not change, such as a bad checkpoint. A failing device throws Error.
 Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIdentity& identity,
                         const RankProcess& process) {
   const checkpoint::Manifest& manifest = identity.manifest;
@@ -180,14 +180,15 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
   try {
     loaded.backend = backend::make_backend(backend_options(options, manifest.dtype));
   } catch (const Error& error) {
-    return refuse(ErrorCode::kUnavailable, error.what());  // an absent device stays absent: no reason to try for ever
+    return refuse(ErrorCode::kUnavailable,
+                  error.what());  // an absent device stays absent, so there is no use in trying again
   }
   if (options.rank == 0 && !options.draft_model.empty()) {
     auto draft = load_draft(options, identity, process);
     if (!draft.ok()) return draft.refusal();
     loaded.draft = std::move(draft).value();
   }
-  loaded.communicator = make_group_communicator(options, *loaded.backend);
+  loaded.communicator = make_group_communicator(options, *loaded.backend, process.clock);
   auto created =
       engine::Engine::create(engine_options(options, manifest, process.health), *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();

@@ -29,7 +29,7 @@ void RankProcesses::start(int rank, const std::vector<std::string>& arguments, c
   const pid_t pid = fork();
   if (pid < 0) throw errno_error("fork");
   if (pid == 0) {
-    // Only async-signal-safe calls until exec: other threads' locks may be held in this copy.
+    // Only async-signal-safe calls are allowed until exec, since this copy may contain locks that other threads held.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);  // the parent died before prctl took effect
     for (const int fd : inherited_fds) fcntl(fd, F_SETFD, 0);

@@ -1,4 +1,4 @@
-// The processes of one start of a group: started together, killed together.
+// The processes of one start of a group, which are started and killed together.
 #pragma once
 
 #include <sys/types.h>
@@ -22,16 +22,16 @@ class RankProcesses {
   RankProcesses(const RankProcesses&) = delete;
   RankProcesses& operator=(const RankProcesses&) = delete;
 
-  // Starts this program again with `arguments`, which inherit `inherited_fds`. The child dies with its parent. Throws
-  // Error.
+  // Starts this program again, with `arguments`, as a process that inherits `inherited_fds` and dies when this one
+  // does. Throws Error.
   void start(int rank, const std::vector<std::string>& arguments, const std::vector<int>& inherited_fds);
-  // A rank that has ended and was not reported before.
+  // A rank that has ended and has not been returned before.
   std::optional<RankExit> poll_exit();
   void signal_rank(int rank, int signal) const;
-  // SIGKILL to all and reaps them.
+  // Kills all ranks with SIGKILL and reaps them.
   void kill_all();
   bool all_gone() const;
-  std::vector<int> exit_fds() const;  // readable when a rank has ended
+  std::vector<int> exit_fds() const;  // each is readable once its rank has ended
 
  private:
   struct Process {

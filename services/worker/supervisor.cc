@@ -18,9 +18,10 @@ namespace {
 
 constexpr int64_t kBackOffFirstMs = 250;
 constexpr int64_t kBackOffMaxMs = 60'000;
-constexpr int64_t kHealthyAfterMs = 60'000;  // a group that lived so long starts the back-off anew
+constexpr int64_t kHealthyAfterMs =
+    60'000;  // after a group that lived for so long, the back-off starts from the beginning
 constexpr int kWatchIntervalMs = 100;
-constexpr int64_t kSilentMs = 15'000;  // rank 0's loop turns ten times a second
+constexpr int64_t kSilentMs = 15'000;  // rank 0 shows ten times a second that it is alive
 
 // A descriptor that is closed at the end of its scope.
 struct OwnedFd {
@@ -117,7 +118,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
     draining_ = true;
     drain_until_ms_ = now_ms() + options_.drain_ms + 2'000;
     log_info("draining", {{"deadline_ms", options_.drain_ms}});
-    ranks_.signal_rank(0, SIGTERM);  // rank 0 ends the others when its jobs are done, on all hosts
+    ranks_.signal_rank(0, SIGTERM);  // when its jobs are done, rank 0 ends the other ranks, on all hosts
   }
   while (const auto ended = ranks_.poll_exit()) {
     const bool clean = WIFEXITED(ended->status) && WEXITSTATUS(ended->status) == kExitOk;

@@ -1,6 +1,6 @@
-// The parent of a worker group's ranks on this host: starts one process per rank, and ends and replaces all of them
-// together when one dies or hangs. It loads no weights and opens no device. When a group spans hosts, the ranks of the
-// other hosts end by themselves, and all meet again.
+// The parent of the ranks that a group has on this host. It starts a process for each rank, and when one dies or hangs
+// it ends and replaces all of them. It loads no weights and opens no device. If a group spans hosts, the ranks of the
+// other hosts notice the loss and end too, and then all meet again.
 #pragma once
 
 #include <optional>
@@ -17,7 +17,8 @@ namespace optserve::worker {
 class Supervisor {
  public:
   Supervisor(const WorkerOptions& options, metrics::Registry& metrics, metrics::Health& health, const Clock& clock);
-  // Until SIGTERM has drained the group, or the group cannot be configured. Returns the process's exit status.
+  // Returns the exit status of the process, after SIGTERM has drained the group or a rank found that its configuration
+  // cannot work.
   int run();
 
  private:
@@ -27,13 +28,13 @@ class Supervisor {
   Ending run_group();
   void start_ranks(int group_fd, size_t group_bytes, int status_fd, int lifeline_fd);
   bool has_loaded(const GroupStatus& status) const;
-  // Host 0 knows of the scheduler; the others are ready once they have loaded.
+  // Host 0 is ready once it is registered with a scheduler, the others are once they have loaded.
   bool is_ready(const GroupStatus& status) const;
   // What ended the group, if something did.
   std::optional<Ending> look(const GroupStatus& status);
   std::optional<std::string> find_hung_rank(const GroupStatus& status) const;
   void wait_for_event() const;
-  // Sleeps before the next start; false if a shutdown came meanwhile.
+  // Sleeps before the next start. False if a shutdown was asked for meanwhile.
   bool back_off();
 
   int64_t now_ms() const { return monotonic_ms(clock_); }

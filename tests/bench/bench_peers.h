@@ -1,7 +1,7 @@
-// Peers that do nothing but what the protocol asks of them, and a scheduler to connect them to.
+// Peers that do only what the protocol asks of them, and a scheduler to which they connect.
 #pragma once
 
-#include <filesystem>
+#include <algorithm>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "bench/bench_loop.h"
-#include "bench/relay_bench.h"
 #include "journal/journal.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
@@ -40,7 +39,7 @@ class RegisteredPeer : public BenchPeer {
   transport::SchedulerLink link_;
 };
 
-// One character for each id, at once.
+// Answers at once with one character for each id.
 class NullTokenizer final : public RegisteredPeer {
  public:
   NullTokenizer() : RegisteredPeer(protocol::ServiceKind::kTokenizer, 0) {}
@@ -59,24 +58,72 @@ class NullTokenizer final : public RegisteredPeer {
   }
 };
 
+// A worker that computes nothing: it holds leases and answers each with one token a step.
+class TokenWorker : public RegisteredPeer {
+ public:
+  explicit TokenWorker(int32_t max_sequences) : RegisteredPeer(protocol::ServiceKind::kWorker, max_sequences) {}
+  void on_work(const Peer& from, const Message& message, Outbox&) override {
+    scheduler_ = from;
+    if (const auto* dispatch = std::get_if<protocol::Dispatch>(&message)) {
+      for (const auto& item : dispatch->items) {
+        leases_.push_back({item.lease, item.sampling.seed, 0, static_cast<uint32_t>(item.max_new_tokens)});
+      }
+    } else if (const auto* revoke = std::get_if<protocol::Revoke>(&message)) {
+      std::erase_if(leases_, [&](const Lease& lease) {
+        return std::find(revoke->leases.begin(), revoke->leases.end(), lease.number) != revoke->leases.end();
+      });
+    }
+  }
+
+ protected:
+  struct Lease {
+    uint64_t number, job;  // clients number their jobs in the seed
+    uint32_t position, max;
+  };
+
+  // Sends the next token of each of the `count` oldest leases and returns how many those are. `stamp(lease, now)` is
+  // called for each of them before.
+  template <class Stamp>
+  size_t step(size_t count, Outbox& out, const Stamp& stamp) {
+    count = std::min(count, leases_.size());
+    protocol::Tokens message;
+    message.term = link_.term();
+    const int64_t now = now_ns();
+    for (size_t i = 0; i < count; ++i) {
+      Lease& lease = leases_[i];
+      stamp(lease, now);
+      message.leases.push_back(lease.number);
+      message.positions.push_back(lease.position++);
+      message.tokens.push_back(100);
+      message.finished.push_back(lease.position == lease.max ? 2 : 0);
+    }
+    std::erase_if(leases_, [](const Lease& lease) { return lease.position == lease.max; });
+    out.send(scheduler_, std::move(message));
+    return count;
+  }
+
+  std::vector<Lease> leases_;  // oldest first
+
+ private:
+  Peer scheduler_;
+};
+
 struct BenchSchedulerOptions {
-  std::string folder;  // of the journal
+  std::string folder;  // below which the journal gets a folder of its own
   std::string transport = "tcp";
   bool durable = true;
   size_t open_jobs_max = 5'000'000;
 };
 
-// A scheduler on two loopback ports; durable ones have a journal in a folder that goes away.
+// A scheduler on two loopback ports. A durable one has a journal, which is removed with it.
 class BenchScheduler {
  public:
   explicit BenchScheduler(const BenchSchedulerOptions& options) {
     journal::Recovery recovery;
     recovery.term = 1;
     if (options.durable) {
-      std::string name = options.folder + "/optserve-bench-XXXXXX";
-      if (::mkdtemp(name.data()) == nullptr) throw errno_error("mkdtemp " + name);
-      folder_ = name;
-      journal_ = journal::Journal::open({.path = folder_ + "/journal.db"}, clock_, recovery);
+      folder_ = std::make_unique<BenchFolder>(options.folder);
+      journal_ = journal::Journal::open({.path = folder_->journal()}, clock_, recovery);
     }
     journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
     scheduler::SchedulerOptions settings;
@@ -94,11 +141,6 @@ class BenchScheduler {
     });
     thread_->start();
   }
-  ~BenchScheduler() {
-    thread_.reset();
-    journal_.reset();
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
-  }
   std::unique_ptr<LoopThread> connect(transport::Service& peer, int port) {
     auto thread = std::make_unique<LoopThread>(
         peer, [&](transport::ServiceLoop& loop) { loop.connect(thread_->loop().bound_endpoint(port), {}); });
@@ -110,7 +152,7 @@ class BenchScheduler {
   SystemClock clock_;
   metrics::Registry registry_;
   journal::MemoryStore memory_;
-  std::string folder_;
+  std::unique_ptr<BenchFolder> folder_;
   std::unique_ptr<journal::Journal> journal_;
   std::unique_ptr<scheduler::SchedulerService> service_;
   std::unique_ptr<LoopThread> thread_;

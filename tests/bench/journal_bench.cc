@@ -1,33 +1,14 @@
-#include "bench/journal_bench.h"
-
 #include <malloc.h>
-#include <stdlib.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <memory>
 
+#include "bench/queue_parts.h"
 #include "journal/journal.h"
 #include "protocol/codec.h"
 
 namespace optserve::bench {
 namespace {
-
-class BenchFolder {
- public:
-  explicit BenchFolder(const std::string& under) : path_(under + "/optserve-bench-XXXXXX") {
-    if (::mkdtemp(path_.data()) == nullptr) throw errno_error("mkdtemp " + path_);
-  }
-  ~BenchFolder() { std::filesystem::remove_all(path_); }
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-  std::string file() const { return path_ + "/journal.db"; }
-
- private:
-  std::string path_;
-};
 
 journal::Accepted job(uint64_t order) {
   journal::Accepted record;
@@ -41,13 +22,6 @@ journal::Accepted job(uint64_t order) {
   spec.prompt.assign(512, 'p');
   record.encoded_spec = protocol::encode_job_spec(spec);
   return record;
-}
-
-double resident_mib() {
-  std::ifstream file("/proc/self/statm");
-  double total = 0, resident = 0;
-  file >> total >> resident;
-  return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
 double processor_seconds() {
@@ -68,12 +42,13 @@ Figure measure_commits(const std::string& folder, size_t batch, int seconds) {
   const SystemClock clock;
   journal::Recovery recovery;
   journal::JournalOptions options;
-  options.path = place.file();
+  options.path = place.journal();
   options.batch_records_max = batch;
   const auto store = journal::Journal::open(options, clock, recovery);
   const int64_t start = now_ns();
   uint64_t appended = 0;
-  // Always the next commit's records at hand, and no more than a few: a queue of one has nothing to wait for but it.
+  // The records of the next commit are always there, and hardly more, so that a commit never waits and the queue stays
+  // short.
   while (now_ns() - start < int64_t{seconds} * 1'000'000'000) {
     appended = store->append(job(appended + 1));
     wait_for_backlog(*store, appended, 2 * batch);
@@ -86,7 +61,7 @@ std::vector<Figure> measure_recovery(const std::string& folder, size_t jobs) {
   const BenchFolder place(folder);
   const SystemClock clock;
   journal::JournalOptions options;
-  options.path = place.file();
+  options.path = place.journal();
   {
     journal::Recovery recovery;
     const auto store = journal::Journal::open(options, clock, recovery);

@@ -1,11 +1,12 @@
-// The job queue at a fixed offered load, whatever it answers: a real scheduler with its journal, a worker of a known
-// speed, and a client whose jobs arrive at random moments that were fixed beforehand (so a stall counts against us).
-// Prints for each load how many jobs ended within their time, what a token and a refusal took; JSON with --json.
+// The job queue under a load that does not depend on what it answers: a real scheduler with its journal, a worker of a
+// known speed, and a client whose jobs arrive at random moments that are fixed beforehand, so that a stall of the queue
+// counts. Prints for each load how many jobs ended within their time, and how long tokens and refusals took; --json
+// FILE writes the same as JSON.
 //   overload_bench --loads 0.1,0.5,0.9,1,2,5,10 --seconds 10
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <deque>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -14,7 +15,6 @@
 #include <vector>
 
 #include "base/config.h"
-#include "base/log.h"
 #include "bench/bench_peers.h"
 
 namespace {
@@ -23,8 +23,8 @@ using namespace optserve;
 using namespace optserve::bench;
 
 constexpr size_t kSlots = 64;            // sequences that run at a time
-constexpr size_t kLeases = 80;           // and those that wait in the worker
-constexpr auto kStep = milliseconds(5);  // one token for each of them
+constexpr int32_t kLeases = 80;          // the same, and those that wait in the worker
+constexpr auto kStep = milliseconds(5);  // in which each running sequence gets one token
 constexpr int kTokensMin = 8, kTokensMax = 56;
 constexpr double kPeak = kSlots / 0.005 / ((kTokensMin + kTokensMax) / 2.0);  // jobs/s
 constexpr int64_t kTtlMs = 2'000;
@@ -50,53 +50,25 @@ struct Stamps {
   std::atomic<int64_t>* of(uint64_t job) { return job * kTokensMax < at.size() ? &at[job * kTokensMax] : nullptr; }
 };
 
-// Gives the oldest kSlots of its leases one token a step.
-class ModelledWorker final : public RegisteredPeer {
+// Gives the kSlots oldest of its leases one token each kStep.
+class ModelledWorker final : public TokenWorker {
  public:
-  explicit ModelledWorker(Stamps& stamps) : RegisteredPeer(protocol::ServiceKind::kWorker, kLeases), stamps_(stamps) {}
+  explicit ModelledWorker(Stamps& stamps) : TokenWorker(kLeases), stamps_(stamps) {}
   void on_tick(Instant now, Outbox& out) override {
     link_.set_load({steps_, static_cast<int32_t>(leases_.size()), false});
     RegisteredPeer::on_tick(now, out);
-  }
-  void on_work(const Peer& from, const Message& message, Outbox&) override {
-    scheduler_ = from;
-    if (const auto* dispatch = std::get_if<protocol::Dispatch>(&message)) {
-      for (const auto& item : dispatch->items) {
-        leases_.push_back({item.lease, item.sampling.seed, 0, static_cast<uint32_t>(item.max_new_tokens)});
-      }
-    } else if (const auto* revoke = std::get_if<protocol::Revoke>(&message)) {
-      std::erase_if(leases_, [&](const Lease& lease) {
-        return std::find(revoke->leases.begin(), revoke->leases.end(), lease.number) != revoke->leases.end();
-      });
-    }
   }
   void on_flush(Instant now, Outbox& out) override {
     if (leases_.empty() || now < next_step_) return;
     next_step_ = std::max<Instant>(next_step_ + kStep, now - kStep);
     ++steps_;
-    protocol::Tokens message;
-    message.term = link_.term();
-    const int64_t stamp = now_ns();
-    for (size_t i = 0; i < std::min(kSlots, leases_.size()); ++i) {
-      Lease& lease = leases_[i];
+    step(kSlots, out, [this](const Lease& lease, int64_t stamp) {
       if (auto* at = stamps_.of(lease.job)) at[lease.position] = stamp;
-      message.leases.push_back(lease.number);
-      message.positions.push_back(lease.position++);
-      message.tokens.push_back(100);
-      message.finished.push_back(lease.position == lease.max ? 2 : 0);
-    }
-    std::erase_if(leases_, [](const Lease& lease) { return lease.position == lease.max; });
-    out.send(scheduler_, std::move(message));
+    });
   }
 
  private:
-  struct Lease {
-    uint64_t number, job;
-    uint32_t position, max;
-  };
   Stamps& stamps_;
-  Peer scheduler_;
-  std::deque<Lease> leases_;
   Instant next_step_{};
   uint64_t steps_ = 0;
 };
@@ -106,7 +78,7 @@ struct Latencies {
   std::vector<int64_t> job, token, refusal;
 };
 
-// Submits one job at each moment of a Poisson process and follows it.
+// Submits a job at each moment of a Poisson process and follows it.
 class OpenLoopClient final : public BenchPeer {
  public:
   OpenLoopClient(double rate, uint64_t seed, Stamps& stamps) : gap_(rate), random_(seed), stamps_(stamps) {}
@@ -171,7 +143,7 @@ class OpenLoopClient final : public BenchPeer {
   std::exponential_distribution<double> gap_;
   std::mt19937_64 random_;
   Stamps& stamps_;
-  std::vector<int64_t> jobs_;  // when each was meant to arrive
+  std::vector<int64_t> jobs_;  // the moment at which each should have arrived
   int64_t next_ = 0;
   std::unordered_map<JobId, uint64_t> index_;
 };
@@ -181,13 +153,6 @@ double quantile_ms(std::vector<int64_t>& values, double q) {
   const auto at = values.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), at, values.end());
   return static_cast<double>(*at) * 1e-6;
-}
-
-double resident_mib() {
-  std::ifstream statm("/proc/self/statm");
-  double total = 0, resident = 0;
-  statm >> total >> resident;
-  return resident * 4096 / (1 << 20);
 }
 
 struct Row {
@@ -234,7 +199,7 @@ Row measure(const Options& options, double load) {
           resident_mib()};
 }
 
-// What an open job takes while it waits, its prompt of 512 bytes or 128 ids included: the growth of this process.
+// The memory of an open job that waits, including its prompt of 512 bytes or 128 ids, from the growth of this process.
 double bytes_per_queued_job(const Options& options, bool ids) {
   class Submitter final : public BenchPeer {
    public:
@@ -325,20 +290,14 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  ConfigParser parser("overload_bench", "What the job queue does when more is offered than can be done.");
-  parser.add("loads", options.loads, "Offered loads, as parts of what the worker can do");
+  ConfigParser parser("overload_bench",
+                      "Measures the job queue under loads up to many times of what its worker can do.");
+  parser.add("loads", options.loads, "Offered loads; 1 is as much as the worker can do");
   parser.add("seconds", options.seconds, "Length of each measurement");
-  parser.add("warm-up", options.warm_up, "Seconds at the same load before it");
-  parser.add("memory-jobs", options.memory_jobs, "Jobs to queue for the memory figure; 0: leave it out");
-  parser.add("folder", options.folder, "Where the journal is written: a local disk");
+  parser.add("warm-up", options.warm_up, "Seconds at the same load before each measurement");
+  parser.add("memory-jobs", options.memory_jobs, "Jobs that are queued to measure memory; 0: do not measure it");
+  parser.add("folder", options.folder, "Folder for the journal, on a local disk");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
-  try {
-    init_logging("bench", "error", LogFormat::kText);
-    run(options);
-    return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "overload_bench: %s\n", error.what());
-    return 1;
-  }
+  return run_benchmark("overload_bench", [&] { run(options); });
 }

@@ -1,5 +1,5 @@
-// The job queue under load: the real scheduler, journal and sockets over loopback; tokenizer, workers and client do
-// nothing but what the protocol asks of them. Prints a table, and JSON with --json.
+// The job queue under load: the real scheduler, journal and sockets over loopback. Tokenizer, workers and client do
+// only what the protocol asks of them. Prints a table; --json FILE writes the same as JSON.
 //   queue_bench --seconds 5 --folder /var/tmp
 #include <algorithm>
 #include <atomic>
@@ -12,19 +12,13 @@
 #include <vector>
 
 #include "base/config.h"
-#include "base/log.h"
-#include "bench/bench_loop.h"
 #include "bench/bench_peers.h"
-#include "bench/journal_bench.h"
-#include "bench/relay_bench.h"
+#include "bench/queue_parts.h"
 
 namespace {
 
 using namespace optserve;
 using namespace optserve::bench;
-using protocol::Message;
-using transport::Outbox;
-using transport::Peer;
 
 struct Options {
   int seconds = 4;
@@ -42,31 +36,19 @@ struct Stamps {
   std::vector<std::atomic<int64_t>> at;
 };
 
-// What worker and client share, besides the network.
+// What worker and client share without the network.
 struct Flow {
   std::atomic<int64_t> sent{0}, delivered{0}, pieces{0};
-  int64_t window = 0;  // tokens under way; 0: paced by `step_every` instead
+  int64_t window = 0;  // most tokens under way; 0: steps are paced by `step_every` instead
   Duration step_every{};
-  std::atomic<bool> measuring{false};  // latencies count from now on
+  std::atomic<bool> measuring{false};  // latencies count while it is true
   Stamps* stamps = nullptr;
 };
 
 // Gives every sequence one token a step.
-class NullWorker final : public RegisteredPeer {
+class NullWorker final : public TokenWorker {
  public:
-  NullWorker(int32_t sequences, Flow& flow) : RegisteredPeer(protocol::ServiceKind::kWorker, sequences), flow_(flow) {}
-  void on_work(const Peer& from, const Message& message, Outbox&) override {
-    scheduler_ = from;
-    if (const auto* dispatch = std::get_if<protocol::Dispatch>(&message)) {
-      for (const auto& item : dispatch->items) {
-        leases_.push_back({item.lease, item.sampling.seed, 0, static_cast<uint32_t>(item.max_new_tokens)});
-      }
-    } else if (const auto* revoke = std::get_if<protocol::Revoke>(&message)) {
-      std::erase_if(leases_, [&](const Lease& lease) {
-        return std::find(revoke->leases.begin(), revoke->leases.end(), lease.number) != revoke->leases.end();
-      });
-    }
-  }
+  NullWorker(int32_t sequences, Flow& flow) : TokenWorker(sequences), flow_(flow) {}
   void on_flush(Instant now, Outbox& out) override {
     if (leases_.empty()) return;
     if (flow_.window == 0) {
@@ -75,37 +57,18 @@ class NullWorker final : public RegisteredPeer {
     } else if (flow_.sent - flow_.delivered > flow_.window) {
       return;
     }
-    step(out);
+    const size_t sent = step(leases_.size(), out, [this](const Lease& lease, int64_t stamp) {
+      if (flow_.stamps != nullptr) flow_.stamps->at[lease.job * flow_.stamps->width + lease.position] = stamp;
+    });
+    flow_.sent += static_cast<int64_t>(sent);
   }
 
  private:
-  struct Lease {
-    uint64_t number, job;
-    uint32_t position, max;
-  };
-  void step(Outbox& out) {
-    protocol::Tokens message;
-    message.term = link_.term();
-    const int64_t stamp = now_ns();
-    for (Lease& lease : leases_) {
-      if (flow_.stamps != nullptr) flow_.stamps->at[lease.job * flow_.stamps->width + lease.position] = stamp;
-      message.leases.push_back(lease.number);
-      message.positions.push_back(lease.position++);
-      message.tokens.push_back(100);
-      message.finished.push_back(lease.position == lease.max ? 2 : 0);
-    }
-    std::erase_if(leases_, [](const Lease& lease) { return lease.position == lease.max; });
-    flow_.sent += static_cast<int64_t>(message.leases.size());
-    out.send(scheduler_, std::move(message));
-  }
-
   Flow& flow_;
-  Peer scheduler_;
-  std::vector<Lease> leases_;
   Instant next_step_{};
 };
 
-// Keeps `outstanding` Submits of `batch` jobs under way; streams if asked to, and measures.
+// Keeps `outstanding` Submits of `batch` jobs each under way, follows the jobs if `stream`, and measures.
 class BenchClient final : public BenchPeer {
  public:
   BenchClient(size_t batch, size_t outstanding, size_t jobs_max, protocol::JobSpec spec, bool stream, Flow* flow)
@@ -115,7 +78,7 @@ class BenchClient final : public BenchPeer {
         spec_(std::move(spec)),
         stream_(stream),
         flow_(flow) {}
-  // Before the connection is there: once more with the next tick.
+  // What is sent before there is a connection is sent again with the next tick.
   void on_undeliverable(const Peer&, Message message, bool, Instant, Outbox&) override {
     unsent_.push_back(std::move(message));
   }
@@ -209,7 +172,7 @@ std::vector<Figure> measure_tokens(const Options& options, int32_t sequences, Fl
   while (!tokenizer.registered || !worker.registered) std::this_thread::sleep_for(milliseconds(1));
   const auto client_thread = scheduler.connect(client, 0);
   while (flow.delivered == 0) std::this_thread::sleep_for(milliseconds(1));
-  // What is paced is measured after the Submits, not beside them.
+  // With paced steps, the measurement begins after the last Submit, so that it does not measure Submits as well.
   while (flow.window == 0 && client.accepted < jobs) std::this_thread::sleep_for(milliseconds(1));
   std::this_thread::sleep_for(milliseconds(300));
   flow.measuring = true;
@@ -256,7 +219,7 @@ std::vector<Figure> measure_all(const Options& options) {
   }
   for (const auto& [sequences, step_us] : {std::pair{32, 10'000}, {64, 10'000}, {256, 20'000}}) {
     if (!wanted("latency")) break;
-    const size_t jobs = 16 * 64;  // more than can end while it measures
+    const size_t jobs = 16 * 64;  // more than can end during the measurement
     Stamps stamps(jobs, 1'500);
     Flow flow;
     flow.step_every = microseconds(step_us);
@@ -274,20 +237,15 @@ int main(int argc, char** argv) {
   Options options;
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
-  parser.add("folder", options.folder, "Where the journal is written: a local disk");
+  parser.add("folder", options.folder, "Folder for the journal, on a local disk");
   parser.add("part", options.part,
              "What to measure: accepts, journal, recovery, tokens, latency, relay (bare hops) or all");
-  parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that a start finds");
+  parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that the measured start finds");
   parser.add("transport", options.transport, "tcp or ipc");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
-  try {
-    init_logging("bench", "error", LogFormat::kText);
+  return run_benchmark("queue_bench", [&] {
     const auto figures = measure_all(options);
     if (!options.json.empty()) write_json(options.json, figures);
-    return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "queue_bench: %s\n", error.what());
-    return 1;
-  }
+  });
 }

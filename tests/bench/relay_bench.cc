@@ -1,11 +1,6 @@
-#include "bench/relay_bench.h"
+#include <atomic>
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <filesystem>
-
-#include "base/error.h"
+#include "bench/queue_parts.h"
 
 namespace optserve::bench {
 namespace {
@@ -14,10 +9,10 @@ using protocol::Message;
 using transport::Outbox;
 using transport::Peer;
 
-// Numbers by which a peer makes itself known; all others are instants.
+// The numbers by which peers say who they are. All other numbers are instants.
 constexpr uint64_t kTokenizer = 1, kClient = 2;
 
-// Passes what comes from the tokenizer to the client, and all else to the tokenizer.
+// Passes what comes from the tokenizer to the client, and everything else to the tokenizer.
 class Hub final : public BenchPeer {
  public:
   void on_message(const Peer& from, Message message, Instant, Outbox& out) override {
@@ -79,24 +74,6 @@ class Source final : public BenchPeer {
 
 }  // namespace
 
-std::string any_endpoint(const std::string& transport, const std::string& name) {
-  if (transport == "tcp") return "tcp://127.0.0.1:0";
-  if (transport != "ipc") throw Error("transport: expected tcp or ipc, found '" + transport + "'");
-  return "ipc://" + (std::filesystem::temp_directory_path() / ("optserve-bench-" + std::to_string(getpid()))).string() +
-         "-" + name;
-}
-
-void add_quantiles(std::vector<Figure>& figures, const std::string& name, std::vector<int64_t>& nanoseconds) {
-  if (nanoseconds.empty()) return;
-  std::sort(nanoseconds.begin(), nanoseconds.end());
-  const auto at = [&](double q) {
-    return static_cast<double>(nanoseconds[static_cast<size_t>(q * static_cast<double>(nanoseconds.size() - 1))]) *
-           1e-6;
-  };
-  figures.push_back({name + ", median", "ms", at(0.5)});
-  figures.push_back({name + ", p99", "ms", at(0.99)});
-}
-
 std::vector<Figure> measure_relay(const std::string& transport, int seconds) {
   Hub hub;
   Echo echo;
@@ -123,7 +100,7 @@ std::vector<Figure> measure_relay(const std::string& transport, int seconds) {
   source_thread.stop();
   receiver_thread.stop();
   std::vector<Figure> figures;
-  add_quantiles(figures, "four hops of a number, each 10 ms", receiver.latencies_ns);
+  add_quantiles(figures, "four hops of a number, one every 10 ms", receiver.latencies_ns);
   return figures;
 }
 

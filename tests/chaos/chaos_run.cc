@@ -22,7 +22,7 @@ using std::chrono::milliseconds;
 
 constexpr int64_t kReadyLimitMs = 120'000;
 constexpr size_t kSmallDiskBytes = 256 << 20;
-// What the scheduler may use more than before the faults: results that it keeps, and what the allocator does.
+// How much more memory the scheduler may use than before the faults, for results that it keeps and for its allocator.
 constexpr int64_t kMoreRssKb = 128 << 10;
 constexpr int kMoreDescriptors = 16;
 
@@ -75,7 +75,7 @@ TopologyOptions ChaosRun::topology_options(const std::string& folder) const {
   topology.seed = options_.seed;
   topology.clients = options_.clients;
   topology.load = options_.load;
-  topology.preload = !test_support::kSanitized;  // a sanitizer's runtime comes first
+  topology.preload = !test_support::kSanitized;  // the runtime of a sanitizer must be loaded first
   topology.began_ms = now_ms();
   return topology;
 }
@@ -145,7 +145,7 @@ void ChaosRun::break_things() {
   records_ = nemesis.records();
 }
 
-// The system comes back by itself, and every job ends.
+// Waits until the system has recovered by itself and every job has ended.
 void ChaosRun::settle() {
   const int64_t healed_ms = now_ms();
   std::cout << "healed; waiting for every process and every job" << std::endl;
@@ -165,7 +165,7 @@ void ChaosRun::settle() {
 
 void ChaosRun::ask_for_all_jobs() {
   report_.after = usage_of(topology_.scheduler().process->pid());
-  // From its disk, and not from what it has in memory.
+  // After a restart the answers come from the disk and not from memory.
   topology_.terminate(topology_.scheduler(), 0);
   if (!wait_ready(kReadyLimitMs)) violate("not every process registered after the restart");
   for (const Ledger& ledger : evidence_.ledgers) {

@@ -1,4 +1,4 @@
-// One run from start to verdict.
+// One chaos run, from the start to the verdict.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +13,14 @@ struct RunOptions {
   double load = 15;  // jobs a second
   int clients = 3;
   int64_t every_ms = 1'500;         // mean time between two faults
-  std::vector<std::string> faults;  // empty: the default ones
-  std::string report;               // file for the summary as JSON; the text goes beside it as .txt
-  std::string folder;               // of everything that a run writes; empty: a temporary one
+  std::vector<std::string> faults;  // empty: all of fault_names()
+  std::string report;               // file for the summary as JSON; the text is written beside it as .txt
+  std::string folder;               // for everything that the run writes; empty: a temporary folder
   bool namespaces = true;           // where the machine allows it
-  bool sabotage = false;            // delete the journal once: a run that must find lost jobs
+  bool sabotage = false;            // delete the journal once; the run must then find that jobs were lost
 };
 
-// 0: every promise held (with sabotage: the loss was found); 1: not.
+// Returns 0 if every promise was kept or, with sabotage, if the loss was found; otherwise 1.
 int run_chaos(const RunOptions& options);
 
 }  // namespace optserve::chaos

@@ -47,7 +47,7 @@ class JobCheck {
     }
   }
 
-  // Every position once in each follow, and the same text in all of them.
+  // Each time a job is followed, every position comes once, and the text is always the same.
   void check_streams() {
     size_t finals = 0;
     for (const Follow& follow : story_.follows) {
@@ -68,15 +68,15 @@ class JobCheck {
   }
 
   void take(const Piece& piece) {
-    if (text_.size() < piece.offset) return;  // a gap, which was complained about
+    if (text_.size() < piece.offset) return;  // this is a gap, which is reported elsewhere
     const size_t known = std::min(text_.size() - piece.offset, piece.text.size());
     if (text_.compare(piece.offset, known, piece.text, 0, known) != 0) complain("changed text already sent");
     text_ += piece.text.substr(known);
   }
 
   void check_final(const Final& final, const std::string& reference) {
-    // A job that ends without success may keep less text than was streamed: what a tokenizer has not said again since
-    // the scheduler started is not part of its result.
+    // The result of a job that failed may have less text than was streamed: after a restart of the scheduler it lacks
+    // what a tokenizer has not decoded again.
     const bool is_start = final.state != "succeeded" && text_.compare(0, final.text.size(), final.text) == 0;
     if (text_ != final.text && !is_start) {
       complain("streamed '" + text_ + "' and ended as " + final.state + " with '" + final.text + "'");
@@ -121,7 +121,7 @@ Times times_of(std::vector<int64_t> values) {
   return {static_cast<int64_t>(values.size()), values[(values.size() - 1) / 2], values.back()};
 }
 
-// When anything was heard of the job, in order.
+// The moments at which there was news of the job, in order.
 std::vector<int64_t> news_of(const JobStory& story) {
   std::vector<int64_t> times;
   if (!story.ids.empty()) times.push_back(story.accepted_ms);
@@ -148,7 +148,7 @@ struct Span {
   int64_t from_ms = 0, to_ms = 0;
 };
 
-// When the scheduler or this client was hit, in order and without overlap.
+// The times in which a fault hit the scheduler or this client, in order and without overlap.
 std::vector<Span> faults_of(size_t client, const std::vector<FaultRecord>& records) {
   std::vector<Span> spans;
   for (const FaultRecord& record : records) {

@@ -1,4 +1,4 @@
-// Reconciles the ledgers with the promises: what each client was told against what the system says afterwards.
+// Holds what each client was told, by the ledgers, against the promises and against what the system says afterwards.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace optserve::chaos {
 
-// What the system says about a job afterwards.
+// What the system says about a job after the run.
 struct Answer {
   bool found = false;
   std::string state, text, why_not;
@@ -22,7 +22,7 @@ struct Answer {
 struct Evidence {
   uint64_t seed = 0;
   std::vector<Ledger> ledgers;            // by client
-  std::vector<std::string> references;    // by variant: the text of an undisturbed run
+  std::vector<std::string> references;    // by variant: the text that a run without faults gives
   std::map<std::string, Answer> answers;  // by job id
 };
 
@@ -36,16 +36,16 @@ struct Times {
   int64_t count = 0, p50_ms = 0, max_ms = 0;
 };
 
-// One line for each broken promise, which names client and job.
+// One line for each broken promise, with the client and the job.
 std::vector<std::string> check_jobs(const Evidence& evidence);
 Totals count_jobs(const std::vector<Ledger>& ledgers);
 // The longest time in which no client received anything, between the two instants.
 int64_t longest_silence_ms(const std::vector<Ledger>& ledgers, int64_t from_ms, int64_t to_ms);
-// The longest time without news of each job that lost a worker, less what a fault of the scheduler or of the job's
-// client took of it.
+// For each job that lost a worker, the longest time without news of it, without the part that a fault of the scheduler
+// or of the job's client accounts for.
 Times silence_of_retried(const std::vector<Ledger>& ledgers, const std::vector<FaultRecord>& records);
-// By fault: from its injection until a job that was accepted after it had succeeded (of that client, if a client was
-// hit). Faults after which no job was accepted are left out.
+// For each fault, the time from its injection until a job that was accepted later had succeeded. If a client was hit,
+// only its own jobs count. Faults after which no job was accepted are left out.
 std::map<std::string, Times> recovery_times(const std::vector<Ledger>& ledgers,
                                             const std::vector<FaultRecord>& records);
 

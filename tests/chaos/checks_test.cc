@@ -1,4 +1,4 @@
-// The checks of a chaos run must find every kind of broken promise: each is put into a faultless story once.
+// The checks of a chaos run must find every kind of broken promise. Each test puts one into a story without faults.
 #include "checks.h"
 
 #include <gmock/gmock.h>
@@ -205,7 +205,7 @@ TEST(Ledger, ReadsWhatWasWritten) {
     ledger.accept(7, *JobId::from_hex(id));
     ledger.piece(7, 0, "a \n");
   }
-  LedgerWriter ledger(path);  // the client's next process
+  LedgerWriter ledger(path);  // the next process of the client
   ledger.follow(7, 3);
   ledger.piece(7, 3, "\xc3\xa4");
   ledger.ask_cancel(7);

@@ -14,7 +14,7 @@ struct Surroundings {
 };
 
 cli::LaunchSpec launched(const cli::LaunchSpec& spec, const Surroundings& surroundings);
-// The other side: `arguments` are those after "launch". Returns only on failure, with an exit status.
+// What `chaos launch` does with its arguments. Returns only if it fails, with an exit status.
 int become(const std::vector<std::string>& arguments);
 
 }  // namespace optserve::chaos

@@ -1,6 +1,6 @@
-// What one client process did and saw, line by line in a file that outlives it: each line is one write() with O_APPEND,
-// so a process that is killed leaves whole lines. Times are milliseconds of the monotonic clock, which all processes of
-// the machine share.
+// What one client process did and saw, as lines of a file. Each line is one write() with O_APPEND, so that a process
+// that is killed leaves whole lines. Times are milliseconds of the monotonic clock, which all processes of a machine
+// share.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class LedgerWriter {
   LedgerWriter(const LedgerWriter&) = delete;
   LedgerWriter& operator=(const LedgerWriter&) = delete;
 
-  // Safe from any thread.
+  // May be called on any thread.
   void intend(uint64_t job) { line('I', job, ""); }
   void accept(uint64_t job, const JobId& id) { line('A', job, id.hex()); }
   void refuse(uint64_t job, ErrorCode code) { line('R', job, error_code_name(code)); }
@@ -57,13 +57,13 @@ struct Final {
   std::string message;
 };
 
-// One time of following a job, from an offset on.
+// What a client received while it followed a job once, from an offset on.
 struct Follow {
   uint64_t from = 0;
   std::vector<Piece> pieces;
-  std::vector<Final> finals;  // more than one is a violation
+  std::vector<Final> finals;  // more than one breaks a promise
   bool piece_after_final = false;
-  std::string lost;  // why; empty: it was not
+  std::string lost;  // why the stream was lost; empty if it was not
 };
 
 struct JobStory {
@@ -78,12 +78,12 @@ struct JobStory {
   std::vector<std::string> cancel_states;  // answers to cancel
 
   const Final* final() const;
-  uint64_t received() const;  // bytes of text, without gap from the start
+  uint64_t received() const;  // bytes of text from the start up to the first gap
 };
 
 using Ledger = std::map<uint64_t, JobStory>;  // by job number
 
-// Throws Error naming the line that cannot be read. No file: no jobs.
+// Throws Error with the line that cannot be read. Without a file there are no jobs.
 Ledger read_ledger(const std::string& path);
 
 }  // namespace optserve::chaos

@@ -21,7 +21,7 @@ using client::ClientOptions;
 using client::JobStream;
 using std::chrono::milliseconds;
 
-constexpr size_t kBulk = 8;        // jobs in one call when more than that wait
+constexpr size_t kBulk = 8;        // jobs of one call when that many wait
 constexpr int64_t kRetryMs = 300;  // after a call without an answer
 constexpr milliseconds kCallTimeout{8'000};
 
@@ -31,7 +31,7 @@ class LoadClient {
   int run();
 
  private:
-  // What is to be done with a job, not before its time.
+  // Something to do with a job when its time has come.
   enum class Step { kSubmit, kFollow, kCancel, kSubmitAgain, kConflict };
   struct Task {
     Step step = Step::kSubmit;
@@ -61,11 +61,11 @@ class LoadClient {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::multimap<int64_t, Task> tasks_;  // by time; guarded by mutex_, as all below
-  std::set<uint64_t> open_;             // intended and neither refused nor ended
+  std::set<uint64_t> open_;             // jobs that were neither refused nor ended
   int busy_ = 0;                        // threads that perform a task
   bool stopping_ = false;
   uint64_t next_job_ = 1;
-  Client client_;  // last: its callbacks use everything above
+  Client client_;  // the last member, since its callbacks use those above
 };
 
 ClientOptions client_options(const LoadOptions& options) {
@@ -120,7 +120,7 @@ void LoadClient::work() {
   }
 }
 
-// What is due: one task, or several submits. Nothing: the client ends.
+// The tasks that are due: one task, or several submits. None means that the client ends.
 std::vector<LoadClient::Task> LoadClient::take() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
@@ -164,7 +164,7 @@ void LoadClient::perform(const std::vector<Task>& tasks) {
   }
 }
 
-// A single job is streamed by its submit; those of a bulk are followed afterwards.
+// A single job is streamed by its submit. The jobs of a bulk are followed afterwards.
 void LoadClient::submit(const std::vector<Task>& tasks) {
   std::vector<protocol::JobSpec> specs;
   for (const Task& task : tasks) specs.push_back(plan(task.job).spec);
@@ -246,7 +246,7 @@ JobStream LoadClient::stream_of(uint64_t job) {
               },
           .on_lost =
               [this, job](const Refusal& why) {
-                if (why.code == ErrorCode::kCancelled) return;  // this client ends
+                if (why.code == ErrorCode::kCancelled) return;  // this client is ending
                 ledger_.lose(job, why);
                 ended(job);
               }};

@@ -167,7 +167,7 @@ int64_t Nemesis::between(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(random_);
 }
 
-// Mostly short, at times as long as it may be.
+// Mostly short times, and sometimes the longest that is allowed.
 int64_t Nemesis::pause() {
   const int64_t longest = random_() % 3 == 0 ? options_.pause_max_ms : std::min(options_.pause_max_ms, int64_t{6'000});
   return between(1'000, longest);

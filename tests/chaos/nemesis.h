@@ -1,5 +1,5 @@
-// Breaks the system at random: which fault, when, where and for how long follow from the seed (when each process is hit
-// depends on the machine as well). Used from the main thread.
+// Breaks the system at random. The seed decides which faults come, when, where and for how long; what a process is
+// doing when it is hit depends on the machine as well. Used on the main thread.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ namespace optserve::chaos {
 
 struct NemesisOptions {
   uint64_t seed = 1;
-  std::vector<std::string> faults;  // of fault_names()
+  std::vector<std::string> faults;  // names from fault_names()
   int64_t every_ms = 1'500;         // mean time between two faults
-  int64_t pause_max_ms = 30'000;    // of faults that last
+  int64_t pause_max_ms = 30'000;    // how long a fault lasts at most
   bool small_disk = false;          // the journal has a file system of its own
   bool lose_journal = false;        // sabotage: the first kill of the scheduler deletes its journal
 };
@@ -27,19 +27,19 @@ struct NemesisOptions {
 struct FaultRecord {
   std::string fault, target;
   int64_t at_ms = 0;
-  int64_t lasts_ms = 0;  // 0: an instant
+  int64_t lasts_ms = 0;  // 0: it is over at once
 };
 
 class Nemesis {
  public:
   Nemesis(const NemesisOptions& options, Topology& topology, Network* network, TcpProxy& proxy);
 
-  // Injects what is due, and ends what has lasted long enough.
+  // Injects faults that are due, and ends those that have lasted long enough.
   void turn();
   // Ends every fault.
   void heal();
   const std::vector<FaultRecord>& records() const { return records_; }
-  // Faults asked for that this machine does not allow, with the reason.
+  // The faults that were asked for but that this machine does not allow, with the reasons.
   const std::vector<std::string>& skipped() const { return skipped_; }
 
  private:
@@ -83,11 +83,11 @@ class Nemesis {
   std::vector<std::string> skipped_;
   std::vector<Undo> undos_;
   std::vector<FaultRecord> records_;
-  std::string injecting_;  // the fault of the present turn
+  std::string injecting_;  // the fault that is being injected
   int64_t next_ms_ = 0;
 };
 
-// Every fault there is.
+// All faults.
 const std::vector<std::string>& fault_names();
 
 }  // namespace optserve::chaos

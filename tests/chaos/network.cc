@@ -52,7 +52,7 @@ std::unique_ptr<Network> Network::create(const std::string& log_path, std::strin
     why_not = "ip link failed";
   } else {
     try {
-      network->add_node();  // number 0: shows whether nodes can be made; nobody lives there
+      network->add_node();  // number 0 only shows whether nodes can be made; no process runs there
       return network;
     } catch (const Error& error) {
       why_not = error.what();

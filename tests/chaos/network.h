@@ -26,7 +26,7 @@ class Network {
   std::string namespace_path(int node) const;
 
   void set_link(int node, bool up) const;
-  // Packets from the node (kUp) or to it (kDown) vanish.
+  // Drops the packets from the node (kUp) or to it (kDown).
   void set_blocked(int node, Direction direction, bool blocked) const;
 
  private:

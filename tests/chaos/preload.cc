@@ -1,5 +1,5 @@
-// Loaded into the processes under test with LD_PRELOAD: a slow disk and a wall clock that jumps, as a file says that
-// the harness maps as well. CHAOS_SHIM names it; without the file every call passes through.
+// Loaded into the processes under test with LD_PRELOAD, to give them a slow disk and a wall clock that jumps. A file
+// says how, which the harness maps as well. CHAOS_SHIM names it; without that file calls are not changed.
 #include "preload.h"
 
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// What a run found, for people and for programs.
+// What a run has found, as text for people and as JSON for programs.
 #pragma once
 
 #include <map>
@@ -12,8 +12,8 @@ namespace optserve::chaos {
 struct Report {
   uint64_t seed = 0;
   double load = 0;
-  int64_t seconds = 0;  // of faults
-  std::string network;  // how the processes are joined
+  int64_t seconds = 0;  // for how long faults were injected
+  std::string network;  // how the processes were connected
   std::vector<std::string> skipped;
   Totals jobs;
   std::map<std::string, int64_t> faults;

@@ -14,7 +14,7 @@
 namespace optserve::chaos {
 namespace {
 
-constexpr size_t kEndlessBytesMax = 32 << 20;  // that one peer of each kind sends at most
+constexpr size_t kEndlessBytesMax = 32 << 20;  // the most that one peer sends
 constexpr int kSocketSeconds = 2;
 
 // ZMTP 3.0: the greeting of a peer with the NULL mechanism, and the command that ends its handshake.
@@ -46,7 +46,7 @@ std::string random_bytes(std::mt19937_64& random, size_t size) {
   return bytes;
 }
 
-// A message of ours, some bytes of which are changed or cut off, or bytes that never were one.
+// A message of the protocol with some bytes changed or cut off, or bytes that are no message at all.
 std::string bad_message(std::mt19937_64& random) {
   if (random() % 3 == 0) return random_bytes(random, random() % 200);
   protocol::Submit submit{1, true, {variant_spec(random() % kVariants)}};
@@ -79,7 +79,7 @@ void send_kind(int socket, Garbage kind, std::mt19937_64& random) {
   } else if (kind == Garbage::kEndlessMultipart) {
     send_endless_multipart(socket);
   } else {
-    std::string header("\x02\x00\x00\x01", 4);  // 2^40 bytes to come
+    std::string header("\x02\x00\x00\x01", 4);  // announces 2^40 bytes
     send_all(socket, header.append(5, '\0') + "and so on");
   }
 }

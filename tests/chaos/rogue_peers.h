@@ -1,5 +1,5 @@
-// Peers that mean no good, over plain TCP: what they send is bounded, how long they stay as well. Each call runs in a
-// thread of its own, which stop() ends.
+// Hostile peers, over plain TCP. They send limited amounts and stay for a limited time. Each call runs in a thread of
+// its own, which stop() ends.
 #pragma once
 
 #include <atomic>
@@ -24,7 +24,7 @@ class RoguePeers {
   void send_garbage(const TcpAddress& to, Garbage kind, uint64_t seed, int64_t hold_ms);
   // Opens `count` connections, half of which say nothing and half of which stop after their greeting.
   void flood(const TcpAddress& to, int count, int64_t hold_ms);
-  // Submits jobs (with keys of its own) and reads nothing.
+  // Submits jobs with keys of its own and never reads an answer.
   void submit_and_never_read(const TcpAddress& to, uint64_t seed, int64_t hold_ms);
   void stop();
 

@@ -25,7 +25,7 @@ namespace {
 
 constexpr size_t kChunkBytes = 64 << 10;
 constexpr size_t kBufferedBytesMax = 1 << 20;  // of one direction
-constexpr int kTurnMs = 5;                     // how exact a delay is
+constexpr int kTurnMs = 5;                     // the precision of delays
 
 struct Chunk {
   int64_t due_ms = 0;
@@ -38,8 +38,8 @@ struct Flow {
   int from = -1, to = -1;  // of the Connection
   std::deque<Chunk> chunks;
   size_t buffered = 0;
-  bool ended = false;   // nothing more comes
-  bool closed = false;  // and the other side knows
+  bool ended = false;   // no more bytes come
+  bool closed = false;  // and the other side was told
 
   bool wants_input(bool stalled) const { return from >= 0 && !ended && !stalled && buffered < kBufferedBytesMax; }
   bool wants_output(int64_t now) const { return !chunks.empty() && chunks.front().due_ms <= now; }
@@ -47,7 +47,7 @@ struct Flow {
 
 struct Connection {
   size_t link = 0;
-  int client = -1, server = -1;  // server -1: swallowed
+  int client = -1, server = -1;  // server is -1 if the connection was swallowed
   std::array<Flow, 2> flows;     // by Direction
   bool failed = false;
 };
@@ -59,7 +59,7 @@ struct Link {
   LinkRule rule;
 };
 
-// Reads what is there; false: the connection failed.
+// Reads what has arrived. False if the connection failed.
 bool receive(Flow& flow, int64_t due_ms) {
   std::string bytes(kChunkBytes, '\0');
   const ssize_t got = recv(flow.from, bytes.data(), bytes.size(), MSG_DONTWAIT);
@@ -74,7 +74,7 @@ bool receive(Flow& flow, int64_t due_ms) {
   return true;
 }
 
-// Writes what is due; false: the connection failed.
+// Writes what is due. False if the connection failed.
 bool deliver(Flow& flow, int64_t now) {
   while (flow.wants_output(now)) {
     Chunk& chunk = flow.chunks.front();

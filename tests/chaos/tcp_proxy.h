@@ -12,17 +12,17 @@ namespace optserve::chaos {
 
 struct TcpAddress {
   std::string host = "127.0.0.1";
-  int port = 0;  // to listen on: 0 picks one
+  int port = 0;  // 0, to listen: any free port
 };
 
 enum class Direction { kUp, kDown };  // towards the target, and back
 
-// How a link treats its connections, the present ones and those to come.
+// How a link treats its connections, present and future.
 struct LinkRule {
-  int64_t delay_ms = 0;   // of every byte, both ways
-  bool stall_up = false;  // what comes is read when the rule ends
+  int64_t delay_ms = 0;   // for every byte, in both directions
+  bool stall_up = false;  // nothing is read until the rule ends
   bool stall_down = false;
-  bool swallow = false;  // new connections are accepted and go nowhere
+  bool swallow = false;  // new connections are accepted but not passed on
 };
 
 class TcpProxy {
@@ -38,7 +38,7 @@ class TcpProxy {
   void set_rule(int link, const LinkRule& rule);
   // Resets every connection of the link.
   void cut(int link);
-  // Ends one direction of every connection of the link; the other goes on.
+  // Ends one direction of every connection of the link; the other direction stays.
   void half_close(int link, Direction direction);
 
  private:

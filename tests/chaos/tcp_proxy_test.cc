@@ -1,4 +1,4 @@
-// The proxy in front of a server that sends back what it gets.
+// The proxy in front of a server that sends back what it receives.
 #include "tcp_proxy.h"
 
 #include <gtest/gtest.h>
@@ -56,7 +56,7 @@ class Proxy : public ::testing::Test {
     sockets_.push_back(connect_to({"127.0.0.1", proxy_.port(link_)}, 10));
     return sockets_.back();
   }
-  // What comes within the time; "EOF" and "RESET" for ends.
+  // What arrives within the time, or "EOF" or "RESET" if the connection ends.
   static std::string receive(int fd, int within_ms = 10'000) {
     pollfd item{fd, POLLIN, 0};
     if (poll(&item, 1, within_ms) == 0) return "";

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kStopLimitMs = 60'000;
 constexpr int64_t kRestartLimitMs = 60'000;
-constexpr int64_t kHandlersWithinMs = 10'000;  // of a process's start, on a busy machine
+constexpr int64_t kHandlersWithinMs = 10'000;  // how long a process may take to install its handlers, on a busy machine
 constexpr int64_t kLastJobsLimitMs = 400'000;  // a client gives up earlier, unless jobs still end one by one
 
 ShimControl* make_shim(const std::string& path) {
@@ -62,7 +62,7 @@ Member& Topology::add(const std::string& name, Role role, const std::string& pro
   return member;
 }
 
-// Where the member connects to: with a network of our own, every second one directly.
+// The address to which the member connects. With network namespaces, every second member connects directly.
 std::string Topology::route(Member& member, const TcpAddress& target) {
   if (network_ != nullptr && member.node % 2 == 0) return endpoint(target);
   TcpAddress listen{network_ != nullptr ? network_->router_address(member.node) : "127.0.0.1", 0};
@@ -139,7 +139,7 @@ void Topology::start(Role role) {
 }
 
 void Topology::note_exit(Member& member, int status) {
-  // SIGTERM ends a program that has not come to its handlers yet, which then holds nothing.
+  // SIGTERM kills a program that has not installed its handlers yet; it then holds nothing that could be lost.
   const bool is_early = member.told_to_end_ms - member.started_ms < kHandlersWithinMs && WIFSIGNALED(status) &&
                         WTERMSIG(status) == SIGTERM;
   const bool clean = is_early || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -183,7 +183,7 @@ void Topology::wait_until(const std::function<bool()>& condition, int64_t limit_
 
 bool Topology::finish_clients() {
   const auto all = members(Role::kClient);
-  // One that was killed a moment ago is started again first: its jobs are to end as well.
+  // A client that was killed a moment ago is started again first, since its jobs must end as well.
   const auto listens = [](Member* m) { return m->is_up() && now_ms() - m->started_ms >= kHandlersWithinMs; };
   wait_until([&] { return std::all_of(all.begin(), all.end(), listens); }, kRestartLimitMs);
   const size_t before = surprises_.size();

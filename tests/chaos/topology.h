@@ -19,7 +19,7 @@
 namespace optserve::chaos {
 
 struct TopologyOptions {
-  std::string folder;  // of logs, ledgers, the model and, in its own folder, the journal
+  std::string folder;  // for logs, ledgers, the model and, in a folder of its own, the journal
   uint64_t seed = 1;
   int tokenizers = 2, groups = 3, world = 2, clients = 3;
   double load = 15;  // jobs a second of all clients together
@@ -33,16 +33,16 @@ struct Member {
   std::string name;
   Role role = Role::kScheduler;
   cli::LaunchSpec spec;
-  int node = -1;  // of the network; -1: there is none
-  int link = -1;  // of the proxy through which it reaches the scheduler; -1: directly
+  int node = -1;  // its node of the network; -1: there is no network
+  int link = -1;  // the link of the proxy through which it reaches the scheduler; -1: it connects directly
   ShimControl* shim = nullptr;
   std::unique_ptr<cli::ChildProcess> process;
   int64_t started_ms = 0;
   int64_t told_to_end_ms = 0;
-  int64_t start_at_ms = -1;        // when it is started next; -1: it is not to be
-  bool exit_expected = false;      // somebody ended it, or told it to end
-  bool must_exit_clean = false;    // told to end by SIGTERM
-  int64_t left_alone_from_ms = 0;  // no other fault before
+  int64_t start_at_ms = -1;        // when it is started next; -1: never
+  bool exit_expected = false;      // it was killed or told to end
+  bool must_exit_clean = false;    // it got SIGTERM
+  int64_t left_alone_from_ms = 0;  // until then no other fault may hit it
 
   bool is_up() const { return process && process->is_running() && !exit_expected; }
 };
@@ -55,15 +55,15 @@ class Topology {
   Topology(const Topology&) = delete;
   Topology& operator=(const Topology&) = delete;
 
-  void start(Role role);  // all of that role
-  // Starts what is due and notices what has ended. To be called often.
+  void start(Role role);  // starts all members of that role
+  // Starts members that are due, and notices those that have ended. To be called often.
   void poll();
-  // Ends it, and starts it again after a while.
+  // Kills a member, which is started again after a while.
   void kill(Member& member, int64_t restart_after_ms);
   void terminate(Member& member, int64_t restart_after_ms);
-  // SIGTERM to clients for their last jobs; true: each has ended by itself, all its jobs with it.
+  // Sends SIGTERM to the clients and waits for their last jobs. True if each client ended by itself, with all its jobs.
   bool finish_clients();
-  // SIGTERM to all others, workers first; true: each exited with status 0.
+  // Sends SIGTERM to all others, workers first. True if each exited with status 0.
   bool shut_down();
 
   std::vector<Member*> members(Role role);
@@ -73,7 +73,7 @@ class Topology {
   std::string ledger(int client) const { return options_.folder + "/client-" + std::to_string(client) + ".ledger"; }
   std::string journal_folder() const { return options_.folder + "/journal"; }
   const TopologyOptions& options() const { return options_; }
-  // Ends that nobody asked for, and ends after SIGTERM with another status than 0.
+  // The ends that nobody asked for, and the ends after SIGTERM with a status other than 0.
   const std::vector<std::string>& surprises() const { return surprises_; }
 
  private:
@@ -94,7 +94,7 @@ class Topology {
   std::vector<std::string> surprises_;
 };
 
-// What a process uses now, of /proc.
+// What a process uses at present, from /proc.
 struct Usage {
   int64_t rss_kb = 0;
   int threads = 0;

@@ -17,7 +17,7 @@ namespace demo_golden_test {
 
 constexpr float kLogprobTolerance = 1e-3f;
 constexpr int kOthers = kSanitized ? 8 : 64;
-constexpr size_t kAlone = kSanitized ? 2 : 12;  // cases that run alone, too
+constexpr size_t kAlone = kSanitized ? 2 : 12;  // how many cases also run alone
 constexpr int kSampled = kSanitized ? 4 : 12, kSampledTokens = kSanitized ? 40 : 79;
 
 batching::SequenceRequest greedy_request(const DemoCase& golden) {
@@ -65,14 +65,14 @@ void expect_golden(const DemoCase& golden, const engine::Generation& found) {
   }
 }
 
-// The first generations are those of the cases.
+// The first generations belong to the cases, in their order.
 void expect_goldens(const std::vector<engine::Generation>& generations) {
   const auto& cases = demo_goldens().cases;
   ASSERT_EQ(cases.size(), 12u);
   for (size_t i = 0; i < cases.size(); ++i) expect_golden(cases[i], generations[i]);
 }
 
-// Layer by layer, one at a time in memory, the log-probabilities of the prompts are the goldens' as well.
+// A walk with one layer in memory at a time gives the golden log-probabilities of the prompts, too.
 TEST(DemoLayerWalk, HasTheGoldenLogprobs) {
   const TemporaryFolder folder;
   convert_demo_model(folder / "demo", 2);

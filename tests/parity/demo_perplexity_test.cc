@@ -67,68 +67,67 @@ Perplexity perplexity_of(const std::string& checkpoint, const std::vector<TokenI
   return perplexity;
 }
 
-TEST(DemoPerplexity, OfHeldOutTextIsTheGoldenOne) {
-  const TemporaryFolder folder;
-  convert_demo_model(folder / "demo", 2);
-  const auto ids = heldout_ids();
-  EXPECT_EQ(static_cast<int64_t>(ids.size()), demo_goldens().heldout.tokens);
-  const Perplexity found = perplexity_of(folder / "demo", ids);
+class DemoPerplexity : public testing::Test {
+ protected:
+  struct Bound {
+    const char* quantisation;
+    double factor;  // of the perplexity with fp16 weights
+  };
+
+  // Of the model with fp16 weights.
+  double fp16() {
+    convert_demo_model(folder_ / "fp16", 2);
+    return perplexity_of(folder_ / "fp16", ids_).value;
+  }
+  // Converts the model with this quantisation and expects that it loses no more than the bound allows. Returns its
+  // perplexity.
+  double expect_within(const Bound& bound, double halves, const std::string& smooth_ranges = {}) {
+    const std::string name = (smooth_ranges.empty() ? "" : "smoothed ") + std::string(bound.quantisation);
+    convert_demo_model(folder_ / name, 2, bound.quantisation, DType::kF16, smooth_ranges);
+    const double found = perplexity_of(folder_ / name, ids_).value;
+    std::printf("%-20s %10.4f  factor %.5f\n", name.c_str(), found, found / halves);
+    EXPECT_LE(found / halves, bound.factor) << name;
+    return found;
+  }
+
+  const TemporaryFolder folder_;
+  const std::vector<TokenId> ids_ = heldout_ids();
+};
+
+TEST_F(DemoPerplexity, OfHeldOutTextIsTheGoldenOne) {
+  convert_demo_model(folder_ / "demo", 2);
+  EXPECT_EQ(static_cast<int64_t>(ids_.size()), demo_goldens().heldout.tokens);
+  const Perplexity found = perplexity_of(folder_ / "demo", ids_);
   EXPECT_EQ(found.scored, demo_goldens().heldout.scored);
   EXPECT_NEAR(found.value, demo_goldens().heldout.perplexity, 0.001);
 }
 
-// What quantising may cost, as a factor of fp16's perplexity. docs/benchmarks/conversion.md has the table.
-TEST(DemoPerplexity, OfQuantisedWeightsStaysNearThatOfHalves) {
-  struct Bound {
-    const char* quantisation;
-    double factor;
-  };
-  const TemporaryFolder folder;
-  const auto ids = heldout_ids();
-  convert_demo_model(folder / "fp16", 2);
-  const double halves = perplexity_of(folder / "fp16", ids).value;
-  std::printf("%-10s %10.4f\n", "fp16", halves);
+// docs/benchmarks/conversion.md has the table.
+TEST_F(DemoPerplexity, OfQuantisedWeightsStaysNearThatOfHalves) {
+  const double halves = fp16();
   for (const Bound& bound : {Bound{"int8", 1.001}, {"int8-mse", 1.001}, {"fp8", 1.005}, {"int4", 1.05}}) {
-    convert_demo_model(folder / bound.quantisation, 2, bound.quantisation);
-    const double found = perplexity_of(folder / bound.quantisation, ids).value;
-    std::printf("%-10s %10.4f  factor %.5f\n", bound.quantisation, found, found / halves);
-    EXPECT_LE(found / halves, bound.factor) << bound.quantisation;
-    EXPECT_NE(found, halves) << bound.quantisation << " changed nothing";
+    EXPECT_NE(expect_within(bound, halves), halves) << bound.quantisation << " changed nothing";
   }
 }
 
-TEST(DemoPerplexity, OfAnInt8KvCacheStaysNearToo) {
-  const TemporaryFolder folder;
-  const auto ids = heldout_ids();
-  convert_demo_model(folder / "fp16", 2);
-  const double plain = perplexity_of(folder / "fp16", ids).value;
-  const double found = perplexity_of(folder / "fp16", ids, DType::kI8).value;
+TEST_F(DemoPerplexity, OfAnInt8KvCacheStaysNearToo) {
+  const double plain = fp16();
+  const double found = perplexity_of(folder_ / "fp16", ids_, DType::kI8).value;
   std::printf("int8 KV cache %10.4f  factor %.6f\n", found, found / plain);
   EXPECT_LE(found / plain, 1.001);
   EXPECT_NE(found, plain) << "int8 changed nothing";
 }
 
-// Smoothing moves magnitude from inputs to weights, which are all that is rounded here: a small loss is its price, and
-// no bound is better than that of the unsmoothed weights.
-TEST(DemoPerplexity, OfSmoothedWeightsStaysNearToo) {
-  struct Bound {
-    const char* quantisation;
-    double factor;
-  };
-  const TemporaryFolder folder;
-  const auto ids = heldout_ids();
-  convert_demo_model(folder / "fp16", 2);
-  const double halves = perplexity_of(folder / "fp16", ids).value;
+// Smoothing moves magnitude from the inputs to the weights, and only weights are rounded here. So it costs a little,
+// and no bound is tighter than the one for weights that are not smoothed.
+TEST_F(DemoPerplexity, OfSmoothedWeightsStaysNearToo) {
+  const double halves = fp16();
   const auto ranges =
-      converter::calibrate({.checkpoint = folder / "fp16", .text = read_file(demo_file("heldout.txt"))});
+      converter::calibrate({.checkpoint = folder_ / "fp16", .text = read_file(demo_file("heldout.txt"))});
   ASSERT_TRUE(ranges.ok());
-  std::ofstream(folder / "ranges", std::ios::binary) << converter::ranges_file(ranges.value());
+  std::ofstream(folder_ / "ranges", std::ios::binary) << converter::ranges_file(ranges.value());
   for (const Bound& bound : {Bound{"none", 1.0005}, {"int8", 1.001}, {"fp8", 1.005}, {"int4", 1.08}}) {
-    const std::string name = folder / (std::string("smoothed-") + bound.quantisation);
-    convert_demo_model(name, 2, bound.quantisation, DType::kF16, folder / "ranges");
-    const double found = perplexity_of(name, ids).value;
-    std::printf("smoothed %-10s %10.4f  factor %.5f\n", bound.quantisation, found, found / halves);
-    EXPECT_LE(found / halves, bound.factor) << bound.quantisation;
+    expect_within(bound, halves, folder_ / "ranges");
   }
 }
 

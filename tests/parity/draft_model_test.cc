@@ -1,4 +1,4 @@
-// Generations with a draft model: the same ids and log-probabilities as without, whether it guesses well or badly.
+// With a draft model, generations have the same ids and log-probabilities as without, whether it guesses well or badly.
 #include "engine/draft/draft_model.h"
 
 #include <gtest/gtest.h>
@@ -69,7 +69,7 @@ TEST_F(DraftModelTest, AGoodOneGuessesMostAndChangesNothing) {
           batching::PlannerOptions options = planner_options(engine);
           const auto expected = engine::generate_all(leader, options, requests());
           with_draft(engine_options(folder_ / "small"), [&](engine::DraftModel& draft) {
-            // A model that is as slow as the one it guesses for never pays: the policy is left out.
+            // A draft model as slow as the model itself never pays, so this test does without the policy.
             struct Always final : batching::DraftSource {
               explicit Always(engine::DraftModel& model) : inner(model) {}
               bool pays() override { return true; }
@@ -108,7 +108,7 @@ TEST_F(DraftModelTest, ABadOneChangesNothingAndIsSoonLeftAlone) {
                          EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
                        }
                        EXPECT_GT(stats.drafted_tokens, 0u);
-                       // One window of rounds, of at most four sequences and four guesses each, and then the pause.
+                       // The policy pauses after one window of rounds of at most four sequences and four guesses each.
                        EXPECT_LE(stats.drafted_tokens, 8u * 4u * 4u);
                      });
                    });

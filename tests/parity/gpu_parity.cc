@@ -1,12 +1,13 @@
-// What the engine computes for given prompts, for transformers_parity.py to compare with another implementation.
+// Writes what the engine computes for given prompts, so that transformers_parity.py can compare it with another
+// implementation.
 //   gpu_parity CHECKPOINT fp32|fp16|bf16 CASES.json OUT_FOLDER [--device cpu|cuda] [--world N]
 //
-// A world of more than one is a group of processes as a worker's: over NCCL with a GPU each, or over shared memory.
+// A world above 1 is a group of processes, as in a worker: over NCCL with a GPU for each, or over shared memory.
 // CASES.json: {"cases": [{"prompt": [ids], "new_tokens": n}]}. Writes, for each case i,
 //   OUT/logits-i.bin    F32[len, vocab]: the logits of every position, the prompt in one step
 //   OUT/chunked-i.bin   the same with the prompt in several steps, the last ones of one token
-// and OUT/generated.json, the greedy generations of an engine that is led like a server's: every case alone, three
-// cases together, all of them together.
+// and OUT/generated.json, the greedy generations of an engine that is led as in a server: each case alone, three cases
+// together, and all of them together.
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -42,7 +43,7 @@ using nlohmann::json;
 constexpr int64_t kLogitRows = 128;     // of one product
 constexpr int32_t kFirstChunk = 7;      // less than a KV block, so that the next chunk begins inside one
 constexpr int32_t kSingles = 3;         // tokens at the end of a prompt that are steps of their own
-constexpr int32_t kStepTokens = 256;    // of the led engine: longer prompts are cut
+constexpr int32_t kStepTokens = 256;    // of a step of the led engine; longer prompts are cut into chunks
 constexpr int32_t kSequences = 16;      // its slots
 constexpr size_t kFewTogether = 3;      // a step of three decoding sequences is padded on some devices
 constexpr int32_t kSpareSequences = 2;  // of the longest context, in KV blocks
@@ -78,20 +79,13 @@ size_t longest_prompt(const std::vector<Case>& cases) {
 }
 
 engine::WorkspaceSizes workspace_sizes(const model_spec::OptConfig& config, int64_t rows, int64_t world) {
-  engine::WorkspaceSizes sizes;
+  engine::WorkspaceSizes sizes = engine::workspace_widths(config, world);
   sizes.rows_max = rows;
-  sizes.hidden = config.hidden;
-  sizes.embed = config.embed_dim;
-  sizes.qkv = 3 * config.hidden / world;
-  sizes.heads_out = config.hidden / world;
-  sizes.ffn = config.ffn / world;
-  sizes.vocab_local = config.vocab / world;
-  sizes.world = world;
   sizes.logit_rows_max = kLogitRows;
   return sizes;
 }
 
-// One rank's model without planner and sampler, one sequence at a time.
+// The model of one rank without planner and sampler, for one sequence at a time.
 class BareModel {
  public:
   BareModel(const WeightSource& source, backend::Backend& backend, comm::Communicator& communicator, size_t tokens_max)
@@ -157,7 +151,7 @@ class BareModel {
   uint64_t step_ = 0;
 };
 
-// A first chunk, the middle in one, single tokens.
+// Cuts a prompt into a short first chunk, a chunk for the middle, and single tokens.
 std::vector<int32_t> cut(int32_t length) {
   const int32_t singles = std::min(kSingles, length);
   const int32_t first = std::min(kFirstChunk, length - singles);
@@ -177,7 +171,7 @@ void write_floats(const std::string& path, const std::vector<float>& values) {
 // A rank: what it computes with, and whether it writes.
 struct Rank {
   std::unique_ptr<backend::Backend> backend;
-  std::unique_ptr<comm::Communicator> communicator;  // of the backend's stream, so it ends first
+  std::unique_ptr<comm::Communicator> communicator;  // uses the stream of the backend, so it must be destroyed first
   bool leads() const { return communicator->rank() == 0; }
 };
 
@@ -286,8 +280,8 @@ std::optional<Arguments> parse(const std::vector<std::string>& words) {
   return arguments;
 }
 
-// `control`: of all ranks.
-Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control) {
+// `control`: a communicator of all ranks.
+Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control, const Clock& clock) {
   const int world = control->world();
   backend::BackendOptions options = arguments.backend;
   Rank rank;
@@ -308,21 +302,23 @@ Rank make_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> c
   nccl.device = options.device.index;
   nccl.stream = rank.backend->native_stream();
   nccl.timeout_ms = kGroupTimeoutMs;
-  rank.communicator = comm::make_nccl_communicator(std::move(control), nccl);
+  rank.communicator = comm::make_nccl_communicator(std::move(control), nccl, clock);
   return rank;
 }
 
-void run_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control) {
+void run_rank(const Arguments& arguments, std::unique_ptr<comm::Communicator> control, const Clock& clock) {
   const std::vector<Case> cases = read_cases(arguments.cases);
-  const Rank rank = make_rank(arguments, std::move(control));
-  write_logits(arguments.checkpoint, rank, cases, arguments.folder);  // its model is gone before the next is loaded
+  const Rank rank = make_rank(arguments, std::move(control), clock);
+  write_logits(arguments.checkpoint, rank, cases,
+               arguments.folder);  // its model is freed before the next one is loaded
   write_generations(arguments.checkpoint, rank, cases, arguments.folder);
 }
 
 // The exit status of a rank's process.
 int run_rank_process(const Arguments& arguments, const comm::ProcessGroupMemory& memory, int rank) {
   try {
-    run_rank(arguments, comm::make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs));
+    const SystemClock clock;
+    run_rank(arguments, comm::make_process_communicator(memory, rank, arguments.world, kGroupTimeoutMs, clock), clock);
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "gpu_parity, rank %d: %s\n", rank, e.what());
@@ -330,20 +326,20 @@ int run_rank_process(const Arguments& arguments, const comm::ProcessGroupMemory&
   }
 }
 
-// One process for each rank; the first that fails ends all.
+// Starts a process for each rank. The first that fails ends all.
 void run_group(const Arguments& arguments) {
   const comm::ProcessGroupMemory memory = comm::create_process_group_memory(arguments.world);
   const pid_t parent = getpid();
   std::vector<pid_t> pids;
   for (int rank = 0; rank < arguments.world; ++rank) {
-    const pid_t pid = fork();  // CUDA is not in use yet: children could not use it any more
+    const pid_t pid = fork();  // no CUDA call may come before this: it would make CUDA unusable in the children
     if (pid == 0) {
       if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(1);
       const int status = run_rank_process(arguments, memory, rank);
       std::fflush(nullptr);
       _exit(status);
     }
-    if (pid < 0) throw errno_error("fork");  // ranks that are there end with this process
+    if (pid < 0) throw errno_error("fork");  // ranks that were started end with this process
     pids.push_back(pid);
   }
   bool failed = false;
@@ -361,7 +357,7 @@ void run_group(const Arguments& arguments) {
 void run(const Arguments& arguments) {
   std::filesystem::create_directories(arguments.folder);
   if (arguments.world > 1) return run_group(arguments);
-  run_rank(arguments, comm::make_solo_communicator());
+  run_rank(arguments, comm::make_solo_communicator(), SystemClock());
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Writes tiny random checkpoints of every kind and what the engine makes of random prompts on them, for
-// opt_reference.py.
+// Writes tiny random checkpoints of every kind, and what the engine computes on them for random prompts, so that
+// opt_reference.py can compute the same.
 //   logits_dump FOLDER    makes FOLDER/<kind>/checkpoint and FOLDER/<kind>/cases.json
 #include <cstdio>
 #include <filesystem>
@@ -63,7 +63,7 @@ void dump(const std::filesystem::path& folder, const model_spec::OptConfig& conf
   options.checkpoint = folder / "checkpoint";
   options.num_blocks = 80;
   options.max_sequences = 8;
-  options.max_step_tokens = 50;  // prompts go in chunks
+  options.max_step_tokens = 50;  // so that long prompts are cut into chunks
   write_random_checkpoint(options.checkpoint, config, kSeed, DType::kF32, 4);
   std::ofstream cases(folder / "cases.json");
   cases << "{\"groups\": {";

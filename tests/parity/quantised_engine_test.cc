@@ -15,7 +15,7 @@ namespace quantised_engine_test {
 using checkpoint::CheckpointReader;
 using model_spec::TensorSpec;
 
-// The whole matrix by the description of the format, weight by weight.
+// The whole matrix, weight by weight as the format is described.
 std::vector<float> dequantised(const CheckpointReader& reader, const TensorSpec& spec) {
   std::vector<std::byte> values(reader.block_bytes(spec, 1));
   std::vector<float> scales(static_cast<size_t>(reader.block_scales(spec, 1)));
@@ -98,7 +98,7 @@ std::vector<engine::Generation> generate(const std::string& folder, const GroupK
 class QuantisedEngine : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Formats, QuantisedEngine, ::testing::Values("int8", "fp8", "int4"));
 
-// Sums of products with codes are scaled, where sums with dequantised values are of rounded ones.
+// The engine scales sums of products with codes; with dequantised weights it adds products of rounded values.
 void expect_near(const std::vector<float>& a, const std::vector<float>& b) {
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 2e-3f) << i;

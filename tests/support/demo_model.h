@@ -1,4 +1,4 @@
-// The model that ships: where its files are, and what an independent implementation computed on it (golden.json).
+// The model of the demo: where its files are, and what an independent implementation computed on it (golden.json).
 #pragma once
 
 #include <string>
@@ -11,9 +11,9 @@ namespace optserve::test_support {
 
 struct DemoCase {
   std::string prompt;
-  std::vector<TokenId> prompt_ids;     // with the leading 2
+  std::vector<TokenId> prompt_ids;     // with the leading </s>
   std::vector<float> prompt_logprobs;  // of prompt_ids[1..]
-  std::vector<TokenId> greedy_ids;     // 64
+  std::vector<TokenId> greedy_ids;     // the 64 ids that follow
   std::string greedy_text;
 };
 
@@ -45,8 +45,8 @@ const DemoGoldens& demo_goldens();
 // "deploy/demo-model/<name>" in the source tree.
 std::string demo_file(const std::string& name);
 std::string read_file(const std::string& path);
-// Converts the two Metaseq parts to a checkpoint of `shards` shards, quantised as the command line names it, smoothed
-// with a file of ranges if one is named. Throws Error.
+// Converts the two Metaseq parts to a checkpoint of `shards` shards. `quantisation` is a word of the command line;
+// `smooth_ranges`, if not empty, is a file of ranges to smooth with. Throws Error.
 void convert_demo_model(const std::string& folder, int shards, const std::string& quantisation = "none",
                         DType dtype = DType::kF16, const std::string& smooth_ranges = {});
 

@@ -1,4 +1,4 @@
-// A whole group of engines for a test: the body runs on rank 0, the other ranks follow.
+// A whole group of engines for a test.
 #pragma once
 
 #include <functional>
@@ -16,10 +16,11 @@ struct GroupKind {
 };
 
 std::string group_name(const GroupKind& group);  // "Processes2"
-// One rank; threads and processes of 2 and 4.
+// One rank, and groups of 2 and of 4 threads and processes.
 std::vector<GroupKind> all_groups();
 
-// Every rank has a CPU backend of one thread. Expectations of a body in a process rank fail the test of the parent.
+// Runs `body` on rank 0 while the other ranks follow. Every rank has a CPU backend of one thread. If rank 0 is a
+// process, an expectation that fails in it fails the test.
 void run_engine_group(const GroupKind& group, const engine::EngineOptions& options,
                       const std::function<void(engine::GroupLeader& leader, const engine::Engine& engine)>& body);
 

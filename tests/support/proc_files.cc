@@ -7,7 +7,7 @@
 namespace optserve::test_support {
 
 std::string read_proc_file(const std::string& path) {
-  // Bare stream iterators throw when the process ends between open and read; operator<< sets a flag instead.
+  // Stream iterators would throw if the process ended between opening and reading; operator<< only sets a flag.
   std::ostringstream text;
   text << std::ifstream(path, std::ios::binary).rdbuf();
   return text.str();

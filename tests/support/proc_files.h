@@ -1,4 +1,4 @@
-// What /proc tells of other processes, each of which may end while it is read: it then reads as empty.
+// What /proc says about other processes. A process that ends meanwhile reads as empty.
 #pragma once
 
 #include <sys/types.h>
@@ -9,7 +9,7 @@
 namespace optserve::test_support {
 
 std::string read_proc_file(const std::string& path);
-// Its arguments, a space after each.
+// The arguments of a process, with a space after each.
 std::string command_line(pid_t pid);
 std::vector<pid_t> children_of(pid_t pid);
 

@@ -2,7 +2,7 @@
 
 namespace optserve::test_support {
 
-// Sanitizer builds compute some ten times slower: the same tests on less work.
+// Builds with sanitizers are about ten times slower, so tests do less work in them.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 inline constexpr bool kSanitized = true;
 #else

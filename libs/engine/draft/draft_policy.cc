@@ -7,7 +7,8 @@ namespace optserve::engine {
 namespace {
 constexpr int32_t kWindowRounds = 8;
 constexpr int32_t kPauseMin = 128, kPauseMax = 8192;
-// Steps without guesses are started ahead of the one before, a gain that the time of a round does not show.
+// Without guesses, a step is started while the one before still runs. The time of a round does not show that gain, so a
+// round must be better by this factor.
 constexpr double kGainMin = 1.05;
 }  // namespace
 

@@ -1,6 +1,7 @@
 // Whether guesses of a draft model pay, from times and counts over windows of rounds. A round is one guess for some
-// sequences and the step that processes what was guessed. Guesses pay if the tokens that a round yields take less time
-// than one by one: then every round guesses. Otherwise rounds pause, for longer each time that a window shows the same.
+// sequences and the step that processes what was guessed. Guesses pay if a round takes less time for its tokens than
+// steps without guesses would: then every step is a round. Otherwise rounds pause, and pause longer each time that a
+// window shows the same.
 #pragma once
 
 #include <cstdint>

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "engine/exec.h"
 #include "engine/weight_loader.h"
+#include "engine/workspace.h"
 
 namespace optserve::engine {
 

@@ -1,11 +1,11 @@
-// y = x W^T + b, whole or with W split over the ranks. Parallelism lives here and in the embedding and head, nowhere
-// else.
+// y = x W^T + b, with a whole W or with W split over the ranks. Only this file, the embedding and the head know that
+// there are several ranks.
 #pragma once
 
 #include <string>
 
-#include "engine/exec.h"
 #include "engine/weight_loader.h"
+#include "engine/workspace.h"
 
 namespace optserve::engine {
 
@@ -37,12 +37,12 @@ class ColumnParallelLinear {
   backend::Activation activation_;
 };
 
-// W is split by input columns: partial sums are added over the ranks, and only then may the bias be added, once.
+// W is split by input columns: partial sums are added over the ranks, and the bias may be added only after that, once.
 class RowParallelLinear {
  public:
   RowParallelLinear(WeightLoader& loader, const std::string& name)
       : weight_(loader.matrix(name + ".weight")), bias_(loader.table(name + ".bias")) {}
-  // [n, in / world] -> [n, out], without the bias: the residual addition that follows brings it.
+  // [n, in / world] -> [n, out], without the bias, which the residual addition that follows adds.
   void forward_without_bias(Exec& exec, Tensor x, Tensor out) const {
     exec.backend.linear(x, weight_, {}, backend::Activation::kNone, out);
     exec.communicator.all_reduce_sum(out);

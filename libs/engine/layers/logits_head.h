@@ -3,8 +3,8 @@
 
 #include <optional>
 
-#include "engine/exec.h"
 #include "engine/layers/linear.h"
+#include "engine/workspace.h"
 
 namespace optserve::engine {
 

@@ -15,7 +15,7 @@
 
 namespace optserve::engine {
 
-// Ids and positions to the residual stream.
+// From ids and positions to the residual stream.
 class OptEmbedding {
  public:
   explicit OptEmbedding(WeightLoader& loader);
@@ -24,7 +24,7 @@ class OptEmbedding {
 
  private:
   VocabParallelEmbedding tokens_;
-  Table positions_;  // whole on each rank. Row p is that of position p: conversion dropped the two that no token uses
+  Table positions_;  // whole on each rank; row p is that of position p, since conversion drops the two unused rows
   std::optional<Linear> project_in_;
 };
 
@@ -33,11 +33,11 @@ class OptLayer {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
   OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv);
-  // Norms before the blocks: y is the attention norm of x; on return y is the ffn norm of the new x.
-  // Norms after them: on return y is the stream, and x is used up.
+  // With norms before the blocks, y is the attention norm of x, and on return y is the ffn norm of the new x.
+  // With norms after them, on return y is the stream and x holds nothing of use.
   void attend(Exec& exec, const Batch& batch) const;
-  // Norms before the blocks: on return y is the norm that `next` makes of the new x. Without `next`, as norms after the
-  // blocks have none and a last layer may have none: on return x is the stream.
+  // With norms before the blocks, on return y is the norm that `next` makes of the new x. Without `next`, as norms after
+  // the blocks have none and a last layer may have none, x is the stream on return.
   void feed(Exec& exec, const Batch& batch, const LayerNorm* next) const;
   const LayerNorm& attention_norm() const { return attention_norm_; }
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "batching/draft_source.h"
+
 namespace optserve::simulation {
 namespace {
 
@@ -25,13 +27,7 @@ SimulatedEngine::SimulatedEngine(Environment& environment, const batching::Plann
 
 void SimulatedEngine::plan(std::vector<batching::SequenceEvent>& events) {
   for (batching::SequenceRequest& request : std::exchange(added_, {})) {
-    const batching::SequenceId id = request.id;
-    if (const Status status = planner_.add(std::move(request)); !status.ok()) {
-      batching::SequenceEvent event;
-      event.id = id;
-      event.refused = status.refusal();
-      events.push_back(std::move(event));
-    }
+    batching::add_sequence(planner_, std::move(request), events);
   }
   for (const batching::SequenceId id : std::exchange(cancelled_, {})) planner_.cancel(id);
   while (auto step = planner_.plan()) planned_.push_back(std::move(*step));

@@ -1,26 +1,24 @@
-// The loops of scan.h. For the kernel sets only: what is here must have a copy of its own in each, hence the anonymous
-// namespace. Tails are padded with -infinity or 0, which change neither a maximum nor a sum.
-#pragma once
+#include "sampling/scan.h"
 
 #include <cmath>
 #include <cstring>
 
 #include "base/simd.h"
-#include "sampling/scan.h"
 
 namespace optserve::sampling {
 namespace {
 
 constexpr size_t kLanes = simd::kLanes;
 
-// Up to eight values from `source`, filled up with `filler`.
+// The last values of an array, at most eight. `filler` stands in for those that are missing: -infinity or 0, which
+// change neither a maximum nor a sum.
 OPTSERVE_INLINE simd::Float8 load_tail(const float* source, size_t n, float filler) {
   float values[kLanes];
   for (size_t i = 0; i < kLanes; ++i) values[i] = i < n ? source[i] : filler;
   return simd::load(values);
 }
 
-LogitRange range_kernel(const float* logits, size_t n) {
+OPTSERVE_INLINE LogitRange range(const float* logits, size_t n) {
   simd::Float8 high = simd::broadcast(-INFINITY), broken{};
   const auto include = [&](const simd::Float8& value) __attribute__((always_inline)) {
     high = simd::max(value, high);
@@ -32,7 +30,7 @@ LogitRange range_kernel(const float* logits, size_t n) {
   return {simd::sum(broken) == 0.0f, simd::largest(high)};
 }
 
-double exponentials_kernel(const float* logits, size_t n, float largest, float scale, float* terms) {
+OPTSERVE_INLINE double exponentials(const float* logits, size_t n, float largest, float scale, float* terms) {
   double total = 0;
   for (size_t begin = 0; begin < n; begin += kSumBlock) {
     const size_t end = begin + kSumBlock < n ? begin + kSumBlock : n;
@@ -53,7 +51,7 @@ double exponentials_kernel(const float* logits, size_t n, float largest, float s
   return total;
 }
 
-void running_sums_kernel(const float* weights, size_t n, double* running) {
+OPTSERVE_INLINE void running_sums(const float* weights, size_t n, double* running) {
   using Double8 [[gnu::vector_size(64)]] = double;
   double total = 0;
   for (size_t begin = 0; begin < n; begin += kSumBlock) {
@@ -67,7 +65,7 @@ void running_sums_kernel(const float* weights, size_t n, double* running) {
   }
 }
 
-void block_maxima_kernel(const float* values, size_t n, float* maxima) {
+OPTSERVE_INLINE void block_maxima(const float* values, size_t n, float* maxima) {
   size_t begin = 0;
   for (; begin + kMaxBlock <= n; begin += kMaxBlock) {
     simd::Float8 high = simd::load(values + begin);
@@ -80,7 +78,7 @@ void block_maxima_kernel(const float* values, size_t n, float* maxima) {
   *maxima = high;
 }
 
-void cut_below_kernel(float* logits, float* weights, size_t n, float cut) {
+OPTSERVE_INLINE void cut_below(float* logits, float* weights, size_t n, float cut) {
   for (size_t i = 0; i < n; ++i) {
     const bool below = logits[i] < cut;
     weights[i] = below ? 0.0f : weights[i];
@@ -88,8 +86,39 @@ void cut_below_kernel(float* logits, float* weights, size_t n, float cut) {
   }
 }
 
-constexpr ScanKernels kScanKernels{range_kernel, exponentials_kernel, running_sums_kernel, block_maxima_kernel,
-                                   cut_below_kernel};
+LogitRange range_baseline(const float* logits, size_t n) { return range(logits, n); }
+OPTSERVE_AVX2 LogitRange range_avx2(const float* logits, size_t n) { return range(logits, n); }
+
+double exponentials_baseline(const float* logits, size_t n, float largest, float scale, float* terms) {
+  return exponentials(logits, n, largest, scale, terms);
+}
+OPTSERVE_AVX2 double exponentials_avx2(const float* logits, size_t n, float largest, float scale, float* terms) {
+  return exponentials(logits, n, largest, scale, terms);
+}
+
+void running_sums_baseline(const float* weights, size_t n, double* running) { running_sums(weights, n, running); }
+OPTSERVE_AVX2 void running_sums_avx2(const float* weights, size_t n, double* running) {
+  running_sums(weights, n, running);
+}
+
+void block_maxima_baseline(const float* values, size_t n, float* maxima) { block_maxima(values, n, maxima); }
+OPTSERVE_AVX2 void block_maxima_avx2(const float* values, size_t n, float* maxima) { block_maxima(values, n, maxima); }
+
+void cut_below_baseline(float* logits, float* weights, size_t n, float cut) { cut_below(logits, weights, n, cut); }
+OPTSERVE_AVX2 void cut_below_avx2(float* logits, float* weights, size_t n, float cut) {
+  cut_below(logits, weights, n, cut);
+}
+
+constexpr ScanKernels kBaseline{range_baseline, exponentials_baseline, running_sums_baseline, block_maxima_baseline,
+                                cut_below_baseline};
+constexpr ScanKernels kAvx2{range_avx2, exponentials_avx2, running_sums_avx2, block_maxima_avx2, cut_below_avx2};
 
 }  // namespace
+
+const ScanKernels& baseline_scan() { return kBaseline; }
+
+const ScanKernels* avx2_scan() { return has_avx2() ? &kAvx2 : nullptr; }
+
+const ScanKernels& widest_scan() { return has_avx2() ? kAvx2 : kBaseline; }
+
 }  // namespace optserve::sampling
