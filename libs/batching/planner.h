@@ -45,6 +45,8 @@ struct PlannerOptions {
   int32_t max_context = 2048;   // tokens of one sequence, prompt and output
   int32_t pipeline_depth = 2;   // most steps that are planned but not applied
   TokenId eos = 2;
+  TokenId pad = 1;    // never drawn; this and `vocab` tell whether a request leaves anything to draw
+  int64_t vocab = 0;  // ids that can be drawn are below; 0: not known
   // Blocks of the KV cache that hold the same tokens are shared, also with sequences that have ended, as long as their
   // room is not needed.
   bool prefix_cache = false;
@@ -72,7 +74,9 @@ struct SequenceEvent {
   std::vector<float> prompt_logprobs;    // of positions logprobs_start, ...
   int32_t logprobs_start = 0;
   std::vector<Hypothesis> hypotheses{};  // with the last event of a beam search, whose tokens are the first one's
-  std::optional<Refusal> refused{};      // Planner::add() refused the sequence; all else but `id` is then empty
+  // Planner::add() refused the sequence, and all else but `id` is empty; or, with kError, the request's own rules left
+  // nothing to draw.
+  std::optional<Refusal> refused{};
 };
 
 // What may be guessed for the next step: the tokens that follow those of `request`, all that are known.
@@ -97,8 +101,8 @@ class Planner {
   ~Planner();
 
   // Refuses what can never run: a sequence that is empty, longer than the context, needs more blocks than the pool has,
-  // or has the id of a live one; a beam search with too many ids that end it, without a token to search for, or with
-  // log-probabilities of the prompt.
+  // or has the id of a live one; one whose rules leave no first token to draw; a beam search with too many ids that end
+  // it, without a token to search for, or with log-probabilities of the prompt.
   Status add(SequenceRequest request);
   // Ends a sequence; false if it is not live. Its slot is released by the next plan. No event is reported.
   bool cancel(SequenceId id);

@@ -13,6 +13,8 @@ batching::PlannerOptions planner_options(const Engine& engine) {
   options.max_context = static_cast<int32_t>(engine.config().max_positions);
   options.pipeline_depth = engine.depth();
   options.eos = engine.config().eos_id;
+  options.pad = engine.config().pad_id;
+  options.vocab = engine.config().vocab_real;
   return options;
 }
 
