@@ -21,7 +21,7 @@ constexpr int64_t kFullRetryMs = 5'000;
 // A job is accepted if this many times its expected wait fit into what its own run leaves of its time. The rest is for
 // what the estimate does not know: others that come with a larger share or a higher priority, a worker that is lost.
 // After half of its time a queue begins to serve its newest jobs first, which lets the oldest run out of time.
-constexpr double kWaitsThatFit = 2;
+constexpr double kWaitsThatFit = 3;
 // Before a model's speed is measured, jobs with less time than this wait in small numbers only: for each worker so many
 // more than run.
 constexpr int64_t kPatientMs = 60'000;
@@ -194,7 +194,7 @@ std::optional<protocol::SubmitOutcome> Admission::check_time(const protocol::Job
                      "about " + std::to_string(ahead.jobs) + " jobs are ahead, the expected wait is " +
                          std::to_string(wait) + " ms and the job takes about " + std::to_string(run) +
                          " ms: too much for its " + (by_queue ? "queue_ms" : "ttl_ms") + " of " +
-                         std::to_string(limit) + " (twice the wait has to fit in)"),
+                         std::to_string(limit) + " (three times the wait has to fit in)"),
               0);
 }
 
