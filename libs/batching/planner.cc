@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "batching/planner_impl.h"
+#include "sampling/drawable.h"
 
 namespace optserve::batching {
 
@@ -43,7 +44,28 @@ Status Planner::Impl::admissible(const SequenceRequest& request) const {
   if (by_id.contains(request.id) || beams.contains(request.id)) {
     return refuse(ErrorCode::kBadRequest, "sequence id " + std::to_string(request.id) + " is live already");
   }
+  const auto generated = static_cast<int32_t>(length) - request.prompt_tokens;
+  if (generated < request.max_new_tokens) {
+    if (Status status = drawable(request, generated); !status.ok()) return status;
+  }
   return request.sampling.is_beam_search() ? admissible_beams(request) : ok_status();
+}
+
+Status Planner::Impl::drawable(const SequenceRequest& request, int32_t generated) const {
+  if (options.vocab == 0) return ok_status();
+  return check_drawable(request.sampling, request.rules, request.tokens, generated,
+                        {options.vocab, options.eos, options.pad});
+}
+
+// Nothing could be drawn: the model is broken, or the request forbids everything here.
+SequenceEvent Planner::Impl::failed(const SequenceRequest& request, const SequenceRequest& of_caller) const {
+  SequenceEvent event;
+  event.id = of_caller.id;
+  event.position = static_cast<int32_t>(request.tokens.size());
+  event.finished = sampling::FinishReason::kError;
+  const auto generated = static_cast<int32_t>(request.tokens.size()) - request.prompt_tokens;
+  if (Status status = drawable(request, generated); !status.ok()) event.refused = status.refusal();
+  return event;
 }
 
 Planner::Impl::Sequences& Planner::Impl::list_of(SequenceState state) {
@@ -321,13 +343,10 @@ std::optional<StepPlan> Planner::Impl::plan(std::optional<Guesses> guesses) {
 
 // Appends the token to its sequence and returns what is reported about it.
 SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& sampled) const {
+  if (!sampled.finite) return failed(sequence.request, sequence.request);
   SequenceEvent event;
   event.id = sequence.request.id;
   event.position = sequence.known();
-  if (!sampled.finite) {
-    event.finished = sampling::FinishReason::kError;
-    return event;
-  }
   sequence.request.tokens.push_back(sampled.token);
   event.token = sampled.token;
   event.logprob = sampled.logprob;

@@ -45,6 +45,8 @@ struct PlannerOptions {
   int32_t pipeline_depth = 2;   // most steps that are planned but not applied
   TokenId eos = 2;
   std::vector<TokenId> more_eos{};  // further ids that end a text
+  TokenId pad = 1;                  // never drawn; this and `vocab` tell whether a request leaves anything to draw
+  int64_t vocab = 0;                // ids that can be drawn are below; 0: not known
   // Sequences share KV blocks that hold the same tokens. Those of sequences that have ended are kept for this until
   // their room is needed.
   bool prefix_cache = false;
@@ -76,7 +78,9 @@ struct SequenceEvent {
   std::vector<float> prompt_logprobs;              // of the positions from logprobs_start on
   int32_t logprobs_start = 0;
   std::vector<Hypothesis> hypotheses{};  // in the last event of a beam search, which reports the tokens of the first
-  std::optional<Refusal> refused{};      // Planner::add() refused the sequence; all else but `id` is then empty
+  // Planner::add() refused the sequence, and all else but `id` is empty; or, with kError, the request's own rules left
+  // nothing to draw.
+  std::optional<Refusal> refused{};
 };
 
 // A question to a draft source: which tokens follow those of `request`, which has all tokens that are known?
@@ -101,8 +105,8 @@ class Planner {
   ~Planner();
 
   // Refuses what can never run: a sequence that is empty, longer than the context, needs more blocks than the pool has,
-  // or has the id of a live one; a beam search with too many ids that end it, without a token to search for, or with
-  // log-probabilities of the prompt.
+  // or has the id of a live one; one whose rules leave no first token to draw; a beam search with too many ids that end
+  // it, without a token to search for, or with log-probabilities of the prompt.
   Status add(SequenceRequest request);
   // Ends a sequence; false if it is not live. Its slot is released by the next plan. No event is reported.
   bool cancel(SequenceId id);

@@ -64,10 +64,7 @@ void Planner::Impl::apply_beam(Iterator sequence, SampledToken sampled, std::vec
   const auto beam = static_cast<size_t>(sequence->beam);
   BeamRun& run = beams.at(id);
   if (!sampled.finite) {
-    SequenceEvent& event = events.emplace_back();
-    event.id = id;
-    event.position = static_cast<int32_t>(run.request.tokens.size());
-    event.finished = sampling::FinishReason::kError;
+    events.push_back(failed(sequence->request, run.request));
     drop_beams(id);
     return;
   }

@@ -102,6 +102,10 @@ struct Planner::Impl {
   void release_slot(Sequence& sequence);
   void retire_fully_planned();
   void erase(Iterator sequence);
+  // Whether the request leaves a token to draw after `generated` of them.
+  Status drawable(const SequenceRequest& request, int32_t generated) const;
+  // `request`: of the sequence or beam that could not go on; `of_caller`: what it was made for.
+  SequenceEvent failed(const SequenceRequest& request, const SequenceRequest& of_caller) const;
   SequenceEvent take_token(Sequence& sequence, const SampledToken& sampled) const;
   void apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
                    std::vector<SequenceEvent>& events);

@@ -112,6 +112,49 @@ TEST(Planner, EndsOnNonFiniteLogitsWithoutAToken) {
   EXPECT_EQ(events[0].finished, sampling::FinishReason::kError);
 }
 
+TEST(Planner, RefusesARequestThatForbidsEveryTokenAndEndsOneThatComesToIt) {
+  PlannerOptions options = small();
+  options.vocab = 100;
+  Planner planner(options);
+  SequenceRequest never = request(1, 3, 5);
+  never.rules.allowed_ids = {2};
+  never.sampling.min_new_tokens = 3;
+  EXPECT_THAT(planner.add(never).refusal().message, HasSubstr("no token for place 1"));
+  never.sampling.beam_width = 2;
+  EXPECT_THAT(planner.add(never).refusal().message, HasSubstr("no token for place 1"));
+  SequenceRequest dead_end = request(2, 3, 5);
+  dead_end.rules.allowed_ids = {50};
+  dead_end.rules.bad_words = {{50, 50}};
+  ASSERT_TRUE(planner.add(dead_end).ok());
+  EXPECT_EQ(planner.apply(result_of(*planner.plan(), 50)).at(0).token, 50);
+  const auto events = planner.apply(result_of(*planner.plan(), -1, false));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kError);
+  ASSERT_TRUE(events[0].refused);
+  EXPECT_THAT(events[0].refused->message, HasSubstr("no token for place 2"));
+}
+
+TEST(Planner, EndsABeamSearchThatComesToADeadEndWithTheReason) {
+  PlannerOptions options = small();
+  options.vocab = 100;
+  options.max_step_tokens = 32;
+  Planner planner(options);
+  SequenceRequest search = request(3, 3, 5);
+  search.sampling.beam_width = 2;
+  search.rules.allowed_ids = {50};
+  search.rules.bad_words = {{50, 50}};
+  ASSERT_TRUE(planner.add(search).ok());
+  StepResult first = result_of(*planner.plan(), 50);
+  first.sampled.at(0).best = {{50, -0.5f}};
+  EXPECT_TRUE(planner.apply(first).empty());
+  const auto events = planner.apply(result_of(*planner.plan(), -1, false));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].id, 3u);
+  EXPECT_EQ(events[0].finished, sampling::FinishReason::kError);
+  ASSERT_TRUE(events[0].refused);
+  EXPECT_THAT(events[0].refused->message, HasSubstr("no token for place 2"));
+}
+
 TEST(Planner, StopsAtTheContext) {
   PlannerOptions options = small();
   options.max_context = 6;

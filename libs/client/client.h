@@ -45,9 +45,12 @@ struct JobStream {
   // The state, position in the queue, expected wait, tokens or progress has changed. Called before on_text of the same
   // event.
   std::function<void(const protocol::JobEvent& event)> on_progress{};
+  // The text that came so far is not the job's: after a restart of the scheduler it was computed again, on a device
+  // whose numbers depend on what else it computes, and became another one. on_text begins again with the first byte.
+  std::function<void()> on_restarted{};
   std::function<void(const protocol::JobResult& result)> on_finished{};  // called once, last
-  // Called once instead of on_finished if the job can no longer be followed, because the scheduler does not know it or
-  // the Client ends.
+  // Called once instead of on_finished if the job cannot be followed: the scheduler does not know it, it has its
+  // maximum of followers, or the Client ends.
   std::function<void(const Refusal& why)> on_lost{};
 
   bool is_wanted() const { return on_text || on_progress || on_finished || on_lost; }
@@ -83,7 +86,8 @@ class Client {
   Result<std::vector<protocol::SubmitOutcome>> submit(std::vector<protocol::JobSpec> jobs, JobStream stream = {});
   // Follows a job that was submitted earlier, from byte `text_offset` of its text on.
   Status attach(const JobId& job, uint64_t text_offset, JobStream stream);
-  // Submits one job, streams it and returns its result, whatever its state. Refused if the job was not accepted, or if
+  // Submits one job, streams it and returns its result, whatever its state; a text that begins anew comes to `on_text`
+  // again, and the result has the job's own. Refused if the job was not accepted, or if
   // no result came within its time to live.
   Result<protocol::JobResult> generate(protocol::JobSpec job, std::function<void(std::string_view piece)> on_text = {});
 

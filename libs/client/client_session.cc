@@ -284,6 +284,10 @@ void ClientSession::on_submit_reply(Batch& batch, const std::vector<size_t>& ind
       const protocol::SubmitOutcome& outcome = batch.outcomes[indices[i]] = reply->outcomes[i];
       if (fate == Fate::kReturned && outcome.error && is_movable(*outcome.error)) batch.returned.push_back(indices[i]);
       if (!outcome.job || !is_streamed) continue;
+      if (outcome.unfollowed) {
+        JobStreams::refuse_follow(*outcome.job, batch.stream);
+        continue;
+      }
       batch.follows.push_back(outcome.duplicate ? streams_.follow(*outcome.job, 0, batch.stream, turn)
                                                 : streams_.follow_new(*outcome.job, batch.stream, turn));
     }

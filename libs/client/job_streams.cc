@@ -17,15 +17,21 @@ JobStreams::JobStreams(const SessionOptions& options, std::function<uint64_t()> 
 
 JobStreams::FollowId JobStreams::follow(const JobId& job, uint64_t text_offset, JobStream stream, const Turn& turn) {
   FollowedJob& followed = jobs_[job];
-  followed.follows.push_back({++last_follow_, std::move(stream), text_offset, std::nullopt});
+  const uint64_t digest = text_offset == 0 ? protocol::kDigestOfNothing : 0;
+  followed.follows.push_back({++last_follow_, std::move(stream), text_offset, digest, std::nullopt});
   followed.next_attach = turn.now;  // at the next tick, together with others
   return last_follow_;
 }
 
 JobStreams::FollowId JobStreams::follow_new(const JobId& job, JobStream stream, const Turn& turn) {
   const FollowId id = follow(job, 0, std::move(stream), turn);
+  jobs_[job].is_heard = true;  // the scheduler has said that it streams it
   if (!early_.contains(job)) jobs_[job].next_attach = turn.now + options_.attach_again;
   return id;
+}
+
+void JobStreams::refuse_follow(const JobId& job, const JobStream& stream) {
+  if (stream.on_lost) stream.on_lost(refuse(ErrorCode::kBusy, "job " + job.hex() + " has its maximum of followers"));
 }
 
 void JobStreams::unfollow(FollowId id) {
@@ -47,9 +53,8 @@ void JobStreams::attach(const JobId& id, FollowedJob& job, const Turn& turn) {
   attach_requests_.erase(job.attach_request);
   job.attach_request = next_request_();
   attach_requests_[job.attach_request] = id;
-  uint64_t have = job.follows.front().have;
-  for (const Follow& f : job.follows) have = std::min(have, f.have);
-  turn.out.send({options_.port, {}}, protocol::Attach{job.attach_request, id, have});
+  const Follow& last = *std::ranges::min_element(job.follows, {}, &Follow::have);
+  turn.out.send({options_.port, {}}, protocol::Attach{job.attach_request, id, last.have, last.digest});
   job.last_attach = turn.now;
   job.next_attach = turn.now + options_.attach_again + jitter(random_, options_.attach_again / 4);
 }
@@ -78,7 +83,15 @@ void JobStreams::on_finished(const protocol::JobResult& result) {
   consumed_ += protocol::stream_cost(result);
 }
 
+void JobStreams::restart(Follow& follow) {
+  if (follow.have == 0) return;
+  follow.have = 0;
+  follow.digest = protocol::kDigestOfNothing;
+  if (follow.stream.on_restarted) follow.stream.on_restarted();
+}
+
 bool JobStreams::deliver(Follow& follow, const protocol::JobEvent& event) {
+  if (event.restarted) restart(follow);
   if (event.text_offset > follow.have) return false;
   const uint64_t end = event.text_offset + event.text.size();
   if (end <= follow.have && !event.text.empty()) return true;  // delivered before
@@ -86,6 +99,7 @@ bool JobStreams::deliver(Follow& follow, const protocol::JobEvent& event) {
   piece.text.erase(0, static_cast<size_t>(follow.have - event.text_offset));
   piece.text_offset = follow.have;
   follow.have += piece.text.size();
+  if (follow.digest != 0) follow.digest = protocol::text_digest(piece.text, follow.digest);
   const Progress progress{event.state,  event.position,      event.tokens,
                           event.eta_ms, event.progress_done, event.progress_total};
   if (std::exchange(follow.progress, progress) != progress && follow.stream.on_progress) {
@@ -99,6 +113,7 @@ void JobStreams::deliver_to_all(const protocol::JobEvent& event, const Turn& tur
   const auto found = jobs_.find(event.job);
   if (found == jobs_.end()) return note_unknown(event.job);
   FollowedJob& job = found->second;
+  job.is_heard = true;
   bool gap = false;
   for (Follow& f : job.follows) gap |= !deliver(f, event);
   if (!gap) {
@@ -111,6 +126,10 @@ void JobStreams::deliver_to_all(const protocol::JobEvent& event, const Turn& tur
 }
 
 void JobStreams::deliver_rest(Follow& follow, const protocol::JobResult& result) {
+  // One that was ended early, soon after a restart of the scheduler, may have less text than came before.
+  const bool is_whole = result.text.size() >= follow.have || result.state == protocol::JobState::kSucceeded;
+  const std::string_view same = std::string_view(result.text).substr(0, static_cast<size_t>(follow.have));
+  if (is_whole && follow.digest != 0 && protocol::text_digest(same) != follow.digest) restart(follow);
   if (result.text.size() <= follow.have || !follow.stream.on_text) return;
   protocol::JobEvent rest;
   rest.job = result.job;
@@ -139,8 +158,10 @@ void JobStreams::deliver_end(const protocol::JobResult& result) {
 bool JobStreams::on_refused(const protocol::Refused& refused) {
   const auto attached = attach_requests_.find(refused.request);
   if (attached == attach_requests_.end()) return false;
-  if (refused.code != ErrorCode::kNotFound) return true;  // tried again after attach_again
   const auto found = jobs_.find(attached->second);
+  // One that was followed before may only wait for its own lost connection to be noticed.
+  const bool is_full = refused.code == ErrorCode::kBusy && found != jobs_.end() && !found->second.is_heard;
+  if (refused.code != ErrorCode::kNotFound && !is_full) return true;  // tried again after attach_again
   attach_requests_.erase(attached);
   if (found == jobs_.end()) return true;
   const FollowedJob job = std::move(found->second);

@@ -25,6 +25,8 @@ class JobStreams {
   FollowId follow(const JobId& job, uint64_t text_offset, JobStream stream, const Turn& turn);
   // The same for a job that was just submitted, which the scheduler streams without being asked.
   FollowId follow_new(const JobId& job, JobStream stream, const Turn& turn);
+  // The job has its maximum of followers.
+  static void refuse_follow(const JobId& job, const JobStream& stream);
   void unfollow(FollowId id);
 
   // Events of a new job may arrive before the answer that tells its id. Between these two calls, which may be nested,
@@ -58,18 +60,21 @@ class JobStreams {
   struct Follow {
     FollowId id;
     JobStream stream;
-    uint64_t have;  // bytes of text delivered
+    uint64_t have;    // bytes of text delivered
+    uint64_t digest;  // of that text; 0: it began in the middle
     std::optional<Progress> progress;
   };
   struct FollowedJob {
     std::vector<Follow> follows;
     Instant next_attach{}, last_attach{};
     uint64_t attach_request = 0;
+    bool is_heard = false;  // the scheduler streams it, or did before
   };
 
   // False if there is a gap between the text that the follower has and the event.
   static bool deliver(Follow& follow, const protocol::JobEvent& event);
   static void deliver_rest(Follow& follow, const protocol::JobResult& result);
+  static void restart(Follow& follow);
   void deliver_to_all(const protocol::JobEvent& event, const Turn& turn);
   void deliver_end(const protocol::JobResult& result);
   void attach(const JobId& id, FollowedJob& job, const Turn& turn);

@@ -117,9 +117,82 @@ TEST(JobText, ResultThatIsShorterThanWhatWasDeliveredAddsNothing) {
   const JobId job = Id128::random();
   rig.streams.follow_new(job, seen.stream(), rig.turn());
   rig.receive(event(job, 0, "Once upon").events[0]);
-  rig.streams.on_finished(finished(job, "Once").result);
+  JobResult cut = finished(job, "Once").result;
+  cut.state = JobState::kCancelled;
+  rig.streams.on_finished(cut);
   EXPECT_EQ(seen.text, "Once upon");
   EXPECT_EQ(seen.finished, 1);
+}
+
+// A follower that keeps the text of the present beginning.
+JobStream restartable(Seen& seen, int& restarts) {
+  JobStream stream = seen.stream();
+  stream.on_restarted = [&seen, &restarts] {
+    ++restarts;
+    seen.text.clear();
+  };
+  return stream;
+}
+
+TEST(JobText, TextThatWasComputedAnewAndDiffersBeginsAgain) {
+  Streams rig;
+  Seen seen;
+  int restarts = 0;
+  const JobId job = Id128::random();
+  rig.streams.follow_new(job, restartable(seen, restarts), rig.turn());
+  rig.receive(event(job, 0, "Once ").events[0]);
+  rig.receive(event(job, 5, "upon").events[0]);
+  rig.streams.attach_all(Duration{}, rig.clock.now());
+  rig.streams.attach_due(rig.turn());
+  const auto attached = rig.attached();
+  ASSERT_EQ(attached.size(), 1u);
+  EXPECT_EQ(attached[0].text_offset, 9u);
+  EXPECT_EQ(attached[0].text_digest, protocol::text_digest("Once upon"));
+  JobEvent anew = event(job, 0, "Once a").events[0];
+  anew.restarted = true;
+  rig.receive(anew);
+  EXPECT_EQ(restarts, 1);
+  rig.receive(event(job, 6, " day").events[0]);
+  EXPECT_EQ(seen.text, "Once a day");
+  rig.streams.on_finished(finished(job, "Once a day.").result);
+  EXPECT_EQ(seen.text, "Once a day.");
+  EXPECT_EQ(restarts, 1);
+}
+
+TEST(JobText, AResultWithAnotherTextBeginsAgain) {
+  for (const std::string text : {"Once a day in May", "Once"}) {
+    Streams rig;
+    Seen seen;
+    int restarts = 0;
+    const JobId job = Id128::random();
+    rig.streams.follow_new(job, restartable(seen, restarts), rig.turn());
+    rig.receive(event(job, 0, "Once upon").events[0]);
+    rig.streams.on_finished(finished(job, text).result);
+    EXPECT_EQ(seen.text, text);
+    EXPECT_EQ(restarts, 1);
+  }
+}
+
+TEST(JobText, OneTooManyFollowersIsToldSo) {
+  Streams rig;
+  Seen seen;
+  Refusal lost{};
+  JobStream stream = seen.stream();
+  stream.on_lost = [&lost](const Refusal& why) { lost = why; };
+  const JobId job = Id128::random();
+  rig.streams.follow(job, 0, stream, rig.turn());
+  rig.streams.attach_due(rig.turn());
+  const auto attached = rig.attached();
+  EXPECT_TRUE(rig.streams.on_refused({attached.at(0).request, ErrorCode::kBusy, "64 followers"}));
+  EXPECT_EQ(lost.code, ErrorCode::kBusy);
+  // One that was heard waits: its own lost connection may be the one too many.
+  lost = {};
+  rig.streams.follow(job, 0, stream, rig.turn());
+  rig.receive(event(job, 0, "Once").events[0]);
+  rig.streams.attach_all(Duration{}, rig.clock.now());
+  rig.streams.attach_due(rig.turn());
+  EXPECT_TRUE(rig.streams.on_refused({rig.attached().at(0).request, ErrorCode::kBusy, "64 followers"}));
+  EXPECT_EQ(lost.message, "");
 }
 
 TEST(JobText, ConsumedCountsWhatCameWhetherOrNotItWasUsed) {

@@ -14,6 +14,8 @@ batching::PlannerOptions planner_options(const Engine& engine) {
   options.pipeline_depth = engine.depth();
   options.eos = engine.config().eos_id;
   options.more_eos = engine.config().more_eos_ids;
+  options.pad = engine.config().pad_id;
+  options.vocab = engine.config().vocab_real;
   return options;
 }
 

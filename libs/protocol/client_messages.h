@@ -24,7 +24,8 @@ struct SubmitOutcome {
   bool duplicate = false;      // the key was known: `job` is the earlier job
   int64_t eta_ms = -1;         // expected wait until it starts; -1: not known
   int64_t retry_after_ms = 0;  // with kBusy and kStorageFull: when to ask again; 0: not known
-  OPTSERVE_FIELDS(job, error, message, position, duplicate, eta_ms, retry_after_ms)
+  bool unfollowed = false;     // `stream` was asked for, and the job has its maximum of followers: nothing is streamed
+  OPTSERVE_FIELDS(job, error, message, position, duplicate, eta_ms, retry_after_ms, unfollowed)
   bool operator==(const SubmitOutcome&) const = default;
 };
 
@@ -41,9 +42,14 @@ struct Attach {
   uint64_t request = 0;
   JobId job;
   uint64_t text_offset = 0;
-  OPTSERVE_FIELDS(request, job, text_offset)
+  uint64_t text_digest = 0;  // text_digest() of the text that it has; 0: not told
+  OPTSERVE_FIELDS(request, job, text_offset, text_digest)
   bool operator==(const Attach&) const = default;
 };
+
+// Of a text, or of the continuation of one that has the digest `before`. Never 0.
+constexpr uint64_t kDigestOfNothing = 0xcbf29ce484222325;
+uint64_t text_digest(std::string_view text, uint64_t before = kDigestOfNothing);
 
 // A piece of output. The pieces of a job follow each other without a gap: the next text_offset is this one plus the
 // length of this text.
@@ -58,7 +64,10 @@ struct JobEvent {
   JobState state = JobState::kQueued;
   uint32_t position = 0;  // queued: jobs that would start before it
   int64_t eta_ms = -1;    // queued: expected wait until it starts; -1: not known
-  OPTSERVE_FIELDS(job, text_offset, text, tokens, progress_done, progress_total, state, position, eta_ms)
+  // The text that the client has is not the job's: it was computed again, with another result. It begins anew with this
+  // piece.
+  bool restarted = false;
+  OPTSERVE_FIELDS(job, text_offset, text, tokens, progress_done, progress_total, state, position, eta_ms, restarted)
   bool operator==(const JobEvent&) const = default;
 };
 

@@ -27,6 +27,8 @@ concept Positional = requires {
   T::kPositional;
 };
 
+constexpr size_t kUnknownFieldsMax = 8;  // names that are kept of a job
+
 // A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message
 // that has it.
 template <class T>
@@ -239,7 +241,11 @@ class Decoder {
       }
     });
     for (size_t i = 0; i < entries.size(); ++i) {
-      if (!used[i]) check_unused(entries, i);
+      if (used[i]) continue;
+      const std::string shown = check_unused(entries, i);
+      if constexpr (requires { value.unknown_fields; }) {
+        if (value.unknown_fields.size() < kUnknownFieldsMax) value.unknown_fields.push_back(shown);
+      }
     }
   }
 
@@ -248,7 +254,8 @@ class Decoder {
     return {entry.key.via.str.ptr, entry.key.via.str.size};
   }
 
-  void check_unused(std::span<const msgpack::object_kv> entries, size_t index) const {
+  // The name, as it can be shown.
+  std::string check_unused(std::span<const msgpack::object_kv> entries, size_t index) const {
     const std::string_view name = key_of(entries[index]);
     const std::string shown = is_valid_utf8(name) ? std::string(name.substr(0, 64)) : "(not UTF-8)";
     if (name.starts_with('!')) {
@@ -257,6 +264,7 @@ class Decoder {
     for (size_t i = 0; i < entries.size(); ++i) {
       if (i != index && key_of(entries[i]) == name) fail("field '" + shown + "' occurs twice");
     }
+    return shown;
   }
 
   std::vector<std::string_view> path_;

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "protocol/codec.h"
+#include "protocol/sample_messages.h"
 #include "protocol/validate.h"
 
 namespace {
@@ -20,7 +21,7 @@ void fuzz_message(std::string_view bytes, size_t bytes_max) {
   const std::string frame = protocol::encode(message.value());
   const auto again = protocol::decode(frame, limits::kInternalMessageBytesMax);
   check(again.ok(), "an encoded message is not accepted");
-  check(again.value() == message.value(), "a message changed on its way");
+  check(again.value() == protocol::known_part(message.value()), "a message changed on its way");
   check(protocol::encode(again.value()) == frame, "two encodings of one message");
 }
 
@@ -39,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 2:
       if (const auto spec = protocol::decode_job_spec(bytes); spec.ok()) {
         const auto again = protocol::decode_job_spec(protocol::encode_job_spec(spec.value()));
-        check(again.ok() && again.value() == spec.value(), "a job changed in storage");
+        check(again.ok() && again.value() == protocol::known_part(spec.value()), "a job changed in storage");
         (void)protocol::validate(spec.value()).ok();
       }
       break;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <msgpack.hpp>
 #include <random>
 #include <sstream>
@@ -114,6 +115,13 @@ TEST_P(EveryMessage, RefusesEveryTruncationAndTrailingBytes) {
   EXPECT_TRUE(is_refused(frame + frame, ErrorCode::kBadRequest, "bytes after its end"));
 }
 
+TEST(Values, AFieldOfAJobThatMeansNothingIsNamed) {
+  const auto spec = decode_job_spec(packed(std::map<std::string, double>{{"temprature", 3}, {"temperature", 1}}));
+  ASSERT_TRUE(spec.ok()) << spec.refusal().message;
+  EXPECT_EQ(spec.value().sampling.temperature, 1.0f);
+  EXPECT_EQ(spec.value().unknown_fields, std::vector<std::string>{"temprature"});
+}
+
 TEST_P(EveryMessage, SurvivesFlippedBits) {
   const std::string frame = encode(golden());
   for (size_t bit = 0; bit < frame.size() * 8; ++bit) {
@@ -122,7 +130,7 @@ TEST_P(EveryMessage, SurvivesFlippedBits) {
     const auto message = decode(flipped, kClient);
     if (!message.ok()) continue;
     const auto again = decode(encode(message.value()), kInternal);
-    ASSERT_TRUE(again.ok() && again.value() == message.value()) << "bit " << bit;
+    ASSERT_TRUE(again.ok() && again.value() == known_part(message.value())) << "bit " << bit;
   }
 }
 

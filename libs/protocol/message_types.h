@@ -59,12 +59,13 @@ constexpr WireRange wire_range(OnDisconnect) { return {1, 2}; }
 
 // A conversion. A converter process executes it; the paths are those of its file system.
 struct ConvertSpec {
-  std::string source;       // folder, file or glob of a foreign checkpoint
-  std::string destination;  // folder to create
-  std::string dtype;        // fp32, fp16, bf16 or keep
-  int32_t shards = 0;       // 0: the converter chooses
-  std::string quantize{};   // none (or empty), int8, int8-mse, fp8 or int4
-  bool verify = false;      // compare the result with the source; the job fails if they differ
+  std::string source;                         // folder, file or glob of a foreign checkpoint
+  std::string destination;                    // folder to create
+  std::string dtype;                          // fp32, fp16, bf16 or keep
+  int32_t shards = 0;                         // 0: the converter chooses
+  std::string quantize{};                     // none (or empty), int8, int8-mse, fp8 or int4
+  bool verify = false;                        // compare the result with the source; the job fails if they differ
+  std::vector<std::string> unknown_fields{};  // as in JobSpec
 
   template <class F>
   void fields(F&& f) {
@@ -100,6 +101,9 @@ struct JobSpec {
   sampling::TokenRules rules{};
   std::vector<std::string> bad_words{};  // must not occur in the output, neither at a start nor after a space
   bool include_stop = false;             // whether the stop string or stop id that ends the output is part of its text
+  // Names that came with it and mean nothing here, a few at most; not on the wire. validate() refuses them: a parameter
+  // that is ignored gives another output than the one that was asked for.
+  std::vector<std::string> unknown_fields{};
 
   template <class F>
   void fields(F&& f) {
@@ -159,10 +163,11 @@ struct JobResult {
   std::vector<float> logprobs{};
   std::vector<std::vector<sampling::TokenLogprob>> best{};
   std::vector<Hypothesis> hypotheses{};  // of a beam search, best first; text and ids above are those of the first
+  std::vector<TokenId> prompt_ids{};     // with prompt_logprobs: the ids that they are of, and the first one
 
   OPTSERVE_FIELDS(job, key, state, finish_reason, error, message, text, ids, prompt_logprobs, prompt_tokens, attempts,
                   progress_done, progress_total, timings, tenant, group, losses, position, eta_ms, logprobs, best,
-                  hypotheses)
+                  hypotheses, prompt_ids)
   bool operator==(const JobResult&) const = default;
 };
 

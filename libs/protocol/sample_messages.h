@@ -160,4 +160,19 @@ inline std::string golden_text(size_t index) {
   return text;
 }
 
+// What is on the wire again when it is sent on: all but the names of unknown fields.
+inline JobSpec known_part(JobSpec spec) {
+  spec.unknown_fields.clear();
+  if (spec.convert) spec.convert->unknown_fields.clear();
+  return spec;
+}
+inline Message known_part(Message message) {
+  if (auto* submit = std::get_if<Submit>(&message)) {
+    for (JobSpec& spec : submit->jobs) spec = known_part(std::move(spec));
+  } else if (auto* dispatch = std::get_if<ConvertDispatch>(&message)) {
+    dispatch->spec.unknown_fields.clear();
+  }
+  return message;
+}
+
 }  // namespace optserve::protocol

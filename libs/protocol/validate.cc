@@ -74,9 +74,21 @@ Status check_convert(const JobSpec& spec) {
   return check_range("convert: shards", spec.convert->shards, 0, limits::kWorldSizeMax);
 }
 
+Status check_known(const std::string& what, const std::vector<std::string>& unknown_fields) {
+  if (unknown_fields.empty()) return ok_status();
+  std::string names;
+  for (const std::string& name : unknown_fields) names += (names.empty() ? "'" : "', '") + name;
+  return refuse(ErrorCode::kBadRequest,
+                what + " has no field " + names + "' (docs/protocol.md and docs/parameters.md)");
+}
+
 }  // namespace
 
 Status validate(const JobSpec& spec) {
+  if (Status s = check_known("a job", spec.unknown_fields); !s.ok()) return s;
+  if (spec.convert) {
+    if (Status s = check_known("a conversion", spec.convert->unknown_fields); !s.ok()) return s;
+  }
   if (Status s = check_name("key", spec.key, 1, limits::kKeyBytesMax); !s.ok()) return s;
   if (Status s = check_name("tenant", spec.tenant, 0, limits::kTenantBytesMax); !s.ok()) return s;
   if (Status s = check_range("priority", spec.priority, 0, limits::kPriorityMax); !s.ok()) return s;

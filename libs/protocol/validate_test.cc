@@ -145,6 +145,18 @@ TEST(Validate, Prompt) {
                             {"prompt", [](JobSpec& s) { s.prompt_ids = {1}; }, false}});
 }
 
+TEST(Validate, FieldsThatMeanNothing) {
+  JobSpec spec = good_job();
+  spec.unknown_fields = {"temprature", "topk"};
+  const Status refused = validate(spec);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.refusal().code, ErrorCode::kBadRequest);
+  EXPECT_NE(refused.refusal().message.find("'temprature', 'topk'"), std::string::npos) << refused.refusal().message;
+  spec = good_conversion();
+  spec.convert->unknown_fields = {"shard"};
+  EXPECT_NE(validate(spec).refusal().message.find("'shard'"), std::string::npos);
+}
+
 TEST(Validate, Stop) {
   const auto stops = [](size_t count, size_t size) {
     return [count, size](JobSpec& s) { s.stop.assign(count, std::string(size, '.')); };

@@ -122,7 +122,8 @@ inline void wait_connected(Node& server, Node& client) {
 
 // A peer that speaks ZeroMQ but not our protocol.
 struct RawDealer {
-  explicit RawDealer(const std::string& endpoint) {
+  explicit RawDealer(const std::string& endpoint, const std::string& routing_id = "") {
+    if (!routing_id.empty()) socket.set(zmq::sockopt::routing_id, routing_id);
     socket.set(zmq::sockopt::linger, 0);
     socket.set(zmq::sockopt::rcvhwm, 10);  // one that does not read is noticed soon
     socket.connect(endpoint);

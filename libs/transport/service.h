@@ -2,6 +2,7 @@
 // clock, so the same object runs in unit tests, in the simulation and in a process (service_loop.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -34,9 +35,12 @@ struct Outgoing {
 class Outbox {
  public:
   void send(Peer to, protocol::Message message) { items_.push_back({std::move(to), std::move(message), 0}); }
-  // Held back until the journal says that `sequence` is on disk.
-  void send_after(uint64_t sequence, Peer to, protocol::Message message) {
+  // Held back until the journal says that `sequence` is on disk. Returns the number after which it really leaves: these
+  // messages leave in the order in which they were given, so that is never below an earlier one's. 0 is not held back.
+  uint64_t send_after(uint64_t sequence, Peer to, protocol::Message message) {
+    if (sequence != 0) sequence = last_after_ = std::max(sequence, last_after_);
     items_.push_back({std::move(to), std::move(message), sequence});
+    return sequence;
   }
   // Replaces the connection of a DEALER with a new one, after the messages sent so far: for a peer that stays silent
   // although the network says that it is there. What the old connection still holds is lost.
@@ -49,6 +53,7 @@ class Outbox {
  private:
   std::vector<Outgoing> items_;
   std::vector<PortId> reconnects_;
+  uint64_t last_after_ = 0;
 };
 
 class Service {

@@ -58,6 +58,12 @@ void read_empty(int event_fd) {
   [[maybe_unused]] const ssize_t ignored = read(event_fd, &count, sizeof count);
 }
 
+// ZeroMQ's own ids begin with a zero byte and belong to one connection. One that a peer chose comes again with its next
+// connection, which would then get what the earlier one had asked for.
+bool has_chosen_id(const ZmqPort& socket, const Peer& from) {
+  return socket.is_router() && !from.route.starts_with('\0');
+}
+
 }  // namespace
 
 struct ServiceLoop::Impl {
@@ -156,6 +162,10 @@ void ServiceLoop::Impl::receive_from(PortId id) {
 
 void ServiceLoop::Impl::on_frame(const Peer& from, std::string_view payload) {
   PortState& port = *ports[static_cast<size_t>(from.port)];
+  if (has_chosen_id(port.socket, from)) {
+    on_garbage(from, refuse(ErrorCode::kBadRequest, "routing id: leave it to ZeroMQ (ZMQ_ROUTING_ID must not be set)"));
+    return;
+  }
   if (port.watch) port.watch->heard(clock.now());
   port.metrics.received_bytes.add(static_cast<double>(payload.size()));
   auto message = protocol::decode(payload, port.socket.options().message_bytes_max);

@@ -174,6 +174,26 @@ TEST(ServiceLoop, MessagesOfSeveralFramesAreRefusedWhole) {
   EXPECT_EQ(server.service.ping_numbers(), std::vector<uint64_t>{2});
 }
 
+// With the same id it would inherit what an earlier connection had asked for.
+TEST(ServiceLoop, APeerThatChoosesItsRoutingIdIsRefused) {
+  Node server;
+  server.service.handler = answer_pings;
+  RawDealer peer(server.listen(), "chosen");
+  peer.send(protocol::encode(protocol::Ping{1}));
+  std::optional<protocol::Message> answer;
+  ASSERT_TRUE(turn_until({&server}, [&] { return (answer = peer.receive()).has_value(); }));
+  EXPECT_THAT(std::get<protocol::Refused>(*answer).message, HasSubstr("routing id"));
+  EXPECT_TRUE(server.service.received.empty());
+}
+
+TEST(Outbox, MessagesThatWaitLeaveInTheirOrder) {
+  Outbox out;
+  EXPECT_EQ(out.send_after(7, {}, protocol::Ping{1}), 7u);
+  EXPECT_EQ(out.send_after(3, {}, protocol::Ping{2}), 7u) << "it stands behind the first";
+  EXPECT_EQ(out.send_after(0, {}, protocol::Ping{3}), 0u);
+  EXPECT_EQ(out.send_after(8, {}, protocol::Ping{4}), 8u);
+}
+
 TEST(ServiceLoop, OversizedFrameEndsItsConnectionOnly) {
   PortOptions options;
   options.message_bytes_max = 10'000;

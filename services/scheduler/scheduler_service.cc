@@ -118,7 +118,7 @@ void SchedulerService::not_taken_by_client(const Peer& to, const protocol::Messa
   tables_.metrics.slow_clients.add();
   if (const auto* events = std::get_if<protocol::JobEvents>(&message)) {
     for (const protocol::JobEvent& event : events->events) {
-      if (Job* job = tables_.jobs.find(event.job)) ClientStreams::rewind(*job, to, event.text_offset);
+      if (Job* job = tables_.jobs.find(event.job)) ClientStreams::rewind(*job, to, event);
     }
     tables_.streams.on_slow(to, *events, now);
   } else if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {

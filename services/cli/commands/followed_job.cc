@@ -38,6 +38,11 @@ client::JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) 
     state->last_event = event;
     state->changed.notify_one();
   };
+  stream.on_restarted = [state] {
+    const std::lock_guard lock(state->mutex);
+    std::fputs("\noptserve: after a restart of the scheduler the text was computed anew; it begins again:\n", stderr);
+    state->text = "\n";
+  };
   stream.on_finished = [state](const protocol::JobResult& result) {
     const std::lock_guard lock(state->mutex);
     state->results.insert_or_assign(result.job, result);

@@ -46,6 +46,7 @@ std::string result_json(const JobResult& result) {
                     {"progress_done", result.progress_done},
                     {"progress_total", result.progress_total},
                     {"timings", timings_json(result.timings)}};
+  if (!result.prompt_ids.empty()) root["prompt_ids"] = result.prompt_ids;
   if (!result.prompt_logprobs.empty()) root["prompt_logprobs"] = result.prompt_logprobs;
   if (!result.logprobs.empty()) {
     root["logprobs"] = result.logprobs;

@@ -13,7 +13,8 @@ using transport::Outbox;
 using transport::Peer;
 
 void ClientRequests::on(const Peer& from, protocol::Submit message, Instant now, Outbox& out) {
-  if (tables_.draining) {
+  // With a journal it accepts to the end: the next process starts these jobs.
+  if (tables_.draining && !tables_.store.is_durable()) {
     refuse_to(from, message.request, refuse(ErrorCode::kUnavailable, "the scheduler is stopping; try again soon"), out);
     return;
   }
@@ -26,24 +27,30 @@ void ClientRequests::on(const Peer& from, protocol::Submit message, Instant now,
   }
   protocol::SubmitReply reply;
   reply.request = message.request;
-  std::vector<JobId> followed;
+  std::vector<JobId> followed, ended;
   uint64_t after = 0;
   for (protocol::JobSpec& spec : message.jobs) {
     Admission::Answer answer = admission_.admit(std::move(spec), now);
     after = std::max(after, answer.after);
-    if (answer.outcome.job) followed.push_back(*answer.outcome.job);
+    if (message.stream && answer.outcome.job) {
+      const JobId id = *answer.outcome.job;
+      Job* job = tables_.jobs.find(id);
+      if (job == nullptr) {
+        ended.push_back(id);
+      } else if (followers_.follow(*job, tables_.streams.client(from), {}, now)) {
+        followed.push_back(id);
+      } else {
+        answer.outcome.unfollowed = true;
+      }
+    }
     reply.outcomes.push_back(std::move(answer.outcome));
   }
-  out.send_after(after, from, std::move(reply));
-  if (!message.stream) return;
-  const std::shared_ptr<Client> client = tables_.streams.client(from);
+  const uint64_t leaves_after = out.send_after(after, from, std::move(reply));
+  // Nothing of these jobs may overtake the answer that tells their ids.
   for (const JobId& id : followed) {
-    if (Job* job = tables_.jobs.find(id)) {
-      followers_.follow(*job, client, 0, after, now);
-    } else {
-      find_result(from, 0, {id, true, after}, now, out);
-    }
+    if (Job* job = tables_.jobs.find(id)) ClientStreams::hold(*job, from, leaves_after);
   }
+  for (const JobId& id : ended) find_result(from, 0, {id, true, leaves_after}, now, out);
 }
 
 void ClientRequests::on(const Peer& from, const protocol::Attach& message, Instant now, Outbox& out) {
@@ -53,7 +60,8 @@ void ClientRequests::on(const Peer& from, const protocol::Attach& message, Insta
     return;
   }
   const std::shared_ptr<Client> client = tables_.streams.client(from);
-  if (followers_.follow(*job, client, message.text_offset, job->accepted_sequence, now)) return;
+  const StreamStart start{message.text_offset, message.text_digest, job->accepted_sequence};
+  if (followers_.follow(*job, client, start, now)) return;
   refuse_to(from, message.request,
             refuse(ErrorCode::kBusy, "the job has its maximum of " +
                                          std::to_string(tables_.options.subscriptions_per_job_max) + " followers"),

@@ -24,14 +24,21 @@ std::shared_ptr<Client> ClientStreams::client(const transport::Peer& peer) {
   return client;
 }
 
-bool ClientStreams::subscribe(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after) {
+bool ClientStreams::subscribe(Job& job, const std::shared_ptr<Client>& client, const StreamStart& start) {
   std::erase_if(job.followers.subscriptions,
                 [&](const Subscription& s) { return s.client == client || s.client->gone; });
   if (job.followers.subscriptions.size() >= options_.subscriptions_per_job_max) return false;
-  job.followers.subscriptions.push_back({client, text_offset, after});
+  const uint64_t digest = start.text_offset == 0 ? 0 : start.text_digest;
+  job.followers.subscriptions.push_back({client, start.text_offset, start.after, digest});
   if (job.is_cancelled_when_left()) client->leavable.insert(job.id);
   touch(job);
   return true;
+}
+
+void ClientStreams::hold(Job& job, const transport::Peer& peer, uint64_t after) {
+  for (Subscription& subscription : job.followers.subscriptions) {
+    if (subscription.client->peer == peer) subscription.after = std::max(subscription.after, after);
+  }
 }
 
 void ClientStreams::touch(Job& job) {
@@ -70,8 +77,20 @@ void ClientStreams::add_events(Job& job, Instant now) {
   if (any_gone) std::erase_if(job.followers.subscriptions, [](const Subscription& s) { return s.client->gone; });
 }
 
+// What was computed again after a restart of the scheduler may be another text, where the model's numbers depend on
+// what else it computes.
+void ClientStreams::compare(const Job& job, Subscription& subscription) {
+  const std::string_view text(job.output.text);
+  if (subscription.text_digest == 0 || text.size() < subscription.text_offset) return;
+  const uint64_t digest = protocol::text_digest(text.substr(0, subscription.text_offset));
+  if (std::exchange(subscription.text_digest, 0) == digest) return;
+  subscription.text_offset = 0;
+  subscription.restarts = true;
+}
+
 bool ClientStreams::add_event(Job& job, Subscription& subscription, bool anyway) {
   Client& client = *subscription.client;
+  compare(job, subscription);
   const bool has_text = job.output.text.size() > subscription.text_offset;
   if (!has_text && job.is_generation() && !anyway) return false;
   protocol::JobEvent event;
@@ -82,6 +101,7 @@ bool ClientStreams::add_event(Job& job, Subscription& subscription, bool anyway)
     event.text = whole_characters(rest, std::max(client.credit.room(), kPieceBytesMin));
     subscription.text_offset += event.text.size();
   }
+  event.restarted = has_text && std::exchange(subscription.restarts, false);
   event.tokens = static_cast<uint32_t>(job.output.ids.size());
   event.progress_done = job.output.bytes_done;
   event.progress_total = job.output.bytes_total;
@@ -192,9 +212,11 @@ void ClientStreams::on_slow(const transport::Peer& peer, const JobId& job, size_
   miss(*found->second, job);
 }
 
-void ClientStreams::rewind(Job& job, const transport::Peer& peer, uint64_t text_offset) {
+void ClientStreams::rewind(Job& job, const transport::Peer& peer, const protocol::JobEvent& event) {
   for (Subscription& subscription : job.followers.subscriptions) {
-    if (subscription.client->peer == peer) subscription.text_offset = std::min(subscription.text_offset, text_offset);
+    if (subscription.client->peer != peer) continue;
+    subscription.restarts = subscription.restarts || event.restarted;
+    subscription.text_offset = std::min(subscription.text_offset, event.text_offset);
   }
 }
 

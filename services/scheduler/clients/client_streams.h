@@ -68,14 +68,23 @@ struct ResumedClient {
   std::vector<JobId> jobs;
 };
 
+// From where on a client wants a job's text.
+struct StreamStart {
+  uint64_t text_offset = 0;
+  uint64_t text_digest = 0;  // of the text before, as Attach tells it
+  uint64_t after = 0;        // nothing is sent before the journal has reached this
+};
+
 class ClientStreams {
  public:
   explicit ClientStreams(const SchedulerOptions& options) : options_(options) {}
 
   std::shared_ptr<Client> client(const transport::Peer& peer);
-  // The client gets the job's text from `text_offset` on. Replaces an earlier subscription of the same client. Nothing
-  // is sent before the journal has reached `after`. False: the job has too many subscriptions.
-  bool subscribe(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after);
+  // The client gets the job's text from there on, or from its beginning if what it has is another text. Replaces an
+  // earlier subscription of the same client. False: the job has too many subscriptions.
+  bool subscribe(Job& job, const std::shared_ptr<Client>& client, const StreamStart& start);
+  // Nothing of the job is sent to this peer before the journal has reached `after`.
+  static void hold(Job& job, const transport::Peer& peer, uint64_t after);
   // The job has more text or progress.
   void touch(Job& job);
   // Sends the job's last events and its result to everyone who follows it, and ends its subscriptions.
@@ -91,8 +100,8 @@ class ClientStreams {
   // The client does not read: pauses it and notes what it missed.
   void on_slow(const transport::Peer& peer, const protocol::JobEvents& events, Instant now);
   void on_slow(const transport::Peer& peer, const protocol::JobResult& result, Instant now);
-  // The job's next event to this client starts at `text_offset` or before.
-  static void rewind(Job& job, const transport::Peer& peer, uint64_t text_offset);
+  // The client did not get this event of the job: its next one starts there or before.
+  static void rewind(Job& job, const transport::Peer& peer, const protocol::JobEvent& event);
   // Clients whose pause is over or that have credit again.
   std::vector<ResumedClient> take_resumed(Instant now);
   bool has_followers(const Job& job) const;
@@ -107,6 +116,8 @@ class ClientStreams {
 
  private:
   void add_events(Job& job, Instant now);
+  // Compares the text that the client has, once the job has as much.
+  static void compare(const Job& job, Subscription& subscription);
   // Adds the subscription's next piece; false: there is nothing to tell.
   bool add_event(Job& job, Subscription& subscription, bool anyway);
   static bool takes_something(const Client& client, Instant now) {

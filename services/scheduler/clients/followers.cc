@@ -9,9 +9,8 @@ constexpr size_t kWatchedJobsPerTurn = 1'000;
 
 }  // namespace
 
-bool Followers::follow(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after,
-                       Instant now) {
-  if (!tables_.streams.subscribe(job, client, text_offset, after)) return false;
+bool Followers::follow(Job& job, const std::shared_ptr<Client>& client, const StreamStart& start, Instant now) {
+  if (!tables_.streams.subscribe(job, client, start)) return false;
   if (job.is_cancelled_when_left()) watch(job, now);
   return true;
 }

@@ -17,7 +17,7 @@ class Followers {
   Followers(SchedulerTables& tables, Endings& endings) : tables_(tables), endings_(endings) {}
 
   // See ClientStreams::subscribe(). False: the job has too many followers.
-  bool follow(Job& job, const std::shared_ptr<Client>& client, uint64_t text_offset, uint64_t after, Instant now);
+  bool follow(Job& job, const std::shared_ptr<Client>& client, const StreamStart& start, Instant now);
   // Notices who has left, sends the signs of life that are due, and cancels jobs whose grace is over.
   void check(Instant now, transport::Outbox& out);
 

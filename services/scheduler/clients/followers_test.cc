@@ -117,5 +117,72 @@ TEST_F(LeftJob, IsNoticedWhenTheClientHasNoCredit) {
   EXPECT_EQ(state_of(world, job), JobState::kCancelled);
 }
 
+TEST(Followers, OneTooManyIsToldSoAndHearsNothing) {
+  SchedulerOptions options;
+  options.subscriptions_per_job_max = 2;
+  World world(options);
+  world.add_services();
+  const JobId job = world.submit(job_spec("k"));
+  const World::Peer second{0, "second"}, third{0, "third"};
+  world.send(second, protocol::Submit{1, true, {job_spec("k")}});
+  EXPECT_FALSE(world.only<protocol::SubmitReply>(second).outcomes.at(0).unfollowed);
+  world.send(third, protocol::Submit{1, true, {job_spec("k")}});
+  const auto outcome = world.only<protocol::SubmitReply>(third).outcomes.at(0);
+  EXPECT_EQ(outcome.job, job);
+  EXPECT_TRUE(outcome.unfollowed);
+  world.send(third, protocol::Attach{2, job});
+  EXPECT_EQ(world.only<protocol::Refused>(third).code, ErrorCode::kBusy);
+  world.send(third, protocol::Submit{3, false, {job_spec("k")}});
+  EXPECT_FALSE(world.only<protocol::SubmitReply>(third).outcomes.at(0).unfollowed) << "it did not want a stream";
+}
+
+// After a restart of the scheduler a GPU may compute another text than the one that was streamed.
+TEST(Followers, WhoHasAnotherTextIsToldToBeginAnew) {
+  World world;
+  world.add_services();
+  const auto item = world.submit_and_dispatch(job_spec("k", "once", 8));
+  world.generate(world.worker, item, 0, 4);
+  world.tokenize();
+  const std::string text = world.streamed_text();
+  ASSERT_GT(text.size(), 1u);
+  const std::string other_text(text.size(), '?');
+  const World::Peer same{0, "same"}, other{0, "other"}, longer{0, "longer"}, old{0, "old"};
+  world.send(same, protocol::Attach{1, item.job, text.size(), protocol::text_digest(text)});
+  world.send(other, protocol::Attach{1, item.job, text.size(), protocol::text_digest(other_text)});
+  world.send(longer, protocol::Attach{1, item.job, text.size() + 1, protocol::text_digest(other_text + "?")});
+  world.send(old, protocol::Attach{1, item.job, text.size()});  // of a program that tells no digest
+  world.flush();
+  for (const World::Peer& peer : {same, longer, old}) {
+    EXPECT_TRUE(world.take<protocol::JobEvents>(peer).empty()) << peer.route;
+  }
+  auto anew = world.only<protocol::JobEvents>(other);
+  EXPECT_TRUE(anew.events.at(0).restarted);
+  EXPECT_EQ(anew.events.at(0).text_offset, 0u);
+  EXPECT_EQ(anew.events.at(0).text, text);
+  world.undeliverable(other, anew, true);  // it has to be told again
+  world.advance(seconds(1));
+  anew = world.only<protocol::JobEvents>(other);
+  EXPECT_TRUE(anew.events.at(0).restarted);
+  EXPECT_EQ(anew.events.at(0).text, text);
+
+  world.generate(world.worker, item, 4, 4);
+  world.tokenize();
+  const std::string result = world.only<protocol::JobFinished>(same).result.text;
+  const auto received = [&](const World::Peer& peer, std::string has) {
+    for (const auto& message : world.take<protocol::JobEvents>(peer)) {
+      for (const auto& event : message.events) {
+        if (event.restarted) has.clear();
+        EXPECT_EQ(event.text_offset, has.size()) << peer.route;
+        has += event.text;
+      }
+    }
+    return has;
+  };
+  EXPECT_EQ(received(same, text), result);
+  EXPECT_EQ(received(other, text), result);
+  EXPECT_EQ(received(longer, other_text + "?"), result);
+  EXPECT_EQ(received(old, text), result);
+}
+
 }  // namespace followers_test
 }  // namespace optserve::scheduler::testing

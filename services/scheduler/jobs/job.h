@@ -132,6 +132,8 @@ struct Subscription {
   std::shared_ptr<Client> client;
   uint64_t text_offset = 0;  // of the next piece
   uint64_t after = 0;        // nothing may leave before this journal sequence number is durable
+  uint64_t text_digest = 0;  // of what the client has before that piece, as long as it has to be compared; else 0
+  bool restarts = false;     // the next piece is the first of a text that begins anew
 };
 
 // Who follows it and what they know; written by ClientStreams, Followers and Places.

@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "protocol/codec.h"
 #include "protocol/validate.h"
+#include "sampling/drawable.h"
 #include "scheduler/jobs/job_times.h"
 #include "scheduler/queue/places.h"
 
@@ -17,8 +18,15 @@ namespace {
 
 constexpr int64_t kCongestedRetryMs = 200;
 constexpr int64_t kFullRetryMs = 5'000;
-// A job is refused for its time only if the expected wait exceeds it by this factor: the wait is an estimate.
-constexpr double kClearly = 1.5;
+// A job is accepted if this many times its expected wait fit into what its own run leaves of its time. The rest is for
+// what the estimate does not know: others that come with a larger share or a higher priority, a worker that is lost.
+// After half of its time a queue begins to serve its newest jobs first, which lets the oldest run out of time.
+constexpr double kWaitsThatFit = 3;
+// Before a model's speed is measured, jobs with less time than this wait in small numbers only: for each worker so many
+// more than run.
+constexpr int64_t kPatientMs = 60'000;
+constexpr size_t kUnmeasuredJobs = 16;
+constexpr int64_t kUnmeasuredRetryMs = 500;
 
 protocol::SubmitOutcome refused(const Refusal& why, int64_t retry_after_ms = 0) {
   protocol::SubmitOutcome outcome;
@@ -158,17 +166,35 @@ std::optional<protocol::SubmitOutcome> Admission::check_room(const protocol::Job
   if (auto full = tables_.bounds.check(spec, cost, QueueBounds::bytes_of(spec, 0), queue)) {
     return busy(busy_reason(full->bound), refuse(ErrorCode::kBusy, std::move(full->message)), full->retry_after_ms);
   }
+  return check_time(spec, queue, cost);
+}
+
+// Whether a job that is accepted now can be expected to end in time.
+std::optional<protocol::SubmitOutcome> Admission::check_time(const protocol::JobSpec& spec, const ModelQueue& queue,
+                                                             int64_t cost) {
+  using Busy = SchedulerMetrics::Busy;
   if (spec.delay_ms > 0) return std::nullopt;  // what waits then is not known
   const FairQueue::Ahead ahead = queue.jobs.ahead_of_new(spec.tenant, spec.priority);
   const int64_t wait = ModelQueues::wait_ms(queue, ahead, cost);
   const bool by_queue = spec.queue_ms > 0 && spec.queue_ms < spec.ttl_ms;
   const int64_t limit = by_queue ? spec.queue_ms : spec.ttl_ms;
-  if (static_cast<double>(wait) <= kClearly * static_cast<double>(limit)) return std::nullopt;
+  if (wait == 0) return std::nullopt;
+  if (wait < 0) {
+    const size_t few = queue.running + kUnmeasuredJobs * static_cast<size_t>(queue.workers.serving);
+    if (queue.workers.serving == 0 || limit >= kPatientMs || ahead.jobs <= few) return std::nullopt;
+    return busy(Busy::kDeadline,
+                refuse(ErrorCode::kBusy, "the speed of model " + queue.name + " is not measured yet, and " +
+                                             std::to_string(ahead.jobs) + " jobs are ahead; try again soon"),
+                kUnmeasuredRetryMs);
+  }
+  const int64_t run = by_queue ? 0 : ModelQueues::run_ms(queue, spec.max_new_tokens);
+  if (kWaitsThatFit * static_cast<double>(wait) <= static_cast<double>(limit - run)) return std::nullopt;
   return busy(Busy::kDeadline,
               refuse(ErrorCode::kDeadlineExceeded,
-                     "about " + std::to_string(ahead.jobs) + " jobs are ahead and the expected wait is " +
-                         std::to_string(wait) + " ms, but " + (by_queue ? "queue_ms" : "ttl_ms") + " is " +
-                         std::to_string(limit)),
+                     "about " + std::to_string(ahead.jobs) + " jobs are ahead, the expected wait is " +
+                         std::to_string(wait) + " ms and the job takes about " + std::to_string(run) +
+                         " ms: too much for its " + (by_queue ? "queue_ms" : "ttl_ms") + " of " +
+                         std::to_string(limit) + " (three times the wait has to fit in)"),
               0);
 }
 
@@ -195,6 +221,11 @@ Status Admission::check_known_model(const protocol::JobSpec& spec, const protoco
   if (Status status = validate(spec.rules, model.vocab); !status.ok()) return status;
   const bool needs_text = spec.prompt_ids.empty() || !spec.stop.empty() || !spec.bad_words.empty();
   if (needs_text && !tables_.services.has_text(spec.model)) return no_text(spec.model);
+  if (model.vocab > 0 && spec.max_new_tokens > 0) {
+    // Which ids the model pads and ends with is not known here; the worker looks again before it computes anything.
+    const sampling::DrawableIds ids{model.vocab, -1, -1};
+    if (Status s = check_drawable(spec.sampling, spec.rules, spec.prompt_ids, 0, ids); !s.ok()) return s;
+  }
   if (spec.prompt_ids.empty()) return ok_status();
   for (const TokenId id : spec.prompt_ids) {
     if (model.vocab > 0 && id >= model.vocab) {

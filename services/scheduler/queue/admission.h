@@ -37,6 +37,8 @@ class Admission {
   Status check_known_model(const protocol::JobSpec& spec, const protocol::ModelInfo& model) const;
   // A refusal, if there is no room.
   std::optional<protocol::SubmitOutcome> check_room(const protocol::JobSpec& spec);
+  std::optional<protocol::SubmitOutcome> check_time(const protocol::JobSpec& spec, const ModelQueue& queue,
+                                                    int64_t cost);
   protocol::SubmitOutcome busy(SchedulerMetrics::Busy why, const Refusal& refusal, int64_t retry_after_ms);
   static int64_t cost_of(const protocol::JobSpec& spec, const ModelQueue& queue);
   Job& accept(protocol::JobSpec spec, std::string encoded, std::string payload_sha256, Instant now);

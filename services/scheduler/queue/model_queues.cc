@@ -228,4 +228,9 @@ int64_t ModelQueues::wait_ms(const ModelQueue& queue, const FairQueue::Ahead& ah
   return queue.load.drain_ms(static_cast<double>(ahead.tokens + cost));
 }
 
+int64_t ModelQueues::run_ms(const ModelQueue& queue, int64_t new_tokens) {
+  return std::max<int64_t>(0,
+                           queue.load.drain_ms(static_cast<double>(new_tokens) * static_cast<double>(queue.running)));
+}
+
 }  // namespace optserve::scheduler

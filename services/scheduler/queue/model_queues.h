@@ -109,6 +109,8 @@ class ModelQueues {
   int64_t waiting_for(const ServiceEntry& worker) const;
   // Expected wait until a job of `cost` tokens starts that has `ahead` before it; -1: not known.
   static int64_t wait_ms(const ModelQueue& queue, const FairQueue::Ahead& ahead, int64_t cost);
+  // Expected time of one that runs beside as many others as now, for its output; 0: not known.
+  static int64_t run_ms(const ModelQueue& queue, int64_t new_tokens);
 
  private:
   ModelQueue& queue_of(const std::string& name);

@@ -223,10 +223,12 @@ TEST(SchedulerAdmission, AJobThatCannotMeetItsTimeIsRefusedWithTheNumbers) {
   spec.queue_ms = 20'000;
   const auto outcome = world.submit_refused(spec);
   EXPECT_EQ(outcome.error, ErrorCode::kDeadlineExceeded);
-  EXPECT_THAT(outcome.message, HasSubstr("but queue_ms is 20000"));
+  EXPECT_THAT(outcome.message, HasSubstr("its queue_ms of 20000"));
   spec.queue_ms = 0;
   spec.ttl_ms = 20'000;
-  EXPECT_THAT(world.submit_refused(spec).message, HasSubstr("but ttl_ms is 20000"));
+  EXPECT_THAT(world.submit_refused(spec).message, HasSubstr("its ttl_ms of 20000"));
+  spec.ttl_ms = 80'000;
+  EXPECT_EQ(world.submit_refused(spec).error, ErrorCode::kDeadlineExceeded);
   spec.tenant = "other";  // its share starts it soon
   world.submit(spec);
   spec.tenant = "";
@@ -269,6 +271,41 @@ class FullStore final : public journal::JobStore {
  private:
   journal::MemoryStore memory_;
 };
+
+TEST(SchedulerAdmission, ARequestThatForbidsEveryTokenIsRefused) {
+  World world;
+  world.add_services();
+  auto spec = ids_spec("k");
+  spec.rules.allowed_ids = {5};
+  spec.rules.bad_words = {{5}};
+  const auto outcome = world.submit_refused(spec);
+  EXPECT_EQ(outcome.error, ErrorCode::kBadRequest);
+  EXPECT_THAT(outcome.message, ::testing::HasSubstr("no token for place 1"));
+}
+
+TEST(SchedulerAdmission, AFieldThatMeansNothingIsRefusedByName) {
+  World world;
+  world.add_services();
+  auto spec = ids_spec("k");
+  spec.unknown_fields = {"temprature"};
+  const auto outcome = world.submit_refused(spec);
+  EXPECT_EQ(outcome.error, ErrorCode::kBadRequest);
+  EXPECT_THAT(outcome.message, ::testing::HasSubstr("'temprature'"));
+}
+
+TEST(SchedulerAdmission, AnEndingProcessAcceptsWhatItsJournalKeepsForTheNext) {
+  FullStore store;
+  World world({}, &store);
+  world.add_services();
+  world.drain();
+  world.submit(ids_spec("k"));
+  EXPECT_TRUE(world.take<protocol::Dispatch>(world.worker).empty());
+  World without_journal;
+  without_journal.add_services();
+  without_journal.drain();
+  without_journal.send(without_journal.client, protocol::Submit{1, true, {ids_spec("k")}});
+  EXPECT_EQ(without_journal.only<protocol::Refused>(without_journal.client).code, ErrorCode::kUnavailable);
+}
 
 TEST(SchedulerAdmission, AFullDiskRefusesWhatIsNewAndKnowsWhatIsOld) {
   FullStore store;

@@ -92,6 +92,7 @@ void SchedulerNode::end_process(Duration downtime) {
   ledger_.watch(nullptr);
   service_.reset();
   counted_groups_.clear();
+  introduced_.clear();
   gated_.clear();
   inbox_.clear();
   out_ = {};
@@ -146,6 +147,7 @@ void SchedulerNode::receive(const transport::Peer& sender, protocol::Message mes
     unfence(from, *tokens);
   }
   before(message);
+  if (const auto* attach = std::get_if<protocol::Attach>(&message)) introduced_.emplace(sender, attach->job);
   const auto* group = std::get_if<protocol::GetGroup>(&message);
   const std::optional<protocol::GetGroup> asked = group != nullptr ? std::optional(*group) : std::nullopt;
   call([&] { service_->on_message(from, std::move(message), local_now(), out_); });
@@ -175,6 +177,24 @@ void SchedulerNode::check_group(const transport::Outgoing& item) {
   const auto counted = same == last ? first : same;
   ledger_.check_group(*told, counted->second);
   counted_groups_.erase(counted);
+}
+
+// The answer to a Submit comes before anything else about its jobs.
+void SchedulerNode::check_introduced(const transport::Peer& to, const protocol::Message& message) {
+  if (env_.settings.large) return;
+  const auto check = [&](const JobId& job) {
+    if (introduced_.contains({to, job})) return;
+    ledger_.fail(Invariant::kStreamWhole, "job " + job.hex() + " is told of before the answer to its submit");
+  };
+  if (const auto* reply = std::get_if<protocol::SubmitReply>(&message)) {
+    for (const protocol::SubmitOutcome& outcome : reply->outcomes) {
+      if (outcome.job) introduced_.emplace(to, *outcome.job);
+    }
+  } else if (const auto* events = std::get_if<protocol::JobEvents>(&message)) {
+    for (const protocol::JobEvent& event : events->events) check(event.job);
+  } else if (const auto* finished = std::get_if<protocol::JobFinished>(&message)) {
+    check(finished->result.job);
+  }
 }
 
 void SchedulerNode::tick(uint64_t life) {
@@ -209,6 +229,8 @@ void SchedulerNode::flush(uint64_t life) {
     call([&] { service_->on_flush(local_now(), out_); });
     if (out_.empty()) break;
     for (transport::Outgoing& item : out_.take()) {
+      const bool is_answer = std::holds_alternative<protocol::SubmitReply>(item.message);
+      if (is_answer && env_.is_planted(Plant::kLateAnswer) && env_.dice.chance(0.1)) item.after = durable + 1;
       if (item.after != 0 && (item.after > durable || !gated_.empty())) {
         gated_.push_back(std::move(item));
       } else {
@@ -224,6 +246,7 @@ void SchedulerNode::flush(uint64_t life) {
 void SchedulerNode::send(transport::Outgoing item) {
   ledger_.on_sent(item.message, store_.disk());
   check_group(item);
+  check_introduced(item.to, item.message);
   const Sent sent = network_.down(item.to, item.message);
   if (sent == Sent::kYes) return;
   env_.note(sent == Sent::kSlow ? "slow" : "gone", -1, protocol::message_name(item.message).data());

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "scheduler/scheduler_service.h"
@@ -59,6 +60,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
   void before(const protocol::Message& message);
   void after(const transport::Peer& from, const protocol::GetGroup& asked);
   void check_group(const transport::Outgoing& item);
+  void check_introduced(const transport::Peer& to, const protocol::Message& message);
   void unfence(transport::Peer& from, protocol::Tokens& tokens) const;
   scheduler::SchedulerOptions options();
   template <class F>
@@ -81,6 +83,8 @@ class SchedulerNode final : public SimulatedStore::Listener {
   uint64_t busy_ns_ = 0, calls_ = 0, longest_ns_ = 0;
   size_t gated_max_ = 0;
   uint64_t commits_ = 0, ticks_ = 0;
+  // Jobs that a client has asked to attach, or was told of.
+  std::set<std::pair<transport::Peer, JobId>> introduced_;
   // What answers to a client's requests must say.
   std::multimap<std::pair<transport::Peer, uint64_t>, protocol::GroupStatus> counted_groups_;
 };
