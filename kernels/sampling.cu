@@ -220,8 +220,9 @@ LaunchShape shape_of(int64_t blocks, int warps) {
 
 cudaError_t launch_scan(const Plan& plan, uint32_t features, cudaStream_t stream) {
   const LaunchShape shape = shape_of(plan.args.num_rows * divide_up(plan.tiles, kScanWarps), kScanWarps);
-  if ((features & SampleFeature::kSampleRules) != 0)
+  if ((features & SampleFeature::kSampleRules) != 0) {
     return launch_dependent<scan_kernel<Edits::kRules>>(shape, stream, plan);
+  }
   if (plan.edited != nullptr) return launch_dependent<scan_kernel<Edits::kPenalties>>(shape, stream, plan);
   return launch_dependent<scan_kernel<Edits::kNone>>(shape, stream, plan);
 }
@@ -236,8 +237,9 @@ cudaError_t launch_draw(const Plan& plan, uint32_t features, cudaStream_t stream
   if (error != cudaSuccess) return error;
   if (plan.group_maxima == nullptr) return launch_dependent<finish_kernel<true>>(finish, stream, plan);
   const LaunchShape truncate = shape_of(rows, kCutWarps);
-  if ((features & SampleFeature::kSampleTypical) == 0)
+  if ((features & SampleFeature::kSampleTypical) == 0) {
     return launch_dependent<truncate_kernel<false>>(truncate, stream, plan);
+  }
   return launch_dependent<truncate_kernel<true>>(truncate, stream, plan);
 }
 
