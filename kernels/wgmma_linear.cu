@@ -435,23 +435,20 @@ cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaScratch& scratch,
   return launch_dependent<kKernel>({dim3(blocks), dim3(S::kThreads), S::kBytes}, stream, map, args, scratch);
 }
 
+template <int kValue>
+using Constant = std::integral_constant<int, kValue>;
+
 // Calls make(constants of rows and groups). Sums of int4 are kept twice: 128 rows are what registers hold.
 template <WeightFormat kFormat, class Make>
 auto with_tile(int64_t rows, const WgmmaWay& way, const Make& make) {
-  using Two = std::integral_constant<int, 2>;
-  using Four = std::integral_constant<int, 4>;
   const bool wide = way.outputs == 256;
-  if (rows <= 32) {
-    return wide ? make(std::integral_constant<int, 32>(), Four()) : make(std::integral_constant<int, 32>(), Two());
-  }
-  if (rows <= 64) {
-    return wide ? make(std::integral_constant<int, 64>(), Four()) : make(std::integral_constant<int, 64>(), Two());
-  }
+  if (rows <= 32) return wide ? make(Constant<32>(), Constant<4>()) : make(Constant<32>(), Constant<2>());
+  if (rows <= 64) return wide ? make(Constant<64>(), Constant<4>()) : make(Constant<64>(), Constant<2>());
   if constexpr (kFormat != WeightFormat::kInt4) {
-    if (rows > 128 && !wide) return make(std::integral_constant<int, 256>(), Two());
-    if (wide) return make(std::integral_constant<int, 128>(), Four());
+    if (rows > 128 && !wide) return make(Constant<256>(), Constant<2>());
+    if (wide) return make(Constant<128>(), Constant<4>());
   }
-  return make(std::integral_constant<int, 128>(), Two());
+  return make(Constant<128>(), Constant<2>());
 }
 
 template <WeightFormat kFormat>
