@@ -220,8 +220,9 @@ LaunchShape shape_of(int64_t blocks, int warps) {
 
 cudaError_t launch_scan(const Plan& plan, uint32_t features, cudaStream_t stream) {
   const LaunchShape shape = shape_of(plan.args.num_rows * divide_up(plan.tiles, kScanWarps), kScanWarps);
-  if ((features & sampling::SampleFeature::kSampleRules) != 0)
+  if ((features & sampling::SampleFeature::kSampleRules) != 0) {
     return launch_dependent<scan_kernel<Edits::kRules>>(shape, stream, plan);
+  }
   if (plan.edited != nullptr) return launch_dependent<scan_kernel<Edits::kPenalties>>(shape, stream, plan);
   return launch_dependent<scan_kernel<Edits::kNone>>(shape, stream, plan);
 }
@@ -237,8 +238,9 @@ cudaError_t launch_draw(const Plan& plan, uint32_t features, cudaStream_t stream
   if (error != cudaSuccess) return error;
   if (plan.group_maxima == nullptr) return launch_dependent<finish_kernel<true>>(finish, stream, plan);
   const LaunchShape truncate = shape_of(rows, kCutWarps);
-  if ((features & sampling::SampleFeature::kSampleTypical) == 0)
+  if ((features & sampling::SampleFeature::kSampleTypical) == 0) {
     return launch_dependent<truncate_kernel<false>>(truncate, stream, plan);
+  }
   return launch_dependent<truncate_kernel<true>>(truncate, stream, plan);
 }
 
@@ -264,10 +266,12 @@ cudaError_t sample(const SamplingArgs& args, uint32_t features, void* scratch, c
   sampling::Plan plan;
   plan.args = args;
   sampling::take_parts(scratch, args.num_rows, args.vocab, plan);
-  if ((features & (sampling::SampleFeature::kSampleTruncate | sampling::SampleFeature::kSampleTypical)) == 0)
+  if ((features & (sampling::SampleFeature::kSampleTruncate | sampling::SampleFeature::kSampleTypical)) == 0) {
     plan.group_maxima = nullptr;
-  if ((features & (sampling::SampleFeature::kSamplePenalties | sampling::SampleFeature::kSampleRules)) == 0)
+  }
+  if ((features & (sampling::SampleFeature::kSamplePenalties | sampling::SampleFeature::kSampleRules)) == 0) {
     plan.edited = nullptr;
+  }
   plan.tiles = sampling::tiles_of(args.vocab_real);
   plan.masses_per_weight = static_cast<float>(uint64_t{1} << sampling::mass_bits(args.vocab_real));
   plan.aligned = sampling::are_rows_aligned(args.logits, args.vocab);

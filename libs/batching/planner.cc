@@ -6,9 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "base/limits.h"
 #include "batching/planner_impl.h"
-#include "sampling/drawable.h"
 
 namespace optserve::batching {
 
@@ -20,53 +18,6 @@ constexpr int32_t kDraftedRowsMax = 16;
 int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 }  // namespace
-
-Status Planner::Impl::admissible(const SequenceRequest& request) const {
-  const auto length = static_cast<int64_t>(request.tokens.size());
-  if (length == 0) return refuse(ErrorCode::kBadRequest, "sequence has no tokens, at least 1 is expected");
-  if (request.prompt_tokens < 1 || request.prompt_tokens > length || request.max_new_tokens < 0) {
-    return refuse(ErrorCode::kBadRequest, "sequence of " + std::to_string(length) + " tokens claims " +
-                                              std::to_string(request.prompt_tokens) + " prompt tokens and " +
-                                              std::to_string(request.max_new_tokens) + " new ones");
-  }
-  if (length > options.max_context) {
-    return refuse(ErrorCode::kPromptTooLong, "sequence has " + std::to_string(length) + " tokens, the context holds " +
-                                                 std::to_string(options.max_context));
-  }
-  const int64_t wanted = int64_t{request.prompt_tokens} + request.max_new_tokens;
-  const auto longest = static_cast<int32_t>(std::max(length, std::min<int64_t>(wanted, options.max_context)));
-  const int32_t blocks = divide_up(longest, options.block_tokens);
-  if (blocks > options.num_blocks) {
-    return refuse(ErrorCode::kPromptTooLong, "sequence of up to " + std::to_string(longest) + " tokens needs " +
-                                                 std::to_string(blocks) + " KV blocks, the pool has " +
-                                                 std::to_string(options.num_blocks));
-  }
-  if (by_id.contains(request.id) || beams.contains(request.id)) {
-    return refuse(ErrorCode::kBadRequest, "sequence id " + std::to_string(request.id) + " is live already");
-  }
-  const auto generated = static_cast<int32_t>(length) - request.prompt_tokens;
-  if (generated < request.max_new_tokens) {
-    if (Status status = drawable(request, generated); !status.ok()) return status;
-  }
-  return request.sampling.is_beam_search() ? admissible_beams(request) : ok_status();
-}
-
-Status Planner::Impl::drawable(const SequenceRequest& request, int32_t generated) const {
-  if (options.vocab == 0) return ok_status();
-  return check_drawable(request.sampling, request.rules, request.tokens, generated,
-                        {options.vocab, options.eos, options.pad});
-}
-
-// Nothing could be drawn: the model is broken, or the request forbids everything here.
-SequenceEvent Planner::Impl::failed(const SequenceRequest& request, const SequenceRequest& of_caller) const {
-  SequenceEvent event;
-  event.id = of_caller.id;
-  event.position = static_cast<int32_t>(request.tokens.size());
-  event.finished = sampling::FinishReason::kError;
-  const auto generated = static_cast<int32_t>(request.tokens.size()) - request.prompt_tokens;
-  if (Status status = drawable(request, generated); !status.ok()) event.refused = status.refusal();
-  return event;
-}
 
 Planner::Impl::Sequences& Planner::Impl::list_of(SequenceState state) {
   if (state == SequenceState::kWaiting) return waiting;
@@ -406,21 +357,6 @@ void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledT
 
 Planner::Planner(const PlannerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 Planner::~Planner() = default;
-
-// They are stop ids, which the sampler hides before min_new_tokens; only the reason of the end differs.
-Status Planner::Impl::add_more_ends(SequenceRequest& request) const {
-  if (request.sampling.ignore_eos || options.more_eos.empty()) return ok_status();
-  std::vector<TokenId>& stop_ids = request.rules.stop_ids;
-  for (const TokenId id : options.more_eos) {
-    if (std::ranges::find(stop_ids, id) == stop_ids.end()) stop_ids.push_back(id);
-  }
-  const size_t words = pack(request.rules).size();
-  if (words <= limits::kTokenRulesWordsMax) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "id lists, biases and bad words, with the model's " +
-                                            std::to_string(options.more_eos.size() + 1) +
-                                            " ids that end a text, take " + std::to_string(words) +
-                                            " words, expected at most " + std::to_string(limits::kTokenRulesWordsMax));
-}
 
 Status Planner::add(SequenceRequest request) {
   if (Status status = impl_->add_more_ends(request); !status.ok()) return status;

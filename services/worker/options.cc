@@ -58,6 +58,14 @@ void add_host_options(ConfigParser& parser, WorkerOptions& options) {
       "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
       "MASTER_PORT or 29500");
 }
+
+void add_supervisor_options(ConfigParser& parser, WorkerOptions& options) {
+  parser.add("rank", options.rank, "Set by the supervisor").hidden();
+  parser.add("group-fd", options.group_fd, "Set by the supervisor").hidden();
+  parser.add("group-bytes", options.group_bytes, "Set by the supervisor").hidden();
+  parser.add("status-fd", options.status_fd, "Set by the supervisor").hidden();
+  parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor").hidden();
+}
 }  // namespace
 
 void add_options(ConfigParser& parser, WorkerOptions& options) {
@@ -126,11 +134,7 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add_example(
       "optserve-worker --model opt-30b=/models/opt-30b --world 2 --device cuda --scheduler tcp://host:5556",
       "a group of two GPUs");
-  parser.add("rank", options.rank, "Set by the supervisor").hidden();
-  parser.add("group-fd", options.group_fd, "Set by the supervisor").hidden();
-  parser.add("group-bytes", options.group_bytes, "Set by the supervisor").hidden();
-  parser.add("status-fd", options.status_fd, "Set by the supervisor").hidden();
-  parser.add("lifeline-fd", options.lifeline_fd, "Set by the supervisor").hidden();
+  add_supervisor_options(parser, options);
 }
 
 std::vector<std::string> command_line(WorkerOptions options) {

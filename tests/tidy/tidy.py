@@ -361,8 +361,8 @@ def scripts(tree):
             yield Violation('scripts', file.path, 1, 'no "set -euo pipefail"')
 
 
-RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, braces, words, owned_strings, cuda_word, cmake_lists,
-         documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
+RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, braces, words, owned_strings, cuda_word,
+         cmake_lists, documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
 
 
 def violations(root):

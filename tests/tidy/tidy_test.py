@@ -149,7 +149,8 @@ class EveryRuleCanFail(unittest.TestCase):
             self.breaks('braces', 'libs/base/error.cc', f'+void f() {{\n{body}\n}}\n', 'line of its condition')
 
     def test_body_that_needs_no_braces(self):
-        for body in ('if (a) b();', 'do {\n  b();\n} while (c);', 'while (a)\n  ;', 'if (a) {\n  b();\n} else if (c) d();'):
+        for body in ('if (a) b();', 'do {\n  b();\n} while (c);', 'while (a)\n  ;',
+                     'if (a) {\n  b();\n} else if (c) d();'):
             files = CLEAN | {'libs/base/error.cc': CLEAN['libs/base/error.cc'] + f'void f() {{\n{body}\n}}\n'}
             self.assertEqual([], violations_of(files), body)
 

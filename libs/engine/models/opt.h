@@ -36,8 +36,8 @@ class OptLayer {
   // With norms before the blocks, y is the attention norm of x, and on return y is the ffn norm of the new x.
   // With norms after them, on return y is the stream and x holds nothing of use.
   void attend(Exec& exec, const Batch& batch) const;
-  // With norms before the blocks, on return y is the norm that `next` makes of the new x. Without `next`, as norms after
-  // the blocks have none and a last layer may have none, x is the stream on return.
+  // With norms before the blocks, on return y is the norm that `next` makes of the new x. Without `next`, since norms
+  // after the blocks have none and a last layer may have none, x is the stream on return.
   void feed(Exec& exec, const Batch& batch, const LayerNorm* next) const;
   const LayerNorm& attention_norm() const { return attention_norm_; }
 
