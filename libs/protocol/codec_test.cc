@@ -395,7 +395,7 @@ TEST(Values, PositionalStructsGrowAtTheirEnd) {
   ASSERT_TRUE(shorter.ok()) << shorter.refusal().message;
   EXPECT_EQ(std::get<JobEvents>(shorter.value()).events.at(0), (JobEvent{{}, 5, "", 0, 0, 0}));
   const auto longer =
-      decode(events("\x9b" + id + std::string("\x05\xa1x\x01\x02\x03\x01\x00\xff\xa3new\x90", 14)), kClient);
+      decode(events("\x9c" + id + std::string("\x05\xa1x\x01\x02\x03\x01\x00\xff\xc2\xa3new\x90", 15)), kClient);
   ASSERT_TRUE(longer.ok()) << longer.refusal().message;
   EXPECT_EQ(std::get<JobEvents>(longer.value()).events.at(0), (JobEvent{{}, 5, "x", 1, 2, 3}));
   EXPECT_TRUE(is_refused(events("\x80"), ErrorCode::kBadRequest, "expected an array"));

@@ -9,7 +9,6 @@ namespace {
 
 constexpr seconds kAgain{1};
 constexpr size_t kBulkBatch = 64;
-constexpr int64_t kLongTtlMs = 60'000;  // more than any queue here takes: never a reason to refuse
 
 }  // namespace
 
@@ -40,7 +39,9 @@ client::JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
     if (std::exchange(seen->ended, true)) ledger.fail(Invariant::kOneEnd, "two ends of " + spec->key);
     ledger.check_result(*spec, result);
   };
-  watched.on_lost = [&ledger, job = entry.id](const Refusal&) { ledger.check_lost(job); };
+  watched.on_lost = [&ledger, job = entry.id](const Refusal& why) {
+    if (why.code != ErrorCode::kBusy) ledger.check_lost(job);  // kBusy: it has its maximum of followers
+  };
   return watched;
 }
 
@@ -132,7 +133,7 @@ void ClientNode::on_outcome(size_t index, const protocol::SubmitOutcome& outcome
   if (outcome.job) {
     ledger_.on_outcome(job.plan.spec, outcome);
     job.id = outcome.job;
-    job.followed = true;
+    job.followed = !outcome.unfollowed;
     job.text.clear();
     return;
   }
@@ -141,12 +142,9 @@ void ClientNode::on_outcome(size_t index, const protocol::SubmitOutcome& outcome
     case ErrorCode::kUnavailable:
     case ErrorCode::kUnknownModel:
     case ErrorCode::kStorageFull:
-      return;  // again, a little later
-    case ErrorCode::kDeadlineExceeded:
+      return;                           // again, a little later
+    case ErrorCode::kDeadlineExceeded:  // the slow workers of a world may make any job wait for minutes
       job.done = true;
-      if (job.plan.spec.ttl_ms >= kLongTtlMs && job.plan.spec.queue_ms == 0) {
-        ledger_.fail(Invariant::kAckedJobKept, "refused for its time: " + outcome.message);
-      }
       return;
     case ErrorCode::kIdempotencyConflict:
       job.done = true;
@@ -204,7 +202,11 @@ client::JobStream ClientNode::stream(std::shared_ptr<Batch> batch) {
     on_text(*batch, piece, event);
   };
   stream.on_finished = [this, batch](const protocol::JobResult& result) { on_finished(*batch, result); };
-  stream.on_lost = [this, batch](const Refusal&) {
+  stream.on_lost = [this, batch](const Refusal& why) {
+    if (why.code == ErrorCode::kBusy) {  // the maximum of followers: again, a little later
+      for (const auto& [id, seen] : batch->seen) jobs_[seen.job].followed = false;
+      return;
+    }
     // Which one is not said: those that are really gone are done.
     bool any_gone = false;
     for (const auto& [id, seen] : batch->seen) {

@@ -229,8 +229,6 @@ void SchedulerNode::flush(uint64_t life) {
     call([&] { service_->on_flush(local_now(), out_); });
     if (out_.empty()) break;
     for (transport::Outgoing& item : out_.take()) {
-      const bool is_answer = std::holds_alternative<protocol::SubmitReply>(item.message);
-      if (is_answer && env_.is_planted(Plant::kLateAnswer) && env_.dice.chance(0.1)) item.after = durable + 1;
       if (item.after != 0 && (item.after > durable || !gated_.empty())) {
         gated_.push_back(std::move(item));
       } else {
