@@ -70,7 +70,7 @@ TEST_F(StackPlanTest, GroupSizesThatTheShardsDoNotAllowAreRefusedBeforeAnythingS
               HasSubstr("has 4 shards, which cannot be shared by 3 ranks; the model can be shared by 1, 2, 4 ranks"));
   checkpoint::Manifest two = manifest_;
   two.shards = 2;
-  EXPECT_THAT(check_shards("folder", two, 4).refusal().message,
+  EXPECT_THAT(check_shards("folder", checkpoint::shard_plan(two), 4).refusal().message,
               HasSubstr("folder has 2 shards, which cannot be shared by 4 ranks; convert it again with --shards 4"));
 }
 
