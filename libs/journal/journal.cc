@@ -335,10 +335,10 @@ struct Journal::Impl {
   }
 
   void throw_if_failed() {
-    if (!failed.load(std::memory_order_acquire)) {
-      [[likely]] { return; }
-      const std::lock_guard lock(mutex);
+    if (!failed.load(std::memory_order_acquire)) [[likely]] {
+      return;
     }
+    const std::lock_guard lock(mutex);
     throw Error(failure);
   }
 

@@ -36,8 +36,8 @@ Character wide_character(std::string_view text, size_t at);
 
 inline Character character_at(std::string_view text, size_t at) {
   const auto byte = static_cast<uint8_t>(text[at]);
-  if (byte < 0x80) {
-    [[likely]] return {kAsciiClasses[byte], 1};
+  if (byte < 0x80) [[likely]] {
+    return {kAsciiClasses[byte], 1};
   }
   return wide_character(text, at);
 }

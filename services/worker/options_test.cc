@@ -40,6 +40,7 @@ std::string refusal_of(const WorkerOptions& options) {
 TEST(ReluSkip, IsOffAutoOrAlways) {
   WorkerOptions options;
   options.model = "demo=/models/demo";
+  options.node_rank = 0;
   for (const char* way : {"off", "auto", "always"}) {
     options.relu_skip = way;
     EXPECT_EQ(refusal_of(options), "accepted");

@@ -32,6 +32,19 @@ def _after_bracket(code, at):
     return at
 
 
+def _after_head(code, head):
+    """The place behind the condition, or behind `else` and `do`."""
+    return _after_bracket(code, head.end() - 1) if head.group(1) else head.end()
+
+
+def _after_attributes(code, at):
+    """The place of the body behind a head that ends at `at`: attributes such as [[likely]] belong to the head."""
+    at = _skip_space(code, at)
+    while code.startswith('[[', at):
+        at = _skip_space(code, _after_bracket(code, at))
+    return at
+
+
 def _after_statement(code, at):
     """The place behind the statement that begins at `at`."""
     at = _skip_space(code, at)
@@ -44,7 +57,7 @@ def _after_statement(code, at):
         return at + 1
     if head.group(2) == 'do':
         return _after_statement(code, _after_statement(code, head.end()))
-    end = _after_statement(code, _after_bracket(code, head.end() - 1) if head.group(1) else head.end())
+    end = _after_statement(code, _after_attributes(code, _after_head(code, head)))
     following = _skip_space(code, end)
     if head.group(1) == 'if' and re.match(r'else\b', code[following:]):
         return _after_statement(code, following + len('else'))
@@ -59,8 +72,8 @@ def bare_bodies(text):
             before = code[:head.start()].rstrip()
             if _ends_do_loop(code, len(before) - 1):
                 continue
-        after_head = _after_bracket(code, head.end() - 1) if head.group(1) else head.end()
-        begin = _skip_space(code, after_head)
+        after_head = _after_head(code, head)
+        begin = _after_attributes(code, after_head)
         if code[begin:begin + 1] in ('{', ';', '') or (head.group(2) == 'else' and re.match(r'if\b', code[begin:])):
             continue
         end = _after_statement(code, begin)
@@ -78,12 +91,20 @@ def _ends_do_loop(code, closing):
     return False
 
 
+def _head_end(text, begin):
+    """Where the head of the body at `begin` ends, if only space and a comment stand between; else `begin`."""
+    line = text.rfind('\n', 0, begin)
+    comment = re.search(r'\s*//[^\n]*$', text[:max(line, 0)])
+    return comment.start() if comment and not text[line:begin].strip() else begin
+
+
 def with_braces(text):
     """The same text with braces around these bodies."""
     inserts = []
     for begin, end in bare_bodies(text):
         end += len(re.match(r'(?:[ \t]*//[^\n]*)?', text[end:]).group())  # the comment of a line stays on it
-        inserts.append((begin, 0, '{ '))
+        opening = _head_end(text, begin)  # before a comment that stands between
+        inserts.append((opening, 0, ' {' if opening < begin else '{ '))
         inserts.append((end, 1, '\n}'))
     for at, _, piece in sorted(inserts, reverse=True):
         text = text[:at] + piece + text[at:]

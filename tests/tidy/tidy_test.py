@@ -150,11 +150,15 @@ class EveryRuleCanFail(unittest.TestCase):
 
     def test_body_that_needs_no_braces(self):
         for body in ('if (a) b();', 'do {\n  b();\n} while (c);', 'while (a)\n  ;',
-                     'if (a) {\n  b();\n} else if (c) d();'):
+                     'if (a) {\n  b();\n} else if (c) d();', 'if (a) [[likely]] {\n  b();\n}'):
             files = CLEAN | {'libs/base/error.cc': CLEAN['libs/base/error.cc'] + f'void f() {{\n{body}\n}}\n'}
             self.assertEqual([], violations_of(files), body)
 
     def test_braces_are_put_in(self):
+        hinted = braces.with_braces('if (a) [[likely]]\n  b();')
+        self.assertEqual('if (a) [[likely]] { b();\n}', hinted.replace('\n  ', ' '))
+        remark = braces.with_braces('for (;;)  // why\n  b();')
+        self.assertEqual('for (;;) {  // why\n  b();\n}', remark)
         text = 'void f() {\n  if (a)\n    b();  // why\n  else\n    for (;;)\n      c();\n}\n'
         fixed = braces.with_braces(text)
         self.assertEqual([], list(braces.bare_bodies(fixed)))

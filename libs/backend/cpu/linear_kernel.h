@@ -122,8 +122,7 @@ OPTSERVE_INLINE void finish_tile(const LinearProduct& p, const float* sums, int 
       destination[i] = p.activation == Activation::kRelu && value < 0.0f ? 0.0f : value;
     }
     if (p.activation != Activation::kGelu) continue;
-    for (int64_t i = 0; i < count; ++i)  // erff is called, not inlined: the machine's own, in each kernel set
-    {
+    for (int64_t i = 0; i < count; ++i) {  // erff is called, not inlined: the machine's own, in each kernel set
       destination[i] *= 0.5f * (1.0f + ::erff(destination[i] * kSqrtHalf));
     }
   }

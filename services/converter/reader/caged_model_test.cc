@@ -104,8 +104,7 @@ class Liar {
   Reply rows(const Request& request) const {
     const TensorSpec spec = model_spec::opt_tensors(*small_summary("x").config).at(request.tensor);
     const auto bytes = static_cast<uint64_t>(request.count * spec.cols * 2);
-    for (uint64_t i = 0; i < bytes; ++i)  // each row's number
-    {
+    for (uint64_t i = 0; i < bytes; ++i) {  // each row's number
       window_[request.half * kHalfBytes + i] =
           static_cast<std::byte>(request.begin + static_cast<int64_t>(i) / (2 * spec.cols));
     }
@@ -113,9 +112,14 @@ class Liar {
   }
 
   Reply tokenizer() const {
-    const uint64_t sizes[2] = {does("huge-tokenizer") ? uint64_t{1} << 40 : 3, 2};
-    std::memcpy(window_.data(), sizes, sizeof sizes);
-    return {Answer::kDone, 0, does("many-tokens") ? uint64_t{1} << 40 : 3, sizeof sizes};
+    TokenizerFiles files;
+    files.tokens = does("many-tokens") ? int64_t{1} << 40 : 3;
+    std::string encoded = encode_tokenizer(files);  // the sizes of the three texts stand last
+    const uint64_t bytes = does("huge-tokenizer") ? uint64_t{1} << 40 : 0;
+    std::memcpy(encoded.data() + encoded.size() - 3 * sizeof bytes, &bytes, sizeof bytes);
+    Reply reply = text(Answer::kDone, 0, encoded);
+    reply.number = 1;
+    return reply;
   }
 
   ReadJob job_;
@@ -196,8 +200,10 @@ TEST(CagedModel, ChecksRowsAndTokenizers) {
   EXPECT_THROW(cutter.value().read_rows(spec, 0, 1, row), Error);
   const Result<CagedModel> dying = open_liar("dies-later");
   EXPECT_THROW(dying.value().read_rows(spec, 0, 1, row), Error);
-  for (const char* input : {"huge-tokenizer", "many-tokens"}) {
-    EXPECT_NE(open_liar(input).value().tokenizer().refusal().message.find("vocabulary"), std::string::npos);
+  for (const auto& [input, fault] :
+       {std::pair{"huge-tokenizer", "a vocabulary that is too large"}, {"many-tokens", "number of tokens"}}) {
+    const std::string message = open_liar(input).value().tokenizer().refusal().message;
+    EXPECT_NE(message.find(fault), std::string::npos) << message;
   }
 }
 

@@ -25,12 +25,10 @@ constexpr auto kAllowed = [] {
 std::string_view stage_name(Stage stage) { return kStageNames[static_cast<size_t>(stage)]; }
 
 void JobLife::move(Stage to) {
-  if (!kAllowed[static_cast<size_t>(stage_)][static_cast<size_t>(to)]) {
-    [[unlikely]] {
-      check(false, "a job cannot move from " + std::string(stage_name(stage_)) + " to " + std::string(stage_name(to)));
-    }
-    last_open_ = to == Stage::kEnded ? stage_ : to;
+  if (!kAllowed[static_cast<size_t>(stage_)][static_cast<size_t>(to)]) [[unlikely]] {
+    check(false, "a job cannot move from " + std::string(stage_name(stage_)) + " to " + std::string(stage_name(to)));
   }
+  last_open_ = to == Stage::kEnded ? stage_ : to;
   stage_ = to;
 }
 
