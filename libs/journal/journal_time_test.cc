@@ -69,7 +69,7 @@ class JournalTimes : public ::testing::TestWithParam<std::tuple<int64_t, bool>> 
     ASSERT_TRUE(wait_for([&] { return journal->purged() > before; }));
   }
 
-  TempFolder folder;
+  TempFolder folder, backups;  // outlive the journal
   SettableClock clock;
   std::string boot = "a";
   Recovery recovery;
@@ -120,7 +120,6 @@ TEST_P(JournalTimes, ARestartKnowsHowOldAnOpenJobIs) {
 
 TEST_P(JournalTimes, BackupsFollowEachOtherAndTheNewestIsKept) {
   const auto [step, reboots] = GetParam();
-  TempFolder backups;
   std::string newest;
   for (int start = 0; start < 2; ++start) {
     journal.reset();
@@ -143,7 +142,6 @@ TEST_P(JournalTimes, BackupsFollowEachOtherAndTheNewestIsKept) {
 
 TEST_P(JournalTimes, ABackupIsTakenInItsInterval) {
   const auto [step, reboots] = GetParam();
-  TempFolder backups;
   const auto count = [&] { return std::distance(std::filesystem::directory_iterator(backups.path()), {}); };
   journal = Journal::open({.path = folder.file("journal.db"),
                            .backup_folder = backups.path(),
@@ -159,7 +157,6 @@ TEST_P(JournalTimes, ABackupIsTakenInItsInterval) {
 }
 
 TEST_P(JournalTimes, ARestoredBackupGoesOnFromItsMoment) {
-  TempFolder backups;
   const std::string path = folder.file("journal.db");
   journal =
       Journal::open({.path = path, .backup_folder = backups.path(), .backup_interval = milliseconds(0), .boot = boot},

@@ -155,7 +155,7 @@ def untied_heads(run, model, sizes):
     torch.save({"cfg": cfg, "model": state}, other / "x.pt")
     run.same(untied, "an untied head of Metaseq", other)
     (place / "config.json").write_text(json.dumps(layouts.huggingface_config(sizes)))
-    run.refused(place, ["is the token table, but its weights differ"])
+    run.refused(place, ["differ from it; --head table serves the table"])
     layouts.save_huggingface(run.place(), layouts.huggingface_tensors(model, sizes),
                              layouts.huggingface_config(sizes, tie_word_embeddings=False))
     run.refused(run.folder / f"in{run.count}", ["is not the token table, but it is missing"])

@@ -111,7 +111,7 @@ class Liar {
     return {Answer::kDone, 0, 0, bytes + (does("cuts-rows") ? 1 : 0)};
   }
 
-  Reply tokenizer() const {
+  Reply tokenizer() {
     TokenizerFiles files;
     files.tokens = does("many-tokens") ? int64_t{1} << 40 : 3;
     std::string encoded = encode_tokenizer(files);  // the sizes of the three texts stand last
