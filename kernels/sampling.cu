@@ -220,7 +220,7 @@ LaunchShape shape_of(int64_t blocks, int warps) {
 
 cudaError_t launch_scan(const Plan& plan, uint32_t features, cudaStream_t stream) {
   const LaunchShape shape = shape_of(plan.args.num_rows * divide_up(plan.tiles, kScanWarps), kScanWarps);
-  if ((features & sampling::SampleFeature::kSampleRules) != 0) {
+  if ((features & SampleFeature::kSampleRules) != 0) {
     return launch_dependent<scan_kernel<Edits::kRules>>(shape, stream, plan);
   }
   if (plan.edited != nullptr) return launch_dependent<scan_kernel<Edits::kPenalties>>(shape, stream, plan);
@@ -230,15 +230,14 @@ cudaError_t launch_scan(const Plan& plan, uint32_t features, cudaStream_t stream
 cudaError_t launch_draw(const Plan& plan, uint32_t features, cudaStream_t stream) {
   const int64_t rows = plan.args.num_rows, chunks = divide_up(plan.tiles, kWeighWarps);
   const LaunchShape finish = shape_of(divide_up(rows, kFinishWarps), kFinishWarps);
-  if ((features & (sampling::SampleFeature::kSampleDraw | sampling::SampleFeature::kSampleTruncate |
-                   sampling::SampleFeature::kSampleTypical)) == 0) {
+  if ((features & (SampleFeature::kSampleDraw | SampleFeature::kSampleTruncate | SampleFeature::kSampleTypical)) == 0) {
     return launch_dependent<finish_kernel<false>>(finish, stream, plan);
   }
   const cudaError_t error = launch_dependent<weigh_kernel>(shape_of(rows * chunks, kWeighWarps), stream, plan);
   if (error != cudaSuccess) return error;
   if (plan.group_maxima == nullptr) return launch_dependent<finish_kernel<true>>(finish, stream, plan);
   const LaunchShape truncate = shape_of(rows, kCutWarps);
-  if ((features & sampling::SampleFeature::kSampleTypical) == 0) {
+  if ((features & SampleFeature::kSampleTypical) == 0) {
     return launch_dependent<truncate_kernel<false>>(truncate, stream, plan);
   }
   return launch_dependent<truncate_kernel<true>>(truncate, stream, plan);
@@ -247,7 +246,7 @@ cudaError_t launch_draw(const Plan& plan, uint32_t features, cudaStream_t stream
 cudaError_t launch(const Plan& plan, uint32_t features, cudaStream_t stream) {
   cudaError_t error = launch_scan(plan, features, stream);
   if (error == cudaSuccess) error = launch_draw(plan, features, stream);
-  if (error != cudaSuccess || (features & sampling::SampleFeature::kSampleLogprobs) == 0) return error;
+  if (error != cudaSuccess || (features & SampleFeature::kSampleLogprobs) == 0) return error;
   LaunchShape shape = shape_of(divide_up(plan.args.num_rows, kBestWarps), kBestWarps);
   shape.shared_bytes = static_cast<size_t>(kBestWarps * plan.tiles) * sizeof(float);
   return launch_dependent<best_kernel>(shape, stream, plan);
@@ -266,10 +265,10 @@ cudaError_t sample(const SamplingArgs& args, uint32_t features, void* scratch, c
   sampling::Plan plan;
   plan.args = args;
   sampling::take_parts(scratch, args.num_rows, args.vocab, plan);
-  if ((features & (sampling::SampleFeature::kSampleTruncate | sampling::SampleFeature::kSampleTypical)) == 0) {
+  if ((features & (SampleFeature::kSampleTruncate | SampleFeature::kSampleTypical)) == 0) {
     plan.group_maxima = nullptr;
   }
-  if ((features & (sampling::SampleFeature::kSamplePenalties | sampling::SampleFeature::kSampleRules)) == 0) {
+  if ((features & (SampleFeature::kSamplePenalties | SampleFeature::kSampleRules)) == 0) {
     plan.edited = nullptr;
   }
   plan.tiles = sampling::tiles_of(args.vocab_real);

@@ -38,7 +38,7 @@ struct Penalties {
   bool presence_of_prompt;
 };
 __device__ inline Penalties penalties_of(const SamplingRow& row) {
-  if (row.profile == sampling::SamplingProfile::kMetaseq) {
+  if (row.profile == SamplingProfile::kMetaseq) {
     return {1.0f,
             fmaxf(row.presence_penalty, 0.0f),
             fmaxf(row.frequency_penalty, 0.0f),
@@ -48,7 +48,7 @@ __device__ inline Penalties penalties_of(const SamplingRow& row) {
   }
   return {row.repetition_penalty,       row.presence_penalty,
           row.frequency_penalty,        row.prompt_presence_penalty,
-          row.prompt_frequency_penalty, row.profile == sampling::SamplingProfile::kFasterTransformer};
+          row.prompt_frequency_penalty, row.profile == SamplingProfile::kFasterTransformer};
 }
 __device__ inline bool has_penalties(const SamplingRow& row) {
   const Penalties penalties = penalties_of(row);
@@ -82,11 +82,11 @@ __device__ inline float penalise(float logit, uint32_t uses, const Penalties& pe
 // What logits are divided by before the penalties; 0: nothing.
 __device__ inline float first_divisor(const SamplingRow& row) {
   constexpr float kLeast = 1e-6f;
-  if (row.profile == sampling::SamplingProfile::kDefault || row.temperature == 0.0f || row.temperature == 1.0f) {
+  if (row.profile == SamplingProfile::kDefault || row.temperature == 0.0f || row.temperature == 1.0f) {
     return 0.0f;
   }
-  return row.profile == sampling::SamplingProfile::kFasterTransformer ? __fadd_rn(row.temperature, kLeast)
-                                                                      : fmaxf(row.temperature, kLeast);
+  return row.profile == SamplingProfile::kFasterTransformer ? __fadd_rn(row.temperature, kLeast)
+                                                            : fmaxf(row.temperature, kLeast);
 }
 
 // Whether the chain works on a copy of the row's logits that is not the logits as they came.

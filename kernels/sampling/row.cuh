@@ -310,7 +310,7 @@ __device__ inline RowView view_of(const Plan& plan, const SamplingRow& row, int6
   view.scale = divisor == 0.0f ? scale_of(row.temperature) : copied ? 1.0f : scale_of(divisor);
   view.masses_per_weight = plan.masses_per_weight;
   view.min_weight = row.min_p;
-  view.trims = row.profile == sampling::SamplingProfile::kFasterTransformer;
+  view.trims = row.profile == SamplingProfile::kFasterTransformer;
   return view;
 }
 

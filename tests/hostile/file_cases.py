@@ -197,7 +197,7 @@ def tensors():
     for number in (-4, 0, 3, 1 << 62):
         yield Case(f"{number} heads", ("heads",), heads(number))
     yield Case("other architecture", ("alibi",), option("alibi", b"\x88"))
-    yield Case("other activation", ("gelu",), option("activation_fn", text("gelu")))
+    yield Case("other activation", ("silu",), option("activation_fn", text("silu")))
     yield Case("not numbers", ("NaN",), not_numbers, commands=("convert",))
     for kind, dtype in (("LongStorage", "I64"), ("ByteStorage", "U8"), ("BoolStorage", "BOOL")):
         yield Case("weights of " + kind, (dtype,), other_type(kind))

@@ -122,7 +122,7 @@ def configs():
     yield Case("key twice", ("twice",), raw_config(b'{"model_type": "opt", "model_type": "gpt2"}'))
     yield Case("other model", ("model_type",), config(model_type="llama"))
     yield Case("model type that is an object", ("model_type",), config(model_type={"opt": 1}))
-    yield Case("other activation function", ("activation_function",), config(activation_function="gelu"))
+    yield Case("other activation function", ("activation_function",), config(activation_function="silu"))
     yield Case("no biases", ("biases",), config(enable_bias=False))
     for key in ("hidden_size", "ffn_dim", "vocab_size", "num_hidden_layers", "max_position_embeddings"):
         for value in (-1, 0, 1 << 40):
@@ -178,7 +178,7 @@ def folders():
     yield Case("bin that runs code", ("posix.system", "run code"), bin_file(
         dict_of({TOKENS: call("posix.system", text("touch hostile-canary"))})))
     yield Case("bin that is no dictionary", ("dictionary",), bin_file(tuple_of()))
-    yield Case("bin with other things", ("not a tensor",), bin_file(dict_of({TOKENS: text("x")})))
+    yield Case("bin with other things", ("holds no tensors",), bin_file(dict_of({TOKENS: text("x")})))
     yield Case("bin with one name twice", ("twice",), bin_file(
         b"}(" + (text(TOKENS) + tensor("0", (2, 2), numel=4)) * 2 + b"u", {"0": bytes(8)}))
     for name, data in (("vocab.json", b"[1, 2]"), ("vocab.json", b'{"a": -1}'), ("vocab.json", b'{"a": 99999999999}'),

@@ -158,7 +158,7 @@ def untied_heads(run, model, sizes):
     run.refused(place, ["differ from it; --head table serves the table"])
     layouts.save_huggingface(run.place(), layouts.huggingface_tensors(model, sizes),
                              layouts.huggingface_config(sizes, tie_word_embeddings=False))
-    run.refused(run.folder / f"in{run.count}", ["is not the token table, but it is missing"])
+    run.refused(run.folder / f"in{run.count}", ["is not the token table, but lm_head.weight is missing"])
 
 
 def metaseq_refusals(run, model, sizes):

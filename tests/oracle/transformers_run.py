@@ -36,7 +36,7 @@ class Runner:
         return new_folder(self.folder / name, cfg)
 
     def convert(self, source, *options):
-        target = self.folder / (source.name + "-converted")
+        target = self.folder / (str(source.relative_to(self.folder)).replace("/", "-") + "-converted")
         done = subprocess.run([self.convert_tool, "convert", str(source), str(target), "--verify", *options],
                               capture_output=True, text=True)
         return done, target

@@ -11,7 +11,7 @@ def tokenize(run, checkpoint, texts, decode=()):
     return run.run(checkpoint, texts=texts, decode=list(decode))
 
 
-TEXTS = ["", "The end", " a<|user|>b  <|end|>\n", "<|end|><|user|>", "a</s>b", "x <mask>y",
+TEXTS = ["", "The end", "a quokka, quokkas", " a<|user|>b  <|end|>\n", "<|end|><|user|>", "a</s>b", "x <mask>y",
          "caf\u00e9 \U0001f600<|user|>!"]
 
 
@@ -32,7 +32,7 @@ def tokenizers(run, demo):
         "content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
         "special": special, **more}
     added = {user: described("<|user|>", False), end: described("<|end|>", True, rstrip=True),
-             mark: described("the", False, single_word=True)}
+             mark: described("quokka", False, single_word=True)}
     as_list = [{"id": i, **token} for i, token in added.items()]
     template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "</s>", "type_id": 0}},
                                                          {"Sequence": {"id": "A", "type_id": 0}}],
@@ -61,12 +61,12 @@ def tokenizers(run, demo):
         answer = tokenize(run, checkpoint, TEXTS, [[user, end, mark, 2, 300]])
         wanted = [([2] if leads else []) + reference.encode(text).ids for text in TEXTS]
         expect(answer["ids"] == wanted, f"{place.name}: {answer['ids']}, expected {wanted}")
-        text = "<|user|>" + ("<|end|>" if "added_tokens.json" in place.name else "") + "the"
+        text = "<|user|>" + ("<|end|>" if "added_tokens.json" in place.name else "") + "quokka"
         expect(answer["texts"] == [text + reference.decode([300])], f"{place.name}: {answer['texts']}")
         print(f"ok: {place.name}: the ids of tokenizers")
         return checkpoint
 
-    plain = {"<|user|>": user, "<|end|>": end, "the": mark}
+    plain = {"<|user|>": user, "<|end|>": end, "quokka": mark}
     decoder = {str(i): token for i, token in added.items()}
     as_config = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": decoder, "bos_token": "</s>"}
     config_only = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>"}
@@ -108,7 +108,7 @@ def tokenizers(run, demo):
             ("a vocabulary in another order", ["expected \"<unk>\" as id 3", "--tokenizer none"],
              {"vocab": {("madeupword0000" if t == "<unk>" else t): i for t, i in vocab.items()}}),
             ("ends beyond the tokenizer", [f"id {end} ends texts", "added_tokens.json"], {}),
-            ("an added token in two places", ["'<|user|>' has the id", "another file says"],
+            ("an added token in two places", ["has the id", "another file says"],
              {"added_tokens": plain, "tokenizer_config": {**as_config, "added_tokens_decoder": {
                  str(user): added[end], str(end): added[user]}}}),
             ("a space in front", ["add_prefix_space is true", "--tokenizer none"],

@@ -36,7 +36,11 @@ bool is_flat_name(std::string_view name) {
   return at != std::string_view::npos && (at == 0 || name[at - 1] == '.');
 }
 
-ValueId model_entry(const PtFile& file) { return *file.document().find(file.document().root(), "model"); }
+// The dictionary of weights, which is the whole file where nothing was saved around them.
+ValueId model_entry(const PtFile& file) {
+  const ValueId root = file.document().root();
+  return file.document().find(root, "model").value_or(root);
+}
 
 std::optional<PickleTensor> flat_tensor(const PtFile& file, const std::string& name) {
   const auto value = file.document().find(model_entry(file), name);
