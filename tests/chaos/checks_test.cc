@@ -88,6 +88,23 @@ TEST_F(Checks, ARefusalThatIsNotForNow) {
   expect_violation("was refused: bad_request");
 }
 
+TEST_F(Checks, OnlyAJobOfShortLifeIsRefusedForItsTime) {
+  ASSERT_FALSE(plan_.is_short_lived);
+  story() = {};
+  story().codes = {"deadline_exceeded"};
+  expect_violation("was refused: deadline_exceeded");
+
+  uint64_t short_lived = kJob;
+  while (!plan_job(kSeed, 0, short_lived).is_short_lived) ++short_lived;
+  evidence_.ledgers = {{{short_lived, story()}}};
+  EXPECT_THAT(check_jobs(evidence_), IsEmpty());
+}
+
+TEST_F(Checks, OnlyAJobOfShortLifeExpires) {
+  end_as("expired");
+  expect_violation("ended as expired");
+}
+
 TEST_F(Checks, AGapAndARepeat) {
   follow().pieces[1].offset = 6;
   expect_violation("gap at byte 5");

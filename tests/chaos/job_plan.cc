@@ -30,7 +30,8 @@ PlannedJob plan_job(uint64_t seed, int client, uint64_t number) {
   job.spec.priority = static_cast<int32_t>(random() % 3);
   job.spec.max_attempts = 10;
   if (one_in(12)) job.spec.max_attempts = 2;
-  if (one_in(20)) job.spec.ttl_ms = 2'000;  // may expire
+  job.is_short_lived = one_in(20);
+  if (job.is_short_lived) job.spec.ttl_ms = 2'000;
   if (one_in(10)) job.cancel_after_ms = static_cast<int64_t>(random() % 400);
   job.submit_again = one_in(10);
   job.conflict = one_in(20);

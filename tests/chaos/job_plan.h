@@ -16,6 +16,7 @@ protocol::JobSpec variant_spec(size_t variant);
 struct PlannedJob {
   protocol::JobSpec spec;
   size_t variant = 0;
+  bool is_short_lived = false;   // its time to live is so short that it may be refused for it, or expire
   int64_t cancel_after_ms = -1;  // after its acceptance; -1: never
   bool submit_again = false;     // submit the same job once more after its acceptance
   bool conflict = false;         // submit another payload under its key after its acceptance
