@@ -1,5 +1,6 @@
 // The C++ client library. A Client owns one thread and a connection to each scheduler. Its calls may come from any
-// thread and block until they are answered or their timeout is over.
+// thread and block until they are answered or their timeout is over. async_client.h has the same calls with callbacks,
+// for programs with a loop of their own.
 //
 // Lost connections and restarts of a scheduler are handled inside: submits are repeated with the same key, and streams
 // resume at the byte they had reached, so that each byte of text is delivered once. A refusal is returned at once,
@@ -16,59 +17,15 @@
 
 #include <chrono>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "base/error.h"
-#include "base/limits.h"
-#include "protocol/client_messages.h"
-#include "protocol/operator_messages.h"
+#include "client/client_types.h"
 
 namespace optserve::client {
 
-struct ClientOptions {
-  std::string endpoints = "tcp://127.0.0.1:5555";  // of all schedulers, separated by commas
-  std::chrono::milliseconds timeout{10'000};       // of one call, retries included
-  std::chrono::milliseconds retry_first{250};      // doubles up to retry_max, with full jitter
-  std::chrono::milliseconds retry_max{8'000};
-  // Most bytes of stream content that a scheduler sends ahead of the callbacks. The default is also the maximum.
-  uint64_t window_bytes = limits::kStreamWindowMax;
-};
-
-// Receives a job's output while it runs. The callbacks run on the client's thread, possibly before submit() returns.
-// They must not call the client, and must not block for long, because that delays all streams of this client. A
-// JobStream without callbacks means that no stream is wanted.
-struct JobStream {
-  std::function<void(std::string_view piece, const protocol::JobEvent& event)> on_text{};  // `piece` is never empty
-  // The state, position in the queue, expected wait, tokens or progress has changed. Called before on_text of the same
-  // event.
-  std::function<void(const protocol::JobEvent& event)> on_progress{};
-  // The text that came so far is not the job's: after a restart of the scheduler it was computed again, on a device
-  // whose numbers depend on what else it computes, and became another one. on_text begins again with the first byte.
-  std::function<void()> on_restarted{};
-  std::function<void(const protocol::JobResult& result)> on_finished{};  // called once, last
-  // Called once instead of on_finished if the job cannot be followed: the scheduler does not know it, it has its
-  // maximum of followers, or the Client ends.
-  std::function<void(const Refusal& why)> on_lost{};
-
-  bool is_wanted() const { return on_text || on_progress || on_finished || on_lost; }
-};
-
-// The answer of each scheduler, in the order of ClientOptions::endpoints. That of an unreachable one is kUnavailable;
-// the call does not wait for it once another scheduler has answered.
-template <class T>
-struct SchedulerAnswer {
-  std::string endpoint;
-  Result<T> answer;
-};
-template <class T>
-using Answers = std::vector<SchedulerAnswer<T>>;
-
-// Where a list of jobs continues: for each endpoint, JobSummary::order of the last job that was received. Only these
-// schedulers are asked. Empty: all schedulers are asked, from the start.
-using ListPosition = std::map<std::string, uint64_t>;
+class AsyncClient;
 
 class Client {
  public:
@@ -130,8 +87,7 @@ class Client {
   Answers<protocol::BackedUp> backup(std::chrono::milliseconds wait);
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<AsyncClient> async_;
 };
 
 }  // namespace optserve::client

@@ -257,7 +257,7 @@ TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
         Client client(options());
         (void)client.generate(job("Once"), [&](std::string_view) { (void)client.status(); });
       },
-      "callback called its Client");
+      "waits for an answer of the same client");
 }
 
 }  // namespace client_test

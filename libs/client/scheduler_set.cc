@@ -51,7 +51,7 @@ struct SchedulerSet::Batch {
   JobStream stream;
   Instant deadline;
   Submitted done;
-  std::vector<FollowId> follows{};
+  std::vector<Follow> follows{};
   size_t open_parts = 1;  // submit()'s own hold
   bool has_outcome = false;
   std::optional<Refusal> failure{};
@@ -248,7 +248,7 @@ void SchedulerSet::attach(const JobId& job, uint64_t text_offset, JobStream stre
          [=, this, stream = std::move(stream), done = std::move(done)](Result<JobResult> known, size_t scheduler,
                                                                        const Turn& then) {
            if (!known.ok()) return done(known.refusal(), then);
-           done(FollowId{scheduler, sessions_[scheduler]->follow(job, text_offset, stream, then)}, then);
+           done(Follow{scheduler, sessions_[scheduler]->follow(job, text_offset, stream, then)}, then);
          });
 }
 

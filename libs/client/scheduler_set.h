@@ -30,17 +30,9 @@ class JobHomes {
 
 class SchedulerSet final : public transport::Service {
  public:
-  struct FollowId {
-    size_t scheduler = 0;
-    ClientSession::FollowId id = 0;
-  };
-  struct Submission {
-    Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one for each job; a refusal: no scheduler answered
-    std::vector<FollowId> follows;
-  };
   using Submitted = std::function<void(Submission)>;
   using JobAnswer = std::function<void(Result<protocol::JobResult>, const Turn&)>;
-  using Attached = std::function<void(Result<FollowId>, const Turn&)>;
+  using Attached = std::function<void(Result<Follow>, const Turn&)>;
   // The message for a scheduler; none: the scheduler is not asked.
   using MessageFor = std::function<std::optional<protocol::Message>(const std::string& endpoint)>;
   using AllAnswered = std::function<void(Answers<protocol::Message>)>;
@@ -60,7 +52,7 @@ class SchedulerSet final : public transport::Service {
   void ask_all(const MessageFor& message_for, Instant deadline, const Turn& turn, AllAnswered done);
   // Of the scheduler that knows the job; of the one that was reachable last, if that is not known.
   Duration unreachable_for(const JobId& job, Instant now) const;
-  void unfollow(const FollowId& follow) { sessions_.at(follow.scheduler)->unfollow(follow.id); }
+  void unfollow(const Follow& follow) { sessions_.at(follow.scheduler)->unfollow(follow.id); }
   void close(const Refusal& why, const Turn& turn);
 
   void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;

@@ -110,7 +110,7 @@ struct SetRig {
   }
   std::shared_ptr<std::optional<Result<Outcomes>>> submit(std::vector<JobSpec> jobs) {
     const auto outcomes = std::make_shared<std::optional<Result<Outcomes>>>();
-    set.submit(std::move(jobs), {}, clock.now() + seconds(10), turn(), [outcomes](SchedulerSet::Submission answered) {
+    set.submit(std::move(jobs), {}, clock.now() + seconds(10), turn(), [outcomes](Submission answered) {
       EXPECT_FALSE(*outcomes) << "answered twice";
       *outcomes = std::move(answered.outcomes);
     });
