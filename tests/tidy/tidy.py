@@ -4,6 +4,7 @@
 Each rule is a function that yields Violations; tidy_test.py shows for each one a tree in which it fails.
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -34,6 +35,7 @@ class Violation:
 class SourceFile:
     path: str  # relative to the root, with slashes
     text: str
+    is_executable: bool = False
 
     @property
     def is_cpp(self):
@@ -57,7 +59,7 @@ class Tree:
             if not path.is_file() or path.suffix not in TEXT or self._is_skipped(name):
                 continue
             try:
-                self.files[name] = SourceFile(name, path.read_text(encoding='utf-8'))
+                self.files[name] = SourceFile(name, path.read_text(encoding='utf-8'), os.access(path, os.X_OK))
             except UnicodeDecodeError:
                 continue
         self.layers = self._read_layers()
@@ -355,8 +357,11 @@ def headers(tree):
 
 
 def scripts(tree):
-    """Shell scripts stop at the first failure."""
+    """What names its interpreter can be executed, and nothing else; shell scripts stop at the first failure."""
     for file in tree.files.values():
+        if file.is_executable != file.text.startswith('#!'):
+            yield Violation('scripts', file.path, 1,
+                            'executable, but names no interpreter' if file.is_executable else 'not executable')
         if re.match(r'#!.*\b(ba)?sh\b', file.text) and 'set -euo pipefail' not in file.text:
             yield Violation('scripts', file.path, 1, 'no "set -euo pipefail"')
 

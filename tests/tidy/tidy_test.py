@@ -39,6 +39,7 @@ def violations_of(files):
             path = pathlib.Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding='utf-8')
+            path.chmod(0o755 if text.startswith('#!') and name != 'deploy/not_executable' else 0o644)
         return tidy.violations(folder)
 
 
@@ -224,6 +225,9 @@ class EveryRuleCanFail(unittest.TestCase):
 
     def test_careless_script(self):
         self.breaks('scripts', 'deploy/start', '#!/bin/sh\nfalse\n')
+
+    def test_script_that_cannot_be_executed(self):
+        self.breaks('scripts', 'deploy/not_executable', '#!/usr/bin/env python3\n')
 
 
 class CppSource(unittest.TestCase):
