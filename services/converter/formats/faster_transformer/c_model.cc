@@ -110,18 +110,26 @@ class CModelReader {
     return refuse(ErrorCode::kDataCorrupt, folder_ + "/config.ini: " + what);
   }
 
-  Result<int64_t> size_of(const char* key, int64_t otherwise) const {
+  // The number that config.ini gives for `key`; nullopt: it has no such key.
+  Result<std::optional<int64_t>> number(const char* key, int64_t min, int64_t max) const {
     const auto found = ini_.find(key);
-    if (found == ini_.end() && otherwise > 0) return otherwise;
-    if (found == ini_.end()) return bad_ini("says no " + std::string(key));
+    if (found == ini_.end()) return std::optional<int64_t>();
     int64_t value = 0;
     const std::string& text = found->second;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > kSizeMax) {
-      return bad_ini(std::string(key) + " is '" + text.substr(0, 40) + "', expected a number from 1 to " +
-                     std::to_string(kSizeMax));
+    if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+      return bad_ini(std::string(key) + " is '" + text.substr(0, 40) + "', expected a number from " +
+                     std::to_string(min) + " to " + std::to_string(max));
     }
-    return value;
+    return std::optional(value);
+  }
+
+  // `otherwise` 0: the key must be there.
+  Result<int64_t> size_of(const char* key, int64_t otherwise) const {
+    const Result<std::optional<int64_t>> value = number(key, 1, kSizeMax);
+    if (!value.ok()) return value.refusal();
+    if (!value.value() && otherwise == 0) return bad_ini("says no " + std::string(key));
+    return value.value().value_or(otherwise);
   }
 
   std::string word(const std::string& key, std::string otherwise) const {
@@ -191,11 +199,11 @@ class CModelReader {
     foreign_.hints.norm_before = norms == "pre_layernorm";
     const std::string final_norm = word("has_post_decoder_layernorm", *foreign_.hints.norm_before ? "1" : "0");
     foreign_.hints.final_norm = final_norm == "1" || final_norm == "true";
-    for (const auto& [key, to] : {std::pair{"start_id", &start_}, {"end_id", &end_}}) {
-      if (const Result<int64_t> id = size_of(key, kSizeMax); id.ok() && ini_.contains(key)) *to = id.value();
-    }
-    if (start_ >= 0) foreign_.hints.bos_id = start_;
-    if (end_ >= 0) foreign_.hints.eos_ids = {end_};
+    const auto start = number("start_id", 0, sizes_.vocab - 1), end = number("end_id", 0, sizes_.vocab - 1);
+    if (!start.ok()) return start.refusal();
+    if (!end.ok()) return end.refusal();
+    if (start.value()) foreign_.hints.bos_id = *start.value();
+    if (end.value()) foreign_.hints.eos_ids = {*end.value()};
     return ok_status();
   }
 
@@ -297,7 +305,6 @@ class CModelReader {
   ForeignCheckpoint foreign_;
   std::string index_;  // config.ini, and what is known of each file
   uint64_t bytes_ = 0;
-  int64_t start_ = -1, end_ = -1;
 };
 
 }  // namespace
