@@ -141,7 +141,8 @@ struct ServiceStatus {
   int64_t silent_ms = 0;  // time since its last message
   bool draining = false;  // the service wants no new work
   bool paused = false;    // an operator gives it no new work
-  OPTSERVE_FIELDS(kind, instance, name, models, running, capacity, silent_ms, draining, paused)
+  int32_t slots = 0;      // of `capacity`, jobs that it computes at a time; the others wait with it. 0: capacity
+  OPTSERVE_FIELDS(kind, instance, name, models, running, capacity, silent_ms, draining, paused, slots)
   bool operator==(const ServiceStatus&) const = default;
 };
 

@@ -21,7 +21,8 @@ struct Register {
   int32_t max_sequences = 0;      // most jobs that it may hold at a time: running ones and those leased ahead
   int64_t kv_tokens = 0;          // of a worker: tokens that fit into the KV cache
   int32_t world = 1;              // of a worker: tensor-parallel size
-  OPTSERVE_FIELDS(instance, kind, name, build, models, max_sequences, kv_tokens, world)
+  int32_t slots = 0;  // of these, jobs that it computes at a time; the others wait with it. 0: max_sequences
+  OPTSERVE_FIELDS(instance, kind, name, build, models, max_sequences, kv_tokens, world, slots)
   bool operator==(const Register&) const = default;
 };
 

@@ -211,6 +211,7 @@ protocol::Register registration(const WorkerOptions& options, const checkpoint::
   hello.models = {{options.model_name(), vocabulary, identity.manifest_digest,
                    static_cast<int32_t>(config.max_positions), static_cast<int32_t>(config.vocab_real)}};
   hello.max_sequences = options.leases_max();
+  hello.slots = options.max_sequences;
   hello.kv_tokens = int64_t{engine.options().num_blocks} * limits::kKvBlockTokens;
   hello.world = options.world;
   return hello;

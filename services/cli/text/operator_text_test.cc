@@ -130,6 +130,8 @@ client::Answers<protocol::SystemStatus> two_schedulers() {
   service.name = "w0";
   service.models = {"opt-125m"};
   service.paused = true;
+  service.capacity = 80;
+  service.slots = 64;
   return {{"tcp://a:1", status}, {"tcp://b:1", refuse(ErrorCode::kUnavailable, "cannot be reached")}};
 }
 
@@ -139,6 +141,7 @@ TEST(StatusText, ShowsModesModelsAndWhoDoesNotAnswer) {
   EXPECT_THAT(text, HasSubstr("READ-ONLY"));
   EXPECT_THAT(text, HasSubstr("opt-125m  draining  12      8        1234      5 s\n"));
   EXPECT_THAT(text, HasSubstr("paused\n"));
+  EXPECT_THAT(text, HasSubstr("64 (+16 ahead)"));
   EXPECT_THAT(text, HasSubstr("\nscheduler tcp://b:1: cannot be reached\n"));
   auto quiet = two_schedulers();
   quiet.pop_back();
@@ -153,6 +156,7 @@ TEST(StatusText, JsonHasOneObjectForEachScheduler) {
   EXPECT_EQ(schedulers[0]["read_only"], true);
   EXPECT_EQ(schedulers[0]["models"][0]["mode"], "draining");
   EXPECT_EQ(schedulers[0]["services"][0]["paused"], true);
+  EXPECT_EQ(schedulers[0]["services"][0]["slots"], 64);
   EXPECT_EQ(schedulers[1],
             (json{{"endpoint", "tcp://b:1"}, {"error", "unavailable"}, {"message", "cannot be reached"}}));
 }

@@ -23,6 +23,7 @@ ordered_json services_json(const SystemStatus& status) {
                         {"models", service.models},
                         {"running", service.running},
                         {"capacity", service.capacity},
+                        {"slots", service.slots > 0 ? service.slots : service.capacity},
                         {"silent_ms", service.silent_ms},
                         {"draining", service.draining},
                         {"paused", service.paused}});
@@ -78,13 +79,19 @@ std::string models_table(const SystemStatus& status) {
   return text_table(rows);
 }
 
+// "64", or "64 (+16 ahead)" where further jobs wait with the service for a slot.
+std::string slots_text(const ServiceStatus& service) {
+  if (service.capacity <= 0) return "-";
+  const int32_t ahead = service.slots > 0 ? service.capacity - service.slots : 0;
+  return std::to_string(service.capacity - ahead) + (ahead > 0 ? " (+" + std::to_string(ahead) + " ahead)" : "");
+}
+
 std::string services_table(const SystemStatus& status) {
   if (status.services.empty()) return "no tokenizer, worker or converter is connected\n";
-  std::vector<TextRow> rows{{"KIND", "NAME", "MODELS", "JOBS", "AT MOST", "LAST HEARD", "STATE"}};
+  std::vector<TextRow> rows{{"KIND", "NAME", "MODELS", "JOBS", "SLOTS", "LAST HEARD", "STATE"}};
   for (const ServiceStatus& service : status.services) {
     rows.push_back({service.kind, service.name, joined(service.models), std::to_string(service.running),
-                    service.capacity > 0 ? std::to_string(service.capacity) : "-",
-                    std::to_string(service.silent_ms) + " ms ago",
+                    slots_text(service), std::to_string(service.silent_ms) + " ms ago",
                     service.paused     ? "paused"
                     : service.draining ? "draining"
                                        : "ready"});

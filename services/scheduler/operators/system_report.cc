@@ -22,6 +22,7 @@ protocol::ServiceStatus status_of(const ServiceEntry& entry, Instant now) {
   for (const protocol::ModelInfo& model : entry.info.models) status.models.push_back(model.name);
   status.running = static_cast<int32_t>(entry.leases.size() + entry.questions.size());
   status.capacity = entry.info.max_sequences;
+  status.slots = entry.info.slots > 0 ? std::min(entry.info.slots, status.capacity) : status.capacity;
   status.silent_ms = std::chrono::duration_cast<milliseconds>(now - entry.heard).count();
   status.draining = entry.draining;
   status.paused = entry.held;
