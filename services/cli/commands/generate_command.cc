@@ -38,6 +38,21 @@ std::string whole_line(std::string text) {
   return text;
 }
 
+// On a terminal, what comes after the output begins a line of its own: also the message of an exception.
+class OutputLine {
+ public:
+  explicit OutputLine(bool is_wanted) : is_open_(is_wanted && isatty(STDOUT_FILENO) != 0) {}
+  ~OutputLine() { end(); }
+  OutputLine(const OutputLine&) = delete;
+  OutputLine& operator=(const OutputLine&) = delete;
+  void end() {
+    if (std::exchange(is_open_, false)) print("\n");
+  }
+
+ private:
+  bool is_open_;
+};
+
 class GenerateCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
@@ -74,14 +89,12 @@ class GenerateCommand final : public Command {
       std::fputs((waiting.empty() ? line.erase() : line.show(waiting)).c_str(), stderr);
       return json_ || print(piece);
     };
+    OutputLine output(!json_);
     FollowedJob followed(connection.client(), connection_options_.patience());
     const protocol::JobResult result = followed.run(std::move(job), on_event);
     std::fputs(line.erase().c_str(), stderr);
-    if (json_) {
-      print(result_json(result));
-    } else if (isatty(STDOUT_FILENO) != 0) {
-      print("\n");
-    }
+    output.end();
+    if (json_) print(result_json(result));
     if (stats_) {
       print_stats(result);
     } else if (exit_status_of(result) != 0) {
