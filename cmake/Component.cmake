@@ -97,6 +97,10 @@ function(optserve_add_tests name labels sources)
     set_tests_properties(${test} PROPERTIES TIMEOUT 600)
     file(STRINGS ${source} reduced REGEX "[Ss]anitize" LIMIT_COUNT 1)
     set(groups ${labels})
+    get_source_file_property(sequential ${source} OPTSERVE_SEQUENTIAL)
+    if(sequential)
+      list(REMOVE_ITEM groups threads)
+    endif()
     if(reduced)
       list(APPEND groups reduced)
     endif()
@@ -150,10 +154,15 @@ endfunction()
 
 # add_component(NAME x [THREADS] SRCS ... DEPS (components) LIBS (third party) TESTS ... FUZZERS ... BENCHES ...)
 # Tests are labelled "unit". THREADS: the component has threads or processes of its own, so its tests are labelled
-# "threads" too and run under ThreadSanitizer. TEST_DEPS are components that only the tests need. GPU_TESTS, labelled
-# "gpu", and GPU_BENCHES, with a main() of their own, are built with OPTSERVE_CUDA only.
+# "threads" too and run under ThreadSanitizer, except those of SEQUENTIAL, whose code has one thread. TEST_DEPS are
+# components that only the tests need. GPU_TESTS, labelled "gpu", and GPU_BENCHES, with a main() of their own, are built
+# with OPTSERVE_CUDA only.
 function(add_component)
-  cmake_parse_arguments(ARG "THREADS" "NAME" "SRCS;DEPS;LIBS;TESTS;TEST_DEPS;FUZZERS;BENCHES;GPU_TESTS;GPU_BENCHES" ${ARGN})
+  cmake_parse_arguments(ARG "THREADS" "NAME"
+                        "SRCS;DEPS;LIBS;TESTS;SEQUENTIAL;TEST_DEPS;FUZZERS;BENCHES;GPU_TESTS;GPU_BENCHES" ${ARGN})
+  if(ARG_SEQUENTIAL)
+    set_source_files_properties(${ARG_SEQUENTIAL} PROPERTIES OPTSERVE_SEQUENTIAL TRUE)
+  endif()
   set(target optserve_${ARG_NAME})
   list(TRANSFORM ARG_DEPS PREPEND optserve::)
   list(TRANSFORM ARG_TEST_DEPS PREPEND optserve::)
