@@ -1,5 +1,4 @@
-// What Prometheus expects of every process: processor time, memory, descriptors, start time; and the build. Internal to
-// the component.
+// What Prometheus expects of every process: processor time, memory, descriptors, start time; and the build.
 #pragma once
 
 #include <string>

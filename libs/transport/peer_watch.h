@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "metrics/http_server.h"
+#include "metrics/health.h"
 #include "transport/reachability.h"
 #include "transport/zmq_port.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "metrics/http_server.h"
+#include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "transport/scheduler_link.h"
 #include "transport/service_loop.h"

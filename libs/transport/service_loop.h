@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/limits.h"
-#include "metrics/http_server.h"
+#include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "transport/service.h"
 

@@ -8,8 +8,8 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "http/health_server.h"
 #include "journal/journal.h"
-#include "metrics/http_server.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
 
@@ -98,7 +98,7 @@ void run(const Options& options) {
   settings.services_port = loop.bind(options.bind_services, {.name = "services"});
   health.stamp();
   health.started = health.ready = true;
-  const metrics::HttpServer http(options.common.http_address, options.common.http_port, registry, health);
+  const http::HealthServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("ready", {{"clients", loop.bound_endpoint(settings.clients_port)},
                      {"services", loop.bound_endpoint(settings.services_port)},
                      {"http_port", http.port()}});

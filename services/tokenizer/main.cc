@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "http/health_server.h"
 #include "tokenizer/tokenizer_service.h"
 #include "transport/scheduler_session.h"
 
@@ -64,7 +65,7 @@ void run(const Options& options) {
   const SystemClock clock;
   metrics::Health health(clock);
   health.stamp();
-  const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  const http::HealthServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
   serve(options, load_models(options), metrics, health);
 }

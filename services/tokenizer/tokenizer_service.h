@@ -2,7 +2,7 @@
 // asks. Stateless, so it leaves at once when asked to stop: a scheduler asks another tokenizer again.
 #pragma once
 
-#include "metrics/http_server.h"
+#include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "tokenizer/text_server.h"
 #include "transport/scheduler_links.h"

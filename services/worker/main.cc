@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "http/health_server.h"
 #include "worker/rank.h"
 #include "worker/supervisor.h"
 
@@ -15,7 +16,7 @@ int run_supervisor(const optserve::worker::WorkerOptions& options) {
   const SystemClock clock;
   metrics::Health health(clock);
   health.stamp();
-  const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  const http::HealthServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
   return worker::Supervisor(options, metrics, health, clock).run();
 }

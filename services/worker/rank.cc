@@ -20,7 +20,7 @@
 #include "engine/generate.h"
 #include "engine/group.h"
 #include "engine/memory_plan.h"
-#include "metrics/http_server.h"
+#include "http/health_server.h"
 #include "transport/scheduler_session.h"
 #include "worker/bench_run.h"
 #include "worker/engine_thread.h"
@@ -327,7 +327,7 @@ int run_rank(const WorkerOptions& options) {
     health.alive_within_ms = INT64_MAX;  // a follower waits in collectives; the supervisor watches it
   }
   health.stamp();
-  const metrics::HttpServer http(options.common.http_address, options.common.http_port, registry, health);
+  const http::HealthServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
   return run_loaded(options, identity.value(), {registry, health, *status, clock});
 }

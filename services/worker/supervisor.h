@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "metrics/http_server.h"
+#include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "worker/group_status.h"
 #include "worker/options.h"

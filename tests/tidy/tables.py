@@ -16,7 +16,7 @@ HEADER_OWNERS = [
     (r'zmq(_addon)?\.hp?p?$', ['libs/transport/']),
     (r'msgpack', ['libs/protocol/']),
     (r'prometheus/', ['libs/metrics/']),
-    (r'event2/', ['libs/metrics/']),
+    (r'event2/', ['libs/http/']),
     (r'spdlog/', ['libs/base/log.cc']),
     (r'CLI/', ['libs/base/config.cc']),
     (r'yaml-cpp/', ['libs/base/config_sources.cc']),

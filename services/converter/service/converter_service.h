@@ -12,7 +12,7 @@
 #include <optional>
 
 #include "converter/service/conversion_port.h"
-#include "metrics/http_server.h"
+#include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "transport/scheduler_links.h"
 #include "transport/service.h"

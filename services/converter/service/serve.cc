@@ -7,7 +7,7 @@
 #include "converter/service/converter_service.h"
 #include "converter/service/path_guard.h"
 #include "converter/verify/verify.h"
-#include "metrics/http_server.h"
+#include "http/health_server.h"
 #include "transport/scheduler_session.h"
 
 namespace optserve::converter {
@@ -85,7 +85,7 @@ void serve(const ServeOptions& options, const Clock& clock) {
   metrics::Registry metrics;
   metrics::Health health(clock);
   health.stamp();
-  const metrics::HttpServer http(options.common.http_address, options.common.http_port, metrics, health);
+  const http::HealthServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
 
   const auto run_job = [&](const protocol::ConvertSpec& spec, const auto& progress) -> Result<std::string> {

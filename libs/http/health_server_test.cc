@@ -1,74 +1,38 @@
-#include "metrics/http_server.h"
+#include "http/health_server.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <thread>
 
 #include "base/error.h"
+#include "http/http_test_client.h"
 
-namespace optserve::metrics {
-namespace http_server_test {
+namespace optserve::http {
+namespace health_server_test {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// A TCP connection that gives up after 8 s.
-class Connection {
- public:
-  explicit Connection(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    const timeval limit{8, 0};
-    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) throw errno_error("connect");
-  }
-  ~Connection() { close(fd_); }
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
-
-  void write(std::string_view text) const { (void)!send(fd_, text.data(), text.size(), MSG_NOSIGNAL); }
-  void close_sending_side() const { shutdown(fd_, SHUT_WR); }
-  // Until the server closes; "(timeout)" if it does not.
-  std::string read_all() const {
-    std::string all;
-    char buffer[4096];
-    while (true) {
-      const ssize_t got = recv(fd_, buffer, sizeof buffer, 0);
-      if (got < 0 && errno == EAGAIN) return all + "(timeout)";
-      if (got <= 0) return all;
-      all.append(buffer, static_cast<size_t>(got));
-    }
-  }
-
- private:
-  int fd_;
-};
-
-class HttpServerTest : public ::testing::Test {
+class HealthServerTest : public ::testing::Test {
  protected:
   std::string request(const std::string& text) const {
-    const Connection connection(server.port());
+    TestClient connection(server.port());
     connection.write(text);
     return connection.read_all();
   }
-  std::string get(const std::string& path) const { return request("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n"); }
+  std::string get(const std::string& path) const {
+    return request("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  }
 
   FakeClock clock;
-  Registry registry;
-  Health health{clock};
-  HttpServer server{"127.0.0.1", 0, registry, health};
+  metrics::Registry registry;
+  metrics::Health health{clock};
+  HealthServer server{"127.0.0.1", 0, registry, health};
 };
 
-TEST_F(HttpServerTest, ServesMetrics) {
+TEST_F(HealthServerTest, ServesMetrics) {
   registry.counter("optserve_x_total", "x").add();
   const std::string answer = get("/metrics");
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
@@ -80,7 +44,7 @@ TEST_F(HttpServerTest, ServesMetrics) {
   EXPECT_THAT(get("/metrics?name=x"), HasSubstr("\noptserve_x_total 2"));
 }
 
-TEST_F(HttpServerTest, MetricsTellOfTheProcessItself) {
+TEST_F(HealthServerTest, MetricsTellOfTheProcessItself) {
   const std::string answer = get("/metrics");
   for (const char* name : {"\nprocess_cpu_seconds_total ", "\nprocess_resident_memory_bytes ", "\nprocess_open_fds ",
                            "\nprocess_start_time_seconds ", "\noptserve_build_info{version=\""}) {
@@ -88,7 +52,7 @@ TEST_F(HttpServerTest, MetricsTellOfTheProcessItself) {
   }
 }
 
-TEST_F(HttpServerTest, ReadinessFollowsTheProcess) {
+TEST_F(HealthServerTest, ReadinessFollowsTheProcess) {
   EXPECT_THAT(get("/startupz"), StartsWith("HTTP/1.1 503"));
   EXPECT_THAT(get("/readyz"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("not started")));
   health.started = true;
@@ -100,7 +64,7 @@ TEST_F(HttpServerTest, ReadinessFollowsTheProcess) {
   EXPECT_THAT(get("/readyz"), StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(HttpServerTest, LivenessFollowsTheLoop) {
+TEST_F(HealthServerTest, LivenessFollowsTheLoop) {
   EXPECT_THAT(get("/livez"), StartsWith("HTTP/1.1 200"));  // no loop yet: the process is starting
   health.stamp();
   EXPECT_THAT(get("/livez"), StartsWith("HTTP/1.1 200"));
@@ -108,24 +72,23 @@ TEST_F(HttpServerTest, LivenessFollowsTheLoop) {
   EXPECT_THAT(get("/livez"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("at most 10000 ms")));
 }
 
-TEST_F(HttpServerTest, OtherRequestsGetTheRightError) {
+TEST_F(HealthServerTest, OtherRequestsGetTheRightError) {
   EXPECT_THAT(get("/"), StartsWith("HTTP/1.1 404"));
   EXPECT_THAT(get("/metrics/x"), StartsWith("HTTP/1.1 404"));
-  EXPECT_THAT(request("POST /metrics HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 405"));
+  EXPECT_THAT(request("POST /metrics HTTP/1.0\r\n\r\n"), StartsWith("HTTP/1.1 405"));
   EXPECT_THAT(request("nonsense\r\n\r\n"), StartsWith("HTTP/1.1 400"));
   EXPECT_THAT(request("GET /metrics\r\n\r\n"), StartsWith("HTTP/1.1 400"));
-  EXPECT_THAT(request("\r\n\r\n"), StartsWith("HTTP/1.1 400"));
-  EXPECT_THAT(request("GET /" + std::string(9'000, 'x')), StartsWith("HTTP/1.1 431"));
+  EXPECT_THAT(request("GET /" + std::string(9'000, 'x')), StartsWith("HTTP/1.1 414"));
 }
 
-TEST_F(HttpServerTest, HeadHasNoBody) {
-  const std::string answer = request("HEAD /livez HTTP/1.1\r\n\r\n");
+TEST_F(HealthServerTest, HeadHasNoBody) {
+  const std::string answer = request("HEAD /livez HTTP/1.0\r\n\r\n");
   EXPECT_THAT(answer, HasSubstr("Content-Length: 9\r\n"));
   EXPECT_THAT(answer, ::testing::EndsWith("\r\n\r\n"));
 }
 
-TEST_F(HttpServerTest, RequestMayArriveInPiecesAndEndEarly) {
-  const Connection connection(server.port());
+TEST_F(HealthServerTest, RequestMayArriveInPiecesAndEndEarly) {
+  TestClient connection(server.port());
   for (const char c : std::string("GET /livez HTTP/1.1\r\nHost: x\r\n")) {
     connection.write(std::string(1, c));
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -135,18 +98,19 @@ TEST_F(HttpServerTest, RequestMayArriveInPiecesAndEndEarly) {
   EXPECT_THAT(connection.read_all(), StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(HttpServerTest, IdleConnectionsEndAndServiceGoesOn) {
-  std::vector<std::unique_ptr<Connection>> idle;
-  for (int i = 0; i < 20; ++i) idle.push_back(std::make_unique<Connection>(server.port()));
+TEST_F(HealthServerTest, IdleConnectionsEndAndServiceGoesOn) {
+  std::vector<std::unique_ptr<TestClient>> idle;
+  for (int i = 0; i < 20; ++i) idle.push_back(std::make_unique<TestClient>(server.port()));
   idle.front()->write("GET /met");
   const auto begun = std::chrono::steady_clock::now();
-  EXPECT_THAT(idle.front()->read_all(), "");  // closed without an answer
+  EXPECT_THAT(idle.front()->read_all(), StartsWith("HTTP/1.1 408"));
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(7));
+  EXPECT_EQ(idle[1]->read_all(), "");  // nothing was asked
   idle.clear();
   EXPECT_THAT(get("/livez"), StartsWith("HTTP/1.1 200"));
 }
 
-TEST_F(HttpServerTest, ManyScrapersAreServed) {
+TEST_F(HealthServerTest, ManyScrapersAreServed) {
   std::vector<std::thread> threads;
   std::atomic<int> good{0};
   for (int t = 0; t < 16; ++t) {
@@ -158,32 +122,32 @@ TEST_F(HttpServerTest, ManyScrapersAreServed) {
   EXPECT_EQ(good, 320);
 }
 
-TEST(HttpServer, ListenErrorsNameTheAddress) {
+TEST(HealthServer, ListenErrorsNameTheAddress) {
   const SystemClock clock;
-  Registry registry;
-  Health health(clock);
-  const HttpServer first("127.0.0.1", 0, registry, health);
-  EXPECT_THAT([&] { HttpServer("127.0.0.1", first.port(), registry, health); },
+  metrics::Registry registry;
+  metrics::Health health(clock);
+  const HealthServer first("127.0.0.1", 0, registry, health);
+  EXPECT_THAT([&] { HealthServer("127.0.0.1", first.port(), registry, health); },
               ::testing::ThrowsMessage<Error>(HasSubstr("127.0.0.1:" + std::to_string(first.port()))));
-  EXPECT_THAT([&] { HttpServer("not-an-address", 0, registry, health); },
+  EXPECT_THAT([&] { HealthServer("not-an-address", 0, registry, health); },
               ::testing::ThrowsMessage<Error>(HasSubstr("not-an-address")));
-  EXPECT_THAT([&] { HttpServer("127.0.0.1", 70'000, registry, health); },
+  EXPECT_THAT([&] { HealthServer("127.0.0.1", 70'000, registry, health); },
               ::testing::ThrowsMessage<Error>(HasSubstr("70000")));
 }
 
-TEST(HttpServer, StopsWithOpenConnections) {
+TEST(HealthServer, StopsWithOpenConnections) {
   const SystemClock clock;
-  Registry registry;
-  Health health(clock);
-  auto server = std::make_unique<HttpServer>("127.0.0.1", 0, registry, health);
-  const Connection open(server->port());
+  metrics::Registry registry;
+  metrics::Health health(clock);
+  auto server = std::make_unique<HealthServer>("127.0.0.1", 0, registry, health);
+  TestClient open(server->port());
   open.write("GET ");
-  const Connection answered(server->port());  // connections are accepted in order: the server has the first one now
-  answered.write("GET /livez HTTP/1.1\r\n\r\n");
+  TestClient answered(server->port());  // connections are accepted in order: the server has the first one now
+  answered.write("GET /livez HTTP/1.0\r\n\r\n");
   EXPECT_THAT(answered.read_all(), StartsWith("HTTP/1.1 200"));
   server.reset();
   EXPECT_EQ(open.read_all(), "");
 }
 
-}  // namespace http_server_test
-}  // namespace optserve::metrics
+}  // namespace health_server_test
+}  // namespace optserve::http

@@ -1,18 +1,15 @@
-// /metrics, /livez, /readyz and /startupz of a process, on its own thread. The only includer of libevent.
+// What the health endpoints of a process report (http/health_server.h). Set by the process, read by its HTTP server.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <string>
 
 #include "base/clock.h"
-#include "metrics/metrics.h"
 
 namespace optserve::metrics {
 
-// What the health endpoints report. Set by the process, read by the server's thread.
 struct Health {
   explicit Health(const Clock& of) : clock(of) {}
 
@@ -31,23 +28,6 @@ struct Health {
  private:
   mutable std::mutex mutex_;
   std::string problem_;  // guarded by mutex_
-};
-
-// Serves GET and HEAD of the four paths, one request per connection. A peer has 5 s to send its request of at most 8
-// KiB and to read the answer. Eight connections are served at a time; further ones wait in the backlog of the socket.
-// The text of /metrics may be 0.2 s old.
-class HttpServer {
- public:
-  // Port 0 picks a free one. Throws Error naming the address if it cannot listen.
-  HttpServer(const std::string& address, int port, const Registry& registry, const Health& health);
-  ~HttpServer();
-  HttpServer(const HttpServer&) = delete;
-  HttpServer& operator=(const HttpServer&) = delete;
-  int port() const;
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace optserve::metrics

@@ -1,0 +1,41 @@
+// A whole request, as a handler gets it.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "http/headers.h"
+#include "http/target.h"
+
+namespace optserve::http {
+
+struct Request {
+  std::string method;
+  Target target;
+  int minor_version = 1;  // of HTTP/1.x
+  Headers headers;
+  std::string body;                                             // of a chunked request without its frames
+  std::string peer;                                             // numeric address of the other end, without its port
+  std::string route;                                            // the pattern that matched; empty: none
+  std::vector<std::pair<std::string, std::string>> parameters;  // of the route's pattern
+  std::string id;                                               // for the owner: see ServerHooks::on_request
+
+  // Of the route's pattern: "id" of "/v1/jobs/{id}". Empty if the pattern has no such parameter.
+  std::string_view parameter(std::string_view name) const {
+    for (const auto& [key, value] : parameters) {
+      if (key == name) return value;
+    }
+    return {};
+  }
+  // The first of this name in the query; nullptr: there is none.
+  const std::string* query(std::string_view name) const {
+    for (const auto& [key, value] : target.query) {
+      if (key == name) return &value;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace optserve::http

@@ -1,0 +1,56 @@
+// Which handler a request goes to. Patterns are paths whose segments are text or parameters: "/v1/jobs/{id}/events". A
+// last segment "{name...}" takes the rest of the path, slashes included.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "http/target.h"
+
+namespace optserve::http {
+
+class Exchange;
+
+// Runs on the server's thread, once for each request; answers now, or keeps the exchange and answers later.
+using Handler = std::function<void(std::shared_ptr<Exchange>)>;
+
+struct RouteLimits {
+  size_t body_bytes_max = 64 << 10;
+};
+
+struct Route {
+  std::string method;
+  std::string pattern;
+  Handler handler;
+  RouteLimits limits;
+};
+
+class Router {
+ public:
+  // A GET route serves HEAD too. The same method and pattern twice is a bug.
+  void add(Route route);
+
+  struct Match {
+    const Route* route = nullptr;
+    std::vector<std::pair<std::string, std::string>> parameters;
+    std::string allow;  // when there is no route: the methods that the path has, as Allow lists them; empty: none
+  };
+  // Where several patterns fit, the one with text at the first segment in which they differ wins.
+  Match find(std::string_view method, const Target& target) const;
+  // Of a path; empty if no pattern fits. For OPTIONS.
+  std::string allowed(const Target& target) const;
+
+ private:
+  struct Entry {
+    Route route;
+    std::vector<std::string> segments;
+  };
+
+  std::vector<std::unique_ptr<Entry>> entries_;  // the most particular pattern first
+};
+
+}  // namespace optserve::http

@@ -1,0 +1,152 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "base/clock.h"
+#include "http/http_test_client.h"
+#include "http/server.h"
+
+namespace optserve::http {
+namespace server_limits_test {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+using ExchangePtr = std::shared_ptr<Exchange>;
+
+class ServerLimitsTest : public ::testing::Test {
+ protected:
+  Server& start(const ServerLimits& limits) {
+    server = std::make_unique<Server>(ServerOptions{.limits = limits}, clock, ServerHooks{});
+    const auto echo = [](const ExchangePtr& exchange) { exchange->answer({.body = exchange->request().body}); };
+    server->route("POST", "/small", echo, {.body_bytes_max = 10});
+    server->route("POST", "/large", echo, {.body_bytes_max = 100 << 20});
+    server->route("GET", "/hello", [](const ExchangePtr& exchange) { exchange->answer({.body = "hello"}); });
+    server->route("GET", "/much",
+                  [](const ExchangePtr& exchange) { exchange->answer({.body = std::string(64 << 20, 'x')}); });
+    server->route("GET", "/later", [this](const ExchangePtr& exchange) { held.push_back(exchange); });
+    server->start();
+    return *server;
+  }
+  std::string ask(const std::string& text) const {
+    TestClient client(server->port());
+    client.write(text);
+    return client.read_all();
+  }
+  bool answers() const { return ask("GET /hello HTTP/1.0\r\n\r\n").ends_with("\r\n\r\nhello"); }
+
+  SystemClock clock;
+  std::vector<ExchangePtr> held;
+  std::unique_ptr<Server> server;
+};
+
+TEST_F(ServerLimitsTest, EachRouteLimitsItsBodies) {
+  start({});
+  const std::string head = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+  EXPECT_THAT(ask("POST /small" + head + "Content-Length: 10\r\n\r\n0123456789"), EndsWith("\r\n\r\n0123456789"));
+  EXPECT_THAT(ask("POST /small" + head + "Content-Length: 11\r\n\r\n0123456789"), StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(ask("POST /small" + head + "Expect: 100-continue\r\nContent-Length: 11\r\n\r\n"),
+              StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(ask("POST /small" + head + "Transfer-Encoding: chunked\r\n\r\nb\r\n"), StartsWith("HTTP/1.1 413"));
+  // The peer is still sending when it is refused: it gets the answer all the same.
+  const std::string much(8 << 20, 'x');
+  EXPECT_THAT(ask("POST /small" + head + "Content-Length: " + std::to_string(much.size()) + "\r\n\r\n" + much),
+              AllOf(StartsWith("HTTP/1.1 413"), testing::Not(HasSubstr("(reset)"))));
+  EXPECT_THAT(ask("POST /nothing" + head + "Content-Length: " + std::to_string(much.size()) + "\r\n\r\n" + much),
+              AllOf(StartsWith("HTTP/1.1 404"), testing::Not(HasSubstr("(reset)"))));
+}
+
+TEST_F(ServerLimitsTest, HeadsAreLimited) {
+  start({.head = {.target_bytes_max = 100, .head_bytes_max = 1'000, .fields_max = 5}});
+  EXPECT_THAT(ask("GET /" + std::string(200, 'x') + " HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 414"));
+  EXPECT_THAT(ask("GET / HTTP/1.1\r\nX: " + std::string(2'000, 'x')), StartsWith("HTTP/1.1 431"));
+}
+
+TEST_F(ServerLimitsTest, BodiesTogetherAreLimited) {
+  start({.bodies_bytes_max = 1 << 20});
+  TestClient holds(server->port());
+  holds.write("POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+  EXPECT_TRUE(answers());  // the server has read what came before
+  const std::string other = "POST /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" +
+                            std::string(100'000, 'x');
+  EXPECT_THAT(ask(other), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("Retry-After: ")));
+  const std::string chunk = "186A0\r\n" + std::string(100'000, 'x') + "\r\n0\r\n\r\n";
+  EXPECT_THAT(ask("POST /large HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk),
+              StartsWith("HTTP/1.1 503"));
+  holds.write(std::string(1'000'000, 'y'));
+  EXPECT_THAT(holds.read_answer(), EndsWith("yyy"));
+  EXPECT_THAT(ask(other), EndsWith("xxx"));
+}
+
+TEST_F(ServerLimitsTest, ARequestHasToArriveInItsTime) {
+  start({.request_timeout = milliseconds(300), .idle_timeout = milliseconds(100)});
+  TestClient silent(server->port()), slow(server->port()), body(server->port());
+  body.write("POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+  std::thread drip([&] {  // never idle, never done
+    for (int i = 0; i < 60; ++i) {
+      slow.write(i == 0 ? "GET /hello HTTP/1.1\r\nX: " : "x");
+      body.write("x");
+      std::this_thread::sleep_for(milliseconds(10));
+    }
+  });
+  EXPECT_EQ(silent.read_all(), "");
+  EXPECT_THAT(slow.read_all(), StartsWith("HTTP/1.1 408"));
+  EXPECT_THAT(body.read_all(), StartsWith("HTTP/1.1 408"));
+  drip.join();
+  TestClient idle(server->port());
+  idle.write("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(idle.read_all(), EndsWith("\r\n\r\nhello"));  // closed after its idle time
+}
+
+TEST_F(ServerLimitsTest, AnAnswerHasToBeReadInItsTime) {
+  start({.answer_timeout = milliseconds(200)});
+  TestClient slow(server->port(), 4'096);
+  slow.write("GET /much HTTP/1.1\r\nHost: x\r\n\r\n");
+  std::this_thread::sleep_for(milliseconds(400));
+  EXPECT_LT(slow.read_all().size(), 60u << 20);
+}
+
+TEST_F(ServerLimitsTest, FurtherConnectionsWaitForTheirTurn) {
+  start({.connections_max = 4, .request_timeout = milliseconds(200)});
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (int i = 0; i < 12; ++i) {
+    clients.push_back(std::make_unique<TestClient>(server->port()));
+    if (i >= 4) clients.back()->write("GET /hello HTTP/1.0\r\n\r\n");
+  }
+  for (int i = 11; i >= 4; --i) EXPECT_THAT(clients[static_cast<size_t>(i)]->read_all(), EndsWith("\r\n\r\nhello"));
+}
+
+TEST_F(ServerLimitsTest, ThousandsOfIdleConnectionsAreServed) {
+  start({});
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (int i = 0; i < 500; ++i) clients.push_back(std::make_unique<TestClient>(server->port()));
+  for (const auto& client : clients) client->write("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  for (const auto& client : clients) EXPECT_THAT(client->read_answer(), EndsWith("\r\n\r\nhello"));
+  for (const auto& client : clients) client->write("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  for (const auto& client : clients) EXPECT_THAT(client->read_answer(), EndsWith("\r\n\r\nhello"));
+}
+
+TEST_F(ServerLimitsTest, TheServerEndsWithRequestsUnderWay) {
+  start({});
+  TestClient waits(server->port()), partial(server->port());
+  partial.write("GET /he");
+  waits.write("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(answers());
+  server.reset();
+  EXPECT_EQ(waits.read_all(), "");
+  EXPECT_EQ(partial.read_all(), "");
+  ASSERT_EQ(held.size(), 1u);
+  EXPECT_FALSE(held[0]->is_open());
+  held[0]->answer({.body = "nobody hears it"});
+}
+
+TEST_F(ServerLimitsTest, ListenErrorsNameTheAddress) {
+  EXPECT_THAT([&] { Server({.address = "not-an-address"}, clock, {}); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("not-an-address")));
+}
+
+}  // namespace server_limits_test
+}  // namespace optserve::http
