@@ -65,7 +65,7 @@ void set_error(Item& item, const Refusal& why) {
 
 }  // namespace
 
-TextServer::TextServer(std::vector<std::unique_ptr<ServedModel>> models) : models_(std::move(models)) {
+TextServer::TextServer(std::vector<std::unique_ptr<model_text::ServedModel>> models) : models_(std::move(models)) {
   check(!models_.empty(), "a tokenizer serves at least one model");
   for (size_t i = 0; i < models_.size(); ++i) {
     if (find(models_[i]->info.name) != models_[i].get()) {
@@ -80,7 +80,7 @@ std::vector<protocol::ModelInfo> TextServer::model_infos() const {
   return infos;
 }
 
-ServedModel* TextServer::find(std::string_view name) const {
+model_text::ServedModel* TextServer::find(std::string_view name) const {
   const auto found =
       std::find_if(models_.begin(), models_.end(), [&](const auto& model) { return model->info.name == name; });
   return found == models_.end() ? nullptr : found->get();
@@ -110,7 +110,7 @@ std::vector<protocol::Decoded> TextServer::decode(const protocol::Decode& reques
 protocol::EncodedItem TextServer::encode_item(const protocol::EncodeItem& item) {
   protocol::EncodedItem answer;
   answer.ticket = item.ticket;
-  ServedModel* model = find(item.model);
+  model_text::ServedModel* model = find(item.model);
   if (model == nullptr) {
     set_error(answer, unknown_model(item.model));
     return answer;
@@ -138,7 +138,7 @@ protocol::EncodedItem TextServer::encode_item(const protocol::EncodeItem& item) 
   return answer;
 }
 
-Status TextServer::encode_bad_words(ServedModel& model, const protocol::EncodeItem& item,
+Status TextServer::encode_bad_words(model_text::ServedModel& model, const protocol::EncodeItem& item,
                                     protocol::EncodedItem& answer) {
   if (item.bad_words.size() > limits::kBadWordsMax) {
     return refuse(ErrorCode::kBadRequest, "bad_words: " + std::to_string(item.bad_words.size()) + " words, at most " +
@@ -164,7 +164,7 @@ Status TextServer::encode_bad_words(ServedModel& model, const protocol::EncodeIt
 protocol::DecodedItem TextServer::decode_item(const protocol::DecodeItem& item) const {
   protocol::DecodedItem answer;
   answer.ticket = item.ticket;
-  const ServedModel* model = find(item.model);
+  const model_text::ServedModel* model = find(item.model);
   if (model == nullptr) {
     set_error(answer, unknown_model(item.model));
     return answer;

@@ -6,15 +6,15 @@
 #include <string_view>
 #include <vector>
 
+#include "model_text/served_model.h"
 #include "protocol/service_messages.h"
-#include "tokenizer/served_model.h"
 
 namespace optserve::tokenizer {
 
 class TextServer {
  public:
   // At least one model; throws Error when two have the same name.
-  explicit TextServer(std::vector<std::unique_ptr<ServedModel>> models);
+  explicit TextServer(std::vector<std::unique_ptr<model_text::ServedModel>> models);
 
   std::vector<protocol::ModelInfo> model_infos() const;
 
@@ -24,13 +24,14 @@ class TextServer {
   std::vector<protocol::Decoded> decode(const protocol::Decode& request) const;
 
  private:
-  ServedModel* find(std::string_view name) const;  // nullptr if not served
+  model_text::ServedModel* find(std::string_view name) const;  // nullptr if not served
   Refusal unknown_model(std::string_view name) const;
   protocol::EncodedItem encode_item(const protocol::EncodeItem& item);
-  Status encode_bad_words(ServedModel& model, const protocol::EncodeItem& item, protocol::EncodedItem& answer);
+  Status encode_bad_words(model_text::ServedModel& model, const protocol::EncodeItem& item,
+                          protocol::EncodedItem& answer);
   protocol::DecodedItem decode_item(const protocol::DecodeItem& item) const;
 
-  std::vector<std::unique_ptr<ServedModel>> models_;
+  std::vector<std::unique_ptr<model_text::ServedModel>> models_;
   std::vector<TokenId> ids_;  // scratch
 };
 

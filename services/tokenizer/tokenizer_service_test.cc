@@ -64,13 +64,13 @@ class CheckpointFolder {
 };
 
 std::string refusal_of(const CheckpointFolder& folder) {
-  const auto model = load_served_model("demo=" + folder.path());
+  const auto model = model_text::load_served_model("demo=" + folder.path());
   return model.ok() ? "" : model.refusal().message;
 }
 
 TEST(ServedModel, IdentifiesItselfByManifestAndVocabulary) {
   const CheckpointFolder folder;
-  const auto named = load_served_model("demo=" + folder.path());
+  const auto named = model_text::load_served_model("demo=" + folder.path());
   ASSERT_TRUE(named.ok()) << named.refusal().message;
   const protocol::ModelInfo& info = named.value()->info;
   EXPECT_EQ(info.name, "demo");
@@ -78,7 +78,7 @@ TEST(ServedModel, IdentifiesItselfByManifestAndVocabulary) {
   EXPECT_EQ(info.vocab, 50272);
   EXPECT_EQ(info.manifest_digest, to_hex(sha256(read_file(folder.path() + "/manifest.json"))));
   EXPECT_EQ(info.vocabulary_digest.size(), 64u);
-  EXPECT_EQ(load_served_model(folder.path()).value()->info.name, "opt-125m");
+  EXPECT_EQ(model_text::load_served_model(folder.path()).value()->info.name, "opt-125m");
 }
 
 TEST(ServedModel, VocabularyDigestChangesWithEitherFileAndOnlyWithThem) {
@@ -97,8 +97,8 @@ TEST(ServedModel, ItsPromptsBeginWithTheIdThatItsManifestNames) {
   CheckpointFolder folder;
   folder.manifest().config.bos_id = 7;
   folder.write_manifest();
-  std::vector<std::unique_ptr<ServedModel>> models;
-  models.push_back(load_served_model("demo=" + folder.path()).value());
+  std::vector<std::unique_ptr<model_text::ServedModel>> models;
+  models.push_back(model_text::load_served_model("demo=" + folder.path()).value());
   TextServer texts(std::move(models));
   protocol::Encode question;
   question.items.push_back({1, "demo", "text"});
@@ -139,8 +139,8 @@ class TokenizerServiceTest : public ::testing::Test {
   TokenizerServiceTest() : service_(make_texts(folder_), protocol::Register{}, {}, registry_, health_) {}
 
   static TextServer make_texts(const CheckpointFolder& folder) {
-    std::vector<std::unique_ptr<ServedModel>> models;
-    models.push_back(load_served_model("demo=" + folder.path()).value());
+    std::vector<std::unique_ptr<model_text::ServedModel>> models;
+    models.push_back(model_text::load_served_model("demo=" + folder.path()).value());
     return TextServer(std::move(models));
   }
 
@@ -319,7 +319,7 @@ TEST_F(TokenizerServiceTest, AnswersAreCutIntoMessagesThatFitAFrame) {
 
 TEST_F(TokenizerServiceTest, TextThatDoesNotFitOneAnswerIsRefused) {
   TokenId longest = 0;
-  const auto model = load_served_model("demo=" + folder_.path()).value();
+  const auto model = model_text::load_served_model("demo=" + folder_.path()).value();
   for (TokenId id = 0; id < static_cast<TokenId>(model->bpe.size()); ++id) {
     if (model->bpe.token_bytes(id).size() > model->bpe.token_bytes(longest).size()) longest = id;
   }
@@ -344,8 +344,8 @@ TEST_F(TokenizerServiceTest, LeavesAtOnceWhenAskedToStop) {
 // Two schedulers ask with equal tickets; each reads its own answer, and one is enough to be ready.
 TEST(TwoSchedulers, EachIsAnsweredOnItsOwnConnection) {
   const CheckpointFolder folder;
-  std::vector<std::unique_ptr<ServedModel>> models;
-  models.push_back(load_served_model("demo=" + folder.path()).value());
+  std::vector<std::unique_ptr<model_text::ServedModel>> models;
+  models.push_back(model_text::load_served_model("demo=" + folder.path()).value());
   metrics::Registry registry;
   FakeClock clock;
   metrics::Health health(clock);
@@ -396,8 +396,8 @@ TEST_F(TokenizerServiceTest, MessagesOfOthersAreIgnored) {
 
 TEST(TextServer, TwoModelsOfOneNameAreRefused) {
   const CheckpointFolder folder;
-  std::vector<std::unique_ptr<ServedModel>> models;
-  for (int i = 0; i < 2; ++i) models.push_back(load_served_model("demo=" + folder.path()).value());
+  std::vector<std::unique_ptr<model_text::ServedModel>> models;
+  for (int i = 0; i < 2; ++i) models.push_back(model_text::load_served_model("demo=" + folder.path()).value());
   EXPECT_THROW(TextServer{std::move(models)}, Error);
 }
 

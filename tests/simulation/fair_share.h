@@ -54,7 +54,7 @@ class FairShare {
 
   const Environment& env_;
   scheduler::TenantWeights weights_;
-  std::unique_ptr<tokenizer::ServedModel> model_;
+  std::unique_ptr<model_text::ServedModel> model_;
   std::array<Class, limits::kPriorityMax + 1> classes_;
 };
 

@@ -18,8 +18,8 @@ const Model& Model::instance() {
   return model;
 }
 
-std::unique_ptr<tokenizer::ServedModel> Model::serve() const {
-  return std::make_unique<tokenizer::ServedModel>(info_, bpe_, kEndOfText);
+std::unique_ptr<model_text::ServedModel> Model::serve() const {
+  return std::make_unique<model_text::ServedModel>(info_, bpe_, kEndOfText);
 }
 
 TokenId Model::token(const sampling::SamplingParams& sampling, uint64_t position) const {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "model_text/served_model.h"
 #include "protocol/message_types.h"
-#include "tokenizer/served_model.h"
 
 namespace optserve::simulation {
 
@@ -21,7 +21,7 @@ class Model {
   static const Model& instance();
 
   const protocol::ModelInfo& info() const { return info_; }
-  std::unique_ptr<tokenizer::ServedModel> serve() const;  // what a tokenizer process loads
+  std::unique_ptr<model_text::ServedModel> serve() const;  // what a tokenizer process loads
   // At an output position.
   TokenId token(const sampling::SamplingParams& sampling, uint64_t position) const;
   float logprob(TokenId target) const { return -static_cast<float>(target % 16); }

@@ -21,7 +21,7 @@ class TokenizerNode final : public Process {
     hello.build = "simulation";
     transport::SchedulerLinkOptions link;
     link.seed = env_.dice.number();
-    std::vector<std::unique_ptr<tokenizer::ServedModel>> models;
+    std::vector<std::unique_ptr<model_text::ServedModel>> models;
     models.push_back(env_.model.serve());
     return std::make_unique<tokenizer::TokenizerService>(tokenizer::TextServer(std::move(models)), std::move(hello),
                                                          link, env_.registry, health_);

@@ -1,8 +1,8 @@
-#include "tokenizer/served_model.h"
+#include "model_text/served_model.h"
 
 #include "checkpoint/manifest/model_identity.h"
 
-namespace optserve::tokenizer {
+namespace optserve::model_text {
 
 Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and_folder) {
   const size_t equals = name_and_folder.find('=');
@@ -21,7 +21,7 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
   const Result<std::string> added =
       manifest.added_file.empty() ? std::string() : checkpoint::read_listed_file(folder, manifest, manifest.added_file);
   if (!added.ok()) return added.refusal();
-  Result<Bpe> bpe = Bpe::parse(vocab.value(), merges.value(), added.value());
+  Result<tokenizer::Bpe> bpe = tokenizer::Bpe::parse(vocab.value(), merges.value(), added.value());
   if (!bpe.ok()) return refuse(bpe.refusal().code, folder + ": " + bpe.refusal().message);
   if (bpe.value().size() > static_cast<size_t>(manifest.config.vocab)) {
     return refuse(ErrorCode::kDataCorrupt, folder + ": the vocabulary has " + std::to_string(bpe.value().size()) +
@@ -38,4 +38,4 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
                                        manifest.config.leads_with_bos ? manifest.config.bos_id : -1);
 }
 
-}  // namespace optserve::tokenizer
+}  // namespace optserve::model_text

@@ -11,24 +11,24 @@
 #include "tokenizer/encoder.h"
 #include "tokenizer/text_streamer.h"
 
-namespace optserve::tokenizer {
+namespace optserve::model_text {
 
-// Owned by one thread. Not movable: encoder and streamer point at the Bpe.
+// Owned by one thread. Not movable: encoder and streamer point at the tokenizer::Bpe.
 struct ServedModel {
-  ServedModel(protocol::ModelInfo its_info, Bpe its_bpe, TokenId its_leading_id)
+  ServedModel(protocol::ModelInfo its_info, tokenizer::Bpe its_bpe, TokenId its_leading_id)
       : info(std::move(its_info)), bpe(std::move(its_bpe)), leading_id(its_leading_id), encoder(bpe), streamer(bpe) {}
   ServedModel(const ServedModel&) = delete;
   ServedModel& operator=(const ServedModel&) = delete;
 
   protocol::ModelInfo info;
-  Bpe bpe;
+  tokenizer::Bpe bpe;
   TokenId leading_id;  // which every prompt begins with; -1: none
-  Encoder encoder;
-  TextStreamer streamer;
+  tokenizer::Encoder encoder;
+  tokenizer::TextStreamer streamer;
 };
 
 // "NAME=FOLDER", or "FOLDER" for the name in its manifest. Reads the two tokenizer files that the manifest lists, and
 // refuses them if size or SHA-256 differ or if they hold more ids than the model has rows.
 Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and_folder);
 
-}  // namespace optserve::tokenizer
+}  // namespace optserve::model_text
