@@ -11,6 +11,8 @@
 #include <thread>
 
 #include "cli/stack/process_identity.h"
+#include "journal/journal.h"
+#include "journal/journal_files.h"
 #include "ledger.h"
 #include "support/proc_files.h"
 
@@ -31,7 +33,7 @@ const std::vector<std::string>& fault_names() {
       "term-scheduler", "term-tokenizer", "term-worker",     "link-down",   "one-way-from",
       "one-way-to",     "proxy-cut",      "proxy-delay",     "proxy-stall", "proxy-half-close",
       "proxy-swallow",  "slow-disk",      "clock-jump",      "disk-full",   "garbage",
-      "flood",          "deaf-reader"};
+      "flood",          "deaf-reader",    "restore"};
   return names;
 }
 
@@ -67,6 +69,7 @@ void Nemesis::add_process_faults() {
   add("term-scheduler", [this] { return terminate(Role::kScheduler); });
   add("term-tokenizer", [this] { return terminate(Role::kTokenizer); });
   add("term-worker", [this] { return terminate(Role::kWorker); });
+  add("restore", [this] { return restore(); });
 }
 
 void Nemesis::add_network_faults() {
@@ -224,6 +227,27 @@ bool Nemesis::terminate(Role role) {
   Member* member = pick(role);
   if (member == nullptr) return false;
   topology_.terminate(*member, 0);
+  return record(member->name, 0);
+}
+
+// The scheduler stops in order, and starts from a copy of its journal in the journal's place: nothing may be missing.
+bool Nemesis::restore() {
+  Member* member = pick(Role::kScheduler);
+  if (member == nullptr) return false;
+  topology_.terminate(*member, 0);
+  const std::string journal = topology_.journal_folder() + "/journal.db";
+  member->before_start = [journal, copy = topology_.options().folder + "/journal-copy.db"] {
+    for (const char* part : {"", "-wal"}) {
+      journal::remove_file(copy + part);
+      if (journal::file_bytes(journal + part) > 0) journal::copy_file(journal + part, copy + part);
+    }
+    try {
+      journal::restore_journal(copy, journal, true);
+    } catch (const Error& error) {  // the journal is in its place still
+      std::printf("restore: %s\n", error.what());
+    }
+    for (const char* part : {"", "-wal"}) journal::remove_file(journal + ".replaced" + part);
+  };
   return record(member->name, 0);
 }
 

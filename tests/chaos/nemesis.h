@@ -64,6 +64,7 @@ class Nemesis {
   bool kill(Role role);
   bool kill_rank();
   bool terminate(Role role);
+  bool restore();
   bool freeze(Role role);
   bool freeze_rank();
   bool freeze_process(pid_t pid, const std::string& target);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <csignal>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "cli/stack/child_process.h"
@@ -125,6 +126,7 @@ std::vector<Member*> Topology::members(Role role) {
 }
 
 void Topology::launch(Member& member) {
+  if (const auto prepare = std::exchange(member.before_start, {})) prepare();
   Surroundings around;
   if (network_ != nullptr) around.network = network_->namespace_path(member.node);
   if (member.shim != nullptr) around.shim = options_.folder + "/" + member.name + ".shim";

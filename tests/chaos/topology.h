@@ -39,10 +39,11 @@ struct Member {
   std::unique_ptr<cli::ChildProcess> process;
   int64_t started_ms = 0;
   int64_t told_to_end_ms = 0;
-  int64_t start_at_ms = -1;        // when it is started next; -1: never
-  bool exit_expected = false;      // it was killed or told to end
-  bool must_exit_clean = false;    // it got SIGTERM
-  int64_t left_alone_from_ms = 0;  // until then no other fault may hit it
+  int64_t start_at_ms = -1;              // when it is started next; -1: never
+  bool exit_expected = false;            // it was killed or told to end
+  bool must_exit_clean = false;          // it got SIGTERM
+  std::function<void()> before_start{};  // runs once, before it is started next
+  int64_t left_alone_from_ms = 0;        // until then no other fault may hit it
 
   bool is_up() const { return process && process->is_running() && !exit_expected; }
 };
