@@ -24,7 +24,7 @@ HEADER_OWNERS = [
     (r'openssl/', ['libs/base/sha256.cc']),
     (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc',
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/',
-                   'services/converter/', 'services/cli/', 'services/worker/bench_']),
+                   'services/converter/', 'services/cli/', 'services/gateway/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
     (r'^isa-l/', ['libs/checkpoint/torch/crc32.cc']),
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
