@@ -34,13 +34,12 @@ class PromptReader {
     prompt.text = std::move(text);
     const bool may_be_too_long =
         static_cast<int64_t>(prompt.text.size()) + 1 + options_.max_tokens > context() && model_.text != nullptr;
-    const bool is_cut = options_.keep_last && *options_.keep_last != 0;
     if (prompt.text.empty()) {
       if (options_.add_leading_id && leading_id() >= 0) prompt.ids = {leading_id()};
       if (prompt.ids.empty()) return invalid_value("prompt", "prompt is empty, and gets no first id");
       return finish(prompt);
     }
-    if (!options_.needs_ids && !is_cut && options_.add_leading_id && !may_be_too_long) return std::nullopt;
+    if (!options_.needs_ids && !options_.keep_last && options_.add_leading_id && !may_be_too_long) return std::nullopt;
     if (MaybeError error = model_.need_text("prompt", "the token ids of a text")) return error;
     if (options_.add_leading_id && leading_id() >= 0) prompt.ids.push_back(leading_id());
     if (Status status = model_.text->encoder.encode(prompt.text, prompt.ids); !status.ok()) {
