@@ -190,13 +190,14 @@ Server::Server(const ServerOptions& options, const Clock& clock, ServerHooks hoo
   impl_->listen();
 }
 
-Server::~Server() {
+Server::~Server() { stop(); }
+
+void Server::stop() {
   if (impl_->thread.joinable()) {
     event_active(impl_->stop.get(), 0, 0);
     impl_->thread.join();
   }
   impl_->listener.reset();
-  impl_->posted.clear();
   impl_->delayed.clear();
   std::vector<Connection*> present;
   for (const auto& [connection, owner] : impl_->connections) present.push_back(connection);
@@ -228,10 +229,10 @@ void Server::post(std::function<void()> work) {
 
 void Server::call_after(milliseconds delay, std::function<void()> work) { impl_->call_after(delay, std::move(work)); }
 
-void Server::drain(milliseconds limit) {
+bool Server::drain(milliseconds limit) {
   post([impl = impl_.get()] { impl->begin_drain(); });
   std::unique_lock lock(impl_->mutex);
-  impl_->changed.wait_for(lock, limit, [&] { return impl_->is_drained; });
+  return impl_->changed.wait_for(lock, limit, [&] { return impl_->is_drained; });
 }
 
 }  // namespace optserve::http

@@ -68,7 +68,6 @@ class Server {
   // Listens, but answers only after start(). Throws Error naming the address if it cannot listen. The clock outlives
   // the server.
   Server(const ServerOptions& options, const Clock& clock, ServerHooks hooks);
-  // Ends all connections. Exchanges that others still hold are closed; their callbacks are called, on this thread.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -84,9 +83,12 @@ class Server {
   // The same after a time. On the server's thread only.
   void call_after(milliseconds delay, std::function<void()> work);
 
-  // Stops listening, closes idle connections, and ends each other one after its present answer. Returns when all have
-  // ended, or after `limit`. Not on the server's thread.
-  void drain(milliseconds limit);
+  // Stops listening, closes idle connections, and ends each other one after its present answer. Returns true when all
+  // have ended, or false after `limit`; can be repeated. Not on the server's thread.
+  bool drain(milliseconds limit);
+  // Ends the thread and all connections. Exchanges that others still hold are closed; their callbacks are called, on the
+  // caller's thread. What is posted afterwards is destroyed with the server. The destructor does the same.
+  void stop();
 
   struct Impl;  // internal: of connection.cc and server.cc
 

@@ -203,7 +203,7 @@ TEST_F(ServerTest, DrainEndsIdleConnectionsAndWaitsForAnswers) {
   TestClient busy(server.port());
   busy.write("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
   ExchangePtr exchange = held.get_future().get();
-  std::thread drain([&] { server.drain(seconds(8)); });
+  std::thread drain([&] { EXPECT_TRUE(server.drain(seconds(8))); });
   EXPECT_EQ(idle.read_all(), "");
   EXPECT_THROW(TestClient(server.port()), Error);
   server.post([exchange = std::move(exchange)] { exchange->answer({.body = "done"}); });
