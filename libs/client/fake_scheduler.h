@@ -148,6 +148,9 @@ class FakeScheduler final : public transport::Service {
     status.request = request;
     status.term = term_;
     status.mode = mode_;
+    protocol::ServiceStatus& worker = status.services.emplace_back();
+    worker.kind = "worker";
+    worker.models = {"m"};
     return status;
   }
   static bool matches(const Job& job, const protocol::JobFilter& filter) {

@@ -20,8 +20,8 @@ struct Request {
   std::string peer;                                             // numeric address of the other end, without its port
   std::string route;                                            // the pattern that matched; empty: none
   std::vector<std::pair<std::string, std::string>> parameters;  // of the route's pattern
-  std::string id;  // for the owner: see ServerHooks::on_request
-  std::vector<std::pair<std::string, std::string>> notes;  // for the owner: what its log says of the request
+  std::string id;                                               // for the owner: see ServerHooks::on_request
+  std::vector<std::pair<std::string, std::string>> notes;       // for the owner: what its log says of the request
 
   void note(std::string_view name, std::string_view value) { notes.emplace_back(name, value); }
   // Empty if there is none of this name.

@@ -86,8 +86,8 @@ class Server {
   // Stops listening, closes idle connections, and ends each other one after its present answer. Returns true when all
   // have ended, or false after `limit`; can be repeated. Not on the server's thread.
   bool drain(milliseconds limit);
-  // Ends the thread and all connections. Exchanges that others still hold are closed; their callbacks are called, on the
-  // caller's thread. What is posted afterwards is destroyed with the server. The destructor does the same.
+  // Ends the thread and all connections. Exchanges that others still hold are closed; their callbacks are called, on
+  // the caller's thread. What is posted afterwards is destroyed with the server. The destructor does the same.
   void stop();
 
   struct Impl;  // internal: of connection.cc and server.cc

@@ -120,8 +120,11 @@ TEST(CommandLine, VariablesDoNotChangeWhatCommandsDo) {
 }
 
 TEST(CommandLine, ServicesUseTheSameExitStatuses) {
-  const std::vector<std::vector<std::string>> services{
-      {"optserve-scheduler"}, {"optserve-tokenizer"}, {"optserve-worker"}, {"optserve-converter", "serve"}};
+  const std::vector<std::vector<std::string>> services{{"optserve-scheduler"},
+                                                       {"optserve-tokenizer"},
+                                                       {"optserve-worker"},
+                                                       {"optserve-gateway"},
+                                                       {"optserve-converter", "serve"}};
   for (const std::vector<std::string>& words : services) {
     const std::string& program = words.front();
     const auto run = [&](std::vector<std::string> more) {
@@ -147,6 +150,7 @@ TEST(CommandLine, ServicesUseTheSameExitStatuses) {
     unsetenv(variable.c_str());
     unsetenv(host.c_str());
   }
+  EXPECT_EQ(run_program("optserve-gateway", {"--http", "nowhere"}).status, 78);
   const ProgramOutput no_model = run_program("optserve-tokenizer", {});
   EXPECT_EQ(no_model.status, 78);
   EXPECT_THAT(no_model.err, HasSubstr("stopped cause=\"model: expected at least one --model NAME=FOLDER\""));

@@ -53,8 +53,8 @@ const std::string& demo_checkpoint() {
 
 DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   demo_checkpoint();
-  std::vector<int> ports =
-      cli::find_free_ports(1 + 3 * options.schedulers + options.tokenizers + options.groups + options.converters);
+  std::vector<int> ports = cli::find_free_ports(1 + 3 * options.schedulers + options.tokenizers + options.groups +
+                                                options.converters + 2 * options.gateways);
   const auto take_port = [&ports] {
     const int port = ports.back();
     ports.pop_back();
@@ -69,10 +69,15 @@ DemoStack::DemoStack(const StackOptions& options) : options_(options) {
   for (int i = 0; i < options.tokenizers; ++i) tokenizers_.push_back({"optserve-tokenizer", take_port()});
   for (int i = 0; i < options.groups; ++i) workers_.push_back({"optserve-worker", take_port()});
   for (int i = 0; i < options.converters; ++i) converters_.push_back({"optserve-converter", take_port()});
+  for (int i = 0; i < options.gateways; ++i) {
+    gateways_.push_back({"optserve-gateway", take_port()});
+    gateways_.back().client_port = take_port();
+  }
   for (Part& part : schedulers_) start(part);
   for (Part& part : tokenizers_) start(part);
   for (Part& part : workers_) start(part);
   for (Part& part : converters_) start(part);
+  for (Part& part : gateways_) start(part);
 }
 
 DemoStack::~DemoStack() {
@@ -103,6 +108,11 @@ std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
     add({"--bind-clients=" + endpoint(part.client_port), "--bind-services=" + endpoint(part.service_port),
          "--journal=" + journal_of(part)});
     arguments.insert(arguments.end(), options_.scheduler_arguments.begin(), options_.scheduler_arguments.end());
+    return arguments;
+  }
+  if (part.name == "optserve-gateway") {
+    for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.client_port)});
+    add({"--http=127.0.0.1:" + std::to_string(part.client_port), "--model=demo=" + demo_checkpoint()});
     return arguments;
   }
   for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.service_port)});
@@ -147,6 +157,7 @@ void DemoStack::wait_ready() {
   for (const Part& part : tokenizers_) parts.push_back(&part);
   for (const Part& part : workers_) parts.push_back(&part);
   for (const Part& part : converters_) parts.push_back(&part);
+  for (const Part& part : gateways_) parts.push_back(&part);
   const Instant until = clock.now() + kReadyLimit;
   for (const Part* part : parts) {
     const auto is_ready = [&] {
@@ -183,6 +194,14 @@ void DemoStack::kill_converter(int index) {
   part.process->wait();
 }
 
+int DemoStack::end_gateway(int index, int signal) {
+  Part& part = gateways_.at(static_cast<size_t>(index));
+  part.process->signal(signal);
+  return part.process->wait();
+}
+
+void DemoStack::start_gateway(int index) { start(gateways_.at(static_cast<size_t>(index))); }
+
 std::vector<pid_t> DemoStack::rank_pids(int group) const {
   std::vector<pid_t> pids;
   const std::vector<pid_t> children = children_of(workers_.at(static_cast<size_t>(group)).process->pid());
@@ -218,6 +237,7 @@ bool DemoStack::shut_down() {
     ADD_FAILURE() << part.name << (status ? " " + cli::describe_exit(*status) : " did not stop");
   };
   std::erase_if(converters_, [](Part& part) { return part.process->poll_exit() == SIGKILL; });  // by kill_converter()
+  for (Part& part : gateways_) stop(part);
   for (Part& part : converters_) stop(part);
   for (Part& part : workers_) stop(part);
   for (Part& part : tokenizers_) stop(part);

@@ -29,6 +29,7 @@ struct StackOptions {
   int nodes = 1;  // above 1: the groups are the hosts of one group, each with world / nodes ranks
   int tokenizers = 1;
   int converters = 0;
+  int gateways = 0;
   std::vector<std::string> converter_arguments = {};
   std::vector<std::string> worker_arguments = {};
   std::vector<std::string> scheduler_arguments = {};
@@ -65,6 +66,10 @@ class DemoStack {
   void replace_tokenizer(int index);
   void kill_converter(int index);  // kill -9
   pid_t converter_pid(int index) const { return converters_.at(static_cast<size_t>(index)).process->pid(); }
+  int gateway_port(int index = 0) const { return gateways_.at(static_cast<size_t>(index)).client_port; }  // of the API
+  // Sends a signal that ends a gateway, and returns what it ended with (ChildProcess::poll_exit); starts another one.
+  int end_gateway(int index, int signal);
+  void start_gateway(int index);
   // kill -9 of one rank of a group, the `rank`th of its host; its supervisor is expected to replace the group.
   void kill_rank(int group, int rank);
   void stop_rank(int group, int rank);  // SIGSTOP: the rank hangs
@@ -79,7 +84,7 @@ class DemoStack {
     std::string name;
     int http_port = 0;
     std::unique_ptr<cli::ChildProcess> process = nullptr;
-    int client_port = 0, service_port = 0;  // of a scheduler
+    int client_port = 0, service_port = 0;  // of a scheduler; the former of a gateway too
   };
   void start(Part& part);
   std::string journal_of(const Part& scheduler) const;
@@ -89,7 +94,7 @@ class DemoStack {
   StackOptions options_;
   TemporaryFolder folder_;
   int rendezvous_port_ = 0;
-  std::vector<Part> schedulers_, tokenizers_, workers_, converters_;
+  std::vector<Part> schedulers_, tokenizers_, workers_, converters_, gateways_;
 };
 
 // A fixture with one stack for all tests of the program.

@@ -1,0 +1,65 @@
+// optserve-gateway: the HTTP API in front of the schedulers.
+#include <poll.h>
+
+#include <memory>
+#include <vector>
+
+#include "base/config.h"
+#include "base/exit_status.h"
+#include "base/log.h"
+#include "base/program.h"
+#include "base/shutdown.h"
+#include "gateway/service/gateway.h"
+#include "gateway/service/options.h"
+#include "http/health_server.h"
+#include "model_text/served_model.h"
+
+namespace {
+
+using namespace optserve;
+
+std::unique_ptr<gateway::Models> load_models(const gateway::GatewayOptions& options, const Clock& clock) {
+  std::vector<std::unique_ptr<model_text::ServedModel>> models;
+  for (const std::string& name_and_folder : options.models) {
+    auto model = model_text::load_served_model(name_and_folder);
+    if (!model.ok()) throw ConfigurationError("model: " + model.refusal().message);
+    const protocol::ModelInfo& info = model.value()->info;
+    log_info("model_loaded", {{"name", info.name}, {"vocabulary", info.vocabulary_digest}, {"context", info.context}});
+    models.push_back(std::move(model).value());
+  }
+  return std::make_unique<gateway::Models>(std::move(models), clock.wall_ms() / 1'000);
+}
+
+void wait_for_signal() {
+  pollfd signal{shutdown_fd(), POLLIN, 0};
+  while (!shutdown_requested()) poll(&signal, 1, -1);
+}
+
+void run(const gateway::GatewayOptions& options) {
+  metrics::Registry registry;
+  const SystemClock clock;
+  metrics::Health health(clock);
+  health.stamp();
+  const http::HealthServer probes(options.common.http_address, options.common.http_port, registry, health);
+  gateway::Gateway gateway(options, load_models(options, clock), registry, health, clock);
+  log_info("ready", {{"api", options.http},
+                     {"api_port", gateway.port()},
+                     {"http", options.common.http_address + ":" + std::to_string(probes.port())}});
+  wait_for_signal();
+  log_info("draining");
+  gateway.drain(milliseconds(options.drain_ms), shutdown_forced);
+  log_info("stopped");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  gateway::GatewayOptions options;
+  ConfigParser parser("optserve-gateway", "Serves OpenAI's HTTP API in front of the schedulers.");
+  parser.use_environment();
+  gateway::add_options(parser, options);
+  return run_service({argc, argv, "gateway", parser, options.common}, [&] {
+    run(options);
+    return kExitOk;
+  });
+}

@@ -1,0 +1,22 @@
+#include "gateway/service/answers.h"
+
+namespace optserve::gateway {
+
+http::Answer json_answer(std::string body, int status) {
+  return {.status = status, .content_type = "application/json", .body = std::move(body)};
+}
+
+http::Answer error_answer(const ApiError& error) {
+  http::Answer answer = json_answer(error_body(error), error.status);
+  for (const auto& [name, value] : error_headers(error)) answer.headers.set(name, value);
+  return answer;
+}
+
+http::Answer server_error_answer(const http::Request* request, int status, std::string_view message) {
+  if (status == 404 && request != nullptr) return error_answer(unknown_route(request->method, request->target.path));
+  ApiError error{.status = status, .message = std::string(message)};
+  if (status == 503) error.retry_after_ms = 1'000;
+  return error_answer(error);
+}
+
+}  // namespace optserve::gateway

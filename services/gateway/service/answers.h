@@ -1,0 +1,18 @@
+// Errors and JSON of the API as answers of the HTTP server.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "gateway/openai/api_error.h"
+#include "http/answer.h"
+#include "http/request.h"
+
+namespace optserve::gateway {
+
+http::Answer json_answer(std::string body, int status = 200);
+http::Answer error_answer(const ApiError& error);
+// For what the HTTP server itself refuses. `request` may be null.
+http::Answer server_error_answer(const http::Request* request, int status, std::string_view message);
+
+}  // namespace optserve::gateway

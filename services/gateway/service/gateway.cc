@@ -1,0 +1,146 @@
+#include "gateway/service/gateway.h"
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "base/build_info.h"
+#include "base/program.h"
+#include "gateway/openai/json_text.h"
+#include "gateway/openai/tokenize.h"
+#include "gateway/service/answers.h"
+#include "gateway/service/completion_call.h"
+#include "gateway/service/request_hooks.h"
+#include "http/health_server.h"
+
+namespace optserve::gateway {
+namespace {
+
+constexpr milliseconds kTick{1'000};
+constexpr milliseconds kDrainStep{100};
+constexpr milliseconds kFarewell{2'000};  // for last words to clients, and cancels to schedulers
+
+using ExchangePtr = std::shared_ptr<http::Exchange>;
+
+http::ServerOptions server_options(const GatewayOptions& options, metrics::Registry* registry) {
+  Result<ListenAddress> where = parse_listen_address(options.http);
+  if (!where.ok()) throw ConfigurationError(where.refusal().message);
+  http::ServerOptions server{.address = where.value().address, .port = where.value().port, .registry = registry};
+  server.limits.connections_max = static_cast<size_t>(options.connections_max);
+  return server;
+}
+
+std::unique_ptr<client::AsyncClient> make_client(const GatewayOptions& options) {
+  client::ClientOptions settings;
+  settings.endpoints.clear();
+  for (const std::string& endpoint : options.schedulers) {
+    settings.endpoints += (settings.endpoints.empty() ? "" : ",") + endpoint;
+  }
+  return std::make_unique<client::AsyncClient>(settings);
+}
+
+// The models of all worker groups.
+std::vector<std::string> served_models(const client::Answers<protocol::SystemStatus>& answers) {
+  std::set<std::string> names;
+  for (const auto& [endpoint, answer] : answers) {
+    if (!answer.ok()) continue;
+    for (const protocol::ServiceStatus& service : answer.value().services) {
+      if (service.kind == "worker") names.insert(service.models.begin(), service.models.end());
+    }
+  }
+  return {names.begin(), names.end()};
+}
+
+http::Answer answer_of(Parsed<std::string> body) {
+  return body.ok() ? json_answer(std::move(body).value()) : error_answer(body.error());
+}
+
+}  // namespace
+
+Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<Models> models, metrics::Registry& registry,
+                 metrics::Health& health, const Clock& clock)
+    : health_(health),
+      clock_(clock),
+      models_(std::move(models)),
+      server_(server_options(options, &registry), clock, request_hooks(options.cors_origins)),
+      client_(make_client(options)) {
+  add_routes(registry);
+  server_.post([this] { tick(); });
+  server_.start();
+}
+
+Gateway::~Gateway() {
+  server_.stop();
+  client_.reset();
+}
+
+void Gateway::add_routes(const metrics::Registry& registry) {
+  const GatewayParts parts{server_, *client_, *models_, calls_, clock_, open_cancels_};
+  http::add_health_routes(server_, registry, health_);
+  server_.route("GET", "/health", [this](const ExchangePtr& exchange) {
+    if (health_.ready.load()) return exchange->answer({.body = ""});
+    exchange->answer(error_answer(unavailable("not ready: " + health_.problem())));
+  });
+  server_.route("GET", "/version", [](const ExchangePtr& exchange) {
+    exchange->answer(json_answer("{\"version\":" + json_string(build_version()) + "}"));
+  });
+  server_.route("GET", "/v1/models",
+                [this](const ExchangePtr& exchange) { exchange->answer(json_answer(models_->list_body())); });
+  server_.route("GET", "/v1/models/{id...}", [this](const ExchangePtr& exchange) {
+    exchange->answer(answer_of(models_->card_body(exchange->request().parameter("id"))));
+  });
+  server_.route("POST", "/tokenize",
+                [this](const ExchangePtr& exchange) {
+                  exchange->answer(answer_of(tokenize(exchange->request().body, *models_)));
+                },
+                {.body_bytes_max = kCompletionBodyBytesMax});
+  server_.route("POST", "/detokenize",
+                [this](const ExchangePtr& exchange) {
+                  exchange->answer(answer_of(detokenize(exchange->request().body, *models_)));
+                },
+                {.body_bytes_max = kCompletionBodyBytesMax});
+  server_.route("GET", "/tokenizer_info", [this](const ExchangePtr& exchange) {
+    const std::string* model = exchange->request().query("model");
+    exchange->answer(answer_of(tokenizer_info(model == nullptr ? "" : *model, *models_)));
+  });
+  server_.route("POST", "/v1/completions", [parts](const ExchangePtr& exchange) { serve_completion(parts, exchange); },
+                {.body_bytes_max = kCompletionBodyBytesMax});
+}
+
+// Every second: the life sign, the calls that wait, and what the schedulers serve.
+void Gateway::tick() {
+  health_.stamp();
+  calls_.tick(clock_.now());
+  server_.call_after(kTick, [this] { tick(); });
+  if (std::exchange(is_status_asked_, true)) return;
+  client_->status([this](client::Answers<protocol::SystemStatus> answers) {
+    server_.post([this, answers = std::move(answers)] { on_status(answers); });
+  });
+}
+
+void Gateway::on_status(const client::Answers<protocol::SystemStatus>& answers) {
+  is_status_asked_ = false;
+  const bool is_answered = std::ranges::any_of(answers, [](const auto& one) { return one.answer.ok(); });
+  if (is_answered) models_->set_served(served_models(answers));
+  if (!is_draining_) health_.set_problem(is_answered ? "" : "no scheduler answers");
+  health_.started = health_.started.load() || is_answered;
+  health_.ready = is_answered && !is_draining_;
+}
+
+void Gateway::drain(milliseconds limit, const std::function<bool()>& is_forced) {
+  is_draining_ = true;
+  health_.ready = false;
+  health_.set_problem("draining");
+  const Instant until = clock_.now() + limit;
+  bool is_done = false;
+  do {
+    is_done = server_.drain(kDrainStep);
+  } while (!is_done && !is_forced() && clock_.now() < until);
+  if (is_done) return;
+  server_.post([this] { calls_.give_up_all(unavailable("the gateway is stopping", 1'000)); });
+  server_.drain(kFarewell);
+  const Instant farewell = clock_.now() + kFarewell;
+  while (open_cancels_ > 0 && clock_.now() < farewell) std::this_thread::sleep_for(milliseconds(5));
+}
+
+}  // namespace optserve::gateway

@@ -1,0 +1,23 @@
+// What the routes of the gateway share. All of it is used on the HTTP server's thread.
+#pragma once
+
+#include <atomic>
+
+#include "base/clock.h"
+#include "client/async_client.h"
+#include "gateway/openai/models.h"
+#include "gateway/service/open_calls.h"
+#include "http/server.h"
+
+namespace optserve::gateway {
+
+struct GatewayParts {
+  http::Server& server;
+  client::AsyncClient& client;  // its callbacks run on its own thread, and hand their work to the server's
+  Models& models;
+  OpenCalls& calls;
+  const Clock& clock;
+  std::atomic<int>& open_cancels;  // requests to cancel a job that are not answered yet
+};
+
+}  // namespace optserve::gateway

@@ -1,0 +1,199 @@
+// The gateway between real sockets: HTTP clients before it, a scheduler that pretends behind it.
+#include "gateway/service/gateway.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "client/client.h"
+#include "client/fake_scheduler.h"
+#include "http/http_test_client.h"
+
+namespace optserve::gateway {
+namespace gateway_test {
+
+using client::FakeScheduler;
+using http::TestClient;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class GatewayTest : public ::testing::Test {
+ protected:
+  GatewayTest() {
+    scheduler.start();
+    GatewayOptions options;
+    options.schedulers = {scheduler.endpoint()};
+    options.http = "127.0.0.1:0";
+    options.cors_origins = {"https://page.example"};
+    std::vector<std::unique_ptr<model_text::ServedModel>> loaded;
+    gateway =
+        std::make_unique<Gateway>(options, std::make_unique<Models>(std::move(loaded), 1), registry, health, clock);
+  }
+  ~GatewayTest() override { gateway.reset(); }
+
+  static std::string post(const std::string& path, const std::string& body, const std::string& fields = "") {
+    return "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" + fields +
+           "\r\n" + body;
+  }
+  std::string ask(const std::string& request) const {
+    TestClient client(gateway->port());
+    client.write(request);
+    return client.read_answer();
+  }
+  static nlohmann::json body_of(const std::string& answer) {
+    return nlohmann::json::parse(answer.substr(answer.find("\r\n\r\n") + 4));
+  }
+  size_t running() const {
+    client::Client client({.endpoints = scheduler.endpoint()});
+    protocol::JobFilter filter;
+    filter.state = protocol::JobState::kRunning;
+    return client.list(filter, 100).at(0).answer.value().jobs.size();
+  }
+  bool wait_for(const std::function<bool()>& condition) const {
+    const Instant until = clock.now() + seconds(8);
+    while (!condition() && clock.now() < until) std::this_thread::sleep_for(milliseconds(2));
+    return condition();
+  }
+
+  const SystemClock clock;
+  metrics::Registry registry;
+  metrics::Health health{clock};
+  FakeScheduler::Faults faults;
+  FakeScheduler scheduler{faults};
+  std::unique_ptr<Gateway> gateway;
+};
+
+const std::string kBody = R"({"model":"m","prompt":"Once","max_tokens":40)";
+
+TEST_F(GatewayTest, AnswersACompletion) {
+  const std::string answer = ask(post("/v1/completions", kBody + "}", "x-request-id: my-1\r\n"));
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nx-request-id: my-1\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\nContent-Type: application/json\r\n"));
+  EXPECT_EQ(body_of(answer)["id"], "cmpl-my-1");
+  EXPECT_EQ(body_of(answer)["choices"][0]["text"], FakeScheduler::text_of("Once"));
+}
+
+TEST_F(GatewayTest, StreamsTheSameText) {
+  TestClient client(gateway->port());
+  client.write(post("/v1/completions", kBody + R"(,"stream":true,"n":2})"));
+  const std::string head = client.read_until("\r\n\r\n");
+  EXPECT_THAT(head, AllOf(StartsWith("HTTP/1.1 200 OK\r\n"), HasSubstr("\r\nContent-Type: text/event-stream")));
+  std::string texts[2];
+  while (true) {
+    client.read_until("data: ");
+    const std::string data = client.read_until("\n\n");
+    if (data == "[DONE]\n\n" || data.empty()) break;
+    const nlohmann::json frame = nlohmann::json::parse(data);
+    for (const auto& choice : frame["choices"]) {
+      texts[choice["index"].get<size_t>()] += choice["text"].get<std::string>();
+    }
+  }
+  EXPECT_EQ(texts[0], FakeScheduler::text_of("Once"));
+  EXPECT_EQ(texts[1], texts[0]);
+  EXPECT_THAT(client.read_until("0\r\n\r\n"), EndsWith("0\r\n\r\n"));
+}
+
+TEST_F(GatewayTest, ErrorsHaveOneForm) {
+  const auto expect_error = [&](const std::string& request, int status) {
+    const std::string answer = ask(request);
+    EXPECT_THAT(answer, StartsWith("HTTP/1.1 " + std::to_string(status) + " ")) << request;
+    EXPECT_THAT(answer, HasSubstr("\r\nx-request-id: "));
+    const nlohmann::json error = body_of(answer)["error"];
+    EXPECT_TRUE(error["message"].is_string() && error["type"].is_string()) << answer;
+    EXPECT_TRUE(error.contains("param") && error.contains("code")) << answer;
+  };
+  expect_error(post("/v1/completions", "{"), 400);
+  expect_error(post("/v1/completions", R"({"model":"m","prompt":"x","temperature":"hot"})"), 400);
+  expect_error("GET /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n", 405);
+  expect_error("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404);
+  expect_error("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", 413);
+  expect_error("nonsense\r\n\r\n", 400);
+}
+
+TEST_F(GatewayTest, APeerThatLeavesCancelsItsJobs) {
+  faults.stalled = true;
+  for (const char* stream : {"false", "true"}) {
+    TestClient client(gateway->port());
+    client.write(post("/v1/completions", kBody + R"(,"stream":)" + stream + "}"));
+    ASSERT_TRUE(wait_for([&] { return running() == 1; })) << stream;
+    client.close();
+    EXPECT_TRUE(wait_for([&] { return running() == 0; })) << stream;
+  }
+}
+
+TEST_F(GatewayTest, AJobInTheBackgroundGoesOnAlone) {
+  faults.stalled = true;
+  const std::string answer = ask(post("/v1/completions", kBody + R"(,"background":true})"));
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 202 Accepted\r\n"));
+  EXPECT_EQ(running(), 1u);
+}
+
+TEST_F(GatewayTest, EqualIdempotencyKeysAreOneJob) {
+  const std::string request = post("/v1/completions", kBody + "}", "Idempotency-Key: once\r\n");
+  const std::string first = ask(request);
+  EXPECT_THAT(first, StartsWith("HTTP/1.1 200 OK\r\n"));
+  EXPECT_EQ(body_of(ask(request))["choices"], body_of(first)["choices"]);
+  EXPECT_EQ(scheduler.jobs.size(), 1u);
+}
+
+TEST_F(GatewayTest, ModelsAreThoseOfTheWorkers) {
+  ASSERT_TRUE(wait_for([&] { return health.ready.load(); }));
+  const nlohmann::json list = body_of(ask("GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"));
+  ASSERT_EQ(list["data"].size(), 1u) << list;
+  EXPECT_EQ(list["data"][0]["id"], "m");
+  EXPECT_EQ(body_of(ask("GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n"))["id"], "m");
+  EXPECT_THAT(ask("GET /v1/models/other HTTP/1.1\r\nHost: x\r\n\r\n"), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(ask(post("/v1/completions", R"({"model":"other","prompt":"x"})")), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(ask("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"), StartsWith("HTTP/1.1 200"));
+}
+
+TEST_F(GatewayTest, BrowsersOfOneOriginMayUseIt) {
+  const std::string preflight =
+      "OPTIONS /v1/completions HTTP/1.1\r\nHost: x\r\nAccess-Control-Request-Method: POST\r\n"
+      "Access-Control-Request-Headers: authorization\r\nOrigin: https://";
+  EXPECT_THAT(ask(preflight + "page.example\r\n\r\n"),
+              AllOf(StartsWith("HTTP/1.1 204"), HasSubstr("\r\nAccess-Control-Allow-Origin: https://page.example\r\n"),
+                    HasSubstr("\r\nAccess-Control-Allow-Headers: authorization\r\n")));
+  EXPECT_THAT(ask(preflight + "other.example\r\n\r\n"), ::testing::Not(HasSubstr("Access-Control-Allow")));
+  EXPECT_THAT(ask("GET /version HTTP/1.1\r\nHost: x\r\nOrigin: https://page.example\r\n\r\n"),
+              HasSubstr("\r\nAccess-Control-Allow-Origin: https://page.example\r\n"));
+}
+
+TEST_F(GatewayTest, ADrainLetsAnswersEndAndRefusesTheRest) {
+  faults.stalled = true;
+  TestClient ends(gateway->port()), stays(gateway->port());
+  ends.write(post("/v1/completions", kBody + R"(,"stream":true})"));
+  stays.write(post("/v1/completions", kBody + "}"));
+  ASSERT_TRUE(wait_for([&] { return running() == 2; }));
+  ends.read_until("\r\n\r\n");
+  bool is_forced = false;
+  gateway->drain(milliseconds(200), [&] { return is_forced; });
+  EXPECT_THAT(ends.read_all(), AllOf(HasSubstr("\"error\""), HasSubstr("data: [DONE]\n\n"), EndsWith("0\r\n\r\n")));
+  EXPECT_THAT(stays.read_all(), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("\r\nRetry-After: ")));
+  EXPECT_EQ(running(), 0u);
+}
+
+TEST_F(GatewayTest, AnEndWithoutADrainIsClean) {
+  faults.stalled = true;
+  TestClient client(gateway->port());
+  client.write(post("/v1/completions", kBody + R"(,"stream":true})"));
+  client.read_until("\r\n\r\n");
+  gateway.reset();
+  EXPECT_EQ(client.read_all(), "");
+}
+
+TEST(ListenAddress, HasAnAddressAndAPort) {
+  EXPECT_EQ(parse_listen_address("127.0.0.1:80").value().port, 80);
+  EXPECT_EQ(parse_listen_address("[::1]:8000").value().address, "::1");
+  for (const char* wrong : {"", "8000", ":8000", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536"}) {
+    EXPECT_FALSE(parse_listen_address(wrong).ok()) << wrong;
+  }
+}
+
+}  // namespace gateway_test
+}  // namespace optserve::gateway

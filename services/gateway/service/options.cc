@@ -1,0 +1,51 @@
+#include "gateway/service/options.h"
+
+#include <charconv>
+
+namespace optserve::gateway {
+
+void add_options(ConfigParser& parser, GatewayOptions& options) {
+  parser.begin_group("Addresses");
+  parser
+      .add("scheduler", options.schedulers,
+           "Client endpoint of a scheduler; repeatable: jobs are shared among all of them")
+      .separated_by_commas();
+  parser.add("http", options.http, "ADDRESS:PORT on which the API is served");
+  parser
+      .add("cors-origin", options.cors_origins,
+           "Origin of web pages that may use this API, or *; repeatable. None: browsers refuse it to other pages")
+      .separated_by_commas();
+  parser.begin_group("Models");
+  parser
+      .add("model", options.models,
+           "NAME=FOLDER of a sharded checkpoint, whose vocabulary is needed for echo, log-probabilities and "
+           "/tokenize; repeatable. Models without a folder are served too")
+      .separated_by_commas();
+  parser.begin_group("Limits");
+  parser.add("connections-max", options.connections_max, "Most open connections; further ones wait")
+      .range(1, 1'000'000);
+  parser.add("drain-ms", options.drain_ms, "How long answers may go on after SIGTERM").range(0, 86'400'000);
+  add_common_options(parser, options.common);
+  parser.add_example("optserve-gateway --scheduler tcp://scheduler:5555 --http 0.0.0.0:8000 --model opt=/models/opt",
+                     "serve the API of one scheduler to the network");
+}
+
+Result<ListenAddress> parse_listen_address(const std::string& text) {
+  const auto wrong = [&] {
+    return refuse(ErrorCode::kBadRequest, "http is '" + text + "', expected ADDRESS:PORT, such as 127.0.0.1:8000");
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos) return wrong();
+  ListenAddress result;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data() + colon + 1, end, result.port);
+  if (error != std::errc() || rest != end || result.port < 0 || result.port > 65'535) return wrong();
+  result.address = text.substr(0, colon);
+  if (result.address.starts_with('[') && result.address.ends_with(']')) {
+    result.address = result.address.substr(1, result.address.size() - 2);
+  }
+  if (result.address.empty()) return wrong();
+  return result;
+}
+
+}  // namespace optserve::gateway

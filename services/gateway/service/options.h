@@ -1,0 +1,32 @@
+// The command line of optserve-gateway.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "base/error.h"
+
+namespace optserve::gateway {
+
+struct GatewayOptions {
+  CommonOptions common;
+  std::vector<std::string> schedulers = {"tcp://127.0.0.1:5555"};
+  std::string http = "127.0.0.1:8000";
+  std::vector<std::string> models;        // NAME=FOLDER of a sharded checkpoint
+  std::vector<std::string> cors_origins;  // "https://example.org", or "*"
+  int64_t connections_max = 4'000;
+  int64_t drain_ms = 30'000;
+};
+
+void add_options(ConfigParser& parser, GatewayOptions& options);
+
+struct ListenAddress {
+  std::string address;
+  int port = 0;
+};
+// "127.0.0.1:8000" or "[::1]:8000".
+Result<ListenAddress> parse_listen_address(const std::string& text);
+
+}  // namespace optserve::gateway

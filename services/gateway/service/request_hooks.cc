@@ -1,0 +1,97 @@
+#include "gateway/service/request_hooks.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/ids.h"
+#include "base/log.h"
+#include "gateway/service/answers.h"
+
+namespace optserve::gateway {
+namespace {
+
+constexpr size_t kRequestIdBytesMax = 128;
+
+// The id that the client gave, if it may stand in logs, answers and names of jobs; otherwise a random one.
+std::string request_id(const http::Request& request) {
+  const std::string_view given = request.headers.get("x-request-id");
+  const bool is_name = std::ranges::all_of(given, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == '.';
+  });
+  if (!given.empty() && given.size() <= kRequestIdBytesMax && is_name) return std::string(given);
+  return Id128::random().hex();
+}
+
+class Cors {
+ public:
+  explicit Cors(std::vector<std::string> origins) : origins_(std::move(origins)) {}
+
+  bool is_preflight(const http::Request& request) const {
+    return request.method == "OPTIONS" && request.headers.find("Access-Control-Request-Method") != nullptr &&
+           allows(request);
+  }
+  void add_headers(const http::Request& request, http::Headers& headers) const {
+    if (origins_.empty()) return;
+    headers.add("Vary", "Origin");
+    if (!allows(request)) return;
+    headers.set("Access-Control-Allow-Origin", request.headers.get("Origin"));
+    headers.set("Access-Control-Expose-Headers", "x-request-id, retry-after, retry-after-ms, x-should-retry");
+  }
+  http::Answer preflight_answer(const http::Request& request) const {
+    http::Answer answer{.status = 204, .content_type = "", .body = ""};
+    answer.headers.set("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
+    const std::string_view wanted = request.headers.get("Access-Control-Request-Headers");
+    if (!wanted.empty()) answer.headers.set("Access-Control-Allow-Headers", wanted);
+    answer.headers.set("Access-Control-Max-Age", "600");
+    return answer;
+  }
+
+ private:
+  bool allows(const http::Request& request) const {
+    const std::string* origin = request.headers.find("Origin");
+    return origin != nullptr &&
+           std::ranges::any_of(origins_, [&](const std::string& one) { return one == "*" || one == *origin; });
+  }
+
+  std::vector<std::string> origins_;
+};
+
+double milliseconds_of(Duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+void log_request(const http::Finished& finished) {
+  const http::Request& request = finished.request;
+  log_info("request", {{"id", request.id},
+                       {"peer", request.peer},
+                       {"method", request.method},
+                       {"path", request.target.path},
+                       {"status", finished.status},
+                       {"complete", finished.is_complete ? "yes" : "no"},
+                       {"bytes", finished.body_bytes},
+                       {"first_byte_ms", milliseconds_of(finished.first_byte)},
+                       {"total_ms", milliseconds_of(finished.total)},
+                       {"tenant", request.note("tenant")},
+                       {"job", request.note("job")}});
+}
+
+}  // namespace
+
+http::ServerHooks request_hooks(std::vector<std::string> cors_origins) {
+  const auto cors = std::make_shared<Cors>(std::move(cors_origins));
+  http::ServerHooks hooks;
+  hooks.on_request = [cors](http::Request& request) -> std::optional<http::Answer> {
+    request.id = request_id(request);
+    if (cors->is_preflight(request)) return cors->preflight_answer(request);
+    return std::nullopt;
+  };
+  hooks.add_headers = [cors](const http::Request* request, http::Headers& headers) {
+    const bool is_known = request != nullptr && !request->id.empty();
+    headers.set("x-request-id", is_known ? request->id : Id128::random().hex());
+    if (request != nullptr) cors->add_headers(*request, headers);
+  };
+  hooks.error_answer = server_error_answer;
+  hooks.on_finished = log_request;
+  return hooks;
+}
+
+}  // namespace optserve::gateway
