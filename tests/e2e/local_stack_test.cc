@@ -79,6 +79,16 @@ TEST_F(LocalStack, GeneratePrintsTheTextAndNothingElseOnStandardOutput) {
   EXPECT_EQ(json::parse(piped.out)["ids"].get<std::vector<TokenId>>(), golden().greedy_ids);
 }
 
+TEST_F(LocalStack, TheGatewayIsUpToo) {
+  const cli::StackState state = cli::StackFolder(run_folder()).read_state().value();
+  const std::string prefix = "http://127.0.0.1:";
+  ASSERT_THAT(state.api_url, ::testing::StartsWith(prefix));
+  const SystemClock clock;
+  const auto models = cli::http_get(std::stoi(state.api_url.substr(prefix.size())), "/v1/models", seconds(5), clock);
+  ASSERT_TRUE(models);
+  EXPECT_EQ(json::parse(models->body)["data"][0]["id"], "demo");
+}
+
 TEST_F(LocalStack, TheLikeliestOfSeveralChoicesAreReturned) {
   const std::vector<std::string> common{"generate", golden().prompt, "--max-new-tokens", "12", "--json", "--seed", "7"};
   const auto choices = [&](const std::vector<std::string>& more) {

@@ -29,6 +29,7 @@ std::string ready_text(const StackPlan& plan, const StackOptions& options) {
     text += "  " + process.name + ": http://127.0.0.1:" + std::to_string(process.http_port + (is_worker ? 1 : 0)) +
             "/metrics, " + options.folder + "/" + process.name + ".log\n";
   }
+  if (!plan.api_url.empty()) text += "  HTTP API: " + plan.api_url + "/v1\n";
   return text + "stop it with: optserve down --dir " + options.folder + "\n";
 }
 
@@ -91,7 +92,7 @@ class UpCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command = parser.add_command(
-        "up", "Start a local stack (scheduler, tokenizers, workers) and keep its processes alive", selected);
+        "up", "Start a local stack (scheduler, tokenizers, workers, gateway) and keep its processes alive", selected);
     add_options(command, options_);
     command.add_example("optserve up --model models/opt-125m", "one worker on the CPU, on ports 5555 and 5556");
     command.add_example("optserve up --model models/opt-30b --world 2", "one worker of two processes");
@@ -109,10 +110,11 @@ class UpCommand final : public Command {
                    folder.path().c_str());
       folder.remove_pid();
     }
-    const StackPlan plan = plan_stack(options_, options_.ports == "auto" ? free_ports() : StackPorts{});
+    const StackPlan plan = plan_stack(options_, options_.ports == "auto" ? free_ports() : fixed_ports());
     for (const int port : plan.ports) {
       if (!is_port_free(port)) {
-        return refused("port " + std::to_string(port) + " is in use; stop what uses it, or give --ports auto");
+        return refused("port " + std::to_string(port) + " is in use; stop what uses it, or give --ports auto" +
+                       (port == options_.api_port ? " or --http PORT" : ""));
       }
     }
     folder.rotate_logs();
@@ -126,9 +128,10 @@ class UpCommand final : public Command {
   }
 
   StackPorts free_ports() const {
-    const int first = find_free_port_block(2 + http_ports_needed(options_));
-    return {first, first + 1, first + 2};
+    const int first = find_free_port_block(3 + http_ports_needed(options_));
+    return {.clients = first, .services = first + 1, .first_http = first + 3, .api = first + 2};
   }
+  StackPorts fixed_ports() const { return {.api = options_.api_port}; }
 
   static std::string running_text(const StackFolder& folder) {
     const std::optional<ProcessIdentity> owner = folder.read_pid();

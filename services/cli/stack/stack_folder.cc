@@ -31,6 +31,7 @@ json to_json(const StackState& state) {
           {"model", state.model},
           {"client_endpoint", state.client_endpoint},
           {"service_endpoint", state.service_endpoint},
+          {"api_url", state.api_url},
           {"drain_seconds", state.drain_seconds},
           {"processes", std::move(processes)}};
 }
@@ -41,6 +42,7 @@ StackState from_json(const json& root) {
   root.at("model").get_to(state.model);
   root.at("client_endpoint").get_to(state.client_endpoint);
   root.at("service_endpoint").get_to(state.service_endpoint);
+  state.api_url = root.value("api_url", "");
   root.at("drain_seconds").get_to(state.drain_seconds);
   for (const json& entry : root.at("processes")) {
     StackProcess process;

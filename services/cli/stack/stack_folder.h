@@ -29,6 +29,7 @@ struct StackState {
   std::string model;
   std::string client_endpoint;
   std::string service_endpoint;
+  std::string api_url;  // of the gateway; empty: there is none
   int drain_seconds = 0;
   std::vector<StackProcess> processes;
 };

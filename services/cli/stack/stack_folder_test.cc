@@ -26,7 +26,7 @@ class StackFolderTest : public ::testing::Test {
 
 TEST_F(StackFolderTest, StateRoundTrips) {
   EXPECT_NE(folder_.read_state().refusal().message.find("no stack was started"), std::string::npos);
-  StackState state{"ready", "demo", "tcp://127.0.0.1:1", "tcp://127.0.0.1:2", 30, {}};
+  StackState state{"ready", "demo", "tcp://127.0.0.1:1", "tcp://127.0.0.1:2", "http://127.0.0.1:3", 30, {}};
   state.processes = {{"scheduler", 17, 9400, 0}, {"worker-0", -1, 9401, 3}};
   folder_.write_state(state);
   const StackState back = folder_.read_state().value();
@@ -34,6 +34,7 @@ TEST_F(StackFolderTest, StateRoundTrips) {
   EXPECT_EQ(back.model, "demo");
   EXPECT_EQ(back.client_endpoint, "tcp://127.0.0.1:1");
   EXPECT_EQ(back.service_endpoint, "tcp://127.0.0.1:2");
+  EXPECT_EQ(back.api_url, "http://127.0.0.1:3");
   EXPECT_EQ(back.drain_seconds, 30);
   ASSERT_EQ(back.processes.size(), 2u);
   EXPECT_EQ(back.processes[1].name, "worker-0");

@@ -39,7 +39,9 @@ void append(PlannedProcess& planned, std::initializer_list<std::string> argument
 PlannedProcess process(const StackOptions& options, std::string name, std::string program, int http_port) {
   PlannedProcess planned{std::move(name), std::move(program), {}, http_port};
   if (planned.program == "optserve-converter") planned.arguments.push_back("serve");
-  if (planned.program != "optserve-scheduler") append(planned, {"--name", planned.name});
+  if (planned.program != "optserve-scheduler" && planned.program != "optserve-gateway") {
+    append(planned, {"--name", planned.name});
+  }
   planned.arguments.insert(planned.arguments.end(), {"--http-port", std::to_string(http_port), "--http-address",
                                                      "127.0.0.1", "--log-level", options.log_level});
   return planned;
@@ -59,8 +61,12 @@ void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("converter-root", options.converter_root,
              "Also start a converter service that may read and write in this folder");
   parser
-      .add("ports", options.ports, "fixed: 5555, 5556, and from 9400 on; auto: free ports, which DIR/stack.json tells")
+      .add("ports", options.ports,
+           "fixed: 5555, 5556, 8000, and from 9400 on; auto: free ports, which DIR/stack.json tells")
       .choices({"fixed", "auto"});
+  parser.add("http", options.api_port, "Port on which the gateway serves the HTTP API, with --ports fixed")
+      .range(1, 65'535);
+  parser.add("no-gateway", options.no_gateway, "Start no gateway: there is no HTTP API");
   parser.add("volatile", options.is_volatile, "Keep jobs in memory only, without a journal");
   parser.add("foreground", options.foreground, "Stay in the terminal; Ctrl-C stops the stack");
   parser.add("log-level", options.log_level, "trace, debug, info, warn, error or off");
@@ -109,11 +115,12 @@ Status check_options(StackOptions& options) {
 
 int http_ports_needed(const StackOptions& options) {
   const int converters = options.converter_root.empty() ? 0 : 1;
-  return 1 + options.tokenizers + options.workers * (1 + options.world) + converters;
+  const int gateways = options.no_gateway ? 0 : 1;
+  return 1 + options.tokenizers + options.workers * (1 + options.world) + converters + gateways;
 }
 
 StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
-  StackPlan plan{endpoint(ports.clients), endpoint(ports.services), {ports.clients, ports.services}, {}};
+  StackPlan plan{endpoint(ports.clients), endpoint(ports.services), {}, {ports.clients, ports.services}, {}};
   for (int i = 0; i < http_ports_needed(options); ++i) plan.ports.push_back(ports.first_http + i);
   int next_http = ports.first_http;
   const std::string drain_ms = std::to_string(options.drain_seconds * 1000);
@@ -145,6 +152,14 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
   if (!options.converter_root.empty()) {
     plan.processes.push_back(process(options, "converter", "optserve-converter", next_http++));
     append(plan.processes.back(), {"--scheduler", plan.service_endpoint, "--root", options.converter_root});
+  }
+  if (!options.no_gateway) {
+    const std::string address = "127.0.0.1:" + std::to_string(ports.api);
+    plan.api_url = "http://" + address;
+    plan.ports.push_back(ports.api);
+    plan.processes.push_back(process(options, "gateway", "optserve-gateway", next_http++));
+    append(plan.processes.back(), {"--scheduler", plan.client_endpoint, "--http", address, "--drain-ms", drain_ms});
+    if (options.tokenizers > 0) append(plan.processes.back(), {"--model", model});  // it has a vocabulary
   }
   return plan;
 }

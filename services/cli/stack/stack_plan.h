@@ -20,7 +20,9 @@ struct StackOptions {
   std::string device = "cpu";
   std::string converter_root;   // folder that a converter service may read and write; empty: no such service
   std::string ports = "fixed";  // fixed or auto
-  bool is_volatile = false;     // no journal
+  int api_port = 8000;          // of the gateway, unless ports are auto
+  bool no_gateway = false;
+  bool is_volatile = false;  // no journal
   bool foreground = false;
   std::string log_level = "info";
   int ready_seconds = 300;                  // until every process must be ready
@@ -49,6 +51,7 @@ struct PlannedProcess {
 struct StackPlan {
   std::string client_endpoint;
   std::string service_endpoint;
+  std::string api_url;                    // of the gateway; empty: there is none
   std::vector<int> ports;                 // every port that will be listened on
   std::vector<PlannedProcess> processes;  // the scheduler first: the others start when it is ready
 };
@@ -59,6 +62,7 @@ struct StackPorts {
   // The first of http_ports_needed() ports in a row: one for each process, and after a worker's one for each of its
   // ranks.
   int first_http = 9400;
+  int api = 8000;
 };
 int http_ports_needed(const StackOptions& options);
 StackPlan plan_stack(const StackOptions& options, const StackPorts& ports);

@@ -129,8 +129,9 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   options_.worker_options = {"max-sequences=8"};
   ASSERT_EQ(refusal(), "");
   const StackPlan plan = plan_stack(options_, {});
-  EXPECT_EQ(plan.ports, (std::vector<int>{5555, 5556, 9400, 9401, 9402, 9403, 9404, 9405, 9406, 9407, 9408}));
-  ASSERT_EQ(plan.processes.size(), 5u);
+  EXPECT_EQ(plan.ports,
+            (std::vector<int>{5555, 5556, 9400, 9401, 9402, 9403, 9404, 9405, 9406, 9407, 9408, 9409, 8000}));
+  ASSERT_EQ(plan.processes.size(), 6u);
   EXPECT_EQ(plan.processes[0].name, "scheduler");
   EXPECT_EQ(value_of(plan.processes[0], "--bind-clients"), "tcp://127.0.0.1:5555");
   EXPECT_EQ(value_of(plan.processes[0], "--journal"), options_.folder + "/journal.db");
@@ -143,11 +144,24 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   EXPECT_EQ(value_of(plan.processes[3], "--name"), plan.processes[3].name);
   EXPECT_EQ(plan.processes[4].arguments.front(), "serve");
   EXPECT_EQ(value_of(plan.processes[4], "--root"), options_.converter_root);
-  const std::vector<int> expected{9400, 9401, 9402, 9405, 9408};  // two ranks behind each worker
+  EXPECT_EQ(plan.api_url, "http://127.0.0.1:8000");
+  EXPECT_EQ(value_of(plan.processes[5], "--http"), "127.0.0.1:8000");
+  EXPECT_EQ(value_of(plan.processes[5], "--scheduler"), "tcp://127.0.0.1:5555");
+  EXPECT_EQ(value_of(plan.processes[5], "--model"), "opt-125m=" + options_.model);
+  const std::vector<int> expected{9400, 9401, 9402, 9405, 9408, 9409};  // two ranks behind each worker
   for (size_t i = 0; i < plan.processes.size(); ++i) {
     EXPECT_EQ(plan.processes[i].http_port, expected[i]);
     EXPECT_EQ(value_of(plan.processes[i], "--http-port"), std::to_string(expected[i]));
   }
+}
+
+TEST_F(StackPlanTest, AStackWithoutAGatewayHasNoApi) {
+  options_.no_gateway = true;
+  ASSERT_EQ(refusal(), "");
+  const StackPlan plan = plan_stack(options_, {});
+  EXPECT_EQ(plan.api_url, "");
+  EXPECT_EQ(plan.ports, (std::vector<int>{5555, 5556, 9400, 9401, 9402, 9403}));
+  for (const PlannedProcess& planned : plan.processes) EXPECT_NE(planned.program, "optserve-gateway");
 }
 
 TEST_F(StackPlanTest, AVolatileStackHasNoJournal) {

@@ -75,6 +75,7 @@ void record(const StackFolder& folder, const StackOptions& options, const StackP
   state.model = options.name;
   state.client_endpoint = plan.client_endpoint;
   state.service_endpoint = plan.service_endpoint;
+  state.api_url = plan.api_url;
   state.drain_seconds = options.drain_seconds;
   for (const StackSupervisor::Member& member : supervisor.members()) {
     state.processes.push_back({member.plan.name, member.pid, member.plan.http_port, member.restarts});
