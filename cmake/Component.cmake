@@ -104,7 +104,8 @@ function(optserve_add_tests name labels sources)
     if(reduced)
       list(APPEND groups reduced)
     endif()
-    if(NOT unit IN_LIST groups)  # several systems of processes on few cores would measure each other
+    # Slow tests have the machine to themselves, and so have systems of processes that a sanitizer makes ten times slower.
+    if(slow IN_LIST groups OR (e2e IN_LIST groups AND OPTSERVE_SANITIZE))
       set_tests_properties(${test} PROPERTIES RUN_SERIAL TRUE)
     endif()
     optserve_label_test(${test} ${name} ${groups})
