@@ -20,6 +20,16 @@ Status check_model(StackOptions& options) {
   if (options.model.empty()) {
     return refuse(ErrorCode::kBadRequest, "model: expected the folder of a checkpoint written by 'optserve convert'");
   }
+  // NAME=FOLDER, as the services have it; a folder may have "=" in its own name.
+  const size_t equals = options.model.find('=');
+  if (equals != std::string::npos && !std::filesystem::exists(options.model)) {
+    const std::string name = options.model.substr(0, equals);
+    if (!options.name.empty() && options.name != name) {
+      return refuse(ErrorCode::kBadRequest, "model: has the name '" + name + "', but name is '" + options.name + "'");
+    }
+    options.name = name;
+    options.model.erase(0, equals + 1);
+  }
   const Result<checkpoint::ModelIdentity> identity = checkpoint::read_model_identity(options.model);
   if (!identity.ok()) return refuse(identity.refusal().code, "model: " + identity.refusal().message);
   const checkpoint::Manifest& manifest = identity.value().manifest;
@@ -50,7 +60,7 @@ PlannedProcess process(const StackOptions& options, std::string name, std::strin
 }  // namespace
 
 void add_options(ConfigParser& parser, StackOptions& options) {
-  parser.add("model", options.model, "Folder of a sharded checkpoint, as 'optserve convert' writes it");
+  parser.add("model", options.model, "FOLDER or NAME=FOLDER of a sharded checkpoint, as 'optserve convert' writes it");
   parser.add("name", options.name, "Name that clients use for the model; by default the name in its manifest");
   parser.add("world", options.world, "Tensor-parallel size: number of processes that share one copy of the model")
       .range(1, limits::kWorldSizeMax);

@@ -100,6 +100,15 @@ TEST_F(StackPlanTest, TheParserRefusesNumbersOutOfRangeAndUnknownWords) {
   expect("--ports", "any", "expected fixed or auto");
 }
 
+TEST_F(StackPlanTest, TheModelsNameMayStandBeforeItsFolder) {
+  options_.model = "mine=" + folder_.string();
+  EXPECT_EQ(refusal(), "");
+  EXPECT_EQ(options_.name, "mine");
+  EXPECT_EQ(options_.model, folder_.string());
+  options_.model = "other=" + folder_.string();
+  EXPECT_THAT(refusal(), HasSubstr("has the name 'other', but name is 'mine'"));
+}
+
 TEST_F(StackPlanTest, NamesTheOptionThatIsWrong) {
   const auto with = [this](auto change) {
     const StackOptions kept = options_;
