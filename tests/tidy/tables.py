@@ -22,7 +22,7 @@ HEADER_OWNERS = [
     (r'yaml-cpp/', ['libs/base/config_sources.cc']),
     (r'sqlite3\.h$', ['libs/journal/']),
     (r'openssl/', ['libs/base/sha256.cc']),
-    (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc',
+    (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_description.cc',
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/',
                    'services/converter/', 'services/cli/', 'services/gateway/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
