@@ -22,7 +22,7 @@ HEADER_OWNERS = [
     (r'yaml-cpp/', ['libs/base/config_sources.cc']),
     (r'sqlite3\.h$', ['libs/journal/']),
     (r'openssl/', ['libs/base/sha256.cc']),
-    (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_description.cc',
+    (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_',
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/',
                    'services/converter/', 'services/cli/', 'services/gateway/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
@@ -94,5 +94,6 @@ BANNED_FILE_NAMES = {'utils', 'util', 'common', 'helpers', 'helper', 'core', 'mi
 # Files that break a limit, with the reason: {path: (rule, why)}.
 EXCEPTIONS = {
     'libs/base': ('folder-size', 'small subjects that everything uses, a pair of files each'),
+    'libs/pyclient/src/optserve/_messages.py': ('file-length', 'made from docs/protocol.json (make_messages.py)'),
     'libs/tokenizer/unicode_classes.cc': ('file-length', 'a generated table (make_unicode_table.py)'),
 }
