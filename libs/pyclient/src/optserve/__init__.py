@@ -29,3 +29,8 @@ __all__ = [
     "Stream", "SystemStatus", "Timings", "TokenBias", "TokenLogprob", "Unavailable", "UnknownModel",
     "UnsupportedFormat", "UnsupportedVersion", "__version__",
 ]
+
+for _name in __all__:  # tracebacks and help() show the names that callers use
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
+del _name

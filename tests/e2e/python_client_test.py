@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""The Python client against a real local stack: the examples of docs/python.md, and streams through the death of the
+scheduler, the tokenizer and the worker.
+
+usage: python_client_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER
+"""
+
+import ast
+import asyncio
+import concurrent.futures
+import contextlib
+import inspect
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+PROGRAMS, SOURCES = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+sys.path.insert(0, str(SOURCES / "libs/pyclient/src"))
+
+import optserve  # noqa: E402: the path has to be known first
+
+LIMIT_SECONDS = 60
+PROMPTS = [f"Chapter {i}. Once" for i in range(32)]
+LONG = {"max_new_tokens": 160, "ignore_eos": True, "temperature": 0}
+
+
+def expect(condition, what):
+    if not condition:
+        sys.exit(f"FAILED: {what}")
+    print(f"ok: {what}", flush=True)
+
+
+def run(*command):
+    done = subprocess.run([PROGRAMS / command[0], *command[1:]], capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    if done.returncode != 0:
+        sys.exit(f"{command}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
+
+
+class Stack:
+    """`optserve up` with the demo model in a folder of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.run_folder = str(folder / "run")
+
+    def __enter__(self):
+        shutil.copytree(SOURCES / "deploy/demo-model", self.folder / "opt")
+        run("optserve", "convert", str(self.folder / "opt"), str(self.folder / "demo"), "--progress=false")
+        run("optserve", "up", "--model", str(self.folder / "demo"), "--name", "demo", "--dir", self.run_folder,
+            "--ports", "auto", "--converter-root", str(self.folder), "--worker-option", "threads=1")
+        return self
+
+    def __exit__(self, *_):
+        run("optserve", "down", "--now", "--dir", self.run_folder)
+
+    @property
+    def state(self):
+        return json.loads(pathlib.Path(self.run_folder, "stack.json").read_text(encoding="utf-8"))
+
+    @property
+    def endpoint(self):
+        return self.state["client_endpoint"]
+
+    def pid(self, name):
+        return next(process["pid"] for process in self.state["processes"] if process["name"] == name)
+
+    def kill(self, name):
+        """Kills the process, or the rank of a worker, and waits until the stack has another one."""
+        pid = self.pid(name)
+        if name.startswith("worker"):
+            pid = int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + LIMIT_SECONDS
+        while not name.startswith("worker") and self.pid(name) in (pid, -1):
+            if time.monotonic() > end:
+                sys.exit(f"FAILED: no other {name} within {LIMIT_SECONDS} s")
+            time.sleep(0.01)
+
+
+def run_example(code, names):
+    """What it prints. `await` may stand outside of functions, as in a notebook."""
+    printed = io.StringIO()
+    compiled = compile(code, "docs/python.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    with contextlib.redirect_stdout(printed):
+        made = eval(compiled, names)
+        if inspect.iscoroutine(made):
+            asyncio.run(made)
+    return printed.getvalue()
+
+
+def check_page(stack):
+    page = (SOURCES / "docs/python.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```\n(?:```text\n(.*?)```)?", page, flags=re.S)
+    names = {"CHECKPOINTS": str(stack.folder)}
+    for code, shown in examples:
+        printed = run_example(code.replace("tcp://127.0.0.1:5555", stack.endpoint), names)
+        if printed != shown:
+            sys.exit(f"FAILED: docs/python.md\n{code}shows\n{shown}and prints\n{printed}")
+    expect(len(examples) > 10, f"the {len(examples)} examples of docs/python.md print what they show")
+
+
+def check_results(client):
+    stream = client.stream(PROMPTS[0], **LONG)
+    text = "".join(stream)
+    expect(text == stream.text == stream.result().text == client.generate(PROMPTS[0], **LONG).text,
+           "a stream is its result, and the same as without a stream")
+    results = list(client.map(PROMPTS[:20], in_flight=7, max_new_tokens=8, temperature=0))
+    alone = [client.generate(prompt, max_new_tokens=8, temperature=0).text for prompt in PROMPTS[:20]]
+    expect([result.text for result in results] == alone, "map keeps the order of 20 prompts")
+    outcomes = list(client.map([PROMPTS[0], ""], return_errors=True, max_new_tokens=2))
+    expect([type(each) for each in outcomes] == [optserve.JobResult, optserve.BadRequest], "map tells errors in place")
+    job = client.submit("Once", max_new_tokens=1000, ignore_eos=True)
+    expect(client.cancel(job).state == optserve.JobState.CANCELLED, "a job is cancelled")
+
+
+def check_in_running_loop(endpoint):
+    async def notebook():
+        with optserve.Client(endpoint, model="demo") as client:
+            return client.generate("Once", max_new_tokens=2).succeeded
+
+    expect(asyncio.run(notebook()), "the blocking client works where a loop runs")
+    with optserve.Client(endpoint) as client:
+        pass
+    try:
+        client.status()
+        expect(False, "a closed client says so")
+    except RuntimeError as error:
+        expect("closed" in str(error), "a closed client says so")
+
+
+def read(stream):
+    """The pieces of a stream; each continues the text where the one before ended."""
+    text = b""
+    for piece in stream:
+        if piece.offset != len(text):
+            return f"a piece at {piece.offset} after {len(text)} bytes"
+        text += piece.encode()
+    return text.decode()
+
+
+def check_kills(stack, client):
+    undisturbed = [result.text for result in client.map(PROMPTS, **LONG)]
+    for names in (["scheduler"], ["tokenizer", "worker-0"]):
+        begin = time.monotonic()
+        streams = [client.stream(prompt, **LONG) for prompt in PROMPTS]
+        first = next(streams[0])
+        with concurrent.futures.ThreadPoolExecutor(len(streams)) as pool:
+            texts = [pool.submit(read, stream) for stream in streams[1:]]
+            open_streams = sum(not text.done() for text in texts)
+            for name in names:
+                stack.kill(name)
+            rest = "".join(streams[0])
+            texts = [first + rest] + [text.result(LIMIT_SECONDS) for text in texts]
+        different = sum(a != b for a, b in zip(texts, undisturbed))
+        expect(different == 0 and open_streams > 0,
+               f"{' and '.join(names)} killed while {open_streams + 1} of 32 streams were open: {different} other "
+               f"texts, each byte once ({time.monotonic() - begin:.1f} s)")
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="optserve-python-") as folder, Stack(pathlib.Path(folder)) as stack:
+        check_page(stack)
+        check_in_running_loop(stack.endpoint)
+        with optserve.Client(stack.endpoint, model="demo") as client:
+            check_results(client)
+            check_kills(stack, client)
+
+
+main()
