@@ -7,7 +7,7 @@ import unittest
 
 from optserve import _errors as e
 from optserve import _messages as m
-from optserve._choice import scheduler_order, split_endpoints, text_digest
+from optserve._choice import _mix, hash_bytes, scheduler_order, split_endpoints, text_digest
 from rig import SetRig, good_job, new_id
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -19,6 +19,17 @@ class Choice(unittest.TestCase):
         for vector in vectors["scheduler_orders"]:
             self.assertEqual(scheduler_order(vector["tenant"], vector["key"], vector["endpoints"]), vector["order"])
         self.assertGreater(len(vectors["scheduler_orders"]), 20)
+
+    def test_the_page_of_the_protocol_shows_it_step_by_step(self):
+        page = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+        job = hash_bytes(b"one", hash_bytes(b"\0", hash_bytes(b"")))
+        self.assertIn(f"`{job:#018x}`", page)
+        self.assertIn(f"`{_mix(job):#018x}`", page)
+        for i in range(3):
+            address = f"tcp://scheduler-{i}:5555"
+            hashed = hash_bytes(address.encode())
+            self.assertIn(f"| `{address}` | `{hashed:#018x}` | `{_mix(_mix(job) ^ hashed):#018x}` |", page)
+        self.assertEqual(scheduler_order("", "one", [f"tcp://scheduler-{i}:5555" for i in range(3)]), [1, 0, 2])
 
     def test_digests_are_those_of_the_protocol(self):
         protocol = json.loads((ROOT / "docs/protocol.json").read_text(encoding="utf-8"))
@@ -87,6 +98,28 @@ class SeveralSchedulers(unittest.TestCase):
         rig.pass_time(0.5)
         outcomes, = rig.submit([good_job(key=self.key_of(rig, 0))])
         self.assertEqual([outcomes[0].job], list(taken.values()))
+
+    def test_what_was_handed_over_twice_is_not_offered_to_another(self):
+        rig = SetRig(2)
+        taken = rig.accepting(1)
+        rig.pass_time(0.5)
+        done = rig.submit([good_job(key=self.key_of(rig, 0))])
+        rig.pass_time(4)  # it may have arrived twice
+        rig.answers[0] = lambda message: isinstance(message, m.Submit) and rig.receive(0, m.SubmitReply(
+            message.request, [m.SubmitOutcome(error=m.ErrorCode.BUSY)]))
+        rig.pass_time(8)
+        self.assertEqual(taken, {})
+        self.assertEqual([outcomes[0].error for outcomes in done], [m.ErrorCode.BUSY])
+
+    def test_what_could_not_be_handed_over_may_go_to_another(self):
+        rig = SetRig(2)
+        taken = rig.accepting(1)
+        rig.pass_time(0.5)
+        rig.down = {0}  # which the client does not know yet
+        done = rig.submit([good_job(key=self.key_of(rig, 0))])
+        rig.pass_time(2)
+        self.assertEqual(len(taken), 1)
+        self.assertEqual([outcomes[0].job for outcomes in done], list(taken.values()))
 
     def test_a_job_of_this_client_is_asked_for_where_it_is(self):
         rig = SetRig(3)

@@ -164,6 +164,11 @@ class Streams(unittest.TestCase):
         self.rig.receive(finished(self.job, "Once upon a time"))
         self.assertEqual(len(self.seen.ends), 1)
 
+    def test_tell_progress_when_it_changes_and_not_of_pieces_that_come_again(self):
+        for tokens, offset, text in ((1, 0, "On"), (2, 2, "ce"), (1, 0, "On"), (2, 2, "ce"), (2, 4, "")):
+            self.rig.receive(event(self.job, offset, text, tokens=tokens, state=m.JobState.RUNNING))
+        self.assertEqual([told.tokens for told in self.seen.progress], [1, 2])
+
     def test_count_bytes_and_not_characters(self):
         self.rig.receive(event(self.job, 0, "é€"))
         self.rig.receive(event(self.job, 2, "€😀"))

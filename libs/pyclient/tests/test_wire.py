@@ -42,6 +42,16 @@ class Bytes(unittest.TestCase):
             self.assertTrue(is_part(again, given), name)
         self.assertEqual(len(names), 24)
 
+    def test_the_page_of_the_protocol_shows_frames_as_they_are(self):
+        page = " ".join((ROOT / "docs/protocol.md").read_text(encoding="utf-8").split())
+        job = m.JobSpec(key="k", model="m", prompt="Hi")
+        for data in (_wire.encode(m.Ping(1)), _wire.encode_submit(7, True, [_wire.encode_struct(job)]),
+                     _wire.encode(m.SubmitReply(7, [m.SubmitOutcome("00112233445566778899aabbccddeeff")]))):
+            self.assertIn(data.hex(" "), page)
+        for text in re.findall(r"^ {4}(93(?: [0-9a-f]{2})+(?:\n {4}[0-9a-f ]+)*)$",
+                               (ROOT / "docs/protocol.md").read_text(encoding="utf-8"), flags=re.M):
+            _wire.decode(bytes.fromhex(text))
+
     def test_fields_with_their_defaults_are_not_sent(self):
         body = msgpack.unpackb(_wire.encode_struct(m.JobSpec(key="k", prompt="p")), raw=False)
         self.assertEqual(body, {"key": "k", "prompt": "p"})
