@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, Callable, List, Optional, Sequence, Union
 
 import zmq
@@ -45,8 +46,7 @@ class Engine:
         self._context = zmq.Context()
         try:
             for i, endpoint in enumerate(self._endpoints):
-                self._ports.append(Port(self._context, endpoint, lambda frame, i=i: self._on_frame(i, frame),
-                                        self._after_turn))
+                self._ports.append(Port(self._context, endpoint, partial(self._on_frame, i), self._after_turn))
         except zmq.ZMQError as error:
             self.close()
             raise ValueError(f"connect to {endpoint!r}: {error}") from None

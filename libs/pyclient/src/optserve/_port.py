@@ -4,7 +4,6 @@ does it."""
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Callable, Optional
 
 import zmq
@@ -56,17 +55,17 @@ class Port:
         socket = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS:
             socket.setsockopt(option, value)
-        if "[" in self._endpoint and re.match(r"tcp://\[", self._endpoint):
+        if self._endpoint.startswith("tcp://["):
             socket.setsockopt(zmq.IPV6, 1)
         # Keys of the connection (CURVE) are set here, before it connects.
         socket.connect(self._endpoint)
         self._socket = socket
-        self._loop.add_reader(socket.getsockopt(zmq.FD), self._read)
+        self._loop.add_reader(int(socket.getsockopt(zmq.FD)), self._read)
         self._look_soon()
 
     def close(self) -> None:
         if self._socket is not None:
-            self._loop.remove_reader(self._socket.getsockopt(zmq.FD))
+            self._loop.remove_reader(int(self._socket.getsockopt(zmq.FD)))
             self._socket.close(0)
             self._socket = None
 
@@ -81,7 +80,7 @@ class Port:
 
     def after_sends(self) -> None:
         """The descriptor of a socket tells each change once, and sending may take note of one: so look."""
-        if self._socket is not None and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if self._socket is not None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._look_soon()
 
     def _look_soon(self) -> None:

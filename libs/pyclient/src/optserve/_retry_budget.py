@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 SHARE = 0.1  # tokens for each request
 PER_SECOND = 0.2  # tokens for each second, so that a client with few requests can repeat them
 BURST = 10.0  # most tokens in the bucket, which starts full
@@ -10,7 +12,7 @@ BURST = 10.0  # most tokens in the bucket, which starts full
 class RetryBudget:
     def __init__(self) -> None:
         self._tokens = BURST
-        self._last = None
+        self._last: Optional[float] = None
 
     def _refill(self, now: float, tokens: float) -> None:
         if self._last is None:

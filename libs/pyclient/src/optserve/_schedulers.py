@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 from ._choice import endpoint_hashes, scheduler_order
@@ -101,9 +102,8 @@ class SchedulerSet:
         asked = [home] if home is not None else range(len(self.sessions))
         search.open = len(asked)
         for i in asked:
-            request = self.sessions[i].call(
-                about_job, deadline, now, lambda answer, then, i=i: self._on_found(search, i, answer, then, done),
-                lambda: bool(search.refusals))
+            request = self.sessions[i].call(about_job, deadline, now, partial(self._on_found, search, i, done),
+                                            lambda: bool(search.refusals))
             search.requests.append((i, request))
 
     def attach(self, job: str, text_offset: int, listener: Listener, deadline: float, now: float,
@@ -128,7 +128,7 @@ class SchedulerSet:
         answers: Dict[str, Any] = {self.endpoints[i]: None for i in messages}
         state = {"open": len(messages), "answered": 0}
 
-        def on_answer(endpoint: str, answer: Any) -> None:
+        def on_answer(endpoint: str, answer: Any, _: float) -> None:
             state["answered"] += not isinstance(answer, Unavailable)
             state["open"] -= 1
             answers[endpoint] = answer
@@ -136,8 +136,7 @@ class SchedulerSet:
                 done(answers)
 
         for i, message in messages.items():
-            self.sessions[i].call(message, deadline, now,
-                                  lambda answer, _, endpoint=self.endpoints[i]: on_answer(endpoint, answer),
+            self.sessions[i].call(message, deadline, now, partial(on_answer, self.endpoints[i]),
                                   lambda: state["answered"] > 0)
         if not messages:
             done(answers)
@@ -213,8 +212,8 @@ class SchedulerSet:
             self._dispatch(batch, [indices[i] for i in sorted(returned)], now)
         batch.release()
 
-    def _on_found(self, search: _Search, scheduler: int, answer: Any, now: float,
-                  done: Callable[[Any, int, float], None]) -> None:
+    def _on_found(self, search: _Search, scheduler: int, done: Callable[[Any, int, float], None], answer: Any,
+                  now: float) -> None:
         search.open -= 1
         if not isinstance(answer, (JobStatus, Error)):
             answer = DataCorrupt(f"the scheduler answered with {type(answer).__name__}")

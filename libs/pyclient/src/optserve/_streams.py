@@ -206,7 +206,7 @@ class JobStreams:
         followed.attach_request = self._next_request()
         self._attach_requests[followed.attach_request] = job
         last = min(followed.follows, key=lambda follow: follow.have)
-        digest = 0 if last.text is None else text_digest(last.text)
+        digest = 0 if last.text is None else text_digest(bytes(last.text))
         self._send(Attach(followed.attach_request, job, last.have, digest))
         followed.last_attach = now
         followed.next_attach = now + self._options.attach_again + self._options.jitter(self._options.attach_again / 4)
