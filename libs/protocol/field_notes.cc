@@ -145,6 +145,7 @@ std::vector<FieldNote> notes_of_operator_messages() {
       {"ServiceStatus.silent_ms", "since its last message"},
       {"ServiceStatus.draining", "it wants no new work"},
       {"ServiceStatus.paused", "an operator gives it no new work"},
+      {"ServiceStatus.slots", "of `capacity`, jobs that it computes at a time; the others wait with it. 0: `capacity`"},
       {"ModelStatus.name", "of the model"},
       {"ModelStatus.mode", "of its queue"},
       {"ModelStatus.queued", "jobs"},

@@ -88,9 +88,9 @@ std::string unit_of(std::string_view structure, std::string_view field) {
 }
 
 // Fields that version 0.2.0 of optserve did not have.
-const std::set<std::string_view> kAfterFirstRelease = {"SubmitOutcome.unfollowed", "Attach.text_digest",
-                                                       "JobEvent.restarted",       "SystemStatus.cancelled",
-                                                       "SystemStatus.expired",     "JobResult.prompt_ids"};
+const std::set<std::string_view> kAfterFirstRelease = {
+    "SubmitOutcome.unfollowed", "Attach.text_digest",   "JobEvent.restarted", "SystemStatus.cancelled",
+    "SystemStatus.expired",     "JobResult.prompt_ids", "Register.slots",     "ServiceStatus.slots"};
 
 class Catalogue {
  public:

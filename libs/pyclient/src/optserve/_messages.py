@@ -743,6 +743,8 @@ class ServiceStatus:
     draining: bool = False
     # paused: an operator gives it no new work
     paused: bool = False
+    # slots: of `capacity`, jobs that it computes at a time; the others wait with it. 0: `capacity`
+    slots: int = 0
 
     KIND: ClassVar[int] = 0
     IS_ARRAY: ClassVar[bool] = False
@@ -756,6 +758,7 @@ class ServiceStatus:
         ("silent_ms", "int64"),
         ("draining", "bool"),
         ("paused", "bool"),
+        ("slots", "int32"),
     )
 
 
