@@ -11,78 +11,21 @@ import concurrent.futures
 import contextlib
 import inspect
 import io
-import json
-import os
 import pathlib
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+
+from local_stack import LIMIT_SECONDS, Stack, expect
 
 PROGRAMS, SOURCES = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
 sys.path.insert(0, str(SOURCES / "libs/pyclient/src"))
 
 import optserve  # noqa: E402: the path has to be known first
 
-LIMIT_SECONDS = 60
 PROMPTS = [f"Chapter {i}. Once" for i in range(32)]
 LONG = {"max_new_tokens": 160, "ignore_eos": True, "temperature": 0}
-
-
-def expect(condition, what):
-    if not condition:
-        sys.exit(f"FAILED: {what}")
-    print(f"ok: {what}", flush=True)
-
-
-def run(*command):
-    done = subprocess.run([PROGRAMS / command[0], *command[1:]], capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    if done.returncode != 0:
-        sys.exit(f"{command}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
-
-
-class Stack:
-    """`optserve up` with the demo model in a folder of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.run_folder = str(folder / "run")
-
-    def __enter__(self):
-        shutil.copytree(SOURCES / "deploy/demo-model", self.folder / "opt")
-        run("optserve", "convert", str(self.folder / "opt"), str(self.folder / "demo"), "--progress=false")
-        run("optserve", "up", "--model", str(self.folder / "demo"), "--name", "demo", "--dir", self.run_folder,
-            "--ports", "auto", "--converter-root", str(self.folder), "--worker-option", "threads=1")
-        return self
-
-    def __exit__(self, *_):
-        run("optserve", "down", "--now", "--dir", self.run_folder)
-
-    @property
-    def state(self):
-        return json.loads(pathlib.Path(self.run_folder, "stack.json").read_text(encoding="utf-8"))
-
-    @property
-    def endpoint(self):
-        return self.state["client_endpoint"]
-
-    def pid(self, name):
-        return next(process["pid"] for process in self.state["processes"] if process["name"] == name)
-
-    def kill(self, name):
-        """Kills the process, or the rank of a worker, and waits until the stack has another one."""
-        pid = self.pid(name)
-        if name.startswith("worker"):
-            pid = int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + LIMIT_SECONDS
-        while not name.startswith("worker") and self.pid(name) in (pid, -1):
-            if time.monotonic() > end:
-                sys.exit(f"FAILED: no other {name} within {LIMIT_SECONDS} s")
-            time.sleep(0.01)
 
 
 def run_example(code, names):
@@ -166,7 +109,7 @@ def check_kills(stack, client):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="optserve-python-") as folder, Stack(pathlib.Path(folder)) as stack:
+    with tempfile.TemporaryDirectory(prefix="optserve-python-") as folder, Stack(PROGRAMS, SOURCES, pathlib.Path(folder)) as stack:
         check_page(stack)
         check_in_running_loop(stack.endpoint)
         with optserve.Client(stack.endpoint, model="demo") as client:

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""The official Python package of OpenAI, as it is, against a real local stack.
+
+usage: openai_client_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [PARAMETER_SETS [SEED]]
+"""
+
+import asyncio
+import pathlib
+import random
+import sys
+import tempfile
+
+import openai
+from local_stack import LIMIT_SECONDS, Stack, expect
+
+PROMPTS = ["Once upon a time", "The cat said: \"", "In 1812 the emperor", "naïve café – ", "a b c d e f g", "\n"]
+
+
+def client_of(stack, package_class=openai.OpenAI):
+    return package_class(base_url=stack.api_url + "/v1", api_key="unused", timeout=LIMIT_SECONDS)
+
+
+def check_models(client):
+    model = client.models.list().data[0]
+    expect(model.id == "demo" and client.models.retrieve("demo") == model, "models are listed and found")
+
+
+def check_choices(client):
+    made = client.completions.create(model="demo", prompt=PROMPTS[:2], n=2, seed=7, temperature=0.8, max_tokens=8,
+                                     echo=True, logprobs=2)
+    expect([choice.index for choice in made.choices] == [0, 1, 2, 3], "choices come prompt by prompt")
+    expect(all(choice.text.startswith(PROMPTS[choice.index // 2]) for choice in made.choices), "echo gives the prompt")
+    for scores in [choice.logprobs for choice in made.choices]:
+        sizes = {len(scores.tokens), len(scores.token_logprobs), len(scores.text_offset), len(scores.top_logprobs)}
+        expect(len(sizes) == 1 and scores.token_logprobs[0] is None, f"{sizes} log-probabilities, the first is none")
+    usage = made.usage
+    expect(usage.completion_tokens == 32 and usage.total_tokens == usage.prompt_tokens + 32, "usage counts all choices")
+    again = client.completions.create(model="demo", prompt=PROMPTS[:2], n=2, seed=7, temperature=0.8, max_tokens=8)
+    expect([c.text for c in again.choices] == [c.text[len(PROMPTS[c.index // 2]):] for c in made.choices],
+           "the same seed gives the same choices")
+
+
+def random_parameters(pick):
+    parameters = {"prompt": pick.choice(PROMPTS), "max_tokens": pick.randint(1, 24), "seed": pick.randrange(1 << 31),
+                  "temperature": pick.choice([0, 0.5, 1, 1.7])}
+    optional = {"top_p": pick.choice([0.1, 0.9, 1]), "n": pick.randint(1, 3), "echo": True,
+                "stop": pick.choice([" the", ["a", "\n"], ["zebra"]]), "presence_penalty": pick.uniform(-2, 2),
+                "frequency_penalty": pick.uniform(-2, 2), "logit_bias": {str(pick.randint(4, 500)): pick.randint(-9, 9)}}
+    extensions = {"top_k": pick.randint(1, 50), "min_p": 0.05, "repetition_penalty": 1.2, "min_tokens": 1,
+                  "ignore_eos": True, "include_stop_str_in_output": True}
+    parameters |= {name: value for name, value in optional.items() if pick.random() < 0.3}
+    extra = {name: value for name, value in extensions.items() if pick.random() < 0.2}
+    return parameters | {"model": "demo", "extra_body": extra}
+
+
+def check_streams(client, sets, seed):
+    pick = random.Random(seed)
+    tokens = 0
+    for number in range(sets):
+        parameters = random_parameters(pick)
+        whole = client.completions.create(**parameters)
+        texts, reasons = [""] * len(whole.choices), [None] * len(whole.choices)
+        for chunk in client.completions.create(**parameters, stream=True):
+            for choice in chunk.choices:
+                texts[choice.index] += choice.text
+                reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+        if texts != [c.text for c in whole.choices] or reasons != [c.finish_reason for c in whole.choices]:
+            sys.exit(f"FAILED: seed {seed}, set {number}: {parameters}\nstreamed {texts} {reasons}\nwhole {whole}")
+        tokens += whole.usage.completion_tokens
+    expect(tokens > 5 * sets, f"streamed text is unstreamed text for {sets} sets of parameters (seed {seed})")
+
+
+def check_errors(client):
+    wrong = [({"model": "no-such-model"}, openai.NotFoundError, "model"),
+             ({"max_tokens": 100_000}, openai.BadRequestError, "max_tokens"),
+             ({"temperature": -1}, openai.BadRequestError, "temperature"),
+             ({"suffix": "end"}, openai.BadRequestError, "suffix"),
+             ({"extra_body": {"temprature": 1}}, openai.BadRequestError, "temprature"),
+             ({"prompt": "word " * 2_000}, openai.BadRequestError, None)]
+    for change, kind, parameter in wrong:
+        try:
+            client.completions.create(**({"model": "demo", "prompt": "Once"} | change))
+            expect(False, f"{change} is refused")
+        except openai.APIStatusError as error:
+            expect(type(error) is kind and error.request_id and (parameter is None or error.param == parameter),
+                   f"{type(error).__name__} about {error.param}: {error.message[:90]}")
+
+
+async def check_async(stack):
+    async with client_of(stack, openai.AsyncOpenAI) as client:
+        async def stream(number):
+            pieces = await client.completions.create(model="demo", prompt=f"Number {number}", max_tokens=12,
+                                                     temperature=0, stream=True)
+            return "".join([piece.choices[0].text async for piece in pieces if piece.choices])
+
+        texts = await asyncio.gather(*[stream(number) for number in range(40)])
+        whole = await client.completions.create(model="demo", prompt=[f"Number {number}" for number in range(16)],
+                                                max_tokens=12, temperature=0)
+        expect(texts[:16] == [choice.text for choice in whole.choices], "40 streams at a time")
+
+
+def check_restart(stack, client):
+    """The gateway is killed in mid-stream: the stream ends with an error, and the next gateway serves the next request."""
+    stream = client.completions.create(model="demo", prompt="Once", max_tokens=900, stream=True,
+                                       extra_body={"ignore_eos": True})
+    next(iter(stream))
+    stack.kill("gateway")
+    try:
+        for _ in stream:
+            pass
+        expect(False, "a stream whose gateway dies ends with an error")
+    except openai.APIError as error:
+        expect(True, f"a stream whose gateway dies ends with {type(error).__name__}")
+    patient = client.with_options(max_retries=10)
+    expect(patient.completions.create(model="demo", prompt="Once", max_tokens=2).choices[0].text,
+           "the client's own retries reach the next gateway")
+
+
+def main():
+    programs, sources = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+    sets = int(sys.argv[3]) if len(sys.argv) > 3 else 60
+    seed = int(sys.argv[4]) if len(sys.argv) > 4 else random.randrange(1 << 31)
+    with tempfile.TemporaryDirectory(prefix="optserve-openai-") as folder, \
+            Stack(programs, sources, pathlib.Path(folder)) as stack, client_of(stack) as client:
+        check_models(client)
+        check_choices(client)
+        check_streams(client, sets, seed)
+        check_errors(client)
+        asyncio.run(check_async(stack))
+        check_restart(stack, client)
+
+
+main()
