@@ -39,7 +39,8 @@ bool Connection::open(evutil_socket_t fd) {
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // tokens leave one by one
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);  // a peer that lost its power is noticed
-  buffer_.reset(bufferevent_socket_new(server_.base.get(), fd, BEV_OPT_CLOSE_ON_FREE));
+  buffer_.reset(server_.tls ? server_.tls->accept(server_.base.get(), fd)
+                            : bufferevent_socket_new(server_.base.get(), fd, BEV_OPT_CLOSE_ON_FREE));
   if (!buffer_) {
     evutil_closesocket(fd);
     return false;
@@ -60,6 +61,7 @@ void Connection::on_written(bufferevent*, void* self) { static_cast<Connection*>
 
 void Connection::on_event(bufferevent*, short what, void* self) {
   auto& connection = *static_cast<Connection*>(self);
+  if ((what & BEV_EVENT_CONNECTED) != 0) return;  // the handshake of TLS is done
   if ((what & BEV_EVENT_EOF) != 0) return connection.peer_closed();
   connection.lose();
 }
@@ -290,10 +292,14 @@ void Connection::end_stream() {
 
 void Connection::abort() {
   evbuffer* output = bufferevent_get_output(buffer_.get());
-  const evutil_socket_t fd = bufferevent_getfd(buffer_.get());
+  const size_t waiting = evbuffer_get_length(output);
   bufferevent_disable(buffer_.get(), EV_READ | EV_WRITE);
-  evbuffer_unfreeze(output, 1);
-  while (evbuffer_get_length(output) > 0 && evbuffer_write(output, fd) > 0) {
+  if (server_.tls) {
+    if (waiting > 0) Tls::write_now(buffer_.get(), {reinterpret_cast<char*>(evbuffer_pullup(output, -1)), waiting});
+  } else {
+    evbuffer_unfreeze(output, 1);
+    while (evbuffer_get_length(output) > 0 && evbuffer_write(output, bufferevent_getfd(buffer_.get())) > 0) {
+    }
   }
   if (exchange_ != nullptr) exchange_->on_closed_ = nullptr;
   lose();
@@ -381,8 +387,10 @@ void Connection::probe() {
 // thrown away for a while.
 void Connection::linger() {
   if (peer_closed_) return lose();
+  if (server_.tls) Tls::announce_end(buffer_.get());
   shutdown(bufferevent_getfd(buffer_.get()), SHUT_WR);
   phase_ = Phase::kLingering;
+  if (server_.is_draining) return lose();  // a drain does not wait for peers to close
   set_timer(kLingerTime);
   read();
 }

@@ -8,7 +8,7 @@
 
 #include "http/event_handles.h"
 #include "http/exchange.h"
-#include "http/request_reader.h"
+#include "http/message/request_reader.h"
 #include "http/server.h"
 
 namespace optserve::http {

@@ -7,8 +7,8 @@
 #include <functional>
 #include <string_view>
 
-#include "http/answer.h"
-#include "http/request.h"
+#include "http/message/answer.h"
+#include "http/message/request.h"
 
 namespace optserve::http {
 

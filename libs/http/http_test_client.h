@@ -40,6 +40,7 @@ class TestClient {
       text.remove_prefix(static_cast<size_t>(sent));
     }
   }
+  int fd() const { return fd_; }
   void close_sending_side() const { shutdown(fd_, SHUT_WR); }
   void close() {
     if (fd_ >= 0) ::close(fd_);

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "http/target.h"
+#include "http/message/target.h"
 
 namespace optserve::http {
 

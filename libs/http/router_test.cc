@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "http/answer.h"
 #include "http/exchange.h"
+#include "http/message/answer.h"
 
 namespace optserve::http {
 namespace router_test {

@@ -60,6 +60,9 @@ Server::Impl::Impl(const ServerOptions& its_options, const Clock& its_clock, Ser
     : options(its_options), clock(its_clock), hooks(std::move(its_hooks)), metrics(its_options.registry) {}
 
 void Server::Impl::listen() {
+  if (!options.certificate_file.empty() || !options.key_file.empty()) {
+    tls = std::make_unique<Tls>(options.certificate_file, options.key_file);
+  }
   ListenAddress address = parse_address(options);
   if (evthread_use_pthreads() != 0) throw Error("libevent: no thread support");
   base.reset(event_base_new());

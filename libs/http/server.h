@@ -14,10 +14,10 @@
 #include <string>
 
 #include "base/clock.h"
-#include "http/answer.h"
 #include "http/exchange.h"
-#include "http/request.h"
-#include "http/request_reader.h"
+#include "http/message/answer.h"
+#include "http/message/request.h"
+#include "http/message/request_reader.h"
 #include "http/router.h"
 #include "metrics/metrics.h"
 
@@ -38,6 +38,8 @@ struct ServerLimits {
 struct ServerOptions {
   std::string address = "127.0.0.1";  // IPv4 or IPv6
   int port = 0;                       // 0: any free one
+  // TLS: files in PEM, the certificate with its chain and its key. Both empty: connections are not encrypted.
+  std::string certificate_file{}, key_file{};
   ServerLimits limits{};
   metrics::Registry* registry = nullptr;  // for counts by route and code; nullptr: nothing is counted
 };
@@ -65,8 +67,8 @@ struct ServerHooks {
 
 class Server {
  public:
-  // Listens, but answers only after start(). Throws Error naming the address if it cannot listen. The clock outlives
-  // the server.
+  // Listens, but answers only after start(). Throws Error naming the address if it cannot listen, or the file of TLS
+  // that cannot be used. The clock outlives the server.
   Server(const ServerOptions& options, const Clock& clock, ServerHooks hooks);
   ~Server();
   Server(const Server&) = delete;

@@ -15,6 +15,7 @@
 #include "http/event_handles.h"
 #include "http/server.h"
 #include "http/server_metrics.h"
+#include "http/tls.h"
 
 namespace optserve::http {
 
@@ -46,6 +47,7 @@ struct Server::Impl {
   const ServerHooks hooks;
   Router router;
   ServerMetrics metrics;
+  std::unique_ptr<Tls> tls;  // nullptr: connections are not encrypted
 
   EventPtr<event_base> base;
   EventPtr<event> stop, wake, reaper, resume;

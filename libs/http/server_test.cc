@@ -160,6 +160,15 @@ TEST_F(ServerTest, APeerThatOnlyEndsItsSendingSideGetsItsAnswer) {
   EXPECT_THAT(client.read_all(), AllOf(StartsWith("HTTP/1.1 200"), EndsWith("\r\n\r\nat last")));
 }
 
+TEST_F(ServerTest, APeerOfTheOldVersionThatEndsItsSendingSideCountsAsGone) {
+  TestClient client(server.port());
+  client.write("GET /later HTTP/1.0\r\n\r\n");
+  ExchangePtr exchange = held.get_future().get();
+  client.close_sending_side();
+  EXPECT_EQ(client.read_all(), "");
+  server.post([exchange = std::move(exchange)] { EXPECT_FALSE(exchange->is_open()); });
+}
+
 TEST_F(ServerTest, APeerThatHasGoneIsNoticedBeforeItsAnswer) {
   for (const char* version : {"1.1", "1.0"}) {
     held = {};

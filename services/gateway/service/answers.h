@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "gateway/openai/api_error.h"
-#include "http/answer.h"
-#include "http/request.h"
+#include "http/message/answer.h"
+#include "http/message/request.h"
 
 namespace optserve::gateway {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "http/headers.h"
+#include "http/message/headers.h"
 
 namespace optserve::http {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "http/request_reader.h"
+#include "http/message/request_reader.h"
 
 namespace {
 

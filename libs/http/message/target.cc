@@ -1,8 +1,8 @@
-#include "http/target.h"
+#include "http/message/target.h"
 
 #include <algorithm>
 
-#include "http/headers.h"
+#include "http/message/headers.h"
 
 namespace optserve::http {
 namespace {

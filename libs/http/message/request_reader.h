@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "http/chunked_body.h"
-#include "http/request.h"
+#include "http/message/chunked_body.h"
+#include "http/message/request.h"
 
 namespace optserve::http {
 

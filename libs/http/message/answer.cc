@@ -1,4 +1,4 @@
-#include "http/answer.h"
+#include "http/message/answer.h"
 
 #include <algorithm>
 #include <array>

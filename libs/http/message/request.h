@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "http/headers.h"
-#include "http/target.h"
+#include "http/message/headers.h"
+#include "http/message/target.h"
 
 namespace optserve::http {
 

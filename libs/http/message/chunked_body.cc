@@ -1,4 +1,4 @@
-#include "http/chunked_body.h"
+#include "http/message/chunked_body.h"
 
 #include <algorithm>
 

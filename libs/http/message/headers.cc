@@ -1,4 +1,4 @@
-#include "http/headers.h"
+#include "http/message/headers.h"
 
 #include <algorithm>
 
