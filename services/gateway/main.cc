@@ -1,6 +1,8 @@
 // optserve-gateway: the HTTP API in front of the schedulers.
 #include <poll.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -30,12 +32,25 @@ std::unique_ptr<gateway::Models> load_models(const gateway::GatewayOptions& opti
   return std::make_unique<gateway::Models>(std::move(models), clock.wall_ms() / 1'000);
 }
 
+// Each connection needs a descriptor, and the usual limit is 1,024 until a process raises it.
+void raise_descriptor_limit(int64_t connections_max) {
+  constexpr rlim_t kOthers = 256;  // files, schedulers, health endpoints
+  const rlim_t wanted = static_cast<rlim_t>(connections_max) + kOthers;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted) {
+    log_warn("few_descriptors", {{"open_files_max", limit.rlim_cur}, {"wanted", wanted}});
+  }
+}
+
 void wait_for_signal() {
   pollfd signal{shutdown_fd(), POLLIN, 0};
   while (!shutdown_requested()) poll(&signal, 1, -1);
 }
 
 void run(const gateway::GatewayOptions& options) {
+  raise_descriptor_limit(options.connections_max);
   metrics::Registry registry;
   const SystemClock clock;
   metrics::Health health(clock);

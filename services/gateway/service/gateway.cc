@@ -25,7 +25,14 @@ using ExchangePtr = std::shared_ptr<http::Exchange>;
 http::ServerOptions server_options(const GatewayOptions& options, metrics::Registry* registry) {
   Result<ListenAddress> where = parse_listen_address(options.http);
   if (!where.ok()) throw ConfigurationError(where.refusal().message);
-  http::ServerOptions server{.address = where.value().address, .port = where.value().port, .registry = registry};
+  if (options.tls_certificate.empty() != options.tls_key.empty()) {
+    throw ConfigurationError("expected both tls-certificate and tls-key, or none of them");
+  }
+  http::ServerOptions server{.address = where.value().address,
+                             .port = where.value().port,
+                             .certificate_file = options.tls_certificate,
+                             .key_file = options.tls_key,
+                             .registry = registry};
   server.limits.connections_max = static_cast<size_t>(options.connections_max);
   return server;
 }

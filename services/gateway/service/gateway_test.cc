@@ -54,12 +54,12 @@ class GatewayTest : public ::testing::Test {
     return client.list(filter, 100).at(0).answer.value().jobs.size();
   }
   bool wait_for(const std::function<bool()>& condition) const {
-    const Instant until = clock.now() + seconds(8);
-    while (!condition() && clock.now() < until) std::this_thread::sleep_for(milliseconds(2));
+    const Instant until = SystemClock().now() + seconds(8);
+    while (!condition() && SystemClock().now() < until) std::this_thread::sleep_for(milliseconds(2));
     return condition();
   }
 
-  const SystemClock clock;
+  FakeClock clock;
   metrics::Registry registry;
   metrics::Health health{clock};
   FakeScheduler::Faults faults;
@@ -126,6 +126,16 @@ TEST_F(GatewayTest, APeerThatLeavesCancelsItsJobs) {
   }
 }
 
+TEST_F(GatewayTest, ASilentStreamIsKeptAlive) {
+  faults.stalled = true;
+  TestClient client(gateway->port());
+  client.write(post("/v1/completions", kBody + R"(,"stream":true})"));
+  client.read_until("\r\n\r\n");
+  clock.advance(seconds(15));
+  EXPECT_EQ(client.read_until("\r\n: keep-alive\n\n"), "e\r\n: keep-alive\n\n");
+  EXPECT_EQ(running(), 1u);
+}
+
 TEST_F(GatewayTest, AJobInTheBackgroundGoesOnAlone) {
   faults.stalled = true;
   const std::string answer = ask(post("/v1/completions", kBody + R"(,"background":true})"));
@@ -171,8 +181,7 @@ TEST_F(GatewayTest, ADrainLetsAnswersEndAndRefusesTheRest) {
   stays.write(post("/v1/completions", kBody + "}"));
   ASSERT_TRUE(wait_for([&] { return running() == 2; }));
   ends.read_until("\r\n\r\n");
-  bool is_forced = false;
-  gateway->drain(milliseconds(200), [&] { return is_forced; });
+  gateway->drain(seconds(1'000), [] { return true; });  // as after a second signal
   EXPECT_THAT(ends.read_all(), AllOf(HasSubstr("\"error\""), HasSubstr("data: [DONE]\n\n"), EndsWith("0\r\n\r\n")));
   EXPECT_THAT(stays.read_all(), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("\r\nRetry-After: ")));
   EXPECT_EQ(running(), 0u);

@@ -11,6 +11,9 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
            "Client endpoint of a scheduler; repeatable: jobs are shared among all of them")
       .separated_by_commas();
   parser.add("http", options.http, "ADDRESS:PORT on which the API is served");
+  parser.add("tls-certificate", options.tls_certificate,
+             "File in PEM with a certificate and its chain: the API is served over TLS. Read at the start");
+  parser.add("tls-key", options.tls_key, "File in PEM with the key of the certificate");
   parser
       .add("cors-origin", options.cors_origins,
            "Origin of web pages that may use this API, or *; repeatable. None: browsers refuse it to other pages")

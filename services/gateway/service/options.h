@@ -15,6 +15,7 @@ struct GatewayOptions {
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5555"};
   std::string http = "127.0.0.1:8000";
   std::vector<std::string> models;        // NAME=FOLDER of a sharded checkpoint
+  std::string tls_certificate, tls_key;   // files in PEM; empty: no TLS
   std::vector<std::string> cors_origins;  // "https://example.org", or "*"
   int64_t connections_max = 4'000;
   int64_t drain_ms = 30'000;
