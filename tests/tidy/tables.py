@@ -23,7 +23,7 @@ HEADER_OWNERS = [
     (r'sqlite3\.h$', ['libs/journal/']),
     (r'openssl/', ['libs/base/sha256.cc', 'libs/http/tls.cc']),
     (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_',
-                   'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/',
+                   'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'libs/job_json/',
                    'services/converter/', 'services/cli/', 'services/gateway/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
     (r'^isa-l/', ['libs/checkpoint/torch/crc32.cc']),

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "cli/text/result_text.h"
 #include "cli/text/text_table.h"
+#include "job_json/job_json.h"
 
 namespace optserve::cli {
 namespace {
@@ -19,20 +20,6 @@ std::string name_or_dash(const std::string& name) { return name.empty() ? "-" : 
 std::string progress_text(int64_t done, int64_t total) {
   if (total > 0) return std::to_string(done) + "/" + std::to_string(total);
   return done > 0 ? std::to_string(done) : "-";
-}
-
-ordered_json summary_json(const JobSummary& job) {
-  return {{"job", job.job.hex()},
-          {"key", job.key},
-          {"tenant", job.tenant},
-          {"group", job.group},
-          {"model", job.model},
-          {"state", protocol::job_state_name(job.state)},
-          {"attempts", job.attempts},
-          {"progress_done", job.progress_done},
-          {"progress_total", job.progress_total},
-          {"accepted_ms", job.accepted_wall_ms},
-          {"message", job.message}};
 }
 
 std::string fact(const char* name, const std::string& value) {
@@ -90,7 +77,7 @@ JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, 
 
 std::string listing_json(const JobListing& listing) {
   ordered_json jobs = ordered_json::array();
-  for (const JobSummary& job : listing.jobs) jobs.push_back(summary_json(job));
+  for (const JobSummary& job : listing.jobs) jobs.push_back(job_json::summary_json(job));
   return json_line({{"jobs", std::move(jobs)}, {"more", listing.more}});
 }
 
@@ -133,10 +120,7 @@ std::string job_text(const JobResult& result, const std::optional<JobSummary>& s
 }
 
 std::string job_json(const JobResult& result, const std::optional<JobSummary>& summary) {
-  ordered_json root = ordered_json::parse(result_json(result));
-  root["model"] = summary ? ordered_json(summary->model) : ordered_json();
-  root["accepted_ms"] = summary ? ordered_json(summary->accepted_wall_ms) : ordered_json();
-  return json_line(root);
+  return json_line(job_json::job_json(result, summary));
 }
 
 std::string group_text(const std::string& name, const protocol::GroupStatus& group) {
@@ -146,14 +130,7 @@ std::string group_text(const std::string& name, const protocol::GroupStatus& gro
 }
 
 std::string group_json(const std::string& tenant, const std::string& name, const protocol::GroupStatus& group) {
-  return json_line({{"tenant", tenant},
-                    {"group", name},
-                    {"open", group.open},
-                    {"succeeded", group.succeeded},
-                    {"failed", group.failed},
-                    {"cancelled", group.cancelled},
-                    {"expired", group.expired},
-                    {"dead", group.dead}});
+  return json_line(job_json::group_json(tenant, name, group));
 }
 
 }  // namespace optserve::cli

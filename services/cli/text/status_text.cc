@@ -4,62 +4,15 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/text/text_table.h"
+#include "job_json/job_json.h"
 
 namespace optserve::cli {
 namespace {
 
-using nlohmann::ordered_json;
 using protocol::ModelStatus;
 using protocol::QueueMode;
 using protocol::ServiceStatus;
 using protocol::SystemStatus;
-
-ordered_json services_json(const SystemStatus& status) {
-  ordered_json services = ordered_json::array();
-  for (const ServiceStatus& service : status.services) {
-    services.push_back({{"kind", service.kind},
-                        {"instance", service.instance},
-                        {"name", service.name},
-                        {"models", service.models},
-                        {"running", service.running},
-                        {"capacity", service.capacity},
-                        {"slots", service.slots > 0 ? service.slots : service.capacity},
-                        {"silent_ms", service.silent_ms},
-                        {"draining", service.draining},
-                        {"paused", service.paused}});
-  }
-  return services;
-}
-
-ordered_json models_json(const SystemStatus& status) {
-  ordered_json models = ordered_json::array();
-  for (const ModelStatus& model : status.models) {
-    models.push_back({{"name", model.name},
-                      {"mode", protocol::queue_mode_name(model.mode)},
-                      {"queued", model.queued},
-                      {"running", model.running},
-                      {"tokens_per_second", model.tokens_per_second},
-                      {"eta_ms", model.eta_ms}});
-  }
-  return models;
-}
-
-ordered_json scheduler_json(const client::SchedulerAnswer<SystemStatus>& scheduler) {
-  if (!scheduler.answer.ok()) {
-    const Refusal& refusal = scheduler.answer.refusal();
-    return {{"endpoint", scheduler.endpoint},
-            {"error", std::string(error_code_name(refusal.code))},
-            {"message", refusal.message}};
-  }
-  const SystemStatus& status = scheduler.answer.value();
-  return {{"endpoint", scheduler.endpoint}, {"term", status.term},
-          {"durable", status.durable},      {"read_only", status.read_only},
-          {"draining", status.draining},    {"mode", protocol::queue_mode_name(status.mode)},
-          {"queued", status.queued},        {"running", status.running},
-          {"finished", status.finished},    {"failed", status.failed},
-          {"cancelled", status.cancelled},  {"expired", status.expired},
-          {"models", models_json(status)},  {"services", services_json(status)}};
-}
 
 std::string joined(const std::vector<std::string>& items) {
   std::string text;
@@ -119,9 +72,7 @@ std::string scheduler_text(const client::SchedulerAnswer<SystemStatus>& schedule
 }  // namespace
 
 std::string status_json(const client::Answers<SystemStatus>& answers) {
-  ordered_json schedulers = ordered_json::array();
-  for (const auto& scheduler : answers) schedulers.push_back(scheduler_json(scheduler));
-  return json_line({{"schedulers", std::move(schedulers)}});
+  return json_line(job_json::status_json(answers));
 }
 
 std::string status_table(const client::Answers<SystemStatus>& answers) {

@@ -4,6 +4,8 @@
 #include <array>
 #include <ctime>
 
+#include "job_json/job_json.h"
+
 namespace optserve::cli {
 
 std::string text_table(const std::vector<TextRow>& rows) {
@@ -20,9 +22,7 @@ std::string text_table(const std::vector<TextRow>& rows) {
   return text;
 }
 
-std::string json_line(const nlohmann::ordered_json& value) {
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
+std::string json_line(const nlohmann::ordered_json& value) { return job_json::json_text(value) + "\n"; }
 
 std::string duration_text(int64_t ms) {
   constexpr int64_t kSecond = 1'000, kMinute = 60 * kSecond, kHour = 60 * kMinute;

@@ -5,12 +5,11 @@
 #include <string>
 #include <string_view>
 
+#include "job_json/job_json.h"
+
 namespace optserve::gateway {
 
-// One line without a line feed; bytes that are not UTF-8 are replaced.
-inline std::string json_text(const nlohmann::ordered_json& value) {
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
+using job_json::json_text;
 inline std::string json_string(std::string_view text) { return json_text(nlohmann::ordered_json(text)); }
 
 // A log-probability as a number: minus infinity, which JSON does not have, is -9999 as in vLLM.
