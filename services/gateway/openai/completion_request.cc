@@ -24,13 +24,8 @@ constexpr size_t kChoicesPerRequestMax = 1'024;
 constexpr size_t kLogprobsPerRequestMax = 1'000'000;
 constexpr size_t kKeyBytesMax = limits::kKeyBytesMax - 16;  // jobs append their numbers
 
-// The field of the request that a refusal of a job begins with, and the message with its name.
-ApiError error_of_job(const Refusal& refusal, const Model& model) {
-  if (refusal.code != ErrorCode::kBadRequest) return error_of(refusal, 0, model.context);
-  const std::string field = refusal.message.substr(0, refusal.message.find_first_of(" :"));
-  const std::string name(request_name_of(field));
-  const bool is_known = std::ranges::find(completion_fields(), name, &FieldInfo::name) != completion_fields().end();
-  return invalid_value(is_known ? name : "", name + refusal.message.substr(field.size()));
+ApiError refused_job(const Refusal& refusal, const Model& model) {
+  return error_of_job(refusal, completion_fields(), request_name_of, model.context);
 }
 
 class CompletionReader {
@@ -90,10 +85,7 @@ class CompletionReader {
   void read_rules(sampling::TokenRules& rules) const {
     rules.allowed_ids = get("allowed_token_ids", std::vector<TokenId>{});
     rules.stop_ids = get("stop_token_ids", std::vector<TokenId>{});
-    if (!has_field(body_, "logit_bias")) return;
-    for (const auto& [id, bias] : body_.at("logit_bias").items()) {
-      rules.logit_bias.push_back({static_cast<TokenId>(std::stol(id)), bias.get<float>()});
-    }
+    rules.logit_bias = read_biases(body_, "logit_bias");
   }
 
   MaybeError read_job() {
@@ -206,12 +198,12 @@ class CompletionReader {
 
   MaybeError check_jobs() const {
     if (Status rules = sampling::validate(request_.job.rules, request_.model.vocab); !rules.ok()) {
-      return error_of_job(rules.refusal(), request_.model);
+      return refused_job(rules.refusal(), request_.model);
     }
     for (const Prompt& prompt : request_.prompts) {
       JobSpec job = request_.job_of(prompt);
       if (job.key.empty()) job.key = "chosen-by-the-client";
-      if (Status status = protocol::validate(job); !status.ok()) return error_of_job(status.refusal(), request_.model);
+      if (Status status = protocol::validate(job); !status.ok()) return refused_job(status.refusal(), request_.model);
     }
     return std::nullopt;
   }

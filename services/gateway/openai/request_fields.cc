@@ -35,6 +35,8 @@ std::string kind_text(FieldKind kind) {
       return "a list of strings";
     case FieldKind::kIdList:
       return "a list of token ids";
+    case FieldKind::kIdLists:
+      return "a list of lists of token ids";
     case FieldKind::kBiases:
       return "an object of token ids and biases";
     case FieldKind::kPrompt:
@@ -91,6 +93,16 @@ std::optional<ApiError> check_ids(const std::string& name, const json& value) {
   return std::nullopt;
 }
 
+// Each list has at least `least` ids.
+std::optional<ApiError> check_id_lists(const std::string& name, const json& value, size_t least) {
+  for (size_t i = 0; i < value.size(); ++i) {
+    const std::string item = name + "[" + std::to_string(i) + "]";
+    if (!value[i].is_array() || value[i].size() < least) return wrong_type(item, value[i], "a list of token ids");
+    if (auto error = check_ids(item, value[i])) return error;
+  }
+  return std::nullopt;
+}
+
 std::optional<ApiError> check_biases(const std::string& name, const json& value) {
   for (const auto& [key, bias] : value.items()) {
     const bool is_id = !key.empty() && key.size() <= 7 && key.find_first_not_of("0123456789") == std::string::npos;
@@ -106,15 +118,10 @@ std::optional<ApiError> check_prompt(const std::string& name, const json& value)
   if (value.is_string()) return std::nullopt;
   if (!value.is_array() || value.empty()) return wrong_type(name, value, kind_text(FieldKind::kPrompt));
   if (value.front().is_number()) return check_ids(name, value);
-  const bool are_strings = value.front().is_string();
+  if (!value.front().is_string()) return check_id_lists(name, value, 1);
   for (size_t i = 0; i < value.size(); ++i) {
-    const std::string item = name + "[" + std::to_string(i) + "]";
-    if (are_strings) {
-      if (!value[i].is_string()) return wrong_type(item, value[i], "a string like the first one");
-      continue;
-    }
-    if (!value[i].is_array() || value[i].empty()) return wrong_type(item, value[i], "a list of token ids");
-    if (auto error = check_ids(item, value[i])) return error;
+    if (value[i].is_string()) continue;
+    return wrong_type(name + "[" + std::to_string(i) + "]", value[i], "a string like the first one");
   }
   return std::nullopt;
 }
@@ -155,6 +162,9 @@ std::optional<ApiError> check_value(const FieldInfo& field, const std::string& n
     case FieldKind::kIdList:
       if (auto error = expect(value.is_array())) return error;
       return check_ids(name, value);
+    case FieldKind::kIdLists:
+      if (auto error = expect(value.is_array())) return error;
+      return check_id_lists(name, value, 0);
     case FieldKind::kBiases:
       if (auto error = expect(value.is_object())) return error;
       return check_biases(name, value);
@@ -221,6 +231,26 @@ std::optional<ApiError> check_fields(const json& object, const FieldTable& table
   return std::nullopt;
 }
 
+ApiError error_of_job(const Refusal& refusal, const FieldTable& table,
+                      std::string_view (*name_in_table)(std::string_view), int32_t context) {
+  ApiError error = error_of(refusal, 0, context);
+  const std::string field = refusal.message.substr(0, refusal.message.find_first_of(" :"));
+  const std::string name(name_in_table(field));
+  if (std::ranges::find(table, name, &FieldInfo::name) == table.end()) return error;
+  error.param = name;
+  if (refusal.code == ErrorCode::kBadRequest) error.message = name + refusal.message.substr(field.size());
+  return error;
+}
+
+std::vector<sampling::TokenBias> read_biases(const json& object, std::string_view name) {
+  std::vector<sampling::TokenBias> biases;
+  if (!has_field(object, name)) return biases;
+  for (const auto& [id, bias] : object.find(name)->items()) {
+    biases.push_back({static_cast<TokenId>(std::stol(id)), bias.get<float>()});
+  }
+  return biases;
+}
+
 std::vector<std::string> read_strings(const json& object, std::string_view name) {
   if (!has_field(object, name)) return {};
   const json& value = *object.find(name);
@@ -268,6 +298,9 @@ ordered_json field_schema(const FieldInfo& field) {
       break;
     case FieldKind::kIdList:
       schema = list_of(id_schema);
+      break;
+    case FieldKind::kIdLists:
+      schema = list_of(list_of(id_schema));
       break;
     case FieldKind::kBiases:
       schema["type"] = "object";

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "gateway/openai/api_error.h"
+#include "sampling/token_rules.h"
 
 namespace optserve::gateway {
 
@@ -22,11 +23,12 @@ enum class FieldKind : uint8_t {
   kString,        // min to max are its bytes
   kStringOrList,  // a string, or a list of them
   kStringList,
-  kIdList,  // token ids
-  kBiases,  // {"50118": -5}: token ids as keys
-  kPrompt,  // a string, a list of strings, a list of ids, or a list of such lists
-  kObject,  // with fields of its own
-  kAny,     // of an ignored or refused field
+  kIdList,   // token ids
+  kIdLists,  // lists of token ids
+  kBiases,   // {"50118": -5}: token ids as keys
+  kPrompt,   // a string, a list of strings, a list of ids, or a list of such lists
+  kObject,   // with fields of its own
+  kAny,      // of an ignored or refused field
 };
 
 enum class FieldUse : uint8_t {
@@ -58,6 +60,11 @@ Parsed<nlohmann::json> parse_body(std::string_view body);
 std::optional<ApiError> check_fields(const nlohmann::json& object, const FieldTable& table,
                                      const std::string& prefix = "");
 
+// What protocol::validate refuses, whose message begins with the name of a field of JobSpec: with the name that the
+// field has in the table, which `name_in_table` gives. `context` as for error_of().
+ApiError error_of_job(const Refusal& refusal, const FieldTable& table,
+                      std::string_view (*name_in_table)(std::string_view job_field), int32_t context);
+
 // Reading a checked body.
 inline bool has_field(const nlohmann::json& object, std::string_view name) {
   const auto found = object.find(name);
@@ -69,6 +76,8 @@ std::optional<T> find_field(const nlohmann::json& object, std::string_view name)
   if (found == object.end() || found->is_null()) return std::nullopt;
   return found->template get<T>();
 }
+// Biases of a checked FieldKind::kBiases, in the order of their keys.
+std::vector<sampling::TokenBias> read_biases(const nlohmann::json& object, std::string_view name);
 // A string as a list of one.
 std::vector<std::string> read_strings(const nlohmann::json& object, std::string_view name);
 
