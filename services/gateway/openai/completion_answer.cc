@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "client/choices.h"
-#include "gateway/openai/completion_choice.h"
 #include "gateway/openai/json_text.h"
 
 namespace optserve::gateway {
@@ -52,35 +51,54 @@ std::vector<const JobResult*> CompletionAnswer::best_of_prompt(size_t prompt) co
   return results;
 }
 
-std::string CompletionAnswer::body() const {
+std::vector<CompletionAnswer::Choice> CompletionAnswer::choices() const {
   check(!error(), "all jobs succeeded");
-  ordered_json choices = ordered_json::array();
-  int64_t prompt_tokens = 0, completion_tokens = 0;
+  std::vector<Choice> choices;
   for (size_t prompt = 0; prompt < request_->prompts.size(); ++prompt) {
-    int index = static_cast<int>(prompt) * request_->n;
-    const std::vector<const JobResult*> results = best_of_prompt(prompt);
-    prompt_tokens += results.front()->prompt_tokens;
-    for (const JobResult* result : results) {
+    const std::string echo = request_->echo ? request_->prompts[prompt].text : "";
+    for (const JobResult* result : best_of_prompt(prompt)) {
       for (int i = 0; i < count_outputs(*request_, *result); ++i) {
         const Output output = output_of(*request_, *result, i);
-        ordered_json choice{
-            {"index", index++},
-            {"text", (request_->echo ? request_->prompts[prompt].text : "") + std::string(output.text)}};
-        choice.update(choice_facts(*request_, prompt, *result, output));
-        choices.push_back(std::move(choice));
-        if (request_->is_shared()) completion_tokens += static_cast<int64_t>(output.ids.size());
+        choices.push_back({prompt, result, output, echo + std::string(output.text)});
       }
     }
   }
-  if (!request_->is_shared()) {
-    for (const auto& result : results_) completion_tokens += static_cast<int64_t>(result->ids.size());
+  return choices;
+}
+
+// Prompts count once, and outputs that were computed, also those that best_of leaves out.
+CompletionAnswer::Usage CompletionAnswer::usage() const {
+  Usage usage;
+  const auto per_prompt = static_cast<size_t>(request_->jobs_per_prompt());
+  for (size_t job = 0; job < results_.size(); ++job) {
+    const JobResult& result = *results_[job];
+    if (job % per_prompt == 0) usage.prompt_tokens += result.prompt_tokens;
+    for (int i = 0; i < count_outputs(*request_, result); ++i) {
+      usage.completion_tokens += static_cast<int64_t>(output_of(*request_, result, i).ids.size());
+    }
   }
+  return usage;
+}
+
+std::string CompletionAnswer::body() const {
+  ordered_json choices = ordered_json::array();
+  // Choices of a prompt are at its index times n, whether a beam search has found as many or not.
+  int index = 0;
+  size_t last_prompt = 0;
+  for (const Choice& choice : this->choices()) {
+    if (choice.prompt != last_prompt) index = static_cast<int>(choice.prompt) * request_->n;
+    last_prompt = choice.prompt;
+    ordered_json object{{"index", index++}, {"text", choice.text}};
+    object.update(choice_facts(*request_, choice.prompt, *choice.result, choice.output));
+    choices.push_back(std::move(object));
+  }
+  const Usage used = usage();
   ordered_json body{{"id", request_->id},
                     {"object", "text_completion"},
                     {"created", request_->created},
                     {"model", request_->model.name},
                     {"choices", std::move(choices)},
-                    {"usage", usage_json(prompt_tokens, completion_tokens)}};
+                    {"usage", usage_json(used.prompt_tokens, used.completion_tokens)}};
   if (!request_->model.fingerprint.empty()) body["system_fingerprint"] = request_->model.fingerprint;
   if (request_->return_metrics && results_.size() == 1) body["metrics"] = metrics_json(*results_.front());
   return json_text(body);

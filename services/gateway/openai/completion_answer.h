@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "gateway/openai/completion_choice.h"
 #include "gateway/openai/completion_request.h"
 #include "protocol/client_messages.h"
 
@@ -23,6 +24,19 @@ class CompletionAnswer {
   std::optional<ApiError> error() const;
   // Needs all results, and no error().
   std::string body() const;
+
+  // The same for answers of other forms.
+  struct Choice {
+    size_t prompt;
+    const protocol::JobResult* result;
+    Output output;
+    std::string text;  // with the prompt, if `echo` asks for it
+  };
+  std::vector<Choice> choices() const;
+  struct Usage {
+    int64_t prompt_tokens = 0, completion_tokens = 0;
+  };
+  Usage usage() const;
 
  private:
   // Those that become choices, in their order.
