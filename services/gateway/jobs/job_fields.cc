@@ -29,6 +29,7 @@ constexpr std::array kMeanings = {
     Meaning{"model", "Name of the model; may be left out where only one is served"},
     Meaning{"prompt", "The text; or `prompt_ids`"},
     Meaning{"prompt_ids", "The prompt as ids, the leading `</s>` (2) included"},
+    Meaning{"profile", "Whose order and formulas sampling follows: default, fastertransformer or metaseq"},
     Meaning{"max_new_tokens", "Most tokens of output; 0 with `prompt_logprobs` only scores the prompt", 0,
             limits::kContextTokensMax},
     Meaning{"stop", "Up to 4 texts of 1 to 64 bytes; each ends the output"},

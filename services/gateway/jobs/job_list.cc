@@ -9,7 +9,6 @@
 #include "base/hex.h"
 #include "base/input_check.h"
 #include "base/limits.h"
-#include "gateway/openai/request_fields.h"
 #include "job_json/job_json.h"
 
 namespace optserve::gateway {
@@ -149,14 +148,18 @@ std::string list_body(const JobQuery& query, const client::Answers<protocol::Job
                               {"unanswered", std::move(unanswered)}});
 }
 
-Parsed<QueueControl> parse_queue_control(std::string_view body) {
+const FieldTable& queue_control_fields() {
   static const FieldTable kTable{
       {.name = "action", .kind = FieldKind::kString, .help = "pause, drain or resume", .required = true},
       {.name = "model", .kind = FieldKind::kString, .help = "The queue of this model alone"},
       {.name = "service", .kind = FieldKind::kString, .help = "This service alone: its name or instance"}};
+  return kTable;
+}
+
+Parsed<QueueControl> parse_queue_control(std::string_view body) {
   const Parsed<nlohmann::json> parsed = parse_body(body);
   if (!parsed.ok()) return parsed.error();
-  if (auto error = check_fields(parsed.value(), kTable)) return *error;
+  if (auto error = check_fields(parsed.value(), queue_control_fields())) return *error;
   const auto text = [&](std::string_view name) { return find_field<std::string>(parsed.value(), name).value_or(""); };
   const std::string action = text("action");
   if (const Status status = check_choice("action", action, {"pause", "drain", "resume"}); !status.ok()) {

@@ -8,6 +8,7 @@
 
 #include "client/client.h"
 #include "gateway/openai/api_error.h"
+#include "gateway/openai/request_fields.h"
 #include "protocol/operator_messages.h"
 
 namespace optserve::gateway {
@@ -37,6 +38,7 @@ struct QueueControl {
 };
 // POST /v1/queue: {"action": "pause" | "drain" | "resume", "model": name, "service": name}; without a name the whole
 // queue is meant.
+const FieldTable& queue_control_fields();
 Parsed<QueueControl> parse_queue_control(std::string_view body);
 
 }  // namespace optserve::gateway

@@ -18,16 +18,16 @@ inline constexpr int32_t kTestContext = 64, kTestVocab = 300;
 
 // "story" has a vocabulary (tokenizer/small_vocabulary.h), 300 rows and a context of 64; "plain" is served, and nothing
 // more is known of it.
-inline Models test_models() {
+inline Models test_models(const std::string& name = "story") {
   std::vector<std::unique_ptr<model_text::ServedModel>> loaded;
   protocol::ModelInfo info;
-  info.name = "story";
+  info.name = name;
   info.manifest_digest = std::string(64, 'a');
   info.context = kTestContext;
   info.vocab = kTestVocab;
   loaded.push_back(std::make_unique<model_text::ServedModel>(std::move(info), tokenizer::story_vocabulary().make(), 2));
   Models models(std::move(loaded), 1'700'000'000);
-  models.set_served({"story", "plain"});
+  models.set_served({name, "plain"});
   return models;
 }
 

@@ -191,6 +191,19 @@ ApiError unknown_field(const std::string& key, const FieldTable& table, const st
   return error;
 }
 
+std::string rows_of(const FieldTable& table, const std::string& prefix) {
+  std::string rows;
+  for (const FieldInfo& field : table) {
+    const std::string use = field.use == FieldUse::kIgnored   ? "Ignored. "
+                            : field.use == FieldUse::kRefused ? "Not supported: "
+                                                              : "";
+    rows += "| `" + prefix + std::string(field.name) + "` | " +
+            (field.required ? "required" : std::string(field.fallback)) + " | " + field_type_text(field) + " | " + use +
+            std::string(field.help) + " |\n" + rows_of(field.members, std::string(field.name) + ".");
+  }
+  return rows;
+}
+
 }  // namespace
 
 Parsed<json> parse_body(std::string_view body) {
@@ -327,15 +340,7 @@ ordered_json field_schema(const FieldInfo& field) {
 }
 
 std::string field_rows(const FieldTable& table) {
-  std::string rows = "| field | default | value | meaning |\n|---|---|---|---|\n";
-  for (const FieldInfo& field : table) {
-    const std::string use = field.use == FieldUse::kIgnored   ? "Ignored. "
-                            : field.use == FieldUse::kRefused ? "Not supported. "
-                                                              : "";
-    rows += "| `" + std::string(field.name) + "` | " + (field.required ? "required" : std::string(field.fallback)) +
-            " | " + field_type_text(field) + " | " + use + std::string(field.help) + " |\n";
-  }
-  return rows;
+  return "| field | default | value | meaning |\n|---|---|---|---|\n" + rows_of(table, "");
 }
 
 }  // namespace optserve::gateway
