@@ -45,7 +45,8 @@ def random_parameters(pick):
                   "temperature": pick.choice([0, 0.5, 1, 1.7])}
     optional = {"top_p": pick.choice([0.1, 0.9, 1]), "n": pick.randint(1, 3), "echo": True,
                 "stop": pick.choice([" the", ["a", "\n"], ["zebra"]]), "presence_penalty": pick.uniform(-2, 2),
-                "frequency_penalty": pick.uniform(-2, 2), "logit_bias": {str(pick.randint(4, 500)): pick.randint(-9, 9)}}
+                "frequency_penalty": pick.uniform(-2, 2),
+                "logit_bias": {str(pick.randint(4, 500)): pick.randint(-9, 9)}}
     extensions = {"top_k": pick.randint(1, 50), "min_p": 0.05, "repetition_penalty": 1.2, "min_tokens": 1,
                   "ignore_eos": True, "include_stop_str_in_output": True}
     parameters |= {name: value for name, value in optional.items() if pick.random() < 0.3}
@@ -100,7 +101,7 @@ async def check_async(stack):
 
 
 def check_restart(stack, client):
-    """The gateway is killed in mid-stream: the stream ends with an error, and the next gateway serves the next request."""
+    """The gateway is killed in mid-stream: the stream ends with an error, the next gateway serves the next request."""
     stream = client.completions.create(model="demo", prompt="Once", max_tokens=900, stream=True,
                                        extra_body={"ignore_eos": True})
     next(iter(stream))

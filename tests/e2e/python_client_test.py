@@ -109,7 +109,8 @@ def check_kills(stack, client):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="optserve-python-") as folder, Stack(PROGRAMS, SOURCES, pathlib.Path(folder)) as stack:
+    with tempfile.TemporaryDirectory(prefix="optserve-python-") as folder, \
+            Stack(PROGRAMS, SOURCES, pathlib.Path(folder)) as stack:
         check_page(stack)
         check_in_running_loop(stack.endpoint)
         with optserve.Client(stack.endpoint, model="demo") as client:
