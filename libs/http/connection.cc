@@ -355,7 +355,7 @@ void Connection::flushed() {
     return;
   }
   if (phase_ != Phase::kFlushing) return;
-  if (!keeps_alive_ || server_.is_draining) return linger();
+  if (!keeps_alive_) return linger();
   is_first_ = false;
   begin_request();
   set_timer(server_.options.limits.idle_timeout);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <string_view>
@@ -33,12 +34,14 @@ class TestClient {
   TestClient(const TestClient&) = delete;
   TestClient& operator=(const TestClient&) = delete;
 
-  void write(std::string_view text) const {
+  // False if the server takes no more.
+  bool write(std::string_view text) const {
     while (!text.empty()) {
       const ssize_t sent = send(fd_, text.data(), text.size(), MSG_NOSIGNAL);
-      if (sent <= 0) return;
+      if (sent <= 0) return false;
       text.remove_prefix(static_cast<size_t>(sent));
     }
+    return true;
   }
   int fd() const { return fd_; }
   void close_sending_side() const { shutdown(fd_, SHUT_WR); }
@@ -52,6 +55,13 @@ class TestClient {
     while (receive()) {
     }
     return std::exchange(bytes_, {}) + ending_;
+  }
+  // At most so many bytes at once, as a slow reader takes them.
+  std::string read_some(size_t bytes) const {
+    std::string text(bytes, '\0');
+    const ssize_t got = recv(fd_, text.data(), bytes, 0);
+    text.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    return text;
   }
   // Up to and including `mark`; less if the connection ends before.
   std::string read_until(std::string_view mark) {

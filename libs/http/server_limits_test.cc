@@ -51,12 +51,14 @@ TEST_F(ServerLimitsTest, EachRouteLimitsItsBodies) {
   EXPECT_THAT(ask("POST /small" + head + "Expect: 100-continue\r\nContent-Length: 11\r\n\r\n"),
               StartsWith("HTTP/1.1 413"));
   EXPECT_THAT(ask("POST /small" + head + "Transfer-Encoding: chunked\r\n\r\nb\r\n"), StartsWith("HTTP/1.1 413"));
-  // The peer is still sending when it is refused: it gets the answer all the same.
+  // A peer that is still sending when it is refused can go on, and gets its answer: it is not reset.
   const std::string much(8 << 20, 'x');
-  EXPECT_THAT(ask("POST /small" + head + "Content-Length: " + std::to_string(much.size()) + "\r\n\r\n" + much),
-              AllOf(StartsWith("HTTP/1.1 413"), testing::Not(HasSubstr("(reset)"))));
-  EXPECT_THAT(ask("POST /nothing" + head + "Content-Length: " + std::to_string(much.size()) + "\r\n\r\n" + much),
-              AllOf(StartsWith("HTTP/1.1 404"), testing::Not(HasSubstr("(reset)"))));
+  for (const std::string path : {"/small", "/nothing"}) {
+    TestClient client(server->port());
+    EXPECT_TRUE(
+        client.write("POST " + path + head + "Content-Length: " + std::to_string(much.size()) + "\r\n\r\n" + much));
+    EXPECT_THAT(client.read_all(), StartsWith(path == "/small" ? "HTTP/1.1 413" : "HTTP/1.1 404"));
+  }
 }
 
 TEST_F(ServerLimitsTest, HeadsAreLimited) {
@@ -105,8 +107,11 @@ TEST_F(ServerLimitsTest, AnAnswerHasToBeReadInItsTime) {
   start({.answer_timeout = milliseconds(200)});
   TestClient slow(server->port(), 4'096);
   slow.write("GET /much HTTP/1.1\r\nHost: x\r\n\r\n");
-  std::this_thread::sleep_for(milliseconds(400));
-  EXPECT_LT(slow.read_all().size(), 60u << 20);
+  for (int i = 0; i < 40; ++i) {  // it goes on all the time, but slowly
+    slow.read_some(64 << 10);
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  EXPECT_LT(slow.read_all().size(), 50u << 20);
 }
 
 TEST_F(ServerLimitsTest, FurtherConnectionsWaitForTheirTurn) {
