@@ -19,9 +19,9 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-std::string post(const json& body, const std::string& fields = "") {
+std::string post(const json& body, const std::string& fields = "", const std::string& path = "/v1/completions") {
   const std::string text = body.dump();
-  return "POST /v1/completions HTTP/1.1\r\nHost: x\r\n" + fields + "Content-Length: " + std::to_string(text.size()) +
+  return "POST " + path + " HTTP/1.1\r\nHost: x\r\n" + fields + "Content-Length: " + std::to_string(text.size()) +
          "\r\n\r\n" + text;
 }
 
@@ -95,6 +95,33 @@ TEST_F(HttpApi, PlainAndStreamedTextsAreTheGoldenOnes) {
     EXPECT_TRUE(streamed.is_done);
     EXPECT_EQ(streamed.text, golden.greedy_text);
   }
+}
+
+TEST_F(HttpApi, MetaseqsClientsGetItsForm) {
+  const DemoCase& golden = demo_goldens().cases[0];
+  const json body{{"prompt", json::array({golden.prompt})}, {"max_tokens", 64}, {"temperature", 0}};
+  for (const char* path : {"/completions", "/generate", "/engines/any/completions", "/v2/engines/any/completions"}) {
+    const std::string answer = ask(post(body, "", path));
+    ASSERT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n")) << path;
+    EXPECT_EQ(body_of(answer)["choices"][0]["text"], golden.greedy_text);
+    EXPECT_EQ(body_of(answer)["choices"][0]["logprobs"]["tokens"].size(), 64u);
+  }
+}
+
+TEST_F(HttpApi, AJobIsFollowedFromAnyByte) {
+  const DemoCase& golden = demo_goldens().cases[0];
+  const json job{{"model", "demo"}, {"prompt", golden.prompt}, {"max_new_tokens", 64}, {"temperature", 0}};
+  const std::string id = body_of(ask(post(job, "", "/v1/jobs")))["job"];
+  TestClient client(stack_->gateway_port());
+  client.write("GET /v1/jobs/" + id + "/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 10\r\n\r\n");
+  const std::string all = client.read_until("\r\n0\r\n\r\n");
+  std::string text;
+  for (size_t at = 0; (at = all.find("event: text\n", at)) != std::string::npos; ++at) {
+    const size_t data = all.find("data: ", at) + 6;
+    text += json::parse(all.substr(data, all.find('\n', data) - data))["text"].get<std::string>();
+  }
+  EXPECT_EQ(text, golden.greedy_text.substr(10));
+  EXPECT_EQ(body_of(get("/v1/jobs/" + id + "/result"))["text"], golden.greedy_text);
 }
 
 TEST_F(HttpApi, ErrorsAreThoseOfOpenAi) {

@@ -15,6 +15,8 @@ http::Answer error_answer(const ApiError& error) {
 http::Answer server_error_answer(const http::Request* request, int status, std::string_view message) {
   if (status == 404 && request != nullptr) return error_answer(unknown_route(request->method, request->target.path));
   ApiError error{.status = status, .message = std::string(message)};
+  if (status == 405) error.code = "method_not_allowed";
+  if (status == 413 || status == 414 || status == 431) error.code = "request_too_large";
   if (status == 503) error.retry_after_ms = 1'000;
   return error_answer(error);
 }

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "gateway/metaseq/metaseq_request.h"
 #include "gateway/openai/completion_answer.h"
 #include "gateway/openai/completion_request.h"
 #include "gateway/openai/completion_stream.h"
@@ -27,8 +28,12 @@ constexpr milliseconds kUnreachableMax{60'000};  // then its answer is an error
 // answer to the submit, and then wait for it.
 class CompletionCall final : public OpenCall, public std::enable_shared_from_this<CompletionCall> {
  public:
-  CompletionCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange, CompletionRequest request)
-      : parts_(parts), exchange_(std::move(exchange)), request_(std::move(request)), answer_(request_) {}
+  // The body of a complete answer that is not streamed.
+  using Body = std::string (*)(const CompletionRequest& request, const CompletionAnswer& answer);
+
+  CompletionCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange, CompletionRequest request,
+                 Body body)
+      : parts_(parts), exchange_(std::move(exchange)), request_(std::move(request)), body_(body), answer_(request_) {}
 
   void start();
   void on_tick(Instant now) override;
@@ -57,6 +62,7 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   const GatewayParts parts_;
   std::shared_ptr<http::Exchange> exchange_;
   const CompletionRequest request_;
+  const Body body_;
   CompletionAnswer answer_;
   std::optional<CompletionStream> stream_;
   bool is_submitted_ = false, is_over_ = false, is_wanted_ = true;
@@ -190,7 +196,7 @@ void CompletionCall::on_finished(const JobResult& result) {
   for (const size_t index : std::exchange(found->second, {})) answer_.add(index, result);
   if (!answer_.is_complete()) return;
   if (const auto error = answer_.error()) return fail(*error);
-  exchange_->answer(json_answer(answer_.body()));
+  exchange_->answer(json_answer(body_(request_, answer_)));
   end();
 }
 
@@ -263,9 +269,10 @@ int64_t patience_ms(const http::Request& request) {
   return 0;
 }
 
-}  // namespace
+using Parse = Parsed<CompletionRequest> (*)(std::string_view body, const Models& models, const RequestContext& context);
 
-void serve_completion(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
+void serve(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange, Parse parse,
+           CompletionCall::Body body) {
   const http::Request& request = exchange->request();
   RequestContext context;
   context.request_id = request.id;
@@ -273,10 +280,21 @@ void serve_completion(const GatewayParts& parts, const std::shared_ptr<http::Exc
   context.random = std::hash<Id128>()(Id128::random());
   context.idempotency_key = request.headers.get("Idempotency-Key");
   context.patience_ms = patience_ms(request);
-  Parsed<CompletionRequest> parsed = parse_completion(request.body, parts.models, context);
+  Parsed<CompletionRequest> parsed = parse(request.body, parts.models, context);
   if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
   if (!parsed.value().job.tenant.empty()) exchange->request().note("tenant", parsed.value().job.tenant);
-  std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value())->start();
+  std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value(), body)->start();
+}
+
+}  // namespace
+
+void serve_completion(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
+  serve(parts, exchange, parse_completion,
+        [](const CompletionRequest&, const CompletionAnswer& answer) { return answer.body(); });
+}
+
+void serve_metaseq(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
+  serve(parts, exchange, parse_metaseq, metaseq_body);
 }
 
 }  // namespace optserve::gateway

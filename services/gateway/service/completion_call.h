@@ -1,4 +1,4 @@
-// `POST /v1/completions`: one request, from its jobs to its answer.
+// Completions of OpenAI's and of Metaseq's API: one request, from its jobs to its answer.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,9 @@ namespace optserve::gateway {
 
 inline constexpr size_t kCompletionBodyBytesMax = 4 << 20;
 
+// POST /v1/completions
 void serve_completion(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange);
+// POST /completions, /generate and /engines/{name}/completions
+void serve_metaseq(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange);
 
 }  // namespace optserve::gateway

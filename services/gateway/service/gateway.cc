@@ -10,6 +10,7 @@
 #include "gateway/openai/tokenize.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/completion_call.h"
+#include "gateway/service/job_routes.h"
 #include "gateway/service/request_hooks.h"
 #include "http/health_server.h"
 
@@ -112,6 +113,12 @@ void Gateway::add_routes(const metrics::Registry& registry) {
   });
   server_.route("POST", "/v1/completions", [parts](const ExchangePtr& exchange) { serve_completion(parts, exchange); },
                 {.body_bytes_max = kCompletionBodyBytesMax});
+  for (const char* path : {"/completions", "/generate", "/engines/{name}/completions", "/v1/engines/{name}/completions",
+                           "/v2/engines/{name}/completions"}) {
+    server_.route("POST", path, [parts](const ExchangePtr& exchange) { serve_metaseq(parts, exchange); },
+                  {.body_bytes_max = kCompletionBodyBytesMax});
+  }
+  add_job_routes(parts);
 }
 
 // Every second: the life sign, the calls that wait, and what the schedulers serve.

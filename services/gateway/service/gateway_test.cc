@@ -126,6 +126,52 @@ TEST_F(GatewayTest, APeerThatLeavesCancelsItsJobs) {
   }
 }
 
+TEST_F(GatewayTest, JobsAreQueuedFollowedAndCancelled) {
+  const std::string submitted = ask(post("/v1/jobs", R"({"model":"m","prompt":"Once"})"));
+  ASSERT_THAT(submitted, StartsWith("HTTP/1.1 202 Accepted\r\n"));
+  const std::string job = "/v1/jobs/" + body_of(submitted)["job"].get<std::string>();
+  const std::string text = FakeScheduler::text_of("Once");
+  // All events, then those from a byte in the middle on.
+  for (const size_t from : {size_t{0}, size_t{32}}) {
+    TestClient client(gateway->port());
+    client.write("GET " + job + "/events HTTP/1.1\r\nHost: x\r\n" +
+                 (from == 0 ? "" : "Last-Event-ID: " + std::to_string(from) + "\r\n") + "\r\n");
+    const std::string all = client.read_until("\r\n0\r\n\r\n");
+    EXPECT_THAT(all, AllOf(HasSubstr("event: text\n"), HasSubstr("event: finished\n")));
+    std::string streamed;
+    for (size_t at = 0; (at = all.find("event: text\n", at)) != std::string::npos; ++at) {
+      const size_t data = all.find("data: ", at) + 6;
+      streamed += nlohmann::json::parse(all.substr(data, all.find('\n', data) - data))["text"].get<std::string>();
+    }
+    EXPECT_EQ(streamed, text.substr(from));
+  }
+  const std::string get = " HTTP/1.1\r\nHost: x\r\n\r\n";
+  EXPECT_EQ(body_of(ask("GET " + job + get))["state"], "succeeded");
+  EXPECT_EQ(body_of(ask("GET " + job + "/result" + get))["text"], text);
+  EXPECT_EQ(body_of(ask("GET /v1/jobs?limit=5" + get))["jobs"].size(), 1u);
+  EXPECT_THAT(ask("GET /v1/queue" + get), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(ask("GET /v1/groups/none" + get), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(ask("GET /v1/jobs/" + std::string(32, '0') + get), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(ask("GET /v1/jobs/xyz" + get), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(ask("GET /v1/jobs/" + std::string(32, '0') + "/events" + get), testing::HasSubstr("\"error\""));
+  faults.stalled = true;
+  const std::string other = body_of(ask(post("/v1/jobs", R"({"model":"m","prompt":"Twice"})")))["job"];
+  EXPECT_THAT(ask("GET /v1/jobs/" + other + "/result" + get), StartsWith("HTTP/1.1 202"));
+  EXPECT_EQ(body_of(ask(post("/v1/jobs/" + other + "/cancel", "")))["state"], "cancelled");
+}
+
+TEST_F(GatewayTest, AnEventStreamThatIsLeftLeavesTheJob) {
+  faults.stalled = true;
+  const std::string job = body_of(ask(post("/v1/jobs", R"({"model":"m","prompt":"Once"})")))["job"];
+  {
+    TestClient client(gateway->port());
+    client.write("GET /v1/jobs/" + job + "/events HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_THAT(client.read_until("\r\n\r\n"), HasSubstr("text/event-stream"));
+  }
+  EXPECT_TRUE(wait_for([&] { return registry.text().find("optserve_http_streams 0") != std::string::npos; }));
+  EXPECT_EQ(running(), 1u);
+}
+
 TEST_F(GatewayTest, ASilentStreamIsKeptAlive) {
   faults.stalled = true;
   TestClient client(gateway->port());

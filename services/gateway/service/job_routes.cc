@@ -1,0 +1,138 @@
+#include "gateway/service/job_routes.h"
+
+#include <memory>
+#include <utility>
+
+#include "gateway/jobs/job_answer.h"
+#include "gateway/jobs/job_list.h"
+#include "gateway/jobs/job_request.h"
+#include "gateway/service/answers.h"
+#include "gateway/service/job_events_call.h"
+
+namespace optserve::gateway {
+namespace {
+
+constexpr size_t kJobsBodyBytesMax = 16 << 20;
+
+using ExchangePtr = std::shared_ptr<http::Exchange>;
+using protocol::JobResult;
+
+http::Answer answer_of_jobs(HttpAnswer answer) {
+  http::Answer result = json_answer(std::move(answer.body), answer.status);
+  for (const auto& [name, value] : answer.headers) result.headers.set(name, value);
+  return result;
+}
+
+// A callback for the client's thread: `make` turns what it gets into the answer, on the server's thread.
+template <class T, class Make>
+std::function<void(T)> answering(const GatewayParts& parts, const ExchangePtr& exchange, Make make) {
+  return [&server = parts.server, exchange, make](T value) {
+    server.post([exchange, make, value = std::move(value)]() mutable { exchange->answer(make(std::move(value))); });
+  };
+}
+
+// The same for a Result, whose refusal is an error.
+template <class T, class Make>
+std::function<void(Result<T>)> answering_result(const GatewayParts& parts, const ExchangePtr& exchange, Make make) {
+  return answering<Result<T>>(parts, exchange, [make](Result<T> result) {
+    return result.ok() ? make(std::move(result).value()) : error_answer(error_of(result.refusal()));
+  });
+}
+
+void submit(const GatewayParts& parts, const ExchangePtr& exchange) {
+  const http::Request& request = exchange->request();
+  JobContext context;
+  context.idempotency_key = request.headers.get("Idempotency-Key");
+  Parsed<JobsRequest> parsed = parse_jobs(request.body, parts.models, context);
+  if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
+  std::vector<protocol::JobSpec> jobs = parsed.value().jobs;
+  parts.client.submit(std::move(jobs), {},
+                      answering<client::Submission>(
+                          parts, exchange, [jobs_request = std::move(parsed).value()](client::Submission submission) {
+                            if (!submission.outcomes.ok()) return error_answer(error_of(submission.outcomes.refusal()));
+                            return answer_of_jobs(submit_answer(jobs_request, submission.outcomes.value()));
+                          }));
+}
+
+http::Answer state_answer(const JobResult& result) { return json_answer(state_body(result)); }
+
+// Calls `work` with the job of the path; an id that cannot be one is answered as unknown.
+template <class Work>
+http::Handler with_job(Work work) {
+  return [work](const ExchangePtr& exchange) {
+    const std::string_view text = exchange->request().parameter("id");
+    const std::optional<JobId> job = JobId::from_hex(text);
+    if (job) return work(exchange, *job);
+    exchange->answer(
+        error_answer(error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(text) + "'"))));
+  };
+}
+
+void list(const GatewayParts& parts, const ExchangePtr& exchange) {
+  Parsed<JobQuery> query = parse_job_query(exchange->request().target.query, "");
+  if (!query.ok()) return exchange->answer(error_answer(query.error()));
+  const JobQuery& asked = query.value();
+  parts.client.list(asked.filter, asked.limit, asked.after,
+                    answering<client::Answers<protocol::JobList>>(
+                        parts, exchange, [asked](const client::Answers<protocol::JobList>& answers) {
+                          return json_answer(list_body(asked, answers));
+                        }));
+}
+
+void group(const GatewayParts& parts, const ExchangePtr& exchange, bool cancel) {
+  const std::string* given = exchange->request().query("tenant");
+  const std::string tenant = given == nullptr ? "" : *given;
+  const std::string name(exchange->request().parameter("name"));
+  parts.client.group(
+      tenant, name, cancel,
+      answering_result<protocol::GroupStatus>(parts, exchange, [tenant, name](const protocol::GroupStatus& status) {
+        return json_answer(group_body(tenant, name, status));
+      }));
+}
+
+std::function<void(client::Answers<protocol::SystemStatus>)> answering_queue(const GatewayParts& parts,
+                                                                             const ExchangePtr& exchange) {
+  return answering<client::Answers<protocol::SystemStatus>>(
+      parts, exchange,
+      [](const client::Answers<protocol::SystemStatus>& answers) { return json_answer(queue_body(answers)); });
+}
+
+void control(const GatewayParts& parts, const ExchangePtr& exchange) {
+  const Parsed<QueueControl> wanted = parse_queue_control(exchange->request().body);
+  if (!wanted.ok()) return exchange->answer(error_answer(wanted.error()));
+  parts.client.control(wanted.value().action, wanted.value().scope, wanted.value().name,
+                       answering_queue(parts, exchange));
+}
+
+}  // namespace
+
+void add_job_routes(const GatewayParts& parts) {
+  http::Server& server = parts.server;
+  server.route("POST", "/v1/jobs", [parts](const ExchangePtr& exchange) { submit(parts, exchange); },
+               {.body_bytes_max = kJobsBodyBytesMax});
+  server.route("GET", "/v1/jobs", [parts](const ExchangePtr& exchange) { list(parts, exchange); });
+  server.route("GET", "/v1/jobs/{id}", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+                 parts.client.get(job, answering_result<JobResult>(parts, exchange, state_answer));
+               }));
+  server.route("GET", "/v1/jobs/{id}/result", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+                 const auto answer = [](const JobResult& result) { return answer_of_jobs(result_answer(result)); };
+                 parts.client.get(job, answering_result<JobResult>(parts, exchange, answer));
+               }));
+  server.route("GET", "/v1/jobs/{id}/events", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+                 serve_job_events(parts, exchange, job);
+               }));
+  server.route("POST", "/v1/jobs/{id}/cancel", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+                 parts.client.cancel(job, answering_result<JobResult>(parts, exchange, state_answer));
+               }));
+  server.route("POST", "/v1/jobs/{id}/requeue", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+                 parts.client.requeue(job, answering_result<JobResult>(parts, exchange, state_answer));
+               }));
+  server.route("GET", "/v1/groups/{name}", [parts](const ExchangePtr& exchange) { group(parts, exchange, false); });
+  server.route("POST", "/v1/groups/{name}/cancel",
+               [parts](const ExchangePtr& exchange) { group(parts, exchange, true); });
+  server.route("GET", "/v1/queue",
+               [parts](const ExchangePtr& exchange) { parts.client.status(answering_queue(parts, exchange)); });
+  server.route("POST", "/v1/queue", [parts](const ExchangePtr& exchange) { control(parts, exchange); });
+}
+
+}  // namespace optserve::gateway
