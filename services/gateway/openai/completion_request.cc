@@ -43,6 +43,7 @@ class CompletionReader {
     if (MaybeError error = check_sizes()) return *error;
     if (MaybeError error = check_scores()) return *error;
     if (MaybeError error = read_prompts()) return *error;
+    if (MaybeError error = check_size_of_scores()) return *error;
     if (MaybeError error = check_jobs()) return *error;
     return std::move(request_);
   }
@@ -165,14 +166,20 @@ class CompletionReader {
     if (r.wants_prompt_logprobs) {
       if (MaybeError error = r.model.need_text("prompt_logprobs", "prompt_logprobs")) return error;
     }
+    return std::nullopt;
+  }
+
+  // Needs the prompts.
+  MaybeError check_size_of_scores() const {
+    const CompletionRequest& r = request_;
     const auto per_token = static_cast<size_t>(r.logprobs.value_or(-1) + 1) + (r.job.prompt_logprobs ? 1 : 0);
-    const size_t tokens = r.job.prompt_logprobs ? limits::kContextTokensMax : static_cast<size_t>(r.job.max_new_tokens);
-    const size_t prompts = count_prompts(body_);
-    if (prompts * static_cast<size_t>(r.best_of) * tokens * per_token <= kLogprobsPerRequestMax) return std::nullopt;
-    return invalid_value("logprobs", "logprobs for " + std::to_string(prompts) + " prompts, " +
-                                         std::to_string(r.best_of) + " outputs each and " + std::to_string(tokens) +
-                                         " tokens are more than " + std::to_string(kLogprobsPerRequestMax) +
-                                         " values; ask for fewer prompts at a time");
+    size_t tokens = r.prompts.size() * static_cast<size_t>(r.job.max_new_tokens);
+    for (const Prompt& prompt : r.prompts) tokens += r.job.prompt_logprobs ? prompt.ids.size() : 0;
+    const size_t values = tokens * per_token * static_cast<size_t>(r.best_of);
+    if (values <= kLogprobsPerRequestMax) return std::nullopt;
+    return invalid_value("logprobs", "logprobs: " + std::to_string(values) + " values, at most " +
+                                         std::to_string(kLogprobsPerRequestMax) +
+                                         " are allowed in one answer; ask for fewer prompts at a time");
   }
 
   MaybeError check_sizes() const {

@@ -381,7 +381,10 @@ TEST_F(CompletionRequestTest, ListsHaveTheirLimits) {
   expect_error({{"prompt", std::vector<std::string>(1'025, "x")}}, "prompt", "at most 1024");
   expect_error({{"prompt", std::vector<std::string>(17, "x")}, {"n", 64}}, "prompt", "at most 1024");
   expect_error({{"prompt", std::vector<std::string>(1'000, "x")}, {"logprobs", 20}, {"max_tokens", 60}}, "logprobs");
-  good({{"prompt", std::vector<std::string>(128, "x")}, {"logprobs", 1}, {"max_tokens", 1}, {"echo", true}});
+  // 1,000 prompts of 60 tokens and the leading one, each with its own log-probability and one other.
+  const std::vector<std::string> texts(1'000, std::string(60, 'q'));
+  good({{"prompt", texts}, {"logprobs", 1}, {"max_tokens", 1}, {"echo", true}});
+  expect_error({{"prompt", texts}, {"logprobs", 20}, {"max_tokens", 1}, {"echo", true}}, "logprobs", "at most 1000000");
 }
 
 TEST_F(CompletionRequestTest, BodiesThatAreNoObjectsAreRefused) {
