@@ -129,6 +129,8 @@ class AsyncStream:
             return
         self._follow = follows[0] if follows else None
         self._accepted.set_result(job)
+        if self._feed.has_ended:  # closed before the job was accepted
+            self.close()
 
 
 class AsyncClient:

@@ -122,6 +122,8 @@ class Stream:
             return
         self._follow = follows[0] if follows else None
         self._accepted.set_result(job)
+        if self._feed.has_ended:  # closed before the job was accepted
+            self.close()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -134,12 +136,19 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: AsyncClient) -> None:
-    def end() -> None:
+    async def end() -> None:
         client._engine.close()
-        loop.call_soon(loop.stop)
+        # Whoever waits in another thread gets its error before the loop stops.
+        for step in (lambda task: None, lambda task: task.cancel()):
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                step(task)
+            if tasks:
+                await asyncio.wait(tasks, timeout=1)
+        loop.stop()
 
     if thread.is_alive():
-        loop.call_soon_threadsafe(end)
+        asyncio.run_coroutine_threadsafe(end(), loop)
         thread.join()
 
 

@@ -84,7 +84,7 @@ class Feed:
         self._on_piece = on_piece
         self._on_end = on_end
         self._restarted = False
-        self._ended = False
+        self.has_ended = False
         self.progress: Optional[JobEvent] = None
         self.restarts = 0
 
@@ -94,9 +94,9 @@ class Feed:
         return Listener(self._on_text, self._on_progress, self._on_restarted, self.end, self.end)
 
     def end(self, how: Union[JobResult, Error]) -> None:
-        if self._ended:
+        if self.has_ended:
             return
-        self._ended = True
+        self.has_ended = True
         if self._restarted and self._on_piece is not None:
             self._on_piece(Piece("", 0, True))
         self._on_end(how)

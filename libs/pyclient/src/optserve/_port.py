@@ -53,12 +53,16 @@ class Port:
         """A new connection; what was on its way is lost."""
         self.close()
         socket = self._context.socket(zmq.DEALER)
-        for option, value in _OPTIONS:
-            socket.setsockopt(option, value)
-        if self._endpoint.startswith("tcp://["):
-            socket.setsockopt(zmq.IPV6, 1)
-        # Keys of the connection (CURVE) are set here, before it connects.
-        socket.connect(self._endpoint)
+        try:
+            for option, value in _OPTIONS:
+                socket.setsockopt(option, value)
+            if self._endpoint.startswith("tcp://["):
+                socket.setsockopt(zmq.IPV6, 1)
+            # Keys of the connection (CURVE) are set here, before it connects.
+            socket.connect(self._endpoint)
+        except zmq.ZMQError:
+            socket.close(0)  # an open socket would hold up the end of the context for ever
+            raise
         self._socket = socket
         self._loop.add_reader(int(socket.getsockopt(zmq.FD)), self._read)
         self._look_soon()
