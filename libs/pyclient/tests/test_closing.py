@@ -39,7 +39,7 @@ class Closing(unittest.TestCase):
 
     def test_a_scheduler_that_is_not_there_is_told_within_the_timeout(self):
         begin = time.monotonic()
-        with optserve.Client(NOBODY, model="m", timeout=0.3) as client:
+        with optserve.Client(NOBODY, model="m", timeout=0.2) as client:
             for call in (client.status, lambda: client.submit("p"), lambda: client.generate("p"),
                          lambda: next(client.stream("p")), lambda: next(client.map(["p"]))):
                 with self.assertRaises(optserve.Unavailable):
