@@ -46,6 +46,18 @@ class Closing(unittest.TestCase):
                     call()
         self.assertLess(time.monotonic() - begin, 4)
 
+    def test_values_of_any_type_are_refused_and_nobody_waits(self):
+        with optserve.Client(NOBODY + ",tcp://127.0.0.1:10", timeout=20) as client:
+            for wrong in ({"key": 5}, {"key": "\ud800"}, {"tenant": b"t"}, {"stop": ["\ud800"]}, {"stop": 3},
+                          {"prompt": None}, {"seed": "1"}, {"logit_bias": [3]}, {"convert": 1}):
+                job = optserve.JobSpec(model="m", prompt="p")
+                job.__dict__.update(wrong)
+                with self.assertRaises(optserve.BadRequest, msg=wrong):
+                    next(client.map([job]))
+            client._client._engine.submit = None  # a fault of the client itself
+            with self.assertRaises(optserve.Internal):
+                client.generate("p", model="m")
+
     def test_of_an_async_client_ends_its_tasks(self):
         async def main():
             client = optserve.AsyncClient(NOBODY, model="m", timeout=60)

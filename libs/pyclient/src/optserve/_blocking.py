@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ._aio import AsyncClient, JobRef
-from ._errors import Cancelled, Error, Unavailable
+from ._errors import Cancelled, Error, Internal, Unavailable
 from ._messages import (LIMITS, BackedUp, ControlAction, GroupStatus, JobEvent, JobList, JobResult, JobSpec, JobSummary,
                         SystemStatus)
 from ._options import JobLike, Prompt, conversion_job, job_id, job_of, make_job
@@ -348,8 +348,16 @@ class Client:
         if not self._finalizer.alive:
             raise RuntimeError("the client was closed")
         streams = [Stream(self, self._client._life(job), wants_text=wants_text) for job in jobs]
-        self._loop.call_soon_threadsafe(self._client._feed, jobs, streams)
+        self._loop.call_soon_threadsafe(self._feed, jobs, streams)
         return streams
+
+    def _feed(self, jobs: List[JobSpec], streams: List[Stream]) -> None:
+        try:
+            self._client._feed(jobs, streams)
+        except Exception as wrong:  # nobody else would tell those who wait for the streams
+            for stream in streams:
+                if not stream._accepted.done():
+                    stream._on_outcome(Internal(f"{type(wrong).__name__}: {wrong}"), [])
 
     async def _attach(self, job: JobRef, text_offset: int) -> Stream:
         stream = Stream(self)

@@ -55,6 +55,7 @@ def scheduler_order(tenant: str, key: str, endpoints: Sequence[str],
 
     `hashes` are endpoint_hashes(endpoints), for callers that ask often.
     """
-    job = _mix(hash_bytes(key.encode(), hash_bytes(b"\0", hash_bytes(tenant.encode()))))
+    name = hash_bytes(b"\0", hash_bytes(tenant.encode(errors="replace")))
+    job = _mix(hash_bytes(key.encode(errors="replace"), name))
     weights = [_mix(job ^ each) for each in (endpoint_hashes(endpoints) if hashes is None else hashes)]
     return sorted(range(len(endpoints)), key=lambda i: (-weights[i], endpoints[i].encode()))

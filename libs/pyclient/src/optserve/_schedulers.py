@@ -166,7 +166,8 @@ class SchedulerSet:
             return 0
         last_resort = None
         job = batch.jobs[index]
-        for scheduler in scheduler_order(job.tenant, job.key, self.endpoints, self._hashes):
+        # What is no text will be refused; until then it may go anywhere.
+        for scheduler in scheduler_order(str(job.tenant), str(job.key), self.endpoints, self._hashes):
             if scheduler in batch.tried[index]:
                 continue
             if not self.sessions[scheduler].is_down(now):

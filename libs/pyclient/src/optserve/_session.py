@@ -14,7 +14,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-from ._errors import DataCorrupt, Error, Unavailable, make_error
+from ._errors import BadRequest, DataCorrupt, Error, Unavailable, make_error
 from ._messages import (LIMITS, Backup, Credit, ErrorCode, JobEvents, JobFinished, JobSpec, Ping, Pong, Refused, Submit,
                         SubmitOutcome, SubmitReply)
 from ._retry_budget import RetryBudget
@@ -175,6 +175,9 @@ class Session:
                 blob = encode_struct(job)
             except Error as why:
                 batch.outcomes[i] = refused_outcome(why)
+                continue
+            except (TypeError, ValueError, AttributeError) as wrong:  # a value of a type that no check foresees
+                batch.outcomes[i] = refused_outcome(BadRequest(f"the job cannot be encoded: {wrong}"))
                 continue
             if len(indices) == LIMITS["jobs_per_submit"] or size + len(blob) > SUBMIT_BYTES_MAX:
                 self._send_batch(batch, indices, blobs, now)
