@@ -25,7 +25,7 @@ sys.path.insert(0, str(SOURCES / "libs/pyclient/src"))
 import optserve  # noqa: E402: the path has to be known first
 
 PROMPTS = [f"Chapter {i}. Once" for i in range(32)]
-LONG = {"max_new_tokens": 160, "ignore_eos": True, "temperature": 0}
+LONG = {"max_new_tokens": 80, "ignore_eos": True, "temperature": 0}
 
 
 def run_example(code, names):
@@ -91,7 +91,7 @@ def read(stream):
 
 def check_kills(stack, client):
     undisturbed = [result.text for result in client.map(PROMPTS, **LONG)]
-    for names in (["scheduler"], ["tokenizer", "worker-0"]):
+    for names in (["scheduler"], ["worker-0", "tokenizer"]):
         begin = time.monotonic()
         streams = [client.stream(prompt, **LONG) for prompt in PROMPTS]
         first = next(streams[0])
