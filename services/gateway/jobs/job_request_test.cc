@@ -9,6 +9,7 @@
 #include "gateway/jobs/job_fields.h"
 #include "gateway/openai/gateway_test_models.h"
 #include "protocol/message_types.h"
+#include "protocol/protocol_description.h"
 
 namespace optserve::gateway {
 namespace job_request_test {
@@ -55,6 +56,18 @@ TEST_F(JobRequestTest, FieldsAreThoseOfJobSpec) {
   protocol::visit_fields(JobSpec{}, [&](std::string_view name, const auto&) { expected.insert(std::string(name)); });
   expected.erase("kind");
   EXPECT_EQ(names, expected);
+}
+
+TEST_F(JobRequestTest, NumbersHaveTheBoundsOfTheProtocol) {
+  int compared = 0;
+  for (const FieldInfo& field : job_fields()) {
+    const protocol::FieldNote* note = protocol::find_note("JobSpec", field.name);
+    if (note == nullptr || note->bounds.of != protocol::FieldBounds::Of::kNumber) continue;
+    EXPECT_EQ(field.min, note->bounds.min) << field.name;
+    EXPECT_EQ(field.max, note->bounds.max) << field.name;
+    ++compared;
+  }
+  EXPECT_GE(compared, 8);
 }
 
 TEST_F(JobRequestTest, DefaultsAreThoseOfTheQueue) {
