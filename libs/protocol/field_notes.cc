@@ -84,7 +84,7 @@ std::vector<FieldNote> notes_of_results() {
       {"JobResult.prompt_ids", "with `prompt_logprobs`: all ids of the prompt"},
       {"Timings.encode_ms", "text to ids"},
       {"Timings.queue_ms", "waiting"},
-      {"Timings.first_token_ms", "from its start to its first token"},
+      {"Timings.first_token_ms", "from acceptance to its first token"},
       {"Timings.run_ms", "from its last start to its end"},
       {"Timings.total_ms", "from acceptance to its end"},
       {"Hypothesis.ids", "all output ids, with the one that ended it"},

@@ -558,7 +558,7 @@ class Timings:
     encode_ms: int = 0
     # queue_ms: waiting
     queue_ms: int = 0
-    # first_token_ms: from its start to its first token
+    # first_token_ms: from acceptance to its first token
     first_token_ms: int = 0
     # run_ms: from its last start to its end
     run_ms: int = 0
