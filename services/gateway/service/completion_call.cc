@@ -65,6 +65,7 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   const Body body_;
   CompletionAnswer answer_;
   std::optional<CompletionStream> stream_;
+  bool has_key_ = false;  // the client named the jobs
   bool is_submitted_ = false, is_over_ = false, is_wanted_ = true;
   std::vector<std::function<void()>> early_;      // events before the answer to the submit
   std::map<JobId, std::vector<size_t>> indices_;  // equal keys can make several of our jobs one
@@ -123,7 +124,9 @@ void CompletionCall::start() {
   });
   exchange_->on_half_closed([self] { self->write(kKeepAliveFrame); });
   last_asked_ = parts_.clock.now();
-  parts_.client.submit(request_.jobs(), request_.background ? client::JobStream{} : stream_of_jobs(),
+  std::vector<protocol::JobSpec> jobs = request_.jobs();
+  has_key_ = !jobs.front().key.empty();
+  parts_.client.submit(std::move(jobs), request_.background ? client::JobStream{} : stream_of_jobs(),
                        [self](client::Submission submission) {
                          self->post([submission = std::move(submission)](CompletionCall& call) mutable {
                            call.on_submitted(std::move(submission));
@@ -140,7 +143,8 @@ void CompletionCall::on_submitted(client::Submission submission) {
   for (size_t i = 0; i < outcomes.size(); ++i) {
     if (!outcomes[i].job) continue;
     indices_[*outcomes[i].job].push_back(i);
-    if (!outcomes[i].duplicate) open_jobs_.insert(*outcomes[i].job);
+    // Without a key of the client's, a repeated job is this call's too: an answer was lost, and it was sent again.
+    if (!outcomes[i].duplicate || !has_key_) open_jobs_.insert(*outcomes[i].job);
   }
   if (!indices_.empty()) exchange_->request().note("job", indices_.begin()->first.hex());
   if (!is_wanted_) {

@@ -194,7 +194,35 @@ TEST_F(GatewayTest, EqualIdempotencyKeysAreOneJob) {
   const std::string first = ask(request);
   EXPECT_THAT(first, StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_EQ(body_of(ask(request))["choices"], body_of(first)["choices"]);
+  scheduler.stop();
   EXPECT_EQ(scheduler.jobs.size(), 1u);
+}
+
+TEST_F(GatewayTest, APeerThatLeavesBeforeItsJobsAreAcceptedCancelsThem) {
+  faults.stalled = true;
+  faults.drop_submit_replies = 1;  // the client library asks again
+  TestClient client(gateway->port());
+  client.write(post("/v1/completions", kBody + "}"));
+  ASSERT_TRUE(wait_for([&] { return running() == 1; }));
+  client.close();
+  EXPECT_TRUE(wait_for([&] { return running() == 0; }));
+}
+
+TEST_F(GatewayTest, OneOfTwoRequestsForTheSameJobMayLeave) {
+  faults.stalled = true;
+  const std::string request = post("/v1/completions", kBody + R"(,"stream":true})", "Idempotency-Key: shared\r\n");
+  TestClient first(gateway->port());
+  first.write(request);
+  first.read_until("\r\n\r\n");
+  {
+    TestClient second(gateway->port());
+    second.write(request);
+    second.read_until("\r\n\r\n");
+  }
+  ASSERT_TRUE(wait_for([&] { return registry.text().find("optserve_http_streams 1") != std::string::npos; }));
+  EXPECT_EQ(running(), 1u);
+  faults.stalled = false;
+  EXPECT_THAT(first.read_until("[DONE]\n\n"), HasSubstr("\"finish_reason\":\"stop\""));
 }
 
 TEST_F(GatewayTest, ModelsAreThoseOfTheWorkers) {
