@@ -5,7 +5,9 @@ reads every example file of deploy/config.
 
 usage: pages_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER
 """
+import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -30,7 +32,15 @@ def commands_of(page):
                 yield line
 
 
+def api_url(folder):
+    """Of the stack that a line has started in this folder, on ports of its own."""
+    for path in pathlib.Path(folder).rglob('stack.json'):
+        return json.loads(path.read_text(encoding='utf-8'))['api_url']
+    return 'http://127.0.0.1:8000'
+
+
 def run(line, folder, environment):
+    line = line.replace('http://127.0.0.1:8000', api_url(folder))
     for pattern, addition in ADDED:
         if re.search(pattern, line):
             line += addition
