@@ -26,6 +26,7 @@ SessionOptions session_options(const ClientOptions& options) {
   SessionOptions session;
   session.retry_first = options.retry_first;
   session.retry_max = options.retry_max;
+  session.waits_while_busy = options.waits_while_busy;
   session.window_bytes = options.window_bytes;
   session.seed = std::random_device{}();
   return session;

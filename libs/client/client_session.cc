@@ -149,6 +149,7 @@ bool ClientSession::gives_up(const Call& call, Instant now) const {
 
 // The same message once more, if there is time.
 bool ClientSession::put_off(Call& call, int64_t retry_after_ms, Instant now) {
+  if (!options_.waits_while_busy) return false;
   Duration wait = call.wait / 2 + jitter(random_, call.wait / 2);
   if (retry_after_ms > 0) {
     const Duration told = milliseconds(std::min(retry_after_ms, kRetryAfterMsMax));

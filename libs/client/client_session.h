@@ -42,7 +42,7 @@ class ClientSession final : public transport::Service {
   // Sends a message that has a `request` field, which is set here. `done` is called once: with the answer, with the
   // scheduler's refusal, or with kUnavailable at the deadline. As long as the scheduler is busy or its disk is full, be
   // it for the whole message or for single jobs of a Submit, the message is repeated, and the last answer before the
-  // deadline counts. Returns the number of the request.
+  // deadline counts (SessionOptions::waits_while_busy). Returns the number of the request.
   uint64_t call(protocol::Message request, Instant deadline, const Turn& turn, Answer done,
                 MayGiveUp may_give_up = nullptr);
   // Drops the request; its `done` will not be called.

@@ -146,6 +146,17 @@ TEST_F(ClientTest, BusyIsReportedWhenTheTimeoutIsOver) {
   expect_generates(client, "again");
 }
 
+TEST_F(ClientTest, BusyIsReportedAtOnceToWhoDoesNotWait) {
+  faults.refuse_submits = 1'000'000;
+  ClientOptions hasty = options();
+  hasty.waits_while_busy = false;
+  Client client(hasty);
+  const auto result = client.generate(job("Once"));
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.refusal().code, ErrorCode::kBusy);
+  EXPECT_EQ(scheduler->submits, 1);
+}
+
 TEST_F(ClientTest, SilentSchedulerEndsInTheTimeout) {
   faults.mute = true;
   ClientOptions impatient = options();

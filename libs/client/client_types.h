@@ -21,6 +21,9 @@ struct ClientOptions {
   std::chrono::milliseconds timeout{10'000};       // of one call, retries included
   std::chrono::milliseconds retry_first{250};      // doubles up to retry_max, with full jitter
   std::chrono::milliseconds retry_max{8'000};
+  // Whether calls ask again while the scheduler is busy or its disk is full. A program whose own callers come back
+  // later does not wait for them: SubmitOutcome::retry_after_ms says when.
+  bool waits_while_busy = true;
   // Most bytes of stream content that a scheduler sends ahead of the callbacks. The default is also the maximum.
   uint64_t window_bytes = limits::kStreamWindowMax;
 };

@@ -40,6 +40,7 @@ http::ServerOptions server_options(const GatewayOptions& options, metrics::Regis
 
 std::unique_ptr<client::AsyncClient> make_client(const GatewayOptions& options) {
   client::ClientOptions settings;
+  settings.waits_while_busy = false;
   settings.endpoints.clear();
   for (const std::string& endpoint : options.schedulers) {
     settings.endpoints += (settings.endpoints.empty() ? "" : ",") + endpoint;
