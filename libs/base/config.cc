@@ -236,6 +236,11 @@ ConfigOption& ConfigOption::separated_by_commas() {
   return *this;
 }
 
+ConfigOption& ConfigOption::unlogged() {
+  entry_->is_unlogged = true;
+  return *this;
+}
+
 ConfigOption& ConfigOption::hidden() {
   entry_->is_hidden = true;
   return *this;
@@ -368,7 +373,9 @@ std::vector<std::string> ConfigParser::warnings() const { return entry_->warning
 std::vector<ConfigParser::Given> ConfigParser::given() const {
   std::vector<Given> all;
   for (const OptionEntry& option : entry_->options) {
-    if (!option.source.empty()) all.push_back({option.name, option.given_values, option.source, option.is_positional});
+    if (!option.source.empty()) {
+      all.push_back({option.name, option.given_values, option.source, option.is_positional, option.is_unlogged});
+    }
   }
   return all;
 }
@@ -376,7 +383,7 @@ std::vector<ConfigParser::Given> ConfigParser::given() const {
 std::vector<std::pair<std::string, std::string>> ConfigParser::effective() const {
   std::vector<std::pair<std::string, std::string>> values;
   for (const OptionEntry& option : entry_->options) {
-    if (option.print) values.emplace_back(option.name, option.print());
+    if (option.print) values.emplace_back(option.name, option.is_unlogged ? "(not shown)" : option.print());
   }
   return values;
 }
@@ -397,7 +404,9 @@ void start_logging(std::string_view process, const CommonOptions& options, const
   std::string set;
   for (const ConfigParser::Given& given : parser.given()) {
     std::string values;
-    for (const std::string& value : given.values) values += (values.empty() ? "" : ",") + value;
+    for (const std::string& value : given.values) {
+      values += (values.empty() ? "" : ",") + (given.is_unlogged ? "(not shown)" : value);
+    }
     set += (set.empty() ? "" : ", ") + given.name + "=" + values;
     if (given.source != "command line") set += " (" + given.source + ")";
   }

@@ -46,6 +46,8 @@ class ConfigOption {
   ConfigOption& also(std::initializer_list<std::string_view> names);
   // A list whose values may also stand in one word, separated by commas. A variable needs it to hold several.
   ConfigOption& separated_by_commas();
+  // Logs do not show its value.
+  ConfigOption& unlogged();
   // Not in the help text: for programs that start each other.
   ConfigOption& hidden();
 
@@ -96,6 +98,7 @@ class ConfigParser {
     std::vector<std::string> values;
     std::string source;  // "command line", "variable X" or "FILE:LINE"
     bool is_positional = false;
+    bool is_unlogged = false;
   };
   std::vector<Given> given() const;
   // The effective values as name and text, defaults included.

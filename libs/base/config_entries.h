@@ -24,7 +24,8 @@ struct OptionEntry {
   std::string accepted;  // the values that pass the check: "0 to 7"; empty: all of its type
   std::string default_text;
   std::vector<std::string> other_names;
-  bool is_flag = false, is_list = false, is_positional = false, is_required = false, is_hidden = false;
+  bool is_flag = false, is_list = false, is_positional = false, is_required = false, is_hidden = false,
+       is_unlogged = false;
   bool splits_at_commas = false;
   bool has_variable = false;
   CLI::Option* option = nullptr;            // that stores the value; owned by the App

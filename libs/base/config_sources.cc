@@ -22,7 +22,7 @@ namespace {
 
 // Their variables begin with their names; other programs of the same environment leave them alone.
 constexpr std::string_view kServices[] = {"OPTSERVE_SCHEDULER_", "OPTSERVE_TOKENIZER_", "OPTSERVE_WORKER_",
-                                          "OPTSERVE_CONVERTER_"};
+                                          "OPTSERVE_CONVERTER_", "OPTSERVE_GATEWAY_"};
 
 std::string upper_case(std::string_view text) {
   std::string upper;

@@ -1,5 +1,6 @@
 #include "base/sha256.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include "base/error.h"
@@ -32,6 +33,10 @@ Sha256::Digest sha256(std::string_view bytes) {
   Sha256 hash;
   hash.update(std::as_bytes(std::span(bytes)));
   return hash.finish();
+}
+
+bool equal_in_constant_time(const Sha256::Digest& a, const Sha256::Digest& b) {
+  return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 bool is_sha256_hex(std::string_view text) {

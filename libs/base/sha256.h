@@ -31,6 +31,8 @@ class Sha256 {
 
 // Of bytes that are in memory as a whole.
 Sha256::Digest sha256(std::string_view bytes);
+// For digests of secrets: the time does not depend on where they differ.
+bool equal_in_constant_time(const Sha256::Digest& a, const Sha256::Digest& b);
 // True of 64 lower-case hexadecimal digits: the form of digests in files (base/hex.h writes it).
 bool is_sha256_hex(std::string_view text);
 

@@ -60,6 +60,7 @@ class FakeScheduler final : public transport::Service {
     protocol::JobState state = protocol::JobState::kRunning;
     std::string group = {};
     uint64_t order = 0;
+    std::string tenant = {};
   };
   std::map<std::string, Job> jobs;  // by key
   std::atomic<int> submits{0}, attaches{0}, slow{0};
@@ -155,7 +156,7 @@ class FakeScheduler final : public transport::Service {
   }
   static bool matches(const Job& job, const protocol::JobFilter& filter) {
     return (!filter.job || *filter.job == job.id) && (!filter.state || *filter.state == job.state) &&
-           (filter.group.empty() || filter.group == job.group);
+           (filter.group.empty() || filter.group == job.group) && (!filter.tenant || *filter.tenant == job.tenant);
   }
   protocol::JobList listed(const protocol::ListJobs& list) const {
     std::map<uint64_t, const Job*> in_order;
@@ -209,7 +210,8 @@ class FakeScheduler final : public transport::Service {
     for (const auto& spec : submit.jobs) {
       const auto [found, is_new] = jobs.try_emplace(spec.key);
       if (is_new) {
-        found->second = {Id128::random(), text_of(spec.prompt), protocol::JobState::kRunning, spec.group, ++order_};
+        found->second = {Id128::random(), text_of(spec.prompt), protocol::JobState::kRunning, spec.group,
+                         ++order_,        spec.tenant};
       }
       reply.outcomes.push_back({found->second.id, std::nullopt, "", 0, !is_new});
       if (submit.stream && is_new) streams_.push_back({from, &found->second, 0});
@@ -248,6 +250,7 @@ class FakeScheduler final : public transport::Service {
     protocol::JobResult result;
     result.job = job.id;
     result.state = job.state;
+    result.tenant = job.tenant;
     if (job.state == protocol::JobState::kSucceeded) result.text = job.text;
     return result;
   }

@@ -3,7 +3,9 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <iostream>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "base/config.h"
@@ -11,6 +13,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "gateway/access/new_key.h"
 #include "gateway/service/gateway.h"
 #include "gateway/service/options.h"
 #include "http/health_server.h"
@@ -69,6 +72,9 @@ void run(const gateway::GatewayOptions& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "new-key") {
+    return gateway::run_new_key(argc - 1, argv + 1, std::cout, std::cerr);
+  }
   gateway::GatewayOptions options;
   ConfigParser parser("optserve-gateway", "Serves OpenAI's HTTP API in front of the schedulers.");
   parser.use_environment();

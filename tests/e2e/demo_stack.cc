@@ -97,6 +97,18 @@ std::string DemoStack::journal_of(const Part& scheduler) const {
   return folder_ / ("journal-" + std::to_string(scheduler.service_port) + ".db");
 }
 
+std::string DemoStack::logs() const {
+  std::string all;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+    if (entry.path().extension() != ".log") continue;
+    std::ifstream file(entry.path());
+    std::stringstream text;
+    text << file.rdbuf();
+    all += text.str();
+  }
+  return all;
+}
+
 std::string DemoStack::journal(int scheduler) const {
   return journal_of(schedulers_.at(static_cast<size_t>(scheduler)));
 }
@@ -113,6 +125,7 @@ std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
   if (part.name == "optserve-gateway") {
     for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.client_port)});
     add({"--http=127.0.0.1:" + std::to_string(part.client_port), "--model=demo=" + demo_checkpoint()});
+    arguments.insert(arguments.end(), options_.gateway_arguments.begin(), options_.gateway_arguments.end());
     return arguments;
   }
   for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.service_port)});

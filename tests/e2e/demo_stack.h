@@ -33,6 +33,7 @@ struct StackOptions {
   std::vector<std::string> converter_arguments = {};
   std::vector<std::string> worker_arguments = {};
   std::vector<std::string> scheduler_arguments = {};
+  std::vector<std::string> gateway_arguments = {};
 };
 
 // Looks every few milliseconds whether `condition` holds; false if it does not within `limit`.
@@ -55,6 +56,7 @@ class DemoStack {
   std::string client_endpoint(int scheduler = 0) const;
   int client_port(int scheduler = 0) const { return schedulers_.at(static_cast<size_t>(scheduler)).client_port; }
   std::string journal(int scheduler = 0) const;  // its path
+  std::string logs() const;                      // of all processes, one after another
   // Waits until /readyz of every process answers 200; fails the test after a minute.
   void wait_ready();
 

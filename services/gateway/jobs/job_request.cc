@@ -52,14 +52,10 @@ MaybeError check_job_length(const JobSpec& job, const Model& model) {
 MaybeError read_job(const json& object, const Models& models, const JobContext& context, JobSpec& job) {
   if (auto error = check_fields(object, job_fields())) return error;
   if (auto error = read_job_fields(object, job)) return error;
-  if (!context.tenant.empty()) {
-    if (!job.tenant.empty() && job.tenant != context.tenant) {
-      ApiError error = forbidden("tenant is " + found_text(job.tenant) + ", and the API key belongs to another one");
-      error.param = "tenant";
-      return error;
-    }
-    job.tenant = context.tenant;
-  }
+  Parsed<std::string> tenant = context.caller.tenant_for(job.tenant);
+  if (!tenant.ok()) return tenant.error();
+  job.tenant = std::move(tenant).value();
+  if (job.convert && !context.caller.may_operate) return forbidden("The API key may not ask for conversions.");
   if (job.key.empty()) job.key = name_of(context.idempotency_key, limits::kKeyBytesMax);
   Model model;
   if (!job.convert) {

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "gateway/access/access.h"
 #include "gateway/openai/api_error.h"
 #include "gateway/openai/models.h"
 #include "protocol/message_types.h"
@@ -17,7 +18,7 @@ struct JobsRequest {
 };
 
 struct JobContext {
-  std::string tenant{};           // of the API key; empty: each job names its own
+  Caller caller{};                // whose tenant the jobs get; without keys each job names its own
   std::string idempotency_key{};  // header; for a body of one job
 };
 

@@ -184,10 +184,22 @@ TEST_F(JobRequestTest, ManyJobsAreAllGoodOrRefusedWithTheirPlace) {
 }
 
 TEST_F(JobRequestTest, AKeysTenantCannotBeChanged) {
-  context_.tenant = "mine";
+  context_.caller = {.tenant = "mine", .may_operate = false};
   EXPECT_EQ(good(body()).tenant, "mine");
   EXPECT_EQ(good(body({{"tenant", "mine"}})).tenant, "mine");
   expect_error(body({{"tenant", "yours"}}), "tenant", "belongs to another one", 403);
+  context_.caller.may_operate = true;
+  EXPECT_EQ(good(body()).tenant, "mine");
+  EXPECT_EQ(good(body({{"tenant", "yours"}})).tenant, "yours");
+}
+
+TEST_F(JobRequestTest, ConversionsAreForOperators) {
+  const json convert{{"convert", {{"source", "/in"}, {"destination", "/out"}, {"dtype", "keep"}}}};
+  EXPECT_TRUE(parse(convert).ok());
+  context_.caller = {.tenant = "mine", .may_operate = false};
+  EXPECT_EQ(parse(convert).error().status, 403);
+  context_.caller.may_operate = true;
+  EXPECT_TRUE(parse(convert).ok());
 }
 
 TEST_F(JobRequestTest, ConversionsAreMarked) {

@@ -9,6 +9,7 @@ http::Answer json_answer(std::string body, int status) {
 http::Answer error_answer(const ApiError& error) {
   http::Answer answer = json_answer(error_body(error), error.status);
   for (const auto& [name, value] : error_headers(error)) answer.headers.set(name, value);
+  if (error.status == 401) answer.headers.set("WWW-Authenticate", "Bearer");
   return answer;
 }
 

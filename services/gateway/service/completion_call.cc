@@ -13,6 +13,7 @@
 #include "gateway/openai/completion_request.h"
 #include "gateway/openai/completion_stream.h"
 #include "gateway/service/answers.h"
+#include "gateway/service/counting_stream.h"
 
 namespace optserve::gateway {
 namespace {
@@ -35,7 +36,7 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
                  Body body)
       : parts_(parts), exchange_(std::move(exchange)), request_(std::move(request)), body_(body), answer_(request_) {}
 
-  void start();
+  void start(std::shared_ptr<OpenJobs> open_jobs);
   void on_tick(Instant now) override;
   void give_up(const ApiError& why) override { fail(why); }
 
@@ -72,6 +73,7 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   std::set<JobId> open_jobs_;                     // that were accepted and have not ended, and are this call's alone
   std::vector<client::Follow> follows_;
   Instant last_sent_{}, last_asked_{};
+  std::shared_ptr<OpenJobs> open_jobs_of_key_;
   bool restart_pending_ = false;  // of the client's thread
 };
 
@@ -114,7 +116,8 @@ client::JobStream CompletionCall::stream_of_jobs() {
   return stream;
 }
 
-void CompletionCall::start() {
+void CompletionCall::start(std::shared_ptr<OpenJobs> open_jobs) {
+  open_jobs_of_key_ = open_jobs;
   const auto self = shared_from_this();
   parts_.calls.add(self);
   exchange_->on_closed([self] {
@@ -126,7 +129,7 @@ void CompletionCall::start() {
   last_asked_ = parts_.clock.now();
   std::vector<protocol::JobSpec> jobs = request_.jobs();
   has_key_ = !jobs.front().key.empty();
-  parts_.client.submit(std::move(jobs), request_.background ? client::JobStream{} : stream_of_jobs(),
+  parts_.client.submit(std::move(jobs), request_.background ? counting_stream(open_jobs) : stream_of_jobs(),
                        [self](client::Submission submission) {
                          self->post([submission = std::move(submission)](CompletionCall& call) mutable {
                            call.on_submitted(std::move(submission));
@@ -245,6 +248,8 @@ void CompletionCall::cancel_jobs() {
 void CompletionCall::end() {
   is_over_ = true;
   early_.clear();
+  open_jobs_of_key_.reset();
+  if (request_.background) follows_.clear();  // they count the jobs until these end
   parts_.client.unfollow(std::exchange(follows_, {}));
   parts_.calls.remove(*this);
 }
@@ -282,12 +287,16 @@ void serve(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exc
   context.request_id = request.id;
   context.created = parts.clock.wall_ms() / 1'000;
   context.random = std::hash<Id128>()(Id128::random());
+  context.tenant = caller_of(request).tenant;
   context.idempotency_key = request.headers.get("Idempotency-Key");
   context.patience_ms = patience_ms(request);
   Parsed<CompletionRequest> parsed = parse(request.body, parts.models, context);
   if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
   if (!parsed.value().job.tenant.empty()) exchange->request().note("tenant", parsed.value().job.tenant);
-  std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value(), body)->start();
+  Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, parsed.value().num_jobs());
+  if (!open_jobs.ok()) return exchange->answer(error_answer(open_jobs.error()));
+  std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value(), body)
+      ->start(std::move(open_jobs).value());
 }
 
 }  // namespace

@@ -26,6 +26,12 @@ using ExchangePtr = std::shared_ptr<http::Exchange>;
 http::ServerOptions server_options(const GatewayOptions& options, metrics::Registry* registry) {
   Result<ListenAddress> where = parse_listen_address(options.http);
   if (!where.ok()) throw ConfigurationError(where.refusal().message);
+  const bool has_keys = !options.keys.empty() || !options.key_lines.empty();
+  if (!has_keys && !options.insecure && !is_loopback(where.value().address)) {
+    throw ConfigurationError("http is " + options.http +
+                             ", where other machines may reach it, and there are no keys: make one with "
+                             "`optserve-gateway new-key NAME >> FILE` and give --keys FILE, or say --insecure");
+  }
   if (options.tls_certificate.empty() != options.tls_key.empty()) {
     throw ConfigurationError("expected both tls-certificate and tls-key, or none of them");
   }
@@ -71,8 +77,11 @@ Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<Models> models, 
     : health_(health),
       clock_(clock),
       models_(std::move(models)),
-      server_(server_options(options, &registry), clock, request_hooks(options.cors_origins)),
+      key_store_(options.keys, options.key_lines),
+      access_(key_store_.has_keys(), !options.metrics_need_key),
+      server_(server_options(options, &registry), clock, request_hooks(options.cors_origins, access_, clock)),
       client_(make_client(options)) {
+  access_.set_keys(key_store_.keys());
   add_routes(registry);
   server_.post([this] { tick(); });
   server_.start();
@@ -84,7 +93,7 @@ Gateway::~Gateway() {
 }
 
 void Gateway::add_routes(const metrics::Registry& registry) {
-  const GatewayParts parts{server_, *client_, *models_, calls_, clock_, open_cancels_};
+  const GatewayParts parts{server_, *client_, *models_, calls_, access_, clock_, open_cancels_};
   http::add_health_routes(server_, registry, health_);
   server_.route("GET", "/health", [this](const ExchangePtr& exchange) {
     if (health_.ready.load()) return exchange->answer({.body = ""});
@@ -125,6 +134,7 @@ void Gateway::add_routes(const metrics::Registry& registry) {
 // Every second: the life sign, the calls that wait, and what the schedulers serve.
 void Gateway::tick() {
   health_.stamp();
+  if (key_store_.refresh()) access_.set_keys(key_store_.keys());
   calls_.tick(clock_.now());
   server_.call_after(kTick, [this] { tick(); });
   if (std::exchange(is_status_asked_, true)) return;

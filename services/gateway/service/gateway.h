@@ -7,6 +7,8 @@
 
 #include "base/clock.h"
 #include "client/async_client.h"
+#include "gateway/access/access.h"
+#include "gateway/access/key_store.h"
 #include "gateway/openai/models.h"
 #include "gateway/service/gateway_parts.h"
 #include "gateway/service/open_calls.h"
@@ -41,6 +43,8 @@ class Gateway {
   const Clock& clock_;
   std::unique_ptr<Models> models_;
   OpenCalls calls_;
+  KeyStore key_store_;
+  Access access_;
   std::atomic<int> open_cancels_{0};
   std::atomic<bool> is_draining_{false};
   bool is_status_asked_ = false;

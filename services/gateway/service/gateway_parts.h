@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "client/async_client.h"
+#include "gateway/access/access.h"
 #include "gateway/openai/models.h"
 #include "gateway/service/open_calls.h"
 #include "http/server.h"
@@ -16,6 +17,7 @@ struct GatewayParts {
   client::AsyncClient& client;  // its callbacks run on its own thread, and hand their work to the server's
   Models& models;
   OpenCalls& calls;
+  Access& access;
   const Clock& clock;
   std::atomic<int>& open_cancels;  // requests to cancel a job that are not answered yet
 };

@@ -7,6 +7,7 @@
 #include "gateway/jobs/job_list.h"
 #include "gateway/jobs/job_request.h"
 #include "gateway/service/answers.h"
+#include "gateway/service/counting_stream.h"
 #include "gateway/service/job_events_call.h"
 
 namespace optserve::gateway {
@@ -42,19 +43,31 @@ std::function<void(Result<T>)> answering_result(const GatewayParts& parts, const
 void submit(const GatewayParts& parts, const ExchangePtr& exchange) {
   const http::Request& request = exchange->request();
   JobContext context;
+  context.caller = caller_of(request);
   context.idempotency_key = request.headers.get("Idempotency-Key");
   Parsed<JobsRequest> parsed = parse_jobs(request.body, parts.models, context);
   if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
   std::vector<protocol::JobSpec> jobs = parsed.value().jobs;
-  parts.client.submit(std::move(jobs), {},
-                      answering<client::Submission>(
-                          parts, exchange, [jobs_request = std::move(parsed).value()](client::Submission submission) {
-                            if (!submission.outcomes.ok()) return error_answer(error_of(submission.outcomes.refusal()));
-                            return answer_of_jobs(submit_answer(jobs_request, submission.outcomes.value()));
-                          }));
+  Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, jobs.size());
+  if (!open_jobs.ok()) return exchange->answer(error_answer(open_jobs.error()));
+  parts.client.submit(
+      std::move(jobs), counting_stream(open_jobs.value()),
+      answering<client::Submission>(
+          parts, exchange,
+          [jobs_request = std::move(parsed).value(), open = open_jobs.value()](client::Submission submission) {
+            if (!submission.outcomes.ok()) return error_answer(error_of(submission.outcomes.refusal()));
+            for (const auto& outcome : submission.outcomes.value()) {
+              if (outcome.error) open->end_one();
+            }
+            return answer_of_jobs(submit_answer(jobs_request, submission.outcomes.value()));
+          }));
 }
 
 http::Answer state_answer(const JobResult& result) { return json_answer(state_body(result)); }
+
+ApiError unknown_job(std::string_view id) {
+  return error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(id) + "'"));
+}
 
 // Calls `work` with the job of the path; an id that cannot be one is answered as unknown.
 template <class Work>
@@ -63,13 +76,41 @@ http::Handler with_job(Work work) {
     const std::string_view text = exchange->request().parameter("id");
     const std::optional<JobId> job = JobId::from_hex(text);
     if (job) return work(exchange, *job);
-    exchange->answer(
-        error_answer(error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(text) + "'"))));
+    exchange->answer(error_answer(unknown_job(text)));
   };
 }
 
+// Answers with what `make` makes of a job; another tenant's job is answered as one that does not exist.
+template <class Make>
+void answer_job(const GatewayParts& parts, const ExchangePtr& exchange, const JobId& job, Make make) {
+  const auto answer = [make, job, caller = caller_of(exchange->request())](const Result<JobResult>& result) {
+    const bool is_hidden = result.ok() ? !caller.may_see(result.value().tenant)
+                                       : !caller.may_operate && result.refusal().code == ErrorCode::kNotFound;
+    if (is_hidden) return error_answer(unknown_job(job.hex()));
+    return result.ok() ? make(result.value()) : error_answer(error_of(result.refusal()));
+  };
+  parts.client.get(job, answering<Result<JobResult>>(parts, exchange, answer));
+}
+
+// Calls `work` on the server's thread if the caller may see the job.
+template <class Work>
+http::Handler with_own_job(const GatewayParts& parts, Work work) {
+  return with_job([parts, work](const ExchangePtr& exchange, const JobId& job) {
+    const Caller caller = caller_of(exchange->request());
+    if (caller.may_operate) return work(exchange, job);
+    parts.client.get(job, [parts, work, exchange, job, caller](const Result<JobResult>& result) {
+      parts.server.post([work, exchange, job, caller, result] {
+        if (result.ok() && caller.may_see(result.value().tenant)) return work(exchange, job);
+        const bool is_unknown = result.ok() || result.refusal().code == ErrorCode::kNotFound;
+        exchange->answer(error_answer(is_unknown ? unknown_job(job.hex()) : error_of(result.refusal())));
+      });
+    });
+  });
+}
+
 void list(const GatewayParts& parts, const ExchangePtr& exchange) {
-  Parsed<JobQuery> query = parse_job_query(exchange->request().target.query, "");
+  const Caller caller = caller_of(exchange->request());
+  Parsed<JobQuery> query = parse_job_query(exchange->request().target.query, caller.may_operate ? "" : caller.tenant);
   if (!query.ok()) return exchange->answer(error_answer(query.error()));
   const JobQuery& asked = query.value();
   parts.client.list(asked.filter, asked.limit, asked.after,
@@ -81,7 +122,9 @@ void list(const GatewayParts& parts, const ExchangePtr& exchange) {
 
 void group(const GatewayParts& parts, const ExchangePtr& exchange, bool cancel) {
   const std::string* given = exchange->request().query("tenant");
-  const std::string tenant = given == nullptr ? "" : *given;
+  const Parsed<std::string> owner = caller_of(exchange->request()).tenant_for(given == nullptr ? "" : *given);
+  if (!owner.ok()) return exchange->answer(error_answer(owner.error()));
+  const std::string& tenant = owner.value();
   const std::string name(exchange->request().parameter("name"));
   parts.client.group(
       tenant, name, cancel,
@@ -112,16 +155,18 @@ void add_job_routes(const GatewayParts& parts) {
                {.body_bytes_max = kJobsBodyBytesMax});
   server.route("GET", "/v1/jobs", [parts](const ExchangePtr& exchange) { list(parts, exchange); });
   server.route("GET", "/v1/jobs/{id}", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
-                 parts.client.get(job, answering_result<JobResult>(parts, exchange, state_answer));
+                 answer_job(parts, exchange, job, state_answer);
                }));
   server.route("GET", "/v1/jobs/{id}/result", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
                  const auto answer = [](const JobResult& result) { return answer_of_jobs(result_answer(result)); };
-                 parts.client.get(job, answering_result<JobResult>(parts, exchange, answer));
+                 answer_job(parts, exchange, job, answer);
                }));
-  server.route("GET", "/v1/jobs/{id}/events", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+  server.route("GET", "/v1/jobs/{id}/events",
+               with_own_job(parts, [parts](const ExchangePtr& exchange, const JobId& job) {
                  serve_job_events(parts, exchange, job);
                }));
-  server.route("POST", "/v1/jobs/{id}/cancel", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
+  server.route("POST", "/v1/jobs/{id}/cancel",
+               with_own_job(parts, [parts](const ExchangePtr& exchange, const JobId& job) {
                  parts.client.cancel(job, answering_result<JobResult>(parts, exchange, state_answer));
                }));
   server.route("POST", "/v1/jobs/{id}/requeue", with_job([parts](const ExchangePtr& exchange, const JobId& job) {

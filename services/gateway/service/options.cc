@@ -1,5 +1,7 @@
 #include "gateway/service/options.h"
 
+#include <arpa/inet.h>
+
 #include <charconv>
 
 namespace optserve::gateway {
@@ -18,6 +20,16 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
       .add("cors-origin", options.cors_origins,
            "Origin of web pages that may use this API, or *; repeatable. None: browsers refuse it to other pages")
       .separated_by_commas();
+  parser.begin_group("Keys");
+  parser.add("keys", options.keys,
+             "File of API keys, which others must not be able to read; it is read again when it changes. "
+             "`optserve-gateway new-key` makes a key");
+  parser
+      .add("key-lines", options.key_lines, "Further lines of such a file, for the variable OPTSERVE_GATEWAY_KEY_LINES")
+      .unlogged();
+  parser.add("insecure", options.insecure,
+             "Serve other machines without keys: whoever reaches the port may do anything");
+  parser.add("metrics-need-key", options.metrics_need_key, "/metrics needs a key that may operate");
   parser.begin_group("Models");
   parser
       .add("model", options.models,
@@ -49,6 +61,13 @@ Result<ListenAddress> parse_listen_address(const std::string& text) {
   }
   if (result.address.empty()) return wrong();
   return result;
+}
+
+bool is_loopback(const std::string& address) {
+  in_addr four{};
+  if (inet_pton(AF_INET, address.c_str(), &four) == 1) return (ntohl(four.s_addr) >> 24) == 127;
+  in6_addr six{};
+  return inet_pton(AF_INET6, address.c_str(), &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six) != 0;
 }
 
 }  // namespace optserve::gateway

@@ -17,6 +17,10 @@ struct GatewayOptions {
   std::vector<std::string> models;        // NAME=FOLDER of a sharded checkpoint
   std::string tls_certificate, tls_key;   // files in PEM; empty: no TLS
   std::vector<std::string> cors_origins;  // "https://example.org", or "*"
+  std::string keys;                       // file of API keys; empty: none
+  std::string key_lines;                  // further keys, in the form of the file
+  bool insecure = false;                  // serve other machines without keys
+  bool metrics_need_key = false;          // /metrics is for operators
   int64_t connections_max = 4'000;
   int64_t drain_ms = 30'000;
 };
@@ -29,5 +33,7 @@ struct ListenAddress {
 };
 // "127.0.0.1:8000" or "[::1]:8000".
 Result<ListenAddress> parse_listen_address(const std::string& text);
+// Whether only this machine reaches a numeric address.
+bool is_loopback(const std::string& address);
 
 }  // namespace optserve::gateway

@@ -70,18 +70,20 @@ void log_request(const http::Finished& finished) {
                        {"bytes", finished.body_bytes},
                        {"first_byte_ms", milliseconds_of(finished.first_byte)},
                        {"total_ms", milliseconds_of(finished.total)},
+                       {"key", request.note("key")},
                        {"tenant", request.note("tenant")},
                        {"job", request.note("job")}});
 }
 
 }  // namespace
 
-http::ServerHooks request_hooks(std::vector<std::string> cors_origins) {
+http::ServerHooks request_hooks(std::vector<std::string> cors_origins, Access& access, const Clock& clock) {
   const auto cors = std::make_shared<Cors>(std::move(cors_origins));
   http::ServerHooks hooks;
-  hooks.on_request = [cors](http::Request& request) -> std::optional<http::Answer> {
+  hooks.on_request = [cors, &access, &clock](http::Request& request) -> std::optional<http::Answer> {
     request.id = request_id(request);
     if (cors->is_preflight(request)) return cors->preflight_answer(request);
+    if (const auto error = access.check(request, clock.now(), clock.wall_ms())) return error_answer(*error);
     return std::nullopt;
   };
   hooks.add_headers = [cors](const http::Request* request, http::Headers& headers) {
