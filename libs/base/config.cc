@@ -282,6 +282,7 @@ ConfigOption ConfigParser::add(std::string_view name, T& value, std::string_view
   entry.is_list = std::is_same_v<T, std::vector<std::string>>;
   entry.default_text = text_of(value);
   entry.print = [&value] { return text_of(value); };
+  entry.reset = [&value, initial = value] { value = initial; };
   const std::string flag = "--" + entry.name;
   if constexpr (std::is_same_v<T, bool>) {
     entry.option = entry_->app->add_flag(flag + ",!--no-" + entry.name, value, entry.help);
@@ -366,6 +367,31 @@ int ConfigParser::parse(int argc, const char* const* argv) {
     return fault.exit_status;
   }
   return -1;
+}
+
+Status ConfigParser::set(std::string name, const std::vector<std::string>& values) {
+  std::ranges::replace(name, '_', '-');
+  OptionEntry* entry = entry_->find(name);
+  if (entry == nullptr || entry->is_positional) {
+    return refuse(ErrorCode::kBadRequest,
+                  "there is no option '" + name + "'" + detail::did_you_mean(name, detail::option_names(*entry_)));
+  }
+  if (values.empty()) {
+    entry->reset();
+    return ok_status();
+  }
+  if (values.size() > 1 && !entry->is_list) {
+    return refuse(ErrorCode::kBadRequest, name + ": expected one value, found " + std::to_string(values.size()));
+  }
+  try {
+    entry->option->clear();
+    for (const std::string& value : values) entry->option->add_result(value);
+    entry->option->run_callback();
+  } catch (const CLI::ParseError& error) {
+    const std::string message = error.what();
+    return refuse(ErrorCode::kBadRequest, message.starts_with("--") ? message.substr(2) : message);
+  }
+  return ok_status();
 }
 
 std::vector<std::string> ConfigParser::warnings() const { return entry_->warnings; }

@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
+
 namespace optserve {
 
 namespace detail {
@@ -89,6 +91,9 @@ class ConfigParser {
   // kExitUsage, or kExitConfiguration if a file or variable is wrong), otherwise -1. With --json an error is a JSON
   // object.
   int parse(int argc, const char* const* argv);
+  // Sets one option while the program runs, by one of its names, with the checks of the command line: several values
+  // for a list, none for the default. A refusal changes nothing.
+  Status set(std::string name, const std::vector<std::string>& values);
   // Variables of the environment that look as if they were meant for this program, which does not read them.
   std::vector<std::string> warnings() const;
   // What flags, environment or configuration file have set for this command, in the order of declaration. `values` are

@@ -30,6 +30,7 @@ struct OptionEntry {
   bool has_variable = false;
   CLI::Option* option = nullptr;            // that stores the value; owned by the App
   std::function<std::string()> print{};     // the effective value; empty for positional arguments
+  std::function<void()> reset{};            // back to the default; empty for positional arguments
   std::string source{};                     // after parsing, as in ConfigParser::Given; empty: the default
   std::vector<std::string> given_values{};  // after parsing
 };

@@ -358,5 +358,33 @@ TEST(NearestWord, FindsWhatWasMeant) {
   EXPECT_EQ(nearest_word("zebra", words), "");
 }
 
+TEST(ConfigParser, SetsOptionsWhileTheProgramRuns) {
+  int threads = 3;
+  bool is_loud = false;
+  std::vector<std::string> words;
+  ConfigParser parser("program", "");
+  parser.add("threads-max", threads, "").range(0, 8).also({"workers"});
+  parser.add("loud", is_loud, "");
+  parser.add("word", words, "");
+  EXPECT_TRUE(parser.set("threads_max", {"5"}).ok());
+  EXPECT_TRUE(parser.set("loud", {"on"}).ok());
+  EXPECT_TRUE(parser.set("word", {"a", "b,c"}).ok());
+  EXPECT_EQ(threads, 5);
+  EXPECT_TRUE(is_loud);
+  EXPECT_THAT(words, ElementsAre("a", "b,c"));
+  EXPECT_THAT(parser.set("threads-max", {"9"}).refusal().message, HasSubstr("threads-max: the value is 9"));
+  EXPECT_THAT(parser.set("threads-max", {"x"}).refusal().message, HasSubstr("expected a whole number"));
+  EXPECT_THAT(parser.set("threads-max", {"1", "2"}).refusal().message, HasSubstr("expected one value"));
+  EXPECT_FALSE(parser.set("loud", {"maybe"}).ok());
+  EXPECT_THAT(parser.set("thread-max", {"1"}).refusal().message, HasSubstr("did you mean 'threads-max'?"));
+  EXPECT_EQ(threads, 5);
+  EXPECT_TRUE(parser.set("workers", {"6"}).ok());
+  EXPECT_EQ(threads, 6);
+  for (const char* name : {"threads-max", "loud", "word"}) EXPECT_TRUE(parser.set(name, {}).ok());
+  EXPECT_EQ(threads, 3);
+  EXPECT_FALSE(is_loud);
+  EXPECT_TRUE(words.empty());
+}
+
 }  // namespace config_test
 }  // namespace optserve
