@@ -1,10 +1,12 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -22,6 +24,7 @@
 #include "base/log.h"
 #include "base/progress_line.h"
 #include "base/sha256.h"
+#include "base/shutdown.h"
 #include "base/time_left.h"
 #include "base/utf8.h"
 
@@ -231,6 +234,31 @@ TEST(ProgressLine, ATerminalHasOneLineAndALogOneEveryFiveSeconds) {
   EXPECT_EQ(line.finish(1'000, 1'000, clock.now()), "\r\x1b[K100% of 1.0 kB, 180 B/s\n");
   EXPECT_EQ(line.erase(), "");
   EXPECT_EQ(log.finish(1'000, 1'000, clock.now()), "");
+}
+
+// In processes of their own, since signals are counted for a whole process.
+bool is_signalled() {
+  pollfd wait{shutdown_fd(), POLLIN, 0};
+  const bool is_readable = poll(&wait, 1, 0) == 1;
+  EXPECT_EQ(is_readable, shutdown_requested());
+  return is_readable;
+}
+
+TEST(Shutdown, InterruptsAreForgottenAndTerminationsAreNot) {
+  EXPECT_EXIT(
+      {
+        install_shutdown_signals();
+        raise(SIGINT);
+        const bool is_seen = is_signalled();
+        forget_interrupts();
+        const bool is_forgotten = !is_signalled();
+        raise(SIGTERM);
+        raise(SIGINT);
+        const bool is_forced = shutdown_forced();
+        forget_interrupts();
+        _exit(is_seen && is_forgotten && is_forced && is_signalled() && !shutdown_forced() ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace base_test

@@ -12,12 +12,12 @@
 namespace optserve {
 namespace {
 
-std::atomic<int> signal_count{0};
+std::atomic<int> interrupt_count{0}, termination_count{0};
 int pipe_ends[2] = {-1, -1};
 
-extern "C" void on_signal(int) {
+extern "C" void on_signal(int number) {
   const int saved = errno;
-  signal_count.fetch_add(1);
+  (number == SIGINT ? interrupt_count : termination_count).fetch_add(1);
   const char byte = 1;
   [[maybe_unused]] const ssize_t ignored = write(pipe_ends[1], &byte, 1);
   errno = saved;
@@ -44,8 +44,21 @@ void install_service_signals() {
   for (const int number : {SIGHUP, SIGUSR1, SIGUSR2}) sigaction(number, &ignore, nullptr);
 }
 
-bool shutdown_requested() { return signal_count.load() > 0; }
-bool shutdown_forced() { return signal_count.load() > 1; }
+bool shutdown_requested() { return interrupt_count.load() + termination_count.load() > 0; }
+bool shutdown_forced() { return interrupt_count.load() + termination_count.load() > 1; }
+
+void forget_interrupts() {
+  if (pipe_ends[0] < 0) return;
+  interrupt_count.store(0);
+  char bytes[64];
+  while (read(pipe_ends[0], bytes, sizeof(bytes)) > 0) {
+  }
+  // The pipe stays readable for a SIGTERM, whose byte may be gone.
+  if (shutdown_requested()) {
+    [[maybe_unused]] const ssize_t ignored = write(pipe_ends[1], bytes, 1);
+  }
+}
+
 int shutdown_fd() { return pipe_ends[0]; }
 
 }  // namespace optserve

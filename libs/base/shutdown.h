@@ -12,7 +12,11 @@ void install_service_signals();
 bool shutdown_requested();
 // True once a second signal has come: the operator does not want to wait for the drain.
 bool shutdown_forced();
-// Becomes readable when the first signal arrives; never read from it. -1 before install_shutdown_signals().
+// Forgets each SIGINT that has come, for a program in which Ctrl-C ends a piece of the work and not the program. A
+// SIGTERM is not forgotten.
+void forget_interrupts();
+// Becomes readable when the first signal arrives; only forget_interrupts() reads from it. -1 before
+// install_shutdown_signals().
 int shutdown_fd();
 
 }  // namespace optserve
