@@ -29,19 +29,21 @@ client::JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) 
   client::JobStream stream;
   stream.on_text = [state](std::string_view piece, const protocol::JobEvent& event) {
     const std::lock_guard lock(state->mutex);
-    state->text += piece;
-    state->last_event = event;
+    state->pieces.push_back({std::string(piece), event});
     state->changed.notify_one();
   };
   stream.on_progress = [state](const protocol::JobEvent& event) {
     const std::lock_guard lock(state->mutex);
-    state->last_event = event;
+    if (!state->pieces.empty() && state->pieces.back().text.empty()) state->pieces.pop_back();  // told by this one
+    state->pieces.push_back({"", event});
     state->changed.notify_one();
   };
   stream.on_restarted = [state] {
     const std::lock_guard lock(state->mutex);
     std::fputs("\noptserve: after a restart of the scheduler the text was computed anew; it begins again:\n", stderr);
-    state->text = "\n";
+    protocol::JobEvent begin;
+    begin.state = protocol::JobState::kRunning;
+    state->pieces.assign(1, {"\n", begin});
   };
   stream.on_finished = [state](const protocol::JobResult& result) {
     const std::lock_guard lock(state->mutex);
@@ -130,14 +132,15 @@ std::vector<protocol::JobResult> FollowedJob::wait_for_ends(const std::vector<Jo
   size_t seen = 0;  // results
   std::unique_lock lock(state.mutex);
   while (true) {
-    state.changed.wait_for(lock, kSignalPoll,
-                           [&] { return state.last_event || state.results.size() > seen || state.lost.has_value(); });
-    const std::string text = std::exchange(state.text, {});
-    const auto event = std::exchange(state.last_event, std::nullopt);
+    state.changed.wait_for(lock, kSignalPoll, [&] {
+      return !state.pieces.empty() || state.results.size() > seen || state.lost.has_value();
+    });
+    const std::vector<Piece> pieces = std::exchange(state.pieces, {});
     const auto results = state.results;
     const auto lost = state.lost;
     lock.unlock();
-    const bool readable = !event || cancelled_at || on_event(text, *event);
+    bool readable = true;
+    for (const Piece& piece : pieces) readable = readable && (cancelled_at || on_event(piece.text, piece.event));
     seen = results.size();
     if (seen == jobs.size()) return in_order(jobs, results);
     if (lost) fail(*lost);

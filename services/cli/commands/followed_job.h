@@ -20,8 +20,8 @@ namespace optserve::cli {
 
 class FollowedJob {
  public:
-  // Called on the command's thread. `piece` is empty if only the event's progress is new. If it returns false, because
-  // nobody can read the output, the jobs are cancelled.
+  // Called on the command's thread, for each event of the stream. `piece` is empty if only the event's progress is new.
+  // If it returns false, because nobody can read the output, the jobs are cancelled.
   using OnEvent = std::function<bool(std::string_view piece, const protocol::JobEvent& event)>;
 
   // `patience`: how long the scheduler may be unreachable.
@@ -36,12 +36,15 @@ class FollowedJob {
   protocol::JobResult follow(const JobId& job, const OnEvent& on_event);
 
  private:
+  struct Piece {
+    std::string text;
+    protocol::JobEvent event;
+  };
   // Shared with the client's thread, which may outlive run() by a moment.
   struct State {
     std::mutex mutex;
     std::condition_variable changed;
-    std::string text;  // that has not been handed on
-    std::optional<protocol::JobEvent> last_event;
+    std::vector<Piece> pieces;  // that have not been handed on
     std::map<JobId, protocol::JobResult> results;
     std::optional<Refusal> lost;
   };
