@@ -11,6 +11,7 @@ find_package(SQLite3 REQUIRED)                                          # libsql
 find_package(prometheus-cpp REQUIRED CONFIG COMPONENTS core)            # prometheus-cpp-dev
 pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)          # libseccomp-dev
 pkg_check_modules(isal REQUIRED IMPORTED_TARGET libisal)                # libisal-dev
+pkg_check_modules(libedit REQUIRED IMPORTED_TARGET libedit)              # libedit-dev
 find_package(yaml-cpp REQUIRED)                                         # libyaml-cpp-dev
 find_package(msgpack REQUIRED CONFIG NAMES msgpack-cxx msgpack msgpackc-cxx) # libmsgpack-cxx-dev
 pkg_check_modules(zmq REQUIRED IMPORTED_TARGET libzmq)                  # libzmq3-dev cppzmq-dev

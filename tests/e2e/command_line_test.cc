@@ -36,8 +36,8 @@ TEST(CommandLine, HelpAndVersionSucceedOnStandardOutput) {
     EXPECT_THAT(ran.out, HasSubstr("optserve")) << flag;
   }
   const std::string help = optserve({"--help"}).out;
-  for (const char* command : {"generate", "submit", "result", "cancel", "status", "jobs", "queue", "journal", "up",
-                              "down", "convert", "export", "inspect", "calibrate"}) {
+  for (const char* command : {"generate", "prompt", "submit", "result", "cancel", "status", "jobs", "queue", "journal",
+                              "up", "down", "convert", "export", "inspect", "calibrate"}) {
     EXPECT_THAT(help, HasSubstr(command));
   }
 }

@@ -26,6 +26,7 @@ HEADER_OWNERS = [
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'libs/job_json/',
                    'services/converter/', 'services/cli/', 'services/gateway/', 'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
+    (r'histedit\.h$', ['services/cli/prompt/terminal_lines.cc']),
     (r'^isa-l/', ['libs/checkpoint/torch/crc32.cc']),
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
     (r'nccl\.h$', ['libs/comm/nccl']),

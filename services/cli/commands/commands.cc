@@ -14,13 +14,14 @@ namespace {
 // Words that other systems have for what a command does.
 constexpr std::pair<const char*, const char*> kHints[] = {
     {"serve", "up"},           {"start", "up"},          {"run", "generate"},
-    {"complete", "generate"},  {"chat", "generate"},     {"stop", "down"},
+    {"complete", "generate"},  {"chat", "prompt"},       {"stop", "down"},
     {"ps", "status"},          {"info", "status"},       {"list", "jobs list"},
     {"ls", "jobs list"},       {"enqueue", "submit"},    {"wait", "result --wait"},
     {"fetch", "result"},       {"show", "jobs show"},    {"requeue", "jobs requeue"},
     {"purge", "jobs purge"},   {"pause", "queue pause"}, {"resume", "queue resume"},
     {"drain", "queue drain"},  {"benchmark", "bench"},   {"watch", "status --watch"},
     {"top", "status --watch"}, {"rm", "cancel"},         {"kill", "cancel"},
+    {"repl", "prompt"},
 };
 
 void describe(ConfigParser& parser) {

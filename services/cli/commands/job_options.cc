@@ -39,6 +39,16 @@ void check_utf8(const char* option, const std::string& text) {
 
 }  // namespace
 
+void add_generation_options(ConfigParser& parser, JobOptions& options) {
+  parser.begin_group("Prompt and output");
+  parser.add("model", options.model, "Name of the model; not needed if only one is served");
+  parser.add("max-new-tokens", options.max_new_tokens, "Most tokens of output")
+      .also({"max-tokens", "output-length", "output-len", "request-output-len"});
+  parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
+  parser.add("include-stop", options.include_stop, "Keep the stop text or stop id at the end of the output");
+  add_options(parser, options.sampling);
+}
+
 void add_options(ConfigParser& parser, JobOptions& options) {
   parser.begin_group("Prompt and output");
   parser.add_positional("text", options.text,
@@ -47,14 +57,9 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add("prompt-file", options.prompt_file, "File with the prompt; '-' is standard input");
   parser.add("prompt-ids", options.prompt_ids,
              "Prompt as token ids separated by commas, with the leading 2 (</s>) included");
-  parser.add("model", options.model, "Name of the model; not needed if only one is served");
-  parser.add("max-new-tokens", options.max_new_tokens, "Most tokens of output")
-      .also({"max-tokens", "output-length", "output-len", "request-output-len"});
-  parser.add("stop", options.stop, "Text that ends the output and is not part of it; repeatable");
-  parser.add("include-stop", options.include_stop, "Keep the stop text or stop id at the end of the output");
   parser.add("prompt-logprobs", options.prompt_logprobs,
              "With --json: also give the log-probability of each prompt token");
-  add_options(parser, options.sampling);
+  add_generation_options(parser, options);
   parser.begin_group("Queue");
   parser.add("key", options.key, "Submitting again with the same key gives the same job");
   parser.add("tenant", options.tenant, "Tenant whose share of the queue the job uses");

@@ -37,6 +37,8 @@ struct JobOptions {
 };
 
 void add_options(ConfigParser& parser, JobOptions& options);
+// Those of them that say what is generated, without prompt and queue.
+void add_generation_options(ConfigParser& parser, JobOptions& options);
 
 // Reads the prompt from the place that was given, or from standard input unless that is a terminal. A final newline of
 // a file or of standard input is removed. Throws CommandFailure.
