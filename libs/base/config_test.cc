@@ -386,5 +386,17 @@ TEST(ConfigParser, SetsOptionsWhileTheProgramRuns) {
   EXPECT_TRUE(words.empty());
 }
 
+TEST(Config, LogsDoNotShowUnloggedValues) {
+  std::string lines = "kept";
+  ConfigParser parser("program", "Does it");
+  parser.add("lines", lines, "Lines").unlogged();
+  ASSERT_EQ(parse(parser, {"--lines", "planted"}).status, -1);
+  EXPECT_EQ(lines, "planted");
+  testing::internal::CaptureStderr();
+  start_logging("test", {.log_level = "debug"}, parser);
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, AllOf(HasSubstr("lines=(not shown)"), Not(HasSubstr("planted"))));
+}
+
 }  // namespace config_test
 }  // namespace optserve

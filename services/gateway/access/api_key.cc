@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/clock.h"
 #include "base/hex.h"
 #include "base/ids.h"
 #include "base/input_check.h"
