@@ -149,6 +149,14 @@ def check_pipe(stack):
     ran = piped("/set top-k many\nOnce upon\n")
     expect(ran.returncode == 1 and ran.stdout == one_answer(stack, "Once upon") + "\n" and "top-k" in ran.stderr,
            "an error in a pipe is told by the status, and the next lines are done")
+    closed = subprocess.Popen(command(stack), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    closed.stdin.write(b"/set max-new-tokens 900\n/set ignore-eos on\nOnce upon\nThe king\n")
+    closed.stdin.flush()
+    closed.stdout.read(1)
+    closed.stdout.close()
+    told = closed.stderr.read().decode()
+    expect(closed.wait(LIMIT_SECONDS) == 0 and told.count("cancelled job") == 1 and "write" not in told,
+           "when nobody reads the output, the job is cancelled and the program ends")
 
 
 def main():

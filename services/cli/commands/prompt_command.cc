@@ -51,6 +51,7 @@ class PromptCommand final : public Command {
     PromptSession session(settings_, connection.choose_model(settings_.options().model));
     install_shutdown_signals();
     is_terminal_ = isatty(STDIN_FILENO) != 0;
+    is_coloured_ = isatty(STDOUT_FILENO) != 0 && environment_variable("NO_COLOR").empty();
     const auto lines = is_terminal_ ? lines_of_terminal(history_file_.empty() ? default_history_file() : history_file_)
                                     : lines_of_pipe();
     if (is_terminal_) std::fputs("/help lists the commands; Ctrl-D ends.\n", stderr);
@@ -120,8 +121,10 @@ class PromptCommand final : public Command {
     try {
       result = FollowedJob(client, connection_options_.patience()).run(std::move(job), on_event);
       std::fputs(waiting_line.erase().c_str(), stderr);
-      if (!text.ends_with('\n')) write_out("\n");
+      if (!is_readable) return false;
+      // FollowedJob has told of a job that was cancelled here, on a line of its own.
       const bool is_cancelled_here = shutdown_requested() && result.state == protocol::JobState::kCancelled;
+      if (!text.ends_with('\n') && !(is_cancelled_here && is_terminal_)) write_out("\n");
       if (exit_status_of(result) != kExitOk && !is_cancelled_here) complain(failure_text(result), kExitFailed);
     } catch (const CommandFailure& failure) {
       std::fputs(waiting_line.erase().c_str(), stderr);
@@ -129,8 +132,7 @@ class PromptCommand final : public Command {
       complain(failure.message, failure.exit_status);
       result.text = text;
     }
-    const bool in_colours = isatty(STDOUT_FILENO) != 0 && environment_variable("NO_COLOR").empty();
-    return write_out(session.answered(result, in_colours)) && is_readable;
+    return write_out(session.answered(result, is_coloured_));
   }
 
   static std::string failure_text(const protocol::JobResult& result) {
@@ -161,6 +163,7 @@ class PromptCommand final : public Command {
   std::string history_file_;
   std::set<std::string> own_files_;
   bool is_terminal_ = false;
+  bool is_coloured_ = false;
   int exit_status_ = kExitOk;
 };
 
