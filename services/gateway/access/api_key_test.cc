@@ -101,6 +101,15 @@ TEST(ApiKey, FaultsNameTheLineAndNeverAKey) {
   EXPECT_THAT(fault_of(good + "\n" + good), HasSubstr("line 2: another line has the same id"));
 }
 
+TEST(ApiKey, AFileHasAThousandKeysAtMost) {
+  std::string lines;
+  for (size_t i = 0; i < kApiKeysMax; ++i) {
+    lines += api_key_line(key_of("k" + std::to_string(i), random_api_key())) + "\n";
+  }
+  EXPECT_EQ(fault_of(lines), "");
+  EXPECT_THAT(fault_of(lines + api_key_line(key_of("more", random_api_key()))), HasSubstr("more than 1000 keys"));
+}
+
 TEST(ApiKey, DatesAreStrict) {
   EXPECT_EQ(parse_expiry("1970-01-02").value(), 86'400'000);
   EXPECT_EQ(parse_expiry("1970-01-01T01:00:01Z").value(), 3'601'000);
