@@ -1,5 +1,7 @@
 #include "model_text/served_model.h"
 
+#include "base/log.h"
+#include "base/program.h"
 #include "checkpoint/manifest/model_identity.h"
 
 namespace optserve::model_text {
@@ -36,6 +38,18 @@ Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and
   info.vocab = static_cast<int32_t>(manifest.config.vocab);
   return std::make_unique<ServedModel>(std::move(info), std::move(bpe).value(),
                                        manifest.config.leads_with_bos ? manifest.config.bos_id : -1);
+}
+
+std::vector<std::unique_ptr<ServedModel>> load_served_models(const std::vector<std::string>& names_and_folders) {
+  std::vector<std::unique_ptr<ServedModel>> models;
+  for (const std::string& name_and_folder : names_and_folders) {
+    auto model = load_served_model(name_and_folder);
+    if (!model.ok()) throw ConfigurationError("model: " + model.refusal().message);
+    const protocol::ModelInfo& info = model.value()->info;
+    log_info("model_loaded", {{"name", info.name}, {"vocabulary", info.vocabulary_digest}, {"context", info.context}});
+    models.push_back(std::move(model).value());
+  }
+  return models;
 }
 
 }  // namespace optserve::model_text

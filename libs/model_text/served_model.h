@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "protocol/message_types.h"
@@ -30,5 +31,7 @@ struct ServedModel {
 // "NAME=FOLDER", or "FOLDER" for the name in its manifest. Reads the two tokenizer files that the manifest lists, and
 // refuses them if size or SHA-256 differ or if they hold more ids than the model has rows.
 Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and_folder);
+// Those of a program's options `model`, each logged. Throws ConfigurationError.
+std::vector<std::unique_ptr<ServedModel>> load_served_models(const std::vector<std::string>& names_and_folders);
 
 }  // namespace optserve::model_text

@@ -24,15 +24,7 @@ namespace {
 using namespace optserve;
 
 std::unique_ptr<gateway::Models> load_models(const gateway::GatewayOptions& options, const Clock& clock) {
-  std::vector<std::unique_ptr<model_text::ServedModel>> models;
-  for (const std::string& name_and_folder : options.models) {
-    auto model = model_text::load_served_model(name_and_folder);
-    if (!model.ok()) throw ConfigurationError("model: " + model.refusal().message);
-    const protocol::ModelInfo& info = model.value()->info;
-    log_info("model_loaded", {{"name", info.name}, {"vocabulary", info.vocabulary_digest}, {"context", info.context}});
-    models.push_back(std::move(model).value());
-  }
-  return std::make_unique<gateway::Models>(std::move(models), clock.wall_ms() / 1'000);
+  return std::make_unique<gateway::Models>(model_text::load_served_models(options.models), clock.wall_ms() / 1'000);
 }
 
 // Each connection needs a descriptor, and the usual limit is 1,024 until a process raises it.

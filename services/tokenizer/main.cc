@@ -41,14 +41,7 @@ void add_options(ConfigParser& parser, Options& options) {
 }
 
 tokenizer::TextServer load_models(const Options& options) {
-  std::vector<std::unique_ptr<model_text::ServedModel>> models;
-  for (const std::string& name_and_folder : options.models) {
-    auto model = model_text::load_served_model(name_and_folder);
-    if (!model.ok()) throw ConfigurationError("model: " + model.refusal().message);
-    const protocol::ModelInfo& info = model.value()->info;
-    log_info("model_loaded", {{"name", info.name}, {"vocabulary", info.vocabulary_digest}, {"context", info.context}});
-    models.push_back(std::move(model).value());
-  }
+  auto models = model_text::load_served_models(options.models);
   if (models.empty()) throw ConfigurationError("model: expected at least one --model NAME=FOLDER");
   return tokenizer::TextServer(std::move(models));
 }
