@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/ids.h"
+#include "base/input_check.h"
 #include "base/log.h"
 #include "gateway/service/answers.h"
 
@@ -15,11 +16,7 @@ constexpr size_t kRequestIdBytesMax = 128;
 // The id that the client gave, if it may stand in logs, answers and names of jobs; otherwise a random one.
 std::string request_id(const http::Request& request) {
   const std::string_view given = request.headers.get("x-request-id");
-  const bool is_name = std::ranges::all_of(given, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-           c == '.';
-  });
-  if (!given.empty() && given.size() <= kRequestIdBytesMax && is_name) return std::string(given);
+  if (!given.empty() && given.size() <= kRequestIdBytesMax && is_name(given)) return std::string(given);
   return Id128::random().hex();
 }
 
