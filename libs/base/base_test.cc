@@ -35,6 +35,15 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
+TEST(Hex, DigitsOfEitherCaseHaveTheirValues) {
+  const std::string lower = "0123456789abcdef", upper = "0123456789ABCDEF";
+  for (int value = 0; value < 16; ++value) {
+    EXPECT_EQ(hex_digit(lower[static_cast<size_t>(value)]), value);
+    EXPECT_EQ(hex_digit(upper[static_cast<size_t>(value)]), value);
+  }
+  for (const char other : {'g', 'G', '/', ':', '@', '`', '\0', '\xff'}) EXPECT_EQ(hex_digit(other), -1);
+}
+
 TEST(Id128, HexRoundTripsAndRefusesOtherText) {
   const Id128 id = Id128::random();
   EXPECT_EQ(Id128::from_hex(id.hex()), id);

@@ -1,4 +1,4 @@
-// Bytes as lower-case hexadecimal digits.
+// Hexadecimal digits; bytes are written in lower case.
 #pragma once
 
 #include <cstdint>
@@ -11,5 +11,7 @@ namespace optserve {
 std::string to_hex(std::span<const uint8_t> bytes);
 // False unless `text` is exactly two lower-case digits for each byte of `bytes`, which then hold what it says.
 bool from_hex(std::string_view text, std::span<uint8_t> bytes);
+// The value of a digit of either case; -1: it is none.
+int hex_digit(char c);
 
 }  // namespace optserve

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/hex.h"
+
 namespace optserve::http {
 namespace {
 
@@ -9,18 +11,12 @@ constexpr size_t kExtensionBytesMax = 256;
 constexpr size_t kTrailerBytesMax = 8 << 10;
 constexpr int kSizeDigitsMax = 15;  // does not overflow 64 bits
 
-int size_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  const char letter = static_cast<char>(c | 0x20);
-  return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
-}
-
 }  // namespace
 
 bool ChunkedBody::take(char c) {
   switch (part_) {
     case Part::kSize:
-      if (const int digit = size_digit(c); digit >= 0) {
+      if (const int digit = hex_digit(c); digit >= 0) {
         chunk_bytes_ = chunk_bytes_ * 16 + static_cast<uint64_t>(digit);
         return ++size_digits_ <= kSizeDigitsMax;
       }

@@ -2,17 +2,11 @@
 
 #include <algorithm>
 
+#include "base/hex.h"
 #include "http/message/headers.h"
 
 namespace optserve::http {
 namespace {
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 // What is before the first `mark`, which is removed from `text` with it.
 std::string_view take_until(std::string_view& text, char mark) {
