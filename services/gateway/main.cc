@@ -23,8 +23,8 @@ namespace {
 
 using namespace optserve;
 
-std::unique_ptr<gateway::Models> load_models(const gateway::GatewayOptions& options, const Clock& clock) {
-  return std::make_unique<gateway::Models>(model_text::load_served_models(options.models), clock.wall_ms() / 1'000);
+std::unique_ptr<http_api::Models> load_models(const gateway::GatewayOptions& options, const Clock& clock) {
+  return std::make_unique<http_api::Models>(model_text::load_served_models(options.models), clock.wall_ms() / 1'000);
 }
 
 // Each connection needs a descriptor, and the usual limit is 1,024 until a process raises it.

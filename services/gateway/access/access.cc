@@ -25,8 +25,8 @@ Need need_of(const http::Request& request, bool is_metrics_open) {
   return Need::kSubmit;
 }
 
-ApiError no_key(std::string_view message) {
-  ApiError error = invalid_api_key();
+http_api::ApiError no_key(std::string_view message) {
+  http_api::ApiError error = http_api::invalid_api_key();
   error.message = message;
   return error;
 }
@@ -42,15 +42,7 @@ std::string_view bearer_token(const http::Headers& headers) {
 
 }  // namespace
 
-Parsed<std::string> Caller::tenant_for(std::string_view named) const {
-  if (named.empty()) return tenant;
-  if (may_operate || named == tenant) return std::string(named);
-  ApiError error = forbidden("tenant is " + found_text(named) + ", and the API key belongs to another one");
-  error.param = "tenant";
-  return error;
-}
-
-Caller caller_of(const http::Request& request) {
+http_api::Caller caller_of(const http::Request& request) {
   if (request.note("key").empty()) return {};
   return {.tenant = std::string(request.note("tenant")), .may_operate = request.note("operator") == "yes"};
 }
@@ -65,7 +57,7 @@ void Access::set_keys(std::vector<ApiKey> keys) {
   uses_ = std::move(uses);
 }
 
-std::optional<ApiError> Access::check(http::Request& request, Instant now, int64_t wall_ms) {
+std::optional<http_api::ApiError> Access::check(http::Request& request, Instant now, int64_t wall_ms) {
   const Need need = need_of(request, is_metrics_open_);
   if (!has_keys_ || need == Need::kNothing) return std::nullopt;
   if (request.headers.find("Authorization") == nullptr) {
@@ -80,31 +72,32 @@ std::optional<ApiError> Access::check(http::Request& request, Instant now, int64
   if (key->requests_per_minute > 0) {
     const int64_t wait_ms = use.requests.take(key->requests_per_minute, now);
     if (wait_ms > 0) {
-      return rate_limited("The API key may send " + std::to_string(key->requests_per_minute) + " requests a minute.",
-                          wait_ms);
+      return http_api::rate_limited(
+          "The API key may send " + std::to_string(key->requests_per_minute) + " requests a minute.", wait_ms);
     }
   }
-  if (need == Need::kOperate && !key->may_operate) return forbidden("The API key may not operate the queue.");
+  if (need == Need::kOperate && !key->may_operate) return http_api::forbidden("The API key may not operate the queue.");
   if (need != Need::kSubmit) return std::nullopt;
-  if (!key->may_submit) return forbidden("The API key may look and operate, but not submit.");
+  if (!key->may_submit) return http_api::forbidden("The API key may look and operate, but not submit.");
   if (key->jobs_max == 0 || use.open_jobs < key->jobs_max) return std::nullopt;
-  return rate_limited("The API key has " + std::to_string(key->jobs_max) + " open jobs, as many as it may.",
-                      kTooManyJobsRetryMs);
+  return http_api::rate_limited("The API key has " + std::to_string(key->jobs_max) + " open jobs, as many as it may.",
+                                kTooManyJobsRetryMs);
 }
 
-Parsed<std::shared_ptr<OpenJobs>> Access::open_jobs(const http::Request& request, size_t count) {
+http_api::Parsed<std::shared_ptr<OpenJobs>> Access::open_jobs(const http::Request& request, size_t count) {
   const ApiKey* key = key_of(request);
   if (key == nullptr || key->jobs_max == 0) return std::make_shared<OpenJobs>();
   const std::shared_ptr<KeyUse>& use = uses_.at(key->id);
   const auto wanted = static_cast<int64_t>(count);
   if (wanted > key->jobs_max) {
-    return invalid_value("", "The request is of " + std::to_string(wanted) + " jobs, and the API key may have " +
-                                 std::to_string(key->jobs_max) + " open ones at a time");
+    return http_api::invalid_value("", "The request is of " + std::to_string(wanted) +
+                                           " jobs, and the API key may have " + std::to_string(key->jobs_max) +
+                                           " open ones at a time");
   }
   if (use->open_jobs + wanted > key->jobs_max) {
-    return rate_limited("The API key may have " + std::to_string(key->jobs_max) +
-                            " open jobs, and the request would make more of them.",
-                        kTooManyJobsRetryMs);
+    return http_api::rate_limited("The API key may have " + std::to_string(key->jobs_max) +
+                                      " open jobs, and the request would make more of them.",
+                                  kTooManyJobsRetryMs);
   }
   return std::make_shared<OpenJobs>(use, wanted);
 }

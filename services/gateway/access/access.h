@@ -11,23 +11,14 @@
 #include "base/clock.h"
 #include "gateway/access/api_key.h"
 #include "gateway/access/key_use.h"
-#include "gateway/openai/api_error.h"
 #include "http/message/request.h"
+#include "http_api/jobs/caller.h"
+#include "http_api/openai/api_error.h"
 
 namespace optserve::gateway {
 
-// On whose behalf a request is served.
-struct Caller {
-  std::string tenant{};     // of the key; empty: there are no keys, and a request names its own
-  bool may_operate = true;  // also sees the jobs of all tenants
-
-  // Whether the caller may know of a job of this tenant.
-  bool may_see(std::string_view job_tenant) const { return may_operate || job_tenant == tenant; }
-  // The tenant of a request that names `named` (may be empty); an error if that is another one's.
-  Parsed<std::string> tenant_for(std::string_view named) const;
-};
 // Of a request that Access has let in.
-Caller caller_of(const http::Request& request);
+http_api::Caller caller_of(const http::Request& request);
 
 class Access {
  public:
@@ -39,9 +30,9 @@ class Access {
   void set_keys(std::vector<ApiKey> keys);
   // nullopt: the request may go on, and caller_of() knows whose it is. The request's notes `key` and `tenant` name the
   // key's id and tenant.
-  std::optional<ApiError> check(http::Request& request, Instant now, int64_t wall_ms);
+  std::optional<http_api::ApiError> check(http::Request& request, Instant now, int64_t wall_ms);
   // Counts jobs as open for the key of a request, or refuses them if these would be too many at a time.
-  Parsed<std::shared_ptr<OpenJobs>> open_jobs(const http::Request& request, size_t count);
+  http_api::Parsed<std::shared_ptr<OpenJobs>> open_jobs(const http::Request& request, size_t count);
 
  private:
   const ApiKey* key_of(const http::Request& request) const;

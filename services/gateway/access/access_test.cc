@@ -94,7 +94,7 @@ TEST_F(AccessTest, TheCallerIsTheKeysTenant) {
   http::Request one = request("GET", "/v1/jobs", user);
   ASSERT_FALSE(access.check(one, now, kWall));
   EXPECT_EQ(one.note("key"), "user");
-  const Caller mine = caller_of(one);
+  const http_api::Caller mine = caller_of(one);
   EXPECT_EQ(mine.tenant, "mine");
   EXPECT_TRUE(mine.may_see("mine"));
   EXPECT_FALSE(mine.may_see("yours") || mine.may_see(""));
@@ -153,7 +153,8 @@ TEST_F(AccessTest, RetryAfterIsAMinuteAtMost) {
   http::Request one = request("GET", "/v1/models", user);
   const auto error = access.check(one, now, kWall);
   ASSERT_TRUE(error);
-  EXPECT_THAT(error_headers(*error), ::testing::Contains(std::pair<std::string, std::string>("Retry-After", "60")));
+  EXPECT_THAT(http_api::error_headers(*error),
+              ::testing::Contains(std::pair<std::string, std::string>("Retry-After", "60")));
 }
 
 TEST_F(AccessTest, OpenJobsAreBoundedUntilTheyEnd) {

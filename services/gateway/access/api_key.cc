@@ -11,7 +11,7 @@
 #include "base/ids.h"
 #include "base/input_check.h"
 #include "base/limits.h"
-#include "gateway/openai/json_text.h"
+#include "http_api/openai/json_text.h"
 
 namespace optserve::gateway {
 namespace {
@@ -155,7 +155,7 @@ std::string api_key_line(const ApiKey& key) {
   if (key.requests_per_minute > 0) line["requests_per_minute"] = key.requests_per_minute;
   if (key.jobs_max > 0) line["jobs_max"] = key.jobs_max;
   if (key.expires_ms > 0) line["expires"] = expiry_text(key.expires_ms);
-  return json_text(line);
+  return http_api::json_text(line);
 }
 
 std::string random_api_key() { return "osk-" + Id128::random().hex() + Id128::random().hex(); }

@@ -4,14 +4,14 @@
 #include <string>
 #include <string_view>
 
-#include "gateway/openai/api_error.h"
 #include "http/message/answer.h"
 #include "http/message/request.h"
+#include "http_api/openai/api_error.h"
 
 namespace optserve::gateway {
 
 http::Answer json_answer(std::string body, int status = 200);
-http::Answer error_answer(const ApiError& error);
+http::Answer error_answer(const http_api::ApiError& error);
 // For what the HTTP server itself refuses. `request` may be null.
 http::Answer server_error_answer(const http::Request* request, int status, std::string_view message);
 

@@ -8,12 +8,12 @@
 #include <utility>
 #include <vector>
 
-#include "gateway/metaseq/metaseq_request.h"
-#include "gateway/openai/completion_answer.h"
-#include "gateway/openai/completion_request.h"
-#include "gateway/openai/completion_stream.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/counting_stream.h"
+#include "http_api/metaseq/metaseq_request.h"
+#include "http_api/openai/completion_answer.h"
+#include "http_api/openai/completion_request.h"
+#include "http_api/openai/completion_stream.h"
 
 namespace optserve::gateway {
 namespace {
@@ -30,15 +30,15 @@ constexpr milliseconds kUnreachableMax{60'000};  // then its answer is an error
 class CompletionCall final : public OpenCall, public std::enable_shared_from_this<CompletionCall> {
  public:
   // The body of a complete answer that is not streamed.
-  using Body = std::string (*)(const CompletionRequest& request, const CompletionAnswer& answer);
+  using Body = std::string (*)(const http_api::CompletionRequest& request, const http_api::CompletionAnswer& answer);
 
-  CompletionCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange, CompletionRequest request,
-                 Body body)
+  CompletionCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange,
+                 http_api::CompletionRequest request, Body body)
       : parts_(parts), exchange_(std::move(exchange)), request_(std::move(request)), body_(body), answer_(request_) {}
 
   void start(std::shared_ptr<OpenJobs> open_jobs);
   void on_tick(Instant now) override;
-  void give_up(const ApiError& why) override { fail(why); }
+  void give_up(const http_api::ApiError& why) override { fail(why); }
 
  private:
   client::JobStream stream_of_jobs();
@@ -56,16 +56,16 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   void on_lost(const Refusal& why);
   void write(std::string_view frames);
   void end_stream_if_over();
-  void fail(const ApiError& why);
+  void fail(const http_api::ApiError& why);
   void cancel_jobs();
   void end();
 
   const GatewayParts parts_;
   std::shared_ptr<http::Exchange> exchange_;
-  const CompletionRequest request_;
+  const http_api::CompletionRequest request_;
   const Body body_;
-  CompletionAnswer answer_;
-  std::optional<CompletionStream> stream_;
+  http_api::CompletionAnswer answer_;
+  std::optional<http_api::CompletionStream> stream_;
   bool has_key_ = false;  // the client named the jobs
   bool is_submitted_ = false, is_over_ = false, is_wanted_ = true;
   std::vector<std::function<void()>> early_;      // events before the answer to the submit
@@ -125,7 +125,7 @@ void CompletionCall::start(std::shared_ptr<OpenJobs> open_jobs) {
     if (!self->request_.background) self->cancel_jobs();
     if (self->is_submitted_) self->end();
   });
-  exchange_->on_half_closed([self] { self->write(kKeepAliveFrame); });
+  exchange_->on_half_closed([self] { self->write(http_api::kKeepAliveFrame); });
   last_asked_ = parts_.clock.now();
   std::vector<protocol::JobSpec> jobs = request_.jobs();
   has_key_ = !jobs.front().key.empty();
@@ -141,7 +141,7 @@ void CompletionCall::on_submitted(client::Submission submission) {
   if (is_over_) return;
   is_submitted_ = true;
   follows_ = std::move(submission.follows);
-  if (!submission.outcomes.ok()) return fail(error_of(submission.outcomes.refusal()));
+  if (!submission.outcomes.ok()) return fail(http_api::error_of(submission.outcomes.refusal()));
   const std::vector<protocol::SubmitOutcome>& outcomes = submission.outcomes.value();
   for (size_t i = 0; i < outcomes.size(); ++i) {
     if (!outcomes[i].job) continue;
@@ -154,13 +154,13 @@ void CompletionCall::on_submitted(client::Submission submission) {
     if (!request_.background) cancel_jobs();
     return end();
   }
-  if (auto error = first_error(outcomes, request_.model.context)) return fail(*error);
+  if (auto error = http_api::first_error(outcomes, request_.model.context)) return fail(*error);
   begin_answer(outcomes);
 }
 
 void CompletionCall::begin_answer(const std::vector<protocol::SubmitOutcome>& outcomes) {
   if (request_.background) {
-    exchange_->answer(json_answer(background_body(request_, outcomes), 202));
+    exchange_->answer(json_answer(http_api::background_body(request_, outcomes), 202));
     return end();
   }
   if (request_.stream) {
@@ -208,8 +208,8 @@ void CompletionCall::on_finished(const JobResult& result) {
 }
 
 void CompletionCall::on_lost(const Refusal& why) {
-  if (!stream_) return fail(error_of(why, 0, request_.model.context));
-  write(stream_->on_error(error_of(why, 0, request_.model.context)));
+  if (!stream_) return fail(http_api::error_of(why, 0, request_.model.context));
+  write(stream_->on_error(http_api::error_of(why, 0, request_.model.context)));
   end_stream_if_over();
 }
 
@@ -226,7 +226,7 @@ void CompletionCall::end_stream_if_over() {
   end();
 }
 
-void CompletionCall::fail(const ApiError& why) {
+void CompletionCall::fail(const http_api::ApiError& why) {
   if (is_over_) return;
   if (stream_) {
     write(stream_->on_error(why));
@@ -255,13 +255,14 @@ void CompletionCall::end() {
 }
 
 void CompletionCall::on_tick(Instant now) {
-  if (stream_ && now - last_sent_ >= kKeepAliveInterval) write(kKeepAliveFrame);
+  if (stream_ && now - last_sent_ >= kKeepAliveInterval) write(http_api::kKeepAliveFrame);
   if (is_over_ || indices_.empty() || now - last_asked_ < kReachabilityInterval) return;
   last_asked_ = now;
   parts_.client.unreachable_for(indices_.begin()->first, [self = shared_from_this()](milliseconds time) {
     if (time < kUnreachableMax) return;
-    self->post_event(
-        [](CompletionCall& call) { call.fail(unavailable("the scheduler of this request does not answer")); });
+    self->post_event([](CompletionCall& call) {
+      call.fail(http_api::unavailable("the scheduler of this request does not answer"));
+    });
   });
 }
 
@@ -278,22 +279,23 @@ int64_t patience_ms(const http::Request& request) {
   return 0;
 }
 
-using Parse = Parsed<CompletionRequest> (*)(std::string_view body, const Models& models, const RequestContext& context);
+using Parse = http_api::Parsed<http_api::CompletionRequest> (*)(std::string_view body, const http_api::Models& models,
+                                                                const http_api::RequestContext& context);
 
 void serve(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange, Parse parse,
            CompletionCall::Body body) {
   const http::Request& request = exchange->request();
-  RequestContext context;
+  http_api::RequestContext context;
   context.request_id = request.id;
   context.created = parts.clock.wall_ms() / 1'000;
   context.random = std::hash<Id128>()(Id128::random());
   context.tenant = caller_of(request).tenant;
   context.idempotency_key = request.headers.get("Idempotency-Key");
   context.patience_ms = patience_ms(request);
-  Parsed<CompletionRequest> parsed = parse(request.body, parts.models, context);
+  http_api::Parsed<http_api::CompletionRequest> parsed = parse(request.body, parts.models, context);
   if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
   if (!parsed.value().job.tenant.empty()) exchange->request().note("tenant", parsed.value().job.tenant);
-  Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, parsed.value().num_jobs());
+  http_api::Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, parsed.value().num_jobs());
   if (!open_jobs.ok()) return exchange->answer(error_answer(open_jobs.error()));
   std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value(), body)
       ->start(std::move(open_jobs).value());
@@ -302,12 +304,12 @@ void serve(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exc
 }  // namespace
 
 void serve_completion(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
-  serve(parts, exchange, parse_completion,
-        [](const CompletionRequest&, const CompletionAnswer& answer) { return answer.body(); });
+  serve(parts, exchange, http_api::parse_completion,
+        [](const http_api::CompletionRequest&, const http_api::CompletionAnswer& answer) { return answer.body(); });
 }
 
 void serve_metaseq(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
-  serve(parts, exchange, parse_metaseq, metaseq_body);
+  serve(parts, exchange, http_api::parse_metaseq, http_api::metaseq_body);
 }
 
 }  // namespace optserve::gateway

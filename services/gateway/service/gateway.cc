@@ -6,13 +6,13 @@
 
 #include "base/build_info.h"
 #include "base/program.h"
-#include "gateway/openai/json_text.h"
-#include "gateway/openai/tokenize.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/completion_call.h"
 #include "gateway/service/job_routes.h"
 #include "gateway/service/request_hooks.h"
 #include "http/health_server.h"
+#include "http_api/openai/json_text.h"
+#include "http_api/openai/tokenize.h"
 
 namespace optserve::gateway {
 namespace {
@@ -66,13 +66,13 @@ std::vector<std::string> served_models(const client::Answers<protocol::SystemSta
   return {names.begin(), names.end()};
 }
 
-http::Answer answer_of(Parsed<std::string> body) {
+http::Answer answer_of(http_api::Parsed<std::string> body) {
   return body.ok() ? json_answer(std::move(body).value()) : error_answer(body.error());
 }
 
 }  // namespace
 
-Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<Models> models, metrics::Registry& registry,
+Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models> models, metrics::Registry& registry,
                  metrics::Health& health, const Clock& clock)
     : health_(health),
       clock_(clock),
@@ -97,10 +97,10 @@ void Gateway::add_routes(const metrics::Registry& registry) {
   http::add_health_routes(server_, registry, health_);
   server_.route("GET", "/health", [this](const ExchangePtr& exchange) {
     if (health_.ready.load()) return exchange->answer({.body = ""});
-    exchange->answer(error_answer(unavailable("not ready: " + health_.problem())));
+    exchange->answer(error_answer(http_api::unavailable("not ready: " + health_.problem())));
   });
   server_.route("GET", "/version", [](const ExchangePtr& exchange) {
-    exchange->answer(json_answer("{\"version\":" + json_string(build_version()) + "}"));
+    exchange->answer(json_answer("{\"version\":" + http_api::json_string(build_version()) + "}"));
   });
   server_.route("GET", "/v1/models",
                 [this](const ExchangePtr& exchange) { exchange->answer(json_answer(models_->list_body())); });
@@ -109,17 +109,17 @@ void Gateway::add_routes(const metrics::Registry& registry) {
   });
   server_.route("POST", "/tokenize",
                 [this](const ExchangePtr& exchange) {
-                  exchange->answer(answer_of(tokenize(exchange->request().body, *models_)));
+                  exchange->answer(answer_of(http_api::tokenize(exchange->request().body, *models_)));
                 },
                 {.body_bytes_max = kCompletionBodyBytesMax});
   server_.route("POST", "/detokenize",
                 [this](const ExchangePtr& exchange) {
-                  exchange->answer(answer_of(detokenize(exchange->request().body, *models_)));
+                  exchange->answer(answer_of(http_api::detokenize(exchange->request().body, *models_)));
                 },
                 {.body_bytes_max = kCompletionBodyBytesMax});
   server_.route("GET", "/tokenizer_info", [this](const ExchangePtr& exchange) {
     const std::string* model = exchange->request().query("model");
-    exchange->answer(answer_of(tokenizer_info(model == nullptr ? "" : *model, *models_)));
+    exchange->answer(answer_of(http_api::tokenizer_info(model == nullptr ? "" : *model, *models_)));
   });
   server_.route("POST", "/v1/completions", [parts](const ExchangePtr& exchange) { serve_completion(parts, exchange); },
                 {.body_bytes_max = kCompletionBodyBytesMax});
@@ -162,7 +162,7 @@ void Gateway::drain(milliseconds limit, const std::function<bool()>& is_forced) 
     is_done = server_.drain(kDrainStep);
   } while (!is_done && !is_forced() && clock_.now() < until);
   if (is_done) return;
-  server_.post([this] { calls_.give_up_all(unavailable("the gateway is stopping", 1'000)); });
+  server_.post([this] { calls_.give_up_all(http_api::unavailable("the gateway is stopping", 1'000)); });
   server_.drain(kFarewell);
   const Instant farewell = clock_.now() + kFarewell;
   while (open_cancels_ > 0 && clock_.now() < farewell) std::this_thread::sleep_for(milliseconds(5));

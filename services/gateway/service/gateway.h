@@ -9,11 +9,11 @@
 #include "client/async_client.h"
 #include "gateway/access/access.h"
 #include "gateway/access/key_store.h"
-#include "gateway/openai/models.h"
 #include "gateway/service/gateway_parts.h"
 #include "gateway/service/open_calls.h"
 #include "gateway/service/options.h"
 #include "http/server.h"
+#include "http_api/openai/models.h"
 #include "metrics/health.h"
 #include "metrics/metrics.h"
 
@@ -22,7 +22,7 @@ namespace optserve::gateway {
 class Gateway {
  public:
   // Listens and answers. Throws Error if it cannot. The references outlive the gateway.
-  Gateway(const GatewayOptions& options, std::unique_ptr<Models> models, metrics::Registry& registry,
+  Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models> models, metrics::Registry& registry,
           metrics::Health& health, const Clock& clock);
   // Without drain(): whatever is open ends now.
   ~Gateway();
@@ -41,7 +41,7 @@ class Gateway {
 
   metrics::Health& health_;
   const Clock& clock_;
-  std::unique_ptr<Models> models_;
+  std::unique_ptr<http_api::Models> models_;
   OpenCalls calls_;
   KeyStore key_store_;
   Access access_;

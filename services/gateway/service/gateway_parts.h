@@ -6,16 +6,16 @@
 #include "base/clock.h"
 #include "client/async_client.h"
 #include "gateway/access/access.h"
-#include "gateway/openai/models.h"
 #include "gateway/service/open_calls.h"
 #include "http/server.h"
+#include "http_api/openai/models.h"
 
 namespace optserve::gateway {
 
 struct GatewayParts {
   http::Server& server;
   client::AsyncClient& client;  // its callbacks run on its own thread, and hand their work to the server's
-  Models& models;
+  http_api::Models& models;
   OpenCalls& calls;
   Access& access;
   const Clock& clock;

@@ -3,9 +3,9 @@
 #include <utility>
 #include <vector>
 
-#include "gateway/jobs/job_events.h"
-#include "gateway/openai/completion_stream.h"
 #include "gateway/service/answers.h"
+#include "http_api/jobs/job_events.h"
+#include "http_api/openai/completion_stream.h"
 
 namespace optserve::gateway {
 namespace {
@@ -19,9 +19,9 @@ class JobEventsCall final : public OpenCall, public std::enable_shared_from_this
 
   void start(const JobId& job, uint64_t offset);
   void on_tick(Instant now) override {
-    if (now - last_sent_ >= kEventsKeepAliveInterval) write(std::string(kKeepAliveFrame));
+    if (now - last_sent_ >= kEventsKeepAliveInterval) write(std::string(http_api::kKeepAliveFrame));
   }
-  void give_up(const ApiError& why) override;
+  void give_up(const http_api::ApiError& why) override;
 
  private:
   template <class Work>
@@ -32,7 +32,7 @@ class JobEventsCall final : public OpenCall, public std::enable_shared_from_this
 
   const GatewayParts parts_;
   std::shared_ptr<http::Exchange> exchange_;
-  JobEventStream events_;
+  http_api::JobEventStream events_;
   std::vector<client::Follow> follows_;
   std::string early_;  // frames before the answer to the attach
   Instant last_sent_{};
@@ -50,20 +50,20 @@ void JobEventsCall::start(const JobId& job, uint64_t offset) {
   const auto self = shared_from_this();
   parts_.calls.add(self);
   exchange_->on_closed([self] { self->end(); });
-  exchange_->on_half_closed([self] { self->write(std::string(kKeepAliveFrame)); });
+  exchange_->on_half_closed([self] { self->write(std::string(http_api::kKeepAliveFrame)); });
   client::JobStream stream;
   stream.on_progress = [self](const protocol::JobEvent& event) {
-    self->post([event](JobEventStream& events) { return events.on_progress(event); });
+    self->post([event](http_api::JobEventStream& events) { return events.on_progress(event); });
   };
   stream.on_text = [self](std::string_view piece, const protocol::JobEvent&) {
-    self->post([text = std::string(piece)](JobEventStream& events) { return events.on_text(text); });
+    self->post([text = std::string(piece)](http_api::JobEventStream& events) { return events.on_text(text); });
   };
-  stream.on_restarted = [self] { self->post([](JobEventStream& events) { return events.on_restarted(); }); };
+  stream.on_restarted = [self] { self->post([](http_api::JobEventStream& events) { return events.on_restarted(); }); };
   stream.on_finished = [self](const protocol::JobResult& result) {
-    self->post([result](JobEventStream& events) { return events.on_finished(result); });
+    self->post([result](http_api::JobEventStream& events) { return events.on_finished(result); });
   };
   stream.on_lost = [self](const Refusal& why) {
-    self->post([why](JobEventStream& events) { return events.on_lost(why); });
+    self->post([why](http_api::JobEventStream& events) { return events.on_lost(why); });
   };
   exchange_->request().note("job", job.hex());
   parts_.client.attach(job, offset, std::move(stream), [self](const Result<client::Follow>& attached) {
@@ -75,7 +75,7 @@ void JobEventsCall::on_attached(const Result<client::Follow>& attached) {
   if (attached.ok()) follows_ = {attached.value()};
   if (is_over_) return end();  // gives the stream up
   if (!attached.ok()) {
-    exchange_->answer(error_answer(error_of(attached.refusal())));
+    exchange_->answer(error_answer(http_api::error_of(attached.refusal())));
     return end();
   }
   is_attached_ = true;
@@ -96,7 +96,7 @@ void JobEventsCall::write(const std::string& frames) {
   end();
 }
 
-void JobEventsCall::give_up(const ApiError& why) {
+void JobEventsCall::give_up(const http_api::ApiError& why) {
   if (is_attached_) {
     exchange_->abort();  // the client comes back to another gateway, and goes on at its byte
   } else {
@@ -114,7 +114,8 @@ void JobEventsCall::end() {
 }  // namespace
 
 void serve_job_events(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange, const JobId& job) {
-  const Parsed<uint64_t> offset = parse_last_event_id(exchange->request().headers.get("Last-Event-ID"));
+  const http_api::Parsed<uint64_t> offset =
+      http_api::parse_last_event_id(exchange->request().headers.get("Last-Event-ID"));
   if (!offset.ok()) return exchange->answer(error_answer(offset.error()));
   std::make_shared<JobEventsCall>(parts, exchange, offset.value())->start(job, offset.value());
 }

@@ -3,12 +3,12 @@
 #include <memory>
 #include <utility>
 
-#include "gateway/jobs/job_answer.h"
-#include "gateway/jobs/job_list.h"
-#include "gateway/jobs/job_request.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/counting_stream.h"
 #include "gateway/service/job_events_call.h"
+#include "http_api/jobs/job_answer.h"
+#include "http_api/jobs/job_list.h"
+#include "http_api/jobs/job_request.h"
 
 namespace optserve::gateway {
 namespace {
@@ -18,7 +18,7 @@ constexpr size_t kJobsBodyBytesMax = 16 << 20;
 using ExchangePtr = std::shared_ptr<http::Exchange>;
 using protocol::JobResult;
 
-http::Answer answer_of_jobs(HttpAnswer answer) {
+http::Answer answer_of_jobs(http_api::HttpAnswer answer) {
   http::Answer result = json_answer(std::move(answer.body), answer.status);
   for (const auto& [name, value] : answer.headers) result.headers.set(name, value);
   return result;
@@ -36,37 +36,37 @@ std::function<void(T)> answering(const GatewayParts& parts, const ExchangePtr& e
 template <class T, class Make>
 std::function<void(Result<T>)> answering_result(const GatewayParts& parts, const ExchangePtr& exchange, Make make) {
   return answering<Result<T>>(parts, exchange, [make](Result<T> result) {
-    return result.ok() ? make(std::move(result).value()) : error_answer(error_of(result.refusal()));
+    return result.ok() ? make(std::move(result).value()) : error_answer(http_api::error_of(result.refusal()));
   });
 }
 
 void submit(const GatewayParts& parts, const ExchangePtr& exchange) {
   const http::Request& request = exchange->request();
-  JobContext context;
+  http_api::JobContext context;
   context.caller = caller_of(request);
   context.idempotency_key = request.headers.get("Idempotency-Key");
-  Parsed<JobsRequest> parsed = parse_jobs(request.body, parts.models, context);
+  http_api::Parsed<http_api::JobsRequest> parsed = http_api::parse_jobs(request.body, parts.models, context);
   if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
   std::vector<protocol::JobSpec> jobs = parsed.value().jobs;
-  Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, jobs.size());
+  http_api::Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, jobs.size());
   if (!open_jobs.ok()) return exchange->answer(error_answer(open_jobs.error()));
   parts.client.submit(
       std::move(jobs), counting_stream(open_jobs.value()),
       answering<client::Submission>(
           parts, exchange,
           [jobs_request = std::move(parsed).value(), open = open_jobs.value()](client::Submission submission) {
-            if (!submission.outcomes.ok()) return error_answer(error_of(submission.outcomes.refusal()));
+            if (!submission.outcomes.ok()) return error_answer(http_api::error_of(submission.outcomes.refusal()));
             for (const auto& outcome : submission.outcomes.value()) {
               if (outcome.error) open->end_one();
             }
-            return answer_of_jobs(submit_answer(jobs_request, submission.outcomes.value()));
+            return answer_of_jobs(http_api::submit_answer(jobs_request, submission.outcomes.value()));
           }));
 }
 
-http::Answer state_answer(const JobResult& result) { return json_answer(state_body(result)); }
+http::Answer state_answer(const JobResult& result) { return json_answer(http_api::state_body(result)); }
 
-ApiError unknown_job(std::string_view id) {
-  return error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(id) + "'"));
+http_api::ApiError unknown_job(std::string_view id) {
+  return http_api::error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(id) + "'"));
 }
 
 // Calls `work` with the job of the path; an id that cannot be one is answered as unknown.
@@ -87,7 +87,7 @@ void answer_job(const GatewayParts& parts, const ExchangePtr& exchange, const Jo
     const bool is_hidden = result.ok() ? !caller.may_see(result.value().tenant)
                                        : !caller.may_operate && result.refusal().code == ErrorCode::kNotFound;
     if (is_hidden) return error_answer(unknown_job(job.hex()));
-    return result.ok() ? make(result.value()) : error_answer(error_of(result.refusal()));
+    return result.ok() ? make(result.value()) : error_answer(http_api::error_of(result.refusal()));
   };
   parts.client.get(job, answering<Result<JobResult>>(parts, exchange, answer));
 }
@@ -96,52 +96,54 @@ void answer_job(const GatewayParts& parts, const ExchangePtr& exchange, const Jo
 template <class Work>
 http::Handler with_own_job(const GatewayParts& parts, Work work) {
   return with_job([parts, work](const ExchangePtr& exchange, const JobId& job) {
-    const Caller caller = caller_of(exchange->request());
+    const http_api::Caller caller = caller_of(exchange->request());
     if (caller.may_operate) return work(exchange, job);
     parts.client.get(job, [parts, work, exchange, job, caller](const Result<JobResult>& result) {
       parts.server.post([work, exchange, job, caller, result] {
         if (result.ok() && caller.may_see(result.value().tenant)) return work(exchange, job);
         const bool is_unknown = result.ok() || result.refusal().code == ErrorCode::kNotFound;
-        exchange->answer(error_answer(is_unknown ? unknown_job(job.hex()) : error_of(result.refusal())));
+        exchange->answer(error_answer(is_unknown ? unknown_job(job.hex()) : http_api::error_of(result.refusal())));
       });
     });
   });
 }
 
 void list(const GatewayParts& parts, const ExchangePtr& exchange) {
-  const Caller caller = caller_of(exchange->request());
-  Parsed<JobQuery> query = parse_job_query(exchange->request().target.query, caller.may_operate ? "" : caller.tenant);
+  const http_api::Caller caller = caller_of(exchange->request());
+  http_api::Parsed<http_api::JobQuery> query =
+      http_api::parse_job_query(exchange->request().target.query, caller.may_operate ? "" : caller.tenant);
   if (!query.ok()) return exchange->answer(error_answer(query.error()));
-  const JobQuery& asked = query.value();
+  const http_api::JobQuery& asked = query.value();
   parts.client.list(asked.filter, asked.limit, asked.after,
                     answering<client::Answers<protocol::JobList>>(
                         parts, exchange, [asked](const client::Answers<protocol::JobList>& answers) {
-                          return json_answer(list_body(asked, answers));
+                          return json_answer(http_api::list_body(asked, answers));
                         }));
 }
 
 void group(const GatewayParts& parts, const ExchangePtr& exchange, bool cancel) {
   const std::string* given = exchange->request().query("tenant");
-  const Parsed<std::string> owner = caller_of(exchange->request()).tenant_for(given == nullptr ? "" : *given);
+  const http_api::Parsed<std::string> owner = caller_of(exchange->request()).tenant_for(given == nullptr ? "" : *given);
   if (!owner.ok()) return exchange->answer(error_answer(owner.error()));
   const std::string& tenant = owner.value();
   const std::string name(exchange->request().parameter("name"));
   parts.client.group(
       tenant, name, cancel,
       answering_result<protocol::GroupStatus>(parts, exchange, [tenant, name](const protocol::GroupStatus& status) {
-        return json_answer(group_body(tenant, name, status));
+        return json_answer(http_api::group_body(tenant, name, status));
       }));
 }
 
 std::function<void(client::Answers<protocol::SystemStatus>)> answering_queue(const GatewayParts& parts,
                                                                              const ExchangePtr& exchange) {
-  return answering<client::Answers<protocol::SystemStatus>>(
-      parts, exchange,
-      [](const client::Answers<protocol::SystemStatus>& answers) { return json_answer(queue_body(answers)); });
+  return answering<client::Answers<protocol::SystemStatus>>(parts, exchange,
+                                                            [](const client::Answers<protocol::SystemStatus>& answers) {
+                                                              return json_answer(http_api::queue_body(answers));
+                                                            });
 }
 
 void control(const GatewayParts& parts, const ExchangePtr& exchange) {
-  const Parsed<QueueControl> wanted = parse_queue_control(exchange->request().body);
+  const http_api::Parsed<http_api::QueueControl> wanted = http_api::parse_queue_control(exchange->request().body);
   if (!wanted.ok()) return exchange->answer(error_answer(wanted.error()));
   parts.client.control(wanted.value().action, wanted.value().scope, wanted.value().name,
                        answering_queue(parts, exchange));
@@ -158,7 +160,9 @@ void add_job_routes(const GatewayParts& parts) {
                  answer_job(parts, exchange, job, state_answer);
                }));
   server.route("GET", "/v1/jobs/{id}/result", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
-                 const auto answer = [](const JobResult& result) { return answer_of_jobs(result_answer(result)); };
+                 const auto answer = [](const JobResult& result) {
+                   return answer_of_jobs(http_api::result_answer(result));
+                 };
                  answer_job(parts, exchange, job, answer);
                }));
   server.route("GET", "/v1/jobs/{id}/events",

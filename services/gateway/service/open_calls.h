@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "gateway/openai/api_error.h"
+#include "http_api/openai/api_error.h"
 
 namespace optserve::gateway {
 
 class OpenCall {
  public:
   virtual ~OpenCall() = default;
-  virtual void on_tick(Instant now) = 0;          // about once a second
-  virtual void give_up(const ApiError& why) = 0;  // answers, cancels its jobs and ends
+  virtual void on_tick(Instant now) = 0;                    // about once a second
+  virtual void give_up(const http_api::ApiError& why) = 0;  // answers, cancels its jobs and ends
 };
 
 class OpenCalls {
@@ -29,7 +29,7 @@ class OpenCalls {
   void tick(Instant now) {
     for (const auto& call : present()) call->on_tick(now);
   }
-  void give_up_all(const ApiError& why) {
+  void give_up_all(const http_api::ApiError& why) {
     for (const auto& call : present()) call->give_up(why);
   }
 

@@ -1,0 +1,37 @@
+// Answers of the jobs API.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "client/client.h"
+#include "http_api/jobs/job_request.h"
+#include "http_api/openai/api_error.h"
+#include "protocol/client_messages.h"
+#include "protocol/operator_messages.h"
+
+namespace optserve::http_api {
+
+struct HttpAnswer {
+  int status = 200;
+  std::string body{};
+  HttpHeaders headers{};
+};
+
+// An error as an answer.
+HttpAnswer answer_of(const ApiError& error);
+
+// POST /v1/jobs. 202 if at least one job was accepted; jobs of a list that were not have "error", in its place. If none
+// was, the first one's error.
+HttpAnswer submit_answer(const JobsRequest& request, const std::vector<protocol::SubmitOutcome>& outcomes);
+
+// GET /v1/jobs/{id}, and what cancel and requeue answer: the state, and no text.
+std::string state_body(const protocol::JobResult& result);
+// GET /v1/jobs/{id}/result: 200 with everything once the job has ended, however; until then 202 with its state.
+HttpAnswer result_answer(const protocol::JobResult& result);
+
+std::string group_body(const std::string& tenant, const std::string& name, const protocol::GroupStatus& group);
+// GET /v1/queue: {"schedulers": […]}.
+std::string queue_body(const client::Answers<protocol::SystemStatus>& answers);
+
+}  // namespace optserve::http_api

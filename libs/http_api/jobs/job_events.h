@@ -1,0 +1,42 @@
+// `GET /v1/jobs/{id}/events`: a job's output as server-sent events that resume at the byte.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "http_api/openai/api_error.h"
+#include "protocol/client_messages.h"
+
+namespace optserve::http_api {
+
+// The byte of the text from which a client goes on: the header `Last-Event-ID`, empty at first.
+Parsed<uint64_t> parse_last_event_id(std::string_view header);
+
+// Each function returns frames; the last one ends the stream. The `id` of a frame is the number of bytes of text up to
+// its end, so that a client that reconnects goes on there:
+//   event: progress    {"state", "position", "eta_ms", "tokens", "progress_done", "progress_total"}
+//   event: text        {"text"}
+//   event: restarted   {}: the text begins anew, at byte 0
+//   event: finished    the job's result, as GET /v1/jobs/{id}/result gives it; nothing follows
+//   event: error       {"error": …}: the job cannot be followed here; it goes on
+class JobEventStream {
+ public:
+  explicit JobEventStream(uint64_t offset) : offset_(offset) {}
+
+  std::string on_progress(const protocol::JobEvent& event) const;
+  std::string on_text(std::string_view piece);
+  std::string on_restarted();
+  std::string on_finished(const protocol::JobResult& result);
+  std::string on_lost(const Refusal& why);
+
+  bool is_over() const { return is_over_; }
+
+ private:
+  std::string frame(std::string_view event, const std::string& data) const;
+
+  uint64_t offset_;
+  bool is_over_ = false;
+};
+
+}  // namespace optserve::http_api

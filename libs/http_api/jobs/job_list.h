@@ -1,0 +1,44 @@
+// `GET /v1/jobs` with its filters, page by page, and `POST /v1/queue`.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "client/client.h"
+#include "http_api/openai/api_error.h"
+#include "http_api/openai/request_fields.h"
+#include "protocol/operator_messages.h"
+
+namespace optserve::http_api {
+
+// The fields of a URL's query, decoded.
+using QueryFields = std::vector<std::pair<std::string, std::string>>;
+
+struct JobQuery {
+  protocol::JobFilter filter;
+  uint32_t limit = 100;        // jobs of the page; as many are asked of each scheduler
+  client::ListPosition after;  // where each scheduler goes on; empty: from the first job on
+};
+
+// state, model, group, tenant, limit (1 to 1000) and after, the `next` of the page before. `tenant`: of the API key,
+// whose jobs alone are listed; empty: all tenants may be seen.
+Parsed<JobQuery> parse_job_query(const QueryFields& fields, const std::string& tenant);
+
+// {"jobs": […], "next": text or null, "unanswered": […]}: the first `limit` jobs of all answers in the order of their
+// acceptance. `next` goes on after them; it is null at the end. Schedulers that did not answer are named, and stay
+// where they are in `next`.
+std::string list_body(const JobQuery& query, const client::Answers<protocol::JobList>& answers);
+
+struct QueueControl {
+  protocol::ControlAction action = protocol::ControlAction::kPause;
+  protocol::ControlScope scope = protocol::ControlScope::kQueue;
+  std::string name{};
+};
+// POST /v1/queue: {"action": "pause" | "drain" | "resume", "model": name, "service": name}; without a name the whole
+// queue is meant.
+const FieldTable& queue_control_fields();
+Parsed<QueueControl> parse_queue_control(std::string_view body);
+
+}  // namespace optserve::http_api

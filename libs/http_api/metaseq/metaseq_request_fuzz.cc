@@ -1,0 +1,32 @@
+// Any bytes as the body of a completion of Metaseq's form: it is refused with a status of 4xx, or gives valid jobs and
+// an answer.
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+
+#include "http_api/metaseq/metaseq_request.h"
+#include "http_api/openai/test_models.h"
+#include "protocol/validate.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace optserve;
+  using namespace optserve::http_api;
+  static const Models models = test_models();
+  const std::string_view body(reinterpret_cast<const char*>(data), size);
+  const auto parsed = parse_metaseq(body, models, test_context());
+  if (!parsed.ok()) {
+    check(parsed.error().status >= 400 && parsed.error().status < 500, "a mistake of the request");
+    return 0;
+  }
+  const CompletionRequest& request = parsed.value();
+  const std::vector<protocol::JobSpec> jobs = request.jobs();
+  for (protocol::JobSpec job : jobs) {
+    if (job.key.empty()) job.key = "k";
+    check(protocol::validate(job).ok(), "every job is valid");
+  }
+  if (request.model.text == nullptr || jobs.size() > 16) return 0;
+  CompletionAnswer answer(request);
+  for (size_t i = 0; i < jobs.size(); ++i) answer.add(i, test_result(request, jobs[i], {100, 2}, request.model));
+  check(!nlohmann::json::parse(metaseq_body(request, answer))["choices"].empty(), "the answer has choices");
+  return 0;
+}

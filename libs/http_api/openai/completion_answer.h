@@ -1,0 +1,53 @@
+// The body of an answer to `POST /v1/completions` that is not streamed.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "http_api/openai/completion_choice.h"
+#include "http_api/openai/completion_request.h"
+#include "protocol/client_messages.h"
+
+namespace optserve::http_api {
+
+// Collects the results of a request's jobs, in any order.
+class CompletionAnswer {
+ public:
+  explicit CompletionAnswer(const CompletionRequest& request);  // `request` outlives this
+
+  // `job` is the index in request.jobs(); each once, in a terminal state.
+  void add(size_t job, protocol::JobResult result);
+  bool is_complete() const { return missing_ == 0; }
+
+  // Needs all results. Why there is no answer: a job that did not succeed. The other jobs' results are not told then.
+  std::optional<ApiError> error() const;
+  // Needs all results, and no error().
+  std::string body() const;
+
+  // The same for answers of other forms.
+  struct Choice {
+    size_t prompt;
+    const protocol::JobResult* result;
+    Output output;
+    std::string text;  // with the prompt, if `echo` asks for it
+  };
+  std::vector<Choice> choices() const;
+  struct Usage {
+    int64_t prompt_tokens = 0, completion_tokens = 0;
+  };
+  Usage usage() const;
+
+ private:
+  // Those that become choices, in their order.
+  std::vector<const protocol::JobResult*> best_of_prompt(size_t prompt) const;
+
+  const CompletionRequest* request_;
+  std::vector<std::optional<protocol::JobResult>> results_;
+  size_t missing_;
+};
+
+// The answer (202) to a request with `background`: the ids of its jobs. Needs outcomes without errors.
+std::string background_body(const CompletionRequest& request, const std::vector<protocol::SubmitOutcome>& outcomes);
+
+}  // namespace optserve::http_api

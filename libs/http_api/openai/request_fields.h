@@ -1,0 +1,91 @@
+// Fields of JSON bodies as tables. A body is checked against its table before anything is read from it, so that every
+// value that is read later has its type and range; the OpenAPI document and docs/http.md are made of the same tables.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "http_api/openai/api_error.h"
+#include "sampling/token_rules.h"
+
+namespace optserve::http_api {
+
+enum class FieldKind : uint8_t {
+  kBoolean,
+  kInteger,  // 5.0 counts as 5
+  kSeed,     // any integer of 64 bits, signed or not
+  kNumber,
+  kString,        // min to max are its bytes
+  kStringOrList,  // a string, or a list of them
+  kStringList,
+  kIdList,   // token ids
+  kIdLists,  // lists of token ids
+  kBiases,   // {"50118": -5}: token ids as keys
+  kPrompt,   // a string, a list of strings, a list of ids, or a list of such lists
+  kObject,   // with fields of its own
+  kAny,      // of an ignored or refused field
+};
+
+enum class FieldUse : uint8_t {
+  kUsed,
+  kIgnored,  // known, and without influence on the output
+  kRefused,  // known and not supported: only null and `neutral` are taken
+};
+
+struct FieldInfo {
+  std::string_view name;
+  FieldKind kind = FieldKind::kAny;
+  std::string_view fallback = "null";  // the default, as JSON
+  std::string_view help{};             // one sentence
+  double min = 0, max = 0;             // of numbers
+  bool min_excluded = false;
+  FieldUse use = FieldUse::kUsed;
+  std::string_view neutral{};  // of a refused field: the value, as JSON, that asks for nothing
+  bool required = false;
+  std::vector<FieldInfo> members{};  // of an object
+};
+
+using FieldTable = std::vector<FieldInfo>;
+
+// JSON of a body: strict, at most 8 levels deep, an object. An empty body is one without fields.
+Parsed<nlohmann::json> parse_body(std::string_view body);
+
+// Refuses unknown and missing fields, wrong types and values outside their range; null is as if the field were not
+// there. Names of fields in objects have the object's name in front: "stream_options.include_usage".
+std::optional<ApiError> check_fields(const nlohmann::json& object, const FieldTable& table,
+                                     const std::string& prefix = "");
+
+// What protocol::validate refuses, whose message begins with the name of a field of JobSpec: with the name that the
+// field has in the table, which `name_in_table` gives. `context` as for error_of().
+ApiError error_of_job(const Refusal& refusal, const FieldTable& table,
+                      std::string_view (*name_in_table)(std::string_view job_field), int32_t context);
+
+// Reading a checked body.
+inline bool has_field(const nlohmann::json& object, std::string_view name) {
+  const auto found = object.find(name);
+  return found != object.end() && !found->is_null();
+}
+template <class T>
+std::optional<T> find_field(const nlohmann::json& object, std::string_view name) {
+  const auto found = object.find(name);
+  if (found == object.end() || found->is_null()) return std::nullopt;
+  return found->template get<T>();
+}
+// Biases of a checked FieldKind::kBiases, in the order of their keys.
+std::vector<sampling::TokenBias> read_biases(const nlohmann::json& object, std::string_view name);
+// A string as a list of one.
+std::vector<std::string> read_strings(const nlohmann::json& object, std::string_view name);
+
+// A type and range for people: "integer, 0 to 20"; for the page of documentation.
+std::string field_type_text(const FieldInfo& field);
+// The JSON schema of a field, for the OpenAPI document.
+nlohmann::ordered_json field_schema(const FieldInfo& field);
+// The rows of a table in docs/http.md.
+std::string field_rows(const FieldTable& table);
+
+}  // namespace optserve::http_api
