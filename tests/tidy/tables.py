@@ -24,7 +24,7 @@ HEADER_OWNERS = [
     (r'openssl/', ['libs/base/sha256.cc', 'libs/http/tls.cc']),
     (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_',
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'libs/job_json/',
-                   'libs/http_api/', 'services/converter/', 'services/cli/', 'services/gateway/',
+                   'libs/http_api/', 'libs/batches/', 'services/converter/', 'services/cli/', 'services/gateway/',
                    'services/worker/bench_']),
     (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
     (r'histedit\.h$', ['services/cli/prompt/terminal_lines.cc']),

@@ -149,7 +149,7 @@ std::set<std::string> served_models(const Answers<protocol::SystemStatus>& all) 
 
 Connection Connection::open(const ConnectionOptions& options) {
   Connection connection;
-  client::ClientOptions client_options;
+  client::ClientOptions& client_options = connection.client_options_;
   client_options.endpoints = find_endpoints(options);
   client_options.timeout = connection.timeout_ = std::chrono::milliseconds(options.timeout_ms);
   check_that_somebody_listens(client_options.endpoints, client_options.timeout);

@@ -35,6 +35,8 @@ class Connection {
   static Connection open(const ConnectionOptions& options);
 
   Client& client() { return *client_; }
+  // For another client of the same schedulers.
+  const client::ClientOptions& client_options() const { return client_options_; }
   const Answers<protocol::SystemStatus>& status() const { return status_; }
   // `wanted`, or the one model that is served. If there is none, waits for one until the timeout is over, since workers
   // register a moment after a scheduler has started. Throws CommandFailure when there are none or several.
@@ -42,6 +44,7 @@ class Connection {
 
  private:
   Connection() = default;
+  client::ClientOptions client_options_;
   std::unique_ptr<Client> client_;
   Answers<protocol::SystemStatus> status_;
   std::chrono::milliseconds timeout_{};

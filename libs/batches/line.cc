@@ -1,0 +1,195 @@
+#include "batches/line.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/input_check.h"
+#include "base/limits.h"
+#include "http_api/jobs/job_request.h"
+#include "http_api/openai/json_text.h"
+#include "http_api/openai/request_fields.h"
+
+namespace optserve::batches {
+namespace {
+
+using http_api::ApiError;
+using http_api::json_string;
+using nlohmann::json;
+using protocol::JobSpec;
+using MaybeError = std::optional<ApiError>;
+
+constexpr std::array kRequestFields = {"custom_id", "method", "url", "body"};
+
+// The client may be gone for long, and the result is fetched when somebody runs the batch again.
+void keep_running(JobSpec& job, bool has_deadline) {
+  job.on_disconnect = protocol::OnDisconnect::kContinue;
+  if (!has_deadline) job.ttl_ms = limits::kJobTtlMsMax;
+}
+
+MaybeError check_text(const json& line, const char* name) {
+  const auto found = line.find(name);
+  if (found != line.end() && found->is_string()) return std::nullopt;
+  return http_api::invalid_value(name, std::string(name) + " is missing, expected text");
+}
+
+}  // namespace
+
+Line::Line(std::string_view text, uint64_t number, const LineContext& context)
+    : number_(number), id_(context.run + "-" + std::to_string(number)), is_request_(!context.url.empty()) {
+  error_ = text.size() > kLineBytesMax ? http_api::request_too_large("line", kLineBytesMax) : read(text, context);
+}
+
+Line::Line(uint64_t number, const LineContext& context, ApiError error)
+    : number_(number),
+      id_(context.run + "-" + std::to_string(number)),
+      is_request_(!context.url.empty()),
+      error_(std::move(error)) {}
+
+MaybeError Line::read(std::string_view text, const LineContext& context) {
+  http_api::Parsed<json> parsed = http_api::parse_body(text);
+  if (!parsed.ok()) return parsed.error();
+  json& line = parsed.value();
+  if (const auto id = line.find("custom_id"); id != line.end() && !id->is_null()) {
+    if (!id->is_string()) return http_api::invalid_value("custom_id", "custom_id is not text");
+    const auto& name = id->get_ref<const std::string&>();
+    if (name.size() > kCustomIdBytesMax) {
+      return http_api::invalid_value("custom_id", "custom_id has " + std::to_string(name.size()) +
+                                                      " bytes, expected at most " + std::to_string(kCustomIdBytesMax));
+    }
+    custom_id_ = name;
+    has_custom_id_ = true;
+  }
+  is_request_ = !context.url.empty() || line.contains("url") || line.contains("body");
+  return is_request_ ? read_request(line, context) : read_job(std::move(line), context);
+}
+
+MaybeError Line::read_request(const json& line, const LineContext& context) {
+  for (const auto& [name, value] : line.items()) {
+    if (std::ranges::find(kRequestFields, name) == kRequestFields.end()) {
+      return http_api::invalid_value(name, found_text(name) + " is no field of a line of a batch");
+    }
+  }
+  if (!has_custom_id_ || custom_id_.empty()) {
+    return http_api::invalid_value("custom_id", "custom_id is missing, expected text that is this line's alone");
+  }
+  if (MaybeError error = check_text(line, "url")) return error;
+  if (line.contains("method") && line.at("method") != "POST") {
+    return http_api::invalid_value("method", "method is not POST");
+  }
+  const auto& url = line.at("url").get_ref<const std::string&>();
+  const std::string_view wanted = context.url.empty() ? kCompletionsUrl : std::string_view(context.url);
+  if (url != wanted) {
+    return http_api::invalid_value("url", "url is " + found_text(url) + ", expected " + std::string(wanted));
+  }
+  const auto body = line.find("body");
+  if (body == line.end() || !body->is_object()) {
+    return http_api::invalid_value("body", "body is missing, expected an object");
+  }
+  json wanted_body = *body;
+  if (!http_api::has_field(wanted_body, "model") && !context.default_model.empty()) {
+    wanted_body["model"] = context.default_model;
+  }
+  if (http_api::find_field<json>(wanted_body, "stream") == json(true)) {
+    return http_api::invalid_value("stream", "stream is true, and the answers of a batch are not streamed");
+  }
+  if (http_api::find_field<json>(wanted_body, "background") == json(true)) {
+    return http_api::invalid_value("background", "background is true, and a batch collects its answers itself");
+  }
+  http_api::RequestContext request;
+  request.request_id = id_;
+  request.created = context.created;
+  request.tenant = context.caller.tenant;
+  request.idempotency_key = id_;
+  http_api::Parsed<http_api::CompletionRequest> parsed =
+      http_api::parse_completion(http_api::json_text(wanted_body), context.models, request);
+  if (!parsed.ok()) return parsed.error();
+  request_ = std::make_unique<http_api::CompletionRequest>(std::move(parsed).value());
+  jobs_ = request_->jobs();
+  for (JobSpec& job : jobs_) keep_running(job, http_api::has_field(wanted_body, "deadline_ms"));
+  return std::nullopt;
+}
+
+MaybeError Line::read_job(json line, const LineContext& context) {
+  line.erase("custom_id");
+  if (line.contains("jobs") || line.contains("convert")) {
+    return http_api::invalid_value("", "A line of a batch is one job that generates text");
+  }
+  if (!http_api::has_field(line, "model") && !context.default_model.empty()) line["model"] = context.default_model;
+  const bool has_deadline = http_api::has_field(line, "ttl_ms");
+  http_api::JobContext job{.caller = context.caller, .idempotency_key = id_};
+  http_api::Parsed<http_api::JobsRequest> parsed = http_api::parse_jobs(http_api::json_text(line), context.models, job);
+  if (!parsed.ok()) return parsed.error();
+  jobs_ = std::move(parsed.value().jobs);
+  for (JobSpec& one : jobs_) keep_running(one, has_deadline);
+  return std::nullopt;
+}
+
+std::vector<JobSpec> Line::jobs(int attempt) const {
+  check(!error_.has_value(), "a line with an error has no jobs");
+  std::vector<JobSpec> all = jobs_;
+  if (attempt == 1) return all;
+  const std::string suffix = "-again" + std::to_string(attempt);
+  for (JobSpec& job : all) {
+    job.key.resize(std::min(job.key.size(), limits::kKeyBytesMax - suffix.size()));
+    job.key += suffix;
+  }
+  return all;
+}
+
+std::string Line::begin_answer() const {
+  std::string text = "{\"id\":" + json_string(id_);
+  text += ",\"custom_id\":" + (has_custom_id_ ? json_string(custom_id_) : std::string("null"));
+  return text;
+}
+
+Line::Answer Line::answer(std::vector<protocol::JobResult> results) const {
+  check(!error_.has_value() && results.size() == jobs_.size(), "an answer needs the results of all jobs");
+  if (!request_) {
+    const protocol::JobResult& result = results.front();
+    return {.text = begin_answer() + ",\"result\":" + http_api::json_text(job_json::result_json(result)) + "}\n",
+            .prompt_tokens = result.prompt_tokens,
+            .completion_tokens = static_cast<int64_t>(result.ids.size())};
+  }
+  http_api::CompletionAnswer answer(*request_);
+  for (size_t i = 0; i < results.size(); ++i) answer.add(i, std::move(results[i]));
+  const http_api::CompletionAnswer::Usage usage = answer.usage();
+  return {.text = begin_answer() + ",\"response\":{\"status_code\":200,\"request_id\":" + json_string(id_) +
+                  ",\"body\":" + answer.body() + "},\"error\":null}\n",
+          .prompt_tokens = usage.prompt_tokens,
+          .completion_tokens = usage.completion_tokens};
+}
+
+MaybeError Line::error_of(const std::vector<protocol::JobResult>& results) const {
+  const int32_t context = request_ ? request_->model.context : 0;
+  for (const protocol::JobResult& result : results) {
+    if (auto error = http_api::error_of(result, context)) return error;
+  }
+  return std::nullopt;
+}
+
+std::string Line::error_line(const ApiError& error) const {
+  const std::string body = http_api::error_body(error);
+  // {"error": {…}} of a job stands in its line without the outer braces.
+  if (!is_request_) return begin_answer() + "," + body.substr(1) + "\n";
+  return begin_answer() + ",\"response\":{\"status_code\":" + std::to_string(error.status) +
+         ",\"request_id\":" + json_string(id_) + ",\"body\":" + body + "},\"error\":null}\n";
+}
+
+std::string Line::not_run_line(std::string_view code, std::string_view message) const {
+  return begin_answer() + (is_request_ ? ",\"response\":null" : "") + ",\"error\":{\"code\":" + json_string(code) +
+         ",\"message\":" + json_string(message) + "}}\n";
+}
+
+std::optional<uint64_t> answered_number(std::string_view line, std::string_view run) {
+  const std::string begin = "{\"id\":\"" + std::string(run) + "-";
+  if (!line.starts_with(begin)) return std::nullopt;
+  uint64_t number = 0;
+  const char* first = line.data() + begin.size();
+  const auto [end, error] = std::from_chars(first, line.data() + line.size(), number);
+  if (error != std::errc() || end == line.data() + line.size() || *end != '"') return std::nullopt;
+  return number;
+}
+
+}  // namespace optserve::batches

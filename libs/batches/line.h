@@ -1,0 +1,85 @@
+// One line of a batch, and the line that answers it. A line is a request in the form of OpenAI's batch API,
+//
+//   {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "opt", "prompt": "Once"}}
+//
+// or a job with the fields of `POST /v1/jobs` and perhaps a custom_id: {"prompt": "Once", "max_new_tokens": 8}.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "http_api/jobs/caller.h"
+#include "http_api/openai/completion_answer.h"
+#include "http_api/openai/completion_request.h"
+#include "http_api/openai/models.h"
+#include "protocol/client_messages.h"
+
+namespace optserve::batches {
+
+// What all lines of a run have in common.
+struct LineContext {
+  const http_api::Models& models;
+  std::string run;              // id of the run: the keys of its jobs and the ids of its answers begin with it
+  http_api::Caller caller{};    // whose jobs they are
+  std::string url{};            // that every line must have; empty: any known one, and jobs too
+  std::string default_model{};  // of a line that names none; empty: the only model there is
+  int64_t created = 0;          // seconds since 1970, for the answers
+};
+
+inline constexpr std::string_view kCompletionsUrl = "/v1/completions";
+inline constexpr size_t kLineBytesMax = 4 << 20;  // as large as a request's body
+inline constexpr size_t kCustomIdBytesMax = 512;
+
+class Line {
+ public:
+  // Reads a line. What is wrong with it is its error().
+  Line(std::string_view text, uint64_t number, const LineContext& context);
+  // A line that cannot be read as one.
+  Line(uint64_t number, const LineContext& context, http_api::ApiError error);
+
+  uint64_t number() const { return number_; }  // counted from 1
+  const std::string& custom_id() const { return custom_id_; }
+  const std::optional<http_api::ApiError>& error() const { return error_; }
+
+  // Its jobs, which are valid and have keys. Another attempt has other keys, and the same seeds. Needs a line without
+  // an error.
+  std::vector<protocol::JobSpec> jobs(int attempt) const;
+
+  // What all jobs, in their order, have come to, as a line with its line feed. Needs a line without an error, and jobs
+  // that have succeeded.
+  struct Answer {
+    std::string text;
+    int64_t prompt_tokens = 0, completion_tokens = 0;
+  };
+  Answer answer(std::vector<protocol::JobResult> results) const;
+  // The first job that did not succeed; nullopt: all did.
+  std::optional<http_api::ApiError> error_of(const std::vector<protocol::JobResult>& results) const;
+  // A line for the file of errors, with its line feed.
+  std::string error_line(const http_api::ApiError& error) const;
+  // The same for a line that was not tried: `code` is batch_expired or batch_cancelled.
+  std::string not_run_line(std::string_view code, std::string_view message) const;
+
+ private:
+  std::optional<http_api::ApiError> read(std::string_view text, const LineContext& context);
+  std::optional<http_api::ApiError> read_request(const nlohmann::json& line, const LineContext& context);
+  std::optional<http_api::ApiError> read_job(nlohmann::json line, const LineContext& context);
+  std::string begin_answer() const;
+
+  uint64_t number_;
+  std::string id_;  // of the answer: "RUN-NUMBER"
+  std::string custom_id_;
+  bool has_custom_id_ = false;
+  bool is_request_ = true;  // of the form of OpenAI
+  std::optional<http_api::ApiError> error_;
+  std::unique_ptr<http_api::CompletionRequest> request_;  // of a request
+  std::vector<protocol::JobSpec> jobs_;
+};
+
+// The number in a line that answer() or error_line() of this run made; nullopt: it is none.
+std::optional<uint64_t> answered_number(std::string_view line, std::string_view run);
+
+}  // namespace optserve::batches
