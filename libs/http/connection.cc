@@ -164,6 +164,8 @@ void Connection::route_request() {
     keeps_alive_ = false;  // the peer may send its body or not
     return handle_request();
   }
+  if (!early_answer_ && route_->limits.body_sink) request.sink = route_->limits.body_sink(request);
+  if (!early_answer_ && route_->limits.request_timeout > milliseconds(0)) set_timer(route_->limits.request_timeout);
   reader_->begin_body(early_answer_ ? kIgnoredBodyBytesMax : route_->limits.body_bytes_max);
   if (reader_->wants_continue() && reader_->state() == RequestReader::State::kBody) send(kContinue);
 }
@@ -171,6 +173,7 @@ void Connection::route_request() {
 // All bodies together stay within their limit. A body counts with the size that it is going to have.
 void Connection::limit_bodies() {
   if (phase_ != Phase::kReading || reader_->state() == RequestReader::State::kHead) return;
+  if (reader_->request().sink) return;  // nothing of it stays in memory
   const size_t bytes = std::max<size_t>(reader_->request().body.size(), reader_->content_length());
   if (reader_->state() == RequestReader::State::kFailed || bytes <= counted_body_bytes_) return;
   server_.bodies_bytes += bytes - counted_body_bytes_;

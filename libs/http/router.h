@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
+#include "http/message/request.h"
 #include "http/message/target.h"
 
 namespace optserve::http {
@@ -20,6 +22,9 @@ using Handler = std::function<void(std::shared_ptr<Exchange>)>;
 
 struct RouteLimits {
   size_t body_bytes_max = 64 << 10;
+  // Makes what takes the bodies of this route as they come, instead of Request::body.
+  std::function<std::shared_ptr<BodySink>(const Request& request)> body_sink{};
+  milliseconds request_timeout{0};  // for a whole request; 0: ServerLimits::request_timeout
 };
 
 struct Route {

@@ -43,6 +43,39 @@ class ServerLimitsTest : public ::testing::Test {
   std::unique_ptr<Server> server;
 };
 
+// Counts what comes, and refuses what has an x.
+struct CountingSink final : BodySink {
+  bool take(std::string_view bytes, Refused& why) override {
+    count += bytes.size();
+    why = {422, "an x"};
+    return bytes.find('x') == std::string_view::npos;
+  }
+  size_t count = 0;
+};
+
+TEST_F(ServerLimitsTest, ABodyMayGoElsewhereThanIntoMemory) {
+  server = std::make_unique<Server>(ServerOptions{.limits = {.bodies_bytes_max = 1'000}}, clock, ServerHooks{});
+  const auto count = [](const ExchangePtr& exchange) {
+    EXPECT_EQ(exchange->request().body, "");
+    const auto& sink = static_cast<const CountingSink&>(*exchange->request().sink);
+    exchange->answer({.body = "took " + std::to_string(sink.count)});
+  };
+  server->route("POST", "/count", count, {.body_bytes_max = 5'000'000, .body_sink = [](const Request&) {
+                                            return std::make_shared<CountingSink>();
+                                          }});
+  server->start();
+  const std::string head = "POST /count HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+  const std::string much(5'000'000, 'a');
+  EXPECT_THAT(ask(head + "Content-Length: 5000000\r\n\r\n" + much), EndsWith("took 5000000"));
+  EXPECT_THAT(ask(head + "Transfer-Encoding: chunked\r\n\r\n4c4b40\r\n" + much + "\r\n0\r\n\r\n"),
+              EndsWith("took 5000000"));
+  EXPECT_THAT(ask(head + "Content-Length: 0\r\n\r\n"), EndsWith("took 0"));
+  EXPECT_THAT(ask(head + "Content-Length: 5000001\r\n\r\n" + much), StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(ask(head + "Transfer-Encoding: chunked\r\n\r\n4c4b41\r\na" + much + "\r\n0\r\n\r\n"),
+              StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(ask(head + "Content-Length: 4\r\n\r\naxaa"), StartsWith("HTTP/1.1 422"));
+}
+
 TEST_F(ServerLimitsTest, EachRouteLimitsItsBodies) {
   start({});
   const std::string head = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";

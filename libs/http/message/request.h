@@ -1,11 +1,13 @@
 // A whole request, as a handler gets it.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "http/message/body_sink.h"
 #include "http/message/headers.h"
 #include "http/message/target.h"
 
@@ -17,6 +19,7 @@ struct Request {
   int minor_version = 1;  // of HTTP/1.x
   Headers headers;
   std::string body;                                             // of a chunked request without its frames
+  std::shared_ptr<BodySink> sink{};                             // has the body, if the route has sinks: see RouteLimits
   std::string peer;                                             // numeric address of the other end, without its port
   std::string route;                                            // the pattern that matched; empty: none
   std::vector<std::pair<std::string, std::string>> parameters;  // of the route's pattern

@@ -36,27 +36,40 @@ size_t RequestReader::feed(std::string_view bytes) {
       check_head();
     }
   }
-  if (state_ == State::kBody && is_chunked_) {
-    switch (chunks_.feed(bytes, request_.body, body_bytes_max_)) {
+  if (state_ == State::kBody) feed_body(bytes);
+  return given - bytes.size();
+}
+
+void RequestReader::feed_body(std::string_view& bytes) {
+  State next = State::kBody;
+  if (is_chunked_) {
+    switch (chunks_.feed(bytes, request_.body, body_bytes_max_ - sunk_bytes_)) {
       case ChunkedBody::State::kMore:
         break;
       case ChunkedBody::State::kDone:
-        state_ = State::kDone;
+        next = State::kDone;
         break;
       case ChunkedBody::State::kMalformed:
-        fail(400, "the frame of a chunk is malformed");
-        break;
+        return fail(400, "the frame of a chunk is malformed");
       case ChunkedBody::State::kTooLarge:
-        fail(413, "the body is larger than " + std::to_string(body_bytes_max_) + " bytes");
-        break;
+        return fail(413, "the body is larger than " + std::to_string(body_bytes_max_) + " bytes");
     }
-  } else if (state_ == State::kBody) {
-    const size_t count = static_cast<size_t>(std::min<uint64_t>(bytes.size(), content_length_ - request_.body.size()));
+  } else {
+    const uint64_t missing = content_length_ - sunk_bytes_ - request_.body.size();
+    const size_t count = static_cast<size_t>(std::min<uint64_t>(bytes.size(), missing));
     request_.body.append(bytes.substr(0, count));
     bytes.remove_prefix(count);
-    if (request_.body.size() == content_length_) state_ = State::kDone;
+    if (count == missing) next = State::kDone;
   }
-  return given - bytes.size();
+  if (request_.sink) empty_into_sink();
+  if (state_ == State::kBody) state_ = next;
+}
+
+void RequestReader::empty_into_sink() {
+  BodySink::Refused why;
+  sunk_bytes_ += request_.body.size();
+  if (!request_.sink->take(request_.body, why)) fail(why.status, std::move(why.message));
+  request_.body.clear();
 }
 
 void RequestReader::check_head() {

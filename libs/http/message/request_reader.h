@@ -31,7 +31,7 @@ class RequestReader {
 
   // Consumes bytes and returns how many. Stops after the head and after the request.
   size_t feed(std::string_view bytes);
-  // Goes on after kHeadDone.
+  // Goes on after kHeadDone. The body goes to Request::sink if that is set.
   void begin_body(size_t body_bytes_max);
 
   State state() const { return state_; }
@@ -49,6 +49,8 @@ class RequestReader {
  private:
   void fail(int status, std::string message);
   void check_head();
+  void feed_body(std::string_view& bytes);
+  void empty_into_sink();
   void parse_head();
   bool parse_request_line(std::string_view line);
   bool parse_field(std::string_view line);
@@ -63,6 +65,7 @@ class RequestReader {
   bool is_chunked_ = false;
   uint64_t content_length_ = 0;
   size_t body_bytes_max_ = 0;
+  uint64_t sunk_bytes_ = 0;  // of the body, that the sink has taken
   ChunkedBody chunks_;
   int status_ = 0;
   std::string message_;
