@@ -193,6 +193,7 @@ TEST(QueueControls, NameTheWholeQueueAModelOrAService) {
   EXPECT_EQ(service.action, protocol::ControlAction::kResume);
   EXPECT_EQ(service.scope, protocol::ControlScope::kService);
   EXPECT_EQ(parse_queue_control(R"({"action":"stop"})").error().param, "action");
+  EXPECT_EQ(parse_queue_control(R"({"action":null})").error().param, "action");
   EXPECT_EQ(parse_queue_control("").error().param, "action");
   EXPECT_EQ(parse_queue_control(R"({"action":null})").error().param, "action");
   EXPECT_EQ(parse_queue_control(R"({"action":"pause","model":"m","service":"s"})").error().param, "service");

@@ -233,7 +233,10 @@ std::optional<ApiError> check_fields(const json& object, const FieldTable& table
     if (auto error = check_value(*field, name, value)) return error;
   }
   for (const FieldInfo& field : table) {
-    if (field.required && !object.contains(field.name)) {
+    // A prompt may be null, as clients send one that is empty; of other fields null is as good as nothing.
+    const bool is_there =
+        field.kind == FieldKind::kPrompt ? object.contains(field.name) : has_field(object, field.name);
+    if (field.required && !is_there) {
       ApiError error =
           invalid_value(prefix + std::string(field.name),
                         prefix + std::string(field.name) + " is missing, expected " + kind_text(field.kind));

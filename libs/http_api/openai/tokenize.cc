@@ -54,7 +54,6 @@ Parsed<std::string> tokenize(std::string_view body, const Models& models) {
   const Parsed<Question> question = read_question(body, tokenize_fields(), models);
   if (!question.ok()) return question.error();
   const auto& [fields, model] = question.value();
-  if (!has_field(fields, "prompt")) return invalid_value("prompt", "prompt is null, expected a string");
   std::vector<TokenId> ids;
   if (find_field<bool>(fields, "add_special_tokens").value_or(true) && model.text->leading_id >= 0) {
     ids.push_back(model.text->leading_id);

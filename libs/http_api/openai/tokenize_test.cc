@@ -50,6 +50,7 @@ TEST_F(TokenizeTest, BadBodiesAreRefused) {
   EXPECT_EQ(param(tokenize(R"({"model":"other","prompt":"a"})", models_)), "model");
   EXPECT_EQ(param(tokenize(R"({"model":"plain","prompt":"a"})", models_)), "model");
   EXPECT_EQ(param(tokenize("[", models_)), "");
+  EXPECT_EQ(param(detokenize(R"({"model":"story","tokens":null})", models_)), "tokens");
   EXPECT_EQ(param(detokenize(R"({"model":"story","tokens":[300]})", models_)), "tokens");
   EXPECT_EQ(param(detokenize(R"({"model":"story","tokens":[-1]})", models_)), "tokens");
   EXPECT_EQ(param(detokenize(R"({"model":"story","tokens":"2"})", models_)), "tokens");
