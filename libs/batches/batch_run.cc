@@ -20,7 +20,6 @@ bool is_of_queue(ErrorCode code) {
 bool passes(ErrorCode code) {
   if (is_of_queue(code)) return true;
   switch (code) {
-    case ErrorCode::kUnknownModel:      // workers register a moment after their scheduler has started
     case ErrorCode::kDeadlineExceeded:  // the queue was too long for its time
     case ErrorCode::kNotFound:          // a scheduler without a journal has started again
     case ErrorCode::kCancelled:         // the client ends
@@ -111,12 +110,19 @@ void BatchRun::on_submitted(uint64_t ticket, const Result<std::vector<protocol::
   if (!outcomes.ok()) return put_off(ticket, http_api::error_of(outcomes.refusal()), Reason::kQueue, now);
   for (size_t i = 0; i < outcomes.value().size(); ++i) {
     const protocol::SubmitOutcome& outcome = outcomes.value()[i];
+    const std::string& model = attempt.line.model();
     if (outcome.job) {
       attempt.indices[*outcome.job].push_back(i);
+      unknown_models_.erase(model);
       continue;
     }
     const ApiError why = http_api::error_of(outcome);
     if (outcome.error && passes(*outcome.error)) return put_off(ticket, why, reason_of(*outcome.error), now);
+    if (outcome.error == ErrorCode::kUnknownModel) {
+      // Workers register a moment after their scheduler has started.
+      const Instant since = unknown_models_.try_emplace(model, now).first->second;
+      if (now - since < limits_.unknown_model_max) return put_off(ticket, why, Reason::kQueue, now);
+    }
     return fail(ticket, why);
   }
   attempt.is_submitted = true;

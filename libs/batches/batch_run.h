@@ -24,6 +24,8 @@ struct RunLimits {
   size_t open_jobs_max = 256;  // that are submitted and not answered
   // Of a line. What a full queue or an unreachable scheduler refuses counts as none: it waits for them.
   int attempts_max = 8;
+  // How long lines wait for a model that no scheduler knows; then they fail at once, until it is known again.
+  Duration unknown_model_max = seconds(120);
   Duration wait_first = seconds(1), wait_max = seconds(30);  // between two attempts
 };
 
@@ -112,6 +114,7 @@ class BatchRun {
   std::optional<GivenUp> given_up_;
   Counts counts_;
   std::string last_trouble_;
+  std::map<std::string, Instant> unknown_models_;  // since when
 };
 
 }  // namespace optserve::batches

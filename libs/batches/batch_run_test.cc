@@ -140,17 +140,31 @@ TEST_F(BatchRunTest, TriesAgainWhatPassesWithTheSameKeysAndInTheEndGivesUp) {
     const auto work = run.next(now_);
     ASSERT_TRUE(work) << attempt;
     keys.insert(work->jobs.front().key);
-    std::vector<protocol::SubmitOutcome> refused(1);
-    refused[0].error = ErrorCode::kUnknownModel;
-    refused[0].message = "nobody serves story";
-    run.on_submitted(work->ticket, refused, now_);
+    run.on_submitted(work->ticket, accepted(*work), now_);
+    run.on_lost(work->ticket, refuse(ErrorCode::kNotFound, "nobody knows it"), now_);
     EXPECT_FALSE(run.next(now_)) << "it waits first";
     if (attempt < 3) now_ = run.wakes_at().value();
   }
   EXPECT_EQ(keys.size(), 1u);
   EXPECT_TRUE(run.is_over());
   files_->flush();
-  EXPECT_THAT(lines_of("errors").at(0).dump(), HasSubstr("nobody serves story"));
+  EXPECT_THAT(lines_of("errors").at(0).dump(), HasSubstr("nobody knows it"));
+}
+
+TEST_F(BatchRunTest, LinesOfAnUnknownModelWaitOnceForAllOfThem) {
+  write_input(500);
+  limits_.open_jobs_max = 4;
+  BatchRun& run = begin();
+  const Instant begun = now_;
+  std::vector<protocol::SubmitOutcome> unknown(1);
+  unknown[0].error = ErrorCode::kUnknownModel;
+  while (!run.is_over()) {
+    while (const auto work = run.next(now_)) run.on_submitted(work->ticket, unknown, now_);
+    if (const auto wakes = run.wakes_at()) now_ = *wakes;
+  }
+  EXPECT_EQ(run.counts().failed, 500u);
+  EXPECT_GE(now_ - begun, limits_.unknown_model_max);
+  EXPECT_LT(now_ - begun, 2 * limits_.unknown_model_max);
 }
 
 TEST_F(BatchRunTest, WaitsForSchedulersAsLongAsItTakes) {

@@ -28,10 +28,41 @@ void keep_running(JobSpec& job, bool has_deadline) {
   if (!has_deadline) job.ttl_ms = limits::kJobTtlMsMax;
 }
 
-MaybeError check_text(const json& line, const char* name) {
-  const auto found = line.find(name);
-  if (found != line.end() && found->is_string()) return std::nullopt;
-  return http_api::invalid_value(name, std::string(name) + " is missing, expected text");
+MaybeError read_custom_id(const json& line, std::string& custom_id) {
+  const auto id = line.find("custom_id");
+  if (id == line.end() || id->is_null()) return std::nullopt;
+  if (!id->is_string()) return http_api::invalid_value("custom_id", "custom_id is not text");
+  const auto& text = id->get_ref<const std::string&>();
+  if (text.size() > kCustomIdBytesMax) {
+    return http_api::invalid_value("custom_id", "custom_id has " + std::to_string(text.size()) +
+                                                    " bytes, expected at most " + std::to_string(kCustomIdBytesMax));
+  }
+  custom_id = text;
+  return std::nullopt;
+}
+
+MaybeError check_request(const json& line, std::string_view wanted_url) {
+  for (const auto& [name, value] : line.items()) {
+    if (std::ranges::find(kRequestFields, name) == kRequestFields.end()) {
+      return http_api::invalid_value(name, found_text(name) + " is no field of a line of a batch");
+    }
+  }
+  const auto id = line.find("custom_id");
+  if (id == line.end() || !id->is_string() || id->get_ref<const std::string&>().empty()) {
+    return http_api::invalid_value("custom_id", "custom_id is missing, expected text that is this line's alone");
+  }
+  if (line.contains("method") && line.at("method") != "POST") {
+    return http_api::invalid_value("method", "method is not POST");
+  }
+  const auto url = line.find("url");
+  if (url == line.end() || *url != wanted_url) {
+    return http_api::invalid_value("url", "url is not " + std::string(wanted_url));
+  }
+  const auto body = line.find("body");
+  if (body == line.end() || !body->is_object()) {
+    return http_api::invalid_value("body", "body is missing, expected an object");
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -51,43 +82,16 @@ MaybeError Line::read(std::string_view text, const LineContext& context) {
   http_api::Parsed<json> parsed = http_api::parse_body(text);
   if (!parsed.ok()) return parsed.error();
   json& line = parsed.value();
-  if (const auto id = line.find("custom_id"); id != line.end() && !id->is_null()) {
-    if (!id->is_string()) return http_api::invalid_value("custom_id", "custom_id is not text");
-    const auto& name = id->get_ref<const std::string&>();
-    if (name.size() > kCustomIdBytesMax) {
-      return http_api::invalid_value("custom_id", "custom_id has " + std::to_string(name.size()) +
-                                                      " bytes, expected at most " + std::to_string(kCustomIdBytesMax));
-    }
-    custom_id_ = name;
-    has_custom_id_ = true;
-  }
+  if (MaybeError error = read_custom_id(line, custom_id_)) return error;
   is_request_ = !context.url.empty() || line.contains("url") || line.contains("body");
   return is_request_ ? read_request(line, context) : read_job(std::move(line), context);
 }
 
 MaybeError Line::read_request(const json& line, const LineContext& context) {
-  for (const auto& [name, value] : line.items()) {
-    if (std::ranges::find(kRequestFields, name) == kRequestFields.end()) {
-      return http_api::invalid_value(name, found_text(name) + " is no field of a line of a batch");
-    }
+  if (MaybeError error = check_request(line, context.url.empty() ? kCompletionsUrl : std::string_view(context.url))) {
+    return error;
   }
-  if (!has_custom_id_ || custom_id_.empty()) {
-    return http_api::invalid_value("custom_id", "custom_id is missing, expected text that is this line's alone");
-  }
-  if (MaybeError error = check_text(line, "url")) return error;
-  if (line.contains("method") && line.at("method") != "POST") {
-    return http_api::invalid_value("method", "method is not POST");
-  }
-  const auto& url = line.at("url").get_ref<const std::string&>();
-  const std::string_view wanted = context.url.empty() ? kCompletionsUrl : std::string_view(context.url);
-  if (url != wanted) {
-    return http_api::invalid_value("url", "url is " + found_text(url) + ", expected " + std::string(wanted));
-  }
-  const auto body = line.find("body");
-  if (body == line.end() || !body->is_object()) {
-    return http_api::invalid_value("body", "body is missing, expected an object");
-  }
-  json wanted_body = *body;
+  json wanted_body = line.at("body");
   if (!http_api::has_field(wanted_body, "model") && !context.default_model.empty()) {
     wanted_body["model"] = context.default_model;
   }
@@ -140,7 +144,7 @@ std::vector<JobSpec> Line::jobs(int attempt) const {
 
 std::string Line::begin_answer() const {
   std::string text = "{\"id\":" + json_string(id_);
-  text += ",\"custom_id\":" + (has_custom_id_ ? json_string(custom_id_) : std::string("null"));
+  text += ",\"custom_id\":" + (custom_id_.empty() ? std::string("null") : json_string(custom_id_));
   return text;
 }
 
@@ -180,6 +184,22 @@ std::string Line::error_line(const ApiError& error) const {
 std::string Line::not_run_line(std::string_view code, std::string_view message) const {
   return begin_answer() + (is_request_ ? ",\"response\":null" : "") + ",\"error\":{\"code\":" + json_string(code) +
          ",\"message\":" + json_string(message) + "}}\n";
+}
+
+LineForm check_request_line(std::string_view text, std::string_view url) {
+  LineForm form;
+  const http_api::Parsed<json> parsed = http_api::parse_body(text);
+  if (!parsed.ok()) {
+    form.error = parsed.error();
+    return form;
+  }
+  const json& line = parsed.value();
+  form.error = read_custom_id(line, form.custom_id);
+  if (!form.error) form.error = check_request(line, url);
+  if (form.error) return form;
+  const auto model = line.at("body").find("model");
+  if (model != line.at("body").end() && model->is_string()) form.model = *model;
+  return form;
 }
 
 std::optional<uint64_t> answered_number(std::string_view line, std::string_view run) {

@@ -43,6 +43,7 @@ class Line {
 
   uint64_t number() const { return number_; }  // counted from 1
   const std::string& custom_id() const { return custom_id_; }
+  const std::string& model() const { return jobs_.front().model; }  // needs a line without an error
   const std::optional<http_api::ApiError>& error() const { return error_; }
 
   // Its jobs, which are valid and have keys. Another attempt has other keys, and the same seeds. Needs a line without
@@ -72,12 +73,18 @@ class Line {
   uint64_t number_;
   std::string id_;  // of the answer: "RUN-NUMBER"
   std::string custom_id_;
-  bool has_custom_id_ = false;
   bool is_request_ = true;  // of the form of OpenAI
   std::optional<http_api::ApiError> error_;
   std::unique_ptr<http_api::CompletionRequest> request_;  // of a request
   std::vector<protocol::JobSpec> jobs_;
 };
+
+// What can be said of a request's line without reading its body: whether it has the form of one.
+struct LineForm {
+  std::string custom_id{}, model{};  // empty: it has none
+  std::optional<http_api::ApiError> error{};
+};
+LineForm check_request_line(std::string_view text, std::string_view url);
 
 // The number in a line that answer() or error_line() of this run made; nullopt: it is none.
 std::optional<uint64_t> answered_number(std::string_view line, std::string_view run);

@@ -116,6 +116,7 @@ TEST(BatchLine, ErrorsNameWhatIsWrong) {
   };
   EXPECT_THAT(Line("{broken", 5, context()).error()->message, HasSubstr("JSON"));
   EXPECT_THAT(message_of(with("custom_id", "")), HasSubstr("custom_id"));
+  EXPECT_THAT(message_of(with("custom_id", nullptr)), HasSubstr("custom_id"));
   EXPECT_THAT(message_of(with("custom_id", 7)), HasSubstr("custom_id"));
   EXPECT_THAT(message_of(with("custom_id", std::string(600, 'x'))), HasSubstr("600 bytes"));
   EXPECT_THAT(message_of(with("method", "GET")), HasSubstr("method"));
@@ -133,6 +134,18 @@ TEST(BatchLine, ErrorsNameWhatIsWrong) {
   EXPECT_THAT(message_of({{"prompt", "Once"}, {"model", "story"}}, context("/v1/completions")), HasSubstr("no field"))
       << "a run with a url takes no jobs";
   EXPECT_THAT(Line(std::string(kLineBytesMax + 1, ' '), 5, context()).error()->message, HasSubstr("too large"));
+}
+
+TEST(BatchLine, TheFormOfARequestIsCheckedWithoutItsBody) {
+  const LineForm good =
+      check_request_line(request({{"model", "anything"}, {"temperature", "hot"}}).dump(), kCompletionsUrl);
+  EXPECT_FALSE(good.error);
+  EXPECT_EQ(good.custom_id, "a");
+  EXPECT_EQ(good.model, "anything");
+  EXPECT_THAT(check_request_line("[]", kCompletionsUrl).error->message, HasSubstr("object"));
+  EXPECT_THAT(check_request_line("{}", kCompletionsUrl).error->message, HasSubstr("custom_id"));
+  EXPECT_THAT(check_request_line(request().dump(), "/v1/other").error->message, HasSubstr("/v1/other"));
+  EXPECT_THAT(check_request_line(request("text").dump(), kCompletionsUrl).error->message, HasSubstr("body"));
 }
 
 TEST(BatchLine, AnErrorIsAnAnswerOfItsStatus) {

@@ -51,7 +51,8 @@ void run(const gateway::GatewayOptions& options) {
   metrics::Health health(clock);
   health.stamp();
   const http::HealthServer probes(options.common.http_address, options.common.http_port, registry, health);
-  gateway::Gateway gateway(options, load_models(options, clock), registry, health, clock);
+  auto batch_models = options.files.empty() ? nullptr : load_models(options, clock);
+  gateway::Gateway gateway(options, load_models(options, clock), std::move(batch_models), registry, health, clock);
   log_info("ready", {{"api", options.http},
                      {"api_port", gateway.port()},
                      {"http", options.common.http_address + ":" + std::to_string(probes.port())}});

@@ -168,7 +168,8 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
     plan.api_url = "http://" + address;
     plan.ports.push_back(ports.api);
     plan.processes.push_back(process(options, "gateway", "optserve-gateway", next_http++));
-    append(plan.processes.back(), {"--scheduler", plan.client_endpoint, "--http", address, "--drain-ms", drain_ms});
+    append(plan.processes.back(), {"--scheduler", plan.client_endpoint, "--http", address, "--drain-ms", drain_ms,
+                                   "--files", options.folder + "/files"});
     if (options.tokenizers > 0) append(plan.processes.back(), {"--model", model});  // it has a vocabulary
   }
   return plan;

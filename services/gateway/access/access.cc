@@ -18,7 +18,8 @@ Need need_of(const http::Request& request, bool is_metrics_open) {
   const std::string_view route = request.route;
   if (std::ranges::find(kOpen, route) != kOpen.end()) return Need::kNothing;
   if (route == "/metrics") return is_metrics_open ? Need::kNothing : Need::kOperate;
-  constexpr std::array kHarmless = {"/tokenize", "/detokenize", "/v1/jobs/{id}/cancel", "/v1/groups/{name}/cancel"};
+  constexpr std::array kHarmless = {"/tokenize", "/detokenize", "/v1/jobs/{id}/cancel", "/v1/groups/{name}/cancel",
+                                    "/v1/batches/{id}/cancel"};
   const bool is_harmless = std::ranges::find(kHarmless, route) != kHarmless.end();
   if (is_harmless || request.method == "GET" || request.method == "HEAD") return Need::kAnyKey;
   if (route == "/v1/queue" || route == "/v1/jobs/{id}/requeue") return Need::kOperate;

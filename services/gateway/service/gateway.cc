@@ -44,14 +44,29 @@ http::ServerOptions server_options(const GatewayOptions& options, metrics::Regis
   return server;
 }
 
-std::unique_ptr<client::AsyncClient> make_client(const GatewayOptions& options) {
+client::ClientOptions client_options(const GatewayOptions& options) {
   client::ClientOptions settings;
-  settings.waits_while_busy = false;
   settings.endpoints.clear();
   for (const std::string& endpoint : options.schedulers) {
     settings.endpoints += (settings.endpoints.empty() ? "" : ",") + endpoint;
   }
+  return settings;
+}
+
+std::unique_ptr<client::AsyncClient> make_client(const GatewayOptions& options) {
+  client::ClientOptions settings = client_options(options);
+  settings.waits_while_busy = false;  // whoever asks is told, and comes back
   return std::make_unique<client::AsyncClient>(settings);
+}
+
+std::unique_ptr<BatchService> make_batch_service(const GatewayOptions& options,
+                                                 std::unique_ptr<http_api::Models> models, const Clock& clock) {
+  if (options.files.empty()) return nullptr;
+  return std::make_unique<BatchService>(
+      BatchService::Options{.folder = options.files,
+                            .bytes_max = static_cast<uint64_t>(options.files_bytes_max),
+                            .client = client_options(options)},
+      std::move(models), clock);
 }
 
 // The models of all worker groups.
@@ -72,13 +87,15 @@ http::Answer answer_of(http_api::Parsed<std::string> body) {
 
 }  // namespace
 
-Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models> models, metrics::Registry& registry,
-                 metrics::Health& health, const Clock& clock)
+Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models> models,
+                 std::unique_ptr<http_api::Models> batch_models, metrics::Registry& registry, metrics::Health& health,
+                 const Clock& clock)
     : health_(health),
       clock_(clock),
       models_(std::move(models)),
       key_store_(options.keys, options.key_lines),
       access_(key_store_.has_keys(), !options.metrics_need_key),
+      batch_service_(make_batch_service(options, std::move(batch_models), clock)),
       server_(server_options(options, &registry), clock, request_hooks(options.cors_origins, access_, clock)),
       client_(make_client(options)) {
   access_.set_keys(key_store_.keys());
@@ -129,6 +146,7 @@ void Gateway::add_routes(const metrics::Registry& registry) {
                   {.body_bytes_max = kCompletionBodyBytesMax});
   }
   add_job_routes(parts);
+  batch_service_ ? batch_service_->add_routes(parts) : add_routes_without_batches(parts);
 }
 
 // Every second: the life sign, the calls that wait, and what the schedulers serve.

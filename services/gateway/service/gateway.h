@@ -9,6 +9,7 @@
 #include "client/async_client.h"
 #include "gateway/access/access.h"
 #include "gateway/access/key_store.h"
+#include "gateway/batches/batch_routes.h"
 #include "gateway/service/gateway_parts.h"
 #include "gateway/service/open_calls.h"
 #include "gateway/service/options.h"
@@ -22,8 +23,10 @@ namespace optserve::gateway {
 class Gateway {
  public:
   // Listens and answers. Throws Error if it cannot. The references outlive the gateway.
-  Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models> models, metrics::Registry& registry,
-          metrics::Health& health, const Clock& clock);
+  // `batch_models`: the same models once more, for the thread of the batches; used with GatewayOptions::files.
+  Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models> models,
+          std::unique_ptr<http_api::Models> batch_models, metrics::Registry& registry, metrics::Health& health,
+          const Clock& clock);
   // Without drain(): whatever is open ends now.
   ~Gateway();
   Gateway(const Gateway&) = delete;
@@ -48,6 +51,7 @@ class Gateway {
   std::atomic<int> open_cancels_{0};
   std::atomic<bool> is_draining_{false};
   bool is_status_asked_ = false;
+  std::unique_ptr<BatchService> batch_service_;  // null: without a folder
   http::Server server_;
   std::unique_ptr<client::AsyncClient> client_;  // ends after the server's thread and before the server
 };

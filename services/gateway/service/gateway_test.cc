@@ -30,8 +30,8 @@ class GatewayTest : public ::testing::Test {
     options.http = "127.0.0.1:0";
     options.cors_origins = {"https://page.example"};
     std::vector<std::unique_ptr<model_text::ServedModel>> loaded;
-    gateway = std::make_unique<Gateway>(options, std::make_unique<http_api::Models>(std::move(loaded), 1), registry,
-                                        health, clock);
+    gateway = std::make_unique<Gateway>(options, std::make_unique<http_api::Models>(std::move(loaded), 1), nullptr,
+                                        registry, health, clock);
   }
   ~GatewayTest() override { gateway.reset(); }
 

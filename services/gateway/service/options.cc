@@ -36,6 +36,12 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
            "NAME=FOLDER of a sharded checkpoint, whose vocabulary is needed for echo, log-probabilities and "
            "/tokenize; repeatable. Models without a folder are served too")
       .separated_by_commas();
+  parser.begin_group("Files and batches");
+  parser.add("files", options.files,
+             "Folder for the files of clients and for batches, which all gateways of the schedulers share; without it "
+             "there are no /v1/files and /v1/batches");
+  parser.add("files-bytes-max", options.files_bytes_max, "Most bytes of all files in that folder")
+      .range(1, 1'000'000'000'000'000);
   parser.begin_group("Limits");
   parser.add("connections-max", options.connections_max, "Most open connections; further ones wait")
       .range(1, 1'000'000);

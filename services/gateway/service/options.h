@@ -14,7 +14,9 @@ struct GatewayOptions {
   CommonOptions common;
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5555"};
   std::string http = "127.0.0.1:8000";
-  std::vector<std::string> models;        // NAME=FOLDER of a sharded checkpoint
+  std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
+  std::string files;                // folder of files and batches; empty: there are none
+  int64_t files_bytes_max = 20'000'000'000;
   std::string tls_certificate, tls_key;   // files in PEM; empty: no TLS
   std::vector<std::string> cors_origins;  // "https://example.org", or "*"
   std::string keys;                       // file of API keys; empty: none

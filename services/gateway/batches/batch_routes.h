@@ -1,0 +1,40 @@
+// `/v1/files` and `/v1/batches`.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "client/client_types.h"
+#include "gateway/batches/batch_store.h"
+#include "gateway/batches/batch_worker.h"
+#include "gateway/batches/file_store.h"
+#include "gateway/batches/store_thread.h"
+#include "gateway/service/gateway_parts.h"
+
+namespace optserve::gateway {
+
+// The folder of files and batches, and the threads that work in it.
+class BatchService {
+ public:
+  struct Options {
+    std::string folder;
+    uint64_t bytes_max = 0;  // of all files together
+    client::ClientOptions client;
+  };
+  // `models`: for the batches alone. The clock outlives the service.
+  BatchService(const Options& options, std::unique_ptr<http_api::Models> models, const Clock& clock);
+
+  // The service outlives the server.
+  void add_routes(const GatewayParts& parts);
+
+ private:
+  FileStore files_;
+  BatchStore batches_;
+  BatchWorker worker_;
+  StoreThread thread_;
+};
+
+// The same routes of a gateway without a folder: each says how to give it one.
+void add_routes_without_batches(const GatewayParts& parts);
+
+}  // namespace optserve::gateway
