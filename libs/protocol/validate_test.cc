@@ -162,8 +162,8 @@ TEST(Validate, Stop) {
     return [count, size](JobSpec& s) { s.stop.assign(count, std::string(size, '.')); };
   };
   expect_cases(good_job(), {{"stop", stops(0, 0), true},
-                            {"stop", stops(4, 64), true},
-                            {"stop", stops(5, 1), false},
+                            {"stop", stops(16, 64), true},
+                            {"stop", stops(17, 1), false},
                             {"stop", stops(1, 0), false},
                             {"stop", stops(1, 65), false}});
 }

@@ -156,7 +156,7 @@ TEST(TextStreamer, RefusesBadStopStringsAndStates) {
     const auto step = streamer.push(pending, {}, stops, false);
     return step.ok() ? "accepted" : step.refusal().message;
   };
-  EXPECT_EQ(refusal("", {"a", "b", "c", "d", std::string(64, 'e')}), "expected at most 4 stop strings, found 5");
+  EXPECT_EQ(refusal("", Stops(17, std::string(64, 'e'))), "expected at most 16 stop strings, found 17");
   EXPECT_EQ(refusal("", {"a", ""}), "stop string 1: expected 1 to 64 bytes, found 0");
   EXPECT_EQ(refusal("", {std::string(65, 'e')}), "stop string 0: expected 1 to 64 bytes, found 65");
   EXPECT_EQ(refusal("", {"\xc3"}), "stop string 0: expected UTF-8, found bytes that are not");
