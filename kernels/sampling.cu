@@ -132,9 +132,15 @@ struct LogprobRows {
   bool aligned;
   const int32_t* targets;
   float* out;
+  int32_t best;
+  int32_t* best_ids;
+  float* best_logprobs;
 };
 
+// Shared memory with kBest: [tiles], the largest logit of each tile. One block a row.
+template <bool kBest>
 __global__ void __launch_bounds__(kLogprobWarps* kLanes) logprob_kernel(const LogprobRows args) {
+  extern __shared__ float largest_of_tile[];
   __shared__ float largest_of[kLogprobWarps], sum_of[kLogprobWarps];
   allow_next();
   wait_for_previous();
@@ -157,6 +163,10 @@ __global__ void __launch_bounds__(kLogprobWarps* kLanes) logprob_kernel(const Lo
 #pragma unroll
     for (int i = 0; i < kSteps * 4; ++i) tile_sum += __expf(v[i / 4][i % 4] - tile_largest);
     add_exponentials(largest, sum, tile_largest, tile_sum);
+    if constexpr (kBest) {
+      const float of_lanes = warp_max(tile_largest);
+      if (lane_id() == 0) largest_of_tile[tile] = of_lanes;
+    }
   }
   for (int distance = kLanes / 2; distance > 0; distance /= 2) {
     const float other_largest = __shfl_xor_sync(kAllLanes, largest, distance);
@@ -168,10 +178,19 @@ __global__ void __launch_bounds__(kLogprobWarps* kLanes) logprob_kernel(const Lo
     sum_of[warp_id()] = sum;
   }
   broken = __syncthreads_or(broken) != 0;
-  if (threadIdx.x != 0) return;
+  if (warp_id() != 0) return;
   for (int warp = 1; warp < kLogprobWarps; ++warp) add_exponentials(largest, sum, largest_of[warp], sum_of[warp]);
-  const double logprob = broken ? NAN : static_cast<double>(logits[target]) - largest - logf(sum);
-  args.out[blockIdx.x] = static_cast<float>(logprob);
+  const auto logprob_of = [largest, log_sum = logf(sum)](float logit) {
+    return static_cast<float>(static_cast<double>(logit) - largest - log_sum);
+  };
+  if (lane_id() == 0) args.out[blockIdx.x] = broken ? NAN : logprob_of(logits[target]);
+  if constexpr (kBest) {
+    const RankedRow ranked{logits, args.vocab_real, broken ? 0 : args.tiles, args.aligned, {-1, -1}};
+    store_best(ranked, largest_of_tile,
+               {args.best_ids + int64_t{blockIdx.x} * kBestIdsMax,
+                args.best_logprobs + int64_t{blockIdx.x} * kBestIdsMax, args.best},
+               logprob_of);
+  }
 }
 
 // ---- host
@@ -284,7 +303,8 @@ size_t sampling_scratch_bytes(int64_t rows_max, int64_t vocab) {
 
 cudaError_t token_logprobs(const LogprobArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  if (args.vocab_real <= 0 || args.vocab_real > args.vocab || args.num_rows < 0 || args.num_rows > INT32_MAX) {
+  if (args.vocab_real <= 0 || args.vocab_real > args.vocab || args.num_rows < 0 || args.num_rows > INT32_MAX ||
+      args.best < 0 || args.best > kBestIdsMax) {
     return cudaErrorInvalidValue;
   }
   const sampling::LogprobRows rows{args.logits,
@@ -293,9 +313,14 @@ cudaError_t token_logprobs(const LogprobArgs& args, cudaStream_t stream) {
                                    sampling::tiles_of(args.vocab_real),
                                    sampling::are_rows_aligned(args.logits, args.vocab),
                                    args.targets,
-                                   args.out};
-  const LaunchShape shape = sampling::shape_of(args.num_rows, sampling::kLogprobWarps);
-  return launch_dependent<sampling::logprob_kernel>(shape, stream, rows);
+                                   args.out,
+                                   args.best,
+                                   args.best_ids,
+                                   args.best_logprobs};
+  LaunchShape shape = sampling::shape_of(args.num_rows, sampling::kLogprobWarps);
+  if (args.best == 0) return launch_dependent<sampling::logprob_kernel<false>>(shape, stream, rows);
+  shape.shared_bytes = static_cast<size_t>(rows.tiles) * sizeof(float);
+  return launch_dependent<sampling::logprob_kernel<true>>(shape, stream, rows);
 }
 
 }  // namespace optserve::kernels

@@ -49,7 +49,8 @@ cudaError_t sample(const SamplingArgs& args, uint32_t features, void* scratch, c
 size_t sampling_scratch_bytes(int64_t rows_max, int64_t vocab);
 
 // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; a target of -1 gives 0; NaN where a logit
-// is not finite.
+// is not finite. With `best` above 0 also the best ids of each row with a target, equals in order of id, and their log
+// softmax, which for the target is the same number as in `out`.
 struct LogprobArgs {
   const float* logits = nullptr;  // [num_rows, vocab]
   int64_t vocab = 0;
@@ -57,6 +58,10 @@ struct LogprobArgs {
   const int32_t* targets = nullptr;  // [num_rows]
   int64_t num_rows = 0;
   float* out = nullptr;  // [num_rows]
+  int32_t best = 0;      // at most kBestIdsMax
+  // [num_rows, kBestIdsMax], the first `best` columns; -1 with 0 where there are fewer ids or a logit is not finite.
+  int32_t* best_ids = nullptr;
+  float* best_logprobs = nullptr;
 };
 cudaError_t token_logprobs(const LogprobArgs& args, cudaStream_t stream);
 

@@ -16,21 +16,24 @@ struct Ranked {
 // What the ids of a row are ranked by.
 struct RankedRow {
   const float* values;
+  int32_t vocab_real;
+  int tiles;
   bool aligned;
   Masks masks;
 };
 __device__ inline RankedRow ranked_row(const Plan& plan, const SamplingRow& row, int64_t index) {
   const float* logits = plan.args.logits + index * plan.args.vocab;
-  if (!ranks_allowed(row)) return {logits, plan.aligned, {-1, -1}};
-  if (!is_edited(row)) return {logits, plan.aligned, masks_of(plan, row)};
-  return {plan.edited + index * plan.edited_stride, true, masks_of(plan, row)};
+  const auto vocab_real = static_cast<int32_t>(plan.args.vocab_real);
+  if (!ranks_allowed(row)) return {logits, vocab_real, plan.tiles, plan.aligned, {-1, -1}};
+  if (!is_edited(row)) return {logits, vocab_real, plan.tiles, plan.aligned, masks_of(plan, row)};
+  return {plan.edited + index * plan.edited_stride, vocab_real, plan.tiles, true, masks_of(plan, row)};
 }
 
 // The best id of a tile that comes after `last`; `next`: the largest logit of those after it, -infinity if none. One
 // warp.
-__device__ inline Ranked best_after(const Plan& plan, const RankedRow& row, int tile, const Ranked& last, float& next) {
+__device__ inline Ranked best_after(const RankedRow& row, int tile, const Ranked& last, float& next) {
   float v[kSteps][4];
-  load_tile(row.values, static_cast<int32_t>(plan.args.vocab_real), row.aligned, tile, kAllGroups, v);
+  load_tile(row.values, row.vocab_real, row.aligned, tile, kAllGroups, v);
   Ranked best{-INFINITY, INT32_MAX};
 #pragma unroll
   for (int i = 0; i < kSteps * 4; ++i) {
@@ -47,6 +50,41 @@ __device__ inline Ranked best_after(const Plan& plan, const RankedRow& row, int 
   }
   next = warp_max(next);
   return best;
+}
+
+// Where the best ids of a row go.
+struct BestColumns {
+  int32_t* ids;
+  float* logprobs;
+  int wanted;
+};
+
+// One warp. `left`: in shared memory, the largest logit of each tile, -infinity to leave it out; changed. Lane 0 asks
+// `logprob_of` for the log-probability of a logit.
+template <class LogprobOf>
+__device__ void store_best(const RankedRow& ranked, float* left, const BestColumns& out, const LogprobOf& logprob_of) {
+  Ranked last{INFINITY, -1};
+  for (int column = 0; column < out.wanted; ++column) {
+    __syncwarp();
+    float largest = -INFINITY;
+    int32_t tile = INT32_MAX;
+    for (int i = lane_id(); i < ranked.tiles; i += kLanes) {
+      if (left[i] > largest) {
+        largest = left[i];
+        tile = i;
+      }
+    }
+    warp_best(largest, tile);
+    const bool found = largest > -INFINITY;
+    if (found) {
+      float next;
+      last = best_after(ranked, tile, last, next);
+      if (lane_id() == tile % kLanes) left[tile] = next;
+    }
+    if (lane_id() != 0) continue;
+    out.ids[column] = found ? last.id : -1;
+    out.logprobs[column] = found ? logprob_of(last.logit) : 0.0f;
+  }
 }
 
 // Shared memory: [kBestWarps][tiles], the largest logit of each tile that is not among the best yet.
@@ -66,29 +104,9 @@ __global__ void __launch_bounds__(kBestWarps* kLanes) best_kernel(const Plan pla
     const Summary& of_tile = plan.summaries[index * plan.tiles + tile];
     left[tile] = !finite ? -INFINITY : ranks_allowed(row) ? of_tile.best : of_tile.largest;
   }
-  const RankedRow ranked = ranked_row(plan, row, index);
-  Ranked last{INFINITY, -1};
-  for (int column = 0; column < wanted; ++column) {
-    __syncwarp();
-    float largest = -INFINITY;
-    int32_t tile = INT32_MAX;
-    for (int i = lane_id(); i < plan.tiles; i += kLanes) {
-      if (left[i] > largest) {
-        largest = left[i];
-        tile = i;
-      }
-    }
-    warp_best(largest, tile);
-    const bool found = largest > -INFINITY;
-    if (found) {
-      float next;
-      last = best_after(plan, ranked, tile, last, next);
-      if (lane_id() == tile % kLanes) left[tile] = next;
-    }
-    if (lane_id() != 0) continue;
-    plan.args.best_ids[index * kBestIdsMax + column] = found ? last.id : -1;
-    plan.args.best_logprobs[index * kBestIdsMax + column] = found ? log_softmax(last.logit, summary) : 0.0f;
-  }
+  store_best(ranked_row(plan, row, index), left,
+             {plan.args.best_ids + index * kBestIdsMax, plan.args.best_logprobs + index * kBestIdsMax, wanted},
+             [&](float logit) { return log_softmax(logit, summary); });
 }
 
 }  // namespace optserve::kernels::sampling

@@ -146,13 +146,20 @@ void Backend::sample(const Tensor& logits, const SampleBatch& batch, const Sampl
   do_sample(logits, batch, out);
 }
 
-void Backend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
+void Backend::token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                             const BestIds& best) {
   ShapeCheck shapes("token_logprobs");
   shapes.expect_contiguous("logits", logits, DType::kF32, {"n", "vocab"});
   shapes.expect("targets", targets, DType::kI32, {"n"});
   shapes.expect("out", out, DType::kF32, {"n"});
   check(vocab_real >= 0 && vocab_real <= shapes["vocab"], "token_logprobs: more real ids than logits");
-  do_token_logprobs(logits, targets, vocab_real, out);
+  check(best.count >= 0 && best.count <= limits::kTopLogprobsMax, "token_logprobs: number of best ids");
+  if (best.count > 0) {
+    shapes.bind("best", limits::kTopLogprobsMax);
+    shapes.expect_contiguous("best ids", best.ids, DType::kI32, {"n", "best"});
+    shapes.expect_contiguous("best logprobs", best.logprobs, DType::kF32, {"n", "best"});
+  }
+  do_token_logprobs(logits, targets, vocab_real, out, best);
 }
 
 }  // namespace optserve::backend

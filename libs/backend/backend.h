@@ -96,6 +96,18 @@ struct SampleOutputs {
   Tensor best_ids{}, best_logprobs{};
 };
 
+// The best ids of the rows of token_logprobs(), lower ids first among equals, with their log-probabilities.
+struct BestIds {
+  int32_t count = 0;  // ids of a row, at most limits::kTopLogprobsMax; 0: none are wanted, and the tensors are not read
+  // I32 and F32[n, limits::kTopLogprobsMax]: the first `count` columns of rows with a target are filled in. Where there
+  // are fewer ids, and where a logit is not finite, an id is -1 and its log-probability 0.
+  Tensor ids{}, logprobs{};
+
+  BestIds rows(int64_t begin, int64_t end) const {
+    return count == 0 ? BestIds{} : BestIds{count, ids.rows(begin, end), logprobs.rows(begin, end)};
+  }
+};
+
 // A point in the order of calls, made by mark().
 using Mark = uint64_t;
 
@@ -189,8 +201,10 @@ class Backend {
   // Order of steps: sampling/logit_steps.h.
   void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out);
   // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; logits and out are F32; targets I32[n],
-  // -1 gives 0; NaN where the logits are not finite.
-  void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out);
+  // -1 gives 0; NaN where the logits are not finite. `best`: also the best ids of each row with a target, whose
+  // log-probability is then the same in both places.
+  void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                      const BestIds& best = {});
 
   // Runs `body` (only operations of this backend and its communicator, on fixed tensors); a device with graphs runs it
   // the first time for this key, records it the second time and then replays it.
@@ -214,7 +228,8 @@ class Backend {
   virtual void do_gather_rows(const Tensor& x, const Tensor& rows, Tensor out) = 0;
   virtual void do_interleave_ranks(const Tensor& in, Tensor out) = 0;
   virtual void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) = 0;
-  virtual void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) = 0;
+  virtual void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                                 const BestIds& best) = 0;
 };
 
 // Whether products behind a ReLU skip what zeros multiply. The result is the same sum in another order, which depends

@@ -285,5 +285,53 @@ TEST_P(SamplingTest, TokenLogprobs) {
   }
 }
 
+// Rows of OPT's length with ties, and a row that is not finite; beside each target the best ids of its row.
+TEST_P(SamplingTest, TokenLogprobsWithTheBestIds) {
+  constexpr int64_t kLong = 50272, kLongReal = 50265, kRows = 8;
+  constexpr size_t kColumns = limits::kTopLogprobsMax, kCount = 7;
+  std::vector<float> values = normal(count({kRows, kLong}), 2);
+  for (size_t i = 0; i < kLong; i += 9'973) values[i] = 11.5f;  // equal leaders of the first row, in several tiles
+  for (size_t row = 0; row < kRows; ++row) {
+    for (size_t id = kLongReal; id < kLong; ++id) values[row * kLong + id] = 40;  // padding
+  }
+  values[6 * kLong + 3] = NAN;
+  std::vector<int32_t> targets{9'973, 499, -1, 50'264, 1, 2, 7, 0};
+  for (const size_t row : {1, 7}) {  // whose target is the best
+    const auto* first = &values[row * kLong];
+    targets[row] = static_cast<int32_t>(std::max_element(first, first + kLongReal) - first);
+  }
+  const Array x = array(values, {kRows, kLong}, DType::kF32), out = poisoned_f32({kRows}),
+              logprobs = poisoned_f32({kRows, kColumns});
+  const Array ids = ints(std::vector<int32_t>(kRows * kColumns, -7), {kRows, kColumns});
+  backend_->token_logprobs(x, ints(targets, {kRows}), kLongReal, out, {kCount, ids.view, logprobs.view});
+  const std::vector<int32_t> found_ids = ids.ints();
+  const std::vector<float> found = logprobs.values(), scores = out.values();
+  sampling::SamplerScratch scratch(kLongReal);
+  for (size_t row = 0; row < kRows; ++row) {
+    SCOPED_TRACE("row " + std::to_string(row) + ", seed " + std::to_string(seed_));
+    const size_t at = row * kColumns;
+    EXPECT_EQ(found_ids[at + kCount], -7) << "columns that nobody asked for";
+    if (targets[row] < 0) {
+      EXPECT_EQ(found_ids[at], -7);
+      continue;
+    }
+    std::vector<TokenId> expected(kCount);
+    std::vector<float> expected_logprobs(kCount);
+    sampling::best_tokens({&values[row * kLong], kLongReal}, expected, expected_logprobs, scratch);
+    EXPECT_EQ(std::vector<int32_t>(&found_ids[at], &found_ids[at + kCount]), expected);
+    for (size_t i = 0; i < kCount; ++i) {
+      EXPECT_NEAR(found[at + i], expected_logprobs[i], 2e-5);
+      if (found_ids[at + i] == targets[row]) {
+        EXPECT_EQ(found[at + i], scores[row]) << "the same number";
+      }
+    }
+  }
+  EXPECT_EQ(std::vector<int32_t>(&found_ids[0], &found_ids[6]),
+            (std::vector<int32_t>{0, 9'973, 2 * 9'973, 3 * 9'973, 4 * 9'973, 5 * 9'973}));
+  EXPECT_EQ(found_ids[kColumns], targets[1]);
+  EXPECT_EQ(found_ids[6 * kColumns], -1);
+  EXPECT_TRUE(std::isnan(scores[6]));
+}
+
 }  // namespace backend_sampling_test
 }  // namespace optserve::backend

@@ -321,6 +321,9 @@ TEST_P(BackendTest, MismatchedArgumentsAbort) {
                "embed: position_table: embed: 8 != 7");
   const Array logits = poisoned_f32({2, 8}), logprobs = poisoned_f32({2});
   EXPECT_DEATH(backend_->token_logprobs(logits, ints({1, 2}, {2}), 9, logprobs), "more real ids than logits");
+  EXPECT_DEATH(backend_->token_logprobs(logits, ints({1, 2}, {2}), 8, logprobs, {21, {}, {}}), "number of best ids");
+  EXPECT_DEATH(backend_->token_logprobs(logits, ints({1, 2}, {2}), 8, logprobs, {2, ints({1, 2}, {2}).view, logprobs}),
+               "best ids");
   if (backend_->device().kind != DeviceKind::kCpu) return;  // only the CPU reads positions on the host
   EXPECT_DEATH(backend_->add_positions(ints({1, 2}, {2}), random({2, 8}), x), "position outside the table");
 }

@@ -153,6 +153,9 @@ class FakeEngine {
       if (work.logprob_targets.empty()) continue;
       const TokenId target = work.logprob_targets.at(row);
       logprobs.logprobs.push_back(target < 0 ? 0 : fake_logprob(digest, target));
+      if (work.target_best == 0) continue;
+      logprobs.best.push_back(target < 0 ? std::vector<sampling::TokenLogprob>()
+                                         : fake_best(slot.tokens, work.target_best));
     }
     if (!work.logprob_targets.empty()) result.logprobs.push_back(std::move(logprobs));
     expect(slot.tokens.size() <= static_cast<size_t>(options_.max_context), "context is kept");

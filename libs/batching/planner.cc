@@ -81,6 +81,7 @@ void Planner::Impl::add_targets(Sequence& sequence, SlotWork& work, PendingItem&
   const int32_t begin = std::max(sequence.logprobs_next, work.start + 1);
   if (!sequence.request.prompt_logprobs || begin >= end) return;
   work.logprob_targets.assign(static_cast<size_t>(work.num_tokens), -1);
+  work.target_best = sequence.request.prompt_best;
   for (int32_t position = begin; position < end; ++position) {
     work.logprob_targets[static_cast<size_t>(position - 1 - work.start)] =
         sequence.request.tokens[static_cast<size_t>(position)];
@@ -350,6 +351,10 @@ void Planner::Impl::apply_item(const PendingItem& item, std::span<const SampledT
     SequenceEvent& event = events[first_event];
     const auto first = logprobs->logprobs.begin() + item.first_target;
     event.prompt_logprobs.assign(first, first + item.num_targets);
+    if (!logprobs->best.empty()) {
+      const auto best = logprobs->best.begin() + item.first_target;
+      event.prompt_best.assign(best, best + item.num_targets);
+    }
     event.logprobs_start = item.logprobs_start;
   }
   if (events.size() > first_event && events.back().finished) erase(sequence);
@@ -417,6 +422,7 @@ std::vector<SequenceEvent> Planner::apply(const StepResult& result) {
       check_eq(targets->slot, item.slot, "slot of log-probabilities");
       check(targets->logprobs.size() >= static_cast<size_t>(item.first_target + item.num_targets),
             "log-probability rows");
+      check(targets->best.empty() || targets->best.size() == targets->logprobs.size(), "rows of best tokens");
     }
     if (item.sample) {
       const size_t draws = 1 + item.drafts.size();

@@ -33,6 +33,7 @@ struct SequenceRequest {
   sampling::SamplingParams sampling;
   sampling::TokenRules rules{};
   bool prompt_logprobs = false;  // report log p of tokens[1..) as they are processed
+  int32_t prompt_best = 0;       // with it: how many of the best tokens at each of their positions
   std::string cache_salt{};      // sequences share blocks of the prefix cache only if their salts are equal
 };
 
@@ -76,6 +77,7 @@ struct SequenceEvent {
   std::vector<sampling::TokenLogprob> best{};      // tokens at the position of `token`, if the request asks for them
   std::optional<sampling::FinishReason> finished;  // set in the last event of the sequence
   std::vector<float> prompt_logprobs;              // of the positions from logprobs_start on
+  std::vector<std::vector<sampling::TokenLogprob>> prompt_best{};  // at these positions, if the request asks for them
   int32_t logprobs_start = 0;
   std::vector<Hypothesis> hypotheses{};  // in the last event of a beam search, which reports the tokens of the first
   // Planner::add() refused the sequence, and all else but `id` is empty; or, with kError, the request's own rules left

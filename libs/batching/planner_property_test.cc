@@ -17,6 +17,7 @@ struct Expected {
   std::vector<TokenId> tokens;  // the new ones, including the end-of-text id
   std::vector<float> logprobs;  // of the new tokens
   std::vector<float> prompt_logprobs;
+  std::vector<std::vector<sampling::TokenLogprob>> prompt_best;
   sampling::FinishReason finished = sampling::FinishReason::kLength;
   std::vector<std::vector<TokenId>> hypotheses;
 };
@@ -26,6 +27,9 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
   std::vector<TokenId> tokens = request.tokens;
   for (size_t i = 1; i < tokens.size() && request.prompt_logprobs; ++i) {
     expected.prompt_logprobs.push_back(fake_logprob(digest_of(std::span(tokens).first(i)), tokens[i]));
+    if (request.prompt_best > 0) {
+      expected.prompt_best.push_back(fake_best(std::span(tokens).first(i), request.prompt_best));
+    }
   }
   const auto length_max =
       static_cast<size_t>(std::min(request.prompt_tokens + request.max_new_tokens, options.max_context));
@@ -168,6 +172,7 @@ class Workload {
     request.prompt_tokens = pick(1, options_.max_context);
     request.max_new_tokens = pick(0, 40);
     request.prompt_logprobs = pick(0, 2) == 0;
+    if (request.prompt_logprobs) request.prompt_best = pick(0, 4);
     request.sampling.ignore_eos = pick(0, 3) == 0;
     // There are a few texts, some of which begin alike, and two salts. Some texts repeat themselves.
     std::mt19937_64 text(static_cast<uint64_t>(pick(0, 2)));
@@ -218,6 +223,7 @@ class Workload {
                   static_cast<size_t>(event.logprobs_start) == seen.prompt_logprobs.size() + 1);
       seen.prompt_logprobs.insert(seen.prompt_logprobs.end(), event.prompt_logprobs.begin(),
                                   event.prompt_logprobs.end());
+      seen.prompt_best.insert(seen.prompt_best.end(), event.prompt_best.begin(), event.prompt_best.end());
       if (event.token) {
         seen.tokens.push_back(*event.token);
         seen.logprobs.push_back(event.logprob);
@@ -228,6 +234,7 @@ class Workload {
         EXPECT_EQ(seen.tokens, expected.tokens);
         EXPECT_EQ(seen.logprobs, expected.logprobs);
         EXPECT_EQ(seen.prompt_logprobs, expected.prompt_logprobs);
+        EXPECT_EQ(seen.prompt_best, expected.prompt_best);
         std::vector<std::vector<TokenId>> hypotheses;
         for (const Hypothesis& hypothesis : event.hypotheses) hypotheses.push_back(hypothesis.tokens);
         EXPECT_EQ(hypotheses, expected.hypotheses);

@@ -173,8 +173,10 @@ TEST(Planner, ReportsPromptLogprobsOfChunksAndEndsWithoutDrawing) {
   Planner planner(small());
   SequenceRequest r = request(1, 12, 0);
   r.prompt_logprobs = true;
+  r.prompt_best = 3;
   ASSERT_TRUE(planner.add(r).ok());
   const auto first = planner.plan();
+  EXPECT_EQ(first->work[0].target_best, 3);
   EXPECT_THAT(first->work[0].logprob_targets, ElementsAre(11, 12, 13, 14, 15, 16, 17, 18));
   auto events = planner.apply(result_of(*first, 9));
   ASSERT_EQ(events.size(), 1u);

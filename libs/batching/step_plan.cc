@@ -132,6 +132,7 @@ void put_work(Writer& writer, const SlotWork& work) {
   writer.put_list(work.tokens);
   writer.put_list(work.new_blocks);
   writer.put_list(work.logprob_targets);
+  if (!work.logprob_targets.empty()) writer.put_signed(work.target_best);
   writer.put_list(work.drafts);
 }
 
@@ -144,6 +145,7 @@ SlotWork get_work(Reader& reader) {
   work.tokens = reader.get_list();
   work.new_blocks = reader.get_list();
   work.logprob_targets = reader.get_list();
+  if (!work.logprob_targets.empty()) work.target_best = reader.get_int32();
   work.drafts = reader.get_list();
   return work;
 }

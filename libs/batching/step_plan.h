@@ -37,6 +37,7 @@ struct SlotWork {
   // guesses. Each of these rows draws a token. The next work of the slot starts after the last token that was drawn as
   // it was guessed.
   std::vector<TokenId> drafts{};
+  int32_t target_best = 0;  // how many of the best tokens are reported beside each of logprob_targets
 
   // Tokens that the step draws for the slot.
   int32_t num_draws() const { return sample ? 1 + static_cast<int32_t>(drafts.size()) : 0; }
@@ -64,6 +65,9 @@ struct SlotLogprobs {
   int32_t slot = 0;
   int32_t start = 0;            // position of the first row
   std::vector<float> logprobs;  // one per target; 0 where the target was -1
+  // Empty, or for each target the best tokens of its row, as many as SlotWork::target_best asks for; the target itself
+  // has the same log-probability here and there.
+  std::vector<std::vector<sampling::TokenLogprob>> best{};
 };
 
 struct StepResult {

@@ -27,7 +27,7 @@ StepPlan sample_plan() {
   slot.rules = {1, 0, 0, 0, 7, -3, 2};
   slot.cached = {2, 9, 8};
   plan.admitted.push_back(slot);
-  plan.work.push_back({3, 0, 3, {2, 50271, 7}, {9, 8}, true, {50271, 7, -1}});
+  plan.work.push_back({3, 0, 3, {2, 50271, 7}, {9, 8}, true, {50271, 7, -1}, {}, 20});
   plan.work.push_back({1, 2047, 1, {}, {}, true, {}});
   plan.work.push_back({2, 7, 3, {}, {}, true, {}, {50271, 4}});
   return plan;
@@ -47,7 +47,7 @@ bool same(const StepPlan& a, const StepPlan& b) {
     const SlotWork &x = a.work[i], &y = b.work[i];
     if (x.slot != y.slot || x.start != y.start || x.num_tokens != y.num_tokens || x.tokens != y.tokens ||
         x.new_blocks != y.new_blocks || x.sample != y.sample || x.logprob_targets != y.logprob_targets ||
-        x.drafts != y.drafts) {
+        x.drafts != y.drafts || x.target_best != y.target_best) {
       return false;
     }
   }

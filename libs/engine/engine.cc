@@ -49,7 +49,8 @@ struct StartedStep {
     int32_t start = 0;
     int32_t draws = 0;
     std::vector<TokenId> targets;
-    int32_t best = 0;  // best tokens to report beside the drawn one
+    int32_t best = 0;         // best tokens to report beside the drawn one
+    int32_t target_best = 0;  // the same beside each target
   };
   uint64_t step = 0;
   std::vector<Item> items;
@@ -146,7 +147,7 @@ class OptEngine final : public Engine {
     for (size_t i = 0; i < plan.work.size(); ++i) {
       const batching::SlotWork& work = plan.work[i];
       const int32_t best = work.sample ? std::max(slots_.sampling(work.slot).logprobs, 0) : 0;
-      started.items[i] = {work.slot, work.start, work.num_draws(), work.logprob_targets, best};
+      started.items[i] = {work.slot, work.start, work.num_draws(), work.logprob_targets, best, work.target_best};
     }
   }
 
@@ -160,13 +161,24 @@ class OptEngine final : public Engine {
     const Sampler::Results drawn = sampler_.results(started.turn);
     size_t draws = 0, scores = 0;
     for (const StartedStep::Item& item : started.items) {
-      if (!item.targets.empty()) {
-        batching::SlotLogprobs& slot = result.logprobs.emplace_back();
-        slot.slot = item.slot;
-        slot.start = item.start;
-        for (TokenId target : item.targets) slot.logprobs.push_back(target < 0 ? 0.0f : drawn.scores[scores++]);
-      }
+      if (!item.targets.empty()) report_scores(item, drawn, scores, result);
       for (int32_t i = 0; i < item.draws; ++i) report_draw(item, drawn, draws++, result);
+    }
+  }
+
+  static void report_scores(const StartedStep::Item& item, const Sampler::Results& drawn, size_t& scores,
+                            batching::StepResult& result) {
+    batching::SlotLogprobs& slot = result.logprobs.emplace_back();
+    slot.slot = item.slot;
+    slot.start = item.start;
+    for (const TokenId target : item.targets) {
+      slot.logprobs.push_back(target < 0 ? 0.0f : drawn.scores[scores]);
+      if (item.target_best > 0) slot.best.emplace_back();
+      if (target < 0) continue;
+      const size_t row = scores++ * static_cast<size_t>(limits::kTopLogprobsMax);
+      for (size_t i = 0; i < static_cast<size_t>(item.target_best) && drawn.score_best_ids[row + i] >= 0; ++i) {
+        slot.best.back().push_back({drawn.score_best_ids[row + i], drawn.score_best_logprobs[row + i]});
+      }
     }
   }
 

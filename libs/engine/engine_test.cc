@@ -183,6 +183,40 @@ TEST(Engine, SoItIsWithAnInt8KvCache) {
   EXPECT_THAT(refused.refusal().message, HasSubstr("of the compute type or of I8, not of I16"));
 }
 
+// Sequences that ask for different numbers of them, in steps that score more rows than a call has room for.
+TEST(Engine, ReportsTheBestTokensAtThePlacesOfAPrompt) {
+  std::vector<SequenceRequest> list = requests();
+  for (size_t i = 0; i < list.size(); ++i) list[i].prompt_best = static_cast<int32_t>(i * 7 % 21);
+  const std::vector<Generation> found = generate(tiny_options(), 1, list);
+  for (size_t i = 0; i < list.size(); ++i) {
+    SCOPED_TRACE("sequence " + std::to_string(i));
+    const auto wanted = static_cast<size_t>(list[i].prompt_best);
+    ASSERT_EQ(found[i].prompt_best.size(), wanted > 0 ? found[i].prompt_logprobs.size() : 0);
+    for (size_t place = 0; place < found[i].prompt_best.size(); ++place) {
+      const auto& best = found[i].prompt_best[place];
+      ASSERT_EQ(best.size(), wanted);
+      const float own = found[i].prompt_logprobs[place];
+      bool is_listed = false;
+      for (size_t k = 0; k < best.size(); ++k) {
+        EXPECT_TRUE(k == 0 || best[k].logprob <= best[k - 1].logprob);
+        if (best[k].id != list[i].tokens[place + 1]) continue;
+        is_listed = true;
+        EXPECT_EQ(best[k].logprob, own) << "the same number in both places";
+      }
+      EXPECT_TRUE(is_listed || own <= best.back().logprob) << "those are better";
+    }
+    // The first drawn token of a greedy sequence is the best one at its place.
+    SequenceRequest longer = list[i];
+    if (!longer.sampling.is_greedy() || found[i].tokens.empty()) continue;
+    longer.tokens.push_back(found[i].tokens.front());
+    longer.prompt_tokens += 1;
+    longer.max_new_tokens = 0;
+    longer.prompt_best = 1;
+    const Generation scored = generate(tiny_options(), 1, {longer}).front();
+    EXPECT_EQ(scored.prompt_best.back().front().id, found[i].tokens.front());
+  }
+}
+
 // Blocks that sequences share enter the block table of each of them, so that there are more updates than blocks.
 TEST(Engine, ManySequencesOfOnePrefixEnterInOneStep) {
   EngineOptions options = tiny_options();

@@ -1,5 +1,8 @@
 #include "engine/generate.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "base/limits.h"
 
 namespace optserve::engine {
@@ -40,6 +43,7 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
       Generation& generation = generations[event.id];
       generation.prompt_logprobs.insert(generation.prompt_logprobs.end(), event.prompt_logprobs.begin(),
                                         event.prompt_logprobs.end());
+      std::ranges::move(event.prompt_best, std::back_inserter(generation.prompt_best));
       if (event.token) {
         generation.tokens.push_back(*event.token);
         generation.logprobs.push_back(event.logprob);

@@ -10,9 +10,10 @@
 namespace optserve::engine {
 
 struct Generation {
-  std::vector<TokenId> tokens;         // the new ones, including the end-of-text id
-  std::vector<float> logprobs;         // of the new tokens
-  std::vector<float> prompt_logprobs;  // of tokens [1, given), if asked for
+  std::vector<TokenId> tokens;                                     // the new ones, including the end-of-text id
+  std::vector<float> logprobs;                                     // of the new tokens
+  std::vector<float> prompt_logprobs;                              // of tokens [1, given), if asked for
+  std::vector<std::vector<sampling::TokenLogprob>> prompt_best{};  // at their places, if asked for
   sampling::FinishReason finished = sampling::FinishReason::kLength;
 };
 

@@ -17,12 +17,16 @@ Sampler::Sampler(backend::Backend& backend, int64_t draws_max, int64_t scores_ma
   scores_ = backend.allocate(scores * sizeof(float));
   best_ids_ = backend.allocate(draws * kBest * sizeof(int32_t));
   best_logprobs_ = backend.allocate(draws * kBest * sizeof(float));
+  score_best_ids_ = backend.allocate(scores * kBest * sizeof(int32_t));
+  score_best_logprobs_ = backend.allocate(scores * kBest * sizeof(float));
   for (HostResults& host : host_) {
     host.ids = backend.allocate_host(draws * sizeof(int32_t));
     host.logprobs = backend.allocate_host(draws * sizeof(float));
     host.scores = backend.allocate_host(scores * sizeof(float));
     host.best_ids = backend.allocate_host(draws * kBest * sizeof(int32_t));
     host.best_logprobs = backend.allocate_host(draws * kBest * sizeof(float));
+    host.score_best_ids = backend.allocate_host(scores * kBest * sizeof(int32_t));
+    host.score_best_logprobs = backend.allocate_host(scores * kBest * sizeof(float));
   }
 }
 
@@ -37,13 +41,23 @@ void Sampler::draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch
 }
 
 void Sampler::score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch) {
+  const backend::BestIds best = best_of_scores(batch);
   const int64_t count = batch.score_rows.dim(0), chunk = exec.workspace.sizes.logit_rows_max;
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t end = std::min(begin + chunk, count);
     const Tensor logits = model.logits(exec, hidden, batch.score_rows.rows(begin, end));
     exec.backend.token_logprobs(logits, batch.score_targets.rows(begin, end), batch.sample.vocab_real,
-                                scores_.view(DType::kF32, {count}).rows(begin, end));
+                                scores_.view(DType::kF32, {count}).rows(begin, end), best.rows(begin, end));
   }
+}
+
+// Empty where no row wants any.
+backend::BestIds Sampler::best_of_scores(const Batch& batch) const {
+  if (batch.score_best == 0) return {};
+  const int64_t count = batch.score_rows.dim(0);
+  return {.count = batch.score_best,
+          .ids = score_best_ids_.view(DType::kI32, {count, kBest}),
+          .logprobs = score_best_logprobs_.view(DType::kF32, {count, kBest})};
 }
 
 void Sampler::copy_results(backend::Backend& backend, const Batch& batch, size_t turn) {
@@ -58,14 +72,22 @@ void Sampler::copy_results(backend::Backend& backend, const Batch& batch, size_t
   }
   if (const int64_t scores = batch.score_rows.dim(0); scores > 0) {
     backend.copy_to_host(host.scores.data(), scores_.view(DType::kF32, {scores}));
+    if (const backend::BestIds best = best_of_scores(batch); best.count > 0) {
+      backend.copy_to_host(host.score_best_ids.data(), best.ids);
+      backend.copy_to_host(host.score_best_logprobs.data(), best.logprobs);
+    }
   }
 }
 
 Sampler::Results Sampler::results(size_t turn) const {
   const HostResults& host = host_[turn];
-  return {static_cast<const int32_t*>(host.ids.data()), static_cast<const float*>(host.logprobs.data()),
-          static_cast<const float*>(host.scores.data()), static_cast<const int32_t*>(host.best_ids.data()),
-          static_cast<const float*>(host.best_logprobs.data())};
+  return {static_cast<const int32_t*>(host.ids.data()),
+          static_cast<const float*>(host.logprobs.data()),
+          static_cast<const float*>(host.scores.data()),
+          static_cast<const int32_t*>(host.best_ids.data()),
+          static_cast<const float*>(host.best_logprobs.data()),
+          static_cast<const int32_t*>(host.score_best_ids.data()),
+          static_cast<const float*>(host.score_best_logprobs.data())};
 }
 
 }  // namespace optserve::engine

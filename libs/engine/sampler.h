@@ -31,13 +31,17 @@ class Sampler {
     const float* scores;      // [number of scores]
     const int32_t* best_ids;  // [num_draws, limits::kTopLogprobsMax]; valid for rows that asked for them
     const float* best_logprobs;
+    const int32_t* score_best_ids;  // [number of scores, limits::kTopLogprobsMax]; valid as far as a row asks for them
+    const float* score_best_logprobs;
   };
   Results results(size_t turn) const;
 
  private:
-  Buffer ids_, logprobs_, scores_, best_ids_, best_logprobs_;
+  backend::BestIds best_of_scores(const Batch& batch) const;
+
+  Buffer ids_, logprobs_, scores_, best_ids_, best_logprobs_, score_best_ids_, score_best_logprobs_;
   struct HostResults {
-    Buffer ids, logprobs, scores, best_ids, best_logprobs;
+    Buffer ids, logprobs, scores, best_ids, best_logprobs, score_best_ids, score_best_logprobs;
   };
   std::array<HostResults, Engine::kStepsInFlight> host_;
 };

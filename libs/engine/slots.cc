@@ -164,6 +164,7 @@ void Slots::add_work(const batching::SlotWork& work) {
     if (work.logprob_targets[i] < 0) continue;
     arrays_[kScoreRows].push_back(static_cast<int32_t>(arrays_[kNewIds].size() + i));
     arrays_[kScoreTargets].push_back(work.logprob_targets[i]);
+    batch_.score_best = std::max(batch_.score_best, std::min(work.target_best, limits::kTopLogprobsMax));
   }
   add_rows(work, slot);
   if (work.sample) add_draws(work, slot);
@@ -213,6 +214,7 @@ void Slots::clear() {
   batch_.num_tokens = 0;
   batch_.attention.num_decodes = 0;
   batch_.sample.features = 0;
+  batch_.score_best = 0;
   batch_.graph_key.reset();
   decode_only_ = true;
 }

@@ -24,18 +24,22 @@ ordered_json timings_json(const protocol::Timings& timings) {
           {"total_ms", timings.total_ms}};
 }
 
+ordered_json best_json(const std::vector<std::vector<sampling::TokenLogprob>>& places) {
+  ordered_json best = ordered_json::array();
+  for (const auto& tokens : places) {
+    ordered_json& at_place = best.emplace_back(ordered_json::array());
+    for (const sampling::TokenLogprob& token : tokens) {
+      at_place.push_back({{"id", token.id}, {"logprob", token.logprob}});
+    }
+  }
+  return best;
+}
+
 void add_logprobs(const JobResult& result, ordered_json& root) {
   if (result.logprobs.empty()) return;
   root["logprobs"] = result.logprobs;
   root["cumulative_logprob"] = std::accumulate(result.logprobs.begin(), result.logprobs.end(), 0.0);
-  ordered_json best = ordered_json::array();
-  for (const auto& tokens : result.best) {
-    ordered_json& of_token = best.emplace_back(ordered_json::array());
-    for (const sampling::TokenLogprob& token : tokens) {
-      of_token.push_back({{"id", token.id}, {"logprob", token.logprob}});
-    }
-  }
-  root["best"] = std::move(best);
+  root["best"] = best_json(result.best);
 }
 
 ordered_json facts(const JobResult& result, bool with_output) {
@@ -116,6 +120,7 @@ ordered_json result_json(const JobResult& result) {
   ordered_json root = facts(result, true);
   if (!result.prompt_ids.empty()) root["prompt_ids"] = result.prompt_ids;
   if (!result.prompt_logprobs.empty()) root["prompt_logprobs"] = result.prompt_logprobs;
+  if (!result.prompt_best.empty()) root["prompt_best"] = best_json(result.prompt_best);
   add_logprobs(result, root);
   for (const protocol::Hypothesis& hypothesis : result.hypotheses) {
     root["hypotheses"].push_back({{"text", hypothesis.text},

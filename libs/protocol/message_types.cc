@@ -83,6 +83,7 @@ size_t stream_cost(const JobEvent& event) { return kEnvelopeCost + event.text.si
 size_t stream_cost(const JobResult& result) {
   size_t best = 0;
   for (const auto& tokens : result.best) best += tokens.size();
+  for (const auto& tokens : result.prompt_best) best += tokens.size();
   return 4 * kEnvelopeCost + result.text.size() + result.message.size() + 3 * result.ids.size() +
          5 * (result.prompt_logprobs.size() + result.logprobs.size()) + 9 * best;
 }

@@ -88,7 +88,8 @@ struct JobSpec {
   int32_t max_new_tokens = 16;
   std::vector<std::string> stop;
   bool prompt_logprobs = false;
-  int32_t priority = 0;  // 0..9, higher first
+  int32_t prompt_best = 0;  // with prompt_logprobs: how many of the best ids at each place of the prompt
+  int32_t priority = 0;     // 0..9, higher first
   int32_t max_attempts = 3;
   int64_t ttl_ms = 600'000;           // from acceptance, or from the end of its delay; then the job expires
   int64_t result_ttl_ms = 3'600'000;  // how long the result stays fetchable
@@ -113,7 +114,7 @@ struct JobSpec {
     OPTSERVE_VISIT(f, max_new_tokens, stop, prompt_logprobs, priority, max_attempts, ttl_ms, result_ttl_ms, convert,
                    group, delay_ms, queue_ms, run_ms, on_disconnect);
     rules.fields(f);
-    OPTSERVE_VISIT(f, bad_words, include_stop);
+    OPTSERVE_VISIT(f, bad_words, include_stop, prompt_best);
   }
   bool operator==(const JobSpec&) const = default;
 };
@@ -164,10 +165,12 @@ struct JobResult {
   std::vector<std::vector<sampling::TokenLogprob>> best{};
   std::vector<Hypothesis> hypotheses{};  // of a beam search, best first; text and ids above are those of the first
   std::vector<TokenId> prompt_ids{};     // with prompt_logprobs: the ids that they are of, and the first one
+  // With prompt_best: for each of the prompt_logprobs the best ids at its place.
+  std::vector<std::vector<sampling::TokenLogprob>> prompt_best{};
 
   OPTSERVE_FIELDS(job, key, state, finish_reason, error, message, text, ids, prompt_logprobs, prompt_tokens, attempts,
                   progress_done, progress_total, timings, tenant, group, losses, position, eta_ms, logprobs, best,
-                  hypotheses, prompt_ids)
+                  hypotheses, prompt_ids, prompt_best)
   bool operator==(const JobResult&) const = default;
 };
 

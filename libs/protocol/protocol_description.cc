@@ -355,6 +355,9 @@ Json stream_costs() {
           {"entry_of_logprobs", more([](JobResult& r) { r.logprobs = {0}; })},
           {"entry_of_best", more([](JobResult& r) {
              r.best = {{{1, 0}}};
+           })},
+          {"entry_of_prompt_best", more([](JobResult& r) {
+             r.prompt_best = {{{1, 0}}};
            })}};
 }
 

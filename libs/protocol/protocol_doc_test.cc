@@ -78,7 +78,7 @@ bool is_valid(const std::string& name, double size) {
   job.fields([&](std::string_view field, auto& value) {
     if (field == name) set_size(value, size);
   });
-  if (name == "max_new_tokens") job.prompt_logprobs = true;
+  if (name == "max_new_tokens" || name == "prompt_best") job.prompt_logprobs = true;
   if (name == "prompt_ids" && size > 0) job.prompt.clear();
   if (name == "prompt" && size == 0) job.prompt_ids = {2};
   return validate(job).ok();
@@ -100,7 +100,7 @@ TEST(ProtocolDocument, StatesTheBoundsThatValidateHolds) {
     }
     ++checked;
   });
-  EXPECT_EQ(checked, 17);
+  EXPECT_EQ(checked, 18);
 }
 
 }  // namespace protocol_doc_test

@@ -138,6 +138,7 @@ struct DispatchItem {
   int64_t remaining_ms = 0;  // what is left of the job's time, after which nobody waits for it; 0: not told
   sampling::TokenRules rules{};
   std::string cache_salt{};  // jobs of different salts share nothing in the worker's prefix cache
+  int32_t prompt_best = 0;   // with prompt_logprobs: how many of the best ids at each place of the prompt
   template <class F>
   void fields(F&& f) {
     OPTSERVE_VISIT(f, lease, job, model, tokens, prompt_tokens, max_new_tokens);
@@ -145,7 +146,7 @@ struct DispatchItem {
                                  [&f](const sampling::ParameterInfo& info, auto& field) { f(info.name, field); });
     OPTSERVE_VISIT(f, prompt_logprobs, remaining_ms);
     rules.fields(f);
-    OPTSERVE_VISIT(f, cache_salt);
+    OPTSERVE_VISIT(f, cache_salt, prompt_best);
   }
   bool operator==(const DispatchItem&) const = default;
 };
@@ -185,7 +186,8 @@ struct PromptLogprobs {
   uint64_t lease = 0;
   uint32_t start = 0;  // prompt position of the first value; position 0 has none
   std::vector<float> logprobs;
-  OPTSERVE_FIELDS(term, lease, start, logprobs)
+  std::vector<std::vector<sampling::TokenLogprob>> best{};  // one list for each value; empty if none are asked for
+  OPTSERVE_FIELDS(term, lease, start, logprobs, best)
   bool operator==(const PromptLogprobs&) const = default;
 };
 

@@ -49,6 +49,11 @@ Status check_generate(const JobSpec& spec) {
   if (Status s = check_range("max_new_tokens", spec.max_new_tokens, least, limits::kContextTokensMax); !s.ok()) {
     return s;
   }
+  if (Status s = check_range("prompt_best", spec.prompt_best, 0, limits::kTopLogprobsMax); !s.ok()) return s;
+  if (spec.prompt_best > 0 && !spec.prompt_logprobs) {
+    return refuse(ErrorCode::kBadRequest,
+                  "prompt_best is " + std::to_string(spec.prompt_best) + ", expected 0 without prompt_logprobs");
+  }
   if (Status s = check_texts("bad_words", "word", spec.bad_words, limits::kBadWordsMax); !s.ok()) return s;
   if (spec.sampling.is_beam_search() && spec.prompt_logprobs) {
     return refuse(ErrorCode::kBadRequest,

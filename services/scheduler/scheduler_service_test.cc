@@ -278,6 +278,31 @@ TEST(Scheduler, PromptLogprobsAreCollected) {
             (std::vector<float>{-1.0f, -2.0f, -3.0f}));
 }
 
+TEST(Scheduler, TheBestIdsOfAPromptAreCollectedWithItsLogprobs) {
+  World world;
+  world.add_services();
+  auto spec = job_spec("a", "abc", 1);
+  spec.prompt_logprobs = true;
+  spec.prompt_best = 2;
+  auto item = world.submit_and_dispatch(spec);
+  EXPECT_EQ(item.prompt_best, 2);
+  const std::vector<std::vector<sampling::TokenLogprob>> best = {
+      {{7, -0.5f}, {8, -1.0f}}, {{9, -0.25f}, {7, -2.0f}}, {{5, -0.125f}}};
+  world.send(world.worker, protocol::PromptLogprobs{1, item.lease, 1, {-1.0f}, {best[0]}});
+  // One list for each value; a worker that does not know them sends none.
+  world.send(world.worker, protocol::PromptLogprobs{1, item.lease, 2, {-2.0f, -3.0f}, {best[1]}});
+  EXPECT_EQ(world.only<protocol::Revoke>(world.worker).leases.at(0), item.lease);
+  item = world.dispatched(world.worker);
+  EXPECT_EQ(item.prompt_best, 2);
+  world.send(world.worker, protocol::PromptLogprobs{1, item.lease, 1, {-1.0f, -2.0f}, {best[0], best[1]}});
+  world.send(world.worker, protocol::PromptLogprobs{1, item.lease, 3, {-3.0f}, {best[2]}});
+  world.generate(world.worker, item, 0, 1);
+  world.tokenize();
+  const protocol::JobResult result = world.only<protocol::JobFinished>(world.client).result;
+  EXPECT_EQ(result.prompt_logprobs, (std::vector<float>{-1.0f, -2.0f, -3.0f}));
+  EXPECT_EQ(result.prompt_best, best);
+}
+
 TEST(Scheduler, ConversionsGoToConverters) {
   World world;
   const World::Peer converter{1, "converter"};

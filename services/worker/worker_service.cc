@@ -37,6 +37,7 @@ Status check_item(const protocol::DispatchItem& item, const protocol::ModelInfo&
                                                 std::to_string(model.vocab));
     }
   }
+  if (Status s = check_range("prompt_best", item.prompt_best, 0, limits::kTopLogprobsMax); !s.ok()) return s;
   if (Status status = sampling::validate(item.rules, model.vocab); !status.ok()) return status;
   return sampling::validate(item.sampling);
 }
@@ -93,6 +94,7 @@ void WorkerService::start(transport::PortId scheduler, protocol::DispatchItem it
   request.rules = std::move(item.rules);
   request.cache_salt = std::move(item.cache_salt);
   request.prompt_logprobs = item.prompt_logprobs;
+  request.prompt_best = item.prompt_logprobs ? item.prompt_best : 0;
   Job job{scheduler, item.lease, item.prompt_tokens, item.sampling.logprobs >= 0};
   if (item.remaining_ms > 0) {
     job.expires = now + std::min<milliseconds>(milliseconds(item.remaining_ms), kRemainingMax);
@@ -182,9 +184,10 @@ void WorkerService::on_engine_event(batching::SequenceEvent item, Jobs::iterator
   const Job job = at->second;
   const LeaseKey lease{job.scheduler, job.lease};
   if (!item.prompt_logprobs.empty()) {
-    out.send({job.scheduler, {}},
-             protocol::PromptLogprobs{links_.of(job.scheduler).term(), job.lease,
-                                      static_cast<uint32_t>(item.logprobs_start), std::move(item.prompt_logprobs)});
+    out.send(
+        {job.scheduler, {}},
+        protocol::PromptLogprobs{links_.of(job.scheduler).term(), job.lease, static_cast<uint32_t>(item.logprobs_start),
+                                 std::move(item.prompt_logprobs), std::move(item.prompt_best)});
   }
   if (!item.hypotheses.empty()) {
     protocol::Hypotheses message{links_.of(job.scheduler).term(), job.lease, {}};

@@ -303,14 +303,27 @@ TEST_F(TwoSchedulersTest, FailuresAndLogprobsGoToTheSchedulerThatLeased) {
   receive(protocol::Dispatch{kTerm, {item(7)}}, 1);
   batching::SequenceEvent event = token(engine.added[1].id, 3, 50, sampling::FinishReason::kError);
   event.prompt_logprobs = {-1.0f};
+  event.prompt_best = {{{5, -1.0f}}};
   service.on_engine_events({event}, out);
   const auto messages = out.take();
   ASSERT_EQ(messages.size(), 2u);
   for (const auto& message : messages) EXPECT_EQ(message.to.port, 1);
-  EXPECT_TRUE(std::holds_alternative<protocol::PromptLogprobs>(messages[0].message));
+  ASSERT_TRUE(std::holds_alternative<protocol::PromptLogprobs>(messages[0].message));
+  EXPECT_EQ(std::get<protocol::PromptLogprobs>(messages[0].message).best, event.prompt_best);
   EXPECT_TRUE(std::holds_alternative<protocol::LeaseFailed>(messages[1].message));
   service.on_engine_events({token(engine.added[0].id, 3, 50)}, out);
   expect_tokens(sent_with_scheduler<protocol::Tokens>(), 0, {7});
+}
+
+TEST_F(TwoSchedulersTest, TheBestIdsOfAPromptAreAskedForWithItsLogprobsOnly) {
+  protocol::DispatchItem scored = item(7), plain = item(8), wrong = item(9);
+  scored.prompt_logprobs = true;
+  scored.prompt_best = plain.prompt_best = 4;
+  wrong.prompt_best = limits::kTopLogprobsMax + 1;
+  receive(protocol::Dispatch{kTerm, {scored, plain, wrong}}, 0);
+  ASSERT_EQ(engine.added.size(), 2u);
+  EXPECT_EQ(engine.added[0].prompt_best, 4);
+  EXPECT_EQ(engine.added[1].prompt_best, 0);
 }
 
 TEST_F(TwoSchedulersTest, ARevokedNumberIsThatOfItsSchedulerOnly) {

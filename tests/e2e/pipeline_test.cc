@@ -24,6 +24,7 @@ TEST_P(Pipeline, EveryGoldenCaseAloneAndWithItsLogprobs) {
     SCOPED_TRACE(golden.prompt);
     protocol::JobSpec job = greedy_job(golden);
     job.prompt_logprobs = true;
+    job.prompt_best = 2;
     std::string streamed;
     const auto result = client->generate(job, [&](std::string_view piece) { streamed += piece; });
     ASSERT_TRUE(result.ok()) << result.refusal().message;
@@ -35,6 +36,11 @@ TEST_P(Pipeline, EveryGoldenCaseAloneAndWithItsLogprobs) {
     ASSERT_EQ(result.value().prompt_logprobs.size(), golden.prompt_logprobs.size());
     for (size_t i = 0; i < golden.prompt_logprobs.size(); ++i) {
       EXPECT_NEAR(result.value().prompt_logprobs[i], golden.prompt_logprobs[i], 1e-3) << "prompt token " << i + 1;
+    }
+    ASSERT_EQ(result.value().prompt_best.size(), golden.prompt_logprobs.size());
+    for (const auto& best : result.value().prompt_best) {
+      ASSERT_EQ(best.size(), 2u);
+      EXPECT_GE(best[0].logprob, best[1].logprob);
     }
   }
   EXPECT_TRUE(stack.shut_down());

@@ -68,7 +68,9 @@ class CpuBackend final : public Backend {
 
   // sampling.cc
   void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) override;
-  void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
+  void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                         const BestIds& best) override;
+  void reserve_scratch(int64_t vocab_real);
 
   const CpuKernels& kernels_;
   ThreadPool pool_;

@@ -12,11 +12,7 @@ void CpuBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const
   const int64_t num_rows = logits.dim(0);
   const auto vocab = static_cast<size_t>(logits.dim(1));
   const sampling::DrawableIds drawable{batch.vocab_real, batch.eos, batch.pad};
-  for (auto& scratch : scratch_) {
-    if (scratch == nullptr || scratch->vocab() < batch.vocab_real) {
-      scratch = std::make_unique<sampling::SamplerScratch>(batch.vocab_real);
-    }
-  }
+  reserve_scratch(batch.vocab_real);
   pool_.run(num_rows, [&](int64_t row, int thread) {
     sampling::PackedSampleRow packed;
     std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);
@@ -54,13 +50,26 @@ void CpuBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const
   }
 }
 
-void CpuBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
-  pool_.run(targets.dim(0), [&](int64_t row, int) {
+void CpuBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                                   const BestIds& best) {
+  if (best.count > 0) reserve_scratch(vocab_real);
+  pool_.run(targets.dim(0), [&](int64_t row, int thread) {
     const int32_t target = targets.data<int32_t>()[row];
-    out.data<float>()[row] =
-        target < 0 ? 0.0f
-                   : sampling::log_probability({logits.row<float>(row), static_cast<size_t>(vocab_real)}, target);
+    const std::span<const float> real(logits.row<float>(row), static_cast<size_t>(vocab_real));
+    out.data<float>()[row] = target < 0 ? 0.0f : sampling::log_probability(real, target);
+    if (target < 0 || best.count == 0) return;
+    const auto count = static_cast<size_t>(best.count);
+    sampling::best_tokens(real, {best.ids.row<int32_t>(row), count}, {best.logprobs.row<float>(row), count},
+                          *scratch_[static_cast<size_t>(thread)]);
   });
+}
+
+void CpuBackend::reserve_scratch(int64_t vocab_real) {
+  for (auto& scratch : scratch_) {
+    if (scratch == nullptr || scratch->vocab() < vocab_real) {
+      scratch = std::make_unique<sampling::SamplerScratch>(vocab_real);
+    }
+  }
 }
 
 }  // namespace optserve::backend

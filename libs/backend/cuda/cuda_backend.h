@@ -84,7 +84,8 @@ class CudaBackend final : public Backend {
 
   // sampling.cc
   void do_sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out) override;
-  void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) override;
+  void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                         const BestIds& best) override;
 
   // Scratch that grows outside graphs only: the first run of a graph's body is no recording.
   struct Scratch {

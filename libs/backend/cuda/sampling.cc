@@ -39,13 +39,17 @@ void CudaBackend::do_sample(const Tensor& logits, const SampleBatch& batch, cons
   expect(kernels::sample(args, batch.features, scratch, stream_), "sample");
 }
 
-void CudaBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out) {
+void CudaBackend::do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
+                                    const BestIds& best) {
   expect(kernels::token_logprobs({.logits = logits.data<float>(),
                                   .vocab = logits.dim(1),
                                   .vocab_real = vocab_real,
                                   .targets = targets.data<int32_t>(),
                                   .num_rows = logits.dim(0),
-                                  .out = out.data<float>()},
+                                  .out = out.data<float>(),
+                                  .best = best.count,
+                                  .best_ids = best.count > 0 ? best.ids.data<int32_t>() : nullptr,
+                                  .best_logprobs = best.count > 0 ? best.logprobs.data<float>() : nullptr},
                                  stream_),
          "token_logprobs");
 }

@@ -47,11 +47,12 @@ class Checks(unittest.TestCase):
     def test_hold_the_bounds_of_the_protocol(self):
         good = {"key": "k", "model": "m", "prompt": "p"}
         check_job(m.JobSpec(**good))
-        check_job(m.JobSpec(**{**good, "max_new_tokens": 0, "prompt_logprobs": True}))
+        check_job(m.JobSpec(**{**good, "max_new_tokens": 0, "prompt_logprobs": True, "prompt_best": 20}))
         for wrong in ({"key": ""}, {"key": "a b"}, {"model": ""}, {"prompt": ""}, {"prompt_ids": [1]}, {"priority": 10},
                       {"top_p": 0.0}, {"top_p": 1.1}, {"temperature": float("nan")}, {"max_new_tokens": 0},
-                      {"max_new_tokens": 2049}, {"stop": ["a"] * 5}, {"stop": ["a" * 65]}, {"ttl_ms": 0},
-                      {"tenant": "t" * 65}, {"convert": m.ConvertSpec()}, {"top_k": "3"}, {"stop_ids": 3}):
+                      {"max_new_tokens": 2049}, {"stop": ["a"] * 17}, {"stop": ["a" * 65]}, {"ttl_ms": 0},
+                      {"tenant": "t" * 65}, {"convert": m.ConvertSpec()}, {"top_k": "3"}, {"stop_ids": 3},
+                      {"prompt_best": 1}, {"prompt_best": 21, "prompt_logprobs": True}):
             with self.assertRaises(optserve.BadRequest, msg=wrong):
                 check_job(m.JobSpec(**{**good, **wrong}))
         with self.assertRaises(optserve.PromptTooLong):

@@ -59,6 +59,8 @@ void add_options(ConfigParser& parser, JobOptions& options) {
              "Prompt as token ids separated by commas, with the leading 2 (</s>) included");
   parser.add("prompt-logprobs", options.prompt_logprobs,
              "With --json: also give the log-probability of each prompt token");
+  parser.add("prompt-best", options.prompt_best, "With --prompt-logprobs: also give this many of the best tokens there")
+      .range(0, limits::kTopLogprobsMax);
   add_generation_options(parser, options);
   parser.begin_group("Queue");
   parser.add("key", options.key, "Submitting again with the same key gives the same job");
@@ -120,6 +122,7 @@ protocol::JobSpec make_job(const JobOptions& options, std::string prompt) {
   job.run_ms = options.run_limit_ms;
   if (options.cancel_on_disconnect) job.on_disconnect = protocol::OnDisconnect::kCancel;
   job.prompt_logprobs = options.prompt_logprobs;
+  job.prompt_best = options.prompt_best;
   check_utf8("prompt", job.prompt);
   for (const std::string& stop : job.stop) check_utf8("stop", stop);
   for (const std::string& word : job.bad_words) check_utf8("bad-word", word);

@@ -29,6 +29,7 @@ struct JobOptions {
   int64_t ttl_ms = defaults.ttl_ms;
   int64_t result_ttl_ms = defaults.result_ttl_ms;
   bool prompt_logprobs = false;
+  int32_t prompt_best = 0;
   std::string group;
   int64_t delay_ms = defaults.delay_ms;
   int64_t queue_limit_ms = defaults.queue_ms;

@@ -28,6 +28,7 @@ protocol::JobResult describe(const Job& job) {
   result.text = output.text;
   result.ids = output.ids;
   result.prompt_logprobs = output.prompt_logprobs;
+  result.prompt_best = output.prompt_best;
   if (job.spec.prompt_logprobs) result.prompt_ids = job.prompt.ids;
   result.logprobs = output.logprobs;
   result.best = output.best;

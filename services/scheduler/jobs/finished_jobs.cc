@@ -5,8 +5,10 @@
 namespace optserve::scheduler {
 
 size_t RecentResults::size_of(const protocol::JobResult& result) {
-  size_t best = result.best.size() * sizeof(std::vector<sampling::TokenLogprob>);
-  for (const auto& tokens : result.best) best += tokens.size() * sizeof(sampling::TokenLogprob);
+  size_t best = (result.best.size() + result.prompt_best.size()) * sizeof(std::vector<sampling::TokenLogprob>);
+  for (const auto* places : {&result.best, &result.prompt_best}) {
+    for (const auto& tokens : *places) best += tokens.size() * sizeof(sampling::TokenLogprob);
+  }
   return best + sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.key.size() +
          result.message.size() + (result.ids.size() + result.prompt_ids.size()) * sizeof(TokenId) +
          (result.prompt_logprobs.size() + result.logprobs.size()) * sizeof(float);

@@ -89,6 +89,7 @@ struct JobAttempts {
 struct JobOutput {
   std::vector<TokenId> ids;
   std::vector<float> prompt_logprobs;
+  std::vector<std::vector<sampling::TokenLogprob>> prompt_best;  // beside each of them, if the job asks for them
   std::vector<float> logprobs;  // these two: of the output's ids, if the job asks for them
   std::vector<std::vector<sampling::TokenLogprob>> best;
   sampling::FinishReason finish_reason = sampling::FinishReason::kNone;  // set once the tokens are complete

@@ -91,7 +91,11 @@ protocol::DispatchItem Dispatcher::item_of(Job& job, Instant now) const {
   item.max_new_tokens = job.spec.max_new_tokens;
   item.sampling = job.spec.sampling;
   item.prompt_logprobs = job.lacks_prompt_logprobs();
-  if (item.prompt_logprobs) job.output.prompt_logprobs.clear();
+  if (item.prompt_logprobs) {
+    item.prompt_best = job.spec.prompt_best;
+    job.output.prompt_logprobs.clear();
+    job.output.prompt_best.clear();
+  }
   item.remaining_ms = remaining_ms(job, now);
   if (tables_.options.isolate_tenants) item.cache_salt = job.spec.tenant;
   item.rules = job.spec.rules;

@@ -161,14 +161,19 @@ void TokenIntake::on(ServiceEntry& from, const protocol::PromptLogprobs& message
   if (job == nullptr) return;
   std::vector<float>& logprobs = job->output.prompt_logprobs;
   const size_t next = logprobs.size() + 1;
-  if (!job->spec.prompt_logprobs || message.start != next || message.logprobs.size() + next > job->prompt.ids.size()) {
+  const size_t best = job->spec.prompt_best > 0 ? message.logprobs.size() : 0;
+  if (!job->spec.prompt_logprobs || message.start != next || message.logprobs.size() + next > job->prompt.ids.size() ||
+      message.best.size() != best) {
     dispatcher_.reject(*job,
-                       "prompt log-probabilities from position " + std::to_string(message.start) + ", expected " +
-                           std::to_string(next),
+                       "prompt log-probabilities from position " + std::to_string(message.start) + " with " +
+                           std::to_string(message.best.size()) + " lists of best ids, expected " +
+                           std::to_string(next) + " and " + std::to_string(best),
                        now);
     return;
   }
   logprobs.insert(logprobs.end(), message.logprobs.begin(), message.logprobs.end());
+  std::vector<std::vector<sampling::TokenLogprob>>& kept = job->output.prompt_best;
+  kept.insert(kept.end(), message.best.begin(), message.best.end());
   if (job->only_scores() && !job->lacks_prompt_logprobs()) take_end(*job, sampling::FinishReason::kLength, now);
 }
 

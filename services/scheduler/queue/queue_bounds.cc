@@ -26,6 +26,11 @@ size_t bytes_of_rules(const protocol::JobSpec& spec) {
   return bytes;
 }
 
+// At one place.
+size_t bytes_of_best(int32_t count) {
+  return sizeof(std::vector<sampling::TokenLogprob>) + static_cast<size_t>(count) * sizeof(sampling::TokenLogprob);
+}
+
 }  // namespace
 
 size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens) {
@@ -37,11 +42,12 @@ size_t QueueBounds::bytes_of(const protocol::JobSpec& spec, size_t prompt_tokens
   bytes += (spec.prompt_ids.empty() ? ids : spec.prompt_ids.size()) * sizeof(TokenId);
   bytes += bytes_of_rules(spec);
   if (spec.sampling.logprobs >= 0) {
-    const auto best = static_cast<size_t>(spec.sampling.logprobs);
-    bytes += static_cast<size_t>(spec.max_new_tokens) *
-             (sizeof(float) + sizeof(std::vector<sampling::TokenLogprob>) + best * sizeof(sampling::TokenLogprob));
+    bytes += static_cast<size_t>(spec.max_new_tokens) * (sizeof(float) + bytes_of_best(spec.sampling.logprobs));
   }
-  if (spec.prompt_logprobs) bytes += std::max(ids, spec.prompt_ids.size()) * sizeof(float);
+  if (spec.prompt_logprobs) {
+    bytes += std::max(ids, spec.prompt_ids.size()) *
+             (sizeof(float) + (spec.prompt_best > 0 ? bytes_of_best(spec.prompt_best) : 0));
+  }
   // The output, and with a beam search each of its hypotheses.
   const size_t outputs = spec.sampling.is_beam_search() ? static_cast<size_t>(spec.sampling.beam_width) + 1 : 1;
   bytes +=

@@ -38,6 +38,7 @@ STREAM_COST: Dict[str, int] = {
     "entry_of_prompt_logprobs": 5,
     "entry_of_logprobs": 5,
     "entry_of_best": 9,
+    "entry_of_prompt_best": 9,
 }
 ERRORS: Dict[int, Tuple[str, bool]] = {  # code: name, whether the same request may succeed later
     1: ("bad_request", False),
@@ -245,6 +246,8 @@ class JobSpec:
     bad_words: List[str] = field(default_factory=list)
     # include_stop: whether what ended the output is part of its text
     include_stop: bool = False
+    # prompt_best: with `prompt_logprobs`: how many of the best ids at each place of the prompt
+    prompt_best: int = 0
 
     KIND: ClassVar[int] = 0
     IS_ARRAY: ClassVar[bool] = False
@@ -297,6 +300,7 @@ class JobSpec:
         ("top_p_reset_ids", "int32[]"),
         ("bad_words", "text[]"),
         ("include_stop", "bool"),
+        ("prompt_best", "int32"),
     )
 
 
@@ -522,6 +526,8 @@ class JobResult(ResultMethods):
     hypotheses: List[Hypothesis] = field(default_factory=list)
     # prompt_ids: with `prompt_logprobs`: all ids of the prompt
     prompt_ids: List[int] = field(default_factory=list)
+    # prompt_best: with `prompt_best`: the best ids at the place of each of `prompt_logprobs`
+    prompt_best: List[List[TokenLogprob]] = field(default_factory=list)
 
     KIND: ClassVar[int] = 0
     IS_ARRAY: ClassVar[bool] = False
@@ -549,6 +555,7 @@ class JobResult(ResultMethods):
         ("best", "TokenLogprob[][]"),
         ("hypotheses", "Hypothesis[]"),
         ("prompt_ids", "int32[]"),
+        ("prompt_best", "TokenLogprob[][]"),
     )
 
 
@@ -1214,7 +1221,7 @@ JOB_BOUNDS: Dict[str, Tuple[str, float, float, bool]] = {
     "beam_diversity": ("number", 0, 100, False),
     "profile": ("number", 0, 2, False),
     "max_new_tokens": ("number", 0, 2048, False),
-    "stop": ("entries", 0, 4, False),
+    "stop": ("entries", 0, 16, False),
     "priority": ("number", 0, 9, False),
     "max_attempts": ("number", 1, 10, False),
     "ttl_ms": ("number", 1, 3600000, False),
@@ -1225,4 +1232,5 @@ JOB_BOUNDS: Dict[str, Tuple[str, float, float, bool]] = {
     "run_ms": ("number", 0, 3600000, False),
     "stop_ids": ("entries", 0, 16, False),
     "bad_words": ("entries", 0, 64, False),
+    "prompt_best": ("number", 0, 20, False),
 }

@@ -66,6 +66,7 @@ def result_cost(result: JobResult) -> int:
         + cost["entry_of_prompt_logprobs"] * len(result.prompt_logprobs)
         + cost["entry_of_logprobs"] * len(result.logprobs)
         + cost["entry_of_best"] * sum(map(len, result.best))
+        + cost["entry_of_prompt_best"] * sum(map(len, result.prompt_best))
     )
 
 

@@ -57,6 +57,8 @@ def check_job(job: JobSpec) -> None:
         raise BadRequest(f"prompt: expected text or ids, found {'both' if job.prompt else 'neither'}")
     if job.max_new_tokens == 0 and not job.prompt_logprobs:
         raise BadRequest("max_new_tokens is 0, expected 1 to 2048; 0 only with prompt_logprobs")
+    if job.prompt_best > 0 and not job.prompt_logprobs:
+        raise BadRequest(f"prompt_best is {job.prompt_best}, expected 0 without prompt_logprobs")
     for name in ("stop", "bad_words"):
         for text in getattr(job, name):
             if not isinstance(text, str) or not 1 <= len(text.encode()) <= LIMITS["stop_string_bytes"]:
