@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import openai
+from lm_eval_rules import Direct, agrees, post, read_scores, score_request
 from local_stack import LIMIT_SECONDS, Stack, expect
 
 PROMPTS = ["Once upon a time", "The cat said: \"", "In 1812 the emperor", "naïve café – ", "a b c d e f g", "\n"]
@@ -71,6 +72,32 @@ def check_streams(client, sets, seed):
     expect(tokens > 5 * sets, f"streamed text is unstreamed text for {sets} sets of parameters (seed {seed})")
 
 
+def check_scores(stack):
+    """Log-likelihoods as lm-eval asks for them: batches of ids, the best token at each place."""
+    texts = [("Once upon a time", " there was"), ("The cat said", ": hello"), ("In 1812", " zzz"), ("a b c", " d e")]
+    direct = Direct(stack.folder / "demo")
+    sequences, lengths = [], []
+
+    def ids_of(text):
+        return post(stack.api_url + "/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"]
+
+    for context, continuation in texts:
+        known = ids_of(context)
+        sequences += [ids_of(context + continuation), known + direct.generate(known, 3)]
+        lengths += [len(known)] * 2
+    answer = post(stack.api_url + "/v1/completions", score_request("demo", sequences))
+    for choice, ids in zip(answer["choices"], sequences):
+        scores = choice["logprobs"]
+        expect(len(scores["token_logprobs"]) == len(scores["top_logprobs"]) == len(ids) + 1, "one entry for each id")
+    found = read_scores(answer, lengths)
+    expected = [direct.score(ids, length) for ids, length in zip(sequences, lengths)]
+    for ids, length, one, other in zip(sequences, lengths, found, expected):
+        if not agrees(one, other, len(ids) - length):
+            sys.exit(f"FAILED: {ids} from {length}: the answer has {one}, directly {other}")
+    expect([is_greedy for _, is_greedy in found].count(True) >= len(texts), f"{len(found)} scores are those of a "
+                                                                            "direct computation")
+
+
 def check_errors(client):
     wrong = [({"model": "no-such-model"}, openai.NotFoundError, "model"),
              ({"max_tokens": 100_000}, openai.BadRequestError, "max_tokens"),
@@ -126,6 +153,7 @@ def main():
         check_models(client)
         check_choices(client)
         check_streams(client, sets, seed)
+        check_scores(stack)
         check_errors(client)
         asyncio.run(check_async(stack))
         check_restart(stack, client)

@@ -148,7 +148,7 @@ const FieldTable& metaseq_fields() {
       whole("best_of", "null", 1, client::kChoicesMax, "Outputs that the choices are taken from; at least `n`"),
       whole("logprobs", "0", 0, limits::kTopLogprobsMax, "Number of best tokens at each place"),
       {.name = "echo", .kind = kBoolean, .fallback = "false", .help = "The text begins with the prompt"},
-      {.name = "stop", .kind = kStringOrList, .help = "Up to 4 texts; the one that ends the output is part of it"},
+      {.name = "stop", .kind = kStringOrList, .help = "Up to 16 texts; the one that ends the output is part of it"},
       number("omega_bound", "0.3", 0, 1, "With `lambda_decay`: `top_p` does not decay below"),
       number("lambda_decay", "-1", -1, 1, "`top_p` is multiplied by it after each token of a sentence; -1: not"),
       number("alpha_presence", "0", -2, 2, "Subtracted once for each id of the output; below 0 nothing"),

@@ -140,8 +140,23 @@ TEST_F(CompletionAnswerTest, ScoresOfAPromptAndExactlyOneToken) {
       "top_logprobs": [null, {"a": -0.5}, {"b": -1}, {"c": -1}]})"));
   const json best =
       answer(request({{"prompt", prompt}, {"max_tokens", 1}, {"logprobs", 1}, {"echo", true}}), {{byte_id('c')}});
-  EXPECT_EQ(best["choices"][0]["logprobs"]["top_logprobs"][1], nullptr)
-      << "the best token at a place of the prompt is not known, and the prompt's own is not passed off as it";
+  const std::string first = story().texts->text(40);
+  EXPECT_EQ(best["choices"][0]["logprobs"]["top_logprobs"],
+            json({nullptr, {{first, -0.25}, {"a", -0.5}}, {{first, -0.25}, {"b", -1}}, {{first, -0.25}, {"c", -1}}}));
+}
+
+TEST_F(CompletionAnswerTest, APromptTokenThatIsAmongTheBestStandsThereOnce) {
+  const CompletionRequest asked =
+      request({{"prompt", {2, byte_id('a')}}, {"logprobs", 2}, {"echo", true}, {"prompt_logprobs", 3}});
+  CompletionAnswer answer(asked);
+  JobResult result = test_result(asked, asked.jobs()[0], {byte_id('c')}, story());
+  result.prompt_best = {{{byte_id('a'), -0.5f}, {41, -1}, {42, -1.5f}}};
+  answer.add(0, result);
+  const json choice = json::parse(answer.body())["choices"][0];
+  EXPECT_EQ(choice["logprobs"]["top_logprobs"][1], json({{"a", -0.5}, {story().texts->text(41), -1}}))
+      << "as many as logprobs asks for";
+  EXPECT_EQ(choice["prompt_logprobs"][1].size(), 3u) << "as many as prompt_logprobs asks for";
+  EXPECT_EQ(choice["prompt_logprobs"][1]["42"]["logprob"], -1.5);
 }
 
 TEST_F(CompletionAnswerTest, ScoringAloneGivesThePromptsEntries) {

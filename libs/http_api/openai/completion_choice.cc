@@ -49,6 +49,22 @@ std::span<const TokenId> ids_of_prompt(const CompletionRequest& request, size_t 
   return result.prompt_ids.empty() ? std::span(request.prompts[prompt].ids) : std::span(result.prompt_ids);
 }
 
+// The best tokens at the place of prompt token `i`, the first `count` of those that were asked for.
+std::span<const sampling::TokenLogprob> best_in_prompt(const JobResult& result, size_t i, int count) {
+  if (i - 1 >= result.prompt_best.size()) return {};
+  const std::vector<sampling::TokenLogprob>& best = result.prompt_best[i - 1];
+  return std::span(best).first(std::min(best.size(), static_cast<size_t>(count)));
+}
+
+ordered_json top_of(const LogprobLists& lists, std::span<const sampling::TokenLogprob> best, TokenId id,
+                    double logprob) {
+  ordered_json top = ordered_json::object();
+  for (const sampling::TokenLogprob& token : best) top[lists.name(token.id)] = json_logprob(token.logprob);
+  const std::string own = lists.name(id);
+  if (!top.contains(own)) top[own] = logprob;
+  return top;
+}
+
 void add_prompt(const CompletionRequest& request, std::span<const TokenId> ids, const JobResult& result,
                 LogprobLists& lists) {
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -57,7 +73,7 @@ void add_prompt(const CompletionRequest& request, std::span<const TokenId> ids, 
       continue;
     }
     const double logprob = json_logprob(result.prompt_logprobs[i - 1]);
-    lists.add(ids[i], logprob, request.logprobs == 0 ? ordered_json{{lists.name(ids[i]), logprob}} : ordered_json());
+    lists.add(ids[i], logprob, top_of(lists, best_in_prompt(result, i, request.logprobs.value_or(0)), ids[i], logprob));
   }
 }
 
@@ -65,19 +81,13 @@ void add_output(const Output& output, LogprobLists& lists) {
   for (size_t i = 0; i < output.ids.size(); ++i) {
     const TokenId id = output.ids[i];
     const double logprob = json_logprob(output.logprobs[i]);
-    ordered_json top = ordered_json::object();
-    if (i < output.best.size()) {
-      for (const sampling::TokenLogprob& token : output.best[i]) {
-        top[lists.name(token.id)] = json_logprob(token.logprob);
-      }
-    }
-    const std::string drawn = lists.name(id);
-    if (!top.contains(drawn)) top[drawn] = logprob;
-    lists.add(id, logprob, std::move(top));
+    const auto best = i < output.best.size() ? std::span(output.best[i]) : std::span<const sampling::TokenLogprob>();
+    lists.add(id, logprob, top_of(lists, best, id, logprob));
   }
 }
 
-// vLLM's form: for each id of the prompt {"id": {"logprob": …, "decoded_token": …}}, and null for the first.
+// vLLM's form: for each id of the prompt {"id": {"logprob": …, "decoded_token": …}, …}, of the best ids and its own,
+// and null for the first.
 ordered_json prompt_logprobs_json(const CompletionRequest& request, std::span<const TokenId> ids,
                                   const JobResult& result) {
   ordered_json list = ordered_json::array();
@@ -86,9 +96,15 @@ ordered_json prompt_logprobs_json(const CompletionRequest& request, std::span<co
       list.push_back(nullptr);
       continue;
     }
-    const ordered_json token{{"logprob", json_logprob(result.prompt_logprobs[i - 1])},
-                             {"decoded_token", request.model.texts->text(ids[i])}};
-    list.push_back({{std::to_string(ids[i]), token}});
+    ordered_json& place = list.emplace_back(ordered_json::object());
+    const auto add = [&](TokenId id, float logprob) {
+      place[std::to_string(id)] = {{"logprob", json_logprob(logprob)},
+                                   {"decoded_token", request.model.texts->text(id)}};
+    };
+    for (const sampling::TokenLogprob& token : best_in_prompt(result, i, *request.prompt_logprobs)) {
+      add(token.id, token.logprob);
+    }
+    add(ids[i], result.prompt_logprobs[i - 1]);
   }
   return list;
 }
@@ -120,7 +136,7 @@ ordered_json choice_facts(const CompletionRequest& request, size_t prompt, const
     facts["token_ids"] = output.ids;
     facts["prompt_token_ids"] = prompt_ids;
   }
-  if (request.wants_prompt_logprobs) facts["prompt_logprobs"] = prompt_logprobs_json(request, prompt_ids, result);
+  if (request.prompt_logprobs) facts["prompt_logprobs"] = prompt_logprobs_json(request, prompt_ids, result);
   return facts;
 }
 

@@ -32,9 +32,8 @@ nlohmann::ordered_json choice_facts(const CompletionRequest& request, size_t pro
                                     const Output& output);
 
 // {"tokens": […], "token_logprobs": […], "top_logprobs": […], "text_offset": […]}: one entry for each id of the output,
-// with `echo` after one for each id of the prompt. The first id of a prompt has null. At other places of the prompt
-// top_logprobs is {its token: its log-probability} with logprobs 0, and null otherwise, since the best ids there are
-// not computed.
+// with `echo` after one for each id of the prompt. The first id of a prompt has null. At other places top_logprobs has
+// the best tokens that were asked for, and the token itself.
 nlohmann::ordered_json logprobs_json(const CompletionRequest& request, size_t prompt, const protocol::JobResult& result,
                                      const Output& output);
 

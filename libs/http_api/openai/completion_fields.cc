@@ -81,7 +81,7 @@ void add_openai_fields(FieldTable& table) {
                           "Most tokens of output; 0, with `echo`, only scores the prompt"));
   table.push_back(integer("n", "1", 1, kChoices, "Choices for each prompt"));
   table.push_back({.name = "seed", .kind = kSeed, .help = "The same request with the same seed gives the same output"});
-  table.push_back(list("stop", kStringOrList, "Up to 4 texts of 1 to 64 bytes; each ends the output"));
+  table.push_back(list("stop", kStringOrList, "Up to 16 texts of 1 to 64 bytes; each ends the output"));
   table.push_back(flag("stream", "false", "Answer with server-sent events"));
   table.push_back(
       {.name = "stream_options", .kind = kObject, .help = "Only with `stream`", .members = stream_options()});
@@ -99,8 +99,8 @@ void add_vllm_fields(FieldTable& table) {
   table.push_back(
       integer("min_tokens", "0", 0, limits::kContextTokensMax, "The output does not end before this many tokens"));
   table.push_back(integer("priority", "0", 0, limits::kPriorityMax, "Jobs of higher priority start first"));
-  table.push_back(integer("prompt_logprobs", "null", 0, 0,
-                          "Each choice has `prompt_logprobs`; alternatives to the prompt's tokens are not computed"));
+  table.push_back(integer("prompt_logprobs", "null", 0, limits::kTopLogprobsMax,
+                          "Each choice has `prompt_logprobs`: of the prompt's tokens, and this many best ones"));
   table.push_back({.name = "request_id", .kind = kString, .help = "The answer's `id` is `cmpl-` and this"});
   table.push_back(flag("return_token_ids", "false", "Each choice has `token_ids` and `prompt_token_ids`"));
   table.push_back(flag("return_tokens_as_token_ids", "false", "`logprobs` names tokens as `token_id:N`"));

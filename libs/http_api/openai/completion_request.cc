@@ -63,7 +63,7 @@ class CompletionReader {
     r.best_of = get("best_of", r.n);
     r.echo = get("echo", false);
     r.logprobs = find_field<int>(body_, "logprobs");
-    r.wants_prompt_logprobs = has_field(body_, "prompt_logprobs");
+    r.prompt_logprobs = find_field<int>(body_, "prompt_logprobs");
     r.stream = get("stream", false);
     r.background = get("background", false);
     r.return_token_ids = get("return_token_ids", false);
@@ -111,8 +111,8 @@ class CompletionReader {
     job.on_disconnect = request_.background ? protocol::OnDisconnect::kContinue : protocol::OnDisconnect::kCancel;
     job.tenant = context_.tenant.empty() ? name_of(text("user"), limits::kTenantBytesMax) : context_.tenant;
     read_identity(job);
-    job.prompt_logprobs =
-        request_.wants_prompt_logprobs || (request_.echo && (request_.logprobs || job.max_new_tokens == 0));
+    job.prompt_logprobs = request_.prompt_logprobs || (request_.echo && (request_.logprobs || job.max_new_tokens == 0));
+    job.prompt_best = std::max(request_.prompt_logprobs.value_or(0), request_.echo ? request_.logprobs.value_or(0) : 0);
     return std::nullopt;
   }
 
@@ -163,7 +163,7 @@ class CompletionReader {
     if (r.logprobs) {
       if (MaybeError error = r.model.need_text("logprobs", "logprobs")) return error;
     }
-    if (r.wants_prompt_logprobs) {
+    if (r.prompt_logprobs) {
       if (MaybeError error = r.model.need_text("prompt_logprobs", "prompt_logprobs")) return error;
     }
     return std::nullopt;
@@ -172,10 +172,11 @@ class CompletionReader {
   // Needs the prompts.
   MaybeError check_size_of_scores() const {
     const CompletionRequest& r = request_;
-    const auto per_token = static_cast<size_t>(r.logprobs.value_or(-1) + 1) + (r.job.prompt_logprobs ? 1 : 0);
-    size_t tokens = r.prompts.size() * static_cast<size_t>(r.job.max_new_tokens);
-    for (const Prompt& prompt : r.prompts) tokens += r.job.prompt_logprobs ? prompt.ids.size() : 0;
-    const size_t values = tokens * per_token * static_cast<size_t>(r.best_of);
+    const auto per_token = static_cast<size_t>(r.logprobs.value_or(-1) + 1);
+    const auto per_prompt_token = static_cast<size_t>(r.job.prompt_logprobs ? 1 + r.job.prompt_best : 0);
+    size_t values = r.prompts.size() * static_cast<size_t>(r.job.max_new_tokens) * per_token;
+    for (const Prompt& prompt : r.prompts) values += prompt.ids.size() * per_prompt_token;
+    values *= static_cast<size_t>(r.best_of);
     if (values <= kLogprobsPerRequestMax) return std::nullopt;
     return invalid_value("logprobs", "logprobs: " + std::to_string(values) + " values, at most " +
                                          std::to_string(kLogprobsPerRequestMax) +

@@ -33,7 +33,7 @@ struct CompletionRequest {
   int best_of = 1;  // outputs that the n best are taken from
   bool echo = false;
   std::optional<int> logprobs{};
-  bool wants_prompt_logprobs = false;  // vLLM's field of the choice
+  std::optional<int> prompt_logprobs{};  // vLLM's field of the choice
   bool stream = false;
   bool include_usage = false;
   bool background = false;  // answer with the ids of the jobs, at once

@@ -278,6 +278,12 @@ TEST_F(CompletionRequestTest, ScoringNeedsEcho) {
   EXPECT_EQ(request.jobs()[0].max_new_tokens, 0);
   EXPECT_TRUE(good({{"max_tokens", 0}, {"echo", true}}).jobs()[0].prompt_logprobs) << "the prompt is computed at least";
   EXPECT_FALSE(good({{"echo", true}}).jobs()[0].prompt_logprobs) << "nobody asked for the log-probabilities";
+  const auto best = [this](const json& fields) { return good(fields).jobs()[0].prompt_best; };
+  EXPECT_EQ(request.jobs()[0].prompt_best, 0);
+  EXPECT_EQ(best({{"logprobs", 5}}), 0) << "without echo the prompt's places are not part of the answer";
+  EXPECT_EQ(best({{"echo", true}, {"logprobs", 5}}), 5);
+  EXPECT_EQ(best({{"echo", true}, {"logprobs", 5}, {"prompt_logprobs", 7}}), 7);
+  EXPECT_EQ(best({{"prompt_logprobs", 20}}), 20);
   expect_error({{"max_tokens", 0}}, "max_tokens", "needs echo");
 }
 
@@ -368,7 +374,7 @@ TEST_F(CompletionRequestTest, StreamOptionsNeedAStream) {
 }
 
 TEST_F(CompletionRequestTest, ListsHaveTheirLimits) {
-  expect_error({{"stop", {"1", "2", "3", "4", "5"}}}, "stop");
+  expect_error({{"stop", std::vector<std::string>(17, "x")}}, "stop");
   expect_error({{"stop", ""}}, "stop");
   expect_error({{"stop", std::string(65, 'x')}}, "stop");
   expect_error({{"stop_token_ids", std::vector<int>(17, 5)}}, "stop_token_ids");

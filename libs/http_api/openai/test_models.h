@@ -51,6 +51,12 @@ inline protocol::JobResult test_result(const CompletionRequest& request, const p
   if (request.job.prompt_logprobs) {
     result.prompt_ids = prompt;
     for (size_t i = 1; i < prompt.size(); ++i) result.prompt_logprobs.push_back(-0.5f * static_cast<float>(i));
+    for (size_t i = 1; i < prompt.size() && job.prompt_best > 0; ++i) {
+      std::vector<sampling::TokenLogprob>& best = result.prompt_best.emplace_back();
+      for (int k = 0; k < job.prompt_best; ++k) {
+        best.push_back({static_cast<TokenId>(40 + k), -0.25f - static_cast<float>(k)});
+      }
+    }
   }
   for (size_t i = 0; i < ids.size() && job.sampling.logprobs >= 0; ++i) {
     result.logprobs.push_back(-1.0f - static_cast<float>(i));

@@ -28,6 +28,15 @@ Parsed<Question> read_question(std::string_view text, const FieldTable& table, c
   return Question{std::move(body).value(), std::move(model).value()};
 }
 
+// The id of a text that is the spelling of a special token as /tokenizer_info gives it, which is how evaluation tools
+// ask for its id; -1 for others.
+TokenId special_id(const tokenizer::Bpe& bpe, std::string_view text) {
+  for (const TokenId id : {tokenizer::kEndId, tokenizer::kPadId, tokenizer::kUnknownId}) {
+    if (!text.empty() && text == bpe.spelling(id)) return id;
+  }
+  return -1;
+}
+
 ordered_json max_model_len(const Model& model) {
   return model.context > 0 ? ordered_json(model.context) : ordered_json();
 }
@@ -58,8 +67,12 @@ Parsed<std::string> tokenize(std::string_view body, const Models& models) {
   if (find_field<bool>(fields, "add_special_tokens").value_or(true) && model.text->leading_id >= 0) {
     ids.push_back(model.text->leading_id);
   }
-  const Status status = model.text->encoder.encode(fields.at("prompt").get_ref<const std::string&>(), ids);
-  if (!status.ok()) return invalid_value("prompt", "prompt: " + status.refusal().message);
+  const auto& text = fields.at("prompt").get_ref<const std::string&>();
+  if (const TokenId special = special_id(model.text->bpe, text); special >= 0) {
+    ids.push_back(special);
+  } else if (Status status = model.text->encoder.encode(text, ids); !status.ok()) {
+    return invalid_value("prompt", "prompt: " + status.refusal().message);
+  }
   ordered_json strings;
   if (find_field<bool>(fields, "return_token_strs").value_or(false)) {
     strings = ordered_json::array();

@@ -41,6 +41,13 @@ TEST_F(TokenizeTest, ThereAndBack) {
   EXPECT_EQ(tokens({{"model", "story"}, {"prompt", ""}})["tokens"], json({2}));
 }
 
+TEST_F(TokenizeTest, ASpellingOfASpecialTokenAloneIsThatToken) {
+  EXPECT_EQ(tokens({{"prompt", "</s>"}, {"model", "story"}, {"add_special_tokens", false}})["tokens"], json({2}));
+  EXPECT_EQ(tokens({{"prompt", "<pad>"}, {"model", "story"}, {"add_special_tokens", false}})["tokens"], json({1}));
+  const json inside = tokens({{"prompt", "a</s>"}, {"model", "story"}, {"add_special_tokens", false}});
+  EXPECT_EQ(text({{"model", "story"}, {"tokens", inside["tokens"]}})["prompt"], "a</s>") << "text like any other";
+}
+
 TEST_F(TokenizeTest, BadBodiesAreRefused) {
   const auto param = [&](const Parsed<std::string>& parsed) { return parsed.ok() ? "none" : parsed.error().param; };
   EXPECT_EQ(param(tokenize(R"({"model":"story"})", models_)), "prompt");
