@@ -53,7 +53,8 @@ if(OPTSERVE_TOOLS)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
   endif()
   if(MOLD_PROGRAM)
-    target_link_options(optserve_options INTERFACE -fuse-ld=mold)
+    # Unless the target has this property: mold takes more members of archives than are asked for.
+    target_link_options(optserve_options INTERFACE $<$<NOT:$<BOOL:$<TARGET_PROPERTY:OPTSERVE_WITHOUT_MOLD>>>:-fuse-ld=mold>)
   endif()
 endif()
 
@@ -212,7 +213,7 @@ function(add_service)
   add_executable(${ARG_PROGRAM} main.cc)
   target_link_libraries(${ARG_PROGRAM} PRIVATE ${library})
   add_dependencies(programs ${ARG_PROGRAM})
-  install(TARGETS ${ARG_PROGRAM} RUNTIME DESTINATION bin)
+  install(TARGETS ${ARG_PROGRAM} RUNTIME DESTINATION bin COMPONENT programs)
   optserve_add_unit_tests(${ARG_NAME}_service_tests "${ARG_THREADS}" "${ARG_TESTS}" ${library} ${ARG_TEST_DEPS})
 endfunction()
 

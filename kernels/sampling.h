@@ -7,7 +7,7 @@
 #include <cstddef>
 
 #include "kernels/element.h"
-#include "sampling/sampling_params.h"
+#include "sampling/packed_sample_row.h"
 
 namespace optserve::kernels {
 
@@ -16,8 +16,8 @@ using SamplingRow = optserve::sampling::PackedSampleRow;
 using optserve::sampling::SampleFeature;
 using optserve::sampling::SamplingProfile;
 
-// The packed rules of a slot, the layout of sampling/token_rules.h: four words (number of entries, number of bad words,
-// whether only allowed ids may be drawn, number of reset ids), entries in order of ids, reset ids, bad words.
+// The packed rules of a slot, the layout of sampling/packed_rules.h: 4 words (number of entries, number of bad
+// words, whether only allowed ids may be drawn, number of reset ids), entries in order of ids, reset ids, bad words.
 enum SamplingRule : int32_t { kAllowedId = 1, kBannedId = 2, kStopId = 4 };
 constexpr int kRulesHeader = 4, kRulesEntry = 3;
 

@@ -14,8 +14,8 @@
 #include "base/ids.h"
 #include "batching/step_plan.h"
 #include "sampling/finish_reason.h"
+#include "sampling/packed_rules.h"
 #include "sampling/sampling_params.h"
-#include "sampling/token_rules.h"
 
 namespace optserve::batching {
 

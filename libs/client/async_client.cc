@@ -81,7 +81,7 @@ void add_group(protocol::GroupStatus& total, const protocol::GroupStatus& part) 
 
 }  // namespace
 
-struct AsyncClient::Impl {
+struct [[gnu::visibility("hidden")]] AsyncClient::Impl {
   using Command = std::function<void(const Turn&)>;
   explicit Impl(const ClientOptions& client_options);
   ~Impl();

@@ -14,8 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "base/clock.h"
 #include "client/client_types.h"
+
+namespace optserve {
+class Clock;
+}  // namespace optserve
 
 namespace optserve::client {
 
@@ -31,7 +34,7 @@ class AsyncClient {
   AsyncClient& operator=(const AsyncClient&) = delete;
 
   const ClientOptions& options() const;
-  const Clock& clock() const;
+  const Clock& clock() const;  // that deadlines are counted by
   // Whether the caller is a callback: it must not wait for an answer.
   bool is_own_thread() const;
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "protocol/client_messages.h"
+#include "protocol/message_types.h"
 
 namespace optserve::client {
 

@@ -2,7 +2,9 @@
 
 #include <future>
 
+#include "base/clock.h"
 #include "client/async_client.h"
+#include "client/future.h"
 
 namespace optserve::client {
 namespace {
@@ -13,10 +15,7 @@ using protocol::JobResult;
 template <class T, class Start>
 T answer_of(const AsyncClient& client, Start start) {
   check(!client.is_own_thread(), "a callback of a client waits for an answer of the same client");
-  const auto promise = std::make_shared<std::promise<T>>();
-  auto future = promise->get_future();
-  start([promise](T answer) { promise->set_value(std::move(answer)); });
-  return future.get();
+  return future_of<T>(std::move(start)).get();
 }
 
 // The end of a job that is streamed.
@@ -72,6 +71,21 @@ Result<JobResult> Client::generate(protocol::JobSpec job, std::function<void(std
   if (ending.future.wait_for(life + async_->options().timeout) == std::future_status::ready) return ending.future.get();
   unfollow_at(*async_, submission.follows);
   return refuse(ErrorCode::kUnavailable, "job " + outcome.job->hex() + ": no result within its time to live");
+}
+
+std::future<Result<JobResult>> Client::start(protocol::JobSpec job,
+                                             std::function<void(std::string_view piece)> on_text) {
+  return future_of<Result<JobResult>>([&](auto done) {
+    JobStream stream;
+    if (on_text) stream.on_text = [on_text](std::string_view piece, const protocol::JobEvent&) { on_text(piece); };
+    stream.on_finished = [done](const JobResult& result) { done(result); };
+    stream.on_lost = [done](const Refusal& why) { done(why); };
+    async_->submit({std::move(job)}, std::move(stream), [done](const Submission& submission) {
+      if (!submission.outcomes.ok()) return done(submission.outcomes.refusal());
+      const protocol::SubmitOutcome& outcome = submission.outcomes.value().at(0);
+      if (!outcome.job) done(refuse(outcome.error.value_or(ErrorCode::kInternal), outcome.message));
+    });
+  });
 }
 
 Result<JobResult> Client::cancel(const JobId& job) { return cancel(job, async_->options().timeout); }

@@ -1,6 +1,7 @@
 // The C++ client library. A Client owns one thread and a connection to each scheduler. Its calls may come from any
-// thread and block until they are answered or their timeout is over. async_client.h has the same calls with callbacks,
-// for programs with a loop of their own.
+// thread and block until they are answered or their timeout is over. start() does not wait: it gives a future.
+// async_client.h has the same calls with callbacks, for programs with a loop of their own; future.h makes futures of
+// them.
 //
 // Lost connections and restarts of a scheduler are handled inside: submits are repeated with the same key, and streams
 // resume at the byte they had reached, so that each byte of text is delivered once. A refusal is returned at once,
@@ -17,6 +18,7 @@
 
 #include <chrono>
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +49,12 @@ class Client {
   // again, and the result has the job's own. Refused if the job was not accepted, or if
   // no result came within its time to live.
   Result<protocol::JobResult> generate(protocol::JobSpec job, std::function<void(std::string_view piece)> on_text = {});
+
+  // The same without waiting: the future has what generate() returns. It is ready when the job has ended or was
+  // refused, or when the Client is destroyed (kCancelled); however long its scheduler is unreachable, the client goes
+  // on asking.
+  std::future<Result<protocol::JobResult>> start(protocol::JobSpec job,
+                                                 std::function<void(std::string_view piece)> on_text = {});
 
   // For a job that this client did not submit, all schedulers are asked. kNotFound: every scheduler answered, and none
   // knows the job. kUnavailable: some did not answer, and the others do not know it.
@@ -85,6 +93,9 @@ class Client {
   // Each scheduler writes a copy of its journal to its backup folder. The request is never repeated: if an answer is
   // lost, it is kUnavailable.
   Answers<protocol::BackedUp> backup(std::chrono::milliseconds wait);
+
+  // The client with callbacks behind this one.
+  AsyncClient& async() { return *async_; }
 
  private:
   std::unique_ptr<AsyncClient> async_;

@@ -9,14 +9,12 @@
 
 #include "base/limits.h"
 #include "base/utf8.h"
+#include "client/async_client.h"
 #include "client/fake_scheduler.h"
+#include "client/future.h"
 
 namespace optserve::client {
 namespace client_test {
-
-using protocol::JobResult;
-using protocol::JobSpec;
-using protocol::JobState;
 
 JobSpec job(const std::string& prompt) {
   JobSpec spec;
@@ -269,6 +267,39 @@ TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
         (void)client.generate(job("Once"), [&](std::string_view) { (void)client.status(); });
       },
       "waits for an answer of the same client");
+}
+
+TEST_F(ClientTest, FuturesOfStartedJobsHaveTheirResults) {
+  Client client(options());
+  std::vector<std::future<Result<JobResult>>> futures;
+  for (int i = 0; i < 20; ++i) futures.push_back(client.start(job("prompt " + std::to_string(i))));
+  for (int i = 0; i < 20; ++i) {
+    const auto result = futures[static_cast<size_t>(i)].get();
+    ASSERT_TRUE(result.ok()) << result.refusal().message;
+    EXPECT_EQ(result.value().text, FakeScheduler::text_of("prompt " + std::to_string(i)));
+  }
+  std::string streamed;
+  auto future = client.start(job("streamed"), [&](std::string_view piece) { streamed += piece; });
+  EXPECT_EQ(future.get().value().text, streamed);
+  const auto status = future_of<Answers<SystemStatus>>([&](auto done) { client.async().status(done); }).get();
+  ASSERT_EQ(status.size(), 1U);
+  EXPECT_TRUE(status[0].answer.ok());
+}
+
+TEST_F(ClientTest, FuturesOfRefusedAndAbandonedJobsHaveTheReason) {
+  ClientOptions impatient = options();
+  impatient.waits_while_busy = false;
+  auto client = std::make_unique<Client>(impatient);
+  faults.refuse_submits = 1;
+  const auto refused = client->start(job("refused")).get();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.refusal().code, ErrorCode::kBusy);
+  scheduler->stop();
+  auto open = client->start(job("never sent"));
+  client.reset();
+  const auto abandoned = open.get();
+  ASSERT_FALSE(abandoned.ok());
+  EXPECT_EQ(abandoned.refusal().code, ErrorCode::kCancelled);
 }
 
 }  // namespace client_test

@@ -11,10 +11,35 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "protocol/client_messages.h"
-#include "protocol/operator_messages.h"
+#include "protocol/client_answers.h"
 
 namespace optserve::client {
+
+// The words of the protocol and of sampling that users of this library need, so that one namespace is enough for them.
+using protocol::BackedUp;
+using protocol::ControlAction;
+using protocol::ControlScope;
+using protocol::ConvertSpec;
+using protocol::GroupStatus;
+using protocol::Hypothesis;
+using protocol::JobEvent;
+using protocol::JobFilter;
+using protocol::JobKind;
+using protocol::JobList;
+using protocol::JobResult;
+using protocol::JobSpec;
+using protocol::JobState;
+using protocol::JobSummary;
+using protocol::ModelStatus;
+using protocol::OnDisconnect;
+using protocol::QueueMode;
+using protocol::ServiceStatus;
+using protocol::SubmitOutcome;
+using protocol::SystemStatus;
+using sampling::FinishReason;
+using sampling::SamplingParams;
+using sampling::SamplingProfile;
+using sampling::TokenRules;
 
 struct ClientOptions {
   std::string endpoints = "tcp://127.0.0.1:5555";  // of all schedulers, separated by commas

@@ -2,15 +2,11 @@
 // backup. Clients send these messages; `request` is chosen by the client and returned in the answer.
 #pragma once
 
-#include "protocol/message_types.h"
+#include "protocol/client_answers.h"
 
 namespace optserve::protocol {
 
 // client -> scheduler; answered by SystemStatus once it is durable. It lasts, across restarts, until kResume.
-enum class ControlAction : uint8_t { kPause = 1, kDrain = 2, kResume = 3 };
-constexpr WireRange wire_range(ControlAction) { return {1, 3}; }
-enum class ControlScope : uint8_t { kQueue = 1, kModel = 2, kService = 3 };
-constexpr WireRange wire_range(ControlScope) { return {1, 3}; }
 struct Control {
   uint64_t request = 0;
   ControlAction action = ControlAction::kPause;
@@ -18,17 +14,6 @@ struct Control {
   std::string name;  // of the model; instance or name of the service; "" for the whole queue
   OPTSERVE_FIELDS(request, action, scope, name)
   bool operator==(const Control&) const = default;
-};
-
-// Which jobs are meant: those that meet all conditions that are set.
-struct JobFilter {
-  std::optional<JobId> job;
-  std::optional<JobState> state;
-  std::optional<std::string> tenant;
-  std::string model;  // "": any model
-  std::string group;  // "": any group
-  OPTSERVE_FIELDS(job, state, tenant, model, group)
-  bool operator==(const JobFilter&) const = default;
 };
 
 // client -> scheduler; answered by JobList with open and ended jobs in the order of their acceptance, after `after`.
@@ -39,27 +24,6 @@ struct ListJobs {
   uint32_t limit = 100;
   OPTSERVE_FIELDS(request, filter, after, limit)
   bool operator==(const ListJobs&) const = default;
-};
-struct JobSummary {
-  static constexpr bool kPositional = true;
-  JobId job;
-  uint64_t order = 0;
-  std::string key, tenant, group, model;
-  JobState state = JobState::kQueued;
-  int32_t attempts = 0;
-  int64_t progress_done = 0, progress_total = 0;
-  int64_t accepted_wall_ms = 0;  // since 1970
-  std::string message;
-  OPTSERVE_FIELDS(job, order, key, tenant, group, model, state, attempts, progress_done, progress_total,
-                  accepted_wall_ms, message)
-  bool operator==(const JobSummary&) const = default;
-};
-struct JobList {
-  uint64_t request = 0;
-  std::vector<JobSummary> jobs;
-  bool more = false;  // ask again with `after` set to the last one's order
-  OPTSERVE_FIELDS(request, jobs, more)
-  bool operator==(const JobList&) const = default;
 };
 
 // client -> scheduler: a dead job is queued again under its id, and may use all its attempts again. Answered by
@@ -96,13 +60,6 @@ struct GetGroup {
   OPTSERVE_FIELDS(request, tenant, group, cancel)
   bool operator==(const GetGroup&) const = default;
 };
-struct GroupStatus {
-  uint64_t request = 0;
-  int64_t open = 0;
-  int64_t succeeded = 0, failed = 0, cancelled = 0, expired = 0, dead = 0;  // those whose results are still kept
-  OPTSERVE_FIELDS(request, open, succeeded, failed, cancelled, expired, dead)
-  bool operator==(const GroupStatus&) const = default;
-};
 
 // client -> scheduler: the scheduler writes a copy of its journal to its backup folder (--backup-folder). Answered by
 // BackedUp, or by Refused.
@@ -110,13 +67,6 @@ struct Backup {
   uint64_t request = 0;
   OPTSERVE_FIELDS(request)
   bool operator==(const Backup&) const = default;
-};
-struct BackedUp {
-  uint64_t request = 0;
-  std::string file;  // its name within that folder
-  int64_t bytes = 0;
-  OPTSERVE_FIELDS(request, file, bytes)
-  bool operator==(const BackedUp&) const = default;
 };
 
 }  // namespace optserve::protocol

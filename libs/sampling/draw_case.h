@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "sampling/packed_rules.h"
 #include "sampling/sample_row.h"
-#include "sampling/token_rules.h"
 
 namespace optserve::sampling {
 

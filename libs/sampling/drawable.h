@@ -5,8 +5,8 @@
 #include <span>
 
 #include "base/error.h"
+#include "sampling/packed_rules.h"
 #include "sampling/sample_row.h"
-#include "sampling/token_rules.h"
 
 namespace optserve::sampling {
 

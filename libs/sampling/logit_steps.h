@@ -33,8 +33,8 @@
 #include <span>
 #include <vector>
 
+#include "sampling/packed_rules.h"
 #include "sampling/sample_row.h"
-#include "sampling/token_rules.h"
 
 namespace optserve::sampling {
 

@@ -5,7 +5,7 @@
 #include <span>
 
 #include "base/ids.h"
-#include "sampling/sampling_params.h"
+#include "sampling/packed_sample_row.h"
 
 namespace optserve::sampling {
 
@@ -16,7 +16,7 @@ struct SampleRow {
   bool allow_end = true;             // false while fewer than min_new_tokens are generated
   std::span<const TokenId> history;  // prompt and generated ids; host memory, valid during the call
   int64_t prompt_tokens = 0;         // how many ids of `history` are the prompt's
-  std::span<const int32_t> rules;    // packed TokenRules (sampling/token_rules.h); empty: none
+  std::span<const int32_t> rules;    // packed TokenRules (sampling/packed_rules.h); empty: none
 };
 
 PackedSampleRow pack(const SamplingParams& params, bool has_rules, int32_t slot, int32_t position,

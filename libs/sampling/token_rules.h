@@ -1,15 +1,15 @@
 // Rules of one request about single ids and sequences of ids: the part of sampling that is lists rather than numbers.
 #pragma once
 
-#include <bit>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/ids.h"
 
 namespace optserve::sampling {
+
+inline constexpr float kTokenBiasMax = 100;
 
 struct TokenBias {
   static constexpr bool kPositional = true;  // on the wire an array of two
@@ -45,54 +45,5 @@ struct TokenRules {
 // Refuses ids outside [0, vocab) (`vocab` 0: not known yet, only negative ones), an empty bad word, biases outside
 // their range, more than the limits allow, and what does not fit the packed form.
 Status validate(const TokenRules& rules, int64_t vocab);
-
-// The rules as a sampler reads them, on the CPU and on devices; at most limits::kTokenRulesWordsMax words:
-//
-//   0        number of entries E
-//   1        number of bad words W of two ids or more
-//   2        1: only entries with kRuleAllowed may be drawn
-//   3        number of reset ids R
-//   4..      E times: id, bias (bits of a float), TokenRule bits; in ascending order of ids, each id once
-//   ..       R reset ids
-//   ..       W times: index of the word's first id, number of its ids
-//   ..       the ids of the bad words
-//
-// Bad words of one id are entries with kRuleBanned.
-enum TokenRule : int32_t { kRuleAllowed = 1, kRuleBanned = 2, kRuleStop = 4 };
-inline constexpr int kRuleHeaderWords = 4, kRuleEntryWords = 3;
-
-// Empty for empty rules. Needs valid rules.
-std::vector<int32_t> pack(const TokenRules& rules);
-
-// Reads packed rules, which must outlive the view. No words at all are empty rules.
-class RuleView {
- public:
-  struct Entry {
-    TokenId id;
-    float bias;
-    int32_t bits;
-  };
-  explicit RuleView(std::span<const int32_t> words) : words_(words) {}
-
-  int32_t num_entries() const { return header(0); }
-  Entry entry(int32_t i) const {
-    const auto at = static_cast<size_t>(kRuleHeaderWords + i * kRuleEntryWords);
-    return {words_[at], std::bit_cast<float>(words_[at + 1]), words_[at + 2]};
-  }
-  bool only_allowed() const { return header(2) != 0; }
-  std::span<const TokenId> reset_ids() const {
-    return header(3) == 0 ? std::span<const TokenId>() : words_.subspan(resets_at(), static_cast<size_t>(header(3)));
-  }
-  int32_t num_bad_words() const { return header(1); }
-  std::span<const TokenId> bad_word(int32_t i) const {
-    const size_t at = resets_at() + static_cast<size_t>(header(3) + 2 * i);
-    return words_.subspan(static_cast<size_t>(words_[at]), static_cast<size_t>(words_[at + 1]));
-  }
-
- private:
-  int32_t header(size_t i) const { return words_.empty() ? 0 : words_[i]; }
-  size_t resets_at() const { return static_cast<size_t>(kRuleHeaderWords + num_entries() * kRuleEntryWords); }
-  std::span<const int32_t> words_;
-};
 
 }  // namespace optserve::sampling

@@ -1,9 +1,8 @@
-#include "sampling/token_rules.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/limits.h"
+#include "sampling/packed_rules.h"
 
 namespace optserve::sampling {
 namespace token_rules_test {

@@ -9,7 +9,8 @@ FOLDER_FILES_MAX = 34  # lying in the folder itself; data and corpora of fuzzers
 # Components whose names stand in `optserve` itself, since every layer speaks of them.
 COMPONENTS_OF_EVERY_LAYER = ['base', 'tensor']
 # Files with functions that are looked up in the namespace of another component's types, or that only name such a type.
-NAMESPACES_OF_OTHERS = ['libs/protocol/message_types.h', 'libs/engine/weight_source.h']
+NAMESPACES_OF_OTHERS = ['libs/protocol/message_types.h', 'libs/client/async_client.h',
+                        'libs/engine/weight_source.h']
 
 # Third-party headers and the only places that include them. Tests, fuzzers and benchmarks may include anything.
 HEADER_OWNERS = [
@@ -34,13 +35,14 @@ HEADER_OWNERS = [
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
     (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h']),  # shared by tests
     (r'benchmark/', []),
+    (r'optserve/', ['docs/examples/cpp/']),  # the installed client library
     (r'ext/pb_ds/', ['services/scheduler/queue/fair_queue.h']),  # of libstdc++: a map that knows ranks
 ]
 # Folders of system headers; any other <folder/header> needs a row above.
 SYSTEM_HEADER_FOLDERS = ['arpa/', 'linux/', 'netinet/', 'sys/']
 
 # Headers of libs/ that kernels may include: plain data without a library behind it.
-KERNEL_INCLUDES = ['libs/sampling/sampling_params.h']
+KERNEL_INCLUDES = ['libs/sampling/packed_sample_row.h']
 
 # Word in code (comments and strings apart), where it may stand, and what to use instead. TESTS: in all tests.
 TESTS = 'TESTS'
@@ -74,7 +76,8 @@ CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factor
 
 # Words in string literals that one table owns, and where that table stands.
 OWNED_STRINGS = [
-    (r'fp16|bf16|fp32', ['libs/base/format_names.h', 'libs/quant/quant_format.cc'], 'base/format_names.h'),
+    (r'fp16|bf16|fp32', ['libs/base/format_names.h', 'libs/quant/quant_format.cc', 'docs/examples/'],
+     'base/format_names.h'),
     (r'int8|int8-mse|fp8|int4', ['libs/base/format_names.h', 'libs/quant/quant_format.cc',
                                  'libs/checkpoint/manifest/manifest.cc',  # in a sentence
                                  'services/cli/plot/plot_series.cc'],     # a key of published data

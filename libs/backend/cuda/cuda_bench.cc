@@ -17,7 +17,7 @@
 
 #include "backend/backend.h"
 #include "base/limits.h"
-#include "sampling/token_rules.h"
+#include "sampling/packed_rules.h"
 
 namespace optserve::backend {
 namespace {

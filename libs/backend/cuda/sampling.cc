@@ -2,7 +2,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "base/limits.h"
-#include "sampling/token_rules.h"
+#include "sampling/packed_rules.h"
 
 namespace optserve::backend {
 
