@@ -14,7 +14,7 @@ enum class Need { kNothing, kAnyKey, kSubmit, kOperate };
 
 // A route that is not named here needs the right to submit if it takes anything.
 Need need_of(const http::Request& request, bool is_metrics_open) {
-  constexpr std::array kOpen = {"/health", "/version", "/livez", "/readyz", "/startupz"};
+  constexpr std::array kOpen = {"/health", "/version", "/livez", "/readyz", "/startupz", "/ui/{file...}"};
   const std::string_view route = request.route;
   if (std::ranges::find(kOpen, route) != kOpen.end()) return Need::kNothing;
   if (route == "/metrics") return is_metrics_open ? Need::kNothing : Need::kOperate;

@@ -13,6 +13,10 @@ http::Answer error_answer(const http_api::ApiError& error) {
   return answer;
 }
 
+http_api::ApiError unknown_job(std::string_view id) {
+  return http_api::error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(id) + "'"));
+}
+
 http::Answer server_error_answer(const http::Request* request, int status, std::string_view message) {
   if (status == 404 && request != nullptr) {
     return error_answer(http_api::unknown_route(request->method, request->target.path));

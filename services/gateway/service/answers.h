@@ -12,6 +12,8 @@ namespace optserve::gateway {
 
 http::Answer json_answer(std::string body, int status = 200);
 http::Answer error_answer(const http_api::ApiError& error);
+// A job that does not exist, or that the caller may not know of.
+http_api::ApiError unknown_job(std::string_view id);
 // For what the HTTP server itself refuses. `request` may be null.
 http::Answer server_error_answer(const http::Request* request, int status, std::string_view message);
 

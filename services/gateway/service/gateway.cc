@@ -9,6 +9,8 @@
 #include "gateway/service/answers.h"
 #include "gateway/service/completion_call.h"
 #include "gateway/service/job_routes.h"
+#include "gateway/service/page_routes.h"
+#include "gateway/service/record_route.h"
 #include "gateway/service/request_hooks.h"
 #include "http/health_server.h"
 #include "http_api/openai/json_text.h"
@@ -147,6 +149,8 @@ void Gateway::add_routes(const metrics::Registry& registry) {
   }
   add_job_routes(parts);
   batch_service_ ? batch_service_->add_routes(parts) : add_routes_without_batches(parts);
+  add_record_route(parts);
+  add_page_routes(server_);
 }
 
 // Every second: the life sign, the calls that wait, and what the schedulers serve.

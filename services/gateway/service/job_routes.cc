@@ -65,10 +65,6 @@ void submit(const GatewayParts& parts, const ExchangePtr& exchange) {
 
 http::Answer state_answer(const JobResult& result) { return json_answer(http_api::state_body(result)); }
 
-http_api::ApiError unknown_job(std::string_view id) {
-  return http_api::error_of(refuse(ErrorCode::kNotFound, "there is no job '" + std::string(id) + "'"));
-}
-
 // Calls `work` with the job of the path; an id that cannot be one is answered as unknown.
 template <class Work>
 http::Handler with_job(Work work) {

@@ -1,0 +1,77 @@
+// Says what does not answer, since when, and when the page asks again. It lies over the lower edge of the window, where
+// space is kept for it, so that nothing moves when it comes and goes.
+
+import {make, replaceChildren, setText} from './dom.js';
+import {clock, duration} from './format.js';
+
+const WORDS = {ok: 'Live', late: 'Waiting', down: 'No answer', partial: 'Partly down', key: 'Needs a key'};
+
+export class Banner {
+  #state = {kind: 'ok', since: 0};
+  #problems = [];
+  #figuresAt = 0;
+  #isBlind = false;
+  #signature = '';
+  #countdown = make('span', {class: 'countdown'});
+
+  // `element` and `health` stand in the document. `retry` asks at once, `login` asks for a key.
+  constructor(element, health, {retry, login}) {
+    Object.assign(this, {element, health, retry, login});
+    setInterval(() => this.#show(), 1000);
+  }
+
+  setState(state) {
+    this.#state = state;
+    this.#show();
+  }
+
+  // The schedulers that do not answer, while the gateway does; isBlind: none does, and the figures stay as they were.
+  setProblems(problems, isBlind) {
+    this.#problems = problems;
+    this.#isBlind = isBlind;
+    if (!isBlind) this.#figuresAt = Date.now();
+    this.#show();
+  }
+
+  #kind() {
+    if (this.#state.kind === 'down' && this.#state.failure?.needsKey) return 'key';
+    if (this.#state.kind !== 'ok') return this.#state.kind;
+    if (this.#isBlind) return 'down';
+    return this.#problems.length > 0 ? 'partial' : 'ok';
+  }
+
+  #show() {
+    const kind = this.#kind();
+    document.body.dataset.health = kind;
+    setText(this.health, WORDS[kind]);
+    this.element.hidden = kind === 'ok';
+    const text = this.#text(kind);
+    const signature = kind + text;
+    if (signature !== this.#signature) {
+      this.#signature = signature;
+      replaceChildren(this.element, make('p', {}, make('strong', {}, text), ' ', this.#countdown), this.#button(kind));
+    }
+    setText(this.#countdown, this.#countdownText(kind));
+  }
+
+  #text(kind) {
+    const stale = this.#figuresAt ? ` The figures are those of ${clock(this.#figuresAt)}.` : '';
+    if (kind === 'key') return 'The gateway asks for an API key.';
+    if (kind === 'late') return `The answer is overdue.${stale}`;
+    if (this.#state.kind === 'down') return `${this.#state.message}${stale}`;
+    const problems = this.#problems.map(({endpoint, message}) => `The scheduler at ${endpoint} does not answer: ${message}.`);
+    return `${problems.join(' ').replaceAll('..', '.')}${kind === 'down' ? stale : ''}`;
+  }
+
+  #countdownText(kind) {
+    if (kind === 'late') return `No answer for ${duration(Date.now() - this.#state.since)}.`;
+    if (this.#state.kind !== 'down') return '';
+    const rest = Math.max(0, Math.ceil((this.#state.nextAt - Date.now()) / 1000));
+    return `Down for ${duration(Date.now() - this.#state.since)}. ${rest > 0 ? `The page asks again in ${rest} s.` : 'Asking again.'}`;
+  }
+
+  #button(kind) {
+    if (kind === 'key') return make('button', {type: 'button', onclick: this.login}, 'Enter a key');
+    return make('button', {type: 'button', onclick: this.retry}, 'Ask now');
+  }
+}

@@ -1,0 +1,56 @@
+// A job's life from its record (GET v1/jobs/{id}/record), as steps of a time line. Pure.
+
+import {duration, plural} from './format.js';
+
+// The spans that follow each other: [{name, ms}]. The last one of an open job goes on until `now`.
+export function spansOf(record, now) {
+  const {encode_ms: encode, queue_ms: queue, first_token_ms: first, total_ms: total} = record.timings;
+  const isStarted = record.attempts > 0;
+  const end = total > 0 ? total : record.accepted_ms === null ? 0 : Math.max(0, now - record.accepted_ms);
+  const leased = encode + queue;
+  const spans = [{name: 'encoding', ms: encode}];
+  spans.push({name: 'waiting', ms: isStarted ? queue : Math.max(0, end - encode)});
+  if (isStarted && record.model === '') {
+    spans.push({name: 'converting', ms: Math.max(0, end - leased)});
+  } else if (isStarted) {
+    spans.push({name: 'starting', ms: Math.max(0, (first > 0 ? first : end) - leased)});
+    if (first > 0) spans.push({name: 'writing', ms: Math.max(0, end - first)});
+  }
+  return spans;
+}
+
+// What happened, in order: [{what, afterMs, note, isBad}]; afterMs from acceptance on, null where it is not known.
+export function stepsOf(record) {
+  const {encode_ms: encode, queue_ms: queue, first_token_ms: first, total_ms: total} = record.timings;
+  const isEnded = !['queued', 'running'].includes(record.state);
+  const isText = record.model !== '';
+  const steps = [{what: 'Accepted', afterMs: 0, note: 'It is in the journal.'}];
+  if (isText && record.prompt_tokens > 0) {
+    steps.push({what: 'Encoded', afterMs: encode, note: plural(record.prompt_tokens, 'token')});
+  }
+  record.losses.forEach((why, index) => {
+    steps.push({what: `Attempt ${index + 1} lost`, afterMs: null, note: why, isBad: true});
+  });
+  if (record.attempts > 0) {
+    const number = record.attempts > 1 ? `attempt ${record.attempts}, ` : '';
+    steps.push({what: isText ? 'Leased to a worker' : 'Leased to a converter', afterMs: encode + queue, note: `${number}after ${duration(queue)} in the queue`});
+  }
+  if (isText && first > 0) steps.push({what: 'First token', afterMs: first, note: `${duration(first - encode - queue)} after the lease`});
+  if (!isEnded) {
+    steps.push(openStep(record));
+  } else {
+    const isGood = record.state === 'succeeded';
+    const how = isGood && isText ? `${plural(record.output_tokens, 'token')}, ${record.finish_reason.replaceAll('_', ' ')}` : record.message;
+    steps.push({what: `Ended: ${record.state}`, afterMs: total > 0 ? total : null, note: how,
+      isBad: ['failed', 'dead', 'expired'].includes(record.state)});
+  }
+  return steps;
+}
+
+function openStep(record) {
+  if (record.state === 'queued') {
+    const wait = record.eta_ms >= 0 ? `, about ${duration(record.eta_ms)} to go` : '';
+    return {what: 'In the queue', afterMs: null, note: `${plural(record.position, 'job')} before it${wait}`, isOpen: true};
+  }
+  return {what: 'At work', afterMs: null, note: '', isOpen: true};
+}
