@@ -110,7 +110,13 @@ ApiError error_of(const Refusal& refusal, int64_t retry_after_ms, int32_t contex
 
 ApiError error_of(const protocol::SubmitOutcome& outcome, int32_t context) {
   check(outcome.error.has_value(), "an outcome with an error");
-  return error_of(refuse(*outcome.error, outcome.message), outcome.retry_after_ms, context);
+  ApiError error = error_of(refuse(*outcome.error, outcome.message), outcome.retry_after_ms, context);
+  // The queue is too long for its time at this moment: that is overload, and nothing has been waited for.
+  if (*outcome.error == ErrorCode::kDeadlineExceeded && outcome.retry_after_ms > 0) {
+    error.status = 429;
+    error.should_retry.reset();
+  }
+  return error;
 }
 
 std::optional<ApiError> first_error(std::span<const protocol::SubmitOutcome> outcomes, int32_t context) {

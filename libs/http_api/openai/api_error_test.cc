@@ -75,6 +75,17 @@ TEST(ApiErrorMapping, ClientsDoNotRetryWhatWouldFailAgain) {
   EXPECT_THAT(error_headers(error_of(refuse(ErrorCode::kUnavailable, "why"))), Not(Contains(Key("x-should-retry"))));
 }
 
+TEST(ApiErrorMapping, AQueueThatIsTooLongForARequestsTimeIsOverload) {
+  protocol::SubmitOutcome outcome;
+  outcome.error = ErrorCode::kDeadlineExceeded;
+  EXPECT_EQ(error_of(outcome).status, 504);
+  outcome.retry_after_ms = 7'500;
+  const ApiError error = error_of(outcome);
+  EXPECT_EQ(error.status, 429);
+  EXPECT_THAT(error_headers(error), Contains(Pair("Retry-After", "8")));
+  EXPECT_THAT(error_headers(error), Not(Contains(Key("x-should-retry"))));
+}
+
 TEST(ApiErrorMapping, AnOverflowBeginsWithTheWordsThatClientsLookFor) {
   EXPECT_THAT(error_of(refuse(ErrorCode::kPromptTooLong, "prompt of 99 tokens"), 0, 64).message,
               StartsWith("This model's maximum context length is 64 tokens. prompt of 99 tokens"));

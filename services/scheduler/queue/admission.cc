@@ -188,14 +188,17 @@ std::optional<protocol::SubmitOutcome> Admission::check_time(const protocol::Job
                 kUnmeasuredRetryMs);
   }
   const int64_t run = by_queue ? 0 : ModelQueues::run_ms(queue, spec.max_new_tokens);
-  if (kWaitsThatFit * static_cast<double>(wait) <= static_cast<double>(limit - run)) return std::nullopt;
+  const double excess = kWaitsThatFit * static_cast<double>(wait) - static_cast<double>(limit - run);
+  if (excess <= 0) return std::nullopt;
+  // By then so much of what is ahead has run that it would fit. What cannot fit into an empty queue never does.
+  const int64_t retry_after_ms = limit > run ? static_cast<int64_t>(excess / kWaitsThatFit) + 1 : 0;
   return busy(Busy::kDeadline,
               refuse(ErrorCode::kDeadlineExceeded,
                      "about " + std::to_string(ahead.jobs) + " jobs are ahead, the expected wait is " +
                          std::to_string(wait) + " ms and the job takes about " + std::to_string(run) +
                          " ms: too much for its " + (by_queue ? "queue_ms" : "ttl_ms") + " of " +
                          std::to_string(limit) + " (three times the wait has to fit in)"),
-              0);
+              retry_after_ms);
 }
 
 Status Admission::check_model(const protocol::JobSpec& spec, Instant now) const {

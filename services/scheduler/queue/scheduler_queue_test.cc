@@ -224,9 +224,13 @@ TEST(SchedulerAdmission, AJobThatCannotMeetItsTimeIsRefusedWithTheNumbers) {
   const auto outcome = world.submit_refused(spec);
   EXPECT_EQ(outcome.error, ErrorCode::kDeadlineExceeded);
   EXPECT_THAT(outcome.message, HasSubstr("its queue_ms of 20000"));
+  EXPECT_GT(outcome.retry_after_ms, 50'000) << "when so much has run that the wait fits";
+  EXPECT_LT(outcome.retry_after_ms, 150'000);
   spec.queue_ms = 0;
   spec.ttl_ms = 20'000;
   EXPECT_THAT(world.submit_refused(spec).message, HasSubstr("its ttl_ms of 20000"));
+  spec.ttl_ms = 1;
+  EXPECT_EQ(world.submit_refused(spec).retry_after_ms, 0) << "no queue is short enough for it";
   spec.ttl_ms = 80'000;
   EXPECT_EQ(world.submit_refused(spec).error, ErrorCode::kDeadlineExceeded);
   spec.tenant = "other";  // its share starts it soon
