@@ -141,6 +141,7 @@ class BenchScheduler {
     });
     thread_->start();
   }
+  std::string endpoint(int port) const { return thread_->loop().bound_endpoint(port); }
   std::unique_ptr<LoopThread> connect(transport::Service& peer, int port) {
     auto thread = std::make_unique<LoopThread>(
         peer, [&](transport::ServiceLoop& loop) { loop.connect(thread_->loop().bound_endpoint(port), {}); });

@@ -39,7 +39,8 @@ void add_token_texts(const JobResult& result, const http_api::TokenTexts& texts,
   record["text_offsets"] = texts.offsets(result.ids, 0);
 }
 
-http::Answer record_answer(const http_api::Models& models, const JobResult& result, const std::optional<JobSummary>& summary) {
+http::Answer record_answer(const http_api::Models& models, const JobResult& result,
+                           const std::optional<JobSummary>& summary) {
   ordered_json record = job_json::job_json(result, summary);
   const http_api::Parsed<http_api::Model> model = models.find(summary ? summary->model : "");
   if (summary && model.ok() && model.value().texts != nullptr) {
