@@ -2,8 +2,10 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/config_completion.h"
 #include "base/config_entries.h"
 #include "base/config_help.h"
+#include "base/config_manual.h"
 #include "base/config_sources.h"
 #include "base/config_words.h"
 #include "base/error.h"
@@ -197,6 +199,16 @@ ConfigFault fault_of(const CLI::ParseError& error, const CommandLine& line, cons
   return {kExitUsage, message + "; see '" + line.command->full_name() + " --help'"};
 }
 
+// What the command line asks the parser itself: help, a manual page, a completion script.
+std::optional<std::string> asked_text(const ParserEntry& program, const CommandLine& line) {
+  if (line.wants_help) return detail::help_text(*line.command, line.help_about, line.wants_all);
+  if (!line.completion_shell.empty()) return detail::completion_script(program, line.completion_shell);
+  if (!line.wants_manual) return std::nullopt;
+  if (line.manual_folder.empty()) return detail::manual_page(*line.command);
+  detail::write_manual_pages(program, line.manual_folder);
+  return "";
+}
+
 }  // namespace
 
 ConfigOption& ConfigOption::range_of(double min, double max) {
@@ -214,6 +226,7 @@ ConfigOption& ConfigOption::above(double min, double max) {
 ConfigOption& ConfigOption::choices(std::span<const std::string_view> words) {
   const std::vector<std::string> allowed(words.begin(), words.end());
   for (const std::string& word : allowed) entry_->accepted += (entry_->accepted.empty() ? "" : ", ") + word;
+  entry_->choices = allowed;
   add_check(*entry_, [allowed](const std::string& text) {
     const std::vector<std::string_view> views(allowed.begin(), allowed.end());
     return check_choice(kValue, text, views);
@@ -267,6 +280,26 @@ void ConfigParser::add_example(std::string_view command_line, std::string_view w
   entry_->examples.emplace_back(command_line, what_it_does);
 }
 
+std::vector<ConfigParser::Example> ConfigParser::examples() const {
+  std::vector<Example> all;
+  for (const auto& [line, what] : entry_->examples) all.push_back({entry_->full_name(), line, what});
+  for (const auto& parser : entry_->parsers) {
+    const std::vector<Example> of_command = parser->examples();
+    all.insert(all.end(), of_command.begin(), of_command.end());
+  }
+  return all;
+}
+
+std::vector<std::string> ConfigParser::commands() const {
+  if (entry_->commands.empty()) return {entry_->full_name()};
+  std::vector<std::string> all;
+  for (const auto& parser : entry_->parsers) {
+    const std::vector<std::string> of_command = parser->commands();
+    all.insert(all.end(), of_command.begin(), of_command.end());
+  }
+  return all;
+}
+
 void ConfigParser::add_hint(std::string_view word, std::string_view command) {
   entry_->hints.emplace_back(word, command);
 }
@@ -301,6 +334,14 @@ template ConfigOption ConfigParser::add(std::string_view, uint64_t&, std::string
 template ConfigOption ConfigParser::add(std::string_view, float&, std::string_view);
 template ConfigOption ConfigParser::add(std::string_view, double&, std::string_view);
 template ConfigOption ConfigParser::add(std::string_view, std::vector<std::string>&, std::string_view);
+
+void ConfigParser::mark_rare(std::initializer_list<std::string_view> names) {
+  for (const std::string_view name : names) {
+    OptionEntry* entry = entry_->find(std::string(name));
+    check(entry != nullptr, "mark_rare() names an option that was not added");
+    entry->is_rare = true;
+  }
+}
 
 ConfigOption ConfigParser::add_positional(std::string_view name, std::string& value, std::string_view help,
                                           bool required) {
@@ -348,8 +389,8 @@ int ConfigParser::parse(int argc, const char* const* argv) {
       std::fputs((entry_->name + " " OPTSERVE_VERSION "\n").c_str(), stdout);
       return kExitOk;
     }
-    if (line.wants_help) {
-      std::fputs(detail::help_text(*line.command, line.help_about).c_str(), stdout);
+    if (const auto text = asked_text(*entry_, line)) {
+      std::fputs(text->c_str(), stdout);
       return kExitOk;
     }
     const std::vector<Setting> settings = settings_below(line);

@@ -72,6 +72,15 @@ class ConfigParser {
   void begin_group(std::string_view heading);
   // A command line that the help text shows, and what it does.
   void add_example(std::string_view command_line, std::string_view what_it_does);
+  // Of this program and of its commands.
+  struct Example {
+    std::string command;  // "optserve jobs list"
+    std::string command_line;
+    std::string what_it_does;
+  };
+  std::vector<Example> examples() const;
+  // Those that can be run, as they stand on a command line: "optserve jobs list".
+  std::vector<std::string> commands() const;
   // A word that people try as a command, and the command that does what they mean.
   void add_hint(std::string_view word, std::string_view command);
 
@@ -79,6 +88,9 @@ class ConfigParser {
   // float, double, std::vector<std::string>.
   template <class T>
   ConfigOption add(std::string_view name, T& value, std::string_view help);
+  // Few people need these options, which were added before: the help text has them with --help-all and --help=WORD
+  // only.
+  void mark_rare(std::initializer_list<std::string_view> names);
   // A required or optional positional argument.
   ConfigOption add_positional(std::string_view name, std::string& value, std::string_view help, bool required);
   // All arguments that follow.
@@ -87,9 +99,10 @@ class ConfigParser {
   // A subcommand with options of its own; `selected` says whether it was given.
   ConfigParser& add_command(std::string_view name, std::string_view help, bool& selected);
 
-  // Parses. On --help, --version or an error it prints to the right stream and returns the exit status (kExitOk,
-  // kExitUsage, or kExitConfiguration if a file or variable is wrong), otherwise -1. With --json an error is a JSON
-  // object.
+  // Parses. On --help, --help-all, --version, --manual (the manual page of the command, or with =FOLDER those of the
+  // program and all its commands as files), --completion=SHELL or an error it prints to the right stream and returns
+  // the exit status (kExitOk, kExitUsage, or kExitConfiguration if a file or variable is wrong), otherwise -1. With
+  // --json an error is a JSON object.
   int parse(int argc, const char* const* argv);
   // Sets one option while the program runs, by one of its names, with the checks of the command line: several values
   // for a list, none for the default. A refusal changes nothing.

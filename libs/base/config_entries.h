@@ -20,12 +20,13 @@ namespace optserve::detail {
 struct OptionEntry {
   std::string name;  // without dashes
   std::string help;
-  std::string group;     // heading in the help text
-  std::string accepted;  // the values that pass the check: "0 to 7"; empty: all of its type
+  std::string group;                 // heading in the help text
+  std::string accepted;              // the values that pass the check: "0 to 7"; empty: all of its type
+  std::vector<std::string> choices;  // the words that it accepts, if it is one of few
   std::string default_text;
   std::vector<std::string> other_names;
   bool is_flag = false, is_list = false, is_positional = false, is_required = false, is_hidden = false,
-       is_unlogged = false;
+       is_unlogged = false, is_rare = false;
   bool splits_at_commas = false;
   bool has_variable = false;
   CLI::Option* option = nullptr;            // that stores the value; owned by the App
@@ -57,6 +58,10 @@ struct ParserEntry {
   bool uses_environment = false;
   std::vector<std::string> warnings;
 };
+
+inline const ParserEntry& program_of(const ParserEntry& command) {
+  return command.parent == nullptr ? command : program_of(*command.parent);
+}
 
 // The command line, a variable or the file is wrong. parse() prints the message and returns the status.
 struct ConfigFault {

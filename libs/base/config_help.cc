@@ -39,13 +39,40 @@ std::string row(const std::string& left, const std::string& text) {
   return lines + "\n";
 }
 
-std::string left_side(const OptionEntry& option) {
+bool contains(std::string_view text, const std::string& word) {
+  return std::search(text.begin(), text.end(), word.begin(), word.end(),
+                     [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); }) != text.end();
+}
+
+bool is_about(const OptionEntry& option, const std::string& about) {
+  return contains(option.name, about) || contains(option.group, about) || contains(option.help, about) ||
+         std::ranges::any_of(option.other_names, [&](const std::string& name) { return contains(name, about); });
+}
+
+// The options under their headings, in the order in which the headings first appear.
+std::string options_text(const ParserEntry& command, const std::string& about, bool with_rare) {
+  std::vector<std::pair<std::string, std::string>> groups;
+  for (const OptionEntry& option : command.options) {
+    if (option.is_hidden || (!about.empty() ? !is_about(option, about) : option.is_rare && !with_rare)) continue;
+    const std::string heading = option.is_positional ? "Arguments" : option.group;
+    auto group = std::ranges::find(groups, heading, &std::pair<std::string, std::string>::first);
+    if (group == groups.end()) group = groups.insert(groups.end(), {heading, ""});
+    group->second += row(option_words(option), option_text(option));
+  }
+  std::string text;
+  for (const auto& [heading, rows] : groups) text += "\n" + heading + ":\n" + rows;
+  return text;
+}
+
+}  // namespace
+
+std::string option_words(const OptionEntry& option) {
   if (option.is_positional) return option.name;
   if (!option.is_flag) return "--" + option.name + " VALUE";
   return option.default_text == "true" ? "--no-" + option.name : "--" + option.name;
 }
 
-std::string description(const OptionEntry& option) {
+std::string option_text(const OptionEntry& option) {
   std::string text = option.help;
   if (option.is_flag && option.default_text == "true") text = "Switch off: " + text;
   std::string notes;
@@ -58,55 +85,34 @@ std::string description(const OptionEntry& option) {
   return notes.empty() ? text : text + " [" + notes + "]";
 }
 
-bool contains(std::string_view text, const std::string& word) {
-  return std::search(text.begin(), text.end(), word.begin(), word.end(),
-                     [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); }) != text.end();
-}
-
-bool is_about(const OptionEntry& option, const std::string& about) {
-  return contains(option.name, about) || contains(option.group, about) || contains(option.help, about) ||
-         std::ranges::any_of(option.other_names, [&](const std::string& name) { return contains(name, about); });
-}
-
-std::string usage(const ParserEntry& command) {
-  std::string text = "Usage: " + command.full_name();
-  if (!command.commands.empty()) return text + " COMMAND ...\n";
+std::string synopsis(const ParserEntry& command) {
+  std::string text = command.full_name();
+  if (!command.commands.empty()) return text + " COMMAND ...";
   text += " [options]";
   for (const OptionEntry& option : command.options) {
     if (!option.is_positional) continue;
     const std::string name = option.name + (option.is_list ? " ..." : "");
     text += option.is_required ? " " + name : " [" + name + "]";
   }
-  return text + "\n";
-}
-
-// The options under their headings, in the order in which the headings first appear.
-std::string options_text(const ParserEntry& command, const std::string& about) {
-  std::vector<std::pair<std::string, std::string>> groups;
-  for (const OptionEntry& option : command.options) {
-    if (option.is_hidden || (!about.empty() && !is_about(option, about))) continue;
-    const std::string heading = option.is_positional ? "Arguments" : option.group;
-    auto group = std::ranges::find(groups, heading, &std::pair<std::string, std::string>::first);
-    if (group == groups.end()) group = groups.insert(groups.end(), {heading, ""});
-    group->second += row(left_side(option), description(option));
-  }
-  std::string text;
-  for (const auto& [heading, rows] : groups) text += "\n" + heading + ":\n" + rows;
   return text;
 }
 
-}  // namespace
-
-std::string help_text(const ParserEntry& command, const std::string& about) {
-  std::string text = command.description + "\n\n" + usage(command);
+std::string help_text(const ParserEntry& command, const std::string& about, bool with_rare) {
+  std::string text = command.description + "\n\nUsage: " + synopsis(command) + "\n";
   if (about.empty()) {
     if (!command.commands.empty()) text += "\nCommands:\n";
     for (const ParserEntry* child : command.commands) {
       text += row(child->name, child->description.substr(0, child->description.find('\n')));
     }
   }
-  text += options_text(command, about);
+  text += options_text(command, about, with_rare);
   if (!about.empty()) return text;
+  const auto left_out = std::ranges::count_if(
+      command.options, [&](const OptionEntry& option) { return option.is_rare && !option.is_hidden && !with_rare; });
+  if (left_out > 0) {
+    text +=
+        "\n" + std::to_string(left_out) + " more option" + (left_out > 1 ? "s" : "") + ", which few need: --help-all\n";
+  }
   if (!command.examples.empty()) text += "\nExamples:\n";
   for (const auto& [line, what] : command.examples) text += "  # " + what + "\n  " + line + "\n";
   text += "\nAlso: --config FILE (YAML)";

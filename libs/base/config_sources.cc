@@ -30,10 +30,6 @@ std::string upper_case(std::string_view text) {
   return upper;
 }
 
-const ParserEntry& program_of(const ParserEntry& command) {
-  return command.parent == nullptr ? command : program_of(*command.parent);
-}
-
 std::string variable_name(const ParserEntry& command, std::string_view option) {
   return upper_case(program_of(command).name) + "_" + upper_case(option);
 }

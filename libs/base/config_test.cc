@@ -337,6 +337,54 @@ TEST(Config, HelpHasGroupsExamplesAndWhatIsAccepted) {
   EXPECT_THAT(parse(rig.parser, {"--help=rarely"}).out, AllOf(HasSubstr("--rare"), Not(HasSubstr("--count"))));
 }
 
+TEST(Config, RareOptionsAreInTheHelpOfAllAndFound) {
+  CommandRig rig;
+  int weight = 3;
+  rig.run_parser->add("weight", weight, "How heavy it is").range(0, 9);
+  rig.run_parser->mark_rare({"weight"});
+  EXPECT_THAT(parse(rig.parser, {"run", "--help"}).out,
+              AllOf(HasSubstr("--quick"), Not(HasSubstr("--weight")), HasSubstr("1 more option")));
+  EXPECT_THAT(parse(rig.parser, {"run", "--help-all"}).out,
+              AllOf(HasSubstr("--quick"), HasSubstr("--weight"), Not(HasSubstr("more option"))));
+  EXPECT_THAT(parse(rig.parser, {"run", "--help=heavy"}).out, HasSubstr("--weight"));
+  EXPECT_EQ(parse(rig.parser, {"run", "x", "--weight", "4"}).status, -1);
+  EXPECT_EQ(weight, 4);
+}
+
+TEST(Config, AManualPageHasEveryOptionAsItIsWritten) {
+  CommandRig rig;
+  int weight = 3;
+  rig.run_parser->add("weight", weight, ".5 or 'more\\'").range(0, 9);
+  rig.run_parser->mark_rare({"weight"});
+  std::string inner;
+  rig.run_parser->add("inner-fd", inner, "").hidden();
+  rig.run_parser->add_example("optserve run 'a b'", "run it");
+  const std::string page = parse(rig.parser, {"run", "--manual"}).out;
+  for (const char* expected :
+       {".TH OPTSERVE\\-RUN 1 ", ".SH NAME\noptserve\\-run \\- runs it\n", ".B optserve run [options] what [where]\n",
+        ".B \\-\\-weight VALUE\n\\&.5 or 'more\\e' [0 to 9; default 3]\n", "run it:\n", "\noptserve run 'a b'\n",
+        ".BR optserve (1)\n"}) {
+    EXPECT_THAT(page, HasSubstr(expected));
+  }
+  EXPECT_THAT(page, Not(HasSubstr("inner")));
+  EXPECT_THAT(parse(rig.parser, {"--manual"}).out, HasSubstr(".BR optserve\\-jobs (1)\nLooks after jobs\n"));
+}
+
+TEST(Config, CompletionKnowsCommandsOptionsAndTheirWords) {
+  std::string colour = "red";
+  for (const std::string shell : {"bash", "zsh", "fish"}) {
+    CommandRig rig;
+    rig.run_parser->add("colour", colour, "Its colour; it's free").choices({"red", "blue"});
+    const std::string script = parse(rig.parser, {"--completion=" + shell}).out;
+    for (const char* expected : {"optserve jobs show", "run", "quick", "colour", "red", "blue", "complet"}) {
+      EXPECT_THAT(script, HasSubstr(expected)) << shell;
+    }
+  }
+  CommandRig rig;
+  EXPECT_THAT(parse(rig.parser, {"--completion=tcsh"}).err, HasSubstr("'tcsh', expected bash, zsh or fish"));
+  EXPECT_EQ(parse(rig.parser, {"run", "--completion=bash"}).status, kExitUsage);
+}
+
 TEST(Config, HelpAndVersionAreWordsToo) {
   CommandRig rig;
   const Parsed help = parse(rig.parser, {"help", "run"});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/config_completion.h"
 #include "base/exit_status.h"
 #include "base/nearest_word.h"
 
@@ -58,7 +59,8 @@ class Reader {
         read_command(word);
       }
     }
-    if (!line_.wants_help && !line_.wants_version) check_complete();
+    const bool asks = line_.wants_help || line_.wants_version || line_.wants_manual || !line_.completion_shell.empty();
+    if (!asks) check_complete();
     return std::move(line_);
   }
 
@@ -84,6 +86,16 @@ class Reader {
     if (name == "help") {
       line_.wants_help = true;
       line_.help_about = value.value_or("");
+    } else if (name == "help-all") {
+      line_.wants_help = line_.wants_all = true;
+    } else if (name == "manual") {
+      line_.wants_manual = true;
+      line_.manual_folder = value.value_or("");
+    } else if (name == "completion" && line_.command->parent == nullptr) {
+      line_.completion_shell = value ? *value : next_word(word);
+      if (std::ranges::find(kCompletionShells, line_.completion_shell) == kCompletionShells.end()) {
+        fail(*line_.command, "--completion is '" + line_.completion_shell + "', expected bash, zsh or fish");
+      }
     } else if (name == "version" && line_.command->parent == nullptr) {
       line_.wants_version = true;
     } else if (name == "config") {

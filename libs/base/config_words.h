@@ -22,7 +22,11 @@ struct CommandLine {
   std::vector<std::string> arguments;
   std::string config_file;
   bool wants_version = false, wants_help = false;
-  std::string help_about;  // of "--help=WORD"
+  std::string help_about;        // of "--help=WORD"
+  bool wants_all = false;        // --help-all
+  bool wants_manual = false;     // --manual
+  std::string manual_folder;     // of "--manual=FOLDER"
+  std::string completion_shell;  // of "--completion=SHELL"
 };
 
 // Options may be written with underscores, and by their other names. Throws ConfigFault for words that are not known,
