@@ -20,10 +20,12 @@ from local_stack import LIMIT_SECONDS, Stack, expect
 
 PROGRAMS, SOURCES, BUILD = (pathlib.Path(argument).resolve() for argument in sys.argv[1:4])
 SURFACE = SOURCES / "libs/client/package/surface.txt"
-PUBLIC_TYPES = """optserve::Refusal optserve::Result<JobResult>
-AsyncClient BackedUp Client ClientOptions ConvertSpec
-Follow GroupStatus Hypothesis JobEvent JobFilter JobList JobResult JobSpec JobStream JobSummary ModelStatus SamplingParams
-SchedulerAnswer<SystemStatus> ServiceStatus Submission SubmitOutcome SystemStatus TokenRules""".split()
+PUBLIC_TYPES = """
+optserve::Refusal optserve::Result<JobResult> AsyncClient BackedUp Client ClientOptions ConvertSpec
+Follow GroupStatus Hypothesis JobEvent JobFilter JobList JobResult JobSpec JobStream JobSummary
+ModelStatus SamplingParams SchedulerAnswer<SystemStatus> ServiceStatus Submission SubmitOutcome
+SystemStatus TokenRules
+""".split()
 WARNINGS = "-O0 -Wall -Wextra -Wpedantic -Wconversion -Wno-sign-conversion -Werror"
 
 

@@ -70,6 +70,7 @@ CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factor
                      'libs/backend/backend_factory.cc', 'libs/comm/nccl', 'libs/comm/no_nccl.cc',
                      'libs/tensor/device.h',
                      'services/worker/',           # --device
+                     'services/cli/doctor/',       # what a driver is good for
                      'services/cli/stack/stack_plan.cc',  # passes --device on
                      'services/cli/bench/bench_options.cc'  # the same
                      ]

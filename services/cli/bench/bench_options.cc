@@ -167,6 +167,7 @@ void add_options(ConfigParser& parser, BenchOptions& options) {
   parser.add("seed", options.seed, "Seed of prompts and lengths");
   add_benchmarked_parameters(parser, options.sampling);
   parser.add("json", options.json_file, "File to write with settings, machine and all measurements");
+  parser.mark_rare({"random-format", "connect", "volatile", "shared-prefix", "warmup", "max-step-tokens", "seed"});
   if (!latency) return;
   parser.add("plot", options.plot_file, "SVG file to draw");
   parser.add("published", options.published_file, kPublishedHelp);

@@ -143,12 +143,20 @@ class BenchCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command = parser.add_command("bench", "Measure latency and throughput, and draw them", selected);
-    add_options(
-        command.add_command("latency", "Time batches of equal requests, by default 4 + 256 tokens", latency_selected_),
-        latency_.options());
-    add_options(command.add_command("throughput", "Time many requests of mixed length that are submitted at once",
-                                    throughput_selected_),
-                throughput_.options());
+    ConfigParser& latency =
+        command.add_command("latency", "Time batches of equal requests, by default 4 + 256 tokens", latency_selected_);
+    add_options(latency, latency_.options());
+    latency.add_example("optserve bench latency --model models/opt-125m --batches 1,8", "two batch sizes");
+    latency.add_example("optserve bench latency --model opt-1.3b --random-weights", "without a checkpoint");
+    latency.add_example("optserve bench latency --model models/opt-125m --json result.json --plot result.svg",
+                        "to files");
+    ConfigParser& throughput = command.add_command(
+        "throughput", "Time many requests of mixed length that are submitted at once", throughput_selected_);
+    add_options(throughput, throughput_.options());
+    throughput.add_example("optserve bench throughput --model models/opt-125m", "the engine alone");
+    throughput.add_example("optserve bench throughput --model models/opt-125m --through pipeline", "the whole system");
+    throughput.add_example("optserve bench throughput --model models/opt-125m --requests 1000 --lengths fixed",
+                           "all of the same length");
     ConfigParser& plot = command.add_command("plot", "Draw several results of 'latency' into one plot", plot_selected_);
     plot.add_positional("results", results_,
                         "Files of 'bench latency --json', or files with lines of JSON with other engines' figures",
@@ -156,6 +164,9 @@ class BenchCommand final : public Command {
     plot.add("plot", plot_file_, "SVG file to write");
     plot.add("only", only_, "Draw only series whose label contains this text, such as 30b; repeatable");
     plot.add("published", published_file_, kPublishedHelp);
+    plot.add_example("optserve bench plot a.json b.json --plot both.svg", "two results in one plot");
+    plot.add_example("optserve bench plot a.json --published others.jsonl --plot all.svg", "with published figures");
+    plot.add_example("optserve bench plot a.json b.json --only 30b --plot 30b.svg", "one size");
   }
 
   int run(const Clock& clock) override {

@@ -14,6 +14,9 @@ class CancelCommand final : public Command {
     command.add_positional("job", job_, "Id of the job, or its first digits", true);
     add_options(command, connection_options_);
     command.add("json", json_, "Print a JSON object");
+    command.add_example("optserve cancel 4f2a0c91", "the job whose id begins so");
+    command.add_example("optserve cancel 4f2a0c91 --json", "its state, for a program");
+    command.add_example("optserve cancel 4f2a0c91 --dir run2", "in the local stack of another folder");
   }
 
   int run(const Clock&) override {

@@ -4,6 +4,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/config.h"
@@ -38,6 +39,8 @@ std::unique_ptr<Command> make_status_command();
 std::unique_ptr<Command> make_jobs_command();
 std::unique_ptr<Command> make_queue_command();
 std::unique_ptr<Command> make_journal_command();
+std::unique_ptr<Command> make_top_command();
+std::unique_ptr<Command> make_doctor_command();
 std::unique_ptr<Command> make_up_command();
 std::unique_ptr<Command> make_down_command();
 std::unique_ptr<Command> make_convert_command();
@@ -49,11 +52,14 @@ std::unique_ptr<Command> make_batch_command();
 
 // Every command, in the order of the help text.
 inline constexpr std::array kMakeCommands = {
-    make_generate_command,  make_prompt_command, make_batch_command,   make_submit_command, make_result_command,
-    make_cancel_command,    make_status_command, make_jobs_command,    make_queue_command,  make_journal_command,
-    make_up_command,        make_down_command,   make_convert_command, make_export_command, make_inspect_command,
-    make_calibrate_command, make_bench_command,
+    make_generate_command,  make_prompt_command, make_batch_command,   make_submit_command,  make_result_command,
+    make_cancel_command,    make_status_command, make_jobs_command,    make_queue_command,   make_journal_command,
+    make_top_command,       make_doctor_command, make_up_command,      make_down_command,    make_convert_command,
+    make_export_command,    make_inspect_command, make_calibrate_command, make_bench_command,
 };
+
+// Every command, declared at a parser of the program `optserve`.
+std::vector<std::unique_ptr<Command>> declare_commands(ConfigParser& parser);
 
 // Runs the command line of `optserve` and returns the exit status. Never throws.
 int run_command_line(int argc, const char* const* argv, const Clock& clock);

@@ -13,14 +13,15 @@ namespace {
 
 // Words that other systems have for what a command does.
 constexpr std::pair<const char*, const char*> kHints[] = {
-    {"serve", "up"},           {"start", "up"},          {"run", "generate"},
-    {"complete", "generate"},  {"chat", "prompt"},       {"stop", "down"},
-    {"ps", "status"},          {"info", "status"},       {"list", "jobs list"},
-    {"ls", "jobs list"},       {"enqueue", "submit"},    {"wait", "result --wait"},
-    {"fetch", "result"},       {"show", "jobs show"},    {"requeue", "jobs requeue"},
-    {"purge", "jobs purge"},   {"pause", "queue pause"}, {"resume", "queue resume"},
-    {"drain", "queue drain"},  {"benchmark", "bench"},   {"watch", "status --watch"},
-    {"top", "status --watch"}, {"rm", "cancel"},         {"kill", "cancel"},
+    {"serve", "up"},          {"start", "up"},          {"run", "generate"},
+    {"complete", "generate"}, {"chat", "prompt"},       {"stop", "down"},
+    {"ps", "status"},         {"info", "status"},       {"list", "jobs list"},
+    {"ls", "jobs list"},      {"enqueue", "submit"},    {"wait", "result --wait"},
+    {"fetch", "result"},      {"show", "jobs show"},    {"requeue", "jobs requeue"},
+    {"purge", "jobs purge"},  {"pause", "queue pause"}, {"resume", "queue resume"},
+    {"drain", "queue drain"}, {"benchmark", "bench"},   {"watch", "top"},
+    {"htop", "top"},          {"rm", "cancel"},         {"kill", "cancel"},
+    {"check", "doctor"},      {"diagnose", "doctor"},   {"collect-env", "doctor"},
     {"repl", "prompt"},
 };
 
@@ -31,6 +32,18 @@ void describe(ConfigParser& parser) {
   parser.add_example("optserve generate \"The capital of France is\"", "continue a text");
   parser.add_example("optserve status", "what is connected, queued and running");
 }
+
+}  // namespace
+
+std::vector<std::unique_ptr<Command>> declare_commands(ConfigParser& parser) {
+  describe(parser);
+  std::vector<std::unique_ptr<Command>> commands;
+  for (const auto& make : kMakeCommands) commands.push_back(make());
+  for (const auto& command : commands) command->declare(parser);
+  return commands;
+}
+
+namespace {
 
 // With --json an error is a JSON object on standard output.
 class Runner {
@@ -57,10 +70,7 @@ class Runner {
                         "Serves OPT language models: local stacks, jobs, checkpoints.\n"
                         "Exit status: 0 success, 1 refused or failed, 2 wrong usage, 3 no scheduler answers, 78 wrong "
                         "configuration file, 130 interrupted.");
-    describe(parser);
-    std::vector<std::unique_ptr<Command>> commands;
-    for (const auto& make : kMakeCommands) commands.push_back(make());
-    for (const auto& command : commands) command->declare(parser);
+    const std::vector<std::unique_ptr<Command>> commands = declare_commands(parser);
     if (const int status = parser.parse(argc_, argv_); status >= 0) return status;
     for (const std::string& warning : parser.warnings()) {
       std::fprintf(stderr, "optserve: warning: %s\n", warning.c_str());

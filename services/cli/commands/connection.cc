@@ -46,6 +46,7 @@ void add_options(ConfigParser& parser, ConnectionOptions& options) {
   parser.add("dir", options.folder, "Folder of a local stack, as given to 'optserve up'");
   parser.add("timeout-ms", options.timeout_ms, "Time within which a request must be answered, retries included")
       .range(1, kTimeoutMsMax);
+  parser.mark_rare({"timeout-ms"});
   parser.begin_group("Options");
 }
 
@@ -55,6 +56,7 @@ void add_patience_option(ConfigParser& parser, ConnectionOptions& options) {
       .add("patience-seconds", options.patience_seconds,
            "How long to wait for a scheduler that has stopped answering while the job runs")
       .range(1, 30 * 24 * 3600);
+  parser.mark_rare({"patience-seconds"});
   parser.begin_group("Options");
 }
 

@@ -48,13 +48,18 @@ using Given = ConfigParser::Given;
 template <class Options>
 class ConverterCommand final : public Command {
  public:
-  explicit ConverterCommand(const char* name) : name_(name) {}
+  using Examples = std::vector<std::pair<const char*, const char*>>;  // command line, what it does
+  ConverterCommand(const char* name, Examples examples) : name_(name), examples_(std::move(examples)) {}
 
-  void declare(ConfigParser& parser) override { parser_ = &conversion::add_command(parser, options_, selected); }
+  void declare(ConfigParser& parser) override {
+    parser_ = &conversion::add_command(parser, options_, selected);
+    for (const auto& [command_line, what_it_does] : examples_) parser_->add_example(command_line, what_it_does);
+  }
   int run(const Clock&) override { become_converter(name_, parser_->given()); }
 
  private:
   const char* name_;
+  Examples examples_;
   Options options_;
   ConfigParser* parser_ = nullptr;
 };
@@ -85,6 +90,14 @@ class ConvertCommand final : public Command {
     command.add("key", key_, "Submitting again with the same key gives the same job");
     command.add("ttl-ms", ttl_ms_, "Time after which the conversion is given up");
     command.add("json", json_, "Print one JSON object for each job at the end");
+    command.mark_rare({"smooth", "smooth-alpha", "heads", "head", "vocab", "merges", "tokenizer", "prompt-tokens",
+                       "allow-nonfinite", "check-source", "restart", "pass-mib-max", "progress", "sandbox",
+                       "reader-seconds", "parts", "key", "ttl-ms"});
+    command.add_example("optserve convert checkpoints/opt-125m models/opt-125m", "a folder that can be served");
+    command.add_example("optserve convert checkpoints/opt-6.7b models/opt-6.7b-int8 --quantize int8 --verify",
+                        "weights in 8 bits, compared with the source");
+    command.add_example("optserve convert --remote /data/opt-66b /data/models/opt-66b --parts 4",
+                        "by four converters of a running system");
     parser_ = &command;
   }
 
@@ -195,13 +208,28 @@ class ConvertCommand final : public Command {
 
 std::unique_ptr<Command> make_convert_command() { return std::make_unique<ConvertCommand>(); }
 std::unique_ptr<Command> make_export_command() {
-  return std::make_unique<ConverterCommand<conversion::ExportCommand>>("export");
+  return std::make_unique<ConverterCommand<conversion::ExportCommand>>(
+      "export",
+      ConverterCommand<conversion::ExportCommand>::Examples{
+          {"optserve export models/opt-125m hf/opt-125m --format huggingface", "for transformers"},
+          {"optserve export models/opt-125m metaseq/opt-125m --format metaseq --parts 2", "for Metaseq, in two parts"},
+          {"optserve export models/opt-30b hf/opt-30b --file-mb-max 5000", "in files of at most 5 GB"}});
 }
 std::unique_ptr<Command> make_inspect_command() {
-  return std::make_unique<ConverterCommand<conversion::InspectCommand>>("inspect");
+  return std::make_unique<ConverterCommand<conversion::InspectCommand>>(
+      "inspect", ConverterCommand<conversion::InspectCommand>::Examples{
+                     {"optserve inspect checkpoints/opt-125m", "a checkpoint of any layout"},
+                     {"optserve inspect models/opt-125m --tensors", "every tensor"},
+                     {"optserve inspect models/opt-125m --json", "for a program"}});
 }
 std::unique_ptr<Command> make_calibrate_command() {
-  return std::make_unique<ConverterCommand<conversion::CalibrateCommand>>("calibrate");
+  return std::make_unique<ConverterCommand<conversion::CalibrateCommand>>(
+      "calibrate",
+      ConverterCommand<conversion::CalibrateCommand>::Examples{
+          {"optserve calibrate models/opt-1.3b --text sample.txt --output ranges.json", "the ranges of all inputs"},
+          {"optserve calibrate models/opt-1.3b --text sample.txt --output ranges.json --tokens 4096",
+           "from more of the text"},
+          {"optserve convert checkpoints/opt-1.3b models/smooth --smooth ranges.json --quantize int8", "uses them"}});
 }
 
 }  // namespace optserve::cli

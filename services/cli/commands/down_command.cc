@@ -28,6 +28,9 @@ class DownCommand final : public Command {
     ConfigParser& command = parser.add_command("down", "Stop the local stack that 'optserve up' started", selected);
     command.add("dir", folder_, "Folder of the stack, as given to 'optserve up'");
     command.add("now", now_, "Kill the stack without waiting for running jobs");
+    command.add_example("optserve down", "running jobs may end first");
+    command.add_example("optserve down --now", "they are continued at the next start");
+    command.add_example("optserve down --dir run2", "the stack of another folder");
   }
 
   int run(const Clock& clock) override {

@@ -76,6 +76,8 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add("run-limit-ms", options.run_limit_ms, "Longest time of one attempt; 0: only ttl-ms counts");
   parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when no client follows it");
   parser.add("result-ttl-ms", options.result_ttl_ms, "Time for which the result can be fetched");
+  parser.mark_rare({"prompt-ids", "prompt-logprobs", "max-attempts", "delay-ms", "queue-limit-ms", "run-limit-ms",
+                    "cancel-on-disconnect", "result-ttl-ms"});
   parser.begin_group("Options");
 }
 

@@ -65,23 +65,39 @@ class JobsCommand final : public Command {
     list.add("newest", newest_, "The jobs that were accepted last, newest first");
     list.add_example("optserve jobs list --state running", "what runs now");
     list.add_example("optserve jobs list --newest --limit 10", "the last ten jobs");
+    list.add_example("optserve jobs list --tenant web --json", "those of a tenant, for a program");
     ConfigParser& show = declare_part(command, "show", "Show everything that is known about a job", show_);
     show.add_positional("job", job_, "Id of the job, or its first digits", true);
+    show.add_example("optserve jobs show 4f2a", "the first digits are enough");
+    show.add_example("optserve jobs show 4f2a --json", "for a program");
+    show.add_example("optserve jobs show 4f2a --scheduler tcp://scheduler:5555", "at another host");
     ConfigParser& dead = declare_part(
         command, "dead", "List dead jobs, whose worker was lost in every attempt, with the reasons", dead_);
     add_owner_options(dead, dead_options_.filter);
     dead.add("limit", dead_options_.limit, "Most jobs in the list").range(1, kListedMax);
+    dead.add_example("optserve jobs dead", "with the reasons");
+    dead.add_example("optserve jobs dead --model opt-125m", "of one model");
+    dead.add_example("optserve jobs dead --json", "for a program");
     ConfigParser& requeue = declare_part(
         command, "requeue", "Queue dead jobs again, with the same ids and a full number of attempts", requeue_);
     requeue.add_positional("jobs", jobs_, "Ids of the jobs, or their first digits", true);
+    requeue.add_example("optserve jobs requeue 4f2a", "one job");
+    requeue.add_example("optserve jobs requeue 4f2a 77b0", "two of them");
+    requeue.add_example("optserve jobs requeue 4f2a --json", "its new state, for a program");
     ConfigParser& purge = declare_part(
         command, "purge", "Delete ended jobs with their results and keys; needs at least one condition", purge_);
     purge.add_positional("job", job_, "Id of one job", false);
     add_options(purge, purge_options_);
+    purge.add_example("optserve jobs purge --state succeeded", "all that succeeded");
+    purge.add_example("optserve jobs purge --group nightly", "the ended jobs of a group");
+    purge.add_example("optserve jobs purge 4f2a", "one job");
     ConfigParser& group = declare_part(command, "group", "Show or cancel a group of jobs", group_);
     group.add_positional("name", group_name_, "Name of the group", true);
     group.add("tenant", tenant_, "Tenant that the group belongs to");
     group.add("cancel", cancel_, "Cancel the jobs that have not ended");
+    group.add_example("optserve jobs group nightly", "how many are in which state");
+    group.add_example("optserve jobs group nightly --cancel", "end those that are open");
+    group.add_example("optserve jobs group nightly --tenant web --json", "of a tenant, for a program");
   }
 
   int run(const Clock&) override {

@@ -22,14 +22,23 @@ class JournalCommand final : public Command {
     add_options(backup, connection_options_);
     backup.add("wait-seconds", wait_seconds_, "Longest time to wait for the copy");
     backup.add("json", json_, "Print a JSON object");
+    backup.add_example("optserve journal backup", "into the scheduler's --backup-folder");
+    backup.add_example("optserve journal backup --json", "with its name, for a program");
+    backup.add_example("optserve journal backup --wait-seconds 600", "a large journal");
     ConfigParser& check = command.add_command("check", "Check a journal that no scheduler uses, or a backup", check_);
     check.add_positional("file", file_, "The journal or backup", true);
     check.add("json", json_, "Print a JSON object");
+    check.add_example("optserve journal check backups/journal-1.db", "a backup");
+    check.add_example("optserve journal check optserve-run/journal.db", "the journal of a stack that is down");
+    check.add_example("optserve journal check backups/journal-1.db --json", "for a program");
     ConfigParser& restore =
         command.add_command("restore", "Replace a journal by a backup while no scheduler runs", restore_);
     restore.add_positional("backup", backup_file_, "The backup, or a folder whose newest backup is used", true);
     restore.add_positional("file", file_, "The journal", true);
     restore.add("replace", replace_, "Replace a journal that holds jobs; it is kept as <file>.replaced");
+    restore.add_example("optserve journal restore backups journal.db", "the newest backup of a folder");
+    restore.add_example("optserve journal restore backups/journal-1.db journal.db", "a certain one");
+    restore.add_example("optserve journal restore backups journal.db --replace", "where there is a journal with jobs");
   }
 
   int run(const Clock&) override {

@@ -51,6 +51,10 @@ class QueueCommand final : public Command {
     parser.add("model", model_, "Only this model's queue");
     parser.add("service", service_, "Only this tokenizer, worker or converter, by its name or instance");
     parser.add("json", json_, "Print the state afterwards as a JSON object");
+    const std::string line = "optserve queue " + std::string(name);
+    parser.add_example(line, "the whole queue");
+    parser.add_example(line + " --model opt-125m", "one model");
+    parser.add_example(line + " --service worker-0", "one worker, tokenizer or converter");
   }
 
   ConnectionOptions connection_options_;

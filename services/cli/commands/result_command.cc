@@ -26,6 +26,7 @@ class ResultCommand final : public Command {
     add_patience_option(command, connection_options_);
     command.add_example("optserve result 4f2a --follow", "the output of a job as it comes");
     command.add_example("optserve result --key story-1 --wait", "the output of the job with this key, at its end");
+    command.add_example("optserve result 4f2a --json", "everything that is known of its output");
   }
 
   int run(const Clock&) override {

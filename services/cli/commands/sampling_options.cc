@@ -49,6 +49,10 @@ constexpr OtherName kOtherNames[] = {
     {"beam-diversity", "diversity-rate"},
 };
 
+// What most people set; the others are rare.
+constexpr std::string_view kUsualParameters[] = {"temperature", "top_k",    "top_p",     "repetition_penalty",
+                                                 "seed",        "logprobs", "beam_width"};
+
 template <class Wanted>
 void add_parameters(ConfigParser& parser, sampling::SamplingParams& params, Wanted&& is_wanted) {
   sampling::for_each_parameter(params, [&](const sampling::ParameterInfo& info, auto& field) {
@@ -60,6 +64,7 @@ void add_parameters(ConfigParser& parser, sampling::SamplingParams& params, Want
       for (const OtherName& other : kOtherNames) {
         if (other.option == name) option.also({other.name});
       }
+      if (std::ranges::find(kUsualParameters, info.name) == std::end(kUsualParameters)) parser.mark_rare({name});
     }
   });
 }
@@ -90,6 +95,7 @@ void add_options(ConfigParser& parser, SamplingOptions& options) {
              "Ids, separated by commas, after which top-p starts again at its first value");
   parser.add("bad-word", options.bad_words, "Text that the output must not contain; repeatable");
   parser.add("bad-word-ids", options.bad_word_ids, "The same, as ids separated by commas; repeatable");
+  parser.mark_rare({"profile", "logit-bias", "allowed-ids", "stop-ids", "top-p-reset-ids", "bad-word", "bad-word-ids"});
   parser.begin_group("Options");
 }
 

@@ -20,7 +20,10 @@ class StatusCommand final : public Command {
     command.add("json", json_, "Print a JSON object instead of a table");
     command.add("watch", watch_, "Print again and again, until Ctrl-C");
     command.add("interval", interval_, "With --watch: seconds between two looks").range(0.1, 3600);
-    command.add_example("optserve status --watch", "a view that stays current");
+    command.add_example("optserve status", "what is connected, queued and running");
+    command.add_example("optserve status --watch", "a view that stays current; see also optserve top");
+    command.add_example("optserve status --json --scheduler tcp://a:5555,tcp://b:5555",
+                        "of two schedulers, for a program");
   }
 
   int run(const Clock&) override {

@@ -17,7 +17,9 @@ class SubmitCommand final : public Command {
     add_options(command, connection_options_);
     command.add("json", json_, "Print a JSON object instead of the id");
     command.add_example("optserve submit \"Once upon a time\" --key story-1", "queue a job; repeating it is safe");
-    command.add_example("optserve result --wait JOB", "wait for its output");
+    command.add_example("optserve submit --prompt-file story.txt --max-new-tokens 200 --priority 9",
+                        "ahead of the others");
+    command.add_example("optserve submit \"Tonight\" --delay-ms 3600000 --group nightly", "an hour later, in a group");
   }
 
   int run(const Clock&) override {

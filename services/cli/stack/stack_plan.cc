@@ -86,6 +86,7 @@ void add_options(ConfigParser& parser, StackOptions& options) {
       .range(0, 3600);
   parser.add("worker-option", options.worker_options,
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
+  parser.mark_rare({"tokenizers", "no-gateway", "volatile", "log-level", "ready-seconds", "drain-seconds"});
 }
 
 Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world) {
