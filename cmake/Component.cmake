@@ -13,7 +13,9 @@ set(CMAKE_UNITY_BUILD ON CACHE BOOL "Compile several files of a component as one
 set(CMAKE_UNITY_BUILD_BATCH_SIZE 12)
 # Installed programs find the libraries that deploy/bundle puts beside them, and what those load in turn (hence no
 # RUNPATH, which is not inherited).
-set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
+if(NOT OPTSERVE_PACKAGE)
+  set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
+endif()
 add_link_options(-Wl,--disable-new-dtags)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 option(OPTSERVE_WERROR "Treat warnings as errors (set by the presets)" OFF)

@@ -59,7 +59,7 @@ class Top:
         """Lines of the last whole drawing."""
         drawings = self.seen.split("\x1b[H")
         whole = [drawing for drawing in drawings if "\x1b[J" in drawing]
-        return [re.sub(r"\x1b\[K", "", line) for line in whole[-1].split("\x1b[J")[0].split("\r\n")] if whole else []
+        return re.sub(r"\x1b\[K", "", whole[-1].split("\x1b[J")[0]).split("\r\n") if whole else []
 
     def wait_for(self, what, condition):
         end = time.monotonic() + LIMIT_SECONDS

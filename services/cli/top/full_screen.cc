@@ -50,8 +50,8 @@ ScreenSize FullScreen::size() const {
 void FullScreen::draw(const std::vector<std::string>& lines) {
   drawn_ = size();
   std::string text = "\x1b[H";
-  for (size_t i = 0; i < lines.size(); ++i) text += (i > 0 ? "\r\n" : "") + lines[i] + "\x1b[K";  // the line's old rest
-  put((text + "\x1b[J").c_str());                                                                 // and lines below
+  for (size_t i = 0; i < lines.size(); ++i) text += (i > 0 ? "\n" : "") + lines[i] + "\x1b[K";  // the line's old rest
+  put((text + "\x1b[J").c_str());                                                               // and lines below
 }
 
 FullScreen::Event FullScreen::wait(milliseconds limit) {
