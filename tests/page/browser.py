@@ -17,13 +17,17 @@ ARGUMENTS = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-s
 
 # Runs before the page's own code.
 NOTICE = """
-window.noticed = {violations: [], errors: [], shift: 0};
+window.noticed = {violations: [], errors: [], shift: 0, moved: []};
 document.addEventListener('securitypolicyviolation', (event) => noticed.violations.push(
   `${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
 addEventListener('error', (event) => noticed.errors.push(event.message));
 addEventListener('unhandledrejection', (event) => noticed.errors.push(String(event.reason)));
 new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) noticed.shift += entry.value;
+  for (const entry of list.getEntries().filter(({hadRecentInput}) => !hadRecentInput)) {
+    noticed.shift += entry.value;
+    const names = entry.sources.map(({node}) => node?.className || node?.tagName || node?.textContent);
+    noticed.moved.push(`${entry.value.toFixed(3)} in ${location.hash.slice(0, 8)}: ${names}`);
+  }
 }).observe({type: 'layout-shift', buffered: true});
 """
 
@@ -87,6 +91,7 @@ class Browser:
         """The enabled, visible button whose accessible name begins so."""
         def found():
             buttons = self.run('return [...document.querySelectorAll(arguments[0])].filter((button) => !button.disabled '
+                               '&& button.ariaDisabled !== "true" '
                                '&& button.checkVisibility() && button.textContent.startsWith(arguments[1]))',
                                f'{within} button', text)
             return buttons[0] if buttons else None
@@ -138,4 +143,4 @@ class Browser:
                   if not (may_fail_to_load and entry['source'] == 'network')]
         return ([f'policy: {one}' for one in noticed['violations']] + [f'error: {one}' for one in noticed['errors']] +
                 [f'console: {entry["message"]}' for entry in logged] +
-                ([f'layout shift of {noticed["shift"]:.3f}'] if noticed['shift'] > 0.05 else []))
+                ([f'layout shift of {noticed["shift"]:.3f}: {noticed["moved"]}'] if noticed['shift'] > 0.1 else []))

@@ -236,6 +236,38 @@ TEST_F(GatewayTest, ModelsAreThoseOfTheWorkers) {
   EXPECT_THAT(ask("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"), StartsWith("HTTP/1.1 200"));
 }
 
+TEST_F(GatewayTest, ARecordOfAJobSaysOfWhichModelItIs) {
+  const std::string job = body_of(ask(post("/v1/jobs", R"({"model":"m","prompt":"Once","key":"k"})")))["job"];
+  const std::string path = "GET /v1/jobs/" + job + "/record HTTP/1.1\r\nHost: x\r\n\r\n";
+  ASSERT_TRUE(wait_for([&] { return body_of(ask(path))["state"] == "succeeded"; }));
+  const nlohmann::json record = body_of(ask(path));
+  EXPECT_EQ(record["model"], "m");
+  EXPECT_EQ(record["text"], FakeScheduler::text_of("Once"));
+  EXPECT_TRUE(record["accepted_ms"].is_number());
+  EXPECT_FALSE(record.contains("token_texts"));  // this gateway has no folder of the model
+  for (const std::string& unknown : {std::string(32, '0'), std::string("xyz")}) {
+    EXPECT_THAT(ask("GET /v1/jobs/" + unknown + "/record HTTP/1.1\r\nHost: x\r\n\r\n"), StartsWith("HTTP/1.1 404"));
+  }
+}
+
+TEST_F(GatewayTest, ServesThePage) {
+  const auto get = [&](const std::string& path, const std::string& fields = "") {
+    return ask("GET " + path + " HTTP/1.1\r\nHost: x\r\n" + fields + "\r\n");
+  };
+  EXPECT_THAT(get("/ui"), AllOf(StartsWith("HTTP/1.1 308"), HasSubstr("\r\nLocation: ui/\r\n")));
+  const std::string page = get("/ui/");
+  EXPECT_THAT(page, AllOf(StartsWith("HTTP/1.1 200"), HasSubstr("\r\nContent-Type: text/html; charset=utf-8\r\n"),
+                          HasSubstr("\r\nContent-Security-Policy: default-src 'none'; script-src 'self';"),
+                          HasSubstr("<!doctype html>")));
+  EXPECT_THAT(get("/ui/main.js"), HasSubstr("\r\nContent-Type: text/javascript; charset=utf-8\r\n"));
+  const size_t begin = page.find("ETag: ") + 6;
+  const std::string etag = page.substr(begin, page.find("\r\n", begin) - begin);
+  EXPECT_THAT(get("/ui/", "If-None-Match: W/" + etag + "\r\n"), AllOf(StartsWith("HTTP/1.1 304"), EndsWith("\r\n\r\n")));
+  EXPECT_THAT(get("/ui/main.js", "If-None-Match: " + etag + "\r\n"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(get("/ui/nothing.js"), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(get("/ui/..%2fmain.cc"), StartsWith("HTTP/1.1 404"));
+}
+
 TEST_F(GatewayTest, BrowsersOfOneOriginMayUseIt) {
   const std::string preflight =
       "OPTIONS /v1/completions HTTP/1.1\r\nHost: x\r\nAccess-Control-Request-Method: POST\r\n"

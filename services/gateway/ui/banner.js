@@ -6,6 +6,11 @@ import {clock, duration} from './format.js';
 
 const WORDS = {ok: 'Live', late: 'Waiting', down: 'No answer', partial: 'Partly down', key: 'Needs a key'};
 
+function problemText({endpoint, message}) {
+  const where = message.includes(endpoint) ? '' : `The scheduler at ${endpoint} does not answer: `;
+  return `${where}${where ? message : message[0].toUpperCase() + message.slice(1)}.`;
+}
+
 export class Banner {
   #state = {kind: 'ok', since: 0};
   #problems = [];
@@ -59,13 +64,12 @@ export class Banner {
     if (kind === 'key') return 'The gateway asks for an API key.';
     if (kind === 'late') return `The answer is overdue.${stale}`;
     if (this.#state.kind === 'down') return `${this.#state.message}${stale}`;
-    const problems = this.#problems.map(({endpoint, message}) => `The scheduler at ${endpoint} does not answer: ${message}.`);
-    return `${problems.join(' ').replaceAll('..', '.')}${kind === 'down' ? stale : ''}`;
+    return `${this.#problems.map(problemText).join(' ')}${kind === 'down' ? stale : ''}`;
   }
 
   #countdownText(kind) {
     if (kind === 'late') return `No answer for ${duration(Date.now() - this.#state.since)}.`;
-    if (this.#state.kind !== 'down') return '';
+    if (kind !== 'down' || this.#state.kind !== 'down') return '';
     const rest = Math.max(0, Math.ceil((this.#state.nextAt - Date.now()) / 1000));
     return `Down for ${duration(Date.now() - this.#state.since)}. ${rest > 0 ? `The page asks again in ${rest} s.` : 'Asking again.'}`;
   }

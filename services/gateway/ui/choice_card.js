@@ -4,7 +4,7 @@ import {ask} from './api.js';
 import {copyButton} from './copy.js';
 import {make, replaceChildren, setText} from './dom.js';
 import {decimal, duration, plural} from './format.js';
-import {tokenText} from './token_text.js';
+import {tokenPlace, tokenText} from './token_text.js';
 import {tokensOf} from './tokens.js';
 
 // Of the time in which it was computed; nothing for a job that never ran.
@@ -26,8 +26,8 @@ export function endText(result) {
 
 export function waitText({state, position, eta_ms: eta, tokens}) {
   if (state === 'queued') {
-    const wait = eta >= 0 ? `, about ${duration(eta)}` : '';
-    return position > 0 ? `Waiting: ${plural(position, 'job')} before it${wait}.` : `Waiting for a worker${wait}.`;
+    const wait = eta > 0 ? `, about ${duration(eta)}` : '';
+    return position > 0 ? `Waiting: ${plural(position, 'job')} before it${wait}.` : `Waiting to start${wait}.`;
   }
   return tokens > 0 ? `Writing: ${plural(tokens, 'token')} so far.` : 'With a worker: the first token is to come.';
 }
@@ -39,15 +39,17 @@ export class ChoiceCard {
   #text = '';
 
   // `accepted`: {job, position, eta_ms}, what the gateway answered to its submit.
-  constructor({title, prompt, accepted, showsTokens, count}) {
+  // logprobs: how many alternatives the request asks for; undefined: none, and no probabilities.
+  constructor({title, prompt, accepted, logprobs, count}) {
     const {job} = accepted;
-    Object.assign(this, {prompt, job, showsTokens, count, isOver: false});
+    Object.assign(this, {prompt, job, logprobs, count, isOver: false});
     setText(this.#state, waitText({state: 'queued', ...accepted}));
-    replaceChildren(this.#body, make('div', {class: 'text'}, make('span', {class: 'prompt'}, prompt), this.#output));
+    replaceChildren(this.#body, make('div', {class: 'text'}, make('span', {class: 'prompt'}, prompt), this.#output),
+      logprobs !== undefined && tokenPlace(logprobs));
     this.element = make('article', {class: 'choice', 'aria-label': title || 'Output'},
-      make('div', {class: 'choice-head'}, title && make('h3', {}, title), this.#state,
+      make('div', {class: 'choice-head'}, title && make('h3', {}, title),
         make('a', {href: `#/jobs/${job}`}, `Job ${job.slice(0, 8)}`), copyButton(() => this.#text, 'the output')),
-      this.#body);
+      this.#state, this.#body);
   }
 
   // For followJob().
@@ -73,7 +75,7 @@ export class ChoiceCard {
     setText(this.#state, endText(result));
     this.element.classList.toggle('failed', !['succeeded', 'cancelled'].includes(result.state));
     if (result.hypotheses?.length > 0) this.#showHypotheses(result.hypotheses.slice(0, this.count));
-    else if (this.showsTokens && result.logprobs?.length > 0) await this.#showTokens();
+    else if (this.logprobs !== undefined && result.logprobs?.length > 0) await this.#showTokens();
   }
 
   fail(message) {

@@ -35,6 +35,7 @@ export const ALL_FIELDS = [...FIELDS, ...MORE_FIELDS];
 
 // What a field of the form means, from its text (or, of a flag, whether it is set). null: as the API has it anyway.
 export function valueOf(field, text) {
+  if (text === undefined) return null;
   if (field.kind === 'flag') return text === field.standard ? null : text;
   if (field.kind === 'lines') {
     const lines = text.split('\n').filter((line) => line !== '').map(unescaped);

@@ -75,6 +75,7 @@ export class JobView {
     this.#record = undefined;
     setText(this.element.querySelector('.job-id'), job);
     setBadge(this.#state, '–');
+    this.element.classList.add('loading');
     for (const part of [this.#bar, this.#steps, this.#facts, this.#text]) replaceChildren(part);
     replaceChildren(this.#actions, actionButtons(job, {
       onDone: () => this.#poller.start(),
@@ -95,6 +96,7 @@ export class JobView {
     if (isOpen(record)) this.#bar.classList.add('open');
     else this.#poller.stop();
     this.#record = record;
+    this.element.classList.remove('loading');
     const spans = spansOf(record, Date.now());
     replaceChildren(this.#bar, spanBar(spans));
     const signature = JSON.stringify(record);

@@ -28,19 +28,24 @@ export function stepsOf(record) {
   if (isText && record.prompt_tokens > 0) {
     steps.push({what: 'Encoded', afterMs: encode, note: plural(record.prompt_tokens, 'token')});
   }
+  if (record.attempts > 0) {
+    steps.push({what: isText ? 'Leased to a worker' : 'Leased to a converter', afterMs: encode + queue,
+      note: `after ${duration(queue)} in the queue`});
+  }
+  if (isText && first > 0) {
+    steps.push({what: 'First token', afterMs: first, note: `${duration(first - encode - queue)} after the lease`});
+  }
+  // The first lease and the first token have times, and later attempts have none.
   record.losses.forEach((why, index) => {
     steps.push({what: `Attempt ${index + 1} lost`, afterMs: null, note: why, isBad: true});
+    if (index + 2 <= record.attempts) steps.push({what: `Attempt ${index + 2}`, afterMs: null, note: ''});
   });
-  if (record.attempts > 0) {
-    const number = record.attempts > 1 ? `attempt ${record.attempts}, ` : '';
-    steps.push({what: isText ? 'Leased to a worker' : 'Leased to a converter', afterMs: encode + queue, note: `${number}after ${duration(queue)} in the queue`});
-  }
-  if (isText && first > 0) steps.push({what: 'First token', afterMs: first, note: `${duration(first - encode - queue)} after the lease`});
   if (!isEnded) {
     steps.push(openStep(record));
   } else {
     const isGood = record.state === 'succeeded';
-    const how = isGood && isText ? `${plural(record.output_tokens, 'token')}, ${record.finish_reason.replaceAll('_', ' ')}` : record.message;
+    const how = isGood && isText
+      ? `${plural(record.output_tokens, 'token')}, ${record.finish_reason.replaceAll('_', ' ')}` : record.message;
     steps.push({what: `Ended: ${record.state}`, afterMs: total > 0 ? total : null, note: how,
       isBad: ['failed', 'dead', 'expired'].includes(record.state)});
   }

@@ -47,21 +47,20 @@ function onStatus(queue) {
   for (const view of Object.values(views)) view.onStatus?.(summary, history);
 }
 
+// Without a key there is nothing to ask for again.
 function onHealth(state) {
   banner.setState(state);
-  if (state.failure?.needsKey && !hasAskedForKey) {
-    hasAskedForKey = true;
-    login();
-  }
+  if (!state.failure?.needsKey) return;
+  status.stop();
+  login();
 }
-
-let hasAskedForKey = false;
 
 async function login() {
   if (document.querySelector('dialog')) return;
-  const reason = apiKey() ? 'The gateway does not know this key, or it has expired.' : '';
-  if (!await askForKey(document.body.dataset.health === 'key' ? reason : '')) return;
-  status.now();
+  const isRefused = document.body.dataset.health === 'key' && apiKey() !== '';
+  if (!await askForKey(isRefused ? 'The gateway does not know this key, or it has expired.' : '')) return;
+  status.stop();
+  status.start();
   show(false);
 }
 

@@ -22,7 +22,7 @@ export class PromptRun {
       title: jobs.length > 1 ? `Choice ${index + 1}` : '',
       prompt: this.body.prompt,
       accepted,
-      showsTokens: this.body.logprobs !== undefined,
+      logprobs: this.body.logprobs,
       count: this.body.n ?? 1,
     }));
     addEventListener('pagehide', this.#leave);

@@ -47,11 +47,13 @@ export class QueueView {
   #schedulers = table('Schedulers', ['Address', 'State', 'Waiting', 'Running', 'Term', 'Journal']);
   #problem = make('p', {class: 'problem', role: 'alert'});
 
+  #loading = make('p', {class: 'placeholder'}, 'Loading.');
+
   // `refresh` asks for the status at once.
   constructor({refresh}) {
     this.refresh = refresh;
-    this.element = make('div', {class: 'queue'},
-      make('div', {class: 'section-head'}, make('p', {}, 'The whole queue is ', this.#mode, '.'), this.#queueActions),
+    this.element = make('div', {class: 'queue loading'},
+      this.#loading, make('div', {class: 'section-head'}, make('p', {}, 'The whole queue is ', this.#mode, '.'), this.#queueActions),
       this.#problem, this.#notices,
       make('dl', {class: 'totals'}, TOTALS.map(([name, label]) => make('div', {}, make('dt', {}, label), this.#totals[name]))),
       make('div', {class: 'plots'}, this.#plots.map(({element}) => element)),
@@ -68,6 +70,8 @@ export class QueueView {
     };
     for (const [name, element] of Object.entries(this.#totals)) setText(element, values[name]);
     for (const plot of this.#plots) plot.draw(history, Date.now());
+    this.element.classList.remove('loading');
+    this.#loading.hidden = true;
     setBadge(this.#mode, summary.mode);
     setPossible(this.#queueActions, summary.mode);
     this.#notices.hidden = summary.notices.length === 0;

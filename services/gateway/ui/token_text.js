@@ -24,11 +24,21 @@ function legend() {
     SURPRISE_WORDS.map((words, step) => [make('span', {class: `token p${step}`}, words), ' ']));
 }
 
+// The place of a token's facts, as high as the longest list that can stand there, so that nothing moves below it.
+function factsPlace(alternativesMax) {
+  const facts = make('div', {class: 'token-facts', 'aria-live': 'polite'});
+  facts.style.minHeight = `${2.5 + 1.65 * (1 + alternativesMax)}rem`;
+  return facts;
+}
+
+// What stands under a text until its tokens are known.
+export function tokenPlace(alternativesMax) {
+  return make('div', {class: 'token-details'}, legend(), factsPlace(alternativesMax));
+}
+
 // {text, details}: elements. `text` is one stop of the Tab key; the arrow keys move between its tokens.
 export function tokenText(tokens, prompt = '') {
-  const facts = make('div', {class: 'token-facts', 'aria-live': 'polite'});
-  // As high as the longest list that can stand there, so that nothing moves below it.
-  facts.style.minHeight = `${2 + 1.6 * (1 + Math.max(...tokens.map(({best}) => best.length)))}rem`;
+  const facts = factsPlace(Math.max(...tokens.map(({best}) => best.length)));
   const spans = tokens.map((token, index) =>
     make('span', {class: `token p${surprise(token.logprob)}`, 'data-token': String(index)}, token.text));
   let current = -1;

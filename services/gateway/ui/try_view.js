@@ -30,7 +30,7 @@ export class TryView {
   #models = make('select', {id: 'field-model'});
   #prompt = make('textarea', {id: 'field-prompt', rows: '5', spellcheck: 'false', value: 'Once upon a time'});
   #start = make('button', {type: 'submit', class: 'primary'}, 'Run');
-  #stop = make('button', {type: 'button', disabled: true, onclick: () => this.#stopRun()}, 'Stop');
+  #stop = make('button', {type: 'button', 'aria-disabled': 'true', onclick: () => this.#stopRun()}, 'Stop');
   #problem = make('p', {class: 'problem', role: 'alert'});
   #outputs = make('div', {class: 'choices', 'aria-live': 'off'},
     make('p', {class: 'placeholder'}, 'What the model writes appears here.'));
@@ -130,18 +130,20 @@ export class TryView {
       const isBelow = this.#outputs.getBoundingClientRect().top > innerHeight * 0.8;
       if (isBelow) this.#outputs.parentElement.scrollIntoView({block: 'start'});  // on a phone
     });
-    this.#start.disabled = true;
-    this.#stop.disabled = false;
+    this.#setRunning(true);
     try {
       await this.#run.run();
     } catch (failure) {
       this.#showFailure(failure);
     }
     this.#run = undefined;
-    const hadFocus = document.activeElement === this.#stop;
-    this.#start.disabled = false;
-    this.#stop.disabled = true;
-    if (hadFocus) this.#start.focus();
+    this.#setRunning(false);
+  }
+
+  // Not `disabled`: that would take the focus away from the button that was pressed.
+  #setRunning(isRunning) {
+    this.#start.setAttribute('aria-disabled', String(isRunning));
+    this.#stop.setAttribute('aria-disabled', String(!isRunning));
   }
 
   async #stopRun() {
