@@ -48,6 +48,7 @@ TEST_F(AccessTest, EachRouteHasItsRight) {
   };
   for (const Case& one :
        {Case{"GET", "/health", 200, 200, 200}, Case{"GET", "/version", 200, 200, 200},
+        Case{"GET", "/ui/{file...}", 200, 200, 200}, Case{"GET", "/v1/jobs/{id}/record", 401, 200, 200},
         Case{"GET", "/metrics", 200, 200, 200}, Case{"GET", "/readyz", 200, 200, 200},
         Case{"GET", "/v1/models", 401, 200, 200}, Case{"HEAD", "/v1/jobs", 401, 200, 200},
         Case{"GET", "/v1/queue", 401, 200, 200}, Case{"POST", "/tokenize", 401, 200, 200},

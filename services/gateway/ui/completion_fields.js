@@ -13,7 +13,7 @@ export const FIELDS = [
   {name: 'n', label: 'Choices (n)', kind: 'integer', min: 1, max: 10, standard: 1},
   {name: 'logprobs', label: 'Probabilities', kind: 'integer', min: 0, max: 20, standard: null, start: 5,
     help: 'Alternatives for each token; empty: none'},
-  {name: 'stop', label: 'Stop texts', kind: 'lines', standard: null, help: 'One a line, at most 4'},
+  {name: 'stop', label: 'Stop texts', kind: 'lines', standard: null, help: 'One a line; \\n is a line feed'},
 ];
 
 export const MORE_FIELDS = [
