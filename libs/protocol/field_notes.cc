@@ -105,7 +105,7 @@ std::vector<FieldNote> notes_of_client_messages() {
       {".request", "chosen by the asker, never 0 in a question, and returned in the answer"},
       {".term", "grows with each start of the scheduler; random with `--volatile`"},
       {".message", "for people"},
-      {".retry_after_ms", "of `busy` and `storage_full`, and of `deadline_exceeded` where a shorter queue would do: when to ask again; 0: not known"},
+      {".retry_after_ms", "of `busy`, `storage_full` and `deadline_exceeded`: when to ask again; 0: not known"},
       {"Submit.stream", "send the jobs' events and results to this connection"},
       {"Submit.jobs", "1 to 256"},
       {"SubmitReply.outcomes", "one for each job, in the order of the jobs"},

@@ -146,9 +146,9 @@ void mark(Arrivals& arrivals, size_t end) {
 // 64 jobs whose tokens come every 5 ms, each followed by the C++ client and over HTTP at the same time.
 void measure_tokens(const Options& options, std::vector<Figure>& figures) {
   constexpr size_t kJobs = 64, kTokens = 400;
-  System system(options, kSlots, kSlots);
+  System parts(options, kSlots, kSlots);
   std::vector<Arrivals> by_client(kJobs, Arrivals(kTokens)), by_http(kJobs, Arrivals(kTokens));
-  HttpLoad load(system.gateway->port());
+  HttpLoad load(parts.gateway->port());
   std::vector<std::string> buffers(kJobs);
   std::atomic<size_t> ended{0};
   for (size_t i = 0; i < kJobs; ++i) {
@@ -158,7 +158,7 @@ void measure_tokens(const Options& options, std::vector<Figure>& figures) {
     };
     stream.on_finished = [&ended](const auto&) { ++ended; };
     std::promise<std::string> id;
-    system.client->submit({job(kTokens)}, stream, [&id](const client::Submission& submission) {
+    parts.client->submit({job(kTokens)}, stream, [&id](const client::Submission& submission) {
       id.set_value(submission.outcomes.value().front().job->hex());
     });
     load.connect().stream("/v1/jobs/" + id.get_future().get() + "/events",
@@ -184,11 +184,11 @@ void measure_tokens(const Options& options, std::vector<Figure>& figures) {
 
 // Jobs of one token one after the other, by the client and over HTTP by turns.
 void measure_requests(const Options& options, std::vector<Figure>& figures) {
-  System system(options, kSlots, kSlots);
+  System parts(options, kSlots, kSlots);
   client::ClientOptions settings;
-  settings.endpoints = system.scheduler.endpoint(0);
+  settings.endpoints = parts.scheduler.endpoint(0);
   client::Client client(settings);
-  HttpLoad load(system.gateway->port());
+  HttpLoad load(parts.gateway->port());
   HttpConnection& connection = load.connect();
   std::vector<int64_t> by_client, by_http;
   const int64_t until = now_ns() + options.seconds * 1'000'000'000LL;
@@ -211,8 +211,8 @@ void measure_requests(const Options& options, std::vector<Figure>& figures) {
 
 // Completions of one token from 64 connections, each with the next one when its answer has come.
 void measure_rate(const Options& options, std::vector<Figure>& figures) {
-  System system(options, 100'000, 1'000);
-  HttpLoad load(system.gateway->port());
+  System parts(options, 100'000, 1'000);
+  HttpLoad load(parts.gateway->port());
   uint64_t answered = 0;
   std::function<void(HttpConnection&)> ask = [&](HttpConnection& connection) {
     connection.post("/v1/completions", completion(1), [&](const HttpConnection::Answer& answer) {
@@ -230,12 +230,12 @@ void measure_rate(const Options& options, std::vector<Figure>& figures) {
 
 // Idle connections, and streams of 200 tokens beside them.
 void measure_memory(const Options& options, std::vector<Figure>& figures) {
-  System system(options, 100'000, options.streams);
-  const double at_start = system.gateway->resident_kib();
-  HttpLoad load(system.gateway->port());
+  System parts(options, 100'000, options.streams);
+  const double at_start = parts.gateway->resident_kib();
+  HttpLoad load(parts.gateway->port());
   for (int i = 0; i < options.idle; ++i) load.connect();
   std::this_thread::sleep_for(seconds(1));
-  const double with_idle = system.gateway->resident_kib();
+  const double with_idle = parts.gateway->resident_kib();
   figures.push_back({"memory of an idle connection, of " + std::to_string(options.idle), "KiB",
                      (with_idle - at_start) / options.idle});
   int done = 0;
@@ -256,7 +256,7 @@ void measure_memory(const Options& options, std::vector<Figure>& figures) {
   const int64_t begin = now_ns();
   while (done < options.streams) {
     load.step(20);
-    most = std::max(most, system.gateway->resident_kib());
+    most = std::max(most, parts.gateway->resident_kib());
     if (now_ns() - begin > 120'000'000'000LL) throw Error("streams do not end");
   }
   const double elapsed = static_cast<double>(now_ns() - begin) * 1e-9;
@@ -268,8 +268,8 @@ void measure_memory(const Options& options, std::vector<Figure>& figures) {
 
 // Requests that arrive at random moments, whatever is answered, at `times` what the worker can do.
 void measure_overload(const Options& options, double times, std::vector<Figure>& figures) {
-  System system(options, kSlots, kSlots + 16);
-  HttpLoad load(system.gateway->port());
+  System parts(options, kSlots, kSlots + 16);
+  HttpLoad load(parts.gateway->port());
   std::deque<HttpConnection*> idle;
   std::mt19937_64 random(1);
   std::exponential_distribution<double> gap(times * kPeak);

@@ -47,7 +47,8 @@ class Nginx:
     def __init__(self, folder, api, block):
         self.folder, self.ports = folder, (free_port(), free_port())
         folder.mkdir()
-        text = CONFIGURATION.format(folder=folder, default_port=self.ports[0], own_port=self.ports[1], api=api, block=block)
+        text = CONFIGURATION.format(folder=folder, default_port=self.ports[0], own_port=self.ports[1], api=api,
+                                    block=block)
         (folder / "nginx.conf").write_text(text)
 
     def __enter__(self):
@@ -109,10 +110,12 @@ def check_errors(client, what):
 
 
 def check_uploads(client, folder):
-    line = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "x" * 3_000_000}})
+    line = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions",
+                       "body": {"prompt": "x" * 3_000_000}})
     (folder / "large.jsonl").write_text(line)
     with (folder / "large.jsonl").open("rb") as file:
-        expect(client.files.create(file=file, purpose="batch").bytes == len(line), "a large upload passes the own block")
+        stored = client.files.create(file=file, purpose="batch")
+    expect(stored.bytes == len(line), "a large upload passes the own block")
 
 
 def main():

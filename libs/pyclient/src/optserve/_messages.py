@@ -375,7 +375,7 @@ class SubmitOutcome:
     duplicate: bool = False
     # eta_ms: expected wait until a queued job starts; -1: not known
     eta_ms: int = -1
-    # retry_after_ms: of `busy` and `storage_full`, and of `deadline_exceeded` where a shorter queue would do: when to ask again; 0: not known
+    # retry_after_ms: of `busy`, `storage_full` and `deadline_exceeded`: when to ask again; 0: not known
     retry_after_ms: int = 0
     # unfollowed: `stream` was asked for, and the job has its maximum of followers
     unfollowed: bool = False
@@ -804,7 +804,7 @@ class Refused:
     code: ErrorCode = ErrorCode.BAD_REQUEST
     # message: for people
     message: str = ""
-    # retry_after_ms: of `busy` and `storage_full`, and of `deadline_exceeded` where a shorter queue would do: when to ask again; 0: not known
+    # retry_after_ms: of `busy`, `storage_full` and `deadline_exceeded`: when to ask again; 0: not known
     retry_after_ms: int = 0
 
     KIND: ClassVar[int] = 11
