@@ -39,6 +39,7 @@ bool Connection::open(evutil_socket_t fd) {
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // tokens leave one by one
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);  // a peer that lost its power is noticed
+  if (server_.tls) server_.tls->refresh(server_.clock.now());
   buffer_.reset(server_.tls ? server_.tls->accept(server_.base.get(), fd)
                             : bufferevent_socket_new(server_.base.get(), fd, BEV_OPT_CLOSE_ON_FREE));
   if (!buffer_) {

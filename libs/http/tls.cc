@@ -7,9 +7,12 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace optserve::http {
 namespace {
+
+constexpr seconds kLookInterval{1};
 
 // What OpenSSL noted last, in its words.
 Error tls_error(const std::string& what) {
@@ -23,22 +26,45 @@ Error tls_error(const std::string& what) {
 
 void Tls::Deleter::operator()(ssl_ctx_st* context) const { SSL_CTX_free(context); }
 
-Tls::Tls(const std::string& certificate_file, const std::string& key_file)
-    : context_(SSL_CTX_new(TLS_server_method())) {
-  if (!context_) throw tls_error("TLS");
-  SSL_CTX* context = context_.get();
-  SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
-  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);  // idle connections hold little
-  if (SSL_CTX_use_certificate_chain_file(context, certificate_file.c_str()) != 1) {
-    throw tls_error("certificate " + certificate_file);
-  }
-  if (SSL_CTX_use_PrivateKey_file(context, key_file.c_str(), SSL_FILETYPE_PEM) != 1) throw tls_error("key " + key_file);
-  if (SSL_CTX_check_private_key(context) != 1) {
-    throw tls_error("key " + key_file + " is not that of certificate " + certificate_file);
-  }
-}
+Tls::Tls(std::string certificate_file, std::string key_file)
+    : certificate_file_(std::move(certificate_file)),
+      key_file_(std::move(key_file)),
+      seen_(stamps()),
+      context_(read()) {}
 
 Tls::~Tls() = default;
+
+Tls::Context Tls::read() const {
+  Context result(SSL_CTX_new(TLS_server_method()));
+  if (!result) throw tls_error("TLS");
+  SSL_CTX* context = result.get();
+  SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
+  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);  // idle connections hold little
+  if (SSL_CTX_use_certificate_chain_file(context, certificate_file_.c_str()) != 1) {
+    throw tls_error("certificate " + certificate_file_);
+  }
+  if (SSL_CTX_use_PrivateKey_file(context, key_file_.c_str(), SSL_FILETYPE_PEM) != 1) {
+    throw tls_error("key " + key_file_);
+  }
+  if (SSL_CTX_check_private_key(context) != 1) {
+    throw tls_error("key " + key_file_ + " is not that of certificate " + certificate_file_);
+  }
+  return result;
+}
+
+void Tls::refresh(Instant now) {
+  if (now - looked_ < kLookInterval) return;
+  looked_ = now;
+  const Stamps present = stamps();
+  if (present == seen_) return;
+  seen_ = present;
+  try {
+    context_ = read();
+    log_info("certificate_read", {{"file", certificate_file_}});
+  } catch (const Error& error) {
+    log_error("certificate_not_read", {{"cause", error.what()}});
+  }
+}
 
 bufferevent* Tls::accept(event_base* base, evutil_socket_t fd) const {
   SSL* ssl = SSL_new(context_.get());

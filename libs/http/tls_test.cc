@@ -8,6 +8,8 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <functional>
+#include <thread>
 
 #include "base/clock.h"
 #include "http/http_test_client.h"
@@ -68,6 +70,14 @@ class TlsClient {
   TlsClient& operator=(const TlsClient&) = delete;
 
   bool is_connected() const { return is_connected_; }
+  // What tells the server's certificate from others.
+  std::string certificate() const {
+    X509* certificate = SSL_get1_peer_certificate(ssl_);
+    const ASN1_BIT_STRING* key = X509_get0_pubkey_bitstr(certificate);
+    std::string bytes(reinterpret_cast<const char*>(key->data), static_cast<size_t>(key->length));
+    X509_free(certificate);
+    return bytes;
+  }
   void write(std::string_view text) const { SSL_write(ssl_, text.data(), static_cast<int>(text.size())); }
   // Until the server ends; "(cut)" at the end if it did not say so.
   std::string read_all() const {
@@ -122,6 +132,29 @@ TEST_F(TlsTest, AnswersAndStreams) {
   EXPECT_THAT(all, StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(all, HasSubstr("\r\n\r\n" + body + "HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(all, EndsWith("data: two\n\n\r\n0\r\n\r\n"));
+}
+
+TEST_F(TlsTest, CertificatesAreReadAgainWhenTheyChange) {
+  const auto seen = [this] { return TlsClient(server.port()).certificate(); };
+  const auto wait_until = [&](const std::function<bool()>& is_so) {
+    for (int i = 0; i < 200 && !is_so(); ++i) std::this_thread::sleep_for(milliseconds(20));
+    return is_so();
+  };
+  const std::string before = seen();
+  EXPECT_EQ(seen(), before);
+  {
+    const Certificate fresh("b");
+    // Between the two steps certificate and key are not a pair: the old ones stay.
+    std::filesystem::rename(fresh.certificate_file(), certificate.certificate_file());
+    std::this_thread::sleep_for(milliseconds(1'100));
+    EXPECT_EQ(seen(), before);
+    std::filesystem::rename(fresh.key_file(), certificate.key_file());
+  }
+  EXPECT_TRUE(wait_until([&] { return seen() != before; }));
+  const std::string after = seen();
+  std::filesystem::remove(certificate.certificate_file());
+  std::this_thread::sleep_for(milliseconds(1'100));
+  EXPECT_EQ(seen(), after) << "a file that is missing changes nothing";
 }
 
 TEST_F(TlsTest, ACutStreamIsVisiblyIncomplete) {

@@ -51,7 +51,7 @@ KeyStore::KeyStore(std::string file, const std::string& lines) : file_(std::move
   fixed_ = std::move(fixed).value();
   keys_ = fixed_;
   if (file_.empty()) return;
-  seen_ = stamp();
+  seen_ = file_stamp(file_);
   if (const Status status = read(); !status.ok()) {
     throw ConfigurationError("keys: " + file_ + ": " + status.refusal().message);
   }
@@ -62,7 +62,7 @@ KeyStore::KeyStore(std::string file, const std::string& lines) : file_(std::move
 
 bool KeyStore::refresh() {
   if (file_.empty()) return false;
-  std::optional<Stamp> present = stamp();
+  const std::optional<FileStamp> present = file_stamp(file_);
   if (present == seen_) return false;
   seen_ = present;
   if (const Status status = read(); !status.ok()) {
@@ -71,13 +71,6 @@ bool KeyStore::refresh() {
   }
   log_info("keys_read", {{"file", file_}, {"keys", keys_.size()}});
   return true;
-}
-
-std::optional<KeyStore::Stamp> KeyStore::stamp() const {
-  struct stat about {};
-  if (stat(file_.c_str(), &about) != 0) return std::nullopt;
-  // The time of the last change of the inode: a new mode counts too.
-  return Stamp{about.st_dev, about.st_ino, about.st_size, about.st_ctim.tv_sec, about.st_ctim.tv_nsec};
 }
 
 Status KeyStore::read() {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file_stamp.h"
 #include "gateway/access/api_key.h"
 
 namespace optserve::gateway {
@@ -22,17 +23,11 @@ class KeyStore {
   bool refresh();
 
  private:
-  struct Stamp {
-    uint64_t device = 0, inode = 0;
-    int64_t bytes = 0, changed_s = 0, changed_ns = 0;
-    bool operator==(const Stamp&) const = default;
-  };
-  std::optional<Stamp> stamp() const;
   Status read();
 
   const std::string file_;
   std::vector<ApiKey> fixed_, keys_;
-  std::optional<Stamp> seen_;
+  std::optional<FileStamp> seen_;
 };
 
 }  // namespace optserve::gateway

@@ -264,7 +264,8 @@ TEST_F(GatewayTest, ServesThePage) {
   EXPECT_THAT(get("/ui/main.js"), HasSubstr("\r\nContent-Type: text/javascript; charset=utf-8\r\n"));
   const size_t begin = page.find("ETag: ") + 6;
   const std::string etag = page.substr(begin, page.find("\r\n", begin) - begin);
-  EXPECT_THAT(get("/ui/", "If-None-Match: W/" + etag + "\r\n"), AllOf(StartsWith("HTTP/1.1 304"), EndsWith("\r\n\r\n")));
+  EXPECT_THAT(get("/ui/", "If-None-Match: W/" + etag + "\r\n"),
+              AllOf(StartsWith("HTTP/1.1 304"), EndsWith("\r\n\r\n")));
   EXPECT_THAT(get("/ui/main.js", "If-None-Match: " + etag + "\r\n"), StartsWith("HTTP/1.1 200"));
   EXPECT_THAT(get("/ui/nothing.js"), StartsWith("HTTP/1.1 404"));
   EXPECT_THAT(get("/ui/..%2fmain.cc"), StartsWith("HTTP/1.1 404"));

@@ -14,7 +14,7 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
       .separated_by_commas();
   parser.add("http", options.http, "ADDRESS:PORT on which the API is served");
   parser.add("tls-certificate", options.tls_certificate,
-             "File in PEM with a certificate and its chain: the API is served over TLS. Read at the start");
+             "File in PEM with a certificate and its chain: the API is served over TLS. Read again when it changes");
   parser.add("tls-key", options.tls_key, "File in PEM with the key of the certificate");
   parser
       .add("cors-origin", options.cors_origins,
