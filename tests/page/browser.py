@@ -75,7 +75,8 @@ class Browser:
         """The value of an asynchronous function's body, which may import the page's modules."""
         done = self.driver.execute_async_script(
             'const done = arguments[0]; const load = (name) => import(new URL(name, document.baseURI));'
-            f'(async () => {{ {script} }})().then((value) => done({{value}}), (error) => done({{error: String(error)}}));')
+            f'(async () => {{ {script} }})().then('
+            '(value) => done({value}), (error) => done({error: String(error)}));')
         if 'error' in done:
             raise AssertionError(done['error'])
         return done.get('value')
@@ -90,10 +91,12 @@ class Browser:
     def button(self, text, within=''):
         """The enabled, visible button whose accessible name begins so."""
         def found():
-            buttons = self.run('return [...document.querySelectorAll(arguments[0])].filter((button) => !button.disabled '
-                               '&& button.ariaDisabled !== "true" '
-                               '&& button.checkVisibility() && button.textContent.startsWith(arguments[1]))',
-                               f'{within} button', text)
+            buttons = self.run(
+    'return [...document.querySelectorAll(arguments[0])].filter((button) => !button.disabled '
+    '&& button.ariaDisabled !== "true" '
+    '&& button.checkVisibility() && button.textContent.startsWith(arguments[1]))',
+    f'{within} button',
+     text)
             return buttons[0] if buttons else None
         return self.wait(found, f'a button "{text}"')
 
@@ -129,12 +132,17 @@ class Browser:
                 pass  # the page has replaced it: look again
             if time.monotonic() > end:
                 self.driver.save_screenshot('/tmp/optserve-page-failure.png')
-                raise AssertionError(f'{what} did not come within {seconds} s; the page says:\n{self.text("main")[:1500]}\n'
-                                     f'{self.text("#banner")}\n{self.driver.get_log("browser")}')
+                raise AssertionError(
+    f'{what} did not come within {seconds} s; the page says:\n{self.text("main")[:1500]}\n'
+    f'{self.text("#banner")}\n{self.driver.get_log("browser")}')
             time.sleep(0.03)
 
     def wait_text(self, selector, part, seconds=LIMIT_SECONDS):
         self.wait(lambda: part in self.text(selector), f'"{part}" in {selector}', seconds)
+
+    def wait_data(self, view):
+        """What a view is about: tokens, rows of a table or conversions."""
+        self.wait(lambda: self.all('#main .tokens, #main tbody tr, #main .conversions li'), f'data in {view}')
 
     def problems(self, may_fail_to_load=False):
         """What went wrong since the page was opened. Requests may only fail while something is down."""

@@ -27,7 +27,8 @@ def check_queue(browser, stack, api):
             confirmed(browser, action, place)
             browser.wait_text(f'{place} .badge', mode)
             expect(read(api.get('/v1/queue')['schedulers'][0]) == mode, f'{action} makes it {mode}')
-    is_paused = lambda: next(one['paused'] for one in api.get('/v1/queue')['schedulers'][0]['services'] if one['kind'] == 'worker')
+    is_paused = lambda: next(one['paused'] for one in api.get('/v1/queue')
+                             ['schedulers'][0]['services'] if one['kind'] == 'worker')
     confirmed(browser, 'Pause', worker)
     browser.wait_text(worker, 'paused')
     expect(is_paused(), 'a worker can be paused')
@@ -78,7 +79,8 @@ def check_jobs(browser, stack, api):
     result = api.get(f'/v1/jobs/{waiting}/result')
     expect(browser.text('.job-text') == result['text'], f'its text is there: {result["text"]!r}')
     steps = browser.text('.steps')
-    expect(all(step in steps for step in ('Accepted', 'Encoded', 'Leased to a worker', 'First token')), f'its life: {steps}')
+    expect(all(step in steps for step in ('Accepted', 'Encoded',
+           'Leased to a worker', 'First token')), f'its life: {steps}')
     expect('look-for-me' in browser.text('.facts') and 'red' in browser.text('.facts'), 'its facts')
     browser.click('Copy', '.job')
     browser.wait_text('.job .copy', 'Copied')
@@ -126,14 +128,15 @@ def check_dead_letters(browser, stack, api):
 
 
 def check_conversions(browser, stack, api):
-    converter = next(one['instance'] for one in api.get('/v1/queue')['schedulers'][0]['services'] if one['kind'] == 'converter')
+    services = api.get('/v1/queue')['schedulers'][0]['services']
+    converter = next(one['instance'] for one in services if one['kind'] == 'converter')
     api.post('/v1/queue', {'action': 'pause', 'service': converter})
     folder = pathlib.Path(stack.folder)
     ask = lambda name: api.post('/v1/jobs', {'key': name, 'convert': {
         'source': str(folder / 'opt'), 'destination': str(folder / name), 'dtype': 'fp16', 'shards': 2}})['job']
     kept, dropped = ask('first-conversion'), ask('second-conversion')
     browser.open('conversions')
-    browser.wait(lambda: f'Waiting for a converter' in browser.text(f'li[data-key="{kept}"]'), 'a conversion that waits')
+    browser.wait_text(f'li[data-key="{kept}"]', 'Waiting for a converter')
     confirmed(browser, 'Cancel', f'li[data-key="{dropped}"]')
     browser.wait_text(f'li[data-key="{dropped}"]', 'cancelled')
     api.post('/v1/queue', {'action': 'resume', 'service': converter})

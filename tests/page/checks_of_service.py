@@ -16,6 +16,7 @@ from rules import FOCUS, broken_rules
 from selenium.webdriver.common.keys import Keys
 
 VIEWS = ['try', 'queue', 'jobs', 'conversions']
+KINDS = {'.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.svg': 'image/svg+xml'}
 
 
 def check_files(browser, stack, api):
@@ -23,14 +24,15 @@ def check_files(browser, stack, api):
     expect(status == 308 and headers['Location'] == 'ui/', '/ui leads to /ui/, also under a path of a proxy')
     for path in sorted(pathlib.Path(stack.sources, 'services/gateway/ui').iterdir()):
         status, headers, text = api.open(f'/ui/{path.name}')
-        kind = {'.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.svg': 'image/svg+xml'}[path.suffix]
+        kind = KINDS[path.suffix]
         expect(status == 200 and text == path.read_text(encoding='utf-8') and headers['Content-Type'].startswith(kind),
                f'{path.name} is served as it is, as {headers["Content-Type"]}')
         policy = headers['Content-Security-Policy']
-        assert "default-src 'none'" in policy and 'unsafe' not in policy and headers['X-Content-Type-Options'] == 'nosniff'
+        assert "default-src 'none'" in policy and 'unsafe' not in policy
+        assert headers['X-Content-Type-Options'] == 'nosniff'
         known = api.open(f'/ui/{path.name}', headers={'If-None-Match': f'"other", W/{headers["ETag"]}'})
         assert known[0] == 304 and known[2] == '', known
-        elsewhere = [url for url in re.findall(r'https?://[^\s"\'`$]+', text) if not url.startswith('http://www.w3.org/')]
+        elsewhere = re.findall(r'https?://(?!www\.w3\.org/)[^\s"\'`$]+', text)
         assert elsewhere == [], elsewhere
     expect(api.open('/ui/index.html', method='HEAD')[0] == 200, 'HEAD')
     expect(api.open('/ui/nothing.js')[0] == 404 and api.open('/ui/../main.cc')[0] == 404, 'other files are not there')
@@ -62,15 +64,19 @@ def check_modules(browser, stack, api):
           path: linePath([{at: 0, value: 0}, {at: 5000, value: 1}, {at: 60_000, value: 2}],
             {now: 60_000, width: 60, height: 10, top: 2, windowMs: 60_000}),
           kept: history.samples.length,
-          events: ['id: 3\\nevent: te', 'xt\\ndata: {"a', '":1}\\n\\n: keep-alive\\n\\ndata: x\\n\\n'].map((text) => parser.push(text)),
+          events: ['id: 3\\nevent: te', 'xt\\ndata: {"a', '":1}\\n\\n: keep-alive\\n\\ndata: x\\n\\n']
+            .map((text) => parser.push(text)),
           tokens: tokensOf({text: 'aé😀b', ids: [5, 6, 7, 8], logprobs: [-1, -2, -3, -4], best: [],
-            token_texts: {5: 'aé', 6: 'bytes:\\\\xf0', 7: 'bytes:\\\\x9f', 8: 'b'}, text_offsets: [0, 2, 2, 3]}).map(({text}) => text),
+            token_texts: {5: 'aé', 6: 'bytes:\\\\xf0', 7: 'bytes:\\\\x9f', 8: 'b'},
+            text_offsets: [0, 2, 2, 3]}).map(({text}) => text),
           none: tokensOf({text: 'a', ids: [5], logprobs: [-1]}).length,
           surprises: [0, -0.5, -1.5, -3, -9].map(surprise),
           stop: [valueOf(stop, ' the\\n\\\\n\\n'), valueOf(stop, '')],
-          beam: completionBody('m', 'p', {beam_width: '2', temperature: '0.5', logprobs: '5', max_tokens: '16', stop: ''}),
+          beam: completionBody('m', 'p', {beam_width: '2', temperature: '0.5',
+            logprobs: '5', max_tokens: '16', stop: ''}),
           down: summarize({schedulers: [{endpoint: 'e', error: 'unavailable', message: 'm'}]}),
-          spans: spansOf({model: 'm', attempts: 1, accepted_ms: 0, timings: {encode_ms: 1, queue_ms: 2, first_token_ms: 10,
+          spans: spansOf({model: 'm', attempts: 1, accepted_ms: 0,
+            timings: {encode_ms: 1, queue_ms: 2, first_token_ms: 10,
             run_ms: 0, total_ms: 30}}, 99).map(({ms}) => ms),
         };""")
     expected = {
@@ -99,8 +105,7 @@ def check_rules(browser, stack, api):
         job = browser.run("return document.querySelector('.choice a').hash.slice(2)")
         for view in VIEWS + [job]:
             browser.go(view)
-            browser.wait(lambda: browser.run(
-                "return document.querySelector('#main .tokens, #main tbody tr, #main .conversions li') !== null"), f'data in {view}')
+            browser.wait_data(view)
             for theme in ('light', 'dark'):
                 browser.set_theme(theme)
                 broken = broken_rules(browser)
@@ -130,7 +135,8 @@ def check_keyboard(browser, stack, api):
                 break
             assert stop['isSeen'] and stop['isInside'], f'{view}: {stop}'
             stops.append(stop['name'])
-        expect(len(stops) > 6 and len(set(stops)) > 5, f'{view}: {len(stops)} stops of the Tab key, each of them can be seen')
+        expect(len(stops) > 6 and len(set(stops)) > 5,
+               f'{view}: {len(stops)} stops of the Tab key, each of them can be seen')
     browser.open('try')
     browser.wait(lambda: browser.run("return document.getElementById('field-model').value"), 'a model')
     browser.run("document.getElementById('field-prompt').focus()")
@@ -142,10 +148,12 @@ def check_keyboard(browser, stack, api):
     browser.run("document.querySelector('.section-head button').focus()")
     browser.keys(Keys.ENTER)
     browser.find('dialog[open]')
-    expect(browser.run('return document.activeElement.textContent') == 'Keep as it is', 'the harmless answer has the focus')
+    focus = browser.run('return document.activeElement.textContent')
+    expect(focus == 'Keep as it is', 'the harmless answer has the focus')
     browser.keys(Keys.ESCAPE)
     browser.wait(lambda: not browser.all('dialog'), 'Escape as a no')
-    expect(browser.run('return document.activeElement.textContent').startswith('Pause'), 'the focus is back where it was')
+    focus = browser.run('return document.activeElement.textContent')
+    expect(focus.startswith('Pause'), 'the focus is back where it was')
     done(browser, 'the keyboard')
 
 
@@ -158,8 +166,9 @@ class PrefixProxy(http.server.BaseHTTPRequestHandler):
         if not self.path.startswith(self.PREFIX):
             return self.send_error(404)
         body = self.rfile.read(int(self.headers.get('Content-Length', 0))) or None
-        request = urllib.request.Request(self.target + self.path.removeprefix(self.PREFIX), body, method=self.command,
-                                         headers={name: self.headers[name] for name in ('Content-Type',) if name in self.headers})
+        headers = {name: self.headers[name] for name in ('Content-Type',) if name in self.headers}
+        request = urllib.request.Request(self.target + self.path.removeprefix(self.PREFIX), body, headers,
+                                         method=self.command)
         with urllib.request.urlopen(request, timeout=30) as answer:
             self.send_response(answer.status)
             for name in ('Content-Type', 'Content-Security-Policy', 'ETag'):
@@ -189,19 +198,22 @@ def check_proxy(browser, stack, api):
 
 
 def new_key(programs, *arguments):
-    made = subprocess.run([str(programs / 'optserve-gateway'), 'new-key', *arguments], capture_output=True, text=True, check=True)
+    made = subprocess.run([str(programs / 'optserve-gateway'), 'new-key', *arguments],
+                          capture_output=True, text=True, check=True)
     return re.search(r'osk-\w+', made.stderr).group(), made.stdout
 
 
 def check_keys(browser, stack, api):
     programs = pathlib.Path(stack.optserve).parent
-    (alice, alice_line), (boss, boss_line) = new_key(programs, 'alice-1', '--tenant', 'alice'), new_key(programs, 'boss-1', '--operate')
+    alice, alice_line = new_key(programs, 'alice-1', '--tenant', 'alice')
+    boss, boss_line = new_key(programs, 'boss-1', '--operate')
     keys = pathlib.Path(stack.folder, 'keys.jsonl')
     keys.touch(mode=0o600)
     keys.write_text(alice_line + boss_line, encoding='utf-8')
     port = free_port()
-    gateway = subprocess.Popen([str(programs / 'optserve-gateway'), '--scheduler', stack.endpoint, '--http', f'127.0.0.1:{port}',
-                                '--keys', str(keys), '--model', f'demo={stack.folder}/demo', '--http-port', str(free_port())],
+    options = {'scheduler': stack.endpoint, 'http': f'127.0.0.1:{port}', 'keys': keys, 'model': f'demo={stack.folder}/demo',
+               'http-port': free_port()}
+    gateway = subprocess.Popen([programs / 'optserve-gateway', *[f'--{name}={value}' for name, value in options.items()]],
                                stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         url = f'http://127.0.0.1:{port}'
@@ -214,9 +226,12 @@ def check_keys(browser, stack, api):
         browser.keys(Keys.ENTER)
         browser.wait(lambda: browser.run('return document.body.dataset.health') == 'ok', 'the status, with the key')
         run_prompt(browser, max_tokens=4)
-        expect('$OPTSERVE_API_KEY' in browser.text('.code') and alice not in browser.text('main'), 'no key is written out')
-        stored = browser.run('return [JSON.stringify(sessionStorage), JSON.stringify(localStorage), document.cookie, location.href]')
-        expect(alice in stored[0] and alice not in ''.join(stored[1:]), 'the key is kept in the session of the tab alone')
+        expect('$OPTSERVE_API_KEY' in browser.text('.code')
+               and alice not in browser.text('main'), 'no key is written out')
+        stored = browser.run(
+            'return [JSON.stringify(sessionStorage), JSON.stringify(localStorage), document.cookie, location.href]')
+        expect(alice in stored[0] and alice not in ''.join(stored[1:]),
+               'the key is kept in the session of the tab alone')
         browser.go('queue')
         browser.wait_text('tbody', 'demo')
         browser.click('Pause', '.section-head')
@@ -237,6 +252,7 @@ def check_keys(browser, stack, api):
         browser.driver.get('about:blank')
         gateway.terminate()
         gateway.wait()
+        browser.driver.get_log('browser')  # of answers without a key
 
 
 def answers(url):
@@ -257,7 +273,8 @@ class Frozen:
     """The supervisor sleeps, so that what is killed stays dead."""
 
     def __init__(self, stack):
-        self.pid = int(re.search(r'\d+', pathlib.Path(stack.run_folder, 'supervisor.pid').read_text(encoding='utf-8')).group())
+        text = pathlib.Path(stack.run_folder, 'supervisor.pid').read_text(encoding='utf-8')
+        self.pid = int(re.search(r'\d+', text).group())
 
     def __enter__(self):
         os.kill(self.pid, signal.SIGSTOP)

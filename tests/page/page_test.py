@@ -2,7 +2,7 @@
 """The page of the gateway (GET /ui) in Chromium, against a real local stack: every view and button, while the stack is
 alive, busy, and partly down.
 
-usage: page_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [--screenshots FOLDER] [--only NAME]
+usage: page_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [--part views|service] [--only NAMES] [--screenshots FOLDER]
 """
 
 import argparse
@@ -21,15 +21,16 @@ from api import Api
 from browser import DESKTOP, Browser
 from local_stack import Stack
 
-CHECKS = [
-    checks_of_jobs.begin_dead_letters, checks_of_service.check_files, checks_of_service.check_modules,
-    checks_of_jobs.check_conversions, checks_of_jobs.check_dead_letters, checks_of_requests.check_try,
-    checks_of_requests.check_more_controls, checks_of_requests.check_request_as_text, checks_of_requests.check_stop,
-    checks_of_requests.check_hostile_text, checks_of_jobs.check_queue, checks_of_jobs.check_jobs,
-    checks_of_service.check_rules,
-    checks_of_service.check_keyboard, checks_of_service.check_proxy, checks_of_service.check_keys,
-    checks_of_service.check_gateway_down, checks_of_service.check_scheduler_down,
-]
+PARTS = {
+    'views': [
+        checks_of_jobs.begin_dead_letters, checks_of_service.check_files, checks_of_service.check_modules,
+        checks_of_jobs.check_conversions, checks_of_jobs.check_dead_letters, checks_of_requests.check_try,
+        checks_of_requests.check_more_controls, checks_of_requests.check_request_as_text, checks_of_requests.check_stop,
+        checks_of_requests.check_hostile_text, checks_of_jobs.check_queue, checks_of_jobs.check_jobs],
+    'service': [
+        checks_of_service.check_rules, checks_of_service.check_keyboard, checks_of_service.check_proxy,
+        checks_of_service.check_keys, checks_of_service.check_gateway_down, checks_of_service.check_scheduler_down],
+}
 
 
 def main():
@@ -38,6 +39,7 @@ def main():
     parser.add_argument('sources', type=pathlib.Path)
     parser.add_argument('--screenshots', type=pathlib.Path)
     parser.add_argument('--only', default='')
+    parser.add_argument('--part', choices=PARTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='optserve-page-') as folder, \
             Stack(arguments.programs.resolve(), arguments.sources.resolve(), pathlib.Path(folder)) as stack, \
@@ -46,7 +48,8 @@ def main():
         api = Api(stack.api_url)
         if arguments.screenshots:
             return screenshots.take(browser, stack, api, arguments.screenshots)
-        for check in CHECKS:
+        parts = [arguments.part] if arguments.part else PARTS
+        for check in [one for part in parts for one in PARTS[part]]:
             if any(name in check.__name__ for name in arguments.only.split(',')):
                 begin = time.monotonic()
                 check(browser, stack, api)

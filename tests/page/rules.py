@@ -28,20 +28,23 @@ const found = [];
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const node = walker.currentNode, element = node.parentElement;
-  if (node.data.trim() === '' || !element.checkVisibility() || element.closest('.off-screen, .skip, :disabled, option')) continue;
+  if (node.data.trim() === '' || !element.checkVisibility()) continue;
+  if (element.closest('.off-screen, .skip, :disabled, option')) continue;
   const style = getComputedStyle(element);
   const below = ground(element), text = over(channels(style.color), below);
   const [light, dark] = [luminance(text), luminance(below)].sort((a, b) => b - a);
   const size = parseFloat(style.fontSize), isLarge = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
   const ratio = (light + 0.05) / (dark + 0.05);
-  if (ratio < (isLarge ? 3 : 4.5)) found.push(`${ratio.toFixed(2)} of "${node.data.trim().slice(0, 30)}" (${element.className})`);
+  if (ratio >= (isLarge ? 3 : 4.5)) continue;
+  found.push(`${ratio.toFixed(2)} of "${node.data.trim().slice(0, 30)}" (${element.className})`);
 }
 for (const control of document.querySelectorAll('input, select, textarea, button:not(.quiet)')) {
   if (!control.checkVisibility() || control.disabled) continue;
   const style = getComputedStyle(control);
   const edge = luminance(channels(style.borderTopColor).rgb), below = luminance(ground(control.parentElement));
   const ratio = (Math.max(edge, below) + 0.05) / (Math.min(edge, below) + 0.05);
-  if (ratio < 3 && !['radio', 'checkbox'].includes(control.type)) found.push(`${ratio.toFixed(2)} of the edge of ${control.id || control.textContent}`);
+  if (ratio >= 3 || ['radio', 'checkbox'].includes(control.type)) continue;
+  found.push(`${ratio.toFixed(2)} of the edge of ${control.id || control.textContent}`);
 }
 return found;
 """
@@ -52,25 +55,33 @@ const ids = [...document.querySelectorAll('[id]')].map(({id}) => id);
 for (const id of new Set(ids)) if (ids.filter((one) => one === id).length > 1) found.push(`id ${id} twice`);
 for (const name of ['aria-labelledby', 'aria-describedby', 'for']) {
   for (const element of document.querySelectorAll(`[${name}]`)) {
-    for (const id of element.getAttribute(name).split(' ')) if (!ids.includes(id)) found.push(`${name} names ${id}, which is not there`);
+    for (const id of element.getAttribute(name).split(' ').filter((one) => !ids.includes(one))) {
+      found.push(`${name} names ${id}, which is not there`);
+    }
   }
 }
-const headings = [...document.querySelectorAll('h1, h2, h3, h4')].filter((one) => one.checkVisibility()).map(({tagName}) => Number(tagName[1]));
+const headings = [...document.querySelectorAll('h1, h2, h3, h4')].filter((one) => one.checkVisibility())
+  .map(({tagName}) => Number(tagName[1]));
 if (headings[0] !== 1 || headings.filter((level) => level === 1).length !== 1) found.push(`headings ${headings}`);
-headings.forEach((level, index) => { if (index > 0 && level > headings[index - 1] + 1) found.push(`heading levels ${headings}`); });
+if (headings.some((level, index) => index > 0 && level > headings[index - 1] + 1)) found.push(`levels ${headings}`);
 if (!document.documentElement.lang) found.push('no language');
-if (document.querySelectorAll('main').length !== 1 || !document.querySelector('nav[aria-label]')) found.push('landmarks');
+if (document.querySelectorAll('main').length !== 1 ||
+    !document.querySelector('nav[aria-label]')) found.push('landmarks');
 for (const one of document.querySelectorAll('img:not([alt]), th:not([scope]), [tabindex]')) {
   if (!one.hasAttribute('tabindex') || Number(one.getAttribute('tabindex')) > 0) found.push(one.outerHTML.slice(0, 80));
 }
-for (const one of document.querySelectorAll('[style*="position"], [onclick], script:not([src]), style')) found.push(one.outerHTML.slice(0, 80));
-if (document.documentElement.scrollWidth > innerWidth) found.push(`${document.documentElement.scrollWidth} wide in ${innerWidth}`);
+for (const one of document.querySelectorAll('[onclick], script:not([src]), style')) {
+  found.push(one.outerHTML.slice(0, 80));
+}
+const width = document.documentElement.scrollWidth;
+if (width > innerWidth) found.push(`${width} wide in ${innerWidth}`);
 return found;
 """
 
 # WCAG 2.2 AA: 24 pixels in both directions, except for links within a text.
 SMALL_TARGETS = """
-return [...document.querySelectorAll('button, select, input, textarea, nav a, summary')].filter((one) => one.checkVisibility())
+return [...document.querySelectorAll('button, select, input, textarea, nav a, summary')]
+  .filter((one) => one.checkVisibility())
   .map((one) => [one, one.getBoundingClientRect()])
   .filter(([one, box]) => Math.min(box.width, box.height) < (one.type === 'radio' || one.type === 'checkbox' ? 16 : 24))
   .map(([one, box]) => `${one.id || one.textContent}: ${box.width} x ${box.height}`);

@@ -92,6 +92,15 @@ BANNED_TEXT = [
     (r'(?i)\b(issue|ticket) #\d+', 'history belongs to commit messages'),
 ]
 
+# In JavaScript, styles and markup of a page: (pattern, what to use instead).
+BANNED_IN_PAGE = [
+    (r'\b(inner|outer)HTML\b|\binsertAdjacentHTML\b|\bdocument\.write\b|\beval\(|\bnew Function\b',
+     'elements and text nodes'),
+    (r'\blocalStorage\b|\bdocument\.cookie\b', 'sessionStorage: a key ends with its tab'),
+    (r'<script(?![^>]*\bsrc=)|<style\b|\sstyle="|\son[a-z]+="', 'files: the policy of the page allows nothing inline'),
+    (r'(src|href)="(https?:)?//|@import|url\(', 'files of the page'),
+]
+
 # Pages whose paths, and stops of journeys, are held against the tree.
 PAGES_WITH_PATHS = ['docs/architecture.md', 'docs/extending.md']
 

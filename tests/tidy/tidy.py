@@ -15,7 +15,8 @@ import cpp_source
 import tables
 
 CPP = {'.h', '.cc', '.cu', '.cuh'}
-TEXT = CPP | {'.py', '.txt', '.cmake', '.json', '.md', '.yaml', '.yml', '.sh', ''}
+PAGE = {'.js', '.css', '.html'}
+TEXT = CPP | PAGE | {'.py', '.txt', '.cmake', '.json', '.md', '.yaml', '.yml', '.sh', ''}
 NOT_OURS = {'deploy/demo-model'}
 _TEST_NAME = re.compile(r'_(test|fuzz|bench)[_.]')  # x_test.cc, and what several tests share: x_test_nodes.h
 
@@ -182,7 +183,7 @@ def owners(tree):
 def sizes(tree):
     """Functions, parameter lists, files and lines stay within the limits."""
     for file in tree.files.values():
-        if not (file.is_cpp or file.path.endswith('.py')):
+        if not (file.is_cpp or file.path.endswith(('.py', *PAGE))):
             continue
         lines = file.text.splitlines()
         if len(lines) > tables.FILE_LINES_MAX:
@@ -291,6 +292,17 @@ def words(tree):
                 yield Violation('words', file.path, _line(code, match), f'"{match.group().strip()}": use {instead}')
 
 
+def page_words(tree):
+    """The page makes no markup from text, and asks nobody but its own gateway."""
+    for file in tree.files.values():
+        if pathlib.PurePath(file.path).suffix not in PAGE:
+            continue
+        for pattern, instead in tables.BANNED_IN_PAGE:
+            for match in re.finditer(pattern, file.text):
+                found = f'"{match.group().strip()}": use {instead}'
+                yield Violation('page-words', file.path, _line(file.text, match), found)
+
+
 def cuda_word(tree):
     """Only the CUDA parts know that CUDA exists."""
     for file in tree.cpp():
@@ -366,8 +378,8 @@ def scripts(tree):
             yield Violation('scripts', file.path, 1, 'no "set -euo pipefail"')
 
 
-RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, braces, words, owned_strings, cuda_word,
-         cmake_lists, documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
+RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, braces, words, page_words, owned_strings,
+         cuda_word, cmake_lists, documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
 
 
 def violations(root):

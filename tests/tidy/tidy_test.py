@@ -57,6 +57,12 @@ class EveryRuleCanFail(unittest.TestCase):
         self.assertEqual([(rule, path)], sorted({(v.rule, v.path) for v in found}), [str(v) for v in found])
         self.assertIn(message, found[0].message)
 
+    def test_page_words(self):
+        for line in ("box.innerHTML = text;", "localStorage.setItem('key', key);", '<p style="color: red">',
+                     '<script>run()</script>', '@import "https://fonts.example/a.css";', '<button onclick="go()">'):
+            self.breaks('page-words', 'services/worker/ui/page.html', line + '\n')
+        self.breaks('line-length', 'services/worker/ui/page.js', '// ' + 'x' * 120 + '\n')
+
     def test_the_clean_tree_breaks_none(self):
         self.assertEqual([], violations_of(CLEAN))
 

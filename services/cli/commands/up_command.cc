@@ -29,7 +29,7 @@ std::string ready_text(const StackPlan& plan, const StackOptions& options) {
     text += "  " + process.name + ": http://127.0.0.1:" + std::to_string(process.http_port + (is_worker ? 1 : 0)) +
             "/metrics, " + options.folder + "/" + process.name + ".log\n";
   }
-  if (!plan.api_url.empty()) text += "  HTTP API: " + plan.api_url + "/v1\n";
+  if (!plan.api_url.empty()) text += "  HTTP API: " + plan.api_url + "/v1\n  page: " + plan.api_url + "/ui\n";
   return text + "stop it with: optserve down --dir " + options.folder + "\n";
 }
 

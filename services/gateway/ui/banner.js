@@ -71,7 +71,8 @@ export class Banner {
     if (kind === 'late') return `No answer for ${duration(Date.now() - this.#state.since)}.`;
     if (kind !== 'down' || this.#state.kind !== 'down') return '';
     const rest = Math.max(0, Math.ceil((this.#state.nextAt - Date.now()) / 1000));
-    return `Down for ${duration(Date.now() - this.#state.since)}. ${rest > 0 ? `The page asks again in ${rest} s.` : 'Asking again.'}`;
+    const next = rest > 0 ? `The page asks again in ${rest} s.` : 'Asking again.';
+    return `Down for ${duration(Date.now() - this.#state.since)}. ${next}`;
   }
 
   #button(kind) {

@@ -14,7 +14,8 @@ function speedText(result) {
   return `${plural(result.output_tokens, 'token')} in ${duration(total)}${speed}`;
 }
 
-const REASONS = {length: 'ended at max tokens', stop: 'ended at a stop', eos: 'ended by the model', end: 'ended by the model'};
+const REASONS = {length: 'ended at max tokens', stop: 'ended at a stop',
+  eos: 'ended by the model', end: 'ended by the model'};
 
 export function endText(result) {
   if (result.state === 'succeeded') {
@@ -64,7 +65,8 @@ export class ChoiceCard {
         this.#text = '';
         setText(this.#output, '');
       },
-      onTrouble: (message) => setText(this.#state, message ? `${message} The job goes on; asking again.` : 'Connected again.'),
+      onTrouble: (message) => setText(this.#state,
+        message ? `${message} The job goes on; asking again.` : 'Connected again.'),
     };
   }
 

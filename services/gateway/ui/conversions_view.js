@@ -80,11 +80,13 @@ export class ConversionsView {
       progress: make('p', {class: 'figures'}),
       message: make('p', {class: 'message'}),
       accepted: make('span', {class: 'muted'}),
-      actions: actionButtons(job, {onDone: () => this.#poller.now(), onFailure: ({message}) => setText(this.#problem, message)}),
+      actions: actionButtons(job, {onDone: () => this.#poller.now(),
+        onFailure: ({message}) => setText(this.#problem, message)}),
     };
     const {state, bar, progress, message, accepted, actions} = card.parts;
     replaceChildren(card, make('div', {class: 'section-head'},
-      make('p', {}, state, ' ', make('a', {href: `#/jobs/${job}`}, make('code', {}, job.slice(0, 8))), ' ', accepted), actions),
+      make('p', {}, state, ' ', make('a', {href: `#/jobs/${job}`}, make('code', {}, job.slice(0, 8))),
+      ' ', accepted), actions),
     bar, progress, message);
     return card;
   }
@@ -95,7 +97,8 @@ export class ConversionsView {
     parts.bar.value = total > 0 ? done / total : 0;
     setText(parts.progress, progressLine(job, this.#rates.add(job.job, done, Date.now())));
     setText(parts.message, job.message);
-    setText(parts.accepted, [job.key, job.tenant && `tenant ${job.tenant}`, `accepted ${ago(job.accepted_ms)}`].filter(Boolean).join(', '));
+    setText(parts.accepted, [job.key, job.tenant && `tenant ${job.tenant}`,
+      `accepted ${ago(job.accepted_ms)}`].filter(Boolean).join(', '));
     showActions(parts.actions, job);
   }
 }

@@ -43,11 +43,12 @@ export async function askForKey(reason = '') {
     title: 'API key',
     content: [
       reason && make('p', {class: 'problem'}, reason),
-      make('p', {}, 'The gateway asks for a key where it was started with --keys. It is kept in this tab until the tab ' +
-        'is closed, and is sent to this gateway alone.'),
+      make('p', {}, 'The gateway asks for a key where it was started with --keys. It is kept in this tab until ' +
+        'the tab is closed, and is sent to this gateway alone.'),
       make('label', {for: 'api-key'}, 'Key'), field],
     // The first one is what the Enter key in the field presses.
-    buttons: [{text: 'Use', value: 'use', kind: 'primary'}, {text: 'Forget', value: 'forget'}, {text: 'Cancel', value: ''}],
+    buttons: [{text: 'Use', value: 'use', kind: 'primary'}, {text: 'Forget', value: 'forget'},
+      {text: 'Cancel', value: ''}],
   });
   if (answer === 'forget') setApiKey('');
   if (answer === 'use') setApiKey(field.value.trim());

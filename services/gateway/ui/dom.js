@@ -1,5 +1,5 @@
-// Elements from names, attributes and children. Text only ever becomes text nodes: what a model or a user wrote is never
-// read as markup.
+// Elements from names, attributes and children. Text only ever becomes text nodes: what a model or a user wrote is
+// never read as markup.
 
 const PROPERTIES = new Set(['value', 'checked', 'disabled', 'hidden', 'open', 'textContent', 'className', 'htmlFor',
   'tabIndex', 'selected', 'placeholder', 'type', 'max']);

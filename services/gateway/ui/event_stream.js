@@ -64,8 +64,9 @@ function pause(ms, signal) {
   });
 }
 
-// Follows a job to its end and returns its result; undefined if `signal` ended it. After a lost connection it goes on at
-// the byte that it had reached. handlers: onProgress(progress), onText(piece), onRestarted(), onTrouble(message or '').
+// Follows a job to its end and returns its result; undefined if `signal` ended it. After a lost connection it goes on
+// at the byte that it had reached. handlers: onProgress(progress), onText(piece), onRestarted(),
+// onTrouble(message or '').
 export async function followJob(job, handlers, signal) {
   const state = {lastId: '', result: undefined, failures: 0, lost: undefined};
   const onEvent = ({event, data, id}) => {
@@ -77,7 +78,9 @@ export async function followJob(job, handlers, signal) {
     if (event === 'text') handlers.onText?.(value.text);
     if (event === 'restarted') handlers.onRestarted?.();
     if (event === 'finished') state.result = value;
-    if (event === 'error') state.lost = new ApiFailure({...value.error, status: value.error.code === 'not_found' ? 404 : 503});
+    if (event === 'error') {
+      state.lost = new ApiFailure({...value.error, status: value.error.code === 'not_found' ? 404 : 503});
+    }
   };
   while (!signal.aborted) {
     let failure;

@@ -26,7 +26,8 @@ async function act(name, job, {onDone, onFailure}) {
 export function actionButtons(job, callbacks) {
   return make('div', {class: 'row-actions'}, Object.entries(ACTIONS).map(([name, {word, isDangerous}]) =>
     make('button', {type: 'button', class: isDangerous ? 'small danger' : 'small', hidden: true, 'data-action': name,
-      onclick: () => act(name, job, callbacks)}, word, make('span', {class: 'off-screen'}, ` job ${job.slice(0, 8)}`))));
+      onclick: () => act(name, job, callbacks)},
+      word, make('span', {class: 'off-screen'}, ` job ${job.slice(0, 8)}`))));
 }
 
 export function showActions(buttons, job) {

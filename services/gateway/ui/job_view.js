@@ -57,10 +57,12 @@ export class JobView {
       make('h2', {id: 'text-title'}, 'Text'), copyButton(() => this.#record?.text ?? '', 'the text')), this.#text);
     this.element = make('div', {class: 'job'},
       make('p', {}, make('a', {href: '#/jobs'}, '← All jobs')),
-      make('div', {class: 'section-head'}, make('p', {class: 'job-name'}, this.#state, ' ', make('code', {class: 'job-id'})),
+      make('div', {class: 'section-head'},
+        make('p', {class: 'job-name'}, this.#state, ' ', make('code', {class: 'job-id'})),
         this.#actions, copyButton(() => this.#job, 'the id')),
       this.#problem,
-      make('section', {'aria-labelledby': 'life-title'}, make('h2', {id: 'life-title'}, 'Its life'), this.#bar, this.#steps),
+      make('section', {'aria-labelledby': 'life-title'},
+        make('h2', {id: 'life-title'}, 'Its life'), this.#bar, this.#steps),
       this.#textSection,
       make('section', {'aria-labelledby': 'facts-title'}, make('h2', {id: 'facts-title'}, 'Facts'), this.#facts));
   }
@@ -119,7 +121,8 @@ export class JobView {
       replaceChildren(this.#text, make('ol', {class: 'hypotheses'}, record.hypotheses.map(({text, score}) =>
         make('li', {}, make('div', {class: 'text'}, text), make('p', {class: 'muted'}, `score ${score.toFixed(3)}`)))));
     } else {
-      replaceChildren(this.#text, make('div', {class: 'text'}, record.text || make('span', {class: 'muted'}, 'None yet.')));
+      replaceChildren(this.#text,
+        make('div', {class: 'text'}, record.text || make('span', {class: 'muted'}, 'None yet.')));
     }
   }
 

@@ -57,8 +57,10 @@ export class JobsView {
       control.id = `filter-${name}`;
       return make('div', {class: 'field'}, make('label', {for: control.id}, label), control);
     };
-    const words = (placeholder) => make('input', {type: 'search', spellcheck: 'false', autocomplete: 'off', placeholder});
-    return make('form', {class: 'filters', role: 'search', 'aria-label': 'Jobs', oninput: (event) => this.#changed(event),
+    const words = (placeholder) =>
+      make('input', {type: 'search', spellcheck: 'false', autocomplete: 'off', placeholder});
+    return make('form', {class: 'filters', role: 'search', 'aria-label': 'Jobs',
+      oninput: (event) => this.#changed(event),
       onsubmit: (event) => {
         event.preventDefault();
         this.#open();
@@ -109,14 +111,16 @@ export class JobsView {
   #show() {
     const found = matching(this.#jobs, this.#controls.text.value);
     setText(this.#loaded, `${plural(found.length, 'job')}, newest first, read at ${clock(Date.now())}.`);
-    this.#table.setEmpty(found.length === 0 ? 'No job matches. Results are kept for their time to live, one hour by default.' : '');
+    this.#table.setEmpty(found.length > 0 ? ''
+      : 'No job matches. Results are kept for their time to live, one hour by default.');
     this.#more.hidden = found.length <= this.#shown;
     syncChildren(this.#table.body, found.slice(0, this.#shown), {
       key: ({job}) => job,
       build: ({job, key}) => this.#row(job, key),
       update: (row, job) => {
         cells(row.cellsToSet, [isConversion(job) ? 'conversion' : job.model, {badge: job.state}, progressText(job),
-          String(job.attempts), ago(job.accepted_ms), [job.group && `group ${job.group}`, job.message].filter(Boolean).join(': ')]);
+          String(job.attempts), ago(job.accepted_ms),
+          [job.group && `group ${job.group}`, job.message].filter(Boolean).join(': ')]);
         showActions(row.lastElementChild.firstElementChild, job);
       },
     });

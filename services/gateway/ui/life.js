@@ -55,7 +55,8 @@ export function stepsOf(record) {
 function openStep(record) {
   if (record.state === 'queued') {
     const wait = record.eta_ms >= 0 ? `, about ${duration(record.eta_ms)} to go` : '';
-    return {what: 'In the queue', afterMs: null, note: `${plural(record.position, 'job')} before it${wait}`, isOpen: true};
+    return {what: 'In the queue', afterMs: null,
+      note: `${plural(record.position, 'job')} before it${wait}`, isOpen: true};
   }
   return {what: 'At work', afterMs: null, note: '', isOpen: true};
 }

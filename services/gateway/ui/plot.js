@@ -13,7 +13,8 @@ export class Plot {
   #value = make('span', {class: 'plot-value'}, '–');
   #from = make('span');
   #svg = makeSvg('svg', {viewBox: `0 -4 ${WIDTH} ${HEIGHT + 8}`, preserveAspectRatio: 'none', role: 'img'},
-    makeSvg('path', {class: 'plot-grid', d: `M0 0H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 ${HEIGHT}H${WIDTH}`}), this.#line);
+    makeSvg('path', {class: 'plot-grid', d: `M0 0H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 ${HEIGHT}H${WIDTH}`}),
+    this.#line);
 
   constructor(title, name) {
     this.title = title;

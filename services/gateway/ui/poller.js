@@ -57,7 +57,8 @@ export class Poller {
       if (abort.signal.aborted) return;
       if (this.#failures++ === 0) this.#downSince = asked;
       delay = Math.max(retryDelay(this.#failures, this.intervalMs), failure.retryAfterMs ?? 0);
-      this.onState({kind: 'down', since: this.#downSince, message: failure.message, nextAt: Date.now() + delay, failure});
+      this.onState({kind: 'down', since: this.#downSince, message: failure.message,
+        nextAt: Date.now() + delay, failure});
     } finally {
       if (abort === this.#abort) {
         clearTimeout(this.#lateTimer);

@@ -53,9 +53,11 @@ export class QueueView {
   constructor({refresh}) {
     this.refresh = refresh;
     this.element = make('div', {class: 'queue loading'},
-      this.#loading, make('div', {class: 'section-head'}, make('p', {}, 'The whole queue is ', this.#mode, '.'), this.#queueActions),
+      this.#loading,
+      make('div', {class: 'section-head'}, make('p', {}, 'The whole queue is ', this.#mode, '.'), this.#queueActions),
       this.#problem, this.#notices,
-      make('dl', {class: 'totals'}, TOTALS.map(([name, label]) => make('div', {}, make('dt', {}, label), this.#totals[name]))),
+      make('dl', {class: 'totals'},
+        TOTALS.map(([name, label]) => make('div', {}, make('dt', {}, label), this.#totals[name]))),
       make('div', {class: 'plots'}, this.#plots.map(({element}) => element)),
       this.#models.element, this.#services.element, this.#schedulers.element);
     this.#fillActions(this.#queueActions, 'the whole queue', {}, EFFECTS);
@@ -89,7 +91,8 @@ export class QueueView {
     syncChildren(this.#models.body, models, {
       key: ({name}) => name,
       build: ({name}) => this.#row(this.#models, `model ${name}`, {model: name}, EFFECTS),
-      update: (row, model) => this.#update(row, [model.name, {badge: model.mode}, count(model.queued), count(model.running),
+      update: (row, model) => this.#update(row, [model.name,
+        {badge: model.mode}, count(model.queued), count(model.running),
         model.tokens_per_second > 0 ? decimal(model.tokens_per_second) : '–', duration(model.eta_ms)], model.mode),
     });
   }
@@ -132,7 +135,8 @@ export class QueueView {
   #fillActions(place, what, target, effects) {
     place.classList.add('row-actions');
     replaceChildren(place, Object.keys(effects).map((action) => make('button', {
-      type: 'button', class: 'small', 'data-action': action, onclick: () => this.#control(action, what, target, effects[action]),
+      type: 'button', class: 'small', 'data-action': action,
+      onclick: () => this.#control(action, what, target, effects[action]),
     }, capitalized(action), make('span', {class: 'off-screen'}, ` ${what}`))));
   }
 
@@ -145,7 +149,8 @@ export class QueueView {
       const {schedulers} = await post('v1/queue', {action, ...target});
       const refused = schedulers.filter(({error}) => error);
       if (refused.length > 0) {
-        setText(this.#problem, `${plural(refused.length, 'scheduler')} did not: ${refused.map(({message}) => message).join('; ')}.`);
+        const reasons = refused.map(({message}) => message).join('; ');
+        setText(this.#problem, `${plural(refused.length, 'scheduler')} did not: ${reasons}.`);
       }
       this.refresh();
     } catch (failure) {

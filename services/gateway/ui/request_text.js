@@ -27,7 +27,8 @@ function pythonLiteral(value) {
 }
 
 // Parameters that the package `openai` knows by name; the others go into extra_body.
-const OF_PACKAGE = ['model', 'prompt', 'best_of', 'echo', 'frequency_penalty', 'logit_bias', 'logprobs', 'max_tokens', 'n',
+const OF_PACKAGE = ['model', 'prompt', 'best_of', 'echo', 'frequency_penalty', 'logit_bias', 'logprobs',
+  'max_tokens', 'n',
   'presence_penalty', 'seed', 'stop', 'stream', 'stream_options', 'suffix', 'temperature', 'top_p', 'user'];
 
 export function pythonText(baseUrl, body, hasKey) {

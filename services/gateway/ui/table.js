@@ -4,8 +4,8 @@ import {make, replaceChildren, setText} from './dom.js';
 
 let number = 0;
 
-// {element, body, row(), setEmpty(text)}: a section with a heading and a table whose rows the caller keeps. row() makes one
-// with empty cells; setEmpty() says why there are none.
+// {element, body, row(), setEmpty(text)}: a section with a heading and a table whose rows the caller keeps. row() makes
+// one with empty cells; setEmpty() says why there are none.
 export function table(title, labels) {
   const id = `table-${++number}`;
   const body = make('tbody');

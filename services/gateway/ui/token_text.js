@@ -1,4 +1,4 @@
-// A text whose tokens show how likely each was: tinted by surprise, with the alternatives of the one that is pointed at.
+// A text whose tokens show how likely each was: tinted by surprise, and the alternatives of the one pointed at.
 
 import {make, replaceChildren} from './dom.js';
 import {percent, visible} from './format.js';

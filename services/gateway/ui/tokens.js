@@ -11,7 +11,8 @@ export function tokensOf(record) {
     text: characters.slice(offsets[index], offsets[index + 1] ?? characters.length).join(''),
     name: texts[id] ?? `token_id:${id}`,
     logprob: logprobs[index],
-    best: (best[index] ?? []).map((one) => ({id: one.id, name: texts[one.id] ?? `token_id:${one.id}`, logprob: one.logprob})),
+    best: (best[index] ?? []).map((one) =>
+      ({id: one.id, name: texts[one.id] ?? `token_id:${one.id}`, logprob: one.logprob})),
   }));
 }
 

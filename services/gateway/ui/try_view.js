@@ -14,7 +14,8 @@ function fieldElement(field) {
   const described = help ? {'aria-describedby': `${id}-help`} : {};
   if (field.kind === 'flag') {
     return make('div', {class: 'field flag'},
-      make('input', {id, type: 'checkbox', checked: field.standard, ...described}), make('label', {for: id}, field.label));
+      make('input', {id, type: 'checkbox', checked: field.standard, ...described}),
+      make('label', {for: id}, field.label));
   }
   const control = field.kind === 'lines'
     ? make('textarea', {id, rows: '2', spellcheck: 'false', ...described})
@@ -62,7 +63,8 @@ export class TryView {
     make('div', {class: 'actions'}, this.#start, make('small', {}, 'Ctrl + Enter runs it, Escape stops it')),
     this.#problem,
     make('div', {class: 'fields'}, FIELDS.map(fieldElement)),
-    make('details', {}, make('summary', {}, 'More controls'), make('div', {class: 'fields'}, MORE_FIELDS.map(fieldElement))));
+    make('details', {}, make('summary', {}, 'More controls'),
+      make('div', {class: 'fields'}, MORE_FIELDS.map(fieldElement))));
   }
 
   #codeSection() {
