@@ -211,9 +211,10 @@ def check_keys(browser, stack, api):
     keys.touch(mode=0o600)
     keys.write_text(alice_line + boss_line, encoding='utf-8')
     port = free_port()
-    options = {'scheduler': stack.endpoint, 'http': f'127.0.0.1:{port}', 'keys': keys, 'model': f'demo={stack.folder}/demo',
-               'http-port': free_port()}
-    gateway = subprocess.Popen([programs / 'optserve-gateway', *[f'--{name}={value}' for name, value in options.items()]],
+    options = {'scheduler': stack.endpoint, 'http': f'127.0.0.1:{port}', 'http-port': free_port(), 'keys': keys,
+               'model': f'demo={stack.folder}/demo'}
+    words = [f'--{name}={value}' for name, value in options.items()]
+    gateway = subprocess.Popen([programs / 'optserve-gateway', *words],
                                stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         url = f'http://127.0.0.1:{port}'

@@ -91,8 +91,8 @@ return [...document.querySelectorAll('button, select, input, textarea, nav a, su
 def broken_rules(browser):
     """What a reader, a keyboard or a finger would miss in the view that is shown."""
     found = browser.run(STRUCTURE) + browser.run(CONTRASTS) + [f'small: {one}' for one in browser.run(SMALL_TARGETS)]
-    controls = browser.run("return [...document.querySelectorAll('a, button, input, select, textarea, progress, svg[role], "
-                           "[role=group], table')].filter((one) => one.checkVisibility()).slice(0, 80)")
+    controls = browser.run("return [...document.querySelectorAll('a, button, input, select, textarea, progress, "
+                           "svg[role], [role=group], table')].filter((one) => one.checkVisibility()).slice(0, 80)")
     return found + [f'no name: {one.get_attribute("outerHTML")[:100]}' for one in controls if not one.accessible_name]
 
 

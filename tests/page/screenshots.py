@@ -52,8 +52,8 @@ def show(browser, view):
 def fill(browser, stack, api):
     """Jobs in every state, conversions, and a queue that moves. Returns a job with probabilities."""
     folder = pathlib.Path(stack.folder)
-    job = api.submit(prompt='In the forest there lived', max_new_tokens=60, logprobs=4, key='letter-12', group='letters',
-                     seed=9)
+    job = api.submit(prompt='In the forest there lived', max_new_tokens=60, logprobs=4, key='letter-12',
+                     group='letters', seed=9)
     api.post('/v1/jobs', {'key': 'opt-demo-fp16', 'convert': {
         'source': str(folder / 'opt'), 'destination': str(folder / 'demo-fp16'), 'dtype': 'fp16', 'shards': 2}})
     api.post('/v1/jobs', {'key': 'opt-missing', 'convert': {
