@@ -5,19 +5,15 @@ scheduler, the tokenizer and the worker.
 usage: python_client_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER
 """
 
-import ast
 import asyncio
 import concurrent.futures
-import contextlib
-import inspect
-import io
 import pathlib
-import re
 import sys
 import tempfile
 import time
 
 from local_stack import LIMIT_SECONDS, Stack, expect
+from page_examples import run_page
 
 PROGRAMS, SOURCES = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
 sys.path.insert(0, str(SOURCES / "libs/pyclient/src"))
@@ -28,26 +24,9 @@ PROMPTS = [f"Chapter {i}. Once" for i in range(32)]
 LONG = {"max_new_tokens": 80, "ignore_eos": True, "temperature": 0}
 
 
-def run_example(code, names):
-    """What it prints. `await` may stand outside of functions, as in a notebook."""
-    printed = io.StringIO()
-    compiled = compile(code, "docs/python.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    with contextlib.redirect_stdout(printed):
-        made = eval(compiled, names)
-        if inspect.iscoroutine(made):
-            asyncio.run(made)
-    return printed.getvalue()
-
-
 def check_page(stack):
-    page = (SOURCES / "docs/python.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```python\n(.*?)```\n(?:```text\n(.*?)```)?", page, flags=re.S)
-    names = {"CHECKPOINTS": str(stack.folder)}
-    for code, shown in examples:
-        printed = run_example(code.replace("tcp://127.0.0.1:5555", stack.endpoint), names)
-        if printed != shown:
-            sys.exit(f"FAILED: docs/python.md\n{code}shows\n{shown}and prints\n{printed}")
-    expect(len(examples) > 10, f"the {len(examples)} examples of docs/python.md print what they show")
+    count = run_page(SOURCES / "docs/python.md", stack.endpoint, stack.folder)
+    expect(count > 10, f"the {count} examples of docs/python.md print what they show")
 
 
 def check_results(client):
