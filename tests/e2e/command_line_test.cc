@@ -37,7 +37,7 @@ TEST(CommandLine, HelpAndVersionSucceedOnStandardOutput) {
   }
   const std::string help = optserve({"--help"}).out;
   for (const char* command : {"generate", "prompt", "submit", "result", "cancel", "status", "jobs", "queue", "journal",
-                              "up", "down", "convert", "export", "inspect", "calibrate"}) {
+                              "top", "doctor", "up", "down", "convert", "export", "inspect", "calibrate", "bench"}) {
     EXPECT_THAT(help, HasSubstr(command));
   }
 }
@@ -215,7 +215,7 @@ TEST(CommandLine, ConvertRefusesOptionsOfTheOtherKind) {
 }
 
 TEST(CommandLine, HelpOfTheConverterCommandsIsComplete) {
-  const std::string convert = optserve({"convert", "--help"}).out;
+  const std::string convert = optserve({"convert", "--help-all"}).out;
   for (const char* option : {"--remote", "--parts", "--scheduler", "--heads", "--smooth", "--sandbox"}) {
     EXPECT_THAT(convert, HasSubstr(option));
   }
