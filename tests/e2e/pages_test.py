@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Walks the commands of README.md, docs/first_five_minutes.md and docs/coming_from.md, line by line, as a new user
-does: in a fresh folder with a checkpoint in checkpoints/opt-125m. Every line must succeed. Also tries every option name that
-coming_from.md maps, and reads every example file of deploy/config.
+does: in a fresh folder with a checkpoint in checkpoints/opt-125m. Every line must succeed. Also tries every option
+name that coming_from.md maps, and reads every example file of deploy/config.
 
 usage: pages_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER
 """

@@ -13,6 +13,8 @@ import sys
 import tempfile
 
 import httpx2 as httpx
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import LIMIT_SECONDS, Stack, expect
 
 VICTIMS = ["gateway", "scheduler", "tokenizer", "worker-0"]

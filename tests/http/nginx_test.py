@@ -16,6 +16,8 @@ import time
 
 import httpx2 as httpx
 import openai
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import LIMIT_SECONDS, Stack, expect
 
 CONFIGURATION = """

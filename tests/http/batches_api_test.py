@@ -12,6 +12,8 @@ import tempfile
 import time
 
 import openai
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import LIMIT_SECONDS, Stack, expect
 
 ENDPOINT = "/v1/completions"
