@@ -95,7 +95,9 @@ def check_top(stack):
     top.resize(30, 100)
     top.wait_for("top fits a larger one again", lambda lines: any("worker-0" in line for line in lines))
     expect(top.end(b"q") == 0 and top.seen.rstrip().endswith("\x1b[?1049l"), "q ends top and gives the terminal back")
-    expect(Top(stack.endpoint, 30, 100).end(b"\x03") == 0, "so does Ctrl-C")
+    top = Top(stack.endpoint, 30, 100)
+    top.wait_for("top runs", lambda lines: any("worker-0" in line for line in lines))
+    expect(top.end(b"\x03") == 0, "Ctrl-C ends it too")
 
     top = Top(stack.endpoint, 30, 100)
     top.wait_for("top runs", lambda lines: any("worker-0" in line for line in lines))
