@@ -78,6 +78,9 @@ def check_jobs(browser, stack, api):
     browser.wait_text('.steps', 'Ended: succeeded')
     result = api.get(f'/v1/jobs/{waiting}/result')
     expect(browser.text('.job-text') == result['text'], f'its text is there: {result["text"]!r}')
+    record = api.get(f'/v1/jobs/{waiting}/record')
+    expect(record['model'] == 'demo' and record['accepted_ms'] > 0 and record['text'] == result['text'],
+           'a record says of which model the job is, and when it was accepted')
     steps = browser.text('.steps')
     expect(all(step in steps for step in ('Accepted', 'Encoded',
            'Leased to a worker', 'First token')), f'its life: {steps}')

@@ -16,12 +16,15 @@ export class Banner {
   #problems = [];
   #figuresAt = 0;
   #isBlind = false;
-  #signature = '';
-  #countdown = make('span', {class: 'countdown'});
+  #text = make('strong', {role: 'alert'});
+  #countdown = make('span');  // not read out each second
+  // The same elements all the time: whoever is about to press the button finds it there.
+  #button = make('button', {type: 'button', onclick: () => (this.#kind() === 'key' ? this.login() : this.retry())});
 
   // `element` and `health` stand in the document. `retry` asks at once, `login` asks for a key.
   constructor(element, health, {retry, login}) {
     Object.assign(this, {element, health, retry, login});
+    replaceChildren(element, make('p', {}, this.#text, ' ', this.#countdown), this.#button);
     setInterval(() => this.#show(), 1000);
   }
 
@@ -50,16 +53,12 @@ export class Banner {
     document.body.dataset.health = kind;
     setText(this.health, WORDS[kind]);
     this.element.hidden = kind === 'ok';
-    const text = this.#text(kind);
-    const signature = kind + text;
-    if (signature !== this.#signature) {
-      this.#signature = signature;
-      replaceChildren(this.element, make('p', {}, make('strong', {}, text), ' ', this.#countdown), this.#button(kind));
-    }
-    setText(this.#countdown, this.#countdownText(kind));
+    setText(this.#text, this.#textOf(kind));
+    setText(this.#countdown, this.#countdownOf(kind));
+    setText(this.#button, kind === 'key' ? 'Enter a key' : 'Ask now');
   }
 
-  #text(kind) {
+  #textOf(kind) {
     const stale = this.#figuresAt ? ` The figures are those of ${clock(this.#figuresAt)}.` : '';
     if (kind === 'key') return 'The gateway asks for an API key.';
     if (kind === 'late') return `The answer is overdue.${stale}`;
@@ -67,16 +66,11 @@ export class Banner {
     return `${this.#problems.map(problemText).join(' ')}${kind === 'down' ? stale : ''}`;
   }
 
-  #countdownText(kind) {
+  #countdownOf(kind) {
     if (kind === 'late') return `No answer for ${duration(Date.now() - this.#state.since)}.`;
     if (kind !== 'down' || this.#state.kind !== 'down') return '';
     const rest = Math.max(0, Math.ceil((this.#state.nextAt - Date.now()) / 1000));
     const next = rest > 0 ? `The page asks again in ${rest} s.` : 'Asking again.';
     return `Down for ${duration(Date.now() - this.#state.since)}. ${next}`;
-  }
-
-  #button(kind) {
-    if (kind === 'key') return make('button', {type: 'button', onclick: this.login}, 'Enter a key');
-    return make('button', {type: 'button', onclick: this.retry}, 'Ask now');
   }
 }
