@@ -158,7 +158,7 @@ Line::Answer Line::answer(std::vector<protocol::JobResult> results) const {
   }
   http_api::CompletionAnswer answer(*request_);
   for (size_t i = 0; i < results.size(); ++i) answer.add(i, std::move(results[i]));
-  const http_api::CompletionAnswer::Usage usage = answer.usage();
+  const http_api::TokenUsage usage = answer.usage();
   return {.text = begin_answer() + ",\"response\":{\"status_code\":200,\"request_id\":" + json_string(id_) +
                   ",\"body\":" + answer.body() + "},\"error\":null}\n",
           .prompt_tokens = usage.prompt_tokens,

@@ -84,4 +84,10 @@ std::string Router::allowed(const Target& target) const {
   return list;
 }
 
+std::vector<std::pair<std::string, std::string>> Router::names() const {
+  std::vector<std::pair<std::string, std::string>> names;
+  for (const auto& entry : entries_) names.emplace_back(entry->route.method, entry->route.pattern);
+  return names;
+}
+
 }  // namespace optserve::http

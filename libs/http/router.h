@@ -46,6 +46,8 @@ class Router {
   };
   // Where several patterns fit, the one with text at the first segment in which they differ wins.
   Match find(std::string_view method, const Target& target) const;
+  // Method and pattern of each route.
+  std::vector<std::pair<std::string, std::string>> names() const;
   // Of a path; empty if no pattern fits. For OPTIONS.
   std::string allowed(const Target& target) const;
 

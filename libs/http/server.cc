@@ -213,6 +213,8 @@ void Server::route(std::string method, std::string pattern, Handler handler, Rou
   impl_->router.add({std::move(method), std::move(pattern), std::move(handler), limits});
 }
 
+std::vector<std::pair<std::string, std::string>> Server::route_names() const { return impl_->router.names(); }
+
 void Server::start() {
   evconnlistener_enable(impl_->listener.get());
   sigset_t all, before;  // the thread inherits the mask: signals stay with the main thread, and SIGPIPE ends nothing

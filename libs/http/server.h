@@ -76,6 +76,8 @@ class Server {
 
   // Before start().
   void route(std::string method, std::string pattern, Handler handler, RouteLimits limits = {});
+  // Method and pattern of each route.
+  std::vector<std::pair<std::string, std::string>> route_names() const;
   void start();
   int port() const;
 

@@ -8,14 +8,18 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "http_api/chat/chat_request.h"
+#include "http_api/chat/chat_template.h"
 #include "http_api/jobs/job_fields.h"
 #include "http_api/jobs/job_list.h"
 #include "http_api/jobs/job_request.h"
 #include "http_api/metaseq/metaseq_request.h"
+#include "http_api/ollama/ollama_request.h"
 #include "http_api/openai/completion_fields.h"
 #include "http_api/openai/completion_request.h"
 #include "http_api/openai/test_models.h"
-#include "http_api/openai/tokenize.h"
+#include "http_api/responses/response_request.h"
+#include "http_api/tokenize/tokenize.h"
 
 namespace optserve::http_api {
 namespace http_doc_test {
@@ -23,18 +27,20 @@ namespace http_doc_test {
 using ::testing::HasSubstr;
 
 std::string page() {
-  std::ifstream file(OPTSERVE_DOCS "/http_api.md");
   std::ostringstream text;
-  text << file.rdbuf();
+  for (const char* name : {OPTSERVE_DOCS "/http_api.md", OPTSERVE_DOCS "/http_chat.md"}) {
+    text << std::ifstream(name).rdbuf();
+  }
   return text.str();
 }
 
 TEST(HttpDoc, HoldsTheTablesOfFields) {
   const std::string text = page();
   for (const FieldTable* table : {&completion_fields(), &tokenize_fields(), &detokenize_fields(), &job_fields(),
-                                  &metaseq_fields(), &queue_control_fields()}) {
+                                  &metaseq_fields(), &queue_control_fields(), &chat_own_fields(),
+                                  &response_own_fields(), &ollama_generate_fields(), &ollama_chat_fields()}) {
     const std::string rows = field_rows(*table);
-    EXPECT_NE(text.find(rows), std::string::npos) << "expected in docs/http_api.md:\n\n" << rows;
+    EXPECT_NE(text.find(rows), std::string::npos) << "expected in docs/http_api.md or docs/http_chat.md:\n\n" << rows;
   }
 }
 
@@ -53,10 +59,25 @@ TEST(HttpDoc, NamesEveryCodeOfAnError) {
 TEST(HttpDoc, ExamplesAreGoodRequests) {
   Models models = test_models("opt-125m");
   models.set_served({});  // the only model
+  const ChatTemplate chat = ChatTemplate::plain();
+  RequestContext with_template = test_context();
+  with_template.chat = &chat;
   const auto error_of_parsed = [](const auto& parsed) { return parsed.ok() ? "" : parsed.error().message; };
   const std::map<std::string, std::function<std::string(const std::string&)>> parsers = {
       {"completions",
        [&](const std::string& body) { return error_of_parsed(parse_completion(body, models, test_context())); }},
+      {"chat", [&](const std::string& body) { return error_of_parsed(parse_chat(body, models, with_template)); }},
+      {"chat-template",
+       [&](const std::string& text) {
+         const Result<ChatTemplate> parsed = ChatTemplate::parse(text);
+         return parsed.ok() ? std::string() : parsed.refusal().message;
+       }},
+      {"responses",
+       [&](const std::string& body) { return error_of_parsed(parse_response(body, models, with_template)); }},
+      {"ollama-generate",
+       [&](const std::string& body) { return error_of_parsed(parse_ollama_generate(body, models, with_template)); }},
+      {"ollama-chat",
+       [&](const std::string& body) { return error_of_parsed(parse_ollama_chat(body, models, with_template)); }},
       {"metaseq",
        [&](const std::string& body) { return error_of_parsed(parse_metaseq(body, models, test_context())); }},
       {"jobs", [&](const std::string& body) { return error_of_parsed(parse_jobs(body, models, {})); }},

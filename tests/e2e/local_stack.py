@@ -37,7 +37,8 @@ class Stack:
         shutil.copytree(self.sources / "deploy/demo-model", self.folder / "opt")
         run(self.optserve, "convert", str(self.folder / "opt"), str(self.folder / "demo"), "--progress=false")
         run(self.optserve, "up", "--model", str(self.folder / "demo"), "--name", "demo", "--dir", self.run_folder,
-            "--ports", "auto", "--converter-root", str(self.folder), "--worker-option", "threads=1")
+            "--ports", "auto", "--converter-root", str(self.folder), "--worker-option", "threads=1",
+            "--chat-template", "plain")
         return self
 
     def __exit__(self, *_):

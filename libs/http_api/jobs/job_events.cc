@@ -23,7 +23,7 @@ std::string JobEventStream::frame(std::string_view event, const std::string& dat
   return "id: " + std::to_string(offset_) + "\nevent: " + std::string(event) + "\ndata: " + data + "\n\n";
 }
 
-std::string JobEventStream::on_progress(const protocol::JobEvent& event) const {
+std::string JobEventStream::on_progress(const protocol::JobEvent& event) {
   if (is_over_) return "";
   return frame("progress", json_text({{"state", protocol::job_state_name(event.state)},
                                       {"position", event.position},

@@ -57,23 +57,6 @@ json clean_prompt(const json& prompt) {
   return clean;
 }
 
-// Most tokens that fit beside the longest prompt, which is what Metaseq generates if it is told nothing.
-Parsed<int64_t> room(const json& prompt, const Model& model) {
-  if (model.text == nullptr) {
-    ApiError error = invalid_value("max_tokens",
-                                   "max_tokens is missing, and without the model's vocabulary (--model) "
-                                   "this gateway cannot count what fits beside the prompt");
-    return error;
-  }
-  PromptOptions options;
-  options.needs_ids = true;
-  const Parsed<std::vector<Prompt>> prompts = read_prompts(prompt, model, options);
-  if (!prompts.ok()) return prompts.error();
-  size_t longest = 0;
-  for (const Prompt& one : prompts.value()) longest = std::max(longest, one.ids.size());
-  return std::max<int64_t>(model.context - static_cast<int64_t>(longest), 1);
-}
-
 // Metaseq's factual nucleus begins again at the end of a sentence.
 std::optional<ApiError> add_reset_ids(CompletionRequest& request) {
   if (auto error = request.model.need_text("lambda_decay", "lambda_decay")) return error;
@@ -113,7 +96,7 @@ Parsed<json> translated(const json& body, const Models& models) {
     out["top_p_decay_after"] = 1;
   }
   if (!has_field(body, "max_tokens")) {
-    const Parsed<int64_t> tokens = room(prompt, model.value());
+    const Parsed<int64_t> tokens = room_for_output(prompt, model.value());
     if (!tokens.ok()) return tokens.error();
     out["max_tokens"] = tokens.value();
   }

@@ -67,8 +67,8 @@ std::vector<CompletionAnswer::Choice> CompletionAnswer::choices() const {
 }
 
 // Prompts count once, and outputs that were computed, also those that best_of leaves out.
-CompletionAnswer::Usage CompletionAnswer::usage() const {
-  Usage usage;
+TokenUsage CompletionAnswer::usage() const {
+  TokenUsage usage;
   const auto per_prompt = static_cast<size_t>(request_->jobs_per_prompt());
   for (size_t job = 0; job < results_.size(); ++job) {
     const JobResult& result = *results_[job];
@@ -92,7 +92,7 @@ std::string CompletionAnswer::body() const {
     object.update(choice_facts(*request_, choice.prompt, *choice.result, choice.output));
     choices.push_back(std::move(object));
   }
-  const Usage used = usage();
+  const TokenUsage used = usage();
   ordered_json body{{"id", request_->id},
                     {"object", "text_completion"},
                     {"created", request_->created},

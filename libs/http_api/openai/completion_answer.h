@@ -7,6 +7,7 @@
 
 #include "http_api/openai/completion_choice.h"
 #include "http_api/openai/completion_request.h"
+#include "http_api/openai/stream_form.h"
 #include "protocol/client_messages.h"
 
 namespace optserve::http_api {
@@ -33,10 +34,7 @@ class CompletionAnswer {
     std::string text;  // with the prompt, if `echo` asks for it
   };
   std::vector<Choice> choices() const;
-  struct Usage {
-    int64_t prompt_tokens = 0, completion_tokens = 0;
-  };
-  Usage usage() const;
+  TokenUsage usage() const;
 
  private:
   // Those that become choices, in their order.

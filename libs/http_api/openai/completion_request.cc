@@ -65,7 +65,7 @@ class CompletionReader {
     r.logprobs = find_field<int>(body_, "logprobs");
     r.prompt_logprobs = find_field<int>(body_, "prompt_logprobs");
     r.stream = get("stream", false);
-    r.background = get("background", false);
+    r.background = r.keeps_running = get("background", false);
     r.return_token_ids = get("return_token_ids", false);
     r.tokens_as_ids = get("return_tokens_as_token_ids", false);
     r.return_metrics = get("return_metrics", false);
@@ -240,7 +240,7 @@ std::vector<JobSpec> CompletionRequest::jobs() const {
   all.reserve(num_jobs());
   for (size_t i = 0; i < prompts.size(); ++i) {
     JobSpec one = job_of(prompts[i]);
-    if (num_jobs() == 1) one.group.clear();
+    if (num_jobs() == 1) one.group = lone_group;
     if (prompts.size() > 1 && !one.key.empty()) one.key += "-" + std::to_string(i + 1);
     // A seed that was asked for is every prompt's, whatever stands beside it; others differ between equal prompts.
     if (!has_seed) one.sampling.seed += i * static_cast<uint64_t>(client::kChoicesMax);

@@ -14,14 +14,17 @@
 
 namespace optserve::http_api {
 
+class ChatTemplate;
+
 // What a request brings beside its body. The caller fills it in; everything but the id and the numbers may be empty.
 struct RequestContext {
-  std::string request_id;         // of the answer's `id`: "cmpl-" + request_id
-  int64_t created = 0;            // seconds since 1970
-  uint64_t random = 0;            // seeds of a request that has neither seed nor idempotency key: a random number
-  std::string tenant{};           // of the API key; if empty, `user` names the tenant
-  std::string idempotency_key{};  // header `Idempotency-Key`; the body's field wins
-  int64_t patience_ms = 0;        // how long the client waits (x-stainless-read-timeout); 0: not known
+  std::string request_id;              // of the answer's `id`: "cmpl-" + request_id
+  int64_t created = 0;                 // seconds since 1970
+  uint64_t random = 0;                 // seeds of a request that has neither seed nor idempotency key: a random number
+  std::string tenant{};                // of the API key; if empty, `user` names the tenant
+  std::string idempotency_key{};       // header `Idempotency-Key`; the body's field wins
+  int64_t patience_ms = 0;             // how long the client waits (x-stainless-read-timeout); 0: not known
+  const ChatTemplate* chat = nullptr;  // how messages become a prompt; null: they do not
 };
 
 struct CompletionRequest {
@@ -36,13 +39,15 @@ struct CompletionRequest {
   std::optional<int> prompt_logprobs{};  // vLLM's field of the choice
   bool stream = false;
   bool include_usage = false;
-  bool background = false;  // answer with the ids of the jobs, at once
+  bool background = false;     // answer with the ids of the jobs, at once
+  bool keeps_running = false;  // a client that goes away cancels nothing
   bool return_token_ids = false;
   bool tokens_as_ids = false;  // lists of log-probabilities name tokens by their ids
   bool return_metrics = false;
-  uint64_t seed = 0;      // of the first output of each prompt
-  bool has_seed = false;  // it was asked for
-  protocol::JobSpec job;  // what all jobs have in common
+  uint64_t seed = 0;         // of the first output of each prompt
+  bool has_seed = false;     // it was asked for
+  protocol::JobSpec job;     // what all jobs have in common
+  std::string lone_group{};  // of the job of a request that has one
 
   // Whether one job gives all n choices of its prompt: hypotheses of a beam search, or choices that cannot differ.
   bool is_shared() const;

@@ -42,6 +42,7 @@ class Models {
   Parsed<Model> find(std::string_view name) const;
   // Names of all, in their order.
   std::vector<std::string> names() const;
+  int64_t created() const { return created_; }
 
   std::string list_body() const;                               // GET /v1/models
   Parsed<std::string> card_body(std::string_view name) const;  // GET /v1/models/{id}

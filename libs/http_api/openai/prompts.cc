@@ -114,6 +114,21 @@ Parsed<std::vector<Prompt>> read_prompts(const json& value, const Model& model, 
   return reader.take();
 }
 
+Parsed<int64_t> room_for_output(const json& prompts, const Model& model) {
+  if (model.text == nullptr) {
+    return invalid_value("max_tokens",
+                         "max_tokens is missing, and without the model's vocabulary (--model) this gateway cannot "
+                         "count what fits beside the prompt");
+  }
+  PromptOptions options;
+  options.needs_ids = true;
+  const Parsed<std::vector<Prompt>> read = read_prompts(prompts, model, options);
+  if (!read.ok()) return read.error();
+  size_t longest = 0;
+  for (const Prompt& one : read.value()) longest = std::max(longest, one.ids.size());
+  return std::max<int64_t>(model.context - static_cast<int64_t>(longest), 1);
+}
+
 size_t count_prompts(const json& body) {
   const json& value = body.at("prompt");
   return is_one_prompt(value) ? 1 : value.size();

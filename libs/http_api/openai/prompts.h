@@ -29,6 +29,10 @@ struct PromptOptions {
 // the context, as far as the gateway knows both.
 Parsed<std::vector<Prompt>> read_prompts(const nlohmann::json& value, const Model& model, const PromptOptions& options);
 
+// Most tokens that fit beside the longest prompt, at least 1: for requests that do not say how many they want. Needs
+// the model's vocabulary.
+Parsed<int64_t> room_for_output(const nlohmann::json& prompts, const Model& model);
+
 // Number of prompts in a checked body.
 size_t count_prompts(const nlohmann::json& body);
 

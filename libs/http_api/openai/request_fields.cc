@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/input_check.h"
 #include "base/limits.h"
@@ -41,6 +42,10 @@ std::string kind_text(FieldKind kind) {
       return "an object of token ids and biases";
     case FieldKind::kPrompt:
       return "a string, a list of strings, a list of token ids or a list of such lists";
+    case FieldKind::kMessages:
+      return "a list of messages";
+    case FieldKind::kTextOrMessages:
+      return "a string or a list of messages";
     case FieldKind::kObject:
       return "an object";
     case FieldKind::kAny:
@@ -81,6 +86,11 @@ bool is_integer(const json& value) {
 
 bool all_strings(const json& value) {
   return value.is_array() && std::ranges::all_of(value, [](const json& item) { return item.is_string(); });
+}
+
+bool is_message_list(const json& value) {
+  return value.is_array() && !value.empty() &&
+         std::ranges::all_of(value, [](const json& item) { return item.is_object(); });
 }
 
 std::optional<ApiError> check_ids(const std::string& name, const json& value) {
@@ -170,6 +180,10 @@ std::optional<ApiError> check_value(const FieldInfo& field, const std::string& n
       return check_biases(name, value);
     case FieldKind::kPrompt:
       return check_prompt(name, value);
+    case FieldKind::kMessages:
+      return expect(is_message_list(value));
+    case FieldKind::kTextOrMessages:
+      return expect(value.is_string() || is_message_list(value));
     case FieldKind::kObject:
       if (auto error = expect(value.is_object())) return error;
       return check_fields(value, field.members, name + ".");
@@ -177,6 +191,21 @@ std::optional<ApiError> check_value(const FieldInfo& field, const std::string& n
       break;
   }
   return std::nullopt;
+}
+
+// Messages and parts may have further fields, which say nothing (chat/chat_messages.h).
+ordered_json message_list_schema() {
+  const ordered_json string_schema{{"type", "string"}};
+  const ordered_json kinds = ordered_json::array({"text", "input_text", "output_text"});
+  const ordered_json part{{"type", "object"},
+                          {"required", {"type", "text"}},
+                          {"properties", {{"type", {{"type", "string"}, {"enum", kinds}}}, {"text", string_schema}}}};
+  const ordered_json content{
+      {"anyOf", {string_schema, {{"type", "array"}, {"items", part}}, ordered_json{{"type", "null"}}}}};
+  const ordered_json role{{"type", "string"}, {"enum", {"system", "developer", "user", "assistant"}}};
+  const ordered_json message{
+      {"type", "object"}, {"required", {"role", "content"}}, {"properties", {{"role", role}, {"content", content}}}};
+  return {{"type", "array"}, {"minItems", 1}, {"items", message}};
 }
 
 ApiError unknown_field(const std::string& key, const FieldTable& table, const std::string& prefix) {
@@ -189,6 +218,78 @@ ApiError unknown_field(const std::string& key, const FieldTable& table, const st
   ApiError error = invalid_value(is_plain ? prefix + key : "", message);
   error.code = "unknown_parameter";
   return error;
+}
+
+// What values of the kind and range are.
+ordered_json schema_of_kind(const FieldInfo& field) {
+  const ordered_json string_schema{{"type", "string"}};
+  const ordered_json id_schema{{"type", "integer"}, {"minimum", 0}, {"maximum", limits::kVocabularyMax - 1}};
+  const auto list_of = [](const ordered_json& items) { return ordered_json{{"type", "array"}, {"items", items}}; };
+  const auto some_of = [&](const ordered_json& items) {
+    ordered_json list = list_of(items);
+    list["minItems"] = 1;
+    return list;
+  };
+  ordered_json schema;
+  switch (field.kind) {
+    case FieldKind::kBoolean:
+      schema["type"] = "boolean";
+      break;
+    case FieldKind::kInteger:
+      schema["type"] = "integer";
+      schema["minimum"] = static_cast<int64_t>(field.min);
+      schema["maximum"] = static_cast<int64_t>(field.max);
+      break;
+    case FieldKind::kSeed:
+      schema["type"] = "integer";
+      schema["minimum"] = std::numeric_limits<int64_t>::min();
+      schema["maximum"] = std::numeric_limits<uint64_t>::max();
+      break;
+    case FieldKind::kNumber:
+      schema["type"] = "number";
+      schema[field.min_excluded ? "exclusiveMinimum" : "minimum"] = field.min;
+      schema["maximum"] = field.max;
+      break;
+    case FieldKind::kString:
+      schema = string_schema;
+      break;
+    case FieldKind::kStringOrList:
+      schema["anyOf"] = {string_schema, list_of(string_schema)};
+      break;
+    case FieldKind::kStringList:
+      schema = list_of(string_schema);
+      break;
+    case FieldKind::kIdList:
+      schema = list_of(id_schema);
+      break;
+    case FieldKind::kIdLists:
+      schema = list_of(list_of(id_schema));
+      break;
+    case FieldKind::kBiases:
+      schema["type"] = "object";
+      schema["propertyNames"] = {{"pattern", "^[0-9]{1,7}$"}};
+      schema["additionalProperties"] = {{"type", "number"}, {"minimum", -100}, {"maximum", 100}};
+      break;
+    case FieldKind::kPrompt:
+      schema["anyOf"] = {string_schema, some_of(string_schema), some_of(id_schema), some_of(some_of(id_schema))};
+      break;
+    case FieldKind::kMessages:
+      schema = message_list_schema();
+      break;
+    case FieldKind::kTextOrMessages:
+      schema["anyOf"] = {string_schema, message_list_schema()};
+      break;
+    case FieldKind::kObject:
+      schema["type"] = "object";
+      schema["additionalProperties"] = false;
+      for (const FieldInfo& member : field.members) {
+        schema["properties"][std::string(member.name)] = field_schema(member);
+      }
+      break;
+    case FieldKind::kAny:
+      break;
+  }
+  return schema;
 }
 
 std::string rows_of(const FieldTable& table, const std::string& prefix) {
@@ -282,62 +383,14 @@ std::string field_type_text(const FieldInfo& field) {
 }
 
 ordered_json field_schema(const FieldInfo& field) {
-  const ordered_json string_schema{{"type", "string"}};
-  const ordered_json id_schema{{"type", "integer"}, {"minimum", 0}, {"maximum", limits::kVocabularyMax - 1}};
-  const auto list_of = [](const ordered_json& items) { return ordered_json{{"type", "array"}, {"items", items}}; };
-  ordered_json schema;
-  switch (field.kind) {
-    case FieldKind::kBoolean:
-      schema["type"] = "boolean";
-      break;
-    case FieldKind::kInteger:
-      schema["type"] = "integer";
-      schema["minimum"] = static_cast<int64_t>(field.min);
-      schema["maximum"] = static_cast<int64_t>(field.max);
-      break;
-    case FieldKind::kSeed:
-      schema["type"] = "integer";
-      break;
-    case FieldKind::kNumber:
-      schema["type"] = "number";
-      schema[field.min_excluded ? "exclusiveMinimum" : "minimum"] = field.min;
-      schema["maximum"] = field.max;
-      break;
-    case FieldKind::kString:
-      schema = string_schema;
-      break;
-    case FieldKind::kStringOrList:
-      schema["oneOf"] = {string_schema, list_of(string_schema)};
-      break;
-    case FieldKind::kStringList:
-      schema = list_of(string_schema);
-      break;
-    case FieldKind::kIdList:
-      schema = list_of(id_schema);
-      break;
-    case FieldKind::kIdLists:
-      schema = list_of(list_of(id_schema));
-      break;
-    case FieldKind::kBiases:
-      schema["type"] = "object";
-      schema["propertyNames"] = {{"pattern", "^[0-9]{1,7}$"}};
-      schema["additionalProperties"] = {{"type", "number"}, {"minimum", -100}, {"maximum", 100}};
-      break;
-    case FieldKind::kPrompt:
-      schema["oneOf"] = {string_schema, list_of(string_schema), list_of(id_schema), list_of(list_of(id_schema))};
-      break;
-    case FieldKind::kObject:
-      schema["type"] = "object";
-      schema["additionalProperties"] = false;
-      for (const FieldInfo& member : field.members) {
-        schema["properties"][std::string(member.name)] = field_schema(member);
-      }
-      break;
-    case FieldKind::kAny:
-      break;
+  ordered_json schema = schema_of_kind(field);
+  if (field.use == FieldUse::kRefused) {
+    schema = {{"enum", ordered_json::array({nullptr})}};
+    if (!field.neutral.empty()) schema["enum"].push_back(ordered_json::parse(field.neutral));
+  } else if (!schema.empty()) {
+    schema = {{"anyOf", ordered_json::array({schema, {{"type", "null"}}})}};  // null is as if the field were not there
   }
-  schema["nullable"] = true;
-  schema["default"] = ordered_json::parse(field.fallback);
+  if (!field.required) schema["default"] = ordered_json::parse(field.fallback);
   schema["description"] = field.help;
   return schema;
 }

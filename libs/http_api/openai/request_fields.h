@@ -23,12 +23,14 @@ enum class FieldKind : uint8_t {
   kString,        // min to max are its bytes
   kStringOrList,  // a string, or a list of them
   kStringList,
-  kIdList,   // token ids
-  kIdLists,  // lists of token ids
-  kBiases,   // {"50118": -5}: token ids as keys
-  kPrompt,   // a string, a list of strings, a list of ids, or a list of such lists
-  kObject,   // with fields of its own
-  kAny,      // of an ignored or refused field
+  kIdList,    // token ids
+  kIdLists,   // lists of token ids
+  kBiases,    // {"50118": -5}: token ids as keys
+  kPrompt,    // a string, a list of strings, a list of ids, or a list of such lists
+  kMessages,  // of a chat: a list of objects with role and content (chat/chat_messages.h)
+  kTextOrMessages,
+  kObject,  // with fields of its own
+  kAny,     // of an ignored or refused field
 };
 
 enum class FieldUse : uint8_t {

@@ -9,7 +9,7 @@
 #include "http_api/jobs/job_list.h"
 #include "http_api/metaseq/metaseq_request.h"
 #include "http_api/openai/completion_fields.h"
-#include "http_api/openai/tokenize.h"
+#include "http_api/tokenize/tokenize.h"
 
 namespace optserve::http_api {
 namespace request_fields_test {
@@ -45,12 +45,22 @@ TEST(RequestFields, DefaultsAreValuesThatTheTableAllows) {
 TEST(RequestFields, SchemasHaveTypeRangeAndDefault) {
   for (const FieldTable* table : kTables) {
     for (const FieldInfo& field : *table) {
-      const auto schema = field_schema(field);
+      auto schema = field_schema(field);
       EXPECT_EQ(schema["description"], field.help);
-      EXPECT_EQ(schema["default"], nlohmann::ordered_json::parse(field.fallback)) << field.name;
-      EXPECT_TRUE(field.kind == FieldKind::kAny || schema.contains("type") || schema.contains("oneOf")) << field.name;
+      if (!field.required) {
+        EXPECT_EQ(schema["default"], nlohmann::ordered_json::parse(field.fallback)) << field.name;
+      }
+      if (field.use == FieldUse::kRefused) {
+        EXPECT_EQ(schema["enum"][0], nullptr);
+        EXPECT_EQ(schema["enum"].size(), field.neutral.empty() ? 1u : 2u);
+        continue;
+      }
+      if (field.kind == FieldKind::kAny) continue;
+      EXPECT_EQ(schema["anyOf"][1]["type"], "null");
+      schema = schema["anyOf"][0];
+      EXPECT_TRUE(schema.contains("type") || schema.contains("anyOf")) << field.name;
       const bool is_number = field.kind == FieldKind::kInteger || field.kind == FieldKind::kNumber;
-      EXPECT_EQ(schema.contains("maximum"), is_number) << field.name;
+      EXPECT_EQ(schema.contains("maximum"), is_number || field.kind == FieldKind::kSeed) << field.name;
       if (is_number) {
         EXPECT_EQ(schema["maximum"], field.max);
         EXPECT_EQ(schema[field.min_excluded ? "exclusiveMinimum" : "minimum"], field.min);

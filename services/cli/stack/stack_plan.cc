@@ -77,6 +77,8 @@ void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("http", options.api_port, "Port on which the gateway serves the HTTP API, with --ports fixed")
       .range(1, 65'535);
   parser.add("no-gateway", options.no_gateway, "Start no gateway: there is no HTTP API");
+  parser.add("chat-template", options.chat_template,
+             "How the gateway makes a prompt of a chat: plain, or a file (docs/http.md); without it chats are refused");
   parser.add("volatile", options.is_volatile, "Keep jobs in memory only, without a journal");
   parser.add("foreground", options.foreground, "Stay in the terminal; Ctrl-C stops the stack");
   parser.add("log-level", options.log_level, "trace, debug, info, warn, error or off");
@@ -115,6 +117,9 @@ Status check_options(StackOptions& options) {
   if (Status status = check_model(options); !status.ok()) return status;
   options.model = std::filesystem::absolute(options.model).lexically_normal().string();
   options.folder = std::filesystem::absolute(options.folder).lexically_normal().string();
+  if (!options.chat_template.empty() && options.chat_template != "plain") {
+    options.chat_template = std::filesystem::absolute(options.chat_template).lexically_normal().string();
+  }
   if (!options.converter_root.empty()) {
     if (!std::filesystem::is_directory(options.converter_root)) {
       return refuse(ErrorCode::kBadRequest, "converter-root: " + options.converter_root + " is not a folder");
@@ -172,6 +177,7 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
     append(plan.processes.back(), {"--scheduler", plan.client_endpoint, "--http", address, "--drain-ms", drain_ms,
                                    "--files", options.folder + "/files"});
     if (options.tokenizers > 0) append(plan.processes.back(), {"--model", model});  // it has a vocabulary
+    if (!options.chat_template.empty()) append(plan.processes.back(), {"--chat-template", options.chat_template});
   }
   return plan;
 }

@@ -22,7 +22,8 @@ struct StackOptions {
   std::string ports = "fixed";  // fixed or auto
   int api_port = 8000;          // of the gateway, unless ports are auto
   bool no_gateway = false;
-  bool is_volatile = false;  // no journal
+  std::string chat_template;  // of the gateway: "plain" or a file; empty: it refuses chats
+  bool is_volatile = false;   // no journal
   bool foreground = false;
   std::string log_level = "info";
   int ready_seconds = 300;                  // until every process must be ready

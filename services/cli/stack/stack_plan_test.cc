@@ -173,6 +173,17 @@ TEST_F(StackPlanTest, AStackWithoutAGatewayHasNoApi) {
   for (const PlannedProcess& planned : plan.processes) EXPECT_NE(planned.program, "optserve-gateway");
 }
 
+TEST_F(StackPlanTest, TheGatewayGetsTheTemplateForChats) {
+  options_.chat_template = "plain";
+  ASSERT_EQ(refusal(), "");
+  EXPECT_EQ(value_of(plan_stack(options_, {}).processes.back(), "--chat-template"), "plain");
+  options_.chat_template = "chat.json";
+  ASSERT_EQ(refusal(), "");
+  EXPECT_THAT(value_of(plan_stack(options_, {}).processes.back(), "--chat-template"),
+              ::testing::EndsWith("/chat.json"));
+  EXPECT_EQ(value_of(plan_stack(options_, {}).processes.back(), "--chat-template").front(), '/');
+}
+
 TEST_F(StackPlanTest, AVolatileStackHasNoJournal) {
   options_.is_volatile = true;
   ASSERT_EQ(refusal(), "");

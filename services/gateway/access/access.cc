@@ -14,12 +14,17 @@ enum class Need { kNothing, kAnyKey, kSubmit, kOperate };
 
 // A route that is not named here needs the right to submit if it takes anything.
 Need need_of(const http::Request& request, bool is_metrics_open) {
-  constexpr std::array kOpen = {"/health", "/version", "/livez", "/readyz", "/startupz", "/ui/{file...}"};
+  constexpr std::array kOpen = {"/health", "/version", "/api/version", "/openapi.json",
+                                "/livez",  "/readyz",  "/startupz",    "/ui/{file...}"};
   const std::string_view route = request.route;
   if (std::ranges::find(kOpen, route) != kOpen.end()) return Need::kNothing;
   if (route == "/metrics") return is_metrics_open ? Need::kNothing : Need::kOperate;
-  constexpr std::array kHarmless = {"/tokenize", "/detokenize", "/v1/jobs/{id}/cancel", "/v1/groups/{name}/cancel",
-                                    "/v1/batches/{id}/cancel"};
+  constexpr std::array kHarmless = {"/tokenize",
+                                    "/detokenize",
+                                    "/v1/jobs/{id}/cancel",
+                                    "/v1/groups/{name}/cancel",
+                                    "/v1/batches/{id}/cancel",
+                                    "/v1/responses/{id}/cancel"};
   const bool is_harmless = std::ranges::find(kHarmless, route) != kHarmless.end();
   if (is_harmless || request.method == "GET" || request.method == "HEAD") return Need::kAnyKey;
   if (route == "/v1/queue" || route == "/v1/jobs/{id}/requeue") return Need::kOperate;

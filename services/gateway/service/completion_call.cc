@@ -8,11 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "gateway/service/answers.h"
 #include "gateway/service/counting_stream.h"
 #include "http_api/metaseq/metaseq_request.h"
-#include "http_api/openai/completion_answer.h"
-#include "http_api/openai/completion_request.h"
 #include "http_api/openai/completion_stream.h"
 
 namespace optserve::gateway {
@@ -29,12 +26,13 @@ constexpr milliseconds kUnreachableMax{60'000};  // then its answer is an error
 // answer to the submit, and then wait for it.
 class CompletionCall final : public OpenCall, public std::enable_shared_from_this<CompletionCall> {
  public:
-  // The body of a complete answer that is not streamed.
-  using Body = std::string (*)(const http_api::CompletionRequest& request, const http_api::CompletionAnswer& answer);
-
   CompletionCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange,
-                 http_api::CompletionRequest request, Body body)
-      : parts_(parts), exchange_(std::move(exchange)), request_(std::move(request)), body_(body), answer_(request_) {}
+                 http_api::CompletionRequest request, AnswerForm form)
+      : parts_(parts),
+        exchange_(std::move(exchange)),
+        request_(std::move(request)),
+        form_(std::move(form)),
+        answer_(request_) {}
 
   void start(std::shared_ptr<OpenJobs> open_jobs);
   void on_tick(Instant now) override;
@@ -63,7 +61,7 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   const GatewayParts parts_;
   std::shared_ptr<http::Exchange> exchange_;
   const http_api::CompletionRequest request_;
-  const Body body_;
+  const AnswerForm form_;
   http_api::CompletionAnswer answer_;
   std::optional<http_api::CompletionStream> stream_;
   bool has_key_ = false;  // the client named the jobs
@@ -122,10 +120,12 @@ void CompletionCall::start(std::shared_ptr<OpenJobs> open_jobs) {
   parts_.calls.add(self);
   exchange_->on_closed([self] {
     self->is_wanted_ = false;
-    if (!self->request_.background) self->cancel_jobs();
+    if (!self->request_.keeps_running) self->cancel_jobs();
     if (self->is_submitted_) self->end();
   });
-  exchange_->on_half_closed([self] { self->write(http_api::kKeepAliveFrame); });
+  exchange_->on_half_closed([self] {
+    if (self->stream_) self->write(self->stream_->keep_alive());
+  });
   last_asked_ = parts_.clock.now();
   std::vector<protocol::JobSpec> jobs = request_.jobs();
   has_key_ = !jobs.front().key.empty();
@@ -151,7 +151,7 @@ void CompletionCall::on_submitted(client::Submission submission) {
   }
   if (!indices_.empty()) exchange_->request().note("job", indices_.begin()->first.hex());
   if (!is_wanted_) {
-    if (!request_.background) cancel_jobs();
+    if (!request_.keeps_running) cancel_jobs();
     return end();
   }
   if (auto error = http_api::first_error(outcomes, request_.model.context)) return fail(*error);
@@ -160,13 +160,15 @@ void CompletionCall::on_submitted(client::Submission submission) {
 
 void CompletionCall::begin_answer(const std::vector<protocol::SubmitOutcome>& outcomes) {
   if (request_.background) {
-    exchange_->answer(json_answer(http_api::background_body(request_, outcomes), 202));
+    exchange_->answer(form_.background(request_, outcomes));
     return end();
   }
   if (request_.stream) {
-    stream_.emplace(request_);
+    stream_.emplace(request_, form_.stream(request_, outcomes));
     last_sent_ = parts_.clock.now();
-    exchange_->begin_stream(200, http::sse_headers());
+    http::Headers headers = http::sse_headers();
+    headers.set("Content-Type", form_.stream_type);
+    exchange_->begin_stream(200, headers);
     write(stream_->on_start());
   }
   for (auto& event : std::exchange(early_, {})) event();
@@ -203,7 +205,7 @@ void CompletionCall::on_finished(const JobResult& result) {
   for (const size_t index : std::exchange(found->second, {})) answer_.add(index, result);
   if (!answer_.is_complete()) return;
   if (const auto error = answer_.error()) return fail(*error);
-  exchange_->answer(json_answer(body_(request_, answer_)));
+  exchange_->answer(json_answer(form_.body(request_, answer_)));
   end();
 }
 
@@ -232,7 +234,7 @@ void CompletionCall::fail(const http_api::ApiError& why) {
     write(stream_->on_error(why));
     return end_stream_if_over();
   }
-  exchange_->answer(error_answer(why));
+  exchange_->answer(form_.error(why));
   cancel_jobs();
   end();
 }
@@ -255,7 +257,7 @@ void CompletionCall::end() {
 }
 
 void CompletionCall::on_tick(Instant now) {
-  if (stream_ && now - last_sent_ >= kKeepAliveInterval) write(http_api::kKeepAliveFrame);
+  if (stream_ && now - last_sent_ >= kKeepAliveInterval) write(stream_->keep_alive());
   if (is_over_ || indices_.empty() || now - last_asked_ < kReachabilityInterval) return;
   last_asked_ = now;
   parts_.client.unreachable_for(indices_.begin()->first, [self = shared_from_this()](milliseconds time) {
@@ -279,12 +281,9 @@ int64_t patience_ms(const http::Request& request) {
   return 0;
 }
 
-using Parse = http_api::Parsed<http_api::CompletionRequest> (*)(std::string_view body, const http_api::Models& models,
-                                                                const http_api::RequestContext& context);
+}  // namespace
 
-void serve(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange, Parse parse,
-           CompletionCall::Body body) {
-  const http::Request& request = exchange->request();
+http_api::RequestContext context_of(const GatewayParts& parts, const http::Request& request) {
   http_api::RequestContext context;
   context.request_id = request.id;
   context.created = parts.clock.wall_ms() / 1'000;
@@ -292,24 +291,43 @@ void serve(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exc
   context.tenant = caller_of(request).tenant;
   context.idempotency_key = request.headers.get("Idempotency-Key");
   context.patience_ms = patience_ms(request);
-  http_api::Parsed<http_api::CompletionRequest> parsed = parse(request.body, parts.models, context);
-  if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
-  if (!parsed.value().job.tenant.empty()) exchange->request().note("tenant", parsed.value().job.tenant);
+  context.chat = parts.chat_template;
+  return context;
+}
+
+void serve_call(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange,
+                http_api::Parsed<http_api::CompletionRequest> parsed, AnswerForm form) {
+  if (!parsed.ok()) return exchange->answer(form.error(parsed.error()));
+  http::Request& request = exchange->request();
+  if (!parsed.value().job.tenant.empty()) request.note("tenant", parsed.value().job.tenant);
   http_api::Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, parsed.value().num_jobs());
-  if (!open_jobs.ok()) return exchange->answer(error_answer(open_jobs.error()));
-  std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value(), body)
+  if (!open_jobs.ok()) return exchange->answer(form.error(open_jobs.error()));
+  std::make_shared<CompletionCall>(parts, exchange, std::move(parsed).value(), std::move(form))
       ->start(std::move(open_jobs).value());
 }
 
-}  // namespace
-
 void serve_completion(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
-  serve(parts, exchange, http_api::parse_completion,
-        [](const http_api::CompletionRequest&, const http_api::CompletionAnswer& answer) { return answer.body(); });
+  const http::Request& request = exchange->request();
+  AnswerForm form;
+  form.body = [](const http_api::CompletionRequest&, const http_api::CompletionAnswer& answer) {
+    return answer.body();
+  };
+  form.stream = [](const http_api::CompletionRequest& made, const AnswerForm::Outcomes&) {
+    return http_api::completion_form(made);
+  };
+  form.background = [](const http_api::CompletionRequest& made, const AnswerForm::Outcomes& outcomes) {
+    return json_answer(http_api::background_body(made, outcomes), 202);
+  };
+  serve_call(parts, exchange, http_api::parse_completion(request.body, parts.models, context_of(parts, request)),
+             std::move(form));
 }
 
 void serve_metaseq(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange) {
-  serve(parts, exchange, http_api::parse_metaseq, http_api::metaseq_body);
+  const http::Request& request = exchange->request();
+  AnswerForm form;
+  form.body = http_api::metaseq_body;
+  serve_call(parts, exchange, http_api::parse_metaseq(request.body, parts.models, context_of(parts, request)),
+             std::move(form));
 }
 
 }  // namespace optserve::gateway

@@ -7,14 +7,18 @@
 #include "base/build_info.h"
 #include "base/program.h"
 #include "gateway/service/answers.h"
+#include "gateway/service/chat_routes.h"
 #include "gateway/service/completion_call.h"
 #include "gateway/service/job_routes.h"
+#include "gateway/service/ollama_routes.h"
 #include "gateway/service/page_routes.h"
 #include "gateway/service/record_route.h"
 #include "gateway/service/request_hooks.h"
+#include "gateway/service/response_routes.h"
 #include "http/health_server.h"
 #include "http_api/openai/json_text.h"
-#include "http_api/openai/tokenize.h"
+#include "http_api/openapi/openapi.h"
+#include "http_api/tokenize/tokenize.h"
 
 namespace optserve::gateway {
 namespace {
@@ -95,6 +99,8 @@ Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models
     : health_(health),
       clock_(clock),
       models_(std::move(models)),
+      chat_template_(options.chat_template.empty() ? std::optional<http_api::ChatTemplate>()
+                                                   : http_api::ChatTemplate::load(options.chat_template)),
       key_store_(options.keys, options.key_lines),
       access_(key_store_.has_keys(), !options.metrics_need_key),
       batch_service_(make_batch_service(options, std::move(batch_models), clock)),
@@ -112,7 +118,8 @@ Gateway::~Gateway() {
 }
 
 void Gateway::add_routes(const metrics::Registry& registry) {
-  const GatewayParts parts{server_, *client_, *models_, calls_, access_, clock_, open_cancels_};
+  const GatewayParts parts{server_, *client_, *models_,      calls_,
+                           access_, clock_,   open_cancels_, chat_template_ ? &*chat_template_ : nullptr};
   http::add_health_routes(server_, registry, health_);
   server_.route("GET", "/health", [this](const ExchangePtr& exchange) {
     if (health_.ready.load()) return exchange->answer({.body = ""});
@@ -120,6 +127,9 @@ void Gateway::add_routes(const metrics::Registry& registry) {
   });
   server_.route("GET", "/version", [](const ExchangePtr& exchange) {
     exchange->answer(json_answer("{\"version\":" + http_api::json_string(build_version()) + "}"));
+  });
+  server_.route("GET", "/openapi.json", [this](const ExchangePtr& exchange) {
+    exchange->answer(json_answer(http_api::openapi_document(server_.route_names(), build_version())));
   });
   server_.route("GET", "/v1/models",
                 [this](const ExchangePtr& exchange) { exchange->answer(json_answer(models_->list_body())); });
@@ -147,6 +157,9 @@ void Gateway::add_routes(const metrics::Registry& registry) {
     server_.route("POST", path, [parts](const ExchangePtr& exchange) { serve_metaseq(parts, exchange); },
                   {.body_bytes_max = kCompletionBodyBytesMax});
   }
+  add_chat_routes(parts);
+  add_response_routes(parts);
+  add_ollama_routes(parts);
   add_job_routes(parts);
   batch_service_ ? batch_service_->add_routes(parts) : add_routes_without_batches(parts);
   add_record_route(parts);

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "client/async_client.h"
@@ -45,6 +46,7 @@ class Gateway {
   metrics::Health& health_;
   const Clock& clock_;
   std::unique_ptr<http_api::Models> models_;
+  std::optional<http_api::ChatTemplate> chat_template_;
   OpenCalls calls_;
   KeyStore key_store_;
   Access access_;

@@ -8,6 +8,7 @@
 #include "gateway/access/access.h"
 #include "gateway/service/open_calls.h"
 #include "http/server.h"
+#include "http_api/chat/chat_template.h"
 #include "http_api/openai/models.h"
 
 namespace optserve::gateway {
@@ -19,7 +20,8 @@ struct GatewayParts {
   OpenCalls& calls;
   Access& access;
   const Clock& clock;
-  std::atomic<int>& open_cancels;  // requests to cancel a job that are not answered yet
+  std::atomic<int>& open_cancels;                         // requests to cancel a job that are not answered yet
+  const http_api::ChatTemplate* chat_template = nullptr;  // null: there are no chats
 };
 
 }  // namespace optserve::gateway

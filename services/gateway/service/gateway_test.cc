@@ -67,6 +67,16 @@ class GatewayTest : public ::testing::Test {
   std::unique_ptr<Gateway> gateway;
 };
 
+TEST_F(GatewayTest, EveryRouteIsDescribed) {
+  const nlohmann::json document = body_of(ask("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"));
+  EXPECT_GT(document["paths"].size(), 30u);
+  for (const auto& [path, methods] : document["paths"].items()) {
+    for (const auto& [method, operation] : methods.items()) {
+      EXPECT_NE(operation["summary"], "") << method << " " << path << " (libs/http_api/openapi/openapi.cc)";
+    }
+  }
+}
+
 const std::string kBody = R"({"model":"m","prompt":"Once","max_tokens":40)";
 
 TEST_F(GatewayTest, AnswersACompletion) {

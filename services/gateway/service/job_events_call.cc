@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "gateway/service/answers.h"
-#include "http_api/jobs/job_events.h"
 #include "http_api/openai/completion_stream.h"
 
 namespace optserve::gateway {
@@ -14,8 +13,9 @@ constexpr seconds kEventsKeepAliveInterval{15};  // proxies give up a silent str
 
 class JobEventsCall final : public OpenCall, public std::enable_shared_from_this<JobEventsCall> {
  public:
-  JobEventsCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange, uint64_t offset)
-      : parts_(parts), exchange_(std::move(exchange)), events_(offset) {}
+  JobEventsCall(const GatewayParts& parts, std::shared_ptr<http::Exchange> exchange,
+                std::unique_ptr<http_api::FollowForm> form)
+      : parts_(parts), exchange_(std::move(exchange)), events_(std::move(form)) {}
 
   void start(const JobId& job, uint64_t offset);
   void on_tick(Instant now) override {
@@ -32,7 +32,7 @@ class JobEventsCall final : public OpenCall, public std::enable_shared_from_this
 
   const GatewayParts parts_;
   std::shared_ptr<http::Exchange> exchange_;
-  http_api::JobEventStream events_;
+  std::unique_ptr<http_api::FollowForm> events_;
   std::vector<client::Follow> follows_;
   std::string early_;  // frames before the answer to the attach
   Instant last_sent_{};
@@ -42,7 +42,7 @@ class JobEventsCall final : public OpenCall, public std::enable_shared_from_this
 template <class Work>
 void JobEventsCall::post(Work work) {
   parts_.server.post([self = shared_from_this(), work = std::move(work)] {
-    if (!self->is_over_) self->write(work(self->events_));
+    if (!self->is_over_) self->write(work(*self->events_));
   });
 }
 
@@ -53,17 +53,17 @@ void JobEventsCall::start(const JobId& job, uint64_t offset) {
   exchange_->on_half_closed([self] { self->write(std::string(http_api::kKeepAliveFrame)); });
   client::JobStream stream;
   stream.on_progress = [self](const protocol::JobEvent& event) {
-    self->post([event](http_api::JobEventStream& events) { return events.on_progress(event); });
+    self->post([event](http_api::FollowForm& events) { return events.on_progress(event); });
   };
   stream.on_text = [self](std::string_view piece, const protocol::JobEvent&) {
-    self->post([text = std::string(piece)](http_api::JobEventStream& events) { return events.on_text(text); });
+    self->post([text = std::string(piece)](http_api::FollowForm& events) { return events.on_text(text); });
   };
-  stream.on_restarted = [self] { self->post([](http_api::JobEventStream& events) { return events.on_restarted(); }); };
+  stream.on_restarted = [self] { self->post([](http_api::FollowForm& events) { return events.on_restarted(); }); };
   stream.on_finished = [self](const protocol::JobResult& result) {
-    self->post([result](http_api::JobEventStream& events) { return events.on_finished(result); });
+    self->post([result](http_api::FollowForm& events) { return events.on_finished(result); });
   };
   stream.on_lost = [self](const Refusal& why) {
-    self->post([why](http_api::JobEventStream& events) { return events.on_lost(why); });
+    self->post([why](http_api::FollowForm& events) { return events.on_lost(why); });
   };
   exchange_->request().note("job", job.hex());
   parts_.client.attach(job, offset, std::move(stream), [self](const Result<client::Follow>& attached) {
@@ -80,7 +80,7 @@ void JobEventsCall::on_attached(const Result<client::Follow>& attached) {
   }
   is_attached_ = true;
   exchange_->begin_stream(200, http::sse_headers());
-  write(std::exchange(early_, {}));
+  write(events_->begin() + std::exchange(early_, {}));
 }
 
 void JobEventsCall::write(const std::string& frames) {
@@ -91,7 +91,7 @@ void JobEventsCall::write(const std::string& frames) {
   }
   last_sent_ = parts_.clock.now();
   exchange_->write(frames);
-  if (is_over_ || !events_.is_over()) return;
+  if (is_over_ || !events_->is_over()) return;
   exchange_->end();
   end();
 }
@@ -113,11 +113,16 @@ void JobEventsCall::end() {
 
 }  // namespace
 
+void follow_job(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange, const JobId& job,
+                uint64_t offset, std::unique_ptr<http_api::FollowForm> form) {
+  std::make_shared<JobEventsCall>(parts, exchange, std::move(form))->start(job, offset);
+}
+
 void serve_job_events(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange, const JobId& job) {
   const http_api::Parsed<uint64_t> offset =
       http_api::parse_last_event_id(exchange->request().headers.get("Last-Event-ID"));
   if (!offset.ok()) return exchange->answer(error_answer(offset.error()));
-  std::make_shared<JobEventsCall>(parts, exchange, offset.value())->start(job, offset.value());
+  follow_job(parts, exchange, job, offset.value(), std::make_unique<http_api::JobEventStream>(offset.value()));
 }
 
 }  // namespace optserve::gateway

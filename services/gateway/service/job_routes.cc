@@ -3,6 +3,8 @@
 #include <memory>
 #include <utility>
 
+#include "base/input_check.h"
+#include "base/limits.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/counting_stream.h"
 #include "gateway/service/job_events_call.h"
@@ -122,6 +124,9 @@ void group(const GatewayParts& parts, const ExchangePtr& exchange, bool cancel) 
   const http_api::Parsed<std::string> owner = caller_of(exchange->request()).tenant_for(given == nullptr ? "" : *given);
   if (!owner.ok()) return exchange->answer(error_answer(owner.error()));
   const std::string& tenant = owner.value();
+  if (const Status status = check_name("tenant", tenant, 0, limits::kTenantBytesMax); !status.ok()) {
+    return exchange->answer(error_answer(http_api::invalid_value("tenant", status.refusal().message)));
+  }
   const std::string name(exchange->request().parameter("name"));
   parts.client.group(
       tenant, name, cancel,

@@ -36,6 +36,8 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
            "NAME=FOLDER of a sharded checkpoint, whose vocabulary is needed for echo, log-probabilities and "
            "/tokenize; repeatable. Models without a folder are served too")
       .separated_by_commas();
+  parser.add("chat-template", options.chat_template,
+             "How messages of chats become a prompt: plain, or a file (docs/http.md). Without it chats are refused");
   parser.begin_group("Files and batches");
   parser.add("files", options.files,
              "Folder for the files of clients and for batches, which all gateways of the schedulers share; without it "

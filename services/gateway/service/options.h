@@ -15,6 +15,7 @@ struct GatewayOptions {
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5555"};
   std::string http = "127.0.0.1:8000";
   std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
+  std::string chat_template;        // "plain" or a file; empty: there are no chats
   std::string files;                // folder of files and batches; empty: there are none
   int64_t files_bytes_max = 20'000'000'000;
   std::string tls_certificate, tls_key;   // files in PEM; empty: no TLS

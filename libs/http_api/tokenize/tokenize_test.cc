@@ -1,4 +1,4 @@
-#include "http_api/openai/tokenize.h"
+#include "http_api/tokenize/tokenize.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

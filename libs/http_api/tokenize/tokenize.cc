@@ -1,4 +1,4 @@
-#include "http_api/openai/tokenize.h"
+#include "http_api/tokenize/tokenize.h"
 
 #include "http_api/openai/json_text.h"
 #include "http_api/openai/request_fields.h"

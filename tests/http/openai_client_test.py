@@ -5,13 +5,18 @@ usage: openai_client_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [PARAMETER_SETS [S
 """
 
 import asyncio
+import json
 import pathlib
 import random
 import sys
 import tempfile
+import time
+import urllib.request
 
 import openai
 from lm_eval_rules import Direct, agrees, post, read_scores, score_request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import LIMIT_SECONDS, Stack, expect
 
 PROMPTS = ["Once upon a time", "The cat said: \"", "In 1812 the emperor", "naïve café – ", "a b c d e f g", "\n"]
@@ -98,6 +103,84 @@ def check_scores(stack):
                                                                             "direct computation")
 
 
+def check_chats(client):
+    """The same answer streamed and not, with the log-probabilities of chats; a completion of the template's prompt."""
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who was the king?"}]
+    asked = {"model": "demo", "messages": messages, "max_completion_tokens": 20, "temperature": 0.7, "seed": 3, "n": 2}
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+    texts = ["", ""]
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    expect([choice.message.content for choice in whole.choices] == texts and all(texts), "a chat streams its answers")
+    tokens = whole.choices[0].logprobs.content
+    expect(len(tokens) == 20 and all(len(token.top_logprobs) == 2 for token in tokens), "tokens have log-probabilities")
+    prompt = "Be kind.\n\nUser: Who was the king?\nAssistant:"
+    plain = client.completions.create(model="demo", prompt=prompt, max_tokens=20, temperature=0.7, seed=3, n=2,
+                                      stop="\nUser:")
+    expect([choice.text for choice in plain.choices] == texts, "a chat is a completion of what its template writes")
+    try:
+        client.chat.completions.create(model="demo", messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}])
+        expect(False, "a message of a tool is refused")
+    except openai.BadRequestError as error:
+        expect(error.param.startswith("messages[0]"), f"a message of a tool is refused: {error.message[:80]}")
+
+
+def check_responses(client):
+    asked = {"model": "demo", "input": "Who was the king?", "max_output_tokens": 40, "temperature": 0}
+    whole = client.responses.create(**asked)
+    expect(whole.status in ("completed", "incomplete") and whole.output_text, f"a response is {whole.status}")
+    text, numbers = "", []
+    for event in client.responses.create(**asked, stream=True):
+        numbers.append(event.sequence_number)
+        if event.type == "response.output_text.delta":
+            text += event.delta
+    expect(text == whole.output_text and numbers == sorted(set(numbers)), "a response streams its text")
+    # In the background; the stream is left in the middle, and goes on after the last event that was read.
+    text, last, name = "", None, None
+    with client.responses.create(**asked, stream=True, background=True) as stream:
+        for event in stream:
+            last = event.sequence_number
+            name = event.response.id if event.type == "response.created" else name
+            text += event.delta if event.type == "response.output_text.delta" else ""
+            if len(text) > 10:
+                break
+    for event in client.responses.retrieve(name, stream=True, starting_after=last):
+        if event.sequence_number <= last:
+            sys.exit(f"FAILED: event {event.sequence_number} comes after {last}")
+        text += event.delta if event.type == "response.output_text.delta" else ""
+        last = event.sequence_number
+    expect(text == whole.output_text, "a stream goes on after the event that was seen last")
+    again = "".join(event.delta for event in client.responses.retrieve(name, stream=True)
+                    if event.type == "response.output_text.delta")
+    expect(again == text and client.responses.retrieve(name).output_text == text, "a response is retrieved")
+    queued = client.responses.create(model="demo", input="Once", background=True, max_output_tokens=900,
+                                     extra_body={"ignore_eos": True})
+    expect(queued.status == "queued" and queued.background, "a response in the background is queued")
+    cancelled = client.responses.cancel(queued.id)
+    end = time.monotonic() + LIMIT_SECONDS
+    while cancelled.status in ("queued", "in_progress") and time.monotonic() < end:
+        cancelled = client.responses.retrieve(queued.id)
+    expect(cancelled.status == "cancelled", "and cancelled")
+
+
+def check_ollama(stack):
+    expect(post(stack.api_url + "/api/generate", {"model": "demo", "prompt": "x", "stream": False,
+                                                  "options": {"num_predict": 1}})["done"], "Ollama's generate answers")
+    asked = {"model": "demo:latest", "messages": [{"role": "user", "content": "Who was the king?"}],
+             "options": {"num_predict": 20, "seed": 5}}
+    whole = post(stack.api_url + "/api/chat", asked | {"stream": False})
+    request = urllib.request.Request(stack.api_url + "/api/chat", json.dumps(asked).encode())
+    with urllib.request.urlopen(request, timeout=LIMIT_SECONDS) as answer:
+        kind, lines = answer.headers["Content-Type"], [json.loads(line) for line in answer]
+    text = "".join(line["message"]["content"] for line in lines)
+    expect(kind == "application/x-ndjson" and text == whole["message"]["content"] and text, "Ollama's chat streams")
+    expect([line["done"] for line in lines] == [False] * (len(lines) - 1) + [True] and lines[-1]["eval_count"] == 20,
+           "the last one has the counts")
+    with urllib.request.urlopen(stack.api_url + "/api/tags", timeout=LIMIT_SECONDS) as answer:
+        expect(json.load(answer)["models"][0]["name"] == "demo", "models have tags")
+
+
 def check_errors(client):
     wrong = [({"model": "no-such-model"}, openai.NotFoundError, "model"),
              ({"max_tokens": 100_000}, openai.BadRequestError, "max_tokens"),
@@ -154,6 +237,9 @@ def main():
         check_choices(client)
         check_streams(client, sets, seed)
         check_scores(stack)
+        check_chats(client)
+        check_responses(client)
+        check_ollama(stack)
         check_errors(client)
         asyncio.run(check_async(stack))
         check_restart(stack, client)

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "http_api/openai/test_models.h"
-#include "http_api/openai/tokenize.h"
+#include "http_api/tokenize/tokenize.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve;

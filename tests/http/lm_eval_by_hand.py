@@ -16,6 +16,8 @@ import sys
 import tempfile
 
 from lm_eval_rules import Direct, agrees, post
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import Stack, expect
 
 TASKS = {
