@@ -70,6 +70,28 @@ __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
+// The block's place in its cluster.
+__device__ __forceinline__ uint32_t rank_in_cluster() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// Until all threads of the cluster that have not ended have come here; what they wrote before is seen behind it.
+__device__ __forceinline__ void await_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The address in the block of that rank of what lies at `shared` in this one.
+__device__ __forceinline__ uint32_t address_in(uint32_t rank, uint32_t shared) {
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
+  return there;
+}
+__device__ __forceinline__ void store_in_cluster(uint32_t to, float4 value) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(value.x), "f"(value.y), "f"(value.z),
+               "f"(value.w)
+               : "memory");
+}
+
 #define OPTSERVE_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define OPTSERVE_16(d, i) OPTSERVE_4(d, i), OPTSERVE_4(d, i + 4), OPTSERVE_4(d, i + 8), OPTSERVE_4(d, i + 12)
 

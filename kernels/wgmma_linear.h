@@ -8,9 +8,14 @@
 
 namespace optserve::kernels {
 
-// How a product is cut into tiles.
+inline constexpr int64_t kSplitRowsMax = 32;
+
+// How a product is cut into tiles, and these among blocks.
 struct WgmmaWay {
-  int outputs = 128;  // 128 or 256
+  int outputs = 128;  // of a tile: 128, or 192 where it is split
+  // Blocks that share the inputs of a tile, as a cluster: 1, 2 or 4, for up to kSplitRowsMax rows. 0: every block has
+  // an equal part of all tiles.
+  int split = 0;
 };
 
 // Sums that blocks hand to each other. Memory of one stream, wgmma_scratch_bytes(), zero when it is first used.
