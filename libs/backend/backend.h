@@ -248,7 +248,11 @@ struct BackendOptions {
   // computes so; a GPU then has one way for each shape instead of the fastest for each number of rows.
   bool batch_invariant = false;
   ReluSkip relu_skip = ReluSkip::kOff;  // ignored by the CPU, and where batch_invariant
-  std::string tuning_cache = {};        // folder that keeps what timing at load has found; empty: kept nowhere
+  // Products with fp8 weights round x too: each row to the nearest multiples, by e4m3 numbers, of its largest magnitude
+  // / 448. The CPU does so always; a GPU in fp16 where that is seen to be faster, from 33 rows on, and it then keeps
+  // such weights twice. Ignored by a GPU where batch_invariant.
+  bool fp8_activations = false;
+  std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
 };
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);

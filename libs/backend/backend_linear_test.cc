@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "backend/backend_fixture.h"
+#include "quant/e4m3.h"
 #include "quant/quantise.h"
 #include "quant/random_codes.h"
 
@@ -278,6 +279,78 @@ TEST_P(QuantisedLinearTest, RandomWeightsHoldTheSameValuesEverywhere) {
       expect_near(found[i], static_cast<double>(wanted), std::abs(static_cast<double>(wanted)), 2,
                   info(format).name.data());
     }
+  }
+}
+
+// Products with fp8 weights that round x as well.
+class Fp8ActivationsTest : public QuantisedLinearTest {
+ protected:
+  Fp8ActivationsTest() {
+    BackendOptions options = GetParam().options;
+    options.fp8_activations = true;
+    backend_ = make_backend(options);
+  }
+
+  // As BackendOptions::fp8_activations has it.
+  static std::vector<float> rounded(std::vector<float> x, int64_t in) {
+    for (size_t row = 0; row < x.size(); row += static_cast<size_t>(in)) {
+      float most = 0;
+      for (size_t i = row; i < row + static_cast<size_t>(in); ++i) most = std::max(most, std::abs(x[i]));
+      const float scale = most > 0 ? most / quant::kE4m3Max : 1;
+      for (size_t i = row; i < row + static_cast<size_t>(in); ++i) {
+        x[i] = quant::e4m3_to_float(quant::float_to_e4m3(x[i] / scale)) * scale;
+      }
+    }
+    return x;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Backends, Fp8ActivationsTest, testing::ValuesIn(backends_under_test()), case_name);
+
+// Where rounding changes nothing there is one right result, whichever way a device takes.
+TEST_P(Fp8ActivationsTest, NumbersOfTheFormatAreMultipliedExactly) {
+  for (const auto& [in, out] : {std::pair<int64_t, int64_t>{16, 16}, {256, 112}, {1024, 336}, {77, 130}}) {
+    const Loaded w = load_quantised(quant::QuantFormat::kFp8, out, in);
+    for (const int64_t rows : {1, 8, 40, 64, 130, 260}) {
+      if (rows > kRowsMax) continue;
+      std::vector<float> values(count({rows, in}));
+      for (size_t i = 0; i < values.size(); ++i) {
+        const auto code = static_cast<uint8_t>(pick(0, 255) & 0xf7);  // no NaN
+        values[i] = i % static_cast<size_t>(in) == 0 ? 3.5f : quant::e4m3_to_float(code) / 128;
+      }
+      const Activation activation = any_activation();
+      const Array x = array(values, {rows, in}), bias = random({out}), y = poisoned({rows, out});
+      backend_->linear(x, w.weight, bias, activation, y);
+      expect_product(x.values(), w, bias.values(), activation, y.values());
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(Fp8ActivationsTest, OtherNumbersAreRoundedOrNot) {
+  constexpr int64_t kIn = 1024, kOut = 336;
+  const Loaded w = load_quantised(quant::QuantFormat::kFp8, kOut, kIn);
+  for (const int64_t rows : {1, 40, 260}) {
+    if (rows > kRowsMax) continue;
+    const Array x = random({rows, kIn}), y = poisoned({rows, kOut});
+    backend_->linear(x, w.weight, {}, Activation::kNone, y);
+    const std::vector<float> held = x.values(), near = rounded(held, kIn), found = y.values();
+    double apart[2] = {};  // of the product of x as it is, and of x rounded: square sums
+    double whole = 0;
+    for (size_t i = 0; i < found.size(); ++i) {
+      double sums[2] = {};
+      for (size_t k = 0; k < kIn; ++k) {
+        const auto weight = static_cast<double>(w.values[i % kOut * kIn + k]);
+        sums[0] += static_cast<double>(held[i / kOut * kIn + k]) * weight;
+        sums[1] += static_cast<double>(near[i / kOut * kIn + k]) * weight;
+      }
+      for (size_t way = 0; way < 2; ++way) apart[way] += std::pow(static_cast<double>(found[i]) - sums[way], 2);
+      whole += sums[0] * sums[0];
+    }
+    const double of_one = std::min(apart[0], apart[1]), of_other = std::max(apart[0], apart[1]);
+    EXPECT_LT(std::sqrt(of_one / whole), 4 * epsilon() + 1e-5) << rows << " rows, seed " << seed_;
+    EXPECT_GT(std::sqrt(of_other / whole), 0.01) << rows << " rows, seed " << seed_;
+    EXPECT_LT(std::sqrt(of_other / whole), 0.04) << rows << " rows, seed " << seed_;
+    if (backend_->device().kind == DeviceKind::kCpu) EXPECT_LT(apart[1], apart[0]) << "the CPU always rounds";
   }
 }
 

@@ -21,8 +21,9 @@ struct Weight {
   int64_t out = 0;
   int64_t in = 0;
   Buffer values;
-  Buffer scales{};    // F32; empty where the format has none
-  Buffer by_input{};  // the values once more as [in, out], if prepare_sparse_input() has made them
+  Buffer scales{};     // F32; empty where the format has none
+  Buffer row_major{};  // the values once more, in row-major order, if the device multiplies them so too
+  Buffer by_input{};   // the values once more as [in, out], if prepare_sparse_input() has made them
 
   bool empty() const { return values.data() == nullptr; }
 };

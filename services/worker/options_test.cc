@@ -61,6 +61,7 @@ TEST(CommandLine, GivesTheSameOptions) {
   options.kv_tokens = 123'456'789'012;
   options.kv_dtype = "int8";
   options.relu_skip = "auto";
+  options.fp8_activations = true;
   options.random_up_bias = -1.5;
   options.lease_ahead = 0;
   options.bench = R"({"benchmark": "latency"})";

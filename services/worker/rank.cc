@@ -99,6 +99,7 @@ backend::BackendOptions backend_options(const WorkerOptions& options, DType weig
   backend.compute_dtype = parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.batch_invariant = options.deterministic;
   backend.relu_skip = relu_skip(options.relu_skip);
+  backend.fp8_activations = options.fp8_activations;
   backend.tuning_cache = options.tuning_cache;
   return backend;
 }

@@ -73,6 +73,7 @@ class CpuBackend final : public Backend {
   void reserve_scratch(int64_t vocab_real);
 
   const CpuKernels& kernels_;
+  bool fp8_activations_;
   ThreadPool pool_;
   std::vector<std::unique_ptr<sampling::SamplerScratch>>
       scratch_;  // one for each thread, made when the vocabulary is first seen

@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
+#include "quant/e4m3.h"
 #include "quant/quantise.h"
 #include "quant/random_codes.h"
 
@@ -57,6 +59,17 @@ std::vector<float> widened(const quant::StoredMatrix& stored) {
   quant::dequantise_rows(stored.format, {static_cast<const std::byte*>(stored.values), elements},
                          {stored.scales, scales}, stored.in, values);
   return values;
+}
+
+// A row of x as BackendOptions::fp8_activations has it; one with a NaN or an infinity stays as it is.
+void round_to_fp8(const float* x, int64_t count, float* out) {
+  float most = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) most = std::max(most, std::abs(x[i])), finite = finite && std::isfinite(x[i]);
+  const float scale = finite && most > 0 ? most / quant::kE4m3Max : 1.0f;
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = finite ? quant::e4m3_to_float(quant::float_to_e4m3(x[i] / scale)) * scale : x[i];
+  }
 }
 
 CpuKernels::Linear kernel_for(const CpuKernels& kernels, quant::QuantFormat format) {
@@ -136,7 +149,7 @@ quant::Weight CpuBackend::random_weight(const RandomBlock& block, quant::QuantFo
 void CpuBackend::do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                            Tensor out) {
   const int64_t group = info(weight.format).group;
-  const LinearProduct product{
+  LinearProduct product{
       .x = x.data<float>(),
       .x_stride = x.row_stride(),
       .rows = x.dim(0),
@@ -150,6 +163,14 @@ void CpuBackend::do_linear(const Tensor& x, const quant::Weight& weight, const T
       .y = out.data<float>(),
       .y_stride = out.row_stride(),
   };
+  std::vector<float> rounded;
+  if (fp8_activations_ && weight.format == quant::QuantFormat::kFp8) {
+    rounded.resize(static_cast<size_t>(product.rows * product.in));
+    for (int64_t row = 0; row < product.rows; ++row) {
+      round_to_fp8(x.row<float>(row), product.in, &rounded[static_cast<size_t>(row * product.in)]);
+    }
+    product.x = rounded.data(), product.x_stride = product.in;
+  }
   const CpuKernels::Linear kernel = kernel_for(kernels_, weight.format);
   const int64_t panels = panel_count(weight.out);
   if (product.rows * product.in * product.out < kWorthSharing) return kernel(product, 0, panels);

@@ -19,7 +19,10 @@ int thread_count(int wanted) {
 }  // namespace
 
 CpuBackend::CpuBackend(const BackendOptions& options)
-    : kernels_(widest_kernels()), pool_(thread_count(options.threads)), scratch_(static_cast<size_t>(pool_.threads())) {
+    : kernels_(widest_kernels()),
+      fp8_activations_(options.fp8_activations),
+      pool_(thread_count(options.threads)),
+      scratch_(static_cast<size_t>(pool_.threads())) {
   if (options.compute_dtype != DType::kF32) {
     throw Error("the CPU backend computes in F32, not in " + std::string(dtype_name(options.compute_dtype)));
   }

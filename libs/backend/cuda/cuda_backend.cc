@@ -39,6 +39,7 @@ CudaBackend::CudaBackend(const BackendOptions& options)
     : device_(options.device),
       compute_dtype_(options.compute_dtype),
       relu_skip_(options.batch_invariant ? ReluSkip::kOff : options.relu_skip),
+      fp8_activations_(options.fp8_activations),
       skipping_(relu_skip_ == ReluSkip::kAlways),
       one_attention_(options.batch_invariant) {
   expect_device(device_.index);

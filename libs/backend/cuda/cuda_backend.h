@@ -105,6 +105,8 @@ class CudaBackend final : public Backend {
   void fill_random_on_device(const RandomBlock& block, void* out);
   // Whether quantised weights stay as they are; else they are dequantised when they are loaded.
   bool keeps_quantised() const;
+  // Whether fp8 codes are kept a second time, row-major, for products of fp8 by fp8.
+  bool keeps_row_major(quant::QuantFormat format) const;
   // Packs row-major values and scales on the device, or dequantises them. `spare`: room on the device for what is
   // packed only in between; not used where quantised weights are kept.
   quant::Weight make_quantised(const quant::StoredMatrix& stored, std::byte* spare);
@@ -129,8 +131,9 @@ class CudaBackend final : public Backend {
   Mark marks_ = 0;
   bool capturing_ = false;
   std::unordered_map<uint64_t, Graph> graphs_;
-  Scratch attention_scratch_, sampling_scratch_, load_scratch_, skip_scratch_;
+  Scratch attention_scratch_, sampling_scratch_, load_scratch_, skip_scratch_, byte_scratch_;
   ReluSkip relu_skip_;
+  bool fp8_activations_;
   bool skipping_;          // products skip zeros where they can
   bool can_skip_ = false;  // such a product has come by
   // The run of a graph that is being timed; null: none.

@@ -1,5 +1,5 @@
 // Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
-// or arithmetic. Each figure is a recorded graph of calls over rotating buffers.
+// or arithmetic. Each figure is a recorded graph of calls over rotating buffers. Products of fp8 may round x to fp8.
 //   cuda_bench [bf16] [attention | formats | layers | prompts | sampling | zeros] [HIDDEN]
 // HIDDEN picks one of the widths of `formats` and `layers`.
 #include <algorithm>
@@ -29,8 +29,10 @@ constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure goes thro
 class Bench {
  public:
   explicit Bench(DType dtype)
-      : backend_(
-            make_backend({.device = {DeviceKind::kCuda, 0}, .compute_dtype = dtype, .relu_skip = ReluSkip::kAlways})) {
+      : backend_(make_backend({.device = {DeviceKind::kCuda, 0},
+                               .compute_dtype = dtype,
+                               .relu_skip = ReluSkip::kAlways,
+                               .fp8_activations = true})) {
     std::printf("%s\n", backend_->description().c_str());
   }
 
@@ -372,7 +374,7 @@ void run_layers(Bench& bench, const std::vector<int64_t>& widths) {
   for (const int64_t h : widths) {
     for (const int64_t rows : {1, 8, 32, 64, 128, 256}) {
       for (const quant::QuantFormat format :
-           {quant::QuantFormat::kF16, quant::QuantFormat::kInt8, quant::QuantFormat::kInt4}) {
+           {quant::QuantFormat::kF16, quant::QuantFormat::kInt8, quant::QuantFormat::kFp8, quant::QuantFormat::kInt4}) {
         bench.layer(rows, h, h == 2048 ? 32 : h / 128, format);
       }
     }

@@ -7,7 +7,7 @@ namespace optserve::backend {
 void CudaBackend::do_linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation,
                             Tensor out) {
   if (bias.empty() && activation == Activation::kNone && try_relu_skip(x, weight, out)) return;
-  const cuda::LinearCall call{
+  cuda::LinearCall call{
       .element = element(),
       .out_f32 = out.dtype() == DType::kF32,
       .relu = activation == Activation::kRelu,
@@ -23,6 +23,11 @@ void CudaBackend::do_linear(const Tensor& x, const quant::Weight& weight, const 
       .in = weight.in,
       .out = weight.out,
   };
+  if (weight.row_major.data() != nullptr) {
+    const size_t room = static_cast<size_t>(call.rows * call.in) + 16 + static_cast<size_t>(call.rows) * sizeof(float);
+    call.row_major = weight.row_major.data();
+    call.byte_room = byte_scratch_.at_least(*this, room);
+  }
   tuner_->run(call, !capturing_);
   if (activation != Activation::kGelu) return;
   // cuBLASLt's own GELU is the approximation by tanh.

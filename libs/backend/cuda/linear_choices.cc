@@ -35,9 +35,13 @@ std::optional<LinearChoice> read_choice(std::istringstream& fields) {
     choice.way = Way::kDequantised;
   } else if (word == "wgmma") {
     choice.way = Way::kWgmma;
-    if (!(fields >> choice.wgmma.outputs)) return std::nullopt;
-  } else if (!read_algorithm(fields, word, choice.algorithm)) {
-    return std::nullopt;
+    if (!(fields >> choice.wgmma.outputs >> choice.wgmma.split)) return std::nullopt;
+  } else {
+    if (word == "bytes") {
+      choice.way = Way::kBytes;
+      fields >> word;
+    }
+    if (!read_algorithm(fields, word, choice.algorithm)) return std::nullopt;
   }
   return choice;
 }
@@ -54,8 +58,11 @@ void write_choice(std::ostringstream& line, const LinearChoice& choice) {
       line << " dequantised";
       return;
     case Way::kWgmma:
-      line << " wgmma " << choice.wgmma.outputs;
+      line << " wgmma " << choice.wgmma.outputs << ' ' << choice.wgmma.split;
       return;
+    case Way::kBytes:
+      line << " bytes";
+      break;
     case Way::kCublas:
       break;
   }

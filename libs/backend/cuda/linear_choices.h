@@ -14,17 +14,17 @@ namespace optserve::backend::cuda {
 
 // Shapes that share a choice.
 struct LinearKey {
-  int32_t flags = 0;  // format, element, out_f32, relu, bias
+  int32_t flags = 0;  // format, element, out_f32, relu, bias, bytes
   int32_t alignment = 0;
   int64_t rows = 0, in = 0, out = 0;  // rows: rounded up
   auto operator<=>(const LinearKey&) const = default;
 };
 
 struct LinearChoice {
-  enum class Way { kCublas, kSkinny, kQuantised, kWgmma, kDequantised };
+  enum class Way { kCublas, kSkinny, kQuantised, kWgmma, kDequantised, kBytes };
   Way way = Way::kCublas;
   kernels::WgmmaWay wgmma{};         // of kWgmma
-  cublasLtMatmulAlgo_t algorithm{};  // of kCublas
+  cublasLtMatmulAlgo_t algorithm{};  // of kCublas and kBytes
 };
 
 // One line a choice. A line that cannot be read is a choice less, and so is a file that cannot be written.

@@ -35,12 +35,15 @@ std::vector<LinearTuner::Choice> LinearTuner::quantised_candidates(const LinearC
   std::vector<Choice> choices;
   if (kernels::can_quantised_linear(args, limits_)) choices.push_back({.way = Way::kQuantised});
   if (call.rows >= kWgmmaRowsMin) {
-    for (const int outputs : {128, 256}) {
-      const kernels::WgmmaWay way{outputs};
-      if (kernels::can_wgmma_linear(args, way, limits_)) choices.push_back({.way = Way::kWgmma, .wgmma = way});
+    for (const int split : {0, 1, 2, 4}) {
+      for (const int outputs : {128, 192}) {
+        const kernels::WgmmaWay way{outputs, split};
+        if (kernels::can_wgmma_linear(args, way, limits_)) choices.push_back({.way = Way::kWgmma, .wgmma = way});
+      }
     }
   }
   choices.push_back({.way = Way::kDequantised});
+  for (const Choice& choice : byte_candidates(call)) choices.push_back(choice);
   return choices;
 }
 
@@ -57,6 +60,8 @@ bool LinearTuner::try_quantised(const LinearCall& call, const Choice& choice) {
                                    stream_),
              "wgmma_linear");
       return true;
+    case Way::kBytes:
+      return try_bytes(call, choice);
     case Way::kDequantised:
       run_dequantised(call, false);
       return true;

@@ -8,6 +8,7 @@
 
 #include "backend/cuda/cuda_check.h"
 #include "backend/cuda/cuda_memory.h"
+#include "backend/cuda/lt_objects.h"
 #include "base/build_info.h"
 #include "base/check.h"
 #include "base/error.h"
@@ -17,7 +18,6 @@ namespace optserve::backend::cuda {
 
 namespace {
 
-constexpr size_t kWorkspaceBytes = 64 << 20;
 constexpr size_t kStandInBytes = 192 << 20;
 constexpr size_t kDequantisedBytes = 32 << 20;  // stays in the L2 until it is multiplied
 constexpr int kCandidates = 16;
@@ -46,30 +46,6 @@ uint32_t alignment_of(const void* data, size_t stride_bytes) {
   return static_cast<uint32_t>(bits & (~bits + 1));
 }
 
-LtLayout make_layout(cudaDataType_t type, int64_t rows, int64_t cols, int64_t stride) {
-  cublasLtMatrixLayout_t layout = nullptr;
-  expect(cublasLtMatrixLayoutCreate(&layout, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), stride),
-         "cublasLtMatrixLayoutCreate");
-  return LtLayout(layout);
-}
-
-LtProduct make_product() {
-  cublasLtMatmulDesc_t product = nullptr;
-  expect(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
-  return LtProduct(product);
-}
-
-LtPreference make_preference() {
-  cublasLtMatmulPreference_t preference = nullptr;
-  expect(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-  return LtPreference(preference);
-}
-
-cublasLtEpilogue_t epilogue_of(const LinearCall& call) {
-  if (call.bias != nullptr) return call.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
-  return call.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT;
-}
-
 // "NVIDIA H200" as part of a file's name.
 std::string file_name_part(const std::string& text) {
   std::string part;
@@ -92,7 +68,7 @@ struct LinearTuner::Layouts {
   explicit Layouts(const LinearCall& call) {
     const cudaDataType_t in_type = data_type(call.element), out_type = call.out_f32 ? CUDA_R_32F : in_type;
     const cublasOperation_t transposed = CUBLAS_OP_T;
-    const cublasLtEpilogue_t epilogue = epilogue_of(call);
+    const cublasLtEpilogue_t epilogue = epilogue_of(call.bias != nullptr, call.relu);
     set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
     if (call.bias != nullptr) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
@@ -150,7 +126,8 @@ LinearTuner::Key LinearTuner::key_of(const LinearCall& call) const {
   const auto up_to = [&](int64_t multiple) { return (call.rows + multiple - 1) / multiple * multiple; };
   Key key;
   key.flags = static_cast<int32_t>(call.element) | (call.out_f32 ? 4 : 0) | (call.relu ? 8 : 0) |
-              (call.bias != nullptr ? 16 : 0) | (static_cast<int32_t>(call.format) << 5);
+              (call.bias != nullptr ? 16 : 0) | (static_cast<int32_t>(call.format) << 5) |
+              (call.row_major != nullptr ? 1 << 8 : 0);
   key.in = call.in;
   key.out = call.out;
   key.rows = call.rows <= 8 ? call.rows : call.rows <= 128 ? up_to(8) : call.rows <= 1024 ? up_to(64) : up_to(1024);

@@ -25,7 +25,11 @@ struct LinearCall {
   kernels::WeightFormat format = kernels::WeightFormat::kPlain;
   const void* weight = nullptr;   // of `element`, row-major; or packed values (kernels/quantised.h)
   const float* scales = nullptr;  // packed; null for plain weights
-  const void* bias = nullptr;     // or null
+  // Of fp8, where x may be rounded to fp8 too: the codes once more, row-major, and room for codes of x, in * rows bytes
+  // and a float for each row behind them at the next multiple of 16. Null else.
+  const void* row_major = nullptr;
+  void* byte_room = nullptr;
+  const void* bias = nullptr;  // or null
   void* y = nullptr;
   int64_t y_stride = 0;
   int64_t rows = 0, in = 0, out = 0;
@@ -72,6 +76,11 @@ class LinearTuner {
   void run_plain(const LinearCall& call, bool may_time);
   bool try_skinny(const LinearCall& call) const;
   bool try_plain(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
+
+  // linear_bytes.cc
+  // By cuBLASLt's products of fp8 by fp8; empty where there is none.
+  std::vector<Choice> byte_candidates(const LinearCall& call) const;
+  bool try_bytes(const LinearCall& call, const Choice& choice) const;
 
   // linear_quantised.cc
   std::vector<Choice> quantised_candidates(const LinearCall& call) const;

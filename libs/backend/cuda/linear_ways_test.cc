@@ -4,11 +4,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "backend/backend_fixture.h"
 #include "backend/cuda/cuda_memory.h"
 #include "backend/cuda/weight_format.h"
+#include "kernels/byte_rows.h"
 #include "kernels/wgmma_linear.h"
+#include "quant/e4m3.h"
 #include "quant/quantise.h"
 
 namespace optserve::backend {
@@ -132,11 +135,13 @@ TEST_P(LinearWaysTest, EachEqualsTheDequantisedProduct) {
           cuda::expect(kernels::quantised_linear(args, limits, stream), "quantised_linear");
           return ++taken > 0;
         });
-        for (const int outputs : {128, 256}) {
+        for (const int split : {0, 1, 2, 4}) {
+          const kernels::WgmmaWay way{split == 0 ? 128 : static_cast<int>(pick(2, 3)) * 64, split};
+          SCOPED_TRACE(std::to_string(way.outputs) + " outputs, split " + std::to_string(split));
           expect_product(expected, x, bias, rows, [&](const kernels::QuantisedLinearArgs& args) {
-            if (!kernels::can_wgmma_linear(args, {outputs}, limits)) return false;
+            if (!kernels::can_wgmma_linear(args, way, limits)) return false;
             cuda::expect(
-                kernels::wgmma_linear(args, {outputs}, kernels::wgmma_scratch(scratch.data(), limits), limits, stream),
+                kernels::wgmma_linear(args, way, kernels::wgmma_scratch(scratch.data(), limits), limits, stream),
                 "wgmma_linear");
             return ++taken > 0;
           });
@@ -146,6 +151,54 @@ TEST_P(LinearWaysTest, EachEqualsTheDequantisedProduct) {
     }
   }
   EXPECT_GT(taken, 0);
+}
+
+// A row of x in fp8, by the functions that make fp8 weights.
+struct ByteRow {
+  std::vector<uint8_t> codes;
+  float scale = 1;
+
+  explicit ByteRow(std::span<const float> x) {
+    float most = 0;
+    for (const float value : x) most = std::max(most, std::abs(value));
+    if (most > 0) scale = most / quant::kE4m3Max;
+    for (const float value : x) codes.push_back(quant::float_to_e4m3(value / scale));
+  }
+};
+
+TEST_P(LinearWaysTest, RowsOfBytesAreThoseOfTheFormat) {
+  const auto stream = static_cast<cudaStream_t>(backend_->native_stream());
+  for (const int64_t in : {16, 48, 4096, 9216, 16384}) {
+    constexpr int64_t kRows = 5;
+    std::vector<float> values = normal(count({kRows, in}), 3.0f);
+    for (int64_t i = 0; i < in; ++i) values[static_cast<size_t>(2 * in + i)] = 0;
+    for (int64_t i = 0; i < in; ++i) values[static_cast<size_t>(3 * in + i)] *= 1e-6f;
+    const Array x = array(values, {kRows, in});
+    const Buffer codes = backend_->allocate(static_cast<size_t>(kRows * in)), scales = backend_->allocate(kRows * 4);
+    kernels::ByteRowsArgs args{
+        .element = backend_->compute_dtype() == DType::kF16 ? kernels::Element::kF16 : kernels::Element::kBF16,
+        .x = x.view.raw(),
+        .x_stride = in,
+        .rows = kRows,
+        .in = in,
+        .codes = codes.data(),
+        .scales = static_cast<float*>(scales.data())};
+    ASSERT_TRUE(kernels::can_byte_rows(args));
+    cuda::expect(kernels::byte_rows(args, stream), "byte_rows");
+    std::vector<uint8_t> found(static_cast<size_t>(kRows * in));
+    std::vector<float> found_scales(kRows);
+    backend_->download(found.data(), codes.view(DType::kU8, {kRows, in}));
+    backend_->download(found_scales.data(), scales.view(DType::kF32, {kRows}));
+    const std::vector<float> held = x.values();
+    for (int64_t row = 0; row < kRows; ++row) {
+      const ByteRow expected({&held[static_cast<size_t>(row * in)], static_cast<size_t>(in)});
+      EXPECT_EQ(found_scales[static_cast<size_t>(row)], expected.scale) << row << ", seed " << seed_;
+      for (int64_t i = 0; i < in; ++i) {
+        ASSERT_EQ(found[static_cast<size_t>(row * in + i)], expected.codes[static_cast<size_t>(i)])
+            << at(row, i) << ", seed " << seed_;
+      }
+    }
+  }
 }
 
 }  // namespace linear_ways_test

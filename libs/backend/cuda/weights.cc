@@ -56,9 +56,15 @@ void keep(void*) {}
 // In fp32 there is no kernel; and those for many rows add up in another order than those for few.
 bool CudaBackend::keeps_quantised() const { return compute_dtype_ != DType::kF32 && !one_attention_; }
 
+bool CudaBackend::keeps_row_major(quant::QuantFormat format) const {
+  return fp8_activations_ && format == quant::QuantFormat::kFp8 && keeps_quantised() && compute_dtype_ == DType::kF16 &&
+         limits_.compute_capability >= 90;
+}
+
 size_t CudaBackend::weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const {
   if (is_plain(format) || !keeps_quantised()) return static_cast<size_t>(out * in) * dtype_bytes(compute_dtype_);
-  return packed_value_bytes(format, out, in) + packed_scale_bytes(format, out, in);
+  return packed_value_bytes(format, out, in) + packed_scale_bytes(format, out, in) +
+         (keeps_row_major(format) ? value_bytes(format, out, in) : 0);
 }
 
 quant::Weight CudaBackend::make_quantised(const quant::StoredMatrix& stored, std::byte* spare) {
@@ -71,6 +77,12 @@ quant::Weight CudaBackend::make_quantised(const quant::StoredMatrix& stored, std
                          allocate(packed_scale_bytes(stored.format, stored.out, stored.in))};
     expect(kernels::pack_quantised(codes, weight.values.data(), static_cast<float*>(weight.scales.data()), stream_),
            "pack_quantised");
+    if (keeps_row_major(stored.format)) {
+      const size_t bytes = value_bytes(stored.format, stored.out, stored.in);
+      weight.row_major = allocate(bytes);
+      expect(cudaMemcpyAsync(weight.row_major.data(), stored.values, bytes, cudaMemcpyDeviceToDevice, stream_),
+             "load_weight");
+    }
     return weight;
   }
   auto* scales = reinterpret_cast<float*>(spare + aligned(packed_value_bytes(stored.format, stored.out, stored.in)));
