@@ -100,10 +100,8 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
       "relu-skip", options.relu_skip,
       "Read only the weights behind a ReLU whose input is not zero, on GPUs at up to 8 rows: off, auto (where it is "
       "seen to be faster) or always; takes a sixth to a third more memory for weights");
-  parser.add(
-      "fp8-activations", options.fp8_activations,
-      "Round what is multiplied by fp8 weights to fp8 too, with a scale for each token: faster in large batches on "
-      "Hopper GPUs in fp16, less exact");
+  parser.add("fp8-activations", options.fp8_activations,
+             "Round what fp8 weights multiply to fp8 too: faster in large batches on Hopper GPUs, less exact");
   parser.add("tuning-cache", options.tuning_cache,
              "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
   parser.add("random-weights", options.random_weights,

@@ -67,8 +67,9 @@ def main():
                                           os.path.join(work, f'{device}-{quantise}-{kv}-{rounds}'), pieces, options)
                 plain = plain or value
                 of_first = value / first.setdefault((quantise, kv, rounds), value)
-                print(f'{device}, weights {quantise}, kv-dtype {kv}{", fp8 activations" if rounds else ""}: {value:.5f} over {count} tokens, '
-                      f'{value / plain:.6f} of the plain model, {of_first:.6f} of the first device', flush=True)
+                name = f'{device}, weights {quantise}, kv-dtype {kv}' + (', fp8 activations' if rounds else '')
+                print(f'{name}: {value:.5f} over {count} tokens, {value / plain:.6f} of the plain model, '
+                      f'{of_first:.6f} of the first device', flush=True)
                 bad |= value > ROUNDING_COST_MAX * plain if rounds else abs(of_first - 1) > DIFFERENCE_MAX
                 bad |= kv == 'int8' and value > KV_COST_MAX * plain
     sys.exit(1 if bad else 0)
