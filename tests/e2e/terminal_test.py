@@ -99,15 +99,16 @@ def check_top(stack):
     top.wait_for("top runs", lambda lines: any("worker-0" in line for line in lines))
     expect(top.end(b"\x03") == 0, "Ctrl-C ends it too")
 
+    plain = output_of(OPTSERVE, "top", "--count", "2", "--interval", "0.1", "--scheduler", stack.endpoint)
+    expect(plain.count("optserve top") == 2 and "\x1b" not in plain and "worker-0" in plain,
+           "in a pipe top is plain text")
+
     top = Top(stack.endpoint, 30, 100)
     top.wait_for("top runs", lambda lines: any("worker-0" in line for line in lines))
     stack.kill("scheduler")
     top.wait_for("top follows a scheduler that is started anew", lambda lines: any("term 2" in line for line in lines))
     expect(top.end(b"q") == 0, "and ends")
 
-    plain = output_of(OPTSERVE, "top", "--count", "2", "--interval", "0.1", "--scheduler", stack.endpoint)
-    expect(plain.count("optserve top") == 2 and "\x1b" not in plain and "worker-0" in plain,
-           "in a pipe top is plain text")
     output_of(OPTSERVE, "top", "--scheduler", "tcp://127.0.0.1:9", status=3)
 
 
