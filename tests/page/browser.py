@@ -91,12 +91,9 @@ class Browser:
     def button(self, text, within=''):
         """The enabled, visible button whose accessible name begins so."""
         def found():
-            buttons = self.run(
-    'return [...document.querySelectorAll(arguments[0])].filter((button) => !button.disabled '
-    '&& button.ariaDisabled !== "true" '
-    '&& button.checkVisibility() && button.textContent.startsWith(arguments[1]))',
-    f'{within} button',
-     text)
+            buttons = self.run('return [...document.querySelectorAll(arguments[0])].filter((button) => '
+                               '!button.disabled && button.ariaDisabled !== "true" && button.checkVisibility() '
+                               '&& button.textContent.startsWith(arguments[1]))', f'{within} button', text)
             return buttons[0] if buttons else None
         return self.wait(found, f'a button "{text}"')
 
@@ -132,9 +129,8 @@ class Browser:
                 pass  # the page has replaced it: look again
             if time.monotonic() > end:
                 self.driver.save_screenshot('/tmp/optserve-page-failure.png')
-                raise AssertionError(
-    f'{what} did not come within {seconds} s; the page says:\n{self.text("main")[:1500]}\n'
-    f'{self.text("#banner")}\n{self.driver.get_log("browser")}')
+                said = f'{self.text("main")[:1500]}\n{self.text("#banner")}\n{self.driver.get_log("browser")}'
+                raise AssertionError(f'{what} did not come within {seconds} s; the page says:\n{said}')
             time.sleep(0.03)
 
     def wait_text(self, selector, part, seconds=LIMIT_SECONDS):

@@ -27,8 +27,11 @@ def check_queue(browser, stack, api):
             confirmed(browser, action, place)
             browser.wait_text(f'{place} .badge', mode)
             expect(read(api.get('/v1/queue')['schedulers'][0]) == mode, f'{action} makes it {mode}')
-    is_paused = lambda: next(one['paused'] for one in api.get('/v1/queue')
-                             ['schedulers'][0]['services'] if one['kind'] == 'worker')
+
+    def is_paused():
+        services = api.get('/v1/queue')['schedulers'][0]['services']
+        return next(one['paused'] for one in services if one['kind'] == 'worker')
+
     confirmed(browser, 'Pause', worker)
     browser.wait_text(worker, 'paused')
     expect(is_paused(), 'a worker can be paused')
@@ -82,8 +85,8 @@ def check_jobs(browser, stack, api):
     expect(record['model'] == 'demo' and record['accepted_ms'] > 0 and record['text'] == result['text'],
            'a record says of which model the job is, and when it was accepted')
     steps = browser.text('.steps')
-    expect(all(step in steps for step in ('Accepted', 'Encoded',
-           'Leased to a worker', 'First token')), f'its life: {steps}')
+    wanted = ('Accepted', 'Encoded', 'Leased to a worker', 'First token')
+    expect(all(step in steps for step in wanted), f'its life: {steps}')
     expect('look-for-me' in browser.text('.facts') and 'red' in browser.text('.facts'), 'its facts')
     browser.click('Copy', '.job')
     browser.wait_text('.job .copy', 'Copied')

@@ -111,6 +111,8 @@ def check_rules(browser, stack, api):
                 broken = broken_rules(browser)
                 expect(broken == [], f'{view}, {theme}, {size[0]} wide: {broken or "no rule is broken"}')
         done(browser, f'all views, {size[0]} wide')
+    browser.run("document.querySelector('h1').style.color = '#555'; document.querySelector('h1').id = 'main'")
+    expect(len(broken_rules(browser)) == 2, f'broken rules are found: {broken_rules(browser)}')
     browser.set_theme('light')
     browser.set_size(DESKTOP)
     api.clear()
