@@ -16,7 +16,6 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import Stack, expect
 
-
 # Not positive_data_acceptance: which values of several fields go together is more than a schema says, and a model that
 # is not served is refused.
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
@@ -25,13 +24,13 @@ CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conform
 
 def main():
     programs, sources = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
-    examples = sys.argv[3] if len(sys.argv) > 3 else "8"
+    examples = sys.argv[3] if len(sys.argv) > 3 else "3"
     seed = sys.argv[4] if len(sys.argv) > 4 else str(random.randrange(1 << 31))
     phases = sys.argv[5] if len(sys.argv) > 5 else "fuzzing"
     here = pathlib.Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory(prefix="optserve-openapi-") as folder, \
             Stack(programs, sources, pathlib.Path(folder)) as stack:
-        command = [str(pathlib.Path(sys.executable).parent / "schemathesis"), "run", stack.api_url + "/openapi.json",
+        command = [sys.executable, "-m", "schemathesis.cli", "run", stack.api_url + "/openapi.json",
                    "--checks", ",".join(CHECKS), "--max-examples", examples, "--seed", seed, "--workers", "2",
                    "--request-timeout", "20", "--phases", phases, "--no-color"]
         environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(here)}
