@@ -110,9 +110,11 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
     }
   }
 
-  // `found` within `roundings` roundings of a number as large as `magnitude`.
+  // `found` within `roundings` roundings of a number as large as `magnitude`; near zero, numbers of fp16 are 2^-24
+  // apart.
   void expect_near(float found, double expected, double magnitude, double roundings, const std::string& where) {
-    EXPECT_NEAR(found, expected, roundings * epsilon() * magnitude + 1e-30) << where << ", seed " << seed_;
+    const double least = backend_->compute_dtype() == DType::kF16 ? 0x1p-25 : 1e-30;
+    EXPECT_NEAR(found, expected, roundings * (epsilon() * magnitude + least)) << where << ", seed " << seed_;
   }
 
   std::unique_ptr<Backend> backend_;
