@@ -114,6 +114,7 @@ Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models
 
 Gateway::~Gateway() {
   server_.stop();
+  batch_service_.reset();  // its threads hand answers to the server
   client_.reset();
 }
 
