@@ -10,6 +10,7 @@ import pathlib
 import sys
 import tempfile
 import time
+import urllib.request
 
 import openai
 
@@ -58,6 +59,9 @@ def check_files(client, folder):
     expect(file.status == "processed" and file.bytes == (folder / "in.jsonl").stat().st_size, "a file is stored")
     expect(client.files.retrieve(file.id) == file and file in client.files.list().data, "it is found and listed")
     expect(client.files.content(file.id).text == (folder / "in.jsonl").read_text(), "its content comes back")
+    head = urllib.request.Request(f"{client.base_url}files/{file.id}/content", method="HEAD")
+    with urllib.request.urlopen(head, timeout=LIMIT_SECONDS) as answer:
+        expect(answer.status == 200 and answer.read() == b"", "HEAD of its content ends at once")
     expect(client.files.wait_for_processing(file.id, poll_interval=0.1).id == file.id, "waiting for it ends at once")
     expect(client.files.delete(file.id).deleted, "it is deleted")
     for call in (client.files.retrieve, client.files.content, client.files.delete):

@@ -87,6 +87,10 @@ class FileContent final : public std::enable_shared_from_this<FileContent> {
     exchange_->on_drained([self = shared_from_this()] { self->send(); });
     exchange_->on_closed([self = shared_from_this()] { self->exchange_.reset(); });
     exchange_->begin_stream(200, {{"Content-Type", "application/binary"}});
+    if (exchange_->request().method == "HEAD") {
+      const ExchangePtr exchange = std::move(exchange_);
+      return exchange->end();
+    }
     send();
   }
 
