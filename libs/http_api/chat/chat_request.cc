@@ -29,18 +29,6 @@ constexpr std::array<std::string_view, 12> kNotOfChats = {"prompt",
                                                           "truncate_prompt_tokens",
                                                           "prompt_logprobs"};
 
-FieldInfo ignored_in_chat(std::string_view name, std::string_view help) {
-  return {.name = name, .kind = kAny, .help = help, .use = FieldUse::kIgnored};
-}
-FieldInfo refused_in_chat(std::string_view name, std::string_view neutral, std::string_view help) {
-  return {.name = name,
-          .kind = kAny,
-          .fallback = neutral.empty() ? "null" : neutral,
-          .help = help,
-          .use = FieldUse::kRefused,
-          .neutral = neutral};
-}
-
 FieldTable fields_of_chats() {
   FieldTable table;
   constexpr double kTokens = limits::kContextTokensMax;
@@ -70,20 +58,20 @@ FieldTable fields_of_chats() {
   table.push_back({.name = "user",
                    .kind = kString,
                    .help = "Who shares the queue fairly with others, where the API key does not say it"});
-  table.push_back(refused_in_chat("tools", "[]", "models call no tools"));
-  table.push_back(refused_in_chat("tool_choice", "\"none\"", "models call no tools"));
-  table.push_back(refused_in_chat("functions", "[]", "models call no functions"));
-  table.push_back(refused_in_chat("function_call", "\"none\"", "models call no functions"));
-  table.push_back(refused_in_chat("modalities", "[\"text\"]", "answers are texts"));
-  table.push_back(refused_in_chat("audio", "", "answers are texts"));
-  table.push_back(refused_in_chat("prediction", "", "answers are computed anew"));
-  table.push_back(refused_in_chat("web_search_options", "", "models search nothing"));
-  table.push_back(ignored_in_chat("parallel_tool_calls", "Models call no tools"));
-  table.push_back(ignored_in_chat("service_tier", "`priority` orders jobs"));
-  table.push_back(ignored_in_chat("prompt_cache_key", "Beginnings of prompts are shared anyway"));
-  table.push_back(ignored_in_chat("safety_identifier", "`user` names who asks"));
-  table.push_back(ignored_in_chat("reasoning_effort", "Models do not reason before they answer"));
-  table.push_back(ignored_in_chat("verbosity", "See `max_completion_tokens`"));
+  table.push_back(refused_field("tools", "[]", "models call no tools"));
+  table.push_back(refused_field("tool_choice", "\"none\"", "models call no tools"));
+  table.push_back(refused_field("functions", "[]", "models call no functions"));
+  table.push_back(refused_field("function_call", "\"none\"", "models call no functions"));
+  table.push_back(refused_field("modalities", "[\"text\"]", "answers are texts"));
+  table.push_back(refused_field("audio", "", "answers are texts"));
+  table.push_back(refused_field("prediction", "", "answers are computed anew"));
+  table.push_back(refused_field("web_search_options", "", "models search nothing"));
+  table.push_back(ignored_field("parallel_tool_calls", "Models call no tools"));
+  table.push_back(ignored_field("service_tier", "`priority` orders jobs"));
+  table.push_back(ignored_field("prompt_cache_key", "Beginnings of prompts are shared anyway"));
+  table.push_back(ignored_field("safety_identifier", "`user` names who asks"));
+  table.push_back(ignored_field("reasoning_effort", "Models do not reason before they answer"));
+  table.push_back(ignored_field("verbosity", "See `max_completion_tokens`"));
   return table;
 }
 

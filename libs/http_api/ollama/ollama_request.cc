@@ -45,12 +45,6 @@ FieldInfo positive_option(std::string_view name, std::string_view fallback, doub
   field.min_excluded = true;
   return field;
 }
-FieldInfo ollama_ignored(std::string_view name, std::string_view help) {
-  return {.name = name, .kind = kAny, .help = help, .use = FieldUse::kIgnored};
-}
-FieldInfo ollama_refused(std::string_view name, std::string_view neutral, std::string_view help) {
-  return {.name = name, .kind = kAny, .fallback = neutral, .help = help, .use = FieldUse::kRefused, .neutral = neutral};
-}
 
 FieldTable option_fields() {
   FieldTable table{
@@ -67,25 +61,25 @@ FieldTable option_fields() {
       {.name = "stop", .kind = kStringOrList, .help = "Up to 16 texts that end the output"}};
   for (const std::string_view name : {"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep",
                                       "use_mmap", "use_mlock", "low_vram", "numa", "vocab_only", "f16_kv"}) {
-    table.push_back(ollama_ignored(name, "How a model runs is its workers' matter"));
+    table.push_back(ignored_field(name, "How a model runs is its workers' matter"));
   }
-  table.push_back(ollama_ignored("repeat_last_n", "Penalties count the whole text"));
-  table.push_back(ollama_ignored("penalize_newline", "Penalties count every token"));
-  table.push_back(ollama_refused("mirostat", "0", "see `typical_p`"));
-  table.push_back(ollama_ignored("mirostat_eta", "Of `mirostat`"));
-  table.push_back(ollama_ignored("mirostat_tau", "Of `mirostat`"));
-  table.push_back(ollama_refused("tfs_z", "1", "see `typical_p`"));
+  table.push_back(ignored_field("repeat_last_n", "Penalties count the whole text"));
+  table.push_back(ignored_field("penalize_newline", "Penalties count every token"));
+  table.push_back(refused_field("mirostat", "0", "see `typical_p`"));
+  table.push_back(ignored_field("mirostat_eta", "Of `mirostat`"));
+  table.push_back(ignored_field("mirostat_tau", "Of `mirostat`"));
+  table.push_back(refused_field("tfs_z", "1", "see `typical_p`"));
   return table;
 }
 
 void add_common_fields(FieldTable& table) {
   table.push_back({.name = "stream", .kind = kBoolean, .fallback = "true", .help = "Answer in pieces, a line each"});
   table.push_back({.name = "options", .kind = kObject, .help = "How to draw", .members = option_fields()});
-  table.push_back(ollama_ignored("keep_alive", "Models stay loaded"));
-  table.push_back(ollama_refused("format", "\"\"", "outputs are plain text"));
-  table.push_back(ollama_refused("think", "false", "models do not reason before they answer"));
-  table.push_back(ollama_refused("logprobs", "false", "see /v1/completions"));
-  table.push_back(ollama_refused("top_logprobs", "0", "see /v1/completions"));
+  table.push_back(ignored_field("keep_alive", "Models stay loaded"));
+  table.push_back(refused_field("format", "\"\"", "outputs are plain text"));
+  table.push_back(refused_field("think", "false", "models do not reason before they answer"));
+  table.push_back(refused_field("logprobs", "false", "see /v1/completions"));
+  table.push_back(refused_field("top_logprobs", "0", "see /v1/completions"));
 }
 
 FieldInfo model_field() {
@@ -215,10 +209,10 @@ const FieldTable& ollama_generate_fields() {
                       .kind = kBoolean,
                       .fallback = "false",
                       .help = "Continue the text as it is, without the template for chats"},
-                     ollama_refused("suffix", "\"\"", "OPT writes after a prompt, not into a text"),
-                     ollama_refused("images", "[]", "models read texts"),
-                     ollama_refused("template", "\"\"", "the gateway has one (--chat-template)"),
-                     ollama_refused("context", "[]", "send the whole text")};
+                     refused_field("suffix", "\"\"", "OPT writes after a prompt, not into a text"),
+                     refused_field("images", "[]", "models read texts"),
+                     refused_field("template", "\"\"", "the gateway has one (--chat-template)"),
+                     refused_field("context", "[]", "send the whole text")};
     add_common_fields(table);
     return table;
   }();
@@ -232,7 +226,7 @@ const FieldTable& ollama_chat_fields() {
                       .kind = kMessages,
                       .help = "The conversation, as that of /v1/chat/completions",
                       .required = true},
-                     ollama_refused("tools", "[]", "models call no tools")};
+                     refused_field("tools", "[]", "models call no tools")};
     add_common_fields(table);
     return table;
   }();

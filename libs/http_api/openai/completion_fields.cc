@@ -13,8 +13,6 @@ namespace optserve::http_api {
 namespace {
 
 using enum FieldKind;
-constexpr auto kIgnored = FieldUse::kIgnored;
-constexpr auto kRefused = FieldUse::kRefused;
 
 // Parameters of the sampling table that requests name otherwise, with JobSpec's other fields of that kind.
 struct Renamed {
@@ -42,22 +40,11 @@ FieldInfo integer(std::string_view name, std::string_view fallback, double min, 
 FieldInfo list(std::string_view name, FieldKind kind, std::string_view help) {
   return {.name = name, .kind = kind, .help = help};
 }
-FieldInfo ignored(std::string_view name, std::string_view help) {
-  return {.name = name, .kind = kAny, .help = help, .use = kIgnored};
-}
-FieldInfo refused(std::string_view name, std::string_view neutral, std::string_view help) {
-  return {.name = name,
-          .kind = kAny,
-          .fallback = neutral.empty() ? "null" : neutral,
-          .help = help,
-          .use = kRefused,
-          .neutral = neutral};
-}
 
 FieldTable stream_options() {
   return {flag("include_usage", "false", "A last chunk without choices has the `usage`"),
-          ignored("continuous_usage_stats", "`usage` comes in the last chunk only"),
-          ignored("include_obfuscation", "Chunks are never padded")};
+          ignored_field("continuous_usage_stats", "`usage` comes in the last chunk only"),
+          ignored_field("include_obfuscation", "Chunks are never padded")};
 }
 
 void add_openai_fields(FieldTable& table) {
@@ -85,7 +72,7 @@ void add_openai_fields(FieldTable& table) {
   table.push_back(flag("stream", "false", "Answer with server-sent events"));
   table.push_back(
       {.name = "stream_options", .kind = kObject, .help = "Only with `stream`", .members = stream_options()});
-  table.push_back(refused("suffix", "\"\"", "OPT writes after a prompt, not into a text"));
+  table.push_back(refused_field("suffix", "\"\"", "OPT writes after a prompt, not into a text"));
   table.push_back({.name = "user",
                    .kind = kString,
                    .help = "Who shares the queue fairly with others, where the API key does not say it"});
@@ -109,22 +96,22 @@ void add_vllm_fields(FieldTable& table) {
                           "Of longer prompts only the last tokens are kept, the leading `</s>` included; -1: as many "
                           "as fit beside `max_tokens`"));
   table.push_back(flag("use_beam_search", "false", "Search the likeliest outputs; `beam_width` is `n` if not given"));
-  table.push_back(ignored("cache_salt", "Caches of prompts give nothing away but time"));
-  table.push_back(ignored("session_id", "Any worker group may serve any request"));
-  table.push_back(ignored("stream_interval", "Text is sent as it comes"));
-  table.push_back(ignored("return_weight_versions", "`system_fingerprint` names the weights"));
-  table.push_back(ignored("spaces_between_special_tokens", "Special tokens are not part of texts"));
-  table.push_back(ignored("metadata", "Nothing is kept of it"));
-  table.push_back(ignored("store", "Results are kept for a while in any case"));
-  table.push_back(refused("skip_special_tokens", "true", "special tokens are never part of texts"));
-  table.push_back(refused("truncation_side", "\"left\"", "prompts are cut at their beginning"));
-  table.push_back(refused("prompt_embeds", "", "prompts are texts or ids"));
-  table.push_back(refused("response_format", R"({"type":"text"})", "outputs are plain text"));
-  table.push_back(refused("structured_outputs", "", "outputs are plain text"));
-  table.push_back(refused("logprob_token_ids", "[]", "`logprobs` gives the best ids"));
-  table.push_back(refused("repetition_detection", "", "see `repetition_penalty`"));
-  table.push_back(refused("watermarking", "false", "outputs are not marked"));
-  table.push_back(refused("vllm_xargs", "{}", "there are no extensions"));
+  table.push_back(ignored_field("cache_salt", "Caches of prompts give nothing away but time"));
+  table.push_back(ignored_field("session_id", "Any worker group may serve any request"));
+  table.push_back(ignored_field("stream_interval", "Text is sent as it comes"));
+  table.push_back(ignored_field("return_weight_versions", "`system_fingerprint` names the weights"));
+  table.push_back(ignored_field("spaces_between_special_tokens", "Special tokens are not part of texts"));
+  table.push_back(ignored_field("metadata", "Nothing is kept of it"));
+  table.push_back(ignored_field("store", "Results are kept for a while in any case"));
+  table.push_back(refused_field("skip_special_tokens", "true", "special tokens are never part of texts"));
+  table.push_back(refused_field("truncation_side", "\"left\"", "prompts are cut at their beginning"));
+  table.push_back(refused_field("prompt_embeds", "", "prompts are texts or ids"));
+  table.push_back(refused_field("response_format", R"({"type":"text"})", "outputs are plain text"));
+  table.push_back(refused_field("structured_outputs", "", "outputs are plain text"));
+  table.push_back(refused_field("logprob_token_ids", "[]", "`logprobs` gives the best ids"));
+  table.push_back(refused_field("repetition_detection", "", "see `repetition_penalty`"));
+  table.push_back(refused_field("watermarking", "false", "outputs are not marked"));
+  table.push_back(refused_field("vllm_xargs", "{}", "there are no extensions"));
 }
 
 void add_own_fields(FieldTable& table) {

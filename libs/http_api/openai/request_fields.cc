@@ -307,6 +307,19 @@ std::string rows_of(const FieldTable& table, const std::string& prefix) {
 
 }  // namespace
 
+FieldInfo ignored_field(std::string_view name, std::string_view help) {
+  return {.name = name, .kind = FieldKind::kAny, .help = help, .use = FieldUse::kIgnored};
+}
+
+FieldInfo refused_field(std::string_view name, std::string_view neutral, std::string_view help) {
+  return {.name = name,
+          .kind = FieldKind::kAny,
+          .fallback = neutral.empty() ? "null" : neutral,
+          .help = help,
+          .use = FieldUse::kRefused,
+          .neutral = neutral};
+}
+
 Parsed<json> parse_body(std::string_view body) {
   if (body.empty()) return json::object();
   Result<json> parsed = checkpoint::parse_json_strict(body, "the body", kBodyDepthMax);

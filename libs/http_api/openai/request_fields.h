@@ -54,6 +54,11 @@ struct FieldInfo {
 
 using FieldTable = std::vector<FieldInfo>;
 
+// A field that is known and changes nothing.
+FieldInfo ignored_field(std::string_view name, std::string_view help);
+// A field that is refused unless it asks for nothing. `neutral`: the value, as JSON, that does; empty: null alone.
+FieldInfo refused_field(std::string_view name, std::string_view neutral, std::string_view help);
+
 // JSON of a body: strict, at most 8 levels deep, an object. An empty body is one without fields.
 Parsed<nlohmann::json> parse_body(std::string_view body);
 

@@ -52,18 +52,6 @@ constexpr std::array<std::string_view, 28> kOfCompletions = {"logit_bias",
                                                              "prompt_presence_penalty",
                                                              "prompt_frequency_penalty"};
 
-FieldInfo response_ignored(std::string_view name, std::string_view help) {
-  return {.name = name, .kind = kAny, .help = help, .use = FieldUse::kIgnored};
-}
-FieldInfo response_refused(std::string_view name, std::string_view neutral, std::string_view help) {
-  return {.name = name,
-          .kind = kAny,
-          .fallback = neutral.empty() ? "null" : neutral,
-          .help = help,
-          .use = FieldUse::kRefused,
-          .neutral = neutral};
-}
-
 FieldTable fields_of_responses() {
   FieldTable table;
   table.push_back({.name = "model",
@@ -87,23 +75,23 @@ FieldTable fields_of_responses() {
                    .fallback = "false",
                    .help = "The answer comes at once, and a client that goes away cancels nothing"});
   table.push_back({.name = "metadata", .kind = kAny, .help = "Is in the answer, and not kept"});
-  table.push_back(response_refused("previous_response_id", "", "send the whole conversation"));
-  table.push_back(response_refused("conversation", "", "send the whole conversation"));
-  table.push_back(response_refused("prompt", "", "there are no stored prompts"));
-  table.push_back(response_refused("tools", "[]", "models call no tools"));
-  table.push_back(response_refused("text", R"({"format":{"type":"text"}})", "outputs are plain text"));
-  table.push_back(response_refused("truncation", "\"disabled\"", "inputs that are too long are refused"));
-  table.push_back(response_refused("include", "[]", "there is nothing else"));
-  table.push_back(response_refused("top_logprobs", "0", "see /v1/chat/completions"));
-  table.push_back(response_ignored("store", "Results are kept for a while in any case"));
-  table.push_back(response_ignored("stream_options", "Events are never padded"));
-  table.push_back(response_ignored("reasoning", "Models do not reason before they answer"));
-  table.push_back(response_ignored("tool_choice", "Models call no tools"));
-  table.push_back(response_ignored("parallel_tool_calls", "Models call no tools"));
-  table.push_back(response_ignored("max_tool_calls", "Models call no tools"));
-  table.push_back(response_ignored("service_tier", "`priority` orders jobs"));
-  table.push_back(response_ignored("prompt_cache_key", "Beginnings of prompts are shared anyway"));
-  table.push_back(response_ignored("safety_identifier", "`user` names who asks"));
+  table.push_back(refused_field("previous_response_id", "", "send the whole conversation"));
+  table.push_back(refused_field("conversation", "", "send the whole conversation"));
+  table.push_back(refused_field("prompt", "", "there are no stored prompts"));
+  table.push_back(refused_field("tools", "[]", "models call no tools"));
+  table.push_back(refused_field("text", R"({"format":{"type":"text"}})", "outputs are plain text"));
+  table.push_back(refused_field("truncation", "\"disabled\"", "inputs that are too long are refused"));
+  table.push_back(refused_field("include", "[]", "there is nothing else"));
+  table.push_back(refused_field("top_logprobs", "0", "see /v1/chat/completions"));
+  table.push_back(ignored_field("store", "Results are kept for a while in any case"));
+  table.push_back(ignored_field("stream_options", "Events are never padded"));
+  table.push_back(ignored_field("reasoning", "Models do not reason before they answer"));
+  table.push_back(ignored_field("tool_choice", "Models call no tools"));
+  table.push_back(ignored_field("parallel_tool_calls", "Models call no tools"));
+  table.push_back(ignored_field("max_tool_calls", "Models call no tools"));
+  table.push_back(ignored_field("service_tier", "`priority` orders jobs"));
+  table.push_back(ignored_field("prompt_cache_key", "Beginnings of prompts are shared anyway"));
+  table.push_back(ignored_field("safety_identifier", "`user` names who asks"));
   return table;
 }
 
