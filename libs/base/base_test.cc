@@ -26,6 +26,7 @@
 #include "base/sha256.h"
 #include "base/shutdown.h"
 #include "base/time_left.h"
+#include "base/trace_context.h"
 #include "base/utf8.h"
 
 namespace optserve {
@@ -75,6 +76,50 @@ TEST(Log, HostileTextStaysInsideItsField) {
         << written;
     EXPECT_EQ(written.find("hidden"), std::string::npos);
   }
+}
+
+const std::string kTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+TEST(Log, AFieldWithoutAKeyIsLeftOut) {
+  for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
+    testing::internal::CaptureStderr();
+    init_logging("test", "info", format);
+    log_info("event", {trace_field(""), {"number", 3}});
+    log_info("event", {trace_field(kTrace)});
+    init_logging("test", "info", LogFormat::kText);
+    const std::string written = testing::internal::GetCapturedStderr();
+    const std::string first = written.substr(0, written.find('\n'));
+    EXPECT_TRUE(first.ends_with(format == LogFormat::kJson ? R"("event":"event","number":3})" : "event number=3"))
+        << first;
+    EXPECT_NE(written.find("0af7651916cd43dd8448eb211c80319c"), std::string::npos) << written;
+  }
+}
+
+TEST(TraceContext, ReadsWhatTheSpecificationAllows) {
+  EXPECT_EQ(read_traceparent(kTrace), kTrace);
+  EXPECT_EQ(trace_id_of(kTrace), "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_TRUE(is_sampled(kTrace));
+  EXPECT_FALSE(is_sampled(""));
+  const std::string unsampled = kTrace.substr(0, 53) + "00";
+  EXPECT_EQ(read_traceparent(unsampled), unsampled);
+  EXPECT_FALSE(is_sampled(unsampled));
+  // A later version: what both have in common, and of the flags the one that is known.
+  EXPECT_EQ(read_traceparent("cc" + kTrace.substr(2, 51) + "ff-more"), kTrace);
+  EXPECT_EQ(read_traceparent("01" + kTrace.substr(2, 51) + "fe"), unsampled);
+}
+
+TEST(TraceContext, IgnoresEverythingElse) {
+  std::string upper = kTrace;
+  upper[4] = 'A';
+  const std::string zeros(32, '0');
+  for (const std::string& header :
+       {std::string(), kTrace.substr(1), kTrace + "-", kTrace + "0", kTrace.substr(0, 54), "ff" + kTrace.substr(2),
+        upper, "00-" + zeros + kTrace.substr(35), kTrace.substr(0, 36) + zeros.substr(0, 16) + "-01", " " + kTrace,
+        "cc" + kTrace.substr(2) + ".more", std::string(55, '-'), std::string(55, '0')}) {
+    EXPECT_FALSE(read_traceparent(header)) << header;
+    EXPECT_FALSE(is_traceparent(header)) << header;
+  }
+  EXPECT_FALSE(is_traceparent("cc" + kTrace.substr(2)));
 }
 
 TEST(Result, WhatIsTakenOutOfATemporaryLivesOn) {

@@ -37,11 +37,13 @@ void write_line(spdlog::level::level_enum level, std::string_view event, std::in
   if (current_format == LogFormat::kJson) {
     line += "\"event\":" + json_quoted(event);
     for (const LogField& field : fields) {
+      if (field.key.empty()) continue;
       line += "," + json_quoted(field.key) + ":" + (field.is_number ? field.value : json_quoted(field.value));
     }
   } else {
     line += event;
     for (const LogField& field : fields) {
+      if (field.key.empty()) continue;
       line += " " + std::string(field.key) + "=" + (is_plain(field.value) ? field.value : json_quoted(field.value));
     }
   }

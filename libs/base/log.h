@@ -10,6 +10,7 @@
 
 namespace optserve {
 
+// One with an empty key is left out.
 struct LogField {
   LogField(std::string_view k, std::string_view v) : key(k), value(v) {}
   LogField(std::string_view k, const char* v) : key(k), value(v) {}

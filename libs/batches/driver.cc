@@ -60,7 +60,7 @@ void Driver::submit(uint64_t number, BatchRun::Work work) {
   stream.on_finished = [inbox = inbox_, number, ticket](const protocol::JobResult& result) {
     inbox->put({number, [ticket, result](BatchRun& run, Instant now) { run.on_finished(ticket, result, now); }});
   };
-  stream.on_lost = [inbox = inbox_, number, ticket](const Refusal& why) {
+  stream.on_lost = [inbox = inbox_, number, ticket](const JobId&, const Refusal& why) {
     inbox->put({number, [ticket, why](BatchRun& run, Instant now) { run.on_lost(ticket, why, now); }});
   };
   client_.submit(std::move(work.jobs), std::move(stream),

@@ -273,8 +273,10 @@ void AsyncClient::unreachable_for(const JobId& job, Done<std::chrono::millisecon
   });
 }
 
-void AsyncClient::status(Done<Answers<protocol::SystemStatus>> done) {
-  impl_->ask_all<protocol::SystemStatus>(protocol::GetStatus{}, std::move(done));
+void AsyncClient::status(Done<Answers<protocol::SystemStatus>> done, std::optional<std::chrono::milliseconds> within) {
+  const Instant until = impl_->clock.now() + within.value_or(impl_->options.timeout);
+  const auto message_for = [](const std::string&) { return protocol::GetStatus{}; };
+  impl_->ask_all<protocol::SystemStatus>(message_for, until, std::move(done));
 }
 
 void AsyncClient::control(protocol::ControlAction action, protocol::ControlScope scope, const std::string& name,
@@ -283,11 +285,12 @@ void AsyncClient::control(protocol::ControlAction action, protocol::ControlScope
 }
 
 void AsyncClient::list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after,
-                       Done<Answers<protocol::JobList>> done) {
+                       Done<Answers<protocol::JobList>> done, ListOrder order) {
   const auto message_for = [=](const std::string& endpoint) -> std::optional<Message> {
     const auto found = after.find(endpoint);
     if (found == after.end() && !after.empty()) return std::nullopt;
-    return protocol::ListJobs{0, filter, found == after.end() ? 0 : found->second, limit};
+    return protocol::ListJobs{0, filter, found == after.end() ? 0 : found->second, limit,
+                              order == ListOrder::kNewestFirst};
   };
   impl_->ask_all<protocol::JobList>(message_for, impl_->deadline(), std::move(done));
 }

@@ -53,11 +53,11 @@ class AsyncClient {
              Done<Result<protocol::GroupStatus>> done);
   void unreachable_for(const JobId& job, Done<std::chrono::milliseconds> done);
 
-  void status(Done<Answers<protocol::SystemStatus>> done);
+  void status(Done<Answers<protocol::SystemStatus>> done, std::optional<std::chrono::milliseconds> within = {});
   void control(protocol::ControlAction action, protocol::ControlScope scope, const std::string& name,
                Done<Answers<protocol::SystemStatus>> done);
   void list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after,
-            Done<Answers<protocol::JobList>> done);
+            Done<Answers<protocol::JobList>> done, ListOrder order = ListOrder::kOldestFirst);
   void purge(const protocol::JobFilter& filter, Done<Result<int64_t>> done);
   void backup(std::chrono::milliseconds wait, Done<Answers<protocol::BackedUp>> done);
 

@@ -73,7 +73,7 @@ TEST_F(AsyncClientTest, AStreamThatIsGivenUpDeliversNothingMore) {
   std::atomic<int> ends{0};
   JobStream stream;
   stream.on_finished = [&](const JobResult&) { ++ends; };
-  stream.on_lost = [&](const Refusal&) { ++ends; };
+  stream.on_lost = [&](const JobId&, const Refusal&) { ++ends; };
   std::promise<Submission> submitted;
   std::promise<void> given_up;
   {
@@ -83,6 +83,17 @@ TEST_F(AsyncClientTest, AStreamThatIsGivenUpDeliversNothingMore) {
     given_up.get_future().get();
   }
   EXPECT_EQ(ends, 0);
+}
+
+TEST_F(AsyncClientTest, AStatusThatNobodyGivesIsGivenUpInTheTimeThatWasAskedFor) {
+  faults.mute = true;
+  AsyncClient client(options());
+  std::promise<Answers<protocol::SystemStatus>> answered;
+  const Instant begin = client.clock().now();
+  client.status([&](Answers<protocol::SystemStatus> status) { answered.set_value(std::move(status)); },
+                std::chrono::milliseconds(200));
+  EXPECT_EQ(answered.get_future().get().at(0).answer.refusal().code, ErrorCode::kUnavailable);
+  EXPECT_LT(client.clock().now() - begin, seconds(3));  // of the usual ten
 }
 
 TEST_F(AsyncClientTest, ClosingAnswersWhatIsOpen) {

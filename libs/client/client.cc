@@ -25,7 +25,7 @@ struct Ending {
 
   void complete(JobStream& stream) const {
     stream.on_finished = [promise = promise](const JobResult& result) { promise->set_value(result); };
-    stream.on_lost = [promise = promise](const Refusal& why) { promise->set_value(why); };
+    stream.on_lost = [promise = promise](const JobId&, const Refusal& why) { promise->set_value(why); };
   }
 };
 
@@ -79,7 +79,7 @@ std::future<Result<JobResult>> Client::start(protocol::JobSpec job,
     JobStream stream;
     if (on_text) stream.on_text = [on_text](std::string_view piece, const protocol::JobEvent&) { on_text(piece); };
     stream.on_finished = [done](const JobResult& result) { done(result); };
-    stream.on_lost = [done](const Refusal& why) { done(why); };
+    stream.on_lost = [done](const JobId&, const Refusal& why) { done(why); };
     async_->submit({std::move(job)}, std::move(stream), [done](const Submission& submission) {
       if (!submission.outcomes.ok()) return done(submission.outcomes.refusal());
       const protocol::SubmitOutcome& outcome = submission.outcomes.value().at(0);
@@ -131,8 +131,11 @@ Result<protocol::GroupStatus> Client::cancel_group(const std::string& tenant, co
       *async_, [&](auto done) { async_->group(tenant, group, true, std::move(done)); });
 }
 
-Answers<protocol::SystemStatus> Client::status() {
-  return answer_of<Answers<protocol::SystemStatus>>(*async_, [&](auto done) { async_->status(std::move(done)); });
+Answers<protocol::SystemStatus> Client::status() { return status(async_->options().timeout); }
+
+Answers<protocol::SystemStatus> Client::status(std::chrono::milliseconds within) {
+  return answer_of<Answers<protocol::SystemStatus>>(*async_,
+                                                    [&](auto done) { async_->status(std::move(done), within); });
 }
 
 Answers<protocol::SystemStatus> Client::control(protocol::ControlAction action, protocol::ControlScope scope,
@@ -141,9 +144,10 @@ Answers<protocol::SystemStatus> Client::control(protocol::ControlAction action, 
       *async_, [&](auto done) { async_->control(action, scope, name, std::move(done)); });
 }
 
-Answers<protocol::JobList> Client::list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after) {
-  return answer_of<Answers<protocol::JobList>>(*async_,
-                                               [&](auto done) { async_->list(filter, limit, after, std::move(done)); });
+Answers<protocol::JobList> Client::list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after,
+                                        ListOrder order) {
+  return answer_of<Answers<protocol::JobList>>(
+      *async_, [&](auto done) { async_->list(filter, limit, after, std::move(done), order); });
 }
 
 Result<int64_t> Client::purge(const protocol::JobFilter& filter) {

@@ -77,12 +77,15 @@ class Client {
   // --- operating
 
   Answers<protocol::SystemStatus> status();
+  // The same, but gives up after `within` instead of ClientOptions::timeout.
+  Answers<protocol::SystemStatus> status(std::chrono::milliseconds within);
   // Pauses, drains or resumes the whole queue (then `name` is empty), or the model or service of this name. The setting
   // survives restarts of the scheduler. Returns the state afterwards.
   Answers<protocol::SystemStatus> control(protocol::ControlAction action, protocol::ControlScope scope,
                                           const std::string& name = {});
-  // At most `limit` jobs of each scheduler, in the order in which they were accepted.
-  Answers<protocol::JobList> list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after = {});
+  // At most `limit` jobs of each scheduler, in the order in which they were accepted or in the opposite one.
+  Answers<protocol::JobList> list(const protocol::JobFilter& filter, uint32_t limit, const ListPosition& after = {},
+                                  ListOrder order = ListOrder::kOldestFirst);
   // Queues a dead job again under its id. kNotFound: there is no such job, or it is not dead. The latter can also mean
   // that the first answer to this call was lost.
   Result<protocol::JobResult> requeue(const JobId& job);

@@ -223,7 +223,7 @@ TEST_F(ClientTest, ClosingEndsOpenStreams) {
   {
     Client client(options());
     JobStream stream;
-    stream.on_lost = [&](const Refusal&) { ++lost; };
+    stream.on_lost = [&](const JobId&, const Refusal&) { ++lost; };
     stream.on_finished = [&](const JobResult&) { ++finished; };
     ASSERT_TRUE(client.submit({job("a"), job("b")}, stream).ok());
   }

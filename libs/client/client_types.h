@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/ids.h"
 #include "base/limits.h"
 #include "protocol/client_answers.h"
 
@@ -22,6 +23,7 @@ using protocol::ControlScope;
 using protocol::ConvertSpec;
 using protocol::GroupStatus;
 using protocol::Hypothesis;
+using protocol::JobAttempt;
 using protocol::JobEvent;
 using protocol::JobFilter;
 using protocol::JobKind;
@@ -63,11 +65,11 @@ struct JobStream {
   std::function<void(const protocol::JobEvent& event)> on_progress{};
   // The text that came so far is not the job's: after a restart of the scheduler it was computed again, on a device
   // whose numbers depend on what else it computes, and became another one. on_text begins again with the first byte.
-  std::function<void()> on_restarted{};
+  std::function<void(const JobId& job)> on_restarted{};
   std::function<void(const protocol::JobResult& result)> on_finished{};  // called once, last
   // Called once instead of on_finished if the job cannot be followed: the scheduler does not know it, it has its
   // maximum of followers, or the Client ends.
-  std::function<void(const Refusal& why)> on_lost{};
+  std::function<void(const JobId& job, const Refusal& why)> on_lost{};
 
   bool is_wanted() const { return on_text || on_progress || on_finished || on_lost; }
 };
@@ -85,6 +87,7 @@ using Answers = std::vector<SchedulerAnswer<T>>;
 // Where a list of jobs continues: for each endpoint, JobSummary::order of the last job that was received. Only these
 // schedulers are asked. Empty: all schedulers are asked, from the start.
 using ListPosition = std::map<std::string, uint64_t>;
+enum class ListOrder : uint8_t { kOldestFirst, kNewestFirst };
 
 // A stream of one job to this client, until the job ends or the stream is given up.
 struct Follow {

@@ -61,6 +61,7 @@ class FakeScheduler final : public transport::Service {
     std::string group = {};
     uint64_t order = 0;
     std::string tenant = {};
+    std::string traceparent = {};
   };
   std::map<std::string, Job> jobs;  // by key
   std::atomic<int> submits{0}, attaches{0}, slow{0};
@@ -210,8 +211,8 @@ class FakeScheduler final : public transport::Service {
     for (const auto& spec : submit.jobs) {
       const auto [found, is_new] = jobs.try_emplace(spec.key);
       if (is_new) {
-        found->second = {Id128::random(), text_of(spec.prompt), protocol::JobState::kRunning, spec.group,
-                         ++order_,        spec.tenant};
+        found->second = {Id128::random(), text_of(spec.prompt), protocol::JobState::kRunning, spec.group, ++order_,
+                         spec.tenant,     spec.traceparent};
       }
       reply.outcomes.push_back({found->second.id, std::nullopt, "", 0, !is_new});
       if (submit.stream && is_new) streams_.push_back({from, &found->second, 0});
@@ -251,6 +252,7 @@ class FakeScheduler final : public transport::Service {
     result.job = job.id;
     result.state = job.state;
     result.tenant = job.tenant;
+    result.traceparent = job.traceparent;
     if (job.state == protocol::JobState::kSucceeded) result.text = job.text;
     return result;
   }

@@ -31,7 +31,8 @@ JobStreams::FollowId JobStreams::follow_new(const JobId& job, JobStream stream, 
 }
 
 void JobStreams::refuse_follow(const JobId& job, const JobStream& stream) {
-  if (stream.on_lost) stream.on_lost(refuse(ErrorCode::kBusy, "job " + job.hex() + " has its maximum of followers"));
+  if (!stream.on_lost) return;
+  stream.on_lost(job, refuse(ErrorCode::kBusy, "job " + job.hex() + " has its maximum of followers"));
 }
 
 void JobStreams::unfollow(FollowId id) {
@@ -83,15 +84,15 @@ void JobStreams::on_finished(const protocol::JobResult& result) {
   consumed_ += protocol::stream_cost(result);
 }
 
-void JobStreams::restart(Follow& follow) {
+void JobStreams::restart(Follow& follow, const JobId& job) {
   if (follow.have == 0) return;
   follow.have = 0;
   follow.digest = protocol::kDigestOfNothing;
-  if (follow.stream.on_restarted) follow.stream.on_restarted();
+  if (follow.stream.on_restarted) follow.stream.on_restarted(job);
 }
 
 bool JobStreams::deliver(Follow& follow, const protocol::JobEvent& event) {
-  if (event.restarted) restart(follow);
+  if (event.restarted) restart(follow, event.job);
   if (event.text_offset > follow.have) return false;
   const uint64_t end = event.text_offset + event.text.size();
   if (end <= follow.have && !event.text.empty()) return true;  // delivered before
@@ -129,7 +130,7 @@ void JobStreams::deliver_rest(Follow& follow, const protocol::JobResult& result)
   // One that was ended early, soon after a restart of the scheduler, may have less text than came before.
   const bool is_whole = result.text.size() >= follow.have || result.state == protocol::JobState::kSucceeded;
   const std::string_view same = std::string_view(result.text).substr(0, static_cast<size_t>(follow.have));
-  if (is_whole && follow.digest != 0 && protocol::text_digest(same) != follow.digest) restart(follow);
+  if (is_whole && follow.digest != 0 && protocol::text_digest(same) != follow.digest) restart(follow, result.job);
   if (result.text.size() <= follow.have || !follow.stream.on_text) return;
   protocol::JobEvent rest;
   rest.job = result.job;
@@ -164,10 +165,11 @@ bool JobStreams::on_refused(const protocol::Refused& refused) {
   if (refused.code != ErrorCode::kNotFound && !is_full) return true;  // tried again after attach_again
   attach_requests_.erase(attached);
   if (found == jobs_.end()) return true;
+  const JobId id = found->first;
   const FollowedJob job = std::move(found->second);
   jobs_.erase(found);
   for (const Follow& f : job.follows) {
-    if (f.stream.on_lost) f.stream.on_lost({refused.code, refused.message});
+    if (f.stream.on_lost) f.stream.on_lost(id, {refused.code, refused.message});
   }
   return true;
 }
@@ -176,7 +178,7 @@ void JobStreams::close(const Refusal& why) {
   attach_requests_.clear();
   for (const auto& [id, job] : std::exchange(jobs_, {})) {
     for (const Follow& f : job.follows) {
-      if (f.stream.on_lost) f.stream.on_lost(why);
+      if (f.stream.on_lost) f.stream.on_lost(id, why);
     }
   }
 }

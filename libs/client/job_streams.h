@@ -74,7 +74,7 @@ class JobStreams {
   // False if there is a gap between the text that the follower has and the event.
   static bool deliver(Follow& follow, const protocol::JobEvent& event);
   static void deliver_rest(Follow& follow, const protocol::JobResult& result);
-  static void restart(Follow& follow);
+  static void restart(Follow& follow, const JobId& job);
   void deliver_to_all(const protocol::JobEvent& event, const Turn& turn);
   void deliver_end(const protocol::JobResult& result);
   void attach(const JobId& id, FollowedJob& job, const Turn& turn);

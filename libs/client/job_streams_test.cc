@@ -125,9 +125,10 @@ TEST(JobText, ResultThatIsShorterThanWhatWasDeliveredAddsNothing) {
 }
 
 // A follower that keeps the text of the present beginning.
-JobStream restartable(Seen& seen, int& restarts) {
+JobStream restartable(Seen& seen, int& restarts, const JobId& job) {
   JobStream stream = seen.stream();
-  stream.on_restarted = [&seen, &restarts] {
+  stream.on_restarted = [&seen, &restarts, job](const JobId& which) {
+    EXPECT_EQ(which, job);
     ++restarts;
     seen.text.clear();
   };
@@ -139,7 +140,7 @@ TEST(JobText, TextThatWasComputedAnewAndDiffersBeginsAgain) {
   Seen seen;
   int restarts = 0;
   const JobId job = Id128::random();
-  rig.streams.follow_new(job, restartable(seen, restarts), rig.turn());
+  rig.streams.follow_new(job, restartable(seen, restarts, job), rig.turn());
   rig.receive(event(job, 0, "Once ").events[0]);
   rig.receive(event(job, 5, "upon").events[0]);
   rig.streams.attach_all(Duration{}, rig.clock.now());
@@ -165,7 +166,7 @@ TEST(JobText, AResultWithAnotherTextBeginsAgain) {
     Seen seen;
     int restarts = 0;
     const JobId job = Id128::random();
-    rig.streams.follow_new(job, restartable(seen, restarts), rig.turn());
+    rig.streams.follow_new(job, restartable(seen, restarts, job), rig.turn());
     rig.receive(event(job, 0, "Once upon").events[0]);
     rig.streams.on_finished(finished(job, text).result);
     EXPECT_EQ(seen.text, text);
@@ -177,9 +178,12 @@ TEST(JobText, OneTooManyFollowersIsToldSo) {
   Streams rig;
   Seen seen;
   Refusal lost{};
-  JobStream stream = seen.stream();
-  stream.on_lost = [&lost](const Refusal& why) { lost = why; };
   const JobId job = Id128::random();
+  JobStream stream = seen.stream();
+  stream.on_lost = [&lost, job](const JobId& which, const Refusal& why) {
+    EXPECT_EQ(which, job);
+    lost = why;
+  };
   rig.streams.follow(job, 0, stream, rig.turn());
   rig.streams.attach_due(rig.turn());
   const auto attached = rig.attached();

@@ -50,7 +50,7 @@ struct Seen {
       ++finished;
       result = r;
     };
-    stream.on_lost = [this](const Refusal&) { ++lost; };
+    stream.on_lost = [this](const JobId&, const Refusal&) { ++lost; };
     return stream;
   }
 };

@@ -35,6 +35,18 @@ ordered_json best_json(const std::vector<std::vector<sampling::TokenLogprob>>& p
   return best;
 }
 
+ordered_json tries_json(const std::vector<protocol::JobAttempt>& tries) {
+  ordered_json list = ordered_json::array();
+  for (const protocol::JobAttempt& one : tries) {
+    list.push_back({{"number", one.number},
+                    {"began_ms", one.began_ms},
+                    {"ended_ms", one.ended_ms},
+                    {"service", one.service},
+                    {"loss", one.loss}});
+  }
+  return list;
+}
+
 void add_logprobs(const JobResult& result, ordered_json& root) {
   if (result.logprobs.empty()) return;
   root["logprobs"] = result.logprobs;
@@ -64,6 +76,9 @@ ordered_json facts(const JobResult& result, bool with_output) {
   root["progress_done"] = result.progress_done;
   root["progress_total"] = result.progress_total;
   root["timings"] = timings_json(result.timings);
+  root["kind"] = protocol::job_kind_name(result.kind);
+  if (!result.traceparent.empty()) root["traceparent"] = result.traceparent;
+  if (!result.tries.empty()) root["tries"] = tries_json(result.tries);
   return root;
 }
 
@@ -137,6 +152,7 @@ ordered_json state_json(const JobResult& result) { return facts(result, false); 
 ordered_json job_json(const JobResult& result, const std::optional<protocol::JobSummary>& summary) {
   ordered_json root = result_json(result);
   root["model"] = summary ? ordered_json(summary->model) : ordered_json();
+  root["prompt"] = result.prompt;
   root["accepted_ms"] = summary ? ordered_json(summary->accepted_wall_ms) : ordered_json();
   return root;
 }
@@ -157,6 +173,7 @@ ordered_json summary_json(const protocol::JobSummary& job) {
           {"tenant", job.tenant},
           {"group", job.group},
           {"model", job.model},
+          {"kind", protocol::job_kind_name(job.kind)},
           {"state", protocol::job_state_name(job.state)},
           {"attempts", job.attempts},
           {"progress_done", job.progress_done},

@@ -76,11 +76,12 @@ using Record = std::variant<Accepted, Leased, Progress, Finished, Requeued, Mode
 struct FindResult {
   JobId job;
 };
-// Ended jobs in order of acceptance, with an order above `after`.
+// Ended jobs in order of acceptance, with an order above `after`; or newest first, with an order below it (0: all).
 struct ListEnded {
   protocol::JobFilter filter;
   uint64_t after = 0;
   uint32_t limit = 0;
+  bool newest_first = false;
 };
 struct FindDead {
   JobId job;

@@ -82,7 +82,7 @@ class JournalDatabase {
   void apply(const ModeSet& record);
   void add_loss(int64_t seq, const std::string& loss);
   std::string spec_of(int64_t seq);
-  Window look(const protocol::JobFilter& filter, uint64_t after, uint32_t window);
+  Window look(const protocol::JobFilter& filter, uint64_t after, uint32_t window, bool newest_first);
 
   FileLock lock_;
   CommitRecord commit_record_;

@@ -1,4 +1,6 @@
 // What is asked of ended jobs.
+#include <limits>
+
 #include "journal/journal_statements.h"
 #include "protocol/codec.h"
 
@@ -45,12 +47,16 @@ struct JournalDatabase::Window {
   bool is_last = false;
 };
 
-JournalDatabase::Window JournalDatabase::look(const protocol::JobFilter& filter, uint64_t after, uint32_t window) {
+JournalDatabase::Window JournalDatabase::look(const protocol::JobFilter& filter, uint64_t after, uint32_t window,
+                                              bool newest_first) {
   const Conditions conditions(filter);
+  if (newest_first && after == 0) after = std::numeric_limits<int64_t>::max();
   // Parameters that a filter does not use are bound all the same, so each number stays what it is.
-  Statement rows(database_, "SELECT seq, " + conditions.rest + " FROM results WHERE seq > ?1 AND " + conditions.index +
+  Statement rows(database_, "SELECT seq, " + conditions.rest + " FROM results WHERE seq " + (newest_first ? "<" : ">") +
+                                " ?1 AND " + conditions.index +
                                 " AND ?3 IS NOT NULL AND ?4 IS NOT NULL AND ?5 IS NOT NULL AND ?6 IS NOT NULL"
-                                " ORDER BY seq LIMIT ?2");
+                                " ORDER BY seq " +
+                                (newest_first ? "DESC" : "ASC") + " LIMIT ?2");
   const std::string id(filter.job ? bytes_of(*filter.job) : std::string_view());
   const std::string tenant = filter.tenant.value_or("");
   rows.bind(1, static_cast<int64_t>(after)).bind(2, window).bind_blob(3, id);
@@ -103,7 +109,7 @@ DeadFound JournalDatabase::find_dead(const JobId& job, Instant now) {
 
 JournalDatabase::Part<protocol::JobSummary> JournalDatabase::list_ended(const ListEnded& question, uint32_t window,
                                                                         Instant now) {
-  const Window found = look(question.filter, question.after, window);
+  const Window found = look(question.filter, question.after, window, question.newest_first);
   Part<protocol::JobSummary> part;
   part.last = found.last;
   part.is_last = found.is_last;
@@ -131,7 +137,7 @@ JournalDatabase::Part<protocol::JobSummary> JournalDatabase::list_ended(const Li
 JournalDatabase::Part<KnownKey> JournalDatabase::purge_ended(const protocol::JobFilter& filter, uint64_t after,
                                                              uint32_t window, Instant now) {
   now_ = now;
-  const Window found = look(filter, after, window);
+  const Window found = look(filter, after, window, false);
   Part<KnownKey> part;
   part.last = found.last;
   part.is_last = found.is_last;

@@ -27,6 +27,7 @@ Finished ended(uint64_t order, std::mt19937_64& random) {
   record.result.attempts = static_cast<int32_t>(random() % 3);
   record.result.message = "because";
   record.result.progress_done = static_cast<int64_t>(order);
+  record.result.kind = static_cast<protocol::JobKind>(1 + random() % 2);
   return record;
 }
 
@@ -63,7 +64,7 @@ TEST(JournalQuestions, ListsAndPurgesAsTheStoreInMemoryDoes) {
   }
   for (int round = 0; round < 60; ++round) {
     ListEnded list{random_filter(random), random() % 3 == 0 ? random() % 1'500 : 0,
-                   static_cast<uint32_t>(1 + random() % 400)};
+                   static_cast<uint32_t>(1 + random() % 400), random() % 2 == 0};
     const auto expected = std::get<EndedListed>(of_memory(list));
     const auto listed = ask_for<EndedListed>(*journal, list);
     ASSERT_EQ(orders_of(listed), orders_of(expected));

@@ -25,7 +25,8 @@ protocol::JobSummary summary_of(const Finished& ended) {
           result.progress_done,
           result.progress_total,
           ended.accepted_wall_ms,
-          result.message};
+          result.message,
+          result.kind};
 }
 
 const Finished* MemoryStore::find(const JobId& job) const {
@@ -64,13 +65,16 @@ MemoryStore::Body MemoryStore::answer(const FindResult& question) const {
 
 MemoryStore::Body MemoryStore::answer(const ListEnded& question) const {
   EndedListed listed;
-  for (auto it = ended_.upper_bound(question.after); it != ended_.end(); ++it) {
-    if (!matches(question.filter, it->second)) continue;
-    if (listed.jobs.size() >= question.limit) {
-      listed.more = true;
-      break;
-    }
-    listed.jobs.push_back(summary_of(it->second));
+  const auto add = [&](const Finished& ended) {
+    if (!matches(question.filter, ended)) return;
+    listed.more = listed.jobs.size() >= question.limit;
+    if (!listed.more) listed.jobs.push_back(summary_of(ended));
+  };
+  if (question.newest_first) {
+    auto it = question.after == 0 ? ended_.end() : ended_.lower_bound(question.after);
+    while (it != ended_.begin() && !listed.more) add((--it)->second);
+  } else {
+    for (auto it = ended_.upper_bound(question.after); it != ended_.end() && !listed.more; ++it) add(it->second);
   }
   return listed;
 }

@@ -117,8 +117,9 @@ struct JobSummary {
   int64_t progress_done = 0, progress_total = 0;
   int64_t accepted_wall_ms = 0;  // since 1970
   std::string message;
+  JobKind kind = JobKind::kGenerate;
   OPTSERVE_FIELDS(job, order, key, tenant, group, model, state, attempts, progress_done, progress_total,
-                  accepted_wall_ms, message)
+                  accepted_wall_ms, message, kind)
   bool operator==(const JobSummary&) const = default;
 };
 struct JobList {

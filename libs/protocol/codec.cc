@@ -1,5 +1,6 @@
 #include "protocol/codec.h"
 
+#include <algorithm>
 #include <array>
 #include <bitset>
 #include <cmath>
@@ -29,17 +30,24 @@ concept Positional = requires {
 
 constexpr size_t kUnknownFieldsMax = 8;  // names that are kept of a job
 
+// Fields of jobs that version 0.2.0 did not have.
+constexpr std::array<std::string_view, 1> kLaterFieldsOfJobs = {"traceparent"};
+
 // A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message
-// that has it.
+// that has it, and jobs with fields that they do not know.
 template <class T>
 bool is_sent(std::string_view name, const T& field) {
-  return !name.starts_with('!') || !(field == T{});
+  const bool is_refused_by_some =
+      name.starts_with('!') || std::ranges::find(kLaterFieldsOfJobs, name) != kLaterFieldsOfJobs.end();
+  return !is_refused_by_some || !(field == T{});
 }
 
 template <class T>
 uint32_t count_fields(const T& value) {
   uint32_t count = 0;
-  visit_fields(value, [&](std::string_view name, const auto& field) { count += is_sent(name, field) ? 1 : 0; });
+  visit_fields(value, [&](std::string_view name, const auto& field) {
+    count += Positional<T> || is_sent(name, field) ? 1 : 0;  // an array has a place for each
+  });
   return count;
 }
 
@@ -409,7 +417,9 @@ std::string encode_job_payload(const JobSpec& spec) {
   visit_fields(spec, [&](std::string_view name, const auto& field) {
     const size_t begin = frame.bytes.size();
     encoder.put_named(name, field);
-    if (std::string_view(frame.bytes).substr(begin) == kDefaults[index]) frame.bytes.resize(begin);
+    // The trace belongs to the request that was sent, not to the job: a repeated request has another one.
+    const bool is_left_out = name == "traceparent" || std::string_view(frame.bytes).substr(begin) == kDefaults[index];
+    if (is_left_out) frame.bytes.resize(begin);
     ++index;
   });
   return std::move(frame.bytes);

@@ -22,7 +22,7 @@ Result<Message> decode(std::string_view frame, size_t bytes_max);
 // The same codec for what the journal stores.
 std::string encode_job_spec(const JobSpec& spec);
 // What two submits of the same job have in common: the fields that differ from their defaults. So a field that a later
-// version adds does not change the payload of a request that does not use it.
+// version adds does not change the payload of a request that does not use it. The trace is no part of it.
 std::string encode_job_payload(const JobSpec& spec);
 Result<JobSpec> decode_job_spec(std::string_view bytes);
 std::string encode_job_result(const JobResult& result);

@@ -201,6 +201,14 @@ TEST(Codec, APayloadIsWhatDiffersFromTheDefaults) {
   EXPECT_NE(encode_job_payload(spec), payload);
 }
 
+TEST(Codec, TheTraceOfARepeatedRequestIsAnotherOneAndTheJobTheSame) {
+  JobSpec spec;
+  spec.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  EXPECT_TRUE(encode_job_payload(spec).empty());
+  EXPECT_THAT(encode_job_spec(JobSpec{}), Not(HasSubstr("traceparent"))) << "an older scheduler refuses such a job";
+  EXPECT_EQ(decode_job_spec(encode_job_spec(spec)).value().traceparent, spec.traceparent);
+}
+
 TEST(Codec, AMandatoryFieldIsSentOnlyWhenItSaysSomething) {
   ConvertDispatch dispatch{.term = 1, .lease = 2, .job = {}, .spec = {"/in", "/out", "fp16", 2}};
   EXPECT_THAT(encode(dispatch), Not(HasSubstr("quantize")));  // an older converter does it

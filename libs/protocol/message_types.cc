@@ -43,6 +43,8 @@ std::string_view finish_reason_name(sampling::FinishReason reason) {
   return "unknown";
 }
 
+std::string_view job_kind_name(JobKind kind) { return kind == JobKind::kConvert ? "convert" : "generate"; }
+
 std::string_view service_kind_name(ServiceKind kind) {
   switch (kind) {
     case ServiceKind::kTokenizer:

@@ -51,6 +51,7 @@ std::string_view finish_reason_name(sampling::FinishReason reason);
 
 enum class JobKind : uint8_t { kGenerate = 1, kConvert = 2 };
 constexpr WireRange wire_range(JobKind) { return {1, 2}; }
+std::string_view job_kind_name(JobKind kind);
 
 // What happens to a job when the last connection that followed it has ended and none has come back within the
 // scheduler's grace time.
@@ -102,6 +103,8 @@ struct JobSpec {
   sampling::TokenRules rules{};
   std::vector<std::string> bad_words{};  // must not occur in the output, neither at a start nor after a space
   bool include_stop = false;             // whether the stop string or stop id that ends the output is part of its text
+  // The trace that it belongs to, as read_traceparent() gives it, or "". The same job under another trace is the same.
+  std::string traceparent{};
   // Names that came with it and mean nothing here, a few at most; not on the wire. validate() refuses them: a parameter
   // that is ignored gives another output than the one that was asked for.
   std::vector<std::string> unknown_fields{};
@@ -114,7 +117,7 @@ struct JobSpec {
     OPTSERVE_VISIT(f, max_new_tokens, stop, prompt_logprobs, priority, max_attempts, ttl_ms, result_ttl_ms, convert,
                    group, delay_ms, queue_ms, run_ms, on_disconnect);
     rules.fields(f);
-    OPTSERVE_VISIT(f, bad_words, include_stop, prompt_best);
+    OPTSERVE_VISIT(f, bad_words, include_stop, prompt_best, traceparent);
   }
   bool operator==(const JobSpec&) const = default;
 };
@@ -137,6 +140,19 @@ struct Hypothesis {
 
   OPTSERVE_FIELDS(ids, logprob, score, finish_reason, text)
   bool operator==(const Hypothesis&) const = default;
+};
+
+// One try at a job. Times are from the job's acceptance on.
+struct JobAttempt {
+  static constexpr bool kPositional = true;
+  int32_t number = 0;     // from 1; a try that does not count, such as one on a worker that is stopping, has it again
+  int64_t began_ms = 0;   // when it was given to a worker or converter
+  int64_t ended_ms = -1;  // when that was lost, or the job ended; -1: it goes on
+  std::string service{};  // the name of the worker or converter
+  std::string loss{};     // why it was lost; empty: it was not
+
+  OPTSERVE_FIELDS(number, began_ms, ended_ms, service, loss)
+  bool operator==(const JobAttempt&) const = default;
 };
 
 // How a job ended or, while its state is not terminal, how far it is.
@@ -167,10 +183,15 @@ struct JobResult {
   std::vector<TokenId> prompt_ids{};     // with prompt_logprobs: the ids that they are of, and the first one
   // With prompt_best: for each of the prompt_logprobs the best ids at its place.
   std::vector<std::vector<sampling::TokenLogprob>> prompt_best{};
+  JobKind kind = JobKind::kGenerate;
+  std::string traceparent{};  // as submitted
+  // The beginning of a text prompt, in answers to GetJob alone: as much as the scheduler keeps (--prompt-bytes-kept).
+  std::string prompt{};
+  std::vector<JobAttempt> tries{};  // oldest first, without those before the scheduler's last start
 
   OPTSERVE_FIELDS(job, key, state, finish_reason, error, message, text, ids, prompt_logprobs, prompt_tokens, attempts,
                   progress_done, progress_total, timings, tenant, group, losses, position, eta_ms, logprobs, best,
-                  hypotheses, prompt_ids, prompt_best)
+                  hypotheses, prompt_ids, prompt_best, kind, traceparent, prompt, tries)
   bool operator==(const JobResult&) const = default;
 };
 

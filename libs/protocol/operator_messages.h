@@ -16,13 +16,15 @@ struct Control {
   bool operator==(const Control&) const = default;
 };
 
-// client -> scheduler; answered by JobList with open and ended jobs in the order of their acceptance, after `after`.
+// client -> scheduler; answered by JobList with open and ended jobs in the order of their acceptance, after `after`, or
+// in the opposite order before it.
 struct ListJobs {
   uint64_t request = 0;
   JobFilter filter;
-  uint64_t after = 0;  // `order` of the last job of the list before; 0: from the first job on
+  uint64_t after = 0;  // `order` of the last job of the list before; 0: the list begins
   uint32_t limit = 100;
-  OPTSERVE_FIELDS(request, filter, after, limit)
+  bool newest_first = false;
+  OPTSERVE_FIELDS(request, filter, after, limit, newest_first)
   bool operator==(const ListJobs&) const = default;
 };
 

@@ -89,8 +89,14 @@ std::string unit_of(std::string_view structure, std::string_view field) {
 
 // Fields that version 0.2.0 of optserve did not have.
 const std::set<std::string_view> kAfterFirstRelease = {
-    "SubmitOutcome.unfollowed", "Attach.text_digest",   "JobEvent.restarted", "SystemStatus.cancelled",
-    "SystemStatus.expired",     "JobResult.prompt_ids", "Register.slots",     "ServiceStatus.slots"};
+    "SubmitOutcome.unfollowed", "Attach.text_digest",         "JobEvent.restarted",
+    "SystemStatus.cancelled",   "SystemStatus.expired",       "JobResult.prompt_ids",
+    "Register.slots",           "ServiceStatus.slots",        "JobSpec.traceparent",
+    "JobResult.kind",           "JobResult.traceparent",      "JobResult.prompt",
+    "JobResult.tries",          "JobAttempt.number",          "JobAttempt.began_ms",
+    "JobAttempt.ended_ms",      "JobAttempt.service",         "JobAttempt.loss",
+    "JobSummary.kind",          "ListJobs.newest_first",      "EncodeItem.traceparent",
+    "DispatchItem.traceparent", "ConvertDispatch.traceparent"};
 
 class Catalogue {
  public:

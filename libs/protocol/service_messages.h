@@ -62,7 +62,8 @@ struct EncodeItem {
   std::string model;
   std::string text;
   std::vector<std::string> bad_words{};
-  OPTSERVE_FIELDS(ticket, model, text, bad_words)
+  std::string traceparent{};  // of the job
+  OPTSERVE_FIELDS(ticket, model, text, bad_words, traceparent)
   bool operator==(const EncodeItem&) const = default;
 };
 struct Encode {  // scheduler -> tokenizer
@@ -137,8 +138,9 @@ struct DispatchItem {
   bool prompt_logprobs = false;
   int64_t remaining_ms = 0;  // what is left of the job's time, after which nobody waits for it; 0: not told
   sampling::TokenRules rules{};
-  std::string cache_salt{};  // jobs of different salts share nothing in the worker's prefix cache
-  int32_t prompt_best = 0;   // with prompt_logprobs: how many of the best ids at each place of the prompt
+  std::string cache_salt{};   // jobs of different salts share nothing in the worker's prefix cache
+  int32_t prompt_best = 0;    // with prompt_logprobs: how many of the best ids at each place of the prompt
+  std::string traceparent{};  // of the job
   template <class F>
   void fields(F&& f) {
     OPTSERVE_VISIT(f, lease, job, model, tokens, prompt_tokens, max_new_tokens);
@@ -146,7 +148,7 @@ struct DispatchItem {
                                  [&f](const sampling::ParameterInfo& info, auto& field) { f(info.name, field); });
     OPTSERVE_VISIT(f, prompt_logprobs, remaining_ms);
     rules.fields(f);
-    OPTSERVE_VISIT(f, cache_salt, prompt_best);
+    OPTSERVE_VISIT(f, cache_salt, prompt_best, traceparent);
   }
   bool operator==(const DispatchItem&) const = default;
 };
@@ -219,7 +221,8 @@ struct ConvertDispatch {  // scheduler -> converter
   uint64_t lease = 0;
   JobId job;
   ConvertSpec spec;
-  OPTSERVE_FIELDS(term, lease, job, spec)
+  std::string traceparent{};  // of the job
+  OPTSERVE_FIELDS(term, lease, job, spec, traceparent)
   bool operator==(const ConvertDispatch&) const = default;
 };
 struct ConvertProgress {  // converter -> scheduler; only in the last one bytes_done equals bytes_total

@@ -3,6 +3,7 @@
 #include "base/format_names.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "base/trace_context.h"
 #include "sampling/validate_params.h"
 
 namespace optserve::protocol {
@@ -104,6 +105,9 @@ Status validate(const JobSpec& spec) {
   if (Status s = check_range("queue_ms", spec.queue_ms, 0, limits::kJobTtlMsMax); !s.ok()) return s;
   if (Status s = check_range("run_ms", spec.run_ms, 0, limits::kJobTtlMsMax); !s.ok()) return s;
   if (Status s = check_range("result_ttl_ms", spec.result_ttl_ms, 0, limits::kResultTtlMsMax); !s.ok()) return s;
+  if (!spec.traceparent.empty() && !is_traceparent(spec.traceparent)) {
+    return refuse(ErrorCode::kBadRequest, "traceparent: expected the form of W3C Trace Context, version 00");
+  }
   return spec.kind == JobKind::kConvert ? check_convert(spec) : check_generate(spec);
 }
 

@@ -215,5 +215,12 @@ TEST(Validate, MessagesNameWhatWasExpectedAndFound) {
   EXPECT_THAT(validate(spec).refusal().message, HasSubstr("is 'int3', expected keep, fp32, fp16 or bf16"));
 }
 
+TEST(Validate, ATraceIsInItsOneForm) {
+  const std::string trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  expect_cases(good_job(), {{"traceparent", [&](JobSpec& s) { s.traceparent = trace; }, true},
+                            {"traceparent", [&](JobSpec& s) { s.traceparent = trace + "\n"; }, false},
+                            {"traceparent", [&](JobSpec& s) { s.traceparent = "cc" + trace.substr(2); }, false}});
+}
+
 }  // namespace validate_test
 }  // namespace optserve::protocol

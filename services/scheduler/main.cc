@@ -36,6 +36,7 @@ struct Options {
   std::string tenant_weights;
   bool prefix_affinity = true;
   bool isolate_tenants = false;
+  int64_t prompt_bytes_kept = 1'024;
 };
 
 scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clock) {
@@ -54,6 +55,7 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
   settings.tenant_weights = std::move(weights).value();
   settings.prefix_affinity = options.prefix_affinity;
   settings.isolate_tenants = options.isolate_tenants;
+  settings.prompt_bytes_kept = static_cast<size_t>(options.prompt_bytes_kept);
   return settings;
 }
 
@@ -142,6 +144,11 @@ void add_options(ConfigParser& parser, Options& options) {
              "Prefer a group that was recently sent a prompt with the same beginning");
   parser.add("isolate-tenants", options.isolate_tenants,
              "Prompts of different tenants share nothing in a worker's prefix cache, where a hit shows in the time");
+  parser.begin_group("Privacy");
+  parser
+      .add("prompt-bytes-kept", options.prompt_bytes_kept,
+           "Of the text of a prompt, how many bytes are kept as long as the result, for those who ask about the job")
+      .range(0, 65'536);
   add_common_options(parser, options.common);
   parser.add_example("optserve-scheduler --journal /var/lib/optserve/journal.db", "one scheduler for this machine");
   parser.add_example("optserve-scheduler --bind-clients tcp://0.0.0.0:5555 --bind-services tcp://0.0.0.0:5556",

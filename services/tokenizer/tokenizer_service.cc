@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace_context.h"
 
 namespace optserve::tokenizer {
 namespace {
@@ -58,6 +59,9 @@ void TokenizerService::count(const std::vector<Item>& items, metrics::Counter& a
 void TokenizerService::encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out) {
   for (const protocol::EncodeItem& item : request.items) {
     metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
+    if (is_sampled(item.traceparent)) {
+      log_info("prompt_encoded", {{"model", item.model}, {"bytes", item.text.size()}, trace_field(item.traceparent)});
+    }
   }
   for (protocol::Encoded& answer : texts_.encode(request)) {
     count(answer.items, metrics_.texts_encoded, metrics_.encode_errors);

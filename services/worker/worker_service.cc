@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/trace_context.h"
 #include "protocol/validate.h"
 #include "sampling/validate_params.h"
 
@@ -96,6 +97,11 @@ void WorkerService::start(transport::PortId scheduler, protocol::DispatchItem it
   request.prompt_logprobs = item.prompt_logprobs;
   request.prompt_best = item.prompt_logprobs ? item.prompt_best : 0;
   Job job{scheduler, item.lease, item.prompt_tokens, item.sampling.logprobs >= 0};
+  if (is_sampled(item.traceparent)) {
+    log_info("job_started",
+             {{"job", item.job.hex()}, {"prompt_tokens", item.prompt_tokens}, trace_field(item.traceparent)});
+    job.traced = std::make_shared<const TracedJob>(TracedJob{item.job.hex(), std::move(item.traceparent)});
+  }
   if (item.remaining_ms > 0) {
     job.expires = now + std::min<milliseconds>(milliseconds(item.remaining_ms), kRemainingMax);
   }
@@ -205,6 +211,12 @@ void WorkerService::on_engine_event(batching::SequenceEvent item, Jobs::iterator
     append_token(job, item, tokens);
   }
   if (item.refused || item.finished) {
+    if (job.traced) {
+      log_info("job_done", {{"job", job.traced->job},
+                            {"outcome", item.refused ? error_code_name(item.refused->code)
+                                                     : protocol::finish_reason_name(*item.finished)},
+                            trace_field(job.traced->traceparent)});
+    }
     by_lease_.erase(lease);
     jobs_.erase(at);
   }

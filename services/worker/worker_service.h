@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -39,12 +40,17 @@ class WorkerService : public transport::Service {
  private:
   // Names a lease: numbers of different schedulers may be equal.
   using LeaseKey = std::pair<transport::PortId, uint64_t>;
+  // For the lines of the log about a job whose trace is wanted.
+  struct TracedJob {
+    std::string job, traceparent;
+  };
   struct Job {
     transport::PortId scheduler = 0;
     uint64_t lease = 0;
     int32_t prompt_tokens = 0;
     bool wants_logprobs = false;
-    Instant expires = Instant::max();  // afterwards nobody waits for it
+    Instant expires = Instant::max();           // afterwards nobody waits for it
+    std::shared_ptr<const TracedJob> traced{};  // jobs are copied for each token
   };
   using Jobs = std::unordered_map<batching::SequenceId, Job>;
 

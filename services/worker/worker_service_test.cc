@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "base/log.h"
+
 namespace optserve::worker {
 namespace worker_service_test {
 
@@ -111,6 +113,23 @@ TEST_F(WorkerServiceTest, SendsTheTokensOfAStepInOneMessageWithPositionsOfTheOut
   EXPECT_THAT(messages[0].positions, ElementsAre(0, 1));
   EXPECT_THAT(messages[0].tokens, ElementsAre(50, 2));
   EXPECT_THAT(messages[0].finished, ElementsAre(0, static_cast<int>(sampling::FinishReason::kEndOfText)));
+}
+
+TEST_F(WorkerServiceTest, LogsTheLifeOfAJobWhoseTraceIsWanted) {
+  auto traced = item(7);
+  traced.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  auto unsampled = item(9);
+  unsampled.traceparent = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+  ::testing::internal::CaptureStderr();
+  init_logging("test", "info", LogFormat::kText);
+  receive(protocol::Dispatch{kTerm, {traced, unsampled}});
+  service.on_engine_events({token(engine.added[0].id, 3, 2, sampling::FinishReason::kEndOfText),
+                            token(engine.added[1].id, 3, 2, sampling::FinishReason::kEndOfText)},
+                           out);
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, ::testing::HasSubstr("job_started"));
+  EXPECT_THAT(log, ::testing::ContainsRegex("job_done .*end_of_text trace_id=0af7651916cd43dd8448eb211c80319c"));
+  EXPECT_THAT(log, ::testing::Not(::testing::HasSubstr("1af7651916cd43dd8448eb211c80319c")));
 }
 
 TEST_F(WorkerServiceTest, RulesArePassedOnAndLogprobsComeBackForThoseWhoAsk) {

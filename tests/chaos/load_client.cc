@@ -245,7 +245,7 @@ JobStream LoadClient::stream_of(uint64_t job) {
                 ended(job);
               },
           .on_lost =
-              [this, job](const Refusal& why) {
+              [this, job](const JobId&, const Refusal& why) {
                 if (why.code == ErrorCode::kCancelled) return;  // this client is ending
                 ledger_.lose(job, why);
                 ended(job);

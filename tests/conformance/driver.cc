@@ -75,9 +75,9 @@ struct Followed {
   client::JobStream stream() {
     client::JobStream stream;
     stream.on_text = [this](std::string_view piece, const protocol::JobEvent&) { streamed += piece; };
-    stream.on_restarted = [this] { ++restarts, streamed.clear(); };
+    stream.on_restarted = [this](const JobId&) { ++restarts, streamed.clear(); };
     stream.on_finished = [this](const JobResult& result) { end.set_value(told(result)); };
-    stream.on_lost = [this](const Refusal& why) { end.set_value(refused(why)); };
+    stream.on_lost = [this](const JobId&, const Refusal& why) { end.set_value(refused(why)); };
     return stream;
   }
   Json wait() {
@@ -183,6 +183,18 @@ Json run(Client& client, const Json& call) {
   return operate(client, name, call);
 }
 
+// A job may be named by the result that tells its id: 2 is that of the third call, "2.1" its second outcome.
+Json with_job(Json call, const Json& results) {
+  const auto job = call.find("job");
+  if (job == call.end() || job->is_object()) return call;
+  const std::string name = job->is_string() ? job->get<std::string>() : job->dump();
+  if (name.size() == 32) return call;
+  const size_t dot = name.find('.');
+  const Json& result = results.at(std::stoul(name.substr(0, dot)));
+  *job = dot == name.npos ? result.at("job") : result.at("outcomes").at(std::stoul(name.substr(dot + 1))).at("job");
+  return call;
+}
+
 Json vectors() {
   Json orders = Json::array();
   for (const int count : {2, 3, 8}) {
@@ -216,7 +228,9 @@ int main(int argc, char** argv) {
   options.timeout = std::chrono::milliseconds(input.value("timeout_ms", 10'000));
   client::Client client(options);
   Json results = Json::array();
-  for (const Json& call : input["calls"]) results.push_back(conformance::run(client, call));
+  for (const Json& call : input["calls"]) {
+    results.push_back(conformance::run(client, conformance::with_job(call, results)));
+  }
   std::cout << results.dump() << "\n";
   return 0;
 }

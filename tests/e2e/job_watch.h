@@ -33,7 +33,7 @@ class JobWatch {
       seen_[index].message = result.message;
       ++finished_;
     };
-    stream.on_lost = [this, index](const Refusal& why) {
+    stream.on_lost = [this, index](const JobId&, const Refusal& why) {
       const std::lock_guard lock(mutex_);
       seen_[index].message = "lost: " + why.message;
       ++finished_;

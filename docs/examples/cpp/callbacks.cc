@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
   stream.on_finished = [&](const JobResult& result) {
     loop.post([&ended, &succeeded, state = result.state] { ended = true, succeeded = state == JobState::kSucceeded; });
   };
-  stream.on_lost = [&](const optserve::Refusal& why) {
+  stream.on_lost = [&](const optserve::JobId&, const optserve::Refusal& why) {
     loop.post([&ended, why] { ended = true, std::fprintf(stderr, "%s\n", why.message.c_str()); });
   };
   client.submit({job}, stream, [&](const Submission& submission) {

@@ -31,7 +31,7 @@ int main(int argc, char** argv) {
     if (result.state != JobState::kSucceeded) std::fprintf(stderr, "%s\n", result.message.c_str());
     converted.set_value(result.state == JobState::kSucceeded);
   };
-  stream.on_lost = [&](const optserve::Refusal& why) {
+  stream.on_lost = [&](const optserve::JobId&, const optserve::Refusal& why) {
     std::fprintf(stderr, "%s\n", why.message.c_str());
     converted.set_value(false);
   };

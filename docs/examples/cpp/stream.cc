@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
   JobStream stream;
   stream.on_text = [&](std::string_view piece, const JobEvent&) { rest += piece; };
   stream.on_finished = [&](const JobResult&) { ended.set_value(); };
-  stream.on_lost = [&](const optserve::Refusal&) { ended.set_value(); };
+  stream.on_lost = [&](const optserve::JobId&, const optserve::Refusal&) { ended.set_value(); };
   if (!client.attach(result.value().job, half, stream).ok()) return 1;
   ended.get_future().wait();
   std::printf("from byte %zu on: %s\n", half, rest.c_str());

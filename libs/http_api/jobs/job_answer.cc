@@ -59,8 +59,16 @@ std::string group_body(const std::string& tenant, const std::string& name, const
   return job_json::json_text(job_json::group_json(tenant, name, group));
 }
 
-std::string queue_body(const client::Answers<protocol::SystemStatus>& answers) {
-  return job_json::json_text(job_json::status_json(answers));
+HttpAnswer queue_answer(const client::Answers<protocol::SystemStatus>& answers) {
+  ordered_json body = job_json::status_json(answers);
+  HttpAnswer answer;
+  if (std::ranges::none_of(answers, [](const auto& one) { return one.answer.ok(); })) {
+    const ApiError error = unavailable("no scheduler answers");
+    body["error"] = ordered_json::parse(error_body(error))["error"];
+    answer = answer_of(error);
+  }
+  answer.body = job_json::json_text(body);
+  return answer;
 }
 
 }  // namespace optserve::http_api

@@ -31,7 +31,7 @@ std::string state_body(const protocol::JobResult& result);
 HttpAnswer result_answer(const protocol::JobResult& result);
 
 std::string group_body(const std::string& tenant, const std::string& name, const protocol::GroupStatus& group);
-// GET /v1/queue: {"schedulers": […]}.
-std::string queue_body(const client::Answers<protocol::SystemStatus>& answers);
+// GET /v1/queue: {"schedulers": […]}. If none answered, 503 with an `error` beside it.
+HttpAnswer queue_answer(const client::Answers<protocol::SystemStatus>& answers);
 
 }  // namespace optserve::http_api

@@ -53,6 +53,8 @@ constexpr std::array kMeanings = {
     Meaning{"top_p_reset_ids", "`top_p` starts again after one"},
     Meaning{"bad_words", "Up to 64 texts that are not written"},
     Meaning{"include_stop", "What ended the output is part of its text"},
+    Meaning{"traceparent",
+            "The trace that it belongs to, in the form of W3C Trace Context; by default the request's header"},
     Meaning{"source", "Folder, file or glob of a foreign checkpoint, where the converter runs"},
     Meaning{"destination", "Folder to create there"},
     Meaning{"dtype", "Type of the numbers that are written, or keep"},

@@ -59,8 +59,11 @@ struct Source {
   size_t taken = 0;
 
   bool is_empty() const { return taken == list->jobs.size(); }
-  int64_t next_accepted_ms() const {
-    return is_empty() ? std::numeric_limits<int64_t>::max() : list->jobs[taken].accepted_wall_ms;
+  // The least one's job is the next of the page.
+  int64_t rank(client::ListOrder order) const {
+    if (is_empty()) return std::numeric_limits<int64_t>::max();
+    const int64_t accepted_ms = list->jobs[taken].accepted_wall_ms;
+    return order == client::ListOrder::kNewestFirst ? -accepted_ms : accepted_ms;
   }
 };
 
@@ -81,6 +84,11 @@ std::optional<ApiError> set_field(JobQuery& query, const std::string& name, cons
     return invalid_value(
         name, "limit is " + found_text(value) + ", expected 1 to " + std::to_string(limits::kJobsPerListMax));
   }
+  if (name == "order") {
+    query.order = value == "desc" ? client::ListOrder::kNewestFirst : client::ListOrder::kOldestFirst;
+    if (value == "asc" || value == "desc") return std::nullopt;
+    return invalid_value(name, check_choice(name, value, {"asc", "desc"}).refusal().message);
+  }
   if (name == "after") {
     if (read_cursor(value, query.after)) return std::nullopt;
     return invalid_value(name, "after is not the `next` of a page");
@@ -94,8 +102,8 @@ std::optional<ApiError> set_field(JobQuery& query, const std::string& name, cons
     return std::nullopt;
   }
   ApiError error =
-      invalid_value(is_name(name) ? name : "",
-                    "Unknown field " + found_text(name) + ", expected state, model, group, tenant, limit or after");
+      invalid_value(is_name(name) ? name : "", "Unknown field " + found_text(name) +
+                                                   ", expected state, model, group, tenant, limit, order or after");
   error.code = "unknown_parameter";
   return error;
 }
@@ -113,6 +121,24 @@ Parsed<JobQuery> parse_job_query(const QueryFields& fields, const std::string& t
   }
   query.filter.tenant = tenant;
   return query;
+}
+
+Parsed<protocol::JobFilter> parse_purge_query(const QueryFields& fields) {
+  JobQuery query;
+  for (const auto& [name, value] : fields) {
+    if (name == "limit" || name == "order" || name == "after") {
+      return invalid_value(name, name + " has no meaning here: all ended jobs that match are deleted");
+    }
+    if (auto error = set_field(query, name, value)) return *error;
+  }
+  if (query.filter == protocol::JobFilter{}) {
+    return invalid_value("", "Expected at least one of state, model, group and tenant: which jobs are to be deleted?");
+  }
+  if (query.filter.state && !protocol::is_terminal(*query.filter.state)) {
+    return invalid_value("state", "state is " + std::string(protocol::job_state_name(*query.filter.state)) +
+                                      ", and only jobs that have ended can be deleted");
+  }
+  return query.filter;
 }
 
 std::string list_body(const JobQuery& query, const client::Answers<protocol::JobList>& answers) {
@@ -135,7 +161,7 @@ std::string list_body(const JobQuery& query, const client::Answers<protocol::Job
   ordered_json jobs = ordered_json::array();
   while (jobs.size() < query.limit) {
     // Of one scheduler in its own order, by which `next` counts: its wall clock may have been set back.
-    const auto first = std::ranges::min_element(sources, {}, &Source::next_accepted_ms);
+    const auto first = std::ranges::min_element(sources, {}, [&](const Source& one) { return one.rank(query.order); });
     if (first == sources.end() || first->is_empty()) break;
     jobs.push_back(job_json::summary_json(first->list->jobs[first->taken++]));
   }

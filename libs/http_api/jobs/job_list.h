@@ -19,12 +19,16 @@ using QueryFields = std::vector<std::pair<std::string, std::string>>;
 struct JobQuery {
   protocol::JobFilter filter;
   uint32_t limit = 100;        // jobs of the page; as many are asked of each scheduler
-  client::ListPosition after;  // where each scheduler goes on; empty: from the first job on
+  client::ListPosition after;  // where each scheduler goes on; empty: the list begins
+  client::ListOrder order = client::ListOrder::kOldestFirst;
 };
 
-// state, model, group, tenant, limit (1 to 1000) and after, the `next` of the page before. `tenant`: of the API key,
-// whose jobs alone are listed; empty: all tenants may be seen.
+// state, model, group, tenant, limit (1 to 1000), order (asc or desc) and after, the `next` of the page before.
+// `tenant`: of the API key, whose jobs alone are listed; empty: all tenants may be seen.
 Parsed<JobQuery> parse_job_query(const QueryFields& fields, const std::string& tenant);
+
+// DELETE /v1/jobs: state, model, group and tenant, at least one of them.
+Parsed<protocol::JobFilter> parse_purge_query(const QueryFields& fields);
 
 // {"jobs": […], "next": text or null, "unanswered": […]}: the first `limit` jobs of all answers in the order of their
 // acceptance. `next` goes on after them; it is null at the end. Schedulers that did not answer are named, and stay

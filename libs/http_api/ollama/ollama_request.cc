@@ -88,8 +88,8 @@ FieldInfo model_field() {
           .help = "Name of the model, with or without `:latest`; may be left out where only one is served"};
 }
 
-std::string model_of(const json& body) {
-  std::string name = find_field<std::string>(body, "model").value_or("");
+std::string model_of(const json& body, std::string_view field = "model") {
+  std::string name = find_field<std::string>(body, field).value_or("");
   constexpr std::string_view kLatest = ":latest";
   if (name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());
   return name;
@@ -140,6 +140,12 @@ std::string utc_time(int64_t seconds_since_1970) {
   gmtime_r(&at, &parts);
   std::array<char, 32> text{};
   return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts)};
+}
+
+ordered_json model_details() {
+  return {{"parent_model", ""},   {"format", "safetensors"},
+          {"family", "opt"},      {"families", ordered_json::array({"opt"})},
+          {"parameter_size", ""}, {"quantization_level", ""}};
 }
 
 // One object of an answer, with `text` where its kind has it.
@@ -294,6 +300,37 @@ std::string ollama_error_body(const ApiError& error) {
   return json_text({{"error", names_field ? error.message : error.param + ": " + error.message}});
 }
 
+const FieldTable& ollama_show_fields() {
+  static const FieldTable kTable = [] {
+    FieldTable table{model_field()};
+    table.push_back({.name = "name", .kind = kString, .help = "The same, as older clients call it"});
+    table.push_back({.name = "verbose", .kind = kBoolean, .fallback = "false", .help = "Ignored. All is told"});
+    return table;
+  }();
+  return kTable;
+}
+
+Parsed<std::string> ollama_show_body(std::string_view text, const Models& models, const ChatTemplate* chat) {
+  const Parsed<json> parsed = parse_body(text);
+  if (!parsed.ok()) return parsed.error();
+  const json& body = parsed.value();
+  if (auto error = check_fields(body, ollama_show_fields())) return *error;
+  const Parsed<Model> found = models.find(model_of(body, has_field(body, "model") ? "model" : "name"));
+  if (!found.ok()) return found.error();
+  const Model& model = found.value();
+  ordered_json info{{"general.architecture", "opt"}, {"general.basename", model.name}};
+  if (model.context > 0) info["opt.context_length"] = model.context;
+  if (model.vocab > 0) info["opt.vocab_size"] = model.vocab;
+  return json_text(
+      {{"modelfile", ""},
+       {"parameters", ""},
+       {"template", chat == nullptr ? "{{ .Prompt }}" : chat->render({{ChatRole::kUser, "{{ .Prompt }}"}})},
+       {"details", model_details()},
+       {"model_info", std::move(info)},
+       {"capabilities", ordered_json::array({"completion"})},
+       {"modified_at", utc_time(models.created())}});
+}
+
 std::string ollama_models_body(const Models& models, bool are_running, int64_t now_s) {
   constexpr int64_t kDay = 86'400;
   ordered_json list = ordered_json::array();
@@ -305,9 +342,7 @@ std::string ollama_models_body(const Models& models, bool are_running, int64_t n
     if (!are_running) entry["modified_at"] = utc_time(models.created());
     entry["size"] = 0;
     entry["digest"] = model.text != nullptr ? model.text->info.manifest_digest : "";
-    entry["details"] = {{"parent_model", ""},   {"format", "safetensors"},
-                        {"family", "opt"},      {"families", ordered_json::array({"opt"})},
-                        {"parameter_size", ""}, {"quantization_level", ""}};
+    entry["details"] = model_details();
     if (are_running) {
       entry["expires_at"] = utc_time(now_s + kDay);
       entry["size_vram"] = 0;

@@ -35,6 +35,10 @@ std::unique_ptr<StreamForm> ollama_chat_form(const CompletionRequest& request);
 // {"error": text}
 std::string ollama_error_body(const ApiError& error);
 
+// POST /api/show: what is known of a model.
+const FieldTable& ollama_show_fields();
+Parsed<std::string> ollama_show_body(std::string_view body, const Models& models, const ChatTemplate* chat);
+
 // GET /api/tags; /api/ps with `are_running`.
 std::string ollama_models_body(const Models& models, bool are_running, int64_t now_s);
 

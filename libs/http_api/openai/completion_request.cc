@@ -110,6 +110,7 @@ class CompletionReader {
     job.ttl_ms = get("deadline_ms", job.ttl_ms);
     job.on_disconnect = request_.background ? protocol::OnDisconnect::kContinue : protocol::OnDisconnect::kCancel;
     job.tenant = context_.tenant.empty() ? name_of(text("user"), limits::kTenantBytesMax) : context_.tenant;
+    job.traceparent = context_.traceparent;
     read_identity(job);
     job.prompt_logprobs = request_.prompt_logprobs || (request_.echo && (request_.logprobs || job.max_new_tokens == 0));
     job.prompt_best = std::max(request_.prompt_logprobs.value_or(0), request_.echo ? request_.logprobs.value_or(0) : 0);

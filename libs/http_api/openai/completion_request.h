@@ -24,6 +24,7 @@ struct RequestContext {
   std::string tenant{};                // of the API key; if empty, `user` names the tenant
   std::string idempotency_key{};       // header `Idempotency-Key`; the body's field wins
   int64_t patience_ms = 0;             // how long the client waits (x-stainless-read-timeout); 0: not known
+  std::string traceparent{};           // header `traceparent`, as read_traceparent() gives it; empty: none
   const ChatTemplate* chat = nullptr;  // how messages become a prompt; null: they do not
 };
 

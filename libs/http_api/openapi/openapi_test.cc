@@ -25,7 +25,7 @@ TEST(OpenApi, DescribesRoutesByTheTablesThatCheckThem) {
   EXPECT_EQ(body["required"], json({"prompt"}));
   EXPECT_EQ(body["additionalProperties"], false);
   EXPECT_EQ(document["paths"]["/v1/models/{id}"]["get"]["parameters"][0]["name"], "id");
-  EXPECT_EQ(document["paths"]["/v1/jobs"]["get"]["parameters"].size(), 6u);
+  EXPECT_EQ(document["paths"]["/v1/jobs"]["get"]["parameters"].size(), 7u);
   EXPECT_EQ(document["paths"]["/unknown/{x}/{y}"]["get"]["parameters"].size(), 2u) << "routes are at least listed";
   EXPECT_FALSE(is_described(routes[3]));
   EXPECT_TRUE(is_described(routes[1]));

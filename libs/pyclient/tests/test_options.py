@@ -19,6 +19,13 @@ class Options(unittest.TestCase):
         self.assertEqual(job.bad_word_ids, [[1, 2]])
         self.assertEqual(make_job((2, 3), {}).prompt_ids, [2, 3])
 
+    def test_a_trace_is_in_its_one_form(self):
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        check_job(make_job("p", {"model": "m", "key": "k", "traceparent": trace}))
+        for wrong in (trace + "\n", trace.upper(), "cc" + trace[2:], trace[:35] + "-" + "0" * 16 + "-01", "x"):
+            with self.assertRaisesRegex(optserve.BadRequest, "traceparent"):
+                check_job(make_job("p", {"model": "m", "key": "k", "traceparent": wrong}))
+
     def test_an_unknown_one_names_the_nearest(self):
         for wrong, near in (("top_pp", "top_p"), ("max_tokens", "max_new_tokens"), ("temprature", "temperature"),
                             ("kind", "")):

@@ -52,7 +52,7 @@ client::JobStream stream_into(const std::shared_ptr<Heard>& heard) {
     }
     heard->changed.notify_one();
   };
-  stream.on_lost = [heard](const Refusal& why) {
+  stream.on_lost = [heard](const JobId&, const Refusal& why) {
     const std::lock_guard lock(heard->mutex);
     heard->failure = "a job was lost: " + why.message;
     heard->changed.notify_one();

@@ -38,7 +38,7 @@ client::JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) 
     state->pieces.push_back({"", event});
     state->changed.notify_one();
   };
-  stream.on_restarted = [state] {
+  stream.on_restarted = [state](const JobId&) {
     const std::lock_guard lock(state->mutex);
     std::fputs("\noptserve: after a restart of the scheduler the text was computed anew; it begins again:\n", stderr);
     protocol::JobEvent begin;
@@ -50,7 +50,7 @@ client::JobStream FollowedJob::stream_into(const std::shared_ptr<State>& state) 
     state->results.insert_or_assign(result.job, result);
     state->changed.notify_one();
   };
-  stream.on_lost = [state](const Refusal& why) {
+  stream.on_lost = [state](const JobId&, const Refusal& why) {
     const std::lock_guard lock(state->mutex);
     state->lost = why;
     state->changed.notify_one();

@@ -76,8 +76,10 @@ void add_options(ConfigParser& parser, JobOptions& options) {
   parser.add("run-limit-ms", options.run_limit_ms, "Longest time of one attempt; 0: only ttl-ms counts");
   parser.add("cancel-on-disconnect", options.cancel_on_disconnect, "Cancel the job when no client follows it");
   parser.add("result-ttl-ms", options.result_ttl_ms, "Time for which the result can be fetched");
-  parser.mark_rare({"prompt-ids", "prompt-logprobs", "max-attempts", "delay-ms", "queue-limit-ms", "run-limit-ms",
-                    "cancel-on-disconnect", "result-ttl-ms"});
+  parser.add("traceparent", options.traceparent,
+             "Trace that the job belongs to (W3C Trace Context); all processes name it in their logs");
+  parser.mark_rare({"traceparent", "prompt-ids", "prompt-logprobs", "max-attempts", "delay-ms", "queue-limit-ms",
+                    "run-limit-ms", "cancel-on-disconnect", "result-ttl-ms"});
   parser.begin_group("Options");
 }
 
@@ -125,6 +127,7 @@ protocol::JobSpec make_job(const JobOptions& options, std::string prompt) {
   if (options.cancel_on_disconnect) job.on_disconnect = protocol::OnDisconnect::kCancel;
   job.prompt_logprobs = options.prompt_logprobs;
   job.prompt_best = options.prompt_best;
+  job.traceparent = options.traceparent;
   check_utf8("prompt", job.prompt);
   for (const std::string& stop : job.stop) check_utf8("stop", stop);
   for (const std::string& word : job.bad_words) check_utf8("bad-word", word);

@@ -35,6 +35,7 @@ struct JobOptions {
   int64_t queue_limit_ms = defaults.queue_ms;
   int64_t run_limit_ms = defaults.run_ms;
   bool cancel_on_disconnect = false;
+  std::string traceparent;
 };
 
 void add_options(ConfigParser& parser, JobOptions& options);

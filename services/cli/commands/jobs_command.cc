@@ -42,12 +42,6 @@ protocol::JobFilter make_filter(const FilterOptions& options) {
   return filter;
 }
 
-void keep_newest(JobListing& listing, size_t limit) {
-  std::ranges::reverse(listing.jobs);
-  listing.more = listing.more || listing.jobs.size() > limit;
-  if (listing.jobs.size() > limit) listing.jobs.resize(limit);
-}
-
 // The options that `list` and `dead` share.
 struct ListOptions {
   FilterOptions filter;
@@ -122,8 +116,8 @@ class JobsCommand final : public Command {
     const protocol::JobFilter filter = make_filter(options.filter);
     Connection connection = Connection::open(connection_options_);
     const auto limit = static_cast<size_t>(options.limit);
-    JobListing listing = list_jobs(connection.client(), filter, newest_ ? kListedMax : limit);
-    if (newest_) keep_newest(listing, limit);
+    const auto order = newest_ ? client::ListOrder::kNewestFirst : client::ListOrder::kOldestFirst;
+    const JobListing listing = list_jobs(connection.client(), filter, limit, order);
     const std::string text = json_          ? listing_json(listing)
                              : is_dead_list ? reasons_table(listing)
                                             : listing_table(listing);

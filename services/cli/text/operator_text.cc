@@ -44,13 +44,13 @@ std::optional<protocol::JobState> parse_job_state(std::string_view name) {
   return std::nullopt;
 }
 
-JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit) {
+JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit, client::ListOrder order) {
   JobListing listing;
   const auto page = static_cast<uint32_t>(std::min(limit, limits::kJobsPerListMax));
   std::map<std::string, size_t> found;
   client::ListPosition after;
   do {
-    client::Answers<protocol::JobList> answers = client.list(filter, page, after);
+    client::Answers<protocol::JobList> answers = client.list(filter, page, after, order);
     after.clear();
     for (auto& scheduler : answers) {
       if (!scheduler.answer.ok()) {
@@ -68,8 +68,10 @@ JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, 
       }
     }
   } while (!after.empty());
-  std::stable_sort(listing.jobs.begin(), listing.jobs.end(),
-                   [](const JobSummary& a, const JobSummary& b) { return a.accepted_wall_ms < b.accepted_wall_ms; });
+  const bool is_newest_first = order == client::ListOrder::kNewestFirst;
+  std::ranges::stable_sort(listing.jobs, [=](const JobSummary& a, const JobSummary& b) {
+    return is_newest_first ? a.accepted_wall_ms > b.accepted_wall_ms : a.accepted_wall_ms < b.accepted_wall_ms;
+  });
   listing.more |= listing.jobs.size() > limit;
   if (listing.jobs.size() > limit) listing.jobs.resize(limit);
   return listing;
@@ -100,6 +102,14 @@ std::string reasons_table(const JobListing& listing) {
   return text_table(rows);
 }
 
+std::string attempt_text(const protocol::JobAttempt& one) {
+  std::string text =
+      std::to_string(one.number) + " on " + one.service + ", from " + duration_text(one.began_ms) + " on";
+  if (one.ended_ms < 0) return text + ", goes on";
+  text += " for " + duration_text(one.ended_ms - one.began_ms);
+  return one.loss.empty() ? text : text + ", lost: " + one.loss;
+}
+
 std::string job_text(const JobResult& result, const std::optional<JobSummary>& summary) {
   std::string text = fact("job", result.job.hex()) + fact("key", result.key);
   if (summary) text += fact("model", summary->model) + fact("accepted", utc_text(summary->accepted_wall_ms) + " UTC");
@@ -112,11 +122,16 @@ std::string job_text(const JobResult& result, const std::optional<JobSummary>& s
   if (result.error) text += fact("error", std::string(error_code_name(*result.error)) + ": " + result.message);
   if (!result.error) text += fact("message", result.message);
   text += fact("attempts", std::to_string(result.attempts));
-  for (const std::string& loss : result.losses) text += fact("lost", loss);
+  for (const protocol::JobAttempt& one : result.tries) text += fact("attempt", attempt_text(one));
+  // Of those before the scheduler's last start, only the reason is known.
+  const auto told =
+      static_cast<size_t>(std::ranges::count_if(result.tries, [](const auto& one) { return !one.loss.empty(); }));
+  for (size_t i = 0; i + told < result.losses.size(); ++i) text += fact("lost", result.losses[i]);
   text += fact("progress", progress_text(result.progress_done, result.progress_total));
   text += fact("tokens",
                std::to_string(result.prompt_tokens) + " prompt, " + std::to_string(result.ids.size()) + " output");
-  return text + fact("times", timings_text(result.timings));
+  text += fact("times", timings_text(result.timings));
+  return text + fact("prompt", result.prompt) + fact("trace", result.traceparent);
 }
 
 std::string job_json(const JobResult& result, const std::optional<JobSummary>& summary) {

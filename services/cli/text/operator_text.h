@@ -26,7 +26,8 @@ struct JobListing {
 };
 
 // At most `limit` of the jobs that match the filter.
-JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit);
+JobListing list_jobs(client::Client& client, const protocol::JobFilter& filter, size_t limit,
+                     client::ListOrder order = client::ListOrder::kOldestFirst);
 
 // One line: {"jobs": [...], "more": false}.
 std::string listing_json(const JobListing& listing);

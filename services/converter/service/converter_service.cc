@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace_context.h"
 
 namespace optserve::converter {
 namespace {
@@ -111,7 +112,9 @@ void ConverterService::announce(Instant now, transport::Outbox& out) {
 }
 
 void ConverterService::start(Lease lease, Instant now) {
-  log_info("conversion_started", {{"job", lease.dispatch.job.hex()}, {"source", lease.dispatch.spec.source}});
+  log_info("conversion_started", {{"job", lease.dispatch.job.hex()},
+                                  {"source", lease.dispatch.spec.source},
+                                  trace_field(lease.dispatch.traceparent)});
   conversions_.start(lease.dispatch.spec);
   running_ = Work{std::move(lease)};
   running_gauge_.set(1);
@@ -169,14 +172,16 @@ void ConverterService::finish(const ConversionEnd& end, transport::Outbox& out) 
   ++finished_;
   if (!end.refused) {
     succeeded_.add();
-    log_info("conversion_finished", {{"job", dispatch.job.hex()}, {"summary", end.summary}});
+    log_info("conversion_finished",
+             {{"job", dispatch.job.hex()}, {"summary", end.summary}, trace_field(dispatch.traceparent)});
     last_success_ = Success{dispatch.job, dispatch.spec, end.summary, conversions_.state().bytes_total};
     if (work.leased && !work.cancelled) report_success(work.lease, out);
   } else if (work.cancelled) {
     cancelled_.add();
   } else {
     failed_.add();
-    log_warn("conversion_failed", {{"job", dispatch.job.hex()}, {"why", end.refused->message}});
+    log_warn("conversion_failed",
+             {{"job", dispatch.job.hex()}, {"why", end.refused->message}, trace_field(dispatch.traceparent)});
     if (work.leased) fail(work.lease, *end.refused, end.transient, out);
   }
 }

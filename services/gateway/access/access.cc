@@ -24,10 +24,13 @@ Need need_of(const http::Request& request, bool is_metrics_open) {
                                     "/v1/jobs/{id}/cancel",
                                     "/v1/groups/{name}/cancel",
                                     "/v1/batches/{id}/cancel",
-                                    "/v1/responses/{id}/cancel"};
+                                    "/v1/responses/{id}/cancel",
+                                    "/v1/responses/{id}",
+                                    "/api/show"};
   const bool is_harmless = std::ranges::find(kHarmless, route) != kHarmless.end();
   if (is_harmless || request.method == "GET" || request.method == "HEAD") return Need::kAnyKey;
-  if (route == "/v1/queue" || route == "/v1/jobs/{id}/requeue") return Need::kOperate;
+  const bool deletes_jobs = request.method == "DELETE" && route.starts_with("/v1/jobs");
+  if (deletes_jobs || route == "/v1/queue" || route == "/v1/jobs/{id}/requeue") return Need::kOperate;
   return Need::kSubmit;
 }
 

@@ -46,16 +46,28 @@ TEST_F(AccessTest, EachRouteHasItsRight) {
     const char* route;
     int none, of_user, of_watch;
   };
-  for (const Case& one :
-       {Case{"GET", "/health", 200, 200, 200}, Case{"GET", "/version", 200, 200, 200},
-        Case{"GET", "/ui/{file...}", 200, 200, 200}, Case{"GET", "/v1/jobs/{id}/record", 401, 200, 200},
-        Case{"GET", "/metrics", 200, 200, 200}, Case{"GET", "/readyz", 200, 200, 200},
-        Case{"GET", "/v1/models", 401, 200, 200}, Case{"HEAD", "/v1/jobs", 401, 200, 200},
-        Case{"GET", "/v1/queue", 401, 200, 200}, Case{"POST", "/tokenize", 401, 200, 200},
-        Case{"POST", "/v1/jobs/{id}/cancel", 401, 200, 200}, Case{"POST", "/v1/completions", 401, 200, 403},
-        Case{"POST", "/generate", 401, 200, 403}, Case{"POST", "/v1/jobs", 401, 200, 403},
-        Case{"POST", "/v1/queue", 401, 403, 200}, Case{"POST", "/v1/jobs/{id}/requeue", 401, 403, 200},
-        Case{"GET", "", 401, 200, 200}, Case{"DELETE", "", 401, 200, 403}}) {
+  for (const Case& one : {Case{"GET", "/health", 200, 200, 200},
+                          Case{"GET", "/version", 200, 200, 200},
+                          Case{"GET", "/ui/{file...}", 200, 200, 200},
+                          Case{"GET", "/v1/jobs/{id}/record", 401, 200, 200},
+                          Case{"GET", "/metrics", 200, 200, 200},
+                          Case{"GET", "/readyz", 200, 200, 200},
+                          Case{"GET", "/v1/models", 401, 200, 200},
+                          Case{"HEAD", "/v1/jobs", 401, 200, 200},
+                          Case{"GET", "/v1/queue", 401, 200, 200},
+                          Case{"POST", "/tokenize", 401, 200, 200},
+                          Case{"POST", "/v1/jobs/{id}/cancel", 401, 200, 200},
+                          Case{"POST", "/v1/completions", 401, 200, 403},
+                          Case{"POST", "/generate", 401, 200, 403},
+                          Case{"POST", "/v1/jobs", 401, 200, 403},
+                          Case{"POST", "/v1/queue", 401, 403, 200},
+                          Case{"POST", "/v1/jobs/{id}/requeue", 401, 403, 200},
+                          Case{"DELETE", "/v1/jobs", 401, 403, 200},
+                          Case{"DELETE", "/v1/jobs/{id}", 401, 403, 200},
+                          Case{"DELETE", "/v1/responses/{id}", 401, 200, 200},
+                          Case{"POST", "/api/show", 401, 200, 200},
+                          Case{"GET", "", 401, 200, 200},
+                          Case{"DELETE", "", 401, 200, 403}}) {
     SCOPED_TRACE(std::string(one.method) + " " + one.route);
     EXPECT_EQ(status(one.method, one.route, ""), one.none);
     EXPECT_EQ(status(one.method, one.route, user), one.of_user);

@@ -51,7 +51,7 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   void on_text(const JobId& job, const std::string& piece);
   void on_restarted(const JobId& job);
   void on_finished(const JobResult& result);
-  void on_lost(const Refusal& why);
+  void on_lost(const JobId& job, const Refusal& why);
   void write(std::string_view frames);
   void end_stream_if_over();
   void fail(const http_api::ApiError& why);
@@ -72,7 +72,6 @@ class CompletionCall final : public OpenCall, public std::enable_shared_from_thi
   std::vector<client::Follow> follows_;
   Instant last_sent_{}, last_asked_{};
   std::shared_ptr<OpenJobs> open_jobs_of_key_;
-  bool restart_pending_ = false;  // of the client's thread
 };
 
 template <class Work>
@@ -93,24 +92,20 @@ void CompletionCall::post_event(Work work) {
 
 client::JobStream CompletionCall::stream_of_jobs() {
   const auto self = shared_from_this();
-  // The client tells of a new beginning without naming the job, right before the next thing that it tells of it.
-  const auto restart = [self](const JobId& job) {
-    if (!std::exchange(self->restart_pending_, false)) return;
+  client::JobStream stream;
+  stream.on_restarted = [self](const JobId& job) {
     self->post_event([job](CompletionCall& call) { call.on_restarted(job); });
   };
-  client::JobStream stream;
-  stream.on_restarted = [self] { self->restart_pending_ = true; };
-  stream.on_progress = [restart](const JobEvent& event) { restart(event.job); };
-  stream.on_text = [self, restart](std::string_view piece, const JobEvent& event) {
-    restart(event.job);
+  stream.on_text = [self](std::string_view piece, const JobEvent& event) {
     if (!self->request_.stream) return;
     self->post_event([job = event.job, text = std::string(piece)](CompletionCall& call) { call.on_text(job, text); });
   };
-  stream.on_finished = [self, restart](const JobResult& result) {
-    restart(result.job);
+  stream.on_finished = [self](const JobResult& result) {
     self->post_event([result](CompletionCall& call) { call.on_finished(result); });
   };
-  stream.on_lost = [self](const Refusal& why) { self->post_event([why](CompletionCall& call) { call.on_lost(why); }); };
+  stream.on_lost = [self](const JobId& job, const Refusal& why) {
+    self->post_event([job, why](CompletionCall& call) { call.on_lost(job, why); });
+  };
   return stream;
 }
 
@@ -209,9 +204,12 @@ void CompletionCall::on_finished(const JobResult& result) {
   end();
 }
 
-void CompletionCall::on_lost(const Refusal& why) {
+void CompletionCall::on_lost(const JobId& job, const Refusal& why) {
+  const auto found = indices_.find(job);
+  if (found == indices_.end() || found->second.empty()) return;
+  open_jobs_.erase(job);
   if (!stream_) return fail(http_api::error_of(why, 0, request_.model.context));
-  write(stream_->on_error(http_api::error_of(why, 0, request_.model.context)));
+  write(stream_->on_lost(found->second.front(), why));
   end_stream_if_over();
 }
 
@@ -291,6 +289,7 @@ http_api::RequestContext context_of(const GatewayParts& parts, const http::Reque
   context.tenant = caller_of(request).tenant;
   context.idempotency_key = request.headers.get("Idempotency-Key");
   context.patience_ms = patience_ms(request);
+  context.traceparent = request.note("traceparent");
   context.chat = parts.chat_template;
   return context;
 }

@@ -14,7 +14,7 @@ inline client::JobStream counting_stream(std::shared_ptr<OpenJobs> jobs) {
   if (!jobs->is_counted()) return {};
   client::JobStream stream;
   stream.on_finished = [jobs](const protocol::JobResult&) { jobs->end_one(); };
-  stream.on_lost = [jobs](const Refusal&) { jobs->end_one(); };
+  stream.on_lost = [jobs](const JobId&, const Refusal&) { jobs->end_one(); };
   return stream;
 }
 

@@ -13,6 +13,9 @@
 
 namespace optserve::gateway {
 
+// How long the schedulers have for telling their state; whoever asks is told then that one does not answer.
+inline constexpr std::chrono::milliseconds kStatusWithin{2'500};
+
 struct GatewayParts {
   http::Server& server;
   client::AsyncClient& client;  // its callbacks run on its own thread, and hand their work to the server's

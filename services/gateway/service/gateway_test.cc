@@ -262,6 +262,48 @@ TEST_F(GatewayTest, ARecordOfAJobHasItsResultAndItsRowOfTheList) {
   }
 }
 
+TEST_F(GatewayTest, ATraceGoesWithTheJobsAndComesBack) {
+  const std::string trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  const std::string get = " HTTP/1.1\r\nHost: x\r\n\r\n";
+  const std::string answer =
+      ask(post("/v1/jobs", R"({"model":"m","prompt":"Once"})", "traceparent: " + trace + "\r\n"));
+  EXPECT_THAT(answer, HasSubstr("\r\ntraceparent: " + trace + "\r\n"));
+  const std::string job = body_of(answer)["job"];
+  EXPECT_EQ(body_of(ask("GET /v1/jobs/" + job + get))["traceparent"], trace);
+  EXPECT_THAT(ask(post("/v1/completions", kBody + "}", "traceparent: cc" + trace.substr(2) + "-more\r\n")),
+              HasSubstr("\r\ntraceparent: " + trace + "\r\n"));
+  EXPECT_THAT(ask(post("/v1/completions", kBody + "}", "traceparent: nonsense\r\n")),
+              AllOf(StartsWith("HTTP/1.1 200"), ::testing::Not(HasSubstr("traceparent"))));
+  EXPECT_THAT(ask("GET /version HTTP/1.1\r\nHost: x\r\ntraceparent: " + trace + "\r\n\r\n"), HasSubstr(trace));
+}
+
+TEST_F(GatewayTest, AQueueWithoutASchedulerIsToldSoon) {
+  const std::string get = "GET /v1/queue HTTP/1.1\r\nHost: x\r\n\r\n";
+  EXPECT_THAT(ask(get), StartsWith("HTTP/1.1 200"));
+  faults.mute = true;
+  const Instant begin = SystemClock().now();
+  const std::string answer = ask(get);
+  EXPECT_LT(SystemClock().now() - begin, seconds(6));  // of the client library's usual ten
+  EXPECT_THAT(answer, AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("\r\nRetry-After: ")));
+  EXPECT_EQ(body_of(answer)["error"]["code"], "service_unavailable");
+  EXPECT_EQ(body_of(answer)["schedulers"][0]["endpoint"], scheduler.endpoint());
+}
+
+TEST_F(GatewayTest, EndedJobsAreDeletedAndOpenOnesAreNot) {
+  const auto remove = [&](const std::string& path) { return ask("DELETE " + path + " HTTP/1.1\r\nHost: x\r\n\r\n"); };
+  EXPECT_THAT(remove("/v1/jobs"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(remove("/v1/jobs?state=running"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(remove("/v1/jobs?model=m&limit=3"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(remove("/v1/jobs/" + std::string(32, '0')), StartsWith("HTTP/1.1 404"));
+  faults.stalled = true;
+  const std::string open = body_of(ask(post("/v1/jobs", R"({"model":"m","prompt":"Once","group":"g"})")))["job"];
+  EXPECT_THAT(remove("/v1/jobs/" + open), AllOf(StartsWith("HTTP/1.1 409"), HasSubstr("x-should-retry: false")));
+  EXPECT_EQ(body_of(remove("/v1/jobs?group=g"))["deleted"], 0);
+  ask(post("/v1/jobs/" + open + "/cancel", ""));
+  EXPECT_EQ(body_of(remove("/v1/jobs/" + open))["deleted"], true);
+  EXPECT_EQ(scheduler.jobs.size(), 0u);
+}
+
 TEST_F(GatewayTest, ServesThePage) {
   const auto get = [&](const std::string& path, const std::string& fields = "") {
     return ask("GET " + path + " HTTP/1.1\r\nHost: x\r\n" + fields + "\r\n");

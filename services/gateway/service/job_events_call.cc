@@ -58,11 +58,13 @@ void JobEventsCall::start(const JobId& job, uint64_t offset) {
   stream.on_text = [self](std::string_view piece, const protocol::JobEvent&) {
     self->post([text = std::string(piece)](http_api::FollowForm& events) { return events.on_text(text); });
   };
-  stream.on_restarted = [self] { self->post([](http_api::FollowForm& events) { return events.on_restarted(); }); };
+  stream.on_restarted = [self](const JobId&) {
+    self->post([](http_api::FollowForm& events) { return events.on_restarted(); });
+  };
   stream.on_finished = [self](const protocol::JobResult& result) {
     self->post([result](http_api::FollowForm& events) { return events.on_finished(result); });
   };
-  stream.on_lost = [self](const Refusal& why) {
+  stream.on_lost = [self](const JobId&, const Refusal& why) {
     self->post([why](http_api::FollowForm& events) { return events.on_lost(why); });
   };
   exchange_->request().note("job", job.hex());

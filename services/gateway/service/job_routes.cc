@@ -50,6 +50,9 @@ void submit(const GatewayParts& parts, const ExchangePtr& exchange) {
   http_api::Parsed<http_api::JobsRequest> parsed = http_api::parse_jobs(request.body, parts.models, context);
   if (!parsed.ok()) return exchange->answer(error_answer(parsed.error()));
   std::vector<protocol::JobSpec> jobs = parsed.value().jobs;
+  for (protocol::JobSpec& job : jobs) {
+    if (job.traceparent.empty()) job.traceparent = request.note("traceparent");
+  }
   http_api::Parsed<std::shared_ptr<OpenJobs>> open_jobs = parts.access.open_jobs(request, jobs.size());
   if (!open_jobs.ok()) return exchange->answer(error_answer(open_jobs.error()));
   parts.client.submit(
@@ -76,6 +79,15 @@ http::Handler with_job(Work work) {
     if (job) return work(exchange, *job);
     exchange->answer(error_answer(unknown_job(text)));
   };
+}
+
+http_api::ApiError still_open(const JobId& job) {
+  http_api::ApiError error =
+      http_api::invalid_value("", "Job " + job.hex() + " has not ended; cancel it before it is deleted.");
+  error.status = 409;
+  error.code = "job_is_open";
+  error.should_retry = false;
+  return error;
 }
 
 // Answers with what `make` makes of a job; another tenant's job is answered as one that does not exist.
@@ -112,11 +124,13 @@ void list(const GatewayParts& parts, const ExchangePtr& exchange) {
       http_api::parse_job_query(exchange->request().target.query, caller.may_operate ? "" : caller.tenant);
   if (!query.ok()) return exchange->answer(error_answer(query.error()));
   const http_api::JobQuery& asked = query.value();
-  parts.client.list(asked.filter, asked.limit, asked.after,
-                    answering<client::Answers<protocol::JobList>>(
-                        parts, exchange, [asked](const client::Answers<protocol::JobList>& answers) {
-                          return json_answer(http_api::list_body(asked, answers));
-                        }));
+  parts.client.list(
+      asked.filter, asked.limit, asked.after,
+      answering<client::Answers<protocol::JobList>>(parts, exchange,
+                                                    [asked](const client::Answers<protocol::JobList>& answers) {
+                                                      return json_answer(http_api::list_body(asked, answers));
+                                                    }),
+      asked.order);
 }
 
 void group(const GatewayParts& parts, const ExchangePtr& exchange, bool cancel) {
@@ -139,8 +153,36 @@ std::function<void(client::Answers<protocol::SystemStatus>)> answering_queue(con
                                                                              const ExchangePtr& exchange) {
   return answering<client::Answers<protocol::SystemStatus>>(parts, exchange,
                                                             [](const client::Answers<protocol::SystemStatus>& answers) {
-                                                              return json_answer(http_api::queue_body(answers));
+                                                              return answer_of_jobs(http_api::queue_answer(answers));
                                                             });
+}
+
+// Deletes the ended jobs that match; `make` turns their number into the answer.
+template <class Make>
+void purge(const GatewayParts& parts, const ExchangePtr& exchange, const protocol::JobFilter& filter, Make make) {
+  parts.client.purge(filter, answering_result<int64_t>(parts, exchange, make));
+}
+
+void delete_jobs(const GatewayParts& parts, const ExchangePtr& exchange) {
+  const http_api::Parsed<protocol::JobFilter> filter = http_api::parse_purge_query(exchange->request().target.query);
+  if (!filter.ok()) return exchange->answer(error_answer(filter.error()));
+  purge(parts, exchange, filter.value(),
+        [](int64_t count) { return json_answer("{\"deleted\":" + std::to_string(count) + "}"); });
+}
+
+void delete_job(const GatewayParts& parts, const ExchangePtr& exchange, const JobId& job) {
+  parts.client.get(job, [parts, exchange, job](const Result<JobResult>& result) {
+    parts.server.post([parts, exchange, job, result] {
+      if (!result.ok()) return exchange->answer(error_answer(http_api::error_of(result.refusal())));
+      if (!protocol::is_terminal(result.value().state)) return exchange->answer(error_answer(still_open(job)));
+      protocol::JobFilter filter;
+      filter.job = job;
+      purge(parts, exchange, filter, [job](int64_t count) {
+        if (count == 0) return error_answer(unknown_job(job.hex()));
+        return json_answer("{\"job\":\"" + job.hex() + "\",\"deleted\":true}");
+      });
+    });
+  });
 }
 
 void control(const GatewayParts& parts, const ExchangePtr& exchange) {
@@ -157,6 +199,9 @@ void add_job_routes(const GatewayParts& parts) {
   server.route("POST", "/v1/jobs", [parts](const ExchangePtr& exchange) { submit(parts, exchange); },
                {.body_bytes_max = kJobsBodyBytesMax});
   server.route("GET", "/v1/jobs", [parts](const ExchangePtr& exchange) { list(parts, exchange); });
+  server.route("DELETE", "/v1/jobs", [parts](const ExchangePtr& exchange) { delete_jobs(parts, exchange); });
+  server.route("DELETE", "/v1/jobs/{id}",
+               with_job([parts](const ExchangePtr& exchange, const JobId& job) { delete_job(parts, exchange, job); }));
   server.route("GET", "/v1/jobs/{id}", with_job([parts](const ExchangePtr& exchange, const JobId& job) {
                  answer_job(parts, exchange, job, state_answer);
                }));
@@ -180,8 +225,9 @@ void add_job_routes(const GatewayParts& parts) {
   server.route("GET", "/v1/groups/{name}", [parts](const ExchangePtr& exchange) { group(parts, exchange, false); });
   server.route("POST", "/v1/groups/{name}/cancel",
                [parts](const ExchangePtr& exchange) { group(parts, exchange, true); });
-  server.route("GET", "/v1/queue",
-               [parts](const ExchangePtr& exchange) { parts.client.status(answering_queue(parts, exchange)); });
+  server.route("GET", "/v1/queue", [parts](const ExchangePtr& exchange) {
+    parts.client.status(answering_queue(parts, exchange), kStatusWithin);
+  });
   server.route("POST", "/v1/queue", [parts](const ExchangePtr& exchange) { control(parts, exchange); });
 }
 

@@ -50,6 +50,14 @@ void add_ollama_routes(const GatewayParts& parts) {
   parts.server.route("GET", "/api/ps", [parts](const ExchangePtr& exchange) {
     exchange->answer(json_answer(http_api::ollama_models_body(parts.models, true, parts.clock.wall_ms() / 1'000)));
   });
+  parts.server.route(
+      "POST", "/api/show",
+      [parts](const ExchangePtr& exchange) {
+        http_api::Parsed<std::string> body =
+            http_api::ollama_show_body(exchange->request().body, parts.models, parts.chat_template);
+        exchange->answer(body.ok() ? json_answer(std::move(body).value()) : ollama_error_answer(body.error()));
+      },
+      {.body_bytes_max = kCompletionBodyBytesMax});
   add_ollama_post(parts, "/api/generate", http_api::parse_ollama_generate, http_api::ollama_generate_body,
                   http_api::ollama_generate_form);
   add_ollama_post(parts, "/api/chat", http_api::parse_ollama_chat, http_api::ollama_chat_body,

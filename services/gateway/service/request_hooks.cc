@@ -6,6 +6,7 @@
 #include "base/ids.h"
 #include "base/input_check.h"
 #include "base/log.h"
+#include "base/trace_context.h"
 #include "gateway/service/answers.h"
 
 namespace optserve::gateway {
@@ -33,7 +34,8 @@ class Cors {
     headers.add("Vary", "Origin");
     if (!allows(request)) return;
     headers.set("Access-Control-Allow-Origin", request.headers.get("Origin"));
-    headers.set("Access-Control-Expose-Headers", "x-request-id, retry-after, retry-after-ms, x-should-retry");
+    headers.set("Access-Control-Expose-Headers",
+                "x-request-id, traceparent, retry-after, retry-after-ms, x-should-retry");
   }
   http::Answer preflight_answer(const http::Request& request) const {
     http::Answer answer{.status = 204, .content_type = "", .body = ""};
@@ -69,7 +71,8 @@ void log_request(const http::Finished& finished) {
                        {"total_ms", milliseconds_of(finished.total)},
                        {"key", request.note("key")},
                        {"tenant", request.note("tenant")},
-                       {"job", request.note("job")}});
+                       {"job", request.note("job")},
+                       trace_field(request.note("traceparent"))});
 }
 
 }  // namespace
@@ -79,6 +82,7 @@ http::ServerHooks request_hooks(std::vector<std::string> cors_origins, Access& a
   http::ServerHooks hooks;
   hooks.on_request = [cors, &access, &clock](http::Request& request) -> std::optional<http::Answer> {
     request.id = request_id(request);
+    if (auto trace = read_traceparent(request.headers.get("traceparent"))) request.note("traceparent", *trace);
     if (cors->is_preflight(request)) return cors->preflight_answer(request);
     if (const auto error = access.check(request, clock.now(), clock.wall_ms())) return error_answer(*error);
     return std::nullopt;
@@ -86,7 +90,9 @@ http::ServerHooks request_hooks(std::vector<std::string> cors_origins, Access& a
   hooks.add_headers = [cors](const http::Request* request, http::Headers& headers) {
     const bool is_known = request != nullptr && !request->id.empty();
     headers.set("x-request-id", is_known ? request->id : Id128::random().hex());
-    if (request != nullptr) cors->add_headers(*request, headers);
+    if (request == nullptr) return;
+    if (const std::string_view trace = request->note("traceparent"); !trace.empty()) headers.set("traceparent", trace);
+    cors->add_headers(*request, headers);
   };
   hooks.error_answer = server_error_answer;
   hooks.on_finished = log_request;

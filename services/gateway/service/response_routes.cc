@@ -112,6 +112,24 @@ void cancel(const GatewayParts& parts, const ExchangePtr& exchange, const Respon
   });
 }
 
+// Its job is ended, if it runs, and forgotten.
+void remove(const GatewayParts& parts, const ExchangePtr& exchange, const JobResult& result) {
+  const auto answer = [&server = parts.server, exchange](http::Answer made) {
+    server.post([exchange, made = std::move(made)] { exchange->answer(made); });
+  };
+  parts.client.cancel(result.job, [parts, answer](const Result<JobResult>& ended) {
+    if (!ended.ok()) return answer(error_answer(http_api::error_of(ended.refusal())));
+    const JobId job = ended.value().job;
+    protocol::JobFilter filter;
+    filter.job = job;
+    parts.client.purge(filter, [answer, job](const Result<int64_t>& purged) {
+      if (!purged.ok()) return answer(error_answer(http_api::error_of(purged.refusal())));
+      answer(json_answer(
+          http_api::json_text({{"id", http_api::response_id(job)}, {"object", "response"}, {"deleted", true}})));
+    });
+  });
+}
+
 }  // namespace
 
 void add_response_routes(const GatewayParts& parts) {
@@ -121,6 +139,9 @@ void add_response_routes(const GatewayParts& parts) {
   server.route("GET", "/v1/responses/{id}",
                with_response(parts, [parts](const ExchangePtr& exchange, const ResponseFacts& facts,
                                             const JobResult& result) { retrieve(parts, exchange, facts, result); }));
+  server.route("DELETE", "/v1/responses/{id}",
+               with_response(parts, [parts](const ExchangePtr& exchange, const ResponseFacts&,
+                                            const JobResult& result) { remove(parts, exchange, result); }));
   server.route("POST", "/v1/responses/{id}/cancel",
                with_response(parts, [parts](const ExchangePtr& exchange, const ResponseFacts& facts,
                                             const JobResult& result) { cancel(parts, exchange, facts, result); }));

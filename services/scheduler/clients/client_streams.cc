@@ -167,7 +167,9 @@ void ClientStreams::flush(uint64_t durable, Instant now, transport::Outbox& out)
         miss(*client, result->job);
       } else {
         client->credit.spend(protocol::stream_cost(*result));
-        out.send_after(sequence, client->peer, protocol::JobFinished{*result});
+        protocol::JobFinished finished{*result};
+        finished.result.prompt.clear();  // a follower has it
+        out.send_after(sequence, client->peer, std::move(finished));
       }
     }
   }

@@ -1,6 +1,9 @@
 #include "scheduler/jobs/answers.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "scheduler/jobs/whole_characters.h"
 
 namespace optserve::scheduler {
 namespace {
@@ -10,6 +13,17 @@ int64_t elapsed_ms(Instant from, Instant to) {
 }
 
 }  // namespace
+
+void JobAttempts::begin_try(std::string service, int64_t began_ms) {
+  if (tries.size() >= kTriesMax) tries.erase(tries.begin());
+  tries.push_back({count, began_ms, -1, std::move(service), ""});
+}
+
+void JobAttempts::end_try(int64_t ended_ms, std::string loss) {
+  if (tries.empty() || tries.back().ended_ms >= 0) return;
+  tries.back().ended_ms = ended_ms;
+  tries.back().loss = std::move(loss);
+}
 
 void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out) {
   out.send(to, protocol::Refused{request, why.code, why.message});
@@ -40,6 +54,10 @@ protocol::JobResult describe(const Job& job) {
   result.timings.encode_ms = elapsed_ms(std::max(times.begins_at, times.accepted_at), times.ready_at);
   result.timings.queue_ms = elapsed_ms(times.ready_at, times.leased_at);
   result.timings.first_token_ms = elapsed_ms(times.accepted_at, times.first_token_at);
+  result.kind = job.spec.kind;
+  result.traceparent = job.spec.traceparent;
+  result.prompt = whole_characters(job.spec.prompt, job.prompt.bytes_shown);
+  result.tries = job.attempts.tries;
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace_context.h"
 #include "protocol/codec.h"
 #include "scheduler/jobs/answers.h"
 #include "scheduler/jobs/job_times.h"
@@ -50,12 +51,13 @@ void Endings::finish(Job& job, End end, Instant now) {
   tables_.tokenizers.drop(job);
   job.slot.queue->jobs.leave(job);
   tables_.bounds.remove(job);
+  job.attempts.end_try(job.age_ms(now), "");
   auto result = std::make_shared<protocol::JobResult>(describe(job));
   result->state = end.state;
   result->finish_reason = end.reason;
   result->error = end.error;
   result->message = whole_characters(end.message, kEndMessageBytesMax);
-  result->timings.total_ms = milliseconds_of(now - job.times.accepted_at);
+  result->timings.total_ms = job.age_ms(now);
   if (job.times.leased_at != Instant{}) result->timings.run_ms = milliseconds_of(now - job.times.leased_at);
   const int64_t kept_ms = end.state == JobState::kDead
                               ? std::max(job.spec.result_ttl_ms, milliseconds_of(tables_.options.dead_ttl))
@@ -100,7 +102,14 @@ void Endings::observe(const Job& job, const protocol::JobResult& result, Instant
                             {"state", protocol::job_state_name(result.state)},
                             {"code", result.error ? error_code_name(*result.error) : ""},
                             {"attempts", result.attempts},
-                            {"message", result.message}});
+                            {"message", result.message},
+                            trace_field(job.spec.traceparent)});
+  } else if (is_sampled(job.spec.traceparent)) {
+    log_info("job_ended", {{"job", job.id.hex()},
+                           {"state", protocol::job_state_name(result.state)},
+                           {"output_tokens", result.ids.size()},
+                           {"total_ms", result.timings.total_ms},
+                           trace_field(job.spec.traceparent)});
   }
 }
 

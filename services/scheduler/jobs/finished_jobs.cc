@@ -9,8 +9,8 @@ size_t RecentResults::size_of(const protocol::JobResult& result) {
   for (const auto* places : {&result.best, &result.prompt_best}) {
     for (const auto& tokens : *places) best += tokens.size() * sizeof(sampling::TokenLogprob);
   }
-  return best + sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.key.size() +
-         result.message.size() + (result.ids.size() + result.prompt_ids.size()) * sizeof(TokenId) +
+  return best + sizeof(Entry) + sizeof(protocol::JobResult) + result.text.size() + result.prompt.size() +
+         result.key.size() + result.message.size() + (result.ids.size() + result.prompt_ids.size()) * sizeof(TokenId) +
          (result.prompt_logprobs.size() + result.logprobs.size()) * sizeof(float);
 }
 

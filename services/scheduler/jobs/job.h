@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/limits.h"
 #include "protocol/message_types.h"
 #include "scheduler/jobs/job_life.h"
 
@@ -36,9 +37,10 @@ struct JobTimes {
   std::multimap<Instant, Job*>::iterator deadline_;
 };
 
-// Written by Preparation.
+// Written by Preparation, and `bytes_shown` by Admission.
 struct JobPrompt {
   std::vector<TokenId> ids;
+  size_t bytes_shown = 0;                          // of its text, to those who ask about the job
   std::vector<std::vector<TokenId>> bad_word_ids;  // of the bad words that are text
 };
 
@@ -77,12 +79,17 @@ struct JobLease {
 
 // All of its leases so far; written by Leases and Dispatcher.
 struct JobAttempts {
-  int32_t count = 0;                // leases that were given and not taken back as the scheduler's fault
-  int32_t crashes = 0;              // starts of the scheduler that found it leased
-  bool started = false;             // has had a lease
-  uint64_t last_lease = 0;          // whose work its output is; 0: none since the last loss
-  std::vector<std::string> losses;  // why attempts were lost, oldest first
-  InstanceId avoid;                 // lost or failed the last attempt
+  int32_t count = 0;                        // leases that were given and not taken back as the scheduler's fault
+  int32_t crashes = 0;                      // starts of the scheduler that found it leased
+  bool started = false;                     // has had a lease
+  uint64_t last_lease = 0;                  // whose work its output is; 0: none since the last loss
+  std::vector<std::string> losses;          // why attempts were lost, oldest first
+  InstanceId avoid;                         // lost or failed the last attempt
+  std::vector<protocol::JobAttempt> tries;  // since the start of this process, oldest first, kTriesMax at most
+
+  static constexpr size_t kTriesMax = 2 * limits::kAttemptsMax;
+  void begin_try(std::string service, int64_t began_ms);
+  void end_try(int64_t ended_ms, std::string loss);  // if one goes on
 };
 
 // What the worker has made; written by TokenIntake, and the text by Decoding.
@@ -169,6 +176,9 @@ struct Job {
   TokenizerQuestion question;
   JobFollowers followers;
 
+  int64_t age_ms(Instant now) const {
+    return std::chrono::duration_cast<milliseconds>(now - times.accepted_at).count();
+  }
   Stage stage() const { return life.stage(); }
   bool is_generation() const { return spec.kind == protocol::JobKind::kGenerate; }
   bool wants_logprobs() const { return spec.sampling.logprobs >= 0; }

@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/trace_context.h"
 #include "scheduler/jobs/job_times.h"
 #include "scheduler/jobs/whole_characters.h"
 
@@ -63,8 +64,8 @@ void Dispatcher::dispatch_queue(ModelQueue& queue, Round& round, Instant now) {
 void Dispatcher::add(Job& job, Batch& batch, Instant now) const {
   batch.after = std::max(batch.after, job.lease.sequence);
   if (!job.is_generation()) {
-    batch.conversions.push_back(
-        {tables_.term, job.lease.number, job.id, job.spec.convert.value_or(protocol::ConvertSpec{})});
+    batch.conversions.push_back({tables_.term, job.lease.number, job.id,
+                                 job.spec.convert.value_or(protocol::ConvertSpec{}), job.spec.traceparent});
     return;
   }
   const bool is_full = !batch.dispatches.empty() && (batch.tokens >= kTokensPerDispatch ||
@@ -98,6 +99,7 @@ protocol::DispatchItem Dispatcher::item_of(Job& job, Instant now) const {
   }
   item.remaining_ms = remaining_ms(job, now);
   if (tables_.options.isolate_tenants) item.cache_salt = job.spec.tenant;
+  item.traceparent = job.spec.traceparent;
   item.rules = job.spec.rules;
   item.rules.bad_words.insert(item.rules.bad_words.end(), job.prompt.bad_word_ids.begin(),
                               job.prompt.bad_word_ids.end());
@@ -116,8 +118,10 @@ void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now
     job.output.best.clear();
     job.output.hypotheses.clear();
   }
+  std::string reason(whole_characters(why, limits::kLossReasonBytesMax));
+  attempts.end_try(job.age_ms(now), reason);
   if (counts) {
-    attempts.losses.emplace_back(whole_characters(why, limits::kLossReasonBytesMax));
+    attempts.losses.push_back(std::move(reason));
   } else {
     --attempts.count;
   }
@@ -154,7 +158,8 @@ void Dispatcher::on(ServiceEntry& from, const protocol::LeaseFailed& message, In
   log_warn("lease_failed", {{"job", job->id.hex()},
                             {"worker", from.info.name},
                             {"code", error_code_name(message.code)},
-                            {"transient", message.transient ? 1 : 0}});
+                            {"transient", message.transient ? 1 : 0},
+                            trace_field(job->spec.traceparent)});
   if (message.transient) {
     lose(*job, message.message, true, now);
     return;

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "base/log.h"
+#include "base/trace_context.h"
 
 namespace optserve::scheduler {
 
@@ -12,6 +14,13 @@ void Leases::give(Job& job, ServiceEntry& worker, Instant now) {
   job.lease.number = job.attempts.last_lease = next_lease_++;
   job.lease.worker = &worker;
   ++job.attempts.count;
+  job.attempts.begin_try(worker.info.name, job.age_ms(now));
+  if (is_sampled(job.spec.traceparent)) {
+    log_info("job_leased", {{"job", job.id.hex()},
+                            {"worker", worker.info.name},
+                            {"attempt", job.attempts.count},
+                            trace_field(job.spec.traceparent)});
+  }
   // The attempt is on disk before the work can do harm.
   job.lease.sequence =
       tables_.store.append(journal::Leased{job.id, job.order, {tables_.term, job.lease.number}, job.attempts.count});

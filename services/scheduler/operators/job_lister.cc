@@ -25,7 +25,9 @@ bool matches(const protocol::JobFilter& filter, const Job& job) {
 }  // namespace
 
 void JobLister::add(JobScan& scan, const Job& job) {
-  if (job.order <= scan.asked.after || !matches(scan.asked.filter, job)) return;
+  const protocol::ListJobs& asked = scan.asked;
+  const bool is_before = asked.newest_first ? asked.after != 0 && job.order >= asked.after : job.order <= asked.after;
+  if (is_before || !matches(asked.filter, job)) return;
   if (scan.open.size() >= scan.asked.limit) {
     scan.more = true;
     return;
@@ -35,19 +37,27 @@ void JobLister::add(JobScan& scan, const Job& job) {
                        job.attempts.count,
                        job.is_generation() ? static_cast<int64_t>(job.output.ids.size()) : job.output.bytes_done,
                        job.is_generation() ? job.spec.max_new_tokens : job.output.bytes_total, job.accepted_wall_ms,
-                       job.attempts.losses.empty() ? "" : job.attempts.losses.back()});
+                       job.attempts.losses.empty() ? "" : job.attempts.losses.back(), job.spec.kind});
+}
+
+const Job* JobLister::next(const JobScan& scan) const {
+  if (!scan.asked.newest_first) {
+    const auto next = by_order_.upper_bound(std::max(scan.position, scan.asked.after));
+    return next == by_order_.end() ? nullptr : next->second;
+  }
+  const uint64_t before = scan.position != 0 ? scan.position : scan.asked.after;
+  auto next = before == 0 ? by_order_.end() : by_order_.lower_bound(before);
+  return next == by_order_.begin() ? nullptr : std::prev(next)->second;
 }
 
 std::vector<JobScan> JobLister::step(size_t budget) {
   std::vector<JobScan> done;
   while (!scans_.empty()) {
     JobScan& scan = scans_.front();
-    auto next = by_order_.upper_bound(std::max(scan.position, scan.asked.after));
-    while (next != by_order_.end() && !scan.more) {
+    for (const Job* job = next(scan); job != nullptr && !scan.more; job = next(scan)) {
       if (budget-- == 0) return done;
-      scan.position = next->first;
-      add(scan, *next->second);
-      ++next;
+      scan.position = job->order;
+      add(scan, *job);
     }
     done.push_back(std::move(scan));
     scans_.pop_front();
@@ -56,15 +66,16 @@ std::vector<JobScan> JobLister::step(size_t budget) {
 }
 
 protocol::JobList merged_list(std::vector<protocol::JobSummary> open, std::vector<protocol::JobSummary> ended,
-                              uint32_t limit) {
+                              const protocol::ListJobs& asked) {
   protocol::JobList list;
+  const auto is_earlier = [&](uint64_t one, uint64_t other) { return asked.newest_first ? one > other : one < other; };
   size_t o = 0, e = 0;
-  while (list.jobs.size() < limit && (o < open.size() || e < ended.size())) {
+  while (list.jobs.size() < asked.limit && (o < open.size() || e < ended.size())) {
     if (o < open.size() && e < ended.size() && open[o].order == ended[e].order) {
       ++o;
       continue;
     }
-    const bool takes_open = e >= ended.size() || (o < open.size() && open[o].order < ended[e].order);
+    const bool takes_open = e >= ended.size() || (o < open.size() && is_earlier(open[o].order, ended[e].order));
     list.jobs.push_back(std::move(takes_open ? open[o++] : ended[e++]));
     std::string& message = list.jobs.back().message;
     message = whole_characters(message, limits::kLossReasonBytesMax);

@@ -1,4 +1,4 @@
-// Lists of jobs for operators: open ones are looked at in the order of acceptance, a bounded number in each turn.
+// Lists of jobs for operators: open ones are looked at in the order of the list, a bounded number in each turn.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace optserve::scheduler {
 struct JobScan {
   transport::Peer peer;
   protocol::ListJobs asked;
-  uint64_t position = 0;  // jobs up to this order have been looked at
+  uint64_t position = 0;  // jobs up to, or newest first down to, this order have been looked at; 0: none
   std::vector<protocol::JobSummary> open;
   bool more = false;
   uint64_t sequence = 0;  // journal record that must be durable before the answer leaves
@@ -38,12 +38,16 @@ class JobLister {
   static void add(JobScan& scan, const Job& job);
 
  private:
+  // The job to look at next; nullptr: all were.
+  const Job* next(const JobScan& scan) const;
+
   std::map<uint64_t, Job*> by_order_;
   std::deque<JobScan> scans_;
 };
 
-// Open and ended jobs in order, `limit` of them at most. A job that is in both lists is shown as ended.
+// Open and ended jobs, both in the order that is asked for, as one list of at most asked.limit. A job that is in both
+// is shown as ended.
 protocol::JobList merged_list(std::vector<protocol::JobSummary> open, std::vector<protocol::JobSummary> ended,
-                              uint32_t limit);
+                              const protocol::ListJobs& asked);
 
 }  // namespace optserve::scheduler

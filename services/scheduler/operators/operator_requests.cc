@@ -105,12 +105,13 @@ void OperatorRequests::on(const Peer& from, const protocol::ListJobs& message, O
 
 void OperatorRequests::on_scanned(JobScan scan, Outbox& out) {
   if (scan.wants_ended()) {
-    journal::ListEnded question{scan.asked.filter, scan.asked.after, scan.asked.limit};
-    tables_.questions.ask({scan.peer, scan.asked.request, AskedList{std::move(scan.open), scan.more, scan.asked.limit}},
+    journal::ListEnded question{scan.asked.filter, scan.asked.after, scan.asked.limit, scan.asked.newest_first};
+    const uint64_t request = scan.asked.request;
+    tables_.questions.ask({scan.peer, request, AskedList{std::move(scan.open), scan.more, std::move(scan.asked)}},
                           std::move(question), out);
     return;
   }
-  protocol::JobList list = merged_list(std::move(scan.open), {}, scan.asked.limit);
+  protocol::JobList list = merged_list(std::move(scan.open), {}, scan.asked);
   list.request = scan.asked.request;
   list.more = list.more || scan.more;
   out.send_after(scan.sequence, scan.peer, std::move(list));
@@ -118,7 +119,7 @@ void OperatorRequests::on_scanned(JobScan scan, Outbox& out) {
 
 void OperatorRequests::on_answer(const StoreQuestion& asker, AskedList& what, journal::EndedListed answer,
                                  Outbox& out) {
-  protocol::JobList list = merged_list(std::move(what.open), std::move(answer.jobs), what.limit);
+  protocol::JobList list = merged_list(std::move(what.open), std::move(answer.jobs), what.asked);
   list.request = asker.request;
   list.more = list.more || what.more || answer.more;
   out.send(asker.peer, std::move(list));

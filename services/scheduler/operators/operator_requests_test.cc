@@ -207,7 +207,7 @@ TEST(ListJobs, TheLongestLinesFitAClientsFrame) {
     job.progress_done = job.progress_total = job.accepted_wall_ms = INT64_MAX;
     job.message = std::string(255, 'x') + "\u20ac and more";
   }
-  const auto list = merged_list({}, std::move(ended), limits::kJobsPerListMax);
+  const auto list = merged_list({}, std::move(ended), {0, {}, 0, limits::kJobsPerListMax});
   EXPECT_EQ(list.jobs.size(), limits::kJobsPerListMax);
   EXPECT_EQ(list.jobs[0].message, std::string(255, 'x'));
   EXPECT_LT(protocol::encode(list).size(), limits::kClientMessageBytesMax);
@@ -217,7 +217,7 @@ TEST(ListJobs, AJobThatEndsBetweenTheTwoHalvesIsListedOnce) {
   protocol::JobSummary open, ended;
   open.order = ended.order = 3;
   ended.state = JobState::kSucceeded;
-  const auto list = merged_list({open}, {ended}, 10);
+  const auto list = merged_list({open}, {ended}, {0, {}, 0, 10});
   ASSERT_EQ(list.jobs.size(), 1u);
   EXPECT_EQ(list.jobs[0].state, JobState::kSucceeded);
 }

@@ -23,7 +23,7 @@ struct AskedResult {
 struct AskedList {
   std::vector<protocol::JobSummary> open;
   bool more = false;
-  uint32_t limit = 0;
+  protocol::ListJobs asked;
 };
 struct AskedRequeue {
   JobId job;

@@ -206,7 +206,8 @@ void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transp
     Batch& batch = batches[tokenizer->serial];
     batch.to = tokenizer->peer;
     batch.bytes += job.question.cost_;
-    batch.message.items.push_back({job.question.ticket_, job.spec.model, job.spec.prompt, job.spec.bad_words});
+    batch.message.items.push_back(
+        {job.question.ticket_, job.spec.model, job.spec.prompt, job.spec.bad_words, job.spec.traceparent});
     if (batch.message.items.size() >= kItemsPerQuestion || batch.bytes >= kQuestionBytes) {
       out.send(batch.to, std::exchange(batch.message, {}));
       batch.bytes = 0;

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "base/trace_context.h"
 #include "protocol/codec.h"
 #include "protocol/validate.h"
 #include "sampling/drawable.h"
@@ -258,10 +259,14 @@ Job& Admission::accept(protocol::JobSpec spec, std::string encoded, std::string 
   job.accepted_sequence = tables_.store.append(std::move(record));
   tables_.known.opened(job);
   tables_.metrics.accepted.add();
+  if (is_sampled(job.spec.traceparent)) {
+    log_info("job_accepted", {{"job", job.id.hex()}, {"model", job.spec.model}, trace_field(job.spec.traceparent)});
+  }
   return job;
 }
 
 Job& Admission::add(std::unique_ptr<Job> owned) {
+  owned->prompt.bytes_shown = tables_.options.prompt_bytes_kept;
   owned->slot.queue = &tables_.queues.of(owned->spec);
   owned->slot.cost = cost_of(owned->spec, *owned->slot.queue);
   Job& job = tables_.jobs.add(std::move(owned));
@@ -298,7 +303,7 @@ Job& Admission::put_back(uint64_t dead_order, journal::Accepted record, Instant 
   job.accepted_sequence = tables_.store.append(journal::Requeued{dead_order, std::move(record)});
   tables_.known.put_back(job.id);
   tables_.known.opened(job);
-  log_info("job_put_back", {{"job", job.id.hex()}});
+  log_info("job_put_back", {{"job", job.id.hex()}, trace_field(job.spec.traceparent)});
   return job;
 }
 

@@ -39,7 +39,7 @@ client::JobStream watching(const Ledger& ledger, const Ledger::Entry& entry) {
     if (std::exchange(seen->ended, true)) ledger.fail(Invariant::kOneEnd, "two ends of " + spec->key);
     ledger.check_result(*spec, result);
   };
-  watched.on_lost = [&ledger, job = entry.id](const Refusal& why) {
+  watched.on_lost = [&ledger, job = entry.id](const JobId&, const Refusal& why) {
     if (why.code != ErrorCode::kBusy) ledger.check_lost(job);  // kBusy: it has its maximum of followers
   };
   return watched;
@@ -202,18 +202,14 @@ client::JobStream ClientNode::stream(std::shared_ptr<Batch> batch) {
     on_text(*batch, piece, event);
   };
   stream.on_finished = [this, batch](const protocol::JobResult& result) { on_finished(*batch, result); };
-  stream.on_lost = [this, batch](const Refusal& why) {
+  stream.on_lost = [this, batch](const JobId& id, const Refusal& why) {
+    Job& job = jobs_[seen_of(*batch, id).job];
     if (why.code == ErrorCode::kBusy) {  // the maximum of followers: again, a little later
-      for (const auto& [id, seen] : batch->seen) jobs_[seen.job].followed = false;
+      job.followed = false;
       return;
     }
-    // Which one is not said: those that are really gone are done.
-    bool any_gone = false;
-    for (const auto& [id, seen] : batch->seen) {
-      if (!ledger_.is_gone(id)) continue;
-      jobs_[seen.job].done = any_gone = true;
-    }
-    if (!any_gone) ledger_.check_lost(batch->seen.begin()->first);
+    ledger_.check_lost(id);
+    job.done = true;
   };
   return stream;
 }
@@ -287,7 +283,7 @@ void BulkClientNode::submit(std::vector<uint64_t> indices) {
     ledger_.check_result(large_job(env_, index), result);
     open_.erase(index);
   };
-  stream.on_lost = [this, batch](const Refusal&) { on_lost(*batch); };
+  stream.on_lost = [this, batch](const JobId&, const Refusal&) { on_lost(*batch); };
   const client::Turn turn{local_now(), out()};
   session_->submit(std::move(specs), std::move(stream), local_now() + kCallTimeout, turn,
                    [this, batch](const auto& submission, const auto&) {

@@ -285,16 +285,17 @@ class AsyncClient:
         scope = ControlScope.MODEL if model else ControlScope.SERVICE if service else ControlScope.QUEUE
         return await self._ask_all(Control(0, _member(ControlAction, action), scope, model or service), SystemStatus)
 
-    async def list(self, *, limit: int = 100, after: Optional[Mapping[str, int]] = None,
+    async def list(self, *, limit: int = 100, after: Optional[Mapping[str, int]] = None, newest_first: bool = False,
                    **conditions: Any) -> Answers[JobList]:
-        """At most `limit` jobs of each scheduler in the order of acceptance. Conditions: job, state, tenant, model,
-        group. `after`: by address, the `order` of the last job of the list before; only these are asked."""
+        """At most `limit` jobs of each scheduler in order of acceptance, or the opposite. Conditions: job,
+        state, tenant, model, group. `after`: by address, the `order` of the last job of the list before; only these are
+        asked."""
         wanted = job_filter(**conditions)
 
         def message_for(endpoint: str) -> Optional[ListJobs]:
             if after and endpoint not in after:
                 return None
-            return ListJobs(0, wanted, (after or {}).get(endpoint, 0), limit)
+            return ListJobs(0, wanted, (after or {}).get(endpoint, 0), limit, newest_first)
 
         return Answers.of(await self._engine.ask_all(message_for, self.timeout), JobList)
 

@@ -297,11 +297,12 @@ class Client:
         """'pause', 'drain' or 'resume' the whole queue, one model, or one service by instance or name."""
         return self._call(self._client.control, action, model=model, service=service)
 
-    def list(self, *, limit: int = 100, after: Optional[Mapping[str, int]] = None,
+    def list(self, *, limit: int = 100, after: Optional[Mapping[str, int]] = None, newest_first: bool = False,
              **conditions: Any) -> Answers[JobList]:
-        """At most `limit` jobs of each scheduler in the order of acceptance. Conditions: job, state, tenant, model,
-        group. `after`: by address, the `order` of the last job of the list before; only these are asked."""
-        return self._call(self._client.list, limit=limit, after=after, **conditions)
+        """At most `limit` jobs of each scheduler in order of acceptance, or the opposite. Conditions: job,
+        state, tenant, model, group. `after`: by address, the `order` of the last job of the list before; only these are
+        asked."""
+        return self._call(self._client.list, limit=limit, after=after, newest_first=newest_first, **conditions)
 
     def jobs(self, **conditions: Any) -> Iterator[JobSummary]:
         """All jobs that match, page by page; raises if a scheduler does not answer."""

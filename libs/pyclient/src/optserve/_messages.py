@@ -248,6 +248,8 @@ class JobSpec:
     include_stop: bool = False
     # prompt_best: with `prompt_logprobs`: how many of the best ids at each place of the prompt
     prompt_best: int = 0
+    # traceparent: the trace that the job belongs to, in the form of W3C Trace Context 00; empty: none
+    traceparent: str = ""
 
     KIND: ClassVar[int] = 0
     IS_ARRAY: ClassVar[bool] = False
@@ -301,6 +303,7 @@ class JobSpec:
         ("bad_words", "text[]"),
         ("include_stop", "bool"),
         ("prompt_best", "int32"),
+        ("traceparent", "text"),
     )
 
 
@@ -528,6 +531,14 @@ class JobResult(ResultMethods):
     prompt_ids: List[int] = field(default_factory=list)
     # prompt_best: with `prompt_best`: the best ids at the place of each of `prompt_logprobs`
     prompt_best: List[List[TokenLogprob]] = field(default_factory=list)
+    # kind: what it is
+    kind: JobKind = JobKind.GENERATE
+    # traceparent: the trace that the job belongs to, in the form of W3C Trace Context 00; empty: none
+    traceparent: str = ""
+    # prompt: the beginning of a text prompt, as much as the scheduler keeps; only in `JobStatus`
+    prompt: str = ""
+    # tries: oldest first; those before the scheduler's last start are missing
+    tries: List[JobAttempt] = field(default_factory=list)
 
     KIND: ClassVar[int] = 0
     IS_ARRAY: ClassVar[bool] = False
@@ -556,6 +567,10 @@ class JobResult(ResultMethods):
         ("hypotheses", "Hypothesis[]"),
         ("prompt_ids", "int32[]"),
         ("prompt_best", "TokenLogprob[][]"),
+        ("kind", "JobKind"),
+        ("traceparent", "text"),
+        ("prompt", "text"),
+        ("tries", "JobAttempt[]"),
     )
 
 
@@ -619,6 +634,30 @@ class Hypothesis:
         ("score", "float32"),
         ("finish_reason", "FinishReason"),
         ("text", "text"),
+    )
+
+
+@dataclass
+class JobAttempt:
+    # number: from 1; one that does not count has the number of the next
+    number: int = 0
+    # began_ms: from the job's acceptance to its dispatch
+    began_ms: int = 0
+    # ended_ms: from the job's acceptance to its loss or the job's end; -1: it goes on
+    ended_ms: int = -1
+    # service: which worker or converter had it
+    service: str = ""
+    # loss: why it was lost; empty: it was not
+    loss: str = ""
+
+    KIND: ClassVar[int] = 0
+    IS_ARRAY: ClassVar[bool] = True
+    FIELDS: ClassVar[Tuple[Tuple[str, str], ...]] = (
+        ("number", "int32"),
+        ("began_ms", "int64"),
+        ("ended_ms", "int64"),
+        ("service", "text"),
+        ("loss", "text"),
     )
 
 
@@ -889,10 +928,12 @@ class ListJobs:
     request: int = 0
     # filter: all conditions that are set must hold
     filter: JobFilter = field(default_factory=lambda: JobFilter())
-    # after: `order` of the last job of the list before; 0: from the first job on
+    # after: `order` of the last job of the list before; 0: the list begins
     after: int = 0
     # limit: 1 to 1,000
     limit: int = 100
+    # newest_first: the list goes from the newest job to older ones
+    newest_first: bool = False
 
     KIND: ClassVar[int] = 31
     IS_ARRAY: ClassVar[bool] = False
@@ -901,6 +942,7 @@ class ListJobs:
         ("filter", "JobFilter"),
         ("after", "uint64"),
         ("limit", "uint32"),
+        ("newest_first", "bool"),
     )
 
 
@@ -932,7 +974,7 @@ class JobFilter:
 class JobList:
     # request: chosen by the asker, never 0 in a question, and returned in the answer
     request: int = 0
-    # jobs: in order of acceptance
+    # jobs: in order of acceptance, or newest first
     jobs: List[JobSummary] = field(default_factory=list)
     # more: ask again with `after`
     more: bool = False
@@ -972,6 +1014,8 @@ class JobSummary:
     accepted_wall_ms: int = 0
     # message: for people
     message: str = ""
+    # kind: what it is
+    kind: JobKind = JobKind.GENERATE
 
     KIND: ClassVar[int] = 0
     IS_ARRAY: ClassVar[bool] = True
@@ -988,6 +1032,7 @@ class JobSummary:
         ("progress_total", "int64"),
         ("accepted_wall_ms", "int64"),
         ("message", "text"),
+        ("kind", "JobKind"),
     )
 
 
@@ -1158,6 +1203,7 @@ STRUCTS: Dict[str, Any] = {
     "Timings": Timings,
     "TokenLogprob": TokenLogprob,
     "Hypothesis": Hypothesis,
+    "JobAttempt": JobAttempt,
     "Cancel": Cancel,
     "GetJob": GetJob,
     "JobStatus": JobStatus,

@@ -10,6 +10,7 @@ from ._errors import BadRequest, PromptTooLong
 from ._messages import JOB_BOUNDS, LIMITS, JobKind, JobSpec
 
 _NAME = re.compile(r"[A-Za-z0-9._-]*")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _DEFAULTS = JobSpec()
 
 
@@ -37,9 +38,16 @@ def _check_field(job: JobSpec, name: str) -> None:
         raise BadRequest(f"{name} is {value!r}, expected only letters, digits, '.', '_' and '-'")
 
 
+def is_traceparent(text: str) -> bool:
+    found = _TRACEPARENT.fullmatch(text)
+    return found is not None and set(found[1]) != {"0"} and set(found[2]) != {"0"}
+
+
 def check_job(job: JobSpec) -> None:
     """Raises BadRequest or PromptTooLong for the first field out of its range."""
     fields = job.__dict__
+    if job.traceparent and not is_traceparent(job.traceparent):
+        raise BadRequest("traceparent: expected the form of W3C Trace Context, version 00")
     is_conversion = job.kind == JobKind.CONVERT
     for name in JOB_BOUNDS:
         given, usual = fields[name], getattr(_DEFAULTS, name)
