@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "http_api/chat/chat_request.h"
 #include "http_api/jobs/job_request.h"
 #include "http_api/openai/json_text.h"
 #include "http_api/openai/request_fields.h"
@@ -41,6 +42,18 @@ MaybeError read_custom_id(const json& line, std::string& custom_id) {
   return std::nullopt;
 }
 
+// Empty: any of those that there are.
+MaybeError check_url(const json& line, std::string_view wanted) {
+  const auto url = line.find("url");
+  const std::string found = url == line.end() || !url->is_string() ? std::string() : url->get<std::string>();
+  if (wanted.empty() ? std::ranges::find(kRequestUrls, found) != kRequestUrls.end() : found == wanted) {
+    return std::nullopt;
+  }
+  std::string names;
+  for (const std::string_view one : kRequestUrls) names += (names.empty() ? "" : ", ") + std::string(one);
+  return http_api::invalid_value("url", "url is not " + (wanted.empty() ? "one of " + names : std::string(wanted)));
+}
+
 MaybeError check_request(const json& line, std::string_view wanted_url) {
   for (const auto& [name, value] : line.items()) {
     if (std::ranges::find(kRequestFields, name) == kRequestFields.end()) {
@@ -54,10 +67,7 @@ MaybeError check_request(const json& line, std::string_view wanted_url) {
   if (line.contains("method") && line.at("method") != "POST") {
     return http_api::invalid_value("method", "method is not POST");
   }
-  const auto url = line.find("url");
-  if (url == line.end() || *url != wanted_url) {
-    return http_api::invalid_value("url", "url is not " + std::string(wanted_url));
-  }
+  if (MaybeError error = check_url(line, wanted_url)) return error;
   const auto body = line.find("body");
   if (body == line.end() || !body->is_object()) {
     return http_api::invalid_value("body", "body is missing, expected an object");
@@ -88,9 +98,8 @@ MaybeError Line::read(std::string_view text, const LineContext& context) {
 }
 
 MaybeError Line::read_request(const json& line, const LineContext& context) {
-  if (MaybeError error = check_request(line, context.url.empty() ? kCompletionsUrl : std::string_view(context.url))) {
-    return error;
-  }
+  if (MaybeError error = check_request(line, context.url)) return error;
+  url_ = line.at("url");
   json wanted_body = line.at("body");
   if (!http_api::has_field(wanted_body, "model") && !context.default_model.empty()) {
     wanted_body["model"] = context.default_model;
@@ -101,18 +110,38 @@ MaybeError Line::read_request(const json& line, const LineContext& context) {
   if (http_api::find_field<json>(wanted_body, "background") == json(true)) {
     return http_api::invalid_value("background", "background is true, and a batch collects its answers itself");
   }
+  if (MaybeError error = read_body(wanted_body, context)) return error;
+  jobs_ = request_->jobs();
+  for (JobSpec& job : jobs_) keep_running(job, http_api::has_field(wanted_body, "deadline_ms"));
+  return std::nullopt;
+}
+
+MaybeError Line::read_body(const json& body, const LineContext& context) {
   http_api::RequestContext request;
   request.request_id = id_;
   request.created = context.created;
   request.tenant = context.caller.tenant;
   request.idempotency_key = id_;
-  http_api::Parsed<http_api::CompletionRequest> parsed =
-      http_api::parse_completion(http_api::json_text(wanted_body), context.models, request);
+  request.chat = context.chat;
+  const std::string text = http_api::json_text(body);
+  if (url_ == kResponsesUrl) {
+    http_api::Parsed<http_api::ResponseRequest> parsed = http_api::parse_response(text, context.models, request);
+    if (!parsed.ok()) return parsed.error();
+    request_ = std::make_unique<http_api::CompletionRequest>(std::move(parsed.value().completion));
+    response_ = std::move(parsed.value().facts);
+    return std::nullopt;
+  }
+  const auto parse = url_ == kChatUrl ? http_api::parse_chat : http_api::parse_completion;
+  http_api::Parsed<http_api::CompletionRequest> parsed = parse(text, context.models, request);
   if (!parsed.ok()) return parsed.error();
   request_ = std::make_unique<http_api::CompletionRequest>(std::move(parsed).value());
-  jobs_ = request_->jobs();
-  for (JobSpec& job : jobs_) keep_running(job, http_api::has_field(wanted_body, "deadline_ms"));
   return std::nullopt;
+}
+
+std::string Line::body_of(const http_api::CompletionAnswer& answer) const {
+  if (url_ == kChatUrl) return http_api::chat_body(*request_, answer);
+  if (url_ == kCompletionsUrl) return answer.body();
+  return http_api::json_text(http_api::response_json(response_, *answer.choices().front().result));
 }
 
 MaybeError Line::read_job(json line, const LineContext& context) {
@@ -160,7 +189,7 @@ Line::Answer Line::answer(std::vector<protocol::JobResult> results) const {
   for (size_t i = 0; i < results.size(); ++i) answer.add(i, std::move(results[i]));
   const http_api::TokenUsage usage = answer.usage();
   return {.text = begin_answer() + ",\"response\":{\"status_code\":200,\"request_id\":" + json_string(id_) +
-                  ",\"body\":" + answer.body() + "},\"error\":null}\n",
+                  ",\"body\":" + body_of(answer) + "},\"error\":null}\n",
           .prompt_tokens = usage.prompt_tokens,
           .completion_tokens = usage.completion_tokens};
 }

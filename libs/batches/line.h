@@ -2,9 +2,11 @@
 //
 //   {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "opt", "prompt": "Once"}}
 //
-// or a job with the fields of `POST /v1/jobs` and perhaps a custom_id: {"prompt": "Once", "max_new_tokens": 8}.
+// of which the url may be that of chats and of responses too; or a job with the fields of `POST /v1/jobs` and perhaps a
+// custom_id: {"prompt": "Once", "max_new_tokens": 8}.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -16,6 +18,7 @@
 #include "http_api/openai/completion_answer.h"
 #include "http_api/openai/completion_request.h"
 #include "http_api/openai/models.h"
+#include "http_api/responses/response_request.h"
 #include "protocol/client_messages.h"
 
 namespace optserve::batches {
@@ -28,9 +31,12 @@ struct LineContext {
   std::string url{};            // that every line must have; empty: any known one, and jobs too
   std::string default_model{};  // of a line that names none; empty: the only model there is
   int64_t created = 0;          // seconds since 1970, for the answers
+  const http_api::ChatTemplate* chat = nullptr;  // of lines that are chats; null: these are refused
 };
 
-inline constexpr std::string_view kCompletionsUrl = "/v1/completions";
+inline constexpr std::string_view kCompletionsUrl = "/v1/completions", kChatUrl = "/v1/chat/completions",
+                                  kResponsesUrl = "/v1/responses";
+inline constexpr std::array kRequestUrls = {kCompletionsUrl, kChatUrl, kResponsesUrl};
 inline constexpr size_t kLineBytesMax = 4 << 20;  // as large as a request's body
 inline constexpr size_t kCustomIdBytesMax = 512;
 
@@ -67,6 +73,8 @@ class Line {
  private:
   std::optional<http_api::ApiError> read(std::string_view text, const LineContext& context);
   std::optional<http_api::ApiError> read_request(const nlohmann::json& line, const LineContext& context);
+  std::optional<http_api::ApiError> read_body(const nlohmann::json& body, const LineContext& context);
+  std::string body_of(const http_api::CompletionAnswer& answer) const;
   std::optional<http_api::ApiError> read_job(nlohmann::json line, const LineContext& context);
   std::string begin_answer() const;
 
@@ -75,7 +83,9 @@ class Line {
   std::string custom_id_;
   bool is_request_ = true;  // of the form of OpenAI
   std::optional<http_api::ApiError> error_;
-  std::unique_ptr<http_api::CompletionRequest> request_;  // of a request
+  std::string url_;  // these three: of a request
+  std::unique_ptr<http_api::CompletionRequest> request_;
+  http_api::ResponseFacts response_;  // of one for a response
   std::vector<protocol::JobSpec> jobs_;
 };
 
@@ -84,6 +94,7 @@ struct LineForm {
   std::string custom_id{}, model{};  // empty: it has none
   std::optional<http_api::ApiError> error{};
 };
+// `url`: that it must have.
 LineForm check_request_line(std::string_view text, std::string_view url);
 
 // The number in a line that answer() or error_line() of this run made; nullopt: it is none.

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "batches/line.h"
+#include "http_api/chat/chat_template.h"
 #include "http_api/openai/test_models.h"
 #include "protocol/validate.h"
 
@@ -11,8 +12,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve;
   static const http_api::Models models = http_api::test_models();
   const std::string_view input(reinterpret_cast<const char*>(data), size);
-  for (const char* url : {"", "/v1/completions"}) {
-    const batches::Line line(input, 3, {.models = models, .run = "r", .caller = {}, .url = url});
+  static const http_api::ChatTemplate chat = http_api::ChatTemplate::plain();
+  for (const char* url : {"", "/v1/completions", "/v1/chat/completions", "/v1/responses"}) {
+    const batches::Line line(input, 3, {.models = models, .run = "r", .caller = {}, .url = url, .chat = &chat});
     if (line.error()) {
       const std::string text = line.error_line(*line.error());
       check(text.find('\n') == text.size() - 1, "an error is one line");

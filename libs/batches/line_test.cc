@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "http_api/chat/chat_template.h"
 #include "http_api/openai/test_models.h"
 #include "protocol/validate.h"
 
@@ -98,6 +99,34 @@ TEST(BatchLine, OfAJobIsAnsweredWithItsResult) {
   const json error = json::parse(line.error_line(http_api::internal_error("broken")));
   EXPECT_EQ(error.at("error").at("message"), "broken");
   EXPECT_EQ(error.at("custom_id"), "mine");
+}
+
+TEST(BatchLine, ChatsAndResponsesAreLinesToo) {
+  const http_api::ChatTemplate chat = http_api::ChatTemplate::plain();
+  LineContext with = context();
+  with.chat = &chat;
+  json talk = request({{"model", "story"}, {"messages", {{{"role", "user"}, {"content", "Who?"}}}}, {"max_tokens", 3}});
+  talk["url"] = kChatUrl;
+  json response = request({{"model", "story"}, {"input", "Who?"}, {"max_output_tokens", 3}});
+  response["url"] = kResponsesUrl;
+  for (const auto& [line_json, object] : {std::pair{talk, "chat.completion"}, {response, "response"}}) {
+    for (const std::string& url : {std::string(), line_json.at("url").get<std::string>()}) {
+      with.url = url;
+      const Line line = read(line_json, with);
+      ASSERT_FALSE(line.error()) << line.error()->message;
+      EXPECT_THAT(line.jobs(1).front().prompt, ::testing::StartsWith("User: Who?"));
+      EXPECT_THAT(line.jobs(1).front().key, ::testing::StartsWith("batch_1-5"));
+      EXPECT_TRUE(protocol::validate(line.jobs(1).front()).ok());
+      const Line::Answer answer = line.answer(results_of(line));
+      const json body = json::parse(answer.text).at("response").at("body");
+      EXPECT_EQ(body.at("object"), object);
+      EXPECT_EQ(answer.prompt_tokens, 2);
+      EXPECT_EQ(answer.completion_tokens, 1);
+    }
+  }
+  with.url = kCompletionsUrl;
+  EXPECT_THAT(message_of(talk, with), HasSubstr("url"));
+  EXPECT_THAT(message_of(talk), HasSubstr("--chat-template"));
 }
 
 TEST(BatchLine, TakesTheModelOfTheRunIfItNamesNone) {

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -32,7 +33,10 @@ std::string chunk_head(size_t bytes) {
 
 Connection::Connection(Server::Impl& server, std::string peer) : server_(server), peer_(std::move(peer)) {}
 
-Connection::~Connection() { release_body(); }
+Connection::~Connection() {
+  *self_ = nullptr;
+  release_body();
+}
 
 bool Connection::open(evutil_socket_t fd) {
   evutil_make_socket_nonblocking(fd);
@@ -113,7 +117,7 @@ void Connection::take_input() {
   if (is_taking_) return;
   is_taking_ = true;
   evbuffer* input = bufferevent_get_input(buffer_.get());
-  while ((phase_ == Phase::kIdle || phase_ == Phase::kReading) && evbuffer_get_length(input) > 0) {
+  while ((phase_ == Phase::kIdle || phase_ == Phase::kReading) && !waits_for_sink_ && evbuffer_get_length(input) > 0) {
     evbuffer_iovec piece{};
     evbuffer_peek(input, -1, nullptr, &piece, 1);
     const size_t used = reader_->feed({static_cast<const char*>(piece.iov_base), piece.iov_len});
@@ -126,6 +130,7 @@ void Connection::take_input() {
     }
     if (reader_->state() == RequestReader::State::kHeadDone) route_request();
     limit_bodies();
+    wait_for_sink();
     if (reader_->state() == RequestReader::State::kDone) handle_request();
     if (reader_->state() == RequestReader::State::kFailed && phase_ == Phase::kReading) {
       keeps_alive_ = false;
@@ -137,6 +142,30 @@ void Connection::take_input() {
     }
   }
   is_taking_ = false;
+}
+
+// The operating system's buffers fill up, and the peer with them.
+void Connection::wait_for_sink() {
+  if (phase_ != Phase::kReading || reader_->state() != RequestReader::State::kBody) return;
+  const std::shared_ptr<BodySink>& sink = reader_->request().sink;
+  if (!sink || !sink->is_full()) return;
+  waits_for_sink_ = true;
+  bufferevent_disable(buffer_.get(), EV_READ);
+}
+
+std::function<void()> Connection::resume_reading() {
+  return [&server = server_, self = std::weak_ptr(self_)] {
+    server.post([self] {
+      const std::shared_ptr<Connection*> found = self.lock();
+      if (!found || *found == nullptr) return;
+      Connection& connection = **found;
+      if (!connection.waits_for_sink_ || connection.phase_ == Phase::kEnded) return;
+      connection.waits_for_sink_ = false;
+      bufferevent_enable(connection.buffer_.get(), EV_READ);
+      connection.wait_for_sink();  // it may be full still
+      connection.take_input();
+    });
+  };
 }
 
 // The head is there: decides who answers, and how large a body may be.
@@ -165,7 +194,7 @@ void Connection::route_request() {
     keeps_alive_ = false;  // the peer may send its body or not
     return handle_request();
   }
-  if (!early_answer_ && route_->limits.body_sink) request.sink = route_->limits.body_sink(request);
+  if (!early_answer_ && route_->limits.body_sink) request.sink = route_->limits.body_sink(request, resume_reading());
   if (!early_answer_ && route_->limits.request_timeout > milliseconds(0)) set_timer(route_->limits.request_timeout);
   reader_->begin_body(early_answer_ ? kIgnoredBodyBytesMax : route_->limits.body_bytes_max);
   if (reader_->wants_continue() && reader_->state() == RequestReader::State::kBody) send(kContinue);
@@ -214,6 +243,7 @@ void Connection::handle_request() {
 void Connection::fail_request(int status, std::string_view message) {
   keeps_alive_ = false;
   phase_ = Phase::kReading;
+  if (std::exchange(waits_for_sink_, false)) bufferevent_enable(buffer_.get(), EV_READ);
   Request& request = reader_->request();
   request.peer = peer_;
   early_answer_ = server_.error_answer(request.method.empty() ? nullptr : &request, status, message);

@@ -1,6 +1,7 @@
 // One connection: reads a request, lets it be answered, then the next. Internal to the component.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,9 +55,12 @@ class Connection {
 
   void read();
   void take_input();
+  // What a sink calls, from any thread, when it has room again.
+  std::function<void()> resume_reading();
   void begin_request();
   void route_request();
   void limit_bodies();
+  void wait_for_sink();
   void handle_request();
   void fail_request(int status, std::string_view message);
   void flushed();
@@ -77,10 +81,12 @@ class Connection {
   EventPtr<bufferevent> buffer_;
   EventPtr<event> timer_;
   Phase phase_ = Phase::kIdle;
-  bool is_first_ = true;      // request of the connection
-  bool is_taking_ = false;    // take_input() runs
-  bool peer_closed_ = false;  // its sending side
-  bool keeps_alive_ = true;   // after the present answer
+  bool is_first_ = true;         // request of the connection
+  bool is_taking_ = false;       // take_input() runs
+  bool waits_for_sink_ = false;  // the sink of the present request is full: nothing is read
+  std::shared_ptr<Connection*> self_ = std::make_shared<Connection*>(this);  // null once it is destroyed
+  bool peer_closed_ = false;                                                 // its sending side
+  bool keeps_alive_ = true;                                                  // after the present answer
   size_t lingered_bytes_ = 0;
 
   // Of the present request.

@@ -22,8 +22,9 @@ using Handler = std::function<void(std::shared_ptr<Exchange>)>;
 
 struct RouteLimits {
   size_t body_bytes_max = 64 << 10;
-  // Makes what takes the bodies of this route as they come, instead of Request::body.
-  std::function<std::shared_ptr<BodySink>(const Request& request)> body_sink{};
+  // Makes what takes the bodies of this route as they come, instead of Request::body. One that was full calls
+  // `on_room`, from any thread, when it has room again; calling it without need does no harm.
+  std::function<std::shared_ptr<BodySink>(const Request& request, std::function<void()> on_room)> body_sink{};
   milliseconds request_timeout{0};  // for a whole request; 0: ServerLimits::request_timeout
 };
 

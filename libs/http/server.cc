@@ -149,6 +149,12 @@ Answer Server::Impl::error_answer(const Request* request, int status, std::strin
   return answer;
 }
 
+void Server::Impl::post(std::function<void()> work) {
+  const std::lock_guard lock(mutex);
+  posted.push_back(std::move(work));
+  if (posted.size() == 1) event_active(wake.get(), 0, 0);
+}
+
 void Server::Impl::run_posted() {
   std::vector<std::function<void()>> batch;
   {
@@ -226,11 +232,7 @@ void Server::start() {
 
 int Server::port() const { return impl_->port; }
 
-void Server::post(std::function<void()> work) {
-  const std::lock_guard lock(impl_->mutex);
-  impl_->posted.push_back(std::move(work));
-  if (impl_->posted.size() == 1) event_active(impl_->wake.get(), 0, 0);
-}
+void Server::post(std::function<void()> work) { impl_->post(std::move(work)); }
 
 void Server::call_after(milliseconds delay, std::function<void()> work) { impl_->call_after(delay, std::move(work)); }
 

@@ -1,7 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
+#include <future>
 #include <thread>
 
 #include "base/clock.h"
@@ -60,7 +62,7 @@ TEST_F(ServerLimitsTest, ABodyMayGoElsewhereThanIntoMemory) {
     const auto& sink = static_cast<const CountingSink&>(*exchange->request().sink);
     exchange->answer({.body = "took " + std::to_string(sink.count)});
   };
-  server->route("POST", "/count", count, {.body_bytes_max = 5'000'000, .body_sink = [](const Request&) {
+  server->route("POST", "/count", count, {.body_bytes_max = 5'000'000, .body_sink = [](const Request&, const auto&) {
                                             return std::make_shared<CountingSink>();
                                           }});
   server->start();
@@ -74,6 +76,54 @@ TEST_F(ServerLimitsTest, ABodyMayGoElsewhereThanIntoMemory) {
   EXPECT_THAT(ask(head + "Transfer-Encoding: chunked\r\n\r\n4c4b41\r\na" + much + "\r\n0\r\n\r\n"),
               StartsWith("HTTP/1.1 413"));
   EXPECT_THAT(ask(head + "Content-Length: 4\r\n\r\naxaa"), StartsWith("HTTP/1.1 422"));
+}
+
+// Takes nothing more than a piece until it is told that there is room.
+struct SlowSink final : BodySink {
+  bool take(std::string_view bytes, Refused&) override {
+    taken += bytes.size();
+    is_waiting = true;
+    return true;
+  }
+  bool is_full() const override { return is_waiting; }
+  std::atomic<size_t> taken{0};
+  std::atomic<bool> is_waiting{false};
+};
+
+TEST_F(ServerLimitsTest, APeerIsNotReadWhileWhatTakesItsBodyIsFull) {
+  server = std::make_unique<Server>(ServerOptions{}, clock, ServerHooks{});
+  std::promise<std::pair<std::shared_ptr<SlowSink>, std::function<void()>>> made;
+  server->route("POST", "/slow", [](const ExchangePtr& exchange) { exchange->answer({.body = "all"}); },
+                {.body_bytes_max = 50'000'000, .body_sink = [&made](const Request&, std::function<void()> on_room) {
+                   auto sink = std::make_shared<SlowSink>();
+                   made.set_value({sink, std::move(on_room)});
+                   return sink;
+                 }});
+  server->start();
+  constexpr size_t kBytes = 20'000'000;
+  TestClient client(server->port());
+  std::thread sender([&client] {
+    client.write("POST /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " + std::to_string(kBytes) +
+                 "\r\n\r\n" + std::string(kBytes, 'a'));
+  });
+  const auto [sink, on_room] = made.get_future().get();
+  std::this_thread::sleep_for(milliseconds(100));
+  const size_t first = sink->taken;
+  EXPECT_GT(first, 0u);
+  EXPECT_LE(first, 200'000u);
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_EQ(sink->taken, first);
+  on_room();  // still full
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(sink->taken, first);
+  while (sink->taken < kBytes) {
+    sink->is_waiting = false;
+    on_room();
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  sender.join();
+  EXPECT_THAT(client.read_answer(), EndsWith("all"));
+  on_room();  // after the end
 }
 
 TEST_F(ServerLimitsTest, EachRouteLimitsItsBodies) {

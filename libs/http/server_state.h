@@ -34,6 +34,7 @@ struct Server::Impl {
   void pause_listening(milliseconds time);
   void resume_listening();
   void run_posted();
+  void post(std::function<void()> work);  // from any thread
   void call_after(milliseconds delay, std::function<void()> work);
   void begin_drain();
 

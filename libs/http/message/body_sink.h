@@ -16,6 +16,8 @@ class BodySink {
     std::string message{};
   };
   virtual bool take(std::string_view bytes, Refused& why) = 0;
+  // It has enough for now: the peer is not read until it has called its `on_room` (RouteLimits::body_sink).
+  virtual bool is_full() const { return false; }
 };
 
 }  // namespace optserve::http

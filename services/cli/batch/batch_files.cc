@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/ids.h"
+#include "base/rename_file.h"
 #include "cli/commands/command.h"
 
 namespace optserve::cli {
@@ -36,10 +37,6 @@ std::string text_of(const std::string& path) {
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();
-}
-
-void rename_file(const std::string& from, const std::string& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) throw errno_error("rename " + from + " to " + to);
 }
 
 }  // namespace

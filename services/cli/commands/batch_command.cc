@@ -12,6 +12,7 @@
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
 #include "client/async_client.h"
+#include "http_api/chat/chat_template.h"
 #include "model_text/served_model.h"
 
 namespace optserve::cli {
@@ -85,6 +86,8 @@ class BatchCommand final : public Command {
              "NAME=FOLDER of a sharded checkpoint, whose vocabulary is needed for echo and log-probabilities in the "
              "form of OpenAI; repeatable")
         .separated_by_commas();
+    command.add("chat-template", chat_template_,
+                "How the messages of lines that are chats become a prompt: plain, or a file (docs/http_chat.md)");
     command.add("open-jobs", open_jobs_, "Most jobs in the queue at a time").range(1, 10'000);
     command.add("restart", restart_, "Forget the answers of an earlier run");
     command.add("json", json_, "Print a JSON object with the counts at the end");
@@ -102,6 +105,8 @@ class BatchCommand final : public Command {
     http_api::Models models(model_text::load_served_models(vocabularies_));
     BatchFiles files(paths_, restart_);
     batches::LineContext context{.models = models, .run = files.run(), .created = clock.wall_ms() / 1'000};
+    std::optional<http_api::ChatTemplate> chat;
+    if (!chat_template_.empty()) context.chat = &chat.emplace(http_api::ChatTemplate::load(chat_template_));
     context.caller.tenant = tenant_;
     context.default_model = connection.choose_model(model_);
     batches::LineReader reader(paths_.input, batches::kLineBytesMax);
@@ -162,7 +167,7 @@ class BatchCommand final : public Command {
 
   BatchPaths paths_;
   ConnectionOptions connection_;
-  std::string model_, tenant_;
+  std::string model_, tenant_, chat_template_;
   std::vector<std::string> vocabularies_;
   int open_jobs_ = 256;
   bool restart_ = false;

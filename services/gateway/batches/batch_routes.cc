@@ -118,6 +118,7 @@ struct Routes {
   FileStore& files;
   BatchStore& batches;
   StoreThread& thread;
+  int64_t keep_seconds;
 
   int64_t now() const { return parts.clock.wall_ms() / 1'000; }
 
@@ -162,7 +163,9 @@ void Routes::create_file(const ExchangePtr& exchange) const {
   file.tenant = caller_of(exchange->request()).tenant;
   file.created_at = now();
   if (file.expires_at != 0) file.expires_at += file.created_at;
+  if (file.expires_at == 0 && keep_seconds > 0) file.expires_at = file.created_at + keep_seconds;
   answer_from_store(exchange, [&store = files, upload, file] {
+    if (!upload->is_written()) return error_answer(http_api::unavailable("The file cannot be written."));
     if (Status room = store.check_room(file.bytes); !room.ok()) {
       return error_answer(http_api::invalid_value("file", room.refusal().message));
     }
@@ -256,14 +259,17 @@ void Routes::cancel_batch(const ExchangePtr& exchange) const {
 
 }  // namespace
 
-BatchService::BatchService(const Options& options, std::unique_ptr<http_api::Models> models, const Clock& clock)
+BatchService::BatchService(const Options& options, BatchTexts texts, const Clock& clock)
     : files_(options.folder + "/files", options.bytes_max),
       batches_(options.folder + "/batches"),
-      worker_(files_, batches_, std::move(models), options.client, clock) {}
+      keep_seconds_(options.keep_seconds),
+      worker_(files_, batches_, std::move(texts), options.keep_seconds, options.client, clock) {}
+
+BatchService::~BatchService() { thread_->stop(); }
 
 void BatchService::add_routes(const GatewayParts& parts) {
   http::Server& server = parts.server;
-  const auto routes = std::make_shared<Routes>(Routes{parts, files_, batches_, thread_});
+  const auto routes = std::make_shared<Routes>(Routes{parts, files_, batches_, *thread_, keep_seconds_});
   const auto to = [&](const char* method, const char* path, void (Routes::*handler)(const ExchangePtr&) const,
                       http::RouteLimits limits = {}) {
     server.route(
@@ -273,8 +279,9 @@ void BatchService::add_routes(const GatewayParts& parts) {
   to("POST", "/v1/files", &Routes::create_file,
      {.body_bytes_max = kUploadBytesMax + kFormBytes,
       .body_sink =
-          [this](const http::Request& request) {
-            return std::make_shared<FileUpload>(request.headers.get("Content-Type"), files_.new_partial());
+          [this](const http::Request& request, std::function<void()> on_room) {
+            return std::make_shared<FileUpload>(request.headers.get("Content-Type"), files_.new_partial(), thread_,
+                                                std::move(on_room));
           },
       .request_timeout = kUploadTime});
   to("GET", "/v1/files", &Routes::list_files);

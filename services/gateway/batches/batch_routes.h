@@ -18,11 +18,15 @@ class BatchService {
  public:
   struct Options {
     std::string folder;
-    uint64_t bytes_max = 0;  // of all files together
+    uint64_t bytes_max = 0;    // of all files together
+    int64_t keep_seconds = 0;  // files that say no other time, and batches that have ended; 0: for ever
     client::ClientOptions client;
   };
-  // `models`: for the batches alone. The clock outlives the service.
-  BatchService(const Options& options, std::unique_ptr<http_api::Models> models, const Clock& clock);
+  // What `texts` and `clock` refer to outlives the service.
+  BatchService(const Options& options, BatchTexts texts, const Clock& clock);
+  ~BatchService();
+  BatchService(const BatchService&) = delete;
+  BatchService& operator=(const BatchService&) = delete;
 
   // The service outlives the server.
   void add_routes(const GatewayParts& parts);
@@ -30,8 +34,9 @@ class BatchService {
  private:
   FileStore files_;
   BatchStore batches_;
+  const int64_t keep_seconds_;
   BatchWorker worker_;
-  StoreThread thread_;
+  std::shared_ptr<StoreThread> thread_ = std::make_shared<StoreThread>();
 };
 
 // The same routes of a gateway without a folder: each says how to give it one.

@@ -108,6 +108,11 @@ bool is_ended(BatchStatus status) {
          status == BatchStatus::kCancelled;
 }
 
+int64_t ended_at(const BatchState& state) {
+  if (!is_ended(state.status)) return 0;
+  return std::max({state.completed_at, state.failed_at, state.expired_at, state.cancelled_at});
+}
+
 std::optional<int64_t> window_seconds(std::string_view text) {
   int64_t hours = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), hours);
@@ -125,9 +130,8 @@ http_api::Parsed<BatchState> parse_batch(std::string_view body) {
   state.input_file_id = root.at("input_file_id");
   state.endpoint = root.at("endpoint");
   state.completion_window = root.at("completion_window");
-  if (state.endpoint != batches::kCompletionsUrl) {
-    return http_api::invalid_value("endpoint", "endpoint is " + found_text(state.endpoint) + ", expected " +
-                                                   std::string(batches::kCompletionsUrl));
+  if (const Status status = check_choice("endpoint", state.endpoint, batches::kRequestUrls); !status.ok()) {
+    return http_api::invalid_value("endpoint", status.refusal().message);
   }
   if (!window_seconds(state.completion_window)) {
     return http_api::invalid_value("completion_window", "completion_window is " + found_text(state.completion_window) +

@@ -45,6 +45,9 @@ struct BatchState {
   std::vector<LineError> errors{};  // why it has failed
 };
 
+// When it ended; 0: it has not.
+int64_t ended_at(const BatchState& state);
+
 // The text that is stored, and back; nullopt if it is damaged.
 std::string state_text(const BatchState& state);
 std::optional<BatchState> parse_state(std::string_view text);

@@ -99,4 +99,10 @@ void BatchStore::tidy(std::string_view id) const {
   for (const char* name : {"answers.part", "errors.part", "cancel"}) std::remove(path(id, name).c_str());
 }
 
+void BatchStore::remove(std::string_view id) const {
+  std::error_code ignored;  // another gateway may remove it too
+  fs::remove(path(id, "batch.json"), ignored);
+  fs::remove_all(folder_ + "/" + std::string(id), ignored);
+}
+
 }  // namespace optserve::gateway

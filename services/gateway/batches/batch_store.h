@@ -40,6 +40,8 @@ class BatchStore {
   std::string errors_path(std::string_view id) const { return path(id, "errors.part"); }
   // The batch has ended: removes what is not needed any more.
   void tidy(std::string_view id) const;
+  // Forgets a batch that has ended.
+  void remove(std::string_view id) const;
 
  private:
   std::string path(std::string_view id, std::string_view name) const;

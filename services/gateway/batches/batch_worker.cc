@@ -24,8 +24,9 @@ void add_usage(const std::string& path, BatchState& state) {
     const nlohmann::json answer = nlohmann::json::parse(line->text, nullptr, false);
     const auto usage = nlohmann::json::json_pointer("/response/body/usage");
     if (answer.is_discarded() || !answer.contains(usage)) continue;
-    state.input_tokens += answer.at(usage).value("prompt_tokens", 0);
-    state.output_tokens += answer.at(usage).value("completion_tokens", 0);
+    const nlohmann::json& counts = answer.at(usage);  // named otherwise in responses
+    state.input_tokens += counts.value("prompt_tokens", counts.value("input_tokens", 0));
+    state.output_tokens += counts.value("completion_tokens", counts.value("output_tokens", 0));
   }
 }
 
@@ -52,11 +53,13 @@ struct BatchWorker::Active {
   Instant looked{};
 };
 
-BatchWorker::BatchWorker(FileStore& files, BatchStore& batches, std::unique_ptr<http_api::Models> models,
+BatchWorker::BatchWorker(FileStore& files, BatchStore& batches, BatchTexts texts, int64_t keep_seconds,
                          const client::ClientOptions& options, const Clock& clock)
     : files_(files),
       batches_(batches),
-      models_(std::move(models)),
+      models_(std::move(texts.models)),
+      chat_(texts.chat),
+      keep_seconds_(keep_seconds),
       clock_(clock),
       client_(options),
       driver_(client_, clock),
@@ -105,7 +108,7 @@ void BatchWorker::run() {
 
 void BatchWorker::look_for_batches() {
   if (clock_.now() - swept_ >= kSweepInterval) {
-    files_.sweep(wall());
+    sweep();
     swept_ = clock_.now();
   }
   for (const std::string& id : batches_.ids()) {
@@ -117,6 +120,20 @@ void BatchWorker::look_for_batches() {
       log_error("batch_not_begun", {{"batch", id}, {"cause", error.what()}});
     }
   }
+}
+
+// A file that is the input of a batch stays as long as that is not over.
+void BatchWorker::sweep() {
+  std::set<std::string, std::less<>> in_use;
+  for (const BatchState& state : batches_.list()) {
+    if (!is_ended(state.status)) {
+      in_use.insert(state.input_file_id);
+    } else if (keep_seconds_ > 0 && ended_at(state) + keep_seconds_ <= wall()) {
+      batches_.remove(state.id);
+      ended_.erase(state.id);
+    }
+  }
+  files_.sweep(wall(), in_use);
 }
 
 void BatchWorker::begin(const std::string& id) {
@@ -131,7 +148,7 @@ void BatchWorker::begin(const std::string& id) {
   state = batches_.find(id);  // whoever had the lock before may have ended it
   if (is_ended(state->status)) return;
   if (state->finalizing_at != 0) return finish(*state);
-  if (!files_.find(state->input_file_id, wall())) {
+  if (!files_.find(state->input_file_id, 0)) {  // it may have expired since
     return fail(*state, "input_file_missing", "the input file " + state->input_file_id + " is no longer there");
   }
   if (state->in_progress_at == 0 && !validate(*state)) return;
@@ -139,7 +156,8 @@ void BatchWorker::begin(const std::string& id) {
                                      .run = state->id,
                                      .caller = {.tenant = state->tenant, .may_operate = false},
                                      .url = state->endpoint,
-                                     .created = state->created_at};
+                                     .created = state->created_at,
+                                     .chat = chat_};
   const std::string input = files_.content_path(state->input_file_id);
   Active& active = active_.emplace_back(std::move(*lock), std::move(*state), context, input, batches_);
   active.number = driver_.add(active.run);
@@ -262,7 +280,8 @@ void BatchWorker::adopt(const BatchState& state, const std::string& part, const 
                   .purpose = "batch_output",
                   .tenant = state.tenant,
                   .created_at = state.finalizing_at};
-  if (state.output_expires_seconds > 0) file.expires_at = file.created_at + state.output_expires_seconds;
+  const int64_t kept = state.output_expires_seconds > 0 ? state.output_expires_seconds : keep_seconds_;
+  if (kept > 0) file.expires_at = file.created_at + kept;
   files_.adopt(part, file);
 }
 

@@ -16,14 +16,22 @@
 #include "client/async_client.h"
 #include "gateway/batches/batch_store.h"
 #include "gateway/batches/file_store.h"
+#include "http_api/chat/chat_template.h"
 #include "http_api/openai/models.h"
 
 namespace optserve::gateway {
 
+// What makes jobs of lines.
+struct BatchTexts {
+  std::unique_ptr<http_api::Models> models;      // for the batches alone
+  const http_api::ChatTemplate* chat = nullptr;  // null: there are no chats
+};
+
 class BatchWorker {
  public:
   // The thread has its own connection to the schedulers and its own vocabularies. The references outlive the worker.
-  BatchWorker(FileStore& files, BatchStore& batches, std::unique_ptr<http_api::Models> models,
+  // Batches are removed `keep_seconds` after their end; 0: never.
+  BatchWorker(FileStore& files, BatchStore& batches, BatchTexts texts, int64_t keep_seconds,
               const client::ClientOptions& options, const Clock& clock);
   // Leaves its batches to others. Their jobs go on, and whoever takes a batch over finds them by their keys.
   ~BatchWorker();
@@ -35,6 +43,7 @@ class BatchWorker {
 
   void run();
   void look_for_batches();
+  void sweep();
   void begin(const std::string& id);
   bool validate(BatchState& state) const;
   void fail(BatchState& state, std::string code, std::string message) const;
@@ -47,6 +56,8 @@ class BatchWorker {
   FileStore& files_;
   BatchStore& batches_;
   const std::unique_ptr<http_api::Models> models_;
+  const http_api::ChatTemplate* const chat_;
+  const int64_t keep_seconds_;
   const Clock& clock_;
   client::AsyncClient client_;
   batches::Driver driver_;

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/rename_file.h"
 #include "http_api/openai/json_text.h"
 
 namespace optserve::gateway {
@@ -65,10 +66,6 @@ uint64_t file_bytes(const std::string& path) {
   std::error_code error;
   const uintmax_t bytes = fs::file_size(path, error);
   return error ? 0 : bytes;
-}
-
-void rename_file(const std::string& from, const std::string& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) throw errno_error("rename " + from + " to " + to);
 }
 
 }  // namespace
@@ -160,7 +157,7 @@ bool FileStore::remove(std::string_view id) {
   return true;
 }
 
-void FileStore::sweep(int64_t now) {
+void FileStore::sweep(int64_t now, const std::set<std::string, std::less<>>& in_use) {
   struct stat facts {};
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
     const std::string name = entry.path().filename();
@@ -168,7 +165,7 @@ void FileStore::sweep(int64_t now) {
       const std::string id = name.substr(0, name.size() - kFactsSuffix.size());
       const auto text = read_small_file(entry.path());
       const auto file = text ? parse_facts(*text) : std::nullopt;
-      if (file && file->expires_at != 0 && file->expires_at <= now) remove(id);
+      if (file && file->expires_at != 0 && file->expires_at <= now && !in_use.contains(id)) remove(id);
       continue;
     }
     const bool is_old = stat(entry.path().c_str(), &facts) == 0 && facts.st_mtim.tv_sec + kLeftOverAfter.count() < now;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,8 +44,8 @@ class FileStore {
   // Newest first.
   std::vector<StoredFile> list(int64_t now) const;
   bool remove(std::string_view id);
-  // Removes what has expired and what was left over.
-  void sweep(int64_t now);
+  // Removes what has expired and what was left over, but for the files `in_use`.
+  void sweep(int64_t now, const std::set<std::string, std::less<>>& in_use);
   const std::string& folder() const { return folder_; }
 
  private:

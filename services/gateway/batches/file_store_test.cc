@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <future>
 
 #include "gateway/batches/batch_store.h"
 #include "gateway/batches/file_upload.h"
@@ -26,6 +28,12 @@ class FileStoreTest : public ::testing::Test {
     store.adopt(partial, file);
     return file.id;
   }
+  // Until the thread of the store has done all that was given to it.
+  void settle() {
+    std::promise<void> done;
+    thread->post([&done] { done.set_value(); });
+    done.get_future().get();
+  }
   // As a client sends it; the answer's error, or empty.
   static std::string upload(FileUpload& file, const std::string& form, size_t piece = 11) {
     http::BodySink::Refused why;
@@ -41,6 +49,8 @@ class FileStoreTest : public ::testing::Test {
 
   test_support::TemporaryFolder folder;
   FileStore store{folder / "files", 100};
+  std::shared_ptr<StoreThread> thread = std::make_shared<StoreThread>();
+  std::function<void()> nothing = [] {};
 };
 
 TEST_F(FileStoreTest, FilesAreFoundListedAndRemoved) {
@@ -74,9 +84,9 @@ TEST_F(FileStoreTest, WhatHasExpiredIsGone) {
   const std::string id = add("12345", 10, 50);
   EXPECT_TRUE(store.find(id, 49));
   EXPECT_FALSE(store.find(id, 50));
-  store.sweep(49);
+  store.sweep(49, {});
   EXPECT_TRUE(std::filesystem::exists(store.content_path(id)));
-  store.sweep(50);
+  store.sweep(50, {});
   EXPECT_FALSE(std::filesystem::exists(store.content_path(id)));
 }
 
@@ -86,9 +96,9 @@ TEST_F(FileStoreTest, WhatAKilledProcessLeftIsRemovedAfterADay) {
   const std::string stored = add("whole");
   const int64_t now =
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-  store.sweep(now);
+  store.sweep(now, {});
   EXPECT_TRUE(std::filesystem::exists(partial));
-  store.sweep(now + 2 * 24 * 3'600);
+  store.sweep(now + 2 * 24 * 3'600, {});
   EXPECT_FALSE(std::filesystem::exists(partial));
   EXPECT_TRUE(store.find(stored, now));
 }
@@ -114,21 +124,82 @@ TEST_F(FileStoreTest, AnUploadIsReadFromItsForm) {
                            part("name=\"file\"; filename=\"x.jsonl\"", "{\"a\": 1}\r\n") + "--B--\r\n";
   const std::string partial = store.new_partial();
   {
-    FileUpload file("multipart/form-data; boundary=B", partial);
+    FileUpload file("multipart/form-data; boundary=B", partial, thread, nothing);
     EXPECT_EQ(upload(file, form), "");
+    settle();
+    EXPECT_TRUE(file.is_written());
     EXPECT_EQ(file.facts().value().filename, "x.jsonl");
     EXPECT_EQ(file.facts().value().bytes, 10u);
     EXPECT_EQ(file.facts().value().expires_at, 3'600);
     EXPECT_EQ(read_small_file(partial), "{\"a\": 1}\r\n");
   }
+  settle();
   EXPECT_FALSE(std::filesystem::exists(partial)) << "what nobody keeps is removed";
+}
+
+TEST_F(FileStoreTest, AnUploadWaitsForTheFolderWithoutHoldingMoreThanALittle) {
+  std::promise<void> goes_on;
+  std::atomic<int> told{0};
+  const std::string partial = store.new_partial();
+  const std::string form = part("name=purpose", "batch") + part("name=file", std::string(1 << 20, 'x')) + "--B--\r\n";
+  thread->post([&goes_on] { goes_on.get_future().get(); });  // a disk that hangs
+  size_t sent = 0;
+  {
+    FileUpload file("multipart/form-data; boundary=B", partial, thread, [&told] { ++told; });
+    http::BodySink::Refused why;
+    constexpr size_t kPiece = 16 << 10;
+    for (; sent < form.size() && !file.is_full(); sent += kPiece) {
+      ASSERT_TRUE(file.take(std::string_view(form).substr(sent, kPiece), why)) << why.message;
+    }
+    EXPECT_LE(sent, UploadWriter::kWaitingMax + 2 * kPiece);
+    EXPECT_EQ(told, 0);
+    goes_on.set_value();
+    settle();
+    EXPECT_FALSE(file.is_full());
+    EXPECT_GT(told, 0);
+    while (sent < form.size()) {
+      ASSERT_TRUE(file.take(std::string_view(form).substr(sent, kPiece), why)) << why.message;
+      sent += kPiece;
+    }
+    settle();
+    EXPECT_TRUE(file.facts().ok() && file.is_written());
+    EXPECT_EQ(std::filesystem::file_size(partial), 1u << 20);
+    thread->post([&file] { file.keep(); });
+    settle();
+  }
+  settle();
+  EXPECT_TRUE(std::filesystem::exists(partial));
+}
+
+TEST_F(FileStoreTest, AnUploadThatCannotBeWrittenIsRefused) {
+  http::BodySink::Refused why;
+  FileUpload file("multipart/form-data; boundary=B", folder / "missing/partial", thread, nothing);
+  EXPECT_EQ(upload(file, part("name=purpose", "batch") + part("name=file", "{}") + "--B--\r\n"), "");
+  settle();
+  EXPECT_FALSE(file.is_written());
+  FileUpload more("multipart/form-data; boundary=B", folder / "missing/partial", thread, nothing);
+  const std::string form = part("name=file", std::string(1'000, 'x'));
+  ASSERT_TRUE(more.take(form.substr(0, 100), why));
+  settle();
+  EXPECT_FALSE(more.take(form.substr(100), why));
+  EXPECT_EQ(why.status, 503);
+}
+
+TEST_F(FileStoreTest, WhatIsAnOpenBatchsInputOutlivesItsTime) {
+  const std::string input = add("12345", 10, 50), other = add("67", 10, 50);
+  store.sweep(60, {input});
+  EXPECT_TRUE(std::filesystem::exists(store.content_path(input)));
+  EXPECT_FALSE(std::filesystem::exists(store.content_path(other)));
+  EXPECT_FALSE(store.find(input, 60)) << "for clients its time is over";
+  store.sweep(60, {});
+  EXPECT_FALSE(std::filesystem::exists(store.content_path(input)));
 }
 
 TEST_F(FileStoreTest, WrongUploadsAreRefusedByWhatIsWrong) {
   const std::string purpose = part("name=purpose", "batch"), content = part("name=file; filename=x", "{}"),
                     end = "--B--";
   const auto message = [this](const std::string& form, const char* type = "multipart/form-data; boundary=B") {
-    FileUpload file(type, store.new_partial());
+    FileUpload file(type, store.new_partial(), thread, nothing);
     return upload(file, form);
   };
   EXPECT_EQ(message(purpose + content + end), "");
@@ -164,8 +235,14 @@ TEST_F(FileStoreTest, BatchesAreKeptInFoldersOfTheirOwn) {
   state.status = BatchStatus::kCompleted;
   batches.save(state, true);
   EXPECT_EQ(batches.find(state.id)->status, BatchStatus::kCompleted) << "what has ended is not cancelled any more";
+  state.completed_at = 11;
+  EXPECT_EQ(ended_at(state), 11);
   std::ofstream(folder / "batches/" + state.id + "/batch.json") << "{";
   EXPECT_THROW(batches.find(state.id), Error);
+  batches.remove(state.id);
+  batches.remove(state.id);
+  EXPECT_FALSE(batches.find(state.id));
+  EXPECT_TRUE(batches.ids().empty());
 }
 
 }  // namespace file_store_test

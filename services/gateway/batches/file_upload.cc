@@ -1,15 +1,9 @@
 #include "gateway/batches/file_upload.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
 #include <utility>
 
 #include "base/input_check.h"
-#include "base/log.h"
 
 namespace optserve::gateway {
 namespace {
@@ -20,16 +14,16 @@ constexpr int64_t kExpirySecondsMin = 3'600, kExpirySecondsMax = 2'592'000;
 
 }  // namespace
 
-FileUpload::FileUpload(std::string_view content_type, std::string partial) : partial_(std::move(partial)) {
+FileUpload::FileUpload(std::string_view content_type, std::string partial, std::shared_ptr<StoreThread> thread,
+                       std::function<void()> on_room)
+    : partial_(std::move(partial)),
+      writer_(std::make_shared<UploadWriter>(std::move(thread), partial_, std::move(on_room))) {
   if (const auto boundary = http::multipart_boundary(content_type)) {
     reader_.emplace(*boundary, static_cast<http::FormParts&>(*this));
   }
 }
 
-FileUpload::~FileUpload() {
-  if (fd_ >= 0) close(fd_);
-  if (!is_kept_ && has_file_) std::remove(partial_.c_str());
-}
+FileUpload::~FileUpload() { writer_->leave(); }
 
 bool FileUpload::take(std::string_view bytes, Refused& why) {
   if (!reader_) {
@@ -56,11 +50,9 @@ bool FileUpload::on_part(std::string_view name, std::string_view file) {
   if (!is_in_file_) return true;
   if (has_file_) return refuse_part(400, "the form has more than one file");
   filename_ = file.empty() ? "upload" : file.substr(0, kFilenameBytesMax);
-  fd_ = open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  has_file_ = fd_ >= 0;
-  if (has_file_) return true;
-  log_error("upload_failed", {{"cause", errno_error("create " + partial_).what()}});
-  return refuse_part(503, "the file cannot be written");
+  has_file_ = true;
+  writer_->write("");  // an empty file is one too
+  return true;
 }
 
 bool FileUpload::on_content(std::string_view bytes) {
@@ -73,15 +65,8 @@ bool FileUpload::on_content(std::string_view bytes) {
   if (bytes_ > kUploadBytesMax) {
     return refuse_part(413, "the file is larger than " + std::to_string(kUploadBytesMax) + " bytes");
   }
-  while (!bytes.empty()) {
-    const ssize_t written = write(fd_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      log_error("upload_failed", {{"cause", errno_error("write " + partial_).what()}});
-      return refuse_part(503, "the file cannot be written");
-    }
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
+  if (writer_->has_failed()) return refuse_part(503, "the file cannot be written");
+  writer_->write(bytes);
   return true;
 }
 

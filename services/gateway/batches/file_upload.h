@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "gateway/batches/file_store.h"
+#include "gateway/batches/upload_writer.h"
 #include "http/message/body_sink.h"
 #include "http/message/multipart.h"
 #include "http_api/openai/api_error.h"
@@ -17,8 +18,10 @@ inline constexpr uint64_t kUploadBytesMax = 200 << 20;
 
 class FileUpload final : public http::BodySink, private http::FormParts {
  public:
-  // `content_type`: of the request. The file is written to `partial`, and removed with this unless keep() was called.
-  FileUpload(std::string_view content_type, std::string partial);
+  // `content_type`: of the request. The file is written to `partial` on the thread of the store, and removed there when
+  // this is destroyed, unless keep() was called. `on_room`: see http::RouteLimits.
+  FileUpload(std::string_view content_type, std::string partial, std::shared_ptr<StoreThread> thread,
+             std::function<void()> on_room);
   ~FileUpload() override;
   FileUpload(const FileUpload&) = delete;
   FileUpload& operator=(const FileUpload&) = delete;
@@ -29,7 +32,10 @@ class FileUpload final : public http::BodySink, private http::FormParts {
   // seconds after that. Or what is missing.
   http_api::Parsed<StoredFile> facts() const;
   const std::string& partial() const { return partial_; }
-  void keep() { is_kept_ = true; }
+  bool is_full() const override { return writer_->is_full(); }
+  // On the thread of the store, after the whole body.
+  bool is_written() const { return !writer_->has_failed(); }
+  void keep() { writer_->keep(); }
 
  private:
   bool on_part(std::string_view name, std::string_view file) override;
@@ -38,8 +44,7 @@ class FileUpload final : public http::BodySink, private http::FormParts {
 
   std::string partial_;
   std::optional<http::MultipartReader> reader_;
-  int fd_ = -1;
-  bool is_kept_ = false;
+  const std::shared_ptr<UploadWriter> writer_;
   bool is_in_file_ = false, has_file_ = false;
   uint64_t bytes_ = 0;
   std::string filename_;

@@ -12,20 +12,25 @@ namespace optserve::gateway {
 class StoreThread {
  public:
   StoreThread() : thread_([this] { run(); }) {}
-  // What was not begun is destroyed.
-  ~StoreThread() {
-    {
-      const std::lock_guard lock(mutex_);
-      is_stopping_ = true;
-    }
-    changed_.notify_one();
-    thread_.join();
-  }
+  ~StoreThread() { stop(); }
   StoreThread(const StoreThread&) = delete;
   StoreThread& operator=(const StoreThread&) = delete;
 
+  // What was not begun is destroyed, and so is what is posted from now on.
+  void stop() {
+    std::deque<std::function<void()>> left;
+    {
+      const std::lock_guard lock(mutex_);
+      is_stopping_ = true;
+      left.swap(work_);
+    }
+    changed_.notify_one();
+    if (thread_.joinable()) thread_.join();
+  }
+
   void post(std::function<void()> work) {
     const std::lock_guard lock(mutex_);
+    if (is_stopping_) return;
     work_.push_back(std::move(work));
     changed_.notify_one();
   }
@@ -36,10 +41,11 @@ class StoreThread {
     while (true) {
       changed_.wait(lock, [this] { return is_stopping_ || !work_.empty(); });
       if (is_stopping_) return;
-      const std::function<void()> work = std::move(work_.front());
+      std::function<void()> work = std::move(work_.front());
       work_.pop_front();
       lock.unlock();
       work();
+      work = nullptr;  // what it holds may post more
       lock.lock();
     }
   }

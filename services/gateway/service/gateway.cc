@@ -65,14 +65,14 @@ std::unique_ptr<client::AsyncClient> make_client(const GatewayOptions& options) 
   return std::make_unique<client::AsyncClient>(settings);
 }
 
-std::unique_ptr<BatchService> make_batch_service(const GatewayOptions& options,
-                                                 std::unique_ptr<http_api::Models> models, const Clock& clock) {
+std::unique_ptr<BatchService> make_batch_service(const GatewayOptions& options, BatchTexts texts, const Clock& clock) {
   if (options.files.empty()) return nullptr;
   return std::make_unique<BatchService>(
       BatchService::Options{.folder = options.files,
                             .bytes_max = static_cast<uint64_t>(options.files_bytes_max),
+                            .keep_seconds = options.files_days * 86'400,
                             .client = client_options(options)},
-      std::move(models), clock);
+      std::move(texts), clock);
 }
 
 // The models of all worker groups.
@@ -103,7 +103,8 @@ Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models
                                                    : http_api::ChatTemplate::load(options.chat_template)),
       key_store_(options.keys, options.key_lines),
       access_(key_store_.has_keys(), !options.metrics_need_key),
-      batch_service_(make_batch_service(options, std::move(batch_models), clock)),
+      batch_service_(
+          make_batch_service(options, {std::move(batch_models), chat_template_ ? &*chat_template_ : nullptr}, clock)),
       server_(server_options(options, &registry), clock, request_hooks(options.cors_origins, access_, clock)),
       client_(make_client(options)) {
   access_.set_keys(key_store_.keys());
@@ -174,9 +175,11 @@ void Gateway::tick() {
   calls_.tick(clock_.now());
   server_.call_after(kTick, [this] { tick(); });
   if (std::exchange(is_status_asked_, true)) return;
-  client_->status([this](client::Answers<protocol::SystemStatus> answers) {
-    server_.post([this, answers = std::move(answers)] { on_status(answers); });
-  });
+  client_->status(
+      [this](client::Answers<protocol::SystemStatus> answers) {
+        server_.post([this, answers = std::move(answers)] { on_status(answers); });
+      },
+      kStatusWithin);
 }
 
 void Gateway::on_status(const client::Answers<protocol::SystemStatus>& answers) {

@@ -44,6 +44,10 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
              "there are no /v1/files and /v1/batches");
   parser.add("files-bytes-max", options.files_bytes_max, "Most bytes of all files in that folder")
       .range(1, 1'000'000'000'000'000);
+  parser
+      .add("files-days", options.files_days,
+           "Days for which files that say no other time, and batches that have ended, are kept; 0: for ever")
+      .range(0, 36'500);
   parser.begin_group("Limits");
   parser.add("connections-max", options.connections_max, "Most open connections; further ones wait")
       .range(1, 1'000'000);

@@ -18,6 +18,7 @@ struct GatewayOptions {
   std::string chat_template;        // "plain" or a file; empty: there are no chats
   std::string files;                // folder of files and batches; empty: there are none
   int64_t files_bytes_max = 20'000'000'000;
+  int64_t files_days = 30;                // for which files and ended batches are kept; 0: for ever
   std::string tls_certificate, tls_key;   // files in PEM; empty: no TLS
   std::vector<std::string> cors_origins;  // "https://example.org", or "*"
   std::string keys;                       // file of API keys; empty: none
