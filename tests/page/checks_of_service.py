@@ -9,6 +9,7 @@ import subprocess
 import threading
 import urllib.request
 
+from api import Api
 from browser import DESKTOP, PHONE, Browser
 from checks_of_requests import done, run_prompt
 from local_stack import expect
@@ -49,7 +50,7 @@ def check_modules(browser, stack, api):
         const {tokensOf, surprise} = await load('tokens.js');
         const {valueOf, completionBody, ALL_FIELDS} = await load('completion_fields.js');
         const {summarize} = await load('status.js');
-        const {spansOf} = await load('life.js');
+        const {spansOf, stepsOf} = await load('life.js');
         const parser = new EventParser();
         const history = new History();
         history.add(0, {queued: 1});
@@ -78,6 +79,12 @@ def check_modules(browser, stack, api):
           spans: spansOf({model: 'm', attempts: 1, accepted_ms: 0,
             timings: {encode_ms: 1, queue_ms: 2, first_token_ms: 10,
             run_ms: 0, total_ms: 30}}, 99).map(({ms}) => ms),
+          steps: stepsOf({kind: 'generate', state: 'succeeded', attempts: 3, prompt_tokens: 2, output_tokens: 4,
+            finish_reason: 'length', losses: ['old', 'rank died'],
+            tries: [{number: 2, began_ms: 20, ended_ms: 50, service: 'w1', loss: 'rank died'},
+              {number: 3, began_ms: 60, ended_ms: 90, service: 'w2', loss: ''}],
+            timings: {encode_ms: 1, queue_ms: 2, first_token_ms: 70, run_ms: 0, total_ms: 90}})
+            .map(({what, afterMs}) => [what, afterMs]),
         };""")
     expected = {
         'durations': ['not known', '0 s', '999 ms', '1.5 s', '59 s', '1 min 1 s', '1 h 1 min'],
@@ -87,7 +94,9 @@ def check_modules(browser, stack, api):
         'path': 'M0.0 10.0L5.0 5.0M60.0 0.0', 'kept': 1,
         'events': [[], [], [{'id': '3', 'event': 'text', 'data': '{"a":1}'}, {'data': 'x'}]],
         'tokens': ['aé', '', '😀', 'b'], 'none': 0, 'surprises': [0, 1, 2, 3, 4], 'stop': [[' the', '\n'], None],
-        'beam': {'model': 'm', 'prompt': 'p', 'beam_width': 2}, 'spans': [1, 2, 7, 20]}
+        'beam': {'model': 'm', 'prompt': 'p', 'beam_width': 2}, 'spans': [1, 2, 7, 20],
+        'steps': [['Accepted', 0], ['Attempt 1 lost', None], ['Encoded', 1], ['Attempt 2', 20], ['Attempt 2 lost', 50],
+                  ['Attempt 3', 60], ['First token', 70], ['Ended: succeeded', 90]]}
     for name, wanted in expected.items():
         expect(value[name] == wanted, f'{name}: {value[name]}')
     expect(value['down']['problems'] and value['down']['models'] == [], 'a status without schedulers is one')
@@ -284,6 +293,53 @@ class Frozen:
 
     def __exit__(self, *_):
         os.kill(self.pid, signal.SIGCONT)
+
+
+def check_several_schedulers(browser, stack, api):
+    """The page of a gateway of two schedulers, of which one ends."""
+    programs = pathlib.Path(stack.optserve).parent
+    second = f'tcp://127.0.0.1:{free_port()}'
+    port = free_port()
+    quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    scheduler = subprocess.Popen([programs / 'optserve-scheduler', '--volatile', '--bind-clients', second,
+                                  '--models=demo', '--bind-services', f'tcp://127.0.0.1:{free_port()}', f'--http-port={free_port()}'],
+                                 **quiet)
+    gateway = subprocess.Popen([programs / 'optserve-gateway', '--scheduler', stack.endpoint, '--scheduler', second,
+                                f'--http=127.0.0.1:{port}', f'--http-port={free_port()}'], **quiet)
+    try:
+        url = f'http://127.0.0.1:{port}'
+        browser.wait(lambda: answers(url), 'a gateway of two schedulers')
+        both = Api(url)
+        browser.wait(lambda: all('error' not in one for one in both.get('/v1/queue')['schedulers']), 'both schedulers')
+        # Jobs are spread by their keys; those of the second scheduler wait there for ever.
+        jobs = [both.post('/v1/jobs', {'model': 'demo', 'prompt': 'Once', 'max_new_tokens': 1, 'group': 'spread',
+                                       'key': f'spread-{i}'})['job'] for i in range(12)]
+        waiting = lambda: [one['job'] for one in both.get('/v1/jobs?group=spread&state=queued')['jobs']]
+        browser.wait(lambda: both.get('/v1/groups/spread')['succeeded'] + len(waiting()) == 12, 'the first one\'s jobs')
+        expect(0 < len(waiting()) < 12, f'{len(waiting())} of 12 jobs are at the second scheduler')
+        browser.open('queue', url)
+        for endpoint in (stack.endpoint, second):
+            browser.wait_text('main', endpoint.removeprefix('tcp://'))
+        browser.open('jobs?group=spread', url)
+        browser.wait(lambda: len(browser.all('tbody tr')) == 12, 'the jobs of both')
+        rows = [row.get_attribute('data-key') for row in browser.all('tbody tr')]
+        expect(rows == jobs[::-1], 'the jobs of both, newest first')
+        browser.open(f'jobs/{waiting()[0]}', url)
+        browser.wait_text('.steps', 'In the queue')
+        done(browser, 'two schedulers')
+        browser.open('queue', url)
+        browser.wait_text('main', second.removeprefix('tcp://'))
+        scheduler.kill()
+        browser.wait_text('#banner', second.removeprefix('tcp://'))
+        expect(browser.text('tbody') != '' and stack.endpoint.removeprefix('tcp://') in browser.text('main'),
+               'one of two schedulers is gone, and the other is shown')
+        both.get('/v1/jobs?group=spread&state=succeeded')
+        browser.problems(may_fail_to_load=True)
+    finally:
+        for process in (gateway, scheduler):
+            process.kill()
+            process.wait()
+        browser.driver.get('about:blank')
 
 
 def check_gateway_down(browser, stack, api):

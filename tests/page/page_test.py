@@ -29,7 +29,8 @@ PARTS = {
         checks_of_requests.check_hostile_text, checks_of_jobs.check_queue, checks_of_jobs.check_jobs],
     'service': [
         checks_of_service.check_rules, checks_of_service.check_keyboard, checks_of_service.check_proxy,
-        checks_of_service.check_keys, checks_of_service.check_gateway_down, checks_of_service.check_scheduler_down],
+        checks_of_service.check_keys, checks_of_service.check_several_schedulers,
+        checks_of_service.check_gateway_down, checks_of_service.check_scheduler_down],
 }
 
 

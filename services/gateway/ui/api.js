@@ -73,13 +73,14 @@ export async function send(path, {method = 'GET', body, headers = {}, signal, ke
   }
 }
 
+// `options.takes`: a status that is an answer too.
 export async function ask(path, options = {}) {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(), options.patienceMs ?? PATIENCE_MS);
   options.signal?.addEventListener('abort', () => late.abort());
   try {
     const answer = await send(path, {...options, signal: late.signal});
-    if (!answer.ok) throw await failureOf(answer);
+    if (!answer.ok && answer.status !== options.takes) throw await failureOf(answer);
     return await answer.json();
   } catch (error) {
     if (error instanceof ApiFailure || options.signal?.aborted) throw error;

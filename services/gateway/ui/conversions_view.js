@@ -56,10 +56,10 @@ export class ConversionsView {
   }
 
   #onJobs({jobs, isCut, unanswered}) {
-    const missing = [isCut && 'There are too many jobs to see the newest conversions.',
+    const missing = [isCut && 'There are too many jobs to see the oldest conversions.',
       ...unanswered.map(({endpoint, message}) => `Those of ${endpoint} are missing: ${message}.`)];
     setText(this.#problem, missing.filter(Boolean).join(' '));
-    const conversions = jobs.filter(isConversion).reverse();
+    const conversions = jobs.filter(isConversion);
     this.#empty.hidden = conversions.length > 0;
     if (conversions.length === 0) {
       replaceChildren(this.#empty, 'There is none. ', make('code', {}, 'optserve convert SOURCE TARGET --remote'),

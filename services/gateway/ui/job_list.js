@@ -11,19 +11,19 @@ export function isOpen({state}) {
   return state === 'queued' || state === 'running';
 }
 
-// A conversion is a job without a model.
-export function isConversion({model}) {
-  return model === '';
+export function isConversion({kind}) {
+  return kind === 'convert';
 }
 
-// `filter`: {state, model, group, tenant}, each may be empty. Oldest first: {jobs, isCut, unanswered}; isCut: there are
-// more than JOBS_MAX, and the newest ones are missing.
+// `filter`: {state, model, group, tenant}, each may be empty. Newest first: {jobs, isCut, unanswered}; isCut: there are
+// more than JOBS_MAX, and the oldest ones are missing.
 export async function loadJobs(filter, signal) {
   const given = Object.entries(filter).filter(([, value]) => value !== '');
   const jobs = [];
   let after = '';
   while (true) {
-    const query = new URLSearchParams([...given, ['limit', PAGE], ...(after ? [['after', after]] : [])]);
+    const query = new URLSearchParams([...given, ['order', 'desc'], ['limit', PAGE],
+      ...(after ? [['after', after]] : [])]);
     const page = await ask(`v1/jobs?${query}`, {signal});
     jobs.push(...page.jobs);
     const isEnd = page.next === null || page.unanswered.length > 0;

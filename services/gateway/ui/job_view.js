@@ -5,7 +5,7 @@ import {copyButton} from './copy.js';
 import {make, replaceChildren, setText} from './dom.js';
 import {clock, duration} from './format.js';
 import {actionButtons, showActions} from './job_actions.js';
-import {isOpen} from './job_list.js';
+import {isConversion, isOpen} from './job_list.js';
 import {progressText} from './jobs_view.js';
 import {spansOf, stepsOf} from './life.js';
 import {Poller} from './poller.js';
@@ -44,6 +44,9 @@ export class JobView {
   #steps = make('ol', {class: 'steps'});
   #facts = make('dl', {class: 'facts'});
   #text = make('div', {class: 'job-text'});
+  #prompt = make('div', {class: 'text'});
+  #promptSection = make('section', {'aria-labelledby': 'prompt-title', hidden: true},
+    make('h2', {id: 'prompt-title'}, 'Prompt'), this.#prompt);
   #record;
   #poller = new Poller({
     intervalMs: 1_000,
@@ -63,7 +66,7 @@ export class JobView {
       this.#problem,
       make('section', {'aria-labelledby': 'life-title'},
         make('h2', {id: 'life-title'}, 'Its life'), this.#bar, this.#steps),
-      this.#textSection,
+      this.#promptSection, this.#textSection,
       make('section', {'aria-labelledby': 'facts-title'}, make('h2', {id: 'facts-title'}, 'Facts'), this.#facts));
   }
 
@@ -112,7 +115,9 @@ export class JobView {
   }
 
   #showText(record) {
-    this.#textSection.hidden = record.model === '';
+    this.#textSection.hidden = isConversion(record);
+    this.#promptSection.hidden = record.prompt === '';
+    setText(this.#prompt, record.prompt);
     const tokens = tokensOf(record);
     if (tokens.length > 0) {
       const {text, details} = tokenText(tokens);
@@ -128,12 +133,12 @@ export class JobView {
 
   #showFacts(record) {
     const facts = {
-      Model: record.model === '' ? 'conversion' : record.model ?? 'not known', Key: record.key, Tenant: record.tenant,
+      Model: isConversion(record) ? 'conversion' : record.model ?? 'not known', Key: record.key, Tenant: record.tenant,
       Group: record.group, Accepted: record.accepted_ms === null ? 'not known' : clock(record.accepted_ms),
       Attempts: String(record.attempts), Progress: progressText(record),
       'Tokens of the prompt': record.prompt_tokens > 0 ? String(record.prompt_tokens) : '',
       'Log-probability': record.cumulative_logprob === undefined ? '' : record.cumulative_logprob.toFixed(3),
-      Error: record.error ?? '',
+      Error: record.error ?? '', Trace: record.traceparent ?? '',
     };
     replaceChildren(this.#facts, Object.entries(facts).filter(([, value]) => value !== '').map(([name, value]) =>
       make('div', {}, make('dt', {}, name), make('dd', {}, value))));

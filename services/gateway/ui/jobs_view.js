@@ -95,9 +95,9 @@ export class JobsView {
 
   #onJobs({jobs, isCut, unanswered}) {
     this.#poller.intervalMs = jobs.length > 1000 ? LONG_INTERVAL_MS : INTERVAL_MS;
-    this.#jobs = jobs.reverse();
+    this.#jobs = jobs;
     const missing = [
-      isCut && `There are more than ${count(jobs.length)} jobs; the newest are missing. Narrow the filters.`,
+      isCut && `There are more than ${count(jobs.length)} jobs; the oldest are missing. Narrow the filters.`,
       ...unanswered.map(({endpoint, message}) => `The jobs of ${endpoint} are missing: ${message}.`)];
     setText(this.#problem, missing.filter(Boolean).join(' '));
     this.#show();

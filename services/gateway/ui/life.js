@@ -1,6 +1,7 @@
 // A job's life from its record (GET v1/jobs/{id}/record), as steps of a time line. Pure.
 
 import {duration, plural} from './format.js';
+import {isConversion} from './job_list.js';
 
 // The spans that follow each other: [{name, ms}]. The last one of an open job goes on until `now`.
 export function spansOf(record, now) {
@@ -10,7 +11,7 @@ export function spansOf(record, now) {
   const leased = encode + queue;
   const spans = [{name: 'encoding', ms: encode}];
   spans.push({name: 'waiting', ms: isStarted ? queue : Math.max(0, end - encode)});
-  if (isStarted && record.model === '') {
+  if (isStarted && isConversion(record)) {
     spans.push({name: 'converting', ms: Math.max(0, end - leased)});
   } else if (isStarted) {
     spans.push({name: 'starting', ms: Math.max(0, (first > 0 ? first : end) - leased)});
@@ -23,23 +24,16 @@ export function spansOf(record, now) {
 export function stepsOf(record) {
   const {encode_ms: encode, queue_ms: queue, first_token_ms: first, total_ms: total} = record.timings;
   const isEnded = !['queued', 'running'].includes(record.state);
-  const isText = record.model !== '';
+  const isText = !isConversion(record);
   const steps = [{what: 'Accepted', afterMs: 0, note: 'It is in the journal.'}];
   if (isText && record.prompt_tokens > 0) {
     steps.push({what: 'Encoded', afterMs: encode, note: plural(record.prompt_tokens, 'token')});
   }
-  if (record.attempts > 0) {
-    steps.push({what: isText ? 'Leased to a worker' : 'Leased to a converter', afterMs: encode + queue,
-      note: `after ${duration(queue)} in the queue`});
-  }
+  steps.push(...attemptSteps(record, isText));
   if (isText && first > 0) {
     steps.push({what: 'First token', afterMs: first, note: `${duration(first - encode - queue)} after the lease`});
   }
-  // The first lease and the first token have times, and later attempts have none.
-  record.losses.forEach((why, index) => {
-    steps.push({what: `Attempt ${index + 1} lost`, afterMs: null, note: why, isBad: true});
-    if (index + 2 <= record.attempts) steps.push({what: `Attempt ${index + 2}`, afterMs: null, note: ''});
-  });
+  steps.sort((one, other) => (one.afterMs ?? 0) - (other.afterMs ?? 0));  // stable: what has no time stays early
   if (!isEnded) {
     steps.push(openStep(record));
   } else {
@@ -49,6 +43,23 @@ export function stepsOf(record) {
     steps.push({what: `Ended: ${record.state}`, afterMs: total > 0 ? total : null, note: how,
       isBad: ['failed', 'dead', 'expired'].includes(record.state)});
   }
+  return steps;
+}
+
+// Of attempts before the last start of the scheduler, only why they were lost is known.
+function attemptSteps(record, isText) {
+  const tries = record.tries ?? [];
+  const {queue_ms: queue} = record.timings;
+  const forgotten = record.losses.filter((why) => !tries.some(({loss}) => loss === why));
+  const steps = forgotten.map((why, index) =>
+    ({what: `Attempt ${index + 1} lost`, afterMs: null, note: why, isBad: true}));
+  tries.forEach(({number, began_ms: began, ended_ms: ended, service, loss}, index) => {
+    const isFirst = index === 0 && forgotten.length === 0;
+    const kind = isText ? 'worker' : 'converter';
+    steps.push({what: isFirst ? `Leased to a ${kind}` : `Attempt ${number}`, afterMs: began,
+      note: isFirst ? `${service}, after ${duration(queue)} in the queue` : `on ${service}`});
+    if (loss !== '') steps.push({what: `Attempt ${number} lost`, afterMs: ended, note: loss, isBad: true});
+  });
   return steps;
 }
 

@@ -1,6 +1,6 @@
 // Starts the page: the views and which of them is shown, the status that all of them share, the key.
 
-import {apiKey, ask} from './api.js';
+import {ApiFailure, apiKey, ask} from './api.js';
 import {Banner} from './banner.js';
 import {ConversionsView} from './conversions_view.js';
 import {askForKey} from './dialogs.js';
@@ -20,7 +20,7 @@ const history = new History();
 
 const status = new Poller({
   intervalMs: STATUS_INTERVAL_MS,
-  request: (signal) => ask('v1/queue', {signal}),
+  request: askForStatus,
   onAnswer: onStatus,
   onState: onHealth,
 });
@@ -36,6 +36,13 @@ const views = {
 };
 let shown;
 let lastSummary;
+
+// Where no scheduler answers, the gateway says of each why, with status 503; that of a proxy tells nothing.
+async function askForStatus(signal) {
+  const queue = await ask('v1/queue', {signal, takes: 503});
+  if (queue.schedulers) return queue;
+  throw new ApiFailure({message: queue.error?.message ?? 'The gateway answers with status 503.', status: 503});
+}
 
 function onStatus(queue) {
   const summary = summarize(queue);
