@@ -2,7 +2,7 @@
 #   cmake --preset package && cmake --build --preset package && (cd build/package && cpack)
 # deploy/package does that; docs/packages.md says what is in them.
 include(GNUInstallDirs)
-set(OPTSERVE_MAINTAINER "optserve maintainers <maintainers@optserve.org>" CACHE STRING "Of the Debian packages")
+set(OPTSERVE_MAINTAINER "" CACHE STRING "Of the Debian packages, as \"Name <address>\"; by default DEBFULLNAME and DEBEMAIL")
 
 # --- manual pages and completion
 
@@ -29,6 +29,16 @@ if(NOT OPTSERVE_PACKAGE)
 endif()
 
 # --- Debian packages
+
+# Whoever makes packages answers for them, so no address is made up.
+set(maintainer ${OPTSERVE_MAINTAINER})
+if(NOT maintainer AND DEFINED ENV{DEBFULLNAME} AND DEFINED ENV{DEBEMAIL})
+  set(maintainer "$ENV{DEBFULLNAME} <$ENV{DEBEMAIL}>")
+endif()
+if(NOT maintainer MATCHES "^[^<>]+ <[^<>@ ]+@[^<>@ ]+>$")
+  message(FATAL_ERROR "Debian packages name who made them, and '${maintainer}' is no \"Name <address>\": set the variables "
+                      "DEBFULLNAME and DEBEMAIL, or give -DOPTSERVE_MAINTAINER=\"Name <address>\"")
+endif()
 
 set(debian ${PROJECT_SOURCE_DIR}/deploy/packages/debian)
 set(made ${PROJECT_BINARY_DIR}/debian)
@@ -77,7 +87,7 @@ set(CPACK_COMPONENTS_ALL programs client client-dev)
 set(CPACK_COMPONENTS_GROUPING IGNORE)
 set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_PACKAGE_NAME optserve)
-set(CPACK_PACKAGE_CONTACT ${OPTSERVE_MAINTAINER})
+set(CPACK_PACKAGE_CONTACT ${maintainer})
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_COMPRESSION_TYPE xz)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
