@@ -123,6 +123,29 @@ def check_mistakes(client, folder):
             expect(list(wrong)[0] in error.message, f"{wrong} is refused by name")
 
 
+def check_chats_and_responses(client, folder):
+    talk = {"model": "demo", "messages": [{"role": "user", "content": "Who was the king?"}], "max_tokens": 6, "seed": 3}
+    bodies = {"/v1/chat/completions": talk,
+              "/v1/responses": {"model": "demo", "input": "Who was the king?", "max_output_tokens": 6, "seed": 3}}
+    outputs = {}
+    for url, body in bodies.items():
+        lines = [{"custom_id": f"c{i}", "method": "POST", "url": url, "body": body | {"seed": i}} for i in range(5)]
+        batch = client.batches.create(input_file_id=upload(client, folder, lines).id, endpoint=url,
+                                      completion_window="24h")
+        done = wait(client, batch)
+        expect(done.status == "completed" and done.request_counts.completed == 5, f"a batch of {url} completes")
+        outputs[url] = lines_of(client, done.output_file_id)
+        answers = [line["response"]["body"] for line in outputs[url]]
+        tokens = sum(a["usage"].get("completion_tokens", a["usage"].get("output_tokens")) for a in answers)
+        expect(done.usage.output_tokens == tokens > 0, f"the usage of {url} is counted")
+    direct = client.chat.completions.create(**talk).choices[0].message.content
+    whole = next(line for line in outputs["/v1/chat/completions"] if line["custom_id"] == "c3")
+    expect(whole["response"]["body"]["choices"][0]["message"]["content"] == direct,
+           "an answer is that of the same chat by itself")
+    mixed = wait(client, start(client, upload(client, folder, [{**request(1), "url": "/v1/chat/completions"}])))
+    expect(mixed.status == "failed" and mixed.errors.data[0].param == "url", "lines have the endpoint of their batch")
+
+
 def check_cancel(client, folder):
     batch = start(client, upload(client, folder, [request(i, max_tokens=60, ignore_eos=True) for i in range(3_000)]))
     while client.batches.retrieve(batch.id).request_counts.completed == 0:
@@ -169,6 +192,7 @@ def main():
             check_files(client, folder)
             check_batch(client, folder)
             check_mistakes(client, folder)
+            check_chats_and_responses(client, folder)
             check_cancel(client, folder)
             check_kills(stack, client, folder, num_lines)
     print("all of files and batches is as it should be")

@@ -3,7 +3,8 @@
 
 usage: openapi_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [EXAMPLES [SEED [PHASES]]]
 
-PHASES: fuzzing, or with every edge of every field, which takes minutes: coverage,fuzzing
+PHASES: fuzzing, or with the edges of fields too: coverage,fuzzing. OPTSERVE_EDGES says how many edges of a route are
+tried, chosen by the seed; 0, or none: all, which takes minutes.
 """
 
 import os
@@ -27,13 +28,14 @@ def main():
     examples = sys.argv[3] if len(sys.argv) > 3 else "3"
     seed = sys.argv[4] if len(sys.argv) > 4 else str(random.randrange(1 << 31))
     phases = sys.argv[5] if len(sys.argv) > 5 else "fuzzing"
+    workers = "1" if "coverage" in phases else "2"  # there threads disturb hypothesis, which reads its own sources
     here = pathlib.Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory(prefix="optserve-openapi-") as folder, \
             Stack(programs, sources, pathlib.Path(folder)) as stack:
         command = [sys.executable, "-m", "schemathesis.cli", "run", stack.api_url + "/openapi.json",
-                   "--checks", ",".join(CHECKS), "--max-examples", examples, "--seed", seed, "--workers", "2",
+                   "--checks", ",".join(CHECKS), "--max-examples", examples, "--seed", seed, "--workers", workers,
                    "--request-timeout", "20", "--phases", phases, "--no-color"]
-        environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(here)}
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(here), "OPTSERVE_SEED": seed}
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"FAILED: seed {seed}\n{done.stdout[-12000:]}{done.stderr[-3000:]}")
