@@ -110,7 +110,20 @@ def attempt(client, call):
         return told(error)
 
 
+def with_job(call, results):
+    """A job may be named by the result that tells its id: 2 is that of the third call, "2.1" its second outcome."""
+    name = str(call.get("job", ""))
+    if "job" not in call or isinstance(call["job"], dict) or len(name) == 32:
+        return call
+    number, _, place = name.partition(".")
+    result = results[int(number)]
+    return {**call, "job": (result["outcomes"][int(place)] if place else result)["job"]}
+
+
 given = json.load(sys.stdin)
 ENDPOINTS = given["endpoints"].split(",")
 with optserve.Client(ENDPOINTS, timeout=given.get("timeout_ms", 10_000) / 1000) as the_client:
-    print(json.dumps([attempt(the_client, each_call) for each_call in given["calls"]]))
+    found = []
+    for each_call in given["calls"]:
+        found.append(attempt(the_client, with_job(each_call, found)))
+    print(json.dumps(found))
