@@ -1,12 +1,17 @@
 #include "base/log.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/log_limit.h"
+#include "base/log_stream.h"
 
 namespace optserve {
 namespace {
@@ -30,9 +35,56 @@ bool is_plain(std::string_view text) {
   return !text.empty();
 }
 
+// Formats lines and says how many were lost since the last one that found room.
+class StreamSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  uint64_t dropped() {
+    const std::lock_guard lock(mutex_);
+    return stream_.dropped();
+  }
+
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    if (const uint64_t lost = stream_.dropped() - reported_; lost > 0) {
+      std::string text = "log_lines_lost count=" + std::to_string(lost);
+      if (current_format == LogFormat::kJson) {
+        text = R"("event":"log_lines_lost","count":)" + std::to_string(lost);
+      }
+      spdlog::details::log_msg note(message);
+      note.level = spdlog::level::warn;
+      note.payload = text;
+      const uint64_t before = stream_.dropped();
+      write(note);
+      if (stream_.dropped() == before) reported_ = before;
+    }
+    write(message);
+  }
+  void flush_() override {}
+
+  void write(const spdlog::details::log_msg& message) {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    stream_.write({line.data(), line.size()});
+  }
+
+  LogStream stream_{STDERR_FILENO};
+  uint64_t reported_ = 0;
+};
+
+std::shared_ptr<StreamSink> current_sink;
+
+std::optional<uint64_t> admit(std::string_view event) {
+  static std::mutex mutex;
+  static LogLimit limit;
+  const std::lock_guard lock(mutex);
+  return limit.admit(event, SystemClock().now());
+}
+
 void write_line(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields) {
   auto* logger = spdlog::default_logger_raw();
   if (!logger->should_log(level)) return;
+  const std::optional<uint64_t> left_out = level >= spdlog::level::info ? admit(event) : 0;
+  if (!left_out) return;
   std::string line;
   if (current_format == LogFormat::kJson) {
     line += "\"event\":" + json_quoted(event);
@@ -47,6 +99,10 @@ void write_line(spdlog::level::level_enum level, std::string_view event, std::in
       line += " " + std::string(field.key) + "=" + (is_plain(field.value) ? field.value : json_quoted(field.value));
     }
   }
+  if (*left_out > 0) {
+    line += current_format == LogFormat::kJson ? ",\"left_out\":" : " left_out=";
+    line += std::to_string(*left_out);
+  }
   logger->log(level, spdlog::string_view_t(line.data(), line.size()));
 }
 
@@ -57,16 +113,17 @@ void init_logging(std::string_view process, std::string_view level, LogFormat fo
   if (parsed == spdlog::level::off && level != "off") {
     throw Error("log level: expected trace, debug, info, warn, error or off, found '" + std::string(level) + "'");
   }
-  auto logger =
-      std::make_shared<spdlog::logger>(std::string(process), std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  current_sink = std::make_shared<StreamSink>();
+  auto logger = std::make_shared<spdlog::logger>(std::string(process), current_sink);
   logger->set_level(parsed);
   logger->set_pattern(format == LogFormat::kJson
                           ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","process":"%n","pid":%P,%v})"
                           : "%Y-%m-%dT%H:%M:%S.%e%z %L %n[%P] %v");
-  logger->flush_on(spdlog::level::info);
   current_format = format;
   spdlog::set_default_logger(std::move(logger));
 }
+
+uint64_t log_lines_lost() { return current_sink ? current_sink->dropped() : 0; }
 
 void log_debug(std::string_view event, std::initializer_list<LogField> fields) {
   write_line(spdlog::level::debug, event, fields);

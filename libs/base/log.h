@@ -1,8 +1,13 @@
 // Structured logs: one event name plus key=value fields per line, on standard error. The only includer of spdlog.
 //   log_info("worker_registered", {{"instance", id.hex()}, {"capacity", 64}});
 // Prompt and generated text never goes to a log at info or above.
+//
+// No call waits for whoever reads standard error. While that has no room lines are dropped, and the next line that
+// finds room follows one that says how many: log_lines_lost. An event that comes more than 200 times a second is
+// thinned out, and its next line has the field left_out.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -29,6 +34,9 @@ enum class LogFormat { kText, kJson };
 // `process` is a field of every line ("scheduler"). Level: trace, debug, info, warn, error, off; throws Error
 // otherwise.
 void init_logging(std::string_view process, std::string_view level, LogFormat format);
+
+// Lines for which standard error had no room, since init_logging().
+uint64_t log_lines_lost();
 
 void log_debug(std::string_view event, std::initializer_list<LogField> fields = {});
 void log_info(std::string_view event, std::initializer_list<LogField> fields = {});

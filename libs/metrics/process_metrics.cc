@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/build_info.h"
+#include "base/log.h"
 
 namespace optserve::metrics {
 namespace {
@@ -72,6 +73,8 @@ std::string process_metrics_text() {
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     add(text, "process_max_fds", "gauge", "Most descriptors that may be open", static_cast<double>(limit.rlim_cur));
   }
+  add(text, "optserve_log_lines_lost_total", "counter", "Log lines that standard error had no room for",
+      static_cast<double>(log_lines_lost()));
   text << "# HELP optserve_build_info The version of this program\n# TYPE optserve_build_info gauge\n"
        << "optserve_build_info{version=\"" << build_version() << "\"} 1\n";
   return text.str();
