@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "confinement/program_cage.h"
 #include "gateway/access/new_key.h"
 #include "gateway/service/gateway.h"
 #include "gateway/service/options.h"
@@ -46,6 +47,7 @@ void wait_for_signal() {
 
 void run(const gateway::GatewayOptions& options) {
   raise_descriptor_limit(options.connections_max);
+  confinement::enter(options.files.empty() ? confinement::kGateway : confinement::kGatewayWithFiles, options.sandbox);
   metrics::Registry registry;
   const SystemClock clock;
   metrics::Health health(clock);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "confinement/program_cage.h"
 #include "http/health_server.h"
 #include "journal/journal.h"
 #include "scheduler/scheduler_service.h"
@@ -19,6 +20,7 @@ using namespace optserve;
 
 struct Options {
   CommonOptions common;
+  std::string sandbox = "try";
   std::string bind_clients = "tcp://127.0.0.1:5555";
   std::string bind_services = "tcp://127.0.0.1:5556";
   std::string journal = "optserve-journal.db";
@@ -64,6 +66,7 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
 uint64_t volatile_term() { return 2 + std::hash<Id128>()(Id128::random()) / 4; }
 
 void run(const Options& options) {
+  confinement::enter(confinement::kScheduler, options.sandbox);
   const SystemClock clock;
   journal::Recovery recovery;
   recovery.term = 1;
@@ -150,6 +153,7 @@ void add_options(ConfigParser& parser, Options& options) {
            "Of the text of a prompt, how many bytes are kept as long as the result, for those who ask about the job")
       .range(0, 65'536);
   add_common_options(parser, options.common);
+  confinement::add_sandbox_option(parser, options.sandbox);
   parser.add_example("optserve-scheduler --journal /var/lib/optserve/journal.db", "one scheduler for this machine");
   parser.add_example("optserve-scheduler --bind-clients tcp://0.0.0.0:5555 --bind-services tcp://0.0.0.0:5556",
                      "reachable from other machines");

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "confinement/program_cage.h"
 #include "http/health_server.h"
 #include "tokenizer/tokenizer_service.h"
 #include "transport/scheduler_session.h"
@@ -20,6 +21,7 @@ constexpr seconds kDrainDeadline{5};
 
 struct Options {
   CommonOptions common;
+  std::string sandbox = "try";
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
   std::string name;                 // of this process for operators; empty: host and process id
@@ -36,6 +38,7 @@ void add_options(ConfigParser& parser, Options& options) {
       "name", options.name,
       "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
   add_common_options(parser, options.common);
+  confinement::add_sandbox_option(parser, options.sandbox);
   parser.add_example("optserve-tokenizer --scheduler tcp://scheduler:5556 --model opt-125m=/models/opt-125m",
                      "serve the vocabulary of one model");
 }
@@ -54,6 +57,7 @@ void serve(const Options& options, tokenizer::TextServer texts, metrics::Registr
 }
 
 void run(const Options& options) {
+  confinement::enter(confinement::kTokenizer, options.sandbox);
   metrics::Registry metrics;
   const SystemClock clock;
   metrics::Health health(clock);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
+#include "confinement/program_cage.h"
 #include "http/health_server.h"
 #include "worker/rank.h"
 #include "worker/supervisor.h"
@@ -12,6 +13,8 @@ namespace {
 
 int run_supervisor(const optserve::worker::WorkerOptions& options) {
   using namespace optserve;
+  const bool has_gpu = options.device == "cuda";
+  confinement::enter(has_gpu ? confinement::kGpuSupervisor : confinement::kCpuSupervisor, options.sandbox);
   metrics::Registry metrics(metrics::Labels{{"model", options.model_name()}});
   const SystemClock clock;
   metrics::Health health(clock);

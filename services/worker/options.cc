@@ -8,6 +8,7 @@
 #include "base/input_check.h"
 #include "base/limits.h"
 #include "base/program.h"
+#include "confinement/program_cage.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
 #include "transport/scheduler_session.h"
@@ -57,6 +58,20 @@ void add_host_options(ConfigParser& parser, WorkerOptions& options) {
       "rendezvous", options.rendezvous,
       "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
       "MASTER_PORT or 29500");
+}
+
+// What one step computes, and what it may guess or reuse.
+void add_step_options(ConfigParser& parser, WorkerOptions& options) {
+  parser.begin_group("Batch and KV cache");
+  parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
+  parser.add("prefix-cache", options.prefix_cache,
+             "Keep the KV cache of earlier prompts and outputs while there is room, for prompts that begin alike");
+  parser.add("draft-tokens", options.draft_tokens,
+             "Most tokens guessed at a time where a text repeats itself, while few generations run; 0: none");
+  parser.add(
+      "draft-model", options.draft_model,
+      "Folder with the checkpoint of a small model of the same vocabulary, which guesses where no text repeats itself");
+  parser.add("draft-model-tokens", options.draft_model_tokens, "Most tokens that the draft model guesses at a time");
 }
 
 void add_supervisor_options(ConfigParser& parser, WorkerOptions& options) {
@@ -110,16 +125,7 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
              "Format of the large matrices of random weights: none (that of the others), int8, fp8 or int4");
   parser.add("random-up-bias", options.random_up_bias,
              "Mean of the biases in front of the ReLU of random weights: -1.68 makes 95% of its outputs zeros");
-  parser.begin_group("Batch and KV cache");
-  parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
-  parser.add("prefix-cache", options.prefix_cache,
-             "Keep the KV cache of earlier prompts and outputs while there is room, for prompts that begin alike");
-  parser.add("draft-tokens", options.draft_tokens,
-             "Most tokens guessed at a time where a text repeats itself, while few generations run; 0: none");
-  parser.add(
-      "draft-model", options.draft_model,
-      "Folder with the checkpoint of a small model of the same vocabulary, which guesses where no text repeats itself");
-  parser.add("draft-model-tokens", options.draft_model_tokens, "Most tokens that the draft model guesses at a time");
+  add_step_options(parser, options);
   parser.begin_group("Times");
   parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
   parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
@@ -129,6 +135,7 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("bench", options.bench, "Run a benchmark instead of serving, as 'optserve bench' does: JSON or a file");
   add_host_options(parser, options);
   add_common_options(parser, options.common);
+  confinement::add_sandbox_option(parser, options.sandbox);
   parser.begin_group("Logs, metrics and health");
   parser.add("rank-http-port", options.rank_http_port,
              "Port of rank 0's metrics and health, the other ranks follow; 0: free ports; -1: http-port + 1");

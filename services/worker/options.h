@@ -13,7 +13,8 @@ namespace optserve::worker {
 
 struct WorkerOptions {
   CommonOptions common;
-  int rank_http_port = -1;  // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
+  std::string sandbox = "try";  // of each process: require, try or off
+  int rank_http_port = -1;      // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::string model;              // NAME=FOLDER of a sharded checkpoint
   std::string name;               // of the group for operators; empty: host and process id of rank 0

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "checkpoint/manifest/model_identity.h"
+#include "confinement/program_cage.h"
 #include "engine/draft/draft_model.h"
 #include "engine/generate.h"
 #include "engine/group.h"
@@ -310,6 +311,7 @@ int run_rank(const WorkerOptions& options) {
   init_logging("worker-rank-" + std::to_string(options.rank), options.common.log_level,
                options.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   check_options(options);
+  confinement::enter(options.device == "cuda" ? confinement::kGpuRank : confinement::kCpuRank, options.sandbox);
   // Followers end when rank 0 tells them to, so that a drain may finish its jobs.
   if (options.rank > 0) {
     std::signal(SIGTERM, SIG_IGN);

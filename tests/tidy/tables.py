@@ -27,7 +27,7 @@ HEADER_OWNERS = [
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'libs/job_json/',
                    'libs/http_api/', 'libs/batches/', 'services/converter/', 'services/cli/', 'services/gateway/',
                    'services/worker/bench_']),
-    (r'seccomp\.h$', ['services/converter/reader/cage.cc']),
+    (r'(?<!/)seccomp\.h$', ['libs/confinement/seccomp_filter.cc']),
     (r'histedit\.h$', ['services/cli/prompt/terminal_lines.cc']),
     (r'^isa-l/', ['libs/checkpoint/torch/crc32.cc']),
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),

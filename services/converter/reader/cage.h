@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "confinement/seccomp_filter.h"
+
 namespace optserve::converter {
 
 enum class SandboxMode : uint8_t {
@@ -36,6 +38,10 @@ inline constexpr bool kSanitizedBuild = false;
 // In sanitizer builds memory is not bounded, since their shadow memory would not fit, and no call ends the process, so
 // that their reports come out. The filter is the same.
 std::string enter_cage(int channel_fd);
+
+// The filter of system calls that enter_cage() loads.
+confinement::SeccompFilter cage_filter(int channel_fd,
+                                       confinement::Architecture architecture = confinement::Architecture::kNative);
 
 // What enter_cage() would return, found out in a child process. To be called before a program starts threads.
 std::string try_cage();

@@ -1,6 +1,7 @@
 #include "converter/service/serve.h"
 
 #include "base/log.h"
+#include "confinement/program_cage.h"
 #include "converter/commands/convert_command.h"
 #include "converter/commands/reader_settings.h"
 #include "converter/service/conversion_thread.h"
@@ -81,6 +82,7 @@ void check_sandbox(const conversion::ReaderOptions& options) {
 void serve(const ServeOptions& options, const Clock& clock) {
   const PathGuard guard(options.roots);
   check_sandbox(options.reader);
+  confinement::enter(confinement::kConverter, options.reader.sandbox);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
   metrics::Registry metrics;
   metrics::Health health(clock);

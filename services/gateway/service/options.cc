@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "confinement/program_cage.h"
+
 namespace optserve::gateway {
 
 void add_options(ConfigParser& parser, GatewayOptions& options) {
@@ -53,6 +55,7 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
       .range(1, 1'000'000);
   parser.add("drain-ms", options.drain_ms, "How long answers may go on after SIGTERM").range(0, 86'400'000);
   add_common_options(parser, options.common);
+  confinement::add_sandbox_option(parser, options.sandbox);
   parser.add_example("optserve-gateway --scheduler tcp://scheduler:5555 --http 0.0.0.0:8000 --model opt=/models/opt",
                      "serve the API of one scheduler to the network");
 }

@@ -12,6 +12,7 @@ namespace optserve::gateway {
 
 struct GatewayOptions {
   CommonOptions common;
+  std::string sandbox = "try";  // require, try or off
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5555"};
   std::string http = "127.0.0.1:8000";
   std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
