@@ -103,6 +103,8 @@ BANNED_IN_PAGE = [
 
 # Pages whose paths, and stops of journeys, are held against the tree.
 PAGES_WITH_PATHS = ['docs/architecture.md', 'docs/extending.md']
+# Pages whose tests, `Suite.Case`, are held against the tree.
+PAGES_WITH_TESTS = ['docs/reliability.md', 'docs/field_cases.md', 'docs/security.md']
 
 BANNED_FILE_NAMES = {'utils', 'util', 'common', 'helpers', 'helper', 'core', 'misc', 'stuff'}
 

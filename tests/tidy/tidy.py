@@ -249,6 +249,22 @@ def stops_of_journeys(tree):
                 yield Violation('journeys', file.path, _line(file.text, match), f'no {function} in {match.group(1)}')
 
 
+def tests_in_pages(tree):
+    """`Suite.Case` in a page that says how something is shown is a test of the tree."""
+    known = set()
+    for file in tree.files.values():
+        if file.path.endswith('_test.cc'):
+            known.update(re.findall(r'\bTEST(?:_F|_P)?\((\w+),\s*(\w+)\)', file.text))
+    suites = {suite for suite, _ in known}
+    for file in tree.files.values():
+        if file.path not in tables.PAGES_WITH_TESTS:
+            continue
+        for match in re.finditer(r'`([A-Z]\w+)\.([A-Z]\w+)`', file.text):
+            if match.groups() not in known and match.groups() != ('Suite', 'Case'):
+                what = f'{match.group(1)} has no test' if match.group(1) in suites else 'there is no test'
+                yield Violation('tests-in-pages', file.path, _line(file.text, match), f'{what} {match.group(2)}')
+
+
 def namespaces(tree):
     """The namespace of a file is that of its component."""
     for file in tree.cpp():
@@ -379,7 +395,8 @@ def scripts(tree):
 
 
 RULES = [layers, cmake_deps, owners, sizes, folder_sizes, namespaces, braces, words, page_words, owned_strings,
-         cuda_word, cmake_lists, documentation, paths_in_pages, stops_of_journeys, file_names, headers, scripts]
+         cuda_word, cmake_lists, documentation, paths_in_pages, stops_of_journeys, tests_in_pages, file_names, headers,
+         scripts]
 
 
 def violations(root):

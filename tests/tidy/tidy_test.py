@@ -184,6 +184,14 @@ class EveryRuleCanFail(unittest.TestCase):
         page = CLEAN['docs/architecture.md'] + '1. `libs/base/error.cc`: `answer`\n'
         self.assertEqual([], violations_of(CLEAN | {'docs/architecture.md': page}))
 
+    def test_test_that_does_not_exist(self):
+        self.breaks('tests-in-pages', 'docs/reliability.md', 'Shown by `Tensor.HasNoCase`.\n', 'HasNoCase')
+
+    def test_test_that_exists(self):
+        case = CLEAN['libs/tensor/tensor_test.cc'] + 'TEST_F(Tensor,\n       HasACase) {}\n'
+        self.assertEqual([], violations_of(CLEAN | {'libs/tensor/tensor_test.cc': case,
+                                                    'docs/reliability.md': 'Shown by `Tensor.HasACase`.\n'}))
+
     def test_banned_calls(self):
         for call in ['getenv("X")', 'std::exit(1)', 'exit(1)', 'system("ls")', 'popen("ls", "r")', 'new int',
                      'delete p', 'sprintf(b, "x")', 'rand()', 'std::chrono::steady_clock::now()', 'thread.detach()',
