@@ -9,6 +9,7 @@ find_package(benchmark REQUIRED)                                        # libben
 find_package(OpenSSL REQUIRED)                                          # libssl-dev
 find_package(SQLite3 REQUIRED)                                          # libsqlite3-dev
 find_package(prometheus-cpp REQUIRED CONFIG COMPONENTS core)            # prometheus-cpp-dev
+pkg_check_modules(libpq IMPORTED_TARGET libpq)                          # libpq-dev; without it, no journal in PostgreSQL
 pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)          # libseccomp-dev
 pkg_check_modules(isal REQUIRED IMPORTED_TARGET libisal)                # libisal-dev
 pkg_check_modules(libedit REQUIRED IMPORTED_TARGET libedit)              # libedit-dev

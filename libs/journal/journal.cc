@@ -3,24 +3,20 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include "base/log.h"
-#include "journal/disk_reserve.h"
 #include "journal/event_fd.h"
-#include "journal/journal_backup.h"
-#include "journal/journal_database.h"
+#include "journal/journal_storage.h"
 
 namespace optserve::journal {
 namespace {
 
 constexpr milliseconds kIdleAfter{20};         // without work: time for a checkpoint
 constexpr milliseconds kPurgeInterval{500};    // between looks for expired results
-constexpr milliseconds kFullRetry{200};        // between looks for room on a full disk
-constexpr milliseconds kRecordInterval{1000};  // between syncs of the commit record
+constexpr milliseconds kFullRetry{200};      // between tries on a full disk
 constexpr int64_t kPurgeLimit = 256;           // rows a purge, so that new work waits little
 constexpr uint32_t kListWindow = 512;          // rows a look at ended jobs, for the same reason
 constexpr uint32_t kPurgeWindow = 256;
@@ -63,13 +59,7 @@ size_t size_of(const Record& record) {
 
 struct Journal::Impl {
   Impl(const JournalOptions& given, const Clock& of, Recovery& recovery)
-      : options(given),
-        clock(of),
-        reserve(given.path, given.reserve_bytes),
-        database(open_database(recovery)),
-        time(database->time()) {
-    backups = std::make_unique<Backups>(options, clock.now(), database->connection());
-    full = full || !reserve.fill();
+      : options(given), clock(of), storage(open_storage(recovery)), time(storage->time()) {
     thread = std::thread([this] { run(); });
   }
   ~Impl() {
@@ -81,24 +71,16 @@ struct Journal::Impl {
     thread.join();
   }
 
-  // A disk that is full at the start gets the reserve's room.
-  std::unique_ptr<JournalDatabase> open_database(Recovery& recovery) {
-    try {
-      return std::make_unique<JournalDatabase>(options, clock.now(), recovery);
-    } catch (const SqliteError& error) {
-      if (error.code() != SQLITE_FULL) throw;
-    }
-    reserve.release();
-    full = true;
-    recovery = {};
-    return std::make_unique<JournalDatabase>(options, clock.now(), recovery);
+  std::unique_ptr<JournalStorage> open_storage(Recovery& recovery) {
+    return is_postgres_url(options.path) ? open_postgres_storage(options, clock, recovery)
+                                         : open_sqlite_storage(options, clock, recovery);
   }
 
   void run() {
     try {
       while (turn()) {
       }
-      database->checkpoint();
+      storage->close();
     } catch (const std::exception& error) {
       log_error("journal_failed", {{"error", error.what()}});
       {
@@ -125,8 +107,8 @@ struct Journal::Impl {
     if (has_work) {
       idle = false;
       answer(questions);
-      if (database->wal_bytes() >= options.checkpoint_bytes) database->checkpoint();
-    } else if (tasks.empty() && !backups->is_copying()) {
+      storage->after_commit();
+    } else if (tasks.empty() && !storage->needs_turns()) {
       do_idle_work();
     }
     do_tasks();
@@ -136,9 +118,9 @@ struct Journal::Impl {
 
   // How long to wait for work.
   milliseconds patience() const {
-    if (!tasks.empty() || backups->is_copying()) return milliseconds(0);
-    if (!idle || backups->is_under_way()) return kIdleAfter;
-    return full ? kFullRetry : kPurgeInterval;
+    if (!tasks.empty() || storage->needs_turns()) return milliseconds(0);
+    if (!idle || storage->expects_turns()) return kIdleAfter;
+    return storage->is_full() ? kFullRetry : kPurgeInterval;
   }
 
   void take_batch(std::vector<Asked>& questions) {
@@ -158,30 +140,11 @@ struct Journal::Impl {
     waiting.store(queue.size(), std::memory_order_relaxed);
   }
 
-  // False: the disk is full, and nothing was changed. Every other failure is final.
-  bool with_room(const std::function<void()>& write) {
-    try {
-      write();
-      return true;
-    } catch (const SqliteError& error) {
-      if (error.code() != SQLITE_FULL) throw;
-    }
-    if (!full.exchange(true)) {
-      log_error("journal_disk_full", {{"path", options.path}, {"meaning", "no job is accepted until there is room"}});
-      reserve.release();
-      database->lift_limit(true);
-    }
-    // The log gives its room back, if what is in it still fits into the database.
-    database->checkpoint(JournalDatabase::Checkpoint::kTruncate);
-    return false;
-  }
-
+  // False: there is no room, and nothing was changed.
   bool commit_batch() {
-    const auto write = [this] { database->commit(batch, clock.now()); };
-    const bool had_reserve = !full;
-    if (!with_room(write) && !(had_reserve && with_room(write))) return false;
+    if (!storage->commit(batch)) return false;
     durable.fetch_add(batch.size(), std::memory_order_release);
-    fenced.store(database->fenced(), std::memory_order_relaxed);
+    fenced.store(storage->fenced(), std::memory_order_relaxed);
     batch.clear();
     durable_event.signal();
     return true;
@@ -211,14 +174,13 @@ struct Journal::Impl {
   }
 
   int64_t purge_expired() {
-    int64_t removed = 0;
-    with_room([&] { removed = database->purge_expired(clock.now(), kPurgeLimit); });
+    const int64_t removed = storage->purge_expired(kPurgeLimit);
     purged.fetch_add(static_cast<uint64_t>(removed), std::memory_order_relaxed);
     return removed;
   }
 
   void do_idle_work() {
-    if (database->wal_bytes() > 0) database->checkpoint();
+    storage->rest();
     const Instant now = clock.now();
     idle = true;
     if (now < next_purge) return;
@@ -228,23 +190,9 @@ struct Journal::Impl {
     next_purge = idle ? now + kPurgeInterval : now;
   }
 
-  // What has its own time, whatever else there is to do.
   void keep_up() {
-    const Instant now = clock.now();
-    if (now >= next_record_sync) {
-      database->sync_commit_record();
-      next_record_sync = now + kRecordInterval;
-    }
-    if (full && now >= next_room_check) {
-      next_room_check = now + kFullRetry;
-      if (database->has_room() && reserve.has_room_for_it() && reserve.fill()) {
-        database->lift_limit(false);
-        full = false;
-        log_info("journal_disk_has_room", {{"path", options.path}});
-      }
-    }
     std::vector<Answer> found;
-    backups->step(now, clock.wall_ms(), full, found);
+    storage->keep_up(found);
     deliver(std::move(found));
   }
 
@@ -258,7 +206,7 @@ struct Journal::Impl {
       } else if (auto* purge = std::get_if<PurgeEnded>(&asked.question)) {
         tasks.push_back({request, std::move(*purge)});
       } else if (std::holds_alternative<BackUp>(asked.question)) {
-        backups->ask(request);
+        storage->back_up(request);
       } else {
         found.push_back(read(asked));
       }
@@ -267,12 +215,11 @@ struct Journal::Impl {
   }
 
   Answer read(const Asked& asked) {
-    const Instant now = clock.now();
     try {
       if (const auto* dead = std::get_if<FindDead>(&asked.question)) {
-        return {asked.request, database->find_dead(dead->job, now)};
+        return {asked.request, storage->find_dead(dead->job)};
       }
-      return {asked.request, database->find_result(std::get<FindResult>(asked.question).job, now)};
+      return {asked.request, storage->find_result(std::get<FindResult>(asked.question).job)};
     } catch (const DamagedError& error) {
       return {asked.request, damaged(error)};
     }
@@ -302,7 +249,7 @@ struct Journal::Impl {
   std::vector<Answer> go_on(Task& task, ListEnded& list) {
     try {
       list.after = task.after;
-      auto part = database->list_ended(list, kListWindow, clock.now());
+      auto part = storage->list_ended(list, kListWindow);
       task.after = part.last;
       for (auto& item : part.items) task.listed.jobs.push_back(std::move(item));
       if (!part.is_last && task.listed.jobs.size() <= list.limit) return {};
@@ -315,13 +262,13 @@ struct Journal::Impl {
   }
 
   std::vector<Answer> go_on(Task& task, const PurgeEnded& purge) {
-    JournalDatabase::Part<KnownKey> part;
-    if (!with_room([&] { part = database->purge_ended(purge.filter, task.after, kPurgeWindow, clock.now()); })) {
+    auto part = storage->purge_ended(purge.filter, task.after, kPurgeWindow);
+    if (!part) {
       return {{task.request, refuse(ErrorCode::kStorageFull, "the journal's disk is full: not all was purged")}};
     }
-    task.after = part.last;
-    for (auto& item : part.items) task.purged.forgotten.push_back(std::move(item));
-    if (!part.is_last) return {};
+    task.after = part->last;
+    for (auto& item : part->items) task.purged.forgotten.push_back(std::move(item));
+    if (!part->is_last) return {};
     return {{task.request, std::move(task.purged)}};
   }
 
@@ -359,23 +306,18 @@ struct Journal::Impl {
   std::atomic<uint64_t> fenced{0};
   std::atomic<uint64_t> purged{0};
   std::atomic<size_t> waiting{0};
-  std::atomic<bool> full{false};
   std::atomic<bool> failed{false};
   EventFd durable_event;
   EventFd answer_event;
   uint64_t appended = 0;  // the caller's
 
   // The thread's, once it runs.
-  DiskReserve reserve;
-  std::unique_ptr<JournalDatabase> database;
+  std::unique_ptr<JournalStorage> storage;
   const LastingTime time;
-  std::unique_ptr<Backups> backups;
   std::vector<Record> batch;  // taken from the queue and not yet durable
   std::deque<Task> tasks;
   bool idle = false;  // nothing to do but purge
   Instant next_purge{};
-  Instant next_record_sync{};
-  Instant next_room_check{};
 
   std::mutex mutex;  // of what follows
   std::condition_variable wake;
@@ -386,6 +328,10 @@ struct Journal::Impl {
 
   std::thread thread;  // last: everything above exists when it starts
 };
+
+bool is_postgres_url(const std::string& path) {
+  return path.starts_with("postgresql://") || path.starts_with("postgres://");
+}
 
 Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Journal::~Journal() = default;
@@ -412,10 +358,13 @@ uint64_t Journal::durable() const {
 int64_t Journal::time_ms(Instant now) const { return impl_->time.ms(now); }
 
 bool Journal::is_congested() const {
-  return impl_->waiting.load(std::memory_order_relaxed) > impl_->options.queue_records_max;
+  return impl_->waiting.load(std::memory_order_relaxed) > impl_->options.queue_records_max ||
+         !impl_->storage->is_reachable();
 }
 
-bool Journal::is_full() const { return impl_->full.load(std::memory_order_relaxed); }
+bool Journal::is_full() const { return impl_->storage->is_full(); }
+
+bool Journal::is_asked_to_hand_over() const { return impl_->storage->is_asked_to_hand_over(); }
 
 void Journal::ask(uint64_t request, Question question) { impl_->push(Asked{request, std::move(question)}); }
 

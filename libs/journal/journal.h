@@ -1,4 +1,5 @@
-// The durable record of jobs: SQLite in WAL mode with synchronous=FULL, one connection in one thread, group commit.
+// The durable record of jobs: one connection to a database in one thread, group commit. The database is an SQLite file
+// (WAL, synchronous=FULL), or a schema in PostgreSQL, in which any number of schedulers stand by for one that leads.
 // append() returns at once with a sequence number; the record is on disk once durable() has reached it. A failed write
 // or sync is final (a failed sync must not be retried): from then on append() and durable() throw Error, which ends the
 // process; after a restart only what is on disk counts.
@@ -9,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +21,7 @@
 namespace optserve::journal {
 
 struct JournalOptions {
-  std::string path;  // database file; its folder must exist on a local disk
+  std::string path;  // database file; its folder must exist on a local disk. Or the URL of a PostgreSQL database
   size_t batch_records_max = 256;
   size_t batch_bytes_max = 1 << 20;
   size_t queue_records_max = 4096;              // is_congested() is true above
@@ -31,7 +33,20 @@ struct JournalOptions {
   milliseconds backup_interval{3'600'000};      // 0: only when asked
   size_t backups_kept = 24;                     // older ones are removed
   std::string boot{};                           // boot_id(); "": times do not go on while no process runs
+
+  // Of a journal in PostgreSQL.
+  std::string queue = "optserve";  // its schema
+  std::string holder{};            // names this process to people who ask who leads
+  milliseconds outage_max{5'000};  // without the database, until the journal fails and gives way to a standby
+  // Called every 100 ms or so while another process leads or the database does not answer, with the reason; false ends
+  // the wait with Error. Empty: open() does not wait.
+  std::function<bool(const std::string& why)> stand_by{};
 };
+
+bool is_postgres_url(const std::string& path);
+// Throws ConfigurationError for a URL that libpq does not read, or that has a password in it: command lines are seen by
+// every user of a machine.
+void check_journal_url(const std::string& url);
 
 class Journal final : public JobStore {
  public:
@@ -55,6 +70,7 @@ class Journal final : public JobStore {
 
   uint64_t fenced() const;  // results that were ignored because their token was not the job's lease
   uint64_t purged() const;  // results that were removed because their time was over
+  bool is_asked_to_hand_over() const;  // an operator wants a standby to lead: the process is to end in order
   int event_fd() const;     // eventfd, readable when durable() moved or the journal failed
   int answers_fd() const;   // eventfd, readable when poll_answers() has answers
 
@@ -74,7 +90,8 @@ struct JournalSummary {
   int64_t open = 0, ended = 0, dead = 0;  // dead ones are among the ended
   int64_t oldest_open_wall_ms = 0;        // when the oldest open job was accepted; 0: none is open
   int64_t bytes = 0;
-  std::string damage;  // what the check of its integrity found; "": no damage
+  std::string damage;    // what the check of its integrity found; "": no damage
+  std::string holder{};  // of a queue in PostgreSQL: who leads
 };
 // Changes nothing on disk. Throws Error if a scheduler has it open, or if it is no journal.
 JournalSummary inspect_journal(const std::string& path);
@@ -88,5 +105,16 @@ void restore_journal(const std::string& backup, const std::string& path, bool re
 
 // The newest backup in a folder; "" if there is none.
 std::string latest_backup(const std::string& folder);
+
+// --- of a queue in PostgreSQL. Each throws Error if the database does not answer.
+
+// Makes the queue's schema, and lets `roles` use it and no more. Throws Error if it is there and no role is given.
+void init_queue(const std::string& url, const std::string& queue, const std::vector<std::string>& roles);
+// False: it is of the present version already.
+bool upgrade_queue(const std::string& url, const std::string& queue);
+// Reads every row as of one moment, also while schedulers run.
+JournalSummary inspect_queue(const std::string& url, const std::string& queue);
+// Has the leader end in order; true once another scheduler leads. Throws Error if there is none.
+bool hand_over_queue(const std::string& url, const std::string& queue, Duration patience);
 
 }  // namespace optserve::journal

@@ -12,6 +12,7 @@
 #include "journal/commit_record.h"
 #include "journal/journal.h"
 #include "journal/journal_files.h"
+#include "journal/journal_storage.h"
 #include "journal/sqlite.h"
 
 namespace optserve::journal {
@@ -32,14 +33,8 @@ class JournalDatabase {
   // Questions throw DamagedError for a row that does not match its checksum.
   ResultFound find_result(const JobId& job, Instant now);
   DeadFound find_dead(const JobId& job, Instant now);
-  // A part of the ended jobs, in order. Only `window` of them are looked at per call, so that commits need not wait
-  // long.
   template <class Item>
-  struct Part {
-    std::vector<Item> items;
-    uint64_t last = 0;  // the order up to which it looked
-    bool is_last = false;
-  };
+  using Part = EndedPart<Item>;
   Part<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window, Instant now);
   Part<KnownKey> purge_ended(const protocol::JobFilter& filter, uint64_t after, uint32_t window, Instant now);
   // Removes up to `limit` expired results; returns how many.

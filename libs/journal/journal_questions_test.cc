@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "journal/journal_test_support.h"
+#include "journal/journal_contract.h"
 
 namespace optserve::journal {
 namespace journal_questions_test {
@@ -41,14 +41,16 @@ protocol::JobFilter random_filter(std::mt19937_64& random) {
   return filter;
 }
 
+class JournalQuestions : public JournalContract {};
+OPTSERVE_JOURNAL_CONTRACT(JournalQuestions);
+
 // The store in memory is the plain reading of what a filter means.
-TEST(JournalQuestions, ListsAndPurgesAsTheStoreInMemoryDoes) {
+TEST_P(JournalQuestions, ListsAndPurgesAsTheStoreInMemoryDoes) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  TempFolder folder;
   Recovery recovery;
-  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal(options, recovery);
   MemoryStore memory;
   const auto of_memory = [&memory](const Question& question) {
     memory.ask(1, question);
@@ -86,9 +88,7 @@ TEST(JournalQuestions, ListsAndPurgesAsTheStoreInMemoryDoes) {
   }
 }
 
-TEST(JournalQuestions, WhatWasPurgedIsGoneAfterARestart) {
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
+TEST_P(JournalQuestions, WhatWasPurgedIsGoneAfterARestart) {
   std::mt19937_64 random(7);
   size_t left = 0;
   {
@@ -111,10 +111,9 @@ TEST(JournalQuestions, WhatWasPurgedIsGoneAfterARestart) {
 }
 
 // Commits go on while a long list is made.
-TEST(JournalQuestions, AQuestionSeesWhatWasAppendedBeforeIt) {
-  TempFolder folder;
+TEST_P(JournalQuestions, AQuestionSeesWhatWasAppendedBeforeIt) {
   Recovery recovery;
-  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal(options, recovery);
   for (uint64_t order = 1; order <= 300; ++order) {
     journal->append(accepted(order));
     journal->append(finished(order, "text"));
@@ -124,7 +123,7 @@ TEST(JournalQuestions, AQuestionSeesWhatWasAppendedBeforeIt) {
   }
 }
 
-TEST(JournalQuestions, ADamagedResultIsRefusedAndTheRestGoesOn) {
+TEST(JournalFileQuestions, ADamagedResultIsRefusedAndTheRestGoesOn) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
   Recovery recovery;

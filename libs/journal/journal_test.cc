@@ -10,8 +10,9 @@
 #include <set>
 
 #include "journal/crc32c.h"
+#include "journal/journal_contract.h"
 #include "journal/journal_database.h"
-#include "journal/journal_test_support.h"
+#include "journal/journal_test_model.h"
 
 namespace optserve::journal {
 namespace journal_test {
@@ -24,9 +25,10 @@ TEST(Crc32c, MatchesTheStandardCheckValue) {
   EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
 }
 
-TEST(Journal, RecoversJobsLeasesProgressAndKeys) {
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
+class Journals : public JournalContract {};
+OPTSERVE_JOURNAL_CONTRACT(Journals);
+
+TEST_P(Journals, RecoversJobsLeasesProgressAndKeys) {
   {
     Recovery recovery;
     auto journal = open_journal(options, recovery);
@@ -64,26 +66,28 @@ TEST(Journal, RecoversJobsLeasesProgressAndKeys) {
   EXPECT_FALSE(fetch(*journal, id_of(1)).has_value());
 }
 
-TEST(Journal, OrdersAreNotReusedAfterResultsAreGone) {
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
+TEST_P(Journals, OrdersAreNotReusedAfterResultsAreGone) {
   {
+    FakeClock clock;
     Recovery recovery;
-    JournalDatabase database(options, Instant{}, recovery);
-    const Finished end = finished(41, "x");
-    database.commit(std::vector<Record>{accepted(41), end}, Instant{});
-    EXPECT_EQ(database.purge_expired(Instant(milliseconds(end.expires_at_ms)), 256), 1);
+    auto journal = Journal::open(options, clock, recovery);
+    journal->append(accepted(41));
+    Finished end = finished(41, "x");
+    end.expires_at_ms = journal->time_ms(clock.now()) + 100;
+    wait_durable(*journal, journal->append(end));
+    clock.advance(seconds(2));
+    ASSERT_TRUE(wait_for([&] { return journal->purged() == 1; }));
   }
+  EXPECT_EQ(count("results"), 0);
   Recovery recovery;
   open_journal(options, recovery);
   EXPECT_TRUE(recovery.keys.empty());
   EXPECT_EQ(recovery.next_order, 42u);
 }
 
-TEST(Journal, TheFirstTerminalRecordStands) {
-  TempFolder folder;
+TEST_P(Journals, TheFirstTerminalRecordStands) {
   Recovery recovery;
-  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal(options, recovery);
   journal->append(accepted(1));
   journal->append(finished(1, "first"));
   journal->append(finished(1, "second"));
@@ -92,9 +96,7 @@ TEST(Journal, TheFirstTerminalRecordStands) {
   EXPECT_FALSE(fetch(*journal, id_of(2)).has_value());
 }
 
-TEST(Journal, AResultUnderAnotherLeaseIsFenced) {
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
+TEST_P(Journals, AResultUnderAnotherLeaseIsFenced) {
   {
     Recovery recovery;
     auto journal = open_journal(options, recovery);
@@ -130,9 +132,7 @@ TEST(Journal, AResultUnderAnotherLeaseIsFenced) {
   EXPECT_EQ(journal->fenced(), 1u);
 }
 
-TEST(Journal, LossesAreKeptInTheirOrderAndBounded) {
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
+TEST_P(Journals, LossesAreKeptInTheirOrderAndBounded) {
   const std::string umlauts = [] {
     std::string text = "x";
     for (int i = 0; i < 200; ++i) text += "\xc3\xa4";
@@ -156,9 +156,7 @@ TEST(Journal, LossesAreKeptInTheirOrderAndBounded) {
   EXPECT_EQ(recovery.open[0].attempts, 2);
 }
 
-TEST(Journal, ADeadJobIsKeptAndPutBack) {
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
+TEST_P(Journals, ADeadJobIsKeptAndPutBack) {
   {
     Recovery recovery;
     auto journal = open_journal(options, recovery);
@@ -200,11 +198,9 @@ TEST(Journal, ADeadJobIsKeptAndPutBack) {
   EXPECT_TRUE(recovery.keys.empty());
 }
 
-TEST(Journal, ModesHoldUntilTheyAreOpened) {
+TEST_P(Journals, ModesHoldUntilTheyAreOpened) {
   using protocol::ControlScope;
   using protocol::QueueMode;
-  TempFolder folder;
-  const JournalOptions options{.path = folder.file("journal.db")};
   {
     Recovery recovery;
     auto journal = open_journal(options, recovery);
@@ -233,13 +229,11 @@ TEST(Journal, ATermThatWasRaisedByAnotherStopsThisOne) {
   EXPECT_EQ(database.connection().query_number("SELECT count(*) FROM jobs"), 1);
 }
 
-TEST(Journal, ResultsExpireAndArePurged) {
-  TempFolder folder;
-  const std::string path = folder.file("journal.db");
+TEST_P(Journals, ResultsExpireAndArePurged) {
   {
     FakeClock clock;
     Recovery recovery;
-    auto journal = Journal::open({.path = path}, clock, recovery);
+    auto journal = Journal::open(options, clock, recovery);
     const auto append = [&](uint64_t order, const std::string& text, int64_t ttl_ms) {
       journal->append(accepted(order));
       Finished end = finished(order, text);
@@ -255,14 +249,12 @@ TEST(Journal, ResultsExpireAndArePurged) {
     clock.advance(seconds(1));
     EXPECT_TRUE(wait_for([&] { return journal->purged() == 300; })) << journal->purged();
   }
-  Database database(path);
-  EXPECT_EQ(database.query_number("SELECT count(*) FROM results"), 1);
+  EXPECT_EQ(count("results"), 1);
 }
 
-TEST(Journal, EventFdTellsOfCommits) {
-  TempFolder folder;
+TEST_P(Journals, EventFdTellsOfCommits) {
   Recovery recovery;
-  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal(options, recovery);
   EXPECT_EQ(journal->durable(), 0u);
   journal->append(accepted(1));
   pollfd waiting{journal->event_fd(), POLLIN, 0};
@@ -270,10 +262,9 @@ TEST(Journal, EventFdTellsOfCommits) {
   EXPECT_TRUE(wait_durable(*journal, 1));
 }
 
-TEST(Journal, GroupCommitKeepsUpAndReportsItsRate) {
-  TempFolder folder;
+TEST_P(Journals, GroupCommitKeepsUpAndReportsItsRate) {
   Recovery recovery;
-  auto journal = open_journal({.path = folder.file("journal.db")}, recovery);
+  auto journal = open_journal(options, recovery);
   constexpr uint64_t kJobs = 5'000;
   const auto start = std::chrono::steady_clock::now();
   for (uint64_t order = 1; order <= kJobs; ++order) journal->append(accepted(order, std::string(256, 'x')));
@@ -283,10 +274,10 @@ TEST(Journal, GroupCommitKeepsUpAndReportsItsRate) {
   EXPECT_GT(kJobs / elapsed, 500.0);  // one sync for each record would already be near this on a slow disk
 }
 
-TEST(Journal, IsCongestedWhileTooMuchWaits) {
-  TempFolder folder;
+TEST_P(Journals, IsCongestedWhileTooMuchWaits) {
   Recovery recovery;
-  auto journal = open_journal({.path = folder.file("journal.db"), .queue_records_max = 10}, recovery);
+  options.queue_records_max = 10;
+  auto journal = open_journal(options, recovery);
   bool seen = false;
   for (uint64_t order = 1; order <= 3'000; ++order) {
     journal->append(accepted(order));
@@ -308,21 +299,49 @@ TEST(Journal, ASecondOwnerIsRefused) {
   EXPECT_EQ(open_error({.path = path}), "");
 }
 
+// Records of all kinds in any order that a scheduler may write them, many in a commit, over many starts.
+TEST_P(Journals, RandomHistoriesEndAsTheModelSays) {
+  const uint64_t seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  History history(random);
+  Model model;
+  FakeClock clock;
+  for (int start = 0; start < 12; ++start) {
+    Recovery recovery;
+    auto journal = Journal::open(options, clock, recovery);
+    model.restart();
+    const auto find_result = [&](const JobId& job) { return ask_for<ResultFound>(*journal, FindResult{job}); };
+    const auto find_dead = [&](const JobId& job) { return ask_for<DeadFound>(*journal, FindDead{job}); };
+    ASSERT_EQ(difference(model, recovery, find_result, find_dead), "");
+    for (int batch = 0; batch < 25; ++batch) {
+      for (const Record& record : history.batch(model, recovery.term)) {
+        journal->append(record);
+        model.apply(record);
+      }
+    }
+    if (start % 4 == 3) {
+      PurgeEnded purge;
+      purge.filter.state = protocol::JobState::kFailed;
+      ask_for<EndedPurged>(*journal, purge);
+      model.purge(protocol::JobState::kFailed);
+    }
+  }
+}
+
 // What a child process reported as durable before it was killed at a random moment is there afterwards.
-TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
-  TempFolder folder;
-  const std::string path = folder.file("journal.db");
+TEST_P(Journals, KilledAtRandomMomentsLosesNothingDurable) {
   const unsigned seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   std::set<uint64_t> promised;
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < (is_sqlite() ? 12 : 6); ++round) {
     int pipe_ends[2];
     ASSERT_EQ(::pipe(pipe_ends), 0);
     const pid_t child = ::fork();
     if (child == 0) {
       Recovery recovery;
-      auto journal = open_journal({.path = path}, recovery);
+      auto journal = open_journal(options, recovery);
       uint64_t reported = 0;
       for (uint64_t order = recovery.next_order, appended = 0; order < recovery.next_order + 100'000; ++order) {
         journal->append(accepted(order));
@@ -345,7 +364,7 @@ TEST(Journal, KilledAtRandomMomentsLosesNothingDurable) {
     ::close(pipe_ends[0]);
   }
   Recovery recovery;
-  open_journal({.path = path}, recovery);
+  open_journal(options, recovery);
   std::set<uint64_t> present;
   for (const OpenJob& job : recovery.open) present.insert(job.accepted.order);
   EXPECT_GT(promised.size(), 0u);

@@ -81,8 +81,10 @@ struct Model {
   }
 };
 
-// What differs; "" if nothing does. `database` is the journal that was recovered as `recovery`.
-inline std::string difference(const Model& model, const Recovery& recovery, JournalDatabase& database) {
+// What differs; "" if nothing does. The functions ask the journal that was recovered as `recovery`.
+inline std::string difference(const Model& model, const Recovery& recovery,
+                              const std::function<ResultFound(const JobId&)>& find_result,
+                              const std::function<DeadFound(const JobId&)>& find_dead) {
   if (recovery.open.size() != model.open.size()) {
     return "open jobs: " + std::to_string(recovery.open.size()) + ", expected " + std::to_string(model.open.size());
   }
@@ -108,10 +110,10 @@ inline std::string difference(const Model& model, const Recovery& recovery, Jour
     return "ended jobs: " + std::to_string(recovery.keys.size()) + ", expected " + std::to_string(model.ended.size());
   }
   for (const auto& [order, ended] : model.ended) {
-    const auto found = database.find_result(ended.result.job, Instant{});
+    const auto found = find_result(ended.result.job);
     if (!found.result || *found.result != ended.result) return "result " + std::to_string(order) + " is another one";
     const bool is_dead = ended.result.state == protocol::JobState::kDead;
-    const auto dead = database.find_dead(ended.result.job, Instant{});
+    const auto dead = find_dead(ended.result.job);
     if (dead.job.has_value() != is_dead) return "dead job " + std::to_string(order);
     if (is_dead && (dead.order != order || dead.job->spec != ended.spec)) return "dead " + std::to_string(order);
   }
@@ -121,6 +123,12 @@ inline std::string difference(const Model& model, const Recovery& recovery, Jour
     if (found == model.modes.end() || found->second != mode.mode) return "mode of '" + mode.name + "'";
   }
   return "";
+}
+
+inline std::string difference(const Model& model, const Recovery& recovery, JournalDatabase& database) {
+  return difference(
+      model, recovery, [&](const JobId& job) { return database.find_result(job, Instant{}); },
+      [&](const JobId& job) { return database.find_dead(job, Instant{}); });
 }
 
 // Records as a scheduler could write them, and some that must be ignored.

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "journal/journal_storage.h"
 
 namespace optserve::journal {
 
@@ -20,12 +21,6 @@ class SqliteError : public Error {
 
  private:
   int code_;
-};
-
-// What is on disk is not what was written. Restoring a backup is the way on.
-class DamagedError : public Error {
- public:
-  using Error::Error;
 };
 
 class Database {

@@ -22,6 +22,7 @@ HEADER_OWNERS = [
     (r'CLI/', ['libs/base/config.cc']),
     (r'yaml-cpp/', ['libs/base/config_sources.cc']),
     (r'sqlite3\.h$', ['libs/journal/']),
+    (r'libpq-fe\.h$', ['libs/journal/postgres/']),
     (r'openssl/', ['libs/base/sha256.cc', 'libs/http/tls.cc']),
     (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_',
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'libs/job_json/',

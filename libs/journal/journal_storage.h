@@ -1,0 +1,75 @@
+// What the journal's thread does its work with: a database of one kind. Used by that thread alone, unless a function
+// says otherwise. What a function throws is final, except where it says so.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/lasting_time.h"
+#include "journal/job_store.h"
+#include "journal/journal.h"
+
+namespace optserve::journal {
+
+// What is on disk is not what was written. Restoring a backup is the way on.
+class DamagedError : public Error {
+ public:
+  using Error::Error;
+};
+
+// A part of the ended jobs, in order. Only so many of them are looked at per call, so that commits need not wait long.
+template <class Item>
+struct EndedPart {
+  std::vector<Item> items;
+  uint64_t last = 0;  // the order up to which it looked
+  bool is_last = false;
+};
+
+class JournalStorage {
+ public:
+  virtual ~JournalStorage() = default;
+
+  // One transaction; on return the records are on disk. False: there is no room, nothing was changed, and the same
+  // records may be given again.
+  virtual bool commit(std::span<const Record> records) = 0;
+  virtual uint64_t fenced() const = 0;  // results that were ignored: their token was not the job's lease
+
+  // Questions throw DamagedError for a row that does not match its checksum; the others are whole.
+  virtual ResultFound find_result(const JobId& job) = 0;
+  virtual DeadFound find_dead(const JobId& job) = 0;
+  virtual EndedPart<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window) = 0;
+  // nullopt: there is no room for it.
+  virtual std::optional<EndedPart<KnownKey>> purge_ended(const protocol::JobFilter& filter, uint64_t after,
+                                                         uint32_t window) = 0;
+  // Removes up to `limit` expired results; returns how many.
+  virtual int64_t purge_expired(int64_t limit) = 0;
+  // The answer comes with a later keep_up().
+  virtual void back_up(uint64_t request) = 0;
+
+  virtual void after_commit() = 0;                         // work that must not wait for an idle moment
+  virtual void rest() = 0;                                 // work for an idle moment
+  virtual void keep_up(std::vector<Answer>& answers) = 0;  // once a turn: what has its own time
+  virtual void close() = 0;                                // the end in order
+  virtual bool needs_turns() const = 0;                    // keep_up() has work that should not wait
+  virtual bool expects_turns() const = 0;                  // keep_up() will have work soon
+
+  // By any thread.
+  virtual bool is_full() const = 0;
+  virtual bool is_reachable() const = 0;
+  virtual bool is_asked_to_hand_over() const = 0;
+
+  // Of what the start found; it does not change.
+  virtual const LastingTime& time() const = 0;
+};
+
+// Throw Error as Journal::open() does.
+std::unique_ptr<JournalStorage> open_sqlite_storage(const JournalOptions& options, const Clock& clock,
+                                                    Recovery& recovery);
+// Throws Error in a build without libpq.
+std::unique_ptr<JournalStorage> open_postgres_storage(const JournalOptions& options, const Clock& clock,
+                                                      Recovery& recovery);
+
+}  // namespace optserve::journal
