@@ -14,11 +14,11 @@
 namespace optserve::journal {
 namespace {
 
-constexpr milliseconds kIdleAfter{20};         // without work: time for a checkpoint
-constexpr milliseconds kPurgeInterval{500};    // between looks for expired results
+constexpr milliseconds kIdleAfter{20};       // without work: time for a checkpoint
+constexpr milliseconds kPurgeInterval{500};  // between looks for expired results
 constexpr milliseconds kFullRetry{200};      // between tries on a full disk
-constexpr int64_t kPurgeLimit = 256;           // rows a purge, so that new work waits little
-constexpr uint32_t kListWindow = 512;          // rows a look at ended jobs, for the same reason
+constexpr int64_t kPurgeLimit = 256;         // rows a purge, so that new work waits little
+constexpr uint32_t kListWindow = 512;        // rows a look at ended jobs, for the same reason
 constexpr uint32_t kPurgeWindow = 256;
 
 // What waits for the journal thread, in order: a read sees every record appended before it.
@@ -193,6 +193,7 @@ struct Journal::Impl {
   void keep_up() {
     std::vector<Answer> found;
     storage->keep_up(found);
+    if (storage->is_asked_to_hand_over()) hand_over_event.signal();
     deliver(std::move(found));
   }
 
@@ -309,6 +310,7 @@ struct Journal::Impl {
   std::atomic<bool> failed{false};
   EventFd durable_event;
   EventFd answer_event;
+  EventFd hand_over_event;
   uint64_t appended = 0;  // the caller's
 
   // The thread's, once it runs.
@@ -364,8 +366,6 @@ bool Journal::is_congested() const {
 
 bool Journal::is_full() const { return impl_->storage->is_full(); }
 
-bool Journal::is_asked_to_hand_over() const { return impl_->storage->is_asked_to_hand_over(); }
-
 void Journal::ask(uint64_t request, Question question) { impl_->push(Asked{request, std::move(question)}); }
 
 std::vector<Answer> Journal::poll_answers() {
@@ -377,6 +377,7 @@ std::vector<Answer> Journal::poll_answers() {
 
 uint64_t Journal::fenced() const { return impl_->fenced.load(std::memory_order_relaxed); }
 uint64_t Journal::purged() const { return impl_->purged.load(std::memory_order_relaxed); }
+int Journal::hand_over_fd() const { return impl_->hand_over_event.fd(); }
 int Journal::event_fd() const { return impl_->durable_event.fd(); }
 int Journal::answers_fd() const { return impl_->answer_event.fd(); }
 

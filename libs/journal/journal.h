@@ -68,11 +68,11 @@ class Journal final : public JobStore {
   void ask(uint64_t request, Question question) override;
   std::vector<Answer> poll_answers() override;
 
-  uint64_t fenced() const;  // results that were ignored because their token was not the job's lease
-  uint64_t purged() const;  // results that were removed because their time was over
-  bool is_asked_to_hand_over() const;  // an operator wants a standby to lead: the process is to end in order
-  int event_fd() const;     // eventfd, readable when durable() moved or the journal failed
-  int answers_fd() const;   // eventfd, readable when poll_answers() has answers
+  uint64_t fenced() const;   // results that were ignored because their token was not the job's lease
+  uint64_t purged() const;   // results that were removed because their time was over
+  int hand_over_fd() const;  // eventfd, readable when a standby is to lead: the process is to end in order
+  int event_fd() const;      // eventfd, readable when durable() moved or the journal failed
+  int answers_fd() const;    // eventfd, readable when poll_answers() has answers
 
  private:
   struct Impl;

@@ -41,6 +41,6 @@ inline std::string kind_name(const ::testing::TestParamInfo<Kind>& info) {
 
 }  // namespace optserve::journal::testing
 
-#define OPTSERVE_JOURNAL_CONTRACT(Suite)                                                                           \
+#define OPTSERVE_JOURNAL_CONTRACT(Suite)                                                                       \
   INSTANTIATE_TEST_SUITE_P(Stores, Suite, ::testing::Values(testing::Kind::kSqlite, testing::Kind::kPostgres), \
                            testing::kind_name)

@@ -56,10 +56,11 @@ class JournalStorage {
   virtual bool needs_turns() const = 0;                    // keep_up() has work that should not wait
   virtual bool expects_turns() const = 0;                  // keep_up() will have work soon
 
+  virtual bool is_asked_to_hand_over() const = 0;
+
   // By any thread.
   virtual bool is_full() const = 0;
   virtual bool is_reachable() const = 0;
-  virtual bool is_asked_to_hand_over() const = 0;
 
   // Of what the start found; it does not change.
   virtual const LastingTime& time() const = 0;

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <csignal>
@@ -57,9 +58,7 @@ std::string lower_case_start(std::string text) {
   return text;
 }
 
-}  // namespace
-
-Reachability look_at(const std::string& endpoint, Duration limit) {
+Reachability look_at_one(const std::string& endpoint, Duration limit) {
   const std::optional<HostAndPort> peer = host_of(endpoint);
   if (!peer) return {.is_reachable = true, .is_refused = false, .needs_ipv6 = false, .why = ""};
   addrinfo hints{};
@@ -88,6 +87,31 @@ Reachability look_at(const std::string& endpoint, Duration limit) {
     }
   }
   return found;
+}
+
+}  // namespace
+
+std::vector<std::string> alternatives_of(const std::string& endpoint) {
+  std::vector<std::string> found;
+  for (size_t begin = 0; begin <= endpoint.size();) {
+    const size_t end = std::min(endpoint.find('|', begin), endpoint.size());
+    found.push_back(endpoint.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return found;
+}
+
+Reachability look_at(const std::string& endpoint, Duration limit) {
+  const std::vector<std::string> places = alternatives_of(endpoint);
+  Reachability all = look_at_one(places.front(), limit);
+  for (size_t i = 1; i < places.size() && !all.is_reachable; ++i) {
+    Reachability one = look_at_one(places[i], limit);
+    one.is_refused = one.is_refused && all.is_refused;
+    one.why = one.is_reachable ? "" : all.why + "; " + one.why;
+    one.needs_ipv6 = one.needs_ipv6 || all.needs_ipv6;
+    all = std::move(one);
+  }
+  return all;
 }
 
 struct BackgroundLook::State {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 
@@ -16,6 +17,10 @@ struct Reachability {
   std::string why;            // "connection refused"; empty if it is reachable
 };
 
+// A queue with standby schedulers has several addresses, of which one is served at a time: "tcp://a:5555|tcp://b:5555".
+std::vector<std::string> alternatives_of(const std::string& endpoint);
+
+// What is known of the alternative that is reachable, or of all together if none is.
 // Resolves the name of a "tcp://host:port" endpoint and, unless `limit` is zero, connects to its addresses, to each for
 // at most `limit`. A silent name server can take longer. Endpoints of other kinds count as reachable.
 Reachability look_at(const std::string& endpoint, Duration limit);

@@ -98,6 +98,7 @@ struct ServiceLoop::Impl {
   std::vector<zmq_pollitem_t> poll_items;  // ports first, then descriptors
   bool poll_items_stale = true;
   bool shutdown_seen = false;
+  bool ended = false;
   Instant next_tick{};  // at once
 };
 
@@ -303,6 +304,8 @@ void ServiceLoop::turn(Duration wait) {
   loop.flush();
 }
 
+void ServiceLoop::end() { impl_->ended = true; }
+
 void ServiceLoop::run(Duration drain_deadline) {
   install_shutdown_signals();
   Impl& loop = *impl_;
@@ -311,6 +314,10 @@ void ServiceLoop::run(Duration drain_deadline) {
   Instant deadline{};
   while (!shutdown_forced()) {
     turn(loop.service.tick_interval());
+    if (loop.ended) {
+      loop.set_linger(kFarewell);
+      return;
+    }
     const Instant now = loop.clock.now();
     if (!draining && shutdown_requested()) {
       draining = true;

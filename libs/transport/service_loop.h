@@ -54,6 +54,8 @@ class ServiceLoop {
   // Until the service is drained after SIGTERM (base/shutdown.h), the deadline after it passes, or a second SIGTERM.
   // Messages that wait for the journal leave before the loop ends.
   void run(Duration drain_deadline);
+  // run() returns after the present turn, without a drain: another process takes over.
+  void end();
   // One turn: waits at most `wait` (and no longer than to the next tick) for something to do. run() is a loop around
   // it; tests and owners of a thread call it.
   void turn(Duration wait);

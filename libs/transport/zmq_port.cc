@@ -17,6 +17,8 @@ constexpr int kHandshakeMs = 2'000;
 constexpr int kBacklog = 4'096;
 // libzmq adds a random part, so a fleet does not come back in step after a restart of the scheduler.
 constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
+// A standby that begins to listen is to be found at once.
+constexpr int kReconnectMaxOfSeveralMs = 500;
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
 constexpr int kTcpUnackedMs = 15'000;
 
@@ -89,8 +91,10 @@ void ZmqPort::open() {
     } else {
       socket.set(zmq::sockopt::immediate, 1);
       socket.set(zmq::sockopt::reconnect_ivl, kReconnectFirstMs);
-      socket.set(zmq::sockopt::reconnect_ivl_max, kReconnectMaxMs);
-      socket.connect(endpoint_);
+      const std::vector<std::string> places = alternatives_of(endpoint_);
+      socket.set(zmq::sockopt::reconnect_ivl_max, places.size() > 1 ? kReconnectMaxOfSeveralMs : kReconnectMaxMs);
+      // Only the one that leads listens, and `immediate` keeps messages from those that are not connected.
+      for (const std::string& place : places) socket.connect(place);
     }
     socket_ = std::move(socket);
   } catch (const zmq::error_t& error) {

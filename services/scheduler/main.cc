@@ -1,6 +1,7 @@
 // optserve-scheduler: holds the job queue. Clients connect to one port, tokenizers, workers and converters to another.
 #include <cstdio>
 #include <exception>
+#include <thread>
 
 #include "base/config.h"
 #include "base/exit_status.h"
@@ -24,6 +25,8 @@ struct Options {
   std::string bind_clients = "tcp://127.0.0.1:5555";
   std::string bind_services = "tcp://127.0.0.1:5556";
   std::string journal = "optserve-journal.db";
+  std::string journal_queue = "optserve";
+  double outage_seconds = 5;
   std::string backup_folder;
   int backup_seconds = 3'600;
   int backups_kept = 24;
@@ -65,9 +68,44 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
 // would come again when the clock is set back. Above 1, since peers may have been there before.
 uint64_t volatile_term() { return 2 + std::hash<Id128>()(Id128::random()) / 4; }
 
-void run(const Options& options) {
-  confinement::enter(confinement::kScheduler, options.sandbox);
-  const SystemClock clock;
+// For another to take what was handed over, before this process would take it back.
+constexpr seconds kHandOverPause{1};
+
+// The process is to end while it waits to lead.
+class StoppedWaiting : public std::exception {};
+
+// Opens the journal; of one in PostgreSQL, once this process leads the queue. Until then nobody can reach it but those
+// who ask for its health, so clients and services look at its other addresses.
+std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clock& clock, metrics::Health& health,
+                                               journal::Recovery& recovery) {
+  journal::JournalOptions settings{.path = options.journal,
+                                   .backup_folder = options.backup_folder,
+                                   .backup_interval = seconds(options.backup_seconds),
+                                   .backups_kept = static_cast<size_t>(options.backups_kept),
+                                   .boot = boot_id()};
+  if (!journal::is_postgres_url(options.journal)) return journal::Journal::open(settings, clock, recovery);
+  journal::check_journal_url(options.journal);
+  settings.queue = options.journal_queue;
+  settings.holder = options.bind_clients;
+  settings.outage_max = milliseconds(static_cast<int64_t>(options.outage_seconds * 1'000));
+  std::string told;
+  settings.stand_by = [&](const std::string& why) {
+    if (shutdown_requested()) throw StoppedWaiting();
+    if (why != told) log_info("standby", {{"queue", options.journal_queue}, {"why", why}});
+    told = why;
+    health.started = true;
+    health.stamp();
+    health.set_problem("standby: " + why);
+    return true;
+  };
+  auto opened = journal::Journal::open(settings, clock, recovery);
+  log_info("leads", {{"queue", options.journal_queue}, {"term", recovery.term}});
+  health.set_problem("");
+  return opened;
+}
+
+// True: the queue was handed over to another, and this process is to stand by.
+bool serve(const Options& options, const Clock& clock, metrics::Registry& registry, metrics::Health& health) {
   journal::Recovery recovery;
   recovery.term = 1;
   std::unique_ptr<journal::Journal> disk;
@@ -76,23 +114,25 @@ void run(const Options& options) {
     log_warn("volatile", {{"meaning", "accepted jobs do not survive this process"}});
     recovery.term = volatile_term();
   } else {
-    disk = journal::Journal::open({.path = options.journal,
-                                   .backup_folder = options.backup_folder,
-                                   .backup_interval = seconds(options.backup_seconds),
-                                   .backups_kept = static_cast<size_t>(options.backups_kept),
-                                   .boot = boot_id()},
-                                  clock, recovery);
+    disk = open_journal(options, clock, health, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
-  metrics::Registry registry;
-  metrics::Health health(clock);
   scheduler::SchedulerOptions settings = settings_of(options, clock);
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
   transport::ServiceLoop loop(service, clock, registry);
   loop.set_durability({disk ? disk->event_fd() : -1, [&store] { return store.durable(); }});
-  if (disk) loop.watch(disk->answers_fd(), [&](Instant now, auto& out) { service.on_answers(now, out); });
+  bool handed_over = false;
+  if (disk) {
+    loop.watch(disk->answers_fd(), [&](Instant now, auto& out) { service.on_answers(now, out); });
+    loop.watch(disk->hand_over_fd(), [&](Instant, auto&) {
+      log_info("hand_over", {{"queue", options.journal_queue}});
+      loop.unwatch(disk->hand_over_fd());
+      handed_over = true;
+      loop.end();
+    });
+  }
   loop.set_health(&health);
   loop.watch(shutdown_fd(), [&](Instant, auto&) {
     health.ready = false;  // draining: no new work
@@ -103,13 +143,27 @@ void run(const Options& options) {
   settings.services_port = loop.bind(options.bind_services, {.name = "services"});
   health.stamp();
   health.started = health.ready = true;
-  const http::HealthServer http(options.common.http_address, options.common.http_port, registry, health);
   log_info("ready", {{"clients", loop.bound_endpoint(settings.clients_port)},
                      {"services", loop.bound_endpoint(settings.services_port)},
-                     {"http_port", http.port()}});
+                     {"http_port", options.common.http_port}});
   loop.run(seconds(options.drain_seconds));
   health.ready = false;
   service.give_back_leases();
+  return handed_over;
+}
+
+void run(const Options& options) {
+  confinement::enter(confinement::kScheduler, options.sandbox);
+  const SystemClock clock;
+  metrics::Registry registry;
+  metrics::Health health(clock);
+  const http::HealthServer http(options.common.http_address, options.common.http_port, registry, health);
+  Options bound = options;
+  bound.common.http_port = http.port();
+  try {
+    while (serve(bound, clock, registry, health)) std::this_thread::sleep_for(kHandOverPause);
+  } catch (const StoppedWaiting&) {
+  }
   log_info("stopped");
 }
 
@@ -118,7 +172,17 @@ void add_options(ConfigParser& parser, Options& options) {
   parser.add("bind-clients", options.bind_clients, "Address that clients connect to");
   parser.add("bind-services", options.bind_services, "Address that tokenizers, workers and converters connect to");
   parser.begin_group("Journal");
-  parser.add("journal", options.journal, "File of the journal, on a local disk; its folder must exist");
+  parser
+      .add("journal", options.journal,
+           "File of the journal, on a local disk; its folder must exist. Or postgresql://USER@HOST/DATABASE: a "
+           "database, "
+           "in which further schedulers stand by")
+      .unlogged();
+  parser.add("journal-queue", options.journal_queue, "Of a journal in PostgreSQL: the queue, a schema of the database");
+  parser
+      .add("journal-outage-seconds", options.outage_seconds,
+           "Of a journal in PostgreSQL: how long the database may not answer before this process gives way to another")
+      .range(1, 3'600);
   parser.add("volatile", options.in_memory, "Keep no journal: accepted jobs are lost when this process ends");
   parser.add("backup-folder", options.backup_folder,
              "Folder for copies of the journal, better on another disk; it must exist. Empty: no copies");
@@ -155,6 +219,8 @@ void add_options(ConfigParser& parser, Options& options) {
   add_common_options(parser, options.common);
   confinement::add_sandbox_option(parser, options.sandbox);
   parser.add_example("optserve-scheduler --journal /var/lib/optserve/journal.db", "one scheduler for this machine");
+  parser.add_example("optserve-scheduler --journal 'postgresql://optserve@db/optserve?sslmode=verify-full'",
+                     "one of several, of which one leads");
   parser.add_example("optserve-scheduler --bind-clients tcp://0.0.0.0:5555 --bind-services tcp://0.0.0.0:5556",
                      "reachable from other machines");
 }

@@ -66,7 +66,8 @@ constexpr Prepared kStatements[] = {
      "SELECT count(*) FROM known WHERE is_present IS NOT TRUE"},
     {kRequeue,
      "WITH e AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], "
-     "$6::bytea[], $7::bigint[], $8::bigint[], $9::bytea[]) AS t(dead, seq, id, at, wall, sha256, crc, spec_crc, spec)), "
+     "$6::bytea[], $7::bigint[], $8::bigint[], $9::bytea[]) AS t(dead, seq, id, at, wall, sha256, crc, spec_crc, "
+     "spec)), "
      "gone AS (DELETE FROM results r USING e WHERE r.seq = e.dead AND r.id = e.id AND r.state = 7 RETURNING r.seq) "
      "INSERT INTO jobs(seq, id, accepted_at_ms, accepted_wall_ms, sha256, crc, spec_crc, spec) "
      "SELECT e.seq, id, at, wall, sha256, crc, spec_crc, spec FROM e JOIN gone ON gone.seq = e.dead"},

@@ -112,7 +112,8 @@ void Connection::connect(const std::string& url, const std::string& queue) {
   handle_.reset(PQconnectStartParams(parameters.names().data(), parameters.values().data(), 0));
   if (!handle_) throw PostgresError("PostgreSQL: no memory for a connection", "");
   // Notices go nowhere: errors are thrown, and nothing else concerns us.
-  PQsetNoticeProcessor(handle_.get(), [](void*, const char*) {}, nullptr);
+  PQsetNoticeProcessor(
+      handle_.get(), [](void*, const char*) {}, nullptr);
   deadline_ = deadline;
   for (PostgresPollingStatusType status = PGRES_POLLING_WRITING; status != PGRES_POLLING_OK;) {
     if (PQstatus(handle_.get()) == CONNECTION_BAD || status == PGRES_POLLING_FAILED) fail_broken("connect");
@@ -179,11 +180,10 @@ void Connection::send(const Call& call) {
     formats.push_back(1);
   }
   const int count = static_cast<int>(values.size());
-  const int sent = call.prepared != nullptr
-                       ? PQsendQueryPrepared(handle_.get(), call.prepared, count, values.data(), lengths.data(),
-                                             formats.data(), 1)
-                       : PQsendQueryParams(handle_.get(), call.sql.c_str(), count, nullptr, values.data(),
-                                           lengths.data(), formats.data(), 1);
+  const int sent = call.prepared != nullptr ? PQsendQueryPrepared(handle_.get(), call.prepared, count, values.data(),
+                                                                  lengths.data(), formats.data(), 1)
+                                            : PQsendQueryParams(handle_.get(), call.sql.c_str(), count, nullptr,
+                                                                values.data(), lengths.data(), formats.data(), 1);
   if (sent != 1) fail_broken("send");
 }
 

@@ -130,7 +130,8 @@ class Connection {
   std::unique_ptr<PGconn, Finish> handle_;
 };
 
-// "name" as an identifier of SQL. Throws ConfigurationError unless it is a plain one: letters, digits and _, at most 63.
+// "name" as an identifier of SQL. Throws ConfigurationError unless it is a plain one: letters, digits and _, at
+// most 63.
 std::string quoted_queue(const std::string& queue);
 
 }  // namespace optserve::journal

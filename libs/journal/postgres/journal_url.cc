@@ -45,8 +45,9 @@ UrlParameters parameters_of(const std::string& url) {
   }
   // A dead server or network is noticed in seconds; a replica that only reads is not the database.
   const std::pair<const char*, const char*> defaults[] = {
-      {"application_name", "optserve"}, {"target_session_attrs", "read-write"}, {"keepalives_idle", "1"},
-      {"keepalives_interval", "1"},     {"keepalives_count", "3"},              {"tcp_user_timeout", "4000"}};
+      {"application_name", "optserve"}, {"target_session_attrs", "read-write"},
+      {"keepalives_idle", "1"},         {"keepalives_interval", "1"},
+      {"keepalives_count", "3"},        {"tcp_user_timeout", "4000"}};
   for (const auto& [name, value] : defaults) {
     if (!parameters.has(name)) parameters.add(name, value);
   }

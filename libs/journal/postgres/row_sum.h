@@ -10,9 +10,7 @@ namespace optserve::journal {
 
 class RowSum {
  public:
-  RowSum& add(int64_t number) {
-    return add('i', {reinterpret_cast<const char*>(&number), sizeof number});
-  }
+  RowSum& add(int64_t number) { return add('i', {reinterpret_cast<const char*>(&number), sizeof number}); }
   RowSum& add(std::string_view bytes) { return add('b', bytes); }
   int64_t value() const { return crc_; }
 

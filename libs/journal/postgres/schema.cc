@@ -81,8 +81,7 @@ void check_schema_version(Connection& connection, const std::string& queue) {
                            ", made by a later program; this one knows " + std::to_string(last));
 }
 
-void raise_schema(Connection& connection, const std::string& queue, int64_t version,
-                  std::span<const SchemaStep> all) {
+void raise_schema(Connection& connection, const std::string& queue, int64_t version, std::span<const SchemaStep> all) {
   std::vector<Call> calls;
   calls.push_back({nullptr, "BEGIN", {}});
   if (version == 0) calls.push_back({nullptr, "CREATE SCHEMA IF NOT EXISTS " + quoted_queue(queue), {}});

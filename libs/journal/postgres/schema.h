@@ -21,8 +21,7 @@ void check_schema_version(Connection& connection, const std::string& queue);
 // The version that is there; 0: none. Throws Error if the schema is of something else.
 int64_t schema_version(Connection& connection, const std::string& queue);
 // One transaction from `version` to the last of the steps.
-void raise_schema(Connection& connection, const std::string& queue, int64_t version,
-                  std::span<const SchemaStep> steps);
+void raise_schema(Connection& connection, const std::string& queue, int64_t version, std::span<const SchemaStep> steps);
 // What a scheduler's role needs and nothing more.
 void grant_use(Connection& connection, const std::string& queue, const std::string& role);
 

@@ -156,8 +156,9 @@ void Session::raise_term(const Leader& before) {
     log_warn("journal_moved", {{"queue", options_.queue},
                                {"from", meta.text(0, 4)},
                                {"to", origin},
-                               {"meaning", "a promoted replica, a restored backup or a rewritten table: what was "
-                                           "committed last may be missing"}});
+                               {"meaning",
+                                "a promoted replica, a restored backup or a rewritten table: what was "
+                                "committed last may be missing"}});
   }
   if (has_lost) {
     log_error("journal_lost_commits", {{"queue", options_.queue},
@@ -260,8 +261,8 @@ void Session::beat() {
   std::vector<Call> calls;
   calls.push_back({nullptr, "BEGIN", {}});
   calls.push_back({nullptr, "SELECT set_config('synchronous_commit', 'off', true)", {}});
-  calls.push_back({nullptr, "UPDATE leader SET beat = beat + 1 WHERE term = $1::bigint RETURNING hand_over",
-                   std::move(values)});
+  calls.push_back(
+      {nullptr, "UPDATE leader SET beat = beat + 1 WHERE term = $1::bigint RETURNING hand_over", std::move(values)});
   calls.push_back({nullptr, "COMMIT", {}});
   const std::vector<Rows> answers = connection_->run(calls);
   if (answers[2].size() != 1) fail_fenced();

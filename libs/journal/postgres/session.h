@@ -34,8 +34,8 @@ class Session {
   void count_commit() { ++commits_; }
 
   // The connection broke: takes the lead again over a new one, within `outage_max`. The server has ended the old
-  // session then, so what was under way is decided: true if commit number commits() + 1 is in the database. Throws Error
-  // if another scheduler leads, if commits are missing, or if there is no database in time.
+  // session then, so what was under way is decided: true if commit number commits() + 1 is in the database. Throws
+  // Error if another scheduler leads, if commits are missing, or if there is no database in time.
   bool resume();
   // Tells the standbys that this process lives, if it is time to. Throws as resume() does.
   void beat();

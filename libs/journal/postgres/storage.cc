@@ -30,7 +30,8 @@ struct RowConditions {
     if (filter.tenant) rest += " AND tenant = $4::bytea";
     if (!filter.model.empty()) rest += " AND model = $5::bytea";
     if (!filter.group.empty()) rest += " AND grp = $6::bytea";
-    for (const char* parameter : {"$3", "$4", "$5", "$6"}) {  // those that a filter does not use have a type all the same
+    for (const char* parameter :
+         {"$3", "$4", "$5", "$6"}) {  // those that a filter does not use have a type all the same
       rest += std::string(" AND ") + parameter + "::bytea IS NOT NULL";
     }
   }
@@ -67,7 +68,8 @@ class PostgresStorage final : public JournalStorage {
     accepted.accepted_wall_ms = rows.number(0, 4);
     accepted.payload_sha256 = rows.text(0, 9);
     accepted.encoded_spec = rows.text(0, 13);
-    if (rows.number(0, 2) != static_cast<int64_t>(protocol::JobState::kDead) || accepted.encoded_spec.empty()) return {};
+    if (rows.number(0, 2) != static_cast<int64_t>(protocol::JobState::kDead) || accepted.encoded_spec.empty())
+      return {};
     auto spec = protocol::decode_job_spec(accepted.encoded_spec);
     if (!spec.ok() || RowSum().add(accepted.encoded_spec).value() != rows.number(0, 12)) {
       throw DamagedError("the stored request of job " + job.hex() + " does not match its checksum");
@@ -135,9 +137,9 @@ class PostgresStorage final : public JournalStorage {
   void rest() override {}
   void keep_up(std::vector<Answer>& answers) override {
     for (const uint64_t request : std::exchange(asked_, {})) {
-      answers.push_back({request, refuse(ErrorCode::kUnavailable,
-                                         "the journal is in PostgreSQL: back it up with pg_dump --schema=" +
-                                             options_.queue + ", or as the whole server is backed up")});
+      answers.push_back(
+          {request, refuse(ErrorCode::kUnavailable, "the journal is in PostgreSQL: back it up with pg_dump --schema=" +
+                                                        options_.queue + ", or as the whole server is backed up")});
     }
     persist([&] { session_.beat(); });
   }
@@ -254,16 +256,17 @@ class PostgresStorage final : public JournalStorage {
     const RowConditions conditions(filter);
     Values values;
     values.add(static_cast<int64_t>(after)).add(int64_t{window});
-    values.add(filter.job ? std::string_view(reinterpret_cast<const char*>(filter.job->bytes.data()),
-                                             filter.job->bytes.size())
-                          : std::string_view());
+    values.add(filter.job
+                   ? std::string_view(reinterpret_cast<const char*>(filter.job->bytes.data()), filter.job->bytes.size())
+                   : std::string_view());
     values.add(filter.tenant.value_or("")).add(filter.model).add(filter.group);
-    return ask("SELECT seq, id, state, expires_at_ms, accepted_wall_ms, tenant, grp, model, key, sha256, crc, "
-               "CASE WHEN " +
-                   conditions.rest + " THEN result END, " + conditions.rest +
-                   " FROM (SELECT * FROM results WHERE seq > $1::bigint AND " + conditions.index +
-                   " ORDER BY seq LIMIT $2::bigint) AS found ORDER BY seq",
-               values);
+    return ask(
+        "SELECT seq, id, state, expires_at_ms, accepted_wall_ms, tenant, grp, model, key, sha256, crc, "
+        "CASE WHEN " +
+            conditions.rest + " THEN result END, " + conditions.rest +
+            " FROM (SELECT * FROM results WHERE seq > $1::bigint AND " + conditions.index +
+            " ORDER BY seq LIMIT $2::bigint) AS found ORDER BY seq",
+        values);
   }
 
   template <class Item>

@@ -36,9 +36,9 @@ class TestServer {
   TestServer& operator=(const TestServer&) = delete;
 
   void start() {
-    pid_ = run("postgres", {"-D", data(), "-k", folder_, "-p", "5432", "-c", "listen_addresses=", "-c",
-                            "max_connections=40", "-c", "shared_buffers=32MB", "-c", "wal_level=replica", "-c",
-                            "hot_standby=on", "-c", "full_page_writes=on"});
+    pid_ = run("postgres",
+               {"-D", data(), "-k", folder_, "-p", "5432", "-c", "listen_addresses=", "-c", "max_connections=40", "-c",
+                "shared_buffers=32MB", "-c", "wal_level=replica", "-c", "hot_standby=on", "-c", "full_page_writes=on"});
     for (int i = 0; i < 600; ++i) {
       try {
         Connection(url() + "&target_session_attrs=any", "public", seconds(2));

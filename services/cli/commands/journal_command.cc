@@ -12,6 +12,8 @@
 namespace optserve::cli {
 namespace {
 
+constexpr seconds kHandOverWait{10};
+
 class JournalCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
@@ -26,11 +28,19 @@ class JournalCommand final : public Command {
     backup.add_example("optserve journal backup --json", "with its name, for a program");
     backup.add_example("optserve journal backup --wait-seconds 600", "a large journal");
     ConfigParser& check = command.add_command("check", "Check a journal that no scheduler uses, or a backup", check_);
-    check.add_positional("file", file_, "The journal or backup", true);
+    check.add_positional("file", file_, "The journal or backup, or the URL of a PostgreSQL database", true);
+    check.add("queue", queue_, "In PostgreSQL: the queue");
     check.add("json", json_, "Print a JSON object");
     check.add_example("optserve journal check backups/journal-1.db", "a backup");
     check.add_example("optserve journal check optserve-run/journal.db", "the journal of a stack that is down");
     check.add_example("optserve journal check backups/journal-1.db --json", "for a program");
+    declare_queue_part(command, "init", "Make a queue in a PostgreSQL database", init_,
+                       {"", "to be used by the role that makes it"},
+                       {" --role optserve", "to be used by another role, and no more"});
+    declare_queue_part(command, "upgrade", "Raise a queue in PostgreSQL to this program's version", upgrade_,
+                       {"", "while its schedulers are stopped"}, {" --queue batch", "one of several"});
+    declare_queue_part(command, "hand-over", "Have the scheduler that leads give way to one that stands by", hand_over_,
+                       {"", "before its machine is restarted"}, {" --queue batch", "of one of several queues"});
     ConfigParser& restore =
         command.add_command("restore", "Replace a journal by a backup while no scheduler runs", restore_);
     restore.add_positional("backup", backup_file_, "The backup, or a folder whose newest backup is used", true);
@@ -43,6 +53,7 @@ class JournalCommand final : public Command {
 
   int run(const Clock&) override {
     if (check_) return run_check();
+    if (init_ || upgrade_ || hand_over_) return run_queue_part();
     if (restore_) return run_restore();
     return run_backup();
   }
@@ -66,10 +77,14 @@ class JournalCommand final : public Command {
   }
 
   int run_check() const {
-    const journal::JournalSummary found = journal::inspect_journal(file_);
+    // A URL is shown without its parameters.
+    const bool is_url = journal::is_postgres_url(file_);
+    const std::string name = is_url ? "queue " + queue_ : file_;
+    const journal::JournalSummary found =
+        is_url ? journal::inspect_queue(file_, queue_) : journal::inspect_journal(file_);
     const std::string oldest = found.oldest_open_wall_ms == 0 ? "" : utc_text(found.oldest_open_wall_ms);
     if (json_) {
-      std::fputs(json_line({{"file", file_},
+      std::fputs(json_line({{"file", name},
                             {"sound", found.damage.empty()},
                             {"damage", found.damage},
                             {"schema_version", found.schema_version},
@@ -78,19 +93,55 @@ class JournalCommand final : public Command {
                             {"ended", found.ended},
                             {"dead", found.dead},
                             {"oldest_open", oldest},
-                            {"bytes", found.bytes}})
+                            {"bytes", found.bytes},
+                            {"leader", found.holder}})
                      .c_str(),
                  stdout);
     } else {
-      std::printf("%s: schema %lld, term %llu, %lld bytes\n", file_.c_str(),
+      std::printf("%s: schema %lld, term %llu, %lld bytes\n", name.c_str(),
                   static_cast<long long>(found.schema_version), static_cast<unsigned long long>(found.term),
                   static_cast<long long>(found.bytes));
       std::printf("%lld jobs open%s%s, %lld ended, %lld of them dead\n", static_cast<long long>(found.open),
                   oldest.empty() ? "" : ", the oldest since ", oldest.c_str(), static_cast<long long>(found.ended),
                   static_cast<long long>(found.dead));
+      if (!found.holder.empty()) std::printf("led by the scheduler at %s\n", found.holder.c_str());
       std::printf("%s\n", found.damage.empty() ? "sound" : ("damaged: " + found.damage).c_str());
     }
     return found.damage.empty() ? kExitOk : kExitFailed;
+  }
+
+  struct Sample {
+    const char* options;
+    const char* what;
+  };
+  void declare_queue_part(ConfigParser& command, const char* name, const char* help, bool& part, Sample first,
+                          Sample second) {
+    ConfigParser& parser = command.add_command(name, help, part);
+    parser.add_positional("url", file_, "postgresql://USER@HOST/DATABASE, without a password", true);
+    parser.add("queue", queue_, "The queue: a schema of the database");
+    if (&part == &init_) parser.add("role", roles_, "Role that may use the queue and nothing more; repeatable");
+    const std::string line = "optserve journal " + std::string(name) + " postgresql://optserve@db/optserve";
+    parser.add_example(line, first.what);
+    parser.add_example(line + second.options, second.what);
+    parser.add_example(line + "?sslmode=verify-full", "over TLS, with the server's certificate checked");
+  }
+
+  int run_queue_part() const {
+    journal::check_journal_url(file_);
+    if (init_) {
+      journal::init_queue(file_, queue_, roles_);
+      std::printf("the queue '%s' is ready\n", queue_.c_str());
+    } else if (upgrade_) {
+      const bool raised = journal::upgrade_queue(file_, queue_);
+      std::printf("the queue '%s' %s\n", queue_.c_str(), raised ? "is raised" : "is of the present version already");
+    } else if (!journal::hand_over_queue(file_, queue_, kHandOverWait)) {
+      std::fprintf(stderr, "optserve: no scheduler took the queue '%s' over within %lld s\n", queue_.c_str(),
+                   static_cast<long long>(kHandOverWait.count()));
+      return kExitFailed;
+    } else {
+      std::printf("another scheduler leads the queue '%s'\n", queue_.c_str());
+    }
+    return kExitOk;
   }
 
   int run_restore() const {
@@ -108,7 +159,9 @@ class JournalCommand final : public Command {
 
   ConnectionOptions connection_options_;
   bool backup_ = false, check_ = false, restore_ = false;
-  std::string file_, backup_file_;
+  bool init_ = false, upgrade_ = false, hand_over_ = false;
+  std::string file_, backup_file_, queue_ = "optserve";
+  std::vector<std::string> roles_;
   bool replace_ = false;
   int wait_seconds_ = 600;
   bool json_ = false;

@@ -59,7 +59,8 @@ class Port:
             if self._endpoint.startswith("tcp://["):
                 socket.setsockopt(zmq.IPV6, 1)
             # Keys of the connection (CURVE) are set here, before it connects.
-            socket.connect(self._endpoint)
+            for place in self._endpoint.split('|'):  # of a queue with standby schedulers: one of them listens
+                socket.connect(place)
         except zmq.ZMQError:
             socket.close(0)  # an open socket would hold up the end of the context for ever
             raise
