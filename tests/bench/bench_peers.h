@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "bench/bench_loop.h"
-#include "journal/journal.h"
+#include "bench/bench_journal.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
 
@@ -109,7 +109,7 @@ class TokenWorker : public RegisteredPeer {
 };
 
 struct BenchSchedulerOptions {
-  std::string folder;  // below which the journal gets a folder of its own
+  std::string folder;  // below which the journal gets a folder of its own; or the URL of a database
   std::string transport = "tcp";
   bool durable = true;
   size_t open_jobs_max = 5'000'000;
@@ -122,8 +122,8 @@ class BenchScheduler {
     journal::Recovery recovery;
     recovery.term = 1;
     if (options.durable) {
-      folder_ = std::make_unique<BenchFolder>(options.folder);
-      journal_ = journal::Journal::open({.path = folder_->journal()}, clock_, recovery);
+      place_ = std::make_unique<BenchJournal>(options.folder);
+      journal_ = journal::Journal::open(place_->options, clock_, recovery);
     }
     journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
     scheduler::SchedulerOptions settings;
@@ -153,7 +153,7 @@ class BenchScheduler {
   SystemClock clock_;
   metrics::Registry registry_;
   journal::MemoryStore memory_;
-  std::unique_ptr<BenchFolder> folder_;
+  std::unique_ptr<BenchJournal> place_;
   std::unique_ptr<journal::Journal> journal_;
   std::unique_ptr<scheduler::SchedulerService> service_;
   std::unique_ptr<LoopThread> thread_;

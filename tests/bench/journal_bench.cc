@@ -3,8 +3,8 @@
 
 #include <memory>
 
+#include "bench/bench_journal.h"
 #include "bench/queue_parts.h"
-#include "journal/journal.h"
 #include "protocol/codec.h"
 
 namespace optserve::bench {
@@ -38,11 +38,10 @@ void wait_for_backlog(const journal::Journal& store, uint64_t appended, uint64_t
 }  // namespace
 
 Figure measure_commits(const std::string& folder, size_t batch, int seconds) {
-  const BenchFolder place(folder);
+  BenchJournal place(folder);
   const SystemClock clock;
   journal::Recovery recovery;
-  journal::JournalOptions options;
-  options.path = place.journal();
+  journal::JournalOptions& options = place.options;
   options.batch_records_max = batch;
   const auto store = journal::Journal::open(options, clock, recovery);
   const int64_t start = now_ns();
@@ -58,10 +57,9 @@ Figure measure_commits(const std::string& folder, size_t batch, int seconds) {
 }
 
 std::vector<Figure> measure_recovery(const std::string& folder, size_t jobs) {
-  const BenchFolder place(folder);
+  const BenchJournal place(folder);
   const SystemClock clock;
-  journal::JournalOptions options;
-  options.path = place.journal();
+  const journal::JournalOptions& options = place.options;
   {
     journal::Recovery recovery;
     const auto store = journal::Journal::open(options, clock, recovery);

@@ -237,7 +237,7 @@ int main(int argc, char** argv) {
   Options options;
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
-  parser.add("folder", options.folder, "Folder for the journal, on a local disk");
+  parser.add("folder", options.folder, "Folder for the journal, on a local disk, or the URL of a PostgreSQL database");
   parser.add("part", options.part,
              "What to measure: accepts, journal, recovery, tokens, latency, relay (bare hops) or all");
   parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that the measured start finds");

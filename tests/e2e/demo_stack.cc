@@ -118,17 +118,17 @@ std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
   const auto add = [&arguments](std::initializer_list<std::string> more) { arguments.insert(arguments.end(), more); };
   if (part.name == "optserve-scheduler") {
     add({"--bind-clients=" + endpoint(part.client_port), "--bind-services=" + endpoint(part.service_port),
-         "--journal=" + journal_of(part)});
+         "--journal=" + (options_.postgres.empty() ? journal_of(part) : options_.postgres)});
     arguments.insert(arguments.end(), options_.scheduler_arguments.begin(), options_.scheduler_arguments.end());
     return arguments;
   }
   if (part.name == "optserve-gateway") {
-    for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.client_port)});
+    for (const std::string& address : scheduler_addresses(&Part::client_port)) add({"--scheduler=" + address});
     add({"--http=127.0.0.1:" + std::to_string(part.client_port), "--model=demo=" + demo_checkpoint()});
     arguments.insert(arguments.end(), options_.gateway_arguments.begin(), options_.gateway_arguments.end());
     return arguments;
   }
-  for (const Part& scheduler : schedulers_) add({"--scheduler=" + endpoint(scheduler.service_port)});
+  for (const std::string& address : scheduler_addresses(&Part::service_port)) add({"--scheduler=" + address});
   if (part.name == "optserve-converter") {
     arguments.insert(arguments.begin(), "serve");
     arguments.insert(arguments.end(), options_.converter_arguments.begin(), options_.converter_arguments.end());
@@ -154,7 +154,22 @@ void DemoStack::start(Part& part) {
       cli::ChildProcess::start({cli::sibling_program(part.name), arguments_of(part), log}));
 }
 
-std::string DemoStack::client_endpoint(int scheduler) const { return endpoint(client_port(scheduler)); }
+std::vector<std::string> DemoStack::scheduler_addresses(int Part::*port) const {
+  std::vector<std::string> addresses;
+  for (const Part& scheduler : schedulers_) {
+    const std::string one = endpoint(scheduler.*port);
+    if (options_.postgres.empty() || addresses.empty()) {
+      addresses.push_back(one);
+    } else {
+      addresses.back() += "|" + one;
+    }
+  }
+  return addresses;
+}
+
+std::string DemoStack::client_endpoint(int scheduler) const {
+  return scheduler_addresses(&Part::client_port).at(options_.postgres.empty() ? static_cast<size_t>(scheduler) : 0);
+}
 
 std::unique_ptr<Client> DemoStack::client(int scheduler) const {
   client::ClientOptions options;
@@ -163,21 +178,32 @@ std::unique_ptr<Client> DemoStack::client(int scheduler) const {
   return std::make_unique<Client>(options);
 }
 
+bool DemoStack::is_ready(const Part& part) {
+  const auto answer = cli::http_get(part.http_port, "/readyz", milliseconds(1000), SystemClock());
+  return answer && answer->status == 200;
+}
+
+int DemoStack::leader() const {
+  for (size_t i = 0; i < schedulers_.size(); ++i) {
+    if (is_ready(schedulers_[i])) return static_cast<int>(i);
+  }
+  return -1;
+}
+
 void DemoStack::wait_ready() {
   const SystemClock clock;
   std::vector<const Part*> parts;
-  for (const Part& part : schedulers_) parts.push_back(&part);
+  if (!options_.postgres.empty()) ASSERT_TRUE(wait_for([&] { return leader() >= 0; }, kReadyLimit));
+  for (const Part& part : schedulers_) {
+    if (options_.postgres.empty()) parts.push_back(&part);
+  }
   for (const Part& part : tokenizers_) parts.push_back(&part);
   for (const Part& part : workers_) parts.push_back(&part);
   for (const Part& part : converters_) parts.push_back(&part);
   for (const Part& part : gateways_) parts.push_back(&part);
   const Instant until = clock.now() + kReadyLimit;
   for (const Part* part : parts) {
-    const auto is_ready = [&] {
-      const auto answer = cli::http_get(part->http_port, "/readyz", milliseconds(1000), clock);
-      return answer && answer->status == 200;
-    };
-    ASSERT_TRUE(wait_for(is_ready, until - clock.now())) << part->name << " is not ready";
+    ASSERT_TRUE(wait_for([&] { return is_ready(*part); }, until - clock.now())) << part->name << " is not ready";
   }
 }
 
@@ -193,6 +219,12 @@ void DemoStack::kill_scheduler(int index) {
 }
 
 void DemoStack::start_scheduler(int index) { start(schedulers_.at(static_cast<size_t>(index))); }
+
+void DemoStack::signal_scheduler(int index, int signal) {
+  schedulers_.at(static_cast<size_t>(index)).process->signal(signal);
+}
+
+int DemoStack::wait_scheduler(int index) { return schedulers_.at(static_cast<size_t>(index)).process->wait(); }
 
 void DemoStack::replace_tokenizer(int index) {
   Part& part = tokenizers_.at(static_cast<size_t>(index));

@@ -34,6 +34,8 @@ struct StackOptions {
   std::vector<std::string> worker_arguments = {};
   std::vector<std::string> scheduler_arguments = {};
   std::vector<std::string> gateway_arguments = {};
+  // Of a PostgreSQL database with the queue "optserve": the schedulers are one queue's leader and its standbys.
+  std::string postgres = {};
 };
 
 // Looks every few milliseconds whether `condition` holds; false if it does not within `limit`.
@@ -65,6 +67,10 @@ class DemoStack {
   // The two halves of it.
   void kill_scheduler(int index);
   void start_scheduler(int index);
+  void signal_scheduler(int index, int signal);
+  int wait_scheduler(int index);  // what it ended with
+  // Of schedulers with one queue: the one that is ready, -1 if none is.
+  int leader() const;
   void replace_tokenizer(int index);
   void kill_converter(int index);  // kill -9
   pid_t converter_pid(int index) const { return converters_.at(static_cast<size_t>(index)).process->pid(); }
@@ -89,6 +95,9 @@ class DemoStack {
     int client_port = 0, service_port = 0;  // of a scheduler; the former of a gateway too
   };
   void start(Part& part);
+  // Addresses of the schedulers' ports, as their peers take them.
+  std::vector<std::string> scheduler_addresses(int Part::*port) const;
+  static bool is_ready(const Part& part);
   std::string journal_of(const Part& scheduler) const;
   std::vector<std::string> arguments_of(const Part& part) const;
   ptrdiff_t index_of(const Part& worker) const;
