@@ -103,6 +103,7 @@ bool Session::try_to_lead(Watch& watch, std::string& why) {
   const Leader leader = read_leader();
   const Instant now = system_.now();
   if (!watch.last || !watch.last->is_same_moment(leader)) watch.moved = now;
+  if (watch.last && watch.last->term != leader.term) has_paused_ = false;  // that was another one
   watch.last = leader;
   if (leader.term > seen_term_ || (leader.term == seen_term_ && leader.commits > seen_commits_)) {
     seen_term_ = leader.term;

@@ -12,8 +12,6 @@
 namespace optserve::cli {
 namespace {
 
-constexpr seconds kHandOverWait{10};
-
 class JournalCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
@@ -39,8 +37,6 @@ class JournalCommand final : public Command {
                        {" --role optserve", "to be used by another role, and no more"});
     declare_queue_part(command, "upgrade", "Raise a queue in PostgreSQL to this program's version", upgrade_,
                        {"", "while its schedulers are stopped"}, {" --queue batch", "one of several"});
-    declare_queue_part(command, "hand-over", "Have the scheduler that leads give way to one that stands by", hand_over_,
-                       {"", "before its machine is restarted"}, {" --queue batch", "of one of several queues"});
     ConfigParser& restore =
         command.add_command("restore", "Replace a journal by a backup while no scheduler runs", restore_);
     restore.add_positional("backup", backup_file_, "The backup, or a folder whose newest backup is used", true);
@@ -53,7 +49,7 @@ class JournalCommand final : public Command {
 
   int run(const Clock&) override {
     if (check_) return run_check();
-    if (init_ || upgrade_ || hand_over_) return run_queue_part();
+    if (init_ || upgrade_) return run_queue_part();
     if (restore_) return run_restore();
     return run_backup();
   }
@@ -131,15 +127,9 @@ class JournalCommand final : public Command {
     if (init_) {
       journal::init_queue(file_, queue_, roles_);
       std::printf("the queue '%s' is ready\n", queue_.c_str());
-    } else if (upgrade_) {
+    } else {
       const bool raised = journal::upgrade_queue(file_, queue_);
       std::printf("the queue '%s' %s\n", queue_.c_str(), raised ? "is raised" : "is of the present version already");
-    } else if (!journal::hand_over_queue(file_, queue_, kHandOverWait)) {
-      std::fprintf(stderr, "optserve: no scheduler took the queue '%s' over within %lld s\n", queue_.c_str(),
-                   static_cast<long long>(kHandOverWait.count()));
-      return kExitFailed;
-    } else {
-      std::printf("another scheduler leads the queue '%s'\n", queue_.c_str());
     }
     return kExitOk;
   }
@@ -159,7 +149,7 @@ class JournalCommand final : public Command {
 
   ConnectionOptions connection_options_;
   bool backup_ = false, check_ = false, restore_ = false;
-  bool init_ = false, upgrade_ = false, hand_over_ = false;
+  bool init_ = false, upgrade_ = false;
   std::string file_, backup_file_, queue_ = "optserve";
   std::vector<std::string> roles_;
   bool replace_ = false;

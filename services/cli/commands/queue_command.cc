@@ -4,12 +4,15 @@
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
 #include "cli/text/status_text.h"
+#include "journal/journal.h"
 
 namespace optserve::cli {
 namespace {
 
 using protocol::ControlAction;
 using protocol::ControlScope;
+
+constexpr seconds kHandOverWait{10};
 
 class QueueCommand final : public Command {
  public:
@@ -19,9 +22,11 @@ class QueueCommand final : public Command {
     declare_part(command, "pause", "Accept jobs but start none; running jobs continue", pause_);
     declare_part(command, "drain", "Accept no jobs and finish those that were accepted", drain_);
     declare_part(command, "resume", "End a pause or a drain", resume_);
+    declare_hand_over(command);
   }
 
   int run(const Clock&) override {
+    if (hand_over_) return run_hand_over();
     if (!model_.empty() && !service_.empty()) {
       throw CommandFailure{kExitUsage, "--model and --service cannot be given together"};
     }
@@ -57,7 +62,29 @@ class QueueCommand final : public Command {
     parser.add_example(line + " --service worker-0", "one worker, tokenizer or converter");
   }
 
+  void declare_hand_over(ConfigParser& command) {
+    ConfigParser& parser = command.add_command(
+        "hand-over", "Have the scheduler that leads a queue in PostgreSQL give way to one that stands by", hand_over_);
+    parser.add_positional("url", url_, "postgresql://USER@HOST/DATABASE, without a password", true);
+    parser.add("queue", queue_, "The queue: a schema of the database");
+    const std::string line = "optserve queue hand-over postgresql://optserve@db/optserve";
+    parser.add_example(line, "before the leader's machine is restarted");
+    parser.add_example(line + " --queue batch", "of one of several queues");
+    parser.add_example(line + "?sslmode=verify-full", "over TLS, with the server's certificate checked");
+  }
+
+  int run_hand_over() const {
+    journal::check_journal_url(url_);
+    if (!journal::hand_over_queue(url_, queue_, kHandOverWait)) {
+      throw CommandFailure{kExitFailed, "no scheduler took the queue '" + queue_ + "' over: none stands by"};
+    }
+    std::printf("another scheduler leads the queue '%s'\n", queue_.c_str());
+    return kExitOk;
+  }
+
   ConnectionOptions connection_options_;
+  bool hand_over_ = false;
+  std::string url_, queue_ = "optserve";
   bool pause_ = false, drain_ = false, resume_ = false;
   std::string model_, service_;
   bool json_ = false;
