@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "bench/bench_loop.h"
 #include "bench/bench_journal.h"
+#include "bench/bench_loop.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
 

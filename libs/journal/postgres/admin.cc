@@ -11,7 +11,7 @@
 namespace optserve::journal {
 namespace {
 
-constexpr seconds kAdminPatience{10};
+constexpr seconds kAdminPatience{30};
 
 }  // namespace
 

@@ -247,6 +247,20 @@ TEST(PostgresStandby, TakesOverFromAPausedLeaderWhichThenDoesNoHarm) {
   }
 }
 
+// Sessions and locks keep a second leader out; where they do not hold, the term in the database does.
+TEST(PostgresStandby, ATermThatWasRaisedByAnotherStopsThisOne) {
+  TestServer& server = shared_server();
+  const std::string queue = fresh_queue(server);
+  Recovery recovery;
+  auto journal = open_journal(options_of(server.url(), queue), recovery);
+  wait_durable(*journal, journal->append(accepted(1)));
+  Connection(server.url(), queue, seconds(5)).query("UPDATE meta SET term = term + 1");
+  journal->append(accepted(2));
+  EXPECT_THAT(failure_of(*journal),
+              HasSubstr("another scheduler took over this journal (our term is 1, the database has 2)"));
+  EXPECT_EQ(inspect_queue(server.url(), queue).open, 1);
+}
+
 TEST(PostgresStandby, TakesOverFromALeaderThatIsCutOff) {
   TestServer& server = shared_server();
   TestProxy proxy(server.socket());

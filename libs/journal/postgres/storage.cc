@@ -68,8 +68,9 @@ class PostgresStorage final : public JournalStorage {
     accepted.accepted_wall_ms = rows.number(0, 4);
     accepted.payload_sha256 = rows.text(0, 9);
     accepted.encoded_spec = rows.text(0, 13);
-    if (rows.number(0, 2) != static_cast<int64_t>(protocol::JobState::kDead) || accepted.encoded_spec.empty())
+    if (rows.number(0, 2) != static_cast<int64_t>(protocol::JobState::kDead) || accepted.encoded_spec.empty()) {
       return {};
+    }
     auto spec = protocol::decode_job_spec(accepted.encoded_spec);
     if (!spec.ok() || RowSum().add(accepted.encoded_spec).value() != rows.number(0, 12)) {
       throw DamagedError("the stored request of job " + job.hex() + " does not match its checksum");

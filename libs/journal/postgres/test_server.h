@@ -11,7 +11,9 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -39,7 +41,7 @@ class TestServer {
     pid_ = run("postgres",
                {"-D", data(), "-k", folder_, "-p", "5432", "-c", "listen_addresses=", "-c", "max_connections=40", "-c",
                 "shared_buffers=32MB", "-c", "wal_level=replica", "-c", "hot_standby=on", "-c", "full_page_writes=on"});
-    for (int i = 0; i < 600; ++i) {
+    for (int i = 0; i < 1'200; ++i) {
       try {
         Connection(url() + "&target_session_attrs=any", "public", seconds(2));
         return;
@@ -51,13 +53,15 @@ class TestServer {
   }
   void stop(int signal) {
     if (pid_ <= 0) return;
+    // The sessions of a server that is killed would live on for a while, and keep the next one from its memory.
+    const std::vector<pid_t> sessions = signal == SIGKILL ? children() : std::vector<pid_t>();
     ::kill(pid_, signal);
     ::waitpid(pid_, nullptr, 0);
     pid_ = 0;
-    // What is left of a server that was killed would keep the next one from its memory.
-    std::error_code ignored;
-    if (signal == SIGKILL) std::this_thread::sleep_for(milliseconds(100));
-    if (signal == SIGKILL) std::filesystem::remove(data() + "/postmaster.pid", ignored);
+    for (const pid_t session : sessions) ::kill(session, SIGKILL);
+    for (const pid_t session : sessions) {
+      while (is_alive(session)) std::this_thread::sleep_for(milliseconds(2));
+    }
   }
   void promote() {
     Connection connection(url() + "&target_session_attrs=any", "public", seconds(5));
@@ -99,6 +103,17 @@ class TestServer {
     }
     if (found.empty()) throw Error("no PostgreSQL server is installed: deploy/install-deps --test brings it");
     return found;
+  }
+
+  std::vector<pid_t> children() const {
+    const std::string name = std::to_string(pid_);
+    std::ifstream file("/proc/" + name + "/task/" + name + "/children");
+    return {std::istream_iterator<pid_t>(file), std::istream_iterator<pid_t>()};
+  }
+  static bool is_alive(pid_t process) {
+    std::ifstream file("/proc/" + std::to_string(process) + "/stat");
+    std::string number, name, state;
+    return file >> number >> name >> state && state != "Z";
   }
 
   pid_t run(const std::string& program, std::vector<std::string> arguments) {
