@@ -36,8 +36,9 @@ TEST(CommandLine, HelpAndVersionSucceedOnStandardOutput) {
     EXPECT_THAT(ran.out, HasSubstr("optserve")) << flag;
   }
   const std::string help = optserve({"--help"}).out;
-  for (const char* command : {"generate", "prompt", "submit", "result", "cancel", "status", "jobs", "queue", "journal",
-                              "top", "doctor", "up", "down", "convert", "export", "inspect", "calibrate", "bench"}) {
+  for (const char* command :
+       {"generate", "prompt", "submit", "result", "cancel", "status", "jobs", "queue", "journal", "top", "doctor",
+        "preflight", "up", "down", "convert", "export", "inspect", "calibrate", "bench"}) {
     EXPECT_THAT(help, HasSubstr(command));
   }
 }
