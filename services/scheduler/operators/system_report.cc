@@ -109,6 +109,8 @@ void SystemReport::update_gauges() {
   metrics.known_keys.set(static_cast<double>(tables_.known.keys().size()));
   int64_t tokens = 0;
   double longest_wait = 0;
+  // At 0 before its first job, for those who start groups of a model by its jobs.
+  for (const std::string& name : tables_.options.models) metrics.of_model(name);
   size_t models_shown = 0;
   for (const auto& [name, queue] : tables_.queues.all()) {
     tokens += queue.jobs.tokens();
