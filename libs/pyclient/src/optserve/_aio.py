@@ -7,8 +7,10 @@ from collections import deque
 from typing import (Any, AsyncIterable, AsyncIterator, Deque, Dict, Iterable, List, Mapping, Optional, Sequence, Type,
                     Union)
 
+from ._choice import split_endpoints
 from ._engine import Engine
 from ._errors import Cancelled, Error, Unavailable
+from ._keys import find_keys
 from ._messages import (LIMITS, BackedUp, Backup, Cancel, Control, ControlAction, ControlScope, GetGroup, GetJob,
                         GetStatus, GroupStatus, JobEvent, JobFilter, JobList, JobResult, JobSpec, JobState, JobSummary,
                         ListJobs, Purge, Purged, Requeue, SystemStatus)
@@ -139,6 +141,9 @@ class AsyncClient:
     endpoints: addresses of all schedulers, as text with commas or as a list. model, tenant: of jobs that name none.
     timeout: seconds of one call, with its retries. retry_first, retry_max: seconds between attempts.
     window_bytes: how much a scheduler may send ahead.
+    secret_key: file of this program's secret key, or the key itself; server_key: public keys of the schedulers, or files
+    with them. By default OPTSERVE_SECRET_KEY and OPTSERVE_SERVER_KEY, if they are set. Without keys only this machine is
+    spoken to, unless insecure.
 
     Lost connections and restarts of a scheduler are handled inside, as the C++ library does: submits are repeated with
     the same key, and streams resume at the byte they had reached.
@@ -146,11 +151,13 @@ class AsyncClient:
 
     def __init__(self, endpoints: Union[str, Sequence[str]] = "tcp://127.0.0.1:5555", *, model: str = "",
                  tenant: str = "", timeout: float = 10.0, retry_first: float = 0.25, retry_max: float = 8.0,
-                 window_bytes: int = LIMITS["stream_window_bytes_max"]) -> None:
+                 window_bytes: int = LIMITS["stream_window_bytes_max"], secret_key: str = "",
+                 server_key: Union[str, Sequence[str]] = "", insecure: bool = False) -> None:
         self.timeout = timeout
         self._defaults = {name: value for name, value in (("model", model), ("tenant", tenant)) if value}
+        keys = find_keys(secret_key, server_key, split_endpoints(endpoints), insecure)
         self._engine = Engine(endpoints, SessionOptions(retry_first=retry_first, retry_max=retry_max,
-                                                        window_bytes=window_bytes))
+                                                        window_bytes=window_bytes), keys)
 
     async def __aenter__(self) -> "AsyncClient":
         self._engine.start()

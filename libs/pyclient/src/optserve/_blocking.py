@@ -158,9 +158,11 @@ class Client:
 
     def __init__(self, endpoints: Union[str, Sequence[str]] = "tcp://127.0.0.1:5555", *, model: str = "",
                  tenant: str = "", timeout: float = 10.0, retry_first: float = 0.25, retry_max: float = 8.0,
-                 window_bytes: int = LIMITS["stream_window_bytes_max"]) -> None:
+                 window_bytes: int = LIMITS["stream_window_bytes_max"], secret_key: str = "",
+                 server_key: Union[str, Sequence[str]] = "", insecure: bool = False) -> None:
         self._client = AsyncClient(endpoints, model=model, tenant=tenant, timeout=timeout, retry_first=retry_first,
-                                   retry_max=retry_max, window_bytes=window_bytes)
+                                   retry_max=retry_max, window_bytes=window_bytes, secret_key=secret_key,
+                                   server_key=server_key, insecure=insecure)
         self._defaults = self._client._defaults
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="optserve", daemon=True)

@@ -12,6 +12,7 @@ import zmq
 
 from ._choice import split_endpoints
 from ._errors import Cancelled, Error
+from ._keys import Keys
 from ._messages import JobSpec, SubmitOutcome
 from ._port import Port
 from ._schedulers import Follow, SchedulerSet
@@ -22,8 +23,10 @@ _log = logging.getLogger("optserve")
 
 
 class Engine:
-    def __init__(self, endpoints: Union[str, Sequence[str]], options: SessionOptions) -> None:
+    def __init__(self, endpoints: Union[str, Sequence[str]], options: SessionOptions,
+                 keys: Optional[Keys] = None) -> None:
         self._endpoints = split_endpoints(endpoints)
+        self._keys = keys
         self.schedulers = SchedulerSet(self._endpoints, options)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._context: Optional[zmq.Context] = None
@@ -46,7 +49,8 @@ class Engine:
         self._context = zmq.Context()
         try:
             for i, endpoint in enumerate(self._endpoints):
-                self._ports.append(Port(self._context, endpoint, partial(self._on_frame, i), self._after_turn))
+                self._ports.append(Port(self._context, endpoint, partial(self._on_frame, i), self._after_turn,
+                                        self._keys))
         except zmq.ZMQError as error:
             self.close()
             raise ValueError(f"connect to {endpoint!r}: {error}") from None
@@ -136,7 +140,10 @@ class Engine:
     def _tick(self) -> None:
         assert self._loop is not None
         now = self.now()
-        for session in self.schedulers.sessions:
+        for port, session in zip(self._ports, self.schedulers.sessions):
+            why = port.look_at_handshakes(now)
+            if why is not None:
+                session.on_not_let_in(why, now)
             session.on_tick(now)
         self._flush()
         self._timer = self._loop.call_later(self.schedulers.tick_interval(), self._tick)

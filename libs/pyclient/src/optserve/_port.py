@@ -4,10 +4,13 @@ does it."""
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, Optional
+import itertools
+import sys
+from typing import Any, Callable, Optional
 
 import zmq
 
+from ._keys import Keys
 from ._messages import LIMITS
 
 _OPTIONS = (
@@ -28,6 +31,11 @@ _OPTIONS = (
     (zmq.RECONNECT_IVL, 200),
     (zmq.RECONNECT_IVL_MAX, 2_000),
 )
+_EVENTS = (zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+           | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+           | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_REFUSED_PAUSE, _NEXT_KEY_PAUSE = 1.0, 0.1
+_numbers = itertools.count()
 # How many messages are read before others get their turn.
 _READ_AT_ONCE = 200
 
@@ -39,7 +47,7 @@ class Port:
     """
 
     def __init__(self, context: zmq.Context, endpoint: str, on_frame: Callable[[bytes], None],
-                 on_read: Callable[[], None]) -> None:
+                 on_read: Callable[[], None], keys: Optional[Keys] = None) -> None:
         self._context = context
         self._endpoint = endpoint
         self._on_frame = on_frame
@@ -47,10 +55,68 @@ class Port:
         self._loop = asyncio.get_running_loop()
         self._socket: Optional[zmq.Socket] = None
         self._is_reading_soon = False
+        self._keys = keys
+        self._server_key = 0  # which of the possible ones is expected
+        self._was_heard = True  # since the socket was opened
+        self._events: Optional[Any] = None
+        self._is_handshake_open = False
+        self._failures = 0  # handshakes in a row
+        self._retry_at: Optional[float] = None
         self.reconnect()
 
     def reconnect(self) -> None:
-        """A new connection; what was on its way is lost."""
+        """A new connection; what was on its way is lost. If nothing came on the last one, another of the scheduler's
+        possible keys is tried."""
+        if not self._was_heard:
+            self._server_key += 1
+        self._open()
+
+    def look_at_handshakes(self, now: float) -> Optional[str]:
+        """Why the scheduler does not let us in, if that is so. libzmq gives up where a key is refused, so this tries
+        again."""
+        if self._keys is None or self._events is None:
+            return None
+        if self._retry_at is not None and now >= self._retry_at:
+            self._open()
+        news = self._take_news()
+        if news == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._failures = 0
+        elif news == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._retry_at = now + _REFUSED_PAUSE
+            return (f"it does not allow the key {self._keys.public_text}; `optserve keys allow` there lets it in")
+        elif news:
+            self._retry_at = now + _NEXT_KEY_PAUSE
+            self._server_key += 1
+            self._failures += 1
+            if self._failures >= 2 * len(self._keys.servers):
+                return "it does not have the secret key that belongs to server_key, or has no keys at all"
+        return None
+
+    def _take_news(self) -> int:
+        news = 0
+        while True:
+            try:
+                event = int.from_bytes(self._events.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)  # type: ignore
+            except zmq.Again:
+                return news
+            if event == zmq.EVENT_CONNECTED:
+                self._is_handshake_open = True
+            elif event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
+                self._is_handshake_open = False
+                news = event
+            elif self._is_handshake_open:  # it ended before it had begun
+                self._is_handshake_open = False
+                news = event
+
+    def _watch(self, socket: zmq.Socket) -> None:
+        address = f"inproc://optserve-handshakes-{next(_numbers)}"
+        socket.monitor(address, _EVENTS)
+        self._events = self._context.socket(zmq.PAIR)
+        self._events.setsockopt(zmq.RCVHWM, 0)  # a full queue would stop libzmq's own thread
+        self._events.setsockopt(zmq.LINGER, 0)
+        self._events.connect(address)
+
+    def _open(self) -> None:
         self.close()
         socket = self._context.socket(zmq.DEALER)
         try:
@@ -58,19 +124,26 @@ class Port:
                 socket.setsockopt(option, value)
             if self._endpoint.startswith("tcp://["):
                 socket.setsockopt(zmq.IPV6, 1)
-            # Keys of the connection (CURVE) are set here, before it connects.
+            if self._keys is not None:
+                self._keys.set_on(socket, self._server_key)
+                self._watch(socket)
             for place in self._endpoint.split('|'):  # of a queue with standby schedulers: one of them listens
                 socket.connect(place)
         except zmq.ZMQError:
             socket.close(0)  # an open socket would hold up the end of the context for ever
             raise
         self._socket = socket
+        self._was_heard, self._retry_at, self._is_handshake_open = False, None, False
         self._loop.add_reader(int(socket.getsockopt(zmq.FD)), self._read)
         self._look_soon()
 
     def close(self) -> None:
         if self._socket is not None:
             self._loop.remove_reader(int(self._socket.getsockopt(zmq.FD)))
+            if self._events is not None:
+                self._socket.disable_monitor()
+                self._events.close(0)
+                self._events = None
             self._socket.close(0)
             self._socket = None
 
@@ -103,6 +176,7 @@ class Port:
                 parts = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            self._was_heard = True
             if len(parts) == 1:  # what has several frames is no message
                 self._on_frame(parts[0])
             if self._socket is not socket:

@@ -232,6 +232,13 @@ class Session:
         if call is not None:
             call.handed_over -= 1
 
+    def on_not_let_in(self, why: str, now: float) -> None:
+        """Ends what is open with this reason: waiting is of no use."""
+        if not self._lost:
+            self._lost_since = now
+        self._lost = True
+        self.close(Unavailable(f"the scheduler at {self._options.endpoint} does not let us in: {why}"), now)
+
     def on_tick(self, now: float) -> None:
         self._last_tick = now
         options = self._options
