@@ -16,6 +16,7 @@ pkg_check_modules(libedit REQUIRED IMPORTED_TARGET libedit)              # libed
 find_package(yaml-cpp REQUIRED)                                         # libyaml-cpp-dev
 find_package(msgpack REQUIRED CONFIG NAMES msgpack-cxx msgpack msgpackc-cxx) # libmsgpack-cxx-dev
 pkg_check_modules(zmq REQUIRED IMPORTED_TARGET libzmq)                  # libzmq3-dev cppzmq-dev
+pkg_check_modules(sodium REQUIRED IMPORTED_TARGET libsodium)            # libsodium-dev
 pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent libevent_pthreads libevent_openssl) # libevent-dev
 pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)           # libopenblas-dev
 find_package(Python3 REQUIRED COMPONENTS Interpreter)                  # python3: the tidy test and the oracles

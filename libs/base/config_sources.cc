@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <string_view>
 
@@ -23,6 +24,9 @@ namespace {
 // Their variables begin with their names; other programs of the same environment leave them alone.
 constexpr std::string_view kServices[] = {"OPTSERVE_SCHEDULER_", "OPTSERVE_TOKENIZER_", "OPTSERVE_WORKER_",
                                           "OPTSERVE_CONVERTER_", "OPTSERVE_GATEWAY_"};
+
+// Read by whatever connects to a scheduler (keys/process_keys.h).
+constexpr std::array<std::string_view, 2> kVariablesOfAll{"OPTSERVE_SECRET_KEY", "OPTSERVE_SERVER_KEY"};
 
 std::string upper_case(std::string_view text) {
   std::string upper;
@@ -184,6 +188,7 @@ std::vector<std::string> stray_variables(const ParserEntry& command) {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     const std::string name(text.substr(0, text.find('=')));
+    if (std::ranges::find(kVariablesOfAll, name) != kVariablesOfAll.end()) continue;
     if (!name.starts_with("OPTSERVE_") || std::ranges::find(known, name) != known.end() || is_service_link(name)) {
       continue;
     }

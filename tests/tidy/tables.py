@@ -15,6 +15,7 @@ NAMESPACES_OF_OTHERS = ['libs/protocol/message_types.h', 'libs/client/async_clie
 # Third-party headers and the only places that include them. Tests, fuzzers and benchmarks may include anything.
 HEADER_OWNERS = [
     (r'zmq(_addon)?\.hp?p?$', ['libs/transport/']),
+    (r'sodium\.h$', ['libs/keys/']),
     (r'msgpack', ['libs/protocol/']),
     (r'prometheus/', ['libs/metrics/']),
     (r'event2/', ['libs/http/']),
@@ -48,8 +49,8 @@ KERNEL_INCLUDES = ['libs/sampling/packed_sample_row.h']
 # Word in code (comments and strings apart), where it may stand, and what to use instead. TESTS: in all tests.
 TESTS = 'TESTS'
 BANNED_CODE = [
-    (r'\bgetenv\s*\(', ['libs/base/config_sources.cc', 'tests/chaos/preload.cc',
-                        'tests/e2e/no_memory_preload.cc'],  # a preload library has no main
+    (r'\bgetenv\s*\(', ['libs/base/config_sources.cc', 'libs/keys/process_keys.cc',  # the client library has no main
+                        'tests/chaos/preload.cc', 'tests/e2e/no_memory_preload.cc'],  # nor have preloaded libraries
      'configuration is read in main (base/config.h) and passed down'),
     (r'\b(std::)?(exit|quick_exit)\s*\(', [], 'return from main, or throw Error'),
     (r'(?<![\w.>:])(std::)?system\s*\(|\bpopen\s*\(', [], 'never run a shell'),

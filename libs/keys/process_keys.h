@@ -1,0 +1,68 @@
+// The keys of a running process: its own, and those of the others. Files are read again when they change, so that keys
+// are exchanged without a restart.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file_stamp.h"
+#include "keys/allow_list.h"
+#include "keys/key_pair.h"
+
+namespace optserve::keys {
+
+std::vector<std::string> split_at_commas(const std::string& text);
+
+// Of a process that connects to schedulers.
+class ClientKeys {
+ public:
+  // `secret`: the name of a file, or the key itself. `servers`: public keys, or names of files with public keys.
+  static Result<std::shared_ptr<ClientKeys>> load(const std::string& secret, const std::vector<std::string>& servers);
+
+  // The same; what is empty comes from the variables OPTSERVE_SECRET_KEY and OPTSERVE_SERVER_KEY, which hold for all
+  // programs. nullptr: there are no keys.
+  static Result<std::shared_ptr<ClientKeys>> load_or_variables(std::string secret, std::vector<std::string> servers);
+
+  ClientKeys(std::string file, SecretKey own, std::vector<PublicKey> servers);
+
+  // For a new connection: reads the file again if it has changed. A file with a fault is logged and changes nothing.
+  const SecretKey& own();
+  // Any of these is the key of the scheduler.
+  const std::vector<PublicKey>& servers() const { return servers_; }
+
+ private:
+  std::string file_;  // empty: the key came without one
+  std::optional<FileStamp> seen_;
+  SecretKey own_;
+  std::vector<PublicKey> servers_;
+};
+
+// Of a process that is connected to.
+class ServerKeys {
+ public:
+  // `secret` as above. `file` and `lines` are allow lists, of which one may be empty.
+  static Result<std::shared_ptr<ServerKeys>> load(const std::string& secret, const std::string& file,
+                                                  const std::string& lines);
+
+  ServerKeys(SecretKey own, std::string file, std::string lines);
+
+  const SecretKey& own() const { return own_; }
+  const AllowList& allowed() const { return *allowed_; }
+  // The list before the last refresh() that returned true.
+  const AllowList& allowed_before() const { return *allowed_before_; }
+  // Looks whether the file has changed. True: allowed() is another list, at another address. A file with a fault, or
+  // one that is gone, is logged once and changes nothing. Cheap if nothing has changed.
+  bool refresh();
+
+ private:
+  Status read();
+
+  SecretKey own_;
+  std::string file_, lines_;
+  std::optional<FileStamp> seen_;
+  std::shared_ptr<const AllowList> allowed_ = std::make_shared<const AllowList>(), allowed_before_ = allowed_;
+};
+
+}  // namespace optserve::keys
