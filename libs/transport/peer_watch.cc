@@ -15,6 +15,7 @@ constexpr seconds kConnectLimit{2};
 void PeerWatch::heard(Instant now) {
   last_heard_ = now;
   look_.reset();
+  not_let_in_.clear();
   if (!std::exchange(is_reported_, false)) return;
   next_log_ = {};
   log_info("scheduler_reachable", {{"endpoint", port_.endpoint()}});
@@ -38,7 +39,11 @@ void PeerWatch::on_tick(Instant now) {
 void PeerWatch::report(const Reachability& found, Instant now) {
   const auto silent_s = std::chrono::duration_cast<seconds>(now - *last_heard_).count();
   const std::string why =
-      found.is_reachable ? "it accepts connections, but does not answer; is this the port for services?" : found.why;
+      !found.is_reachable ? found.why
+      : !not_let_in_.empty()
+          ? not_let_in_
+          : "it accepts connections, but does not answer; is this the port for services, and does it "
+            "want keys?";
   is_reported_ = true;
   if (health_ != nullptr) health_->set_problem("no answer from the scheduler at " + port_.endpoint() + ": " + why);
   if (now < next_log_) return;

@@ -17,6 +17,8 @@ class PeerWatch {
 
   // Something was received.
   void heard(Instant now);
+  // Why the peer does not let us in, which explains its silence.
+  void not_let_in(const std::string& why) { not_let_in_ = why; }
   void on_tick(Instant now);
 
  private:
@@ -28,6 +30,7 @@ class PeerWatch {
   std::optional<BackgroundLook> look_;
   Instant next_look_{}, next_log_{};
   bool is_reported_ = false;
+  std::string not_let_in_;
 };
 
 }  // namespace optserve::transport

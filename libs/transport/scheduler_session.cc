@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "transport/locality.h"
 
 namespace optserve::transport {
 
@@ -32,6 +33,14 @@ SchedulerLinkOptions link_options(const protocol::Register& hello, const std::ve
   return link;
 }
 
+std::shared_ptr<keys::ClientKeys> load_keys(const keys::ClientKeyOptions& options,
+                                            const std::vector<std::string>& schedulers) {
+  auto keys = keys::load(options);
+  if (keys != nullptr || options.insecure) return keys;
+  for (const std::string& scheduler : schedulers) check_locality(scheduler, Side::kConnects);
+  return keys;
+}
+
 void serve_scheduler(Service& service, const SessionSettings& settings, metrics::Registry& metrics,
                      metrics::Health& health) {
   ServiceLoop loop(service, health.clock, metrics);
@@ -40,6 +49,8 @@ void serve_scheduler(Service& service, const SessionSettings& settings, metrics:
     port.message_bytes_max = limits::kInternalMessageBytesMax;
     port.name = "scheduler-" + std::to_string(i);
     port.is_watched = true;
+    port.client_keys = settings.keys;
+    port.is_insecure = settings.is_insecure;
     const PortId id = loop.connect(settings.schedulers[i], port);
     check(id == SchedulerLinkOptions{}.port + static_cast<PortId>(i), "the schedulers have the loop's first ports");
   }

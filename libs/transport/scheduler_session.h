@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "keys/key_options.h"
 #include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "transport/scheduler_link.h"
@@ -22,10 +23,18 @@ void check_schedulers(const std::vector<std::string>& schedulers);
 // start together do not all reconnect at the same moment. Throws as check_schedulers() does.
 SchedulerLinkOptions link_options(const protocol::Register& hello, const std::vector<std::string>& schedulers);
 
+// The keys for connections to these schedulers; nullptr: there are none. Throws ConfigurationError if a key cannot be
+// read, or if a scheduler is on another machine and there are neither keys nor the leave to do without: a program looks
+// before it loads anything.
+std::shared_ptr<keys::ClientKeys> load_keys(const keys::ClientKeyOptions& options,
+                                            const std::vector<std::string>& schedulers);
+
 struct SessionSettings {
   std::vector<std::string> schedulers;      // their service endpoints, in the order of the ports
   Duration drain_deadline{};                // after SIGTERM
   std::function<void(ServiceLoop&)> watch;  // may add descriptors to the loop; may be empty
+  std::shared_ptr<keys::ClientKeys> keys{};
+  bool is_insecure = false;  // without keys, schedulers may be on other machines
 };
 // Connects to all schedulers, marks the process as started, and runs until it is drained or told to stop. The metrics
 // of a connection have the label port="scheduler-<index>". Throws Error.

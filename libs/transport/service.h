@@ -67,6 +67,10 @@ class Service {
   // queue is full. A DEALER whose peer is not connected or does not read reports slow = false. Messages handed over
   // before may be lost as well when a connection ends: what matters needs an answer.
   virtual void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) = 0;
+  // The key of this peer of a ROUTER is not allowed any longer. Nothing more comes from it, and nothing reaches it.
+  virtual void on_expelled(const Peer&, const std::string& /*why*/, Instant, Outbox&) {}
+  // The peer of this DEALER does not let us in. Told with each attempt, which go on: keys may be changed.
+  virtual void on_not_let_in(PortId, const std::string& /*why*/, Instant, Outbox&) {}
   // At least every tick_interval().
   virtual void on_tick(Instant now, Outbox& out) = 0;
   // The loop is about to send: messages that were gathered over several on_*() calls go to `out` now.

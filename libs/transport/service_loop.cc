@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "base/shutdown.h"
 #include "protocol/codec.h"
+#include "transport/curve/connections.h"
+#include "transport/curve/zap_handler.h"
 #include "transport/peer_watch.h"
 #include "transport/zmq_port.h"
 
@@ -24,6 +26,7 @@ constexpr int kReceiveBatch = 256;
 constexpr int kFlushRounds = 4;
 // Last messages of a process that ends in order, such as Goodbye, get this long.
 constexpr milliseconds kFarewell{500};
+constexpr seconds kBetweenKeyLines{60};  // in the log, of a peer that does not let us in
 
 struct PortMetrics {
   PortMetrics(metrics::Registry& registry, const std::string& port) {
@@ -36,6 +39,8 @@ struct PortMetrics {
     received_bytes = registry.counter("optserve_received_bytes_total", "Payload bytes received", labels);
     sent_bytes = registry.counter("optserve_sent_bytes_total", "Payload bytes handed to the network", labels);
     garbage = registry.counter("optserve_garbage_total", "Messages that could not be decoded", labels);
+    not_allowed =
+        registry.counter("optserve_not_allowed_total", "Messages of connections without an allowed key", labels);
     const auto lost = [&](const char* reason) {
       return registry.counter("optserve_undeliverable_total", "Messages that could not be handed to their peer",
                               {{"port", port}, {"reason", reason}});
@@ -44,13 +49,15 @@ struct PortMetrics {
   }
 
   std::array<metrics::Counter, protocol::kMessageKinds> received, sent;
-  metrics::Counter received_bytes, sent_bytes, garbage, gone, slow, oversized;
+  metrics::Counter received_bytes, sent_bytes, garbage, not_allowed, gone, slow, oversized;
 };
 
 struct PortState {
   ZmqPort socket;
   PortMetrics metrics;
   std::optional<PeerWatch> watch{};
+  std::optional<Connections> connections{};  // of a ROUTER with keys
+  Instant next_key_log{};
 };
 
 void read_empty(int event_fd) {
@@ -79,6 +86,7 @@ struct ServiceLoop::Impl {
   void on_frame(const Peer& from, std::string_view payload);
   void on_garbage(const Peer& from, const Refusal& why);
   void tick();
+  void look_at_keys(Instant now);
   void flush();
   void release_gated(uint64_t durable);
   void deliver(Outgoing& item);
@@ -89,6 +97,8 @@ struct ServiceLoop::Impl {
   const Clock& clock;
   metrics::Registry& registry;
   zmq::context_t context{1};
+  std::shared_ptr<keys::ServerKeys> server_keys;
+  std::optional<ZapHandler> zap;
   std::vector<std::unique_ptr<PortState>> ports;  // by PortId
   std::map<int, std::shared_ptr<OnReadable>> watches;
   DurabilityGate gate;
@@ -103,8 +113,17 @@ struct ServiceLoop::Impl {
 };
 
 PortId ServiceLoop::Impl::open(ZmqPort::Kind kind, const std::string& endpoint, const PortOptions& options) {
+  if (kind == ZmqPort::Kind::kRouter && options.server_keys != nullptr) {
+    check(server_keys == nullptr || server_keys == options.server_keys, "a process has one list of keys");
+    server_keys = options.server_keys;
+    if (!zap) zap.emplace(context, *server_keys, registry);
+  }
   ports.push_back(std::unique_ptr<PortState>(
       new PortState{ZmqPort(context, kind, endpoint, options), PortMetrics(registry, options.name)}));
+  PortState& port = *ports.back();
+  if (port.socket.is_router() && options.server_keys != nullptr) {
+    port.connections.emplace(*server_keys, options.door, port.socket.last_endpoint());
+  }
   poll_items_stale = true;
   return static_cast<PortId>(ports.size()) - 1;
 }
@@ -115,6 +134,7 @@ void ServiceLoop::Impl::build_poll_items() {
   if (gate.event_fd >= 0 && !watches.contains(gate.event_fd)) {
     poll_items.push_back({nullptr, gate.event_fd, ZMQ_POLLIN, 0});
   }
+  if (zap) poll_items.push_back({zap->handle(), 0, ZMQ_POLLIN, 0});
   for (const auto& [fd, on_readable] : watches) poll_items.push_back({nullptr, fd, ZMQ_POLLIN, 0});
   // Readable for ever once the signal came: it wakes the loop once.
   if (shutdown_fd() >= 0 && !shutdown_seen) poll_items.push_back({nullptr, shutdown_fd(), ZMQ_POLLIN, 0});
@@ -131,7 +151,12 @@ int ServiceLoop::Impl::poll_timeout_ms(Duration wait) const {
 void ServiceLoop::Impl::dispatch_descriptors() {
   std::vector<int> readable;
   for (size_t i = ports.size(); i < poll_items.size(); ++i) {
-    if (poll_items[i].revents != 0) readable.push_back(poll_items[i].fd);
+    if (poll_items[i].revents == 0) continue;
+    if (poll_items[i].socket != nullptr) {
+      zap->answer_waiting(clock.now());
+    } else {
+      readable.push_back(poll_items[i].fd);
+    }
   }
   for (const int fd : readable) {
     if (fd == gate.event_fd) read_empty(fd);
@@ -148,7 +173,12 @@ void ServiceLoop::Impl::receive_from(PortId id) {
   Peer from{id, {}};
   zmq::message_t payload;
   for (int i = 0; i < kReceiveBatch; ++i) {
-    switch (port.socket.receive(from.route, payload)) {
+    const Received received = port.socket.receive(from.route, payload);
+    if (received != Received::kNothing && port.connections && port.connections->of(from.route, payload) == nullptr) {
+      port.metrics.not_allowed.add();
+      continue;
+    }
+    switch (received) {
       case Received::kNothing:
         return;
       case Received::kFrame:
@@ -187,6 +217,7 @@ void ServiceLoop::Impl::on_garbage(const Peer& from, const Refusal& why) {
 void ServiceLoop::Impl::tick() {
   const Instant now = clock.now();
   if (now < next_tick) return;
+  look_at_keys(now);
   service.on_tick(now, out);
   for (const auto& port : ports) {
     if (!port->socket.options().is_watched) continue;
@@ -194,6 +225,31 @@ void ServiceLoop::Impl::tick() {
     port->watch->on_tick(now);
   }
   next_tick = now + service.tick_interval();
+}
+
+void ServiceLoop::Impl::look_at_keys(Instant now) {
+  if (server_keys != nullptr && server_keys->refresh()) {
+    for (size_t id = 0; id < ports.size(); ++id) {
+      if (!ports[id]->connections) continue;
+      for (std::string& route : ports[id]->connections->on_list_changed()) {
+        service.on_expelled({static_cast<PortId>(id), std::move(route)}, "its key is not allowed any longer", now, out);
+      }
+    }
+  }
+  for (size_t id = 0; id < ports.size(); ++id) {
+    PortState& port = *ports[id];
+    if (port.socket.is_router() || port.socket.options().client_keys == nullptr) continue;
+    const void* before = port.socket.handle();
+    const auto why = port.socket.look_at_handshakes(now);
+    poll_items_stale |= port.socket.handle() != before;
+    if (!why) continue;
+    if (port.watch) port.watch->not_let_in(*why);
+    if (now >= port.next_key_log) {
+      port.next_key_log = now + kBetweenKeyLines;
+      log_warn("not_let_in", {{"endpoint", port.socket.endpoint()}, {"why", *why}});
+    }
+    service.on_not_let_in(static_cast<PortId>(id), *why, now, out);
+  }
 }
 
 void ServiceLoop::Impl::flush() {
@@ -236,7 +292,7 @@ void ServiceLoop::Impl::deliver(Outgoing& item) {
     log_error("message_too_large", {{"kind", protocol::message_name(item.message)},
                                     {"bytes", frame.size()},
                                     {"bytes_max", port.socket.options().send_bytes_max}});
-  } else {
+  } else if (!port.connections || port.connections->find(item.to.route) != nullptr) {
     sent = port.socket.send(item.to.route, frame);
     if (sent == Sent::kYes) {
       port.metrics.sent[item.message.index()].add();
@@ -244,6 +300,7 @@ void ServiceLoop::Impl::deliver(Outgoing& item) {
       return;
     }
     (sent == Sent::kSlow ? port.metrics.slow : port.metrics.gone).add();
+    if (sent == Sent::kGone && port.connections) port.connections->forget(item.to.route);
   }
   service.on_undeliverable(item.to, std::move(item.message), sent == Sent::kSlow, clock.now(), out);
 }
@@ -266,6 +323,11 @@ PortId ServiceLoop::connect(const std::string& endpoint, const PortOptions& opti
 
 std::string ServiceLoop::bound_endpoint(PortId port) const {
   return impl_->ports.at(static_cast<size_t>(port))->socket.last_endpoint();
+}
+
+const keys::AllowedKey* ServiceLoop::key_of(const Peer& peer) const {
+  const auto& connections = impl_->ports.at(static_cast<size_t>(peer.port))->connections;
+  return connections ? connections->find(peer.route) : nullptr;
 }
 
 void ServiceLoop::set_durability(DurabilityGate gate) {

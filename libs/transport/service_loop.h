@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/limits.h"
+#include "keys/process_keys.h"
 #include "metrics/health.h"
 #include "metrics/metrics.h"
 #include "transport/service.h"
@@ -20,6 +21,13 @@ struct PortOptions {
   std::string name = "scheduler";                            // label `port` of the metrics; a constant of the program
   size_t send_bytes_max = limits::kInternalMessageBytesMax;  // larger messages are undeliverable, and logged
   bool is_watched = false;  // a DEALER whose peer should answer all the time: its silence is logged, with the reason
+
+  // With keys every connection is encrypted, and both sides know each other. Without them a port is for this machine
+  // alone, unless it is insecure.
+  std::shared_ptr<keys::ServerKeys> server_keys{};  // of a bound port: who may come in. The same for all of a process
+  keys::Door door = keys::Door::kClients;           // of a bound port
+  std::shared_ptr<keys::ClientKeys> client_keys{};  // of a connection
+  bool is_insecure = false;
 };
 
 // Says which of the messages waiting for the journal may leave.
@@ -36,11 +44,15 @@ class ServiceLoop {
   ServiceLoop& operator=(const ServiceLoop&) = delete;
 
   // ROUTER with ROUTER_MANDATORY: unknown and slow peers are reported, nothing is dropped silently. Throws Error naming
-  // the address. tcp://address:0 picks a port; bound_endpoint() tells.
+  // the address, and ConfigurationError for an address that others reach without keys. tcp://address:0 picks a port;
+  // bound_endpoint() tells.
   PortId bind(const std::string& endpoint, const PortOptions& options);
   // DEALER that reconnects by itself; messages for a peer that is not connected are undeliverable, not queued.
   PortId connect(const std::string& endpoint, const PortOptions& options);
   std::string bound_endpoint(PortId port) const;
+  // Whose connection this is; nullptr: it has ended, or the port has no keys. The list of keys is read again with each
+  // tick, and what was returned before is not valid after that.
+  const keys::AllowedKey* key_of(const Peer& peer) const;
 
   // Needed before anything uses Outbox::send_after(). The loop reads event_fd empty.
   void set_durability(DurabilityGate gate);

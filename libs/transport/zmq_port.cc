@@ -5,6 +5,9 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "base/program.h"
+#include "transport/curve/zap_handler.h"
+#include "transport/locality.h"
 #include "transport/reachability.h"
 
 namespace optserve::transport {
@@ -21,6 +24,14 @@ constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
 constexpr int kReconnectMaxOfSeveralMs = 500;
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
 constexpr int kTcpUnackedMs = 15'000;
+
+// Between attempts after a handshake that failed: libzmq does not try again where the peer knows the key and refuses
+// it.
+constexpr milliseconds kNextKeyPause{100};
+constexpr milliseconds kRefusedPause{1'000};
+
+// Not in zmq.h, which lists it among drafts, but in every libzmq since 4.3.0: without a handler nobody comes in.
+constexpr int kZapEnforceDomain = 93;
 
 // How long a new connection waits to learn which addresses of its peer answer.
 constexpr milliseconds kLookWait{200};
@@ -65,7 +76,33 @@ bool send_part(void* socket, std::string_view part, int flags, const std::string
 
 ZmqPort::ZmqPort(zmq::context_t& context, Kind kind, const std::string& endpoint, const PortOptions& options)
     : context_(context), kind_(kind), endpoint_(endpoint), options_(options) {
+  const bool has_keys = is_router() ? options_.server_keys != nullptr : options_.client_keys != nullptr;
+  if (!has_keys && !options_.is_insecure) check_locality(endpoint_, is_router() ? Side::kListens : Side::kConnects);
+  if (has_keys && zmq_has("curve") == 0) {
+    throw ConfigurationError(
+        "there are keys, but this libzmq was built without CURVE (libsodium); install Debian's "
+        "libzmq5, or another that has it");
+  }
   open();
+}
+
+void ZmqPort::set_keys(zmq::socket_t& socket) {
+  namespace opt = zmq::sockopt;
+  const auto bytes = [](const auto& key) { return zmq::const_buffer(key.data(), key.size()); };
+  if (is_router()) {
+    if (options_.server_keys == nullptr) return;
+    socket.set(opt::curve_server, 1);
+    socket.set(opt::curve_secretkey, bytes(options_.server_keys->own().bytes()));
+    socket.set(opt::zap_domain, zap_domain(options_.door));
+    const int one = 1;
+    if (zmq_setsockopt(socket.handle(), kZapEnforceDomain, &one, sizeof one) != 0) throw zmq::error_t();
+  } else if (options_.client_keys != nullptr) {
+    const keys::SecretKey& own = options_.client_keys->own();
+    const auto& servers = options_.client_keys->servers();
+    socket.set(opt::curve_serverkey, bytes(servers[server_key_ % servers.size()].bytes));
+    socket.set(opt::curve_publickey, bytes(own.public_key().bytes));
+    socket.set(opt::curve_secretkey, bytes(own.bytes()));
+  }
 }
 
 // With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer. So a new
@@ -83,6 +120,9 @@ void ZmqPort::open() {
   try {
     zmq::socket_t socket(context_, is_router() ? zmq::socket_type::router : zmq::socket_type::dealer);
     apply_common(socket, options_);
+    set_keys(socket);
+    std::unique_ptr<HandshakeWatch> handshakes;
+    if (options_.client_keys != nullptr) handshakes = std::make_unique<HandshakeWatch>(context_, socket);
     if (needs_ipv6()) socket.set(zmq::sockopt::ipv6, 1);
     if (is_router()) {
       socket.set(zmq::sockopt::router_mandatory, 1);
@@ -96,7 +136,11 @@ void ZmqPort::open() {
       // Only the one that leads listens, and `immediate` keeps messages from those that are not connected.
       for (const std::string& place : places) socket.connect(place);
     }
+    handshakes_.reset();
     socket_ = std::move(socket);
+    handshakes_ = std::move(handshakes);
+    was_heard_ = false;
+    retry_at_.reset();
   } catch (const zmq::error_t& error) {
     throw Error((is_router() ? "listen on '" : "connect to '") + endpoint_ + "': " + error.what());
   }
@@ -110,6 +154,7 @@ Received ZmqPort::receive(std::string& route, zmq::message_t& payload) {
     if (!payload.more()) return Received::kGarbage;
   }
   if (!receive_part(socket_.handle(), payload, endpoint_)) return Received::kNothing;
+  was_heard_ = true;
   if (!payload.more()) return Received::kFrame;
   while (payload.more() && receive_part(socket_.handle(), payload, endpoint_)) {
   }
@@ -124,7 +169,34 @@ Sent ZmqPort::send(const std::string& route, std::string_view payload) {
 }
 
 void ZmqPort::reconnect() {
-  if (!is_router()) open();
+  if (is_router()) return;
+  if (!was_heard_) ++server_key_;
+  open();
+}
+
+std::optional<std::string> ZmqPort::look_at_handshakes(Instant now) {
+  if (!handshakes_) return std::nullopt;
+  if (retry_at_ && now >= *retry_at_) open();
+  std::optional<std::string> why;
+  switch (handshakes_->take_news()) {
+    case HandshakeWatch::News::kNothing:
+      break;
+    case HandshakeWatch::News::kSucceeded:
+      failures_ = 0;
+      break;
+    case HandshakeWatch::News::kRefused:
+      retry_at_ = now + kRefusedPause;
+      why = "it does not allow the key " + options_.client_keys->own().public_key().text() +
+            "; `optserve keys allow` there lets it in";
+      break;
+    case HandshakeWatch::News::kFailed:
+      retry_at_ = now + kNextKeyPause;
+      ++server_key_;
+      if (++failures_ < static_cast<int>(2 * options_.client_keys->servers().size())) break;
+      why = "it does not have the secret key that belongs to --server-key, or has no keys at all";
+      break;
+  }
+  return why;
 }
 
 void ZmqPort::set_linger(Duration linger) {

@@ -2,10 +2,13 @@
 // use ServiceLoop.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <zmq.hpp>
 
+#include "transport/curve/handshake_watch.h"
 #include "transport/service_loop.h"
 
 namespace optserve::transport {
@@ -32,8 +35,11 @@ class ZmqPort {
   Received receive(std::string& route, zmq::message_t& payload);
   // Never blocks.
   Sent send(const std::string& route, std::string_view payload);
-  // DEALER: a new connection in place of this one.
+  // DEALER: a new connection in place of this one. If nothing came on it, another of the peer's possible keys is tried.
   void reconnect();
+  // DEALER with keys: looks what became of handshakes, and tries again where libzmq does not. Returns why the peer does
+  // not let us in, if that is so; the text is the same as long as the reason is.
+  std::optional<std::string> look_at_handshakes(Instant now);
   // How long closing may take to hand over what was sent.
   void set_linger(Duration linger);
 
@@ -46,12 +52,18 @@ class ZmqPort {
  private:
   void open();
   bool needs_ipv6() const;
+  void set_keys(zmq::socket_t& socket);
 
   zmq::context_t& context_;
   Kind kind_;
   std::string endpoint_;
   PortOptions options_;
   zmq::socket_t socket_;
+  std::unique_ptr<HandshakeWatch> handshakes_;  // ends before socket_
+  size_t server_key_ = 0;                       // index of the one that is expected
+  bool was_heard_ = false;                      // since the socket was opened
+  std::optional<Instant> retry_at_;
+  int failures_ = 0;  // handshakes in a row
 };
 
 }  // namespace optserve::transport
