@@ -12,6 +12,7 @@
 #include "confinement/program_cage.h"
 #include "http/health_server.h"
 #include "journal/journal.h"
+#include "keys/key_options.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
 
@@ -42,6 +43,7 @@ struct Options {
   bool prefix_affinity = true;
   bool isolate_tenants = false;
   int64_t prompt_bytes_kept = 1'024;
+  keys::ServerKeyOptions keys;
 };
 
 scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clock) {
@@ -105,7 +107,8 @@ std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clo
 }
 
 // True: the queue was handed over to another, and this process is to stand by.
-bool serve(const Options& options, const Clock& clock, metrics::Registry& registry, metrics::Health& health) {
+bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys, const Clock& clock,
+           metrics::Registry& registry, metrics::Health& health) {
   journal::Recovery recovery;
   recovery.term = 1;
   std::unique_ptr<journal::Journal> disk;
@@ -138,13 +141,20 @@ bool serve(const Options& options, const Clock& clock, metrics::Registry& regist
     health.ready = false;  // draining: no new work
     loop.unwatch(shutdown_fd());
   });
-  settings.clients_port =
-      loop.bind(options.bind_clients, {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
-  settings.services_port = loop.bind(options.bind_services, {.name = "services"});
+  if (keys != nullptr) service.set_key_of([&loop](const transport::Peer& peer) { return loop.key_of(peer); });
+  settings.clients_port = loop.bind(options.bind_clients, {.message_bytes_max = limits::kClientMessageBytesMax,
+                                                           .name = "clients",
+                                                           .server_keys = keys,
+                                                           .door = keys::Door::kClients,
+                                                           .is_insecure = options.keys.insecure});
+  settings.services_port = loop.bind(
+      options.bind_services,
+      {.name = "services", .server_keys = keys, .door = keys::Door::kServices, .is_insecure = options.keys.insecure});
   health.stamp();
   health.started = health.ready = true;
   log_info("ready", {{"clients", loop.bound_endpoint(settings.clients_port)},
                      {"services", loop.bound_endpoint(settings.services_port)},
+                     {"public_key", keys != nullptr ? keys->own().public_key().text() : "none"},
                      {"http_port", options.common.http_port}});
   loop.run(seconds(options.drain_seconds));
   health.ready = false;
@@ -154,6 +164,7 @@ bool serve(const Options& options, const Clock& clock, metrics::Registry& regist
 
 void run(const Options& options) {
   confinement::enter(confinement::kScheduler, options.sandbox);
+  const std::shared_ptr<keys::ServerKeys> keys = keys::load(options.keys);
   const SystemClock clock;
   metrics::Registry registry;
   metrics::Health health(clock);
@@ -161,7 +172,7 @@ void run(const Options& options) {
   Options bound = options;
   bound.common.http_port = http.port();
   try {
-    while (serve(bound, clock, registry, health)) std::this_thread::sleep_for(kHandOverPause);
+    while (serve(bound, keys, clock, registry, health)) std::this_thread::sleep_for(kHandOverPause);
   } catch (const StoppedWaiting&) {
   }
   log_info("stopped");
@@ -216,13 +227,16 @@ void add_options(ConfigParser& parser, Options& options) {
       .add("prompt-bytes-kept", options.prompt_bytes_kept,
            "Of the text of a prompt, how many bytes are kept as long as the result, for those who ask about the job")
       .range(0, 65'536);
+  keys::add_options(parser, options.keys);
   add_common_options(parser, options.common);
   confinement::add_sandbox_option(parser, options.sandbox);
   parser.add_example("optserve-scheduler --journal /var/lib/optserve/journal.db", "one scheduler for this machine");
   parser.add_example("optserve-scheduler --journal 'postgresql://optserve@db/optserve?sslmode=verify-full'",
                      "one of several, of which one leads");
-  parser.add_example("optserve-scheduler --bind-clients tcp://0.0.0.0:5555 --bind-services tcp://0.0.0.0:5556",
-                     "reachable from other machines");
+  parser.add_example(
+      "optserve-scheduler --bind-clients tcp://0.0.0.0:5555 --bind-services tcp://0.0.0.0:5556 --secret-key "
+      "scheduler.secret --allowed-keys allowed_keys",
+      "reachable from other machines, for those with an allowed key");
 }
 
 }  // namespace

@@ -43,6 +43,7 @@ SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) : registry_(regi
   duplicate_tokens = counter("optserve_duplicate_tokens_total", "Tokens at positions that were known");
   tokenizer_retries = counter("optserve_tokenizer_retries_total", "Questions to tokenizers that were asked again");
   keys_evicted = counter("optserve_keys_evicted_total", "Idempotency keys forgotten before their time");
+  not_allowed = counter("optserve_not_allowed_requests_total", "Messages that their sender's key may not send");
   slow_clients = counter("optserve_slow_client_messages_total", "Messages that a client did not take in time");
   const auto stage = [&](const char* name) {
     return registry.gauge("optserve_jobs", "Open jobs by stage", {{"stage", name}});

@@ -23,7 +23,7 @@ struct SchedulerMetrics {
   metrics::Counter tokens, prompt_tokens;
   metrics::Counter leases, leases_lost, stale_tokens, duplicate_tokens;
   metrics::Counter tokenizer_retries, keys_evicted;
-  metrics::Counter slow_clients;
+  metrics::Counter slow_clients, not_allowed;
   metrics::Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
   metrics::Gauge clients, known_keys;
   metrics::Gauge queue_tokens, queue_bytes, expected_wait_seconds;

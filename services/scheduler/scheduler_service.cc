@@ -11,6 +11,15 @@ namespace {
 constexpr seconds kSweepInterval{10};
 constexpr milliseconds kUndeliverablePause{500};  // for which a service that did not take a message gets no work
 
+uint64_t request_of(const protocol::Message& message) {
+  return std::visit(
+      [](const auto& body) -> uint64_t {
+        if constexpr (requires { body.request; }) return body.request;
+        return 0;
+      },
+      message);
+}
+
 template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
@@ -29,6 +38,14 @@ SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& 
 
 void SchedulerService::on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
   durable_ = tables_.store.durable();
+  if (tables_.access.is_on()) {
+    if (Status status = check_access(from, message, now); !status.ok()) {
+      tables_.metrics.not_allowed.add();
+      log_debug("not_allowed", {{"why", status.refusal().message}});
+      refuse_to(from, request_of(message), status.refusal(), out);
+      return;
+    }
+  }
   if (const auto* ping = std::get_if<protocol::Ping>(&message)) {
     ServiceEntry* entry = tables_.services.find(from);
     if (entry != nullptr) entry->heard = now;
@@ -43,6 +60,40 @@ void SchedulerService::on_message(const Peer& from, protocol::Message message, I
     on_client_message(from, std::move(message), now, out);
   } else {
     on_service_message(from, std::move(message), now, out);
+  }
+}
+
+Status SchedulerService::check_access(const Peer& from, protocol::Message& message, Instant now) const {
+  const keys::AllowedKey* key = tables_.access.key_of(from);
+  if (key == nullptr) return refuse(ErrorCode::kBadRequest, "not allowed: this connection has no key");
+  if (Status status = check_rights(*key, message); !status.ok()) return status;
+  if (const auto* attach = std::get_if<protocol::Attach>(&message)) return check_job(from, attach->job, now);
+  if (const auto* cancel = std::get_if<protocol::Cancel>(&message)) return check_job(from, cancel->job, now);
+  if (const auto* get = std::get_if<protocol::GetJob>(&message)) return check_job(from, get->job, now);
+  if (const auto* registration = std::get_if<protocol::Register>(&message)) {
+    const ServiceEntry* known = tables_.services.find(registration->instance);
+    if (known != nullptr && known->key_name != key->name) {
+      return refuse(ErrorCode::kBadRequest, "not allowed: this instance registered with another key");
+    }
+  }
+  return ok_status();
+}
+
+// A job of others is as unknown as one that never was. What is in the journal alone is looked at when it answers.
+Status SchedulerService::check_job(const Peer& from, const JobId& id, Instant now) const {
+  const Job* job = tables_.jobs.find(id);
+  bool is_seen = job == nullptr || tables_.access.sees(from, job->spec.tenant);
+  if (const auto* ended = tables_.known.results().find(id, tables_.store.time_ms(now))) {
+    is_seen &= tables_.access.sees(from, ended->result->tenant);
+  }
+  return is_seen ? ok_status() : Status(unknown_job(id));
+}
+
+void SchedulerService::on_expelled(const Peer& peer, const std::string& why, Instant now, Outbox&) {
+  if (peer.port == tables_.options.clients_port) {
+    tables_.streams.on_gone(peer);
+  } else if (ServiceEntry* entry = tables_.services.find(peer)) {
+    registrations_.lose(*entry, why, now);
   }
 }
 
@@ -157,7 +208,9 @@ void SchedulerService::on_answers(Instant now, Outbox& out) {
     }
     std::visit(Overloaded{
                    [&](AskedResult& what) {
-                     requests_.on_answer(asker, what, std::get<journal::ResultFound>(std::move(answer.body)), out);
+                     auto found = std::get<journal::ResultFound>(std::move(answer.body));
+                     if (found.result && !tables_.access.sees(asker.peer, found.result->tenant)) found.result.reset();
+                     requests_.on_answer(asker, what, std::move(found), out);
                    },
                    [&](AskedList& what) {
                      operators_.on_answer(asker, what, std::get<journal::EndedListed>(std::move(answer.body)), out);

@@ -33,11 +33,14 @@ class SchedulerService final : public transport::Service {
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
                         transport::Outbox& out) override;
+  void on_expelled(const transport::Peer& peer, const std::string& why, Instant now, transport::Outbox& out) override;
   void on_tick(Instant now, transport::Outbox& out) override;
   void on_flush(Instant now, transport::Outbox& out) override;
   void begin_drain(Instant now, transport::Outbox& out) override;
   bool is_drained() const override;
 
+  // From then on each message is checked against the key of its connection.
+  void set_key_of(Access::KeyOf key_of) { tables_.access.set_key_of(std::move(key_of)); }
   // The store has answers to what it was asked.
   void on_answers(Instant now, transport::Outbox& out);
   // The process ends: leases that still run are given back, so that the next start does not count them as crashes.
@@ -50,6 +53,9 @@ class SchedulerService final : public transport::Service {
   const QueueBounds& bounds() const { return tables_.bounds; }
 
  private:
+  // The one place where rights are enforced. Completes the message with the tenant that the key decides.
+  Status check_access(const transport::Peer& from, protocol::Message& message, Instant now) const;
+  Status check_job(const transport::Peer& from, const JobId& id, Instant now) const;
   void on_client_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out);
   void on_service_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out);
   void not_taken_by_client(const transport::Peer& to, const protocol::Message& message, bool slow, Instant now);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "journal/job_store.h"
+#include "scheduler/access/access.h"
 #include "scheduler/clients/client_streams.h"
 #include "scheduler/jobs/job_table.h"
 #include "scheduler/jobs/known_jobs.h"
@@ -31,6 +32,7 @@ struct SchedulerTables {
   SchedulerMetrics metrics;
   bool draining = false;  // the process is about to end
 
+  Access access;
   JobTable jobs;
   KnownJobs known{options, metrics};
   ModelQueues queues{options};

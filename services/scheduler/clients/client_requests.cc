@@ -111,8 +111,7 @@ void ClientRequests::on_answer(const StoreQuestion& asker, const AskedResult& wh
   if (answer.result) {
     send_result(asker, std::make_shared<const protocol::JobResult>(std::move(*answer.result)), what.after, out);
   } else {
-    refuse_to(asker.peer, asker.request,
-              refuse(ErrorCode::kNotFound, "job " + what.job.hex() + " is not known, or its result has expired"), out);
+    refuse_to(asker.peer, asker.request, unknown_job(what.job), out);
   }
 }
 

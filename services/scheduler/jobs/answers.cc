@@ -29,6 +29,10 @@ void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, 
   out.send(to, protocol::Refused{request, why.code, why.message});
 }
 
+Refusal unknown_job(const JobId& job) {
+  return refuse(ErrorCode::kNotFound, "job " + job.hex() + " is not known, or its result has expired");
+}
+
 protocol::JobResult describe(const Job& job) {
   const JobOutput& output = job.output;
   const JobTimes& times = job.times;

@@ -9,6 +9,9 @@ namespace optserve::scheduler {
 
 void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out);
 
+// The job never was, is forgotten, or belongs to others.
+Refusal unknown_job(const JobId& job);
+
 // How far the job is, but for its place in the queue (places.h).
 protocol::JobResult describe(const Job& job);
 

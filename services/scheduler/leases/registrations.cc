@@ -18,6 +18,10 @@ void Registrations::on(const transport::Peer& from, protocol::Register message, 
   }
   tables_.services.learn(message);
   ServiceEntry& entry = entry_of(from, std::move(message), now);
+  if (const keys::AllowedKey* key = tables_.access.key_of(from)) {
+    entry.key_name = key->name;
+    entry.folders = key->converter_folders;
+  }
   entry.heard = now;
   entry.draining = false;
   entry.wanted = 0;

@@ -29,7 +29,9 @@ struct ServiceEntry {
   size_t place = 0;        // among those of its kind
   std::optional<uint64_t> steps;
   bool draining = false;
-  bool held = false;  // by an operator
+  bool held = false;                   // by an operator
+  std::string key_name{};              // of the key that it came with; empty without keys
+  std::vector<std::string> folders{};  // in which conversions may lie; empty: anywhere
 
   // Workers and converters.
   std::unordered_map<uint64_t, Job*> leases;

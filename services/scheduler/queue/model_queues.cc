@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "scheduler/access/rights.h"
 
 namespace optserve::scheduler {
 namespace {
@@ -201,6 +202,10 @@ ModelQueues::Choice ModelQueues::choose(const ModelQueue& queue, const Job& job)
   const auto fits = [&](const ServiceEntry& worker) {
     // A retry goes to another worker, if there is another one.
     if (queue.workers.serving > 1 && job.attempts.avoid == worker.info.instance) {
+      avoided = true;
+      return false;
+    }
+    if (!worker.folders.empty() && job.spec.convert && !covers(worker.folders, *job.spec.convert)) {
       avoided = true;
       return false;
     }
