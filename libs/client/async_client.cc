@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "client/scheduler_choice.h"
 #include "client/scheduler_set.h"
+#include "keys/process_keys.h"
 #include "transport/service_loop.h"
 
 namespace optserve::client {
@@ -38,9 +39,13 @@ std::vector<std::string> endpoints_of(const ClientOptions& options) {
   return std::move(endpoints).value();
 }
 
-transport::PortOptions port_options() {
+transport::PortOptions port_options(const ClientOptions& given) {
   transport::PortOptions options;
   options.send_bytes_max = limits::kClientMessageBytesMax;
+  options.is_insecure = given.insecure;
+  auto keys = keys::ClientKeys::load_or_variables(given.secret_key, keys::split_at_commas(given.server_keys));
+  if (!keys.ok()) throw Error(keys.refusal().message);
+  options.client_keys = std::move(keys).value();
   return options;
 }
 
@@ -120,7 +125,8 @@ AsyncClient::Impl::Impl(const ClientOptions& client_options)
       wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   if (wake_fd < 0) throw errno_error("eventfd");
   try {
-    for (const std::string& endpoint : endpoints_of(options)) loop.connect(endpoint, port_options());
+    const transport::PortOptions port = port_options(options);
+    for (const std::string& endpoint : endpoints_of(options)) loop.connect(endpoint, port);
   } catch (...) {
     close(wake_fd);
     throw;

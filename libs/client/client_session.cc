@@ -366,6 +366,13 @@ void ClientSession::on_undeliverable(const Peer&, Message message, bool, Instant
   if (call != calls_.end()) --call->second.handed_over;
 }
 
+void ClientSession::on_not_let_in(transport::PortId, const std::string& why, Instant now, Outbox& out) {
+  if (!lost_) lost_since_ = now;
+  lost_ = true;
+  close(refuse(ErrorCode::kUnavailable, "the scheduler at " + options_.endpoint + " does not let us in: " + why),
+        {now, out});
+}
+
 void ClientSession::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   last_tick_ = now;

@@ -53,6 +53,13 @@ struct ClientOptions {
   bool waits_while_busy = true;
   // Most bytes of stream content that a scheduler sends ahead of the callbacks. The default is also the maximum.
   uint64_t window_bytes = limits::kStreamWindowMax;
+  // Keys (docs/security.md). The secret key of this program: the name of its file, or the key itself. It is read again
+  // for each new connection. Empty: that of the variable OPTSERVE_SECRET_KEY, if there is one.
+  std::string secret_key{};
+  // Public keys of the schedulers, or names of files with them, separated by commas; each connection finds the right
+  // one. Empty: those of the variable OPTSERVE_SERVER_KEY.
+  std::string server_keys{};
+  bool insecure = false;  // without keys, other machines are spoken to all the same
 };
 
 // Receives a job's output while it runs. The callbacks run on the client's thread, possibly before submit() returns.

@@ -46,6 +46,7 @@ void wait_for_signal() {
 }
 
 void run(const gateway::GatewayOptions& options) {
+  keys::check_command_line();
   raise_descriptor_limit(options.connections_max);
   confinement::enter(options.files.empty() ? confinement::kGateway : confinement::kGatewayWithFiles, options.sandbox);
   metrics::Registry registry;

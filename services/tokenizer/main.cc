@@ -25,6 +25,7 @@ struct Options {
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
   std::vector<std::string> models;  // NAME=FOLDER of a sharded checkpoint
   std::string name;                 // of this process for operators; empty: host and process id
+  keys::ClientKeyOptions keys;
 };
 
 void add_options(ConfigParser& parser, Options& options) {
@@ -37,6 +38,7 @@ void add_options(ConfigParser& parser, Options& options) {
   parser.add(
       "name", options.name,
       "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
+  keys::add_options(parser, options.keys);
   add_common_options(parser, options.common);
   confinement::add_sandbox_option(parser, options.sandbox);
   parser.add_example("optserve-tokenizer --scheduler tcp://scheduler:5556 --model opt-125m=/models/opt-125m",
@@ -49,11 +51,14 @@ tokenizer::TextServer load_models(const Options& options) {
   return tokenizer::TextServer(std::move(models));
 }
 
-void serve(const Options& options, tokenizer::TextServer texts, metrics::Registry& metrics, metrics::Health& health) {
+void serve(const Options& options, std::shared_ptr<keys::ClientKeys> keys, metrics::Registry& metrics,
+           metrics::Health& health) {
+  tokenizer::TextServer texts = load_models(options);
   protocol::Register hello = transport::new_registration(options.name);
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   tokenizer::TokenizerService service(std::move(texts), std::move(hello), link, metrics, health);
-  transport::serve_scheduler(service, {options.schedulers, kDrainDeadline, {}}, metrics, health);
+  transport::serve_scheduler(service, {options.schedulers, kDrainDeadline, {}, std::move(keys), options.keys.insecure},
+                             metrics, health);
 }
 
 void run(const Options& options) {
@@ -64,7 +69,7 @@ void run(const Options& options) {
   health.stamp();
   const http::HealthServer http(options.common.http_address, options.common.http_port, metrics, health);
   log_info("listening", {{"http", options.common.http_address + ":" + std::to_string(http.port())}});
-  serve(options, load_models(options), metrics, health);
+  serve(options, transport::load_keys(options.keys, options.schedulers), metrics, health);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "base/shutdown.h"
 #include "confinement/program_cage.h"
 #include "http/health_server.h"
+#include "transport/scheduler_session.h"
 #include "worker/rank.h"
 #include "worker/supervisor.h"
 
@@ -39,6 +40,8 @@ int main(int argc, char** argv) {
     start_logging("worker", options.common, parser);
     worker::complete_from_environment(options, environment_variable);
     worker::check_options(options);
+    // The ranks load them again; what is wrong with them is found before these begin.
+    if (options.node_rank == 0 && options.bench.empty()) transport::load_keys(options.keys, options.schedulers);
     return run_supervisor(options);
   });
 }

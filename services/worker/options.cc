@@ -49,6 +49,7 @@ int WorkerOptions::rendezvous_port() const {
 
 namespace {
 void add_host_options(ConfigParser& parser, WorkerOptions& options) {
+  keys::add_options(parser, options.keys);
   parser.begin_group("Several hosts");
   parser.add("nodes", options.nodes,
              "Hosts that share the group, each with its own worker; world counts the ranks of all of them");
@@ -151,9 +152,14 @@ std::vector<std::string> command_line(WorkerOptions options) {
   add_options(parser, options);
   std::vector<std::string> arguments{"optserve-worker"};
   for (const auto& [name, value] : parser.effective()) {
-    if (name != "scheduler" && !value.empty()) arguments.push_back("--" + name + "=" + value);
+    const bool is_given_below = name == "scheduler" || name == "server-key" || name == "secret-key";
+    if (!is_given_below && !value.empty()) arguments.push_back("--" + name + "=" + value);
   }
   for (const std::string& scheduler : options.schedulers) arguments.push_back("--scheduler=" + scheduler);
+  for (const std::string& key : options.keys.server_keys) arguments.push_back("--server-key=" + key);
+  // A key itself came from a variable, which the ranks inherit; a command line is no place for it.
+  const std::string& secret = options.keys.secret_key;
+  if (!secret.empty() && !secret.starts_with(keys::kSecretPrefix)) arguments.push_back("--secret-key=" + secret);
   return arguments;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "base/exit_status.h"
+#include "keys/key_options.h"
 
 namespace optserve::worker {
 
@@ -16,7 +17,8 @@ struct WorkerOptions {
   std::string sandbox = "try";  // of each process: require, try or off
   int rank_http_port = -1;      // of rank 0, the next ranks follow; 0: free ports; -1: http-port + 1
   std::vector<std::string> schedulers = {"tcp://127.0.0.1:5556"};
-  std::string model;              // NAME=FOLDER of a sharded checkpoint
+  std::string model;  // NAME=FOLDER of a sharded checkpoint
+  keys::ClientKeyOptions keys;
   std::string name;               // of the group for operators; empty: host and process id of rank 0
   int world = 1;                  // tensor-parallel size: one process per rank
   std::string device = "cpu";     // cpu or cuda

@@ -257,7 +257,9 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     loop.watch(engine.event_fd(),
                [&](Instant, transport::Outbox& out) { service.on_engine_events(engine.take_events(), out); });
   };
-  transport::serve_scheduler(service, {options.schedulers, milliseconds(options.drain_ms), watch_engine},
+  transport::serve_scheduler(service,
+                             {options.schedulers, milliseconds(options.drain_ms), watch_engine,
+                              transport::load_keys(options.keys, options.schedulers), options.keys.insecure},
                              process.registry, process.health);
   engine.stop();
   leader.stop();

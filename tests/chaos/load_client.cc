@@ -70,6 +70,7 @@ class LoadClient {
 
 ClientOptions client_options(const LoadOptions& options) {
   ClientOptions settings;
+  settings.insecure = true;
   settings.endpoints = options.endpoint;
   settings.timeout = kCallTimeout;
   return settings;

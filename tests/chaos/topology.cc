@@ -80,7 +80,7 @@ void Topology::add_scheduler() {
   service_address_ = {host, ports[1]};
   member.spec.arguments = {"--bind-clients=" + endpoint(client_address_),
                            "--bind-services=" + endpoint(service_address_),
-                           "--journal=" + journal_folder() + "/journal.db", "--drain-seconds=10"};
+                           "--journal=" + journal_folder() + "/journal.db", "--drain-seconds=10", "--insecure"};
 }
 
 void Topology::add_services() {
@@ -88,7 +88,7 @@ void Topology::add_services() {
   for (int i = 0; i < options_.tokenizers; ++i) {
     Member& member =
         add("tokenizer-" + std::to_string(i), Role::kTokenizer, cli::sibling_program("optserve-tokenizer"));
-    member.spec.arguments = {"--scheduler=" + route(member, service_address_), model};
+    member.spec.arguments = {"--scheduler=" + route(member, service_address_), model, "--insecure"};
   }
   for (int i = 0; i < options_.groups; ++i) {
     Member& member = add("worker-" + std::to_string(i), Role::kWorker, cli::sibling_program("optserve-worker"));
@@ -100,7 +100,8 @@ void Topology::add_services() {
                              "--kv-tokens=4096",
                              "--max-sequences=16",
                              "--step-deadline-ms=5000",
-                             "--drain-ms=10000"};
+                             "--drain-ms=10000",
+                             "--insecure"};
   }
 }
 

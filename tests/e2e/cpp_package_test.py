@@ -78,7 +78,8 @@ def check_surface(folder, pkgconfig):
                         f"(docs/cpp.md) {changed}")
     dynamic = output_of("readelf", "-d", library)
     needed = re.findall(r"NEEDED.*\[(.*?)\.so", dynamic)
-    known = "libspdlog libprometheus-cpp-core libzmq libstdc++ libm libgcc_s libc ld-linux-x86-64 ld-linux-aarch64"
+    known = "libspdlog libprometheus-cpp-core libzmq libsodium "\
+        "libstdc++ libm libgcc_s libc ld-linux-x86-64 ld-linux-aarch64"
     unexpected = set(needed) - set(known.split())
     expect("SONAME" in dynamic and not unexpected, f"the library needs few others {unexpected}")
 

@@ -20,6 +20,7 @@ void add_serve(ConfigParser& parser, CommandLine& line) {
   command.add("drain-seconds", serve.drain_seconds, "How long a running conversion may go on after SIGTERM");
   conversion::add_pass_option(command, serve.pass_mib_max);
   conversion::add_options(command, serve.reader);
+  keys::add_options(command, serve.keys);
   add_common_options(command, serve.common);
   line.serve_parser = &command;
 }

@@ -80,6 +80,7 @@ void check_sandbox(const conversion::ReaderOptions& options) {
 }  // namespace
 
 void serve(const ServeOptions& options, const Clock& clock) {
+  const auto keys = transport::load_keys(options.keys, options.schedulers);
   const PathGuard guard(options.roots);
   check_sandbox(options.reader);
   confinement::enter(confinement::kConverter, options.reader.sandbox);
@@ -99,7 +100,8 @@ void serve(const ServeOptions& options, const Clock& clock) {
   protocol::Register hello = transport::new_registration(options.name);
   const transport::SchedulerLinkOptions link = transport::link_options(hello, options.schedulers);
   ConverterService service(thread, std::move(hello), link, metrics, health);
-  transport::serve_scheduler(service, {options.schedulers, seconds(options.drain_seconds), {}}, metrics, health);
+  transport::serve_scheduler(
+      service, {options.schedulers, seconds(options.drain_seconds), {}, keys, options.keys.insecure}, metrics, health);
 }
 
 }  // namespace optserve::converter

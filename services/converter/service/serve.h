@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "conversion/command_options.h"
+#include "keys/key_options.h"
 
 namespace optserve::converter {
 
@@ -19,6 +20,7 @@ struct ServeOptions {
   int64_t drain_seconds = 60;      // after SIGTERM, for the running conversion
   int64_t pass_mib_max = 0;        // see shards_per_pass() in write/passes.h
   conversion::ReaderOptions reader;
+  keys::ClientKeyOptions keys;
 };
 
 // Until SIGTERM has drained it. Throws Error.

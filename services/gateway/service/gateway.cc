@@ -56,6 +56,12 @@ client::ClientOptions client_options(const GatewayOptions& options) {
   for (const std::string& endpoint : options.schedulers) {
     settings.endpoints += (settings.endpoints.empty() ? "" : ",") + endpoint;
   }
+  settings.secret_key = options.scheduler_keys.secret_key;
+  settings.server_keys.clear();
+  for (const std::string& key : options.scheduler_keys.server_keys) {
+    settings.server_keys += (settings.server_keys.empty() ? "" : ",") + key;
+  }
+  settings.insecure = options.insecure;
   return settings;
 }
 

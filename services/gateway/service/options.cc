@@ -29,8 +29,10 @@ void add_options(ConfigParser& parser, GatewayOptions& options) {
   parser
       .add("key-lines", options.key_lines, "Further lines of such a file, for the variable OPTSERVE_GATEWAY_KEY_LINES")
       .unlogged();
-  parser.add("insecure", options.insecure,
-             "Serve other machines without keys: whoever reaches the port may do anything");
+  parser.add(
+      "insecure", options.insecure,
+      "Serve other machines, and speak to schedulers there, without keys: whoever reaches a port may do anything");
+  keys::add_connection_options(parser, options.scheduler_keys);
   parser.add("metrics-need-key", options.metrics_need_key, "/metrics needs a key that may operate");
   parser.begin_group("Models");
   parser

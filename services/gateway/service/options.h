@@ -7,6 +7,7 @@
 
 #include "base/config.h"
 #include "base/error.h"
+#include "keys/key_options.h"
 
 namespace optserve::gateway {
 
@@ -24,7 +25,8 @@ struct GatewayOptions {
   std::vector<std::string> cors_origins;  // "https://example.org", or "*"
   std::string keys;                       // file of API keys; empty: none
   std::string key_lines;                  // further keys, in the form of the file
-  bool insecure = false;                  // serve other machines without keys
+  bool insecure = false;                  // serve other machines, and speak to them, without keys
+  keys::ClientKeyOptions scheduler_keys;  // of the connections to the schedulers
   bool metrics_need_key = false;          // /metrics is for operators
   int64_t connections_max = 4'000;
   int64_t drain_ms = 30'000;
