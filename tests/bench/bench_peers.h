@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "bench/bench_journal.h"
 #include "bench/bench_loop.h"
+#include "keys/process_keys.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/scheduler_link.h"
 
@@ -113,12 +114,25 @@ struct BenchSchedulerOptions {
   std::string transport = "tcp";
   bool durable = true;
   size_t open_jobs_max = 5'000'000;
+  bool has_keys = false;  // of all connections
+};
+
+// One key for the scheduler, and one for everybody else.
+struct BenchKeys {
+  keys::SecretKey scheduler = keys::new_secret_key(), peer = keys::new_secret_key();
+  std::shared_ptr<keys::ServerKeys> server() const {
+    const std::string rights = " name=bench client=* operator worker=* tokenizer=*";
+    return keys::ServerKeys::load(scheduler.text(), "", peer.public_key().text() + rights).value();
+  }
+  std::shared_ptr<keys::ClientKeys> client() const {
+    return std::make_shared<keys::ClientKeys>("", peer, std::vector{scheduler.public_key()});
+  }
 };
 
 // A scheduler on two loopback ports. A durable one has a journal, which is removed with it.
 class BenchScheduler {
  public:
-  explicit BenchScheduler(const BenchSchedulerOptions& options) {
+  explicit BenchScheduler(const BenchSchedulerOptions& options) : has_keys_(options.has_keys) {
     journal::Recovery recovery;
     recovery.term = 1;
     if (options.durable) {
@@ -133,23 +147,32 @@ class BenchScheduler {
     settings.open_jobs_max = options.open_jobs_max;
     settings.known_keys_max = 5'000'000;
     service_ = std::make_unique<scheduler::SchedulerService>(settings, store, std::move(recovery), registry_);
+    const auto server = has_keys_ ? keys_.server() : nullptr;
     thread_ = std::make_unique<LoopThread>(*service_, [&](transport::ServiceLoop& loop) {
+      if (has_keys_) service_->set_key_of([&loop](const Peer& peer) { return loop.key_of(peer); });
       loop.set_durability({journal_ ? journal_->event_fd() : -1, [&store] { return store.durable(); }});
       loop.bind(any_endpoint(options.transport, "clients"),
-                {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients"});
-      loop.bind(any_endpoint(options.transport, "services"), {.name = "services"});
+                {.message_bytes_max = limits::kClientMessageBytesMax, .name = "clients", .server_keys = server});
+      loop.bind(any_endpoint(options.transport, "services"),
+                {.name = "services", .server_keys = server, .door = keys::Door::kServices});
     });
     thread_->start();
   }
   std::string endpoint(int port) const { return thread_->loop().bound_endpoint(port); }
   std::unique_ptr<LoopThread> connect(transport::Service& peer, int port) {
-    auto thread = std::make_unique<LoopThread>(
-        peer, [&](transport::ServiceLoop& loop) { loop.connect(thread_->loop().bound_endpoint(port), {}); });
+    auto thread = std::make_unique<LoopThread>(peer, [&](transport::ServiceLoop& loop) { dial(loop, port); });
     thread->start();
     return thread;
   }
+  void dial(transport::ServiceLoop& loop, int port) const {
+    transport::PortOptions own;
+    if (has_keys_) own.client_keys = keys_.client();
+    loop.connect(thread_->loop().bound_endpoint(port), own);
+  }
 
  private:
+  const bool has_keys_;
+  const BenchKeys keys_;
   SystemClock clock_;
   metrics::Registry registry_;
   journal::MemoryStore memory_;

@@ -26,6 +26,7 @@ struct Options {
   std::string json;
   std::string part = "all";
   std::string transport = "tcp";
+  bool keys = false;
   int64_t recovery_jobs = 1'000'000;
 };
 
@@ -145,8 +146,17 @@ class BenchClient final : public BenchPeer {
   std::unordered_map<JobId, size_t> index_;
 };
 
+// Asks until it is answered.
+class Caller final : public BenchPeer {
+ public:
+  void on_message(const Peer&, Message, Instant, Outbox&) override { answered = true; }
+  void on_tick(Instant, Outbox& out) override { out.send({0, {}}, protocol::Ping{1}); }
+  bool answered = false;
+};
+
 Figure measure_accepts(const Options& options, bool durable, size_t batch, size_t outstanding) {
-  BenchScheduler scheduler({options.folder, options.transport, durable});
+  BenchScheduler scheduler(
+      {.folder = options.folder, .transport = options.transport, .durable = durable, .has_keys = options.keys});
   BenchClient client(batch, outstanding, SIZE_MAX / 2, bench_spec(16), false, nullptr);
   const auto thread = scheduler.connect(client, 0);
   while (client.accepted == 0) std::this_thread::sleep_for(milliseconds(1));
@@ -163,7 +173,7 @@ Figure measure_accepts(const Options& options, bool durable, size_t batch, size_
 
 std::vector<Figure> measure_tokens(const Options& options, int32_t sequences, Flow& flow, size_t jobs, int32_t length,
                                    const std::string& name) {
-  BenchScheduler scheduler({options.folder, options.transport, true});
+  BenchScheduler scheduler({.folder = options.folder, .transport = options.transport, .has_keys = options.keys});
   NullTokenizer tokenizer;
   NullWorker worker(sequences, flow);
   BenchClient client(std::min<size_t>(jobs, 64), 2, jobs, bench_spec(length), true, &flow);
@@ -188,9 +198,27 @@ std::vector<Figure> measure_tokens(const Options& options, int32_t sequences, Fl
   return figures;
 }
 
+// Clients come one after the other, each with a connection of its own, until the first answer.
+Figure measure_connections(const Options& options) {
+  BenchScheduler scheduler({.folder = options.folder, .durable = false, .has_keys = options.keys});
+  const SystemClock clock;
+  const int64_t start = now_ns(), end = start + int64_t{options.seconds} * 1'000'000'000;
+  size_t connections = 0;
+  for (; now_ns() < end; ++connections) {
+    Caller caller;
+    metrics::Registry registry;
+    transport::ServiceLoop loop(caller, clock, registry);
+    scheduler.dial(loop, 0);
+    while (!caller.answered) loop.turn(milliseconds(1));
+  }
+  return {"connections one after the other, to the first answer", "connections/s",
+          static_cast<double>(connections) / (static_cast<double>(now_ns() - start) * 1e-9)};
+}
+
 std::vector<Figure> measure_all(const Options& options) {
   std::vector<Figure> figures;
-  const auto report = [&](const Figure& figure) {
+  const auto report = [&](Figure figure) {
+    if (options.keys) figure.name += ", with keys";
     std::printf("%-64s %12.3f %s\n", figure.name.c_str(), figure.value, figure.unit.c_str());
     std::fflush(stdout);
     figures.push_back(figure);
@@ -203,6 +231,7 @@ std::vector<Figure> measure_all(const Options& options) {
     report(measure_accepts(options, durable, 64, 4));
     report(measure_accepts(options, durable, 256, 4));
   }
+  if (wanted("connections")) report(measure_connections(options));
   for (const size_t batch : {1, 16, 64, 256}) {
     if (wanted("journal")) report(measure_commits(options.folder, batch, options.seconds));
   }
@@ -235,17 +264,31 @@ std::vector<Figure> measure_all(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
+  bool compare_keys = false;
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
   parser.add("folder", options.folder, "Folder for the journal, on a local disk, or the URL of a PostgreSQL database");
   parser.add("part", options.part,
-             "What to measure: accepts, journal, recovery, tokens, latency, relay (bare hops) or all");
+             "What to measure: accepts, connections, journal, recovery, tokens, latency, relay (bare hops) or all");
+  parser.add("keys", options.keys, "All connections have keys, so they are encrypted and each message is checked");
+  parser.add("compare-keys", compare_keys, "Each part without keys and with keys, in turns");
   parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that the measured start finds");
   parser.add("transport", options.transport, "tcp or ipc");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   return run_benchmark("queue_bench", [&] {
-    const auto figures = measure_all(options);
+    std::vector<Figure> figures;
+    const std::string part = options.part;
+    for (const char* each : {"accepts", "connections", "tokens", "latency"}) {
+      if (!compare_keys || (part != "all" && part != each)) continue;
+      options.part = each;
+      for (const bool keys : {false, true}) {
+        options.keys = keys;
+        const auto more = measure_all(options);
+        figures.insert(figures.end(), more.begin(), more.end());
+      }
+    }
+    if (!compare_keys) figures = measure_all(options);
     if (!options.json.empty()) write_json(options.json, figures);
   });
 }

@@ -27,7 +27,8 @@ def run(*command):
 class Stack:
     """`optserve up` with the demo model in a folder of its own."""
 
-    def __init__(self, programs, sources, folder):
+    def __init__(self, programs, sources, folder, *options):
+        self.options = options
         self.optserve = str(programs / "optserve")
         self.sources = sources
         self.folder = folder
@@ -38,7 +39,10 @@ class Stack:
         run(self.optserve, "convert", str(self.folder / "opt"), str(self.folder / "demo"), "--progress=false")
         run(self.optserve, "up", "--model", str(self.folder / "demo"), "--name", "demo", "--dir", self.run_folder,
             "--ports", "auto", "--converter-root", str(self.folder), "--worker-option", "threads=1",
-            "--chat-template", "plain")
+            "--chat-template", "plain", *self.options)
+        if self.state["client_secret_key"]:  # for clients of this process and for commands that it starts
+            os.environ["OPTSERVE_SECRET_KEY"] = self.state["client_secret_key"]
+            os.environ["OPTSERVE_SERVER_KEY"] = self.state["server_key"]
         return self
 
     def __exit__(self, *_):

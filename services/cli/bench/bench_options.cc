@@ -228,23 +228,15 @@ std::vector<std::string> worker_arguments(const BenchOptions& options, const Ben
 
 std::vector<std::string> stack_arguments(const BenchOptions& options, const BenchPlan& plan,
                                          const std::string& folder) {
-  std::vector<std::string> arguments = {"up",
-                                        "--foreground",
-                                        "--model",
-                                        plan.folder,
-                                        "--name",
-                                        plan.name,
-                                        "--world",
-                                        std::to_string(options.world),
-                                        "--device",
-                                        options.device,
-                                        "--dir",
-                                        folder,
-                                        "--ports",
-                                        "auto",
-                                        "--ready-seconds",
-                                        "1800",
-                                        "--drain-seconds",
+  std::vector<std::string> arguments = {"up",        "--foreground",
+                                        "--model",   plan.folder,
+                                        "--name",    plan.name,
+                                        "--world",   std::to_string(options.world),
+                                        "--device",  options.device,
+                                        "--dir",     folder,
+                                        "--ports",   "auto",
+                                        "--no-keys", "--ready-seconds",
+                                        "1800",      "--drain-seconds",
                                         "2"};
   if (options.is_volatile) arguments.push_back("--volatile");
   std::vector<std::string> worker_options = plan.worker_options;

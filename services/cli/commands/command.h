@@ -39,6 +39,7 @@ std::unique_ptr<Command> make_status_command();
 std::unique_ptr<Command> make_jobs_command();
 std::unique_ptr<Command> make_queue_command();
 std::unique_ptr<Command> make_journal_command();
+std::unique_ptr<Command> make_keys_command();
 std::unique_ptr<Command> make_top_command();
 std::unique_ptr<Command> make_doctor_command();
 std::unique_ptr<Command> make_preflight_command();
@@ -53,10 +54,11 @@ std::unique_ptr<Command> make_batch_command();
 
 // Every command, in the order of the help text.
 inline constexpr std::array kMakeCommands = {
-    make_generate_command, make_prompt_command, make_batch_command,     make_submit_command,    make_result_command,
-    make_cancel_command,   make_status_command, make_jobs_command,      make_queue_command,     make_journal_command,
-    make_top_command,      make_doctor_command, make_preflight_command, make_up_command,        make_down_command,
-    make_convert_command,  make_export_command, make_inspect_command,   make_calibrate_command, make_bench_command,
+    make_generate_command, make_prompt_command,  make_batch_command,  make_submit_command,    make_result_command,
+    make_cancel_command,   make_status_command,  make_jobs_command,   make_queue_command,     make_journal_command,
+    make_keys_command,     make_top_command,     make_doctor_command, make_preflight_command, make_up_command,
+    make_down_command,     make_convert_command, make_export_command, make_inspect_command,   make_calibrate_command,
+    make_bench_command,
 };
 
 // Every command, declared at a parser of the program `optserve`.

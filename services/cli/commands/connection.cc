@@ -24,16 +24,32 @@ constexpr milliseconds kStartPoll{100};
 constexpr milliseconds kModelPoll{200};
 constexpr seconds kConnectLimit{2};
 
-std::string find_endpoints(const ConnectionOptions& options) {
-  if (!options.scheduler.empty()) return options.scheduler;
-  if (options.folder.empty()) {
-    // A stack that was started here with the default folder may have other ports than the default ones.
-    const StackFolder here(kDefaultStackFolder);
-    if (const auto supervisor = here.read_pid(); !supervisor || !is_alive(*supervisor)) return kDefaultEndpoint;
-    const auto state = here.read_state();
-    return state.ok() ? state.value().client_endpoint : kDefaultEndpoint;
+// The stack that the command is about, if it is about one.
+std::optional<StackState> find_stack(const ConnectionOptions& options) {
+  if (!options.folder.empty()) return value_or_fail(StackFolder(options.folder).read_state());
+  // A stack that was started here with the default folder may have other ports than the default ones.
+  const StackFolder here(kDefaultStackFolder);
+  if (const auto supervisor = here.read_pid(); !supervisor || !is_alive(*supervisor)) return std::nullopt;
+  const auto state = here.read_state();
+  return state.ok() ? std::optional(state.value()) : std::nullopt;
+}
+
+// Sets where the schedulers are, and the keys for them.
+void set_schedulers(client::ClientOptions& client, const ConnectionOptions& options) {
+  keys::check_command_line();
+  const bool looks_for_stack = options.scheduler.empty() || !options.folder.empty();
+  const std::optional<StackState> stack = looks_for_stack ? find_stack(options) : std::nullopt;
+  client.endpoints = options.scheduler;
+  if (client.endpoints.empty()) client.endpoints = stack ? stack->client_endpoint : kDefaultEndpoint;
+  client.secret_key = options.keys.secret_key;
+  for (const std::string& key : options.keys.server_keys) {
+    client.server_keys += (client.server_keys.empty() ? "" : ",") + key;
   }
-  return value_or_fail(StackFolder(options.folder).read_state()).client_endpoint;
+  client.insecure = options.keys.insecure;
+  const bool has_keys = !client.secret_key.empty() || !client.server_keys.empty();
+  if (has_keys || !stack) return;
+  client.secret_key = stack->client_secret_key;
+  client.server_keys = stack->server_key;
 }
 
 }  // namespace
@@ -46,7 +62,9 @@ void add_options(ConfigParser& parser, ConnectionOptions& options) {
   parser.add("dir", options.folder, "Folder of a local stack, as given to 'optserve up'");
   parser.add("timeout-ms", options.timeout_ms, "Time within which a request must be answered, retries included")
       .range(1, kTimeoutMsMax);
-  parser.mark_rare({"timeout-ms"});
+  keys::add_connection_options(parser, options.keys);
+  parser.add("insecure", options.keys.insecure, "Speak to schedulers on other machines without keys");
+  parser.mark_rare({"timeout-ms", "secret-key", "server-key", "insecure"});
   parser.begin_group("Options");
 }
 
@@ -152,17 +170,23 @@ std::set<std::string> served_models(const Answers<protocol::SystemStatus>& all) 
 Connection Connection::open(const ConnectionOptions& options) {
   Connection connection;
   client::ClientOptions& client_options = connection.client_options_;
-  client_options.endpoints = find_endpoints(options);
+  set_schedulers(client_options, options);
   client_options.timeout = connection.timeout_ = std::chrono::milliseconds(options.timeout_ms);
   check_that_somebody_listens(client_options.endpoints, client_options.timeout);
   connection.client_ = std::make_unique<Client>(client_options);
   connection.status_ = connection.client_->status();
   if (!answers(connection.status_)) {
+    const bool has_keys = !client_options.secret_key.empty();
+    std::string why =
+        "something accepts connections there, but not as the port of a scheduler for clients, which is 5555 "
+        "by default";
+    if (!has_keys) why += "; or it wants keys (--secret-key and --server-key)";
+    for (const auto& [endpoint, answer] : connection.status_) {  // a scheduler that refuses our key says more
+      if (answer.refusal().message.find("does not let us in") != std::string::npos) why = answer.refusal().message;
+    }
     throw CommandFailure{kExitUnreachable,
                          "no scheduler answers at " + client_options.endpoints + " within " +
-                             std::to_string(options.timeout_ms) +
-                             " ms: something accepts connections there, but not as the port of a scheduler for "
-                             "clients, which is 5555 by default",
+                             std::to_string(options.timeout_ms) + " ms: " + why,
                          "unavailable"};
   }
   return connection;

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "cli/commands/command.h"
 #include "client/client.h"
+#include "keys/key_options.h"
 
 namespace optserve::cli {
 
@@ -20,6 +21,7 @@ struct ConnectionOptions {
   std::string folder;       // of a local stack; may be empty
   int timeout_ms = 10'000;  // of one request, retries included
   int patience_seconds = 120;
+  keys::ClientKeyOptions keys;  // empty: those of the stack, or of the environment
   // How long a command that waits for a job lets the scheduler be unreachable.
   std::chrono::seconds patience() const { return std::chrono::seconds(patience_seconds); }
 };

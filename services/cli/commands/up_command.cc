@@ -12,6 +12,7 @@
 #include "cli/commands/command.h"
 #include "cli/stack/free_ports.h"
 #include "cli/stack/stack_folder.h"
+#include "cli/stack/stack_keys.h"
 #include "cli/stack/stack_plan.h"
 #include "cli/stack/stack_runner.h"
 
@@ -30,6 +31,10 @@ std::string ready_text(const StackPlan& plan, const StackOptions& options) {
             "/metrics, " + options.folder + "/" + process.name + ".log\n";
   }
   if (!plan.api_url.empty()) text += "  HTTP API: " + plan.api_url + "/v1\n  page: " + plan.api_url + "/ui\n";
+  if (!plan.client_secret_key.empty()) {
+    text += "  keys for other programs: OPTSERVE_SECRET_KEY=" + plan.client_secret_key +
+            " OPTSERVE_SERVER_KEY=" + plan.server_key + "\n";
+  }
   return text + "stop it with: optserve down --dir " + options.folder + "\n";
 }
 
@@ -115,6 +120,11 @@ class UpCommand final : public Command {
       if (!is_port_free(port)) {
         return refused("port " + std::to_string(port) + " is in use; stop what uses it, or give --ports auto" +
                        (port == options_.api_port ? " or --http PORT" : ""));
+      }
+    }
+    if (!options_.no_keys) {
+      if (const Status status = StackKeys(options_.folder).prepare(options_); !status.ok()) {
+        return refused("keys: " + status.refusal().message);
       }
     }
     folder.rotate_logs();

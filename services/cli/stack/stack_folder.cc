@@ -32,6 +32,8 @@ json to_json(const StackState& state) {
           {"client_endpoint", state.client_endpoint},
           {"service_endpoint", state.service_endpoint},
           {"api_url", state.api_url},
+          {"client_secret_key", state.client_secret_key},
+          {"server_key", state.server_key},
           {"drain_seconds", state.drain_seconds},
           {"processes", std::move(processes)}};
 }
@@ -43,6 +45,8 @@ StackState from_json(const json& root) {
   root.at("client_endpoint").get_to(state.client_endpoint);
   root.at("service_endpoint").get_to(state.service_endpoint);
   state.api_url = root.value("api_url", "");
+  state.client_secret_key = root.value("client_secret_key", "");
+  state.server_key = root.value("server_key", "");
   root.at("drain_seconds").get_to(state.drain_seconds);
   for (const json& entry : root.at("processes")) {
     StackProcess process;

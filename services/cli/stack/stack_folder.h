@@ -4,6 +4,7 @@
 //   lock             locked by that process as long as it lives
 //   NAME.log         output of each process; supervisor.log of the supervisor
 //   journal.db       the scheduler's journal; kept over restarts
+//   keys/            the keys of its processes and of the commands that use it (stack_keys.h)
 #pragma once
 
 #include <sys/types.h>
@@ -29,7 +30,8 @@ struct StackState {
   std::string model;
   std::string client_endpoint;
   std::string service_endpoint;
-  std::string api_url;  // of the gateway; empty: there is none
+  std::string api_url;                        // of the gateway; empty: there is none
+  std::string client_secret_key, server_key;  // files of the keys for commands; empty: there are no keys
   int drain_seconds = 0;
   std::vector<StackProcess> processes;
 };

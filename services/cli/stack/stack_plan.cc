@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "checkpoint/manifest/layout.h"
 #include "checkpoint/manifest/model_identity.h"
+#include "cli/stack/stack_keys.h"
 #include "model_spec/opt_config.h"
 
 namespace optserve::cli {
@@ -45,6 +46,13 @@ void append(PlannedProcess& planned, std::initializer_list<std::string> argument
   planned.arguments.insert(planned.arguments.end(), arguments);
 }
 
+// The keys of a process that connects to the scheduler.
+void append_keys(PlannedProcess& planned, const StackOptions& options, const std::string& identity) {
+  if (options.no_keys) return;
+  const StackKeys keys(options.folder);
+  append(planned, {"--secret-key", keys.secret(identity), "--server-key", keys.public_file("scheduler")});
+}
+
 // The arguments that every process has.
 PlannedProcess process(const StackOptions& options, std::string name, std::string program, int http_port) {
   PlannedProcess planned{std::move(name), std::move(program), {}, http_port};
@@ -77,6 +85,8 @@ void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("http", options.api_port, "Port on which the gateway serves the HTTP API, with --ports fixed")
       .range(1, 65'535);
   parser.add("no-gateway", options.no_gateway, "Start no gateway: there is no HTTP API");
+  parser.add("no-keys", options.no_keys,
+             "Make and use no keys: every program of this machine may use the stack, as any tenant");
   parser.add("chat-template", options.chat_template,
              "How the gateway makes a prompt of a chat: plain, or a file (docs/http.md); without it chats are refused");
   parser.add("volatile", options.is_volatile, "Keep jobs in memory only, without a journal");
@@ -88,7 +98,7 @@ void add_options(ConfigParser& parser, StackOptions& options) {
       .range(0, 3600);
   parser.add("worker-option", options.worker_options,
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
-  parser.mark_rare({"tokenizers", "no-gateway", "volatile", "log-level", "ready-seconds", "drain-seconds"});
+  parser.mark_rare({"tokenizers", "no-gateway", "no-keys", "volatile", "log-level", "ready-seconds", "drain-seconds"});
 }
 
 Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world) {
@@ -136,7 +146,15 @@ int http_ports_needed(const StackOptions& options) {
 }
 
 StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
-  StackPlan plan{endpoint(ports.clients), endpoint(ports.services), {}, {ports.clients, ports.services}, {}};
+  StackPlan plan;
+  plan.client_endpoint = endpoint(ports.clients);
+  plan.service_endpoint = endpoint(ports.services);
+  plan.ports = {ports.clients, ports.services};
+  const StackKeys keys(options.folder);
+  if (!options.no_keys) {
+    plan.client_secret_key = keys.secret("client");
+    plan.server_key = keys.public_file("scheduler");
+  }
   for (int i = 0; i < http_ports_needed(options); ++i) plan.ports.push_back(ports.first_http + i);
   int next_http = ports.first_http;
   const std::string drain_ms = std::to_string(options.drain_seconds * 1000);
@@ -150,17 +168,22 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
   } else {
     append(scheduler, {"--journal", options.folder + "/journal.db"});
   }
+  if (!options.no_keys) {
+    append(scheduler, {"--secret-key", keys.secret("scheduler"), "--allowed-keys", keys.allowed()});
+  }
   plan.processes.push_back(std::move(scheduler));
 
   for (int i = 0; i < options.tokenizers; ++i) {
     const std::string name = options.tokenizers == 1 ? "tokenizer" : "tokenizer-" + std::to_string(i);
     plan.processes.push_back(process(options, name, "optserve-tokenizer", next_http++));
     append(plan.processes.back(), {"--scheduler", plan.service_endpoint, "--model", model});
+    append_keys(plan.processes.back(), options, "tokenizer");
   }
   for (int i = 0; i < options.workers; ++i) {
     PlannedProcess worker = process(options, "worker-" + std::to_string(i), "optserve-worker", next_http++);
     append(worker, {"--scheduler", plan.service_endpoint, "--model", model, "--world", std::to_string(options.world),
                     "--device", options.device, "--drain-ms", drain_ms});
+    append_keys(worker, options, "worker");
     for (const std::string& option : options.worker_options) append(worker, {"--" + option});
     plan.processes.push_back(std::move(worker));
     next_http += options.world;  // the ranks listen behind their supervisor
@@ -168,6 +191,7 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
   if (!options.converter_root.empty()) {
     plan.processes.push_back(process(options, "converter", "optserve-converter", next_http++));
     append(plan.processes.back(), {"--scheduler", plan.service_endpoint, "--root", options.converter_root});
+    append_keys(plan.processes.back(), options, "converter");
   }
   if (!options.no_gateway) {
     const std::string address = "127.0.0.1:" + std::to_string(ports.api);
@@ -176,6 +200,7 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
     plan.processes.push_back(process(options, "gateway", "optserve-gateway", next_http++));
     append(plan.processes.back(), {"--scheduler", plan.client_endpoint, "--http", address, "--drain-ms", drain_ms,
                                    "--files", options.folder + "/files"});
+    append_keys(plan.processes.back(), options, "gateway");
     if (options.tokenizers > 0) append(plan.processes.back(), {"--model", model});  // it has a vocabulary
     if (!options.chat_template.empty()) append(plan.processes.back(), {"--chat-template", options.chat_template});
   }

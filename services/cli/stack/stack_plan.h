@@ -22,6 +22,7 @@ struct StackOptions {
   std::string ports = "fixed";  // fixed or auto
   int api_port = 8000;          // of the gateway, unless ports are auto
   bool no_gateway = false;
+  bool no_keys = false;       // connections within the stack have none
   std::string chat_template;  // of the gateway: "plain" or a file; empty: it refuses chats
   bool is_volatile = false;   // no journal
   bool foreground = false;
@@ -52,9 +53,10 @@ struct PlannedProcess {
 struct StackPlan {
   std::string client_endpoint;
   std::string service_endpoint;
-  std::string api_url;                    // of the gateway; empty: there is none
-  std::vector<int> ports;                 // every port that will be listened on
-  std::vector<PlannedProcess> processes;  // the scheduler first: the others start when it is ready
+  std::string api_url;                        // of the gateway; empty: there is none
+  std::string client_secret_key, server_key;  // files; empty: there are no keys
+  std::vector<int> ports;                     // every port that will be listened on
+  std::vector<PlannedProcess> processes;      // the scheduler first: the others start when it is ready
 };
 
 struct StackPorts {

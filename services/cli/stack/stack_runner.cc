@@ -76,6 +76,8 @@ void record(const StackFolder& folder, const StackOptions& options, const StackP
   state.client_endpoint = plan.client_endpoint;
   state.service_endpoint = plan.service_endpoint;
   state.api_url = plan.api_url;
+  state.client_secret_key = plan.client_secret_key;
+  state.server_key = plan.server_key;
   state.drain_seconds = options.drain_seconds;
   for (const StackSupervisor::Member& member : supervisor.members()) {
     state.processes.push_back({member.plan.name, member.pid, member.plan.http_port, member.restarts});
