@@ -56,7 +56,8 @@ class KeyFiles(unittest.TestCase):
         self.assertIn("this is a public key", self.refusal(self.public, [self.public]))
         self.assertIn("this is a secret key", self.refusal(self.secret, [self.secret]))
         self.assertIn("64", self.refusal(self.secret + "0", [self.public]))
-        self.assertIn("expected one line", self.refusal(self.write("two", f"{self.secret}\n{self.secret}"), [self.public]))
+        two = self.write("two", f"{self.secret}\n{self.secret}")
+        self.assertIn("expected one line", self.refusal(two, [self.public]))
         self.assertIn("server_key", self.refusal(self.secret, []))
         self.assertIn("regular file", self.refusal(self.folder.name, [self.public]))
 

@@ -141,9 +141,9 @@ class AsyncClient:
     endpoints: addresses of all schedulers, as text with commas or as a list. model, tenant: of jobs that name none.
     timeout: seconds of one call, with its retries. retry_first, retry_max: seconds between attempts.
     window_bytes: how much a scheduler may send ahead.
-    secret_key: file of this program's secret key, or the key itself; server_key: public keys of the schedulers, or files
-    with them. By default OPTSERVE_SECRET_KEY and OPTSERVE_SERVER_KEY, if they are set. Without keys only this machine is
-    spoken to, unless insecure.
+    secret_key: file of this program's secret key, or the key itself; server_key: public keys of the schedulers, or
+    files with them. By default OPTSERVE_SECRET_KEY and OPTSERVE_SERVER_KEY, if they are set. Without keys only this
+    machine is spoken to, unless insecure.
 
     Lost connections and restarts of a scheduler are handled inside, as the C++ library does: submits are repeated with
     the same key, and streams resume at the byte they had reached.

@@ -46,7 +46,8 @@ def _read(path: str, is_secret: bool) -> List[str]:
             if about.st_uid != 0 or os.geteuid() == 0:  # root may share it with a group, as Kubernetes does
                 forbidden |= stat.S_IRGRP
         if about.st_mode & forbidden:
-            raise BadRequest(f"{path}: its group or others may use it; run: chmod {'600' if is_secret else 'go-w'} {path}")
+            change = "600" if is_secret else "go-w"
+            raise BadRequest(f"{path}: its group or others may use it; run: chmod {change} {path}")
         data = b""
         while len(data) <= _FILE_BYTES_MAX and (more := os.read(file, _FILE_BYTES_MAX + 1)):
             data += more
@@ -137,6 +138,6 @@ def find_keys(secret_key: str, server_key: Union[str, Sequence[str]], endpoints:
     for endpoint in endpoints:
         if not insecure and not is_local(endpoint):
             raise BadRequest(f"connect to {endpoint!r}: others reach that, and there are no keys. Make one with "
-                             "`optserve keys new NAME`, have it allowed with `optserve keys allow`, and give secret_key "
-                             "and server_key; or insecure=True, where the network keeps others out")
+                             "`optserve keys new NAME`, have it allowed with `optserve keys allow`, and give "
+                             "secret_key and server_key; or insecure=True, where the network keeps others out")
     return None
