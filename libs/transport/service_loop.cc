@@ -243,12 +243,12 @@ void ServiceLoop::Impl::look_at_keys(Instant now) {
     const auto why = port.socket.look_at_handshakes(now);
     poll_items_stale |= port.socket.handle() != before;
     if (!why) continue;
-    if (port.watch) port.watch->not_let_in(*why);
+    if (port.watch) port.watch->not_let_in(why->why);
     if (now >= port.next_key_log) {
       port.next_key_log = now + kBetweenKeyLines;
-      log_warn("not_let_in", {{"endpoint", port.socket.endpoint()}, {"why", *why}});
+      log_warn("not_let_in", {{"endpoint", port.socket.endpoint()}, {"why", why->why}});
     }
-    service.on_not_let_in(static_cast<PortId>(id), *why, now, out);
+    if (why->is_refusal) service.on_not_let_in(static_cast<PortId>(id), why->why, now, out);
   }
 }
 

@@ -28,7 +28,7 @@ constexpr int kTcpUnackedMs = 15'000;
 // Between attempts after a handshake that failed: libzmq does not try again where the peer knows the key and refuses
 // it.
 constexpr milliseconds kNextKeyPause{100};
-constexpr milliseconds kRefusedPause{1'000};
+constexpr milliseconds kRefusedPause{1'000}, kFailedPauseMax{2'000};
 
 // Not in zmq.h, which lists it among drafts, but in every libzmq since 4.3.0: without a handler nobody comes in.
 constexpr int kZapEnforceDomain = 93;
@@ -174,10 +174,9 @@ void ZmqPort::reconnect() {
   open();
 }
 
-std::optional<std::string> ZmqPort::look_at_handshakes(Instant now) {
+std::optional<ZmqPort::NotLetIn> ZmqPort::look_at_handshakes(Instant now) {
   if (!handshakes_) return std::nullopt;
   if (retry_at_ && now >= *retry_at_) open();
-  std::optional<std::string> why;
   switch (handshakes_->take_news()) {
     case HandshakeWatch::News::kNothing:
       break;
@@ -186,17 +185,16 @@ std::optional<std::string> ZmqPort::look_at_handshakes(Instant now) {
       break;
     case HandshakeWatch::News::kRefused:
       retry_at_ = now + kRefusedPause;
-      why = "it does not allow the key " + options_.client_keys->own().public_key().text() +
-            "; `optserve keys allow` there lets it in";
-      break;
+      return NotLetIn{"it does not allow the key " + options_.client_keys->own().public_key().text() +
+                          "; `optserve keys allow` there lets it in",
+                      true};
     case HandshakeWatch::News::kFailed:
-      retry_at_ = now + kNextKeyPause;
       ++server_key_;
-      if (++failures_ < static_cast<int>(2 * options_.client_keys->servers().size())) break;
-      why = "it does not have the secret key that belongs to --server-key, or has no keys at all";
-      break;
+      retry_at_ = now + std::min(++failures_ * kNextKeyPause, kFailedPauseMax);
+      if (failures_ < static_cast<int>(2 * options_.client_keys->servers().size())) break;
+      return NotLetIn{"it does not have the secret key that belongs to --server-key, or has no keys at all", false};
   }
-  return why;
+  return std::nullopt;
 }
 
 void ZmqPort::set_linger(Duration linger) {

@@ -37,9 +37,12 @@ class ZmqPort {
   Sent send(const std::string& route, std::string_view payload);
   // DEALER: a new connection in place of this one. If nothing came on it, another of the peer's possible keys is tried.
   void reconnect();
-  // DEALER with keys: looks what became of handshakes, and tries again where libzmq does not. Returns why the peer does
-  // not let us in, if that is so; the text is the same as long as the reason is.
-  std::optional<std::string> look_at_handshakes(Instant now);
+  struct NotLetIn {
+    std::string why;
+    bool is_refusal;  // the peer has said no. Else handshakes fail, which a network can be the cause of too
+  };
+  // DEALER with keys: looks what became of handshakes, and tries again where libzmq does not.
+  std::optional<NotLetIn> look_at_handshakes(Instant now);
   // How long closing may take to hand over what was sent.
   void set_linger(Duration linger);
 

@@ -145,7 +145,7 @@ class Connections(unittest.TestCase):
 
     def test_with_a_wrong_key_of_the_scheduler_are_told_so(self):
         with self.assertRaisesRegex(optserve.Unavailable, "server_key"):
-            self.status(self.secret, new_pair()[0], 30.0)
+            self.status(self.secret, new_pair()[0], 2.0)
 
     def test_show_the_key_that_the_file_holds_now(self):
         with tempfile.TemporaryDirectory() as folder:

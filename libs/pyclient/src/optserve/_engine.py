@@ -141,9 +141,9 @@ class Engine:
         assert self._loop is not None
         now = self.now()
         for port, session in zip(self._ports, self.schedulers.sessions):
-            why = port.look_at_handshakes(now)
-            if why is not None:
-                session.on_not_let_in(why, now)
+            trouble = port.look_at_handshakes(now)
+            if trouble is not None:
+                session.on_not_let_in(*trouble, now)
             session.on_tick(now)
         self._flush()
         self._timer = self._loop.call_later(self.schedulers.tick_interval(), self._tick)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
 import zmq
 
@@ -34,7 +34,7 @@ _OPTIONS = (
 _EVENTS = (zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
            | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
-_REFUSED_PAUSE, _NEXT_KEY_PAUSE = 1.0, 0.1
+_REFUSED_PAUSE, _NEXT_KEY_PAUSE, _FAILED_PAUSE_MAX = 1.0, 0.1, 2.0
 _numbers = itertools.count()
 # How many messages are read before others get their turn.
 _READ_AT_ONCE = 200
@@ -71,9 +71,9 @@ class Port:
             self._server_key += 1
         self._open()
 
-    def look_at_handshakes(self, now: float) -> Optional[str]:
-        """Why the scheduler does not let us in, if that is so. libzmq gives up where a key is refused, so this tries
-        again."""
+    def look_at_handshakes(self, now: float) -> Optional[Tuple[str, bool]]:
+        """Why the scheduler does not let us in, and whether it has said so, if that is so. libzmq gives up where a key is
+        refused, so this tries again."""
         if self._keys is None or self._events is None:
             return None
         if self._retry_at is not None and now >= self._retry_at:
@@ -83,13 +83,13 @@ class Port:
             self._failures = 0
         elif news == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._retry_at = now + _REFUSED_PAUSE
-            return (f"it does not allow the key {self._keys.public_text}; `optserve keys allow` there lets it in")
+            return f"it does not allow the key {self._keys.public_text}; `optserve keys allow` there lets it in", True
         elif news:
-            self._retry_at = now + _NEXT_KEY_PAUSE
             self._server_key += 1
             self._failures += 1
+            self._retry_at = now + min(self._failures * _NEXT_KEY_PAUSE, _FAILED_PAUSE_MAX)
             if self._failures >= 2 * len(self._keys.servers):
-                return "it does not have the secret key that belongs to server_key, or has no keys at all"
+                return "it does not have the secret key that belongs to server_key, or has no keys at all", False
         return None
 
     def _take_news(self) -> int:

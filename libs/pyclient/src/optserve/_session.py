@@ -109,6 +109,7 @@ class Session:
         self._ping_number = 0
         self._term = 0  # of the scheduler; 0: none yet
         self._last_unasked_refusal = ""
+        self._trouble = ""  # why the connection does not come about, if that is known
         self._lost = True
         self._started = False
         self._lost_since = self._last_heard = self._next_ping = self._next_reconnect = self._last_tick = 0.0
@@ -232,8 +233,11 @@ class Session:
         if call is not None:
             call.handed_over -= 1
 
-    def on_not_let_in(self, why: str, now: float) -> None:
-        """Ends what is open with this reason: waiting is of no use."""
+    def on_not_let_in(self, why: str, is_refusal: bool, now: float) -> None:
+        """A refusal ends what is open: waiting is of no use. Other trouble may pass."""
+        if not is_refusal:
+            self._trouble = why
+            return
         if not self._lost:
             self._lost_since = now
         self._lost = True
@@ -361,7 +365,7 @@ class Session:
         """Ends a call without a last answer; what was decided before counts."""
         decided = self._calls[number].decided
         answer = SubmitReply(number, decided) if decided else Unavailable(
-            f"no answer from the scheduler at {self._options.endpoint}")
+            f"no answer from the scheduler at {self._options.endpoint}" + (self._trouble and f": {self._trouble}"))
         self._answer(number, answer, Fate.ANSWERED, now)
 
     def _turn_calls(self, now: float) -> None:
@@ -423,6 +427,7 @@ class Session:
 
     def _heard(self, now: float) -> None:
         self._last_heard = now
+        self._trouble = ""
         if self._lost:
             self._lost = False
             self._resync(now)
