@@ -11,9 +11,9 @@
 #include "base/error.h"
 #include "base/exit_status.h"
 #include "base/input_check.h"
-#include "base/log.h"
 #include "base/nearest_word.h"
 #include "base/program.h"
+#include "base/termination.h"
 
 namespace optserve {
 namespace detail {
@@ -197,6 +197,20 @@ ConfigFault fault_of(const CLI::ParseError& error, const CommandLine& line, cons
     }
   }
   return {kExitUsage, message + "; see '" + line.command->full_name() + " --help'"};
+}
+
+// A service that cannot read its own configuration still says so where it would have been told to.
+void tell_termination(ParserEntry& command, const std::vector<std::string>& words, const std::string& message) {
+  constexpr const char* kOption = "termination-log";
+  const OptionEntry* option = command.find(kOption);
+  if (option == nullptr) return;
+  std::string path = environment_variable(detail::option_variable(command, kOption));
+  for (auto word = words.begin(); word != words.end(); ++word) {
+    if (word->starts_with("--termination-log=")) path = word->substr(word->find('=') + 1);
+    if (*word == "--termination-log" && std::next(word) != words.end()) path = *std::next(word);
+  }
+  set_termination_log(path);
+  write_termination_message(message);
 }
 
 // What the command line asks the parser itself: help, a manual page, a completion script.
@@ -405,6 +419,7 @@ int ConfigParser::parse(int argc, const char* const* argv) {
     entry_->warnings = detail::stray_variables(*line.command);
   } catch (const ConfigFault& fault) {
     print_failure({entry_->name, "bad_request", fault.message, fault.exit_status}, as_json);
+    tell_termination(detail::command_of(*entry_, words), words, fault.message);
     return fault.exit_status;
   }
   return -1;
@@ -453,33 +468,6 @@ std::vector<std::pair<std::string, std::string>> ConfigParser::effective() const
     if (option.print) values.emplace_back(option.name, option.is_unlogged ? "(not shown)" : option.print());
   }
   return values;
-}
-
-void add_common_options(ConfigParser& parser, CommonOptions& options) {
-  parser.begin_group("Logs, metrics and health");
-  parser.add("log-level", options.log_level, "Least severe level that is logged")
-      .choices({"trace", "debug", "info", "warn", "error", "off"});
-  parser.add("log-format", options.log_format, "Form of log lines").choices({"text", "json"});
-  parser.add("http-address", options.http_address, "Address of /metrics, /livez, /readyz and /startupz");
-  parser.add("http-port", options.http_port, "Port of /metrics and the health endpoints; 0 picks a free one")
-      .range(0, 65'535);
-  parser.begin_group("Options");
-}
-
-void start_logging(std::string_view process, const CommonOptions& options, const ConfigParser& parser) {
-  init_logging(process, options.log_level, options.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
-  std::string set;
-  for (const ConfigParser::Given& given : parser.given()) {
-    std::string values;
-    for (const std::string& value : given.values) {
-      values += (values.empty() ? "" : ",") + (given.is_unlogged ? "(not shown)" : value);
-    }
-    set += (set.empty() ? "" : ", ") + given.name + "=" + values;
-    if (given.source != "command line") set += " (" + given.source + ")";
-  }
-  log_info("config", {{"set", set}});
-  for (const auto& [name, value] : parser.effective()) log_debug("option", {{"name", name}, {"value", value}});
-  for (const std::string& warning : parser.warnings()) log_warn("stray_variable", {{"meaning", warning}});
 }
 
 }  // namespace optserve

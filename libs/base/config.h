@@ -136,6 +136,8 @@ struct CommonOptions {
   std::string log_format = "text";         // text or json
   std::string http_address = "127.0.0.1";  // of /metrics and the health endpoints
   int http_port = 0;                       // 0: any free port, printed at start
+  std::string termination_log;             // base/termination.h; empty: /dev/termination-log, if there is one
+  std::string metrics_compat = "none";     // none or vllm: further names of the same metrics
 };
 void add_common_options(ConfigParser& parser, CommonOptions& options);
 // Starts logging. One line says what was set and where; the defaults are logged at level debug.

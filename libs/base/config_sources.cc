@@ -178,6 +178,10 @@ std::vector<Setting> settings_of_environment(ParserEntry& command) {
 
 std::string config_variable(const ParserEntry& command) { return variable_name(command, "config"); }
 
+std::string option_variable(const ParserEntry& command, std::string_view option) {
+  return variable_name(command, option);
+}
+
 std::vector<std::string> stray_variables(const ParserEntry& command) {
   const std::string prefix = upper_case(program_of(command).name) + "_";
   std::vector<std::string> known{config_variable(command)};

@@ -23,6 +23,8 @@ std::vector<Setting> settings_of_environment(ParserEntry& command);
 
 // The variable that names the file: "OPTSERVE_CONFIG" for optserve, "OPTSERVE_WORKER_CONFIG" for optserve-worker.
 std::string config_variable(const ParserEntry& command);
+// The variable of an option, whether it is set or not.
+std::string option_variable(const ParserEntry& command, std::string_view option);
 
 // A sentence for each variable that begins with OPTSERVE_ and is read neither by this program nor by another one.
 std::vector<std::string> stray_variables(const ParserEntry& command);

@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/exit_status.h"
+#include "base/first_process.h"
 #include "base/log.h"
 #include "base/shutdown.h"
+#include "base/termination.h"
 
 namespace optserve {
 
@@ -25,6 +27,7 @@ void print_failure(const ProgramFailure& failure, bool as_json) {
 int run_service(const ServiceFrame& frame, const std::function<int()>& body) {
   if (const int status = frame.parser.parse(frame.argc, frame.argv); status >= 0) return status;
   return run_reported([&] {
+    leave_first_process();
     install_service_signals();
     start_logging(frame.log_name, frame.common, frame.parser);
     return body();
@@ -36,9 +39,11 @@ int run_reported(const std::function<int()>& body) {
     return body();
   } catch (const ConfigurationError& error) {
     log_error("stopped", {{"cause", error.what()}});
+    write_termination_message(error.what());
     return kExitConfiguration;
   } catch (const std::exception& error) {
     log_error("stopped", {{"cause", error.what()}});
+    write_termination_message(error.what());
     return kExitFailed;
   }
 }

@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
+#include "base/machine.h"
 
 namespace optserve::backend {
 namespace {
@@ -13,7 +13,7 @@ constexpr size_t kAlignment = 64;  // a cache line
 
 int thread_count(int wanted) {
   if (wanted > 0) return wanted;
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return usable_cores();
 }
 
 }  // namespace

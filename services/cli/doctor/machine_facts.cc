@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/timex.h>
@@ -16,6 +15,7 @@
 
 #include "base/avx2.h"
 #include "base/error.h"
+#include "base/machine.h"
 #include "cli/stack/free_ports.h"
 
 namespace optserve::cli {
@@ -59,15 +59,13 @@ void look_at_processor(MachineFacts& facts) {
   const std::string flags = " " + line_after("/proc/cpuinfo", "flags") + " ";
   facts.has_avx2 = has_avx2();
   facts.has_avx512 = flags.find(" avx512f ") != std::string::npos;
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  facts.cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  facts.cores = usable_cores();
 }
 
 void look_at_memory(MachineFacts& facts) {
   facts.memory_bytes = kibibytes_after("/proc/meminfo", "MemTotal");
   facts.memory_available_bytes = kibibytes_after("/proc/meminfo", "MemAvailable");
-  facts.memory_limit_bytes = std::strtoll(line_after("/sys/fs/cgroup/memory.max", "").c_str(), nullptr, 10);
+  facts.memory_limit_bytes = read_cgroup_limits().memory_bytes;
   facts.shared_memory_free_bytes = free_bytes("/dev/shm");
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) facts.open_files_max = files.rlim_cur;
