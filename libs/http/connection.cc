@@ -368,7 +368,8 @@ void Connection::report(const Exchange& exchange, bool is_complete) {
   release_body();
   if (exchange.is_streaming()) server_.metrics.streams.add(-1);
   const int status = status_ == 0 ? 499 : status_;
-  server_.metrics.count_request(exchange.request().route, status);
+  server_.metrics.count_request(exchange.request().route, exchange.request().method, status,
+                                server_.clock.now() - request_begun_);
   if (!server_.hooks.on_finished) return;
   server_.hooks.on_finished({.request = exchange.request(),
                              .status = status,

@@ -24,8 +24,13 @@ Answer live(const metrics::Health& health) {
                                                       " ms are allowed");
 }
 
+Answer started(const metrics::Health& health) {
+  const std::string progress = health.load_progress();
+  return yes_or_no(health.started.load(), "not started yet" + (progress.empty() ? "" : ": " + progress));
+}
+
 Answer ready(const metrics::Health& health) {
-  if (!health.started.load()) return yes_or_no(false, "not started yet");
+  if (!health.started.load()) return started(health);
   const std::string problem = health.problem();
   return yes_or_no(health.ready.load(), "not ready for work" + (problem.empty() ? "" : ": " + problem));
 }
@@ -78,9 +83,8 @@ void add_health_routes(Server& server, const metrics::Registry& registry, const 
                [&health](const std::shared_ptr<Exchange>& exchange) { exchange->answer(live(health)); });
   server.route("GET", "/readyz",
                [&health](const std::shared_ptr<Exchange>& exchange) { exchange->answer(ready(health)); });
-  server.route("GET", "/startupz", [&health](const std::shared_ptr<Exchange>& exchange) {
-    exchange->answer(yes_or_no(health.started.load(), "not started yet"));
-  });
+  server.route("GET", "/startupz",
+               [&health](const std::shared_ptr<Exchange>& exchange) { exchange->answer(started(health)); });
   server.route("GET", "/metrics",
                [text = std::make_shared<MetricsText>(registry, health)](const std::shared_ptr<Exchange>& exchange) {
                  exchange->answer(text->answer());

@@ -47,8 +47,17 @@ TEST_F(HealthServerTest, ServesMetrics) {
 TEST_F(HealthServerTest, MetricsTellOfTheProcessItself) {
   const std::string answer = get("/metrics");
   for (const char* name : {"\nprocess_cpu_seconds_total ", "\nprocess_resident_memory_bytes ", "\nprocess_open_fds ",
-                           "\nprocess_start_time_seconds ", "\noptserve_build_info{version=\""}) {
+                           "\nprocess_start_time_seconds ", "\noptserve_usable_cores ",
+                           "\noptserve_usable_memory_bytes ", "\noptserve_build_info{program=\""}) {
     EXPECT_THAT(answer, HasSubstr(name));
+  }
+}
+
+TEST_F(HealthServerTest, AStartShowsHowFarItIs) {
+  health.bytes_to_load = 1'200;
+  health.loaded_bytes = 300;
+  for (const char* path : {"/startupz", "/readyz"}) {
+    EXPECT_THAT(get(path), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("loaded 300 of 1200 bytes (25%)"))) << path;
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "http/server_state.h"
 
 namespace optserve::http {
@@ -42,13 +43,15 @@ std::string where(const ServerOptions& options) {
 }
 
 ListenAddress parse_address(const ServerOptions& options) {
-  if (options.port < 0 || options.port > 65535) throw Error(where(options) + ": expected a port from 0 to 65535");
+  if (options.port < 0 || options.port > 65535) {
+    throw ConfigurationError(where(options) + ": expected a port from 0 to 65535");
+  }
   ListenAddress address;
   const std::string host =
       options.address.find(':') != std::string::npos ? "[" + options.address + "]" : options.address;
   const std::string text = host + ":" + std::to_string(options.port == 0 ? 1 : options.port);
   if (evutil_parse_sockaddr_port(text.c_str(), address.generic(), &address.size) != 0) {
-    throw Error(where(options) + ": expected an IPv4 or IPv6 address");
+    throw ConfigurationError(where(options) + ": expected an IPv4 or IPv6 address");
   }
   if (options.port == 0) address.port() = 0;  // the parser refuses port 0
   return address;

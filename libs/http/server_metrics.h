@@ -3,7 +3,7 @@
 
 #include <map>
 #include <string>
-#include <utility>
+#include <tuple>
 
 #include "base/clock.h"
 #include "metrics/metrics.h"
@@ -15,7 +15,7 @@ class ServerMetrics {
   explicit ServerMetrics(metrics::Registry* registry);  // nullptr: counts nothing
 
   // `route` is a pattern; empty: none matched.
-  void count_request(const std::string& route, int status);
+  void count_request(const std::string& route, const std::string& method, int status, Duration time);
   void observe_first_byte(const std::string& route, Duration time);
 
   metrics::Gauge connections, streams;
@@ -23,8 +23,12 @@ class ServerMetrics {
 
  private:
   metrics::Registry* registry_;
-  std::map<std::pair<std::string, int>, metrics::Counter> requests_;  // added when first seen: routes and codes are few
-  std::map<std::string, metrics::Histogram> first_byte_;
+  metrics::Histogram& histogram(std::map<std::string, metrics::Histogram>& of, const std::string& route,
+                                const char* name, const char* help);
+
+  // Added when first seen: routes, methods and codes are few.
+  std::map<std::tuple<std::string, std::string, int>, metrics::Counter> requests_;
+  std::map<std::string, metrics::Histogram> first_byte_, total_;
 };
 
 }  // namespace optserve::http

@@ -199,9 +199,12 @@ TEST_F(ServerTest, CountsByRouteAndStatus) {
   ask("GET /jobs/a HTTP/1.0\r\n\r\n");
   ask("GET /jobs/b HTTP/1.0\r\n\r\n");
   ask("GET /other HTTP/1.0\r\n\r\n");
+  ask("WHATEVER /other HTTP/1.0\r\n\r\n");
   const std::string text = registry.text();
-  EXPECT_THAT(text, HasSubstr("optserve_http_requests_total{code=\"200\",route=\"/jobs/{id}\"} 2\n"));
-  EXPECT_THAT(text, HasSubstr("optserve_http_requests_total{code=\"404\",route=\"other\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("method=\"other\",route=\"other\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("optserve_http_request_seconds_count{route=\"/jobs/{id}\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("optserve_http_requests_total{code=\"200\",method=\"GET\",route=\"/jobs/{id}\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("optserve_http_requests_total{code=\"404\",method=\"GET\",route=\"other\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("optserve_http_first_byte_seconds_count{route=\"/jobs/{id}\"} 2\n"));
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/program.h"
 
 namespace optserve::http {
 namespace {
@@ -15,11 +16,11 @@ namespace {
 constexpr seconds kLookInterval{1};
 
 // What OpenSSL noted last, in its words.
-Error tls_error(const std::string& what) {
+ConfigurationError tls_error(const std::string& what) {
   std::array<char, 256> text{};
   ERR_error_string_n(ERR_peek_last_error(), text.data(), text.size());
   ERR_clear_error();
-  return Error(what + ": " + text.data());
+  return ConfigurationError(what + ": " + text.data());
 }
 
 }  // namespace

@@ -11,11 +11,13 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "metrics/vllm_names.h"
 
 namespace optserve::metrics {
 
 struct Registry::Impl {
   Labels constant;
+  OtherNames others = OtherNames::kNone;
   prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
 };
 
@@ -37,6 +39,42 @@ auto* add_metric(Build build, Registry::Impl& registry, std::string_view name, s
   } catch (const std::exception& error) {
     throw Error("metric '" + std::string(name) + "': " + error.what());
   }
+}
+
+const std::string* label_of(const prometheus::ClientMetric& metric, std::string_view name) {
+  for (const auto& label : metric.label) {
+    if (label.name == name) return &label.value;
+  }
+  return nullptr;
+}
+
+prometheus::ClientMetric with_vllm_labels(prometheus::ClientMetric metric) {
+  std::erase_if(metric.label, [](const auto& label) { return label.name == "rank" || label.name == "stage"; });
+  for (auto& label : metric.label) {
+    if (label.name == "model") label.name = "model_name";
+    if (label.name == "finish_reason") label.name = "finished_reason";
+  }
+  metric.label.push_back({"engine", "0"});
+  return metric;
+}
+
+void add_vllm_families(std::vector<prometheus::MetricFamily>& families) {
+  std::map<std::string, prometheus::MetricFamily> added;  // two of ours may have one of their names
+  for (const prometheus::MetricFamily& family : families) {
+    for (const VllmName& name : kVllmNames) {
+      if (name.ours != family.name) continue;
+      prometheus::MetricFamily& theirs = added[std::string(name.theirs)];
+      theirs.name = name.theirs;
+      theirs.help = "As " + family.name;
+      theirs.type = family.type;
+      for (const prometheus::ClientMetric& metric : family.metric) {
+        const std::string* stage = label_of(metric, "stage");
+        const bool is_wanted = name.stage.empty() || (stage != nullptr && *stage == name.stage);
+        if (is_wanted) theirs.metric.push_back(with_vllm_labels(metric));
+      }
+    }
+  }
+  for (auto& [name, family] : added) families.push_back(std::move(family));
 }
 
 }  // namespace
@@ -63,7 +101,13 @@ void Histogram::observe(double value) const {
   if (handle_ != nullptr) static_cast<prometheus::Histogram*>(handle_)->Observe(value);
 }
 
-Registry::Registry(Labels constant) : impl_(std::make_unique<Impl>()) { impl_->constant = std::move(constant); }
+OtherNames other_names(std::string_view option) { return option == "vllm" ? OtherNames::kVllm : OtherNames::kNone; }
+
+Registry::Registry(Labels constant, OtherNames others) : impl_(std::make_unique<Impl>()) {
+  impl_->constant = std::move(constant);
+  impl_->others = others;
+}
+
 Registry::~Registry() = default;
 
 Counter Registry::counter(std::string_view name, std::string_view help, const Labels& labels) {
@@ -87,7 +131,9 @@ Histogram Registry::histogram(std::string_view name, std::string_view help, cons
 
 std::string Registry::text() const {
   std::ostringstream out;
-  prometheus::TextSerializer().Serialize(out, impl_->registry.Collect());
+  std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
+  if (impl_->others == OtherNames::kVllm) add_vllm_families(families);
+  prometheus::TextSerializer().Serialize(out, families);
   return out.str();
 }
 

@@ -3,6 +3,7 @@
 // prometheus-cpp.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -44,11 +45,15 @@ class Histogram {
   void* handle_ = nullptr;
 };
 
+// Names that a registry writes beside its own.
+enum class OtherNames : uint8_t { kNone, kVllm };
+OtherNames other_names(std::string_view option);  // of --metrics-compat
+
 // Owns all metrics of a process. Names start with "optserve_" and end in their unit ("_seconds", "_bytes", "_total").
 class Registry {
  public:
   // `constant` labels are on every metric: what is the same for the whole process, such as the model of a worker.
-  explicit Registry(Labels constant = {});
+  explicit Registry(Labels constant = {}, OtherNames others = OtherNames::kNone);
   ~Registry();
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;

@@ -11,6 +11,7 @@ namespace optserve::metrics {
 namespace metrics_test {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(Metrics, TextHoldsEveryKind) {
   Registry registry;
@@ -85,6 +86,25 @@ TEST(Metrics, HandlesWithoutARegistryCountNothing) {
   Histogram().observe(1);
   EXPECT_EQ(registry.text(), before);
   EXPECT_THAT(before, HasSubstr("optserve_x_total 0"));
+}
+
+TEST(Metrics, VllmsNamesAreAddedWithItsLabels) {
+  Registry registry({{"model", "opt"}, {"rank", "0"}}, other_names("vllm"));
+  registry.gauge("optserve_worker_running_sequences", "x").set(3);
+  registry.histogram("optserve_job_inter_token_seconds", "x", {1}).observe(0.5);
+  registry.gauge("optserve_model_jobs", "x", {{"stage", "waiting"}}).set(5);
+  registry.gauge("optserve_model_jobs", "x", {{"stage", "running"}}).set(6);
+  const std::string text = registry.text();
+  EXPECT_THAT(text, HasSubstr("optserve_worker_running_sequences{model=\"opt\",rank=\"0\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("# TYPE vllm:num_requests_running gauge\n"
+                              "vllm:num_requests_running{model_name=\"opt\",engine=\"0\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:inter_token_latency_seconds_count{model_name=\"opt\",engine=\"0\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:time_per_output_token_seconds_count{model_name=\"opt\",engine=\"0\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:num_requests_waiting{model_name=\"opt\",engine=\"0\"} 5\n"));
+  EXPECT_THAT(text, Not(HasSubstr("\"} 6\nvllm")));
+  Registry own({{"model", "opt"}}, other_names("none"));
+  own.gauge("optserve_worker_running_sequences", "x").set(3);
+  EXPECT_THAT(own.text(), Not(HasSubstr("vllm")));
 }
 
 TEST(Metrics, ThreadsLoseNoCount) {

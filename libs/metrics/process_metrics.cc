@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -10,6 +11,7 @@
 
 #include "base/build_info.h"
 #include "base/log.h"
+#include "base/machine.h"
 
 namespace optserve::metrics {
 namespace {
@@ -75,8 +77,14 @@ std::string process_metrics_text() {
   }
   add(text, "optserve_log_lines_lost_total", "counter", "Log lines that standard error had no room for",
       static_cast<double>(log_lines_lost()));
+  add(text, "optserve_usable_cores", "gauge", "Cores that affinity and control group leave to this process",
+      usable_cores());
+  add(text, "optserve_usable_memory_bytes", "gauge",
+      "Memory that the control group of this process may use, or that the machine has",
+      static_cast<double>(usable_memory_bytes()));
   text << "# HELP optserve_build_info The version of this program\n# TYPE optserve_build_info gauge\n"
-       << "optserve_build_info{version=\"" << build_version() << "\"} 1\n";
+       << "optserve_build_info{program=\"" << program_invocation_short_name << "\",version=\"" << build_version()
+       << "\"} 1\n";
   return text.str();
 }
 
