@@ -14,11 +14,12 @@
 namespace optserve::journal {
 namespace {
 
-constexpr milliseconds kIdleAfter{20};       // without work: time for a checkpoint
-constexpr milliseconds kPurgeInterval{500};  // between looks for expired results
-constexpr milliseconds kFullRetry{200};      // between tries on a full disk
-constexpr int64_t kPurgeLimit = 256;         // rows a purge, so that new work waits little
-constexpr uint32_t kListWindow = 512;        // rows a look at ended jobs, for the same reason
+constexpr milliseconds kIdleAfter{20};          // without work: time for a checkpoint
+constexpr milliseconds kPurgeInterval{500};     // between looks for expired results
+constexpr milliseconds kFullRetry{200};         // between tries on a full disk
+constexpr milliseconds kReportInterval{1'000};  // between looks at how the storage is, for the metrics
+constexpr int64_t kPurgeLimit = 256;            // rows a purge, so that new work waits little
+constexpr uint32_t kListWindow = 512;           // rows a look at ended jobs, for the same reason
 constexpr uint32_t kPurgeWindow = 256;
 
 // What waits for the journal thread, in order: a read sees every record appended before it.
@@ -142,7 +143,9 @@ struct Journal::Impl {
 
   // False: there is no room, and nothing was changed.
   bool commit_batch() {
+    const Instant begun = clock.now();
     if (!storage->commit(batch)) return false;
+    if (options.on_commit) options.on_commit(batch.size(), clock.now() - begun);
     durable.fetch_add(batch.size(), std::memory_order_release);
     fenced.store(storage->fenced(), std::memory_order_relaxed);
     batch.clear();
@@ -170,6 +173,7 @@ struct Journal::Impl {
     }
     deliver(std::move(refused));
     purge_expired();
+    if (options.on_state) report_state();
     return true;
   }
 
@@ -191,11 +195,18 @@ struct Journal::Impl {
   }
 
   void keep_up() {
+    const Instant now = clock.now();
+    if (options.on_state && now >= next_report) {
+      next_report = now + kReportInterval;
+      report_state();
+    }
     std::vector<Answer> found;
     storage->keep_up(found);
     if (storage->is_asked_to_hand_over()) hand_over_event.signal();
     deliver(std::move(found));
   }
+
+  void report_state() const { options.on_state(storage->state()); }
 
   void answer(std::vector<Asked>& questions) {
     std::vector<Answer> found;
@@ -320,6 +331,7 @@ struct Journal::Impl {
   std::deque<Task> tasks;
   bool idle = false;  // nothing to do but purge
   Instant next_purge{};
+  Instant next_report{};
 
   std::mutex mutex;  // of what follows
   std::condition_variable wake;

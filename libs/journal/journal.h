@@ -20,6 +20,15 @@
 
 namespace optserve::journal {
 
+// How the journal is, for metrics.
+struct JournalState {
+  int64_t bytes = 0;      // of the database
+  int64_t log_bytes = 0;  // of its write-ahead log, whose room is used again
+  int64_t disk_free_bytes = 0;
+  bool is_full = false;
+  int64_t last_backup_wall_s = 0;  // 0: there is none
+};
+
 struct JournalOptions {
   std::string path;  // database file; its folder must exist on a local disk. Or the URL of a PostgreSQL database
   size_t batch_records_max = 256;
@@ -41,6 +50,10 @@ struct JournalOptions {
   // Called every 100 ms or so while another process leads or the database does not answer, with the reason; false ends
   // the wait with Error. Empty: open() does not wait.
   std::function<bool(const std::string& why)> stand_by{};
+  // Both are called on the journal's thread and may be empty: after each commit with the records and the time that it
+  // took, and once a second.
+  std::function<void(size_t records, Duration time)> on_commit{};
+  std::function<void(const JournalState& state)> on_state{};
 };
 
 bool is_postgres_url(const std::string& path);

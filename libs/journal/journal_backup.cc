@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/program.h"
 #include "journal/journal_files.h"
 #include "journal/journal_schema.h"
 
@@ -96,7 +97,9 @@ Backups::Backups(const JournalOptions& options, Instant now, Database& source)
       interval_(options.backup_interval),
       kept_(std::max<size_t>(1, options.backups_kept)) {
   if (folder_.empty()) return;
-  if (!std::filesystem::is_directory(folder_)) throw Error("backup folder " + folder_ + ": no such folder");
+  if (!std::filesystem::is_directory(folder_)) {
+    throw ConfigurationError("backup folder " + folder_ + ": no such folder");
+  }
   remove_partial_copies(folder_);
   const std::string latest = latest_backup(folder_);
   if (latest.empty()) return;

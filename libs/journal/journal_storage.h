@@ -62,6 +62,9 @@ class JournalStorage {
   virtual bool is_full() const = 0;
   virtual bool is_reachable() const = 0;
 
+  // By the journal's thread: how it is, for metrics.
+  virtual JournalState state() const = 0;
+
   // Of what the start found; it does not change.
   virtual const LastingTime& time() const = 0;
 };

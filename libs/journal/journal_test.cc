@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <chrono>
 #include <random>
 #include <set>
@@ -23,6 +24,29 @@ TEST(Crc32c, MatchesTheStandardCheckValue) {
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
   EXPECT_EQ(crc32c("6789", crc32c("12345")), 0xE3069283u);
   EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);  // RFC 3720, B.4
+}
+
+TEST(Journal, TellsHowItIs) {
+  TempFolder folder;
+  std::atomic<size_t> records{0};
+  std::atomic<int64_t> bytes{0}, free_bytes{0};
+  JournalOptions options{.path = folder.file("journal.db")};
+  options.on_commit = [&](size_t count, Duration time) {
+    records += count;
+    EXPECT_GT(time, Duration::zero());
+  };
+  options.on_state = [&](const JournalState& state) {
+    bytes = state.bytes + state.log_bytes;
+    free_bytes = state.disk_free_bytes;
+    EXPECT_FALSE(state.is_full);
+    EXPECT_EQ(state.last_backup_wall_s, 0);
+  };
+  Recovery recovery;
+  auto journal = open_journal(options, recovery);
+  journal->append(accepted(1));
+  ASSERT_TRUE(wait_durable(*journal, journal->append(accepted(2))));
+  EXPECT_EQ(records, 2u);
+  EXPECT_TRUE(wait_for([&] { return bytes > 0 && free_bytes > 0; }));
 }
 
 class Journals : public JournalContract {};

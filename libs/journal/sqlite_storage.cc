@@ -1,5 +1,8 @@
 // The journal in one SQLite file: its room on the disk, its checkpoints and its backups.
+#include <sys/stat.h>
+
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <utility>
 
@@ -14,6 +17,18 @@ namespace {
 
 constexpr milliseconds kRoomInterval{200};     // between looks for room on a full disk
 constexpr milliseconds kRecordInterval{1000};  // between syncs of the commit record
+
+int64_t size_of_file(const std::string& path) {
+  std::error_code failure;
+  const auto bytes = std::filesystem::file_size(path, failure);
+  return failure ? 0 : static_cast<int64_t>(bytes);
+}
+
+int64_t latest_backup_wall_s(const std::string& folder) {
+  struct stat about {};
+  const std::string latest = latest_backup(folder);
+  return !latest.empty() && stat(latest.c_str(), &about) == 0 ? about.st_mtime : 0;
+}
 
 class SqliteStorage final : public JournalStorage {
  public:
@@ -79,6 +94,17 @@ class SqliteStorage final : public JournalStorage {
 
   bool is_full() const override { return full_.load(std::memory_order_relaxed); }
   bool is_reachable() const override { return true; }
+  JournalState state() const override {
+    JournalState state;
+    state.bytes = size_of_file(options_.path);
+    state.log_bytes = size_of_file(options_.path + "-wal");
+    std::error_code unknown;
+    const auto space = std::filesystem::space(std::filesystem::absolute(options_.path).parent_path(), unknown);
+    if (!unknown) state.disk_free_bytes = static_cast<int64_t>(space.available);
+    state.is_full = is_full();
+    if (!options_.backup_folder.empty()) state.last_backup_wall_s = latest_backup_wall_s(options_.backup_folder);
+    return state;
+  }
   bool is_asked_to_hand_over() const override { return false; }
   const LastingTime& time() const override { return database_->time(); }
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "base/program.h"
 #include "transport/locality.h"
 
 namespace optserve::transport {
@@ -19,9 +20,12 @@ protocol::Register new_registration(const std::string& name) {
 }
 
 void check_schedulers(const std::vector<std::string>& schedulers) {
-  throw_if_refused(check_range("number of schedulers", schedulers.size(), 1, limits::kSchedulersMax));
+  const Status count = check_range("number of schedulers", schedulers.size(), 1, limits::kSchedulersMax);
+  if (!count.ok()) throw ConfigurationError(count.refusal().message);
   for (auto at = schedulers.begin(); at != schedulers.end(); ++at) {
-    if (std::find(schedulers.begin(), at, *at) != at) throw Error("scheduler '" + *at + "' is given twice");
+    if (std::find(schedulers.begin(), at, *at) != at) {
+      throw ConfigurationError("scheduler '" + *at + "' is given twice");
+    }
   }
 }
 

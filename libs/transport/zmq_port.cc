@@ -142,7 +142,12 @@ void ZmqPort::open() {
     was_heard_ = false;
     retry_at_.reset();
   } catch (const zmq::error_t& error) {
-    throw Error((is_router() ? "listen on '" : "connect to '") + endpoint_ + "': " + error.what());
+    const std::string what = (is_router() ? "listen on '" : "connect to '") + endpoint_ + "': " + error.what();
+    // An address that cannot be understood stays so; one that is in use, or a name that is not known yet, may not.
+    if (error.num() == EINVAL || error.num() == EPROTONOSUPPORT || error.num() == ENOCOMPATPROTO) {
+      throw ConfigurationError(what);
+    }
+    throw Error(what);
   }
 }
 

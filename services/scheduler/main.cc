@@ -1,6 +1,7 @@
 // optserve-scheduler: holds the job queue. Clients connect to one port, tokenizers, workers and converters to another.
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <thread>
 
 #include "base/config.h"
@@ -13,6 +14,7 @@
 #include "http/health_server.h"
 #include "journal/journal.h"
 #include "keys/key_options.h"
+#include "scheduler/journal_metrics.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
 
@@ -44,6 +46,7 @@ struct Options {
   bool isolate_tenants = false;
   int64_t prompt_bytes_kept = 1'024;
   keys::ServerKeyOptions keys;
+  double slow_job_seconds = 30;
 };
 
 scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clock) {
@@ -63,7 +66,17 @@ scheduler::SchedulerOptions settings_of(const Options& options, const Clock& clo
   settings.prefix_affinity = options.prefix_affinity;
   settings.isolate_tenants = options.isolate_tenants;
   settings.prompt_bytes_kept = static_cast<size_t>(options.prompt_bytes_kept);
+  settings.slow_job = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options.slow_job_seconds));
   return settings;
+}
+
+// A folder that is not there is not made: the journal would be on another disk than the operator thinks.
+void check_folder(const std::string& option, const std::string& file) {
+  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
+  std::error_code failure;
+  if (!std::filesystem::is_directory(folder, failure)) {
+    throw ConfigurationError(option + " is " + file + ", but there is no folder " + folder.string());
+  }
 }
 
 // Without a journal nobody knows the terms before. Chance makes another one than any that a peer may still hold; a time
@@ -78,14 +91,20 @@ class StoppedWaiting : public std::exception {};
 
 // Opens the journal; of one in PostgreSQL, once this process leads the queue. Until then nobody can reach it but those
 // who ask for its health, so clients and services look at its other addresses.
-std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clock& clock, metrics::Health& health,
-                                               journal::Recovery& recovery) {
+std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clock& clock, metrics::Registry& registry,
+                                               metrics::Health& health, journal::Recovery& recovery) {
+  const scheduler::JournalMetrics measured(registry);
   journal::JournalOptions settings{.path = options.journal,
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
                                    .backups_kept = static_cast<size_t>(options.backups_kept),
                                    .boot = boot_id()};
-  if (!journal::is_postgres_url(options.journal)) return journal::Journal::open(settings, clock, recovery);
+  settings.on_commit = [measured](size_t records, Duration time) { measured.on_commit(records, time); };
+  settings.on_state = [measured](const auto& state) { measured.on_state(state); };
+  if (!journal::is_postgres_url(options.journal)) {
+    check_folder("journal", options.journal);
+    return journal::Journal::open(settings, clock, recovery);
+  }
   journal::check_journal_url(options.journal);
   settings.queue = options.journal_queue;
   settings.holder = options.bind_clients;
@@ -117,7 +136,7 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
     log_warn("volatile", {{"meaning", "accepted jobs do not survive this process"}});
     recovery.term = volatile_term();
   } else {
-    disk = open_journal(options, clock, health, recovery);
+    disk = open_journal(options, clock, registry, health, recovery);
   }
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
@@ -166,7 +185,7 @@ void run(const Options& options) {
   confinement::enter(confinement::kScheduler, options.sandbox);
   const std::shared_ptr<keys::ServerKeys> keys = keys::load(options.keys);
   const SystemClock clock;
-  metrics::Registry registry;
+  metrics::Registry registry({}, metrics::other_names(options.common.metrics_compat));
   metrics::Health health(clock);
   const http::HealthServer http(options.common.http_address, options.common.http_port, registry, health);
   Options bound = options;
@@ -230,6 +249,12 @@ void add_options(ConfigParser& parser, Options& options) {
   keys::add_options(parser, options.keys);
   add_common_options(parser, options.common);
   confinement::add_sandbox_option(parser, options.sandbox);
+  parser.begin_group("Logs, metrics and health");
+  parser
+      .add("slow-job-seconds", options.slow_job_seconds,
+           "Log a job at its end, with its id and where its time went, if its first token took longer; 0: never")
+      .range(0, 1e9);
+  parser.mark_rare({"slow-job-seconds"});
   parser.add_example("optserve-scheduler --journal /var/lib/optserve/journal.db", "one scheduler for this machine");
   parser.add_example("optserve-scheduler --journal 'postgresql://optserve@db/optserve?sslmode=verify-full'",
                      "one of several, of which one leads");

@@ -1,9 +1,11 @@
-// The scheduler's metrics. No label value comes from a request.
+// The scheduler's metrics. No label value comes from a request: models are those that a worker serves or an option
+// names.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "metrics/metrics.h"
@@ -20,23 +22,38 @@ struct SchedulerMetrics {
   metrics::Counter accepted, duplicates, conflicts, refused;
   std::array<metrics::Counter, 7> busy;
   std::array<metrics::Counter, 8> ended;  // by JobState
-  metrics::Counter tokens, prompt_tokens;
-  metrics::Counter leases, leases_lost, stale_tokens, duplicate_tokens;
+  metrics::Counter leases, leases_lost, retries, stale_tokens, duplicate_tokens;
   metrics::Counter tokenizer_retries, keys_evicted;
   metrics::Counter slow_clients, not_allowed;
+  std::array<metrics::Counter, 3> services_lost;  // by ServiceKind, less one
   metrics::Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
   metrics::Gauge clients, known_keys;
-  metrics::Gauge queue_tokens, queue_bytes, expected_wait_seconds;
+  metrics::Gauge queue_tokens, queue_bytes, expected_wait_seconds, oldest_job_seconds, service_silence_seconds;
   struct OfModel {
-    metrics::Gauge waiting, running, expected_wait_seconds, tokens_per_second;
+    metrics::Gauge waiting, running, expected_wait_seconds, tokens_per_second, oldest_job_seconds, queue_tokens;
+    metrics::Gauge groups, slots, kv_tokens, kv_reserved_tokens;
+    metrics::Counter accepted, tokens, prompt_tokens;
+    std::array<metrics::Counter, 8> ended;      // by JobState
+    std::array<metrics::Counter, 6> generated;  // by FinishReason
+    // A job's way: its prompt becomes ids, waits, is processed, the output comes token by token, its last text is made.
+    metrics::Histogram encode_seconds, queue_seconds, prefill_seconds, decode_seconds, detokenize_seconds;
+    metrics::Histogram first_token_seconds, inter_token_seconds, total_seconds;
+    metrics::Histogram prompt_size, output_size;
   };
-  // Of a model that a worker serves or an option names; the names of requests never come here.
+  // Of a model that a worker serves or an option names; the names of requests never come here. Models beyond the first
+  // kModelsMax share one set, under the name "other", whose gauges stay 0.
+  static constexpr size_t kModelsMax = 100;
   OfModel& of_model(const std::string& name);
-  metrics::Histogram queue_seconds, first_token_seconds, total_seconds, encode_seconds;
+  bool is_measured(const OfModel& model) const { return !other_ || &model != &*other_; }
 
  private:
+  OfModel make_model(const std::string& name);
+  void add_counters(const std::string& name, OfModel& model);
+  void add_histograms(const std::string& name, OfModel& model);
+
   metrics::Registry& registry_;
   std::map<std::string, OfModel> models_;
+  std::optional<OfModel> other_;
 };
 
 }  // namespace optserve::scheduler

@@ -34,6 +34,7 @@ struct SchedulerOptions {
   Duration progress_interval = seconds(1);
   Duration models_grace = seconds(10);  // after a restart, for services to register their models again
   Duration slow_client_pause = milliseconds(200);
+  Duration slow_job{};                          // a job whose first token takes longer is logged; 0: none is
   Duration dead_ttl = seconds(7 * 24 * 3'600);  // how long dead jobs are kept, to be looked at and put back
   Duration disconnect_grace = seconds(15);      // for the client of a job that is cancelled when it is left
   Duration sign_of_life_interval = seconds(3);  // of such a job to its followers

@@ -241,7 +241,7 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
     tables_.known.expire(tables_.store.time_ms(now));
     tables_.streams.sweep(now);
   }
-  report_.update_gauges();
+  report_.update_gauges(now);
 }
 
 void SchedulerService::on_flush(Instant now, Outbox& out) {

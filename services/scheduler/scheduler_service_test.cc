@@ -378,6 +378,25 @@ TEST(Scheduler, CountsTheKeysThatAreForgottenBeforeTheirTime) {
   EXPECT_EQ(metric(world, "optserve_keys_evicted_total"), 2);
 }
 
+TEST(Scheduler, MeasuresEachModel) {
+  World world;
+  world.add_services();
+  world.advance(seconds(2));
+  const std::string model = "{model=\"" + ids_spec("a", "t").model + "\"}";
+  EXPECT_EQ(metric(world, "optserve_model_groups" + model), 1);
+  EXPECT_EQ(metric(world, "optserve_model_oldest_job_seconds" + model), 0);
+  world.submit(job_spec("text"));  // waits for a tokenizer, which does not answer
+  world.advance(seconds(1));
+  EXPECT_NEAR(metric(world, "optserve_model_oldest_job_seconds" + model), 1, 0.11);
+  EXPECT_NEAR(metric(world, "optserve_oldest_job_seconds"), 1, 0.11);
+  EXPECT_EQ(metric(world, "optserve_model_jobs_accepted_total" + model), 1);
+  EXPECT_EQ(metric(world, "optserve_job_first_token_seconds_count" + model), 0);
+  EXPECT_EQ(metric(world, "optserve_services_lost_total{service=\"worker\"}"), 0);
+  world.advance(seconds(10));  // nobody says anything
+  EXPECT_EQ(metric(world, "optserve_services_lost_total{service=\"worker\"}"), 1);
+  EXPECT_EQ(metric(world, "optserve_model_groups" + model), 0);
+}
+
 TEST(Scheduler, CountsRefusalsByTheBoundThatIsReached) {
   const auto refused_for = [](SchedulerOptions options, const std::string& reason) {
     World world(options);

@@ -150,6 +150,8 @@ class PostgresStorage final : public JournalStorage {
 
   bool is_full() const override { return full_.load(std::memory_order_relaxed); }
   bool is_reachable() const override { return session_.is_reachable(); }
+  // Its files and its disk are the server's to watch.
+  JournalState state() const override { return {.is_full = is_full()}; }
   bool is_asked_to_hand_over() const override { return session_.is_asked_to_hand_over(); }
   const LastingTime& time() const override { return session_.time(); }
 

@@ -92,7 +92,7 @@ journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& 
 
 void Endings::observe(const Job& job, const protocol::JobResult& result, Instant now) {
   tables_.metrics.ended[static_cast<size_t>(result.state)].add();
-  tables_.metrics.total_seconds.observe(std::chrono::duration<double>(now - job.times.accepted_at).count());
+  if (job.is_generation()) observe_generation(job, result, now);
   ++(result.state == JobState::kSucceeded   ? succeeded_
      : result.state == JobState::kCancelled ? cancelled_
      : result.state == JobState::kExpired   ? expired_
@@ -111,6 +111,35 @@ void Endings::observe(const Job& job, const protocol::JobResult& result, Instant
                            {"total_ms", result.timings.total_ms},
                            trace_field(job.spec.traceparent)});
   }
+}
+
+void Endings::observe_generation(const Job& job, const protocol::JobResult& result, Instant now) {
+  const auto between = [](Instant from, Instant to) { return std::chrono::duration<double>(to - from).count(); };
+  const JobTimes& times = job.times;
+  SchedulerMetrics::OfModel& model = tables_.metrics.of_model(job.spec.model);
+  model.ended[static_cast<size_t>(result.state)].add();
+  model.generated[static_cast<size_t>(result.finish_reason)].add();
+  model.total_seconds.observe(between(times.accepted_at, now));
+  if (times.last_token_at != Instant{}) {
+    model.decode_seconds.observe(between(times.first_token_at, times.last_token_at));
+    if (job.output.is_complete()) model.detokenize_seconds.observe(between(times.last_token_at, now));
+  }
+  if (result.state == JobState::kSucceeded) model.output_size.observe(static_cast<double>(job.output.ids.size()));
+  const Duration slow = tables_.options.slow_job;
+  const Duration first = (times.first_token_at != Instant{} ? times.first_token_at : now) - times.accepted_at;
+  if (slow == Duration::zero() || first < slow) return;
+  log_warn("job_slow", {{"job", job.id.hex()},
+                        {"model", job.spec.model},
+                        {"tenant", job.spec.tenant},
+                        {"key", job.spec.key},
+                        {"state", protocol::job_state_name(result.state)},
+                        {"first_token_ms", milliseconds_of(first)},
+                        {"encode_ms", result.timings.encode_ms},
+                        {"queue_ms", result.timings.queue_ms},
+                        {"total_ms", result.timings.total_ms},
+                        {"prompt_tokens", job.prompt.ids.size()},
+                        {"output_tokens", job.output.ids.size()},
+                        {"attempts", result.attempts}});
 }
 
 std::string last_attempt(const Job& job) {

@@ -39,6 +39,7 @@ class Endings {
   void finish(Job& job, End end, Instant now);
   journal::Finished record_of(const Job& job, const protocol::JobResult& result, int64_t expires_at_ms) const;
   void observe(const Job& job, const protocol::JobResult& result, Instant now);
+  void observe_generation(const Job& job, const protocol::JobResult& result, Instant now);
 
   SchedulerTables& tables_;
   Leases& leases_;

@@ -29,6 +29,7 @@ struct JobTimes {
   Instant ready_at{};    // its prompt has ids
   Instant leased_at{};   // for the first time
   Instant first_token_at{};
+  Instant last_token_at{};
   Instant delayed_until() const { return delayed_until_; }  // in Stage::kDelayed
 
  private:

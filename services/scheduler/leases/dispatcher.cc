@@ -131,6 +131,7 @@ void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now
     endings_.give_up(job, last_attempt(job) + " was lost: " + why, now);
     return;
   }
+  tables_.metrics.retries.add();
   if (attempts.count <= 1) {  // the first loss is mostly not the job's fault
     preparation_.enqueue(job, now);
     return;

@@ -33,8 +33,11 @@ void Leases::give(Job& job, ServiceEntry& worker, Instant now) {
   tables_.metrics.leases.add();
   if (job.times.leased_at != Instant{}) return;
   job.times.leased_at = now;
-  tables_.metrics.queue_seconds.observe(std::chrono::duration<double>(now - job.times.ready_at).count());
-  tables_.metrics.prompt_tokens.add(static_cast<double>(job.prompt.ids.size()));
+  if (!job.is_generation()) return;
+  SchedulerMetrics::OfModel& model = tables_.metrics.of_model(job.spec.model);
+  model.queue_seconds.observe(std::chrono::duration<double>(now - job.times.ready_at).count());
+  model.prompt_tokens.add(static_cast<double>(job.prompt.ids.size()));
+  model.prompt_size.observe(static_cast<double>(job.prompt.ids.size()));
 }
 
 void Leases::release(Job& job) {

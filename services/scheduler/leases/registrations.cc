@@ -80,7 +80,11 @@ void Registrations::on(ServiceEntry& from, const protocol::Heartbeat& message, I
 }
 
 void Registrations::on(ServiceEntry& from, const protocol::Goodbye& message, Instant now) {
-  if (message.instance == from.info.instance) lose(from, "it said goodbye", now);
+  if (message.instance != from.info.instance) return;
+  log_info("service_left", {{"kind", protocol::service_kind_name(from.info.kind)},
+                            {"name", from.info.name},
+                            {"instance", from.info.instance.hex()}});
+  remove(from, "it said goodbye", now);
 }
 
 void Registrations::end_session(ServiceEntry& entry, const std::string& why, bool counts, Instant now) {
@@ -96,6 +100,11 @@ void Registrations::lose(ServiceEntry& entry, const std::string& why, Instant no
                             {"instance", entry.info.instance.hex()},
                             {"leases", entry.leases.size()},
                             {"why", why}});
+  tables_.metrics.services_lost[static_cast<size_t>(entry.info.kind) - 1].add();
+  remove(entry, why, now);
+}
+
+void Registrations::remove(ServiceEntry& entry, const std::string& why, Instant now) {
   end_session(entry, why, true, now);
   tables_.queues.leave(entry);
   tables_.services.remove(entry);

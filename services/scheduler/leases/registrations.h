@@ -18,6 +18,8 @@ class Registrations {
   void on(ServiceEntry& from, const protocol::Goodbye& message, Instant now);
   // Its leases are lost, its questions are asked again, and it is forgotten.
   void lose(ServiceEntry& entry, const std::string& why, Instant now);
+  // Ends the session of a service, and forgets the service.
+  void remove(ServiceEntry& entry, const std::string& why, Instant now);
   // Loses services that have been silent, or stuck, for too long.
   void lose_dead(Instant now);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <utility>
 
 namespace optserve::scheduler {
@@ -34,6 +35,11 @@ double wait_seconds(const ModelQueue& queue) {
   if (queue.jobs.size() == 0) return 0;
   const int64_t wait_ms = ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0);
   return wait_ms < 0 ? std::numeric_limits<double>::infinity() : static_cast<double>(wait_ms) / 1'000;
+}
+
+double oldest_seconds(const ModelQueue& queue, Instant now) {
+  const Job* job = queue.jobs.oldest();
+  return job == nullptr ? 0 : std::max(0.0, std::chrono::duration<double>(now - job->times.begins_at).count());
 }
 
 }  // namespace
@@ -94,7 +100,7 @@ std::vector<protocol::ModelStatus> SystemReport::model_statuses() const {
   return statuses;
 }
 
-void SystemReport::update_gauges() {
+void SystemReport::update_gauges(Instant now) {
   SchedulerMetrics& metrics = tables_.metrics;
   const auto in = [&](Stage stage) { return static_cast<double>(tables_.jobs.count(stage)); };
   metrics.encoding.set(in(Stage::kEncoding));
@@ -108,16 +114,20 @@ void SystemReport::update_gauges() {
   metrics.clients.set(static_cast<double>(tables_.streams.following()));
   metrics.known_keys.set(static_cast<double>(tables_.known.keys().size()));
   int64_t tokens = 0;
-  double longest_wait = 0;
+  double longest_wait = 0, oldest = 0;
   // At 0 before its first job, for those who start groups of a model by its jobs.
   for (const std::string& name : tables_.options.models) metrics.of_model(name);
-  size_t models_shown = 0;
   for (const auto& [name, queue] : tables_.queues.all()) {
     tokens += queue.jobs.tokens();
     const double wait = wait_seconds(queue);
     longest_wait = std::max(longest_wait, wait);
-    if (name.empty() || ++models_shown > kModelsShown) continue;  // the queue without a name is that of conversions
+    const double age = oldest_seconds(queue, now);
+    oldest = std::max(oldest, age);
+    if (name.empty()) continue;  // the queue without a name is that of conversions
     SchedulerMetrics::OfModel& model = metrics.of_model(name);
+    if (!metrics.is_measured(model)) continue;
+    model.oldest_job_seconds.set(age);
+    model.queue_tokens.set(static_cast<double>(queue.jobs.tokens()));
     model.waiting.set(static_cast<double>(queue.jobs.size()));
     model.running.set(static_cast<double>(queue.running));
     model.expected_wait_seconds.set(wait);
@@ -126,6 +136,40 @@ void SystemReport::update_gauges() {
   metrics.queue_tokens.set(static_cast<double>(tokens));
   metrics.queue_bytes.set(static_cast<double>(tables_.bounds.bytes()));
   metrics.expected_wait_seconds.set(longest_wait);
+  metrics.oldest_job_seconds.set(oldest);
+  update_services(now);
+}
+
+void SystemReport::update_services(Instant now) {
+  if (now < next_look_) return;
+  next_look_ = now + seconds(1);
+  struct Room {
+    double groups = 0, slots = 0, kv_tokens = 0, kv_reserved = 0;
+  };
+  std::map<std::string, Room> rooms;
+  for (const auto& [name, queue] : tables_.queues.all()) rooms[name];
+  Duration silence{};
+  for (const ServiceEntry* entry : tables_.services.all()) {
+    silence = std::max(silence, now - entry->heard);
+    if (entry->info.kind != ServiceKind::kWorker || entry->draining || entry->held) continue;
+    for (const protocol::ModelInfo& model : entry->info.models) {
+      Room& room = rooms[model.name];
+      room.groups += 1;
+      room.slots += entry->info.slots > 0 ? entry->info.slots : entry->info.max_sequences;
+      room.kv_tokens += static_cast<double>(entry->info.kv_tokens);
+      room.kv_reserved += static_cast<double>(entry->kv_reserved);
+    }
+  }
+  tables_.metrics.service_silence_seconds.set(std::chrono::duration<double>(silence).count());
+  for (const auto& [name, room] : rooms) {
+    if (name.empty()) continue;
+    SchedulerMetrics::OfModel& model = tables_.metrics.of_model(name);
+    if (!tables_.metrics.is_measured(model)) continue;
+    model.groups.set(room.groups);
+    model.slots.set(room.slots);
+    model.kv_tokens.set(room.kv_tokens);
+    model.kv_reserved_tokens.set(room.kv_reserved);
+  }
 }
 
 }  // namespace optserve::scheduler

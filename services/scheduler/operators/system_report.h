@@ -16,13 +16,15 @@ class SystemReport {
   protocol::SystemStatus status(uint64_t request, Instant now) const;
   // Of models that a service serves or served, that are configured, held, or had jobs; in order.
   std::vector<std::string> known_models() const;
-  void update_gauges();
+  void update_gauges(Instant now);
 
  private:
   std::vector<protocol::ModelStatus> model_statuses() const;
+  void update_services(Instant now);
 
   SchedulerTables& tables_;
   const Endings& endings_;
+  Instant next_look_{};  // at the services, which may be thousands
 };
 
 }  // namespace optserve::scheduler

@@ -69,19 +69,23 @@ void TokenIntake::on(ServiceEntry& from, const protocol::Tokens& message, Instan
     return;
   }
   from.note_step(now);
-  tables_.metrics.tokens.add(static_cast<double>(count));
+  SchedulerMetrics::OfModel nowhere;  // for tokens of a service without a model, which belong to no job
+  const auto& models = from.info.models;
+  SchedulerMetrics::OfModel& model = models.empty() ? nowhere : tables_.metrics.of_model(models.front().name);
+  model.tokens.add(static_cast<double>(count));
   const bool saturated = tables_.queues.is_saturated(from);
   int64_t processed = 0;
   for (size_t i = 0; i < count; ++i) {
     Job* job = leases_.held_job(from, message.term, message.leases[i]);
     if (job == nullptr) continue;
     if (message.positions[i] == job->output.ids.size()) processed += ModelQueues::take_processed(*job);
-    take_token(from, *job, message, i, now);
+    take_token(from, *job, {message, i, model}, now);
   }
   tables_.queues.on_processed(from, processed, saturated, now);
 }
 
-void TokenIntake::take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index, Instant now) {
+void TokenIntake::take_token(ServiceEntry& from, Job& job, const Token& token, Instant now) {
+  const auto& [message, index, model] = token;
   JobOutput& output = job.output;
   const size_t position = message.positions[index];
   if (position < output.ids.size()) {
@@ -109,10 +113,7 @@ void TokenIntake::take_token(ServiceEntry& from, Job& job, const protocol::Token
     output.logprobs.push_back(message.logprobs[index]);
     output.best.push_back(message.best[index]);
   }
-  if (job.times.first_token_at == Instant{}) {
-    job.times.first_token_at = now;
-    tables_.metrics.first_token_seconds.observe(std::chrono::duration<double>(now - job.times.accepted_at).count());
-  }
+  note_time(job.times, model, now);
   const auto reason = static_cast<sampling::FinishReason>(message.finished[index]);
   if (reason != sampling::FinishReason::kNone) {
     take_end(job, reason, now);
@@ -120,6 +121,18 @@ void TokenIntake::take_token(ServiceEntry& from, Job& job, const protocol::Token
   }
   save_progress(job, now);
   decoding_.decode_more(job, now);
+}
+
+void TokenIntake::note_time(JobTimes& times, SchedulerMetrics::OfModel& model, Instant now) {
+  const auto since = [now](Instant from) { return std::chrono::duration<double>(now - from).count(); };
+  if (times.first_token_at == Instant{}) {
+    times.first_token_at = now;
+    model.first_token_seconds.observe(since(times.accepted_at));
+    if (times.leased_at != Instant{}) model.prefill_seconds.observe(since(times.leased_at));
+  } else {
+    model.inter_token_seconds.observe(since(times.last_token_at));
+  }
+  times.last_token_at = now;
 }
 
 void TokenIntake::take_end(Job& job, sampling::FinishReason reason, Instant now) {

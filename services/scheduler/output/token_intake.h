@@ -20,7 +20,13 @@ class TokenIntake {
  private:
   // The job that the message is about, and a sign of life of its sender; nullptr: the sender does not hold it.
   Job* worked_on(ServiceEntry& from, uint64_t term, uint64_t lease, Instant now);
-  void take_token(ServiceEntry& from, Job& job, const protocol::Tokens& message, size_t index, Instant now);
+  struct Token {
+    const protocol::Tokens& message;
+    size_t index;
+    SchedulerMetrics::OfModel& model;
+  };
+  void take_token(ServiceEntry& from, Job& job, const Token& token, Instant now);
+  static void note_time(JobTimes& times, SchedulerMetrics::OfModel& model, Instant now);
   // The last token is there: the lease ends, and the text remains to be asked for.
   void take_end(Job& job, sampling::FinishReason reason, Instant now);
   void save_progress(Job& job, Instant now);

@@ -259,6 +259,7 @@ Job& Admission::accept(protocol::JobSpec spec, std::string encoded, std::string 
   job.accepted_sequence = tables_.store.append(std::move(record));
   tables_.known.opened(job);
   tables_.metrics.accepted.add();
+  if (job.is_generation()) tables_.metrics.of_model(job.spec.model).accepted.add();
   if (is_sampled(job.spec.traceparent)) {
     log_info("job_accepted", {{"job", job.id.hex()}, {"model", job.spec.model}, trace_field(job.spec.traceparent)});
   }

@@ -26,11 +26,13 @@ void FairQueue::count_in(Class& of, Flow& flow, Job& job) {
   job.slot.counted_cost_ = job.slot.cost;
   flow.tokens += job.slot.cost, of.tokens += job.slot.cost, tokens_ += job.slot.cost;
   ++of.count, ++jobs_;
+  by_order_.emplace(job.order, &job);
 }
 
 void FairQueue::count_out(Class& of, Flow& flow, Job& job) {
   flow.tokens -= job.slot.counted_cost_, of.tokens -= job.slot.counted_cost_, tokens_ -= job.slot.counted_cost_;
   --of.count, --jobs_;
+  by_order_.erase({job.order, &job});
   job.slot.state_ = QueueSlot::State::kOut;
   if (--flow.count > 0) return;
   of.weight = of.count == 0 ? 0 : of.weight - flow.weight;

@@ -13,6 +13,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/limits.h"
@@ -45,6 +46,8 @@ class FairQueue {
   // Jobs that are expected or wait.
   size_t size() const { return jobs_; }
   int64_t tokens() const { return tokens_; }
+  // Of the jobs that are expected or wait, the one that was accepted first; nullptr: there is none.
+  const Job* oldest() const { return by_order_.empty() ? nullptr : by_order_.begin()->second; }
   int64_t tokens_of(const std::string& tenant) const;
 
   // Takes out the first job that `verdict` says to take. kSkip looks at the next one, kStop ends the search.
@@ -152,6 +155,7 @@ class FairQueue {
 
   const TenantWeights& weights_;
   std::array<Class, limits::kPriorityMax + 1> classes_;
+  std::set<std::pair<uint64_t, const Job*>> by_order_;  // all that are counted
   size_t waiting_ = 0;
   size_t jobs_ = 0;
   int64_t tokens_ = 0;

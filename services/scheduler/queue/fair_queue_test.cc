@@ -56,6 +56,20 @@ TEST_F(FairQueueTest, PriorityThenOrder) {
   EXPECT_EQ(take(), nullptr);
 }
 
+TEST_F(FairQueueTest, KnowsTheOldestJobOfAllTenantsAndPriorities) {
+  EXPECT_EQ(queue.oldest(), nullptr);
+  Job& expected = job("c");
+  queue.expect(expected);
+  Job& low = push("a", 0);
+  Job& high = push("b", 5);
+  EXPECT_EQ(queue.oldest(), &expected);  // its prompt has no ids yet, but it waits too
+  queue.leave(expected);
+  EXPECT_EQ(queue.oldest(), &low);
+  EXPECT_EQ(take(), &high);
+  EXPECT_EQ(take(), &low);
+  EXPECT_EQ(queue.oldest(), nullptr);
+}
+
 TEST_F(FairQueueTest, ARetryKeepsItsPlace) {
   Job& first = push("a");
   Job& second = push("a");

@@ -79,8 +79,9 @@ void Preparation::on_encoded(Job& job, protocol::EncodedItem item, Instant now) 
   job.times.ready_at = now;
   job.slot.cost = static_cast<int64_t>(count) + job.tokens_each() * job.spec.max_new_tokens;
   tables_.bounds.update(job);
-  tables_.metrics.encode_seconds.observe(
-      std::chrono::duration<double>(now - std::max(job.times.begins_at, job.times.accepted_at)).count());
+  tables_.metrics.of_model(job.spec.model)
+      .encode_seconds.observe(
+          std::chrono::duration<double>(now - std::max(job.times.begins_at, job.times.accepted_at)).count());
   enqueue(job, now);
 }
 
