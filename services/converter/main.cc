@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/exit_status.h"
+#include "base/first_process.h"
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
@@ -33,6 +34,7 @@ int main(int argc, char** argv) {
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   if (line.is_serve) {
     return run_reported([&] {
+      leave_first_process();
       install_service_signals();
       start_logging("converter", line.serve.common, *line.serve_parser);
       converter::serve(line.serve, SystemClock());

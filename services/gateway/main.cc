@@ -49,7 +49,7 @@ void run(const gateway::GatewayOptions& options) {
   keys::check_command_line();
   raise_descriptor_limit(options.connections_max);
   confinement::enter(options.files.empty() ? confinement::kGateway : confinement::kGatewayWithFiles, options.sandbox);
-  metrics::Registry registry;
+  metrics::Registry registry({}, metrics::other_names(options.common.metrics_compat));
   const SystemClock clock;
   metrics::Health health(clock);
   health.stamp();

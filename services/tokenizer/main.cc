@@ -63,7 +63,7 @@ void serve(const Options& options, std::shared_ptr<keys::ClientKeys> keys, metri
 
 void run(const Options& options) {
   confinement::enter(confinement::kTokenizer, options.sandbox);
-  metrics::Registry metrics;
+  metrics::Registry metrics({}, metrics::other_names(options.common.metrics_compat));
   const SystemClock clock;
   metrics::Health health(clock);
   health.stamp();

@@ -1,5 +1,6 @@
 #include "tokenizer/tokenizer_service.h"
 
+#include <chrono>
 #include <utility>
 
 #include "base/log.h"
@@ -14,6 +15,27 @@ protocol::Register complete(protocol::Register hello, const TextServer& texts) {
   return hello;
 }
 
+metrics::Histogram duration(metrics::Registry& registry, const char* operation) {
+  return registry.histogram("optserve_tokenizer_answer_seconds", "Time to answer a question of a scheduler",
+                            {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5},
+                            {{"operation", operation}});
+}
+
+// Observes the time until the end of its scope.
+class Timing {
+ public:
+  Timing(const Clock& clock, const metrics::Histogram& histogram)
+      : clock_(clock), histogram_(histogram), begun_(clock.now()) {}
+  ~Timing() { histogram_.observe(std::chrono::duration<double>(clock_.now() - begun_).count()); }
+  Timing(const Timing&) = delete;
+  Timing& operator=(const Timing&) = delete;
+
+ private:
+  const Clock& clock_;
+  const metrics::Histogram& histogram_;
+  const Instant begun_;
+};
+
 }  // namespace
 
 TokenizerMetrics::TokenizerMetrics(metrics::Registry& registry)
@@ -24,7 +46,9 @@ TokenizerMetrics::TokenizerMetrics(metrics::Registry& registry)
       encode_errors(registry.counter("optserve_tokenizer_errors_total", "Items answered with an error",
                                      {{"operation", "encode"}})),
       decode_errors(registry.counter("optserve_tokenizer_errors_total", "Items answered with an error",
-                                     {{"operation", "decode"}})) {}
+                                     {{"operation", "decode"}})),
+      encode_seconds(duration(registry, "encode")),
+      decode_seconds(duration(registry, "decode")) {}
 
 TokenizerService::TokenizerService(TextServer texts, protocol::Register hello,
                                    const transport::SchedulerLinkOptions& link, metrics::Registry& registry,
@@ -57,6 +81,7 @@ void TokenizerService::count(const std::vector<Item>& items, metrics::Counter& a
 }
 
 void TokenizerService::encode(const transport::Peer& from, const protocol::Encode& request, transport::Outbox& out) {
+  const Timing timing(health_.clock, metrics_.encode_seconds);
   for (const protocol::EncodeItem& item : request.items) {
     metrics_.bytes_encoded.add(static_cast<double>(item.text.size()));
     if (is_sampled(item.traceparent)) {
@@ -70,6 +95,7 @@ void TokenizerService::encode(const transport::Peer& from, const protocol::Encod
 }
 
 void TokenizerService::decode(const transport::Peer& from, const protocol::Decode& request, transport::Outbox& out) {
+  const Timing timing(health_.clock, metrics_.decode_seconds);
   for (const protocol::DecodeItem& item : request.items) metrics_.ids_decoded.add(static_cast<double>(item.ids.size()));
   for (protocol::Decoded& answer : texts_.decode(request)) {
     count(answer.items, metrics_.pieces_decoded, metrics_.decode_errors);

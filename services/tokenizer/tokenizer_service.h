@@ -19,6 +19,8 @@ struct TokenizerMetrics {
   metrics::Counter ids_decoded;
   metrics::Counter encode_errors;
   metrics::Counter decode_errors;
+  metrics::Histogram encode_seconds;  // these two: of one question, which may hold many items
+  metrics::Histogram decode_seconds;
 };
 
 class TokenizerService final : public transport::Service {

@@ -8,6 +8,7 @@
 
 #include "base/build_info.h"
 #include "base/log.h"
+#include "worker/measured_communicator.h"
 
 namespace optserve::worker {
 namespace {
@@ -35,7 +36,7 @@ comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
 }  // namespace
 
 std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend,
-                                                            const Clock& clock) {
+                                                            metrics::Registry& registry, const Clock& clock) {
   if (options.world == 1) return comm::make_solo_communicator();
   std::unique_ptr<comm::Communicator> control;
   if (options.nodes > 1) {
@@ -44,7 +45,7 @@ std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions&
     const comm::ProcessGroupMemory memory{options.group_fd, static_cast<size_t>(options.group_bytes)};
     control = comm::make_process_communicator(memory, options.rank, options.world, options.step_deadline_ms, clock);
   }
-  if (options.device == "cpu") return control;
+  if (options.device == "cpu") return measure(std::move(control), registry, clock);
   // Whoever reaches NCCL's sockets can talk to them, so within one host they stay on the loopback interface.
   if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
   comm::NcclOptions nccl;

@@ -12,7 +12,9 @@
 namespace optserve::worker {
 
 struct GroupStatus {
-  std::atomic<int32_t> loaded[limits::kWorldSizeMax];         // 1: this rank's weights are in place
+  std::atomic<int32_t> loaded[limits::kWorldSizeMax];        // 1: this rank's weights are in place
+  std::atomic<int64_t> loaded_bytes[limits::kWorldSizeMax];  // these two: of this rank's weights
+  std::atomic<int64_t> bytes_to_load[limits::kWorldSizeMax];
   std::atomic<int64_t> busy_since_ms[limits::kWorldSizeMax];  // monotonic; 0: not inside a step
   std::atomic<int64_t> alive_at_ms;                           // monotonic; rank 0's message loop, once it runs
   std::atomic<int32_t> ready;                                 // 1: rank 0 is registered with a scheduler

@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/first_process.h"
 #include "base/log.h"
 #include "base/program.h"
 #include "base/shutdown.h"
@@ -16,7 +17,7 @@ int run_supervisor(const optserve::worker::WorkerOptions& options) {
   using namespace optserve;
   const bool has_gpu = options.device == "cuda";
   confinement::enter(has_gpu ? confinement::kGpuSupervisor : confinement::kCpuSupervisor, options.sandbox);
-  metrics::Registry metrics(metrics::Labels{{"model", options.model_name()}});
+  metrics::Registry metrics({{"model", options.model_name()}}, metrics::other_names(options.common.metrics_compat));
   const SystemClock clock;
   metrics::Health health(clock);
   health.stamp();
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
   worker::add_options(parser, options);
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
   return run_reported([&] {
+    if (options.rank < 0) leave_first_process();
     install_service_signals();
     if (options.rank >= 0) return worker::run_rank(options);
     start_logging("worker", options.common, parser);

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -14,7 +15,9 @@
 #include "base/format_names.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/shutdown.h"
+#include "base/termination.h"
 #include "checkpoint/manifest/model_identity.h"
 #include "confinement/program_cage.h"
 #include "engine/draft/draft_model.h"
@@ -73,6 +76,19 @@ std::optional<DType> kv_dtype(const WorkerOptions& options) {
   return std::nullopt;
 }
 
+// Memory of a rank on the CPU for its KV cache: what is asked for, or what the weights leave of the memory that the
+// ranks of this host share. A container that takes more is killed without a word.
+int64_t kv_memory_bytes(const WorkerOptions& options, const model_spec::OptConfig& config) {
+  constexpr int64_t kMiB = int64_t{1} << 20, kOthers = 256 * kMiB;  // program, workspace, buffers
+  const int64_t wanted = options.kv_memory_mb * kMiB;
+  const auto weights = static_cast<int64_t>(dtype_bytes(DType::kF32)) * parameter_count(config) / options.world;
+  const int64_t usable = usable_memory_bytes();
+  const int64_t left = std::max(kMiB, usable / options.local_world() - weights - kOthers);
+  if (left >= wanted) return wanted;
+  log_warn("kv_memory_cut", {{"wanted_bytes", wanted}, {"left_bytes", left}, {"usable_memory_bytes", usable}});
+  return left;
+}
+
 // KV blocks of one rank; 0 leaves it to the device's memory. On the CPU no more than all sequences at full length need.
 int32_t wanted_kv_blocks(const WorkerOptions& options, const model_spec::OptConfig& config) {
   constexpr int64_t kBlock = limits::kKvBlockTokens;
@@ -81,7 +97,7 @@ int32_t wanted_kv_blocks(const WorkerOptions& options, const model_spec::OptConf
   const DType cells = kv_dtype(options).value_or(DType::kF32);
   const int64_t most = options.max_sequences * ((config.max_positions + kBlock - 1) / kBlock);
   const auto block_bytes = static_cast<int64_t>(engine::kv_block_bytes(config, options.world, cells));
-  const int64_t fitting = options.kv_memory_mb * (int64_t{1} << 20) / block_bytes;
+  const int64_t fitting = kv_memory_bytes(options, config) / block_bytes;
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(fitting, most)));
 }
 
@@ -95,7 +111,7 @@ backend::BackendOptions backend_options(const WorkerOptions& options, DType weig
   const bool cuda = options.device == "cuda";
   backend::BackendOptions backend;
   backend.device = {cuda ? DeviceKind::kCuda : DeviceKind::kCpu, cuda ? options.local_rank() : 0};
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = usable_cores();
   backend.threads = options.threads > 0 ? options.threads : std::max(1, cores / options.local_world());
   backend.compute_dtype = parse_weight_dtype(options.dtype).value_or(cuda ? weights : DType::kF32);
   backend.batch_invariant = options.deterministic;
@@ -134,7 +150,7 @@ engine::EngineOptions engine_options(const WorkerOptions& options, const checkpo
   engine.memory_fraction = options.memory_fraction;
   engine.max_sequences = options.max_sequences;
   engine.max_step_tokens = options.max_step_tokens;
-  engine.on_load_progress = [&health](uint64_t, uint64_t) { health.stamp(); };
+  engine.on_load_progress = [&health](uint64_t, uint64_t) { health.stamp(); };  // of the draft model
   engine.on_memory_plan = [rank = options.rank](const std::string& plan) {
     log_info("memory_plan", {{"rank", rank}, {"plan", plan}});
   };
@@ -190,10 +206,19 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
     if (!draft.ok()) return draft.refusal();
     loaded.draft = std::move(draft).value();
   }
-  loaded.communicator = make_group_communicator(options, *loaded.backend, process.clock);
-  auto created =
-      engine::Engine::create(engine_options(options, manifest, process.health), *loaded.backend, *loaded.communicator);
+  loaded.communicator = make_group_communicator(options, *loaded.backend, process.registry, process.clock);
+  const auto metrics = std::make_shared<LoadMetrics>(process.registry, process.health);
+  engine::EngineOptions engine = engine_options(options, manifest, process.health);
+  engine.on_load_progress = [metrics, process, rank = options.rank](uint64_t done, uint64_t total) {
+    process.health.stamp();
+    if (total <= 1) return;  // the warm-up, which only shows that it goes on
+    metrics->on_progress(done, total);
+    process.status.bytes_to_load[rank].store(static_cast<int64_t>(total));
+    process.status.loaded_bytes[rank].store(static_cast<int64_t>(done));
+  };
+  auto created = engine::Engine::create(engine, *loaded.backend, *loaded.communicator);
   if (!created.ok()) return created.refusal();
+  metrics->end_phase("warm_up");
   loaded.engine = std::move(created).value();
   log_info("loaded", {{"rank", options.rank},
                       {"world", options.world},
@@ -219,6 +244,36 @@ protocol::Register registration(const WorkerOptions& options, const checkpoint::
   return hello;
 }
 
+// Measures steps, of which the next may be started before one is finished.
+class StepTiming {
+ public:
+  StepTiming(const WorkerMetrics& metrics, const Clock& clock) : metrics_(metrics), clock_(clock) {}
+  void started(const batching::StepPlan& plan) { steps_.emplace_back(shape_of(plan), clock_.now()); }
+  void finished() {
+    const Instant now = clock_.now();
+    const auto [shape, begun] = steps_.front();
+    steps_.pop_front();
+    metrics_.observe_step(shape, now - std::max(begun, last_end_));
+    last_end_ = now;
+  }
+
+ private:
+  const WorkerMetrics& metrics_;
+  const Clock& clock_;
+  std::deque<std::pair<StepShape, Instant>> steps_;
+  Instant last_end_{};
+};
+
+// What the KV cache is, in labels.
+void show_cache(metrics::Registry& registry, const WorkerOptions& options, const engine::Engine& engine) {
+  registry
+      .gauge("optserve_worker_cache_info", "1; the labels say what the KV cache of this rank is",
+             {{"block_size", std::to_string(limits::kKvBlockTokens)},
+              {"num_gpu_blocks", std::to_string(engine.options().num_blocks)},
+              {"cache_dtype", options.kv_dtype}})
+      .set(1);
+}
+
 int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, LoadedRank& rank,
          const RankProcess& process) {
   engine::GroupLeader leader(*rank.engine, *rank.communicator);
@@ -229,15 +284,19 @@ int lead(const WorkerOptions& options, const checkpoint::ModelIdentity& identity
     return exit_status;
   }
   WorkerMetrics metrics(process.registry, options.schedulers.size());
+  show_cache(process.registry, options, *rank.engine);
   StepMark mark(process.status, 0, process.clock);
+  StepTiming timing(metrics, process.clock);
   GroupSteps steps;
   steps.start = [&](const batching::StepPlan& plan) {
     mark.started();
+    timing.started(plan);
     leader.start(plan);
   };
   steps.finish = [&] {
     batching::StepResult result = leader.finish();
     mark.finished();
+    timing.finished();
     metrics.update_device(rank.engine->device_time());
     return result;
   };
@@ -291,11 +350,16 @@ class FollowerMetrics {
   std::jthread thread_;  // ends before the members above
 };
 
+int refuse_model(const Refusal& why) {
+  log_error("model_refused", {{"cause", why.message}});
+  write_termination_message(why.message);
+  return kExitConfiguration;
+}
+
 int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, const RankProcess& process) {
   auto loaded = load(options, identity, process);
   if (!loaded.ok()) {
-    log_error("model_refused", {{"cause", loaded.refusal().message}});
-    return kExitConfiguration;
+    return refuse_model(loaded.refusal());
   }
   process.status.loaded[options.rank].store(1);
   if (options.rank == 0) return lead(options, identity, loaded.value(), process);
@@ -310,6 +374,7 @@ int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& id
 
 int run_rank(const WorkerOptions& options) {
   watch_lifeline(options.lifeline_fd);
+  set_termination_log(options.common.termination_log);
   init_logging("worker-rank-" + std::to_string(options.rank), options.common.log_level,
                options.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   check_options(options);
@@ -322,10 +387,10 @@ int run_rank(const WorkerOptions& options) {
   const GroupStatusMemory status = GroupStatusMemory::attach(options.status_fd);
   const auto identity = identify(options.model_folder(), options.model);
   if (!identity.ok()) {
-    log_error("model_refused", {{"cause", identity.refusal().message}});
-    return kExitConfiguration;
+    return refuse_model(identity.refusal());
   }
-  metrics::Registry registry(metrics::Labels{{"model", options.model_name()}, {"rank", std::to_string(options.rank)}});
+  metrics::Registry registry({{"model", options.model_name()}, {"rank", std::to_string(options.rank)}},
+                             metrics::other_names(options.common.metrics_compat));
   const SystemClock clock;
   metrics::Health health(clock);
   if (options.rank > 0) {

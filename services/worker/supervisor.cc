@@ -31,6 +31,16 @@ struct OwnedFd {
   }
 };
 
+metrics::Counter loss_counter(metrics::Registry& registry, const char* reason) {
+  return registry.counter("optserve_worker_group_losses_total",
+                          "Ends of the group that nobody asked for: a rank ended, or did not go on",
+                          {{"reason", reason}});
+}
+
+metrics::Gauge member_gauge(metrics::Registry& registry, const char* state) {
+  return registry.gauge("optserve_worker_group_members", "Ranks of this host", {{"state", state}});
+}
+
 }  // namespace
 
 Supervisor::Supervisor(const WorkerOptions& options, metrics::Registry& metrics, metrics::Health& health,
@@ -39,12 +49,20 @@ Supervisor::Supervisor(const WorkerOptions& options, metrics::Registry& metrics,
       clock_(clock),
       health_(health),
       restarts_(metrics.counter("optserve_worker_group_restarts_total", "Starts of the group after the first one")),
-      ready_(metrics.gauge("optserve_worker_group_ready", "1 while the group is registered with a scheduler")) {}
+      lost_(loss_counter(metrics, "rank_ended")),
+      hung_(loss_counter(metrics, "rank_hung")),
+      ready_(metrics.gauge("optserve_worker_group_ready", "1 while the group is registered with a scheduler")),
+      members_loading_(member_gauge(metrics, "loading")),
+      members_loaded_(member_gauge(metrics, "loaded")),
+      heartbeat_age_(metrics.gauge("optserve_worker_heartbeat_age_seconds",
+                                   "Time since rank 0 of this host's group last showed that it is alive")) {}
 
 int Supervisor::run() {
   for (;;) {
     const Ending ending = run_group();
     ready_.set(0);
+    members_loaded_.set(0);
+    members_loading_.set(options_.local_world());
     health_.ready.store(false);
     if (ending == Ending::kDrained) return kExitOk;
     if (ending == Ending::kConfiguration) return kExitConfiguration;
@@ -91,15 +109,33 @@ Supervisor::Ending Supervisor::run_group() {
       ranks_.kill_all();
       return *ending;
     }
-    health_.started.store(true);
-    const bool ready = is_ready(*status) && !draining_;
-    health_.ready.store(ready);
-    health_.set_problem(draining_              ? "draining"
-                        : !has_loaded(*status) ? "the ranks are loading the model"
-                                               : "rank 0 is not registered with a scheduler; its /readyz says why");
-    ready_.set(ready ? 1 : 0);
+    show(*status);
     wait_for_event();
   }
+}
+
+void Supervisor::show(const GroupStatus& status) {
+  int64_t loaded = 0, to_load = 0;
+  int members = 0;
+  for (int rank = options_.first_rank(); rank < options_.first_rank() + options_.local_world(); ++rank) {
+    loaded += status.loaded_bytes[rank].load();
+    to_load += status.bytes_to_load[rank].load();
+    members += status.loaded[rank].load() != 0 ? 1 : 0;
+  }
+  health_.loaded_bytes.store(loaded);
+  health_.bytes_to_load.store(to_load);
+  members_loaded_.set(members);
+  members_loading_.set(options_.local_world() - members);
+  const int64_t alive_at = status.alive_at_ms.load();
+  heartbeat_age_.set(alive_at == 0 ? 0 : static_cast<double>(now_ms() - alive_at) / 1'000);
+  // Once: a group that is started again is not ready, but the process has started.
+  if (has_loaded(status)) health_.started.store(true);
+  const bool ready = is_ready(status) && !draining_;
+  health_.ready.store(ready);
+  health_.set_problem(draining_             ? "draining"
+                      : !has_loaded(status) ? "the ranks are loading the model; " + health_.load_progress()
+                                            : "rank 0 is not registered with a scheduler; its /readyz says why");
+  ready_.set(ready ? 1 : 0);
 }
 
 bool Supervisor::has_loaded(const GroupStatus& status) const {
@@ -128,6 +164,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
       return Ending::kConfiguration;
     }
     log_error("group_lost", {{"cause", ended->describe()}});
+    if (!draining_) lost_.add();
     return draining_ ? Ending::kDrained : Ending::kFailed;
   }
   if (ranks_.all_gone()) return Ending::kDrained;
@@ -138,6 +175,7 @@ std::optional<Supervisor::Ending> Supervisor::look(const GroupStatus& status) {
   }
   if (const auto hung = find_hung_rank(status)) {
     log_error("group_hung", {{"cause", *hung}});
+    if (!draining_) hung_.add();
     return draining_ ? Ending::kDrained : Ending::kFailed;
   }
   return std::nullopt;

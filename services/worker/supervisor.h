@@ -30,6 +30,8 @@ class Supervisor {
   bool has_loaded(const GroupStatus& status) const;
   // Host 0 is ready once it is registered with a scheduler, the others are once they have loaded.
   bool is_ready(const GroupStatus& status) const;
+  // Health and metrics.
+  void show(const GroupStatus& status);
   // What ended the group, if something did.
   std::optional<Ending> look(const GroupStatus& status);
   std::optional<std::string> find_hung_rank(const GroupStatus& status) const;
@@ -42,8 +44,8 @@ class Supervisor {
   const WorkerOptions& options_;
   const Clock& clock_;
   metrics::Health& health_;
-  metrics::Counter restarts_;
-  metrics::Gauge ready_;
+  metrics::Counter restarts_, lost_, hung_;
+  metrics::Gauge ready_, members_loading_, members_loaded_, heartbeat_age_;
   RankProcesses ranks_;
   int64_t started_at_ms_ = 0;
   int64_t back_off_ms_ = 0;

@@ -38,7 +38,12 @@ ConverterService::ConverterService(ConversionPort& conversions, protocol::Regist
       succeeded_(counter(registry, "succeeded")),
       failed_(counter(registry, "failed")),
       cancelled_(counter(registry, "cancelled")),
-      running_gauge_(registry.gauge("optserve_converter_running", "1 while a conversion runs")) {}
+      running_gauge_(registry.gauge("optserve_converter_running", "1 while a conversion runs")),
+      progress_gauge_(
+          registry.gauge("optserve_converter_progress_ratio", "Part of the running conversion that is done, 0 to 1")),
+      bytes_counter_(registry.counter("optserve_converter_bytes_total", "Bytes of weights that were converted")),
+      duration_(registry.histogram("optserve_converter_conversion_seconds", "Time of a conversion that succeeded",
+                                   {1, 5, 10, 30, 60, 120, 300, 600, 1'200, 1'800, 3'600, 7'200, 14'400})) {}
 
 void ConverterService::on_message(const transport::Peer& from, protocol::Message message, Instant now,
                                   transport::Outbox& out) {
@@ -118,6 +123,8 @@ void ConverterService::start(Lease lease, Instant now) {
   conversions_.start(lease.dispatch.spec);
   running_ = Work{std::move(lease)};
   running_gauge_.set(1);
+  started_at_ = now;
+  measured_bytes_ = 0;
   next_progress_ = now + kProgressInterval;
 }
 
@@ -165,13 +172,15 @@ void ConverterService::report_success(const Lease& lease, transport::Outbox& out
            protocol::ConvertProgress{dispatch.term, dispatch.lease, bytes, bytes, last_success_->summary, true});
 }
 
-void ConverterService::finish(const ConversionEnd& end, transport::Outbox& out) {
+void ConverterService::finish(const ConversionEnd& end, Instant now, transport::Outbox& out) {
   const Work work = *std::exchange(running_, std::nullopt);
   const protocol::ConvertDispatch& dispatch = work.lease.dispatch;
   running_gauge_.set(0);
+  progress_gauge_.set(0);
   ++finished_;
   if (!end.refused) {
     succeeded_.add();
+    duration_.observe(std::chrono::duration<double>(now - started_at_).count());
     log_info("conversion_finished",
              {{"job", dispatch.job.hex()}, {"summary", end.summary}, trace_field(dispatch.traceparent)});
     last_success_ = Success{dispatch.job, dispatch.spec, end.summary, conversions_.state().bytes_total};
@@ -184,6 +193,15 @@ void ConverterService::finish(const ConversionEnd& end, transport::Outbox& out) 
              {{"job", dispatch.job.hex()}, {"why", end.refused->message}, trace_field(dispatch.traceparent)});
     if (work.leased) fail(work.lease, *end.refused, end.transient, out);
   }
+}
+
+void ConverterService::measure_progress() {
+  if (!running_) return;
+  const ConversionState state = conversions_.state();
+  if (state.bytes_done > measured_bytes_) bytes_counter_.add(static_cast<double>(state.bytes_done - measured_bytes_));
+  measured_bytes_ = std::max(measured_bytes_, state.bytes_done);
+  if (state.bytes_total <= 0) return;
+  progress_gauge_.set(static_cast<double>(state.bytes_done) / static_cast<double>(state.bytes_total));
 }
 
 void ConverterService::report_progress(Instant now, transport::Outbox& out) {
@@ -200,7 +218,8 @@ void ConverterService::report_progress(Instant now, transport::Outbox& out) {
 
 void ConverterService::on_tick(Instant now, transport::Outbox& out) {
   const bool was_running = running_.has_value();
-  if (const std::optional<ConversionEnd> end = conversions_.take_end()) finish(*end, out);
+  measure_progress();
+  if (const std::optional<ConversionEnd> end = conversions_.take_end()) finish(*end, now, out);
   if (waiting_ && !running_) start(*std::exchange(waiting_, std::nullopt), now);
   report_progress(now, out);
   if (was_running && !running_) {

@@ -67,8 +67,9 @@ class ConverterService final : public transport::Service {
   void set_loads(Instant now);
   // Tells all schedulers at once who may lease.
   void announce(Instant now, transport::Outbox& out);
+  void measure_progress();
   void report_progress(Instant now, transport::Outbox& out);
-  void finish(const ConversionEnd& end, transport::Outbox& out);
+  void finish(const ConversionEnd& end, Instant now, transport::Outbox& out);
   void report_success(const Lease& lease, transport::Outbox& out) const;
   void fail(const Lease& lease, const Refusal& why, bool transient, transport::Outbox& out) const;
 
@@ -76,11 +77,15 @@ class ConverterService final : public transport::Service {
   transport::SchedulerLinks links_;
   metrics::Health& health_;
   metrics::Counter succeeded_, failed_, cancelled_;
-  metrics::Gauge running_gauge_;
+  metrics::Gauge running_gauge_, progress_gauge_;
+  metrics::Counter bytes_counter_;
+  metrics::Histogram duration_;
   std::optional<Work> running_;
   std::optional<Lease> waiting_;  // leased while a cancelled conversion still runs
   std::optional<Success> last_success_;
   Instant next_progress_{};
+  Instant started_at_{};
+  int64_t measured_bytes_ = 0;  // of the running conversion
   uint64_t finished_ = 0;
   bool draining_ = false;
 };

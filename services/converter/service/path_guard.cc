@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/program.h"
+
 namespace optserve::converter {
 namespace {
 
@@ -17,7 +19,7 @@ PathGuard::PathGuard(const std::vector<std::string>& roots) {
     std::error_code code;
     const fs::path canonical = fs::canonical(root, code);
     if (code || !fs::is_directory(canonical)) {
-      throw Error("root: expected a folder, found '" + root + "'" + (code ? ": " + code.message() : ""));
+      throw ConfigurationError("root: expected a folder, found '" + root + "'" + (code ? ": " + code.message() : ""));
     }
     roots_.push_back(canonical.string());
   }

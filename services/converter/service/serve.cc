@@ -1,6 +1,7 @@
 #include "converter/service/serve.h"
 
 #include "base/log.h"
+#include "base/program.h"
 #include "confinement/program_cage.h"
 #include "converter/commands/convert_command.h"
 #include "converter/commands/reader_settings.h"
@@ -64,7 +65,7 @@ Result<std::string> convert_job(const conversion::ConvertCommand& command, const
 // Reports at the start what would otherwise come up with the first job.
 void check_sandbox(const conversion::ReaderOptions& options) {
   const Result<ReaderSettings> reader = settings_of(options);
-  if (!reader.ok()) throw Error(reader.refusal().message);
+  if (!reader.ok()) throw ConfigurationError(reader.refusal().message);
   if (reader.value().sandbox == SandboxMode::kOff) {
     log_warn("sandbox_off", {{"meaning", "foreign files are parsed without a cage; see --sandbox"}});
     return;
@@ -85,7 +86,7 @@ void serve(const ServeOptions& options, const Clock& clock) {
   check_sandbox(options.reader);
   confinement::enter(confinement::kConverter, options.reader.sandbox);
   if (options.roots.empty()) log_warn("no_root", {{"meaning", "every job is refused; give --root"}});
-  metrics::Registry metrics;
+  metrics::Registry metrics({}, metrics::other_names(options.common.metrics_compat));
   metrics::Health health(clock);
   health.stamp();
   const http::HealthServer http(options.common.http_address, options.common.http_port, metrics, health);

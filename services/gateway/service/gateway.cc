@@ -104,6 +104,7 @@ Gateway::Gateway(const GatewayOptions& options, std::unique_ptr<http_api::Models
                  const Clock& clock)
     : health_(health),
       clock_(clock),
+      system_(registry),
       models_(std::move(models)),
       chat_template_(options.chat_template.empty() ? std::optional<http_api::ChatTemplate>()
                                                    : http_api::ChatTemplate::load(options.chat_template)),
@@ -190,6 +191,7 @@ void Gateway::tick() {
 
 void Gateway::on_status(const client::Answers<protocol::SystemStatus>& answers) {
   is_status_asked_ = false;
+  system_.update(answers);
   const bool is_answered = std::ranges::any_of(answers, [](const auto& one) { return one.answer.ok(); });
   if (is_answered) models_->set_served(served_models(answers));
   if (!is_draining_) health_.set_problem(is_answered ? "" : "no scheduler answers");
