@@ -13,7 +13,7 @@ import tempfile
 import rules
 import schemas
 from programs import Programs
-from rendered import ROOT, component, containers, pods, render, render_together
+from rendered import ROOT, containers, pods, render_overlay, render_together
 
 MODEL = "a-model"
 # Combinations that no overlay has, and the oldest Kubernetes that knows all of their fields.
@@ -22,10 +22,13 @@ COMBINATIONS = [
     ("image-volume", schemas.OLDEST, ["base", "overlays/single-node/model"], ["components/image-volume"]),
     ("ipv6", schemas.OLDEST, ["base", "base/worker"], ["components/ipv6"]),
     ("kueue", schemas.OLDEST, ["base", "jobs/convert"], ["components/kueue"]),
-    ("restore", schemas.OLDEST, ["base", "jobs/restore"], []),
+    ("curve", schemas.OLDEST, ["base", "base/worker"], ["components/curve"]),
+    ("without-keys", schemas.OLDEST, ["base", "base/worker"], ["components/without-keys"]),
 ]
+# What has to say how its processes connect, where the programs know keys.
+KEYED = {"demo-cpu", "single-node", "production", "multi-node", "curve", "without-keys"}
 # Their tokenizers and gateways have not been told of the worker's model.
-WITHOUT_MODELS = {"ipv6", "image-volume", "dra"}
+WITHOUT_MODELS = {"ipv6", "image-volume", "dra", "curve", "without-keys"}
 
 
 def expect(condition, what):
@@ -43,6 +46,8 @@ def check(name, objects, oldest, world_of, without=()):
         found = list(schemas.problems(objects, version))
         expect(not found, "\n".join([f"{name}: {len(objects)} objects fit Kubernetes {version}", *found]))
     world = world_of(objects)
+    if world.programs.have_keys() and name in KEYED:
+        expect(not broken_by(rules.keys, world), f"{name} says by which keys its processes connect")
     for rule in rules.RULES:
         if rule.__name__ in without:
             continue
@@ -176,10 +181,12 @@ def main():
     world_of = lambda objects: rules.World(objects, programs, statuses, metrics)
     overlays = {}
     for folder in sorted((ROOT / "k8s" / "overlays").iterdir()):
-        overlays[folder.name] = render(folder)
+        overlays[folder.name] = render_overlay(folder.name)
         check(folder.name, overlays[folder.name], schemas.OLDEST, world_of)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as scratch:
         for name, oldest, resources, components in COMBINATIONS:
+            if name in ("curve", "without-keys") and not programs.have_keys():
+                continue  # the options of a build with keys
             rendered = render_together(scratch, name, resources, components)
             check(name, rendered, oldest, world_of, {"models"} if name in WITHOUT_MODELS else ())
     for what, spoil in BREAK_SCHEMAS:

@@ -30,6 +30,10 @@ class Programs:
             self._help[words] = found | {"--" + flag[5:] for flag in found if flag.startswith("--no-")}
         return self._help[words]
 
+    def have_keys(self):
+        """Whether connections to schedulers can have keys."""
+        return "--secret-key" in self.flags(["optserve-scheduler"])
+
     def variables(self, program):
         """The variables that a service reads for its options."""
         words = [program, "serve"] if program == "optserve-converter" else [program]

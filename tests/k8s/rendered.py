@@ -25,6 +25,13 @@ def render(folder):
     return [document for document in yaml.safe_load_all(ran.stdout) if document]
 
 
+def render_overlay(name):
+    """What is applied of an overlay: its objects, and the Jobs that are applied by themselves."""
+    folder = ROOT / "k8s" / "overlays" / name
+    jobs = [folder / job for job in ("convert", "restore") if (folder / job).exists()]
+    return render(folder) + [thing for job in jobs for thing in render(job)]
+
+
 def render_together(folder, name, resources, components=()):
     """What a kustomization of these resources and components gives; it is written to `folder`."""
     place = pathlib.Path(folder) / name

@@ -408,6 +408,16 @@ def models(world):
             yield f"{title(owner[0])} sets the number that {title(scaled)} decides"
 
 
+def keys(world):
+    """Processes on several machines connect with keys, or say that they do without."""
+    for where, _, container in world.all_containers():
+        program, values = container["command"][0], config_of(world.objects, container)
+        is_connected = program in SERVICES and "ports" in container
+        says = any(name.endswith(("_SECRET_KEY", "_INSECURE")) and value for name, value in values.items())
+        if is_connected and not says:
+            yield f"{where} has neither a key nor --insecure"
+
+
 def metrics(world):
     """Metrics and labels in queries exist; `namespace` is the scraper's."""
     for scaled in world.of_kind("ScaledObject"):
