@@ -11,7 +11,7 @@
 
 #include "journal/job_store.h"
 #include "journal/journal.h"
-#include "journal/sqlite.h"
+#include "journal/sqlite/sqlite.h"
 
 namespace optserve::journal {
 

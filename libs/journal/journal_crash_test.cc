@@ -6,8 +6,8 @@
 #include <memory>
 #include <optional>
 
-#include "journal/crash_vfs.h"
 #include "journal/journal_test_model.h"
+#include "journal/sqlite/crash_vfs.h"
 
 namespace optserve::journal {
 namespace journal_crash_test {

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "base/lasting_time.h"
-#include "journal/commit_record.h"
 #include "journal/journal.h"
 #include "journal/journal_files.h"
 #include "journal/journal_storage.h"
-#include "journal/sqlite.h"
+#include "journal/sqlite/commit_record.h"
+#include "journal/sqlite/sqlite.h"
 
 namespace optserve::journal {
 

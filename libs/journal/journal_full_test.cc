@@ -9,9 +9,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "journal/crash_vfs.h"
-#include "journal/disk_reserve.h"
 #include "journal/journal_test_support.h"
+#include "journal/sqlite/crash_vfs.h"
+#include "journal/sqlite/disk_reserve.h"
 
 namespace optserve::journal {
 namespace journal_full_test {

@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "journal/journal_contract.h"
+#include "journal/journal_test_contract.h"
 
 namespace optserve::journal {
 namespace journal_questions_test {

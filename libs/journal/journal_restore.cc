@@ -3,10 +3,10 @@
 #include <filesystem>
 #include <optional>
 
-#include "journal/commit_record.h"
 #include "journal/journal.h"
 #include "journal/journal_files.h"
 #include "journal/journal_schema.h"
+#include "journal/sqlite/commit_record.h"
 
 namespace optserve::journal {
 namespace {

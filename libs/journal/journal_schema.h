@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "journal/sqlite.h"
+#include "journal/sqlite/sqlite.h"
 
 namespace optserve::journal {
 

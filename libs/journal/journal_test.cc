@@ -11,8 +11,8 @@
 #include <set>
 
 #include "journal/crc32c.h"
-#include "journal/journal_contract.h"
 #include "journal/journal_database.h"
+#include "journal/journal_test_contract.h"
 #include "journal/journal_test_model.h"
 
 namespace optserve::journal {

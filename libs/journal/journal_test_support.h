@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 #include "journal/journal.h"
-#include "journal/sqlite.h"
+#include "journal/sqlite/sqlite.h"
 #include "protocol/codec.h"
 
 namespace optserve::journal::testing {

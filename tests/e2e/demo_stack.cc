@@ -193,7 +193,9 @@ int DemoStack::leader() const {
 void DemoStack::wait_ready() {
   const SystemClock clock;
   std::vector<const Part*> parts;
-  if (!options_.postgres.empty()) ASSERT_TRUE(wait_for([&] { return leader() >= 0; }, kReadyLimit));
+  if (!options_.postgres.empty()) {
+    ASSERT_TRUE(wait_for([&] { return leader() >= 0; }, kReadyLimit)) << "no scheduler leads";
+  }
   for (const Part& part : schedulers_) {
     if (options_.postgres.empty()) parts.push_back(&part);
   }

@@ -8,7 +8,7 @@
 
 #include "demo_stack.h"
 #include "job_watch.h"
-#include "journal/postgres/test_server.h"
+#include "journal/postgres/postgres_test_server.h"
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
@@ -124,7 +124,7 @@ TEST_F(StandbySchedulers, SurviveRandomDeathsOfLeadersAndOfTheServer) {
   for (int death = 0; death < 4 && run->watch.finished() < kJobs; ++death) {
     std::this_thread::sleep_for(milliseconds(random() % 1'500));
     const int leader = stack->leader();
-    const unsigned kind = random() % 3;
+    const auto kind = random() % 3;
     if (kind == 0 || leader < 0) {
       server.stop(random() % 2 == 0 ? SIGKILL : SIGQUIT);
       std::this_thread::sleep_for(milliseconds(random() % 1'000));

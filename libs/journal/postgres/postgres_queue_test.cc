@@ -11,9 +11,9 @@
 
 #include "base/program.h"
 #include "journal/journal_test_support.h"
+#include "journal/postgres/postgres_test_proxy.h"
+#include "journal/postgres/postgres_test_server.h"
 #include "journal/postgres/schema.h"
-#include "journal/postgres/test_proxy.h"
-#include "journal/postgres/test_server.h"
 
 namespace optserve::journal {
 namespace postgres_queue_test {

@@ -1,4 +1,4 @@
-#include "journal/disk_reserve.h"
+#include "journal/sqlite/disk_reserve.h"
 
 #include <fcntl.h>
 #include <sys/statvfs.h>

@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "base/log.h"
-#include "journal/disk_reserve.h"
 #include "journal/journal_backup.h"
 #include "journal/journal_database.h"
 #include "journal/journal_storage.h"
+#include "journal/sqlite/disk_reserve.h"
 
 namespace optserve::journal {
 namespace {

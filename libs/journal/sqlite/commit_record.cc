@@ -1,4 +1,4 @@
-#include "journal/commit_record.h"
+#include "journal/sqlite/commit_record.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #include "journal/crc32c.h"
 #include "journal/journal_files.h"
-#include "journal/sqlite.h"
+#include "journal/sqlite/sqlite.h"
 
 namespace optserve::journal {
 namespace {

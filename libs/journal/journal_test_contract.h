@@ -7,7 +7,7 @@
 #include <string>
 
 #include "journal/journal_test_support.h"
-#include "journal/postgres/test_server.h"
+#include "journal/postgres/postgres_test_server.h"
 
 namespace optserve::journal::testing {
 

@@ -1,4 +1,4 @@
-#include "journal/sqlite.h"
+#include "journal/sqlite/sqlite.h"
 
 #include "journal/crc32c.h"
 
