@@ -35,7 +35,8 @@ def main():
         command = [sys.executable, "-m", "schemathesis.cli", "run", stack.api_url + "/openapi.json",
                    "--checks", ",".join(CHECKS), "--max-examples", examples, "--seed", seed, "--workers", workers,
                    "--request-timeout", "20", "--phases", phases, "--no-color"]
-        environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(here), "OPTSERVE_SEED": seed}
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(here),
+                                    "OPTSERVE_SEED": seed}
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"FAILED: seed {seed}\n{done.stdout[-12000:]}{done.stderr[-3000:]}")

@@ -22,14 +22,15 @@ from system import System, expect, fail, wait_until
 
 DISK_BYTES = 160 << 20
 # What a time of seconds means is no duration that can be scaled: such numbers are named here.
-CONSTANTS = {"OptserveQueueOld": {"> 60": "> 6"}, "OptserveJournalDiskFilling": {"< 1e9": "< 30e6", "4 * 3600": "4 * 60"}}
+CONSTANTS = {"OptserveQueueOld": {"> 60": "> 6"},
+             "OptserveJournalDiskFilling": {"< 1e9": "< 30e6", "4 * 3600": "4 * 60"}}
 # Their windows are days, so that they do not clear within a test; rules_test.py has their cases.
 LEFT_OUT = {"OptserveAvailabilityBurnsSlowly", "OptserveFirstTokenBurnsSlowly"}
-# Whatever holds jobs back may also make first tokens late, and attempts or requests fail; the only group is missed while
-# it starts again, and so are the targets of what was killed.
-MAY_FOLLOW = {"OptserveNoGroup", "OptserveTargetDown", "OptserveFirstTokenBurnsFast", "OptserveFirstTokenSlow", "OptserveAvailabilityBurnsFast",
-              "OptserveJobsFailing", "OptserveLeasesLost", "OptserveHttpErrors", "OptserveServiceLost",
-              "OptserveQueueOld", "OptserveRefusingJobs"}
+# Whatever holds jobs back may also make first tokens late, and attempts or requests fail; the only group is missed
+# while it starts again, and so are the targets of what was killed.
+MAY_FOLLOW = {"OptserveNoGroup", "OptserveTargetDown", "OptserveFirstTokenBurnsFast", "OptserveFirstTokenSlow",
+              "OptserveAvailabilityBurnsFast", "OptserveJobsFailing", "OptserveLeasesLost", "OptserveHttpErrors",
+              "OptserveServiceLost", "OptserveQueueOld", "OptserveRefusingJobs"}
 # The dashboards show what this test does not have.
 EXTERNAL = "DCGM_"
 

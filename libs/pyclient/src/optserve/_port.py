@@ -72,8 +72,8 @@ class Port:
         self._open()
 
     def look_at_handshakes(self, now: float) -> Optional[Tuple[str, bool]]:
-        """Why the scheduler does not let us in, and whether it has said so, if that is so. libzmq gives up where a key is
-        refused, so this tries again."""
+        """Why the scheduler does not let us in, and whether it has said so, if that is so. libzmq gives up where a key
+        is refused, so this tries again."""
         if self._keys is None or self._events is None:
             return None
         if self._retry_at is not None and now >= self._retry_at:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import LIMIT_SECONDS, Stack, expect, run
 
 SERVICES = {"scheduler", "tokenizer", "worker", "gateway", "converter"}
