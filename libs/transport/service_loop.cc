@@ -86,7 +86,8 @@ struct ServiceLoop::Impl {
   void on_frame(const Peer& from, std::string_view payload);
   void on_garbage(const Peer& from, const Refusal& why);
   void tick();
-  void look_at_keys(Instant now);
+  void refresh_keys(Instant now);
+  void look_at_handshakes(Instant now);
   void flush();
   void release_gated(uint64_t durable);
   void deliver(Outgoing& item);
@@ -153,6 +154,7 @@ void ServiceLoop::Impl::dispatch_descriptors() {
   for (size_t i = ports.size(); i < poll_items.size(); ++i) {
     if (poll_items[i].revents == 0) continue;
     if (poll_items[i].socket != nullptr) {
+      refresh_keys(clock.now());  // a key that was allowed a moment ago comes in at once
       zap->answer_waiting(clock.now());
     } else {
       readable.push_back(poll_items[i].fd);
@@ -217,7 +219,8 @@ void ServiceLoop::Impl::on_garbage(const Peer& from, const Refusal& why) {
 void ServiceLoop::Impl::tick() {
   const Instant now = clock.now();
   if (now < next_tick) return;
-  look_at_keys(now);
+  refresh_keys(now);
+  look_at_handshakes(now);
   service.on_tick(now, out);
   for (const auto& port : ports) {
     if (!port->socket.options().is_watched) continue;
@@ -227,15 +230,17 @@ void ServiceLoop::Impl::tick() {
   next_tick = now + service.tick_interval();
 }
 
-void ServiceLoop::Impl::look_at_keys(Instant now) {
-  if (server_keys != nullptr && server_keys->refresh()) {
-    for (size_t id = 0; id < ports.size(); ++id) {
-      if (!ports[id]->connections) continue;
-      for (std::string& route : ports[id]->connections->on_list_changed()) {
-        service.on_expelled({static_cast<PortId>(id), std::move(route)}, "its key is not allowed any longer", now, out);
-      }
+void ServiceLoop::Impl::refresh_keys(Instant now) {
+  if (server_keys == nullptr || !server_keys->refresh()) return;
+  for (size_t id = 0; id < ports.size(); ++id) {
+    if (!ports[id]->connections) continue;
+    for (std::string& route : ports[id]->connections->on_list_changed()) {
+      service.on_expelled({static_cast<PortId>(id), std::move(route)}, "its key is not allowed any longer", now, out);
     }
   }
+}
+
+void ServiceLoop::Impl::look_at_handshakes(Instant now) {
   for (size_t id = 0; id < ports.size(); ++id) {
     PortState& port = *ports[id];
     if (port.socket.is_router() || port.socket.options().client_keys == nullptr) continue;

@@ -20,6 +20,18 @@ TEST(KeyChanges, ANewKeyIsLetInWithoutARestart) {
   EXPECT_GE(client.service.refusals, 1);
   authority.allow(key);
   EXPECT_TRUE(gets_in(server, client));
+  // One that comes right after it was allowed, between two ticks, is not told that it was refused.
+  server.service.tick = seconds(60);
+  turn(
+      {&server}, [] { return false; }, milliseconds(20));
+  for (int i = 0; i < 3; ++i) {
+    const SecretKey next = keys::new_secret_key();
+    KeyedNode another(authority.client(next));
+    authority.allow(next);
+    another.dial(server.loop.bound_endpoint(0));
+    EXPECT_TRUE(gets_in(server, another));
+    EXPECT_EQ(another.service.refusals, 0);
+  }
 }
 
 TEST(KeyChanges, AProcessShowsItsNewKeyWithTheNextConnection) {

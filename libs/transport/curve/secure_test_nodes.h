@@ -82,6 +82,8 @@ struct KeyedService : RecordingService {
     last_why = why;
   }
   std::vector<Peer> expelled;
+  Duration tick_interval() const override { return tick; }
+  Duration tick = milliseconds(1);
   int refusals = 0;
   std::string last_why;
 };

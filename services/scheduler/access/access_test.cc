@@ -46,8 +46,13 @@ class AccessTest : public ::testing::Test {
     world.send(from, std::move(message));
     return world.only<protocol::SubmitReply>(from).outcomes.at(0).job.value_or(JobId{});
   }
-  protocol::Refused refusal(const World::Peer& from, protocol::Message message) {
+  // With the tick in which the store's answers are taken.
+  void ask(const World::Peer& from, protocol::Message message) {
     world.send(from, std::move(message));
+    world.advance(milliseconds(100));
+  }
+  protocol::Refused refusal(const World::Peer& from, protocol::Message message) {
+    ask(from, std::move(message));
     return world.only<protocol::Refused>(from);
   }
   // The answer to each way of touching a job.
@@ -134,15 +139,15 @@ TEST_F(AccessTest, OperatorsAloneOperate) {
 TEST_F(AccessTest, AListHasOnesOwnJobsOnly) {
   const JobId of_a = submit(a, "1", "a");
   const JobId of_b = submit(b, "2", "b");
-  world.send(a, request<protocol::ListJobs>(3));
+  ask(a, request<protocol::ListJobs>(3));
   const auto mine = world.only<protocol::JobList>(a).jobs;
   ASSERT_THAT(mine, SizeIs(1));
   EXPECT_EQ(mine[0].job, of_a);
   auto by_id = request<protocol::ListJobs>(4);
   by_id.filter.job = of_b;
-  world.send(a, by_id);
+  ask(a, by_id);
   EXPECT_THAT(world.only<protocol::JobList>(a).jobs, IsEmpty());
-  world.send(ops, request<protocol::ListJobs>(5));
+  ask(ops, request<protocol::ListJobs>(5));
   EXPECT_THAT(world.only<protocol::JobList>(ops).jobs, SizeIs(2));
 }
 
@@ -209,9 +214,11 @@ TEST_F(AccessTest, AConversionGoesToAConverterOfItsFolder) {
     job.key = "convert-" + std::to_string(i);
     job.kind = protocol::JobKind::kConvert;
     job.convert.emplace();
+    job.convert->dtype = "keep";
     job.convert->source = i == 3 ? "/etc/in" : "/data/in" + std::to_string(i);
     job.convert->destination = "/data/out" + std::to_string(i);
     world.send(ops, std::move(message));
+    ASSERT_TRUE(world.only<protocol::SubmitReply>(ops).outcomes.at(0).job.has_value()) << i;
   }
   world.flush();
   EXPECT_THAT(world.take<protocol::ConvertDispatch>(models), IsEmpty());
