@@ -441,7 +441,9 @@ TEST(Config, LogsDoNotShowUnloggedValues) {
   ASSERT_EQ(parse(parser, {"--lines", "planted"}).status, -1);
   EXPECT_EQ(lines, "planted");
   testing::internal::CaptureStderr();
-  start_logging("test", {.log_level = "debug"}, parser);
+  CommonOptions options;
+  options.log_level = "debug";
+  start_logging("test", options, parser);
   const std::string log = testing::internal::GetCapturedStderr();
   EXPECT_THAT(log, AllOf(HasSubstr("lines=(not shown)"), Not(HasSubstr("planted"))));
 }
