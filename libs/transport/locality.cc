@@ -2,9 +2,11 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "base/program.h"
+#include "transport/reachability.h"
 
 namespace optserve::transport {
 namespace {
@@ -17,9 +19,7 @@ bool is_loopback_host(const std::string& host) {
   return inet_pton(AF_INET6, host.c_str(), &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six) != 0;
 }
 
-}  // namespace
-
-bool is_local(const std::string& endpoint) {
+bool is_local_place(const std::string& endpoint) {
   constexpr std::string_view kTcp = "tcp://";
   if (endpoint.starts_with("ipc://") || endpoint.starts_with("inproc://")) return true;
   if (!endpoint.starts_with(kTcp)) return false;
@@ -30,6 +30,10 @@ bool is_local(const std::string& endpoint) {
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   return is_loopback_host(host);
 }
+
+}  // namespace
+
+bool is_local(const std::string& endpoint) { return std::ranges::all_of(alternatives_of(endpoint), is_local_place); }
 
 void check_locality(const std::string& endpoint, Side side) {
   if (is_local(endpoint)) return;

@@ -223,6 +223,7 @@ void ServiceLoop::Impl::tick() {
   look_at_handshakes(now);
   service.on_tick(now, out);
   for (const auto& port : ports) {
+    if (port->socket.look_around(now)) poll_items_stale = true;
     if (!port->socket.options().is_watched) continue;
     if (!port->watch) port->watch.emplace(port->socket, health);
     port->watch->on_tick(now);

@@ -20,8 +20,8 @@ constexpr int kHandshakeMs = 2'000;
 constexpr int kBacklog = 4'096;
 // libzmq adds a random part, so a fleet does not come back in step after a restart of the scheduler.
 constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
-// A standby that begins to listen is to be found at once.
-constexpr int kReconnectMaxOfSeveralMs = 500;
+// How long one of several addresses may take to answer before the next one is tried.
+constexpr milliseconds kAloneMax{500};
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
 constexpr int kTcpUnackedMs = 15'000;
 
@@ -75,7 +75,7 @@ bool send_part(void* socket, std::string_view part, int flags, const std::string
 }  // namespace
 
 ZmqPort::ZmqPort(zmq::context_t& context, Kind kind, const std::string& endpoint, const PortOptions& options)
-    : context_(context), kind_(kind), endpoint_(endpoint), options_(options) {
+    : context_(context), kind_(kind), endpoint_(endpoint), places_(alternatives_of(endpoint)), options_(options) {
   const bool has_keys = is_router() ? options_.server_keys != nullptr : options_.client_keys != nullptr;
   if (!has_keys && !options_.is_insecure) check_locality(endpoint_, is_router() ? Side::kListens : Side::kConnects);
   if (has_keys && zmq_has("curve") == 0) {
@@ -108,11 +108,12 @@ void ZmqPort::set_keys(zmq::socket_t& socket) {
 // With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer. So a new
 // connection looks for a moment which family answers.
 bool ZmqPort::needs_ipv6() const {
-  if (endpoint_.find('[') != std::string::npos) return true;
-  const std::string_view host = std::string_view(endpoint_).substr(std::min(endpoint_.find("//"), endpoint_.size()));
+  const std::string& place = places_[place_];
+  if (place.find('[') != std::string::npos) return true;
+  const std::string_view host = std::string_view(place).substr(std::min(place.find("//"), place.size()));
   const bool is_name = std::ranges::any_of(host, [](unsigned char c) { return std::isalpha(c) != 0; });
   if (is_router() || !is_name) return false;
-  const auto found = BackgroundLook(endpoint_, kLookWait / 2).result(kLookWait);
+  const auto found = BackgroundLook(place, kLookWait / 2).result(kLookWait);
   return found && found->needs_ipv6;
 }
 
@@ -131,10 +132,8 @@ void ZmqPort::open() {
     } else {
       socket.set(zmq::sockopt::immediate, 1);
       socket.set(zmq::sockopt::reconnect_ivl, kReconnectFirstMs);
-      const std::vector<std::string> places = alternatives_of(endpoint_);
-      socket.set(zmq::sockopt::reconnect_ivl_max, places.size() > 1 ? kReconnectMaxOfSeveralMs : kReconnectMaxMs);
-      // Only the one that leads listens, and `immediate` keeps messages from those that are not connected.
-      for (const std::string& place : places) socket.connect(place);
+      socket.set(zmq::sockopt::reconnect_ivl_max, kReconnectMaxMs);
+      socket.connect(places_[place_]);
     }
     handshakes_.reset();
     socket_ = std::move(socket);
@@ -175,7 +174,8 @@ Sent ZmqPort::send(const std::string& route, std::string_view payload) {
 
 void ZmqPort::reconnect() {
   if (is_router()) return;
-  if (!was_heard_) ++server_key_;
+  place_ = (place_ + 1) % places_.size();
+  if (!was_heard_ && place_ == 0) ++server_key_;
   open();
 }
 
@@ -200,6 +200,20 @@ std::optional<ZmqPort::NotLetIn> ZmqPort::look_at_handshakes(Instant now) {
       return NotLetIn{"it does not have the secret key that belongs to --server-key, or has no keys at all", false};
   }
   return std::nullopt;
+}
+
+bool ZmqPort::look_around(Instant now) {
+  if (is_router() || places_.size() < 2) return false;
+  // With `immediate`, a socket can only be written to while it is connected.
+  if ((socket_.get(zmq::sockopt::events) & ZMQ_POLLOUT) != 0) {
+    alone_since_.reset();
+    return false;
+  }
+  if (!alone_since_) alone_since_ = now;
+  if (now - *alone_since_ < kAloneMax) return false;
+  alone_since_.reset();
+  reconnect();
+  return true;
 }
 
 void ZmqPort::set_linger(Duration linger) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 #include <zmq.hpp>
 
 #include "transport/curve/handshake_watch.h"
@@ -35,7 +36,8 @@ class ZmqPort {
   Received receive(std::string& route, zmq::message_t& payload);
   // Never blocks.
   Sent send(const std::string& route, std::string_view payload);
-  // DEALER: a new connection in place of this one. If nothing came on it, another of the peer's possible keys is tried.
+  // DEALER: a new connection in place of this one, to the next of several addresses. If nothing came on it, another of the
+  // peer's possible keys is tried once all addresses were.
   void reconnect();
   struct NotLetIn {
     std::string why;
@@ -43,6 +45,9 @@ class ZmqPort {
   };
   // DEALER with keys: looks what became of handshakes, and tries again where libzmq does not.
   std::optional<NotLetIn> look_at_handshakes(Instant now);
+  // DEALER of several addresses: connects to the next one if nobody has been there for a while; true if it did. It is
+  // connected to one at a time, so that all messages take one way: a leader that was paused still has its connection.
+  bool look_around(Instant now);
   // How long closing may take to hand over what was sent.
   void set_linger(Duration linger);
 
@@ -60,6 +65,9 @@ class ZmqPort {
   zmq::context_t& context_;
   Kind kind_;
   std::string endpoint_;
+  std::vector<std::string> places_;  // the addresses of the endpoint
+  size_t place_ = 0;                 // the present one
+  std::optional<Instant> alone_since_;
   PortOptions options_;
   zmq::socket_t socket_;
   std::unique_ptr<HandshakeWatch> handshakes_;  // ends before socket_

@@ -80,7 +80,9 @@ def _servers(given: Sequence[str]) -> List[bytes]:
 
 
 def is_local(endpoint: str) -> bool:
-    """Whether only this machine takes part in a connection to this endpoint."""
+    """Whether only this machine takes part in a connection to this endpoint; of several addresses, to all of them."""
+    if "|" in endpoint:
+        return all(is_local(place) for place in endpoint.split("|"))
     if endpoint.startswith(("ipc://", "inproc://")):
         return True
     host = endpoint[len("tcp://"):].rpartition(":")[0] if endpoint.startswith("tcp://") else ""

@@ -49,7 +49,8 @@ class Port:
     def __init__(self, context: zmq.Context, endpoint: str, on_frame: Callable[[bytes], None],
                  on_read: Callable[[], None], keys: Optional[Keys] = None) -> None:
         self._context = context
-        self._endpoint = endpoint
+        self._places = endpoint.split('|')  # of a queue with standby schedulers: one of them listens
+        self._place = -1  # the present one; reconnect() begins with the first
         self._on_frame = on_frame
         self._on_read = on_read
         self._loop = asyncio.get_running_loop()
@@ -65,9 +66,10 @@ class Port:
         self.reconnect()
 
     def reconnect(self) -> None:
-        """A new connection; what was on its way is lost. If nothing came on the last one, another of the scheduler's
-        possible keys is tried."""
-        if not self._was_heard:
+        """A new connection; what was on its way is lost. Of several addresses it tries the next one. If nothing came on
+        the last one, another of the scheduler's possible keys is tried once all addresses were."""
+        self._place = (self._place + 1) % len(self._places)
+        if not self._was_heard and self._place == 0:
             self._server_key += 1
         self._open()
 
@@ -122,13 +124,12 @@ class Port:
         try:
             for option, value in _OPTIONS:
                 socket.setsockopt(option, value)
-            if self._endpoint.startswith("tcp://["):
+            if self._places[self._place].startswith("tcp://["):
                 socket.setsockopt(zmq.IPV6, 1)
             if self._keys is not None:
                 self._keys.set_on(socket, self._server_key)
                 self._watch(socket)
-            for place in self._endpoint.split('|'):  # of a queue with standby schedulers: one of them listens
-                socket.connect(place)
+            socket.connect(self._places[self._place])
         except zmq.ZMQError:
             socket.close(0)  # an open socket would hold up the end of the context for ever
             raise
