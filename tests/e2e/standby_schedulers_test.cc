@@ -17,8 +17,8 @@ namespace standby_schedulers_test {
 using journal::testing::TestServer;
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr size_t kJobs = kSanitized ? 4 : 16;
-constexpr int kTokens = kSanitized ? 60 : 400;
+constexpr size_t kJobs = kSanitized ? 4 : 8;
+constexpr int kTokens = kSanitized ? 60 : 250;
 
 protocol::JobSpec long_job(size_t index, const std::string& run) {
   protocol::JobSpec job = greedy_job(demo_goldens().cases[index % demo_goldens().cases.size()]);
@@ -121,7 +121,7 @@ TEST_F(StandbySchedulers, SurviveRandomDeathsOfLeadersAndOfTheServer) {
   auto undisturbed = submit("undisturbed");
   ASSERT_TRUE(is_done(*undisturbed));
   auto run = submit("disturbed");
-  for (int death = 0; death < 4 && run->watch.finished() < kJobs; ++death) {
+  for (int death = 0; death < 3 && run->watch.finished() < kJobs; ++death) {
     std::this_thread::sleep_for(milliseconds(random() % 1'500));
     const int leader = stack->leader();
     const auto kind = random() % 3;
