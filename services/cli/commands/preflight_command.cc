@@ -26,6 +26,7 @@ class PreflightCommand final : public Command {
     command.add_example("optserve preflight --model opt-6.7b=/models/opt-6.7b --world 2",
                         "as the init container of a worker");
     command.add_example("optserve preflight --model /models/opt-30b --wait-seconds 0", "look once");
+    command.add_example("optserve preflight --model a=/models/a,b=/models/b", "for a process that serves two models");
   }
 
   int run(const Clock& clock) override {
