@@ -10,6 +10,8 @@ import pathlib
 import sys
 import tempfile
 
+import yaml
+
 import rules
 import schemas
 from programs import Programs
@@ -173,6 +175,16 @@ def check_broken(objects, breaks, world_of):
     return {rule for rule, _ in breaks}
 
 
+def check_alerts(objects):
+    """The operator's rules are those of deploy/monitoring, where there are any."""
+    rules_file = ROOT / "deploy" / "monitoring" / "rules.yml"
+    if not rules_file.exists():
+        return
+    found = [one["spec"]["groups"] for one in objects if one["kind"] == "PrometheusRule"]
+    expect(found == [yaml.safe_load(rules_file.read_text())["groups"]],
+           "the PrometheusRule is deploy/monitoring/rules.yml (k8s/components/monitoring/make_rule.py makes it)")
+
+
 def main():
     programs = Programs(sys.argv[1])
     statuses, metrics = programs.ask_scheduler(MODEL)
@@ -183,6 +195,7 @@ def main():
     for folder in sorted((ROOT / "k8s" / "overlays").iterdir()):
         overlays[folder.name] = render_overlay(folder.name)
         check(folder.name, overlays[folder.name], schemas.OLDEST, world_of)
+    check_alerts(overlays["production"])
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as scratch:
         for name, oldest, resources, components in COMBINATIONS:
             if name in ("curve", "without-keys") and not programs.have_keys():
