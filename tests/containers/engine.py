@@ -47,7 +47,8 @@ class Engine:
 
     def run(self, *words, program="podman", check=True, **options):
         command = [program, *self.settings, *map(str, words)]
-        ran = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False, **options)
+        where = {"env": self._environment, "cwd": self.folder}
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, **where, **options)
         if check and ran.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
         return ran
@@ -55,7 +56,7 @@ class Engine:
     def start(self, *words, **options):
         """A podman that goes on in the background."""
         command = ["podman", *self.settings, *map(str, words)]
-        return subprocess.Popen(command, env=self._environment, text=True, **options)
+        return subprocess.Popen(command, env=self._environment, cwd=self.folder, text=True, **options)
 
     def buildah(self, *words):
         return self.run(*words, program="buildah").stdout

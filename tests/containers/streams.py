@@ -21,7 +21,8 @@ class Gateway:
 
     def __init__(self, cluster, name):
         self.cluster, self.name = cluster, name
-        self.client = httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None))
+        # A Pod that is gone answers nothing, not even that; a gateway that is there says something every 15 s.
+        self.client = httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None))
 
     def _url(self, path):
         address = self.cluster.known_addresses.get(self.name)
