@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes prometheus-rule.yaml, the rules of deploy/monitoring/rules.yml as an object of Prometheus' operator, and adds it
-to this component. A test holds that the two are the same."""
+"""Makes prometheus-rule.yaml, the rules of deploy/monitoring/rules.yml for Prometheus' operator, and adds it to this
+component. A test holds that the two are the same."""
 
 import pathlib
 
