@@ -15,6 +15,12 @@
 
 namespace optserve::comm {
 
+// residual += the sum of x over the ranks + bias; then out = (residual - mean) / sqrt(var + 1e-5) * gamma + beta per
+// row, unless out is empty. bias may be empty. All of one type, [n, width] or [width].
+struct SumAndNorm {
+  Tensor x, bias, residual, gamma, beta, out;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -24,6 +30,9 @@ class Communicator {
   // Replaces x by the sum over the ranks. All ranks add in the same order, so that they hold the same bits: groups of
   // CPUs in the order of the ranks, groups of GPUs in an order that depends only on the size and the world.
   virtual void all_reduce_sum(Tensor x) = 0;
+  // Does all of `work` at once if it can; false if it has done nothing. The same bits as all_reduce_sum() of x and what
+  // backends do after it. What x holds afterwards is undefined.
+  virtual bool try_sum_and_norm(const SumAndNorm&) { return false; }
   // Fills out, [world, ...], with the blocks `x` of all ranks in the order of the ranks.
   // out.numel() == world * x.numel().
   virtual void all_gather(Tensor x, Tensor out) = 0;
@@ -42,6 +51,16 @@ class Communicator {
   // Throws Error if the group was aborted or a peer is known to be dead. Does not wait: it is meant for loops that wait
   // for something else.
   virtual void throw_if_lost() {}
+  // Throws Error if an enqueued collective that has ended since had given up waiting for a peer, so that its results
+  // are worth nothing. Does not wait.
+  virtual void throw_if_given_up() {}
+  // How tensors are summed, and why not in a faster way, for logs; empty where there is but one way.
+  struct Way {
+    std::string name = {};
+    std::string cause = {};
+    bool is_peer_memory = false;
+  };
+  virtual Way way() const { return {}; }
 };
 
 // The group of one: all_gather and broadcast copy, all_reduce_sum is the identity.
@@ -81,9 +100,17 @@ struct TcpGroupOptions {
 // itself, and the death of a peer's host after about 15 s. `clock` outlives the result.
 std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& options, const Clock& clock);
 
-// Ranks with a GPU each, over NCCL. Collectives of tensors are enqueued on `stream` and return before they are done, so
-// that they keep their order among the kernels of the backend and can be recorded in its graphs. Each tensor must be
-// contiguous and on the device. Everything else goes through `control`, a communicator of the same ranks.
+// How the GPUs of a group add their tensors.
+enum class Collectives {
+  kNccl,
+  kPeer,  // through memory that each GPU writes in the others (comm/nccl_peer_memory.h)
+  kAuto,  // so if it works on every rank, else over NCCL
+};
+
+// Ranks with a GPU each, over NCCL and peer memory. Collectives of tensors are enqueued on `stream` and return before
+// they are done, so that they keep their order among the kernels of the backend and can be recorded in its graphs. Each
+// tensor must be contiguous and on the device. Everything else goes through `control`, a communicator of the same
+// ranks.
 struct NcclOptions {
   int device = 0;           // index
   void* stream = nullptr;   // cudaStream_t
@@ -91,7 +118,13 @@ struct NcclOptions {
   // Adds in the order of the ranks and rounds once. Without it the order is NCCL's, which depends on the number of
   // elements, so that a row's sum depends on what else is in the batch.
   bool sum_in_order = false;
-  std::function<Buffer(size_t bytes)> allocate = {};  // allocates device memory; required for sum_in_order
+  // Allocate device memory, which is required for sum_in_order and peer memory, and page-locked host memory, for the
+  // latter.
+  std::function<Buffer(size_t bytes)> allocate = {};
+  std::function<Buffer(size_t bytes)> allocate_host = {};
+  Collectives collectives = Collectives::kNccl;
+  bool one_host = true;          // of all ranks; else kAuto is kNccl
+  int peer_timeout_ms = 60'000;  // for which a kernel waits for a peer's part of a sum over peer memory
   // The calling thread enqueues collectives itself, instead of waiting for a thread of NCCL that does it. This is
   // faster, but then neither the setup nor enqueuing ends at the timeout.
   bool blocking = false;

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/communicator.h"
+#include "comm/nccl_peer_memory.h"
 #include "kernels/elementwise.h"
 
 namespace optserve::comm {
@@ -92,6 +93,7 @@ class NcclCommunicator final : public Communicator {
     config.blocking = options.blocking ? 1 : 0;
     try {
       settle(ncclCommInitRankConfig(&comm_, world(), id, rank(), &config), "setup", kPoll);
+      set_up_peer_memory();
     } catch (...) {
       abort_nccl();
       throw;
@@ -113,10 +115,22 @@ class NcclCommunicator final : public Communicator {
   void all_reduce_sum(Tensor x) override {
     check_block(x);
     if (x.numel() == 0) return;
+    if (peers_ != nullptr && peers_->takes(x)) {
+      (void)running();
+      return peers_->sum(x);
+    }
     if (options_.sum_in_order && world() > 1) return sum_in_order(x);
     const ncclComm_t comm = running();
     const auto count = static_cast<size_t>(x.numel());
     settle(ncclAllReduce(x.raw(), x.raw(), count, summed_type(x.dtype()), ncclSum, comm, stream_), "all_reduce_sum");
+  }
+
+  bool try_sum_and_norm(const SumAndNorm& work) override {
+    if (peers_ == nullptr || work.x.numel() == 0 || !peers_->takes(work)) return false;
+    (void)running();
+    check_block(work.x);
+    peers_->sum_and_norm(work);
+    return true;
   }
 
   // Elements are only moved here, so their type does not matter.
@@ -144,18 +158,47 @@ class NcclCommunicator final : public Communicator {
   // for.
   void abort(const std::string& reason) override {
     control_->abort(reason);
+    if (peers_ != nullptr) peers_->stop();
     abort_nccl();
   }
 
   void throw_if_lost() override {
     control_->throw_if_lost();
+    throw_if_given_up();
     ncclResult_t state = ncclSuccess;
     if (ncclCommGetAsyncError(running(), &state) != ncclSuccess || (state != ncclSuccess && state != ncclInProgress)) {
       fail(state, "running");
     }
   }
 
+  void throw_if_given_up() override {
+    if (peers_ == nullptr) return;
+    const std::string cause = peers_->given_up();
+    if (cause.empty()) return;
+    control_->throw_if_lost();
+    abort(cause);
+    control_->throw_if_lost();
+    throw Error(cause);
+  }
+
+  Way way() const override { return {peers_ != nullptr ? "peer memory" : "NCCL", cause_, peers_ != nullptr}; }
+
  private:
+  void set_up_peer_memory() {
+    if (options_.collectives == Collectives::kNccl || world() == 1) return;
+    if (options_.one_host) {
+      const PeerMemoryOptions peer{options_.device, stream_, options_.peer_timeout_ms, options_.allocate,
+                                   options_.allocate_host};
+      peers_ = PeerMemory::create(
+          *control_, peer, [this](const Tensor& x) { sum_in_order(x); }, cause_);
+    } else {
+      cause_ = "the ranks are on several hosts";
+    }
+    if (peers_ == nullptr && options_.collectives == Collectives::kPeer) {
+      throw Error("sums over peer memory are not possible: " + cause_);
+    }
+  }
+
   // Rank 0 sends NCCL's id of the group to the others, over the control communicator. Its version goes with it, because
   // ranks of different versions of NCCL hang instead of failing.
   ncclUniqueId exchange_id() {
@@ -271,6 +314,8 @@ class NcclCommunicator final : public Communicator {
   const Clock& clock_;
   ncclComm_t comm_ = nullptr;  // null once it was aborted
   std::vector<Buffer> scratch_;
+  std::unique_ptr<PeerMemory> peers_;  // null: tensors are added over NCCL,
+  std::string cause_;                  // and why, if that was not asked for
 };
 
 }  // namespace

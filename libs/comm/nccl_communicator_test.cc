@@ -5,11 +5,16 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
+#include <ctime>
+#include <random>
 
 #include "base/error.h"
+#include "comm/nccl_test_gpu.h"
 #include "comm/run_ranks.h"
+#include "kernels/elementwise.h"
 
 namespace optserve::comm {
 namespace nccl_communicator_test {
@@ -19,72 +24,13 @@ using testing::HasSubstr;
 
 constexpr int kTimeoutMs = 60'000;
 
-void must(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) throw Error(std::string(call) + ": " + cudaGetErrorString(status));
-}
-#define MUST(call) must(call, #call)
-
-int count_gpus() {
-  static const int count = [] {
-    const pid_t pid = fork();
-    if (pid == 0) {
-      int found = 0;
-      _exit(cudaGetDeviceCount(&found) == cudaSuccess ? found : 0);
-    }
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 0;
-  }();
-  return count;
-}
-
 struct Setting {
   RankKind control = RankKind::kProcesses;
   bool all_gpus = true;
   bool blocking = false;
   bool sum_in_order = false;
+  Collectives collectives = Collectives::kNccl;
   int world() const { return all_gpus ? count_gpus() : 1; }
-};
-
-// Of this process, once it is a rank.
-struct Gpu {
-  int index = 0;
-  cudaStream_t stream = nullptr;
-};
-Gpu gpu;
-
-// Memory of this rank's GPU. Freed with the process.
-struct GpuTensor {
-  GpuTensor(DType element_type, int64_t size) : dtype(element_type), numel(size) {
-    MUST(cudaMalloc(&data, bytes()));
-    MUST(cudaMemsetAsync(data, 0, bytes(), gpu.stream));
-  }
-  size_t bytes() const { return static_cast<size_t>(numel) * dtype_bytes(dtype); }
-  Tensor view() const { return Tensor(data, dtype, {numel}, {DeviceKind::kCuda, gpu.index}); }
-  void set(const void* host) const {
-    MUST(cudaMemcpyAsync(data, host, bytes(), cudaMemcpyHostToDevice, gpu.stream));
-    MUST(cudaStreamSynchronize(gpu.stream));
-  }
-  void set_floats(const std::vector<float>& values) const {
-    std::vector<uint8_t> host(bytes());
-    convert_from_f32(values.data(), dtype, host.data(), values.size());
-    set(host.data());
-  }
-  std::vector<uint8_t> get() const {
-    std::vector<uint8_t> host(bytes());
-    MUST(cudaMemcpyAsync(host.data(), data, bytes(), cudaMemcpyDeviceToHost, gpu.stream));
-    MUST(cudaStreamSynchronize(gpu.stream));
-    return host;
-  }
-  std::vector<float> get_floats() const {
-    const std::vector<uint8_t> host = get();
-    std::vector<float> values(static_cast<size_t>(numel));
-    convert_to_f32(host.data(), dtype, values.data(), values.size());
-    return values;
-  }
-  void* data = nullptr;
-  DType dtype;
-  int64_t numel;
 };
 
 NcclOptions options_of(const Setting& setting, int rank) {
@@ -93,11 +39,10 @@ NcclOptions options_of(const Setting& setting, int rank) {
   options.stream = gpu.stream;
   options.timeout_ms = kTimeoutMs;
   options.sum_in_order = setting.sum_in_order;
-  options.allocate = [](size_t bytes) {  // freed with the process
-    void* data = nullptr;
-    MUST(cudaMalloc(&data, bytes));
-    return Buffer(data, bytes, {DeviceKind::kCuda, gpu.index}, [](void*) {});
-  };
+  options.allocate = allocate_on_gpu;
+  options.allocate_host = allocate_on_host;
+  options.collectives = setting.collectives;
+  options.peer_timeout_ms = kTimeoutMs;
   options.blocking = setting.blocking;
   return options;
 }
@@ -139,11 +84,13 @@ INSTANTIATE_TEST_SUITE_P(Groups, NcclCommunicator,
                                          Setting{RankKind::kProcesses, true, false},
                                          Setting{RankKind::kProcesses, true, true},
                                          Setting{RankKind::kTcp, true, false},
-                                         Setting{RankKind::kProcesses, true, false, true}),
+                                         Setting{RankKind::kProcesses, true, false, true},
+                                         Setting{RankKind::kProcesses, true, false, false, Collectives::kPeer}),
                          [](const auto& setting) {
                            const Setting& s = setting.param;
                            return rank_kind_name(s.control) + (s.all_gpus ? "AllGpus" : "OneGpu") +
-                                  (s.blocking ? "Blocking" : "") + (s.sum_in_order ? "SumsInOrder" : "");
+                                  (s.blocking ? "Blocking" : "") + (s.sum_in_order ? "SumsInOrder" : "") +
+                                  (s.collectives == Collectives::kPeer ? "Peer" : "");
                          });
 
 // Sixteenths of small integers: sums of them are exact in every type and order.
@@ -163,6 +110,73 @@ std::vector<float> exact_sums(int64_t size, int world, int round = 0) {
   return sums;
 }
 
+// The rows of a layer: a stream, what is added to it, and the vectors of the norm.
+struct Layer {
+  GpuTensor residual, out, bias, gamma, beta;
+  Layer(DType dtype, int64_t rows, int64_t width, uint64_t key, char*& place)
+      : residual(dtype, rows * width, place),
+        out(dtype, rows * width, place),
+        bias(dtype, width, place),
+        gamma(dtype, width, place),
+        beta(dtype, width, place) {
+    fill_random(residual, key + 11, 2);
+    fill_random(bias, key + 12, 1);
+    fill_random(gamma, key + 13, 1);
+    fill_random(beta, key + 14, 1);
+    MUST(cudaMemsetAsync(out.data, 0xcd, out.bytes(), gpu.stream));
+  }
+};
+
+struct RandomSum {
+  DType dtype;
+  int64_t rows, width;
+  bool is_layer;  // with bias, residual and norm
+  uint64_t key;
+  std::string describe() const {
+    return std::string(dtype_name(dtype)) + " " + std::to_string(rows) + " x " + std::to_string(width);
+  }
+};
+
+void check_layer(Communicator& comm, const RandomSum& c, const GpuTensor& x, const GpuTensor& sum, char* place) {
+  const Layer found(c.dtype, c.rows, c.width, c.key, place), wanted(c.dtype, c.rows, c.width, c.key, place);
+  const auto rows_of = [&](const GpuTensor& t) { return t.view().reshape({c.rows, c.width}); };
+  const bool has_bias = c.key % 4 != 0;
+  const SumAndNorm work{rows_of(x),
+                        has_bias ? found.bias.view() : Tensor(),
+                        rows_of(found.residual),
+                        found.gamma.view(),
+                        found.beta.view(),
+                        rows_of(found.out)};
+  const size_t row_bytes = static_cast<size_t>(c.width) * dtype_bytes(c.dtype);
+  const bool is_taken = row_bytes % 16 == 0 && row_bytes <= 24'576;
+  ASSERT_EQ(comm.try_sum_and_norm(work), is_taken) << c.describe();
+  if (!is_taken) return;
+  MUST(kernels::add_and_norm({.element = kernel_element(c.dtype),
+                              .x = sum.data,
+                              .bias = has_bias ? wanted.bias.data : nullptr,
+                              .residual = wanted.residual.data,
+                              .gamma = wanted.gamma.data,
+                              .beta = wanted.beta.data,
+                              .out = wanted.out.data,
+                              .num_rows = c.rows,
+                              .width = c.width},
+                             gpu.stream));
+  ASSERT_EQ(found.residual.get(), wanted.residual.get()) << c.describe();
+  ASSERT_EQ(found.out.get(), wanted.out.get()) << c.describe();
+}
+
+// Beside sums of the parts that NCCL gathers. `place`: memory for all of it.
+void check_random_sum(Communicator& comm, const RandomSum& c, char* place) {
+  const int64_t count = c.rows * c.width;
+  const GpuTensor x(c.dtype, count, place), all(c.dtype, count * comm.world(), place), sum(c.dtype, count, place);
+  fill_random(x, c.key + static_cast<uint64_t>(comm.rank()), static_cast<float>(1 + 2 * comm.rank()));
+  comm.all_gather(x.view(), all.view());
+  MUST(kernels::sum_ranks(kernel_element(c.dtype), all.data, comm.world(), count, sum.data, gpu.stream));
+  if (c.is_layer) return check_layer(comm, c, x, sum, place);
+  comm.all_reduce_sum(x.view());
+  ASSERT_EQ(x.get(), sum.get()) << c.describe();
+}
+
 TEST_P(NcclCommunicator, SumsWhatTheHostSums) {
   run([](Communicator& comm) {
     for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
@@ -172,6 +186,27 @@ TEST_P(NcclCommunicator, SumsWhatTheHostSums) {
         comm.all_reduce_sum(x.view());
         ASSERT_EQ(x.get_floats(), exact_sums(size, comm.world())) << dtype_name(dtype) << " " << size;
       }
+    }
+  });
+}
+
+// Over peer memory: sums of any size have the bits of parts that NCCL gathers and that are added in rank order, alone
+// and with what follows them in a layer.
+TEST_P(NcclCommunicator, RandomSizesAreSumsInRankOrder) {
+  if (GetParam().collectives != Collectives::kPeer) GTEST_SKIP() << "adds in another order, or is compared with";
+  constexpr int kSizes = 10'000;
+  const auto seed = static_cast<uint64_t>(time(nullptr));
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  run([seed](Communicator& comm) {
+    EXPECT_TRUE(comm.way().is_peer_memory) << comm.way().cause;
+    constexpr int64_t kMost = 1'200'000;
+    char* place = static_cast<char*>(GpuTensor(DType::kF32, kMost * (6 + comm.world()) + 1'000'000).data);
+    std::mt19937_64 draw(seed);  // the same on all ranks
+    for (int i = 0; i < kSizes && !testing::Test::HasFailure(); ++i) {
+      RandomSum c{std::array{DType::kF16, DType::kBF16, DType::kF32}[draw() % 3], 1, 1, draw() % 2 == 0, draw()};
+      c.width = static_cast<int64_t>(1 + draw() % 1500) * (c.is_layer ? 8 : 1);
+      c.rows = static_cast<int64_t>(1 + draw() % 200) % (kMost / c.width) + 1;
+      check_random_sum(comm, c, place);
     }
   });
 }
