@@ -132,6 +132,7 @@ class OptEngine final : public Engine {
     const StartedStep& started = ring_[(next_ + kStepsInFlight - static_cast<size_t>(in_flight_)) % kStepsInFlight];
     --in_flight_;
     exec_.backend.wait(started.done);
+    exec_.communicator.throw_if_given_up();
     busy_ms_ = busy_ms_ + exec_.backend.ms_between(started.begun, started.done);
     if (last_done_) idle_ms_ = idle_ms_ + exec_.backend.ms_between(*last_done_, started.begun);
     last_done_ = started.done;

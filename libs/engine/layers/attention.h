@@ -11,8 +11,8 @@ class Attention {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
   Attention(WeightLoader& loader, int64_t layer, backend::KvLayer kv);
-  // [n, hidden] -> [n, hidden], summed over the ranks, without bias().
-  void forward_without_bias(Exec& exec, const Batch& batch, Tensor x, Tensor out) const;
+  // [n, hidden] -> [n, hidden], this rank's part of the sum over the ranks, without bias().
+  void forward_part(Exec& exec, const Batch& batch, Tensor x, Tensor out) const;
   const Tensor& bias() const { return out_.bias(); }
 
  private:

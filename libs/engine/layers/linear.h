@@ -1,5 +1,5 @@
-// y = x W^T + b, with a whole W or with W split over the ranks. Only this file, the embedding and the head know that
-// there are several ranks.
+// y = x W^T + b, with a whole W or with W split over the ranks. Of the layers only this file, the norm, the embedding
+// and the head know that there are several ranks.
 #pragma once
 
 #include <string>
@@ -37,15 +37,15 @@ class ColumnParallelLinear {
   backend::Activation activation_;
 };
 
-// W is split by input columns: partial sums are added over the ranks, and the bias may be added only after that, once.
+// W is split by input columns: each rank has a part of every sum. The parts are added over the ranks, and the bias
+// after that, once, by the residual addition that follows.
 class RowParallelLinear {
  public:
   RowParallelLinear(WeightLoader& loader, const std::string& name)
       : weight_(loader.matrix(name + ".weight")), bias_(loader.table(name + ".bias")) {}
-  // [n, in / world] -> [n, out], without the bias, which the residual addition that follows adds.
-  void forward_without_bias(Exec& exec, Tensor x, Tensor out) const {
+  // [n, in / world] -> [n, out], this rank's part of it, without the bias.
+  void forward_part(Exec& exec, Tensor x, Tensor out) const {
     exec.backend.linear(x, weight_, {}, backend::Activation::kNone, out);
-    exec.communicator.all_reduce_sum(out);
   }
   // See Backend::prepare_sparse_input.
   void prepare_sparse_input(backend::Backend& backend) { backend.prepare_sparse_input(weight_); }

@@ -19,10 +19,10 @@ Mlp::Mlp(WeightLoader& loader, int64_t layer)
   down_.prepare_sparse_input(loader.backend());  // most of what a ReLU of a trained model gives is zero
 }
 
-void Mlp::forward_without_bias(Exec& exec, Tensor x, Tensor out) const {
+void Mlp::forward_part(Exec& exec, Tensor x, Tensor out) const {
   const Tensor inner = exec.workspace.ffn(x.dim(0));  // [n, ffn / world]
   up_.forward(exec, x, inner);
-  down_.forward_without_bias(exec, inner, out);
+  down_.forward_part(exec, inner, out);
 }
 
 }  // namespace optserve::engine

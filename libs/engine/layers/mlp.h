@@ -8,8 +8,8 @@ namespace optserve::engine {
 class Mlp {
  public:
   Mlp(WeightLoader& loader, int64_t layer);
-  // [n, hidden] -> [n, hidden], summed over the ranks, without bias().
-  void forward_without_bias(Exec& exec, Tensor x, Tensor out) const;
+  // [n, hidden] -> [n, hidden], this rank's part of the sum over the ranks, without bias().
+  void forward_part(Exec& exec, Tensor x, Tensor out) const;
   const Tensor& bias() const { return down_.bias(); }
 
  private:

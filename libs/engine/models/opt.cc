@@ -29,21 +29,22 @@ OptLayer::OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv)
 void OptLayer::attend(Exec& exec, const Batch& batch) const {
   const Tensor x = exec.workspace.x(batch.num_tokens), y = exec.workspace.y(batch.num_tokens);
   const Tensor partial = exec.workspace.partial(batch.num_tokens);
-  attention_.forward_without_bias(exec, batch, norm_before_ ? y : x, partial);
+  attention_.forward_part(exec, batch, norm_before_ ? y : x, partial);
   const LayerNorm& norm = norm_before_ ? ffn_norm_ : attention_norm_;
-  norm.add_and_norm(exec, partial, attention_.bias(), x, y);  // x += attention; y = norm(x)
+  norm.sum_add_and_norm(exec, partial, attention_.bias(), x, y);  // x += attention; y = norm(x)
 }
 
 void OptLayer::feed(Exec& exec, const Batch& batch, const LayerNorm* next) const {
   const Tensor x = exec.workspace.x(batch.num_tokens), y = exec.workspace.y(batch.num_tokens);
   const Tensor partial = exec.workspace.partial(batch.num_tokens);
-  mlp_.forward_without_bias(exec, y, partial);
+  mlp_.forward_part(exec, y, partial);
   if (norm_before_ && next == nullptr) {
+    exec.communicator.all_reduce_sum(partial);
     exec.backend.add_bias_residual(partial, mlp_.bias(), x);
   } else if (norm_before_) {
-    next->add_and_norm(exec, partial, mlp_.bias(), x, y);  // x += mlp; y = norm(x)
+    next->sum_add_and_norm(exec, partial, mlp_.bias(), x, y);  // x += mlp; y = norm(x)
   } else {
-    ffn_norm_.add_and_norm(exec, partial, mlp_.bias(), y, x);  // x = norm(y + mlp)
+    ffn_norm_.sum_add_and_norm(exec, partial, mlp_.bias(), y, x);  // x = norm(y + mlp)
   }
 }
 
