@@ -14,6 +14,13 @@ namespace optserve::worker {
 namespace {
 
 constexpr int kNcclSetupMs = 120'000;
+// The supervisor holds ranks to a shorter deadline once they have loaded; before, one may be slower than another.
+constexpr int kPeerTimeoutLeastMs = 30'000;
+
+comm::Collectives collectives(const std::string& text) {
+  if (text == "nccl") return comm::Collectives::kNccl;
+  return text == "peer" ? comm::Collectives::kPeer : comm::Collectives::kAuto;
+}
 
 comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
   comm::TcpGroupOptions tcp;
@@ -53,6 +60,10 @@ std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions&
   nccl.stream = backend.native_stream();
   nccl.sum_in_order = options.deterministic;
   nccl.allocate = [&backend](size_t bytes) { return backend.allocate(bytes); };
+  nccl.allocate_host = [&backend](size_t bytes) { return backend.allocate_host(bytes); };
+  nccl.collectives = collectives(options.collectives);
+  nccl.one_host = options.nodes == 1;
+  nccl.peer_timeout_ms = std::max(options.step_deadline_ms, kPeerTimeoutLeastMs);
   nccl.timeout_ms = std::max(options.step_deadline_ms, kNcclSetupMs);
   return comm::make_nccl_communicator(std::move(control), nccl, clock);
 }

@@ -48,8 +48,12 @@ int WorkerOptions::rendezvous_port() const {
 }
 
 namespace {
-void add_host_options(ConfigParser& parser, WorkerOptions& options) {
+void add_group_options(ConfigParser& parser, WorkerOptions& options) {
   keys::add_options(parser, options.keys);
+  parser.begin_group("Computing");
+  parser.add("collectives", options.collectives,
+             "How the GPUs of a group add their sums: peer, through memory that they write in each other, on one host; "
+             "nccl; or auto, peer where a test at the start works and else nccl");
   parser.begin_group("Several hosts");
   parser.add("nodes", options.nodes,
              "Hosts that share the group, each with its own worker; world counts the ranks of all of them");
@@ -134,7 +138,7 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   parser.begin_group("Computing");
   parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
   parser.add("bench", options.bench, "Run a benchmark instead of serving, as 'optserve bench' does: JSON or a file");
-  add_host_options(parser, options);
+  add_group_options(parser, options);
   add_common_options(parser, options.common);
   confinement::add_sandbox_option(parser, options.sandbox);
   parser.begin_group("Logs, metrics and health");
@@ -207,6 +211,8 @@ void check_options(const WorkerOptions& options) {
   require(check_choice("dtype", options.dtype, with_words({"auto"}, kDtypeNames)));
   require(check_choice("kv-dtype", options.kv_dtype, with_words({"auto"}, kKvDtypeNames)));
   require(check_choice("relu-skip", options.relu_skip, {"off", "auto", "always"}));
+  require(check_choice("collectives", options.collectives, {"auto", "peer", "nccl"}));
+  require(options.collectives != "peer" || options.nodes == 1, "collectives: peer needs all ranks on one host");
   require(check_choice("random-format", options.random_format, with_words({"none"}, kQuantFormatNames)));
   require(check_above("memory-fraction", options.memory_fraction, 0, 1));
   require(check_choice("device", options.device, {"cpu", "cuda"}));

@@ -49,6 +49,25 @@ TEST(ReluSkip, IsOffAutoOrAlways) {
   EXPECT_THAT(refusal_of(options), HasSubstr("relu-skip"));
 }
 
+TEST(Collectives, ArePeerNcclOrAuto) {
+  WorkerOptions options;
+  options.model = "demo=/models/demo";
+  options.world = 4;
+  options.node_rank = 0;
+  for (const char* way : {"auto", "peer", "nccl"}) {
+    options.collectives = way;
+    EXPECT_EQ(refusal_of(options), "accepted");
+  }
+  options.collectives = "mpi";
+  EXPECT_THAT(refusal_of(options), HasSubstr("collectives"));
+  options.collectives = "peer";
+  options.nodes = 2;
+  options.rendezvous = "host:1";
+  EXPECT_THAT(refusal_of(options), HasSubstr("one host"));
+  options.collectives = "auto";
+  EXPECT_EQ(refusal_of(options), "accepted");
+}
+
 // The supervisor starts the ranks so: what it is told reaches them.
 TEST(CommandLine, GivesTheSameOptions) {
   WorkerOptions options;
@@ -62,6 +81,7 @@ TEST(CommandLine, GivesTheSameOptions) {
   options.kv_dtype = "int8";
   options.relu_skip = "auto";
   options.fp8_activations = true;
+  options.collectives = "nccl";
   options.random_up_bias = -1.5;
   options.lease_ahead = 0;
   options.bench = R"({"benchmark": "latency"})";

@@ -356,11 +356,24 @@ int refuse_model(const Refusal& why) {
   return kExitConfiguration;
 }
 
+// How the group adds its tensors.
+void show_way(const comm::Communicator::Way& way, int rank, metrics::Registry& registry) {
+  registry.gauge("optserve_worker_peer_memory", "1 where the ranks add their sums through memory of each other's GPUs")
+      .set(way.is_peer_memory ? 1 : 0);
+  if (way.name.empty()) return;
+  if (way.cause.empty()) {
+    log_info("collectives", {{"rank", rank}, {"way", way.name}});
+  } else {
+    log_warn("collectives", {{"rank", rank}, {"way", way.name}, {"cause", way.cause}});
+  }
+}
+
 int run_loaded(const WorkerOptions& options, const checkpoint::ModelIdentity& identity, const RankProcess& process) {
   auto loaded = load(options, identity, process);
   if (!loaded.ok()) {
     return refuse_model(loaded.refusal());
   }
+  show_way(loaded.value().communicator->way(), options.rank, process.registry);
   process.status.loaded[options.rank].store(1);
   if (options.rank == 0) return lead(options, identity, loaded.value(), process);
   process.health.started.store(true);
