@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Ranks of a GPU group that die or hang in the middle of jobs: the group ends, starts again, and every job finishes.
 
-usage: gpu_faults.py BUNDLE_FOLDER MODEL_FOLDER WORLD
+usage: gpu_faults.py BUNDLE_FOLDER MODEL_FOLDER WORLD [WORKER_OPTION...]
 
 BUNDLE_FOLDER is made by `deploy/bundle`, MODEL_FOLDER by `optserve convert` or tests/bench/shape_only_model.py (the
 worker gets random weights). Each case submits 32 jobs, hurts a rank, and waits for all jobs; it prints how long the
 group took to end and to be ready again, and how many texts are those of the run without a fault. Exit status 1 if a job
-does not finish with as many tokens as it asked for.
+does not finish with as many tokens as it asked for. WORKER_OPTION is NAME=VALUE, such as collectives=nccl.
 """
 import json
 import os
@@ -23,11 +23,11 @@ LONG, SHORT = 'Once upon a time there was a king who had a daughter. ' * 60, 'On
 
 
 class Stack:
-    def __init__(self, bundle, model, world):
+    def __init__(self, bundle, model, world, more_options):
         self.cli = os.path.join(bundle, 'bin', 'optserve')
         self.folder = tempfile.mkdtemp()
         options = [f'step-deadline-ms={STEP_DEADLINE_MS}', 'random-weights=true', 'max-sequences=32',
-                   'max-step-tokens=2048', f'tuning-cache={self.folder}/tuning', 'dtype=fp16']
+                   'max-step-tokens=2048', f'tuning-cache={self.folder}/tuning', 'dtype=fp16', *more_options]
         arguments = [self.cli, 'up', '--model', model, '--world', str(world), '--device', 'cuda', '--dir', self.folder]
         for option in options:
             arguments += ['--worker-option', option]
@@ -73,7 +73,7 @@ def run_case(stack, prompt, tokens, hurt):
 
 def main():
     bundle, model, world = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    stack = Stack(bundle, model, world)
+    stack = Stack(bundle, model, world, sys.argv[4:])
     bad = 0
     try:
         sample, _ = run_case(stack, SHORT, 8, None)
