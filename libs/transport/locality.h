@@ -6,7 +6,8 @@
 namespace optserve::transport {
 
 // True for ipc://, inproc:// and tcp:// with an address of loopback or the name localhost. False for everything else,
-// also for names that may resolve to loopback: whoever answers for names decides that. Of several addresses, all must be.
+// also for names that may resolve to loopback: whoever answers for names decides that. Of several addresses, all must
+// be.
 bool is_local(const std::string& endpoint);
 
 enum class Side { kListens, kConnects };

@@ -36,8 +36,8 @@ class ZmqPort {
   Received receive(std::string& route, zmq::message_t& payload);
   // Never blocks.
   Sent send(const std::string& route, std::string_view payload);
-  // DEALER: a new connection in place of this one, to the next of several addresses. If nothing came on it, another of the
-  // peer's possible keys is tried once all addresses were.
+  // DEALER: a new connection in place of this one, to the next of several addresses. If nothing came on it, another of
+  // the peer's possible keys is tried once all addresses were.
   void reconnect();
   struct NotLetIn {
     std::string why;

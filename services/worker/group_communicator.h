@@ -12,7 +12,8 @@ namespace optserve::worker {
 
 // Ranks of one host use shared memory, and ranks of several hosts use TCP; a group of one needs neither. GPUs use NCCL
 // and, on one host, peer memory for tensors, on the stream of `backend`, and the others beside them. Returns when all
-// ranks are there. Collectives of CPUs are measured. `backend`, `registry` and `clock` outlive the result. Throws Error.
+// ranks are there. Collectives of CPUs are measured. `backend`, `registry` and `clock` outlive the result. Throws
+// Error.
 std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions& options, backend::Backend& backend,
                                                             metrics::Registry& registry, const Clock& clock);
 

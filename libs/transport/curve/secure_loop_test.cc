@@ -22,13 +22,14 @@ using testing::SizeIs;
 
 TEST(Locality, OnlyLoopbackIsLocal) {
   for (const char* endpoint : {"tcp://127.0.0.1:5555", "tcp://127.3.2.1:1", "tcp://localhost:5555", "tcp://[::1]:5555",
-                               "ipc:///run/optserve", "inproc://x"}) {
+                               "ipc:///run/optserve", "inproc://x", "tcp://127.0.0.1:1|tcp://[::1]:2"}) {
     EXPECT_TRUE(is_local(endpoint)) << endpoint;
   }
   for (const char* endpoint :
        {"tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://eth0:5555", "tcp://10.0.0.1:5555", "tcp://[::]:5555",
         "tcp://scheduler:5555", "tcp://localhost.example.org:1", "tcp://127.0.0.1.example.org:1",
-        "tcp://127.0.0.1;10.0.0.1:5555", "pgm://x", "", "udp://127.0.0.1:1"}) {
+        "tcp://127.0.0.1;10.0.0.1:5555", "pgm://x", "", "udp://127.0.0.1:1", "tcp://127.0.0.1:1|tcp://10.0.0.1:1",
+        "tcp://10.0.0.1:1|tcp://127.0.0.1:1", "tcp://127.0.0.1:1|"}) {
     EXPECT_FALSE(is_local(endpoint)) << endpoint;
   }
 }
