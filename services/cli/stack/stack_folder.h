@@ -31,9 +31,9 @@ struct StackState {
   std::string client_endpoint;
   std::string service_endpoint;
   std::string api_url;                        // of the gateway; empty: there is none
-  std::string client_secret_key, server_key;  // files of the keys for commands; empty: there are no keys
   int drain_seconds = 0;
   std::vector<StackProcess> processes;
+  std::string client_secret_key{}, server_key{};  // files of the keys for commands; empty: there are no keys
 };
 
 inline constexpr const char* kDefaultStackFolder = "optserve-run";
