@@ -30,7 +30,7 @@ struct StackState {
   std::string model;
   std::string client_endpoint;
   std::string service_endpoint;
-  std::string api_url;                        // of the gateway; empty: there is none
+  std::string api_url;  // of the gateway; empty: there is none
   int drain_seconds = 0;
   std::vector<StackProcess> processes;
   std::string client_secret_key{}, server_key{};  // files of the keys for commands; empty: there are no keys
