@@ -5,6 +5,7 @@ names that move, and a startup probe that shows how far the load is.
 usage: container_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER
 """
 
+import atexit
 import os
 import pathlib
 import signal
@@ -124,7 +125,9 @@ def check_first_process(system):
     command = [str(system.programs / "optserve-scheduler"), *SERVICES["scheduler"], "--http-port", str(port)]
 
     def start():
-        outer = subprocess.Popen([*namespace("--pid", "--fork", "--mount-proc"), *command], stderr=subprocess.DEVNULL)
+        outer = subprocess.Popen([*namespace("--pid", "--fork", "--kill-child", "--mount-proc"), *command],
+                                 stderr=subprocess.DEVNULL)
+        atexit.register(outer.kill)
         wait_until(lambda: get(port, "/readyz")[0] == 200, "process 1 is ready")
         return outer, children_of(outer.pid)[0]
 
