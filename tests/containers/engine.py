@@ -1,10 +1,12 @@
 """Podman and buildah with storage, settings and networks of their own, which end with the test."""
 
+import contextlib
 import json
 import os
 import pathlib
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,18 @@ NEEDED = ["podman", "buildah", "runc", "mmdebstrap", "netavark", "aardvark-dns"]
 def skip(why):
     print(f"skipped: {why}", flush=True)
     sys.exit(SKIPPED)
+
+
+def _text(path):
+    try:
+        return path.read_text()
+    except OSError:  # the process has ended
+        return ""
+
+
+def _end(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 class Engine:
@@ -78,6 +92,17 @@ class Engine:
         self.networks.append(name)
         return name
 
+    def _end_what_is_left(self):
+        """Containers that were being started when the test was ended from outside: their monitors name our folder."""
+        monitors = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+                    if str(self.folder) in _text(path) and "conmon" in _text(path)]
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            words = _text(path).rpartition(")")[2].split()
+            if words and int(words[1]) in monitors:
+                _end(int(path.parent.name))
+        for monitor in monitors:
+            _end(monitor)
+
     def close(self):
         self.run("pod", "rm", "--all", "--force", "--time=0", check=False)
         self.run("rm", "--all", "--force", "--time=0", check=False)
@@ -85,5 +110,6 @@ class Engine:
         for name in self.networks:
             self.run("network", "rm", "--force", name, check=False)
         self.run("rmi", "--all", "--force", check=False)
+        self._end_what_is_left()
         subprocess.run(["umount", "--recursive", self.folder / "storage" / "overlay"], capture_output=True, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
