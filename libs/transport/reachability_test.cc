@@ -105,6 +105,37 @@ TEST(Reachability, LooksInTheBackground) {
   EXPECT_TRUE(found->is_reachable);
 }
 
+// A leader that was paused still has its connection: messages must not be spread over it and the one that took over.
+TEST(Alternatives, APortTalksToOneOfItsAddressesAndThenToTheNext) {
+  zmq::context_t context{1};
+  auto first = std::make_unique<ZmqPort>(context, ZmqPort::Kind::kRouter, "tcp://127.0.0.1:*", PortOptions{});
+  ZmqPort second(context, ZmqPort::Kind::kRouter, "tcp://127.0.0.1:*", PortOptions{});
+  const std::string both = first->last_endpoint() + "|" + second.last_endpoint();
+  EXPECT_TRUE(look_at(both, seconds(1)).is_reachable);
+  ZmqPort dealer(context, ZmqPort::Kind::kDealer, both, {});
+  const SystemClock clock;
+  int at_first = 0, at_second = 0;
+  const auto talk = [&](int messages) {
+    std::string route;
+    zmq::message_t payload;
+    for (int sent = 0, turn = 0; turn < 1'000 && (sent < messages || at_first + at_second < messages); ++turn) {
+      dealer.look_around(clock.now());
+      if (sent < messages && dealer.send("", "m") == Sent::kYes) ++sent;
+      if (first && first->receive(route, payload) == Received::kFrame) ++at_first;
+      if (second.receive(route, payload) == Received::kFrame) ++at_second;
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+  };
+  talk(20);
+  EXPECT_EQ(at_first, 20);
+  EXPECT_EQ(at_second, 0);
+  first.reset();
+  std::this_thread::sleep_for(milliseconds(50));
+  at_first = 0;
+  talk(20);
+  EXPECT_EQ(at_second, 20);
+}
+
 // What a service and its operator see of a scheduler that is not there, and when it comes.
 TEST(PeerWatch, ASilentPeerIsReportedWithTheReason) {
   Listener listener(AF_INET);
