@@ -242,7 +242,7 @@ def check_under_load(cluster):
 def generate(cluster, *options):
     words = ["run", "--rm", f"--network={cluster.network}", "--read-only", IMAGE, "optserve", "generate",
              "--model=demo", "--scheduler=tcp://scheduler-0.scheduler:5555", "--timeout-ms=60000", "--temperature=0",
-             *options]
+             "--insecure", *options]
     return cluster.engine.run(*words).stdout
 
 
@@ -262,7 +262,7 @@ def check_backup(cluster):
     cluster.play("StatefulSet/scheduler", "scheduler-0")
     # The same key is the same job: had the restored journal not known it, it would have run again, or not be refused.
     refused = cluster.engine.run("run", "--rm", f"--network={cluster.network}", IMAGE, "optserve", "submit",
-                                 "--scheduler=tcp://scheduler-0.scheduler:5555", "--model=demo", key,
+                                 "--scheduler=tcp://scheduler-0.scheduler:5555", "--model=demo", "--insecure", key,
                                  "--prompt=Another prompt", check=False)
     expect(refused.returncode != 0 and "idempotency" in (refused.stderr + refused.stdout),
            "a key that was used before the backup is known after the restore")

@@ -86,7 +86,8 @@ CLIENT_SCRIPT = """
 number=$1
 while ! test -e /shared/stop; do
   text=/shared/text-$number-$(date +%s%N)
-  optserve generate --scheduler tcp://scheduler-0.scheduler:5555 --model demo --prompt "Once upon a time" \\
+  optserve generate --scheduler tcp://scheduler-0.scheduler:5555 --insecure --model demo \\
+    --prompt "Once upon a time" \\
     --max-new-tokens {tokens} --ignore-eos --temperature 0 --timeout-ms 120000 > $text 2>/shared/error-$number
   status=$?
   test $status = 0 && continue
