@@ -1,5 +1,6 @@
 // The journal in a schema of PostgreSQL.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
@@ -81,7 +82,7 @@ class PostgresStorage final : public JournalStorage {
   }
 
   EndedPart<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window) override {
-    const Rows rows = look(question.filter, question.after, window);
+    const Rows rows = look(question.filter, question.after, window, question.newest_first);
     EndedPart<protocol::JobSummary> part = part_of<protocol::JobSummary>(rows, window);
     for (int row = 0; row < rows.size(); ++row) {
       if (rows.number(row, 12) == 0 || rows.number(row, 3) <= now_ms()) continue;
@@ -99,7 +100,7 @@ class PostgresStorage final : public JournalStorage {
 
   std::optional<EndedPart<KnownKey>> purge_ended(const protocol::JobFilter& filter, uint64_t after,
                                                  uint32_t window) override {
-    const Rows rows = look(filter, after, window);
+    const Rows rows = look(filter, after, window, false);
     EndedPart<KnownKey> part = part_of<KnownKey>(rows, window);
     Columns orders("i");
     for (int row = 0; row < rows.size(); ++row) {
@@ -255,8 +256,10 @@ class PostgresStorage final : public JournalStorage {
   }
 
   // The next rows of the filter's index, and in column 12 whether they match; large values only of those that do.
-  Rows look(const protocol::JobFilter& filter, uint64_t after, uint32_t window) {
+  Rows look(const protocol::JobFilter& filter, uint64_t after, uint32_t window, bool newest_first) {
     const RowConditions conditions(filter);
+    if (newest_first && after == 0) after = std::numeric_limits<int64_t>::max();
+    const std::string order = newest_first ? "DESC" : "ASC";
     Values values;
     values.add(static_cast<int64_t>(after)).add(int64_t{window});
     values.add(filter.job
@@ -266,9 +269,9 @@ class PostgresStorage final : public JournalStorage {
     return ask(
         "SELECT seq, id, state, expires_at_ms, accepted_wall_ms, tenant, grp, model, key, sha256, crc, "
         "CASE WHEN " +
-            conditions.rest + " THEN result END, " + conditions.rest +
-            " FROM (SELECT * FROM results WHERE seq > $1::bigint AND " + conditions.index +
-            " ORDER BY seq LIMIT $2::bigint) AS found ORDER BY seq",
+            conditions.rest + " THEN result END, " + conditions.rest + " FROM (SELECT * FROM results WHERE seq " +
+            (newest_first ? "<" : ">") + " $1::bigint AND " + conditions.index + " ORDER BY seq " + order +
+            " LIMIT $2::bigint) AS found ORDER BY seq " + order,
         values);
   }
 
