@@ -70,6 +70,7 @@ TEST(JobListing, TellsTheSameAsTextAndAsJson) {
                       {"tenant", "t"},
                       {"group", ""},
                       {"model", "m"},
+                      {"kind", "generate"},
                       {"state", "dead"},
                       {"attempts", 3},
                       {"progress_done", 5},
