@@ -24,8 +24,8 @@ inline constexpr ProgramNeeds kTokenizer{};
 inline constexpr ProgramNeeds kGateway{};
 inline constexpr ProgramNeeds kGatewayWithFiles{.writes_files = true};
 inline constexpr ProgramNeeds kConverter{.writes_files = true, .starts_programs = true};
-// What a supervisor may do holds for its ranks too, since they are its children.
-inline constexpr ProgramNeeds kCpuSupervisor{.starts_programs = true};
+// A rank may do nothing that its supervisor, which starts it, may not: it opens its log before it locks itself further.
+inline constexpr ProgramNeeds kCpuSupervisor{.writes_files = true, .starts_programs = true};
 inline constexpr ProgramNeeds kCpuRank{};
 inline constexpr ProgramNeeds kGpuSupervisor{.writes_files = true, .starts_programs = true, .drives_devices = true};
 inline constexpr ProgramNeeds kGpuRank{.writes_files = true, .drives_devices = true};

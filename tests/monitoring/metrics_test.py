@@ -71,7 +71,7 @@ def check_bounded(system):
 def check_trace(system):
     trace = "0af7651916cd43dd8448eb211c80319c"
     complete(system, 1, traceparent=f"00-{trace}-b7ad6b7169203331-01")
-    line = wait_until(lambda: [one for one in system.log_lines("gateway", "request") if one["trace"] == trace],
+    line = wait_until(lambda: [one for one in system.log_lines("gateway", "request") if one.get("trace_id") == trace],
                       "the request is in the gateway's log")[0]
     slow = wait_until(lambda: [one for one in system.log_lines("scheduler", "job_slow") if one["job"] in line["job"]],
                       "the job is in the scheduler's log")[0]

@@ -139,7 +139,8 @@ void Endings::observe_generation(const Job& job, const protocol::JobResult& resu
                         {"total_ms", result.timings.total_ms},
                         {"prompt_tokens", job.prompt.ids.size()},
                         {"output_tokens", job.output.ids.size()},
-                        {"attempts", result.attempts}});
+                        {"attempts", result.attempts},
+                        trace_field(job.spec.traceparent)});
 }
 
 std::string last_attempt(const Job& job) {
