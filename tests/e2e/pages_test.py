@@ -82,7 +82,7 @@ def check_examples(sources, environment):
     """The programs accept the example files: a wrong one would end them with status 78 and its name."""
     folder = os.path.join(sources, 'deploy/config')
     arguments = {'optserve': (['generate', 'x', '--scheduler', 'tcp://127.0.0.1:9'], 3),
-                 'optserve-converter': (['serve', '--root', '/nowhere'], 1)}
+                 'optserve-converter': (['serve', '--http-port', '70000'], 2)}
     for name in sorted(os.listdir(folder)):
         program = name.removesuffix('.yaml')
         # A port out of range ends a service after it has read the file and before it starts.

@@ -71,6 +71,11 @@ def pod(objects, kind, start=""):
     return dict((id(one), template) for one, template in pods(objects))[id(the(objects, kind, start))]["spec"]
 
 
+def volume(objects, deployment, kind):
+    """What the first volume of this kind is made of."""
+    return next(one[kind] for one in pod(objects, "Deployment", deployment)["volumes"] if kind in one)
+
+
 def set_(objects, name, **values):
     the(objects, "ConfigMap", name)["data"].update(values)
 
@@ -107,7 +112,7 @@ BREAK = [
     (rules.references,
      lambda o: first_container(o, "Deployment", "worker")["envFrom"][0]["configMapRef"].update(name="worker")),
     (rules.references,
-     lambda o: pod(o, "Deployment", "tokenizer")["volumes"][0]["persistentVolumeClaim"].update(claimName="x")),
+     lambda o: volume(o, "tokenizer", "persistentVolumeClaim").update(claimName="x")),
     (rules.references,
      lambda o: pod(o, "Deployment", "worker")["initContainers"][0]["args"].append("--world=$(WORLD)")),
     (rules.hashed_config, lambda o: the(o, "ConfigMap")["metadata"].update(name="gateway")),
@@ -133,7 +138,7 @@ BREAK = [
     (rules.resources, lambda o: first_container(o, "CronJob")["resources"].pop("limits")),
     (rules.resources, lambda o: first_container(o, "Deployment", "worker")["resources"]["limits"].update(memory="6Gi")),
     (rules.gpus, lambda o: first_container(o, "Deployment", "worker")["resources"]["limits"].update({rules.GPU: 4})),
-    (rules.gpus, lambda o: pod(o, "Deployment", "worker")["volumes"].pop(0)),
+    (rules.gpus, lambda o: volume(o, "worker", "emptyDir").pop("medium")),
     (rules.endpoints, lambda o: the(o, "Service", "scheduler")["spec"].pop("clusterIP")),
     (rules.endpoints, lambda o: the(o, "StatefulSet")["spec"].update(replicas=1)),
     (rules.endpoints, lambda o: set_(o, "tokenizer", OPTSERVE_TOKENIZER_SCHEDULER="tcp://scheduler-0.scheduler:5555")),

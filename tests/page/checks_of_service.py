@@ -301,11 +301,14 @@ def check_several_schedulers(browser, stack, api):
     second = f'tcp://127.0.0.1:{free_port()}'
     port = free_port()
     quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    keys = pathlib.Path(stack.run_folder, 'keys')
     scheduler = subprocess.Popen([programs / 'optserve-scheduler', '--volatile', '--bind-clients', second,
-                                  '--models=demo', '--bind-services', f'tcp://127.0.0.1:{free_port()}', f'--http-port={free_port()}'],
-                                 **quiet)
+                                  '--models=demo', '--bind-services', f'tcp://127.0.0.1:{free_port()}',
+                                  f'--http-port={free_port()}', '--secret-key', keys / 'scheduler.secret',
+                                  '--allowed-keys', keys / 'allowed_keys'], **quiet)
     gateway = subprocess.Popen([programs / 'optserve-gateway', '--scheduler', stack.endpoint, '--scheduler', second,
-                                f'--http=127.0.0.1:{port}', f'--http-port={free_port()}'], **quiet)
+                                f'--http=127.0.0.1:{port}', f'--http-port={free_port()}', '--secret-key',
+                                keys / 'gateway.secret', '--server-key', keys / 'scheduler.public'], **quiet)
     try:
         url = f'http://127.0.0.1:{port}'
         browser.wait(lambda: answers(url), 'a gateway of two schedulers')

@@ -203,13 +203,14 @@ client::JobStream ClientNode::stream(std::shared_ptr<Batch> batch) {
   };
   stream.on_finished = [this, batch](const protocol::JobResult& result) { on_finished(*batch, result); };
   stream.on_lost = [this, batch](const JobId& id, const Refusal& why) {
-    Job& job = jobs_[seen_of(*batch, id).job];
+    const auto seen = batch->seen.find(id);  // not there if it is told before the answer to the submit
+    Job* job = seen == batch->seen.end() ? nullptr : &jobs_[seen->second.job];
     if (why.code == ErrorCode::kBusy) {  // the maximum of followers: again, a little later
-      job.followed = false;
+      if (job != nullptr) job->followed = false;
       return;
     }
     ledger_.check_lost(id);
-    job.done = true;
+    if (job != nullptr) job->done = true;
   };
   return stream;
 }
