@@ -218,7 +218,9 @@ TEST_F(AccessTest, AConversionGoesToAConverterOfItsFolder) {
     job.convert->source = i == 3 ? "/etc/in" : "/data/in" + std::to_string(i);
     job.convert->destination = "/data/out" + std::to_string(i);
     world.send(ops, std::move(message));
-    ASSERT_TRUE(world.only<protocol::SubmitReply>(ops).outcomes.at(0).job.has_value()) << i;
+    const protocol::SubmitOutcome outcome = world.only<protocol::SubmitReply>(ops).outcomes.at(0);
+    EXPECT_EQ(outcome.job.has_value(), i != 3) << i;
+    EXPECT_THAT(outcome.message, HasSubstr(i == 3 ? "leads outside the folders" : ""));  // the key of no converter
   }
   world.flush();
   EXPECT_THAT(world.take<protocol::ConvertDispatch>(models), IsEmpty());

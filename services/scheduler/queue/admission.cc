@@ -11,6 +11,7 @@
 #include "protocol/codec.h"
 #include "protocol/validate.h"
 #include "sampling/drawable.h"
+#include "scheduler/access/rights.h"
 #include "scheduler/jobs/job_times.h"
 #include "scheduler/queue/places.h"
 
@@ -202,8 +203,23 @@ std::optional<protocol::SubmitOutcome> Admission::check_time(const protocol::Job
               retry_after_ms);
 }
 
+// A conversion that the key of no converter covers would wait until its time is over.
+Status Admission::check_folders(const protocol::JobSpec& spec) const {
+  const std::vector<ServiceEntry*> converters = tables_.services.of_kind(protocol::ServiceKind::kConverter);
+  std::string folders;
+  for (const ServiceEntry* converter : converters) {
+    if (converter->folders.empty() || !spec.convert || covers(converter->folders, *spec.convert)) return ok_status();
+    for (const std::string& folder : converter->folders) folders += (folders.empty() ? "" : ", ") + folder;
+  }
+  if (converters.empty()) return ok_status();
+  return refuse(ErrorCode::kBadRequest,
+                "a path of the conversion leads outside the folders that the keys of the "
+                "converters name: " +
+                    folders);
+}
+
 Status Admission::check_model(const protocol::JobSpec& spec, Instant now) const {
-  if (spec.kind == protocol::JobKind::kConvert) return ok_status();
+  if (spec.kind == protocol::JobKind::kConvert) return check_folders(spec);
   const protocol::ModelInfo* model = tables_.services.model(spec.model);
   if (model != nullptr) return check_known_model(spec, *model);
   const SchedulerOptions& options = tables_.options;

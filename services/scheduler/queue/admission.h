@@ -34,6 +34,7 @@ class Admission {
 
  private:
   Status check_model(const protocol::JobSpec& spec, Instant now) const;
+  Status check_folders(const protocol::JobSpec& spec) const;
   Status check_known_model(const protocol::JobSpec& spec, const protocol::ModelInfo& model) const;
   // A refusal, if there is no room.
   std::optional<protocol::SubmitOutcome> check_room(const protocol::JobSpec& spec);
