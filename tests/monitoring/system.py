@@ -105,7 +105,9 @@ class System:
                         "--http", self.url(self.api).removeprefix("tcp://"), "--model", model],
             "converter": [*service, "--root", str(self.folder)],
         }[name] + ["--http-address", self.host, "--http-port", str(self.ports[name]), "--log-format", "json",
-                   *(["--metrics-compat", "vllm"] if self.compat else [])]
+                   *(["--metrics-compat", "vllm"] if self.compat else []),
+                   # A name may lead anywhere, so that it needs keys.
+                   *(["--insecure"] if name != "scheduler" and self.scheduler_name != self.host else [])]
 
     def start(self, name, *more):
         program = [str(self.programs / f"optserve-{name}")] + (["serve"] if name == "converter" else [])

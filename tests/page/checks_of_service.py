@@ -104,7 +104,7 @@ def check_modules(browser, stack, api):
 
 def check_rules(browser, stack, api):
     api.fill(60)
-    api.post('/v1/jobs', {'convert': {'source': '/nothing', 'destination': 'x', 'dtype': 'fp16'}})
+    api.post('/v1/jobs', {'convert': {'source': 'nothing', 'destination': 'x', 'dtype': 'fp16'}})
     for size in (DESKTOP, PHONE):
         browser.set_size(size)
         browser.open('try')
