@@ -19,8 +19,13 @@ UploadWriter::~UploadWriter() {
 }
 
 void UploadWriter::write(std::string_view bytes) {
+  const std::shared_ptr<StoreThread> thread = thread_.lock();
+  if (thread == nullptr) {
+    has_failed_ = true;
+    return;
+  }
   waiting_ += bytes.size();
-  thread_->post([self = shared_from_this(), piece = std::string(bytes)] {
+  thread->post([self = shared_from_this(), piece = std::string(bytes)] {
     if (!self->has_failed_) self->put(piece);
     self->waiting_ -= piece.size();
     self->on_written_();
@@ -28,7 +33,7 @@ void UploadWriter::write(std::string_view bytes) {
 }
 
 void UploadWriter::leave() {
-  thread_->post([self = shared_from_this()] {});
+  if (const std::shared_ptr<StoreThread> thread = thread_.lock()) thread->post([self = shared_from_this()] {});
 }
 
 void UploadWriter::put(std::string_view bytes) {

@@ -18,8 +18,8 @@ class UploadWriter : public std::enable_shared_from_this<UploadWriter> {
   static constexpr size_t kWaitingMax = 256 << 10;
 
   // `on_written` is called on the thread after each piece.
-  UploadWriter(std::shared_ptr<StoreThread> thread, std::string path, std::function<void()> on_written)
-      : thread_(std::move(thread)), path_(std::move(path)), on_written_(std::move(on_written)) {}
+  UploadWriter(const std::shared_ptr<StoreThread>& thread, std::string path, std::function<void()> on_written)
+      : thread_(thread), path_(std::move(path)), on_written_(std::move(on_written)) {}
   // Removes the file unless it was kept.
   ~UploadWriter();
   UploadWriter(const UploadWriter&) = delete;
@@ -39,7 +39,7 @@ class UploadWriter : public std::enable_shared_from_this<UploadWriter> {
  private:
   void put(std::string_view bytes);
 
-  const std::shared_ptr<StoreThread> thread_;
+  const std::weak_ptr<StoreThread> thread_;  // whose work owns this object, and which must not end on itself
   const std::string path_;
   const std::function<void()> on_written_;
   std::atomic<size_t> waiting_{0};
