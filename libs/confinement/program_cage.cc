@@ -87,13 +87,12 @@ SeccompFilter deny_list(const ProgramNeeds& needs, Architecture architecture) {
 }
 
 SeccompFilter allow_list(const ProgramNeeds& needs, Architecture architecture) {
-  SeccompFilter filter(Verdict::kUnknown, architecture);
+  SeccompFilter filter(kSanitizedBuild ? Verdict::kAllow : Verdict::kUnknown, architecture);
   const auto forbid = [&](std::span<const std::string_view> calls) {
     for (const std::string_view call : calls) {
       if (!is_of_sanitizers(call)) filter.add(kSanitizedBuild ? Verdict::kRefuse : Verdict::kKill, call);
     }
   };
-  if (kSanitizedBuild) filter.add(Verdict::kAllow, kSanitizerCalls);
   forbid(kHostileCalls);
   filter.add(Verdict::kAllow, kComputingCalls);
   filter.add(Verdict::kAllow, kDescriptorCalls);

@@ -37,8 +37,8 @@ SeccompFilter filter_of(const ProgramNeeds& needs, Architecture architecture = A
 void add_sandbox_option(ConfigParser& parser, std::string& mode);
 
 // Locks all threads of this process for good, after its command line was read. What the system cannot provide is logged
-// with mode "try", and a ConfigurationError with "require"; "off" changes nothing. Sanitizer builds may also make the
-// calls of their run-time libraries, and nothing ends them.
+// with mode "try", and a ConfigurationError with "require"; "off" changes nothing. Sanitizer builds are refused
+// the calls of an intruder and nothing else, since their run-time libraries read files and memory in ways of their own.
 void enter(const ProgramNeeds& needs, std::string_view mode);
 
 }  // namespace optserve::confinement

@@ -301,6 +301,7 @@ TEST_F(GatewayTest, EndedJobsAreDeletedAndOpenOnesAreNot) {
   EXPECT_EQ(body_of(remove("/v1/jobs?group=g"))["deleted"], 0);
   ask(post("/v1/jobs/" + open + "/cancel", ""));
   EXPECT_EQ(body_of(remove("/v1/jobs/" + open))["deleted"], true);
+  scheduler.stop();
   EXPECT_EQ(scheduler.jobs.size(), 0u);
 }
 
