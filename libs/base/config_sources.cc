@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/comma_list.h"
 #include "base/exit_status.h"
 #include "base/nearest_word.h"
 
@@ -47,16 +48,6 @@ bool is_service_link(const std::string& variable) {
     if (!environment_variable(variable.substr(0, at) + "_SERVICE_HOST").empty()) return true;
   }
   return false;
-}
-
-std::vector<std::string> split_at_commas(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 bool is_known_below(ParserEntry& command, const std::string& name) {

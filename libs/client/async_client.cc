@@ -10,6 +10,7 @@
 #include <random>
 #include <thread>
 
+#include "base/comma_list.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "client/scheduler_choice.h"
@@ -43,7 +44,7 @@ transport::PortOptions port_options(const ClientOptions& given) {
   transport::PortOptions options;
   options.send_bytes_max = limits::kClientMessageBytesMax;
   options.is_insecure = given.insecure;
-  auto keys = keys::ClientKeys::load_or_variables(given.secret_key, keys::split_at_commas(given.server_keys));
+  auto keys = keys::ClientKeys::load_or_variables(given.secret_key, split_at_commas(given.server_keys));
   if (!keys.ok()) throw Error(keys.refusal().message);
   options.client_keys = std::move(keys).value();
   return options;

@@ -18,7 +18,7 @@ struct ProgramNeeds {
   bool drives_devices = false;
 };
 
-// One row a program: docs/security.md has the same table.
+// One row a program: docs/adr/0037-locked-services.md has the same table.
 inline constexpr ProgramNeeds kScheduler{.writes_files = true};
 inline constexpr ProgramNeeds kTokenizer{};
 inline constexpr ProgramNeeds kGateway{};

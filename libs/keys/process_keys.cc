@@ -4,20 +4,11 @@
 #include <cstdlib>
 #include <utility>
 
+#include "base/comma_list.h"
 #include "base/log.h"
 #include "keys/key_files.h"
 
 namespace optserve::keys {
-
-std::vector<std::string> split_at_commas(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
 
 namespace {
 

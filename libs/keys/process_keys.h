@@ -13,8 +13,6 @@
 
 namespace optserve::keys {
 
-std::vector<std::string> split_at_commas(const std::string& text);
-
 // Of a process that connects to schedulers.
 class ClientKeys {
  public:
