@@ -28,6 +28,12 @@ class FileStoreTest : public ::testing::Test {
     store.adopt(partial, file);
     return file.id;
   }
+  // Keeps the thread of the store from its work until the promise is kept.
+  std::promise<void> hold() {
+    std::promise<void> goes_on;
+    thread->post([held = std::make_shared<std::future<void>>(goes_on.get_future())] { held->wait(); });
+    return goes_on;
+  }
   // Until the thread of the store has done all that was given to it.
   void settle() {
     std::promise<void> done;
@@ -173,13 +179,17 @@ TEST_F(FileStoreTest, AnUploadWaitsForTheFolderWithoutHoldingMoreThanALittle) {
 
 TEST_F(FileStoreTest, AnUploadThatCannotBeWrittenIsRefused) {
   http::BodySink::Refused why;
+  std::promise<void> goes_on = hold();
   FileUpload file("multipart/form-data; boundary=B", folder / "missing/partial", thread, nothing);
   EXPECT_EQ(upload(file, part("name=purpose", "batch") + part("name=file", "{}") + "--B--\r\n"), "");
+  goes_on.set_value();
   settle();
   EXPECT_FALSE(file.is_written());
+  goes_on = hold();
   FileUpload more("multipart/form-data; boundary=B", folder / "missing/partial", thread, nothing);
   const std::string form = part("name=file", std::string(1'000, 'x'));
   ASSERT_TRUE(more.take(form.substr(0, 100), why));
+  goes_on.set_value();
   settle();
   EXPECT_FALSE(more.take(form.substr(100), why));
   EXPECT_EQ(why.status, 503);
