@@ -38,14 +38,14 @@ bool is_plain(std::string_view text) {
 // Formats lines and says how many were lost since the last one that found room.
 class StreamSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
-  uint64_t dropped() {
+  uint64_t lost() {
     const std::lock_guard lock(mutex_);
-    return stream_.dropped();
+    return lost_;
   }
 
  private:
   void sink_it_(const spdlog::details::log_msg& message) override {
-    if (const uint64_t lost = stream_.dropped() - reported_; lost > 0) {
+    if (const uint64_t lost = lost_ - reported_; lost > 0) {
       std::string text = "log_lines_lost count=" + std::to_string(lost);
       if (current_format == LogFormat::kJson) {
         text = R"("event":"log_lines_lost","count":)" + std::to_string(lost);
@@ -53,22 +53,21 @@ class StreamSink final : public spdlog::sinks::base_sink<std::mutex> {
       spdlog::details::log_msg note(message);
       note.level = spdlog::level::warn;
       note.payload = text;
-      const uint64_t before = stream_.dropped();
-      write(note);
-      if (stream_.dropped() == before) reported_ = before;
+      if (write(note)) reported_ = lost_;
     }
-    write(message);
+    if (!write(message)) ++lost_;
   }
   void flush_() override {}
 
-  void write(const spdlog::details::log_msg& message) {
+  bool write(const spdlog::details::log_msg& message) {
     spdlog::memory_buf_t line;
     formatter_->format(message, line);
-    stream_.write({line.data(), line.size()});
+    return stream_.write({line.data(), line.size()});
   }
 
   LogStream stream_{STDERR_FILENO};
-  uint64_t reported_ = 0;
+  uint64_t lost_ = 0;      // lines that found no room
+  uint64_t reported_ = 0;  // of them, those that a line has told of
 };
 
 std::shared_ptr<StreamSink> current_sink;
@@ -123,7 +122,7 @@ void init_logging(std::string_view process, std::string_view level, LogFormat fo
   spdlog::set_default_logger(std::move(logger));
 }
 
-uint64_t log_lines_lost() { return current_sink ? current_sink->dropped() : 0; }
+uint64_t log_lines_lost() { return current_sink ? current_sink->lost() : 0; }
 
 void log_debug(std::string_view event, std::initializer_list<LogField> fields) {
   write_line(spdlog::level::debug, event, fields);

@@ -48,20 +48,15 @@ size_t LogStream::write_some(std::string_view bytes) const {
   return taken;
 }
 
-void LogStream::write(std::string_view line) {
+bool LogStream::write(std::string_view line) {
   if (!rest_.empty()) {
     rest_.erase(0, write_some(rest_));
-    if (!rest_.empty()) {
-      ++dropped_;
-      return;
-    }
+    if (!rest_.empty()) return false;
   }
   const size_t taken = write_some(line);
-  if (taken == 0 && !line.empty()) {
-    ++dropped_;
-  } else {
-    rest_ = line.substr(taken);
-  }
+  if (taken == 0 && !line.empty()) return false;
+  rest_ = line.substr(taken);
+  return true;
 }
 
 }  // namespace optserve

@@ -1,7 +1,6 @@
 // Where log lines go. Who reads them may be slow or stuck, and no service may wait for it.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -15,10 +14,9 @@ class LogStream {
   LogStream(const LogStream&) = delete;
   LogStream& operator=(const LogStream&) = delete;
 
-  // Writes the line if that is possible at once. A line that finds no room is dropped as a whole and counted; one that
-  // found room for a part is completed by the next call.
-  void write(std::string_view line);
-  uint64_t dropped() const { return dropped_; }
+  // Writes the line if that is possible at once. False: it found no room and was dropped as a whole. A line that found
+  // room for a part is completed by the next call.
+  bool write(std::string_view line);
 
  private:
   // How much of `bytes` was taken, up to all of them.
@@ -27,7 +25,6 @@ class LogStream {
   int fd_;
   int own_fd_ = -1;  // the same file, but without blocking
   bool is_socket_ = false;
-  uint64_t dropped_ = 0;
   std::string rest_;  // of a line of which a part was written
 };
 
