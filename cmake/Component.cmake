@@ -86,6 +86,7 @@ endfunction()
 function(optserve_add_tests name labels sources)
   add_executable(${name} EXCLUDE_FROM_ALL ${sources})
   target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock GTest::gtest_main optserve_options)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)  # for headers of tests/support that need no library
   foreach(source IN LISTS sources)
     get_filename_component(test ${source} NAME_WE)
     file(STRINGS ${source} lines REGEX "^(TEST|TEST_F|TEST_P|TYPED_TEST)\\(")

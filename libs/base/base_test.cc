@@ -28,6 +28,7 @@
 #include "base/time_left.h"
 #include "base/trace_context.h"
 #include "base/utf8.h"
+#include "support/temporary_folder.h"
 
 namespace optserve {
 namespace base_test {
@@ -212,7 +213,8 @@ TEST(Sha256, IsTheStandardOneInOnePieceOrSeveral) {
 }
 
 TEST(FileLock, OneHolderUntilItEnds) {
-  const std::string path = ::testing::TempDir() + "/base_test.lock";
+  const test_support::TemporaryFolder temporary;
+  const std::string path = temporary / "lock";
   const auto read = [&] {
     std::string text;
     std::getline(std::ifstream(path), text);
@@ -233,7 +235,8 @@ TEST(FileLock, OneHolderUntilItEnds) {
 }
 
 TEST(FileLock, ARemovedFolderHasNoLocksAndLinksAreNotFollowed) {
-  const std::string folder = ::testing::TempDir() + "/base_test.locks";
+  const test_support::TemporaryFolder temporary;
+  const std::string folder = temporary / "locks";
   std::filesystem::create_directory(folder);
   const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY);
   std::filesystem::create_symlink("elsewhere", folder + "/link");

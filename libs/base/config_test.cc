@@ -9,6 +9,7 @@
 #include "base/exit_status.h"
 #include "base/format_names.h"
 #include "base/nearest_word.h"
+#include "support/temporary_folder.h"
 
 namespace optserve {
 namespace config_test {
@@ -36,7 +37,8 @@ class Variables {
 };
 
 std::string file_with(const std::string& text) {
-  const std::string path = ::testing::TempDir() + "/config_test.yaml";
+  static const test_support::TemporaryFolder folder;
+  const std::string path = folder / "config_test.yaml";
   std::ofstream(path) << text;
   return path;
 }

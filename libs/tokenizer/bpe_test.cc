@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "support/temporary_folder.h"
 #include "tokenizer/small_vocabulary.h"
 #include "tokenizer/vocabulary_file.h"
 
@@ -144,7 +145,7 @@ TEST(VocabularyFile, QuotesForMessages) {
 
 TEST(Bpe, LoadNamesTheFiles) {
   EXPECT_THROW((void)Bpe::load("/nonexistent/vocab.json", "/nonexistent/merges.txt"), Error);
-  const std::filesystem::path folder = testing::TempDir();
+  const test_support::TemporaryFolder folder;
   std::ofstream(folder / "bpe_test_vocab.json") << "{}";
   std::ofstream(folder / "bpe_test_merges.txt") << "";
   const auto bpe = Bpe::load(folder / "bpe_test_vocab.json", folder / "bpe_test_merges.txt");

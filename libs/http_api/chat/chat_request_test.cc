@@ -9,6 +9,7 @@
 #include "http_api/chat/chat_messages.h"
 #include "http_api/openai/completion_stream.h"
 #include "http_api/openai/test_models.h"
+#include "support/temporary_folder.h"
 
 namespace optserve::http_api {
 namespace chat_request_test {
@@ -81,7 +82,8 @@ TEST(ChatTemplate, FaultsAreNamed) {
 
 TEST(ChatTemplate, IsAFileOrPlain) {
   EXPECT_EQ(ChatTemplate::load("plain").render({}), "Assistant:");
-  const std::string path = ::testing::TempDir() + "chat_template.json";
+  const test_support::TemporaryFolder folder;
+  const std::string path = folder / "chat_template.json";
   std::ofstream(path) << kTemplate;
   EXPECT_EQ(ChatTemplate::load(path).render({{ChatRole::kUser, "x"}}), "Q:x A:");
   std::ofstream(path) << "{}";
