@@ -74,10 +74,18 @@ class DemoPerplexity : public testing::Test {
     double factor;  // of the perplexity with fp16 weights
   };
 
-  // Of the model with fp16 weights.
-  double fp16() {
-    convert_demo_model(folder_ / "fp16", 2);
-    return perplexity_of(folder_ / "fp16", ids_).value;
+  // Of the model with fp16 weights, which stays in halves_folder(). Each test compares with it and it takes seconds,
+  // so it is computed once for all.
+  static const Perplexity& fp16() {
+    static const Perplexity found = [] {
+      convert_demo_model(halves_folder() / "fp16", 2);
+      return perplexity_of(halves_folder() / "fp16", heldout_ids());
+    }();
+    return found;
+  }
+  static const TemporaryFolder& halves_folder() {
+    static const TemporaryFolder folder;
+    return folder;
   }
   // Converts the model with this quantisation and expects that it loses no more than the bound allows. Returns its
   // perplexity.
@@ -95,24 +103,23 @@ class DemoPerplexity : public testing::Test {
 };
 
 TEST_F(DemoPerplexity, OfHeldOutTextIsTheGoldenOne) {
-  convert_demo_model(folder_ / "demo", 2);
   EXPECT_EQ(static_cast<int64_t>(ids_.size()), demo_goldens().heldout.tokens);
-  const Perplexity found = perplexity_of(folder_ / "demo", ids_);
+  const Perplexity found = fp16();
   EXPECT_EQ(found.scored, demo_goldens().heldout.scored);
   EXPECT_NEAR(found.value, demo_goldens().heldout.perplexity, 0.001);
 }
 
 // docs/benchmarks/conversion.md has the table.
 TEST_F(DemoPerplexity, OfQuantisedWeightsStaysNearThatOfHalves) {
-  const double halves = fp16();
+  const double halves = fp16().value;
   for (const Bound& bound : {Bound{"int8", 1.001}, {"int8-mse", 1.001}, {"fp8", 1.005}, {"int4", 1.05}}) {
     EXPECT_NE(expect_within(bound, halves), halves) << bound.quantisation << " changed nothing";
   }
 }
 
 TEST_F(DemoPerplexity, OfAnInt8KvCacheStaysNearToo) {
-  const double plain = fp16();
-  const double found = perplexity_of(folder_ / "fp16", ids_, DType::kI8).value;
+  const double plain = fp16().value;
+  const double found = perplexity_of(halves_folder() / "fp16", ids_, DType::kI8).value;
   std::printf("int8 KV cache %10.4f  factor %.6f\n", found, found / plain);
   EXPECT_LE(found / plain, 1.001);
   EXPECT_NE(found, plain) << "int8 changed nothing";
@@ -121,9 +128,9 @@ TEST_F(DemoPerplexity, OfAnInt8KvCacheStaysNearToo) {
 // Smoothing moves magnitude from the inputs to the weights, and only weights are rounded here. So it costs a little,
 // and no bound is tighter than the one for weights that are not smoothed.
 TEST_F(DemoPerplexity, OfSmoothedWeightsStaysNearToo) {
-  const double halves = fp16();
+  const double halves = fp16().value;
   const auto ranges =
-      converter::calibrate({.checkpoint = folder_ / "fp16", .text = read_file(demo_file("heldout.txt"))});
+      converter::calibrate({.checkpoint = halves_folder() / "fp16", .text = read_file(demo_file("heldout.txt"))});
   ASSERT_TRUE(ranges.ok());
   std::ofstream(folder_ / "ranges", std::ios::binary) << converter::ranges_file(ranges.value());
   for (const Bound& bound : {Bound{"none", 1.0005}, {"int8", 1.001}, {"fp8", 1.005}, {"int4", 1.08}}) {
