@@ -1,0 +1,83 @@
+// What each tenant may hold in a queue and ask of it. A text with one tenant a line:
+//
+//   # a comment: lines that begin with '#' and empty lines count for nothing
+//   tenant=*     jobs=1000 tokens=500000 conversions=0 tokens-per-minute=200000 messages-per-minute=6000 priority=5
+//   tenant=shop  jobs=20000 tokens-per-minute=none priority=9
+//   tenant       jobs=10
+//
+// tenant=*: those that have no line of their own; the word `tenant` alone is the tenant without a name. What a line
+// does not name is as in the line of tenant=*, wherever that stands, and without a limit if there is none. `none` lifts
+// one.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/file_stamp.h"
+#include "base/limits.h"
+
+namespace optserve::keys {
+
+inline constexpr size_t kTenantQuotasMax = 10'000;
+inline constexpr int64_t kNoQuota = std::numeric_limits<int64_t>::max();
+
+// Of open jobs: those that wait and those that run.
+struct TenantQuota {
+  int64_t jobs = kNoQuota;
+  int64_t bytes = kNoQuota;   // of memory, with all the output that the jobs may get
+  int64_t tokens = kNoQuota;  // of prompts, and those that the jobs ask for
+  int64_t conversions = kNoQuota;
+  int64_t tokens_per_minute = kNoQuota;  // of jobs as they are accepted
+  int64_t messages_per_minute = kNoQuota;
+  int64_t priority = limits::kPriorityMax;  // the highest that it may ask for
+  bool operator==(const TenantQuota&) const = default;
+};
+
+class TenantQuotas {
+ public:
+  const TenantQuota& of(std::string_view tenant) const {
+    const auto found = named_.find(tenant);
+    return found == named_.end() ? others_ : found->second;
+  }
+  const TenantQuota& others() const { return others_; }
+  // Those that have a line.
+  const std::map<std::string, TenantQuota, std::less<>>& named() const { return named_; }
+
+ private:
+  friend Result<TenantQuotas> parse_tenant_quotas(std::string_view text);
+  std::map<std::string, TenantQuota, std::less<>> named_;
+  TenantQuota others_;
+};
+
+// Refuses the whole text if one line is wrong, naming the line.
+Result<TenantQuotas> parse_tenant_quotas(std::string_view text);
+// A text that gives the same quotas.
+std::string tenant_quotas_text(const TenantQuotas& quotas);
+
+// A file of quotas, which is read again when it changes.
+class QuotaFile {
+ public:
+  // Only the owner may write the file.
+  static Result<std::shared_ptr<QuotaFile>> load(const std::string& path);
+  QuotaFile(std::string path, std::optional<FileStamp> seen) : path_(std::move(path)), seen_(seen) {}
+
+  std::shared_ptr<const TenantQuotas> quotas() const { return quotas_; }
+  // True: the file has changed, and quotas() with it. A file with a fault, or one that is gone, is logged once and
+  // changes nothing. Cheap if nothing has changed.
+  bool refresh();
+
+ private:
+  Status read();
+
+  std::string path_;
+  std::optional<FileStamp> seen_;
+  std::shared_ptr<const TenantQuotas> quotas_;
+};
+
+}  // namespace optserve::keys
