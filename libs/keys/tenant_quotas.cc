@@ -20,8 +20,9 @@ struct QuotaWord {
   int64_t min, max;
 };
 // A rate of 0 would promise a time to come back that never comes.
-constexpr std::array<QuotaWord, 7> kQuotaWords = {{
+constexpr std::array<QuotaWord, 8> kQuotaWords = {{
     {"jobs", &TenantQuota::jobs, 0, kQuotaMax},
+    {"running", &TenantQuota::running, 1, kQuotaMax},
     {"bytes", &TenantQuota::bytes, 0, kQuotaMax},
     {"tokens", &TenantQuota::tokens, 0, kQuotaMax},
     {"conversions", &TenantQuota::conversions, 0, kQuotaMax},

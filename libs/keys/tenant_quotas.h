@@ -1,7 +1,7 @@
 // What each tenant may hold in a queue and ask of it. A text with one tenant a line:
 //
 //   # a comment: lines that begin with '#' and empty lines count for nothing
-//   tenant=*     jobs=1000 tokens=500000 conversions=0 tokens-per-minute=200000 messages-per-minute=6000 priority=5
+//   tenant=*     jobs=1000 running=32 tokens=500000 conversions=0 tokens-per-minute=200000 priority=5
 //   tenant=shop  jobs=20000 tokens-per-minute=none priority=9
 //   tenant       jobs=10
 //
@@ -30,8 +30,9 @@ inline constexpr int64_t kNoQuota = std::numeric_limits<int64_t>::max();
 // Of open jobs: those that wait and those that run.
 struct TenantQuota {
   int64_t jobs = kNoQuota;
-  int64_t bytes = kNoQuota;   // of memory, with all the output that the jobs may get
-  int64_t tokens = kNoQuota;  // of prompts, and those that the jobs ask for
+  int64_t running = kNoQuota;  // of them, those that run at a time; the others wait
+  int64_t bytes = kNoQuota;    // of memory, with all the output that the jobs may get
+  int64_t tokens = kNoQuota;   // of prompts, and those that the jobs ask for
   int64_t conversions = kNoQuota;
   int64_t tokens_per_minute = kNoQuota;  // of jobs as they are accepted
   int64_t messages_per_minute = kNoQuota;

@@ -27,9 +27,10 @@ std::string refusal_of(const std::string& text) {
 TEST(TenantQuotas, ReadsEveryWord) {
   const TenantQuotas quotas = parsed(
       "# comment\n\n \t\r\n"
-      "tenant=shop jobs=1 bytes=2 tokens=3 conversions=4 tokens-per-minute=5 messages-per-minute=6 priority=7\r\n"
+      "tenant=shop jobs=1 running=8 bytes=2 tokens=3 conversions=4 tokens-per-minute=5 messages-per-minute=6 "
+      "priority=7\r\n"
       "tenant\tjobs=0\n");
-  const TenantQuota expected{1, 2, 3, 4, 5, 6, 7};
+  const TenantQuota expected{1, 8, 2, 3, 4, 5, 6, 7};
   EXPECT_EQ(quotas.of("shop"), expected);
   EXPECT_EQ(quotas.of("").jobs, 0);
   EXPECT_EQ(quotas.of("unknown"), TenantQuota{});
@@ -55,7 +56,7 @@ TEST(TenantQuotas, WhatIsWrittenIsReadAgain) {
 }
 
 TEST(TenantQuotas, RefusesWithTheLine) {
-  EXPECT_THAT(refusal_of("\ntenant=a job=1"), HasSubstr("line 2: expected jobs, bytes, tokens"));
+  EXPECT_THAT(refusal_of("\ntenant=a job=1"), HasSubstr("line 2: expected jobs, running, bytes, tokens"));
   EXPECT_THAT(refusal_of("jobs=1"), HasSubstr("line 1: expected tenant=NAME first"));
   EXPECT_THAT(refusal_of("tenant=a jobs=-1"), HasSubstr("jobs is -1, expected 0 to"));
   EXPECT_THAT(refusal_of("tenant=a jobs=1k"), HasSubstr("expected a whole number"));
@@ -65,6 +66,7 @@ TEST(TenantQuotas, RefusesWithTheLine) {
   EXPECT_THAT(refusal_of("tenant=a jobs=1 jobs=2"), HasSubstr("jobs: stands twice"));
   EXPECT_THAT(refusal_of("tenant=a priority=10"), HasSubstr("priority is 10, expected 0 to 9"));
   EXPECT_THAT(refusal_of("tenant=a tokens-per-minute=0"), HasSubstr("expected 1 to"));
+  EXPECT_THAT(refusal_of("tenant=a running=0"), HasSubstr("running is 0, expected 1 to"));
   EXPECT_THAT(refusal_of("tenant=a b jobs=1"), HasSubstr("expected jobs"));
   EXPECT_THAT(refusal_of("tenant= jobs=1"), HasSubstr("line 1"));
   EXPECT_THAT(refusal_of("tenant=a/b jobs=1"), HasSubstr("line 1"));

@@ -14,6 +14,7 @@
 #include "http/health_server.h"
 #include "journal/journal.h"
 #include "keys/key_options.h"
+#include "keys/tenant_quotas.h"
 #include "scheduler/journal_metrics.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
@@ -42,6 +43,7 @@ struct Options {
   int64_t tenant_jobs_max = static_cast<int64_t>(limits::kOpenJobsMax);
   double tenant_share = 0.9;
   std::string tenant_weights;
+  std::string tenant_quotas;
   bool prefix_affinity = true;
   bool isolate_tenants = false;
   int64_t prompt_bytes_kept = 1'024;
@@ -126,8 +128,9 @@ std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clo
 }
 
 // True: the queue was handed over to another, and this process is to stand by.
-bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys, const Clock& clock,
-           metrics::Registry& registry, metrics::Health& health) {
+bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys,
+           const std::shared_ptr<keys::QuotaFile>& quotas, const Clock& clock, metrics::Registry& registry,
+           metrics::Health& health) {
   journal::Recovery recovery;
   recovery.term = 1;
   std::unique_ptr<journal::Journal> disk;
@@ -141,6 +144,10 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
   scheduler::SchedulerOptions settings = settings_of(options, clock);
+  if (quotas != nullptr) {
+    quotas->refresh();  // standing by may have taken long
+    settings.tenant_quotas = quotas->quotas();
+  }
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
   transport::ServiceLoop loop(service, clock, registry);
@@ -160,6 +167,7 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
     health.ready = false;  // draining: no new work
     loop.unwatch(shutdown_fd());
   });
+  if (quotas != nullptr) service.set_quota_source([&] { return quotas->refresh() ? quotas->quotas() : nullptr; });
   if (keys != nullptr) service.set_key_of([&loop](const transport::Peer& peer) { return loop.key_of(peer); });
   settings.clients_port = loop.bind(options.bind_clients, {.message_bytes_max = limits::kClientMessageBytesMax,
                                                            .name = "clients",
@@ -181,9 +189,18 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
   return handed_over;
 }
 
+// nullptr: there is no file of quotas.
+std::shared_ptr<keys::QuotaFile> load_quotas(const std::string& file) {
+  if (file.empty()) return nullptr;
+  auto quotas = keys::QuotaFile::load(file);
+  if (!quotas.ok()) throw ConfigurationError("tenant-quotas: " + quotas.refusal().message);
+  return std::move(quotas).value();
+}
+
 void run(const Options& options) {
   confinement::enter(confinement::kScheduler, options.sandbox);
   const std::shared_ptr<keys::ServerKeys> keys = keys::load(options.keys);
+  const std::shared_ptr<keys::QuotaFile> quotas = load_quotas(options.tenant_quotas);
   const SystemClock clock;
   metrics::Registry registry({}, metrics::other_names(options.common.metrics_compat));
   metrics::Health health(clock);
@@ -191,7 +208,7 @@ void run(const Options& options) {
   Options bound = options;
   bound.common.http_port = http.port();
   try {
-    while (serve(bound, keys, clock, registry, health)) std::this_thread::sleep_for(kHandOverPause);
+    while (serve(bound, keys, quotas, clock, registry, health)) std::this_thread::sleep_for(kHandOverPause);
   } catch (const StoppedWaiting&) {
   }
   log_info("stopped");
@@ -237,6 +254,8 @@ void add_options(ConfigParser& parser, Options& options) {
            "Share of each bound that a tenant alone may fill; several leave each other room. 1: no limit")
       .range(0.01, 1);
   parser.add("tenant-weights", options.tenant_weights, "Shares of tenants, name=2,other=0.5; 1 for all others");
+  parser.add("tenant-quotas", options.tenant_quotas,
+             "File of what each tenant may hold and ask for (docs/security.md). It is read again when it changes");
   parser.add("prefix-affinity", options.prefix_affinity,
              "Prefer a group that was recently sent a prompt with the same beginning");
   parser.add("isolate-tenants", options.isolate_tenants,

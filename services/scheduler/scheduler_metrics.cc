@@ -19,7 +19,7 @@ const std::vector<double>& size_buckets() {
   return kBuckets;
 }
 
-constexpr const char* kOtherModels = "other";
+constexpr const char* kOthers = "other";
 constexpr const char* kFinishReasons[] = {"none", "end_of_text", "length", "stop", "cancelled", "error"};
 static_assert(std::size(kFinishReasons) == std::tuple_size_v<decltype(SchedulerMetrics::OfModel::generated)>);
 
@@ -33,7 +33,8 @@ SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) : registry_(regi
   duplicates = counter("optserve_jobs_duplicate_total", "Submits answered with an earlier job of the same key");
   conflicts = counter("optserve_jobs_conflict_total", "Submits refused because their key names another payload");
   refused = counter("optserve_jobs_refused_total", "Submits refused as invalid");
-  const char* const reasons[] = {"jobs", "tokens", "bytes", "tenant", "journal", "storage", "deadline"};
+  const char* const reasons[] = {"jobs",    "tokens",   "bytes", "tenant", "journal",
+                                 "storage", "deadline", "quota", "rate"};
   static_assert(std::size(reasons) == std::tuple_size_v<decltype(busy)>);
   for (size_t i = 0; i < busy.size(); ++i) {
     busy[i] =
@@ -52,6 +53,8 @@ SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) : registry_(regi
   tokenizer_retries = counter("optserve_tokenizer_retries_total", "Questions to tokenizers that were asked again");
   keys_evicted = counter("optserve_keys_evicted_total", "Idempotency keys forgotten before their time");
   not_allowed = counter("optserve_not_allowed_requests_total", "Messages that their sender's key may not send");
+  messages_over_rate = counter("optserve_messages_over_rate_total",
+                               "Messages refused because their tenant has sent its messages-per-minute");
   slow_clients = counter("optserve_slow_client_messages_total", "Messages that a client did not take in time");
   const char* const kinds[] = {"tokenizer", "worker", "converter"};
   static_assert(std::size(kinds) == std::tuple_size_v<decltype(services_lost)>);
@@ -80,14 +83,32 @@ SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) : registry_(regi
       registry.gauge("optserve_service_silence_seconds",
                      "Time since the last message of the registered service that is silent longest");
   known_keys = registry.gauge("optserve_known_keys", "Idempotency keys in memory");
+  other_tenants_ = make_tenant(kOthers);
 }
 
 SchedulerMetrics::OfModel& SchedulerMetrics::of_model(const std::string& name) {
   const auto found = models_.find(name);
   if (found != models_.end()) return found->second;
   if (models_.size() < kModelsMax) return models_.emplace(name, make_model(name)).first->second;
-  if (!other_) other_ = make_model(kOtherModels);
+  if (!other_) other_ = make_model(kOthers);
   return *other_;
+}
+
+SchedulerMetrics::OfTenant& SchedulerMetrics::of_tenant(const std::string& tenant, const keys::TenantQuotas* quotas) {
+  const auto found = tenants_.find(tenant);
+  if (found != tenants_.end()) return found->second;
+  if (quotas != nullptr && quotas->named().contains(tenant) && tenants_.size() < kTenantsMax) {
+    return tenants_.emplace(tenant, make_tenant(tenant)).first->second;
+  }
+  return other_tenants_;
+}
+
+SchedulerMetrics::OfTenant SchedulerMetrics::make_tenant(const std::string& name) {
+  const metrics::Labels labels = {{"tenant", name}};
+  return {registry_.gauge("optserve_tenant_jobs", "Open jobs of a tenant that has a quota", labels),
+          registry_.gauge("optserve_tenant_tokens", "Tokens that the open jobs of such a tenant may cost", labels),
+          registry_.counter("optserve_tenant_refused_total", "Jobs and messages of a tenant that its quota refused",
+                            labels)};
 }
 
 SchedulerMetrics::OfModel SchedulerMetrics::make_model(const std::string& name) {

@@ -1,5 +1,5 @@
 // The scheduler's metrics. No label value comes from a request: models are those that a worker serves or an option
-// names.
+// names, tenants those that have a line in the file of quotas.
 #pragma once
 
 #include <array>
@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "keys/tenant_quotas.h"
 #include "metrics/metrics.h"
 #include "protocol/message_types.h"
 
@@ -17,14 +18,14 @@ struct SchedulerMetrics {
   explicit SchedulerMetrics(metrics::Registry& registry);
 
   // Why a valid submit was refused.
-  enum class Busy : uint8_t { kJobs, kTokens, kBytes, kTenant, kJournal, kStorage, kDeadline };
+  enum class Busy : uint8_t { kJobs, kTokens, kBytes, kTenant, kJournal, kStorage, kDeadline, kQuota, kRate };
 
   metrics::Counter accepted, duplicates, conflicts, refused;
-  std::array<metrics::Counter, 7> busy;
+  std::array<metrics::Counter, 9> busy;
   std::array<metrics::Counter, 8> ended;  // by JobState
   metrics::Counter leases, leases_lost, retries, stale_tokens, duplicate_tokens;
   metrics::Counter tokenizer_retries, keys_evicted;
-  metrics::Counter slow_clients, not_allowed;
+  metrics::Counter slow_clients, not_allowed, messages_over_rate;
   std::array<metrics::Counter, 3> services_lost;  // by ServiceKind, less one
   metrics::Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
   metrics::Gauge clients, known_keys;
@@ -46,7 +47,18 @@ struct SchedulerMetrics {
   OfModel& of_model(const std::string& name);
   bool is_measured(const OfModel& model) const { return !other_ || &model != &*other_; }
 
+  struct OfTenant {
+    metrics::Gauge jobs, tokens;
+    metrics::Counter refused;
+  };
+  // Of a tenant with a quota of its own. All others, and those beyond the first kTenantsMax, share the name "other",
+  // whose gauges stay 0. `quotas`: nullptr if there are none.
+  static constexpr size_t kTenantsMax = 100;
+  OfTenant& of_tenant(const std::string& tenant, const keys::TenantQuotas* quotas);
+  std::map<std::string, OfTenant>& tenants() { return tenants_; }
+
  private:
+  OfTenant make_tenant(const std::string& name);
   OfModel make_model(const std::string& name);
   void add_counters(const std::string& name, OfModel& model);
   void add_histograms(const std::string& name, OfModel& model);
@@ -54,6 +66,8 @@ struct SchedulerMetrics {
   metrics::Registry& registry_;
   std::map<std::string, OfModel> models_;
   std::optional<OfModel> other_;
+  std::map<std::string, OfTenant> tenants_;
+  OfTenant other_tenants_;
 };
 
 }  // namespace optserve::scheduler

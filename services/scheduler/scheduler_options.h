@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "keys/tenant_quotas.h"
 #include "scheduler/leases/worker_speed.h"
 #include "scheduler/queue/tenant_weights.h"
 #include "transport/service.h"
@@ -48,6 +50,7 @@ struct SchedulerOptions {
   size_t tenant_jobs_max = limits::kOpenJobsMax;
   double tenant_share = 0.9;  // above 0; 1: no limit
   TenantWeights tenant_weights;
+  std::shared_ptr<const keys::TenantQuotas> tenant_quotas;  // at the start; nullptr: none
   bool isolate_tenants = false;  // nothing of a tenant's prompts is shared with others in workers' prefix caches
   bool prefix_affinity = true;   // prefer a group that was recently sent the same beginning of a prompt
 

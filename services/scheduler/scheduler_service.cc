@@ -4,11 +4,13 @@
 
 #include "base/log.h"
 #include "scheduler/jobs/answers.h"
+#include "scheduler/tenants/payers.h"
 
 namespace optserve::scheduler {
 namespace {
 
 constexpr seconds kSweepInterval{10};
+constexpr milliseconds kQuotasInterval{100};
 constexpr milliseconds kUndeliverablePause{500};  // for which a service that did not take a message gets no work
 
 uint64_t request_of(const protocol::Message& message) {
@@ -38,6 +40,9 @@ SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& 
 
 void SchedulerService::on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
   durable_ = tables_.store.durable();
+  if (tables_.tenants.is_on() && from.port == tables_.options.clients_port) {
+    if (!count_message(from, message, now, out)) return;
+  }
   if (tables_.access.is_on()) {
     if (Status status = check_access(from, message, now); !status.ok()) {
       tables_.metrics.not_allowed.add();
@@ -61,6 +66,27 @@ void SchedulerService::on_message(const Peer& from, protocol::Message message, I
   } else {
     on_service_message(from, std::move(message), now, out);
   }
+}
+
+bool SchedulerService::count_message(const Peer& from, const protocol::Message& message, Instant now, Outbox& out) {
+  for (const auto& [tenant, count] : payers_of(message, tables_.access.key_of(from), tables_.jobs)) {
+    const auto over = tables_.tenants.take_messages(tenant, count, now);
+    if (!over) continue;
+    tables_.metrics.messages_over_rate.add();
+    tables_.metrics.of_tenant(tenant, tables_.tenants.quotas()).refused.add();
+    refuse_to(from, request_of(message), refuse(ErrorCode::kBusy, over->message), out, over->retry_after_ms);
+    return false;
+  }
+  return true;
+}
+
+void SchedulerService::refresh_quotas(Instant now) {
+  if (!quota_source_ || now < next_quotas_) return;
+  next_quotas_ = now + kQuotasInterval;
+  auto quotas = quota_source_();
+  if (quotas == nullptr) return;
+  tables_.tenants.set(std::move(quotas));
+  tables_.running.release_all();
 }
 
 Status SchedulerService::check_access(const Peer& from, protocol::Message& message, Instant now) const {
@@ -227,6 +253,7 @@ void SchedulerService::on_answers(Instant now, Outbox& out) {
 
 void SchedulerService::on_tick(Instant now, Outbox& out) {
   durable_ = tables_.store.durable();
+  refresh_quotas(now);
   registrations_.lose_dead(now);
   for (Job* job : tables_.tokenizers.take_overdue(now)) decoding_.ask_again(*job, true, now);
   endings_.expire_due(now);
@@ -240,6 +267,7 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
     next_sweep_ = now + kSweepInterval;
     tables_.known.expire(tables_.store.time_ms(now));
     tables_.streams.sweep(now);
+    tables_.tenants.sweep(now);
   }
   report_.update_gauges(now);
 }

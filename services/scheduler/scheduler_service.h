@@ -41,6 +41,9 @@ class SchedulerService final : public transport::Service {
 
   // From then on each message is checked against the key of its connection.
   void set_key_of(Access::KeyOf key_of) { tables_.access.set_key_of(std::move(key_of)); }
+  // Gives other quotas of tenants once they have changed, else nullptr; asked ten times a second.
+  using QuotaSource = std::function<std::shared_ptr<const keys::TenantQuotas>()>;
+  void set_quota_source(QuotaSource source) { quota_source_ = std::move(source); }
   // The store has answers to what it was asked.
   void on_answers(Instant now, transport::Outbox& out);
   // The process ends: leases that still run are given back, so that the next start does not count them as crashes.
@@ -51,8 +54,13 @@ class SchedulerService final : public transport::Service {
   const ServiceTable& services() const { return tables_.services; }
   const ModelQueues& queues() const { return tables_.queues; }
   const QueueBounds& bounds() const { return tables_.bounds; }
+  const TenantLimits& tenants() const { return tables_.tenants; }
 
  private:
+  // Before anything is looked up for a message. False: it was refused.
+  bool count_message(const transport::Peer& from, const protocol::Message& message, Instant now,
+                     transport::Outbox& out);
+  void refresh_quotas(Instant now);
   // The one place where rights are enforced. Completes the message with the tenant that the key decides.
   Status check_access(const transport::Peer& from, protocol::Message& message, Instant now) const;
   Status check_job(const transport::Peer& from, const JobId& id, Instant now) const;
@@ -78,6 +86,8 @@ class SchedulerService final : public transport::Service {
 
   uint64_t durable_ = 0;  // as of the present turn, before the loop released what waited for it
   Instant next_sweep_{};
+  QuotaSource quota_source_;
+  Instant next_quotas_{};
 };
 
 }  // namespace optserve::scheduler

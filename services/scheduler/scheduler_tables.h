@@ -15,6 +15,8 @@
 #include "scheduler/queue/queue_modes.h"
 #include "scheduler/scheduler_metrics.h"
 #include "scheduler/scheduler_options.h"
+#include "scheduler/tenants/running_jobs.h"
+#include "scheduler/tenants/tenant_limits.h"
 
 namespace optserve::scheduler {
 
@@ -37,6 +39,8 @@ struct SchedulerTables {
   KnownJobs known{options, metrics};
   ModelQueues queues{options};
   QueueBounds bounds{options};
+  TenantLimits tenants{options.tenant_quotas};
+  RunningJobs running{tenants, queues};
   QueueModes modes;
   ServiceTable services;
   TokenizerPool tokenizers{options, services};

@@ -25,8 +25,9 @@ void JobAttempts::end_try(int64_t ended_ms, std::string loss) {
   tries.back().loss = std::move(loss);
 }
 
-void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out) {
-  out.send(to, protocol::Refused{request, why.code, why.message});
+void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out,
+               int64_t retry_after_ms) {
+  out.send(to, protocol::Refused{request, why.code, why.message, retry_after_ms});
 }
 
 Refusal unknown_job(const JobId& job) {

@@ -7,7 +7,9 @@
 
 namespace optserve::scheduler {
 
-void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out);
+// `retry_after_ms`: with kBusy, when to ask again; 0: not known.
+void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out,
+               int64_t retry_after_ms = 0);
 
 // The job never was, is forgotten, or belongs to others.
 Refusal unknown_job(const JobId& job);

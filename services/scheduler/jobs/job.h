@@ -61,7 +61,8 @@ class QueueSlot {
   int64_t counted_cost_ = 0;  // what the queue counts for it
 
   friend class QueueBounds;
-  size_t bytes_ = 0;  // of memory that are counted for it
+  size_t bytes_ = 0;    // of memory that are counted for it
+  int64_t tokens_ = 0;  // that are counted for its tenant
 };
 
 // Its present lease; written by Leases.

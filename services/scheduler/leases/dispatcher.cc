@@ -48,6 +48,7 @@ void Dispatcher::dispatch_queue(ModelQueue& queue, Round& round, Instant now) {
     }
     ServiceEntry* worker = nullptr;
     Job* job = queue.jobs.take(now, [&](const Job& candidate) {
+      if (!tables_.running.may_begin(candidate.spec.tenant, queue)) return FairQueue::Verdict::kHold;
       const ModelQueues::Choice choice = tables_.queues.choose(queue, candidate);
       worker = choice.worker;
       return choice.verdict;

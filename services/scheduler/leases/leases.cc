@@ -27,6 +27,7 @@ void Leases::give(Job& job, ServiceEntry& worker, Instant now) {
   if (worker.leases.empty()) worker.progressed = now;
   worker.leases.emplace(job.lease.number, &job);
   tables_.queues.on_leased(worker, job);
+  tables_.running.began(job.spec.tenant);
   job.attempts.started = true;
   job.lease.began_at = now;
   tables_.jobs.update_deadline(job);
@@ -44,6 +45,7 @@ void Leases::release(Job& job) {
   if (job.lease.number == 0) return;
   job.lease.worker->leases.erase(job.lease.number);
   tables_.queues.on_released(*job.lease.worker, job);
+  tables_.running.ended(job.spec.tenant);
   job.lease.worker = nullptr;
   job.lease.number = 0;
   tables_.jobs.update_deadline(job);

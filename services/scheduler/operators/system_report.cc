@@ -140,9 +140,25 @@ void SystemReport::update_gauges(Instant now) {
   update_services(now);
 }
 
+void SystemReport::update_tenants() {
+  const keys::TenantQuotas* quotas = tables_.tenants.quotas();
+  if (quotas == nullptr) return;
+  size_t looked_at = 0;
+  for (const auto& [tenant, quota] : quotas->named()) {
+    if (++looked_at > SchedulerMetrics::kTenantsMax) break;
+    tables_.metrics.of_tenant(tenant, quotas);
+  }
+  for (auto& [tenant, gauges] : tables_.metrics.tenants()) {  // also those whose line is gone
+    const TenantLoad load = tables_.bounds.load_of(tenant);
+    gauges.jobs.set(static_cast<double>(load.jobs));
+    gauges.tokens.set(static_cast<double>(load.tokens));
+  }
+}
+
 void SystemReport::update_services(Instant now) {
   if (now < next_look_) return;
   next_look_ = now + seconds(1);
+  update_tenants();
   struct Room {
     double groups = 0, slots = 0, kv_tokens = 0, kv_reserved = 0;
   };

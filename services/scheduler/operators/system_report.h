@@ -21,6 +21,7 @@ class SystemReport {
  private:
   std::vector<protocol::ModelStatus> model_statuses() const;
   void update_services(Instant now);
+  void update_tenants();
 
   SchedulerTables& tables_;
   const Endings& endings_;

@@ -54,6 +54,11 @@ SchedulerMetrics::Busy busy_reason(QueueBounds::Bound bound) {
   return Busy::kTenant;
 }
 
+TenantLoad load_of(const protocol::JobSpec& spec, int64_t cost) {
+  const bool converts = spec.kind == protocol::JobKind::kConvert;
+  return {1, static_cast<int64_t>(QueueBounds::bytes_of(spec, 0)), converts ? 0 : cost, converts ? 1 : 0};
+}
+
 std::string payload_digest(const protocol::JobSpec& spec) {
   const auto digest = sha256(protocol::encode_job_payload(spec));
   return {digest.begin(), digest.end()};
@@ -97,6 +102,9 @@ void Admission::recover(journal::OpenJob open) {
   set_times(*owned, now, tables_.store.time_ms(now) - open.accepted.accepted_at_ms);
   Job& job = add(std::move(owned));
   tables_.known.opened(job);
+  if (job.is_generation()) {
+    tables_.tenants.take_tokens(job.spec.tenant, job.slot.cost, job.times.begins_at - milliseconds(job.spec.delay_ms));
+  }
   if (job.attempts.crashes >= tables_.options.crashes_max) {
     endings_.give_up(
         job, "the scheduler stopped " + std::to_string(job.attempts.crashes) + " times while this job was running",
@@ -129,11 +137,12 @@ Admission::Answer Admission::admit(protocol::JobSpec spec, Instant now) {
   }
   Status status = tables_.modes.accepts(spec.model);
   if (status.ok()) status = check_model(spec, now);
+  if (status.ok()) status = tables_.tenants.check_priority(spec.tenant, spec.priority);
   if (!status.ok()) {
     tables_.metrics.refused.add();
     return {refused(status.refusal())};
   }
-  if (auto no_room = check_room(spec)) return {std::move(*no_room)};
+  if (auto no_room = check_room(spec, now)) return {std::move(*no_room)};
   std::string encoded = protocol::encode_job_spec(spec);
   std::string payload = payload_digest(spec);
   Job& job = accept(std::move(spec), std::move(encoded), std::move(payload), now);
@@ -152,7 +161,7 @@ protocol::SubmitOutcome Admission::busy(SchedulerMetrics::Busy why, const Refusa
 }
 
 // A refusal costs a few look-ups: neither a digest nor a record is made for it.
-std::optional<protocol::SubmitOutcome> Admission::check_room(const protocol::JobSpec& spec) {
+std::optional<protocol::SubmitOutcome> Admission::check_room(const protocol::JobSpec& spec, Instant now) {
   using Busy = SchedulerMetrics::Busy;
   if (tables_.store.is_full()) {
     return busy(
@@ -165,10 +174,30 @@ std::optional<protocol::SubmitOutcome> Admission::check_room(const protocol::Job
   }
   const ModelQueue& queue = tables_.queues.of(spec);
   const int64_t cost = cost_of(spec, queue);
-  if (auto full = tables_.bounds.check(spec, cost, QueueBounds::bytes_of(spec, 0), queue)) {
+  const TenantLoad adds = load_of(spec, cost);
+  if (auto over = check_quota(spec, queue, adds, now)) return over;
+  if (auto full = tables_.bounds.check(spec, cost, static_cast<size_t>(adds.bytes), queue)) {
     return busy(busy_reason(full->bound), refuse(ErrorCode::kBusy, std::move(full->message)), full->retry_after_ms);
   }
   return check_time(spec, queue, cost);
+}
+
+std::optional<protocol::SubmitOutcome> Admission::check_quota(const protocol::JobSpec& spec, const ModelQueue& queue,
+                                                              const TenantLoad& adds, Instant now) {
+  using Busy = SchedulerMetrics::Busy;
+  const TenantLoad held = tables_.bounds.load_of(spec.tenant);
+  auto over = tables_.tenants.check(spec.tenant, held, adds, now);
+  if (!over) return std::nullopt;
+  tables_.metrics.of_tenant(spec.tenant, tables_.tenants.quotas()).refused.add();
+  if (over->is_permanent) {
+    tables_.metrics.refused.add();
+    return refused(refuse(ErrorCode::kBadRequest, std::move(over->message)));
+  }
+  const bool is_rate = over->limit == TenantLimits::Limit::kTokens;
+  // A tenth of what the tenant has must be done first.
+  const int64_t retry_after_ms =
+      is_rate ? over->retry_after_ms : QueueBounds::retry_after_ms(queue, static_cast<double>(held.tokens) / 10);
+  return busy(is_rate ? Busy::kRate : Busy::kQuota, refuse(ErrorCode::kBusy, std::move(over->message)), retry_after_ms);
 }
 
 // Whether a job that is accepted now can be expected to end in time.
@@ -274,6 +303,7 @@ Job& Admission::accept(protocol::JobSpec spec, std::string encoded, std::string 
   record.encoded_spec = std::move(encoded);
   job.accepted_sequence = tables_.store.append(std::move(record));
   tables_.known.opened(job);
+  if (job.is_generation()) tables_.tenants.take_tokens(job.spec.tenant, job.slot.cost, now);
   tables_.metrics.accepted.add();
   if (job.is_generation()) tables_.metrics.of_model(job.spec.model).accepted.add();
   if (is_sampled(job.spec.traceparent)) {
@@ -302,7 +332,11 @@ int64_t Admission::cost_of(const protocol::JobSpec& spec, const ModelQueue& queu
 Status Admission::check_put_back(const protocol::JobSpec& spec) {
   if (Status status = tables_.modes.accepts(spec.model); !status.ok()) return status;
   const ModelQueue& queue = tables_.queues.of(spec);
-  const auto full = tables_.bounds.check(spec, cost_of(spec, queue), QueueBounds::bytes_of(spec, 0), queue);
+  const TenantLoad adds = load_of(spec, cost_of(spec, queue));
+  if (auto over = tables_.tenants.check_held(spec.tenant, tables_.bounds.load_of(spec.tenant), adds)) {
+    return refuse(ErrorCode::kBusy, std::move(over->message));
+  }
+  const auto full = tables_.bounds.check(spec, cost_of(spec, queue), static_cast<size_t>(adds.bytes), queue);
   return full ? refuse(ErrorCode::kBusy, full->message) : ok_status();
 }
 

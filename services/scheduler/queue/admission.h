@@ -37,7 +37,9 @@ class Admission {
   Status check_folders(const protocol::JobSpec& spec) const;
   Status check_known_model(const protocol::JobSpec& spec, const protocol::ModelInfo& model) const;
   // A refusal, if there is no room.
-  std::optional<protocol::SubmitOutcome> check_room(const protocol::JobSpec& spec);
+  std::optional<protocol::SubmitOutcome> check_room(const protocol::JobSpec& spec, Instant now);
+  std::optional<protocol::SubmitOutcome> check_quota(const protocol::JobSpec& spec, const ModelQueue& queue,
+                                                     const TenantLoad& adds, Instant now);
   std::optional<protocol::SubmitOutcome> check_time(const protocol::JobSpec& spec, const ModelQueue& queue,
                                                     int64_t cost);
   protocol::SubmitOutcome busy(SchedulerMetrics::Busy why, const Refusal& refusal, int64_t retry_after_ms);

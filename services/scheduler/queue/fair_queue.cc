@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/check.h"
 
@@ -69,7 +70,7 @@ void FairQueue::push(Job& job) {
   job.slot.state_ = QueueSlot::State::kWaiting;
   if (flow.jobs.empty()) {
     flow.tag = std::max(flow.tag, of.time);
-    of.active.insert(turn_of(flow));
+    if (!flow.is_held) of.active.insert(turn_of(flow));
   }
   flow.jobs.insert({job.order, &job});
   ++waiting_;
@@ -100,6 +101,23 @@ void FairQueue::serve(Class& of, Flow& flow, Job& job) {
   of.active.insert(turn_of(flow));
   remove(of, flow, job);
   forget_idle(of);
+}
+
+void FairQueue::hold(Class& of, Flow& flow) {
+  of.active.erase(turn_of(flow));
+  flow.is_held = true;
+}
+
+// What it did not get meanwhile is not made up for.
+void FairQueue::release(const std::string& tenant) {
+  for (Class& of : classes_) {
+    const auto found = of.flows.find(tenant);
+    if (found == of.flows.end() || !std::exchange(found->second.is_held, false)) continue;
+    Flow& flow = found->second;
+    if (flow.jobs.empty()) continue;
+    flow.tag = std::max(flow.tag, of.time);
+    of.active.insert(turn_of(flow));
+  }
 }
 
 int64_t FairQueue::tokens_of(const std::string& tenant) const {

@@ -24,7 +24,7 @@ namespace optserve::scheduler {
 
 class FairQueue {
  public:
-  enum class Verdict { kTake, kSkip, kStop };
+  enum class Verdict { kTake, kSkip, kStop, kHold };
   // What is estimated to start before a job: the tenant's own jobs before it, and what the others' shares let start
   // meanwhile, at most all that they have.
   struct Ahead {
@@ -50,12 +50,15 @@ class FairQueue {
   const Job* oldest() const { return by_order_.empty() ? nullptr : by_order_.begin()->second; }
   int64_t tokens_of(const std::string& tenant) const;
 
-  // Takes out the first job that `verdict` says to take. kSkip looks at the next one, kStop ends the search.
+  // Takes out the first job that `verdict` says to take. kSkip looks at the next one, kStop ends the search, kHold
+  // leaves out all of this tenant and priority until release().
   template <class F>
   Job* take(Instant now, F&& verdict) {
     int looked = 0;
     for (size_t p = classes_.size(); p-- > 0;) {
-      for (const Turn& turn : classes_[p].active) {
+      const auto& active = classes_[p].active;
+      for (auto at = active.begin(); at != active.end();) {
+        const Turn turn = *at++;
         auto& jobs = turn.flow->jobs;
         const bool newest_first = turn.flow->is_late(now);
         auto it = newest_first ? std::prev(jobs.end()) : jobs.begin();
@@ -65,6 +68,11 @@ class FairQueue {
           Job& job = *it->second;
           const Verdict said = verdict(job);
           if (said == Verdict::kStop) return nullptr;
+          if (said == Verdict::kHold) {
+            --looked;  // it is not looked at again before it is released
+            hold(classes_[p], *turn.flow);
+            break;
+          }
           if (said == Verdict::kTake) {
             serve(classes_[p], *turn.flow, job);
             return &job;
@@ -76,6 +84,9 @@ class FairQueue {
     }
     return nullptr;
   }
+
+  // The tenant's jobs are looked at again.
+  void release(const std::string& tenant);
 
   // What is ahead of a job that is expected or waits.
   Ahead ahead_of(const Job& job, Instant now) const;
@@ -124,6 +135,7 @@ class FairQueue {
     Jobs jobs;           // waiting
     size_t count = 0;    // expected and waiting
     int64_t tokens = 0;  // of those jobs
+    bool is_held = false;
     bool is_late(Instant now) const { return jobs.begin()->second->slot.hurry_at <= now; }
   };
   struct Turn {
@@ -134,7 +146,7 @@ class FairQueue {
   };
   struct Class {
     std::unordered_map<std::string, Flow> flows;
-    std::set<Turn> active;  // with waiting jobs
+    std::set<Turn> active;  // with waiting jobs, and not held
     std::set<Turn> idle;    // without any, but ahead of the virtual time: what they used up is remembered
     double time = 0;        // virtual
     double weight = 0;      // of the flows with jobs
@@ -149,6 +161,7 @@ class FairQueue {
   void count_in(Class& of, Flow& flow, Job& job);
   void count_out(Class& of, Flow& flow, Job& job);
   void serve(Class& of, Flow& flow, Job& job);
+  static void hold(Class& of, Flow& flow);
   void remove(Class& of, Flow& flow, Job& job);
   void forget_idle(Class& of);
   Ahead ahead(size_t priority, const Flow* flow, size_t rank, double weight) const;

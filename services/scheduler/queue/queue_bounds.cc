@@ -120,27 +120,43 @@ std::optional<QueueBounds::Full> QueueBounds::check(const protocol::JobSpec& spe
 
 void QueueBounds::add(Job& job) {
   Tenant& tenant = tenants_[job.spec.tenant];
-  job.slot.bytes_ = bytes_of(job.spec, job.prompt.ids.size());
   ++tenant.jobs, ++jobs_;
-  tenant.bytes += job.slot.bytes_, bytes_ += job.slot.bytes_;
+  if (!job.is_generation()) ++tenant.conversions;
+  count(job, bytes_of(job.spec, job.prompt.ids.size()));
 }
 
 void QueueBounds::update(Job& job) {
   // Text that is longer than its tokens let expect is counted when it comes.
   const size_t expected_text = static_cast<size_t>(job.spec.max_new_tokens) * kTextBytesPerToken;
-  const size_t bytes = bytes_of(job.spec, job.prompt.ids.size()) +
-                       (job.output.text.size() > expected_text ? job.output.text.size() - expected_text : 0);
+  count(job, bytes_of(job.spec, job.prompt.ids.size()) +
+                 (job.output.text.size() > expected_text ? job.output.text.size() - expected_text : 0));
+}
+
+void QueueBounds::count(Job& job, size_t bytes) {
   Tenant& tenant = tenants_[job.spec.tenant];
   tenant.bytes += bytes - job.slot.bytes_, bytes_ += bytes - job.slot.bytes_;
   job.slot.bytes_ = bytes;
+  const int64_t tokens = job.is_generation() ? job.slot.cost : 0;
+  tenant.tokens += tokens - job.slot.tokens_;
+  job.slot.tokens_ = tokens;
+}
+
+TenantLoad QueueBounds::load_of(const std::string& name) const {
+  const auto found = tenants_.find(name);
+  if (found == tenants_.end()) return {};
+  const Tenant& tenant = found->second;
+  return {static_cast<int64_t>(tenant.jobs), static_cast<int64_t>(tenant.bytes), tenant.tokens, tenant.conversions};
 }
 
 void QueueBounds::remove(Job& job) {
   const auto found = tenants_.find(job.spec.tenant);
-  found->second.bytes -= job.slot.bytes_, bytes_ -= job.slot.bytes_;
+  Tenant& tenant = found->second;
+  tenant.bytes -= job.slot.bytes_, bytes_ -= job.slot.bytes_;
+  tenant.tokens -= job.slot.tokens_;
+  if (!job.is_generation()) --tenant.conversions;
   --jobs_;
-  if (--found->second.jobs == 0) tenants_.erase(found);
-  job.slot.bytes_ = 0;
+  if (--tenant.jobs == 0) tenants_.erase(found);
+  job.slot.bytes_ = 0, job.slot.tokens_ = 0;
 }
 
 }  // namespace optserve::scheduler

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "scheduler/queue/model_queues.h"
+#include "scheduler/tenants/tenant_limits.h"
 
 namespace optserve::scheduler {
 
@@ -32,6 +33,8 @@ class QueueBounds {
   size_t jobs() const { return jobs_; }
   size_t bytes() const { return bytes_; }
   size_t tenants() const { return tenants_.size(); }
+  // What a tenant's open jobs hold.
+  TenantLoad load_of(const std::string& tenant) const;
 
   // Memory of a job with all the output that it may get. It is counted from the start, so that the bound holds whatever
   // jobs do later. `prompt_tokens`: 0 while they are not known.
@@ -43,7 +46,10 @@ class QueueBounds {
   struct Tenant {
     size_t jobs = 0;
     size_t bytes = 0;
+    int64_t tokens = 0;
+    int64_t conversions = 0;
   };
+  void count(Job& job, size_t bytes);
   bool exceeds_share(double of_tenant, double adds, double used, double bound) const;
 
   const SchedulerOptions& options_;
