@@ -43,6 +43,7 @@ enum class Plant : uint8_t {
   kNoCap,           // I7: the scheduler is told another bound than the one that is checked
   kForgetKeys,      // I8: keys of ended jobs do not survive a restart
   kShiftedText,     // I9: the network moves a piece of text
+  kLateReply,       // I9: the answer to a Submit leaves behind what follows from it
   kSlowClock,       // I10: the scheduler's clock loses a second in ten
   kOtherWeights,    // I11: the scheduler is not told the tenants' weights
   kScan,            // I12: each record costs a walk over all open jobs
@@ -68,6 +69,7 @@ inline constexpr std::array<PlantInfo, kPlants - 1> kPlantTable{{
     {Plant::kNoCap, "no-cap", Invariant::kBounded},
     {Plant::kForgetKeys, "forget-keys", Invariant::kKeyNamesOneJob},
     {Plant::kShiftedText, "shifted-text", Invariant::kStreamWhole},
+    {Plant::kLateReply, "late-reply", Invariant::kStreamWhole},
     {Plant::kSlowClock, "slow-clock", Invariant::kInTime},
     {Plant::kOtherWeights, "other-weights", Invariant::kFairShare},
     {Plant::kScan, "scan", Invariant::kBoundedWork},

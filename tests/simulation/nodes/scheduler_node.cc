@@ -93,6 +93,7 @@ void SchedulerNode::end_process(Duration downtime) {
   service_.reset();
   counted_groups_.clear();
   introduced_.clear();
+  late_.reset();
   gated_.clear();
   inbox_.clear();
   out_ = {};
@@ -242,6 +243,17 @@ void SchedulerNode::flush(uint64_t life) {
 }
 
 void SchedulerNode::send(transport::Outgoing item) {
+  if (env_.is_planted(Plant::kLateReply) && std::holds_alternative<protocol::SubmitReply>(item.message)) {
+    const auto earlier = std::exchange(late_, std::move(item));
+    if (earlier) send_now(*earlier);
+    return;
+  }
+  const bool is_overtaken = late_ && late_->to == item.to;
+  send_now(std::move(item));
+  if (is_overtaken) send_now(*std::exchange(late_, std::nullopt));
+}
+
+void SchedulerNode::send_now(transport::Outgoing item) {
   ledger_.on_sent(item.message, store_.disk());
   check_group(item);
   check_introduced(item.to, item.message);

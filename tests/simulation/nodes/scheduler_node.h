@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -55,6 +56,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
   void restart(uint64_t life);
   void want_flush();
   void send(transport::Outgoing item);
+  void send_now(transport::Outgoing item);
   void end_process(Duration downtime);
   void observe_state();
   void before(const protocol::Message& message);
@@ -85,6 +87,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
   uint64_t commits_ = 0, ticks_ = 0;
   // Jobs that a client has asked to attach, or was told of.
   std::set<std::pair<transport::Peer, JobId>> introduced_;
+  std::optional<transport::Outgoing> late_;  // kLateReply: waits until something overtakes it
   // What answers to a client's requests must say.
   std::multimap<std::pair<transport::Peer, uint64_t>, protocol::GroupStatus> counted_groups_;
 };
