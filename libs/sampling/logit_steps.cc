@@ -182,7 +182,7 @@ void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary 
   const double wanted = static_cast<double>(p) * total;
   const size_t kept = select_weight(scratch.candidates, wanted);
   apply(cut_after(scratch.candidates, kept), logits, weights);
-  if (boundary == Boundary::kWhole) return;
+  if (boundary == Boundary::kWhole || kept == 1) return;  // one that is alone is drawn, however small its part
   double before = 0;
   for (size_t i = 0; i + 1 < kept; ++i) before += static_cast<double>(scratch.candidates[i].weight);
   const Candidate& last = scratch.candidates[kept - 1];

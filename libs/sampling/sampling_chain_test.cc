@@ -12,6 +12,7 @@
 #include "sampling/draw_case.h"
 #include "sampling/logit_steps.h"
 #include "sampling/random.h"
+#include "sampling/validate_params.h"
 
 namespace optserve::sampling {
 namespace sampling_chain_test {
@@ -334,6 +335,38 @@ TEST_F(SamplingChain, SurvivesUglyLogits) {
       ASSERT_TRUE(std::isfinite(drawn.logprob));
       ASSERT_GT(naive_edited(rows[i], c)[static_cast<size_t>(drawn.token)], kNever) << "a hidden id was drawn";
     }
+  }
+}
+
+// A request that is valid always gets a token, however small its numbers: else it could only fail again and again.
+TEST_F(SamplingChain, DrawsWithParametersAtTheEndsOfTheirRanges) {
+  constexpr float kTiny = 1e-44f;
+  const auto one_of = [&](std::vector<float> values) {
+    return values[static_cast<size_t>(pick(0, static_cast<int64_t>(values.size()) - 1))];
+  };
+  for (int round = 0; round < 3'000; ++round) {
+    const int64_t vocab = pick(3, 80);
+    DrawCase c;
+    c.params.temperature = one_of({kTiny, 1e-6f, 1, 2});
+    c.params.top_k = static_cast<int32_t>(pick(0, 3));
+    c.params.top_p = one_of({kTiny, 1e-7f, 0.5f, 1});
+    c.params.min_p = one_of({0, kTiny, 1});
+    c.params.typical_p = one_of({kTiny, 0.5f, 1});
+    c.params.top_p_decay = one_of({kTiny, 0.5f, 1});
+    c.params.repetition_penalty = one_of({kTiny, 1, 10});
+    c.params.presence_penalty = one_of({-2, 0, 2});
+    c.params.frequency_penalty = one_of({-2, 0, 2});
+    c.params.profile = static_cast<SamplingProfile>(pick(0, 2));
+    c.params.seed = random_();
+    c.history = ids(pick(0, 300), vocab);
+    for (int64_t n = pick(0, 4); n > 0; --n) {
+      c.rules.logit_bias.push_back({static_cast<TokenId>(pick(0, vocab - 1)), one_of({-99, 99})});
+    }
+    SamplerScratch scratch(vocab);
+    const DrawnToken drawn = draw_token(logits(vocab), c.row(), drawable(vocab), scratch);
+    ASSERT_GE(drawn.token, 0) << "round " << round << ", top_p " << c.params.top_p << ", decay " << c.params.top_p_decay
+                              << ", profile " << sampling_profile_name(c.params.profile);
+    ASSERT_TRUE(std::isfinite(drawn.logprob));
   }
 }
 
