@@ -1,7 +1,10 @@
 #include "cli/commands/connection.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdio>
+#include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -22,6 +25,7 @@ constexpr size_t kJobsSearched = 1'000'000;
 constexpr milliseconds kStartGrace{1'000};
 constexpr milliseconds kStartPoll{100};
 constexpr milliseconds kModelPoll{200};
+constexpr seconds kNoteAfter{2};
 constexpr seconds kConnectLimit{2};
 
 // The stack that the command is about, if it is about one.
@@ -127,21 +131,43 @@ JobId find_key(Client& client, const std::string& tenant, const std::string& key
 
 namespace {
 
-// Waits a moment for a scheduler that is about to start. Throws CommandFailure if nobody listens at any address: asking
-// for as long as the timeout allows would only hide that.
-void check_that_somebody_listens(const std::string& endpoints, milliseconds timeout) {
+// Says on standard error what is waited for, if this lives for so long that people begin to wonder.
+class WaitingNote {
+ public:
+  WaitingNote(std::string endpoints, milliseconds timeout)
+      : thread_([endpoints = std::move(endpoints), timeout](const std::stop_token& ended) {
+          std::mutex mutex;
+          std::unique_lock lock(mutex);
+          if (std::condition_variable_any().wait_for(lock, ended, kNoteAfter, [&] { return ended.stop_requested(); })) {
+            return;
+          }
+          std::fprintf(stderr, "optserve: waiting for an answer from %s, for %.3g s in all\n", endpoints.c_str(),
+                       std::chrono::duration<double>(timeout).count());
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
+// Waits a moment for a scheduler that is about to start. Throws CommandFailure if nobody listens at any address, or
+// there is no such name: asking for as long as the timeout allows would only hide that. Returns why none can be reached
+// where that is not certain, because the network or its name server is silent; empty if one can be.
+std::string check_that_somebody_listens(const std::string& endpoints, milliseconds timeout) {
   const auto addresses = client::split_endpoints(endpoints);
-  if (!addresses.ok()) return;  // the client says what is wrong
+  if (!addresses.ok()) return "";  // the client says what is wrong
   const SystemClock clock;
   const Instant until = clock.now() + std::min<milliseconds>(timeout, kStartGrace);
   std::string why;
   while (true) {
     why.clear();
+    bool is_certain = true;
     for (const std::string& address : addresses.value()) {
       const transport::Reachability found = transport::look_at(address, kConnectLimit);
-      if (!found.is_refused) return;
+      if (found.is_reachable) return "";
+      is_certain = is_certain && found.is_refused;
       why += (why.empty() ? "" : "; ") + (addresses.value().size() > 1 ? address + ": " : "") + found.why;
     }
+    if (!is_certain) return why;
     if (clock.now() >= until) break;
     std::this_thread::sleep_for(kStartPoll);
   }
@@ -172,15 +198,18 @@ Connection Connection::open(const ConnectionOptions& options) {
   client::ClientOptions& client_options = connection.client_options_;
   set_schedulers(client_options, options);
   client_options.timeout = connection.timeout_ = std::chrono::milliseconds(options.timeout_ms);
-  check_that_somebody_listens(client_options.endpoints, client_options.timeout);
+  std::optional<WaitingNote> note(std::in_place, client_options.endpoints, connection.timeout_);
+  const std::string silence = check_that_somebody_listens(client_options.endpoints, connection.timeout_);
   connection.client_ = std::make_unique<Client>(client_options);
   connection.status_ = connection.client_->status();
+  note.reset();
   if (!answers(connection.status_)) {
     const bool has_keys = !client_options.secret_key.empty();
     std::string why =
         "something accepts connections there, but not as the port of a scheduler for clients, which is 5555 "
         "by default";
     if (!has_keys) why += "; or it wants keys (--secret-key and --server-key)";
+    if (!silence.empty()) why = silence;
     for (const auto& [endpoint, answer] : connection.status_) {  // a scheduler that refuses our key says more
       if (answer.refusal().message.find("does not let us in") != std::string::npos) why = answer.refusal().message;
     }
