@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draws goodput against offered load from the JSON of overload_bench: plot_overload.py IN.json OUT.svg"""
 import json
+import math
 import sys
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 70, 50, 30, 20
@@ -13,20 +14,24 @@ def main(source, target):
     peak = data["peak_jobs_per_second"]
     rows = sorted(data["loads"], key=lambda row: row["load"])
     x_max = max(row["load"] for row in rows)
-    y_max = 1.25
+    # Logarithmic: at ten times the load ten times as many jobs are refused as end in time.
+    y_min, y_max = peak / 100, max(row[field] for row in rows for field, _, _ in SERIES) * 1.2
 
     def x_of(load):
         return LEFT + load / x_max * (WIDTH - LEFT - RIGHT)
 
     def y_of(rate):
-        return HEIGHT - BOTTOM - min(rate / peak, y_max) / y_max * (HEIGHT - BOTTOM - TOP)
+        part = math.log(max(rate, y_min) / y_min) / math.log(y_max / y_min)
+        return HEIGHT - BOTTOM - part * (HEIGHT - BOTTOM - TOP)
 
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
            f'font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
-    for part in (0, 0.25, 0.5, 0.75, 1, 1.25):
-        y = y_of(part * peak)
+    for tick in (10, 30, 100, 300, 1000, 3000, 10000, 30000):
+        if not y_min <= tick <= y_max:
+            continue
+        y = y_of(tick)
         out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#dddddd"/>'
-                   f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{part * peak:.0f}</text>')
+                   f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
     for load in (1, 2, 5, 10):
         if load <= x_max:
             out.append(f'<text x="{x_of(load):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{load}×</text>')
