@@ -167,13 +167,8 @@ Result<std::optional<TokenizerFiles>> load_tokenizer_json(const TokenizerPlace& 
   return std::optional(std::move(files).value());
 }
 
-}  // namespace
-
-Result<std::optional<TokenizerFiles>> find_tokenizer(const TokenizerPlace& place) {
-  if (place.vocab_file.empty() != place.merges_file.empty()) {
-    return refuse(ErrorCode::kBadRequest, "give both the vocabulary and the merges file, or neither");
-  }
-  if (!place.vocab_file.empty()) return load(place, place.vocab_file, place.merges_file);
+// What lies beside the checkpoint or above it.
+Result<std::optional<TokenizerFiles>> search(const TokenizerPlace& place) {
   std::error_code ignored;
   const fs::path absolute = fs::absolute(place.input, ignored);
   const fs::path folder = fs::is_directory(absolute, ignored) ? absolute : absolute.parent_path();
@@ -188,6 +183,58 @@ Result<std::optional<TokenizerFiles>> find_tokenizer(const TokenizerPlace& place
     if (fs::exists(at / "tokenizer.json", ignored)) return load_tokenizer_json(place, at / "tokenizer.json");
   }
   return std::optional<TokenizerFiles>();
+}
+
+// The lines of a merges file without the one that says its version and without its end.
+std::string_view merges_of(const TokenizerFiles& files) {
+  std::string_view text = files.merges;
+  if (text.starts_with("#version")) text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);
+  return text;
+}
+
+// How the tokenizer that was given differs from the checkpoint's own, in words; empty if it does not.
+std::string difference(const TokenizerFiles& given, const TokenizerFiles& own, const std::string& path) {
+  const Result<Vocabulary> given_ids = parse_vocabulary(given.vocab, path), own_ids = parse_vocabulary(own.vocab, path);
+  if (!given_ids.ok() || !own_ids.ok()) return "";
+  std::map<TokenId, std::string> spellings;
+  for (const auto& [token, id] : given_ids.value()) spellings[id] = token;
+  std::map<TokenId, std::string> others;  // the checkpoint's, where they differ
+  for (const auto& [token, id] : own_ids.value()) {
+    const auto found = spellings.find(id);
+    if (found == spellings.end() || found->second != token) others[id] = token;
+  }
+  const std::string beginning = path + " is not the tokenizer that lies with the checkpoint: ";
+  const std::string end = "; texts are encoded as the file that was given says";
+  if (!others.empty()) {
+    const auto& [id, token] = *others.begin();
+    const auto found = spellings.find(id);
+    return beginning + std::to_string(others.size()) + " of its " + std::to_string(own_ids.value().size()) +
+           " tokens differ, first id " + std::to_string(id) + ", which is '" + token.substr(0, 40) + "' there and " +
+           (found == spellings.end() ? "missing" : "'" + found->second.substr(0, 40) + "'") + " here" + end;
+  }
+  if (given_ids.value().size() != own_ids.value().size()) {
+    return beginning + "it has " + std::to_string(given_ids.value().size()) + " tokens, the checkpoint's " +
+           std::to_string(own_ids.value().size()) + end;
+  }
+  return merges_of(given) == merges_of(own) ? "" : beginning + "the merges differ" + end;
+}
+
+}  // namespace
+
+Result<std::optional<TokenizerFiles>> find_tokenizer(const TokenizerPlace& place) {
+  if (place.vocab_file.empty() != place.merges_file.empty()) {
+    return refuse(ErrorCode::kBadRequest, "give both the vocabulary and the merges file, or neither");
+  }
+  if (place.vocab_file.empty()) return search(place);
+  Result<std::optional<TokenizerFiles>> given = load(place, place.vocab_file, place.merges_file);
+  if (!given.ok()) return given;
+  // What lies there may be the reason for giving another one, so it need not be good.
+  if (const auto own = search(place); own.ok() && own.value()) {
+    const std::string how = difference(*given.value(), *own.value(), place.vocab_file);
+    if (!how.empty()) given.value()->notes.push_back(how);
+  }
+  return given;
 }
 
 }  // namespace optserve::converter

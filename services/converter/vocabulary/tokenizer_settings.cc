@@ -88,6 +88,19 @@ Refusal other_kind(const std::string& path, const std::string& what) {
       path + ": " + what + ", expected a byte-level BPE as GPT-2 and OPT have it" + std::string(kHowToServeIds));
 }
 
+// The kinds of a sequence in their order, which say more than its first bytes do; other values as they are.
+std::string kinds_of(const json& value) {
+  const json list = value.is_object() ? value.value("pretokenizers", json()) : json();
+  if (!list.is_array()) return brief(value);
+  std::string kinds;
+  for (const json& one : list) {
+    const json kind = one.is_object() ? one.value("type", json()) : json();
+    kinds += (kinds.empty() ? "" : ", ") + (kind.is_string() ? kind.get<std::string>().substr(0, 40) : brief(kind));
+    if (kinds.size() > 200) break;
+  }
+  return "the sequence " + kinds;
+}
+
 // ByteLevel with GPT-2's pattern and without a space in front, alone or as the only one of a sequence.
 Status check_pre_tokenizer(const json& root, const std::string& path) {
   json found = root.value("pre_tokenizer", json());
@@ -96,7 +109,7 @@ Status check_pre_tokenizer(const json& root, const std::string& path) {
     found = json(found["pretokenizers"][0]);
   }
   if (!found.is_object() || found.value("type", json()) != "ByteLevel") {
-    return other_kind(path, "pre_tokenizer is " + brief(found));
+    return other_kind(path, "pre_tokenizer is " + kinds_of(found));
   }
   if (flag_of(found, "add_prefix_space")) return other_kind(path, "add_prefix_space is true");
   if (found.value("use_regex", json(true)) != true) return other_kind(path, "use_regex is false");
