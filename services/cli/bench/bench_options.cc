@@ -195,7 +195,9 @@ Result<std::vector<int32_t>> parse_batches(const std::string& text) {
 }
 
 Result<BenchPlan> plan_bench(const BenchOptions& options) {
-  if (Status status = check_worker_options(options.worker_options); !status.ok()) return status.refusal();
+  if (Status status = check_passed_options("worker-option", options.worker_options); !status.ok()) {
+    return status.refusal();
+  }
   BenchPlan plan;
   plan.pipeline = options.through == "pipeline" || !options.connect.empty();
   auto spec = make_spec(options);

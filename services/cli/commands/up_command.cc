@@ -150,7 +150,7 @@ class UpCommand final : public Command {
   }
 
   int run_here(const StackPlan& plan, const StackFolder& folder, const Clock& clock) {
-    init_logging("supervisor", options_.log_level, LogFormat::kText);
+    init_logging("supervisor", options_.log_level, options_.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
     TerminalReport report(options_);
     return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitFailed;
   }
@@ -187,7 +187,8 @@ class UpCommand final : public Command {
       if (dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0) {
         throw errno_error("dup2");
       }
-      init_logging("supervisor", options_.log_level, LogFormat::kText);
+      init_logging("supervisor", options_.log_level,
+                   options_.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
       return run_stack(options_, plan, folder, report, clock) ? kExitOk : kExitFailed;
     } catch (const std::exception& error) {
       report.failed(error.what());

@@ -93,6 +93,12 @@ std::string StackFolder::first_cause(const std::string& process) const {
   constexpr std::string_view kError = " E ", kCause = " cause=";
   std::ifstream file(log_path(process));
   for (std::string line; std::getline(file, line);) {
+    if (line.starts_with('{')) {  // --log-format json
+      const json record = json::parse(line, nullptr, false);
+      if (!record.is_object() || record.value("level", json()) != "error") continue;
+      if (const json cause = record.value("cause", json()); cause.is_string()) return cause.get<std::string>();
+      continue;
+    }
     const size_t at = line.find(kCause);
     if (at == std::string::npos || line.find(kError) > at) continue;
     const std::string cause = line.substr(at + kCause.size());

@@ -50,6 +50,19 @@ TEST_F(StackFolderTest, DamagedStateIsRefused) {
   }
 }
 
+TEST_F(StackFolderTest, TheFirstCauseIsFoundInEitherFormOfLog) {
+  write("text.log",
+        "t I worker[1] config set=\"\"\nt E worker[1] stopped cause=\"no \\\"x\\\" here\"\nt E worker[1] a cause=b\n");
+  EXPECT_EQ(folder_.first_cause("text"), "no \"x\" here");
+  write("json.log", R"({"level":"info","event":"config","cause":"none"}
+{"level":"error","event":"other"}
+{"level":"error","event":"stopped","cause":"no \"x\" here"}
+{"level":"error","event":"stopped","cause":"later"})");
+  EXPECT_EQ(folder_.first_cause("json"), "no \"x\" here");
+  write("broken.log", "{\"level\":\"error\",\"cause\"");
+  EXPECT_EQ(folder_.first_cause("broken"), "");
+}
+
 TEST_F(StackFolderTest, PidFileHoldsAnIdentity) {
   EXPECT_FALSE(folder_.read_pid());
   const auto self = identify_process(getpid());

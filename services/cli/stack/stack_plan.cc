@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/check.h"
+#include "base/format_names.h"
 #include "base/limits.h"
 #include "checkpoint/manifest/layout.h"
 #include "checkpoint/manifest/model_identity.h"
@@ -53,6 +54,25 @@ void append_keys(PlannedProcess& planned, const StackOptions& options, const std
   append(planned, {"--secret-key", keys.secret(identity), "--server-key", keys.public_file("scheduler")});
 }
 
+void append_passed(PlannedProcess& planned, const std::vector<std::string>& passed) {
+  for (const std::string& option : passed) append(planned, {"--" + option});
+}
+
+// A program would say that it has the option twice, and not who gave it the other time.
+Status check_who_sets(const std::string& option, const std::vector<std::string>& passed, const std::string& program,
+                      const StackPlan& plan) {
+  for (const PlannedProcess& planned : plan.processes) {
+    if (planned.program != program) continue;
+    for (const std::string& one : passed) {
+      const std::string name = one.substr(0, one.find('='));
+      if (std::ranges::find(planned.arguments, "--" + name) == planned.arguments.end()) continue;
+      return refuse(ErrorCode::kBadRequest, option + ": 'optserve up' itself tells " + program + " its " + name +
+                                                "; 'optserve up --help' lists what it takes for that");
+    }
+  }
+  return ok_status();
+}
+
 // The arguments that every process has.
 PlannedProcess process(const StackOptions& options, std::string name, std::string program, int http_port) {
   PlannedProcess planned{std::move(name), std::move(program), {}, http_port};
@@ -60,8 +80,9 @@ PlannedProcess process(const StackOptions& options, std::string name, std::strin
   if (planned.program != "optserve-scheduler" && planned.program != "optserve-gateway") {
     append(planned, {"--name", planned.name});
   }
-  planned.arguments.insert(planned.arguments.end(), {"--http-port", std::to_string(http_port), "--http-address",
-                                                     "127.0.0.1", "--log-level", options.log_level});
+  planned.arguments.insert(planned.arguments.end(),
+                           {"--http-port", std::to_string(http_port), "--http-address", "127.0.0.1", "--log-level",
+                            options.log_level, "--log-format", options.log_format});
   return planned;
 }
 
@@ -75,6 +96,10 @@ void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("workers", options.workers, "Number of worker groups, each with a copy of the model").range(1, kGroupsMax);
   parser.add("tokenizers", options.tokenizers, "Number of tokenizer processes").range(1, kGroupsMax);
   parser.add("device", options.device, "Device of the workers").choices({"cpu", "cuda"});
+  static constexpr auto kDtypes = with_words({"auto"}, kDtypeNames);
+  parser
+      .add("dtype", options.dtype, "Type of the workers' activations; auto: fp32 on the CPU, else that of the weights")
+      .choices(kDtypes);
   parser.add("dir", options.folder, "Folder for logs, journal and state; created if missing");
   parser.add("converter-root", options.converter_root,
              "Also start a converter service that may read and write in this folder");
@@ -90,15 +115,28 @@ void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("chat-template", options.chat_template,
              "How the gateway makes a prompt of a chat: plain, or a file (docs/http.md); without it chats are refused");
   parser.add("volatile", options.is_volatile, "Keep jobs in memory only, without a journal");
-  parser.add("foreground", options.foreground, "Stay in the terminal; Ctrl-C stops the stack");
-  parser.add("log-level", options.log_level, "trace, debug, info, warn, error or off");
+  parser.add("backup-folder", options.backup_folder,
+             "Folder for copies of the journal, better on another disk; it must exist. Empty: no copies");
+  parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by 'optserve journal backup'")
+      .range(0, 1e9);
+  parser.add("backups-kept", options.backups_kept, "Copies that are kept").range(1, 1e6);
+  parser.add("foreground", options.foreground,
+             "Stay in the terminal; Ctrl-C stops the stack, a second one does not wait for running jobs");
+  parser.add("log-level", options.log_level, "Least severe level that is logged")
+      .choices({"trace", "debug", "info", "warn", "error", "off"});
+  parser.add("log-format", options.log_format, "Form of log lines").choices({"text", "json"});
   parser.add("ready-seconds", options.ready_seconds, "Time within which every process must be ready")
       .range(1, 24 * 3600);
   parser.add("drain-seconds", options.drain_seconds, "Time for running jobs to end when the stack stops")
       .range(0, 3600);
   parser.add("worker-option", options.worker_options,
              "Option of optserve-worker as NAME=VALUE, such as max-sequences=8; repeatable");
-  parser.mark_rare({"tokenizers", "no-gateway", "no-keys", "volatile", "log-level", "ready-seconds", "drain-seconds"});
+  parser.add("scheduler-option", options.scheduler_options,
+             "Option of optserve-scheduler as NAME=VALUE, such as open-jobs-max=1000; repeatable");
+  parser.add("gateway-option", options.gateway_options,
+             "Option of optserve-gateway as NAME=VALUE, such as connections-max=100; repeatable");
+  parser.mark_rare({"tokenizers", "no-gateway", "no-keys", "volatile", "backup-seconds", "backups-kept", "log-level",
+                    "log-format", "ready-seconds", "drain-seconds", "scheduler-option", "gateway-option"});
 }
 
 Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world) {
@@ -113,30 +151,53 @@ Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan
                                                       : "the model can be shared by " + sizes + " ranks"));
 }
 
-Status check_worker_options(const std::vector<std::string>& worker_options) {
-  for (const std::string& option : worker_options) {
-    if (option.find('=') == std::string::npos || option.starts_with('-')) {
-      return refuse(ErrorCode::kBadRequest, "worker-option is '" + option + "', expected NAME=VALUE");
+Status check_passed_options(const std::string& option, const std::vector<std::string>& passed) {
+  for (const std::string& one : passed) {
+    if (one.find('=') == std::string::npos || one.starts_with('-')) {
+      return refuse(ErrorCode::kBadRequest, option + " is '" + one + "', expected NAME=VALUE");
     }
   }
   return ok_status();
 }
 
+namespace {
+
+Status check_folders(StackOptions& options) {
+  for (auto [name, folder] :
+       {std::pair{"converter-root", &options.converter_root}, std::pair{"backup-folder", &options.backup_folder}}) {
+    if (folder->empty()) continue;
+    if (!std::filesystem::is_directory(*folder)) {
+      return refuse(ErrorCode::kBadRequest, std::string(name) + ": " + *folder + " is not a folder");
+    }
+    *folder = std::filesystem::canonical(*folder).string();
+  }
+  if (!options.is_volatile || options.backup_folder.empty()) return ok_status();
+  return refuse(ErrorCode::kBadRequest, "backup-folder: with --volatile there is no journal to copy");
+}
+
+Status check_all_passed(const StackOptions& options) {
+  const StackPlan plan = plan_stack(options, {});
+  for (const auto& [name, passed, program] :
+       {std::tuple{"worker-option", &options.worker_options, "optserve-worker"},
+        std::tuple{"scheduler-option", &options.scheduler_options, "optserve-scheduler"},
+        std::tuple{"gateway-option", &options.gateway_options, "optserve-gateway"}}) {
+    if (Status status = check_passed_options(name, *passed); !status.ok()) return status;
+    if (Status status = check_who_sets(name, *passed, program, plan); !status.ok()) return status;
+  }
+  return ok_status();
+}
+
+}  // namespace
+
 Status check_options(StackOptions& options) {
-  if (Status status = check_worker_options(options.worker_options); !status.ok()) return status;
   if (Status status = check_model(options); !status.ok()) return status;
   options.model = std::filesystem::absolute(options.model).lexically_normal().string();
   options.folder = std::filesystem::absolute(options.folder).lexically_normal().string();
   if (!options.chat_template.empty() && options.chat_template != "plain") {
     options.chat_template = std::filesystem::absolute(options.chat_template).lexically_normal().string();
   }
-  if (!options.converter_root.empty()) {
-    if (!std::filesystem::is_directory(options.converter_root)) {
-      return refuse(ErrorCode::kBadRequest, "converter-root: " + options.converter_root + " is not a folder");
-    }
-    options.converter_root = std::filesystem::canonical(options.converter_root).string();
-  }
-  return ok_status();
+  if (Status status = check_folders(options); !status.ok()) return status;
+  return check_all_passed(options);
 }
 
 int http_ports_needed(const StackOptions& options) {
@@ -168,9 +229,14 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
   } else {
     append(scheduler, {"--journal", options.folder + "/journal.db"});
   }
+  if (!options.backup_folder.empty()) {
+    append(scheduler, {"--backup-folder", options.backup_folder, "--backup-seconds",
+                       std::to_string(options.backup_seconds), "--backups-kept", std::to_string(options.backups_kept)});
+  }
   if (!options.no_keys) {
     append(scheduler, {"--secret-key", keys.secret("scheduler"), "--allowed-keys", keys.allowed()});
   }
+  append_passed(scheduler, options.scheduler_options);
   plan.processes.push_back(std::move(scheduler));
 
   for (int i = 0; i < options.tokenizers; ++i) {
@@ -184,7 +250,8 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
     append(worker, {"--scheduler", plan.service_endpoint, "--model", model, "--world", std::to_string(options.world),
                     "--device", options.device, "--drain-ms", drain_ms});
     append_keys(worker, options, "worker");
-    for (const std::string& option : options.worker_options) append(worker, {"--" + option});
+    if (options.dtype != "auto") append(worker, {"--dtype", options.dtype});
+    append_passed(worker, options.worker_options);
     plan.processes.push_back(std::move(worker));
     next_http += options.world;  // the ranks listen behind their supervisor
   }
@@ -203,6 +270,7 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
     append_keys(plan.processes.back(), options, "gateway");
     if (options.tokenizers > 0) append(plan.processes.back(), {"--model", model});  // it has a vocabulary
     if (!options.chat_template.empty()) append(plan.processes.back(), {"--chat-template", options.chat_template});
+    append_passed(plan.processes.back(), options.gateway_options);
   }
   return plan;
 }

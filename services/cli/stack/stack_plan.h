@@ -18,6 +18,7 @@ struct StackOptions {
   int workers = 1;                      // worker groups
   int tokenizers = 1;
   std::string device = "cpu";
+  std::string dtype = "auto";   // of the workers' activations
   std::string converter_root;   // folder that a converter service may read and write; empty: no such service
   std::string ports = "fixed";  // fixed or auto
   int api_port = 8000;          // of the gateway, unless ports are auto
@@ -25,23 +26,29 @@ struct StackOptions {
   bool no_keys = false;       // connections within the stack have none
   std::string chat_template;  // of the gateway: "plain" or a file; empty: it refuses chats
   bool is_volatile = false;   // no journal
+  std::string backup_folder;  // for copies of the journal; empty: none are made
+  int backup_seconds = 3'600;
+  int backups_kept = 24;
   bool foreground = false;
   std::string log_level = "info";
-  int ready_seconds = 300;                  // until every process must be ready
-  int drain_seconds = 30;                   // for running jobs when the stack stops
-  std::vector<std::string> worker_options;  // for optserve-worker: "max-sequences=8"
+  std::string log_format = "text";
+  int ready_seconds = 300;  // until every process must be ready
+  int drain_seconds = 30;   // for running jobs when the stack stops
+  // For the programs themselves, as NAME=VALUE: "max-sequences=8".
+  std::vector<std::string> worker_options, scheduler_options, gateway_options;
 };
 
 // The parser refuses counts out of range and unknown words.
 void add_options(ConfigParser& parser, StackOptions& options);
 // Refuses what cannot work before anything starts: a folder that is not a sharded checkpoint, a group size that its
-// shards do not allow, worker options of the wrong form. Fills in `name` and makes paths absolute.
+// shards do not allow, options for programs that have the wrong form or that the stack sets itself. Fills in `name` and
+// makes paths absolute.
 Status check_options(StackOptions& options);
 
 // Refuses a number of ranks that does not divide the number of shards in `folder`, and says what would.
 Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world);
-// Refuses options that are not NAME=VALUE.
-Status check_worker_options(const std::vector<std::string>& worker_options);
+// Refuses options that are not NAME=VALUE. `option` is the one that they were given with.
+Status check_passed_options(const std::string& option, const std::vector<std::string>& passed);
 
 struct PlannedProcess {
   std::string name;  // "scheduler", "worker-0"; its log has the same name

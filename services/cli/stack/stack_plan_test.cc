@@ -164,6 +164,44 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
   }
 }
 
+TEST_F(StackPlanTest, WhatAnOperatorSetsReachesTheProgramsUnderTheirOwnNames) {
+  options_.backup_folder = folder_.string();
+  options_.backup_seconds = 60;
+  options_.backups_kept = 3;
+  options_.log_format = "json";
+  options_.dtype = "bf16";
+  options_.scheduler_options = {"open-jobs-max=7"};
+  options_.gateway_options = {"connections-max=9"};
+  ASSERT_EQ(refusal(), "");
+  const StackPlan plan = plan_stack(options_, {});
+  const PlannedProcess &scheduler = plan.processes.front(), &worker = plan.processes[2], &gateway = plan.processes[3];
+  EXPECT_EQ(value_of(scheduler, "--backup-folder"), fs::canonical(folder_).string());
+  EXPECT_EQ(value_of(scheduler, "--backup-seconds"), "60");
+  EXPECT_EQ(value_of(scheduler, "--backups-kept"), "3");
+  EXPECT_THAT(scheduler.arguments, ::testing::Contains("--open-jobs-max=7"));
+  EXPECT_EQ(value_of(worker, "--dtype"), "bf16");
+  EXPECT_THAT(gateway.arguments, ::testing::Contains("--connections-max=9"));
+  for (const PlannedProcess& planned : plan.processes) EXPECT_EQ(value_of(planned, "--log-format"), "json");
+}
+
+TEST_F(StackPlanTest, OptionsThatContradictEachOtherAreRefused) {
+  options_.backup_folder = "/nowhere";
+  EXPECT_THAT(refusal(), HasSubstr("backup-folder: /nowhere is not a folder"));
+  options_.backup_folder = folder_.string();
+  options_.is_volatile = true;
+  EXPECT_THAT(refusal(), HasSubstr("backup-folder: with --volatile there is no journal to copy"));
+  options_.is_volatile = false;
+  options_.scheduler_options = {"open-jobs-max"};
+  EXPECT_THAT(refusal(), HasSubstr("scheduler-option is 'open-jobs-max', expected NAME=VALUE"));
+  options_.scheduler_options.clear();
+  options_.worker_options = {"dtype=fp16", "world=2"};
+  EXPECT_THAT(refusal(), HasSubstr("worker-option: 'optserve up' itself tells optserve-worker its world"));
+  options_.worker_options = {"dtype=fp16"};
+  EXPECT_EQ(refusal(), "");
+  options_.dtype = "bf16";
+  EXPECT_THAT(refusal(), HasSubstr("tells optserve-worker its dtype"));
+}
+
 TEST_F(StackPlanTest, AStackWithoutAGatewayHasNoApi) {
   options_.no_gateway = true;
   ASSERT_EQ(refusal(), "");
