@@ -13,11 +13,14 @@ namespace optserve {
 namespace {
 
 std::atomic<int> interrupt_count{0}, termination_count{0};
+std::atomic<bool> counts_as_one{false};
+std::atomic<int> status_of_second{-1};  // -1: the second signal is only counted
 int pipe_ends[2] = {-1, -1};
 
 extern "C" void on_signal(int number) {
   const int saved = errno;
   (number == SIGINT ? interrupt_count : termination_count).fetch_add(1);
+  if (const int status = status_of_second.load(); status >= 0 && shutdown_forced()) _exit(status);
   const char byte = 1;
   [[maybe_unused]] const ssize_t ignored = write(pipe_ends[1], &byte, 1);
   errno = saved;
@@ -45,7 +48,9 @@ void install_service_signals() {
 }
 
 bool shutdown_requested() { return interrupt_count.load() + termination_count.load() > 0; }
-bool shutdown_forced() { return interrupt_count.load() + termination_count.load() > 1; }
+bool shutdown_forced() { return !counts_as_one.load() && interrupt_count.load() + termination_count.load() > 1; }
+void count_signals_as_one() { counts_as_one.store(true); }
+void end_at_second_signal(int exit_status) { status_of_second.store(exit_status); }
 
 void forget_interrupts() {
   if (pipe_ends[0] < 0) return;

@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
   }
   try {
     install_shutdown_signals();
+    end_at_second_signal(kExitInterrupted);  // a conversion that was killed goes on from its finished shards
     return run(line, SystemClock());
   } catch (const std::exception& error) {
     print_failure({"optserve", "internal", error.what(), kExitFailed}, false);

@@ -392,6 +392,7 @@ int run_rank(const WorkerOptions& options) {
                options.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   check_options(options);
   confinement::enter(options.device == "cuda" ? confinement::kGpuRank : confinement::kCpuRank, options.sandbox);
+  count_signals_as_one();  // the supervisor ends the group when a second one comes
   // Followers end when rank 0 tells them to, so that a drain may finish its jobs.
   if (options.rank > 0) {
     std::signal(SIGTERM, SIG_IGN);

@@ -184,6 +184,7 @@ class PipelineRuns {
   void cancel_all(const std::vector<protocol::SubmitOutcome>& outcomes) const {
     for (const protocol::SubmitOutcome& outcome : outcomes) {
       if (!outcome.job) continue;
+      if (shutdown_forced()) return;
       const auto ignored = bench_.client.cancel(*outcome.job);
       if (!ignored.ok()) return;  // the scheduler does not answer
     }

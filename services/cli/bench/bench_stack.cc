@@ -22,7 +22,10 @@ class BenchStack::Process {
   explicit Process(const LaunchSpec& launch) : child(ChildProcess::start(launch)) {}
   ~Process() {
     child.signal(SIGTERM);  // it stops the others in order
-    child.wait();
+    while (!child.poll_exit()) {
+      if (shutdown_forced()) child.signal(SIGKILL);  // the others die with it
+      std::this_thread::sleep_for(kStateInterval);
+    }
   }
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;

@@ -54,7 +54,8 @@ class DownCommand final : public Command {
     const Result<StackState> state = folder.read_state();
     const seconds drain = state.ok() ? seconds(state.value().drain_seconds) : kDefaultDrain;
     if (!now_) {
-      kill(supervisor.pid, SIGTERM);
+      // A second signal would end its running jobs: whoever wants that says --now.
+      if (!state.ok() || state.value().state != "stopping") kill(supervisor.pid, SIGTERM);
       if (wait_until_gone(supervisor, drain * kDrainRounds + kExitGrace, clock)) {
         std::fprintf(stderr, "optserve: stopped\n");
         return kExitOk;

@@ -149,6 +149,7 @@ bool run_stack(const StackOptions& options, const StackPlan& plan, const StackFo
   while (supervisor.state() != State::kStopped) {
     const bool abandoned = supervisor.state() == State::kStarting && report.is_abandoned();
     if (shutdown_requested() || abandoned) supervisor.begin_stop(clock.now());
+    if (shutdown_forced()) supervisor.end_stop();
     supervisor.on_tick(clock.now());
     if (supervisor.take_changed()) record(folder, options, plan, supervisor);
     if (!reported) progress.look(supervisor, clock.now());

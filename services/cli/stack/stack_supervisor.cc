@@ -122,6 +122,13 @@ void StackSupervisor::begin_stop(Instant now) {
   if (!first_gone()) host_.signal(members_.front().pid, failure_.empty() ? SIGTERM : SIGKILL);
 }
 
+void StackSupervisor::end_stop() {
+  if (state_ != State::kStopping || std::exchange(is_cut_short_, true)) return;
+  log_warn("drain_skipped", {{"reason", "second signal"}});
+  if (!first_gone()) host_.signal(members_.front().pid, SIGKILL);
+  signal_rest(SIGKILL);
+}
+
 void StackSupervisor::signal_rest(int number) {
   for (size_t i = 1; i < members_.size(); ++i) {
     if (members_[i].pid >= 0) host_.signal(members_[i].pid, number);

@@ -6,7 +6,7 @@
 // ready:    a process that ends is started again after a back-off, which doubles from 1 s to 30 s and begins anew when
 //           the process has lived for a minute.
 // stopping: SIGTERM goes to the first process, which drains the work of the others, then to the others. What has not
-//           ended in time gets SIGKILL.
+//           ended in time gets SIGKILL, and so does everything at once after end_stop().
 #pragma once
 
 #include <sys/types.h>
@@ -59,6 +59,8 @@ class StackSupervisor {
 
   void on_tick(Instant now);
   void begin_stop(Instant now);
+  // Nobody wants to wait for running jobs any more. Only after begin_stop().
+  void end_stop();
 
   State state() const { return state_; }
   // Why the start failed, and because of which process; empty if it did not fail.
@@ -91,6 +93,7 @@ class StackSupervisor {
   Instant first_deadline_{};
   Instant rest_deadline_{};
   bool rest_told_ = false;
+  bool is_cut_short_ = false;
   bool changed_ = true;
 };
 

@@ -186,5 +186,23 @@ TEST_F(StackSupervisorTest, KillsWhatDoesNotEndInTime) {
   EXPECT_EQ(host_.signals.back(), (std::pair<std::string, int>{"worker-0", SIGKILL}));
 }
 
+TEST_F(StackSupervisorTest, AStopThatIsCutShortKillsEveryProcessAtOnce) {
+  make_ready();
+  host_.stubborn = {"scheduler", "tokenizer", "worker-0"};
+  supervisor_.end_stop();
+  tick();
+  EXPECT_EQ(supervisor_.state(), State::kReady) << "nobody has asked for a stop";
+  supervisor_.begin_stop(clock_.now());
+  tick();
+  supervisor_.end_stop();
+  supervisor_.end_stop();
+  tick();
+  EXPECT_EQ(supervisor_.state(), State::kStopped);
+  EXPECT_EQ(supervisor_.failure(), "");
+  EXPECT_EQ(host_.signals,
+            (std::vector<std::pair<std::string, int>>{
+                {"scheduler", SIGTERM}, {"scheduler", SIGKILL}, {"tokenizer", SIGKILL}, {"worker-0", SIGKILL}}));
+}
+
 }  // namespace stack_supervisor_test
 }  // namespace optserve::cli
