@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/address_check.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/config.h"
@@ -316,6 +317,51 @@ TEST(Shutdown, InterruptsAreForgottenAndTerminationsAreNot) {
         _exit(is_seen && is_forgotten && is_forced && is_signalled() && !shutdown_forced() ? 0 : 1);
       },
       ::testing::ExitedWithCode(0), "");
+}
+
+TEST(Shutdown, ASecondSignalIsAnotherWishUnlessTheSignalsCountAsOne) {
+  EXPECT_EXIT(
+      {
+        install_shutdown_signals();
+        raise(SIGTERM);
+        const bool is_early = shutdown_forced();
+        raise(SIGTERM);
+        const bool is_forced = shutdown_forced();
+        count_signals_as_one();
+        _exit(!is_early && is_forced && shutdown_requested() && !shutdown_forced() ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
+TEST(Shutdown, TheSecondSignalEndsAProgramThatAskedForIt) {
+  EXPECT_EXIT(
+      {
+        install_shutdown_signals();
+        end_at_second_signal(130);
+        raise(SIGINT);
+        if (!shutdown_requested()) _exit(1);
+        raise(SIGINT);
+        _exit(2);
+      },
+      ::testing::ExitedWithCode(130), "");
+}
+
+TEST(Address, HasAHostAndAPort) {
+  for (const char* good :
+       {"tcp://a:1", "tcp://127.0.0.1:65535", "tcp://[::1]:5555", "ipc:///tmp/x", "tcp://a:5|tcp://b:6"}) {
+    EXPECT_TRUE(check_address("x", good, AddressUse::kConnect).ok()) << good;
+    EXPECT_TRUE(check_address("x", good, AddressUse::kListen).ok()) << good;
+  }
+  for (const char* chosen : {"tcp://*:0", "tcp://127.0.0.1:*"}) {
+    EXPECT_FALSE(check_address("x", chosen, AddressUse::kConnect).ok()) << chosen;
+    EXPECT_TRUE(check_address("x", chosen, AddressUse::kListen).ok()) << chosen;
+  }
+  for (const char* bad : {"", "a", "a:1", "tcp://", "tcp://a", "tcp://:1", "tcp://a:", "tcp://a:-1", "tcp://a:65536",
+                          "tcp://a:1x", "http://a:1", "tcp://a:1|", "tcp://a:1|b:2", "ipc://"}) {
+    EXPECT_FALSE(check_address("x", bad, AddressUse::kListen).ok()) << bad;
+  }
+  EXPECT_EQ(check_address("x", "a", AddressUse::kConnect).refusal().message,
+            "x is 'a', expected tcp://HOST:PORT, such as tcp://127.0.0.1:5555");
 }
 
 }  // namespace base_test

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/address_check.h"
 #include "base/config.h"
 #include "base/exit_status.h"
 #include "base/lasting_time.h"
@@ -198,6 +199,11 @@ std::shared_ptr<keys::QuotaFile> load_quotas(const std::string& file) {
 }
 
 void run(const Options& options) {
+  for (const auto& [name, address] :
+       {std::pair{"bind-clients", options.bind_clients}, std::pair{"bind-services", options.bind_services}}) {
+    const Status status = check_address(name, address, AddressUse::kListen);
+    if (!status.ok()) throw ConfigurationError(status.refusal().message);
+  }
   confinement::enter(confinement::kScheduler, options.sandbox);
   const std::shared_ptr<keys::ServerKeys> keys = keys::load(options.keys);
   const std::shared_ptr<keys::QuotaFile> quotas = load_quotas(options.tenant_quotas);

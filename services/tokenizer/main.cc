@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "base/address_check.h"
 #include "base/config.h"
 #include "base/exit_status.h"
 #include "base/log.h"
@@ -62,6 +63,10 @@ void serve(const Options& options, std::shared_ptr<keys::ClientKeys> keys, metri
 }
 
 void run(const Options& options) {
+  for (const std::string& scheduler : options.schedulers) {
+    const Status status = check_address("scheduler", scheduler, AddressUse::kConnect);
+    if (!status.ok()) throw ConfigurationError(status.refusal().message);
+  }
   confinement::enter(confinement::kTokenizer, options.sandbox);
   metrics::Registry metrics({}, metrics::other_names(options.common.metrics_compat));
   const SystemClock clock;

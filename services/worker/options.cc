@@ -3,6 +3,7 @@
 #include <charconv>
 #include <optional>
 
+#include "base/address_check.h"
 #include "base/error.h"
 #include "base/format_names.h"
 #include "base/input_check.h"
@@ -203,6 +204,9 @@ void require(const Status& status) {
 
 void check_options(const WorkerOptions& options) {
   transport::check_schedulers(options.schedulers);
+  for (const std::string& scheduler : options.schedulers) {
+    require(check_address("scheduler", scheduler, AddressUse::kConnect));
+  }
   const bool has_shape = !options.model_folder().empty() ||
                          (options.random_weights && model_spec::find_published(options.model) != nullptr);
   const bool named =

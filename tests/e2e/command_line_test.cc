@@ -88,6 +88,8 @@ TEST(CommandLine, ValuesAreCheckedBeforeASchedulerIsAsked) {
   const ProgramOutput ran = optserve({"generate", "x", "--temperature", "5", "--scheduler", "tcp://127.0.0.1:9"});
   EXPECT_EQ(ran.status, 1);
   EXPECT_THAT(ran.err, HasSubstr("temperature is 5"));
+  EXPECT_THAT(optserve({"generate", "x", "--n", "0"}).err, HasSubstr("n is 0"));
+  EXPECT_THAT(optserve({"batch", "/nowhere.jsonl", "out.jsonl"}).err, HasSubstr("/nowhere.jsonl"));
 }
 
 // Where nobody listens, and where there is no such name: by the same rule, which does not wait for the timeout.
@@ -106,6 +108,18 @@ TEST(CommandLine, WhatCannotAnswerIsReportedSoon) {
     }
   }
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(120));
+}
+
+TEST(CommandLine, AnAddressOfTheWrongFormIsUsage) {
+  for (const char* address :
+       {"nonsense", "tcp://127.0.0.1", "tcp://:5555", "tcp://127.0.0.1:0", "tcp://127.0.0.1:99999",
+        "http://127.0.0.1:8000", "tcp://127.0.0.1:5555|b:5555", "tcp://127.0.0.1:5555,"}) {
+    const ProgramOutput ran = optserve({"status", "--scheduler", address});
+    EXPECT_EQ(ran.status, 2) << address << ": " << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("expected")) << address;
+  }
+  EXPECT_THAT(optserve({"status", "--json", "--scheduler", "http://h:1"}).out,
+              HasSubstr("that of a gateway does not do"));
 }
 
 // Somebody who accepts connections and says nothing, as a wrong port does, costs the whole timeout; people are told.
@@ -131,6 +145,10 @@ TEST(CommandLine, ErrorsAreJsonWithJson) {
   EXPECT_EQ(unreachable.status, 3);
   EXPECT_THAT(unreachable.out, HasSubstr(R"({"error":{"code":"unavailable","message":"no scheduler answers)"));
   EXPECT_EQ(unreachable.err, "");
+  const ProgramOutput missing = optserve({"inspect", "--json", "/nowhere"});
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_THAT(missing.out, HasSubstr(R"({"error":{"code":"bad_request","exit_status":1,"message":"/nowhere: no such)"));
+  EXPECT_EQ(missing.err, "");
   const ProgramOutput usage = optserve({"jobs", "list", "--json", "--limit", "x"});
   EXPECT_EQ(usage.status, 2);
   EXPECT_THAT(usage.out, HasSubstr(R"("code":"bad_request")"));
@@ -176,6 +194,16 @@ TEST(CommandLine, ServicesUseTheSameExitStatuses) {
     unsetenv(host.c_str());
   }
   EXPECT_EQ(run_program("optserve-gateway", {"--http", "nowhere"}).status, 78);
+  for (const char* program : {"optserve-tokenizer", "optserve-worker"}) {
+    const ProgramOutput ran = run_program(program, {"--scheduler", "tcp://localhost", "--model", "a=/nowhere"});
+    EXPECT_EQ(ran.status, 78) << program;
+    EXPECT_THAT(ran.err, HasSubstr("scheduler is 'tcp://localhost', expected tcp://HOST:PORT")) << program;
+  }
+  // ZeroMQ would listen at another port.
+  const ProgramOutput port =
+      run_program("optserve-scheduler", {"--volatile", "--bind-clients", "tcp://127.0.0.1:99999"});
+  EXPECT_EQ(port.status, 78);
+  EXPECT_THAT(port.err, HasSubstr("bind-clients is 'tcp://127.0.0.1:99999', expected tcp://HOST:PORT"));
   const ProgramOutput no_model = run_program("optserve-tokenizer", {});
   EXPECT_EQ(no_model.status, 78);
   EXPECT_THAT(no_model.err, HasSubstr("stopped cause=\"model: expected at least one --model NAME=FOLDER\""));

@@ -101,6 +101,7 @@ class BatchCommand final : public Command {
 
   int run(const Clock& clock) override {
     if (paths_.errors.empty()) paths_.errors = paths_.answers + ".errors";
+    batches::LineReader reader(paths_.input, batches::kLineBytesMax);
     Connection connection = Connection::open(connection_);
     http_api::Models models(model_text::load_served_models(vocabularies_));
     BatchFiles files(paths_, restart_);
@@ -109,7 +110,6 @@ class BatchCommand final : public Command {
     if (!chat_template_.empty()) context.chat = &chat.emplace(http_api::ChatTemplate::load(chat_template_));
     context.caller.tenant = tenant_;
     context.default_model = connection.choose_model(model_);
-    batches::LineReader reader(paths_.input, batches::kLineBytesMax);
     batches::OutcomeFiles outcomes(paths_.answers_part(), paths_.errors_part(), files.run());
     if (files.is_resumed()) {
       std::fprintf(stderr, "optserve: goes on after %llu lines\n",

@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "base/address_check.h"
 #include "base/clock.h"
 #include "cli/commands/command.h"
 #include "cli/stack/stack_folder.h"
@@ -38,12 +39,23 @@ std::optional<StackState> find_stack(const ConnectionOptions& options) {
   return state.ok() ? std::optional(state.value()) : std::nullopt;
 }
 
+// Before keys and names are looked at, whose messages would not say that the address itself is wrong.
+void check_addresses(const std::string& endpoints) {
+  const auto addresses = client::split_endpoints(endpoints);
+  if (!addresses.ok()) throw CommandFailure{kExitUsage, addresses.refusal().message, "bad_request"};
+  for (const std::string& address : addresses.value()) {
+    const Status status = check_address("scheduler", address, AddressUse::kConnect);
+    if (!status.ok()) throw CommandFailure{kExitUsage, status.refusal().message, "bad_request"};
+  }
+}
+
 // Sets where the schedulers are, and the keys for them.
 void set_schedulers(client::ClientOptions& client, const ConnectionOptions& options) {
   keys::check_command_line();
   const bool looks_for_stack = options.scheduler.empty() || !options.folder.empty();
   const std::optional<StackState> stack = looks_for_stack ? find_stack(options) : std::nullopt;
   client.endpoints = options.scheduler;
+  if (!client.endpoints.empty()) check_addresses(client.endpoints);
   if (client.endpoints.empty()) client.endpoints = stack ? stack->client_endpoint : kDefaultEndpoint;
   client.secret_key = options.keys.secret_key;
   for (const std::string& key : options.keys.server_keys) {

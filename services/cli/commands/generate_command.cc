@@ -77,9 +77,11 @@ class GenerateCommand final : public Command {
   int run(const Clock&) override {
     const std::string prompt = read_prompt(job_options_);
     protocol::JobSpec job = make_job(job_options_, prompt);
+    const bool has_choices = n_ != 1 || best_of_ != 0;
+    if (has_choices) choices_of(job);  // what needs no scheduler is refused without one
     Connection connection = Connection::open(connection_options_);
     job.model = connection.choose_model(job.model);
-    if (n_ != 1 || best_of_ != 0) return run_choices(connection.client(), job, prompt);
+    if (has_choices) return run_choices(connection.client(), job, prompt);
     if (echo_ && !json_) print(prompt);
     // The line would erase an echoed prompt.
     const bool is_waiting_shown = isatty(STDERR_FILENO) != 0 && !echo_;
@@ -104,9 +106,12 @@ class GenerateCommand final : public Command {
   }
 
  private:
+  std::vector<protocol::JobSpec> choices_of(const protocol::JobSpec& job) const {
+    return value_or_fail(client::choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
+  }
   // Prints the choices one after the other at the end, because their streams would mix.
   int run_choices(Client& client, const protocol::JobSpec& job, const std::string& prompt) {
-    const auto jobs = value_or_fail(client::choice_jobs(job, n_, best_of_ == 0 ? n_ : best_of_));
+    const auto jobs = choices_of(job);
     FollowedJob followed(client, connection_options_.patience());
     const auto ended = followed.run_all(jobs, [](std::string_view, const protocol::JobEvent&) { return true; });
     const auto results = client::best_choices(ended, n_);

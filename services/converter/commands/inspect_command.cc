@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <sstream>
 
 #include "checkpoint/reader.h"
 #include "converter/commands/reader_settings.h"
@@ -90,6 +91,8 @@ Result<json> inspect_foreign(const std::string& path, const ReaderSettings& read
   return out;
 }
 
+constexpr std::string_view kProgram = "optserve: ";  // begins what exit_status_of() says
+
 std::string text_or_json(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 std::string human_bytes(uint64_t bytes) {
@@ -152,7 +155,23 @@ int run_inspect(const conversion::InspectCommand& command, std::ostream& out, st
     }
     return description.value().contains("problem") ? 1 : 0;
   };
-  return exit_status_of(run, err);
+  if (!command.as_json) return exit_status_of(run, err);
+  // A program that asked for JSON finds an object there in any case.
+  std::string code = "internal";
+  const auto noting_code = [&]() -> Result<int> {
+    Result<int> ended = run();
+    if (!ended.ok()) code = error_code_name(ended.refusal().code);
+    return ended;
+  };
+  std::ostringstream said;
+  const int status = exit_status_of(noting_code, said);
+  std::string message = said.str();
+  if (message.empty()) return status;
+  if (message.starts_with(kProgram)) message.erase(0, kProgram.size());
+  if (message.ends_with('\n')) message.pop_back();
+  const json failure = {{"error", {{"code", code}, {"message", message}, {"exit_status", status}}}};
+  out << failure.dump(-1, ' ', false, json::error_handler_t::replace) << "\n";
+  return status;
 }
 
 }  // namespace optserve::converter

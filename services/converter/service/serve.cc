@@ -1,5 +1,6 @@
 #include "converter/service/serve.h"
 
+#include "base/address_check.h"
 #include "base/log.h"
 #include "base/program.h"
 #include "confinement/program_cage.h"
@@ -82,6 +83,10 @@ void check_sandbox(const conversion::ReaderOptions& options) {
 
 void serve(const ServeOptions& options, const Clock& clock) {
   const auto keys = transport::load_keys(options.keys, options.schedulers);
+  for (const std::string& scheduler : options.schedulers) {
+    const Status status = check_address("scheduler", scheduler, AddressUse::kConnect);
+    if (!status.ok()) throw ConfigurationError(status.refusal().message);
+  }
   const PathGuard guard(options.roots);
   check_sandbox(options.reader);
   confinement::enter(confinement::kConverter, options.reader.sandbox);
