@@ -71,6 +71,10 @@ foreach(component_package IN ITEMS programs=${programs_package} client=${client_
   string(REGEX MATCH "([^=]*)=(.*)" component_package "${component_package}")
   install(FILES ${debian}/copyright ${made}/changelog.gz COMPONENT ${CMAKE_MATCH_1}
           DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${CMAKE_MATCH_2})
+  if(EXISTS ${debian}/${CMAKE_MATCH_1}.overrides) # what lintian says, and why it stays so
+    install(FILES ${debian}/${CMAKE_MATCH_1}.overrides COMPONENT ${CMAKE_MATCH_1}
+            DESTINATION ${CMAKE_INSTALL_DATADIR}/lintian/overrides RENAME ${CMAKE_MATCH_2})
+  endif()
 endforeach()
 file(GLOB settings RELATIVE ${PROJECT_SOURCE_DIR}/deploy/packages/etc ${PROJECT_SOURCE_DIR}/deploy/packages/etc/*)
 list(TRANSFORM settings PREPEND /etc/optserve/)
@@ -108,7 +112,9 @@ set(CPACK_DEBIAN_PROGRAMS_PACKAGE_CONTROL_EXTRA
     ${debian}/postinst ${debian}/prerm ${debian}/postrm ${made}/conffiles)
 set(CPACK_COMPONENT_PROGRAMS_DESCRIPTION "${about_system}")
 if(OPTSERVE_CUDA)
-  # All programs, with workers that compute on GPUs; libraries of CUDA that are from no package are the host's own.
+  # All programs, with workers that compute on GPUs. A host may have its libraries of CUDA and NCCL from elsewhere, so NVIDIA's
+  # packages are recommended: apt takes them where it can. The script postinst names what is missing.
+  set(CPACK_DEBIAN_PROGRAMS_PACKAGE_RECOMMENDS "libcublas-${CUDAToolkit_VERSION_MAJOR}-${CUDAToolkit_VERSION_MINOR}, libnccl2")
   set(CPACK_DEBIAN_PROGRAMS_PACKAGE_PROVIDES "optserve (= ${PROJECT_VERSION})")
   set(CPACK_DEBIAN_PROGRAMS_PACKAGE_CONFLICTS optserve)
   set(CPACK_DEBIAN_PROGRAMS_PACKAGE_REPLACES optserve)
