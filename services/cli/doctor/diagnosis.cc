@@ -116,8 +116,9 @@ Finding judge_device_libraries(const MachineFacts& facts) {
   if (!facts.has_cublas) {
     return {"gpu_libraries", Health::kProblem, found, "install libcublas 12 or 13 from NVIDIA's repository"};
   }
-  if (facts.gpus.size() > 1 && !facts.has_nccl) {
-    return {"gpu_libraries", Health::kWarning, found, "groups of several GPUs need libnccl2 from NVIDIA's repository"};
+  if (!facts.has_nccl) {
+    return {"gpu_libraries", Health::kProblem, found,
+            "install libnccl2 from NVIDIA's repository: no worker starts without it"};
   }
   return {"gpu_libraries", Health::kGood, found, ""};
 }

@@ -62,7 +62,7 @@ TEST(Diagnosis, EachFaultIsFoundWithWhatToDo) {
       {"gpus", Health::kProblem, [](auto& f) { f.gpus.clear(); }, "nvidia-smi"},
       {"gpus", Health::kProblem, [](auto& f) { f.driver = "535.1"; }, "550"},
       {"gpu_libraries", Health::kProblem, [](auto& f) { f.has_cublas = false; }, "libcublas"},
-      {"gpu_libraries", Health::kWarning, [](auto& f) { f.has_nccl = false; }, "libnccl2"},
+      {"gpu_libraries", Health::kProblem, [](auto& f) { f.has_nccl = false; }, "libnccl2"},
       {"limits", Health::kWarning, [](auto& f) { f.open_files_max = 1024; }, "ulimit -n"},
       {"disk", Health::kProblem, [](auto& f) { f.disk.error = "create: Permission denied"; }, "--dir"},
       {"disk", Health::kWarning, [](auto& f) { f.disk.sync_ms_median = 30; }, "SSD"},

@@ -79,7 +79,7 @@ void look_at_devices(MachineFacts& facts) {
   const std::string version = line_after("/proc/driver/nvidia/version", "NVRM version");
   const size_t digits = version.find_first_of("0123456789", std::min(version.find("Module"), version.size()));
   if (digits != std::string::npos) facts.driver = version.substr(digits, version.find(' ', digits) - digits);
-  facts.has_cublas = has_library({"libcublas.so.13", "libcublas.so.12"});
+  facts.has_cublas = has_library({"libcublasLt.so.13", "libcublasLt.so.12"});
   facts.has_nccl = has_library({"libnccl.so.2"});
 }
 
