@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the Debian packages of a build, has lintian judge them, installs them in a minimal Debian that systemd boots in a
-container (systemd-nspawn), and has systemd start, drain and stop the services (boot_units). Ends with 77 where nothing
+"""Makes the Debian packages of a build, has lintian judge them, installs them in a minimal Debian that systemd boots in
+a container (systemd-nspawn), and has systemd start, drain and stop the services (boot_units). Ends with 77 where nothing
 can be booted, when everything else holds.
 
 usage: packages_test.py --build BUILD       packages of that build's options, in a folder beside it
@@ -47,14 +47,14 @@ def run(*command, **options):
 
 
 def make_packages(build):
-    """With the options of `build`, so that the compiler's cache has nearly everything, and beside it for the same reason."""
+    """With the options of `build` and beside it, so that the compiler's cache has nearly everything."""
     kept = re.compile(r"(CMAKE_BUILD_TYPE|CMAKE_CXX_FLAGS_RELWITHDEBINFO|OPTSERVE_WERROR|OPTSERVE_TOOLS):\w+=.*")
     options = [f"-D{line}" for line in (build / "CMakeCache.txt").read_text().splitlines() if kept.fullmatch(line)]
     folder = build.with_name(build.name + "-packages")
     environment = os.environ | {"CCACHE_BASEDIR": str(ROOT), "CCACHE_NOHASHDIR": "true"}
     os.umask(0o022)
-    run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options, "-DCMAKE_INSTALL_PREFIX=/usr", "-DOPTSERVE_PACKAGE=ON",
-        "-DOPTSERVE_MAINTAINER=Nobody <nobody@example.org>")
+    run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options, "-DCMAKE_INSTALL_PREFIX=/usr",
+        "-DOPTSERVE_PACKAGE=ON", "-DOPTSERVE_MAINTAINER=Nobody <nobody@example.org>")
     run("cmake", "--build", folder, "-j2", "--target", "programs", "manuals", env=environment)
     shutil.rmtree(folder / "packages", ignore_errors=True)
     run("cpack", "-B", folder / "packages", "-D", "CPACK_DEBIAN_COMPRESSION_TYPE=gzip", cwd=folder)
@@ -80,7 +80,7 @@ def needed_of(packages):
 
 
 def make_root(needed, kept, folder):
-    """A minimal Debian with what the packages say that they need, and nothing else; kept, since it takes half a minute."""
+    """A minimal Debian with what the packages say that they need; kept, since it takes half a minute."""
     tar = kept / f"root-{hashlib.sha256(' '.join(needed).encode()).hexdigest()[:12]}.tar"
     if not tar.exists():
         sources = next(path for path in map(pathlib.Path, ("/etc/apt/sources.list.d/debian.sources",
