@@ -70,6 +70,8 @@ def small_body(path, body):
     limit = limit_of(path)
     if limit and {"prompt", "messages", "input"} & small.keys() and small.get(limit) is None:
         small[limit] = 2
+    if path in ("/api/generate", "/api/chat") and isinstance(small.get("options"), dict | None):
+        small["options"] = {"num_predict": 2} | (small.get("options") or {})
     if isinstance(small.get("prompt"), list):
         small["prompt"] = small["prompt"][:2]
     return small

@@ -3,7 +3,7 @@
 
 usage: openapi_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [EXAMPLES [SEED [PHASES]]]
 
-PHASES: fuzzing, or with the edges of fields too: coverage,fuzzing. OPTSERVE_EDGES says how many edges of a route are
+PHASES: fuzzing, or coverage for the edges of fields, or coverage,fuzzing. OPTSERVE_EDGES says how many edges of a route are
 tried, chosen by the seed; 0, or none: all, which takes minutes.
 """
 
