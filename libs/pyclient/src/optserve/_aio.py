@@ -9,13 +9,13 @@ from typing import (Any, AsyncIterable, AsyncIterator, Deque, Dict, Iterable, Li
 
 from ._choice import split_endpoints
 from ._engine import Engine
-from ._errors import Cancelled, Error, Unavailable
+from ._errors import Error, Unavailable
 from ._keys import find_keys
 from ._messages import (LIMITS, BackedUp, Backup, Cancel, Control, ControlAction, ControlScope, GetGroup, GetJob,
-                        GetStatus, GroupStatus, JobEvent, JobFilter, JobList, JobResult, JobSpec, JobState, JobSummary,
+                        GetStatus, GroupStatus, JobFilter, JobList, JobResult, JobSpec, JobState, JobSummary,
                         ListJobs, Purge, Purged, Requeue, SystemStatus)
 from ._options import JobLike, Prompt, _member, conversion_job, job_id, job_of, make_job
-from ._outputs import Answers, Feed, Job, Piece, accepted, raise_of
+from ._outputs import Answers, Job, Piece, StreamBase, accepted, raise_of
 from ._streams import SessionOptions
 
 JobRef = Union[str, Job, JobResult, JobSummary]
@@ -26,7 +26,7 @@ def job_filter(job: Optional[JobRef] = None, state: Union[JobState, str, None] =
     return JobFilter(None if job is None else job_id(job), _member(JobState, state), tenant, model, group)
 
 
-class AsyncStream:
+class AsyncStream(StreamBase):
     """A job's output while it runs: `async for piece in stream`, then `await stream.result()`.
 
     Iterating ends with the job and raises its error if it did not succeed, unless cancel() of this stream ended it. A
@@ -34,6 +34,7 @@ class AsyncStream:
     """
 
     def __init__(self, client: "AsyncClient", life: Optional[float] = None) -> None:
+        super().__init__(self._on_piece)
         loop = asyncio.get_running_loop()
         self._client = client
         self._life = life
@@ -43,25 +44,6 @@ class AsyncStream:
         self._accepted: "asyncio.Future[Job]" = loop.create_future()
         for future in (self._end, self._accepted):  # an error that nobody asks for is no fault of the program
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._feed = Feed(self._on_piece, self._on_end)
-        self._follow: Any = None
-        self._was_cancelled = False
-        self._text: List[str] = []
-
-    @property
-    def text(self) -> str:
-        """The text that was read so far."""
-        return "".join(self._text)
-
-    @property
-    def progress(self) -> Optional[JobEvent]:
-        """State, place in the queue, tokens, or bytes of a conversion, as last told."""
-        return self._feed.progress
-
-    @property
-    def restarts(self) -> int:
-        """How often the text began anew."""
-        return self._feed.restarts
 
     async def job(self) -> Job:
         """The job, once it is accepted; raises the error if it is refused."""
@@ -86,10 +68,7 @@ class AsyncStream:
 
     def close(self) -> None:
         """Stops following; the job goes on."""
-        if self._follow is not None:
-            self._client._engine.unfollow(self._follow)
-            self._follow = None
-        self._feed.end(Cancelled("the stream was closed"))
+        self._close(self._client._engine)
 
     def __aiter__(self) -> "AsyncStream":
         return self
@@ -101,11 +80,7 @@ class AsyncStream:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        piece = self._pieces.popleft()
-        if piece.restarted:
-            self._text.clear()
-        self._text.append(piece)
-        return piece
+        return self._take(self._pieces.popleft())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -118,21 +93,8 @@ class AsyncStream:
         self._wake()
 
     def _on_end(self, how: Union[JobResult, Error]) -> None:
-        if isinstance(how, Error):
-            self._end.set_exception(how)
-        else:
-            self._end.set_result(how)
+        super()._on_end(how)
         self._wake()
-
-    def _on_outcome(self, job: Union[Job, Error], follows: Sequence[Any]) -> None:
-        if isinstance(job, Error):
-            self._accepted.set_exception(job)
-            self._feed.end(job)
-            return
-        self._follow = follows[0] if follows else None
-        self._accepted.set_result(job)
-        if self._feed.has_ended:  # closed before the job was accepted
-            self.close()
 
 
 class AsyncClient:

@@ -12,16 +12,16 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from ._aio import AsyncClient, JobRef
-from ._errors import Cancelled, Error, Internal, Unavailable
-from ._messages import (LIMITS, BackedUp, ControlAction, GroupStatus, JobEvent, JobList, JobResult, JobSpec, JobSummary,
+from ._errors import Error, Internal, Unavailable
+from ._messages import (LIMITS, BackedUp, ControlAction, GroupStatus, JobList, JobResult, JobSpec, JobSummary,
                         SystemStatus)
 from ._options import JobLike, Prompt, conversion_job, job_id, job_of, make_job
-from ._outputs import Answers, Feed, Job, Piece, raise_of
+from ._outputs import Answers, Job, Piece, StreamBase, raise_of
 
 _END = object()
 
 
-class Stream:
+class Stream(StreamBase):
     """A job's output while it runs: `for piece in stream`, then `stream.result()`.
 
     Iterating ends with the job and raises its error if it did not succeed, unless cancel() of this stream ended it. A
@@ -34,25 +34,7 @@ class Stream:
         self._pieces: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
         self._end: "concurrent.futures.Future[JobResult]" = concurrent.futures.Future()
         self._accepted: "concurrent.futures.Future[Job]" = concurrent.futures.Future()
-        self._feed = Feed(self._pieces.put if wants_text else None, self._on_end)
-        self._follow: Any = None
-        self._was_cancelled = False
-        self._text: List[str] = []
-
-    @property
-    def text(self) -> str:
-        """The text that was read so far."""
-        return "".join(self._text)
-
-    @property
-    def progress(self) -> Optional[JobEvent]:
-        """State, place in the queue, tokens, or bytes of a conversion, as last told."""
-        return self._feed.progress
-
-    @property
-    def restarts(self) -> int:
-        """How often the text began anew."""
-        return self._feed.restarts
+        super().__init__(self._pieces.put if wants_text else None)
 
     def job(self) -> Job:
         """The job, once it is accepted; raises the error if it is refused."""
@@ -78,7 +60,7 @@ class Stream:
 
     def close(self) -> None:
         """Stops following; the job goes on."""
-        self._client._post(self._close)
+        self._client._post(self._close, self._client._client._engine)
 
     def __enter__(self) -> "Stream":
         return self
@@ -95,35 +77,13 @@ class Stream:
             self._pieces.put(_END)  # for whoever asks again
             self.result()
             raise StopIteration
-        if piece.restarted:
-            self._text.clear()
-        self._text.append(piece)
-        return piece
+        return self._take(piece)
 
     # --- on the client's thread
 
-    def _close(self) -> None:
-        if self._follow is not None:
-            self._client._client._engine.unfollow(self._follow)
-            self._follow = None
-        self._feed.end(Cancelled("the stream was closed"))
-
     def _on_end(self, how: Union[JobResult, Error]) -> None:
-        if isinstance(how, Error):
-            self._end.set_exception(how)
-        else:
-            self._end.set_result(how)
+        super()._on_end(how)
         self._pieces.put(_END)
-
-    def _on_outcome(self, job: Union[Job, Error], follows: Sequence[Any]) -> None:
-        if isinstance(job, Error):
-            self._accepted.set_exception(job)
-            self._feed.end(job)
-            return
-        self._follow = follows[0] if follows else None
-        self._accepted.set_result(job)
-        if self._feed.has_ended:  # closed before the job was accepted
-            self.close()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

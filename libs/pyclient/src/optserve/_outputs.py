@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, List, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Generic, List, Optional, Sequence, TypeVar, Union
 
-from ._errors import Error, Internal, make_error
+from ._errors import Cancelled, Error, Internal, make_error
 from ._messages import JobEvent, JobResult, JobState, SubmitOutcome
 from ._streams import Listener
 
@@ -112,6 +112,69 @@ class Feed:
         restarted, self._restarted = self._restarted, False
         assert self._on_piece is not None
         self._on_piece(Piece(text, event.text_offset, restarted, event.tokens))
+
+
+class StreamBase:
+    """What the streams of both clients are: the text that was read, and two futures that the client settles."""
+
+    _accepted: Any  # a future of asyncio or of concurrent.futures, as the client needs it
+    _end: Any
+
+    def __init__(self, on_piece: Optional[Callable[[Piece], None]]) -> None:
+        self._feed = Feed(on_piece, self._on_end)
+        self._follow: Any = None
+        self._was_cancelled = False
+        self._text: List[str] = []
+
+    @property
+    def text(self) -> str:
+        """The text that was read so far."""
+        return "".join(self._text)
+
+    @property
+    def progress(self) -> Optional[JobEvent]:
+        """State, place in the queue, tokens, or bytes of a conversion, as last told."""
+        return self._feed.progress
+
+    @property
+    def restarts(self) -> int:
+        """How often the text began anew."""
+        return self._feed.restarts
+
+    def close(self) -> None:
+        """Stops following; the job goes on."""
+        raise NotImplementedError
+
+    # --- on the client's loop
+
+    def _take(self, piece: Piece) -> Piece:
+        """The piece, which becomes part of the text."""
+        if piece.restarted:
+            self._text.clear()
+        self._text.append(piece)
+        return piece
+
+    def _close(self, engine: Any) -> None:
+        if self._follow is not None:
+            engine.unfollow(self._follow)
+            self._follow = None
+        self._feed.end(Cancelled("the stream was closed"))
+
+    def _on_end(self, how: Union[JobResult, Error]) -> None:
+        if isinstance(how, Error):
+            self._end.set_exception(how)
+        else:
+            self._end.set_result(how)
+
+    def _on_outcome(self, job: Union[Job, Error], follows: Sequence[Any]) -> None:
+        if isinstance(job, Error):
+            self._accepted.set_exception(job)
+            self._feed.end(job)
+            return
+        self._follow = follows[0] if follows else None
+        self._accepted.set_result(job)
+        if self._feed.has_ended:  # closed before the job was accepted
+            self.close()
 
 
 def raise_of(result: JobResult, allow_cancelled: bool = False) -> JobResult:
