@@ -29,6 +29,10 @@ constexpr std::array<std::string_view, 12> kNotOfChats = {"prompt",
                                                           "truncate_prompt_tokens",
                                                           "prompt_logprobs"};
 
+bool is_of_chats(std::string_view completion_field) {
+  return std::ranges::find(kNotOfChats, completion_field) == kNotOfChats.end();
+}
+
 FieldTable fields_of_chats() {
   FieldTable table;
   constexpr double kTokens = limits::kContextTokensMax;
@@ -82,8 +86,7 @@ Parsed<json> completion_of(const json& body, const Models& models, const ChatTem
   json out;
   for (const FieldInfo& field : completion_fields()) {
     const auto found = body.find(field.name);
-    const bool is_same = std::ranges::find(kNotOfChats, field.name) == kNotOfChats.end();
-    if (found != body.end() && (is_same || field.name == "stop" || field.name == "user")) {
+    if (found != body.end() && (is_of_chats(field.name) || field.name == "stop" || field.name == "user")) {
       out[std::string(field.name)] = *found;
     }
   }
@@ -102,11 +105,7 @@ Parsed<json> completion_of(const json& body, const Models& models, const ChatTem
     out["max_tokens"] = tokens ? *tokens : *old;
     return out;
   }
-  const Parsed<Model> model = models.find(find_field<std::string>(body, "model").value_or(""));
-  if (!model.ok()) return model.error();
-  const Parsed<int64_t> room = room_for_output(out.at("prompt"), model.value());
-  if (!room.ok()) return room.error();
-  out["max_tokens"] = room.value();
+  if (auto error = add_room_for_output(out, models)) return *error;
   return out;
 }
 
@@ -166,13 +165,7 @@ const FieldTable& chat_own_fields() {
 }
 
 const FieldTable& chat_fields() {
-  static const FieldTable kTable = [] {
-    FieldTable table = chat_own_fields();
-    for (const FieldInfo& field : completion_fields()) {
-      if (std::ranges::find(kNotOfChats, field.name) == kNotOfChats.end()) table.push_back(field);
-    }
-    return table;
-  }();
+  static const FieldTable kTable = with_completion_fields(chat_own_fields(), is_of_chats);
   return kTable;
 }
 

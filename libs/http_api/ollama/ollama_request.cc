@@ -123,11 +123,7 @@ ApiError in_ollamas_words(ApiError error) {
 
 Parsed<CompletionRequest> finish(json completion, const Models& models, const RequestContext& context) {
   if (!completion.contains("max_tokens")) {
-    const Parsed<Model> model = models.find(completion.at("model").get<std::string>());
-    if (!model.ok()) return model.error();
-    const Parsed<int64_t> room = room_for_output(completion.at("prompt"), model.value());
-    if (!room.ok()) return in_ollamas_words(room.error());
-    completion["max_tokens"] = room.value();
+    if (auto error = add_room_for_output(completion, models)) return in_ollamas_words(*error);
   }
   Parsed<CompletionRequest> request = parse_completion(completion.dump(), models, context);
   if (!request.ok()) return in_ollamas_words(request.error());

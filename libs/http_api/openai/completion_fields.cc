@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <type_traits>
 
 #include "base/input_check.h"
@@ -177,6 +178,11 @@ const FieldTable& completion_fields() {
     return table;
   }();
   return kTable;
+}
+
+FieldTable with_completion_fields(FieldTable own, bool (*is_same)(std::string_view completion_field)) {
+  std::ranges::copy_if(completion_fields(), std::back_inserter(own), is_same, &FieldInfo::name);
+  return own;
 }
 
 std::string_view request_name_of(std::string_view job_field) {

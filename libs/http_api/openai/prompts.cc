@@ -5,6 +5,7 @@
 
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "http_api/openai/request_fields.h"
 #include "tokenizer/bpe.h"
 
 namespace optserve::http_api {
@@ -127,6 +128,15 @@ Parsed<int64_t> room_for_output(const json& prompts, const Model& model) {
   size_t longest = 0;
   for (const Prompt& one : read.value()) longest = std::max(longest, one.ids.size());
   return std::max<int64_t>(model.context - static_cast<int64_t>(longest), 1);
+}
+
+std::optional<ApiError> add_room_for_output(json& completion, const Models& models) {
+  const Parsed<Model> model = models.find(find_field<std::string>(completion, "model").value_or(""));
+  if (!model.ok()) return model.error();
+  const Parsed<int64_t> room = room_for_output(completion.at("prompt"), model.value());
+  if (!room.ok()) return room.error();
+  completion["max_tokens"] = room.value();
+  return std::nullopt;
 }
 
 size_t count_prompts(const json& body) {

@@ -32,6 +32,8 @@ Parsed<std::vector<Prompt>> read_prompts(const nlohmann::json& value, const Mode
 // Most tokens that fit beside the longest prompt, at least 1: for requests that do not say how many they want. Needs
 // the model's vocabulary.
 Parsed<int64_t> room_for_output(const nlohmann::json& prompts, const Model& model);
+// The same as `max_tokens` of a completion, for its `prompt` and the model that it names.
+std::optional<ApiError> add_room_for_output(nlohmann::json& completion, const Models& models);
 
 // Number of prompts in a checked body.
 size_t count_prompts(const nlohmann::json& body);

@@ -129,11 +129,7 @@ Parsed<json> completion_of_response(const json& body, const Models& models, cons
     out["max_tokens"] = *tokens;
     return out;
   }
-  const Parsed<Model> model = models.find(find_field<std::string>(body, "model").value_or(""));
-  if (!model.ok()) return model.error();
-  const Parsed<int64_t> room = room_for_output(out.at("prompt"), model.value());
-  if (!room.ok()) return room.error();
-  out["max_tokens"] = room.value();
+  if (auto error = add_room_for_output(out, models)) return *error;
   return out;
 }
 
@@ -234,13 +230,9 @@ const FieldTable& response_own_fields() {
 }
 
 const FieldTable& response_fields() {
-  static const FieldTable kTable = [] {
-    FieldTable table = response_own_fields();
-    for (const FieldInfo& field : completion_fields()) {
-      if (std::ranges::find(kOfCompletions, field.name) != kOfCompletions.end()) table.push_back(field);
-    }
-    return table;
-  }();
+  static const FieldTable kTable = with_completion_fields(response_own_fields(), [](std::string_view name) {
+    return std::ranges::find(kOfCompletions, name) != kOfCompletions.end();
+  });
   return kTable;
 }
 
