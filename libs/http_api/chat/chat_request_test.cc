@@ -8,7 +8,7 @@
 #include "base/program.h"
 #include "http_api/chat/chat_messages.h"
 #include "http_api/openai/completion_stream.h"
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 #include "support/temporary_folder.h"
 
 namespace optserve::http_api {
@@ -21,32 +21,21 @@ using ::testing::HasSubstr;
 constexpr std::string_view kTemplate =
     R"({"system": "[{content}]", "user": "Q:{content} ", "assistant": "A:{content} ", "answer": "A:", "stop": ["Q:"]})";
 
-class ChatRequestTest : public ::testing::Test {
+class ChatRequestTest : public RequestTest {
  protected:
   ChatRequestTest() { context_.chat = &chat_; }
 
   static json body(const json& changes) {
-    json made{{"model", "story"}, {"max_tokens", 8}, {"messages", {{{"role", "user"}, {"content", "the end"}}}}};
-    if (changes.is_object()) made.update(changes);
-    return made;
+    return with({{"model", "story"}, {"max_tokens", 8}, {"messages", {{{"role", "user"}, {"content", "the end"}}}}},
+                changes);
   }
   Parsed<CompletionRequest> parse(const json& changes) { return parse_chat(body(changes).dump(), models_, context_); }
-  CompletionRequest good(const json& changes) {
-    Parsed<CompletionRequest> parsed = parse(changes);
-    EXPECT_TRUE(parsed.ok()) << changes << " " << (parsed.ok() ? "" : parsed.error().message);
-    return std::move(parsed).value();
-  }
+  CompletionRequest good(const json& changes) { return value_of(parse(changes), changes); }
   void expect_error(const json& changes, const std::string& param, const std::string& part = "") {
-    const Parsed<CompletionRequest> parsed = parse(changes);
-    ASSERT_FALSE(parsed.ok()) << changes;
-    EXPECT_EQ(parsed.error().param, param) << changes << " " << parsed.error().message;
-    EXPECT_THAT(parsed.error().message, HasSubstr(part));
+    expect_refused(parse(changes), changes, param, part);
   }
-  Model story() const { return models_.find("story").value(); }
-  TokenId byte_id(uint8_t byte) const { return story().text->bpe.byte_token(byte); }
 
   ChatTemplate chat_ = ChatTemplate::parse(kTemplate).value();
-  Models models_ = test_models();
   RequestContext context_ = test_context();
 };
 

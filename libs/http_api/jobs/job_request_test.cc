@@ -7,7 +7,7 @@
 #include <set>
 
 #include "http_api/jobs/job_fields.h"
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 #include "protocol/message_types.h"
 #include "protocol/protocol_description.h"
 
@@ -21,28 +21,17 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 
-class JobRequestTest : public ::testing::Test {
+class JobRequestTest : public RequestTest {
  protected:
   Parsed<JobsRequest> parse(const json& body) { return parse_jobs(body.dump(), models_, context_); }
   static json body(const json& changes = json::object()) {
-    json result{{"model", "story"}, {"prompt", "the end"}};
-    result.update(changes);
-    return result;
+    return with({{"model", "story"}, {"prompt", "the end"}}, changes);
   }
-  JobSpec good(const json& body) {
-    const Parsed<JobsRequest> parsed = parse(body);
-    EXPECT_TRUE(parsed.ok()) << body << ": " << (parsed.ok() ? "" : parsed.error().message);
-    return parsed.ok() ? parsed.value().jobs.at(0) : JobSpec{};
-  }
+  JobSpec good(const json& body) { return value_of(parse(body), body).jobs.at(0); }
   void expect_error(const json& body, const std::string& param, const std::string& message = "", int status = 400) {
-    const Parsed<JobsRequest> parsed = parse(body);
-    ASSERT_FALSE(parsed.ok()) << body;
-    EXPECT_EQ(parsed.error().param, param) << body << ": " << parsed.error().message;
-    EXPECT_THAT(parsed.error().message, HasSubstr(message));
-    EXPECT_EQ(parsed.error().status, status) << body;
+    expect_refused(parse(body), body, param, message, status);
   }
 
-  Models models_ = test_models();
   JobContext context_;
 };
 

@@ -2,11 +2,9 @@
 // an answer.
 #include <cstddef>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 
 #include "http_api/metaseq/metaseq_request.h"
-#include "http_api/openai/test_models.h"
-#include "protocol/validate.h"
+#include "http_api/openai/fuzz_answers.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve;
@@ -15,16 +13,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
   const auto parsed = parse_metaseq(body, models, test_context());
   if (!parsed.ok()) {
-    check(parsed.error().status >= 400 && parsed.error().status < 500, "a mistake of the request");
+    check_error(parsed.error(), error_body(parsed.error()));
     return 0;
   }
   const CompletionRequest& request = parsed.value();
+  if (!check_jobs(request)) return 0;
   const std::vector<protocol::JobSpec> jobs = request.jobs();
-  for (protocol::JobSpec job : jobs) {
-    if (job.key.empty()) job.key = "k";
-    check(protocol::validate(job).ok(), "every job is valid");
-  }
-  if (request.model.text == nullptr || jobs.size() > 16) return 0;
   CompletionAnswer answer(request);
   for (size_t i = 0; i < jobs.size(); ++i) answer.add(i, test_result(request, jobs[i], {100, 2}, request.model));
   check(!nlohmann::json::parse(metaseq_body(request, answer))["choices"].empty(), "the answer has choices");

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 
 namespace optserve::http_api {
 namespace metaseq_request_test {
@@ -17,23 +17,15 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 
-class MetaseqTest : public ::testing::Test {
+class MetaseqTest : public RequestTest {
  protected:
   Parsed<CompletionRequest> parse(const json& changes, const std::string& model = "story") {
-    json body{{"model", model}, {"prompt", "the end"}, {"max_tokens", 4}};
-    body.update(changes);
+    const json body = with({{"model", model}, {"prompt", "the end"}, {"max_tokens", 4}}, changes);
     return parse_metaseq(body.dump(), models_, test_context());
   }
-  CompletionRequest good(const json& changes) {
-    Parsed<CompletionRequest> parsed = parse(changes);
-    EXPECT_TRUE(parsed.ok()) << changes << (parsed.ok() ? "" : parsed.error().message);
-    return parsed.ok() ? std::move(parsed).value() : parse(json::object()).value();
-  }
+  CompletionRequest good(const json& changes) { return value_of(parse(changes), changes); }
   void expect_error(const json& changes, const std::string& param, const std::string& model = "story") {
-    const Parsed<CompletionRequest> parsed = parse(changes, model);
-    ASSERT_FALSE(parsed.ok()) << changes;
-    EXPECT_EQ(parsed.error().param, param) << parsed.error().message;
-    EXPECT_EQ(parsed.error().status, 400);
+    expect_refused(parse(changes, model), changes, param);
   }
   json answer(const CompletionRequest& asked, const std::vector<TokenId>& ids) {
     CompletionAnswer answer(asked);
@@ -41,9 +33,6 @@ class MetaseqTest : public ::testing::Test {
     for (size_t i = 0; i < jobs.size(); ++i) answer.add(i, test_result(asked, jobs[i], ids, asked.model));
     return json::parse(metaseq_body(asked, answer));
   }
-  TokenId byte_id(char byte) { return models_.find("story").value().text->bpe.byte_token(static_cast<uint8_t>(byte)); }
-
-  Models models_ = test_models();
 };
 
 TEST_F(MetaseqTest, FieldsReachTheJob) {

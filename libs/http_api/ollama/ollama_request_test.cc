@@ -5,7 +5,7 @@
 
 #include "http_api/chat/chat_template.h"
 #include "http_api/openai/completion_stream.h"
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 
 namespace optserve::http_api {
 namespace ollama_request_test {
@@ -15,33 +15,27 @@ using protocol::JobResult;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class OllamaRequestTest : public ::testing::Test {
+class OllamaRequestTest : public RequestTest {
  protected:
   Parsed<CompletionRequest> generate(const json& changes) {
-    json body{{"model", "story"}, {"prompt", "the end"}, {"options", {{"num_predict", 8}}}};
-    if (changes.is_object()) body.update(changes);
+    const json body = with({{"model", "story"}, {"prompt", "the end"}, {"options", {{"num_predict", 8}}}}, changes);
     return parse_ollama_generate(body.dump(), models_, context_);
   }
   Parsed<CompletionRequest> chat(const json& changes) {
-    json body{{"model", "story:latest"},
-              {"messages", {{{"role", "user"}, {"content", "on"}}}},
-              {"options", {{"num_predict", 8}}}};
-    if (changes.is_object()) body.update(changes);
+    const json body = with({{"model", "story:latest"},
+                            {"messages", {{{"role", "user"}, {"content", "on"}}}},
+                            {"options", {{"num_predict", 8}}}},
+                           changes);
     return parse_ollama_chat(body.dump(), models_, context_);
   }
-  static CompletionRequest good(Parsed<CompletionRequest> parsed) {
-    EXPECT_TRUE(parsed.ok()) << (parsed.ok() ? "" : parsed.error().message);
-    return std::move(parsed).value();
-  }
-  Model story() const { return models_.find("story").value(); }
+  static CompletionRequest good(Parsed<CompletionRequest> parsed) { return value_of(std::move(parsed), "the body"); }
   JobResult result_of(const CompletionRequest& request, const std::string& text) {
     std::vector<TokenId> ids;
-    for (const char c : text) ids.push_back(story().text->bpe.byte_token(static_cast<uint8_t>(c)));
+    for (const char c : text) ids.push_back(byte_id(static_cast<uint8_t>(c)));
     return test_result(request, request.jobs()[0], ids, story());
   }
 
   ChatTemplate template_ = ChatTemplate::plain();
-  Models models_ = test_models();
   RequestContext context_ = test_context();
 };
 

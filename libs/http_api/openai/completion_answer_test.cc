@@ -6,7 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 
 namespace optserve::http_api {
 namespace completion_answer_test {
@@ -16,23 +16,9 @@ using protocol::JobResult;
 using protocol::JobSpec;
 using ::testing::HasSubstr;
 
-class CompletionAnswerTest : public ::testing::Test {
+class CompletionAnswerTest : public RequestTest {
  protected:
-  CompletionRequest request(const json& changes) {
-    json body{{"model", "story"}, {"prompt", "the end"}};
-    if (!changes.is_null()) body.update(changes);
-    Parsed<CompletionRequest> parsed = parse_completion(body.dump(), models_, test_context());
-    EXPECT_TRUE(parsed.ok()) << (parsed.ok() ? "" : parsed.error().message);
-    return std::move(parsed).value();
-  }
-  std::vector<TokenId> ids_of(const std::string& text) {
-    std::vector<TokenId> ids;
-    EXPECT_TRUE(story().text->encoder.encode(text, ids).ok());
-    return ids;
-  }
-  Model story() { return models_.find("story").value(); }
-  TokenId byte_id(uint8_t byte) { return story().text->bpe.byte_token(byte); }
-
+  CompletionRequest request(const json& changes) const { return completion(changes); }
   // The answer where job i has the i-th output; the last one for those that follow.
   json answer(const CompletionRequest& asked, const std::vector<std::vector<TokenId>>& outputs) {
     const std::vector<JobSpec> jobs = asked.jobs();
@@ -45,8 +31,6 @@ class CompletionAnswerTest : public ::testing::Test {
     EXPECT_FALSE(answer.error());
     return json::parse(answer.body());
   }
-
-  Models models_ = test_models();
 };
 
 TEST_F(CompletionAnswerTest, IsOpenAisObject) {

@@ -2,12 +2,8 @@
 // make an answer and a stream with the same texts.
 #include <cstddef>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 
-#include "http_api/openai/completion_answer.h"
-#include "http_api/openai/completion_stream.h"
-#include "http_api/openai/test_models.h"
-#include "protocol/validate.h"
+#include "http_api/openai/fuzz_answers.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve;
@@ -16,29 +12,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
   const auto parsed = parse_completion(body, models, test_context());
   if (!parsed.ok()) {
-    check(parsed.error().status >= 400 && parsed.error().status < 500, "a mistake of the request");
-    check(!nlohmann::json::parse(error_body(parsed.error())).empty(), "an error that clients can read");
+    check_error(parsed.error(), error_body(parsed.error()));
     return 0;
   }
-  const CompletionRequest& request = parsed.value();
-  const std::vector<protocol::JobSpec> jobs = request.jobs();
-  check(jobs.size() == request.num_jobs(), "as many jobs as it says");
-  for (protocol::JobSpec job : jobs) {
-    if (job.key.empty()) job.key = "k";
-    check(protocol::validate(job).ok(), "every job is valid");
-  }
-  if (request.model.text == nullptr || jobs.size() > 16) return 0;
-  CompletionAnswer answer(request);
-  CompletionStream stream(request);
-  std::string frames = stream.on_start();
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    const auto id = static_cast<TokenId>(4 + i);
-    const protocol::JobResult result = test_result(request, jobs[i], {id, 2}, request.model);
-    frames += stream.on_text(i, result.text.substr(0, 1));
-    frames += stream.on_finished(i, result);
-    answer.add(i, result);
-  }
-  check(stream.is_over() && !stream.has_failed() && frames.ends_with("data: [DONE]\n\n"), "the stream ends");
-  check(!nlohmann::json::parse(answer.body())["choices"].empty(), "the answer has choices");
+  const auto answer_body = [](const CompletionRequest&, const CompletionAnswer& answer) {
+    const std::string text = answer.body();
+    check(!nlohmann::json::parse(text)["choices"].empty(), "the answer has choices");
+    return text;
+  };
+  const std::string frames = check_completion(parsed.value(), answer_body, completion_form);
+  check(frames.empty() || frames.ends_with("data: [DONE]\n\n"), "the stream ends as clients expect it");
   return 0;
 }

@@ -8,7 +8,7 @@
 
 #include "base/limits.h"
 #include "http_api/openai/completion_fields.h"
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 #include "protocol/validate.h"
 
 namespace optserve::http_api {
@@ -22,30 +22,16 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 
-class CompletionRequestTest : public ::testing::Test {
+class CompletionRequestTest : public RequestTest {
  protected:
   Parsed<CompletionRequest> parse(const json& body) { return parse_completion(body.dump(), models_, context_); }
   // A good body with some fields added or replaced.
-  static json body(const json& changes) {
-    json result{{"model", "story"}, {"prompt", "the end"}};
-    if (!changes.is_null()) result.update(changes);
-    return result;
-  }
-  CompletionRequest good(const json& changes) {
-    Parsed<CompletionRequest> parsed = parse(body(changes));
-    EXPECT_TRUE(parsed.ok()) << changes << ": " << (parsed.ok() ? "" : parsed.error().message);
-    if (!parsed.ok()) return parse(body({})).value();
-    return std::move(parsed).value();
-  }
+  static json body(const json& changes) { return with({{"model", "story"}, {"prompt", "the end"}}, changes); }
+  CompletionRequest good(const json& changes) { return value_of(parse(body(changes)), changes); }
   void expect_error(const json& changes, const std::string& param, const std::string& message = "", int status = 400) {
-    const Parsed<CompletionRequest> parsed = parse(body(changes));
-    ASSERT_FALSE(parsed.ok()) << changes;
-    EXPECT_EQ(parsed.error().param, param) << changes << ": " << parsed.error().message;
-    EXPECT_EQ(parsed.error().status, status) << changes;
-    EXPECT_THAT(parsed.error().message, HasSubstr(message)) << changes;
+    expect_refused(parse(body(changes)), changes, param, message, status);
   }
 
-  Models models_ = test_models();
   RequestContext context_ = test_context();
 };
 

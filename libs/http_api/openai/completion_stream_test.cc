@@ -8,7 +8,7 @@
 #include <random>
 
 #include "http_api/openai/completion_answer.h"
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 
 namespace optserve::http_api {
 namespace completion_stream_test {
@@ -60,26 +60,12 @@ struct Reader {
   }
 };
 
-class CompletionStreamTest : public ::testing::Test {
+class CompletionStreamTest : public RequestTest {
  protected:
-  CompletionRequest request(const json& changes) {
-    json body{{"model", "story"}, {"prompt", "the end"}, {"stream", true}};
-    if (!changes.is_null()) body.update(changes);
-    Parsed<CompletionRequest> parsed = parse_completion(body.dump(), models_, test_context());
-    EXPECT_TRUE(parsed.ok()) << (parsed.ok() ? "" : parsed.error().message);
-    return std::move(parsed).value();
-  }
-  std::vector<TokenId> ids_of(const std::string& text) {
-    std::vector<TokenId> ids;
-    EXPECT_TRUE(story().text->encoder.encode(text, ids).ok());
-    return ids;
-  }
-  Model story() { return models_.find("story").value(); }
+  CompletionRequest request(const json& changes) const { return completion(with({{"stream", true}}, changes)); }
   JobResult result(const CompletionRequest& asked, size_t job, const std::string& text) {
     return test_result(asked, asked.jobs()[job], ids_of(text), story());
   }
-
-  Models models_ = test_models();
 };
 
 TEST_F(CompletionStreamTest, FramesAreTextsThenTheFinishReasonThenDone) {

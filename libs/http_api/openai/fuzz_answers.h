@@ -18,16 +18,22 @@ inline void check_error(const ApiError& error, const std::string& body) {
   check(nlohmann::json::parse(body).contains("error"), "an error that clients can read");
 }
 
-// `body` and `form` make the answer and the stream of a request.
-template <class Body, class Form>
-void check_completion(const CompletionRequest& request, Body body, Form form) {
+// Checks that the jobs of a request are valid. Returns whether there are few enough, and a vocabulary, to make results.
+inline bool check_jobs(const CompletionRequest& request) {
   const std::vector<protocol::JobSpec> jobs = request.jobs();
   check(jobs.size() == request.num_jobs(), "as many jobs as it says");
   for (protocol::JobSpec job : jobs) {
     if (job.key.empty()) job.key = "k";
     check(protocol::validate(job).ok(), "every job is valid");
   }
-  if (request.model.text == nullptr || jobs.size() > 16) return;
+  return request.model.text != nullptr && jobs.size() <= 16;
+}
+
+// `body` and `form` make the answer and the stream of a request. Returns the stream; empty if there are no results.
+template <class Body, class Form>
+std::string check_completion(const CompletionRequest& request, Body body, Form form) {
+  if (!check_jobs(request)) return "";
+  const std::vector<protocol::JobSpec> jobs = request.jobs();
   CompletionAnswer answer(request);
   CompletionStream stream(request, form(request));
   std::string frames = stream.on_start();
@@ -40,6 +46,7 @@ void check_completion(const CompletionRequest& request, Body body, Form form) {
   check(stream.is_over() && !stream.has_failed() && frames.ends_with('\n'), "the stream ends");
   check(is_valid_utf8(frames), "a stream is text");
   check(nlohmann::json::parse(body(request, answer)).is_object(), "the answer is an object");
+  return frames;
 }
 
 }  // namespace optserve::http_api

@@ -8,7 +8,7 @@
 #include "base/limits.h"
 #include "http_api/chat/chat_template.h"
 #include "http_api/openai/completion_stream.h"
-#include "http_api/openai/test_models.h"
+#include "http_api/openai/request_fixture.h"
 
 namespace optserve::http_api {
 namespace response_request_test {
@@ -32,23 +32,15 @@ std::vector<Event> events_of(const std::string& frames) {
   return events;
 }
 
-class ResponseRequestTest : public ::testing::Test {
+class ResponseRequestTest : public RequestTest {
  protected:
   Parsed<ResponseRequest> parse(const json& changes) {
-    json body{{"model", "story"}, {"input", "the end"}, {"max_output_tokens", 8}};
-    if (changes.is_object()) body.update(changes);
+    const json body = with({{"model", "story"}, {"input", "the end"}, {"max_output_tokens", 8}}, changes);
     return parse_response(body.dump(), models_, context_);
   }
-  ResponseRequest good(const json& changes) {
-    Parsed<ResponseRequest> parsed = parse(changes);
-    EXPECT_TRUE(parsed.ok()) << changes << " " << (parsed.ok() ? "" : parsed.error().message);
-    return std::move(parsed).value();
-  }
+  ResponseRequest good(const json& changes) { return value_of(parse(changes), changes); }
   void expect_error(const json& changes, const std::string& param, const std::string& part = "") {
-    const Parsed<ResponseRequest> parsed = parse(changes);
-    ASSERT_FALSE(parsed.ok()) << changes;
-    EXPECT_EQ(parsed.error().param, param) << changes << " " << parsed.error().message;
-    EXPECT_THAT(parsed.error().message, HasSubstr(part));
+    expect_refused(parse(changes), changes, param, part);
   }
   static JobResult succeeded(const std::string& text) {
     JobResult result;
@@ -63,7 +55,6 @@ class ResponseRequestTest : public ::testing::Test {
 
   inline static const JobId kJob{{1, 2, 3}};
   ChatTemplate template_ = ChatTemplate::plain();
-  Models models_ = test_models();
   RequestContext context_ = test_context();
 };
 
