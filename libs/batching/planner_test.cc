@@ -271,13 +271,20 @@ SequenceRequest prompt_of(SequenceId id, int32_t tokens, TokenId last = 9, const
   return request;
 }
 
+// Blocks of four tokens, which are kept for prompts that begin alike.
+PlannerOptions keeping_blocks(int32_t num_blocks, int32_t max_sequences, int32_t max_context) {
+  PlannerOptions options;
+  options.num_blocks = num_blocks;
+  options.block_tokens = 4;
+  options.max_sequences = max_sequences;
+  options.max_step_tokens = 64;
+  options.max_context = max_context;
+  options.prefix_cache = true;
+  return options;
+}
+
 TEST(PrefixCache, WholeBlocksOfTheSameBeginningAreNotProcessedAgain) {
-  const PlannerOptions options{.num_blocks = 20,
-                               .block_tokens = 4,
-                               .max_sequences = 2,
-                               .max_step_tokens = 64,
-                               .max_context = 64,
-                               .prefix_cache = true};
+  const PlannerOptions options = keeping_blocks(20, 2, 64);
   Planner planner(options);
   FakeEngine engine(options);
   ASSERT_TRUE(planner.add(prompt_of(1, 22)).ok());
@@ -297,12 +304,7 @@ TEST(PrefixCache, WholeBlocksOfTheSameBeginningAreNotProcessedAgain) {
 }
 
 TEST(PrefixCache, UnusedBlocksGiveWayTheLongestUnusedFirst) {
-  const PlannerOptions options{.num_blocks = 12,
-                               .block_tokens = 4,
-                               .max_sequences = 1,
-                               .max_step_tokens = 64,
-                               .max_context = 44,
-                               .prefix_cache = true};
+  const PlannerOptions options = keeping_blocks(12, 1, 44);
   Planner planner(options);
   FakeEngine engine(options);
   ASSERT_TRUE(planner.add(prompt_of(1, 20, 9, "a")).ok());
@@ -318,8 +320,8 @@ TEST(PrefixCache, UnusedBlocksGiveWayTheLongestUnusedFirst) {
 }
 
 TEST(PrefixCache, WithoutItNothingIsShared) {
-  const PlannerOptions options{
-      .num_blocks = 20, .block_tokens = 4, .max_sequences = 2, .max_step_tokens = 64, .max_context = 64};
+  PlannerOptions options = keeping_blocks(20, 2, 64);
+  options.prefix_cache = false;
   Planner planner(options);
   FakeEngine engine(options);
   for (const SequenceId id : {1, 2}) {
@@ -328,18 +330,24 @@ TEST(PrefixCache, WithoutItNothingIsShared) {
   }
 }
 
+// A prompt of two ids whose output ends with any of these.
+SequenceRequest stopped_by(std::vector<TokenId> stop_ids) {
+  SequenceRequest request;
+  request.id = 1;
+  request.tokens = {2, 5};
+  request.prompt_tokens = 2;
+  request.max_new_tokens = 10;
+  request.rules.stop_ids = std::move(stop_ids);
+  return request;
+}
+
 // To the sampler they are stop ids, which are hidden as long as the text must go on.
 TEST(Planner, AnyOfTheModelsEndIdsEndsTheText) {
   PlannerOptions options{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64};
   options.more_eos = {7, 30};
   const auto finish_with = [&](TokenId token, bool ignores) {
     Planner planner(options);
-    SequenceRequest request;
-    request.id = 1;
-    request.tokens = {2, 5};
-    request.prompt_tokens = 2;
-    request.max_new_tokens = 10;
-    request.rules.stop_ids = {9, 30};
+    SequenceRequest request = stopped_by({9, 30});
     request.sampling.ignore_eos = ignores;
     EXPECT_TRUE(planner.add(request).ok());
     const auto plan = planner.plan();
@@ -361,12 +369,7 @@ TEST(Planner, AnyOfTheModelsEndIdsEndsTheText) {
 
 TEST(Planner, AStopIdEndsTheSequence) {
   Planner planner(PlannerOptions{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64});
-  SequenceRequest request;
-  request.id = 1;
-  request.tokens = {2, 5};
-  request.prompt_tokens = 2;
-  request.max_new_tokens = 10;
-  request.rules.stop_ids = {30, 31};
+  const SequenceRequest request = stopped_by({30, 31});
   ASSERT_TRUE(planner.add(request).ok());
   const auto plan = planner.plan();
   ASSERT_TRUE(plan);

@@ -10,6 +10,8 @@ import json
 
 
 class Reader:
+    separator = b"\n\n"  # an empty line
+
     def __init__(self):
         self.buffer = b""
         self.text, self.usage, self.error, self.is_done = "", None, None, False
@@ -23,12 +25,20 @@ class Reader:
         pass
 
     def cut(self):
-        """The next block, which an empty line ends."""
-        end = self.buffer.find(b"\n\n")
+        """The next block, which the separator ends."""
+        end = self.buffer.find(self.separator)
         if end < 0:
             return None
-        block, self.buffer = self.buffer[:end], self.buffer[end + 2:]
+        block, self.buffer = self.buffer[:end], self.buffer[end + len(self.separator):]
         return block
+
+    def found_in(self, text):
+        """The JSON of an event; None if it is not JSON, which is an error."""
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            self.error = "not JSON: " + repr(text)
+            return None
 
     def add(self, data):
         self.text += "".join(choice.get("text") or choice.get("delta", {}).get("content") or ""
@@ -65,10 +75,8 @@ class OpenAI(Reader):
         if text.startswith("[DONE]"):
             self.is_done = True
             return
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            self.error = "not JSON: " + repr(text)
+        found = self.found_in(text)
+        if self.error is not None:
             return
         if event == "error" or found.get("error"):
             self.error = "APIError: " + str(found.get("error"))
@@ -87,10 +95,8 @@ class VllmBench(Reader):
         if text == "[DONE]":
             self.is_done = True
             return
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            self.error = "not JSON: " + repr(text)
+        found = self.found_in(text)
+        if self.error is not None:
             return
         if found.get("choices"):
             self.add({"choices": found["choices"]})
@@ -105,12 +111,7 @@ class VllmBench(Reader):
 class Guidellm(Reader):
     """Line by line; what is half there at the end is an error, and so is a stream of no text."""
 
-    def cut(self):
-        end = self.buffer.find(b"\n")
-        if end < 0:
-            return None
-        line, self.buffer = self.buffer[:end], self.buffer[end + 1:]
-        return line
+    separator = b"\n"
 
     def take(self, line):
         text = line.decode().strip()

@@ -44,17 +44,21 @@ def free_port(host=HOST):
         return one.getsockname()[1]
 
 
-def get(port, path, host=HOST, timeout=5):
+def ask(host, port, timeout, *request):
     """(status, text); (0, reason) if nothing answers."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", path)
+        connection.request(*request)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     except (OSError, http.client.HTTPException) as error:
         return 0, str(error)
     finally:
         connection.close()
+
+
+def get(port, path, host=HOST, timeout=5):
+    return ask(host, port, timeout, "GET", path)
 
 
 def demo_checkpoint(programs, sources, folder):
@@ -148,15 +152,8 @@ class System:
         return [*self.ports.items(), ("rank-0", self.ports["worker"] + 1), ("rank-1", self.ports["worker"] + 2)]
 
     def post(self, path, body, timeout=LIMIT_SECONDS, **headers):
-        connection = http.client.HTTPConnection(self.host, self.api, timeout=timeout)
-        try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **headers})
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        except (OSError, http.client.HTTPException) as error:
-            return 0, str(error)
-        finally:
-            connection.close()
+        return ask(self.host, self.api, timeout, "POST", path, json.dumps(body),
+                   {"Content-Type": "application/json", **headers})
 
     def optserve(self, *command, timeout=LIMIT_SECONDS):
         endpoint = self.url(self.clients, self.scheduler_bind)
