@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "backend/backend_fixture.h"
+#include "base/sanitized.h"
 #include "quant/e4m3.h"
 #include "quant/quantise.h"
 #include "quant/random_codes.h"
@@ -14,11 +15,7 @@
 namespace optserve::backend {
 namespace backend_linear_test {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int64_t kRowsStep = 23, kRowsMax = 70;  // some ten times slower
-#else
-constexpr int64_t kRowsStep = 1, kRowsMax = 260;
-#endif
+constexpr int64_t kRowsStep = kSanitizedBuild ? 23 : 1, kRowsMax = kSanitizedBuild ? 70 : 260;
 
 class LinearTest : public BackendTest {
  protected:

@@ -15,16 +15,11 @@
 
 #include "base/log.h"
 #include "base/program.h"
+#include "base/sanitized.h"
 #include "confinement/system_calls.h"
 
 namespace optserve::confinement {
 namespace {
-
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitizedBuild = true;
-#else
-constexpr bool kSanitizedBuild = false;
-#endif
 
 constexpr ArgumentRule masked(unsigned argument, uint64_t mask, uint64_t value) { return {argument, mask, value}; }
 

@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/program.h"
+#include "base/sanitized.h"
 #include "confinement/bpf_machine.h"
 #include "confinement/system_calls.h"
 
@@ -31,12 +32,6 @@ namespace optserve::confinement {
 namespace program_cage_test {
 
 namespace fs = std::filesystem;
-
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 const std::pair<std::string_view, ProgramNeeds> kPrograms[] = {
     {"scheduler", kScheduler},    {"tokenizer", kTokenizer},          {"gateway", kGateway},
@@ -104,8 +99,8 @@ TEST_P(ProgramCage, AllowsWhatEveryServiceNeeds) {
 TEST_P(ProgramCage, NoProgramMakesAHostileCall) {
   each_program([](auto, const ProgramNeeds& needs, const Asked& asked) {
     for (const std::string_view call : kHostileCalls) {
-      if (!asked.has(call) || (kSanitized && asked.allows(call))) continue;
-      const bool is_mild = needs.drives_devices || kSanitized;
+      if (!asked.has(call) || (kSanitizedBuild && asked.allows(call))) continue;
+      const bool is_mild = needs.drives_devices || kSanitizedBuild;
       EXPECT_EQ(asked.verdict(call), is_mild ? SECCOMP_RET_ERRNO | EPERM : SECCOMP_RET_KILL_PROCESS) << call;
     }
   });
@@ -121,7 +116,7 @@ TEST_P(ProgramCage, OnlySupervisorsAndConvertersStartPrograms) {
 }
 
 TEST_P(ProgramCage, WhoNeedsNoFilesWritesNone) {
-  if (kSanitized) GTEST_SKIP() << "run-time libraries of sanitizers open their own files";
+  if (kSanitizedBuild) GTEST_SKIP() << "run-time libraries of sanitizers open their own files";
   each_program([](auto, const ProgramNeeds& needs, const Asked& asked) {
     const bool may = needs.writes_files || needs.drives_devices;
     for (const int flags : {O_WRONLY, O_RDWR, O_WRONLY | O_APPEND, O_RDONLY | O_TRUNC, O_WRONLY | O_CREAT}) {
@@ -134,7 +129,7 @@ TEST_P(ProgramCage, WhoNeedsNoFilesWritesNone) {
 }
 
 TEST_P(ProgramCage, WithoutADriverNothingElseIsAllowed) {
-  if (kSanitized) GTEST_SKIP() << "run-time libraries of sanitizers map their shadow";
+  if (kSanitizedBuild) GTEST_SKIP() << "run-time libraries of sanitizers map their shadow";
   each_program([](auto, const ProgramNeeds& needs, const Asked& asked) {
     if (needs.drives_devices) return;
     constexpr uint64_t kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -173,7 +168,7 @@ int status_of(bool locked, const ProgramNeeds& needs, const std::function<bool()
 }
 bool is_success(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
 bool is_end_by_the_filter(int status) {
-  if (kSanitized) return WIFEXITED(status) && WEXITSTATUS(status) == 10;
+  if (kSanitizedBuild) return WIFEXITED(status) && WEXITSTATUS(status) == 10;
   return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
 }
 
@@ -195,7 +190,7 @@ TEST(LockedProcess, KeepsItsThreadsSocketsAndFiles) {
   const fs::path folder = fs::temp_directory_path() / ("optserve-confinement-" + Id128::random().hex());
   fs::create_directory(folder);
   const auto works = [&] {
-    if (!kSanitized && !std::async(std::launch::async, [] { return true; }).get()) return false;
+    if (!kSanitizedBuild && !std::async(std::launch::async, [] { return true; }).get()) return false;
     const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const sockaddr_in any{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
     const bool is_bound = bind(listener, reinterpret_cast<const sockaddr*>(&any), sizeof any) == 0;
@@ -203,7 +198,7 @@ TEST(LockedProcess, KeepsItsThreadsSocketsAndFiles) {
     return is_bound && listen(listener, 1) == 0 && fs::file_size(folder / "file") == 7 && fs::remove(folder / "file");
   };
   EXPECT_TRUE(is_success(status_of(true, kScheduler, works)));
-  EXPECT_TRUE(kSanitized || !is_success(status_of(true, kTokenizer, works)));
+  EXPECT_TRUE(kSanitizedBuild || !is_success(status_of(true, kTokenizer, works)));
   fs::remove_all(folder);
 }
 

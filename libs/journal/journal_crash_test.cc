@@ -6,17 +6,14 @@
 #include <memory>
 #include <optional>
 
+#include "base/sanitized.h"
 #include "journal/journal_test_model.h"
 #include "journal/sqlite/crash_vfs.h"
 
 namespace optserve::journal {
 namespace journal_crash_test {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr size_t kImages = 200;  // some ten times slower
-#else
-constexpr size_t kImages = 2'000;
-#endif
+constexpr size_t kImages = kSanitizedBuild ? 200 : 2'000;
 
 using namespace testing;  // NOLINT: the tests' own
 
