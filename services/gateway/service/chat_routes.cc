@@ -1,6 +1,5 @@
-#include "gateway/service/chat_routes.h"
-
 #include "gateway/service/completion_call.h"
+#include "gateway/service/routes.h"
 #include "http_api/chat/chat_request.h"
 
 namespace optserve::gateway {

@@ -1,5 +1,3 @@
-#include "gateway/service/job_routes.h"
-
 #include <memory>
 #include <utility>
 
@@ -8,6 +6,7 @@
 #include "gateway/service/answers.h"
 #include "gateway/service/counting_stream.h"
 #include "gateway/service/job_events_call.h"
+#include "gateway/service/routes.h"
 #include "http_api/jobs/job_answer.h"
 #include "http_api/jobs/job_list.h"
 #include "http_api/jobs/job_request.h"

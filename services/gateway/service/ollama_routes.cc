@@ -1,7 +1,6 @@
-#include "gateway/service/ollama_routes.h"
-
 #include "base/build_info.h"
 #include "gateway/service/completion_call.h"
+#include "gateway/service/routes.h"
 #include "http_api/ollama/ollama_request.h"
 #include "http_api/openai/json_text.h"
 

@@ -1,5 +1,3 @@
-#include "gateway/service/page_routes.h"
-
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +8,7 @@
 #include "base/sha256.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/page_files.h"
+#include "gateway/service/routes.h"
 
 namespace optserve::gateway {
 namespace {

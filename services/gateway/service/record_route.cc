@@ -1,5 +1,3 @@
-#include "gateway/service/record_route.h"
-
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -9,6 +7,7 @@
 #include <vector>
 
 #include "gateway/service/answers.h"
+#include "gateway/service/routes.h"
 #include "job_json/job_json.h"
 
 namespace optserve::gateway {

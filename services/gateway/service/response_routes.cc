@@ -1,10 +1,9 @@
-#include "gateway/service/response_routes.h"
-
 #include <charconv>
 #include <optional>
 
 #include "gateway/service/completion_call.h"
 #include "gateway/service/job_events_call.h"
+#include "gateway/service/routes.h"
 #include "http_api/openai/json_text.h"
 #include "http_api/responses/response_request.h"
 
