@@ -34,10 +34,6 @@
 namespace optserve {
 namespace base_test {
 
-using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::StartsWith;
-
 TEST(Hex, DigitsOfEitherCaseHaveTheirValues) {
   const std::string lower = "0123456789abcdef", upper = "0123456789ABCDEF";
   for (int value = 0; value < 16; ++value) {

@@ -2,11 +2,9 @@
 
 #include <CLI/CLI.hpp>
 
-#include "base/config_completion.h"
 #include "base/config_entries.h"
-#include "base/config_help.h"
-#include "base/config_manual.h"
 #include "base/config_sources.h"
+#include "base/config_texts.h"
 #include "base/config_words.h"
 #include "base/error.h"
 #include "base/exit_status.h"

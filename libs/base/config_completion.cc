@@ -1,7 +1,7 @@
-#include "base/config_completion.h"
-
 #include <algorithm>
 #include <functional>
+
+#include "base/config_texts.h"
 
 namespace optserve::detail {
 namespace {

@@ -1,7 +1,7 @@
-#include "base/config_help.h"
-
 #include <algorithm>
 #include <string_view>
+
+#include "base/config_texts.h"
 
 namespace optserve::detail {
 namespace {

@@ -1,11 +1,9 @@
-#include "base/config_manual.h"
-
 #include <algorithm>
 #include <cctype>
 #include <fstream>
 #include <string_view>
 
-#include "base/config_help.h"
+#include "base/config_texts.h"
 #include "base/error.h"
 
 namespace optserve::detail {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/config_completion.h"
+#include "base/config_texts.h"
 #include "base/exit_status.h"
 #include "base/nearest_word.h"
 
