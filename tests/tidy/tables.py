@@ -35,7 +35,8 @@ HEADER_OWNERS = [
     (r'(cblas|openblas.*)\.h$', ['libs/backend/cpu/']),
     (r'nccl\.h$', ['libs/comm/nccl']),
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
-    (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h']),  # shared by tests
+    (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h',  # shared by tests
+                          'libs/http_api/openai/request_fixture.h']),
     (r'benchmark/', []),
     (r'optserve/', ['docs/examples/cpp/']),  # the installed client library
     (r'ext/pb_ds/', ['services/scheduler/queue/fair_queue.h']),  # of libstdc++: a map that knows ranks
