@@ -14,14 +14,6 @@ namespace async_client_test {
 using protocol::JobResult;
 using protocol::JobState;
 
-protocol::JobSpec job(const std::string& prompt) {
-  protocol::JobSpec spec;
-  spec.model = "m";
-  spec.prompt = prompt;
-  spec.ttl_ms = 20'000;
-  return spec;
-}
-
 class AsyncClientTest : public ::testing::Test {
  protected:
   AsyncClientTest() { scheduler.start(); }
@@ -43,7 +35,7 @@ TEST_F(AsyncClientTest, SubmitsAndStreamsWithoutWaiting) {
   stream.on_text = [&](std::string_view piece, const protocol::JobEvent&) { text += piece; };
   stream.on_finished = [&](const JobResult& result) { ended.set_value(result); };
   AsyncClient client(options());
-  client.submit({job("Once")}, stream, [&](Submission submission) { submitted.set_value(std::move(submission)); });
+  client.submit({job_of("Once")}, stream, [&](Submission submission) { submitted.set_value(std::move(submission)); });
   const Submission submission = submitted.get_future().get();
   ASSERT_TRUE(submission.outcomes.ok()) << submission.outcomes.refusal().message;
   EXPECT_EQ(submission.follows.size(), 1u);
@@ -56,7 +48,7 @@ TEST_F(AsyncClientTest, ACallbackStartsTheNextCall) {
   faults.stalled = true;
   std::promise<Result<JobResult>> cancelled;
   AsyncClient client(options());
-  client.submit({job("Once")}, {}, [&](Submission submission) {
+  client.submit({job_of("Once")}, {}, [&](Submission submission) {
     EXPECT_TRUE(client.is_own_thread());
     const JobId id = *submission.outcomes.value().at(0).job;
     client.get(id, [&, id](Result<JobResult> state) {
@@ -78,7 +70,7 @@ TEST_F(AsyncClientTest, AStreamThatIsGivenUpDeliversNothingMore) {
   std::promise<void> given_up;
   {
     AsyncClient client(options());
-    client.submit({job("Once")}, stream, [&](Submission submission) { submitted.set_value(std::move(submission)); });
+    client.submit({job_of("Once")}, stream, [&](Submission submission) { submitted.set_value(std::move(submission)); });
     client.unfollow(submitted.get_future().get().follows, [&] { given_up.set_value(); });
     given_up.get_future().get();
   }
@@ -101,7 +93,7 @@ TEST_F(AsyncClientTest, ClosingAnswersWhatIsOpen) {
   std::vector<ErrorCode> answers;
   {
     AsyncClient client(options());
-    client.submit({job("Once")}, {}, [&](Submission submission) {
+    client.submit({job_of("Once")}, {}, [&](Submission submission) {
       answers.push_back(submission.outcomes.ok() ? ErrorCode::kInternal : submission.outcomes.refusal().code);
     });
     client.get(JobId{}, [&](Result<JobResult> state) { answers.push_back(state.refusal().code); });

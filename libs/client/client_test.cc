@@ -16,14 +16,6 @@
 namespace optserve::client {
 namespace client_test {
 
-JobSpec job(const std::string& prompt) {
-  JobSpec spec;
-  spec.model = "m";
-  spec.prompt = prompt;
-  spec.ttl_ms = 20'000;
-  return spec;
-}
-
 class ClientTest : public ::testing::Test {
  protected:
   ClientTest() { scheduler->start(); }
@@ -44,7 +36,7 @@ class ClientTest : public ::testing::Test {
   }
   void expect_generates(Client& client, const std::string& prompt) {
     std::string text;
-    const auto result = client.generate(job(prompt), [&](std::string_view piece) { text += piece; });
+    const auto result = client.generate(job_of(prompt), [&](std::string_view piece) { text += piece; });
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(result.value().state, JobState::kSucceeded);
     EXPECT_EQ(text, FakeScheduler::text_of(prompt));
@@ -99,7 +91,7 @@ TEST_F(ClientTest, SchedulerRestartInMidStream) {
     restart_scheduler();
   });
   std::string text;
-  const auto result = client.generate(job("Once"), [&](std::string_view piece) {
+  const auto result = client.generate(job_of("Once"), [&](std::string_view piece) {
     const std::lock_guard lock(mutex);
     text += piece;
     received = text.size();
@@ -137,7 +129,7 @@ TEST_F(ClientTest, BusyIsReportedWhenTheTimeoutIsOver) {
   ClientOptions impatient = options();
   impatient.timeout = milliseconds(700);
   Client client(impatient);
-  const auto result = client.generate(job("Once"));
+  const auto result = client.generate(job_of("Once"));
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.refusal().code, ErrorCode::kBusy);
   faults.refuse_submits = 0;
@@ -149,7 +141,7 @@ TEST_F(ClientTest, BusyIsReportedAtOnceToWhoDoesNotWait) {
   ClientOptions hasty = options();
   hasty.waits_while_busy = false;
   Client client(hasty);
-  const auto result = client.generate(job("Once"));
+  const auto result = client.generate(job_of("Once"));
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.refusal().code, ErrorCode::kBusy);
   EXPECT_EQ(scheduler->submits, 1);
@@ -177,7 +169,7 @@ TEST_F(ClientTest, BadEndpointIsAnError) {
 TEST_F(ClientTest, CancelGetAndStatus) {
   faults.stalled = true;
   Client client(options());
-  const auto outcomes = client.submit({job("Once")});
+  const auto outcomes = client.submit({job_of("Once")});
   ASSERT_TRUE(outcomes.ok());
   const JobId id = *outcomes.value().at(0).job;
   EXPECT_EQ(client.get(id).value().state, JobState::kRunning);
@@ -190,7 +182,7 @@ TEST_F(ClientTest, CancelGetAndStatus) {
 TEST_F(ClientTest, WaitEndsWithTheJobOrTheTime) {
   faults.stalled = true;
   Client client(options());
-  const JobId id = *client.submit({job("Once")}).value().at(0).job;
+  const JobId id = *client.submit({job_of("Once")}).value().at(0).job;
   EXPECT_EQ(client.wait(id, milliseconds(200)).value().state, JobState::kRunning);
   faults.stalled = false;
   const auto result = client.wait(id, seconds(10));
@@ -203,7 +195,7 @@ TEST_F(ClientTest, AnotherClientAttaches) {
   JobId id;
   {
     Client first(options());
-    id = *first.submit({job("Once")}).value().at(0).job;
+    id = *first.submit({job_of("Once")}).value().at(0).job;
   }
   Client second(options());
   std::promise<JobResult> ended;
@@ -225,7 +217,7 @@ TEST_F(ClientTest, ClosingEndsOpenStreams) {
     JobStream stream;
     stream.on_lost = [&](const JobId&, const Refusal&) { ++lost; };
     stream.on_finished = [&](const JobResult&) { ++finished; };
-    ASSERT_TRUE(client.submit({job("a"), job("b")}, stream).ok());
+    ASSERT_TRUE(client.submit({job_of("a"), job_of("b")}, stream).ok());
   }
   EXPECT_EQ(lost, 2);
   EXPECT_EQ(finished, 0);
@@ -246,7 +238,7 @@ TEST_F(ClientTest, SlowClientHoldsUpNobody) {
     slow_text += piece;
   };
   stream.on_finished = [&](const JobResult& result) { slow_end.set_value(result); };
-  ASSERT_TRUE(slow.submit({job("slow")}, stream).ok());
+  ASSERT_TRUE(slow.submit({job_of("slow")}, stream).ok());
   Client good(options());
   for (int i = 0; i < 3; ++i) expect_generates(good, "good " + std::to_string(i));
   {
@@ -264,7 +256,7 @@ TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
   EXPECT_DEATH(
       {
         Client client(options());
-        (void)client.generate(job("Once"), [&](std::string_view) { (void)client.status(); });
+        (void)client.generate(job_of("Once"), [&](std::string_view) { (void)client.status(); });
       },
       "waits for an answer of the same client");
 }
@@ -272,14 +264,14 @@ TEST_F(ClientDeathTest, CallbackMustNotCallTheClient) {
 TEST_F(ClientTest, FuturesOfStartedJobsHaveTheirResults) {
   Client client(options());
   std::vector<std::future<Result<JobResult>>> futures;
-  for (int i = 0; i < 20; ++i) futures.push_back(client.start(job("prompt " + std::to_string(i))));
+  for (int i = 0; i < 20; ++i) futures.push_back(client.start(job_of("prompt " + std::to_string(i))));
   for (int i = 0; i < 20; ++i) {
     const auto result = futures[static_cast<size_t>(i)].get();
     ASSERT_TRUE(result.ok()) << result.refusal().message;
     EXPECT_EQ(result.value().text, FakeScheduler::text_of("prompt " + std::to_string(i)));
   }
   std::string streamed;
-  auto future = client.start(job("streamed"), [&](std::string_view piece) { streamed += piece; });
+  auto future = client.start(job_of("streamed"), [&](std::string_view piece) { streamed += piece; });
   EXPECT_EQ(future.get().value().text, streamed);
   const auto status = future_of<Answers<SystemStatus>>([&](auto done) { client.async().status(done); }).get();
   ASSERT_EQ(status.size(), 1U);
@@ -291,11 +283,11 @@ TEST_F(ClientTest, FuturesOfRefusedAndAbandonedJobsHaveTheReason) {
   impatient.waits_while_busy = false;
   auto client = std::make_unique<Client>(impatient);
   faults.refuse_submits = 1;
-  const auto refused = client->start(job("refused")).get();
+  const auto refused = client->start(job_of("refused")).get();
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.refusal().code, ErrorCode::kBusy);
   scheduler->stop();
-  auto open = client->start(job("never sent"));
+  auto open = client->start(job_of("never sent"));
   client.reset();
   const auto abandoned = open.get();
   ASSERT_FALSE(abandoned.ok());

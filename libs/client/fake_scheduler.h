@@ -14,6 +14,15 @@
 
 namespace optserve::client {
 
+// A job that the fake scheduler takes.
+inline protocol::JobSpec job_of(const std::string& prompt) {
+  protocol::JobSpec spec;
+  spec.model = "m";
+  spec.prompt = prompt;
+  spec.ttl_ms = 20'000;
+  return spec;
+}
+
 class FakeScheduler final : public transport::Service {
  public:
   using Peer = transport::Peer;

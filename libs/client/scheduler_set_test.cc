@@ -72,7 +72,7 @@ struct Node {
   }
 };
 
-struct SetRig {
+struct SetRig : ClockedRig<SetRig> {
   explicit SetRig(size_t count, uint64_t seed = 1) : endpoints(names(count)), set(endpoints, options(seed)) {
     nodes.resize(count);
   }
@@ -86,14 +86,7 @@ struct SetRig {
     options.seed = seed;
     return options;
   }
-  Turn turn() { return {clock.now(), out}; }
-  void pass(Duration time, Duration step = milliseconds(50)) {
-    for (Duration done{}; done < time; done += step) {
-      clock.advance(step);
-      set.on_tick(clock.now(), out);
-      collect();
-    }
-  }
+  void on_tick() { set.on_tick(clock.now(), out); }
   void collect() {
     while (!out.empty()) {
       (void)out.take_reconnects();
@@ -136,8 +129,6 @@ struct SetRig {
   size_t second_choice(const JobSpec& job) const { return scheduler_order("", job.key, endpoints)[1]; }
 
   std::vector<std::string> endpoints;
-  FakeClock clock;
-  Outbox out;
   SchedulerSet set;
   std::vector<Node> nodes;
   int keys = 0;

@@ -55,8 +55,24 @@ struct Seen {
   }
 };
 
+// A clock, and what a service sends. `Made` has on_tick(), and collect(), which answers what was sent.
+template <class Made>
+struct ClockedRig {
+  Turn turn() { return {clock.now(), out}; }
+  void pass(Duration time, Duration step = milliseconds(50)) {
+    for (Duration done{}; done < time; done += step) {
+      clock.advance(step);
+      static_cast<Made*>(this)->on_tick();
+      static_cast<Made*>(this)->collect();
+    }
+  }
+
+  FakeClock clock;
+  Outbox out;
+};
+
 // A session, a clock, and what the session sent. `answer` plays the scheduler.
-struct Rig {
+struct Rig : ClockedRig<Rig> {
   using Answer = std::function<void(const Message&)>;
   explicit Rig(uint64_t seed = 1) : Rig(with_seed(seed)) {}
   explicit Rig(const SessionOptions& options) : session(options) {}
@@ -66,14 +82,7 @@ struct Rig {
     options.seed = seed;
     return options;
   }
-  Turn turn() { return {clock.now(), out}; }
-  void pass(Duration time, Duration step = milliseconds(50)) {
-    for (Duration done{}; done < time; done += step) {
-      clock.advance(step);
-      session.on_tick(clock.now(), out);
-      collect();
-    }
-  }
+  void on_tick() { session.on_tick(clock.now(), out); }
   void collect() {
     reconnects += out.take_reconnects().size();
     for (auto& item : out.take()) {
@@ -130,8 +139,6 @@ struct Rig {
     return job;
   }
 
-  FakeClock clock;
-  Outbox out;
   ClientSession session;
   std::vector<Message> sent;
   size_t reconnects = 0;
