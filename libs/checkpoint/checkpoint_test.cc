@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/block_places.h"
 #include "checkpoint/writer.h"
 
 namespace optserve::checkpoint {
@@ -16,7 +17,6 @@ namespace checkpoint_test {
 
 namespace fs = std::filesystem;
 using model_spec::Block;
-using model_spec::OptConfig;
 using model_spec::TensorSpec;
 
 class Checkpoint : public ::testing::Test {
@@ -50,14 +50,9 @@ class Checkpoint : public ::testing::Test {
   // The block by its definition, element by element.
   std::vector<uint16_t> block(const TensorSpec& spec, int rank, int world) const {
     const std::vector<uint16_t> values = full(spec);
-    const Block block = model_spec::block_of(spec, rank, world);
     std::vector<uint16_t> out;
-    for (const model_spec::RowRange& range : block.rows) {
-      for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
-        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col) {
-          out.push_back(values[static_cast<size_t>(row * spec.cols + col)]);
-        }
-      }
+    for (const auto& [row, col] : testing::places_of(model_spec::block_of(spec, rank, world))) {
+      out.push_back(values[static_cast<size_t>(row * spec.cols + col)]);
     }
     return out;
   }

@@ -6,6 +6,7 @@
 
 #include "base/ids.h"
 #include "checkpoint/reader.h"
+#include "checkpoint/testing/block_places.h"
 #include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/writer.h"
 
@@ -48,14 +49,9 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
   // The block by its definition, weight by weight.
   std::vector<std::byte> block_values(const TensorSpec& spec, int rank, int world) const {
     const std::vector<uint8_t> all = values(spec);
-    const Block block = model_spec::block_of(spec, rank, world);
     std::vector<uint8_t> flat;
-    for (const model_spec::RowRange& range : block.rows) {
-      for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
-        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; ++col) {
-          flat.push_back(all[static_cast<size_t>(row * spec.cols + col)]);
-        }
-      }
+    for (const auto& [row, col] : testing::places_of(model_spec::block_of(spec, rank, world))) {
+      flat.push_back(all[static_cast<size_t>(row * spec.cols + col)]);
     }
     std::vector<std::byte> out;
     if (format() != quant::QuantFormat::kInt4) {
@@ -69,13 +65,7 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
     const Block block = model_spec::block_of(spec, rank, world);
     const int64_t step = format() == quant::QuantFormat::kInt4 ? 128 : block.cols;
     std::vector<float> out;
-    for (const model_spec::RowRange& range : block.rows) {
-      for (int64_t row = range.begin; row < range.begin + range.count; ++row) {
-        for (int64_t col = block.col_begin; col < block.col_begin + block.cols; col += step) {
-          out.push_back(scale(spec, row, col));
-        }
-      }
-    }
+    for (const auto& [row, col] : testing::places_of(block, step)) out.push_back(scale(spec, row, col));
     return out;
   }
 
