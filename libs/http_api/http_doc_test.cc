@@ -24,8 +24,6 @@
 namespace optserve::http_api {
 namespace http_doc_test {
 
-using ::testing::HasSubstr;
-
 std::string page() {
   std::ostringstream text;
   for (const char* name : {OPTSERVE_DOCS "/http_api.md", OPTSERVE_DOCS "/http_chat.md"}) {

@@ -13,7 +13,6 @@
 namespace optserve::tokenizer {
 namespace text_streamer_test {
 
-using testing::HasSubstr;
 using Ids = std::vector<TokenId>;
 using Stops = std::vector<std::string>;
 

@@ -8,7 +8,6 @@ namespace request_reader_test {
 
 using State = RequestReader::State;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::Pair;
 
 constexpr HeadLimits kLimits{.target_bytes_max = 100, .head_bytes_max = 1'000, .fields_max = 10};

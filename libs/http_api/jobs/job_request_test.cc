@@ -17,7 +17,6 @@ namespace job_request_test {
 using nlohmann::json;
 using protocol::JobSpec;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 

@@ -13,9 +13,7 @@ namespace metaseq_request_test {
 using nlohmann::json;
 using protocol::JobSpec;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::SizeIs;
-using ::testing::StartsWith;
 
 class MetaseqTest : public RequestTest {
  protected:

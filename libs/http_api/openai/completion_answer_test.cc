@@ -14,7 +14,6 @@ namespace completion_answer_test {
 using nlohmann::json;
 using protocol::JobResult;
 using protocol::JobSpec;
-using ::testing::HasSubstr;
 
 class CompletionAnswerTest : public RequestTest {
  protected:

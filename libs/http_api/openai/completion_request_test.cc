@@ -17,7 +17,6 @@ namespace completion_request_test {
 using nlohmann::json;
 using protocol::JobSpec;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::StartsWith;

@@ -18,8 +18,6 @@ using protocol::JobResult;
 using protocol::JobSpec;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 using ::testing::StartsWith;
 
 // What a client makes of the frames, by the rules that the strictest parsers have in common.

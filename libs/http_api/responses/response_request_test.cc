@@ -16,7 +16,6 @@ namespace response_request_test {
 using nlohmann::json;
 using protocol::JobResult;
 using protocol::JobState;
-using ::testing::HasSubstr;
 
 struct Event {
   std::string type;

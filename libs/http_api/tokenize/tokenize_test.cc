@@ -12,7 +12,6 @@ namespace optserve::http_api {
 namespace tokenize_test {
 
 using nlohmann::json;
-using ::testing::HasSubstr;
 
 class TokenizeTest : public ::testing::Test {
  protected:
