@@ -17,16 +17,17 @@ std::vector<TokenId> Planner::Impl::ends_of(const SequenceRequest& request) cons
 Status Planner::Impl::admissible_beams(const SequenceRequest& request) const {
   const int32_t width = request.sampling.beam_width;
   if (BeamSearch::candidates_wanted(width, ends_of(request).size()) > limits::kTopLogprobsMax) {
-    return refuse(ErrorCode::kBadRequest, "beam_width " + std::to_string(width) + " and " +
-                                              std::to_string(ends_of(request).size()) +
-                                              " ids that end the output: together at most " +
-                                              std::to_string(limits::kTopLogprobsMax) + " are possible");
+    return refuse(ErrorCode::kBadRequest,
+                  "beam_width " + std::to_string(width) + ", together with " + std::to_string(ends_of(request).size()) +
+                      " ids that end the output, needs more than the " + std::to_string(limits::kTopLogprobsMax) +
+                      " best tokens that a position can have");
   }
   const int64_t room = std::min<int64_t>(int64_t{request.prompt_tokens} + request.max_new_tokens, options.max_context) -
                        static_cast<int64_t>(request.tokens.size());
   if (room < 1 || request.prompt_logprobs) {
-    return refuse(ErrorCode::kBadRequest,
-                  "beam_width: expected at least one new token within the context, and no prompt_logprobs");
+    return refuse(
+        ErrorCode::kBadRequest,
+        "beam_width needs room for at least one new token in the context, and cannot be used with prompt_logprobs");
   }
   return ok_status();
 }

@@ -17,26 +17,29 @@ int32_t blocks_of(int32_t tokens, int32_t block_tokens) { return (tokens + block
 
 Status Planner::Impl::admissible(const SequenceRequest& request) const {
   const auto length = static_cast<int64_t>(request.tokens.size());
-  if (length == 0) return refuse(ErrorCode::kBadRequest, "sequence has no tokens, at least 1 is expected");
+  if (length == 0) return refuse(ErrorCode::kBadRequest, "the sequence has no tokens; expected at least 1");
   if (request.prompt_tokens < 1 || request.prompt_tokens > length || request.max_new_tokens < 0) {
-    return refuse(ErrorCode::kBadRequest, "sequence of " + std::to_string(length) + " tokens claims " +
-                                              std::to_string(request.prompt_tokens) + " prompt tokens and " +
-                                              std::to_string(request.max_new_tokens) + " new ones");
+    return refuse(ErrorCode::kBadRequest, "the sequence has " + std::to_string(length) + " tokens, and says that " +
+                                              std::to_string(request.prompt_tokens) + " of them are the prompt and " +
+                                              std::to_string(request.max_new_tokens) + " more are to be generated");
   }
   if (length > options.max_context) {
-    return refuse(ErrorCode::kPromptTooLong, "sequence has " + std::to_string(length) + " tokens, the context holds " +
+    return refuse(ErrorCode::kPromptTooLong, "the sequence has " + std::to_string(length) +
+                                                 " tokens, but the context of the model holds only " +
                                                  std::to_string(options.max_context));
   }
   const int64_t wanted = int64_t{request.prompt_tokens} + request.max_new_tokens;
   const auto longest = static_cast<int32_t>(std::max(length, std::min<int64_t>(wanted, options.max_context)));
   const int32_t blocks = blocks_of(longest, options.block_tokens);
   if (blocks > options.num_blocks) {
-    return refuse(ErrorCode::kPromptTooLong, "sequence of up to " + std::to_string(longest) + " tokens needs " +
-                                                 std::to_string(blocks) + " KV blocks, the pool has " +
+    return refuse(ErrorCode::kPromptTooLong, "the sequence may grow to " + std::to_string(longest) +
+                                                 " tokens, which need " + std::to_string(blocks) +
+                                                 " KV blocks, but the KV cache has only " +
                                                  std::to_string(options.num_blocks));
   }
   if (by_id.contains(request.id) || beams.contains(request.id)) {
-    return refuse(ErrorCode::kBadRequest, "sequence id " + std::to_string(request.id) + " is live already");
+    return refuse(ErrorCode::kBadRequest,
+                  "a sequence with the id " + std::to_string(request.id) + " is running already");
   }
   const auto generated = static_cast<int32_t>(length) - request.prompt_tokens;
   if (generated < request.max_new_tokens) {
@@ -51,7 +54,7 @@ Status Planner::Impl::drawable(const SequenceRequest& request, int32_t generated
                         {options.vocab, options.eos, options.pad});
 }
 
-// Nothing could be drawn: the model is broken, or the request forbids everything here.
+// Called when no token could be drawn: the model is broken, or the request forbids every token at this position.
 SequenceEvent Planner::Impl::failed(const SequenceRequest& request, const SequenceRequest& of_caller) const {
   SequenceEvent event;
   event.id = of_caller.id;
@@ -62,7 +65,8 @@ SequenceEvent Planner::Impl::failed(const SequenceRequest& request, const Sequen
   return event;
 }
 
-// They are stop ids, which the sampler hides before min_new_tokens; only the reason of the end differs.
+// To the sampler the model's further end ids are stop ids, which it hides until min_new_tokens are drawn. Only the
+// reason that is given for the end differs.
 Status Planner::Impl::add_more_ends(SequenceRequest& request) const {
   if (request.sampling.ignore_eos || options.more_eos.empty()) return ok_status();
   std::vector<TokenId>& stop_ids = request.rules.stop_ids;
@@ -71,10 +75,10 @@ Status Planner::Impl::add_more_ends(SequenceRequest& request) const {
   }
   const size_t words = pack(request.rules).size();
   if (words <= limits::kTokenRulesWordsMax) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "id lists, biases and bad words, with the model's " +
+  return refuse(ErrorCode::kBadRequest, "the id lists, biases and bad words, together with the " +
                                             std::to_string(options.more_eos.size() + 1) +
-                                            " ids that end a text, take " + std::to_string(words) +
-                                            " words, expected at most " + std::to_string(limits::kTokenRulesWordsMax));
+                                            " ids with which this model ends a text, take " + std::to_string(words) +
+                                            " words; expected at most " + std::to_string(limits::kTokenRulesWordsMax));
 }
 
 }  // namespace optserve::batching

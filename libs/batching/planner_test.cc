@@ -40,18 +40,20 @@ StepResult result_of(const StepPlan& plan, TokenId token, bool finite = true) {
 
 TEST(Planner, RefusesWhatCanNeverRun) {
   Planner planner(small());
-  EXPECT_THAT(planner.add(request(1, 33, 1)).refusal().message, HasSubstr("33 tokens, the context holds 32"));
+  EXPECT_THAT(planner.add(request(1, 33, 1)).refusal().message,
+              HasSubstr("33 tokens, but the context of the model holds only 32"));
   SequenceRequest empty;
   EXPECT_EQ(planner.add(empty).refusal().code, ErrorCode::kBadRequest);
   ASSERT_TRUE(planner.add(request(2, 3, 1)).ok());
-  EXPECT_THAT(planner.add(request(2, 3, 1)).refusal().message, HasSubstr("live already"));
+  EXPECT_THAT(planner.add(request(2, 3, 1)).refusal().message, HasSubstr("is running already"));
   PlannerOptions tight = small();
   tight.num_blocks = 2;
   Planner starved(tight);
-  EXPECT_THAT(starved.add(request(1, 4, 8)).refusal().message, HasSubstr("needs 3 KV blocks, the pool has 2"));
+  EXPECT_THAT(starved.add(request(1, 4, 8)).refusal().message,
+              HasSubstr("need 3 KV blocks, but the KV cache has only 2"));
   SequenceRequest odd = request(3, 3, 1);
   odd.prompt_tokens = 4;
-  EXPECT_THAT(planner.add(odd).refusal().message, HasSubstr("claims 4 prompt tokens"));
+  EXPECT_THAT(planner.add(odd).refusal().message, HasSubstr("says that 4 of them are the prompt"));
 }
 
 TEST(Planner, DecodesFirstAndFillsTheStepWithAChunk) {
