@@ -52,32 +52,45 @@ namespace {
 void add_group_options(ConfigParser& parser, WorkerOptions& options) {
   keys::add_options(parser, options.keys);
   parser.begin_group("Computing");
-  parser.add("collectives", options.collectives,
-             "How the GPUs of a group add their sums: peer, through memory that they write in each other, on one host; "
-             "nccl; or auto, peer where a test at the start works and else nccl");
+  parser.add(
+      "collectives", options.collectives,
+      "How the GPUs of a group add their sums: peer (each writes into the memory of the others, on one host), nccl, or "
+      "auto (peer if a test at the start succeeds, otherwise nccl)");
   parser.begin_group("Several hosts");
   parser.add("nodes", options.nodes,
-             "Hosts that share the group, each with its own worker; world counts the ranks of all of them");
+             "Number of hosts that share the group, each with its own worker; world counts the ranks of all hosts");
   parser.add("node-rank", options.node_rank,
-             "Which of the hosts this is, from 0; -1: GROUP_RANK, LWS_WORKER_INDEX or JOB_COMPLETION_INDEX");
-  parser.add(
-      "rendezvous", options.rendezvous,
-      "HOST:PORT of host 0, where the ranks of several hosts meet; empty: MASTER_ADDR or LWS_LEADER_ADDRESS, and "
-      "MASTER_PORT or 29500");
+             "Which of the hosts this is, counted from 0; -1: read it from GROUP_RANK, LWS_WORKER_INDEX or "
+             "JOB_COMPLETION_INDEX");
+  parser.add("rendezvous", options.rendezvous,
+             "HOST:PORT of host 0, where the ranks of several hosts meet; empty: the host is read from MASTER_ADDR or "
+             "LWS_LEADER_ADDRESS, and the port from MASTER_PORT (otherwise it is 29500)");
 }
 
 // What one step computes, and what it may guess or reuse.
 void add_step_options(ConfigParser& parser, WorkerOptions& options) {
   parser.begin_group("Batch and KV cache");
-  parser.add("max-step-tokens", options.max_step_tokens, "Rows of one engine step; long prompts are cut into chunks");
+  parser.add("max-step-tokens", options.max_step_tokens,
+             "Most tokens that one step of the engine processes; longer prompts are processed in chunks");
   parser.add("prefix-cache", options.prefix_cache,
-             "Keep the KV cache of earlier prompts and outputs while there is room, for prompts that begin alike");
-  parser.add("draft-tokens", options.draft_tokens,
-             "Most tokens guessed at a time where a text repeats itself, while few generations run; 0: none");
+             "Keep the KV cache of earlier prompts and outputs while there is room, and reuse it for prompts that "
+             "begin alike");
   parser.add(
-      "draft-model", options.draft_model,
-      "Folder with the checkpoint of a small model of the same vocabulary, which guesses where no text repeats itself");
+      "draft-tokens", options.draft_tokens,
+      "Most tokens that are guessed at a time where a text repeats itself, while few generations run; 0: never guess");
+  parser.add("draft-model", options.draft_model,
+             "Folder with the checkpoint of a small model of the same vocabulary, which guesses where the text does "
+             "not repeat "
+             "itself");
   parser.add("draft-model-tokens", options.draft_model_tokens, "Most tokens that the draft model guesses at a time");
+}
+
+void add_time_options(ConfigParser& parser, WorkerOptions& options) {
+  parser.begin_group("Times");
+  parser.add("step-deadline-ms", options.step_deadline_ms,
+             "Longest time of a step; a step that takes longer ends the group, which then starts again");
+  parser.add("load-deadline-ms", options.load_deadline_ms, "Longest time for loading the weights");
+  parser.add("drain-ms", options.drain_ms, "Time in which running jobs may finish after SIGTERM");
 }
 
 void add_supervisor_options(ConfigParser& parser, WorkerOptions& options) {
@@ -96,46 +109,50 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
            "Service endpoint of a scheduler; repeatable: the service registers with all of them")
       .separated_by_commas();
   parser.add("model", options.model, "NAME=FOLDER: the name clients use and a sharded checkpoint");
-  parser.add("world", options.world, "Tensor-parallel size: processes that share the model");
-  parser.add("device", options.device, "cpu or cuda");
+  parser.add("world", options.world, "Tensor-parallel size: number of processes (ranks) that share the model");
+  parser.add("device", options.device, "What the model runs on: cpu or cuda");
   parser.add("dtype", options.dtype,
-             "Type of activations: fp32, fp16 or bf16; auto: fp32 on the CPU, else that of the weights");
+             "Type of the activations: fp32, fp16 or bf16; auto: fp32 on the CPU, otherwise the type of the weights");
   parser.add("kv-dtype", options.kv_dtype,
-             "Type of the KV cache: int8, which holds about twice as many tokens as fp16; auto: as dtype");
-  parser.add("threads", options.threads, "Threads per rank on the CPU; 0: cores / world");
+             "Type of the KV cache: int8 holds about twice as many tokens as fp16; auto: the same type as dtype");
+  parser.add("threads", options.threads, "Threads of each rank on the CPU; 0: the number of cores divided by world");
   parser.add(
       "name", options.name,
       "Name of this process in 'optserve status' and for 'optserve queue --service'; empty: host and process id");
   parser.begin_group("Batch and KV cache");
-  parser.add("max-sequences", options.max_sequences, "Generations at a time");
+  parser.add("max-sequences", options.max_sequences, "Most generations that run at the same time");
   parser.add("lease-ahead", options.lease_ahead,
-             "Generations leased beyond max-sequences, which take a free slot at once; -1: a quarter of max-sequences");
+             "Generations that are leased beyond max-sequences, so that a free slot is taken at once; -1: a quarter of "
+             "max-sequences");
   parser.add("kv-tokens", options.kv_tokens,
-             "Tokens that the KV cache holds; 0: what a GPU has room for, from kv-memory-mb on the CPU");
-  parser.add("kv-memory-mb", options.kv_memory_mb, "Memory per rank for the KV cache on the CPU when kv-tokens is 0");
-  parser.add("memory-fraction", options.memory_fraction, "Part of a GPU's memory that may be in use");
+             "Number of tokens that the KV cache holds; 0: as many as fit in the memory of the GPU or, on the CPU, in "
+             "kv-memory-mb");
+  parser.add("kv-memory-mb", options.kv_memory_mb,
+             "Memory for the KV cache of each rank on the CPU, when kv-tokens is 0");
+  parser.add("memory-fraction", options.memory_fraction, "Largest part of a GPU's memory that may be in use");
   parser.begin_group("Computing");
   parser.add("deterministic", options.deterministic,
-             "Give a job the same tokens whatever runs beside it, also on GPUs, where it costs speed; CPUs always do");
+             "Give a job the same tokens whatever else runs at the same time; this costs speed on GPUs, and CPUs "
+             "always do it");
   parser.add(
       "relu-skip", options.relu_skip,
-      "Read only the weights behind a ReLU whose input is not zero, on GPUs at up to 8 rows: off, auto (where it is "
-      "seen to be faster) or always; takes a sixth to a third more memory for weights");
-  parser.add("fp8-activations", options.fp8_activations,
-             "Round what fp8 weights multiply to fp8 too: faster in large batches on Hopper GPUs, less exact");
+      "On GPUs, for up to 8 rows, do not read the weights that a zero behind the ReLU would multiply: off, auto (where "
+      "this is measured to be faster) or always; the weights take a sixth to a third more memory");
+  parser.add(
+      "fp8-activations", options.fp8_activations,
+      "Round the activations that fp8 weights multiply to fp8 too: faster in large batches on Hopper GPUs, less exact");
   parser.add("tuning-cache", options.tuning_cache,
-             "Folder that keeps which GPU algorithms were fastest; empty: nowhere");
+             "Folder in which the worker keeps which GPU algorithms were the fastest; empty: it does not keep them");
   parser.add("random-weights", options.random_weights,
-             "Use random weights; model is then NAME=FOLDER, whose manifest gives the shape, or a published name");
-  parser.add("random-format", options.random_format,
-             "Format of the large matrices of random weights: none (that of the others), int8, fp8 or int4");
+             "Use random weights; model is then NAME=FOLDER, whose manifest gives the sizes, or the name of a "
+             "published model");
+  parser.add(
+      "random-format", options.random_format,
+      "Format of the large matrices of random weights: int8, fp8, int4, or none (the type of the other weights)");
   parser.add("random-up-bias", options.random_up_bias,
-             "Mean of the biases in front of the ReLU of random weights: -1.68 makes 95% of its outputs zeros");
+             "Mean of the biases before the ReLU of random weights; at -1.68, 95% of the outputs of the ReLU are zero");
   add_step_options(parser, options);
-  parser.begin_group("Times");
-  parser.add("step-deadline-ms", options.step_deadline_ms, "A step that takes longer ends the group");
-  parser.add("load-deadline-ms", options.load_deadline_ms, "Time for loading the weights");
-  parser.add("drain-ms", options.drain_ms, "Time that running jobs have to finish after SIGTERM");
+  add_time_options(parser, options);
   parser.begin_group("Computing");
   parser.add("verify-checksums", options.verify_checksums, "Check every shard against the manifest while loading");
   parser.add("bench", options.bench, "Run a benchmark instead of serving, as 'optserve bench' does: JSON or a file");
@@ -144,7 +161,9 @@ void add_options(ConfigParser& parser, WorkerOptions& options) {
   confinement::add_sandbox_option(parser, options.sandbox);
   parser.begin_group("Logs, metrics and health");
   parser.add("rank-http-port", options.rank_http_port,
-             "Port of rank 0's metrics and health, the other ranks follow; 0: free ports; -1: http-port + 1");
+             "Port for the metrics and health of rank 0, and from there one port for each further rank; 0: any free "
+             "ports; -1: "
+             "http-port + 1");
   parser.add_example("optserve-worker --model opt-125m=/models/opt-125m", "a group of one rank on the CPU");
   parser.add_example(
       "optserve-worker --model opt-30b=/models/opt-30b --world 2 --device cuda --scheduler tcp://host:5556",

@@ -37,29 +37,32 @@ std::string refusal_of(const WorkerOptions& options) {
   return "accepted";
 }
 
-TEST(ReluSkip, IsOffAutoOrAlways) {
+WorkerOptions one_node() {
   WorkerOptions options;
   options.model = "demo=/models/demo";
   options.node_rank = 0;
-  for (const char* way : {"off", "auto", "always"}) {
-    options.relu_skip = way;
+  return options;
+}
+
+// The option takes each of these words and not the last.
+void expect_words(WorkerOptions options, std::string WorkerOptions::*option, const std::vector<std::string>& words,
+                  const std::string& other, const std::string& name) {
+  for (const std::string& word : words) {
+    options.*option = word;
     EXPECT_EQ(refusal_of(options), "accepted");
   }
-  options.relu_skip = "on";
-  EXPECT_THAT(refusal_of(options), HasSubstr("relu-skip"));
+  options.*option = other;
+  EXPECT_THAT(refusal_of(options), HasSubstr(name));
+}
+
+TEST(ReluSkip, IsOffAutoOrAlways) {
+  expect_words(one_node(), &WorkerOptions::relu_skip, {"off", "auto", "always"}, "on", "relu-skip");
 }
 
 TEST(Collectives, ArePeerNcclOrAuto) {
-  WorkerOptions options;
-  options.model = "demo=/models/demo";
+  WorkerOptions options = one_node();
   options.world = 4;
-  options.node_rank = 0;
-  for (const char* way : {"auto", "peer", "nccl"}) {
-    options.collectives = way;
-    EXPECT_EQ(refusal_of(options), "accepted");
-  }
-  options.collectives = "mpi";
-  EXPECT_THAT(refusal_of(options), HasSubstr("collectives"));
+  expect_words(options, &WorkerOptions::collectives, {"auto", "peer", "nccl"}, "mpi", "collectives");
   options.collectives = "peer";
   options.nodes = 2;
   options.rendezvous = "host:1";
