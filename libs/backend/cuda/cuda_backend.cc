@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/cuda/kernel_names.h"
 #include "backend/cuda_factory.h"
 #include "base/error.h"
 
@@ -74,16 +75,9 @@ std::string CudaBackend::description() const {
 }
 
 kernels::Element CudaBackend::element() const {
-  switch (compute_dtype_) {
-    case DType::kF32:
-      return kernels::Element::kF32;
-    case DType::kF16:
-      return kernels::Element::kF16;
-    case DType::kBF16:
-      return kernels::Element::kBF16;
-    default:
-      throw Error("the CUDA backend computes in F32, F16 or BF16, not in " + std::string(dtype_name(compute_dtype_)));
-  }
+  const std::optional<kernels::Element> element = cuda::element_of(compute_dtype_);
+  if (element) return *element;
+  throw Error("the CUDA backend computes in F32, F16 or BF16, not in " + std::string(dtype_name(compute_dtype_)));
 }
 
 // Few enough sizes that a graph for each is soon recorded, close enough that padding costs little: one more row costs

@@ -1,5 +1,5 @@
 #include "backend/cuda/cuda_backend.h"
-#include "backend/cuda/weight_format.h"
+#include "backend/cuda/kernel_names.h"
 #include "kernels/elementwise.h"
 
 namespace optserve::backend {

@@ -8,7 +8,7 @@
 
 #include "backend/backend_fixture.h"
 #include "backend/cuda/cuda_memory.h"
-#include "backend/cuda/weight_format.h"
+#include "backend/cuda/kernel_names.h"
 #include "kernels/byte_rows.h"
 #include "kernels/wgmma_linear.h"
 #include "quant/e4m3.h"

@@ -2,6 +2,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_memory.h"
+#include "backend/cuda/kernel_names.h"
 #include "kernels/elementwise.h"
 
 namespace optserve::backend {
@@ -10,17 +11,10 @@ using cuda::expect;
 
 namespace {
 
-kernels::Element element_of(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return kernels::Element::kF32;
-    case DType::kF16:
-      return kernels::Element::kF16;
-    case DType::kBF16:
-      return kernels::Element::kBF16;
-    default:
-      check_failed("not a type of weights: " + std::string(dtype_name(dtype)), std::source_location::current());
-  }
+kernels::Element element_of_weights(DType dtype) {
+  const std::optional<kernels::Element> element = cuda::element_of(dtype);
+  if (element) return *element;
+  check_failed("not a type of weights: " + std::string(dtype_name(dtype)), std::source_location::current());
 }
 
 }  // namespace
@@ -84,7 +78,8 @@ Buffer CudaBackend::load_table(const void* source, DType source_dtype, int64_t n
   void* landing = converts ? load_scratch_.at_least(*this, source_bytes) : table.data();
   expect(cudaMemcpyAsync(landing, source, source_bytes, cudaMemcpyHostToDevice, stream_), "load_table");
   if (converts) {
-    expect(kernels::convert(element_of(source_dtype), landing, element(), table.data(), numel, stream_), "convert");
+    expect(kernels::convert(element_of_weights(source_dtype), landing, element(), table.data(), numel, stream_),
+           "convert");
   }
   return table;
 }
@@ -100,7 +95,7 @@ void CudaBackend::fill_random_on_device(const RandomBlock& block, void* out) {
                                     .first_col = block.first_col,
                                     .cols = block.cols,
                                     .whole_cols = block.whole_cols};
-    expect(kernels::fill_random(part, element_of(block.dtype), element(), at, stream_), "fill_random");
+    expect(kernels::fill_random(part, element_of_weights(block.dtype), element(), at, stream_), "fill_random");
     at += static_cast<size_t>(run.rows * block.cols) * dtype_bytes(compute_dtype_);
   }
 }

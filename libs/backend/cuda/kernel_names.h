@@ -1,8 +1,12 @@
-// The kernels' name of a format.
+// What the kernels call types and formats.
 #pragma once
 
+#include <optional>
+
+#include "kernels/elementwise.h"
 #include "kernels/quantised.h"
 #include "quant/quant_format.h"
+#include "tensor/dtype.h"
 
 namespace optserve::backend::cuda {
 
@@ -16,6 +20,20 @@ inline kernels::WeightFormat weight_format(quant::QuantFormat format) {
       return kernels::WeightFormat::kInt4;
     default:
       return kernels::WeightFormat::kPlain;
+  }
+}
+
+// None: the kernels do not compute in this type.
+inline std::optional<kernels::Element> element_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kernels::Element::kF32;
+    case DType::kF16:
+      return kernels::Element::kF16;
+    case DType::kBF16:
+      return kernels::Element::kBF16;
+    default:
+      return std::nullopt;
   }
 }
 
