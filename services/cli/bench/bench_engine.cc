@@ -1,5 +1,3 @@
-#include "cli/bench/bench_engine.h"
-
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
@@ -10,6 +8,7 @@
 #include <optional>
 
 #include "base/shutdown.h"
+#include "cli/bench/bench_runs.h"
 #include "cli/bench/scratch_folder.h"
 #include "cli/stack/child_process.h"
 #include "cli/stack/stack_folder.h"

@@ -1,5 +1,3 @@
-#include "cli/bench/bench_pipeline.h"
-
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
@@ -8,6 +6,7 @@
 
 #include "base/limits.h"
 #include "base/shutdown.h"
+#include "cli/bench/bench_runs.h"
 #include "cli/commands/connection.h"
 
 namespace optserve::cli {

@@ -13,7 +13,6 @@ namespace optserve::cli {
 namespace preflight_test {
 
 using ::testing::HasSubstr;
-using ::testing::Not;
 namespace fs = std::filesystem;
 
 class Preflight : public ::testing::Test {

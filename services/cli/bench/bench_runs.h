@@ -1,5 +1,5 @@
-// Runs a benchmark through client library, scheduler, tokenizer and worker, so that it measures what a user of the
-// service sees.
+// The two ways to run a benchmark: straight on the engine, or through client library, scheduler, tokenizer and worker,
+// so that it measures what a user of the service sees.
 #pragma once
 
 #include <functional>
@@ -16,6 +16,10 @@
 namespace optserve::cli {
 
 using client::Client;
+
+// Starts optserve-worker and hands on every event that it tells until it has ended; the first SIGINT or SIGTERM asks it
+// to. Throws Error with the end of the worker's log if it fails.
+void run_on_engine(const std::vector<std::string>& worker_arguments, const OnBenchEvent& on_event);
 
 struct PipelineBench {
   Client& client;
