@@ -119,7 +119,7 @@ TEST_P(CommunicatorTest, BroadcastsFromAnyRank) {
   });
 }
 
-// Mixed operations with ranks that dawdle at random: shows a buffer reused too early.
+// Different operations follow each other while ranks pause at random, so that a buffer that is reused too early shows.
 TEST_P(CommunicatorTest, SurvivesStragglers) {
   run([](Communicator& comm) {
     uint64_t delay = 88172645463325252ull * static_cast<uint64_t>(comm.rank() + 1);
@@ -173,7 +173,7 @@ TEST_P(CommunicatorTest, AskingWhetherTheGroupIsLostWaitsForNothing) {
   });
 }
 
-// Groups of processes, whose ranks die and hang each for itself.
+// Groups of processes, in which one rank can die or hang while the others go on.
 class ProcessRanks : public testing::TestWithParam<RankKind> {
  protected:
   std::vector<int> fork_group(int world, int timeout_ms, const RankBody& body) {
@@ -190,7 +190,7 @@ class ProcessRanks : public testing::TestWithParam<RankKind> {
     }
   }
 
-  // Every surviving rank throws soon, whichever operation it waits in, and says who was missing.
+  // Every surviving rank throws soon, whatever operation it waits in, and says which rank was missing.
   void expect_survivors_throw(int signal, int timeout_ms, const std::string& expected,
                               const std::function<void(Communicator&)>& operation) {
     const auto start = std::chrono::steady_clock::now();

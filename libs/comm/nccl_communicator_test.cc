@@ -1,5 +1,5 @@
-// NCCL groups with one process per GPU, on as many GPUs as there are. This process never calls CUDA: its children could
-// not any more.
+// NCCL groups with one process for each GPU, on as many GPUs as there are. This process never calls CUDA, because the
+// processes that it forks could not use CUDA after that.
 #include <cuda_runtime.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,7 +20,6 @@ namespace optserve::comm {
 namespace nccl_communicator_test {
 
 using std::chrono::steady_clock;
-using testing::HasSubstr;
 
 constexpr int kTimeoutMs = 60'000;
 
@@ -165,7 +164,7 @@ void check_layer(Communicator& comm, const RandomSum& c, const GpuTensor& x, con
   ASSERT_EQ(found.out.get(), wanted.out.get()) << c.describe();
 }
 
-// Beside sums of the parts that NCCL gathers. `place`: memory for all of it.
+// Compares sums with those of the parts that NCCL gathers. `place` is memory for all parts.
 void check_random_sum(Communicator& comm, const RandomSum& c, char* place) {
   const int64_t count = c.rows * c.width;
   const GpuTensor x(c.dtype, count, place), all(c.dtype, count * comm.world(), place), sum(c.dtype, count, place);
@@ -190,8 +189,8 @@ TEST_P(NcclCommunicator, SumsWhatTheHostSums) {
   });
 }
 
-// Over peer memory: sums of any size have the bits of parts that NCCL gathers and that are added in rank order, alone
-// and with what follows them in a layer.
+// Sums over peer memory have, at every size, exactly the bits of a sum in rank order over the parts that NCCL gathers.
+// This holds for the sums alone, and together with what follows them in a layer.
 TEST_P(NcclCommunicator, RandomSizesAreSumsInRankOrder) {
   if (GetParam().collectives != Collectives::kPeer) GTEST_SKIP() << "adds in another order, or is compared with";
   constexpr int kSizes = 10'000;
@@ -211,7 +210,8 @@ TEST_P(NcclCommunicator, RandomSizesAreSumsInRankOrder) {
   });
 }
 
-// Values whose sum depends on the order: whatever NCCL's is, it is the same everywhere and every time.
+// The sum of these values depends on the order of addition. Whatever order NCCL chooses, all ranks get the same sum
+// every time.
 TEST_P(NcclCommunicator, AllRanksHoldTheSameBits) {
   run([](Communicator& comm) {
     for (const int64_t size : {768, 12288, 3'000'001}) {

@@ -1,5 +1,5 @@
-// Sums over peer memory: the kernels for every size of group, with ranks that share GPUs where there are fewer, and
-// what happens when a rank offers no memory, computes something else or does not come. This process never calls CUDA.
+// Sums over peer memory: the kernels for every size of group, and what happens when a rank offers no memory, computes
+// something else or does not take part. Ranks share GPUs where there are fewer GPUs. This process never calls CUDA.
 #include "comm/nccl_peer_memory.h"
 
 #include <gmock/gmock.h>
@@ -20,12 +20,11 @@
 namespace optserve::comm {
 namespace nccl_peer_memory_test {
 
-using kernels::Element;
 using kernels::PeerRows;
 using std::chrono::steady_clock;
 using testing::HasSubstr;
 
-// All ranks of a group in this process, on the GPUs in turn, with a stream each.
+// All ranks of a group in this process. They are spread over the GPUs, and each has its own stream.
 class GroupOfStreams {
  public:
   GroupOfStreams(int world, int64_t buffer_bytes) : world_(world) {
@@ -152,8 +151,8 @@ void check_case(GroupOfStreams& group, const Case& c) {
     const GroupOfStreams::Rank& r = group.enter(rank);
     MUST(kernels::peer_add_and_norm(r.group, outcomes[static_cast<size_t>(rank)].args(c), r.stream, c.how));
   }
-  // Before that the norms have ended: kernels that wait for those in front of them take the room of other ranks'
-  // kernels.
+  // The norms have ended before that: a kernel that waits for the one before it would take the place of other ranks'
+  // kernels on the device.
   for (int rank = 0; rank < group.world(); ++rank) MUST(cudaStreamSynchronize(group.enter(rank).stream));
   for (int rank = 0; rank < group.world(); ++rank) {
     const GroupOfStreams::Rank& r = group.enter(rank);
@@ -173,8 +172,8 @@ void check_case(GroupOfStreams& group, const Case& c) {
   }
 }
 
-// A child runs it, which loads all kernels first: to load one may wait for kernels that wait for a rank of this
-// process.
+// Runs in a child process, which loads all kernels first: loading a kernel may wait for running kernels, which may wait
+// for a rank of this process.
 void run_in_child(const std::function<void()>& body) {
   if (count_gpus() == 0) GTEST_SKIP() << "no GPU";
   const auto statuses = fork_ranks(RankKind::kProcesses, 1, 1000, [&](Communicator&) {
@@ -188,7 +187,8 @@ void run_in_child(const std::function<void()>& body) {
 class PeerKernels : public testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Worlds, PeerKernels, testing::Values(2, 3, 4, 5, 8));
 
-// Ranks that share a GPU must be on it together, so there is little to add. Some cases are cut into several launches.
+// The kernels of ranks that share a GPU must run on it at the same time, so the sums are small. Some cases need several
+// launches.
 TEST_P(PeerKernels, GiveTheBitsOfSumsInRankOrder) {
   const auto seed = static_cast<uint64_t>(time(nullptr));
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
@@ -254,7 +254,7 @@ TEST(PeerMemory, StartsWhereSumsAreRight) {
   });
 }
 
-// One rank's reason is every rank's.
+// The reason that one rank gives is told to every rank.
 TEST(PeerMemory, IsGivenUpByAllWhereOneRankSeesAnotherSum) {
   run_pair([](Communicator& control) {
     const Started started = start(control, {}, [&](const Tensor& x) {
@@ -277,7 +277,7 @@ TEST(PeerMemory, IsGivenUpByAllWhereOneRankHasNone) {
   });
 }
 
-// The kernels end at the limit, those behind them at once.
+// The kernels end when the time limit is over; the kernels behind them then end at once.
 TEST(PeerMemory, ARankThatDoesNotComeIsToldAtTheLimit) {
   run_pair([](Communicator& control) {
     const Started started = start(control, {}, [&](const Tensor& x) { sum_on_host(control, x); });

@@ -46,7 +46,7 @@ inline void run_rank_threads(int world, const RankBody& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// The clock of all communicators of tests that do not move one by hand.
+// The clock of the communicators in all tests that do not use a clock of their own.
 inline const Clock& system_clock() {
   static const SystemClock clock;
   return clock;

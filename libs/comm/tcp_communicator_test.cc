@@ -20,7 +20,7 @@ using testing::HasSubstr;
 
 Deadline soon() { return {system_clock(), system_clock().now() + seconds(10)}; }
 
-// What the body throws, or nothing.
+// The message of what the body throws; empty if it throws nothing.
 std::string error_of(const std::function<void()>& body) {
   try {
     body();
@@ -40,7 +40,7 @@ std::future<std::string> join_later(const TcpGroupOptions& options, const RankBo
   });
 }
 
-// A peer that we play by hand.
+// A peer whose bytes the test sends itself.
 class RawPeer {
  public:
   explicit RawPeer(int port) {
@@ -140,14 +140,14 @@ TEST(TcpRendezvous, ConnectionsOfStrangersHurtNobody) {
   RawPeer liar(port);
   liar.say(impossible);
   EXPECT_TRUE(liar.is_closed_by_peer());
-  RawPeer lifeline(port, hello_of(1, 2, Channel::kLifeline));  // of nobody who is here
+  RawPeer lifeline(port, hello_of(1, 2, Channel::kLifeline));  // of a rank that is not here
   EXPECT_EQ(lifeline.answer().kind, Answer::Kind::kTryAgain);
   EXPECT_EQ(RawPeer(port, hello_of(0, 2)).answer().kind, Answer::Kind::kRefused);
   EXPECT_EQ(join_later(tcp_options(port, 1, 2, 5'000)).get(), "no error");
   EXPECT_EQ(host.get(), "no error");
 }
 
-// A rank that is started again before its group is complete, and one that two hosts believe to be.
+// A rank is started again before its group is complete, and two hosts believe that they are the same rank.
 TEST(TcpRendezvous, ASeatIsFreeAgainWhenItsRankDied) {
   const int port = free_port();
   auto host = join_later(tcp_options(port, 0, 2, 5'000));
@@ -166,7 +166,7 @@ TEST(TcpRendezvous, ASeatIsFreeAgainWhenItsRankDied) {
   EXPECT_EQ(host.get(), "no error");
 }
 
-// Rank 0 is replaced while rank 1 waits for the others: rank 1 goes on waiting, at the new one.
+// Rank 0 is replaced while rank 1 waits for the others: rank 1 goes on waiting, now at the new rank 0.
 TEST(TcpRendezvous, RanksWaitForANewRank0) {
   const int port = free_port();
   TcpGroupOptions impatient = tcp_options(port, 0, 3, 5'000);
@@ -190,7 +190,7 @@ TEST(TcpRendezvous, RankZeroSaysWhyItCannotListen) {
   EXPECT_THAT(error_of([&] { make_tcp_communicator(options, system_clock()); }), HasSubstr("cannot be resolved"));
 }
 
-// Rank 1 of a group of two, played by hand up to the start.
+// Rank 1 of a group of two, whose messages up to the start the test sends itself.
 struct PlayedRank {
   explicit PlayedRank(int port) : data(port, hello_of(1, 2)) {
     EXPECT_EQ(data.answer().kind, Answer::Kind::kSeated);
@@ -286,7 +286,7 @@ TEST(TcpCommunicator, ARankThatLeavesIsMissedOnlyWhenItIsNeeded) {
   EXPECT_THAT(rank0.get(), HasSubstr("rank 1 has left the group (barrier)"));
 }
 
-// A rank that hangs in a device call learns of the end of its group from the communicator's thread.
+// When a rank hangs in a call of its device, the communicator's thread tells it that its group has ended.
 TEST(TcpCommunicator, ARankThatHangsElsewhereIsTold) {
   const int port = free_port();
   std::promise<std::string> told;
