@@ -41,6 +41,15 @@ protocol::JobSpec greedy_job(const DemoCase& golden) {
   return job;
 }
 
+protocol::JobSpec long_job(size_t prompt, uint64_t seed, int tokens) {
+  protocol::JobSpec job = greedy_job(demo_goldens().cases[prompt % demo_goldens().cases.size()]);
+  job.sampling.temperature = 0.8f;
+  job.sampling.seed = seed;
+  job.sampling.ignore_eos = true;
+  job.max_new_tokens = tokens;
+  return job;
+}
+
 const std::string& demo_checkpoint() {
   static const TemporaryFolder parent;
   static const std::string folder = [] {

@@ -44,6 +44,10 @@ bool wait_for(const std::function<bool()>& condition, Duration limit);
 // A greedy job of 64 tokens for one of the demo model's golden cases.
 protocol::JobSpec greedy_job(const DemoCase& golden);
 
+// A job that goes on for all of its tokens whatever it draws, with one of the demo's prompts: its text is that of
+// `seed`.
+protocol::JobSpec long_job(size_t prompt, uint64_t seed, int tokens);
+
 // The demo model as a sharded checkpoint of 4 shards, converted once per test program.
 const std::string& demo_checkpoint();
 

@@ -21,11 +21,7 @@ constexpr size_t kJobs = kSanitized ? 12 : 32;
 constexpr int kTokens = kSanitized ? 60 : 200;
 
 protocol::JobSpec long_job(size_t index) {
-  protocol::JobSpec job = greedy_job(demo_goldens().cases[index % demo_goldens().cases.size()]);
-  job.sampling.temperature = 0.8f;
-  job.sampling.seed = 1000 + index;
-  job.sampling.ignore_eos = true;
-  job.max_new_tokens = kTokens;
+  protocol::JobSpec job = test_support::long_job(index, 1000 + index, kTokens);
   job.max_attempts = 5;
   return job;
 }

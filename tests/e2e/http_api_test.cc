@@ -15,7 +15,6 @@ namespace http_api_test {
 using http::TestClient;
 using nlohmann::json;
 using protocol::JobState;
-using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 

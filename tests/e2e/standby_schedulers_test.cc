@@ -21,12 +21,8 @@ constexpr size_t kJobs = kSanitized ? 4 : 8;
 constexpr int kTokens = kSanitized ? 60 : 250;
 
 protocol::JobSpec long_job(size_t index, const std::string& run) {
-  protocol::JobSpec job = greedy_job(demo_goldens().cases[index % demo_goldens().cases.size()]);
+  protocol::JobSpec job = test_support::long_job(index, 2000 + index, kTokens);
   job.key = run + "-" + std::to_string(index);
-  job.sampling.temperature = 0.8f;
-  job.sampling.seed = 2000 + index;
-  job.sampling.ignore_eos = true;
-  job.max_new_tokens = kTokens;
   job.max_attempts = 10;
   return job;
 }

@@ -82,16 +82,21 @@ TEST_F(TransformersGenerate, ManySettingsGiveItsIds) {
   EXPECT_GE(searches, 30 / kEvery);
 }
 
+JobSpec job_of(const DemoGenerate& golden) {
+  JobSpec job;
+  job.model = "demo";
+  job.prompt_ids = golden.prompt_ids;
+  job.max_new_tokens = static_cast<int32_t>(golden.ids.size());
+  job.sampling.temperature = 0;
+  return job;
+}
+
 TEST_F(TransformersGenerate, RepetitionPenaltyGivesTheIdsOfTransformers) {
   const auto client = stack_->client();
   int seen = 0, compared = 0;
   for (const DemoGenerate& golden : demo_goldens().generate) {
     if (golden.repetition_penalty == 1.0f || seen++ % kEvery != 0) continue;
-    JobSpec job;
-    job.model = "demo";
-    job.prompt_ids = golden.prompt_ids;
-    job.max_new_tokens = static_cast<int32_t>(golden.ids.size());
-    job.sampling.temperature = 0;
+    JobSpec job = job_of(golden);
     job.sampling.repetition_penalty = golden.repetition_penalty;
     job.sampling.ignore_eos = true;
     const auto result = client->generate(job);
@@ -107,11 +112,7 @@ TEST_F(TransformersGenerate, BeamSearchGivesTheIdsOfTransformers) {
   int seen = 0, compared = 0;
   for (const DemoGenerate& golden : demo_goldens().generate) {
     if (golden.num_beams == 1 || seen++ % kEvery != 0) continue;
-    JobSpec job;
-    job.model = "demo";
-    job.prompt_ids = golden.prompt_ids;
-    job.max_new_tokens = static_cast<int32_t>(golden.ids.size());
-    job.sampling.temperature = 0;
+    JobSpec job = job_of(golden);
     job.sampling.beam_width = golden.num_beams;
     job.sampling.beam_length_penalty = golden.length_penalty;
     job.sampling.beam_early_stopping = golden.early_stopping ? 1 : 0;
