@@ -36,33 +36,26 @@ struct Times {
   double graph_us, issued_us;
 };
 
-Times measure(Communicator& comm, Tensor x, cudaStream_t stream) {
+Times measure(Communicator& comm, Tensor x) {
   const auto reduce = [&] {
     for (int i = 0; i < kInGraph; ++i) comm.all_reduce_sum(x);
   };
   reduce();
-  MUST(cudaStreamSynchronize(stream));
+  MUST(cudaStreamSynchronize(gpu.stream));
   comm.barrier();
   Times times{};
   times.issued_us = us_each(kInGraph, [&] {
     reduce();
-    MUST(cudaStreamSynchronize(stream));
+    MUST(cudaStreamSynchronize(gpu.stream));
   });
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t executable = nullptr;
-  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  reduce();
-  MUST(cudaStreamEndCapture(stream, &graph));
-  MUST(cudaGraphInstantiate(&executable, graph, 0));
+  const RecordedGraph graph(reduce);
   const auto replay = [&](int times_to_run) {
-    for (int i = 0; i < times_to_run; ++i) MUST(cudaGraphLaunch(executable, stream));
-    MUST(cudaStreamSynchronize(stream));
+    for (int i = 0; i < times_to_run; ++i) graph.launch();
+    MUST(cudaStreamSynchronize(gpu.stream));
   };
   replay(3);
   comm.barrier();
   times.graph_us = us_each(kInGraph * kReplays, [&] { replay(kReplays); });
-  MUST(cudaGraphExecDestroy(executable));
-  MUST(cudaGraphDestroy(graph));
   return times;
 }
 
@@ -91,7 +84,7 @@ void measure_sums(const GroupMemories& memories, int rank, int world) {
         communicator(blocking ? memories.blocking : memories.not_blocking, rank, world, blocking, Collectives::kNccl);
     for (const int64_t kib : {4, 24, 64, 256, 1024, 4096, 16384}) {
       const GpuTensor x(DType::kF16, kib * 512);
-      const Times times = measure(*comm, x.view(), gpu.stream);
+      const Times times = measure(*comm, x.view());
       if (rank != 0) continue;
       std::printf("%5d  %-12s  %9lld  %14.2f  %16.2f\n", world, blocking ? "blocking" : "not blocking",
                   static_cast<long long>(kib), times.graph_us, times.issued_us);
@@ -106,22 +99,15 @@ double graph_us(Communicator& comm, int count, const std::function<void()>& call
   };
   body();
   MUST(cudaStreamSynchronize(gpu.stream));
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t executable = nullptr;
-  MUST(cudaStreamBeginCapture(gpu.stream, cudaStreamCaptureModeThreadLocal));
-  body();
-  MUST(cudaStreamEndCapture(gpu.stream, &graph));
-  MUST(cudaGraphInstantiate(&executable, graph, 0));
+  const RecordedGraph graph(body);
   std::vector<double> times;
   for (int round = 0; round < 6; ++round) {
     comm.barrier();
     times.push_back(us_each(count * 20, [&] {
-      for (int i = 0; i < 20; ++i) MUST(cudaGraphLaunch(executable, gpu.stream));
+      for (int i = 0; i < 20; ++i) graph.launch();
       MUST(cudaStreamSynchronize(gpu.stream));
     }));
   }
-  MUST(cudaGraphExecDestroy(executable));
-  MUST(cudaGraphDestroy(graph));
   std::ranges::sort(times);
   return times[times.size() / 2];
 }

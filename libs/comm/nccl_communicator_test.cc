@@ -277,22 +277,15 @@ TEST_P(NcclCommunicator, RunsInsideAGraphAgainAndAgain) {
       };
       body();  // NCCL connects
       MUST(cudaStreamSynchronize(gpu.stream));
-      cudaGraph_t graph = nullptr;
-      cudaGraphExec_t executable = nullptr;
-      MUST(cudaStreamBeginCapture(gpu.stream, cudaStreamCaptureModeThreadLocal));
-      body();
-      MUST(cudaStreamEndCapture(gpu.stream, &graph));
-      MUST(cudaGraphInstantiate(&executable, graph, 0));
+      const RecordedGraph graph(body);
       for (int round = 0; round < 100; ++round) {
         source.set_floats(exact_values(size, comm.rank(), round));
-        MUST(cudaGraphLaunch(executable, gpu.stream));
+        graph.launch();
         const std::vector<float> sums = exact_sums(size, comm.world(), round);
         ASSERT_EQ(x.get_floats(), sums) << "round " << round;
         const std::vector<float> gathered = all.get_floats();
         ASSERT_TRUE(std::equal(sums.begin(), sums.end(), gathered.end() - static_cast<ptrdiff_t>(size)));
       }
-      MUST(cudaGraphExecDestroy(executable));
-      MUST(cudaGraphDestroy(graph));
     }
   });
 }

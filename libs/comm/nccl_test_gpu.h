@@ -43,6 +43,29 @@ struct Gpu {
 };
 inline Gpu gpu;
 
+// What a body enqueues on the stream of this rank's GPU, to be launched again and again. NCCL must have connected
+// before.
+class RecordedGraph {
+ public:
+  explicit RecordedGraph(const std::function<void()>& body) {
+    MUST(cudaStreamBeginCapture(gpu.stream, cudaStreamCaptureModeThreadLocal));
+    body();
+    MUST(cudaStreamEndCapture(gpu.stream, &graph_));
+    MUST(cudaGraphInstantiate(&executable_, graph_, 0));
+  }
+  ~RecordedGraph() {
+    if (executable_ != nullptr) (void)cudaGraphExecDestroy(executable_);
+    if (graph_ != nullptr) (void)cudaGraphDestroy(graph_);
+  }
+  RecordedGraph(const RecordedGraph&) = delete;
+  RecordedGraph& operator=(const RecordedGraph&) = delete;
+  void launch() const { MUST(cudaGraphLaunch(executable_, gpu.stream)); }
+
+ private:
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
 // Memory of this rank's GPU, of zeros. Freed with the process.
 struct GpuTensor {
   GpuTensor(DType element_type, int64_t size) : dtype(element_type), numel(size) {
