@@ -292,7 +292,7 @@ int main(int argc, char** argv) {
   Options options;
   ConfigParser parser("overload_bench",
                       "Measures the job queue under loads up to many times of what its worker can do.");
-  parser.add("loads", options.loads, "Offered loads; 1 is as much as the worker can do");
+  parser.add("loads", options.loads, "Offered loads; 1 is as much as the worker can do").separated_by_commas();
   parser.add("seconds", options.seconds, "Length of each measurement");
   parser.add("warm-up", options.warm_up, "Seconds at the same load before each measurement");
   parser.add("memory-jobs", options.memory_jobs, "Jobs that are queued to measure memory; 0: do not measure it");
