@@ -3,8 +3,8 @@
 
 usage: openapi_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER [EXAMPLES [SEED [PHASES]]]
 
-PHASES: fuzzing, or coverage for the edges of fields, or coverage,fuzzing. OPTSERVE_EDGES says how many edges of a route are
-tried, chosen by the seed; 0, or none: all, which takes minutes.
+PHASES: fuzzing, or coverage for the edges of fields, or coverage,fuzzing. OPTSERVE_EDGES says how many edges of a route
+are tried, chosen by the seed; 0, or none: all, which takes minutes.
 """
 
 import os

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the Debian packages of a build, has lintian judge them, installs them in a minimal Debian that systemd boots in
-a container (systemd-nspawn), and has systemd start, drain and stop the services (boot_units). Ends with 77 where nothing
-can be booted, when everything else holds.
+a container (systemd-nspawn), and has systemd start, drain and stop the services (boot_units). Ends with 77 where
+nothing can be booted, when everything else holds.
 
 usage: packages_test.py --build BUILD       packages of that build's options, in a folder beside it
        packages_test.py PACKAGE...          packages that exist, such as one of optserve-cuda

@@ -57,7 +57,7 @@ def fill(browser, stack, api):
     api.post('/v1/jobs', {'key': 'opt-demo-fp16', 'convert': {
         'source': str(folder / 'opt'), 'destination': str(folder / 'demo-fp16'), 'dtype': 'fp16', 'shards': 2}})
     api.post('/v1/jobs', {'key': 'opt-missing', 'convert': {
-        'source': '/models/missing', 'destination': 'x', 'dtype': 'fp16'}})
+        'source': str(folder / 'missing'), 'destination': str(folder / 'x'), 'dtype': 'fp16'}})
     browser.wait(lambda: api.state(job) == 'succeeded', 'the first job')
     dead = api.submit(max_new_tokens=1000, ignore_eos=True, max_attempts=1, key='chapter-3', group='book')
     browser.wait(lambda: api.get(f'/v1/jobs/{dead}')['progress_done'] > 0, 'a running job')
