@@ -147,6 +147,33 @@ TEST_F(FairQueueTest, SkippedJobsLetOthersPassAndTheSearchIsBounded) {
   EXPECT_EQ(queue.waiting(), 200u);
 }
 
+TEST_F(FairQueueTest, AHeldTenantIsNotLookedAtUntilItIsReleasedAndThenWaitsForItsTurn) {
+  for (int i = 0; i < 3; ++i) push("a"), push("b"), push("c");
+  push("a", 5);
+  const auto holds_a = [](const Job& job) {
+    return job.spec.tenant == "a" ? FairQueue::Verdict::kHold : FairQueue::Verdict::kTake;
+  };
+  EXPECT_EQ(queue.take(now, holds_a)->spec.tenant, "b");
+  const uint64_t before = queue.looked_at();
+  push("a");  // nothing changes
+  EXPECT_EQ(take_tenants(3), "cbc");
+  EXPECT_EQ(queue.looked_at() - before, 3u);
+  queue.leave(push("a"));
+  EXPECT_EQ(queue.waiting(), 7u);
+  queue.release("a");
+  EXPECT_EQ(take()->spec.priority, 5);
+  EXPECT_EQ(take_tenants(7), "aabcaa-") << "its turn is the present one, and not that of the time before";
+}
+
+TEST_F(FairQueueTest, HeldTenantsAreNoPartOfWhatOneSearchMayLookAt) {
+  for (int i = 0; i < 200; ++i) push("t" + std::to_string(i));
+  Job& last = push("last");
+  EXPECT_EQ(
+      queue.take(now,
+                 [&](const Job& job) { return &job == &last ? FairQueue::Verdict::kTake : FairQueue::Verdict::kHold; }),
+      &last);
+}
+
 TEST_F(FairQueueTest, ExpectedJobsCountAndLeave) {
   Job& first = job("a", 0, 100);
   queue.expect(first);
