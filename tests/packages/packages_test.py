@@ -105,11 +105,15 @@ def boot(root, packages):
     run("chmod", "-R", "a+rX", there)
     (root / "etc/systemd/system/try-units.service").write_text(UNIT)
     run("chroot", root, "systemctl", "enable", "--quiet", "try-units.service")
-    booted = subprocess.run(["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--boot",
-                             "--console=pipe", f"--machine=optserve-packages-{os.getpid()}", "--directory", str(root)],
-                            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
-                            timeout=BOOT_SECONDS_MAX)
     log = there / "log"
+    try:
+        booted = subprocess.run(["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
+                                 "--boot", "--console=pipe", f"--machine=optserve-packages-{os.getpid()}",
+                                 "--directory", root],
+                                stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
+                                timeout=BOOT_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"FAILED: no end within {BOOT_SECONDS_MAX} s:\n{log.read_text() if log.exists() else 'nothing ran'}")
     if not log.exists():
         print(f"skipped: systemd cannot be booted here: {(booted.stdout + booted.stderr)[-3000:]}")
         sys.exit(SKIPPED)
