@@ -69,7 +69,7 @@ struct ModelStatus {
   QueueMode mode = QueueMode::kOpen;
   int64_t queued = 0, running = 0;
   double tokens_per_second = 0;  // measured while there was work; 0: not measured yet
-  int64_t eta_ms = -1;           // expected wait of a job submitted now; -1: not known
+  int64_t eta_ms = -1;           // expected until all that wait have started; -1: not known
   OPTSERVE_FIELDS(name, mode, queued, running, tokens_per_second, eta_ms)
   bool operator==(const ModelStatus&) const = default;
 };

@@ -30,10 +30,15 @@ protocol::ServiceStatus status_of(const ServiceEntry& entry, Instant now) {
   return status;
 }
 
-// Of a job that comes now. Infinite if nobody works on the jobs that wait: then no number would be true.
+// Until all that wait have started: a job that comes now waits so long, unless its tenant has fewer jobs than others.
+int64_t wait_ms_of_all(const ModelQueue& queue) {
+  return ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0);
+}
+
+// Infinite if nobody works on the jobs that wait: then no number would be true.
 double wait_seconds(const ModelQueue& queue) {
   if (queue.jobs.size() == 0) return 0;
-  const int64_t wait_ms = ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0);
+  const int64_t wait_ms = wait_ms_of_all(queue);
   return wait_ms < 0 ? std::numeric_limits<double>::infinity() : static_cast<double>(wait_ms) / 1'000;
 }
 
@@ -93,7 +98,7 @@ std::vector<protocol::ModelStatus> SystemReport::model_statuses() const {
       status.queued = static_cast<int64_t>(queue.jobs.size());
       status.running = static_cast<int64_t>(queue.running);
       status.tokens_per_second = queue.load.tokens_per_second();
-      status.eta_ms = ModelQueues::wait_ms(queue, queue.jobs.ahead_of_new("", 0), 0);
+      status.eta_ms = wait_ms_of_all(queue);
     }
     status.name = std::move(name);
   }

@@ -367,6 +367,14 @@ TEST(SchedulerPlaces, PositionAndEtaAreInAnswersEventsAndStatus) {
   EXPECT_GT(status.models[0].eta_ms, 30'000);
 }
 
+TEST(SchedulerPlaces, TheExpectedWaitOfAModelIsThatOfAllItsTenants) {
+  World world;
+  make_busy(world, 1);
+  for (int i = 0; i < 5; ++i) world.submit(ids_spec("web-" + std::to_string(i), "web", 100));
+  world.send(world.client, protocol::GetStatus{2});
+  EXPECT_GT(world.only<protocol::SystemStatus>(world.client).models[0].eta_ms, 50'000);
+}
+
 TEST(SchedulerPlaces, AnIdleGroupStartsAJobAtOnceAndAnUnknownSpeedIsNotGuessed) {
   World world;
   world.add_services();
