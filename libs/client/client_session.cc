@@ -190,7 +190,7 @@ void ClientSession::on_submit_answer(protocol::SubmitReply reply, const Turn& tu
 }
 
 void ClientSession::on_refused(const protocol::Refused& refused, const Turn& turn) {
-  if (streams_.on_refused(refused)) return;
+  if (streams_.on_refused(refused, turn)) return;
   const auto found = calls_.find(refused.request);
   if (found == calls_.end()) {
     // A scheduler that does not know a message refuses it as often as it is sent.

@@ -156,10 +156,15 @@ void JobStreams::deliver_end(const protocol::JobResult& result) {
   }
 }
 
-bool JobStreams::on_refused(const protocol::Refused& refused) {
+bool JobStreams::on_refused(const protocol::Refused& refused, const Turn& turn) {
   const auto attached = attach_requests_.find(refused.request);
   if (attached == attach_requests_.end()) return false;
   const auto found = jobs_.find(attached->second);
+  if (refused.retry_after_ms > 0 && found != jobs_.end()) {  // too many messages, and not too many followers
+    const Duration wait = milliseconds(refused.retry_after_ms);
+    found->second.next_attach = turn.now + wait + jitter(random_, wait / 4);
+    return true;
+  }
   // One that was followed before may only wait for its own lost connection to be noticed.
   const bool is_full = refused.code == ErrorCode::kBusy && found != jobs_.end() && !found->second.is_heard;
   if (refused.code != ErrorCode::kNotFound && !is_full) return true;  // tried again after attach_again

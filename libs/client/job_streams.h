@@ -37,7 +37,7 @@ class JobStreams {
   void on_event(const protocol::JobEvent& event, const Turn& turn);
   void on_finished(const protocol::JobResult& result);
   // False if this does not answer an Attach.
-  bool on_refused(const protocol::Refused& refused);
+  bool on_refused(const protocol::Refused& refused, const Turn& turn);
   // Requests the events of streams that have been silent for too long or have a gap.
   void attach_due(const Turn& turn);
   // Requests the events of all streams, each at a random time within `spread`, for a scheduler that may not know who

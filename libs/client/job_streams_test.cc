@@ -187,7 +187,7 @@ TEST(JobText, OneTooManyFollowersIsToldSo) {
   rig.streams.follow(job, 0, stream, rig.turn());
   rig.streams.attach_due(rig.turn());
   const auto attached = rig.attached();
-  EXPECT_TRUE(rig.streams.on_refused({attached.at(0).request, ErrorCode::kBusy, "64 followers"}));
+  EXPECT_TRUE(rig.streams.on_refused({attached.at(0).request, ErrorCode::kBusy, "64 followers"}, rig.turn()));
   EXPECT_EQ(lost.code, ErrorCode::kBusy);
   // One that was heard waits: its own lost connection may be the one too many.
   lost = {};
@@ -195,8 +195,26 @@ TEST(JobText, OneTooManyFollowersIsToldSo) {
   rig.receive(event(job, 0, "Once").events[0]);
   rig.streams.attach_all(Duration{}, rig.clock.now());
   rig.streams.attach_due(rig.turn());
-  EXPECT_TRUE(rig.streams.on_refused({rig.attached().at(0).request, ErrorCode::kBusy, "64 followers"}));
+  EXPECT_TRUE(rig.streams.on_refused({rig.attached().at(0).request, ErrorCode::kBusy, "64 followers"}, rig.turn()));
   EXPECT_EQ(lost.message, "");
+}
+
+TEST(JobText, AFollowerThatComesTooOftenComesLater) {
+  Streams rig;
+  Seen seen;
+  const JobId job = Id128::random();
+  rig.streams.follow(job, 0, seen.stream(), rig.turn());
+  rig.streams.attach_due(rig.turn());
+  Refused refused{rig.attached().at(0).request, ErrorCode::kBusy, "60 messages a minute"};
+  refused.retry_after_ms = 2'000;
+  EXPECT_TRUE(rig.streams.on_refused(refused, rig.turn()));
+  EXPECT_EQ(seen.lost, 0);
+  rig.clock.advance(milliseconds(1'900));
+  rig.streams.attach_due(rig.turn());
+  EXPECT_TRUE(rig.attached().empty());
+  rig.clock.advance(milliseconds(700));
+  rig.streams.attach_due(rig.turn());
+  EXPECT_EQ(rig.attached().size(), 1u);
 }
 
 TEST(JobText, ConsumedCountsWhatCameWhetherOrNotItWasUsed) {

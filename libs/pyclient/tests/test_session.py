@@ -191,6 +191,17 @@ class Streams(unittest.TestCase):
         self.rig.receive(m.Refused(attach.request, m.ErrorCode.NOT_FOUND, "gone"))
         self.assertEqual([type(why) for why in self.seen.losses], [e.NotFound])
 
+    def test_a_follower_that_comes_too_often_comes_after_the_time_that_was_told(self):
+        self.rig.pass_time(13)
+        attach, = self.rig.all(m.Attach)
+        self.rig.sent.clear()
+        self.rig.receive(m.Refused(attach.request, m.ErrorCode.BUSY, "60 messages a minute", 4_000))
+        self.rig.pass_time(3.9)
+        self.assertEqual(self.rig.all(m.Attach), [])
+        self.rig.pass_time(1.2)
+        self.assertEqual(len(self.rig.all(m.Attach)), 1)
+        self.assertEqual(self.seen.losses, [])
+
     def test_a_new_term_asks_for_everything_again(self):
         self.rig.receive(event(self.job, 0, "Once"))
         self.rig.term = 2

@@ -344,7 +344,7 @@ class Session:
         self._answer(reply.request, SubmitReply(reply.request, outcomes), fate, now)
 
     def _on_refused(self, refused: Refused, now: float) -> None:
-        if self._streams.on_refused(refused.request, refused.code, refused.message):
+        if self._streams.on_refused(refused, now):
             return
         call = self._calls.get(refused.request)
         if call is None:

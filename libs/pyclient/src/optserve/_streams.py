@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ._choice import text_digest
 from ._errors import Error, make_error
-from ._messages import LIMITS, STREAM_COST, Attach, ErrorCode, JobEvent, JobResult
+from ._messages import LIMITS, STREAM_COST, Attach, ErrorCode, JobEvent, JobResult, Refused
 
 # A gap leads to one Attach, not to one for each event that follows it.
 ATTACH_PAUSE = 0.2
@@ -166,20 +166,24 @@ class JobStreams:
                     follow.listener.on_finished(result)
         self.consumed += result_cost(result)
 
-    def on_refused(self, request: int, code: ErrorCode, message: str) -> bool:
+    def on_refused(self, refused: Refused, now: float) -> bool:
         """False if this does not answer an Attach."""
-        job = self._attach_requests.get(request)
+        job = self._attach_requests.get(refused.request)
         if job is None:
             return False
         followed = self._jobs.get(job)
+        if refused.retry_after_ms > 0 and followed is not None:  # too many messages, and not too many followers
+            wait = refused.retry_after_ms / 1000
+            followed.next_attach = now + wait + self._options.jitter(wait / 4)
+            return True
         # One that was followed before may only wait for its own lost connection to be noticed.
-        is_full = code == ErrorCode.BUSY and followed is not None and not followed.is_heard
-        if code != ErrorCode.NOT_FOUND and not is_full:
+        is_full = refused.code == ErrorCode.BUSY and followed is not None and not followed.is_heard
+        if refused.code != ErrorCode.NOT_FOUND and not is_full:
             return True  # tried again after attach_again
-        del self._attach_requests[request]
+        del self._attach_requests[refused.request]
         if followed is not None:
             del self._jobs[job]
-            _lose(followed, make_error(code, message))
+            _lose(followed, make_error(refused.code, refused.message))
         return True
 
     # --- what is requested
