@@ -25,7 +25,7 @@ HEADER_OWNERS = [
     (r'sqlite3\.h$', ['libs/journal/']),
     (r'libpq-fe\.h$', ['libs/journal/postgres/']),
     (r'openssl/', ['libs/base/sha256.cc', 'libs/http/tls.cc']),
-    (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/protocol/protocol_',
+    (r'nlohmann/', ['libs/base/log.cc', 'libs/base/program.cc', 'libs/audit/', 'libs/protocol/protocol_',
                    'libs/model_spec/', 'libs/checkpoint/', 'libs/tokenizer/', 'libs/workload/', 'libs/job_json/',
                    'libs/http_api/', 'libs/batches/', 'services/converter/', 'services/cli/', 'services/gateway/',
                    'services/worker/bench_']),
