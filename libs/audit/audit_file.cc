@@ -79,7 +79,8 @@ void AuditFile::take_turns() {
 
 // Somebody may have moved or removed the file: records must not go where nobody finds them.
 bool AuditFile::is_in_place() const {
-  struct stat ours {}, named {};
+  struct stat ours {
+  }, named{};
   return fd_ >= 0 && fstat(fd_, &ours) == 0 && ::lstat(path_.c_str(), &named) == 0 && ours.st_dev == named.st_dev &&
          ours.st_ino == named.st_ino;
 }

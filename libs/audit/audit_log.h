@@ -1,9 +1,9 @@
-// An append-only file of records, written by a thread of its own: write() waits for nobody. Bounded: a file that is full
-// becomes path.1, path.1 becomes path.2 and so on, and the oldest is removed.
+// An append-only file of records, written by a thread of its own: write() waits for nobody. Bounded: a file that is
+// full becomes path.1, path.1 becomes path.2 and so on, and the oldest is removed.
 //
 // A record is in the file, synced, a moment after write(). What cannot be written waits and is tried again each second;
-// beyond `waiting_max` it is lost, which is logged and counted. Nothing of this throws or ends the process: an action is
-// not held up because its record cannot be written.
+// beyond `waiting_max` it is lost, which is logged and counted. Nothing of this throws or ends the process: an action
+// is not held up because its record cannot be written.
 #pragma once
 
 #include <cstddef>

@@ -31,7 +31,9 @@ class AuditLog : public ::testing::Test {
   }
   ~AuditLog() override { std::filesystem::remove_all(folder_); }
 
-  static Record record(int64_t number) { return {.wall_ms = number, .action = "pause", .object = std::to_string(number)}; }
+  static Record record(int64_t number) {
+    return {.wall_ms = number, .action = "pause", .object = std::to_string(number)};
+  }
   LogOptions options(const std::string& path) {
     LogOptions options{.path = path};
     options.retry_pause = milliseconds(5);
@@ -187,6 +189,14 @@ TEST_F(AuditLog, LinesThatAreNoRecordsAreCountedAndPassedOver) {
   EXPECT_THAT(objects(), ::testing::ElementsAre("2", "1"));
   EXPECT_THROW(read_logs({path_ + ".other"}, 10), Error);
   EXPECT_THROW(read_logs({folder_.string()}, 10), Error);
+}
+
+// Between the looks at two names of a file that takes its turn meanwhile.
+TEST_F(AuditLog, AFileThatIsMetUnderTwoNamesIsReadOnce) {
+  put(path_, line_of(record(2)));
+  std::filesystem::create_hard_link(path_, file_name(path_, 1));
+  put(file_name(path_, 2), line_of(record(1)));
+  EXPECT_THAT(objects(), ::testing::ElementsAre("2", "1"));
 }
 
 TEST_F(AuditLog, OfAFileOfAnySizeTheEndIsRead) {

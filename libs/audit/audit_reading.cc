@@ -60,7 +60,8 @@ class OpenFile {
   struct stat about_ {};
 };
 
-// All are opened before any is read: a file that takes its turn meanwhile is met twice, which shows, and none is missed.
+// All are opened before any is read: a file that takes its turn meanwhile is met twice, which shows, and none is
+// missed.
 std::vector<OpenFile> open_all(const std::string& path, size_t files_max) {
   std::vector<OpenFile> files;
   for (size_t age = 0; age < files_max; ++age) {

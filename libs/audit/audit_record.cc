@@ -61,9 +61,8 @@ std::optional<int64_t> parse_time(std::string_view text) {
   const std::chrono::year_month_day date{std::chrono::year(*year), std::chrono::month(static_cast<unsigned>(*month)),
                                          std::chrono::day(static_cast<unsigned>(*day))};
   if (*year < 1970 || !date.ok() || *hour > 23 || *minute > 59 || *second > 59) return std::nullopt;
-  const milliseconds of_day =
-      std::chrono::hours(*hour) + std::chrono::minutes(*minute) + std::chrono::seconds(*second) +
-      milliseconds(*millisecond);
+  const milliseconds of_day = std::chrono::hours(*hour) + std::chrono::minutes(*minute) +
+                              std::chrono::seconds(*second) + milliseconds(*millisecond);
   return (std::chrono::sys_days(date).time_since_epoch() + of_day) / milliseconds(1);
 }
 
@@ -89,11 +88,11 @@ std::string time_text(int64_t wall_ms) {
   const std::chrono::year_month_day date(days);
   const std::chrono::hh_mm_ss clock(time - days);
   std::array<char, 48> text{};
-  const int size = std::snprintf(text.data(), text.size(), "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ",
-                                 static_cast<int>(date.year()), static_cast<unsigned>(date.month()),
-                                 static_cast<unsigned>(date.day()), static_cast<int>(clock.hours().count()),
-                                 static_cast<int>(clock.minutes().count()), static_cast<int>(clock.seconds().count()),
-                                 static_cast<int>(clock.subseconds().count()));
+  const int size =
+      std::snprintf(text.data(), text.size(), "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", static_cast<int>(date.year()),
+                    static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                    static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
+                    static_cast<int>(clock.seconds().count()), static_cast<int>(clock.subseconds().count()));
   return {text.data(), static_cast<size_t>(size)};
 }
 

@@ -9,7 +9,7 @@
 
 namespace optserve::audit {
 
-inline constexpr size_t kTextBytesMax = 512;   // of each text of a record; longer ones are cut
+inline constexpr size_t kTextBytesMax = 512;      // of each text of a record; longer ones are cut
 inline constexpr size_t kLineBytesMax = 1 << 16;  // of what is read; what is written is always shorter
 
 enum class Outcome : uint8_t {
@@ -33,8 +33,8 @@ struct Record {
   bool operator==(const Record&) const = default;
 };
 
-// Ends with a line end, and has no other: whatever the texts hold, a record is one line. Bytes that are not UTF-8 become
-// U+FFFD.
+// Ends with a line end, and has no other: whatever the texts hold, a record is one line. Bytes that are not UTF-8
+// become U+FFFD.
 std::string line_of(const Record& record);
 // A line without its end. Fields that a later version may add are ignored.
 Result<Record> parse_line(std::string_view line);

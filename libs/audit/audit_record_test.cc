@@ -65,9 +65,9 @@ TEST(AuditRecord, TimesAreUtcAndExactToTheMillisecond) {
 // Names come from peers. None may end a line, pretend to be a record, or move a terminal.
 TEST(AuditRecord, HostileTextStaysWithinItsField) {
   const std::string forged = "opt\"}\n" + line_of(whole());
-  for (const std::string& text : {forged, std::string("\x1b[2J\x1b]0;title\x07"), std::string("a\0b", 3),
-                                  std::string("\xff\xfe half \xe2\x82"), std::string("\u202e right to left"),
-                                  std::string("\u2028 line \u0085 ends \r\n")}) {
+  for (const std::string& text :
+       {forged, std::string("\x1b[2J\x1b]0;title\x07"), std::string("a\0b", 3), std::string("\xff\xfe half \xe2\x82"),
+        std::string("\u202e right to left"), std::string("\u2028 line \u0085 ends \r\n")}) {
     Record record = whole();
     record.object = record.reason = record.key = record.tenants = record.peer = record.action = text;
     const std::string line = line_of(record);
@@ -122,8 +122,9 @@ TEST(AuditRecord, WhatIsNoRecordIsRefusedWithTheReason) {
   EXPECT_THAT(why(std::string(kLineBytesMax + 1, ' ')), HasSubstr("too long"));
   EXPECT_THAT(why(std::string(kLineBytesMax, '[')), HasSubstr("object"));
   // Of a later version, or of another type: ignored.
-  EXPECT_EQ(why(R"({"time":"2026-11-30T18:28:54.123Z","action":"pause","outcome":"done","new":1,"key":7,"left_out":-1})"),
-            "accepted");
+  EXPECT_EQ(
+      why(R"({"time":"2026-11-30T18:28:54.123Z","action":"pause","outcome":"done","new":1,"key":7,"left_out":-1})"),
+      "accepted");
 }
 
 }  // namespace

@@ -99,7 +99,9 @@ bool ServerKeys::refresh() {
   const std::optional<FileStamp> present = file_stamp(file_);
   if (present == seen_) return false;
   seen_ = present;
-  if (const Status status = read(); !status.ok()) {
+  const Status status = read();
+  if (on_read_) on_read_(status);
+  if (!status.ok()) {
     log_error("allowed_keys_not_read",
               {{"file", file_}, {"cause", status.refusal().message}, {"kept", allowed_->keys().size()}});
     return false;

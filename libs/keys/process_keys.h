@@ -2,9 +2,11 @@
 // are exchanged without a restart.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/file_stamp.h"
@@ -53,12 +55,15 @@ class ServerKeys {
   // Looks whether the file has changed. True: allowed() is another list, at another address. A file with a fault, or
   // one that is gone, is logged once and changes nothing. Cheap if nothing has changed.
   bool refresh();
+  // Called by refresh() after it has read the file, with the fault if there is one.
+  void set_on_read(std::function<void(const Status& status)> on_read) { on_read_ = std::move(on_read); }
 
  private:
   Status read();
 
   SecretKey own_;
   std::string file_, lines_;
+  std::function<void(const Status&)> on_read_;
   std::optional<FileStamp> seen_;
   std::shared_ptr<const AllowList> allowed_ = std::make_shared<const AllowList>(), allowed_before_ = allowed_;
 };

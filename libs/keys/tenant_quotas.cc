@@ -166,7 +166,9 @@ bool QuotaFile::refresh() {
   const std::optional<FileStamp> present = file_stamp(path_);
   if (present == seen_) return false;
   seen_ = present;
-  if (const Status status = read(); !status.ok()) {
+  const Status status = read();
+  if (on_read_) on_read_(status);
+  if (!status.ok()) {
     log_error("tenant_quotas_not_read",
               {{"file", path_}, {"cause", status.refusal().message}, {"kept", quotas_->named().size()}});
     return false;

@@ -11,12 +11,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file_stamp.h"
@@ -72,11 +74,14 @@ class QuotaFile {
   // True: the file has changed, and quotas() with it. A file with a fault, or one that is gone, is logged once and
   // changes nothing. Cheap if nothing has changed.
   bool refresh();
+  // Called by refresh() after it has read the file, with the fault if there is one.
+  void set_on_read(std::function<void(const Status& status)> on_read) { on_read_ = std::move(on_read); }
 
  private:
   Status read();
 
   std::string path_;
+  std::function<void(const Status&)> on_read_;
   std::optional<FileStamp> seen_;
   std::shared_ptr<const TenantQuotas> quotas_;
 };

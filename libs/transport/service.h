@@ -49,6 +49,7 @@ class Outbox {
   std::vector<Outgoing> take() { return std::exchange(items_, {}); }
   std::vector<PortId> take_reconnects() { return std::exchange(reconnects_, {}); }
   bool empty() const { return items_.empty() && reconnects_.empty(); }
+  const std::vector<Outgoing>& items() const { return items_; }  // not taken yet
 
  private:
   std::vector<Outgoing> items_;

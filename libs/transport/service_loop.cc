@@ -110,7 +110,8 @@ struct ServiceLoop::Impl {
   bool poll_items_stale = true;
   bool shutdown_seen = false;
   bool ended = false;
-  Instant next_tick{};  // at once
+  zmq::message_t* handled = nullptr;  // that is being handled
+  Instant next_tick{};                // at once
 };
 
 PortId ServiceLoop::Impl::open(ZmqPort::Kind kind, const std::string& endpoint, const PortOptions& options) {
@@ -184,7 +185,9 @@ void ServiceLoop::Impl::receive_from(PortId id) {
       case Received::kNothing:
         return;
       case Received::kFrame:
+        handled = &payload;
         on_frame(from, payload.to_string_view());
+        handled = nullptr;
         break;
       case Received::kGarbage:
         on_garbage(from, refuse(ErrorCode::kBadRequest, "message: expected one payload frame"));
@@ -334,6 +337,11 @@ std::string ServiceLoop::bound_endpoint(PortId port) const {
 const keys::AllowedKey* ServiceLoop::key_of(const Peer& peer) const {
   const auto& connections = impl_->ports.at(static_cast<size_t>(peer.port))->connections;
   return connections ? connections->find(peer.route) : nullptr;
+}
+
+std::string ServiceLoop::sender_address() const {
+  const char* address = impl_->handled != nullptr ? zmq_msg_gets(impl_->handled->handle(), "Peer-Address") : nullptr;
+  return address != nullptr ? address : "";
 }
 
 void ServiceLoop::set_durability(DurabilityGate gate) {

@@ -53,6 +53,9 @@ class ServiceLoop {
   // Whose connection this is; nullptr: it has ended, or the port has no keys. The list of keys is read again with each
   // tick, and what was returned before is not valid after that.
   const keys::AllowedKey* key_of(const Peer& peer) const;
+  // Of whoever sent the message that on_message() is called with; empty outside of it, and where there is none
+  // (ipc://).
+  std::string sender_address() const;
 
   // Needed before anything uses Outbox::send_after(). The loop reads event_fd empty.
   void set_durability(DurabilityGate gate);

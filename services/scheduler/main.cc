@@ -17,6 +17,7 @@
 #include "keys/key_options.h"
 #include "keys/tenant_quotas.h"
 #include "scheduler/journal_metrics.h"
+#include "scheduler/operators/audit_sink.h"
 #include "scheduler/scheduler_service.h"
 #include "transport/service_loop.h"
 
@@ -36,6 +37,7 @@ struct Options {
   int backup_seconds = 3'600;
   int backups_kept = 24;
   bool in_memory = false;
+  std::string audit_log;
   std::vector<std::string> models;
   int64_t drain_seconds = 60;
   int64_t open_jobs_max = static_cast<int64_t>(limits::kOpenJobsMax);
@@ -92,6 +94,14 @@ constexpr seconds kHandOverPause{1};
 // The process is to end while it waits to lead.
 class StoppedWaiting : public std::exception {};
 
+// What a process keeps while it serves, hands over, stands by and serves again.
+struct Process {
+  const Clock& clock;
+  metrics::Registry& registry;
+  metrics::Health& health;
+  scheduler::AuditSink& audit;
+};
+
 // Opens the journal; of one in PostgreSQL, once this process leads the queue. Until then nobody can reach it but those
 // who ask for its health, so clients and services look at its other addresses.
 std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clock& clock, metrics::Registry& registry,
@@ -130,8 +140,11 @@ std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clo
 
 // True: the queue was handed over to another, and this process is to stand by.
 bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys,
-           const std::shared_ptr<keys::QuotaFile>& quotas, const Clock& clock, metrics::Registry& registry,
-           metrics::Health& health) {
+           const std::shared_ptr<keys::QuotaFile>& quotas, Process process) {
+  const Clock& clock = process.clock;
+  metrics::Registry& registry = process.registry;
+  metrics::Health& health = process.health;
+  scheduler::AuditSink& audit = process.audit;
   journal::Recovery recovery;
   recovery.term = 1;
   std::unique_ptr<journal::Journal> disk;
@@ -149,6 +162,7 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
     quotas->refresh();  // standing by may have taken long
     settings.tenant_quotas = quotas->quotas();
   }
+  audit.note("start", "scheduler", scheduler::state_text(recovery.term, keys.get(), quotas.get()));
   scheduler::SchedulerService service(settings, store, std::move(recovery), registry);
 
   transport::ServiceLoop loop(service, clock, registry);
@@ -158,6 +172,7 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
     loop.watch(disk->answers_fd(), [&](Instant now, auto& out) { service.on_answers(now, out); });
     loop.watch(disk->hand_over_fd(), [&](Instant, auto&) {
       log_info("hand_over", {{"queue", options.journal_queue}});
+      audit.note("hand_over", "queue " + options.journal_queue, "asked for in the database");
       loop.unwatch(disk->hand_over_fd());
       handed_over = true;
       loop.end();
@@ -166,9 +181,12 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
   loop.set_health(&health);
   loop.watch(shutdown_fd(), [&](Instant, auto&) {
     health.ready = false;  // draining: no new work
+    audit.note("stop", "scheduler", "asked to end", audit::Outcome::kBegun);
     loop.unwatch(shutdown_fd());
   });
   if (quotas != nullptr) service.set_quota_source([&] { return quotas->refresh() ? quotas->quotas() : nullptr; });
+  service.set_audit([&audit](audit::Record record) { audit.write(std::move(record)); },
+                    [&loop] { return loop.sender_address(); });
   if (keys != nullptr) service.set_key_of([&loop](const transport::Peer& peer) { return loop.key_of(peer); });
   settings.clients_port = loop.bind(options.bind_clients, {.message_bytes_max = limits::kClientMessageBytesMax,
                                                            .name = "clients",
@@ -187,6 +205,7 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
   loop.run(seconds(options.drain_seconds));
   health.ready = false;
   service.give_back_leases();
+  if (!handed_over) audit.note("stop", "scheduler");
   return handed_over;
 }
 
@@ -196,6 +215,19 @@ std::shared_ptr<keys::QuotaFile> load_quotas(const std::string& file) {
   auto quotas = keys::QuotaFile::load(file);
   if (!quotas.ok()) throw ConfigurationError("tenant-quotas: " + quotas.refusal().message);
   return std::move(quotas).value();
+}
+
+// Beside the journal, which others may take back to an earlier day; that must not take back who did so. "": none.
+std::string audit_file_of(const Options& options) {
+  if (!options.audit_log.empty()) {
+    check_folder("audit-log", options.audit_log);
+    return options.audit_log;
+  }
+  if (options.in_memory || journal::is_postgres_url(options.journal)) {
+    log_warn("no_audit_log", {{"meaning", "what operators do is in this log alone; --audit-log FILE keeps it"}});
+    return "";
+  }
+  return options.journal + ".audit";
 }
 
 void run(const Options& options) {
@@ -211,10 +243,13 @@ void run(const Options& options) {
   metrics::Registry registry({}, metrics::other_names(options.common.metrics_compat));
   metrics::Health health(clock);
   const http::HealthServer http(options.common.http_address, options.common.http_port, registry, health);
+  scheduler::AuditSink audit(audit_file_of(options), options.bind_clients, clock, registry);
+  if (keys != nullptr) audit.watch(*keys);
+  if (quotas != nullptr) audit.watch(*quotas);
   Options bound = options;
   bound.common.http_port = http.port();
   try {
-    while (serve(bound, keys, quotas, clock, registry, health)) std::this_thread::sleep_for(kHandOverPause);
+    while (serve(bound, keys, quotas, {clock, registry, health, audit})) std::this_thread::sleep_for(kHandOverPause);
   } catch (const StoppedWaiting&) {
   }
   log_info("stopped");
@@ -228,8 +263,7 @@ void add_options(ConfigParser& parser, Options& options) {
   parser
       .add("journal", options.journal,
            "File of the journal, on a local disk; its folder must exist. Or postgresql://USER@HOST/DATABASE: a "
-           "database, "
-           "in which further schedulers stand by")
+           "database, in which further schedulers stand by")
       .unlogged();
   parser.add("journal-queue", options.journal_queue, "Of a journal in PostgreSQL: the queue, a schema of the database");
   parser
@@ -242,6 +276,9 @@ void add_options(ConfigParser& parser, Options& options) {
   parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by `optserve journal backup`")
       .range(0, 1e9);
   parser.add("backups-kept", options.backups_kept, "Copies that are kept").range(1, 1e6);
+  parser.add("audit-log", options.audit_log,
+             "File of what operators do, on this machine; its folder must exist. Empty: the journal's name and .audit; "
+             "none with PostgreSQL and --volatile");
   parser.begin_group("Queue");
   parser.add("models", options.models, "Models to accept jobs for before a worker has registered them; repeatable")
       .separated_by_commas();

@@ -39,6 +39,13 @@ SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& 
 }
 
 void SchedulerService::on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
+  const size_t first = out.items().size();
+  audit_.begin(from, message, request_of(message), now);
+  handle(from, std::move(message), now, out);
+  audit_.end(out, first, now);
+}
+
+void SchedulerService::handle(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
   durable_ = tables_.store.durable();
   if (tables_.tenants.is_on() && from.port == tables_.options.clients_port) {
     if (!count_message(from, message, now, out)) return;
@@ -226,6 +233,12 @@ void SchedulerService::not_taken_by_service(ServiceEntry& entry, const protocol:
 }
 
 void SchedulerService::on_answers(Instant now, Outbox& out) {
+  const size_t first = out.items().size();
+  take_answers(now, out);
+  audit_.see(out, first, now);
+}
+
+void SchedulerService::take_answers(Instant now, Outbox& out) {
   for (auto& [asker, answer] : tables_.questions.take_answers()) {
     if (const auto* refusal = std::get_if<Refusal>(&answer.body)) {
       if (const auto* requeue = std::get_if<AskedRequeue>(&asker.what)) operators_.on_refused(*requeue);
@@ -268,12 +281,15 @@ void SchedulerService::on_tick(Instant now, Outbox& out) {
     tables_.known.expire(tables_.store.time_ms(now));
     tables_.streams.sweep(now);
     tables_.tenants.sweep(now);
+    audit_.sweep(now);
   }
   report_.update_gauges(now);
 }
 
 void SchedulerService::on_flush(Instant now, Outbox& out) {
+  const size_t first = out.items().size();
   operators_.work(now, out);
+  audit_.see(out, first, now);
   if (tables_.queues.is_wanted()) dispatcher_.dispatch(now, out);
   tables_.tokenizers.flush(now, out);
   leases_.send_revokes(out);

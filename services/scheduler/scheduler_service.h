@@ -12,6 +12,7 @@
 #include "scheduler/leases/dispatcher.h"
 #include "scheduler/leases/leases.h"
 #include "scheduler/leases/registrations.h"
+#include "scheduler/operators/audit_trail.h"
 #include "scheduler/operators/operator_requests.h"
 #include "scheduler/operators/system_report.h"
 #include "scheduler/output/decoding.h"
@@ -44,6 +45,10 @@ class SchedulerService final : public transport::Service {
   // Gives other quotas of tenants once they have changed, else nullptr; asked ten times a second.
   using QuotaSource = std::function<std::shared_ptr<const keys::TenantQuotas>()>;
   void set_quota_source(QuotaSource source) { quota_source_ = std::move(source); }
+  // From then on what operators do is written down.
+  void set_audit(AuditTrail::Write write, AuditTrail::AddressOf sender_address) {
+    audit_.set_write(std::move(write), std::move(sender_address));
+  }
   // The store has answers to what it was asked.
   void on_answers(Instant now, transport::Outbox& out);
   // The process ends: leases that still run are given back, so that the next start does not count them as crashes.
@@ -57,10 +62,12 @@ class SchedulerService final : public transport::Service {
   const TenantLimits& tenants() const { return tables_.tenants; }
 
  private:
+  void handle(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out);
   // Before anything is looked up for a message. False: it was refused.
   bool count_message(const transport::Peer& from, const protocol::Message& message, Instant now,
                      transport::Outbox& out);
   void refresh_quotas(Instant now);
+  void take_answers(Instant now, transport::Outbox& out);
   // The one place where rights are enforced. Completes the message with the tenant that the key decides.
   Status check_access(const transport::Peer& from, protocol::Message& message, Instant now) const;
   Status check_job(const transport::Peer& from, const JobId& id, Instant now) const;
@@ -83,6 +90,8 @@ class SchedulerService final : public transport::Service {
   ClientRequests requests_{tables_, admission_, endings_, followers_};
   SystemReport report_{tables_, endings_};
   OperatorRequests operators_{tables_, admission_, preparation_, endings_, report_};
+
+  AuditTrail audit_{tables_};
 
   uint64_t durable_ = 0;  // as of the present turn, before the loop released what waited for it
   Instant next_sweep_{};

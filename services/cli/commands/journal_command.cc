@@ -2,10 +2,12 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "audit/audit_log.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
+#include "cli/text/audit_text.h"
 #include "cli/text/text_table.h"
 #include "journal/journal.h"
 
@@ -15,8 +17,8 @@ namespace {
 class JournalCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
-    ConfigParser& command =
-        parser.add_command("journal", "Back up, check and restore the journal of a scheduler", selected);
+    ConfigParser& command = parser.add_command(
+        "journal", "Back up, check and restore the journal of a scheduler, and read its audit log", selected);
     ConfigParser& backup = command.add_command(
         "backup", "Have the running scheduler write a copy of its journal to its backup folder", backup_);
     add_options(backup, connection_options_);
@@ -37,6 +39,7 @@ class JournalCommand final : public Command {
                        {" --role optserve", "to be used by another role, and no more"});
     declare_queue_part(command, "upgrade", "Raise a queue in PostgreSQL to this program's version", upgrade_,
                        {"", "while its schedulers are stopped"}, {" --queue batch", "one of several"});
+    declare_audit(command);
     ConfigParser& restore =
         command.add_command("restore", "Replace a journal by a backup while no scheduler runs", restore_);
     restore.add_positional("backup", backup_file_, "The backup, or a folder whose newest backup is used", true);
@@ -49,6 +52,7 @@ class JournalCommand final : public Command {
 
   int run(const Clock&) override {
     if (check_) return run_check();
+    if (audit_) return run_audit();
     if (init_ || upgrade_) return run_queue_part();
     if (restore_) return run_restore();
     return run_backup();
@@ -106,6 +110,31 @@ class JournalCommand final : public Command {
     return found.damage.empty() ? kExitOk : kExitFailed;
   }
 
+  void declare_audit(ConfigParser& command) {
+    ConfigParser& audit = command.add_command(
+        "audit", "What operators did and tried, newest first, also while the scheduler runs", audit_);
+    audit.add_positional("files", files_, "Audit logs: the name of the journal and .audit, or that of --audit-log",
+                         true);
+    audit.add("limit", limit_, "Most records").range(1, 1e6);
+    audit.add("json", json_, "Print a JSON object");
+    audit.add_example("optserve journal audit optserve-run/journal.db.audit", "of a local stack");
+    audit.add_example("optserve journal audit /var/lib/optserve/journal.db.audit --limit 1000 --json", "for a program");
+    audit.add_example("optserve journal audit a.audit b.audit", "of the schedulers of one queue, merged by time");
+  }
+
+  int run_audit() const {
+    const audit::Listing listing = audit::read_logs(files_, static_cast<size_t>(limit_));
+    if (listing.records.empty() && listing.unreadable > 0) {
+      throw Error(files_.front() + " holds no audit records: expected the name of the journal and .audit");
+    }
+    std::fputs((json_ ? audit_json(listing) : audit_table(listing)).c_str(), stdout);
+    if (listing.unreadable > 0 && !json_) {
+      std::fprintf(stderr, "warning: %llu lines are no records: cut by a loss of power, or changed by somebody\n",
+                   static_cast<unsigned long long>(listing.unreadable));
+    }
+    return kExitOk;
+  }
+
   struct Sample {
     const char* options;
     const char* what;
@@ -149,9 +178,10 @@ class JournalCommand final : public Command {
 
   ConnectionOptions connection_options_;
   bool backup_ = false, check_ = false, restore_ = false;
-  bool init_ = false, upgrade_ = false;
+  bool init_ = false, upgrade_ = false, audit_ = false;
   std::string file_, backup_file_, queue_ = "optserve";
-  std::vector<std::string> roles_;
+  std::vector<std::string> roles_, files_;
+  int limit_ = 100;
   bool replace_ = false;
   int wait_seconds_ = 600;
   bool json_ = false;
