@@ -181,7 +181,6 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
   loop.set_health(&health);
   loop.watch(shutdown_fd(), [&](Instant, auto&) {
     health.ready = false;  // draining: no new work
-    audit.note("stop", "scheduler", "asked to end", audit::Outcome::kBegun);
     loop.unwatch(shutdown_fd());
   });
   if (quotas != nullptr) service.set_quota_source([&] { return quotas->refresh() ? quotas->quotas() : nullptr; });

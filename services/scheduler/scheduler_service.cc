@@ -297,7 +297,10 @@ void SchedulerService::on_flush(Instant now, Outbox& out) {
   tables_.jobs.clear_ended();
 }
 
-void SchedulerService::begin_drain(Instant, Outbox&) { tables_.draining = true; }
+void SchedulerService::begin_drain(Instant, Outbox&) {
+  tables_.draining = true;
+  audit_.draining();
+}
 
 bool SchedulerService::is_drained() const {
   return tables_.draining && tables_.jobs.count(Stage::kLeased) == 0 && tables_.jobs.count(Stage::kDecoding) == 0;

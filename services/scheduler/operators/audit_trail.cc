@@ -174,6 +174,15 @@ void AuditTrail::fill(Refusals& refusals, Instant now) {
   refusals.filled = now;
 }
 
+void AuditTrail::draining() {
+  if (!write_) return;
+  write_({.wall_ms = tables_.options.wall_ms(),
+          .action = "stop",
+          .object = "scheduler",
+          .outcome = audit::Outcome::kBegun,
+          .reason = "asked to end"});
+}
+
 void AuditTrail::sweep(Instant now) {
   for (auto& [key, refusals] : refusals_) {
     fill(refusals, now);

@@ -42,6 +42,8 @@ class AuditTrail {
   void end(const transport::Outbox& out, size_t first, Instant now);
   // Around whatever else sends answers.
   void see(const transport::Outbox& out, size_t first, Instant now);
+  // The process was asked to end, and lets running jobs end first.
+  void draining();
   // Tells of refused attempts that were left out, once that is due.
   void sweep(Instant now);
 

@@ -192,6 +192,13 @@ TEST_F(AuditTrailTest, AFloodOfRefusedAttemptsIsCountedInsteadOfWritten) {
             static_cast<uint64_t>(attempts));
 }
 
+TEST_F(AuditTrailTest, AnEndThatIsAskedForIsWrittenBeforeJobsHaveEnded) {
+  world.drain();
+  ASSERT_THAT(records, SizeIs(1));
+  EXPECT_EQ(records[0].action, "stop");
+  EXPECT_EQ(records[0].outcome, Outcome::kBegun);
+}
+
 TEST_F(AuditTrailWithoutKeys, WhoIsTheAddressAndCancelsAreNobodysInParticular) {
   const auto paused = of(ops, control(ControlAction::kPause, ControlScope::kQueue));
   ASSERT_THAT(paused, SizeIs(1));
