@@ -114,9 +114,20 @@ TEST_F(AuditTrailTest, WhatIsRefusedIsWrittenWithTheReason) {
       EXPECT_EQ(refused[0].key, from == a ? "a" : "");
     }
   }
-  // Where such a message has no business.
-  const World::Peer worker = world.worker;
-  EXPECT_EQ(of(worker, control(ControlAction::kPause, ControlScope::kQueue)).at(0).key, "worker");
+  EXPECT_EQ(of(world.worker, control(ControlAction::kPause, ControlScope::kQueue)).at(0).key, "worker");
+}
+
+// A repetition of a request that is carried out has no answer of its own.
+TEST_F(AuditTrailTest, RequestsWithoutAnEndAreForgottenBeyondABound) {
+  for (uint64_t i = 1; i <= AuditTrail::kOpenMax + 1; ++i) {
+    world.send(ops, protocol::Requeue{i, JobId{}});
+    world.clock.advance(milliseconds(1));
+  }
+  EXPECT_THAT(records, SizeIs(AuditTrail::kOpenMax + 1));
+  records.clear();
+  world.advance(milliseconds(100));
+  EXPECT_EQ(world.take<protocol::Refused>(ops).size(), 1u);
+  EXPECT_THAT(records, IsEmpty());  // it was the oldest
 }
 
 TEST_F(AuditTrailTest, CancelsOfOtherTenantsJobsAreWrittenAndOnesOwnAreNot) {
@@ -205,6 +216,11 @@ TEST_F(AuditTrailWithoutKeys, WhoIsTheAddressAndCancelsAreNobodysInParticular) {
   EXPECT_EQ(paused[0].key, "");
   EXPECT_EQ(paused[0].peer, "10.0.0.7");
   EXPECT_THAT(of(ops, protocol::Cancel{7, submit("job")}), IsEmpty());
+  // On the port of services it is refused without its number.
+  const auto misplaced = of({1, "nobody"}, control(ControlAction::kPause, ControlScope::kQueue));
+  ASSERT_THAT(misplaced, SizeIs(1));
+  EXPECT_EQ(misplaced[0].outcome, Outcome::kRefused);
+  EXPECT_THAT(misplaced[0].reason, HasSubstr("not registered"));
 }
 
 }  // namespace
