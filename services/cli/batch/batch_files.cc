@@ -62,7 +62,7 @@ void BatchFiles::lock() {
 
 void BatchFiles::begin(const std::string& input) {
   run_ = "run-" + Id128::random().hex();
-  // In this order: a note without its files is a run that has not answered anything.
+  // In this order: a run whose note exists without its files has not answered anything yet.
   for (const std::string& path : {paths_.answers_part(), paths_.errors_part()}) fs::remove(path);
   lock_->write_note(json{{"run", run_}, {"input", input}}.dump() + "\n");
 }

@@ -20,8 +20,8 @@ struct BatchPaths {
 class BatchFiles {
  public:
   // Begins a run, or goes on with the one that was begun over the same input. `restart`: forgets an earlier run and its
-  // answers. Throws CommandFailure if another process is at it, if the input has changed since, or if there are answers
-  // already.
+  // answers. Throws CommandFailure if another process is working on it, if the input has changed since, or if there are
+  // answers already.
   BatchFiles(BatchPaths paths, bool restart);
 
   const std::string& run() const { return run_; }

@@ -39,7 +39,7 @@ std::optional<StackState> find_stack(const ConnectionOptions& options) {
   return state.ok() ? std::optional(state.value()) : std::nullopt;
 }
 
-// Before keys and names are looked at, whose messages would not say that the address itself is wrong.
+// This comes before the checks of keys and names, whose messages would not say that the address itself is wrong.
 void check_addresses(const std::string& endpoints) {
   const auto addresses = client::split_endpoints(endpoints);
   if (!addresses.ok()) throw CommandFailure{kExitUsage, addresses.refusal().message, "bad_request"};
@@ -143,7 +143,7 @@ JobId find_key(Client& client, const std::string& tenant, const std::string& key
 
 namespace {
 
-// Says on standard error what is waited for, if this lives for so long that people begin to wonder.
+// Says on standard error what the command is waiting for, if the wait takes so long that people begin to wonder.
 class WaitingNote {
  public:
   WaitingNote(std::string endpoints, milliseconds timeout)
@@ -162,8 +162,8 @@ class WaitingNote {
 };
 
 // Waits a moment for a scheduler that is about to start. Throws CommandFailure if nobody listens at any address, or
-// there is no such name: asking for as long as the timeout allows would only hide that. Returns why none can be reached
-// where that is not certain, because the network or its name server is silent; empty if one can be.
+// there is no such name: retrying until the timeout would only hide that. If the network or its name server is silent,
+// so that this is not certain, returns why no scheduler can be reached; returns an empty text if one can.
 std::string check_that_somebody_listens(const std::string& endpoints, milliseconds timeout) {
   const auto addresses = client::split_endpoints(endpoints);
   if (!addresses.ok()) return "";  // the client says what is wrong

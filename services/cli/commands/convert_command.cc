@@ -22,7 +22,7 @@ namespace {
 
 using Given = ConfigParser::Given;
 
-// Does not return: this process becomes optserve-converter, which is told everything that was given for the command.
+// Does not return: this process becomes optserve-converter, which gets all options of the command.
 [[noreturn]] void become_converter(const std::string& command, const std::vector<Given>& given) {
   std::vector<std::string> arguments{sibling_program("optserve-converter"), command};
   std::vector<std::string> positionals;

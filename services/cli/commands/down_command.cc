@@ -54,7 +54,7 @@ class DownCommand final : public Command {
     const Result<StackState> state = folder.read_state();
     const seconds drain = state.ok() ? seconds(state.value().drain_seconds) : kDefaultDrain;
     if (!now_) {
-      // A second signal would end its running jobs: whoever wants that says --now.
+      // A second signal would end its running jobs; --now is there for those who want that.
       if (!state.ok() || state.value().state != "stopping") kill(supervisor.pid, SIGTERM);
       if (wait_until_gone(supervisor, drain * kDrainRounds + kExitGrace, clock)) {
         std::fprintf(stderr, "optserve: stopped\n");

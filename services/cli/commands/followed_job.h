@@ -51,7 +51,7 @@ class FollowedJob {
   static client::JobStream stream_into(const std::shared_ptr<State>& state);
   std::vector<protocol::JobResult> wait_for_ends(const std::vector<JobId>& jobs, State& state, bool owns_jobs,
                                                  const OnEvent& on_event);
-  // Says that the connection is lost or there again; throws CommandFailure when `patience_` is over.
+  // Reports that the connection is lost or restored; throws CommandFailure when `patience_` is over.
   void watch_connection(const JobId& job);
   // Asks for the end of the jobs; throws CommandFailure if the scheduler cannot be asked.
   void cancel(const std::vector<JobId>& jobs);

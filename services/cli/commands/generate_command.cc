@@ -38,7 +38,7 @@ std::string whole_line(std::string text) {
   return text;
 }
 
-// On a terminal, what comes after the output begins a line of its own: also the message of an exception.
+// On a terminal, whatever follows the output begins on a new line, including the message of an exception.
 class OutputLine {
  public:
   explicit OutputLine(bool is_wanted) : is_open_(is_wanted && isatty(STDOUT_FILENO) != 0) {}

@@ -39,7 +39,7 @@ struct JobOptions {
 };
 
 void add_options(ConfigParser& parser, JobOptions& options);
-// Those of them that say what is generated, without prompt and queue.
+// Only those options that say what is generated, without those for the prompt and the queue.
 void add_generation_options(ConfigParser& parser, JobOptions& options);
 
 // Reads the prompt from the place that was given, or from standard input unless that is a terminal. A final newline of

@@ -1,5 +1,5 @@
-// Keys of the connections between processes: files and lists of them. No scheduler is asked; it sees a changed list by
-// itself.
+// Manages files and lists of the keys of connections between processes. It asks no scheduler, since schedulers notice a
+// changed list by themselves.
 #include <cstdio>
 #include <nlohmann/json.hpp>
 

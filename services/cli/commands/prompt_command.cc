@@ -122,7 +122,7 @@ class PromptCommand final : public Command {
       result = FollowedJob(client, connection_options_.patience()).run(std::move(job), on_event);
       std::fputs(waiting_line.erase().c_str(), stderr);
       if (!is_readable) return false;
-      // FollowedJob has told of a job that was cancelled here, on a line of its own.
+      // FollowedJob has already reported, on a line of its own, a job that was cancelled here.
       const bool is_cancelled_here = shutdown_requested() && result.state == protocol::JobState::kCancelled;
       if (!text.ends_with('\n') && !(is_cancelled_here && is_terminal_)) write_out("\n");
       if (exit_status_of(result) != kExitOk && !is_cancelled_here) complain(failure_text(result), kExitFailed);

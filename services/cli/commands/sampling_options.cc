@@ -49,7 +49,7 @@ constexpr OtherName kOtherNames[] = {
     {"beam-diversity", "diversity-rate"},
 };
 
-// What most people set; the others are rare.
+// The parameters that most people set; the others are marked as rare.
 constexpr std::string_view kUsualParameters[] = {"temperature", "top_k",    "top_p",     "repetition_penalty",
                                                  "seed",        "logprobs", "beam_width"};
 

@@ -25,7 +25,7 @@ constexpr std::string_view kProgress = "progress: ";  // begins a line that is n
 std::string ready_text(const StackPlan& plan, const StackOptions& options) {
   std::string text = "ready: " + options.name + " at " + plan.client_endpoint + "\n";
   for (const PlannedProcess& process : plan.processes) {
-    // A worker's own metrics are few; those of rank 0, whose port follows, tell of its work.
+    // The supervisor of a worker has few metrics; those of rank 0, on the next port, describe the work.
     const bool is_worker = process.program == "optserve-worker";
     text += "  " + process.name + ": http://127.0.0.1:" + std::to_string(process.http_port + (is_worker ? 1 : 0)) +
             "/metrics, " + options.folder + "/" + process.name + ".log\n";
@@ -74,7 +74,7 @@ class PipeReport final : public StartReport {
   int fd_;
 };
 
-// Shows the lines of progress as they come. Returns the rest: kReadyLine or a message.
+// Shows the lines of progress as they arrive. Returns the last line: kReadyLine or a message.
 std::string read_report(int fd) {
   std::string text;
   std::array<char, 4096> buffer{};

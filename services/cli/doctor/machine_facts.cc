@@ -46,7 +46,7 @@ int64_t free_bytes(const std::string& folder) {
   return static_cast<int64_t>(system.f_bavail * system.f_frsize);
 }
 
-// A library that is found stays loaded: what its start has allocated could not be given back.
+// A library that is found stays loaded, since what it allocated when it was loaded cannot be freed.
 bool has_library(std::initializer_list<const char*> names) {
   for (const char* name : names) {
     if (dlopen(name, RTLD_LAZY | RTLD_LOCAL) != nullptr) return true;

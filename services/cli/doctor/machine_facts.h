@@ -1,4 +1,4 @@
-// What this machine has: facts without a judgement, which diagnosis.h makes of them.
+// Facts about this machine, without judging them: diagnosis.h does that.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kNamesShown = 8;
 
-// What stands in a folder, for somebody who has mistyped a name.
+// What a folder contains, for somebody who has mistyped a name.
 std::string listing(const fs::path& folder) {
   std::vector<std::string> names;
   std::error_code error;

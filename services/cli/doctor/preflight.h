@@ -10,7 +10,7 @@
 namespace optserve::cli {
 
 // "NAME=FOLDER" or "FOLDER". Empty when a group of `world` ranks can load what is in the folder; otherwise what is
-// missing, and who makes it. A folder that will never do for this group is a refusal, so that nobody waits for it.
+// missing, and who makes it. A folder that can never work for this group is refused, so that nobody waits for it.
 Result<std::string> missing_of_model(const std::string& name_and_folder, int world);
 
 // Refuses a folder (/dev/shm) whose file system holds fewer than `mib_wanted` MiB.

@@ -239,7 +239,7 @@ std::string name_devices(std::vector<PlotSeries>& series) {
   return "Measured";
 }
 
-// In words; empty if none is published.
+// Describes in words where published figures come from; empty if there are none.
 std::string source_of(const std::vector<PlotSeries>& series) {
   const auto published = std::find_if(series.begin(), series.end(), [](const auto& one) { return one.is_published(); });
   return published == series.end() ? "" : published->source;

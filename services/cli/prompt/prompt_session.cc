@@ -28,7 +28,7 @@ Status PromptSettings::set(const std::string& name, const std::vector<std::strin
   const JobOptions before = options_;
   Status status = parser_.set(name, values);
   if (status.ok()) {
-    // What only a whole job shows, such as a range or options that exclude each other.
+    // Faults that only a complete job reveals, such as a value out of range or options that exclude each other.
     const Result<protocol::JobSpec> checked = job("any prompt");
     if (!checked.ok()) status = checked.refusal();
   }

@@ -76,7 +76,7 @@ class TerminalLines final : public InputLines {
  public:
   explicit TerminalLines(const std::string& history_file) : history_(history_file) {
     std::setlocale(LC_CTYPE, "C.UTF-8");  // prompts are UTF-8 wherever the program runs
-    // Where the output goes to a file, the line is edited on standard error.
+    // If the output goes to a file, the line is edited on standard error.
     editor_ = el_init("optserve", stdin, isatty(STDOUT_FILENO) != 0 ? stdout : stderr, stderr);
     if (editor_ == nullptr) throw Error("the terminal cannot be used for editing lines");
     el_set(editor_, EL_CLIENTDATA, this);

@@ -22,7 +22,7 @@ Status check_model(StackOptions& options) {
   if (options.model.empty()) {
     return refuse(ErrorCode::kBadRequest, "model: expected the folder of a checkpoint written by 'optserve convert'");
   }
-  // NAME=FOLDER, as the services have it; a folder may have "=" in its own name.
+  // NAME=FOLDER, in the form of the services' options; the name of a folder may contain "=".
   const size_t equals = options.model.find('=');
   if (equals != std::string::npos && !std::filesystem::exists(options.model)) {
     const std::string name = options.model.substr(0, equals);
@@ -58,7 +58,7 @@ void append_passed(PlannedProcess& planned, const std::vector<std::string>& pass
   for (const std::string& option : passed) append(planned, {"--" + option});
 }
 
-// A program would say that it has the option twice, and not who gave it the other time.
+// The program itself could only say that the option was given twice, and not by whom.
 Status check_who_sets(const std::string& option, const std::vector<std::string>& passed, const std::string& program,
                       const StackPlan& plan) {
   for (const PlannedProcess& planned : plan.processes) {

@@ -34,7 +34,7 @@ struct StackOptions {
   std::string log_format = "text";
   int ready_seconds = 300;  // until every process must be ready
   int drain_seconds = 30;   // for running jobs when the stack stops
-  // For the programs themselves, as NAME=VALUE: "max-sequences=8".
+  // Options that are passed on to the programs, as NAME=VALUE: "max-sequences=8".
   std::vector<std::string> worker_options, scheduler_options, gateway_options;
 };
 

@@ -97,7 +97,7 @@ std::string failure_message(const StackFolder& folder, const StackSupervisor& su
   return message;
 }
 
-// Tells what has become ready, and now and then what is waited for.
+// Reports what has become ready, and from time to time what it is waiting for.
 class ProgressTeller {
  public:
   ProgressTeller(StartReport& report, Instant now) : report_(report), begun_(now), next_(now + kBetweenProgress) {}
@@ -128,7 +128,7 @@ class ProgressTeller {
 
 void wait_a_turn() {
   pollfd entry{shutdown_fd(), POLLIN, 0};
-  // The descriptor stays readable after a signal, so from then on only time is waited for.
+  // The descriptor stays readable after a signal, so from then on this only sleeps.
   poll(&entry, shutdown_requested() ? 0 : 1, static_cast<int>(kTurn.count()));
 }
 

@@ -7,7 +7,7 @@
 
 namespace optserve::cli {
 
-// Is told how the start goes: any number of progress(), then exactly one of ready() and failed().
+// Is informed about the start: by any number of calls of progress(), then by exactly one of ready() and failed().
 class StartReport {
  public:
   virtual ~StartReport() = default;

@@ -59,7 +59,7 @@ class StackSupervisor {
 
   void on_tick(Instant now);
   void begin_stop(Instant now);
-  // Nobody wants to wait for running jobs any more. Only after begin_stop().
+  // Stops waiting for running jobs. Only after begin_stop().
   void end_stop();
 
   State state() const { return state_; }

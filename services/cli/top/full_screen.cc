@@ -14,7 +14,8 @@
 namespace optserve::cli {
 namespace {
 
-// Signals of a change of size end a poll(), but one may come between two: the size is looked at this often.
+// The signal of a change of size ends a poll(), but it may arrive between two polls, so the size is also checked this
+// often.
 constexpr milliseconds kLook{100};
 
 void put(const char* text) {

@@ -48,7 +48,8 @@ std::string rate_text(double per_second) {
   return text.data();
 }
 
-// " (12/s)", of jobs that have ended since the look before. Counts of a scheduler that has started anew begin at zero.
+// " (12/s)", of jobs that have ended since the previous look. The counts of a scheduler that was restarted begin at
+// zero.
 std::string ended_rate(const SystemLook& now, const std::optional<SystemLook>& before) {
   if (!before || now.at <= before->at) return "";
   const int64_t ended = totals_of(now).ended() - totals_of(*before).ended();

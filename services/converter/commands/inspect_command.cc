@@ -156,7 +156,7 @@ int run_inspect(const conversion::InspectCommand& command, std::ostream& out, st
     return description.value().contains("problem") ? 1 : 0;
   };
   if (!command.as_json) return exit_status_of(run, err);
-  // A program that asked for JSON finds an object there in any case.
+  // A program that asked for JSON always finds an object there.
   std::string code = "internal";
   const auto noting_code = [&]() -> Result<int> {
     Result<int> ended = run();

@@ -1,4 +1,4 @@
-// What the commands of the converter have in common: progress on standard error, and what they end with.
+// What the commands of the converter have in common: progress on standard error, and their exit status.
 #pragma once
 
 #include <functional>
@@ -11,7 +11,7 @@
 
 namespace optserve::converter {
 
-// Shows how far a conversion or an export is.
+// Shows the progress of a conversion or an export.
 class TerminalProgress {
  public:
   // Both outlive the object. Shows nothing unless `is_shown`.

@@ -1,4 +1,5 @@
-// What other systems call the tensors of a model, and how they cut them: the layouts that an export writes. No files.
+// What other systems call the tensors of a model, and how they cut them: the layouts that an export writes. Touches no
+// files.
 #pragma once
 
 #include <cstdint>

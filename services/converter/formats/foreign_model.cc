@@ -107,7 +107,7 @@ bool ForeignModel::output_is_tied() const {
   const auto table = model_spec::opt_tensors(config_);
   const model_spec::TensorSpec& tokens = table.front();
   const model_spec::TensorSpec& output = table.back();
-  // Trainers may keep one of the two in more bits: then they are equal once that one is rounded.
+  // Trainers may keep one of the two in a wider type: then the two are equal once that one is rounded.
   if (dtype(tokens) != dtype(output) && !foreign_.hints.tied_output.value_or(true)) return false;
   const auto bytes = [&](const model_spec::TensorSpec& spec) { return dtype_bytes(dtype(spec)); };
   const DType common = bytes(output) < bytes(tokens) ? dtype(output) : dtype(tokens);

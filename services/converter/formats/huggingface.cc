@@ -194,7 +194,7 @@ Status check_index(const std::string& folder, const HuggingFaceFiles& files, con
   return ok_status();
 }
 
-// Of a head that is the token table, the head's name may be the one that was kept.
+// If the head is the token table, the tensor may have been stored under the head's name only.
 void settle_table(ForeignCheckpoint& foreign) {
   ForeignPart& part = foreign.parts[0];
   if (!foreign.hints.tied_output.value_or(true) || part.contains(kTableName) || !part.contains(kHeadName)) return;

@@ -72,7 +72,7 @@ Status read_special_ids(const json& config, const std::string& path, ForeignHint
   return read_eos(config, path, hints);
 }
 
-// Whether a setting asks for something: what is absent, null, false or empty does not, nor does a neutral number.
+// Whether a setting has an effect: one that is absent, null, false or empty has none, nor has a neutral number.
 bool asks_for_something(const std::string& key, const json& value) {
   if (value.is_null() || value == json(false) || value == json("") || (value.is_structured() && value.empty())) {
     return false;

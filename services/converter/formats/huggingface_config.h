@@ -12,7 +12,7 @@ namespace optserve::converter {
 // for messages.
 Status parse_huggingface_config(std::string_view text, const std::string& path, ForeignHints& hints);
 
-// What generation_config.json says: its special ids count more than those of config.json, as in transformers.
+// What generation_config.json says: its special ids take precedence over those of config.json, as in transformers.
 Status parse_generation_config(std::string_view text, const std::string& path, ForeignHints& hints);
 
 }  // namespace optserve::converter

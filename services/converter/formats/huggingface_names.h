@@ -1,4 +1,5 @@
-// Names of tensors in files of transformers: what wrappers have put around them, and what names of other tools mean.
+// Names of tensors in files of transformers: the prefixes that wrappers add to them, and the meaning of names from
+// other tools.
 #pragma once
 
 #include <map>
@@ -19,8 +20,8 @@ std::string huggingface_spelling(const std::string& metaseq_name);
 // True for the heads of other tasks, which OPTForCausalLM leaves out as well. `name` is Metaseq's spelling.
 bool is_head_of_another_task(std::string_view name);
 
-// Refuses files that hold another thing than the weights of a model: adapters, quantised weights. `name` is as the
-// file has it.
+// Refuses files that hold something other than the plain weights of a model, such as adapters or quantised weights.
+// `name` is as in the file.
 Status check_kind_of_tensor(const std::string& file, const std::string& name);
 
 }  // namespace optserve::converter

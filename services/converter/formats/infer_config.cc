@@ -34,7 +34,7 @@ int64_t count_layers(const ForeignPart& part) {
   return layers;
 }
 
-// From the files, then as asked for, then from the published model of these sizes.
+// Taken from the files, else as asked for, else from the published model of these sizes.
 Result<int64_t> find_heads(const ForeignCheckpoint& foreign, const model_spec::OptConfig& config, int64_t asked) {
   if (asked > 0 && foreign.hints.num_heads.value_or(asked) != asked) {
     return refuse(ErrorCode::kBadRequest, std::to_string(asked) + " attention heads were asked for, but " +
@@ -81,7 +81,8 @@ void set_special_ids(const ForeignHints& hints, model_spec::OptConfig& config) {
   if (!hints.eos_ids.empty()) config.eos_id = id_of(hints.eos_ids[0]);
   for (size_t i = 1; i < hints.eos_ids.size(); ++i) config.more_eos_ids.push_back(id_of(hints.eos_ids[i]));
   std::ranges::sort(config.more_eos_ids);
-  // Padding is never drawn. Where an id is both, as many fine-tuned models have it, it has to end texts.
+  // Padding is never drawn. If an id is both padding and the end of a text, as in many fine-tuned models, it has to end
+  // texts.
   const auto ends = [&](TokenId id) {
     return id == config.eos_id || std::ranges::find(config.more_eos_ids, id) != config.more_eos_ids.end();
   };

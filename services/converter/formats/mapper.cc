@@ -35,7 +35,7 @@ bool is_ignored(std::string_view name) {
   return name == "decoder.version" || name.ends_with("._float_tensor") || name == "decoder.embed_out";
 }
 
-// Only Metaseq fuses them, and not in its oldest files.
+// Only Metaseq fuses these matrices, and not in its oldest files.
 bool has_separate_qkv(const ForeignCheckpoint& foreign, const ForeignPart& part, const std::string& prefix) {
   return foreign.kind != "metaseq" || part.contains(prefix + "k_proj.weight");
 }

@@ -48,7 +48,7 @@ Result<ForeignCheckpoint> open_pt(const std::vector<std::string>& paths) {
   return *unreadable;
 }
 
-// Folders that hold something else, which people take for the model.
+// Folders that hold something else, but are often taken for the model.
 Status check_other_folders(const fs::path& folder, const std::vector<std::string>& files) {
   const auto unsupported = [&](const std::string& what) {
     return refuse(ErrorCode::kUnsupportedFormat, folder.string() + ": " + what);

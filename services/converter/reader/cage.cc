@@ -64,7 +64,7 @@ constexpr auto kAllowed = std::to_array<std::string_view>({"read",
                                                            "set_robust_list",
                                                            "restart_syscall"});
 
-// What no reader of files ever does; confinement::kHostileCalls besides.
+// Calls that no reader of files ever makes, in addition to confinement::kHostileCalls.
 constexpr auto kForbidden = std::to_array<std::string_view>(
     {"execve",  "execveat",  "fork",     "vfork",   "socket",   "socketpair", "connect",  "bind", "listen",
      "kill",    "unlink",    "unlinkat", "rename",  "renameat", "renameat2",  "creat",    "link", "linkat",

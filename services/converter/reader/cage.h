@@ -30,10 +30,11 @@ inline constexpr bool kSanitizedBuild = true;
 inline constexpr bool kSanitizedBuild = false;
 #endif
 
-// Locks this process for good: no core dump, no growing file, bounded memory, no new privileges, and a filter of system
-// calls. The process can still open files for reading, write to `channel_fd` and standard error, and start threads. All
-// else fails with EPERM, and calls that no reader of files ever makes (sockets, programs, processes, removing and
-// renaming) end the process by SIGSYS. Returns what the system cannot provide; empty if the whole lock is in force.
+// Locks this process permanently: no core dump, no growing file, bounded memory, no new privileges, and a filter of
+// system calls. The process can still open files for reading, write to `channel_fd` and standard error, and start
+// threads. All else fails with EPERM, and calls that no reader of files ever makes (sockets, programs, processes,
+// removing and renaming) end the process by SIGSYS. Returns what the system cannot provide; empty if the whole lock is
+// in force.
 //
 // In sanitizer builds memory is not bounded, since their shadow memory would not fit, and no call ends the process, so
 // that their reports come out. The filter is the same.

@@ -47,7 +47,7 @@ Result<std::string> encode_summary(const ModelSummary& summary, uint64_t bytes_m
 // bytes left over. Texts lose their control characters.
 Result<ModelSummary> decode_summary(std::span<const std::byte> bytes);
 
-// The same of a tokenizer, without its three texts: of them only the sizes.
+// The same for a tokenizer: of its three texts, only the sizes are included.
 std::string encode_tokenizer(const TokenizerFiles& files);
 struct TokenizerSummary {
   TokenizerFiles files;  // whose texts are still missing

@@ -168,7 +168,7 @@ std::string ReaderProcess::last_words() const {
   return "; it said: " + printable_text(std::string_view(text).substr(0, static_cast<size_t>(got)), kLastWordsMax);
 }
 
-// The reader did something that no honest reader does, so the files are to blame.
+// The reader did something that no intact reader does, so the files are to blame.
 Refusal ReaderProcess::ended_over_files(const std::string& what) {
   const std::string words = last_words();
   end();

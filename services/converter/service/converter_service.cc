@@ -209,7 +209,7 @@ void ConverterService::report_progress(Instant now, transport::Outbox& out) {
   next_progress_ = now + kProgressInterval;
   const ConversionState state = conversions_.state();
   if (state.bytes_total <= 0) return;
-  // Only the last message says that everything is done.
+  // Only the last progress message may say that everything is done.
   const int64_t done = std::min(state.bytes_done, state.bytes_total - 1);
   const auto& [scheduler, dispatch] = running_->lease;
   out.send({scheduler, {}},

@@ -30,7 +30,7 @@ Status verify_job(ConvertOptions options, const ConversionThread::Progress& prog
                                              std::to_string(faults.size()) + " faults, the first in " + faults.front());
 }
 
-// The one place where a job's wishes become the options of a conversion.
+// The one place where the fields of a job become the options of a conversion.
 conversion::ConvertCommand command_of(const protocol::ConvertSpec& spec, const ServeOptions& settings) {
   conversion::ConvertCommand command;
   command.input = spec.source;
@@ -63,7 +63,7 @@ Result<std::string> convert_job(const conversion::ConvertCommand& command, const
   return summary + ", verified";
 }
 
-// Reports at the start what would otherwise come up with the first job.
+// Reports faults at the start that would otherwise show with the first job only.
 void check_sandbox(const conversion::ReaderOptions& options) {
   const Result<ReaderSettings> reader = settings_of(options);
   if (!reader.ok()) throw ConfigurationError(reader.refusal().message);

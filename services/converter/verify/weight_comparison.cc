@@ -11,7 +11,7 @@ using checkpoint::CheckpointReader;
 using model_spec::RowRange;
 using model_spec::TensorSpec;
 
-// What one shard stores of the tensor at work.
+// What one shard stores of the current tensor.
 struct ShardBlock {
   model_spec::Block block;
   std::vector<std::byte> values;

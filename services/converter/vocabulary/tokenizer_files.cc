@@ -229,7 +229,7 @@ Result<std::optional<TokenizerFiles>> find_tokenizer(const TokenizerPlace& place
   if (place.vocab_file.empty()) return search(place);
   Result<std::optional<TokenizerFiles>> given = load(place, place.vocab_file, place.merges_file);
   if (!given.ok()) return given;
-  // What lies there may be the reason for giving another one, so it need not be good.
+  // The files beside the checkpoint may be the reason why another tokenizer was given, so they need not be valid.
   if (const auto own = search(place); own.ok() && own.value()) {
     const std::string how = difference(*given.value(), *own.value(), place.vocab_file);
     if (!how.empty()) given.value()->notes.push_back(how);

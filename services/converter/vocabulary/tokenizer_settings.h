@@ -1,4 +1,5 @@
-// What the JSON files of a Hugging Face tokenizer say: each reader adds to what the ones before have found.
+// The settings in the JSON files of a Hugging Face tokenizer: each reader adds to what the readers before it have
+// found.
 #pragma once
 
 #include <map>

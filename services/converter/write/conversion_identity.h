@@ -1,6 +1,6 @@
-// What tells one conversion from another. The record of a conversion is what a process that is asked for it again, or
-// while another one works on it, compares before it uses the shards that it finds. And a folder that the same
-// conversion has published before, perhaps in a process that died before it could say so, is its result.
+// What tells one conversion from another. A process that is asked for a conversion again, or while another process
+// works on it, compares this record before it uses the shards that it finds. A folder that the same conversion has
+// already published, perhaps in a process that died before it could report it, is its result.
 #pragma once
 
 #include <optional>

@@ -77,7 +77,7 @@ Status apply_tokenizer(const TokenizerFiles& files, model_spec::OptConfig& confi
   return model_spec::validate(config);
 }
 
-// What people should know of a tokenizer that was taken.
+// Warnings about the tokenizer that is used.
 void note_tokenizer(const TokenizerFiles& files, const model_spec::OptConfig& config,
                     std::vector<std::string>& warnings) {
   warnings.insert(warnings.end(), files.notes.begin(), files.notes.end());

@@ -76,7 +76,7 @@ bool Mover::move_by_shard(const TensorSpec& spec) {
   return true;
 }
 
-// All rows in order; every shard takes its columns, which for replicated tensors are all of them.
+// Reads all rows in order; every shard takes its own columns, or, of replicated tensors, all columns.
 bool Mover::move_by_rows(const TensorSpec& spec) {
   // The pass of the first shard sees these rows whole as well, and no checkpoint is published without it.
   counts_nonfinite_ = has_first_shard() || !is_plain(format_of(spec, plan_));

@@ -12,7 +12,7 @@ constexpr int64_t kTooManyJobsRetryMs = 2'000;
 
 enum class Need { kNothing, kAnyKey, kSubmit, kOperate };
 
-// A route that is not named here needs the right to submit if it takes anything.
+// A route that is not named here needs the right to submit, unless it only reads.
 Need need_of(const http::Request& request, bool is_metrics_open) {
   constexpr std::array kOpen = {"/health", "/version", "/api/version", "/openapi.json",
                                 "/livez",  "/readyz",  "/startupz",    "/ui/{file...}"};

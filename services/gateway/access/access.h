@@ -1,4 +1,4 @@
-// Who may what: decides on each request by its key before its body is read. Belongs to the HTTP server's thread.
+// Who may do what: decides about each request by its key, before its body is read. Belongs to the HTTP server's thread.
 #pragma once
 
 #include <map>

@@ -1,4 +1,4 @@
-// `optserve-gateway new-key`: makes a key and prints it, once, and the line for the file.
+// `optserve-gateway new-key`: makes a key, and prints it once together with the line for the file.
 #pragma once
 
 #include <iosfwd>

@@ -29,7 +29,7 @@ http_api::ApiError unknown(std::string_view what, std::string_view id) {
       refuse(ErrorCode::kNotFound, "there is no " + std::string(what) + " '" + std::string(id) + "'"));
 }
 
-// The page of a list that the query asks for: limit, after, order.
+// Which page of a list the query asks for: limit, after, order.
 struct Page {
   size_t limit = 0;
   std::string after;

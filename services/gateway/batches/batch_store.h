@@ -29,7 +29,7 @@ class BatchStore {
 
   // Asks whoever runs the batch to cancel it; repeating that changes nothing.
   void ask_to_cancel(const std::string& id, int64_t now);
-  // When that was asked; nullopt: it was not.
+  // When cancellation was requested; nullopt: it was not.
   std::optional<int64_t> asked_to_cancel_at(std::string_view id) const;
 
   // For the gateway that runs it. nullopt: another one does.
@@ -40,7 +40,7 @@ class BatchStore {
   std::string errors_path(std::string_view id) const { return path(id, "errors.part"); }
   // The batch has ended: removes what is not needed any more.
   void tidy(std::string_view id) const;
-  // Forgets a batch that has ended.
+  // Deletes a batch that has ended.
   void remove(std::string_view id) const;
 
  private:

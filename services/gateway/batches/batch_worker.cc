@@ -87,7 +87,7 @@ void BatchWorker::run() {
       try {
         look_after(active);
       } catch (const std::exception& error) {
-        // The disk may be full. What was written stays, and the batch is begun again from there.
+        // The disk may be full. What was written stays, and the batch continues from there later.
         log_error("batch_interrupted", {{"batch", active.state.id}, {"cause", error.what()}});
         driver_.remove(active.number);
         active.is_over = true;
@@ -122,7 +122,7 @@ void BatchWorker::look_for_batches() {
   }
 }
 
-// A file that is the input of a batch stays as long as that is not over.
+// A file that is the input of a batch is kept until the batch has ended.
 void BatchWorker::sweep() {
   std::set<std::string, std::less<>> in_use;
   for (const BatchState& state : batches_.list()) {
@@ -251,7 +251,7 @@ void BatchWorker::end(Active& active) {
   finish(state);
 }
 
-// Goes on where a killed gateway stopped.
+// Continues where a killed gateway stopped.
 void BatchWorker::finish(BatchState& state) const {
   adopt(state, batches_.answers_path(state.id), state.output_file_id, "output");
   adopt(state, batches_.errors_path(state.id), state.error_file_id, "error");

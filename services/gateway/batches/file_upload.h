@@ -1,4 +1,4 @@
-// The body of `POST /v1/files`: its file goes to the folder of the store as it comes.
+// The body of `POST /v1/files`: its file is written to the folder of the store as it arrives.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ class FileUpload final : public http::BodySink, private http::FormParts {
 
   bool take(std::string_view bytes, Refused& why) override;
 
-  // After the whole body: what it says of the file, without id, tenant and the time of its making; `expires_at` is
-  // seconds after that. Or what is missing.
+  // After the whole body: the facts of the file without its id, tenant and time of creation, or a refusal that names
+  // what is missing. `expires_at` is in seconds after the creation.
   http_api::Parsed<StoredFile> facts() const;
   const std::string& partial() const { return partial_; }
   bool is_full() const override { return writer_->is_full(); }

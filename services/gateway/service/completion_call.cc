@@ -141,7 +141,8 @@ void CompletionCall::on_submitted(client::Submission submission) {
   for (size_t i = 0; i < outcomes.size(); ++i) {
     if (!outcomes[i].job) continue;
     indices_[*outcomes[i].job].push_back(i);
-    // Without a key of the client's, a repeated job is this call's too: an answer was lost, and it was sent again.
+    // If the client gave no key, a job that is reported as a repetition belongs to this call too: an answer was lost,
+    // and the job was sent again.
     if (!outcomes[i].duplicate || !has_key_) open_jobs_.insert(*outcomes[i].job);
   }
   if (!indices_.empty()) exchange_->request().note("job", indices_.begin()->first.hex());
@@ -266,7 +267,7 @@ void CompletionCall::on_tick(Instant now) {
   });
 }
 
-// How long the client waits for an answer, as the official ones tell it, in seconds; 0: not told.
+// How long the client waits for an answer, in seconds, as the official clients state it; 0: not stated.
 int64_t patience_ms(const http::Request& request) {
   for (const char* name : {"x-stainless-read-timeout", "x-stainless-timeout"}) {
     const std::string_view text = request.headers.get(name);

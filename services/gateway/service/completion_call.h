@@ -35,7 +35,7 @@ struct AnswerForm {
 
 // What the request brings beside its body.
 http_api::RequestContext context_of(const GatewayParts& parts, const http::Request& request);
-// Submits the jobs of a request and answers with what they come to.
+// Submits the jobs of a request and answers with their results.
 void serve_call(const GatewayParts& parts, const std::shared_ptr<http::Exchange>& exchange,
                 http_api::Parsed<http_api::CompletionRequest> parsed, AnswerForm form);
 

@@ -13,7 +13,7 @@
 
 namespace optserve::gateway {
 
-// How long the schedulers have for telling their state; whoever asks is told then that one does not answer.
+// How long the schedulers have to report their state; after that, the answer says which of them did not.
 inline constexpr std::chrono::milliseconds kStatusWithin{2'500};
 
 struct GatewayParts {

@@ -15,7 +15,7 @@ namespace {
 
 using ExchangePtr = std::shared_ptr<http::Exchange>;
 
-// Nothing but the page's own files and the API of the same address; no code in markup, and no markup from text.
+// Allows only the page's own files and the API at the same address, no code in markup, and no markup made from text.
 constexpr std::string_view kContentSecurityPolicy =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
@@ -47,7 +47,8 @@ std::map<std::string_view, ServedFile> served_files() {
 
 http::Answer file_answer(const http::Request& request, const ServedFile& file) {
   http::Answer answer;
-  // A browser asks each time whether its copy is still right, so that all files come from the same program.
+  // Browsers check each time whether their copy is current, so that all files come from the same version of the
+  // program.
   answer.headers = {{"Cache-Control", "no-cache"},
                     {"ETag", file.etag},
                     {"Content-Security-Policy", std::string(kContentSecurityPolicy)},
@@ -55,7 +56,7 @@ http::Answer file_answer(const http::Request& request, const ServedFile& file) {
                     {"Referrer-Policy", "no-referrer"},
                     {"Cross-Origin-Opener-Policy", "same-origin"},
                     {"Cross-Origin-Resource-Policy", "same-origin"}};
-  // Also within a list, and marked as weak by a proxy that compresses.
+  // The tag may also be in a list, and be marked as weak by a proxy that compresses.
   if (request.headers.get("If-None-Match").find(file.etag) != std::string_view::npos) {
     answer.status = 304;
     answer.content_type = "";

@@ -1,4 +1,4 @@
-// What every request of the gateway gets: an id, rules of browsers, whether its key may do this, errors in OpenAI's
+// What applies to every request of the gateway: an id, the rules of browsers, the check of its key, errors in OpenAI's
 // form, a line in the log.
 #pragma once
 

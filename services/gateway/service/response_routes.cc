@@ -111,7 +111,7 @@ void cancel(const GatewayParts& parts, const ExchangePtr& exchange, const Respon
   });
 }
 
-// Its job is ended, if it runs, and forgotten.
+// Cancels its job, if it is still running, and deletes it.
 void remove(const GatewayParts& parts, const ExchangePtr& exchange, const JobResult& result) {
   const auto answer = [&server = parts.server, exchange](http::Answer made) {
     server.post([exchange, made = std::move(made)] { exchange->answer(made); });
