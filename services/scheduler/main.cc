@@ -84,14 +84,14 @@ void check_folder(const std::string& option, const std::string& file) {
   }
 }
 
-// Without a journal nobody knows the terms before. Chance makes another one than any that a peer may still hold; a time
-// would come again when the clock is set back. Above 1, since peers may have been there before.
+// Without a journal the earlier terms are unknown. A random term differs from any that a peer may still hold, whereas a
+// time could repeat when the clock is set back. It is above 1, since peers may know an earlier term.
 uint64_t volatile_term() { return 2 + std::hash<Id128>()(Id128::random()) / 4; }
 
-// For another to take what was handed over, before this process would take it back.
+// How long another process has to take over what was handed over, before this process takes it back.
 constexpr seconds kHandOverPause{1};
 
-// The process is to end while it waits to lead.
+// The process was told to end while it waits to lead.
 class StoppedWaiting : public std::exception {};
 
 // What a process keeps while it serves, hands over, stands by and serves again.

@@ -36,7 +36,8 @@ struct SchedulerMetrics {
     metrics::Counter accepted, tokens, prompt_tokens;
     std::array<metrics::Counter, 8> ended;      // by JobState
     std::array<metrics::Counter, 6> generated;  // by FinishReason
-    // A job's way: its prompt becomes ids, waits, is processed, the output comes token by token, its last text is made.
+    // The stages of a job: its prompt becomes ids, it waits, the prompt is processed, the output comes token by token,
+    // and the last text is decoded.
     metrics::Histogram encode_seconds, queue_seconds, prefill_seconds, decode_seconds, detokenize_seconds;
     metrics::Histogram first_token_seconds, inter_token_seconds, total_seconds;
     metrics::Histogram prompt_size, output_size;

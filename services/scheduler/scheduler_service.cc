@@ -112,7 +112,8 @@ Status SchedulerService::check_access(const Peer& from, protocol::Message& messa
   return ok_status();
 }
 
-// A job of others is as unknown as one that never was. What is in the journal alone is looked at when it answers.
+// Another tenant's job is answered like one that never existed. Jobs that only the journal knows are checked when it
+// answers.
 Status SchedulerService::check_job(const Peer& from, const JobId& id, Instant now) const {
   const Job* job = tables_.jobs.find(id);
   bool is_seen = job == nullptr || tables_.access.sees(from, job->spec.tenant);

@@ -63,7 +63,7 @@ class SchedulerService final : public transport::Service {
 
  private:
   void handle(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out);
-  // Before anything is looked up for a message. False: it was refused.
+  // Called before anything is looked up for a message. False: the message was refused.
   bool count_message(const transport::Peer& from, const protocol::Message& message, Instant now,
                      transport::Outbox& out);
   void refresh_quotas(Instant now);

@@ -18,8 +18,8 @@ class TextServer {
 
   std::vector<protocol::ModelInfo> model_infos() const;
 
-  // One answer per item in the same order, cut into messages that stay below the frame limit. What is wrong with an
-  // item becomes the error of its answer.
+  // One answer per item in the same order, cut into messages that stay below the frame limit. A fault of an item
+  // becomes the error in its answer.
   std::vector<protocol::Encoded> encode(const protocol::Encode& request);
   std::vector<protocol::Decoded> decode(const protocol::Decode& request) const;
 

@@ -13,7 +13,7 @@
 
 namespace optserve::worker {
 
-// Where a benchmark gets the time, where its events go, and who may end it early.
+// The clock of a benchmark, the receiver of its events, and what can end it early.
 struct BenchHost {
   const Clock& clock;
   std::function<void(const nlohmann::json&)> emit;

@@ -1,4 +1,4 @@
-// What the message thread of rank 0 asks of its engine thread. Tests of the one put a fake in the place of the other.
+// What the message thread of rank 0 asks of its engine thread. Tests of either thread replace the other by a fake.
 #pragma once
 
 #include <cstdint>

@@ -42,7 +42,7 @@ int main(int argc, char** argv) {
     start_logging("worker", options.common, parser);
     worker::complete_from_environment(options, environment_variable);
     worker::check_options(options);
-    // The ranks load them again; what is wrong with them is found before these begin.
+    // The ranks load the keys again; this finds faults in them before the ranks start.
     if (options.node_rank == 0 && options.bench.empty()) transport::load_keys(options.keys, options.schedulers);
     return run_supervisor(options);
   });

@@ -181,7 +181,7 @@ std::vector<std::string> command_line(WorkerOptions options) {
   }
   for (const std::string& scheduler : options.schedulers) arguments.push_back("--scheduler=" + scheduler);
   for (const std::string& key : options.keys.server_keys) arguments.push_back("--server-key=" + key);
-  // A key itself came from a variable, which the ranks inherit; a command line is no place for it.
+  // A literal key came from a variable, which the ranks inherit; it must not appear on a command line.
   const std::string& secret = options.keys.secret_key;
   if (!secret.empty() && !secret.starts_with(keys::kSecretPrefix)) arguments.push_back("--secret-key=" + secret);
   return arguments;

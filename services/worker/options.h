@@ -1,4 +1,4 @@
-// What a worker group is told at start. The supervisor passes its own command line on to the ranks.
+// The options of a worker group. The supervisor passes its own command line on to the ranks.
 #pragma once
 
 #include <cstdint>

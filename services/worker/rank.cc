@@ -35,7 +35,7 @@
 namespace optserve::worker {
 namespace {
 
-// What the process of a rank shows to others, and its clock.
+// What the process of a rank shows to the outside, and its clock.
 struct RankProcess {
   metrics::Registry& registry;
   metrics::Health& health;
@@ -77,7 +77,7 @@ std::optional<DType> kv_dtype(const WorkerOptions& options) {
 }
 
 // Memory of a rank on the CPU for its KV cache: what is asked for, or what the weights leave of the memory that the
-// ranks of this host share. A container that takes more is killed without a word.
+// ranks of this host share. The kernel kills a container that takes more, without a message.
 int64_t kv_memory_bytes(const WorkerOptions& options, const model_spec::OptConfig& config) {
   constexpr int64_t kMiB = int64_t{1} << 20, kOthers = 256 * kMiB;  // program, workspace, buffers
   const int64_t wanted = options.kv_memory_mb * kMiB;
@@ -121,7 +121,7 @@ backend::BackendOptions backend_options(const WorkerOptions& options, DType weig
   return backend;
 }
 
-// Reads what a model is. A model of random weights without a folder has nothing but a shape.
+// Reads the description of a model. A model of random weights without a folder has nothing but a shape.
 Result<checkpoint::ModelIdentity> identify(const std::string& folder, const std::string& name) {
   if (!folder.empty()) return checkpoint::read_model_identity(folder);
   const model_spec::OptConfig* published = model_spec::find_published(name);

@@ -128,7 +128,7 @@ void Supervisor::show(const GroupStatus& status) {
   members_loading_.set(options_.local_world() - members);
   const int64_t alive_at = status.alive_at_ms.load();
   heartbeat_age_.set(alive_at == 0 ? 0 : static_cast<double>(now_ms() - alive_at) / 1'000);
-  // Once: a group that is started again is not ready, but the process has started.
+  // Set only once: when a group is restarted, it is not ready, but the process has started.
   if (has_loaded(status)) health_.started.store(true);
   const bool ready = is_ready(status) && !draining_;
   health_.ready.store(ready);

@@ -1,6 +1,6 @@
 // The parent of the ranks that a group has on this host. It starts a process for each rank, and when one dies or hangs
 // it ends and replaces all of them. It loads no weights and opens no device. If a group spans hosts, the ranks of the
-// other hosts notice the loss and end too, and then all meet again.
+// other hosts notice the loss and end too, and then all of them form a new group.
 #pragma once
 
 #include <optional>

@@ -134,7 +134,7 @@ void WorkerService::drop_jobs(transport::PortId scheduler, const char* cause) {
 }
 
 void WorkerService::drop_expired_jobs(Instant now) {
-  // Nothing is said about them: the scheduler ends such a job by its own clock, or is out of reach.
+  // Nothing is reported about them: the scheduler ends such a job by its own clock, or cannot be reached.
   for (auto job = jobs_.begin(); job != jobs_.end();) {
     const bool expired = now >= job->second.expires;
     if (expired) metrics_.leases_expired.add();

@@ -1,4 +1,4 @@
-// Whose key a connection has shown. Without keys everybody may do everything.
+// Which key a connection has presented. Without keys everybody may do everything.
 #pragma once
 
 #include <functional>
@@ -14,7 +14,7 @@ class Access {
   // nullptr: the connection has no key, or has ended.
   using KeyOf = std::function<const keys::AllowedKey*(const transport::Peer& peer)>;
 
-  // From then on each peer needs a key.
+  // From the first call on, each peer needs a key.
   void set_key_of(KeyOf key_of) { key_of_ = std::move(key_of); }
   bool is_on() const { return key_of_ != nullptr; }
   const keys::AllowedKey* key_of(const transport::Peer& peer) const { return is_on() ? key_of_(peer) : nullptr; }

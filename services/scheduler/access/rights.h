@@ -27,11 +27,11 @@ enum class Need : uint8_t {
 Need need_of(const protocol::Message& message);
 bool has(const keys::AllowedKey& key, Need need);
 
-// Whether it is told of jobs of this tenant, and may touch them.
+// Whether it may see and change jobs of this tenant.
 bool sees(const keys::AllowedKey& key, std::string_view tenant);
 
-// Everything that the key and the message decide. Where the message names no tenant and the key has one only, that one
-// is set: the key decides whose the job is.
+// Everything that the key and the message decide. If the message names no tenant and the key has exactly one, that one
+// is set: the key decides which tenant the job belongs to.
 Status check_rights(const keys::AllowedKey& key, protocol::Message& message);
 
 // Whether the paths of a conversion lie in the folders of a converter's key. Paths that are not absolute count from the

@@ -13,7 +13,7 @@ using transport::Outbox;
 using transport::Peer;
 
 void ClientRequests::on(const Peer& from, protocol::Submit message, Instant now, Outbox& out) {
-  // With a journal it accepts to the end: the next process starts these jobs.
+  // With a journal the scheduler accepts jobs until it ends: the next process starts them.
   if (tables_.draining && !tables_.store.is_durable()) {
     refuse_to(from, message.request, refuse(ErrorCode::kUnavailable, "the scheduler is stopping; try again soon"), out);
     return;
@@ -46,7 +46,7 @@ void ClientRequests::on(const Peer& from, protocol::Submit message, Instant now,
     reply.outcomes.push_back(std::move(answer.outcome));
   }
   const uint64_t leaves_after = out.send_after(after, from, std::move(reply));
-  // Nothing of these jobs may overtake the answer that tells their ids.
+  // No message about these jobs may overtake the answer that contains their ids.
   for (const JobId& id : followed) {
     if (Job* job = tables_.jobs.find(id)) ClientStreams::hold(*job, from, leaves_after);
   }

@@ -1,5 +1,5 @@
-// What clients ask: to take jobs, to follow, cancel and look at them. Open jobs are looked up in memory; a result that
-// is not in memory is asked of the store.
+// The requests of clients: to submit, follow, cancel and look up jobs. Open jobs are looked up in memory; the store is
+// asked for a result that is not in memory.
 #pragma once
 
 #include "scheduler/clients/followers.h"
@@ -20,7 +20,7 @@ class ClientRequests {
   // The store's answer about a result.
   void on_answer(const StoreQuestion& asker, const AskedResult& what, journal::ResultFound answer,
                  transport::Outbox& out);
-  // Clients that can take something again get what they missed.
+  // Clients that can receive again get what they missed.
   void resume_clients(Instant now, transport::Outbox& out);
 
  private:

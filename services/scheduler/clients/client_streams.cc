@@ -77,8 +77,8 @@ void ClientStreams::add_events(Job& job, Instant now) {
   if (any_gone) std::erase_if(job.followers.subscriptions, [](const Subscription& s) { return s.client->gone; });
 }
 
-// What was computed again after a restart of the scheduler may be another text, where the model's numbers depend on
-// what else it computes.
+// Text that is computed again after a restart of the scheduler may differ, if the model's numbers depend on what else
+// is in the batch.
 void ClientStreams::compare(const Job& job, Subscription& subscription) {
   const std::string_view text(job.output.text);
   if (subscription.text_digest == 0 || text.size() < subscription.text_offset) return;
@@ -230,7 +230,7 @@ std::vector<ResumedClient> ClientStreams::take_resumed(Instant now) {
       ++it;
       continue;
     }
-    // As many jobs as its credit can pay for; the others keep their places.
+    // Serves as many jobs as its credit allows; the others keep their places.
     const uint64_t room = client->credit.room();
     if (room > 0) {
       resumed.push_back({client, client->missed.take(room / protocol::stream_cost(protocol::JobEvent{}) + 1)});

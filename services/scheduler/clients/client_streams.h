@@ -80,7 +80,7 @@ class ClientStreams {
   explicit ClientStreams(const SchedulerOptions& options) : options_(options) {}
 
   std::shared_ptr<Client> client(const transport::Peer& peer);
-  // The client gets the job's text from there on, or from its beginning if what it has is another text. Replaces an
+  // The client gets the job's text from there on, or from its beginning if the text that it has differs. Replaces an
   // earlier subscription of the same client. False: the job has too many subscriptions.
   bool subscribe(Job& job, const std::shared_ptr<Client>& client, const StreamStart& start);
   // Nothing of the job is sent to this peer before the journal has reached `after`.
@@ -90,14 +90,14 @@ class ClientStreams {
   // Sends the job's last events and its result to everyone who follows it, and ends its subscriptions.
   void finish(Job& job, const SharedResult& result, uint64_t sequence);
   void send_result(const std::shared_ptr<Client>& client, const SharedResult& result, uint64_t sequence);
-  // Hands over what was gathered. `durable`: records up to this number are on disk, and the answers that waited for
-  // them have left.
+  // Sends what was gathered. `durable`: records up to this number are on disk, and the answers that waited for them
+  // have left.
   void flush(uint64_t durable, Instant now, transport::Outbox& out);
 
-  // False: the credit goes backwards, and is ignored.
+  // False: the credit decreased, and is ignored.
   bool on_credit(const transport::Peer& peer, const protocol::Credit& credit, Instant now);
   void on_gone(const transport::Peer& peer);
-  // The client does not read: pauses it and notes what it missed.
+  // The client does not read: pauses it and remembers what it missed.
   void on_slow(const transport::Peer& peer, const protocol::JobEvents& events, Instant now);
   void on_slow(const transport::Peer& peer, const protocol::JobResult& result, Instant now);
   // The client did not get this event of the job: its next one starts there or before.

@@ -11,21 +11,21 @@ namespace optserve::scheduler {
 
 class CreditWindow {
  public:
-  // The client took `consumed` in all. False: a Credit that goes backwards, ignored.
+  // The client has consumed `consumed` in all. False: the count decreased, and is ignored.
   bool grant(uint64_t consumed, uint64_t window) {
     if (on_ && consumed < consumed_) return false;
     if (!on_) base_ = consumed;
     on_ = true;
     consumed_ = consumed;
     window_ = std::clamp(window, limits::kStreamWindowMin, limits::kStreamWindowMax);
-    // What it took of another connection gives no credit on this one.
+    // What it consumed on another connection gives no credit on this one.
     if (consumed_ - base_ > sent_) base_ = consumed_ - sent_;
     return true;
   }
-  // False: limited by its socket alone.
+  // False: only its socket limits it.
   bool is_on() const { return on_; }
   uint64_t outstanding() const { return sent_ - (consumed_ - base_); }
-  // Something may be sent as long as there is any room: one that is larger than the window gets through, too.
+  // A message may be sent as long as there is any room, so that one that is larger than the window gets through, too.
   uint64_t room() const {
     if (!on_) return UINT64_MAX;
     return outstanding() < window_ ? window_ - outstanding() : 0;

@@ -1,4 +1,4 @@
-// What peers are told: why a request is refused, and how an open job stands.
+// Answers to peers: why a request is refused, and what the state of an open job is.
 #pragma once
 
 #include "base/error.h"
@@ -11,10 +11,10 @@ namespace optserve::scheduler {
 void refuse_to(const transport::Peer& to, uint64_t request, const Refusal& why, transport::Outbox& out,
                int64_t retry_after_ms = 0);
 
-// The job never was, is forgotten, or belongs to others.
+// The job never existed, is forgotten, or belongs to another tenant.
 Refusal unknown_job(const JobId& job);
 
-// How far the job is, but for its place in the queue (places.h).
+// The progress of the job, without its place in the queue (places.h).
 protocol::JobResult describe(const Job& job);
 
 }  // namespace optserve::scheduler

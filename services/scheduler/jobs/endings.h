@@ -14,12 +14,12 @@ class Endings {
  public:
   Endings(SchedulerTables& tables, Leases& leases) : tables_(tables), leases_(leases) {}
 
-  // With the output that it has. `message`: of a conversion, what was written.
+  // It succeeded, with the output that it has. `message`: of a conversion, what was written.
   void succeed(Job& job, std::string message, Instant now);
   // It cannot be carried out, and another attempt would end the same way.
   void fail(Job& job, const Refusal& why, Instant now);
   void cancel(Job& job, std::string why, Instant now);
-  // It has no attempt left.
+  // It has no attempts left.
   void give_up(Job& job, std::string why, Instant now);
   // Ends the jobs whose time has run out.
   void expire_due(Instant now);

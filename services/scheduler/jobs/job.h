@@ -119,7 +119,7 @@ struct JobDecoding {
   size_t hypothesis = 0;  // the one whose text is asked for; 0: the job's own output
 };
 
-// Its question to a tokenizer, at most one at a time.
+// Its question to a tokenizer; there is at most one at a time.
 class TokenizerQuestion {
  private:
   friend class TokenizerPool;
@@ -193,7 +193,7 @@ struct Job {
   int64_t tokens_each() const { return spec.sampling.beam_width; }
   bool only_scores() const { return is_generation() && spec.max_new_tokens == 0; }
   bool is_cancelled_when_left() const { return spec.on_disconnect == protocol::OnDisconnect::kCancel; }
-  // As clients are told: of an ended job, how it stood before.
+  // The state as clients are told it; for a job that has just ended, its state before that.
   protocol::JobState state() const {
     const Stage stage = life.last_open_stage();
     return stage == Stage::kLeased || stage == Stage::kDecoding ? protocol::JobState::kRunning

@@ -24,7 +24,7 @@ constexpr double kRetryDelaySecondsMax = 30;
 void Dispatcher::dispatch(Instant now, transport::Outbox& out) {
   const std::vector<ModelQueue*> wanted = tables_.queues.take_wanted();
   if (tables_.draining) return;
-  // Time may have run out since the last tick, or while the process stood still: no worker gets such a job.
+  // A job's time may have run out since the last tick, or while the process was stopped; no worker gets such a job.
   endings_.expire_due(now);
   Round round;
   for (ModelQueue* queue : wanted) {

@@ -24,7 +24,7 @@ class Dispatcher {
   // The job's lease ended without a result: it is tried again, at once the first time and later after a random pause,
   // or given up. `counts`: the attempt is used up; else the scheduler or its connection was at fault.
   void lose(Job& job, const std::string& why, bool counts, Instant now);
-  // The worker did what the protocol forbids: the attempt is lost, and it is told to stop.
+  // The worker violated the protocol: the attempt is lost, and the worker is told to stop.
   void reject(Job& job, const std::string& why, Instant now);
   void undelivered(ServiceEntry& worker, const std::vector<uint64_t>& leases, Instant now);
   void on(ServiceEntry& from, const protocol::LeaseFailed& message, Instant now);

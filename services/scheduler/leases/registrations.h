@@ -1,4 +1,4 @@
-// Services come, show that they live, and go.
+// Registers services, follows their signs of life, and notices when they go.
 #pragma once
 
 #include <string>
@@ -24,7 +24,7 @@ class Registrations {
   void lose_dead(Instant now);
 
  private:
-  // Nothing that depends on the service's present connection goes on.
+  // Ends everything that depends on the service's present connection.
   void end_session(ServiceEntry& entry, const std::string& why, bool counts, Instant now);
   // The entry of a service that registers: a new one, or the one that it had, on this connection.
   ServiceEntry& entry_of(const transport::Peer& from, protocol::Register message, Instant now);

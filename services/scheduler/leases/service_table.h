@@ -51,7 +51,7 @@ struct ServiceEntry {
   size_t encode_cost = 0;                        // bytes of text in unanswered Encodes
 
   bool serves(std::string_view model) const;
-  // The worker did something, which shows that it is not stuck.
+  // The worker made progress, which shows that it is not stuck.
   void note_step(Instant now) {
     if (!leases.empty()) pace.step(now - progressed, now);
     progressed = now;
@@ -82,7 +82,7 @@ class ServiceTable {
   }
   std::vector<ServiceEntry*> all() const;
   size_t size() const { return entries_.size(); }
-  // What the service says about itself has changed; check() allowed it.
+  // The service has registered again with other values, which check() allowed.
   void replace_info(ServiceEntry& entry, protocol::Register info);
 
   // A service that is to be looked at now, or nullptr; the caller says when to look again (check_at).
@@ -120,7 +120,7 @@ class ServiceTable {
   std::map<std::string, protocol::ModelInfo, std::less<>> models_;
 };
 
-// Whether what a service says about itself is within its limits.
+// Whether the values with which a service registers are within their limits.
 Status validate_registration(const protocol::Register& info);
 
 }  // namespace optserve::scheduler

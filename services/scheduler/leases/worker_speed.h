@@ -9,11 +9,13 @@
 namespace optserve::scheduler {
 
 // How many tokens a worker processes in a second while it has as much work as it can take, exponentially averaged over
-// such time. A worker with room to spare is not measured: it would be as fast as its few jobs allow, and look slow.
+// such time. A worker with room to spare is not measured: it is only as fast as its few jobs allow, and would look
+// slow.
 class SpeedMeter {
  public:
-  // Of measurement, before it is believed: the pause of a process or a network would look like a slow worker in the
-  // time alone, while what was done meanwhile arrives in the records after it.
+  // How long a worker is measured before the figure is used: after a pause of a process or of the network, the first
+  // record shows only the time that has passed, as if the worker were slow; what it did meanwhile arrives in the
+  // records after that.
   static constexpr int kRecordsMin = 32;
 
   // `tokens` were processed since the last record; `saturated`: the worker has all the work that it can take.
@@ -44,7 +46,7 @@ class SpeedMeter {
 };
 
 // How long a worker with jobs may show no progress before it counts as stuck: it follows the steps that were seen, so
-// that a fast worker's hang is found in seconds and a slow one is left its time.
+// that the hang of a fast worker is found within seconds and a slow worker gets the time that it needs.
 class StepPace {
  public:
   struct Bounds {
@@ -53,7 +55,7 @@ class StepPace {
     Duration max = seconds(60);
   };
 
-  // The worker moved, `interval` after it moved before or got work.
+  // The worker made progress, `interval` after its last progress or after it got work.
   void step(Duration interval, Instant now) {
     if (!stepped_ || now - window_ >= kWindow) {
       before_ = slowest_;

@@ -1,4 +1,4 @@
-// What operators ask: to hold and release queues, lists, groups, dead letters, purges and backups.
+// The requests of operators: holding and releasing queues, lists, groups, dead letters, purges and backups.
 #pragma once
 
 #include <deque>
@@ -30,7 +30,7 @@ class OperatorRequests {
   void on_answer(const StoreQuestion& asker, const journal::BackUpDone& answer, transport::Outbox& out);
   void on_refused(const AskedRequeue& what) { requeues_.erase(what.job); }
 
-  // A bounded part of what takes more than one turn.
+  // Does a bounded part of the work that takes more than one turn.
   void work(Instant now, transport::Outbox& out);
 
  private:

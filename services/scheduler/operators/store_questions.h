@@ -1,5 +1,5 @@
-// Questions to the store that have no answer yet: who asked, and what for. Bounded. What was asked is carried out
-// whether or not the peer is still there.
+// Questions to the store that have no answer yet: who asked, and what for. Bounded. A request is carried out even if
+// the peer is gone.
 #pragma once
 
 #include <cstdint>

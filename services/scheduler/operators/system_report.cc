@@ -30,7 +30,8 @@ protocol::ServiceStatus status_of(const ServiceEntry& entry, Instant now) {
   return status;
 }
 
-// Until all that wait have started: a job that comes now waits so long, unless its tenant has fewer jobs than others.
+// The time until all waiting jobs have started: a job that arrives now waits this long, unless its tenant has fewer
+// jobs than others.
 int64_t wait_ms_of_all(const ModelQueue& queue) {
   return ModelQueues::wait_ms(queue, {queue.jobs.size(), queue.jobs.tokens()}, 0);
 }
@@ -120,7 +121,7 @@ void SystemReport::update_gauges(Instant now) {
   metrics.known_keys.set(static_cast<double>(tables_.known.keys().size()));
   int64_t tokens = 0;
   double longest_wait = 0, oldest = 0;
-  // At 0 before its first job, for those who start groups of a model by its jobs.
+  // It is 0 before a model's first job, so that autoscalers, which start groups by the jobs of a model, find it.
   for (const std::string& name : tables_.options.models) metrics.of_model(name);
   for (const auto& [name, queue] : tables_.queues.all()) {
     tokens += queue.jobs.tokens();

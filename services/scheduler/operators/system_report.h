@@ -1,4 +1,4 @@
-// How the system is doing: for GetStatus, and in gauges.
+// The state of the system, for GetStatus and in gauges.
 #pragma once
 
 #include <string>

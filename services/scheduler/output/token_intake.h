@@ -1,5 +1,5 @@
-// What workers and converters say about the jobs that they hold. What does not fit ends the lease; what comes under a
-// lease that its sender does not hold is dropped.
+// What workers and converters say about the jobs that they hold. A message that contradicts the job ends the lease; a
+// message under a lease that its sender does not hold is dropped.
 #pragma once
 
 #include "scheduler/leases/dispatcher.h"

@@ -8,7 +8,8 @@
 namespace optserve::scheduler {
 namespace {
 
-// Text that one tokenizer may have before it: a Decode behind it waits no longer than a few milliseconds.
+// How much text one tokenizer may have in its queue, so that a Decode behind it waits no longer than a few
+// milliseconds.
 constexpr size_t kEncodeWindowBytes = 128 << 10;
 constexpr size_t kEncodeCostBytes = 64;  // what a prompt costs besides its text
 constexpr size_t kItemsPerQuestion = 1'024;

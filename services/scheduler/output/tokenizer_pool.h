@@ -33,9 +33,9 @@ class TokenizerPool {
   };
   // The question that `from` was asked under this ticket is answered. No job: the answer is late, repeated or invented.
   Answered take_answer(ServiceEntry& from, uint64_t ticket, bool decode);
-  // The answer was good: the tries of the job's next question count from zero.
+  // The answer was valid: the tries of the job's next question count from zero.
   static void accept(Job& job) { job.question.tries_ = 0; }
-  // The job ends: whatever was asked is void.
+  // The job ends: its open question is void.
   void drop(Job& job);
   // Asks the job's present question again, if possible of another tokenizer; `counts`: the tokenizer may have choked on
   // it. False: all tries are used up.

@@ -110,7 +110,7 @@ void Admission::recover(journal::OpenJob open) {
         job, "the scheduler stopped " + std::to_string(job.attempts.crashes) + " times while this job was running",
         now);
   } else if (job.attempts.count >= job.spec.max_attempts) {
-    // The process ended between the record of the last loss and that of the end which follows from it.
+    // The process had ended between the record of the last loss and the record of the job's end that follows from it.
     endings_.give_up(job, last_attempt(job) + " was lost before the scheduler restarted", now);
   } else {
     preparation_.begin(job, now);
@@ -194,7 +194,7 @@ std::optional<protocol::SubmitOutcome> Admission::check_quota(const protocol::Jo
     return refused(refuse(ErrorCode::kBadRequest, std::move(over->message)));
   }
   const bool is_rate = over->limit == TenantLimits::Limit::kTokens;
-  // A tenth of what the tenant has must be done first.
+  // A tenth of the tenant's work must be done first.
   const int64_t retry_after_ms =
       is_rate ? over->retry_after_ms : QueueBounds::retry_after_ms(queue, static_cast<double>(held.tokens) / 10);
   return busy(is_rate ? Busy::kRate : Busy::kQuota, refuse(ErrorCode::kBusy, std::move(over->message)), retry_after_ms);
@@ -221,7 +221,8 @@ std::optional<protocol::SubmitOutcome> Admission::check_time(const protocol::Job
   const int64_t run = by_queue ? 0 : ModelQueues::run_ms(queue, spec.max_new_tokens);
   const double excess = kWaitsThatFit * static_cast<double>(wait) - static_cast<double>(limit - run);
   if (excess <= 0) return std::nullopt;
-  // By then so much of what is ahead has run that it would fit. What cannot fit into an empty queue never does.
+  // By then so much of the work ahead has run that the job would fit. A job that does not fit into an empty queue never
+  // will.
   const int64_t retry_after_ms = limit > run ? static_cast<int64_t>(excess / kWaitsThatFit) + 1 : 0;
   return busy(Busy::kDeadline,
               refuse(ErrorCode::kDeadlineExceeded,

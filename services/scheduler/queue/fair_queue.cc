@@ -108,7 +108,7 @@ void FairQueue::hold(Class& of, Flow& flow) {
   flow.is_held = true;
 }
 
-// What it did not get meanwhile is not made up for.
+// A tenant gets no compensation for the time in which it was held.
 void FairQueue::release(const std::string& tenant) {
   for (Class& of : classes_) {
     const auto found = of.flows.find(tenant);

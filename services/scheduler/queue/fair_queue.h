@@ -85,7 +85,7 @@ class FairQueue {
     return nullptr;
   }
 
-  // The tenant's jobs are looked at again.
+  // The tenant's jobs are considered again.
   void release(const std::string& tenant);
 
   // What is ahead of a job that is expected or waits.

@@ -1,6 +1,6 @@
-// Where waiting jobs stand. Under fair sharing a place is an estimate: it counts the tenant's own jobs ahead and what
-// the other tenants' shares let start meanwhile. Jobs that come later can only move a job back if they have a higher
-// priority or belong to a tenant that had less.
+// The places of waiting jobs in their queue. Under fair sharing a place is an estimate: it counts the tenant's own jobs
+// ahead and what the other tenants' shares let start meanwhile. Jobs that come later can only move a job back if they
+// have a higher priority or belong to a tenant that had less.
 #pragma once
 
 #include "scheduler/scheduler_tables.h"
@@ -13,7 +13,7 @@ struct Place {
 };
 Place place_of(const Job& job, Instant now);
 
-// Tells followers where their jobs stand.
+// Tells followers the places of their jobs.
 class Places {
  public:
   explicit Places(SchedulerTables& tables) : tables_(tables) {}

@@ -11,7 +11,7 @@ constexpr size_t kDecodeStateBytes = 256;
 constexpr int64_t kRetryMsMin = 50;
 constexpr int64_t kRetryMsMax = 30'000;
 constexpr int64_t kRetryMsUnknown = 1'000;
-// A client that is refused should come again when the queue has drained by this share. Earlier it would find no room.
+// A client that is refused should retry when the queue has drained by this share; earlier there would be no room.
 constexpr double kDrainedShare = 0.1;
 
 size_t bytes_of_rules(const protocol::JobSpec& spec) {
@@ -62,7 +62,7 @@ int64_t QueueBounds::retry_after_ms(const ModelQueue& queue, double tokens) {
 
 bool QueueBounds::exceeds_share(double of_tenant, double adds, double used, double bound) const {
   if (options_.tenant_share >= 1 || of_tenant <= 0) return false;
-  // What is left free keeps its proportion to what each greedy tenant has, however many there are.
+  // The free part stays proportional to what each greedy tenant holds, however many greedy tenants there are.
   const double times_free = options_.tenant_share / (1 - options_.tenant_share);
   return of_tenant + adds > times_free * (bound - used);
 }

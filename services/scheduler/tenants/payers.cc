@@ -15,7 +15,7 @@ using Payers = std::map<std::string, int64_t>;
 
 namespace {
 
-// A key never uses up what belongs to a tenant that it is not for. Names that cannot be are refused later, and are not
+// A key never uses up the quota of a tenant that it is not allowed for. Invalid names are refused later, and are not
 // remembered here.
 void add_payer(Payers& payers, const keys::AllowedKey* key, const std::string& tenant) {
   if (key != nullptr && !sees(*key, tenant)) return;

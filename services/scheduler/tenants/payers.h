@@ -1,7 +1,7 @@
 // For which tenants a message counts: for that of the key, if it has one only; else for those that the message names or
-// whose open job it names, if the key is for them. Whoever may act for several tenants keeps them apart itself, and
-// what it asks without naming one counts for nobody. Nor do signs of life and credits: without them a connection would
-// not live.
+// whose open job it names, if the key is for them. A peer that may act for several tenants has to keep them apart
+// itself, and its requests that name no tenant count for nobody. Signs of life and credits do not count either, since a
+// connection cannot do without them.
 #pragma once
 
 #include <map>

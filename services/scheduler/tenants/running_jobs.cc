@@ -13,7 +13,7 @@ bool RunningJobs::has_room(const std::string& tenant, int64_t running) const {
 bool RunningJobs::may_begin(const std::string& tenant, ModelQueue& queue) {
   if (!limits_.is_on() || has_room(tenant, of(tenant))) return true;
   std::vector<ModelQueue*>& held = tenants_[tenant].held;
-  // Its other priorities may be held by this queue already.
+  // This queue may already hold the tenant's jobs of other priorities.
   if (std::find(held.begin(), held.end(), &queue) == held.end()) held.push_back(&queue);
   return false;
 }

@@ -16,11 +16,11 @@ class RunningJobs {
   RunningJobs(const TenantLimits& limits, ModelQueues& queues) : limits_(limits), queues_(queues) {}
 
   void began(const std::string& tenant) { ++tenants_[tenant].running; }
-  // Lets the queues go on if the tenant may run another one.
+  // Releases the tenant's jobs in the queues if it may run another one.
   void ended(const std::string& tenant);
   // Whether another job of the tenant may run. False: `queue` has to hold them until then.
   bool may_begin(const std::string& tenant, ModelQueue& queue);
-  // There are other quotas.
+  // The quotas have changed.
   void release_all();
   int64_t of(const std::string& tenant) const;
 

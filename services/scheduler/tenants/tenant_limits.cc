@@ -13,7 +13,7 @@ std::string tenant_text(std::string_view tenant) {
   return tenant.empty() ? "the tenant without a name" : "tenant '" + std::string(tenant) + "'";
 }
 
-// By then it has room for one more.
+// By then the bucket has room for one more.
 int64_t rate_retry_ms(double used, int64_t per_minute) {
   const double excess = used - static_cast<double>(per_minute) + 1;
   const double ms = std::ceil(excess * kMsPerMinute / static_cast<double>(per_minute));

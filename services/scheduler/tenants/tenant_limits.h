@@ -1,6 +1,6 @@
 // What a tenant may hold and ask now, by its quotas (keys/tenant_quotas.h). Rates are token buckets that hold the
-// amount of one minute: who has used it up is refused until some of it has come back. What makes a bucket empty is let
-// through as a whole, so that a large job is not overtaken for ever by small ones.
+// amount of one minute: a tenant that has used it up is refused until some of it has come back. The request that
+// empties a bucket is accepted as a whole, so that small jobs cannot overtake a large one forever.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +52,7 @@ class TenantLimits {
   // A job was accepted. Of jobs that come out of the journal, in the order of acceptance, with the time of that.
   void take_tokens(const std::string& tenant, int64_t tokens, Instant accepted_at);
 
-  // Forgets those who have used nothing for a while, which changes nothing.
+  // Forgets tenants that have used nothing for a while, which has no other effect.
   void sweep(Instant now);
   // How many tenants are remembered.
   size_t size() const { return used_.size(); }
