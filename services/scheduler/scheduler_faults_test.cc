@@ -136,7 +136,7 @@ TEST(SchedulerFaults, RepeatedTokensAreDroppedAndGapsEndTheLease) {
   EXPECT_EQ(world.dispatched(world.worker).tokens.size(), item.tokens.size() + 2);
 }
 
-// The worker goes on where it should have ended: nothing beyond the limit reaches anybody.
+// The worker continues where it should have ended: nothing beyond the limit reaches anybody.
 
 TEST(SchedulerFaults, MoreTokensThanAskedForEndTheLease) {
   World world;
@@ -218,7 +218,7 @@ TEST(SchedulerFaults, ANewConnectionOfAWorkerStartsWithoutLeases) {
   EXPECT_EQ(world.only<protocol::Refused>(world.worker).code, ErrorCode::kNotFound);
 }
 
-// Every answer takes ten seconds, longer than the first tries wait: a later one has the patience.
+// Every answer takes ten seconds, which is longer than the first tries wait; a later try waits long enough.
 
 TEST(SchedulerFaults, AClientThatIsGoneDoesNotStopItsJobAndFetchesItLater) {
   World world;
@@ -311,7 +311,7 @@ TEST(SchedulerFaults, JobsExpireWaitingOrRunning) {
   EXPECT_EQ(world.only<protocol::Revoke>(world.worker).leases[0], item.lease);
 }
 
-// The time runs out between two ticks, or while the process stands still.
+// The time runs out between two ticks, or while the process is stopped.
 
 TEST(SchedulerFaults, AnExpiredJobIsNotDispatchedBeforeTheNextTick) {
   World world;
@@ -326,7 +326,7 @@ TEST(SchedulerFaults, AnExpiredJobIsNotDispatchedBeforeTheNextTick) {
   EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kExpired);
 }
 
-// Its acceptance may still wait for the disk when it has ended already.
+// The job may have ended while its acceptance still waits for the disk.
 
 TEST(SchedulerFaults, ADuplicateOfAnEndedJobWaitsForItsAcceptance) {
   World world;
@@ -358,7 +358,7 @@ journal::Recovery recovery_of(journal::OpenJob open) {
   return recovery;
 }
 
-// The record of the last loss and that of the end may fall into two commits, with the scheduler's end between them.
+// The record of the last loss and that of the job's end may be in two commits, and the scheduler may end between them.
 
 TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
   journal::OpenJob open = open_job(job_spec("a"));
@@ -371,7 +371,7 @@ TEST(SchedulerFaults, ARecoveredJobWithoutAttemptsLeftIsDead) {
   EXPECT_EQ(world.only<protocol::JobFinished>(world.client).result.state, JobState::kDead);
 }
 
-// Its tokens may be all there, but what it was asked about the prompt is not.
+// All of its tokens may be there, but not the log-probabilities of its prompt.
 
 TEST(SchedulerFaults, ARecoveredJobThatWantsPromptLogprobsStartsAgain) {
   journal::OpenJob open = open_job(job_spec("a", "once", 2));

@@ -98,7 +98,7 @@ TEST(Scheduler, AStopStringEndsTheJobAtTheSameIdHoweverTokensWereBatched) {
   }
 }
 
-// The tokenizer says which of the ids completed the stop string: nothing is asked again to find out.
+// The tokenizer says which of the ids completed the stop string, so no further question is needed.
 TEST(Scheduler, AStopStringAmongManyIdsTakesOneQuestion) {
   World world;
   world.add_services();

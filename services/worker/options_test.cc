@@ -44,7 +44,7 @@ WorkerOptions one_node() {
   return options;
 }
 
-// The option takes each of these words and not the last.
+// The option accepts each of these words except the last.
 void expect_words(WorkerOptions options, std::string WorkerOptions::*option, const std::vector<std::string>& words,
                   const std::string& other, const std::string& name) {
   for (const std::string& word : words) {
@@ -71,7 +71,7 @@ TEST(Collectives, ArePeerNcclOrAuto) {
   EXPECT_EQ(refusal_of(options), "accepted");
 }
 
-// The supervisor starts the ranks so: what it is told reaches them.
+// This is how the supervisor starts the ranks: its options reach them.
 TEST(CommandLine, GivesTheSameOptions) {
   WorkerOptions options;
   options.model = "demo=/models/a b";

@@ -293,7 +293,7 @@ class TwoSchedulersTest : public WorkerServiceTest {
  protected:
   TwoSchedulersTest() : WorkerServiceTest(2) {}
 
-  // What `scheduler` is told about its tokens.
+  // What `scheduler` receives about its tokens.
   void expect_tokens(const std::vector<std::pair<transport::PortId, protocol::Tokens>>& messages,
                      transport::PortId scheduler, const std::vector<uint64_t>& leases) {
     size_t count = 0;

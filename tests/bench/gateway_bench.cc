@@ -52,7 +52,7 @@ class SteadyWorker final : public TokenWorker {
   uint64_t steps_ = 0;
 };
 
-// The gateway's process. Its log goes through a pipe, in which it says its port.
+// The gateway's process. Its log goes through a pipe, from which its port is read.
 class GatewayProcess {
  public:
   GatewayProcess(const std::string& program, const std::string& scheduler) {
@@ -135,7 +135,7 @@ protocol::JobSpec job(int tokens) {
   return spec;
 }
 
-// When the byte at each offset of a job's text came.
+// When the byte at each offset of a job's text arrived.
 using Arrivals = std::vector<int64_t>;
 
 void mark(Arrivals& arrivals, size_t end) {
@@ -176,7 +176,7 @@ void measure_tokens(const Options& options, std::vector<Figure>& figures) {
   while (!complete()) load.step(5);
   std::vector<int64_t> added;
   for (size_t i = 0; i < kJobs; ++i) {
-    // The first tokens may have been there before the stream was.
+    // The first tokens may have been there before the stream began.
     for (size_t at = 20; at < kTokens; ++at) added.push_back(by_http[i][at] - by_client[i][at]);
   }
   add_quantiles(figures, "a token, later over HTTP than by the C++ client, 64 streams", added);
@@ -209,7 +209,7 @@ void measure_requests(const Options& options, std::vector<Figure>& figures) {
   add_quantiles(figures, "a completion of one token over HTTP", by_http);
 }
 
-// Completions of one token from 64 connections, each with the next one when its answer has come.
+// Completions of one token from 64 connections, each of which sends the next one when its answer has arrived.
 void measure_rate(const Options& options, std::vector<Figure>& figures) {
   System parts(options, 100'000, 1'000);
   HttpLoad load(parts.gateway->port());

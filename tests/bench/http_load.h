@@ -1,5 +1,5 @@
-// HTTP connections of a load, driven by one thread with epoll: each has one request at a time, and its answer comes to
-// a callback, or a stream's frames do as they come.
+// HTTP connections of a load, driven by one thread with epoll: each has one request at a time, and a callback gets its
+// answer, or the frames of a stream as they arrive.
 #pragma once
 
 #include <arpa/inet.h>
@@ -113,7 +113,7 @@ class HttpLoad {
     return connection;
   }
   size_t size() const { return connections_.size(); }
-  // Handles what has come; waits for that at most so long.
+  // Handles what has arrived; waits for something to arrive for at most this long.
   void step(int wait_ms) {
     std::array<epoll_event, 256> events{};
     const int count = epoll_wait(epoll_, events.data(), events.size(), wait_ms);

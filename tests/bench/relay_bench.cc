@@ -9,7 +9,7 @@ using protocol::Message;
 using transport::Outbox;
 using transport::Peer;
 
-// The numbers by which peers say who they are. All other numbers are instants.
+// The numbers by which peers identify themselves. All other numbers are instants.
 constexpr uint64_t kTokenizer = 1, kClient = 2;
 
 // Passes what comes from the tokenizer to the client, and everything else to the tokenizer.

@@ -49,7 +49,7 @@ class JobCheck {
     }
   }
 
-  // Each time a job is followed, every position comes once, and the text is always the same.
+  // Each time a job is followed, every position must come once, and the text must always be the same.
   void check_streams() {
     size_t finals = 0;
     for (const Follow& follow : story_.follows) {

@@ -1,4 +1,5 @@
-// Holds what each client was told, by the ledgers, against the promises and against what the system says afterwards.
+// Compares what each client was told, according to the ledgers, with the promises and with what the system says
+// afterwards.
 #pragma once
 
 #include <cstdint>

@@ -170,7 +170,7 @@ int64_t Nemesis::between(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(random_);
 }
 
-// Mostly short times, and sometimes the longest that is allowed.
+// Mostly short times, and sometimes the longest time that is allowed.
 int64_t Nemesis::pause() {
   const int64_t longest = random_() % 3 == 0 ? options_.pause_max_ms : std::min(options_.pause_max_ms, int64_t{6'000});
   return between(1'000, longest);
@@ -230,7 +230,8 @@ bool Nemesis::terminate(Role role) {
   return record(member->name, 0);
 }
 
-// The scheduler stops in order, and starts from a copy of its journal in the journal's place: nothing may be missing.
+// The scheduler stops in an orderly way and starts from a copy of its journal, which replaces the journal: nothing may
+// be missing.
 bool Nemesis::restore() {
   Member* member = pick(Role::kScheduler);
   if (member == nullptr) return false;

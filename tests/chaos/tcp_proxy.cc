@@ -74,7 +74,7 @@ bool receive(Flow& flow, int64_t due_ms) {
   return true;
 }
 
-// Writes what is due. False if the connection failed.
+// Writes the bytes that are due. False if the connection failed.
 bool deliver(Flow& flow, int64_t now) {
   while (flow.wants_output(now)) {
     Chunk& chunk = flow.chunks.front();

@@ -122,7 +122,8 @@ TEST(CommandLine, AnAddressOfTheWrongFormIsUsage) {
               HasSubstr("that of a gateway does not do"));
 }
 
-// Somebody who accepts connections and says nothing, as a wrong port does, costs the whole timeout; people are told.
+// A peer that accepts connections and sends nothing, such as a wrong port, costs the whole timeout; people are told
+// what is waited for.
 TEST(CommandLine, SilenceIsWaitedForWithAWord) {
   const int port = cli::find_free_ports(1).front();
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -186,7 +187,8 @@ TEST(CommandLine, ServicesUseTheSameExitStatuses) {
     const ProgramOutput wrong = run({});
     EXPECT_EQ(wrong.status, 78) << program;
     EXPECT_THAT(wrong.err, HasSubstr("(variable " + variable + ")"));
-    // With its companion it is a service link of Kubernetes, which must not end a pod: here the log level does.
+    // With its companion the variable is a service link of Kubernetes, which must not end a pod: here only the invalid
+    // log level may end it.
     setenv(host.c_str(), "10.0.0.1", 1);
     EXPECT_THAT(run({"--log-level", "loud"}).err, HasSubstr("the value is 'loud'"));
     EXPECT_THAT(run({"--log-level", "loud"}).err, ::testing::Not(HasSubstr(variable)));
@@ -227,7 +229,7 @@ TEST(CommandLine, NoSchedulerIsStatusThree) {
   }
 }
 
-// However --remote is given, the conversion is not done here.
+// In whichever way --remote is given, the conversion is not done on this machine.
 TEST(CommandLine, ConvertIsRemoteByFlagAndFile) {
   const TemporaryFolder folder;
   const std::string file = folder / "optserve.yaml";

@@ -1,5 +1,5 @@
-// kill -9 in the middle of 32 streaming jobs (12 under sanitizers): every accepted job ends exactly once, with the text
-// it has without the fault.
+// kill -9 in the middle of 32 streaming jobs (12 under sanitizers): every accepted job ends exactly once, with the same
+// text as without the fault.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-// Every control of a generation through real processes: random mixtures of them, scoring of held-out text.
+// Every option of a generation through real processes: random combinations of them, and scoring of held-out text.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -29,7 +29,7 @@ const tokenizer::Bpe& demo_bpe() {
   return bpe.value();
 }
 
-// Jobs of random controls, any of them together.
+// Jobs with random combinations of options.
 class RandomJobs {
  public:
   explicit RandomJobs(unsigned seed) : random_(seed) {}
@@ -85,7 +85,7 @@ class RandomJobs {
     if (chance(40)) p.logprobs = static_cast<int32_t>(pick(0, 20));
     p.profile = static_cast<sampling::SamplingProfile>(pick(0, 2));
   }
-  // With what is allowed beside beams.
+  // With the options that are allowed in a beam search.
   void search_beams(sampling::SamplingParams& p) {
     sampling::SamplingParams chosen;
     chosen.beam_width = static_cast<int32_t>(pick(2, 3));
@@ -117,7 +117,7 @@ class RandomJobs {
   std::mt19937_64 random_;
 };
 
-// What a job's controls promise about any result.
+// What a job's options promise about every result.
 void check_promises(const JobSpec& job, const protocol::JobResult& result) {
   using sampling::FinishReason;
   const auto ends_with_id = [&](const std::vector<TokenId>& ids) {

@@ -156,7 +156,7 @@ TEST_F(HttpAccess, KeysAreRotatedWithoutARestart) {
   EXPECT_TRUE(answers(second.secret, 401));
 }
 
-// Last: everything that the other tests did is in the logs.
+// This test is the last: everything that the other tests did is in the logs.
 TEST_F(HttpAccess, NoKeyIsInLogsErrorsOrMetrics) {
   const std::string unknown = "osk-" + std::string(60, '7') + "feed";
   std::string told = ask("GET /v1/models", unknown) + ask("GET /v1/nothing", alice_.secret) +

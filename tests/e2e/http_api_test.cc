@@ -30,7 +30,7 @@ json completion(const DemoCase& golden, bool stream) {
 
 json body_of(const std::string& answer) { return json::parse(answer.substr(answer.find("\r\n\r\n") + 4)); }
 
-// The rest of a stream whose head was read: the text of choice 0, and what came last.
+// The rest of a stream whose head was read: the text of choice 0, and the last frame.
 struct Streamed {
   explicit Streamed(TestClient& client) {
     while (true) {

@@ -98,7 +98,7 @@ TEST_F(SecondSignal, IsNotSeenInWhatReachesAllProcessesOfAWorkerAtOnce) {
 // A stack in the foreground, with a job that runs.
 class SecondSignalToAStack : public ::testing::Test {
  protected:
-  // Runs jobs of so many tokens, and stops the stack.
+  // Runs jobs of this many tokens, and stops the stack.
   void stop_with_jobs(const char* tokens) {
     ASSERT_TRUE(wait_for([&] { return is_state("ready"); }, kLimit)) << log();
     for (size_t i = 0; i < kJobs; ++i) {

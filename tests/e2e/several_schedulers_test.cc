@@ -61,7 +61,7 @@ TEST(SeveralSchedulers, TheLossOfOneStopsItsOwnQueueUntilItIsBack) {
   stack.kill_scheduler(0);
   const size_t ended_before = first.watch().finished();
 
-  // The other's jobs go on, and it takes more.
+  // The jobs of the other scheduler continue, and it accepts more.
   ASSERT_TRUE(wait_for([&] { return second.watch().finished() == kJobs; }, seconds(180)))
       << second.watch().finished() << " of " << kJobs << " jobs ended";
   second.watch().expect_each_succeeded_once_with(expected);

@@ -49,7 +49,7 @@ class StandbySchedulers : public ::testing::Test {
     }
     return run;
   }
-  // The time until something comes again.
+  // The time until tokens arrive again.
   double seconds_without_tokens(const Run& run) {
     const auto begin = SteadyClock::now();
     const size_t pieces = run.watch.pieces();
@@ -85,7 +85,7 @@ TEST_F(StandbySchedulers, TakeOverFromALeaderThatIsKilledPausedOrAsked) {
   leader = stack->leader();
   stack->signal_scheduler(leader, SIGSTOP);
   const auto paused_at = SteadyClock::now();
-  // Not by the tokens alone: some may still be on their way, and a leader that wakes too early leads on.
+  // Tokens alone do not tell: some may still be in flight, and a leader that wakes too early keeps the lead.
   ASSERT_TRUE(wait_for([&] { return stack->leader() == 1 - leader; }, seconds(30)));
   seconds_without_tokens(*paused);
   const double after_pause = std::chrono::duration<double>(SteadyClock::now() - paused_at).count();
@@ -121,7 +121,7 @@ TEST_F(StandbySchedulers, SurviveRandomDeathsOfLeadersAndOfTheServer) {
   auto undisturbed = submit("undisturbed");
   ASSERT_TRUE(is_done(*undisturbed));
   auto run = submit("disturbed");
-  // A third sudden end of a leader that ran a job would make that a dead letter, as one that may be the cause.
+  // A third sudden end of a leader with a running job would make the job a dead letter, since the job may be the cause.
   for (int death = 0; death < 2 && run->watch.finished() < kJobs; ++death) {
     std::this_thread::sleep_for(milliseconds(random() % 1'500));
     const int leader = stack->leader();

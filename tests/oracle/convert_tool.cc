@@ -14,7 +14,7 @@
 
 namespace {
 
-// Peak resident memory of this program alone; getrusage would count the parent's from before exec.
+// Peak resident memory of this program only; getrusage would include the parent's memory from before exec.
 int64_t peak_kib() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {

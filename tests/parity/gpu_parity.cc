@@ -168,7 +168,7 @@ void write_floats(const std::string& path, const std::vector<float>& values) {
   if (!file) throw Error("cannot write " + path);
 }
 
-// A rank: what it computes with, and whether it writes.
+// A rank: the backend that it computes with, and whether it writes the results.
 struct Rank {
   std::unique_ptr<backend::Backend> backend;
   std::unique_ptr<comm::Communicator> communicator;  // uses the stream of the backend, so it must be destroyed first

@@ -14,8 +14,8 @@ inline constexpr Instant kStart{seconds(1'000'000)};
 
 class EventQueue {
  public:
-  // Calls (target.*Method)(argument) at `when`, or at once if that has passed. `target` outlives the queue's events;
-  // one that may have changed its mind by then recognises it by the argument.
+  // Calls (target.*Method)(argument) at `when`, or at once if that has passed. `target` outlives the queue's events; if
+  // a planned call may be outdated by then, the target recognises that by the argument.
   template <auto Method, class T>
   void at(Instant when, T& target, uint64_t argument = 0) {
     const auto run = [](void* self, uint64_t value) { (static_cast<T*>(self)->*Method)(value); };

@@ -285,7 +285,7 @@ void Ledger::check_ids(const protocol::JobSpec& spec, const std::vector<TokenId>
 }
 
 const Model::Reference& Ledger::reference(const protocol::JobSpec& spec) const {
-  // A key may be used again with another payload, once nothing is known of the first.
+  // A key may be used again with another payload once nothing is known of the first job.
   std::string asked = name_of(spec) + '/' + std::to_string(spec.max_new_tokens);
   if (reference_of_ != asked) {
     reference_ = env_.model.reference(spec);

@@ -1,4 +1,4 @@
-// What operators set, groups and dead letters across restarts of the scheduler.
+// Settings of operators, groups and dead letters across restarts of the scheduler.
 #include <gtest/gtest.h>
 
 #include "scheduler/scheduler_test_world.h"

@@ -1,4 +1,4 @@
-// What a run is made of.
+// The settings of a run, the invariants, and the bugs that can be planted.
 #pragma once
 
 #include <array>

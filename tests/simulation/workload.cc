@@ -56,7 +56,7 @@ void join_rush(Dice& dice, protocol::JobSpec& spec) {
 std::vector<std::vector<PlannedJob>> plan_jobs(Environment& env) {
   Dice& dice = env.dice;
   std::vector<std::vector<PlannedJob>> plans(env.settings.clients);
-  // Arrivals: a few rushes of several tenants, bursts, or spread out.
+  // Arrivals: a few rushes of several tenants, bursts, or evenly spread.
   const uint64_t rush = env.settings.rushes ? 8 + dice.below(env.settings.jobs) : 0;
   const bool bursts = dice.chance(0.5);
   Instant at = env.now();

@@ -8,7 +8,7 @@ namespace {
 // After the faults. A lease is lost with a silent worker within seconds and with a stuck one within a minute, retries
 // wait half a minute at most, clients ask again within ten seconds.
 constexpr seconds kEndsWithin{170};
-// A message that is lost although its connection lives is made good by the job's own deadline only.
+// If a message is lost although its connection lives, only the job's own deadline repairs that.
 constexpr seconds kEndsWithinAfterMischief{420};
 constexpr seconds kUseAfter{20};
 

@@ -90,7 +90,7 @@ TEST(BenchOptions, ThroughputIsMixedAboutTheUsualMeans) {
   EXPECT_THAT(plan.worker_options, Contains("max-sequences=256"));
 }
 
-// What the parser says to these arguments; empty if it takes them.
+// The parser's message about these arguments; empty if it accepts them.
 std::string usage_error(BenchKind kind, const std::vector<std::string>& arguments) {
   BenchOptions options(kind);
   ConfigParser parser("bench", "");

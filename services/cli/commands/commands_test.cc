@@ -1,4 +1,4 @@
-// The table of commands as a whole: every command has examples, and they are command lines that it takes.
+// The table of commands as a whole: every command has examples, and they are command lines that it accepts.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 namespace optserve::cli {
 namespace commands_test {
 
-// The words of a line as a shell takes them, up to a pipe or redirection; of a pipe's last command.
+// The words of a line as a shell splits them, up to a redirection; of a pipe, those of its last command.
 std::vector<std::string> words_of(std::string line) {
   if (const size_t pipe = line.rfind("| "); pipe != std::string::npos) line.erase(0, pipe + 2);
   std::vector<std::string> words;

@@ -27,7 +27,8 @@ const std::string kPublishedFile = OPTSERVE_BENCHMARK_DATA "/fastertransformer-a
 
 std::vector<PlotSeries> published() { return read_published_series(kPublishedFile).value(); }
 
-// Follows tags and attributes; empty if the text is well formed, else what is wrong. Enough for what we write.
+// Checks tags and attributes: empty if the text is well formed, else what is wrong. It knows only as much of XML as we
+// write.
 std::string xml_fault(const std::string& text) {
   static const std::regex kTag(
       R"(^<(/?)([a-z]+)((?: [a-zA-Z0-9:-]+="[^"<>&]*(?:&(?:amp|lt|gt|quot);[^"<>&]*)*")*)(/?)>)");

@@ -63,7 +63,7 @@ TEST(ChildProcess, SignalsAreReported) {
   child.signal(SIGKILL);  // does not reach anyone who got the pid meanwhile
 }
 
-// A parent that is killed takes its children along.
+// When a parent is killed, its children die too.
 TEST(ChildProcess, DiesWithTheThreadThatStartedIt) {
   pid_t pid = 0;
   std::optional<ProcessIdentity> identity;

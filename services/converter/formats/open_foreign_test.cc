@@ -1,4 +1,4 @@
-// Names of files, as they were published and as tools write them.
+// Names of files as they were published, and as tools write them.
 #include <gtest/gtest.h>
 
 #include "converter/formats/faster_transformer/part_files.h"

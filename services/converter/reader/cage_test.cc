@@ -61,7 +61,8 @@ class Cage : public ::testing::Test {
     EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == kNoCage) << "no cage on this system";
     return WIFEXITED(status) && WEXITSTATUS(status) == kDone;
   }
-  // The heart of these tests: allowed outside, not inside. `how` is what the cage does to the process.
+  // The heart of these tests: the action succeeds outside the cage and fails inside it. `how` is what the cage does to
+  // the process.
   enum class How { kEperm, kKilled };
   void expect_forbidden(const std::string& what, How how, const std::function<bool()>& action) const {
     EXPECT_TRUE(succeeds(false, action)) << what << " fails without the cage, so the test proves nothing";
@@ -183,7 +184,7 @@ TEST_F(Cage, BoundsMemory) {
   });
 }
 
-// A kernel or a container without seccomp: said, and the rest of the lock holds.
+// A kernel or a container without seccomp: this is reported, and the rest of the lock is in force.
 TEST_F(Cage, SaysWhatTheSystemLacks) {
   EXPECT_TRUE(succeeds(false, [&] {
     if (!testing::forbid_seccomp()) return false;

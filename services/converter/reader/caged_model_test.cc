@@ -38,7 +38,7 @@ ModelSummary small_summary(const std::string& name) {
   return summary;
 }
 
-// The reader that answers properly but for one thing.
+// A reader that answers correctly except for one thing.
 class Liar {
  public:
   Liar(ReadJob job, std::span<std::byte> window) : job_(std::move(job)), window_(window) {}

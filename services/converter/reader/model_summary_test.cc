@@ -26,7 +26,7 @@ ModelSummary good_summary() {
 
 Result<ModelSummary> decoded(const std::string& bytes) { return decode_summary(std::as_bytes(std::span(bytes))); }
 
-// What the converter says of a summary that a reader has changed to its liking.
+// The converter's answer to a summary that a malicious reader has changed.
 std::string fault(const std::function<void(ModelSummary&)>& change) {
   ModelSummary summary = good_summary();
   change(summary);
@@ -84,7 +84,7 @@ TEST(ModelSummary, RefusesEveryCutAndEveryAddition) {
   EXPECT_FALSE(decoded(bytes + '\0').ok());
 }
 
-// A length field that promises more than there is must not be believed before anything is allocated by it.
+// A length field that promises more than there is must be refused before memory is allocated by it.
 TEST(ModelSummary, RefusesLengthsBeyondTheBytes) {
   const std::string bytes = encode_summary(good_summary(), 1 << 20).value();
   for (size_t at = 0; at + 8 <= bytes.size(); ++at) {

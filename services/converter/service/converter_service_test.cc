@@ -175,7 +175,7 @@ TEST_F(ConverterServiceTest, RevokeCancelsAndTheNextJobWaitsForTheEnd) {
   EXPECT_TRUE(taken<LeaseFailed>().empty());
 }
 
-// It goes on from its finished shards.
+// The conversion continues from its finished shards.
 TEST_F(ConverterServiceTest, ARevokedConversionStartsAgainWhenItIsLeasedAgain) {
   say(dispatch(1, 1));
   say(protocol::Revoke{7, {1}});

@@ -1,4 +1,4 @@
-// Files of ranges survive the round trip, and files that are none are refused and say why.
+// Files of ranges survive the round trip, and other files are refused with the reason.
 #include "converter/transform/activation_ranges.h"
 
 #include <gmock/gmock.h>

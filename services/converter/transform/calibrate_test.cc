@@ -55,7 +55,7 @@ std::vector<TokenId> ids_of(const std::string& text) {
   return ids;
 }
 
-// Several windows: the maxima over all of what a walk shows, for each matrix.
+// Several windows: for each matrix, the maxima over everything that a walk through the model shows.
 TEST(Calibrate, MeasuresTheInputsOfEachMatrix) {
   const test_support::TemporaryFolder folder;
   convert_demo_model(folder / "demo", 2);
@@ -98,7 +98,7 @@ TEST(Calibrate, MeasuresTheInputsOfEachMatrix) {
   }
 }
 
-// The digest is of the model, not of how it is stored.
+// The digest depends on the model, not on how it is stored.
 TEST(Calibrate, TheIdentityIsThatOfTheModel) {
   const test_support::TemporaryFolder folder;
   convert_demo_model(folder / "plain", 1);

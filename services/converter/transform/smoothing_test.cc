@@ -1,4 +1,4 @@
-// Smoothing changes weights and activations, and not what the model computes.
+// Smoothing changes weights and activations, but not what the model computes.
 #include "converter/transform/smoothing.h"
 
 #include <gmock/gmock.h>
@@ -102,7 +102,8 @@ TEST(SmoothedRows, ComputeTheSame) {
   }
 }
 
-// Where norms come after the blocks they are the stream: folding into them changes the model.
+// Where norms come after the blocks, their output is the residual stream, so folding factors into them changes the
+// model.
 TEST(SmoothedRows, NormsAfterTheBlocksCannotTakeFactors) {
   for (const model_spec::OptConfig& config : test_support::tiny_configs()) {
     if (config.norm_before) continue;
@@ -194,7 +195,7 @@ TEST_F(Smooth, EveryFormatIsVerified) {
   }
 }
 
-// Inputs shrink by the factor that the weights grow by.
+// Inputs shrink by the factor by which the weights grow.
 TEST_F(Smooth, ActivationsAreDividedByTheFactors) {
   options_.dtype = DType::kF32;
   convert_to("smoothed");

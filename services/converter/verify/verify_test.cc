@@ -30,7 +30,7 @@ void write_file(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
 }
 
-// Of what is slow under a sanitizer, the formats that differ most.
+// Under a sanitizer this is slow, so only the formats that differ most are tried.
 std::vector<const char*> formats() {
   if (test_support::kSanitized) return {"none", "int4"};
   return {"none", "int8", "int8-mse", "fp8", "int4"};
@@ -144,7 +144,7 @@ TEST_F(Verify, AFlippedByteUnderAFreshDigestIsFound) {
   }
 }
 
-// What every shard has whole is looked at in every shard.
+// Tensors that every shard has in full are checked in every shard.
 TEST_F(Verify, ACopyInTheLastShardIsFound) {
   convert_demo("int8");
   damage(1, "layers.2.ffn_norm.bias", [](std::string& bytes) { bytes[9] ^= 0x01; });

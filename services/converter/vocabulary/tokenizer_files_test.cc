@@ -61,14 +61,14 @@ TEST_F(TokenizerFilesTest, ATokenizerThatIsNotTheCheckpointsIsNamed) {
   EXPECT_THAT(notes(), ElementsAre(HasSubstr("the merges differ; texts are encoded as the file that was given says")));
 }
 
-// A tokenizer of another kind may be why another one is given.
+// A tokenizer of an unsupported kind may be the reason why another one is given.
 TEST_F(TokenizerFilesTest, TheCheckpointsOwnTokenizerNeedNotBeGood) {
   write_tokenizer("other", SmallVocabulary({}));
   write("checkpoints/opt/tokenizer.json", R"({"model": {"type": "Unigram"}})");
   EXPECT_THAT(notes(), IsEmpty());
 }
 
-// As Galactica has it: digits one by one, and punctuation apart.
+// As in Galactica: digits one by one, and punctuation separately.
 TEST_F(TokenizerFilesTest, ASequenceOfPreTokenizersIsRefusedWithItsKinds) {
   write(
       "checkpoints/opt/tokenizer.json",

@@ -1,5 +1,5 @@
-// Conversions in passes: what an attempt that ended leaves, what the next one does with it, and several at once. A
-// shard of the model here is just above one MiB, so that --pass-mib-max 1 makes a pass of each.
+// Conversions in passes: what an attempt leaves behind, what the next attempt does with it, and several attempts at
+// once. A shard of the model here is just above one MiB, so that --pass-mib-max 1 makes a pass of each.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -236,7 +236,7 @@ TEST_F(Resume, TwoAtOnceShareTheWork) {
   EXPECT_TRUE(only_visible());
 }
 
-// The shards of one that breaks down are free for those who wait for them.
+// The shards of a process that fails are free for the processes that wait for them.
 TEST_F(Resume, OneFinishesForAnotherThatBreaksDown) {
   std::atomic<bool> begun{false};
   std::thread other([&] {

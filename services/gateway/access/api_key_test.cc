@@ -70,7 +70,7 @@ TEST(ApiKey, SecretsThatCanBeGuessedAreRefused) {
   EXPECT_FALSE(set_secret(key, std::string(kApiKeyBytesMin - 1, 'x')).ok());
   EXPECT_TRUE(set_secret(key, std::string(kApiKeyBytesMin, 'x')).ok());
   EXPECT_FALSE(set_secret(key, std::string(kApiKeyBytesMax + 1, 'x')).ok());
-  // A line of a short key was made elsewhere: the key is not accepted.
+  // The line of a short key must have been made elsewhere: the key is not accepted.
   key.salt = std::string(32, '0');
   key.digest = sha256(key.salt + "short");
   EXPECT_EQ(find_api_key(std::span(&key, 1), "short", 0), nullptr);

@@ -40,7 +40,7 @@ class FileStoreTest : public ::testing::Test {
     thread->post([&done] { done.set_value(); });
     done.get_future().get();
   }
-  // As a client sends it; the answer's error, or empty.
+  // Uploads as a client does; returns the answer's error, or an empty text.
   static std::string upload(FileUpload& file, const std::string& form, size_t piece = 11) {
     http::BodySink::Refused why;
     for (size_t at = 0; at < form.size(); at += piece) {

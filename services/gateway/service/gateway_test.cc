@@ -1,4 +1,4 @@
-// The gateway between real sockets: HTTP clients before it, a scheduler that pretends behind it.
+// The gateway between real sockets: HTTP clients in front of it, a fake scheduler behind it.
 #include "gateway/service/gateway.h"
 
 #include <gmock/gmock.h>

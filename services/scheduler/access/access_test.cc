@@ -46,7 +46,7 @@ class AccessTest : public ::testing::Test {
     world.send(from, std::move(message));
     return world.only<protocol::SubmitReply>(from).outcomes.at(0).job.value_or(JobId{});
   }
-  // With the tick in which the store's answers are taken.
+  // Includes the tick that takes the store's answers.
   void ask(const World::Peer& from, protocol::Message message) {
     world.send(from, std::move(message));
     world.advance(milliseconds(100));
@@ -55,7 +55,7 @@ class AccessTest : public ::testing::Test {
     ask(from, std::move(message));
     return world.only<protocol::Refused>(from);
   }
-  // The answer to each way of touching a job.
+  // The answer to each kind of access to a job.
   std::vector<protocol::Refused> refusals(const World::Peer& from, const JobId& job) {
     return {refusal(from, protocol::Attach{7, job, 0, 0}), refusal(from, protocol::Cancel{7, job}),
             refusal(from, protocol::GetJob{7, job})};

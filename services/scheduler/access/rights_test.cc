@@ -48,7 +48,7 @@ std::set<std::string> with(std::set<std::string> names) {
   return names;
 }
 
-// A message that is added to the protocol is nobody's until it stands here.
+// A message that is added to the protocol is allowed to nobody until it is listed here.
 TEST(Rights, EveryMessageBelongsToSomeRightsAndToNoOthers) {
   const std::set<std::string> sight{"Attach", "Cancel", "GetJob", "Credit", "GetStatus", "ListJobs", "GetGroup"};
   std::set<std::string> client = sight, controls = sight;

@@ -11,7 +11,7 @@ namespace credits_test {
 
 constexpr uint64_t kWindow = limits::kStreamWindowMin;
 
-// Tells how much of its streams a connection was sent, and puts the pieces together.
+// Counts how much of its streams a connection was sent, and puts the pieces together.
 struct Receiver {
   World& world;
   World::Peer peer;
@@ -230,7 +230,7 @@ TEST(Credits, EventsTellTheState) {
   EXPECT_EQ(world.only<protocol::JobEvents>(world.client).events.at(0).state, protocol::JobState::kRunning);
 }
 
-// Random jobs, windows and appetites: never more under way than the window and one item; every byte once.
+// Random jobs, windows and reading speeds: never more in flight than the window and one item, and every byte once.
 TEST(Credits, HoldForRandomClients) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -245,7 +245,7 @@ TEST(Credits, HoldForRandomClients) {
   std::vector<protocol::DispatchItem> items;
   const auto take_some = [&](size_t i, bool all) {
     receivers[i].take();
-    // Nothing is larger than a window here but a result by its envelope.
+    // Here only a result, because of its envelope, can be larger than a window.
     EXPECT_LE(receivers[i].received - consumed[i], windows[i] + 1'024);
     if (!all && random() % 3 != 0) return;
     consumed[i] += all ? receivers[i].received - consumed[i] : random() % (receivers[i].received - consumed[i] + 1);

@@ -16,7 +16,7 @@ protocol::JobSpec leavable(const std::string& key) {
   return spec;
 }
 
-// The peer has vanished: whatever is sent to it comes back.
+// The peer has vanished: whatever is sent to it is returned as undeliverable.
 void vanish(World& world, const World::Peer& peer) {
   for (int i = 0; i < 50; ++i) {
     world.advance(milliseconds(100));

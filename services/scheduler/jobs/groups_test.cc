@@ -93,7 +93,7 @@ TEST(Groups, AreCancelledABoundedNumberATurnAndAnsweredAtTheEnd) {
   EXPECT_EQ(world.only<protocol::GroupStatus>(world.client), (protocol::GroupStatus{4, 1, 0, 0, 35, 0, 0}));
   EXPECT_NE(world.service->jobs().find(other), nullptr);
   EXPECT_NE(world.service->jobs().find(late), nullptr);
-  // A repetition has nothing left to do but the late one.
+  // A repetition has nothing left to cancel except the late job.
   world.send(world.client, protocol::GetGroup{4, "", "g", true});
   EXPECT_EQ(world.only<protocol::GroupStatus>(world.client), (protocol::GroupStatus{4, 0, 0, 0, 36, 0, 0}));
 }

@@ -76,7 +76,7 @@ TEST_P(RefusedMoveDeathTest, EndsTheProcess) {
 }
 INSTANTIATE_TEST_SUITE_P(All, RefusedMoveDeathTest, ::testing::ValuesIn(moves(false)), name_of);
 
-// The table is written by hand: these are the rules behind it.
+// The table is written by hand; these are the rules that it follows.
 TEST(JobLife, EndsOnceAndComesFromTheQueueToAWorker) {
   for (const Stage stage : kAllStages) {
     EXPECT_EQ(can_move(stage, Stage::kEnded), stage != Stage::kEnded) << stage_name(stage);

@@ -136,7 +136,7 @@ TEST_F(Beams, AJobWithoutBeamsTakesNoHypotheses) {
   EXPECT_TRUE(is_revoked());
 }
 
-// The second worker's search is all that counts; nothing of the first one's is left.
+// Only the second worker's search counts; nothing is left of the first one's.
 TEST_F(Beams, ALostWorkerStartsTheSearchAgain) {
   const auto item = world.submit_and_dispatch(beam_spec());
   send_hypotheses(item, {hypothesis("xyz", -1), hypothesis("xya", -2)});

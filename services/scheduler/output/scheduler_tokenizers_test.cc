@@ -180,7 +180,7 @@ TEST(ModelsWithoutTokenizer, RefuseTextWhenItIsSubmitted) {
   }
 }
 
-// Accepted while nobody had said what the model can do.
+// The job was accepted before any service had said what the model can do.
 TEST(ModelsWithoutTokenizer, EndTextThatWasAcceptedBefore) {
   SchedulerOptions options;
   options.models = {"opt"};

@@ -215,7 +215,7 @@ TEST_F(FairQueueTest, TheFirstJobsAreNearTheOrderOfStart) {
   }
 }
 
-// Against a model without any cleverness: the same jobs come out, counters agree, nothing is remembered for ever.
+// Compared with a naive model: the same jobs come out, counters agree, and nothing is remembered forever.
 TEST_F(FairQueueTest, RandomWorkKeepsItsCounts) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));

@@ -32,7 +32,7 @@ TEST(SpeedMeterTest, MeasuresOnlyWhileTheWorkerHasAllItCanTake) {
   EXPECT_NEAR(meter.tokens_per_second(), 100, 3);
 }
 
-// A scheduler that stood still reads one late record, then all that the worker did meanwhile.
+// A scheduler that was stopped reads one late record, and then everything that the worker did meanwhile.
 TEST(SpeedMeterTest, DoesNotBelieveAPauseAlone) {
   SpeedMeter meter;
   Instant now{seconds(100)};

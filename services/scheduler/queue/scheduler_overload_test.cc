@@ -55,7 +55,7 @@ class ModelledWorker {
 };
 
 Outcome run(double times_capacity, SchedulerOptions options, int64_t ttl_ms, uint64_t seed) {
-  // The queue of what came before the speed was known takes some 20 s.
+  // The jobs that came before the speed was known take some 20 s.
   constexpr int kWarmUp = 500, kSteps = 1'300;
   World world(options);
   world.add_services();
@@ -134,7 +134,8 @@ TEST(SchedulerOverload, GoodputHoldsWhenJobsHaveShortDeadlines) {
     EXPECT_GE(outcome.goodput, 0.9 * std::min(1.0, load) * peak(outcomes));
     EXPECT_LE(static_cast<double>(outcome.expired), 0.05 * static_cast<double>(outcome.accepted));
   }
-  // What came before the speed was known, and then no more than can start in time by a clear margin.
+  // Those are the jobs that came before the speed was known, and then no more than can start in time with a clear
+  // margin.
   const double unmeasured = 10 * kCapacity * SpeedMeter::kRecordsMin * 0.05;
   EXPECT_LE(static_cast<double>(outcomes.at(10.0).open_max), unmeasured + 2 * 4 * kCapacity);
   EXPECT_LE(static_cast<double>(outcomes.at(10.0).open_max_warm), 2 * 4 * kCapacity);

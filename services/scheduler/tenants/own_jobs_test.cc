@@ -1,5 +1,5 @@
 // A tenant sees and touches its own jobs only: every message of clients, with a job of another tenant in every state
-// that a job can be in. What it is told must not differ from what it is told of a job that never was.
+// that a job can be in. The answer must not differ from the answer about a job that never existed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -215,7 +215,7 @@ TEST(OwnJobs, WhateverATenantAsksOfAnothersJobItIsToldWhatItIsToldOfOneThatNever
       for (const std::string secret : {kGroup, kKey, kPrompt, "/secret/"}) {
         EXPECT_THAT(of_target, Not(HasSubstr(secret)));
       }
-      // How the system is, which changes meanwhile and names no job.
+      // The state of the system, which changes meanwhile and names no job.
       if (way.message == "GetStatus") continue;
       EXPECT_EQ(replaced(replaced(of_never, never.job.hex(), target.job.hex()), raw(never.job), raw(target.job)),
                 of_target);
@@ -226,7 +226,7 @@ TEST(OwnJobs, WhateverATenantAsksOfAnothersJobItIsToldWhatItIsToldOfOneThatNever
   }
 }
 
-// What follows a refusal later: no piece of text and no end.
+// After a refusal nothing follows later: no piece of text and no end.
 TEST(OwnJobs, ARefusedFollowerHearsNothingOfTheJobLater) {
   Owned owned;
   World& world = owned.world;
@@ -242,7 +242,7 @@ TEST(OwnJobs, ARefusedFollowerHearsNothingOfTheJobLater) {
   for (const auto& sent : world.sent) EXPECT_NE(sent.to, owned.other) << protocol::message_name(sent.message);
 }
 
-// A message that is added to the protocol needs a line above.
+// A new message of the protocol needs a line above.
 TEST(OwnJobs, EveryMessageOfClientsIsTried) {
   std::set<std::string> tried, all;
   for (const Way& way : ways()) tried.insert(way.message);
@@ -259,7 +259,7 @@ TEST(OwnJobs, EveryMessageOfClientsIsTried) {
   EXPECT_EQ(tried, all);
 }
 
-// The owner and an operator are told: the table above looks where there is something to see.
+// The owner and an operator do get answers, so the table above checks something.
 TEST(OwnJobs, TheOwnerIsTold) {
   for (const State state : kStates) {
     Owned owned;
@@ -269,7 +269,7 @@ TEST(OwnJobs, TheOwnerIsTold) {
   }
 }
 
-// Names prove nothing there, so the ports are for this machine alone.
+// Without keys, names prove nothing, so the ports are for this machine only.
 TEST(OwnJobs, WithoutKeysEverybodyIsEverybody) {
   World world;
   world.add_services();

@@ -1,5 +1,5 @@
-// One tenant floods the queue with jobs and messages while three others send what they always send. With a virtual
-// clock, so the figures are those of order and admission, not of the machine.
+// One tenant floods the queue with jobs and messages while three others send as usual. The clock is virtual, so the
+// figures depend on order and admission, not on the machine.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -138,8 +138,8 @@ Outcome flooded(const char* name, Settings settings, uint64_t seed) {
   return o;
 }
 
-// Half of the places stay for the others. All jobs are equally long, so those of a flood end together as they began,
-// and who comes in between finds no place until then.
+// Half of the slots stay free for the others. All jobs are equally long, so the jobs of a flood end together as they
+// began, and whoever comes in between finds no slot until then.
 constexpr const char* kQuotas = "tenant=flood running=32 jobs=200 tokens-per-minute=100000 messages-per-minute=3000\n";
 
 TEST(TenantFlood, LeavesTheOthersTheirP99) {
@@ -152,7 +152,8 @@ TEST(TenantFlood, LeavesTheOthersTheirP99) {
   EXPECT_LE(held.p99, 1.2 * alone.p99);
   EXPECT_EQ(held.good_refused, 0u);
   EXPECT_GT(unheld.p99, 1.2 * alone.p99) << "the flood is one that is felt";
-  // In 50 s: the rate, and the minute that it may save; each job and each poll is a message.
+  // In 50 s it may send as much as its rate allows, and the minute that it may save; each job and each poll is a
+  // message.
   constexpr double kMinutes = kSteps * 0.05 / 60;
   EXPECT_LE(static_cast<double>(held.flood_accepted), 100'000 / 44.0 * (1 + kMinutes) + 1);
   EXPECT_LE(static_cast<double>(held.flood_accepted + held.polls_served), 3'000 * (1 + kMinutes) + 1);

@@ -1,4 +1,4 @@
-// Quotas and rates of tenants: what is refused, with which words, and when it is accepted again.
+// Quotas and rates of tenants: what is refused, with which message, and when it is accepted again.
 #include "scheduler/tenants/tenant_limits.h"
 
 #include <gmock/gmock.h>
@@ -115,7 +115,7 @@ TEST(TenantQuota, OfConversions) {
   EXPECT_TRUE(world.outcome(convert("2", "a")).job);
 }
 
-// Such a job would be put off for ever.
+// Such a job would be deferred forever.
 TEST(TenantQuota, AJobThatCanNeverFitIsRefusedForGood) {
   Limited world("tenant=a tokens=10\ntenant=b jobs=0\n");
   const auto outcome = world.outcome(ids_spec("1", "a"));
@@ -185,7 +185,7 @@ TEST(TenantQuota, CountsWhatTheJournalHeld) {
   expect_busy(world.outcome(ids_spec("4", "a")), "3 jobs");
 }
 
-// The others do not wait behind those that may not run, and those go on as soon as they may.
+// Other jobs do not wait behind those that may not run, and those start as soon as they may.
 TEST(TenantQuota, OfRunningJobsLeavesRoomForOthers) {
   Limited world("tenant=a running=2\n");
   std::vector<JobId> jobs;
@@ -328,7 +328,7 @@ TEST_F(MessageRates, ARefusalNamesTheLimitAndTheTimeToComeBack) {
   EXPECT_THAT(world.metrics(), HasSubstr("optserve_messages_over_rate_total 2"));
 }
 
-// Neither what is refused for another reason nor a look-up is free.
+// Requests that are refused for another reason, and look-ups, count as well.
 TEST_F(MessageRates, EveryRequestCountsWhateverBecomesOfIt) {
   EXPECT_EQ(refused(a, protocol::Purge{}, 20), 0u);  // not allowed
   EXPECT_EQ(refused(a, protocol::GetJob{1, JobId{}}, 20), 0u);
@@ -369,7 +369,7 @@ TEST_F(MessageRates, WhoActsForSeveralTenantsIsHeldToEachOfThem) {
   EXPECT_EQ(refused(a, protocol::GetStatus{1}, 1), 1u) << "the tenant is the same";
 }
 
-// Else whoever names another tenant could use up what that tenant may send.
+// Otherwise a peer that names another tenant could use up that tenant's rate.
 TEST_F(MessageRates, NobodyUsesUpTheRateOfATenantThatItsKeyIsNotFor) {
   world.add_services();
   const World::Peer two{0, "two"};

@@ -171,7 +171,7 @@ void SchedulerNode::after(const transport::Peer& from, const protocol::GetGroup&
 void SchedulerNode::check_group(const transport::Outgoing& item) {
   const auto* told = std::get_if<protocol::GroupStatus>(&item.message);
   if (told == nullptr) return;
-  // A request that came twice may be answered out of order: the answer is that of one of them.
+  // A request that came twice may be answered out of order: the answer is to one of the two.
   const auto [first, last] = counted_groups_.equal_range({item.to, told->request});
   if (first == last) return;
   const auto same = std::find_if(first, last, [&](const auto& counted) { return counted.second == *told; });
@@ -296,7 +296,7 @@ bool SchedulerNode::make_stale(protocol::Tokens& tokens, uint64_t present_term) 
   return !tokens.leases.empty();
 }
 
-// As if leases had no numbers: whoever says something about a job is believed.
+// As if leases had no numbers: every message about a job is believed.
 void SchedulerNode::unfence(transport::Peer& from, protocol::Tokens& tokens) const {
   for (size_t i = 0; i < tokens.leases.size(); ++i) {
     if (tokens.tokens[i] != kNeverSaid) return;

@@ -1,5 +1,5 @@
 // A journal without a disk: records become durable in group commits that take time; a crash loses what was not
-// committed, and what a commit under way had of it stays or goes as a whole. Reads see every record before them.
+// committed, and a commit in progress is kept or lost as a whole. Reads see every record before them.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,4 @@
-// A worker group: the real session and planner on a device whose steps only take time. It may hang, or break down for a
-// step.
+// A worker group: the real session and planner on a device whose steps only take time. It may hang, or fail in a step.
 #pragma once
 
 #include <deque>
