@@ -21,7 +21,7 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 option(OPTSERVE_WERROR "Treat warnings as errors (set by the presets)" OFF)
 option(OPTSERVE_TOOLS "Use ccache and mold where they are installed (set by the presets)" OFF)
 
-# Warnings are for C++; nvcc passes its host compiler other code than ours.
+# Warnings are for C++ only, since nvcc passes generated code to its host compiler.
 set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND warnings -Wno-subobject-linkage)  # a class of one .cc file may have members of types that are private to it
@@ -55,13 +55,13 @@ if(OPTSERVE_TOOLS)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
   endif()
   if(MOLD_PROGRAM)
-    # Unless the target has this property: mold takes more members of archives than are asked for.
+    # Not if the target has this property, since mold links more members of archives than are needed.
     target_link_options(optserve_options INTERFACE $<$<NOT:$<BOOL:$<TARGET_PROPERTY:OPTSERVE_WITHOUT_MOLD>>>:-fuse-ld=mold>)
   endif()
 endif()
 
-# Tests are built by these targets and not by `all`, so that who only wants the programs does not wait for them. A test
-# has the labels of the groups it belongs to; docs/testing.md says what each is for.
+# Tests are built by these targets and not by `all`, so that people who only want the programs do not wait for them. A
+# test has the labels of the groups it belongs to; docs/testing.md says what each is for.
 add_custom_target(all_tests)
 foreach(group unit e2e slow threads reduced untrusted tree)
   add_custom_target(${group}_tests)
@@ -81,8 +81,8 @@ endfunction()
 
 # Internal: one GoogleTest program `name` of all `sources`, and for each source a test of the source's name that runs the
 # suites in it. One program for a whole component, since most of the time of a build goes into the headers of tests;
-# its files are compiled together, so each has its names in a namespace called after the file. A file that looks whether
-# a sanitizer is there does less under it, so CI runs it without one too.
+# its files are compiled together, so each has its names in a namespace called after the file. A file that checks
+# whether a sanitizer is there does less under it, so CI runs it without one too.
 function(optserve_add_tests name labels sources)
   add_executable(${name} EXCLUDE_FROM_ALL ${sources})
   target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock GTest::gtest_main optserve_options)
@@ -108,7 +108,7 @@ function(optserve_add_tests name labels sources)
     if(reduced)
       list(APPEND groups reduced)
     endif()
-    # Slow tests have the machine to themselves, and so have systems of processes that a sanitizer makes ten times slower.
+    # Slow tests have the machine to themselves, and so do systems of processes that a sanitizer makes ten times slower.
     if(slow IN_LIST groups OR (e2e IN_LIST groups AND OPTSERVE_SANITIZE))
       set_tests_properties(${test} PROPERTIES RUN_SERIAL TRUE)
     endif()

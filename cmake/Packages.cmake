@@ -30,7 +30,7 @@ endif()
 
 # --- Debian packages
 
-# Whoever makes packages answers for them, so no address is made up.
+# Whoever makes packages is responsible for them, so there is no default address.
 set(maintainer ${OPTSERVE_MAINTAINER})
 if(NOT maintainer AND DEFINED ENV{DEBFULLNAME} AND DEFINED ENV{DEBEMAIL})
   set(maintainer "$ENV{DEBFULLNAME} <$ENV{DEBEMAIL}>")
@@ -112,8 +112,8 @@ set(CPACK_DEBIAN_PROGRAMS_PACKAGE_CONTROL_EXTRA
     ${debian}/postinst ${debian}/prerm ${debian}/postrm ${made}/conffiles)
 set(CPACK_COMPONENT_PROGRAMS_DESCRIPTION "${about_system}")
 if(OPTSERVE_CUDA)
-  # All programs, with workers that compute on GPUs. A host may have its libraries of CUDA and NCCL from elsewhere, so NVIDIA's
-  # packages are recommended: apt takes them where it can. The script postinst names what is missing.
+  # All programs, with workers that compute on GPUs. A host may have the libraries of CUDA and NCCL from elsewhere, so
+  # NVIDIA's packages are only recommended: apt installs them where it can. The script postinst names what is missing.
   set(CPACK_DEBIAN_PROGRAMS_PACKAGE_RECOMMENDS "libcublas-${CUDAToolkit_VERSION_MAJOR}-${CUDAToolkit_VERSION_MINOR}, libnccl2")
   set(CPACK_DEBIAN_PROGRAMS_PACKAGE_PROVIDES "optserve (= ${PROJECT_VERSION})")
   set(CPACK_DEBIAN_PROGRAMS_PACKAGE_CONFLICTS optserve)

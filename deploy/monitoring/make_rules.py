@@ -2,7 +2,7 @@
 
 JOBS = 'job=~".*optserve.*"'
 
-# Names of recorded series say what they are by: LEVEL:METRIC:OPERATION.
+# Names of recorded series have the form LEVEL:METRIC:OPERATION.
 RECORDS = {
     "model:optserve_jobs_accepted:rate5m": "sum by (model) (rate(optserve_model_jobs_accepted_total[5m]))",
     "model:optserve_output_tokens:rate5m": "sum by (model) (rate(optserve_output_tokens_total[5m]))",

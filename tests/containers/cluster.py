@@ -15,7 +15,7 @@ import yaml
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "k8s"))
 from rendered import command_of, template_of
 
-# What podman does not know, or a kubelet does in its place.
+# Features that podman does not have, or that a kubelet provides in its place.
 _KUBELETS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "terminationMessagePolicy")
 _SCHEDULERS = ("topologySpreadConstraints", "priorityClassName", "serviceAccountName", "automountServiceAccountToken",
                "enableServiceLinks")
@@ -64,8 +64,8 @@ class Cluster:
             words = command_of(self.configuration, container)  # podman expands no variables of ConfigMaps
             container["command"], container["args"] = words[:1], words[1:]
         self.pods[name] = pod
-        # A ConfigMap's hash is part of its name, so each Pod is played with all of them. One of a StatefulSet is known
-        # by its Service's name too.
+        # A ConfigMap's hash is part of its name, so each Pod is started with all of them. A Pod of a StatefulSet can be
+        # reached by its Service's name too.
         file = self.engine.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump_all([*self.configuration, pod]))
         alias = f"{name}.{self.owners[owner]['spec']['serviceName']}" if owner.startswith("StatefulSet") else name

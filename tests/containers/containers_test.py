@@ -261,7 +261,8 @@ def check_backup(cluster):
     statuses = cluster.run_job("Job/journal-restore", "journal-restore-0")
     expect(statuses == [0], "the journal is damaged, and restored by the Job")
     cluster.play("StatefulSet/scheduler", "scheduler-0")
-    # The same key is the same job: had the restored journal not known it, it would have run again, or not be refused.
+    # The same key stands for the same job: if the restored journal did not know it, it would run again, or would not be
+    # refused.
     refused = cluster.engine.run("run", "--rm", f"--network={cluster.network}", IMAGE, "optserve", "submit",
                                  "--scheduler=tcp://scheduler-0.scheduler:5555", "--model=demo", "--insecure", key,
                                  "--prompt=Another prompt", check=False)

@@ -21,7 +21,7 @@ class Gateway:
 
     def __init__(self, cluster, name):
         self.cluster, self.name = cluster, name
-        # A Pod that is gone answers nothing, not even that; a gateway that is there says something every 15 s.
+        # A Pod that is gone answers nothing at all; a living gateway sends something every 15 s.
         self.client = httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None))
 
     def _url(self, path):

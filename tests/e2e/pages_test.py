@@ -16,7 +16,7 @@ import tempfile
 
 # Lines that need the network, a compiler or a GPU; the build that is tested stands in for them.
 SKIPPED = [r'^\./', r'^cmake ', r'^export PATH=', r'^git ']
-# What is added to a line so that it does not collide with another stack of this machine, or take minutes.
+# What is added to a line so that it does not collide with another stack on this machine, or take minutes.
 ADDED = [(r'^optserve up (?!.*--ports)', ' --ports auto'),
          (r'^optserve bench latency ', ' --batches 1 --input-tokens 4 --output-tokens 8 --repeats 1')]
 LIMIT_S = 120
@@ -85,7 +85,7 @@ def check_examples(sources, environment):
                  'optserve-converter': (['serve', '--http-port', '70000'], 2)}
     for name in sorted(os.listdir(folder)):
         program = name.removesuffix('.yaml')
-        # A port out of range ends a service after it has read the file and before it starts.
+        # With a port out of range, a service ends after it has read the file and before it starts.
         command, expected = arguments.get(program, (['--http-port', '70000'], 2))
         tried = subprocess.run([program, '--config', os.path.join(folder, name), *command], env=environment,
                                capture_output=True, text=True, timeout=LIMIT_S)

@@ -131,7 +131,7 @@ def completed(shell, script, words):
         quoted = " ".join(f"'{word}'" for word in words)
         return set(output_of("bash", "--norc", "-c", f"source {script}; COMP_WORDS=({quoted}); "
                              f"COMP_CWORD={len(words) - 1}; _optserve; printf '%s\\n' \"${{COMPREPLY[@]}}\"").split())
-    # zsh completes at a terminal alone: what _optserve hands to its completion system is printed instead.
+    # zsh completes only at a terminal, so this prints what _optserve hands to the completion system instead.
     quoted = " ".join(f"'{word}'" for word in words)
     printed = output_of("zsh", "--no-rcs", "-c", f"""
         compdef() {{ }}

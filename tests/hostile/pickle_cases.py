@@ -3,7 +3,7 @@
 from building import (Case, Member, PtModel, call, dict_of, integer, list_of, little, name_of, pickled, storage, text,
                       tuple_of, zip_file)
 
-# What runs code when Python loads it; the shell command of a payload would leave a file behind.
+# Pickles that run code when Python loads them; the shell command of a payload would leave a file behind.
 CANARY = "touch hostile-canary"
 CALLS = """os.system posix.system nt.system os.popen os.execv os.spawnl os.remove os.putenv posixpath.os.system
 subprocess.Popen subprocess.call subprocess.check_output subprocess.run builtins.eval builtins.exec builtins.compile

@@ -83,7 +83,8 @@ def one_round(converter, source, root, expected, seconds, dice):
         check_kept(target, kept)
         kept = finished_shards(target) or kept
         resumed += len(kept) > 0
-    # Whoever was killed after the checkpoint was there may have left its folder; the same command clears it away.
+    # A process that was killed after the checkpoint was published may have left its folder; the same command removes
+    # it.
     last = start(converter, source, target)
     output = last.communicate()[0]
     if last.returncode != 0 or "written before" not in output:

@@ -10,8 +10,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "parity"))
 import numpy as np  # noqa: E402
 import opt_reference  # noqa: E402
 
-# Two computations of a score differ by less for each token, and a token that is the best by less may be so in one of
-# them alone.
+# Two computations of a score differ by less than this per token, and a token that is the best by less may be the best
+# in one of them only.
 TOLERANCE = 1e-4
 
 

@@ -136,7 +136,7 @@ def check_responses(client):
         if event.type == "response.output_text.delta":
             text += event.delta
     expect(text == whole.output_text and numbers == sorted(set(numbers)), "a response streams its text")
-    # In the background; the stream is left in the middle, and goes on after the last event that was read.
+    # In the background; the stream is left in the middle, and continues after the last event that was read.
     text, last, name = "", None, None
     with client.responses.create(**asked, stream=True, background=True) as stream:
         for event in stream:

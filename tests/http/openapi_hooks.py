@@ -9,7 +9,7 @@ from schemathesis.generation.modes import GenerationMode
 
 MOST = {"max_tokens": 2, "max_completion_tokens": 2, "max_output_tokens": 2, "num_predict": 2, "n": 2, "best_of": 2,
         "beam_width": 2, "max_new_tokens": 2}
-# With these a request may end at once with a 503 or 504, and rightly so.
+# With these fields a request may correctly end at once with a 503 or 504.
 LEFT_OUT = {"deadline_ms", "queue_timeout_ms", "ttl_ms", "queue_ms", "run_ms", "delay_ms"}
 
 
@@ -20,7 +20,7 @@ def limit_of(path):
     return "max_tokens" if path.endswith("/completions") or path == "/generate" else None
 
 
-# Of the edges of a route, so many at most are tried, the first ones and some of the others, chosen by the seed.
+# At most this many edge cases of a route are tried: the first ones and some of the others, chosen by the seed.
 EDGES_MOST = int(os.environ.get("OPTSERVE_EDGES", "0"))
 SEED = os.environ.get("OPTSERVE_SEED", "0")
 FIRST, SHARE = 8, 0.1

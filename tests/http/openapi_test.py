@@ -17,8 +17,8 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from local_stack import Stack, expect
 
-# Not positive_data_acceptance: which values of several fields go together is more than a schema says, and a model that
-# is not served is refused.
+# Without positive_data_acceptance: a schema cannot say which values of several fields go together, and a model that is
+# not served is refused.
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
           "negative_data_rejection", "unsupported_method"]
 

@@ -27,7 +27,7 @@ COMBINATIONS = [
     ("curve", schemas.OLDEST, ["base", "base/worker"], ["components/curve"]),
     ("without-keys", schemas.OLDEST, ["base", "base/worker"], ["components/without-keys"]),
 ]
-# What has to say how its processes connect, where the programs know keys.
+# The manifests that have to say how their processes connect, if the programs support keys.
 KEYED = {"demo-cpu", "single-node", "production", "multi-node", "curve", "without-keys"}
 # Their tokenizers and gateways have not been told of the worker's model.
 WITHOUT_MODELS = {"ipv6", "image-volume", "dra", "curve", "without-keys"}

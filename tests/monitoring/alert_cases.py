@@ -88,7 +88,7 @@ CASES = {
     "OptserveJournalDiskFull": one(f"optserve_journal_disk_full{{{AT}}}", "0x5 1x30", "0x40", minutes=10),
     "OptserveJournalDiskFilling": one(
         f"optserve_journal_disk_free_bytes{{{AT}}}", "100e9-1e9x80", "100e9x80", minutes=75),
-    # promtool's clock begins at 0, so that a copy is made at second 60.
+    # promtool's clock begins at 0, so the backup in this case is made at second 60.
     "OptserveBackupOld": one(
         f"optserve_journal_last_backup_timestamp_seconds{{{AT}}}", "60x300", "60+60x300", minutes=4 * HOUR),
     "OptserveConversionFailed": one(

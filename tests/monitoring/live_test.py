@@ -21,7 +21,7 @@ from prometheus import Prometheus, shorter_rules
 from system import System, expect, fail, wait_until
 
 DISK_BYTES = 160 << 20
-# What a time of seconds means is no duration that can be scaled: such numbers are named here.
+# Numbers of seconds in expressions are not durations that can be scaled automatically: they are listed here.
 CONSTANTS = {"OptserveQueueOld": {"> 60": "> 6"},
              "OptserveJournalDiskFilling": {"< 1e9": "< 30e6", "4 * 3600": "4 * 60"}}
 # Their windows are days, so that they do not clear within a test; rules_test.py has their cases.
@@ -31,7 +31,7 @@ LEFT_OUT = {"OptserveAvailabilityBurnsSlowly", "OptserveFirstTokenBurnsSlowly"}
 MAY_FOLLOW = {"OptserveAvailabilityBurnsFast", "OptserveFirstTokenBurnsFast", "OptserveFirstTokenSlow",
               "OptserveHttpErrors", "OptserveJobsFailing", "OptserveLeasesLost", "OptserveNoGroup", "OptserveQueueOld",
               "OptserveRefusingJobs", "OptserveServiceLost", "OptserveTargetDown"}
-# The dashboards show what this test does not have.
+# Metrics on the dashboards that this test's system does not have.
 EXTERNAL = "DCGM_"
 
 

@@ -14,7 +14,7 @@ import tempfile
 import metric_pages
 from system import System, expect, fail, get, wait_until
 
-# What ecosystems expect, under our names, by process.
+# The metrics that common tools expect, under our names, by process.
 WANTED = {
     "scheduler": "jobs model_jobs model_oldest_job_seconds queue_tokens model_queue_tokens jobs_accepted_total "
                  "jobs_ended_total jobs_busy_total generations_total job_retries_total leases_lost_total "

@@ -110,7 +110,7 @@ class System:
             "converter": [*service, "--root", str(self.folder)],
         }[name] + ["--http-address", self.host, "--http-port", str(self.ports[name]), "--log-format", "json",
                    *(["--metrics-compat", "vllm"] if self.compat else []),
-                   # A name may lead anywhere, so that it needs keys.
+                   # A host name may lead anywhere, so it needs keys.
                    *(["--insecure"] if name != "scheduler" and self.scheduler_name != self.host else [])]
 
     def start(self, name, *more):

@@ -215,7 +215,7 @@ def flat_refusals(run, model, sizes):
     state["model"]["decoder.layers.1.flat_param_0"] = state["model"]["decoder.layers.1.flat_param_0"][:-5].clone()
     torch.save(state, path)
     run.refused(place, ["'decoder.layers.1.flat_param_0' holds 789757 elements in 3 shards, its tensors need 789760"])
-    # Records of the first shard that a tool kept for all: the lengths decide.
+    # A tool has kept the records of the first shard for all shards: the lengths decide.
     place = run.place()
     layouts.save_flat(place, model, sizes, 1, 5)
     first = torch.load(place / "checkpoint_last-model_part-0-shard0.pt")["shard_metadata"]

@@ -245,7 +245,8 @@ def other_files(run):
         run.same(place, model, "--heads", "4")
 
 
-# Rounding does what it does; --verify judges whether the checkpoint computes what its rounded weights give.
+# The effect of rounding is not judged here; --verify checks whether the checkpoint computes what its rounded weights
+# give.
 def quantised(run):
     for seed in range(6):
         for outliers in (False, True):

@@ -97,7 +97,7 @@ def tokenizers(run, demo):
     place = files("all of them", tokenizer_config={**as_config, "eos_token": "<|end|>"})
     done, checkpoint = run.convert(place, "--prompt-tokens", "all")
     expect(tokenize(run, checkpoint, ["a</s>"])["ids"][0][-1] == 2, "all tokens are recognised where asked")
-    # The model stops at any of its ends, and not before it has to.
+    # The model may stop at any of its end ids; the output shows where it does.
     prompts = [[2, 5, 6]]
     ends = run.run(checkpoint, prompts=prompts, worlds=[1], new_tokens=30)["1"][0]
     print(f"ok: greedy ids {ends['tokens'][:5]}, finished {ends['finished']}")

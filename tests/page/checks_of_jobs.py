@@ -38,7 +38,7 @@ def check_queue(browser, stack, api):
     confirmed(browser, 'Resume', worker)
     browser.wait_text(worker, 'ready')
     expect(not is_paused(), 'and resumed')
-    # Busy: what the page shows is what the API says.
+    # While the system is busy, the page shows what the API says.
     api.fill(200)
     browser.wait(lambda: int(browser.all('.totals dd')[0].text.replace(',', '') or 0) > 0, 'waiting jobs')
     browser.wait(lambda: browser.run("return document.querySelector('progress').value") == 1, 'a full worker')
@@ -74,7 +74,7 @@ def check_jobs(browser, stack, api):
     browser.wait(lambda: len(rows(browser)) == 2, 'the jobs of a state, from an address')
     browser.open('jobs?model=nothing')
     browser.wait(lambda: browser.find('.placeholder').is_displayed(), 'a list without jobs says so')
-    # One job: it waits, runs and ends before the eyes of the reader.
+    # One job: the page shows how it waits, runs and ends.
     browser.open(f'jobs/{waiting}')
     browser.wait_text('.steps', 'In the queue')
     api.post('/v1/queue', {'action': 'resume', 'model': 'demo'})

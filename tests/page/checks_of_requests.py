@@ -50,7 +50,7 @@ def check_try(browser, stack, api):
     names = choice['logprobs']['tokens']
     tokens = browser.all('.tokens .token')
     expect(len(tokens) == len(names), f'{len(tokens)} tokens')
-    # Pointed at with the mouse, then reached with the arrow keys.
+    # The token is pointed at with the mouse, then reached with the arrow keys.
     tokens[3].click()
     shown = browser.text('.token-facts p')
     expect(shown.startswith('Token 4 of 24') and f'{choice["logprobs"]["token_logprobs"][3]:.3f}' in shown, shown)

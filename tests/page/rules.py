@@ -1,6 +1,6 @@
 """Rules of accessibility, held against what the browser shows: names, headings, contrasts, sizes of targets."""
 
-# The ratio of contrast of each visible text with what lies behind it, where it is below what WCAG 2.2 AA asks for.
+# The contrast ratio of each visible text with its background, where it is below what WCAG 2.2 AA requires.
 CONTRASTS = """
 function channels(colour) {
   const parts = colour.match(/[\\d.]+/g).map(Number);

@@ -6,7 +6,7 @@ PARAMETERS_MAX = 6
 LINE_COLUMNS_MAX = 120
 FOLDER_FILES_MAX = 34  # lying in the folder itself; data and corpora of fuzzers are not counted
 
-# Components whose names stand in `optserve` itself, since every layer speaks of them.
+# Components whose names are in the namespace `optserve` itself, since every layer uses them.
 COMPONENTS_OF_EVERY_LAYER = ['base', 'tensor']
 # Files with functions that are looked up in the namespace of another component's types, or that only name such a type.
 NAMESPACES_OF_OTHERS = ['libs/protocol/message_types.h', 'libs/client/async_client.h',
@@ -79,7 +79,7 @@ CUDA_WORD_ALLOWED = ['kernels/', 'libs/backend/cuda/', 'libs/backend/cuda_factor
                      'services/cli/bench/bench_options.cc'  # the same
                      ]
 
-# Words in string literals that one table owns, and where that table stands.
+# Words in string literals that one table owns, and the file of that table.
 OWNED_STRINGS = [
     (r'fp16|bf16|fp32', ['libs/base/format_names.h', 'libs/quant/quant_format.cc', 'docs/examples/'],
      'base/format_names.h'),
@@ -105,9 +105,9 @@ BANNED_IN_PAGE = [
     (r'(src|href)="(https?:)?//|@import|url\(', 'files of the page'),
 ]
 
-# Pages whose paths, and stops of journeys, are held against the tree.
+# Pages whose paths, and stops of journeys, are compared with the tree.
 PAGES_WITH_PATHS = ['docs/architecture.md', 'docs/extending.md']
-# Pages whose tests, `Suite.Case`, are held against the tree.
+# Pages whose tests, `Suite.Case`, are compared with the tree.
 PAGES_WITH_TESTS = ['docs/reliability.md', 'docs/field_cases.md', 'docs/security.md']
 
 BANNED_FILE_NAMES = {'utils', 'util', 'common', 'helpers', 'helper', 'core', 'misc', 'stuff'}
