@@ -13,7 +13,7 @@ constexpr int kThreadsMax = 512;
 constexpr int kInputs = 16;    // of a thread at a time
 constexpr int kLargest = 448;  // of e4m3
 
-// Whole numbers order magnitudes as floats do, and NaN above all.
+// A magnitude as an integer: integers have the order of the floats, with NaN above all of them.
 __device__ __forceinline__ unsigned magnitude_of(float value) { return __float_as_uint(value) & 0x7fffffffu; }
 
 template <class T>
@@ -31,7 +31,7 @@ __device__ __forceinline__ unsigned codes_of(float a, float b, float c, float d,
   return first | static_cast<unsigned>(__nv_cvt_float2_to_fp8x2(high, __NV_SATFINITE, __NV_E4M3)) << 16;
 }
 
-// One block a row.
+// One block per row.
 template <class T>
 __global__ void __launch_bounds__(kThreadsMax) byte_rows_kernel(ByteRowsArgs args) {
   __shared__ unsigned largest[kThreadsMax / 32];

@@ -1,4 +1,4 @@
-// Activations in the codes of fp8 weights, for products of both.
+// Activations rounded to fp8, for products with fp8 weights.
 #pragma once
 
 #include "kernels/element.h"

@@ -1,5 +1,5 @@
-// What a launch needs to know of the device. Kernels ask before they are launched: what does not fit is no way to do
-// it.
+// What a launch needs to know of the device. It is checked before a kernel is chosen: a kernel that does not fit the
+// device is not a candidate.
 #pragma once
 
 namespace optserve::kernels {

@@ -57,8 +57,8 @@ __device__ __forceinline__ void unpack(const uint4& raw, float* values) {
   }
 }
 
-// Eight int8 numbers as exact floats: the byte plus 128 becomes the lowest mantissa bits of 2^23, which is taken away
-// again.
+// Eight int8 numbers as exact floats: the byte plus 128 is put into the lowest mantissa bits of 2^23, and then both
+// offsets are subtracted.
 __device__ __forceinline__ void unpack_int8(const uint2& raw, float (&values)[8]) {
   const uint32_t words[2] = {raw.x ^ 0x80808080u, raw.y ^ 0x80808080u};
 #pragma unroll
@@ -85,7 +85,7 @@ __device__ __forceinline__ uint4 pack(const float* values) {
   return {words[0], words[1], words[2], words[3]};
 }
 
-// kItems elements: one of any alignment, or whole packs at a multiple of 16 bytes.
+// Loads kItems elements: either one element of any alignment, or whole packs at a multiple of 16 bytes.
 template <int kItems, class T>
 __device__ __forceinline__ void load_items(const T* from, float (&values)[kItems]) {
   if constexpr (kItems == 1) {
@@ -108,7 +108,7 @@ __device__ __forceinline__ void store_items(T* to, const float (&values)[kItems]
   }
 }
 
-// Null counts as aligned: it is not accessed.
+// Null counts as aligned, since it is not accessed.
 inline bool aligned_to_packs(std::initializer_list<const void*> pointers) {
   uintptr_t bits = 0;
   for (const void* pointer : pointers) bits |= reinterpret_cast<uintptr_t>(pointer);

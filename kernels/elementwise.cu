@@ -8,7 +8,7 @@ namespace optserve::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kBlocksMax = 4096;  // of kernels whose blocks walk over the whole array
+constexpr int64_t kBlocksMax = 4096;  // for kernels whose blocks loop over the whole array
 constexpr int kRun = 8;               // elements a thread converts or fills at once
 
 unsigned blocks_for(int64_t items) {
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads) convert_kernel(const From* in, To* o
     load_items(in + i, values);
     store_items(out + i, values);
   }
-  for (; i < count; ++i) out[i] = from_float<To>(to_float(in[i]));  // one thread has the last part of a run
+  for (; i < count; ++i) out[i] = from_float<To>(to_float(in[i]));  // one thread has the incomplete run at the end
 }
 
 __device__ __forceinline__ uint64_t mix(uint64_t x) {
@@ -181,7 +181,7 @@ __device__ __forceinline__ float random_value(const RandomBlock& block, uint64_t
   return __fadd_rn(block.centre, __fmul_rn(block.reach, unit));
 }
 
-// A place in a block, and where it stands in the whole matrix.
+// A place in a block, and its position in the whole matrix.
 struct Place {
   int64_t row, col;
 
@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(kThreads) fill_random_kernel(RandomBlock block
     }
     place.advance(step, block.cols);
   }
-  for (; i < count; ++i) {  // one thread has the last part of a run
+  for (; i < count; ++i) {  // one thread has the incomplete run at the end
     out[i] = from_float<T>(rounded<Rounded>(random_value(block, place.index(block))));
     place.advance(next, block.cols);
   }

@@ -1,6 +1,7 @@
-// Embeddings, norms, copies of rows, and what else touches each element once. Rows are packed unless a stride (in
-// elements) is given. Statistics and sums are in fp32, results are rounded once. Every function launches on `stream`,
-// allocates nothing, can be captured into a graph, and returns cudaGetLastError(); sizes of zero launch nothing.
+// Embeddings, norms, copies of rows, and other operations that touch each element once. Rows are packed unless a stride
+// (in elements) is given. Statistics and sums are in fp32, results are rounded once. Every function launches on
+// `stream`, allocates nothing, can be captured into a graph, and returns cudaGetLastError(); sizes of zero launch
+// nothing.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +11,9 @@
 namespace optserve::kernels {
 
 // The beginning of a step. Row r belongs to slot slots[r] at positions[r]. If new_ids[r] >= 0 it is stored in
-// history[slot, position] first; ids[r] is what then stands there, -1 for a slot of -1, a padding row. Without new_ids
-// the ids are given. updates[i] = (row, column, block): block_table[row, column] = block, unless row is -1.
-// out[r] = table[ids[r] - first_id] where 0 <= ids[r] - first_id < table_rows, else zeros; plus
+// history[slot, position] first; ids[r] then becomes what is stored there, or -1 for a padding row, whose slot is -1.
+// Without new_ids, ids is an input. updates[i] = (row, column, block): block_table[row, column] = block, unless row is
+// -1. out[r] = table[ids[r] - first_id] where 0 <= ids[r] - first_id < table_rows, else zeros; plus
 // position_table[positions[r]] unless the table is null or the position -1; rounded once.
 struct EmbedArgs {
   Element element = Element::kF16;
@@ -47,9 +48,9 @@ struct AddPositionsArgs {
 };
 cudaError_t add_positions(const AddPositionsArgs& args, cudaStream_t stream);
 
-// residual[r] += x[r] + bias, unless x is null; then, unless out is null, out[r] = (residual[r] - mean) /
-// sqrt(variance + 1e-5) * gamma + beta, of the rounded residual. `bias` may be null. out may be residual. Any width.
-// Where x is null, no kernel launched later begins before all launched earlier have ended.
+// residual[r] += x[r] + bias, unless x is null; then, unless out is null, out[r] = (residual[r] - mean) / sqrt(variance
+// + 1e-5) * gamma + beta, of the rounded residual. `bias` may be null. out may be residual. Any width. If x is null, no
+// kernel launched later begins before all kernels launched earlier have ended.
 struct NormArgs {
   Element element = Element::kF16;
   const void* x = nullptr;
@@ -88,8 +89,8 @@ cudaError_t gather_rows(const GatherRowsArgs& args, cudaStream_t stream);
 cudaError_t interleave_ranks(const void* in, int64_t world, int64_t num_rows, int64_t local_bytes, void* out,
                              cudaStream_t stream);
 
-// out[i] = the sum over r of in[r * count + i] in order of r, in fp32, rounded once; out is no part of in. [world,
-// count].
+// out[i] = the sum over r of in[r * count + i] in order of r, in fp32, rounded once; out does not overlap with in.
+// [world, count].
 cudaError_t sum_ranks(Element element, const void* in, int64_t world, int64_t count, void* out, cudaStream_t stream);
 
 // out[i] = in[i] converted with one rounding to nearest even; in and out do not overlap.

@@ -1,5 +1,5 @@
 // Hopper's asynchronous instructions: barriers in shared memory that count bytes, bulk and tensor copies that arrive at
-// them, and multiplications of a warpgroup.
+// them, and warpgroup multiplications.
 #pragma once
 
 #include <cuda.h>
@@ -11,7 +11,7 @@ namespace optserve::kernels {
 __device__ __forceinline__ void init_barrier(uint32_t barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
-// Makes initialised barriers known to the copy engine.
+// Makes initialised barriers visible to the copy engine.
 __device__ __forceinline__ void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
 __device__ __forceinline__ void arrive(uint32_t barrier) {
@@ -29,13 +29,13 @@ __device__ __forceinline__ void await(uint32_t barrier, uint32_t parity) {
       : "memory");
 }
 
-// `bytes`, a multiple of 16, to shared memory; they arrive at `barrier`.
+// Copies `bytes`, a multiple of 16, to shared memory; they are counted at `barrier`.
 __device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
                "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
                : "memory");
 }
-// The box of a two-dimensional tensor at (column, row).
+// Copies the box of a two-dimensional tensor at (column, row).
 __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, int column, int row, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
@@ -44,23 +44,23 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, in
       : "memory");
 }
 
-// Registers may be read by multiplications from here on.
+// From here on, multiplications see what has been written to registers.
 __device__ __forceinline__ void begin_multiplying() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void end_batch() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Until at most kLeft batches of this warpgroup are still being multiplied.
+// Waits until at most kLeft batches of this warpgroup are still being multiplied.
 template <int kLeft>
 __device__ __forceinline__ void await_batches() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
 }
 
-// Names a matrix of rows of 64 halves in the 128-byte swizzle: the leading offset is not used, eight rows are 1024
-// bytes.
+// The descriptor of a matrix with rows of 64 halves in the 128-byte swizzle: the leading offset is not used, and eight
+// rows take 1024 bytes.
 __device__ __forceinline__ uint64_t swizzled_rows(uint32_t shared) {
   return static_cast<uint64_t>((shared & 0x3ffffu) >> 4) | (uint64_t{1} << 16) | (uint64_t{64} << 32) |
          (uint64_t{1} << 62);
 }
 
-// All warps of a warpgroup change the number of registers that each of their threads may have, a multiple of 8.
+// Changes the number of registers per thread, a multiple of 8. All warps of a warpgroup call it.
 template <int kCount>
 __device__ __forceinline__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
@@ -70,17 +70,18 @@ __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
-// The block's place in its cluster.
+// The block's rank in its cluster.
 __device__ __forceinline__ uint32_t rank_in_cluster() {
   uint32_t rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// Until all threads of the cluster that have not ended have come here; what they wrote before is seen behind it.
+// Waits until all threads of the cluster that have not ended have called this; what they wrote before it is then
+// visible.
 __device__ __forceinline__ void await_cluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// The address in the block of that rank of what lies at `shared` in this one.
+// The address that corresponds to `shared` in the block of that rank.
 __device__ __forceinline__ uint32_t address_in(uint32_t rank, uint32_t shared) {
   uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));

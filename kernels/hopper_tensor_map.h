@@ -1,5 +1,5 @@
-// Descriptions of matrices for Hopper's copy engine. The driver makes them; it is asked for the function, so that
-// nothing here links with it.
+// Descriptions of matrices for Hopper's copy engine. The driver makes them; its function is looked up at run time, so
+// that nothing here links with the driver.
 #pragma once
 
 #include <cuda.h>
@@ -11,7 +11,7 @@ namespace optserve::kernels {
 
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 
-// Null where the driver has no such function.
+// Null if the driver has no such function.
 inline EncodeTiled encode_tiled() {
   static const EncodeTiled function = [] {
     void* found = nullptr;

@@ -6,13 +6,13 @@ namespace optserve::kernels {
 namespace {
 
 constexpr int kScalarThreads = 256;
-constexpr int64_t kManyElements = 2 << 20;  // from which it pays that a block takes several rows
+constexpr int64_t kManyElements = 2 << 20;  // from here on it pays for a block to take several rows
 
-// Without x this is the first norm of a step, which lets the next kernel begin only after its wait: attention relies on
-// it (kernels::AttentionArgs::is_cache_settled).
+// Without x this is the first norm of a step. It lets the next kernel begin only after its own wait, on which attention
+// relies (kernels::AttentionArgs::is_cache_settled).
 
-// One block a row, which stays in registers: packs threadIdx.x, threadIdx.x + blockDim.x, ... Loads stand in front of
-// the stores that the compiler could not move them above.
+// One block per row. The row stays in registers: a thread has packs threadIdx.x, threadIdx.x + blockDim.x, ... Loads
+// come before stores in the code, since the compiler could not move them above those.
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args) {
   if (args.x != nullptr) allow_next();
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args)
     store_packs<T, kPacks>(residual, args.width, row);
   }
   if (args.out == nullptr) return;
-  Packs<kPacks> gamma, beta;  // on their way during the sums
+  Packs<kPacks> gamma, beta;  // loaded while the sums are computed
   load_packs<T, kPacks>(static_cast<const T*>(args.gamma), args.width, gamma);
   load_packs<T, kPacks>(static_cast<const T*>(args.beta), args.width, beta);
   const float2 statistics = statistics_of<T, kPacks>(row, args.width);
@@ -43,9 +43,9 @@ __global__ void __launch_bounds__(kThreadsMax) norm_packed_kernel(NormArgs args)
   store_packs<T, kPacks>(static_cast<T*>(args.out) + first, args.width, row);
 }
 
-// The same bits for many rows: a block takes rows blockIdx.x, blockIdx.x + gridDim.x, ..., so that the vectors, which
-// are as much to read as a row, are read once. Where a thread has one pack, its registers hold the next row as well,
-// which is on its way during the present one.
+// The same bits for many rows: a block takes rows blockIdx.x, blockIdx.x + gridDim.x, ..., so that gamma, beta and
+// bias, each as large as a row, are read only once. If a thread has one pack, its registers also hold the next row,
+// which is loaded while the current one is computed.
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kThreadsMax) norm_rows_kernel(NormArgs args) {
   if (args.x != nullptr) allow_next();
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreadsMax) norm_rows_kernel(NormArgs args) {
   }
 }
 
-// Any width and alignment. A thread comes back to the elements of `residual` that it wrote itself.
+// For any width and alignment. A thread rereads only those elements of `residual` that it wrote itself.
 template <class T>
 __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs args) {
   if (args.x != nullptr) allow_next();
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kScalarThreads) norm_scalar_kernel(NormArgs ar
   }
 }
 
-// Blocks of so many threads that are on the device at once. All GPUs are of one kind.
+// How many blocks of so many threads are resident on the device at once. All GPUs of a process are of the same model.
 template <class T, int kPacks>
 int64_t resident_blocks(int threads) {
   static const int multiprocessors = [] {
@@ -147,7 +147,7 @@ cudaError_t launch_packed(const NormArgs& args, cudaStream_t stream) {
   return launch_dependent<norm_packed_kernel<T, kPacks>>(shape, stream, args);
 }
 
-// As many threads as fit: one row must be done soon, and the order of a row's sums depends on its width alone.
+// As many threads as fit, for the latency of a single row. The order of a row's sums depends on its width alone.
 template <class T>
 cudaError_t launch_norm(const NormArgs& args, cudaStream_t stream) {
   const int64_t packs = args.width / kPack<T>;

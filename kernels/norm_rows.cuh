@@ -1,5 +1,5 @@
-// A row of residual stream, bias and norm held in the registers of one block: what the kernels of norm.cu and of
-// peer_reduce.cu do to it, with the same bits.
+// Adding to the residual stream and normalising, for a row in the registers of one block. The kernels of norm.cu and
+// peer_reduce.cu share it, so that they compute the same bits.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ inline constexpr float kEpsilon = 1e-5f;
 inline constexpr int kWarpsMax = 24;  // leaves 80 registers a thread
 inline constexpr int kThreadsMax = 32 * kWarpsMax;
 
-// The sum over the block, the same bits in every thread. Each call of a kernel has `scratch` of its own.
+// The sum over the block, the same bits in every thread. Each call within a kernel needs its own `scratch`.
 __device__ __forceinline__ float block_sum(float value, float* scratch) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
@@ -94,7 +94,7 @@ __device__ __forceinline__ float2 statistics_of(const Packs<kPacks>& row, int64_
   return {mean, rsqrtf(block_sum(square, squares) / static_cast<float>(width) + kEpsilon)};
 }
 
-// What no kernel of a step writes; since the last step the weights of a whole model have passed through L2.
+// Prefetches what no kernel of a step writes: since the last step, a whole model's weights have gone through L2.
 template <class T, int kPacks>
 __device__ __forceinline__ void prefetch_vectors(const NormArgs& args) {
 #pragma unroll
@@ -107,7 +107,7 @@ __device__ __forceinline__ void prefetch_vectors(const NormArgs& args) {
   }
 }
 
-// By shape alone, so that the order of a row's sums is the same however many rows there are.
+// This depends on the width alone, so that the order of a row's sums does not depend on the number of rows.
 template <class T, int kPacks>
 int threads_for(int64_t width) {
   return static_cast<int>((width / kPack<T> + 32 * kPacks - 1) / (32 * kPacks) * 32);

@@ -7,19 +7,19 @@ namespace {
 
 constexpr int kPacksMax = 2;        // of a row for each thread; the registers hold no more
 constexpr int kThreadsBound = 896;  // leaves 72 registers a thread, so that two blocks of 448 fit a multiprocessor
-constexpr int kRowsAhead = 1;       // that a block has stored before it waits for the first
+constexpr int kRowsAhead = 1;       // how many rows a block stores ahead of the row it waits for
 constexpr int kSumThreads = 512;
 constexpr int kSumBatch = 4;  // packs that a thread loads at a time
-// A round costs about as much as storing so many bytes, and what NCCL does beyond storing as many as these.
+// A round costs about as much as storing kRoundBytes; what NCCL does besides storing costs as much as kLibraryBytes.
 constexpr int64_t kRoundBytes = 800 << 10, kLibraryBytes = 4 << 20;
 
 int64_t one_round_bytes(const PeerGroup& group) { return group.buffer_bytes / group.world / 16 * 16; }
 int64_t two_rounds_bytes(const PeerGroup& group) { return group.buffer_bytes / 2 / group.world / 16 * 16; }
 
-// The buffer of a collective in each rank's inbox.
+// The buffer that a collective uses in each rank's inbox.
 class Buffers {
  public:
-  // `part_bytes`: of the part that each rank has in a buffer.
+  // `part_bytes` is the size of each rank's part of a buffer.
   __device__ __forceinline__ Buffers(const PeerGroup& group, int64_t part_bytes)
       : group(group), part_bytes_(part_bytes), turn_(look_word(&group.state->turn)) {}
 
@@ -27,7 +27,7 @@ class Buffers {
   __device__ __forceinline__ char* slot(int to, int from, int64_t index) const {
     return begin(to) + from * part_bytes_ + index * 16;
   }
-  // In the second half of a buffer, for the sum of all ranks.
+  // Where pack `index` of the sum over all ranks goes: into the second half of a buffer.
   __device__ __forceinline__ char* sum(int to, int64_t index) const {
     return begin(to) + group.buffer_bytes / 2 + index * 16;
   }
@@ -47,7 +47,7 @@ class Buffers {
 template <int kWorld, class Body>
 __device__ __forceinline__ void for_peers(const PeerGroup& group, const Body& body) {
 #pragma unroll
-  for (int step = 1; step < kWorld; ++step) {  // each rank begins with another peer
+  for (int step = 1; step < kWorld; ++step) {  // each rank begins with a different peer
     const int peer = group.rank + step < group.world ? group.rank + step : group.rank + step - group.world;
     if (step < group.world) body(peer);
   }
@@ -68,7 +68,7 @@ __device__ __forceinline__ uint4 sum_packs(const PeerGroup& group, const uint4 (
   return pack<T>(sum);
 }
 
-// Of two ranks.
+// The sum of two ranks' packs.
 template <class T>
 __device__ __forceinline__ uint4 sum_pair(const PeerGroup& group, const uint4& peer, const uint4& own) {
   const uint4 parts[2] = {peer, peer};
@@ -88,7 +88,7 @@ __device__ __forceinline__ uint4 take_sum(const PeerGroup& group, const Slot& sl
   return sum_packs<T>(group, parts, own);
 }
 
-// Replaces the packs of a thread by their sums. `first`: of the row's packs.
+// Replaces the packs of a thread by their sums. `first` is the index of the row's first pack.
 template <class T, int kPacks, int kWorld>
 __device__ __forceinline__ void take_sums(const Buffers& buffers, int64_t first, int64_t row_packs,
                                           Packs<kPacks>& packs, Patience& patience) {
@@ -123,7 +123,7 @@ __device__ __forceinline__ void seal(Packs<kPacks>& packs) {
   for (int p = 0; p < kPacks; ++p) packs[p] = sealed(packs[p]);
 }
 
-// One row: the residual stream with a sum added, and its norm.
+// Adds a sum to one row of the residual stream and computes its norm.
 template <class T, int kPacks>
 class Row {
  public:
@@ -165,7 +165,7 @@ __device__ __forceinline__ void store_row(const Packs<kPacks>& packs, int64_t ro
 }
 
 // A block takes rows blockIdx.x, blockIdx.x + gridDim.x, ... All blocks are on the device at once, and a row waits only
-// for what peers store after smaller rows, so that each wait ends.
+// for what peers store after smaller rows, so every wait ends.
 template <class T, int kPacks, int kWorld>
 __global__ void __launch_bounds__(kThreadsBound)
     one_round_kernel(const __grid_constant__ PeerGroup group, int64_t part_bytes,
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kThreadsBound)
   Patience patience;
   for (int64_t row = blockIdx.x; row < args.num_rows; row += gridDim.x) {
     Row<T, kPacks> stream(args, row);
-    if (args.num_rows > gridDim.x) load_row(row);  // else it is the row that the registers hold
+    if (args.num_rows > gridDim.x) load_row(row);  // otherwise the registers still hold the row
     take_sums<T, kPacks, kWorld>(buffers, row * row_packs, row_packs, packs, patience);
     stream.finish(packs);
     store(row + kRowsAhead * gridDim.x);
@@ -251,7 +251,7 @@ __global__ void __launch_bounds__(kThreadsBound)
   }
 }
 
-// Pack `index` of x[count]; what is beyond the end is zero and is not stored.
+// Pack `index` of x[count]; elements beyond the end are zero and are not stored.
 template <class T>
 __device__ __forceinline__ uint4 load_pack(const T* x, int64_t count, int64_t index) {
   const T* from = x + index * kPack<T>;
@@ -308,7 +308,7 @@ __global__ void __launch_bounds__(kSumThreads)
   }
 }
 
-// Blocks of so many threads that are on the device at once. All GPUs are of one kind.
+// How many blocks of so many threads are resident on the device at once. All GPUs of a process are of the same model.
 template <auto kKernel>
 int64_t resident_blocks(int threads) {
   static const int multiprocessors = [] {
@@ -329,7 +329,8 @@ cudaError_t launch_rows(const PeerGroup& group, int64_t part_bytes, const NormAr
                                    group, part_bytes, args);
 }
 
-// Calls launch(std::integral_constant) with a number of ranks for which kernels exist, at least the group's.
+// Calls launch(std::integral_constant) with the smallest number of ranks for which kernels exist that is at least the
+// group's.
 template <class Launch>
 cudaError_t with_world(int world, const Launch& launch) {
   if (world <= 2) return launch(std::integral_constant<int, 2>());
@@ -360,13 +361,13 @@ cudaError_t launch_norm(const PeerGroup& group, const NormArgs& args, bool two_r
 
 int64_t element_bytes(Element element) { return element == Element::kF32 ? 4 : 2; }
 
-// What a rank stores for a sum of so many bytes beyond what it would store in two rounds.
+// How many bytes a rank stores for a sum of so many bytes in one round, beyond what it would store in two.
 int64_t bytes_more(const PeerGroup& group, int64_t bytes) {
   const int64_t world = group.world;
   return bytes * (world - 1) * (world - 2) / world;
 }
 
-// Rows that fit a buffer.
+// The number of rows that fit into a buffer.
 int64_t rows_max(const PeerGroup& group, int64_t row_bytes, bool two_rounds) {
   return two_rounds ? two_rounds_bytes(group) / row_bytes * group.world : one_round_bytes(group) / row_bytes;
 }

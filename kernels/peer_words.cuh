@@ -1,8 +1,9 @@
-// Memory that one GPU stores and another waits for. The data are their own flag: a word of 32 bits that has not come is
-// kEmpty, and whoever stores changes that one pattern, which is of NaNs alone, to another NaN. Words are looked at one
-// by one, so that nothing depends on the order in which they come. The reader makes a word kEmpty again as soon as it
-// has it. Two buffers in turn are enough: a peer stores in this one again two collectives later, and it can be there
-// only after this rank's part of the collective in between, which this rank stores after the end of the present one.
+// Memory that one GPU writes and another waits for. The data are their own flag: a 32-bit word that has not arrived is
+// kEmpty, and a writer replaces that one pattern, which only NaNs have, by another NaN. Words are checked one by one,
+// so that nothing depends on the order in which they arrive. The reader makes a word kEmpty again as soon as it has
+// read it. Two buffers in turn are enough: a peer writes to this buffer again two collectives later. It gets there only
+// after it has received this rank's part of the collective in between, which this rank stores only when the current
+// collective has ended.
 #pragma once
 
 #include "kernels/dependent_launch.cuh"
@@ -11,11 +12,12 @@
 namespace optserve::kernels {
 
 inline constexpr uint32_t kEmpty = 0xffffffffu;
-inline constexpr uint32_t kLooksBetweenChecks = 1024;  // some 0.6 ms
+inline constexpr uint32_t kLooksBetweenChecks = 1024;  // about 0.6 ms
 
 __device__ __forceinline__ uint32_t not_empty(uint32_t word) { return word == kEmpty ? 0x7fffffffu : word; }
 
-// As it is stored. The owner of a part uses it in this form too, so that all ranks add the same.
+// The value in the form in which it is stored. The owner of a part uses this form too, so that all ranks add the same
+// numbers.
 __device__ __forceinline__ uint4 sealed(const uint4& v) {
   return {not_empty(v.x), not_empty(v.y), not_empty(v.z), not_empty(v.w)};
 }
@@ -53,7 +55,7 @@ class Patience {
   }
 
  private:
-  // When the thread began to look, as far as it is known; 0: it is to give up.
+  // Returns when the thread began to look, as far as this is known, or 0 if it must give up.
   static __device__ __noinline__ uint64_t check(const PeerGroup& group, uint64_t since) {
     if (look_word(&group.state->gave_up) != 0) return 0;
     uint64_t now = 0;
@@ -72,7 +74,7 @@ class Patience {
   uint64_t since_ = 0;
 };
 
-// Waits until all of `slots` have come, and empties them. Slots of null are left out.
+// Waits until the data of all `slots` have arrived, and empties the slots. Null slots are skipped.
 template <int kSlots>
 __device__ __forceinline__ void take(char* const (&slots)[kSlots], uint4 (&values)[kSlots], const PeerGroup& group,
                                      Patience& patience) {

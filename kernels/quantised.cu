@@ -18,7 +18,7 @@ unsigned blocks_for(int64_t threads) {
 __device__ __forceinline__ int64_t global_thread() { return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; }
 __device__ __forceinline__ int64_t grid_threads() { return static_cast<int64_t>(gridDim.x) * kThreads; }
 
-// The unit at a place of the packed order.
+// The unit at one place of the packed order.
 struct Place {
   int64_t octet, unit;
 
@@ -26,12 +26,12 @@ struct Place {
       : octet(index / kBandOctets / units * kBandOctets + index % kBandOctets), unit(index / kBandOctets % units) {}
 };
 
-// Of what a lane owns in a step, input `i` of four.
+// Input `i` of the four inputs that a lane owns in a step.
 __device__ __forceinline__ int64_t input_of(int step, int quad, int i) {
   return 16 * step + 2 * quad + i % 2 + i / 2 * 8;
 }
 
-// The stored code at [output, input], with the bias of packed ones; that of zero outside the matrix.
+// The stored code at [output, input], with the bias of packed codes; outside the matrix it is the code of zero.
 template <WeightFormat kFormat>
 __device__ __forceinline__ uint32_t packed_code(const StoredCodes& stored, int64_t output, int64_t input) {
   const bool inside = output < stored.out && input < stored.in;
@@ -46,7 +46,7 @@ __device__ __forceinline__ uint32_t packed_code(const StoredCodes& stored, int64
   }
 }
 
-// A thread makes the 16 bytes of one lane.
+// Each thread makes the 16 bytes of one lane.
 template <WeightFormat kFormat>
 __global__ void __launch_bounds__(kThreads) pack_kernel(StoredCodes stored, uint4* values) {
   const int64_t units = units_of(kFormat, stored.in);
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) pack_scales_kernel(StoredCodes store
   __threadfence();
 }
 
-// The four values of a lane in a step as fp32.
+// A lane's four values of a step, as fp32.
 template <WeightFormat kFormat, int kStep>
 __device__ __forceinline__ void decode(const uint32_t (&words)[4], float (&values)[4]) {
   const StepPairs pairs = step_of<__half, kFormat, kStep>(words);
@@ -142,7 +142,7 @@ __device__ __forceinline__ uint32_t random_code(const RandomCodes& codes, int64_
   }
 }
 
-// A thread makes one byte.
+// Each thread makes one byte.
 template <WeightFormat kFormat>
 __global__ void __launch_bounds__(kThreads) random_codes_kernel(RandomCodes codes, uint8_t* out) {
   constexpr int kInByte = kFormat == WeightFormat::kInt4 ? 2 : 1;
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) fill_kernel(float value, int64_t cou
   for (int64_t i = global_thread(); i < count; i += grid_threads()) out[i] = value;
 }
 
-// Calls launch(constant of the format).
+// Calls launch() with the format as a constant.
 template <class Launch>
 cudaError_t with_format(WeightFormat format, const Launch& launch) {
   switch (format) {

@@ -1,11 +1,12 @@
 // Quantised weights on the device: the order of bytes that the products of quantised_linear.h and wgmma_linear.h read,
-// and the ways into it and back.
+// and the conversions to that order and back.
 //
-// A packed matrix is made of units: eight outputs (an octet) times unit_inputs() inputs, 512 bytes. The order is
-// [out / 64][units of an octet][8 octets]: 64 outputs of a unit are 4 KiB in a row, which one bulk copy brings. What
-// lies beyond the matrix is zero. Lane 4 g + t of a warp owns the 16 bytes at 16 (4 g + t) of a unit: of output g of
-// the octet, in step s of 16 inputs, inputs 16 s + {2 t, 2 t + 1, 2 t + 8, 2 t + 9}. That is a lane's part of an
-// operand of mma.m16n8k16 (and, two octets together, of wgmma), so one access brings it to where it is multiplied.
+// A packed matrix is made of units: eight outputs (an octet) times unit_inputs() inputs, 512 bytes. The order is [out /
+// 64][units of an octet][8 octets]: the 64 outputs of a unit are 4 KiB of contiguous memory, which one bulk copy
+// fetches. Places beyond the matrix hold zero. Lane 4 g + t of a warp owns the 16 bytes at 16 (4 g + t) of a unit. They
+// hold, for output g of the octet and each step s of 16 inputs, the inputs 16 s + {2 t, 2 t + 1, 2 t + 8, 2 t + 9}.
+// That is a lane's part of an operand of mma.m16n8k16 (and, two octets together, of wgmma), so one access loads it in
+// the form in which it is multiplied.
 //
 // int8 and fp8: word s of the 16 bytes is step s. int8 is stored with 128 added, fp8 is e4m3 as it is.
 // int4: word w holds steps 2 w and 2 w + 1; nibbles 0, 4 are the first pair of inputs of the even step, 1, 5 its second
@@ -26,12 +27,12 @@ inline constexpr int64_t kUnitBytes = 512;
 __host__ __device__ constexpr int64_t unit_inputs(WeightFormat format) {
   return format == WeightFormat::kInt4 ? 128 : 64;
 }
-inline constexpr int64_t kBandOctets = 8;  // whose units of the same inputs lie side by side
+inline constexpr int64_t kBandOctets = 8;  // octets whose units of the same inputs are adjacent
 inline constexpr int64_t kBandOutputs = kBandOctets * kOctet;
-// Of the outputs of a matrix: those that hold some, and all that are packed.
+// The octets that a matrix with `out` outputs needs, and the octets that its packed form has.
 __host__ __device__ constexpr int64_t octets_of(int64_t out) { return (out + kOctet - 1) / kOctet; }
 __host__ __device__ constexpr int64_t bands_of(int64_t out) { return (out + kBandOutputs - 1) / kBandOutputs; }
-// Of an octet.
+// The units of an octet.
 __host__ __device__ constexpr int64_t units_of(WeightFormat format, int64_t in) {
   return (in + unit_inputs(format) - 1) / unit_inputs(format);
 }
@@ -41,7 +42,7 @@ __host__ __device__ constexpr int64_t packed_bytes(WeightFormat format, int64_t 
 __host__ __device__ constexpr int64_t packed_scales(WeightFormat format, int64_t out, int64_t in) {
   return bands_of(out) * kBandOutputs * (format == WeightFormat::kInt4 ? units_of(format, in) : 1);
 }
-// Place of a unit among all, where `units` is units_of().
+// The index of a unit among all units of the matrix; `units` is units_of().
 __host__ __device__ constexpr int64_t unit_index(int64_t octet, int64_t unit, int64_t units) {
   return (octet / kBandOctets * units + unit) * kBandOctets + octet % kBandOctets;
 }
@@ -54,11 +55,11 @@ struct StoredCodes {
   const void* values = nullptr;
   const float* scales = nullptr;
 };
-// `values`: packed_bytes(), a multiple of 16; `scales`: packed_scales() floats. What follows on the stream may read
-// them before it waits for this call to end: all is written when its last block ends.
+// `values` has packed_bytes(), a multiple of 16, and `scales` has packed_scales() floats. Kernels launched later may
+// read both before their own wait, since this one does not let them begin early.
 cudaError_t pack_quantised(const StoredCodes& stored, void* values, float* scales, cudaStream_t stream);
 
-// Some bands of a packed matrix as plain rows: out[rows, in] = value * scale, rounded once.
+// Converts some bands of a packed matrix to plain rows: out[rows, in] = value * scale, rounded once.
 struct DequantiseArgs {
   WeightFormat format = WeightFormat::kInt8;
   Element element = Element::kF16;
@@ -69,8 +70,8 @@ struct DequantiseArgs {
 };
 cudaError_t dequantise(const DequantiseArgs& args, cudaStream_t stream);
 
-// Row-major codes of a random matrix with one scale, as quant/random_codes.h has them: element (r, c) is u * limit
-// rounded to a code, where u is that of kernels/elementwise.h and the limit the largest value of the format.
+// The row-major codes of a random matrix with one scale, as quant/random_codes.h defines them: element (r, c) is u *
+// limit rounded to a code, where u is that of kernels/elementwise.h and the limit the largest value of the format.
 struct RandomCodes {
   WeightFormat format = WeightFormat::kInt8;
   uint64_t key = 0;

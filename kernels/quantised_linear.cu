@@ -1,13 +1,14 @@
 // Each multiplication is an mma.m16n8k16 of up to 16 rows of x with an octet of W. A block has some octets of its own
-// and takes up to kOctets of them at a time; its warps share the inputs, unit by unit. A warp streams its units and the
-// columns of x that they meet through a ring in shared memory, of which no other warp reads anything: the ring needs no
+// and takes up to kOctets of them at a time; its warps share the inputs, unit by unit. A warp streams its units, and
+// the columns of x that belong to them, through a ring in shared memory that no other warp reads, so the ring needs no
 // barrier of the block.
 //
-// On Hopper a ring is deep. Its first units are asked for before the kernel before this one has ended, since weights do
-// not depend on it, and they are so many that memory stays busy until that kernel has ended. A block then has a
-// multiprocessor to itself: where kernels in front free some multiprocessors sooner than others, two blocks would else
-// share one and leave another without work. Units come by bulk copies, which arrive one by one; copies by threads
-// (cp.async), which other GPUs need and x comes by, are complete only in the order in which they were asked for.
+// On Hopper the ring is deep. Its first units are requested before the previous kernel has ended, since weights do not
+// depend on that kernel, and there are enough of them to keep memory busy until it has. A block then has a
+// multiprocessor to itself: if previous kernels free some multiprocessors sooner than others, two blocks would
+// otherwise share one and leave another without work. Units are fetched by bulk copies, which complete independently of
+// each other. Copies by threads (cp.async), which x and other GPUs need, complete only in the order in which they were
+// issued.
 #include <algorithm>
 
 #include "kernels/dependent_launch.cuh"
@@ -32,8 +33,8 @@ constexpr bool kHasBulkCopies = false;
 constexpr bool kHasBulkCopies = true;
 #endif
 
-// Units of a warp's ring. Deep: 170 to 212 KiB a block. Else at most 96 KiB, which every multiprocessor has; only int4
-// with 16 rows needs more.
+// The number of units in a warp's ring. A deep ring takes 170 to 212 KiB per block, another at most 96 KiB, which every
+// multiprocessor has; only int4 with 16 rows needs more.
 template <WeightFormat kFormat, int kRows, bool kDeep>
 inline constexpr int kDepth = kDeep ? (kFormat == WeightFormat::kInt4 ? (kRows == 16  ? 4
                                                                          : kRows == 8 ? 5
@@ -59,8 +60,8 @@ struct Layout {
   static constexpr int kBytes = kBarriersAt + (kDeep ? kWarps * kDepth<kFormat, kRows, kDeep> * 8 : 0);
 };
 
-// 16 bytes to shared memory if `wanted`; zeros, and no access to `from`, unless `inside`. No branches: they would keep
-// the compiler from mixing what follows with it.
+// Copies 16 bytes to shared memory if `wanted`. Unless `inside`, it writes zeros and does not access `from`. It has no
+// branches, since they would keep the compiler from interleaving it with the code that follows.
 __device__ __forceinline__ void copy_16(uint32_t to, const void* from, bool wanted, bool inside = true) {
   asm volatile(
       "{\n.reg .pred wanted;\nsetp.ne.b32 wanted, %3, 0;\n"
@@ -85,7 +86,7 @@ __device__ __forceinline__ float2 read_scales(uint32_t from) {
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(scales.x), "=f"(scales.y) : "r"(from) : "memory");
   return scales;
 }
-// Four 8 x 8 matrices, of which lane l names row l % 8 of matrix l / 8.
+// Reads four 8 x 8 matrices; lane l passes the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void read_matrices(uint32_t from, uint32_t (&parts)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
@@ -155,8 +156,8 @@ class Ring {
 
   __device__ __forceinline__ int units_of_pass() const { return (units_ - warp_ + kWarps - 1) / kWarps; }
 
-  // Adds the products of the oldest unit to `sums` and asks for the next one in its place. Octets that the pass does
-  // not have are multiplied too, whatever stands there: nobody reads their sums, and there is no branch.
+  // Adds the products of the oldest unit to `sums` and requests the next unit in its place. Octets beyond those of the
+  // pass are multiplied too, whatever is there: their sums are not read, and this avoids a branch.
   __device__ __forceinline__ void multiply_unit(float (&sums)[kOctets][4]) {
     await_groups<kSlots - 1>();
     if constexpr (kDeep) await(barrier(), parity_);
@@ -191,13 +192,13 @@ class Ring {
  private:
   static constexpr int kPlaces = kDeep ? 1 : kOctets;
   static constexpr int kPieces = L::kInputs / kPieceInputs;
-  static constexpr int kCopies = (kRows * kPieces + 31) / 32;  // of x by a lane
+  static constexpr int kCopies = (kRows * kPieces + 31) / 32;  // of x, by one lane
   static constexpr int kCopyRows = 32 / kPieces;               // between two of them
 
   __device__ __forceinline__ uint32_t barrier() const { return barriers_ + index_ * 8; }
 
-  // Where the first unit of a pass to ask for lies. Behind the last pass there are no octets to ask for. A lane makes
-  // the bulk copy of one octet; of copies by threads it makes a part of every octet.
+  // Finds the first unit of the pass to request next. After the last pass there are no octets left to request. A lane
+  // issues the bulk copy of one octet, or, of copies by threads, a part of the copies of every octet.
   __device__ __forceinline__ void begin_pass() {
     unit_ = warp_;
     const int first = pass_ < share_.passes ? share_.pass_begin(pass_) : 0;
@@ -246,7 +247,7 @@ class Ring {
     }
   }
 
-  // Piece p of row r of x goes to p ^ (r % 8), so that eight rows of one piece lie in different banks.
+  // Piece p of row r of x goes to p ^ (r % 8), so that the same piece of eight rows lies in eight different banks.
   __device__ __forceinline__ void ask_x(uint32_t slot) const {
     const int piece = static_cast<int>(lane_) % kPieces, first_row = static_cast<int>(lane_) / kPieces;
     const int at = unit_ * L::kInputs + piece * kPieceInputs;
@@ -260,7 +261,7 @@ class Ring {
     }
   }
 
-  // Steps kStep and kStep + 1 of 16 inputs, and those behind them.
+  // Multiplies steps kStep and kStep + 1 of 16 inputs, and those after them.
   template <int kStep>
   __device__ __forceinline__ void multiply_steps(const uint32_t (&words)[kOctets][4], float (&sums)[kOctets][4]) const {
     uint32_t x[2][4];
@@ -276,7 +277,7 @@ class Ring {
     if constexpr (kStep + 2 < kUnitSteps<kFormat>) multiply_steps<kStep + 2>(words, sums);
   }
 
-  // Operands of two steps. Rows that do not exist are copies of the last one: nobody reads their sums.
+  // Loads the operands of two steps. Rows that do not exist are copies of the last row; their sums are not read.
   template <int kStep>
   __device__ __forceinline__ void read_x(uint32_t (&x)[2][4]) const {
     const uint32_t matrix = lane_ / 8;
@@ -304,9 +305,9 @@ class Ring {
   uint32_t lane_ = threadIdx.x % 32;
   uint32_t begin_;                   // in shared memory
   uint32_t slot_;                    // of the oldest unit
-  uint32_t barriers_;                // of the slots, at which their units arrive
+  uint32_t barriers_;                // of the slots; they count the bytes of units that arrive
   uint32_t index_ = 0, parity_ = 0;  // of the oldest unit's slot and barrier
-  // What to ask for next.
+  // The unit to request next.
   int pass_ = 0;
   int unit_ = 0;
   int octets_ = 0;
@@ -314,14 +315,14 @@ class Ring {
   uint32_t scales_at_ = 0;
 };
 
-// The cells [row, output] of a pass that a thread finishes. Scales and biases are asked for before the products begin.
+// The cells [row, output] of a pass that a thread finishes. Scales and biases are requested before the products begin.
 template <class T, WeightFormat kFormat, int kRows>
 struct Cells {
   static constexpr int kEach = (kRows * kTile + kThreads - 1) / kThreads;
   int64_t first;  // output of the pass
   int64_t count;  // outputs of the pass that exist
   float scales[kEach];
-  T biases[kEach];  // converted when it is used: that would wait for it
+  T biases[kEach];  // converted only when it is used, since the conversion waits for the load
 
   __device__ __forceinline__ Cells(const QuantisedLinearArgs& args, int octet, int octets)
       : first(octet * kOctet), count(min(static_cast<int64_t>(octets) * kOctet, args.out - first)) {
@@ -373,7 +374,7 @@ __device__ __forceinline__ void multiply_share(const QuantisedLinearArgs& args) 
     const Cells<T, kFormat, kRows> cells(args, first, octets);
     float sums[kOctets][4] = {};
     for (int i = 0; i < units; ++i) ring.multiply_unit(sums);
-    if (pass > 0) __syncthreads();  // the sums of the pass before have been read
+    if (pass > 0) __syncthreads();  // the sums of the previous pass have been read
 #pragma unroll
     for (int i = 0; i < kOctets; ++i) {
       float* own = partial + (warp * kRows + row) * kTile + i * kOctet + column;
@@ -411,7 +412,7 @@ cudaError_t launch_deepest(const QuantisedLinearArgs& args, const DeviceLimits& 
   return launch<T, kFormat, kRows, false>(args, device, stream);
 }
 
-// Calls make(format and rows as constants).
+// Calls make() with the format and the rows as constants.
 template <class Make>
 auto with_shape(WeightFormat format, int64_t rows, const Make& make) {
   const auto with_rows = [&](auto known_format) {

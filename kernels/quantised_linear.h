@@ -1,7 +1,7 @@
-// y = activation(scale * (x W^T) + bias) for few rows and quantised W, where time is what reading W takes. Values are
-// multiplied as they are, exactly; products and sums in fp32, scales on sums; one rounding at the end. Deterministic: a
-// row's bits depend on (format, in, out) and the class of row counts alone. Launches on `stream`, allocates nothing,
-// can be captured into a graph.
+// y = activation(scale * (x W^T) + bias) for few rows and quantised W, where the time to read W dominates. The codes
+// are multiplied exactly, products and sums are in fp32, sums are multiplied by the scales, and the result is rounded
+// once. It is deterministic: a row's bits depend on (format, in, out) and the class of row counts alone. Launches on
+// `stream`, allocates nothing, can be captured into a graph.
 #pragma once
 
 #include "kernels/device_limits.h"
@@ -18,7 +18,7 @@ struct QuantisedLinearArgs {
   const void* x = nullptr;  // [rows, in], rows `x_stride` elements apart
   int64_t x_stride = 0;
   const void* values =
-      nullptr;  // packed (quantised.h); read before the kernel before has ended, as scales and bias are
+      nullptr;  // packed (quantised.h); it, scales and bias may be read before the previous kernel has ended
   const float* scales = nullptr;  // packed
   const void* bias = nullptr;     // [out], or null
   void* y = nullptr;              // [rows, out], rows `y_stride` elements apart
@@ -27,7 +27,7 @@ struct QuantisedLinearArgs {
 };
 
 inline constexpr int64_t kQuantisedRowsMax = 16;
-// Whether quantised_linear() takes this call: element, rows, alignment, shared memory.
+// Whether quantised_linear() accepts this call: element, rows, alignment, shared memory.
 bool can_quantised_linear(const QuantisedLinearArgs& args, const DeviceLimits& device);
 cudaError_t quantised_linear(const QuantisedLinearArgs& args, const DeviceLimits& device, cudaStream_t stream);
 

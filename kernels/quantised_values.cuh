@@ -1,5 +1,6 @@
-// From the packed codes of quantised.h to pairs of fp16 or bf16, exactly. The exponent of a number whose unit in the
-// last place is 1 is set above the bits of a code, and what it adds is taken off again: no conversion instruction.
+// Converts the packed codes of quantised.h exactly to pairs of fp16 or bf16, without conversion instructions: above the
+// bits of a code goes the exponent of a number whose unit in the last place is 1, and what that adds is then
+// subtracted.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -33,14 +34,15 @@ __device__ __forceinline__ uint32_t bits_of_pair(const Pair& pair) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
-// Two bytes of `word`, of which selectors name the halves, as 1024 + u in fp16; u - 128 is the code.
+// Two bytes of `word`, chosen by `selector`, as 1024 + u in fp16, where u - 128 is the code.
 __device__ __forceinline__ uint32_t int8_pair_half(uint32_t word, uint32_t selector) {
   const uint32_t biased = __byte_perm(word, 0x64646464u, selector);
   const uint32_t bias = 0x64806480u;  // 1152 twice
   return bits_of_pair(__hsub2(reinterpret_cast<const __half2&>(biased), reinterpret_cast<const __half2&>(bias)));
 }
 
-// bf16 has 8 bits: too few for 128 + u with u up to 255, enough for every code. So by way of fp32, 2^23 + u.
+// bf16 has 8 significant bits: enough for every code, but too few for 128 + u with u up to 255. So this goes through
+// fp32, as 2^23 + u.
 __device__ __forceinline__ uint32_t int8_pair_bfloat(uint32_t word, int first) {
   constexpr float kBias = 8388608.0f + 128.0f;
   const float low = __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440u | first)) - kBias;
@@ -82,11 +84,11 @@ __device__ __forceinline__ uint32_t masked(uint32_t word) {
   return result;
 }
 
-// The even step of a word of eight nibbles; the odd one is the even step of word >> 8.
+// The even step of a word of eight nibbles; the odd step is the even step of word >> 8.
 template <class T>
 __device__ __forceinline__ StepPairs int4_step(uint32_t word) {
   if constexpr (std::is_same_v<T, __half>) {
-    const uint32_t low = masked<0x000f000fu, 0x64006400u>(word);   // 1024 + u, and 8 of u are too many
+    const uint32_t low = masked<0x000f000fu, 0x64006400u>(word);   // 1024 + u, where u is the code plus 8
     const uint32_t high = masked<0x00f000f0u, 0x64006400u>(word);  // 1024 + 16 u
     const uint32_t low_bias = 0x64086408u, sixteenth = 0x2c002c00u, high_bias = 0xd480d480u;  // 1032; 1/16; -72
     const auto pair = [](const uint32_t& bits) { return reinterpret_cast<const __half2&>(bits); };
@@ -104,7 +106,7 @@ __device__ __forceinline__ StepPairs int4_step(uint32_t word) {
 template <WeightFormat kFormat>
 inline constexpr int kUnitSteps = static_cast<int>(unit_inputs(kFormat)) / 16;
 
-// Step kStep of the unit of which `words` are a lane's 16 bytes.
+// Step kStep of a unit; `words` are a lane's 16 bytes of it.
 template <class T, WeightFormat kFormat, int kStep>
 __device__ __forceinline__ StepPairs step_of(const uint32_t (&words)[4]) {
   if constexpr (kFormat == WeightFormat::kInt8) {

@@ -1,7 +1,7 @@
 // A block takes 256 outputs and a part of the inputs. It lists the inputs of its part that count, and its warps take
-// those in turn: 8 outputs a lane, through a ring in shared memory of which every lane reads back just what it copied
-// itself, so that many pieces of W are on their way. The last block of the same outputs to finish adds the sums of all
-// parts in their order.
+// those in turn, 8 outputs per lane. Pieces of W go through a ring in shared memory, so that many of them are in
+// flight; every lane reads back only what it copied itself. The last block to finish among those of the same outputs
+// adds the sums of all parts in their order.
 #include <algorithm>
 
 #include "kernels/dependent_launch.cuh"
@@ -19,7 +19,7 @@ constexpr int kLaneOutputs = 8;
 constexpr int kTileOutputs = kLanes * kLaneOutputs;  // of a block
 constexpr int kThreadInputs = 8;                     // that a thread looks at: 16 bytes of each row
 constexpr int kListMax = kThreads * kThreadInputs;   // inputs that a block looks at before it multiplies
-constexpr int kRingBytes = 48 << 10;                 // of W on its way, of a block
+constexpr int kRingBytes = 48 << 10;                 // of W in flight, per block
 constexpr int kBlocksEach = 2;                       // of a multiprocessor
 constexpr int kPartsMax = 32;                        // more take longer to add up than to read
 static_assert(kTileOutputs == kThreads && kLaneOutputs == kPack<__half>);
@@ -30,7 +30,7 @@ struct alignas(sizeof(T) * kRows) Column {
   T of[kRows];
 };
 
-// Inputs that count, by their place behind the first one looked at.
+// The inputs that count, as offsets from the first input looked at.
 template <class T, int kRows>
 struct List {
   Column<T, kRows> x[kListMax];
@@ -45,18 +45,18 @@ struct Shared {
       unsigned char ring[kRingBytes];
       List<T, kRows> list;
     };
-    float sums[kWarps][kRows][kTileOutputs];  // once all is multiplied
+    float sums[kWarps][kRows][kTileOutputs];  // once everything has been multiplied
   };
   bool is_last;
 };
 
-// Where parts are handed over: counters of finished ones by tile, then their sums.
+// Where blocks hand over parts: a counter of finished parts for each tile, then their sums.
 struct Scratch {
   int* finished;
   float* sums;
 };
 
-// What a lane copies of an input: 8 elements.
+// What a lane copies for one input: 8 elements.
 template <int kBytes>
 __device__ __forceinline__ void copy_piece(uint32_t to, const void* from, bool inside) {
   if constexpr (kBytes == 16) {
@@ -75,7 +75,8 @@ __device__ __forceinline__ void await_pieces() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
-// Looks at inputs [first, first + count), count at most kListMax. Returns how many count. All threads call it.
+// Lists those of the inputs [first, first + count) that count, with `count` at most kListMax. Returns their number. All
+// threads call it.
 template <class T, int kRows>
 __device__ __forceinline__ int make_list(List<T, kRows>& list, const ReluSkipArgs& args, int first, int count) {
   const int begin = static_cast<int>(threadIdx.x) * kThreadInputs, warp = static_cast<int>(threadIdx.x) / kLanes;
@@ -101,7 +102,7 @@ __device__ __forceinline__ int make_list(List<T, kRows>& list, const ReluSkipArg
     const int other = __shfl_up_sync(kAllLanes, before, step);
     if (lane >= step) before += other;
   }
-  __syncthreads();  // the list before this one has been used
+  __syncthreads();  // the previous list has been used
   if (lane == kLanes - 1) list.of_warps[warp] = before;
   before -= __popc(counts);
   __syncthreads();
@@ -128,11 +129,12 @@ __device__ __forceinline__ int make_list(List<T, kRows>& list, const ReluSkipArg
 template <class T, bool kInt8, int kRows>
 class Pieces {
  public:
-  // `ring`: address of the block's in shared memory; `outputs`: [in, out] at this lane's first output.
+  // `ring` is the address of the block's ring in shared memory, `outputs` points into [in, out] at this lane's first
+  // output.
   __device__ __forceinline__ Pieces(uint32_t ring, const void* outputs, bool inside, int64_t out)
       : ring_(ring + threadIdx.x * kBytes), outputs_(static_cast<const char*>(outputs)), inside_(inside), out_(out) {}
 
-  // Adds what this warp has of a list of `count` inputs behind input `first`.
+  // Adds the products of this warp's share of a list of `count` inputs, which counts from input `first`.
   __device__ __forceinline__ void multiply(const List<T, kRows>& list, int first, int count,
                                            float (&sums)[kRows][kLaneOutputs]) {
     const int warp = static_cast<int>(threadIdx.x) / kLanes;
@@ -226,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach)
     const int count = make_list(shared.list, args, first, min(kListMax, end - first));
     pieces.multiply(shared.list, first, count, sums);
   }
-  __syncthreads();  // ring and list have been used
+  __syncthreads();  // the ring and the list have been used
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     auto* to = reinterpret_cast<float4*>(&shared.sums[warp][row][lane * kLaneOutputs]);
@@ -266,7 +268,7 @@ int64_t tiles_of(int64_t out) { return (out + kTileOutputs - 1) / kTileOutputs; 
 
 int64_t places(const DeviceLimits& device) { return int64_t{kBlocksEach} * device.multiprocessors; }
 
-// As many as fill the device, and of at least 32 inputs each.
+// As many parts as fill the device, with at least 32 inputs each.
 int64_t parts_of(const ReluSkipArgs& args, const DeviceLimits& device) {
   const int64_t fitting = std::min(places(device) / tiles_of(args.out), args.in / (4 * kThreadInputs));
   return std::clamp<int64_t>(fitting, 1, kPartsMax);
@@ -298,7 +300,7 @@ cudaError_t launch_format(const ReluSkipArgs& args, void* scratch, const DeviceL
   return launch_rows<T, false>(args, scratch, device, stream);
 }
 
-constexpr int kSquare = 64;  // elements a side of what a block orders anew
+constexpr int kSquare = 64;  // side of the square of elements that a block transposes
 
 __global__ void __launch_bounds__(kThreads)
     transpose_kernel(const uint16_t* from, int64_t out, int64_t in, uint16_t* to) {
@@ -321,7 +323,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A thread is one code of the result.
+// Each thread makes one code of the result.
 __global__ void __launch_bounds__(kThreads) codes_kernel(const uint8_t* packed, int64_t out, int64_t in, uint8_t* to) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   wait_for_previous();

@@ -1,6 +1,7 @@
-// Two to four kernels. scan: a pass over all tiles of all rows, which edits the logits of rows that ask for it and
-// leaves of each tile its largest logit, its sum of exponentials and its best id. weigh, if some row draws: masses of
-// tiles. Then one warp a row draws, or one block a row truncates and draws. Last, one warp a row finds its best ids.
+// Sampling takes two to four kernels. First, scan passes over all tiles of all rows; it edits the logits of rows that
+// ask for it and stores for each tile its largest logit, its sum of exponentials and its best id. If some row draws,
+// weigh then sums the masses of the tiles. After that, one warp per row draws, or one block per row truncates and
+// draws. Finally, if some row wants its best ids, one warp per row finds them.
 #include "kernels/dependent_launch.cuh"
 #include "kernels/sampling.h"
 #include "kernels/sampling/best.cuh"
@@ -15,7 +16,7 @@ constexpr int kWeighWarps = 4, kFinishWarps = 4, kLogprobWarps = 8;
 
 // ---- weigh
 
-// Masses of the tiles of rows that draw from all ids or go straight to top-p. One warp a tile.
+// The masses of the tiles of rows that draw from all ids or go straight to top-p. One warp per tile.
 __global__ void __launch_bounds__(kWeighWarps* kLanes) weigh_kernel(const Plan plan) {
   allow_next();
   wait_for_previous();
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kWeighWarps* kLanes) weigh_kernel(const Plan p
 
 // ---- draw
 
-// One lane of one warp a row.
+// Called by one lane of one warp per row.
 __device__ void store(const Plan& plan, const SamplingRow& row, int64_t index, int32_t id, const Summary& summary) {
   const float logprob = id >= 0 ? log_softmax(plan.args.logits[index * plan.args.vocab + id], summary) : 0.0f;
   plan.args.ids[index] = id;
@@ -51,7 +52,7 @@ __device__ inline double uniform_of(const SamplingRow& row) {
   return sampling::uniform_at(row.seed, static_cast<uint64_t>(row.position));
 }
 
-// One warp a row; no row truncates.
+// One warp per row; no row truncates.
 template <bool kDraw>
 __global__ void __launch_bounds__(kFinishWarps* kLanes) finish_kernel(const Plan plan) {
   allow_next();
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kFinishWarps* kLanes) finish_kernel(const Plan
   if (lane_id() == 0) store(plan, row, index, id, summary);
 }
 
-// Truncates and draws. All threads of the block; the id is known to the first warp.
+// Truncates and draws. Called by all threads of the block; only the first warp gets the id.
 template <bool kTypical>
 __device__ int32_t truncate_and_draw(const Plan& plan, const SamplingRow& row, Shared& shared) {
   const RowView& view = shared.row;
@@ -93,7 +94,7 @@ __device__ int32_t truncate_and_draw(const Plan& plan, const SamplingRow& row, S
   return warp_id() == 0 ? draw(view, cut.logit, kept, uniform_of(row)) : -1;
 }
 
-// One block a row. All warps merge the same summaries, so that they take the same branches.
+// One block per row. All warps merge the same summaries, so that they take the same branches.
 template <bool kTypical>
 __global__ void __launch_bounds__(kCutThreads, kTypical ? 1 : 2) truncate_kernel(const Plan plan) {
   __shared__ Shared shared;
@@ -137,7 +138,7 @@ struct LogprobRows {
   float* best_logprobs;
 };
 
-// Shared memory with kBest: [tiles], the largest logit of each tile. One block a row.
+// One block per row. With kBest, shared memory holds [tiles]: the largest logit of each tile.
 template <bool kBest>
 __global__ void __launch_bounds__(kLogprobWarps* kLanes) logprob_kernel(const LogprobRows args) {
   extern __shared__ float largest_of_tile[];
@@ -205,7 +206,7 @@ bool are_rows_aligned(const float* logits, int64_t vocab) {
 
 constexpr size_t kPartAlignment = 256;
 
-// Hands out parts of the scratch; of a null scratch, only their sizes.
+// Hands out parts of the scratch; with a null scratch it only adds up their sizes.
 class Parts {
  public:
   explicit Parts(void* scratch) : begin_(reinterpret_cast<uintptr_t>(scratch)), end_(begin_) {}
@@ -232,7 +233,7 @@ Parts take_parts(void* scratch, int64_t num_rows, int64_t vocab, Plan& plan) {
   return parts;
 }
 
-// One block a row, or blocks that each take `warps` tiles of a row, or `warps` rows.
+// The launch shape for `blocks` blocks of `warps` warps.
 LaunchShape shape_of(int64_t blocks, int warps) {
   return {static_cast<unsigned>(blocks), static_cast<unsigned>(warps * kLanes)};
 }

@@ -1,7 +1,7 @@
-// From logits to tokens. The chain of libs/sampling/logit_steps.h is the specification: same order of steps, same ids
-// for the same seed but where a running sum lands within rounding of the drawn number. No sort of a whole vocabulary;
-// the result of a row does not depend on the other rows. Launches on `stream`, allocates nothing, can be captured into
-// a graph.
+// From logits to tokens. The chain of libs/sampling/logit_steps.h is the specification: the steps have the same order,
+// and the same seed gives the same ids unless a running sum is within rounding error of the drawn number. Nothing sorts
+// a whole vocabulary, and the result of a row does not depend on the other rows. Launches on `stream`, allocates
+// nothing, can be captured into a graph.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace optserve::kernels {
 
-// Of libs/sampling, whose namespace kernels::sampling hides in what implements this header.
+// The row of libs/sampling, under a name that works where kernels::sampling hides that namespace.
 using SamplingRow = optserve::sampling::PackedSampleRow;
 using optserve::sampling::SampleFeature;
 using optserve::sampling::SamplingProfile;
@@ -36,21 +36,22 @@ struct SamplingArgs {
   float* logprobs = nullptr;  // [num_rows]: of the drawn id, log softmax of the logits as they came, over the real ids
   const int32_t* rules = nullptr;  // [slots, rules_stride]; read with kSampleRules only
   int64_t rules_stride = 0;
-  // [num_rows, kBestIdsMax], the first `logprobs` columns of each row, with kSampleLogprobs only: the best ids by the
-  // logits as they came, or after edits where the row says so, -1 with 0 where there are fewer or a logit is not
-  // finite; less the logarithm of the sum of exponentials of the logits as they came.
+  // [num_rows, kBestIdsMax]: with kSampleLogprobs, the first `logprobs` columns of each row get its best ids, ranked by
+  // the unedited logits or, if the row says so, by the edited ones. A log-probability is that logit minus the logarithm
+  // of the sum of exponentials of the unedited logits. Where there are fewer ids or a logit is not finite, the id is -1
+  // and the number 0.
   int32_t* best_ids = nullptr;
   float* best_logprobs = nullptr;
 };
 
-// `features`: SampleFeatures of the rows. A row may need less than the call offers.
-// `scratch`: sampling_scratch_bytes() for the penalised copies and counts; needs no initial content.
+// `features` are the SampleFeatures that the rows need together; a single row may need fewer. `scratch`:
+// sampling_scratch_bytes() for the penalised copies and counts; needs no initial content.
 cudaError_t sample(const SamplingArgs& args, uint32_t features, void* scratch, cudaStream_t stream);
 size_t sampling_scratch_bytes(int64_t rows_max, int64_t vocab);
 
-// out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; a target of -1 gives 0; NaN where a logit
-// is not finite. With `best` above 0 also the best ids of each row with a target, equals in order of id, and their log
-// softmax, which for the target is the same number as in `out`.
+// out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids. A target of -1 gives 0, and a row with a
+// logit that is not finite gives NaN. If `best` is above 0, each row with a target also gets its best ids, equal ones
+// in order of id, and their log softmax, which for the target is the same number as in `out`.
 struct LogprobArgs {
   const float* logits = nullptr;  // [num_rows, vocab]
   int64_t vocab = 0;

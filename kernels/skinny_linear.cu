@@ -1,8 +1,9 @@
-// Every multiplication is an mma.m16n8k16 of x (16 rows, of which the upper 8 are zero) with eight rows of W, so that
-// 1 to 8 rows cost the same. W is read in place: the product does not change when k is permuted in both operands, so
-// within 32 elements lane t of a quad takes k = 8 t .. 8 t + 7, one 16-byte access, as its parts of two fragments.
-// A warp streams its columns through a ring in shared memory of which every lane reads back just what it copied itself:
-// the ring needs no barrier, and unlike registers it stays full whatever order the compiler gives to loads.
+// Every multiplication is an mma.m16n8k16 of x (16 rows, of which the upper 8 are zero) with eight rows of W, so that 1
+// to 8 rows cost the same. W is read in the order in which it is stored: since permuting k in both operands does not
+// change the product, lane t of a quad takes k = 8 t .. 8 t + 7 of 32 elements, one 16-byte access, as its parts of two
+// fragments. A warp streams its columns through a ring in shared memory, from which every lane reads back only what it
+// copied itself. The ring therefore needs no barrier, and unlike registers it stays full whatever order the compiler
+// gives to loads.
 #include <algorithm>
 
 #include "kernels/dependent_launch.cuh"
@@ -12,24 +13,24 @@
 namespace optserve::kernels {
 namespace {
 
-constexpr int kWarps = 16;  // of a block; they share the columns of its outputs
+constexpr int kWarps = 16;  // per block; they share the columns of its outputs
 constexpr int kThreads = 32 * kWarps;
 constexpr int kOctet = 8;                // outputs of one mma, and elements of a 16-byte access
 constexpr int kChunk = 32;               // columns that a warp takes at once
 constexpr int kRound = kWarps * kChunk;  // columns that a block takes at once
 constexpr int kWeightBytes = 512;        // of an octet in a chunk
 constexpr int kRowBytes = 2 * kChunk;    // of a row of x in a chunk
-// Of a block, while the kernel before still runs. More delays what the rings ask for.
+// Per block, while the previous kernel still runs. More would delay what the rings request.
 constexpr uint32_t kPrefetchBytes = 32 << 10;
 static_assert(kSkinnyRowsMax == kOctet);
 
-// Chunks of a warp's ring: 64 KiB of W on their way a multiprocessor, twice what hides the latency of HBM, and the
+// The chunks of a warp's ring: 64 KiB of W in flight per multiprocessor, twice what hides the latency of HBM, and the
 // chunk that is being multiplied.
 template <int kOctets>
 inline constexpr int kDepth = 8 / kOctets + 1;
 
-// More than half of a multiprocessor's shared memory: where the kernel before frees some of them sooner than others,
-// two blocks would else share one and leave another without work.
+// More than half of a multiprocessor's shared memory: if the previous kernel frees some multiprocessors sooner than
+// others, two blocks would otherwise share one and leave another without work.
 constexpr int kSharedBytesMin = 116 << 10;
 
 // The shared memory of a block: the rings of its warps, then the sums of two tiles.
@@ -46,8 +47,8 @@ struct Layout {
   int alone_bytes() const { return bytes > kSharedBytesMin ? bytes : kSharedBytesMin; }
 };
 
-// 16 bytes to shared memory, or zeros and no access to `from` unless `inside`. x is read again by later tiles and goes
-// through L1, W does not.
+// Copies 16 bytes to shared memory; unless `inside`, it writes zeros and does not access `from`. x goes through L1
+// since later tiles read it again; W does not.
 __device__ __forceinline__ void copy_x(uint32_t to, const void* from, bool inside) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
                "r"(inside ? 16 : 0)
@@ -60,7 +61,7 @@ __device__ __forceinline__ void copy_weight(uint32_t to, const void* from, bool 
 }
 __device__ __forceinline__ void end_chunk() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until at most kLeft of the chunks that this thread asked for are still on their way.
+// Waits until at most kLeft of the chunks that this thread requested are still in flight.
 template <int kLeft>
 __device__ __forceinline__ void await_chunks() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
@@ -91,7 +92,7 @@ __device__ __forceinline__ void multiply(float (&sum)[4], uint32_t x0, uint32_t 
   }
 }
 
-// Where a lane stands: row `row` of x and of each octet of W, elements 8 quad .. 8 quad + 7 of a chunk.
+// What a lane is responsible for: row `row` of x and of each octet of W, and elements 8 quad .. 8 quad + 7 of a chunk.
 struct Lane {
   int warp = static_cast<int>(threadIdx.x / 32);
   int lane = static_cast<int>(threadIdx.x % 32);
@@ -99,7 +100,7 @@ struct Lane {
   int quad = lane % 4;
 };
 
-// The chunks of one warp: warp, warp + kWarps, ... of the columns, over the tiles of its block one after the other.
+// The chunks of one warp: warp, warp + kWarps, ... of the columns, of the tiles of its block, one tile after another.
 template <class T, int kOctets>
 class Ring {
  public:
@@ -116,7 +117,7 @@ class Ring {
     for (int i = 0; i < kDepth<kOctets>; ++i) ask();
   }
 
-  // Multiplies the oldest chunk and asks for the next one in its place.
+  // Multiplies the oldest chunk and requests the next one in its place.
   __device__ __forceinline__ void multiply_chunk(float (&sums)[kOctets][4]) {
     await_chunks<kDepth<kOctets> - 1>();
     const uint4 x = has_x_ ? read_shared(slot_ + kOctets * kWeightBytes) : uint4{};
@@ -132,7 +133,7 @@ class Ring {
  private:
   static constexpr int64_t kTile = kOctets * kOctet;
 
-  // Behind the last tile nothing is inside, and empty groups keep the count.
+  // After the last tile nothing is inside, and empty groups keep the count right.
   __device__ __forceinline__ void ask() {
     const bool inside = column_ + at_.quad * kOctet < in_;
     if (has_x_) copy_x(slot_ + kOctets * kWeightBytes, x_ + column_, inside && left_ > 0);
@@ -153,7 +154,7 @@ class Ring {
 
   Lane at_;
   int in_;
-  int64_t left_;  // outputs from the first of the tile of the next chunk to ask for to the last of all
+  int64_t left_;  // outputs from the first of the next requested chunk's tile to the last of all
   bool has_x_;
   uint32_t chunk_bytes_;
   uint32_t begin_;  // in shared memory
@@ -163,7 +164,7 @@ class Ring {
   int column_ = at_.warp * kChunk;  // where that chunk begins
 };
 
-// The cell [row, output] of a tile that a thread finishes. Its bias is asked for before the products begin.
+// The cell [row, output] of a tile that a thread finishes. Its bias is requested before the products begin.
 template <class T, int kOctets>
 struct Cell {
   static constexpr int kTile = kOctets * kOctet;
@@ -180,7 +181,7 @@ struct Cell {
     return row < args.rows && output < args.out;
   }
 
-  // Adds the sums of the warps in their order. `partial`: [kWarps][rows][kTile], of `cells` each.
+  // Adds the sums of the warps in their order. `partial` is [kWarps][rows][kTile], with `cells` cells per warp.
   __device__ __forceinline__ void finish(const SkinnyLinearArgs& args, const float* partial, int cells) const {
     if (!inside(args)) return;
     float sum = 0;
@@ -197,7 +198,7 @@ struct Cell {
   }
 };
 
-// The rows of the first tile begin to move to L2 while the kernel before this one ends.
+// Prefetches rows of the first tile to L2 while the previous kernel ends.
 template <class T, int kOctets>
 __device__ __forceinline__ void prefetch_first_tile(const SkinnyLinearArgs& args) {
   constexpr int kTile = kOctets * kOctet;
@@ -209,9 +210,9 @@ __device__ __forceinline__ void prefetch_first_tile(const SkinnyLinearArgs& args
   prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, kPrefetchBytes / kTile));
 }
 
-// A block takes the tiles of 8 kOctets outputs blockIdx.x, blockIdx.x + gridDim.x, ... Two tiles have sums of their
-// own: who passes the barrier of a tile has read those of the tile before. Two blocks fit the registers of a
-// multiprocessor, so that the next kernel of this kind can be there in time.
+// A block takes the tiles of 8 kOctets outputs blockIdx.x, blockIdx.x + gridDim.x, ... Two tiles in turn have sums of
+// their own: a thread that passes the barrier of a tile has read the sums of the tile before. The registers of a
+// multiprocessor have room for two blocks, so that the next kernel of this kind can become resident early.
 template <class T, int kOctets>
 __global__ void __launch_bounds__(kThreads, 2) skinny_kernel(const SkinnyLinearArgs args) {
   extern __shared__ __align__(16) char shared[];
@@ -257,7 +258,7 @@ cudaError_t launch(const SkinnyLinearArgs& args, const DeviceLimits& device, cud
   return launch_dependent<kKernel>(shape, stream, args);
 }
 
-// What the busiest multiprocessor reads with tiles of so many octets, in quarter rows of W; a tile reads x as well,
+// What the busiest multiprocessor reads if tiles have so many octets, in quarters of a row of W. A tile also reads x,
 // from L1 or L2, and has a barrier.
 int64_t cost_of(const SkinnyLinearArgs& args, int multiprocessors, int octets) {
   const int64_t tiles = (args.out + octets * kOctet - 1) / (octets * kOctet);

@@ -1,6 +1,6 @@
-// y = activation(x W^T + bias) for a few rows, where time is what reading W takes. W is [out, in] row-major, as files
-// hold it. Products and sums in fp32; one rounding at the end. Deterministic: a row's bits depend on (in, out, rows)
-// alone. Launches on `stream`, allocates nothing, can be captured into a graph.
+// y = activation(x W^T + bias) for a few rows, where the time to read W dominates. W is [out, in] row-major, as in
+// files. Products and sums are in fp32, with one rounding at the end. It is deterministic: a row's bits depend on (in,
+// out, rows) alone. Launches on `stream`, allocates nothing, can be captured into a graph.
 #pragma once
 
 #include "kernels/device_limits.h"
@@ -22,7 +22,7 @@ struct SkinnyLinearArgs {
 };
 
 inline constexpr int64_t kSkinnyRowsMax = 8;
-// Whether skinny_linear() takes this call: element, rows, alignment, shared memory.
+// Whether skinny_linear() accepts this call: element, rows, alignment, shared memory.
 bool can_skinny_linear(const SkinnyLinearArgs& args, const DeviceLimits& device);
 cudaError_t skinny_linear(const SkinnyLinearArgs& args, const DeviceLimits& device, cudaStream_t stream);
 

@@ -1,15 +1,15 @@
-// A tile is 128 or 192 outputs by up to 256 rows. One warp of a block asks for codes (bulk copies, packed as they are)
-// and for x (a tensor map, swizzled) and runs up to kStages ahead; codes of the first stages before the kernel before
-// this one has ended. Warpgroups of 64 outputs each read their codes, make fp16 of them in registers, which is the
-// operand A of wgmma as it stands, and multiply by x in shared memory; the codes of the next unit are converted
-// meanwhile, by this warpgroup or by another.
+// A tile is 128 or 192 outputs by up to 256 rows. One warp of a block requests codes (by bulk copies, in their packed
+// order) and x (by a tensor map, swizzled), up to kStages ahead; it requests the codes of the first stages before the
+// previous kernel has ended. Warpgroups of 64 outputs each read their codes, convert them to fp16 in registers, where
+// they are operand A of wgmma without any reordering, and multiply them by x in shared memory. Meanwhile, this
+// warpgroup or another converts the codes of the next unit.
 //
 // There are two ways to share the work. Split: the blocks of a cluster share the inputs of one tile, then exchange sums
-// through shared memory, and each finishes some rows of it. Spans: the units of all tiles stand in one row that is cut
-// into equal parts, one for each block that fits the device: none has more to do than another, whatever the shape. A
-// tile that spans have cut is finished by the block that has its first unit, which adds what the blocks behind it have
-// of it, in their order. They begin with that part and leave it in memory early; so whoever waits has work behind it
-// already. All blocks are resident at once, and none waits for one before it, so the waits end.
+// through shared memory, and each finishes some rows of the tile. Spans: the units of all tiles form one sequence that
+// is cut into equal parts, one for each block that fits the device, so that all blocks have the same amount of work,
+// whatever the shape. A tile that is cut in this way is finished by the block that has its first unit, which adds, in
+// order, what the blocks after it have computed of the tile. Those begin with that part and store it early, so it is
+// usually there when it is needed. All blocks are resident at once, and none waits for one before it, so the waits end.
 #include <algorithm>
 
 #include "kernels/element_ops.cuh"
@@ -19,10 +19,10 @@
 
 namespace optserve::kernels {
 namespace {
-constexpr int kSpanUnitsMin = 8;              // a shorter span takes less time than handing over its sums
+constexpr int kSpanUnitsMin = 8;              // computing a shorter span takes less time than handing over its sums
 constexpr int64_t kCellsEachMax = 128 * 256;  // of the tiles of a multiprocessor
 
-// The codes of a lane in the two octets of its warp, as operand A of each step.
+// A lane's codes in the two octets of its warp, as operand A of each step.
 template <WeightFormat kFormat, int kStep = 0>
 __device__ __forceinline__ void convert(const uint32_t (&upper)[4], const uint32_t (&lower)[4],
                                         uint32_t (&a)[kUnitSteps<kFormat>][4]) {
@@ -53,7 +53,7 @@ class Group {
 
   __device__ __forceinline__ explicit Group(const Stages<S>& stages) : stages_(stages) {}
 
-  // Sums of the next `units` units of the span.
+  // Computes the sums of the next `units` units of the span.
   __device__ __forceinline__ void multiply(int units) {
     if constexpr (S::kGrouped) {
       for (int i = 0; i < units; ++i) multiply_group_of_inputs(i == 0);
@@ -69,7 +69,7 @@ class Group {
     }
   }
 
-  // Leaves the sums of a part of a tile in memory.
+  // Stores the sums of a part of a tile in memory.
   __device__ __forceinline__ void leave(const WgmmaScratch& scratch) const {
     float4* part = part_of(scratch, blockIdx.x);
 #pragma unroll
@@ -83,7 +83,7 @@ class Group {
     }
   }
 
-  // Adds what the next `count` blocks leave(), once all of it is there.
+  // Adds what the next `count` blocks leave(), once it is all there.
   __device__ __forceinline__ void add(const WgmmaScratch& scratch, int count) {
     if (count == 0) return;
     uint32_t* flags = scratch.flags + blockIdx.x + 1;
@@ -104,8 +104,8 @@ class Group {
     for (int i = static_cast<int>(threadIdx.x); i < count; i += S::kMultiplying) flags[i] = 0;  // for the next launch
   }
 
-  // Hands the other blocks of the cluster their rows of the tile and adds what they have of its own, in their order.
-  // Piece p of four sums belongs to block p * parts / kPieces.
+  // Hands the other blocks of the cluster their rows of the tile, and adds their sums of this block's rows, in the
+  // order of the blocks. Piece p of four sums belongs to block p * parts / kPieces.
   __device__ __forceinline__ void exchange(uint32_t rank, int parts) {
     await_cluster();  // no block reads its stages any more
     const int each = kPieces / parts;
@@ -118,7 +118,7 @@ class Group {
       store_in_cluster(address_in(owner, at), {sums_[4 * p], sums_[4 * p + 1], sums_[4 * p + 2], sums_[4 * p + 3]});
     }
     await_cluster();
-    asm volatile("" : "+r"(shift));  // so that no address is kept from above
+    asm volatile("" : "+r"(shift));  // so that the compiler keeps no addresses from above
 #pragma unroll
     for (int p = 0; p < kPieces; ++p) {
       if (static_cast<uint32_t>(p >> shift) != rank) continue;
@@ -135,8 +135,8 @@ class Group {
     }
   }
 
-  // Writes the rows of block `rank` of `parts`. Lanes of two neighbouring outputs exchange rows, so that each writes
-  // pairs of outputs.
+  // Writes the rows of block `rank` of `parts`. Lanes of two adjacent outputs exchange rows, so that each writes pairs
+  // of outputs.
   __device__ __forceinline__ void finish(const QuantisedLinearArgs& args, const Tile<S>& tile, uint32_t rank,
                                          int parts) const {
     const bool odd = lane_ / 4 % 2 != 0;
@@ -206,7 +206,7 @@ class Group {
     release(done_++);
   }
 
-  // Makes the operands of the unit behind it meanwhile, if there is one.
+  // Meanwhile makes the operands of the next unit, if there is one.
   __device__ __forceinline__ void multiply_and_load(const Operands& a, Operands& next, bool fresh, bool more) {
     start(done_, a, sums_, fresh);
     if (more) load(done_ + 1, next);
@@ -236,12 +236,12 @@ class Group {
     if (lane_ == 0) arrive(stages_.empty(i % S::kStages));
   }
 
-  // Of this thread.
+  // This thread's part.
   __device__ __forceinline__ static float4* part_of(const WgmmaScratch& scratch, unsigned block) {
     return reinterpret_cast<float4*>(scratch.parts + static_cast<int64_t>(block) * S::kTileCells) + threadIdx.x;
   }
 
-  // Until all multiplying threads have come here.
+  // Waits until all multiplying threads have called this.
   __device__ __forceinline__ static void await_multiplying() {
     asm volatile("bar.sync 1, %0;" ::"n"(S::kMultiplying) : "memory");
   }
@@ -274,7 +274,7 @@ class Group {
   float sums_[S::kSums];
 };
 
-// The tiles of a span, one after the other.
+// The tiles of a span, one after another.
 template <class S>
 __device__ __forceinline__ void multiply_span(const QuantisedLinearArgs& args, const WgmmaScratch& scratch,
                                               const Span<S>& span, const Stages<S>& stages) {
@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     fence_barriers();
   }
   __syncthreads();
-  // Each role is one branch to its end, so that each can have its own number of registers.
+  // Each role stays in one branch until it ends, so that each can have its own number of registers.
   if (threadIdx.x >= S::kMultiplying) {
     if constexpr (S::kLarge) give_registers<S::kCopyRegisters>();
     if (threadIdx.x < S::kMultiplying + 32) copy_all(args, map, span, stages);
@@ -347,7 +347,7 @@ cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaWay& way, const W
     shape.grid = dim3(static_cast<unsigned>(tiles * way.split));
     shape.cluster = static_cast<unsigned>(way.split);
   } else {
-    static const int resident = [] {  // all GPUs are of one kind
+    static const int resident = [] {  // all GPUs of a process are of the same model
       int blocks = 0;
       return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kKernel, S::kThreads, S::kBytes) == cudaSuccess
                  ? blocks
@@ -364,7 +364,8 @@ cudaError_t launch(const QuantisedLinearArgs& args, const WgmmaWay& way, const W
 template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
 
-// Calls make(a shape), or gives `none` where there is no such tile. Sums of int4 are kept twice: registers hold fewer.
+// Calls make() with a shape, or returns `none` if there is no such tile. int4 keeps its sums twice, so fewer of them
+// fit into the registers.
 template <WeightFormat kFormat, class Make, class None>
 auto with_tile(int64_t rows, const WgmmaWay& way, const Make& make, const None& none) {
   constexpr bool kTwice = kFormat == WeightFormat::kInt4;

@@ -1,4 +1,4 @@
-// How a block of wgmma_linear.cu brings what it multiplies into shared memory.
+// How a block of wgmma_linear.cu loads what it multiplies into shared memory.
 #pragma once
 
 #include "kernels/dependent_launch.cuh"
@@ -12,8 +12,8 @@ constexpr int kBoxColumns = 64;         // of x: what a swizzle spans
 constexpr int kSharedAlignment = 1024;  // of what is swizzled
 constexpr int kBlocksEachMax = 2;       // on a multiprocessor
 
-// A kernel: the codes, rows and warpgroups (of 64 outputs) of a tile, and whether a cluster shares the inputs of one
-// tile; else blocks have spans of all tiles.
+// The shape of a kernel: the codes, rows and warpgroups (of 64 outputs) of a tile, and whether a cluster shares the
+// inputs of one tile or each block has a span of all tiles.
 template <WeightFormat kOfWeights, int kRows, int kGroups, bool kIsSplit>
 struct WgmmaShape {
   static constexpr WeightFormat kFormat = kOfWeights;
@@ -36,7 +36,7 @@ struct WgmmaShape {
   static constexpr int kBandScaleBytes = kGrouped ? static_cast<int>(kBandOutputs) * 4 : 0;
   static constexpr int kScaleBytes = kGroups * kBandScaleBytes;
   static constexpr int kStageBytes = kXBytes + kWeightBytes + (kScaleBytes + 1023) / 1024 * 1024;
-  static constexpr int kBlocks =  // a multiprocessor
+  static constexpr int kBlocks =  // per multiprocessor
       kGroups == 2 && (kRows <= 32 || (kRows == 64 && !kGrouped)) ? 2 : 1;
   static constexpr int kStagesFit = ((kBlocks == 2 ? 104 : 200) << 10) / kStageBytes;
   static constexpr int kStages = kStagesFit > 12 ? 12 : kStagesFit;
@@ -45,18 +45,18 @@ struct WgmmaShape {
   static constexpr int kTileCells = kOutputs * kRows;
   static constexpr int kBytes = kDataBytes + kSharedAlignment + 2 * kStages * 8;
   static constexpr int kColumns = kRows < 128 ? kRows : 128;  // of one multiplication
-  // Whether registers hold the operands, of 16 words, of two units.
+  // Whether registers have room for the operands of two units, 16 words each.
   static constexpr int kRegisters = kLarge ? kMultiplyRegisters : 65536 / (kBlocks * (kThreads + 127) / 128 * 128);
   static constexpr bool kAhead = kSplit && kSums < 128 && kSums + 2 * 16 + 16 < kRegisters;
   static_assert(kStages >= 2 && kBlocks <= kBlocksEachMax);
   static_assert(!kSplit || kTileCells * 4 <= kDataBytes);  // sums are exchanged where the stages were
 };
 
-// The units of all tiles, of which a block has some in a row, cut into tiles.
+// The units of all tiles in order, of which a block has a contiguous span.
 template <class S>
 struct Span {
   int units;      // of a tile
-  int row_tiles;  // those of the same outputs follow each other
+  int row_tiles;  // tiles of the same outputs follow each other
   int parts;      // of a tile, where a cluster shares it
   int64_t begin, end;
 
@@ -103,7 +103,7 @@ struct Stages {
   __device__ __forceinline__ uint32_t empty(int stage) const { return full(stage) + 8; }
 };
 
-// Walks the units of a span and asks for them, one after the other.
+// Walks the units of a span and requests them one after another.
 template <class S>
 class Asking {
  public:
@@ -114,7 +114,7 @@ class Asking {
         tile_(args, span, tile_index_),
         unit_(static_cast<int>(span.begin % span.units)) {}
 
-  // The codes of a unit, and its scales if it has its own: a lane for each band.
+  // Copies the codes of a unit, and its scales if it has its own; one lane for each band.
   __device__ __forceinline__ void copy_weights(const Stages<S>& stages, int stage) const {
     const int lane = static_cast<int>(threadIdx.x % 32);
     if (lane == 0) {

@@ -1,4 +1,4 @@
-// Rows of K and V on their way from a product into the cache.
+// Copies rows of K and V from the result of the QKV projection into the cache.
 #include "kernels/attention/kv_cells.cuh"
 #include "kernels/dependent_launch.cuh"
 
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarpLanes;
 
-// Rows of K and V as units of `Unit`: `page_row` units make a row of one head.
+// Copies rows in units of type `Unit`; `page_row` units make a row of one head.
 template <typename Unit>
 __global__ void __launch_bounds__(kThreads)
     append_rows(AttentionArgs args, const int32_t* slots, int64_t first_row, int page_row) {
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The same into int8 cells: a warp takes the K or the V of one head, kVector elements a lane and access.
+// The same for int8 cells: a warp stores the K or the V of one head, kVector elements per lane and access.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     append_int8_rows(AttentionArgs args, const int32_t* slots, int64_t first_row) {

@@ -33,18 +33,18 @@ struct AttentionArgs {
   const int32_t* row_begin = nullptr;  // [num_sequences + 1]: rows of each sequence in qkv and out
   const int32_t* context = nullptr;    // [num_sequences]: tokens in the cache including this step's
   void* out = nullptr;                 // [num_tokens, heads * head_dim]
-  // Decoding: whether every kernel that wrote context, table_rows, block_table or a cell below context - 1 has ended
-  // before any kernel launched after it could begin: some kernel between them and this call calls
-  // wait_for_previous() before allow_next(), or is launched without the attribute. Their loads then go first.
+  // Decoding: true if every kernel that wrote context, table_rows, block_table or a cell below context - 1 has ended
+  // before any kernel launched after it could begin: between them and this call, some kernel calls wait_for_previous()
+  // before allow_next(), or is launched without the attribute. Decoding then loads these before its own wait.
   bool is_cache_settled = false;
 };
 
-// Sequences [0, num_sequences), each with exactly one row, row s: stores its K and V at position context[s] - 1 and
+// Sequences [0, num_sequences), each with exactly one row, row s. Stores its K and V at position context[s] - 1 and
 // attends to positions [0, context[s]). A sequence with context 0 is padding: nothing is read or stored for it, and its
 // row of `out` becomes zeros. A context is cut into at most `splits` parts that different blocks of threads work on;
-// the last one to finish merges them in their order, so the result depends on (context, splits) alone.
-// `scratch`: decode_scratch_bytes(), zero-filled once before the first call and then left to these calls, which leave
-// its counters at zero.
+// the last one to finish merges them in their order, so the result depends on (context, splits) alone. `scratch` has
+// decode_scratch_bytes(), is filled with zeros once before the first call, and is then used by these calls alone, which
+// leave its counters at zero.
 cudaError_t decode_attention(const AttentionArgs& args, int64_t num_sequences, int splits, void* scratch,
                              cudaStream_t stream);
 size_t decode_scratch_bytes(int64_t num_sequences_max, int heads, int head_dim);
@@ -62,8 +62,8 @@ cudaError_t append_kv(const AttentionArgs& args, const int32_t* kv_slots, int64_
 // [0, context - n + i + 1), which append_kv() has stored before.
 cudaError_t prefill_attention(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles, cudaStream_t stream);
 
-// The same with the multiplications of a warpgroup, which Hopper has: for fp16 and bf16 cells and heads of 64 and 128.
-// Its sums are in another order than those of the function above.
+// The same with Hopper's warpgroup multiplications, for fp16 and bf16 cells and head_dim 64 and 128. It adds in a
+// different order than the function above.
 bool can_prefill_on_hopper(const AttentionArgs& args, const DeviceLimits& device);
 cudaError_t prefill_attention_on_hopper(const AttentionArgs& args, const int32_t* tiles, int64_t num_tiles,
                                         const DeviceLimits& device, cudaStream_t stream);

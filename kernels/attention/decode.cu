@@ -1,6 +1,6 @@
-// Decoding rows: one query per sequence against its whole context. Every cell is read once, so what counts is bytes in
-// flight: a warp takes whole pages, holds one page of keys and one of values in registers, and loads the next page of
-// each as soon as the present one is used.
+// Decoding: one query per sequence against its whole context. Every cell is read once, so speed depends on the number
+// of bytes in flight: a warp takes whole pages, holds one page of keys and one of values in registers, and loads the
+// next page of each as soon as the current one has been used.
 #include <algorithm>
 
 #include "kernels/attention/generic.cuh"
@@ -10,14 +10,14 @@
 namespace optserve::kernels {
 namespace {
 
-// Below this a part is done sooner than the parts are merged.
+// A shorter part takes less time than merging the parts.
 constexpr int kSplitTokensMin = 128;
-// Warps of a block, and the number of (sequence, head) items from which blocks have few of them: there are then blocks
-// enough, and a short context leaves fewer warps without a page.
+// Warps per block: the maximum, or the minimum when there are many (sequence, head) items. There are then enough
+// blocks, and a short context leaves fewer warps without a page.
 constexpr int kWarpsMax = 8, kWarpsMin = 4;
 constexpr int64_t kItemsOfFewWarps = 1024;
-// Blocks of kWarpsMax that share a multiprocessor: as many as their registers allow, since a warp waits most of its
-// time.
+// How many blocks of kWarpsMax warps share a multiprocessor: as many as their registers allow, since warps wait most of
+// the time.
 constexpr int blocks_at_a_time(int head_dim, bool int8) { return head_dim == 64 || int8 ? 3 : 2; }
 constexpr int kGenericWarps = 4;
 // The scratch: one counter of finished parts for each sequence and head, then parts of head_dim + 2 numbers. More parts
@@ -36,7 +36,7 @@ struct DecodeShape {
   DecodeScratch scratch;
 };
 
-// Pages [first, end) are this block's; parts [0, used) have pages.
+// This block's pages are [first, end). Only parts [0, used) have pages.
 struct Split {
   int used, first, end;
 };
@@ -61,12 +61,12 @@ struct Walk {
   int first, step, end, context;
 
   __device__ __forceinline__ int pages() const { return first < end ? (end - first + step - 1) / step : 0; }
-  // Blocks of the pages from the walk's i-th on, one a lane.
+  // The KV blocks of the walk's pages from the i-th on, one per lane.
   __device__ __forceinline__ int block(int i, int lane) const {
     const int page = first + (i + lane) * step;
     return page < end ? load_now(cells.table + page) : 0;
   }
-  // Which token of the walk's i-th page this step adds; kBlockTokens or more: none.
+  // The token of the walk's i-th page that this step adds; kBlockTokens or more if it adds none there.
   __device__ __forceinline__ int new_token(int i) const { return context - 1 - (first + i * step) * kBlockTokens; }
 
   __device__ __forceinline__ void load_keys(P& page, int block, int i, int lane) const {
@@ -76,7 +76,8 @@ struct Walk {
     load(page, cells.values, cells.value_scales, block, i, lane);
   }
 
-  // Keys and values of the first page, without the cell that this step adds. Returns its blocks.
+  // Keys and values of the first page, without the cell that this step adds. Returns the blocks of the first pages, as
+  // block() does.
   __device__ __forceinline__ int begin(P& keys, P& values, int lane) const {
     if (first >= end) return 0;
     const int blocks = block(0, lane), first_block = __shfl_sync(kAllLanes, blocks, 0);
@@ -128,7 +129,8 @@ struct Walk {
   }
 };
 
-// A lane's vector of the cells of K (the lower 16 lanes) and V that this step adds, on their way into the cache.
+// The new cells of K and V on their way into the cache: each of the lower 16 lanes has a vector of K, each of the
+// others one of V.
 template <typename T, typename C, int kDim>
 struct NewCell {
   static constexpr int kRow = Page<C, kDim>::kRow, kHalf = kWarpLanes / 2;
@@ -165,7 +167,7 @@ struct NewCell {
   }
 };
 
-// Stores this block's part of dimension threadIdx.x; the last block of a sequence and head joins them all.
+// Stores this block's part of dimension threadIdx.x. The last block of a sequence and head to finish joins all parts.
 template <typename T, int kDim>
 __device__ __forceinline__ void join_splits(const Part& part, int used, const DecodeScratch& scratch, T* out) {
   __shared__ bool is_last;
@@ -197,7 +199,8 @@ __device__ __forceinline__ void join_splits(const Part& part, int used, const De
   *out = from_float<T>(__fdividef(whole.sum, whole.total));
 }
 
-// A block is one (head, sequence, part). What the kernel before does not write is loaded before it has ended.
+// One block for each (head, sequence, part). What the previous kernel does not write is loaded before that kernel has
+// ended.
 template <typename T, typename C, int kDim, int kWarps>
 __global__ void __launch_bounds__(kWarps* kWarpLanes, blocks_at_a_time(kDim, kIsInt8<C>) * kWarpsMax / kWarps)
     decode_fast(AttentionArgs args, DecodeScratch scratch) {
@@ -249,7 +252,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes, blocks_at_a_time(kDim, kIs
   }
 }
 
-// A block is one (head, sequence) with its whole context.
+// One block for each (head, sequence), with its whole context.
 template <typename T, typename C>
 __global__ void __launch_bounds__(kGenericWarps* kWarpLanes) decode_generic(AttentionArgs args) {
   __shared__ float sums[kGenericWarps][kHeadDimMax];
@@ -332,7 +335,7 @@ size_t decode_scratch_bytes(int64_t num_sequences_max, int heads, int head_dim) 
 
 int decode_splits(int64_t num_sequences, int heads, int head_dim, int multiprocessors) {
   const int64_t items = std::max<int64_t>(num_sequences * heads, 1);
-  // A whole context a block keeps a multiprocessor busy: parts pay only where some would have nothing to do.
+  // One block with a whole context keeps a multiprocessor busy: splitting pays only if some would otherwise be idle.
   if (10 * items >= 9 * int64_t{multiprocessors}) return 1;
   const int64_t places = int64_t{blocks_at_a_time(head_dim, false)} * multiprocessors;
   return static_cast<int>(std::clamp<int64_t>(places / items, 1, kSplitsMax));

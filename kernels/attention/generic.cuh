@@ -1,4 +1,4 @@
-// Attention of one row by one warp, for every element type and head_dim: the path of kF32 and of unusual sizes.
+// Attention of one row by one warp, for every element type and head_dim: the path for kF32 and for unusual sizes.
 #pragma once
 
 #include "kernels/attention/kv_cells.cuh"
@@ -24,7 +24,7 @@ __device__ __forceinline__ void begin_row(LaneRow& row, const T* query, int head
   }
 }
 
-// Cells of neighbouring tokens.
+// The cells of consecutive tokens.
 template <typename C>
 struct CellRun {
   const C* keys;
@@ -33,7 +33,7 @@ struct CellRun {
   const float* value_scales;  // same
 };
 
-// Takes the first `count` cells of a run, from 1 to kBatch, into the softmax.
+// Adds the first `count` cells of a run, from 1 to kBatch, to the softmax.
 template <int kBatch, typename C>
 __device__ __forceinline__ void attend_cells(LaneRow& row, const CellRun<C>& run, int count, int head_dim) {
   const int lane = threadIdx.x % kWarpLanes;
@@ -82,7 +82,7 @@ __device__ __forceinline__ void attend_cells(LaneRow& row, const CellRun<C>& run
   }
 }
 
-// The pages first, first + step, ... that hold positions below `end`.
+// Attends to the pages first, first + step, ... that hold positions below `end`.
 template <typename C>
 __device__ __forceinline__ void attend_cache(LaneRow& row, const HeadCells<C>& cells, int first, int step, int end,
                                              int head_dim) {

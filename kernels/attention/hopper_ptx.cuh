@@ -1,4 +1,4 @@
-// Multiplications of a warpgroup for attention: scores from queries and keys in shared memory, results from weights in
+// Warpgroup multiplications for attention: scores from queries and keys in shared memory, results from weights in
 // registers and values in shared memory.
 #pragma once
 
@@ -7,17 +7,18 @@
 
 namespace optserve::kernels {
 
-// Keeps the compiler from moving registers that the tensor cores write or read across this place.
+// Keeps the compiler from moving accesses to registers that the tensor cores read or write across this point.
 template <int kCount>
 __device__ __forceinline__ void hold(float (&registers)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[i])::"memory");
 }
 
-// What threads have written to shared memory may be read by the copy engine and the tensor cores after a barrier.
+// After this and a barrier, the copy engine and the tensor cores see what threads have written to shared memory.
 __device__ __forceinline__ void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Barriers of a block by name: all `threads` of them come; or some wait and the others only come by.
+// Named barriers of a block, which `threads` threads reach: meet() waits for all of them, come_by() arrives without
+// waiting.
 __device__ __forceinline__ void meet(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
@@ -25,8 +26,8 @@ __device__ __forceinline__ void come_by(int name, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
-// Names rows of 64 halves in the 128-byte swizzle for an operand whose long side runs along the rows: eight rows are
-// 1024 bytes, and the next 64 columns lie `column_bytes` further.
+// The descriptor of rows of 64 halves in the 128-byte swizzle, for an operand whose long side runs along the rows:
+// eight rows take 1024 bytes, and the next 64 columns are `column_bytes` further on.
 __device__ __forceinline__ uint64_t swizzled_columns(uint32_t shared, uint32_t column_bytes) {
   return static_cast<uint64_t>((shared & 0x3ffffu) >> 4) | (static_cast<uint64_t>(column_bytes >> 4) << 16) |
          (uint64_t{64} << 32) | (uint64_t{1} << 62);

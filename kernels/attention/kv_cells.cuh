@@ -1,13 +1,13 @@
 // The cells of one head in the KV cache: elements of the compute type as they are, or int8 with a scale for each token
-// and head. An int8 cell is the same bits whoever stores it: the scale is the largest magnitude / 127, an element is
-// cell * scale.
+// and head. Every kernel that stores an int8 cell stores the same bits: the scale is the largest magnitude / 127, and
+// an element is cell * scale.
 #pragma once
 
 #include "kernels/attention/types.cuh"
 
 namespace optserve::kernels {
 
-// What a lane reads at once: 8 elements, in 16 bytes of the compute type or 8 of int8.
+// The elements that a lane reads at once: 16 bytes of the compute type, or 8 bytes of int8.
 inline constexpr int kCellElements = 8;
 
 // Cells are of type C: the element type, or int8_t.
@@ -21,7 +21,7 @@ template <typename C>
 struct HeadCells {
   C* keys;               // of block 0
   C* values;             // of block 0
-  float* key_scales;     // of block 0, one a token; int8 only
+  float* key_scales;     // of block 0, one per token; int8 only
   float* value_scales;   // same
   int block_stride;      // in cells
   int scale_stride;      // from the scales of a block to those of the next
@@ -57,13 +57,15 @@ cudaError_t with_cells(const AttentionArgs& args, const Launch& launch) {
 
 // ---- int8
 
-// The larger of two magnitudes as bits: in this order infinity is larger than all numbers, and NaN than infinity.
+// The larger of two magnitudes, compared as bits: infinity is then larger than all numbers, and NaN larger than
+// infinity.
 __device__ __forceinline__ uint32_t larger_magnitude(uint32_t largest, float value) {
   return max(largest, __float_as_uint(value) & 0x7fffffffu);
 }
 
-// How the elements of a cell are stored, from the bits of their largest magnitude. One that is infinite or NaN makes
-// the scale so, and thereby whatever attends to the cell; below kLeast there are no steps, and cells are zeros.
+// How the elements of a cell are stored, given the bits of their largest magnitude. An infinite or NaN magnitude makes
+// the scale NaN or infinite too, and so the result of every row that attends to the cell. Below kLeast the cell is all
+// zeros.
 struct CellScale {
   static constexpr float kLeast = 0x1p-100f;
   float scale, steps;
@@ -88,7 +90,7 @@ __device__ __forceinline__ uint2 pack_cells(const CellScale& scale, const float 
   return {words[0], words[1]};
 }
 
-// One warp stores `head_dim` elements as the cell of a token, kVector of them a lane and access.
+// One warp stores `head_dim` elements as the cell of a token, kVector elements per lane and access.
 template <int kVector, typename T>
 __device__ __forceinline__ void store_cell(const T* from, int head_dim, int8_t* cell, float* scale) {
   constexpr int kSlices = kHeadDimMax / (kWarpLanes * kVector);

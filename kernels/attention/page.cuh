@@ -6,14 +6,15 @@
 
 namespace optserve::kernels {
 
-// A vector a lane and load. Lanes in groups of kGroup load the first kGroup vectors of a cell; what is left of it (two
-// vectors, head_dim 80) is loaded by pairs of lanes. In both, lanes 2t and 2t + 1 are among those that load token t.
+// Each lane has one vector per load. Lanes in groups of kGroup load the first kGroup vectors of a cell; the rest of it
+// (two vectors, for head_dim 80) is loaded by pairs of lanes. Either way, lanes 2t and 2t + 1 are among those that load
+// token t.
 template <typename C, int kDim>
 struct Page {
   using Vector = std::conditional_t<kIsInt8<C>, uint2, uint4>;
   static constexpr int kRow = kDim / kCellElements;  // vectors of a cell
   static constexpr int kGroup = kRow >= 16 ? 16 : 8;
-  static constexpr int kMain = kBlockTokens * kGroup / kWarpLanes;  // loads of the first form
+  static constexpr int kMain = kBlockTokens * kGroup / kWarpLanes;  // loads by groups of kGroup
   static constexpr int kSlices = kRow > kGroup ? 2 : 1;
   static constexpr int kLoads = kMain + kSlices - 1;
   static_assert(kRow == kGroup || kRow == kGroup + 2);
@@ -38,7 +39,7 @@ struct Page {
     if constexpr (kIsInt8<C>) scale = load_now(scales + lane / 2);
   }
 
-  // The first `count` tokens, and zeros for the others.
+  // Loads the first `count` tokens, and zeros for the others.
   __device__ __forceinline__ void load_some(const C* cells, const float* scales, int count, int lane) {
     const auto* from = reinterpret_cast<const Vector*>(cells);
 #pragma unroll
@@ -53,7 +54,7 @@ struct Page {
   }
 };
 
-// A row of q, K or V of this step as it comes, in the columns of a lane.
+// A lane's columns of a row of this step's q, K or V, as the projection has left it.
 template <typename T, typename C, int kDim>
 struct NewRow {
   using P = Page<C, kDim>;
@@ -67,7 +68,7 @@ struct NewRow {
   }
 };
 
-// A row of K or V of this step as cells.
+// A row of this step's K or V as a cell.
 template <typename T, typename C, int kDim>
 struct NewCells {
   using P = Page<C, kDim>;
@@ -94,7 +95,7 @@ struct NewCells {
     }
   }
 
-  // Makes them token `token` of the page.
+  // Makes this cell token `token` of the page.
   __device__ __forceinline__ void put_into(P& page, int token, int lane) const {
 #pragma unroll
     for (int i = 0; i < P::kLoads; ++i) {
@@ -104,7 +105,7 @@ struct NewCells {
   }
 };
 
-// The softmax of a warp. A lane holds the dimensions of its columns, summed over its tokens.
+// The softmax of a warp. A lane holds sums over its tokens for the dimensions of its columns.
 template <typename T, typename C, int kDim>
 struct WarpSoftmax {
   using P = Page<C, kDim>;
@@ -144,7 +145,7 @@ struct WarpSoftmax {
     return result;
   }
 
-  // The score of token lane / 2. A group folds its kMain sums over its lanes, half of the sums moving in each step.
+  // The score of token lane / 2. A group reduces its kMain sums over its lanes; half of the sums move in each step.
   __device__ __forceinline__ float score(const P& keys, int lane) const {
     float sums[P::kMain];
 #pragma unroll

@@ -1,7 +1,7 @@
-// Rows of prompts: parts of 64 rows of a tile against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16 rows
-// of the tile, their queries and results in registers; keys and values pass through shared memory in two stages, so
-// that one tile is copied while the other is multiplied. Int8 cells are copied as they are and become elements in one
-// stage.
+// Attention of prompts: parts of 64 rows of a tile against tiles of 64 keys (FlashAttention-2). Each of 4 warps has 16
+// rows of the part, with their queries and results in registers. Keys and values pass through shared memory in two
+// stages, so that one tile is copied while the other is multiplied. Int8 cells are copied as they are and become
+// elements in one stage.
 #include "kernels/attention/generic.cuh"
 #include "kernels/attention/tile.cuh"
 #include "kernels/dependent_launch.cuh"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpLanes;
-constexpr int kPartRows = 64;  // of a tile, what a block takes
+constexpr int kPartRows = 64;  // the rows of a tile that one block takes
 constexpr int kParts = kPrefillTileRows / kPartRows;
 constexpr int kWarpRows = kPartRows / kWarps;
 constexpr int kTileKeys = kWarps * kBlockTokens;  // a warp copies one page of a tile
@@ -25,8 +25,8 @@ __device__ __forceinline__ Tile part_of_block(const AttentionArgs& args, const i
 }
 
 // Keys or values of a tile in shared memory, in vectors of 16 bytes. Rows are padded to an odd number of vectors or, if
-// they are whole lines of 128 bytes, vector c of row r stands at c ^ (r % 8): 8 rows of one column are in different
-// banks either way.
+// they are whole lines of 128 bytes, vector c of row r is at c ^ (r % 8): 8 rows of one column are in different banks
+// either way.
 template <int kDim>
 struct Stage {
   static constexpr int kVector = sizeof(uint4);
@@ -38,14 +38,15 @@ struct Stage {
   static __device__ __forceinline__ uint32_t offset(int row, int column) {
     return row * kStride + (kSwizzled ? column ^ (row % 8) : column) * kVector;
   }
-  // From the address of column 0 or 1 of a row to that of column `columns` more, an even number: no sum carries.
+  // Turns the address of column 0 or 1 of a row into that of the column `columns` further, an even number, so that no
+  // addition carries.
   static __device__ __forceinline__ uint32_t move(uint32_t address, int columns) {
     return kSwizzled ? address ^ (columns * kVector) : address + columns * kVector;
   }
 };
 
-// Copies the keys and values of positions [first, first + 64) below `end`, and zeros for the others; the values stand
-// behind two stages of keys.
+// Copies the keys and values of positions [first, first + 64) below `end`, and zeros for the others. The values follow
+// two stages of keys.
 template <typename T, int kDim>
 __device__ __forceinline__ void copy_stage(uint32_t keys, const HeadCells<T>& cells, int first, int end) {
   using S = Stage<kDim>;
@@ -70,8 +71,8 @@ __device__ __forceinline__ void copy_stage(uint32_t keys, const HeadCells<T>& ce
   }
 }
 
-// Int8 cells of a tile in shared memory as they are in the cache, keys before values, and their scales. A thread turns
-// into elements the vectors that it has copied itself, so that it may copy the next ones to their place.
+// Int8 cells of a tile in shared memory as they are in the cache, keys before values, and their scales. A thread
+// converts the vectors that it has copied itself, so that it may then copy the next ones to the same place.
 template <int kDim>
 struct RawTile {
   static constexpr int kVectorCells = 16;
@@ -79,9 +80,9 @@ struct RawTile {
   static constexpr int kVectors = kTileKeys * kRow;  // of keys
   static constexpr int kScales = 2 * kTileKeys;
   uint4 cells[2][kVectors];
-  float scales[2][kScales];  // in turn, since other threads than those that copied them read them
+  float scales[2][kScales];  // two in turn, since they are read by other threads than those that copy them
 
-  // Positions [first, first + 64) below `end`, and zeros for the others.
+  // Copies positions [first, first + 64) below `end`, and zeros for the others.
   __device__ __forceinline__ void copy(const HeadCells<int8_t>& head, int first, int end, int turn) {
     const auto* keys = reinterpret_cast<const uint4*>(head.keys);
     const auto* values = reinterpret_cast<const uint4*>(head.values);
@@ -134,7 +135,7 @@ struct WarpRows {
   float largest[2] = {-INFINITY, -INFINITY};  // of the scores before the scale
   float total[2] = {0, 0};                    // of this lane's columns
 
-  // `row` of the queries is that of the lane's first row; `rows` counts from there.
+  // `row` is the query of the lane's first row; `rows` counts the rows from there.
   __device__ __forceinline__ void begin(const T* row, int64_t stride, int rows) {
     const int column = threadIdx.x % 4 * 2;
 #pragma unroll
@@ -173,7 +174,7 @@ struct WarpRows {
     }
   }
 
-  // `visible`: of the 64 keys, those that the lane's first row sees; its second sees 8 more.
+  // `visible`: how many of the 64 keys the lane's first row sees; its second row sees 8 more.
   static __device__ __forceinline__ void mask(float (&scores)[kKeyColumns][4], int visible) {
     const int column = threadIdx.x % 4 * 2;
 #pragma unroll
@@ -185,7 +186,7 @@ struct WarpRows {
     }
   }
 
-  // Scores become weights. `scale` turns a score into an exponent of 2.
+  // Turns scores into weights. A score times `scale` is an exponent of 2.
   __device__ __forceinline__ void weigh(float (&scores)[kKeyColumns][4], float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -249,7 +250,7 @@ struct WarpRows {
   }
 };
 
-// A block is one (part of a tile, head). The last tiles have the longest contexts and so begin first.
+// One block for each (part of a tile, head). The last tiles have the longest contexts, so they begin first.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 3) prefill_fast(AttentionArgs args, const int32_t* tiles) {
   using S = Stage<kDim>;
@@ -289,7 +290,7 @@ __global__ void __launch_bounds__(kThreads, 3) prefill_fast(AttentionArgs args, 
   rows.store(static_cast<T*>(args.out) + row * width + head * kDim, width, tile.rows - lane_row);
 }
 
-// The same over int8 cells: one stage of keys and one of values, then a raw tile.
+// The same for int8 cells. Shared memory holds one stage of keys and one of values, then a raw tile.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 3) prefill_int8(AttentionArgs args, const int32_t* tiles) {
   using S = Stage<kDim>;
@@ -330,7 +331,7 @@ __global__ void __launch_bounds__(kThreads, 3) prefill_int8(AttentionArgs args, 
   rows.store(static_cast<T*>(args.out) + row * width + head * kDim, width, tile.rows - lane_row);
 }
 
-// A block is kGenericRows rows of one (tile, head), a warp each.
+// A block has kGenericRows rows of one (tile, head), one warp for each.
 template <typename T, typename C>
 __global__ void __launch_bounds__(kThreads, 4) prefill_generic(AttentionArgs args, const int32_t* tiles) {
   allow_next();

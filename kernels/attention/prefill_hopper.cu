@@ -1,8 +1,8 @@
-// Rows of prompts on Hopper: tiles of 128 rows against tiles of 128 keys (FlashAttention-3). A block stays on its
-// multiprocessor and takes one (tile, head) after the other. One of its warps copies queries and pages of keys and
-// values by tensor maps, swizzled, up to kStages tiles ahead, also of the next (tile, head). Two warpgroups of 64 rows
-// each multiply; a warpgroup starts the scores of one tile and the results of the tile before together, and weighs
-// scores while the tensor cores work on its results or on the other warpgroup's turn.
+// Attention of prompts on Hopper: tiles of 128 rows against tiles of 128 keys (FlashAttention-3). A block stays on its
+// multiprocessor and takes one (tile, head) after another. One of its warps copies queries and pages of keys and values
+// through tensor maps, swizzled, up to kStages tiles ahead and into the next (tile, head). Two warpgroups of 64 rows
+// each multiply. A warpgroup starts the scores of one tile together with the results of the previous tile, and turns
+// scores into weights while the tensor cores work on its results or for the other warpgroup.
 #include <algorithm>
 
 #include "kernels/attention/hopper_ptx.cuh"
@@ -25,7 +25,7 @@ constexpr int kPageBytes = kBlockTokens * kRowBytes;  // of 64 columns
 constexpr int kHalfBytes = kTileKeys * kRowBytes;     // 64 columns of a tile
 constexpr int kScores = kTileKeys / 2;                // of a thread
 constexpr int kSharedAlignment = 1024;                // of what is swizzled
-// Names of barriers: a warpgroup's turn to start multiplications, one for each, and the threads of both.
+// Names of barriers: each warpgroup has one for its turn to start multiplications, and one is for the threads of both.
 constexpr int kTurnBarrier = 1, kBothBarrier = 3;
 static_assert(kPrefillTileRows == kGroups * kGroupRows);
 
@@ -38,7 +38,7 @@ struct Shape {
   static constexpr int kBytes = kSharedAlignment + kBarriersAt + (4 * kStages + 2) * 8;
 };
 
-// What a block has in shared memory: queries, then stages of keys and of values, then barriers.
+// A block's shared memory: queries, then stages of keys and of values, then barriers.
 template <int kDim>
 struct Rooms {
   using S = Shape<kDim>;
@@ -69,7 +69,7 @@ struct Rooms {
   }
 };
 
-// Stage and parity of the i-th tile of keys of a block.
+// The stage and parity of a block's i-th tile of keys.
 template <int kStages>
 struct Turn {
   int stage;
@@ -91,8 +91,8 @@ struct Work {
         tiles((end + kTileKeys - 1) / kTileKeys) {}
 };
 
-// What the blocks have to do. The last tiles of a sequence have the longest contexts: they begin first, and in every
-// other round the blocks take theirs the other way round, so that all have about the same to do.
+// The work of all blocks. The last tiles of a sequence have the longest contexts, so they begin first; and every other
+// round assigns tiles to blocks in reverse order, so that all blocks have about the same amount of work.
 struct Works {
   const int32_t* tiles;
   int num_tiles, heads;
@@ -110,13 +110,13 @@ struct Works {
   }
 };
 
-// Tensor maps of 16-bit elements: copying them does not depend on which ones.
+// Tensor maps of 16-bit elements, for fp16 and bf16 alike: a copy does not depend on the type.
 struct Maps {
   CUtensorMap queries;       // of qkv: boxes of the rows of a warpgroup
   CUtensorMap keys, values;  // boxes of a page
 };
 
-// The warp that copies. Lane i < kTilePages copies page i of a tile; a page behind the last one is that one again,
+// The warp that copies. Lane i < kTilePages copies page i of a tile; beyond the last page it copies that page again,
 // whose scores nobody uses.
 template <int kDim>
 class Copying {
@@ -164,7 +164,7 @@ class Copying {
     }
   }
 
-  // Rows behind the end of the tile are those of other sequences: nobody stores what becomes of them.
+  // Rows beyond the end of the tile belong to other sequences: their results are not stored.
   __device__ __forceinline__ void copy_queries(const Work& work) {
     await(rooms_.queries_empty(), queries_parity_ ^ 1);
     queries_parity_ ^= 1;
@@ -230,7 +230,7 @@ class Group {
   }
 
  private:
-  // A warp has read a stage.
+  // A warp calls this when it has read a stage.
   __device__ __forceinline__ void release(uint32_t empty) const {
     if (lane_ == 0) arrive(empty);
   }
@@ -253,7 +253,7 @@ class Group {
     end_batch();
   }
 
-  // Scores of tile i, and results of the one before.
+  // Computes the scores of tile i and the results of the tile before it.
   __device__ __forceinline__ void step(const Work& work, int i) {
     const Turn<S::kStages> turn(done_ + i), before(done_ + i - 1);
     meet(kTurnBarrier + index_, kMultiplying);
@@ -279,7 +279,7 @@ class Group {
     pack_weights();
   }
 
-  // Results of the last tile. What stands behind the last position may be NaN: it becomes zero.
+  // Computes the results of the last tile. Values beyond the last position may be NaN, so they are replaced by zeros.
   __device__ __forceinline__ void finish_values(const Work& work) {
     const Turn<S::kStages> turn(done_ + work.tiles - 1);
     const int known = work.end - (work.tiles - 1) * kTileKeys;
@@ -302,7 +302,7 @@ class Group {
     release(rooms_.values_empty(turn.stage));
   }
 
-  // Scores of the keys from `first` on become weights.
+  // Turns the scores of the keys from `first` on into weights.
   __device__ __forceinline__ void weigh(const Work& work, int first) {
     const int visible = work.tile.visible + row_ - first;  // of this tile, to the thread's first row
     if (first + kTileKeys > work.tile.visible + index_ * kGroupRows) {
@@ -382,7 +382,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) rooms.init();
   __syncthreads();
   wait_for_previous();
-  // Each role is one branch to its end, so that each can have its own number of registers.
+  // Each role stays in one branch until it ends, so that each can have its own number of registers.
   if (threadIdx.x >= kMultiplying) {
     give_registers<kCopyRegisters>();
     if (threadIdx.x >= kMultiplying + kWarpLanes) return;

@@ -28,8 +28,8 @@ __device__ __forceinline__ uint2 load_streaming(const uint2* address) {
   return value;
 }
 
-// Loaded here and not where it is first used, so that what depends on other loads does not wait for it once more; and
-// from L2, since what was written by another kernel may be older in L1 before wait_for_previous().
+// Loads here and not where the value is first used, so that work that depends on other loads does not wait a second
+// time; and from L2, since before wait_for_previous() L1 may hold an older value than another kernel has written.
 __device__ __forceinline__ int32_t load_now(const int32_t* address) {
   int32_t value;
   asm volatile("ld.global.cg.s32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
@@ -48,17 +48,17 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return result;
 }
 
-// Where something stands in shared memory, in bytes.
+// The address of something in shared memory, in bytes.
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies 16 bytes to shared memory in the background, or zeros where !valid; then `from` is not read.
+// Copies 16 bytes to shared memory in the background; if not `valid`, it writes zeros and does not read `from`.
 __device__ __forceinline__ void copy_async(uint32_t to, const uint4* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
 }
 
-// The same of 4 bytes.
+// The same for 4 bytes.
 __device__ __forceinline__ void copy_async(uint32_t to, const float* from, bool valid) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid ? 4 : 0) : "memory");
 }
@@ -66,8 +66,9 @@ __device__ __forceinline__ void copy_async(uint32_t to, const float* from, bool 
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 
-// Four 8 x 8 matrices of 16-bit elements; lane 8 i + r names row r of matrix i. Lane l gets of each the elements
-// (l / 4, 2 (l % 4)) and its right neighbour; transposed, (2 (l % 4), l / 4) and the one below.
+// Four 8 x 8 matrices of 16-bit elements; lane 8 i + r passes the address of row r of matrix i. Of each matrix, lane l
+// gets element (l / 4, 2 (l % 4)) and its right neighbour; when transposed, (2 (l % 4), l / 4) and the element below
+// it.
 __device__ __forceinline__ void load_matrices(uint32_t (&matrices)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])

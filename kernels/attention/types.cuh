@@ -27,15 +27,15 @@ __device__ __forceinline__ uint32_t pack_pair(float low, float high) {
   }
 }
 
-// A softmax over some of the positions, of one dimension: the largest score (base 2), the sum of 2^(score - largest),
-// and the same sum weighted by the values. Without positions: -inf, 0, 0.
+// A softmax over some of the positions, for one dimension: the largest score (base 2), the sum of 2^(score - largest),
+// and the same sum weighted by the values. Over no positions these are -inf, 0, 0.
 struct Part {
   float largest = -INFINITY;
   float total = 0;
   float sum = 0;
 };
 
-// One of the two has positions.
+// At least one of the two must have positions.
 __device__ __forceinline__ Part join(const Part& a, const Part& b) {
   const float largest = fmaxf(a.largest, b.largest);
   const float scale_a = exp2_fast(a.largest - largest), scale_b = exp2_fast(b.largest - largest);

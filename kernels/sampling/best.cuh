@@ -1,5 +1,5 @@
-// The best ids of a row by the logits as they came, or of those that may be drawn by the edited ones: one warp a row
-// walks the tiles in order of their largest logits.
+// The best ids of a row: of all ids by their unedited logits, or of the ids that may be drawn by their edited logits.
+// One warp per row walks the tiles in order of their largest logits.
 #pragma once
 
 #include "kernels/sampling/row.cuh"
@@ -29,8 +29,8 @@ __device__ inline RankedRow ranked_row(const Plan& plan, const SamplingRow& row,
   return {plan.edited + index * plan.edited_stride, vocab_real, plan.tiles, true, masks_of(plan, row)};
 }
 
-// The best id of a tile that comes after `last`; `next`: the largest logit of those after it, -infinity if none. One
-// warp.
+// The best id of a tile that ranks after `last`. `next` becomes the largest logit of the ids that rank after it, or
+// -infinity if there are none. Called by one warp.
 __device__ inline Ranked best_after(const RankedRow& row, int tile, const Ranked& last, float& next) {
   float v[kSteps][4];
   load_tile(row.values, row.vocab_real, row.aligned, tile, kAllGroups, v);
@@ -59,8 +59,8 @@ struct BestColumns {
   int wanted;
 };
 
-// One warp. `left`: in shared memory, the largest logit of each tile, -infinity to leave it out; changed. Lane 0 asks
-// `logprob_of` for the log-probability of a logit.
+// Called by one warp. `left`, in shared memory, has the largest logit of each tile, or -infinity to leave the tile out;
+// it is changed. Lane 0 calls `logprob_of` for the log-probability of a logit.
 template <class LogprobOf>
 __device__ void store_best(const RankedRow& ranked, float* left, const BestColumns& out, const LogprobOf& logprob_of) {
   Ranked last{INFINITY, -1};

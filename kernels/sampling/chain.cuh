@@ -1,5 +1,5 @@
 // The arithmetic of the sampling chain for one logit, operation for operation that of libs/sampling and base/simd.h in
-// their AVX2 and FMA form, so that weights are the same bits. Must not be compiled with --use_fast_math.
+// their AVX2 and FMA form, so that weights have the same bits. This file must not be compiled with --use_fast_math.
 #pragma once
 
 #include <cfloat>
@@ -32,7 +32,7 @@ __device__ inline bool allows_end(const SamplingRow& row) { return (row.flags & 
 __device__ inline bool ranks_allowed(const SamplingRow& row) { return (row.flags & SamplingRow::kBestAllowed) != 0; }
 __device__ inline bool is_greedy(const SamplingRow& row) { return row.temperature == 0.0f || row.top_k == 1; }
 
-// The penalties of a row as its profile takes them.
+// The penalties of a row, in the form that its profile uses.
 struct Penalties {
   float repetition, presence, frequency, prompt_presence, prompt_frequency;
   bool presence_of_prompt;
@@ -56,7 +56,7 @@ __device__ inline bool has_penalties(const SamplingRow& row) {
          penalties.prompt_presence != 0.0f || penalties.prompt_frequency != 0.0f;
 }
 
-// How often an id is known, in the prompt and generated: two numbers of 16 bits.
+// How often an id occurs in the prompt and in the generated tokens: two 16-bit counts.
 constexpr uint32_t kInPrompt = 1, kGenerated = 1 << 16;
 
 __device__ inline float hold_finite(float logit) { return fminf(fmaxf(logit, -FLT_MAX), FLT_MAX); }
@@ -79,7 +79,7 @@ __device__ inline float penalise(float logit, uint32_t uses, const Penalties& pe
   return logit;
 }
 
-// What logits are divided by before the penalties; 0: nothing.
+// The divisor of logits before the penalties; 0 if there is none.
 __device__ inline float first_divisor(const SamplingRow& row) {
   constexpr float kLeast = 1e-6f;
   if (row.profile == SamplingProfile::kDefault || row.temperature == 0.0f || row.temperature == 1.0f) {
@@ -89,12 +89,12 @@ __device__ inline float first_divisor(const SamplingRow& row) {
                                                             : fmaxf(row.temperature, kLeast);
 }
 
-// Whether the chain works on a copy of the row's logits that is not the logits as they came.
+// Whether the chain works on an edited copy of the row's logits.
 __device__ inline bool is_edited(const SamplingRow& row) {
   return has_rules(row) || has_penalties(row) || first_divisor(row) != 0.0f;
 }
 
-// A temperature too small to invert acts as the smallest that can be.
+// A temperature too small to invert acts as the smallest one that can be inverted.
 __device__ inline float scale_of(float temperature) { return fminf(__fdiv_rn(1.0f, temperature), FLT_MAX); }
 
 // simd::exp for x <= 0.
@@ -115,23 +115,23 @@ __device__ inline float exponential(float x) {
   return x < kLowest ? 0.0f : __fmul_rn(p, __int_as_float(exponent));
 }
 
-// Masses are weights in fixed point: sums do not depend on their order. A unit of 2^-mass_bits is so small that 2^62 is
-// not passed: 2^-46 for 2^16 ids, where one weight is wrong by at most 2^-47 of the largest, those above 2^-23 not at
-// all.
+// Masses are weights in fixed point, so that sums do not depend on the order of their terms. The unit is 2^-mass_bits,
+// as small as possible without sums above 2^62: for 2^16 ids it is 2^-46. A weight is then wrong by at most 2^-47 of
+// the largest weight, and exact if it is above 2^-23.
 __host__ __device__ inline int mass_bits(int64_t vocab_real) {
   int id_bits = 0;
   while ((int64_t{1} << id_bits) < vocab_real) ++id_bits;
   return 62 - id_bits;
 }
 
-// Whole-number targets, of products rounded as those of the reference: a running sum of masses reaches the product if
+// An integer target for a product that is rounded as in the reference: a running sum of masses reaches the product if
 // and only if it reaches the target.
 __device__ inline uint64_t target_mass(double share, uint64_t total) {
   const uint64_t target = __double2ull_ru(__dmul_rn(share, __ull2double_rn(total)));
   return target < 1 ? 1 : target > total ? total : target;
 }
 
-// Keys order finite floats as unsigned numbers; -0 has the key of 0.
+// Keys are unsigned numbers in the order of the finite floats; -0 has the same key as 0.
 __device__ inline uint32_t key_of(float logit) {
   const uint32_t bits = logit == 0.0f ? 0u : __float_as_uint(logit);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;

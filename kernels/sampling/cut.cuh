@@ -1,5 +1,6 @@
-// Where top-k, top-p and typical-p end, for one row and one block of threads, without sorting the row: the ids that may
-// be the last are narrowed down by histograms of their keys until they fit a list in shared memory, which is sorted.
+// Finds where top-k, top-p and typical-p cut a row, with one block of threads and without sorting the row: histograms
+// of keys narrow down the ids that may be the last to stay until these fit into a list in shared memory, which is then
+// sorted.
 #pragma once
 
 #include "kernels/sampling/row.cuh"
@@ -13,14 +14,16 @@ constexpr int kThreadBins = kBins / kCutThreads;
 constexpr int kListMax = 2048;
 constexpr int kThreadListed = kListMax / kCutThreads;
 
-// Keys from low to high, both included. `before` is the measure of what is better, `count` the number of ids inside.
+// The keys from low to high, both inclusive. `before` is the measure of what is better, `count` the number of ids
+// inside.
 struct Bracket {
   uint32_t low, high;
   uint64_t before;
   int count;
 };
 
-// Masses in two halves: the carry of the lower one goes to the upper one, so that 32-bit atomics add 64-bit numbers.
+// Masses are kept in two halves, and the carry of the lower half is added to the upper one, so that 32-bit atomics add
+// 64-bit numbers.
 struct Histogram {
   uint32_t counts[kBins];
   uint32_t masses_low[kBins];
@@ -30,7 +33,7 @@ struct Histogram {
 struct Shared {
   union {
     Histogram histogram;
-    uint64_t list[kListMax];  // key from best to worst, then id: sorts as top-k and top-p rank
+    uint64_t list[kListMax];  // the key, best first, then the id: sorts in the order in which top-k and top-p rank
   };
   RowView row;
   uint64_t warp_sums[kCutWarps];
@@ -46,10 +49,11 @@ __device__ inline uint64_t ranked(uint32_t key, int32_t id) { return uint64_t{~k
 __device__ inline float ranked_logit(uint64_t entry) { return logit_of(~static_cast<uint32_t>(entry >> 32)); }
 __device__ inline int32_t ranked_id(uint64_t entry) { return static_cast<int32_t>(entry & 0xffffffffu); }
 
-// Orders in which ids are taken. rank(): higher is earlier, then lower ids; -infinity for what is out. floor(): a logit
-// below which no id has a rank of that key or better. mass(): what an id that is in counts, unless ids are counted.
+// An order in which ids are taken has these functions. rank(): ids of higher rank come first, equal ones in order of
+// id; -infinity excludes an id. floor(): a logit below which no id has a rank of that key or better. mass(): what an
+// included id counts, unless ids are counted.
 
-// Of top-k and top-p: the largest logits of those that `cut` keeps.
+// The order of top-k and top-p: the largest logits first, among the ids that `cut` keeps.
 struct ByLogit {
   const RowView& row;
   Cut cut;
@@ -60,14 +64,14 @@ struct ByLogit {
   __device__ bool trims() const { return row.trims; }
 };
 
-// What an id counts for: top-k counts ids, the others masses.
+// What an id counts: top-k counts ids, the others sum masses.
 template <bool kMass, class Order>
 __device__ uint64_t measure_of(const Order& order, uint64_t entry) {
   if constexpr (kMass) return order.listed_mass(entry);
   return 1;
 }
 
-// Sum over the threads before this one; `total` over all.
+// The sum over the threads before this one; `total` becomes the sum over all threads.
 __device__ inline uint64_t block_sum_before(uint64_t value, uint64_t& total, Shared& shared) {
   const uint64_t running = warp_running_sum(value);
   if (lane_id() == kLanes - 1) shared.warp_sums[warp_id()] = running;
@@ -83,8 +87,8 @@ __device__ inline uint64_t block_sum_before(uint64_t value, uint64_t& total, Sha
 }
 
 // Calls body(tile, groups) for the tiles of this warp, with the bits of the groups that have a logit of at least
-// `floor`. Maxima of many tiles are on their way at once: most tiles have no such group, and waiting is all that they
-// cost.
+// `floor`. The maxima of many tiles are loaded at once: most tiles have no such group, and cost nothing but the wait
+// for the load.
 template <class Body>
 __device__ void for_each_tile(const RowView& row, float floor, const Body& body) {
   constexpr int kAhead = 8;
@@ -137,8 +141,8 @@ __device__ void add_to_bin(Histogram& histogram, int bin, uint64_t mass, uint32_
   }
 }
 
-// All lanes of a warp; those that are `inside` add their id. Equal logits are common (masked models, rounded logits),
-// so a bin that all share gets one addition.
+// Called by all lanes of a warp; the lanes that are `inside` add their id. Equal logits are common (masked models,
+// rounded logits), so a bin that all lanes share gets a single addition.
 template <bool kMass>
 __device__ void tally(uint64_t mass, int bin, bool inside, Histogram& histogram) {
   const uint32_t lanes = __ballot_sync(kAllLanes, inside);
@@ -186,7 +190,7 @@ __device__ Bracket narrow(const Bracket& bracket, uint64_t wanted, Shared& share
   return shared.bracket;
 }
 
-// Histogram of the ids inside the bracket.
+// Builds the histogram of the ids inside the bracket.
 template <bool kMass, class Order>
 __device__ void fill_histogram(const Order& order, const Bracket& bracket, Shared& shared) {
   clear_histogram(shared);
@@ -203,7 +207,7 @@ __device__ void fill_histogram(const Order& order, const Bracket& bracket, Share
 
 // ---- lists
 
-// Lists the ids inside the bracket, in any order. Returns their number, or, if they do not fit, one above kListMax.
+// Lists the ids inside the bracket, in any order. Returns their number, or a number above kListMax if they do not fit.
 template <class Order>
 __device__ int collect(const Order& order, const Bracket& bracket, Shared& shared) {
   __syncthreads();
@@ -249,16 +253,16 @@ __device__ inline void sort_list(int count, Shared& shared) {
   __syncthreads();
 }
 
-// Which of the listed ids, best first, is the last that stays.
+// Determines which of the listed ids, best first, is the last one to stay.
 struct ListGoal {
-  int count;        // so many are listed
+  int count;        // of listed ids
   uint64_t before;  // measure of the ids that are better than all listed
   uint64_t wanted;  // measure to reach, or, if 0, the share `top_p` of what is listed
   float top_p;
 };
 
-// Shortens `cut`, of ranks, to the entry of the sorted list with which the goal is reached; returns how many entries
-// stay.
+// Shortens `cut`, a cut of ranks, to the entry of the sorted list with which the goal is reached. Returns how many
+// entries stay.
 template <bool kMass, class Order>
 __device__ int cut_in_list(const Order& order, const ListGoal& goal, Cut& cut, Shared& shared) {
   uint64_t measures[kThreadListed], sum = 0, total = 0;
@@ -291,7 +295,7 @@ __device__ int cut_in_list(const Order& order, const ListGoal& goal, Cut& cut, S
 
 // ---- cuts
 
-// row.tile_masses = sums of `measure`, which is 0 below `floor`.
+// Sets row.tile_masses to the sums of `measure`, which is 0 below `floor`.
 template <class Measure>
 __device__ void measure_tiles(const RowView& row, float floor, const Measure& measure) {
   __syncthreads();
@@ -309,8 +313,8 @@ struct OneIfEqual {
   __device__ uint64_t operator()(float logit, int32_t id) const { return order.rank(logit, id) == rank ? 1 : 0; }
 };
 
-// Sums that reach `wanted` among more ids of one rank than can be listed: the cut after the fewest of them in order of
-// ids. All have the same logit, or two logits whose masses differ.
+// For a sum that reaches `wanted` among more ids of one rank than can be listed: cuts after as few of them, in order of
+// ids, as reach it. They all have the same logit, or one of two logits whose masses differ.
 template <bool kMass, class Order>
 __device__ Cut cut_equals(const Order& order, const Bracket& bracket, uint64_t wanted, Shared& shared) {
   const RowView& row = order.row;
@@ -335,8 +339,8 @@ __device__ Cut cut_equals(const Order& order, const Bracket& bracket, uint64_t w
   return cut;
 }
 
-// Shortens `cut`, of ranks, to the fewest first ids in the order whose measure reaches `wanted`; all of them lie in
-// `bracket`, from low to high. Returns the number of ids that stay if just these stand first in the list, else 0.
+// Shortens `cut`, a cut of ranks, to the fewest ids, in the order, whose measure reaches `wanted`; the last of them
+// lies in `bracket`. If exactly the ids that stay are the first ones of the list, returns their number, otherwise 0.
 template <bool kMass, class Order>
 __device__ int shorten(const Order& order, uint64_t wanted, uint32_t low, uint32_t high, Cut& cut, Shared& shared) {
   Bracket bracket{low, high, 0, 0};
@@ -356,7 +360,7 @@ __device__ int shorten(const Order& order, uint64_t wanted, uint32_t low, uint32
   return whole ? kept : 0;
 }
 
-// A logit that at least k ids reach, and not many more: if k groups have a logit of at least x, so have k ids.
+// A logit that at least k ids reach, and not many more: if k groups have a logit of at least x, then so do k ids.
 __device__ inline float floor_of_best(const RowView& row, int32_t k, Shared& shared) {
   constexpr int kLevelsMax = 3;
   Bracket bracket{key_of(-FLT_MAX), key_of(row.largest), 0, 0};
@@ -387,7 +391,8 @@ __device__ inline float floor_of_mass(const RowView& row, uint64_t mass) {
   return floor_of_weight(row, (static_cast<float>(mass) - 0.5f) / row.masses_per_weight);
 }
 
-// Where the decay of top-p counts from: after the last generated reset id. All threads of the block.
+// The position from which the decay of top-p counts: after the last generated reset id. Called by all threads of the
+// block.
 __device__ inline int32_t decay_begin(const Plan& plan, const SamplingRow& row, Shared& shared) {
   if (!has_rules(row) || plan.args.rules == nullptr) return row.prompt_tokens;
   const int32_t* rules = plan.args.rules + row.slot * plan.args.rules_stride;
@@ -406,7 +411,7 @@ __device__ inline int32_t decay_begin(const Plan& plan, const SamplingRow& row, 
   return shared.reset;
 }
 
-// top-p after its decay. All threads of the block.
+// top-p after its decay. Called by all threads of the block.
 __device__ inline float decayed_top_p(const Plan& plan, const SamplingRow& row, Shared& shared) {
   float p = row.top_p;
   if (row.top_p_decay == 1.0f && row.top_p_min <= p) return p;
@@ -419,8 +424,8 @@ __device__ inline float decayed_top_p(const Plan& plan, const SamplingRow& row, 
   return p;
 }
 
-// Steps min-p, top-k and top-p of a row: what stays; what min-p leaves out may be above the cut, but has no mass. All
-// threads of the block; row.tile_masses hold all masses unless k > 0.
+// The steps min-p, top-k and top-p of a row; returns what stays. Ids that min-p excludes may be above the cut, but have
+// no mass. Called by all threads of the block; row.tile_masses holds all masses unless k > 0.
 __device__ inline Cut truncate(const RowView& row, int32_t k, float top_p, Shared& shared) {
   Cut cut = no_cut();
   if (row.min_weight > 0.0f) cut.logit = floor_of_weight(row, row.min_weight);
@@ -438,7 +443,7 @@ __device__ inline Cut truncate(const RowView& row, int32_t k, float top_p, Share
   if (k > 0) measure_tiles(row, cut.logit, MassOfKept{row, cut});
   const uint64_t total = sum_of_tiles(row);
   const uint64_t wanted = target_mass(static_cast<double>(top_p), total);
-  // All ids below this mass together hold less than what may be left out.
+  // All ids below this mass together have less mass than may be left out.
   const uint64_t spare = (total - wanted) / static_cast<uint64_t>(row.vocab_real);
   const float floor = fmaxf(floor_of_mass(row, spare < 1 ? 1 : spare), cut.logit);
   shorten<true>(ByLogit{row, cut}, wanted, key_of(floor), best, cut, shared);

@@ -1,5 +1,5 @@
-// One row of logits as the kernels of sampling.cu walk it: in tiles of 512 ids, one warp a tile, whatever the number
-// of rows, so that results do not depend on it.
+// One row of logits as the kernels of sampling.cu walk it: in tiles of 512 ids, one warp per tile, whatever the number
+// of rows is, so that results do not depend on it.
 #pragma once
 
 #include "kernels/sampling/chain.cuh"
@@ -15,15 +15,15 @@ constexpr int kTileGroups = kTile / kGroup;
 static_assert(kTileGroups < kLanes);
 constexpr uint32_t kAllGroups = (1u << kTileGroups) - 1;
 
-// What is known of a tile, and, merged, of a row. The sum is NaN if a logit is not finite.
+// What is known of a tile or, after merging, of a row. The sum is NaN if a logit is not finite.
 struct alignas(16) Summary {
-  float largest;    // of the logits as they came
+  float largest;    // of the unedited logits
   float sum;        // of exp(logit - largest)
   float best;       // the largest that may be drawn, after edits; -infinity if none
   int32_t best_id;  // the lowest such id
 };
 
-// A call, with the parts of its scratch.
+// A call and the parts of its scratch.
 struct Plan {
   SamplingArgs args;
   Summary* summaries = nullptr;     // [num_rows, tiles]
@@ -36,7 +36,7 @@ struct Plan {
   bool aligned = false;         // rows of logits start at multiples of 16 bytes
 };
 
-// Ids that may not be drawn whatever the row's rules, -1 for none.
+// Ids that may not be drawn, whatever the row's rules; -1 for none.
 struct Masks {
   int32_t pad, eos;
   __device__ bool hide(int32_t id) const { return id == pad || id == eos; }
@@ -58,7 +58,7 @@ struct RowView {
   float scale;
   float masses_per_weight;
   float min_weight;  // min-p: ids that weigh less have no mass
-  bool trims;        // of the id that crosses top-p only the mass below p counts
+  bool trims;        // only the mass below p counts of the id that crosses top-p
 
   // Log of the weight, at most 0.
   __device__ float exponent(float logit) const { return __fmul_rn(__fsub_rn(logit, largest), scale); }
@@ -68,11 +68,11 @@ struct RowView {
   }
 };
 
-// Where truncation ends: of the ids in order of logit, equals in order of id, this is the last that stays.
+// Where truncation ends: the last id that stays, in order of logit and, among equals, of id.
 struct Cut {
   float logit;
   int32_t id;
-  uint64_t last_mass;  // mass that the last id has at most
+  uint64_t last_mass;  // the last id has at most this mass
   __device__ bool keeps(float l, int32_t i) const { return l > logit || (l == logit && i <= id); }
 };
 __device__ inline Cut no_cut() { return {-INFINITY, INT32_MAX, UINT64_MAX}; }
@@ -156,7 +156,7 @@ __device__ inline uint32_t live_groups(const RowView& row, int tile, float floor
   return __ballot_sync(kAllLanes, lane_id() < kTileGroups && maxima[lane_id()] >= floor);
 }
 
-// load_tile() for a row that draws, masks applied.
+// load_tile() for a row that draws, with the masks applied.
 __device__ inline void load_drawable(const RowView& row, int tile, uint32_t groups, float (&v)[kSteps][4]) {
   load_tile(row.values, row.vocab_real, row.aligned, tile, groups, v);
 #pragma unroll
@@ -168,8 +168,9 @@ __device__ inline void load_drawable(const RowView& row, int tile, uint32_t grou
   }
 }
 
-// Calls body(logit, id) for all ids of a tile, with all lanes together, -infinity where the group's bit is not set. The
-// loop over steps stays a loop, for a body that is long; the steps move through the first registers instead.
+// Calls body(logit, id) for all ids of a tile, in all lanes together; the logit is -infinity if the group's bit is not
+// set. The loop over steps is not unrolled, since `body` may be long; instead, each step's values move into the first
+// registers.
 template <class Body>
 __device__ void for_each_drawable(const RowView& row, int tile, uint32_t groups, const Body& body) {
   if (groups == 0) return;
@@ -187,8 +188,8 @@ __device__ void for_each_drawable(const RowView& row, int tile, uint32_t groups,
   }
 }
 
-// Sums of one tile and of all tiles of a row, in all lanes. `measure` maps a logit and its id to a number; what is not
-// in `groups` counts nothing.
+// Sums of one tile and of all tiles of a row, in all lanes. `measure` maps a logit and its id to a number; ids outside
+// of `groups` count nothing.
 template <class Measure>
 __device__ uint64_t tile_sum(const RowView& row, int tile, uint32_t groups, const Measure& measure) {
   if (groups == 0) return 0;
@@ -210,7 +211,8 @@ __device__ inline uint64_t sum_of_tiles(const RowView& row) {
 }
 
 // The first id, in order of ids, with which the running sum of `measure` reaches `target`: at least 1, at most the sum
-// of row.tile_masses, which hold this measure. One warp; the result is in all lanes, -1 if there is none.
+// of row.tile_masses, which hold this measure. Called by one warp; all lanes get the result, which is -1 if there is
+// none.
 template <class Measure>
 __device__ int32_t locate(const RowView& row, float floor, const Measure& measure, uint64_t target) {
   uint64_t before = 0;
@@ -267,13 +269,13 @@ struct MassOfKept {
   }
 };
 
-// Draws by `measure`, which is 0 below `floor`; row.tile_masses hold its sums. One warp.
+// Draws by `measure`, which is 0 below `floor`; row.tile_masses holds its sums. Called by one warp.
 template <class Measure>
 __device__ int32_t draw(const RowView& row, float floor, const Measure& measure, double uniform) {
   return locate(row, floor, measure, target_mass(uniform, sum_of_tiles(row)));
 }
 
-// One warp; the result is the same in all lanes of all warps.
+// Called by a whole warp; the result is the same in all lanes of all warps.
 __device__ inline Summary merge_summaries(const Plan& plan, int64_t index) {
   const Summary* tiles = plan.summaries + index * plan.tiles;
   Summary merged{-FLT_MAX, 0, -INFINITY, INT32_MAX};
@@ -319,7 +321,7 @@ __device__ inline float log_softmax(float logit, const Summary& summary) {
                             static_cast<double>(logf(summary.sum)));
 }
 
-// The k that top-k keeps, 0 if that is all that may be drawn by any rules.
+// The k of top-k, or 0 if k ids are all that may be drawn under any rules.
 __device__ inline int32_t effective_top_k(const Plan& plan, const SamplingRow& row) {
   const auto vocab_real = static_cast<int32_t>(plan.args.vocab_real);
   const Masks masks = masks_of(plan, row);

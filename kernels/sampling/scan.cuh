@@ -1,4 +1,4 @@
-// The first pass over all logits: edits them (bias, temperature where it comes first, penalties, masks) and leaves of
+// The first pass over all logits: edits them (bias, temperature where it comes first, penalties, masks) and stores for
 // each tile what the later steps need.
 #pragma once
 
@@ -10,7 +10,7 @@ constexpr int kScanWarps = 8;
 constexpr int kScanThreads = kScanWarps * kLanes;
 constexpr int kScanIds = kScanWarps * kTile;  // of one block
 
-// Which edits a scan offers; a row takes those that it needs.
+// Which edits a scan can make; a row uses those that it needs.
 enum class Edits { kNone, kPenalties, kRules };
 
 template <Edits kEdits>
@@ -20,7 +20,8 @@ struct alignas(16) EditTables {
   uint32_t hidden[kEdits == Edits::kRules ? kScanIds / 32 : 1];  // a bit for each id that may not be drawn
 };
 
-// The edits of one row, of the ids from the first one of a block or a tile on. Null tables and a divisor of 0: none.
+// The edits of one row, for the ids from the first one of a block or tile on. A null table or a divisor of 0 means no
+// such edit.
 struct RowEdits {
   const uint32_t* uses = nullptr;
   const float* bias = nullptr;
@@ -59,8 +60,8 @@ __device__ inline const int32_t* rules_of(const Plan& plan, const SamplingRow& r
   return plan.args.rules + row.slot * plan.args.rules_stride;
 }
 
-// Index of the first of `count` sorted entries whose id is at least `id`. All lanes of a warp, each of which looks at
-// one end of 32 pieces, so that few loads wait for each other.
+// Index of the first of `count` sorted entries whose id is at least `id`. Called by all lanes of a warp; in each round
+// every lane looks at the end of one of 32 pieces, so that few loads wait for each other.
 __device__ inline int lower_bound(const int32_t* entries, int count, int32_t id) {
   int begin = 0;
   while (count > 0) {
@@ -74,7 +75,7 @@ __device__ inline int lower_bound(const int32_t* entries, int count, int32_t id)
   return begin;
 }
 
-// Biases, and what entries hide or, where only allowed ids may be drawn, show. All threads.
+// Applies biases, and hides ids or, if only allowed ids may be drawn, shows them again. Called by all threads.
 __device__ inline void apply_entries(const int32_t* rules, bool allow_end, int32_t first,
                                      EditTables<Edits::kRules>& tables) {
   const int32_t* entries = rules + kRulesHeader;
@@ -95,7 +96,7 @@ __device__ inline void apply_entries(const int32_t* rules, bool allow_end, int32
   }
 }
 
-// Hides the ids that would complete a bad word of several ids. All threads.
+// Hides the ids that would complete a bad word of several ids. Called by all threads.
 __device__ inline void hide_bad_words(const Plan& plan, const SamplingRow& row, int32_t first,
                                       EditTables<Edits::kRules>& tables) {
   const int32_t* rules = rules_of(plan, row);
@@ -113,7 +114,7 @@ __device__ inline void hide_bad_words(const Plan& plan, const SamplingRow& row, 
   }
 }
 
-// All threads of a block, which come back together.
+// Called by all threads of a block; ends with a barrier.
 __device__ inline RowEdits rule_edits(const Plan& plan, const SamplingRow& row, int32_t first,
                                       EditTables<Edits::kRules>& tables) {
   const int32_t* rules = rules_of(plan, row);
@@ -155,7 +156,7 @@ __device__ RowEdits edits_of(const Plan& plan, const SamplingRow& row, int32_t f
 
 // ---- tiles
 
-// What may be drawn of four neighbouring ids from `id` on, in place of `four`; keeps the lane's best.
+// Leaves in `four` what may be drawn of the four ids from `id` on, and keeps the lane's best.
 __device__ inline void choose(const Masks& masks, int32_t id, float (&four)[4], float& best, int32_t& best_id) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -175,7 +176,7 @@ __device__ inline void store_group_maximum(const Plan& plan, int64_t tile_index,
   if (lane_id() % (kGroup / 4) == 0) plan.group_maxima[tile_index * kTileGroups + id % kTile / kGroup] = group;
 }
 
-// One warp. `edits`: of the ids of this tile.
+// Called by one warp. `edits` are those of this tile's ids.
 template <bool kEdited>
 __device__ void scan_tile(const Plan& plan, const SamplingRow& row, int64_t index, int tile, const RowEdits& edits) {
   const auto vocab_real = static_cast<int32_t>(plan.args.vocab_real);

@@ -1,12 +1,12 @@
-// typical-p: the selection of cut.cuh in another order than that of logits.
+// typical-p: the selection of cut.cuh in a different order than that of the logits.
 #pragma once
 
 #include "kernels/sampling/cut.cuh"
 
 namespace optserve::kernels::sampling {
 
-// Of typical-p: the nearest to the expected surprise, -log of the share, of those that have a mass. Surprise is counted
-// from that of the best id, since differences are all that matters.
+// The order of typical-p: among the ids that have a mass, those whose surprise (-log of the share) is nearest to the
+// expected surprise come first. Surprise is relative to that of the best id, since only differences matter.
 struct ByTypicality {
   const RowView& row;
   MassOfKept kept;
@@ -36,7 +36,7 @@ struct SurpriseOfKept {
   }
 };
 
-// What typical-p leaves of what another cut keeps.
+// The ids that typical-p keeps, of those that another cut keeps.
 struct MassOfTypical {
   ByTypicality order;
   Cut near;  // of ranks
@@ -45,7 +45,8 @@ struct MassOfTypical {
   }
 };
 
-// Step typical-p of a row after `cut`; row.tile_masses then hold the masses of what stays. All threads of the block.
+// The step typical-p of a row, after `cut`; row.tile_masses then holds the masses of what stays. Called by all threads
+// of the block.
 __device__ inline MassOfTypical choose_typical(const RowView& row, const Cut& cut, float typical_p, Shared& shared) {
   const MassOfKept kept{row, cut};
   measure_tiles(row, cut.logit, kept);
