@@ -1,11 +1,11 @@
-// Everything the engine needs from hardware. CpuBackend and CudaBackend implement it, and the same tests hold both to
-// it. All tensors of a call live on the backend's device. Calls are issued in order on one stream; only download(),
-// wait() and synchronize() wait. An operation may allocate scratch when it meets a larger size than ever before; sizes
-// that have been met allocate nothing.
+// Everything that the engine needs from hardware. CpuBackend and CudaBackend implement it, and the same tests check
+// both. All tensors of a call live on the backend's device. Calls are issued in order on one stream; only download(),
+// wait() and synchronize() wait. An operation may allocate scratch memory when it meets a size larger than any before,
+// and otherwise allocates nothing.
 //
-// Types and shapes are checked once for all backends: the public operations check (backend.cc) and then call the
-// private one of the same name with do_, which a backend implements. A mismatch aborts. Tensors are contiguous and of
-// the compute type unless a comment says otherwise.
+// Types and shapes are checked once for all backends: the public operations check them (backend.cc) and then call the
+// private function of the same name with do_ in front, which a backend implements. A mismatch aborts. Tensors are
+// contiguous and of the compute type unless a comment says otherwise.
 //
 // A step may be padded to a number of rows that the device prefers (padded_rows): a padding row has slot -1, id -1,
 // position -1 and KV slot -1, a padding sequence has context 0. They are read and written like others but store nothing
@@ -35,10 +35,11 @@ enum class Activation {
   kGelu,  // x/2 (1 + erf(x / sqrt 2)), not its approximation by tanh
 };
 
-// One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot
-// b * block_tokens + i is the i-th token of block b. Cells are of the compute type, or I8: an element is then its cell
-// times the scale of its token and head, which is the largest magnitude of that token and head / 127. Attention stores
-// and reads the same cells, so that a row does not depend on how its sequence was cut into steps.
+// One layer's paged keys and values on this rank. The cells of one head in one block are contiguous. Slot b *
+// block_tokens + i is the i-th token of block b. Cells are of the compute type, or I8. An element is then its cell
+// times the scale of its token and head, and the scale is the largest magnitude of that token and head / 127. Attention
+// also reads the cells of the current step as they are stored, so that a row does not depend on how its sequence was
+// cut into steps.
 struct KvLayer {
   Tensor keys;            // [num_blocks, heads, block_tokens, head_dim]
   Tensor values;          // same
@@ -67,7 +68,7 @@ inline constexpr int64_t kHeadDimMax = 256;
 // Rows of a sampling call: one per sequence that draws a token (sampling/sample_row.h).
 struct SampleBatch {
   Tensor rows;             // U8[n, sizeof(PackedSampleRow)]
-  uint32_t features = 0;   // SampleFeature of the rows: what no row needs may be left out
+  uint32_t features = 0;   // SampleFeature of the rows: steps that no row needs may be left out
   Tensor history;          // I32[slots, max tokens]: known ids of each slot; the drawn one is stored at its position
   int64_t vocab_real = 0;  // ids at or above are padding and are never drawn
   TokenId eos = 2;
@@ -75,11 +76,11 @@ struct SampleBatch {
   Tensor rules;     // I32[slots, limits::kTokenRulesWordsMax]: packed TokenRules of the slots that have some
 };
 
-// What embed() works on beside its tables. All I32.
+// What embed() works on, besides its tables. All tensors are I32.
 struct StepEntry {
-  Tensor ids;              // [num_tokens]: -1 for padding. Made by embed(), or given where new_ids is empty
+  Tensor ids;              // [num_tokens]: -1 for padding. Made by embed(), or given if new_ids is empty
   Tensor positions;        // [num_tokens]: -1 for padding
-  Tensor new_ids{};        // [num_tokens]: ids that the step brings; -1: what the history has
+  Tensor new_ids{};        // [num_tokens]: ids that the step brings; -1: the id in the history
   Tensor slots{};          // [num_tokens]: rows of the history; -1 for padding
   Tensor history{};        // [slots, max tokens]: known ids of each slot
   Tensor table_updates{};  // [n, 3]: row, column and new value of a cell of block_table; row -1: none. May be empty
@@ -92,11 +93,11 @@ struct SampleOutputs {
   Tensor logprobs;  // F32[n]: of the drawn ids under the model's own distribution, the log softmax of the logits
   // I32 and F32[n, limits::kTopLogprobsMax]: the best ids by logit with their log softmax, best first, in the first
   // `logprobs` columns of rows that want them; not touched without kSampleLogprobs. With PackedSampleRow::kBestAllowed
-  // those of best_allowed_tokens().
+  // they are those that best_allowed_tokens() gives.
   Tensor best_ids{}, best_logprobs{};
 };
 
-// The best ids of the rows of token_logprobs(), lower ids first among equals, with their log-probabilities.
+// The best ids of the rows of token_logprobs() with their log-probabilities. Among equals, lower ids come first.
 struct BestIds {
   int32_t count = 0;  // ids of a row, at most limits::kTopLogprobsMax; 0: none are wanted, and the tensors are not read
   // I32 and F32[n, limits::kTopLogprobsMax]: the first `count` columns of rows with a target are filled in. Where there
@@ -126,25 +127,27 @@ class Backend {
   // The stream on which calls are issued, as the device's own library names it (cudaStream_t), so that a communicator
   // can join it; null where there is none.
   virtual void* native_stream() const { return nullptr; }
-  // Whether calls return before the device has done them, so that starting a step early pays.
+  // Whether calls return before the device has executed them, so that it pays to start a step early.
   virtual bool runs_ahead() const { return false; }
-  // Room on the device; nullopt where memory is not the device's own.
+  // The device's memory; nullopt if the device has no memory of its own.
   virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
-  // Rows that a step of `rows` decoding sequences is padded to, at least `rows`: graphs exist for some sizes only.
+  // The number of rows, at least `rows`, to which a step of `rows` decoding sequences is padded, since graphs exist for
+  // some sizes only.
   virtual int64_t padded_rows(int64_t rows) const { return rows; }
 
   // Memory. allocate() throws Error naming the size when the device has no room; contents are undefined.
   virtual Buffer allocate(size_t bytes) = 0;
-  // Host memory that copies to and from the device fastest.
+  // The kind of host memory whose copies to and from the device are fastest.
   virtual Buffer allocate_host(size_t bytes) = 0;
-  // source: host, destination.bytes() bytes, unchanged until a mark made after the call has been waited for.
+  // `source` is in host memory, has destination.bytes() bytes, and must not change until a mark made after the call has
+  // been waited for.
   virtual void upload(Tensor destination, const void* source) = 0;
   virtual void download(void* destination, const Tensor& source) = 0;      // waits
   virtual void copy_to_host(void* destination, const Tensor& source) = 0;  // complete once a later mark is waited for
   virtual void fill_zero(Tensor x) = 0;
   void copy(const Tensor& source, Tensor destination);  // same shape and type; both may be strided
   virtual void synchronize() = 0;
-  // Of the last kMarksMax marks made, any may be waited for: until every call before it is complete.
+  // Any of the last kMarksMax marks may be waited for; wait() returns when every call before the mark is complete.
   virtual Mark mark() = 0;
   virtual void wait(Mark mark) = 0;
   static constexpr int kMarksMax = 8;
@@ -152,30 +155,29 @@ class Backend {
   virtual double ms_between(Mark from, Mark to) = 0;
 
   // Brings a matrix into the form linear() wants, on the device. Quantised values stay as they are, with their scales,
-  // where the backend multiplies the format itself; else they are dequantised. What `stored` points to is as for
-  // upload().
+  // if the backend multiplies the format itself; otherwise they are dequantised. What `stored` points to must stay
+  // unchanged for as long as the source of upload().
   virtual quant::Weight load_weight(const quant::StoredMatrix& stored) = 0;
-  // Bytes on the device of what load_weight() and random_weight() make of [out, in] in `format`.
+  // The bytes on the device that load_weight() and random_weight() need for [out, in] in `format`.
   virtual size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const = 0;
-  // The same for vectors and tables that are read element by element (norms, biases, positions, embeddings).
+  // Like load_weight(), for vectors and tables that are read element by element (norms, biases, positions, embeddings).
   virtual Buffer load_table(const void* source, DType source_dtype, int64_t numel) = 0;  // result in compute_dtype()
-  // The same of generated values; a plain `format` is that of block.dtype.
+  // Like load_weight(), with generated values. A plain `format` must be that of block.dtype.
   virtual quant::Weight random_weight(const RandomBlock& block,
                                       quant::QuantFormat format) = 0;  // quant/random_codes.h if quantised
   virtual Buffer random_table(const RandomBlock& block) = 0;
-  // Makes linear() of few rows read only those parts of a weight that meet an x other than zero, where the backend can
-  // and BackendOptions::relu_skip wants it: for the product behind a ReLU. Takes sparse_input_bytes() more on the
-  // device.
+  // For the product after a ReLU: lets linear() of few rows read only those parts of a weight that are multiplied by an
+  // x other than zero, if the backend can and BackendOptions::relu_skip asks for it. Takes sparse_input_bytes() more on
+  // the device.
   virtual void prepare_sparse_input(quant::Weight&) {}
   virtual size_t sparse_input_bytes(quant::QuantFormat, int64_t /*out*/, int64_t /*in*/) const { return 0; }
-  // A weight that reads the memory of `table`, [out, in], which must outlive it; empty where linear() wants another
-  // form.
+  // A weight that reads the memory of `table`, [out, in], which must outlive it; empty if linear() needs another form.
   virtual quant::Weight weight_of_table(const Tensor& table) = 0;
 
-  // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] is what then
-  // stands there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id
-  // <= id < first_id + rows of table, else 0, plus position_table[position] unless that table is empty. Position -1
-  // adds nothing. Sums are rounded once.
+  // Begins a step: where new_ids[r] >= 0 it is stored in history[slots[r], positions[r]], and ids[r] becomes what is
+  // then there; table_updates go into block_table; then out[num_tokens, embed] = table[id - first_id] where first_id <=
+  // id < first_id + rows of table, else 0, plus position_table[position] unless that table is empty. Position -1 adds
+  // nothing. Sums are rounded once.
   void embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table, Tensor out);
   // x[num_tokens, hidden] += table[position]; table: [max_positions, hidden]. Position -1 adds nothing.
   void add_positions(const Tensor& positions, const Tensor& table, Tensor x);
@@ -183,11 +185,11 @@ class Backend {
   void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out);
   // residual += x + bias (bias may be empty). All [num_tokens, hidden].
   void add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual);
-  // residual += x + bias; out = layer_norm(residual): one pass where the device can.
+  // residual += x + bias; out = layer_norm(residual): in one pass if the device can.
   void add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
                               const Tensor& beta, Tensor out);
   // out[n, out] = activation(x[n, in] * weight^T + bias); bias may be empty. x and out may be strided, and out may be
-  // fp32 whatever the compute type. Before kGelu a device may round to the type of `out`.
+  // fp32 whatever the compute type is. Before kGelu a device may round to the type of `out`.
   void linear(const Tensor& x, const quant::Weight& weight, const Tensor& bias, Activation activation, Tensor out);
   // Stores the K and V parts of qkv[num_tokens, 3 * heads * head_dim] (q, then k, then v) at batch.kv_slots; then
   // out[num_tokens, heads * head_dim] = softmax(q k^T / sqrt(head_dim), causal) v over the paged cache. Softmax in
@@ -197,23 +199,24 @@ class Backend {
   void gather_rows(const Tensor& x, const Tensor& rows, Tensor out);
   // From blocks of all ranks to whole rows: in [world, n, local] -> out [n, world * local], both of one type.
   void interleave_ranks(const Tensor& in, Tensor out);
-  // Draws one token per row of logits F32[n, vocab], which stay as they are, and stores it in the history (0 for -1).
-  // Order of steps: sampling/logit_steps.h.
+  // Draws one token for each row of the logits F32[n, vocab], which are not changed, and stores it in the history (0
+  // for -1). sampling/logit_steps.h has the order of the steps.
   void sample(const Tensor& logits, const SampleBatch& batch, const SampleOutputs& out);
-  // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids; logits and out are F32; targets I32[n],
-  // -1 gives 0; NaN where the logits are not finite. `best`: also the best ids of each row with a target, whose
-  // log-probability is then the same in both places.
+  // out[i] = log softmax(logits[i])[targets[i]] over the first vocab_real ids. logits and out are F32, targets is
+  // I32[n]. A target of -1 gives 0, and logits that are not finite give NaN. With `best`, each row with a target also
+  // gets its best ids; the target's log-probability is the same in both places.
   void token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
                       const BestIds& best = {});
 
   // Runs `body` (only operations of this backend and its communicator, on fixed tensors); a device with graphs runs it
   // the first time for this key, records it the second time and then replays it.
   virtual void capture_or_run(uint64_t key, const std::function<void()>& body) = 0;
-  // Lets go of everything recorded: before the communicator whose collectives are in it ends.
+  // Drops everything that was recorded. To be called before the communicator whose collectives were recorded is
+  // destroyed.
   virtual void drop_recordings() {}
 
  private:
-  // What the operations above do once their arguments are known to fit.
+  // The operations above, called once their arguments have been checked.
   virtual void do_copy(const Tensor& source, Tensor destination) = 0;
   virtual void do_embed(const StepEntry& entry, const Tensor& table, int64_t first_id, const Tensor& position_table,
                         Tensor out) = 0;
@@ -232,11 +235,11 @@ class Backend {
                                  const BestIds& best) = 0;
 };
 
-// Whether products behind a ReLU skip what zeros multiply. The result is the same sum in another order, which depends
-// on the other rows of a call.
+// Whether products after a ReLU skip the weights that are multiplied by zeros. The result is the same sum in a
+// different order, which depends on the other rows of a call.
 enum class ReluSkip {
   kOff,
-  kMeasured,  // in recorded steps in which it is seen to be faster, timed again now and then
+  kMeasured,  // in recorded steps where it has been measured to be faster, which is repeated now and then
   kAlways,    // wherever there is a kernel
 };
 
@@ -244,15 +247,15 @@ struct BackendOptions {
   Device device = {};
   int threads = 0;  // CPU: 0 means all cores
   DType compute_dtype = DType::kF32;
-  // A row's bits depend neither on the other rows of a call nor on how a sequence is cut into calls. The CPU always
-  // computes so; a GPU then has one way for each shape instead of the fastest for each number of rows.
+  // A row's bits depend neither on the other rows of a call nor on how a sequence is cut into calls. This is always so
+  // on the CPU; a GPU then computes each shape in one way, instead of the fastest way for each number of rows.
   bool batch_invariant = false;
   ReluSkip relu_skip = ReluSkip::kOff;  // ignored by the CPU, and where batch_invariant
-  // Products with fp8 weights round x too: each row to the nearest multiples, by e4m3 numbers, of its largest magnitude
-  // / 448. The CPU does so always; a GPU in fp16 where that is seen to be faster, from 33 rows on, and it then keeps
-  // such weights twice. Ignored by a GPU where batch_invariant.
+  // Products with fp8 weights round x too: each row to e4m3 numbers times a scale, its largest magnitude / 448. The CPU
+  // always does so; a GPU does in fp16 from 33 rows on, where this has been measured to be faster, and then keeps such
+  // weights twice. Ignored by a GPU where batch_invariant.
   bool fp8_activations = false;
-  std::string tuning_cache = {};  // folder that keeps what timing at load has found; empty: kept nowhere
+  std::string tuning_cache = {};  // folder for the results of timing at load; empty: they are not kept
 };
 // Throws Error when the device is absent or not built in.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);

@@ -1,5 +1,5 @@
-// Attention over the paged cache: random sequences in shuffled blocks, chunks of prompts beside decoding rows, in cells
-// of the compute type and of int8.
+// Attention over the paged cache: random sequences in shuffled blocks, with chunks of prompts beside decoding rows, in
+// cells of the compute type and of int8.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace optserve::backend {
 namespace backend_attention_test {
 
 struct AttentionCase {
-  int64_t heads, head_dim, block_tokens;  // GPUs have blocks of 16 only
+  int64_t heads, head_dim, block_tokens;  // GPUs only have blocks of 16
 
   // Where the cells of one token and head lie in keys and values.
   int64_t cell(int64_t slot, int64_t head) const {
@@ -22,7 +22,7 @@ struct AttentionCase {
   bool int8 = false;             // cells of the cache
 };
 
-// A cell of int8 as backend.h defines it, from the elements.
+// An int8 cell of these elements, as backend.h defines it.
 struct Int8Cell {
   float scale;
   std::vector<int8_t> values;
@@ -39,7 +39,8 @@ struct Int8Cell {
 
 class AttentionTest : public BackendTest {
  protected:
-  // Keys or values on the host. What is never stored is NaN, or of int8 the number that is never stored, times NaN.
+  // Keys or values on the host. Cells that are never stored are NaN; in int8 they are the code that is never stored,
+  // with a scale of NaN.
   struct Cells {
     Cells(const AttentionCase& sizes, int64_t blocks) : c(sizes) {
       const auto tokens = static_cast<size_t>(blocks * c.heads * c.block_tokens);
@@ -93,7 +94,7 @@ class AttentionTest : public BackendTest {
     return elements;
   }
 
-  // A step with its cache. Tokens before the step are in the cache already; nothing else there is a number.
+  // A step with its cache. Tokens before the step are already in the cache; everything else there is NaN.
   struct Step {
     AttentionBatch batch;
     KvLayer layer;
@@ -174,7 +175,7 @@ class AttentionTest : public BackendTest {
 
   bool any_block_size() const { return GetParam().options.device.kind == DeviceKind::kCpu; }
 
-  // The first norm of a step, after which a device may read the cache before the kernel in front of attention ends.
+  // Runs the first norm of a step, after which a device may read the cache before the kernel before attention ends.
   void settle() {
     const Array x = random({1, 8}), gamma = random({8});
     backend_->layer_norm(x, gamma, gamma, poisoned({1, 8}));
@@ -187,8 +188,8 @@ class AttentionTest : public BackendTest {
     return out.values();
   }
 
-  // softmax(q k^T / sqrt(head_dim)) v of one row and head. `slots`: of the tokens that the row sees; `offset`: of the
-  // head in a row of the cache.
+  // softmax(q k^T / sqrt(head_dim)) v of one row and head. `slots` are those of the tokens that the row sees, and
+  // `offset` is that of the head in a row of the cache.
   struct Cache {
     std::vector<float> keys, values;
     AttentionCase sizes;
@@ -320,7 +321,7 @@ TEST_P(AttentionTest, ManySequences) {
 
 TEST_P(AttentionTest, TheLongestContext) { expect_oracle({1, 64, 16, {2048}, {2}}); }
 
-// On a GPU cut into parts that different blocks of threads take.
+// On a GPU, these are cut into parts for different blocks of threads.
 TEST_P(AttentionTest, LongContextsOfFewSequences) {
   for (const int64_t head_dim : {64, 80, 128}) expect_oracle({2, head_dim, 16, {1025, 700}, {1, 1}});
 }
@@ -386,8 +387,8 @@ TEST_P(AttentionTest, Int8CellsAreRoundedAsTheyAreDefined) {
   }
 }
 
-// Zeros, numbers that have no reciprocal, and what is no number: the first two are stored as zeros, the last makes the
-// row NaN, as it does without int8.
+// Zeros and numbers without a reciprocal are stored as zeros. NaN and infinity make the row NaN, as they do without
+// int8.
 TEST_P(AttentionTest, Int8CellsOfExtremeRows) {
   const auto largest_of_row = [&](float value) {
     const AttentionCase c{1, 64, 16, {17}, {1}, true};

@@ -21,7 +21,7 @@ struct BackendCase {
   bool batch_invariant = false;  // a row's bits do not depend on the other rows of a call
 };
 
-// Those of the CPU or those of a GPU: one of two files implements it.
+// Those of the CPU or those of a GPU; one of two files implements this.
 std::vector<BackendCase> backends_under_test();
 
 inline std::string case_name(const testing::TestParamInfo<BackendCase>& info) { return info.param.name; }
@@ -110,7 +110,7 @@ class BackendTest : public testing::TestWithParam<BackendCase> {
     }
   }
 
-  // `found` within `roundings` roundings of a number as large as `magnitude`; near zero, numbers of fp16 are 2^-24
+  // Expects `found` within `roundings` roundings of a number as large as `magnitude`. Near zero, fp16 numbers are 2^-24
   // apart.
   void expect_near(float found, double expected, double magnitude, double roundings, const std::string& where) {
     const double least = backend_->compute_dtype() == DType::kF16 ? 0x1p-25 : 1e-30;

@@ -97,7 +97,7 @@ TEST_P(LinearTest, FollowsStrides) {
       const float expected_value = wanted[static_cast<size_t>(row * 20 + column)];
       if (backend_->device().kind == DeviceKind::kCpu) {
         EXPECT_EQ(value, expected_value) << at(row, column);
-      } else {  // another alignment, another order of the sum
+      } else {  // a different alignment may mean a different order of the sum
         expect_near(value, static_cast<double>(expected_value), 30, 30, at(row, column));
       }
     }
@@ -197,7 +197,7 @@ TEST_P(QuantisedLinearTest, EqualsTheDequantisedProduct) {
   }
 }
 
-// Inputs that no kernel of whole vectors takes.
+// Numbers of inputs that no kernel for whole vectors accepts.
 TEST_P(QuantisedLinearTest, TakesOddShapes) {
   for (const quant::QuantFormat format : {quant::QuantFormat::kInt8, quant::QuantFormat::kFp8}) {
     for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {77, 130}, {200, 9}}) {
@@ -288,7 +288,7 @@ class Fp8ActivationsTest : public QuantisedLinearTest {
     backend_ = make_backend(options);
   }
 
-  // As BackendOptions::fp8_activations has it.
+  // As BackendOptions::fp8_activations defines it.
   static std::vector<float> rounded(std::vector<float> x, int64_t in) {
     for (size_t row = 0; row < x.size(); row += static_cast<size_t>(in)) {
       float most = 0;
@@ -303,7 +303,7 @@ class Fp8ActivationsTest : public QuantisedLinearTest {
 };
 INSTANTIATE_TEST_SUITE_P(Backends, Fp8ActivationsTest, testing::ValuesIn(backends_under_test()), case_name);
 
-// Where rounding changes nothing there is one right result, whichever way a device takes.
+// If rounding changes nothing there is only one right result, whichever way a device takes.
 TEST_P(Fp8ActivationsTest, NumbersOfTheFormatAreMultipliedExactly) {
   for (const auto& [in, out] : {std::pair<int64_t, int64_t>{16, 16}, {256, 112}, {1024, 336}, {77, 130}}) {
     const Loaded w = load_quantised(quant::QuantFormat::kFp8, out, in);
@@ -331,7 +331,7 @@ TEST_P(Fp8ActivationsTest, OtherNumbersAreRoundedOrNot) {
     const Array x = random({rows, kIn}), y = poisoned({rows, kOut});
     backend_->linear(x, w.weight, {}, Activation::kNone, y);
     const std::vector<float> held = x.values(), near = rounded(held, kIn), found = y.values();
-    double apart[2] = {};  // of the product of x as it is, and of x rounded: square sums
+    double apart[2] = {};  // squared distances from the products of x as it is and of x rounded
     double whole = 0;
     for (size_t i = 0; i < found.size(); ++i) {
       double sums[2] = {};
@@ -353,7 +353,7 @@ TEST_P(Fp8ActivationsTest, OtherNumbersAreRoundedOrNot) {
   }
 }
 
-// Weights that are kept by input too, so that products of few rows can skip what zeros multiply.
+// Weights that are also stored by input, so that products of few rows can skip what is multiplied by zeros.
 class SparseInputTest : public QuantisedLinearTest {
  protected:
   SparseInputTest() { use(ReluSkip::kAlways); }
@@ -370,7 +370,7 @@ class SparseInputTest : public QuantisedLinearTest {
     return w;
   }
 
-  // Normal numbers, of which about `zeros` are zeros, some of them negative.
+  // Normally distributed numbers, of which the share `zeros` is replaced by zeros, some of them negative.
   Array sparse(int64_t rows, int64_t in, double zeros) {
     std::vector<float> values = normal(count({rows, in}));
     std::bernoulli_distribution is_zero(zeros), is_negative(0.1);
@@ -419,7 +419,7 @@ TEST_P(SparseInputTest, FollowsStridesAndGivesTheSameBitsAgain) {
   expect_product(tight.values(), w, {}, Activation::kNone, inside);
 }
 
-// Where a weight is infinite only a product that leaves it out is finite.
+// If a weight is infinite, only a product that skips it is finite.
 TEST_P(SparseInputTest, ReadsOnlyWhatIsNotMultipliedByZeros) {
   constexpr int64_t kIn = 64, kOut = 16, kSkipped = 13;
   std::vector<float> values = normal(count({kOut, kIn}));
@@ -437,7 +437,7 @@ TEST_P(SparseInputTest, ReadsOnlyWhatIsNotMultipliedByZeros) {
   for (const float found : y.values()) EXPECT_TRUE(std::isnan(found)) << "NaN is not zero";
 }
 
-// Long enough that both ways of running a recorded body come by.
+// Repeated often enough that a recorded body is run in both ways.
 TEST_P(SparseInputTest, RecordedBodiesGiveTheProductEitherWay) {
   use(ReluSkip::kMeasured);
   const Loaded w = load_sparse(quant::QuantFormat::kF16, 512, 2048);

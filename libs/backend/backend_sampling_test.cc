@@ -19,7 +19,8 @@ class SamplingTest : public BackendTest {
     std::vector<int32_t> best_ids;  // [rows, kBest]
     std::vector<float> best_logprobs;
   };
-  // Row i has slot rows.size() - 1 - i. The drawn ids must stand in the history afterwards, and nothing else change.
+  // Row i has slot rows.size() - 1 - i. Afterwards the drawn ids must be in the history, and nothing else may have
+  // changed.
   Drawn draw(const Array& logits, const std::vector<sampling::SampleRow>& rows) {
     const auto n = static_cast<int64_t>(rows.size());
     std::vector<int32_t> known(rows.size() * kHistory, -9);
@@ -64,7 +65,7 @@ class SamplingTest : public BackendTest {
     }
     for (int64_t n = pick(0, 60); n > 0; --n) {
       std::vector<TokenId> word{id()};
-      // Most have begun at the end of the history.
+      // Most of them have already begun at the end of the history.
       const size_t begun = std::min(static_cast<size_t>(pick(0, 3)), history.size());
       word.insert(word.begin(), history.end() - static_cast<std::ptrdiff_t>(begun), history.end());
       if (pick(0, 4) == 0) word.front() = id();
@@ -74,7 +75,7 @@ class SamplingTest : public BackendTest {
     for (int64_t n = pick(0, 2); n > 0 && !history.empty(); --n) rules.top_p_reset_ids.push_back(history.back());
     return rules;
   }
-  // The first `wanted` columns hold the best ids, the others are as they were.
+  // The first `wanted` columns hold the best ids, and the others are unchanged.
   void expect_best(const Drawn& drawn, size_t row, std::span<const float> logits, const sampling::SampleRow& asked,
                    sampling::SamplerScratch& scratch) {
     const auto columns = static_cast<size_t>(std::max(asked.params.logprobs, 0));
@@ -133,7 +134,7 @@ TEST_P(SamplingTest, LogitsStayAsTheyAre) {
   EXPECT_EQ(x.values(), before);
 }
 
-// 80 rows of any parameters, all of profile `profile` or, with 3, of any.
+// 80 rows with random parameters, all with profile `profile` or, if that is 3, with any profile.
 void SamplingTest::compare_with_chain(int64_t profile) {
   constexpr int64_t kRows = 80;
   const Array x = logits(kRows);
@@ -185,7 +186,7 @@ TEST_P(SamplingTest, EqualsTheReferenceChainInAnyBatch) {
   for (int64_t profile = 0; profile <= 3; ++profile) compare_with_chain(profile);
 }
 
-// Logarithms differ in their last bits between devices, and with them which of two ids is nearer.
+// Logarithms differ in their last bits between devices, which can change which of two ids is nearer.
 TEST_P(SamplingTest, TypicalDrawsEqualTheReferenceChainNearlyAlways) {
   constexpr int64_t kRows = 200;
   const Array x = logits(kRows);
@@ -238,7 +239,7 @@ TEST_P(SamplingTest, PaddingRowsDrawNothing) {
   for (const float logprob : logprobs.values()) EXPECT_TRUE(std::isfinite(logprob));
 }
 
-// Rows as long as OPT's vocabulary: the passes over blocks of a row, and ties that lie far apart.
+// Rows as long as OPT's vocabulary test the passes over the blocks of a row, and ties that are far apart.
 TEST_P(SamplingTest, ALongVocabularyEqualsTheReferenceChain) {
   constexpr int64_t kLong = 50272, kLongReal = 50265, kRows = 12;
   std::vector<float> values = normal(count({kRows, kLong}), 2);

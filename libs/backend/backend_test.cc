@@ -100,7 +100,7 @@ TEST_P(BackendTest, AddsPositions) {
 TEST_P(BackendTest, LayerNormMatchesTheFormula) {
   for (const int64_t rows : {1, 3, 17}) {
     for (const int64_t hidden : {1, 3, 17, 64, 768, 1001}) {
-      // An offset far from zero: a variance as E[x^2] - E[x]^2 would lose it.
+      // The offset is far from zero, so that a variance computed as E[x^2] - E[x]^2 would be wrong.
       std::vector<float> values = normal(count({rows, hidden}));
       for (float& value : values) value += 50;
       const Array x = array(values, {rows, hidden}), gamma = random({hidden}), beta = random({hidden});
@@ -112,7 +112,7 @@ TEST_P(BackendTest, LayerNormMatchesTheFormula) {
         const auto expected = layer_norm_oracle(line, g, b);
         for (int64_t i = 0; i < hidden; ++i) {
           const auto column = static_cast<size_t>(i);
-          // The mean is off by some roundings of 50 and the result scales with gamma.
+          // The mean is off by some roundings of 50, and the error of the result scales with gamma.
           expect_near(found[static_cast<size_t>(row * hidden) + column], expected[column],
                       100 * (std::abs(static_cast<double>(g[column])) + 1), 20, at(row, i));
         }
@@ -152,7 +152,7 @@ TEST_P(BackendTest, FusedResidualNormEqualsItsParts) {
   }
 }
 
-// On a GPU another kernel takes very many rows.
+// On a GPU, a different kernel is used for very many rows.
 TEST_P(BackendTest, NormsOfManyRowsHaveTheBitsOfFew) {
   constexpr int64_t kRows = 2800, kWidth = 760, kFew = 100;
   const Array x = random({kRows, kWidth}), bias = random({kWidth}), gamma = random({kWidth}), beta = random({kWidth});
@@ -170,7 +170,7 @@ TEST_P(BackendTest, NormsOfManyRowsHaveTheBitsOfFew) {
   EXPECT_EQ(whole.values(), found.values());
 }
 
-// Rows of several widths: one block of threads, and several that share a row.
+// Rows of several widths, for which one or several blocks of threads share a row.
 TEST_P(BackendTest, EmbeddingTakesIdsFromThePlanOrTheHistory) {
   for (const int64_t embed : {4, 3000}) {
     const Array history = ints({0, 1, 2, 3, 4, 5}, {2, 3}), ids = ints({-7, -7, -7, -7}, {4});

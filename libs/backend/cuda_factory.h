@@ -1,4 +1,4 @@
-// The seam between this library and the part of it that needs CUDA: one of two source files implements the function.
+// The interface to the part of this library that needs CUDA; one of two source files implements the function.
 #pragma once
 
 #include <memory>

@@ -12,9 +12,9 @@ class FasterWay {
     bool takes_second = false;
     bool wants_time = false;
   };
-  // How the next run goes. Asked before each run, since it counts them.
+  // How the next run is to be done. Must be called before each run, since it counts them.
   Run next();
-  // What a run took that wanted to be timed. Until then further runs take its way.
+  // Reports the time of a run that was to be timed. Until then, further runs go the same way.
   void took(double ms);
 
   static constexpr int kTimes = 8;           // of each way; their medians are compared

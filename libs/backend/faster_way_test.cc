@@ -5,7 +5,7 @@
 namespace optserve::backend {
 namespace faster_way_test {
 
-// Runs `count` times with what each way takes; how many of the runs took the second way.
+// Does `count` runs with these times of the two ways. Returns how many runs took the second way.
 int run(FasterWay& way, int count, double first_ms, double second_ms) {
   int second = 0;
   for (int i = 0; i < count; ++i) {
@@ -47,7 +47,7 @@ TEST(FasterWay, OneSlowRunDecidesNothing) {
   EXPECT_EQ(run(way, FasterWay::kRunsBetween, 1.0, 1.1), 0);
 }
 
-// Times of runs on a device are known later than the runs begin.
+// The times of runs on a device become known after later runs have begun.
 TEST(FasterWay, KeepsItsWayUntilTheTimeIsKnown) {
   FasterWay way;
   for (int i = 0; i < 3; ++i) EXPECT_FALSE(way.next().takes_second);

@@ -13,7 +13,7 @@ constexpr int64_t kContextMax = static_cast<int64_t>(limits::kContextTokensMax);
 struct Sizes {
   int64_t num_tokens, num_blocks, block_tokens, heads, head_dim;
   int64_t width() const { return heads * head_dim; }
-  // Of the cell of a slot and head among all cells.
+  // The index of the cell of a slot and head among all cells.
   int64_t cell(int64_t slot, int64_t head) const {
     return (slot / block_tokens * heads + head) * block_tokens + slot % block_tokens;
   }
@@ -23,8 +23,8 @@ Sizes sizes_of(const Tensor& qkv, const KvLayer& layer) {
   return {qkv.dim(0), layer.keys.dim(0), layer.keys.dim(2), layer.keys.dim(1), layer.keys.dim(3)};
 }
 
-// Stores `n` elements as int8 and returns their scale. Magnitudes are compared as bits, in which order NaN and infinity
-// are larger than all numbers: one of them makes the scale so, and thereby whatever attends to the cell.
+// Stores `n` elements as int8 and returns their scale. Magnitudes are compared as bits, so NaN and infinity are larger
+// than all numbers. One of them makes the scale NaN or infinite too, and so every result that attends to the cell.
 float store_int8(const float* elements, int64_t n, int8_t* cell) {
   constexpr float kLeast = 0x1p-100f;  // below it 127 / largest would overflow: the cell is zeros
   uint32_t bits = 0;

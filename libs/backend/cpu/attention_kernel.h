@@ -1,6 +1,6 @@
 // Inner loop of attention(): one row's query against the paged keys and values of one head. The order of every sum
 // depends on the context alone, so a row has the same bits in a whole prompt, in a chunk of it and in any batch. For
-// the kernel sets only: what is here must have a copy of its own in each, hence the anonymous namespace.
+// the kernel sets only: each must have its own copy of this code, hence the anonymous namespace.
 #pragma once
 
 #include <cmath>
@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kTokensAtOnce = 4;  // independent sums hide the latency of a multiply-add
 
-// How eight cells become elements. Those of int8 have a scale for each token, which stays outside of the sums.
+// How eight cells become elements. int8 cells have a scale for each token, which is applied outside of the sums.
 struct CellsF32 {
   using Cell = float;
   static constexpr bool kScaled = false;
@@ -63,8 +63,8 @@ OPTSERVE_INLINE void add_weighted(float* sum, const typename Cells::Cell* tokens
   }
 }
 
-// Calls some<n>(index, slot) for groups of n neighbouring tokens, in order of tokens. The cells of the head in the
-// first of them begin `slot` cells behind those of the head in block 0, and so do their scales.
+// Calls some<n>(index, slot) for groups of n consecutive tokens, in order of tokens. The head's cells of the first of
+// them begin `slot` cells after the head's cells of block 0, and likewise their scales.
 template <class Some>
 OPTSERVE_INLINE void for_tokens(const PagedKv& kv, int64_t context, const Some& some) {
   for (int64_t begin = 0; begin < context; begin += kv.block_tokens) {

@@ -1,5 +1,5 @@
-// The backend where there is no GPU, and the reference that CUDA kernels are tested against. Computes in fp32, with
-// AVX2 where the machine has it (kernels.h). Each family of operations is one source file of this folder.
+// The backend for machines without a GPU, and the reference that CUDA kernels are tested against. Computes in fp32,
+// with AVX2 where the machine has it (kernels.h). Each family of operations is one source file of this folder.
 #pragma once
 
 #include <memory>
@@ -40,7 +40,7 @@ class CpuBackend final : public Backend {
   quant::Weight load_weight(const quant::StoredMatrix& stored) override;
   size_t weight_bytes(quant::QuantFormat format, int64_t out, int64_t in) const override;
   quant::Weight random_weight(const RandomBlock& block, quant::QuantFormat format) override;
-  quant::Weight weight_of_table(const Tensor&) override { return {}; }  // linear() wants panels
+  quant::Weight weight_of_table(const Tensor&) override { return {}; }  // linear() needs panels
 
  private:
   // memory.cc

@@ -8,9 +8,9 @@
 
 namespace optserve::backend {
 
-// A packed weight holds kPanelWidth outputs side by side for every input: panel[in][kPanelWidth], panels one after the
-// other, the last one filled up with zeros. int4 has two inputs in a byte, the first one in its lower half. Scales are
-// panel[groups][kPanelWidth].
+// A packed weight holds kPanelWidth outputs side by side for every input: panel[in][kPanelWidth]. The panels follow
+// each other, and the last one is filled up with zeros. int4 has two inputs in a byte, the first one in its lower half.
+// Scales are panel[groups][kPanelWidth].
 inline constexpr int kPanelWidth = 16;
 
 // y = activation(x * weight^T + bias). x: [rows, in], y: [rows, out], with floats between their rows.
@@ -35,7 +35,7 @@ struct PagedKv {
   const float* value_scales;  // same
   const int32_t* blocks;      // the sequence's block table
   int64_t block_tokens;
-  int64_t block_heads;  // a block holds so many heads
+  int64_t block_heads;  // heads per block
   int64_t head_dim;     // at most kHeadDimMax
 };
 
@@ -50,7 +50,7 @@ struct CpuKernels {
 };
 
 const CpuKernels& baseline_kernels();
-// Null where this build or this machine has no AVX2 and FMA.
+// Null if this build or this machine has no AVX2 with FMA and F16C.
 const CpuKernels* avx2_kernels();
 const CpuKernels& widest_kernels();
 

@@ -1,5 +1,5 @@
 // The same kernels, compiled with AVX2, FMA and F16C. Nothing but the kernels may be instantiated here: the linker
-// could give other code a copy that not every machine can run.
+// could otherwise give other code a copy that not every machine can run.
 #include <cpuid.h>
 
 #include "backend/cpu/attention_kernel.h"

@@ -1,5 +1,4 @@
-// Both kernel sets do the same arithmetic: the one for any machine stands in for the other where the machine has no
-// AVX2.
+// Both kernel sets do the same arithmetic; the one for any machine replaces the other on machines without AVX2.
 #include "backend/cpu/kernels.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +36,7 @@ TEST_F(KernelsTest, Linear) {
   std::vector<uint16_t> halves(weight.size()), bfloats(weight.size());
   convert_from_f32(weight.data(), DType::kF16, halves.data(), halves.size());
   convert_from_f32(weight.data(), DType::kBF16, bfloats.data(), bfloats.size());
-  // Every code, those of fp8 but for its NaN; scales of int4 are the most: five groups of 20 inputs.
+  // All codes except the NaN of fp8. int4 needs the most scales: five groups of 20 inputs.
   std::vector<int8_t> codes(weight.size()), floats(weight.size());
   for (size_t i = 0; i < codes.size(); ++i) {
     codes[i] = static_cast<int8_t>(random_());

@@ -11,11 +11,11 @@ namespace optserve::backend {
 namespace {
 
 constexpr int64_t kGroupPanels = 4;         // panels of one item of work
-constexpr int64_t kWorthSharing = 100'000;  // fewer multiply-adds are done before another thread has woken
+constexpr int64_t kWorthSharing = 100'000;  // fewer multiply-adds take less time than waking another thread
 
 int64_t panel_count(int64_t out) { return (out + kPanelWidth - 1) / kPanelWidth; }
 
-// One element of host bytes, which need no alignment.
+// Reads one element from host bytes, which may have any alignment.
 template <class Element>
 Element read(const void* source, int64_t index) {
   Element value;
@@ -23,7 +23,7 @@ Element read(const void* source, int64_t index) {
   return value;
 }
 
-// [out, row_elements] to the panels of kernels.h.
+// Arranges [out, row_elements] as the panels of kernels.h.
 template <class Element>
 void pack(ThreadPool& pool, const void* source, int64_t out, int64_t row_elements, void* packed) {
   pool.run(panel_count(out), [=](int64_t panel, int) {
@@ -105,7 +105,8 @@ size_t CpuBackend::weight_bytes(quant::QuantFormat format, int64_t out, int64_t 
   return packed_values(format, out, in) + packed_scales(format, out, in);
 }
 
-// Narrow weights stay as they are: less memory to read in every step, and the same numbers once widened.
+// Narrow weights are not widened in memory: there is less to read in every step, and the numbers are the same once
+// widened.
 quant::Weight CpuBackend::load_weight(const quant::StoredMatrix& stored) {
   check(stored.out >= 0 && stored.in >= 0 && stored.in % input_multiple(stored.format) == 0, "load_weight: a shape");
   if (!all_readable(stored)) {

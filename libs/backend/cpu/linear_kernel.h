@@ -1,7 +1,7 @@
 // Inner loop of linear(): tiles of rows times panels of a packed weight. Every element of the result is one chain of
 // multiply-adds over the inputs in their order, whatever the tile, so a row has the same bits alone and in any batch.
 // Quantised values are multiplied as they are; the sum of a group of inputs is scaled before it is added.
-// For the kernel sets only: what is here must have a copy of its own in each, hence the anonymous namespace.
+// For the kernel sets only: each must have its own copy of this code, hence the anonymous namespace.
 #pragma once
 
 #include <cmath>
@@ -15,7 +15,7 @@ namespace {
 constexpr float kSqrtHalf = 0.70710678f;
 constexpr int kTileRows = 6;  // 12 sums, 2 weights and 1 input: fits the 16 registers of AVX2
 
-// How eight stored weights become fp32. Conversions are exact. kInputs: in one element.
+// How eight stored weights become fp32. The conversions are exact. kInputs is the number of inputs in one element.
 struct LoadF32 {
   using Element = float;
   static constexpr int kInputs = 1;
@@ -38,7 +38,8 @@ struct LoadInt8 {
   static constexpr int kInputs = 1;
   static OPTSERVE_INLINE simd::Float8 load(const int8_t* source) { return simd::to_float(simd::load_wide(source)); }
 };
-// e4m3 but its NaN. Its bits at those of fp32 are the number times 2^-120, subnormal numbers too.
+// e4m3 without its NaN. Its bits, put in the place of the corresponding bits of fp32, are the number times 2^-120, also
+// for subnormal numbers.
 struct LoadFp8 {
   using Element = int8_t;
   static constexpr int kInputs = 1;
@@ -122,7 +123,7 @@ OPTSERVE_INLINE void finish_tile(const LinearProduct& p, const float* sums, int 
       destination[i] = p.activation == Activation::kRelu && value < 0.0f ? 0.0f : value;
     }
     if (p.activation != Activation::kGelu) continue;
-    for (int64_t i = 0; i < count; ++i) {  // erff is called, not inlined: the machine's own, in each kernel set
+    for (int64_t i = 0; i < count; ++i) {  // erff is not inlined: both kernel sets call the same one
       destination[i] *= 0.5f * (1.0f + ::erff(destination[i] * kSqrtHalf));
     }
   }

@@ -35,7 +35,7 @@ std::string CpuBackend::description() const {
 }
 
 Buffer CpuBackend::allocate(size_t bytes) {
-  // Whole lines, and never none: a buffer without elements still has an address.
+  // Whole cache lines, and at least one, so that a buffer without elements still has an address.
   const size_t rounded = bytes / kAlignment * kAlignment + kAlignment;
   void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
   if (data == nullptr) throw Error("no memory for " + std::to_string(bytes) + " bytes on the CPU");

@@ -5,7 +5,7 @@
 namespace optserve::backend {
 namespace {
 
-constexpr int64_t kRowsPerItem = 8;  // a few rows are done before another thread has woken
+constexpr int64_t kRowsPerItem = 8;  // a few rows take less time than waking another thread
 
 // Calls row(i) for every row, several to an item.
 template <class Row>

@@ -1,5 +1,5 @@
 // Inner loops of the norm and residual operations, one row at a time.
-// For the kernel sets only: what is here must have a copy of its own in each, hence the anonymous namespace.
+// For the kernel sets only: each must have its own copy of this code, hence the anonymous namespace.
 #pragma once
 
 #include <cmath>

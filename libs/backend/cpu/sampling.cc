@@ -41,7 +41,7 @@ void CpuBackend::do_sample(const Tensor& logits, const SampleBatch& batch, const
       sampling::best_tokens(real, ids, logprobs, scratch);
     }
   });
-  // Only now: rows of drafts read places of the history that rows before them write.
+  // The history is written only now, because rows of drafts read places of it that earlier rows write.
   for (int64_t row = 0; row < num_rows; ++row) {
     sampling::PackedSampleRow packed;
     std::memcpy(&packed, batch.rows.row<uint8_t>(row), sizeof packed);

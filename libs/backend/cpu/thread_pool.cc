@@ -65,7 +65,7 @@ void ThreadPool::work_loop(int thread) {
     for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) pause();
     round_.wait(seen, std::memory_order_acquire);
     seen = round_.load(std::memory_order_acquire);
-    if (stopping_.load()) return;  // read after the round: who sees the last round sees why it was begun
+    if (stopping_.load()) return;  // read after the round: a thread that sees the last round also sees why it was begun
     take_items(seen, thread);
   }
 }

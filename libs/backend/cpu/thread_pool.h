@@ -37,11 +37,12 @@ class ThreadPool {
 
   void run_on_workers(int64_t items, const void* body, Call call);
   void work_loop(int thread);
-  // Takes items of round `round` until none is left.
+  // Runs items of round `round` until none is left.
   void take_items(uint32_t round, int thread);
 
-  // Round in the upper half, items not yet taken in the lower: an item is taken only from the round it belongs to, so a
-  // thread that wakes late finds either a later round or nothing, never a body that has gone.
+  // The round is in the upper half, the number of items not yet taken in the lower. An item is taken only from the
+  // round it belongs to, so a thread that wakes late finds a later round or nothing, but never a body that no longer
+  // exists.
   std::atomic<uint64_t> tickets_{0};
   std::atomic<uint32_t> round_{0};  // what idle threads sleep on
   std::atomic<uint32_t> unfinished_{0};

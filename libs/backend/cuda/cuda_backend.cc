@@ -80,8 +80,9 @@ kernels::Element CudaBackend::element() const {
   throw Error("the CUDA backend computes in F32, F16 or BF16, not in " + std::string(dtype_name(compute_dtype_)));
 }
 
-// Few enough sizes that a graph for each is soon recorded, close enough that padding costs little: one more row costs
-// nothing while products wait for memory, and a step of 64 rows is at most a fifth above 320.
+// There are few enough sizes that a graph for each is soon recorded, and they are close enough that padding costs
+// little: an extra row costs nothing while products are bound by memory, and above 320 rows the next multiple of 64 is
+// at most a fifth larger.
 int64_t CudaBackend::padded_rows(int64_t rows) const {
   const auto up_to = [rows](int64_t multiple) { return (rows + multiple - 1) / multiple * multiple; };
   if (rows <= 2) return rows;

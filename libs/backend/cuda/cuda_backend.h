@@ -1,4 +1,4 @@
-// The operations on one NVIDIA GPU: our kernels, and cuBLASLt for the large products. Weights and tables are stored as
+// The operations on one NVIDIA GPU, by our kernels and, for large products, cuBLASLt. Weights and tables are stored as
 // files hold them, in the compute type. Each family of operations is one source file of this folder.
 #pragma once
 
@@ -19,7 +19,7 @@ namespace optserve::backend {
 
 class CudaBackend final : public Backend {
  public:
-  // Throws Error if the device is absent or the compute type is none that kernels know.
+  // Throws Error if the device is absent or the kernels do not know the compute type.
   explicit CudaBackend(const BackendOptions& options);
   ~CudaBackend() override;
 
@@ -87,39 +87,39 @@ class CudaBackend final : public Backend {
   void do_token_logprobs(const Tensor& logits, const Tensor& targets, int64_t vocab_real, Tensor out,
                          const BestIds& best) override;
 
-  // Scratch that grows outside graphs only: the first run of a graph's body is no recording.
+  // Scratch memory that grows only outside of graphs, since the first run of a graph's body is not recorded.
   struct Scratch {
     Buffer buffer;
     void* at_least(CudaBackend& backend, size_t bytes);
   };
   struct Graph {
     bool ran = false;
-    bool can_skip = false;  // a product of it can skip zeros: it is recorded in two ways
+    bool can_skip = false;  // one of its products can skip zeros, so it is recorded in two ways
     cuda::GraphExec exec, skipping_exec;
-    FasterWay faster;  // of them
+    FasterWay faster;  // of the two
   };
 
   kernels::Element element() const;
-  // Graphs hold addresses: those of scratch that moves are recorded anew.
+  // Drops all recordings: graphs hold addresses, so they must be recorded again after scratch memory has moved.
   void forget_recordings();
   void fill_random_on_device(const RandomBlock& block, void* out);
-  // Whether quantised weights stay as they are; else they are dequantised when they are loaded.
+  // Whether quantised weights stay quantised; otherwise they are dequantised when they are loaded.
   bool keeps_quantised() const;
   // Whether fp8 codes are kept a second time, row-major, for products of fp8 by fp8.
   bool keeps_row_major(quant::QuantFormat format) const;
-  // Packs row-major values and scales on the device, or dequantises them. `spare`: room on the device for what is
-  // packed only in between; not used where quantised weights are kept.
+  // Packs row-major values and scales on the device, or dequantises them. `spare` is memory on the device for the
+  // packed form when it is needed only in between; it is not used if quantised weights are kept.
   quant::Weight make_quantised(const quant::StoredMatrix& stored, std::byte* spare);
   // relu_skip.cc
   bool keeps_by_input(quant::QuantFormat format, int64_t out, int64_t in) const;
-  // Whether the product was enqueued, without what zeros multiply.
+  // Enqueues the product without the weights that are multiplied by zeros; returns whether it could.
   bool try_relu_skip(const Tensor& x, const quant::Weight& weight, Tensor out);
   // graphs.cc
   void record(const std::function<void()>& body, cuda::GraphExec& exec);
   void replay(Graph& graph);
   void note_time();
   void decode(const kernels::AttentionArgs& args, int64_t num_decodes);
-  // Each decoding sequence as a tile of one row, on the device.
+  // A tile of one row for each decoding sequence, on the device.
   const int32_t* decode_tiles(int64_t num_decodes);
 
   Device device_;
@@ -135,17 +135,17 @@ class CudaBackend final : public Backend {
   ReluSkip relu_skip_;
   bool fp8_activations_;
   bool skipping_;          // products skip zeros where they can
-  bool can_skip_ = false;  // such a product has come by
+  bool can_skip_ = false;  // such a product was enqueued
   // The run of a graph that is being timed; null: none.
   Graph* timed_ = nullptr;
   cuda::Event timed_begin_, timed_end_;
   // Whether decoding may load from the cache before its wait (kernels::AttentionArgs::is_cache_settled). embed() writes
-  // the block table, layer_norm() lets later kernels begin only when embed() has ended, and a layer's attention writes
-  // what only the next step reads, unless the layer comes again.
+  // the block table, layer_norm() lets later kernels begin only when embed() has ended, and what a layer's attention
+  // writes is read only by the next step, unless the layer is called again in this one.
   bool settled(const KvLayer& layer);
   bool is_table_settled_ = false;
-  const void* first_keys_ = nullptr;  // of the layers attended to since then
-  bool one_attention_;                // prompts' kernel for all rows, whose sums do not depend on how a sequence is cut
+  const void* first_keys_ = nullptr;  // of the first layer attended to since then
+  bool one_attention_;                // all rows use the prompts' kernel, whose sums do not depend on the cuts
   Scratch decode_tiles_;
   int64_t num_decode_tiles_ = 0;
   std::unique_ptr<cuda::LinearTuner> tuner_;

@@ -1,5 +1,6 @@
-// Times single operations of the CUDA backend on the shapes of OPT models: microseconds a call and the rate of memory
-// or arithmetic. Each figure is a recorded graph of calls over rotating buffers. Products of fp8 may round x to fp8.
+// Times single operations of the CUDA backend on the shapes of OPT models: microseconds per call, and the rate of
+// memory or arithmetic. Each figure is a recorded graph of calls over rotating buffers. Products of fp8 may round x to
+// fp8.
 //   cuda_bench [bf16] [attention | formats | layers | prompts | sampling | zeros] [HIDDEN]
 // HIDDEN picks one of the widths of `formats` and `layers`.
 #include <algorithm>
@@ -24,7 +25,7 @@ namespace {
 
 constexpr int kCalls = 24;  // of one graph
 constexpr int kReplays = 15;
-constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure goes through before it comes back to one
+constexpr size_t kRotated = size_t{256} << 20;  // bytes that a figure cycles through
 
 class Bench {
  public:
@@ -55,7 +56,7 @@ class Bench {
                 info(format).name.data(), rows, out, in, us, tb, 2.0 * static_cast<double>(rows * in * out) / us / 1e6);
   }
 
-  // A product of x with a part of zeros, whole and without what zeros multiply.
+  // A product of x with a share of zeros, done as a whole and without what is multiplied by zeros.
   void sparse(int64_t rows, int64_t in, int64_t out, double zeros, quant::QuantFormat format) {
     const Buffer x = backend_->allocate(static_cast<size_t>(rows * in) * 2);
     std::vector<float> values(static_cast<size_t>(rows * in));
@@ -104,7 +105,7 @@ class Bench {
   }
 
   // What a decoder layer adds to a decode step, then what the step saves without one of the layer's parts. Parts
-  // overlap: a part that hides behind others saves less than it takes alone.
+  // overlap, so a part that runs alongside others saves less than it takes alone.
   void layer(int64_t rows, int64_t hidden, int64_t heads, quant::QuantFormat format) {
     enum Part : uint32_t { kNothing = 0, kQkv = 1, kAttention = 2, kOut = 4, kNorms = 8, kUp = 16, kDown = 32 };
     constexpr int64_t kContext = 132;  // the mean of the latency benchmark, 4 + 256 tokens
@@ -235,7 +236,7 @@ class Bench {
     return {.key = 5, .reach = 0.05f, .runs = {{0, rows}}, .cols = cols, .whole_cols = cols};
   }
 
-  // Sequences that decode one token each, with their blocks in no order. Held until held_ is cleared.
+  // Sequences that decode one token each, with their blocks in random order. Held until held_ is cleared.
   AttentionBatch decode_batch(int64_t sequences, int64_t context) {
     const int64_t blocks_each = (context + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens;
     std::vector<int32_t> table(static_cast<size_t>(sequences * blocks_each)), rows(static_cast<size_t>(sequences)),
@@ -255,7 +256,7 @@ class Bench {
     return batch;
   }
 
-  // A layer of a cache, held until held_ is cleared. Int8 cells are some bits, times zero.
+  // A layer of a cache, held until held_ is cleared. Int8 cells are arbitrary bits with scales of zero.
   KvLayer kv_layer(int64_t blocks, int64_t heads, int64_t head_dim, bool int8) {
     const auto elements = [&](int64_t per_block) -> const Buffer& {
       return held_.emplace_back(backend_->random_table(random(blocks, heads * limits::kKvBlockTokens * per_block)));
@@ -394,7 +395,7 @@ void run_prompts(Bench& bench) {
   }
 }
 
-// The down projections of OPT-125M, 1.3B, 6.7B and 30B behind their ReLU.
+// The down projections of OPT-125M, 1.3B, 6.7B and 30B after their ReLU.
 void run_zeros(Bench& bench) {
   for (const int64_t h : {768, 2048, 4096, 7168}) {
     for (const quant::QuantFormat format : {quant::QuantFormat::kF16, quant::QuantFormat::kInt8}) {

@@ -1,4 +1,4 @@
-// Owners of what CUDA's libraries hand out: each destroys what it holds, also when a constructor throws half way.
+// Owners of the handles of CUDA's libraries: each destroys what it holds, also when a constructor throws half way.
 #pragma once
 
 #include <cublasLt.h>
@@ -10,7 +10,7 @@
 
 namespace optserve::backend::cuda {
 
-// Stands for the raw handle wherever one is wanted. Empty until it is given one.
+// Converts to the raw handle. Empty until it is given one.
 template <class Raw, auto kDestroy>
 class Handle {
  public:

@@ -12,7 +12,7 @@
 
 namespace optserve::backend::cuda {
 
-// Memory of the present device; `device` names it. Throws Error with the sizes when there is no room. Never null.
+// Memory of the current device, which `device` names. Throws Error with the sizes if there is no room. Never null.
 inline Buffer device_buffer(size_t bytes, Device device) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, std::max<size_t>(bytes, 1));

@@ -56,7 +56,7 @@ void CudaBackend::record(const std::function<void()>& body, cuda::GraphExec& exe
   exec = cuda::instantiate(recorded);
 }
 
-// Hands over what the timed run took, once it is known.
+// Passes on the time of the timed run once it is known.
 void CudaBackend::note_time() {
   if (timed_ == nullptr || cudaEventQuery(timed_end_) != cudaSuccess) return;
   float ms = 0;
@@ -77,8 +77,8 @@ void CudaBackend::replay(Graph& graph) {
   timed_ = &graph;
 }
 
-// The first run of a body is an ordinary one: it chooses algorithms, sizes scratch and lets libraries load what they
-// need, none of which can be recorded.
+// The first run of a body is not recorded: it chooses algorithms, sizes scratch memory and lets libraries load what
+// they need, none of which can be recorded.
 void CudaBackend::capture_or_run(uint64_t key, const std::function<void()>& body) {
   Graph& graph = graphs_[key];
   if (!graph.ran) {

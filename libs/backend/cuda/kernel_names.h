@@ -23,7 +23,7 @@ inline kernels::WeightFormat weight_format(quant::QuantFormat format) {
   }
 }
 
-// None: the kernels do not compute in this type.
+// nullopt: the kernels do not compute in this type.
 inline std::optional<kernels::Element> element_of(DType dtype) {
   switch (dtype) {
     case DType::kF32:

@@ -1,6 +1,6 @@
-// Elements that lie beyond 2^31 and 2^32 elements from the begin of their tensor: KV pools, tables, weights and logits
-// of that size. What is far out is compared with the CPU backend or a double sum; everything else in a KV pool is NaN
-// where an offset that lost its upper half would read.
+// Elements that lie more than 2^31 and 2^32 elements from the start of their tensor, in KV pools, tables, weights and
+// logits of that size. Results from far out are compared with the CPU backend or a double sum. In a KV pool, the places
+// that an offset without its upper half would read hold NaN.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,11 +12,11 @@ namespace optserve::backend {
 namespace large_offsets_test {
 
 constexpr int64_t kFar = int64_t{1} << 31, kFarther = int64_t{1} << 32;
-constexpr size_t kSpareBytes = size_t{2} << 30;  // for everything that is small beside the large tensors
+constexpr size_t kSpareBytes = size_t{2} << 30;  // for everything besides the large tensors
 
 class LargeOffsetsTest : public BackendTest {
  protected:
-  // Whether that many bytes and some more are free; else the test is to be skipped with `why_not_`.
+  // Whether that many bytes and some more are free; otherwise the test must be skipped with `why_not_`.
   bool has_room(size_t bytes) {
     const size_t free_bytes = backend_->memory().value().free_bytes;
     why_not_ = "needs " + std::to_string((bytes + kSpareBytes) >> 20) + " MiB of device memory, " +
@@ -49,7 +49,7 @@ constexpr int64_t kBlockElements = kWidth * kBlockTokens;
 
 // One step of some sequences over a cache on one backend.
 struct KvStep {
-  std::vector<int32_t> context, rows, blocks;  // blocks: of all sequences, in their order and that of positions
+  std::vector<int32_t> context, rows, blocks;  // blocks of all sequences, in order of sequences and positions
   int32_t max_blocks = 0;
 
   int64_t tokens() const {
@@ -120,8 +120,8 @@ class LargeOffsetsKvTest : public LargeOffsetsTest {
     KvLayer layer;
   };
 
-  // Two decodes, of which one is long enough to be split, a chunk and a prompt; every second block lies behind the one
-  // boundary, the others behind the other, in a random order.
+  // Two decoding sequences, of which one is long enough to be split, a chunk and a prompt. In random order, half of the
+  // blocks lie beyond one boundary and half beyond the other.
   KvStep far_step() {
     KvStep step{.context = {700, 33, 150, 90}, .rows = {1, 1, 70, 90}, .blocks = {}, .max_blocks = 64};
     for (const int32_t context : step.context) {
@@ -134,7 +134,7 @@ class LargeOffsetsKvTest : public LargeOffsetsTest {
     return step;
   }
 
-  // The same random cells in block blocks[i] of `far` and block i of `near`, for each tensor.
+  // Writes the same random cells to block blocks[i] of `far` and to block i of `near`, for each tensor.
   void fill(const std::vector<int32_t>& blocks, const KvLayer& far, Backend& cpu, const KvLayer& near) {
     for (int32_t i = 0; i < static_cast<int32_t>(blocks.size()); ++i) {
       const int32_t block = blocks[static_cast<size_t>(i)];
@@ -177,7 +177,7 @@ TEST_P(LargeOffsetsKvTest, AttentionEqualsThatOverASmallPool) {
   const int64_t blocks = kFarther / kBlockElements + count;
   if (!has_room(2 * bytes_of(blocks * kBlockElements))) GTEST_SKIP() << why_not_;
   const Pool pool(*backend_, blocks);
-  for (const Tensor& tensor : {pool.layer.keys, pool.layer.values}) {  // what a number of 31 or 32 bits would reach
+  for (const Tensor& tensor : {pool.layer.keys, pool.layer.values}) {  // what a 31-bit or 32-bit offset would reach
     store(tensor.rows(0, count), std::vector<float>(static_cast<size_t>(count * kBlockElements), kNan));
   }
   const auto cpu = make_backend({.threads = 2});
@@ -276,7 +276,7 @@ TEST_P(LargeOffsetsTest, ARowByALargeWeight) {
       .key = seed_, .reach = 1, .dtype = element_type(), .runs = {{0, out}}, .cols = in, .whole_cols = in};
   if (!has_room(bytes_of(out * in))) GTEST_SKIP() << why_not_;
   const quant::Weight weight = backend_->random_weight(block, quant::QuantFormat::kF16);
-  for (const int64_t rows : {1, 4, 40}) {  // few rows may be multiplied by another kernel than many
+  for (const int64_t rows : {1, 4, 40}) {  // few and many rows may use different kernels
     const Array x = random({rows, in}), y = poisoned_f32({rows, out});
     backend_->linear(x, weight, {}, Activation::kNone, y);
     const std::vector<float> left = load(x.view.rows(rows - 1, rows)), found = load(y.view.rows(rows - 1, rows));

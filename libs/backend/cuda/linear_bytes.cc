@@ -1,4 +1,4 @@
-// Products of fp8 weights with x rounded to fp8, a scale for each row of either, by cuBLASLt.
+// Products of fp8 weights with x rounded to fp8, by cuBLASLt; each row of either has a scale.
 #include <array>
 
 #include "backend/cuda/linear_tuner.h"
@@ -10,7 +10,7 @@ namespace {
 
 using Way = LinearChoice::Way;
 
-constexpr int64_t kByteRowsMin = 33;  // with fewer, reading the weights takes the time
+constexpr int64_t kByteRowsMin = 33;  // with fewer rows, the time to read the weights dominates
 constexpr int kByteCandidates = 8;
 constexpr size_t kByteAlignment = 16;
 
@@ -26,7 +26,7 @@ kernels::ByteRowsArgs byte_rows_args(const LinearCall& call) {
           .scales = reinterpret_cast<float*>(static_cast<std::byte*>(call.byte_room) + code_bytes)};
 }
 
-// As LinearTuner::Layouts, with scales. Sums are kept exact where "fast" ones would lose bits.
+// Like LinearTuner::Layouts, with scales. The "fast" accumulation is not used, since it would lose bits of the sums.
 struct ByteLayouts {
   LtProduct product = make_product();
   LtLayout weight, x, y;
@@ -70,7 +70,7 @@ std::vector<LinearTuner::Choice> LinearTuner::byte_candidates(const LinearCall& 
                                               sizeof kWorkspaceBytes),
          "cublasLtMatmulPreferenceSetAttribute");
   std::array<cublasLtMatmulHeuristicResult_t, kByteCandidates> found;
-  int count = 0;  // none on GPUs or with versions that have no such scales
+  int count = 0;  // 0 on GPUs and with versions that do not support such scales
   if (cublasLtMatmulAlgoGetHeuristic(handle_, layouts.product, layouts.weight, layouts.x, layouts.y, layouts.y,
                                      preference, kByteCandidates, found.data(), &count) != CUBLAS_STATUS_SUCCESS) {
     return {};

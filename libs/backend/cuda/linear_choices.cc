@@ -12,7 +12,7 @@ namespace {
 
 using Way = LinearChoice::Way;
 
-// The algorithm's words in hexadecimal, of which `word` is the first.
+// Reads the algorithm's words in hexadecimal; `word` is the first of them.
 bool read_algorithm(std::istringstream& fields, std::string word, cublasLtMatmulAlgo_t& algorithm) {
   for (uint64_t& value : algorithm.data) {
     if (word.size() != 16 || word.find_first_not_of("0123456789abcdef") != std::string::npos) return false;
@@ -75,7 +75,7 @@ void write_choice(std::ostringstream& line, const LinearChoice& choice) {
 
 }  // namespace
 
-// Flags, alignment, rows, in, out, then the way.
+// A line has flags, alignment, rows, in, out, and then the way.
 LinearChoices::LinearChoices(std::string path) : path_(std::move(path)) {
   std::ifstream file(path_);
   for (std::string line; std::getline(file, line);) {
@@ -98,7 +98,7 @@ const LinearChoice& LinearChoices::keep(const LinearKey& key, const LinearChoice
   line << key.flags << ' ' << key.alignment << ' ' << key.rows << ' ' << key.in << ' ' << key.out;
   write_choice(line, choice);
   line << '\n';
-  // One write to a file opened for appending: lines of several processes do not mix.
+  // One write to a file opened for appending, so that lines of several processes do not mix.
   const int fd = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) return kept;
   const std::string text = line.str();

@@ -27,10 +27,11 @@ struct LinearChoice {
   cublasLtMatmulAlgo_t algorithm{};  // of kCublas and kBytes
 };
 
-// One line a choice. A line that cannot be read is a choice less, and so is a file that cannot be written.
+// The file has one line for each choice. A line that cannot be read, or a file that cannot be written, only means that
+// a choice is not kept.
 class LinearChoices {
  public:
-  // `path`: empty to keep nothing. All ranks of a host may share the file.
+  // With an empty `path` nothing is kept. All ranks of a host may share the file.
   explicit LinearChoices(std::string path);
 
   const LinearChoice* find(const LinearKey& key) const;

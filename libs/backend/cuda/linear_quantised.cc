@@ -1,5 +1,5 @@
-// Products with quantised weights: by kernels that read the codes, or, where there is none for a call, part by part
-// through plain weights.
+// Products with quantised weights, by kernels that read the codes or, if there is none for a call, by dequantising the
+// weights a part at a time.
 #include <algorithm>
 
 #include "backend/cuda/linear_tuner.h"

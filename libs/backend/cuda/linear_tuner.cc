@@ -19,12 +19,12 @@ namespace optserve::backend::cuda {
 namespace {
 
 constexpr size_t kStandInBytes = 192 << 20;
-constexpr size_t kDequantisedBytes = 32 << 20;  // stays in the L2 until it is multiplied
+constexpr size_t kDequantisedBytes = 32 << 20;  // stays in L2 until it is multiplied
 constexpr int kCandidates = 16;
-constexpr int kCalls = 8;  // of one timing
+constexpr int kCalls = 8;  // in one measurement
 constexpr int kTimings = 7;
-constexpr float kWorthwhile = 0.98f;        // a later candidate takes at most so much of the time: less is chance
-constexpr int64_t kInvariantRowsMax = 300;  // of what is compared, no whole number of tiles
+constexpr float kWorthwhile = 0.98f;        // a later candidate must be faster by this factor: less is chance
+constexpr int64_t kInvariantRowsMax = 300;  // compared by is_invariant(); not a whole number of tiles
 
 cudaDataType_t data_type(kernels::Element element) {
   switch (element) {
@@ -175,8 +175,8 @@ std::vector<LinearTuner::Choice> LinearTuner::candidates(const LinearCall& call,
            "cublasLtMatmulPreferenceSetAttribute");
   };
   set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
-  // Parts of a sum over a cut K are added in fp32, in one order; where a row's bits must not depend on the others there
-  // are no parts, since how many there are may.
+  // If K is cut, the parts of a sum are added in fp32 and in a fixed order. If a row's bits must not depend on the
+  // other rows, K is not cut, since the number of parts may depend on them.
   const auto reduction = batch_invariant_ ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(reduction));
   const auto alignment = static_cast<uint32_t>(alignment_bytes);
@@ -216,7 +216,7 @@ bool LinearTuner::try_plain(const LinearCall& call, const Layouts& layouts, cons
                         stream_) == CUBLAS_STATUS_SUCCESS;
 }
 
-// Weights that are too large for the stand-ins are several times what a cache holds themselves.
+// Weights that are too large for the stand-ins are themselves several times as large as a cache.
 bool LinearTuner::enqueue_row_of_calls(const LinearCall& call, const TryRun& try_run) const {
   const size_t aligned = (bytes_of_weight(call) + 255) / 256 * 256;
   const size_t count = stand_ins_.bytes() / std::max<size_t>(aligned, 1);
@@ -230,7 +230,7 @@ bool LinearTuner::enqueue_row_of_calls(const LinearCall& call, const TryRun& try
 
 float LinearTuner::time_of(const LinearCall& call, const TryRun& try_run) {
   if (!try_run(call)) return -1;
-  // A recorded graph: started one by one, small products would time the host.
+  // The calls are recorded in a graph: started one by one, small products would measure the host.
   expect(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   bool ran = false;
   try {
@@ -318,7 +318,7 @@ LinearTuner::Choice LinearTuner::choose_invariant(const LinearCall& call) {
   for (const int64_t proposed_for : kRows) {
     one.rows = proposed_for;
     for (const Choice& choice : candidates(one, Layouts(one), key_of(call).alignment)) {
-      double cost = 0;  // of logarithms: each number of rows counts alike
+      double cost = 0;  // sum of logarithms, so that each number of rows has the same weight
       bool runs = true;
       for (size_t i = 0; i < kRows.size() && runs; ++i) {
         one.rows = kRows[i];

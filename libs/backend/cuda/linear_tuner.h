@@ -14,8 +14,8 @@
 
 namespace optserve::backend::cuda {
 
-// y[rows, out] = activation(x[rows, in] W[out, in]^T + bias). In fp16 and bf16 sums are in fp32; a bias needs an output
-// of the same type.
+// y[rows, out] = activation(x[rows, in] W[out, in]^T + bias). With fp16 and bf16, sums are in fp32. A bias needs an
+// output of the same type.
 struct LinearCall {
   kernels::Element element = kernels::Element::kF16;  // of x, weight, bias, and of y unless out_f32
   bool out_f32 = false;
@@ -25,8 +25,8 @@ struct LinearCall {
   kernels::WeightFormat format = kernels::WeightFormat::kPlain;
   const void* weight = nullptr;   // of `element`, row-major; or packed values (kernels/quantised.h)
   const float* scales = nullptr;  // packed; null for plain weights
-  // Of fp8, where x may be rounded to fp8 too: the codes once more, row-major, and room for codes of x, in * rows bytes
-  // and a float for each row behind them at the next multiple of 16. Null else.
+  // With fp8 weights, if x may be rounded to fp8 too: the codes once more, row-major, and memory for the codes of x, in
+  // * rows bytes, with a float for each row after them at the next multiple of 16. Otherwise null.
   const void* row_major = nullptr;
   void* byte_room = nullptr;
   const void* bias = nullptr;  // or null
@@ -37,16 +37,16 @@ struct LinearCall {
 
 struct LinearTunerOptions {
   std::string gpu_name;
-  // Where choices are kept, by name of the GPU, version of cuBLASLt and build of this program; empty: nowhere. All
-  // ranks of a host may share it.
+  // The folder in which choices are kept, by the name of the GPU, the version of cuBLASLt and the build of this
+  // program. Empty: they are not kept. All ranks of a host may share it.
   std::string cache_folder;
-  // For plain weights, the only ones then, one algorithm for all numbers of rows, under which a row's bits do not
-  // depend on the others: of those that are seen to keep that, the one that is fastest over few, some and many rows
-  // together.
+  // Uses one algorithm for all numbers of rows, with which a row's bits do not depend on the other rows: of those that
+  // pass a test of this, the one that is fastest over few, some and many rows together. Only plain weights are possible
+  // then.
   bool batch_invariant = false;
 };
 
-// That no candidate could run.
+// The error that says that no candidate could run.
 Error no_way(const LinearCall& call);
 
 class LinearTuner {
@@ -55,20 +55,21 @@ class LinearTuner {
   LinearTuner(cudaStream_t stream, const kernels::DeviceLimits& limits, Device device,
               const LinearTunerOptions& options);
 
-  // Enqueues the product. `may_time`: whether the stream may be waited for, so that an unknown shape is tuned; else it
-  // runs by a guess.
+  // Enqueues the product. With `may_time`, the stream may be waited for, so that an unknown shape is tuned; otherwise
+  // it runs with the first candidate that can.
   void run(const LinearCall& call, bool may_time);
 
  private:
   using Key = LinearKey;
   using Choice = LinearChoice;
   struct Layouts;
-  // Enqueues a call one way; whether it could.
+  // Enqueues a call in one way; returns whether it could.
   using TryRun = std::function<bool(const LinearCall&)>;
 
   Key key_of(const LinearCall& call) const;
   std::vector<Choice> candidates(const LinearCall& call, const Layouts& layouts, int32_t alignment_bytes) const;
-  // Of `choices`, timed on the call; an earlier one where two are about equal, so that two starts choose alike.
+  // The fastest of `choices`, timed on the call. If two are about equally fast the earlier one wins, so that two starts
+  // choose the same.
   Choice fastest(const LinearCall& call, const std::vector<Choice>& choices,
                  const std::function<bool(const LinearCall&, const Choice&)>& try_run);
   Choice choose_invariant(const LinearCall& call);
@@ -78,7 +79,7 @@ class LinearTuner {
   bool try_plain(const LinearCall& call, const Layouts& layouts, const Choice& choice) const;
 
   // linear_bytes.cc
-  // By cuBLASLt's products of fp8 by fp8; empty where there is none.
+  // cuBLASLt's products of fp8 by fp8; empty if there are none.
   std::vector<Choice> byte_candidates(const LinearCall& call) const;
   bool try_bytes(const LinearCall& call, const Choice& choice) const;
 
@@ -86,10 +87,10 @@ class LinearTuner {
   std::vector<Choice> quantised_candidates(const LinearCall& call) const;
   void run_quantised(const LinearCall& call, bool may_time);
   bool try_quantised(const LinearCall& call, const Choice& choice);
-  // By fp16 or bf16 weights, made a part at a time.
+  // Multiplies by fp16 or bf16 weights that are dequantised a part at a time.
   void run_dequantised(const LinearCall& call, bool may_time);
 
-  // Time of one call in microseconds, in a row of calls on different weights as in a real step; negative if it cannot
+  // The time of one call in microseconds, among calls on different weights as in a real step; negative if it cannot
   // run.
   float time_of(const LinearCall& call, const TryRun& try_run);
   bool enqueue_row_of_calls(const LinearCall& call, const TryRun& try_run) const;

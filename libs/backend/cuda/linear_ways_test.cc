@@ -1,4 +1,5 @@
-// Each kernel for quantised weights on its own, whichever the timing would choose, on every class of row counts.
+// Tests each kernel for quantised weights on its own, whichever one the timing would choose, on every class of row
+// counts.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -60,7 +61,8 @@ class LinearWaysTest : public BackendTest {
     return result;
   }
 
-  // Runs `launch` twice on some rows, with space around y: the values are right, the bits the same, the space is left.
+  // Runs `launch` twice on some rows, with space around y, and checks that the values are right, the bits are the same,
+  // and the space is untouched.
   template <class Launch>
   void expect_product(const Product& expected, const Array& x, const Array& bias, int64_t rows, const Launch& launch) {
     const int64_t out = expected.weight.out, stride = out + pick(0, 1) * 3 + 5;  // pairs of outputs are aligned or not
@@ -100,7 +102,7 @@ class LinearWaysTest : public BackendTest {
       double sum = expected.sums[cell];
       if (args.bias != nullptr) sum += static_cast<double>(added[static_cast<size_t>(column)]);
       if (args.relu) sum = std::max(sum, 0.0);
-      // Values are multiplied exactly and added in fp32; then there is one rounding.
+      // Values are multiplied exactly and added in fp32, followed by one rounding.
       EXPECT_NEAR(first[static_cast<size_t>(i)], sum, 2 * epsilon() * std::abs(sum) + 1e-5 * expected.magnitudes[cell])
           << at(row, column) << ", seed " << seed_;
       if (HasFailure()) return;

@@ -1,4 +1,4 @@
-// What calls of cuBLASLt are described with.
+// The descriptors that calls of cuBLASLt need.
 #pragma once
 
 #include <cublasLt.h>

@@ -63,7 +63,7 @@ void* CudaBackend::Scratch::at_least(CudaBackend& backend, size_t bytes) {
   check(!backend.capturing_, "scratch of a graph is allocated by its first run");
   backend.synchronize();
   backend.forget_recordings();
-  buffer = Buffer();  // the old one is no longer used: give it back before asking for more
+  buffer = Buffer();  // the old buffer is no longer used: freed before more is allocated
   buffer = backend.allocate(bytes);
   // Some kernels count in their scratch and leave it at zero.
   expect(cudaMemsetAsync(buffer.data(), 0, bytes, backend.stream_), "scratch");

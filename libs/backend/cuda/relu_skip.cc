@@ -1,4 +1,4 @@
-// Products behind a ReLU that leave out what zeros multiply.
+// Products after a ReLU that skip the weights that are multiplied by zeros.
 #include "backend/cuda/cuda_backend.h"
 #include "kernels/relu_skip_linear.h"
 

@@ -20,7 +20,7 @@ quant::QuantFormat plain(DType dtype) {
 constexpr size_t kPartAlignment = 256;
 size_t aligned(size_t bytes) { return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment; }
 
-// Bytes of row-major values and scales.
+// The bytes of row-major values and scales.
 size_t value_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(out * elements_per_row(format, in)) * dtype_bytes(info(format).storage);
 }
@@ -28,7 +28,7 @@ size_t scale_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(out * scales_per_row(format, in)) * sizeof(float);
 }
 
-// Of packed ones.
+// The bytes of packed values and scales.
 size_t packed_value_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(kernels::packed_bytes(weight_format(format), out, in));
 }
@@ -36,7 +36,8 @@ size_t packed_scale_bytes(quant::QuantFormat format, int64_t out, int64_t in) {
   return static_cast<size_t>(kernels::packed_scales(weight_format(format), out, in)) * sizeof(float);
 }
 
-// Room on the device for a matrix as files hold it, and behind it for what is packed only in between.
+// Memory on the device for a matrix in the form of files, followed by memory for the packed form if that is needed only
+// in between.
 struct Landing {
   size_t values, scales, spare_at, bytes;
 
@@ -53,7 +54,7 @@ void keep(void*) {}
 
 }  // namespace
 
-// In fp32 there is no kernel; and those for many rows add up in another order than those for few.
+// There is no kernel for fp32, and kernels for many rows add in a different order than those for few.
 bool CudaBackend::keeps_quantised() const { return compute_dtype_ != DType::kF32 && !one_attention_; }
 
 bool CudaBackend::keeps_row_major(quant::QuantFormat format) const {
