@@ -1,5 +1,5 @@
-// Whether the text of an address can be one. ZeroMQ takes a port above 65535 for another one, and says of other texts
-// only that they are invalid.
+// Checks whether a text can be an address. ZeroMQ takes a port above 65535 for a different one, and of other texts it
+// says only that they are invalid.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ inline bool is_address(std::string_view address, AddressUse use) {
   return is_number && number >= (use == AddressUse::kListen ? 0 : 1) && number <= 65'535;
 }
 
-// Of one address, or of several alternatives that are separated by "|".
+// Checks one address, or several alternatives that are separated by "|".
 inline Status check_address(std::string_view name, std::string_view addresses, AddressUse use) {
   for (size_t begin = 0; begin <= addresses.size();) {
     const size_t end = std::min(addresses.find('|', begin), addresses.size());

@@ -51,7 +51,7 @@ TEST(Id128, HexRoundTripsAndRefusesOtherText) {
   EXPECT_FALSE(Id128::from_hex(std::string(32, 'G')));
 }
 
-// Whatever a peer sends, one call is one line, and no byte of it moves a terminal.
+// Whatever a peer sends, one call makes one line, and no byte of it controls a terminal.
 TEST(Log, HostileTextStaysInsideItsField) {
   std::string hostile = "a\n2026-01-01T00:00:00.000 E scheduler[1] forged\r\x1b[2J\" b=c \\\xff\u009b";
   hostile += '\0';
@@ -101,7 +101,7 @@ TEST(TraceContext, ReadsWhatTheSpecificationAllows) {
   const std::string unsampled = kTrace.substr(0, 53) + "00";
   EXPECT_EQ(read_traceparent(unsampled), unsampled);
   EXPECT_FALSE(is_sampled(unsampled));
-  // A later version: what both have in common, and of the flags the one that is known.
+  // Of a later version, what both have in common is used, and only the known flag.
   EXPECT_EQ(read_traceparent("cc" + kTrace.substr(2, 51) + "ff-more"), kTrace);
   EXPECT_EQ(read_traceparent("01" + kTrace.substr(2, 51) + "fe"), unsampled);
 }
@@ -162,7 +162,7 @@ TEST(TimeLeft, CountsFromTheFirstCallAndRoundsUp) {
   EXPECT_EQ(left.text(501, 2000, clock.now()), "about 5 h left");
   EXPECT_EQ(left.text(500, 1000, clock.now()), "");
   EXPECT_EQ(left.text(1000, 1000, clock.now()), "");
-  EXPECT_EQ(left.text(100, 1000, clock.now()), "");  // less than before: it counts anew
+  EXPECT_EQ(left.text(100, 1000, clock.now()), "");  // less than before, so it starts over
   clock.advance(seconds(10));
   EXPECT_EQ(left.text(550, 1000, clock.now()), "about 10 s left");
 }
@@ -290,7 +290,7 @@ TEST(ProgressLine, ATerminalHasOneLineAndALogOneEveryFiveSeconds) {
   EXPECT_EQ(log.finish(1'000, 1'000, clock.now()), "");
 }
 
-// In processes of their own, since signals are counted for a whole process.
+// The tests run in processes of their own, since signals are counted per process.
 bool is_signalled() {
   pollfd wait{shutdown_fd(), POLLIN, 0};
   const bool is_readable = poll(&wait, 1, 0) == 1;

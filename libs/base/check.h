@@ -1,5 +1,5 @@
-// Checks of what the program itself must get right. A failed check prints its values and aborts; it never reports bad
-// input.
+// Checks of conditions that hold unless the program itself has a bug. A failed check prints its values and aborts. Bad
+// input is never reported this way.
 #pragma once
 
 #include <cstdio>

@@ -28,7 +28,7 @@ class SystemClock final : public Clock {
   }
 };
 
-// A clock that tests move by hand, also while other threads read it.
+// A clock that tests advance by hand, even while other threads read it.
 class FakeClock final : public Clock {
  public:
   Instant now() const override { return Instant(Duration(since_epoch_.load())); }

@@ -1,4 +1,4 @@
-// Several values in one word, as an option or a variable gives them.
+// Splits a word of an option or a variable that holds several values.
 #pragma once
 
 #include <algorithm>

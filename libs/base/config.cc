@@ -79,7 +79,7 @@ template <class Check>
 void add_number_check(OptionEntry& entry, Check check) {
   add_check(entry, [check](const std::string& text) {
     double number = 0;
-    return CLI::detail::lexical_cast(text, number) ? check(number) : ok_status();  // add() refuses what is no number
+    return CLI::detail::lexical_cast(text, number) ? check(number) : ok_status();  // add() refuses what is not a number
   });
 }
 
@@ -118,8 +118,7 @@ std::vector<std::string> command_path(const ParserEntry& command) {
   return path;
 }
 
-// The command line for CLI11, in which every option stands with its value: what was given, then what file and variables
-// add.
+// The command line for CLI11, in which every option has its value: what was given, then what file and variables add.
 std::vector<std::string> words_for_cli11(const CommandLine& line, const std::vector<Setting>& settings) {
   std::vector<std::string> words = command_path(*line.command);
   std::vector<std::string> arguments = line.arguments;
@@ -138,7 +137,7 @@ std::vector<std::string> words_for_cli11(const CommandLine& line, const std::vec
       words.push_back(given.word);
     }
   }
-  for (const OptionEntry& option : line.command->options) {  // in this order, by which arguments are told apart
+  for (const OptionEntry& option : line.command->options) {  // in order: positional arguments need it
     const auto setting = std::ranges::find(settings, &option, &Setting::option);
     if (setting == settings.end()) continue;
     for (const std::string& value : setting->values) {
@@ -154,8 +153,8 @@ std::vector<std::string> words_for_cli11(const CommandLine& line, const std::vec
   return words;
 }
 
-// What variables and the file set and the command line does not. Arguments count as one: if one is given, the file adds
-// none.
+// What variables and the file set but the command line does not. Positional arguments count as one option: if one is
+// given, the file adds none.
 std::vector<Setting> settings_below(const CommandLine& line) {
   ParserEntry& command = *line.command;
   std::vector<Setting> settings = detail::settings_of_environment(command);
@@ -185,7 +184,7 @@ void note_sources(const CommandLine& line, const std::vector<Setting>& settings)
   }
 }
 
-// What CLI11 found wrong, and from where the value came.
+// What CLI11 found wrong, and where the value came from.
 ConfigFault fault_of(const CLI::ParseError& error, const CommandLine& line, const std::vector<Setting>& settings) {
   std::string message = error.what();
   if (dynamic_cast<const CLI::RequiredError*>(&error) == nullptr) {
@@ -197,7 +196,7 @@ ConfigFault fault_of(const CLI::ParseError& error, const CommandLine& line, cons
   return {kExitUsage, message + "; see '" + line.command->full_name() + " --help'"};
 }
 
-// A service that cannot read its own configuration still says so where it would have been told to.
+// A service that cannot read its own configuration still reports this in the file that --termination-log names.
 void tell_termination(ParserEntry& command, const std::vector<std::string>& words, const std::string& message) {
   constexpr const char* kOption = "termination-log";
   const OptionEntry* option = command.find(kOption);
@@ -211,7 +210,7 @@ void tell_termination(ParserEntry& command, const std::vector<std::string>& word
   write_termination_message(message);
 }
 
-// What the command line asks the parser itself: help, a manual page, a completion script.
+// What the command line asks of the parser itself: help, a manual page or a completion script.
 std::optional<std::string> asked_text(const ParserEntry& program, const CommandLine& line) {
   if (line.wants_help) return detail::help_text(*line.command, line.help_about, line.wants_all);
   if (!line.completion_shell.empty()) return detail::completion_script(program, line.completion_shell);

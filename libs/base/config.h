@@ -1,5 +1,5 @@
 // Configuration from flags, a YAML file and, for services, environment variables: a flag outranks a variable, which
-// outranks the file. The only includer of CLI11 and yaml-cpp.
+// outranks the file. Only this component includes CLI11 and yaml-cpp.
 //
 //   struct Options { std::string bind = "tcp://127.0.0.1:5555"; int threads = 0; };
 //   ConfigParser parser("optserve-scheduler", "Holds the job queue.");
@@ -10,7 +10,7 @@
 //
 // Option "queue-max" of optserve-scheduler is --queue-max (or --queue_max), the YAML key queue-max and the variable
 // OPTSERVE_SCHEDULER_QUEUE_MAX. The file has a section for each command: "jobs: {list: {limit: 5}}" sets --limit of
-// "optserve jobs list". A key outside of the sections holds for every command that has such an option.
+// "optserve jobs list". A key outside of the sections applies to every command that has such an option.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ struct OptionEntry;
 struct ParserEntry;
 }  // namespace detail
 
-// What values an option accepts. Holds for flags, environment and file alike, is part of the help text, and lasts as
-// long as the parser. Defaults are not checked.
+// Sets which values an option accepts, for flags, environment and file alike, and in the help text. Valid as long as
+// the parser. Defaults are not checked.
 class ConfigOption {
  public:
   explicit ConfigOption(detail::OptionEntry& entry) : entry_(&entry) {}
@@ -46,11 +46,12 @@ class ConfigOption {
   ConfigOption& choices(std::initializer_list<std::string_view> words);
   // Names that other systems give to this option; they are accepted for it.
   ConfigOption& also(std::initializer_list<std::string_view> names);
-  // A list whose values may also stand in one word, separated by commas. A variable needs it to hold several.
+  // A list whose values may also be given in one word, separated by commas. A variable can hold several values only in
+  // this way.
   ConfigOption& separated_by_commas();
   // Logs do not show its value.
   ConfigOption& unlogged();
-  // Not in the help text: for programs that start each other.
+  // Not in the help text; for options that our programs give each other.
   ConfigOption& hidden();
 
  private:
@@ -72,28 +73,28 @@ class ConfigParser {
   void begin_group(std::string_view heading);
   // A command line that the help text shows, and what it does.
   void add_example(std::string_view command_line, std::string_view what_it_does);
-  // Of this program and of its commands.
+  // The examples of this program and of its commands.
   struct Example {
     std::string command;  // "optserve jobs list"
     std::string command_line;
     std::string what_it_does;
   };
   std::vector<Example> examples() const;
-  // Those that can be run, as they stand on a command line: "optserve jobs list".
+  // The commands that can be run, as one types them: "optserve jobs list".
   std::vector<std::string> commands() const;
   // A word that people try as a command, and the command that does what they mean.
   void add_hint(std::string_view word, std::string_view command);
 
-  // Binds an option to a variable, whose present value is the default. T: std::string, bool, int, int64_t, uint64_t,
+  // Binds an option to a variable, whose current value is the default. T: std::string, bool, int, int64_t, uint64_t,
   // float, double, std::vector<std::string>.
   template <class T>
   ConfigOption add(std::string_view name, T& value, std::string_view help);
-  // Few people need these options, which were added before: the help text has them with --help-all and --help=WORD
-  // only.
+  // Marks options that were added before as needed by few people: the help text shows them only with --help-all and
+  // --help=WORD.
   void mark_rare(std::initializer_list<std::string_view> names);
   // A required or optional positional argument.
   ConfigOption add_positional(std::string_view name, std::string& value, std::string_view help, bool required);
-  // All arguments that follow.
+  // A positional argument that takes all arguments that follow.
   ConfigOption add_positional(std::string_view name, std::vector<std::string>& values, std::string_view help,
                               bool required);
   // A subcommand with options of its own; `selected` says whether it was given.
@@ -101,16 +102,16 @@ class ConfigParser {
 
   // Parses. On --help, --help-all, --version, --manual (the manual page of the command, or with =FOLDER those of the
   // program and all its commands as files), --completion=SHELL or an error it prints to the right stream and returns
-  // the exit status (kExitOk, kExitUsage, or kExitConfiguration if a file or variable is wrong), otherwise -1. With
-  // --json an error is a JSON object.
+  // the exit status: kExitOk, kExitUsage, or kExitConfiguration if a file or variable is wrong. Otherwise it returns
+  // -1. With --json an error is a JSON object.
   int parse(int argc, const char* const* argv);
-  // Sets one option while the program runs, by one of its names, with the checks of the command line: several values
-  // for a list, none for the default. A refusal changes nothing.
+  // Sets one option, by any of its names, while the program runs, with the checks of the command line. A list may get
+  // several values, and no value restores the default. A refusal changes nothing.
   Status set(std::string name, const std::vector<std::string>& values);
-  // Variables of the environment that look as if they were meant for this program, which does not read them.
+  // A sentence for each environment variable that looks as if it were meant for this program, but is not read by it.
   std::vector<std::string> warnings() const;
   // What flags, environment or configuration file have set for this command, in the order of declaration. `values` are
-  // the texts as they were given: "--NAME=VALUE" for each of them sets the same in another program.
+  // the texts as given: "--NAME=VALUE" for each of them sets the same in another program.
   struct Given {
     std::string name;
     std::vector<std::string> values;
@@ -140,7 +141,7 @@ struct CommonOptions {
   std::string metrics_compat = "none";     // none or vllm: further names of the same metrics
 };
 void add_common_options(ConfigParser& parser, CommonOptions& options);
-// Starts logging. One line says what was set and where; the defaults are logged at level debug.
+// Starts logging. One line says which options were set and where; the defaults are logged at level debug.
 void start_logging(std::string_view process, const CommonOptions& options, const ConfigParser& parser);
 
 }  // namespace optserve

@@ -12,7 +12,7 @@ std::string spaced(const std::vector<std::string>& words, const char* separator 
   return text;
 }
 
-// In single quotes, as bash and zsh read them.
+// The text in single quotes, as bash and zsh read them.
 std::string shell_word(std::string_view text) {
   std::string out = "'";
   for (const char c : text) {
@@ -46,14 +46,14 @@ std::string summary(const std::string& text) {
   return text.substr(0, end);
 }
 
-// The words for an option: a flag that is on by default is there to be switched off.
+// The word to complete for an option. For a flag that is on by default it is the one that switches it off.
 std::string option_word(const OptionEntry& option) {
   return (option.is_flag && option.default_text == "true" ? "--no-" : "--") + option.name;
 }
 
 bool is_offered(const OptionEntry& option) { return !option.is_positional && !option.is_hidden; }
 
-// The program and its commands, as each stands on a command line.
+// Calls f for the program and each of its commands.
 void for_each_command(const ParserEntry& command, const std::function<void(const ParserEntry&)>& f) {
   f(command);
   for (const ParserEntry* child : command.commands) for_each_command(*child, f);
@@ -67,7 +67,7 @@ std::vector<std::string> command_lines(const ParserEntry& program) {
   return lines;
 }
 
-// Cases of a shell's `case "$place $before"`: the words that the option before the cursor accepts.
+// The cases of a shell's `case "$place $before"`, with the words that the option before the cursor accepts.
 std::string choice_cases(const ParserEntry& program, const std::function<std::string(const OptionEntry&)>& action) {
   std::string text;
   for_each_command(program, [&](const ParserEntry& command) {

@@ -1,4 +1,4 @@
-// What a ConfigParser knows of its commands and options. Internal to the component.
+// What a ConfigParser knows about its commands and options. Internal to the component.
 #pragma once
 
 #include <deque>

@@ -17,8 +17,8 @@ std::string page_title(const ParserEntry& command) {
 
 std::string section(const ParserEntry& command) { return program_of(command).uses_environment ? "8" : "1"; }
 
-// Text in which nothing means anything to man: neither a backslash, nor a quote or dot at the start of a line. Dashes
-// are those of the keyboard, so that options can be copied.
+// Escapes what has a meaning to man: backslashes, and quotes and dots at the start of a line. Dashes become plain ASCII
+// dashes, so that options can be copied.
 std::string plain(std::string_view text) {
   std::string out;
   for (const char c : text) {

@@ -22,7 +22,7 @@ std::string environment_variable(const std::string& name) {
 namespace detail {
 namespace {
 
-// Their variables begin with their names; other programs of the same environment leave them alone.
+// The variables of services begin with these names; other programs of the same environment ignore them.
 constexpr std::string_view kServices[] = {"OPTSERVE_SCHEDULER_", "OPTSERVE_TOKENIZER_", "OPTSERVE_WORKER_",
                                           "OPTSERVE_CONVERTER_", "OPTSERVE_GATEWAY_"};
 
@@ -93,7 +93,7 @@ class FileReader {
     throw ConfigFault{kExitConfiguration, place(node.Mark()) + ": " + message};
   }
 
-  // Whether `section` is the chosen command or one that it belongs to.
+  // Whether `section` is the chosen command or one that contains it.
   bool holds(const ParserEntry& section) const {
     for (const ParserEntry* at = &command_; at != nullptr; at = at->parent) {
       if (at == &section) return true;
@@ -103,7 +103,7 @@ class FileReader {
 
   void read_section(const YAML::Node& map, ParserEntry& section) {
     if (!map.IsMap()) fail(map, "expected 'option: value' lines");
-    // Sections come last, since what they say holds for fewer commands and outranks what stands outside of them.
+    // Sections are read last, since they apply to fewer commands and take precedence over what is outside of them.
     for (const auto& entry : map) {
       if (!entry.second.IsMap()) read_option(entry.first, entry.second, section);
     }

@@ -18,7 +18,7 @@ struct Setting {
 // Checks the keys of every section. Throws ConfigFault.
 std::vector<Setting> settings_of_file(const std::string& path, ParserEntry& command);
 
-// The variables of the options of `command` that have one and are set.
+// What environment variables set for the options of `command`.
 std::vector<Setting> settings_of_environment(ParserEntry& command);
 
 // The variable that names the file: "OPTSERVE_CONFIG" for optserve, "OPTSERVE_WORKER_CONFIG" for optserve-worker.

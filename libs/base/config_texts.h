@@ -1,5 +1,5 @@
-// What a program says of its own options: help texts, manual pages, and scripts with which shells complete its command
-// line. Internal to the component.
+// What a program says about its own options: help texts, manual pages, and scripts with which shells complete its
+// command line. Internal to the component.
 #pragma once
 
 #include <array>
@@ -17,7 +17,7 @@ std::string help_text(const ParserEntry& command, const std::string& about, bool
 // What help text and manual page say of an option: "--name VALUE", and its help with bounds, default and other names.
 std::string option_words(const OptionEntry& option);
 std::string option_text(const OptionEntry& option);
-// Its first words: "optserve generate [options] [text]".
+// The first line of the usage: "optserve generate [options] [text]".
 std::string synopsis(const ParserEntry& command);
 
 // The file name of a command's page: "optserve-jobs-list.1". Services are in section 8, other programs in section 1.

@@ -1,5 +1,4 @@
-// A command line, taken apart: which command, which options with which values, which arguments. Internal to the
-// component.
+// A command line, split into its command, options with values, and arguments. Internal to the component.
 #pragma once
 
 #include <optional>

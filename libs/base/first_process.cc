@@ -15,7 +15,7 @@ namespace {
 
 int exit_status_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
 
-// Reaps all that have ended. Ends this process if `child` is among them.
+// Reaps all processes that have ended. Ends this process if `child` is among them.
 void reap(pid_t child) {
   int status = 0;
   for (pid_t ended = waitpid(-1, &status, WNOHANG); ended > 0; ended = waitpid(-1, &status, WNOHANG)) {

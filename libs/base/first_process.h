@@ -1,4 +1,5 @@
-// The duties of process 1 of a container, whose signals have no default and whose zombies nobody else reaps.
+// The duties of process 1 of a container, for which signals have no default action, and which alone can reap orphaned
+// processes.
 #pragma once
 
 namespace optserve {

@@ -9,12 +9,12 @@ namespace optserve {
 
 // Formats that a model computes in.
 inline constexpr std::array<std::string_view, 3> kDtypeNames = {"fp32", "fp16", "bf16"};
-// Formats of a KV cache beside that of the activations.
+// Formats of a KV cache, besides that of the activations.
 inline constexpr std::array<std::string_view, 1> kKvDtypeNames = {"int8"};
 // Ways to quantise a weight.
 inline constexpr std::array<std::string_view, 4> kQuantisationNames = {"int8", "int8-mse", "fp8", "int4"};
 
-// Formats of quantised weights, of which one may be quantised in several ways.
+// Formats of quantised weights; there may be several ways to quantise to one format.
 inline constexpr std::array<std::string_view, 3> kQuantFormatNames = {"int8", "fp8", "int4"};
 
 // The words before and after `names`, for options that accept further ones: with_words({"auto"}, kDtypeNames).

@@ -9,9 +9,9 @@
 namespace optserve {
 
 std::string to_hex(std::span<const uint8_t> bytes);
-// False unless `text` is exactly two lower-case digits for each byte of `bytes`, which then hold what it says.
+// Decodes `text` into `bytes`. False unless it is exactly two lower-case digits for each byte.
 bool from_hex(std::string_view text, std::span<uint8_t> bytes);
-// The value of a digit of either case; -1: it is none.
+// The value of a digit of either case; -1 if it is not a digit.
 int hex_digit(char c);
 
 }  // namespace optserve

@@ -1,4 +1,4 @@
-// Distinct types for what would otherwise all be integers.
+// Distinct types for identifiers that would otherwise all be integers.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ namespace optserve {
 
 using TokenId = int32_t;  // index into a model's vocabulary; never negative outside tests
 
-// A random 128-bit name: of a job, or of one start of a process. Not guessable, unique without coordination.
+// A random 128-bit name of a job, or of one start of a process. Not guessable, unique without coordination.
 struct Id128 {
   std::array<uint8_t, 16> bytes{};
 

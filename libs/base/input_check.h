@@ -13,7 +13,7 @@
 namespace optserve {
 
 namespace detail {
-// int64_t for integers, float and double as they are: a number is shown with the digits of its own type.
+// Integers become int64_t, float and double stay as they are: a number is shown with the digits of its own type.
 template <class T>
 using CheckedNumber = std::conditional_t<std::is_floating_point_v<T>, T, int64_t>;
 Refusal out_of_range(std::string_view name, int64_t value, int64_t min, int64_t max);
@@ -55,7 +55,7 @@ std::string number_text(float value);
 std::string number_text(double value);
 // For messages: "a", "a or b", "a, b or c".
 std::string one_of_text(std::span<const std::string_view> choices);
-// For messages: the text in quotes, or only its length if it is long or has characters that would disturb a terminal.
+// For messages: the text in quotes, or only its length if it is long or has characters that could disturb a terminal.
 std::string found_text(std::string_view text);
 
 // Throws Error with the refusal's message: for options that a program cannot start with.

@@ -10,7 +10,7 @@ std::string boot_id() {
   std::string id;
   std::getline(file, id);
   if (id.empty()) return "";
-  // Processes in another time namespace count from another moment. A system without them has no such link.
+  // Processes in a different time namespace count from a different moment. A system without them has no such link.
   std::error_code none;
   return id + ' ' + std::filesystem::read_symlink("/proc/self/ns/time", none).string();
 }

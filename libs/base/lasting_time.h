@@ -1,7 +1,7 @@
-// A clock that outlives processes, in milliseconds. What is kept on disk for a time is kept by it, so that nothing is
-// lost early: it counts the time in which the machine runs, and neither a step of the wall clock nor a suspend moves
-// it. It also counts while no process runs. Only a time of which the machine cannot tell how long it was does not
-// count: while it was off, while the file was moved to another machine, and between a backup and its restore.
+// A clock that outlives processes, in milliseconds. It decides when what is kept on disk for a limited time expires,
+// and never too early: it counts the time in which the machine runs, also while no process does, and neither a step of
+// the wall clock nor a suspend moves it. Only time whose length the machine cannot know is not counted: while it was
+// off, while the file was moved to another machine, and between a backup and its restore.
 #pragma once
 
 #include <cstdint>
@@ -12,20 +12,20 @@
 
 namespace optserve {
 
-// Names the time between two starts of the machine: Instants of the same boot can be compared, others cannot. "": the
-// system does not tell, and nothing can be compared.
+// Names the time between two starts of the machine: Instants of the same boot can be compared, others cannot. "" if the
+// system does not say; then nothing can be compared.
 std::string boot_id();
 
 class LastingTime {
  public:
-  // What is stored, again and again.
+  // What is stored at regular intervals.
   struct Mark {
     int64_t time_ms = 0;
     std::string boot;       // boot_id()
     int64_t uptime_ms = 0;  // the Instant, as the time since the machine started
   };
 
-  // Goes on from `last` at the moment `now` of this boot.
+  // Continues from `last` at the moment `now` of this boot.
   LastingTime(const Mark& last, std::string boot, Instant now)
       : boot_(std::move(boot)), ahead_ms_(last.time_ms - uptime_ms(now)) {
     const int64_t passed = uptime_ms(now) - last.uptime_ms;

@@ -1,4 +1,5 @@
-// Every bound of the system, in one place. Checked before anything is allocated from a number that came from outside.
+// Every limit of the system, in one place. A number that comes from outside is checked against its limit before
+// anything is allocated by it.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +43,7 @@ inline constexpr size_t kJobsPerListMax = 1'000;    // lines of one JobList
 inline constexpr size_t kLossReasonBytesMax = 256;  // why an attempt was lost
 inline constexpr size_t kHeldNamesMax = 1'024;      // models and services that operators hold
 
-// Streams: what may be under way to one client, in bytes (protocol::Credit).
+// Streams: how much may be in flight to one client, in bytes (protocol::Credit).
 inline constexpr uint64_t kStreamWindowMin = 4 << 10;
 inline constexpr uint64_t kStreamWindowMax = 192 << 10;
 

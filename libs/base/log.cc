@@ -18,8 +18,8 @@ namespace {
 
 LogFormat current_format = LogFormat::kText;
 
-// As a JSON string of ASCII alone: quotes, line ends and control characters cannot break a line out of its record (log
-// injection) or move a terminal, and bytes that are not UTF-8 become U+FFFD.
+// The text as a JSON string of ASCII characters: quotes, line ends and control characters cannot forge records (log
+// injection) or control a terminal, and bytes that are not UTF-8 become U+FFFD.
 std::string json_quoted(std::string_view text) {
   constexpr int kOneLine = -1;
   constexpr bool kAsciiOnly = true;
@@ -35,7 +35,7 @@ bool is_plain(std::string_view text) {
   return !text.empty();
 }
 
-// Formats lines and says how many were lost since the last one that found room.
+// Formats lines, and reports how many were lost since the last one that was written.
 class StreamSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
   uint64_t lost() {
@@ -67,7 +67,7 @@ class StreamSink final : public spdlog::sinks::base_sink<std::mutex> {
 
   LogStream stream_{STDERR_FILENO};
   uint64_t lost_ = 0;      // lines that found no room
-  uint64_t reported_ = 0;  // of them, those that a line has told of
+  uint64_t reported_ = 0;  // how many of them a line has reported
 };
 
 std::shared_ptr<StreamSink> current_sink;

@@ -1,10 +1,11 @@
-// Structured logs: one event name plus key=value fields per line, on standard error. The only includer of spdlog.
+// Structured logs: one event name plus key=value fields per line, on standard error. Only this component includes
+// spdlog.
 //   log_info("worker_registered", {{"instance", id.hex()}, {"capacity", 64}});
 // Prompt and generated text never goes to a log at info or above.
 //
-// No call waits for whoever reads standard error. While that has no room lines are dropped, and the next line that
-// finds room follows one that says how many: log_lines_lost. An event that comes more than 200 times a second is
-// thinned out, and its next line has the field left_out.
+// No call waits for the reader of standard error. If there is no room for a line it is dropped, and before the next
+// line that is written, the event log_lines_lost says how many were dropped. An event that occurs more than 200 times a
+// second is thinned out, and its next line has the field left_out.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@
 
 namespace optserve {
 
-// One with an empty key is left out.
+// A field with an empty key is omitted.
 struct LogField {
   LogField(std::string_view k, std::string_view v) : key(k), value(v) {}
   LogField(std::string_view k, const char* v) : key(k), value(v) {}
@@ -35,7 +36,7 @@ enum class LogFormat { kText, kJson };
 // otherwise.
 void init_logging(std::string_view process, std::string_view level, LogFormat format);
 
-// Lines for which standard error had no room, since init_logging().
+// The number of lines that were dropped since init_logging().
 uint64_t log_lines_lost();
 
 void log_debug(std::string_view event, std::initializer_list<LogField> fields = {});

@@ -14,10 +14,11 @@ namespace optserve {
 class LogLimit {
  public:
   static constexpr double kBurst = 1'000;    // lines of one event at once
-  static constexpr double kPerSecond = 200;  // and again and again
+  static constexpr double kPerSecond = 200;  // on average
   static constexpr size_t kEventsMax = 1'000;
 
-  // How many lines of this event were left out since the last one that was not; nullopt: leave this one out too.
+  // How many lines of this event have been left out since the last one that was logged; nullopt if this one must be
+  // left out too.
   std::optional<uint64_t> admit(std::string_view event, Instant now);
 
  private:

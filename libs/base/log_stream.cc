@@ -15,8 +15,8 @@ namespace optserve {
 LogStream::LogStream(int fd) : fd_(fd) {
   struct stat file {};
   is_socket_ = fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode);
-  // O_NONBLOCK belongs to the open file and not to the descriptor, so it needs an opening of our own. That fails where
-  // the pipe belongs to another user.
+  // O_NONBLOCK belongs to the open file and not to the descriptor, so we open the file a second time. That fails if the
+  // pipe belongs to another user.
   if (S_ISFIFO(file.st_mode) || S_ISCHR(file.st_mode)) {
     own_fd_ = open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   }

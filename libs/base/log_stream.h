@@ -1,4 +1,4 @@
-// Where log lines go. Who reads them may be slow or stuck, and no service may wait for it.
+// Where log lines go. Their reader may be slow or stuck, and no service may wait for it.
 #pragma once
 
 #include <string>
@@ -8,18 +8,18 @@ namespace optserve {
 
 class LogStream {
  public:
-  // Writes to what `fd` is open for and leaves `fd` itself, which other processes may share, as it is.
+  // Writes to the file that `fd` refers to, without changing the flags of `fd`, which other processes may share.
   explicit LogStream(int fd);
   ~LogStream();
   LogStream(const LogStream&) = delete;
   LogStream& operator=(const LogStream&) = delete;
 
-  // Writes the line if that is possible at once. False: it found no room and was dropped as a whole. A line that found
-  // room for a part is completed by the next call.
+  // Writes the line if that is possible at once. False if there was no room, and the whole line was dropped. If there
+  // was room for a part of the line, the next call writes the rest.
   bool write(std::string_view line);
 
  private:
-  // How much of `bytes` was taken, up to all of them.
+  // Returns how many of the bytes were written.
   size_t write_some(std::string_view bytes) const;
 
   int fd_;

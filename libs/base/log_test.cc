@@ -30,7 +30,7 @@ std::string drain(int fd) {
   return text;
 }
 
-// A child that logs far more than fits into `write_end`, which nobody reads. False if it is still not done.
+// Runs a child that logs far more than fits into `write_end`, which nobody reads. False if it does not finish.
 bool logs_to_the_full(int write_end) {
   const pid_t child = fork();
   if (child == 0) {
@@ -74,13 +74,13 @@ TEST(LogStream, LinesStayWholeAndAreCounted) {
   EXPECT_EQ(std::ranges::count(text, '\n') + dropped, kLines + 1);
   EXPECT_EQ((text.size() - 5) % line.size(), 0u);
   EXPECT_GT(dropped, 0);
-  // The descriptor that others share still blocks.
+  // The descriptor that others share is still blocking.
   EXPECT_EQ(fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0);
   close(ends[0]);
   close(ends[1]);
 }
 
-// How many lines were lost as the notes in the text say, and how many of the others are there.
+// The number of lost lines according to the notes in the text, and the number of lines that are there.
 struct Told {
   uint64_t lost = 0, lines = 0;
 };
@@ -112,7 +112,7 @@ TEST(LostLines, AreCountedAndTold) {
     for (uint64_t i = 0; i < kLines; ++i) log_debug("line", {{"text", std::string(100, 'x')}});
     const uint64_t lost = log_lines_lost();
     EXPECT_GT(lost, 0u);
-    // A note is shorter than a line, so one may find room where the lines do not.
+    // A note is shorter than a line, so there may be room for a note but not for a line.
     const std::string full = drain(ends[0]);
     log_info("after");
     const std::string text = drain(ends[0]);

@@ -12,7 +12,7 @@
 namespace optserve {
 namespace {
 
-// Version 1 writes the largest multiple of a page where there is no limit.
+// Version 1 reports the largest multiple of a page if there is no limit.
 constexpr int64_t kNoMemoryLimit = int64_t{1} << 60;
 
 std::vector<std::string> words_of(const std::string& line, char separator = ' ') {
@@ -26,11 +26,11 @@ bool contains(const std::vector<std::string>& words, const std::string& word) {
   return std::ranges::find(words, word) != words.end();
 }
 
-// One mounted tree of groups.
+// One mounted tree of control groups.
 struct Hierarchy {
   bool is_version_2 = false;
   std::string root;  // the group that is mounted
-  std::string at;    // the folder where
+  std::string at;    // the folder where it is mounted
   std::vector<std::string> controllers;
 };
 

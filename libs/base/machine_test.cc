@@ -12,7 +12,7 @@
 namespace optserve {
 namespace machine_test {
 
-// A tree of files in the place of /proc and /sys, as a container engine makes it.
+// A tree of files in place of /proc and /sys, as a container engine sets it up.
 class Machine : public ::testing::Test {
  protected:
   Machine() : root_(::testing::TempDir() + "machine-" + std::to_string(getpid())) {}

@@ -1,4 +1,4 @@
-// Which known word was probably meant by one that is not known.
+// Guesses which known word was meant by an unknown one.
 #pragma once
 
 #include <span>
@@ -7,8 +7,8 @@
 
 namespace optserve {
 
-// The candidate that differs from `word` by the fewest letters left out, added, replaced or swapped; otherwise the
-// only one that begins with `word`. Empty if none is near enough.
+// The candidate that differs from `word` by the fewest letters left out, added, replaced or swapped; otherwise the only
+// one that begins with `word`. Empty if none is close enough.
 std::string nearest_word(std::string_view word, std::span<const std::string> candidates);
 
 }  // namespace optserve

@@ -1,4 +1,4 @@
-// What the programs have in common: how they report that they cannot go on, and the frame around a service.
+// What all programs share: how they report that they cannot go on, and the main function of services.
 #pragma once
 
 #include <functional>
@@ -23,7 +23,7 @@ struct ProgramFailure {
   std::string message;
   int exit_status = 0;
 };
-// To standard error as "PROGRAM: MESSAGE", or to standard output as {"error": {"code": ..., "message": ...,
+// Prints to standard error as "PROGRAM: MESSAGE", or to standard output as {"error": {"code": ..., "message": ...,
 // "exit_status": ...}}.
 void print_failure(const ProgramFailure& failure, bool as_json);
 
@@ -37,7 +37,7 @@ struct ServiceFrame {
 // The main function of a service: parses the command line, starts logging and calls `body`. Returns the exit status:
 // that of `body`, if it returns.
 int run_service(const ServiceFrame& frame, const std::function<int()>& body);
-// What `body` returns. What it throws is logged, once, and becomes an exit status.
+// Runs `body` and returns its result. What it throws is logged once and becomes an exit status.
 int run_reported(const std::function<int()>& body);
 
 }  // namespace optserve

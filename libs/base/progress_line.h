@@ -14,7 +14,7 @@ namespace optserve {
 // Returns what to write to the terminal; writes nothing itself.
 class RewrittenLine {
  public:
-  std::string show(std::string_view text);  // in place of the line that is shown, if there is one
+  std::string show(std::string_view text);  // replaces the line that is shown, if there is one
   std::string erase();                      // "" unless a line is shown
   std::string keep();                       // ends the shown line; "" unless one is shown
 
@@ -39,10 +39,10 @@ std::string progress_text(const ByteProgress& progress);
 // show() does not count for speed and time left.
 class ProgressLine {
  public:
-  // On a terminal the line is rewritten up to five times a second; else a line is added every five seconds.
+  // On a terminal the line is rewritten up to five times a second; otherwise a line is added every five seconds.
   explicit ProgressLine(bool is_terminal) : is_terminal_(is_terminal) {}
 
-  // What to write now; "" if the last line is young enough. `item`: what is worked on now; may be "".
+  // What to write now; "" if the last line is recent enough. `item`, which may be "", is what is being worked on.
   std::string show(uint64_t done, uint64_t total, std::string_view item, Instant now);
   // What to write after all work is done: on a terminal the last state and the end of the line.
   std::string finish(uint64_t done, uint64_t total, Instant now);

@@ -1,4 +1,4 @@
-// Puts a file in the place of another one, in one step.
+// Replaces one file by another in a single step.
 #pragma once
 
 #include <cstdio>

@@ -1,5 +1,5 @@
-// Whether this build has AddressSanitizer or ThreadSanitizer: it is about ten times slower, and its runtime makes
-// system calls and maps memory of its own.
+// Whether this build has AddressSanitizer or ThreadSanitizer: such a build is about ten times slower, and its runtime
+// makes system calls and maps memory of its own.
 #pragma once
 
 namespace optserve {

@@ -1,4 +1,4 @@
-// SHA-256. The only includer of OpenSSL.
+// SHA-256, computed by OpenSSL.
 #pragma once
 
 #include <array>
@@ -13,7 +13,7 @@ struct evp_md_ctx_st;
 
 namespace optserve {
 
-// Of a stream of bytes. Throws Error if OpenSSL fails.
+// The digest of a stream of bytes. Throws Error if OpenSSL fails.
 class Sha256 {
  public:
   using Digest = std::array<uint8_t, 32>;
@@ -29,11 +29,11 @@ class Sha256 {
   std::unique_ptr<evp_md_ctx_st, Free> context_;
 };
 
-// Of bytes that are in memory as a whole.
+// The digest of bytes in memory.
 Sha256::Digest sha256(std::string_view bytes);
 // For digests of secrets: the time does not depend on where they differ.
 bool equal_in_constant_time(const Sha256::Digest& a, const Sha256::Digest& b);
-// True of 64 lower-case hexadecimal digits: the form of digests in files (base/hex.h writes it).
+// True for 64 lower-case hexadecimal digits, the form of digests in files (base/hex.h writes it).
 bool is_sha256_hex(std::string_view text);
 
 }  // namespace optserve

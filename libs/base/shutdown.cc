@@ -36,7 +36,7 @@ void install_shutdown_signals() {
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
   struct sigaction ignore {};
-  ignore.sa_handler = SIG_IGN;  // a peer that closes its pipe is an errno, not a death
+  ignore.sa_handler = SIG_IGN;  // a peer that closes its pipe causes an errno and does not kill us
   sigaction(SIGPIPE, &ignore, nullptr);
 }
 
@@ -58,7 +58,7 @@ void forget_interrupts() {
   char bytes[64];
   while (read(pipe_ends[0], bytes, sizeof(bytes)) > 0) {
   }
-  // The pipe stays readable for a SIGTERM, whose byte may be gone.
+  // The byte of a SIGTERM may be gone too, so the pipe is made readable again.
   if (shutdown_requested()) {
     [[maybe_unused]] const ssize_t ignored = write(pipe_ends[1], bytes, 1);
   }

@@ -1,6 +1,6 @@
 // Eight floats at a time, in the compiler's own vector type: one source for every instruction set. Sums are formed in a
-// fixed order, so results differ between instruction sets by fused rounding only. Files that include this are compiled
-// with -Wno-psabi: vectors are passed between inlined functions only.
+// fixed order, so results of different instruction sets differ only by fused rounding. Files that include this are
+// compiled with -Wno-psabi, since vectors are passed only between inlined functions.
 #pragma once
 
 #include <bit>
@@ -26,7 +26,7 @@ OPTSERVE_INLINE Float8 load(const float* source) {
 }
 OPTSERVE_INLINE void store(float* destination, const Float8& value) { std::memcpy(destination, &value, sizeof value); }
 OPTSERVE_INLINE Float8 broadcast(float v) { return v - Float8{}; }  // v - 0 is v, also for -0
-// Eight unsigned 16-bit numbers, widened.
+// Loads eight unsigned 16-bit numbers and widens them.
 OPTSERVE_INLINE Int8x load_wide(const uint16_t* source) {
   using Short8 [[gnu::vector_size(16)]] = uint16_t;
   Short8 value;
@@ -34,7 +34,7 @@ OPTSERVE_INLINE Int8x load_wide(const uint16_t* source) {
   return __builtin_convertvector(value, Int8x);
 }
 inline constexpr int32_t kSignBit = INT32_MIN;
-// The same of signed 8-bit numbers.
+// The same for signed 8-bit numbers.
 OPTSERVE_INLINE Int8x load_wide(const int8_t* source) {
   using Byte8 [[gnu::vector_size(8)]] = int8_t;
   Byte8 value;
@@ -42,7 +42,7 @@ OPTSERVE_INLINE Int8x load_wide(const int8_t* source) {
   return __builtin_convertvector(value, Int8x);
 }
 OPTSERVE_INLINE Float8 to_float(const Int8x& v) { return __builtin_convertvector(v, Float8); }
-// Eight binary16 numbers, widened exactly; without F16C for finite ones only.
+// Loads eight binary16 numbers and widens them exactly; without F16C only if they are finite.
 OPTSERVE_INLINE Float8 load_half(const uint16_t* source) {
 #if defined(__F16C__)
   __m128i value;
@@ -62,8 +62,8 @@ OPTSERVE_INLINE float largest(const Float8& v) {
   return result;
 }
 
-// e^x within 2 units in the last place for x in [-87.3, 88]; 0 below, not meant for above. After Cephes' expf: x = n ln
-// 2 + r, a polynomial for e^r, n added to the exponent.
+// e^x within 2 units in the last place for x in [-87.3, 88]; below, it gives 0; above, it must not be used. As in
+// Cephes' expf: x = n ln 2 + r, a polynomial for e^r, n added to the exponent.
 OPTSERVE_INLINE Float8 exp(const Float8& x) {
   constexpr float kLowest = -87.3f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits

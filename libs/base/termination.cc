@@ -13,7 +13,8 @@ namespace {
 constexpr const char* kDefaultPath = "/dev/termination-log";
 constexpr size_t kMessageBytesMax = 4'096;  // what Kubernetes shows
 
-// -1: there is none. Stays open: a process that has locked itself opens no file for writing.
+// Returns -1 if there is none. The file stays open, since a process that has locked itself cannot open files for
+// writing.
 int open_log(const std::string& path) {
   const int create = path.empty() ? 0 : O_CREAT;
   const char* const name = path.empty() ? kDefaultPath : path.c_str();

@@ -9,10 +9,10 @@
 
 namespace optserve {
 
-// By the mean speed since the first call, so that what was done before does not count.
+// Estimates by the mean speed since the first call, so that work done before does not count.
 class TimeLeft {
  public:
-  // Empty while too little has happened to say.
+  // Empty while too little has been done to say.
   std::string text(uint64_t done, uint64_t total, Instant now);
 
  private:

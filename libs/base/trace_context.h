@@ -1,5 +1,5 @@
-// The header `traceparent` of W3C Trace Context, which names the trace that a request belongs to. Here it is carried
-// along and written into logs; nobody adds spans of his own, so it stays what it was.
+// The header `traceparent` of W3C Trace Context, which names the trace that a request belongs to. It is passed on and
+// written into logs. No process adds spans of its own, so it does not change.
 #pragma once
 
 #include <optional>
@@ -10,18 +10,19 @@
 
 namespace optserve {
 
-// What a peer sent, in the form of version 00: "00-" + 32 digits + "-" + 16 digits + "-" + 2 digits. nullopt: it means
-// nothing, and the specification has it ignored. Of a later version, what it has in common with 00.
+// Converts what a peer sent to the form of version 00: "00-" + 32 digits + "-" + 16 digits + "-" + 2 digits. Of a later
+// version it takes what that has in common with 00. nullopt if the header is not valid; the specification then wants it
+// ignored.
 std::optional<std::string> read_traceparent(std::string_view header);
 
-// Whether it is what read_traceparent() gives.
+// Whether it has the form that read_traceparent() returns.
 bool is_traceparent(std::string_view text);
 
-// These take what read_traceparent() gives, or "".
+// These take a result of read_traceparent(), or "".
 std::string_view trace_id_of(std::string_view traceparent);  // 32 digits; "" of ""
-bool is_sampled(std::string_view traceparent);               // who began the trace wants to see it
+bool is_sampled(std::string_view traceparent);               // the party that began the trace wants it recorded
 
-// The field `trace_id` of a line of the log; none of "".
+// The field `trace_id` of a log line; left out for "".
 LogField trace_field(std::string_view traceparent);
 
 }  // namespace optserve

@@ -6,7 +6,7 @@
 namespace optserve {
 namespace {
 
-// What may follow a leading byte: how many bytes in all, and the allowed range of the second one.
+// What may follow a leading byte: the length of the character, and the allowed range of the second byte.
 struct LeadRule {
   size_t length;
   uint8_t second_min;
