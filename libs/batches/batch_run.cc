@@ -11,18 +11,18 @@ namespace {
 using http_api::ApiError;
 using protocol::JobResult;
 
-// Whether it is the queue's state alone, and says nothing about the line.
+// Whether the error is due to the state of the queue and says nothing about the line.
 bool is_of_queue(ErrorCode code) {
   return code == ErrorCode::kBusy || code == ErrorCode::kUnavailable || code == ErrorCode::kStorageFull;
 }
 
-// Whether the same request can succeed later although nobody changes it.
+// Whether the same request can succeed later without being changed.
 bool passes(ErrorCode code) {
   if (is_of_queue(code)) return true;
   switch (code) {
     case ErrorCode::kDeadlineExceeded:  // the queue was too long for its time
     case ErrorCode::kNotFound:          // a scheduler without a journal has started again
-    case ErrorCode::kCancelled:         // the client ends
+    case ErrorCode::kCancelled:         // the client is shutting down
       return true;
     default:
       return false;
@@ -74,7 +74,7 @@ std::optional<BatchRun::Work> BatchRun::next(Instant now) {
     waiting_.erase(due);
     return begin(std::move(attempt));
   }
-  // While lines are put off, no others are tried in their place: whatever stops these would stop them too.
+  // While lines are put off, no others are tried in their place: what stops these would stop the others too.
   if (is_at_end_ || waiting_.size() >= limits_.open_jobs_max) return std::nullopt;
   while (std::optional<Line> line = read_line()) {
     if (!line->error()) return begin(Attempt{std::move(*line)});

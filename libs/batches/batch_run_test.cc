@@ -42,7 +42,7 @@ class BatchRunTest : public ::testing::Test {
     for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
     return lines;
   }
-  // As a new process begins: the run before it is forgotten, and what it had not flushed is lost with it.
+  // Begins like a new process: the previous run is forgotten, and what it had not flushed is lost.
   BatchRun& begin() {
     run_.reset();
     files_.reset();
@@ -193,7 +193,7 @@ TEST_F(BatchRunTest, AnExpiredJobIsAnotherAttemptWithAnotherKey) {
   const auto second = run.next(now_);
   ASSERT_TRUE(second);
   EXPECT_NE(second->jobs[0].key, first->jobs[0].key);
-  run.on_finished(first->ticket, result_of(first->jobs[0].key), now_);  // late news of the first attempt mean nothing
+  run.on_finished(first->ticket, result_of(first->jobs[0].key), now_);  // late news of the first attempt has no effect
   EXPECT_EQ(run.counts().answered, 0u);
   succeed(run, *second);
   EXPECT_EQ(run.counts().answered, 1u);
@@ -235,7 +235,8 @@ TEST_F(BatchRunTest, ResultsMayComeBeforeTheAnswerToTheSubmit) {
   EXPECT_EQ(run.counts().answered, 1u);
 }
 
-// Kills at random places: whatever was written stays, the rest is done again, and in the end each line is there once.
+// After kills at random places, whatever was written stays, the rest is done again, and in the end each line is there
+// once.
 TEST_F(BatchRunTest, GoesOnAfterAnyKill) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -301,7 +302,7 @@ TEST_F(BatchRunTest, GivenUpWithoutAReasonTheRestIsLeft) {
   run.give_up();
   run.next(now_);
   EXPECT_TRUE(run.is_over());
-  run.on_finished(second->ticket, result_of(second->jobs[0].key), now_);  // comes too late, and means nothing
+  run.on_finished(second->ticket, result_of(second->jobs[0].key), now_);  // comes too late and has no effect
   EXPECT_EQ(run.counts().answered, 1u);
   EXPECT_EQ(run.counts().failed, 0u);
 }

@@ -9,7 +9,7 @@
 namespace optserve::batches {
 
 struct Driver::Inbox {
-  // What has come for a run: told to it on the driver's thread.
+  // An event for a run, which is passed to it on the driver's thread.
   struct Event {
     uint64_t run;
     std::function<void(BatchRun&, Instant)> tell;

@@ -1,5 +1,5 @@
-// Runs batches against the schedulers: submits what runs want, follows the jobs, and tells the runs what comes of them.
-// Belongs to one thread; the client's thread only hands events over.
+// Runs batches against the schedulers: submits what the runs want, follows the jobs, and reports their outcomes to the
+// runs. It belongs to one thread; the client's thread only hands over events.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +18,18 @@ class Driver {
  public:
   // The references outlive the driver.
   Driver(client::AsyncClient& client, const Clock& clock);
-  // Jobs of runs that are still there go on without being followed.
+  // The jobs of runs that have not been removed go on without being followed.
   ~Driver();
   Driver(const Driver&) = delete;
   Driver& operator=(const Driver&) = delete;
 
-  // A run takes part until it is removed, and outlives that. Returns its number here.
+  // A run takes part until it is removed, and must live until then. Returns the number of the run in this driver.
   uint64_t add(BatchRun& run);
   void remove(uint64_t number);
   // Cancels jobs that a run has given up. Nobody waits for the answers.
   void cancel(const std::vector<JobId>& jobs);
 
-  // Submits what the runs want and handles what has come, until that needs time, but at most for `wait`.
+  // Submits what the runs want and handles events. Waits for events for at most `wait`.
   void step(milliseconds wait);
   // Ends step() early. From any thread.
   void wake();

@@ -23,7 +23,7 @@ using MaybeError = std::optional<ApiError>;
 
 constexpr std::array kRequestFields = {"custom_id", "method", "url", "body"};
 
-// The client may be gone for long, and the result is fetched when somebody runs the batch again.
+// The client may be gone for a long time, and fetches the result when the batch is run again.
 void keep_running(JobSpec& job, bool has_deadline) {
   job.on_disconnect = protocol::OnDisconnect::kContinue;
   if (!has_deadline) job.ttl_ms = limits::kJobTtlMsMax;
@@ -42,7 +42,7 @@ MaybeError read_custom_id(const json& line, std::string& custom_id) {
   return std::nullopt;
 }
 
-// Empty: any of those that there are.
+// An empty `wanted` allows any known URL.
 MaybeError check_url(const json& line, std::string_view wanted) {
   const auto url = line.find("url");
   const std::string found = url == line.end() || !url->is_string() ? std::string() : url->get<std::string>();
@@ -204,7 +204,7 @@ MaybeError Line::error_of(const std::vector<protocol::JobResult>& results) const
 
 std::string Line::error_line(const ApiError& error) const {
   const std::string body = http_api::error_body(error);
-  // {"error": {…}} of a job stands in its line without the outer braces.
+  // The {"error": {…}} of a job goes into its line without the outer braces.
   if (!is_request_) return begin_answer() + "," + body.substr(1) + "\n";
   return begin_answer() + ",\"response\":{\"status_code\":" + std::to_string(error.status) +
          ",\"request_id\":" + json_string(id_) + ",\"body\":" + body + "},\"error\":null}\n";

@@ -11,8 +11,8 @@ namespace optserve::batches {
 struct InputLine {
   uint64_t number = 0;       // counted from 1, empty lines too
   std::string text;          // without the line feed, and without a carriage return before it
-  bool has_end = false;      // a line feed: only the last line may have none
-  bool is_too_long = false;  // it has more bytes than allowed: `text` is its beginning
+  bool has_end = false;      // ends with a line feed; only the last line may lack it
+  bool is_too_long = false;  // it has more bytes than allowed, and `text` is its beginning
 };
 
 class LineReader {
@@ -26,7 +26,7 @@ class LineReader {
   // The next line that is not empty; nullopt at the end. The last line needs no line feed. Throws Error if the file
   // cannot be read.
   std::optional<InputLine> next();
-  // Bytes of the lines that were read, and of the whole file when it was opened; 0 for a pipe.
+  // The bytes of the lines that were read, and of the whole file when it was opened, which are 0 for a pipe.
   uint64_t bytes_read() const { return bytes_read_; }
   uint64_t bytes_total() const { return bytes_total_; }
 

@@ -37,7 +37,7 @@ void OutcomeFiles::open(File& file, const std::string& path) {
   file.fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   if (file.fd < 0) throw errno_error("open " + path);
   read_lines(file);
-  // A line that a kill has cut off is answered again.
+  // A line that was cut off when the process was killed is answered again.
   if (ftruncate(file.fd, static_cast<off_t>(file.bytes)) != 0) throw errno_error("cut " + path);
   if (lseek(file.fd, static_cast<off_t>(file.bytes), SEEK_SET) < 0) throw errno_error("seek in " + path);
 }

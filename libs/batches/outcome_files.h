@@ -1,6 +1,6 @@
-// The files that the lines of a run are answered into: one of answers, one of errors. They are the memory of the run
-// too: which lines are answered is read from them when the run goes on after a kill. A line is answered once, and what
-// was cut off in the middle of a line is removed.
+// The two files that hold the answers to the lines of a run: one for results, one for errors. They are also the memory
+// of the run: when it resumes after a kill, it reads from them which lines have been answered. A line is answered once,
+// and an incomplete line at the end is removed.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace optserve::batches {
 
 class OutcomeFiles {
  public:
-  // Creates the files, or opens those of the same run. Throws Error if they cannot be written, or hold something else.
+  // Creates the files, or opens those of the same run. Throws Error if they cannot be written or hold something else.
   OutcomeFiles(const std::string& answers, const std::string& errors, std::string run);
   ~OutcomeFiles();
   OutcomeFiles(const OutcomeFiles&) = delete;
@@ -22,10 +22,10 @@ class OutcomeFiles {
   uint64_t num_answers() const { return answers_.lines; }
   uint64_t num_errors() const { return errors_.lines; }
 
-  // A whole line with its line feed, of a number that is not there. It is in the file after the next flush().
+  // Adds a whole line with its line feed, whose number has not been answered. It is in the file after the next flush().
   void add_answer(uint64_t number, std::string_view line) { add(answers_, number, line); }
   void add_error(uint64_t number, std::string_view line) { add(errors_, number, line); }
-  // Returns when everything is on the disk. Throws Error if it cannot be, because the disk is full.
+  // Returns when everything is on the disk. Throws Error if that fails, for example because the disk is full.
   void flush();
 
  private:
