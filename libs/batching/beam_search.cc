@@ -17,7 +17,8 @@ int32_t BeamSearch::candidates_wanted(int32_t beam_width, size_t num_ends) {
   return beam_width + std::max(beam_width, static_cast<int32_t>(num_ends));
 }
 
-// All candidates, the best first. Among equals the one of the better beam comes first, then the better token.
+// All candidates, the best first. Among equals, that of the better beam comes first, and within a beam the better
+// token.
 std::vector<BeamSearch::Candidate> BeamSearch::rank(
     std::span<const std::vector<sampling::TokenLogprob>> candidates) const {
   std::vector<Candidate> ranked;
@@ -72,7 +73,7 @@ bool BeamSearch::is_over() const {
   if (running_.empty()) return true;
   if (ended_.size() < static_cast<size_t>(params_.beam_width)) return false;
   if (params_.beam_early_stopping == 1) return true;
-  // The best score that a running beam can still reach, with the length penalty of its present or of the full length.
+  // The best score that a running beam can still reach, with the length penalty of its current or of the full length.
   const bool any_length = params_.beam_early_stopping == 2 && params_.beam_length_penalty > 0.0f;
   const size_t length = any_length ? tokens_max_ : running_.front().tokens.size();
   const float best = std::ranges::max_element(running_, {}, &Beam::sum)->sum;

@@ -1,12 +1,12 @@
 // Beam search over continuations of one prompt, as pure bookkeeping: which beams run, which hypotheses have ended, and
 // when no better one can come. The caller scores the continuations.
 //
-// In each round every running beam is extended by its best tokens. Of all these candidates, the beam_width best that do
-// not end go on. Those that end and are among the beam_width best enter a bank, which keeps the beam_width hypotheses
-// of the best score, where score = sum of log-probabilities / (new tokens ^ length_penalty). transformers defines it
-// alike. Diversity: among the continuations of one beam the i-th best (from 0) is ranked as if its sum were i *
-// beam_diversity lower (J. Li, W. Monroe, D. Jurafsky, "A Simple, Fast Diverse Decoding Algorithm", 2016); scores stay
-// as they are.
+// In each round every running beam is extended by its best tokens. Of all these candidates, the best beam_width that do
+// not end go on. Those that end and are among the best beam_width enter a bank, which keeps the beam_width hypotheses
+// with the best scores, where score = sum of log-probabilities / (new tokens ^ length_penalty). Hugging Face
+// transformers defines it in the same way. Diversity: among the continuations of one beam the i-th best (from 0) is
+// ranked as if its sum were i * beam_diversity lower (J. Li, W. Monroe, D. Jurafsky, "A Simple, Fast Diverse Decoding
+// Algorithm", 2016); scores stay as they are.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +30,17 @@ class BeamSearch {
     TokenId ended_by = -1;        // the ending id, which is the last of `tokens`; -1: it has the full length
   };
 
-  // `params`: of which the parameters of beam search are used. `ends`: ids that end a hypothesis. `tokens_max`: most
-  // new tokens, above 0.
+  // Only the parameters of beam search are used of `params`. `ends` are the ids that end a hypothesis, and
+  // `tokens_max`, above 0, is the maximum number of new tokens.
   BeamSearch(const sampling::SamplingParams& params, std::vector<TokenId> ends, int32_t tokens_max);
 
-  // By how many of its best tokens each running beam must be extended, so that none of the best candidates is missed.
+  // The number of its best tokens by which each running beam must be extended so that none of the best candidates is
+  // missed.
   static int32_t candidates_wanted(int32_t beam_width, size_t num_ends);
 
-  // All have the same length. Empty once the search is over.
+  // All running beams have the same length. Empty once the search is over.
   const std::vector<Beam>& running() const { return running_; }
-  // candidates[i] may extend running()[i], best first. There is at least one in all.
+  // candidates[i] are the tokens that may extend running()[i], best first. There is at least one in total.
   void advance(std::span<const std::vector<sampling::TokenLogprob>> candidates);
   // Best first. Fewer than beam_width only if there were no more candidates.
   const std::vector<Beam>& ended() const { return ended_; }

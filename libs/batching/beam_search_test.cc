@@ -60,8 +60,9 @@ std::vector<BeamSearch::Beam> search(const RandomModel& model, const sampling::S
   return beams.ended();
 }
 
-// transformers' definition, from whole distributions: per round the best 2 * width of all continuations of all beams;
-// those that end and are among the first `width` compete for the places of the bank, the others for those that run.
+// The definition of Hugging Face transformers, computed from whole distributions. In each round it takes the best 2 *
+// width of all continuations of all beams. Those that end and are among the first `width` compete for the bank; the
+// others compete to go on.
 struct Reference {
   struct Beam {
     Tokens tokens;
@@ -144,7 +145,7 @@ TEST(BeamSearch, GivesTheHypothesesOfTheDefinition) {
   EXPECT_GT(early, 1'000);
 }
 
-// With as many beams as there are prefixes nothing is left out, so the best of all texts is found.
+// With as many beams as prefixes nothing is left out, so the best of all texts is found.
 TEST(BeamSearch, WideEnoughItFindsTheBestOfAll) {
   const uint64_t first = std::random_device()();
   RecordProperty("seed", std::to_string(first));
@@ -201,7 +202,7 @@ TEST(BeamSearch, EarlyStoppingEndsWithAFullBank) {
     BeamSearch beams(params, {kEnd, 1}, 10);
     beams.advance(Round{tokens({{kEnd, -3.0f}, {1, -3.1f}, {5, -3.2f}, {6, -3.3f}})});
     EXPECT_EQ(beams.ended().size(), 2u);
-    // -3.2 of one token is no better than -3.1: without early stopping, neither can improve at this length.
+    // -3.2 for one token is not better than -3.1, so without early stopping neither can improve at this length.
     EXPECT_TRUE(beams.running().empty());
   }
   sampling::SamplingParams params;

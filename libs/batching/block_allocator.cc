@@ -95,7 +95,7 @@ bool BlockTable::share_next(const BlockKey& key) {
 }
 
 void BlockTable::clear() {
-  // From the end, so that the later blocks of a chain are given away before the earlier ones, which are of more use.
+  // From the end, so that the later blocks of a chain are reused before the earlier ones, which are more useful.
   for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) allocator_->release(*block);
   blocks_.clear();
 }

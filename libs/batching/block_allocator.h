@@ -1,7 +1,7 @@
 // The bookkeeping of the KV pool. A block is a number and has a count of users. A BlockTable holds the blocks of one
 // sequence and releases them when it is cleared or destroyed. A block may have a key, which stands for the tokens in it
-// and in all blocks before it. Such a block can still be found when it has no users, until its room is needed: the
-// block that has been unused longest is given away first.
+// and in all blocks before it. Such a block can still be found when it has no users, until its memory is needed; the
+// block that has been unused longest is then reused first.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@ namespace optserve::batching {
 // Stands for the tokens of a block and all tokens before them, as a chain of SHA-256: equal keys mean equal tokens.
 using BlockKey = std::array<uint8_t, 32>;
 BlockKey extend(const BlockKey& before, std::span<const TokenId> tokens);
-// The beginning of a chain. Sequences of different salts share nothing.
+// The key at the beginning of a chain. Sequences with different salts share nothing.
 BlockKey first_key(std::string_view salt);
 
 class BlockAllocator {
@@ -30,7 +30,7 @@ class BlockAllocator {
   // Blocks without users, including those that can still be found by their keys.
   int32_t num_free() const { return static_cast<int32_t>(free_.size() + unused_.size()); }
   int32_t allocate();           // a block with one user; the pool must not be empty
-  void release(int32_t block);  // one user less
+  void release(int32_t block);  // removes one user
   // The block with this key, if there is one; it gets one more user.
   std::optional<int32_t> share(const BlockKey& key);
   // Lets share() find `block`, which has users. Does nothing if another block has this key.

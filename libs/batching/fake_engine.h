@@ -14,7 +14,7 @@
 namespace optserve::batching {
 
 inline constexpr TokenId kFakeVocabulary = 50;
-inline constexpr TokenId kFakeNonFinite = -7;  // what fake_next() returns where the model's output is not finite
+inline constexpr TokenId kFakeNonFinite = -7;  // what fake_next() returns if the model's output is not finite
 
 inline uint64_t mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -171,7 +171,7 @@ class FakeEngine {
 
   PlannerOptions options_;
   std::vector<Slot> slots_;
-  std::vector<uint64_t> cells_;  // digest of the prefix that ends there
+  std::vector<uint64_t> cells_;  // the digest of the prefix that ends in each cell
   std::vector<int32_t> users_;   // slots of each block
   uint64_t step_ = 0;
   std::string fault_;

@@ -49,8 +49,8 @@ void Planner::Impl::erase(Iterator sequence) {
   list_of(sequence->state).erase(sequence);
 }
 
-// Sequences with nothing left to plan give up their slots and blocks, which may be reused at once, since steps are
-// executed in order.
+// Takes slots and blocks from sequences with nothing left to plan. They may be reused at once, since steps are executed
+// in order.
 void Planner::Impl::retire_fully_planned() {
   for (auto it = running.begin(); it != running.end();) {
     const auto sequence = it++;
@@ -75,8 +75,8 @@ bool Planner::Impl::make_room(Iterator sequence, int32_t num_blocks, NewStep& st
 }
 
 void Planner::Impl::add_targets(Sequence& sequence, SlotWork& work, PendingItem& item) {
-  // Row i gives the log-probability of position start + i + 1. What was reported before a preemption is not asked
-  // again.
+  // Row i gives the log-probability of position start + i + 1. Those that were reported before a preemption are not
+  // asked for again.
   const int32_t end = std::min(sequence.given, work.start + work.num_tokens + 1);
   const int32_t begin = std::max(sequence.logprobs_next, work.start + 1);
   if (!sequence.request.prompt_logprobs || begin >= end) return;
@@ -138,7 +138,8 @@ void Planner::Impl::add_decode(Sequence& sequence, int32_t held, Draft draft, Ne
   work.drafts = std::move(drafts);
 }
 
-// The drafts of the running sequences, from the text where it repeats itself; elsewhere the source is to be asked.
+// The drafts of the running sequences: from the text if it repeats itself, otherwise marked as to be asked of the
+// source.
 Drafts Planner::Impl::draft_all(bool has_source) const {
   Drafts drafts;
   for (const Sequence& sequence : running) {
@@ -195,7 +196,7 @@ void Planner::Impl::plan_decodes(Drafts drafts, NewStep& step) {
     if (draft.waits) continue;
     const int32_t held = it->blocks.size();
     if (!make_room(it, divide_up(it->cached + 1, options.block_tokens), step)) {
-      break;  // it was the youngest, so none is left
+      break;  // it was the youngest sequence, so none is left
     }
     if (draft.ids.empty()) {
       add_decode(*it, held, {}, step);
@@ -206,7 +207,7 @@ void Planner::Impl::plan_decodes(Drafts drafts, NewStep& step) {
   for (Drafted& last : drafted) add_decode(*last.sequence, last.held, std::move(last.draft), step);
 }
 
-// How many tokens after the one that is drawn next may be drafted.
+// How many tokens after the next drawn token may be drafted.
 int32_t Planner::Impl::drafts_max(const Sequence& sequence) const {
   const auto count = static_cast<int32_t>(running.size());
   if (!waiting.empty()) return 0;
@@ -223,8 +224,8 @@ void Planner::Impl::plan_prefills(NewStep& step) {
   }
 }
 
-// Shares the blocks that already hold the beginning of the sequence. At least one token must be left to process, and a
-// token whose log-probability is still to be reported needs the row before it.
+// Shares the blocks that already hold the beginning of the sequence. At least one token must remain to be processed,
+// and a token whose log-probability has yet to be reported needs the row before it.
 void Planner::Impl::share_prefix(Sequence& sequence) {
   if (!options.prefix_cache) return;
   int32_t tokens_max = sequence.known() - 1;
@@ -236,8 +237,8 @@ void Planner::Impl::share_prefix(Sequence& sequence) {
   sequence.cached = sequence.blocks.size() * options.block_tokens;
 }
 
-// Lets other sequences share the blocks that the steps planned so far fill with known tokens to the end. Steps are
-// executed in order, so a later step finds them filled.
+// Lets other sequences share the blocks that are filled completely with known tokens by the steps planned so far. Steps
+// are executed in order, so a later step finds them filled.
 void Planner::Impl::publish_blocks(Sequence& sequence) {
   if (!options.prefix_cache || sequence.slot < 0) return;
   const int32_t whole = std::min(sequence.cached, sequence.known()) / options.block_tokens;
@@ -252,8 +253,8 @@ void Planner::Impl::admit(NewStep& step) {
   while (!waiting.empty() && !free_slots.empty() && step.rows_left > 0 && !step.preempted) {
     const auto it = waiting.begin();
     if (it->pending > 0) return;  // its newest token is not known yet
-    // The blocks of all known tokens are taken at once, and one must be left for each running sequence: otherwise this
-    // one would soon be preempted.
+    // The blocks of all known tokens are allocated at once, and one must be left for each running sequence; otherwise
+    // this one would soon be preempted.
     share_prefix(*it);
     const int32_t blocks = divide_up(it->known(), options.block_tokens);
     if (pool.num_free() - (blocks - it->blocks.size()) < static_cast<int32_t>(running.size())) {
@@ -293,7 +294,7 @@ std::optional<StepPlan> Planner::Impl::plan(std::optional<Guesses> guesses) {
   return std::move(step.plan);
 }
 
-// Appends the token to its sequence and returns what is reported about it.
+// Appends the token to its sequence and returns the event that reports it.
 SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& sampled) const {
   if (!sampled.finite) return failed(sequence.request, sequence.request);
   SequenceEvent event;
@@ -307,8 +308,8 @@ SequenceEvent Planner::Impl::take_token(Sequence& sequence, const SampledToken& 
   return event;
 }
 
-// `sampled`: the tokens drawn at the position of the item and at those of its drafts. A token counts only if all drafts
-// before it were right.
+// `sampled` has the tokens drawn at the position of the item and at those of its drafts. A token counts only if all
+// drafts before it were right.
 void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,
                                 std::vector<SequenceEvent>& events) {
   --sequence.pending;
@@ -317,7 +318,7 @@ void Planner::Impl::apply_draws(Sequence& sequence, const PendingItem& item, std
     events.push_back(take_token(sequence, sampled[i]));
     if (events.back().finished || i == item.drafts.size() || sampled[i].token != item.drafts[i]) break;
     ++accepted;
-    if (sequence.drafted) ++sequence.cached;  // otherwise it has lost its slot since
+    if (sequence.drafted) ++sequence.cached;  // otherwise it has since lost its slot
   }
   if (item.drafts.empty()) return;
   sequence.drafted = false;

@@ -41,7 +41,7 @@ void Planner::Impl::add_beams(SequenceRequest request) {
   extend_beams(beams.emplace(id, BeamRun{std::move(request), std::move(search), next_serial++}).first->second);
 }
 
-// The new beams wait before everything that arrived after their search, so that the search keeps its place.
+// The new beams wait in front of everything that arrived after their search, so that the search keeps its place.
 void Planner::Impl::extend_beams(BeamRun& run) {
   const auto& running_beams = run.search.running();
   run.missing = running_beams.size();

@@ -1,4 +1,4 @@
-// The inside of the planner: what it keeps about sequences, and about steps that are planned but not applied.
+// The internals of the planner: what it keeps about sequences, and about steps that are planned but not applied.
 #pragma once
 
 #include <cstdint>
@@ -47,13 +47,13 @@ struct NewStep {
 // What is drafted for a sequence.
 struct Draft {
   std::vector<TokenId> ids{};
-  int32_t most = 0;          // ids for which a step has rows
+  int32_t most = 0;          // the maximum number of ids for which the step has rows
   bool from_source = false;  // asked of the draft source rather than found in the text
   bool waits = false;        // the sequence is left out of the step until its newest token is known
 };
 using Drafts = std::unordered_map<uint64_t, Draft>;  // by the sequences' serial numbers
 
-// A beam search and its present round.
+// A beam search and its current round.
 struct BeamRun {
   SequenceRequest request;
   BeamSearch search;
@@ -102,9 +102,10 @@ struct Planner::Impl {
   void release_slot(Sequence& sequence);
   void retire_fully_planned();
   void erase(Iterator sequence);
-  // Whether the request leaves a token to draw after `generated` of them.
+  // Whether the request leaves a token to draw after `generated` tokens.
   Status drawable(const SequenceRequest& request, int32_t generated) const;
-  // `request`: of the sequence or beam that could not go on; `of_caller`: what it was made for.
+  // `request` is that of the sequence or beam that could not go on, `of_caller` the caller's request for which it was
+  // made.
   SequenceEvent failed(const SequenceRequest& request, const SequenceRequest& of_caller) const;
   SequenceEvent take_token(Sequence& sequence, const SampledToken& sampled) const;
   void apply_draws(Sequence& sequence, const PendingItem& item, std::span<const SampledToken> sampled,

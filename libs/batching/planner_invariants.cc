@@ -42,7 +42,7 @@ std::string Planner::check_invariants() const {
                       name + " is out of age order");
       oldest = sequence.age;
       if (list == &impl_->running) youngest_running = sequence.age;
-      // The beams of a next round wait at the place of their search, which may be before running sequences.
+      // The beams of the next round wait at the place of their search, which may be in front of running sequences.
       findings.expect(list == &impl_->running || sequence.beam >= 0 || sequence.age > youngest_running,
                       name + " waits behind a younger one");
       findings.expect(sequence.length() <= sequence.length_max, name + " is longer than allowed");

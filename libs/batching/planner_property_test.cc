@@ -51,7 +51,7 @@ Expected generate_alone(const SequenceRequest& request, const PlannerOptions& op
   return expected;
 }
 
-// The same of a beam search.
+// The same for a beam search.
 Expected search_alone(const SequenceRequest& request, const PlannerOptions& options) {
   std::vector<TokenId> ends;
   if (!request.sampling.ignore_eos) ends.push_back(options.eos);

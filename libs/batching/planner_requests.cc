@@ -1,4 +1,4 @@
-// Which requests the planner takes, and what it says of those that cannot go on.
+// Which requests the planner accepts, and what it reports about those that cannot go on.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -65,8 +65,8 @@ SequenceEvent Planner::Impl::failed(const SequenceRequest& request, const Sequen
   return event;
 }
 
-// To the sampler the model's further end ids are stop ids, which it hides until min_new_tokens are drawn. Only the
-// reason that is given for the end differs.
+// The sampler treats the model's further end ids as stop ids, which it hides until min_new_tokens are drawn. Only the
+// reported reason for the end differs.
 Status Planner::Impl::add_more_ends(SequenceRequest& request) const {
   if (request.sampling.ignore_eos || options.more_eos.empty()) return ok_status();
   std::vector<TokenId>& stop_ids = request.rules.stop_ids;

@@ -291,7 +291,7 @@ TEST(PrefixCache, WholeBlocksOfTheSameBeginningAreNotProcessedAgain) {
   FakeEngine engine(options);
   ASSERT_TRUE(planner.add(prompt_of(1, 22)).ok());
   EXPECT_EQ(run_to_end(planner, engine), 22);
-  ASSERT_TRUE(planner.add(prompt_of(2, 22, 8)).ok());  // its last token is another
+  ASSERT_TRUE(planner.add(prompt_of(2, 22, 8)).ok());  // its last token differs
   EXPECT_EQ(run_to_end(planner, engine), 2);
   ASSERT_TRUE(planner.add(prompt_of(3, 20)).ok());  // one row is needed, so the last whole block is not shared
   EXPECT_EQ(run_to_end(planner, engine), 4);
@@ -343,7 +343,7 @@ SequenceRequest stopped_by(std::vector<TokenId> stop_ids) {
   return request;
 }
 
-// To the sampler they are stop ids, which are hidden as long as the text must go on.
+// The sampler sees them as stop ids, which are hidden as long as the text must go on.
 TEST(Planner, AnyOfTheModelsEndIdsEndsTheText) {
   PlannerOptions options{.num_blocks = 8, .max_sequences = 2, .max_step_tokens = 16, .max_context = 64};
   options.more_eos = {7, 30};

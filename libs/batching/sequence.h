@@ -1,4 +1,4 @@
-// One generation inside the planner: what is known of it, what is planned, what it holds.
+// One generation inside the planner: its known tokens, what is planned for it, and what it holds.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +14,16 @@ enum class SequenceState : uint8_t { kWaiting, kRunning, kDraining };
 struct Sequence {
   Sequence(SequenceRequest r, uint64_t serial_number, BlockAllocator& allocator, int32_t max_context);
 
-  // known(): tokens whose value is known. length(): tokens that exist once every planned step is done.
+  // known() counts the tokens whose value is known, length() those that exist once every planned step is done.
   int32_t known() const { return static_cast<int32_t>(request.tokens.size()); }
   int32_t length() const { return known() + pending; }
-  // Nothing is left to plan: it is as long as it may become, or it has nothing to draw and is all in the cache.
+  // True if nothing is left to plan: it has its full length, or it has nothing to draw and is completely in the cache.
   bool fully_planned() const { return length() == length_max && (length() > given || cached == length()); }
   // Why `token`, already appended as the newest one, ends the sequence; nullopt if it does not.
   std::optional<sampling::FinishReason> finish_reason(TokenId token, const PlannerOptions& options) const;
   // The key of block number `block` of this sequence. All tokens of the block must be known.
   const BlockKey& key_of(int32_t block, int32_t block_tokens);
-  // Makes it a waiting sequence again, which holds nothing: all its tokens have to be computed anew.
+  // Makes it a waiting sequence again, which holds nothing. All of its tokens must then be computed again.
   void reset();
 
   SequenceRequest request;    // `tokens` grows with each applied result
@@ -42,7 +42,7 @@ struct Sequence {
   bool drafted = false;  // a planned step processes drafts for it; how many are right is not known yet
   Speculation speculation;
   int32_t published = 0;       // blocks, from the first on, that other sequences can share
-  std::vector<BlockKey> keys;  // of its whole blocks, as far as they were needed
+  std::vector<BlockKey> keys;  // of its full blocks, as far as they were needed
 };
 
 }  // namespace optserve::batching

@@ -14,7 +14,7 @@ std::vector<TokenId> look_up(std::span<const TokenId> tokens, int32_t most) {
   const auto end = tokens.last(kMatched);
   for (size_t at = tokens.size() - kMatched; at-- > 0;) {
     if (!std::ranges::equal(tokens.subspan(at, kMatched), end)) continue;
-    // If what repeats itself is shorter than the draft, it is repeated in the draft as well.
+    // If the repeated part is shorter than the draft, the draft repeats it as well.
     const size_t period = tokens.size() - kMatched - at;
     std::vector<TokenId> draft;
     for (size_t i = 0; i < static_cast<size_t>(most); ++i) {

@@ -11,7 +11,7 @@ namespace optserve::batching {
 
 namespace {
 
-// Integers are written as LEB128 of their zigzag form, so that a step that only decodes is a few bytes a sequence.
+// Integers are written as LEB128 of their zigzag form, so that a step that only decodes takes a few bytes per sequence.
 class Writer {
  public:
   void put_unsigned(uint64_t value) {

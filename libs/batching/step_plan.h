@@ -1,6 +1,6 @@
 // What one engine step does, as rank 0 plans it and every rank executes it. Ranks keep the state of their slots (block
-// table, token history, last sampled token), so a plan carries changes only: in steady decode it is a few bytes a
-// sequence.
+// table, token history, last sampled token), so a plan carries only changes: during steady decoding it takes a few
+// bytes per sequence.
 #pragma once
 
 #include <cstdint>
@@ -28,18 +28,19 @@ struct SlotWork {
   int32_t slot = 0;
   int32_t start = 0;  // tokens of the sequence already in the KV cache
   int32_t num_tokens = 1;
-  std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last, then drafts
+  std::vector<TokenId> tokens;      // ids of those positions; empty: the token this slot sampled last, then the drafts
   std::vector<int32_t> new_blocks;  // KV blocks appended to the slot's table before the step
   bool sample = false;              // the logits of the last row give the next token
-  // Empty, or one id for each row: its log-probability given the tokens before is reported; -1: none for that row.
+  // Empty, or one id for each row, whose log-probability given the tokens before it is reported; -1 for rows without
+  // one.
   std::vector<TokenId> logprob_targets;
-  // Guesses of the tokens after the one drawn last, at positions start + 1, ...: num_tokens is one more than there are
-  // guesses. Each of these rows draws a token. The next work of the slot starts after the last token that was drawn as
-  // it was guessed.
+  // Guesses of the tokens after the one drawn last, at positions start + 1, ...; num_tokens is one more than the number
+  // of guesses. Each of these rows draws a token. The next work of the slot starts after the last token that was drawn
+  // as guessed.
   std::vector<TokenId> drafts{};
   int32_t target_best = 0;  // how many of the best tokens are reported beside each of logprob_targets
 
-  // Tokens that the step draws for the slot.
+  // The number of tokens that the step draws for the slot.
   int32_t num_draws() const { return sample ? 1 + static_cast<int32_t>(drafts.size()) : 0; }
 };
 
@@ -57,7 +58,7 @@ struct SampledToken {
   TokenId token = 0;
   float logprob = 0;   // of the token under the model's own distribution (before temperature, penalties and truncation)
   bool finite = true;  // false: the logits held NaN or Inf, `token` is meaningless
-  // As many as sampling.logprobs asks for, best first; fewer if there are no more.
+  // The best tokens, best first: as many as sampling.logprobs asks for, or fewer if there are not so many.
   std::vector<sampling::TokenLogprob> best{};
 };
 
