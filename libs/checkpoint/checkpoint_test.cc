@@ -1,4 +1,4 @@
-// Writer and reader together: what goes in as full tensors comes back as the blocks of every rank of every group size.
+// Writer and reader together: full tensors go in, and the blocks of every rank of every group size come out.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -39,7 +39,7 @@ class Checkpoint : public ::testing::Test {
 
   std::string target() const { return (root_ / "model").string(); }
 
-  // A full tensor of arbitrary bytes, the same for the same name.
+  // A full tensor of arbitrary bytes, which are the same for the same name.
   std::vector<uint16_t> full(const TensorSpec& spec) const {
     std::mt19937 random(static_cast<unsigned>(std::hash<std::string>{}(spec.name)));
     std::vector<uint16_t> values(static_cast<size_t>(spec.elements()));
@@ -149,7 +149,7 @@ TEST_F(Checkpoint, RefusesShardsOfAnotherModel) {
   fs::rename(shards, root_ / "first");
   plan_.config.ffn = 64;
   write();
-  // Shards of the first model under the second's manifest, sizes adjusted.
+  // The shards of the first model with the manifest of the second, with adjusted sizes.
   std::ifstream in(target() + "/manifest.json");
   std::string text((std::istreambuf_iterator<char>(in)), {});
   Result<Manifest> manifest = parse_manifest(text);

@@ -40,7 +40,7 @@ class QuantisedCheckpoint : public ::testing::TestWithParam<const char*> {
     }
     return all;
   }
-  // The scale of row `row` for input `col`: made of its place.
+  // The scale of row `row` for input `col`, which depends on its place.
   float scale(const TensorSpec& spec, int64_t row, int64_t col) const {
     const int64_t group = format() == quant::QuantFormat::kInt4 ? col / 128 : 0;
     return static_cast<float>(row * 100 + group) + static_cast<float>(spec.name.size()) / 64;

@@ -25,7 +25,7 @@ uint64_t digest_prefix(std::string_view text) {
   return value;
 }
 
-// Lines of faults, cut to a readable number.
+// The faults, one per line, cut to a readable number.
 std::string summary_of(const std::vector<std::string>& faults) {
   std::string text;
   for (size_t i = 0; i < std::min(faults.size(), kFaultsShown); ++i) text += (i > 0 ? "\n  " : "") + faults[i];
@@ -172,7 +172,7 @@ Status CheckpointReader::verify_checksums(int rank, int world, int threads, cons
     files.push_back(&manifest_.files[i]);
     total += manifest_.files[i].bytes;
   }
-  std::mutex mutex;  // guards the next four
+  std::mutex mutex;  // guards the next four variables
   size_t next = 0;
   uint64_t done = 0;
   std::vector<std::string> faults;
@@ -271,8 +271,8 @@ CheckpointReader::Part CheckpointReader::part_of(const model_spec::TensorSpec& s
                                   [&](const model_spec::TensorSpec& entry) { return entry.name == spec.name; });
   check(found != tensors_.end(), "a block of no tensor: " + spec.name);
   const int count = manifest_.shards / world;
-  // What every shard has whole is read from the rank's first one: replicated tensors, and the scales of whole rows
-  // whose columns are split.
+  // What every shard holds as a whole is read from the rank's first shard: replicated tensors, and scales of whole rows
+  // of a matrix whose columns are split.
   const bool is_whole = spec.split == model_spec::Split::kReplicated ||
                         (spec.split == model_spec::Split::kColumns && offsets == &Shard::scales &&
                          info(format(spec)).group == quant::kWholeRow);

@@ -1,4 +1,4 @@
-// Opens a sharded checkpoint and hands each rank its blocks. A checkpoint of S shards serves every group size that
+// Opens a sharded checkpoint and gives each rank its blocks. A checkpoint of S shards serves every group size that
 // divides S: rank r of n reads the shards r S/n to (r+1) S/n - 1 and nothing else.
 #pragma once
 
@@ -31,13 +31,14 @@ class CheckpointReader {
   const Manifest& manifest() const { return manifest_; }
   const model_spec::OptConfig& config() const { return manifest_.config; }
   DType dtype() const { return manifest_.dtype; }  // of what is not quantised
-  // First eight bytes of the manifest's SHA-256, big-endian: equal in two processes only if they serve the same files.
+  // The first eight bytes of the manifest's SHA-256, big-endian: equal in two processes only if they serve the same
+  // files.
   uint64_t manifest_digest() const { return manifest_digest_; }
   // Paths of the tokenizer's files; empty when the checkpoint has none.
   std::string vocab_path() const;
   std::string merges_path() const;
   std::string added_path() const;
-  // The tensor table of config(); read_block takes its entries.
+  // The tensor table of config(), whose entries read_block() takes.
   const std::vector<model_spec::TensorSpec>& tensors() const { return tensors_; }
   // How the values of a tensor are stored: in dtype(), or quantised with scales.
   quant::QuantFormat format(const model_spec::TensorSpec& spec) const { return format_of(spec, plan_); }
@@ -45,22 +46,24 @@ class CheckpointReader {
   // Refuses a group size that does not divide the shard count, and names those that do.
   Status check_world(int world) const;
 
-  // Hashes the files that rank `rank` of `world` reads (all shards for rank 0 of 1) and the tokenizer's, and compares
-  // with the manifest. `threads` files are hashed at a time. Throws Error when a file cannot be read.
+  // Hashes the files that rank `rank` of `world` reads (all shards for rank 0 of 1) and those of the tokenizer, and
+  // compares them with the manifest. `threads` files are hashed at a time. Throws Error when a file cannot be read.
   Status verify_checksums(int rank, int world, int threads, const Progress& progress = {}) const;
 
-  // Bytes of the block that one of `world` ranks has of `spec`, as format() stores it, and its scales; 0 if plain.
+  // The bytes of the block that one of `world` ranks has of `spec`, stored as format() says, and of its scales, which
+  // are 0 for plain formats.
   uint64_t block_bytes(const model_spec::TensorSpec& spec, int world) const;
   int64_t block_scales(const model_spec::TensorSpec& spec, int world) const;
-  // Assembles the rank's block, row-major; `out` has exactly block_bytes, or block_scales. `spec` is an entry of
-  // tensors(), `world` passed check_world. Several threads may read at once. Throws Error when a file cannot be read.
+  // Assembles the rank's block, row-major; `out` has exactly block_bytes() bytes, or block_scales() scales. `spec` is
+  // an entry of tensors(), and `world` has passed check_world(). Several threads may read at once. Throws Error when a
+  // file cannot be read.
   void read_block(const model_spec::TensorSpec& spec, int rank, int world, std::span<std::byte> out) const;
   void read_scales(const model_spec::TensorSpec& spec, int rank, int world, std::span<float> out) const;
 
  private:
   struct Shard {
     std::unique_ptr<InputFile> file;
-    // Of each tensor of tensors_, from the start of the file.
+    // The offset of each tensor of tensors_ from the start of the file.
     std::vector<uint64_t> values;
     std::vector<uint64_t> scales;
   };

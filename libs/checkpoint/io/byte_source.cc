@@ -45,8 +45,8 @@ Result<std::unique_ptr<InputFile>> InputFile::open(const std::string& path) {
 
 InputFile::~InputFile() { ::close(fd_); }
 
-// Large reads go in pieces side by side: one reader does not fill a fast disk, a network, or even a copy from the page
-// cache.
+// Large reads are split into pieces that are read in parallel: a single reader does not use the full speed of a fast
+// disk, a network, or even the page cache.
 void InputFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   std::vector<std::future<void>> others;
   while (out.size() >= 2 * kPieceBytes) {

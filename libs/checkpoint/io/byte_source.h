@@ -1,4 +1,4 @@
-// Random access to bytes that are read and never trusted: a file, or memory in tests.
+// Random access to bytes that are never trusted: a file, or memory in tests.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,8 @@ class ByteSource {
   virtual ~ByteSource() = default;
   virtual uint64_t size() const = 0;
   virtual const std::string& name() const = 0;  // for messages: the path
-  // Fills `out` from `offset`. Throws Error if the bytes cannot be read, also when the file has become shorter.
+  // Fills `out` from `offset`. Throws Error if the bytes cannot be read, for example because the file has become
+  // shorter.
   virtual void read_at(uint64_t offset, std::span<std::byte> out) const = 0;
   // True if the bytes may differ from when the source was opened.
   virtual bool has_changed() const { return false; }
@@ -51,7 +52,7 @@ class InputFile final : public ByteSource {
   int64_t mtime_ns_;
 };
 
-// Bytes in memory that outlive the object.
+// Bytes in memory, which must outlive the object.
 class MemorySource final : public ByteSource {
  public:
   explicit MemorySource(std::span<const std::byte> bytes, std::string name = "memory")
@@ -68,7 +69,7 @@ class MemorySource final : public ByteSource {
 // The refusal of a file whose content is not what it must be: "PATH: what is wrong".
 Refusal corrupt_file(const std::string& path, const std::string& what);
 
-// The whole of a small file as text; refuses more than `max_bytes`.
+// The text of a whole small file; refuses more than `max_bytes`.
 Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes);
 
 }  // namespace optserve::checkpoint

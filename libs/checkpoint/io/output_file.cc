@@ -12,7 +12,7 @@ namespace optserve::checkpoint {
 namespace {
 
 constexpr size_t kQueues = 2;
-constexpr size_t kQueuedBytesMax = 16 << 20;  // of one
+constexpr size_t kQueuedBytesMax = 16 << 20;  // per queue
 
 }  // namespace
 

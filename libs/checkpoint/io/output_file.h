@@ -1,4 +1,4 @@
-// New files that are hashed, written and flushed by threads of their own.
+// New files, which separate threads hash, write and flush.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +12,13 @@
 
 namespace optserve::checkpoint {
 
-// Two queues, because only one thread can hash a file, and that takes about as long as the rest of a conversion.
+// There are two queues because only one thread can hash a file, and hashing takes about as long as the rest of a
+// conversion.
 class WriteQueues {
  public:
   WriteQueues();
-  WriteQueue& next();  // files take turns
-  void stop();         // nothing is written any more; no file may be used after it
+  WriteQueue& next();  // files get the queues in turn
+  void stop();         // nothing more is written; no file may be used afterwards
 
  private:
   std::vector<std::unique_ptr<WriteQueue>> queues_;

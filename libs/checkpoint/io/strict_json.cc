@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kValuesMax = 1'000'000;  // they take some thirty times the bytes of their text
+constexpr size_t kValuesMax = 1'000'000;  // in memory they take some thirty times the bytes of their text
 
 // Builds a json value like the library's own parser, and stops at the first duplicate key or too deep value.
 class Builder final : public nlohmann::json_sax<json> {

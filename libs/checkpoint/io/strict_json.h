@@ -1,5 +1,5 @@
-// JSON from outside, read strictly: valid UTF-8, no duplicate keys, bounded depth, at most a million
-// values, nothing after the value.
+// JSON from outside, read strictly: valid UTF-8, no duplicate keys, limited depth, at most a million values, nothing
+// after the value.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

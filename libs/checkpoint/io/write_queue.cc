@@ -14,7 +14,7 @@
 namespace optserve::checkpoint {
 namespace {
 
-// Only a hint, which file systems may refuse: the next write tells.
+// File systems may refuse this; the next write shows whether they did.
 void set_direct(OpenFile& file, bool on) {
   const int flags = fcntl(file.fd, F_GETFL);
   const int wanted = on ? flags | O_DIRECT : flags & ~O_DIRECT;
@@ -28,7 +28,7 @@ void hash_block(OpenFile& file, const WriteBlock& block) {
 
 void write_block(OpenFile& file, const WriteBlock& block) {
   std::span<const std::byte> bytes(block.memory.get(), block.size);
-  // Only the last block of a file is not whole, so all others begin at a multiple of their size.
+  // Only the last block of a file may be partly filled, so all blocks begin at a multiple of their size.
   const bool is_whole = block.size == WriteBlock::kBytes;
   if (is_whole && file.direct == OpenFile::Direct::kUntried) set_direct(file, true);
   if (!is_whole && file.direct == OpenFile::Direct::kOn) set_direct(file, false);

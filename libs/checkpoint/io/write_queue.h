@@ -1,8 +1,8 @@
-// Hashes files on one thread and writes them on another, each in order, so that reading and computing go on meanwhile
-// and no processor waits for the disk.
+// Hashes files on one thread and writes them on another, each in order. Reading and computing go on meanwhile, and no
+// processor waits for the disk.
 //
-// Whole blocks go to the disk without a copy in the page cache (O_DIRECT) where the file system can: a conversion
-// writes more than memory holds, and nobody reads it soon. That halves the processor time of writing.
+// Whole blocks go to the disk without a copy in the page cache (O_DIRECT) if the file system supports it: a conversion
+// writes more than fits into memory, and nobody reads it soon. That halves the processor time of writing.
 #pragma once
 
 #include <condition_variable>
@@ -43,25 +43,25 @@ struct OpenFile {
 
   int fd;
   std::string path;                    // for messages
-  std::unique_ptr<WriteBlock> filled;  // what the writer has given and no thread works on yet
-  Sha256 hash;                         // the hashing thread's until finish()
-  // The writing thread's until finish().
+  std::unique_ptr<WriteBlock> filled;  // bytes that the writer has given but no thread works on yet
+  Sha256 hash;                         // belongs to the hashing thread until finish()
+  // Belongs to the writing thread until finish().
   enum class Direct { kUntried, kOn, kOff } direct = Direct::kUntried;
 };
 
 class WriteQueue {
  public:
-  // At most about `bytes_max` wait at a time, at least one block; one more for each open file.
+  // About `bytes_max` bytes may wait at a time, but at least one block, and in addition one block for each open file.
   explicit WriteQueue(size_t bytes_max);
-  // What still waits is not written.
+  // Bytes that still wait are not written.
   ~WriteQueue();
   WriteQueue(const WriteQueue&) = delete;
   WriteQueue& operator=(const WriteQueue&) = delete;
 
-  // Appends a copy of `bytes` to the file; waits for room. One thread gives a file its bytes. Throws the Error of an
-  // earlier write that failed; then nothing more is written.
+  // Appends a copy of `bytes` to the file; waits for room. All bytes of a file must come from one thread. Throws the
+  // Error of an earlier write that failed; then nothing more is written.
   void write(const std::shared_ptr<OpenFile>& file, std::span<const std::byte> bytes);
-  // Waits until all of this file is with the operating system; then its hash is complete. Throws as write().
+  // Waits until the operating system has all bytes of this file and its hash is complete. Throws as write() does.
   void finish(const std::shared_ptr<OpenFile>& file);
 
  private:
@@ -70,7 +70,7 @@ class WriteQueue {
     std::unique_ptr<WriteBlock> block;
   };
 
-  // What a thread does with each piece, `done` being its count of the pieces that are still there.
+  // The loop of a thread: applies `work` to each piece. `done` counts those of pieces_ that this thread has finished.
   void run(void (*work)(OpenFile&, const WriteBlock&), size_t& done);
   void release_finished();
   void push(const std::shared_ptr<OpenFile>& file);

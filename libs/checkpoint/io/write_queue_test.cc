@@ -83,7 +83,7 @@ TEST_F(WriteQueueTest, AFailedWriteIsThrownLaterAndEndsAll) {
   EXPECT_EQ(content("good"), "");
 }
 
-// A full queue must not wait for ever for a writer that is gone.
+// A full queue must not wait forever for a writer that is gone.
 TEST_F(WriteQueueTest, AWriterThatWaitsForRoomHearsOfTheFailure) {
   const std::shared_ptr<OpenFile> full = full_disk();
   ASSERT_GE(full->fd, 0);

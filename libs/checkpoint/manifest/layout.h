@@ -1,4 +1,4 @@
-// What a shard holds of each tensor of the table: one stored tensor, or the values and scales of a quantised matrix.
+// What a shard holds for each tensor of the table: one stored tensor, or the values and scales of a quantised matrix.
 #pragma once
 
 #include <optional>
@@ -20,19 +20,19 @@ struct ShardPlan {
   std::optional<quant::Quantisation> quantisation{};  // of the large matrices of the layers
 };
 
-// How the tensor's values are stored; a plain format unless the plan quantises it.
+// How the tensor's values are stored: in a plain format unless the plan quantises it.
 quant::QuantFormat format_of(const model_spec::TensorSpec& spec, const ShardPlan& plan);
 
-// Shard counts that the model allows, once its tables are padded for them, and that leave the groups of int4 whole.
+// The shard counts that the model allows, once its tables are padded for them, and that do not split groups of int4.
 std::vector<int> legal_shards(const model_spec::OptConfig& config,
                               const std::optional<quant::Quantisation>& quantisation);
-// Refuses any other count, and names the legal ones; refuses tables that are not padded for it.
+// Refuses any other shard count, naming the legal ones, and tables that are not padded for the count.
 Status check_shards(const ShardPlan& plan);
 
 // "layers.0.ffn.up.weight_scale"
 std::string scale_name(const model_spec::TensorSpec& spec);
 
-// Sizes of the block that one of `world` ranks has of a tensor in `format`.
+// The sizes of the block that one of `world` ranks has of a tensor in `format`.
 struct StoredBlock {
   int64_t rows = 0;
   int64_t row_elements = 0;  // of the format's storage type

@@ -18,7 +18,7 @@ using nlohmann::json;
 
 constexpr size_t kFilesMax = 4096;
 constexpr size_t kTextMax = 1024;
-constexpr std::string_view kNone = "none";  // quantised
+constexpr std::string_view kNone = "none";  // not quantised
 
 struct NamedScales {
   std::string_view name;
@@ -36,7 +36,7 @@ bool is_safe_name(const std::string& name) {
   return !name.empty() && name.size() <= 128 && name[0] != '.' && is_name(name);
 }
 
-// Exactly these keys.
+// Checks that an object has exactly these keys.
 Status check_keys(const json& object, const std::string& where, const std::vector<std::string_view>& keys) {
   if (!object.is_object()) return bad_manifest(where + " must be an object");
   for (std::string_view key : keys) {

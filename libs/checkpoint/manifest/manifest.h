@@ -30,13 +30,14 @@ struct FileEntry {
   std::string sha256;  // 64 lower-case hex digits
 };
 
-// Where the weights came from. For people; nothing depends on it.
+// Where the weights came from. This is for people; nothing depends on it.
 struct SourceFile {
   std::string name;  // without folders
   uint64_t bytes = 0;
   std::string index_sha256;  // of the part of the file that lists its tensors and their checksums; may be empty
 };
-// What was done to the weights before they were rounded: input channels made alike by measured ranges.
+// What was done to the weights before they were rounded: input channels were scaled to similar magnitudes, according to
+// measured ranges.
 struct Smoothing {
   double alpha = 0.5;         // 0 to 1: how much of an input's magnitude goes into the weights
   std::string ranges_sha256;  // of the file of ranges

@@ -1,4 +1,4 @@
-// Any bytes as a manifest: what is accepted survives being written and read again.
+// Any bytes as a manifest: what is accepted stays the same when it is written and read again.
 #include <cstddef>
 #include <cstdint>
 

@@ -1,5 +1,5 @@
 // What two processes compare before they work on one model: digests of a sharded checkpoint's manifest and vocabulary.
-// Reads the manifest only; CheckpointReader is for those who need the weights.
+// Reads only the manifest; whoever needs the weights uses CheckpointReader.
 #pragma once
 
 #include <string>
@@ -22,7 +22,7 @@ Result<ModelIdentity> read_model_identity(const std::string& folder);
 // manifest lists them: equal only for the same files. Empty when the manifest lists no tokenizer.
 std::string vocabulary_digest(const Manifest& manifest);
 
-// Reads one of the files that the manifest lists and compares size and SHA-256 with what it says.
+// Reads one of the files that the manifest lists, and compares its size and SHA-256 with the manifest.
 Result<std::string> read_listed_file(const std::string& folder, const Manifest& manifest, const std::string& name);
 
 }  // namespace optserve::checkpoint

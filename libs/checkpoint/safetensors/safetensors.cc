@@ -77,7 +77,7 @@ Status parse_metadata(const ByteSource& file, const json& value, SafetensorsHead
   return ok_status();
 }
 
-// Sorts by offset, makes offsets absolute and refuses gaps, overlaps and a wrong end.
+// Sorts the tensors by offset, makes offsets absolute, and refuses gaps, overlaps and a wrong end.
 Status place(const ByteSource& file, SafetensorsHeader& header) {
   std::sort(header.tensors.begin(), header.tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
     return std::tie(a.offset, a.bytes, a.name) < std::tie(b.offset, b.bytes, b.name);

@@ -39,7 +39,7 @@ struct SafetensorsHeader {
   std::unordered_map<std::string, size_t> index;  // name to position in `tensors`
 };
 
-// Reads and checks the header against the file's size. The message names the file and the fault.
+// Reads the header and checks it against the file's size. The message names the file and the fault.
 Result<SafetensorsHeader> read_safetensors(const ByteSource& file);
 
 // The bytes that precede the tensors' data, padded with spaces so that data begins at a multiple of kDataAlignment.
@@ -47,7 +47,7 @@ Result<SafetensorsHeader> read_safetensors(const ByteSource& file);
 inline constexpr uint64_t kDataAlignment = 4096;
 std::string safetensors_header(std::vector<StoredTensor>& tensors, const std::map<std::string, std::string>& metadata);
 
-// Elements of a shape, and bytes; nullopt when a dimension is negative or the product leaves 63 bits.
+// The number of elements of a shape, or of bytes; nullopt if a dimension is negative or the product exceeds 63 bits.
 std::optional<uint64_t> checked_elements(const std::vector<int64_t>& shape);
 std::optional<uint64_t> checked_bytes(const std::vector<int64_t>& shape, DType dtype);
 std::string shape_text(const std::vector<int64_t>& shape);  // "[3, 4]"

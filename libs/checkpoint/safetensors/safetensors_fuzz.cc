@@ -1,4 +1,4 @@
-// Any bytes as a safetensors file: tensors tile the data, or the file is refused.
+// Any bytes as a safetensors file: either the tensors cover the data exactly, or the file is refused.
 #include <cstddef>
 #include <cstdint>
 

@@ -86,7 +86,7 @@ TEST(Safetensors, CheckedSizes) {
   EXPECT_EQ(shape_text({3, 4}), "[3, 4]");
 }
 
-// A header of 16 MiB would take thirty times its bytes before anybody looked at it.
+// A header of 16 MiB would take thirty times its size in memory before it could be checked.
 TEST(Safetensors, BoundsTheValuesOfItsHeader) {
   std::string numbers = R"({"x":{"shape":[)";
   for (int i = 0; i < 1'000'000; ++i) numbers += "0,";

@@ -56,7 +56,7 @@ Result<std::unique_ptr<SharedStaging>> SharedStaging::join(const StagingOptions&
     Result<TargetFolder> target = TargetFolder::open(options.target);
     if (!target.ok()) return target.refusal();
     if (Status status = target.value().check_absent(); !status.ok()) {
-      // Whoever published it may have died before the staging folder was gone.
+      // The process that published it may have died before it removed the staging folder.
       SharedStaging left(std::move(target).value(), options.shards);
       if (fs::exists(left.path_) && left.enter()) left.discard();
       return status.refusal();
@@ -71,7 +71,7 @@ Result<std::unique_ptr<SharedStaging>> SharedStaging::join(const StagingOptions&
   }
 }
 
-// Once the shared lock is held and the folder still has its name, nobody removes it.
+// If the folder still has its name once the shared lock is held, nobody can remove it any more.
 bool SharedStaging::enter() {
   leave();
   const bool is_new = mkdirat(target_.parent_fd(), name_.c_str(), 0755) == 0;
@@ -82,7 +82,7 @@ bool SharedStaging::enter() {
   struct stat opened {
   }, named{};
   if (fstat(fd_, &opened) != 0) throw errno_error("stat " + path_);
-  // What is in it is trusted, so it must not come from somebody else who can write here.
+  // The content is trusted, so it must not come from another user who can write here.
   if (!is_new && opened.st_uid != geteuid()) {
     throw Error(path_ + " belongs to user " + std::to_string(opened.st_uid) + ", expected " +
                 std::to_string(geteuid()) + "; remove it or convert as that user");
@@ -126,16 +126,17 @@ Result<bool> SharedStaging::settle(const StagingOptions& options) {
   return true;
 }
 
-// With the exclusive lock of the members. Their lock goes last: who waits for it finds the folder gone, or empty.
+// Needs the exclusive lock on the members' file, which is removed last: whoever waits for it finds the folder gone or
+// empty.
 bool SharedStaging::try_to_remove() {
-  std::error_code ignored;  // also called by a destructor; the folder is hidden, and what is left is found again
+  std::error_code ignored;  // also called by a destructor; what is left of the hidden folder is found again
   for (const fs::directory_entry& entry : fs::directory_iterator(path_, ignored)) {
     if (entry.path().filename() != kMembers) fs::remove_all(entry.path(), ignored);
   }
   unlinkat(fd_, kMembers, 0);
   const bool removed = unlinkat(target_.parent_fd(), name_.c_str(), AT_REMOVEDIR) == 0;
   is_kept_ = true;
-  return removed || errno == ENOTEMPTY || errno == ENOENT;  // the first: somebody begins anew
+  return removed || errno == ENOTEMPTY || errno == ENOENT;  // ENOTEMPTY: another process has started anew in it
 }
 
 void SharedStaging::leave() {
@@ -149,7 +150,7 @@ SharedStaging::~SharedStaging() {
   try {
     const bool may_go = members_ && !is_kept_ && (is_useless_ || finished() == 0);
     if (may_go && members_->try_upgrade() && (is_useless_ || finished() == 0)) try_to_remove();
-  } catch (const std::exception&) {  // nobody to tell: the next conversion finds the folder
+  } catch (const std::exception&) {  // there is no caller to tell, and the next conversion finds the folder
   }
   leave();
 }
@@ -160,14 +161,14 @@ std::vector<ShardClaim> SharedStaging::claim(int shards_max) {
   if (is_published()) return claims;
   for (int shard = 0; shard < shards_ && static_cast<int>(claims.size()) < shards_max; ++shard) {
     std::optional<FileLock> lock = FileLock::try_exclusive(fd_, path_, claim_name(shard));
-    if (!lock || record_of(shard)) continue;  // in this order: its writer records it before the lock is free
+    if (!lock || record_of(shard)) continue;  // in this order: a writer records before it unlocks
     remove_parts(shard);
     claims.push_back(ShardClaim(shard, std::move(*lock)));
   }
   return claims;
 }
 
-// Of processes that ended.
+// Removes what processes that have ended left of this shard.
 void SharedStaging::remove_parts(int shard) {
   const std::string prefix = shard_name(shard) + kPart;
   for (const fs::directory_entry& entry : fs::directory_iterator(path_)) {
@@ -208,7 +209,7 @@ std::optional<std::string> SharedStaging::read(const std::string& name) const {
   return text;
 }
 
-// All of it or nothing, after a crash too.
+// Writes all of it or nothing, even if the machine crashes.
 void SharedStaging::write(const std::string& name, const std::string& text, int to_fd) {
   OutputFile file(fd_, path_, "text-" + Id128::random().hex(), queues_.next());
   file.append(std::as_bytes(std::span(text)));
@@ -244,7 +245,7 @@ int SharedStaging::finished() const {
 
 uint64_t SharedStaging::bytes_of_others() const {
   uint64_t bytes = 0;
-  std::error_code ignored;  // files come and go
+  std::error_code ignored;  // files appear and disappear meanwhile
   for (const fs::directory_entry& entry : fs::directory_iterator(path_, ignored)) {
     const std::string name = entry.path().filename().string();
     if (name.find(kPart) == std::string::npos || own_parts_.contains(name)) continue;

@@ -1,11 +1,11 @@
-// The hidden folder in which a conversion grows, shard by shard: `.NAME.staging` beside the target. It outlives the
-// processes that work in it, so that the next one goes on, and several work in it side by side.
+// The hidden folder in which a conversion grows shard by shard: `.NAME.staging` beside the target. It outlives the
+// processes that work in it, so that a later one can resume, and several can work in it side by side.
 //
 //   conversion.json   what is converted; another conversion is refused
-//   members           locked (shared) by everyone who works here; who locks it alone may remove the folder
-//   turn              locked for a moment by whoever claims or publishes
+//   members           locked (shared) by all who work here; a process that locks it alone may remove the folder
+//   turn              locked for a moment by a process that claims or publishes
 //   claim-003         locked while somebody writes shard 3
-//   shard-003.part-*  what was written of it so far
+//   shard-003.part-*  what has been written of it so far
 //   shard-003.json    its size and digest, once it is finished
 //   checkpoint/       the finished shards; this folder becomes the target
 #pragma once
@@ -26,7 +26,7 @@
 
 namespace optserve::checkpoint {
 
-// The right to write one shard, for as long as the object lives; it ends with the process, too.
+// The right to write one shard. It lasts as long as the object, and ends with the process as well.
 class ShardClaim {
  public:
   int shard() const { return shard_; }
@@ -43,7 +43,7 @@ struct StagingOptions {
   std::string target;
   std::string record;  // a JSON object; equal for the same conversion only
   int shards = 1;
-  bool restart = false;  // what another attempt has left is removed first; refused while one is at work
+  bool restart = false;  // first removes what an earlier attempt has left; refused while one is running
 };
 
 struct NamedText {
@@ -53,25 +53,25 @@ struct NamedText {
 
 class SharedStaging {
  public:
-  // Makes the folder, or joins those who work in it, or takes up what a process that ended has left. Refuses a target
-  // that exists, a parent that does not, and a folder of another conversion that holds finished shards or is worked in.
+  // Makes the folder, joins the processes that work in it, or resumes what an ended process has left. Refuses a target
+  // that exists, a parent that does not, and the folder of another conversion if it holds finished shards or is in use.
   // Throws Error when the environment fails, as every call does.
   static Result<std::unique_ptr<SharedStaging>> join(const StagingOptions& options);
-  // Removes the folder unless others work in it or it holds finished shards that are still of use.
+  // Removes the folder unless other processes work in it or it holds finished shards that are still of use.
   ~SharedStaging();
   SharedStaging(const SharedStaging&) = delete;
   SharedStaging& operator=(const SharedStaging&) = delete;
 
   // Claims the first unfinished shards that nobody writes, at most `shards_max`.
   std::vector<ShardClaim> claim(int shards_max);
-  // Where the claimed shard's bytes go. The folder must outlive it.
+  // The file for the claimed shard's bytes. The folder must outlive it.
   OutputFile new_part(const ShardClaim& claim);
-  // The part is complete: it is flushed to the disk, and then the shard is finished for everybody.
+  // Completes the part: flushes it to the disk, and then marks the shard as finished for all processes.
   void finish(const ShardClaim& claim, OutputFile& part, const ShardNotes& notes);
   // Removes a part that nobody needs.
   void drop(const OutputFile& part);
 
-  // Of each shard; nullopt while it is unfinished.
+  // The record of each shard; nullopt while the shard is unfinished.
   std::vector<std::optional<ShardRecord>> records() const;
   int finished() const;
   // Bytes of shards that others are writing.
@@ -79,10 +79,10 @@ class SharedStaging {
   // Whether another process has published the target.
   bool is_published() const;
 
-  // Every shard is finished: adds the texts to them and publishes, or finds that another one did. Refused if the target
-  // has appeared meanwhile from elsewhere.
+  // To be called when every shard is finished: adds the texts and publishes everything, or finds that another process
+  // has. Refused if something else has created the target meanwhile.
   Status publish(const std::vector<NamedText>& texts);
-  // Nobody needs the finished shards: the last process that leaves removes the folder.
+  // Declares the finished shards useless, so that the last process that leaves removes the folder.
   void discard() { is_useless_ = true; }
 
   const std::string& path() const { return path_; }
@@ -106,7 +106,7 @@ class SharedStaging {
   int fd_ = -1, checkpoint_fd_ = -1;
   std::optional<FileLock> members_;
   bool is_useless_ = false;
-  bool is_kept_ = false;  // it is another conversion's
+  bool is_kept_ = false;  // it belongs to another conversion
   std::set<std::string> own_parts_;
   WriteQueues queues_;
 };

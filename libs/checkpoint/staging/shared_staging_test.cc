@@ -44,7 +44,7 @@ class SharedStagingTest : public ::testing::Test {
     part.append(std::as_bytes(std::span("weights", 7)));
     staging.finish(claim, part, {static_cast<uint64_t>(claim.shard()), {"warned"}});
   }
-  // A conversion that wrote so many shards and ended.
+  // Leaves what a conversion leaves that ended after this many shards.
   void leave_shards(int count) const {
     const auto staging = join();
     for (const ShardClaim& claim : staging->claim(count)) write(*staging, claim);

@@ -30,7 +30,7 @@ StagingFolder::~StagingFolder() {
   queues_.stop();
   if (staging_fd_ >= 0) ::close(staging_fd_);
   if (!published_ && !staging_name_.empty()) {
-    std::error_code ignored;  // a destructor has nobody to tell; the folder is hidden and never read
+    std::error_code ignored;  // a destructor has no caller to tell; the hidden folder is never read
     std::filesystem::remove_all(std::filesystem::path(target_.parent()) / staging_name_, ignored);
   }
 }

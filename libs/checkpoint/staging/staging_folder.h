@@ -1,4 +1,5 @@
-// A folder that becomes visible whole or not at all: files in a hidden folder beside the target, fsync, rename.
+// A folder that becomes visible as a whole or not at all: files are written to a hidden folder beside the target and
+// flushed, and then the folder is renamed.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,7 @@ class StagingFolder {
   StagingFolder(const StagingFolder&) = delete;
   StagingFolder& operator=(const StagingFolder&) = delete;
 
-  // The folder must outlive it.
+  // The folder must outlive the file.
   OutputFile new_file(const std::string& name);
   FileEntry write_file(const std::string& name, std::string_view text);
   // Every file must be finished. Refused if the target has appeared meanwhile; nothing is ever replaced.

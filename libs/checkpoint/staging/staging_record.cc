@@ -20,7 +20,7 @@ std::string shown(const json& object, const std::string& key) {
   return text.size() <= kShownMax ? text : text.substr(0, kShownMax) + "...";
 }
 
-// Objects within the two are gone through as well, so that a message names the one size that differs.
+// Nested objects are compared as well, so that a message names the one value that differs.
 void add_differences(const json& found, const json& expected, const std::string& prefix, std::string& text) {
   json keys = found;
   keys.update(expected);

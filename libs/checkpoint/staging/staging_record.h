@@ -1,4 +1,5 @@
-// The two kinds of record in a shared staging folder: which conversion it belongs to, and what a finished shard is.
+// The two kinds of record in a shared staging folder: which conversion it belongs to, and what is known about a
+// finished shard.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,9 @@
 
 namespace optserve::checkpoint {
 
-// What is known of the weights in a shard when it is finished, and told when all are.
+// What is known about the weights in a finished shard, and is reported when all shards are finished.
 struct ShardNotes {
-  uint64_t nonfinite = 0;  // weights that were accepted
+  uint64_t nonfinite = 0;  // number of accepted weights that are not finite
   std::vector<std::string> warnings;
   bool operator==(const ShardNotes&) const = default;
 };

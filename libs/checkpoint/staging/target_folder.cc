@@ -71,7 +71,7 @@ Status check_room(const std::string& target, uint64_t bytes) {
   std::string parent = std::filesystem::path(target).parent_path().string();
   if (parent.empty()) parent = ".";
   struct statvfs info {};
-  if (statvfs(parent.c_str(), &info) != 0) return ok_status();  // whoever writes there will say what is wrong
+  if (statvfs(parent.c_str(), &info) != 0) return ok_status();  // writing there will show what is wrong
   const uint64_t room = static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
   if (room >= bytes) return ok_status();
   return refuse(ErrorCode::kUnavailable, parent + ": " + std::to_string(bytes >> 20) + " MiB are needed, but only " +

@@ -1,4 +1,4 @@
-// The folder that a conversion or an export is going to create, and its parent folder, in which it grows.
+// The folder that a conversion or an export is going to create, and its parent folder, in which the work is done.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,9 @@ class TargetFolder {
   bool exists() const;
   Status check_absent() const;
 
-  // The folder `name` of the open folder `from_fd`, on the same file system, becomes this one; refused if the target
-  // has appeared meanwhile: nothing is ever replaced. Its files and itself must be flushed. Throws Error.
+  // Renames the folder `name` in the open folder `from_fd`, on the same file system, to this one. The folder and its
+  // files must have been flushed. Refused if the target has appeared meanwhile, since nothing is ever replaced. Throws
+  // Error.
   Status publish(int from_fd, const std::string& name) const;
 
  private:
@@ -35,7 +36,7 @@ class TargetFolder {
   int parent_fd_ = -1;
 };
 
-// Refuses early what would fail after hours: less than `bytes` of room on the file system of the folder `target`, which
+// Refuses early what would fail after hours: a file system with less than `bytes` free for the folder `target`, which
 // need not exist.
 Status check_room(const std::string& target, uint64_t bytes);
 

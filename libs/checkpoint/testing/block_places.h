@@ -1,4 +1,4 @@
-// For tests: where the elements of a block stand in their matrix.
+// For tests: where the elements of a block are in their matrix.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace optserve::checkpoint::testing {
 
-// Row and column of each element in the order of the block, by the block's definition; of every `step`-th in each row.
+// The row and column of every `step`-th element of each row, in the order of the block, by the block's definition.
 inline std::vector<std::pair<int64_t, int64_t>> places_of(const model_spec::Block& block, int64_t step = 1) {
   std::vector<std::pair<int64_t, int64_t>> places;
   for (const model_spec::RowRange& range : block.rows) {

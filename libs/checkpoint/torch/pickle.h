@@ -1,8 +1,8 @@
-// A pickle of torch.save read as data. Nothing in it is ever called: a global is text, a call of a global that the
-// reader does not know becomes an inert Opaque, and one that could harm a Python reader is refused by name, called or
+// A pickle of torch.save, read as data. Nothing in it is ever called. A global is a text, a call of an unknown global
+// becomes an inert Opaque, and a global that could harm a Python reader is refused by name, whether it is called or
 // not.
 //
-// Reads protocol 2, the one torch.save writes. Every number is bounded before it is used.
+// Reads protocol 2, the one torch.save writes. Every number is checked against a limit before it is used.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct PickleLimits {
   uint64_t mark_depth = 256;
   uint64_t key_bytes = 1024;  // of a storage's key and of a tensor's name
   uint64_t tensors = 100'000;
-  uint64_t arena_bytes = 256 << 20;  // of everything the values take
+  uint64_t arena_bytes = 256 << 20;  // memory of all values together
   size_t dims = 8;
 };
 
@@ -55,7 +55,7 @@ struct PickleStorage {
   int64_t numel = 0;
 };
 
-// All numbers count elements. Every element is inside the storage; strides of axes longer than 1 are positive.
+// All numbers count elements. Every element lies inside the storage, and strides of axes longer than 1 are positive.
 struct PickleTensor {
   uint32_t storage = 0;  // index into storages()
   int64_t offset = 0;
@@ -79,8 +79,8 @@ class PickleDocument {
   const PickleTensor& tensor(ValueId id) const;                             // kTensor
   std::optional<ValueId> state(ValueId id) const;                           // kOpaque: what BUILD gave it, if anything
 
-  // The last value under a text key; nullopt if absent. Also looks into the state of an Opaque: the attributes of an
-  // argparse.Namespace.
+  // The last value under a text key; nullopt if absent. Also looks into the state of an Opaque, such as the attributes
+  // of an argparse.Namespace.
   std::optional<ValueId> find(ValueId dict_or_opaque, std::string_view key) const;
 
   const std::vector<PickleStorage>& storages() const { return storages_; }
@@ -102,7 +102,7 @@ class PickleDocument {
   };
 
   std::unique_ptr<const std::string> bytes_;  // the pickle itself: texts point into it, also after a move
-  std::deque<Value> values_;                  // deques, since growing a vector takes twice its memory for a moment
+  std::deque<Value> values_;                  // deques, since a growing vector takes twice its memory for a moment
   std::vector<std::string_view> texts_;
   std::vector<std::string> names_;
   std::deque<std::vector<ValueId>> sequences_;
@@ -116,7 +116,7 @@ class PickleDocument {
 // `file` names the source in messages.
 Result<PickleDocument> read_pickle(std::string bytes, std::string_view file, const PickleLimits& limits = {});
 
-// The pickle at the beginning of `bytes`, and how many bytes it takes.
+// The pickle at the beginning of `bytes`, and the number of bytes it takes.
 struct PickleAndSize {
   PickleDocument document;
   size_t bytes = 0;

@@ -75,7 +75,7 @@ bool PickleMachine::global() {
     return fail("the pickle is damaged: a global whose name is not plain text");
   }
   if (!charge(sizeof name + name.size())) return false;
-  // Calls are refused where they stand; what is only held, when the pickle has ended without one.
+  // Calls are refused at once; a dangerous global that is not called is refused at the end of the pickle.
   if (dangerous_.empty() && role_of_global(name) == GlobalRole::kDangerous) dangerous_ = name + place();
   doc_.names_.push_back(std::move(name));
   return push({ValueKind::kGlobal, static_cast<uint32_t>(doc_.names_.size() - 1), {}});
@@ -93,7 +93,7 @@ bool PickleMachine::newobj() {
   return pop(arguments) && pop(type) && call(type, arguments, "creates");
 }
 
-// Refuses what would run code in Python, called or handed to another call.
+// Refuses what would run code in Python, whether it is called or passed to another call.
 bool PickleMachine::check_harmless(ValueId callable, ValueId arguments, std::string_view how) {
   const auto is_dangerous = [&](ValueId id) {
     return doc_.kind(id) == ValueKind::kGlobal && role_of_global(doc_.text(id)) == GlobalRole::kDangerous;
@@ -134,7 +134,7 @@ bool PickleMachine::call(ValueId callable, ValueId arguments, std::string_view h
   return push_opaque(doc_.values_[callable].index);
 }
 
-// OrderedDict() or OrderedDict([[key, value], ...]).
+// Handles OrderedDict() and OrderedDict([[key, value], ...]).
 bool PickleMachine::call_ordered_dict(const std::vector<ValueId>& arguments) {
   std::vector<ValueId> flat;
   if (arguments.size() > 1) return fail("OrderedDict with several arguments" + place());
@@ -151,7 +151,7 @@ bool PickleMachine::call_ordered_dict(const std::vector<ValueId>& arguments) {
   return empty_dict() && store_pairs(stack_.back(), flat);
 }
 
-// torch.Size of one tuple is that tuple.
+// The torch.Size of a tuple is that tuple.
 bool PickleMachine::call_torch_size(const std::vector<ValueId>& arguments) {
   if (arguments.size() != 1 ||
       (doc_.kind(arguments[0]) != ValueKind::kTuple && doc_.kind(arguments[0]) != ValueKind::kList)) {
@@ -231,7 +231,7 @@ bool PickleMachine::build() {
   if (!pop(state)) return false;
   ValueId target = 0;
   if (!top(target)) return false;
-  if (doc_.kind(target) == ValueKind::kDict) return true;  // attributes of an OrderedDict (_metadata) are of no use
+  if (doc_.kind(target) == ValueKind::kDict) return true;  // attributes of an OrderedDict (_metadata) are not needed
   if (doc_.kind(target) != ValueKind::kOpaque) {
     return fail("the pickle sets attributes of a value that has none" + place() + "; refused");
   }

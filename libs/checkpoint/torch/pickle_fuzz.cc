@@ -1,4 +1,4 @@
-// Any bytes as a pickle: every view fits its storage, or the pickle is refused.
+// Any bytes as a pickle: either every view fits its storage, or the pickle is refused.
 #include <cstddef>
 #include <cstdint>
 

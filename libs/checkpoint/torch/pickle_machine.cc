@@ -127,7 +127,8 @@ std::string PickleMachine::place() const {
     size_t end = i + 1 < marks_.size() ? marks_[i + 1] : stack_.size();
     if (begin == 0 || begin > stack_.size() || !is_container(begin - 1)) continue;
     end = std::min(end, stack_.size());
-    // Keys stand at even places. The last one belongs to what is being built, unless that is itself on the stack.
+    // Keys are at even places. The last key belongs to the value that is being built, unless that value is itself on
+    // the stack.
     size_t key = end > begin ? begin + (end - begin - 1) / 2 * 2 : 0;
     while (key > begin && doc_.kind(stack_[key]) != ValueKind::kString) key -= 2;
     // A dict of one entry has no mark: its key follows the still empty dict.
@@ -263,7 +264,7 @@ bool PickleMachine::binint2() {
   return take_number(2, number) && push_int(static_cast<int64_t>(number));
 }
 
-// Two's complement, little-endian. What exceeds 64 bits (states of random generators) is of no use here.
+// Two's complement, little-endian. Numbers above 64 bits (states of random generators) are not needed here.
 bool PickleMachine::long1() {
   uint64_t length = 0;
   std::string_view raw;

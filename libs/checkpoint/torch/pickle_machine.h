@@ -1,4 +1,5 @@
-// The stack machine that runs a pickle's opcodes over typed values. Private to pickle.cc; tests go through read_pickle.
+// The stack machine that runs a pickle's opcodes over typed values. It is internal to the pickle reader; tests use
+// read_pickle().
 #pragma once
 
 #include <string>
@@ -30,7 +31,7 @@ class PickleMachine {
   bool take_line(std::string_view& out);
   bool take_number(size_t bytes, uint64_t& out);  // little-endian
 
-  // One handler per opcode or family; false means refused, with error_ set.
+  // One handler per opcode or family of opcodes. False means that the pickle is refused, and error_ says why.
   bool proto();
   bool mark();
   bool none();
@@ -73,7 +74,7 @@ class PickleMachine {
   bool push_top_as_tuple(size_t count);
   bool push_opaque(uint32_t name);
   bool pop(ValueId& out);
-  bool top(ValueId& out);  // without taking it
+  bool top(ValueId& out);  // leaves it on the stack
   bool pop_to_mark(std::vector<ValueId>& out);
   bool put(uint64_t key);
   bool get(uint64_t key);
@@ -93,7 +94,7 @@ class PickleMachine {
 
   bool fail(std::string what);
   bool fail_opcode(unsigned char opcode);
-  std::string place() const;  // "'model' / 'decoder.version'": keys on the way to what is being read
+  std::string place() const;  // "'model' / 'decoder.version'": the keys that lead to the value being read
 
   const PickleLimits limits_;
   const std::string file_;
@@ -105,7 +106,7 @@ class PickleMachine {
   std::vector<size_t> marks_;  // stack heights
   std::unordered_map<uint64_t, ValueId> memo_;
   std::unordered_map<std::string_view, uint32_t> storage_by_key_;
-  std::string dangerous_;  // the first such name of the pickle, and where it stands
+  std::string dangerous_;  // the first such name in the pickle, and its place
   std::string error_;
 };
 

@@ -118,7 +118,7 @@ TEST(Pickle, RefusesCallsByName) {
   }
 }
 
-// Never called, so harmless here; a program that is given the result may call it.
+// They are never called, so they are harmless here, but a program that gets the result may call them.
 TEST(Pickle, RefusesDangerousNamesThatAreOnlyHeld) {
   const std::string system = op::global("posix", "system");
   const std::string object = op::global("some", "Thing") + ")\x81";
@@ -227,7 +227,8 @@ TEST(Pickle, BudgetsHold) {
   EXPECT_NE(fault_of(op::tuple({tensor, tensor, tensor}), limits).find("more than 2 tensors"), std::string::npos);
 }
 
-// A list that holds itself, and lists shared a billion-fold: values are shared, never expanded, and freed flat.
+// A list that contains itself, and lists that are shared a billion times: values are shared and never expanded, and are
+// freed without recursion.
 TEST(Pickle, SelfReferenceAndSharing) {
   EXPECT_EQ(fault_of("]q\x01h\x01" + std::string("a")), "accepted");
   std::string laughs = "]q" + std::string(1, '\0');

@@ -1,5 +1,5 @@
-// Writes pickles that torch.load takes with weights_only: dictionaries of texts, numbers and tensors, in the opcodes
-// and with the three names that pickle.h reads. The same calls give the same bytes.
+// Writes pickles that torch.load accepts with weights_only: dictionaries of texts, numbers and tensors, with only
+// opcodes and globals that pickle.h reads. The same calls give the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +13,17 @@ namespace optserve::checkpoint {
 
 class PickleWriter {
  public:
-  // Between the two, keys and values in turn.
+  // Keys and values alternate between these two calls.
   void begin_dict();
   void end_dict();
 
   void text(std::string_view value);
   void integer(int64_t value);
   void boolean(bool value);
-  // A contiguous tensor that is all of storage `storage`. `dtype` is one that torch of any version has.
+  // A contiguous tensor that takes up all of storage `storage`. `dtype` must be one that all versions of torch have.
   void tensor(size_t storage, DType dtype, const std::vector<int64_t>& shape);
 
-  // The whole pickle; once, after the only value.
+  // The whole pickle. Called once, after the only value.
   std::string finish() const;
 
  private:

@@ -13,7 +13,7 @@
 namespace optserve::checkpoint {
 namespace {
 
-constexpr size_t kChunkBytes = 256 << 10;  // stays in the cache of a core
+constexpr size_t kChunkBytes = 256 << 10;  // fits the cache of a core
 constexpr std::string_view kHowToConvert = "; load it with a current PyTorch and torch.save it again";
 
 // The pickle of the number that legacy files begin with.
@@ -40,7 +40,7 @@ int64_t columns_of(const PickleTensor& tensor) {
 
 int64_t rows_of(const PickleTensor& tensor) { return tensor.shape.empty() ? 1 : tensor.shape[0]; }
 
-// True if the elements of one row follow each other.
+// True if the elements of a row are contiguous.
 bool has_dense_rows(const PickleTensor& tensor) {
   int64_t expected = 1;
   for (size_t axis = tensor.shape.size(); axis-- > 1;) {
@@ -56,7 +56,7 @@ std::string first_bytes(const ByteSource& source) {
   return text;
 }
 
-// What a file seems to be that is not a zip file, for the message.
+// What a file that is not a zip file seems to be, for the message.
 std::string guess_of(const ByteSource& source) {
   const std::string head = first_bytes(source);
   if (head.empty()) return "it is empty";
@@ -145,8 +145,8 @@ Result<std::string> PtFile::read_member(const ZipEntry& entry, uint64_t max_byte
   return text;
 }
 
-// Storage counts must equal the records' lengths, and views together must not pretend to more bytes than twice the
-// file.
+// Sizes of storages must match the lengths of their records, and all views together must not claim more bytes than
+// twice the size of the file.
 Status PtFile::match_storages(const ZipDirectory& zip, const std::string& root) {
   for (const PickleStorage& storage : document_.storages()) {
     const std::string member = root + "/data/" + std::string(storage.key);

@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace optserve::checkpoint;
   std::vector<std::byte> bytes(size);
   if (size > 0) std::memcpy(bytes.data(), data, size);
-  // Mutations rarely keep a CRC right; data.pkl is the second thing that must be, so its CRC is mended in both headers.
+  // Mutations rarely keep a CRC right. The CRC of data.pkl must be right too, so it is corrected in both headers.
   const MemorySource first{std::span<const std::byte>(bytes)};
   if (const auto zip = read_zip(first); zip.ok()) {
     for (const ZipEntry& entry : zip.value().entries) {

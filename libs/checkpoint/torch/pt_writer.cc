@@ -18,7 +18,7 @@ constexpr uint64_t kAlignment = 64;         // of data, as PyTorch has it
 constexpr uint32_t kSaturated = UINT32_MAX;
 const std::string kRoot = "archive/";
 
-// Little-endian fields, one after the other.
+// A record of little-endian fields, one after another.
 class Record {
  public:
   Record& u16(uint64_t value) { return number(value, 2); }

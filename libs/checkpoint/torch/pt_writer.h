@@ -1,5 +1,5 @@
-// Writes a file of torch.save in one pass and in bounded memory: the zip layout of PyTorch's own writer, so that what
-// PtFile reads, torch.load reads. The same calls give the same bytes.
+// Writes a file of torch.save in one pass and in bounded memory: the zip layout of PyTorch's own writer, which both
+// PtFile and torch.load read. The same calls give the same bytes.
 #pragma once
 
 #include <cstddef>
@@ -14,13 +14,13 @@ namespace optserve::checkpoint {
 
 class PtWriter {
  public:
-  // `pickle` describes storages 0, 1, ... (pickle_writer.h). Sizes and offsets from `wide_from` on stand in zip64
-  // fields, as they must from the default on. Throws Error when the environment fails, as every call does.
+  // `pickle` describes storages 0, 1, ... (pickle_writer.h). Sizes and offsets from `wide_from` on are written to zip64
+  // fields; from the default value on they must be. Throws Error when the environment fails, as every call does.
   PtWriter(OutputFile file, std::string_view pickle, uint64_t wide_from = UINT32_MAX);
 
-  // The next storage; the one before must be complete.
+  // Begins the next storage; the one before must be complete.
   void begin_storage(uint64_t bytes);
-  // Its next bytes.
+  // The next bytes of the storage.
   void append(std::span<const std::byte> bytes);
   FileEntry finish();
 
@@ -40,8 +40,8 @@ class PtWriter {
 
   OutputFile file_;
   uint64_t wide_from_;
-  Member member_;      // at work
-  uint64_t left_ = 0;  // bytes of it that are still to come
+  Member member_;      // being written
+  uint64_t left_ = 0;  // bytes of it that have not come yet
   bool is_open_ = false;
   uint64_t storages_ = 0;
   uint64_t members_ = 0;

@@ -19,7 +19,7 @@ constexpr size_t kNameMax = 600;
 
 static_assert(std::endian::native == std::endian::little);
 
-// Little-endian fields of a block of bytes. The caller has checked that the block is long enough.
+// Reads little-endian fields from a block of bytes. The caller has checked that the block is long enough.
 class Fields {
  public:
   explicit Fields(std::span<const std::byte> bytes) : bytes_(bytes) {}
@@ -47,7 +47,7 @@ Refusal bad_zip(const ByteSource& file, const std::string& what) {
   return refuse(ErrorCode::kDataCorrupt, file.name() + ": not a checkpoint that torch.save wrote: " + what);
 }
 
-// True if a field of the plain end record agrees with its 64-bit twin: equal, or saturated.
+// True if a field of the plain end record matches its 64-bit counterpart: it is equal, or saturated.
 bool agrees(uint64_t plain, uint64_t wide, uint64_t saturated) { return plain == wide || plain == saturated; }
 
 Result<Directory> read_end64(const ByteSource& file, const Fields& end) {
@@ -125,7 +125,7 @@ bool widen(std::span<const std::byte> extra, std::initializer_list<uint64_t*> fi
   return true;
 }
 
-// One record of the directory; sets `length` to the bytes it takes.
+// Parses one record of the directory; sets `length` to the number of bytes it takes.
 Result<Member> parse_record(const ByteSource& file, std::span<const std::byte> bytes, uint64_t& length) {
   if (bytes.size() < kDirectoryBytes) return bad_zip(file, "the directory is cut");
   const Fields fields(bytes);

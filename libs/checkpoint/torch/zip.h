@@ -1,5 +1,5 @@
-// The directory of a zip file as torch.save writes it: stored members only, read without trusting any number in it.
-// Names are labels here and never become paths.
+// The directory of a zip file as torch.save writes it: uncompressed members only. No number in it is trusted. Names are
+// labels here and never become paths.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +20,11 @@ struct ZipEntry {
   std::string name;
   uint64_t offset = 0;  // of the first data byte in the file
   uint64_t bytes = 0;
-  uint32_t crc32 = 0;  // as recorded; nothing has compared it with the data yet
+  uint32_t crc32 = 0;  // as recorded; not yet compared with the data
 };
 
 struct ZipDirectory {
-  std::vector<ZipEntry> entries;  // by offset; their byte ranges are disjoint and inside the file
+  std::vector<ZipEntry> entries;  // in order of offset; their byte ranges are disjoint and inside the file
   std::string sha256;             // of the central directory: names, sizes and CRCs of all members
 
   const ZipEntry* find(std::string_view name) const;  // nullptr if absent

@@ -1,4 +1,4 @@
-// Numbers of the zip format that its reader and its writer share: APPNOTE.TXT 6.3.10, sections 4.3.7 (local header),
+// Constants of the zip format that its reader and its writer share: APPNOTE.TXT 6.3.10, sections 4.3.7 (local header),
 // 4.3.9 (data descriptor), 4.3.12 (directory), 4.3.14 to 4.3.16 (end records).
 #pragma once
 

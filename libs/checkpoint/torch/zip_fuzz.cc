@@ -1,4 +1,4 @@
-// Any bytes as a zip file: members are disjoint and inside, or the file is refused.
+// Any bytes as a zip file: either the members are disjoint and inside the file, or it is refused.
 #include <cstddef>
 #include <cstdint>
 

@@ -88,7 +88,7 @@ TEST(Zip, RefusesWhatContradictsItself) {
   }
 }
 
-// Two directory entries that name the same bytes: the shape of the quoted-overlap zip bomb.
+// Two directory entries with the same bytes, as in the quoted-overlap zip bomb.
 TEST(Zip, RefusesOverlappingMembers) {
   const std::string bytes = zip_bytes({{"a/0", "same"}, {"a/0", "same"}});
   const std::string overlapped = patched(bytes, kDirectory, 42, little(0, 4), 1);

@@ -1,4 +1,4 @@
-// Builds pickles, zip files and torch.save files in memory, right ones and wrong ones. For tests only.
+// For tests: builds valid and invalid pickles, zip files and torch.save files in memory.
 #pragma once
 
 #include <cstdint>
@@ -72,7 +72,7 @@ struct ZipMember {
   uint16_t flags = 0;
 };
 
-// A plain zip file; with `wide` every size and offset stands in zip64 records.
+// A plain zip file; with `wide`, every size and offset is in zip64 records.
 inline std::string zip_bytes(const std::vector<ZipMember>& members, bool wide = false) {
   std::string file, directory;
   for (const ZipMember& member : members) {
