@@ -65,7 +65,7 @@ Answers<T> expect_each(Answers<Message> answers) {
   return typed;
 }
 
-// The answers added up, or what the first scheduler without one said.
+// The sum of the answers, or the refusal of the first scheduler that did not answer.
 template <class T, class Add>
 Result<T> sum(Answers<T> answers, Add add) {
   T total;
@@ -136,7 +136,7 @@ AsyncClient::Impl::Impl(const ClientOptions& client_options)
     clear_wake();
     run_commands({now, out});
   });
-  sigset_t all, before;  // the thread inherits the mask: signals stay with the program's own threads
+  sigset_t all, before;  // the thread inherits the mask, so signals go to the program's own threads
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   thread = std::thread([this] { run(); });
@@ -167,7 +167,7 @@ void AsyncClient::Impl::run() {
   }
   transport::Outbox nowhere;
   const Turn last{clock.now(), nowhere};
-  // Commands still come in after a failure; each finds its answer at once.
+  // Commands that come in after a failure are answered at once.
   for (bool wait = false;;) {
     if (wait) wait_for_command();
     run_commands(last);
@@ -207,7 +207,7 @@ void AsyncClient::Impl::post(Command command) {
   [[maybe_unused]] const ssize_t ignored = write(wake_fd, &one, sizeof one);
 }
 
-// Commands that come in after a failure of the loop find sessions that are closed, and are answered by them.
+// Commands that come in after a failure of the loop are answered by the closed sessions.
 void AsyncClient::Impl::ask_job(const JobId& job, Message about_job, Instant until, Done<Result<JobResult>> done) {
   post([this, job, about_job = std::move(about_job), until, done = std::move(done)](const Turn& turn) {
     schedulers.ask_job(job, about_job, until, turn, [done](auto answer, const Turn&) { done(std::move(answer)); });

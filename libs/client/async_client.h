@@ -34,17 +34,17 @@ class AsyncClient {
   AsyncClient& operator=(const AsyncClient&) = delete;
 
   const ClientOptions& options() const;
-  const Clock& clock() const;  // that deadlines are counted by
-  // Whether the caller is a callback: it must not wait for an answer.
+  const Clock& clock() const;  // the clock of deadlines
+  // Whether the caller runs on the client's thread, as callbacks do, and so must not wait for an answer.
   bool is_own_thread() const;
 
   // A job without a key gets a random one. Events of a job can come before `done`.
   void submit(std::vector<protocol::JobSpec> jobs, JobStream stream, Done<Submission> done);
   void attach(const JobId& job, uint64_t text_offset, JobStream stream, Done<Result<Follow>> done);
-  // When `done` is called, the streams have delivered all that they ever will.
+  // When `done` is called, the streams will not deliver anything more.
   void unfollow(std::vector<Follow> follows, std::function<void()> done = {});
 
-  // `within`: the deadline of this call instead of ClientOptions::timeout.
+  // `within` replaces ClientOptions::timeout for this call.
   void cancel(const JobId& job, Done<Result<protocol::JobResult>> done,
               std::optional<std::chrono::milliseconds> within = {});
   void get(const JobId& job, Done<Result<protocol::JobResult>> done);

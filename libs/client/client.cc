@@ -39,7 +39,7 @@ Result<Follow> attach_to(AsyncClient& client, const JobId& job, uint64_t text_of
       client, [&](auto done) { client.attach(job, text_offset, std::move(stream), std::move(done)); });
 }
 
-// Once it returns, nothing is delivered to these streams any more.
+// After it returns, nothing more is delivered to these streams.
 void unfollow_at(AsyncClient& client, std::vector<Follow> follows) {
   answer_of<bool>(client, [&](auto done) { client.unfollow(std::move(follows), [done] { done(true); }); });
 }

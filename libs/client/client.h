@@ -45,14 +45,14 @@ class Client {
   Result<std::vector<protocol::SubmitOutcome>> submit(std::vector<protocol::JobSpec> jobs, JobStream stream = {});
   // Follows a job that was submitted earlier, from byte `text_offset` of its text on.
   Status attach(const JobId& job, uint64_t text_offset, JobStream stream);
-  // Submits one job, streams it and returns its result, whatever its state; a text that begins anew comes to `on_text`
-  // again, and the result has the job's own. Refused if the job was not accepted, or if
-  // no result came within its time to live.
+  // Submits one job, streams it and returns its result, whatever its state. If the text begins anew, `on_text` gets it
+  // again from the start; the result has the final text. Refused if the job was not accepted, or if no result came
+  // within its time to live.
   Result<protocol::JobResult> generate(protocol::JobSpec job, std::function<void(std::string_view piece)> on_text = {});
 
   // The same without waiting: the future has what generate() returns. It is ready when the job has ended or was
-  // refused, or when the Client is destroyed (kCancelled); however long its scheduler is unreachable, the client goes
-  // on asking.
+  // refused, or when the Client is destroyed (kCancelled); the client goes on asking however long its scheduler is
+  // unreachable.
   std::future<Result<protocol::JobResult>> start(protocol::JobSpec job,
                                                  std::function<void(std::string_view piece)> on_text = {});
 
@@ -70,8 +70,8 @@ class Client {
   Result<protocol::GroupStatus> group(const std::string& tenant, const std::string& group);
   Result<protocol::GroupStatus> cancel_group(const std::string& tenant, const std::string& group);
 
-  // How long the job's scheduler has been unreachable; zero while it answers. A stream resumes however long it takes:
-  // whoever waits for one asks this to give up some time.
+  // How long the job's scheduler has been unreachable; zero while it answers. A stream resumes however long that takes,
+  // so a caller that waits for one can use this to give up at some time.
   std::chrono::milliseconds unreachable_for(const JobId& job);
 
   // --- operating
@@ -97,7 +97,7 @@ class Client {
   // lost, it is kUnavailable.
   Answers<protocol::BackedUp> backup(std::chrono::milliseconds wait);
 
-  // The client with callbacks behind this one.
+  // The client with callbacks that this one uses.
   AsyncClient& async() { return *async_; }
 
  private:

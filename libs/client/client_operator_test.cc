@@ -1,4 +1,4 @@
-// The calls of operators and the life with several schedulers, over sockets.
+// The calls of operators, and the client with several schedulers, over sockets.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -147,7 +147,7 @@ TEST_F(SeveralSchedulersTest, DeadJobsAreRequeuedAndEndedOnesPurged) {
   EXPECT_TRUE(client.get(ids[0]).ok());
 }
 
-// A reader that takes its time: the scheduler never has more on the way than the window.
+// With a slow reader, the scheduler never has more in flight than the window.
 TEST_F(SeveralSchedulersTest, TheWindowBoundsWhatIsOnTheWay) {
   options.window_bytes = 2'000;
   Client client(options);

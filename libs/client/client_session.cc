@@ -15,7 +15,7 @@ using protocol::Message;
 
 constexpr Duration kPingInterval = milliseconds(1'000);
 constexpr Duration kTick = milliseconds(100);
-// While there is no connection it is tried for this often: often at first, since most starts succeed at once.
+// The interval of pings while there is no connection: short at first, since most connections succeed at once.
 constexpr Duration kProbeFirst = milliseconds(10), kProbeMax = milliseconds(500);
 // Leaves room for the envelope.
 constexpr size_t kSubmitBytesMax = limits::kClientMessageBytesMax - 4'096;
@@ -38,7 +38,7 @@ uint64_t request_of(const Message& message) {
       message);
 }
 
-// Done twice, these are done twice: they are sent again only if they were never handed over.
+// False for requests that would be executed twice: these are sent again only if they were never handed over.
 bool is_repeatable(const Message& message) { return !std::holds_alternative<protocol::Backup>(message); }
 
 // Asking again later may help.
@@ -47,8 +47,8 @@ bool is_put_off(ErrorCode code) { return code == ErrorCode::kBusy || code == Err
 // Asking another scheduler may help.
 bool is_movable(ErrorCode code) { return is_put_off(code) || code == ErrorCode::kUnavailable; }
 
-// What the scheduler would refuse, found before it is sent: a frame that cannot be decoded has no request number that
-// its refusal could name.
+// Checks a job before it is sent, since the scheduler's refusal of a frame that it cannot decode could not name the
+// request.
 Status check_job(const protocol::JobSpec& job) {
   if (Status status = protocol::validate(job); !status.ok()) return status;
   const auto decoded = protocol::decode_job_spec(protocol::encode_job_spec(job));
@@ -75,7 +75,7 @@ struct ClientSession::Batch {
   MayGiveUp may_give_up;
   std::vector<FollowId> follows{};
   std::vector<size_t> returned{};
-  size_t open_messages = 1;  // submit()'s own hold
+  size_t open_messages = 1;  // one for submit() itself
   size_t failed_messages = 0;
   size_t messages = 0;
   Refusal last_failure{};
@@ -134,20 +134,20 @@ void ClientSession::answer_call(uint64_t request, Result<Message> answer, Fate f
   done(std::move(answer), fate, turn);
 }
 
-// What was handed over twice may be refused once and accepted once.
+// A request that was handed over twice may have been refused once and accepted once.
 bool ClientSession::can_return(const Call& call) const {
   return std::holds_alternative<protocol::Submit>(call.message) && call.handed_over <= 1 && call.may_give_up &&
          call.may_give_up();
 }
 
-// A Submit that may have arrived stays, since it may have been accepted.
+// A Submit that may have arrived is not given up, since it may have been accepted.
 bool ClientSession::gives_up(const Call& call, Instant now) const {
   if (!is_down(now) || !call.may_give_up) return false;
   if (call.handed_over > 0 && std::holds_alternative<protocol::Submit>(call.message)) return false;
   return call.may_give_up();
 }
 
-// The same message once more, if there is time.
+// Schedules the same message once more, if there is time.
 bool ClientSession::put_off(Call& call, int64_t retry_after_ms, Instant now) {
   if (!options_.waits_while_busy) return false;
   Duration wait = call.wait / 2 + jitter(random_, call.wait / 2);
@@ -160,8 +160,8 @@ bool ClientSession::put_off(Call& call, int64_t retry_after_ms, Instant now) {
   return true;
 }
 
-// The jobs that were accepted or refused for good keep their first outcome: to the scheduler they are duplicates when
-// the message is repeated for those that it put off.
+// The jobs that were accepted or refused for good keep their first outcome: when the message is repeated for those that
+// were put off, the scheduler sees these as duplicates.
 void ClientSession::on_submit_answer(protocol::SubmitReply reply, const Turn& turn) {
   const auto found = calls_.find(reply.request);
   if (found == calls_.end()) return;
@@ -193,7 +193,7 @@ void ClientSession::on_refused(const protocol::Refused& refused, const Turn& tur
   if (streams_.on_refused(refused, turn)) return;
   const auto found = calls_.find(refused.request);
   if (found == calls_.end()) {
-    // A scheduler that does not know a message refuses it as often as it is sent.
+    // A scheduler that does not know a message refuses it each time that it is sent.
     if (std::exchange(last_unasked_refusal_, refused.message) != refused.message) {
       log_warn("scheduler_refused", {{"message", refused.message}});
     }
@@ -206,7 +206,7 @@ void ClientSession::on_refused(const protocol::Refused& refused, const Turn& tur
   answer_call(refused.request, Refusal{refused.code, refused.message}, fate, turn);
 }
 
-// Ends a call without a last answer; what was decided before counts.
+// Ends a call without a final answer; outcomes decided before still count.
 void ClientSession::expire_call(uint64_t request, const Turn& turn) {
   if (auto& decided = calls_.at(request).decided; !decided.empty()) {
     answer_call(request, Message(protocol::SubmitReply{request, std::move(decided)}), Fate::kAnswered, turn);
@@ -338,9 +338,9 @@ void ClientSession::heard(const Turn& turn) {
   resync(turn);
 }
 
-// What was sent to the scheduler before may be lost, and it may not know where to send what we wait for.
+// What was sent to the scheduler before may be lost, and it may not know where to send what this client waits for.
 void ClientSession::resync(const Turn& turn) {
-  // The first connection is ours alone; after a loss every client comes back at the same time.
+  // After a loss all clients come back at the same time, so they spread out; a first connection need not.
   const Duration spread = term_ == 0 ? Duration{} : options_.retry_first;
   send_credit(turn.out);
   for (auto& [request, call] : calls_) {

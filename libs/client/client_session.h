@@ -40,8 +40,8 @@ class ClientSession final : public transport::Service {
   explicit ClientSession(const SessionOptions& options);
 
   // Sends a message that has a `request` field, which is set here. `done` is called once: with the answer, with the
-  // scheduler's refusal, or with kUnavailable at the deadline. As long as the scheduler is busy or its disk is full, be
-  // it for the whole message or for single jobs of a Submit, the message is repeated, and the last answer before the
+  // scheduler's refusal, or with kUnavailable at the deadline. As long as the scheduler is busy or its disk is full,
+  // for the whole message or for single jobs of a Submit, the message is repeated, and the last answer before the
   // deadline counts (SessionOptions::waits_while_busy). Returns the number of the request.
   uint64_t call(protocol::Message request, Instant deadline, const Turn& turn, Answer done,
                 MayGiveUp may_give_up = nullptr);
@@ -57,7 +57,7 @@ class ClientSession final : public transport::Service {
   void close(const Refusal& why, const Turn& turn);
 
   bool is_reachable() const { return !lost_; }
-  // Unreachable for longer than a new connection takes.
+  // Whether the scheduler has been unreachable for longer than a new connection takes.
   bool is_down(Instant now) const { return lost_ && started_ && now - lost_since_ >= options_.down_after; }
 
   // How long the scheduler has been unreachable; zero while it is not.
@@ -65,7 +65,7 @@ class ClientSession final : public transport::Service {
 
   void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;
   void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) override;
-  // Ends what is open with this reason: waiting is of no use.
+  // Ends everything that is open with this reason, since waiting would not help.
   void on_not_let_in(transport::PortId port, const std::string& why, Instant now, Outbox& out) override;
   void on_tick(Instant now, Outbox& out) override;
   Duration tick_interval() const override;
@@ -85,7 +85,7 @@ class ClientSession final : public transport::Service {
     MayGiveUp may_give_up;
     Instant next_send;
     Duration wait;
-    int handed_over = 0;      // the scheduler got it at most this often
+    int handed_over = 0;      // the scheduler has received it at most this often
     bool after_loss = false;  // will be repeated because the connection was lost, not because the answer is late
     std::vector<protocol::SubmitOutcome> decided{};  // outcomes that are final, of a Submit that is repeated for others
   };
@@ -119,7 +119,7 @@ class ClientSession final : public transport::Service {
   JobStreams streams_;
   uint64_t credited_ = 0;  // bytes that the last Credit reported as consumed
   uint64_t ping_number_ = 0;
-  uint64_t term_ = 0;  // of the scheduler; 0: none yet
+  uint64_t term_ = 0;  // of the scheduler; 0: not known yet
   std::map<uint64_t, Call> calls_;
   std::string last_unasked_refusal_;  // the last refusal that belongs to no open request; for the log
   bool lost_ = true;

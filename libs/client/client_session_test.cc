@@ -118,7 +118,7 @@ TEST(SubmitJobs, KeysAreGivenAndBadJobsRefusedHere) {
   EXPECT_EQ(outcomes[3].error, ErrorCode::kUnknownModel);
 }
 
-// Of three jobs the scheduler accepts one, refuses one, and is too busy for the third for `busy_answers` answers.
+// Of three jobs, the scheduler accepts one and refuses one, and is too busy for the third for `busy_answers` answers.
 struct BusyRig : Rig {
   explicit BusyRig(int busy_answers) {
     pass(milliseconds(200));
@@ -372,8 +372,8 @@ TEST(Connection, PingsEachSecondWhileUp) {
   EXPECT_LE(rig.all<Ping>().size(), 11u);
 }
 
-// Whatever the network drops, repeats or reorders, and however often the scheduler restarts: the text arrives whole,
-// once.
+// Whatever the network drops, repeats or reorders, and however often the scheduler restarts, the text arrives
+// completely and once.
 TEST(Connection, AnyFaultsGiveTheSameText) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));

@@ -223,7 +223,7 @@ TEST_F(ClientTest, ClosingEndsOpenStreams) {
   EXPECT_EQ(finished, 0);
 }
 
-// A client whose callback hangs does not read. The scheduler notices, other clients do not.
+// A client whose callback hangs does not read. The scheduler notices this, but other clients do not.
 TEST_F(ClientTest, SlowClientHoldsUpNobody) {
   std::mutex mutex;
   std::condition_variable released;

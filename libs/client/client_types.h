@@ -1,4 +1,4 @@
-// What the blocking client (client.h) and the one with callbacks (async_client.h) share.
+// Types that the blocking client (client.h) and the one with callbacks (async_client.h) share.
 #pragma once
 
 #include <chrono>
@@ -16,7 +16,7 @@
 
 namespace optserve::client {
 
-// The words of the protocol and of sampling that users of this library need, so that one namespace is enough for them.
+// Types of the protocol and of sampling that users of this library need, so that one namespace is enough for them.
 using protocol::BackedUp;
 using protocol::ControlAction;
 using protocol::ControlScope;
@@ -48,18 +48,19 @@ struct ClientOptions {
   std::chrono::milliseconds timeout{10'000};       // of one call, retries included
   std::chrono::milliseconds retry_first{250};      // doubles up to retry_max, with full jitter
   std::chrono::milliseconds retry_max{8'000};
-  // Whether calls ask again while the scheduler is busy or its disk is full. A program whose own callers come back
-  // later does not wait for them: SubmitOutcome::retry_after_ms says when.
+  // Whether calls ask again while the scheduler is busy or its disk is full. A program whose own callers can retry
+  // later sets this to false; SubmitOutcome::retry_after_ms then says when to retry.
   bool waits_while_busy = true;
-  // Most bytes of stream content that a scheduler sends ahead of the callbacks. The default is also the maximum.
+  // The maximum number of bytes of stream content that a scheduler sends ahead of the callbacks. The default is also
+  // the maximum.
   uint64_t window_bytes = limits::kStreamWindowMax;
-  // Keys (docs/security.md). The secret key of this program: the name of its file, or the key itself. It is read again
-  // for each new connection. Empty: that of the variable OPTSERVE_SECRET_KEY, if there is one.
+  // Keys (docs/security.md). The secret key of this program, or the name of its file, which is read again for each new
+  // connection. Empty: the value of the variable OPTSERVE_SECRET_KEY, if it is set.
   std::string secret_key{};
   // Public keys of the schedulers, or names of files with them, separated by commas; each connection finds the right
-  // one. Empty: those of the variable OPTSERVE_SERVER_KEY.
+  // one. Empty: the value of the variable OPTSERVE_SERVER_KEY.
   std::string server_keys{};
-  bool insecure = false;  // without keys, other machines are spoken to all the same
+  bool insecure = false;  // allows connections to other machines without keys
 };
 
 // Receives a job's output while it runs. The callbacks run on the client's thread, possibly before submit() returns.
@@ -70,18 +71,19 @@ struct JobStream {
   // The state, position in the queue, expected wait, tokens or progress has changed. Called before on_text of the same
   // event.
   std::function<void(const protocol::JobEvent& event)> on_progress{};
-  // The text that came so far is not the job's: after a restart of the scheduler it was computed again, on a device
-  // whose numbers depend on what else it computes, and became another one. on_text begins again with the first byte.
+  // The text delivered so far is no longer the job's text: after a restart of the scheduler it was computed again, on a
+  // device whose numbers depend on what else it computes, and came out differently. on_text begins again with the first
+  // byte.
   std::function<void(const JobId& job)> on_restarted{};
   std::function<void(const protocol::JobResult& result)> on_finished{};  // called once, last
-  // Called once instead of on_finished if the job cannot be followed: the scheduler does not know it, it has its
-  // maximum of followers, or the Client ends.
+  // Called once instead of on_finished if the job cannot be followed: the scheduler does not know it, the job has its
+  // maximum number of followers, or the Client is destroyed.
   std::function<void(const JobId& job, const Refusal& why)> on_lost{};
 
   bool is_wanted() const { return on_text || on_progress || on_finished || on_lost; }
 };
 
-// The answer of each scheduler, in the order of ClientOptions::endpoints. That of an unreachable one is kUnavailable;
+// The answer of each scheduler, in the order of ClientOptions::endpoints. An unreachable scheduler has kUnavailable;
 // the call does not wait for it once another scheduler has answered.
 template <class T>
 struct SchedulerAnswer {
@@ -104,7 +106,7 @@ struct Follow {
 
 // What became of a call to submit().
 struct Submission {
-  Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one for each job; a refusal: no scheduler answered
+  Result<std::vector<protocol::SubmitOutcome>> outcomes;  // one for each job; a refusal if no scheduler answered
   std::vector<Follow> follows;                            // the streams of the accepted jobs
 };
 

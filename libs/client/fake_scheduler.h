@@ -1,5 +1,5 @@
 // For tests: a scheduler without queue, journal or workers, in a thread of its own behind a real socket. It "generates"
-// a fixed text for each job, a few bytes a tick, keeps to the credit that a client gives it, and misbehaves as told.
+// a fixed text for each job, a few bytes per tick, keeps to the credit that a client gives it, and misbehaves as told.
 #pragma once
 
 #include <atomic>
@@ -30,10 +30,10 @@ class FakeScheduler final : public transport::Service {
 
   struct Faults {
     std::atomic<int> drop_submit_replies{0};
-    std::atomic<int> refuse_submits{0};      // with kBusy, the whole message
-    std::atomic<int> drop_every{0};          // of the events, each n-th
-    std::atomic<bool> repeat_events{false};  // each one twice
-    std::atomic<bool> mute{false};           // reads, answers nothing
+    std::atomic<int> refuse_submits{0};      // refuses whole messages with kBusy
+    std::atomic<int> drop_every{0};          // drops every n-th event
+    std::atomic<bool> repeat_events{false};  // sends each event twice
+    std::atomic<bool> mute{false};           // reads but does not answer
     std::atomic<bool> stalled{false};        // generates nothing
   };
 
@@ -43,7 +43,7 @@ class FakeScheduler final : public transport::Service {
     return text;
   }
 
-  // Listens on a free port, or on `endpoint`, where a scheduler with the same jobs was before.
+  // Listens on a free port or on `endpoint`, such as that of an earlier scheduler with the same jobs.
   explicit FakeScheduler(Faults& faults, const std::string& endpoint = "tcp://127.0.0.1:0", uint64_t term = 1)
       : faults_(faults), term_(term) {
     loop_.bind(endpoint, {.message_bytes_max = limits::kClientMessageBytesMax, .high_water_mark = 64});
@@ -62,7 +62,7 @@ class FakeScheduler final : public transport::Service {
   }
   const std::string& endpoint() const { return endpoint_; }
 
-  // A job as the "journal" keeps it over a restart. Only touched while no thread runs.
+  // A job as the "journal" keeps it across a restart. Only accessed while no thread runs.
   struct Job {
     JobId id;
     std::string text;
@@ -132,7 +132,7 @@ class FakeScheduler final : public transport::Service {
     bool ended = false;
   };
 
-  // What a client may still be sent on its connection.
+  // How much a client may still be sent on its connection.
   struct Window {
     uint64_t first_consumed = 0, taken = 0, sent = 0, credit = 0;
   };
@@ -144,7 +144,7 @@ class FakeScheduler final : public transport::Service {
     window.taken = credit.consumed - window.first_consumed;
     window.credit = window.taken + credit.window;
   }
-  // False if the client has to take something first.
+  // False if the client must consume something first.
   bool use_credit(const Peer& to, uint64_t cost) {
     const auto found = windows_.find(to);
     if (found == windows_.end()) return true;
@@ -294,7 +294,7 @@ class FakeScheduler final : public transport::Service {
   int events_ = 0;
   uint64_t order_ = 0;
   protocol::QueueMode mode_ = protocol::QueueMode::kOpen;
-  std::mutex mutex_;  // of what a test changes while the thread runs
+  std::mutex mutex_;  // guards what a test changes while the thread runs
   std::map<Peer, Window> windows_;
   std::vector<Stream> streams_;
   std::string endpoint_;

@@ -10,7 +10,7 @@
 
 namespace optserve::client {
 
-// Calls `start(done)`, and returns a future of what `done`, which must be called once, is called with.
+// Calls `start(done)` and returns a future of the value that `done` is called with. It must be called exactly once.
 template <class T, class Start>
 std::future<T> future_of(Start start) {
   const auto promise = std::make_shared<std::promise<T>>();

@@ -6,7 +6,7 @@
 namespace optserve::client {
 namespace {
 
-// A gap leads to one Attach, not to one for each event that follows it.
+// A gap causes one Attach, not one for each event that follows it.
 constexpr Duration kAttachPause = milliseconds(200);
 constexpr size_t kEarlyJobsMax = 4'096;
 
@@ -127,7 +127,7 @@ void JobStreams::deliver_to_all(const protocol::JobEvent& event, const Turn& tur
 }
 
 void JobStreams::deliver_rest(Follow& follow, const protocol::JobResult& result) {
-  // One that was ended early, soon after a restart of the scheduler, may have less text than came before.
+  // A job that ended early, soon after a restart of the scheduler, may have less text than was delivered before.
   const bool is_whole = result.text.size() >= follow.have || result.state == protocol::JobState::kSucceeded;
   const std::string_view same = std::string_view(result.text).substr(0, static_cast<size_t>(follow.have));
   if (is_whole && follow.digest != 0 && protocol::text_digest(same) != follow.digest) restart(follow, result.job);
@@ -165,7 +165,7 @@ bool JobStreams::on_refused(const protocol::Refused& refused, const Turn& turn) 
     found->second.next_attach = turn.now + wait + jitter(random_, wait / 4);
     return true;
   }
-  // One that was followed before may only wait for its own lost connection to be noticed.
+  // If this client followed the job before, its own lost connection may still count as a follower.
   const bool is_full = refused.code == ErrorCode::kBusy && found != jobs_.end() && !found->second.is_heard;
   if (refused.code != ErrorCode::kNotFound && !is_full) return true;  // tried again after attach_again
   attach_requests_.erase(attached);

@@ -1,5 +1,5 @@
-// The streams of one scheduler's jobs: how much of the text each follower has, which events are requested again, and
-// how many bytes the followers have consumed. It does no I/O and reads no clock.
+// The streams of one scheduler's jobs: how much of the text each follower has, which events to request again, and how
+// many bytes the followers have consumed. It does no I/O and reads no clock.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class JobStreams {
   FollowId follow(const JobId& job, uint64_t text_offset, JobStream stream, const Turn& turn);
   // The same for a job that was just submitted, which the scheduler streams without being asked.
   FollowId follow_new(const JobId& job, JobStream stream, const Turn& turn);
-  // The job has its maximum of followers.
+  // Reports that the job has its maximum number of followers.
   static void refuse_follow(const JobId& job, const JobStream& stream);
   void unfollow(FollowId id);
 
@@ -40,7 +40,7 @@ class JobStreams {
   bool on_refused(const protocol::Refused& refused, const Turn& turn);
   // Requests the events of streams that have been silent for too long or have a gap.
   void attach_due(const Turn& turn);
-  // Requests the events of all streams, each at a random time within `spread`, for a scheduler that may not know who
+  // Requests the events of all streams, each at a random time within `spread`, because the scheduler may not know who
   // follows them.
   void attach_all(Duration spread, Instant now);
   // Ends every stream with this refusal.
@@ -68,7 +68,7 @@ class JobStreams {
     std::vector<Follow> follows;
     Instant next_attach{}, last_attach{};
     uint64_t attach_request = 0;
-    bool is_heard = false;  // the scheduler streams it, or did before
+    bool is_heard = false;  // the scheduler streams it, or did so before
   };
 
   // False if there is a gap between the text that the follower has and the event.

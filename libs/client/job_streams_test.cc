@@ -1,4 +1,4 @@
-// What followers get of a job's text and progress, whatever comes in.
+// What followers get of a job's text and progress, whatever messages arrive.
 #include "client/job_streams.h"
 
 #include <gmock/gmock.h>
@@ -124,7 +124,7 @@ TEST(JobText, ResultThatIsShorterThanWhatWasDeliveredAddsNothing) {
   EXPECT_EQ(seen.finished, 1);
 }
 
-// A follower that keeps the text of the present beginning.
+// A follower that keeps the text since the last restart.
 JobStream restartable(Seen& seen, int& restarts, const JobId& job) {
   JobStream stream = seen.stream();
   stream.on_restarted = [&seen, &restarts, job](const JobId& which) {
@@ -189,7 +189,7 @@ TEST(JobText, OneTooManyFollowersIsToldSo) {
   const auto attached = rig.attached();
   EXPECT_TRUE(rig.streams.on_refused({attached.at(0).request, ErrorCode::kBusy, "64 followers"}, rig.turn()));
   EXPECT_EQ(lost.code, ErrorCode::kBusy);
-  // One that was heard waits: its own lost connection may be the one too many.
+  // A stream that was heard waits, since its own lost connection may be the one too many.
   lost = {};
   rig.streams.follow(job, 0, stream, rig.turn());
   rig.receive(event(job, 0, "Once").events[0]);
@@ -233,8 +233,8 @@ TEST(JobText, ConsumedCountsWhatCameWhetherOrNotItWasUsed) {
   EXPECT_EQ(rig.streams.consumed(), expected);
 }
 
-// Any pieces of the text, cut and ordered at random, with any repetitions, gaps and steps back: followers get each
-// byte once and in order, and what is asked for again begins where the poorest of them is.
+// For any pieces of the text, cut and ordered at random, with repetitions, gaps and steps back, followers get each byte
+// once and in order, and requests for more begin where the one with the least text is.
 TEST(JobText, RandomPiecesInRandomOrder) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));

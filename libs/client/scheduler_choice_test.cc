@@ -41,7 +41,7 @@ TEST(SchedulerOrder, IsTheSameForEveryClientAndVersion) {
     EXPECT_EQ(names(endpoints, scheduler_order("t", key, endpoints)),
               names(reversed, scheduler_order("t", key, reversed)));
   }
-  // Clients of different versions must agree: these never change.
+  // Clients of different versions must agree, so these never change.
   std::string first;
   for (const char* key : {"one", "two", "three", "four", "five", "six", "seven", "eight"}) {
     first += static_cast<char>('a' + scheduler_order("tenant", key, endpoints).front());
@@ -63,7 +63,7 @@ TEST(SchedulerOrder, SharesJobsEvenlyAndMovesFewWhenOneIsAdded) {
     const auto order = scheduler_order("", key, endpoints);
     ++first[order[0]];
     if (order[0] == 0) ++second[order[1]];
-    // Only what the eighth takes moves.
+    // Only the jobs that the eighth scheduler takes move.
     if (order[0] != 7) {
       ASSERT_EQ(scheduler_order("", key, fewer)[0], order[0]);
     }

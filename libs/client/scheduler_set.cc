@@ -47,12 +47,12 @@ std::optional<size_t> JobHomes::find(const JobId& job) const {
 struct SchedulerSet::Batch {
   std::vector<protocol::JobSpec> jobs;
   std::vector<protocol::SubmitOutcome> outcomes;
-  std::vector<uint64_t> tried;  // by job: bit i for the i-th scheduler
+  std::vector<uint64_t> tried;  // by job: bit i stands for the i-th scheduler
   JobStream stream;
   Instant deadline;
   Submitted done;
   std::vector<Follow> follows{};
-  size_t open_parts = 1;  // submit()'s own hold
+  size_t open_parts = 1;  // one for submit() itself
   bool has_outcome = false;
   std::optional<Refusal> failure{};
 
@@ -75,12 +75,12 @@ struct SchedulerSet::Search {
   std::vector<std::pair<size_t, Refusal>> refusals{};   // by scheduler
 };
 
-// One question to all.
+// One question to all schedulers.
 struct SchedulerSet::Round {
   AllAnswered done;
   Answers<Message> answers{};
   size_t open = 0;
-  size_t answered = 0;  // by the scheduler itself
+  size_t answered = 0;  // schedulers that answered themselves
 
   void release() {
     if (--open == 0) done(std::move(answers));
@@ -115,7 +115,7 @@ void SchedulerSet::submit(std::vector<protocol::JobSpec> jobs, JobStream stream,
   batch->release();
 }
 
-// The first in the job's order that was not tried and can be reached, or may soon be.
+// The first scheduler, in the job's order, that was not tried and that can be reached or may soon be.
 size_t SchedulerSet::choose(const Batch& batch, size_t job, Instant now) const {
   if (sessions_.size() == 1) return 0;
   std::optional<size_t> last_resort;
@@ -150,7 +150,7 @@ void SchedulerSet::send_part(const std::shared_ptr<Batch>& batch, size_t schedul
                              std::vector<size_t> indices, const Turn& turn) {
   std::vector<protocol::JobSpec> jobs;
   for (const size_t i : indices) {
-    // Kept as long as another scheduler may get it.
+    // The job is kept as long as another scheduler may get it.
     jobs.push_back(sessions_.size() == 1 ? std::move(batch->jobs[i]) : batch->jobs[i]);
   }
   ++batch->open_parts;
@@ -241,7 +241,8 @@ void SchedulerSet::ask_job(const JobId& job, const Message& about_job, Instant d
   });
 }
 
-// Attach itself is not answered while the job runs; GetJob tells whether the job is known, and to whom.
+// Attach itself is not answered while the job runs, so GetJob finds out whether the job is known, and to which
+// scheduler.
 void SchedulerSet::attach(const JobId& job, uint64_t text_offset, JobStream stream, Instant deadline, const Turn& turn,
                           Attached done) {
   search(job, protocol::GetJob{0, job}, deadline, turn,
@@ -254,7 +255,7 @@ void SchedulerSet::attach(const JobId& job, uint64_t text_offset, JobStream stre
 
 void SchedulerSet::ask_all(const MessageFor& message_for, Instant deadline, const Turn& turn, AllAnswered done) {
   const auto round = std::make_shared<Round>(Round{std::move(done)});
-  round->open = 1;  // this function's own hold
+  round->open = 1;  // one for this function itself
   for (size_t i = 0; i < sessions_.size(); ++i) {
     std::optional<Message> message = message_for(endpoints_[i]);
     if (!message) continue;

@@ -33,7 +33,7 @@ class SchedulerSet final : public transport::Service {
   using Submitted = std::function<void(Submission)>;
   using JobAnswer = std::function<void(Result<protocol::JobResult>, const Turn&)>;
   using Attached = std::function<void(Result<Follow>, const Turn&)>;
-  // The message for a scheduler; none: the scheduler is not asked.
+  // The message for a scheduler; nullopt if it is not to be asked.
   using MessageFor = std::function<std::optional<protocol::Message>(const std::string& endpoint)>;
   using AllAnswered = std::function<void(Answers<protocol::Message>)>;
 
@@ -50,7 +50,7 @@ class SchedulerSet final : public transport::Service {
   void attach(const JobId& job, uint64_t text_offset, JobStream stream, Instant deadline, const Turn& turn,
               Attached done);
   void ask_all(const MessageFor& message_for, Instant deadline, const Turn& turn, AllAnswered done);
-  // Of the scheduler that knows the job; of the one that was reachable last, if that is not known.
+  // For the scheduler that knows the job or, if that is not known, the one that was reachable last.
   Duration unreachable_for(const JobId& job, Instant now) const;
   void unfollow(const Follow& follow) { sessions_.at(follow.scheduler)->unfollow(follow.id); }
   void close(const Refusal& why, const Turn& turn);

@@ -1,4 +1,4 @@
-// Which scheduler gets which job and is asked what, without a network.
+// Which scheduler gets which job and which questions, without a network.
 #include "client/scheduler_set.h"
 
 #include <gmock/gmock.h>
@@ -15,7 +15,7 @@ namespace scheduler_set_test {
 
 using ::testing::HasSubstr;
 
-// A scheduler that accepts at once what it gets.
+// A scheduler that accepts at once whatever it gets.
 struct Node {
   bool down = false;          // not connected: what is sent is undeliverable
   bool mute = false;          // connected and silent; what is sent to it is lost
@@ -320,7 +320,7 @@ TEST(JobHomes, ForgetTheOldest) {
   EXPECT_EQ(homes.find(c), 3u);
 }
 
-// While a client lives, none of its keys is accepted by two schedulers, and what it calls accepted is there.
+// While a client lives, none of its keys is accepted by two schedulers, and what it reports as accepted is there.
 TEST(SeveralSchedulers, NoKeyIsAcceptedTwiceWhateverFails) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));

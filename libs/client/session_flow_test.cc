@@ -1,4 +1,5 @@
-// How much a session sends and lets be sent: credits, retry budget, what the scheduler says about asking again.
+// How much a session sends and allows to be sent: credits, the retry budget, and what the scheduler says about
+// retrying.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -23,11 +23,11 @@ struct SessionOptions {
   Duration answer_within = milliseconds(2'000);  // a request without an answer is repeated after this time
   Duration lost_after = milliseconds(5'000);     // silence after which the connection counts as lost
   Duration attach_again = milliseconds(10'000);  // a stream without events for this long is attached again
-  bool waits_while_busy = true;  // false: a request that is refused for now is answered so, and not repeated
+  bool waits_while_busy = true;                  // false: a request that is refused for the moment is not repeated
   // After being unreachable for this long, requests that may go to another scheduler do so.
   Duration down_after = milliseconds(1'000);
-  // Most bytes of stream content on their way (protocol::Credit). With more than the scheduler allows, credit would be
-  // renewed too late.
+  // The maximum number of bytes of stream content in flight (protocol::Credit). With more than the scheduler allows,
+  // credit would be renewed too late.
   uint64_t window_bytes = limits::kStreamWindowMax;
   uint64_t seed = 0;  // of the jitter
 };

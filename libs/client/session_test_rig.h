@@ -55,7 +55,7 @@ struct Seen {
   }
 };
 
-// A clock, and what a service sends. `Made` has on_tick(), and collect(), which answers what was sent.
+// A clock, and what a service sends. `Made` has on_tick() and collect(), which responds to what was sent.
 template <class Made>
 struct ClockedRig {
   Turn turn() { return {clock.now(), out}; }
@@ -71,7 +71,7 @@ struct ClockedRig {
   Outbox out;
 };
 
-// A session, a clock, and what the session sent. `answer` plays the scheduler.
+// A session, a clock, and what the session sent. `answer` acts as the scheduler.
 struct Rig : ClockedRig<Rig> {
   using Answer = std::function<void(const Message&)>;
   explicit Rig(uint64_t seed = 1) : Rig(with_seed(seed)) {}
