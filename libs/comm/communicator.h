@@ -1,5 +1,5 @@
 // The collectives of one tensor-parallel group. Every rank calls the same operations in the same order with the same
-// sizes. If a peer dies or comes too late, every surviving rank throws Error, and the group ends as a whole.
+// sizes. If a peer dies or is too late, every surviving rank throws Error, and the group ends as a whole.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 namespace optserve::comm {
 
 // residual += the sum of x over the ranks + bias; then out = (residual - mean) / sqrt(var + 1e-5) * gamma + beta per
-// row, unless out is empty. bias may be empty. All of one type, [n, width] or [width].
+// row, unless out is empty. bias may be empty. All tensors have one type and are [n, width] or [width].
 struct SumAndNorm {
   Tensor x, bias, residual, gamma, beta, out;
 };
@@ -27,11 +27,11 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int world() const = 0;
 
-  // Replaces x by the sum over the ranks. All ranks add in the same order, so that they hold the same bits: groups of
+  // Replaces x by the sum over the ranks. All ranks add in the same order, so that they get the same bits: groups of
   // CPUs in the order of the ranks, groups of GPUs in an order that depends only on the size and the world.
   virtual void all_reduce_sum(Tensor x) = 0;
-  // Does all of `work` at once if it can; false if it has done nothing. The same bits as all_reduce_sum() of x and what
-  // backends do after it. What x holds afterwards is undefined.
+  // Does all of `work` at once if it can; false if it has done nothing. Gives the same bits as all_reduce_sum() of x
+  // followed by the operations of the backend. What x holds afterwards is undefined.
   virtual bool try_sum_and_norm(const SumAndNorm&) { return false; }
   // Fills out, [world, ...], with the blocks `x` of all ranks in the order of the ranks.
   // out.numel() == world * x.numel().
@@ -41,20 +41,21 @@ class Communicator {
   // Sends the bytes of rank `root`, which are in host memory, to the others and replaces what their vectors hold. An
   // idle group waits in this call, so there is no time limit while the root lives.
   virtual void broadcast_bytes(std::vector<uint8_t>& bytes, int root) = 0;
-  // The smallest `value` of all ranks, on every rank. Host memory, unlike the tensors of a group of devices.
+  // Returns the smallest `value` of all ranks, on every rank. It goes through host memory, unlike the tensors of a
+  // group of GPUs.
   virtual int64_t all_reduce_min(int64_t value);
-  // Returns when every rank has called it. Ranks that have loaded wait here for the others, so there is no time limit
-  // while all of them live.
+  // Returns when every rank has called it. Ranks that have loaded their weights wait here for the others, so there is
+  // no time limit while all of them live.
   virtual void barrier() = 0;
   // Makes every pending and later operation on every rank throw Error(reason).
   virtual void abort(const std::string& reason) = 0;
   // Throws Error if the group was aborted or a peer is known to be dead. Does not wait: it is meant for loops that wait
   // for something else.
   virtual void throw_if_lost() {}
-  // Throws Error if an enqueued collective that has ended since had given up waiting for a peer, so that its results
-  // are worth nothing. Does not wait.
+  // Throws Error if an enqueued collective has given up waiting for a peer, so that its results are undefined. Does not
+  // wait.
   virtual void throw_if_given_up() {}
-  // How tensors are summed, and why not in a faster way, for logs; empty where there is but one way.
+  // How tensors are summed, and why not in a faster way, for logs; empty if there is only one way.
   struct Way {
     std::string name = {};
     std::string cause = {};
@@ -83,11 +84,11 @@ std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory
                                                         int timeout_ms, const Clock& clock);
 
 // Ranks as processes on any hosts, over TCP, for tensors in host memory. The network must be trusted: nothing is
-// encrypted, and ranks are told apart only to find mistakes.
+// encrypted, and ranks are identified only to detect mistakes.
 struct TcpGroupOptions {
   std::string host;  // an address of rank 0's host, on which it listens until all other ranks have connected
   int port = 0;
-  std::string group;  // text on which all ranks must agree; a rank with another one is refused and told both
+  std::string group;  // text on which all ranks must agree; the refusal of a different one names both
   int rank = 0;
   int world = 1;
   int meet_timeout_ms = 60'000;  // for all ranks to connect
@@ -104,27 +105,27 @@ std::unique_ptr<Communicator> make_tcp_communicator(const TcpGroupOptions& optio
 enum class Collectives {
   kNccl,
   kPeer,  // through memory that each GPU writes in the others (comm/nccl_peer_memory.h)
-  kAuto,  // so if it works on every rank, else over NCCL
+  kAuto,  // kPeer if it works on every rank, otherwise kNccl
 };
 
 // Ranks with a GPU each, over NCCL and peer memory. Collectives of tensors are enqueued on `stream` and return before
 // they are done, so that they keep their order among the kernels of the backend and can be recorded in its graphs. Each
-// tensor must be contiguous and on the device. Everything else goes through `control`, a communicator of the same
+// tensor must be contiguous and on the device. Everything else goes through `control`, another communicator of the same
 // ranks.
 struct NcclOptions {
   int device = 0;           // index
   void* stream = nullptr;   // cudaStream_t
   int timeout_ms = 60'000;  // for the setup, and for enqueuing (not executing) a collective
-  // Adds in the order of the ranks and rounds once. Without it the order is NCCL's, which depends on the number of
+  // Adds in the order of the ranks and rounds once. Otherwise the order is NCCL's, which depends on the number of
   // elements, so that a row's sum depends on what else is in the batch.
   bool sum_in_order = false;
-  // Allocate device memory, which is required for sum_in_order and peer memory, and page-locked host memory, for the
-  // latter.
+  // `allocate` returns device memory and is required for sum_in_order and peer memory; `allocate_host`, for peer
+  // memory, returns page-locked host memory.
   std::function<Buffer(size_t bytes)> allocate = {};
   std::function<Buffer(size_t bytes)> allocate_host = {};
   Collectives collectives = Collectives::kNccl;
-  bool one_host = true;          // of all ranks; else kAuto is kNccl
-  int peer_timeout_ms = 60'000;  // for which a kernel waits for a peer's part of a sum over peer memory
+  bool one_host = true;          // all ranks are on one host; otherwise kAuto means kNccl
+  int peer_timeout_ms = 60'000;  // how long a kernel waits for a peer's part of a sum over peer memory
   // The calling thread enqueues collectives itself, instead of waiting for a thread of NCCL that does it. This is
   // faster, but then neither the setup nor enqueuing ends at the timeout.
   bool blocking = false;

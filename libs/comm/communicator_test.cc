@@ -119,7 +119,7 @@ TEST_P(CommunicatorTest, BroadcastsFromAnyRank) {
   });
 }
 
-// Different operations follow each other while ranks pause at random, so that a buffer that is reused too early shows.
+// Different operations follow each other while ranks pause at random, to detect a buffer that is reused too early.
 TEST_P(CommunicatorTest, SurvivesStragglers) {
   run([](Communicator& comm) {
     uint64_t delay = 88172645463325252ull * static_cast<uint64_t>(comm.rank() + 1);
@@ -173,7 +173,7 @@ TEST_P(CommunicatorTest, AskingWhetherTheGroupIsLostWaitsForNothing) {
   });
 }
 
-// Groups of processes, in which one rank can die or hang while the others go on.
+// Groups of processes in which one rank can die or hang while the others go on.
 class ProcessRanks : public testing::TestWithParam<RankKind> {
  protected:
   std::vector<int> fork_group(int world, int timeout_ms, const RankBody& body) {

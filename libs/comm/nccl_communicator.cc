@@ -23,7 +23,7 @@ namespace optserve::comm {
 
 namespace {
 
-constexpr milliseconds kEndTime{5'000};  // for finishing and for freeing, either of which hangs if a peer has died
+constexpr milliseconds kEndTime{5'000};  // for finishing and for freeing, both of which hang if a peer has died
 constexpr milliseconds kPoll{1};
 
 // Runs `call` in a thread of its own and waits for it at most `time`. False if it has not returned by then; its thread
@@ -314,8 +314,8 @@ class NcclCommunicator final : public Communicator {
   const Clock& clock_;
   ncclComm_t comm_ = nullptr;  // null once it was aborted
   std::vector<Buffer> scratch_;
-  std::unique_ptr<PeerMemory> peers_;  // null: tensors are added over NCCL,
-  std::string cause_;                  // and why, if that was not asked for
+  std::unique_ptr<PeerMemory> peers_;  // null if tensors are added over NCCL;
+  std::string cause_;                  // why so, if that was not asked for
 };
 
 }  // namespace

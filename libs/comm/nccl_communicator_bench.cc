@@ -1,7 +1,7 @@
 // The time of one sum over the ranks in F16, measured on rank 0, for 2, 4, 8 ... of the machine's GPUs: over NCCL
-// inside a CUDA graph, and enqueued one by one, with NcclOptions::blocking and without; then with bias, residual and
-// norm behind it inside a graph, over NCCL and over peer memory. Each rank is a process; this one never calls CUDA,
-// which would not survive the fork.
+// inside a CUDA graph, and enqueued one by one, with NcclOptions::blocking and without; then followed by bias, residual
+// and norm inside a graph, over NCCL and over peer memory. Each rank is a process; this one never calls CUDA, which
+// would not survive the fork.
 #include <cuda_runtime.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -92,7 +92,7 @@ void measure_sums(const GroupMemories& memories, int rank, int world) {
   }
 }
 
-// The median of some replays of a graph, which the ranks begin together.
+// The median time of some replays of a graph, which the ranks begin together.
 double graph_us(Communicator& comm, int count, const std::function<void()>& call) {
   const auto body = [&] {
     for (int i = 0; i < count; ++i) call();

@@ -189,8 +189,8 @@ TEST_P(NcclCommunicator, SumsWhatTheHostSums) {
   });
 }
 
-// Sums over peer memory have, at every size, exactly the bits of a sum in rank order over the parts that NCCL gathers.
-// This holds for the sums alone, and together with what follows them in a layer.
+// At every size, sums over peer memory have exactly the bits of a sum in rank order over the parts that NCCL gathers.
+// This holds for the sums alone and together with what follows them in a layer.
 TEST_P(NcclCommunicator, RandomSizesAreSumsInRankOrder) {
   if (GetParam().collectives != Collectives::kPeer) GTEST_SKIP() << "adds in another order, or is compared with";
   constexpr int kSizes = 10'000;

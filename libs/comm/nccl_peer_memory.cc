@@ -15,7 +15,7 @@ namespace {
 
 using kernels::Element;
 
-// Of one of the two buffers of a rank: with two ranks a collective of 16 MiB is one launch.
+// The size of each of a rank's two buffers: with two ranks, a collective of 16 MiB takes one launch.
 constexpr int64_t kBufferBytes = int64_t{32} << 20;
 constexpr size_t kCauseBytes = 256;
 constexpr uint64_t kTestLimitNs = 10'000'000'000;
@@ -29,7 +29,7 @@ std::string failed(const std::string& what, cudaError_t status) {
   return what + ": " + cudaGetErrorString(status);
 }
 
-// What a rank tells the others of its memory.
+// What a rank tells the others about its memory.
 struct InboxOffer {
   std::array<char, 32> device{};  // its address on the bus
   cudaIpcMemHandle_t inbox{};
@@ -38,7 +38,7 @@ struct InboxOffer {
 
 Tensor bytes_of(void* data, size_t size) { return Tensor(data, DType::kU8, {static_cast<int64_t>(size)}); }
 
-// All ranks call it. The cause of the first rank that has one, the same everywhere; empty if none has.
+// Returns, on all ranks alike, the cause of the first rank that has one; empty if none has. All ranks call it.
 std::string first_cause(Communicator& control, const std::string& mine) {
   std::array<char, kCauseBytes> own{};
   std::memcpy(own.data(), mine.data(), std::min(mine.size(), kCauseBytes - 1));
@@ -97,12 +97,12 @@ std::unique_ptr<PeerMemory> PeerMemory::create(Communicator& control, const Peer
     return nullptr;
   }
   std::unique_ptr<PeerMemory> memory(new PeerMemory(control, options));
-  // No rank goes on alone: what it would wait for does not come.
+  // No rank may go on alone, since it would wait for peers in vain.
   std::vector<uint8_t> offers;
   cause = first_cause(control, memory->offer(control, offers));
   if (cause.empty()) cause = first_cause(control, memory->open_peers(offers));
   memory->group_.limit_ns = kTestLimitNs;
-  // Sizes that fill a pack, a launch's blocks and several buffers' turns, and some that fill none of them.
+  // Some sizes fill a pack, the blocks of a launch, or several turns of the buffers, and others do not.
   for (const Element element : {Element::kF16, Element::kBF16, Element::kF32}) {
     for (const int64_t count : {1, 7168, 8191, 65'536, 1'000'003}) {
       if (cause.empty()) cause = first_cause(control, memory->test_sum(reference, element, count));
@@ -187,7 +187,7 @@ std::string PeerMemory::test_sum(const Reference& reference, Element element, in
   return "a sum of " + std::to_string(count) + " " + std::string(dtype_name(dtype)) + " differs from NCCL's";
 }
 
-// In larger groups NCCL has less to send, once there is much.
+// In larger groups, NCCL sends less for large tensors.
 bool PeerMemory::takes(const Tensor& x) const {
   const auto element = element_of(x.dtype());
   return element && kernels::peer_sum_pays(group_, *element, x.raw(), x.numel());

@@ -1,5 +1,6 @@
 // Sums over peer memory: the kernels for every size of group, and what happens when a rank offers no memory, computes
-// something else or does not take part. Ranks share GPUs where there are fewer GPUs. This process never calls CUDA.
+// something else or does not take part. Ranks share GPUs if there are fewer GPUs than ranks. This process never calls
+// CUDA.
 #include "comm/nccl_peer_memory.h"
 
 #include <gmock/gmock.h>
@@ -67,7 +68,7 @@ class GroupOfStreams {
   Rank& of(int rank) { return ranks_[static_cast<size_t>(rank)]; }
   int world() const { return world_; }
 
-  // Makes `rank` the one that GpuTensor works for.
+  // Makes `rank` the one for which GpuTensor allocates.
   Rank& enter(int rank) {
     Rank& entered = of(rank);
     MUST(cudaSetDevice(entered.device));
@@ -88,7 +89,7 @@ struct Case {
   uint64_t key;
 };
 
-// What a rank computes, and what it should.
+// What a rank computes, and what it should compute.
 struct Outcome {
   GpuTensor x, all, sum, residual, wanted_residual, out, wanted_out, vectors;
   Outcome(const Case& c, int world, char* place)
@@ -151,8 +152,8 @@ void check_case(GroupOfStreams& group, const Case& c) {
     const GroupOfStreams::Rank& r = group.enter(rank);
     MUST(kernels::peer_add_and_norm(r.group, outcomes[static_cast<size_t>(rank)].args(c), r.stream, c.how));
   }
-  // The norms have ended before that: a kernel that waits for the one before it would take the place of other ranks'
-  // kernels on the device.
+  // The norms must have ended before that, since a kernel that waits for the one before it would take the place of
+  // other ranks' kernels on the device.
   for (int rank = 0; rank < group.world(); ++rank) MUST(cudaStreamSynchronize(group.enter(rank).stream));
   for (int rank = 0; rank < group.world(); ++rank) {
     const GroupOfStreams::Rank& r = group.enter(rank);
@@ -178,7 +179,7 @@ void run_in_child(const std::function<void()>& body) {
   if (count_gpus() == 0) GTEST_SKIP() << "no GPU";
   const auto statuses = fork_ranks(RankKind::kProcesses, 1, 1000, [&](Communicator&) {
     setenv("CUDA_MODULE_LOADING", "EAGER", 1);
-    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1);  // no stream waits behind another rank's
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1);  // so that no stream waits for another rank's
     body();
   });
   EXPECT_EQ(statuses, std::vector<int>{0});
@@ -214,7 +215,7 @@ Tensor host_tensor(std::vector<uint8_t>& bytes, DType dtype) {
   return Tensor(bytes.data(), dtype, {static_cast<int64_t>(bytes.size() / dtype_bytes(dtype))});
 }
 
-// Sums over host memory, as the reference of PeerMemory::create.
+// Sums over host memory, the reference for PeerMemory::create.
 void sum_on_host(Communicator& control, const Tensor& x) {
   std::vector<uint8_t> host(x.bytes());
   MUST(cudaMemcpyAsync(host.data(), x.raw(), host.size(), cudaMemcpyDeviceToHost, gpu.stream));
@@ -254,7 +255,7 @@ TEST(PeerMemory, StartsWhereSumsAreRight) {
   });
 }
 
-// The reason that one rank gives is told to every rank.
+// The reason that one rank gives is reported to every rank.
 TEST(PeerMemory, IsGivenUpByAllWhereOneRankSeesAnotherSum) {
   run_pair([](Communicator& control) {
     const Started started = start(control, {}, [&](const Tensor& x) {
@@ -277,7 +278,7 @@ TEST(PeerMemory, IsGivenUpByAllWhereOneRankHasNone) {
   });
 }
 
-// The kernels end when the time limit is over; the kernels behind them then end at once.
+// The kernels end when the time limit is over; the kernels after them then end at once.
 TEST(PeerMemory, ARankThatDoesNotComeIsToldAtTheLimit) {
   run_pair([](Communicator& control) {
     const Started started = start(control, {}, [&](const Tensor& x) { sum_on_host(control, x); });

@@ -21,7 +21,7 @@ inline void must(cudaError_t status, const char* call) {
 }
 #define MUST(call) must(call, #call)
 
-// Asked by a child: a process that has called CUDA cannot fork ranks that do.
+// A child process asks CUDA, since a process that has called CUDA cannot fork ranks that do.
 inline int count_gpus() {
   static const int count = [] {
     const pid_t pid = fork();
@@ -36,7 +36,7 @@ inline int count_gpus() {
   return count;
 }
 
-// Of this process, once it is a rank.
+// The GPU of this process, once it is a rank.
 struct Gpu {
   int index = 0;
   cudaStream_t stream = nullptr;
@@ -72,7 +72,7 @@ struct GpuTensor {
     MUST(cudaMalloc(&data, bytes()));
     MUST(cudaMemsetAsync(data, 0, bytes(), gpu.stream));
   }
-  // In memory that is there, from `place` on, which it moves behind itself.
+  // In existing memory at `place`, which is then moved past this tensor.
   GpuTensor(DType element_type, int64_t size, char*& place) : data(place), dtype(element_type), numel(size) {
     place += (bytes() + 255) / 256 * 256;
   }

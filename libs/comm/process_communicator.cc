@@ -1,5 +1,5 @@
 // Ranks as processes that share one memory file. Each rank has a counter of the chunks that it has offered, and two
-// buffers that it fills in turn. It may overwrite a buffer two chunks later: a peer that has offered the chunk in
+// buffers that it fills in turn. It may overwrite a buffer two chunks later, since a peer that has offered the chunk in
 // between has read the one before.
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -189,7 +189,7 @@ class ProcessCommunicator final : public Communicator {
 
  private:
   RankArea& mine() { return area_->ranks[rank_]; }
-  // The buffer of `peer` for the present chunk.
+  // The buffer of `peer` for the current chunk.
   char* buffer(int peer) const {
     return reinterpret_cast<char*>(area_) + kBuffersAt + (static_cast<size_t>(peer) * 2 + count_ % 2) * kExchangeBytes;
   }
@@ -248,7 +248,8 @@ class ProcessCommunicator final : public Communicator {
     check_tag(peer, count, operation);
   }
 
-  // A peer in another operation is a bug of the caller. To end the group is better than to compute wrong sums.
+  // A peer that is in a different operation is a bug of the caller. Ending the group is better than computing wrong
+  // sums.
   void check_tag(int peer, uint32_t count, Collective operation) {
     if (area_->ranks[peer].tags[count % 2] != mine().tags[count % 2]) {
       fail("rank " + std::to_string(peer) + " calls another operation or size than rank " + std::to_string(rank_),
@@ -283,7 +284,7 @@ class ProcessCommunicator final : public Communicator {
   int world_;
   milliseconds timeout_;
   const Clock& clock_;
-  bool unlimited_ = false;  // the present operation has no time limit while its peers live
+  bool unlimited_ = false;  // the current operation has no time limit while its peers live
   uint32_t count_ = 0;      // chunks that this rank has offered, modulo 2^32
   GroupArea* area_ = nullptr;
   std::vector<int> pidfds_;  // by rank; -1 until one is first needed

@@ -12,7 +12,7 @@ namespace optserve::comm {
 // BF16. `out` may be one of the blocks.
 void sum_in_order(DType dtype, std::span<const void* const> blocks, int64_t count, void* out);
 
-// Aborts unless `x` is contiguous and in host memory, as collectives of CPUs need it.
+// Aborts unless `x` is contiguous and in host memory, as collectives of CPUs require.
 void check_host_block(const Tensor& x);
 
 }  // namespace optserve::comm

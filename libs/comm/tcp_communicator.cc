@@ -19,11 +19,11 @@ namespace {
 using namespace tcp;
 
 constexpr size_t kChunkBytes = 1 << 18;
-// The other ranks wait longer for rank 0 than it waits for them, since rank 0 is the one that can say who is late: by
-// their timeout once more, but at most by this.
+// The other ranks wait longer for rank 0 than it waits for them, since rank 0 can say which rank is late: twice their
+// timeout, but at most this much longer.
 constexpr milliseconds kLongerForRank0Max{1'000};
 
-// One exchange, which every frame of it must describe alike.
+// One exchange. All of its frames must describe it in the same way.
 struct Part {
   Operation operation;
   int root;
@@ -213,7 +213,7 @@ class TcpCommunicator final : public Communicator {
   const uint64_t token_;
   const std::vector<Socket> data_;             // by the peer's rank
   std::vector<char> blocks_;                   // on rank 0: one chunk of each other rank
-  Operation operation_ = Operation::kBarrier;  // the present one
+  Operation operation_ = Operation::kBarrier;  // the current one
   Lifelines lifelines_;                        // the last member, since its thread uses data_
 };
 

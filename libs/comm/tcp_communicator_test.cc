@@ -20,7 +20,7 @@ using testing::HasSubstr;
 
 Deadline soon() { return {system_clock(), system_clock().now() + seconds(10)}; }
 
-// The message of what the body throws; empty if it throws nothing.
+// The message of the exception that the body throws; empty if it throws none.
 std::string error_of(const std::function<void()>& body) {
   try {
     body();
@@ -166,7 +166,7 @@ TEST(TcpRendezvous, ASeatIsFreeAgainWhenItsRankDied) {
   EXPECT_EQ(host.get(), "no error");
 }
 
-// Rank 0 is replaced while rank 1 waits for the others: rank 1 goes on waiting, now at the new rank 0.
+// Rank 0 is replaced while rank 1 waits for the others. Rank 1 goes on waiting, now with the new rank 0.
 TEST(TcpRendezvous, RanksWaitForANewRank0) {
   const int port = free_port();
   TcpGroupOptions impatient = tcp_options(port, 0, 3, 5'000);

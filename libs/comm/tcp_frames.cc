@@ -29,7 +29,7 @@ void put_text(std::span<uint8_t> field, const std::string& text) {
   std::copy_n(text.begin(), std::min(text.size(), field.size()), field.begin());
 }
 
-// The text up to the first zero, with '?' for what cannot be printed, because it goes to logs and messages.
+// The text up to the first zero, with '?' for characters that cannot be printed, because it goes to logs and messages.
 std::string get_text(std::span<const uint8_t> field) {
   std::string text;
   for (const uint8_t byte : field) {

@@ -1,5 +1,5 @@
 // The records that the ranks of a TCP group exchange. They have fixed sizes; integers are little-endian, and texts are
-// padded with zeros. Decoding refuses whatever no rank would send.
+// padded with zeros. Decoding refuses everything that no rank would send.
 #pragma once
 
 #include <array>
@@ -18,7 +18,8 @@ inline constexpr size_t kHelloBytes = 260;   // magic, channel, world, rank, non
 inline constexpr size_t kAnswerBytes = 240;  // magic, kind, token, text
 inline constexpr size_t kHeaderBytes = 32;   // magic, operation, root, token, total, size
 
-// A rank has two connections to rank 0: one carries the operations, the other tells at any time that a rank is gone.
+// A rank has two connections to rank 0: one carries the operations, the other can report at any time that a rank is
+// gone.
 enum class Channel : uint8_t { kData = 1, kLifeline };
 
 // The first record of a connection.
@@ -39,7 +40,7 @@ struct Answer {
     kSeated = 1,  // this rank belongs to the group; others are still missing
     kStart,       // all ranks are there; `token` names this start of the group
     kRefused,     // this rank will never belong to this group; `text` says why
-    kTryAgain     // this rank cannot enter at present; `text` says why
+    kTryAgain     // this rank cannot enter at the moment; `text` says why
   };
   Kind kind = Kind::kSeated;
   uint64_t token = 0;
@@ -63,7 +64,7 @@ struct FrameHeader {
 };
 using HeaderBytes = std::array<uint8_t, kHeaderBytes>;
 HeaderBytes encode(const FrameHeader& header);
-// Also refuses a size above the limit where the receiver does not know the size beforehand: kGroupMessageBytesMax of
+// Also refuses sizes above the limit if the receiver does not know the size beforehand: kGroupMessageBytesMax of
 // limits.h for bytes, and kReasonBytes for the reason of an abort.
 Result<FrameHeader> decode_header(const HeaderBytes& bytes);
 

@@ -1,5 +1,5 @@
-// Decodes any bytes as each kind of record of a TCP group. What is accepted must be within its limits and must mean the
-// same after it was encoded again.
+// Decodes any bytes as each kind of record of a TCP group. What is accepted must be within its limits, and must mean
+// the same after it is encoded again.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -108,7 +108,7 @@ void Lifelines::lose(const std::string& reason, int from) {
   wake();
 }
 
-// Does not wait. A peer that does not read will find the end of the connection.
+// Does not wait. A peer that does not read will notice the end of the connection.
 void Lifelines::tell(Operation operation, const std::string& text, int except) {
   const size_t size = std::min(text.size(), kReasonBytes);
   const HeaderBytes header = encode(FrameHeader{operation, 0, options_.token, 0, size});

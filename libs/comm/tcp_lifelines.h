@@ -23,9 +23,10 @@ class Lifelines {
     std::function<void()> on_lost;                            // called at once when the group is lost, on any thread
     std::function<void(const std::string& reason)> on_stuck;  // see TcpGroupOptions
   };
-  // `sockets` are indexed by the rank of the peer; one that is not open means that there is no connection to it.
+  // `sockets` is indexed by the rank of the peer. A socket that is not open means that there is no connection to that
+  // peer.
   Lifelines(std::vector<Socket> sockets, Options options);
-  ~Lifelines();  // tells the peers that this rank leaves and is not lost
+  ~Lifelines();  // tells the peers that this rank leaves on purpose
   Lifelines(const Lifelines&) = delete;
   Lifelines& operator=(const Lifelines&) = delete;
 

@@ -67,7 +67,7 @@ class Host {
     return token;
   }
 
-  // Tries again for some seconds, since an earlier start of this rank may still hold the port.
+  // Retries for some seconds, since an earlier process of this rank may still hold the port.
   Socket open_door(Instant until) const {
     for (;;) {
       std::string cause;
@@ -81,7 +81,7 @@ class Host {
     }
   }
 
-  // The ranks that have not come, such as "1, 3".
+  // The ranks that have not connected, such as "1, 3".
   std::string missing() const {
     std::string ranks;
     for (size_t rank = 1; rank < seats_.size(); ++rank) {
@@ -103,7 +103,7 @@ class Host {
     poll(polled.data(), polled.size(), static_cast<int>(std::clamp<int64_t>(left, 0, 1'000)));
   }
 
-  // A rank that waits sends nothing, so that anything to read is the end of its connection.
+  // A rank that waits sends nothing, so anything to read is the end of its connection.
   void free_left_seats() {
     for (Seat& seat : seats_) {
       uint8_t byte;

@@ -1,5 +1,5 @@
-// How the ranks of a TCP group find each other: rank 0 listens until every other rank has connected twice, names this
-// start by a random token, and stops listening.
+// How the ranks of a TCP group find each other: rank 0 listens until every other rank has connected twice, gives this
+// start a random token, and stops listening.
 #pragma once
 
 #include <cstdint>

@@ -15,8 +15,8 @@
 namespace optserve::comm::tcp {
 namespace {
 
-// A peer whose host has vanished is given up after about 15 s of silence: an idle connection by keepalive probes,
-// another by bytes that are not acknowledged.
+// A peer whose host has vanished is given up after about 15 s of silence: keepalive probes detect this on an idle
+// connection, unacknowledged bytes on others.
 constexpr int kProbeAfterS = 5, kProbeEveryS = 2, kProbes = 5, kUnacknowledgedMs = 15'000;
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
@@ -107,7 +107,7 @@ Socket listen_on(const std::string& host, int port, std::string& cause) {
   if (addresses == nullptr) return {};
   Socket socket(::socket(addresses->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (socket.is_open()) {
-    set_option(socket.fd(), SOL_SOCKET, SO_REUSEADDR, 1);  // connections of an earlier start may not be closed entirely
+    set_option(socket.fd(), SOL_SOCKET, SO_REUSEADDR, 1);  // connections of an earlier start may not be fully closed
     if (bind(socket.fd(), addresses->ai_addr, addresses->ai_addrlen) == 0 && listen(socket.fd(), SOMAXCONN) == 0) {
       return socket;
     }

@@ -25,19 +25,19 @@ class Socket {
   int fd() const { return fd_; }
   bool is_open() const { return fd_ >= 0; }
   void reset();            // closes
-  void shut_down() const;  // wakes whoever waits on it, here and at the peer; may be called on any thread
+  void shut_down() const;  // wakes threads that wait on it, here and at the peer; may be called on any thread
 
  private:
   int fd_ = -1;
 };
 
-// How long a call may wait: until `clock`, which outlives the call, shows `at`. Instant::max(): without a limit.
+// How long a call may wait: until `clock`, which outlives the call, reaches `at`. Instant::max() means without a limit.
 struct Deadline {
   const Clock& clock;
   Instant at;
 };
 
-// Listens on this address alone. If that is not possible at present, the result is not open and `cause` says why.
+// Listens on this address alone. If that is not possible at the moment, the result is not open and `cause` says why.
 Socket listen_on(const std::string& host, int port, std::string& cause);
 // If nobody listens there or the name is unknown, the result is not open and `cause` says why.
 Socket connect_to(const std::string& host, int port, const Deadline& until, std::string& cause);
