@@ -1,4 +1,4 @@
-// Runs a filter of system calls as the kernel does, for tests: also that of an architecture which is not this
+// Runs a filter of system calls as the kernel does, for tests, and also filters of other architectures than this
 // machine's. The instructions are those of classic BPF that libseccomp emits (linux/filter.h, seccomp(2)).
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace optserve::confinement {
 
-// What the filter returns for this call: SECCOMP_RET_*.
+// The filter's result for this call: SECCOMP_RET_*.
 inline uint32_t run_filter(std::span<const uint64_t> program, const seccomp_data& call) {
   uint32_t accumulator = 0;
   std::array<uint32_t, BPF_MEMWORDS> memory{};

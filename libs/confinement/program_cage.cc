@@ -25,21 +25,22 @@ constexpr ArgumentRule masked(unsigned argument, uint64_t mask, uint64_t value) 
 
 void allow_memory_and_threads(SeccompFilter& filter) {
   constexpr uint64_t kThread = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND;
-  // Code comes from files alone: the C library loads modules for names of hosts and users when it needs them.
+  // Executable memory may only be mapped from files, which the C library needs to load modules for names of hosts and
+  // users.
   filter.add(Verdict::kAllow, "mmap", {masked(2, PROT_EXEC, 0)});
   filter.add(Verdict::kAllow, "mmap", {masked(3, MAP_ANONYMOUS, 0)});
   filter.add(Verdict::kAllow, "mprotect", {masked(2, PROT_EXEC, 0)});
   filter.add(Verdict::kAllow, "clone", {masked(0, kThread, kThread)});
   filter.add(Verdict::kAllow, "tgkill", {equals(0, static_cast<uint64_t>(getpid()))});  // abort()
   filter.add(Verdict::kAllow, "kill", {equals(0, static_cast<uint64_t>(getpid()))});
-  filter.add(Verdict::kAllow, "prlimit64", {equals(2, 0)});  // asks for a limit and sets none
+  filter.add(Verdict::kAllow, "prlimit64", {equals(2, 0)});  // may read a limit but not set one
   for (const int option : {PR_SET_NAME, PR_GET_NAME, PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE}) {
     filter.add(Verdict::kAllow, "prctl", {equals(0, static_cast<uint64_t>(option))});
   }
 }
 
 void allow_files(SeccompFilter& filter, bool writing) {
-  // Not TIOCSTI, for one, which types into the terminal that the service was started from.
+  // TIOCSTI, for example, is not among them: it types into the terminal from which the service was started.
   for (const unsigned long request : {TCGETS, TIOCGWINSZ, FIONBIO, FIONREAD, FIOCLEX, FIONCLEX, SIOCGIFCONF,
                                       SIOCGIFADDR, SIOCGIFFLAGS, SIOCGIFINDEX, SIOCGIFNAME, SIOCGIFNETMASK}) {
     filter.add(Verdict::kAllow, "ioctl", {masked(1, 0xffff'ffff, request)});
@@ -56,13 +57,13 @@ void allow_files(SeccompFilter& filter, bool writing) {
 
 void allow_sockets(SeccompFilter& filter) {
   filter.add(Verdict::kAllow, kSocketCalls);
-  // Netlink tells getaddrinfo() which addresses this machine has.
+  // getaddrinfo() asks netlink which addresses this machine has.
   for (const int family : {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}) {
     filter.add(Verdict::kAllow, "socket", {equals(0, static_cast<uint64_t>(family))});
   }
 }
 
-// What the run-time libraries of sanitizers do: search for leaks as a debugger, and map their shadow.
+// What the run-time libraries of sanitizers do: they search for leaks like a debugger, and map their shadow memory.
 constexpr auto kSanitizerCalls = std::to_array<std::string_view>(
     {"clone", "fork", "kill", "mmap", "mprotect", "open", "openat", "personality", "prctl", "prlimit64",
      "process_vm_readv", "ptrace", "setrlimit", "tgkill", "wait4"});
@@ -75,7 +76,7 @@ SeccompFilter deny_list(const ProgramNeeds& needs, Architecture architecture) {
   SeccompFilter filter(Verdict::kAllow, architecture);
   filter.add(Verdict::kRefuse, kHostileCalls);
   if (!needs.starts_programs) {
-    filter.add(Verdict::kRefuse, "execve");  // not even by a child
+    filter.add(Verdict::kRefuse, "execve");  // not even in a child
     filter.add(Verdict::kRefuse, "execveat");
   }
   return filter;
@@ -103,11 +104,11 @@ SeccompFilter allow_list(const ProgramNeeds& needs, Architecture architecture) {
   return filter;
 }
 
-// Of a machine whose NVIDIA driver is loaded and whose device files are not there yet: the driver's library lets a
-// program make them that needs privileges, which a locked process cannot give to it.
+// True if the NVIDIA driver is loaded but its device files do not exist yet. The driver's library creates them with a
+// program that needs privileges, which a locked process cannot give to it.
 bool lacks_device_files() { return access("/proc/driver/nvidia", F_OK) == 0 && access("/dev/nvidia-uvm", F_OK) != 0; }
 
-// Empty, or what the system lacks.
+// Returns what the system lacks, or nothing.
 std::string lock(const ProgramNeeds& needs) {
   if (needs.drives_devices && lacks_device_files()) return "/dev/nvidia-uvm: run `nvidia-modprobe -c 0 -u` before";
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return std::string("no_new_privs: ") + std::strerror(errno);

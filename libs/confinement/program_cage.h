@@ -1,5 +1,6 @@
-// The lock of a service: which system calls it may make, and no new privileges. A service whose code is taken over by
-// what it reads from the network can then neither start programs nor reach parts of the kernel that it never needs.
+// The lock of a service: it limits its system calls and lets it gain no privileges. An attacker who takes over a
+// service through the network can then neither start programs nor reach parts of the kernel that the service never
+// needs.
 #pragma once
 
 #include <string>
@@ -10,35 +11,36 @@
 
 namespace optserve::confinement {
 
-// What a program does besides computing, reading files, threads and sockets, which all may.
+// What a program does besides what all programs may do: compute, read files, and use threads and sockets.
 struct ProgramNeeds {
   bool writes_files = false;
-  bool starts_programs = false;  // and waits for them and signals them
-  // Speaks to a driver, whose library may make any call: calls without a rule are allowed then.
+  bool starts_programs = false;  // and waits for and signals them
+  // Uses a driver, whose library may make any call, so that calls without a rule are allowed.
   bool drives_devices = false;
 };
 
-// One row a program: docs/adr/0037-locked-services.md has the same table.
+// One line per program. docs/adr/0037-locked-services.md has the same table.
 inline constexpr ProgramNeeds kScheduler{.writes_files = true};
 inline constexpr ProgramNeeds kTokenizer{};
 inline constexpr ProgramNeeds kGateway{};
 inline constexpr ProgramNeeds kGatewayWithFiles{.writes_files = true};
 inline constexpr ProgramNeeds kConverter{.writes_files = true, .starts_programs = true};
-// A rank may do nothing that its supervisor, which starts it, may not: it opens its log before it locks itself further.
+// A rank inherits the lock of its supervisor, which must therefore allow what the rank does before it adds its own
+// lock, such as opening its log.
 inline constexpr ProgramNeeds kCpuSupervisor{.writes_files = true, .starts_programs = true};
 inline constexpr ProgramNeeds kCpuRank{};
 inline constexpr ProgramNeeds kGpuSupervisor{.writes_files = true, .starts_programs = true, .drives_devices = true};
 inline constexpr ProgramNeeds kGpuRank{.writes_files = true, .drives_devices = true};
 
-// What happens to each system call of a program with these needs.
+// The filter of the system calls of a program with these needs.
 SeccompFilter filter_of(const ProgramNeeds& needs, Architecture architecture = Architecture::kNative);
 
 // Declares --sandbox: require, try or off.
 void add_sandbox_option(ConfigParser& parser, std::string& mode);
 
-// Locks all threads of this process for good, after its command line was read. What the system cannot provide is logged
-// with mode "try", and a ConfigurationError with "require"; "off" changes nothing. Sanitizer builds are refused
-// the calls of an intruder and nothing else, since their run-time libraries read files and memory in ways of their own.
+// Locks all threads of this process for good; called after the command line was read. If the system lacks something,
+// mode "try" logs it and "require" throws ConfigurationError; "off" changes nothing. Sanitizer builds are refused only
+// the calls that an attacker would make, since their run-time libraries read files and memory in ways of their own.
 void enter(const ProgramNeeds& needs, std::string_view mode);
 
 }  // namespace optserve::confinement

@@ -1,5 +1,5 @@
-// What a locked program may do: as the filter says for each architecture, and as this machine's kernel says for a
-// process that is locked.
+// What a locked program may do, according to the filter for each architecture, and according to this machine's kernel
+// for a process that is locked.
 #include "confinement/program_cage.h"
 
 #include <fcntl.h>
@@ -38,7 +38,7 @@ const std::pair<std::string_view, ProgramNeeds> kPrograms[] = {
     {"files", kGatewayWithFiles}, {"converter", kConverter},          {"supervisor", kCpuSupervisor},
     {"rank", kCpuRank},           {"gpu supervisor", kGpuSupervisor}, {"gpu rank", kGpuRank}};
 
-// The filter of one program on one architecture, asked call by call.
+// The filter of one program on one architecture, tested call by call.
 class Asked {
  public:
   Asked(const ProgramNeeds& needs, Architecture architecture)
@@ -138,7 +138,7 @@ TEST_P(ProgramCage, WithoutADriverNothingElseIsAllowed) {
     EXPECT_FALSE(asked.allows("socket", {AF_PACKET}));
     EXPECT_FALSE(asked.allows("ioctl", {0, TIOCSTI}));
     EXPECT_FALSE(asked.allows("setuid"));
-    // Its flags cannot be seen; the C library then uses clone().
+    // The filter cannot see its flags; after ENOSYS the C library uses clone().
     EXPECT_EQ(asked.verdict("clone3"), uint32_t{SECCOMP_RET_ERRNO | ENOSYS});
     if (!needs.starts_programs) {
       EXPECT_FALSE(asked.allows("clone", {SIGCHLD}));  // a process
@@ -150,7 +150,7 @@ TEST_P(ProgramCage, WithoutADriverNothingElseIsAllowed) {
 INSTANTIATE_TEST_SUITE_P(Architectures, ProgramCage, ::testing::Values(Architecture::kX86_64, Architecture::kArm64),
                          [](const auto& tested) { return tested.param == Architecture::kArm64 ? "Arm64" : "X86"; });
 
-// On this machine's kernel, each in a process of its own.
+// The following tests use this machine's kernel, each in a process of its own.
 
 int status_of(bool locked, const ProgramNeeds& needs, const std::function<bool()>& action) {
   const pid_t child = fork();

@@ -53,8 +53,8 @@ SeccompFilter::SeccompFilter(Verdict otherwise, Architecture architecture) : con
   };
   keep_error(seccomp_attr_set(context.filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS));
   keep_error(seccomp_attr_set(context.filter, SCMP_FLTATR_CTL_TSYNC, 1));
-  keep_error(seccomp_attr_set(context.filter, SCMP_FLTATR_API_SYSRAWRC, 1));  // errors as the kernel gives them
-  keep_error(seccomp_attr_set(context.filter, SCMP_FLTATR_CTL_OPTIMIZE, 2));  // a search tree, not a list
+  keep_error(seccomp_attr_set(context.filter, SCMP_FLTATR_API_SYSRAWRC, 1));  // the kernel's errors are kept
+  keep_error(seccomp_attr_set(context.filter, SCMP_FLTATR_CTL_OPTIMIZE, 2));  // a binary search instead of a list
   if (token_of(architecture) == seccomp_arch_native()) return;
   keep_error(seccomp_arch_add(context.filter, token_of(architecture)));
   keep_error(seccomp_arch_remove(context.filter, seccomp_arch_native()));

@@ -1,4 +1,5 @@
-// A list of system calls and what happens to each, as libseccomp makes it. The only includer of seccomp.h.
+// A filter of system calls, made by libseccomp: a list of calls and what happens to each. Product code includes
+// seccomp.h only here.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ enum class Verdict : uint8_t {
 
 enum class Architecture : uint8_t { kNative, kX86_64, kArm64 };
 
-// Holds for calls whose argument, under the mask, has this value.
+// Applies to calls whose argument, under the mask, has this value.
 struct ArgumentRule {
   unsigned argument;
   uint64_t mask;
@@ -30,21 +31,21 @@ inline ArgumentRule equals(unsigned argument, uint64_t value) { return {argument
 
 class SeccompFilter {
  public:
-  // `otherwise` happens to calls without a rule.
+  // `otherwise` applies to calls without a rule.
   explicit SeccompFilter(Verdict otherwise, Architecture architecture = Architecture::kNative);
   ~SeccompFilter();
   SeccompFilter(SeccompFilter&&) noexcept;
   SeccompFilter(const SeccompFilter&) = delete;
   SeccompFilter& operator=(const SeccompFilter&) = delete;
 
-  // By the name of the call; one that the architecture does not have needs no rule. Of several rules with arguments for
-  // one call any may hold; a rule without arguments outranks them.
+  // Adds a rule for a call by its name; a call that the architecture does not have is ignored. If there are several
+  // rules with arguments for a call, one of them must match; a rule without arguments takes precedence over them.
   void add(Verdict verdict, std::string_view call, std::initializer_list<ArgumentRule> arguments = {});
   void add(Verdict verdict, std::span<const std::string_view> calls);
 
-  // Puts the filter into force for all threads of this process and what they start, for good. 0, or an errno.
+  // Enforces the filter for good on all threads of this process and on what they start. Returns 0 or an errno.
   int load();
-  // The filter as the kernel gets it: struct sock_filter, 8 bytes each. For tests. Throws Error.
+  // The filter in the form for the kernel: struct sock_filter, 8 bytes each. For tests. Throws Error.
   std::vector<uint64_t> program();
 
  private:

@@ -1,4 +1,4 @@
-// System calls by what they are for. Names, as each architecture has numbers of its own.
+// System calls by purpose. They are names, since each architecture has its own numbers.
 #pragma once
 
 #include <array>
@@ -50,15 +50,15 @@ inline constexpr auto kSocketCalls = std::to_array<std::string_view>(
     {"accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom",
      "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socketpair"});
 
-// What starts another program. A service that starts none is ended by them.
+// Calls that start another program. They end a service that must not start any.
 inline constexpr auto kProgramCalls = std::to_array<std::string_view>({"execve", "execveat", "fork", "vfork"});
 
-// What a program does with those it has started, and what they do before they lock themselves.
+// What a program does with programs that it has started, and what these do before they lock themselves.
 inline constexpr auto kChildCalls =
     std::to_array<std::string_view>({"clone", "kill", "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64",
                                      "seccomp", "setpgid", "setrlimit", "setsid", "tgkill", "wait4", "waitid"});
 
-// What administers the machine, looks into other processes, or has been a way into the kernel again and again.
+// Calls that administer the machine, look into other processes, or have repeatedly been a way to attack the kernel.
 inline constexpr auto kHostileCalls = std::to_array<std::string_view>({"acct",
                                                                        "add_key",
                                                                        "adjtimex",
