@@ -18,7 +18,7 @@ struct ReaderOptions {
   int64_t reader_seconds = 600;  // a reader that says nothing for longer is ended
 };
 
-// Which matrix makes the logits where files hold a head of their own though they say that it is the token table.
+// Which matrix computes the logits if files contain an output head although they say that the token table is used.
 enum class OutputHead : uint8_t { kAuto, kTable, kOwn };
 inline constexpr std::array<std::string_view, 3> kOutputHeadNames = {"auto", "table", "own"};  // in this order
 
@@ -27,8 +27,8 @@ inline constexpr std::array<std::string_view, 3> kOutputHeadNames = {"auto", "ta
 enum class PromptTokens : uint8_t { kAdded, kNone, kAll };
 inline constexpr std::array<std::string_view, 3> kPromptTokensNames = {"added", "none", "all"};  // in this order
 
-// What a conversion is asked for, in values that mean the same everywhere. The converter's library takes them from
-// here.
+// What a conversion is asked to do, in values that mean the same everywhere. The converter's library uses this struct
+// too.
 struct ConvertRequest {
   std::string input;   // folder, file, glob, or Metaseq's virtual X.pt
   std::string output;  // folder to create; its name becomes the model's name unless `name` is set
@@ -36,19 +36,19 @@ struct ConvertRequest {
   std::string smooth_ranges;  // file that calibrate writes; empty: weights stay as they are
   double smooth_alpha = 0.5;  // how much of the inputs' magnitude goes into the weights
   int shards = 0;             // 0: the largest of 8, 4, 2, 1 that the model and the quantisation allow
-  int64_t num_heads = 0;      // 0: as the files say, or as the published model of this size has
+  int64_t num_heads = 0;      // 0: as the files or the published model of this size have
   std::string vocab_file;     // both empty: found beside the input or in the folder above
   std::string merges_file;
   PromptTokens prompt_tokens = PromptTokens::kAdded;
-  bool has_tokenizer = true;            // false: none is stored, whatever lies beside the input
+  bool has_tokenizer = true;            // false: none is stored, even if there is one beside the input
   OutputHead head = OutputHead::kAuto;  // kAuto refuses heads that contradict their configuration
   bool allow_nonfinite = false;         // accept NaN and infinite weights where they can be stored
-  bool check_source = true;             // compare the input's bytes with its CRC-32s
-  bool restart = false;                 // remove what an attempt that ended has left instead of going on from it
-  int64_t pass_mib_max = 0;             // MiB of output that a crash may lose; 0: chosen
+  bool check_source = true;             // compare the input's bytes with their CRC-32s
+  bool restart = false;                 // remove what an earlier attempt has left instead of resuming it
+  int64_t pass_mib_max = 0;             // MiB of output that a crash may lose; 0: chosen automatically
 };
 
-// The command adds words, which the converter has to read, and what concerns the command alone.
+// The command adds options whose words the converter must parse, and options of the command alone.
 struct ConvertCommand : ConvertRequest {
   std::string dtype = "keep";     // keep, fp32, fp16 or bf16
   std::string quantize = "none";  // none, int8, int8-mse, fp8 or int4
@@ -56,7 +56,7 @@ struct ConvertCommand : ConvertRequest {
   std::string tokenizer = "auto";  // or none
   std::string prompt_tokens_word = "added";
   ReaderOptions reader;
-  bool verify = false;  // the output may exist already
+  bool verify = false;  // the output may already exist
   bool show_progress = true;
 };
 
@@ -64,7 +64,7 @@ struct ExportRequest {
   std::string input;         // folder of a converted checkpoint
   std::string output;        // folder to create
   int parts = 1;             // of Metaseq
-  bool check_source = true;  // first compare the checkpoint's files with its manifest
+  bool check_source = true;  // first compare the checkpoint's files with the manifest
 };
 
 struct ExportCommand : ExportRequest {
