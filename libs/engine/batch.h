@@ -16,7 +16,7 @@ struct Batch {
   backend::SampleBatch sample;
   Tensor score_rows;  // I32[n]: rows whose log-probability of `score_targets` is wanted
   Tensor score_targets;
-  int32_t score_best = 0;  // most best ids that one of these rows wants
+  int32_t score_best = 0;  // the maximum number of best ids that one of these rows wants
   // Steps with the same key differ only in the contents of their tensors, so that one recorded graph serves all of
   // them. Empty: the step is not recorded.
   std::optional<uint64_t> graph_key;

@@ -49,7 +49,7 @@ struct StartedStep {
     int32_t start = 0;
     int32_t draws = 0;
     std::vector<TokenId> targets;
-    int32_t best = 0;         // best tokens to report beside the drawn one
+    int32_t best = 0;         // number of best tokens to report beside the drawn one
     int32_t target_best = 0;  // the same beside each target
   };
   uint64_t step = 0;
@@ -229,7 +229,7 @@ Status check_options(const EngineOptions& options, const model_spec::OptConfig& 
   return ok_status();
 }
 
-// Ranks with different checkpoints would compute nonsense together.
+// Ranks with different checkpoints would together compute nonsense.
 void expect_same_model(comm::Communicator& communicator, uint64_t digest) {
   std::vector<uint8_t> bytes;
   for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<uint8_t>(digest >> shift));
@@ -241,7 +241,7 @@ void expect_same_model(comm::Communicator& communicator, uint64_t digest) {
   throw Error(reason);
 }
 
-// Sets num_blocks where the memory of the device decides it.
+// Sets num_blocks if it is to be chosen by the memory of the device.
 Status plan_memory(const WeightSource& source, backend::Backend& backend, comm::Communicator& communicator,
                    EngineOptions& options) {
   const model_spec::OptConfig& config = source.config();

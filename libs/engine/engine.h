@@ -38,9 +38,9 @@ struct EngineOptions {
 
 class Engine {
  public:
-  // Loads weights and allocates everything a step needs, then waits for the other ranks. Bad checkpoints and options
-  // are refused (the group is aborted, so that the other ranks do not wait); a failing device throws Error. `backend`
-  // and `communicator` must outlive the engine.
+  // Loads weights and allocates everything that a step needs, then waits for the other ranks. Bad checkpoints and
+  // options are refused, and the group is aborted so that the other ranks do not wait. A failing device throws Error.
+  // `backend` and `communicator` must outlive the engine.
   static Result<std::unique_ptr<Engine>> create(const EngineOptions& options, backend::Backend& backend,
                                                 comm::Communicator& communicator);
   virtual ~Engine() = default;
@@ -51,7 +51,7 @@ class Engine {
   // Starts a step, as every rank must. It may still run when the call returns. At most depth() steps may be started and
   // not finished.
   virtual void start(const batching::StepPlan& plan) = 0;
-  // Waits for the oldest started step. Only rank 0's result is filled in.
+  // Waits for the oldest started step. The result is filled in only on rank 0.
   virtual batching::StepResult finish() = 0;
   virtual int in_flight() const = 0;  // started and not finished
   // How much time the device has spent in the finished steps and between them, whether there was work or not. May be
@@ -60,7 +60,7 @@ class Engine {
     double busy_ms = 0;
     double idle_ms = 0;
   };
-  virtual DeviceTime device_time() const = 0;  // zeros on devices that execute a step while it is started
+  virtual DeviceTime device_time() const = 0;  // zero on devices that execute a step while it is started
   virtual int depth() const = 0;               // 1 on such devices, otherwise kStepsInFlight
   static constexpr int kStepsInFlight = 2;
 };

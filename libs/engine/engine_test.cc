@@ -147,7 +147,7 @@ TEST(Engine, SpeculationChangesNoToken) {
   EXPECT_GT(drafted - accepted, 20u);
 }
 
-// `world`: of the group whose cache is too small.
+// `world` is the size of the group whose cache is too small.
 void expect_same_in_every_schedule(const EngineOptions& options, int world) {
   const auto together = generate(options, 1, requests());
   std::vector<Generation> alone;
@@ -165,7 +165,7 @@ void expect_same_in_every_schedule(const EngineOptions& options, int world) {
 
 TEST(Engine, ASequenceIsTheSameAloneChunkedAndPreempted) { expect_same_in_every_schedule(tiny_options(), 2); }
 
-// On one rank only: another order of sums moves a cell to the next step of its scale.
+// Only with one rank, since a different order of sums can move a cell to the next step of its scale.
 TEST(Engine, SoItIsWithAnInt8KvCache) {
   EngineOptions options = tiny_options();
   options.kv_dtype = DType::kI8;
@@ -183,7 +183,7 @@ TEST(Engine, SoItIsWithAnInt8KvCache) {
   EXPECT_THAT(refused.refusal().message, HasSubstr("of the compute type or of I8, not of I16"));
 }
 
-// Sequences that ask for different numbers of them, in steps that score more rows than a call has room for.
+// The sequences ask for different numbers of best tokens, in steps that score more rows than fit in one call.
 TEST(Engine, ReportsTheBestTokensAtThePlacesOfAPrompt) {
   std::vector<SequenceRequest> list = requests();
   for (size_t i = 0; i < list.size(); ++i) list[i].prompt_best = static_cast<int32_t>(i * 7 % 21);
@@ -205,7 +205,7 @@ TEST(Engine, ReportsTheBestTokensAtThePlacesOfAPrompt) {
       }
       EXPECT_TRUE(is_listed || own <= best.back().logprob) << "those are better";
     }
-    // The first drawn token of a greedy sequence is the best one at its place.
+    // The first drawn token of a greedy sequence is the best one at its position.
     SequenceRequest longer = list[i];
     if (!longer.sampling.is_greedy() || found[i].tokens.empty()) continue;
     longer.tokens.push_back(found[i].tokens.front());
@@ -247,7 +247,7 @@ TEST(Engine, AForcedPrefixContinuesTheSameSequence) {
 }
 
 TEST(Engine, HonoursLengthMinimumAndIgnoredEndOfText) {
-  // Temperature 2 makes the end of text likely among 99 ids over many seeds.
+  // With temperature 2, 99 ids and many seeds, some texts end early.
   int ended_early = 0;
   std::vector<SequenceRequest> list;
   for (uint64_t seed = 0; seed < 40; ++seed) {

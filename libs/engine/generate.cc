@@ -33,7 +33,7 @@ std::vector<Generation> generate_all(GroupLeader& leader, const batching::Planne
   }
   GenerateProgress progress;
   while (planner.has_work() || leader.in_flight() > 0) {
-    // As in a server, a step is started while the one before still runs, so that the device never waits for a plan.
+    // As in a server, a step is started while the previous one still runs, so that the device never waits for a plan.
     while (leader.can_start()) {
       const auto plan = batching::plan_step(planner, drafts);
       if (!plan) break;

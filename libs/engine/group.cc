@@ -9,7 +9,7 @@ GroupLeader::GroupLeader(Engine& engine, comm::Communicator& communicator)
   check_eq(communicator.rank(), 0, "rank that leads");
 }
 
-// A failure on rank 0 ends the group, since the followers would otherwise wait for ever.
+// A failure on rank 0 ends the group, since the followers would otherwise wait forever.
 template <class Call>
 auto GroupLeader::or_abort(const Call& call) {
   try {

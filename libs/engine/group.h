@@ -11,8 +11,8 @@ namespace optserve::engine {
 class GroupLeader {
  public:
   GroupLeader(Engine& engine, comm::Communicator& communicator);
-  // Sends the plan to the followers and starts it, as they do; see Engine::start(). Throws Error when a peer is gone.
-  // The group has then ended.
+  // Sends the plan to the followers and starts it, as they do; see Engine::start(). Throws Error when a peer is gone;
+  // the group has then ended.
   void start(const batching::StepPlan& plan);
   // See Engine::finish().
   batching::StepResult finish();

@@ -20,7 +20,7 @@ class KvCache;
 class LayerNorm;
 class OptLayer;
 
-// The large matrices of a layer, whose inputs an observer sees.
+// The large matrices of a layer, whose inputs a Watch sees.
 enum class LayerInput : uint8_t { kQkv, kOut, kUp, kDown };
 
 class LayerWalk {

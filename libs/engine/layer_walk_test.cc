@@ -1,4 +1,4 @@
-// A walk over the layers gives what the engine gives, to the bit, for every kind of model.
+// A walk over the layers gives exactly the bits that the engine gives, for every kind of model.
 #include "engine/layer_walk.h"
 
 #include <gtest/gtest.h>
@@ -40,14 +40,14 @@ Texts texts() {
   return all;
 }
 
-// Log-probabilities of each text's ids after the first, as the engine has them.
+// The engine's log-probabilities of each text's ids after the first.
 std::vector<std::vector<float>> engine_logprobs(const model_spec::OptConfig& config, backend::Backend& backend) {
   EngineOptions options;
   options.random_config = config;
   options.random_seed = kSeed;
   options.num_blocks = 64;
   options.max_sequences = 8;
-  options.max_step_tokens = 48;  // the longest text comes in pieces
+  options.max_step_tokens = 48;  // the longest text is processed in pieces
   const auto communicator = comm::make_solo_communicator();
   const auto engine = std::move(Engine::create(options, backend, *communicator)).value();
   GroupLeader leader(*engine, *communicator);
@@ -111,7 +111,7 @@ TEST_P(LayerWalkOf, ShowsTheInputsOfTheLargeMatrices) {
           ASSERT_TRUE(!is_relu || value >= 0) << "what follows relu";
         }
       }
-      // Norms: rows of about unit variance.
+      // The outputs of norms have rows of about unit variance.
       const bool is_norm = input == LayerInput::kUp || (input == LayerInput::kQkv && (config.norm_before || layer > 0));
       double squares = 0;
       for (int64_t column = 0; column < x.dim(1); ++column) {

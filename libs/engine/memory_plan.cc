@@ -56,7 +56,7 @@ std::string describe(const MemoryNeeds& needs, const backend::DeviceMemory& memo
 Result<int32_t> plan_kv_blocks(const MemoryNeeds& needs, const backend::DeviceMemory& memory, double fraction,
                                int64_t least, int64_t most) {
   const double total = static_cast<double>(memory.total_bytes), free = static_cast<double>(memory.free_bytes);
-  const double usable = fraction * total - (total - free);  // others may hold memory of the device too
+  const double usable = fraction * total - (total - free);  // other processes may hold memory of the device too
   const double left = usable - static_cast<double>(needs.weights + needs.workspace);
   const auto fitting = static_cast<int64_t>(std::max(0.0, left / static_cast<double>(needs.kv_block)));
   if (fitting < least) {

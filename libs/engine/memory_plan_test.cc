@@ -16,7 +16,7 @@ uint64_t weights_of(const char* name, int world, std::optional<quant::QuantForma
 }
 
 TEST(MemoryPlan, CountsWeightsAndCacheOfARank) {
-  // 125M: 124.1 M parameters without the two unused positions, 36,864 bytes of cache a token.
+  // 125M: 124.1 M parameters without the two unused positions, 36,864 bytes of cache per token.
   EXPECT_EQ(weights_of("opt-125m", 1), 4u * model_spec::parameter_count(opt("opt-125m")));
   EXPECT_EQ(kv_block_bytes(opt("opt-125m"), 1, DType::kF16), 36'864u * 16);
   EXPECT_EQ(kv_block_bytes(opt("opt-30b"), 4, DType::kF16), 1'376'256u * 16 / 4);
@@ -36,7 +36,7 @@ TEST(MemoryPlan, CountsQuantisedMatricesAsTheyAreKept) {
   EXPECT_EQ(weights_of("opt-125m", 1, quant::QuantFormat::kInt4), others + large / 2 + large / 128 * 4);
 }
 
-// So that a random model has as many zeros behind its ReLU as a trained one.
+// The biases give a random model as many zeros after its ReLU as a trained one has.
 TEST(RandomSource, BiasesInFrontOfTheReluHaveTheWantedMean) {
   const auto source = make_random_source(opt("opt-125m"), 1, DType::kF32, {}, -1.5f);
   for (const model_spec::TensorSpec& spec : source->tensors()) {
@@ -50,7 +50,7 @@ TEST(RandomSource, BiasesInFrontOfTheReluHaveTheWantedMean) {
 TEST(MemoryPlan, TheCacheTakesWhatIsLeft) {
   const MemoryNeeds needs{.weights = 10 * kGib, .workspace = 2 * kGib, .kv_block = kGib / 8};
   const backend::DeviceMemory memory{.free_bytes = 78 * kGib, .total_bytes = 80 * kGib};
-  // 0.9 of 80 is 72, others hold 2, weights and workspace 12: 58 are left.
+  // 0.9 of 80 is 72; others hold 2, and weights and workspace take 12, so 58 are left.
   EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 1, 1'000'000).value(), 58 * 8);
   EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 1, 100).value(), 100);
   EXPECT_EQ(plan_kv_blocks(needs, memory, 0.9, 58 * 8, 1'000'000).value(), 58 * 8);

@@ -51,7 +51,7 @@ void Sampler::score(Exec& exec, const OptModel& model, Tensor hidden, const Batc
   }
 }
 
-// Empty where no row wants any.
+// Empty if no row wants any.
 backend::BestIds Sampler::best_of_scores(const Batch& batch) const {
   if (batch.score_best == 0) return {};
   const int64_t count = batch.score_rows.dim(0);

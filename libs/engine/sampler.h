@@ -1,4 +1,4 @@
-// From hidden states to drawn tokens and log-probabilities. Every rank gathers all logits and draws for itself, from
+// Turns hidden states into drawn tokens and log-probabilities. Every rank gathers all logits and draws by itself from
 // the same bits, so that no drawn id has to be sent. Only rank 0 reports.
 #pragma once
 
@@ -14,15 +14,15 @@ namespace optserve::engine {
 
 class Sampler {
  public:
-  // `draws_max`, `scores_max`: most rows of one step.
+  // `draws_max` and `scores_max` are the maximum numbers of rows of one step.
   Sampler(backend::Backend& backend, int64_t draws_max, int64_t scores_max);
 
   // Draws the tokens of a step. `hidden`: the last hidden states of its rows. Can be recorded into a graph.
   void draw(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
   // Computes the log-probabilities that the step asks for.
   void score(Exec& exec, const OptModel& model, Tensor hidden, const Batch& batch);
-  // Starts to copy the results to the host. results() may be called with the same `turn` when the copies are complete.
-  // `turn` is below kStepsInFlight.
+  // Starts copying the results to the host. When the copies are complete, results() may be called with the same `turn`,
+  // which is below kStepsInFlight.
   void copy_results(backend::Backend& backend, const Batch& batch, size_t turn);
 
   struct Results {

@@ -122,8 +122,8 @@ void Slots::add_rows(const batching::SlotWork& work, const Slot& slot) {
 }
 
 // The history of a drafted row contains the drafts before it. The rows of those drafts write what they draw to the same
-// places, perhaps while this row reads. What it reads differs only after a wrong draft, and then its draw does not
-// count.
+// places, perhaps while this row reads them. It reads something else only after a wrong draft, and then its draw does
+// not count.
 void Slots::add_draws(const batching::SlotWork& work, Slot& slot) {
   const auto rows = static_cast<int32_t>(arrays_[kNewIds].size());
   for (int32_t draw = 0; draw < work.num_draws(); ++draw) {

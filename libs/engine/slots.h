@@ -1,6 +1,6 @@
 // What a rank remembers of each slot between steps, and how a plan becomes the arrays of a step on the device. The
-// values of tokens stay on the device, and the host knows lengths and KV blocks only, so that a step can be started
-// before the tokens of the previous one have come to the host.
+// values of tokens stay on the device, and the host knows only lengths and KV blocks, so that a step can be started
+// before the tokens of the previous one have reached the host.
 #pragma once
 
 #include <array>
@@ -24,7 +24,7 @@ struct SlotLimits {
   int64_t blocks_max() const;  // of one sequence
 };
 
-// An upper bound of the device memory that Slots takes.
+// An upper bound on the device memory that Slots takes.
 uint64_t slots_bytes(const SlotLimits& limits, int64_t padded_sequences);
 
 class Slots {
@@ -32,13 +32,13 @@ class Slots {
   Slots(backend::Backend& backend, const SlotLimits& limits, const model_spec::OptConfig& config);
 
   // Brings the slots up to date and uploads the step. Aborts if the plan contradicts itself or the slots. The batch is
-  // valid until the next call, its arrays until kStepsInFlight calls later.
+  // valid until the next call, and its arrays are valid until kStepsInFlight calls later.
   const Batch& begin_step(const batching::StepPlan& plan);
   // A decoding step that consists of padding and changes nothing, for preparing graphs. `rows` is a size that
   // Backend::padded_rows() returns.
   const Batch& padding_step(int64_t rows, uint32_t sample_features);
 
-  // Of the sequence in a live slot, after begin_step().
+  // The parameters of the sequence in a live slot, after begin_step().
   const sampling::SamplingParams& sampling(int32_t slot) const { return slots_[static_cast<size_t>(slot)].sampling; }
 
  private:
@@ -55,7 +55,7 @@ class Slots {
   Slot& live(int32_t slot);
   void release(int32_t slot);
   void admit(const batching::AdmittedSlot& admitted);
-  // Writes the beginning of a row of `table`, after the steps that are already started.
+  // Enqueues a write of the beginning of a row of `table`, after the steps that are already started.
   void upload_row(const Tensor& table, int32_t slot, const std::vector<int32_t>& values);
   void add_work(const batching::SlotWork& work);
   void add_rows(const batching::SlotWork& work, const Slot& slot);

@@ -1,4 +1,4 @@
-// The small arrays of a step, side by side in one piece of memory, so that one copy brings them to the device. The
+// The small arrays of a step, side by side in one piece of memory, so that one copy takes them to the device. The
 // places of the arrays depend only on their sizes, so that steps of the same sizes can share a recorded graph.
 #pragma once
 
@@ -29,7 +29,7 @@ enum StepArray : uint8_t {
   kStepArrayCount
 };
 
-// The most that a step holds, padding included.
+// The maximum sizes of a step, padding included.
 struct StepSizes {
   int64_t rows = 0;
   int64_t sequences = 0;      // also the most tokens that a step draws
@@ -44,14 +44,14 @@ class StepArrays {
  public:
   StepArrays(backend::Backend& backend, const StepSizes& most);
 
-  // Host side of the present step.
+  // The array of the current step on the host.
   std::vector<int32_t>& operator[](StepArray array) { return ints_[array]; }
   std::vector<sampling::PackedSampleRow> sample_rows;
   void clear();
   // Copies everything to the device, in order.
   void upload();
 
-  // Device side, after upload().
+  // The arrays on the device, after upload().
   const Tensor& view(StepArray array) const { return int_views_[array]; }  // I32[elements]
   const Tensor& sample_rows_view() const { return sample_rows_view_; }     // U8[rows, sizeof(PackedSampleRow)]
 

@@ -6,7 +6,7 @@ namespace optserve::engine {
 
 namespace {
 
-// Host bytes of the values of a rank's block.
+// The bytes of the values of a rank's block on the host.
 uint64_t block_bytes(const WeightSource& source, const model_spec::TensorSpec& spec, int rank, int world) {
   const model_spec::Block block = block_of(spec, rank, world);
   const quant::QuantFormat format = source.format(spec);
@@ -34,7 +34,7 @@ const model_spec::TensorSpec& WeightLoader::take(std::string_view name) {
 }
 
 const model_spec::TensorSpec& WeightLoader::note(const model_spec::TensorSpec& spec) {
-  if (!taken_.insert(spec.name).second) return spec;  // a tied table, taken twice
+  if (!taken_.insert(spec.name).second) return spec;  // a tied table, which is taken twice
   done_ += block_bytes(source_, spec, rank_, world_);
   if (progress_) progress_(done_, total_);
   return spec;

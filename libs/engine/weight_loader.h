@@ -1,4 +1,4 @@
-// Hands the blocks of one rank to the layers that ask for them by name, and insists at the end that nothing was left
+// Gives the blocks of one rank to the layers that ask for them by name, and checks at the end that nothing was left
 // over.
 #pragma once
 
@@ -34,23 +34,23 @@ class WeightLoader {
   int rank() const { return rank_; }
   int world() const { return world_; }
 
-  // The rank's block of a matrix, in the form that linear products want. Aborts if the table has no such tensor.
+  // The rank's block of a matrix, in the form that linear products need. Aborts if the table has no such tensor.
   quant::Weight matrix(std::string_view name);
   // The rank's block of a vector or a table that is read by element: [rows, cols], or [rows].
   Table table(std::string_view name);
-  // Aborts, naming the tensors, unless every one was taken.
+  // Aborts, naming the tensors, unless all of them were taken.
   void expect_all_taken() const;
 
  private:
   const model_spec::TensorSpec& take(std::string_view name);
-  const model_spec::TensorSpec& note(const model_spec::TensorSpec& spec);  // that it was taken
-  // The host bytes of the rank's block: valid until kBuffers blocks later.
+  const model_spec::TensorSpec& note(const model_spec::TensorSpec& spec);  // notes that it was taken
+  // The bytes of the rank's block on the host, valid until kBuffers blocks later.
   const void* read(const model_spec::TensorSpec& spec);
-  // The same of a matrix, with its scales if it is quantised.
+  // The same for a matrix, with its scales if it is quantised.
   quant::StoredMatrix read_matrix(const model_spec::TensorSpec& spec);
-  // Room of `bytes` that no copy to the device reads any more.
+  // Staging memory of `bytes` that no copy to the device still reads.
   std::byte* next_staging(uint64_t bytes);
-  // Notes where the device's copies from the block read last end.
+  // Marks the end of the copies to the device from the block that was read last.
   void uploaded();
 
   const WeightSource& source_;
@@ -60,7 +60,7 @@ class WeightLoader {
   Progress progress_;
   std::map<std::string, const model_spec::TensorSpec*, std::less<>> specs_;
   std::set<std::string, std::less<>> taken_;
-  // One block is read while the one before is on its way to the device.
+  // One block is read while the previous one is copied to the device.
   static constexpr size_t kBuffers = 2;
   struct Staging {
     Buffer bytes;

@@ -74,7 +74,7 @@ class RandomSource final : public WeightSource {
   }
 
  private:
-  // Values lie in centre +- reach.
+  // Sets the range of the values, centre +- reach.
   void set_range(const TensorSpec& spec, RandomBlock& random) const {
     if (!spec.is_matrix) {
       const bool gain = spec.name.ends_with("norm.weight");

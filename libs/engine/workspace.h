@@ -40,7 +40,7 @@ struct Workspace {
   // The rows whose logits are wanted.
   Tensor head_hidden(int64_t rows) const { return view(head_hidden_, rows, sizes.hidden); }
   Tensor head_embedded(int64_t rows) const { return view(head_embedded_, rows, sizes.embed); }
-  // F32[rows, vocab_local], F32[world, rows, vocab_local], F32[rows, vocab].
+  // In this order: F32[rows, vocab_local], F32[world, rows, vocab_local], F32[rows, vocab].
   Tensor local_logits(int64_t rows) const;
   Tensor gathered_logits(int64_t rows) const;
   Tensor logits(int64_t rows) const;

@@ -34,7 +34,7 @@ void DraftModel::note(int32_t accepted) {
   if (const auto from = std::exchange(drafted_at_, std::nullopt)) step_ms_ = ms_since(*from, clock_.now());
 }
 
-// The query as a request of a few more tokens, with the biases, penalties and other options of the sequence.
+// Adds the query as a request for a few more tokens, with the biases, penalties and other options of the sequence.
 Status DraftModel::add(size_t index, const batching::DraftQuery& query) {
   batching::SequenceRequest request = *query.request;
   request.id = index;

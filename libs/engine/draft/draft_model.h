@@ -1,7 +1,7 @@
-// A small model that guesses the next tokens of a large one. It is an engine of one rank with a KV cache of its own.
-// What it has already computed of a text it finds through the prefix cache, so that it need not follow the large model
-// step by step. It draws with the request's own parameters and seed: where its logits are like the large model's, so
-// are its draws.
+// A small model that guesses the next tokens of a large one. It is an engine of one rank with a KV cache of its own. It
+// finds what it has already computed of a text through the prefix cache, so that it need not follow the large model
+// step by step. It draws with the request's own parameters and seed, so that where its logits are like those of the
+// large model, so are its draws.
 #pragma once
 
 #include <optional>
@@ -16,7 +16,7 @@ namespace optserve::engine {
 class DraftModel final : public batching::DraftSource {
  public:
   // `engine`, of one rank, `communicator`, of a group of one, and `clock`, which measures how long guessing takes,
-  // outlive the object. `draft_tokens`: most guesses for one sequence at a time.
+  // outlive the object. `draft_tokens` is the maximum number of guesses for one sequence at a time.
   DraftModel(Engine& engine, comm::Communicator& communicator, int32_t draft_tokens, const Clock& clock);
 
   bool pays() override;
@@ -36,8 +36,8 @@ class DraftModel final : public batching::DraftSource {
   std::optional<double> step_ms_;      // what that step took, until the next one is planned
 };
 
-// Refuses a draft model whose vocabulary differs from that of `model`. Its context may be shorter: it guesses up to
-// there.
+// Refuses a draft model whose vocabulary differs from that of `model`. Its context may be shorter: then it guesses only
+// up to that length.
 Status check_draft_model(const model_spec::OptConfig& draft, const model_spec::OptConfig& model);
 
 }  // namespace optserve::engine

@@ -1,7 +1,7 @@
-// Whether guesses of a draft model pay, from times and counts over windows of rounds. A round is one guess for some
-// sequences and the step that processes what was guessed. Guesses pay if a round takes less time for its tokens than
-// steps without guesses would: then every step is a round. Otherwise rounds pause, and pause longer each time that a
-// window shows the same.
+// Decides whether guesses of a draft model pay, from times and counts over windows of rounds. A round consists of
+// guessing for some sequences and of the step that processes the guesses. Guesses pay if a round takes less time per
+// token than steps without guesses; then every step is a round. Otherwise rounds pause, for longer each time that a
+// window shows this again.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +10,13 @@ namespace optserve::engine {
 
 class DraftPolicy {
  public:
-  // Whether the next step should be a round. Asked before each step, since it counts pauses down.
+  // Whether the next step should be a round. Called before each step, since it counts down pauses.
   bool pays();
   // A round has begun: guessing for `sequences` took `ms`.
   void drafted(int32_t sequences, double ms);
-  // The step of the present round took `ms`.
+  // The step of the current round took `ms`.
   void stepped(double ms);
-  // One sequence of a round drew this many tokens as they were guessed.
+  // One sequence of a round drew this many tokens as guessed.
   void accepted(int32_t tokens) { accepted_ += tokens; }
 
  private:

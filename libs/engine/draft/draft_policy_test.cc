@@ -5,7 +5,7 @@
 namespace optserve::engine {
 namespace draft_policy_test {
 
-// Steps with rounds where the policy wants them; how many were rounds.
+// Does steps, and rounds where the policy wants them. Returns how many were rounds.
 int run(DraftPolicy& policy, int steps, int32_t accepted, double draft_ms, double step_ms) {
   int rounds = 0;
   for (int i = 0; i < steps; ++i) {
@@ -20,7 +20,7 @@ int run(DraftPolicy& policy, int steps, int32_t accepted, double draft_ms, doubl
 
 TEST(DraftPolicy, EveryStepIsARoundWhileGuessesPay) {
   DraftPolicy policy;
-  EXPECT_EQ(run(policy, 1'000, 2, 1.0, 4.0), 1'000);  // three tokens in 5 ms, else in 12
+  EXPECT_EQ(run(policy, 1'000, 2, 1.0, 4.0), 1'000);  // three tokens in 5 ms, otherwise in 12
 }
 
 TEST(DraftPolicy, GuessesThatAreWrongSoonPause) {
@@ -31,7 +31,7 @@ TEST(DraftPolicy, GuessesThatAreWrongSoonPause) {
 
 TEST(DraftPolicy, GuessesThatTakeTooLongPauseEvenIfRight) {
   DraftPolicy policy;
-  EXPECT_LE(run(policy, 1'000, 2, 9.0, 4.0), 32);  // three tokens in 13 ms, else in 12
+  EXPECT_LE(run(policy, 1'000, 2, 9.0, 4.0), 32);  // three tokens in 13 ms, otherwise in 12
 }
 
 TEST(DraftPolicy, ATextThatBecomesGuessableIsNoticed) {
@@ -48,7 +48,7 @@ TEST(DraftPolicy, CountsEachSequenceOfARound) {
     if (!policy.pays()) continue;
     ++rounds;
     policy.drafted(4, 2.0);
-    policy.accepted(2);  // of four sequences one has two tokens more: 6 for 4 in 6 ms for 4
+    policy.accepted(2);  // one of four sequences gets two more tokens: 6 instead of 4, in 6 ms instead of 4
     policy.stepped(4.0);
   }
   EXPECT_LE(rounds, 32);

@@ -1,4 +1,4 @@
-// Causal self-attention over the paged cache, heads split over the ranks.
+// Causal self-attention over the paged cache, with the heads split over the ranks.
 #pragma once
 
 #include "engine/batch.h"

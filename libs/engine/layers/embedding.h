@@ -11,7 +11,7 @@ class VocabParallelEmbedding {
   explicit VocabParallelEmbedding(WeightLoader& loader)
       : table_(loader.table("embed_tokens.weight")), first_id_(table_.view.dim(0) * loader.rank()) {}
   const Tensor& table() const { return table_.view; }
-  // -> [n, embed]. Ids of other ranks give zeros here, and rank 0 adds the positions unless `position_table` is empty,
+  // Writes [n, embed]. Ids of other ranks give zeros, and rank 0 adds the positions unless `position_table` is empty,
   // so that the sum over the ranks is the embedding.
   void forward(Exec& exec, const backend::StepEntry& entry, const Tensor& position_table, Tensor out) const {
     exec.backend.embed(entry, table_.view, first_id_, exec.communicator.rank() == 0 ? position_table : Tensor(), out);

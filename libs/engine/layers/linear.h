@@ -1,5 +1,5 @@
-// y = x W^T + b, with a whole W or with W split over the ranks. Of the layers only this file, the norm, the embedding
-// and the head know that there are several ranks.
+// y = x W^T + b, with a whole W or with W split over the ranks. Among the layers, only this file, the norm, the
+// embedding and the head know that there are several ranks.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace optserve::engine {
 
-// Every rank has all of W; no bias.
+// Every rank has all of W. There is no bias.
 class Linear {
  public:
   Linear(WeightLoader& loader, const std::string& name) : weight_(loader.matrix(name + ".weight")) {}
@@ -37,8 +37,8 @@ class ColumnParallelLinear {
   backend::Activation activation_;
 };
 
-// W is split by input columns: each rank has a part of every sum. The parts are added over the ranks, and the bias
-// after that, once, by the residual addition that follows.
+// W is split by input columns: each rank has a part of every sum. The residual addition that follows adds the parts
+// over the ranks, and then the bias once.
 class RowParallelLinear {
  public:
   RowParallelLinear(WeightLoader& loader, const std::string& name)

@@ -1,4 +1,4 @@
-// logits = x E^T for chosen rows, the vocabulary split over the ranks and gathered.
+// logits = x E^T for chosen rows. The vocabulary is split over the ranks, and the results are gathered.
 #pragma once
 
 #include <optional>
@@ -12,8 +12,8 @@ class LogitsHead {
  public:
   // `token_table`: this rank's rows of the token embedding, which must outlive the head.
   LogitsHead(WeightLoader& loader, const Tensor& token_table);
-  // hidden [n, hidden], rows I32[k], or empty for all rows -> F32[k, vocab], the same bits on every rank. k is at most
-  // the workspace's logit_rows_max. Every rank takes part.
+  // Takes hidden, [n, hidden], and rows, I32[k] or empty for all rows, and returns F32[k, vocab], with the same bits on
+  // every rank. k is at most the workspace's logit_rows_max. Every rank must call it.
   Tensor forward(Exec& exec, Tensor hidden, Tensor rows) const;
 
  private:

@@ -16,7 +16,7 @@ Mlp::Mlp(WeightLoader& loader, int64_t layer)
     : up_(loader, model_spec::layer_tensor_name(layer, "ffn.up"), activation_of(loader.config())),
       down_(loader, model_spec::layer_tensor_name(layer, "ffn.down")) {
   if (loader.config().activation != model_spec::Activation::kRelu) return;
-  down_.prepare_sparse_input(loader.backend());  // most of what a ReLU of a trained model gives is zero
+  down_.prepare_sparse_input(loader.backend());  // most outputs of a trained model's ReLU are zeros
 }
 
 void Mlp::forward_part(Exec& exec, Tensor x, Tensor out) const {

@@ -1,4 +1,4 @@
-// activation(x W1^T + b1) W2^T, the inner width split over the ranks.
+// activation(x W1^T + b1) W2^T, with the inner width split over the ranks.
 #pragma once
 
 #include "engine/layers/linear.h"

@@ -24,7 +24,7 @@ class OptEmbedding {
 
  private:
   VocabParallelEmbedding tokens_;
-  Table positions_;  // whole on each rank; row p is that of position p, since conversion drops the two unused rows
+  Table positions_;  // whole on each rank; row p is position p, since conversion drops the two unused rows
   std::optional<Linear> project_in_;
 };
 
@@ -33,11 +33,11 @@ class OptLayer {
  public:
   // `kv`: this layer's part of the cache, which must outlive the layer.
   OptLayer(WeightLoader& loader, int64_t index, backend::KvLayer kv);
-  // With norms before the blocks, y is the attention norm of x, and on return y is the ffn norm of the new x.
-  // With norms after them, on return y is the stream and x holds nothing of use.
+  // With norms before the blocks, y is the attention norm of x on entry and the ffn norm of the new x on return. With
+  // norms after the blocks, y is the stream on return, and x is undefined.
   void attend(Exec& exec, const Batch& batch) const;
-  // With norms before the blocks, on return y is the norm that `next` makes of the new x. Without `next`, since norms
-  // after the blocks have none and a last layer may have none, x is the stream on return.
+  // With norms before the blocks, y is on return the norm of the new x that `next` computes. Without `next`, x is the
+  // stream on return; that is so with norms after the blocks, and may be so for the last layer.
   void feed(Exec& exec, const Batch& batch, const LayerNorm* next) const;
   const LayerNorm& attention_norm() const { return attention_norm_; }
 
@@ -61,7 +61,7 @@ class OptModel {
   bool norm_before_;
   OptEmbedding embedding_;
   std::vector<OptLayer> layers_;
-  std::optional<LayerNorm> final_norm_;  // absent where norms come after the blocks, or the model has it removed
+  std::optional<LayerNorm> final_norm_;  // absent if norms come after the blocks, or if the model is without it
   LogitsHead head_;
 };
 
