@@ -16,7 +16,7 @@
 namespace optserve::http {
 namespace {
 
-constexpr size_t kInputBytesMax = 64 << 10;  // that wait in memory while the request before is answered
+constexpr size_t kInputBytesMax = 64 << 10;  // that wait in memory while the previous request is answered
 constexpr milliseconds kLingerTime{2'000};
 constexpr size_t kLingerBytesMax = 16 << 20;
 constexpr milliseconds kProbeInterval{200};
@@ -41,8 +41,8 @@ Connection::~Connection() {
 bool Connection::open(evutil_socket_t fd) {
   evutil_make_socket_nonblocking(fd);
   const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // tokens leave one by one
-  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);  // a peer that lost its power is noticed
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // tokens are sent one by one
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);  // detects a peer that has lost power
   if (server_.tls) server_.tls->refresh(server_.clock.now());
   buffer_.reset(server_.tls ? server_.tls->accept(server_.base.get(), fd)
                             : bufferevent_socket_new(server_.base.get(), fd, BEV_OPT_CLOSE_ON_FREE));
@@ -66,7 +66,7 @@ void Connection::on_written(bufferevent*, void* self) { static_cast<Connection*>
 
 void Connection::on_event(bufferevent*, short what, void* self) {
   auto& connection = *static_cast<Connection*>(self);
-  if ((what & BEV_EVENT_CONNECTED) != 0) return;  // the handshake of TLS is done
+  if ((what & BEV_EVENT_CONNECTED) != 0) return;  // the TLS handshake is done
   if ((what & BEV_EVENT_EOF) != 0) return connection.peer_closed();
   connection.lose();
 }
@@ -144,7 +144,7 @@ void Connection::take_input() {
   is_taking_ = false;
 }
 
-// The operating system's buffers fill up, and the peer with them.
+// Stops reading: the buffers of the operating system fill up, and then the peer must wait.
 void Connection::wait_for_sink() {
   if (phase_ != Phase::kReading || reader_->state() != RequestReader::State::kBody) return;
   const std::shared_ptr<BodySink>& sink = reader_->request().sink;
@@ -162,13 +162,13 @@ std::function<void()> Connection::resume_reading() {
       if (!connection.waits_for_sink_ || connection.phase_ == Phase::kEnded) return;
       connection.waits_for_sink_ = false;
       bufferevent_enable(connection.buffer_.get(), EV_READ);
-      connection.wait_for_sink();  // it may be full still
+      connection.wait_for_sink();  // it may still be full
       connection.take_input();
     });
   };
 }
 
-// The head is there: decides who answers, and how large a body may be.
+// Called when the head has arrived: decides who answers, and how large the body may be.
 void Connection::route_request() {
   Request& request = reader_->request();
   request.peer = peer_;
@@ -191,7 +191,7 @@ void Connection::route_request() {
     }
   }
   if (early_answer_ && reader_->wants_continue()) {
-    keeps_alive_ = false;  // the peer may send its body or not
+    keeps_alive_ = false;  // the peer may or may not send its body
     return handle_request();
   }
   if (!early_answer_ && route_->limits.body_sink) request.sink = route_->limits.body_sink(request, resume_reading());
@@ -200,10 +200,10 @@ void Connection::route_request() {
   if (reader_->wants_continue() && reader_->state() == RequestReader::State::kBody) send(kContinue);
 }
 
-// All bodies together stay within their limit. A body counts with the size that it is going to have.
+// Keeps all bodies together within their limit. A body counts with the full size that it will have.
 void Connection::limit_bodies() {
   if (phase_ != Phase::kReading || reader_->state() == RequestReader::State::kHead) return;
-  if (reader_->request().sink) return;  // nothing of it stays in memory
+  if (reader_->request().sink) return;  // the body does not stay in memory
   const size_t bytes = std::max<size_t>(reader_->request().body.size(), reader_->content_length());
   if (reader_->state() == RequestReader::State::kFailed || bytes <= counted_body_bytes_) return;
   server_.bodies_bytes += bytes - counted_body_bytes_;
@@ -339,8 +339,8 @@ void Connection::abort() {
   lose();
 }
 
-// An end without a last chunk is visible as such. Where the end of the connection is the end of the answer, only a
-// reset shows that something is missing.
+// With chunks, the missing last chunk shows that the answer is incomplete. If the end of the connection is the end of
+// the answer, only a reset shows it.
 void Connection::show_incomplete() {
   if (framing_ != Framing::kUntilClose) return;
   const struct linger reset { 1, 0 };
@@ -354,7 +354,7 @@ void Connection::abandon() {
 
 size_t Connection::buffered_bytes() const { return evbuffer_get_length(bufferevent_get_output(buffer_.get())); }
 
-// The answer is complete: what is left is to send it.
+// Called when the answer is complete and only has to be sent.
 void Connection::finish(bool is_complete) {
   Exchange* exchange = exchange_;
   phase_ = Phase::kFlushing;
@@ -381,7 +381,7 @@ void Connection::report(const Exchange& exchange, bool is_complete) {
 
 // --- between requests, and the end
 
-// Everything that was written has been taken by the operating system.
+// Called when the operating system has taken everything that was written.
 void Connection::flushed() {
   if (buffered_bytes() > 0) return;
   if (phase_ == Phase::kAnswering && exchange_->is_streaming_) {
@@ -402,24 +402,24 @@ void Connection::peer_closed() {
   peer_closed_ = true;
   if (phase_ == Phase::kFlushing) return;
   if (phase_ != Phase::kAnswering) return lose();
-  // The peer has gone, or has closed its sending side and still reads. A packet to one that has gone comes back as a
-  // reset: an interim answer serves, which every client of HTTP/1.1 has to skip. One of HTTP/1.0, such as a proxy, does
-  // not know it; there the end counts as the peer's.
+  // The peer has gone, or has closed its sending side and still reads. Only a packet shows which: a peer that has gone
+  // answers it with a reset. An interim answer serves as this packet, since every HTTP/1.1 client must skip it. An
+  // HTTP/1.0 peer, such as a proxy, does not know interim answers, so it is taken to have gone.
   if (exchange_->request().minor_version == 0) return lose();
   set_timer(kProbeInterval);
   if (status_ == 0) return send(kContinue);
   if (const auto on_half_closed = exchange_->on_half_closed_; on_half_closed) on_half_closed();
 }
 
-// libevent does not watch a descriptor on which nothing is to be read or written.
+// libevent does not watch a descriptor while nothing is to be read or written.
 void Connection::probe() {
   pollfd entry{bufferevent_getfd(buffer_.get()), 0, 0};
   if (poll(&entry, 1, 0) > 0 && (entry.revents & (POLLERR | POLLHUP)) != 0) return lose();
   set_timer(kProbeInterval);
 }
 
-// The peer may still be sending, and a reset could overtake the answer: so the end is announced, and what comes is
-// thrown away for a while.
+// The peer may still be sending, and a reset could overtake the answer. So the connection is half closed, and what
+// still comes is thrown away for a while.
 void Connection::linger() {
   if (peer_closed_) return lose();
   if (server_.tls) Tls::announce_end(buffer_.get());

@@ -1,4 +1,4 @@
-// One connection: reads a request, lets it be answered, then the next. Internal to the component.
+// One connection: reads one request after another and has each answered. Internal to the component.
 #pragma once
 
 #include <functional>
@@ -21,11 +21,11 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  // Takes the descriptor; false: there is no memory for its events.
+  // Takes over the descriptor; false if there is no memory for its events.
   bool open(evutil_socket_t fd);
   // The connection is lost, or has to end at once. Tells the exchange.
   void lose();
-  // Ends now if no request is under way, otherwise after the present answer.
+  // Ends now if no request is in progress, otherwise after the current answer.
   void end_soon();
 
   // For Exchange.
@@ -55,7 +55,7 @@ class Connection {
 
   void read();
   void take_input();
-  // What a sink calls, from any thread, when it has room again.
+  // A function that a sink calls, from any thread, when it has room again.
   std::function<void()> resume_reading();
   void begin_request();
   void route_request();
@@ -83,22 +83,22 @@ class Connection {
   Phase phase_ = Phase::kIdle;
   bool is_first_ = true;         // request of the connection
   bool is_taking_ = false;       // take_input() runs
-  bool waits_for_sink_ = false;  // the sink of the present request is full: nothing is read
+  bool waits_for_sink_ = false;  // the sink of the current request is full, so nothing is read
   std::shared_ptr<Connection*> self_ = std::make_shared<Connection*>(this);  // null once it is destroyed
-  bool peer_closed_ = false;                                                 // its sending side
-  bool keeps_alive_ = true;                                                  // after the present answer
+  bool peer_closed_ = false;                                                 // it has closed its sending side
+  bool keeps_alive_ = true;                                                  // after the current answer
   size_t lingered_bytes_ = 0;
 
-  // Of the present request.
+  // The current request.
   std::unique_ptr<RequestReader> reader_;
   const Route* route_ = nullptr;
   std::optional<Answer> early_answer_;  // decided before the body was read
   size_t counted_body_bytes_ = 0;       // in Server::Impl::bodies_bytes
   Instant request_begun_{}, request_read_{}, first_byte_{};
   Exchange* exchange_ = nullptr;
-  int status_ = 0;  // that was sent; 0: none
+  int status_ = 0;  // that was sent; 0 if none was
   Framing framing_ = Framing::kLength;
-  bool has_body_ = true;  // the answer may have one: not for HEAD
+  bool has_body_ = true;  // the answer may have a body; false for HEAD
   uint64_t body_bytes_ = 0;
 };
 

@@ -35,7 +35,7 @@ Answer ready(const metrics::Health& health) {
   return yes_or_no(health.ready.load(), "not ready for work" + (problem.empty() ? "" : ": " + problem));
 }
 
-// The text of all metrics, made anew only when the last one is old.
+// The text of all metrics, which is made again only when the last one is old.
 class MetricsText {
  public:
   MetricsText(const metrics::Registry& registry, const metrics::Health& health)

@@ -1,4 +1,4 @@
-// /metrics, /livez, /readyz and /startupz: the routes, and the small server of them that every process has.
+// /metrics, /livez, /readyz and /startupz: the routes, and the small server for them that every process has.
 #pragma once
 
 #include <memory>

@@ -18,7 +18,7 @@ namespace optserve::http {
 
 class TestClient {
  public:
-  // `receive_buffer`: of the socket, in bytes; 0: as the system has it.
+  // `receive_buffer` is the size of the socket's buffer in bytes; 0: the system's default.
   explicit TestClient(int port, int receive_buffer = 0) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
     const timeval limit{8, 0};
     setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -34,7 +34,7 @@ class TestClient {
   TestClient(const TestClient&) = delete;
   TestClient& operator=(const TestClient&) = delete;
 
-  // False if the server takes no more.
+  // False if the server takes no more bytes.
   bool write(std::string_view text) const {
     while (!text.empty()) {
       const ssize_t sent = send(fd_, text.data(), text.size(), MSG_NOSIGNAL);
@@ -50,20 +50,20 @@ class TestClient {
     fd_ = -1;
   }
 
-  // Until the server closes. "(timeout)" at the end if it does not, "(reset)" if it resets.
+  // Reads until the server closes. Ends with "(timeout)" if it does not, and with "(reset)" if it resets.
   std::string read_all() {
     while (receive()) {
     }
     return std::exchange(bytes_, {}) + ending_;
   }
-  // At most so many bytes at once, as a slow reader takes them.
+  // Reads at most so many bytes at once, like a slow reader.
   std::string read_some(size_t bytes) const {
     std::string text(bytes, '\0');
     const ssize_t got = recv(fd_, text.data(), bytes, 0);
     text.resize(static_cast<size_t>(std::max<ssize_t>(got, 0)));
     return text;
   }
-  // Up to and including `mark`; less if the connection ends before.
+  // Reads up to and including `mark`; less if the connection ends before.
   std::string read_until(std::string_view mark) {
     size_t at = 0;
     while ((at = bytes_.find(mark)) == std::string::npos && receive()) {
@@ -73,7 +73,7 @@ class TestClient {
     bytes_.erase(0, text.size());
     return text;
   }
-  // One answer that has a Content-Length.
+  // Reads one answer that has a Content-Length.
   std::string read_answer() {
     std::string head = read_until("\r\n\r\n");
     const size_t at = head.find("Content-Length: ");

@@ -13,7 +13,7 @@ using Parameters = std::vector<std::pair<std::string, std::string>>;
 bool is_parameter(const std::string& segment) { return segment.size() > 2 && segment.front() == '{'; }
 bool takes_rest(const std::string& segment) { return is_parameter(segment) && segment.ends_with("...}"); }
 
-// 0: text, 1: parameter, 2: the rest of a path. In this order patterns are tried.
+// 0: text, 1: parameter, 2: the rest of a path. Patterns are tried in this order.
 int kind_of(const std::string& segment) { return takes_rest(segment) ? 2 : is_parameter(segment) ? 1 : 0; }
 
 std::string name_of(const std::string& segment) {

@@ -166,7 +166,7 @@ void Server::Impl::run_posted() {
   }
   for (auto& work : batch) {
     work();
-    work = nullptr;  // what it holds ends before the next one runs
+    work = nullptr;  // destroys what it holds before the next one runs
   }
 }
 
@@ -226,7 +226,7 @@ std::vector<std::pair<std::string, std::string>> Server::route_names() const { r
 
 void Server::start() {
   evconnlistener_enable(impl_->listener.get());
-  sigset_t all, before;  // the thread inherits the mask: signals stay with the main thread, and SIGPIPE ends nothing
+  sigset_t all, before;  // the thread inherits the mask: signals go to the main thread, and SIGPIPE ends nothing
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   impl_->thread = std::thread([impl = impl_.get()] { event_base_loop(impl->base.get(), EVLOOP_NO_EXIT_ON_EMPTY); });

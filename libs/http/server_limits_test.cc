@@ -45,7 +45,7 @@ class ServerLimitsTest : public ::testing::Test {
   std::unique_ptr<Server> server;
 };
 
-// Counts what comes, and refuses what has an x.
+// Counts the bytes that come, and refuses those with an x.
 struct CountingSink final : BodySink {
   bool take(std::string_view bytes, Refused& why) override {
     count += bytes.size();
@@ -78,7 +78,7 @@ TEST_F(ServerLimitsTest, ABodyMayGoElsewhereThanIntoMemory) {
   EXPECT_THAT(ask(head + "Content-Length: 4\r\n\r\naxaa"), StartsWith("HTTP/1.1 422"));
 }
 
-// Takes nothing more than a piece until it is told that there is room.
+// Takes only one piece until it is told that there is room.
 struct SlowSink final : BodySink {
   bool take(std::string_view bytes, Refused&) override {
     taken += bytes.size();
@@ -134,7 +134,7 @@ TEST_F(ServerLimitsTest, EachRouteLimitsItsBodies) {
   EXPECT_THAT(ask("POST /small" + head + "Expect: 100-continue\r\nContent-Length: 11\r\n\r\n"),
               StartsWith("HTTP/1.1 413"));
   EXPECT_THAT(ask("POST /small" + head + "Transfer-Encoding: chunked\r\n\r\nb\r\n"), StartsWith("HTTP/1.1 413"));
-  // A peer that is still sending when it is refused can go on, and gets its answer: it is not reset.
+  // A peer that is still sending when it is refused can go on and gets its answer instead of a reset.
   const std::string much(8 << 20, 'x');
   for (const std::string path : {"/small", "/nothing"}) {
     TestClient client(server->port());

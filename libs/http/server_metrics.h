@@ -1,4 +1,4 @@
-// What a server counts. Internal to the component. Used by the server's thread.
+// The metrics of a server. Internal to the component, and used only by the server's thread.
 #pragma once
 
 #include <map>
@@ -14,7 +14,7 @@ class ServerMetrics {
  public:
   explicit ServerMetrics(metrics::Registry* registry);  // nullptr: counts nothing
 
-  // `route` is a pattern; empty: none matched.
+  // `route` is a pattern; empty if none matched.
   void count_request(const std::string& route, const std::string& method, int status, Duration time);
   void observe_first_byte(const std::string& route, Duration time);
 
@@ -26,7 +26,7 @@ class ServerMetrics {
   metrics::Histogram& histogram(std::map<std::string, metrics::Histogram>& of, const std::string& route,
                                 const char* name, const char* help);
 
-  // Added when first seen: routes, methods and codes are few.
+  // Counters are added when first needed: there are few routes, methods and codes.
   std::map<std::tuple<std::string, std::string, int>, metrics::Counter> requests_;
   std::map<std::string, metrics::Histogram> first_byte_, total_;
 };

@@ -1,4 +1,5 @@
-// What a server's connections share. Internal to the component. Used by the server's thread, except where it says.
+// What a server's connections share. Internal to the component. Used only by the server's thread, unless a comment says
+// otherwise.
 #pragma once
 
 #include <condition_variable>
@@ -62,7 +63,7 @@ struct Server::Impl {
   int64_t date_second = -1;
   bool is_draining = false;
 
-  std::mutex mutex;  // of what follows, which any thread uses
+  std::mutex mutex;  // guards what follows, which any thread uses
   std::condition_variable changed;
   std::vector<std::function<void()>> posted;
   bool is_drained = false;

@@ -232,7 +232,7 @@ TEST_F(ServerTest, DelayedWorkRunsInOrderOfItsTime) {
   server.post([&] {
     server.call_after(milliseconds(30), [&] { result.set_value(order + "b"); });
     server.call_after(milliseconds(1), [&] { order += "a"; });
-    server.call_after(seconds(1'000), [] {});  // the end of the server overtakes it
+    server.call_after(seconds(1'000), [] {});  // the server ends before
   });
   EXPECT_EQ(result.get_future().get(), "ab");
 }

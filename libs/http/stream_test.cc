@@ -32,7 +32,7 @@ class StreamTest : public ::testing::Test {
     });
     server.start();
   }
-  // The exchanges of so many requests of /later.
+  // The exchanges of this many requests for /later.
   std::vector<ExchangePtr> take(size_t count) {
     std::unique_lock lock(mutex);
     changed.wait_for(lock, seconds(8), [&] { return held.size() >= count; });
@@ -172,12 +172,12 @@ TEST_F(StreamTest, ASlowReaderIsToldOfOnceAndHoldsLittleMemory) {
   EXPECT_GT(most, size_t{256} << 10);
   EXPECT_LT(most, size_t{300} << 10);
   drained = 0;
-  // It reads again: everything is taken.
+  // The reader reads again, and everything is taken.
   on_server([&] { streams[0]->write("end of the first part"); });
   EXPECT_THAT(client.read_until("first part"), Not(HasSubstr("(timeout)")));
   for (int i = 0; i < 200 && drained == 0; ++i) std::this_thread::sleep_for(milliseconds(10));
   EXPECT_GT(drained, 0);
-  // The owner goes on writing: the connection is lost at four times the bound.
+  // If the owner goes on writing, the connection is lost at four times the bound.
   bool is_open = true;
   for (int i = 0; i < 10'000 && is_open; ++i) {
     on_server([&] {

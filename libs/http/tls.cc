@@ -15,7 +15,7 @@ namespace {
 
 constexpr seconds kLookInterval{1};
 
-// What OpenSSL noted last, in its words.
+// An error with OpenSSL's own text of its last failure.
 ConfigurationError tls_error(const std::string& what) {
   std::array<char, 256> text{};
   ERR_error_string_n(ERR_peek_last_error(), text.data(), text.size());
@@ -40,7 +40,7 @@ Tls::Context Tls::read() const {
   if (!result) throw tls_error("TLS");
   SSL_CTX* context = result.get();
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
-  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);  // idle connections hold little
+  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);  // idle connections take little memory
   if (SSL_CTX_use_certificate_chain_file(context, certificate_file_.c_str()) != 1) {
     throw tls_error("certificate " + certificate_file_);
   }
@@ -75,7 +75,7 @@ bufferevent* Tls::accept(event_base* base, evutil_socket_t fd) const {
     SSL_free(ssl);
     return nullptr;
   }
-  bufferevent_openssl_set_allow_dirty_shutdown(buffer, 1);  // a peer that only closes its socket has left too
+  bufferevent_openssl_set_allow_dirty_shutdown(buffer, 1);  // a peer may also end by just closing its socket
   return buffer;
 }
 

@@ -1,4 +1,4 @@
-// TLS for a server's connections. Internal to the component; the only includer of OpenSSL in it.
+// TLS for a server's connections. Internal to the component; no other file of it includes OpenSSL.
 #pragma once
 
 #include <event2/bufferevent.h>
@@ -18,21 +18,21 @@ namespace optserve::http {
 
 class Tls {
  public:
-  // Files in PEM: the certificate with those of its chain, and its key. TLS 1.2 and newer. Throws Error naming the
-  // file.
+  // PEM files: the certificate with its chain, and its key. TLS 1.2 and newer. Throws Error naming the file.
   Tls(std::string certificate_file, std::string key_file);
   ~Tls();
   Tls(const Tls&) = delete;
   Tls& operator=(const Tls&) = delete;
 
-  // Reads the files again if they have changed, for the connections that come from now on. Files with a fault are
-  // logged, once, and change nothing. Cheap: looks at most once a second.
+  // Reads the files again if they have changed, for future connections. Faulty files are logged once and change
+  // nothing. Cheap, since it checks at most once a second.
   void refresh(Instant now);
 
-  // The buffer of a connection that begins with the peer's handshake; it owns the descriptor. nullptr: no memory.
+  // The buffer of a new connection, which begins with the peer's handshake and owns the descriptor. nullptr if there is
+  // no memory.
   bufferevent* accept(event_base* base, evutil_socket_t fd) const;
 
-  // Of such a buffer: sends what the system takes at once, or the sign that nothing follows.
+  // On such a buffer, sends what the system takes at once, or the message that nothing follows.
   static void write_now(bufferevent* buffer, std::string_view bytes);
   static void announce_end(bufferevent* buffer);
 

@@ -23,7 +23,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-// A key and a certificate that it signed itself, in two files.
+// A key and a self-signed certificate, in two files.
 class Certificate {
  public:
   explicit Certificate(const std::string& name)
@@ -55,7 +55,7 @@ class Certificate {
   std::string path_;
 };
 
-// A client that believes every certificate.
+// A client that trusts every certificate.
 class TlsClient {
  public:
   explicit TlsClient(int port) : socket_(port), context_(SSL_CTX_new(TLS_client_method())), ssl_(SSL_new(context_)) {
@@ -70,7 +70,7 @@ class TlsClient {
   TlsClient& operator=(const TlsClient&) = delete;
 
   bool is_connected() const { return is_connected_; }
-  // What tells the server's certificate from others.
+  // What distinguishes the server's certificate from others.
   std::string certificate() const {
     X509* certificate = SSL_get1_peer_certificate(ssl_);
     const ASN1_BIT_STRING* key = X509_get0_pubkey_bitstr(certificate);
@@ -79,7 +79,7 @@ class TlsClient {
     return bytes;
   }
   void write(std::string_view text) const { SSL_write(ssl_, text.data(), static_cast<int>(text.size())); }
-  // Until the server ends; "(cut)" at the end if it did not say so.
+  // Reads until the server ends; ends with "(cut)" if the server did not announce the end.
   std::string read_all() const {
     std::string all;
     char buffer[4096];
@@ -144,7 +144,7 @@ TEST_F(TlsTest, CertificatesAreReadAgainWhenTheyChange) {
   EXPECT_EQ(seen(), before);
   {
     const Certificate fresh("b");
-    // Between the two steps certificate and key are not a pair: the old ones stay.
+    // Between the two steps certificate and key do not match, so the old ones stay in use.
     std::filesystem::rename(fresh.certificate_file(), certificate.certificate_file());
     std::this_thread::sleep_for(milliseconds(1'100));
     EXPECT_EQ(seen(), before);

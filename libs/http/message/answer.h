@@ -1,4 +1,4 @@
-// What a handler answers, and the text of it.
+// What a handler answers, and its text on the wire.
 #pragma once
 
 #include <string>
@@ -12,10 +12,10 @@ struct Answer {
   int status = 200;
   std::string content_type = "text/plain; charset=utf-8";  // empty: there is no body
   std::string body;
-  Headers headers = {};  // besides Content-Type, Content-Length, Date and Connection, which are the server's business
+  Headers headers = {};  // besides Content-Type, Content-Length, Date and Connection, which the server sets
 };
 
-// "Not Found". "Unknown" for a status that HTTP does not have.
+// "Not Found", for example; "Unknown" for a status that HTTP does not have.
 std::string_view reason_of(int status);
 
 enum class Framing { kLength, kChunks, kUntilClose };
@@ -36,10 +36,10 @@ std::string render(const HeadOfAnswer& head);
 // "Sun, 06 Nov 1994 08:49:37 GMT"
 std::string http_date(int64_t wall_ms);
 
-// One event of a stream of server-sent events, in the only form that every client's parser takes: a single line
-// "data: ..." and an empty line. `data` has no line breaks and is not empty.
+// One event of a stream of server-sent events, in the only form that all clients parse: a single line "data: ..." and
+// an empty line. `data` has no line breaks and is not empty.
 std::string sse_frame(std::string_view data);
-// What a stream of server-sent events is sent with: its type; proxies do not gather it and nobody stores it.
+// The headers of a stream of server-sent events: its type, and that proxies must neither buffer nor store it.
 Headers sse_headers();
 
 }  // namespace optserve::http

@@ -1,4 +1,4 @@
-// Takes the body of a request as it comes, for bodies that are too large for memory.
+// Takes the body of a request as it arrives, for bodies that are too large for memory.
 #pragma once
 
 #include <string>
@@ -10,13 +10,14 @@ namespace optserve::http {
 class BodySink {
  public:
   virtual ~BodySink() = default;
-  // Takes the next bytes. Nothing, or why the request is refused: then no more bytes come.
+  // Takes the next bytes. If it returns why the request is refused, no more bytes come.
   struct Refused {
     int status = 400;
     std::string message{};
   };
   virtual bool take(std::string_view bytes, Refused& why) = 0;
-  // It has enough for now: the peer is not read until it has called its `on_room` (RouteLimits::body_sink).
+  // True if it has enough for now: nothing more is read from the peer until the sink has called its `on_room`
+  // (RouteLimits::body_sink).
   virtual bool is_full() const { return false; }
 };
 

@@ -18,7 +18,7 @@ class Headers {
 
   void add(std::string_view name, std::string_view value);
   void set(std::string_view name, std::string_view value);  // replaces every field of this name
-  // The value of the first field of this name; nullptr: there is none.
+  // The value of the first field of this name; nullptr if there is none.
   const std::string* find(std::string_view name) const;
   // The same, empty if there is none.
   std::string_view get(std::string_view name) const;

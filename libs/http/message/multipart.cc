@@ -11,7 +11,7 @@ constexpr size_t kPartHeadBytesMax = 8 << 10;
 constexpr size_t kBoundaryBytesMax = 70;  // RFC 2046
 constexpr int kPartsMax = 32;
 
-// A parameter of a header's value: NAME=value or NAME="value", in which a backslash takes the next character as it is.
+// A parameter of a header's value: NAME=value or NAME="value", in which a backslash quotes the next character.
 std::optional<std::string> parameter_of(std::string_view value, std::string_view name) {
   size_t at = value.find(';');
   while (at != std::string_view::npos) {
@@ -86,7 +86,7 @@ bool MultipartReader::feed(std::string_view bytes) {
   return state_ != State::kFailed;
 }
 
-// The first boundary is the beginning of the body: nobody sends a preamble, and none is searched through.
+// The first boundary is the beginning of the body: nobody sends a preamble, so none is skipped.
 bool MultipartReader::read_begin() {
   const size_t count = std::min(waiting_.size(), delimiter_.size());
   if (waiting_.compare(0, count, delimiter_, 0, count) != 0) {
@@ -129,7 +129,7 @@ bool MultipartReader::read_head() {
   }
   if (!name) return fail("a part of the form has no name");
   waiting_.erase(0, end + 4);
-  // The boundary after an empty content shares its line feed with the head.
+  // A boundary after empty content shares its line end with the head.
   waiting_.insert(0, "\r\n");
   state_ = State::kContent;
   skip_ = 2;
@@ -138,7 +138,7 @@ bool MultipartReader::read_head() {
 
 bool MultipartReader::read_content() {
   const size_t found = waiting_.find(delimiter_);
-  // What may be the beginning of a delimiter waits for the rest.
+  // Bytes that may be the beginning of a delimiter wait for the rest of it.
   const size_t safe =
       found != std::string::npos ? found : waiting_.size() - std::min(waiting_.size(), delimiter_.size() - 1);
   const size_t skipped = std::min(skip_, safe);

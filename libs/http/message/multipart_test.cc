@@ -30,7 +30,7 @@ std::string part(const std::string& disposition, const std::string& content) {
          "\r\n";
 }
 
-// In pieces of `size`; empty when all went well, else the message.
+// Reads the form in pieces of `size`. Returns the message, which is empty if all went well.
 std::string read(const std::string& form, size_t size, Collected& parts) {
   MultipartReader reader("XYZ", parts);
   for (size_t at = 0; at < form.size(); at += size) {

@@ -16,16 +16,16 @@ void RequestReader::fail(int status, std::string message) {
 size_t RequestReader::feed(std::string_view bytes) {
   const size_t given = bytes.size();
   while (state_ == State::kHead && !bytes.empty()) {
-    // A line at a time, so that nothing is searched twice however small the pieces are.
+    // It takes a line at a time, so that nothing is searched twice however small the pieces are.
     const size_t line = bytes.find('\n');
     const size_t count = std::min(line == std::string_view::npos ? bytes.size() : line + 1, limits_.head_bytes_max);
     head_.append(bytes.substr(0, count));
     bytes.remove_prefix(count);
-    if (head_ == "\r\n") {  // some clients send an empty line behind a body
+    if (head_ == "\r\n") {  // some clients send an empty line after a body
       head_.clear();
       continue;
     }
-    if (!line_ended_ && head_.size() > limits_.target_bytes_max + 64) {  // the method and the version beside it
+    if (!line_ended_ && head_.size() > limits_.target_bytes_max + 64) {  // 64 bytes for the method and the version
       fail(414, "the address is longer than " + std::to_string(limits_.target_bytes_max) + " bytes");
       break;
     }

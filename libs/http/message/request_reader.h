@@ -1,6 +1,6 @@
-// Reads one request from bytes that arrive in pieces of any size. Pure: no sockets, no time. It is strict where two
-// readers could disagree on where a request ends: lines end with CR LF, a length is given once, and a request has
-// either a length or chunks.
+// Reads one request from bytes that arrive in pieces of any size. It is pure: it uses no sockets and no clock. It is
+// strict where two readers could disagree on where a request ends: lines end with CR LF, a length is given once, and a
+// request has either a length or chunks.
 #pragma once
 
 #include <string>
@@ -29,15 +29,15 @@ class RequestReader {
 
   explicit RequestReader(const HeadLimits& limits) : limits_(limits) {}
 
-  // Consumes bytes and returns how many. Stops after the head and after the request.
+  // Consumes bytes, and returns how many. Stops after the head and after the request.
   size_t feed(std::string_view bytes);
-  // Goes on after kHeadDone. The body goes to Request::sink if that is set.
+  // Continues after kHeadDone. The body goes to Request::sink if that is set.
   void begin_body(size_t body_bytes_max);
 
   State state() const { return state_; }
   bool has_begun() const { return state_ != State::kHead || !head_.empty(); }
   Request& request() { return request_; }
-  // After kHeadDone: of Content-Length; of a chunked body, and of none, zero.
+  // After kHeadDone, the value of Content-Length; zero if the body is chunked or there is none.
   uint64_t content_length() const { return content_length_; }
   bool has_body() const { return is_chunked_ || content_length_ > 0; }
   bool wants_continue() const;  // the peer waits for "100 Continue" before it sends the body
@@ -65,7 +65,7 @@ class RequestReader {
   bool is_chunked_ = false;
   uint64_t content_length_ = 0;
   size_t body_bytes_max_ = 0;
-  uint64_t sunk_bytes_ = 0;  // of the body, that the sink has taken
+  uint64_t sunk_bytes_ = 0;  // bytes of the body that the sink has taken
   ChunkedBody chunks_;
   int status_ = 0;
   std::string message_;

@@ -11,7 +11,7 @@ namespace {
 using optserve::http::RequestReader;
 using State = RequestReader::State;
 
-// `piece` of zero: all at once. Returns what was read, as text.
+// With a `piece` of zero, all at once. Returns what was read, as text.
 std::string read(std::string_view bytes, size_t piece) {
   RequestReader reader({.target_bytes_max = 256, .head_bytes_max = 2'048, .fields_max = 20});
   const std::string_view all = bytes;

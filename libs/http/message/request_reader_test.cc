@@ -12,7 +12,7 @@ using ::testing::Pair;
 
 constexpr HeadLimits kLimits{.target_bytes_max = 100, .head_bytes_max = 1'000, .fields_max = 10};
 
-// A reader that was given `text` in pieces of `piece` bytes, and what of it it left.
+// A reader that was given `text` in pieces of `piece` bytes, and what it has left of it.
 struct Read {
   explicit Read(std::string_view text, size_t piece = 1'000'000, size_t body_bytes_max = 64) : rest(text) {
     while (!rest.empty() && reader.state() != State::kDone && reader.state() != State::kFailed) {

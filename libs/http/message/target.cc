@@ -8,7 +8,7 @@
 namespace optserve::http {
 namespace {
 
-// What is before the first `mark`, which is removed from `text` with it.
+// Removes the part before the first `mark`, and the mark, from `text`, and returns that part.
 std::string_view take_until(std::string_view& text, char mark) {
   const size_t at = text.find(mark);
   const std::string_view part = text.substr(0, at);
@@ -16,7 +16,7 @@ std::string_view take_until(std::string_view& text, char mark) {
   return part;
 }
 
-// Everything behind the scheme and the host of "http://host/path"; the rest of such a target may be empty.
+// Everything after the scheme and the host of "http://host/path", which may be empty.
 std::optional<std::string_view> without_host(std::string_view text) {
   for (const std::string_view scheme : {"http://", "https://"}) {
     if (!equal_ignoring_case(text.substr(0, scheme.size()), scheme)) continue;

@@ -15,11 +15,11 @@ struct Target {
   std::vector<std::pair<std::string, std::string>> query;  // in order, decoded
 };
 
-// Takes "/path?query", "http://host/path?query" and "*". Nothing if the text is none of these, or an escape is not two
-// hexadecimal digits, or stands for a zero byte.
+// Takes "/path?query", "http://host/path?query" and "*". nullopt if the text is none of these, or if an escape is not
+// two hexadecimal digits or stands for a zero byte.
 std::optional<Target> parse_target(std::string_view text);
 
-// Replaces each %XX, and each plus by a space if `is_query`.
+// Decodes each %XX and, if `is_query`, replaces each plus by a space.
 std::optional<std::string> percent_decoded(std::string_view text, bool is_query);
 
 }  // namespace optserve::http
