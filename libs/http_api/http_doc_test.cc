@@ -1,4 +1,4 @@
-// docs/http_api.md holds the tables of fields as they are in the code, and examples that are requests.
+// docs/http_api.md has the tables of fields as they are in the code, and its examples are valid requests.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

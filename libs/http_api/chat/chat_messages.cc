@@ -18,11 +18,11 @@ constexpr std::array<std::pair<std::string_view, ChatRole>, 4> kRoles = {{{"syst
                                                                           {"user", ChatRole::kUser},
                                                                           {"assistant", ChatRole::kAssistant}}};
 
-// Of messages that clients send back as they got them: without meaning here where they hold nothing.
+// Fields of messages that clients send back as they received them; they mean nothing here if they are empty.
 constexpr std::array<std::string_view, 9> kEmptyOnly = {"refusal",     "tool_calls", "function_call",
                                                         "audio",       "images",     "reasoning_content",
                                                         "annotations", "thinking",   "reasoning"};
-// Names for people or machines that change no text.
+// Fields for people or machines that do not change the text.
 constexpr std::array<std::string_view, 4> kWithoutInfluence = {"name", "id", "status", "type"};
 
 bool holds_nothing(const json& value) { return value.is_null() || value.empty() || value == json(""); }
@@ -44,7 +44,7 @@ MaybeError add_part(const json& part, const std::string& name, std::string& text
 }
 
 MaybeError read_content(const json& value, const std::string& name, std::string& text) {
-  if (value.is_null()) return std::nullopt;  // of an assistant that said nothing
+  if (value.is_null()) return std::nullopt;  // an assistant that said nothing
   if (value.is_string()) {
     text = value.get<std::string>();
     return std::nullopt;

@@ -10,14 +10,14 @@
 
 namespace optserve::http_api {
 
-// `value` is a checked FieldKind::kMessages. A content is a text, or a list of parts with texts; parts of other kinds,
-// roles of tools and fields that mean something else are refused by name: `name`[i].content …
+// `value` is a checked FieldKind::kMessages. The content is a text or a list of text parts. Other kinds of parts, roles
+// of tools, and fields that mean something else are refused by name: `name`[i].content …
 Parsed<std::vector<ChatMessage>> read_messages(const nlohmann::json& value, const std::string& name);
 
-// A 400 that says how, if there is no template.
+// If there is no template, a 400 that says how to set one.
 std::optional<ApiError> need_template(const ChatTemplate* chat, const std::string& param);
 
-// Adds the texts that end an answer of the template to the `stop` of a body of a completion.
+// Adds the texts that end an answer of the template to the `stop` of a completion's body.
 void add_template_stops(const ChatTemplate& chat, nlohmann::json& completion);
 
 }  // namespace optserve::http_api

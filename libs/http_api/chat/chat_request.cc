@@ -15,7 +15,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 using enum FieldKind;
 
-// Fields of completions that chats do not have, or have with another meaning.
+// Fields of completions that chats do not have, or that mean something else there.
 constexpr std::array<std::string_view, 12> kNotOfChats = {"prompt",
                                                           "best_of",
                                                           "echo",
@@ -79,7 +79,7 @@ FieldTable fields_of_chats() {
   return table;
 }
 
-// The body as a completion's.
+// The body as that of a completion.
 Parsed<json> completion_of(const json& body, const Models& models, const ChatTemplate& chat) {
   const Parsed<std::vector<ChatMessage>> messages = read_messages(body.at("messages"), "messages");
   if (!messages.ok()) return messages.error();
@@ -120,7 +120,7 @@ ordered_json token_json(const CompletionRequest& request, TokenId id, float logp
           {"bytes", std::move(bytes)}};
 }
 
-// All of the choice but its text and index.
+// Everything of the choice but its text and index.
 ordered_json facts_of_chat(const CompletionRequest& request, size_t prompt, const protocol::JobResult& result,
                            const Output& output) {
   ordered_json facts = choice_facts(request, prompt, result, output);

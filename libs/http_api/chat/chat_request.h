@@ -14,10 +14,10 @@
 namespace optserve::http_api {
 
 const FieldTable& chat_fields();
-// Those that completions do not have, or have with another meaning.
+// The fields that completions do not have, or that mean something else there.
 const FieldTable& chat_own_fields();
 
-// The jobs are those of the request that this gives. Refuses everything without RequestContext::chat.
+// The result is a completion request with its jobs. Refuses everything if there is no RequestContext::chat.
 Parsed<CompletionRequest> parse_chat(std::string_view body, const Models& models, const RequestContext& context);
 
 // Needs a complete answer without error.
@@ -25,7 +25,7 @@ std::string chat_body(const CompletionRequest& request, const CompletionAnswer& 
 // `request` outlives it.
 std::unique_ptr<StreamForm> chat_form(const CompletionRequest& request);
 
-// Lists of a parsed body's log-probabilities in the form of chats: {"content": […], "refusal": null}.
+// The log-probabilities of an output in the form of chats: {"content": […], "refusal": null}.
 nlohmann::ordered_json chat_logprobs_json(const CompletionRequest& request, const Output& output);
 
 }  // namespace optserve::http_api

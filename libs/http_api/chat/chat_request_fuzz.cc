@@ -1,5 +1,5 @@
-// Any bytes as the body of a chat: it is refused with a status of 4xx, or its jobs are valid and their results make an
-// answer and a stream. Without a template every chat is refused.
+// Any bytes as the body of a chat: either it is refused with a 4xx status, or its jobs are valid and their results give
+// an answer and a stream. Without a template every chat is refused.
 #include <cstddef>
 #include <cstdint>
 

@@ -17,8 +17,8 @@ struct ChatMessage {
   std::string content;
 };
 
-// A text for each role, with `{content}` where the message stands; the beginning of the answer; texts that end it. As a
-// file it is an object in JSON, whose form docs/http.md describes:
+// A text for each role, with `{content}` in the place of the message; the beginning of the answer; and texts that end
+// the answer. As a file it is a JSON object, whose form docs/http.md describes:
 //   {"system": "{content}\n\n", "user": "User: {content}\n", "assistant": "Assistant: {content}\n",
 //    "answer": "Assistant:", "stop": ["\nUser:"]}
 class ChatTemplate {
@@ -27,10 +27,10 @@ class ChatTemplate {
   static ChatTemplate plain();
   // The refusal says which field is wrong.
   static Result<ChatTemplate> parse(std::string_view json);
-  // "plain", or a file. Throws ConfigurationError.
+  // `name` is "plain" or the name of a file. Throws ConfigurationError.
   static ChatTemplate load(const std::string& name);
 
-  // The messages in their order, without white space at their ends, and the beginning of the answer.
+  // The prompt: the messages in their order, without white space at their ends, and the beginning of the answer.
   std::string render(const std::vector<ChatMessage>& messages) const;
   const std::vector<std::string>& stop() const { return stop_; }
 

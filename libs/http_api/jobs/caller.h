@@ -9,8 +9,8 @@
 namespace optserve::http_api {
 
 struct Caller {
-  std::string tenant{};     // of the key; empty: there are no keys, and a request names its own
-  bool may_operate = true;  // also sees the jobs of all tenants
+  std::string tenant{};     // of the key; empty if there are no keys, so that a request names its own
+  bool may_operate = true;  // may also see the jobs of all tenants
 
   // Whether the caller may know of a job of this tenant.
   bool may_see(std::string_view job_tenant) const { return may_operate || job_tenant == tenant; }

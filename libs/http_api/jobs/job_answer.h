@@ -21,13 +21,13 @@ struct HttpAnswer {
 // An error as an answer.
 HttpAnswer answer_of(const ApiError& error);
 
-// POST /v1/jobs. 202 if at least one job was accepted; jobs of a list that were not have "error", in its place. If none
-// was, the first one's error.
+// POST /v1/jobs. 202 if at least one job was accepted; in a list, jobs that were not accepted have "error" instead. If
+// no job was accepted, the answer is the error of the first one.
 HttpAnswer submit_answer(const JobsRequest& request, const std::vector<protocol::SubmitOutcome>& outcomes);
 
-// GET /v1/jobs/{id}, and what cancel and requeue answer: the state, and no text.
+// The answer to GET /v1/jobs/{id} and to cancel and requeue: the state without the text.
 std::string state_body(const protocol::JobResult& result);
-// GET /v1/jobs/{id}/result: 200 with everything once the job has ended, however; until then 202 with its state.
+// GET /v1/jobs/{id}/result: 200 with everything once the job has ended in any way; until then 202 with its state.
 HttpAnswer result_answer(const protocol::JobResult& result);
 
 std::string group_body(const std::string& tenant, const std::string& name, const protocol::GroupStatus& group);

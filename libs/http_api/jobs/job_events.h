@@ -1,4 +1,4 @@
-// `GET /v1/jobs/{id}/events`: a job's output as server-sent events that resume at the byte.
+// `GET /v1/jobs/{id}/events`: a job's output as server-sent events, which can resume at any byte.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,10 @@
 
 namespace optserve::http_api {
 
-// The byte of the text from which a client goes on: the header `Last-Event-ID`, empty at first.
+// The byte of the text from which a client continues, from the header `Last-Event-ID`, which is empty at first.
 Parsed<uint64_t> parse_last_event_id(std::string_view header);
 
-// What is told to a client that follows a job. Each function returns what is sent now; after is_over() nothing follows.
+// What a client that follows a job receives. Each function returns what to send now; after is_over() nothing follows.
 class FollowForm {
  public:
   virtual ~FollowForm() = default;
@@ -31,7 +31,7 @@ class FollowForm {
 };
 
 // Each function returns frames; the last one ends the stream. The `id` of a frame is the number of bytes of text up to
-// its end, so that a client that reconnects goes on there:
+// its end, so that a client that reconnects continues there:
 //   event: progress    {"state", "position", "eta_ms", "tokens", "progress_done", "progress_total"}
 //   event: text        {"text"}
 //   event: restarted   {}: the text begins anew, at byte 0

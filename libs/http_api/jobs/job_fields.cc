@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 using protocol::JobSpec;
 
-// What the wire does not say of the fields beside the sampling parameters.
+// What the protocol does not say about the fields that are not sampling parameters.
 struct Meaning {
   std::string_view name;
   std::string_view help;
@@ -68,7 +68,7 @@ std::string_view word_of(protocol::OnDisconnect value) {
 }
 std::string_view word_of(sampling::SamplingProfile value) { return sampling::sampling_profile_name(value); }
 
-// The wire marks fields that a receiver must know.
+// On the wire, fields that a receiver must know are marked with '!'.
 std::string_view bare(std::string_view name) { return name.starts_with('!') ? name.substr(1) : name; }
 
 template <class T>
@@ -131,7 +131,7 @@ class TableBuilder {
     field.max = found->max;
   }
 
-  // Tables hold views.
+  // Keeps texts for tables, which hold views.
   static std::string_view keep(std::string text) {
     static std::deque<std::string> kept;
     return kept.emplace_back(std::move(text));

@@ -25,7 +25,7 @@ bool read_number(std::string_view text, T& number) {
   return error == std::errc{} && end == text.data() + text.size();
 }
 
-// "ORDER ENDPOINT\n" for each scheduler, as hexadecimal digits: clients pass it back as it is.
+// "ORDER ENDPOINT\n" for each scheduler, as hexadecimal digits. Clients pass it back unchanged.
 std::string cursor_text(const client::ListPosition& after) {
   std::string lines;
   for (const auto& [endpoint, order] : after) lines += std::to_string(order) + " " + endpoint + "\n";
@@ -51,15 +51,15 @@ bool read_cursor(std::string_view text, client::ListPosition& after) {
 constexpr std::array kStates = {JobState::kQueued,    JobState::kRunning, JobState::kSucceeded, JobState::kFailed,
                                 JobState::kCancelled, JobState::kExpired, JobState::kDead};
 
-// One scheduler's jobs while pages are made of them.
+// The jobs of one scheduler while pages are made of them.
 struct Source {
   const std::string* endpoint;
   const protocol::JobList* list;
-  uint64_t from;  // its place in the list before
+  uint64_t from;  // its place in the previous list
   size_t taken = 0;
 
   bool is_empty() const { return taken == list->jobs.size(); }
-  // The least one's job is the next of the page.
+  // The source with the least rank has the next job of the page.
   int64_t rank(client::ListOrder order) const {
     if (is_empty()) return std::numeric_limits<int64_t>::max();
     const int64_t accepted_ms = list->jobs[taken].accepted_wall_ms;
@@ -160,7 +160,7 @@ std::string list_body(const JobQuery& query, const client::Answers<protocol::Job
   }
   ordered_json jobs = ordered_json::array();
   while (jobs.size() < query.limit) {
-    // Of one scheduler in its own order, by which `next` counts: its wall clock may have been set back.
+    // Within a scheduler the order is its own, by which `next` counts, because its wall clock may have been set back.
     const auto first = std::ranges::min_element(sources, {}, [&](const Source& one) { return one.rank(query.order); });
     if (first == sources.end() || first->is_empty()) break;
     jobs.push_back(job_json::summary_json(first->list->jobs[first->taken++]));

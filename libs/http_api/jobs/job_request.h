@@ -13,13 +13,13 @@ namespace optserve::http_api {
 
 struct JobsRequest {
   std::vector<protocol::JobSpec> jobs;  // valid; without a key the client library makes one
-  bool is_list = false;                 // the answer has the form of the request
+  bool is_list = false;                 // then the answer is a list as well
   bool has_conversion = false;          // only operators may ask for it
 };
 
 struct JobContext {
-  Caller caller{};                // whose tenant the jobs get; without keys each job names its own
-  std::string idempotency_key{};  // header; for a body of one job
+  Caller caller{};                // jobs get its tenant; without keys each job names its own
+  std::string idempotency_key{};  // from the header, for a body of one job
 };
 
 inline constexpr size_t kJobsPerRequestMax = 1'000;

@@ -1,4 +1,4 @@
-// Any bytes as the bodies, queries and headers of the jobs API: they are refused, or give jobs that are valid.
+// Any bytes as the bodies, queries and headers of the jobs API: either they are refused, or they give valid jobs.
 #include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>

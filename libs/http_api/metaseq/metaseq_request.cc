@@ -39,7 +39,7 @@ FieldInfo whole(std::string_view name, std::string_view fallback, double min, do
   return {.name = name, .kind = kInteger, .fallback = fallback, .help = help, .min = min, .max = max};
 }
 
-// `</s>` at either end of ids goes, and one is put in front.
+// Removes `</s>` at both ends of the ids and puts one in front.
 json with_one_leading_id(const json& ids) {
   std::vector<TokenId> clean = ids.get<std::vector<TokenId>>();
   while (!clean.empty() && clean.back() == tokenizer::kEndId) clean.pop_back();
@@ -57,7 +57,7 @@ json clean_prompt(const json& prompt) {
   return clean;
 }
 
-// Metaseq's factual nucleus begins again at the end of a sentence.
+// Metaseq's factual-nucleus decay starts again at the end of a sentence.
 std::optional<ApiError> add_reset_ids(CompletionRequest& request) {
   if (auto error = request.model.need_text("lambda_decay", "lambda_decay")) return error;
   for (const std::string_view end : {".", "?", "!"}) {

@@ -13,7 +13,7 @@ namespace optserve::http_api {
 
 const FieldTable& metaseq_fields();
 
-// The jobs are those of the request that this gives.
+// The result is a completion request with its jobs.
 Parsed<CompletionRequest> parse_metaseq(std::string_view body, const Models& models, const RequestContext& context);
 
 // Needs a complete answer without error.

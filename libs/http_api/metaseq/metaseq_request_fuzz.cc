@@ -1,5 +1,5 @@
-// Any bytes as the body of a completion of Metaseq's form: it is refused with a status of 4xx, or gives valid jobs and
-// an answer.
+// Any bytes as the body of a completion of Metaseq's form: either it is refused with a 4xx status, or it gives valid
+// jobs and an answer.
 #include <cstddef>
 #include <cstdint>
 

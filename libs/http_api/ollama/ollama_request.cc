@@ -29,7 +29,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kSameOpt
     {"seed", "seed"},
     {"stop", "stop"},
 }};
-// What Ollama draws with if a request says nothing.
+// Ollama's defaults for requests that do not set these.
 constexpr double kTemperature = 0.8, kTopP = 0.9;
 constexpr int kTopK = 40;
 
@@ -95,7 +95,7 @@ std::string model_of(const json& body, std::string_view field = "model") {
   return name;
 }
 
-// The body of a completion but for its prompt.
+// The body of a completion without its prompt.
 json completion_without_prompt(const json& body) {
   json out{{"model", model_of(body)},
            {"stream", find_field<bool>(body, "stream").value_or(true)},
@@ -112,7 +112,7 @@ json completion_without_prompt(const json& body) {
   return out;
 }
 
-// Names of fields as the client knows them.
+// Replaces names of fields in the error by those that the client knows.
 ApiError in_ollamas_words(ApiError error) {
   if (error.param == "max_tokens") error.param = "options.num_predict";
   for (const auto& [from, to] : kSameOptions) {
@@ -291,7 +291,7 @@ std::unique_ptr<StreamForm> ollama_chat_form(const CompletionRequest& request) {
 }
 
 std::string ollama_error_body(const ApiError& error) {
-  // Its clients show this text alone, so it names the field.
+  // Ollama's clients show only this text, so it must name the field.
   const bool names_field = error.param.empty() || error.message.starts_with(error.param);
   return json_text({{"error", names_field ? error.message : error.param + ": " + error.message}});
 }

@@ -19,8 +19,8 @@ inline constexpr std::string_view kNdjson = "application/x-ndjson";
 const FieldTable& ollama_generate_fields();
 const FieldTable& ollama_chat_fields();
 
-// The jobs are those of the request that this gives. A prompt of `generate` is continued as it is with `raw`, and where
-// the gateway has no template for chats; else it is what a user says.
+// The results are completion requests with their jobs. The prompt of `generate` is continued as it is with `raw` or if
+// the gateway has no chat template; otherwise it becomes the message of a user.
 Parsed<CompletionRequest> parse_ollama_generate(std::string_view body, const Models& models,
                                                 const RequestContext& context);
 Parsed<CompletionRequest> parse_ollama_chat(std::string_view body, const Models& models, const RequestContext& context);
@@ -28,14 +28,14 @@ Parsed<CompletionRequest> parse_ollama_chat(std::string_view body, const Models&
 // Need a complete answer without error.
 std::string ollama_generate_body(const CompletionRequest& request, const CompletionAnswer& answer);
 std::string ollama_chat_body(const CompletionRequest& request, const CompletionAnswer& answer);
-// Objects in lines. `request` outlives them.
+// JSON objects, one per line. `request` outlives them.
 std::unique_ptr<StreamForm> ollama_generate_form(const CompletionRequest& request);
 std::unique_ptr<StreamForm> ollama_chat_form(const CompletionRequest& request);
 
 // {"error": text}
 std::string ollama_error_body(const ApiError& error);
 
-// POST /api/show: what is known of a model.
+// POST /api/show: what is known about a model.
 const FieldTable& ollama_show_fields();
 Parsed<std::string> ollama_show_body(std::string_view body, const Models& models, const ChatTemplate* chat);
 

@@ -1,5 +1,5 @@
-// Any bytes as the bodies of Ollama's API: each is refused with a status of 4xx, or becomes valid jobs whose results
-// make an answer and lines.
+// Any bytes as the bodies of Ollama's API: each is either refused with a 4xx status, or becomes valid jobs whose
+// results give an answer and lines.
 #include <cstddef>
 #include <cstdint>
 

@@ -30,7 +30,7 @@ std::string usual_type(int status) {
 
 ordered_json text_or_null(const std::string& text) { return text.empty() ? ordered_json() : ordered_json(text); }
 
-// What each class of refusal is in HTTP. 409 is never used: clients repeat it.
+// The HTTP status of each class of refusal. 409 is never used, since clients retry it.
 struct Mapping {
   int status;
   const char* code;
@@ -100,7 +100,7 @@ ApiError error_of(const Refusal& refusal, int64_t retry_after_ms, int32_t contex
   error.should_retry = mapping.should_retry;
   if (refusal.code == ErrorCode::kUnknownModel) error.param = "model";
   if (refusal.code == ErrorCode::kPromptTooLong) {
-    // Clients recognise an overflow by these first words.
+    // Clients recognise that the context is too small by these first words.
     const auto tokens = static_cast<int64_t>(context > 0 ? context : static_cast<int32_t>(limits::kContextTokensMax));
     error.message = "This model's maximum context length is " + std::to_string(tokens) + " tokens. " + refusal.message;
     error.param = "prompt";
@@ -111,7 +111,7 @@ ApiError error_of(const Refusal& refusal, int64_t retry_after_ms, int32_t contex
 ApiError error_of(const protocol::SubmitOutcome& outcome, int32_t context) {
   check(outcome.error.has_value(), "an outcome with an error");
   ApiError error = error_of(refuse(*outcome.error, outcome.message), outcome.retry_after_ms, context);
-  // The queue is too long for its time at this moment: that is overload, and nothing has been waited for.
+  // The queue is currently too long for the job's deadline: that is overload, and the job has not waited at all.
   if (*outcome.error == ErrorCode::kDeadlineExceeded && outcome.retry_after_ms > 0) {
     error.status = 429;
     error.should_retry.reset();
@@ -137,7 +137,7 @@ std::optional<ApiError> error_of(const protocol::JobResult& result, int32_t cont
   if (message.empty()) message = "the job has ended as " + std::string(protocol::job_state_name(result.state));
   ApiError error = error_of(refuse(code, std::move(message)), 0, context);
   error.job = result.job.hex();
-  // The queue has tried as often as it may: the same request would fail again.
+  // The queue has used all attempts, so the same request would fail again.
   if (error.status >= 500 && !asks_to_retry(error.status)) error.should_retry = false;
   return error;
 }

@@ -20,10 +20,10 @@ struct ApiError {
   int status = 500;                    // of the HTTP answer
   std::string message;                 // a sentence for people; official clients show nothing else
   std::string type{};                  // OpenAI's class of errors; empty: the usual one of the status
-  std::string param{};                 // the field that is meant; empty: none (null in JSON)
-  std::string code{};                  // for programs, "context_length_exceeded"; empty: none
+  std::string param{};                 // the field concerned; empty if none (null in JSON)
+  std::string code{};                  // for programs, such as "context_length_exceeded"; empty if none
   int64_t retry_after_ms = 0;          // with 429 and 503: when to ask again; 0: not known
-  std::optional<bool> should_retry{};  // overrides what clients make of the status (`x-should-retry`)
+  std::optional<bool> should_retry{};  // overrides what clients conclude from the status (`x-should-retry`)
   std::string job{};                   // id of the job that failed, whose result can be fetched later; may be empty
 };
 
@@ -31,11 +31,12 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 // {"error":{"message":…,"type":…,"param":…,"code":…}}
 std::string error_body(const ApiError& error);
-// `Retry-After` (1 to 60 s: clients ignore or refuse more), `retry-after-ms` and `x-should-retry`, where they apply.
+// `Retry-After` (1 to 60 s, since clients ignore or refuse more), `retry-after-ms` and `x-should-retry`, if they apply.
 // An answer of 429 or 503 always has a Retry-After.
 HttpHeaders error_headers(const ApiError& error);
 
-// A refusal of a scheduler or of this process. `context` is the model's, for "maximum context length"; 0: not known.
+// The error for a refusal by a scheduler or by this process. `context` is that of the model, for "maximum context
+// length"; 0 if it is not known.
 ApiError error_of(const Refusal& refusal, int64_t retry_after_ms = 0, int32_t context = 0);
 // Why a job was not accepted. Needs an outcome with an error.
 ApiError error_of(const protocol::SubmitOutcome& outcome, int32_t context = 0);
@@ -59,7 +60,8 @@ ApiError rate_limited(std::string message, int64_t retry_after_ms);             
 ApiError unavailable(std::string message, int64_t retry_after_ms = 0);                 // 503
 ApiError internal_error(std::string message);                                          // 500
 
-// A value or why there is none. Callers test ok() before value(); reading the wrong side aborts.
+// A value, or the error that explains why there is none. Callers test ok() before value(); reading the wrong side
+// aborts.
 template <class T>
 class [[nodiscard]] Parsed {
  public:

@@ -14,7 +14,7 @@ namespace {
 using nlohmann::ordered_json;
 using protocol::JobResult;
 
-// OpenAI's best_of compares outputs by this, whatever their lengths.
+// OpenAI's best_of compares outputs by this number, whatever their lengths.
 double logprob_per_token(const JobResult& result) {
   if (result.ids.empty()) return -std::numeric_limits<double>::infinity();
   return client::cumulative_logprob(result) / static_cast<double>(result.ids.size());
@@ -66,7 +66,7 @@ std::vector<CompletionAnswer::Choice> CompletionAnswer::choices() const {
   return choices;
 }
 
-// Prompts count once, and outputs that were computed, also those that best_of leaves out.
+// Prompts count once, and all computed outputs count, including those that best_of leaves out.
 TokenUsage CompletionAnswer::usage() const {
   TokenUsage usage;
   const auto per_prompt = static_cast<size_t>(request_->jobs_per_prompt());
@@ -82,7 +82,7 @@ TokenUsage CompletionAnswer::usage() const {
 
 std::string CompletionAnswer::body() const {
   ordered_json choices = ordered_json::array();
-  // Choices of a prompt are at its index times n, whether a beam search has found as many or not.
+  // The choices of a prompt begin at its index times n, even if a beam search has found fewer.
   int index = 0;
   size_t last_prompt = 0;
   for (const Choice& choice : this->choices()) {

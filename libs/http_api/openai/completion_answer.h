@@ -21,12 +21,13 @@ class CompletionAnswer {
   void add(size_t job, protocol::JobResult result);
   bool is_complete() const { return missing_ == 0; }
 
-  // Needs all results. Why there is no answer: a job that did not succeed. The other jobs' results are not told then.
+  // The error of a job that did not succeed, for which there is no answer even if other jobs have results. Needs all
+  // results.
   std::optional<ApiError> error() const;
   // Needs all results, and no error().
   std::string body() const;
 
-  // The same for answers of other forms.
+  // The choices, for answers in other forms.
   struct Choice {
     size_t prompt;
     const protocol::JobResult* result;
@@ -37,7 +38,7 @@ class CompletionAnswer {
   TokenUsage usage() const;
 
  private:
-  // Those that become choices, in their order.
+  // The results that become choices, in their order.
   std::vector<const protocol::JobResult*> best_of_prompt(size_t prompt) const;
 
   const CompletionRequest* request_;

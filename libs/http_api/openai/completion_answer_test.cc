@@ -18,7 +18,7 @@ using protocol::JobSpec;
 class CompletionAnswerTest : public RequestTest {
  protected:
   CompletionRequest request(const json& changes) const { return completion(changes); }
-  // The answer where job i has the i-th output; the last one for those that follow.
+  // The answer if job i has the i-th output; further jobs have the last one.
   json answer(const CompletionRequest& asked, const std::vector<std::vector<TokenId>>& outputs) {
     const std::vector<JobSpec> jobs = asked.jobs();
     CompletionAnswer answer(asked);
@@ -109,7 +109,7 @@ TEST_F(CompletionAnswerTest, LogprobsHaveOneEntryForEachTokenTheEndIncluded) {
   EXPECT_EQ(body["usage"]["completion_tokens"], 3);
 }
 
-// What lm-eval asks for, and reads: token_logprobs[ctxlen:-1] and top_logprobs[ctxlen:-1].
+// What lm-eval requests, and the parts that it reads: token_logprobs[ctxlen:-1] and top_logprobs[ctxlen:-1].
 TEST_F(CompletionAnswerTest, ScoresOfAPromptAndExactlyOneToken) {
   const std::vector<TokenId> prompt = {2, byte_id('a'), byte_id('b')};
   const json body = answer(

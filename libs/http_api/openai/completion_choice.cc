@@ -27,7 +27,7 @@ class LogprobLists {
     top_.push_back(std::move(top));
   }
 
-  // `start` characters stand before the ids' own text; nothing begins behind the end of the whole text.
+  // `start` characters come before the ids' own text; no offset is beyond the end of the whole text.
   void add_offsets(std::span<const TokenId> ids, int64_t start, int64_t end) {
     for (const int64_t offset : request_.model.texts->offsets(ids, start)) offsets_.push_back(std::min(offset, end));
   }
@@ -49,7 +49,7 @@ std::span<const TokenId> ids_of_prompt(const CompletionRequest& request, size_t 
   return result.prompt_ids.empty() ? std::span(request.prompts[prompt].ids) : std::span(result.prompt_ids);
 }
 
-// The best tokens at the place of prompt token `i`, the first `count` of those that were asked for.
+// The best tokens at the position of prompt token `i`: the first `count` of those that were requested.
 std::span<const sampling::TokenLogprob> best_in_prompt(const JobResult& result, size_t i, int count) {
   if (i - 1 >= result.prompt_best.size()) return {};
   const std::vector<sampling::TokenLogprob>& best = result.prompt_best[i - 1];
@@ -86,8 +86,8 @@ void add_output(const Output& output, LogprobLists& lists) {
   }
 }
 
-// vLLM's form: for each id of the prompt {"id": {"logprob": …, "decoded_token": …}, …}, of the best ids and its own,
-// and null for the first.
+// vLLM's form: for each id of the prompt {"id": {"logprob": …, "decoded_token": …}, …}, with the best ids and the id
+// itself, and null for the first id.
 ordered_json prompt_logprobs_json(const CompletionRequest& request, std::span<const TokenId> ids,
                                   const JobResult& result) {
   ordered_json list = ordered_json::array();
@@ -162,7 +162,7 @@ ordered_json stop_reason(const CompletionRequest& request, const Output& output)
   const std::vector<TokenId>& stop_ids = request.job.rules.stop_ids;
   if (std::ranges::find(stop_ids, output.ids.back()) != stop_ids.end()) return output.ids.back();
   if (request.job.stop.size() == 1) return request.job.stop.front();
-  if (request.model.text == nullptr) return nullptr;  // it is one of several, and not part of the text
+  if (request.model.text == nullptr) return nullptr;  // it is one of several, and it is not known which
   const std::string whole = request.model.text->streamer.decode_text(output.ids);
   std::string_view found;
   for (const std::string& stop : request.job.stop) {

@@ -26,20 +26,20 @@ int count_outputs(const CompletionRequest& request, const protocol::JobResult& r
 // Output `i` of a result; views into `result`.
 Output output_of(const CompletionRequest& request, const protocol::JobResult& result, int i);
 
-// Everything of the choice beside "index" and "text": logprobs, finish_reason, stop_reason, and what was asked for.
-// `prompt` is the index of its prompt, `text` the choice's whole text.
+// Everything of the choice except "index" and "text": logprobs, finish_reason, stop_reason, and whatever else was
+// requested. `prompt` is the index of its prompt, `text` the choice's whole text.
 nlohmann::ordered_json choice_facts(const CompletionRequest& request, size_t prompt, const protocol::JobResult& result,
                                     const Output& output);
 
-// {"tokens": […], "token_logprobs": […], "top_logprobs": […], "text_offset": […]}: one entry for each id of the output,
-// with `echo` after one for each id of the prompt. The first id of a prompt has null. At other places top_logprobs has
-// the best tokens that were asked for, and the token itself.
+// {"tokens": […], "token_logprobs": […], "top_logprobs": […], "text_offset": […]}: one entry for each id of the output
+// or, with `echo`, for each id of the prompt and of the output. The first id of a prompt has null. For other ids,
+// top_logprobs has the requested number of best tokens, and the token itself.
 nlohmann::ordered_json logprobs_json(const CompletionRequest& request, size_t prompt, const protocol::JobResult& result,
                                      const Output& output);
 
 // "stop" or "length".
 std::string_view finish_word(sampling::FinishReason reason);
-// What ended the output: a stop string, a stop id, or null for the end of the text and for length.
+// What ended the output: a stop string, a stop id, or null for the end of the text or for length.
 nlohmann::ordered_json stop_reason(const CompletionRequest& request, const Output& output);
 
 nlohmann::ordered_json usage_json(int64_t prompt_tokens, int64_t completion_tokens);

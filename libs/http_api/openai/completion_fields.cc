@@ -15,7 +15,7 @@ namespace {
 
 using enum FieldKind;
 
-// Parameters of the sampling table that requests name otherwise, with JobSpec's other fields of that kind.
+// Sampling parameters that have a different name in requests, and such fields of JobSpec.
 struct Renamed {
   std::string_view job_field, request_field;
 };

@@ -9,7 +9,7 @@ namespace optserve::http_api {
 // sampling/sampling_params.h.
 const FieldTable& completion_fields();
 
-// A form's own fields, and behind them those of completions that mean the same in it.
+// A form's own fields, followed by those fields of completions that mean the same in it.
 FieldTable with_completion_fields(FieldTable own, bool (*is_same)(std::string_view completion_field));
 
 // The name that a field of JobSpec has in a request: "max_tokens" for "max_new_tokens". Fields that no request names

@@ -117,7 +117,8 @@ class CompletionReader {
     return std::nullopt;
   }
 
-  // Key, group and seed: from the idempotency key if there is one, since a repeated request must be the same jobs.
+  // Sets key, group and seed, from the idempotency key if there is one, since a repeated request must give the same
+  // jobs.
   void read_identity(JobSpec& job) {
     const std::string key = get("idempotency_key", context_.idempotency_key);
     job.key = name_of(key, kKeyBytesMax);
@@ -133,7 +134,7 @@ class CompletionReader {
     sampling::SamplingParams& params = request_.job.sampling;
     if (get("use_beam_search", false)) {
       if (!has_field(body_, "beam_width")) params.beam_width = request_.n;
-      if (params.beam_width == 1) params.temperature = 0;  // the search for one output is the greedy choice
+      if (params.beam_width == 1) params.temperature = 0;  // a search with one beam is the greedy choice
     }
     if (!params.is_beam_search() || request_.n <= params.beam_width) return std::nullopt;
     return invalid_value("n", "n is " + std::to_string(request_.n) + ", expected at most beam_width, which is " +
@@ -243,7 +244,8 @@ std::vector<JobSpec> CompletionRequest::jobs() const {
     JobSpec one = job_of(prompts[i]);
     if (num_jobs() == 1) one.group = lone_group;
     if (prompts.size() > 1 && !one.key.empty()) one.key += "-" + std::to_string(i + 1);
-    // A seed that was asked for is every prompt's, whatever stands beside it; others differ between equal prompts.
+    // A seed from the request applies to every prompt, whatever other prompts there are. Otherwise equal prompts get
+    // different seeds.
     if (!has_seed) one.sampling.seed += i * static_cast<uint64_t>(client::kChoicesMax);
     const int choices = jobs_per_prompt();
     Result<std::vector<JobSpec>> made = client::choice_jobs(one, std::min(n, choices), choices);

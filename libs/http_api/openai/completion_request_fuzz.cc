@@ -1,5 +1,5 @@
-// Any bytes as the body of a completion: it is refused with a status of 4xx, or its jobs are valid and their results
-// make an answer and a stream with the same texts.
+// Any bytes as the body of a completion: either it is refused with a 4xx status, or its jobs are valid and their
+// results give an answer and a stream with the same texts.
 #include <cstddef>
 #include <cstdint>
 

@@ -81,7 +81,7 @@ TEST_F(CompletionRequestTest, EveryFieldTakesItsDefaultAndNoOtherType) {
 }
 
 TEST_F(CompletionRequestTest, EveryNumberHasItsRange) {
-  // With these, the extremes of others make sense: they are combined in a test of their own.
+  // These allow extreme values of other fields. Combinations have a test of their own.
   const json companions{{"max_tokens", 1}, {"echo", true}};
   int checked = 0;
   for (const FieldInfo& field : completion_fields()) {
@@ -100,7 +100,7 @@ TEST_F(CompletionRequestTest, EveryNumberHasItsRange) {
       json changes = companions;
       changes[name] = value(inside);
       const Parsed<CompletionRequest> parsed = parse(body(changes));
-      // What is refused beside other fields is refused for another reason.
+      // A field that is refused because of other fields is refused for a different reason.
       const std::string message = parsed.ok() ? "" : parsed.error().message;
       EXPECT_THAT(message,
                   ::testing::Not(::testing::ContainsRegex("^" + name + " is [^,]*, expected (more than )?-?[0-9]")));
@@ -276,7 +276,7 @@ TEST_F(CompletionRequestTest, ContextOverflowIsToldBeforeAnythingIsQueued) {
   const json ids(std::vector<int>(50, 5));
   good({{"prompt", ids}, {"max_tokens", 14}});
   expect_error({{"prompt", ids}, {"max_tokens", 15}}, "prompt", "This model's maximum context length is 64 tokens");
-  // 60 tokens of a letter and the leading one.
+  // 60 tokens of one letter, and the leading one.
   const std::string text = "z" + std::string(59, 'q');
   good({{"prompt", text}, {"max_tokens", 3}});
   expect_error({{"prompt", text}, {"max_tokens", 4}}, "prompt",
@@ -285,7 +285,7 @@ TEST_F(CompletionRequestTest, ContextOverflowIsToldBeforeAnythingIsQueued) {
   std::string words;
   for (int i = 0; i < 17; ++i) words += " the";
   EXPECT_THAT(good({{"prompt", words}}).jobs()[0].prompt_ids, SizeIs(18));
-  // Of a model that is not known here, the scheduler says so.
+  // For a model that is not known here, the scheduler reports it.
   good({{"model", "plain"}, {"prompt", std::vector<int>(2'000, 5)}});
 }
 

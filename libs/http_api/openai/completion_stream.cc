@@ -19,7 +19,7 @@ int CompletionStream::first_choice(size_t job) const {
   return static_cast<int>(job) * (request_->is_shared() ? request_->n : 1);
 }
 
-// The same text for every choice of the job.
+// Frames with the same text for every choice of the job.
 std::string CompletionStream::text_frames(size_t job, std::string_view text) const {
   std::string frames;
   const int count = request_->is_shared() ? request_->n : 1;
@@ -47,7 +47,8 @@ std::string CompletionStream::on_text(size_t job, std::string_view piece) {
   sent.incomplete += piece;
   std::string text = std::move(sent.incomplete);
   const size_t whole = valid_utf8_prefix(text);
-  // Bytes that begin a character wait for the rest of it; others, which never become one, are sent (and replaced).
+  // Bytes that begin a character wait for the rest of it; bytes that can never become a character are sent (and
+  // replaced).
   const bool waits = is_incomplete_utf8(std::string_view(text).substr(whole));
   sent.incomplete = waits ? text.substr(whole) : std::string();
   if (waits) text.resize(whole);
@@ -94,7 +95,7 @@ std::string CompletionStream::on_finished(size_t job, const JobResult& result) {
   return frames;
 }
 
-// The rest of the text of each choice, with all else that is known now.
+// The rest of the text of each choice, with everything else that is now known.
 std::string CompletionStream::last_frames(size_t job, const JobResult& result) {
   const size_t prompt = job / static_cast<size_t>(request_->jobs_per_prompt());
   const std::string echo = request_->echo && sends_at_end() ? request_->prompts[prompt].text : "";

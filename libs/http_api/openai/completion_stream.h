@@ -1,4 +1,4 @@
-// A streamed answer: which piece of which job is sent when, and in which form.
+// A streamed answer: decides which piece of which job is sent when, and in which form.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace optserve::http_api {
 
-// Each function returns what is to be sent now: no frame, or some. `job` is the index in request.jobs(). The texts of a
+// Each function returns the frames to send now, which may be none. `job` is the index in request.jobs(). The texts of a
 // choice's frames together are the text of the answer that is not streamed. With log-probabilities, and in a beam
 // search, a choice's text comes in one frame when its job ends.
 //
@@ -22,9 +22,10 @@ class CompletionStream {
   explicit CompletionStream(const CompletionRequest& request) : CompletionStream(request, completion_form(request)) {}
   CompletionStream(const CompletionRequest& request, std::unique_ptr<StreamForm> form);
 
-  std::string on_start();  // before all others, once: the beginning of the form, and the echo
+  std::string on_start();  // called first, once: the beginning of the form, and the echo
   std::string on_text(size_t job, std::string_view piece);
-  // The job's text begins again. If some was sent already, that is an error of the stream: it cannot be taken back.
+  // The job's text begins again. If some of it was already sent, the stream ends with an error, since that cannot be
+  // taken back.
   std::string on_restarted(size_t job);
   std::string on_finished(size_t job, const protocol::JobResult& result);
   std::string on_lost(size_t job, const Refusal& why);
@@ -33,12 +34,12 @@ class CompletionStream {
 
   std::string_view keep_alive() const { return form_->keep_alive(); }
 
-  // The end was returned: nothing may be sent after it, and the functions above return nothing.
+  // True when the end was returned: nothing may be sent after it, and the functions above return nothing.
   bool is_over() const { return is_over_; }
   bool has_failed() const { return has_failed_; }
 
  private:
-  // What was sent of one job.
+  // What has been sent of one job.
   struct Sent {
     uint64_t bytes = 0;
     uint64_t digest = protocol::kDigestOfNothing;  // protocol::text_digest of them

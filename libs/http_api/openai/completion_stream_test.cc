@@ -20,7 +20,7 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// What a client makes of the frames, by the rules that the strictest parsers have in common.
+// What a client reads from the frames, by the rules that the strictest parsers share.
 struct Reader {
   std::vector<json> chunks;
   std::map<int, std::string> texts;
@@ -163,7 +163,7 @@ TEST_F(CompletionStreamTest, ATextThatBeginsAgainIsAnErrorOnlyIfSomeWasSent) {
   EXPECT_EQ(at_end.on_restarted(0), "");
 }
 
-// Random requests, texts and ways to cut them: what a client puts together is the answer that is not streamed.
+// For random requests and texts, cut at random, what a client puts together is the answer that is not streamed.
 TEST_F(CompletionStreamTest, StreamedTextsAreThoseOfTheAnswer) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));

@@ -1,4 +1,4 @@
-// For fuzzers: what must be true of every body that is read as a form of completions.
+// For fuzzers: what must be true of every body that is read as a kind of completion request.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -18,7 +18,8 @@ inline void check_error(const ApiError& error, const std::string& body) {
   check(nlohmann::json::parse(body).contains("error"), "an error that clients can read");
 }
 
-// Checks that the jobs of a request are valid. Returns whether there are few enough, and a vocabulary, to make results.
+// Checks that the jobs of a request are valid. Returns whether there are few enough of them, and a vocabulary, to make
+// results.
 inline bool check_jobs(const CompletionRequest& request) {
   const std::vector<protocol::JobSpec> jobs = request.jobs();
   check(jobs.size() == request.num_jobs(), "as many jobs as it says");

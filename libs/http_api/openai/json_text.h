@@ -12,7 +12,7 @@ namespace optserve::http_api {
 using job_json::json_text;
 inline std::string json_string(std::string_view text) { return json_text(nlohmann::ordered_json(text)); }
 
-// A log-probability as a number: minus infinity, which JSON does not have, is -9999 as in vLLM.
+// A log-probability as a number: minus infinity, which JSON does not have, becomes -9999, as in vLLM.
 inline double json_logprob(float logprob) { return logprob < -9999.0f ? -9999.0 : static_cast<double>(logprob); }
 
 }  // namespace optserve::http_api

@@ -9,7 +9,8 @@
 namespace optserve::http_api {
 
 std::string name_of(std::string_view text, size_t bytes_max) {
-  // A name that looks like a digest becomes one too, so that nobody can choose the name of another text.
+  // A name that looks like a digest is replaced by a digest as well, so that nobody can choose the name of another
+  // text.
   constexpr std::string_view kDigestPrefix = "sha256-";
   if (text.size() <= bytes_max && is_name(text) && !text.starts_with(kDigestPrefix)) return std::string(text);
   const Sha256::Digest digest = sha256(text);

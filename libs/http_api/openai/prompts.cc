@@ -64,7 +64,7 @@ class PromptReader {
     return finish(prompt);
   }
 
-  // Cuts, and checks that there is room for the output.
+  // Truncates the prompt and checks that there is room for the output.
   MaybeError finish(Prompt& prompt) {
     bool is_cut = false;
     if (options_.keep_last) {
@@ -78,14 +78,14 @@ class PromptReader {
     if (static_cast<int64_t>(prompt.ids.size()) + options_.max_tokens > context()) {
       return context_overflow(static_cast<int32_t>(context()), prompt.ids.size(), options_.max_tokens);
     }
-    // The text of what was cut, or of ids that came without one.
+    // The text after truncation, or of ids that came without a text.
     if (options_.needs_text && (is_cut || prompt.text.empty()) && model_.text != nullptr) {
       prompt.text = model_.text->streamer.decode_text(prompt.ids);
     }
     return std::nullopt;
   }
 
-  // A leading id stays: prompts without one are not what the model was trained on.
+  // Keeps a leading id, since the model was not trained on prompts without one.
   bool keep_last(std::vector<TokenId>& ids, size_t count) const {
     if (ids.size() <= count) return false;
     const bool leads = ids.front() == leading_id();

@@ -16,7 +16,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr int kBodyDepthMax = 8;
-// Beyond these, integers are not exact as a double.
+// Larger integers are not exact as a double.
 constexpr double kExactIntegerMax = 9007199254740992.0;
 
 std::string kind_text(FieldKind kind) {
@@ -212,7 +212,7 @@ ApiError unknown_field(const std::string& key, const FieldTable& table, const st
   std::vector<std::string> names;
   for (const FieldInfo& field : table) names.emplace_back(field.name);
   const std::string nearest = nearest_word(key.substr(0, 64), names);
-  const bool is_plain = is_name(key) && key.size() <= 64;  // others would disturb who reads the message
+  const bool is_plain = is_name(key) && key.size() <= 64;  // others would make the message hard to read
   std::string message = "Unknown field " + (is_plain ? "'" + prefix + key + "'" : found_text(key));
   if (!nearest.empty()) message += "; did you mean '" + prefix + nearest + "'?";
   ApiError error = invalid_value(is_plain ? prefix + key : "", message);
@@ -220,7 +220,7 @@ ApiError unknown_field(const std::string& key, const FieldTable& table, const st
   return error;
 }
 
-// What values of the kind and range are.
+// The schema of values of this kind and range.
 ordered_json schema_of_kind(const FieldInfo& field) {
   const ordered_json string_schema{{"type", "string"}};
   const ordered_json id_schema{{"type", "integer"}, {"minimum", 0}, {"maximum", limits::kVocabularyMax - 1}};
@@ -347,7 +347,8 @@ std::optional<ApiError> check_fields(const json& object, const FieldTable& table
     if (auto error = check_value(*field, name, value)) return error;
   }
   for (const FieldInfo& field : table) {
-    // A prompt may be null, as clients send one that is empty; of other fields null is as good as nothing.
+    // A prompt may be null, since some clients send an empty one that way; for other fields null means that the field
+    // is absent.
     const bool is_there =
         field.kind == FieldKind::kPrompt ? object.contains(field.name) : has_field(object, field.name);
     if (field.required && !is_there) {

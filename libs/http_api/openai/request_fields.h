@@ -1,5 +1,5 @@
 // Fields of JSON bodies as tables. A body is checked against its table before anything is read from it, so that every
-// value that is read later has its type and range; the OpenAPI document and docs/http.md are made of the same tables.
+// value that is read later has its type and range; the OpenAPI document and docs/http.md are made from the same tables.
 #pragma once
 
 #include <cstdint>
@@ -30,13 +30,13 @@ enum class FieldKind : uint8_t {
   kMessages,  // of a chat: a list of objects with role and content (chat/chat_messages.h)
   kTextOrMessages,
   kObject,  // with fields of its own
-  kAny,     // of an ignored or refused field
+  kAny,     // for ignored and refused fields
 };
 
 enum class FieldUse : uint8_t {
   kUsed,
-  kIgnored,  // known, and without influence on the output
-  kRefused,  // known and not supported: only null and `neutral` are taken
+  kIgnored,  // known, but does not influence the output
+  kRefused,  // known but not supported: only null and `neutral` are accepted
 };
 
 struct FieldInfo {
@@ -47,28 +47,29 @@ struct FieldInfo {
   double min = 0, max = 0;             // of numbers
   bool min_excluded = false;
   FieldUse use = FieldUse::kUsed;
-  std::string_view neutral{};  // of a refused field: the value, as JSON, that asks for nothing
+  std::string_view neutral{};  // of a refused field: the JSON value that requests nothing
   bool required = false;
   std::vector<FieldInfo> members{};  // of an object
 };
 
 using FieldTable = std::vector<FieldInfo>;
 
-// A field that is known and changes nothing.
+// A field that is known but changes nothing.
 FieldInfo ignored_field(std::string_view name, std::string_view help);
-// A field that is refused unless it asks for nothing. `neutral`: the value, as JSON, that does; empty: null alone.
+// A field that is refused unless it requests nothing, which is what the JSON value `neutral` does; if that is empty,
+// only null does.
 FieldInfo refused_field(std::string_view name, std::string_view neutral, std::string_view help);
 
-// JSON of a body: strict, at most 8 levels deep, an object. An empty body is one without fields.
+// Parses the JSON of a body strictly: it must be an object, at most 8 levels deep. An empty body means no fields.
 Parsed<nlohmann::json> parse_body(std::string_view body);
 
-// Refuses unknown and missing fields, wrong types and values outside their range; null is as if the field were not
-// there. Names of fields in objects have the object's name in front: "stream_options.include_usage".
+// Refuses unknown and missing fields, wrong types and values outside their range; null means that the field is absent.
+// Names of fields in objects are prefixed by the object's name: "stream_options.include_usage".
 std::optional<ApiError> check_fields(const nlohmann::json& object, const FieldTable& table,
                                      const std::string& prefix = "");
 
-// What protocol::validate refuses, whose message begins with the name of a field of JobSpec: with the name that the
-// field has in the table, which `name_in_table` gives. `context` as for error_of().
+// The error for a refusal by protocol::validate, whose message begins with the name of a field of JobSpec. That name is
+// replaced by the field's name in the table, which `name_in_table` returns. `context` is as for error_of().
 ApiError error_of_job(const Refusal& refusal, const FieldTable& table,
                       std::string_view (*name_in_table)(std::string_view job_field), int32_t context);
 
@@ -85,10 +86,10 @@ std::optional<T> find_field(const nlohmann::json& object, std::string_view name)
 }
 // Biases of a checked FieldKind::kBiases, in the order of their keys.
 std::vector<sampling::TokenBias> read_biases(const nlohmann::json& object, std::string_view name);
-// A string as a list of one.
+// The strings of a list; a single string counts as a list of one.
 std::vector<std::string> read_strings(const nlohmann::json& object, std::string_view name);
 
-// A type and range for people: "integer, 0 to 20"; for the page of documentation.
+// The type and range in words, "integer, 0 to 20", for the documentation.
 std::string field_type_text(const FieldInfo& field);
 // The JSON schema of a field, for the OpenAPI document.
 nlohmann::ordered_json field_schema(const FieldInfo& field);

@@ -21,7 +21,7 @@ class RequestTest : public ::testing::Test {
     if (changes.is_object()) body.update(changes);
     return body;
   }
-  // What was made of a body that must be good; ends the test if it was refused.
+  // The value of a result that must be good; ends the test if it is an error.
   template <class T>
   static T value_of(Parsed<T> parsed, const nlohmann::json& changes) {
     if (!parsed.ok()) throw Error(changes.dump() + " is refused: " + parsed.error().message);

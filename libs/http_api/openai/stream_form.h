@@ -12,7 +12,7 @@
 
 namespace optserve::http_api {
 
-// A comment that every client skips; sent where nothing else is for a while.
+// A comment that every client skips; sent when nothing else has been sent for a while.
 inline constexpr std::string_view kKeepAliveFrame = ": keep-alive\n\n";
 inline constexpr std::string_view kDoneFrame = "data: [DONE]\n\n";
 
@@ -29,18 +29,18 @@ struct TokenUsage {
   int64_t prompt_tokens = 0, completion_tokens = 0;
 };
 
-// Each function returns what is sent, which may be nothing.
+// Each function returns what to send, which may be nothing.
 class StreamForm {
  public:
   virtual ~StreamForm() = default;
-  virtual std::string begin() { return ""; }  // once, before all others
+  virtual std::string begin() { return ""; }  // called first, once
   virtual std::string text(int choice, std::string_view text) = 0;
   virtual std::string last(const LastPiece& piece) = 0;
   // After the last piece of every choice; `result` is that of the job that ended last.
   virtual std::string end(const TokenUsage& usage, const protocol::JobResult& result) = 0;
-  // Instead of end(): why the stream ends before its time.
+  // Called instead of end(): says why the stream ends early.
   virtual std::string error(const ApiError& error) = 0;
-  // The same, where it is that a job has ended badly.
+  // The same, if the reason is that a job has failed.
   virtual std::string failed(const ApiError& why, const protocol::JobResult&) { return error(why); }
   virtual std::string_view keep_alive() const { return kKeepAliveFrame; }
 };
@@ -48,7 +48,7 @@ class StreamForm {
 // What ends a stream that fails, shared by most forms: "event: error\ndata: {…}\n\ndata: [DONE]\n\n".
 std::string error_frames(const ApiError& error);
 
-// Chunks of objects that have `choices`: "data: {…}\n\n" each, then [DONE]. `request` outlives this.
+// Chunks, each a "data: {…}\n\n" with `choices`, and [DONE] at the end. `request` outlives this.
 class ChunkForm : public StreamForm {
  public:
   ChunkForm(const CompletionRequest& request, std::string_view object);
@@ -58,7 +58,7 @@ class ChunkForm : public StreamForm {
 
  protected:
   const CompletionRequest& request() const { return *request_; }
-  // `choice`: the object as JSON; the last chunk of a choice has the fingerprint.
+  // `choice` is the object as JSON. The last chunk of a choice has the fingerprint.
   std::string chunk(std::string_view choice, bool is_last) const;
 
  private:

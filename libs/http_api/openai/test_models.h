@@ -16,8 +16,8 @@ namespace optserve::http_api {
 
 inline constexpr int32_t kTestContext = 64, kTestVocab = 300;
 
-// "story" has a vocabulary (tokenizer/small_vocabulary.h), 300 rows and a context of 64; "plain" is served, and nothing
-// more is known of it.
+// "story" has a vocabulary (tokenizer/small_vocabulary.h), 300 rows and a context of 64; "plain" is served, but nothing
+// more is known about it.
 inline Models test_models(const std::string& name = "story") {
   std::vector<std::unique_ptr<model_text::ServedModel>> loaded;
   protocol::ModelInfo info;
@@ -33,7 +33,8 @@ inline Models test_models(const std::string& name = "story") {
 
 inline RequestContext test_context() { return {.request_id = "r1", .created = 1'700'000'001, .random = 12'345}; }
 
-// What a job of the request comes to, with the output `ids`: text, log-probabilities and all that was asked for.
+// The result of a job of the request with the output `ids`: its text, log-probabilities and everything else that was
+// requested.
 inline protocol::JobResult test_result(const CompletionRequest& request, const protocol::JobSpec& job,
                                        std::vector<TokenId> ids, const Model& model) {
   protocol::JobResult result;

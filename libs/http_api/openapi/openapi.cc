@@ -27,7 +27,7 @@ struct QueryParameter {
 
 struct Operation {
   std::string_view method, path, summary;
-  Fields fields = nullptr;  // of the body; null: there is none, or it is not of one table
+  Fields fields = nullptr;  // of the body; null if there is none, or no single table describes it
   std::vector<QueryParameter> query{};
   std::vector<std::string_view> statuses = {"200"};
   std::vector<std::string_view> types = {"application/json"};
@@ -210,7 +210,7 @@ ordered_json operation_json(const RouteName& route, const std::vector<std::strin
                                   {"schema", ordered_json::parse(parameter.schema)}});
   }
   if (operation.fields != nullptr) {
-    const ordered_json schema = body_schema(operation.fields());  // an empty body is one without fields
+    const ordered_json schema = body_schema(operation.fields());  // an empty body means no fields
     json["requestBody"] = {{"required", schema.contains("required")},
                            {"content", {{std::string(kJson), {{"schema", schema}}}}}};
   }

@@ -13,7 +13,7 @@ namespace optserve::http_api {
 using RouteName = std::pair<std::string, std::string>;
 
 std::string openapi_document(std::span<const RouteName> routes, std::string_view version);
-// Whether the document says what the route does; others are only listed.
+// Whether the document says what the route does; other routes are only listed.
 bool is_described(const RouteName& route);
 
 }  // namespace optserve::http_api

@@ -19,7 +19,7 @@ using protocol::JobState;
 using enum FieldKind;
 
 constexpr std::string_view kIdPrefix = "resp_", kGroupPrefix = "resp.";
-// Numbers of the events around the text.
+// The numbers of the events before and after the text.
 constexpr int64_t kTextNumbersFrom = 3;
 
 // Fields of completions that mean the same here.
@@ -174,7 +174,7 @@ ordered_json message_item(const JobId& job, std::string_view status, ordered_jso
           {"content", std::move(content)}};
 }
 
-// What of the request is in the object again.
+// A value of the request that the object repeats.
 ordered_json request_value(const ResponseFacts& facts, const char* name, ordered_json otherwise) {
   const auto found = facts.request.find(name);
   return found == facts.request.end() || found->is_null() ? otherwise : ordered_json(*found);
@@ -248,11 +248,11 @@ Parsed<ResponseRequest> parse_response(std::string_view text, const Models& mode
   if (!made.ok()) return in_words_of_responses(made.error());
   ResponseRequest request{std::move(made).value(), {}};
   CompletionRequest& one = request.completion;
-  // A repeated request with a key must be the same job, whenever it comes.
+  // A repeated request with a key must be the same job, at whatever time it comes.
   const int64_t created = one.job.key.empty() ? one.created : 0;
   one.lone_group = std::string(kGroupPrefix) + (one.keeps_running ? "b" : "f") + "." + std::to_string(created) + "." +
                    one.model.name;
-  if (one.stream) one.background = false;  // it is followed, and goes on without its follower
+  if (one.stream) one.background = false;  // it is followed now, but goes on if the follower leaves
   request.facts = {one.model.name, one.created, one.keeps_running, {}};
   for (const char* name : {"instructions", "max_output_tokens", "metadata", "temperature", "top_p", "user"}) {
     if (has_field(body, name)) request.facts.request[name] = body.at(name);
@@ -370,7 +370,7 @@ std::string ResponseEvents::end(const JobResult& result) {
   const ordered_json response = response_json(facts_, result);
   const std::string rest = bytes_ < result.text.size() ? text(std::string_view(result.text).substr(bytes_)) : "";
   if (result.state != JobState::kSucceeded) {
-    // A cancelled response has no event of its own; clients see its status.
+    // There is no event for a cancelled response; clients see its status.
     return rest + event(number + 4, "response.failed", {{"response", response}});
   }
   const ordered_json place{{"item_id", message_id(job_)}, {"output_index", 0}, {"content_index", 0}};
@@ -390,7 +390,7 @@ std::string ResponseEvents::error(const ApiError& error) {
   ordered_json param, code;
   if (!error.param.empty()) param = error.param;
   if (!error.code.empty()) code = error.code;
-  // Events of text up to this number may still come to another connection.
+  // Other connections may still receive events of text up to this number.
   const int64_t number = std::max(after_, kTextNumbersFrom + static_cast<int64_t>(bytes_)) + 1;
   return event(number, "error", {{"code", code}, {"message", error.message}, {"param", param}});
 }

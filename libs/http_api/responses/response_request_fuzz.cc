@@ -1,5 +1,5 @@
-// Any bytes as the body of a response, and as its id: it is refused with a status of 4xx, or its job is valid, its
-// events have growing numbers, and a client that comes back after any of them gets the rest.
+// Any bytes as the body of a response, and as its id: either it is refused with a 4xx status, or its job is valid, its
+// events have growing numbers, and a client that reconnects after any of them gets the rest.
 #include <cstddef>
 #include <cstdint>
 

@@ -172,7 +172,7 @@ TEST_F(ResponseRequestTest, EventsAreNumberedByTheBytesOfText) {
   EXPECT_EQ(all.back().data["response"]["status"], "completed");
 }
 
-// From any event on, however the text is cut into pieces then.
+// Resumes after any event, however the text is then cut into pieces.
 TEST_F(ResponseRequestTest, AStreamGoesOnAfterAnyEvent) {
   const uint64_t seed = std::random_device{}();
   std::mt19937_64 random(seed);

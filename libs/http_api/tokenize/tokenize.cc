@@ -11,7 +11,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 using enum FieldKind;
 
-// The body, checked, and its model, which has a vocabulary.
+// The checked body and its model, which has a vocabulary.
 struct Question {
   json body;
   Model model;
@@ -28,8 +28,8 @@ Parsed<Question> read_question(std::string_view text, const FieldTable& table, c
   return Question{std::move(body).value(), std::move(model).value()};
 }
 
-// The id of a text that is the spelling of a special token as /tokenizer_info gives it, which is how evaluation tools
-// ask for its id; -1 for others.
+// The id of a special token whose spelling, as in /tokenizer_info, is the text; -1 for other texts. Evaluation tools
+// ask for the ids of special tokens in this way.
 TokenId special_id(const tokenizer::Bpe& bpe, std::string_view text) {
   for (const TokenId id : {tokenizer::kEndId, tokenizer::kPadId, tokenizer::kUnknownId}) {
     if (!text.empty() && text == bpe.spelling(id)) return id;

@@ -1,4 +1,4 @@
-// Any bytes as the body of /tokenize and /detokenize; what one gives, the other takes back.
+// Any bytes as the body of /tokenize and /detokenize; each accepts what the other returns.
 #include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>

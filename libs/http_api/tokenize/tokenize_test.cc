@@ -78,7 +78,7 @@ TEST_F(TokenizeTest, TextsOfDifferentTokensDiffer) {
   std::set<std::string> texts;
   for (TokenId id = 0; id < kTestVocab; ++id) texts.insert(model.texts->text(id));
   EXPECT_EQ(texts.size(), static_cast<size_t>(kTestVocab)) << "padding rows included";
-  // A vocabulary in which a special token is spelled like the text of another one.
+  // A vocabulary in which a special token is spelled like the text of another token.
   tokenizer::SmallVocabulary vocabulary(tokenizer::Pairs{{"\u0120", "t"}});
   vocabulary.tokens.push_back(" t");
   const tokenizer::Bpe bpe = vocabulary.make();
