@@ -11,11 +11,11 @@
 
 namespace optserve::job_json {
 
-// How a job ended or how far it is. Lists that it does not have are not there.
+// How a job ended or how far it is. Lists that it does not have are left out.
 nlohmann::ordered_json result_json(const protocol::JobResult& result);
-// The same without what may be large: text, ids and log-probabilities.
+// The same without the parts that may be large: text, ids and log-probabilities.
 nlohmann::ordered_json state_json(const protocol::JobResult& result);
-// With the facts of a list of jobs, or null for them.
+// The same with what a list of jobs says about it, or null if there is no such list.
 nlohmann::ordered_json job_json(const protocol::JobResult& result, const std::optional<protocol::JobSummary>& summary);
 
 nlohmann::ordered_json outcome_json(const protocol::SubmitOutcome& outcome);
