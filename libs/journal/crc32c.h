@@ -1,5 +1,5 @@
-// CRC-32C (Castagnoli, RFC 3720 appendix B.4), eight bytes a step: finds rows that SQLite's own checks cannot, such as
-// flipped payload bits.
+// CRC-32C (Castagnoli, RFC 3720 appendix B.4), eight bytes at a time. It finds damage that SQLite's own checks cannot,
+// such as flipped bits of a payload.
 #pragma once
 
 #include <array>
@@ -9,7 +9,7 @@
 
 namespace optserve::journal {
 
-// Table n advances a byte by n further bytes.
+// Table n gives the effect of a byte that is followed by n further bytes.
 inline constexpr std::array<std::array<uint32_t, 256>, 8> kCrc32cTables = [] {
   std::array<std::array<uint32_t, 256>, 8> tables{};
   for (uint32_t i = 0; i < 256; ++i) {
@@ -23,7 +23,7 @@ inline constexpr std::array<std::array<uint32_t, 256>, 8> kCrc32cTables = [] {
   return tables;
 }();
 
-// Continues from `crc`, the value of the bytes before.
+// Continues from `crc`, the checksum of the bytes before.
 inline uint32_t crc32c(std::string_view bytes, uint32_t crc = 0) {
   crc = ~crc;
   const char* at = bytes.data();

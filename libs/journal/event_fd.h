@@ -20,11 +20,11 @@ class EventFd {
   EventFd& operator=(const EventFd&) = delete;
   void signal() const {
     const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);  // full counter: readable anyway
+    [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);  // a full counter is readable anyway
   }
   void clear() const {
     uint64_t count;
-    [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);  // nothing to read: clear already
+    [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);  // nothing to read: already cleared
   }
   int fd() const { return fd_; }
 

@@ -1,5 +1,5 @@
-// Where the scheduler keeps what must survive a restart: records of what happened, and answers to questions about jobs
-// that have ended. Implemented by the journal (journal.h), and by MemoryStore, which keeps nothing on disk.
+// Where the scheduler keeps what must survive a restart. It takes records of what happened, and answers questions about
+// jobs that have ended. Implemented by the journal (journal.h), and by MemoryStore, which keeps nothing on disk.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ struct Accepted {
   protocol::JobSpec spec;
   std::string encoded_spec;  // encode_job_spec(spec) if the caller has it; then append() does not read `spec`
 };
-// A lease is about to be dispatched: the attempt is counted before the work can crash anything. If token.number is 0,
-// the lease has ended without a result; `loss` says why, and is empty if the scheduler itself took the lease back.
+// A lease is about to be dispatched; the attempt is counted before the work can crash anything. If token.number is 0,
+// the lease has ended without a result. `loss` then says why, and is empty if the scheduler itself took back the lease.
 struct Leased {
   JobId job;
   uint64_t order = 0;
@@ -39,18 +39,18 @@ struct Leased {
   int32_t attempt = 0;
   std::string loss{};
 };
-// How far a running job is. Nothing waits for this record: it is written with the next commit.
+// How far a running job is. Nothing waits for this record, which is written with the next commit.
 struct Progress {
   JobId job;
   uint64_t order = 0;
   std::vector<TokenId> ids;  // all output ids so far
 };
-// The job has ended. Only the first such record counts; a later one is ignored, and so is one whose token is not the
-// job's present lease.
+// The job has ended. Only the first such record counts. Later ones are ignored, and so is a record whose token is not
+// the job's current lease.
 struct Finished {
   uint64_t order = 0;
   LeaseToken token;           // the lease that produced the result; number 0: the job ended without one
-  int64_t expires_at_ms = 0;  // by time_ms(): the result and its key are kept until then
+  int64_t expires_at_ms = 0;  // by time_ms(): until then the result and its key are kept
   int64_t accepted_wall_ms = 0;
   std::string tenant;
   std::string model;
@@ -58,12 +58,12 @@ struct Finished {
   protocol::JobResult result;
   std::string encoded_spec;  // of a dead job, so that it can be queued again
 };
-// A dead job is queued again under its id and another order, as if it were accepted now.
+// A dead job is queued again under its id but with a new order, as if it were accepted now.
 struct Requeued {
   uint64_t dead_order = 0;
   Accepted accepted;
 };
-// What an operator set. It lasts until it is set again; kOpen removes it.
+// A mode that an operator set. It lasts until it is set again; kOpen removes it.
 struct ModeSet {
   protocol::ControlScope scope = protocol::ControlScope::kQueue;
   std::string name;
@@ -76,7 +76,8 @@ using Record = std::variant<Accepted, Leased, Progress, Finished, Requeued, Mode
 struct FindResult {
   JobId job;
 };
-// Ended jobs in order of acceptance, with an order above `after`; or newest first, with an order below it (0: all).
+// Ended jobs in order of acceptance, with an order above `after`; or newest first, with an order below it (0 means
+// all).
 struct ListEnded {
   protocol::JobFilter filter;
   uint64_t after = 0;
@@ -86,7 +87,7 @@ struct ListEnded {
 struct FindDead {
   JobId job;
 };
-// Forgets ended jobs; the answer comes once that is durable.
+// Forgets ended jobs. The answer comes once that is durable.
 struct PurgeEnded {
   protocol::JobFilter filter;
 };
@@ -94,9 +95,9 @@ struct PurgeEnded {
 struct BackUp {};
 using Question = std::variant<FindResult, ListEnded, FindDead, PurgeEnded, BackUp>;
 
-// The key of an ended job: a submit under it is answered with this job.
+// The key of an ended job. A submit with this key is answered with the job.
 struct KnownKey {
-  std::string tenant, key, payload_sha256;  // an empty digest matches every payload: written by an older version
+  std::string tenant, key, payload_sha256;  // an empty digest, of an older version, matches every payload
   JobId job;
   int64_t expires_at_ms = 0;
   std::string group{};
@@ -126,11 +127,11 @@ struct Answer {
   std::variant<ResultFound, EndedListed, DeadFound, EndedPurged, BackUpDone, Refusal> body;
 };
 
-// --- What is there at the start.
+// --- What is found at the start.
 
 struct OpenJob {
   Accepted accepted;
-  int32_t attempts = 0;  // leases that ended for reasons other than the scheduler
+  int32_t attempts = 0;  // leases that did not end because of the scheduler itself
   int32_t crashes = 0;   // starts of the scheduler, including this one, at which the job was leased
   std::vector<std::string> losses;
   std::vector<TokenId> progress;
@@ -146,15 +147,14 @@ struct Recovery {
 class JobStore {
  public:
   virtual ~JobStore() = default;
-  virtual uint64_t append(Record record) = 0;  // sequence number, from 1, growing
+  virtual uint64_t append(Record record) = 0;  // returns growing sequence numbers from 1 on
   virtual uint64_t durable() const = 0;
   virtual bool is_durable() const = 0;  // false: volatile mode
-  // The clock by which ages and expiries of records are kept, also across restarts. It never jumps: see
-  // base/lasting_time.h.
+  // The clock for ages and expiries of records, also across restarts. It never jumps: see base/lasting_time.h.
   virtual int64_t time_ms(Instant now) const = 0;
-  // True while too much waits for the disk: new jobs are refused as busy.
+  // True while too much waits for the disk, so that new jobs are refused as busy.
   virtual bool is_congested() const = 0;
-  // True while the disk is full: new jobs are refused, and those that are known go on.
+  // True while the disk is full: new jobs are refused, and known jobs go on.
   virtual bool is_full() const = 0;
   // The answer, delivered by poll_answers(), carries `request`.
   virtual void ask(uint64_t request, Question question) = 0;
@@ -194,7 +194,7 @@ class MemoryStore final : public JobStore {
   std::vector<Answer> answers_;
 };
 
-// Whether an ended job meets the filter's conditions, and its line in a list.
+// Whether an ended job meets the filter's conditions, and its entry in a list.
 bool matches(const protocol::JobFilter& filter, const Finished& ended);
 protocol::JobSummary summary_of(const Finished& ended);
 

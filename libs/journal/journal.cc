@@ -15,14 +15,14 @@ namespace optserve::journal {
 namespace {
 
 constexpr milliseconds kIdleAfter{20};          // without work: time for a checkpoint
-constexpr milliseconds kPurgeInterval{500};     // between looks for expired results
-constexpr milliseconds kFullRetry{200};         // between tries on a full disk
-constexpr milliseconds kReportInterval{1'000};  // between looks at how the storage is, for the metrics
-constexpr int64_t kPurgeLimit = 256;            // rows a purge, so that new work waits little
-constexpr uint32_t kListWindow = 512;           // rows a look at ended jobs, for the same reason
+constexpr milliseconds kPurgeInterval{500};     // between checks for expired results
+constexpr milliseconds kFullRetry{200};         // between attempts on a full disk
+constexpr milliseconds kReportInterval{1'000};  // between reports on the storage, for the metrics
+constexpr int64_t kPurgeLimit = 256;            // rows per purge, so that new work need not wait long
+constexpr uint32_t kListWindow = 512;           // rows per look at ended jobs, for the same reason
 constexpr uint32_t kPurgeWindow = 256;
 
-// What waits for the journal thread, in order: a read sees every record appended before it.
+// What waits for the journal thread, in order, so that a question sees every record appended before it.
 struct Asked {
   uint64_t request = 0;
   Question question;
@@ -50,7 +50,7 @@ size_t size_of(const Record& record) {
   return 64;
 }
 
-// Says which backup to use, if there is one.
+// Throws Error, and says which backup to use if there is one.
 [[noreturn]] void fail_damaged(const DamagedError& damage, const JournalOptions& options) {
   const std::string latest = options.backup_folder.empty() ? "" : latest_backup(options.backup_folder);
   throw DamagedError(damage.what() + (latest.empty() ? "" : ". The latest backup is " + latest));
@@ -128,7 +128,7 @@ struct Journal::Impl {
     size_t bytes = 0;
     while (!queue.empty() && batch.size() < options.batch_records_max && bytes < options.batch_bytes_max) {
       if (auto* record = std::get_if<Record>(&queue.front())) {
-        // A record behind a question waits for the next batch: an answer from before it must not tell of it.
+        // A record after a question waits for the next batch, since the answer must not include it.
         if (!questions.empty()) break;
         bytes += size_of(*record);
         batch.push_back(std::move(*record));
@@ -141,7 +141,7 @@ struct Journal::Impl {
     waiting.store(queue.size(), std::memory_order_relaxed);
   }
 
-  // False: there is no room, and nothing was changed.
+  // False if there is no room; then nothing was changed.
   bool commit_batch() {
     const Instant begun = clock.now();
     if (!storage->commit(batch)) return false;
@@ -153,7 +153,7 @@ struct Journal::Impl {
     return true;
   }
 
-  // Not even the reserve was enough: the batch stays and is tried again. False when stopping.
+  // Waits when not even the reserve was enough; the batch is kept and tried again. False when stopping.
   bool wait_for_room() {
     std::vector<Answer> refused;
     {
@@ -189,7 +189,7 @@ struct Journal::Impl {
     idle = true;
     if (now < next_purge) return;
     const int64_t removed = purge_expired();
-    // A full purge means that there is more: come back soon.
+    // If the purge reached its limit there is probably more, so the next one comes soon.
     idle = removed < kPurgeLimit;
     next_purge = idle ? now + kPurgeInterval : now;
   }
@@ -237,13 +237,13 @@ struct Journal::Impl {
     }
   }
 
-  // Named in the log and to whoever asked, never served; the jobs that are whole go on.
+  // A damaged row is logged and reported to whoever asked for it, but never served; undamaged jobs go on.
   static Refusal damaged(const DamagedError& error) {
     log_error("journal_damaged", {{"error", error.what()}});
     return refuse(ErrorCode::kDataCorrupt, error.what());
   }
 
-  // A part of the first task.
+  // Does a part of the first task.
   void do_tasks() {
     if (tasks.empty()) return;
     Task& task = tasks.front();
@@ -322,25 +322,25 @@ struct Journal::Impl {
   EventFd durable_event;
   EventFd answer_event;
   EventFd hand_over_event;
-  uint64_t appended = 0;  // the caller's
+  uint64_t appended = 0;  // used by callers
 
-  // The thread's, once it runs.
+  // Used by the thread once it runs.
   std::unique_ptr<JournalStorage> storage;
   const LastingTime time;
   std::vector<Record> batch;  // taken from the queue and not yet durable
   std::deque<Task> tasks;
-  bool idle = false;  // nothing to do but purge
+  bool idle = false;  // nothing to do but to purge
   Instant next_purge{};
   Instant next_report{};
 
-  std::mutex mutex;  // of what follows
+  std::mutex mutex;  // guards what follows
   std::condition_variable wake;
   std::deque<Work> queue;
   std::vector<Answer> answers;
   std::string failure;
   bool stopping = false;
 
-  std::thread thread;  // last: everything above exists when it starts
+  std::thread thread;  // last, so that everything above exists when it starts
 };
 
 bool is_postgres_url(const std::string& path) {

@@ -33,7 +33,7 @@ std::string backup_name(int64_t wall_ms) {
   return std::string(kPrefix) + std::string(text.data(), length) + thousandths + std::string(kSuffix);
 }
 
-// The time that a backup's name tells; nullopt: the name is not that of a backup.
+// The time in the name of a backup; nullopt if the name is not that of a backup.
 std::optional<int64_t> time_of(const std::string& name) {
   std::tm parts{};
   int thousandths = 0;
@@ -57,8 +57,8 @@ std::vector<std::string> backups_in(const std::string& folder) {
   return names;
 }
 
-// Later than every other in the folder, whatever the wall clock did since: the newest is the one to restore, and the
-// oldest are removed.
+// The name must be later than all others in the folder, whatever the wall clock has done, since the newest backup is
+// the one to restore and the oldest ones are removed.
 std::string next_name(const std::string& folder, int64_t wall_ms) {
   const std::vector<std::string> names = backups_in(folder);
   return backup_name(names.empty() ? wall_ms : std::max(wall_ms, *time_of(names.back()) + 1));
@@ -103,7 +103,7 @@ Backups::Backups(const JournalOptions& options, Instant now, Database& source)
   remove_partial_copies(folder_);
   const std::string latest = latest_backup(folder_);
   if (latest.empty()) return;
-  // Restarts more often than the interval must not put a backup off for ever.
+  // Restarts more often than the interval must not put off a backup forever.
   const auto age = std::filesystem::file_time_type::clock::now() - std::filesystem::last_write_time(latest);
   due_ = now + (interval_ - std::clamp(std::chrono::duration_cast<milliseconds>(age), milliseconds(0), interval_));
 }
@@ -127,7 +127,7 @@ void Backups::step(Instant now, int64_t wall_ms, bool is_full, std::vector<Answe
     return;
   }
   if (copy_ != nullptr) {
-    // What is committed while it copies is in the copy, so those who asked meanwhile get this one.
+    // The copy contains what is committed while it is made, so requests that came meanwhile are answered with it.
     under_way_.insert(under_way_.end(), asked_.begin(), asked_.end());
     asked_.clear();
     copy_pages();

@@ -1,6 +1,6 @@
-// Copies of the journal that are made while it works: some pages between two commits, in the journal's thread and over
-// its connection, so that SQLite adds to the copy what is committed in the meantime. The finished copy is checked,
-// synced and renamed in a thread of its own.
+// Makes copies of the journal while it works: some pages at a time between two commits, in the journal's thread and
+// over its connection, so that SQLite adds to the copy what is committed in the meantime. A separate thread checks,
+// syncs and renames the finished copy.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,9 @@ class Backups {
   Backups& operator=(const Backups&) = delete;
 
   void ask(uint64_t request) { asked_.push_back(request); }
-  // Starts a backup that is asked for, or that is due (not while `is_full`: it would take the last room), and copies
-  // some pages. The answers for a backup that has ended are added to `answers`. A backup that fails is refused and
-  // logged; the journal goes on.
-  // `wall_ms` is for the name of its file.
+  // Starts a backup that was requested or is due (but not while `is_full`, since it would take the last room), and
+  // copies some pages. Adds the answers for a backup that has ended to `answers`. If a backup fails, this is answered
+  // and logged, and the journal goes on. `wall_ms` is for the name of the file.
   void step(Instant now, int64_t wall_ms, bool is_full, std::vector<Answer>& answers);
   bool is_copying() const { return copy_ != nullptr; }
   bool is_under_way() const { return copy_ != nullptr || outcome_.valid(); }
@@ -47,10 +46,10 @@ class Backups {
   const size_t kept_;
   Instant due_{};
   std::vector<uint64_t> asked_;      // for the next backup
-  std::vector<uint64_t> under_way_;  // for this one
+  std::vector<uint64_t> under_way_;  // for the current backup
   std::string name_;
   std::unique_ptr<Database> target_;
-  std::unique_ptr<sqlite3_backup, Finish> copy_;  // goes before its target
+  std::unique_ptr<sqlite3_backup, Finish> copy_;  // destroyed before its target
   std::future<Result<BackUpDone>> outcome_;
 };
 

@@ -17,7 +17,7 @@ constexpr size_t kImages = kSanitizedBuild ? 200 : 2'000;
 
 using namespace testing;  // NOLINT: the tests' own
 
-// In memory where there is such a place: thousands of small journals are opened.
+// In memory if possible, since thousands of small journals are opened.
 std::filesystem::path fast_folder() {
   const std::filesystem::path memory = "/dev/shm";
   std::error_code failure;
@@ -32,15 +32,15 @@ JournalOptions options_for(const std::string& path) {
   return options;
 }
 
-// A file system at one moment, and the two states of the journal that are allowed there: without and with the
-// transaction that is under way.
+// A file system at one moment, and the two states of the journal that are allowed then: without and with the
+// transaction in progress.
 struct Moment {
   CrashVfs::Image image;
   std::string commits;  // the commit record at that time
   std::shared_ptr<const Model> before, after;
 };
 
-// "" if the journal opens and is in one of the two states.
+// Returns "" if the journal opens and is in one of the two states.
 std::string verdict_on(const Moment& moment, const std::string& source) {
   TempFolder folder(fast_folder());
   const std::string path = folder.file("journal.db");
@@ -64,7 +64,7 @@ std::string verdict_on(const Moment& moment, const std::string& source) {
   }
 }
 
-// One journal on a crashing disk, driven through a random history. Moments are kept as they come.
+// One journal on a crashing disk, driven through a random history. It collects Moments.
 class CrashRun {
  public:
   CrashRun(uint64_t seed, int one_in, bool normal = false)
@@ -121,7 +121,7 @@ class CrashRun {
   }
   void keep_moment() {
     Moment moment{vfs_.image(random_), "", model_, next_};
-    // The record is not synced with each commit: it may be as it is, older, or not there.
+    // The record is not synced with each commit, so it may be as it is, older, or missing.
     const std::string now = read_file(path_ + ".commits");
     if (!now.empty() && (commits_.empty() || commits_.back() != now)) commits_.push_back(now);
     if (!commits_.empty() && !normal_ && random_() % 4 != 0) {
@@ -143,7 +143,7 @@ class CrashRun {
   std::vector<Moment> moments_;
 };
 
-// The moments of one run, judged when its disk is gone.
+// Verdicts on the moments of one run, after its disk is gone.
 std::vector<std::string> verdicts(uint64_t seed, bool normal) {
   std::vector<Moment> moments;
   std::string path;
@@ -171,7 +171,7 @@ TEST(JournalCrash, ALossOfPowerAtAnyMomentLosesNothingDurable) {
   std::printf("%zu crash images from seed %llu\n", images, static_cast<unsigned long long>(seed));
 }
 
-// The inverse: the same judge finds that a journal without a sync for each commit loses what it promised.
+// The inverse test: the same check finds that a journal without a sync for each commit loses what it promised.
 TEST(JournalCrash, WithoutASyncForEachCommitSomethingIsLost) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -192,7 +192,7 @@ struct Failing {
   int code;
 };
 
-// The n-th operation of a kind fails, once. Returns false if there were not so many.
+// Lets the n-th operation of a kind fail once. Returns false if there were not so many.
 bool survives_failure(const Failing& failing, int n, uint64_t seed) {
   std::mt19937_64 random(seed);
   History history(random);
@@ -257,7 +257,7 @@ TEST(JournalCrash, AnyFailingOperationEndsTheProcessOrChangesNothing) {
 
 // --- flipped bits
 
-// Opening names the damage, or finds all that was there.
+// Opening either names the damage or finds everything that was there.
 void flip_bits(const std::vector<std::string>& names, const std::function<std::string(const std::string&)>& good,
                const Model& model, int rounds) {
   const uint64_t seed = std::random_device()();
@@ -314,7 +314,7 @@ TEST(JournalCrash, AFlippedBitIsNamedOrHarmless) {
       {"", "-wal", "-wal", ".commits"}, [&](const std::string& name) { return killed.at(name); }, model, 400);
 }
 
-// Without the record of commits SQLite drops what follows a flipped bit, and nobody would know.
+// Without the record of commits, SQLite would drop what follows a flipped bit without anybody knowing.
 TEST(JournalCrash, ALogThatIsGoneIsMissed) {
   TempFolder folder(fast_folder());
   const std::string path = folder.file("journal.db");

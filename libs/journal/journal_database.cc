@@ -15,7 +15,7 @@ namespace {
                      " does not match its checksum: the file is damaged; move it away and restore the latest backup");
 }
 
-// Reasons of losses are stored with their lengths before them.
+// Reasons of losses are stored with their lengths in front.
 std::vector<std::string> split_reasons(std::string_view bytes) {
   std::vector<std::string> reasons;
   while (bytes.size() >= sizeof(uint32_t)) {
@@ -65,9 +65,9 @@ void JournalDatabase::configure(const JournalOptions& options) {
   }
   database_.execute(
       "PRAGMA synchronous = FULL;"
-      "PRAGMA wal_autocheckpoint = 0;"  // checkpoints happen when we say so
+      "PRAGMA wal_autocheckpoint = 0;"  // checkpoints are made explicitly
       "PRAGMA cache_size = -65536;"
-      // A log that grew once gives its room back when it starts again.
+      // A log that has grown returns its space when it starts again.
       "PRAGMA journal_size_limit = 4194304");
   const auto count_pages = [](void* pages, sqlite3*, const char*, int in_wal) {
     *static_cast<int64_t*>(pages) = in_wal;
@@ -95,7 +95,7 @@ void JournalDatabase::check_commits(const std::optional<CommitRecord::Content>& 
                      CommitRecord::path_of(database_.path()));
 }
 
-// Everything is read and checked before the first write, so that nothing damaged gets a good checksum.
+// Everything is read and checked before the first write, so that no damaged row gets a valid checksum.
 void JournalDatabase::recover(Recovery& recovery) {
   recover_open_jobs(recovery);
   recover_ended(recovery);
@@ -140,7 +140,8 @@ void JournalDatabase::recover_open_jobs(Recovery& recovery) {
     job.attempts = static_cast<int32_t>(rows.column_number(4));
     job.crashes = static_cast<int32_t>(rows.column_number(5));
     if (rows.column_number(6) > 0) {
-      // Leased when the last scheduler ended: that attempt was cut short by us, not by a worker, and is taken back.
+      // The job was leased when the last scheduler ended. That attempt was cut short by the scheduler and not by a
+      // worker, so it does not count.
       ++job.crashes;
       job.attempts = std::max(job.attempts - 1, 0);
     }

@@ -19,16 +19,16 @@ namespace optserve::journal {
 
 class JournalDatabase {
  public:
-  // Opens or creates, checks, raises the term and recovers; see Journal::open().
+  // Opens or creates the file, checks it, raises the term and recovers; see Journal::open().
   JournalDatabase(const JournalOptions& options, Instant now, Recovery& recovery);
   ~JournalDatabase();
   JournalDatabase(const JournalDatabase&) = delete;
   JournalDatabase& operator=(const JournalDatabase&) = delete;
 
-  // One transaction; on return the records are on disk. SqliteError with SQLITE_FULL: nothing was changed, and the same
-  // records may be given again. Every other error is final.
+  // One transaction; on return the records are on disk. After SqliteError with SQLITE_FULL nothing has changed, and the
+  // same records may be given again. Every other error is final.
   void commit(std::span<const Record> records, Instant now);
-  uint64_t fenced() const { return fenced_; }  // results that were ignored: their token was not the job's lease
+  uint64_t fenced() const { return fenced_; }  // ignored results, whose token was not that of the job's lease
 
   // Questions throw DamagedError for a row that does not match its checksum.
   ResultFound find_result(const JobId& job, Instant now);
@@ -40,14 +40,14 @@ class JournalDatabase {
   // Removes up to `limit` expired results; returns how many.
   int64_t purge_expired(Instant now, int64_t limit);
 
-  // Moves the content of the write-ahead log to the database file; kTruncate also gives the log's room back to the
-  // disk. If the disk is full, the rest stays in the log.
+  // Moves the content of the write-ahead log to the database file; kTruncate also returns the log's space to the disk.
+  // If the disk is full, the rest stays in the log.
   enum class Checkpoint { kPassive, kTruncate };
   void checkpoint(Checkpoint how = Checkpoint::kPassive);
   int64_t wal_bytes() const { return wal_pages_ * kPageBytes; }
   void sync_commit_record() { commit_record_.sync(); }
 
-  // If the database has a size limit: allows it to use the reserve beyond that limit, or not.
+  // If the database has a size limit, sets whether it may use the reserve beyond that limit.
   void lift_limit(bool lift);
   bool has_room();
   Database& connection() { return database_; }
@@ -90,11 +90,11 @@ class JournalDatabase {
   uint64_t term_ = 0;
   uint64_t commits_ = 0;
   int64_t next_seq_ = 1;
-  Instant now_;                      // of the present call
+  Instant now_;                      // of the current call
   std::optional<LastingTime> time_;  // once the meta row was read
   uint64_t fenced_ = 0;
   int64_t wal_pages_ = 0;
-  std::string wal_salt_;  // of the present filling of the log
+  std::string wal_salt_;  // of the current filling of the log
   int64_t wal_pages_seen_ = 0;
 };
 

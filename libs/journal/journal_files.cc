@@ -59,10 +59,10 @@ void prepare_journal_file(const std::string& path) {
   std::array<char, 16> head{};
   const ssize_t length = ::pread(fd, head.data(), head.size(), 0);
   ::close(fd);
-  if (length == 0) sync_folder_of(path);  // else a power loss may take the whole file with it
+  if (length == 0) sync_folder_of(path);  // otherwise a power loss may lose the whole file
   static constexpr std::string_view kMagic("SQLite format 3\0", 16);
   const std::string_view found(head.data(), length > 0 ? static_cast<size_t>(length) : 0);
-  // Zeros: a loss of power while it was created. SQLite knows by its rollback journal.
+  // A file of zeros: power was lost while it was created, which SQLite detects by its rollback journal.
   const bool is_unwritten = found.find_first_not_of('\0') == std::string_view::npos;
   if (!is_unwritten && found != kMagic) {
     throw Error("journal " + path + ": not a database; move the file away or name another path");

@@ -13,8 +13,8 @@
 
 namespace optserve::journal {
 
-// Locks the side file `path` before SQLite is asked, so that a second process is named as such. Throws Error if another
-// process holds it; the message has its process id.
+// Locks the side file `path` before SQLite opens the database, so that the error about a second process is clear.
+// Throws Error if another process holds it; the message has its process id.
 FileLock lock_journal(const std::string& path);
 
 // Throws Error if `path` exists and is anything but a regular file that may be a journal; creates it as 0600.
@@ -24,7 +24,7 @@ int64_t file_bytes(const std::string& path);   // 0 if there is none
 void sync_folder_of(const std::string& path);  // a created, renamed or removed name is on disk afterwards
 void sync_file(const std::string& path);
 void copy_file(const std::string& from, const std::string& to);  // as 0600, synced, replaces `to`
-// `partial` takes the name `path`, whole and synced, or not at all.
+// Renames `partial` to `path` as a whole and synced, or not at all.
 void publish_file(const std::string& partial, const std::string& path);
 void remove_file(const std::string& path);  // fine if there is none
 

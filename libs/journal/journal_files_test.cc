@@ -1,4 +1,4 @@
-// The journal's file through its life: refused, raised from version 1, copied, restored, inspected.
+// The journal's file: refused, migrated from version 1, copied, restored, inspected.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -103,7 +103,7 @@ TEST(JournalFiles, Version1IsRaisedWithACopyKept) {
   TempFolder folder;
   const std::string path = folder.file("journal.db");
   make_version_1(path, 3);
-  for (const uint64_t term : {7, 8}) {  // the second start finds the present version
+  for (const uint64_t term : {7, 8}) {  // the second start finds the current version
     Recovery recovery;
     auto journal = open_journal({.path = path}, recovery);
     EXPECT_EQ(recovery.term, term);
@@ -283,7 +283,7 @@ TEST(JournalFiles, ABackupMadeUnderLoadIsWholeAndCanBeRestored) {
   auto journal = open_journal({.path = path}, recovery);
   EXPECT_EQ(static_cast<int64_t>(recovery.open.size()), summary.open);
   EXPECT_EQ(recovery.open[0].crashes, 1);
-  EXPECT_GT(recovery.term, 1'000'000u);  // above every term that a start since the backup may have had
+  EXPECT_GT(recovery.term, 1'000'000u);  // above every term that starts since the backup may have used
   EXPECT_EQ(fetch(*journal, id_of(2))->text, "two");
 }
 

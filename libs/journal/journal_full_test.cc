@@ -1,4 +1,4 @@
-// The journal when there is no room: by its own limit, on a disk that says so, and on a small file system.
+// The journal without room: by its own limit, on a disk that reports it, and on a small file system.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -44,12 +44,12 @@ TEST(JournalFull, TheReserveTakesWhatIsKnownAndRoomReopens) {
     auto journal = open_journal(options, recovery);
     const uint64_t accepted_jobs = fill(*journal);
     ASSERT_TRUE(journal->is_full());
-    // The batch that found no room is in all the same, and so are the ends of jobs.
+    // The batch that found no room is nevertheless stored, and so are the ends of jobs.
     ASSERT_TRUE(wait_durable(*journal, accepted_jobs));
     uint64_t last = 0;
     for (uint64_t order = 1; order < accepted_jobs; ++order) last = journal->append(finished(order, "ended", 1));
     ASSERT_TRUE(wait_durable(*journal, last));
-    // Results expire, their room is free again.
+    // When results expire, their room becomes free again.
     EXPECT_TRUE(wait_for([&] { return !journal->is_full(); }));
     ASSERT_TRUE(wait_durable(*journal, journal->append(accepted(accepted_jobs + 1))));
   }
@@ -79,7 +79,7 @@ TEST(JournalFull, BeyondTheReserveRecordsWaitAndQuestionsAreRefused) {
   EXPECT_EQ(open_jobs(options), durable);  // what was never durable was never promised
 }
 
-// A disk that has no room for a while, whatever is asked of it.
+// A disk that has no room for a while, for any operation.
 TEST(JournalFull, RecordsAreTriedAgainUntilTheDiskHasRoom) {
   TempFolder folder;
   CrashVfs vfs;
@@ -165,7 +165,7 @@ bool mount_small(const std::string& folder) {
   return ::mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=6m") == 0;
 }
 
-// Exit status: 0 if all holds, else the line that does not.
+// The exit status is 0 if all checks hold, otherwise the number of the check that fails.
 int run_on_a_small_disk(const std::string& folder) {
   if (!mount_small(folder)) return kCannotMount;
   JournalOptions options{.path = folder + "/journal.db"};
@@ -174,7 +174,7 @@ int run_on_a_small_disk(const std::string& folder) {
   {
     Recovery recovery;
     auto journal = open_journal(options, recovery);
-    // Another program takes so much that twice the reserve is never free.
+    // Another program takes so much space that twice the reserve is never free.
     std::ofstream(folder + "/ballast") << std::string(4 << 20, 'b') << std::flush;
     accepted_jobs = fill(*journal);
     if (!journal->is_full()) return 1;

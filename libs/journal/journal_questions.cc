@@ -1,4 +1,4 @@
-// What is asked of ended jobs.
+// The questions about ended jobs.
 #include <limits>
 
 #include "journal/journal_statements.h"
@@ -7,7 +7,7 @@
 namespace optserve::journal {
 namespace {
 
-// The result as it was written; throws DamagedError.
+// The result if it is as it was written; otherwise throws DamagedError.
 protocol::JobResult checked(const JobId& job, bool is_whole, Result<protocol::JobResult> result) {
   if (!is_whole || !result.ok()) {
     throw DamagedError("the stored result of job " + job.hex() +
@@ -16,12 +16,12 @@ protocol::JobResult checked(const JobId& job, bool is_whole, Result<protocol::Jo
   return std::move(result).value();
 }
 
-// Conditions on rows of `results`; parameters from ?3 on.
+// Conditions on rows of `results`, with parameters from ?3 on.
 struct Conditions {
   explicit Conditions(const protocol::JobFilter& filter) {
     const std::string state = std::to_string(filter.state ? static_cast<int>(*filter.state) : 0);
-    // The index that leaves fewest rows; without one, rows are looked at in their order. The + keeps SQLite from
-    // choosing another.
+    // Uses the index that leaves the fewest rows; without one, rows are read in their order. The + keeps SQLite from
+    // choosing another index.
     if (filter.job) {
       index = "id = ?3";
     } else if (filter.tenant && !filter.group.empty()) {
@@ -40,7 +40,7 @@ struct Conditions {
 
 }  // namespace
 
-// Orders of the jobs that match among the next `window` that the index yields.
+// The orders of those jobs that match, among the next `window` jobs that the index yields.
 struct JournalDatabase::Window {
   std::vector<uint64_t> matching;
   uint64_t last = 0;
@@ -51,7 +51,7 @@ JournalDatabase::Window JournalDatabase::look(const protocol::JobFilter& filter,
                                               bool newest_first) {
   const Conditions conditions(filter);
   if (newest_first && after == 0) after = std::numeric_limits<int64_t>::max();
-  // Parameters that a filter does not use are bound all the same, so each number stays what it is.
+  // Parameters that a filter does not use are bound as well, so that the numbers stay the same.
   Statement rows(database_, "SELECT seq, " + conditions.rest + " FROM results WHERE seq " + (newest_first ? "<" : ">") +
                                 " ?1 AND " + conditions.index +
                                 " AND ?3 IS NOT NULL AND ?4 IS NOT NULL AND ?5 IS NOT NULL AND ?6 IS NOT NULL"
@@ -98,7 +98,7 @@ DeadFound JournalDatabase::find_dead(const JobId& job, Instant now) {
   accepted.encoded_spec = find.column_text(5);
   find.reset();
   checked(job, is_whole, std::move(result));
-  // Dead jobs of version 1 have no request.
+  // Dead jobs of version 1 do not have their request.
   if (!is_dead || accepted.encoded_spec.empty()) return {};
   auto spec = protocol::decode_job_spec(accepted.encoded_spec);
   if (!spec.ok()) throw DamagedError("the stored request of job " + job.hex() + ": " + spec.refusal().message);

@@ -1,4 +1,4 @@
-// What is asked of ended jobs, on disk and in memory.
+// Questions about ended jobs, on disk and in memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -44,7 +44,7 @@ protocol::JobFilter random_filter(std::mt19937_64& random) {
 class JournalQuestions : public JournalContract {};
 OPTSERVE_JOURNAL_CONTRACT(JournalQuestions);
 
-// The store in memory is the plain reading of what a filter means.
+// The store in memory is a straightforward implementation of what a filter means.
 TEST_P(JournalQuestions, ListsAndPurgesAsTheStoreInMemoryDoes) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -132,7 +132,7 @@ TEST(JournalFileQuestions, ADamagedResultIsRefusedAndTheRestGoesOn) {
     journal->append(accepted(order));
     ASSERT_TRUE(wait_durable(*journal, journal->append(finished(order, std::string(100'000, 'r')))));
   }
-  // Moved to the database by an idle moment, and out of SQLite's cache by what came after it.
+  // An idle moment has moved it to the database, and later writes have pushed it out of SQLite's cache.
   ASSERT_TRUE(wait_for([&] { return std::filesystem::file_size(path) > 20'000'000; }));
   std::string bytes = read_file(path);
   const size_t at = bytes.find(std::string(3'000, 'r'));

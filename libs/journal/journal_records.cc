@@ -9,7 +9,7 @@
 namespace optserve::journal {
 namespace {
 
-constexpr size_t kLossesMax = 2 * limits::kAttemptsMax;  // more than a job has attempts: no job grows without end
+constexpr size_t kLossesMax = 2 * limits::kAttemptsMax;  // more than the attempts of a job; bounds its growth
 
 }  // namespace
 
@@ -89,7 +89,7 @@ void JournalDatabase::apply(const Finished& record) {
   sql.erase_job.bind(3, static_cast<int64_t>(record.token.term))
       .bind(4, static_cast<int64_t>(record.token.number))
       .run();
-  if (database_.changes() == 0) {  // terminal already: the first one stands; or not under the job's lease
+  if (database_.changes() == 0) {  // already terminal, so that the first end stands; or not of the job's lease
     sql.is_open.bind(1, seq).bind_blob(2, bytes_of(result.job));
     if (sql.is_open.step()) ++fenced_;
     sql.is_open.reset();
@@ -106,7 +106,7 @@ void JournalDatabase::apply(const Finished& record) {
   sql.finish.bind_blob(11, encoded).bind_blob(12, spec).run();
 }
 
-// A dead job that was purged meanwhile stays gone.
+// A dead job that was purged meanwhile is not restored.
 void JournalDatabase::apply(const Requeued& record) {
   statements_->erase_dead.bind(1, static_cast<int64_t>(record.dead_order))
       .bind_blob(2, bytes_of(record.accepted.job))

@@ -11,11 +11,11 @@
 namespace optserve::journal {
 namespace {
 
-// Starts since the backup have used terms that it does not know, and workers may still hold leases of them: the next
-// term must be above all of those.
+// Starts since the backup have used terms that it does not contain, and workers may still hold leases of these. The
+// next term must be above all of them.
 constexpr int64_t kTermStep = 1'000'000;
 
-// An existing journal, or Error.
+// Opens an existing journal, or throws Error.
 std::unique_ptr<Database> open_existing(const std::string& path) {
   if (!std::filesystem::is_regular_file(path)) throw Error("journal " + path + ": no such file");
   prepare_journal_file(path);
@@ -30,7 +30,7 @@ void move_file(const std::string& from, const std::string& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) throw errno_error("rename " + from + " to " + to);
 }
 
-// In the copy, before it becomes the journal.
+// Changes the copy before it becomes the journal.
 void check_and_fence(const std::string& copy) {
   const auto database = open_existing(copy);
   const int64_t version = schema_version(*database);
@@ -43,14 +43,14 @@ void check_and_fence(const std::string& copy) {
   }
   const bool is_present = version == kSchemaVersion;
   if (is_present) check_schema(*database);
-  // Another id: what the commit record of the replaced journal says does not hold for this one. Without a boot, times
+  // It gets a new id, since the commit record of the replaced journal does not apply to this one. Without a boot, times
   // go on from the moment of the backup.
   database->execute("BEGIN IMMEDIATE; UPDATE meta SET id = randomblob(16), term = term + " + step +
                     (is_present ? ", boot = ''" : "") +
                     "; UPDATE meta SET crc = " + (is_present ? kMetaCrc : kMetaCrcV2) + "; COMMIT");
 }
 
-// Neither the closing of the last connection nor anything else changes the file.
+// Nothing changes the file, not even closing the last connection.
 void summarize(Database& database, JournalSummary& summary) {
   sqlite3_db_config(database.handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   database.execute("PRAGMA query_only = ON");
@@ -91,7 +91,7 @@ void restore_journal(const std::string& backup, const std::string& path, bool re
   const std::string copy = path + ".restoring";
   copy_file(backup, copy);
   remove_file(copy + "-wal");
-  if (file_bytes(backup + "-wal") > 0) copy_file(backup + "-wal", copy + "-wal");  // a journal that was put aside
+  if (file_bytes(backup + "-wal") > 0) copy_file(backup + "-wal", copy + "-wal");  // a replaced journal has a log
   try {
     check_and_fence(copy);
   } catch (const DamagedError& damage) {
@@ -101,7 +101,7 @@ void restore_journal(const std::string& backup, const std::string& path, bool re
     remove_file(copy);
     throw;
   }
-  // The log goes with its database: SQLite would play it into whatever has the name.
+  // The log is moved with its database, since SQLite would apply it to whatever file has the name.
   move_file(path, path + ".replaced");
   move_file(path + "-wal", path + ".replaced-wal");
   remove_file(CommitRecord::path_of(path));

@@ -11,8 +11,8 @@
 namespace optserve::journal {
 namespace {
 
-// Rows in order of the monotonic `seq`, so that new rows go to the end of the tree; ids are random. Large values stand
-// last, so that a look at the small ones need not read their pages.
+// Rows are in order of the monotonic `seq`, so that new rows go to the end of the tree; ids are random. Large values
+// come last, so that reading small ones need not read their pages.
 constexpr const char* kSchema = R"sql(
   CREATE TABLE meta(
     one INTEGER PRIMARY KEY CHECK(one = 1), id BLOB NOT NULL, term INTEGER NOT NULL, next_seq INTEGER NOT NULL,
@@ -59,7 +59,7 @@ T decoded_v1(Result<T> result, const char* what) {
   return std::move(result).value();
 }
 
-// Digests of version 1 cover another encoding of a request.
+// Digests of version 1 are of a different encoding of a request.
 void move_v1_jobs(Database& database) {
   Statement rows(database,
                  "SELECT seq, id, accepted_wall_ms, attempts, crashes, lease_term, lease, crc, spec FROM jobs_old");
@@ -97,8 +97,8 @@ void move_v1_results(Database& database) {
   }
 }
 
-// Earlier versions kept times by the wall clock. It may have jumped since, so the journal's time goes on from the last
-// moment that the file tells of; a file that tells of none gets the present one.
+// Earlier versions used the wall clock, which may have jumped since. So the journal's time continues from the last
+// moment that the file mentions; if it mentions none, from the current time.
 constexpr const char* kTimeOfV1 =
     "coalesce((SELECT max(accepted_wall_ms) FROM jobs_old), strftime('%s', 'now') * 1000)";
 constexpr const char* kTimeOfV2 =
@@ -134,7 +134,7 @@ void keep_copy(Database& database, const std::string& path) {
     const auto copy = open_copy(partial);
     sqlite3_backup* backup = sqlite3_backup_init(copy->handle(), "main", database.handle(), "main");
     if (backup == nullptr) copy->fail("copy", sqlite3_errcode(copy->handle()));
-    sqlite3_backup_step(backup, -1);  // its failure is told by finish
+    sqlite3_backup_step(backup, -1);  // finish reports its failure
     if (const int code = sqlite3_backup_finish(backup); code != SQLITE_OK) copy->fail("copy", code);
   }
   publish_copy(partial, path);
@@ -217,7 +217,7 @@ std::unique_ptr<Database> open_copy(const std::string& path) {
   prepare_journal_file(path);
   auto copy = std::make_unique<Database>(path, Database::Open::kExisting);
   configure_connection(*copy);
-  copy->execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF");  // whole in the end, or thrown away
+  copy->execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF");  // complete in the end, or thrown away
   return copy;
 }
 

@@ -73,8 +73,8 @@ struct JournalDatabase::Statements {
       erase_losses, finish, find, row, erase_result, erase_dead, has_expired, purge, set_mode, erase_mode;
 };
 
-// All or nothing. Each one checks that the term in the file is still ours: a second scheduler that got past the locks
-// has raised it.
+// A transaction. Each one checks that the term in the file is still ours, since a second scheduler that got past the
+// locks would have raised it.
 class JournalDatabase::Transaction {
  public:
   explicit Transaction(JournalDatabase& journal) : journal_(journal), next_seq_before_(journal.next_seq_) {
@@ -83,7 +83,7 @@ class JournalDatabase::Transaction {
   ~Transaction() {
     if (is_done_) return;
     journal_.next_seq_ = next_seq_before_;
-    // SQLite may have rolled back by itself; what this fails with, the next transaction fails with as well.
+    // SQLite may have rolled back by itself. If the rollback fails, the next transaction fails in the same way.
     if (journal_.database_.is_in_transaction()) {
       sqlite3_exec(journal_.database_.handle(), "ROLLBACK", nullptr, nullptr, nullptr);
     }

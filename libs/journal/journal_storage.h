@@ -1,5 +1,5 @@
-// What the journal's thread does its work with: a database of one kind. Used by that thread alone, unless a function
-// says otherwise. What a function throws is final, except where it says so.
+// The interface of the journal's thread to a kind of database. It is used by that thread alone, and what a function
+// throws is final, unless the comment of a function says otherwise.
 #pragma once
 
 #include <cstdint>
@@ -14,17 +14,17 @@
 
 namespace optserve::journal {
 
-// What is on disk is not what was written. Restoring a backup is the way on.
+// What is on disk is not what was written. The remedy is to restore a backup.
 class DamagedError : public Error {
  public:
   using Error::Error;
 };
 
-// A part of the ended jobs, in order. Only so many of them are looked at per call, so that commits need not wait long.
+// A part of the ended jobs, in order. A call looks at a limited number of them, so that commits need not wait long.
 template <class Item>
 struct EndedPart {
   std::vector<Item> items;
-  uint64_t last = 0;  // the order up to which it looked
+  uint64_t last = 0;  // the order up to which the call has looked
   bool is_last = false;
 };
 
@@ -32,16 +32,16 @@ class JournalStorage {
  public:
   virtual ~JournalStorage() = default;
 
-  // One transaction; on return the records are on disk. False: there is no room, nothing was changed, and the same
-  // records may be given again.
+  // One transaction; on return the records are on disk. False if there is no room; then nothing was changed, and the
+  // same records may be given again.
   virtual bool commit(std::span<const Record> records) = 0;
-  virtual uint64_t fenced() const = 0;  // results that were ignored: their token was not the job's lease
+  virtual uint64_t fenced() const = 0;  // ignored results, whose token was not that of the job's lease
 
-  // Questions throw DamagedError for a row that does not match its checksum; the others are whole.
+  // Questions throw DamagedError for a row that does not match its checksum; other rows are not affected.
   virtual ResultFound find_result(const JobId& job) = 0;
   virtual DeadFound find_dead(const JobId& job) = 0;
   virtual EndedPart<protocol::JobSummary> list_ended(const ListEnded& question, uint32_t window) = 0;
-  // nullopt: there is no room for it.
+  // nullopt if there is no room for it.
   virtual std::optional<EndedPart<KnownKey>> purge_ended(const protocol::JobFilter& filter, uint64_t after,
                                                          uint32_t window) = 0;
   // Removes up to `limit` expired results; returns how many.
@@ -51,21 +51,21 @@ class JournalStorage {
 
   virtual void after_commit() = 0;                         // work that must not wait for an idle moment
   virtual void rest() = 0;                                 // work for an idle moment
-  virtual void keep_up(std::vector<Answer>& answers) = 0;  // once a turn: what has its own time
-  virtual void close() = 0;                                // the end in order
+  virtual void keep_up(std::vector<Answer>& answers) = 0;  // once per turn: work that has its own schedule
+  virtual void close() = 0;                                // ends in order
   virtual bool needs_turns() const = 0;                    // keep_up() has work that should not wait
   virtual bool expects_turns() const = 0;                  // keep_up() will have work soon
 
   virtual bool is_asked_to_hand_over() const = 0;
 
-  // By any thread.
+  // May be called by any thread.
   virtual bool is_full() const = 0;
   virtual bool is_reachable() const = 0;
 
-  // By the journal's thread: how it is, for metrics.
+  // The state for metrics. Called by the journal's thread.
   virtual JournalState state() const = 0;
 
-  // Of what the start found; it does not change.
+  // The journal's clock, which continues from what the start found and does not change afterwards.
   virtual const LastingTime& time() const = 0;
 };
 

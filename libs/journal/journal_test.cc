@@ -146,7 +146,7 @@ TEST_P(Journals, AResultUnderAnotherLeaseIsFenced) {
     EXPECT_EQ(fetch(*journal, id_of(2))->state, protocol::JobState::kCancelled);
     journal->append(Leased{id_of(3), 3, {1, 13}, 1});
   }
-  // A lease of an earlier start is none.
+  // A lease of an earlier start does not count.
   Recovery recovery;
   auto journal = open_journal(options, recovery);
   Finished old = finished(3, "old");
@@ -186,7 +186,7 @@ TEST_P(Journals, ADeadJobIsKeptAndPutBack) {
     auto journal = open_journal(options, recovery);
     journal->append(accepted(1, "poison"));
     journal->append(accepted(2));
-    Finished dead = finished(1, "", 0);  // its own time is over at once
+    Finished dead = finished(1, "", 0);  // its own time to live is over at once
     dead.result.state = protocol::JobState::kDead;
     dead.result.group = "batch";
     journal->append(dead);
@@ -241,7 +241,7 @@ TEST_P(Journals, ModesHoldUntilTheyAreOpened) {
   EXPECT_EQ(recovery.modes[0].mode, QueueMode::kDraining);
 }
 
-// Locks keep a second scheduler out; where they do not hold, the term in the file does.
+// Locks keep a second scheduler out; if they do not work, the term in the file does.
 TEST(Journal, ATermThatWasRaisedByAnotherStopsThisOne) {
   TempFolder folder;
   Recovery recovery;
@@ -323,7 +323,7 @@ TEST(Journal, ASecondOwnerIsRefused) {
   EXPECT_EQ(open_error({.path = path}), "");
 }
 
-// Records of all kinds in any order that a scheduler may write them, many in a commit, over many starts.
+// Records of all kinds, in any order in which a scheduler may write them, many in a commit, over many starts.
 TEST_P(Journals, RandomHistoriesEndAsTheModelSays) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));

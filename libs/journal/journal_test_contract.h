@@ -1,4 +1,4 @@
-// For tests: what holds for a journal in a file holds for one in PostgreSQL.
+// For tests: what must hold for a journal in a file as well as for one in PostgreSQL.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,7 +15,7 @@ enum class Kind { kSqlite, kPostgres };
 
 class JournalContract : public ::testing::TestWithParam<Kind> {
  protected:
-  // An empty journal, the same each time it is opened.
+  // An empty journal, which is the same one each time it is opened.
   JournalContract() {
     if (is_sqlite()) {
       options.path = folder.file("journal.db");

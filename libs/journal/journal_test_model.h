@@ -1,4 +1,4 @@
-// For tests: what a journal must hold after given records, and random histories of records.
+// For tests: what a journal must contain after given records, and random histories of records.
 #pragma once
 
 #include <map>
@@ -33,7 +33,7 @@ struct Model {
   void apply(const Record& record) {
     std::visit([this](const auto& body) { on(body); }, record);
   }
-  // What a start does to what it finds.
+  // Does what a start does to what it finds.
   void restart() {
     for (auto& [order, job] : open) {
       if (job.lease.number == 0) continue;
@@ -81,7 +81,7 @@ struct Model {
   }
 };
 
-// What differs; "" if nothing does. The functions ask the journal that was recovered as `recovery`.
+// The first difference; "" if there is none. The functions ask the journal that was recovered as `recovery`.
 inline std::string difference(const Model& model, const Recovery& recovery,
                               const std::function<ResultFound(const JobId&)>& find_result,
                               const std::function<DeadFound(const JobId&)>& find_dead) {

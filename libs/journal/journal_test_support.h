@@ -1,4 +1,4 @@
-// What the journal's tests share.
+// Functions that the journal's tests share.
 #pragma once
 
 #include <poll.h>
@@ -109,7 +109,7 @@ inline std::optional<protocol::JobResult> fetch(Journal& journal, const JobId& j
   return ask_for<ResultFound>(journal, FindResult{job}).result;
 }
 
-// The text of the Error that this throws; empty if it does not.
+// The text of the Error that this throws; empty if it throws none.
 inline std::string error_of(const std::function<void()>& action) {
   try {
     action();
@@ -119,7 +119,7 @@ inline std::string error_of(const std::function<void()>& action) {
   }
 }
 
-// With the time of the system.
+// Opens a journal with the system's clock.
 inline std::unique_ptr<Journal> open_journal(const JournalOptions& options, Recovery& recovery) {
   static const SystemClock clock;
   return Journal::open(options, clock, recovery);

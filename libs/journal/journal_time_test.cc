@@ -1,4 +1,4 @@
-// What is kept for a time is kept that long, whatever the clocks of the machine do.
+// What is kept for a limited time is kept that long, whatever the clocks of the machine do.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -22,14 +22,14 @@ TEST(LastingTime, GoesOnByWhatTheMachineSaysHasPassed) {
   EXPECT_EQ(first.ms(at(5'300)), 300);
   const LastingTime::Mark mark = first.mark(at(5'300));
   EXPECT_EQ(LastingTime(mark, "a", at(9'300)).ms(at(9'301)), 4'301);  // the next process of the same boot
-  EXPECT_EQ(LastingTime(mark, "b", at(9'300)).ms(at(9'301)), 301);    // the machine was off: nobody knows how long
+  EXPECT_EQ(LastingTime(mark, "b", at(9'300)).ms(at(9'301)), 301);    // nobody knows how long the machine was off
   EXPECT_EQ(LastingTime(mark, "b", at(10)).ms(at(20)), 310);
-  EXPECT_EQ(LastingTime(mark, "", at(9'300)).ms(at(9'301)), 301);  // the system does not tell
+  EXPECT_EQ(LastingTime(mark, "", at(9'300)).ms(at(9'301)), 301);  // the system does not say
   EXPECT_EQ(LastingTime({300, "", 5'300}, "", at(9'300)).ms(at(9'301)), 301);
-  EXPECT_EQ(LastingTime(mark, "a", at(5'200)).ms(at(5'200)), 300);  // a clock that goes back counts nothing
+  EXPECT_EQ(LastingTime(mark, "a", at(5'200)).ms(at(5'200)), 300);  // time of a clock that went back is not counted
 }
 
-// The wall clock can be set; the end of a suspend looks the same, for now() stands still meanwhile.
+// The wall clock can be set. The end of a suspend looks the same, since now() stands still meanwhile.
 class SettableClock final : public Clock {
  public:
   Instant now() const override { return time_.now(); }
@@ -60,7 +60,7 @@ class JournalTimes : public ::testing::TestWithParam<std::tuple<int64_t, bool>> 
     end.expires_at_ms = journal->time_ms(clock.now()) + std::chrono::duration_cast<milliseconds>(ttl).count();
     wait_durable(*journal, journal->append(end));
   }
-  // The thread of the journal has looked for what has expired.
+  // Waits until the journal's thread has looked for what has expired.
   void let_it_purge() {
     clock.advance(seconds(1));
     const uint64_t before = journal->purged();
@@ -96,7 +96,7 @@ TEST_P(JournalTimes, AStepOfTheWallClockNeitherLosesNorKeepsAnything) {
   EXPECT_TRUE(fetch(*journal, id_of(1)).has_value());
   EXPECT_TRUE(fetch(*journal, id_of(2)).has_value());
   clock.set(-3 * step);
-  clock.advance(seconds(3'600));  // they are kept as long as was said, and not longer
+  clock.advance(seconds(3'600));  // they are kept as long as specified, and not longer
   let_it_purge();
   EXPECT_FALSE(fetch(*journal, id_of(1)).has_value());
   EXPECT_FALSE(fetch(*journal, id_of(2)).has_value());

@@ -40,7 +40,7 @@ JournalSummary inspect_queue(const std::string& url, const std::string& queue) {
   Connection connection(url, queue, kAdminPatience);
   check_schema_version(connection, queue);
   connection.set_patience(Duration::zero());
-  // One moment of a queue that may be at work.
+  // Reads the state of a single moment, since the queue may be at work.
   connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
   JournalSummary summary;
   const Rows meta = connection.query(

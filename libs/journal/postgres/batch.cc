@@ -23,11 +23,11 @@ constexpr const char* kRequeue = "requeue";
 constexpr const char* kSetMode = "set_mode";
 constexpr const char* kOpenMode = "open_mode";
 
-// The bound of a job's losses is that of the journal in a file: no job grows without end.
+// The limit of a job's losses is that of the journal in a file; it bounds the growth of a job.
 constexpr Prepared kStatements[] = {
     {"begin", "BEGIN"},
     {"commit", "COMMIT"},
-    // Divides by zero, which ends the transaction, unless the row is still ours.
+    // Divides by zero, which aborts the transaction, unless the row is still ours.
     {kFence,
      "WITH ours AS (UPDATE meta SET next_seq = greatest(next_seq, $3::bigint), commits = $2::bigint, "
      "time_ms = $4::bigint, boot = $5::bytea, uptime_ms = $6::bigint "
@@ -102,7 +102,7 @@ class Batch {
   }
 
  private:
-  // The first group of this kind behind everything that was said of the job so far.
+  // The first group of this kind after all groups that have a record of the job.
   Columns& columns_of(const char* statement, const char* kinds, uint64_t order) {
     return columns_of(statement, kinds, {order, order});
   }
@@ -180,7 +180,7 @@ class Batch {
     to.add(sum.value()).add(encoded).add(RowSum().add(spec).value()).add(spec);
   }
 
-  // A dead job that was purged meanwhile stays gone.
+  // A dead job that was purged meanwhile is not restored.
   void on(const Requeued& record) {
     Columns& to = columns_of(kRequeue, "iibiibiib", {record.dead_order, record.accepted.order});
     to.add(static_cast<int64_t>(record.dead_order));
@@ -199,7 +199,7 @@ class Batch {
 
   const int64_t dead_until_ms_;
   std::vector<Group> groups_;
-  std::unordered_map<uint64_t, size_t> next_group_;  // by order: the first group that comes behind its records
+  std::unordered_map<uint64_t, size_t> next_group_;  // by order: the first group after those of its records
   std::vector<Call> modes_;
 };
 

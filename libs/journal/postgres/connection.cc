@@ -27,7 +27,7 @@ uint64_t big_endian_of(std::string_view bytes) {
   return value;
 }
 
-// libpq's messages are of several lines.
+// libpq's messages have several lines.
 std::string one_line(const char* text) {
   std::string line(text == nullptr ? "" : text);
   std::replace(line.begin(), line.end(), '\n', ' ');
@@ -38,7 +38,7 @@ std::string one_line(const char* text) {
 }  // namespace
 
 bool PostgresError::is_broken() const {
-  // The server ends the session, or is not one to write to (any more): another connection may find better.
+  // The server ends the session or is (no longer) writable; a new connection may find a better server.
   return state_.empty() || state_.starts_with("08") || state_.starts_with("57P") || state_ == "25006";
 }
 
@@ -111,7 +111,7 @@ void Connection::connect(const std::string& url, const std::string& queue) {
   const UrlParameters parameters = parameters_of(url);
   handle_.reset(PQconnectStartParams(parameters.names().data(), parameters.values().data(), 0));
   if (!handle_) throw PostgresError("PostgreSQL: no memory for a connection", "");
-  // Notices go nowhere: errors are thrown, and nothing else concerns us.
+  // Notices are dropped: errors are thrown, and nothing else is of interest.
   PQsetNoticeProcessor(
       handle_.get(), [](void*, const char*) {}, nullptr);
   deadline_ = deadline;
@@ -123,15 +123,15 @@ void Connection::connect(const std::string& url, const std::string& queue) {
     if (::poll(&waiting, 1, static_cast<int>(left.count())) > 0) status = PQconnectPoll(handle_.get());
   }
   if (PQsetnonblocking(handle_.get(), 1) != 0 || PQenterPipelineMode(handle_.get()) != 1) fail_broken("connect");
-  // Index scans whatever the statistics of tables that change this fast say; a server that loses us ends our session
-  // within 4 s, so that its lock is free.
+  // Forces index scans, whatever the statistics of tables that change this fast say. A server that loses the connection
+  // ends the session within 4 s, so that its lock becomes free.
   const std::pair<const char*, std::string> settings[] = {{"search_path", quoted_queue(queue)},
                                                           {"client_encoding", "UTF8"},
                                                           {"enable_seqscan", "off"},
                                                           {"enable_hashjoin", "off"},
                                                           {"enable_mergejoin", "off"},
                                                           {"plan_cache_mode", "force_generic_plan"},
-                                                          {"jit", "off"},  // the costs of what is off mislead it
+                                                          {"jit", "off"},  // misled by the costs of what is off
                                                           {"tcp_keepalives_idle", "1"},
                                                           {"tcp_keepalives_interval", "1"},
                                                           {"tcp_keepalives_count", "3"},
@@ -142,7 +142,7 @@ void Connection::connect(const std::string& url, const std::string& queue) {
     Call& call = calls.emplace_back(Call{nullptr, "SELECT set_config($1::text, $2::text, false)", {}});
     call.values.add(std::string_view(name)).add(value);
   }
-  // Whoever turned this off for a database or a role did not think of a journal.
+  // This is set in case somebody has turned it off for the database or the role, without a journal in mind.
   calls.push_back({nullptr,
                    "SELECT set_config('synchronous_commit', 'on', false) WHERE "
                    "current_setting('synchronous_commit') = 'off'",
@@ -237,7 +237,7 @@ PGresult* Connection::next_result() {
   return PQgetResult(handle_.get());
 }
 
-// The results of `count` calls and of the sync behind them.
+// The results of `count` calls and of the sync after them.
 std::vector<Rows> Connection::take(size_t count) {
   std::vector<Rows> results;
   std::string message, state;

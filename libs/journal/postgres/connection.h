@@ -1,5 +1,5 @@
-// libpq with errors as exceptions, every wait with an end, and calls that travel together (pipeline mode). Used by one
-// thread at a time.
+// libpq with errors as exceptions, time limits on all waits, and calls that are sent together (pipeline mode). Used by
+// one thread at a time.
 #pragma once
 
 #include <libpq-fe.h>
@@ -20,12 +20,12 @@ namespace optserve::journal {
 class PostgresError : public Error {
  public:
   PostgresError(const std::string& what, std::string state) : Error(what), state_(std::move(state)) {}
-  // Of five characters, as in the appendix of PostgreSQL's manual; "": the connection itself failed.
+  // The error code of five characters, as in the appendix of PostgreSQL's manual; "" if the connection itself failed.
   const std::string& state() const { return state_; }
-  // The connection is of no use any more, and what was under way may have happened or not.
+  // True if the connection is no longer of use; what was in progress may or may not have happened.
   bool is_broken() const;
   bool is_full() const { return state_ == "53100"; }
-  // Nothing was changed, and the same may succeed when it is tried again.
+  // True if nothing was changed and the same may succeed when it is tried again.
   bool is_passing() const { return state_ == "40001" || state_ == "40P01" || state_ == "55P03"; }
 
  private:
@@ -48,7 +48,7 @@ class Values {
 // Rows as one array for each column, so that a statement takes any number of them: "FROM unnest($1::bigint[], ...)".
 class Columns {
  public:
-  // Each letter is a column: i for bigint, b for bytea.
+  // Each letter of `kinds` is a column: i for bigint, b for bytea.
   explicit Columns(std::string_view kinds);
   Columns& add(int64_t number);
   Columns& add(std::string_view bytes);
@@ -87,7 +87,7 @@ struct Prepared {
 };
 
 struct Call {
-  const char* prepared = nullptr;  // its name; nullptr: `sql` is the statement
+  const char* prepared = nullptr;  // the name of a prepared statement; nullptr: `sql` is the statement
   std::string sql{};
   Values values{};
 };
@@ -95,14 +95,14 @@ struct Call {
 class Connection {
  public:
   // Throws PostgresError if the server does not let us in within `patience`, ConfigurationError for a bad URL. Sessions
-  // see the tables of the schema `queue` first; the schema need not exist.
+  // look for tables in the schema `queue` first, which need not exist.
   Connection(const std::string& url, const std::string& queue, Duration patience);
 
-  // No answer within this time is a broken connection. Zero: no end.
+  // Without an answer within this time, the connection counts as broken. Zero means without limit.
   void set_patience(Duration patience) { patience_ = patience; }
   void prepare(std::span<const Prepared> statements);
-  // All in one go; after the first that fails the rest does nothing, an open transaction is rolled back, and its error
-  // is thrown.
+  // Sends all calls at once. After the first call that fails the others do nothing, an open transaction is rolled back,
+  // and the error is thrown.
   std::vector<Rows> run(std::span<const Call> calls);
   Rows run(Call call);
   Rows query(const std::string& sql, Values values = {}) { return run(Call{nullptr, sql, std::move(values)}); }

@@ -26,7 +26,7 @@ UrlParameters parameters_of(const std::string& url) {
   const auto free_options = [](PQconninfoOption* options) { PQconninfoFree(options); };
   const std::unique_ptr<PQconninfoOption, decltype(free_options)> options(PQconninfoParse(url.c_str(), nullptr),
                                                                           free_options);
-  // libpq's message is left out: it repeats parts of the URL, which may be those of a password.
+  // libpq's message is left out, since it repeats parts of the URL that may belong to a password.
   if (!options) {
     throw ConfigurationError(
         "the journal's URL is none that PostgreSQL's library reads; expected "
@@ -43,7 +43,7 @@ UrlParameters parameters_of(const std::string& url) {
     }
     parameters.add(name, option->val);
   }
-  // A dead server or network is noticed in seconds; a replica that only reads is not the database.
+  // A dead server or network is noticed within seconds, and a read-only replica is not accepted.
   const std::pair<const char*, const char*> defaults[] = {
       {"application_name", "optserve"}, {"target_session_attrs", "read-write"},
       {"keepalives_idle", "1"},         {"keepalives_interval", "1"},

@@ -14,7 +14,7 @@ class UrlParameters {
     values_.push_back(std::move(value));
   }
   bool has(const std::string& name) const;
-  // Ended by a null pointer, as libpq takes them; valid while this object lives and does not change.
+  // Terminated by a null pointer, as libpq expects; valid while this object lives and does not change.
   std::vector<const char*> names() const { return pointers(names_); }
   std::vector<const char*> values() const { return pointers(values_); }
 
@@ -23,7 +23,7 @@ class UrlParameters {
   std::vector<std::string> names_, values_;
 };
 
-// What the URL says, and what a journal needs where it says nothing. Throws ConfigurationError as check_journal_url()
+// What the URL says, and what a journal needs that it does not say. Throws ConfigurationError as check_journal_url()
 // does.
 UrlParameters parameters_of(const std::string& url);
 

@@ -1,4 +1,4 @@
-// In place of the journal in PostgreSQL, in a build without libpq.
+// Stands in for the journal in PostgreSQL in a build without libpq.
 #include "base/program.h"
 #include "journal/journal_storage.h"
 

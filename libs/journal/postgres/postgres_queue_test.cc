@@ -1,5 +1,5 @@
-// What a journal in PostgreSQL does besides what every journal does: who leads, and what a broken connection, a dead
-// server and a promoted replica leave behind.
+// What is special about a journal in PostgreSQL: who leads, and what a broken connection, a dead server and a promoted
+// replica leave behind.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -143,7 +143,7 @@ TEST(PostgresQueue, ARoleWithTheLeastPrivilegesSuffices) {
   EXPECT_THAT(open_error(options_of(url, other)), HasSubstr("permission denied"));
 }
 
-// A process that leads and appends, and says on a pipe what is durable, or why it ended.
+// A process that leads and appends, and reports on a pipe what is durable or why it ended.
 class Leader {
  public:
   Leader(const std::string& url, const std::string& queue) {
@@ -238,16 +238,16 @@ TEST(PostgresStandby, TakesOverFromAPausedLeaderWhichThenDoesNoHarm) {
     uint64_t last = 0;
     for (; line.starts_with("durable "); line = leader.read_line()) last = std::stoull(line.substr(8));
     EXPECT_THAT(line, HasSubstr("another scheduler"));
-    // All that it said was durable was so before the other began, and nothing of it came afterwards.
+    // Everything that it reported as durable was so before the other began, and nothing of it came afterwards.
     for (uint64_t order = 1; order <= last; ++order) EXPECT_TRUE(before.contains(order)) << order;
     EXPECT_EQ(inspect_queue(server.url(), queue).open, static_cast<int64_t>(before.size()) + 1);
-    EXPECT_EQ(recovery.open.at(0).crashes, 0);  // a pause is no crash
+    EXPECT_EQ(recovery.open.at(0).crashes, 0);  // a pause is not a crash
     journal->append(accepted(1'000'001));
     EXPECT_TRUE(wait_durable(*journal, 2));
   }
 }
 
-// Sessions and locks keep a second leader out; where they do not hold, the term in the database does.
+// Sessions and locks keep a second leader out; if they do not work, the term in the database does.
 TEST(PostgresStandby, ATermThatWasRaisedByAnotherStopsThisOne) {
   TestServer& server = shared_server();
   const std::string queue = fresh_queue(server);
@@ -274,7 +274,7 @@ TEST(PostgresStandby, TakesOverFromALeaderThatIsCutOff) {
   auto standby = open_journal(standby_of(server.url(), queue), of_standby);
   EXPECT_LT(Clock::now() - cut, seconds(5));
   EXPECT_TRUE(wait_durable(*standby, standby->append(accepted(3))));
-  // The network comes back: what the old leader holds is not taken.
+  // When the network comes back, records that the old leader still holds are not accepted.
   proxy.hold(false);
   EXPECT_NE(failure_of(*leader), "");
   EXPECT_NE(error_of([&] { leader->append(accepted(4)); }), "");
@@ -304,7 +304,7 @@ TEST(PostgresStandby, IsHandedTheQueueInUnderASecond) {
   EXPECT_EQ(open_orders(of_standby), std::set<uint64_t>{1});
 }
 
-// Each record takes effect once, wherever the connection breaks: before the commit, in it, and behind it.
+// Each record takes effect once, wherever the connection breaks: before, during or after the commit.
 TEST(PostgresOutcome, IsKnownWhereverAConnectionBreaks) {
   TestServer& server = shared_server();
   TestProxy proxy(server.socket());
@@ -318,7 +318,7 @@ TEST(PostgresOutcome, IsKnownWhereverAConnectionBreaks) {
     Recovery recovery;
     auto journal = open_journal(standby_of(proxy.url(), queue), recovery);
     for (uint64_t round = 0; round < kRounds; ++round) {
-      // Either way is cut: a request that did not arrive, or an answer.
+      // Either direction is cut, so that a request or an answer does not arrive.
       const bool answers = random() % 2 == 0;
       proxy.cut_after(answers ? 1 << 30 : random() % 1'500, answers ? random() % 400 : 1 << 30);
       uint64_t number = 0;

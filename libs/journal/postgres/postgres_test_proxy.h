@@ -1,4 +1,4 @@
-// For tests: stands between a client and a server's socket, and cuts connections after so many bytes.
+// For tests: a proxy between a client and a server's socket that cuts connections after a number of bytes.
 #pragma once
 
 #include <netinet/in.h>
@@ -45,13 +45,14 @@ class TestProxy {
   std::string url() const {
     return "postgresql://optserve@127.0.0.1:" + std::to_string(port_) + "/postgres?gssencmode=disable&sslmode=disable";
   }
-  // Cuts once this many more bytes went to the server, or came from it. What was read before the cut is passed on.
+  // Cuts once this many more bytes have gone to the server, or have come from it. What was read before the cut is
+  // passed on.
   void cut_after(int64_t to_server, int64_t to_client) {
     to_client_left_ = to_client;
     to_server_left_ = to_server;
     cut_is_set_ = true;
   }
-  // Nothing is passed on any more, as if the network were gone; connections stay open.
+  // Stops passing anything on, as if the network were gone; connections stay open.
   void hold(bool hold) { holding_ = hold; }
   uint64_t cuts() const { return cuts_; }
 
@@ -78,7 +79,7 @@ class TestProxy {
     links_.push_back({client, server});
   }
 
-  // False: the connection is to end.
+  // False if the connection must end.
   bool pass(int from, int to, std::atomic<int64_t>& left) {
     char buffer[4096];
     size_t wanted = sizeof buffer;

@@ -1,4 +1,4 @@
-// For tests: a PostgreSQL server of this process alone, in a temporary folder, reached by a socket in it. It ends with
+// For tests: a PostgreSQL server for this process alone, in a temporary folder and with its socket there. It ends with
 // its owner, however that ends.
 #pragma once
 
@@ -28,7 +28,7 @@ namespace optserve::journal::testing {
 class TestServer {
  public:
   TestServer() : TestServer("") {}
-  // With `copy_of`: a replica as of now of that server, which does not run yet.
+  // A replica of that server as it is now, which does not run yet.
   explicit TestServer(const TestServer& of) : TestServer(of.socket_folder()) {}
   ~TestServer() {
     stop(SIGQUIT);
@@ -53,7 +53,7 @@ class TestServer {
   }
   void stop(int signal) {
     if (pid_ <= 0) return;
-    // The sessions of a server that is killed would live on for a while, and keep the next one from its memory.
+    // The sessions of a killed server would live on for a while, and keep the next one from using its shared memory.
     const std::vector<pid_t> sessions = signal == SIGKILL ? children() : std::vector<pid_t>();
     ::kill(pid_, signal);
     ::waitpid(pid_, nullptr, 0);
@@ -75,7 +75,8 @@ class TestServer {
 
  private:
   explicit TestServer(const std::string& primary) {
-    // Short, since the path of a socket has a limit, and not in a folder that only the test's user may enter.
+    // The path is short, since the path of a socket has a limit, and not in a folder that only the test's user may
+    // enter.
     std::string name = "/tmp/optserve-pg-XXXXXX";
     check(::mkdtemp(name.data()) != nullptr, "mkdtemp");
     folder_ = name;
@@ -129,7 +130,7 @@ class TestServer {
     ::dup2(out, 1);
     ::dup2(out, 2);
     if (uid_ != 0 && (::setgid(gid_) != 0 || ::setuid(uid_) != 0)) ::_exit(126);
-    ::prctl(PR_SET_PDEATHSIG, SIGQUIT);  // behind setuid, which undoes it
+    ::prctl(PR_SET_PDEATHSIG, SIGQUIT);  // after setuid, which resets it
     if (::chdir(folder_.c_str()) != 0) ::_exit(126);
     ::execv(path.c_str(), pointers.data());
     ::_exit(127);
@@ -152,7 +153,7 @@ inline TestServer& shared_server() {
   return server;
 }
 
-// A queue of its own in a server.
+// A new queue in a server.
 inline std::string fresh_queue(const TestServer& server) {
   static int number = 0;
   const std::string queue = "queue_" + std::to_string(++number);

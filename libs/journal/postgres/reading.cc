@@ -18,7 +18,7 @@ constexpr int64_t kRowsAPart = 2'000;
   throw DamagedError("journal: " + what + " does not match its checksum: the table is damaged; restore the backup");
 }
 
-// Reasons are stored with their length and checksum before them.
+// Reasons are stored with their length and checksum in front.
 std::vector<std::string> checked_losses(std::string_view bytes, const JobId& job) {
   std::vector<std::string> reasons;
   while (!bytes.empty()) {
@@ -35,7 +35,7 @@ std::vector<std::string> checked_losses(std::string_view bytes, const JobId& job
   return reasons;
 }
 
-// Calls `use` with each row of `select`, whose first column is the seq by which it goes on.
+// Calls `use` with each row of `select`, whose first column is the seq by which the next part continues.
 void read_parts(Connection& connection, const std::string& select,
                 const std::function<void(const Rows&, int row)>& use) {
   int64_t after = 0;

@@ -1,4 +1,4 @@
-// The checksum over the values of a row, each with its kind and length, so that no two rows give the same bytes.
+// The checksum over the values of a row, each with its kind and length, so that different rows give different bytes.
 #pragma once
 
 #include <cstdint>

@@ -6,15 +6,15 @@
 namespace optserve::journal {
 namespace {
 
-// Bytes instead of text: names hold whatever a client may say, and are only compared. Two tables for an open job: its
-// request is written once and removed, and what changes is small. Full rows leave room for the next version of a row
-// on its page, so that an update need not touch the indexes.
+// Names are bytes instead of text, since they hold whatever a client may send and are only compared. An open job has
+// rows in two tables: its request is written once and then removed, and the part that changes is small. Pages keep room
+// for new versions of their rows, so that an update need not touch the indexes.
 const std::vector<SchemaStep>& steps() {
   static const std::vector<SchemaStep> all = {{{
       "CREATE TABLE meta(one integer PRIMARY KEY CHECK(one = 1), id bytea NOT NULL, version bigint NOT NULL, "
       "term bigint NOT NULL, next_seq bigint NOT NULL, commits bigint NOT NULL, time_ms bigint NOT NULL, "
       "boot bytea NOT NULL, uptime_ms bigint NOT NULL, origin text NOT NULL) WITH (fillfactor = 10)",
-      // Who leads. `beat` moves while it lives; pid 0: it ended in order.
+      // The leader. `beat` changes while it lives; pid 0 means that it ended in order.
       "CREATE TABLE leader(one integer PRIMARY KEY CHECK(one = 1), term bigint NOT NULL, beat bigint NOT NULL, "
       "pid bigint NOT NULL, server text NOT NULL, holder bytea NOT NULL, "
       "hand_over bigint NOT NULL) WITH (fillfactor = 10)",
@@ -117,7 +117,7 @@ void grant_use(Connection& connection, const std::string& queue, const std::stri
 }
 
 std::string origin_of(Connection& connection) {
-  // The file of a log position begins with its timeline.
+  // The name of the file of a log position begins with the timeline.
   return connection
       .query(
           "SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()), "

@@ -1,4 +1,4 @@
-// The tables of a queue in PostgreSQL: a schema of its own for each queue of a database.
+// The tables of a queue in PostgreSQL. Each queue of a database has its own schema.
 #pragma once
 
 #include <cstdint>
@@ -16,17 +16,17 @@ struct SchemaStep {
 };
 std::span<const SchemaStep> schema_steps();
 
-// Throws Error, with what to do, unless the queue's tables are those of the last step.
+// Throws Error, which says what to do, unless the queue's tables have the version of the last step.
 void check_schema_version(Connection& connection, const std::string& queue);
-// The version that is there; 0: none. Throws Error if the schema is of something else.
+// The version that exists; 0 if there is none. Throws Error if the schema belongs to something else.
 int64_t schema_version(Connection& connection, const std::string& queue);
-// One transaction from `version` to the last of the steps.
+// Migrates in one transaction from `version` to the last of the steps.
 void raise_schema(Connection& connection, const std::string& queue, int64_t version, std::span<const SchemaStep> steps);
-// What a scheduler's role needs and nothing more.
+// Grants a scheduler's role what it needs and nothing more.
 void grant_use(Connection& connection, const std::string& queue, const std::string& role);
 
-// Where the tables are: the server, its timeline, and the table itself. Another value than before means that what is
-// there may be older than what a scheduler wrote: a promoted replica, a restored backup, a copy.
+// Identifies where the tables are: the server, its timeline, and the table itself. If this differs from before, the
+// data may be older than what a scheduler wrote, as in a promoted replica, a restored backup or a copy.
 std::string origin_of(Connection& connection);
 
 }  // namespace optserve::journal

@@ -13,11 +13,11 @@ namespace optserve::journal {
 namespace {
 
 constexpr milliseconds kBeat{500};           // between signs of life of a leader
-constexpr milliseconds kSilentAfter{2'500};  // without one, a leader is paused or cut off
-constexpr milliseconds kLook{100};           // between looks of a standby
-constexpr milliseconds kGrace{500};          // for a leader whose session broke to come back
+constexpr milliseconds kSilentAfter{2'500};  // a leader without one is paused or cut off
+constexpr milliseconds kLook{100};           // between checks by a standby
+constexpr milliseconds kGrace{500};          // for a leader to come back after its session broke
 constexpr milliseconds kConnect{2'000};
-// Above every term that starts may have used of which the database does not know.
+// A step above every term that may have been used by starts that the database does not know.
 constexpr uint64_t kTermsUnknown = 1'000'000;
 
 constexpr const char* kLockKey = "hashtextextended('optserve ' || 'meta'::regclass::oid || ' ' || current_schema(), 0)";
@@ -63,7 +63,8 @@ bool Session::connect(std::string& why) {
     return true;
   } catch (const PostgresError& error) {
     connection_.reset();
-    // A wrong password or database does not get better by waiting, except that someone may be at work on it.
+    // Waiting does not mend a wrong password or database, but with stand_by it goes on, since somebody may be mending
+    // it.
     if (!error.is_broken() && !options_.stand_by) throw;
     why = error.what();
     return false;
@@ -77,7 +78,7 @@ bool Session::take_lock() {
 void Session::release_lock() { connection_->query(std::string("SELECT pg_advisory_unlock(") + kLockKey + ")"); }
 
 Session::Leader Session::read_leader() {
-  // Whoever holds the lock is the one to end, whatever the leader's row says of it.
+  // The holder of the lock is the session to end, whatever the leader's row says about it.
   const Rows rows = connection_->query(
       std::string("SELECT m.term, m.commits, l.beat, l.pid, l.server, l.holder, coalesce(a.pid, 0), "
                   "coalesce(a.backend_start::text, ''), "
@@ -103,7 +104,7 @@ bool Session::try_to_lead(Watch& watch, std::string& why) {
   const Leader leader = read_leader();
   const Instant now = system_.now();
   if (!watch.last || !watch.last->is_same_moment(leader)) watch.moved = now;
-  if (watch.last && watch.last->term != leader.term) has_paused_ = false;  // that was another one
+  if (watch.last && watch.last->term != leader.term) has_paused_ = false;  // that was a different leader
   watch.last = leader;
   if (leader.term > seen_term_ || (leader.term == seen_term_ && leader.commits > seen_commits_)) {
     seen_term_ = leader.term;
@@ -113,7 +114,7 @@ bool Session::try_to_lead(Watch& watch, std::string& why) {
         options_.queue + "' with term " + std::to_string(leader.term);
   if (!take_lock()) {
     watch.free_since.reset();
-    // A server that is slow to write makes a leader silent; ending its session would help nobody.
+    // If the server is slow to write, the leader is silent too; ending its session would not help.
     if (now - watch.moved < kSilentAfter || leader.is_busy || leader.session.pid == 0) return false;
     log_warn("leader_silent", {{"queue", options_.queue}, {"holder", leader.holder}, {"term", leader.term}});
     has_paused_ = true;
@@ -121,7 +122,7 @@ bool Session::try_to_lead(Watch& watch, std::string& why) {
     watch.moved = now;
     return false;
   }
-  // A leader whose connection broke for a moment comes back sooner than its jobs would start elsewhere.
+  // A leader whose connection broke for a moment comes back sooner than its jobs could start elsewhere.
   const bool is_waited_for = leader.pid != 0 && !has_paused_ && options_.stand_by;
   if (!watch.free_since) watch.free_since = now;
   if (is_waited_for && now - *watch.free_since < kGrace) {
@@ -183,7 +184,7 @@ void Session::raise_term(const Leader& before) {
   note_session();
 }
 
-// Puts this session into the row of the leader.
+// Writes this session into the leader's row.
 void Session::note_session() {
   Values values;
   values.add(static_cast<int64_t>(term_)).add(options_.holder);
@@ -207,7 +208,7 @@ bool Session::resume() {
     try {
       if (!connection_ && !connect(why)) continue;
       end_session(session_);
-      // The lock is free once the server has undone or finished all that the old session did.
+      // The lock becomes free once the server has finished or undone everything that the old session did.
       if (!take_lock()) {
         if (read_leader().term != term_) fail_fenced();
         why = "the server has not ended the old session";
@@ -231,7 +232,7 @@ bool Session::resume() {
               " ms (" + why + "): this scheduler gives way to another");
 }
 
-// What the database knows of this term's commits.
+// Reads what the database knows about this term's commits.
 bool Session::look() {
   const Rows meta = connection_->query("SELECT term, commits, origin FROM meta");
   if (static_cast<uint64_t>(meta.number(0, 0)) > term_) fail_fenced();

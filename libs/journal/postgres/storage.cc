@@ -14,11 +14,11 @@
 namespace optserve::journal {
 namespace {
 
-// RowConditions on rows of `results`; parameters from $3 on.
+// Conditions on rows of `results`, with parameters from $3 on.
 struct RowConditions {
   explicit RowConditions(const protocol::JobFilter& filter) {
     const std::string state = std::to_string(filter.state ? static_cast<int>(*filter.state) : 0);
-    // The index that leaves fewest rows; without one, rows are looked at in their order.
+    // Uses the index that leaves the fewest rows; without one, rows are read in their order.
     if (filter.job) {
       index = "id = $3::bytea";
     } else if (filter.tenant && !filter.group.empty()) {
@@ -32,7 +32,7 @@ struct RowConditions {
     if (!filter.model.empty()) rest += " AND model = $5::bytea";
     if (!filter.group.empty()) rest += " AND grp = $6::bytea";
     for (const char* parameter :
-         {"$3", "$4", "$5", "$6"}) {  // those that a filter does not use have a type all the same
+         {"$3", "$4", "$5", "$6"}) {  // parameters that a filter does not use need a type as well
       rest += std::string(" AND ") + parameter + "::bytea IS NOT NULL";
     }
   }
@@ -151,7 +151,7 @@ class PostgresStorage final : public JournalStorage {
 
   bool is_full() const override { return full_.load(std::memory_order_relaxed); }
   bool is_reachable() const override { return session_.is_reachable(); }
-  // Its files and its disk are the server's to watch.
+  // Watching its files and its disk is up to the server.
   JournalState state() const override { return {.is_full = is_full()}; }
   bool is_asked_to_hand_over() const override { return session_.is_asked_to_hand_over(); }
   const LastingTime& time() const override { return session_.time(); }
@@ -172,7 +172,7 @@ class PostgresStorage final : public JournalStorage {
         small.job.attempts = row.job.attempts;
         small.lease = row.lease;
         leased.push_back(std::move(small));
-        // That attempt was cut short by us, not by a worker, and is taken back.
+        // That attempt was cut short by the scheduler and not by a worker, so it does not count.
         row.job.attempts = std::max(row.job.attempts - 1, 0);
         if (session_.was_sudden()) ++row.job.crashes;
       }
@@ -190,7 +190,7 @@ class PostgresStorage final : public JournalStorage {
     }
   }
 
-  // Again over a new connection, as long as it is only the connection that fails.
+  // Repeats the action over a new connection as long as only the connection fails.
   void persist(const std::function<void()>& action) {
     for (;;) {
       try {
@@ -211,8 +211,9 @@ class PostgresStorage final : public JournalStorage {
     return std::move(*rows);
   }
 
-  // One transaction under our term, whatever happens to the connection: done once, or not at all. False: the server's
-  // disk is full. `changed` gets the rows that the last of the calls changed; 0 if the answer was lost.
+  // Executes one transaction under our term exactly once, even if the connection breaks. False if the server's disk is
+  // full; then nothing is changed. `changed` gets the number of rows that the last of the calls changed, or 0 if the
+  // answer was lost.
   bool transact(std::vector<Call> inner, uint64_t next_order, int64_t* changed) {
     const LastingTime::Mark mark = session_.time().mark(clock_.now());
     const std::vector<Call> calls =
@@ -238,7 +239,7 @@ class PostgresStorage final : public JournalStorage {
         if (error.is_passing()) continue;
         if (!error.is_broken()) throw;
       }
-      // The connection broke, so nobody said whether this transaction took effect: the database knows.
+      // The connection broke before an answer, so ask the database whether this transaction took effect.
       if (session_.resume()) {
         session_.count_commit();
         return true;
@@ -255,7 +256,8 @@ class PostgresStorage final : public JournalStorage {
                values);
   }
 
-  // The next rows of the filter's index, and in column 12 whether they match; large values only of those that do.
+  // The next rows of the filter's index. Column 12 says whether a row matches, and only matching rows have their large
+  // values.
   Rows look(const protocol::JobFilter& filter, uint64_t after, uint32_t window, bool newest_first) {
     const RowConditions conditions(filter);
     if (newest_first && after == 0) after = std::numeric_limits<int64_t>::max();
@@ -287,7 +289,7 @@ class PostgresStorage final : public JournalStorage {
   const Clock& clock_;
   Session session_;
   uint64_t fenced_ = 0;
-  std::vector<uint64_t> asked_;  // for a backup
+  std::vector<uint64_t> asked_;  // questions for a backup
   std::atomic<bool> full_{false};
 };
 

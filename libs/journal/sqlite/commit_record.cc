@@ -50,7 +50,7 @@ uint32_t big_endian_at(const char* bytes) {
 constexpr size_t kWalHeaderBytes = 32;
 constexpr size_t kFrameHeaderBytes = 24;
 
-// Frames from the start on that belong to the header's filling and whose sums are right.
+// Counts the frames, from the start on, that belong to the header's filling of the log and have correct sums.
 uint64_t count_frames(std::ifstream& file, const char* header, WalSum sum, bool big_endian) {
   const size_t page_bytes = big_endian_at(header + 8);
   if (page_bytes < 512 || page_bytes > 65536) return 0;
@@ -115,7 +115,7 @@ void CommitRecord::sync() {
 
 void check_wal(const std::string& journal_path, const std::optional<CommitRecord::Content>& known) {
   const std::string path = journal_path + "-wal";
-  // The header is synced before the first frame is written: alone it promises nothing.
+  // The header is synced before the first frame is written, so a header alone promises nothing.
   if (file_bytes(path) <= static_cast<int64_t>(kWalHeaderBytes)) return;
   std::ifstream file(path, std::ios::binary);
   char header[kWalHeaderBytes];

@@ -1,8 +1,8 @@
 // A small file beside the database that says how many commits are on disk. If a bit of the write-ahead log flips,
-// SQLite takes everything after it for a write that was interrupted, and drops it silently; the record shows that
-// something was there. It is written after the sync of each commit, and is itself synced at checkpoints and about once
-// a second. So it is a lower bound: damage to the log in the last second before a loss of power looks like an
-// interrupted write.
+// SQLite takes everything after it for an interrupted write and silently drops it; the record shows that something was
+// there. It is written after the sync of each commit, and is itself synced at checkpoints and about once a second. So
+// it is a lower bound: damage to what the log got in the last second before a loss of power looks like an interrupted
+// write.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class CommitRecord {
   CommitRecord(const CommitRecord&) = delete;
   CommitRecord& operator=(const CommitRecord&) = delete;
 
-  // nullopt if there is no record or it cannot be read: then nothing is known.
+  // nullopt if there is no record or it cannot be read; then nothing is known.
   std::optional<Content> read() const;
   void write(const Content& content);  // throws Error
   void sync();                         // throws Error; does nothing if nothing was written since the last one
@@ -38,7 +38,7 @@ class CommitRecord {
   bool is_dirty_ = false;
 };
 
-// Whether the write-ahead log beside `journal_path` holds what `known` promises, read before SQLite opens it. Throws
+// Checks, before SQLite opens it, that the write-ahead log beside `journal_path` holds what `known` promises. Throws
 // DamagedError.
 void check_wal(const std::string& journal_path, const std::optional<CommitRecord::Content>& known);
 

@@ -1,7 +1,7 @@
-// A disk for tests that loses and refuses: SQLite's own VFS for real files, which remembers what of each file is
-// synced. image() is what a loss of power could leave: of every sector that was written since the last sync, any of the
-// versions that it had; of a file that grew or shrank since, either length. Writes, syncs and opens can be made to
-// fail. While one exists it is SQLite's default VFS. One at a time.
+// A disk for tests that loses data and fails: SQLite's own VFS for real files, which remembers what is synced of each
+// file. image() is what a loss of power could leave: any version that a sector has had since the last sync, and any
+// length of a file that has grown or shrunk since. Writes, syncs and opens can be made to fail. While an object exists,
+// it is SQLite's default VFS. There may be only one at a time.
 #pragma once
 
 #include <sqlite3.h>
@@ -33,7 +33,7 @@ class CrashVfs {
     vfs_.szOsFile = static_cast<int>(sizeof(File)) + real_->szOsFile;
     vfs_.xOpen = open;
     vfs_.xDelete = remove;
-    methods_.iVersion = 1;  // no shared memory: the journal does without
+    methods_.iVersion = 1;  // no shared memory, which the journal does not need
     methods_.xClose = [](sqlite3_file* file) { return close(of(file)); };
     methods_.xRead = [](sqlite3_file* file, void* to, int size, sqlite3_int64 at) {
       sqlite3_file* real = of(file).real();
@@ -80,8 +80,8 @@ class CrashVfs {
   CrashVfs(const CrashVfs&) = delete;
   CrashVfs& operator=(const CrashVfs&) = delete;
 
-  // Called before each operation; other than SQLITE_OK: the operation fails with that and does nothing. A write that
-  // fails with SQLITE_FULL has written its first sector.
+  // Called before each operation. If it returns something other than SQLITE_OK, the operation fails with that and does
+  // nothing. A write that fails with SQLITE_FULL has written its first sector.
   std::function<int(IoKind, const std::string& path)> before;
 
   // What a loss of power at this moment could leave.
@@ -91,7 +91,7 @@ class CrashVfs {
       if (!disk.exists && disk.is_name_synced) continue;
       if (!disk.is_name_synced && random() % 2 == 0) continue;
       std::string bytes = disk.synced;
-      // Sometimes nothing of it got to the disk, sometimes all, mostly some.
+      // Sometimes nothing of it reached the disk, sometimes everything, mostly a part.
       const uint64_t mood = random() % 8;
       for (const auto& [sector, versions] : disk.unsynced) {
         const size_t choice = mood == 0 ? 0 : mood == 1 ? versions.size() : random() % (versions.size() + 1);
@@ -110,18 +110,18 @@ class CrashVfs {
   }
 
  private:
-  // One file as the disk has it.
+  // The state of one file on the disk.
   struct Disk {
     bool exists = true;
-    bool is_name_synced = true;                            // that it exists, or does not
-    std::string synced;                                    // sure
+    bool is_name_synced = true;                            // that it exists, or that it does not
+    std::string synced;                                    // content that is sure to be there
     std::map<int64_t, std::vector<std::string>> unsynced;  // versions of each sector since
-    std::vector<int64_t> lengths;                          // that it had since, if it was cut
-    std::string now;                                       // as programs see it
+    std::vector<int64_t> lengths;                          // lengths that it has had since, if it was truncated
+    std::string now;                                       // content that programs see
   };
   struct File {
     sqlite3_file base;
-    const char* path;  // null: a temporary file, which no crash needs
+    const char* path;  // null for a temporary file, which does not matter after a crash
     sqlite3_file* real() { return reinterpret_cast<sqlite3_file*>(this + 1); }
   };
 
@@ -145,13 +145,13 @@ class CrashVfs {
     const auto [found, is_unknown] = self.disks_.try_emplace(path);
     Disk& disk = found->second;
     if (!is_unknown && disk.exists) return SQLITE_OK;
-    // Known from before it was opened: all of it is on the disk.
+    // What was there before it was opened is all on the disk.
     sqlite3_int64 size = 0;
     file.real()->pMethods->xFileSize(file.real(), &size);
     std::string bytes(static_cast<size_t>(size), '\0');
     if (size > 0) file.real()->pMethods->xRead(file.real(), bytes.data(), static_cast<int>(size), 0);
     disk = Disk{};
-    // SQLite syncs the folder with the first sync of a log; the database's name is the journal's business.
+    // SQLite syncs the folder with the first sync of a log; for the database's name, the journal must do it.
     disk.is_name_synced = size > 0 || (flags & SQLITE_OPEN_MAIN_DB) != 0;
     disk.synced = bytes;
     disk.now = std::move(bytes);

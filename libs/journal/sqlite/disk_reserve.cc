@@ -12,7 +12,7 @@
 namespace optserve::journal {
 namespace {
 
-constexpr int64_t kRoomBytesMin = 1 << 20;  // asked for when no reserve is kept
+constexpr int64_t kRoomBytesMin = 1 << 20;  // required if no reserve is kept
 
 }  // namespace
 
@@ -26,7 +26,7 @@ bool DiskReserve::fill() {
   const int failure = ::posix_fallocate(fd, 0, bytes_);
   ::close(fd);
   if (failure == 0) return true;
-  release();  // a part of it would only be in the way
+  release();  // a partial reserve would only take up space
   if (failure == ENOSPC || failure == EDQUOT || failure == EFBIG) return false;
   errno = failure;
   throw errno_error("reserve " + path_);

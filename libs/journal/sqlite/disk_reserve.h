@@ -1,5 +1,4 @@
-// A file that only takes room. It is deleted when the disk is full, so that the jobs that are there can come to their
-// end.
+// A file that only takes up space. It is deleted when the disk is full, so that existing jobs can end.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +10,10 @@ class DiskReserve {
  public:
   DiskReserve(const std::string& journal_path, int64_t bytes) : path_(journal_path + ".reserve"), bytes_(bytes) {}
 
-  // Takes the room; false if the disk does not have it.
+  // Takes up the space; false if the disk does not have it.
   bool fill();
   void release();
-  // Whether the disk has twice the reserve, so that taking it does not fill the disk again.
+  // Whether the disk has free space for twice the reserve, so that taking it does not fill the disk again.
   bool has_room_for_it() const;
 
  private:

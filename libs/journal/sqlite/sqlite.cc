@@ -5,8 +5,8 @@
 namespace optserve::journal {
 namespace {
 
-// SQL function row_crc(...): CRC-32C over the values of a row, each with its kind and length, so that no two rows give
-// the same bytes. SQLite calls it with plain arrays.
+// SQL function row_crc(...): CRC-32C over the values of a row, each with its kind and length, so that different rows
+// give different bytes. SQLite calls it with plain arrays.
 void row_crc(sqlite3_context* context, int count, sqlite3_value** values) {
   uint32_t crc = 0;
   const auto add = [&crc](char kind, const void* bytes, int64_t size) {
@@ -45,7 +45,7 @@ Database::Database(const std::string& path, Open how) : path_(path) {
   sqlite3* handle = nullptr;
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (how == Open::kCreate ? SQLITE_OPEN_CREATE : 0);
   const int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
-  handle_.reset(handle);  // SQLite gives a handle even when it fails
+  handle_.reset(handle);  // SQLite returns a handle even when it fails
   if (code != SQLITE_OK) fail("open", code);
   sqlite3_extended_result_codes(handle, 1);
   const int added =

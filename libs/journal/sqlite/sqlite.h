@@ -1,4 +1,4 @@
-// SQLite with errors as exceptions and statements that are reset by themselves. Used by one thread at a time.
+// SQLite with errors as exceptions and statements that reset themselves. Used by one thread at a time.
 #pragma once
 
 #include <sqlite3.h>
@@ -35,7 +35,7 @@ class Database {
   bool is_in_transaction() const { return sqlite3_get_autocommit(handle_.get()) == 0; }
   const std::string& path() const { return path_; }
   sqlite3* handle() { return handle_.get(); }
-  // Throws SqliteError; DamagedError for what SQLite finds to be damaged.
+  // Throws SqliteError, or DamagedError if SQLite finds damage.
   [[noreturn]] void fail(std::string_view what, int code) const;
 
  private:
@@ -47,7 +47,8 @@ class Database {
   std::unique_ptr<sqlite3, Close> handle_;
 };
 
-// A prepared statement. bind_*: parameters from 1; the bytes must live until step() has been called. column_*: from 0.
+// A prepared statement. bind_* count parameters from 1, and the bytes must live until step() has been called. column_*
+// count from 0.
 class Statement {
  public:
   Statement(Database& database, const std::string& sql);
@@ -56,7 +57,7 @@ class Statement {
   Statement& bind_text(int index, std::string_view text);
   bool step();  // true: a row; false: done, and the statement is reset
   void run();   // for statements without rows
-  // To the end: what a pragma writes is committed, or fails, after its last row.
+  // Steps to the end, since what a pragma writes is committed, or fails, after its last row.
   void finish();
   void reset() { sqlite3_reset(handle_.get()); }
   int64_t column_number(int index) { return sqlite3_column_int64(handle_.get(), index); }

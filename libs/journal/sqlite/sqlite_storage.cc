@@ -1,4 +1,4 @@
-// The journal in one SQLite file: its room on the disk, its checkpoints and its backups.
+// The journal in one SQLite file: its disk space, its checkpoints and its backups.
 #include <sys/stat.h>
 
 #include <atomic>
@@ -15,7 +15,7 @@
 namespace optserve::journal {
 namespace {
 
-constexpr milliseconds kRoomInterval{200};     // between looks for room on a full disk
+constexpr milliseconds kRoomInterval{200};     // between checks for room on a full disk
 constexpr milliseconds kRecordInterval{1000};  // between syncs of the commit record
 
 int64_t size_of_file(const std::string& path) {
@@ -109,7 +109,7 @@ class SqliteStorage final : public JournalStorage {
   const LastingTime& time() const override { return database_->time(); }
 
  private:
-  // A disk that is full at the start gets the reserve's room.
+  // If the disk is full at the start, the space of the reserve is used.
   std::unique_ptr<JournalDatabase> open_database(Recovery& recovery) {
     try {
       return std::make_unique<JournalDatabase>(options_, clock_.now(), recovery);
@@ -122,7 +122,7 @@ class SqliteStorage final : public JournalStorage {
     return std::make_unique<JournalDatabase>(options_, clock_.now(), recovery);
   }
 
-  // False: the disk is full, and nothing was changed. Every other failure is final.
+  // False if the disk is full; then nothing was changed. Every other failure is final.
   bool with_room(const std::function<void()>& write) {
     try {
       write();
@@ -135,7 +135,7 @@ class SqliteStorage final : public JournalStorage {
       reserve_.release();
       database_->lift_limit(true);
     }
-    // The log gives its room back, if what is in it still fits into the database.
+    // The log returns its space if its content still fits into the database.
     database_->checkpoint(JournalDatabase::Checkpoint::kTruncate);
     return false;
   }
