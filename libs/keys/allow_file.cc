@@ -19,7 +19,7 @@ Result<std::string> read_text(const std::string& path) {
   return exists(path) ? read_key_file(path, Privacy::kTrusted) : Result<std::string>(std::string());
 }
 
-// What the text is without the lines of keys for which `drops` says so.
+// The text without the lines of those keys for which `drops` returns true.
 std::string without(std::string_view text, const std::function<bool(const AllowedKey&)>& drops) {
   std::string kept;
   while (!text.empty()) {
@@ -33,7 +33,7 @@ std::string without(std::string_view text, const std::function<bool(const Allowe
   return kept;
 }
 
-// `edit` gives the new text.
+// Replaces the file's text by what `edit` returns for it.
 Status edit_file(const std::string& path, const std::function<Result<std::string>(const std::string& text)>& edit) {
   const auto lock = FileLock::try_exclusive(path + ".lock");
   if (!lock) return refuse(ErrorCode::kBusy, path + ": another program changes it; try again");

@@ -1,4 +1,4 @@
-// Changes of a file of allowed keys, line by line: comments and the order of lines stay.
+// Changes a file of allowed keys line by line, keeping comments and the order of lines.
 #pragma once
 
 #include <string>
@@ -8,12 +8,12 @@
 
 namespace optserve::keys {
 
-// The list in a file; none if there is no such file.
+// The list in a file; empty if there is no such file.
 Result<AllowList> read_allow_file(const std::string& path);
-// Adds a line, or replaces that of the same key. Creates the file (mode 0600). Refuses to touch a file with a fault.
+// Adds a line, or replaces that of the same key. Creates the file (mode 0600). Refuses to change a faulty file.
 Status allow_in_file(const std::string& path, const AllowedKey& key);
-// Removes the lines of this key, given by its text, or of all keys of this name. Returns what was removed; a refusal
-// (kNotFound) if there is nothing.
+// Removes the lines of this key, given by its text, or of all keys of this name. Returns what was removed, or refuses
+// (kNotFound) if there is nothing to remove.
 Result<std::vector<AllowedKey>> revoke_in_file(const std::string& path, const std::string& key_or_name);
 
 }  // namespace optserve::keys

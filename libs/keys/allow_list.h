@@ -1,4 +1,4 @@
-// Who may connect to a scheduler, and what each may do. A text with one key a line:
+// Who may connect to a scheduler, and what each may do. This is a text with one key per line:
 //
 //   # a comment: lines that begin with '#' and empty lines count for nothing
 //   opt-public-8f…  name=web       client=shop,forum
@@ -7,10 +7,11 @@
 //   opt-public-c0…  name=text      tokenizer=*
 //   opt-public-5a…  name=convert   converter=/models
 //
-// client=TENANTS: jobs of these tenants; * are all, and the word `client` alone is the tenant without a name.
-// operator: what operators do, with the jobs of all tenants; and conversions. worker=MODELS, tokenizer=MODELS: services
-// of these models, or of all (*). converter=FOLDER: conversions whose paths lie below it; the word can stand several
-// times. A name may have several keys: the old and the new one, while a key is exchanged.
+// client=TENANTS allows jobs of these tenants; * means all of them, and the word `client` alone means the tenant
+// without a name. operator allows what operators do, with the jobs of all tenants, and conversions. worker=MODELS and
+// tokenizer=MODELS allow services of these models, or of all (*). converter=FOLDER allows conversions whose paths lie
+// below the folder; it may be given several times. A name may have several keys, such as the old and the new one while
+// a key is exchanged.
 #pragma once
 
 #include <memory>
@@ -27,7 +28,7 @@ inline constexpr size_t kAllowedKeysMax = 10'000;
 inline constexpr size_t kNamesPerKeyMax = 1'000;  // tenants or models of one right
 inline constexpr size_t kFoldersPerKeyMax = 100;
 
-// Names, or all there are.
+// A set of names, or all names.
 class NameSet {
  public:
   static NameSet of_all();
@@ -36,7 +37,7 @@ class NameSet {
   bool contains(std::string_view name) const;
   bool is_all() const { return is_all_; }
   bool empty() const { return !is_all_ && names_.empty(); }
-  const std::vector<std::string>& names() const { return names_; }  // sorted; empty if it is all
+  const std::vector<std::string>& names() const { return names_; }  // sorted; empty if it is all names
   bool operator==(const NameSet&) const = default;
 
  private:
@@ -63,7 +64,7 @@ class AllowList {
  public:
   const AllowedKey* find(const PublicKey& key) const;
   const std::vector<AllowedKey>& keys() const { return keys_; }
-  // Refuses a key that is there already.
+  // Refuses a key that is already in the list.
   Status add(AllowedKey key);
 
  private:
@@ -71,13 +72,13 @@ class AllowList {
   std::unordered_map<std::string, size_t> places_;  // by the bytes of the key
 };
 
-// Refuses the whole text if one line is wrong, naming the line. Never repeats what may be a secret.
+// Refuses the whole text if one line is wrong, naming the line. The refusal never repeats what may be a secret.
 Result<AllowList> parse_allow_list(std::string_view text);
 // One line, without a comment.
 Result<AllowedKey> parse_allowed_key(std::string_view line);
-// The line of a key, without its end. parse_allowed_key() gives the same key back.
+// The line of a key, without a line end. parse_allowed_key() turns it back into the same key.
 std::string allow_line(const AllowedKey& key);
-// Of the words after the key: "client=a operator".
+// Sets the rights from the words after the key, such as "client=a operator".
 Status set_rights(AllowedKey& key, const std::vector<std::string>& words);
 
 // Whether a path without ".." lies in `folder`, which is absolute and normal, or is the folder itself.

@@ -1,4 +1,5 @@
-// Any bytes as a list of allowed keys: what is accepted has rights, and is the same list again when it is written.
+// Any bytes as a list of allowed keys: what is accepted has rights, and gives the same list when it is written and read
+// again.
 #include <cstddef>
 #include <cstdint>
 

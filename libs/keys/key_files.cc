@@ -48,7 +48,7 @@ Status check_permissions(const std::string& path, const struct stat& about, Priv
                                 "; run: chmod " + (is_secret ? "600 " : "go-w ") + path);
 }
 
-// Calls `take` for each line that holds something, with its number; stops at the first refusal.
+// Calls `take` with each line that is neither empty nor a comment, and its number; stops at the first refusal.
 template <class Take>
 Status for_each_line(std::string_view text, const Take& take) {
   size_t number = 0;

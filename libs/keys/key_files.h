@@ -17,19 +17,19 @@ enum class Privacy {
 };
 
 // The text of a regular file with these permissions. A refusal names the file and, for wrong permissions, the command
-// that mends them.
+// that corrects them.
 Result<std::string> read_key_file(const std::string& path, Privacy privacy);
 
-// Of the text of such a file.
+// The key in the text of such a file.
 Result<SecretKey> parse_secret_key_file(std::string_view text);
 Result<std::vector<PublicKey>> parse_public_key_file(std::string_view text);
 
 Result<SecretKey> read_secret_key_file(const std::string& path);
 Result<std::vector<PublicKey>> read_public_key_file(const std::string& path);
 
-// Creates a file that did not exist, with this mode whatever the umask is, and has it on disk. Refuses an existing one.
+// Creates a file with this mode, whatever the umask is, and syncs it. Refuses if the file exists.
 Status write_new_file(const std::string& path, std::string_view text, unsigned mode);
-// Replaces a file as a whole, with its mode, or mode 0600 if there was none.
+// Replaces a file as a whole and keeps its mode; a new file gets mode 0600.
 Status replace_file(const std::string& path, std::string_view text);
 
 }  // namespace optserve::keys

@@ -11,9 +11,9 @@
 namespace optserve::keys {
 
 struct ClientKeyOptions {
-  std::string secret_key;                // name of a file; from a variable also the key itself
+  std::string secret_key;                // the name of a file; from a variable, also the key itself
   std::vector<std::string> server_keys;  // public keys of schedulers, or names of files with them
-  bool insecure = false;                 // other machines may be spoken to without keys
+  bool insecure = false;                 // allows connections to other machines without keys
 };
 struct ServerKeyOptions {
   std::string secret_key;
@@ -23,17 +23,17 @@ struct ServerKeyOptions {
 };
 
 void add_options(ConfigParser& parser, ClientKeyOptions& options);
-// The same without --insecure, for a program that has an option of this name already.
+// The same without --insecure, for a program that already has an option of this name.
 void add_connection_options(ConfigParser& parser, ClientKeyOptions& options);
 void add_options(ConfigParser& parser, ServerKeyOptions& options);
 
-// nullptr: there are no keys. What the options leave empty comes from the variables OPTSERVE_SECRET_KEY and
-// OPTSERVE_SERVER_KEY, which hold for all programs. Throws ConfigurationError.
+// nullptr if there are no keys. What the options leave empty is taken from the variables OPTSERVE_SECRET_KEY and
+// OPTSERVE_SERVER_KEY, which apply to all programs. Throws ConfigurationError.
 std::shared_ptr<ClientKeys> load(const ClientKeyOptions& options);
 std::shared_ptr<ServerKeys> load(const ServerKeyOptions& options);
 
-// Throws ConfigurationError if the command line of this process, which everybody on the machine can read, holds a
-// secret key.
+// Throws ConfigurationError if there is a secret key on the command line of this process, which everybody on the
+// machine can read.
 void check_command_line();
 
 }  // namespace optserve::keys

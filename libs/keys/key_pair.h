@@ -1,5 +1,5 @@
-// Curve25519 keys, as ZeroMQ's CURVE uses them. As text a key is "opt-public-" or "opt-secret-" and 64 hexadecimal
-// digits: nobody takes one for the other, shells need no quotes, and scanners for lost secrets find them.
+// Curve25519 keys, as ZeroMQ's CURVE uses them. As text, a key is "opt-public-" or "opt-secret-" and 64 hexadecimal
+// digits, so that nobody confuses the two, shells need no quotes, and scanners for leaked secrets find them.
 #pragma once
 
 #include <array>
@@ -25,7 +25,7 @@ struct PublicKey {
   auto operator<=>(const PublicKey&) const = default;
 };
 
-// Wiped when it ends. It has no operator that prints it; text() is for the one file that holds it.
+// Wiped when it is destroyed. It has no operator that prints it; text() is for the file that holds it.
 class SecretKey {
  public:
   explicit SecretKey(std::span<const uint8_t, kKeyBytes> bytes);
@@ -43,7 +43,8 @@ class SecretKey {
 
 SecretKey new_secret_key();
 
-// Whole texts, without spaces around them. A refusal never repeats what was given, because that may be a secret.
+// The text must be a key and nothing else, without spaces around it. A refusal never repeats the text, which may be a
+// secret.
 Result<PublicKey> parse_public_key(std::string_view text);
 Result<SecretKey> parse_secret_key(std::string_view text);
 

@@ -12,7 +12,7 @@ namespace optserve::keys {
 
 namespace {
 
-// Not that of base/config.h, since the client library has no command line.
+// base/config.h has such a function too, but the client library has no command line and does not include it.
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : "";

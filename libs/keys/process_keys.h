@@ -1,4 +1,4 @@
-// The keys of a running process: its own, and those of the others. Files are read again when they change, so that keys
+// The keys of a running process: its own, and those of its peers. Files are read again when they change, so that keys
 // are exchanged without a restart.
 #pragma once
 
@@ -15,34 +15,35 @@
 
 namespace optserve::keys {
 
-// Of a process that connects to schedulers.
+// The keys of a process that connects to schedulers.
 class ClientKeys {
  public:
-  // `secret`: the name of a file, or the key itself. `servers`: public keys, or names of files with public keys.
+  // `secret` is the name of a file or the key itself, and `servers` are public keys or names of files with public keys.
   static Result<std::shared_ptr<ClientKeys>> load(const std::string& secret, const std::vector<std::string>& servers);
 
-  // The same; what is empty comes from the variables OPTSERVE_SECRET_KEY and OPTSERVE_SERVER_KEY, which hold for all
-  // programs. nullptr: there are no keys.
+  // The same; what is empty is taken from the variables OPTSERVE_SECRET_KEY and OPTSERVE_SERVER_KEY, which apply to all
+  // programs. nullptr if there are no keys.
   static Result<std::shared_ptr<ClientKeys>> load_or_variables(std::string secret, std::vector<std::string> servers);
 
   ClientKeys(std::string file, SecretKey own, std::vector<PublicKey> servers);
 
-  // For a new connection: reads the file again if it has changed. A file with a fault is logged and changes nothing.
+  // The own key for a new connection. Reads the file again if it has changed; a faulty file is logged and changes
+  // nothing.
   const SecretKey& own();
-  // Any of these is the key of the scheduler.
+  // The scheduler has one of these keys.
   const std::vector<PublicKey>& servers() const { return servers_; }
 
  private:
-  std::string file_;  // empty: the key came without one
+  std::string file_;  // empty if the key was given directly
   std::optional<FileStamp> seen_;
   SecretKey own_;
   std::vector<PublicKey> servers_;
 };
 
-// Of a process that is connected to.
+// The keys of a process to which others connect.
 class ServerKeys {
  public:
-  // `secret` as above. `file` and `lines` are allow lists, of which one may be empty.
+  // `secret` is as above. `file` names an allow list and `lines` is the text of one; either may be empty.
   static Result<std::shared_ptr<ServerKeys>> load(const std::string& secret, const std::string& file,
                                                   const std::string& lines);
 
@@ -52,8 +53,8 @@ class ServerKeys {
   const AllowList& allowed() const { return *allowed_; }
   // The list before the last refresh() that returned true.
   const AllowList& allowed_before() const { return *allowed_before_; }
-  // Looks whether the file has changed. True: allowed() is another list, at another address. A file with a fault, or
-  // one that is gone, is logged once and changes nothing. Cheap if nothing has changed.
+  // Checks whether the file has changed. True if allowed() is now a different list, at a different address. A faulty or
+  // missing file is logged once and changes nothing. Cheap if nothing has changed.
   bool refresh();
   // Called by refresh() after it has read the file, with the fault if there is one.
   void set_on_read(std::function<void(const Status& status)> on_read) { on_read_ = std::move(on_read); }

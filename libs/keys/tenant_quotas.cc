@@ -19,7 +19,7 @@ struct QuotaWord {
   int64_t TenantQuota::*member;
   int64_t min, max;
 };
-// A rate of 0 would promise a time to come back that never comes.
+// With a rate of 0, the time at which a client is told to come back would never come.
 constexpr std::array<QuotaWord, 8> kQuotaWords = {{
     {"jobs", &TenantQuota::jobs, 0, kQuotaMax},
     {"running", &TenantQuota::running, 1, kQuotaMax},
@@ -40,7 +40,7 @@ std::string quota_words() {
   return one_of_text(words);
 }
 
-// One line: whose it is, and what it names.
+// One line: the tenant, and the quotas that it sets.
 struct QuotaLine {
   bool is_of_others = false;
   std::string tenant;

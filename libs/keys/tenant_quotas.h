@@ -1,13 +1,13 @@
-// What each tenant may hold in a queue and ask of it. A text with one tenant a line:
+// What each tenant may hold in a queue and ask of it. This is a text with one tenant per line:
 //
 //   # a comment: lines that begin with '#' and empty lines count for nothing
 //   tenant=*     jobs=1000 running=32 tokens=500000 conversions=0 tokens-per-minute=200000 priority=5
 //   tenant=shop  jobs=20000 tokens-per-minute=none priority=9
 //   tenant       jobs=10
 //
-// tenant=*: those that have no line of their own; the word `tenant` alone is the tenant without a name. What a line
-// does not name is as in the line of tenant=*, wherever that stands, and without a limit if there is none. `none` lifts
-// one.
+// tenant=* applies to tenants without a line of their own; the word `tenant` alone means the tenant without a name.
+// What a line does not set is as in the line of tenant=*, wherever that is, or without a limit if there is no such
+// line. `none` removes a limit.
 #pragma once
 
 #include <cstdint>
@@ -29,14 +29,14 @@ namespace optserve::keys {
 inline constexpr size_t kTenantQuotasMax = 10'000;
 inline constexpr int64_t kNoQuota = std::numeric_limits<int64_t>::max();
 
-// Of open jobs: those that wait and those that run.
+// Quotas of open jobs, which are waiting or running.
 struct TenantQuota {
   int64_t jobs = kNoQuota;
-  int64_t running = kNoQuota;  // of them, those that run at a time; the others wait
-  int64_t bytes = kNoQuota;    // of memory, with all the output that the jobs may get
-  int64_t tokens = kNoQuota;   // of prompts, and those that the jobs ask for
+  int64_t running = kNoQuota;  // how many of them may run at a time; the others wait
+  int64_t bytes = kNoQuota;    // of memory, including all output that the jobs may produce
+  int64_t tokens = kNoQuota;   // of the prompts and of the requested outputs
   int64_t conversions = kNoQuota;
-  int64_t tokens_per_minute = kNoQuota;  // of jobs as they are accepted
+  int64_t tokens_per_minute = kNoQuota;  // of accepted jobs
   int64_t messages_per_minute = kNoQuota;
   int64_t priority = limits::kPriorityMax;  // the highest that it may ask for
   bool operator==(const TenantQuota&) const = default;
@@ -49,7 +49,7 @@ class TenantQuotas {
     return found == named_.end() ? others_ : found->second;
   }
   const TenantQuota& others() const { return others_; }
-  // Those that have a line.
+  // The tenants that have a line.
   const std::map<std::string, TenantQuota, std::less<>>& named() const { return named_; }
 
  private:
@@ -71,8 +71,8 @@ class QuotaFile {
   QuotaFile(std::string path, std::optional<FileStamp> seen) : path_(std::move(path)), seen_(seen) {}
 
   std::shared_ptr<const TenantQuotas> quotas() const { return quotas_; }
-  // True: the file has changed, and quotas() with it. A file with a fault, or one that is gone, is logged once and
-  // changes nothing. Cheap if nothing has changed.
+  // True if the file, and with it quotas(), has changed. A faulty or missing file is logged once and changes nothing.
+  // Cheap if nothing has changed.
   bool refresh();
   // Called by refresh() after it has read the file, with the fault if there is one.
   void set_on_read(std::function<void(const Status& status)> on_read) { on_read_ = std::move(on_read); }

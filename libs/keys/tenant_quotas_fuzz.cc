@@ -1,4 +1,4 @@
-// Any bytes as quotas of tenants: what is accepted is the same again when it is written.
+// Any bytes as quotas of tenants: what is accepted stays the same when it is written and read again.
 #include <cstddef>
 #include <cstdint>
 

@@ -89,7 +89,7 @@ class QuotaFileTest : public ::testing::Test {
     path = folder_ + "/quotas";
   }
   ~QuotaFileTest() override { std::filesystem::remove_all(folder_); }
-  // As a program replaces a file: its stamp is another one, whatever the clock of the file system is.
+  // Replaces the file like a program, so that its stamp differs whatever the clock of the file system says.
   void write(const std::string& text) {
     const std::string next = path + "." + std::to_string(++written_);
     std::ofstream(next) << text;
