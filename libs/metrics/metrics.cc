@@ -59,7 +59,7 @@ prometheus::ClientMetric with_vllm_labels(prometheus::ClientMetric metric) {
 }
 
 void add_vllm_families(std::vector<prometheus::MetricFamily>& families) {
-  std::map<std::string, prometheus::MetricFamily> added;  // two of ours may have one of their names
+  std::map<std::string, prometheus::MetricFamily> added;  // two of our names may map to the same one of theirs
   for (const prometheus::MetricFamily& family : families) {
     for (const VllmName& name : kVllmNames) {
       if (name.ours != family.name) continue;

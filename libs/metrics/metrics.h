@@ -1,6 +1,6 @@
 // Prometheus metrics. Handles are obtained at the start; updating one takes no lock that other metrics share. Label
-// values never come from requests. A handle that does not come from a Registry counts nothing. The only includer of
-// prometheus-cpp.
+// values never come from requests. A handle that does not come from a Registry counts nothing. Only this component
+// includes prometheus-cpp.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ using Labels = std::vector<std::pair<std::string, std::string>>;
 class Counter {
  public:
   void add(double by = 1) const;
-  // For a total that is counted elsewhere: adds what it has grown by. A smaller one changes nothing.
+  // For a total that is counted elsewhere: adds the amount by which it has grown. A smaller total changes nothing.
   void raise_to(double total) const;
 
  private:
@@ -45,22 +45,23 @@ class Histogram {
   void* handle_ = nullptr;
 };
 
-// Names that a registry writes beside its own.
+// Further names under which a registry also writes its metrics.
 enum class OtherNames : uint8_t { kNone, kVllm };
-OtherNames other_names(std::string_view option);  // of --metrics-compat
+OtherNames other_names(std::string_view option);  // for the value of --metrics-compat
 
 // Owns all metrics of a process. Names start with "optserve_" and end in their unit ("_seconds", "_bytes", "_total").
 class Registry {
  public:
-  // `constant` labels are on every metric: what is the same for the whole process, such as the model of a worker.
+  // The labels `constant` are added to every metric. They say what is the same for the whole process, such as the model
+  // of a worker.
   explicit Registry(Labels constant = {}, OtherNames others = OtherNames::kNone);
   ~Registry();
   Registry(const Registry&) = delete;
   Registry& operator=(const Registry&) = delete;
 
-  // The same name and labels give the same metric. Throws Error for the same name as another kind of metric, for a name
-  // that Prometheus does not allow, and unless counters, and only they, end in "_total". Thread-safe; meant for
-  // start-up.
+  // The same name and labels give the same metric. Throws Error if the name is that of another kind of metric or is not
+  // allowed by Prometheus, and if a counter's name does not end in "_total" or that of another metric does.
+  // Thread-safe; meant for start-up.
   Counter counter(std::string_view name, std::string_view help, const Labels& labels = {});
   Gauge gauge(std::string_view name, std::string_view help, const Labels& labels = {});
   Histogram histogram(std::string_view name, std::string_view help, const std::vector<double>& buckets,

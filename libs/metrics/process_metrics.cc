@@ -47,7 +47,7 @@ double boot_time() {
 }  // namespace
 
 std::string process_metrics_text() {
-  // Places of the fields, counted as in proc(5), less three.
+  // The indices of the fields: their numbers in proc(5), minus three.
   constexpr size_t kUserTicks = 14 - 3, kSystemTicks = 15 - 3, kStartTicks = 22 - 3, kVirtualBytes = 23 - 3,
                    kResidentPages = 24 - 3;
   std::ostringstream text;

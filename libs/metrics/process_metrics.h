@@ -1,4 +1,5 @@
-// What Prometheus expects of every process: processor time, memory, descriptors, start time; and the build.
+// The metrics that Prometheus expects of every process (processor time, memory, descriptors, start time), and the
+// build.
 #pragma once
 
 #include <string>

@@ -14,8 +14,8 @@ struct VllmName {
 };
 
 // Label `model` becomes `model_name`, `finish_reason` becomes `finished_reason`, `engine` is "0"; `rank` and `stage`
-// are left out. What schedulers and workers have adds up to the whole. Gateways show the whole too, for whoever asks
-// them directly.
+// are left out. The metrics of schedulers and workers together add up to those of a whole vLLM. Gateways show the whole
+// as well, for those who ask them directly.
 inline constexpr auto kVllmNames = std::to_array<VllmName>({
     {"optserve_worker_running_sequences", "vllm:num_requests_running"},
     {"optserve_worker_waiting_sequences", "vllm:num_requests_waiting"},
