@@ -13,7 +13,7 @@ namespace optserve::model_spec {
 namespace {
 
 constexpr int64_t kLayersMax = 1024;
-constexpr int64_t kWidthMax = 1 << 20;  // of hidden, ffn, embed_dim; products of two widths stay far inside int64
+constexpr int64_t kWidthMax = 1 << 20;  // of hidden, ffn, embed_dim; a product of two fits int64 easily
 constexpr int64_t kUnusedPositionRows = 2;
 
 OptConfig published(std::string name, int64_t layers, int64_t hidden, int64_t heads) {
@@ -66,7 +66,7 @@ constexpr std::array<IdField, 3> kIdFields = {
 struct FlagField {
   std::string_view name;
   bool OptConfig::*member;
-  bool is_optional;  // left out of the JSON while true
+  bool is_optional;  // left out of the JSON if true
 };
 constexpr std::array<FlagField, 4> kFlagFields = {{{"norm_before", &OptConfig::norm_before, false},
                                                    {"tied_output", &OptConfig::tied_output, false},
@@ -106,7 +106,7 @@ Result<TokenId> id_of(std::string_view name, const nlohmann::json& json) {
   return json.get<TokenId>();
 }
 
-// What only relatives of OPT have.
+// Fields that only relatives of OPT have.
 Status read_optional(const nlohmann::json& json, OptConfig& config) {
   if (json.contains(kVocabPadding)) {
     const Result<int64_t> padding = integer_of(json, kVocabPadding);

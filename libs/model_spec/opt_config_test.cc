@@ -59,7 +59,7 @@ TEST(OptConfig, JsonRoundTrip) {
   }
 }
 
-// What OPT itself is needs no word, so its manifests are those of programs that know no relatives.
+// OPT itself needs none of these keys, so its manifests are the same as those of programs that do not know relatives.
 TEST(OptConfig, JsonOfRelatives) {
   const std::string plain = to_json(demo()).dump();
   for (const char* key : {"final_norm", "leads_with_bos", "vocab_padding", "more_eos_ids"}) {

@@ -1,8 +1,9 @@
-// The tensor table: every weight of an OPT model, what it is called, how large it is and how ranks share it. The
-// converter, the loader and the tests all walk this one list.
+// The tensor table: every weight of an OPT model with its name, its size and how ranks share it. The converter, the
+// loader and the tests all use this one list.
 //
-// Matrices are [out, in], row-major, as in y = x W^T + b. Names say what a tensor is, not what history called it:
-// "ffn_norm" is the norm before the feed-forward part, and "qkv" holds queries, keys and values in that order.
+// Matrices are [out, in], row-major, as in y = x W^T + b. Names say what a tensor is, and not how it is called for
+// historical reasons: "ffn_norm" is the norm before the feed-forward part, and "qkv" holds queries, keys and values in
+// that order.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +37,7 @@ struct TensorSpec {
 // All tensors in the order in which files hold them. `config` must be valid.
 std::vector<TensorSpec> opt_tensors(const OptConfig& config);
 
-// Canonical names of a layer's tensors: layer_tensor_name(3, "attention.qkv.weight").
+// The canonical name of a layer's tensor: layer_tensor_name(3, "attention.qkv.weight").
 std::string layer_tensor_name(int64_t layer, std::string_view leaf);
 
 // A run of whole rows.
@@ -46,7 +47,7 @@ struct RowRange {
   bool operator==(const RowRange&) const = default;
 };
 
-// The part of a tensor that one of `world` ranks holds: these row runs, stacked, of these columns.
+// The part of a tensor that one of `world` ranks holds: these runs of rows, stacked, and of them these columns.
 struct Block {
   std::vector<RowRange> rows;  // in the order in which the block stacks them
   int64_t col_begin = 0;
@@ -58,7 +59,7 @@ struct Block {
 
 // `world` must be legal for the tensor's config and 0 <= rank < world.
 Block block_of(const TensorSpec& spec, int64_t rank, int64_t world);
-// Shape of that block: one number for a vector, two for a matrix.
+// The shape of that block: one number for a vector, two for a matrix.
 std::vector<int64_t> block_shape(const TensorSpec& spec, int64_t world);
 
 }  // namespace optserve::model_spec

@@ -1,4 +1,4 @@
-// For tests: a model so small that every test can compute it.
+// For tests: a model that is small enough for every test.
 #pragma once
 
 #include "model_spec/opt_config.h"
