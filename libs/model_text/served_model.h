@@ -1,4 +1,4 @@
-// One model's tokenizer, loaded from a sharded checkpoint, with the identity it registers under.
+// The tokenizer of one model, loaded from a sharded checkpoint, with the identity under which it registers.
 #pragma once
 
 #include <memory>
@@ -23,15 +23,15 @@ struct ServedModel {
 
   protocol::ModelInfo info;
   tokenizer::Bpe bpe;
-  TokenId leading_id;  // which every prompt begins with; -1: none
+  TokenId leading_id;  // the id with which every prompt begins; -1: none
   tokenizer::Encoder encoder;
   tokenizer::TextStreamer streamer;
 };
 
-// "NAME=FOLDER", or "FOLDER" for the name in its manifest. Reads the two tokenizer files that the manifest lists, and
-// refuses them if size or SHA-256 differ or if they hold more ids than the model has rows.
+// "NAME=FOLDER", or "FOLDER" for the name in its manifest. Reads the tokenizer files that the manifest lists, and
+// refuses them if their size or SHA-256 differs or if they contain more ids than the model has rows.
 Result<std::unique_ptr<ServedModel>> load_served_model(std::string_view name_and_folder);
-// Those of a program's options `model`, each logged. Throws ConfigurationError.
+// Loads the models of a program's options `model` and logs each. Throws ConfigurationError.
 std::vector<std::unique_ptr<ServedModel>> load_served_models(const std::vector<std::string>& names_and_folders);
 
 }  // namespace optserve::model_text
