@@ -5,7 +5,8 @@
 
 namespace optserve::protocol {
 
-// client -> scheduler: one or more jobs. Answered by SubmitReply once they are durable. If `stream`, JobEvents follow.
+// client -> scheduler: one or more jobs. Answered by SubmitReply once they are durable. With `stream`, JobEvents
+// follow.
 struct Submit {
   uint64_t request = 0;
   bool stream = true;
@@ -21,29 +22,29 @@ struct SubmitReply {
   bool operator==(const SubmitReply&) const = default;
 };
 
-// client -> scheduler: send this connection the job's events from `text_offset` (bytes of text it already has) on.
-// A finished job answers with JobFinished at once; an unknown one with Refused.
+// client -> scheduler: send this connection the job's events from `text_offset` (bytes of text it already has) on. A
+// finished job is answered with JobFinished at once, an unknown one with Refused.
 struct Attach {
   uint64_t request = 0;
   JobId job;
   uint64_t text_offset = 0;
-  uint64_t text_digest = 0;  // text_digest() of the text that it has; 0: not told
+  uint64_t text_digest = 0;  // text_digest() of the text that it has; 0: not given
   OPTSERVE_FIELDS(request, job, text_offset, text_digest)
   bool operator==(const Attach&) const = default;
 };
 
-// Of a text, or of the continuation of one that has the digest `before`. Never 0.
+// The digest of a text, or of a text that continues one with the digest `before`. Never 0.
 constexpr uint64_t kDigestOfNothing = 0xcbf29ce484222325;
 uint64_t text_digest(std::string_view text, uint64_t before = kDigestOfNothing);
 
-// How much of a connection's window (Credit) one event or result uses. Client and scheduler count alike.
+// How much of a connection's window (Credit) one event or result uses. Client and scheduler count in the same way.
 size_t stream_cost(const JobEvent& event);
 size_t stream_cost(const JobResult& result);
 
 // client -> scheduler: sent at the start of a connection, whenever a good part of the window is used, and every second.
-// `consumed` is the stream_cost() of all that this client has taken from its streams so far, on any connection. The
-// scheduler sends at most `window` more than what was consumed since the connection's first Credit. A connection that
-// never sends a Credit is limited by its socket alone.
+// `consumed` is the stream_cost() of everything that this client has taken from its streams so far, on any connection.
+// The scheduler sends at most `window` more than what has been consumed since the connection's first Credit. A
+// connection that never sends a Credit is limited by its socket alone.
 struct Credit {
   uint64_t consumed = 0;
   uint64_t window = 0;
@@ -65,7 +66,7 @@ struct JobFinished {
   bool operator==(const JobFinished&) const = default;
 };
 
-// client -> scheduler; answered by JobStatus, also if the job had ended before.
+// client -> scheduler; answered by JobStatus, even if the job has already ended.
 struct Cancel {
   uint64_t request = 0;
   JobId job;
@@ -95,7 +96,7 @@ struct GetStatus {
   bool operator==(const GetStatus&) const = default;
 };
 
-// scheduler -> anyone: a message could not be served. `request` is 0 if the message could not be read that far.
+// scheduler -> anyone: a message could not be served. `request` is 0 if that part of the message could not be read.
 struct Refused {
   uint64_t request = 0;
   ErrorCode code = ErrorCode::kBadRequest;
@@ -105,8 +106,8 @@ struct Refused {
   bool operator==(const Refused&) const = default;
 };
 
-// In both directions; answered by Pong with the same number and the scheduler's term. Keeps a connection open and shows
-// that the peer is alive.
+// Sent in both directions; answered by Pong with the same number and the scheduler's term. It keeps a connection open
+// and shows that the peer is alive.
 struct Ping {
   uint64_t number = 0;
   OPTSERVE_FIELDS(number)

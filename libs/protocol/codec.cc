@@ -28,13 +28,13 @@ concept Positional = requires {
   T::kPositional;
 };
 
-constexpr size_t kUnknownFieldsMax = 8;  // names that are kept of a job
+constexpr size_t kUnknownFieldsMax = 8;  // the maximum number of names that are kept for a job
 
 // Fields of jobs that version 0.2.0 did not have.
 constexpr std::array<std::string_view, 1> kLaterFieldsOfJobs = {"traceparent"};
 
-// A mandatory field (its name begins with '!') is sent only when it says something: older programs refuse a message
-// that has it, and jobs with fields that they do not know.
+// A mandatory field (its name begins with '!') and a later field of jobs are sent only if they are set, since older
+// programs refuse a message with the former and a job with the latter.
 template <class T>
 bool is_sent(std::string_view name, const T& field) {
   const bool is_refused_by_some =
@@ -46,12 +46,12 @@ template <class T>
 uint32_t count_fields(const T& value) {
   uint32_t count = 0;
   visit_fields(value, [&](std::string_view name, const auto& field) {
-    count += Positional<T> || is_sent(name, field) ? 1 : 0;  // an array has a place for each
+    count += Positional<T> || is_sent(name, field) ? 1 : 0;  // an array has a place for every field
   });
   return count;
 }
 
-// Where a packer writes: the frame itself, so that nothing is copied afterwards.
+// The output of a packer. It writes to the frame itself, so that nothing is copied afterwards.
 struct Frame {
   Frame() { bytes.reserve(512); }
   void write(const char* data, size_t size) { bytes.append(data, size); }
@@ -117,7 +117,7 @@ class Encoder {
   msgpack::packer<Frame> packer_;
 };
 
-// Leaves the recursion below; never leaves this file.
+// Thrown to leave the recursion below; never leaves this file.
 struct DecodeFailure {
   ErrorCode code;
   std::string message;
@@ -213,7 +213,7 @@ class Decoder {
     } else {
       fail("expected a number");
     }
-    // Written so that NaN fails; a conversion out of the narrower type's range would be undefined.
+    // Written so that NaN fails too. A conversion of a value out of the narrower type's range would be undefined.
     if (!(std::abs(number) <= static_cast<double>(std::numeric_limits<T>::max()))) fail("number is not finite");
     value = static_cast<T>(number);
   }
@@ -223,7 +223,7 @@ class Decoder {
     if (object.type != msgpack::type::ARRAY) fail("expected an array");
     uint32_t next = 0;
     value.fields([&](std::string_view name, auto& field) {
-      if (next >= object.via.array.size) return;  // an older sender: the rest keeps its defaults
+      if (next >= object.via.array.size) return;  // from an older sender; the remaining fields keep their defaults
       path_.push_back(name);
       get(object.via.array.ptr[next++], field);
       path_.pop_back();
@@ -235,7 +235,7 @@ class Decoder {
     if (object.type != msgpack::type::MAP) fail("expected a map");
     const std::span<const msgpack::object_kv> entries(object.via.map.ptr, object.via.map.size);
     std::bitset<limits::kMessageMapMax> used;
-    size_t cursor = 0;  // fields mostly arrive in our own order: the next entry is the likely one
+    size_t cursor = 0;  // fields mostly arrive in our own order, so the next entry is the most likely one
     value.fields([&](std::string_view name, auto& field) {
       for (size_t tried = 0; tried < entries.size(); ++tried) {
         const size_t at = (cursor + tried) % entries.size();
@@ -262,7 +262,7 @@ class Decoder {
     return {entry.key.via.str.ptr, entry.key.via.str.size};
   }
 
-  // The name, as it can be shown.
+  // Checks an unused entry and returns its name in a form that can be shown.
   std::string check_unused(std::span<const msgpack::object_kv> entries, size_t index) const {
     const std::string_view name = key_of(entries[index]);
     const std::string shown = is_valid_utf8(name) ? std::string(name.substr(0, 64)) : "(not UTF-8)";
@@ -293,8 +293,8 @@ Result<T> guarded(const auto& body) {
   }
 }
 
-// Holds the objects of one message at a time and keeps its first chunk, which holds those of most messages: a burst of
-// tokens allocates nothing here. Emptied by whoever unpacks next.
+// Holds the objects of one message at a time. It keeps its first chunk, which suffices for most messages, so that a
+// burst of tokens allocates nothing here. The next call of unpack() empties it.
 msgpack::zone& reused_zone() {
   constexpr size_t kChunkBytes = 64 << 10;
   thread_local msgpack::zone zone(kChunkBytes);
@@ -313,7 +313,7 @@ msgpack::object unpack(std::string_view bytes, size_t bytes_max) {
                                     limits::kMessageDepthMax);
   size_t offset = 0;
   bool referenced = false;
-  // Text stays in the frame, which outlives the objects: nothing is copied twice.
+  // Texts stay in the frame, which outlives the objects, so that nothing is copied twice.
   const auto refer = [](msgpack::type::object_type, size_t, void*) { return true; };
   const msgpack::object object =
       msgpack::unpack(reused_zone(), bytes.data(), bytes.size(), offset, referenced, refer, nullptr, limit);
@@ -354,7 +354,7 @@ std::string encode_struct(const T& value) {
   return std::move(frame.bytes);
 }
 
-// Each field by itself: its name and value.
+// Each field encoded by itself, as its name and value.
 template <class T>
 std::vector<std::string> named_fields(const T& value) {
   std::vector<std::string> fields;
@@ -417,7 +417,7 @@ std::string encode_job_payload(const JobSpec& spec) {
   visit_fields(spec, [&](std::string_view name, const auto& field) {
     const size_t begin = frame.bytes.size();
     encoder.put_named(name, field);
-    // The trace belongs to the request that was sent, not to the job: a repeated request has another one.
+    // The trace belongs to the request and not to the job: a repeated request has a different one.
     const bool is_left_out = name == "traceparent" || std::string_view(frame.bytes).substr(begin) == kDefaults[index];
     if (is_left_out) frame.bytes.resize(begin);
     ++index;

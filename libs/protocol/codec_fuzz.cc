@@ -1,4 +1,4 @@
-// Any bytes: refused, or a message that survives its own round trip. The first byte chooses what they are read as.
+// Any bytes are either refused or a message that survives a round trip. The first byte chooses what they are read as.
 #include <cstdint>
 #include <string_view>
 

@@ -211,7 +211,7 @@ TEST(Codec, TheTraceOfARepeatedRequestIsAnotherOneAndTheJobTheSame) {
 
 TEST(Codec, AMandatoryFieldIsSentOnlyWhenItSaysSomething) {
   ConvertDispatch dispatch{.term = 1, .lease = 2, .job = {}, .spec = {"/in", "/out", "fp16", 2}};
-  EXPECT_THAT(encode(dispatch), Not(HasSubstr("quantize")));  // an older converter does it
+  EXPECT_THAT(encode(dispatch), Not(HasSubstr("quantize")));  // an older converter accepts it
   EXPECT_THAT(encode(dispatch), Not(HasSubstr("verify")));
   dispatch.spec.quantize = "int8";
   dispatch.spec.verify = true;

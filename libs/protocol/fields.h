@@ -1,7 +1,7 @@
-// How a struct of the protocol lists its fields, once: their order and names here are those on the wire.
+// How a struct of the protocol lists its fields once. Their order and names here are those on the wire.
 //   OPTSERVE_FIELDS(request, jobs)
-// gives the struct a fields(f) that calls f("request", request) and then f("jobs", jobs). A struct of which a field has
-// another name on the wire, or which includes the fields of another one, has a fields() written by hand, in which
+// gives the struct a fields(f) that calls f("request", request) and then f("jobs", jobs). A struct with a field that
+// has a different name on the wire, or that includes the fields of another struct, has a handwritten fields(), in which
 // OPTSERVE_VISIT(f, request, jobs) does the same.
 #pragma once
 
@@ -54,14 +54,14 @@ void visit_named(F&& f, const std::array<std::string_view, N>& names, Fields&...
     OPTSERVE_VISIT(f, __VA_ARGS__) \
   }
 
-// fields() serves reading and writing, so it is no const member; visitors of a const value get const fields.
+// fields() serves reading and writing, so it is not a const member; visitors of a const value get const fields.
 template <class T, class F>
 void visit_fields(const T& value, F&& f) {
   const_cast<T&>(value).fields([&f](std::string_view name, const auto& field) { f(name, field); });
 }
 
 // The values of an enumeration that are valid on the wire. Each enumeration of the protocol has a wire_range(E) beside
-// it, which the codec finds by its argument.
+// it, which the codec finds by the argument's type.
 struct WireRange {
   uint8_t first;
   uint8_t last;

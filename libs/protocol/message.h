@@ -43,8 +43,9 @@ using Messages = VariantOf<void OPTSERVE_MESSAGES(OPTSERVE_AFTER_COMMA)>;
 template <class T>
 concept MessageKind = detail::Messages::kHas<T>;
 
-// One message of any kind; std::visit, std::get_if and the like take it as the variant that it is. Making, moving and
-// destroying one is compiled once, in message.cc: 40 kinds would cost every file that sends a message seconds.
+// One message of any kind; std::visit, std::get_if and the like accept it, since it is a variant. Its constructors and
+// destructor are compiled once, in message.cc: with 40 kinds, they would take seconds in every file that sends a
+// message.
 class Message : public detail::Messages::Type {
  public:
   Message();  // an empty Submit
@@ -61,7 +62,7 @@ inline constexpr size_t kMessageKinds = std::variant_size_v<detail::Messages::Ty
 
 // "Submit", for logs and metrics.
 std::string_view message_name(const Message& message);
-// The same by place in the list, 0 to kMessageKinds - 1.
+// The same by index in the list, 0 to kMessageKinds - 1.
 std::string_view message_name(size_t index);
 
 }  // namespace optserve::protocol

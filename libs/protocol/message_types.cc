@@ -73,7 +73,7 @@ namespace {
 constexpr size_t kEnvelopeCost = 64;  // about what a message takes besides its content
 }
 
-// FNV-1a: it tells two texts of one model apart, and nobody gains by making two that it takes for one.
+// FNV-1a: it distinguishes two texts of one model, and nobody gains by making two that collide.
 uint64_t text_digest(std::string_view text, uint64_t before) {
   uint64_t digest = before;
   for (const char c : text) digest = (digest ^ static_cast<uint8_t>(c)) * 0x100000001b3;

@@ -17,7 +17,7 @@
 #include "sampling/token_logprob.h"
 #include "sampling/token_rules.h"
 
-// Beside the enumerations of lower layers that are fields of messages.
+// The ranges of enumerations of lower layers that are fields of messages; they must be in the namespaces of these.
 namespace optserve {
 constexpr protocol::WireRange wire_range(ErrorCode) { return {1, 15}; }
 }  // namespace optserve
@@ -37,7 +37,7 @@ struct Bytes {
 enum class JobState : uint8_t {
   kQueued = 1,     // accepted and durable, waiting for a group (or for its prompt's ids)
   kRunning = 2,    // leased to a worker group or converter
-  kSucceeded = 3,  // terminal states from here on: the first one committed is the only one
+  kSucceeded = 3,  // from here on, states are terminal: the first one that is committed is final
   kFailed = 4,
   kCancelled = 5,
   kExpired = 6,
@@ -54,11 +54,11 @@ constexpr WireRange wire_range(JobKind) { return {1, 2}; }
 std::string_view job_kind_name(JobKind kind);
 
 // What happens to a job when the last connection that followed it has ended and none has come back within the
-// scheduler's grace time.
+// scheduler's grace period.
 enum class OnDisconnect : uint8_t { kContinue = 1, kCancel = 2 };
 constexpr WireRange wire_range(OnDisconnect) { return {1, 2}; }
 
-// A conversion. A converter process executes it; the paths are those of its file system.
+// A conversion, which a converter process executes; the paths are those of its file system.
 struct ConvertSpec {
   std::string source;                         // folder, file or glob of a foreign checkpoint
   std::string destination;                    // folder to create
@@ -79,7 +79,7 @@ struct ConvertSpec {
 
 // What a client submits. Text or ids, not both; ids include the leading </s> (2).
 struct JobSpec {
-  std::string key;     // idempotency key: [A-Za-z0-9._-]{1,128}, unique per tenant
+  std::string key;     // idempotency key: [A-Za-z0-9._-]{1,128}, unique within a tenant
   std::string tenant;  // whose share of the queue it uses; "" is the default tenant
   JobKind kind = JobKind::kGenerate;
   std::string model;
@@ -97,16 +97,16 @@ struct JobSpec {
   std::optional<ConvertSpec> convert;
   std::string group;     // jobs that are watched and cancelled together: [A-Za-z0-9._-]{0,128}, per tenant
   int64_t delay_ms = 0;  // time from acceptance before which it is not started
-  int64_t queue_ms = 0;  // longest wait for its first start, within ttl_ms; 0: ttl_ms alone
-  int64_t run_ms = 0;    // longest duration of one attempt; 0: ttl_ms alone
+  int64_t queue_ms = 0;  // longest wait for its first start, within ttl_ms; 0: only ttl_ms applies
+  int64_t run_ms = 0;    // longest duration of one attempt; 0: only ttl_ms applies
   OnDisconnect on_disconnect = OnDisconnect::kContinue;
   sampling::TokenRules rules{};
-  std::vector<std::string> bad_words{};  // must not occur in the output, neither at a start nor after a space
+  std::vector<std::string> bad_words{};  // must not occur in the output, neither at its start nor after a space
   bool include_stop = false;             // whether the stop string or stop id that ends the output is part of its text
-  // The trace that it belongs to, as read_traceparent() gives it, or "". The same job under another trace is the same.
+  // The trace that it belongs to, as read_traceparent() returns it, or "". A job is the same under any trace.
   std::string traceparent{};
-  // Names that came with it and mean nothing here, a few at most; not on the wire. validate() refuses them: a parameter
-  // that is ignored gives another output than the one that was asked for.
+  // Unknown names that came with it, a few at most; not on the wire. validate() refuses them, since ignoring a
+  // parameter would give a different output than the one that was asked for.
   std::vector<std::string> unknown_fields{};
 
   template <class F>
@@ -142,14 +142,14 @@ struct Hypothesis {
   bool operator==(const Hypothesis&) const = default;
 };
 
-// One try at a job. Times are from the job's acceptance on.
+// One attempt at a job. Times count from the job's acceptance.
 struct JobAttempt {
   static constexpr bool kPositional = true;
-  int32_t number = 0;     // from 1; a try that does not count, such as one on a worker that is stopping, has it again
+  int32_t number = 0;     // from 1; reused after an attempt that does not count, as on a worker that is stopping
   int64_t began_ms = 0;   // when it was given to a worker or converter
-  int64_t ended_ms = -1;  // when that was lost, or the job ended; -1: it goes on
+  int64_t ended_ms = -1;  // when the attempt was lost or the job ended; -1: it goes on
   std::string service{};  // the name of the worker or converter
-  std::string loss{};     // why it was lost; empty: it was not
+  std::string loss{};     // why it was lost; empty if it was not
 
   OPTSERVE_FIELDS(number, began_ms, ended_ms, service, loss)
   bool operator==(const JobAttempt&) const = default;
@@ -161,7 +161,7 @@ struct JobResult {
   std::string key;
   JobState state = JobState::kQueued;
   sampling::FinishReason finish_reason = sampling::FinishReason::kNone;
-  std::optional<ErrorCode> error;  // why it did not succeed, as `message` says it to people
+  std::optional<ErrorCode> error;  // why it did not succeed; `message` explains it to people
   std::string message;
   std::string text;                    // of the output alone, without prompt and stop string
   std::vector<TokenId> ids;            // of the output, including a final </s>
@@ -180,14 +180,14 @@ struct JobResult {
   std::vector<float> logprobs{};
   std::vector<std::vector<sampling::TokenLogprob>> best{};
   std::vector<Hypothesis> hypotheses{};  // of a beam search, best first; text and ids above are those of the first
-  std::vector<TokenId> prompt_ids{};     // with prompt_logprobs: the ids that they are of, and the first one
-  // With prompt_best: for each of the prompt_logprobs the best ids at its place.
+  std::vector<TokenId> prompt_ids{};     // with prompt_logprobs: all ids of the prompt
+  // With prompt_best: for each of the prompt_logprobs, the best ids at its position.
   std::vector<std::vector<sampling::TokenLogprob>> prompt_best{};
   JobKind kind = JobKind::kGenerate;
   std::string traceparent{};  // as submitted
-  // The beginning of a text prompt, in answers to GetJob alone: as much as the scheduler keeps (--prompt-bytes-kept).
+  // The beginning of a text prompt, as much as the scheduler keeps (--prompt-bytes-kept). Only in answers to GetJob.
   std::string prompt{};
-  std::vector<JobAttempt> tries{};  // oldest first, without those before the scheduler's last start
+  std::vector<JobAttempt> tries{};  // oldest first, only those since the scheduler's last start
 
   OPTSERVE_FIELDS(job, key, state, finish_reason, error, message, text, ids, prompt_logprobs, prompt_tokens, attempts,
                   progress_done, progress_total, timings, tenant, group, losses, position, eta_ms, logprobs, best,
@@ -195,10 +195,10 @@ struct JobResult {
   bool operator==(const JobResult&) const = default;
 };
 
-// The vocabulary digest of a model whose checkpoint has no tokenizer: it serves token ids only.
+// The vocabulary digest of a model whose checkpoint has no tokenizer, so that it serves only token ids.
 inline constexpr std::string_view kNoVocabulary = "none";
 
-// A model as a tokenizer or worker serves it.
+// A model that a tokenizer or worker serves.
 struct ModelInfo {
   std::string name;
   std::string vocabulary_digest;  // SHA-256 (hex) over its files, or kNoVocabulary: tokenizer and worker must agree

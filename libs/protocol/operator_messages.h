@@ -6,7 +6,7 @@
 
 namespace optserve::protocol {
 
-// client -> scheduler; answered by SystemStatus once it is durable. It lasts, across restarts, until kResume.
+// client -> scheduler; answered by SystemStatus once it is durable. It lasts, also across restarts, until kResume.
 struct Control {
   uint64_t request = 0;
   ControlAction action = ControlAction::kPause;
@@ -21,7 +21,7 @@ struct Control {
 struct ListJobs {
   uint64_t request = 0;
   JobFilter filter;
-  uint64_t after = 0;  // `order` of the last job of the list before; 0: the list begins
+  uint64_t after = 0;  // `order` of the last job of the previous list; 0: from the start
   uint32_t limit = 100;
   bool newest_first = false;
   OPTSERVE_FIELDS(request, filter, after, limit, newest_first)
@@ -52,7 +52,7 @@ struct Purged {
   bool operator==(const Purged&) const = default;
 };
 
-// client -> scheduler: how many jobs of a group are in which state. If `cancel`, the open ones are cancelled first.
+// client -> scheduler: how many jobs of a group are in each state. With `cancel`, open jobs are cancelled first.
 // Answered by GroupStatus once what it says is durable; for a group without jobs all numbers are 0.
 struct GetGroup {
   uint64_t request = 0;

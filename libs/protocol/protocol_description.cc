@@ -227,7 +227,7 @@ class Catalogue {
     } else if constexpr (std::is_same_v<T, Bytes>) {
       return "";
     } else {
-      return Json::object();  // of its own defaults
+      return Json::object();  // a struct has its own defaults
     }
   }
 
@@ -342,7 +342,7 @@ Json bounds() {
           {"stream_window_bytes_max", limits::kStreamWindowMax}};
 }
 
-// Counted by stream_cost() itself: what an event, a result and each of its parts take of the window.
+// What an event, a result and each of its parts take of the window, measured by calling stream_cost().
 Json stream_costs() {
   const auto more = [](auto change) {
     JobResult result;
@@ -404,7 +404,7 @@ Json description() {
           {"structs", catalogue.structs()}};
 }
 
-// An array or object of plain values stands on one line, as a field does.
+// An array or object of plain values is written on one line, as a field is.
 bool is_flat(const Json& value) {
   for (const auto& item : value) {
     if (item.is_structured() && !item.empty()) return false;

@@ -56,7 +56,7 @@ JobSpec valid_job() {
   return job;
 }
 
-// Sets the field so that it measures `size`: its value, its bytes or its entries.
+// Sets the field so that its value, its bytes or its entries are `size`.
 template <class T>
 void set_size(T& field, double size) {
   const auto count = static_cast<size_t>(std::max(size, 0.0));

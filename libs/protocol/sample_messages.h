@@ -45,7 +45,7 @@ class FixedContent {
   uint64_t counter_ = 0;
 };
 
-// Values from the whole range of each type, and its ends more often.
+// Random values from the whole range of each type, and its limits more often.
 class RandomContent {
  public:
   explicit RandomContent(uint64_t seed) : random_(seed) {}
@@ -148,7 +148,7 @@ Message sample_message(size_t index, Content&& content) {
   return make_kind(index, content, std::make_index_sequence<kMessageKinds>{});
 }
 
-// A golden file: the frame of the message of kind `index` with fixed content, in hexadecimal, 32 bytes a line.
+// A golden file: the frame of the message of kind `index` with fixed content, in hexadecimal, 32 bytes per line.
 inline std::string golden_text(size_t index) {
   constexpr size_t kBytesPerLine = 32;
   const std::string frame = encode(sample_message(index, FixedContent()));
@@ -160,7 +160,7 @@ inline std::string golden_text(size_t index) {
   return text;
 }
 
-// What is on the wire again when it is sent on: all but the names of unknown fields.
+// What is on the wire when the job is sent again: everything except the names of unknown fields.
 inline JobSpec known_part(JobSpec spec) {
   spec.unknown_fields.clear();
   if (spec.convert) spec.convert->unknown_fields.clear();

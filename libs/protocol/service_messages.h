@@ -1,5 +1,5 @@
 // Between the scheduler and its tokenizers, worker groups and converters. Services connect and register; the scheduler
-// never dials.
+// never opens a connection.
 #pragma once
 
 #include "protocol/message_types.h"
@@ -18,15 +18,15 @@ struct Register {
   std::string name;               // for people: host and process id
   std::string build;              // version of the program
   std::vector<ModelInfo> models;  // the models that it serves; empty for a converter
-  int32_t max_sequences = 0;      // most jobs that it may hold at a time: running ones and those leased ahead
+  int32_t max_sequences = 0;      // how many jobs it may hold at a time, running or leased ahead
   int64_t kv_tokens = 0;          // of a worker: tokens that fit into the KV cache
   int32_t world = 1;              // of a worker: tensor-parallel size
-  int32_t slots = 0;  // of these, jobs that it computes at a time; the others wait with it. 0: max_sequences
+  int32_t slots = 0;  // how many of these jobs it computes at a time; the others wait in it. 0: max_sequences
   OPTSERVE_FIELDS(instance, kind, name, build, models, max_sequences, kv_tokens, world, slots)
   bool operator==(const Register&) const = default;
 };
 
-// scheduler -> service. A term other than the last one means that the scheduler has started anew: all leases of the
+// scheduler -> service. A different term than before means that the scheduler has restarted, and that all leases of the
 // earlier term are void.
 struct Registered {
   uint64_t term = 0;
@@ -38,10 +38,10 @@ struct Registered {
 struct Heartbeat {
   InstanceId instance;
   uint64_t number = 0;
-  uint64_t steps = 0;     // work done since the start; it stands still in a worker that is alive but stuck
+  uint64_t steps = 0;     // work done since the start, which does not grow in a worker that is alive but stuck
   int32_t running = 0;    // jobs that the service holds
   bool draining = false;  // the service wants no new work
-  int32_t capacity = 0;   // most jobs that it wants from this scheduler at a time; 0: max_sequences of Register
+  int32_t capacity = 0;   // how many jobs it wants from this scheduler at a time; 0: max_sequences of Register
   OPTSERVE_FIELDS(instance, number, steps, running, draining, capacity)
   bool operator==(const Heartbeat&) const = default;
 };
@@ -78,7 +78,7 @@ struct EncodedItem {
   uint32_t count = 0;        // how many ids there are in all, including the leading one
   std::optional<ErrorCode> error;
   std::string message;
-  // Of each word its ids at the start of a text and, where they differ, its ids after a space.
+  // For each word, its ids at the start of a text and, if they differ, its ids after a space.
   std::vector<std::vector<TokenId>> bad_words{};
   OPTSERVE_FIELDS(ticket, ids, count, error, message, bad_words)
   bool operator==(const EncodedItem&) const = default;
@@ -93,10 +93,10 @@ struct DecodeItem {
   static constexpr bool kPositional = true;
   uint64_t ticket = 0;
   std::string model;
-  Bytes state;  // of the text streamer, as the job's previous answer gave it; empty at the start
+  Bytes state;  // state of the text streamer, from the job's previous answer; empty at the start
   std::vector<TokenId> ids;
   std::vector<std::string> stop;
-  bool flush = false;  // the job's last question: the answer has all text, also what the streamer held back
+  bool flush = false;  // the job's last question: the answer has all text, including what the streamer held back
   bool include_stop = false;
   OPTSERVE_FIELDS(ticket, model, state, ids, stop, flush, include_stop)
   bool operator==(const DecodeItem&) const = default;
@@ -114,7 +114,7 @@ struct DecodedItem {
   int32_t stop = -1;  // index of the stop string that ended the text; -1: none
   std::optional<ErrorCode> error;
   std::string message;
-  uint32_t stop_ids = 0;  // with a stop string: how many of the ids it took, up to the one that completed it
+  uint32_t stop_ids = 0;  // with a stop string: the number of ids up to the one that completed it
   OPTSERVE_FIELDS(ticket, state, text, stop, error, message, stop_ids)
   bool operator==(const DecodedItem&) const = default;
 };
@@ -131,14 +131,14 @@ struct DispatchItem {
   uint64_t lease = 0;
   JobId job;
   std::string model;
-  std::vector<TokenId> tokens;  // prompt, then tokens that an earlier attempt generated
+  std::vector<TokenId> tokens;  // the prompt, then tokens that an earlier attempt generated
   int32_t prompt_tokens = 0;
   int32_t max_new_tokens = 0;  // counted from the end of the prompt
   sampling::SamplingParams sampling;
   bool prompt_logprobs = false;
-  int64_t remaining_ms = 0;  // what is left of the job's time, after which nobody waits for it; 0: not told
+  int64_t remaining_ms = 0;  // what is left of the job's time, after which nobody waits for it; 0: not given
   sampling::TokenRules rules{};
-  std::string cache_salt{};   // jobs of different salts share nothing in the worker's prefix cache
+  std::string cache_salt{};   // jobs with different salts share nothing in the worker's prefix cache
   int32_t prompt_best = 0;    // with prompt_logprobs: how many of the best ids at each place of the prompt
   std::string traceparent{};  // of the job
   template <class F>
@@ -188,7 +188,7 @@ struct PromptLogprobs {
   uint64_t lease = 0;
   uint32_t start = 0;  // prompt position of the first value; position 0 has none
   std::vector<float> logprobs;
-  std::vector<std::vector<sampling::TokenLogprob>> best{};  // one list for each value; empty if none are asked for
+  std::vector<std::vector<sampling::TokenLogprob>> best{};  // one list for each value; empty if none were asked for
   OPTSERVE_FIELDS(term, lease, start, logprobs, best)
   bool operator==(const PromptLogprobs&) const = default;
 };
@@ -203,7 +203,7 @@ struct Hypotheses {
   bool operator==(const Hypotheses&) const = default;
 };
 
-// worker or converter -> scheduler: this lease ends without a result. If `transient`, another attempt may succeed.
+// worker or converter -> scheduler: this lease ends without a result. With `transient`, another attempt may succeed.
 struct LeaseFailed {
   uint64_t term = 0;
   uint64_t lease = 0;
@@ -225,7 +225,7 @@ struct ConvertDispatch {  // scheduler -> converter
   OPTSERVE_FIELDS(term, lease, job, spec, traceparent)
   bool operator==(const ConvertDispatch&) const = default;
 };
-struct ConvertProgress {  // converter -> scheduler; only in the last one bytes_done equals bytes_total
+struct ConvertProgress {  // converter -> scheduler; bytes_done equals bytes_total only in the last one
   uint64_t term = 0;
   uint64_t lease = 0;
   int64_t bytes_done = 0;

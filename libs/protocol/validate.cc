@@ -29,7 +29,7 @@ Status check_prompt(const JobSpec& spec) {
   return ok_status();
 }
 
-// `field` holds short texts, each of them a `what`.
+// Checks a list of short texts; `what` is the word for one of them.
 Status check_texts(const std::string& field, const std::string& what, const std::vector<std::string>& texts,
                    size_t count_max) {
   if (Status s = check_range(field + ": number of " + what + "s", texts.size(), 0, count_max); !s.ok()) return s;
@@ -46,7 +46,7 @@ Status check_generate(const JobSpec& spec) {
   if (Status s = check_prompt(spec); !s.ok()) return s;
   if (Status s = sampling::validate(spec.sampling); !s.ok()) return s;
   if (Status s = sampling::validate(spec.rules, 0); !s.ok()) return s;
-  const int32_t least = spec.prompt_logprobs ? 0 : 1;  // 0: the prompt is only scored
+  const int32_t least = spec.prompt_logprobs ? 0 : 1;  // 0 means that the prompt is only scored
   if (Status s = check_range("max_new_tokens", spec.max_new_tokens, least, limits::kContextTokensMax); !s.ok()) {
     return s;
   }

@@ -1,4 +1,4 @@
-// The limits of what clients may ask for, used by every process that accepts jobs.
+// Checks that what clients ask for is within the limits. Every process that accepts jobs uses it.
 #pragma once
 
 #include "protocol/message_types.h"

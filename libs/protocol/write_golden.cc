@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   }
   for (size_t kind = 0; kind < kMessageKinds; ++kind) {
     const std::string path = std::string(argv[1]) + "/" + std::string(message_name(kind)) + ".hex";
-    if (std::ifstream(path)) continue;  // a released file stays as it is
+    if (std::ifstream(path)) continue;  // existing files are never changed
     std::ofstream file(path);
     file << golden_text(kind);
     if (!file.flush()) {
