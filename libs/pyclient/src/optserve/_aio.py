@@ -42,7 +42,7 @@ class AsyncStream(StreamBase):
         self._waiter: Optional["asyncio.Future[None]"] = None
         self._end: "asyncio.Future[JobResult]" = loop.create_future()
         self._accepted: "asyncio.Future[Job]" = loop.create_future()
-        for future in (self._end, self._accepted):  # an error that nobody asks for is no fault of the program
+        for future in (self._end, self._accepted):  # an error that nobody asks for must not be reported
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def job(self) -> Job:
@@ -88,7 +88,7 @@ class AsyncStream(StreamBase):
 
     def _on_piece(self, piece: Piece) -> None:
         if piece.restarted:
-            self._pieces.clear()  # what nobody has read is not the job's text
+            self._pieces.clear()  # what nobody has read is no longer the job's text
         self._pieces.append(piece)
         self._wake()
 

@@ -74,7 +74,7 @@ class Stream(StreamBase):
     def __next__(self) -> Piece:
         piece = self._pieces.get()
         if piece is _END:
-            self._pieces.put(_END)  # for whoever asks again
+            self._pieces.put(_END)  # for callers that ask again
             self.result()
             raise StopIteration
         return self._take(piece)
@@ -98,7 +98,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: AsyncClient) -> None:
     async def end() -> None:
         client._engine.close()
-        # Whoever waits in another thread gets its error before the loop stops.
+        # Callers that wait in other threads get their errors before the loop stops.
         for step in (lambda task: None, lambda task: task.cancel()):
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
@@ -176,7 +176,7 @@ class Client:
         def settle(_: Any) -> None:
             try:
                 future.set_result(stream.result(0))
-            except BaseException as error:  # it belongs to whoever asks the future
+            except BaseException as error:  # the future reports it to its owner
                 future.set_exception(error)
 
         stream._end.add_done_callback(settle)
@@ -317,7 +317,7 @@ class Client:
     def _feed(self, jobs: List[JobSpec], streams: List[Stream]) -> None:
         try:
             self._client._feed(jobs, streams)
-        except Exception as wrong:  # nobody else would tell those who wait for the streams
+        except Exception as wrong:  # nobody else would tell those that wait for the streams
             for stream in streams:
                 if not stream._accepted.done():
                     stream._on_outcome(Internal(f"{type(wrong).__name__}: {wrong}"), [])

@@ -67,7 +67,7 @@ def job_of(job: JobLike, defaults: Mapping[str, Any]) -> JobSpec:
     if isinstance(job, JobSpec):
         _check_names(defaults, _OPTIONS, "a job")
         usual = JobSpec()
-        job = replace(job)  # the caller's own stays as it is
+        job = replace(job)  # the caller's object is not changed
         for name, value in _with_usual_types(dict(defaults)).items():
             if getattr(job, name) == getattr(usual, name):
                 setattr(job, name, value)

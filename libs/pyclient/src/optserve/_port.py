@@ -36,7 +36,7 @@ _EVENTS = (zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SU
            | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _REFUSED_PAUSE, _NEXT_KEY_PAUSE, _FAILED_PAUSE_MAX = 1.0, 0.1, 2.0
 _numbers = itertools.count()
-# How many messages are read before others get their turn.
+# How many messages are read before other work gets its turn.
 _READ_AT_ONCE = 200
 
 
@@ -50,7 +50,7 @@ class Port:
                  on_read: Callable[[], None], keys: Optional[Keys] = None) -> None:
         self._context = context
         self._places = endpoint.split('|')  # of a queue with standby schedulers: one of them listens
-        self._place = -1  # the present one; reconnect() begins with the first
+        self._place = -1  # the current one; reconnect() begins with the first
         self._on_frame = on_frame
         self._on_read = on_read
         self._loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class Port:
             elif event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
                 self._is_handshake_open = False
                 news = event
-            elif self._is_handshake_open:  # it ended before it had begun
+            elif self._is_handshake_open:  # the connection ended before its handshake did
                 self._is_handshake_open = False
                 news = event
 
@@ -114,7 +114,7 @@ class Port:
         address = f"inproc://optserve-handshakes-{next(_numbers)}"
         socket.monitor(address, _EVENTS)
         self._events = self._context.socket(zmq.PAIR)
-        self._events.setsockopt(zmq.RCVHWM, 0)  # a full queue would stop libzmq's own thread
+        self._events.setsockopt(zmq.RCVHWM, 0)  # a full queue would block libzmq's own thread
         self._events.setsockopt(zmq.LINGER, 0)
         self._events.connect(address)
 
@@ -131,7 +131,7 @@ class Port:
                 self._watch(socket)
             socket.connect(self._places[self._place])
         except zmq.ZMQError:
-            socket.close(0)  # an open socket would hold up the end of the context for ever
+            socket.close(0)  # an open socket would delay the end of the context forever
             raise
         self._socket = socket
         self._was_heard, self._retry_at, self._is_handshake_open = False, None, False
@@ -178,7 +178,7 @@ class Port:
             except zmq.Again:
                 break
             self._was_heard = True
-            if len(parts) == 1:  # what has several frames is no message
+            if len(parts) == 1:  # a message has one frame
                 self._on_frame(parts[0])
             if self._socket is not socket:
                 return

@@ -9,7 +9,7 @@ from typing import Any
 class ResultMethods:
     """Methods of JobResult."""
 
-    def __getattr__(self, name: str) -> Any:  # for type checkers: the fields stand in the generated class
+    def __getattr__(self, name: str) -> Any:  # for type checkers: the fields are in the generated class
         raise AttributeError(f"a JobResult has no {name}")
 
     @property

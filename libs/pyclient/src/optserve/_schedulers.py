@@ -50,7 +50,7 @@ class _Batch:
     outcomes: List[SubmitOutcome]
     tried: List[Set[int]]  # by job: the schedulers that got it
     follows: List[Follow] = field(default_factory=list)
-    open_parts: int = 1  # submit()'s own hold
+    open_parts: int = 1  # one for submit() itself
     has_outcome: bool = False
     failure: Optional[Error] = None
 
@@ -110,7 +110,8 @@ class SchedulerSet:
                done: Callable[[Union[Tuple[Follow, JobResult], Error]], None]) -> None:
         """Follows a job on the scheduler that knows it. `done` gets the stream, and what is known of the job."""
 
-        # Attach itself is not answered while the job runs; GetJob tells whether the job is known, and to whom.
+        # Attach itself is not answered while the job runs, so GetJob finds out whether the job is known, and to which
+        # scheduler.
         def on_known(known: Any, scheduler: int, then: float) -> None:
             if isinstance(known, Error):
                 done(known)
@@ -166,7 +167,7 @@ class SchedulerSet:
             return 0
         last_resort = None
         job = batch.jobs[index]
-        # What is no text will be refused; until then it may go anywhere.
+        # Values that are not text will be refused; until then they may go to any scheduler.
         for scheduler in scheduler_order(str(job.tenant), str(job.key), self.endpoints, self._hashes):
             if scheduler in batch.tried[index]:
                 continue

@@ -26,7 +26,7 @@ _log = logging.getLogger("optserve")
 
 PING_INTERVAL = 1.0
 TICK = 0.1
-# While there is no connection it is tried for this often: often at first, since most starts succeed at once.
+# The interval of pings while there is no connection: short at first, since most connections succeed at once.
 PROBE_FIRST, PROBE_MAX = 0.01, 0.5
 SUBMIT_BYTES_MAX = LIMITS["client_frame_bytes"] - 4096  # leaves room for the envelope
 RETRY_AFTER_MAX = 3600.0
@@ -55,7 +55,7 @@ class _Call:
     wait: float
     is_submit: bool = False
     is_repeatable: bool = True
-    handed_over: int = 0  # the scheduler got it at most this often
+    handed_over: int = 0  # the scheduler has received it at most this often
     after_loss: bool = False  # will be repeated because the connection was lost, not because the answer is late
     decided: List[SubmitOutcome] = field(default_factory=list)  # outcomes that are final
 
@@ -79,7 +79,7 @@ class _Batch:
     outcomes: List[SubmitOutcome]
     follows: List[Tuple[str, int]] = field(default_factory=list)
     returned: List[int] = field(default_factory=list)
-    open_messages: int = 1  # submit()'s own hold
+    open_messages: int = 1  # one for submit() itself
     failed_messages: int = 0
     messages: int = 0
     last_failure: Optional[Error] = None
@@ -107,15 +107,15 @@ class Session:
         self._calls: Dict[int, _Call] = {}
         self._credited = 0
         self._ping_number = 0
-        self._term = 0  # of the scheduler; 0: none yet
+        self._term = 0  # of the scheduler; 0: not known yet
         self._last_unasked_refusal = ""
-        self._trouble = ""  # why the connection does not come about, if that is known
+        self._trouble = ""  # why there is no connection, if that is known
         self._lost = True
         self._started = False
         self._lost_since = self._last_heard = self._next_ping = self._next_reconnect = self._last_tick = 0.0
         self._wants_reconnect = False
 
-    # --- for who owns the socket
+    # --- for the owner of the socket
 
     def take_out(self) -> List[Tuple[bytes, int]]:
         """Frames to send, each with the number that on_undeliverable() wants if it cannot be handed over."""
@@ -299,7 +299,7 @@ class Session:
 
     def _answer(self, number: int, answer: Answer, fate: Fate, now: float) -> None:
         call = self._calls.pop(number, None)
-        if call is not None:  # else a second answer to a repeated request
+        if call is not None:  # otherwise it is a second answer to a repeated request
             call.done(answer, fate, now)
 
     def _can_return(self, call: _Call) -> bool:
@@ -434,7 +434,7 @@ class Session:
 
     def _resync(self, now: float) -> None:
         """What was sent before may be lost, and the scheduler may not know where to send what we wait for."""
-        # The first connection is ours alone; after a loss every client comes back at the same time.
+        # After a loss all clients come back at the same time, so they spread out; a first connection need not.
         spread = 0.0 if self._term == 0 else self._options.retry_first
         self._send_credit()
         for call in self._calls.values():

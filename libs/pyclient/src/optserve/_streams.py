@@ -13,7 +13,7 @@ from ._choice import text_digest
 from ._errors import Error, make_error
 from ._messages import LIMITS, STREAM_COST, Attach, ErrorCode, JobEvent, JobResult, Refused
 
-# A gap leads to one Attach, not to one for each event that follows it.
+# A gap causes one Attach, not one for each event that follows it.
 ATTACH_PAUSE = 0.2
 EARLY_JOBS_MAX = 4096
 
@@ -89,7 +89,7 @@ class _FollowedJob:
         self.next_attach = 0.0
         self.last_attach = float("-inf")
         self.attach_request = 0
-        self.is_heard = False  # the scheduler streams it, or did before
+        self.is_heard = False  # the scheduler streams it, or did so before
 
 
 class JobStreams:
@@ -176,7 +176,7 @@ class JobStreams:
             wait = refused.retry_after_ms / 1000
             followed.next_attach = now + wait + self._options.jitter(wait / 4)
             return True
-        # One that was followed before may only wait for its own lost connection to be noticed.
+        # If this client followed the job before, its own lost connection may still count as a follower.
         is_full = refused.code == ErrorCode.BUSY and followed is not None and not followed.is_heard
         if refused.code != ErrorCode.NOT_FOUND and not is_full:
             return True  # tried again after attach_again
@@ -238,7 +238,7 @@ class JobStreams:
     @staticmethod
     def _deliver_rest(follow: _Follow, result: JobResult) -> None:
         data = result.text.encode()
-        # One that was ended early, soon after a restart of the scheduler, may have less text than came before.
+        # A job that ended early, soon after a restart of the scheduler, may have less text than was delivered before.
         is_whole = len(data) >= follow.have or result.succeeded
         if is_whole and follow.text is not None and data[: follow.have] != follow.text:
             _restart(follow)

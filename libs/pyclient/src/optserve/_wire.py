@@ -16,7 +16,7 @@ from ._errors import BadRequest, Error, UnsupportedVersion
 from ._messages import ENUMERATIONS, LIMITS, MESSAGES, PROTOCOL_VERSION, STRUCTS, JobSpec, Submit
 
 _FLOAT32_MAX = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
-# What libraries of numbers have as their own types is taken too, by what Python calls them.
+# Number types of other libraries are accepted too, through the conversions that Python defines.
 _to_index = int.__index__
 
 
