@@ -18,7 +18,7 @@ constexpr QuantFormatInfo kFormats[] = {
     {QuantFormat::kInt4, "int4", DType::kU8, 4.25, 2, 128},
 };
 
-// Named kQuantisationNames.
+// In the order of kQuantisationNames.
 constexpr std::array<Quantisation, kQuantisationNames.size()> kQuantisations = {{
     {QuantFormat::kInt8, ScaleChoice::kMax},
     {QuantFormat::kInt8, ScaleChoice::kLeastError},

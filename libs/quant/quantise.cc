@@ -35,7 +35,7 @@ constexpr float kRatioStep = 0.02f;
   return std::clamp(round_to_int(exact), -limit, limit);
 }
 
-// Compares bits as integers, which order magnitudes as floats do and let the loop be vectorised.
+// Compares bits as integers, which have the same order as the magnitudes and let the loop be vectorised.
 [[gnu::always_inline]] inline float largest_magnitude(const float* row, int64_t count) {
   int32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<int32_t>(row[i]) & 0x7fffffff);
@@ -43,7 +43,7 @@ constexpr float kRatioStep = 0.02f;
   return std::bit_cast<float>(largest);
 }
 
-// A scale is never so small that its inverse overflows, nor so large that scale * limit does.
+// A scale is never so small that its inverse overflows, nor so large that scale * limit overflows.
 [[gnu::always_inline]] inline float scale_of(float largest, float limit) {
   const float scale = std::max(largest / limit, std::numeric_limits<float>::min());
   return scale * limit <= std::numeric_limits<float>::max() ? scale : std::nextafter(scale, 0.0f);
@@ -129,7 +129,7 @@ void quantise_row_baseline(const Quantisation& how, const float* row, int64_t in
 }
 
 #if defined(__x86_64__)
-// The same operations on wider vectors. There is no FMA here, so that the bytes are the same; therefore this is not
+// The same operations on wider vectors. It must not use FMA, so that the bytes are the same; therefore it is not
 // OPTSERVE_AVX2.
 __attribute__((target("avx2"))) void quantise_row_avx2(const Quantisation& how, const float* row, int64_t in,
                                                        std::byte* values, float* scales) {
@@ -167,7 +167,7 @@ void dequantise_int4(const std::byte* values, int64_t count, const float* scales
   }
 }
 
-// The number of rows of the three spans, which must agree.
+// The number of rows of the three spans, which must be the same.
 size_t check_rows(QuantFormat format, int64_t in, size_t weights, size_t values, size_t scales) {
   check(!is_plain(format), "quantised rows: a plain format");
   check(in > 0 && in % input_multiple(format) == 0, "quantised rows: inputs are no whole groups");

@@ -1,6 +1,6 @@
-// Turns rows of weights into values of few bits with scales, and back. A weight is value * scale, with one scale for
-// each row (int8, fp8) or for every 128 inputs of a row (int4). Everything is symmetric, so that zero stays zero. These
-// are pure functions: the same input gives the same bytes on every x86 machine.
+// Turns rows of weights into values of a few bits with scales, and back. A weight is value * scale, with one scale for
+// each row (int8, fp8) or for every 128 inputs of a row (int4). All formats are symmetric, so that zero stays zero.
+// These are pure functions: the same input gives the same bytes on every x86 machine.
 #pragma once
 
 #include <cstddef>

@@ -57,7 +57,7 @@ size_t group_of(QuantFormat format, int64_t in) { return static_cast<size_t>(in 
 
 class Quantise : public ::testing::Test {
  protected:
-  // Weights of a normal distribution of any width, with some outliers and some zeros.
+  // Weights from a normal distribution of random width, with some outliers and some zeros.
   std::vector<float> random_row(int64_t in) {
     std::normal_distribution<float> normal(0, std::ldexp(1.0f, static_cast<int>(random_() % 40) - 20));
     std::vector<float> row(static_cast<size_t>(in));
@@ -153,7 +153,7 @@ TEST_F(Quantise, LeastErrorIsNeverWorseAndBetterWhereOneWeightIsFarOut) {
 }
 
 TEST_F(Quantise, LeastErrorFindsTheScaleOfAnExhaustiveSearch) {
-  // With one outlier and many small weights the least error needs clipping. A search in double checks by how much.
+  // With one outlier and many small weights, the smallest error needs clipping. A search in double checks how much.
   std::vector<float> row(20000);
   std::normal_distribution<float> normal(0, 1);
   for (float& weight : row) weight = normal(random_);

@@ -1,5 +1,5 @@
 // Quantised random matrices: the values of a RandomBlock as codes with a single scale, so that every device can make
-// the same codes without reading a whole row first.
+// the same codes without first looking at a whole row.
 #pragma once
 
 #include <cstddef>
