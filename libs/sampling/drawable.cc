@@ -19,7 +19,7 @@ std::unordered_set<TokenId> hidden_ids(const TokenRules& rules, std::span<const 
     hidden.insert(rules.stop_ids.begin(), rules.stop_ids.end());
   }
   std::unordered_map<TokenId, float> biases;
-  for (const TokenBias& bias : rules.logit_bias) biases[bias.id] = bias.bias;  // the last one counts
+  for (const TokenBias& bias : rules.logit_bias) biases[bias.id] = bias.bias;  // of two for one id, the last one counts
   for (const auto& [id, bias] : biases) {
     if (bias <= kBiasOfBanned) hidden.insert(id);
   }

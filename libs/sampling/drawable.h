@@ -1,4 +1,4 @@
-// Whether a request leaves anything to draw: what its masks (sampling/logit_steps.h) hide, as sets of ids.
+// Checks, with sets of ids, whether the masks of a request (sampling/logit_steps.h) leave anything to draw.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 namespace optserve::sampling {
 
 // Refuses if no id can be drawn after `history`, which is the prompt and `generated` ids of output. A request without
-// rules always leaves some.
+// rules always leaves something to draw.
 Status check_drawable(const SamplingParams& params, const TokenRules& rules, std::span<const TokenId> history,
                       int64_t generated, const DrawableIds& ids);
 

@@ -8,7 +8,7 @@ namespace optserve::sampling {
 enum class FinishReason : uint8_t {
   kNone = 0,       // it has not ended
   kEndOfText = 1,  // the end-of-text id was drawn
-  kLength = 2,     // as long as it may become
+  kLength = 2,     // it has its maximum length
   kStop = 3,       // a stop id or a stop string
   kCancelled = 4,
   kError = 5,  // the model's logits were not finite

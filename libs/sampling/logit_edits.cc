@@ -16,7 +16,7 @@ void hide(std::span<float> logits, TokenId id) {
   if (within(id, logits.size())) logits[static_cast<size_t>(id)] = kMinusInfinity;
 }
 
-// All but the entries with kRuleAllowed.
+// Hides all ids but those of the entries with kRuleAllowed.
 void hide_others(std::span<float> logits, const RuleView& rules) {
   TokenId next = 0;  // entries are in order of their ids
   const auto hide_to = [&](TokenId end) {
@@ -77,7 +77,7 @@ void presence_and_frequency(std::span<float> logits, std::span<const TokenId> us
   for (const TokenId id : used) {
     if (!within(id, logits.size())) continue;
     int32_t& occurrences = scratch.occurrences[static_cast<size_t>(id)];
-    if (occurrences == 0) continue;  // an earlier occurrence was charged for all
+    if (occurrences == 0) continue;  // an earlier occurrence has been charged for all of them
     logits[static_cast<size_t>(id)] -= presence + static_cast<float>(occurrences) * frequency;
     occurrences = 0;
   }

@@ -23,7 +23,7 @@ double log_sum_exp(std::span<const float> logits, float largest) {
 
 float finite_logprob(double logprob) { return static_cast<float>(std::max(logprob, -double{FLT_MAX})); }
 
-// Where a truncation ends: logits above `logit` stay, and of those equal to it the first `equals` in the order of ids.
+// Where a truncation ends: logits above `logit` stay, and among those equal to it the first `equals`, in order of ids.
 struct Cut {
   float logit;
   int64_t equals;
@@ -43,7 +43,7 @@ using Candidate = SamplerScratch::Candidate;
 
 bool is_better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
-// The cut that keeps the first `kept` candidates, the last of which is the worst.
+// The cut that keeps the first `kept` candidates, of which the last is the worst.
 Cut cut_after(std::span<const Candidate> candidates, size_t kept) {
   Cut cut{candidates[kept - 1].logit, 0};
   for (const Candidate& candidate : candidates.first(kept)) cut.equals += candidate.logit == cut.logit;
@@ -66,7 +66,7 @@ void collect(std::span<const float> values, float floor, std::span<const float> 
   }
 }
 
-// Fills scratch.candidates with the `wanted` best ids and perhaps more.
+// Fills scratch.candidates with the `wanted` best ids, and perhaps with more.
 void collect_best(std::span<const float> logits, std::span<const float> weights, size_t wanted,
                   SamplerScratch& scratch) {
   const size_t blocks = count_blocks(logits.size(), kMaxBlock);
@@ -129,7 +129,7 @@ TokenId greedy(std::span<const float> logits) {
 
 void weigh(std::span<const float> logits, float temperature, std::span<float> weights) {
   const float largest = range_of(logits).largest;
-  // A temperature too small to be inverted is treated as the smallest that can be.
+  // A temperature too small to be inverted is treated as the smallest one that can be.
   const float scale = std::min(1.0f / temperature, FLT_MAX);
   widest_scan().exponentials(logits.data(), logits.size(), largest, scale, weights.data());
 }
@@ -182,7 +182,7 @@ void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary 
   const double wanted = static_cast<double>(p) * total;
   const size_t kept = select_weight(scratch.candidates, wanted);
   apply(cut_after(scratch.candidates, kept), logits, weights);
-  if (boundary == Boundary::kWhole || kept == 1) return;  // one that is alone is drawn, however small its part
+  if (boundary == Boundary::kWhole || kept == 1) return;  // a single id is drawn, however small its part is
   double before = 0;
   for (size_t i = 0; i + 1 < kept; ++i) before += static_cast<double>(scratch.candidates[i].weight);
   const Candidate& last = scratch.candidates[kept - 1];
@@ -221,7 +221,7 @@ TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scr
   size_t block = 0;
   while (block + 1 < blocks && scratch.block_sums[block] < target) ++block;
   double running = block == 0 ? 0.0 : scratch.block_sums[block - 1];
-  TokenId last = -1;  // with rounding, the running sum may stay below a target that the sum of the block reaches
+  TokenId last = -1;  // due to rounding, the running sum may stay below a target that the block's sum reaches
   for (size_t i = block * kSumBlock; i < std::min((block + 1) * kSumBlock, weights.size()); ++i) {
     if (weights[i] == 0.0f) continue;
     running += static_cast<double>(weights[i]);
@@ -287,7 +287,7 @@ TokenId draw_weighed(std::span<float> logits, std::span<float> weights, const Sa
   return logit_steps::draw(weights, uniform_at(params.seed, static_cast<uint64_t>(row.position)), scratch);
 }
 
-// The first four steps. Leaves the logits to draw from in scratch.logits.
+// Does the first four steps, and leaves the logits to draw from in scratch.logits.
 std::span<float> edit(std::span<const float> original, const SampleRow& row, const DrawableIds& ids,
                       SamplerScratch& scratch) {
   const std::span<float> logits = std::span(scratch.logits).first(original.size());
@@ -299,7 +299,7 @@ std::span<float> edit(std::span<const float> original, const SampleRow& row, con
   return logits;
 }
 
-// The best of `logits` in their order, less `normalizer`.
+// The best of `logits`, best first, minus `normalizer`.
 void take_best(std::span<const float> logits, double normalizer, std::span<TokenId> ids, std::span<float> logprobs,
                SamplerScratch& scratch) {
   collect_best(logits, logits, ids.size(), scratch);

@@ -18,15 +18,16 @@
 //  11. draw                     by the inverse of the distribution function, in the order of ids, with the uniform
 //                               number of (seed, position)
 //
-// As in vLLM, penalties come before the temperature, and the id that crosses p is kept. Profiles differ in this:
+// As in vLLM, penalties come before the temperature, and the id that crosses p is kept. The other profiles differ as
+// follows:
 //
 //   kFasterTransformer   temperature + 1e-6 where it is not 1, and before the penalties; the presence penalty counts
 //                        the prompt's ids too; of the id that crosses p only the part of its weight below p counts
 //   kMetaseq             temperature, of at least 1e-6, before the penalties; penalties below 0 do nothing; there is no
 //                        repetition penalty
 //
-// A temperature of 0 divides nothing in any profile.
-// Equal inputs give equal tokens, whatever else is sampled at the same time.
+// In no profile does a temperature of 0 divide anything. Equal inputs give equal tokens, whatever else is sampled at
+// the same time.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ namespace optserve::sampling {
 
 struct DrawnToken {
   TokenId token = -1;  // -1: a logit was NaN or infinite, or nothing may be drawn
-  float logprob = 0;   // log softmax of the logits as they came in, over all real ids
+  float logprob = 0;   // log softmax of the unedited logits, over all real ids
 };
 
 // The working memory of one sampling thread. It is allocated once and serves any number of rows.
@@ -59,27 +60,27 @@ class SamplerScratch {
   std::vector<int32_t> occurrences;  // zero between steps
   std::vector<double> block_sums;
   std::vector<float> block_maxima, ranked_maxima;
-  std::vector<Candidate> candidates;  // the ids among which a truncation ends
+  std::vector<Candidate> candidates;  // the ids among which a truncation cuts
 };
 
-// The whole chain for one row. logits: [at least ids.vocab_real], not changed.
+// The whole chain for one row. `logits` has at least ids.vocab_real elements and is not changed.
 DrawnToken draw_token(std::span<const float> logits, const SampleRow& row, const DrawableIds& ids,
                       SamplerScratch& scratch);
 
-// The ids with the largest logits, lower ids first among equals, and their log softmax. Fills `ids`, with -1 where
-// there are no more, and everywhere if a logit is not finite.
+// The ids with the largest logits, lower ids first among equals, and their log softmax. Fills `ids`, with -1 if there
+// are not enough of them, and with nothing but -1 if a logit is not finite.
 void best_tokens(std::span<const float> logits, std::span<TokenId> ids, std::span<float> logprobs,
                  SamplerScratch& scratch);
 
-// The same for what a row may draw, in the order of its logits after biases, penalties and masks. The log-probability
-// is such a logit less the log of the sum of exponentials of the original logits.
+// The same for the ids that a row may draw, in the order of its logits after biases, penalties and masks. A
+// log-probability is such a logit minus the log of the sum of exponentials of the original logits.
 void best_allowed_tokens(std::span<const float> logits, const SampleRow& row, const DrawableIds& drawable,
                          std::span<TokenId> ids, std::span<float> logprobs, SamplerScratch& scratch);
 
 // log softmax(logits)[target]; NaN if a logit is not finite.
 float log_probability(std::span<const float> logits, TokenId target);
 
-// The steps, in the order of the chain; `logits` and `weights` are the real ids only.
+// The steps, in the order of the chain; `logits` and `weights` are those of the real ids only.
 namespace logit_steps {
 
 // Adds the biases of the rules.
@@ -98,17 +99,17 @@ TokenId greedy(std::span<const float> logits);
 void weigh(std::span<const float> logits, float temperature, std::span<float> weights);
 // Sets logits to -infinity and weights to 0 where a weight is below `p` (the largest is 1).
 void min_p(std::span<float> logits, std::span<float> weights, float p);
-// Does the same outside the k best ids.
+// Does the same to all but the k best ids.
 void top_k(std::span<float> logits, std::span<float> weights, int64_t k, SamplerScratch& scratch);
 // The top-p of a row after its decay.
 float effective_top_p(const SampleRow& row);
 // How much weight the id that crosses a limit keeps.
 enum class Boundary : uint8_t { kWhole, kPart };
-// Does the same outside the smallest set of best ids that holds the share `p` of all weight. With kPart, the worst of
+// Does the same to all but the smallest set of best ids that has the share `p` of all weight. With kPart, the worst of
 // them keeps only as much weight as brings the set to `p`.
 void top_p(std::span<float> logits, std::span<float> weights, float p, Boundary boundary, SamplerScratch& scratch);
-// Does the same outside the smallest set of ids that holds the share `p` of all weight, where ids come first whose log
-// weight is nearest to its expected value; lower ids first among equals.
+// Does the same to all but the smallest set of ids that has the share `p` of all weight. Ids whose log weight is
+// nearest to its expected value come first, lower ids first among equals.
 void typical_p(std::span<float> logits, std::span<float> weights, float p, SamplerScratch& scratch);
 // The first id whose running sum of weights reaches `uniform` of the total; uniform in (0, 1].
 TokenId draw(std::span<const float> weights, double uniform, SamplerScratch& scratch);

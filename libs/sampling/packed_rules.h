@@ -1,4 +1,4 @@
-// TokenRules as a sampler reads them: one array of numbers.
+// TokenRules in the form that samplers read: one array of numbers.
 #pragma once
 
 #include <bit>
@@ -11,7 +11,7 @@
 
 namespace optserve::sampling {
 
-// The rules as a sampler reads them, on the CPU and on devices; at most limits::kTokenRulesWordsMax words:
+// The packed form, which is the same on the CPU and on devices, with at most limits::kTokenRulesWordsMax words:
 //
 //   0        number of entries E
 //   1        number of bad words W of two ids or more
@@ -26,10 +26,10 @@ namespace optserve::sampling {
 enum TokenRule : int32_t { kRuleAllowed = 1, kRuleBanned = 2, kRuleStop = 4 };
 inline constexpr int kRuleHeaderWords = 4, kRuleEntryWords = 3;
 
-// Empty for empty rules. Needs valid rules.
+// The rules must be valid. The result is empty for empty rules.
 std::vector<int32_t> pack(const TokenRules& rules);
 
-// Reads packed rules, which must outlive the view. No words at all are empty rules.
+// Reads packed rules, which must outlive the view. No words at all mean empty rules.
 class RuleView {
  public:
   struct Entry {

@@ -1,4 +1,4 @@
-// A row of a sampling call as devices read it. Plain data, so that kernels/ can include it.
+// A row of a sampling call in the form that devices read. It is plain data, so that kernels/ can include it.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace optserve::sampling {
 
-// One row that draws a token, as a device reads it. The history is row `slot` of a table, its first `position` entries;
-// so are the rules.
+// One row that draws a token. Its history is the first `position` entries of row `slot` of a table, and its rules are
+// row `slot` of another table.
 struct PackedSampleRow : SamplingParams {
   enum Flag : uint32_t {
     kAllowEnd = 1,     // not set while fewer than min_new_tokens are generated

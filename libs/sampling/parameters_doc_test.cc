@@ -1,4 +1,4 @@
-// docs/parameters.md holds the table of parameters as it is in the code.
+// docs/parameters.md has the table of parameters as it is in the code.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Philox4x32-10, a counter-based generator: no state, so a draw depends on its key and counter alone.
+// Philox4x32-10, a counter-based generator. It has no state, so a draw depends only on its key and counter.
 // J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What a sampling call knows of one sequence and of the vocabulary.
+// What a sampling call knows about one sequence and about the vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,14 @@ struct SampleRow {
 
 PackedSampleRow pack(const SamplingParams& params, bool has_rules, int32_t slot, int32_t position,
                      int32_t prompt_tokens);
-// `rules`: of the row's slot; ignored unless the row has kHasRules.
+// `rules` are those of the row's slot; they are ignored unless the row has kHasRules.
 SampleRow unpack(const PackedSampleRow& row, std::span<const TokenId> history, std::span<const int32_t> rules);
 // The SampleFeatures that a row with these parameters needs.
 uint32_t sample_features(const SamplingParams& params, bool has_rules);
 
 // Which ids may be drawn at all.
 struct DrawableIds {
-  int64_t vocab_real = 0;  // ids at or above are padding of the table and are never drawn
+  int64_t vocab_real = 0;  // ids at or above this are padding of the table and are never drawn
   TokenId eos = 2;         // not drawn while a row's allow_end is false
   TokenId pad = 1;         // never drawn
 };

@@ -1,5 +1,5 @@
-// The whole chain against a naive one in double precision with full sorts, written from the definitions; and drawn
-// frequencies against the distributions that it gives.
+// Compares the whole chain with a naive one in double precision with full sorts, written from the definitions, and the
+// frequencies of draws with its distributions.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -81,7 +81,7 @@ double naive_top_p(const DrawCase& c) {
   return p;
 }
 
-// Keeps of `weights` the first in `order` that reach `p` of all.
+// Keeps only the first of `weights`, in `order`, that together reach the share `p` of all.
 void keep_mass(std::vector<double>& weights, const std::vector<size_t>& order, double p, bool part) {
   const double wanted = p * std::accumulate(weights.begin(), weights.end(), 0.0);
   double sum = 0;
@@ -96,7 +96,7 @@ void keep_mass(std::vector<double>& weights, const std::vector<size_t>& order, d
   }
 }
 
-// The probability of each id; all mass on one if the case is greedy.
+// The probability of each id; a greedy case has all mass on one id.
 std::vector<double> naive_distribution(const std::vector<float>& logits, const DrawCase& c) {
   const SamplingParams& p = c.params;
   const std::vector<double> edited = naive_edited(logits, c);
@@ -178,7 +178,7 @@ class SamplingChain : public testing::Test {
     }
     for (int64_t n = chance(40) ? pick(1, 5) : 0; n > 0; --n) {
       auto word = ids(pick(1, 3), vocab);
-      // Often one that has begun.
+      // Often a word that has already begun.
       const size_t begun = std::min(word.size() - 1, history.size());
       if (chance(60)) {
         std::copy_n(history.end() - static_cast<ptrdiff_t>(begun), begun,
@@ -200,8 +200,8 @@ class SamplingChain : public testing::Test {
     return c;
   }
 
-  // The statistic of a chi-square test over ids that are expected at least five times, the others together; and its
-  // degrees of freedom.
+  // The statistic of a chi-square test and its degrees of freedom. Ids that are expected fewer than five times are
+  // combined.
   static std::pair<double, int> chi_square(const std::vector<int>& found, const std::vector<double>& expected,
                                            int draws) {
     double statistic = 0, rest_expected = 0, rest_found = 0;
@@ -218,7 +218,7 @@ class SamplingChain : public testing::Test {
     if (rest_expected > 0.5) add(rest_found, rest_expected);
     return {statistic, cells - 1};
   }
-  // About the value that chance exceeds once in ten million tests (Wilson and Hilferty's approximation).
+  // Approximately the value that is exceeded by chance once in ten million tests (Wilson and Hilferty's approximation).
   static double limit(int degrees) {
     const double k = std::max(1, degrees), z = 5.2;
     return k * std::pow(1 - 2 / (9 * k) + z * std::sqrt(2 / (9 * k)), 3);
@@ -302,7 +302,7 @@ TEST_F(SamplingChain, FrequenciesFollowTheDistribution) {
   }
 }
 
-// The check above can fail: frequencies of another temperature are told apart.
+// The check above can fail: it detects frequencies of a different temperature.
 TEST_F(SamplingChain, AnotherDistributionIsNoticed) {
   constexpr int kDraws = 20'000;
   const auto l = logits(61);
@@ -338,7 +338,7 @@ TEST_F(SamplingChain, SurvivesUglyLogits) {
   }
 }
 
-// A request that is valid always gets a token, however small its numbers: else it could only fail again and again.
+// A valid request always gets a token, however small its numbers are; otherwise it would fail again and again.
 TEST_F(SamplingChain, DrawsWithParametersAtTheEndsOfTheirRanges) {
   constexpr float kTiny = 1e-44f;
   const auto one_of = [&](std::vector<float> values) {

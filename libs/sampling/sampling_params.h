@@ -1,6 +1,6 @@
 // What a request may ask of the sampler, as one table: each field of SamplingParams with its name, range, meaning and
 // use. Validation, the wire, the relay between ranks, the command line and docs/parameters.md are made from the table,
-// and kernels read the same struct. Plain data, so that kernels/ can include it.
+// and kernels read the same struct. It is plain data, so that kernels/ can include it.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace optserve::sampling {
 
-// Whose order and formulas the chain follows where systems differ; sampling/logit_steps.h says how.
+// Which system's order and formulas the chain follows where systems differ; sampling/logit_steps.h has the details.
 enum class SamplingProfile : uint8_t { kDefault = 0, kFasterTransformer = 1, kMetaseq = 2 };
 
 struct SamplingParams {
@@ -41,10 +41,10 @@ struct SamplingParams {
   bool operator==(const SamplingParams&) const = default;
 };
 
-// What the rows of a sampling call need of the chain: fewer features, fewer passes over the logits.
+// What the rows of a sampling call need of the chain. Fewer features mean fewer passes over the logits.
 enum SampleFeature : uint32_t {
   kSampleDraw = 1,       // some row is not greedy
-  kSampleTruncate = 2,   // some row that is not greedy leaves out ids before it draws
+  kSampleTruncate = 2,   // some row that is not greedy excludes ids before it draws
   kSamplePenalties = 4,  // some row has a penalty, or a profile that divides by the temperature before them
   kSampleRules = 8,      // some row has rules
   kSampleTypical = 16,   // some row that is not greedy has typical-p
@@ -54,14 +54,14 @@ enum SampleFeature : uint32_t {
 // Whether a parameter may differ from its default in a beam search, which draws nothing.
 enum class WithBeams : uint8_t { kRefused, kZero, kAllowed };  // kZero: the default or 0
 
-// A line of the table. The default is the field's in SamplingParams{}.
+// A line of the table. The default is the value of the field in SamplingParams{}.
 struct ParameterInfo {
   const char* name;  // on the wire; on the command line with dashes
-  double min, max;   // of the value; for flags and seeds without meaning
+  double min, max;   // of the value; without meaning for flags and seeds
   bool min_excluded;
   const char* help;                            // one sentence
-  uint32_t needs = 0;                          // SampleFeatures that any value but the default asks for
-  WithBeams with_beams = WithBeams::kRefused;  // a parameter that says nothing of beams is refused beside them
+  uint32_t needs = 0;                          // SampleFeatures that any value but the default needs
+  WithBeams with_beams = WithBeams::kRefused;  // parameters that do not set this are refused with beams
 };
 
 // Calls f(info, &SamplingParams::field) for every field, in a fixed order.

@@ -1,4 +1,4 @@
-// What the profiles of other systems do differently, one test each.
+// What the profiles of other systems do differently, with one test for each difference.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -76,7 +76,7 @@ TEST(SamplingProfiles, MetaseqIgnoresPenaltiesBelowZero) {
 }
 
 TEST(SamplingProfiles, FasterTransformerDividesBeforeItPenalises) {
-  // l / T - a and (l - a) / T have another order of the two.
+  // l / T - a and (l - a) / T order the two differently.
   const std::vector<float> l{0, 0, 0, 3, 2};
   DrawCase c;
   c.history = {3};
@@ -122,7 +122,7 @@ TEST(SamplingProfiles, TopPDecaysAndStartsAgain) {
   EXPECT_FLOAT_EQ(p({5, 5, 5, 5}), 0.15f);
   EXPECT_FLOAT_EQ(p({5, 5, 5, 9}), 0.8f);
   EXPECT_FLOAT_EQ(p({5, 5, 9, 5}), 0.4f);
-  c.params = {.top_p = 0.1f, .top_p_min = 0.3f};  // a least value above it, as in Metaseq
+  c.params = {.top_p = 0.1f, .top_p_min = 0.3f};  // the minimum is above it, as in Metaseq
   EXPECT_FLOAT_EQ(p({9}), 0.1f);
   EXPECT_FLOAT_EQ(p({9, 5}), 0.3f);
   c.params = {.top_p = 0.8f, .top_p_decay = 0.5f, .top_p_min = 0.15f};

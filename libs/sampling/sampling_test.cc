@@ -145,7 +145,7 @@ TEST_F(LogitStepsTest, WeighIsTheExponentialOfTheDistance) {
     const double largest = static_cast<double>(std::ranges::max(logits));
     for (size_t i = 0; i < logits.size(); ++i) {
       const double expected = std::exp((static_cast<double>(logits[i]) - largest) / static_cast<double>(temperature));
-      // (l - largest) / t is rounded before the exponential: relative error up to its size times epsilon.
+      // (l - largest) / t is rounded before the exponential, so the relative error is up to its size times epsilon.
       ASSERT_NEAR(weights[i], expected, 1e-5 * expected + 2e-38) << logits[i] << " at temperature " << temperature;
     }
   }
@@ -258,7 +258,7 @@ TEST_F(LogitStepsTest, BothKernelSetsScanAlike) {
 class DrawTokenTest : public LogitStepsTest {};
 
 TEST_F(DrawTokenTest, FollowsTheDistribution) {
-  // Chi-square over 40 ids at temperature 0.7, penalties and truncation included in what is expected.
+  // A chi-square test over 40 ids at temperature 0.7, whose expectation includes penalties and truncation.
   constexpr int64_t kVocab = 40, kDraws = 40'000;
   const std::vector<float> logits = normal(kVocab, 1.5f);
   SampleRow row;
@@ -324,7 +324,7 @@ TEST_F(DrawTokenTest, PenaltiesStandBeforeTemperature) {
   EXPECT_EQ(draw_token(logits, row, {4, 2, 1}, scratch).token, 3);
   row.params = {.temperature = 0.01f, .presence_penalty = 1.5f};
   EXPECT_EQ(draw_token(logits, row, {4, 2, 1}, scratch).token, 3);
-  row.prompt_tokens = 1;  // prompt ids are free of presence and frequency
+  row.prompt_tokens = 1;  // presence and frequency do not count prompt ids
   EXPECT_EQ(draw_token(logits, row, {4, 2, 1}, scratch).token, 0);
 }
 

@@ -10,8 +10,8 @@ namespace {
 
 constexpr size_t kLanes = simd::kLanes;
 
-// The last values of an array, at most eight. `filler` stands in for those that are missing: -infinity or 0, which
-// change neither a maximum nor a sum.
+// The last values of an array, at most eight. Missing ones are replaced by `filler`, which is -infinity for a maximum
+// or 0 for a sum.
 OPTSERVE_INLINE simd::Float8 load_tail(const float* source, size_t n, float filler) {
   float values[kLanes];
   for (size_t i = 0; i < kLanes; ++i) values[i] = i < n ? source[i] : filler;

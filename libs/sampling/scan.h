@@ -1,5 +1,5 @@
-// Passes over the logits of a whole vocabulary, where sampling on the CPU spends its time. Each is compiled twice, for
-// any machine and for AVX2 (base/avx2.h).
+// Passes over the logits of a whole vocabulary, in which sampling on the CPU spends its time. Each is compiled twice,
+// for any machine and for AVX2 (base/avx2.h).
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ struct ScanKernels {
 };
 
 const ScanKernels& baseline_scan();
-// Null on a machine without AVX2.
+// Null on machines without AVX2.
 const ScanKernels* avx2_scan();
 const ScanKernels& widest_scan();
 

@@ -1,4 +1,5 @@
-// Rules of one request about single ids and sequences of ids: the part of sampling that is lists rather than numbers.
+// Rules of one request about single ids and sequences of ids: those sampling parameters that are lists rather than
+// numbers.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,7 @@ struct TokenRules {
   std::vector<TokenBias> logit_bias{};            // of two biases for one id, the last one counts
   std::vector<std::vector<TokenId>> bad_words{};  // an id is not drawn where it would complete one
   std::vector<TokenId> stop_ids{};                // end the output; not drawn before min_new_tokens
-  std::vector<TokenId> top_p_reset_ids{};         // top_p starts again after one
+  std::vector<TokenId> top_p_reset_ids{};         // the decay of top_p starts again after one
 
   bool empty() const {
     return allowed_ids.empty() && logit_bias.empty() && bad_words.empty() && stop_ids.empty() &&
@@ -42,8 +43,8 @@ struct TokenRules {
   bool operator==(const TokenRules&) const = default;
 };
 
-// Refuses ids outside [0, vocab) (`vocab` 0: not known yet, only negative ones), an empty bad word, biases outside
-// their range, more than the limits allow, and what does not fit the packed form.
+// Refuses ids outside of [0, vocab) (or only negative ids if `vocab` is 0, which means not known yet), empty bad words,
+// biases outside of their range, more than the limits allow, and what does not fit the packed form.
 Status validate(const TokenRules& rules, int64_t vocab);
 
 }  // namespace optserve::sampling

@@ -22,7 +22,7 @@ Status check_field(const ParameterInfo& info, T value) {
   if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, uint64_t>) {
     return ok_status();
   } else {
-    // In the type of the field, so that a bound is met exactly.
+    // Compares in the type of the field, so that bounds are exact.
     const auto number = number_of(value), min = static_cast<decltype(number_of(value))>(info.min),
                max = static_cast<decltype(number_of(value))>(info.max);
     if constexpr (std::is_floating_point_v<T>) {

@@ -1,4 +1,4 @@
-// What is refused of the parameters that a request brings, and the names of profiles.
+// Validation of a request's sampling parameters, and the names of profiles.
 #pragma once
 
 #include <string_view>
@@ -8,8 +8,8 @@
 
 namespace optserve::sampling {
 
-// Refuses a value outside its range, or NaN, naming the field, the range and the value; and in a beam search what the
-// table does not allow beside one.
+// Refuses NaN and values outside of their range, naming the field, the range and the value; and with a beam search,
+// parameters that the table does not allow with one.
 Status validate(const SamplingParams& params);
 
 // "default", "fastertransformer", "metaseq".

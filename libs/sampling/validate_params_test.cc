@@ -48,7 +48,7 @@ constexpr FieldRange kFields[] = {
     {"profile", 0, 2, true},
 };
 
-// Parameters of which only the named field is not the default; whether there is such a field, and of what kind.
+// Parameters with only the named field changed; and whether there is such a field, and of what kind.
 struct Changed {
   SamplingParams params;
   bool found = false, fractional = false;
@@ -93,7 +93,7 @@ TEST(SamplingParams, EveryFieldHoldsItsRange) {
   }
 }
 
-// Parts of the chain that a batch is prepared for: all that any of its rows needs.
+// The parts of the chain for which a batch is prepared: everything that any of its rows needs.
 TEST(SampleFeatures, NameTheStepsThatARowNeeds) {
   const auto features = [](SamplingParams params, bool rules = false) { return sample_features(params, rules); };
   EXPECT_EQ(features({.temperature = 0}), 0u);
@@ -118,7 +118,7 @@ TEST(SamplingParams, RefusalNamesRangeAndValue) {
   EXPECT_EQ(validate({.top_p = 0}).refusal().message, "top_p is 0, expected more than 0, at most 1");
 }
 
-// What a beam search may be asked for beside its own options; everything else draws, and is refused.
+// The options that a beam search allows besides its own; all others concern drawing and are refused.
 TEST(SamplingParams, ABeamSearchRefusesEveryOptionThatDraws) {
   const std::set<std::string_view> allowed{"repetition_penalty",
                                            "presence_penalty",
