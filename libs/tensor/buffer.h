@@ -1,4 +1,4 @@
-// Owned bytes of a device: move-only, freed by the deleter that the allocating backend supplied.
+// Owns bytes of a device. It is move-only, and frees them with the deleter of the backend that has allocated them.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ class Buffer {
   void* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
-  // View of the first elements; aborts if they do not fit.
+  // A view of the first elements; aborts if they do not fit.
   Tensor view(DType dtype, std::initializer_list<int64_t> shape) const;
 
  private:

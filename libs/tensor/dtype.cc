@@ -41,7 +41,7 @@ void store(std::byte* to, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-// Whole groups of eight with AVX2's F16C; they return how many elements were done.
+// Convert whole groups of eight elements with F16C, and return how many elements they have converted.
 #if defined(__x86_64__)
 OPTSERVE_AVX2 size_t half_to_float_avx2(const std::byte* from, float* to, size_t count) {
   size_t i = 0;

@@ -57,7 +57,7 @@ std::optional<DType> parse_dtype(std::string_view name);
 // The spelling of command lines: a word of kDtypeNames (base/format_names.h).
 std::optional<DType> parse_weight_dtype(std::string_view name);
 
-// Exact. Signalling NaNs become quiet ones with the same payload, as the F16C instructions do.
+// Exact. Signalling NaNs become quiet ones with the same payload, as with the F16C instructions.
 constexpr float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t magnitude = half & 0x7fffu;

@@ -12,7 +12,7 @@ namespace dtype_test {
 
 uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
 
-// What a half means by its definition, in double.
+// The value of a half by its definition, in double.
 double half_by_definition(uint16_t half) {
   const int exponent = (half >> 10) & 0x1f;
   const double fraction = (half & 0x3ff) / 1024.0;

@@ -1,5 +1,5 @@
-// Values made from a key and their place in a whole tensor: any part of a random model can be made anywhere, on any
-// device, with the same bits.
+// Values made from a key and their place in a whole tensor: any part of a random model can be made on any device with
+// the same bits.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,9 @@
 
 namespace optserve {
 
-// Some rows and columns of a matrix of `whole_cols` columns. Element (r, c) of the whole is centre + reach * u in fp32,
-// rounded to `dtype`; u in [-1, 1) is the top 24 bits of mix(key + r * whole_cols + c), the finaliser of splitmix64.
+// Some rows and columns of a matrix of `whole_cols` columns. Element (r, c) of the whole matrix is centre + reach * u
+// in fp32, rounded to `dtype`, where u in [-1, 1) comes from the top 24 bits of mix(key + r * whole_cols + c), the
+// finaliser of splitmix64.
 struct RandomBlock {
   struct Run {
     int64_t first_row = 0;

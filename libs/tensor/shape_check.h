@@ -1,5 +1,5 @@
-// Named dimensions verified across the arguments of one operation. A name is bound by its first use; a later tensor
-// that disagrees aborts with "layer_norm: gamma: hidden: 768 != 1024". Allocates nothing unless it fails.
+// Checks named dimensions across the arguments of one operation. A name is bound by its first use; a later tensor that
+// disagrees aborts with "layer_norm: gamma: hidden: 768 != 1024". Allocates nothing unless it fails.
 #pragma once
 
 #include <array>
@@ -22,10 +22,10 @@ class ShapeCheck {
   // `value` must be a non-null tensor of `dtype` (with data unless it has no elements) whose axes are `axes`.
   ShapeCheck& expect(std::string_view argument, const Tensor& value, DType dtype,
                      std::initializer_list<std::string_view> axes);
-  // The same with rows that follow each other without a gap.
+  // The same, but the rows must follow each other without gaps.
   ShapeCheck& expect_contiguous(std::string_view argument, const Tensor& value, DType dtype,
                                 std::initializer_list<std::string_view> axes);
-  // Size bound to `name`; aborts if there is none.
+  // The size bound to `name`; aborts if there is none.
   int64_t operator[](std::string_view name) const;
 
  private:

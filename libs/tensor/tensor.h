@@ -1,5 +1,5 @@
-// A Tensor is a view: pointer, element type, shape. It never owns; a Buffer does. Elements are contiguous (C order)
-// unless `row_stride` says otherwise for 2-D views into a wider matrix.
+// A Tensor is a view: pointer, element type and shape. It never owns memory; a Buffer does. Elements are contiguous (C
+// order) unless `row_stride` says otherwise for 2-D views into a wider matrix.
 #pragma once
 
 #include <array>
@@ -82,7 +82,7 @@ class Tensor {
   Tensor rows(int64_t begin, int64_t end) const;
   // Columns [begin, end) of a 2-D tensor: a strided view, same storage.
   Tensor columns(int64_t begin, int64_t end) const;
-  // Same storage and number of elements, other shape; contiguous views only.
+  // The same storage and number of elements with a different shape; contiguous views only.
   Tensor reshape(std::initializer_list<int64_t> shape) const;
 
   std::string describe() const;  // "F32[3, 768]"
