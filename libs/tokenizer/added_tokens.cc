@@ -102,7 +102,7 @@ AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens)
   for (const AddedToken& token : tokens_) begins_with_byte_[static_cast<uint8_t>(token.content[0])] = true;
 }
 
-// Narrows the range of contents that the text agrees with, byte by byte.
+// Narrows down, byte by byte, the range of contents that match the text.
 const AddedToken* AddedTokenFinder::longest_at(std::string_view text, size_t at) const {
   auto low = tokens_.begin(), high = tokens_.end();
   const AddedToken* longest = nullptr;

@@ -18,7 +18,7 @@ std::string read_file(const std::filesystem::path& path) {
   if (!in) throw errno_error("open " + path.string());
   std::string bytes;
   std::array<char, 1 << 16> block;
-  // One byte over the limit is enough for the reader to refuse the file.
+  // Reads at least one byte over the limit, so that the reader refuses larger files.
   while (bytes.size() <= kVocabularyFileBytesMax && (in.read(block.data(), block.size()) || in.gcount() > 0)) {
     bytes.append(block.data(), static_cast<size_t>(in.gcount()));
   }
@@ -34,7 +34,7 @@ Refusal in_line(const MergeLine& line, const std::string& problem) {
 
 }  // namespace
 
-// Assembles a Bpe step by step; each step returns why the files are refused, if they are.
+// Assembles a Bpe step by step. Each step returns a refusal if the files are not valid.
 class BpeBuilder {
  public:
   BpeBuilder(std::vector<std::string> spellings, size_t merge_count) : bpe_(MergeTable(merge_count)) {
@@ -114,7 +114,7 @@ class BpeBuilder {
       bpe_.starts_.push_back(static_cast<uint32_t>(bpe_.bytes_.size()));
       add_to_fingerprint(bpe_.spellings_[id]);
       if (!texts_.empty()) bpe_.bytes_ += texts_[id];
-      if (!made_[id]) continue;  // special: no text makes it, and it makes no text
+      if (!made_[id]) continue;  // special: no text produces it, and it produces no text
       const auto bytes = bytes_of_spelling(bpe_.spellings_[id]);
       check(bytes.has_value(), "a merge of bytes is spelled in bytes");
       bpe_.bytes_ += *bytes;

@@ -1,11 +1,11 @@
-// GPT-2's byte-level BPE in OPT's order of ids: the vocabulary, the merges, and the way from ids to bytes. A Bpe never
-// changes, so one serves all threads; the way from text to ids needs an Encoder (encoder.h) per thread.
+// GPT-2's byte-level BPE in OPT's order of ids: the vocabulary, the merges, and decoding ids to bytes. A Bpe never
+// changes, so one serves all threads; encoding needs an Encoder (encoder.h) per thread.
 //
 // Special tokens are the entries that no text can produce: neither a byte nor the result of a merge. In OPT's
 // vocabulary these are <s> 0, <pad> 1, </s> 2, <unk> 3, <|endoftext|> 50260, madeupword0000 ... 0002 and <mask> 50264.
-// They never come out of encoding ("</s>" in a prompt is five plain characters) and decode to nothing, as do ids past
-// the vocabulary: OPT pads its 50265 entries to 50272 rows. Added tokens (added_tokens.h) may be special or text, and
-// may be recognised in prompts.
+// Encoding never produces them ("</s>" in a prompt is four plain characters), and they decode to nothing, as do ids
+// beyond the vocabulary: OPT pads its 50265 entries to 50272 rows. Added tokens (added_tokens.h) may be special or
+// text, and may be recognised in prompts.
 #pragma once
 
 #include <array>
@@ -39,22 +39,22 @@ class Bpe {
 
   // The same from the bytes of the files. Refused are malformed files (vocabulary_file.h), ids 0 to 3 that are not
   // OPT's (as in OpenAI's own GPT-2 vocabulary), a vocabulary that lacks one of the 256 bytes, a merge of or into an
-  // unknown or special token, a merge that stands before those that make its parts, and a pair that occurs twice.
-  // `added_text` is added-tokens.json (added_tokens.h), or empty; its tokens must stand in the vocabulary.
+  // unknown or special token, a merge that comes before those that make its parts, and a pair that occurs twice.
+  // `added_text` is added-tokens.json (added_tokens.h) or empty; its tokens must be in the vocabulary.
   static Result<Bpe> parse(std::string_view vocabulary_json, std::string_view merges_text,
                            std::string_view added_text = {});
 
-  // Entries of the vocabulary; ids are 0 ... size() - 1.
+  // The number of entries of the vocabulary; ids are 0 ... size() - 1.
   size_t size() const { return spellings_.size(); }
   bool is_special(TokenId id) const { return contains(id) && token_bytes(id).empty(); }
-  // What the token adds to the text, which need not be whole characters. Empty for special ids and for ids outside the
-  // vocabulary.
+  // What the token adds to the text, which need not be whole characters. Empty for special ids and for ids outside of
+  // the vocabulary.
   std::string_view token_bytes(TokenId id) const {
     if (!contains(id)) return {};
     const auto at = static_cast<size_t>(id);
     return std::string_view(bytes_).substr(starts_[at], starts_[at + 1] - starts_[at]);
   }
-  // How the vocabulary file writes the token, for people; empty outside the vocabulary.
+  // The token as the vocabulary file writes it, for people; empty for ids outside of the vocabulary.
   std::string_view spelling(TokenId id) const {
     return contains(id) ? std::string_view(spellings_[static_cast<size_t>(id)]) : std::string_view();
   }
@@ -67,8 +67,8 @@ class Bpe {
   const MergeTable& merges() const { return merges_; }
   const AddedTokenFinder& added() const { return added_; }
 
-  // FNV-1a over tokens and merges: equal for tokenizers that give equal ids. It protects from mistakes, not from
-  // attacks.
+  // FNV-1a over tokens and merges, which is equal for tokenizers that give equal ids. It protects against mistakes, not
+  // against attacks.
   uint64_t fingerprint() const { return fingerprint_; }
 
  private:

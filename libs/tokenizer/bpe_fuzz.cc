@@ -1,5 +1,5 @@
-// Any UTF-8 text: encoding gives ids of the vocabulary that decode to the text, those of the definition, in time
-// that libFuzzer's -timeout bounds. Anything else is refused.
+// Any UTF-8 text: encoding gives the ids of the definition, which decode to the text, within libFuzzer's -timeout.
+// Anything else is refused.
 #include <cstdint>
 
 #include "base/utf8.h"

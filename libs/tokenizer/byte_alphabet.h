@@ -10,10 +10,10 @@
 
 namespace optserve::tokenizer {
 
-// How a vocabulary file spells `byte`: UTF-8 of one character.
+// How a vocabulary file spells `byte`: one character in UTF-8.
 std::string spelling_of_byte(uint8_t byte);
 
-// The bytes that `spelling` stands for; nullopt if it holds a character outside the alphabet.
+// The bytes that `spelling` stands for; nullopt if it contains a character outside of the alphabet.
 std::optional<std::string> bytes_of_spelling(std::string_view spelling);
 
 }  // namespace optserve::tokenizer

@@ -13,9 +13,9 @@ namespace optserve::tokenizer {
 namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;    // no neighbour
-constexpr size_t kScratchKept = 1 << 16;  // symbols; more than that goes back after one long piece
+constexpr size_t kScratchKept = 1 << 16;  // symbols; more than that is freed after a long piece
 
-// `count` bytes at `from` as a little-endian word, the rest zero. `readable` bytes may be read there.
+// `count` bytes at `from` as a little-endian word, filled up with zeros. `readable` bytes may be read there.
 uint64_t load_word(const char* from, size_t count, size_t readable) {
   static_assert(std::endian::native == std::endian::little);
   uint64_t word = 0;
@@ -91,11 +91,11 @@ void Encoder::append_piece(std::string_view text, size_t begin, size_t end, std:
   std::copy(out.begin() + static_cast<std::ptrdiff_t>(before), out.end(), slot.ids.begin());
 }
 
-// Both merges take the lowest rank first and, among equal ranks, the leftmost pair.
+// merge_short() and merge_long() both take the lowest rank first and, among equal ranks, the leftmost pair.
 void Encoder::merge_short(std::string_view piece, std::vector<TokenId>& out) const {
   const MergeTable& merges = bpe_->merges();
   std::array<TokenId, kShortPiece> ids;
-  std::array<uint32_t, kShortPiece> ranks;  // ranks[i] is of the pair i, i + 1
+  std::array<uint32_t, kShortPiece> ranks;  // ranks[i] is the rank of the pair i, i + 1
   size_t count = piece.size();
   for (size_t i = 0; i < count; ++i) ids[i] = bpe_->byte_token(static_cast<uint8_t>(piece[i]));
   for (size_t i = 0; i + 1 < count; ++i) ranks[i] = merges.rank(ids[i], ids[i + 1]);

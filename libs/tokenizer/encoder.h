@@ -1,4 +1,5 @@
-// Text to ids. An encoder belongs to one thread: it keeps a cache, of fixed size, of words that it has merged before.
+// Encodes text to ids. An encoder belongs to one thread: it keeps a cache, of fixed size, of words that it has merged
+// before.
 #pragma once
 
 #include <array>
@@ -21,14 +22,14 @@ class Encoder {
   explicit Encoder(const Bpe& bpe);
 
   // Appends the ids of `text` to `out`: those of Hugging Face's ByteLevel BPE without prefix space and without special
-  // tokens, but for added tokens that are recognised. Nothing is normalised, so without such tokens Bpe::decode(ids)
-  // gives `text` back. Text that is not valid UTF-8 or longer than
-  // kTextBytesMax is refused, and `out` stays as it is. Takes O(n log n) time for every input.
+  // tokens, except for added tokens that are recognised. Nothing is normalised, so without such tokens Bpe::decode(ids)
+  // gives `text` again. Text that is not valid UTF-8 or is longer than kTextBytesMax is refused, and `out` is not
+  // changed. Takes O(n log n) time for every input.
   Status encode(std::string_view text, std::vector<TokenId>& out);
 
  private:
   static constexpr size_t kSlots = 1 << 15;
-  static constexpr size_t kCachedBytes = 24;  // longest word that is kept
+  static constexpr size_t kCachedBytes = 24;  // the longest word that is kept
   static constexpr size_t kCachedIds = 9;
   static constexpr size_t kShortPiece = 64;  // up to this length, scanning for the best merge is faster than a heap
 
@@ -41,7 +42,7 @@ class Encoder {
   };
   static_assert(sizeof(Slot) == 64);
 
-  // An item of the heap: the lowest rank comes first, and of equal ranks the leftmost.
+  // An item of the heap: the lowest rank comes first, and among equal ranks the leftmost pair.
   using Candidate = uint64_t;  // rank << 32 | index of the left symbol
   struct Symbol {
     TokenId id = 0;

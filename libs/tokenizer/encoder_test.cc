@@ -111,7 +111,7 @@ TEST(Encoder, TimeGrowsLikeTheTextForEveryInput) {
     Ids ids;
     const auto start = std::chrono::steady_clock::now();
     ASSERT_TRUE(encoder.encode(text, ids).ok());
-    // A quadratic merge takes minutes for this; the bound leaves room for sanitizers and busy machines.
+    // A quadratic merge would take minutes for this; the limit leaves room for sanitizers and busy machines.
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10)) << unit;
     EXPECT_EQ(bpe.decode(ids), text);
   }
@@ -163,7 +163,7 @@ void expect_golden(const Bpe& bpe, const std::vector<Golden>& cases) {
   }
 }
 
-// Ids by the tokenizers package 0.23.3.
+// The ids are from the tokenizers package 0.23.3.
 TEST(Encoder, GivesTheReferencesIdsWithTheDemoVocabulary) {
   expect_golden(load_demo(),
                 {{"Once upon a time", {2946, 641, 262, 544}},

@@ -12,7 +12,7 @@ size_t append_lossy(std::string_view bytes, std::string& text) {
     at += valid;
     const std::string_view rest = bytes.substr(at);
     if (rest.empty() || is_incomplete_utf8(rest)) return at;
-    // The maximal part is the longest proper beginning of a character, or the one byte that begins none.
+    // The maximal part is the longest proper beginning of a character, or a single byte that begins no character.
     size_t bad = 1;
     while (bad < rest.size() && is_incomplete_utf8(rest.substr(0, bad + 1))) ++bad;
     text += kReplacement;

@@ -1,4 +1,4 @@
-// Bytes to text that is always valid UTF-8.
+// Turns bytes into text that is always valid UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ inline constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
 // Appends `bytes` to `text`, each maximal part of a bad sequence as one U+FFFD (Unicode 15 section 3.9, the WHATWG
 // decoder, Python's errors="replace"). Stops before a character that is still incomplete at the end; returns the number
-// of bytes read, which leaves at most 3.
+// of bytes read, of which at most 3 are left.
 size_t append_lossy(std::string_view bytes, std::string& text);
 
 // The same for all of `bytes`: an incomplete character at the end becomes U+FFFD too.

@@ -18,7 +18,7 @@ except ImportError:
 
 VERSION = "16.0.0"
 BLOCK = 128  # code points that share one row of the second stage; 2 bits each, so 4 words of 64 bits
-# Property White_Space (PropList.txt), which no module of Python's offers as such.
+# Property White_Space (PropList.txt), which no module of Python offers.
 WHITE_SPACE = {*range(0x09, 0x0E), *range(0x2000, 0x200B)}
 WHITE_SPACE |= {0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
 LICENCE_NOTE = "Derived from the Unicode Character Database, Copyright (c) Unicode, Inc., under the Unicode License v3."

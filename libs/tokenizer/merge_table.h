@@ -24,7 +24,7 @@ class MergeTable {
   bool add(TokenId left, TokenId right, TokenId result);
 
   size_t size() const { return results_.size(); }
-  // The pair's place in the merges file; lower ones merge first. kNoMerge if the pair never merges.
+  // The pair's place in the merges file; lower ranks merge first. kNoMerge if the pair never merges.
   uint32_t rank(TokenId left, TokenId right) const {
     const uint64_t key = key_of(left, right);
     for (size_t at = slot_of(key);; at = (at + 1) & mask_) {
@@ -33,7 +33,7 @@ class MergeTable {
       if (entry >> kRankBits == key) return static_cast<uint32_t>(entry & kRankMask);
     }
   }
-  // What the merge of this rank makes.
+  // The result of the merge of this rank.
   TokenId result(uint32_t rank) const { return results_[rank]; }
 
  private:

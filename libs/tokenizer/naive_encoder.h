@@ -1,4 +1,4 @@
-// For tests and fuzzers: byte-level BPE just as it is defined, without cache or heap.
+// For tests and fuzzers: byte-level BPE exactly as defined, without cache or heap.
 #pragma once
 
 #include <string_view>

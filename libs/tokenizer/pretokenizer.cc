@@ -22,7 +22,7 @@ size_t space_end(std::string_view text, size_t at) {
     last = end;
     end += next.bytes;
   }
-  // \s+(?!\S): before a visible character the run gives its last one back, unless it would be left with nothing.
+  // \s+(?!\S): before a visible character, the run leaves out its last character unless it would then be empty.
   return end == text.size() || last == at ? end : last;
 }
 

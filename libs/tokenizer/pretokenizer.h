@@ -1,7 +1,7 @@
 // GPT-2's split of text into pieces that merges never cross, as a hand-written scanner of the pattern
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-// (https://github.com/openai/gpt-2/blob/master/src/encoder.py). It looks at each character at most twice and never
-// backtracks, so its time is linear for every input.
+//   (https://github.com/openai/gpt-2/blob/master/src/encoder.py). It looks at each character at most twice and never
+//   backtracks, so the time is linear for every input.
 #pragma once
 
 #include <array>
@@ -42,7 +42,7 @@ inline Character character_at(std::string_view text, size_t at) {
   return wide_character(text, at);
 }
 
-// End of the run of characters of class `kind` that goes on at text[at].
+// The end of the run of characters of class `kind` that continues at text[at].
 inline size_t run_end(std::string_view text, size_t at, CharClass kind) {
   while (at < text.size()) {
     const Character next = character_at(text, at);
@@ -52,7 +52,7 @@ inline size_t run_end(std::string_view text, size_t at, CharClass kind) {
   return at;
 }
 
-// Length of the contraction that begins with the apostrophe at text[at]; 0 if there is none.
+// The length of the contraction that begins with the apostrophe at text[at]; 0 if there is none.
 inline size_t contraction(std::string_view text, size_t at) {
   const char first = at + 1 < text.size() ? text[at + 1] : '\0';
   if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
@@ -62,12 +62,13 @@ inline size_t contraction(std::string_view text, size_t at) {
   return three ? 3 : 0;
 }
 
-// End of the piece that begins with the white space at text[at], which no other character joins.
+// The end of the piece that begins with the white space at text[at] and contains nothing else.
 size_t space_end(std::string_view text, size_t at);
 
 }  // namespace detail
 
-// End of the piece that begins at `begin`, which is where a piece begins. `text` is valid UTF-8, begin < text.size().
+// The end of the piece that begins at `begin`, which must be the beginning of a piece. `text` is valid UTF-8, and begin
+// < text.size().
 inline size_t piece_end(std::string_view text, size_t begin) {
   if (text[begin] == '\'') {
     if (const size_t length = detail::contraction(text, begin)) return begin + length;

@@ -27,7 +27,7 @@ struct Letter {
   CharClass kind;
 };
 
-// The pattern read literally, alternative by alternative, over characters whose class is given.
+// The pattern implemented literally, alternative by alternative, on characters with given classes.
 class Pattern {
  public:
   explicit Pattern(const std::vector<Letter>& text) : text_(text) {}

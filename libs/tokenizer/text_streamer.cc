@@ -15,7 +15,7 @@ struct StopMatch {
   size_t index = 0;
 };
 
-// The match that ends first. Of several, the one that begins first, and of those the first in the list.
+// The match that ends first; of several, the one that begins first, and of those the first in the list.
 std::optional<StopMatch> first_stop(std::string_view text, std::span<const std::string> stop_strings) {
   std::optional<StopMatch> best;
   for (size_t i = 0; i < stop_strings.size(); ++i) {
@@ -27,7 +27,7 @@ std::optional<StopMatch> first_stop(std::string_view text, std::span<const std::
   return best;
 }
 
-// Length of the longest end of `text` that is the beginning of a stop string. It starts at a character boundary,
+// The length of the longest end of `text` that is the beginning of a stop string. It starts at a character boundary,
 // because stop strings do.
 size_t held_back(std::string_view text, std::span<const std::string> stop_strings) {
   size_t longest = 0;
@@ -45,7 +45,7 @@ Refusal bad_stop(size_t index, const std::string& problem) {
   return refuse(ErrorCode::kBadRequest, "stop string " + std::to_string(index) + ": " + problem);
 }
 
-// A state holds whole characters, and then at most the beginning of one.
+// A state holds whole characters, followed by at most the beginning of one.
 Status check_pending(std::string_view pending) {
   if (pending.size() > kPendingTextBytesMax) {
     return refuse(ErrorCode::kBadRequest, "pending text: expected at most " + std::to_string(kPendingTextBytesMax) +

@@ -1,10 +1,9 @@
-// Ids to text, piece by piece. The caller keeps what is pending between the calls and the streamer remembers nothing,
-// so any tokenizer process may serve any piece of any job.
+// Decodes ids to text, piece by piece. The caller keeps what is pending between the calls, and the streamer remembers
+// nothing, so any tokenizer process may serve any piece of any job.
 //
-// However a job's ids are cut into calls (the last one with `flush`):
+// However a job's ids are divided into calls (the last one with `flush`):
 // - each piece is valid UTF-8, and all pieces together are the lossy decoding of all ids (lossy_utf8.h), up to the
-// first
-//   stop string if there is one;
+//   first stop string if there is one;
 // - no piece contains a stop string, or the beginning of the one that ended the text.
 // The first stop string is the one that is complete first as the text grows byte by byte. Of several that are complete
 // at the same byte it is the longest, and of equal ones the first in the list.
@@ -23,10 +22,10 @@
 
 namespace optserve::tokenizer {
 
-// What is decoded but not given out yet; empty at the start of a job. Others pass it on as it is. It holds text that
-// may be the beginning of a stop string, and then the bytes of a character that is not complete.
+// What is decoded but not yet delivered; empty at the start of a job. Callers pass it on unchanged. It holds text that
+// may be the beginning of a stop string, followed by the bytes of an incomplete character.
 using PendingText = std::string;
-// No state that push() returns is longer.
+// The longest PendingText that push() returns.
 inline constexpr size_t kPendingTextBytesMax = limits::kStopStringBytesMax + 3;
 
 struct StreamedText {
@@ -40,9 +39,9 @@ class TextStreamer {
   // `bpe` outlives the streamer, which any number of threads may use at once.
   explicit TextStreamer(const Bpe& bpe) : bpe_(&bpe) {}
 
-  // Continues the text after `pending` with `ids`; `flush` says that these are the last. The stop strings must be the
-  // same in all calls of a job. Refused are more stop strings than limits::kStopStringsMax, ones that are empty, longer
-  // than kStopStringBytesMax or not valid UTF-8, and a `pending` that no call can have returned.
+  // Continues the text after `pending` with `ids`; with `flush`, these are the last ones. The stop strings must be the
+  // same in all calls of a job. Refuses more stop strings than limits::kStopStringsMax, stop strings that are empty,
+  // longer than kStopStringBytesMax or not valid UTF-8, and a `pending` that no call can have returned.
   Result<StreamedText> push(std::string_view pending, std::span<const TokenId> ids,
                             std::span<const std::string> stop_strings, bool flush) const;
 
@@ -53,7 +52,7 @@ class TextStreamer {
   const Bpe* bpe_;
 };
 
-// Whether push() takes these stop strings, for refusing a request early.
+// Checks whether push() accepts these stop strings, so that a request can be refused early.
 Status check_stop_strings(std::span<const std::string> stop_strings);
 
 }  // namespace optserve::tokenizer

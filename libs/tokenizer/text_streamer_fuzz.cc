@@ -1,5 +1,5 @@
-// Input: number of stop strings, each behind its length, then bytes that are streamed as tokens; a byte 0xfd ends a
-// call. The pieces must be valid UTF-8 and join to what one call gives.
+// The input is the number of stop strings, each preceded by its length, and then bytes that are streamed as tokens; a
+// byte 0xfd ends a call. The pieces must be valid UTF-8 and together be what one call gives.
 #include <cstdint>
 
 #include "base/utf8.h"

@@ -47,7 +47,7 @@ Outcome naive(const Bpe& bpe, const Ids& ids, const Stops& stops) {
   return {text, std::nullopt};
 }
 
-// Pushes `ids` in calls of the given sizes, checking what every piece must fulfil.
+// Pushes `ids` in calls of the given sizes, and checks what must be true of every piece.
 Outcome stream(const Bpe& bpe, const Ids& ids, const Stops& stops, const std::vector<size_t>& sizes) {
   const TextStreamer streamer(bpe);
   Outcome outcome;

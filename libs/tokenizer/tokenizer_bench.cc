@@ -48,7 +48,7 @@ void encode_stories(benchmark::State& state, const std::string& folder, bool war
   count_bytes(state, text.size());
 }
 
-// 64 KiB of one character: the largest prompt, at its worst.
+// 64 KiB of one character: the worst case of the largest prompt.
 void encode_run(benchmark::State& state, const std::string& unit) {
   const Bpe bpe = load(state, OPTSERVE_DEMO_MODEL);
   std::string text;
@@ -63,7 +63,7 @@ void encode_run(benchmark::State& state, const std::string& unit) {
   count_bytes(state, text.size());
 }
 
-// One call a token, as a stream does it, with two stop strings.
+// One call per token, as in a stream, with two stop strings.
 void stream_tokens(benchmark::State& state) {
   const Bpe bpe = load(state, OPTSERVE_DEMO_MODEL);
   const std::string text = stories();

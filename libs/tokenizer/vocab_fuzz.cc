@@ -1,5 +1,5 @@
-// The two files of a vocabulary, split at the first NUL byte: loading refuses or gives a tokenizer that works. A file
-// "+" instead of the JSON stands for a complete small vocabulary, so that the merges are reached.
+// The two files of a vocabulary, split at the first NUL byte: loading either refuses them or gives a tokenizer that
+// works. "+" instead of the JSON means a complete small vocabulary, so that the merges are reached.
 #include <cstdint>
 
 #include "tokenizer/encoder.h"

@@ -20,7 +20,7 @@ std::optional<Refusal> refuse_oversize(std::string_view what, size_t bytes) {
                       " bytes, found " + std::to_string(bytes));
 }
 
-// Takes the parser's events instead of a document: a document keeps the last of two equal keys and says nothing.
+// Handles the parser's events instead of a document, since a document silently keeps the last of two equal keys.
 class VocabularyEvents final : public nlohmann::json_sax<Json> {
  public:
   bool null() override { return refuse_value("null"); }
@@ -129,7 +129,7 @@ Result<std::vector<MergeLine>> read_merges(std::string_view text) {
     const size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    if (line.ends_with('\r')) line.remove_suffix(1);  // no token holds this byte as such: the alphabet spells it U+010D
+    if (line.ends_with('\r')) line.remove_suffix(1);  // no token contains this byte: the alphabet spells it U+010D
     if (number == 1 && line.starts_with("#version")) continue;
     const size_t space = line.find(' ');
     if (space == std::string_view::npos || space == 0 || space + 1 == line.size() || line.rfind(' ') != space) {

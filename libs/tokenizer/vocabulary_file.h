@@ -15,8 +15,8 @@ namespace optserve::tokenizer {
 inline constexpr size_t kVocabularyFileBytesMax = 32 << 20;  // either file; GPT-2's have 0.9 and 0.5 MB
 inline constexpr size_t kSpellingBytesMax = 1024;            // of one token; GPT-2's longest has 256
 
-// The spellings by id; ids are 0 ... n-1. Refused are anything but one flat object of unsigned integers, tokens or ids
-// that occur twice, gaps, more than limits::kVocabularyMax entries, and tokens that are empty or longer than
+// The spellings by id; ids are 0 ... n-1. Refuses anything but one flat object of unsigned integers, tokens or ids that
+// occur twice, gaps, more than limits::kVocabularyMax entries, and tokens that are empty or longer than
 // kSpellingBytesMax.
 Result<std::vector<std::string>> read_vocabulary(std::string_view json);
 
@@ -26,10 +26,10 @@ struct MergeLine {
   std::string_view left;
   std::string_view right;
 };
-// The merges in order. Refused are lines that are not two words with one space between them, and too many lines.
+// The merges in order. Refuses lines that are not two words with one space between them, and too many lines.
 Result<std::vector<MergeLine>> read_merges(std::string_view text);
 
-// `text` in double quotes, for messages: bytes outside of printable ASCII become \xNN, and long text is cut.
+// `text` in double quotes, for messages: bytes other than printable ASCII become \xNN, and long text is cut.
 std::string in_quotes(std::string_view text);
 
 }  // namespace optserve::tokenizer
