@@ -16,7 +16,8 @@ size_t registered_among(const std::vector<CapacityDemand>& demands) {
       std::count_if(demands.begin(), demands.end(), [](const CapacityDemand& demand) { return demand.registered; }));
 }
 
-// Jobs that a scheduler could keep running beyond its floor. `waiting` is the scheduler's word and may be anything.
+// The jobs that a scheduler could keep running beyond its floor. `waiting` comes from the scheduler and may be any
+// number.
 int64_t wanted(const CapacityDemand& demand, int32_t floor) {
   const int64_t waiting = std::clamp<int64_t>(demand.waiting, 0, limits::kOpenJobsMax);
   return std::max<int64_t>(0, demand.held + waiting - floor);
@@ -49,7 +50,7 @@ std::vector<int32_t> CapacitySplit::target(int32_t total, const std::vector<Capa
     const int64_t want = wanted(demands[i], least);
     shares[i] = static_cast<int32_t>(least + (enough ? want + headroom : rest * want / wanted_total));
   }
-  // What rounding left over, one by one; less than one for each.
+  // Hands out one by one what rounding left over, which is less than one for each.
   int64_t left = std::max<int64_t>(0, total - sum(shares));
   for (size_t i = 0; i < demands.size() && left > 0; ++i) {
     if (!demands[i].registered || (!enough && wanted(demands[i], least) == 0)) continue;
@@ -71,14 +72,14 @@ void CapacitySplit::update(const std::vector<CapacityDemand>& demands) {
     shares_[i] = std::max(shares_[i], least);
     if (shares_[i] > targets[i]) shares_[i] -= (shares_[i] - targets[i] + 1) / 2;
   }
-  // The floor of one that has come is taken from those that have more than they should.
+  // The floor of a new scheduler is taken from those that have more than they should.
   int64_t excess = sum(shares_) - total_;
   for (size_t i = 0; i < shares_.size() && excess > 0; ++i) {
     const auto given = static_cast<int32_t>(std::clamp<int64_t>(shares_[i] - targets[i], 0, excess));
     shares_[i] -= given;
     excess -= given;
   }
-  // Leases that another scheduler holds beyond its share are not given out a second time.
+  // Leases that another scheduler holds beyond its share are not handed out a second time.
   int64_t taken = 0;
   for (size_t i = 0; i < shares_.size(); ++i) taken += std::max(shares_[i], demands[i].held);
   int64_t granted = sum(shares_);

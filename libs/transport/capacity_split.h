@@ -1,10 +1,10 @@
-// How a worker group shares its leases among the schedulers that it is registered with. Pure.
+// How a worker group shares its leases among the schedulers with which it is registered. This is pure computation.
 //
-// Every registered scheduler has a small share in any case, its floor, so that it can start a job at once. The rest
-// goes to the schedulers in proportion to the jobs that they have, running or waiting, so that jobs wait about equally
-// long in all queues. What no queue needs is divided equally. A share grows at once if there is room, but shrinks by
-// only half of the difference at each update, so that queues which empty and fill in turn do not move the whole group
-// to and fro.
+// Every registered scheduler always has a small share, its floor, so that it can start a job at once. The rest is
+// divided in proportion to the jobs that the schedulers have, running or waiting, so that jobs wait about equally long
+// in all queues. What no queue needs is divided equally. A share grows at once if there is room, but shrinks at each
+// update by only half of the difference, so that queues that alternately empty and fill do not move the whole group
+// back and forth.
 #pragma once
 
 #include <cstddef>
@@ -26,15 +26,15 @@ class CapacitySplit {
   CapacitySplit(int32_t total, size_t schedulers);
 
   // `demands` has one entry per scheduler. Called once per heartbeat. Afterwards
-  // - a registered scheduler's share is at least its floor, another's 0;
+  // - the share of a registered scheduler is at least its floor, and that of another is 0;
   // - the sum of the shares is at most the total, or the sum of the floors if that is more;
-  // - no share has grown into leases that another scheduler still holds, beyond its floor.
+  // - no share has grown, beyond its floor, into leases that another scheduler still holds.
   void update(const std::vector<CapacityDemand>& demands);
   int32_t share(size_t scheduler) const { return shares_[scheduler]; }
 
   // The shares that updates lead to if `demands` do not change.
   static std::vector<int32_t> target(int32_t total, const std::vector<CapacityDemand>& demands);
-  // The floor of each of `registered` schedulers: at least one lease, otherwise together a sixteenth of the total.
+  // The floor of each of `registered` schedulers: together a sixteenth of the total, but at least one lease each.
   static int32_t floor(int32_t total, size_t registered);
 
  private:

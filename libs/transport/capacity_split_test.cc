@@ -111,7 +111,7 @@ TEST(CapacitySplit, NumbersOutOfAllReasonAreBounded) {
   EXPECT_THAT(after_updates(split, {busy(most), busy(-most)}), ElementsAre(78, 2));
 }
 
-// Queues that empty and fill in turn: nobody's share goes through the whole range each second.
+// With queues that empty and fill in turn, no share goes through the whole range each second.
 TEST(CapacitySplit, TossedQueuesDoNotTossTheGroup) {
   CapacitySplit split(80, 2);
   after_updates(split, {busy(), idle()});
@@ -170,7 +170,7 @@ TEST_F(CapacityProperties, HoldInEveryHistory) {
       const auto before = shares_of(split, schedulers);
       split.update(demands);
       expect_invariants(split, demands, total);
-      // What is granted anew is not held by another.
+      // What is newly granted is not held by another scheduler.
       int64_t used = 0;
       bool grew = false;
       const auto registered = std::count_if(demands.begin(), demands.end(), [](const auto& d) { return d.registered; });
@@ -186,7 +186,7 @@ TEST_F(CapacityProperties, HoldInEveryHistory) {
   }
 }
 
-// While nothing changes, each share goes to its target without a detour, and stays there. All of the group is granted.
+// While nothing changes, each share goes directly to its target and stays there, and the whole group is granted.
 TEST_F(CapacityProperties, SharesSettleWithoutSwinging) {
   for (int run = 0; run < 3'000; ++run) {
     const size_t schedulers = 1 + random_() % 8;
@@ -211,7 +211,7 @@ TEST_F(CapacityProperties, SharesSettleWithoutSwinging) {
   }
 }
 
-// The smallest queue's jobs are all started in the end, whatever the others ask for.
+// In the end all jobs of the smallest queue are started, whatever the others ask for.
 TEST_F(CapacityProperties, NobodyStarves) {
   for (int run = 0; run < 200; ++run) {
     const size_t schedulers = 2 + random_() % 8;

@@ -24,7 +24,7 @@ bool is_local_place(const std::string& endpoint) {
   if (endpoint.starts_with("ipc://") || endpoint.starts_with("inproc://")) return true;
   if (!endpoint.starts_with(kTcp)) return false;
   std::string host = endpoint.substr(kTcp.size());
-  // "tcp://SOURCE;HOST:PORT" connects from an address to another one.
+  // "tcp://SOURCE;HOST:PORT" connects from one address to another.
   if (host.find(';') != std::string::npos) return false;
   host = host.substr(0, host.rfind(':'));
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);

@@ -1,13 +1,13 @@
-// Whether only this machine takes part in a connection.
+// Whether a connection stays within this machine.
 #pragma once
 
 #include <string>
 
 namespace optserve::transport {
 
-// True for ipc://, inproc:// and tcp:// with an address of loopback or the name localhost. False for everything else,
-// also for names that may resolve to loopback: whoever answers for names decides that. Of several addresses, all must
-// be.
+// True for ipc://, inproc:// and tcp:// with a loopback address or the name localhost. False for everything else,
+// including names that may resolve to loopback, since the name server decides that. Of several addresses, all must be
+// local.
 bool is_local(const std::string& endpoint);
 
 enum class Side { kListens, kConnects };

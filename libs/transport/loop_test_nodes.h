@@ -1,4 +1,4 @@
-// Nodes for tests of the loop: services that record, turned in the test's own thread, and a peer that speaks raw
+// For tests of the loop: services that record, whose loops run in the test's own thread, and a peer that speaks raw
 // ZeroMQ.
 #pragma once
 
@@ -60,7 +60,7 @@ class RecordingService : public Service {
   int ticks = 0;
   bool drain_begun = false;
   Instant last_tick{};
-  Outbox to_send;  // given out at the next tick
+  Outbox to_send;  // sent at the next tick
   std::function<void(const Peer&, const protocol::Message&, Instant, Outbox&)> handler;
   std::function<void(Outbox&)> on_drain;
 };
@@ -69,7 +69,7 @@ inline void answer_pings(const Peer& from, const protocol::Message& message, Ins
   if (const auto* ping = std::get_if<protocol::Ping>(&message)) out.send(from, protocol::Pong{ping->number, 7});
 }
 
-// A service in its loop; tests turn several of them in one thread.
+// A service in its loop; tests run the turns of several of them in one thread.
 struct Node {
   explicit Node(const PortOptions& defaults = {}) : options(defaults) {}
 
@@ -104,7 +104,7 @@ inline void turn_for(std::initializer_list<Node*> nodes, Duration time) {
   }
 }
 
-// Sends a Ping each turn until its Pong shows that the connection is up, then forgets all about it.
+// Sends a Ping each turn until a Pong shows that the connection is up, and then clears what was recorded.
 inline void wait_connected(Node& server, Node& client) {
   constexpr uint64_t kProbe = 999'999;
   const auto kept = server.service.handler;
@@ -125,7 +125,7 @@ struct RawDealer {
   explicit RawDealer(const std::string& endpoint, const std::string& routing_id = "") {
     if (!routing_id.empty()) socket.set(zmq::sockopt::routing_id, routing_id);
     socket.set(zmq::sockopt::linger, 0);
-    socket.set(zmq::sockopt::rcvhwm, 10);  // one that does not read is noticed soon
+    socket.set(zmq::sockopt::rcvhwm, 10);  // so that a peer that does not read is noticed soon
     socket.connect(endpoint);
   }
   void send(std::string_view frame, bool more = false) {

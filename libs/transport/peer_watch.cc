@@ -7,7 +7,7 @@ namespace {
 
 constexpr seconds kSilence{3};  // heartbeats are answered every second
 constexpr seconds kBetweenLooks{5};
-constexpr seconds kBetweenLogLines{60};  // of a silence that lasts
+constexpr seconds kBetweenLogLines{60};  // during a long silence
 constexpr seconds kConnectLimit{2};
 
 }  // namespace

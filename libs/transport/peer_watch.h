@@ -1,4 +1,4 @@
-// Notices a peer that stays silent, finds out why, and says so in the log and in /readyz. Internal to the component.
+// Notices a peer that stays silent, finds out why, and reports it in the log and in /readyz. Internal to the component.
 #pragma once
 
 #include <optional>
@@ -15,9 +15,9 @@ class PeerWatch {
   // `port` and `health`, which may be null, outlive this object.
   PeerWatch(ZmqPort& port, metrics::Health* health) : port_(port), health_(health) {}
 
-  // Something was received.
+  // Called when something was received.
   void heard(Instant now);
-  // Why the peer does not let us in, which explains its silence.
+  // Called with the reason why the peer does not let us in, which explains its silence.
   void not_let_in(const std::string& why) { not_let_in_ = why; }
   void on_tick(Instant now);
 
@@ -26,7 +26,7 @@ class PeerWatch {
 
   ZmqPort& port_;
   metrics::Health* health_;
-  std::optional<Instant> last_heard_;  // or when the watch began
+  std::optional<Instant> last_heard_;  // or the time when the watch began
   std::optional<BackgroundLook> look_;
   Instant next_look_{}, next_log_{};
   bool is_reported_ = false;

@@ -34,7 +34,7 @@ std::optional<HostAndPort> host_of(const std::string& endpoint) {
   return HostAndPort{host, rest.substr(colon + 1)};
 }
 
-// 0, or the errno with which the connection failed.
+// Returns 0, or the errno with which the connection failed.
 int try_to_connect(const addrinfo& address, Duration limit) {
   const int fd = socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return errno;
@@ -77,7 +77,8 @@ Reachability look_at_one(const std::string& endpoint, Duration limit) {
     if (!is_ipv6 && !found.is_reachable) found.needs_ipv6 = false;
     if (limit == Duration::zero()) continue;
     const int error = try_to_connect(*address, limit);
-    // An answer by IPv4 is what a socket without IPv6 finds too; one by IPv6 counts only if no other answers.
+    // A socket without IPv6 can use an address that answers by IPv4; one that answers by IPv6 counts only if no other
+    // does.
     if (error == 0) {
       found = {.is_reachable = true, .is_refused = false, .needs_ipv6 = is_ipv6, .why = ""};
       if (!is_ipv6) return found;
@@ -121,7 +122,7 @@ struct BackgroundLook::State {
 };
 
 BackgroundLook::BackgroundLook(const std::string& endpoint, Duration limit) : state_(std::make_shared<State>()) {
-  sigset_t all, before;  // the thread inherits the mask: signals stay with the program's own threads
+  sigset_t all, before;  // the thread inherits the mask, so signals go to the program's own threads
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   std::thread([state = state_, endpoint, limit] {

@@ -78,7 +78,7 @@ TEST(Reachability, UnknownNamesAreNamed) {
   EXPECT_THAT(found.why, HasSubstr("the name 'no-such-host.invalid' cannot be resolved"));
 }
 
-// "localhost" has addresses of both families here, or of IPv4 alone; only the one that answers counts.
+// "localhost" has addresses of both families here or only of IPv4; only the one that answers counts.
 TEST(Reachability, TheFamilyThatAnswersIsChosen) {
   const Listener four(AF_INET);
   EXPECT_FALSE(look_at(four.endpoint("localhost"), seconds(1)).needs_ipv6);
@@ -105,7 +105,7 @@ TEST(Reachability, LooksInTheBackground) {
   EXPECT_TRUE(found->is_reachable);
 }
 
-// A leader that was paused still has its connection: messages must not be spread over it and the one that took over.
+// A leader that was paused still has its connection, and messages must not be divided between it and its successor.
 TEST(Alternatives, APortTalksToOneOfItsAddressesAndThenToTheNext) {
   zmq::context_t context{1};
   auto first = std::make_unique<ZmqPort>(context, ZmqPort::Kind::kRouter, "tcp://127.0.0.1:*", PortOptions{});
@@ -136,7 +136,7 @@ TEST(Alternatives, APortTalksToOneOfItsAddressesAndThenToTheNext) {
   EXPECT_EQ(at_second, 20);
 }
 
-// What a service and its operator see of a scheduler that is not there, and when it comes.
+// What a service and its operator see of a scheduler that is not there, and when it appears.
 TEST(PeerWatch, ASilentPeerIsReportedWithTheReason) {
   Listener listener(AF_INET);
   const std::string endpoint = listener.endpoint("127.0.0.1");

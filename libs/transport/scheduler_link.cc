@@ -17,7 +17,7 @@ bool SchedulerLink::on_message(const protocol::Message& message, Instant now, Ou
     return true;
   }
   if (const auto* pong = std::get_if<protocol::Pong>(&message)) {
-    // A new scheduler that took over the address: it does not know us, whatever the old one said.
+    // A new scheduler has taken over the address, and it does not know us.
     if (is_registered() && pong->term != term_) begin_registering(now, Duration::zero());
     waiting_ = std::max<int64_t>(pong->waiting, 0);
     return true;
@@ -92,7 +92,7 @@ void SchedulerLink::begin_registering(Instant now, Duration first_wait) {
   state_ = State::kRegistering;
   unregistered_since_ = now;
   register_wait_ = options_.register_first;
-  // Not sooner than the pace allows: two programs that misunderstand each other must not do so at full speed.
+  // Not sooner than the pace allows, so that two programs that misunderstand each other do not do so at full speed.
   next_register_ = std::max(next_register_, now + first_wait);
 }
 

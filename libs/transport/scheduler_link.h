@@ -1,8 +1,9 @@
-// A service's session with one scheduler, the same for tokenizers, worker groups and converters: register, heartbeat,
-// notice silence, register again. Holds no socket; the service hands it what arrives and gives it its ticks.
+// A service's session with one scheduler, which is the same for tokenizers, worker groups and converters: it registers,
+// sends heartbeats, notices silence, and registers again. It has no socket: the service passes it the messages that
+// arrive, and its ticks.
 //
 //   registered  ──5 s of silence──►  lost  ──Registered──►  registered
-//   (Registered of another term: the scheduler restarted, everything leased before is void)
+//   (Registered of another term: the scheduler has restarted, and everything leased before is void)
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace optserve::transport {
 
 struct SchedulerLinkOptions {
   PortId port = 0;                           // the DEALER that is connected to the scheduler
-  int schedulers = 1;                        // for SchedulerLinks: their ports are `port` and those that follow it
+  int schedulers = 1;                        // for SchedulerLinks: their ports are `port` and the following ones
   Duration heartbeat = milliseconds(1'000);  // between heartbeats
   Duration lost_after = milliseconds(5'000);
   Duration register_first = milliseconds(200);  // longest wait between attempts to register: doubles, with full jitter
@@ -25,14 +26,14 @@ struct SchedulerLinkOptions {
 
 class SchedulerLink {
  public:
-  // Called from on_message() and on_tick(), in which the service may send with the Outbox it passed.
+  // Called from on_message() and on_tick(). The service may send with the Outbox that it passed to these.
   struct Callbacks {
     // The service is registered. `new_term` is true the first time, and after the scheduler has restarted: leases of
-    // other terms are void. It is false if the same scheduler had lost the service and takes it back; it then revokes
-    // what it has leased to others in the meantime.
+    // other terms are void. It is false if the same scheduler had lost the service and takes it back; the scheduler
+    // then revokes what it has meanwhile leased to others.
     std::function<void(uint64_t term, bool new_term, Instant now, Outbox& out)> on_registered;
     // Nothing was heard from the scheduler for `lost_after`, or it did not take the service back. Called once per loss.
-    // Work that it has leased is useless: the scheduler leases it to others, or leases it anew after a restart.
+    // The work that it has leased has become useless: the scheduler leases it to others, or again after a restart.
     std::function<void(Instant now, Outbox& out)> on_lost;
   };
 
@@ -46,15 +47,15 @@ class SchedulerLink {
 
   SchedulerLink(protocol::Register hello, const SchedulerLinkOptions& options, Callbacks callbacks);
 
-  // To be called with every message from the scheduler's port: each shows that the scheduler is alive. True if the
-  // message was for the link itself (Registered, Pong, or the refusal of an unknown sender); nothing else is to be
-  // done.
+  // To be called with every message from the scheduler's port, since each shows that the scheduler is alive. True if
+  // the message was for the link itself (Registered, Pong, or the refusal of an unknown sender), so that nothing else
+  // is to be done.
   bool on_message(const protocol::Message& message, Instant now, Outbox& out);
-  // To be called with every message that could not be delivered. True if it was one of the link itself, which repeats
-  // it.
+  // To be called with every message that could not be delivered. True if it was a message of the link itself, which
+  // then repeats it.
   bool on_undeliverable(const protocol::Message& message, Instant now);
   void on_tick(Instant now, Outbox& out);
-  // Sends a heartbeat at once, for a load that must not wait for the next one. Does nothing while not registered.
+  // Sends a heartbeat at once, for a load that must not wait for the next heartbeat. Does nothing while not registered.
   void beat(Instant now, Outbox& out);
   // Says goodbye; nothing is sent afterwards.
   void goodbye(Outbox& out);
@@ -64,7 +65,7 @@ class SchedulerLink {
   void set_load(const Load& load) { load_ = load; }
   bool is_registered() const { return state_ == State::kRegistered; }
   bool has_left() const { return state_ == State::kLeft; }
-  // Jobs that wait at the scheduler, as its last Pong said; 0 while not registered.
+  // The number of jobs that wait at the scheduler, from its last Pong; 0 while not registered.
   int64_t waiting() const { return is_registered() ? waiting_ : 0; }
   uint64_t term() const { return term_; }  // 0: never registered
   const InstanceId& instance() const { return hello_.instance; }

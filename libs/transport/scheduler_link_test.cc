@@ -35,7 +35,7 @@ struct Rig {
                 },
             .on_lost = [this](Instant, Outbox&) { ++losses; }};
   }
-  // Ticks each 100 ms; `answer` plays the scheduler.
+  // Ticks every 100 ms; `answer` acts as the scheduler.
   void pass(Duration time) {
     for (Duration done{}; done < time; done += milliseconds(100)) {
       clock.advance(milliseconds(100));
@@ -103,7 +103,7 @@ TEST(SchedulerLink, RegistersThenBeatsEverySecond) {
 TEST(SchedulerLink, KeepsTryingAtASlowerPaceAndReconnects) {
   Rig rig;
   rig.pass(seconds(60));
-  // 2 s at most between attempts, 1 s at least once the wait has grown.
+  // Attempts are at most 2 s apart, and at least 1 s once the wait has grown.
   EXPECT_GE(rig.count<Register>(), 28u);
   EXPECT_LE(rig.count<Register>(), 66u);
   EXPECT_GE(rig.reconnects, 5u);
@@ -133,7 +133,7 @@ TEST(SchedulerLink, SilenceIsReportedOnceAndHealed) {
   EXPECT_EQ(rig.losses, 2);
 }
 
-// A scheduler that answers and does not take us back has leased nothing that still counts.
+// What a scheduler that answers but does not take us back has leased no longer counts.
 TEST(SchedulerLink, ASchedulerThatRefusesToTakeItBackIsLostToo) {
   Rig rig;
   rig.serve(4);
@@ -230,7 +230,7 @@ TEST(SchedulerLink, UndeliverableRegisterIsRepeatedSoon) {
     EXPECT_TRUE(rig.link.on_undeliverable(message, rig.clock.now()));
   };
   rig.pass(seconds(4));
-  EXPECT_GE(rig.count<Register>(), 16u);  // each 200 ms or sooner: once the address answers, no time is lost
+  EXPECT_GE(rig.count<Register>(), 16u);  // every 200 ms or sooner, so that no time is lost once the address answers
   EXPECT_FALSE(rig.link.on_undeliverable(protocol::Tokens{}, rig.clock.now()));
 }
 

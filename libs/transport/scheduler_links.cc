@@ -16,7 +16,7 @@ SchedulerLinks::SchedulerLinks(const protocol::Register& hello, const SchedulerL
   for (int i = 0; i < options.schedulers; ++i) {
     SchedulerLinkOptions each = options;
     each.port = first_ + i;
-    each.seed = options.seed + static_cast<uint64_t>(i);  // its heartbeats are not all due in the same moment
+    each.seed = options.seed + static_cast<uint64_t>(i);  // so that heartbeats are not all due at the same moment
     SchedulerLink::Callbacks calls;
     calls.on_registered = [this, port = each.port](uint64_t, bool new_term, Instant now, Outbox& out) {
       if (callbacks_.on_registered) callbacks_.on_registered(port, new_term, now, out);

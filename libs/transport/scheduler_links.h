@@ -1,5 +1,5 @@
-// A service's sessions with all its schedulers: one SchedulerLink for each, on a port of its own. What happens to one
-// scheduler (silence, a restart, a refusal) concerns its link only; the others do not notice.
+// A service's sessions with all of its schedulers: one SchedulerLink for each, on its own port. What happens to one
+// scheduler (silence, a restart, a refusal) concerns only its link and not the others.
 #pragma once
 
 #include <functional>
@@ -11,7 +11,7 @@ namespace optserve::transport {
 
 class SchedulerLinks {
  public:
-  // As SchedulerLink::Callbacks, with the port of the scheduler that they are about.
+  // Like SchedulerLink::Callbacks, with the port of the scheduler concerned.
   struct Callbacks {
     std::function<void(PortId scheduler, bool new_term, Instant now, Outbox& out)> on_registered;
     std::function<void(PortId scheduler, Instant now, Outbox& out)> on_lost;
@@ -21,10 +21,10 @@ class SchedulerLinks {
   SchedulerLinks(const SchedulerLinks&) = delete;  // the links call back into this object
   SchedulerLinks& operator=(const SchedulerLinks&) = delete;
 
-  // As those of SchedulerLink, for the scheduler behind `from.port` and `to.port`.
+  // Like those of SchedulerLink, for the scheduler behind `from.port` and `to.port`.
   bool on_message(const Peer& from, const protocol::Message& message, Instant now, Outbox& out);
   bool on_undeliverable(const Peer& to, const protocol::Message& message, Instant now);
-  // Of all links.
+  // Sets the load of all links.
   void set_load(const SchedulerLink::Load& load);
   void on_tick(Instant now, Outbox& out);
   void beat(Instant now, Outbox& out);
@@ -33,7 +33,7 @@ class SchedulerLinks {
   size_t size() const { return links_.size(); }
   PortId port(size_t index) const { return first_ + static_cast<PortId>(index); }
   size_t index(PortId scheduler) const;
-  // One scheduler's. The port must be one of them.
+  // The link of one scheduler. The port must be that of one.
   SchedulerLink& of(PortId scheduler) { return links_[index(scheduler)]; }
   const SchedulerLink& of(PortId scheduler) const { return links_[index(scheduler)]; }
 

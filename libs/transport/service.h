@@ -15,8 +15,8 @@ namespace optserve::transport {
 
 using PortId = int;  // index of a socket of the process, in the order they were opened
 
-// Who sent a message, or who is to get one. `route` is the routing id that a ROUTER socket gave the connection; empty
-// on a DEALER, which has one peer.
+// Who sent a message, or who is to get one. `route` is the routing id that a ROUTER socket gave the connection; it is
+// empty on a DEALER, which has one peer.
 struct Peer {
   PortId port = 0;
   std::string route;
@@ -30,20 +30,21 @@ struct Outgoing {
 };
 
 // The messages that a service sends. Messages to one peer keep their order among those sent with send(), and among
-// those sent with send_after(); a message of send() may overtake one that waits for the journal. Where the order
-// matters (an answer before the events that follow from it), give both the same sequence number.
+// those sent with send_after(); a message of send() may overtake one that waits for the journal. If the order matters
+// (such as an answer before the events that follow from it), give both the same sequence number.
 class Outbox {
  public:
   void send(Peer to, protocol::Message message) { items_.push_back({std::move(to), std::move(message), 0}); }
-  // Held back until the journal says that `sequence` is on disk. Returns the number after which it really leaves: these
-  // messages leave in the order in which they were given, so that is never below an earlier one's. 0 is not held back.
+  // The message is held back until the journal says that `sequence` is on disk; 0 is not held back. Returns the number
+  // after which it really leaves, which is never below that of an earlier message, since these messages leave in the
+  // order in which they were given.
   uint64_t send_after(uint64_t sequence, Peer to, protocol::Message message) {
     if (sequence != 0) sequence = last_after_ = std::max(sequence, last_after_);
     items_.push_back({std::move(to), std::move(message), sequence});
     return sequence;
   }
-  // Replaces the connection of a DEALER with a new one, after the messages sent so far: for a peer that stays silent
-  // although the network says that it is there. What the old connection still holds is lost.
+  // Replaces the connection of a DEALER with a new one after the messages sent so far have left. This is for a peer
+  // that stays silent although the network says that it is there. What the old connection still holds is lost.
   void reconnect(PortId port) { reconnects_.push_back(port); }
 
   std::vector<Outgoing> take() { return std::exchange(items_, {}); }
@@ -62,22 +63,22 @@ class Service {
   virtual ~Service() = default;
   virtual void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) = 0;
   // A frame that could not be decoded. The default answers Refused to peers of a ROUTER; a DEALER's peer is trusted to
-  // know its protocol, and answering could make two programs refuse each other for ever.
+  // know its protocol, and answering could make two programs refuse each other forever.
   virtual void on_garbage(const Peer& from, const Refusal& why, Instant now, Outbox& out);
   // A message was not handed to this peer: its connection ended, or (`slow`, ROUTER only) it does not read and its
-  // queue is full. A DEALER whose peer is not connected or does not read reports slow = false. Messages handed over
-  // before may be lost as well when a connection ends: what matters needs an answer.
+  // queue is full. A DEALER whose peer is not connected or does not read reports slow = false. When a connection ends,
+  // messages handed over before may be lost as well, so what matters needs an answer.
   virtual void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) = 0;
-  // The key of this peer of a ROUTER is not allowed any longer. Nothing more comes from it, and nothing reaches it.
+  // The key of this peer of a ROUTER is no longer allowed. Nothing more comes from it, and nothing reaches it.
   virtual void on_expelled(const Peer&, const std::string& /*why*/, Instant, Outbox&) {}
-  // The peer of this DEALER does not let us in. Told with each attempt, which go on: keys may be changed.
+  // The peer of this DEALER does not let us in. Called at each attempt; attempts go on, since keys may change.
   virtual void on_not_let_in(PortId, const std::string& /*why*/, Instant, Outbox&) {}
-  // At least every tick_interval().
+  // Called at least every tick_interval().
   virtual void on_tick(Instant now, Outbox& out) = 0;
-  // The loop is about to send: messages that were gathered over several on_*() calls go to `out` now.
+  // Called when the loop is about to send: messages that were gathered over several on_*() calls go to `out` now.
   virtual void on_flush(Instant, Outbox&) {}
   virtual Duration tick_interval() const { return milliseconds(100); }
-  // After SIGTERM: called once. From then on is_drained() is asked after every turn; true ends the loop.
+  // Called once, after SIGTERM. From then on, is_drained() is called after every turn, and true ends the loop.
   virtual void begin_drain(Instant now, Outbox& out) = 0;
   virtual bool is_drained() const = 0;
 };

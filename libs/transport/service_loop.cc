@@ -20,11 +20,11 @@
 namespace optserve::transport {
 namespace {
 
-// Messages read from one port before the other ports, ticks and sends have their turn.
+// How many messages are read from one port before the other ports, ticks and sends have their turn.
 constexpr int kReceiveBatch = 256;
-// Rounds of sending what on_undeliverable() wants sent; the rest goes out in the next turn.
+// Rounds of sending what on_undeliverable() puts into the outbox; the rest goes out in the next turn.
 constexpr int kFlushRounds = 4;
-// Last messages of a process that ends in order, such as Goodbye, get this long.
+// How long the last messages of a process that ends in order, such as Goodbye, may take.
 constexpr milliseconds kFarewell{500};
 constexpr seconds kBetweenKeyLines{60};  // in the log, of a peer that does not let us in
 
@@ -65,8 +65,8 @@ void read_empty(int event_fd) {
   [[maybe_unused]] const ssize_t ignored = read(event_fd, &count, sizeof count);
 }
 
-// ZeroMQ's own ids begin with a zero byte and belong to one connection. One that a peer chose comes again with its next
-// connection, which would then get what the earlier one had asked for.
+// ZeroMQ's own ids begin with a zero byte and belong to one connection. An id chosen by the peer is used again by its
+// next connection, which would then get what the earlier connection had asked for.
 bool has_chosen_id(const ZmqPort& socket, const Peer& from) {
   return socket.is_router() && !from.route.starts_with('\0');
 }
@@ -138,7 +138,7 @@ void ServiceLoop::Impl::build_poll_items() {
   }
   if (zap) poll_items.push_back({zap->handle(), 0, ZMQ_POLLIN, 0});
   for (const auto& [fd, on_readable] : watches) poll_items.push_back({nullptr, fd, ZMQ_POLLIN, 0});
-  // Readable for ever once the signal came: it wakes the loop once.
+  // It stays readable once the signal has come, so it is watched only until it has woken the loop once.
   if (shutdown_fd() >= 0 && !shutdown_seen) poll_items.push_back({nullptr, shutdown_fd(), ZMQ_POLLIN, 0});
   poll_items_stale = false;
 }
@@ -155,7 +155,7 @@ void ServiceLoop::Impl::dispatch_descriptors() {
   for (size_t i = ports.size(); i < poll_items.size(); ++i) {
     if (poll_items[i].revents == 0) continue;
     if (poll_items[i].socket != nullptr) {
-      refresh_keys(clock.now());  // a key that was allowed a moment ago comes in at once
+      refresh_keys(clock.now());  // so that a key that was just allowed is accepted at once
       zap->answer_waiting(clock.now());
     } else {
       readable.push_back(poll_items[i].fd);
@@ -166,7 +166,7 @@ void ServiceLoop::Impl::dispatch_descriptors() {
     if (fd == shutdown_fd()) shutdown_seen = poll_items_stale = true;
     const auto found = watches.find(fd);
     if (found == watches.end()) continue;
-    const auto on_readable = found->second;  // stays while it runs, even if it ends its own watch
+    const auto on_readable = found->second;  // a copy, which lives while it runs even if it ends its own watch
     (*on_readable)(clock.now(), out);
   }
 }

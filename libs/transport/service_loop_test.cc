@@ -98,12 +98,12 @@ TEST(ServiceLoop, SlowPeerIsReportedAndHoldsUpNobody) {
   uint64_t good_round = 0;
   ASSERT_TRUE(turn_until({&server, &good}, [&] {
     for (int i = 0; i < 20; ++i) server.service.to_send.send(slow_peer, big);
-    // One question at a time: under load several answers at once would exceed this peer's queue of four as well.
+    // One question at a time, since under load several answers at once would also exceed this peer's queue of four.
     if (good.service.received.size() == good_round) good.ping(good_round++);
     return server.service.slow_count > 100 && good_round > 10;
   }));
   EXPECT_EQ(static_cast<size_t>(server.service.slow_count), server.service.undeliverable.size());
-  // The polite peer had every answer meanwhile.
+  // Meanwhile the well-behaved peer got every answer.
   EXPECT_TRUE(turn_until({&server, &good}, [&] { return good.service.received.size() >= good_round; }));
   EXPECT_THAT(server.registry.text(), HasSubstr("optserve_undeliverable_total{port=\"scheduler\",reason=\"slow\"}"));
 }
@@ -247,7 +247,7 @@ TEST(ServiceLoop, GatedMessagesLeaveInOrderOnceDurable) {
   journal.commit(5);
   turn_for({&server, &client}, milliseconds(50));
   EXPECT_EQ(client.service.ping_numbers(), (Numbers{1, 50}));
-  out.send_after(3, peer, protocol::Pong{30, 0});  // durable already, but does not overtake its kind
+  out.send_after(3, peer, protocol::Pong{30, 0});  // already durable, but does not overtake its kind
   turn_for({&server, &client}, milliseconds(50));
   EXPECT_EQ(client.service.ping_numbers(), (Numbers{1, 50}));
   journal.commit(7);

@@ -13,24 +13,24 @@
 namespace optserve::transport {
 namespace {
 
-// Detects a dead network within 4 s; a peer that is up but cut off is found by nothing else.
+// Heartbeats detect a dead network within 4 s; nothing else finds a peer that is up but cut off.
 constexpr int kHeartbeatMs = 1'000, kHeartbeatTimeoutMs = 3'000, kHeartbeatTtlMs = 4'000;
-// An unfinished handshake holds a descriptor for this long.
+// An unfinished handshake can hold a descriptor for this long.
 constexpr int kHandshakeMs = 2'000;
 constexpr int kBacklog = 4'096;
-// libzmq adds a random part, so a fleet does not come back in step after a restart of the scheduler.
+// libzmq adds a random part, so that many services do not all come back at the same moment after a restart of the
+// scheduler.
 constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
 // How long one of several addresses may take to answer before the next one is tried.
 constexpr milliseconds kAloneMax{500};
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
 constexpr int kTcpUnackedMs = 15'000;
 
-// Between attempts after a handshake that failed: libzmq does not try again where the peer knows the key and refuses
-// it.
+// The pause between attempts after a failed handshake. libzmq does not retry if the peer refuses the key.
 constexpr milliseconds kNextKeyPause{100};
 constexpr milliseconds kRefusedPause{1'000}, kFailedPauseMax{2'000};
 
-// Not in zmq.h, which lists it among drafts, but in every libzmq since 4.3.0: without a handler nobody comes in.
+// Refuses all peers if there is no handler. zmq.h has it only among drafts, but every libzmq since 4.3.0 supports it.
 constexpr int kZapEnforceDomain = 93;
 
 // How long a new connection waits to learn which addresses of its peer answer.
@@ -53,7 +53,7 @@ void apply_common(zmq::socket_t& socket, const PortOptions& options) {
   socket.set(opt::tcp_maxrt, kTcpUnackedMs);
 }
 
-// One frame without waiting; false if none is there. A signal only interrupts.
+// Receives one frame without waiting; false if there is none. Retries after a signal.
 bool receive_part(void* socket, zmq::message_t& part, const std::string& endpoint) {
   part.rebuild();
   while (zmq_msg_recv(part.handle(), socket, ZMQ_DONTWAIT) < 0) {
@@ -105,8 +105,8 @@ void ZmqPort::set_keys(zmq::socket_t& socket) {
   }
 }
 
-// With IPv6 switched on a name resolves to IPv6 first, which a peer bound to 127.0.0.1 does not answer. So a new
-// connection looks for a moment which family answers.
+// With IPv6 switched on, a name resolves to IPv6 first, on which a peer bound to 127.0.0.1 does not answer. So a new
+// connection first checks for a moment which family answers.
 bool ZmqPort::needs_ipv6() const {
   const std::string& place = places_[place_];
   if (place.find('[') != std::string::npos) return true;
@@ -142,7 +142,7 @@ void ZmqPort::open() {
     retry_at_.reset();
   } catch (const zmq::error_t& error) {
     const std::string what = (is_router() ? "listen on '" : "connect to '") + endpoint_ + "': " + error.what();
-    // An address that cannot be understood stays so; one that is in use, or a name that is not known yet, may not.
+    // A malformed address stays malformed, but an address may be in use, or a name unknown, only for the moment.
     if (error.num() == EINVAL || error.num() == EPROTONOSUPPORT || error.num() == ENOCOMPATPROTO) {
       throw ConfigurationError(what);
     }

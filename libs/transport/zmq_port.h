@@ -1,4 +1,4 @@
-// One ZeroMQ socket with the settings that make losses visible and bounded. Internal to the component: other components
+// One ZeroMQ socket, with settings that make losses visible and limit them. Internal to the component: other components
 // use ServiceLoop.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace optserve::transport {
 enum class Received {
   kNothing,  // no message waits
   kFrame,    // one payload frame
-  kGarbage,  // a message of another number of frames, read and dropped
+  kGarbage,  // a message with a different number of frames, which was read and dropped
 };
 enum class Sent {
   kYes,
@@ -36,17 +36,18 @@ class ZmqPort {
   Received receive(std::string& route, zmq::message_t& payload);
   // Never blocks.
   Sent send(const std::string& route, std::string_view payload);
-  // DEALER: a new connection in place of this one, to the next of several addresses. If nothing came on it, another of
-  // the peer's possible keys is tried once all addresses were.
+  // DEALER: replaces the connection by a new one, to the next of several addresses. If nothing came on it, the next of
+  // the peer's possible keys is tried once all addresses have been tried.
   void reconnect();
   struct NotLetIn {
     std::string why;
-    bool is_refusal;  // the peer has said no. Else handshakes fail, which a network can be the cause of too
+    bool is_refusal;  // the peer has refused us; otherwise handshakes fail, which the network may cause too
   };
-  // DEALER with keys: looks what became of handshakes, and tries again where libzmq does not.
+  // DEALER with keys: checks the outcome of handshakes, and tries again if libzmq does not.
   std::optional<NotLetIn> look_at_handshakes(Instant now);
-  // DEALER of several addresses: connects to the next one if nobody has been there for a while; true if it did. It is
-  // connected to one at a time, so that all messages take one way: a leader that was paused still has its connection.
+  // DEALER with several addresses: connects to the next one if nobody has answered for a while; true if it did. It is
+  // connected to one address at a time, so that all messages go to the same peer: a leader that was paused still has
+  // its connection.
   bool look_around(Instant now);
   // How long closing may take to hand over what was sent.
   void set_linger(Duration linger);
@@ -66,11 +67,11 @@ class ZmqPort {
   Kind kind_;
   std::string endpoint_;
   std::vector<std::string> places_;  // the addresses of the endpoint
-  size_t place_ = 0;                 // the present one
+  size_t place_ = 0;                 // the current one
   std::optional<Instant> alone_since_;
   PortOptions options_;
   zmq::socket_t socket_;
-  std::unique_ptr<HandshakeWatch> handshakes_;  // ends before socket_
+  std::unique_ptr<HandshakeWatch> handshakes_;  // destroyed before socket_
   size_t server_key_ = 0;                       // index of the one that is expected
   bool was_heard_ = false;                      // since the socket was opened
   std::optional<Instant> retry_at_;

@@ -19,7 +19,7 @@ namespace {
 
 constexpr size_t kSweepFirst = 1'024;
 
-// nullopt: there is no such socket.
+// nullopt if there is no such socket.
 std::optional<ino_t> socket_inode(int fd) {
   struct stat about {};
   if (fd < 0 || fstat(fd, &about) != 0 || !S_ISSOCK(about.st_mode)) return std::nullopt;
@@ -78,8 +78,8 @@ const keys::AllowedKey* Connections::find(const std::string& route) const {
   return found != known_.end() ? found->second.key : nullptr;
 }
 
-// What the handler of handshakes told libzmq, which gives it to every message of the connection. Without a handler
-// there is nothing, and nobody comes in.
+// The handler of handshakes has told libzmq the key, which attaches it to every message of the connection. Without a
+// handler there is none, and the message is dropped.
 const keys::AllowedKey* Connections::take_in(const std::string& route, zmq::message_t& frame) {
   const char* user = zmq_msg_gets(frame.handle(), "User-Id");
   if (user == nullptr) return nullptr;
@@ -93,7 +93,7 @@ const keys::AllowedKey* Connections::take_in(const std::string& route, zmq::mess
   return key;
 }
 
-// Routes of connections that have ended are not used again, and nobody says that they are gone.
+// Routes of ended connections are not reused, and libzmq does not report their end.
 void Connections::sweep() {
   std::erase_if(known_, [](const auto& item) { return socket_inode(item.second.fd) != item.second.inode; });
   sweep_at_ = std::max(kSweepFirst, 2 * known_.size());

@@ -1,8 +1,8 @@
-// The connections of a ROUTER whose peers have keys: which key each of them has shown, and the end of those whose key
-// may no longer come in. Internal to the component.
+// The connections of a ROUTER whose peers have keys. It knows which key each of them has shown, and ends those whose
+// key is no longer allowed. Internal to the component.
 //
-// libzmq ends no connection of a ROUTER on demand (4.3.4: that is a draft). But it says which descriptor a message came
-// from, and a descriptor that is shut down is the end of the connection for libzmq too.
+// libzmq cannot end a connection of a ROUTER on demand (in 4.3.4 that is a draft). But it says from which descriptor a
+// message came, and once a descriptor is shut down, libzmq ends the connection.
 #pragma once
 
 #include <sys/types.h>
@@ -22,13 +22,14 @@ class Connections {
   // `keys` outlives this object. `endpoint` is what the socket is bound to, with its port.
   Connections(keys::ServerKeys& keys, keys::Door door, std::string endpoint);
 
-  // The key of the connection that this frame came on; nullptr: nothing of it is to be looked at.
+  // The key of the connection on which this frame came; nullptr if the frame must be ignored.
   const keys::AllowedKey* of(const std::string& route, zmq::message_t& frame);
-  // The same for a connection that a frame came on before.
+  // The same for a connection on which a frame has come before.
   const keys::AllowedKey* find(const std::string& route) const;
   void forget(const std::string& route) { known_.erase(route); }
-  // The list of keys is another one. Ends the connections of keys that are gone or may do other things than before, and
-  // returns their routes. Connections on which nothing came end too: their key is not known. They may come again.
+  // To be called when the list of keys has changed. Ends the connections of keys that are gone or have different
+  // rights, and returns their routes. It also ends connections on which nothing has come, since their key is not known;
+  // their peers may connect again.
   std::vector<std::string> on_list_changed();
   size_t size() const { return known_.size(); }
 
@@ -36,7 +37,7 @@ class Connections {
   struct Connection {
     const keys::AllowedKey* key;
     int fd;
-    ino_t inode;  // of the socket: another one may get the same descriptor
+    ino_t inode;  // of the socket, since another one may get the same descriptor
   };
   const keys::AllowedKey* take_in(const std::string& route, zmq::message_t& frame);
   void sweep();

@@ -22,12 +22,12 @@ HandshakeWatch::HandshakeWatch(zmq::context_t& context, zmq::socket_t& socket)
     : watched_(socket.handle()), events_(context, zmq::socket_type::pair) {
   const std::string address = new_address();
   if (zmq_socket_monitor(socket.handle(), address.c_str(), kEvents) != 0) throw zmq::error_t();
-  events_.set(zmq::sockopt::rcvhwm, 0);  // a full queue would stop libzmq's own thread
+  events_.set(zmq::sockopt::rcvhwm, 0);  // a full queue would block libzmq's own thread
   events_.set(zmq::sockopt::linger, 0);
   events_.connect(address);
 }
 
-// libzmq waits for a reader of its events as long as they are asked for.
+// libzmq waits for a reader of its events as long as the monitor is on.
 HandshakeWatch::~HandshakeWatch() { zmq_socket_monitor(watched_, nullptr, 0); }
 
 HandshakeWatch::News HandshakeWatch::take_news() {
@@ -46,7 +46,7 @@ HandshakeWatch::News HandshakeWatch::take_news() {
     } else if (number == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) {
       is_open_ = false;
       news = News::kRefused;
-    } else if (is_open_) {  // it ended before it had begun
+    } else if (is_open_) {  // the connection ended before its handshake did
       is_open_ = false;
       news = News::kFailed;
     }

@@ -1,5 +1,5 @@
-// What became of the handshakes of a DEALER with keys: libzmq tells it to nobody but the monitor of the socket.
-// Internal to the component.
+// The outcome of the handshakes of a DEALER with keys, which libzmq reports only to the monitor of the socket. Internal
+// to the component.
 #pragma once
 
 #include <zmq.hpp>
@@ -11,11 +11,11 @@ class HandshakeWatch {
   enum class News {
     kNothing,
     kSucceeded,
-    kRefused,  // the peer knows our key, or what it is, and does not want it; libzmq gives up
-    kFailed,   // the peer has another key than we expect, none at all, or is no ZeroMQ
+    kRefused,  // the peer does not allow our key; libzmq gives up
+    kFailed,   // the peer has a different key than we expect or none, or does not speak ZeroMQ
   };
 
-  // To be made before `socket` connects, and to be ended before it is closed. Throws zmq::error_t.
+  // To be made before `socket` connects, and to be destroyed before it is closed. Throws zmq::error_t.
   HandshakeWatch(zmq::context_t& context, zmq::socket_t& socket);
   ~HandshakeWatch();
   HandshakeWatch(const HandshakeWatch&) = delete;

@@ -20,7 +20,7 @@ TEST(KeyChanges, ANewKeyIsLetInWithoutARestart) {
   EXPECT_GE(client.service.refusals, 1);
   authority.allow(key);
   EXPECT_TRUE(gets_in(server, client));
-  // One that comes right after it was allowed, between two ticks, is not told that it was refused.
+  // A key that is used right after it was allowed, between two ticks, is not refused.
   server.service.tick = seconds(60);
   turn(
       {&server}, [] { return false; }, milliseconds(20));

@@ -1,4 +1,4 @@
-// Ports with keys: who comes in, and what a listener on the network can do with what it hears.
+// Ports with keys: who may connect, and what a listener on the network can do with what it hears.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -88,7 +88,7 @@ TEST(SecureLoop, WhoHasNoAllowedKeyReachesNothing) {
   EXPECT_THAT(other_door.service.last_why, HasSubstr("does not allow the key opt-public-"));
   EXPECT_EQ(wrong_server.service.refusals, 0) << "the network could be the cause too";
   EXPECT_GE(server.value("optserve_handshakes_total{result=\"refused\"}"), 2);
-  // The inverse: with the right key the same client comes in.
+  // The inverse: with the right key the same client can connect.
   KeyedNode good(authority.client(known));
   good.dial(endpoint);
   EXPECT_TRUE(gets_in(server, good));
@@ -110,7 +110,7 @@ TEST(SecureLoop, RawZmtpAndGarbageDoNotDisturb) {
   for (const auto& [peer, message] : server.service.received) EXPECT_NE(server.loop.key_of(peer), nullptr);
 }
 
-// libzmq asks nobody about keys if there is no handler, and would let everybody in.
+// Without a handler, libzmq checks no keys and would let everybody in.
 TEST(SecureLoop, WithoutAHandlerOfHandshakesNobodyComesIn) {
   Authority authority;
   const SecretKey key = keys::new_secret_key();

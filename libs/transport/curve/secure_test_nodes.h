@@ -1,4 +1,4 @@
-// Nodes with keys, for tests.
+// For tests: nodes with keys.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -13,7 +13,7 @@ namespace {
 constexpr int kAnswersPerTurn = 256;
 constexpr seconds kBetweenRefusalLines{10};
 constexpr size_t kFramesMax = 16;
-// Of a question, behind the route and an empty frame.
+// The frames of a question, after the route and an empty frame.
 enum Frame : size_t {
   kRoute,
   kEmpty,
@@ -88,7 +88,7 @@ void ZapHandler::answer_waiting(Instant now) {
   }
 }
 
-// At most a line in some seconds: who is refused may come again as often as it likes.
+// Logs at most one line every few seconds, since a refused peer may come again as often as it likes.
 void ZapHandler::log_refusal(const std::vector<std::string>& frames, Instant now) {
   if (now < next_log_) {
     ++unlogged_;

@@ -1,5 +1,5 @@
-// Answers libzmq's question at each handshake whether this key may come in (ZAP, rfc.zeromq.org/spec/27). Bound in the
-// process, so no message of an unknown key reaches anything else. Internal to the component.
+// Answers libzmq's question at each handshake whether a key is allowed (ZAP, rfc.zeromq.org/spec/27). It is bound
+// inside the process, and no message of an unknown key gets any further. Internal to the component.
 #pragma once
 
 #include <string>
@@ -17,11 +17,11 @@ std::string zap_domain(keys::Door door);
 
 class ZapHandler {
  public:
-  // Must be there before the first port with keys is bound. `keys` outlives this object.
+  // Must exist before the first port with keys is bound. `keys` outlives this object.
   ZapHandler(zmq::context_t& context, keys::ServerKeys& keys, metrics::Registry& registry);
 
   void* handle() { return socket_.handle(); }
-  // Answers a bounded number of questions.
+  // Answers a limited number of waiting questions.
   void answer_waiting(Instant now);
 
  private:
