@@ -31,7 +31,7 @@ constexpr std::array<IntegerField, 5> kIntegers = {{{"input_tokens", &BenchSpec:
                                                     {"warmup", &BenchSpec::warmup, 0, kRunsMax},
                                                     {"repeats", &BenchSpec::repeats, 1, kRunsMax}}};
 
-// The seed is not part of the specification, since each request has a seed of its own.
+// The seed is not part of the sampling parameters here, since each request has its own seed.
 bool is_of_requests(const sampling::ParameterInfo& info) { return std::string_view(info.name) == "seed"; }
 
 std::optional<int64_t> integer_of(const json& value) {

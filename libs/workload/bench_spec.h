@@ -1,4 +1,4 @@
-// The specification of a benchmark. The same one is run on the engine alone and through the whole pipeline.
+// The specification of a benchmark. The same one can be run on the engine alone and through the whole pipeline.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,7 @@ struct BenchSpec {
   int32_t num_requests = 0;      // throughput only
   bool mixed_lengths = false;    // lengths are log-normal around the two means; throughput only
   int32_t input_tokens = 4;      // of a prompt, with the leading </s>; the mean if lengths are mixed
-  int32_t shared_prefix = 0;     // number of tokens with which all prompts of all runs begin alike
+  int32_t shared_prefix = 0;     // number of tokens that all prompts of all runs have in common at their start
   int32_t output_tokens = 256;   // new tokens of a request; the mean if lengths are mixed
   int32_t warmup = 1;            // runs of each batch that do not count
   int32_t repeats = 3;           // runs of each batch that count

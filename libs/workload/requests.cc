@@ -37,7 +37,7 @@ class Draw {
   std::mt19937_64 generator_;
 };
 
-// The seed of a run of a batch. Runs of near seeds get different ones.
+// The seed of a run of a batch. Runs with similar seeds get different ones.
 uint64_t seed_of(const BenchSpec& spec, int32_t batch, int32_t run) {
   return spec.seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(batch) * 1'000'003 + static_cast<uint64_t>(run);
 }

@@ -21,11 +21,12 @@ struct ModelBounds {
   int32_t vocab = 0;    // ids are below this
 };
 
-// The requests of one run of a batch. Each run has other prompts, so that no run gains from what an earlier one cached.
+// The requests of one run of a batch. Each run has different prompts, so that no run gains from what an earlier one has
+// cached.
 std::vector<BenchRequest> make_batch(const BenchSpec& spec, int32_t batch, int32_t run, const ModelBounds& bounds);
 
-// The requests of one run of a throughput benchmark. Each run has other prompts of the same lengths. Mixed lengths are
-// log-normal with the means of the specification and sigma 1 (of the logarithm), which resembles ShareGPT's
+// The requests of one run of a throughput benchmark. Each run has different prompts of the same lengths. Mixed lengths
+// are log-normal with the means of the specification and sigma 1 (of the logarithm), which resembles ShareGPT's
 // conversations. A prompt takes at most half of the context, and the output at most the rest.
 std::vector<BenchRequest> make_requests(const BenchSpec& spec, int32_t run, const ModelBounds& bounds);
 

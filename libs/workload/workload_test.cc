@@ -129,7 +129,7 @@ TEST(BenchRequests, MixedLengthsHaveTheirMeansAndFitTheContext) {
     inputs += input;
     outputs += request.new_tokens;
   }
-  // The cut takes a few percent from the log-normal's tail.
+  // Cutting to the context removes a few percent, from the log-normal's tail.
   EXPECT_NEAR(inputs / 20'000, 200, 12);
   EXPECT_NEAR(outputs / 20'000, 180, 12);
   for (const BenchRequest& request : make_requests(throughput(500, true), 0, {16, 50})) {
@@ -137,7 +137,7 @@ TEST(BenchRequests, MixedLengthsHaveTheirMeansAndFitTheContext) {
   }
 }
 
-// Results are compared over builds and years: these ids may not change.
+// Results are compared across builds and years, so these ids must not change.
 TEST(BenchRequests, AreTheSameInEveryBuild) {
   const auto mixed = make_requests(throughput(3, true), 0, kBounds);
   std::vector<int32_t> lengths;
