@@ -32,9 +32,9 @@ struct WorkerOptions {
   int64_t kv_memory_mb = 1024;         // per rank, CPU only, when kv-tokens is 0
   double memory_fraction = 0.92;       // of a GPU's memory that may be in use
   bool deterministic = false;          // the same tokens whatever else is in the batch, on GPUs too
-  std::string relu_skip = "off";       // skip what zeros behind a ReLU multiply: off, auto or always
+  std::string relu_skip = "off";       // do not read weights that meet zeros of a ReLU: off, auto or always
   std::string collectives = "auto";    // how GPUs add over a group: peer memory, nccl, or what works (auto)
-  bool fp8_activations = false;        // round what meets fp8 weights to fp8 too, for speed in large batches
+  bool fp8_activations = false;        // round the inputs of fp8 weights to fp8 too, for speed in large batches
   std::string tuning_cache;            // folder that keeps which GPU algorithms were fastest; empty: nowhere
   bool random_weights = false;         // weights at random: the model's shape is all that is read, or a published name
   std::string random_format = "none";  // of their large matrices: int8, fp8, int4, or none

@@ -160,7 +160,7 @@ engine::EngineOptions engine_options(const WorkerOptions& options, const checkpo
 // Loaded before the large model, which takes all the memory that is left on the device.
 Result<LoadedDraft> load_draft(const WorkerOptions& options, const checkpoint::ModelIdentity& model,
                                const RankProcess& process) {
-  constexpr int32_t kSequences = 16;  // most sequences for which it guesses at a time
+  constexpr int32_t kSequences = 16;  // the most sequences for which it guesses at a time
   const bool is_name = options.random_weights && model_spec::find_published(options.draft_model) != nullptr;
   const auto identity = identify(is_name ? "" : options.draft_model, options.draft_model);
   if (!identity.ok()) return identity.refusal();
@@ -199,7 +199,7 @@ Result<LoadedRank> load(const WorkerOptions& options, const checkpoint::ModelIde
     loaded.backend = backend::make_backend(backend_options(options, manifest.dtype));
   } catch (const Error& error) {
     return refuse(ErrorCode::kUnavailable,
-                  error.what());  // an absent device stays absent, so there is no use in trying again
+                  error.what());  // an absent device stays absent, so trying again is useless
   }
   if (options.rank == 0 && !options.draft_model.empty()) {
     auto draft = load_draft(options, identity, process);

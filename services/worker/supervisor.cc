@@ -66,7 +66,7 @@ int Supervisor::run() {
     health_.ready.store(false);
     if (ending == Ending::kDrained) return kExitOk;
     if (ending == Ending::kConfiguration) return kExitConfiguration;
-    if (!options_.bench.empty()) return kExitFailed;  // nobody waits for a second try
+    if (!options_.bench.empty()) return kExitFailed;  // for a benchmark there is no second try
     if (!back_off()) return kExitOk;
     restarts_.add();
   }

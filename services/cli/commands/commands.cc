@@ -84,7 +84,7 @@ class Runner {
   // A full disk must not look like success.
   static int flushed(int status) {
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
-    if (errno == EPIPE) return status;  // the reader has what it wanted
+    if (errno == EPIPE) return status;  // the reader has closed the pipe: no error
     throw CommandFailure{kExitFailed, errno_error("write to standard output").what(), "disk_full"};
   }
 

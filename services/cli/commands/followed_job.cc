@@ -12,7 +12,7 @@ namespace {
 
 constexpr milliseconds kSignalPoll{50};
 constexpr milliseconds kBetweenLooks{500};  // at the connection
-constexpr seconds kLossTold{3};             // a shorter loss is nobody's business
+constexpr seconds kLossTold{3};             // a shorter loss is not reported
 constexpr seconds kCancelWithin{2};         // whoever pressed Ctrl-C waits no longer than this
 constexpr seconds kEndAfterCancel{5};
 

@@ -13,7 +13,7 @@ struct DiskFacts {
   std::string folder;
   std::string error;  // why nothing could be written; empty: it could
   int64_t free_bytes = 0;
-  double sync_ms_median = 0;  // of writing 4 KiB and waiting until they are on the disk
+  double sync_ms_median = 0;  // time to write 4 KiB and to wait until they are on the disk
   double sync_ms_worst = 0;
 };
 
@@ -28,7 +28,7 @@ struct MachineFacts {
   int64_t shared_memory_free_bytes = -1;  // of /dev/shm; -1: there is none
   uint64_t open_files_max = 0;
   std::vector<std::string> gpus;  // their names
-  std::string driver;             // version of NVIDIA's; empty: it is not loaded
+  std::string driver;             // version of NVIDIA's driver; empty: it is not loaded
   bool has_cublas = false;
   bool has_nccl = false;
   DiskFacts disk;

@@ -93,7 +93,7 @@ class TerminalLines final : public InputLines {
   LineOutcome read(std::string& line, bool is_continuation) override {
     is_continuation_ = is_continuation;
     el_resize(editor_);
-    el_set(editor_, EL_PREP_TERM, 1);  // before the prompt is seen: what is typed then is edited already
+    el_set(editor_, EL_PREP_TERM, 1);  // before the prompt appears, so that what is typed meanwhile can be edited
     int count = 0;
     const char* typed = el_gets(editor_, &count);
     if (shutdown_requested() || typed == nullptr || count <= 0) {

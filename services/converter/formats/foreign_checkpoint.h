@@ -32,7 +32,7 @@ struct SizeClaim {
 struct ForeignHints {
   std::optional<int64_t> num_heads;
   std::string num_heads_key;                   // where that stands: "config.json: num_attention_heads"
-  std::optional<int64_t> model_parallel_size;  // tools that split a checkpoint anew do not always keep it right
+  std::optional<int64_t> model_parallel_size;  // not always correct after tools have split a checkpoint anew
   std::optional<bool> norm_before;
   std::optional<bool> tied_output;
   bool final_norm = true;        // false: none follows the last layer, though norms come before the blocks
@@ -42,7 +42,7 @@ struct ForeignHints {
   std::vector<SizeClaim> sizes;
   std::optional<int64_t> bos_id, pad_id;
   std::vector<int64_t> eos_ids;    // any of them ends a text; empty: not said
-  std::vector<std::string> notes;  // what is said and not honoured, for people
+  std::vector<std::string> notes;  // settings that are not honoured, as warnings for people
 };
 
 // Opened files. Nobody has checked yet that their tensors make up a model.

@@ -86,7 +86,7 @@ SeccompFilter cage_filter(int channel_fd, confinement::Architecture architecture
     filter.add(Verdict::kKill, confinement::kHostileCalls);
   }
   for (const int fd : {channel_fd, STDERR_FILENO}) filter.add(Verdict::kAllow, "write", {equals(0, fd)});
-  filter.add(Verdict::kAllow, "writev", {equals(0, STDERR_FILENO)});  // the C library's last words
+  filter.add(Verdict::kAllow, "writev", {equals(0, STDERR_FILENO)});  // for the last message of the C library
   filter.add(Verdict::kAllow, "openat", {masked(2, O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND, O_RDONLY)});
   filter.add(Verdict::kAllow, "mmap", {masked(2, PROT_EXEC, 0), masked(3, MAP_TYPE, MAP_PRIVATE)});
   filter.add(Verdict::kAllow, "mprotect", {masked(2, PROT_EXEC, 0)});

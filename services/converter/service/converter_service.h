@@ -43,7 +43,7 @@ class ConverterService final : public transport::Service {
   struct Work {
     Lease lease;
     bool leased = true;      // false: its lease is void until the same job is leased again
-    bool cancelled = false;  // nobody wants to know its end
+    bool cancelled = false;  // its end is reported to nobody
     // Until then schedulers other than its own get nothing started; set once its own has gone.
     Instant kept_until = Instant::max();
   };

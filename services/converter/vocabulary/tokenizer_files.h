@@ -20,7 +20,7 @@ struct TokenizerFiles {
   TokenId bos_id = -1;  // of the tokenizer's bos_token; -1: not said
   TokenId eos_id = -1;
   bool leads_with_bos = true;        // prompts of text begin with bos_id
-  std::vector<std::string> notes{};  // what is said and not honoured, for people
+  std::vector<std::string> notes{};  // settings that are not honoured, as warnings for people
 };
 
 struct TokenizerPlace {

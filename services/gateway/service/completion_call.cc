@@ -20,7 +20,7 @@ using protocol::JobResult;
 
 constexpr seconds kKeepAliveInterval{15};        // proxies give up a silent stream after 60 s
 constexpr seconds kReachabilityInterval{5};      // how often a call asks whether its scheduler is there
-constexpr milliseconds kUnreachableMax{60'000};  // then its answer is an error
+constexpr milliseconds kUnreachableMax{60'000};  // after which its answer is an error
 
 // A job's events come on the client's thread and are handed to the server's, in their order. They may come before the
 // answer to the submit, and then wait for it.

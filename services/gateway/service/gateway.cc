@@ -20,7 +20,7 @@ namespace {
 
 constexpr milliseconds kTick{1'000};
 constexpr milliseconds kDrainStep{100};
-constexpr milliseconds kFarewell{2'000};  // for last words to clients, and cancels to schedulers
+constexpr milliseconds kFarewell{2'000};  // for the last answers to clients, and cancels to schedulers
 
 using ExchangePtr = std::shared_ptr<http::Exchange>;
 
@@ -62,7 +62,7 @@ client::ClientOptions client_options(const GatewayOptions& options) {
 
 std::unique_ptr<client::AsyncClient> make_client(const GatewayOptions& options) {
   client::ClientOptions settings = client_options(options);
-  settings.waits_while_busy = false;  // whoever asks is told, and comes back
+  settings.waits_while_busy = false;  // the refusal goes to the caller, who may retry
   return std::make_unique<client::AsyncClient>(settings);
 }
 

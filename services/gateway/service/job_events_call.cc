@@ -100,7 +100,7 @@ void JobEventsCall::write(const std::string& frames) {
 
 void JobEventsCall::give_up(const http_api::ApiError& why) {
   if (is_attached_) {
-    exchange_->abort();  // the client comes back to another gateway, and goes on at its byte
+    exchange_->abort();  // the client reconnects to another gateway and continues at its byte
   } else {
     exchange_->answer(error_answer(why));
   }

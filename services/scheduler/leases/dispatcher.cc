@@ -113,7 +113,7 @@ void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now
   attempts.avoid = job.lease.worker->info.instance;
   leases_.release(job);
   attempts.last_lease = 0;
-  if (job.searches_beams()) {  // the next search may end otherwise
+  if (job.searches_beams()) {  // the next search may have another result
     job.output.ids.clear();
     job.output.logprobs.clear();
     job.output.best.clear();
@@ -133,7 +133,7 @@ void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now
     return;
   }
   tables_.metrics.retries.add();
-  if (attempts.count <= 1) {  // the first loss is mostly not the job's fault
+  if (attempts.count <= 1) {  // the first loss is usually not the job's fault
     preparation_.enqueue(job, now);
     return;
   }

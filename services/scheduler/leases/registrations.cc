@@ -67,7 +67,7 @@ void Registrations::on(ServiceEntry& from, const protocol::Heartbeat& message, I
     refuse_to(from.peer, 0, refuse(ErrorCode::kNotFound, "another instance registered on this connection"), out);
     return;
   }
-  // The first heartbeat tells where the count stands; it is no step.
+  // The first heartbeat only gives the initial count; it is not progress.
   if (from.steps && message.steps != *from.steps) from.note_step(now);
   from.steps = message.steps;
   const int32_t wanted = std::max(0, message.capacity);
@@ -110,7 +110,7 @@ void Registrations::remove(ServiceEntry& entry, const std::string& why, Instant 
   tables_.services.remove(entry);
 }
 
-// Each service is looked at when its time could be over, not at every tick.
+// Each service is checked only when its time could be over, not at every tick.
 void Registrations::lose_dead(Instant now) {
   const SchedulerOptions& options = tables_.options;
   while (ServiceEntry* entry = tables_.services.due(now)) {

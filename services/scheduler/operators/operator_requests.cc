@@ -11,7 +11,7 @@
 namespace optserve::scheduler {
 namespace {
 
-constexpr size_t kNamesShown = 32;  // of what could have been meant
+constexpr size_t kNamesShown = 32;  // of candidates that could have been meant
 
 Refusal unknown(const char* what, const std::string& name, const std::vector<std::string>& known) {
   std::string text;
@@ -126,7 +126,7 @@ void OperatorRequests::on_answer(const StoreQuestion& asker, AskedList& what, jo
 }
 
 void OperatorRequests::on(const Peer& from, const protocol::Requeue& message, Outbox& out) {
-  if (const Job* job = tables_.jobs.find(message.job)) {  // put back before, or never dead
+  if (const Job* job = tables_.jobs.find(message.job)) {  // it was put back before, or was never dead
     out.send_after(job->accepted_sequence, from, protocol::JobStatus{message.request, describe(*job)});
     return;
   }
@@ -176,7 +176,7 @@ void OperatorRequests::on(const Peer& from, const protocol::Purge& message, Outb
 
 void OperatorRequests::on_answer(const StoreQuestion& asker, const journal::EndedPurged& answer, Outbox& out) {
   for (const journal::KnownKey& known : answer.forgotten) {
-    if (tables_.jobs.find(known.job) == nullptr) tables_.known.purged(known);  // else it was put back meanwhile
+    if (tables_.jobs.find(known.job) == nullptr) tables_.known.purged(known);  // otherwise it was put back meanwhile
   }
   log_info("jobs_purged", {{"jobs", answer.forgotten.size()}});
   out.send(asker.peer, protocol::Purged{asker.request, static_cast<int64_t>(answer.forgotten.size())});

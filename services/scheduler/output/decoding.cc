@@ -59,7 +59,7 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
   const bool is_stopped = item.stop >= 0;
   const size_t ids = is_stopped ? item.stop_ids : answered.ids;
   if (ids > answered.ids || (ids == 0 && answered.ids > 0)) {
-    ask_again(job, true, now);  // this tokenizer is broken; another may not be
+    ask_again(job, true, now);  // this tokenizer is faulty; another one may work
     return;
   }
   TokenizerPool::accept(job);

@@ -161,7 +161,7 @@ FairQueue::Ahead FairQueue::ahead_of(const Job& job, Instant now) const {
   const auto found = classes_[priority].flows.find(job.spec.tenant);
   if (job.slot.state_ == QueueSlot::State::kOut || found == classes_[priority].flows.end()) return {};
   const Flow& flow = found->second;
-  size_t rank = flow.count - 1;  // expected: behind all that are there
+  size_t rank = flow.count - 1;  // expected: behind all jobs that are there
   if (job.slot.state_ == QueueSlot::State::kWaiting) {
     rank = flow.jobs.order_of_key(job.order);
     if (flow.is_late(now)) rank = flow.jobs.size() - 1 - rank;

@@ -58,7 +58,7 @@ void Preparation::on_encoded(Job& job, protocol::EncodedItem item, Instant now) 
   const bool words_fit =
       item.bad_words.size() <= 2 * job.spec.bad_words.size() && std::ranges::all_of(item.bad_words, fit);
   if (item.ids.empty() || !fit(item.ids) || !words_fit || item.count < item.ids.size()) {
-    decoding_.ask_again(job, true, now);  // this tokenizer is broken; another may not be
+    decoding_.ask_again(job, true, now);  // this tokenizer is faulty; another one may work
     return;
   }
   const bool has_ids = !job.spec.prompt_ids.empty();  // then only the bad words were asked for
