@@ -6,41 +6,23 @@ usage: audit_test.py FOLDER_OF_PROGRAMS SOURCE_FOLDER
 """
 
 import json
-import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 PROGRAMS, SOURCES = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
 sys.path.insert(0, str(SOURCES / "tests/e2e"))
 sys.path.insert(0, str(SOURCES / "libs/pyclient/src"))
 
 from local_stack import LIMIT_SECONDS, expect  # noqa: E402: the paths have to be known first
+from lone_scheduler import LoneScheduler, forget_variables, wait_until  # noqa: E402
 
 import optserve  # noqa: E402
 
-CONFIGURATION = 78
 HOSTILE = 'opt\n{"time":"2026-01-01T00:00:00.000Z"}\x1b[2J'
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + LIMIT_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            sys.exit(f"FAILED: not within {LIMIT_SECONDS} s: {what}")
-        time.sleep(0.05)
-    expect(True, what)
 
 
 def command(*words, status=0):
@@ -51,14 +33,13 @@ def command(*words, status=0):
     return done.stdout + done.stderr
 
 
-class Scheduler:
-    """With keys, quotas and a journal, and no services."""
+class Scheduler(LoneScheduler):
+    """With keys."""
 
     def __init__(self, folder):
-        self.folder = folder
+        super().__init__(PROGRAMS, folder, "--secret-key", folder / "scheduler.secret",
+                         "--allowed-keys", folder / "allowed_keys")
         self.audit = folder / "journal.db.audit"
-        self.clients, self.services, self.http = (free_port() for _ in range(3))
-        self.process = None
         for name in ("scheduler", "ops", "shop", "late"):
             command("keys", "new", name, "--folder", folder)
         self.allow("ops", "operator")
@@ -67,39 +48,6 @@ class Scheduler:
 
     def allow(self, name, right):
         command("keys", "allow", self.folder / f"{name}.public", right, "--file", self.folder / "allowed_keys")
-
-    def write_quotas(self, text):
-        next_one = self.folder / "quotas.new"
-        next_one.write_text(text, encoding="utf-8")
-        next_one.chmod(0o644)
-        next_one.rename(self.folder / "quotas")
-
-    def words(self, *more):
-        return [PROGRAMS / "optserve-scheduler", "--bind-clients", self.endpoint, "--bind-services",
-                f"tcp://127.0.0.1:{self.services}", "--journal", self.folder / "journal.db", "--models", "opt",
-                "--tenant-quotas", self.folder / "quotas", "--secret-key", self.folder / "scheduler.secret",
-                "--allowed-keys", self.folder / "allowed_keys", "--http-port", str(self.http), "--log-format", "json",
-                *more]
-
-    @property
-    def endpoint(self):
-        return f"tcp://127.0.0.1:{self.clients}"
-
-    def start(self):
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(self.words(), stderr=log)
-        wait_until(lambda: self.get("/readyz") is not None, "the scheduler is ready")
-
-    def end(self, how):
-        self.process.send_signal(how)
-        self.process.wait(LIMIT_SECONDS)
-
-    def get(self, path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=5) as answer:
-                return answer.read().decode()
-        except OSError:
-            return None
 
     def metric(self, name):
         return sum(float(line.split()[-1]) for line in (self.get("/metrics") or "").splitlines()
@@ -175,7 +123,7 @@ def check_log_that_cannot_be_written(scheduler):
         ops.control("resume")
         expect(True, "an action is not held up by a log that cannot be written")
         wait_until(lambda: scheduler.metric("optserve_audit_failures_total") > 0, "which a metric says")
-        wait_until(lambda: "audit_not_written" in (scheduler.folder / "log").read_text(encoding="utf-8"), "and the log")
+        wait_until(lambda: "audit_not_written" in scheduler.log.read_text(encoding="utf-8"), "and the log")
         scheduler.audit.rmdir()
         scheduler.wait_for("what waited is written", action="resume", outcome="done")
         expect(scheduler.metric("optserve_audit_lost_total") == 0, "and nothing is lost")
@@ -185,12 +133,10 @@ def check_log_that_cannot_be_written(scheduler):
 
 def main():
     with tempfile.TemporaryDirectory(prefix="optserve-audit-") as name:
-        for variable in [one for one in os.environ if one.startswith("OPTSERVE_")]:
-            del os.environ[variable]
+        forget_variables()
         scheduler = Scheduler(pathlib.Path(name))
-        done = subprocess.run(scheduler.words("--audit-log", "/no/such/folder/audit"), capture_output=True, text=True,
-                              timeout=LIMIT_SECONDS, check=False)
-        expect(done.returncode == CONFIGURATION and "audit-log" in done.stderr, "a folder that is not there ends it")
+        scheduler.expect_no_start("audit-log", "a folder that is not there ends it", "--audit-log",
+                                  "/no/such/folder/audit")
         scheduler.start()
         try:
             check_actions(scheduler)
@@ -209,7 +155,7 @@ def main():
             expect([one["outcome"] for one in scheduler.records() if one["action"] == "stop"] == ["done", "begun"],
                    "an end in order is written")
             command("journal", "audit", scheduler.folder / "nothing", status=1)
-            command("journal", "audit", scheduler.folder / "log", status=1)
+            command("journal", "audit", scheduler.log, status=1)
             expect(True, "what is no audit log is refused")
         finally:
             scheduler.end(signal.SIGKILL)
