@@ -2,18 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/utc_time.h"
 #include "base/utf8.h"
 
 namespace optserve::audit {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using std::chrono::milliseconds;
 
 constexpr std::array kOutcomes = {Outcome::kBegun, Outcome::kDone, Outcome::kRefused};
 constexpr int64_t kWallMsMax = 253'402'300'799'999;  // the end of the year 9999
@@ -38,32 +36,18 @@ std::string ascii_json(const Json& value) {
   return value.dump(kOneLine, ' ', kAsciiOnly, Json::error_handler_t::replace);
 }
 
-std::optional<int> number_at(std::string_view text, size_t at, size_t digits) {
-  int value = 0;
-  for (const char c : text.substr(at, digits)) {
-    if (c < '0' || c > '9') return std::nullopt;
-    value = 10 * value + (c - '0');
-  }
-  return value;
-}
-
 // Of time_text() and nothing else.
 std::optional<int64_t> parse_time(std::string_view text) {
-  constexpr std::string_view kShape = "0000-00-00T00:00:00.000Z";
-  if (text.size() != kShape.size()) return std::nullopt;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (kShape[i] != '0' && text[i] != kShape[i]) return std::nullopt;
+  constexpr size_t kSecondsEnd = 19, kSize = 24;
+  if (text.size() != kSize || text[kSecondsEnd] != '.' || text.back() != 'Z') return std::nullopt;
+  const auto whole = parse_rfc3339(std::string(text.substr(0, kSecondsEnd)) + "Z");
+  if (!whole) return std::nullopt;
+  int milliseconds = 0;
+  for (const char c : text.substr(kSecondsEnd + 1, 3)) {
+    if (c < '0' || c > '9') return std::nullopt;
+    milliseconds = 10 * milliseconds + (c - '0');
   }
-  const auto year = number_at(text, 0, 4), month = number_at(text, 5, 2), day = number_at(text, 8, 2);
-  const auto hour = number_at(text, 11, 2), minute = number_at(text, 14, 2), second = number_at(text, 17, 2);
-  const auto millisecond = number_at(text, 20, 3);
-  if (!year || !month || !day || !hour || !minute || !second || !millisecond) return std::nullopt;
-  const std::chrono::year_month_day date{std::chrono::year(*year), std::chrono::month(static_cast<unsigned>(*month)),
-                                         std::chrono::day(static_cast<unsigned>(*day))};
-  if (*year < 1970 || !date.ok() || *hour > 23 || *minute > 59 || *second > 59) return std::nullopt;
-  const milliseconds of_day = std::chrono::hours(*hour) + std::chrono::minutes(*minute) +
-                              std::chrono::seconds(*second) + milliseconds(*millisecond);
-  return (std::chrono::sys_days(date).time_since_epoch() + of_day) / milliseconds(1);
+  return *whole * 1'000 + milliseconds;
 }
 
 Refusal no_record(const std::string& why) { return refuse(ErrorCode::kDataCorrupt, "not an audit record: " + why); }
@@ -83,17 +67,11 @@ std::string_view outcome_name(Outcome outcome) {
 }
 
 std::string time_text(int64_t wall_ms) {
-  const std::chrono::sys_time<milliseconds> time{milliseconds(std::clamp<int64_t>(wall_ms, 0, kWallMsMax))};
-  const auto days = std::chrono::floor<std::chrono::days>(time);
-  const std::chrono::year_month_day date(days);
-  const std::chrono::hh_mm_ss clock(time - days);
-  std::array<char, 48> text{};
-  const int size =
-      std::snprintf(text.data(), text.size(), "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", static_cast<int>(date.year()),
-                    static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                    static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-                    static_cast<int>(clock.seconds().count()), static_cast<int>(clock.subseconds().count()));
-  return {text.data(), static_cast<size_t>(size)};
+  wall_ms = std::clamp<int64_t>(wall_ms, 0, kWallMsMax);
+  std::string text = rfc3339_text(wall_ms / 1'000);
+  const std::string thousandths = std::to_string(1'000 + wall_ms % 1'000).substr(1);
+  text.insert(text.size() - 1, "." + thousandths);
+  return text;
 }
 
 std::string line_of(const Record& record) {

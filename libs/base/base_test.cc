@@ -28,6 +28,7 @@
 #include "base/shutdown.h"
 #include "base/time_left.h"
 #include "base/trace_context.h"
+#include "base/utc_time.h"
 #include "base/utf8.h"
 #include "support/temporary_folder.h"
 
@@ -90,6 +91,23 @@ TEST(Log, AFieldWithoutAKeyIsLeftOut) {
     EXPECT_TRUE(first.ends_with(format == LogFormat::kJson ? R"("event":"event","number":3})" : "event number=3"))
         << first;
     EXPECT_NE(written.find("0af7651916cd43dd8448eb211c80319c"), std::string::npos) << written;
+  }
+}
+
+TEST(UtcTime, IsWrittenAsRfc3339) {
+  EXPECT_EQ(rfc3339_text(0), "1970-01-01T00:00:00Z");
+  EXPECT_EQ(rfc3339_text(1'795'618'245), "2026-11-25T14:50:45Z");
+}
+
+TEST(UtcTime, IsReadInThatFormAlone) {
+  for (const int64_t time : {0LL, 951'782'400LL, 1'795'618'245LL, 253'402'300'799LL}) {
+    EXPECT_EQ(parse_rfc3339(rfc3339_text(time)), time);
+  }
+  for (const char* text :
+       {"", "2026-11-30", "2026-11-30T18:28:54", "2026-11-30T18:28:54+", "2026-11-30 18:28:54Z", "2026-02-29T00:00:00Z",
+        "2026-13-01T00:00:00Z", "2026-11-00T00:00:00Z", "2026-11-30T24:00:00Z", "2026-11-30T00:60:00Z",
+        "2026-11-30T00:00:60Z", "1969-12-31T23:59:59Z", "2026-11-30T-1:00:00Z", "2026-11-30T18:28:54ZZ"}) {
+    EXPECT_FALSE(parse_rfc3339(text)) << text;
   }
 }
 

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <ctime>
 
 #include "base/limits.h"
+#include "base/utc_time.h"
 #include "http_api/chat/chat_messages.h"
 #include "http_api/openai/json_text.h"
 
@@ -130,14 +129,6 @@ Parsed<CompletionRequest> finish(json completion, const Models& models, const Re
   return request;
 }
 
-std::string utc_time(int64_t seconds_since_1970) {
-  const time_t at = seconds_since_1970;
-  tm parts{};
-  gmtime_r(&at, &parts);
-  std::array<char, 32> text{};
-  return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts)};
-}
-
 ordered_json model_details() {
   return {{"parent_model", ""},   {"format", "safetensors"},
           {"family", "opt"},      {"families", ordered_json::array({"opt"})},
@@ -146,7 +137,7 @@ ordered_json model_details() {
 
 // One object of an answer, with `text` where its kind has it.
 ordered_json answer_object(const CompletionRequest& request, bool is_chat, std::string_view text) {
-  ordered_json object{{"model", request.model.name}, {"created_at", utc_time(request.created)}};
+  ordered_json object{{"model", request.model.name}, {"created_at", rfc3339_text(request.created)}};
   if (is_chat) {
     object["message"] = {{"role", "assistant"}, {"content", text}};
   } else {
@@ -324,7 +315,7 @@ Parsed<std::string> ollama_show_body(std::string_view text, const Models& models
        {"details", model_details()},
        {"model_info", std::move(info)},
        {"capabilities", ordered_json::array({"completion"})},
-       {"modified_at", utc_time(models.created())}});
+       {"modified_at", rfc3339_text(models.created())}});
 }
 
 std::string ollama_models_body(const Models& models, bool are_running, int64_t now_s) {
@@ -335,12 +326,12 @@ std::string ollama_models_body(const Models& models, bool are_running, int64_t n
     if (!found.ok()) continue;
     const Model& model = found.value();
     ordered_json entry{{"name", name}, {"model", name}};
-    if (!are_running) entry["modified_at"] = utc_time(models.created());
+    if (!are_running) entry["modified_at"] = rfc3339_text(models.created());
     entry["size"] = 0;
     entry["digest"] = model.text != nullptr ? model.text->info.manifest_digest : "";
     entry["details"] = model_details();
     if (are_running) {
-      entry["expires_at"] = utc_time(now_s + kDay);
+      entry["expires_at"] = rfc3339_text(now_s + kDay);
       entry["size_vram"] = 0;
       if (model.context > 0) entry["context_length"] = model.context;
     }

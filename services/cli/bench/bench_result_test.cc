@@ -197,9 +197,7 @@ TEST(BenchRecorder, ProgressIsALine) {
   EXPECT_EQ(measurement_line(unfitting(16), sample().spec), "batch 16: does not fit: " + unfitting(16).reason);
 }
 
-TEST(MachineInfo, NamesTheMachineAndTheMoment) {
-  EXPECT_EQ(iso_date(0), "1970-01-01T00:00:00Z");
-  EXPECT_EQ(iso_date(1'795'618'245'999), "2026-11-25T14:50:45Z");
+TEST(MachineInfo, NamesTheMachineAndTheCommand) {
   EXPECT_GE(machine_info()["cores"], 1);
   EXPECT_THAT(command_line(), HasSubstr(std::filesystem::read_symlink("/proc/self/exe").filename().string()));
 }

@@ -6,8 +6,7 @@
 
 namespace optserve::cli {
 
-nlohmann::json machine_info();          // host, processor, cores, memory_bytes, kernel
-std::string iso_date(int64_t wall_ms);  // "2026-11-25T15:04:05Z"
+nlohmann::json machine_info();  // host, processor, cores, memory_bytes, kernel
 
 std::string command_line();  // of this process; arguments with special characters are quoted
 

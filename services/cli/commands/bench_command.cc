@@ -9,6 +9,7 @@
 #include "base/build_info.h"
 #include "base/clock.h"
 #include "base/shutdown.h"
+#include "base/utc_time.h"
 #include "cli/bench/bench_options.h"
 #include "cli/bench/bench_recorder.h"
 #include "cli/bench/bench_runs.h"
@@ -71,7 +72,7 @@ class BenchRunner {
     result.random_weights = options_.random_weights;
     if (options_.random_format != "none") result.random_format = options_.random_format;
     result.version = build_version();
-    result.date = iso_date(clock.wall_ms());
+    result.date = rfc3339_text(clock.wall_ms() / 1'000);
     result.command = command_line();
     result.machine = machine_info();
     result.engine["worker_options"] = plan.worker_options;

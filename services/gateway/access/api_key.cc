@@ -1,8 +1,5 @@
 #include "gateway/access/api_key.h"
 
-#include <charconv>
-#include <chrono>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -11,6 +8,7 @@
 #include "base/ids.h"
 #include "base/input_check.h"
 #include "base/limits.h"
+#include "base/utc_time.h"
 #include "http_api/openai/json_text.h"
 
 namespace optserve::gateway {
@@ -26,30 +24,6 @@ Refusal wrong_key(std::string message) { return refuse(ErrorCode::kBadRequest, s
 
 Sha256::Digest digest_of(const std::string& salt, std::string_view secret) {
   return sha256(salt + std::string(secret));
-}
-
-// Two to four digits at `at`; -1: something else stands there.
-int digits(std::string_view text, size_t at, size_t count) {
-  if (at + count > text.size()) return -1;
-  int value = 0;
-  for (const char c : text.substr(at, count)) {
-    if (c < '0' || c > '9') return -1;
-    value = value * 10 + (c - '0');
-  }
-  return value;
-}
-
-std::string expiry_text(int64_t ms) {
-  const std::chrono::sys_seconds moment{seconds(ms / 1'000)};
-  const auto day = std::chrono::floor<std::chrono::days>(moment);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss time(moment - day);
-  char text[40];
-  std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()),
-                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                static_cast<int>(time.hours().count()), static_cast<int>(time.minutes().count()),
-                static_cast<int>(time.seconds().count()));
-  return text;
 }
 
 Status read_string(const std::string& name, const json& value, std::string& text) {
@@ -154,7 +128,7 @@ std::string api_key_line(const ApiKey& key) {
                               {"rights", std::move(rights)}};
   if (key.requests_per_minute > 0) line["requests_per_minute"] = key.requests_per_minute;
   if (key.jobs_max > 0) line["jobs_max"] = key.jobs_max;
-  if (key.expires_ms > 0) line["expires"] = expiry_text(key.expires_ms);
+  if (key.expires_ms > 0) line["expires"] = rfc3339_text(key.expires_ms / 1'000);
   return http_api::json_text(line);
 }
 
@@ -181,23 +155,10 @@ const ApiKey* find_api_key(std::span<const ApiKey> keys, std::string_view secret
 }
 
 Result<int64_t> parse_expiry(std::string_view text) {
-  const auto wrong = [] { return wrong_key("expires: expected a date such as 2027-01-31 or 2027-01-31T12:00:00Z"); };
-  const bool has_time = text.size() == 20;
-  if (!has_time && text.size() != 10) return wrong();
-  const int year = digits(text, 0, 4), month = digits(text, 5, 2), day = digits(text, 8, 2);
-  if (year < 1970 || month < 0 || day < 0 || text[4] != '-' || text[7] != '-') return wrong();
-  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
-                                         std::chrono::day(static_cast<unsigned>(day))};
-  if (!date.ok()) return wrong();
-  std::chrono::sys_seconds moment = std::chrono::sys_days(date);
-  if (has_time) {
-    const int hour = digits(text, 11, 2), minute = digits(text, 14, 2), second = digits(text, 17, 2);
-    const bool is_time = text[10] == 'T' && text[13] == ':' && text[16] == ':' && text[19] == 'Z' && hour >= 0 &&
-                         hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second < 60;
-    if (!is_time) return wrong();
-    moment += std::chrono::hours(hour) + std::chrono::minutes(minute) + seconds(second);
-  }
-  return std::chrono::duration_cast<milliseconds>(moment.time_since_epoch()).count();
+  constexpr size_t kDateSize = 10;
+  const auto moment = parse_rfc3339(std::string(text) + (text.size() == kDateSize ? "T00:00:00Z" : ""));
+  if (!moment) return wrong_key("expires: expected a date such as 2027-01-31 or 2027-01-31T12:00:00Z");
+  return *moment * 1'000;
 }
 
 }  // namespace optserve::gateway
