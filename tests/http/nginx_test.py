@@ -18,7 +18,9 @@ import httpx2 as httpx
 import openai
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from local_stack import LIMIT_SECONDS, Stack, expect
+from ports import free_port
 
 CONFIGURATION = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -30,12 +32,6 @@ http {{
   server {{ listen 127.0.0.1:{own_port}; {block} }}
 }}
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def documented_block(sources, api):

@@ -6,13 +6,14 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from ports import HOST, free_port
+
 LIMIT_SECONDS = 60
-HOST = "127.0.0.1"
 
 
 def fail(what):
@@ -35,13 +36,6 @@ def wait_until(condition, what, seconds=LIMIT_SECONDS):
         if time.monotonic() > end:
             fail(f"not within {seconds} s: {what}")
         time.sleep(0.05)
-
-
-def free_port(host=HOST):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as one:
-        one.bind((host, 0))
-        return one.getsockname()[1]
 
 
 def ask(host, port, timeout, *request):
@@ -83,14 +77,8 @@ class System:
         self.processes = {}
         self.clients, self.services, self.api = (free_port(host) for _ in range(3))
         self.ports = {name: free_port(host) for name in ("scheduler", "tokenizer", "gateway", "converter")}
-        # The ranks' ports follow that of the supervisor.
-        self.ports["worker"] = next(port for port in iter(lambda: free_port(host), None)
-                                    if all(self.is_free(port + i) for i in (1, 2)))
+        self.ports["worker"] = free_port(host, in_row=3)  # the ranks' ports follow that of the supervisor
         (folder / "journal").mkdir(exist_ok=True)
-
-    def is_free(self, port):
-        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as one:
-            return one.connect_ex((self.host, port)) != 0
 
     def url(self, port, host=None):
         host = host or self.host
@@ -121,6 +109,12 @@ class System:
 
     def log(self, name):
         return self.folder / f"{name}.log"
+
+    def print_logs(self, lines=25):
+        """The ends of all logs, for the reader of a failed test."""
+        for log in sorted(self.folder.glob("*.log")):
+            end = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+            print(f"-- {log.name}:", *end, sep="\n", flush=True)
 
     def log_lines(self, name, event):
         lines = pathlib.Path(self.log(name)).read_text(encoding="utf-8").splitlines()
@@ -163,7 +157,9 @@ class System:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
+        if failure:
+            self.print_logs()
         for process in self.processes.values():
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGCONT)

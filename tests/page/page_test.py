@@ -12,6 +12,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'e2e'))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'support'))
 
 import checks_of_jobs
 import checks_of_requests

@@ -1,8 +1,8 @@
 """A real scheduler with a journal and quotas of tenants, and without services: what it accepts waits."""
 
 import os
+import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,13 +10,10 @@ import urllib.request
 
 from local_stack import LIMIT_SECONDS, expect
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from ports import free_port  # noqa: E402: the path has to be known first
+
 CONFIGURATION = 78
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def wait_until(condition, what):
