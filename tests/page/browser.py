@@ -35,6 +35,7 @@ new PerformanceObserver((list) => {
 class Browser:
     def __init__(self, url):
         self.url = url
+        self.left_at_ms = 0
         options = Options()
         for argument in ARGUMENTS:
             options.add_argument(argument)
@@ -63,6 +64,11 @@ class Browser:
         self.driver.get('about:blank')
         self.driver.get(f'{url or self.url}/ui/#/{view}')
         self.find('h1')
+
+    def leave(self):
+        """Ends the page. What its last requests leave in the log, however late, is no problem of the next page."""
+        self.driver.get('about:blank')
+        self.left_at_ms = time.time() * 1000
 
     def go(self, view):
         """Another view of the page that is open."""
@@ -144,7 +150,8 @@ class Browser:
         """What went wrong since the page was opened. Requests may only fail while something is down."""
         noticed = self.run('return window.noticed')
         logged = [entry for entry in self.driver.get_log('browser')
-                  if not (may_fail_to_load and entry['source'] == 'network')]
+                  if entry['timestamp'] >= self.left_at_ms
+                  and not (may_fail_to_load and entry['source'] == 'network')]
         return ([f'policy: {one}' for one in noticed['violations']] + [f'error: {one}' for one in noticed['errors']] +
                 [f'console: {entry["message"]}' for entry in logged] +
                 ([f'layout shift of {noticed["shift"]:.3f}: {noticed["moved"]}'] if noticed['shift'] > 0.1 else []))

@@ -13,6 +13,7 @@ from api import Api
 from browser import DESKTOP, PHONE, Browser
 from checks_of_requests import done, run_prompt
 from local_stack import expect
+from ports import free_port
 from rules import FOCUS, broken_rules
 from selenium.webdriver.common.keys import Keys
 
@@ -261,10 +262,9 @@ def check_keys(browser, stack, api):
         browser.wait_text('#banner', 'asks for an API key')
         expect(browser.run('return sessionStorage.length') == 0, 'a key can be forgotten')
     finally:
-        browser.driver.get('about:blank')
+        browser.leave()  # the log has answers without a key
         gateway.terminate()
         gateway.wait()
-        browser.driver.get_log('browser')  # of answers without a key
 
 
 def answers(url):
@@ -272,13 +272,6 @@ def answers(url):
         return urllib.request.urlopen(url + '/health', timeout=5).status == 200
     except OSError:
         return False
-
-
-def free_port():
-    import socket
-    with socket.socket() as one:
-        one.bind(('127.0.0.1', 0))
-        return one.getsockname()[1]
 
 
 class Frozen:
@@ -337,12 +330,11 @@ def check_several_schedulers(browser, stack, api):
         expect(browser.text('tbody') != '' and stack.endpoint.removeprefix('tcp://') in browser.text('main'),
                'one of two schedulers is gone, and the other is shown')
         both.get('/v1/jobs?group=spread&state=succeeded')
-        browser.problems(may_fail_to_load=True)
     finally:
+        browser.leave()
         for process in (gateway, scheduler):
             process.kill()
             process.wait()
-        browser.driver.get('about:blank')
 
 
 def check_gateway_down(browser, stack, api):
@@ -373,6 +365,7 @@ def check_gateway_down(browser, stack, api):
         browser.run("document.querySelector('#banner button').click()")  # Ask now
         browser.wait(lambda: browser.run('return document.body.dataset.health') == 'ok', 'the figures are live again')
         expect(not browser.find('#banner').is_displayed(), 'the banner is gone')
+        browser.leave()  # requests may have failed until the gateway was back
     browser.set_size(DESKTOP)
 
 
