@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/build_info.h"
+#include "base/log.h"
 #include "base/program.h"
 #include "gateway/service/answers.h"
 #include "gateway/service/completion_call.h"
@@ -86,6 +87,22 @@ std::vector<std::string> served_models(const client::Answers<protocol::SystemSta
     }
   }
   return {names.begin(), names.end()};
+}
+
+// None of which is an answer.
+std::string why_silent(const client::Answers<protocol::SystemStatus>& answers) {
+  std::string why = "no scheduler answers";
+  for (const auto& one : answers) why += "; " + one.answer.refusal().message;
+  return why;
+}
+
+void log_news(const SchedulerWatch::News& news) {
+  const auto silent_s = std::chrono::duration_cast<seconds>(news.silence).count();
+  if (news.is_reachable) {
+    log_info("scheduler_reachable", {{"endpoint", news.endpoint}, {"silent_s", silent_s}});
+  } else {
+    log_warn("scheduler_unreachable", {{"endpoint", news.endpoint}, {"silent_s", silent_s}, {"why", news.why}});
+  }
 }
 
 http::Answer answer_of(http_api::Parsed<std::string> body) {
@@ -187,9 +204,10 @@ void Gateway::tick() {
 void Gateway::on_status(const client::Answers<protocol::SystemStatus>& answers) {
   is_status_asked_ = false;
   system_.update(answers);
+  for (const SchedulerWatch::News& one : watch_.update(answers, clock_.now())) log_news(one);
   const bool is_answered = std::ranges::any_of(answers, [](const auto& one) { return one.answer.ok(); });
   if (is_answered) models_->set_served(served_models(answers));
-  if (!is_draining_) health_.set_problem(is_answered ? "" : "no scheduler answers");
+  if (!is_draining_) health_.set_problem(is_answered ? "" : why_silent(answers));
   health_.started = health_.started.load() || is_answered;
   health_.ready = is_answered && !is_draining_;
 }

@@ -14,6 +14,7 @@
 #include "gateway/service/gateway_parts.h"
 #include "gateway/service/open_calls.h"
 #include "gateway/service/options.h"
+#include "gateway/service/scheduler_watch.h"
 #include "gateway/service/system_metrics.h"
 #include "http/server.h"
 #include "http_api/openai/models.h"
@@ -47,6 +48,7 @@ class Gateway {
   metrics::Health& health_;
   const Clock& clock_;
   SystemMetrics system_;
+  SchedulerWatch watch_;
   std::unique_ptr<http_api::Models> models_;
   std::optional<http_api::ChatTemplate> chat_template_;
   OpenCalls calls_;
