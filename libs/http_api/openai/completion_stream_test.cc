@@ -210,7 +210,7 @@ TEST_F(CompletionStreamTest, StreamedTextsAreThoseOfTheAnswer) {
     ASSERT_EQ(reader.texts.size(), body["choices"].size());
     for (const json& choice : body["choices"]) {
       const int index = choice["index"];
-      EXPECT_EQ(reader.texts[index], choice["text"]) << changes;
+      EXPECT_EQ(reader.texts[index], choice["text"].get<std::string>()) << changes;
       json facts = reader.last[index];
       facts["text"] = choice["text"];
       EXPECT_EQ(facts, choice) << changes;
