@@ -19,6 +19,7 @@ endif()
 add_link_options(-Wl,--disable-new-dtags)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 option(OPTSERVE_WERROR "Treat warnings as errors (set by the presets)" OFF)
+set(OPTSERVE_TEST_OPTIONS "" CACHE STRING "Compiler options of tests alone, whose build takes longer than that of the programs")
 option(OPTSERVE_TOOLS "Use ccache and mold where they are installed (set by the presets)" OFF)
 
 # Warnings are for C++ only, since nvcc passes generated code to its host compiler.
@@ -86,6 +87,7 @@ endfunction()
 function(optserve_add_tests name labels sources)
   add_executable(${name} EXCLUDE_FROM_ALL ${sources})
   target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock GTest::gtest_main optserve_options)
+  target_compile_options(${name} PRIVATE ${OPTSERVE_TEST_OPTIONS})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)  # for headers of tests/support that need no library
   foreach(source IN LISTS sources)
     get_filename_component(test ${source} NAME_WE)
