@@ -1,4 +1,4 @@
-#include "comm/tcp_rendezvous.h"
+#include "comm/tcp/rendezvous.h"
 
 #include <poll.h>
 
@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "comm/tcp_frames.h"
+#include "comm/tcp/frames.h"
 
 namespace optserve::comm::tcp {
 namespace {

@@ -1,4 +1,4 @@
-#include "comm/tcp_socket.h"
+#include "comm/tcp/socket.h"
 
 #include <netdb.h>
 #include <netinet/in.h>

@@ -1,4 +1,4 @@
-#include "comm/tcp_frames.h"
+#include "comm/tcp/frames.h"
 
 #include <algorithm>
 #include <cstring>

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "comm/tcp_frames.h"
-#include "comm/tcp_socket.h"
+#include "comm/tcp/frames.h"
+#include "comm/tcp/socket.h"
 
 namespace optserve::comm::tcp {
 

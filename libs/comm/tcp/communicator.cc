@@ -8,9 +8,9 @@
 #include "base/limits.h"
 #include "comm/communicator.h"
 #include "comm/reduction.h"
-#include "comm/tcp_frames.h"
-#include "comm/tcp_lifelines.h"
-#include "comm/tcp_rendezvous.h"
+#include "comm/tcp/frames.h"
+#include "comm/tcp/lifelines.h"
+#include "comm/tcp/rendezvous.h"
 
 namespace optserve::comm {
 

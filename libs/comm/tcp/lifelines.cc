@@ -1,4 +1,4 @@
-#include "comm/tcp_lifelines.h"
+#include "comm/tcp/lifelines.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "comm/tcp_socket.h"
+#include "comm/tcp/socket.h"
 
 namespace optserve::comm::tcp {
 

@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "comm/run_ranks.h"
-#include "comm/tcp_frames.h"
-#include "comm/tcp_socket.h"
+#include "comm/tcp/frames.h"
+#include "comm/tcp/socket.h"
 
 namespace optserve::comm::tcp {
 namespace tcp_communicator_test {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "base/limits.h"
-#include "comm/tcp_frames.h"
+#include "comm/tcp/frames.h"
 
 namespace {
 
