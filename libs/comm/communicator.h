@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "keys/key_pair.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
@@ -83,12 +84,14 @@ ProcessGroupMemory create_process_group_memory(int world);
 std::unique_ptr<Communicator> make_process_communicator(const ProcessGroupMemory& memory, int rank, int world,
                                                         int timeout_ms, const Clock& clock);
 
-// Ranks as processes on any hosts, over TCP, for tensors in host memory. The network must be trusted: nothing is
-// encrypted, and ranks are identified only to detect mistakes.
+// Ranks as processes on any hosts, over TCP, for tensors in host memory. With a key of the group, only who has it can
+// be a rank, and everything that the ranks exchange is encrypted and authenticated. Without one the network must be
+// trusted: ranks are identified only to detect mistakes.
 struct TcpGroupOptions {
   std::string host;  // an address of rank 0's host, on which it listens until all other ranks have connected
   int port = 0;
   std::string group;  // text on which all ranks must agree; the refusal of a different one names both
+  std::shared_ptr<const keys::SecretKey> key = {};  // the same on all ranks; nullptr: there is none
   int rank = 0;
   int world = 1;
   int meet_timeout_ms = 60'000;  // for all ranks to connect

@@ -27,15 +27,13 @@ class CommunicatorTest : public testing::TestWithParam<Group> {
   void run(const RankBody& body) { run_ranks(GetParam().kind, GetParam().world, body); }
 };
 
-INSTANTIATE_TEST_SUITE_P(Groups, CommunicatorTest,
-                         testing::Values(Group{RankKind::kSolo, 1}, Group{RankKind::kThreads, 1},
-                                         Group{RankKind::kThreads, 2}, Group{RankKind::kThreads, 4},
-                                         Group{RankKind::kProcesses, 1}, Group{RankKind::kProcesses, 2},
-                                         Group{RankKind::kProcesses, 4}, Group{RankKind::kTcp, 1},
-                                         Group{RankKind::kTcp, 2}, Group{RankKind::kTcp, 4}),
-                         [](const auto& group) {
-                           return rank_kind_name(group.param.kind) + std::to_string(group.param.world);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Groups, CommunicatorTest,
+    testing::Values(Group{RankKind::kSolo, 1}, Group{RankKind::kThreads, 1}, Group{RankKind::kThreads, 2},
+                    Group{RankKind::kThreads, 4}, Group{RankKind::kProcesses, 1}, Group{RankKind::kProcesses, 2},
+                    Group{RankKind::kProcesses, 4}, Group{RankKind::kTcp, 1}, Group{RankKind::kTcp, 2},
+                    Group{RankKind::kTcp, 4}, Group{RankKind::kSealedTcp, 2}, Group{RankKind::kSealedTcp, 4}),
+    [](const auto& group) { return rank_kind_name(group.param.kind) + std::to_string(group.param.world); });
 
 // A value whose sum over ranks depends on the order of addition.
 float value_of(int rank, int64_t i) {
@@ -213,7 +211,8 @@ class ProcessRanks : public testing::TestWithParam<RankKind> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Groups, ProcessRanks, testing::Values(RankKind::kProcesses, RankKind::kTcp),
+INSTANTIATE_TEST_SUITE_P(Groups, ProcessRanks,
+                         testing::Values(RankKind::kProcesses, RankKind::kTcp, RankKind::kSealedTcp),
                          [](const auto& kind) { return rank_kind_name(kind.param); });
 
 TEST_P(ProcessRanks, AKilledRankEndsCollectives) {

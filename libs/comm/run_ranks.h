@@ -17,13 +17,14 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "keys/key_pair.h"
 
 namespace optserve::comm {
 
-enum class RankKind { kSolo, kThreads, kProcesses, kTcp };
+enum class RankKind { kSolo, kThreads, kProcesses, kTcp, kSealedTcp };
 
 inline std::string rank_kind_name(RankKind kind) {
-  static constexpr const char* kNames[] = {"Solo", "Threads", "Processes", "Tcp"};
+  static constexpr const char* kNames[] = {"Solo", "Threads", "Processes", "Tcp", "SealedTcp"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -109,12 +110,22 @@ inline TcpGroupOptions tcp_options(int port, int rank, int world, int timeout_ms
   return options;
 }
 
-// The same for `kind` kProcesses or kTcp.
+// The same with a key of the group.
+inline TcpGroupOptions sealed_options(int port, int rank, int world, int timeout_ms) {
+  static const auto key = std::make_shared<const keys::SecretKey>(keys::new_secret_key());
+  TcpGroupOptions options = tcp_options(port, rank, world, timeout_ms);
+  options.key = key;
+  return options;
+}
+
+// The same for `kind` kProcesses, kTcp or kSealedTcp.
 inline std::vector<int> fork_ranks(RankKind kind, int world, int timeout_ms, const RankBody& body) {
-  if (kind == RankKind::kTcp) {
+  if (kind == RankKind::kTcp || kind == RankKind::kSealedTcp) {
     const int port = free_port();
+    const auto options_of = kind == RankKind::kTcp ? tcp_options : sealed_options;
+    sealed_options(port, 0, world, timeout_ms);  // draws the key before the ranks are forked
     const auto make = [=](int rank) {
-      return make_tcp_communicator(tcp_options(port, rank, world, timeout_ms), system_clock());
+      return make_tcp_communicator(options_of(port, rank, world, timeout_ms), system_clock());
     };
     return fork_ranks_with(world, make, body);
   }

@@ -67,6 +67,14 @@ std::shared_ptr<ClientKeys> load(const ClientKeyOptions& options) {
   return value_or_throw(ClientKeys::load_or_variables(options.secret_key, options.server_keys));
 }
 
+std::shared_ptr<const SecretKey> load_group_key(const std::string& group_key) {
+  check_command_line();
+  if (group_key.empty()) return nullptr;
+  Result<SecretKey> key = load_secret_key(group_key);
+  if (!key.ok()) throw ConfigurationError("group-key: " + key.refusal().message);
+  return std::make_shared<const SecretKey>(std::move(key).value());
+}
+
 std::shared_ptr<ServerKeys> load(const ServerKeyOptions& options) {
   check_command_line();
   if (options.secret_key.empty() && options.allowed_keys.empty() && options.allowed_key_lines.empty()) return nullptr;

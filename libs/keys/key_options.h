@@ -32,6 +32,10 @@ void add_options(ConfigParser& parser, ServerKeyOptions& options);
 std::shared_ptr<ClientKeys> load(const ClientKeyOptions& options);
 std::shared_ptr<ServerKeys> load(const ServerKeyOptions& options);
 
+// The secret key that the ranks of a group have in common, from a file or, from a variable, the key itself; nullptr if
+// `group_key` is empty. Throws ConfigurationError.
+std::shared_ptr<const SecretKey> load_group_key(const std::string& group_key);
+
 // Throws ConfigurationError if there is a secret key on the command line of this process, which everybody on the
 // machine can read.
 void check_command_line();

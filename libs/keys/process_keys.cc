@@ -20,16 +20,16 @@ std::string variable(const char* name) {
 
 bool is_key(std::string_view text) { return text.starts_with(kSecretPrefix) || text.starts_with(kPublicPrefix); }
 
-Result<SecretKey> load_secret(const std::string& secret) {
+}  // namespace
+
+Result<SecretKey> load_secret_key(const std::string& secret) {
   return is_key(secret) ? parse_secret_key(secret) : read_secret_key_file(secret);
 }
-
-}  // namespace
 
 Result<std::shared_ptr<ClientKeys>> ClientKeys::load(const std::string& secret,
                                                      const std::vector<std::string>& servers) {
   std::string file = is_key(secret) ? std::string() : secret;
-  Result<SecretKey> own = load_secret(secret);
+  Result<SecretKey> own = load_secret_key(secret);
   if (!own.ok()) return refuse(own.refusal().code, "secret-key: " + own.refusal().message);
   std::vector<PublicKey> keys;
   for (const std::string& server : servers) {
@@ -79,7 +79,7 @@ const SecretKey& ClientKeys::own() {
 
 Result<std::shared_ptr<ServerKeys>> ServerKeys::load(const std::string& secret, const std::string& file,
                                                      const std::string& lines) {
-  Result<SecretKey> own = load_secret(secret);
+  Result<SecretKey> own = load_secret_key(secret);
   if (!own.ok()) return refuse(own.refusal().code, "secret-key: " + own.refusal().message);
   if (file.empty() && lines.empty()) {
     return refuse(ErrorCode::kBadRequest, "allowed-keys: expected a file; `optserve keys allow` writes it");

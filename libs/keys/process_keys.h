@@ -15,6 +15,9 @@
 
 namespace optserve::keys {
 
+// `secret` is the name of a file or the key itself.
+Result<SecretKey> load_secret_key(const std::string& secret);
+
 // The keys of a process that connects to schedulers.
 class ClientKeys {
  public:

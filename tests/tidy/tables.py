@@ -36,6 +36,7 @@ HEADER_OWNERS = [
     (r'nccl\.h$', ['libs/comm/nccl']),
     (r'(cuda|cublas|cooperative_groups|cub/|thrust/|nvtx3/)', ['libs/backend/cuda/', 'libs/comm/nccl', 'kernels/']),
     (r'(gtest|gmock)/', ['libs/backend/backend_fixture.h', 'libs/comm/run_ranks.h',  # shared by tests
+                          'libs/comm/tcp/test_peers.h',
                           'libs/http_api/openai/request_fixture.h']),
     (r'benchmark/', []),
     (r'optserve/', ['docs/examples/cpp/']),  # the installed client library

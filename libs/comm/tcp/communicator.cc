@@ -1,15 +1,17 @@
 // Ranks on any hosts, over TCP, as a star: rank 0 gathers what the others send, adds it in the order of the ranks and
 // sends the result to all. It is simple rather than fast, since it serves groups of CPUs, and groups of GPUs only as
 // the control communicator beside NCCL.
+#include "comm/communicator.h"
+
 #include <algorithm>
 #include <atomic>
 
 #include "base/clock.h"
 #include "base/limits.h"
-#include "comm/communicator.h"
 #include "comm/reduction.h"
 #include "comm/tcp/frames.h"
 #include "comm/tcp/lifelines.h"
+#include "comm/tcp/link.h"
 #include "comm/tcp/rendezvous.h"
 
 namespace optserve::comm {
@@ -156,8 +158,8 @@ class TcpCommunicator final : public Communicator {
   void send(int peer, const Part& part, const char* data) {
     const HeaderBytes header = encode(FrameHeader{part.operation, part.root, token_, part.total, part.size});
     const Deadline until = deadline();
-    expect(send_all(socket(peer), header, until, part.size > 0), peer);
-    expect(send_all(socket(peer), {reinterpret_cast<const uint8_t*>(data), part.size}, until), peer);
+    expect(link(peer).send(header, until, part.size > 0), peer);
+    expect(link(peer).send({reinterpret_cast<const uint8_t*>(data), part.size}, until), peer);
   }
 
   void receive(int peer, const Part& part, char* data, const Deadline& until) {
@@ -168,7 +170,7 @@ class TcpCommunicator final : public Communicator {
 
   FrameHeader receive_header(int peer, const Deadline& until) {
     HeaderBytes bytes;
-    expect(receive_all(socket(peer), bytes, until), peer);
+    expect(link(peer).receive(bytes, until), peer);
     const auto header = decode_header(bytes);
     if (!header.ok()) fail("rank " + std::to_string(peer) + " sends a malformed frame: " + header.refusal().message);
     if (header.value().token != token_) {
@@ -178,15 +180,16 @@ class TcpCommunicator final : public Communicator {
   }
 
   void receive_payload(int peer, char* data, size_t size, const Deadline& until) {
-    expect(receive_all(socket(peer), {reinterpret_cast<uint8_t*>(data), size}, until), peer);
+    expect(link(peer).receive({reinterpret_cast<uint8_t*>(data), size}, until), peer);
   }
 
-  const Socket& socket(int peer) const { return data_[static_cast<size_t>(peer)]; }
+  Link& link(int peer) { return data_[static_cast<size_t>(peer)]; }
 
   void expect(Io io, int peer) {
     if (io == Io::kDone) return;
     const std::string name = "rank " + std::to_string(peer);
     if (io == Io::kLate) fail(name + " did not come within " + std::to_string(timeout_.count()) + " ms");
+    if (io == Io::kForged) fail("what came from " + name + " was changed, repeated, left out or sent by somebody else");
     lifelines_.wait_for_cause(peer);
     fail(name + " has left the group");
   }
@@ -203,7 +206,7 @@ class TcpCommunicator final : public Communicator {
   }
 
   void shut_down_data() const {
-    for (const Socket& socket : data_) socket.shut_down();
+    for (const Link& link : data_) link.socket().shut_down();
   }
 
   const int rank_;
@@ -211,7 +214,7 @@ class TcpCommunicator final : public Communicator {
   const milliseconds timeout_;
   const Clock& clock_;
   const uint64_t token_;
-  const std::vector<Socket> data_;             // by the peer's rank
+  std::vector<Link> data_;                     // by the peer's rank
   std::vector<char> blocks_;                   // on rank 0: one chunk of each other rank
   Operation operation_ = Operation::kBarrier;  // the current one
   Lifelines lifelines_;                        // the last member, since its thread uses data_

@@ -9,6 +9,8 @@ namespace optserve::comm::tcp {
 namespace {
 
 constexpr uint64_t kHelloMagic = 0x313070726774706f;  // "optgrp01"; a change of any record needs a new number
+constexpr uint64_t kCallMagic = 0x313079656b74706f;   // "optkey01"
+constexpr uint32_t kCallAnswerMagic = 0x3179656b;
 constexpr uint32_t kAnswerMagic = 0x31736e61;
 constexpr uint32_t kFrameMagic = 0x316d7266;
 
@@ -37,6 +39,14 @@ std::string get_text(std::span<const uint8_t> field) {
     text += byte >= 0x20 && byte != 0x7f ? static_cast<char>(byte) : '?';
   }
   return text;
+}
+
+// An offer at the beginning of a record that is empty after it.
+void put_offer(std::span<uint8_t> field, const keys::Offer& offer) { std::ranges::copy(offer, field.begin()); }
+
+bool get_offer(std::span<const uint8_t> field, keys::Offer& offer) {
+  std::copy_n(field.begin(), offer.size(), offer.begin());
+  return std::ranges::all_of(field.subspan(offer.size()), [](uint8_t byte) { return byte == 0; });
 }
 
 Refusal malformed(const std::string& what) { return refuse(ErrorCode::kBadRequest, what); }
@@ -69,6 +79,38 @@ Result<Hello> decode_hello(const HelloBytes& bytes) {
   std::copy_n(bytes.begin() + 20, hello.nonce.bytes.size(), hello.nonce.bytes.begin());
   hello.group = get_text(std::span(bytes).subspan(36));
   return hello;
+}
+
+HelloBytes encode(const Call& call) {
+  HelloBytes bytes{};
+  put(bytes, 0, kCallMagic);
+  put_offer(std::span(bytes).subspan(8), call.offer);
+  return bytes;
+}
+
+Result<Call> decode_call(const HelloBytes& bytes) {
+  Call call;
+  if (get<uint64_t>(bytes, 0) != kCallMagic || !get_offer(std::span(bytes).subspan(8), call.offer)) {
+    return malformed("it offers no key, but the group has one");
+  }
+  return call;
+}
+
+bool is_call(const HelloBytes& bytes) { return get<uint64_t>(bytes, 0) == kCallMagic; }
+
+AnswerBytes encode(const CallAnswer& answer) {
+  AnswerBytes bytes{};
+  put(bytes, 0, kCallAnswerMagic);
+  put_offer(std::span(bytes).subspan(4), answer.offer);
+  return bytes;
+}
+
+Result<CallAnswer> decode_call_answer(const AnswerBytes& bytes) {
+  CallAnswer answer;
+  if (get<uint32_t>(bytes, 0) != kCallAnswerMagic || !get_offer(std::span(bytes).subspan(4), answer.offer)) {
+    return malformed("it offers no key, but the group has one");
+  }
+  return answer;
 }
 
 AnswerBytes encode(const Answer& answer) {

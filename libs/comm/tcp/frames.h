@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/ids.h"
+#include "keys/sealed_stream.h"
 
 namespace optserve::comm::tcp {
 
@@ -22,7 +23,17 @@ inline constexpr size_t kHeaderBytes = 32;   // magic, operation, root, token, t
 // gone.
 enum class Channel : uint8_t { kData = 1, kLifeline };
 
-// The first record of a connection.
+// The first two records of a connection, if the group has a key: offers of rank 0's peer and of rank 0. All later
+// records are sealed. They have the sizes of a Hello and an Answer, so that each side can tell the other that it has no
+// key.
+struct Call {
+  keys::Offer offer{};
+};
+struct CallAnswer {
+  keys::Offer offer{};
+};
+
+// The first record of a connection that is not one of these.
 struct Hello {
   Channel channel = Channel::kData;
   int world = 0;
@@ -33,6 +44,9 @@ struct Hello {
 using HelloBytes = std::array<uint8_t, kHelloBytes>;
 HelloBytes encode(const Hello& hello);  // group: at most kTextBytes
 Result<Hello> decode_hello(const HelloBytes& bytes);
+HelloBytes encode(const Call& call);
+Result<Call> decode_call(const HelloBytes& bytes);
+bool is_call(const HelloBytes& bytes);
 
 // What rank 0 answers to a Hello.
 struct Answer {
@@ -49,6 +63,8 @@ struct Answer {
 using AnswerBytes = std::array<uint8_t, kAnswerBytes>;
 AnswerBytes encode(const Answer& answer);  // a longer text is cut
 Result<Answer> decode_answer(const AnswerBytes& bytes);
+AnswerBytes encode(const CallAnswer& answer);
+Result<CallAnswer> decode_call_answer(const AnswerBytes& bytes);
 
 enum class Operation : uint8_t { kReduce = 1, kGather, kBroadcast, kBytes, kBarrier, kAbort, kLeave };
 const char* name_of(Operation operation);

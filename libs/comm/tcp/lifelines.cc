@@ -15,10 +15,10 @@ constexpr seconds kLetGoTime{1};  // between the loss of the group and on_stuck
 
 }  // namespace
 
-Lifelines::Lifelines(std::vector<Socket> sockets, Options options)
-    : sockets_(std::move(sockets)), options_(std::move(options)), inboxes_(sockets_.size()) {
-  const auto is_open = [](const Socket& socket) { return socket.is_open(); };
-  if (std::none_of(sockets_.begin(), sockets_.end(), is_open)) return;  // this is a group of one rank
+Lifelines::Lifelines(std::vector<Link> links, Options options)
+    : links_(std::move(links)), options_(std::move(options)), inboxes_(links_.size()) {
+  const auto is_open = [](const Link& link) { return link.is_open(); };
+  if (std::none_of(links_.begin(), links_.end(), is_open)) return;  // this is a group of one rank
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw errno_error("eventfd");
   thread_ = std::thread([this] { watch(); });
@@ -50,8 +50,8 @@ void Lifelines::wait_for_cause(int peer) {
 
 void Lifelines::watch() {
   while (wait_for_news()) {
-    for (size_t peer = 0; peer < sockets_.size(); ++peer) {
-      if (sockets_[peer].is_open() && !inboxes_[peer].left) hear(static_cast<int>(peer));
+    for (size_t peer = 0; peer < links_.size(); ++peer) {
+      if (links_[peer].is_open() && !inboxes_[peer].left) hear(static_cast<int>(peer));
     }
   }
   wait_until_let_go();
@@ -59,8 +59,8 @@ void Lifelines::watch() {
 
 bool Lifelines::wait_for_news() {
   std::vector<pollfd> polled{{wake_fd_, POLLIN, 0}};
-  for (size_t peer = 0; peer < sockets_.size(); ++peer) {
-    if (sockets_[peer].is_open() && !inboxes_[peer].left) polled.push_back({sockets_[peer].fd(), POLLIN, 0});
+  for (size_t peer = 0; peer < links_.size(); ++peer) {
+    if (links_[peer].is_open() && !inboxes_[peer].left) polled.push_back({links_[peer].socket().fd(), POLLIN, 0});
   }
   poll(polled.data(), polled.size(), -1);
   const std::lock_guard lock(mutex_);
@@ -70,30 +70,37 @@ bool Lifelines::wait_for_news() {
 // Reads what has come from a peer: an abort, its goodbye, or the end of its connection.
 void Lifelines::hear(int peer) {
   Inbox& inbox = inboxes_[static_cast<size_t>(peer)];
+  Link& link = links_[static_cast<size_t>(peer)];
   const std::string name = "rank " + std::to_string(peer);
-  const auto received =
-      receive_some(sockets_[static_cast<size_t>(peer)], std::span(inbox.bytes).subspan(inbox.received));
+  const auto received = receive_some(link.socket(), std::span(inbox.bytes).subspan(inbox.received));
   if (received < 0) return lose("group aborted by rank " + std::to_string(options_.rank) + ": " + name + " died", peer);
   inbox.received += static_cast<size_t>(received);
-  if (inbox.received < kHeaderBytes) return;
-  HeaderBytes bytes;
-  std::copy_n(inbox.bytes.begin(), kHeaderBytes, bytes.begin());
-  const auto header = decode_header(bytes);
-  const bool known = header.ok() && header.value().token == options_.token;
-  if (known && header.value().operation == Operation::kLeave) {
+  const size_t header_size = link.wire_size(kHeaderBytes);
+  if (inbox.received < header_size) return;
+  if (!inbox.header && !read_header(inbox, link)) return lose(name + " sent a record that no rank sends", peer);
+  if (inbox.header->operation == Operation::kLeave) {
     const std::lock_guard lock(mutex_);
     inbox.left = true;
     changed_.notify_all();
     return;
   }
-  if (!known || header.value().operation != Operation::kAbort) {
+  std::string reason(inbox.header->size, ' ');
+  const size_t reason_size = link.wire_size(reason.size());
+  if (inbox.received < header_size + reason_size) return;
+  const auto wire = std::span<const uint8_t>(inbox.bytes).subspan(header_size, reason_size);
+  if (!link.open(wire, {reinterpret_cast<uint8_t*>(reason.data()), reason.size()})) {
     return lose(name + " sent a record that no rank sends", peer);
   }
-  const size_t size = header.value().size;
-  if (inbox.received < kHeaderBytes + size) return;
-  lose(std::string(inbox.bytes.begin() + kHeaderBytes,
-                   inbox.bytes.begin() + static_cast<ptrdiff_t>(kHeaderBytes + size)),
-       peer);
+  lose(reason, peer);
+}
+
+bool Lifelines::read_header(Inbox& inbox, Link& link) const {
+  HeaderBytes bytes;
+  if (!link.open(std::span<const uint8_t>(inbox.bytes).first(link.wire_size(kHeaderBytes)), bytes)) return false;
+  const auto header = decode_header(bytes);
+  if (!header.ok() || header.value().token != options_.token) return false;
+  inbox.header = header.value();
+  return inbox.header->operation == Operation::kLeave || inbox.header->operation == Operation::kAbort;
 }
 
 void Lifelines::lose(const std::string& reason, int from) {
@@ -112,11 +119,13 @@ void Lifelines::lose(const std::string& reason, int from) {
 void Lifelines::tell(Operation operation, const std::string& text, int except) {
   const size_t size = std::min(text.size(), kReasonBytes);
   const HeaderBytes header = encode(FrameHeader{operation, 0, options_.token, 0, size});
-  std::vector<uint8_t> bytes(header.begin(), header.end());
-  bytes.insert(bytes.end(), text.begin(), text.begin() + static_cast<ptrdiff_t>(size));
-  for (size_t peer = 0; peer < sockets_.size(); ++peer) {
-    if (!sockets_[peer].is_open() || static_cast<int>(peer) == except) continue;
-    (void)!send(sockets_[peer].fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  for (size_t peer = 0; peer < links_.size(); ++peer) {
+    Link& link = links_[peer];
+    if (!link.is_open() || static_cast<int>(peer) == except) continue;
+    std::vector<uint8_t> bytes;
+    link.append(header, bytes);
+    link.append({reinterpret_cast<const uint8_t*>(text.data()), size}, bytes);
+    (void)!::send(link.socket().fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 }
 

@@ -6,12 +6,13 @@
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "comm/tcp/frames.h"
-#include "comm/tcp/socket.h"
+#include "comm/tcp/link.h"
 
 namespace optserve::comm::tcp {
 
@@ -23,9 +24,8 @@ class Lifelines {
     std::function<void()> on_lost;                            // called at once when the group is lost, on any thread
     std::function<void(const std::string& reason)> on_stuck;  // see TcpGroupOptions
   };
-  // `sockets` is indexed by the rank of the peer. A socket that is not open means that there is no connection to that
-  // peer.
-  Lifelines(std::vector<Socket> sockets, Options options);
+  // `links` is indexed by the rank of the peer. A link that is not open means that there is no connection to that peer.
+  Lifelines(std::vector<Link> links, Options options);
   ~Lifelines();  // tells the peers that this rank leaves on purpose
   Lifelines(const Lifelines&) = delete;
   Lifelines& operator=(const Lifelines&) = delete;
@@ -38,22 +38,24 @@ class Lifelines {
   void wait_for_cause(int peer);
 
  private:
-  // Bytes of a peer's next message.
+  // A peer's only message, as it stands on the wire.
   struct Inbox {
-    std::array<uint8_t, kHeaderBytes + kReasonBytes> bytes{};
+    std::array<uint8_t, kHeaderBytes + kReasonBytes + 2 * keys::kSealBytes> bytes{};
     size_t received = 0;
+    std::optional<FrameHeader> header;
     bool left = false;  // the peer has said goodbye
   };
 
   void watch();
   bool wait_for_news();  // false once the rank leaves or the group is lost
   void hear(int peer);
+  bool read_header(Inbox& inbox, Link& link) const;
   void lose(const std::string& reason, int from);
   void tell(Operation operation, const std::string& text, int except);
   void wait_until_let_go();
   void wake() const;
 
-  const std::vector<Socket> sockets_;
+  std::vector<Link> links_;  // the thread receives; whoever tells sends, which happens once
   const Options options_;
   std::vector<Inbox> inboxes_;  // used by the thread alone, except for `left`
   int wake_fd_ = -1;

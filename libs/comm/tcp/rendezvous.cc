@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/log.h"
 #include "comm/tcp/frames.h"
@@ -12,6 +13,7 @@ namespace optserve::comm::tcp {
 namespace {
 
 constexpr size_t kStrangersMax = 128;  // connections that have not yet said which rank they are
+constexpr int kAcceptsAtOnce = 32;     // of them, before those that are here are heard
 constexpr milliseconds kHelloTime{5'000};
 constexpr milliseconds kBindTime{10'000};
 constexpr milliseconds kReportInterval{10'000};
@@ -19,12 +21,15 @@ constexpr milliseconds kRetry{100};
 
 std::string place_of(const TcpGroupOptions& options) { return options.host + ":" + std::to_string(options.port); }
 
-// A connection whose first record has not fully arrived.
+// A connection that has not yet said which rank it is: with a key of the group it sends a Call and, sealed, its Hello.
 struct Stranger {
-  Accepted connection;
+  Link link;
+  std::string address;
   Instant until;
-  HelloBytes bytes{};
+  std::array<uint8_t, kHelloBytes + keys::kSealBytes> bytes{};  // of the record that is arriving
   size_t received = 0;
+
+  std::span<uint8_t> record() { return std::span(bytes).first(link.wire_size(kHelloBytes)); }
 };
 
 // The side of rank 0.
@@ -35,7 +40,9 @@ class Host {
 
   Party gather(Instant until) {
     Socket listener = open_door(std::min(until, now() + kBindTime));
-    log_info("rendezvous_open", {{"address", place_of(options_)}, {"world", options_.world}});
+    log_info("rendezvous_open", {{"address", place_of(options_)},
+                                 {"world", options_.world},
+                                 {"encrypted", options_.key != nullptr ? "yes" : "no"}});
     Instant report_at = now() + kReportInterval;
     while (!missing().empty()) {
       if (now() >= until) {
@@ -56,7 +63,7 @@ class Host {
 
  private:
   struct Seat {
-    Socket data, lifeline;
+    Link data, lifeline;
     Id128 nonce;
     std::string address;
   };
@@ -93,10 +100,10 @@ class Host {
   void wait(const Socket& listener, Instant until) const {
     std::vector<pollfd> polled{{listener.fd(), POLLIN, 0}};
     for (const Seat& seat : seats_) {
-      if (seat.data.is_open()) polled.push_back({seat.data.fd(), POLLIN, 0});
+      if (seat.data.is_open()) polled.push_back({seat.data.socket().fd(), POLLIN, 0});
     }
     for (const Stranger& stranger : strangers_) {
-      polled.push_back({stranger.connection.socket.fd(), POLLIN, 0});
+      polled.push_back({stranger.link.socket().fd(), POLLIN, 0});
       until = std::min(until, stranger.until);
     }
     const auto left = std::chrono::ceil<milliseconds>(until - now()).count();
@@ -107,47 +114,89 @@ class Host {
   void free_left_seats() {
     for (Seat& seat : seats_) {
       uint8_t byte;
-      if (seat.data.is_open() && receive_some(seat.data, std::span(&byte, 1)) != 0) seat = Seat{};
+      if (seat.data.is_open() && receive_some(seat.data.socket(), std::span(&byte, 1)) != 0) seat = Seat{};
     }
   }
 
   void hear_strangers() {
     for (Stranger& stranger : strangers_) {
-      Socket& socket = stranger.connection.socket;
-      const auto received = receive_some(socket, std::span(stranger.bytes).subspan(stranger.received));
+      const auto record = stranger.record();
+      const auto received = receive_some(stranger.link.socket(), record.subspan(stranger.received));
       if (received > 0) stranger.received += static_cast<size_t>(received);
-      if (stranger.received == kHelloBytes) {
-        seat(stranger);
+      if (stranger.received == record.size()) {
+        hear(stranger);
       } else if (received < 0 || now() >= stranger.until) {
-        log_refused(stranger.connection.address, "it did not say which rank it is");
-        socket.reset();
+        log_refused(stranger.address, "it did not say which rank it is");
+        stranger.link = {};
       }
     }
-    std::erase_if(strangers_, [](const Stranger& one) { return !one.connection.socket.is_open(); });
+    std::erase_if(strangers_, [](const Stranger& one) { return !one.link.is_open(); });
   }
 
   void accept_strangers(const Socket& listener) {
-    while (auto accepted = accept_waiting(listener)) {
-      if (strangers_.size() == kStrangersMax) strangers_.erase(strangers_.begin());
-      strangers_.push_back({std::move(*accepted), now() + kHelloTime});
+    for (int i = 0; i < kAcceptsAtOnce; ++i) {
+      auto accepted = accept_waiting(listener);
+      if (!accepted) return;
+      if (strangers_.size() == kStrangersMax) make_room();
+      strangers_.push_back({Link(std::move(accepted->socket)), std::move(accepted->address), now() + kHelloTime});
     }
   }
 
+  // Drops the oldest connection of the host that has the most of them, so that a flood drives out itself.
+  void make_room() {
+    const auto host_of = [](const Stranger& stranger) {
+      return stranger.address.substr(0, stranger.address.rfind(':'));
+    };
+    std::map<std::string, int> numbers;
+    for (const Stranger& stranger : strangers_) ++numbers[host_of(stranger)];
+    const auto by_number = [](const auto& one, const auto& other) { return one.second < other.second; };
+    const std::string& crowd = std::ranges::max_element(numbers, by_number)->first;
+    strangers_.erase(
+        std::ranges::find_if(strangers_, [&](const Stranger& stranger) { return host_of(stranger) == crowd; }));
+  }
+
+  // A record of the stranger has fully arrived.
+  void hear(Stranger& stranger) {
+    HelloBytes bytes;
+    const bool opened = stranger.link.open(stranger.record(), bytes);
+    stranger.received = 0;
+    if (!opened) return refuse(stranger, "its second record was not sealed by who sent the first");
+    if (options_.key && !stranger.link.is_sealed()) return answer_call(stranger, bytes);
+    if (is_call(bytes)) return refuse(stranger, "it has a key of the group, but rank 0 has none");
+    const auto hello = decode_hello(bytes);
+    if (hello.ok()) return seat(stranger, hello.value());
+    log_refused(stranger.address, hello.refusal().message);
+    stranger.link = {};
+  }
+
+  void answer_call(Stranger& stranger, const HelloBytes& bytes) {
+    const auto call = decode_call(bytes);
+    if (!call.ok()) return refuse(stranger, call.refusal().message);
+    const auto answered = keys::answer_offer(*options_.key, call.value().offer);
+    if (!answered) return refuse(stranger, "its key is not that of the group");
+    stranger.link.send(encode(CallAnswer{answered->answer}), hello_deadline());
+    stranger.link.seal(answered->stream);
+  }
+
+  // Says why, for ranks that were started with other options, and closes.
+  void refuse(Stranger& stranger, const std::string& why) {
+    log_refused(stranger.address, why);
+    stranger.link.send(encode(Answer{Answer::Kind::kRefused, 0, why}), hello_deadline());
+    stranger.link = {};
+  }
+
   // Gives the stranger's connection its seat, or closes it.
-  void seat(Stranger& stranger) {
-    Socket socket = std::move(stranger.connection.socket);
-    const std::string& address = stranger.connection.address;
-    const auto hello = decode_hello(stranger.bytes);
-    if (!hello.ok()) return log_refused(address, hello.refusal().message);
-    const Answer answer = judge(hello.value());
-    send_all(socket, encode(answer), hello_deadline());  // if this fails, the connection ends, which is noticed later
-    if (answer.kind == Answer::Kind::kRefused) log_refused(address, answer.text);
+  void seat(Stranger& stranger, const Hello& hello) {
+    Link link = std::move(stranger.link);
+    const Answer answer = judge(hello);
+    link.send(encode(answer), hello_deadline());  // if this fails, the connection ends, which is noticed later
+    if (answer.kind == Answer::Kind::kRefused) log_refused(stranger.address, answer.text);
     if (answer.kind != Answer::Kind::kSeated) return;
-    Seat& seat = seats_[static_cast<size_t>(hello.value().rank)];
-    if (hello.value().channel == Channel::kData) {
-      seat = Seat{std::move(socket), {}, hello.value().nonce, address};
+    Seat& seat = seats_[static_cast<size_t>(hello.rank)];
+    if (hello.channel == Channel::kData) {
+      seat = Seat{std::move(link), {}, hello.nonce, stranger.address};
     } else {
-      seat.lifeline = std::move(socket);
+      seat.lifeline = std::move(link);
     }
   }
 
@@ -179,9 +228,7 @@ class Host {
     Party party;
     party.token = token_;
     for (Seat& seat : seats_) {
-      if (seat.data.is_open()) {
-        send_all(seat.data, encode(Answer{Answer::Kind::kStart, token_, {}}), hello_deadline());
-      }
+      if (seat.data.is_open()) seat.data.send(encode(Answer{Answer::Kind::kStart, token_, {}}), hello_deadline());
       party.data.push_back(std::move(seat.data));
       party.lifelines.push_back(std::move(seat.lifeline));
     }
@@ -219,9 +266,9 @@ class Visitor {
   bool try_join(Party& party, const Deadline& until) {
     const Id128 nonce = Id128::random();
     const Deadline soon{clock_, std::min(until.at, now() + kHelloTime)};
-    Socket data = introduce(Channel::kData, nonce, soon);
+    Link data = introduce(Channel::kData, nonce, soon);
     if (!data.is_open()) return false;
-    Socket lifeline = introduce(Channel::kLifeline, nonce, soon);
+    Link lifeline = introduce(Channel::kLifeline, nonce, soon);
     if (!lifeline.is_open()) return false;
     const auto answer = hear(data, until, "not all ranks came");
     if (!answer) return false;
@@ -233,30 +280,48 @@ class Visitor {
     return true;
   }
 
-  // A connection that rank 0 has accepted, or a socket that is not open and the reason in cause_.
-  Socket introduce(Channel channel, const Id128& nonce, const Deadline& until) {
-    Socket socket = connect_to(options_.host, options_.port, until, cause_);
-    if (!socket.is_open()) return {};
+  // A connection that rank 0 has accepted, or a link that is not open and the reason in cause_.
+  Link introduce(Channel channel, const Id128& nonce, const Deadline& until) {
+    Link link(connect_to(options_.host, options_.port, until, cause_));
+    if (!link.is_open() || (options_.key && !exchange_offers(link, until))) return {};
     const Hello hello{channel, options_.world, options_.rank, nonce, options_.group};
-    if (send_all(socket, encode(hello), until) != Io::kDone) {
-      cause_ = "rank 0 closed the connection";
-      return {};
-    }
-    const auto answer = hear(socket, until, "rank 0 does not answer");
-    return answer ? std::move(socket) : Socket();
+    if (!went_well(link.send(encode(hello), until))) return {};
+    const auto answer = hear(link, until, "rank 0 does not answer");
+    return answer ? std::move(link) : Link();
   }
 
-  std::optional<Answer> hear(const Socket& socket, const Deadline& until, const char* if_late) {
+  // False if the connection ended; cause_ says why.
+  bool exchange_offers(Link& link, const Deadline& until) {
+    const keys::Caller caller(*options_.key);
     AnswerBytes bytes;
-    if (const Io io = receive_all(socket, bytes, until); io != Io::kDone) {
-      cause_ = io == Io::kLate ? if_late : "rank 0 closed the connection";
-      return std::nullopt;
-    }
+    if (!went_well(link.send(encode(Call{caller.offer()}), until))) return false;
+    if (!went_well(link.receive(bytes, until))) return false;
+    const auto answer = decode_call_answer(bytes);
+    // What refuses in clear text may be anybody, so its words are not repeated.
+    if (!answer.ok()) throw_refused("it has no key of the group, or another one than this rank");
+    auto stream = caller.finish(answer.value().offer);
+    if (!stream) throw_refused("whoever answers there does not have the key of the group");
+    link.seal(*stream);
+    return true;
+  }
+
+  bool went_well(Io io, const char* if_late = "rank 0 does not answer") {
+    if (io == Io::kLate) cause_ = if_late;
+    if (io == Io::kClosed) cause_ = "rank 0 closed the connection";
+    if (io == Io::kForged) cause_ = "somebody changed what rank 0 sent";
+    return io == Io::kDone;
+  }
+
+  [[noreturn]] void throw_refused(const std::string& why) const {
+    throw Error("rank 0 at " + place_of(options_) + " refuses rank " + std::to_string(options_.rank) + ": " + why);
+  }
+
+  std::optional<Answer> hear(Link& link, const Deadline& until, const char* if_late) {
+    AnswerBytes bytes;
+    if (!went_well(link.receive(bytes, until), if_late)) return std::nullopt;
     const auto answer = decode_answer(bytes);
-    if (!answer.ok() || answer.value().kind == Answer::Kind::kRefused) {
-      throw Error("rank 0 at " + place_of(options_) + " refuses rank " + std::to_string(options_.rank) + ": " +
-                  (answer.ok() ? answer.value().text : answer.refusal().message));
-    }
+    if (!answer.ok()) throw_refused(answer.refusal().message);
+    if (answer.value().kind == Answer::Kind::kRefused) throw_refused(answer.value().text);
     if (answer.value().kind != Answer::Kind::kTryAgain) return answer.value();
     cause_ = answer.value().text;
     return std::nullopt;

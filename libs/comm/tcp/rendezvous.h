@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "comm/tcp/socket.h"
+#include "comm/tcp/link.h"
 
 namespace optserve::comm::tcp {
 
 // The connections of one rank, indexed by the rank of the peer. Rank 0 has two to each other rank; the others have two
 // to rank 0.
 struct Party {
-  std::vector<Socket> data;
-  std::vector<Socket> lifelines;
+  std::vector<Link> data;
+  std::vector<Link> lifelines;
   uint64_t token = 0;  // of this start; the same on all ranks
 };
 

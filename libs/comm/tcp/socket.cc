@@ -1,5 +1,6 @@
 #include "comm/tcp/socket.h"
 
+#include <ifaddrs.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -90,6 +91,12 @@ Socket connect_one(const addrinfo& address, const Deadline& until, std::string& 
   return socket;
 }
 
+std::string host_of(const sockaddr* address, socklen_t bytes) {
+  char host[64] = "?";
+  getnameinfo(address, bytes, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
+  return host;
+}
+
 bool must_wait() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 
 }  // namespace
@@ -121,6 +128,27 @@ Socket connect_to(const std::string& host, int port, const Deadline& until, std:
   for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
     Socket socket = connect_one(*address, until, cause);
     if (socket.is_open()) return socket;
+  }
+  return {};
+}
+
+std::string interface_towards(const std::string& host, int port) {
+  std::string cause;
+  const Addresses addresses = resolve(host, port, cause);
+  if (addresses == nullptr) return {};
+  const Socket socket(::socket(addresses->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage own{};
+  socklen_t bytes = sizeof own;
+  ifaddrs* found = nullptr;
+  if (!socket.is_open() || connect(socket.fd(), addresses->ai_addr, addresses->ai_addrlen) != 0 ||
+      getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&own), &bytes) != 0 || getifaddrs(&found) != 0) {
+    return {};
+  }
+  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> interfaces(found, &freeifaddrs);
+  const std::string address = host_of(reinterpret_cast<const sockaddr*>(&own), bytes);
+  for (const ifaddrs* one = interfaces.get(); one != nullptr; one = one->ifa_next) {
+    if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != own.ss_family) continue;
+    if (host_of(one->ifa_addr, bytes) == address) return one->ifa_name;
   }
   return {};
 }

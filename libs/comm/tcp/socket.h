@@ -42,6 +42,10 @@ Socket listen_on(const std::string& host, int port, std::string& cause);
 // If nobody listens there or the name is unknown, the result is not open and `cause` says why.
 Socket connect_to(const std::string& host, int port, const Deadline& until, std::string& cause);
 
+// The name of the network interface over which this machine reaches an address, such as "eth0"; empty if unknown.
+// Nothing is sent.
+std::string interface_towards(const std::string& host, int port);
+
 struct Accepted {
   Socket socket;
   std::string address;  // "10.0.0.7:41234"
@@ -49,8 +53,9 @@ struct Accepted {
 // A connection that waits to be accepted, if there is one.
 std::optional<Accepted> accept_waiting(const Socket& listener);
 
-// kLate: the deadline has passed. kClosed: the peer has closed or is gone, or the socket was shut down here.
-enum class Io { kDone, kClosed, kLate };
+// kLate: the deadline has passed. kClosed: the peer has closed or is gone, or the socket was shut down here. kForged:
+// what came was not sealed by the peer, or not as its next piece (only on links, comm/tcp/link.h).
+enum class Io { kDone, kClosed, kLate, kForged };
 // `more`: further bytes follow at once and may go into the same packet.
 Io send_all(const Socket& socket, std::span<const uint8_t> bytes, const Deadline& until, bool more = false);
 Io receive_all(const Socket& socket, std::span<uint8_t> bytes, const Deadline& until);

@@ -9,79 +9,12 @@
 
 #include "base/error.h"
 #include "base/limits.h"
-#include "comm/run_ranks.h"
-#include "comm/tcp/frames.h"
-#include "comm/tcp/socket.h"
+#include "comm/tcp/test_peers.h"
 
 namespace optserve::comm::tcp {
 namespace tcp_communicator_test {
 
 using testing::HasSubstr;
-
-Deadline soon() { return {system_clock(), system_clock().now() + seconds(10)}; }
-
-// The message of the exception that the body throws; empty if it throws none.
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-std::future<std::string> join_later(const TcpGroupOptions& options, const RankBody& body = {}) {
-  return std::async(std::launch::async, [=] {
-    return error_of([&] {
-      const auto comm = make_tcp_communicator(options, system_clock());
-      if (body) body(*comm);
-      comm->barrier();
-    });
-  });
-}
-
-// A peer whose bytes the test sends itself.
-class RawPeer {
- public:
-  explicit RawPeer(int port) {
-    std::string cause;
-    const Deadline until = soon();
-    while (!socket_.is_open() && system_clock().now() < until.at) {
-      socket_ = connect_to("127.0.0.1", port, until, cause);
-      if (!socket_.is_open()) std::this_thread::sleep_for(milliseconds(10));
-    }
-    EXPECT_TRUE(socket_.is_open()) << cause;
-  }
-  RawPeer(int port, const Hello& hello) : RawPeer(port) { say(encode(hello)); }
-
-  template <class Bytes>
-  void say(const Bytes& bytes) {
-    EXPECT_EQ(send_all(socket_, bytes, soon()), Io::kDone);
-  }
-  Answer answer() {
-    AnswerBytes bytes;
-    EXPECT_EQ(receive_all(socket_, bytes, soon()), Io::kDone);
-    const auto decoded = decode_answer(bytes);
-    EXPECT_TRUE(decoded.ok());
-    return decoded.ok() ? decoded.value() : Answer{};
-  }
-  bool is_closed_by_peer() {
-    uint8_t byte;
-    return receive_all(socket_, std::span(&byte, 1), soon()) == Io::kClosed;
-  }
-
- private:
-  Socket socket_;
-};
-
-Hello hello_of(int rank, int world, Channel channel = Channel::kData) {
-  Hello hello;
-  hello.channel = channel;
-  hello.world = world;
-  hello.rank = rank;
-  hello.group = "test";
-  return hello;
-}
 
 TEST(TcpRendezvous, RanksComeInAnyOrder) {
   const int port = free_port();
@@ -179,6 +112,11 @@ TEST(TcpRendezvous, RanksWaitForANewRank0) {
   EXPECT_EQ(rank0.get(), "no error");
 }
 
+TEST(TcpRendezvous, TheInterfaceOfTheGroupIsFound) {
+  EXPECT_EQ(interface_towards("127.0.0.1", 29'500), "lo");
+  EXPECT_EQ(interface_towards("no-such-host.invalid", 29'500), "");
+}
+
 TEST(TcpRendezvous, RankZeroSaysWhyItCannotListen) {
   TcpGroupOptions options = tcp_options(free_port(), 0, 2, 5'000);
   options.host = "192.0.2.1";  // reserved for documentation: nobody's address
@@ -188,30 +126,6 @@ TEST(TcpRendezvous, RankZeroSaysWhyItCannotListen) {
   options.rank = 1;
   options.host = "no-such-host.invalid";
   EXPECT_THAT(error_of([&] { make_tcp_communicator(options, system_clock()); }), HasSubstr("cannot be resolved"));
-}
-
-// Rank 1 of a group of two, whose messages up to the start the test sends itself.
-struct PlayedRank {
-  explicit PlayedRank(int port) : data(port, hello_of(1, 2)) {
-    EXPECT_EQ(data.answer().kind, Answer::Kind::kSeated);
-    lifeline = std::make_unique<RawPeer>(port, hello_of(1, 2, Channel::kLifeline));
-    EXPECT_EQ(lifeline->answer().kind, Answer::Kind::kSeated);
-    const Answer start = data.answer();
-    EXPECT_EQ(start.kind, Answer::Kind::kStart);
-    token = start.token;
-  }
-  RawPeer data;
-  std::unique_ptr<RawPeer> lifeline;
-  uint64_t token = 0;
-};
-
-// What rank 0 throws in its barrier when rank 1 says `header`.
-std::string error_after(const std::function<void(PlayedRank&)>& say, const RankBody& body = {}) {
-  const int port = free_port();
-  auto host = join_later(tcp_options(port, 0, 2, 5'000), body);
-  PlayedRank rank(port);
-  say(rank);
-  return host.get();
 }
 
 TEST(TcpFrames, OfAnotherStartEndTheGroup) {

@@ -32,6 +32,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto again = decode_answer(encode(answer.value()));
     check(again.ok() && again.value().text == answer.value().text, "the same answer");
   }
+  if (const auto bytes = take<HelloBytes>(data, size); decode_call(bytes).ok()) {
+    check(is_call(bytes) && encode(decode_call(bytes).value()) == bytes, "the same call");
+  }
+  if (const auto bytes = take<AnswerBytes>(data, size); decode_call_answer(bytes).ok()) {
+    check(encode(decode_call_answer(bytes).value()) == bytes, "the same answer to a call");
+  }
   if (const auto header = decode_header(take<HeaderBytes>(data, size)); header.ok()) {
     const FrameHeader& value = header.value();
     check(value.operation != Operation::kBytes || value.size <= limits::kGroupMessageBytesMax, "bytes of a frame");
