@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "base/build_info.h"
+#include "base/config.h"
 #include "base/log.h"
+#include "comm/tcp/socket.h"
 
 namespace optserve::worker {
 namespace {
@@ -29,6 +31,7 @@ comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
   tcp.host = options.rendezvous_host();
   tcp.port = options.rendezvous_port();
   tcp.group = options.model_name() + " on " + options.device + ", optserve " + std::string(build_version());
+  tcp.key = keys::load_group_key(options.group_key);
   tcp.rank = options.rank;
   tcp.world = options.world;
   tcp.meet_timeout_ms = options.load_deadline_ms;
@@ -40,6 +43,15 @@ comm::TcpGroupOptions tcp_options(const WorkerOptions& options) {
     _exit(1);  // no destructors: the device may hang in them, too
   };
   return tcp;
+}
+
+// NCCL neither encrypts nor asks who connects, so whoever reaches its sockets can talk to them: within one host they
+// stay on the loopback interface, otherwise on the one over which the ranks meet.
+void confine_nccl(const WorkerOptions& options) {
+  const std::string interface =
+      options.nodes == 1 ? "lo" : comm::tcp::interface_towards(options.rendezvous_host(), options.rendezvous_port());
+  if (!interface.empty()) setenv("NCCL_SOCKET_IFNAME", ("=" + interface).c_str(), 0);
+  log_info("nccl_interface", {{"rank", options.rank}, {"interface", environment_variable("NCCL_SOCKET_IFNAME")}});
 }
 
 metrics::Histogram duration_of(metrics::Registry& registry, const char* operation) {
@@ -105,8 +117,7 @@ std::unique_ptr<comm::Communicator> make_group_communicator(const WorkerOptions&
   if (options.device == "cpu") {
     return std::make_unique<MeasuredCommunicator>(std::move(control), registry, clock);
   }
-  // Whoever reaches NCCL's sockets can talk to them, so within one host they stay on the loopback interface.
-  if (options.nodes == 1) setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+  confine_nccl(options);
   comm::NcclOptions nccl;
   nccl.device = options.local_rank();
   nccl.stream = backend.native_stream();

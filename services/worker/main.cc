@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
     worker::check_options(options);
     // The ranks load the keys again; this finds faults in them before the ranks start.
     if (options.node_rank == 0 && options.bench.empty()) transport::load_keys(options.keys, options.schedulers);
+    if (options.nodes > 1) keys::load_group_key(options.group_key);
     return run_supervisor(options);
   });
 }

@@ -12,6 +12,7 @@
 #include "confinement/program_cage.h"
 #include "model_spec/opt_config.h"
 #include "quant/quant_format.h"
+#include "transport/locality.h"
 #include "transport/scheduler_session.h"
 #include "workload/bench_spec.h"
 
@@ -65,6 +66,11 @@ void add_group_options(ConfigParser& parser, WorkerOptions& options) {
   parser.add("rendezvous", options.rendezvous,
              "HOST:PORT of host 0, where the ranks of several hosts meet; empty: the host is read from MASTER_ADDR or "
              "LWS_LEADER_ADDRESS, and the port from MASTER_PORT (otherwise it is 29500)");
+  parser
+      .add("group-key", options.group_key,
+           "File with a secret key, the same on all hosts, with which the ranks encrypt what they exchange and keep "
+           "others out; `optserve keys new` makes one. It is read at each start of the ranks")
+      .unlogged();
 }
 
 // What one step computes, and what it may guess or reuse.
@@ -176,14 +182,18 @@ std::vector<std::string> command_line(WorkerOptions options) {
   add_options(parser, options);
   std::vector<std::string> arguments{"optserve-worker"};
   for (const auto& [name, value] : parser.effective()) {
-    const bool is_given_below = name == "scheduler" || name == "server-key" || name == "secret-key";
+    const bool is_given_below =
+        name == "scheduler" || name == "server-key" || name == "secret-key" || name == "group-key";
     if (!is_given_below && !value.empty()) arguments.push_back("--" + name + "=" + value);
   }
   for (const std::string& scheduler : options.schedulers) arguments.push_back("--scheduler=" + scheduler);
   for (const std::string& key : options.keys.server_keys) arguments.push_back("--server-key=" + key);
   // A literal key came from a variable, which the ranks inherit; it must not appear on a command line.
-  const std::string& secret = options.keys.secret_key;
-  if (!secret.empty() && !secret.starts_with(keys::kSecretPrefix)) arguments.push_back("--secret-key=" + secret);
+  const auto add_secret = [&arguments](const std::string& option, const std::string& secret) {
+    if (!secret.empty() && !secret.starts_with(keys::kSecretPrefix)) arguments.push_back(option + "=" + secret);
+  };
+  add_secret("--secret-key", options.keys.secret_key);
+  add_secret("--group-key", options.group_key);
   return arguments;
 }
 
@@ -218,6 +228,15 @@ void require(bool condition, const std::string& message) {
 }
 void require(const Status& status) {
   if (!status.ok()) throw ConfigurationError(status.refusal().message);
+}
+
+void check_group_key(const WorkerOptions& options) {
+  const bool stays_here = options.nodes == 1 || transport::is_local("tcp://" + options.rendezvous);
+  require(stays_here || options.keys.insecure || !options.group_key.empty(),
+          "rendezvous '" + options.rendezvous +
+              "': others reach that, and the group has no key. Make one with `optserve keys new group`, give "
+              "group.secret to all hosts as --group-key (docs/security.md); or give --insecure, where the network "
+              "keeps others out");
 }
 }  // namespace
 
@@ -261,6 +280,7 @@ void check_options(const WorkerOptions& options) {
   require(check_range("node-rank", options.node_rank, 0, options.nodes - 1));
   require(options.nodes == 1 || (options.rendezvous_port() > 0 && !options.rendezvous_host().empty()),
           "rendezvous: expected HOST:PORT, found '" + options.rendezvous + "'");
+  check_group_key(options);
   require(
       options.rank == -1 || (options.local_rank() >= 0 && options.local_rank() < options.local_world()),
       "rank: expected one of host " + std::to_string(options.node_rank) + ", found " + std::to_string(options.rank));

@@ -54,6 +54,7 @@ struct WorkerOptions {
   int nodes = 1;           // hosts of the group
   int node_rank = -1;      // this one: 0 has rank 0 and is the one that the scheduler knows; -1: from the environment
   std::string rendezvous;  // HOST:PORT on which rank 0 listens for the others; empty: from the environment
+  std::string group_key;   // file of the key that all ranks have in common; from a variable, also the key itself
 
   // Set by the supervisor on the ranks' command lines; -1 in the supervisor itself.
   int rank = -1;

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "keys/key_pair.h"
 
 namespace optserve::worker {
 namespace options_test {
@@ -19,6 +20,7 @@ WorkerOptions two_nodes(const Variables& variables, const std::string& rendezvou
   options.model = "demo=/models/demo";
   options.world = 4;
   options.nodes = 2;
+  options.group_key = "group.secret";
   options.node_rank = node_rank;
   options.rendezvous = rendezvous;
   complete_from_environment(options, [&](const std::string& name) {
@@ -66,6 +68,7 @@ TEST(Collectives, ArePeerNcclOrAuto) {
   options.collectives = "peer";
   options.nodes = 2;
   options.rendezvous = "host:1";
+  options.group_key = "group.secret";
   EXPECT_THAT(refusal_of(options), HasSubstr("one host"));
   options.collectives = "auto";
   EXPECT_EQ(refusal_of(options), "accepted");
@@ -88,6 +91,7 @@ TEST(CommandLine, GivesTheSameOptions) {
   options.random_up_bias = -1.5;
   options.lease_ahead = 0;
   options.bench = R"({"benchmark": "latency"})";
+  options.group_key = "/keys/group.secret";
   options.rank = 3;
   options.common.log_level = "warn";
   WorkerOptions parsed;
@@ -173,6 +177,32 @@ TEST(GroupPlace, ThatMakesNoSenseIsNamed) {
   EXPECT_THAT(refusal_of(options), HasSubstr("rank: expected one of host 1, found 1"));
   options.rank = 3;
   EXPECT_EQ(refusal_of(options), "accepted");
+}
+
+TEST(GroupKey, IsNeededWhereOthersReachTheRendezvous) {
+  for (const char* rendezvous : {"host-0:29500", "10.0.0.7:29500", "0.0.0.0:29500", "[fd00::7]:29500"}) {
+    WorkerOptions options = two_nodes({}, rendezvous, 1);
+    EXPECT_EQ(refusal_of(options), "accepted") << rendezvous;
+    options.group_key.clear();
+    EXPECT_THAT(refusal_of(options), HasSubstr("others reach that, and the group has no key")) << rendezvous;
+    options.keys.insecure = true;
+    EXPECT_EQ(refusal_of(options), "accepted") << rendezvous;
+  }
+  for (const char* rendezvous : {"127.0.0.1:29500", "localhost:29500", "[::1]:29500"}) {
+    WorkerOptions options = two_nodes({}, rendezvous, 1);
+    options.group_key.clear();
+    EXPECT_EQ(refusal_of(options), "accepted") << rendezvous;
+  }
+}
+
+// The ranks inherit the variable that the key came from.
+TEST(GroupKey, IsNeverOnACommandLine) {
+  WorkerOptions options = two_nodes({}, "host-0:29500", 1);
+  options.group_key = keys::new_secret_key().text();
+  for (const std::string& argument : command_line(options)) {
+    EXPECT_THAT(argument, testing::Not(HasSubstr("group-key")));
+    EXPECT_THAT(argument, testing::Not(HasSubstr(options.group_key)));
+  }
 }
 
 TEST(WorkerOptions, LeasesAQuarterAheadUnlessTold) {

@@ -11,6 +11,7 @@
 #include "cli/stack/child_process.h"
 #include "cli/stack/free_ports.h"
 #include "cli/stack/http_probe.h"
+#include "cli/stack/stack_keys.h"
 #include "support/proc_files.h"
 
 namespace optserve::test_support {
@@ -70,6 +71,7 @@ DemoStack::DemoStack(const StackOptions& options) : options_(options) {
     return port;
   };
   rendezvous_port_ = take_port();
+  EXPECT_TRUE(options.nodes == 1 || cli::write_key_pair(folder_.path(), "group").ok());
   for (int i = 0; i < options.schedulers; ++i) {
     schedulers_.push_back({"optserve-scheduler", take_port()});
     schedulers_.back().client_port = take_port();
@@ -148,12 +150,14 @@ std::vector<std::string> DemoStack::arguments_of(const Part& part) const {
     add({"--world=" + std::to_string(options_.world), "--threads=1", "--rank-http-port=0"});
     if (options_.nodes > 1) {
       add({"--nodes=" + std::to_string(options_.nodes), "--node-rank=" + std::to_string(index_of(part)),
-           "--rendezvous=127.0.0.1:" + std::to_string(rendezvous_port_)});
+           "--rendezvous=127.0.0.1:" + std::to_string(rendezvous_port_), "--group-key=" + group_key_file()});
     }
     arguments.insert(arguments.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
   }
   return arguments;
 }
+
+std::string DemoStack::group_key_file() const { return folder_.path() + "/group.secret"; }
 
 ptrdiff_t DemoStack::index_of(const Part& worker) const { return &worker - workers_.data(); }
 

@@ -26,7 +26,7 @@ struct StackOptions {
   int schedulers = 1;
   int world = 1;
   int groups = 1;
-  int nodes = 1;  // above 1: the groups are the hosts of one group, each with world / nodes ranks
+  int nodes = 1;  // above 1: the groups are the hosts of one group with a key, each with world / nodes ranks
   int tokenizers = 1;
   int converters = 0;
   int gateways = 0;
@@ -87,6 +87,7 @@ class DemoStack {
   void stop_rank(int group, int rank);  // SIGSTOP: the rank hangs
   // Pids of the ranks of a group (of a host, if the group has several), in rank order; empty while it restarts.
   std::vector<pid_t> rank_pids(int group) const;
+  std::string group_key_file() const;  // of a group of several hosts
   // SIGTERM to all, in order; true if every process exited with status 0 within the deadline.
   bool shut_down();
 

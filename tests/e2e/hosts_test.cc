@@ -1,10 +1,14 @@
 // One group on two hosts, which are two supervisors that meet over loopback.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <iterator>
 
 #include "demo_stack.h"
+#include "keys/key_files.h"
 #include "support/demo_model.h"
 
 namespace optserve::test_support {
@@ -20,6 +24,28 @@ void expect_golden(const DemoStack& stack, const DemoCase& golden) {
   EXPECT_EQ(result.value().text, golden.greedy_text);
 }
 
+std::string text_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void expect_key_used_and_nowhere_shown(const DemoStack& stack) {
+  const std::string logs = stack.logs();
+  EXPECT_THAT(logs, testing::HasSubstr("encrypted=yes"));
+  const auto key = keys::read_secret_key_file(stack.group_key_file());
+  ASSERT_TRUE(key.ok()) << key.refusal().message;
+  const std::string digits = key.value().text().substr(keys::kSecretPrefix.size(), 32);
+  EXPECT_THAT(logs, testing::Not(testing::HasSubstr(digits)));
+  for (const int host : {0, 1}) {
+    for (const pid_t pid : stack.rank_pids(host)) {
+      const std::string process = "/proc/" + std::to_string(pid);
+      EXPECT_THAT(text_of(process + "/cmdline"), testing::HasSubstr("--group-key="));
+      EXPECT_THAT(text_of(process + "/cmdline") + text_of(process + "/environ"),
+                  testing::Not(testing::HasSubstr(digits)));
+    }
+  }
+}
+
 std::vector<pid_t> all_ranks(const DemoStack& stack) {
   std::vector<pid_t> pids = stack.rank_pids(0);
   for (const pid_t pid : stack.rank_pids(1)) pids.push_back(pid);
@@ -33,6 +59,7 @@ TEST(GroupOnTwoHosts, GeneratesWhatOneProcessGeneratesAndIsReplacedOnBothWhenARa
   ASSERT_EQ(stack.rank_pids(1).size(), 2u);
   const std::vector<DemoCase>& goldens = demo_goldens().cases;
   expect_golden(stack, goldens.front());
+  expect_key_used_and_nowhere_shown(stack);
   // A rank of host 1, then rank 0, to which all others are connected.
   for (const int host : {1, 0}) {
     const std::vector<pid_t> before = all_ranks(stack);
