@@ -26,6 +26,8 @@ class RecordingService : public Service {
     undeliverable.push_back({to, std::move(message)});
     slow_count += slow;
   }
+  void on_ended(const Peer& peer, Instant, Outbox&) override { ended.push_back(peer); }
+  void on_connected(PortId, Instant, Outbox&) override { ++connected; }
   void on_tick(Instant now, Outbox& out) override {
     ++ticks;
     for (auto& outgoing : to_send.take()) {
@@ -56,7 +58,9 @@ class RecordingService : public Service {
 
   std::deque<std::pair<Peer, protocol::Message>> received;
   std::vector<std::pair<Peer, protocol::Message>> undeliverable;
+  std::vector<Peer> ended;
   int slow_count = 0;
+  int connected = 0;
   int ticks = 0;
   bool drain_begun = false;
   Instant last_tick{};

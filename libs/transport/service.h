@@ -73,6 +73,11 @@ class Service {
   virtual void on_expelled(const Peer&, const std::string& /*why*/, Instant, Outbox&) {}
   // The peer of this DEALER does not let us in. Called at each attempt; attempts go on, since keys may change.
   virtual void on_not_let_in(PortId, const std::string& /*why*/, Instant, Outbox&) {}
+  // The connection of this peer of a ROUTER, which has sent something, has ended: its process did, or only the network
+  // between. What it sent before may still come.
+  virtual void on_ended(const Peer&, Instant, Outbox&) {}
+  // This DEALER has a connection, the first or another one, on which its peer has not heard from us.
+  virtual void on_connected(PortId, Instant, Outbox&) {}
   // Called at least every tick_interval().
   virtual void on_tick(Instant now, Outbox& out) = 0;
   // Called when the loop is about to send: messages that were gathered over several on_*() calls go to `out` now.

@@ -87,7 +87,8 @@ struct ServiceLoop::Impl {
   void on_garbage(const Peer& from, const Refusal& why);
   void tick();
   void refresh_keys(Instant now);
-  void look_at_handshakes(Instant now);
+  void look_at_handshakes(PortId id, Instant now);
+  void look_at_connections(PortId id);
   void flush();
   void release_gated(uint64_t durable);
   void deliver(Outgoing& item);
@@ -106,7 +107,8 @@ struct ServiceLoop::Impl {
   std::deque<Outgoing> gated;  // in order of sending; the head waits for the journal
   metrics::Health* health = nullptr;
   Outbox out;
-  std::vector<zmq_pollitem_t> poll_items;  // ports first, then descriptors
+  std::vector<zmq_pollitem_t> poll_items;  // ports first, then what their monitors tell, then descriptors
+  size_t polled_ports = 0;
   bool poll_items_stale = true;
   bool shutdown_seen = false;
   bool ended = false;
@@ -133,6 +135,8 @@ PortId ServiceLoop::Impl::open(ZmqPort::Kind kind, const std::string& endpoint, 
 void ServiceLoop::Impl::build_poll_items() {
   poll_items.clear();
   for (const auto& port : ports) poll_items.push_back({port->socket.handle(), 0, ZMQ_POLLIN, 0});
+  for (const auto& port : ports) poll_items.push_back({port->socket.events_handle(), 0, ZMQ_POLLIN, 0});
+  polled_ports = ports.size();
   if (gate.event_fd >= 0 && !watches.contains(gate.event_fd)) {
     poll_items.push_back({nullptr, gate.event_fd, ZMQ_POLLIN, 0});
   }
@@ -152,7 +156,7 @@ int ServiceLoop::Impl::poll_timeout_ms(Duration wait) const {
 
 void ServiceLoop::Impl::dispatch_descriptors() {
   std::vector<int> readable;
-  for (size_t i = ports.size(); i < poll_items.size(); ++i) {
+  for (size_t i = 2 * polled_ports; i < poll_items.size(); ++i) {
     if (poll_items[i].revents == 0) continue;
     if (poll_items[i].socket != nullptr) {
       refresh_keys(clock.now());  // so that a key that was just allowed is accepted at once
@@ -223,7 +227,7 @@ void ServiceLoop::Impl::tick() {
   const Instant now = clock.now();
   if (now < next_tick) return;
   refresh_keys(now);
-  look_at_handshakes(now);
+  for (size_t id = 0; id < ports.size(); ++id) look_at_handshakes(static_cast<PortId>(id), now);
   service.on_tick(now, out);
   for (const auto& port : ports) {
     if (port->socket.look_around(now)) poll_items_stale = true;
@@ -244,21 +248,28 @@ void ServiceLoop::Impl::refresh_keys(Instant now) {
   }
 }
 
-void ServiceLoop::Impl::look_at_handshakes(Instant now) {
-  for (size_t id = 0; id < ports.size(); ++id) {
-    PortState& port = *ports[id];
-    if (port.socket.is_router() || port.socket.options().client_keys == nullptr) continue;
-    const void* before = port.socket.handle();
-    const auto why = port.socket.look_at_handshakes(now);
-    poll_items_stale |= port.socket.handle() != before;
-    if (!why) continue;
-    if (port.watch) port.watch->not_let_in(why->why);
-    if (now >= port.next_key_log) {
-      port.next_key_log = now + kBetweenKeyLines;
-      log_warn("not_let_in", {{"endpoint", port.socket.endpoint()}, {"why", why->why}});
-    }
-    if (why->is_refusal) service.on_not_let_in(static_cast<PortId>(id), why->why, now, out);
+void ServiceLoop::Impl::look_at_handshakes(PortId id, Instant now) {
+  PortState& port = *ports[static_cast<size_t>(id)];
+  const void* before = port.socket.handle();
+  const auto why = port.socket.look_at_handshakes(now);
+  poll_items_stale |= port.socket.handle() != before;
+  if (port.socket.take_is_new()) service.on_connected(id, now, out);
+  if (!why) return;
+  if (port.watch) port.watch->not_let_in(why->why);
+  if (now >= port.next_key_log) {
+    port.next_key_log = now + kBetweenKeyLines;
+    log_warn("not_let_in", {{"endpoint", port.socket.endpoint()}, {"why", why->why}});
   }
+  if (why->is_refusal) service.on_not_let_in(id, why->why, now, out);
+}
+
+void ServiceLoop::Impl::look_at_connections(PortId id) {
+  PortState& port = *ports[static_cast<size_t>(id)];
+  if (!port.socket.is_router()) {
+    look_at_handshakes(id, clock.now());
+    return;
+  }
+  for (std::string& route : port.socket.take_ended()) service.on_ended({id, std::move(route)}, clock.now(), out);
 }
 
 void ServiceLoop::Impl::flush() {
@@ -370,10 +381,15 @@ void ServiceLoop::turn(Duration wait) {
   if (loop.health != nullptr) loop.health->stamp();
   if (count > 0) {
     loop.dispatch_descriptors();
-    for (size_t i = 0; i < loop.ports.size() && i < items.size(); ++i) {
+    for (size_t i = 0; i < loop.polled_ports; ++i) {
       if ((items[i].revents & ZMQ_POLLIN) == 0) continue;
       loop.receive_from(static_cast<PortId>(i));
       loop.flush();
+    }
+    // After the messages, since one of the last may be a goodbye.
+    for (size_t i = 0; i < loop.polled_ports; ++i) {
+      const bool has_news = (items[loop.polled_ports + i].revents & ZMQ_POLLIN) != 0;
+      if (has_news || loop.ports[i]->socket.has_ended()) loop.look_at_connections(static_cast<PortId>(i));
     }
   }
   loop.tick();

@@ -20,7 +20,7 @@ constexpr int kHandshakeMs = 2'000;
 constexpr int kBacklog = 4'096;
 // libzmq adds a random part, so that many services do not all come back at the same moment after a restart of the
 // scheduler.
-constexpr int kReconnectFirstMs = 200, kReconnectMaxMs = 2'000;
+constexpr int kReconnectFirstMs = 100, kReconnectMaxMs = 2'000;
 // How long one of several addresses may take to answer before the next one is tried.
 constexpr milliseconds kAloneMax{500};
 constexpr int kKeepaliveIdleS = 30, kKeepaliveIntervalS = 10, kKeepaliveCount = 3;
@@ -123,7 +123,12 @@ void ZmqPort::open() {
     apply_common(socket, options_);
     set_keys(socket);
     std::unique_ptr<HandshakeWatch> handshakes;
-    if (options_.client_keys != nullptr) handshakes = std::make_unique<HandshakeWatch>(context_, socket);
+    std::unique_ptr<ConnectionEnds> ends;
+    if (is_router()) {
+      ends = std::make_unique<ConnectionEnds>(context_, socket);
+    } else {
+      handshakes = std::make_unique<HandshakeWatch>(context_, socket);
+    }
     if (needs_ipv6()) socket.set(zmq::sockopt::ipv6, 1);
     if (is_router()) {
       socket.set(zmq::sockopt::router_mandatory, 1);
@@ -136,8 +141,10 @@ void ZmqPort::open() {
       socket.connect(places_[place_]);
     }
     handshakes_.reset();
+    ends_.reset();
     socket_ = std::move(socket);
     handshakes_ = std::move(handshakes);
+    ends_ = std::move(ends);
     was_heard_ = false;
     retry_at_.reset();
   } catch (const zmq::error_t& error) {
@@ -153,12 +160,16 @@ void ZmqPort::open() {
 Received ZmqPort::receive(std::string& route, zmq::message_t& payload) {
   route.clear();
   if (is_router()) {
-    if (!receive_part(socket_.handle(), payload, endpoint_)) return Received::kNothing;
+    if (!receive_part(socket_.handle(), payload, endpoint_)) {
+      ends_->note_all_read();
+      return Received::kNothing;
+    }
     route.assign(payload.data<char>(), payload.size());
     if (!payload.more()) return Received::kGarbage;
   }
   if (!receive_part(socket_.handle(), payload, endpoint_)) return Received::kNothing;
   was_heard_ = true;
+  if (is_router()) ends_->note(route, payload);
   if (!payload.more()) return Received::kFrame;
   while (payload.more() && receive_part(socket_.handle(), payload, endpoint_)) {
   }
@@ -180,9 +191,12 @@ void ZmqPort::reconnect() {
 }
 
 std::optional<ZmqPort::NotLetIn> ZmqPort::look_at_handshakes(Instant now) {
-  if (!handshakes_) return std::nullopt;
+  if (is_router()) return std::nullopt;
   if (retry_at_ && now >= *retry_at_) open();
-  switch (handshakes_->take_news()) {
+  const HandshakeWatch::News news = handshakes_->take_news();
+  is_new_ |= news == HandshakeWatch::News::kSucceeded;
+  if (options_.client_keys == nullptr) return std::nullopt;  // libzmq tries again by itself
+  switch (news) {
     case HandshakeWatch::News::kNothing:
       break;
     case HandshakeWatch::News::kSucceeded:

@@ -6,10 +6,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 #include <zmq.hpp>
 
-#include "transport/curve/handshake_watch.h"
+#include "transport/monitor/connection_ends.h"
+#include "transport/monitor/handshake_watch.h"
 #include "transport/service_loop.h"
 
 namespace optserve::transport {
@@ -43,8 +45,15 @@ class ZmqPort {
     std::string why;
     bool is_refusal;  // the peer has refused us; otherwise handshakes fail, which the network may cause too
   };
-  // DEALER with keys: checks the outcome of handshakes, and tries again if libzmq does not.
+  // DEALER: checks the outcome of handshakes, and with keys tries again if libzmq does not.
   std::optional<NotLetIn> look_at_handshakes(Instant now);
+  // DEALER: whether look_at_handshakes() has seen a new connection since the last call.
+  bool take_is_new() { return std::exchange(is_new_, false); }
+  // ROUTER: the peers whose connections have ended since the last call, of those that have sent something.
+  std::vector<std::string> take_ended() { return ends_->take(); }
+  bool has_ended() const { return ends_ && ends_->has_untold(); }  // receive() has come across one
+  // Can be polled for what look_at_handshakes() and take_ended() look at.
+  void* events_handle() { return is_router() ? ends_->handle() : handshakes_->handle(); }
   // DEALER with several addresses: connects to the next one if nobody has answered for a while; true if it did. It is
   // connected to one address at a time, so that all messages go to the same peer: a leader that was paused still has
   // its connection.
@@ -71,9 +80,11 @@ class ZmqPort {
   std::optional<Instant> alone_since_;
   PortOptions options_;
   zmq::socket_t socket_;
-  std::unique_ptr<HandshakeWatch> handshakes_;  // destroyed before socket_
+  std::unique_ptr<HandshakeWatch> handshakes_;  // of a DEALER; like the next, destroyed before socket_
+  std::unique_ptr<ConnectionEnds> ends_;        // of a ROUTER
   size_t server_key_ = 0;                       // index of the one that is expected
   bool was_heard_ = false;                      // since the socket was opened
+  bool is_new_ = false;
   std::optional<Instant> retry_at_;
   int failures_ = 0;  // handshakes in a row
 };

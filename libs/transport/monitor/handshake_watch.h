@@ -1,8 +1,10 @@
-// The outcome of the handshakes of a DEALER with keys, which libzmq reports only to the monitor of the socket. Internal
-// to the component.
+// The outcome of the handshakes of a DEALER, which libzmq reports only to the monitor of the socket. Internal to the
+// component.
 #pragma once
 
 #include <zmq.hpp>
+
+#include "transport/monitor/connection_monitor.h"
 
 namespace optserve::transport {
 
@@ -17,16 +19,14 @@ class HandshakeWatch {
 
   // To be made before `socket` connects, and to be destroyed before it is closed. Throws zmq::error_t.
   HandshakeWatch(zmq::context_t& context, zmq::socket_t& socket);
-  ~HandshakeWatch();
-  HandshakeWatch(const HandshakeWatch&) = delete;
-  HandshakeWatch& operator=(const HandshakeWatch&) = delete;
 
   // The last thing that happened since the last call. Never blocks.
   News take_news();
+  // Can be polled for news.
+  void* handle() { return monitor_.handle(); }
 
  private:
-  void* watched_;
-  zmq::socket_t events_;
+  ConnectionMonitor monitor_;
   bool is_open_ = false;  // a connection whose handshake has neither succeeded nor failed
 };
 
