@@ -27,7 +27,10 @@ class RecordingService : public Service {
     slow_count += slow;
   }
   void on_ended(const Peer& peer, Instant, Outbox&) override { ended.push_back(peer); }
-  void on_connected(PortId, Instant, Outbox&) override { ++connected; }
+  void on_connected(PortId, Instant, Outbox&) override {
+    ++connected;
+    received_before_connection = received.size();
+  }
   void on_tick(Instant now, Outbox& out) override {
     ++ticks;
     for (auto& outgoing : to_send.take()) {
@@ -61,6 +64,7 @@ class RecordingService : public Service {
   std::vector<Peer> ended;
   int slow_count = 0;
   int connected = 0;
+  size_t received_before_connection = 0;
   int ticks = 0;
   bool drain_begun = false;
   Instant last_tick{};

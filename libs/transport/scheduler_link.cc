@@ -43,6 +43,12 @@ bool SchedulerLink::on_undeliverable(const protocol::Message& message, Instant n
   return std::holds_alternative<protocol::Goodbye>(message);
 }
 
+void SchedulerLink::on_connected(Instant now, Outbox& out) {
+  if (!is_registered()) return;  // it is about to register anyway
+  begin_registering(now, Duration::zero());
+  if (now >= next_register_) send_register(now, out);
+}
+
 void SchedulerLink::on_tick(Instant now, Outbox& out) {
   if (state_ == State::kLeft) return;
   if (!started_) {

@@ -54,6 +54,9 @@ class SchedulerLink {
   // To be called with every message that could not be delivered. True if it was a message of the link itself, which
   // then repeats it.
   bool on_undeliverable(const protocol::Message& message, Instant now);
+  // To be called when the port has a new connection. The scheduler does not know us by it: the service registers again
+  // at once, before the scheduler gives up what it has leased.
+  void on_connected(Instant now, Outbox& out);
   void on_tick(Instant now, Outbox& out);
   // Sends a heartbeat at once, for a load that must not wait for the next heartbeat. Does nothing while not registered.
   void beat(Instant now, Outbox& out);

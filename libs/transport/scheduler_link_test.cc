@@ -224,6 +224,21 @@ TEST(SchedulerLink, OtherRefusalsAreTheServicesBusiness) {
   EXPECT_TRUE(rig.link.is_registered());
 }
 
+TEST(SchedulerLink, RegistersAtOnceOnANewConnection) {
+  Rig rig;
+  rig.link.on_connected(rig.clock.now(), rig.out);
+  rig.collect();
+  EXPECT_EQ(rig.count<Register>(), 0u) << "it does so in its own time, as others of a fleet do";
+  rig.serve(1);
+  rig.pass(seconds(2));
+  const size_t before = rig.count<Register>();
+  rig.link.on_connected(rig.clock.now(), rig.out);
+  rig.collect();
+  EXPECT_EQ(rig.count<Register>(), before + 1);
+  EXPECT_EQ(rig.registrations, (Registrations{{1, true}, {1, false}}));
+  EXPECT_EQ(rig.losses, 0);
+}
+
 TEST(SchedulerLink, UndeliverableRegisterIsRepeatedSoon) {
   Rig rig;
   rig.answer = [&](const protocol::Message& message) {

@@ -21,9 +21,10 @@ class SchedulerLinks {
   SchedulerLinks(const SchedulerLinks&) = delete;  // the links call back into this object
   SchedulerLinks& operator=(const SchedulerLinks&) = delete;
 
-  // Like those of SchedulerLink, for the scheduler behind `from.port` and `to.port`.
+  // Like those of SchedulerLink, for the scheduler behind `from.port`, `to.port` and `scheduler`.
   bool on_message(const Peer& from, const protocol::Message& message, Instant now, Outbox& out);
   bool on_undeliverable(const Peer& to, const protocol::Message& message, Instant now);
+  void on_connected(PortId scheduler, Instant now, Outbox& out) { of(scheduler).on_connected(now, out); }
   // Sets the load of all links.
   void set_load(const SchedulerLink::Load& load);
   void on_tick(Instant now, Outbox& out);

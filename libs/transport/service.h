@@ -77,6 +77,7 @@ class Service {
   // between. What it sent before may still come.
   virtual void on_ended(const Peer&, Instant, Outbox&) {}
   // This DEALER has a connection, the first or another one, on which its peer has not heard from us.
+  // Called before anything that came on it.
   virtual void on_connected(PortId, Instant, Outbox&) {}
   // Called at least every tick_interval().
   virtual void on_tick(Instant now, Outbox& out) = 0;

@@ -87,8 +87,8 @@ struct ServiceLoop::Impl {
   void on_garbage(const Peer& from, const Refusal& why);
   void tick();
   void refresh_keys(Instant now);
-  void look_at_handshakes(PortId id, Instant now);
-  void look_at_connections(PortId id);
+  void look_at_handshakes(PortId id);
+  void report_ends(PortId id);
   void flush();
   void release_gated(uint64_t durable);
   void deliver(Outgoing& item);
@@ -227,7 +227,7 @@ void ServiceLoop::Impl::tick() {
   const Instant now = clock.now();
   if (now < next_tick) return;
   refresh_keys(now);
-  for (size_t id = 0; id < ports.size(); ++id) look_at_handshakes(static_cast<PortId>(id), now);
+  for (size_t id = 0; id < ports.size(); ++id) look_at_handshakes(static_cast<PortId>(id));
   service.on_tick(now, out);
   for (const auto& port : ports) {
     if (port->socket.look_around(now)) poll_items_stale = true;
@@ -248,7 +248,8 @@ void ServiceLoop::Impl::refresh_keys(Instant now) {
   }
 }
 
-void ServiceLoop::Impl::look_at_handshakes(PortId id, Instant now) {
+void ServiceLoop::Impl::look_at_handshakes(PortId id) {
+  const Instant now = clock.now();
   PortState& port = *ports[static_cast<size_t>(id)];
   const void* before = port.socket.handle();
   const auto why = port.socket.look_at_handshakes(now);
@@ -263,13 +264,10 @@ void ServiceLoop::Impl::look_at_handshakes(PortId id, Instant now) {
   if (why->is_refusal) service.on_not_let_in(id, why->why, now, out);
 }
 
-void ServiceLoop::Impl::look_at_connections(PortId id) {
-  PortState& port = *ports[static_cast<size_t>(id)];
-  if (!port.socket.is_router()) {
-    look_at_handshakes(id, clock.now());
-    return;
+void ServiceLoop::Impl::report_ends(PortId id) {
+  for (std::string& route : ports[static_cast<size_t>(id)]->socket.take_ended()) {
+    service.on_ended({id, std::move(route)}, clock.now(), out);
   }
-  for (std::string& route : port.socket.take_ended()) service.on_ended({id, std::move(route)}, clock.now(), out);
 }
 
 void ServiceLoop::Impl::flush() {
@@ -380,16 +378,20 @@ void ServiceLoop::turn(Duration wait) {
   if (count < 0 && errno != EINTR) throw errno_error("zmq_poll");
   if (loop.health != nullptr) loop.health->stamp();
   if (count > 0) {
+    const auto has_news = [&](size_t i) { return (items[loop.polled_ports + i].revents & ZMQ_POLLIN) != 0; };
     loop.dispatch_descriptors();
+    // A new connection before what comes on it, an end after it: one of the last messages may be a goodbye.
+    for (size_t i = 0; i < loop.polled_ports; ++i) {
+      if (!loop.ports[i]->socket.is_router() && has_news(i)) loop.look_at_handshakes(static_cast<PortId>(i));
+    }
     for (size_t i = 0; i < loop.polled_ports; ++i) {
       if ((items[i].revents & ZMQ_POLLIN) == 0) continue;
       loop.receive_from(static_cast<PortId>(i));
       loop.flush();
     }
-    // After the messages, since one of the last may be a goodbye.
     for (size_t i = 0; i < loop.polled_ports; ++i) {
-      const bool has_news = (items[loop.polled_ports + i].revents & ZMQ_POLLIN) != 0;
-      if (has_news || loop.ports[i]->socket.has_ended()) loop.look_at_connections(static_cast<PortId>(i));
+      const ZmqPort& socket = loop.ports[i]->socket;
+      if (socket.is_router() && (has_news(i) || socket.has_ended())) loop.report_ends(static_cast<PortId>(i));
     }
   }
   loop.tick();

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "transport/curve/secure_test_nodes.h"
 #include "transport/loop_test_nodes.h"
 
@@ -128,6 +130,21 @@ TEST(ConnectionEnds, ADealerLearnsThatItHasANewConnection) {
   server = std::make_unique<Node>();
   server->listen(endpoint);
   EXPECT_TRUE(turn_until({&client, server.get()}, [&] { return client.service.connected == 2; }));
+}
+
+TEST(ConnectionEnds, ADealerLearnsOfAConnectionBeforeItReadsWhatCameOnIt) {
+  zmq::context_t context;
+  zmq::socket_t server(context, zmq::socket_type::dealer);  // which can speak first
+  server.set(zmq::sockopt::linger, 0);
+  server.bind("tcp://127.0.0.1:*");
+  Node client;
+  client.dial(server.get(zmq::sockopt::last_endpoint));
+  const std::string frame = protocol::encode(protocol::Pong{1, 7});
+  server.send(zmq::buffer(frame), zmq::send_flags::none);
+  std::this_thread::sleep_for(milliseconds(50));  // so that both wait, as a rule
+  ASSERT_TRUE(turn_until({&client}, [&] { return client.service.received.size() == 1; }));
+  EXPECT_EQ(client.service.connected, 1);
+  EXPECT_EQ(client.service.received_before_connection, 0u);
 }
 
 }  // namespace connection_ends_test
