@@ -373,6 +373,12 @@ void ClientSession::on_not_let_in(transport::PortId, const std::string& why, Ins
         {now, out});
 }
 
+void ClientSession::on_connected(transport::PortId, Instant now, Outbox&) {
+  if (lost_) return;
+  lost_ = true;
+  lost_since_ = next_ping_ = now;
+}
+
 void ClientSession::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   last_tick_ = now;

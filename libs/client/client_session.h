@@ -67,6 +67,8 @@ class ClientSession final : public transport::Service {
   void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) override;
   // Ends everything that is open with this reason, since waiting would not help.
   void on_not_let_in(transport::PortId port, const std::string& why, Instant now, Outbox& out) override;
+  // What was asked for on the connection before is asked for again once the scheduler answers.
+  void on_connected(transport::PortId port, Instant now, Outbox& out) override;
   void on_tick(Instant now, Outbox& out) override;
   Duration tick_interval() const override;
   void begin_drain(Instant, Outbox&) override {}

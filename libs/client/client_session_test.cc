@@ -363,6 +363,18 @@ TEST(Connection, SilenceMakesANewOne) {
   EXPECT_GE(rig.all<Attach>().size(), 1u);
 }
 
+TEST(Connection, ANewOneIsAskedForEverythingAgain) {
+  Rig rig;
+  Seen seen;
+  const JobId job = Id128::random();
+  rig.accept_one(job, seen);
+  rig.receive(event(job, 0, "abc"));
+  rig.session.on_connected(0, rig.clock.now(), rig.out);  // so short a break that nothing was sent meanwhile
+  rig.pass(milliseconds(500));
+  ASSERT_EQ(rig.all<Attach>().size(), 1u);
+  EXPECT_EQ(rig.all<Attach>()[0].text_offset, 3u);
+}
+
 TEST(Connection, PingsEachSecondWhileUp) {
   Rig rig;
   rig.pass(milliseconds(500));

@@ -298,6 +298,10 @@ void SchedulerSet::on_undeliverable(const Peer& to, Message message, bool slow, 
   sessions_.at(static_cast<size_t>(to.port))->on_undeliverable(to, std::move(message), slow, now, out);
 }
 
+void SchedulerSet::on_connected(transport::PortId port, Instant now, Outbox& out) {
+  sessions_.at(static_cast<size_t>(port))->on_connected(port, now, out);
+}
+
 void SchedulerSet::on_not_let_in(transport::PortId port, const std::string& why, Instant now, Outbox& out) {
   sessions_.at(static_cast<size_t>(port))->on_not_let_in(port, why, now, out);
 }

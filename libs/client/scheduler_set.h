@@ -58,6 +58,7 @@ class SchedulerSet final : public transport::Service {
   void on_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) override;
   void on_undeliverable(const Peer& to, protocol::Message message, bool slow, Instant now, Outbox& out) override;
   void on_not_let_in(transport::PortId port, const std::string& why, Instant now, Outbox& out) override;
+  void on_connected(transport::PortId port, Instant now, Outbox& out) override;
   void on_tick(Instant now, Outbox& out) override;
   Duration tick_interval() const override;
   void begin_drain(Instant, Outbox&) override {}
