@@ -197,7 +197,6 @@ TEST(SchedulerFaults, AnUndeliverableDispatchCostsNoAttempt) {
   world.tokenize();
   auto message = world.only<protocol::Dispatch>(world.worker);
   world.undeliverable(world.worker, message, false);
-  EXPECT_EQ(world.service->services().size(), 1u);
   world.add_worker(world.worker2, 3);
   const auto item = world.dispatched(world.worker2);
   world.generate(world.worker2, item, 0, 8);

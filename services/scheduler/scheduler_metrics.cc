@@ -62,6 +62,7 @@ SchedulerMetrics::SchedulerMetrics(metrics::Registry& registry) : registry_(regi
     services_lost[i] = counter("optserve_services_lost_total", "Registered services that went without a goodbye",
                                {{"service", kinds[i]}});
   }
+  clients_lost = counter("optserve_clients_lost_total", "Connections of clients that ended while they followed jobs");
   const auto stage = [&](const char* name) {
     return registry.gauge("optserve_jobs", "Open jobs by stage", {{"stage", name}});
   };

@@ -25,7 +25,7 @@ struct SchedulerMetrics {
   std::array<metrics::Counter, 8> ended;  // by JobState
   metrics::Counter leases, leases_lost, retries, stale_tokens, duplicate_tokens;
   metrics::Counter tokenizer_retries, keys_evicted;
-  metrics::Counter slow_clients, not_allowed, messages_over_rate;
+  metrics::Counter slow_clients, clients_lost, not_allowed, messages_over_rate;
   std::array<metrics::Counter, 3> services_lost;  // by ServiceKind, less one
   metrics::Gauge encoding, waiting, running, decoding, services_tokenizer, services_worker, services_converter;
   metrics::Gauge clients, known_keys;

@@ -28,7 +28,10 @@ struct SchedulerOptions {
   std::vector<std::string> models;                      // served names that are known before a service registers them
 
   Duration service_lost_after = seconds(5);  // of silence
-  StepPace::Bounds service_stalled_after;    // a worker with jobs that reports neither steps nor tokens
+  // A service whose connection has ended is lost unless it comes back on another one within this time: a live process
+  // connects again after 100 to 200 ms.
+  Duration service_returns_within = milliseconds(300);
+  StepPace::Bounds service_stalled_after;  // a worker with jobs that reports neither steps nor tokens
   Duration encode_timeout = seconds(2);
   Duration decode_timeout = seconds(1);
   int tokenizer_tries = 5;

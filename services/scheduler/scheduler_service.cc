@@ -125,10 +125,26 @@ Status SchedulerService::check_job(const Peer& from, const JobId& id, Instant no
 
 void SchedulerService::on_expelled(const Peer& peer, const std::string& why, Instant now, Outbox&) {
   if (peer.port == tables_.options.clients_port) {
-    tables_.streams.on_gone(peer);
+    client_gone(peer);
   } else if (ServiceEntry* entry = tables_.services.find(peer)) {
     registrations_.lose(*entry, why, now);
   }
+}
+
+void SchedulerService::on_ended(const Peer& peer, Instant now, Outbox&) {
+  if (peer.port == tables_.options.clients_port) {
+    client_gone(peer);
+  } else if (ServiceEntry* entry = tables_.services.find(peer)) {
+    registrations_.connection_ended(*entry, now);
+  }
+}
+
+void SchedulerService::client_gone(const Peer& peer) {
+  const size_t followed = tables_.streams.on_gone(peer);
+  if (followed == 0) return;
+  const keys::AllowedKey* key = tables_.access.key_of(peer);
+  log_info("client_lost", {{"followed", followed}, {"key", key != nullptr ? key->name : ""}});
+  tables_.metrics.clients_lost.add();
 }
 
 void SchedulerService::on_client_message(const Peer& from, protocol::Message message, Instant now, Outbox& out) {
@@ -192,12 +208,12 @@ void SchedulerService::on_undeliverable(const Peer& to, protocol::Message messag
   ServiceEntry* entry = tables_.services.find(to);
   if (entry == nullptr) return;
   not_taken_by_service(*entry, message, now);
-  if (!slow) registrations_.lose(*entry, "its connection ended", now);
+  if (!slow) registrations_.connection_ended(*entry, now);
 }
 
 void SchedulerService::not_taken_by_client(const Peer& to, const protocol::Message& message, bool slow, Instant now) {
   if (!slow) {
-    tables_.streams.on_gone(to);
+    client_gone(to);
     return;
   }
   tables_.metrics.slow_clients.add();

@@ -35,6 +35,7 @@ class SchedulerService final : public transport::Service {
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
                         transport::Outbox& out) override;
   void on_expelled(const transport::Peer& peer, const std::string& why, Instant now, transport::Outbox& out) override;
+  void on_ended(const transport::Peer& peer, Instant now, transport::Outbox& out) override;
   void on_tick(Instant now, transport::Outbox& out) override;
   void on_flush(Instant now, transport::Outbox& out) override;
   void begin_drain(Instant now, transport::Outbox& out) override;
@@ -73,6 +74,7 @@ class SchedulerService final : public transport::Service {
   Status check_job(const transport::Peer& from, const JobId& id, Instant now) const;
   void on_client_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out);
   void on_service_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out);
+  void client_gone(const transport::Peer& peer);
   void not_taken_by_client(const transport::Peer& to, const protocol::Message& message, bool slow, Instant now);
   void not_taken_by_service(ServiceEntry& entry, const protocol::Message& message, Instant now);
 

@@ -43,6 +43,10 @@ class World {
     service->on_undeliverable(to, std::move(message), slow, clock.now(), out_);
     flush();
   }
+  void end_connection(const Peer& of) {
+    service->on_ended(of, clock.now(), out_);
+    flush();
+  }
   // Ticks included, as the loop gives them.
   void advance(Duration by) {
     for (Duration left = by; left > Duration::zero(); left -= milliseconds(100)) {

@@ -33,6 +33,9 @@ class TokenizerService final : public transport::Service {
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
                         transport::Outbox& out) override;
+  void on_connected(transport::PortId port, Instant now, transport::Outbox& out) override {
+    links_.on_connected(port, now, out);
+  }
   void on_tick(Instant now, transport::Outbox& out) override;
   void begin_drain(Instant now, transport::Outbox& out) override;
   bool is_drained() const override { return draining_; }

@@ -241,8 +241,11 @@ void DemoStack::signal_scheduler(int index, int signal) {
 
 int DemoStack::wait_scheduler(int index) { return schedulers_.at(static_cast<size_t>(index)).process->wait(); }
 
-void DemoStack::replace_tokenizer(int index) {
-  Part& part = tokenizers_.at(static_cast<size_t>(index));
+void DemoStack::replace_tokenizer(int index) { replace(tokenizers_.at(static_cast<size_t>(index))); }
+
+void DemoStack::replace_supervisor(int group) { replace(workers_.at(static_cast<size_t>(group))); }
+
+void DemoStack::replace(Part& part) {
   part.process->signal(SIGKILL);
   part.process->wait();
   start(part);
@@ -253,6 +256,8 @@ void DemoStack::kill_converter(int index) {
   part.process->signal(SIGKILL);
   part.process->wait();
 }
+
+void DemoStack::start_converter(int index) { start(converters_.at(static_cast<size_t>(index))); }
 
 int DemoStack::end_gateway(int index, int signal) {
   Part& part = gateways_.at(static_cast<size_t>(index));

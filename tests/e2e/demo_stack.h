@@ -76,7 +76,9 @@ class DemoStack {
   // Of schedulers with one queue: the one that is ready, -1 if none is.
   int leader() const;
   void replace_tokenizer(int index);
+  void replace_supervisor(int group);
   void kill_converter(int index);  // kill -9
+  void start_converter(int index);
   pid_t converter_pid(int index) const { return converters_.at(static_cast<size_t>(index)).process->pid(); }
   int gateway_port(int index = 0) const { return gateways_.at(static_cast<size_t>(index)).client_port; }  // of the API
   // Sends a signal that ends a gateway, and returns what it ended with (ChildProcess::poll_exit); starts another one.
@@ -100,6 +102,7 @@ class DemoStack {
     int client_port = 0, service_port = 0;  // of a scheduler; the former of a gateway too
   };
   void start(Part& part);
+  void replace(Part& part);
   // Addresses of the schedulers' ports, as their peers take them.
   std::vector<std::string> scheduler_addresses(int Part::*port) const;
   static bool is_ready(const Part& part);

@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <csignal>
+#include <iostream>
+#include <sstream>
 
 #include "demo_stack.h"
+#include "http/http_test_client.h"
 #include "job_watch.h"
 #include "support/demo_model.h"
 
@@ -15,10 +18,12 @@ namespace optserve::test_support {
 namespace fault_test {
 
 using protocol::JobState;
+using Clock = std::chrono::steady_clock;
 using std::chrono::seconds;
 
 constexpr size_t kJobs = kSanitized ? 12 : 32;
 constexpr int kTokens = kSanitized ? 60 : 200;
+constexpr seconds kLimit{60};
 
 protocol::JobSpec long_job(size_t index) {
   protocol::JobSpec job = test_support::long_job(index, 1000 + index, kTokens);
@@ -159,6 +164,92 @@ TEST_F(Fault, AKilledClientLosesNoJob) {
     EXPECT_EQ(result.value().text, expected_texts()[i]);
   }
   EXPECT_TRUE(stack.shut_down());
+}
+
+// The scheduler learns of each kind of process that is killed from the connection that the kernel closes, not from
+// silence, and gives the jobs to another group. Prints times; --gtest_repeat=20 gives enough of them for a median.
+class Losses : public ::testing::Test {
+ protected:
+  // How many lines of the logs have all of these words.
+  size_t lines_with(const std::vector<std::string>& words) const {
+    std::istringstream log(stack_.logs());
+    size_t count = 0;
+    for (std::string line; std::getline(log, line);) {
+      count += std::all_of(words.begin(), words.end(),
+                           [&](const std::string& word) { return line.find(word) != std::string::npos; });
+    }
+    return count;
+  }
+
+  // Waits until a line with these words has come since `before` lines, and prints the time since `begin`.
+  void expect_line(const std::string& what, const std::vector<std::string>& words, size_t before,
+                   Clock::time_point begin) {
+    ASSERT_TRUE(wait_for([&] { return lines_with(words) > before; }, kLimit)) << what;
+    std::cout << what << " after "
+              << std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count() << " ms\n";
+  }
+
+  // A service is killed that runs nothing, or nothing that can be seen from outside.
+  void expect_known(const std::string& kind, const std::function<void()>& kill) {
+    const std::vector<std::string> lost = {"service_lost", "kind=" + kind, "its connection ended"};
+    const size_t before = lines_with(lost);
+    const auto begin = Clock::now();
+    kill();
+    expect_line(kind + " known", lost, before, begin);
+  }
+
+  // A group is killed while it runs jobs: all of them succeed, on the other group.
+  void expect_moved(const std::string& what, const std::function<void()>& kill) {
+    const std::vector<std::string> lost = {"service_lost", "kind=worker", "its connection ended"},
+                                   moved = {"job_leased", "attempt=2"};
+    JobWatch watch(kJobs);
+    const auto client = stack_.client();
+    for (size_t i = 0; i < kJobs; ++i) {
+      auto job = long_job(i);
+      job.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";  // so that its leases are logged
+      ASSERT_TRUE(client->submit({job}, watch.stream(i)).ok());
+    }
+    ASSERT_TRUE(wait_for([&] { return watch.pieces() > kJobs; }, kLimit));
+    const size_t lost_before = lines_with(lost), moved_before = lines_with(moved);
+    const auto begin = Clock::now();
+    kill();
+    expect_line(what + " known", lost, lost_before, begin);
+    expect_line(what + ", jobs elsewhere", moved, moved_before, begin);
+    ASSERT_TRUE(wait_for([&] { return watch.finished() == kJobs; }, 3 * kLimit)) << watch.finished();
+    watch.expect_each_succeeded_once_with(expected_texts());
+  }
+
+  // A gateway is killed while it streams to somebody.
+  void expect_gateway_known() {
+    http::TestClient client(stack_.gateway_port());
+    const std::string body =
+        R"({"model":"demo","prompt":"Once","max_tokens":)" + std::to_string(kTokens) + R"(,"n":8,"stream":true})";
+    ASSERT_TRUE(
+        client.write("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                     "Content-Length: " +
+                     std::to_string(body.size()) + "\r\n\r\n" + body));
+    ASSERT_NE(client.read_some(1), "");
+    const std::vector<std::string> lost = {"client_lost"};
+    const size_t before = lines_with(lost);
+    const auto begin = Clock::now();
+    stack_.end_gateway(0, SIGKILL);
+    expect_line("gateway known", lost, before, begin);
+    stack_.start_gateway(0);
+  }
+
+  DemoStack stack_{{.world = 2, .groups = 2, .tokenizers = 2, .converters = 1, .gateways = 1}};
+};
+
+TEST_F(Losses, AreKnownFromTheEndOfAConnection) {
+  stack_.wait_ready();
+  expect_gateway_known();
+  expect_known("tokenizer", [&] { stack_.replace_tokenizer(0); });
+  expect_known("converter", [&] { stack_.kill_converter(0); });
+  stack_.start_converter(0);
+  expect_moved("rank", [&] { stack_.kill_rank(0, 1); });
+  ASSERT_TRUE(wait_for([&] { return stack_.rank_pids(0).size() == 2; }, kLimit));
+  stack_.wait_ready();
+  expect_moved("supervisor", [&] { stack_.replace_supervisor(1); });
 }
 
 }  // namespace fault_test

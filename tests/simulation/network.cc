@@ -62,6 +62,7 @@ void Network::try_connect(uint64_t number) {
   link.connection = next_connection_++;
   connections_[link.connection] = {static_cast<uint32_t>(number), true, true, env_.now(), env_.now()};
   env_.note("connected", static_cast<int>(number), "", link.connection);
+  link.process->connected();
 }
 
 void Network::disconnect(Process& process) {
@@ -72,8 +73,24 @@ void Network::disconnect(Process& process) {
 void Network::close_both(uint64_t connection) {
   const auto found = connections_.find(connection);
   if (found == connections_.end()) return;
-  found->second.scheduler_open = false;
+  scheduler_sees_end(connection);
   process_sees_end(connection);
+}
+
+// Its loop is told, as soon as it turns.
+void Network::scheduler_sees_end(uint64_t connection) {
+  const auto found = connections_.find(connection);
+  if (found == connections_.end() || !std::exchange(found->second.scheduler_open, false)) return;
+  untold_ends_[connection] = found->second.process;
+  env_.queue.after<&Network::tell_end>(env_.dice.between(Duration::zero(), milliseconds(2)), *this, connection);
+}
+
+void Network::tell_end(uint64_t connection) {
+  const auto found = untold_ends_.find(connection);
+  const Process& process = *links_[found->second].process;
+  untold_ends_.erase(found);
+  env_.note("end told", static_cast<int>(process.number), "", connection);
+  scheduler_->connection_ended({process.port(), std::to_string(connection)});
 }
 
 void Network::process_sees_end(uint64_t connection) {
@@ -104,7 +121,6 @@ void Network::cut(uint32_t process, Cut how) {
       if (flight.connection == connection && flight.direction == Direction::kUp) flight.survives = true;
     }
   }
-  Connection& ends = connections_.at(connection);
   if (how == Cut::kBothKnow) {
     close_both(connection);
     return;
@@ -113,7 +129,7 @@ void Network::cut(uint32_t process, Cut how) {
   if (how == Cut::kProcessKnows) {
     process_sees_end(connection);
   } else {
-    ends.scheduler_open = false;
+    scheduler_sees_end(connection);
   }
 }
 
@@ -121,7 +137,7 @@ void Network::end_of_silence(uint64_t connection) {
   const auto found = connections_.find(connection);
   if (found == connections_.end()) return;
   const Process& process = *links_[found->second.process].process;
-  found->second.scheduler_open = false;
+  scheduler_sees_end(connection);
   if (process.is_paused()) {  // it learns when it goes on
     env_.queue.at<&Network::end_of_silence>(process.paused_until() + milliseconds(1), *this, connection);
     return;

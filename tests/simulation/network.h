@@ -80,6 +80,8 @@ class Network {
   void end_of_silence(uint64_t connection);
   void check_block(uint64_t process);
   void close_both(uint64_t connection);
+  void scheduler_sees_end(uint64_t connection);
+  void tell_end(uint64_t connection);
   void forget_if_closed(uint64_t connection);
   void process_sees_end(uint64_t connection);
   void send(uint64_t connection, Direction direction, protocol::Message message);
@@ -92,6 +94,7 @@ class Network {
   SchedulerNode* scheduler_ = nullptr;
   std::vector<Link> links_;
   std::unordered_map<uint64_t, Connection> connections_;
+  std::unordered_map<uint64_t, uint32_t> untold_ends_;  // the process of each, until the scheduler is told
   uint64_t next_connection_ = 1;
   std::vector<Flight> flights_;
   std::vector<uint64_t> free_flights_;

@@ -29,6 +29,9 @@ class ConverterService final : public transport::Service {
   void on_message(const transport::Peer& from, protocol::Message message, Instant now, transport::Outbox& out) override;
   void on_undeliverable(const transport::Peer& to, protocol::Message message, bool slow, Instant now,
                         transport::Outbox& out) override;
+  void on_connected(transport::PortId port, Instant now, transport::Outbox& out) override {
+    links_.on_connected(port, now, out);
+  }
   void on_tick(Instant now, transport::Outbox& out) override;
   Duration tick_interval() const override { return milliseconds(50); }
   void begin_drain(Instant now, transport::Outbox& out) override;

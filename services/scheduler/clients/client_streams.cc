@@ -183,9 +183,10 @@ bool ClientStreams::on_credit(const transport::Peer& peer, const protocol::Credi
   return true;
 }
 
-void ClientStreams::on_gone(const transport::Peer& peer) {
+size_t ClientStreams::on_gone(const transport::Peer& peer) {
   const auto found = clients_.find(peer);
-  if (found == clients_.end()) return;
+  if (found == clients_.end()) return 0;
+  const auto followed = static_cast<size_t>(found->second.use_count() - 1);  // each of them holds it
   Client& client = *found->second;
   client.gone = true;
   client.events.events.clear();
@@ -195,6 +196,7 @@ void ClientStreams::on_gone(const transport::Peer& peer) {
   client.leavable.clear();
   paused_.erase(peer);
   clients_.erase(found);
+  return followed;
 }
 
 void ClientStreams::on_slow(const transport::Peer& peer, const protocol::JobEvents& events, Instant now) {

@@ -96,7 +96,8 @@ class ClientStreams {
 
   // False: the credit decreased, and is ignored.
   bool on_credit(const transport::Peer& peer, const protocol::Credit& credit, Instant now);
-  void on_gone(const transport::Peer& peer);
+  // The connection has ended. Returns how many jobs it followed.
+  size_t on_gone(const transport::Peer& peer);
   // The client does not read: pauses it and remembers what it missed.
   void on_slow(const transport::Peer& peer, const protocol::JobEvents& events, Instant now);
   void on_slow(const transport::Peer& peer, const protocol::JobResult& result, Instant now);

@@ -7,6 +7,13 @@
 #include "scheduler/jobs/answers.h"
 
 namespace optserve::scheduler {
+namespace {
+
+// Services send heartbeats each second. A connection that ends after a longer silence was given up by ZeroMQ, because
+// the network is cut or the process is paused; nothing says that the process has ended.
+constexpr milliseconds kHeardLately{2'500};
+
+}  // namespace
 
 void Registrations::on(const transport::Peer& from, protocol::Register message, Instant now, transport::Outbox& out) {
   if (Status status = tables_.services.check(message); !status.ok()) {
@@ -23,6 +30,7 @@ void Registrations::on(const transport::Peer& from, protocol::Register message, 
     entry.folders = key->converter_folders;
   }
   entry.heard = now;
+  entry.ended_at = {};
   entry.draining = false;
   entry.wanted = 0;
   entry.steps.reset();
@@ -99,6 +107,7 @@ void Registrations::lose(ServiceEntry& entry, const std::string& why, Instant no
                             {"name", entry.info.name},
                             {"instance", entry.info.instance.hex()},
                             {"leases", entry.leases.size()},
+                            {"silent_ms", std::chrono::duration_cast<milliseconds>(now - entry.heard).count()},
                             {"why", why}});
   tables_.metrics.services_lost[static_cast<size_t>(entry.info.kind) - 1].add();
   remove(entry, why, now);
@@ -110,6 +119,31 @@ void Registrations::remove(ServiceEntry& entry, const std::string& why, Instant 
   tables_.services.remove(entry);
 }
 
+void Registrations::connection_ended(ServiceEntry& entry, Instant now) {
+  if (entry.is_away()) return;
+  entry.ended_at = now;
+  tables_.queues.refresh(entry);
+  tables_.services.check_at(entry, lost_at(entry));
+}
+
+Instant Registrations::lost_at(const ServiceEntry& entry) const {
+  const Instant silent_at = entry.heard + tables_.options.service_lost_after;
+  if (!entry.is_away() || entry.ended_at - entry.heard > kHeardLately) return silent_at;
+  return std::min(silent_at, entry.ended_at + tables_.options.service_returns_within);
+}
+
+// A connection alone ends no job: one whose last attempt this is waits as long as for a silent service.
+void Registrations::lose_away(ServiceEntry& entry, Instant now) {
+  const std::string why = "its connection ended";
+  std::vector<Job*> jobs;
+  for (const auto& [lease, job] : entry.leases) {
+    if (job->attempts.count < job->spec.max_attempts) jobs.push_back(job);
+  }
+  if (jobs.size() == entry.leases.size()) return lose(entry, why, now);
+  for (Job* job : jobs) dispatcher_.lose(*job, why, true, now);
+  tables_.services.check_at(entry, entry.heard + tables_.options.service_lost_after);
+}
+
 // Each service is checked only when its time could be over, not at every tick.
 void Registrations::lose_dead(Instant now) {
   const SchedulerOptions& options = tables_.options;
@@ -117,6 +151,15 @@ void Registrations::lose_dead(Instant now) {
     const Instant silent_at = entry->heard + options.service_lost_after;
     if (silent_at <= now) {
       lose(*entry, "it was silent for too long", now);
+      continue;
+    }
+    if (entry->is_away()) {
+      const Instant away_until = lost_at(*entry);
+      if (away_until <= now) {
+        lose_away(*entry, now);
+      } else {
+        tables_.services.check_at(*entry, away_until);
+      }
       continue;
     }
     Instant next = std::min(silent_at, now + options.service_stalled_after.min);

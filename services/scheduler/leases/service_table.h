@@ -25,6 +25,7 @@ struct ServiceEntry {
   Instant progressed{};    // last sign of work: steps moved, tokens came, or the first lease was given
   Instant paused_until{};  // it did not read its messages, so it gets nothing new before this
   Instant next_check{};    // when to look next whether it lives
+  Instant ended_at{};      // when its connection ended; Instant{}: it has one
   uint64_t serial = 0;     // number of its registration in this run
   size_t place = 0;        // among those of its kind
   std::optional<uint64_t> steps;
@@ -56,7 +57,8 @@ struct ServiceEntry {
     if (!leases.empty()) pace.step(now - progressed, now);
     progressed = now;
   }
-  bool is_usable(Instant now) const { return !draining && !held && now >= paused_until; }
+  bool is_away() const { return ended_at != Instant{}; }
+  bool is_usable(Instant now) const { return !draining && !held && !is_away() && now >= paused_until; }
   // How many jobs it may hold.
   int32_t room() const { return wanted > 0 ? std::min(wanted, info.max_sequences) : info.max_sequences; }
   int32_t free_slots() const { return room() - static_cast<int32_t>(leases.size()); }

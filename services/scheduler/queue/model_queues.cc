@@ -92,7 +92,7 @@ void ModelQueues::refresh(ServiceEntry& worker) {
     }
     worker.counted_as_serving = serves;
   }
-  const bool is_free = serves && !worker.is_paused && worker.free_slots() > 0;
+  const bool is_free = serves && !worker.is_paused && !worker.is_away() && worker.free_slots() > 0;
   if (is_free && worker.is_indexed && expected_wait(worker) == worker.indexed_wait) return;
   unindex(worker);
   if (is_free) index(worker);

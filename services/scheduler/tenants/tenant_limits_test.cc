@@ -224,6 +224,7 @@ TEST(TenantQuota, OfRunningJobsForgetsThoseOfALostWorker) {
   Limited world("tenant=a running=1\n");
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(world.outcome(ids_spec(std::to_string(i), "a")).job);
   world.undeliverable(world.worker, protocol::Ping{1}, false);
+  world.advance(milliseconds(400));
   EXPECT_EQ(world.service->jobs().count(Stage::kLeased), 0u);
   world.add_worker(world.worker2, 3);
   for (int second = 0; second < 4; ++second) {  // a lost attempt waits a while

@@ -60,6 +60,11 @@ void Process::receive(protocol::Message message) {
   flush();
 }
 
+void Process::connected() {
+  service_->on_connected(0, local_now(), out_);
+  flush();
+}
+
 void Process::tick(uint64_t incarnation) {
   if (incarnation != incarnation_ || service_ == nullptr) return;
   if (is_paused()) {

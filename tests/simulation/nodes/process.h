@@ -27,6 +27,8 @@ class Process {
   bool is_paused() const { return env_.now() < paused_until_; }
   Instant paused_until() const { return paused_until_; }
   void receive(protocol::Message message);
+  // It has a new connection.
+  void connected();
 
   uint32_t number = 0;  // in the network
   transport::PortId port() const { return port_; }

@@ -133,7 +133,13 @@ void SchedulerNode::pause(Instant until) {
 void SchedulerNode::resume(uint64_t life) {
   if (life != life_ || service_ == nullptr || is_paused()) return;
   env_.note("scheduler resume", -1);
-  for (auto& [from, message] : std::exchange(inbox_, {})) receive(from, std::move(message));
+  for (auto& [from, message] : std::exchange(inbox_, {})) {
+    if (message) {
+      receive(from, std::move(*message));
+    } else {
+      connection_ended(from);
+    }
+  }
   want_flush();
 }
 
@@ -178,6 +184,16 @@ void SchedulerNode::check_group(const transport::Outgoing& item) {
   const auto counted = same == last ? first : same;
   ledger_.check_group(*told, counted->second);
   counted_groups_.erase(counted);
+}
+
+void SchedulerNode::connection_ended(const transport::Peer& peer) {
+  if (service_ == nullptr) return;
+  if (is_paused()) {
+    inbox_.emplace_back(peer, std::nullopt);
+    return;
+  }
+  call([&] { service_->on_ended(peer, local_now(), out_); });
+  want_flush();
 }
 
 // The answer to a Submit comes before anything else about its jobs.

@@ -29,6 +29,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
   void let_caps_be_small(bool small) { small_caps_ = small; }
 
   void receive(const transport::Peer& from, protocol::Message message);
+  void connection_ended(const transport::Peer& peer);
   bool accepts_connections() const { return service_ != nullptr && !is_paused(); }
   bool is_running() const { return service_ != nullptr; }
   const scheduler::SchedulerService* service() const { return service_.get(); }
@@ -75,7 +76,7 @@ class SchedulerNode final : public SimulatedStore::Listener {
   std::unique_ptr<scheduler::SchedulerService> service_;
   transport::Outbox out_;
   std::deque<transport::Outgoing> gated_;
-  std::deque<std::pair<transport::Peer, protocol::Message>> inbox_;  // while paused
+  std::deque<std::pair<transport::Peer, std::optional<protocol::Message>>> inbox_;  // while paused; nullopt: its end
   uint64_t life_ = 0;
   uint64_t term_ = 0;
   bool flush_planned_ = false;
