@@ -20,6 +20,13 @@
 
 namespace optserve::journal {
 
+// How well the replica of the journal keeps up.
+struct ReplicaState {
+  Duration behind{};        // since the oldest commit that it lacks; 0: it has everything
+  bool is_failing = false;  // its folder cannot be written
+  bool is_seeding = false;  // it is not complete: the database is being copied
+};
+
 // The state of the journal, for metrics.
 struct JournalState {
   int64_t bytes = 0;      // of the database
@@ -27,6 +34,7 @@ struct JournalState {
   int64_t disk_free_bytes = 0;
   bool is_full = false;
   int64_t last_backup_wall_s = 0;  // 0: there is none
+  ReplicaState replica{};          // as it is without one
 };
 
 struct JournalOptions {
@@ -41,7 +49,11 @@ struct JournalOptions {
   std::string backup_folder{};                  // must exist, preferably on another disk; "": no backups
   milliseconds backup_interval{3'600'000};      // 0: only when asked
   size_t backups_kept = 24;                     // older ones are removed
-  std::string boot{};                           // boot_id(); "": time without a running process does not count
+  // Folder that gets every commit about half a second later; must exist, on another disk; "": no replica. Not for
+  // PostgreSQL.
+  std::string replica_folder{};
+  milliseconds replica_interval{500};  // between writes to it
+  std::string boot{};                  // boot_id(); "": time without a running process does not count
 
   // Options of a journal in PostgreSQL.
   std::string queue = "optserve";  // its schema
@@ -115,6 +127,14 @@ JournalSummary inspect_journal(const std::string& path);
 // jobs that have ended since then run again, and jobs that were accepted since then are unknown, so that they run if a
 // client submits them again with the same key.
 void restore_journal(const std::string& backup, const std::string& path, bool replace);
+
+// The same from the folder of a replica (JournalOptions::replica_folder), up to the last commit that it has whole.
+struct RestoredReplica {
+  int64_t wall_ms = 0;  // when the journal was as it is now
+};
+RestoredReplica restore_replica(const std::string& folder, const std::string& path, bool replace);
+// Whether a folder has a replica, whole or not.
+bool holds_replica(const std::string& folder);
 
 // The newest backup in a folder; "" if there is none.
 std::string latest_backup(const std::string& folder);

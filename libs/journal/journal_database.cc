@@ -83,7 +83,7 @@ void JournalDatabase::read_meta(const std::string& boot) {
   id_ = meta.column_text(0);
   term_ = static_cast<uint64_t>(meta.column_number(1)) + 1;
   next_seq_ = meta.column_number(2);
-  commits_ = static_cast<uint64_t>(meta.column_number(3));
+  commits_ = commits_found_ = static_cast<uint64_t>(meta.column_number(3));
   time_.emplace(LastingTime::Mark{meta.column_number(4), meta.column_text(5), meta.column_number(6)}, boot, now_);
 }
 
@@ -194,6 +194,10 @@ void JournalDatabase::write_commit_record() {
   }
   wal_pages_seen_ = wal_pages_;
   commit_record_.write({id_, commits_, wal_salt_, static_cast<uint64_t>(wal_pages_)});
+}
+
+JournalPosition JournalDatabase::position() const {
+  return {id_, term_, commits_, wal_salt_, static_cast<uint64_t>(wal_pages_)};
 }
 
 void JournalDatabase::checkpoint(Checkpoint how) {

@@ -12,6 +12,7 @@
 #include "journal/journal.h"
 #include "journal/journal_files.h"
 #include "journal/journal_storage.h"
+#include "journal/replica/segment.h"
 #include "journal/sqlite/commit_record.h"
 #include "journal/sqlite/sqlite.h"
 
@@ -51,6 +52,8 @@ class JournalDatabase {
   void lift_limit(bool lift);
   bool has_room();
   Database& connection() { return database_; }
+  JournalPosition position() const;
+  uint64_t commits_found() const { return commits_found_; }  // before the constructor wrote anything
   const LastingTime& time() const { return *time_; }
 
  private:
@@ -89,6 +92,7 @@ class JournalDatabase {
   std::string id_;
   uint64_t term_ = 0;
   uint64_t commits_ = 0;
+  uint64_t commits_found_ = 0;
   int64_t next_seq_ = 1;
   Instant now_;                      // of the current call
   std::optional<LastingTime> time_;  // once the meta row was read

@@ -4,12 +4,14 @@
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
 #include "journal/journal_backup.h"
 #include "journal/journal_database.h"
 #include "journal/journal_storage.h"
+#include "journal/replica/replica_shipper.h"
 #include "journal/sqlite/disk_reserve.h"
 
 namespace optserve::journal {
@@ -17,6 +19,8 @@ namespace {
 
 constexpr milliseconds kRoomInterval{200};     // between checks for room on a full disk
 constexpr milliseconds kRecordInterval{1000};  // between syncs of the commit record
+constexpr milliseconds kOfferInterval{200};    // between positions of which the replica is told
+constexpr seconds kLastShip{5};                // for the replica to get the last commits at an orderly end
 
 int64_t size_of_file(const std::string& path) {
   std::error_code failure;
@@ -39,6 +43,7 @@ class SqliteStorage final : public JournalStorage {
         database_(open_database(recovery)),
         backups_(options, clock.now(), database_->connection()) {
     full_ = full_ || !reserve_.fill();
+    if (!options.replica_folder.empty()) start_replica();
   }
 
   bool commit(std::span<const Record> records) override {
@@ -67,10 +72,14 @@ class SqliteStorage final : public JournalStorage {
   void back_up(uint64_t request) override { backups_.ask(request); }
 
   void after_commit() override {
-    if (database_->wal_bytes() >= options_.checkpoint_bytes) database_->checkpoint();
+    const int64_t bytes = database_->wal_bytes();
+    // The replica's thread reads the log in a moment, unless its folder hangs.
+    if (bytes >= options_.checkpoint_bytes && prepare_checkpoint(bytes >= 2 * options_.checkpoint_bytes)) {
+      database_->checkpoint();
+    }
   }
   void rest() override {
-    if (database_->wal_bytes() > 0) database_->checkpoint();
+    if (database_->wal_bytes() > 0 && prepare_checkpoint(false)) database_->checkpoint();
   }
   void keep_up(std::vector<Answer>& answers) override {
     const Instant now = clock_.now();
@@ -86,11 +95,21 @@ class SqliteStorage final : public JournalStorage {
         log_info("journal_disk_has_room", {{"path", options_.path}});
       }
     }
+    if (shipper_ != nullptr) keep_replica_up(now);
     backups_.step(now, clock_.wall_ms(), full_, answers);
   }
-  void close() override { database_->checkpoint(); }
+  void close() override {
+    if (shipper_ != nullptr) {
+      offer_position();
+      if (!shipper_->finish(kLastShip)) log_warn("journal_replica_incomplete", {{"folder", options_.replica_folder}});
+    }
+    prepare_checkpoint(true);
+    database_->checkpoint();
+  }
   bool needs_turns() const override { return backups_.is_copying(); }
-  bool expects_turns() const override { return backups_.is_under_way(); }
+  bool expects_turns() const override {
+    return backups_.is_under_way() || (shipper_ != nullptr && database_->position().commits != offered_commits_);
+  }
 
   bool is_full() const override { return full_.load(std::memory_order_relaxed); }
   bool is_reachable() const override { return true; }
@@ -103,6 +122,7 @@ class SqliteStorage final : public JournalStorage {
     if (!unknown) state.disk_free_bytes = static_cast<int64_t>(space.available);
     state.is_full = is_full();
     if (!options_.backup_folder.empty()) state.last_backup_wall_s = latest_backup_wall_s(options_.backup_folder);
+    if (shipper_ != nullptr) state.replica = shipper_->state();
     return state;
   }
   bool is_asked_to_hand_over() const override { return false; }
@@ -136,18 +156,63 @@ class SqliteStorage final : public JournalStorage {
       database_->lift_limit(true);
     }
     // The log returns its space if its content still fits into the database.
+    prepare_checkpoint(true);
     database_->checkpoint(JournalDatabase::Checkpoint::kTruncate);
     return false;
+  }
+
+  void start_replica() {
+    struct stat journal {
+    }, replica{};
+    if (stat(options_.path.c_str(), &journal) == 0 && stat(options_.replica_folder.c_str(), &replica) == 0 &&
+        journal.st_dev == replica.st_dev) {
+      log_warn("journal_replica_on_same_disk",
+               {{"meaning", "the loss of this disk loses the journal and its replica"}});
+    }
+    reader_ = std::make_unique<JournalReader>(options_.path);
+    JournalPosition position = database_->position();
+    position.wall_ms = clock_.wall_ms();
+    offered_commits_ = position.commits;
+    shipper_ = std::make_unique<ReplicaShipper>(options_, clock_, *reader_, position, database_->commits_found());
+  }
+
+  void offer_position() {
+    JournalPosition position = database_->position();
+    position.wall_ms = clock_.wall_ms();
+    offered_commits_ = position.commits;
+    shipper_->offer(position, oldest_commit_.value_or(clock_.now()));
+    oldest_commit_.reset();
+  }
+
+  void keep_replica_up(Instant now) {
+    const bool has_news = database_->position().commits != offered_commits_;
+    if (has_news && !oldest_commit_) oldest_commit_ = now;
+    if (shipper_->wants_offer() || (has_news && now - *oldest_commit_ >= kOfferInterval)) offer_position();
+  }
+
+  // Before a checkpoint, after which the log may be overwritten. False if it must wait until the replica's thread has
+  // read the log; if it cannot wait, the replica is made anew.
+  bool prepare_checkpoint(bool must) {
+    if (shipper_ == nullptr) return true;
+    const uint64_t commits = database_->position().commits;
+    if (shipper_->may_overwrite(commits)) return true;
+    if (commits != offered_commits_) offer_position();
+    if (must) shipper_->lose();
+    return must;
   }
 
   const JournalOptions options_;
   const Clock& clock_;
   std::atomic<bool> full_{false};
   DiskReserve reserve_;
+  std::unique_ptr<JournalReader> reader_;  // outlives the connection
   std::unique_ptr<JournalDatabase> database_;
   Backups backups_;
   Instant next_record_sync_{};
   Instant next_room_check_{};
+  uint64_t offered_commits_ = 0;          // to the replica
+  std::optional<Instant> oldest_commit_;  // that was not offered
+  std::unique_ptr<ReplicaShipper> shipper_;
 };
 
 }  // namespace
