@@ -129,6 +129,7 @@ QUEUE = [
                           (f"optserve_journal_log_bytes{{{I}}}", "log")]),
     ("Room on its disk", "bytes", [(f"optserve_journal_disk_free_bytes{{{I}}}", "{{instance}}")]),
     ("Disk full", "short", [(f"optserve_journal_disk_full{{{I}}}", "{{instance}}")]),
+    ("Replica behind", "s", [(f"optserve_journal_replica_behind_seconds{{{I}}}", "{{instance}}")]),
     ("Age of the latest copy", "s", [
         (f"time() - (optserve_journal_last_backup_timestamp_seconds{{{I}}} > 0)", "{{instance}}")]),
 ]

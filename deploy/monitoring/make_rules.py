@@ -128,6 +128,9 @@ ALERTS = {
     "OptserveBackupOld": (
         "time() - (optserve_journal_last_backup_timestamp_seconds > 0) > 2 * 3600", "10m", "warning",
         "The latest copy of the journal of {{ $labels.instance }} is {{ $value | humanizeDuration }} old."),
+    "OptserveJournalReplicaBehind": (
+        "optserve_journal_replica_behind_seconds > 60", "5m", "warning",
+        "The replica of the journal of {{ $labels.instance }} lacks commits of {{ $value | humanizeDuration }} ago."),
     "OptserveConversionFailed": (
         "increase(optserve_converter_conversions_total{result=\"failed\"}[15m]) > 0", "0m", "warning",
         "A conversion of {{ $labels.instance }} has failed."),

@@ -17,7 +17,11 @@ JournalMetrics::JournalMetrics(metrics::Registry& registry)
       last_backup_(
           registry.gauge("optserve_journal_last_backup_timestamp_seconds",
                          "When the latest copy of the journal was finished, in seconds since 1970; 0: there is "
-                         "none")) {}
+                         "none")),
+      replica_behind_(registry.gauge("optserve_journal_replica_behind_seconds",
+                                     "Age of the oldest commit that --journal-replica lacks; 0: it has everything")),
+      replica_failing_(registry.gauge("optserve_journal_replica_failing",
+                                      "1 while the folder of --journal-replica cannot be written")) {}
 
 void JournalMetrics::on_commit(size_t records, Duration time) const {
   commit_seconds_.observe(std::chrono::duration<double>(time).count());
@@ -30,6 +34,8 @@ void JournalMetrics::on_state(const journal::JournalState& state) const {
   disk_free_bytes_.set(static_cast<double>(state.disk_free_bytes));
   full_.set(state.is_full ? 1 : 0);
   last_backup_.set(static_cast<double>(state.last_backup_wall_s));
+  replica_behind_.set(std::chrono::duration<double>(state.replica.behind).count());
+  replica_failing_.set(state.replica.is_failing ? 1 : 0);
 }
 
 }  // namespace optserve::scheduler

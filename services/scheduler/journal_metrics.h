@@ -15,7 +15,7 @@ class JournalMetrics {
 
  private:
   metrics::Histogram commit_seconds_, commit_records_;
-  metrics::Gauge bytes_, log_bytes_, disk_free_bytes_, full_, last_backup_;
+  metrics::Gauge bytes_, log_bytes_, disk_free_bytes_, full_, last_backup_, replica_behind_, replica_failing_;
 };
 
 }  // namespace optserve::scheduler

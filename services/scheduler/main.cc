@@ -36,6 +36,7 @@ struct Options {
   std::string backup_folder;
   int backup_seconds = 3'600;
   int backups_kept = 24;
+  std::string journal_replica;
   bool in_memory = false;
   std::string audit_log;
   std::vector<std::string> models;
@@ -111,6 +112,7 @@ std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clo
                                    .backup_folder = options.backup_folder,
                                    .backup_interval = seconds(options.backup_seconds),
                                    .backups_kept = static_cast<size_t>(options.backups_kept),
+                                   .replica_folder = options.journal_replica,
                                    .boot = boot_id()};
   settings.on_commit = [measured](size_t records, Duration time) { measured.on_commit(records, time); };
   settings.on_state = [measured](const auto& state) { measured.on_state(state); };
@@ -229,12 +231,23 @@ std::string audit_file_of(const Options& options) {
   return options.journal + ".audit";
 }
 
+void check_replica(const Options& options) {
+  if (options.journal_replica.empty()) return;
+  if (options.in_memory) throw ConfigurationError("journal-replica: with --volatile there is no journal to copy");
+  if (journal::is_postgres_url(options.journal)) {
+    throw ConfigurationError(
+        "journal-replica: it is for a journal in a file; a queue in PostgreSQL is replicated by its server "
+        "(synchronous_standby_names, docs/journal.md)");
+  }
+}
+
 void run(const Options& options) {
   for (const auto& [name, address] :
        {std::pair{"bind-clients", options.bind_clients}, std::pair{"bind-services", options.bind_services}}) {
     const Status status = check_address(name, address, AddressUse::kListen);
     if (!status.ok()) throw ConfigurationError(status.refusal().message);
   }
+  check_replica(options);
   confinement::enter(confinement::kScheduler, options.sandbox);
   const std::shared_ptr<keys::ServerKeys> keys = keys::load(options.keys);
   const std::shared_ptr<keys::QuotaFile> quotas = load_quotas(options.tenant_quotas);
@@ -254,10 +267,7 @@ void run(const Options& options) {
   log_info("stopped");
 }
 
-void add_options(ConfigParser& parser, Options& options) {
-  parser.begin_group("Addresses");
-  parser.add("bind-clients", options.bind_clients, "Address that clients connect to");
-  parser.add("bind-services", options.bind_services, "Address that tokenizers, workers and converters connect to");
+void add_journal_options(ConfigParser& parser, Options& options) {
   parser.begin_group("Journal");
   parser
       .add("journal", options.journal,
@@ -275,9 +285,19 @@ void add_options(ConfigParser& parser, Options& options) {
   parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by `optserve journal backup`")
       .range(0, 1e9);
   parser.add("backups-kept", options.backups_kept, "Copies that are kept").range(1, 1e6);
+  parser.add("journal-replica", options.journal_replica,
+             "Folder on another disk, to which every commit of the journal is copied within about a second; it must "
+             "exist. Empty: no replica");
   parser.add("audit-log", options.audit_log,
              "File of what operators do, on this machine; its folder must exist. Empty: the journal's name and .audit; "
              "none with PostgreSQL and --volatile");
+}
+
+void add_options(ConfigParser& parser, Options& options) {
+  parser.begin_group("Addresses");
+  parser.add("bind-clients", options.bind_clients, "Address that clients connect to");
+  parser.add("bind-services", options.bind_services, "Address that tokenizers, workers and converters connect to");
+  add_journal_options(parser, options);
   parser.begin_group("Queue");
   parser.add("models", options.models, "Models to accept jobs for before a worker has registered them; repeatable")
       .separated_by_commas();

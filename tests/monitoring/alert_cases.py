@@ -91,6 +91,8 @@ CASES = {
     # promtool's clock begins at 0, so the backup in this case is made at second 60.
     "OptserveBackupOld": one(
         f"optserve_journal_last_backup_timestamp_seconds{{{AT}}}", "60x300", "60+60x300", minutes=4 * HOUR),
+    "OptserveJournalReplicaBehind": one(
+        f"optserve_journal_replica_behind_seconds{{{AT}}}", "0+60x30", "0.5x30", minutes=20),
     "OptserveConversionFailed": one(
         f'optserve_converter_conversions_total{{{AT},result="failed"}}', "0x20 1x20", "0x40", minutes=22),
     "OptserveAvailabilityBurnsFast": [(ended(20, 80), 90), (ended(1, 999), 90)],

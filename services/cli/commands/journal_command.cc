@@ -40,12 +40,15 @@ class JournalCommand final : public Command {
     declare_queue_part(command, "upgrade", "Raise a queue in PostgreSQL to this program's version", upgrade_,
                        {"", "while its schedulers are stopped"}, {" --queue batch", "one of several"});
     declare_audit(command);
-    ConfigParser& restore =
-        command.add_command("restore", "Replace a journal by a backup while no scheduler runs", restore_);
-    restore.add_positional("backup", backup_file_, "The backup, or a folder whose newest backup is used", true);
+    ConfigParser& restore = command.add_command(
+        "restore", "Replace a journal by a backup or its replica while no scheduler runs", restore_);
+    restore.add_positional("backup", backup_file_,
+                           "The backup, a folder whose newest backup is used, or the folder of --journal-replica",
+                           true);
     restore.add_positional("file", file_, "The journal", true);
     restore.add("replace", replace_, "Replace a journal that holds jobs; it is kept as <file>.replaced");
     restore.add_example("optserve journal restore backups journal.db", "the newest backup of a folder");
+    restore.add_example("optserve journal restore /mnt/second/replica journal.db", "the last second of a replica");
     restore.add_example("optserve journal restore backups/journal-1.db journal.db", "a certain one");
     restore.add_example("optserve journal restore backups journal.db --replace", "where there is a journal with jobs");
   }
@@ -164,10 +167,16 @@ class JournalCommand final : public Command {
   }
 
   int run_restore() const {
+    if (journal::holds_replica(backup_file_)) {
+      const journal::RestoredReplica restored = journal::restore_replica(backup_file_, file_, replace_);
+      std::printf("%s is restored from the replica %s, as it was at %s; what came later is unknown\n", file_.c_str(),
+                  backup_file_.c_str(), utc_text(restored.wall_ms).c_str());
+      return kExitOk;
+    }
     std::string backup = backup_file_;
     if (std::filesystem::is_directory(backup)) {
       backup = journal::latest_backup(backup_file_);
-      if (backup.empty()) throw Error(backup_file_ + " holds no backup");
+      if (backup.empty()) throw Error(backup_file_ + " holds neither a backup nor a replica");
     }
     journal::restore_journal(backup, file_, replace_);
     std::printf(

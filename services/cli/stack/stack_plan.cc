@@ -120,6 +120,9 @@ void add_options(ConfigParser& parser, StackOptions& options) {
   parser.add("backup-seconds", options.backup_seconds, "Time between copies; 0: only by 'optserve journal backup'")
       .range(0, 1e9);
   parser.add("backups-kept", options.backups_kept, "Copies that are kept").range(1, 1e6);
+  parser.add("journal-replica", options.journal_replica,
+             "Folder on another disk, to which every commit of the journal is copied within about a second; it must "
+             "exist. Empty: no replica");
   parser.add("foreground", options.foreground,
              "Stay in the terminal; Ctrl-C stops the stack, a second one does not wait for running jobs");
   parser.add("log-level", options.log_level, "Least severe level that is logged")
@@ -135,8 +138,9 @@ void add_options(ConfigParser& parser, StackOptions& options) {
              "Option of optserve-scheduler as NAME=VALUE, such as open-jobs-max=1000; repeatable");
   parser.add("gateway-option", options.gateway_options,
              "Option of optserve-gateway as NAME=VALUE, such as connections-max=100; repeatable");
-  parser.mark_rare({"tokenizers", "no-gateway", "no-keys", "volatile", "backup-seconds", "backups-kept", "log-level",
-                    "log-format", "ready-seconds", "drain-seconds", "scheduler-option", "gateway-option"});
+  parser.mark_rare({"tokenizers", "no-gateway", "no-keys", "volatile", "backup-seconds", "backups-kept",
+                    "journal-replica", "log-level", "log-format", "ready-seconds", "drain-seconds", "scheduler-option",
+                    "gateway-option"});
 }
 
 Status check_shards(const std::string& folder, const checkpoint::ShardPlan& plan, int world) {
@@ -164,15 +168,21 @@ namespace {
 
 Status check_folders(StackOptions& options) {
   for (auto [name, folder] :
-       {std::pair{"converter-root", &options.converter_root}, std::pair{"backup-folder", &options.backup_folder}}) {
+       {std::pair{"converter-root", &options.converter_root}, std::pair{"backup-folder", &options.backup_folder},
+        std::pair{"journal-replica", &options.journal_replica}}) {
     if (folder->empty()) continue;
     if (!std::filesystem::is_directory(*folder)) {
       return refuse(ErrorCode::kBadRequest, std::string(name) + ": " + *folder + " is not a folder");
     }
     *folder = std::filesystem::canonical(*folder).string();
   }
-  if (!options.is_volatile || options.backup_folder.empty()) return ok_status();
-  return refuse(ErrorCode::kBadRequest, "backup-folder: with --volatile there is no journal to copy");
+  if (!options.is_volatile) return ok_status();
+  for (const auto& [name, folder] :
+       {std::pair{"backup-folder", options.backup_folder}, std::pair{"journal-replica", options.journal_replica}}) {
+    if (folder.empty()) continue;
+    return refuse(ErrorCode::kBadRequest, std::string(name) + ": with --volatile there is no journal to copy");
+  }
+  return ok_status();
 }
 
 Status check_all_passed(const StackOptions& options) {
@@ -233,6 +243,7 @@ StackPlan plan_stack(const StackOptions& options, const StackPorts& ports) {
     append(scheduler, {"--backup-folder", options.backup_folder, "--backup-seconds",
                        std::to_string(options.backup_seconds), "--backups-kept", std::to_string(options.backups_kept)});
   }
+  if (!options.journal_replica.empty()) append(scheduler, {"--journal-replica", options.journal_replica});
   if (!options.no_keys) {
     append(scheduler, {"--secret-key", keys.secret("scheduler"), "--allowed-keys", keys.allowed()});
   }

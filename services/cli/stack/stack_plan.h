@@ -23,10 +23,11 @@ struct StackOptions {
   std::string ports = "fixed";  // fixed or auto
   int api_port = 8000;          // of the gateway, unless ports are auto
   bool no_gateway = false;
-  bool no_keys = false;       // connections within the stack have none
-  std::string chat_template;  // of the gateway: "plain" or a file; empty: it refuses chats
-  bool is_volatile = false;   // no journal
-  std::string backup_folder;  // for copies of the journal; empty: none are made
+  bool no_keys = false;         // connections within the stack have none
+  std::string chat_template;    // of the gateway: "plain" or a file; empty: it refuses chats
+  bool is_volatile = false;     // no journal
+  std::string backup_folder;    // for copies of the journal; empty: none are made
+  std::string journal_replica;  // folder for a copy of each commit; empty: none is made
   int backup_seconds = 3'600;
   int backups_kept = 24;
   bool foreground = false;

@@ -166,6 +166,7 @@ TEST_F(StackPlanTest, PlansEveryProcessWithItsOwnPort) {
 
 TEST_F(StackPlanTest, WhatAnOperatorSetsReachesTheProgramsUnderTheirOwnNames) {
   options_.backup_folder = folder_.string();
+  options_.journal_replica = folder_.string();
   options_.backup_seconds = 60;
   options_.backups_kept = 3;
   options_.log_format = "json";
@@ -176,6 +177,7 @@ TEST_F(StackPlanTest, WhatAnOperatorSetsReachesTheProgramsUnderTheirOwnNames) {
   const StackPlan plan = plan_stack(options_, {});
   const PlannedProcess &scheduler = plan.processes.front(), &worker = plan.processes[2], &gateway = plan.processes[3];
   EXPECT_EQ(value_of(scheduler, "--backup-folder"), fs::canonical(folder_).string());
+  EXPECT_EQ(value_of(scheduler, "--journal-replica"), fs::canonical(folder_).string());
   EXPECT_EQ(value_of(scheduler, "--backup-seconds"), "60");
   EXPECT_EQ(value_of(scheduler, "--backups-kept"), "3");
   EXPECT_THAT(scheduler.arguments, ::testing::Contains("--open-jobs-max=7"));
@@ -190,6 +192,9 @@ TEST_F(StackPlanTest, OptionsThatContradictEachOtherAreRefused) {
   options_.backup_folder = folder_.string();
   options_.is_volatile = true;
   EXPECT_THAT(refusal(), HasSubstr("backup-folder: with --volatile there is no journal to copy"));
+  std::swap(options_.backup_folder, options_.journal_replica);
+  EXPECT_THAT(refusal(), HasSubstr("journal-replica: with --volatile there is no journal to copy"));
+  options_.journal_replica.clear();
   options_.is_volatile = false;
   options_.scheduler_options = {"open-jobs-max"};
   EXPECT_THAT(refusal(), HasSubstr("scheduler-option is 'open-jobs-max', expected NAME=VALUE"));
