@@ -192,6 +192,20 @@ TEST_F(ReplicaTest, OfALaterLifeIsRefusedAndARestoredJournalGoesOn) {
   EXPECT_EQ(copy(), 2u);
 }
 
+// Whatever bytes an id has: a journal that is restored again and again stays itself, and its replica goes on.
+TEST_F(ReplicaTest, ManyRestoresLeaveTheJournalItself) {
+  open();
+  accept(1, 1);
+  journal_.reset();
+  for (uint64_t round = 2; round < 8; ++round) {
+    restore_replica(replica_, options_.path, true);
+    open();
+    accept(round, round);
+    journal_.reset();
+  }
+  EXPECT_EQ(restored().size(), 7u);
+}
+
 TEST_F(ReplicaTest, AFileThatAnotherProgramRewroteIsCopiedAnew) {
   open();
   accept(1, 200);
@@ -220,6 +234,36 @@ TEST_F(ReplicaTest, AFolderThatGoesAwayHoldsUpNoJobAndIsCaughtUpWith) {
   journal_.reset();
   EXPECT_THAT(restored(), ::testing::ElementsAre(1, 2, 3));
   EXPECT_EQ(copy(), 1u) << "what waited was not enough to go on";
+}
+
+// As a lost mount leaves it: a name for an empty folder on another disk.
+TEST_F(ReplicaTest, AFolderThatIsSuddenlyOnAnotherDiskIsNotWritten) {
+  struct stat here {
+  }, memory{};
+  if (::stat("/dev/shm", &memory) != 0 || ::access("/dev/shm", W_OK) != 0 ||
+      ::stat(folder_.path().c_str(), &here) != 0 || here.st_dev == memory.st_dev) {
+    GTEST_SKIP() << "needs /dev/shm on a disk of its own";
+  }
+  const TempFolder mounted("/dev/shm");
+  const std::string link = folder_.file("link");
+  const auto point_to = [&](const std::string& target) {
+    fs::create_symlink(target, link + ".new");
+    fs::rename(link + ".new", link);
+  };
+  point_to(mounted.path());
+  options_.replica_folder = link;
+  open();
+  accept(1, 1);
+  ASSERT_TRUE(is_up_to_date());
+  point_to(replica_);
+  accept(2, 2);
+  ASSERT_TRUE(is_told([](const ReplicaState& state) { return state.is_failing; }));
+  EXPECT_TRUE(fs::is_empty(replica_));
+  point_to(mounted.path());
+  ASSERT_TRUE(is_told([](const ReplicaState& state) { return !state.is_failing && state.behind == Duration::zero(); }));
+  journal_.reset();
+  replica_ = mounted.path();
+  EXPECT_THAT(restored(), ::testing::ElementsAre(1, 2));
 }
 
 TEST_F(ReplicaTest, RemovedFilesAreMadeAgain) {
