@@ -12,6 +12,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -85,17 +86,21 @@ inline std::vector<int> fork_ranks_with(int world, const RankMaker& make, const 
   return statuses;
 }
 
-// A port of 127.0.0.1 on which nothing listens at this moment.
+// A port of 127.0.0.1 that nothing uses at this moment, below those that Linux takes for outgoing connections.
 inline int free_port() {
+  std::random_device entropy;
+  std::uniform_int_distribution<int> any(30'000, 32'000);
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t bytes = sizeof address;
-  const bool bound = bind(fd, reinterpret_cast<sockaddr*>(&address), bytes) == 0 &&
-                     getsockname(fd, reinterpret_cast<sockaddr*>(&address), &bytes) == 0;
+  bool is_bound = false;
+  for (int attempt = 0; attempt < 100 && !is_bound; ++attempt) {
+    address.sin_port = htons(static_cast<uint16_t>(any(entropy)));
+    is_bound = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  }
   close(fd);
-  EXPECT_TRUE(bound);
+  EXPECT_TRUE(is_bound);
   return ntohs(address.sin_port);
 }
 
