@@ -15,6 +15,7 @@
 #include <initializer_list>
 
 #include "base/error.h"
+#include "base/sanitized.h"
 #include "confinement/system_calls.h"
 
 namespace optserve::converter {

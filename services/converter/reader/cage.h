@@ -24,12 +24,6 @@ std::string_view sandbox_mode_name(SandboxMode mode);
 // Memory that the process may use besides the shared window.
 inline constexpr uint64_t kCageDataBytes = uint64_t{2} << 30;
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-inline constexpr bool kSanitizedBuild = true;
-#else
-inline constexpr bool kSanitizedBuild = false;
-#endif
-
 // Locks this process permanently: no core dump, no growing file, bounded memory, no new privileges, and a filter of
 // system calls. The process can still open files for reading, write to `channel_fd` and standard error, and start
 // threads. All else fails with EPERM, and calls that no reader of files ever makes (sockets, programs, processes,

@@ -21,6 +21,7 @@
 #include <thread>
 
 #include "base/ids.h"
+#include "base/sanitized.h"
 #include "converter/reader/testing/no_seccomp.h"
 
 namespace optserve::converter {

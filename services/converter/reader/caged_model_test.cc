@@ -15,6 +15,7 @@
 #include <fstream>
 
 #include "base/ids.h"
+#include "base/sanitized.h"
 #include "checkpoint/testing/tiny_config.h"
 #include "checkpoint/torch/testing/pt_builder.h"
 #include "converter/reader/testing/no_seccomp.h"

@@ -9,6 +9,7 @@
 #include <exception>
 #include <string_view>
 
+#include "base/sanitized.h"
 #include "converter/reader/answer_questions.h"
 #include "converter/reader/cage.h"
 #include "converter/reader/reader_protocol.h"
