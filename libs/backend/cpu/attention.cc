@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/kernel_accesses.h"
 #include "base/limits.h"
 
 namespace optserve::backend {
@@ -80,6 +81,24 @@ PagedKv head_of(const Sizes& sizes, const KvLayer& layer, int64_t head, const in
   return kv;
 }
 
+// What a kernel reads of the cache for this context.
+void will_attend(const KvLayer& layer, const PagedKv& kv, int64_t context) {
+  for (int64_t begin = 0; begin < context; begin += kv.block_tokens) {
+    const int64_t tokens = std::min(kv.block_tokens, context - begin);
+    const int64_t cell = kv.blocks[begin / kv.block_tokens] * kv.block_heads * kv.block_tokens;
+    for (const void* cells : {kv.keys, kv.values}) {
+      if (layer.is_int8()) {
+        will_read(static_cast<const int8_t*>(cells) + cell * kv.head_dim, tokens * kv.head_dim);
+      } else {
+        will_read(static_cast<const float*>(cells) + cell * kv.head_dim, tokens * kv.head_dim);
+      }
+    }
+    for (const float* scales : {kv.key_scales, kv.value_scales}) {
+      if (layer.is_int8()) will_read(scales + cell, tokens);
+    }
+  }
+}
+
 }  // namespace
 
 void CpuBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, KvLayer layer, Tensor out) {
@@ -98,8 +117,11 @@ void CpuBackend::do_attention(const Tensor& qkv, const AttentionBatch& batch, Kv
     check(table_row >= 0 && table_row < batch.block_table.dim(0), "attention: row outside the block table");
     const PagedKv kv = head_of(sizes, layer, head, batch.block_table.row<int32_t>(table_row));
     const int64_t offset = head * sizes.head_dim;
+    if (begin < end) will_attend(layer, kv, context);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t visible = context - (end - row) + 1;  // up to and including the row itself
+      will_read(qkv.row<float>(row) + offset, sizes.head_dim);
+      will_write(out.row<float>(row) + offset, sizes.head_dim);
       attend(qkv.row<float>(row) + offset, kv, visible, out.row<float>(row) + offset);
     }
   });

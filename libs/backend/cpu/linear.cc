@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/kernel_accesses.h"
 #include "quant/e4m3.h"
 #include "quant/quantise.h"
 #include "quant/random_codes.h"
@@ -173,10 +174,14 @@ void CpuBackend::do_linear(const Tensor& x, const quant::Weight& weight, const T
     product.x = rounded.data(), product.x_stride = product.in;
   }
   const CpuKernels::Linear kernel = kernel_for(kernels_, weight.format);
+  const auto multiply = [&](int64_t first_panel, int64_t last_panel) {
+    will_multiply(product, first_panel, last_panel);
+    kernel(product, first_panel, last_panel);
+  };
   const int64_t panels = panel_count(weight.out);
-  if (product.rows * product.in * product.out < kWorthSharing) return kernel(product, 0, panels);
+  if (product.rows * product.in * product.out < kWorthSharing) return multiply(0, panels);
   pool_.run((panels + kGroupPanels - 1) / kGroupPanels, [&](int64_t group_index, int) {
-    kernel(product, group_index * kGroupPanels, std::min(panels, (group_index + 1) * kGroupPanels));
+    multiply(group_index * kGroupPanels, std::min(panels, (group_index + 1) * kGroupPanels));
   });
 }
 

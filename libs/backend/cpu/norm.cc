@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/kernel_accesses.h"
 
 namespace optserve::backend {
 namespace {
@@ -22,6 +23,8 @@ const float* data_or_null(const Tensor& bias) { return bias.empty() ? nullptr : 
 void CpuBackend::do_layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor out) {
   const int64_t hidden = x.dim(1);
   for_rows(pool_, x.dim(0), [&](int64_t i) {
+    will_read(x.row<float>(i), hidden);
+    will_write(out.row<float>(i), hidden);
     kernels_.layer_norm(x.row<float>(i), gamma.data<float>(), beta.data<float>(), out.row<float>(i), hidden);
   });
 }
@@ -29,8 +32,11 @@ void CpuBackend::do_layer_norm(const Tensor& x, const Tensor& gamma, const Tenso
 void CpuBackend::do_add_bias_residual(const Tensor& x, const Tensor& bias, Tensor residual) {
   const float* bias_data = data_or_null(bias);
   const int64_t hidden = x.dim(1);
-  for_rows(pool_, x.dim(0),
-           [&](int64_t i) { kernels_.add(x.row<float>(i), bias_data, residual.row<float>(i), hidden); });
+  for_rows(pool_, x.dim(0), [&](int64_t i) {
+    will_read(x.row<float>(i), hidden);
+    will_write(residual.row<float>(i), hidden);
+    kernels_.add(x.row<float>(i), bias_data, residual.row<float>(i), hidden);
+  });
 }
 
 void CpuBackend::do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, Tensor residual, const Tensor& gamma,
@@ -39,6 +45,9 @@ void CpuBackend::do_add_bias_residual_norm(const Tensor& x, const Tensor& bias, 
   const int64_t hidden = x.dim(1);
   for_rows(pool_, x.dim(0), [&](int64_t i) {
     float* sum = residual.row<float>(i);
+    will_read(x.row<float>(i), hidden);
+    will_write(sum, hidden);
+    will_write(out.row<float>(i), hidden);
     kernels_.add(x.row<float>(i), bias_data, sum, hidden);
     kernels_.layer_norm(sum, gamma.data<float>(), beta.data<float>(), out.row<float>(i), hidden);
   });
