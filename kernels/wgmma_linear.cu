@@ -371,6 +371,7 @@ auto with_tile(int64_t rows, const WgmmaWay& way, const Make& make, const None& 
   constexpr bool kTwice = kFormat == WeightFormat::kInt4;
   if (way.split > 0) {
     if (rows > kSplitRowsMax) return none;
+    if (rows > 32) return way.outputs == 128 ? make(WgmmaShape<kFormat, 64, 2, true>()) : none;
     if (way.outputs == 192) return make(WgmmaShape<kFormat, 32, 3, true>());
     return way.outputs == 128 ? make(WgmmaShape<kFormat, 32, 2, true>()) : none;
   }

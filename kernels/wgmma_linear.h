@@ -8,11 +8,11 @@
 
 namespace optserve::kernels {
 
-inline constexpr int64_t kSplitRowsMax = 32;
+inline constexpr int64_t kSplitRowsMax = 64;
 
 // How a product is cut into tiles, and how the tiles are shared among blocks.
 struct WgmmaWay {
-  int outputs = 128;  // of a tile: 128, or 192 if it is split
+  int outputs = 128;  // of a tile: 128, or 192 if it is split and has up to 32 rows
   // Blocks that share the inputs of a tile, as a cluster: 1, 2 or 4, for up to kSplitRowsMax rows. 0: every block has
   // an equal part of all tiles.
   int split = 0;
