@@ -1,9 +1,9 @@
 // Programmatic dependent launch: a kernel becomes resident while the one before it in the stream still runs, which may
 // itself be waiting for others. It is correct because (1) the wait returns when the whole previous grid has ended and
 // its writes are visible; (2) that grid has waited as well, so every grid before it has ended too; (3) before
-// wait_for_previous() a kernel only prefetches to L2, which changes no value, so that even weights written just now may
-// be prefetched, or loads quantised weights, whose writers do not call allow_next(). Hence the rule: some thread of
-// every block that is launched here calls wait_for_previous(), and all threads that load or store call it before.
+// wait_for_previous() a kernel only prefetches to L2, which changes no value, or loads weights, whose writers do not
+// call allow_next(). Hence the rule: some thread of every block that is launched here calls wait_for_previous(), and
+// all threads that load or store anything else call it before.
 //
 // One exception: a kernel F that calls allow_next() only after wait_for_previous() (or is launched without the
 // attribute) lets nothing that comes after it begin before everything that comes before it has ended. Whatever comes
@@ -34,13 +34,6 @@ __device__ __forceinline__ void allow_next() {
 // Prefetches the cache line of `address`, which must lie in an allocation.
 __device__ __forceinline__ void prefetch_line(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(address)));
-}
-
-// `address` and `bytes` are multiples of 16.
-__device__ __forceinline__ void prefetch_span(const void* address, uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "r"(bytes));
-#endif
 }
 
 struct LaunchShape {

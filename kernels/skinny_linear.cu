@@ -3,7 +3,7 @@
 // change the product, lane t of a quad takes k = 8 t .. 8 t + 7 of 32 elements, one 16-byte access, as its parts of two
 // fragments. A warp streams its columns through a ring in shared memory, from which every lane reads back only what it
 // copied itself. The ring therefore needs no barrier, and unlike registers it stays full whatever order the compiler
-// gives to loads.
+// gives to loads. Its weights are requested before the previous kernel has ended, since they do not depend on it.
 #include <algorithm>
 
 #include "kernels/dependent_launch.cuh"
@@ -20,8 +20,6 @@ constexpr int kChunk = 32;               // columns that a warp takes at once
 constexpr int kRound = kWarps * kChunk;  // columns that a block takes at once
 constexpr int kWeightBytes = 512;        // of an octet in a chunk
 constexpr int kRowBytes = 2 * kChunk;    // of a row of x in a chunk
-// Per block, while the previous kernel still runs. More would delay what the rings request.
-constexpr uint32_t kPrefetchBytes = 32 << 10;
 static_assert(kSkinnyRowsMax == kOctet);
 
 // The chunks of a warp's ring: 64 KiB of W in flight per multiprocessor, twice what hides the latency of HBM, and the
@@ -112,9 +110,20 @@ class Ring {
         begin_(shared + static_cast<uint32_t>(at_.warp * layout.ring_bytes + at_.lane * 16)),
         slot_(begin_),
         x_(static_cast<const T*>(args.x) + (has_x_ ? at_.row * args.x_stride : 0) + at_.quad * kOctet),
-        weight_(static_cast<const T*>(args.weight) + (blockIdx.x * kTile + at_.row) * args.in + at_.quad * kOctet) {
+        weight_(static_cast<const T*>(args.weight) + (blockIdx.x * kTile + at_.row) * args.in + at_.quad * kOctet) {}
+
+  // Fills the ring; the kernel before this one may still write x until wait_for_previous(). All weights belong to the
+  // first group of copies: there is time for them while that kernel ends.
+  __device__ __forceinline__ void start() {
+    Ring x = *this;
 #pragma unroll
-    for (int i = 0; i < kDepth<kOctets>; ++i) ask();
+    for (int i = 0; i < kDepth<kOctets>; ++i, advance()) ask_weights();
+    wait_for_previous();
+#pragma unroll
+    for (int i = 0; i < kDepth<kOctets>; ++i, x.advance()) {
+      x.ask_x();
+      end_chunk();
+    }
   }
 
   // Multiplies the oldest chunk and requests the next one in its place.
@@ -127,22 +136,28 @@ class Ring {
       multiply<T>(sums[i], x.x, x.y, weight.x, weight.y);
       multiply<T>(sums[i], x.z, x.w, weight.z, weight.w);
     }
-    ask();
+    ask_x();
+    ask_weights();
+    end_chunk();
+    advance();
   }
 
  private:
   static constexpr int64_t kTile = kOctets * kOctet;
 
   // After the last tile nothing is inside, and empty groups keep the count right.
-  __device__ __forceinline__ void ask() {
-    const bool inside = column_ + at_.quad * kOctet < in_;
-    if (has_x_) copy_x(slot_ + kOctets * kWeightBytes, x_ + column_, inside && left_ > 0);
+  __device__ __forceinline__ bool inside() const { return column_ + at_.quad * kOctet < in_; }
+  __device__ __forceinline__ void ask_x() const {
+    if (has_x_) copy_x(slot_ + kOctets * kWeightBytes, x_ + column_, inside() && left_ > 0);
+  }
+  __device__ __forceinline__ void ask_weights() const {
 #pragma unroll
     for (int i = 0; i < kOctets; ++i) {
       const T* from = weight_ + column_ + static_cast<int64_t>(in_) * (i * kOctet);
-      copy_weight(slot_ + i * kWeightBytes, from, inside && left_ > i * kOctet + at_.row);
+      copy_weight(slot_ + i * kWeightBytes, from, inside() && left_ > i * kOctet + at_.row);
     }
-    end_chunk();
+  }
+  __device__ __forceinline__ void advance() {
     slot_ += chunk_bytes_;
     if (slot_ == begin_ + kDepth<kOctets> * chunk_bytes_) slot_ = begin_;
     column_ += kRound;
@@ -198,18 +213,6 @@ struct Cell {
   }
 };
 
-// Prefetches rows of the first tile to L2 while the previous kernel ends.
-template <class T, int kOctets>
-__device__ __forceinline__ void prefetch_first_tile(const SkinnyLinearArgs& args) {
-  constexpr int kTile = kOctets * kOctet;
-  const int64_t output = static_cast<int64_t>(blockIdx.x) * kTile + threadIdx.x;
-  if (threadIdx.x >= kTile || output >= args.out) return;
-  if (args.bias != nullptr) prefetch_line(static_cast<const T*>(args.bias) + output);
-  if (args.in == 0) return;
-  const auto bytes = static_cast<uint32_t>(args.in) * static_cast<uint32_t>(sizeof(T));
-  prefetch_span(static_cast<const T*>(args.weight) + output * args.in, min(bytes, kPrefetchBytes / kTile));
-}
-
 // A block takes the tiles of 8 kOctets outputs blockIdx.x, blockIdx.x + gridDim.x, ... Two tiles in turn have sums of
 // their own: a thread that passes the barrier of a tile has read the sums of the tile before. The registers of a
 // multiprocessor have room for two blocks, so that the next kernel of this kind can become resident early.
@@ -217,12 +220,10 @@ template <class T, int kOctets>
 __global__ void __launch_bounds__(kThreads, 2) skinny_kernel(const SkinnyLinearArgs args) {
   extern __shared__ __align__(16) char shared[];
   allow_next();
-  prefetch_first_tile<T, kOctets>(args);
-  wait_for_previous();
-
   const Lane at;
   const Layout<kOctets> layout(args.rows);
   Ring<T, kOctets> ring(args, layout, static_cast<uint32_t>(__cvta_generic_to_shared(shared)));
+  ring.start();
   float* partial = reinterpret_cast<float*>(shared + kWarps * layout.ring_bytes);
   constexpr int kTile = kOctets * kOctet;
   const int64_t tiles = (args.out + kTile - 1) / kTile;

@@ -14,7 +14,7 @@ struct SkinnyLinearArgs {
   bool relu = false;
   const void* x = nullptr;  // [rows, in], rows `x_stride` elements apart
   int64_t x_stride = 0;
-  const void* weight = nullptr;  // [out, in]
+  const void* weight = nullptr;  // [out, in]; it may be read before the previous kernel has ended
   const void* bias = nullptr;    // [out], or null
   void* y = nullptr;             // [rows, out], rows `y_stride` elements apart
   int64_t y_stride = 0;
