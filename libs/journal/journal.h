@@ -54,6 +54,7 @@ struct JournalOptions {
   std::string replica_folder{};
   milliseconds replica_interval{500};  // between writes to it
   std::string boot{};                  // boot_id(); "": time without a running process does not count
+  uint64_t term_above = 0;             // the term of this start is above this one too
 
   // Options of a journal in PostgreSQL.
   std::string queue = "optserve";  // its schema

@@ -39,7 +39,7 @@ JournalDatabase::JournalDatabase(const JournalOptions& options, Instant now, Rec
       dead_ttl_ms_(options.dead_ttl.count()),
       now_(now) {
   open(options);
-  read_meta(options.boot);
+  read_meta(options);
   check_commits(commit_record_.read());
   recover(recovery);
   commit_record_.sync();
@@ -76,15 +76,16 @@ void JournalDatabase::configure(const JournalOptions& options) {
   sqlite3_wal_hook(database_.handle(), count_pages, &wal_pages_);
 }
 
-void JournalDatabase::read_meta(const std::string& boot) {
+void JournalDatabase::read_meta(const JournalOptions& options) {
   Statement meta(database_, std::string("SELECT id, term, next_seq, commits, time_ms, boot, uptime_ms, crc = ") +
                                 kMetaCrc + " FROM meta");
   if (!meta.step() || meta.column_number(7) != 1) fail_damaged("its row of terms");
   id_ = meta.column_text(0);
-  term_ = static_cast<uint64_t>(meta.column_number(1)) + 1;
+  term_ = std::max(static_cast<uint64_t>(meta.column_number(1)), options.term_above) + 1;
   next_seq_ = meta.column_number(2);
   commits_ = commits_found_ = static_cast<uint64_t>(meta.column_number(3));
-  time_.emplace(LastingTime::Mark{meta.column_number(4), meta.column_text(5), meta.column_number(6)}, boot, now_);
+  time_.emplace(LastingTime::Mark{meta.column_number(4), meta.column_text(5), meta.column_number(6)}, options.boot,
+                now_);
 }
 
 void JournalDatabase::check_commits(const std::optional<CommitRecord::Content>& known) const {
@@ -106,9 +107,10 @@ void JournalDatabase::recover(Recovery& recovery) {
   const LastingTime::Mark mark = time_->mark(now_);
   database_.execute("BEGIN IMMEDIATE");
   Statement start(database_,
-                  "UPDATE meta SET term = term + 1, commits = commits + 1, time_ms = ?1, boot = ?2, uptime_ms = ?3, "
-                  "crc = row_crc(id, term + 1, next_seq, commits + 1, ?1, ?2, ?3)");
-  start.bind(1, mark.time_ms).bind_text(2, mark.boot).bind(3, mark.uptime_ms).run();
+                  "UPDATE meta SET term = ?4, commits = commits + 1, time_ms = ?1, boot = ?2, uptime_ms = ?3, "
+                  "crc = row_crc(id, ?4, next_seq, commits + 1, ?1, ?2, ?3)");
+  start.bind(1, mark.time_ms).bind_text(2, mark.boot).bind(3, mark.uptime_ms);
+  start.bind(4, static_cast<int64_t>(term_)).run();
   database_.execute(
       "UPDATE jobs SET crashes = crashes + 1, attempts = max(attempts - 1, 0), lease = 0, "
       "lease_crc = row_crc(seq, max(attempts - 1, 0), crashes + 1, lease_term, 0) WHERE lease > 0; COMMIT;");

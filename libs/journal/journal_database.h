@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -29,7 +30,8 @@ class JournalDatabase {
   // One transaction; on return the records are on disk. After SqliteError with SQLITE_FULL nothing has changed, and the
   // same records may be given again. Every other error is final.
   void commit(std::span<const Record> records, Instant now);
-  uint64_t fenced() const { return fenced_; }  // ignored results, whose token was not that of the job's lease
+  void merge(const MergeStep& step, Instant now);  // like commit()
+  uint64_t fenced() const { return fenced_; }      // ignored results, whose token was not that of the job's lease
 
   // Questions throw DamagedError for a row that does not match its checksum.
   ResultFound find_result(const JobId& job, Instant now);
@@ -64,7 +66,7 @@ class JournalDatabase {
 
   void open(const JournalOptions& options);
   void configure(const JournalOptions& options);
-  void read_meta(const std::string& boot);
+  void read_meta(const JournalOptions& options);
   void check_commits(const std::optional<CommitRecord::Content>& known) const;
   void recover(Recovery& recovery);
   void recover_open_jobs(Recovery& recovery);
@@ -78,6 +80,7 @@ class JournalDatabase {
   void apply(const Finished& record);
   void apply(const Requeued& record);
   void apply(const ModeSet& record);
+  void change(const std::function<void()>& changes, Instant now);
   void add_loss(int64_t seq, const std::string& loss);
   std::string spec_of(int64_t seq);
   Window look(const protocol::JobFilter& filter, uint64_t after, uint32_t window, bool newest_first);

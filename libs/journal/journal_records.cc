@@ -14,13 +14,38 @@ constexpr size_t kLossesMax = 2 * limits::kAttemptsMax;  // more than the attemp
 }  // namespace
 
 void JournalDatabase::commit(std::span<const Record> records, Instant now) {
+  change(
+      [&] {
+        for (const Record& record : records) std::visit([this](const auto& body) { apply(body); }, record);
+      },
+      now);
+}
+
+void JournalDatabase::merge(const MergeStep& step, Instant now) {
+  change(
+      [&] {
+        Statements& sql = *statements_;
+        for (const Record& record : step.records) std::visit([this](const auto& body) { apply(body); }, record);
+        for (const auto& [order, attempts, crashes] : step.adopted) {
+          sql.adopt.bind(1, static_cast<int64_t>(order)).bind(2, attempts).bind(3, crashes).run();
+        }
+        for (const auto& [order, job] : step.left) {
+          const auto seq = static_cast<int64_t>(order);
+          sql.erase_result.bind(1, seq).run();
+          sql.erase_job.bind(1, seq).bind_blob(2, bytes_of(job)).bind(3, 0).bind(4, 0).run();
+          sql.erase_progress.bind(1, seq).run();
+          sql.erase_losses.bind(1, seq).run();
+        }
+      },
+      now);
+}
+
+void JournalDatabase::change(const std::function<void()>& changes, Instant now) {
   now_ = now;
   const uint64_t fenced_before = fenced_;
   try {
     Transaction transaction(*this);
-    for (const Record& record : records) {
-      std::visit([this](const auto& body) { apply(body); }, record);
-    }
+    changes();
     transaction.commit();
   } catch (const SqliteError&) {
     fenced_ = fenced_before;

@@ -36,6 +36,9 @@ struct JournalDatabase::Statements {
         lease(database,
               "UPDATE jobs SET lease_term = ?2, lease = ?3, attempts = ?4, "
               "lease_crc = row_crc(?1, ?4, crashes, ?2, ?3) WHERE seq = ?1"),
+        adopt(database,
+              "UPDATE jobs SET attempts = ?2, crashes = ?3, lease_crc = row_crc(?1, ?2, ?3, lease_term, lease) "
+              "WHERE seq = ?1"),
         losses(database, "SELECT reasons FROM losses WHERE seq = ?"),
         lose(database,
              "INSERT INTO losses SELECT ?1, row_crc(?1, ?2), ?2 WHERE EXISTS(SELECT 1 FROM jobs WHERE seq = ?1) "
@@ -69,7 +72,7 @@ struct JournalDatabase::Statements {
                  "ON CONFLICT(scope, name) DO UPDATE SET mode = excluded.mode, crc = excluded.crc"),
         erase_mode(database, "DELETE FROM modes WHERE scope = ? AND name = ?") {}
 
-  Statement begin, commit, meta, accept, lease, losses, lose, progress, spec, erase_job, is_open, erase_progress,
+  Statement begin, commit, meta, accept, lease, adopt, losses, lose, progress, spec, erase_job, is_open, erase_progress,
       erase_losses, finish, find, row, erase_result, erase_dead, has_expired, purge, set_mode, erase_mode;
 };
 

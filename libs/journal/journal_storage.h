@@ -28,6 +28,23 @@ struct EndedPart {
   bool is_last = false;
 };
 
+// What a merge of two journals changes besides the records (merge/journal_merge.h).
+struct MergeStep {
+  // An open job that came with what it had used up elsewhere.
+  struct Adopted {
+    uint64_t order = 0;
+    int32_t attempts = 0, crashes = 0;
+  };
+  // An open or ended job that is in the other journal.
+  struct Left {
+    uint64_t order = 0;
+    JobId job;
+  };
+  std::vector<Record> records{};
+  std::vector<Adopted> adopted{};  // take effect after the records
+  std::vector<Left> left{};
+};
+
 class JournalStorage {
  public:
   virtual ~JournalStorage() = default;
@@ -35,7 +52,8 @@ class JournalStorage {
   // One transaction; on return the records are on disk. False if there is no room; then nothing was changed, and the
   // same records may be given again.
   virtual bool commit(std::span<const Record> records) = 0;
-  virtual uint64_t fenced() const = 0;  // ignored results, whose token was not that of the job's lease
+  virtual bool merge(const MergeStep& step) = 0;  // like commit()
+  virtual uint64_t fenced() const = 0;            // ignored results, whose token was not that of the job's lease
 
   // Questions throw DamagedError for a row that does not match its checksum; other rows are not affected.
   virtual ResultFound find_result(const JobId& job) = 0;

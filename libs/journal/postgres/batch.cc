@@ -81,6 +81,15 @@ static_assert(static_cast<int>(protocol::JobState::kDead) == 7, "the state in kF
 
 std::string_view id_bytes(const JobId& id) { return {reinterpret_cast<const char*>(id.bytes.data()), id.bytes.size()}; }
 
+int64_t lease_sum(int64_t seq, int64_t attempts, const LeaseToken& token) {
+  return RowSum()
+      .add(seq)
+      .add(attempts)
+      .add(static_cast<int64_t>(token.term))
+      .add(static_cast<int64_t>(token.number))
+      .value();
+}
+
 // One statement with the rows of many records.
 struct Group {
   const char* statement;
@@ -129,15 +138,6 @@ class Batch {
                             .value();
     to.add(seq).add(id_bytes(record.job)).add(record.accepted_at_ms).add(record.accepted_wall_ms);
     to.add(record.payload_sha256).add(crc).add(RowSum().add(spec).value()).add(spec);
-  }
-
-  static int64_t lease_sum(int64_t seq, int64_t attempts, const LeaseToken& token) {
-    return RowSum()
-        .add(seq)
-        .add(attempts)
-        .add(static_cast<int64_t>(token.term))
-        .add(static_cast<int64_t>(token.number))
-        .value();
   }
 
   void on(const Leased& record) {
@@ -223,6 +223,34 @@ std::vector<Call> calls_of(std::span<const Record> records, int64_t dead_until_m
   Batch batch(dead_until_ms);
   for (const Record& record : records) batch.add(record);
   return batch.take();
+}
+
+std::vector<Call> calls_of(const MergeStep& step, int64_t dead_until_ms) {
+  std::vector<Call> calls = calls_of(step.records, dead_until_ms);
+  if (!step.adopted.empty()) {
+    Columns rows("iiii");
+    for (const auto& [order, attempts, crashes] : step.adopted) {
+      const auto seq = static_cast<int64_t>(order);
+      rows.add(seq).add(int64_t{attempts}).add(int64_t{crashes}).add(lease_sum(seq, attempts, {}));
+    }
+    calls.push_back({nullptr,
+                     "INSERT INTO work(seq, attempts, crashes, lease_term, lease, crc) SELECT seq, attempts, crashes, "
+                     "0, 0, crc FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) "
+                     "AS e(seq, attempts, crashes, crc) ON CONFLICT(seq) DO UPDATE SET attempts = excluded.attempts, "
+                     "crashes = excluded.crashes, lease_term = 0, lease = 0, crc = excluded.crc",
+                     rows.take()});
+  }
+  if (!step.left.empty()) {
+    Columns rows("ib");
+    for (const auto& [order, job] : step.left) rows.add(static_cast<int64_t>(order)).add(id_bytes(job));
+    calls.push_back({nullptr,
+                     "WITH e AS (SELECT * FROM unnest($1::bigint[], $2::bytea[]) AS t(seq, id)), "
+                     "ended AS (DELETE FROM results USING e WHERE results.seq = e.seq AND results.id = e.id), "
+                     "open AS (DELETE FROM jobs USING e WHERE jobs.seq = e.seq AND jobs.id = e.id RETURNING jobs.seq) "
+                     "DELETE FROM work USING open WHERE work.seq = open.seq",
+                     rows.take()});
+  }
+  return calls;
 }
 
 uint64_t fenced_in(std::span<const Call> calls, std::span<const Rows> answers) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "journal/job_store.h"
+#include "journal/journal_storage.h"
 #include "journal/postgres/connection.h"
 
 namespace optserve::journal {
@@ -27,6 +28,7 @@ inline constexpr const char* kFenceState = "22012";
 std::span<const Prepared> batch_statements();
 // The calls that apply the records. Dead jobs are kept at least until `dead_until_ms`, by the journal's time.
 std::vector<Call> calls_of(std::span<const Record> records, int64_t dead_until_ms);
+std::vector<Call> calls_of(const MergeStep& step, int64_t dead_until_ms);
 // The whole transaction: "BEGIN", the fence, the calls, "COMMIT".
 std::vector<Call> fenced_calls(const CommitMark& mark, uint64_t next_order, std::vector<Call> calls);
 // How many results were ignored because of their lease, according to the answers to a whole transaction.

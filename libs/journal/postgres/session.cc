@@ -152,7 +152,7 @@ void Session::raise_term(const Leader& before) {
   const std::string origin = origin_of(*connection_);
   const bool has_moved = !meta.text(0, 4).empty() && meta.text(0, 4) != origin;
   const bool has_lost = before.term < seen_term_ || (before.term == seen_term_ && before.commits < seen_commits_);
-  term_ = before.term + 1;
+  term_ = std::max(before.term, options_.term_above) + 1;
   if (has_moved || has_lost) term_ = std::max(term_, seen_term_) + kTermsUnknown;
   if (has_moved) {
     log_warn("journal_moved", {{"queue", options_.queue},

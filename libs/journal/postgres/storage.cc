@@ -49,6 +49,9 @@ class PostgresStorage final : public JournalStorage {
   bool commit(std::span<const Record> records) override {
     return transact(calls_of(records, now_ms() + options_.dead_ttl.count()), next_order_after(records), nullptr);
   }
+  bool merge(const MergeStep& step) override {
+    return transact(calls_of(step, now_ms() + options_.dead_ttl.count()), next_order_after(step.records), nullptr);
+  }
   uint64_t fenced() const override { return fenced_; }
 
   ResultFound find_result(const JobId& job) override {

@@ -47,9 +47,10 @@ class SqliteStorage final : public JournalStorage {
   }
 
   bool commit(std::span<const Record> records) override {
-    const auto write = [&] { database_->commit(records, clock_.now()); };
-    const bool had_reserve = !full_;
-    return with_room(write) || (had_reserve && with_room(write));
+    return write([&] { database_->commit(records, clock_.now()); });
+  }
+  bool merge(const MergeStep& step) override {
+    return write([&] { database_->merge(step, clock_.now()); });
   }
   uint64_t fenced() const override { return database_->fenced(); }
 
@@ -140,6 +141,12 @@ class SqliteStorage final : public JournalStorage {
     full_ = true;
     recovery = {};
     return std::make_unique<JournalDatabase>(options_, clock_.now(), recovery);
+  }
+
+  // If the disk is full, the reserve makes room for one more try.
+  bool write(const std::function<void()>& commit) {
+    const bool had_reserve = !full_;
+    return with_room(commit) || (had_reserve && with_room(commit));
   }
 
   // False if the disk is full; then nothing was changed. Every other failure is final.
