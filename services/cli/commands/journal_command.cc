@@ -1,15 +1,20 @@
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "audit/audit_log.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/lasting_time.h"
 #include "cli/commands/command.h"
 #include "cli/commands/connection.h"
 #include "cli/text/audit_text.h"
 #include "cli/text/text_table.h"
+#include "client/scheduler_choice.h"
 #include "journal/journal.h"
+#include "journal/merge/journal_merge.h"
 
 namespace optserve::cli {
 namespace {
@@ -18,7 +23,7 @@ class JournalCommand final : public Command {
  public:
   void declare(ConfigParser& parser) override {
     ConfigParser& command = parser.add_command(
-        "journal", "Back up, check and restore the journal of a scheduler, and read its audit log", selected);
+        "journal", "Back up, check, restore and merge journals of schedulers, and read their audit logs", selected);
     ConfigParser& backup = command.add_command(
         "backup", "Have the running scheduler write a copy of its journal to its backup folder", backup_);
     add_options(backup, connection_options_);
@@ -40,6 +45,7 @@ class JournalCommand final : public Command {
     declare_queue_part(command, "upgrade", "Raise a queue in PostgreSQL to this program's version", upgrade_,
                        {"", "while its schedulers are stopped"}, {" --queue batch", "one of several"});
     declare_audit(command);
+    declare_merge(command);
     ConfigParser& restore = command.add_command(
         "restore", "Replace a journal by a backup or its replica while no scheduler runs", restore_);
     restore.add_positional("backup", backup_file_,
@@ -53,11 +59,12 @@ class JournalCommand final : public Command {
     restore.add_example("optserve journal restore backups journal.db --replace", "where there is a journal with jobs");
   }
 
-  int run(const Clock&) override {
+  int run(const Clock& clock) override {
     if (check_) return run_check();
     if (audit_) return run_audit();
     if (init_ || upgrade_) return run_queue_part();
     if (restore_) return run_restore();
+    if (merge_) return run_merge(clock);
     return run_backup();
   }
 
@@ -185,10 +192,114 @@ class JournalCommand final : public Command {
     return kExitOk;
   }
 
+  void declare_merge(ConfigParser& command) {
+    ConfigParser& merge = command.add_command(
+        "merge", "Move the jobs and results of a scheduler that is gone for good into another's journal", merge_);
+    merge.add_positional("from", from_,
+                         "Its journal, a backup, a folder of backups, the folder of --journal-replica, or a URL", true);
+    merge.add_positional("into", file_, "The other journal, or its URL, while no scheduler uses it", true);
+    merge.add("from-queue", from_queue_, "In PostgreSQL: the queue that is emptied");
+    merge.add("into-queue", queue_, "In PostgreSQL: the queue that remains");
+    merge.add("schedulers", schedulers_,
+              "All addresses that clients are going to be given, with commas; with --as: move only some jobs");
+    merge.add("as", address_, "Which of --schedulers the other journal's is; jobs of its keys are moved, others stay");
+    merge.add("json", json_, "Print a JSON object");
+    merge.add_example("optserve journal merge /mnt/a/journal.db journal.db", "from the disk of a machine that is gone");
+    merge.add_example("optserve journal merge /mnt/second/replica journal.db", "from the replica, if the disk is gone");
+    merge.add_example("optserve journal merge a.db b.db --schedulers tcp://b:5555,tcp://c:5555 --as tcp://b:5555",
+                      "the part whose keys b has from now on; another run takes the rest to c");
+    merge.add_example("optserve journal merge postgresql://optserve@db/optserve journal.db --from-queue a",
+                      "from a queue in PostgreSQL into a file");
+  }
+
+  // Clients look for a key at the scheduler that they would give it to.
+  std::function<bool(const std::string& tenant, const std::string& key)> keys_of_one() const {
+    if (schedulers_.empty()) throw CommandFailure{kExitUsage, "--as: name all of --schedulers too", "bad_request"};
+    auto endpoints = client::split_endpoints(schedulers_);
+    if (!endpoints.ok()) throw CommandFailure{kExitUsage, endpoints.refusal().message, "bad_request"};
+    const auto found = std::ranges::find(endpoints.value(), address_);
+    if (found == endpoints.value().end()) {
+      throw CommandFailure{kExitUsage, "--as is '" + address_ + "', expected one of --schedulers " + schedulers_,
+                           "bad_request"};
+    }
+    const auto index = static_cast<size_t>(found - endpoints.value().begin());
+    return [index, endpoints = std::move(endpoints).value()](const std::string& tenant, const std::string& key) {
+      return client::scheduler_order(tenant, key, endpoints).front() == index;
+    };
+  }
+
+  int run_merge(const Clock& clock) const {
+    std::function<bool(const std::string&, const std::string&)> belongs;
+    if (!schedulers_.empty() || !address_.empty()) belongs = keys_of_one();
+    const journal::MergeSource source = journal::merge_source(from_);
+    journal::MergeOptions options;
+    options.from.path = source.path;
+    options.from.queue = from_queue_;
+    options.from.reserve_bytes = options.into.reserve_bytes = 0;
+    options.into.path = file_;
+    options.into.queue = queue_;
+    options.belongs = std::move(belongs);
+    options.from.holder = options.into.holder = "optserve journal merge";
+    options.from.boot = options.into.boot = boot_id();
+    const journal::MergeOutcome outcome = journal::merge_journals(options, clock);
+    nlohmann::ordered_json conflicts = nlohmann::ordered_json::array();
+    for (const journal::KeyConflict& conflict : outcome.conflicts) {
+      conflicts.push_back({{"tenant", conflict.tenant},
+                           {"key", conflict.key},
+                           {"job", conflict.from.hex()},
+                           {"other", conflict.into.hex()}});
+    }
+    if (json_) {
+      std::fputs(json_line({{"open", outcome.open},
+                            {"ended", outcome.ended},
+                            {"duplicates", outcome.duplicates},
+                            {"moved_before", outcome.known},
+                            {"stayed", outcome.stayed},
+                            {"term", outcome.term},
+                            {"conflicts", std::move(conflicts)}})
+                     .c_str(),
+                 stdout);
+    } else {
+      print_merge(outcome, source);
+    }
+    return outcome.conflicts.empty() ? kExitOk : kExitFailed;
+  }
+
+  // A URL may hold parameters that are nobody's business.
+  static std::string shown(const std::string& journal, const std::string& queue) {
+    return journal::is_postgres_url(journal) ? "the queue '" + queue + "'" : journal;
+  }
+
+  void print_merge(const journal::MergeOutcome& outcome, const journal::MergeSource& source) const {
+    std::printf("%llu open jobs and %llu results moved to %s, %llu jobs were in both, term %llu\n",
+                static_cast<unsigned long long>(outcome.open), static_cast<unsigned long long>(outcome.ended),
+                shown(file_, queue_).c_str(), static_cast<unsigned long long>(outcome.duplicates),
+                static_cast<unsigned long long>(outcome.term));
+    if (outcome.known > 0) {
+      std::printf("%llu jobs had come with an earlier run\n", static_cast<unsigned long long>(outcome.known));
+    }
+    for (const journal::KeyConflict& conflict : outcome.conflicts) {
+      std::printf("not moved: job %s: key '%s' of tenant '%s' is job %s there, with another payload\n",
+                  conflict.from.hex().c_str(), conflict.key.c_str(), conflict.tenant.c_str(),
+                  conflict.into.hex().c_str());
+    }
+    if (outcome.stayed > 0) {
+      std::printf("%llu jobs stay: their keys belong to other schedulers\n",
+                  static_cast<unsigned long long>(outcome.stayed));
+    }
+    const std::string left = shown(source.path, from_queue_);
+    if (source.is_a_copy) {
+      std::printf("%s says what was moved: keep it as long as somebody might repeat the merge\n", left.c_str());
+    } else if (schedulers_.empty()) {
+      std::printf("%s is set to drain: a scheduler that is started on it accepts no job\n", left.c_str());
+    }
+  }
+
   ConnectionOptions connection_options_;
   bool backup_ = false, check_ = false, restore_ = false;
-  bool init_ = false, upgrade_ = false, audit_ = false;
-  std::string file_, backup_file_, queue_ = "optserve";
+  bool init_ = false, upgrade_ = false, audit_ = false, merge_ = false;
+  std::string schedulers_, address_;
+  std::string file_, backup_file_, from_, queue_ = "optserve", from_queue_ = "optserve";
   std::vector<std::string> roles_, files_;
   int limit_ = 100;
   bool replace_ = false;
