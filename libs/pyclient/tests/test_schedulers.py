@@ -43,6 +43,14 @@ class Choice(unittest.TestCase):
             other = random.sample(endpoints, len(endpoints))
             self.assertEqual(order, [other[j] for j in scheduler_order("t", str(i), other)])
 
+    def test_one_more_scheduler_takes_its_share_and_moves_no_other_key(self):
+        few = [f"tcp://10.0.0.{i}:5555" for i in range(4)]
+        more = [*few, "tcp://10.0.0.4:5555"]
+        before = [scheduler_order("t", str(i), few)[0] for i in range(5_000)]
+        after = [scheduler_order("t", str(i), more)[0] for i in range(5_000)]
+        self.assertTrue(all(b in (a, 4) for a, b in zip(before, after)))
+        self.assertAlmostEqual(after.count(4), 1_000, delta=150)
+
     def test_lists_of_addresses_are_checked(self):
         self.assertEqual(split_endpoints("a,b"), ["a", "b"])
         for wrong in ("", "a,", "a,,b", "a,b,a", [], ",".join(map(str, range(65)))):
