@@ -230,7 +230,7 @@ TEST_P(Merges, AnyKillIsMadeGoodByTheNextRun) {
   write(options.into, {job(1, 1)});
   // A new leader in PostgreSQL waits for the session of a killed one, so there are fewer kills.
   const bool is_sqlite = std::get<0>(GetParam()) == Kind::kSqlite && std::get<1>(GetParam()) == Kind::kSqlite;
-  const int kills_max = is_sqlite ? 40 : 4;
+  const int kills_max = is_sqlite ? 40 : 2;
   if (is_sqlite) options.batch_jobs = 1;
   int kills = 0;
   for (bool is_done = false; !is_done && kills < kills_max;) {
