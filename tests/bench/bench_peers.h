@@ -115,6 +115,8 @@ struct BenchSchedulerOptions {
   bool durable = true;
   size_t open_jobs_max = 5'000'000;
   bool has_keys = false;  // of all connections
+  // A journal that outlives the scheduler; nullptr: it has one of its own, if it is durable.
+  std::shared_ptr<BenchJournal> journal{};
 };
 
 // One key for the scheduler, and one for everybody else.
@@ -129,14 +131,14 @@ struct BenchKeys {
   }
 };
 
-// A scheduler on two loopback ports. A durable one has a journal, which is removed with it.
+// A scheduler on two loopback ports. A durable one has a journal, which is removed with it unless it was given.
 class BenchScheduler {
  public:
   explicit BenchScheduler(const BenchSchedulerOptions& options) : has_keys_(options.has_keys) {
     journal::Recovery recovery;
     recovery.term = 1;
     if (options.durable) {
-      place_ = std::make_unique<BenchJournal>(options.folder);
+      place_ = options.journal ? options.journal : std::make_shared<BenchJournal>(options.folder);
       journal_ = journal::Journal::open(place_->options, clock_, recovery);
     }
     journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
@@ -144,8 +146,10 @@ class BenchScheduler {
     settings.start = clock_.now();
     settings.wall_ms = [this] { return clock_.wall_ms(); };
     settings.models = {"opt"};
-    settings.open_jobs_max = options.open_jobs_max;
-    settings.known_keys_max = 5'000'000;
+    settings.open_jobs_max = settings.tenant_jobs_max = options.open_jobs_max;
+    settings.tenant_share = 1;
+    settings.queue_bytes_max = SIZE_MAX / 2;
+    settings.known_keys_max = std::max<size_t>(5'000'000, options.open_jobs_max);
     service_ = std::make_unique<scheduler::SchedulerService>(settings, store, std::move(recovery), registry_);
     const auto server = has_keys_ ? keys_.server() : nullptr;
     thread_ = std::make_unique<LoopThread>(*service_, [&](transport::ServiceLoop& loop) {
@@ -176,7 +180,7 @@ class BenchScheduler {
   SystemClock clock_;
   metrics::Registry registry_;
   journal::MemoryStore memory_;
-  std::unique_ptr<BenchJournal> place_;
+  std::shared_ptr<BenchJournal> place_;
   std::unique_ptr<journal::Journal> journal_;
   std::unique_ptr<scheduler::SchedulerService> service_;
   std::unique_ptr<LoopThread> thread_;

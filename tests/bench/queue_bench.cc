@@ -28,6 +28,7 @@ struct Options {
   std::string transport = "tcp";
   bool keys = false;
   int64_t recovery_jobs = 1'000'000;
+  int64_t deep_jobs = 100'000;
 };
 
 // When each token left its worker, by job and position.
@@ -238,6 +239,9 @@ std::vector<Figure> measure_all(const Options& options) {
   if (wanted("recovery")) {
     for (const Figure& f : measure_recovery(options.folder, static_cast<size_t>(options.recovery_jobs))) report(f);
   }
+  if (wanted("deep")) {
+    for (const Figure& f : measure_deep_queue(options.folder, static_cast<size_t>(options.deep_jobs))) report(f);
+  }
   if (wanted("tokens")) {
     Flow flow;
     flow.window = 20'000;
@@ -268,11 +272,14 @@ int main(int argc, char** argv) {
   ConfigParser parser("queue_bench", "Rates and latencies of the job queue on this machine.");
   parser.add("seconds", options.seconds, "Length of each measurement");
   parser.add("folder", options.folder, "Folder for the journal, on a local disk, or the URL of a PostgreSQL database");
-  parser.add("part", options.part,
-             "What to measure: accepts, connections, journal, recovery, tokens, latency, relay (bare hops) or all");
+  parser.add(
+      "part", options.part,
+      "What to measure: accepts, connections, journal, recovery, deep (many waiting jobs), tokens, latency, relay "
+      "(bare hops) or all");
   parser.add("keys", options.keys, "All connections have keys, so they are encrypted and each message is checked");
   parser.add("compare-keys", compare_keys, "Each part without keys and with keys, in turns");
   parser.add("recovery-jobs", options.recovery_jobs, "Open jobs that the measured start finds");
+  parser.add("deep-jobs", options.deep_jobs, "Jobs that wait in the part deep");
   parser.add("transport", options.transport, "tcp or ipc");
   parser.add("json", options.json, "Also write the figures to this file");
   if (const int status = parser.parse(argc, argv); status >= 0) return status;
