@@ -118,7 +118,7 @@ Status SchedulerService::check_access(const Peer& from, protocol::Message& messa
 // answers.
 Status SchedulerService::check_job(const Peer& from, const JobId& id, Instant now) const {
   const Job* job = tables_.jobs.find(id);
-  bool is_seen = job == nullptr || tables_.access.sees(from, job->spec.tenant);
+  bool is_seen = job == nullptr || tables_.access.sees(from, job->spec().tenant);
   if (const auto* ended = tables_.known.results().find(id, tables_.store.time_ms(now))) {
     is_seen &= tables_.access.sees(from, ended->result->tenant);
   }

@@ -61,8 +61,8 @@ void FairShare::look(Class& of, const scheduler::JobTable& jobs, const JobId& bu
   };
   std::map<std::string, Waiting> waiting;
   jobs.for_each([&](const scheduler::Job& job) {
-    if (job.stage() != scheduler::Stage::kWaiting || job.spec.priority != priority || job.id == but) return;
-    ++(job.attempts.avoid == InstanceId{} ? waiting[job.spec.tenant].fresh : waiting[job.spec.tenant].lost);
+    if (job.stage() != scheduler::Stage::kWaiting || job.spec().priority != priority || job.id == but) return;
+    ++(job.attempts().avoid == InstanceId{} ? waiting[job.spec().tenant].fresh : waiting[job.spec().tenant].lost);
   });
   for (const auto& [name, jobs_of] : waiting) tenant_of(of, name);
   for (auto& [name, tenant] : of.tenants) {

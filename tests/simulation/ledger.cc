@@ -244,8 +244,8 @@ void Ledger::check_start(const Entry& entry) const {
     fail(Invariant::kHeld, job + " is leased though its queue is paused");
   }
   const scheduler::Job* leased = service_ != nullptr ? service_->jobs().find(entry.id) : nullptr;
-  if (leased == nullptr || leased->lease.worker == nullptr) return;
-  const protocol::Register& worker = leased->lease.worker->info;
+  if (leased == nullptr || leased->lease().worker == nullptr) return;
+  const protocol::Register& worker = leased->lease().worker->info;
   if (is_held(protocol::ControlScope::kService, worker.name) ||
       is_held(protocol::ControlScope::kService, worker.instance.hex())) {
     fail(Invariant::kHeld, job + " is leased to " + worker.name + ", which an operator holds");

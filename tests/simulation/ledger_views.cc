@@ -155,19 +155,21 @@ void Ledger::compare(const scheduler::SchedulerService& service, const OnDisk& d
   for (const auto& [order, open] : disk.open) {
     const scheduler::Job* job = jobs.find(open.accepted.job);
     if (job == nullptr) differ(open.accepted.job, "whether it is open");
-    if (job->order != order || job->attempts.count != open.attempts || job->attempts.crashes != open.crashes) {
+    if (job->order != order || job->attempts().count != open.attempts || job->attempts().crashes != open.crashes) {
       differ(job->id, "order, attempts or crashes");
     }
     const bool all_tokens = job->stage() == scheduler::Stage::kDecoding;
-    if (job->lease.number != open.lease.number && !(job->lease.number == 0 && all_tokens)) differ(job->id, "its lease");
+    if (job->lease().number != open.lease.number && !(job->lease().number == 0 && all_tokens)) {
+      differ(job->id, "its lease");
+    }
     // One that wants log-probabilities of its prompt starts again after a restart.
-    const bool prefix =
-        job->spec.prompt_logprobs || (open.progress.size() <= job->output.ids.size() &&
-                                      std::equal(open.progress.begin(), open.progress.end(), job->output.ids.begin()));
+    const bool prefix = job->spec().prompt_logprobs ||
+                        (open.progress.size() <= job->output().ids.size() &&
+                         std::equal(open.progress.begin(), open.progress.end(), job->output().ids.begin()));
     if (!prefix) differ(job->id, "its progress");
-    if (job->followers.subscriptions.size() > env_.settings.subscriptions_per_job_max) {
+    if (job->followers().subscriptions.size() > env_.settings.subscriptions_per_job_max) {
       fail(Invariant::kBounded,
-           "job " + job->id.hex() + " has " + std::to_string(job->followers.subscriptions.size()) + " followers");
+           "job " + job->id.hex() + " has " + std::to_string(job->followers().subscriptions.size()) + " followers");
     }
   }
   if (jobs.size() != disk.open.size()) {
@@ -179,7 +181,7 @@ void Ledger::compare(const scheduler::SchedulerService& service, const OnDisk& d
 void Ledger::check_times(const scheduler::SchedulerService& service) const {
   service.jobs().for_each([&](const scheduler::Job& job) {
     const Entry* entry = find(job.id);
-    if (entry == nullptr || limit_of(*entry, job.lease.number != 0) > scheduler_now_) return;
+    if (entry == nullptr || limit_of(*entry, job.lease().number != 0) > scheduler_now_) return;
     fail(Invariant::kInTime, "job " + job.id.hex() + " is open though its time has run out");
   });
 }
@@ -233,9 +235,9 @@ void Ledger::check_leases(const scheduler::SchedulerService& service) const {
         fail(Invariant::kBounded, "a worker holds " + std::to_string(entry->leases.size()) + " leases");
       }
       for (const auto& [lease, job] : entry->leases) {
-        if (job->lease.number != lease || job->lease.worker != entry) {
+        if (job->lease().number != lease || job->lease().worker != entry) {
           fail(Invariant::kOneLease, "job " + job->id.hex() + " is held under lease " + std::to_string(lease) +
-                                         ", its own is " + std::to_string(job->lease.number));
+                                         ", its own is " + std::to_string(job->lease().number));
         }
       }
     }

@@ -184,7 +184,7 @@ void World::check_use(uint64_t) {
       if (!worker->leases.empty() || !worker->is_usable(env_.now())) continue;
       bool is_wanted = false;
       service->jobs().for_each([&](const scheduler::Job& job) {
-        is_wanted |= job.stage() == scheduler::Stage::kWaiting && job.attempts.avoid != worker->info.instance;
+        is_wanted |= job.stage() == scheduler::Stage::kWaiting && job.attempts().avoid != worker->info.instance;
       });
       if (is_wanted) idle.push_back(worker->info.instance);
     }

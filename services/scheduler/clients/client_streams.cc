@@ -25,25 +25,25 @@ std::shared_ptr<Client> ClientStreams::client(const transport::Peer& peer) {
 }
 
 bool ClientStreams::subscribe(Job& job, const std::shared_ptr<Client>& client, const StreamStart& start) {
-  std::erase_if(job.followers.subscriptions,
+  std::erase_if(job.followers().subscriptions,
                 [&](const Subscription& s) { return s.client == client || s.client->gone; });
-  if (job.followers.subscriptions.size() >= options_.subscriptions_per_job_max) return false;
+  if (job.followers().subscriptions.size() >= options_.subscriptions_per_job_max) return false;
   const uint64_t digest = start.text_offset == 0 ? 0 : start.text_digest;
-  job.followers.subscriptions.push_back({client, start.text_offset, start.after, digest});
+  job.followers().subscriptions.push_back({client, start.text_offset, start.after, digest});
   if (job.is_cancelled_when_left()) client->leavable.insert(job.id);
   touch(job);
   return true;
 }
 
 void ClientStreams::hold(Job& job, const transport::Peer& peer, uint64_t after) {
-  for (Subscription& subscription : job.followers.subscriptions) {
+  for (Subscription& subscription : job.followers().subscriptions) {
     if (subscription.client->peer == peer) subscription.after = std::max(subscription.after, after);
   }
 }
 
 void ClientStreams::touch(Job& job) {
-  if (job.followers.events_pending || job.followers.subscriptions.empty()) return;
-  job.followers.events_pending = true;
+  if (job.followers().events_pending || job.followers().subscriptions.empty()) return;
+  job.followers().events_pending = true;
   touched_.push_back(&job);
 }
 
@@ -59,12 +59,12 @@ void ClientStreams::miss(Client& client, const JobId& job) {
 }
 
 void ClientStreams::add_events(Job& job, Instant now) {
-  job.followers.events_pending = false;
+  job.followers().events_pending = false;
   const bool place_pending =
-      std::exchange(job.followers.place_pending, false) && job.life.last_open_stage() == Stage::kWaiting;
-  const bool anyway = std::exchange(job.followers.tell_anyway, false) || place_pending;
+      std::exchange(job.followers().place_pending, false) && job.life.last_open_stage() == Stage::kWaiting;
+  const bool anyway = std::exchange(job.followers().tell_anyway, false) || place_pending;
   bool any_gone = false;
-  for (Subscription& subscription : job.followers.subscriptions) {
+  for (Subscription& subscription : job.followers().subscriptions) {
     Client& client = *subscription.client;
     any_gone = any_gone || client.gone;
     if (client.gone) continue;
@@ -74,13 +74,13 @@ void ClientStreams::add_events(Job& job, Instant now) {
       list(subscription.client);
     }
   }
-  if (any_gone) std::erase_if(job.followers.subscriptions, [](const Subscription& s) { return s.client->gone; });
+  if (any_gone) std::erase_if(job.followers().subscriptions, [](const Subscription& s) { return s.client->gone; });
 }
 
 // Text that is computed again after a restart of the scheduler may differ, if the model's numbers depend on what else
 // is in the batch.
 void ClientStreams::compare(const Job& job, Subscription& subscription) {
-  const std::string_view text(job.output.text);
+  const std::string_view text(job.output().text);
   if (subscription.text_digest == 0 || text.size() < subscription.text_offset) return;
   const uint64_t digest = protocol::text_digest(text.substr(0, subscription.text_offset));
   if (std::exchange(subscription.text_digest, 0) == digest) return;
@@ -91,36 +91,36 @@ void ClientStreams::compare(const Job& job, Subscription& subscription) {
 bool ClientStreams::add_event(Job& job, Subscription& subscription, bool anyway) {
   Client& client = *subscription.client;
   compare(job, subscription);
-  const bool has_text = job.output.text.size() > subscription.text_offset;
+  const bool has_text = job.output().text.size() > subscription.text_offset;
   if (!has_text && job.is_generation() && !anyway) return false;
   protocol::JobEvent event;
   event.job = job.id;
   event.text_offset = subscription.text_offset;
   if (has_text) {
-    const std::string_view rest = std::string_view(job.output.text).substr(subscription.text_offset);
+    const std::string_view rest = std::string_view(job.output().text).substr(subscription.text_offset);
     event.text = whole_characters(rest, std::max(client.credit.room(), kPieceBytesMin));
     subscription.text_offset += event.text.size();
   }
   event.restarted = has_text && std::exchange(subscription.restarts, false);
-  event.tokens = static_cast<uint32_t>(job.output.ids.size());
-  event.progress_done = job.output.bytes_done;
-  event.progress_total = job.output.bytes_total;
+  event.tokens = static_cast<uint32_t>(job.output().ids.size());
+  event.progress_done = job.output().bytes_done;
+  event.progress_total = job.output().bytes_total;
   event.state = job.state();
   if (job.life.last_open_stage() == Stage::kWaiting) {
-    event.position = job.followers.told_position;
-    event.eta_ms = job.followers.told_eta_ms;
+    event.position = job.followers().told_position;
+    event.eta_ms = job.followers().told_eta_ms;
   }
   client.credit.spend(protocol::stream_cost(event));
   client.events_bytes += event.text.size();
   client.events_after = std::max(client.events_after, subscription.after);
   client.events.events.push_back(std::move(event));
-  if (job.output.text.size() > subscription.text_offset) miss(client, job.id);
+  if (job.output().text.size() > subscription.text_offset) miss(client, job.id);
   return true;
 }
 
 void ClientStreams::finish(Job& job, const SharedResult& result, uint64_t sequence) {
   touch(job);
-  for (const Subscription& subscription : job.followers.subscriptions) {
+  for (const Subscription& subscription : job.followers().subscriptions) {
     send_result(subscription.client, result, std::max(sequence, subscription.after));
     subscription.client->leavable.erase(job.id);
   }
@@ -217,7 +217,7 @@ void ClientStreams::on_slow(const transport::Peer& peer, const JobId& job, size_
 }
 
 void ClientStreams::rewind(Job& job, const transport::Peer& peer, const protocol::JobEvent& event) {
-  for (Subscription& subscription : job.followers.subscriptions) {
+  for (Subscription& subscription : job.followers().subscriptions) {
     if (subscription.client->peer != peer) continue;
     subscription.restarts = subscription.restarts || event.restarted;
     subscription.text_offset = std::min(subscription.text_offset, event.text_offset);
@@ -243,12 +243,12 @@ std::vector<ResumedClient> ClientStreams::take_resumed(Instant now) {
 }
 
 bool ClientStreams::has_followers(const Job& job) const {
-  return std::any_of(job.followers.subscriptions.begin(), job.followers.subscriptions.end(),
+  return std::any_of(job.followers().subscriptions.begin(), job.followers().subscriptions.end(),
                      [](const Subscription& s) { return !s.client->gone; });
 }
 
 void ClientStreams::probe(const Job& job, transport::Outbox& out) const {
-  for (const Subscription& subscription : job.followers.subscriptions) {
+  for (const Subscription& subscription : job.followers().subscriptions) {
     const Client& client = *subscription.client;
     if (!client.gone && client.credit.room() == 0) out.send(client.peer, protocol::Ping{});
   }

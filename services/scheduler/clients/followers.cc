@@ -16,15 +16,15 @@ bool Followers::follow(Job& job, const std::shared_ptr<Client>& client, const St
 }
 
 void Followers::watch(Job& job, Instant now) {
-  job.followers.abandoned_at = {};
-  if (std::exchange(job.followers.watched, true)) return;
+  job.followers().abandoned_at = {};
+  if (std::exchange(job.followers().watched, true)) return;
   signs_.emplace(now + tables_.options.sign_of_life_interval, job.id);
 }
 
 void Followers::note_left(Job& job, Instant now) {
-  if (job.followers.abandoned_at != Instant{}) return;
-  job.followers.abandoned_at = now + tables_.options.disconnect_grace;
-  left_.emplace(job.followers.abandoned_at, job.id);
+  if (job.followers().abandoned_at != Instant{}) return;
+  job.followers().abandoned_at = now + tables_.options.disconnect_grace;
+  left_.emplace(job.followers().abandoned_at, job.id);
 }
 
 std::vector<JobId> Followers::take_due(Times& times, Instant now) {
@@ -45,17 +45,17 @@ void Followers::check(Instant now, transport::Outbox& out) {
   for (const JobId& id : take_due(signs_, now)) {
     Job* job = tables_.jobs.find(id);
     if (job == nullptr) continue;
-    job->followers.watched = false;
+    job->followers().watched = false;
     if (!streams.has_followers(*job)) continue;
     watch(*job, now);
-    job->followers.tell_anyway = true;
+    job->followers().tell_anyway = true;
     streams.touch(*job);
     streams.probe(*job, out);
   }
   for (const JobId& id : take_due(left_, now)) {
     Job* job = tables_.jobs.find(id);
     if (job == nullptr) continue;
-    const Instant abandoned_at = job->followers.abandoned_at;
+    const Instant abandoned_at = job->followers().abandoned_at;
     if (abandoned_at == Instant{} || abandoned_at > now) continue;  // somebody came back
     const auto grace = std::chrono::duration_cast<seconds>(tables_.options.disconnect_grace);
     endings_.cancel(*job,

@@ -23,7 +23,7 @@ using protocol::JobState;
 using sampling::FinishReason;
 
 void Endings::succeed(Job& job, std::string message, Instant now) {
-  finish(job, {JobState::kSucceeded, job.output.finish_reason, std::nullopt, std::move(message)}, now);
+  finish(job, {JobState::kSucceeded, job.output().finish_reason, std::nullopt, std::move(message)}, now);
 }
 
 void Endings::fail(Job& job, const Refusal& why, Instant now) {
@@ -51,7 +51,7 @@ void Endings::finish(Job& job, End end, Instant now) {
   tables_.tokenizers.drop(job);
   job.slot.queue->jobs.leave(job);
   tables_.bounds.remove(job);
-  job.attempts.end_try(job.age_ms(now), "");
+  job.attempts().end_try(job.age_ms(now), "");
   auto result = std::make_shared<protocol::JobResult>(describe(job));
   result->state = end.state;
   result->finish_reason = end.reason;
@@ -60,15 +60,15 @@ void Endings::finish(Job& job, End end, Instant now) {
   result->timings.total_ms = job.age_ms(now);
   if (job.times.leased_at != Instant{}) result->timings.run_ms = milliseconds_of(now - job.times.leased_at);
   const int64_t kept_ms = end.state == JobState::kDead
-                              ? std::max(job.spec.result_ttl_ms, milliseconds_of(tables_.options.dead_ttl))
-                              : job.spec.result_ttl_ms;
+                              ? std::max(job.spec().result_ttl_ms, milliseconds_of(tables_.options.dead_ttl))
+                              : job.spec().result_ttl_ms;
   const int64_t expires = tables_.store.time_ms(now) + kept_ms;
   const uint64_t sequence = tables_.store.append(record_of(job, *result, expires));
   tables_.known.ended(job, result, sequence, expires);
   tables_.streams.finish(job, result, sequence);
   if (result->state == JobState::kSucceeded && job.is_generation()) {
-    const auto used =
-        static_cast<int64_t>(job.prompt.ids.size()) + job.tokens_each() * static_cast<int64_t>(job.output.ids.size());
+    const auto used = static_cast<int64_t>(job.prompt().ids.size()) +
+                      job.tokens_each() * static_cast<int64_t>(job.output().ids.size());
     job.slot.queue->load.learn_job(used, job.slot.cost);
   }
   observe(job, *result, now);
@@ -79,14 +79,14 @@ journal::Finished Endings::record_of(const Job& job, const protocol::JobResult& 
   journal::Finished record;
   record.order = job.order;
   const bool is_work = result.state == JobState::kSucceeded || result.state == JobState::kFailed;
-  if (is_work && job.attempts.last_lease != 0) record.token = {tables_.term, job.attempts.last_lease};
+  if (is_work && job.attempts().last_lease != 0) record.token = {tables_.term, job.attempts().last_lease};
   record.expires_at_ms = expires_at_ms;
   record.accepted_wall_ms = job.accepted_wall_ms;
-  record.tenant = job.spec.tenant;
-  record.model = job.spec.model;
-  record.payload_sha256 = job.payload_sha256;
+  record.tenant = job.spec().tenant;
+  record.model = job.spec().model;
+  record.payload_sha256 = job.payload_sha256();
   record.result = result;
-  if (result.state == JobState::kDead) record.encoded_spec = protocol::encode_job_spec(job.spec);
+  if (result.state == JobState::kDead) record.encoded_spec = protocol::encode_job_spec(job.spec());
   return record;
 }
 
@@ -103,48 +103,48 @@ void Endings::observe(const Job& job, const protocol::JobResult& result, Instant
                             {"code", result.error ? error_code_name(*result.error) : ""},
                             {"attempts", result.attempts},
                             {"message", result.message},
-                            trace_field(job.spec.traceparent)});
-  } else if (is_sampled(job.spec.traceparent)) {
+                            trace_field(job.spec().traceparent)});
+  } else if (is_sampled(job.spec().traceparent)) {
     log_info("job_ended", {{"job", job.id.hex()},
                            {"state", protocol::job_state_name(result.state)},
                            {"output_tokens", result.ids.size()},
                            {"total_ms", result.timings.total_ms},
-                           trace_field(job.spec.traceparent)});
+                           trace_field(job.spec().traceparent)});
   }
 }
 
 void Endings::observe_generation(const Job& job, const protocol::JobResult& result, Instant now) {
   const auto between = [](Instant from, Instant to) { return std::chrono::duration<double>(to - from).count(); };
   const JobTimes& times = job.times;
-  SchedulerMetrics::OfModel& model = tables_.metrics.of_model(job.spec.model);
+  SchedulerMetrics::OfModel& model = tables_.metrics.of_model(job.spec().model);
   model.ended[static_cast<size_t>(result.state)].add();
   model.generated[static_cast<size_t>(result.finish_reason)].add();
   model.total_seconds.observe(between(times.accepted_at, now));
   if (times.last_token_at != Instant{}) {
     model.decode_seconds.observe(between(times.first_token_at, times.last_token_at));
-    if (job.output.is_complete()) model.detokenize_seconds.observe(between(times.last_token_at, now));
+    if (job.output().is_complete()) model.detokenize_seconds.observe(between(times.last_token_at, now));
   }
-  if (result.state == JobState::kSucceeded) model.output_size.observe(static_cast<double>(job.output.ids.size()));
+  if (result.state == JobState::kSucceeded) model.output_size.observe(static_cast<double>(job.output().ids.size()));
   const Duration slow = tables_.options.slow_job;
   const Duration first = (times.first_token_at != Instant{} ? times.first_token_at : now) - times.accepted_at;
   if (slow == Duration::zero() || first < slow) return;
   log_warn("job_slow", {{"job", job.id.hex()},
-                        {"model", job.spec.model},
-                        {"tenant", job.spec.tenant},
-                        {"key", job.spec.key},
+                        {"model", job.spec().model},
+                        {"tenant", job.spec().tenant},
+                        {"key", job.spec().key},
                         {"state", protocol::job_state_name(result.state)},
                         {"first_token_ms", milliseconds_of(first)},
                         {"encode_ms", result.timings.encode_ms},
                         {"queue_ms", result.timings.queue_ms},
                         {"total_ms", result.timings.total_ms},
-                        {"prompt_tokens", job.prompt.ids.size()},
-                        {"output_tokens", job.output.ids.size()},
+                        {"prompt_tokens", job.prompt().ids.size()},
+                        {"output_tokens", job.output().ids.size()},
                         {"attempts", result.attempts},
-                        trace_field(job.spec.traceparent)});
+                        trace_field(job.spec().traceparent)});
 }
 
 std::string last_attempt(const Job& job) {
-  return "attempt " + std::to_string(job.attempts.count) + " of " + std::to_string(job.spec.max_attempts);
+  return "attempt " + std::to_string(job.attempts().count) + " of " + std::to_string(job.spec().max_attempts);
 }
 
 }  // namespace optserve::scheduler

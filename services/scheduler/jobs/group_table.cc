@@ -8,15 +8,15 @@ namespace optserve::scheduler {
 int64_t JobGroup::ended_total() const { return std::accumulate(ended.begin(), ended.end(), int64_t{0}); }
 
 void GroupTable::opened(Job& job) {
-  if (job.spec.group.empty()) return;
-  JobGroup& group = groups_[joined(job.spec.tenant, job.spec.group)];
+  if (job.spec().group.empty()) return;
+  JobGroup& group = groups_[joined(job.spec().tenant, job.spec().group)];
   group.open.emplace(job.order, &job);
   group.sequence = std::max(group.sequence, job.accepted_sequence);
 }
 
 void GroupTable::closed(Job& job, uint64_t sequence) {
-  if (job.spec.group.empty()) return;
-  const auto found = groups_.find(joined(job.spec.tenant, job.spec.group));
+  if (job.spec().group.empty()) return;
+  const auto found = groups_.find(joined(job.spec().tenant, job.spec().group));
   if (found == groups_.end()) return;
   found->second.open.erase(job.order);
   found->second.sequence = std::max(found->second.sequence, sequence);

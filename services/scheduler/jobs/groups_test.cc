@@ -102,7 +102,7 @@ TEST(Groups, LeaveNothingBehind) {
   GroupTable groups;
   Job job;
   job.order = 1;
-  job.spec.group = "g";
+  job.spec().group = "g";
   groups.opened(job);
   groups.ended("", "g", JobState::kDead);
   groups.closed(job, 1);

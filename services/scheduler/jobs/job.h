@@ -158,41 +158,66 @@ struct JobFollowers {
   Instant abandoned_at{};      // nobody follows it: when it is cancelled
 };
 
-struct Job {
-  // Set once, by Admission.
-  JobId id;
-  uint64_t order = 0;              // of acceptance
-  uint64_t accepted_sequence = 0;  // of its journal record; 0: it was recovered, so the record is on disk
-  std::string payload_sha256;
-  int64_t accepted_wall_ms = 0;  // for people
+// What of a job is not needed for its place among those that wait.
+struct JobBody {
+  std::string payload_sha256;  // these two: set once, by Admission
   protocol::JobSpec spec;
-
-  JobLife life;
-  JobTimes times;
   JobPrompt prompt;
-  QueueSlot slot;
   JobLease lease;
   JobAttempts attempts;
   JobOutput output;
   JobDecoding decoding;
   TokenizerQuestion question;
   JobFollowers followers;
+};
+
+struct Job {
+  Job() : body_(std::make_unique<JobBody>()) {}
+
+  // Set once, by Admission.
+  JobId id;
+  uint64_t order = 0;              // of acceptance
+  uint64_t accepted_sequence = 0;  // of its journal record; 0: it was recovered, so the record is on disk
+  int64_t accepted_wall_ms = 0;    // for people
+
+  JobLife life;
+  JobTimes times;
+  QueueSlot slot;
+
+  std::string& payload_sha256() { return body_->payload_sha256; }
+  const std::string& payload_sha256() const { return body_->payload_sha256; }
+  protocol::JobSpec& spec() { return body_->spec; }
+  const protocol::JobSpec& spec() const { return body_->spec; }
+  JobPrompt& prompt() { return body_->prompt; }
+  const JobPrompt& prompt() const { return body_->prompt; }
+  JobLease& lease() { return body_->lease; }
+  const JobLease& lease() const { return body_->lease; }
+  JobAttempts& attempts() { return body_->attempts; }
+  const JobAttempts& attempts() const { return body_->attempts; }
+  JobOutput& output() { return body_->output; }
+  const JobOutput& output() const { return body_->output; }
+  JobDecoding& decoding() { return body_->decoding; }
+  const JobDecoding& decoding() const { return body_->decoding; }
+  TokenizerQuestion& question() { return body_->question; }
+  const TokenizerQuestion& question() const { return body_->question; }
+  JobFollowers& followers() { return body_->followers; }
+  const JobFollowers& followers() const { return body_->followers; }
 
   int64_t age_ms(Instant now) const {
     return std::chrono::duration_cast<milliseconds>(now - times.accepted_at).count();
   }
   Stage stage() const { return life.stage(); }
-  bool is_generation() const { return spec.kind == protocol::JobKind::kGenerate; }
-  bool wants_logprobs() const { return spec.sampling.logprobs >= 0; }
-  bool searches_beams() const { return spec.sampling.is_beam_search(); }
+  bool is_generation() const { return spec().kind == protocol::JobKind::kGenerate; }
+  bool wants_logprobs() const { return spec().sampling.logprobs >= 0; }
+  bool searches_beams() const { return spec().sampling.is_beam_search(); }
   // Some log-probabilities of the prompt that the job asks for have not come yet.
   bool lacks_prompt_logprobs() const {
-    return spec.prompt_logprobs && output.prompt_logprobs.size() + 1 < prompt.ids.size();
+    return spec().prompt_logprobs && output().prompt_logprobs.size() + 1 < prompt().ids.size();
   }
   // Tokens that each output token costs.
-  int64_t tokens_each() const { return spec.sampling.beam_width; }
-  bool only_scores() const { return is_generation() && spec.max_new_tokens == 0; }
-  bool is_cancelled_when_left() const { return spec.on_disconnect == protocol::OnDisconnect::kCancel; }
+  int64_t tokens_each() const { return spec().sampling.beam_width; }
+  bool only_scores() const { return is_generation() && spec().max_new_tokens == 0; }
+  bool is_cancelled_when_left() const { return spec().on_disconnect == protocol::OnDisconnect::kCancel; }
   // The state as clients are told it; for a job that has just ended, its state before that.
   protocol::JobState state() const {
     const Stage stage = life.last_open_stage();
@@ -200,12 +225,15 @@ struct Job {
                                                                 : protocol::JobState::kQueued;
   }
   // How many of an output's ids have text: a final end-of-text id has none, and a stop id where it is not wanted.
-  size_t ids_with_text() const { return ids_with_text(output.ids, output.finish_reason); }
+  size_t ids_with_text() const { return ids_with_text(output().ids, output().finish_reason); }
   size_t ids_with_text(const std::vector<TokenId>& ids, sampling::FinishReason reason) const {
-    const bool hidden =
-        reason == sampling::FinishReason::kEndOfText || (reason == sampling::FinishReason::kStop && !spec.include_stop);
+    const bool hidden = reason == sampling::FinishReason::kEndOfText ||
+                        (reason == sampling::FinishReason::kStop && !spec().include_stop);
     return ids.size() - (hidden ? 1 : 0);
   }
+
+ private:
+  std::unique_ptr<JobBody> body_;
 };
 
 }  // namespace optserve::scheduler

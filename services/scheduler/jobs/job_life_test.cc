@@ -20,7 +20,7 @@ class Life {
   explicit Life(Stage stage) {
     auto owned = std::make_unique<Job>();
     owned->id.bytes.fill(1);
-    owned->spec.ttl_ms = 1'000;
+    owned->spec().ttl_ms = 1'000;
     job = &table.add(std::move(owned));
     if (stage == Stage::kLeased) move(Stage::kWaiting);
     if (stage != Stage::kAccepted) move(stage);

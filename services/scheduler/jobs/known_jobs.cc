@@ -19,14 +19,14 @@ void KnownJobs::add_key(const std::string& tenant, const std::string& key, Idemp
 }
 
 void KnownJobs::opened(Job& job) {
-  add_key(job.spec.tenant, job.spec.key, {job.id, job.payload_sha256, job.spec.group, job.accepted_sequence});
+  add_key(job.spec().tenant, job.spec().key, {job.id, job.payload_sha256(), job.spec().group, job.accepted_sequence});
   groups_.opened(job);
   lister_.opened(job);
   forget_group_members();
 }
 
 void KnownJobs::ended(Job& job, const SharedResult& result, uint64_t sequence, int64_t expires_at_ms) {
-  const protocol::JobSpec& spec = job.spec;
+  const protocol::JobSpec& spec = job.spec();
   results_.add(result, sequence, expires_at_ms);
   if (keys_.end(spec.tenant, spec.key, job.id, result->state, expires_at_ms)) {
     groups_.ended(spec.tenant, spec.group, result->state);

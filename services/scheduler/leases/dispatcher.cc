@@ -48,7 +48,7 @@ void Dispatcher::dispatch_queue(ModelQueue& queue, Round& round, Instant now) {
     }
     ServiceEntry* worker = nullptr;
     Job* job = queue.jobs.take(now, [&](const Job& candidate) {
-      if (!tables_.running.may_begin(candidate.spec.tenant, queue)) return FairQueue::Verdict::kHold;
+      if (!tables_.running.may_begin(candidate.spec().tenant, queue)) return FairQueue::Verdict::kHold;
       const ModelQueues::Choice choice = tables_.queues.choose(queue, candidate);
       worker = choice.worker;
       return choice.verdict;
@@ -63,10 +63,10 @@ void Dispatcher::dispatch_queue(ModelQueue& queue, Round& round, Instant now) {
 }
 
 void Dispatcher::add(Job& job, Batch& batch, Instant now) const {
-  batch.after = std::max(batch.after, job.lease.sequence);
+  batch.after = std::max(batch.after, job.lease().sequence);
   if (!job.is_generation()) {
-    batch.conversions.push_back({tables_.term, job.lease.number, job.id,
-                                 job.spec.convert.value_or(protocol::ConvertSpec{}), job.spec.traceparent});
+    batch.conversions.push_back({tables_.term, job.lease().number, job.id,
+                                 job.spec().convert.value_or(protocol::ConvertSpec{}), job.spec().traceparent});
     return;
   }
   const bool is_full = !batch.dispatches.empty() && (batch.tokens >= kTokensPerDispatch ||
@@ -80,44 +80,44 @@ void Dispatcher::add(Job& job, Batch& batch, Instant now) const {
 }
 
 protocol::DispatchItem Dispatcher::item_of(Job& job, Instant now) const {
-  const std::vector<TokenId>& prompt = job.prompt.ids;
-  const std::vector<TokenId>& output = job.output.ids;
+  const std::vector<TokenId>& prompt = job.prompt().ids;
+  const std::vector<TokenId>& output = job.output().ids;
   protocol::DispatchItem item;
-  item.lease = job.lease.number;
+  item.lease = job.lease().number;
   item.job = job.id;
-  item.model = job.spec.model;
+  item.model = job.spec().model;
   item.tokens.reserve(prompt.size() + output.size());
   item.tokens = prompt;
   item.tokens.insert(item.tokens.end(), output.begin(), output.end());
   item.prompt_tokens = static_cast<int32_t>(prompt.size());
-  item.max_new_tokens = job.spec.max_new_tokens;
-  item.sampling = job.spec.sampling;
+  item.max_new_tokens = job.spec().max_new_tokens;
+  item.sampling = job.spec().sampling;
   item.prompt_logprobs = job.lacks_prompt_logprobs();
   if (item.prompt_logprobs) {
-    item.prompt_best = job.spec.prompt_best;
-    job.output.prompt_logprobs.clear();
-    job.output.prompt_best.clear();
+    item.prompt_best = job.spec().prompt_best;
+    job.output().prompt_logprobs.clear();
+    job.output().prompt_best.clear();
   }
   item.remaining_ms = remaining_ms(job, now);
-  if (tables_.options.isolate_tenants) item.cache_salt = job.spec.tenant;
-  item.traceparent = job.spec.traceparent;
-  item.rules = job.spec.rules;
-  item.rules.bad_words.insert(item.rules.bad_words.end(), job.prompt.bad_word_ids.begin(),
-                              job.prompt.bad_word_ids.end());
+  if (tables_.options.isolate_tenants) item.cache_salt = job.spec().tenant;
+  item.traceparent = job.spec().traceparent;
+  item.rules = job.spec().rules;
+  item.rules.bad_words.insert(item.rules.bad_words.end(), job.prompt().bad_word_ids.begin(),
+                              job.prompt().bad_word_ids.end());
   return item;
 }
 
 void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now) {
-  JobAttempts& attempts = job.attempts;
+  JobAttempts& attempts = job.attempts();
   tables_.metrics.leases_lost.add();
-  attempts.avoid = job.lease.worker->info.instance;
+  attempts.avoid = job.lease().worker->info.instance;
   leases_.release(job);
   attempts.last_lease = 0;
   if (job.searches_beams()) {  // the next search may have another result
-    job.output.ids.clear();
-    job.output.logprobs.clear();
-    job.output.best.clear();
-    job.output.hypotheses.clear();
+    job.output().ids.clear();
+    job.output().logprobs.clear();
+    job.output().best.clear();
+    job.output().hypotheses.clear();
   }
   std::string reason(whole_characters(why, limits::kLossReasonBytesMax));
   attempts.end_try(job.age_ms(now), reason);
@@ -128,7 +128,7 @@ void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now
   }
   tables_.store.append(journal::Leased{
       job.id, job.order, {tables_.term, 0}, attempts.count, counts ? attempts.losses.back() : std::string()});
-  if (attempts.count >= job.spec.max_attempts) {
+  if (attempts.count >= job.spec().max_attempts) {
     endings_.give_up(job, last_attempt(job) + " was lost: " + why, now);
     return;
   }
@@ -143,7 +143,7 @@ void Dispatcher::lose(Job& job, const std::string& why, bool counts, Instant now
 }
 
 void Dispatcher::reject(Job& job, const std::string& why, Instant now) {
-  leases_.tell_to_stop(job.lease.worker->peer, tables_.term, job.lease.number);
+  leases_.tell_to_stop(job.lease().worker->peer, tables_.term, job.lease().number);
   lose(job, why, true, now);
 }
 
@@ -161,7 +161,7 @@ void Dispatcher::on(ServiceEntry& from, const protocol::LeaseFailed& message, In
                             {"worker", from.info.name},
                             {"code", error_code_name(message.code)},
                             {"transient", message.transient ? 1 : 0},
-                            trace_field(job->spec.traceparent)});
+                            trace_field(job->spec().traceparent)});
   if (message.transient) {
     lose(*job, message.message, true, now);
     return;

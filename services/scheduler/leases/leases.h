@@ -14,7 +14,7 @@ class Leases {
  public:
   explicit Leases(SchedulerTables& tables) : tables_(tables) {}
 
-  // Moves a waiting job to Stage::kLeased. The attempt is recorded; its message must wait for job.lease.sequence.
+  // Moves a waiting job to Stage::kLeased. The attempt is recorded; its message must wait for job.lease().sequence.
   void give(Job& job, ServiceEntry& worker, Instant now);
   // These two do nothing if the job has no lease.
   void release(Job& job);

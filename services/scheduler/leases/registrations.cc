@@ -137,7 +137,7 @@ void Registrations::lose_away(ServiceEntry& entry, Instant now) {
   const std::string why = "its connection ended";
   std::vector<Job*> jobs;
   for (const auto& [lease, job] : entry.leases) {
-    if (job->attempts.count < job->spec.max_attempts) jobs.push_back(job);
+    if (job->attempts().count < job->spec().max_attempts) jobs.push_back(job);
   }
   if (jobs.size() == entry.leases.size()) return lose(entry, why, now);
   for (Job* job : jobs) dispatcher_.lose(*job, why, true, now);

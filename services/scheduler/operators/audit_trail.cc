@@ -221,8 +221,8 @@ std::optional<AuditTrail::Open> AuditTrail::describe(const Peer& from, const pro
   }
   if (const auto* cancel = std::get_if<protocol::Cancel>(&message)) {
     const Job* job = tables_.jobs.find(cancel->job);
-    if (job == nullptr || !is_anothers(from, job->spec.tenant)) return std::nullopt;
-    return open("cancel", "job " + cancel->job.hex() + " of tenant " + quoted(job->spec.tenant),
+    if (job == nullptr || !is_anothers(from, job->spec().tenant)) return std::nullopt;
+    return open("cancel", "job " + cancel->job.hex() + " of tenant " + quoted(job->spec().tenant),
                 kind_of<protocol::JobStatus>());
   }
   if (const auto* group = std::get_if<protocol::GetGroup>(&message)) {

@@ -17,9 +17,9 @@ static_assert(limits::kJobsPerListMax * (limits::kKeyBytesMax + limits::kTenantB
 
 bool matches(const protocol::JobFilter& filter, const Job& job) {
   return (!filter.job || *filter.job == job.id) && (!filter.state || *filter.state == job.state()) &&
-         (!filter.tenant || *filter.tenant == job.spec.tenant) &&
-         (filter.model.empty() || filter.model == job.spec.model) &&
-         (filter.group.empty() || filter.group == job.spec.group);
+         (!filter.tenant || *filter.tenant == job.spec().tenant) &&
+         (filter.model.empty() || filter.model == job.spec().model) &&
+         (filter.group.empty() || filter.group == job.spec().group);
 }
 
 }  // namespace
@@ -33,11 +33,11 @@ void JobLister::add(JobScan& scan, const Job& job) {
     return;
   }
   scan.sequence = std::max(scan.sequence, job.accepted_sequence);
-  scan.open.push_back({job.id, job.order, job.spec.key, job.spec.tenant, job.spec.group, job.spec.model, job.state(),
-                       job.attempts.count,
-                       job.is_generation() ? static_cast<int64_t>(job.output.ids.size()) : job.output.bytes_done,
-                       job.is_generation() ? job.spec.max_new_tokens : job.output.bytes_total, job.accepted_wall_ms,
-                       job.attempts.losses.empty() ? "" : job.attempts.losses.back(), job.spec.kind});
+  scan.open.push_back({job.id, job.order, job.spec().key, job.spec().tenant, job.spec().group, job.spec().model,
+                       job.state(), job.attempts().count,
+                       job.is_generation() ? static_cast<int64_t>(job.output().ids.size()) : job.output().bytes_done,
+                       job.is_generation() ? job.spec().max_new_tokens : job.output().bytes_total, job.accepted_wall_ms,
+                       job.attempts().losses.empty() ? "" : job.attempts().losses.back(), job.spec().kind});
 }
 
 const Job* JobLister::next(const JobScan& scan) const {

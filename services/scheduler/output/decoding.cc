@@ -5,19 +5,19 @@
 namespace optserve::scheduler {
 
 void Decoding::decode_more(Job& job, Instant now) {
-  if (!tables_.services.has_text(job.spec.model)) return take_without_text(job, now);
-  const bool last = job.output.is_complete();
+  if (!tables_.services.has_text(job.spec().model)) return take_without_text(job, now);
+  const bool last = job.output().is_complete();
   if (job.searches_beams() && !last) return;  // another search may still take the place of this one
-  if (job.decoding.ids < job.ids_with_text() || last) tables_.tokenizers.ask_decode(job);
+  if (job.decoding().ids < job.ids_with_text() || last) tables_.tokenizers.ask_decode(job);
 }
 
 // Of a model that has no tokenizer, the ids are the result.
 void Decoding::take_without_text(Job& job, Instant now) {
-  job.decoding.ids = job.output.ids.size();
-  if (!job.output.is_complete()) return;
-  if (!job.output.hypotheses.empty()) {
-    job.output.hypotheses.front().ids = job.output.ids;
-    job.output.hypotheses.front().finish_reason = job.output.finish_reason;
+  job.decoding().ids = job.output().ids.size();
+  if (!job.output().is_complete()) return;
+  if (!job.output().hypotheses.empty()) {
+    job.output().hypotheses.front().ids = job.output().ids;
+    job.output().hypotheses.front().finish_reason = job.output().finish_reason;
   }
   endings_.succeed(job, "", now);
 }
@@ -48,8 +48,8 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
     endings_.fail(job, refuse(*item.error, item.message), now);
     return;
   }
-  JobOutput& output = job.output;
-  JobDecoding& decoding = job.decoding;
+  JobOutput& output = job.output();
+  JobDecoding& decoding = job.decoding();
   if (decoding.hypothesis > 0) {
     TokenizerPool::accept(job);
     output.hypotheses[decoding.hypothesis].text = std::move(item.text);
@@ -87,15 +87,15 @@ void Decoding::on_decoded(const TokenizerPool::Answered& answered, protocol::Dec
 
 // Ends a job whose text is complete, once its other hypotheses have theirs.
 void Decoding::complete(Job& job, Instant now) {
-  std::vector<protocol::Hypothesis>& hypotheses = job.output.hypotheses;
-  if (job.decoding.hypothesis == 0 && !hypotheses.empty()) {
+  std::vector<protocol::Hypothesis>& hypotheses = job.output().hypotheses;
+  if (job.decoding().hypothesis == 0 && !hypotheses.empty()) {
     protocol::Hypothesis& best = hypotheses.front();  // a stop string may have cut the job's own output
-    best.text = job.output.text;
-    best.ids = job.output.ids;
-    best.finish_reason = job.output.finish_reason;
+    best.text = job.output().text;
+    best.ids = job.output().ids;
+    best.finish_reason = job.output().finish_reason;
   }
-  if (job.decoding.hypothesis + 1 < hypotheses.size()) {
-    ++job.decoding.hypothesis;
+  if (job.decoding().hypothesis + 1 < hypotheses.size()) {
+    ++job.decoding().hypothesis;
     tables_.tokenizers.ask_decode(job);
     return;
   }

@@ -38,9 +38,9 @@ bool is_workers_reason(sampling::FinishReason reason) {
 // The hypotheses of a beam search come before its last token, and its output is the first of them.
 bool fits_hypotheses(const Job& job, TokenId id, sampling::FinishReason reason) {
   if (!job.searches_beams()) return true;
-  if (job.output.hypotheses.empty()) return reason == sampling::FinishReason::kNone;
-  const std::vector<TokenId>& best = job.output.hypotheses.front().ids;
-  const size_t position = job.output.ids.size();
+  if (job.output().hypotheses.empty()) return reason == sampling::FinishReason::kNone;
+  const std::vector<TokenId>& best = job.output().hypotheses.front().ids;
+  const size_t position = job.output().ids.size();
   const bool is_last = position + 1 == best.size();
   return position < best.size() && best[position] == id && is_last == (reason != sampling::FinishReason::kNone);
 }
@@ -49,7 +49,7 @@ bool fits_hypotheses(const Job& job, TokenId id, sampling::FinishReason reason) 
 bool fits_job(const Job& job, const protocol::Tokens& message, size_t index) {
   const TokenId id = message.tokens[index];
   const auto reason = static_cast<sampling::FinishReason>(message.finished[index]);
-  const bool is_last_allowed = job.output.ids.size() + 1 >= static_cast<size_t>(job.spec.max_new_tokens);
+  const bool is_last_allowed = job.output().ids.size() + 1 >= static_cast<size_t>(job.spec().max_new_tokens);
   return is_token(id) && is_workers_reason(reason) && !(job.wants_logprobs() && message.logprobs.empty()) &&
          !(is_last_allowed && reason == sampling::FinishReason::kNone) && fits_hypotheses(job, id, reason);
 }
@@ -78,7 +78,7 @@ void TokenIntake::on(ServiceEntry& from, const protocol::Tokens& message, Instan
   for (size_t i = 0; i < count; ++i) {
     Job* job = leases_.held_job(from, message.term, message.leases[i]);
     if (job == nullptr) continue;
-    if (message.positions[i] == job->output.ids.size()) processed += ModelQueues::take_processed(*job);
+    if (message.positions[i] == job->output().ids.size()) processed += ModelQueues::take_processed(*job);
     take_token(from, *job, {message, i, model}, now);
   }
   tables_.queues.on_processed(from, processed, saturated, now);
@@ -86,7 +86,7 @@ void TokenIntake::on(ServiceEntry& from, const protocol::Tokens& message, Instan
 
 void TokenIntake::take_token(ServiceEntry& from, Job& job, const Token& token, Instant now) {
   const auto& [message, index, model] = token;
-  JobOutput& output = job.output;
+  JobOutput& output = job.output();
   const size_t position = message.positions[index];
   if (position < output.ids.size()) {
     tables_.metrics.duplicate_tokens.add();
@@ -136,14 +136,14 @@ void TokenIntake::note_time(JobTimes& times, SchedulerMetrics::OfModel& model, I
 }
 
 void TokenIntake::take_end(Job& job, sampling::FinishReason reason, Instant now) {
-  job.output.finish_reason = reason;
+  job.output().finish_reason = reason;
   leases_.release(job);
   tables_.jobs.move(job, Stage::kDecoding);
   decoding_.decode_more(job, now);
 }
 
 void TokenIntake::save_progress(Job& job, Instant now) {
-  JobOutput& output = job.output;
+  JobOutput& output = job.output();
   if (job.searches_beams()) return;  // without its hypotheses it starts again
   if (output.saved_at == Instant{}) output.saved_at = now;
   if (now - output.saved_at < tables_.options.progress_interval || output.ids.size() == output.saved) return;
@@ -156,27 +156,27 @@ void TokenIntake::on(ServiceEntry& from, protocol::Hypotheses message, Instant n
   Job* job = worked_on(from, message.term, message.lease, now);
   if (job == nullptr) return;
   const auto fits = [job](const protocol::Hypothesis& hypothesis) {
-    return !hypothesis.ids.empty() && hypothesis.ids.size() <= static_cast<size_t>(job->spec.max_new_tokens) &&
+    return !hypothesis.ids.empty() && hypothesis.ids.size() <= static_cast<size_t>(job->spec().max_new_tokens) &&
            std::ranges::all_of(hypothesis.ids, is_token);
   };
   const size_t count = message.hypotheses.size();
-  if (!job->searches_beams() || count < 1 || count > static_cast<size_t>(job->spec.sampling.beam_width) ||
+  if (!job->searches_beams() || count < 1 || count > static_cast<size_t>(job->spec().sampling.beam_width) ||
       !std::ranges::all_of(message.hypotheses, fits)) {
     dispatcher_.reject(*job, "the worker sent " + std::to_string(count) + " hypotheses that do not fit", now);
     return;
   }
-  job->output.hypotheses = std::move(message.hypotheses);
-  for (protocol::Hypothesis& hypothesis : job->output.hypotheses) hypothesis.text.clear();
+  job->output().hypotheses = std::move(message.hypotheses);
+  for (protocol::Hypothesis& hypothesis : job->output().hypotheses) hypothesis.text.clear();
 }
 
 void TokenIntake::on(ServiceEntry& from, const protocol::PromptLogprobs& message, Instant now) {
   Job* job = worked_on(from, message.term, message.lease, now);
   if (job == nullptr) return;
-  std::vector<float>& logprobs = job->output.prompt_logprobs;
+  std::vector<float>& logprobs = job->output().prompt_logprobs;
   const size_t next = logprobs.size() + 1;
-  const size_t best = job->spec.prompt_best > 0 ? message.logprobs.size() : 0;
-  if (!job->spec.prompt_logprobs || message.start != next || message.logprobs.size() + next > job->prompt.ids.size() ||
-      message.best.size() != best) {
+  const size_t best = job->spec().prompt_best > 0 ? message.logprobs.size() : 0;
+  if (!job->spec().prompt_logprobs || message.start != next ||
+      message.logprobs.size() + next > job->prompt().ids.size() || message.best.size() != best) {
     dispatcher_.reject(*job,
                        "prompt log-probabilities from position " + std::to_string(message.start) + " with " +
                            std::to_string(message.best.size()) + " lists of best ids, expected " +
@@ -185,7 +185,7 @@ void TokenIntake::on(ServiceEntry& from, const protocol::PromptLogprobs& message
     return;
   }
   logprobs.insert(logprobs.end(), message.logprobs.begin(), message.logprobs.end());
-  std::vector<std::vector<sampling::TokenLogprob>>& kept = job->output.prompt_best;
+  std::vector<std::vector<sampling::TokenLogprob>>& kept = job->output().prompt_best;
   kept.insert(kept.end(), message.best.begin(), message.best.end());
   if (job->only_scores() && !job->lacks_prompt_logprobs()) take_end(*job, sampling::FinishReason::kLength, now);
 }
@@ -193,11 +193,11 @@ void TokenIntake::on(ServiceEntry& from, const protocol::PromptLogprobs& message
 void TokenIntake::on(ServiceEntry& from, const protocol::ConvertProgress& message, Instant now) {
   Job* job = worked_on(from, message.term, message.lease, now);
   if (job == nullptr) return;
-  job->output.bytes_done = message.bytes_done;
-  job->output.bytes_total = message.bytes_total;
+  job->output().bytes_done = message.bytes_done;
+  job->output().bytes_total = message.bytes_total;
   tables_.streams.touch(*job);
   if (!message.finished) return;
-  job->output.text = message.message;
+  job->output().text = message.message;
   leases_.release(*job);
   endings_.succeed(*job, message.message, now);
 }

@@ -18,37 +18,37 @@ constexpr size_t kQuestionBytes = 1 << 20;
 }  // namespace
 
 protocol::DecodeItem TokenizerPool::decode_item(const Job& job) {
-  const TokenizerQuestion& question = job.question;
+  const TokenizerQuestion& question = job.question();
   protocol::DecodeItem item;
   item.ticket = question.ticket_;
-  item.model = job.spec.model;
-  item.stop = job.spec.stop;
-  item.include_stop = job.spec.include_stop;
-  if (job.decoding.hypothesis > 0) {
-    const protocol::Hypothesis& hypothesis = job.output.hypotheses[job.decoding.hypothesis];
+  item.model = job.spec().model;
+  item.stop = job.spec().stop;
+  item.include_stop = job.spec().include_stop;
+  if (job.decoding().hypothesis > 0) {
+    const protocol::Hypothesis& hypothesis = job.output().hypotheses[job.decoding().hypothesis];
     const size_t count = job.ids_with_text(hypothesis.ids, hypothesis.finish_reason);
     item.ids.assign(hypothesis.ids.begin(), hypothesis.ids.begin() + static_cast<ptrdiff_t>(count));
     item.flush = true;
     return item;
   }
-  item.state = job.decoding.state;
-  const auto first = job.output.ids.begin() + static_cast<ptrdiff_t>(job.decoding.ids);
+  item.state = job.decoding().state;
+  const auto first = job.output().ids.begin() + static_cast<ptrdiff_t>(job.decoding().ids);
   item.ids.assign(first, first + static_cast<ptrdiff_t>(question.ids_));
   item.flush = question.flush_;
   return item;
 }
 
 void TokenizerPool::ask_encode(Job& job) {
-  check(job.question.state_ == TokenizerQuestion::State::kNone, "a job asks one question at a time");
-  job.question.decode_ = false;
-  job.question.state_ = TokenizerQuestion::State::kWaiting;
-  job.question.cost_ = job.spec.prompt.size();
-  for (const std::string& word : job.spec.bad_words) job.question.cost_ += word.size();
-  WaitingEncodes& waiting = waiting_encodes_[job.spec.model];
-  double& next = waiting.tenants[job.spec.tenant];
-  job.question.turn_ = std::max(next, waiting.time);
-  next = job.question.turn_ +
-         static_cast<double>(job.question.cost_ + kEncodeCostBytes) / options_.tenant_weights.of(job.spec.tenant);
+  check(job.question().state_ == TokenizerQuestion::State::kNone, "a job asks one question at a time");
+  job.question().decode_ = false;
+  job.question().state_ = TokenizerQuestion::State::kWaiting;
+  job.question().cost_ = job.spec().prompt.size();
+  for (const std::string& word : job.spec().bad_words) job.question().cost_ += word.size();
+  WaitingEncodes& waiting = waiting_encodes_[job.spec().model];
+  double& next = waiting.tenants[job.spec().tenant];
+  job.question().turn_ = std::max(next, waiting.time);
+  next = job.question().turn_ +
+         static_cast<double>(job.question().cost_ + kEncodeCostBytes) / options_.tenant_weights.of(job.spec().tenant);
   waiting.jobs.emplace(turn_of(job), &job);
   if (waiting.tenants.size() <= waiting.tenants_max) return;
   std::erase_if(waiting.tenants, [&](const auto& tenant) { return tenant.second <= waiting.time; });
@@ -56,20 +56,20 @@ void TokenizerPool::ask_encode(Job& job) {
 }
 
 void TokenizerPool::ask_decode(Job& job) {
-  if (job.question.state_ != TokenizerQuestion::State::kNone) return;
-  job.question.decode_ = true;
-  job.question.state_ = TokenizerQuestion::State::kWaiting;
-  job.question.index_ = waiting_decodes_.size();
+  if (job.question().state_ != TokenizerQuestion::State::kNone) return;
+  job.question().decode_ = true;
+  job.question().state_ = TokenizerQuestion::State::kWaiting;
+  job.question().index_ = waiting_decodes_.size();
   waiting_decodes_.push_back(&job);
 }
 
 void TokenizerPool::forget(Job& job) {
-  TokenizerQuestion& question = job.question;
+  TokenizerQuestion& question = job.question();
   if (question.state_ == TokenizerQuestion::State::kWaiting) {
     if (question.decode_) {
       waiting_decodes_[question.index_] = nullptr;
     } else {
-      waiting_encodes_[job.spec.model].jobs.erase(turn_of(job));
+      waiting_encodes_[job.spec().model].jobs.erase(turn_of(job));
     }
   } else if (question.state_ == TokenizerQuestion::State::kAsked) {
     question.tokenizer_->questions.erase(question.ticket_);
@@ -81,14 +81,14 @@ void TokenizerPool::forget(Job& job) {
 
 void TokenizerPool::drop(Job& job) {
   forget(job);
-  job.question = {};
+  job.question() = {};
 }
 
 TokenizerPool::Answered TokenizerPool::take_answer(ServiceEntry& from, uint64_t ticket, bool decode) {
   const auto found = from.questions.find(ticket);
-  if (found == from.questions.end() || found->second->question.decode_ != decode) return {};
+  if (found == from.questions.end() || found->second->question().decode_ != decode) return {};
   Job* job = found->second;
-  TokenizerQuestion& question = job->question;
+  TokenizerQuestion& question = job->question();
   if (!decode) from.encode_cost -= question.cost_;
   from.questions.erase(found);
   question.avoid_ = from.info.instance;
@@ -98,7 +98,7 @@ TokenizerPool::Answered TokenizerPool::take_answer(ServiceEntry& from, uint64_t 
 }
 
 bool TokenizerPool::ask_again(Job& job, bool counts) {
-  TokenizerQuestion& question = job.question;
+  TokenizerQuestion& question = job.question();
   ++retries_;
   if (question.tokenizer_ != nullptr) question.avoid_ = question.tokenizer_->info.instance;
   forget(job);
@@ -144,12 +144,12 @@ ServiceEntry* TokenizerPool::choose(const Job& job, Instant now) const {
   ServiceEntry* best = nullptr;
   bool best_avoided = false;
   for (ServiceEntry* tokenizer : services_.of_kind(protocol::ServiceKind::kTokenizer)) {
-    if (!tokenizer->is_usable(now) || !tokenizer->serves(job.spec.model)) continue;
-    if (!job.question.decode_ && tokenizer->encode_cost > 0 &&
-        tokenizer->encode_cost + job.question.cost_ > kEncodeWindowBytes) {
+    if (!tokenizer->is_usable(now) || !tokenizer->serves(job.spec().model)) continue;
+    if (!job.question().decode_ && tokenizer->encode_cost > 0 &&
+        tokenizer->encode_cost + job.question().cost_ > kEncodeWindowBytes) {
       continue;
     }
-    const bool avoided = job.question.tries_ > 0 && tokenizer->info.instance == job.question.avoid_;
+    const bool avoided = job.question().tries_ > 0 && tokenizer->info.instance == job.question().avoid_;
     const bool better = best == nullptr || (best_avoided && !avoided) ||
                         (best_avoided == avoided && tokenizer->questions.size() < best->questions.size());
     if (!better) continue;
@@ -160,7 +160,7 @@ ServiceEntry* TokenizerPool::choose(const Job& job, Instant now) const {
 }
 
 void TokenizerPool::mark_asked(Job& job, ServiceEntry& tokenizer, Instant now) {
-  TokenizerQuestion& question = job.question;
+  TokenizerQuestion& question = job.question();
   question.state_ = TokenizerQuestion::State::kAsked;
   question.ticket_ = next_ticket_++;
   question.tokenizer_ = &tokenizer;
@@ -201,14 +201,14 @@ void TokenizerPool::send_encodes_of(WaitingEncodes& waiting, Instant now, transp
     Job& job = *waiting.jobs.begin()->second;
     ServiceEntry* tokenizer = choose(job, now);
     if (tokenizer == nullptr) break;
-    waiting.time = std::max(waiting.time, job.question.turn_);
+    waiting.time = std::max(waiting.time, job.question().turn_);
     waiting.jobs.erase(waiting.jobs.begin());
     mark_asked(job, *tokenizer, now);
     Batch& batch = batches[tokenizer->serial];
     batch.to = tokenizer->peer;
-    batch.bytes += job.question.cost_;
+    batch.bytes += job.question().cost_;
     batch.message.items.push_back(
-        {job.question.ticket_, job.spec.model, job.spec.prompt, job.spec.bad_words, job.spec.traceparent});
+        {job.question().ticket_, job.spec().model, job.spec().prompt, job.spec().bad_words, job.spec().traceparent});
     if (batch.message.items.size() >= kItemsPerQuestion || batch.bytes >= kQuestionBytes) {
       out.send(batch.to, std::exchange(batch.message, {}));
       batch.bytes = 0;
@@ -224,7 +224,7 @@ void TokenizerPool::send_decodes(Instant now, transport::Outbox& out) {
   std::vector<Job*> still_waiting;
   for (Job* job : waiting_decodes_) {
     if (job == nullptr) continue;
-    TokenizerQuestion& question = job->question;
+    TokenizerQuestion& question = job->question();
     ServiceEntry* tokenizer = choose(*job, now);
     if (tokenizer == nullptr) {
       question.index_ = still_waiting.size();
@@ -232,8 +232,8 @@ void TokenizerPool::send_decodes(Instant now, transport::Outbox& out) {
       continue;
     }
     mark_asked(*job, *tokenizer, now);
-    question.ids_ = job->decoding.hypothesis > 0 ? 0 : job->ids_with_text() - job->decoding.ids;
-    question.flush_ = job->output.is_complete();
+    question.ids_ = job->decoding().hypothesis > 0 ? 0 : job->ids_with_text() - job->decoding().ids;
+    question.flush_ = job->output().is_complete();
     auto batch = std::find_if(batches.begin(), batches.end(), [&](const auto& b) { return b.first == tokenizer; });
     if (batch == batches.end()) batch = batches.insert(batches.end(), {tokenizer, {}});
     batch->second.items.push_back(decode_item(*job));

@@ -34,7 +34,7 @@ class TokenizerPool {
   // The question that `from` was asked under this ticket is answered. No job: the answer is late, repeated or invented.
   Answered take_answer(ServiceEntry& from, uint64_t ticket, bool decode);
   // The answer was valid: the tries of the job's next question count from zero.
-  static void accept(Job& job) { job.question.tries_ = 0; }
+  static void accept(Job& job) { job.question().tries_ = 0; }
   // The job ends: its open question is void.
   void drop(Job& job);
   // Asks the job's present question again, if possible of another tokenizer; `counts`: the tokenizer may have choked on
@@ -67,7 +67,9 @@ class TokenizerPool {
     double time = 0;
     size_t tenants_max = 1'024;  // then those that are behind the time are forgotten
   };
-  static WaitingEncodes::Turn turn_of(const Job& job) { return {-job.spec.priority, job.question.turn_, job.order}; }
+  static WaitingEncodes::Turn turn_of(const Job& job) {
+    return {-job.spec().priority, job.question().turn_, job.order};
+  }
   // The present question of a job: the next of its output ids, or all of another hypothesis.
   static protocol::DecodeItem decode_item(const Job& job);
   void send_encodes_of(WaitingEncodes& waiting, Instant now, transport::Outbox& out);

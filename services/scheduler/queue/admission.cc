@@ -90,26 +90,27 @@ void Admission::recover(journal::OpenJob open) {
   auto owned = std::make_unique<Job>();
   owned->id = open.accepted.job;
   owned->order = open.accepted.order;
-  owned->payload_sha256 = std::move(open.accepted.payload_sha256);
-  owned->spec = std::move(open.accepted.spec);
+  owned->payload_sha256() = std::move(open.accepted.payload_sha256);
+  owned->spec() = std::move(open.accepted.spec);
   // Log-probabilities are not in the journal: a job that wants them starts again, to the same tokens.
-  if (!owned->spec.prompt_logprobs && !owned->wants_logprobs()) owned->output.ids = std::move(open.progress);
-  owned->attempts.count = open.attempts;
-  owned->attempts.crashes = open.crashes;
-  owned->attempts.started = open.attempts > 0 || open.crashes > 0 || !owned->output.ids.empty();
-  owned->attempts.losses = std::move(open.losses);
+  if (!owned->spec().prompt_logprobs && !owned->wants_logprobs()) owned->output().ids = std::move(open.progress);
+  owned->attempts().count = open.attempts;
+  owned->attempts().crashes = open.crashes;
+  owned->attempts().started = open.attempts > 0 || open.crashes > 0 || !owned->output().ids.empty();
+  owned->attempts().losses = std::move(open.losses);
   owned->accepted_wall_ms = open.accepted.accepted_wall_ms;
   set_times(*owned, now, tables_.store.time_ms(now) - open.accepted.accepted_at_ms);
   Job& job = add(std::move(owned));
   tables_.known.opened(job);
   if (job.is_generation()) {
-    tables_.tenants.take_tokens(job.spec.tenant, job.slot.cost, job.times.begins_at - milliseconds(job.spec.delay_ms));
+    tables_.tenants.take_tokens(job.spec().tenant, job.slot.cost,
+                                job.times.begins_at - milliseconds(job.spec().delay_ms));
   }
-  if (job.attempts.crashes >= tables_.options.crashes_max) {
+  if (job.attempts().crashes >= tables_.options.crashes_max) {
     endings_.give_up(
-        job, "the scheduler stopped " + std::to_string(job.attempts.crashes) + " times while this job was running",
+        job, "the scheduler stopped " + std::to_string(job.attempts().crashes) + " times while this job was running",
         now);
-  } else if (job.attempts.count >= job.spec.max_attempts) {
+  } else if (job.attempts().count >= job.spec().max_attempts) {
     // The process had ended between the record of the last loss and the record of the job's end that follows from it.
     endings_.give_up(job, last_attempt(job) + " was lost before the scheduler restarted", now);
   } else {
@@ -290,8 +291,8 @@ Job& Admission::accept(protocol::JobSpec spec, std::string encoded, std::string 
   auto owned = std::make_unique<Job>();
   owned->id = tables_.options.new_job_id();
   owned->order = tables_.jobs.take_order();
-  owned->payload_sha256 = std::move(payload_sha256);
-  owned->spec = std::move(spec);
+  owned->payload_sha256() = std::move(payload_sha256);
+  owned->spec() = std::move(spec);
   owned->accepted_wall_ms = tables_.options.wall_ms();
   set_times(*owned, now, 0);
   Job& job = add(std::move(owned));
@@ -300,23 +301,23 @@ Job& Admission::accept(protocol::JobSpec spec, std::string encoded, std::string 
   record.order = job.order;
   record.accepted_at_ms = tables_.store.time_ms(now);
   record.accepted_wall_ms = job.accepted_wall_ms;
-  record.payload_sha256 = job.payload_sha256;
+  record.payload_sha256 = job.payload_sha256();
   record.encoded_spec = std::move(encoded);
   job.accepted_sequence = tables_.store.append(std::move(record));
   tables_.known.opened(job);
-  if (job.is_generation()) tables_.tenants.take_tokens(job.spec.tenant, job.slot.cost, now);
+  if (job.is_generation()) tables_.tenants.take_tokens(job.spec().tenant, job.slot.cost, now);
   tables_.metrics.accepted.add();
-  if (job.is_generation()) tables_.metrics.of_model(job.spec.model).accepted.add();
-  if (is_sampled(job.spec.traceparent)) {
-    log_info("job_accepted", {{"job", job.id.hex()}, {"model", job.spec.model}, trace_field(job.spec.traceparent)});
+  if (job.is_generation()) tables_.metrics.of_model(job.spec().model).accepted.add();
+  if (is_sampled(job.spec().traceparent)) {
+    log_info("job_accepted", {{"job", job.id.hex()}, {"model", job.spec().model}, trace_field(job.spec().traceparent)});
   }
   return job;
 }
 
 Job& Admission::add(std::unique_ptr<Job> owned) {
-  owned->prompt.bytes_shown = tables_.options.prompt_bytes_kept;
-  owned->slot.queue = &tables_.queues.of(owned->spec);
-  owned->slot.cost = cost_of(owned->spec, *owned->slot.queue);
+  owned->prompt().bytes_shown = tables_.options.prompt_bytes_kept;
+  owned->slot.queue = &tables_.queues.of(owned->spec());
+  owned->slot.cost = cost_of(owned->spec(), *owned->slot.queue);
   Job& job = tables_.jobs.add(std::move(owned));
   tables_.bounds.add(job);
   return job;
@@ -347,15 +348,15 @@ Job& Admission::put_back(uint64_t dead_order, journal::Accepted record, Instant 
   owned->order = record.order = tables_.jobs.take_order();
   owned->accepted_wall_ms = record.accepted_wall_ms = tables_.options.wall_ms();
   record.accepted_at_ms = tables_.store.time_ms(now);
-  owned->payload_sha256 = record.payload_sha256;
-  owned->spec = record.spec;
+  owned->payload_sha256() = record.payload_sha256;
+  owned->spec() = record.spec;
   set_times(*owned, now, 0);
   if (record.encoded_spec.empty()) record.encoded_spec = protocol::encode_job_spec(record.spec);
   Job& job = add(std::move(owned));
   job.accepted_sequence = tables_.store.append(journal::Requeued{dead_order, std::move(record)});
   tables_.known.put_back(job.id);
   tables_.known.opened(job);
-  log_info("job_put_back", {{"job", job.id.hex()}, trace_field(job.spec.traceparent)});
+  log_info("job_put_back", {{"job", job.id.hex()}, trace_field(job.spec().traceparent)});
   return job;
 }
 

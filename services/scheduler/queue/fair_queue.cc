@@ -52,14 +52,14 @@ void FairQueue::forget_idle(Class& of) {
 void FairQueue::expect(Job& job) {
   check(job.slot.state_ == QueueSlot::State::kOut, "a job is expected once");
   Class& of = class_of(job);
-  count_in(of, flow_of(of, job.spec.tenant), job);
+  count_in(of, flow_of(of, job.spec().tenant), job);
   job.slot.state_ = QueueSlot::State::kExpected;
 }
 
 void FairQueue::push(Job& job) {
   check(job.slot.state_ != QueueSlot::State::kWaiting, "a job waits once");
   Class& of = class_of(job);
-  Flow& flow = flow_of(of, job.spec.tenant);
+  Flow& flow = flow_of(of, job.spec().tenant);
   if (job.slot.state_ == QueueSlot::State::kExpected) {
     const int64_t change = job.slot.cost - job.slot.counted_cost_;
     flow.tokens += change, of.tokens += change, tokens_ += change;
@@ -86,7 +86,7 @@ void FairQueue::remove(Class& of, Flow& flow, Job& job) {
 void FairQueue::leave(Job& job) {
   if (job.slot.state_ == QueueSlot::State::kOut) return;
   Class& of = class_of(job);
-  Flow& flow = flow_of(of, job.spec.tenant);
+  Flow& flow = flow_of(of, job.spec().tenant);
   if (job.slot.state_ == QueueSlot::State::kWaiting) {
     remove(of, flow, job);
   } else {
@@ -157,8 +157,8 @@ FairQueue::Ahead FairQueue::ahead(size_t priority, const Flow* flow, size_t rank
 }
 
 FairQueue::Ahead FairQueue::ahead_of(const Job& job, Instant now) const {
-  const auto priority = static_cast<size_t>(job.spec.priority);
-  const auto found = classes_[priority].flows.find(job.spec.tenant);
+  const auto priority = static_cast<size_t>(job.spec().priority);
+  const auto found = classes_[priority].flows.find(job.spec().tenant);
   if (job.slot.state_ == QueueSlot::State::kOut || found == classes_[priority].flows.end()) return {};
   const Flow& flow = found->second;
   size_t rank = flow.count - 1;  // expected: behind all jobs that are there

@@ -156,7 +156,7 @@ class FairQueue {
   };
   static Turn turn_of(Flow& flow) { return {flow.tag, flow.serial, &flow}; }
 
-  Class& class_of(const Job& job) { return classes_[static_cast<size_t>(job.spec.priority)]; }
+  Class& class_of(const Job& job) { return classes_[static_cast<size_t>(job.spec().priority)]; }
   Flow& flow_of(Class& of, const std::string& tenant);
   void count_in(Class& of, Flow& flow, Job& job);
   void count_out(Class& of, Flow& flow, Job& job);

@@ -15,8 +15,8 @@ class FairQueueTest : public ::testing::Test {
   Job& job(const std::string& tenant, int32_t priority = 0, int64_t cost = 100) {
     auto owned = std::make_unique<Job>();
     owned->order = ++orders_;
-    owned->spec.tenant = tenant;
-    owned->spec.priority = priority;
+    owned->spec().tenant = tenant;
+    owned->spec().priority = priority;
     owned->slot.cost = cost;
     owned->slot.hurry_at = now + seconds(300);
     jobs_.push_back(std::move(owned));
@@ -34,7 +34,7 @@ class FairQueueTest : public ::testing::Test {
     std::string tenants;
     for (size_t i = 0; i < count; ++i) {
       const Job* taken = take();
-      tenants += taken == nullptr ? "-" : taken->spec.tenant;
+      tenants += taken == nullptr ? "-" : taken->spec().tenant;
     }
     return tenants;
   }
@@ -95,7 +95,7 @@ TEST_F(FairQueueTest, TenantsShareByWeightInTokensNotInJobs) {
   std::map<std::string, int64_t> tokens;
   for (int i = 0; i < 500; ++i) {
     const Job* taken = take();
-    tokens[taken->spec.tenant] += taken->slot.cost;
+    tokens[taken->spec().tenant] += taken->slot.cost;
   }
   const double all = static_cast<double>(tokens["a"] + tokens["b"] + tokens["w"]);
   EXPECT_NEAR(static_cast<double>(tokens["a"]) / all, 0.2, 0.02);
@@ -137,7 +137,7 @@ TEST_F(FairQueueTest, SkippedJobsLetOthersPassAndTheSearchIsBounded) {
   for (int i = 0; i < 200; ++i) push("a");
   Job& other = push("b");
   const auto wants_b = [](const Job& job) {
-    return job.spec.tenant == "b" ? FairQueue::Verdict::kTake : FairQueue::Verdict::kSkip;
+    return job.spec().tenant == "b" ? FairQueue::Verdict::kTake : FairQueue::Verdict::kSkip;
   };
   EXPECT_EQ(queue.take(now, wants_b), &other);
   const uint64_t before = queue.looked_at();
@@ -151,9 +151,9 @@ TEST_F(FairQueueTest, AHeldTenantIsNotLookedAtUntilItIsReleasedAndThenWaitsForIt
   for (int i = 0; i < 3; ++i) push("a"), push("b"), push("c");
   push("a", 5);
   const auto holds_a = [](const Job& job) {
-    return job.spec.tenant == "a" ? FairQueue::Verdict::kHold : FairQueue::Verdict::kTake;
+    return job.spec().tenant == "a" ? FairQueue::Verdict::kHold : FairQueue::Verdict::kTake;
   };
-  EXPECT_EQ(queue.take(now, holds_a)->spec.tenant, "b");
+  EXPECT_EQ(queue.take(now, holds_a)->spec().tenant, "b");
   const uint64_t before = queue.looked_at();
   push("a");  // nothing changes
   EXPECT_EQ(take_tenants(3), "cbc");
@@ -161,7 +161,7 @@ TEST_F(FairQueueTest, AHeldTenantIsNotLookedAtUntilItIsReleasedAndThenWaitsForIt
   queue.leave(push("a"));
   EXPECT_EQ(queue.waiting(), 7u);
   queue.release("a");
-  EXPECT_EQ(take()->spec.priority, 5);
+  EXPECT_EQ(take()->spec().priority, 5);
   EXPECT_EQ(take_tenants(7), "aabcaa-") << "its turn is the present one, and not that of the time before";
 }
 
@@ -208,10 +208,10 @@ TEST_F(FairQueueTest, TheFirstJobsAreNearTheOrderOfStart) {
   std::vector<const Job*> first;
   queue.for_first(80, now, [&](const Job& seen) { first.push_back(&seen); });
   ASSERT_EQ(first.size(), 80u);
-  for (size_t i = 0; i < 50; ++i) EXPECT_EQ(first[i]->spec.tenant, "c");
+  for (size_t i = 0; i < 50; ++i) EXPECT_EQ(first[i]->spec().tenant, "c");
   for (const Job* expected : first) {
     const Job* taken = take();
-    EXPECT_EQ(taken->spec.priority, expected->spec.priority);
+    EXPECT_EQ(taken->spec().priority, expected->spec().priority);
   }
 }
 

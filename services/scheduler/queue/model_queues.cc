@@ -18,7 +18,7 @@ constexpr double kAffinitySeconds = 0.5;   // or this much
 }  // namespace
 
 int64_t kv_need(const Job& job) {
-  const auto tokens = static_cast<int64_t>(job.prompt.ids.size()) + job.tokens_each() * job.spec.max_new_tokens;
+  const auto tokens = static_cast<int64_t>(job.prompt().ids.size()) + job.tokens_each() * job.spec().max_new_tokens;
   return (tokens + limits::kKvBlockTokens - 1) / limits::kKvBlockTokens * limits::kKvBlockTokens;
 }
 
@@ -119,22 +119,22 @@ void ModelQueues::on_tick(Instant now) {
 }
 
 void ModelQueues::on_leased(ServiceEntry& worker, Job& job) {
-  const auto done = static_cast<int64_t>(job.output.ids.size());
-  job.lease.prompt_tokens_ = static_cast<int64_t>(job.prompt.ids.size()) + done;
-  job.lease.unprocessed_ = job.lease.prompt_tokens_ + job.tokens_each() * (job.spec.max_new_tokens - done);
-  worker.unprocessed += job.lease.unprocessed_;
+  const auto done = static_cast<int64_t>(job.output().ids.size());
+  job.lease().prompt_tokens_ = static_cast<int64_t>(job.prompt().ids.size()) + done;
+  job.lease().unprocessed_ = job.lease().prompt_tokens_ + job.tokens_each() * (job.spec().max_new_tokens - done);
+  worker.unprocessed += job.lease().unprocessed_;
   ++job.slot.queue->running;
   if (job.is_generation()) {
-    job.lease.kv_reserved_ = kv_need(job);
-    worker.kv_reserved += job.lease.kv_reserved_;
-    if (options_.prefix_affinity) affinity_.note(PrefixAffinity::hash(job.prompt.ids), worker.serial);
+    job.lease().kv_reserved_ = kv_need(job);
+    worker.kv_reserved += job.lease().kv_reserved_;
+    if (options_.prefix_affinity) affinity_.note(PrefixAffinity::hash(job.prompt().ids), worker.serial);
   }
   refresh(worker);
 }
 
 void ModelQueues::on_released(ServiceEntry& worker, Job& job) {
-  worker.unprocessed -= std::exchange(job.lease.unprocessed_, 0);
-  worker.kv_reserved -= std::exchange(job.lease.kv_reserved_, 0);
+  worker.unprocessed -= std::exchange(job.lease().unprocessed_, 0);
+  worker.kv_reserved -= std::exchange(job.lease().kv_reserved_, 0);
   --job.slot.queue->running;
   if (worker.leases.empty()) worker.meter.pause();
   refresh(worker);
@@ -144,7 +144,7 @@ void ModelQueues::on_released(ServiceEntry& worker, Job& job) {
 }
 
 int64_t ModelQueues::take_processed(Job& job) {
-  JobLease& lease = job.lease;
+  JobLease& lease = job.lease();
   const int64_t processed = std::min(lease.unprocessed_, std::exchange(lease.prompt_tokens_, 0) + job.tokens_each());
   lease.unprocessed_ -= processed;
   return processed;
@@ -189,7 +189,7 @@ std::vector<ModelQueue*> ModelQueues::take_wanted() {
 }
 
 ServiceEntry* ModelQueues::preferred(const Job& job, const ServiceEntry& best) const {
-  const auto found = by_serial_.find(affinity_.worker_of(PrefixAffinity::hash(job.prompt.ids)));
+  const auto found = by_serial_.find(affinity_.worker_of(PrefixAffinity::hash(job.prompt().ids)));
   if (found == by_serial_.end()) return nullptr;
   ServiceEntry& worker = *found->second;
   const bool serves = std::find(worker.queues.begin(), worker.queues.end(), job.slot.queue) != worker.queues.end();
@@ -201,11 +201,11 @@ ModelQueues::Choice ModelQueues::choose(const ModelQueue& queue, const Job& job)
   bool avoided = false;
   const auto fits = [&](const ServiceEntry& worker) {
     // A retry goes to another worker, if there is another one.
-    if (queue.workers.serving > 1 && job.attempts.avoid == worker.info.instance) {
+    if (queue.workers.serving > 1 && job.attempts().avoid == worker.info.instance) {
       avoided = true;
       return false;
     }
-    if (!worker.folders.empty() && job.spec.convert && !covers(worker.folders, *job.spec.convert)) {
+    if (!worker.folders.empty() && job.spec().convert && !covers(worker.folders, *job.spec().convert)) {
       avoided = true;
       return false;
     }

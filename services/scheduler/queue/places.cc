@@ -28,7 +28,7 @@ void Places::tell(Instant now) {
   for (const auto& [name, queue] : tables_.queues.all()) {
     std::vector<Job*> changed;
     queue.jobs.for_first(kPlacesPerModel, now, [&](Job& job) {
-      JobFollowers& followers = job.followers;
+      JobFollowers& followers = job.followers();
       if (followers.subscriptions.empty()) return;
       const Place place = place_of(job, now);
       if (place.position == followers.told_position && place.eta_ms == followers.told_eta_ms) return;

@@ -119,21 +119,21 @@ std::optional<QueueBounds::Full> QueueBounds::check(const protocol::JobSpec& spe
 }
 
 void QueueBounds::add(Job& job) {
-  Tenant& tenant = tenants_[job.spec.tenant];
+  Tenant& tenant = tenants_[job.spec().tenant];
   ++tenant.jobs, ++jobs_;
   if (!job.is_generation()) ++tenant.conversions;
-  count(job, bytes_of(job.spec, job.prompt.ids.size()));
+  count(job, bytes_of(job.spec(), job.prompt().ids.size()));
 }
 
 void QueueBounds::update(Job& job) {
   // Text that is longer than its tokens let expect is counted when it comes.
-  const size_t expected_text = static_cast<size_t>(job.spec.max_new_tokens) * kTextBytesPerToken;
-  count(job, bytes_of(job.spec, job.prompt.ids.size()) +
-                 (job.output.text.size() > expected_text ? job.output.text.size() - expected_text : 0));
+  const size_t expected_text = static_cast<size_t>(job.spec().max_new_tokens) * kTextBytesPerToken;
+  count(job, bytes_of(job.spec(), job.prompt().ids.size()) +
+                 (job.output().text.size() > expected_text ? job.output().text.size() - expected_text : 0));
 }
 
 void QueueBounds::count(Job& job, size_t bytes) {
-  Tenant& tenant = tenants_[job.spec.tenant];
+  Tenant& tenant = tenants_[job.spec().tenant];
   tenant.bytes += bytes - job.slot.bytes_, bytes_ += bytes - job.slot.bytes_;
   job.slot.bytes_ = bytes;
   const int64_t tokens = job.is_generation() ? job.slot.cost : 0;
@@ -149,7 +149,7 @@ TenantLoad QueueBounds::load_of(const std::string& name) const {
 }
 
 void QueueBounds::remove(Job& job) {
-  const auto found = tenants_.find(job.spec.tenant);
+  const auto found = tenants_.find(job.spec().tenant);
   Tenant& tenant = found->second;
   tenant.bytes -= job.slot.bytes_, bytes_ -= job.slot.bytes_;
   tenant.tokens -= job.slot.tokens_;

@@ -107,19 +107,19 @@ TEST(PrefixAffinityTest, RemembersTheLastGroupOfAPrefixAndIsBounded) {
 TEST(JobTimesTest, LimitsCountFromTheEndOfTheDelayAndAClockThatMovedIsClamped) {
   const Instant now{seconds(1'000)};
   Job job;
-  job.spec.delay_ms = 5'000;
-  job.spec.ttl_ms = 60'000;
-  job.spec.queue_ms = 10'000;
-  job.spec.run_ms = 20'000;
+  job.spec().delay_ms = 5'000;
+  job.spec().ttl_ms = 60'000;
+  job.spec().queue_ms = 10'000;
+  job.spec().run_ms = 20'000;
   set_times(job, now, 0);
   EXPECT_EQ(job.times.begins_at, now + seconds(5));
   EXPECT_EQ(job.times.expires_at, now + seconds(65));
   EXPECT_EQ(next_limit(job).at, now + seconds(15));
   EXPECT_EQ(half_of_time_to_start(job), now + seconds(10));
-  job.attempts.started = true;
+  job.attempts().started = true;
   EXPECT_EQ(next_limit(job).at, now + seconds(65));
-  job.lease.number = 1;
-  job.lease.began_at = now + seconds(8);
+  job.lease().number = 1;
+  job.lease().began_at = now + seconds(8);
   EXPECT_EQ(next_limit(job).at, now + seconds(28));
   EXPECT_EQ(next_limit(job).kind, TimeLimit::Kind::kRun);
   EXPECT_EQ(remaining_ms(job, now + seconds(18)), 10'000);
@@ -135,8 +135,8 @@ class QueueBoundsTest : public ::testing::Test {
   Job& add(const std::string& tenant, int64_t cost = 100) {
     auto job = std::make_unique<Job>();
     job->order = jobs.size() + 1;
-    job->spec.tenant = tenant;
-    job->spec.prompt = "once";
+    job->spec().tenant = tenant;
+    job->spec().prompt = "once";
     job->slot.cost = cost;
     bounds.add(*job);
     queue.jobs.push(*job);
@@ -191,7 +191,7 @@ TEST_F(QueueBoundsTest, MemoryIsBoundedAndFollowsWhatAJobHolds) {
   EXPECT_EQ(check("a", 100, 100'001)->bound, QueueBounds::Bound::kBytes);
   Job& job = add("a");
   const size_t before = bounds.bytes();
-  job.output.text.assign(50'000, 'x');  // more than its tokens stood for
+  job.output().text.assign(50'000, 'x');  // more than its tokens stood for
   bounds.update(job);
   EXPECT_GT(bounds.bytes(), before + 45'000);
   EXPECT_EQ(check("b", 100, 60'000)->bound, QueueBounds::Bound::kBytes);

@@ -51,7 +51,7 @@ Payers payers_of(const protocol::Message& message, const keys::AllowedKey* key, 
           } else if constexpr (std::is_same_v<M, GetGroup>) {
             return one_payer(key, body.tenant);
           } else if constexpr (std::is_same_v<M, Attach> || std::is_same_v<M, Cancel> || std::is_same_v<M, GetJob>) {
-            if (const Job* job = jobs.find(body.job)) return one_payer(key, job->spec.tenant);
+            if (const Job* job = jobs.find(body.job)) return one_payer(key, job->spec().tenant);
           }
           return {};
         }

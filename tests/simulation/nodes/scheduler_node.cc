@@ -322,7 +322,7 @@ void SchedulerNode::unfence(transport::Peer& from, protocol::Tokens& tokens) con
       from = worker->peer;
       tokens.term = term_;
       tokens.leases[i] = lease;
-      tokens.positions[i] = static_cast<uint32_t>(job->output.ids.size());
+      tokens.positions[i] = static_cast<uint32_t>(job->output().ids.size());
     }
   }
 }
