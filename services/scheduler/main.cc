@@ -39,6 +39,7 @@ struct Options {
   std::string journal_replica;
   bool in_memory = false;
   std::string audit_log;
+  std::string waiting_folder;
   std::vector<std::string> models;
   int64_t drain_seconds = 60;
   int64_t open_jobs_max = static_cast<int64_t>(limits::kOpenJobsMax);
@@ -140,6 +141,13 @@ std::unique_ptr<journal::Journal> open_journal(const Options& options, const Clo
   return opened;
 }
 
+// Where jobs that wait behind many others are kept; "": in memory.
+std::string waiting_folder_of(const Options& options) {
+  if (!options.waiting_folder.empty()) return options.waiting_folder;
+  if (options.in_memory || journal::is_postgres_url(options.journal)) return "";
+  return std::filesystem::absolute(options.journal).parent_path().string();
+}
+
 // True: the queue was handed over to another, and this process is to stand by.
 bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys,
            const std::shared_ptr<keys::QuotaFile>& quotas, Process process) {
@@ -160,6 +168,7 @@ bool serve(const Options& options, const std::shared_ptr<keys::ServerKeys>& keys
   journal::JobStore& store = disk ? static_cast<journal::JobStore&>(*disk) : memory;
 
   scheduler::SchedulerOptions settings = settings_of(options, clock);
+  settings.waiting_folder = waiting_folder_of(options);
   if (quotas != nullptr) {
     quotas->refresh();  // standing by may have taken long
     settings.tenant_quotas = quotas->quotas();
@@ -291,6 +300,9 @@ void add_journal_options(ConfigParser& parser, Options& options) {
   parser.add("audit-log", options.audit_log,
              "File of what operators do, on this machine; its folder must exist. Empty: the journal's name and .audit; "
              "none with PostgreSQL and --volatile");
+  parser.add("waiting-folder", options.waiting_folder,
+             "Folder on a local disk for jobs that wait behind 20,000 others, which are not in memory; it must exist. "
+             "Empty: the journal's; with PostgreSQL and --volatile, all jobs are in memory then");
 }
 
 void add_options(ConfigParser& parser, Options& options) {

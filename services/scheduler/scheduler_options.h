@@ -57,9 +57,11 @@ struct SchedulerOptions {
   bool isolate_tenants = false;  // nothing of a tenant's prompts is shared with others in workers' prefix caches
   bool prefix_affinity = true;   // prefer a group that was recently sent the same beginning of a prompt
 
-  size_t prompt_bytes_kept = 1'024;    // of the text of a prompt, for those who ask about the job
-  size_t known_keys_max = 500'000;     // open jobs and kept results
-  size_t recent_bytes_max = 64 << 20;  // results held in memory besides the journal
+  std::string waiting_folder;             // for jobs that wait behind many others; "": they are in memory
+  size_t waiting_in_memory_max = 20'000;  // waiting jobs kept in memory, and as many that were read back
+  size_t prompt_bytes_kept = 1'024;       // of the text of a prompt, for those who ask about the job
+  size_t known_keys_max = 500'000;        // open jobs and kept results
+  size_t recent_bytes_max = 64 << 20;     // results held in memory besides the journal
   size_t subscriptions_per_job_max = 64;
   size_t store_questions_max = 10'000;    // waiting for the journal's answer
   size_t lists_max = 16;                  // ListJobs that are being answered

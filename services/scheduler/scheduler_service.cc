@@ -37,6 +37,10 @@ using transport::Peer;
 SchedulerService::SchedulerService(SchedulerOptions options, journal::JobStore& store, journal::Recovery recovery,
                                    metrics::Registry& registry)
     : tables_(std::move(options), store, recovery.term, registry) {
+  if (!tables_.options.waiting_folder.empty()) {
+    tables_.jobs.parked().park_in(std::make_unique<BodyFile>(tables_.options.waiting_folder),
+                                  tables_.options.waiting_in_memory_max);
+  }
   admission_.recover(std::move(recovery));
 }
 
@@ -314,6 +318,7 @@ void SchedulerService::on_flush(Instant now, Outbox& out) {
   leases_.send_revokes(out);
   tables_.streams.flush(durable_, now, out);
   tables_.jobs.clear_ended();
+  tables_.jobs.parked().park_excess();
 }
 
 void SchedulerService::begin_drain(Instant, Outbox&) {

@@ -137,12 +137,13 @@ class BenchScheduler {
   explicit BenchScheduler(const BenchSchedulerOptions& options) : has_keys_(options.has_keys) {
     journal::Recovery recovery;
     recovery.term = 1;
+    scheduler::SchedulerOptions settings;
     if (options.durable) {
       place_ = options.journal ? options.journal : std::make_shared<BenchJournal>(options.folder);
       journal_ = journal::Journal::open(place_->options, clock_, recovery);
+      if (!journal::is_postgres_url(options.folder)) settings.waiting_folder = options.folder;
     }
     journal::JobStore& store = journal_ ? static_cast<journal::JobStore&>(*journal_) : memory_;
-    scheduler::SchedulerOptions settings;
     settings.start = clock_.now();
     settings.wall_ms = [this] { return clock_.wall_ms(); };
     settings.models = {"opt"};

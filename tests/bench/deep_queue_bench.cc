@@ -19,6 +19,7 @@ class DeepClient final : public BenchPeer {
   void on_flush(Instant, Outbox& out) override {
     for (; running && under_way_ < kSubmits && submitted_ < jobs_; ++under_way_) {
       protocol::Submit submit;
+      submit.stream = false;
       for (size_t i = 0; i < kJobsPerSubmit && submitted_ < jobs_; ++i) {
         protocol::JobSpec spec;
         spec.key = "job-" + std::to_string(submitted_++);

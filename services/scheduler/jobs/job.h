@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@ namespace optserve::scheduler {
 struct Client;
 struct Job;
 struct ModelQueue;
+class ParkedJobs;
 struct ServiceEntry;
 
 // Written by job_times.h, and by the collaborators at the moments that it names.
@@ -123,6 +125,7 @@ struct JobDecoding {
 class TokenizerQuestion {
  private:
   friend class TokenizerPool;
+  friend class ParkedJobs;
   enum class State : uint8_t { kNone, kWaiting, kAsked };
   State state_ = State::kNone;
   bool decode_ = false;
@@ -158,7 +161,7 @@ struct JobFollowers {
   Instant abandoned_at{};      // nobody follows it: when it is cancelled
 };
 
-// What of a job is not needed for its place among those that wait.
+// What of a job is not needed as long as it waits behind many others; it may be in a file then (parked_jobs.h).
 struct JobBody {
   std::string payload_sha256;  // these two: set once, by Admission
   protocol::JobSpec spec;
@@ -169,6 +172,11 @@ struct JobBody {
   JobDecoding decoding;
   TokenizerQuestion question;
   JobFollowers followers;
+
+ private:
+  friend class ParkedJobs;
+  std::list<Job*>* resting_in_ = nullptr;  // these two: among the jobs whose bodies may be parked
+  std::list<Job*>::iterator resting_at_;
 };
 
 struct Job {
@@ -184,24 +192,33 @@ struct Job {
   JobTimes times;
   QueueSlot slot;
 
-  std::string& payload_sha256() { return body_->payload_sha256; }
-  const std::string& payload_sha256() const { return body_->payload_sha256; }
-  protocol::JobSpec& spec() { return body_->spec; }
-  const protocol::JobSpec& spec() const { return body_->spec; }
-  JobPrompt& prompt() { return body_->prompt; }
-  const JobPrompt& prompt() const { return body_->prompt; }
-  JobLease& lease() { return body_->lease; }
-  const JobLease& lease() const { return body_->lease; }
-  JobAttempts& attempts() { return body_->attempts; }
-  const JobAttempts& attempts() const { return body_->attempts; }
-  JobOutput& output() { return body_->output; }
-  const JobOutput& output() const { return body_->output; }
-  JobDecoding& decoding() { return body_->decoding; }
-  const JobDecoding& decoding() const { return body_->decoding; }
-  TokenizerQuestion& question() { return body_->question; }
-  const TokenizerQuestion& question() const { return body_->question; }
-  JobFollowers& followers() { return body_->followers; }
-  const JobFollowers& followers() const { return body_->followers; }
+  // Its body is read back if it is parked. References to it are valid until the end of the turn.
+  JobBody& body() {
+    if (body_ == nullptr) [[unlikely]] {
+      load_body();
+    }
+    return *body_;
+  }
+  const JobBody& body() const { return const_cast<Job*>(this)->body(); }
+  bool is_parked() const { return body_ == nullptr; }
+  std::string& payload_sha256() { return body().payload_sha256; }
+  const std::string& payload_sha256() const { return body().payload_sha256; }
+  protocol::JobSpec& spec() { return body().spec; }
+  const protocol::JobSpec& spec() const { return body().spec; }
+  JobPrompt& prompt() { return body().prompt; }
+  const JobPrompt& prompt() const { return body().prompt; }
+  JobLease& lease() { return body().lease; }
+  const JobLease& lease() const { return body().lease; }
+  JobAttempts& attempts() { return body().attempts; }
+  const JobAttempts& attempts() const { return body().attempts; }
+  JobOutput& output() { return body().output; }
+  const JobOutput& output() const { return body().output; }
+  JobDecoding& decoding() { return body().decoding; }
+  const JobDecoding& decoding() const { return body().decoding; }
+  TokenizerQuestion& question() { return body().question; }
+  const TokenizerQuestion& question() const { return body().question; }
+  JobFollowers& followers() { return body().followers; }
+  const JobFollowers& followers() const { return body().followers; }
 
   int64_t age_ms(Instant now) const {
     return std::chrono::duration_cast<milliseconds>(now - times.accepted_at).count();
@@ -233,7 +250,12 @@ struct Job {
   }
 
  private:
-  std::unique_ptr<JobBody> body_;
+  friend class ParkedJobs;
+  void load_body();
+
+  std::unique_ptr<JobBody> body_;  // nullptr: it is parked, and the other two say where
+  ParkedJobs* parked_in_ = nullptr;
+  uint64_t parked_at_ = 0;
 };
 
 }  // namespace optserve::scheduler

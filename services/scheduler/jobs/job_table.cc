@@ -51,6 +51,11 @@ void JobTable::move(Job& job, Stage to) {
   --counts_[static_cast<size_t>(job.stage())];
   job.life.move(to);
   ++counts_[static_cast<size_t>(to)];
+  if (to == Stage::kWaiting || to == Stage::kDelayed) {
+    parked_.waits(job);
+  } else {
+    parked_.left(job);
+  }
 }
 
 void JobTable::delay(Job& job, Instant until) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "scheduler/jobs/job.h"
+#include "scheduler/jobs/parked_jobs.h"
 
 namespace optserve::scheduler {
 
@@ -40,6 +41,11 @@ class JobTable {
   void end(Job& job);
   void clear_ended() { ended_.clear(); }
 
+  // --- memory
+
+  ParkedJobs& parked() { return parked_; }
+  const ParkedJobs& parked() const { return parked_; }
+
   // --- limits of time
 
   // The job got or lost its lease, so another of its limits may be the next.
@@ -48,6 +54,7 @@ class JobTable {
   Job* expired(Instant now) const;
 
  private:
+  ParkedJobs parked_;
   std::unordered_map<JobId, std::unique_ptr<Job>> jobs_;
   std::multimap<Instant, Job*> deadlines_;
   std::map<std::pair<Instant, uint64_t>, Job*> delayed_;  // by time and order

@@ -61,7 +61,7 @@ void Leases::revoke(Job& job) {
 
 void Leases::give_back_all() {
   tables_.jobs.for_each([&](Job& job) {
-    if (job.lease().number == 0) return;
+    if (job.is_parked() || job.lease().number == 0) return;
     tables_.store.append(journal::Leased{job.id, job.order, {tables_.term, 0}, job.attempts().count - 1});
     if (job.output().ids.size() > job.output().saved) {
       tables_.store.append(journal::Progress{job.id, job.order, job.output().ids});

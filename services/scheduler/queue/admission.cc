@@ -79,7 +79,10 @@ void Admission::recover(journal::Recovery recovery) {
   for (const journal::ModeSet& held : recovery.modes) {
     if (!tables_.modes.set(held.scope, held.name, held.mode).ok()) log_warn("mode_lost", {{"name", held.name}});
   }
-  for (journal::OpenJob& open : recovery.open) recover(std::move(open));
+  for (journal::OpenJob& open : recovery.open) {
+    recover(std::move(open));
+    tables_.jobs.parked().park_excess();
+  }
   if (tables_.was_restarted()) {
     log_info("jobs_recovered", {{"term", tables_.term}, {"open", tables_.jobs.size()}, {"keys", keys}});
   }

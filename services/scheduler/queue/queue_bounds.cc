@@ -5,7 +5,7 @@
 namespace optserve::scheduler {
 namespace {
 
-constexpr size_t kBytesPerJob = sizeof(Job) + 768;  // nodes and names in tables, the idempotency key
+constexpr size_t kBytesPerJob = sizeof(Job) + sizeof(JobBody) + 768;  // nodes and names in tables, the idempotency key
 constexpr size_t kTextBytesPerToken = 8;
 constexpr size_t kDecodeStateBytes = 256;
 constexpr int64_t kRetryMsMin = 50;

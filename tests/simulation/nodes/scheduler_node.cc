@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <filesystem>
 #include <utility>
 
 namespace optserve::simulation {
@@ -64,6 +65,8 @@ scheduler::SchedulerOptions SchedulerNode::options() {
     options.tenant_weights = scheduler::TenantWeights::parse(env_.settings.tenant_weights).value();
   }
   if (small_caps_) {
+    options.waiting_folder = std::filesystem::temp_directory_path().string();
+    options.waiting_in_memory_max = 2;
     options.recent_bytes_max = 4'096;
     options.store_questions_max = 4;
   }
