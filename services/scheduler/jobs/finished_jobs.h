@@ -2,11 +2,14 @@
 // result expires. Both are bounded; older results are in the journal.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <list>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -36,12 +39,27 @@ class RecentResults {
   std::list<JobId> oldest_first_;
 };
 
+// The SHA-256 of a payload, or that it is not known, in no more memory than it needs.
+class PayloadDigest {
+ public:
+  // 32 bytes; none: it is not known.
+  explicit PayloadDigest(std::string_view sha256) {
+    std::copy_n(sha256.begin(), std::min(sha256.size(), bytes_.size()), bytes_.begin());
+  }
+  PayloadDigest() = default;
+  bool is_known() const { return bytes_ != decltype(bytes_){}; }
+  bool operator==(const PayloadDigest&) const = default;
+
+ private:
+  std::array<char, 32> bytes_{};
+};
+
 // (tenant, key) -> job.
 class IdempotencyKeys {
  public:
   struct Entry {
     JobId job;
-    std::string payload_sha256;
+    PayloadDigest payload;
     std::string group{};
     uint64_t sequence = 0;  // of its acceptance in the journal; 0: it was recovered, so the record is on disk
     protocol::JobState state = protocol::JobState::kQueued;  // as long as the job is open

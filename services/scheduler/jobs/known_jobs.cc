@@ -6,7 +6,7 @@ namespace optserve::scheduler {
 
 void KnownJobs::recover(std::vector<journal::KnownKey> keys) {
   for (journal::KnownKey& known : keys) {
-    add_key(known.tenant, known.key, {known.job, std::move(known.payload_sha256), known.group});
+    add_key(known.tenant, known.key, {known.job, PayloadDigest(known.payload_sha256), known.group});
     if (keys_.end(known.tenant, known.key, known.job, known.state, known.expires_at_ms)) {
       groups_.ended(known.tenant, known.group, known.state);
     }
@@ -19,7 +19,8 @@ void KnownJobs::add_key(const std::string& tenant, const std::string& key, Idemp
 }
 
 void KnownJobs::opened(Job& job) {
-  add_key(job.spec().tenant, job.spec().key, {job.id, job.payload_sha256(), job.spec().group, job.accepted_sequence});
+  add_key(job.spec().tenant, job.spec().key,
+          {job.id, PayloadDigest(job.payload_sha256()), job.spec().group, job.accepted_sequence});
   groups_.opened(job);
   lister_.opened(job);
   forget_group_members();

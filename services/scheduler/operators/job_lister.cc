@@ -1,8 +1,10 @@
 #include "scheduler/operators/job_lister.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
+#include "base/check.h"
 #include "base/limits.h"
 #include "scheduler/jobs/whole_characters.h"
 
@@ -14,6 +16,10 @@ constexpr size_t kLineOverhead = 128;
 static_assert(limits::kJobsPerListMax * (limits::kKeyBytesMax + limits::kTenantBytesMax + limits::kGroupBytesMax +
                                          limits::kModelNameBytesMax + limits::kLossReasonBytesMax + kLineOverhead) <
               limits::kClientMessageBytesMax);
+
+// Places of closed jobs are removed when they are more than this part of all, and not only a few.
+constexpr size_t kClosedShare = 4;
+constexpr size_t kClosedMin = 1'024;
 
 bool matches(const protocol::JobFilter& filter, const Job& job) {
   return (!filter.job || *filter.job == job.id) && (!filter.state || *filter.state == job.state()) &&
@@ -40,14 +46,35 @@ void JobLister::add(JobScan& scan, const Job& job) {
                        job.attempts().losses.empty() ? "" : job.attempts().losses.back(), job.spec().kind});
 }
 
+void JobLister::opened(Job& job) {
+  check(by_order_.empty() || by_order_.back().order < job.order, "jobs are opened in order");
+  by_order_.push_back({job.order, &job});
+}
+
+void JobLister::closed(const Job& job) {
+  const auto place = std::ranges::lower_bound(by_order_, job.order, {}, &Place::order);
+  if (place == by_order_.end() || place->order != job.order || place->job == nullptr) return;
+  place->job = nullptr;
+  ++closed_;
+  for (; !by_order_.empty() && by_order_.front().job == nullptr; --closed_) by_order_.pop_front();
+  for (; !by_order_.empty() && by_order_.back().job == nullptr; --closed_) by_order_.pop_back();
+  if (closed_ * kClosedShare <= by_order_.size() || closed_ < kClosedMin) return;
+  std::erase_if(by_order_, [](const Place& of) { return of.job == nullptr; });
+  closed_ = 0;
+}
+
 const Job* JobLister::next(const JobScan& scan) const {
+  const auto is_open = [](const Place& place) { return place.job != nullptr; };
   if (!scan.asked.newest_first) {
-    const auto next = by_order_.upper_bound(std::max(scan.position, scan.asked.after));
-    return next == by_order_.end() ? nullptr : next->second;
+    const uint64_t after = std::max(scan.position, scan.asked.after);
+    const auto from = std::ranges::upper_bound(by_order_, after, {}, &Place::order);
+    const auto next = std::find_if(from, by_order_.end(), is_open);
+    return next == by_order_.end() ? nullptr : next->job;
   }
   const uint64_t before = scan.position != 0 ? scan.position : scan.asked.after;
-  auto next = before == 0 ? by_order_.end() : by_order_.lower_bound(before);
-  return next == by_order_.begin() ? nullptr : std::prev(next)->second;
+  const auto to = before == 0 ? by_order_.end() : std::ranges::lower_bound(by_order_, before, {}, &Place::order);
+  const auto next = std::find_if(std::make_reverse_iterator(to), by_order_.rend(), is_open);
+  return next == by_order_.rend() ? nullptr : next->job;
 }
 
 std::vector<JobScan> JobLister::step(size_t budget) {

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <vector>
 
 #include "protocol/operator_messages.h"
@@ -27,8 +26,9 @@ struct JobScan {
 
 class JobLister {
  public:
-  void opened(Job& job) { by_order_.emplace(job.order, &job); }
-  void closed(const Job& job) { by_order_.erase(job.order); }
+  // Jobs are opened in the order of their acceptance.
+  void opened(Job& job);
+  void closed(const Job& job);
 
   void start(JobScan scan) { scans_.push_back(std::move(scan)); }
   size_t scans() const { return scans_.size(); }
@@ -41,7 +41,12 @@ class JobLister {
   // The job to look at next; nullptr: all were.
   const Job* next(const JobScan& scan) const;
 
-  std::map<uint64_t, Job*> by_order_;
+  struct Place {
+    uint64_t order = 0;
+    const Job* job = nullptr;  // nullptr: it is closed
+  };
+  std::deque<Place> by_order_;  // neither begins nor ends with a closed job
+  size_t closed_ = 0;           // places of it that are of closed jobs
   std::deque<JobScan> scans_;
 };
 

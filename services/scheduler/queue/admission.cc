@@ -128,7 +128,7 @@ Admission::Answer Admission::admit(protocol::JobSpec spec, Instant now) {
   }
   Answer answer;
   if (const IdempotencyKeys::Entry* known = tables_.known.keys().find(spec.tenant, spec.key)) {
-    if (!known->payload_sha256.empty() && known->payload_sha256 != payload_digest(spec)) {
+    if (known->payload.is_known() && known->payload != PayloadDigest(payload_digest(spec))) {
       tables_.metrics.conflicts.add();
       return {refused(refuse(ErrorCode::kIdempotencyConflict,
                              "key " + spec.key + " already names job " + known->job.hex() + " with another payload"))};

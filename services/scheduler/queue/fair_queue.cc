@@ -27,13 +27,12 @@ void FairQueue::count_in(Class& of, Flow& flow, Job& job) {
   job.slot.counted_cost_ = job.slot.cost;
   flow.tokens += job.slot.cost, of.tokens += job.slot.cost, tokens_ += job.slot.cost;
   ++of.count, ++jobs_;
-  by_order_.emplace(job.order, &job);
 }
 
 void FairQueue::count_out(Class& of, Flow& flow, Job& job) {
   flow.tokens -= job.slot.counted_cost_, of.tokens -= job.slot.counted_cost_, tokens_ -= job.slot.counted_cost_;
   --of.count, --jobs_;
-  by_order_.erase({job.order, &job});
+  if (job.slot.state_ == QueueSlot::State::kExpected) expected_.erase(job.order);
   job.slot.state_ = QueueSlot::State::kOut;
   if (--flow.count > 0) return;
   of.weight = of.count == 0 ? 0 : of.weight - flow.weight;
@@ -54,6 +53,7 @@ void FairQueue::expect(Job& job) {
   Class& of = class_of(job);
   count_in(of, flow_of(of, job.spec().tenant), job);
   job.slot.state_ = QueueSlot::State::kExpected;
+  expected_.emplace(job.order, &job);
 }
 
 void FairQueue::push(Job& job) {
@@ -64,6 +64,7 @@ void FairQueue::push(Job& job) {
     const int64_t change = job.slot.cost - job.slot.counted_cost_;
     flow.tokens += change, of.tokens += change, tokens_ += change;
     job.slot.counted_cost_ = job.slot.cost;
+    expected_.erase(job.order);
   } else {
     count_in(of, flow, job);
   }
@@ -73,11 +74,13 @@ void FairQueue::push(Job& job) {
     if (!flow.is_held) of.active.insert(turn_of(flow));
   }
   flow.jobs.insert({job.order, &job});
+  note_first(flow);
   ++waiting_;
 }
 
 void FairQueue::remove(Class& of, Flow& flow, Job& job) {
   flow.jobs.erase(job.order);
+  note_first(flow);
   --waiting_;
   if (flow.jobs.empty()) of.active.erase(turn_of(flow));
   count_out(of, flow, job);
@@ -118,6 +121,21 @@ void FairQueue::release(const std::string& tenant) {
     flow.tag = std::max(flow.tag, of.time);
     of.active.insert(turn_of(flow));
   }
+}
+
+const Job* FairQueue::oldest() const {
+  if (expected_.empty() || firsts_.empty()) {
+    return !expected_.empty() ? expected_.begin()->second : !firsts_.empty() ? firsts_.begin()->second : nullptr;
+  }
+  return std::min(*expected_.begin(), *firsts_.begin()).second;
+}
+
+void FairQueue::note_first(Flow& flow) {
+  const uint64_t first = flow.jobs.empty() ? 0 : flow.jobs.begin()->first;
+  if (first == flow.first) return;
+  firsts_.erase(flow.first);
+  if (first != 0) firsts_.emplace(first, flow.jobs.begin()->second);
+  flow.first = first;
 }
 
 int64_t FairQueue::tokens_of(const std::string& tenant) const {

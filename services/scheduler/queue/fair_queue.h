@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <ext/pb_ds/assoc_container.hpp>
 #include <ext/pb_ds/tree_policy.hpp>
+#include <map>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -47,7 +48,7 @@ class FairQueue {
   size_t size() const { return jobs_; }
   int64_t tokens() const { return tokens_; }
   // Of the jobs that are expected or wait, the one that was accepted first; nullptr: there is none.
-  const Job* oldest() const { return by_order_.empty() ? nullptr : by_order_.begin()->second; }
+  const Job* oldest() const;
   int64_t tokens_of(const std::string& tenant) const;
 
   // Takes out the first job that `verdict` says to take. kSkip looks at the next one, kStop ends the search, kHold
@@ -135,6 +136,7 @@ class FairQueue {
     Jobs jobs;           // waiting
     size_t count = 0;    // expected and waiting
     int64_t tokens = 0;  // of those jobs
+    uint64_t first = 0;  // order of its oldest waiting job; 0: none
     bool is_held = false;
     bool is_late(Instant now) const { return jobs.begin()->second->slot.hurry_at <= now; }
   };
@@ -160,6 +162,7 @@ class FairQueue {
   Flow& flow_of(Class& of, const std::string& tenant);
   void count_in(Class& of, Flow& flow, Job& job);
   void count_out(Class& of, Flow& flow, Job& job);
+  void note_first(Flow& flow);
   void serve(Class& of, Flow& flow, Job& job);
   static void hold(Class& of, Flow& flow);
   void remove(Class& of, Flow& flow, Job& job);
@@ -168,7 +171,8 @@ class FairQueue {
 
   const TenantWeights& weights_;
   std::array<Class, limits::kPriorityMax + 1> classes_;
-  std::set<std::pair<uint64_t, const Job*>> by_order_;  // all that are counted
+  std::map<uint64_t, const Job*> expected_;  // these two by order
+  std::map<uint64_t, const Job*> firsts_;    // of those that wait, the oldest of each flow
   size_t waiting_ = 0;
   size_t jobs_ = 0;
   int64_t tokens_ = 0;
