@@ -241,9 +241,15 @@ struct Found {
   int completions = 0, resumptions = 0;
 };
 
+// Goes on beyond `images`, within limits, until a copy has been completed and another resumed: both are rare in a run.
 Found judge(uint64_t seed, ReplicaFaults faults, size_t images, size_t wrong_max) {
+  constexpr uint64_t kRunsMax = 100;
   Found found;
-  for (uint64_t run = 0; found.images < images && found.wrong < wrong_max; ++run) {
+  const auto goes_on = [&](uint64_t run) {
+    const bool has_both = found.completions > 0 && found.resumptions > 0;
+    return found.wrong < wrong_max && (found.images < images || (!has_both && run < kRunsMax));
+  };
+  for (uint64_t run = 0; goes_on(run); ++run) {
     ReplicaRun history(seed + run, faults);
     history.run(150);
     found.completions += history.completions();
