@@ -92,17 +92,6 @@ __device__ __forceinline__ void await_groups() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
-__device__ __forceinline__ void read_16(uint32_t from, uint32_t (&words)[4]) {
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-               : "r"(from)
-               : "memory");
-}
-__device__ __forceinline__ float read_scale(uint32_t from) {
-  float scale;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(scale) : "r"(from) : "memory");
-  return scale;
-}
 // Reads four 8 x 8 matrices; lane l passes the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void read_matrices(uint32_t from, uint32_t (&parts)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -215,7 +204,7 @@ class Ring {
     uint32_t words[kOctetsAtOnce][4];
 #pragma unroll
     for (int i = 0; i < kOctetsAtOnce; ++i) {
-      read_16(slot_ + (kFirst + i) * static_cast<uint32_t>(kUnitBytes) + lane_ * 16, words[i]);
+      read_words(slot_ + (kFirst + i) * static_cast<uint32_t>(kUnitBytes) + lane_ * 16, words[i]);
     }
     auto& own = reinterpret_cast<SumsAtOnce&>(sums[kFirst / 2]);
     if constexpr (L::kGrouped) {
@@ -225,7 +214,7 @@ class Ring {
       for (int i = 0; i < kOctetsAtOnce / 2; ++i) {
         const uint32_t scales =
             slot_ + L::kScalesAt + ((kFirst + i * 2) * static_cast<uint32_t>(kOctet) + lane_ / 4) * 4;
-        const float first = read_scale(scales), second = read_scale(scales + kOctet * 4);
+        const float first = read_float(scales), second = read_float(scales + kOctet * 4);
 #pragma unroll
         for (int rows = 0; rows < L::kRowOctets; ++rows) {
           own[i][rows][0] += group[i][rows][0] * first, own[i][rows][1] += group[i][rows][1] * first;

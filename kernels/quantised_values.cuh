@@ -13,6 +13,19 @@
 
 namespace optserve::kernels {
 
+// A lane's 16 bytes of a unit, and a scale, from shared memory.
+__device__ __forceinline__ void read_words(uint32_t from, uint32_t (&words)[4]) {
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(from)
+               : "memory");
+}
+__device__ __forceinline__ float read_float(uint32_t from) {
+  float value;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(from) : "memory");
+  return value;
+}
+
 // A lane's part of one step of 16 inputs: inputs 2 t, 2 t + 1 and 2 t + 8, 2 t + 9 of its output.
 struct StepPairs {
   uint32_t low, high;

@@ -31,18 +31,6 @@ __device__ __forceinline__ void convert(const uint32_t (&upper)[4], const uint32
   if constexpr (kStep + 1 < kUnitSteps<kFormat>) convert<kFormat, kStep + 1>(upper, lower, a);
 }
 
-__device__ __forceinline__ void read_words(uint32_t from, uint32_t (&words)[4]) {
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-               : "r"(from)
-               : "memory");
-}
-__device__ __forceinline__ float read_float(uint32_t from) {
-  float value;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(from) : "memory");
-  return value;
-}
-
 // The products of one warpgroup.
 template <class S>
 class Group {
